@@ -1,0 +1,1 @@
+"""Keys, the Noise handshake, cookies and the replay window.  Primitives come from cryptography and hashlib."""

@@ -1,0 +1,76 @@
+"""What a session machine asks the edge to do.  Values only: the machine itself does no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from overlay.wire.addresses import Sockaddr
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """Send one handshake *datagram* to *peer*.
+
+    *endpoint* None means the endpoint the forwarder holds for the peer.  *renew_source* asks it to forget the
+    local source address first, as a retry must (the address may be gone).
+    """
+
+    peer: int
+    datagram: bytes
+    endpoint: Sockaddr | None = None
+    renew_source: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InstallKeypair:
+    """A handshake is done: put this keypair into use.
+
+    The initiator's side may send with it at once; the responder's waits in ``next`` until something was received
+    under it.  *created* is in seconds of the injected clock; the rekey and reject times count from it.
+    *endpoint* is where the authenticated handshake message came from.
+    """
+
+    peer: int
+    local_index: int
+    remote_index: int
+    send_key: bytes = field(repr=False)
+    receive_key: bytes = field(repr=False)
+    is_initiator: bool
+    created: float
+    endpoint: Sockaddr
+
+
+@dataclass(frozen=True, slots=True)
+class Wipe:
+    """Forget every keypair of *peer*: it was removed, or its last key is three reject times old."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """No answer in REKEY_ATTEMPT_TIME: drop what is staged for *peer* and tell its senders."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """For the journal: a handshake with *peer* was completed, *took* seconds after it began (0 as responder)."""
+
+    peer: int
+    endpoint: Sockaddr
+    is_initiator: bool
+    took: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """For the edge: the initiation to *peer* got no answer and was sent again; time to resolve its name anew."""
+
+    peer: int
+    attempt: int
+
+
+Output: TypeAlias = Transmit | InstallKeypair | Wipe | GiveUp | Completed | Retrying
