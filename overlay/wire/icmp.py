@@ -1,0 +1,125 @@
+"""ICMP errors and echoes (RFC 792, RFC 4443).  Numbers are big endian."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Self
+
+from overlay.errors import PacketError
+from overlay.wire.ip import (
+    IPV4_HEADER_SIZE,
+    IPV6_HEADER_SIZE,
+    PROTOCOL_ICMP,
+    PROTOCOL_ICMPV6,
+    Buffer,
+    checksum,
+    pseudo_header_sum,
+)
+
+# Specification
+UNREACHABLE_V4 = 3
+UNREACHABLE_V6 = 1
+HOST_UNREACHABLE_V4 = 1  # code, RFC 792
+ADDRESS_UNREACHABLE_V6 = 3  # code, RFC 4443 section 3.1
+ECHO_REPLY_V4, ECHO_REQUEST_V4 = 0, 8
+ECHO_REQUEST_V6, ECHO_REPLY_V6 = 128, 129
+IPV6_MINIMUM_MTU = 1280  # an ICMPv6 error never makes a larger packet (RFC 4443 section 2.4 c)
+IPV4_ERROR_MAXIMUM = 576  # RFC 1812 section 4.3.2.3
+
+# - 1 byte type, 1 byte code, 2 bytes checksum, 4 bytes that depend on the type
+ICMP_HEADER = struct.Struct("!BBHI")
+ECHO_HEADER = struct.Struct("!BBHHH")
+IPV4_HEADER = struct.Struct("!BBHHHBBH4s4s")
+IPV6_HEADER = struct.Struct("!IHBB16s16s")
+
+# ICMPv4 types that report errors: RFC 1122 section 3.2.2 forbids an error about an error.
+_ERRORS_V4 = frozenset({3, 4, 5, 11, 12})
+_EXTENSIONS_V6 = frozenset({0, 43, 60})  # hop-by-hop, routing, destination options
+_FRAGMENT_V6 = 44
+
+
+def may_answer(packet: Buffer) -> bool:
+    """Return whether an ICMP error may be sent about *packet*, a whole IP packet.
+
+    Not about ICMP errors, later fragments, or packets from or to an address that is not one host's
+    (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e).
+    """
+    if packet[0] >> 4 == 4:
+        header = (packet[0] & 15) * 4
+        if packet[16] >= 224 or packet[12] >= 224 or packet[12] in {0, 127}:
+            return False
+        if (packet[6] & 0x1F) or packet[7]:
+            return False
+        return not (packet[9] == PROTOCOL_ICMP and (len(packet) <= header or packet[header] in _ERRORS_V4))
+    if packet[24] == 0xFF or packet[8] == 0xFF or not any(packet[8:24]):
+        return False
+    protocol, offset = packet[6], IPV6_HEADER_SIZE
+    while protocol in _EXTENSIONS_V6 or protocol == _FRAGMENT_V6:
+        if len(packet) < offset + 8:
+            return False
+        if protocol == _FRAGMENT_V6 and (packet[offset + 2] or packet[offset + 3] & 0xF8):
+            return False
+        size = 8 if protocol == _FRAGMENT_V6 else (packet[offset + 1] + 1) * 8
+        protocol, offset = packet[offset], offset + size
+    return not (protocol == PROTOCOL_ICMPV6 and (len(packet) <= offset or packet[offset] < 128))
+
+
+def unreachable_v4(packet: Buffer) -> bytes:
+    """Return the ICMP message, without an IP header, that says the destination of *packet* cannot be reached."""
+    quoted = bytes(packet[: IPV4_ERROR_MAXIMUM - IPV4_HEADER_SIZE - ICMP_HEADER.size])
+    message = ICMP_HEADER.pack(UNREACHABLE_V4, HOST_UNREACHABLE_V4, 0, 0) + quoted
+    return message[:2] + checksum(message).to_bytes(2, "big") + message[4:]
+
+
+def unreachable_v6(packet: Buffer, source: bytes) -> bytes:
+    """Return the IPv6 packet from *source* (16 bytes) that says the destination of *packet* cannot be reached."""
+    quoted = bytes(packet[: IPV6_MINIMUM_MTU - IPV6_HEADER_SIZE - ICMP_HEADER.size])
+    message = ICMP_HEADER.pack(UNREACHABLE_V6, ADDRESS_UNREACHABLE_V6, 0, 0) + quoted
+    destination = bytes(packet[8:24])
+    start = pseudo_header_sum(source, destination, PROTOCOL_ICMPV6, len(message))
+    message = message[:2] + checksum(message, start).to_bytes(2, "big") + message[4:]
+    return IPV6_HEADER.pack(6 << 28, len(message), PROTOCOL_ICMPV6, 64, source, destination) + message
+
+
+def in_ipv4(message: bytes, source: bytes, destination: bytes) -> bytes:
+    """Return *message* as the payload of an IPv4 packet of protocol ICMP; addresses are 4 bytes."""
+    size = IPV4_HEADER_SIZE + len(message)
+    header = IPV4_HEADER.pack(0x45, 0, size, 0, 0, 64, PROTOCOL_ICMP, 0, source, destination)
+    return header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + message
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """An echo request or reply, as ``overlay ping`` sends and awaits it."""
+
+    is_reply: bool
+    identifier: int
+    sequence: int
+    data: bytes
+
+    @classmethod
+    def parse(cls, message: bytes, version: int) -> Self:
+        """Read an ICMP message of IP *version* without its IP header.  Raises PacketError ``not_echo``."""
+        if len(message) < ECHO_HEADER.size:
+            raise PacketError("not_echo")
+        kind, _, _, identifier, sequence = ECHO_HEADER.unpack_from(message)
+        request, reply = (
+            (ECHO_REQUEST_V4, ECHO_REPLY_V4) if version == 4 else (ECHO_REQUEST_V6, ECHO_REPLY_V6)
+        )
+        if kind not in {request, reply}:
+            raise PacketError("not_echo")
+        return cls(kind == reply, identifier, sequence, message[ECHO_HEADER.size :])
+
+    def build(self, source: IPv4Address | IPv6Address, destination: IPv4Address | IPv6Address) -> bytes:
+        """Return the message with its checksum; the addresses count for ICMPv6 only (its pseudo header)."""
+        if source.version == 4:
+            kind = ECHO_REPLY_V4 if self.is_reply else ECHO_REQUEST_V4
+        else:
+            kind = ECHO_REPLY_V6 if self.is_reply else ECHO_REQUEST_V6
+        message = ECHO_HEADER.pack(kind, 0, 0, self.identifier, self.sequence) + self.data
+        start = 0
+        if source.version == 6:
+            start = pseudo_header_sum(source.packed, destination.packed, PROTOCOL_ICMPV6, len(message))
+        return message[:2] + checksum(message, start).to_bytes(2, "big") + message[4:]

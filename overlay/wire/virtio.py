@@ -1,0 +1,27 @@
+"""The virtio network header that a tun device with IFF_VNET_HDR puts before each packet.
+
+Little endian, 10 bytes (virtio 1.2 section 5.1.6; Linux ``include/uapi/linux/virtio_net.h``):
+
+- 1 byte flags: 1 = the checksum at csum_start + csum_offset is partial (pseudo header only)
+- 1 byte GSO type: 0 none, 1 TCP over IPv4, 4 TCP over IPv6, 5 UDP; 0x80 is added where the TCP flow uses ECN
+- 2 bytes header length, a hint only: it may be larger than the headers are
+- 2 bytes segment size, of payload
+- 2 bytes csum_start, 2 bytes csum_offset
+"""
+
+from __future__ import annotations
+
+import struct
+
+VIRTIO_HEADER = struct.Struct("<BBHHHH")
+VIRTIO_SIZE = VIRTIO_HEADER.size  # 10
+
+NEEDS_CSUM = 1
+GSO_NONE = 0
+GSO_TCPV4 = 1
+GSO_TCPV6 = 4
+GSO_UDP_L4 = 5
+GSO_ECN = 0x80
+
+PLAIN = bytes(VIRTIO_SIZE)
+"""The header of a packet that is complete as it stands."""
