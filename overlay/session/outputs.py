@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from overlay.wire.addresses import Sockaddr
+if TYPE_CHECKING:
+    from overlay.wire.addresses import Sockaddr
 
 
 @dataclass(frozen=True, slots=True)
