@@ -1,0 +1,15 @@
+"""The two clocks of the edge.  The core reads neither: it is handed ``now``."""
+
+from __future__ import annotations
+
+import time
+
+
+def now() -> float:
+    """Return the seconds since boot, time in suspend included: keys grow old while a laptop sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def wall_ns() -> int:
+    """Return nanoseconds since 1970, for TAI64N alone: this clock may jump in both directions."""
+    return time.time_ns()

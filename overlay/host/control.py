@@ -1,0 +1,182 @@
+"""The socket on which an agent answers: where it is, who may have it, and one question with its answer.
+
+A connection carries one request, a JSON object on one line, and one answer of the same form.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from overlay.errors import HostError
+
+Message: TypeAlias = dict[str, Any]  # what JSON holds; the agent and each command parse their own
+
+# Ours
+DIRECTORY = Path("/run/overlay")
+MESSAGE_SIZE = 64 * 1024 * 1024  # bytes; the status of 10,000 peers takes about 10 MB
+TIMEOUT = 10.0  # seconds for a whole question
+BACKLOG = 16
+
+# A sysctl that the kernel shows in the initial network namespace only.  The ways that look simpler fail: the inode of
+# that namespace differs from kernel to kernel, and /proc/1/ns/net may be read only with CAP_SYS_PTRACE, which a
+# service often lacks while the operator's shell has it.  Both have to arrive at the same path.
+ONLY_IN_INITIAL_NAMESPACE = Path("/proc/sys/net/core/netdev_max_backlog")
+OWN_NAMESPACE = Path("/proc/self/ns/net")
+
+
+def control_path(interface: str, directory: Path = DIRECTORY) -> Path:
+    """Return where the agent of *interface* in this network namespace answers.
+
+    ``/run/overlay/overlay0.sock`` on the host itself; elsewhere the name carries the namespace's inode, as
+    ``overlay0.4026532177.sock``: namespaces usually share /run, and may use one interface name.
+    """
+    if ONLY_IN_INITIAL_NAMESPACE.exists():
+        return directory / f"{interface}.sock"
+    return directory / f"{interface}.{OWN_NAMESPACE.stat().st_ino}.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSocket:
+    """The agent's listening end.  While it is open no other agent can have the same path."""
+
+    path: Path
+    socket: socket.socket  # listening, non-blocking
+    lock: int  # descriptor of the locked file beside the socket
+
+    def close(self) -> None:
+        """Remove the socket, then the lock."""
+        self.path.unlink(missing_ok=True)
+        _lock_path(self.path).unlink(missing_ok=True)
+        self.socket.close()
+        os.close(self.lock)
+
+
+def listen(path: Path) -> ControlSocket:
+    """Take *path* for this process and listen on it, mode 0600.  What a killed agent left there is replaced.
+
+    Raises HostError if an agent that lives has it, or the directory cannot be written.
+    """
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"{path.parent} could not be created: {error.strerror}; run as root") from error
+    lock = _take_lock(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        path.unlink(missing_ok=True)  # the lock is ours: its last owner is dead
+        os.fchmod(listener.fileno(), 0o600)  # bind() gives the file this mode, so it never has another
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        os.close(lock)
+        raise HostError(f"{path} could not be created: {error.strerror}; run as root") from error
+    return ControlSocket(path, listener, lock)
+
+
+def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
+    """Return the agent's answer to *message*.  Raises HostError if none came within *timeout* seconds."""
+    interface = interface_of(path)
+    deadline = time.monotonic() + timeout
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
+        try:
+            client.settimeout(timeout)
+            client.connect(str(path))
+            client.sendall(encode(message))
+            line = _read_line(client, deadline)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise HostError(
+                f"no overlay agent runs for {interface} here: start it with `overlay up --peers FILE`"
+            ) from error
+        except PermissionError as error:
+            raise HostError(f"{path} may be used by root only: run the command as root") from error
+        except TimeoutError as error:
+            raise HostError(
+                f"the agent of {interface} did not answer in {timeout:g} s: see its log"
+            ) from error
+        except OSError as error:
+            raise HostError(
+                f"the agent of {interface} broke the conversation off: {error.strerror}"
+            ) from error
+    try:
+        return decode(line)
+    except ValueError as error:
+        raise HostError(f"the agent of {interface} gave no complete answer: see its log") from error
+
+
+def encode(message: Message) -> bytes:
+    """Return *message* as one line of JSON."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """Read what encode() made.  Raises ValueError, and nothing else, for any bytes."""
+    if not line.endswith(b"\n"):
+        raise ValueError("a message ends with its line")
+    try:
+        message = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(message, dict):
+        raise ValueError("a message is a JSON object")  # noqa: TRY004  one error class for whatever the other side sent
+    return message
+
+
+def interface_of(path: Path) -> str:
+    """Return the interface that control_path() made *path* from."""
+    name = path.name.removesuffix(".sock")
+    base, _, inode = name.rpartition(".")
+    return base if base and len(inode) >= 10 and inode.isdigit() else name
+
+
+def _take_lock(path: Path) -> int:
+    """Return a descriptor that holds the lock of *path* until it is closed, and with our process id in the file.
+
+    The file is removed at a clean stop, so the one that was locked may no longer be the one in the directory:
+    then a newcomer could lock another, and the attempt is repeated.
+    """
+    file = _lock_path(path)
+    while True:
+        try:
+            lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise HostError(f"{file} could not be created: {error.strerror}; run as root") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_ino == file.stat().st_ino:
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+                return lock
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
+            interface = interface_of(path)
+            raise HostError(
+                f"{interface} is already run by process {owner}: "
+                f"stop it with `overlay down --interface {interface}`, or choose another --interface"
+            ) from error
+        os.close(lock)
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_suffix(".lock")
+
+
+def _read_line(client: socket.socket, deadline: float) -> bytes:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        client.settimeout(max(deadline - time.monotonic(), 0.001))
+        chunk = client.recv(1 << 20)
+        line += chunk
+        if not chunk or len(line) > MESSAGE_SIZE:
+            break
+    return bytes(line)

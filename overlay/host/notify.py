@@ -1,0 +1,46 @@
+"""What systemd is told about the life of the agent (sd_notify(3)); silent where no service manager asks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+
+def ready(status: str = "") -> None:
+    """Tell that the agent is ready, at start and at the end of a reload."""
+    _notify("READY=1", *_status(status))
+
+
+def reloading() -> None:
+    """Tell that a reload began; ready() ends it."""
+    _notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def stopping(status: str = "") -> None:
+    """Tell that a clean stop began."""
+    _notify("STOPPING=1", *_status(status))
+
+
+def status(text: str) -> None:
+    """Tell *text*, one line, for ``systemctl status``."""
+    _notify(*_status(text))
+
+
+def _status(text: str) -> list[str]:
+    return [f"STATUS={' '.join(text.splitlines())}"] if text else []
+
+
+def _notify(*assignments: str) -> None:
+    """Send one datagram.  A service manager that cannot be reached is not our failure: nothing is raised."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")) or not assignments:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]  # an abstract socket
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+        try:
+            manager.connect(address)
+            manager.sendall("\n".join(assignments).encode())
+        except OSError:
+            return

@@ -1,0 +1,236 @@
+"""The underlay sockets, as the agent opens them while it has the privilege; the forwarder then uses them without any."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, TypeAlias
+
+from overlay.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from overlay.wire.addresses import Sockaddr
+
+IPAddress: TypeAlias = IPv4Address | IPv6Address
+
+# Specification: linux/in.h, linux/udp.h, asm-generic/socket.h, linux/icmp.h; Python names only some
+IP_PKTINFO = 8
+IP_FREEBIND = 15
+UDP_SEGMENT = 103  # since Linux 4.18
+UDP_GRO = 104  # since Linux 5.0
+SO_SNDBUFFORCE = 32
+SO_RCVBUFFORCE = 33
+SOL_RAW = 255
+ICMP_FILTER = 1
+
+# Ours
+BUFFER = 8 * 1024 * 1024  # bytes each way: 50 ms at 1.3 Gbit/s, over a scheduling pause of a loaded host
+EVERY_IPV4 = IPv4Address("0.0.0.0")
+EVERY_IPV6 = IPv6Address("::")
+ATTEMPTS_FOR_ANY_PORT = 16  # port 0: how often to look for a number that is free in both families
+
+
+@dataclass(frozen=True, slots=True)
+class UdpSocket:
+    """A bound, non-blocking UDP socket and what the kernel granted it."""
+
+    socket: socket.socket
+    address: IPAddress  # unspecified: every address of that family
+    port: int
+    can_segment: bool  # UDP_SEGMENT: many datagrams in one send
+    can_coalesce: bool  # UDP_GRO is on: many datagrams in one receive
+    receive_buffer: int  # bytes, as the kernel counts them: twice what was asked for
+    send_buffer: int
+
+    @property
+    def family(self) -> int:
+        """AF_INET or AF_INET6."""
+        return self.socket.family
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self.socket.fileno()
+
+    def close(self) -> None:
+        """Close this process's descriptor."""
+        self.socket.close()
+
+
+def open_underlay(
+    listen: Sequence[IPAddress], port: int, fwmark: int | None = None, replacing: Sequence[UdpSocket] = ()
+) -> list[UdpSocket]:
+    """Return one socket for each address of *listen*; if that is empty, one for all of IPv4 and one for all of IPv6.
+
+    A host without IPv6 gets the first alone.  *port* 0 takes a free one, the same for all.  *replacing* are sockets
+    of ours still open on the same port, which the new ones may overlap until they are closed.
+    Raises HostError; then nothing stays open.
+    """
+    attempts = ATTEMPTS_FOR_ANY_PORT if port == 0 else 1
+    while True:
+        attempts -= 1
+        try:
+            return _open_all(listen, port, fwmark, replacing)
+        except HostError as error:
+            if not attempts or getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
+                raise
+
+
+def open_udp(
+    address: IPAddress, port: int, fwmark: int | None = None, replacing: Sequence[UdpSocket] = ()
+) -> UdpSocket:
+    """Return a socket bound to *address*, which may be unspecified: ``0.0.0.0`` or ``::`` for every address of the family.
+
+    It tells the local address and the TOS of each datagram, and takes both for each send.  IP_MTU_DISCOVER stays at
+    the system's WANT.  Raises HostError.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        udp = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"this host cannot open an IPv{address.version} socket: {error.strerror}") from error
+    try:
+        if fwmark is not None:
+            set_mark(udp, fwmark)
+        if family == socket.AF_INET:
+            udp.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            udp.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        else:
+            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        _bind(udp, _sockaddr(address, port), replacing)
+        return UdpSocket(
+            socket=udp,
+            address=address,
+            port=udp.getsockname()[1],
+            can_segment=_set(udp, socket.IPPROTO_UDP, UDP_SEGMENT, 0),
+            can_coalesce=_set(udp, socket.IPPROTO_UDP, UDP_GRO, 1),
+            receive_buffer=_enlarge(udp, SO_RCVBUFFORCE, socket.SO_RCVBUF),
+            send_buffer=_enlarge(udp, SO_SNDBUFFORCE, socket.SO_SNDBUF),
+        )
+    except OSError as error:
+        udp.close()
+        raise HostError(_bind_refused(address, port, error)) from error
+    except HostError:
+        udp.close()
+        raise
+
+
+def set_mark(underlay: socket.socket, fwmark: int) -> None:
+    """Mark what *underlay* sends with *fwmark*; 0 for no mark.  Works on a socket that the forwarder holds too."""
+    try:
+        underlay.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("I", fwmark))
+    except OSError as error:
+        raise HostError(f"fwmark {fwmark:#x} could not be set: run as root with CAP_NET_ADMIN") from error
+
+
+def open_icmp(address: IPv4Address, fwmark: int | None = None) -> socket.socket | None:
+    """Return a raw socket that sends ICMP from *address* and receives nothing; None if this process may not have one.
+
+    The address need not exist yet.  ICMPv6 needs no such socket: the kernel takes it from the tun.
+    """
+    try:
+        icmp = socket.socket(
+            socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMP
+        )
+    except PermissionError:
+        return None
+    try:
+        if fwmark is not None:
+            set_mark(icmp, fwmark)
+        icmp.setsockopt(
+            SOL_RAW, ICMP_FILTER, struct.pack("I", 0xFFFFFFFF)
+        )  # one bit for each type: take none
+        icmp.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        icmp.bind((str(address), 0))
+    except OSError as error:
+        icmp.close()
+        raise HostError(f"ICMP errors cannot be sent from {address}: {error.strerror}") from error
+    except HostError:
+        icmp.close()
+        raise
+    return icmp
+
+
+def _open_all(
+    listen: Sequence[IPAddress], port: int, fwmark: int | None, replacing: Sequence[UdpSocket]
+) -> list[UdpSocket]:
+    opened: list[UdpSocket] = []
+    try:
+        for address in listen or (EVERY_IPV4, EVERY_IPV6):
+            try:
+                opened.append(open_udp(address, opened[0].port if opened else port, fwmark, replacing))
+            except HostError as error:
+                if listen or address != EVERY_IPV6 or not _is_ipv6_missing(error):
+                    raise
+    except BaseException:
+        for udp in opened:
+            udp.close()
+        raise
+    return opened
+
+
+def _is_ipv6_missing(error: HostError) -> bool:
+    return getattr(error.__cause__, "errno", None) in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
+
+
+def _bind(udp: socket.socket, address: Sockaddr, replacing: Sequence[UdpSocket]) -> None:
+    """Bind so that only our own earlier sockets may hold an overlapping address.
+
+    The kernel lets two UDP sockets overlap if both have SO_REUSEADDR at the moment of the bind.  Left on, it would
+    let a second agent share the port unnoticed.
+    """
+    with_reuse = [udp, *(old.socket for old in replacing)] if replacing else []
+    for each in with_reuse:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        udp.bind(address)
+    finally:
+        for each in with_reuse:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+
+
+def _sockaddr(address: IPAddress, port: int) -> Sockaddr:
+    if isinstance(address, IPv4Address):
+        return str(address), port
+    if address.scope_id is None:
+        return str(address), port, 0, 0
+    scope = address.scope_id
+    return (
+        str(address).partition("%")[0],
+        port,
+        0,
+        int(scope) if scope.isdigit() else socket.if_nametoindex(scope),
+    )
+
+
+def _set(udp: socket.socket, level: int, option: int, value: int) -> bool:
+    try:
+        udp.setsockopt(level, option, value)
+    except OSError:
+        return False
+    return True
+
+
+def _enlarge(udp: socket.socket, forced: int, plain: int) -> int:
+    """Return the buffer granted: BUFFER with privilege, else what net.core.[rw]mem_max allows, never less than before."""
+    if not _set(udp, socket.SOL_SOCKET, forced, BUFFER) and udp.getsockopt(socket.SOL_SOCKET, plain) < BUFFER:
+        _set(udp, socket.SOL_SOCKET, plain, BUFFER)
+    return udp.getsockopt(socket.SOL_SOCKET, plain)
+
+
+def _bind_refused(address: IPAddress, port: int, error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"UDP port {port} is taken by another program: choose another port, or stop it (ss -lunp shows which)"
+        case errno.EADDRNOTAVAIL | errno.ENODEV | errno.ENXIO:
+            return f"{address} is not an address of this host: correct listen in the peers file"
+        case errno.EACCES | errno.EPERM:
+            return f"UDP port {port} needs CAP_NET_BIND_SERVICE: run as root, or choose a port from 1024"
+        case _:
+            return f"UDP port {port} could not be opened on {address}: {error.strerror}"

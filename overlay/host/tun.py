@@ -1,0 +1,159 @@
+"""The tun device: created by the agent, then read and written by the forwarder in super-packets.
+
+Each read and write carries a virtio header of 10 bytes, little endian, before the IP packet.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overlay.errors import ConfigError, HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Specification: linux/if_tun.h and linux/virtio_net.h
+IFF_TUN = 0x0001
+IFF_NO_PI = 0x1000  # no protocol information before the packet
+IFF_VNET_HDR = 0x4000
+IFF_TUN_EXCL = 0x8000  # refuse a name that exists, whatever kind of interface has it
+TUNSETIFF = 0x400454CA
+TUNSETOFFLOAD = 0x400454D0
+TUNSETVNETHDRSZ = 0x400454D8
+TUNSETVNETLE = 0x400454DC
+TUN_F_CSUM = 0x01
+TUN_F_TSO4 = 0x02
+TUN_F_TSO6 = 0x04
+TUN_F_TSO_ECN = 0x08
+TUN_F_USO4 = 0x20  # since Linux 6.2, and only together with USO6
+TUN_F_USO6 = 0x40
+VIRTIO_HEADER_SIZE = 10
+
+DEVICE = "/dev/net/tun"
+
+# The characters that wg-quick accepts, so that a name works as a file name and in every tool.
+INTERFACE_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
+RESERVED_NAMES = {".", "..", "all", "default"}  # paths, and the two names with a meaning under /proc/sys/net
+
+
+@dataclass(frozen=True, slots=True)
+class Offloads:
+    """What the kernel hands over and takes unfinished.  Each feature needs *checksum*."""
+
+    checksum: bool = False
+    tcp: bool = False  # super-packets of TCP over IPv4 and IPv6
+    ecn: bool = False  # super-packets whose first segment carries CWR
+    udp: bool = False  # super-packets of UDP over IPv4 and IPv6
+
+    @property
+    def flags(self) -> int:
+        """The argument of TUNSETOFFLOAD."""
+        return (
+            (TUN_F_CSUM if self.checksum else 0)
+            | (TUN_F_TSO4 | TUN_F_TSO6 if self.tcp else 0)
+            | (TUN_F_TSO_ECN if self.ecn else 0)
+            | (TUN_F_USO4 | TUN_F_USO6 if self.udp else 0)
+        )
+
+
+# Best first.  Losing ECN costs only the flows that were just marked, so UDP is worth more.
+OFFLOAD_LADDER = (
+    Offloads(checksum=True, tcp=True, ecn=True, udp=True),
+    Offloads(checksum=True, tcp=True, udp=True),
+    Offloads(checksum=True, tcp=True, ecn=True),
+    Offloads(checksum=True, tcp=True),
+    Offloads(checksum=True),
+    Offloads(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tun:
+    """One tun device.  It lives as long as a process holds its descriptor, and vanishes with its addresses and routes."""
+
+    name: str
+    index: int
+    descriptor: int
+    offloads: Offloads
+
+    def fileno(self) -> int:
+        """Return the descriptor, which is in non-blocking mode."""
+        return self.descriptor
+
+    def close(self) -> None:
+        """Give this process's descriptor back; the device goes with the last one."""
+        os.close(self.descriptor)
+
+
+def check_interface_name(name: str) -> None:
+    """Refuse a name that Linux or a shell would trip over.  Raises ConfigError."""
+    if not INTERFACE_NAME.fullmatch(name) or name in RESERVED_NAMES:
+        raise ConfigError(
+            f"{name!r} cannot name an interface: choose 1 to 15 letters, digits or _=+.-, such as overlay0"
+        )
+
+
+def open_tun(name: str) -> Tun:
+    """Create the tun device *name*, down and without addresses, with every offload the kernel grants.
+
+    Raises ConfigError for a bad name and HostError when the kernel refuses.
+    """
+    check_interface_name(name)
+    try:
+        descriptor = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(_device_refused(error)) from error
+    try:
+        fcntl.ioctl(
+            descriptor,
+            TUNSETIFF,
+            struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL),
+        )
+        fcntl.ioctl(descriptor, TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_SIZE))
+        fcntl.ioctl(descriptor, TUNSETVNETLE, struct.pack("i", 1))
+        index = socket.if_nametoindex(name)
+    except OSError as error:
+        os.close(descriptor)
+        raise HostError(_interface_refused(name, error)) from error
+    offloads = negotiate_offloads(lambda flags: fcntl.ioctl(descriptor, TUNSETOFFLOAD, flags))
+    return Tun(name, index, descriptor, offloads)
+
+
+def negotiate_offloads(set_offload: Callable[[int], object]) -> Offloads:
+    """Return the best step of OFFLOAD_LADDER that *set_offload* took without an OSError; none is a step too."""
+    for offloads in OFFLOAD_LADDER:
+        try:
+            set_offload(offloads.flags)
+        except OSError:
+            continue
+        return offloads
+    return Offloads()
+
+
+def _device_refused(error: OSError) -> str:
+    match error.errno:
+        case errno.ENOENT:
+            return f"{DEVICE} does not exist: load the tun module (modprobe tun), or give the container that device"
+        case errno.ENODEV | errno.ENXIO:
+            return f"{DEVICE} has no driver: load the tun module (modprobe tun)"
+        case errno.EACCES | errno.EPERM:
+            return f"{DEVICE} may not be opened: run as root with CAP_NET_ADMIN, and let the container use the device"
+        case _:
+            return f"{DEVICE} could not be opened: {error.strerror}"
+
+
+def _interface_refused(name: str, error: OSError) -> str:
+    match error.errno:
+        case errno.EBUSY | errno.EEXIST | errno.EINVAL:
+            return f"interface {name} exists already: choose another with --interface, or remove it (ip link delete {name})"
+        case errno.EPERM | errno.EACCES:
+            return f"interface {name} may not be created: run as root with CAP_NET_ADMIN"
+        case _:
+            return f"interface {name} could not be created: {error.strerror}"
