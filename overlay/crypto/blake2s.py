@@ -27,24 +27,24 @@ def mac(key: bytes, data: Buffer) -> bytes:
     return hashlib.blake2s(data, key=key, digest_size=MAC_SIZE).digest()
 
 
-def hmac_digest(key: bytes | bytearray, data: bytes) -> bytes:
+def hmac_digest(key: bytes | bytearray, data: bytes | bytearray) -> bytes:
     """Return the 32 bytes of HMAC-BLAKE2s (RFC 2104) over *data*."""
     return hmac.new(key, data, hashlib.blake2s).digest()
 
 
-def kdf1(key: bytes | bytearray, data: bytes) -> bytes:
+def kdf1(key: bytes | bytearray, data: bytes | bytearray) -> bytes:
     """Derive one key of 32 bytes from the chaining key *key* and *data*."""
     return hmac_digest(hmac_digest(key, data), b"\x01")
 
 
-def kdf2(key: bytes | bytearray, data: bytes) -> tuple[bytes, bytes]:
+def kdf2(key: bytes | bytearray, data: bytes | bytearray) -> tuple[bytes, bytes]:
     """Derive two keys of 32 bytes from the chaining key *key* and *data*."""
     secret = hmac_digest(key, data)
     first = hmac_digest(secret, b"\x01")
     return first, hmac_digest(secret, first + b"\x02")
 
 
-def kdf3(key: bytes | bytearray, data: bytes) -> tuple[bytes, bytes, bytes]:
+def kdf3(key: bytes | bytearray, data: bytes | bytearray) -> tuple[bytes, bytes, bytes]:
     """Derive three keys of 32 bytes from the chaining key *key* and *data*."""
     secret = hmac_digest(key, data)
     first = hmac_digest(secret, b"\x01")

@@ -33,7 +33,7 @@ class ReplayWindow:
         age = self._newest - counter
         if age < 0:
             return counter < REJECT_AFTER_MESSAGES
-        return age <= WINDOW and self._missing >> counter - self._base & 1 == 1
+        return age <= WINDOW and (self._missing >> (counter - self._base)) & 1 == 1
 
     def mark(self, counter: int) -> None:
         """Record *counter*, whose message was authentic.  One that check() refuses changes nothing."""
@@ -41,11 +41,14 @@ class ReplayWindow:
 
     def accept(self, counter: int) -> bool:
         """Check and mark in one, for a message that has been authenticated already."""
+        if counter == self._newest + 1 and counter < REJECT_AFTER_MESSAGES:
+            self._newest = counter
+            return True
         if self.accept_run(counter, 1):
             return True
         if not self.check(counter):
             return False
-        self._missing ^= 1 << counter - self._base
+        self._missing ^= 1 << (counter - self._base)
         return True
 
     def accept_run(self, first: int, count: int) -> bool:
@@ -68,4 +71,4 @@ class ReplayWindow:
             self._missing >>= floor - self._base
             self._base = floor
         start = max(expected, floor)
-        self._missing |= (1 << first - start) - 1 << start - self._base
+        self._missing |= ((1 << (first - start)) - 1) << (start - self._base)

@@ -1,0 +1,143 @@
+"""Curve25519 keys and preshared keys, and how they are written (RFC 7748; whitepaper section 5.4).
+
+Keys are written as WireGuard's tools write them: 32 bytes in standard base64, 44 characters.  Text that is
+anything else raises ValueError, whose one sentence says what was found and never quotes the key; whoever knows
+the file and the line makes a ConfigError of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from typing import TYPE_CHECKING, Self
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from overlay.errors import PacketError
+from overlay.wire.messages import KEY_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TEXT_SIZE = 44  # 32 bytes in base64
+
+
+def encode_key(key: bytes) -> str:
+    """Return *key* (32 bytes) in base64."""
+    return base64.b64encode(key).decode("ascii")
+
+
+def decode_key(text: str) -> bytes:
+    """Return the 32 bytes that *text* writes in base64; blanks around it are refused too.
+
+    Raises ValueError, which does not quote *text*.
+    """
+    if len(text) != _TEXT_SIZE:
+        raise ValueError(
+            f"a key has {_TEXT_SIZE} characters of base64, as `wg genkey` writes it; this has {len(text)}"
+        )
+    try:
+        key = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise ValueError("a key is written in base64; this has characters that are not") from None
+    # Of the last character two bits are unused; set, they would give one key a second spelling.
+    if len(key) != KEY_SIZE or encode_key(key) != text:
+        raise ValueError("a key is 32 bytes in base64; this is not how 32 bytes are written")
+    return key
+
+
+class PrivateKey:
+    """A Curve25519 private key, clamped (RFC 7748 section 5).  Its repr shows the public key alone."""
+
+    __slots__ = ("_key", "_secret", "public")
+
+    public: bytes
+    """The public key that belongs to it, 32 bytes."""
+
+    def __init__(self, secret: bytes) -> None:
+        """Take 32 bytes, clamped or not.  Raises ValueError for any other number."""
+        self._secret = _clamp(secret)
+        self._key = X25519PrivateKey.from_private_bytes(self._secret)
+        self.public = self._key.public_key().public_bytes_raw()
+
+    @classmethod
+    def generate(cls, entropy: Callable[[int], bytes]) -> Self:
+        """Make a new key."""
+        return cls(entropy(KEY_SIZE))
+
+    @classmethod
+    def from_base64(cls, text: str) -> Self:
+        """Read a key as decode_key() does.  Raises ValueError."""
+        return cls(decode_key(text))
+
+    def to_base64(self) -> str:
+        """Return the clamped key in base64, for a key file."""
+        return encode_key(self._secret)
+
+    def exchange(self, public_key: bytes) -> bytes:
+        """Return the shared secret with the owner of *public_key* (X25519).
+
+        Raises PacketError if it is all zero, as with each point of low order (RFC 7748 section 6.1), and then
+        known to everybody.
+        """
+        try:
+            return self._key.exchange(X25519PublicKey.from_public_bytes(public_key))
+        except ValueError:
+            raise PacketError("low_order_point") from None
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both are the same key, in constant time."""
+        return isinstance(other, PrivateKey) and hmac.compare_digest(self._secret, other._secret)
+
+    def __hash__(self) -> int:
+        """Hash the public key."""
+        return hash(self.public)
+
+    def __repr__(self) -> str:
+        """Show whose key it is."""
+        return f"PrivateKey(of {encode_key(self.public)})"
+
+
+class PresharedKey:
+    """A symmetric key that two peers share beside their key pairs.  Its repr shows nothing of it."""
+
+    __slots__ = ("secret",)
+
+    secret: bytes
+    """The 32 bytes."""
+
+    def __init__(self, secret: bytes) -> None:
+        """Take 32 bytes.  Raises ValueError for any other number."""
+        if len(secret) != KEY_SIZE:
+            raise ValueError(f"a preshared key has {KEY_SIZE} bytes, not {len(secret)}")
+        self.secret = bytes(secret)
+
+    @classmethod
+    def generate(cls, entropy: Callable[[int], bytes]) -> Self:
+        """Make a new key."""
+        return cls(entropy(KEY_SIZE))
+
+    @classmethod
+    def from_base64(cls, text: str) -> Self:
+        """Read a key as decode_key() does.  Raises ValueError."""
+        return cls(decode_key(text))
+
+    def to_base64(self) -> str:
+        """Return the key in base64, for a key file."""
+        return encode_key(self.secret)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both are the same key, in constant time."""
+        return isinstance(other, PresharedKey) and hmac.compare_digest(self.secret, other.secret)
+
+    __hash__ = None  # type: ignore[assignment]  # a secret is no key of a dictionary
+
+    def __repr__(self) -> str:
+        """Show that there is a key."""
+        return "PresharedKey(hidden)"
+
+
+def _clamp(secret: bytes) -> bytes:
+    if len(secret) != KEY_SIZE:
+        raise ValueError(f"a private key has {KEY_SIZE} bytes, not {len(secret)}")
+    return bytes([secret[0] & 248]) + secret[1:31] + bytes([secret[31] & 127 | 64])

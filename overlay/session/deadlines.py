@@ -1,0 +1,52 @@
+"""When whom to wake next, among ten thousand."""
+
+from __future__ import annotations
+
+import heapq
+import math
+
+_SLACK = 64  # entries out of force that are not worth a clean-up
+
+
+class Deadlines:
+    """One deadline for each key.
+
+    A heap whose entries are not removed when a deadline changes: an entry is in force only if it is the time its
+    key has now.  The others go when they come to the top, or all at once when they outnumber the rest.
+    """
+
+    __slots__ = ("_heap", "_when")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int]] = []
+        self._when: dict[int, float] = {}
+
+    def set(self, key: int, when: float) -> None:
+        """Give *key* the deadline *when*; math.inf takes it away."""
+        if when == math.inf:
+            self._when.pop(key, None)
+        elif self._when.get(key) != when:
+            self._when[key] = when
+            heapq.heappush(self._heap, (when, key))
+            if len(self._heap) > 2 * len(self._when) + _SLACK:
+                self._heap = [(when, key) for key, when in self._when.items()]
+                heapq.heapify(self._heap)
+
+    def next(self) -> float:
+        """Return the earliest deadline; math.inf if there is none."""
+        heap = self._heap
+        while heap:
+            when, key = heap[0]
+            if self._when.get(key) == when:
+                return when
+            heapq.heappop(heap)
+        return math.inf
+
+    def take_due(self, now: float) -> list[int]:
+        """Return the keys whose deadline has come, earliest first, and take their deadlines away."""
+        due = []
+        while self.next() <= now:
+            _, key = heapq.heappop(self._heap)
+            del self._when[key]
+            due.append(key)
+        return due

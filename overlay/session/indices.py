@@ -1,0 +1,46 @@
+"""The 32-bit names under which a node is addressed: one for each running handshake and each keypair."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Owner = TypeVar("Owner")
+
+_INDEX_SIZE = 4
+
+
+class Indices(Generic[Owner]):
+    """Who owns which index.  An index is random, so that nobody guesses it, and unique within the node."""
+
+    __slots__ = ("_entropy", "_owners")
+
+    def __init__(self, entropy: Callable[[int], bytes]) -> None:
+        self._entropy = entropy
+        self._owners: dict[int, Owner] = {}
+
+    def draw(self) -> int:
+        """Return an index that is free.  It stays so until claim()."""
+        while True:
+            index = int.from_bytes(self._entropy(_INDEX_SIZE), "little")
+            if index not in self._owners:
+                return index
+
+    def claim(self, index: int, owner: Owner) -> None:
+        """Make *owner* the owner of *index*, which draw() gave."""
+        assert index not in self._owners
+        self._owners[index] = owner
+
+    def owner(self, index: int) -> Owner | None:
+        """Return whose *index* is, None if nobody's."""
+        return self._owners.get(index)
+
+    def free(self, index: int) -> None:
+        """Let *index* be drawn again."""
+        del self._owners[index]
+
+    def __len__(self) -> int:
+        """Return how many are in use."""
+        return len(self._owners)

@@ -1,0 +1,321 @@
+"""The handshakes with one peer: what is under way, what was the last, and when to try again.
+
+An attempt to reach the peer and an answer to the peer's own attempt are independent here.  Where both sides begin
+at once, each answers the other and each takes the other's answer: two keypairs come out of it, both known at both
+ends, and traffic starts after one round trip.  Other implementations keep a single handshake state and drop their
+own attempt when the peer's arrives; with them one keypair comes out of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overlay.crypto import noise
+from overlay.crypto.cookies import CookieHolder
+from overlay.errors import PacketError
+from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Output, Retrying, Transmit, Wipe
+from overlay.wire.messages import KEY_SIZE, TIMESTAMP_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from overlay.crypto.keys import PrivateKey
+    from overlay.session.constants import Timing
+    from overlay.session.indices import Indices
+    from overlay.session.tai64n import Tai64nClock
+    from overlay.wire.addresses import Sockaddr
+    from overlay.wire.messages import CookieReply, Response
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What all peers of a node have in common."""
+
+    private_key: PrivateKey
+    entropy: Callable[[int], bytes]
+    clock: Tai64nClock
+    timing: Timing
+    indices: Indices[PeerHandshakes]
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeStatus:
+    """How a peer's handshakes stand, for a person who asks."""
+
+    is_running: bool
+    retries: int
+    is_given_up: bool
+    completed_at: float | None
+
+
+@dataclass(slots=True)
+class _Attempt:
+    # From the wish for a session to its fulfilment or the end of patience.
+    began_at: float
+    due_at: float  # when to send the initiation, or to send it again
+    retries: int = 0
+    index: int = -1  # of the initiation sent last, and meaningless without a state
+    state: noise.InitiatorState | None = None
+
+
+class PeerHandshakes:
+    """All handshakes with one peer.  Whoever calls a method asks for ``deadline`` afterwards."""
+
+    __slots__ = (
+        "_attempt",
+        "_completed_at",
+        "_cookies",
+        "_greatest_timestamp",
+        "_initiation_consumed_at",
+        "_initiation_sent_at",
+        "_is_given_up",
+        "_keypair_indices",
+        "_node",
+        "_preshared_key",
+        "_static_secret",
+        "_wipe_at",
+        "number",
+        "public_key",
+    )
+
+    def __init__(self, node: Node, number: int, public_key: bytes, preshared_key: bytes | None) -> None:
+        self.number = number
+        self.public_key = public_key
+        self._node = node
+        self._preshared_key = _preshared_bytes(preshared_key)
+        self._static_secret: bytes | None = (
+            None  # computed at the first handshake: ten thousand cost a second
+        )
+        self._cookies: CookieHolder | None = None  # likewise
+        self._attempt: _Attempt | None = None
+        self._keypair_indices: set[int] = set()
+        self._greatest_timestamp = bytes(TIMESTAMP_SIZE)
+        self._initiation_consumed_at = -math.inf
+        self._initiation_sent_at = -math.inf
+        self._completed_at: float | None = None
+        self._is_given_up = False
+        self._wipe_at = math.inf
+
+    # What the node asks for
+
+    def want(self, now: float) -> list[Output]:
+        """Begin an attempt unless one is under way."""
+        if self._attempt is not None:
+            return []
+        try:
+            self._secret()
+        except PacketError:
+            return []  # a public key of low order: nothing may be sent to such a peer
+        self._is_given_up = False
+        # At most one initiation in REKEY_TIMEOUT goes to a peer (whitepaper section 6.4).
+        due_at = max(now, self._initiation_sent_at + self._node.timing.rekey_timeout)
+        self._attempt = _Attempt(began_at=now, due_at=due_at)
+        return [self._initiate(self._attempt, now)] if due_at <= now else []
+
+    def set_preshared_key(self, preshared_key: bytes | None) -> None:
+        """Use *preshared_key* from the next message on."""
+        new = _preshared_bytes(preshared_key)
+        _overwrite(self._preshared_key)
+        self._preshared_key = new
+
+    def confirm(self, index: int) -> None:
+        """Take note that the peer uses our keypair *index*: an attempt of our own is needless now."""
+        if index in self._keypair_indices:
+            self._end_attempt()
+
+    def retire(self, index: int) -> None:
+        """Free *index*, whose keypair is gone."""
+        if index in self._keypair_indices:
+            self._keypair_indices.remove(index)
+            self._node.indices.free(index)
+
+    def start_over(self) -> None:
+        """End the attempt, forget the keypairs, and let the next attempt begin at once."""
+        self._end_attempt()
+        self._forget_keypairs()
+        self._initiation_sent_at = -math.inf
+
+    def wipe(self) -> None:
+        """Forget everything.  What Python holds in immutable bytes can only be let go of."""
+        self.start_over()
+        _overwrite(self._preshared_key)
+        self._static_secret = None
+        if self._cookies is not None:
+            self._cookies.wipe()
+
+    # What the peer sends
+
+    def consume_initiation(self, opened: noise.OpenedStatic, source: Sockaddr, now: float) -> list[Output]:
+        """Answer an initiation.  Raises PacketError if it is not the peer's, or is old, or follows too soon."""
+        node = self._node
+        initiation = noise.open_timestamp(opened, self._secret())
+        if initiation.timestamp <= self._greatest_timestamp:
+            raise PacketError("initiation_replayed")
+        if now < self._initiation_consumed_at + node.timing.initiation_interval:
+            raise PacketError("initiation_flood")
+        index = node.indices.draw()
+        response, result = noise.create_response(
+            initiation, preshared_key=self._preshared_key, sender_index=index, entropy=node.entropy
+        )
+
+        self._greatest_timestamp = initiation.timestamp
+        self._initiation_consumed_at = now
+        node.indices.claim(index, self)
+        remote_index = initiation.message.sender_index
+        install = self._install(result, index, remote_index, source, now, is_initiator=False)
+        datagram = self._cookie_holder().add_macs(response.build(), now)
+        # The keypair first: the peer may send under it as soon as it has the response.
+        return [
+            install,
+            Transmit(self.number, datagram, endpoint=source),
+            Completed(self.number, source, is_initiator=False, took=0.0),
+        ]
+
+    def consume_response(self, message: Response, source: Sockaddr, now: float) -> list[Output]:
+        """Complete our attempt.  Raises PacketError if *message* does not answer the initiation sent last."""
+        attempt = self._attempt
+        if attempt is None or attempt.state is None or attempt.index != message.receiver_index:
+            raise PacketError("response_index")
+        result = noise.consume_response(
+            attempt.state, message, static=self._node.private_key, preshared_key=self._preshared_key
+        )
+
+        self._attempt = None  # its index is the keypair's from now on
+        install = self._install(result, attempt.index, message.sender_index, source, now, is_initiator=True)
+        took = now - attempt.began_at
+        return [install, Completed(self.number, source, is_initiator=True, took=took)]
+
+    def consume_cookie_reply(self, reply: CookieReply, now: float) -> None:
+        """Keep a cookie for the next message.  Nothing is sent: that is the retry's matter (section 6.6)."""
+        self._cookie_holder().consume_reply(reply, now)
+
+    # What time brings
+
+    @property
+    def deadline(self) -> float:
+        """When handle_deadline() is due; math.inf if never."""
+        return min(self._wipe_at, self._attempt.due_at if self._attempt else math.inf)
+
+    def handle_deadline(self, now: float) -> list[Output]:
+        """Send or repeat the initiation, give up, or wipe, whatever is due."""
+        outputs: list[Output] = []
+        if self._attempt is not None and now >= self._attempt.due_at:
+            outputs += self._go_on(self._attempt, now)
+        if now >= self._wipe_at:
+            self._forget_keypairs()
+            outputs.append(Wipe(self.number))
+        return outputs
+
+    @property
+    def status(self) -> HandshakeStatus:
+        """How the handshakes stand."""
+        attempt = self._attempt
+        return HandshakeStatus(
+            is_running=attempt is not None,
+            retries=attempt.retries if attempt else 0,
+            is_given_up=self._is_given_up,
+            completed_at=self._completed_at,
+        )
+
+    # Helpers
+
+    def _go_on(self, attempt: _Attempt, now: float) -> list[Output]:
+        if attempt.state is None:
+            return [self._initiate(attempt, now)]
+        if attempt.retries >= self._node.timing.max_retries:
+            self._end_attempt()
+            self._is_given_up = True
+            return [GiveUp(self.number)]
+        attempt.retries += 1
+        return [self._initiate(attempt, now), Retrying(self.number, attempt.retries)]
+
+    def _initiate(self, attempt: _Attempt, now: float) -> Transmit:
+        # Each initiation has its own ephemeral key, timestamp and index; a late answer to the one before is refused.
+        node = self._node
+        index = node.indices.draw()
+        message, state = noise.create_initiation(
+            static=node.private_key,
+            responder_public=self.public_key,
+            static_secret=self._secret(),
+            timestamp=node.clock.stamp(),
+            sender_index=index,
+            entropy=node.entropy,
+        )
+        self._free_attempt_index(attempt)
+        node.indices.claim(index, self)
+        attempt.index, attempt.state = index, state
+        attempt.due_at = now + node.timing.rekey_timeout + self._jitter()
+        self._initiation_sent_at = now
+        datagram = self._cookie_holder().add_macs(message.build(), now)
+        return Transmit(self.number, datagram, renew_source=attempt.retries > 0)
+
+    def _install(
+        self,
+        result: noise.HandshakeResult,
+        index: int,
+        remote_index: int,
+        source: Sockaddr,
+        now: float,
+        *,
+        is_initiator: bool,
+    ) -> InstallKeypair:
+        # The one place where a handshake's keys are derived, exported ones too, and its chaining key is wiped.
+        send_key, receive_key = result.transport_keys()
+        result.wipe()
+        self._keypair_indices.add(index)
+        self._completed_at = now
+        self._is_given_up = False
+        self._wipe_at = now + self._node.timing.wipe_after_time
+        return InstallKeypair(
+            peer=self.number,
+            local_index=index,
+            remote_index=remote_index,
+            send_key=send_key,
+            receive_key=receive_key,
+            is_initiator=is_initiator,
+            created=now,
+            endpoint=source,
+        )
+
+    def _forget_keypairs(self) -> None:
+        for index in self._keypair_indices:
+            self._node.indices.free(index)
+        self._keypair_indices.clear()
+        self._wipe_at = math.inf
+
+    def _end_attempt(self) -> None:
+        if self._attempt is not None:
+            self._free_attempt_index(self._attempt)
+            self._attempt = None
+
+    def _free_attempt_index(self, attempt: _Attempt) -> None:
+        if attempt.state is not None:
+            self._node.indices.free(attempt.index)
+
+    def _secret(self) -> bytes:
+        # DH of both static keys.  Raises PacketError if the peer's is of low order.
+        if self._static_secret is None:
+            self._static_secret = self._node.private_key.exchange(self.public_key)
+        return self._static_secret
+
+    def _cookie_holder(self) -> CookieHolder:
+        if self._cookies is None:
+            self._cookies = CookieHolder(self.public_key)
+        return self._cookies
+
+    def _jitter(self) -> float:
+        return int.from_bytes(self._node.entropy(4), "little") / 2**32 * self._node.timing.rekey_jitter
+
+
+def _preshared_bytes(preshared_key: bytes | None) -> bytearray:
+    if preshared_key is None:
+        return bytearray(noise.NO_PRESHARED_KEY)
+    if len(preshared_key) != KEY_SIZE:
+        raise ValueError(f"a preshared key has {KEY_SIZE} bytes, not {len(preshared_key)}")
+    return bytearray(preshared_key)
+
+
+def _overwrite(secret: bytearray) -> None:
+    secret[:] = bytes(len(secret))

@@ -1,0 +1,204 @@
+"""Every handshake of a node.  Whose traffic flows under which keypair is the forwarder's business.
+
+The forwarder says when it wants a session (``want``), passes on what it received (``receive``), and reports what
+became of a keypair (``confirmed``, ``retired``).  The edge calls ``handle_deadline`` when ``next_deadline`` has come,
+and carries out the outputs of each call in their order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from overlay.crypto import cookies, noise
+from overlay.errors import PacketError
+from overlay.session.constants import Timing
+from overlay.session.deadlines import Deadlines
+from overlay.session.indices import Indices
+from overlay.session.outputs import Output, Wipe
+from overlay.session.peer import HandshakeStatus, Node, PeerHandshakes
+from overlay.session.tai64n import Tai64nClock
+from overlay.wire import messages
+from overlay.wire.messages import KEY_SIZE, CookieReply, Initiation, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from overlay.crypto.keys import PrivateKey
+    from overlay.wire.addresses import Sockaddr
+
+_SPECIFIED = Timing()
+
+
+class Sessions:
+    """The handshakes of the node that owns *private_key*, with every peer that was added.
+
+    *entropy* gives that many random bytes; *wall_ns* is the wall clock in nanoseconds since 1970, for timestamps
+    only.  ``now`` is, in each method, seconds of CLOCK_BOOTTIME.  A peer goes by its number, which the caller chose.
+    """
+
+    def __init__(
+        self,
+        private_key: PrivateKey,
+        *,
+        entropy: Callable[[int], bytes],
+        wall_ns: Callable[[], int],
+        constants: Timing = _SPECIFIED,
+    ) -> None:
+        self._clock = Tai64nClock(wall_ns)
+        self._indices: Indices[PeerHandshakes] = Indices(entropy)
+        self._node = Node(private_key, entropy, self._clock, constants, self._indices)
+        self._mac1_key = cookies.mac1_key(private_key.public)
+        self._by_number: dict[int, PeerHandshakes] = {}
+        self._by_public_key: dict[bytes, PeerHandshakes] = {}
+        self._deadlines = Deadlines()
+
+    # Peers
+
+    def add_peer(self, peer: int, public_key: bytes, preshared_key: bytes | None = None) -> None:
+        """Know *peer*; nothing is sent yet.
+
+        Raises ValueError for a number or a public key that is taken, for our own public key, and for keys that
+        do not have 32 bytes.  A public key of low order is taken, but never a packet goes to its peer.
+        """
+        if len(public_key) != KEY_SIZE:
+            raise ValueError(f"a public key has {KEY_SIZE} bytes, not {len(public_key)}")
+        if public_key == self._node.private_key.public:
+            raise ValueError("a node is no peer of its own")
+        if peer in self._by_number or public_key in self._by_public_key:
+            raise ValueError("the peer's number or public key is taken")
+        handshakes = PeerHandshakes(self._node, peer, public_key, preshared_key)
+        self._by_number[peer] = handshakes
+        self._by_public_key[public_key] = handshakes
+
+    def set_preshared_key(self, peer: int, preshared_key: bytes | None) -> None:
+        """Use *preshared_key*, None for none, in handshakes with *peer* from now on; keypairs in use stay."""
+        self._by_number[peer].set_preshared_key(preshared_key)
+
+    def remove_peer(self, peer: int) -> list[Output]:
+        """Forget *peer* and its keys.  A peer that is not known is nothing to do."""
+        handshakes = self._by_number.pop(peer, None)
+        if handshakes is None:
+            return []
+        del self._by_public_key[handshakes.public_key]
+        self._deadlines.set(peer, math.inf)
+        handshakes.wipe()
+        return [Wipe(peer)]
+
+    # From the forwarder
+
+    def want(self, peer: int, now: float) -> list[Output]:
+        """Begin a handshake with *peer* unless one is under way, REKEY_TIMEOUT after the last initiation or at once.
+
+        The forwarder may ask for a peer that has just been removed: nothing happens.
+        """
+        handshakes = self._by_number.get(peer)
+        if handshakes is None:
+            return []
+        outputs = handshakes.want(now)
+        self._schedule(handshakes)
+        return outputs
+
+    def receive(self, datagram: bytes, source: Sockaddr, now: float) -> list[Output]:
+        """Take one handshake message.  Raises PacketError, with nothing changed, if it is refused.
+
+        The forwarder has checked mac1, and mac2 under load; mac1 is checked once more, for the link is trusted
+        no more than the network.
+        """
+        match messages.message_type(datagram):
+            case messages.TYPE_INITIATION:
+                return self._receive_initiation(datagram, source, now)
+            case messages.TYPE_RESPONSE:
+                return self._receive_response(datagram, source, now)
+            case messages.TYPE_COOKIE_REPLY:
+                return self._receive_cookie_reply(datagram, now)
+            case _:
+                raise PacketError("handshake_type")
+
+    def confirmed(self, local_index: int) -> None:
+        """Take note that something was received under the keypair *local_index*, which we made as responder.
+
+        An attempt of our own that is under way ends: the peer is reached.
+        """
+        handshakes = self._indices.owner(local_index)
+        if handshakes is not None:
+            handshakes.confirm(local_index)
+            self._schedule(handshakes)
+
+    def retired(self, local_index: int) -> None:
+        """Free the index of a keypair the forwarder no longer holds.  An index that is not in use is no matter."""
+        handshakes = self._indices.owner(local_index)
+        if handshakes is not None:
+            handshakes.retire(local_index)
+
+    def start_over(self) -> None:
+        """Take note that the forwarder is gone, and all it held: keypairs, staged packets, what was on its way.
+
+        Attempts end, and the next want() for a peer begins at once.  What guards against replay stays.
+        """
+        for handshakes in self._by_number.values():
+            handshakes.start_over()
+            self._schedule(handshakes)
+
+    # Time
+
+    def next_deadline(self) -> float:
+        """Return when handle_deadline() is due; math.inf if never."""
+        return self._deadlines.next()
+
+    def handle_deadline(self, now: float) -> list[Output]:
+        """Do what is due: repeat initiations, give peers up, wipe keys."""
+        outputs: list[Output] = []
+        for peer in self._deadlines.take_due(now):
+            handshakes = self._by_number[peer]
+            outputs += handshakes.handle_deadline(now)
+            self._schedule(handshakes)
+        return outputs
+
+    # Questions
+
+    def status(self, peer: int) -> HandshakeStatus:
+        """Return how the handshakes with *peer* stand.  KeyError for a peer that is not known."""
+        return self._by_number[peer].status
+
+    def is_clock_plausible(self) -> bool:
+        """Return whether the wall clock shows 2020 or later; if not, peers may refuse our initiations."""
+        return self._clock.is_plausible()
+
+    # Helpers
+
+    def _receive_initiation(self, datagram: bytes, source: Sockaddr, now: float) -> list[Output]:
+        message = Initiation.parse(datagram)
+        self._check_mac1(datagram)
+        opened = noise.open_static(self._node.private_key, message)
+        handshakes = self._by_public_key.get(opened.initiator_public)
+        if handshakes is None:
+            raise PacketError("initiation_unknown_peer")
+        outputs = handshakes.consume_initiation(opened, source, now)
+        self._schedule(handshakes)
+        return outputs
+
+    def _receive_response(self, datagram: bytes, source: Sockaddr, now: float) -> list[Output]:
+        message = Response.parse(datagram)
+        self._check_mac1(datagram)
+        handshakes = self._indices.owner(message.receiver_index)
+        if handshakes is None:
+            raise PacketError("response_index")
+        outputs = handshakes.consume_response(message, source, now)
+        self._schedule(handshakes)
+        return outputs
+
+    def _receive_cookie_reply(self, datagram: bytes, now: float) -> list[Output]:
+        reply = CookieReply.parse(datagram)
+        handshakes = self._indices.owner(reply.receiver_index)
+        if handshakes is None:
+            raise PacketError("cookie_index")
+        handshakes.consume_cookie_reply(reply, now)
+        return []
+
+    def _check_mac1(self, datagram: bytes) -> None:
+        if not cookies.is_mac1_valid(self._mac1_key, datagram):
+            raise PacketError("mac1")
+
+    def _schedule(self, handshakes: PeerHandshakes) -> None:
+        self._deadlines.set(handshakes.number, handshakes.deadline)
