@@ -1,0 +1,182 @@
+"""One peer of the overlay, its endpoint, and what all peers share."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import TYPE_CHECKING, Self
+
+from peers.addresses import BROADCAST, Address, Prefix, is_host_address, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
+
+# Specification
+KEY_SIZE = 32  # a Curve25519 public key
+KEY_TEXT_SIZE = 44  # its base64 text
+HOST_NAME_SIZE = 253  # RFC 1035 section 2.3.4, as text
+LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
+# Ours
+DEFAULT_PORT = 51820  # the port that WireGuard's documents use
+PEER_NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")  # fits log lines, file names and shells without quoting
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a peer is called: an IP address or a DNS name as configured, and a UDP port."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, default_port: int) -> Self:
+        """Read HOST, HOST:PORT or [IPV6]:PORT.  Raises ValueError; its message continues after *text*."""
+        host, port = _split_port(text)
+        endpoint = cls(host, default_port if port is None else _parse_port(port))
+        address = endpoint.address
+        if address is None:
+            _check_host_name(host)
+        elif isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            raise ValueError(
+                f"is an IPv4 address in IPv6 form; write {cls(str(address.ipv4_mapped), endpoint.port)}"
+            )
+        elif address.is_unspecified or address.is_multicast or address == BROADCAST:
+            raise ValueError("is no address of one host; write the address where others reach it")
+        return endpoint
+
+    @property
+    def address(self) -> Address | None:
+        """The host as an address; None if it is a DNS name."""
+        try:
+            return parse_address(self.host)
+        except ValueError:
+            return None
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One host of the overlay.
+
+    *public_key* is 32 bytes.  *addresses* are its own on the overlay, at most one of each family; *subnets*
+    are what lies behind it, its own addresses included or not.  *keepalive* is in seconds, 0 for none.
+    *listen* and *listen_port* are for the node itself: what its sockets bind to; empty and None leave it at
+    every address and the network's port.
+    """
+
+    name: str
+    public_key: bytes
+    subnets: tuple[Prefix, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    endpoint: Endpoint | None = None
+    preshared_key_file: Path | None = None
+    keepalive: int = 0
+    listen: tuple[Address, ...] = ()
+    listen_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What all peers share: the prefixes that the overlay carries, the UDP port, MTU and mark.
+
+    *mtu* is that of the tun in bytes, None to take it from the underlay; *fwmark* None lets the agent choose.
+    """
+
+    prefixes: tuple[Prefix, ...]
+    port: int = DEFAULT_PORT
+    mtu: int | None = None
+    fwmark: int | None = None
+
+
+def preshared_key_file_for(a: Peer, b: Peer) -> Path | None:
+    """Return the file whose key both *a* and *b* use between them; None if they use none.
+
+    The peers file is the same everywhere, so a key file named at a peer protects its tunnels with everyone,
+    and each host needs that file.  Where both ends name one, both use the file of the peer whose name sorts
+    first.
+    """
+    first, second = sorted((a, b), key=lambda peer: peer.name)
+    return first.preshared_key_file or second.preshared_key_file
+
+
+def default_addresses(subnets: Iterable[Prefix], prefixes: Collection[Prefix]) -> tuple[Address, ...]:
+    """Return the addresses of a peer that names none: at most one of each family, IPv4 first.
+
+    It is the network address of the first subnet that lies inside one of the network's *prefixes*, else of the
+    first subnet, so that a LAN listed first does not lend its address.  Subnets whose network address no host
+    can have, such as 0.0.0.0/0, are passed over.
+    """
+    outside: dict[int, Address] = {}
+    inside: dict[int, Address] = {}
+    for subnet in subnets:
+        address = subnet.network_address
+        if subnet.version in inside or not is_host_address(address):
+            continue
+        if any(address in prefix for prefix in prefixes):
+            inside[subnet.version] = address
+        else:
+            outside.setdefault(subnet.version, address)
+    return tuple(address for _, address in sorted((outside | inside).items()))
+
+
+def parse_public_key(text: str) -> bytes:
+    """Return the 32 bytes that *text* writes in base64, as WireGuard does.
+
+    Raises ValueError; its message continues after the name of the key and never contains *text*, which may be
+    a secret put there by mistake.  Points of low order are accepted, as in WireGuard; the handshake fails.
+    """
+    if len(text) != KEY_TEXT_SIZE:
+        raise ValueError(f"has {len(text)} characters; a public key has 44 of base64, see overlay pubkey")
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_SIZE or format_public_key(key) != text:
+        raise ValueError("is not the base64 of 32 bytes; copy the public key as overlay pubkey prints it")
+    if not any(key):
+        raise ValueError("is all zeros, which is no key; copy the public key as overlay pubkey prints it")
+    return key
+
+
+def format_public_key(key: bytes) -> str:
+    """Return *key* in base64, as WireGuard writes it."""
+    return base64.b64encode(key).decode("ascii")
+
+
+def _split_port(text: str) -> tuple[str, str | None]:
+    """Return host and port of an endpoint as written; port None if there is none."""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or ":" not in host or (rest and not rest.startswith(":")):
+            raise ValueError("has wrong brackets; write an IPv6 endpoint as [2001:db8::1]:51820")
+        return host, rest[1:] if rest else None
+    if text.count(":") == 1:
+        host, _, port = text.partition(":")
+        return host, port
+    return text, None
+
+
+def _parse_port(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535:
+        return int(text)
+    raise ValueError("has no valid port; write one from 1 to 65535 after the colon")
+
+
+def _check_host_name(host: str) -> None:
+    labels = host.removesuffix(".").split(".")
+    is_name = len(host) <= HOST_NAME_SIZE and all(LABEL.fullmatch(label) for label in labels)
+    if ":" in host:
+        raise ValueError("is not an IPv6 address; write 2001:db8::1, or [2001:db8::1]:51820 with a port")
+    if labels[-1].isdigit():
+        raise ValueError("is not an IPv4 address; write four numbers from 0 to 255, such as 192.0.2.10")
+    if not is_name:
+        raise ValueError(
+            "is neither an address nor a DNS name; write one such as 192.0.2.10 or vpn.example.net:51820"
+        )

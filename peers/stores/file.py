@@ -1,0 +1,41 @@
+"""The peers file on disk, the default store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from peers import toml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peers.table import Table
+
+Signature: TypeAlias = tuple[int, int, int]
+"""Modification time in nanoseconds, size, inode: editors write in place, tools rename a new file over it."""
+
+
+class FileStore:
+    """The table in one TOML file, watched by its signature."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._loaded: Signature | None = None
+
+    def load(self) -> Table:
+        """Return the table in the file.  Raises TableError if it is wrong, missing or unreadable."""
+        # Taken first: what is written while we read is then seen as a change, never missed.
+        self._loaded = self._signature()
+        return toml.load(self.path)
+
+    def changed(self) -> bool:
+        """Return whether the file is another than at the last load().  One that has vanished is not."""
+        signature = self._signature()
+        return signature is not None and signature != self._loaded
+
+    def _signature(self) -> Signature | None:
+        try:
+            status = self.path.stat()
+        except (OSError, ValueError):  # ValueError: a null character in the path, which load() reports
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino

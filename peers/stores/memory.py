@@ -1,0 +1,34 @@
+"""A store in memory, for tests: it behaves as the file does, without a disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peers import toml
+
+if TYPE_CHECKING:
+    from peers.table import Table
+
+PATH = Path("memory")  # the file name in errors
+
+
+class MemoryStore:
+    """The table in a text that write() replaces."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._loaded: str | None = None
+
+    def write(self, text: str) -> None:
+        """Let the next load() read *text*, the content of a peers file."""
+        self._text = text
+
+    def load(self) -> Table:
+        """Return the table in the text.  Raises TableError if it is wrong."""
+        self._loaded = self._text
+        return toml.parse(self._text, PATH)
+
+    def changed(self) -> bool:
+        """Return whether the text is another than at the last load()."""
+        return self._text != self._loaded

@@ -1,0 +1,255 @@
+"""The peer table: one consistent snapshot of who is in the overlay, and what changed between two of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias
+
+from peers.addresses import Address, Prefix, host_prefix
+from peers.errors import KeyProblem, format_keys
+from peers.prefixes import PrefixMap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from peers.peer import Network, Peer
+
+# Specification
+IPV6_MINIMUM_MTU = 1280  # RFC 8200 section 5
+
+Route: TypeAlias = tuple[Prefix, str]
+"""A prefix and the name of the peer that it leads to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The overlay as one host sees it.  Every table that exists is consistent.
+
+    Making one raises KeyProblem for peers that contradict each other: a public key, prefix or address of two,
+    an endpoint that could only be reached through its own tunnel, an MTU too small for IPv6, no peers.
+
+    *routes* holds each prefix once, in the order of the peers: the subnets of all, then a host route for each
+    address of a peer that its own subnets do not already win by longest match, so that an address of a peer
+    always leads to that peer.
+    """
+
+    network: Network
+    peers: Mapping[str, Peer]
+    routes: tuple[Route, ...] = field(init=False, repr=False, compare=False)
+    _by_public_key: Mapping[bytes, Peer] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        peers = MappingProxyType(dict(self.peers))
+        assert all(name == peer.name for name, peer in peers.items())
+        by_public_key = _index_public_keys(peers.values())
+        subnets, owners = _collect_subnets(peers.values())
+        hosts = _add_host_routes(peers.values(), owners)
+        _check_mtu(self.network, [*subnets, *hosts])
+        _check_endpoints(self.network, peers.values(), owners)
+        object.__setattr__(self, "peers", peers)
+        object.__setattr__(self, "routes", (*subnets, *hosts))
+        object.__setattr__(self, "_by_public_key", by_public_key)
+
+    def find_by_public_key(self, public_key: bytes) -> Peer | None:
+        """Return the peer whose key is the 32 bytes *public_key*; None if there is none."""
+        return self._by_public_key.get(public_key)
+
+    def listen_port(self, peer: Peer) -> int:
+        """Return the UDP port that *peer*'s own sockets bind to; its endpoint may name another, a NAT's."""
+        return self.network.port if peer.listen_port is None else peer.listen_port
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What turns one table into another.  Equal to ``Difference()`` if nothing does.
+
+    Peers are told apart by name.  *changed* holds them as they are in the new table, in its order; one whose
+    public key changed is among them.  *routes* maps each prefix that leads somewhere else to the name of its
+    new peer, None if it leads nowhere any more.
+    """
+
+    added: tuple[Peer, ...] = ()
+    removed: tuple[Peer, ...] = ()
+    changed: tuple[Peer, ...] = ()
+    routes: Mapping[Prefix, str | None] = field(default_factory=dict)
+    network_changed: bool = False
+
+
+def diff(old: Table, new: Table) -> Difference:
+    """Return what changes from *old* to *new*."""
+    return Difference(
+        added=tuple(peer for name, peer in new.peers.items() if name not in old.peers),
+        removed=tuple(peer for name, peer in old.peers.items() if name not in new.peers),
+        changed=tuple(peer for name, peer in new.peers.items() if old.peers.get(name, peer) != peer),
+        routes=_diff_routes(dict(old.routes), dict(new.routes)),
+        network_changed=old.network != new.network,
+    )
+
+
+def warnings(table: Table) -> list[str]:
+    """Return a sentence for everything in *table* that is allowed and may yet be a mistake."""
+    owners = PrefixMap(table.routes)
+    return [*_overlaps(table, owners), *_outsiders(table), *_endpoints_inside(table, owners)]
+
+
+def _index_public_keys(peers: Iterable[Peer]) -> dict[bytes, Peer]:
+    index: dict[bytes, Peer] = {}
+    for peer in peers:
+        earlier = index.setdefault(peer.public_key, peer)
+        if earlier is not peer:
+            raise KeyProblem(
+                ("peers", peer.name, "public_key"),
+                f"is also the public key of {_named(earlier.name)}; each peer needs a key pair of its own",
+            )
+    if not index:
+        raise KeyProblem(("peers",), "has no peers; write a [peers.NAME] table for each host")
+    return index
+
+
+def _collect_subnets(peers: Iterable[Peer]) -> tuple[list[Route], PrefixMap[str]]:
+    routes: list[Route] = []
+    owners: PrefixMap[str] = PrefixMap()
+    for peer in peers:
+        name = peer.name
+        for index, subnet in enumerate(peer.subnets):
+            earlier = owners.insert(subnet, name)
+            if earlier == name:
+                raise KeyProblem(("peers", name, "subnets", index), f"{subnet} is here twice; write it once")
+            if earlier is not None:
+                raise KeyProblem(
+                    ("peers", name, "subnets", index),
+                    f"{subnet} is also a subnet of {_named(earlier)}; a prefix leads to one peer, "
+                    "so remove it from one of them",
+                )
+            routes.append((subnet, name))
+    return routes, owners
+
+
+def _add_host_routes(peers: Iterable[Peer], owners: PrefixMap[str]) -> list[Route]:
+    routes: list[Route] = []
+    holders: dict[Address, str] = {}
+    for peer in peers:
+        keys = ("peers", peer.name, "address")
+        if not peer.addresses:
+            raise KeyProblem(
+                keys,
+                "is missing and no subnet gives one; write the address of this host on the overlay, "
+                "such as 10.244.1.1",
+            )
+        for address in peer.addresses:
+            earlier = holders.setdefault(address, peer.name)
+            if earlier != peer.name:
+                raise KeyProblem(
+                    keys,
+                    f"{address} is also the address of {_named(earlier)}; write one for each of them "
+                    "(by default it is the network address of the first subnet)",
+                )
+            if owners.lookup(address) == peer.name:
+                continue
+            taken_by = owners.insert(host_prefix(address), peer.name)
+            if taken_by is not None:
+                raise KeyProblem(
+                    keys,
+                    f"{address} is also a subnet of {_named(taken_by)}; write another address or remove the subnet",
+                )
+            routes.append((host_prefix(address), peer.name))
+    return routes
+
+
+def _check_mtu(network: Network, routes: Iterable[Route]) -> None:
+    if network.mtu is None or network.mtu >= IPV6_MINIMUM_MTU:
+        return
+    users = [(prefix, "network") for prefix in network.prefixes]
+    users += [(prefix, _named(name)) for prefix, name in routes]
+    for prefix, user in users:
+        if prefix.version == 6:
+            raise KeyProblem(
+                ("network", "mtu"),
+                f"{network.mtu} is too small for IPv6, and {user} has {prefix}; "
+                f"write at least {IPV6_MINIMUM_MTU} or remove it",
+            )
+
+
+def _check_endpoints(network: Network, peers: Iterable[Peer], owners: PrefixMap[str]) -> None:
+    """Refuse endpoints whose datagrams the network's own route would take back into the same tunnel.
+
+    Outside the network's prefixes a subnet that holds an endpoint is routed by policy, past which the
+    agent's own datagrams find their way; inside another peer's prefix it is a tunnel in a tunnel.
+    """
+    carried = PrefixMap((prefix, True) for prefix in network.prefixes)
+    for peer in peers:
+        address = None if peer.endpoint is None else peer.endpoint.address
+        if address is None or not carried.lookup(address):
+            continue
+        found = owners.match(address)
+        if found is not None and found[1] == peer.name:
+            raise KeyProblem(
+                ("peers", peer.name, "endpoint"),
+                f"{address} lies inside its own subnet {found[0]}: it could only be reached through the "
+                "tunnel itself; give its underlay address",
+            )
+
+
+def _diff_routes(old: dict[Prefix, str], new: dict[Prefix, str]) -> dict[Prefix, str | None]:
+    changes: dict[Prefix, str | None] = {}
+    changes.update((prefix, name) for prefix, name in new.items() if old.get(prefix) != name)
+    changes.update((prefix, None) for prefix in old if prefix not in new)
+    return changes
+
+
+def _overlaps(table: Table, owners: PrefixMap[str]) -> list[str]:
+    """Return one sentence for each prefix that holds prefixes of other peers.
+
+    Only the next wider prefix of each counts: the wider ones stand in a sentence of their own.  A default
+    route is expected to hold the others.
+    """
+    inner: defaultdict[Route, list[Route]] = defaultdict(list)
+    for prefix, name in table.routes:
+        wider = (route for route in owners.covering(prefix) if route[0].prefixlen < prefix.prefixlen)
+        outer = next(wider, None)
+        if outer is not None and outer[1] != name and outer[0].prefixlen > 0:
+            inner[outer].append((prefix, name))
+    return [
+        f"{prefix} of {_named(name)} holds {routes[0][0]} of {_named(routes[0][1])}"
+        f"{_and_more(len(routes) - 1)}; the longer prefix wins"
+        for (prefix, name), routes in inner.items()
+    ]
+
+
+def _outsiders(table: Table) -> list[str]:
+    """Return one sentence for each peer with prefixes that the network's prefixes do not hold."""
+    carried = PrefixMap((prefix, True) for prefix in table.network.prefixes)
+    outside: defaultdict[str, list[Prefix]] = defaultdict(list)
+    for prefix, name in table.routes:
+        if next(carried.covering(prefix), None) is None:
+            outside[name].append(prefix)
+    network = ", ".join(str(prefix) for prefix in table.network.prefixes)
+    return [
+        f"{prefixes[0]} of {_named(name)}{_and_more(len(prefixes) - 1)} "
+        f"{'lies' if len(prefixes) == 1 else 'lie'} outside the network prefix {network}; "
+        f"each host gets a route for {'it' if len(prefixes) == 1 else 'each'}"
+        for name, prefixes in outside.items()
+    ]
+
+
+def _endpoints_inside(table: Table, owners: PrefixMap[str]) -> list[str]:
+    sentences: list[str] = []
+    for peer in table.peers.values():
+        address = None if peer.endpoint is None else peer.endpoint.address
+        found = None if address is None else owners.match(address)
+        if found is not None and found[1] == peer.name:
+            sentences.append(
+                f"{format_keys(('peers', peer.name, 'endpoint'))} {address} lies inside its own subnet "
+                f"{found[0]}; the tunnel's own datagrams are routed past it by policy rules"
+            )
+    return sentences
+
+
+def _and_more(count: int) -> str:
+    return "" if count == 0 else f" and {count} more"
+
+
+def _named(name: str) -> str:
+    return format_keys(("peers", name))

@@ -1,0 +1,320 @@
+"""The peers file: TOML in, one table or one sentence out.
+
+```toml
+[network]
+prefix = "10.244.0.0/16"          # or a list; what the overlay carries
+port = 51820                      # UDP, the default of all peers
+mtu = 1420                        # of the tun; default from the underlay
+fwmark = 0xca6c                   # mark of the datagrams; default chosen by the agent
+
+[peers.paris]
+public_key = "..."                # base64, as WireGuard writes it
+subnets = ["10.244.1.0/24"]       # what lies behind it; may be left out if there is an address
+address = "10.244.1.0"            # its own on the overlay, one of each family; default from its subnets
+endpoint = "192.0.2.10:51820"     # where others call it: address or DNS name, port optional
+preshared_key_file = "paris.psk"  # relative to this file's directory
+keepalive = 25                    # seconds, 0 for none
+listen = ["192.0.2.10"]           # addresses that the node itself binds to; default all
+listen_port = 51820               # port that the node itself binds to; default the network's
+```
+
+Where a list is accepted, so is its single item.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from peers.addresses import Address, parse_address, parse_host_address, parse_prefix
+from peers.errors import KeyProblem, Keys, TableError
+from peers.lines import find_line
+from peers.peer import (
+    DEFAULT_PORT,
+    KEY_TEXT_SIZE,
+    PEER_NAME,
+    Endpoint,
+    Network,
+    Peer,
+    default_addresses,
+    parse_public_key,
+)
+from peers.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+T = TypeVar("T")
+
+TABLES = ("network", "peers")
+NETWORK_KEYS = ("prefix", "port", "mtu", "fwmark")
+PEER_KEYS = (
+    "public_key",
+    "subnets",
+    "address",
+    "endpoint",
+    "preshared_key_file",
+    "keepalive",
+    "listen",
+    "listen_port",
+)
+
+SHOWN_SIZE = 60  # characters of a value that an error text repeats
+
+
+def load(path: Path) -> Table:
+    """Return the table in the file *path*.  Raises TableError, also for a file that cannot be read."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise TableError(path, None, "there is no such file; write it, or name the right one") from None
+    except IsADirectoryError:
+        raise TableError(path, None, "this is a directory; name the peers file in it") from None
+    except PermissionError as error:
+        raise TableError(path, None, "reading it is not permitted; change its mode or owner") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise TableError(path, None, f"it cannot be read ({reason}); name a readable file") from error
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        found = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        raise TableError(path, line, f"{found}; save the file as UTF-8 text") from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Table:
+    """Return the table that *text* writes; *path* is its file, for errors and relative names.
+
+    Raises TableError, and nothing else, for any text.
+    """
+    text = text.removeprefix("\ufeff")  # some editors begin UTF-8 with a byte order mark
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(text, path, str(error)) from None
+    except ValueError:
+        raise TableError(
+            path, None, "a number has thousands of digits; write one in the range of its key"
+        ) from None
+    except RecursionError:
+        raise TableError(path, None, "arrays or tables are nested too deeply; write plain lists") from None
+    try:
+        return _read_document(_Section((), document), path.parent)
+    except KeyProblem as problem:
+        raise TableError(path, find_line(text, problem.keys), str(problem)) from problem
+
+
+def _syntax_error(text: str, path: Path, message: str) -> TableError:
+    match = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
+    if match is None:
+        return TableError(path, None, f"this is not TOML: {message}")
+    line = int(match[1]) if match[1] else text.rstrip("\n").count("\n") + 1
+    found = message[: match.start()]
+    if found.startswith("Cannot declare"):
+        return TableError(path, line, "this table is here twice; write each [peers.NAME] once")
+    if found.startswith("Cannot overwrite"):
+        return TableError(path, line, "this key is here twice; write it once")
+    return TableError(path, line, f"this is not TOML: {found[:1].lower()}{found[1:]}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """One table of the file and its place.  Its methods raise KeyProblem for what is not accepted."""
+
+    keys: Keys
+    values: Mapping[str, object]
+
+    def refuse_unknown(self, known: tuple[str, ...]) -> None:
+        for key in self.values:
+            if key in known:
+                continue
+            if key == "private_key":
+                remedy = "keep private keys out of this file and write the public_key"
+            elif close := difflib.get_close_matches(key, known, n=1):
+                remedy = f"did you mean {close[0]}?"
+            else:
+                remedy = f"accepted are {', '.join(known)}"
+            raise KeyProblem((*self.keys, key), f"is not known; {remedy}")
+
+    def section(self, key: str, remedy: str) -> _Section:
+        if key not in self.values:
+            raise KeyProblem((*self.keys, key), f"is missing; {remedy}")
+        value = self.values[key]
+        if not isinstance(value, dict):
+            raise KeyProblem((*self.keys, key), f"is {_describe(value)}; {remedy}")
+        return _Section((*self.keys, key), cast("Mapping[str, object]", value))
+
+    def integer(self, key: str, low: int, high: int, what: str) -> int | None:
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        hint = ", without quotes" if isinstance(value, str) else ""
+        raise KeyProblem((*self.keys, key), f"is {_describe(value)}; write {what} from {low} to {high}{hint}")
+
+    def string(self, key: str, accepted: str) -> str | None:
+        value = self.values.get(key)
+        if value is None or isinstance(value, str):
+            return value
+        raise KeyProblem((*self.keys, key), f"is {_describe(value)}; write {accepted} in quotes")
+
+    def each(self, key: str, parse_item: Callable[[str], T], accepted: str) -> tuple[T, ...] | None:
+        """Return the items of a list or of a single string, parsed; None if *key* is absent."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, str | list):
+            raise KeyProblem(
+                (*self.keys, key), f"is {_describe(value)}; write {accepted} in quotes, or a list"
+            )
+        items: list[T] = []
+        for index, item in enumerate([value] if isinstance(value, str) else value):
+            place = (*self.keys, key) if isinstance(value, str) else (*self.keys, key, index)
+            if not isinstance(item, str):
+                raise KeyProblem(place, f"is {_describe(item)}; write {accepted} in quotes")
+            try:
+                items.append(parse_item(item))
+            except ValueError as error:
+                raise KeyProblem(place, f"{_describe(item)} {error}") from None
+        return tuple(items)
+
+
+def _read_document(document: _Section, directory: Path) -> Table:
+    document.refuse_unknown(TABLES)
+    network = _read_network(
+        document.section("network", 'write a [network] table with prefix = "10.244.0.0/16"')
+    )
+    section = document.section("peers", "write a [peers.NAME] table for each host")
+    peers = {name: _read_peer(section, name, network, directory) for name in section.values}
+    return Table(network, peers)
+
+
+def _read_network(section: _Section) -> Network:
+    section.refuse_unknown(NETWORK_KEYS)
+    prefixes = section.each("prefix", parse_prefix, "a prefix such as 10.244.0.0/16")
+    if not prefixes:
+        found = "is missing" if prefixes is None else "is empty"
+        raise KeyProblem(
+            (*section.keys, "prefix"),
+            f'{found}; write what the overlay carries, such as prefix = "10.244.0.0/16"',
+        )
+    _refuse_repeated((*section.keys, "prefix"), prefixes)
+    return Network(
+        prefixes,
+        section.integer("port", 1, 65535, "a UDP port") or DEFAULT_PORT,
+        section.integer("mtu", 576, 65535, "bytes"),
+        section.integer("fwmark", 1, 2**32 - 1, "a mark"),
+    )
+
+
+def _read_peer(peers: _Section, name: str, network: Network, directory: Path) -> Peer:
+    if not PEER_NAME.fullmatch(name):
+        raise KeyProblem(
+            (*peers.keys, name),
+            "is no peer name; write 1 to 63 letters, digits, dots, hyphens or underscores",
+        )
+    section = peers.section(name, f"write a [peers.{name}] table with public_key and subnets")
+    section.refuse_unknown(PEER_KEYS)
+    subnets = section.each("subnets", parse_prefix, "a prefix such as 10.244.1.0/24")
+    addresses = section.each("address", parse_host_address, "an address such as 10.244.1.1")
+    if not subnets and not addresses:
+        raise KeyProblem(section.keys, "has neither subnets nor an address; write what lies behind it")
+    if addresses:
+        _refuse_second_of_family((*section.keys, "address"), addresses)
+    listen_port = section.integer("listen_port", 1, 65535, "a UDP port")
+    listen = section.each("listen", parse_address, "an address such as 192.0.2.10") or ()
+    _refuse_repeated((*section.keys, "listen"), listen)
+    return Peer(
+        name,
+        _read_public_key(section),
+        subnets or (),
+        addresses or default_addresses(subnets or (), network.prefixes),
+        _read_endpoint(section, listen_port or network.port),
+        _read_preshared_key_file(section, directory),
+        section.integer("keepalive", 0, 65535, "seconds") or 0,
+        listen,
+        listen_port,
+    )
+
+
+def _read_public_key(section: _Section) -> bytes:
+    text = section.string("public_key", "the public key")
+    if text is None:
+        raise KeyProblem(
+            (*section.keys, "public_key"), "is missing; write what overlay pubkey prints on that host"
+        )
+    try:
+        return parse_public_key(text)
+    except ValueError as error:
+        raise KeyProblem((*section.keys, "public_key"), str(error)) from None
+
+
+def _read_endpoint(section: _Section, default_port: int) -> Endpoint | None:
+    text = section.string("endpoint", "an address or a DNS name")
+    if text is None:
+        return None
+    try:
+        return Endpoint.parse(text, default_port)
+    except ValueError as error:
+        raise KeyProblem((*section.keys, "endpoint"), f"{_describe(text)} {error}") from None
+
+
+def _read_preshared_key_file(section: _Section, directory: Path) -> Path | None:
+    text = section.string("preshared_key_file", "the path of a file")
+    if text is None:
+        return None
+    keys = (*section.keys, "preshared_key_file")
+    if len(text) == KEY_TEXT_SIZE and text.endswith("="):  # not repeated in the error: it is a secret
+        raise KeyProblem(
+            keys, "is a key itself; put it into a file that only root can read and write its path"
+        )
+    if not text or not text.isprintable():
+        raise KeyProblem(keys, f"is {_describe(text)}; write the path of a file")
+    return directory / text
+
+
+def _refuse_second_of_family(keys: Keys, addresses: tuple[Address, ...]) -> None:
+    seen: set[int] = set()
+    for index, address in enumerate(addresses):
+        if address.version in seen:
+            raise KeyProblem(
+                (*keys, index),
+                f"{address} is a second IPv{address.version} address; write at most one of each family",
+            )
+        seen.add(address.version)
+
+
+def _refuse_repeated(keys: Keys, values: tuple[object, ...]) -> None:
+    counts: Counter[object] = Counter()
+    for index, value in enumerate(values):
+        counts[value] += 1
+        if counts[value] > 1:
+            raise KeyProblem((*keys, index), f"{value} is here twice; write it once")
+
+
+def _describe(value: object) -> str:
+    """Return *value* for an error text: on one line, and short."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() if abs(value) >= 2**64:
+            return "a number beyond 64 bits"
+        case int() | float():
+            return str(value)
+        case str():
+            shown = repr(value)
+            return shown if len(shown) <= SHOWN_SIZE else f"{shown[:SHOWN_SIZE]}..."
+        case list():
+            return "an array"
+        case dict():
+            return "a table"
+        case _:
+            return "a date or time"
