@@ -27,10 +27,12 @@ the second names no subnet: the table has routes for the subnets of length L onl
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import struct
+import sys
 import zlib
 from dataclasses import dataclass
 from ipaddress import (
@@ -40,10 +42,11 @@ from ipaddress import (
     IPv6Address,
     IPv6Interface,
     IPv6Network,
-    ip_address,
+    ip_interface,
     ip_network,
 )
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, assert_never
 
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
@@ -61,13 +64,106 @@ IPInterface: TypeAlias = IPv4Interface | IPv6Interface
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
 
 
+# Specification: linux/netlink.h, linux/rtnetlink.h, linux/fib_rules.h, linux/if_addr.h, linux/if_link.h
+NETLINK_HEADER = struct.Struct(
+    "=IHHII"
+)  # length, type, flags, sequence number, port; in the byte order of the host
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+NLM_F_REQUEST = 0x001
+NLM_F_ACK = 0x004
+NLM_F_DUMP = 0x300
+NLM_F_REPLACE = 0x100
+NLM_F_EXCL = 0x200
+NLM_F_CREATE = 0x400
+SOL_NETLINK = 270
+NETLINK_CAP_ACK = 10  # since Linux 4.3: errors come without the message they are about
+NETLINK_GET_STRICT_CHK = 12  # since Linux 4.20: the kernel filters dumps
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
+RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 6, 7, 15
+RTN_UNICAST = 1
+RTN_UNREACHABLE = 7
+RT_SCOPE_UNIVERSE = 0
+RT_SCOPE_LINK = 253
+RT_SCOPE_NOWHERE = 255  # in a deletion: any scope
+RT_TABLE_UNSPEC = 0
+RT_TABLE_MAIN = 254
+RT_TABLE_LOCAL = 255
+FR_ACT_TO_TBL = 1
+FIB_RULE_INVERT = 0x2
+IFF_UP = 0x1
+NLM_F_DUMP_INTR = 0x010  # the tables changed meanwhile: the dump may have holes
+IFA_F_NODAD = 0x002  # usable at once; nobody else is on this link
+IFA_F_NOPREFIXROUTE = 0x200
+IN6_ADDR_GEN_MODE_NONE = 1
+RTMGRP_LINK = 0x1
+RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE = 0x10, 0x40, 0x80
+RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE, RTMGRP_IPV6_RULE = 0x100, 0x400, 0x40000
+
+# Ours
+PROTOCOL = (
+    151  # free in iproute2's rt_protos, and clear of what FRR (186 to 199), Calico (80) and OVN (84) use
+)
+METRIC = 5182  # worse than what kernel, DHCP or an administrator give, so that their route for a prefix goes on to win
+RULES = 31_000  # priority; late, so that rules that somebody numbered on purpose go first, but before main's 32766
+NUMBER = (
+    1_000_000_000  # the number of an interface is this, six digits from its name, and 000 for a prefix length
+)
+TRANSMIT_QUEUE = 1000  # packets; the default of 500 for a tun is 7 ms at 1 Gbit/s
+BATCH = 512  # messages in one send
+RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes; holds an error for every message of a batch
+SO_RCVBUFFORCE = 33
+PATIENCE = 10.0  # seconds; the kernel answers at once or is broken
+GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL}  # nothing left to remove
+
+MIXED = IPv4Address(0)  # the source of a shelf whose routes have several: like none that is wanted
+RECEIVE_SIZE = 64 * 1024  # bytes; the kernel fills at most 32 KiB of a dump
+ATTEMPTS = 5  # at a dump that was interrupted
+WATCHED = (
+    RTMGRP_LINK
+    | RTMGRP_IPV4_IFADDR
+    | RTMGRP_IPV4_ROUTE
+    | RTMGRP_IPV4_RULE
+    | RTMGRP_IPV6_IFADDR
+    | RTMGRP_IPV6_ROUTE
+    | RTMGRP_IPV6_RULE
+)
+
+# Where a field stands, from the start of a message
+FLAGS, FLAGS_OFFSET = struct.Struct("=H"), 6
+SEQUENCE, SEQUENCE_OFFSET = struct.Struct("=I"), 8
+ERROR_CODE = struct.Struct("=i")  # at the start of the payload
+ROUTE_LENGTH_OFFSET = NETLINK_HEADER.size + 1  # of the destination prefix, in bits
+ROUTE_TABLE_OFFSET = NETLINK_HEADER.size + 4
+ROUTE_PROTOCOL_OFFSET = NETLINK_HEADER.size + 5
+ROUTE_TYPE_OFFSET = NETLINK_HEADER.size + 7
+ROUTE_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + 12
+DESTINATION_OFFSET = ROUTE_ATTRIBUTES_OFFSET + 4  # where it is the first attribute
+ATTRIBUTE = struct.Struct("=HH")  # length, type
+LINK = struct.Struct("=4xiI")  # index, flags
+ADDRESS = struct.Struct("=4xi")  # index
+
+Version: TypeAlias = Literal[4, 6]
+
+
+def number_of(interface: str) -> int:
+    """Return the number that marks tables, rules and unreachable routes as belonging to the agent of *interface*.
+
+    It ends in 000; table numbers have the prefix length there.  Two names share it once in a million pairs.
+    """
+    return NUMBER + zlib.crc32(interface.encode()) % 1_000_000 * 1_000
+
+
 @dataclass(frozen=True, slots=True)
 class HostPlan:
     """How the host should be set up.
 
     *addresses* are /32 and /128; the first of each family is the source of the host's own packets into the overlay.
     *routes* lead into the tun by the main table, *policy_routes* by tables of ours that packets with *fwmark* skip:
-    with any of these the mark must be given.  Own subnets are in neither.
+    with any of these the mark must be given, and not 0.  Own subnets are in neither.
     """
 
     mtu: int
@@ -77,12 +173,58 @@ class HostPlan:
     fwmark: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Shelf:
+    """Where routes of one kind stand: they differ only in their destination."""
+
+    version: Version
+    table: int
+    is_unreachable: bool
+
+
+@dataclass(slots=True)
+class _Routes:
+    """The routes of one shelf.  *source* is the address the host sends from, None for no preference."""
+
+    networks: set[IPNetwork]
+    source: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _PreferMain:
+    """The rule: to *network* lookup main, if main knows better than a route of that length."""
+
+    network: IPNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class _Capture:
+    """The rule: what has no *fwmark* looks up our table for prefixes of *length*."""
+
+    version: Version
+    length: int
+    fwmark: int
+
+
+_Rule: TypeAlias = _PreferMain | _Capture
+
+
 class Routing:
-    """What this agent has set up around one tun device."""
+    """What this agent has set up around one tun device, and the way to change it.
+
+    Every call is synchronous.  One thread at a time may use it.
+    """
 
     def __init__(self, interface: str, index: int | None) -> None:
         """*index* None, where there is no tun, is enough to remove what a killed agent left: read_back(), withdraw()."""
-        raise NotImplementedError
+        self._interface = interface
+        self._index = index
+        self._number = number_of(interface)
+        self._kernel = _Kernel()
+        self._mtu: int | None = None  # None: the link is not set up
+        self._addresses: dict[IPInterface, None] = {}
+        self._shelves: dict[_Shelf, _Routes] = {}
+        self._rules: set[_Rule] = set()
 
     def read_back(self) -> int:
         """Take over what stands in the kernel as ours, whoever of our interface name put it there; return how much.
@@ -90,7 +232,11 @@ class Routing:
         At start these are the leftovers of a killed agent: the next apply() keeps what it needs of them and removes
         the rest.  Later, it corrects our memory after somebody else took the link down or removed our routes.
         """
-        raise NotImplementedError
+        self._mtu = None
+        self._addresses = dict.fromkeys(self._read_addresses() & self._addresses.keys())
+        self._shelves = self._read_routes()
+        self._rules = set(self._read_rules())
+        return len(self._rules) + sum(len(routes.networks) for routes in self._shelves.values())
 
     def apply(self, plan: HostPlan) -> None:
         """Bring the host from what is there to *plan*, changing only the difference, new before old.
@@ -98,36 +244,575 @@ class Routing:
         Raises HostError if the kernel refuses something; what was done by then is remembered, so that another
         apply(), say with the plan before, leads back.
         """
-        raise NotImplementedError
+        assert self._index is not None
+        shelves = self._planned_shelves(plan)
+        rules = _planned_rules(plan)
+
+        self._set_up_link(plan)
+        for address in plan.addresses:
+            if address not in self._addresses:
+                self._add_address(address)
+        # The unreachable twin first: no moment, and no kill, leaves a prefix to the default route.
+        for shelf in sorted(shelves, key=lambda shelf: not shelf.is_unreachable):
+            self._add_routes(shelf, shelves[shelf])
+        for rule in sorted(rules - self._rules, key=_rule_priority):
+            self._add_rule(rule)
+
+        for rule in sorted(self._rules - rules, key=_rule_priority, reverse=True):
+            self._remove_rule(rule)
+        for shelf in sorted(self._shelves, key=lambda shelf: shelf.is_unreachable):
+            wanted = shelves[shelf].networks if shelf in shelves else set()
+            self._remove_routes(shelf, self._shelves[shelf].networks - wanted)
+        for address in [address for address in self._addresses if address not in plan.addresses]:
+            self._remove_address(address)
 
     def withdraw(self) -> None:
         """Remove everything of ours; the host is then as it was.  What is gone already is no error."""
-        raise NotImplementedError
+        for rule in sorted(self._rules, key=_rule_priority, reverse=True):
+            self._remove_rule(rule)
+        for shelf in sorted(self._shelves, key=lambda shelf: shelf.is_unreachable):
+            self._remove_routes(shelf, set(self._shelves[shelf].networks))
+        for address in list(self._addresses):
+            self._remove_address(address)
 
     def route_mtu(self, address: IPAddress, fwmark: int | None = None) -> int | None:
-        """Return what fits in one packet to *address* on the underlay; None if nothing leads there but the tun itself."""
-        raise NotImplementedError
+        """Return how many bytes one packet to *address* may have on the underlay, by the route and by its device.
+
+        None if no route leads there, or only our own tun does: then the tunnel runs inside itself or inside
+        another peer's, and the answer would shrink with every question.
+        """
+        message = rtmsg()
+        message["family"] = _family(address.version)
+        message["dst_len"] = address.max_prefixlen
+        message["attrs"] = [("RTA_DST", str(address).partition("%")[0])]
+        if fwmark:
+            message["attrs"].append(("RTA_MARK", fwmark))
+        try:
+            (raw,) = self._kernel.ask(message, RTM_GETROUTE)
+        except OSError:
+            return None
+        route = _decode(rtmsg, raw)
+        index = route.get_attr("RTA_OIF")
+        if route["type"] != RTN_UNICAST or index is None or index == self._index:
+            return None
+        metrics = route.get_attr("RTA_METRICS")
+        known = metrics.get_attr("RTAX_MTU") if metrics is not None else None
+        return min((mtu for mtu in (known, self._link_mtu(index)) if mtu), default=None)
 
     def watch(self) -> Watch:
         """Return a socket that becomes readable when links, addresses, routes or rules change."""
-        raise NotImplementedError
+        return Watch(self._kernel.port, self._index)
 
     def close(self) -> None:
         """Close the socket to the kernel; what is set up stays."""
-        raise NotImplementedError
+        self._kernel.close()
+
+    # What a plan comes to
+
+    def _planned_shelves(self, plan: HostPlan) -> dict[_Shelf, _Routes]:
+        sources: dict[int, IPAddress] = {}
+        for address in plan.addresses:
+            sources.setdefault(address.version, address.ip)
+        placed = [(RT_TABLE_MAIN, network) for network in plan.routes]
+        placed += [(self._number + network.prefixlen, network) for network in plan.policy_routes]
+        shelves: dict[_Shelf, _Routes] = {}
+        for table, network in placed:
+            version = network.version
+            for is_unreachable in (True, False):
+                shelf = _Shelf(version, table, is_unreachable)
+                if shelf not in shelves:
+                    shelves[shelf] = _Routes(set(), None if is_unreachable else sources.get(version))
+                shelves[shelf].networks.add(network)
+        return shelves
+
+    # The link and its addresses
+
+    def _set_up_link(self, plan: HostPlan) -> None:
+        if plan.mtu == self._mtu:
+            return
+        attributes: list[tuple[str, object]] = [("IFLA_MTU", plan.mtu)]
+        if self._mtu is None:
+            sysctl.loosen_rp_filter(self._interface)
+            attributes.append(("IFLA_TXQLEN", TRANSMIT_QUEUE))
+            if sysctl.has_ipv6():
+                if any(
+                    network.version == 6 for network in (*plan.addresses, *plan.routes, *plan.policy_routes)
+                ):
+                    sysctl.enable_ipv6(self._interface)
+                # No link-local address: its router solicitations would ask every peer for a session.
+                silent = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", IN6_ADDR_GEN_MODE_NONE)]}
+                attributes.append(("IFLA_AF_SPEC", {"attrs": [("AF_INET6", silent)]}))
+        try:
+            self._change_link(attributes, 0)
+            if self._mtu is None:
+                self._change_link([], IFF_UP)  # by itself: in one message the kernel would do this first
+        except OSError as error:
+            raise _refused(f"{self._interface} could not be set up with MTU {plan.mtu}", error) from error
+        self._mtu = plan.mtu
+
+    def _change_link(self, attributes: list[tuple[str, object]], flags: int) -> None:
+        message = ifinfmsg()
+        message["index"] = self._index
+        message["flags"] = message["change"] = flags
+        message["attrs"] = attributes
+        self._kernel.do(message, RTM_NEWLINK)
+
+    def _link_mtu(self, index: int) -> int | None:
+        message = ifinfmsg()
+        message["index"] = index
+        try:
+            (raw,) = self._kernel.ask(message, RTM_GETLINK)
+        except OSError:
+            return None
+        mtu: int | None = _decode(ifinfmsg, raw).get_attr("IFLA_MTU")
+        return mtu
+
+    def _add_address(self, address: IPInterface) -> None:
+        try:
+            self._kernel.do(self._address_message(address), RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL)
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise _refused(f"{address} could not be given to {self._interface}", error) from error
+        self._addresses[address] = None
+
+    def _remove_address(self, address: IPInterface) -> None:
+        try:
+            self._kernel.do(self._address_message(address), RTM_DELADDR)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise _refused(f"{address} could not be taken from {self._interface}", error) from error
+        del self._addresses[address]
+
+    def _address_message(self, address: IPInterface) -> ifaddrmsg:
+        message = ifaddrmsg()
+        message["family"] = _family(address.version)
+        message["prefixlen"] = address.network.prefixlen
+        message["index"] = self._index
+        message["attrs"] = [
+            ("IFA_LOCAL", str(address.ip)),
+            ("IFA_ADDRESS", str(address.ip)),
+            ("IFA_FLAGS", IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if address.version == 6 else 0)),
+        ]
+        return message
+
+    def _read_addresses(self) -> set[IPInterface]:
+        if self._index is None:
+            return set()
+        message = ifaddrmsg()
+        message["index"] = self._index
+        return {
+            ip_interface(
+                f"{found.get_attr('IFA_LOCAL') or found.get_attr('IFA_ADDRESS')}/{found['prefixlen']}"
+            )
+            for found in (
+                _decode(ifaddrmsg, raw) for raw in self._kernel.ask(message, RTM_GETADDR, NLM_F_DUMP)
+            )
+            if found["index"] == self._index
+        }
+
+    # Routes
+
+    def _add_routes(self, shelf: _Shelf, wanted: _Routes) -> None:
+        """Add what is missing on *shelf*.  A route that should name another source is replaced in one step."""
+        ours = self._shelves.setdefault(shelf, _Routes(set(), wanted.source))
+        if ours.source != wanted.source:
+            kept = ours.networks & wanted.networks
+            failures = self._change_routes(
+                shelf, wanted.source, kept, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE
+            )
+            if failures:
+                self._refuse_routes(failures)
+            ours.source = wanted.source
+        missing = wanted.networks - ours.networks
+        failures = self._change_routes(shelf, wanted.source, missing, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL)
+        ours.networks |= missing - failures.keys()
+        if failures:
+            self._refuse_routes(failures)
+
+    def _remove_routes(self, shelf: _Shelf, networks: set[IPNetwork]) -> None:
+        ours = self._shelves[shelf]
+        failures = self._change_routes(shelf, None, networks, RTM_DELROUTE, 0)
+        failures = {network: code for network, code in failures.items() if code not in GONE}
+        ours.networks -= networks - failures.keys()
+        if not ours.networks:
+            del self._shelves[shelf]
+        if failures:
+            self._refuse_routes(failures)
+
+    def _change_routes(
+        self, shelf: _Shelf, source: IPAddress | None, networks: set[IPNetwork], kind: int, flags: int
+    ) -> dict[IPNetwork, int]:
+        """Send one message for each of *networks*; return which the kernel refused, each with its errno."""
+        if not networks:
+            return {}
+        template = self._route_message(shelf, source, kind, flags)
+        ordered = list(networks)
+        refused = self._kernel.do_all(_with_destination(template, network) for network in ordered)
+        return {ordered[position]: code for position, code in refused.items()}
+
+    def _route_message(self, shelf: _Shelf, source: IPAddress | None, kind: int, flags: int) -> bytes:
+        """Return the message for a route of *shelf* to nowhere yet: _with_destination() fills it in."""
+        message = rtmsg()
+        message["family"] = _family(shelf.version)
+        message["proto"] = PROTOCOL
+        message["type"] = RTN_UNREACHABLE if shelf.is_unreachable else RTN_UNICAST
+        message["scope"] = RT_SCOPE_UNIVERSE
+        if kind == RTM_DELROUTE:
+            message["scope"] = RT_SCOPE_NOWHERE
+        elif shelf.version == 4 and not shelf.is_unreachable:
+            message["scope"] = RT_SCOPE_LINK
+        message["table"] = shelf.table if shelf.table < 256 else RT_TABLE_UNSPEC
+        message["attrs"] = [
+            (
+                "RTA_DST",
+                "0.0.0.0" if shelf.version == 4 else "::",
+            ),  # first: _with_destination() knows where it is
+            ("RTA_TABLE", shelf.table),
+            ("RTA_PRIORITY", self._metric(shelf.is_unreachable)),
+        ]
+        if not shelf.is_unreachable:
+            message["attrs"].append(("RTA_OIF", self._index))
+        if source is not None:
+            message["attrs"].append(("RTA_PREFSRC", str(source)))
+        return _encode(message, kind, flags)
+
+    def _read_routes(self) -> dict[_Shelf, _Routes]:
+        shelves: dict[_Shelf, _Routes] = {}
+        for version in _versions():
+            message = rtmsg()
+            message["family"] = _family(version)
+            message["proto"] = PROTOCOL
+            for raw in self._kernel.ask(message, RTM_GETROUTE, NLM_F_DUMP):
+                self._take_over(raw, version, shelves)
+        return shelves
+
+    def _take_over(self, raw: bytes, version: Version, shelves: dict[_Shelf, _Routes]) -> None:
+        """Put the route in *raw* into *shelves* if it is ours and not another agent's.
+
+        Read by hand: pyroute2 takes 45 us for it, which is long for 100,000 leftovers.
+        """
+        length, protocol, kind = raw[ROUTE_LENGTH_OFFSET], raw[ROUTE_PROTOCOL_OFFSET], raw[ROUTE_TYPE_OFFSET]
+        if protocol != PROTOCOL:  # a kernel before 4.20 shows all routes
+            return
+        attributes = dict(_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
+        table = _number(attributes.get(RTA_TABLE))
+        is_unreachable = kind == RTN_UNREACHABLE
+        is_of_interface = is_unreachable or _number(attributes.get(RTA_OIF)) == self._index
+        if not is_of_interface or _number(attributes.get(RTA_PRIORITY)) != self._metric(is_unreachable):
+            return
+        if table != RT_TABLE_MAIN and not self._is_our_table(table):
+            return
+        network_of, address_of, size = (
+            (IPv4Network, IPv4Address, 4) if version == 4 else (IPv6Network, IPv6Address, 16)
+        )
+        source = address_of(attributes[RTA_PREFSRC]) if RTA_PREFSRC in attributes else None
+        routes = shelves.setdefault(_Shelf(version, table, is_unreachable), _Routes(set(), source))
+        routes.networks.add(network_of((attributes.get(RTA_DST, bytes(size)), length)))
+        if routes.source != source:
+            routes.source = MIXED
+
+    def _metric(self, is_unreachable: bool) -> int:
+        return self._number if is_unreachable else METRIC
+
+    def _is_our_table(self, table: int) -> bool:
+        return self._number <= table <= self._number + 128
+
+    def _refuse_routes(self, failures: dict[IPNetwork, int]) -> NoReturn:
+        network, code = next(iter(failures.items()))
+        error = OSError(code, os.strerror(code))
+        others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        if code == errno.EEXIST:
+            raise HostError(
+                f"{network}{others} has a route with our metric already, of another overlay agent or made by hand: "
+                f"remove that route (ip route show {network} shows it), or the prefix from one of the peers files"
+            ) from error
+        raise _refused(
+            f"the route to {network}{others} by {self._interface} could not be changed", error
+        ) from error
+
+    # Rules
+
+    def _add_rule(self, rule: _Rule) -> None:
+        try:
+            self._kernel.do(self._rule_message(rule), RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL)
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise _refused(
+                    f"the routing rule with priority {_rule_priority(rule)} could not be added", error
+                ) from error
+        self._rules.add(rule)
+
+    def _remove_rule(self, rule: _Rule) -> None:
+        try:
+            self._kernel.do(self._rule_message(rule), RTM_DELRULE)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise _refused(
+                    f"the routing rule with priority {_rule_priority(rule)} could not be removed", error
+                ) from error
+        self._rules.discard(rule)
+
+    def _rule_message(self, rule: _Rule) -> fibmsg:
+        message = fibmsg()
+        message["action"] = FR_ACT_TO_TBL
+        message["attrs"] = [("FRA_PRIORITY", _rule_priority(rule)), ("FRA_PROTOCOL", PROTOCOL)]
+        match rule:
+            case _PreferMain(network):
+                message["family"] = _family(network.version)
+                message["dst_len"] = network.prefixlen
+                message["table"] = RT_TABLE_MAIN
+                message["attrs"] += [
+                    ("FRA_TABLE", RT_TABLE_MAIN),
+                    ("FRA_SUPPRESS_PREFIXLEN", network.prefixlen),
+                    ("FRA_FWMARK", self._number),
+                    ("FRA_FWMASK", 0),
+                ]
+                if network.prefixlen:
+                    message["attrs"].append(("FRA_DST", str(network.network_address)))
+            case _Capture(version, length, fwmark):
+                message["family"] = _family(version)
+                message["flags"] = FIB_RULE_INVERT
+                message["attrs"] += [("FRA_TABLE", self._number + length), ("FRA_FWMARK", fwmark)]
+            case _:
+                assert_never(rule)
+        return message
+
+    def _read_rules(self) -> Iterator[_Rule]:
+        for version in _versions():
+            message = fibmsg()
+            message["family"] = _family(version)
+            for raw in self._kernel.ask(message, RTM_GETRULE, NLM_F_DUMP):
+                rule = _decode(fibmsg, raw)
+                table, mark = rule.get_attr("FRA_TABLE", rule["table"]), rule.get_attr("FRA_FWMARK")
+                if rule.get_attr("FRA_PROTOCOL", PROTOCOL) != PROTOCOL:
+                    continue
+                if self._is_our_table(table) and mark:
+                    yield _Capture(version, table - self._number, mark)
+                elif table == RT_TABLE_MAIN and mark == self._number:
+                    destination = rule.get_attr("FRA_DST", "0.0.0.0" if version == 4 else "::")
+                    yield _PreferMain(ip_network(f"{destination}/{rule['dst_len']}"))
 
 
 class Watch:
-    """Tells that the host's network changed."""
+    """Tells that the host's network changed, so that routes, source addresses and MTU should be looked at again."""
+
+    def __init__(self, own_port: int, own_index: int | None) -> None:
+        self._own_port = own_port
+        self._own_index = own_index
+        self._socket = socket.socket(
+            socket.AF_NETLINK,
+            socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
+            socket.NETLINK_ROUTE,
+        )
+        try:
+            self._socket.bind((0, WATCHED))
+        except OSError as error:
+            self._socket.close()
+            raise _refused("changes of the host's network could not be watched", error) from error
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
-        raise NotImplementedError
+        return self._socket.fileno()
 
     def drain(self) -> bool:
-        """Read what came in; return whether any of it was not our own doing."""
-        raise NotImplementedError
+        """Read what came in; return whether any of it was somebody else's doing.
+
+        When too much came at once the kernel tells only that: then the answer is yes.
+        """
+        is_foreign = False
+        while True:
+            try:
+                data = self._socket.recv(RECEIVE_SIZE)
+            except BlockingIOError:
+                return is_foreign
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise _refused("changes of the host's network could not be watched", error) from error
+                is_foreign = True
+            else:
+                is_foreign = is_foreign or any(self._is_foreign(message) for message in _split(data))
 
     def close(self) -> None:
         """Stop watching."""
-        raise NotImplementedError
+        self._socket.close()
+
+    def _is_foreign(self, message: bytes) -> bool:
+        _, kind, _, _, port = NETLINK_HEADER.unpack_from(message)
+        if port == self._own_port:
+            return False
+        if kind in {RTM_NEWROUTE, RTM_DELROUTE}:  # those in the table local follow from an address
+            return message[ROUTE_TABLE_OFFSET] != RT_TABLE_LOCAL
+        # What follows from our changes of the tun the kernel tells without a port.
+        if kind == RTM_NEWLINK:
+            index, flags = LINK.unpack_from(message, NETLINK_HEADER.size)
+            return index != self._own_index or not flags & IFF_UP
+        if kind == RTM_NEWADDR:
+            return bool(ADDRESS.unpack_from(message, NETLINK_HEADER.size)[0] != self._own_index)
+        return True
+
+
+class _Kernel:
+    """A socket to the kernel's routing tables.  Errors come out as OSError."""
+
+    def __init__(self) -> None:
+        self._sequence = 0
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        )
+        self._socket.settimeout(PATIENCE)
+        self._socket.bind((0, 0))
+        self.port: int = self._socket.getsockname()[0]
+        for level, option, value in (
+            (SOL_NETLINK, NETLINK_CAP_ACK, 1),
+            (SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1),
+            (socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER),
+        ):
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(level, option, value)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def do(self, message: Any, kind: int, flags: int = 0) -> None:
+        """Make one change."""
+        refused = self.do_all([bytearray(_encode(message, kind, flags))])
+        if refused:
+            raise OSError(refused[0], os.strerror(refused[0]))
+
+    def do_all(self, messages: Iterable[bytearray]) -> dict[int, int]:
+        """Make many changes, many in one send; return the errno of each that was refused, by its position."""
+        refused: dict[int, int] = {}
+        position = 0
+        iterator = iter(messages)
+        while batch := list(islice(iterator, BATCH)):
+            first = self._sequence + 1
+            for message in batch:
+                self._sequence += 1
+                SEQUENCE.pack_into(message, SEQUENCE_OFFSET, self._sequence)
+            FLAGS.pack_into(
+                batch[-1], FLAGS_OFFSET, FLAGS.unpack_from(batch[-1], FLAGS_OFFSET)[0] | NLM_F_ACK
+            )
+            self._socket.sendto(b"".join(batch), (0, 0))
+            for _, sequence, code in self._answers(self._sequence):
+                if code:
+                    refused[position + sequence - first] = code
+            position += len(batch)
+        return refused
+
+    def ask(self, message: Any, kind: int, flags: int = 0) -> list[bytes]:
+        """Return the kernel's answers to a question, as messages for _decode()."""
+        for _ in range(ATTEMPTS):
+            self._sequence += 1
+            question = bytearray(_encode(message, kind, flags or NLM_F_ACK))
+            SEQUENCE.pack_into(question, SEQUENCE_OFFSET, self._sequence)
+            self._socket.sendto(question, (0, 0))
+            answers = list(self._answers(self._sequence))
+            for _, _, code in answers:
+                if code:
+                    raise OSError(code, os.strerror(code))
+            found = [answer for answer, _, _ in answers if answer]
+            if not any(FLAGS.unpack_from(answer, FLAGS_OFFSET)[0] & NLM_F_DUMP_INTR for answer in found):
+                break
+        return found
+
+    def _answers(self, last: int) -> Iterator[tuple[bytes, int, int]]:
+        """Yield (message, sequence number, 0) for data and (b"", sequence number, errno) for errors up to *last*'s end."""
+        while True:
+            for message in _split(self._socket.recv(RECEIVE_SIZE)):
+                _, kind, _, sequence, _ = NETLINK_HEADER.unpack_from(message)
+                if kind == NLMSG_DONE:
+                    return
+                if kind == NLMSG_ERROR:
+                    code = -ERROR_CODE.unpack_from(message, NETLINK_HEADER.size)[0]
+                    yield b"", sequence, code
+                    if sequence == last:
+                        return
+                else:
+                    yield message, sequence, 0
+
+
+def _planned_rules(plan: HostPlan) -> set[_Rule]:
+    if not plan.policy_routes:
+        return set()
+    assert plan.fwmark, "policy routes need a mark for our own datagrams"
+    rules: set[_Rule] = set()
+    for network in plan.policy_routes:
+        rules.add(_PreferMain(network))
+        rules.add(_Capture(network.version, network.prefixlen, plan.fwmark))
+    return rules
+
+
+def _rule_priority(rule: _Rule) -> int:
+    match rule:
+        case _PreferMain(network):
+            return RULES + 2 * (network.max_prefixlen - network.prefixlen)
+        case _Capture(version, length, _):
+            return RULES + 2 * ((32 if version == 4 else 128) - length) + 1
+        case _:
+            assert_never(rule)
+
+
+def _versions() -> tuple[Version, ...]:
+    return (4, 6) if sysctl.has_ipv6() else (4,)
+
+
+def _family(version: Version) -> int:
+    return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def _encode(message: Any, kind: int, flags: int) -> bytes:
+    message["header"]["type"] = kind
+    message["header"]["flags"] = NLM_F_REQUEST | flags
+    message.encode()
+    return bytes(message.data)
+
+
+def _decode(form: Any, raw: bytes) -> Any:
+    message = form(raw)
+    message.decode()
+    return message
+
+
+def _with_destination(template: bytes, network: IPNetwork) -> bytearray:
+    """Return the route message *template* with *network* for its destination, whose attribute stands first."""
+    packed = network.network_address.packed
+    message = bytearray(template)
+    message[ROUTE_LENGTH_OFFSET] = network.prefixlen
+    message[DESTINATION_OFFSET : DESTINATION_OFFSET + len(packed)] = packed
+    return message
+
+
+def _split(data: bytes) -> Iterator[bytes]:
+    """Yield the messages that came in one receive."""
+    offset = 0
+    while offset + NETLINK_HEADER.size <= len(data):
+        length = NETLINK_HEADER.unpack_from(data, offset)[0]
+        if length < NETLINK_HEADER.size:
+            return
+        yield data[offset : offset + length]
+        offset += (length + 3) & ~3
+
+
+def _attributes(message: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    while offset + ATTRIBUTE.size <= len(message):
+        length, kind = ATTRIBUTE.unpack_from(message, offset)
+        if length < ATTRIBUTE.size:
+            return
+        yield kind, message[offset + ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+
+
+def _number(attribute: bytes | None) -> int:
+    """Return an unsigned attribute of any size, 0 if it is missing."""
+    return int.from_bytes(attribute or b"", sys.byteorder)
+
+
+def _refused(what: str, error: OSError) -> HostError:
+    """Return "*what*: why", with the remedy where we know one."""
+    match error.errno:
+        case errno.EPERM | errno.EACCES:
+            return HostError(f"{what}: run as root with CAP_NET_ADMIN")
+        case errno.EOPNOTSUPP | errno.EAFNOSUPPORT:
+            return HostError(f"{what}: this kernel was built without it")
+        case _:
+            return HostError(f"{what}: {error.strerror}")
