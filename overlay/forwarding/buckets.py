@@ -1,0 +1,33 @@
+"""Token buckets by key, in bounded memory: for ICMP errors, and for handshakes under load."""
+
+from __future__ import annotations
+
+# Ours
+KEYS = 4096  # keys remembered; in a flood from more addresses than that, new ones wait until others have been idle
+
+
+class Buckets:
+    """For each key, *rate* permits a second and *burst* at once.  Monotonic seconds come from outside."""
+
+    def __init__(self, rate: float, burst: float, keys: int = KEYS) -> None:
+        self._rate, self._burst, self._keys = rate, burst, keys
+        self._state: dict[bytes, tuple[float, float]] = {}
+
+    def allow(self, key: bytes, now: float) -> bool:
+        """Take one permit of *key* and return whether there was one."""
+        tokens, since = self._state.get(key, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - since) * self._rate)
+        if key not in self._state and len(self._state) >= self._keys:
+            self._forget_idle(now)
+            if len(self._state) >= self._keys:
+                return False
+        if tokens < 1:
+            self._state[key] = (tokens, now)
+            return False
+        self._state[key] = (tokens - 1, now)
+        return True
+
+    def _forget_idle(self, now: float) -> None:
+        """Forget the keys whose bucket is full again: they behave as unknown ones."""
+        full = self._burst / self._rate
+        self._state = {key: value for key, value in self._state.items() if now - value[1] < full}

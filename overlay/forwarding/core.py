@@ -1,0 +1,422 @@
+"""The forwarder without its loop: what it knows, and what it does when the agent, a timer or a packet says so.
+
+It computes and calls: sockets, tun and clock are handed to it, so a test runs it on a network in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple, assert_never
+
+from overlay.forwarding.gate import Gate
+from overlay.forwarding.inbound import Arrival, Inbound, TunWriter
+from overlay.forwarding.keypair import Keypair
+from overlay.forwarding.outbound import Outbound
+from overlay.forwarding.peer import Peer
+from overlay.forwarding.segments import Splitter
+from overlay.forwarding.sender import Sender, UdpSocket
+from overlay.forwarding.staging import Staging
+from overlay.forwarding.table import Table
+from overlay.forwarding.timers import Timers
+from overlay.forwarding.unreachable import RawIcmp, Unreachable
+from overlay.link import (
+    OWN,
+    PEERS_PER_MESSAGE,
+    AskCounters,
+    Command,
+    Confirmed,
+    Counters,
+    Handled,
+    Handshake,
+    Moved,
+    PeerCounters,
+    RemovePeer,
+    RenewSources,
+    Report,
+    Retired,
+    Routes,
+    SetEndpoint,
+    SetNode,
+    SetPeer,
+    Sockets,
+    Start,
+    Wanted,
+)
+from overlay.session.constants import REKEY_AFTER_MESSAGES, Timing
+from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from overlay.wire.messages import INITIATION, RESPONSE
+from overlay.wire.virtio import VIRTIO_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from overlay.forwarding.peer import Ancillary
+    from overlay.forwarding.sender import DatagramSocket
+    from overlay.wire.addresses import Sockaddr
+    from overlay.wire.ip import Buffer
+
+# Ours
+WANTED_INTERVAL = 1.0  # seconds between two requests for the same session; the agent knows when to retry
+OLD_SOCKET_TIME = 10.0  # seconds for which a replaced socket is read: until peers have heard from the new one
+CALLERS = 1024  # handshakes whose way back is remembered
+
+
+class Caller(NamedTuple):
+    """How a handshake message came in, so that its answer leaves the same way."""
+
+    udp: UdpSocket
+    source: Ancillary
+    pktinfo: object
+
+
+class Core:
+    """A forwarder's state.  Times are seconds of CLOCK_BOOTTIME."""
+
+    def __init__(
+        self,
+        start: Start,
+        tun: TunWriter,
+        icmp: RawIcmp | None,
+        *,
+        report: Callable[[Report], None],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.timing = Timing(*start.times)
+        self.table: Table[Peer] = Table()
+        self.peers: dict[int, Peer] = {}
+        self.by_index: dict[int, Keypair] = {}
+        self.drops: Counter[str] = Counter()
+        self.own_port = b""
+        self.sender = Sender(start.segments_udp)
+        self.outbound = Outbound(self, start.mtu)
+        self.inbound = Inbound(self, tun, start.joins_udp)
+        self.unreachable = Unreachable(tun.write, icmp)
+        self.timers = Timers()
+        self._own = Peer(OWN)
+        self._staging = Staging()
+        self._gate = Gate(start.public_key, entropy)
+        self._callers: dict[Sockaddr, Caller] = {}
+        self._report = report
+        self._entropy = entropy
+
+    # What the agent says
+
+    def handle(self, command: Command, sockets: Sequence[DatagramSocket], now: float) -> None:
+        """Carry out one message of the agent; *sockets* came beside it."""
+        match command:
+            case Transmit():
+                self._transmit(command)
+            case InstallKeypair():
+                self._install(command, now)
+            case Wipe():
+                if command.peer in self.peers:
+                    self._retire(self.peers[command.peer].keypairs.clear())
+            case GiveUp():
+                self._give_up(command.peer, now)
+            case Handled():
+                self._gate.handled(command.count)
+            case SetPeer():
+                self._set_peer(command, now)
+            case RemovePeer():
+                self._remove_peer(command.peer)
+            case SetEndpoint():
+                if command.peer in self.peers:
+                    self._set_endpoint(self.peers[command.peer], command.endpoint)
+            case Routes():
+                self._change_routes(command)
+            case Sockets():
+                self._use_sockets(command, sockets, now)
+            case SetNode():
+                self.unreachable.set_addresses(command.addresses)
+                if command.mtu != self.outbound.splitter.mtu:
+                    self.outbound.splitter = Splitter(command.mtu)
+            case RenewSources():
+                for peer in self.peers.values():
+                    peer.forget_source()
+            case AskCounters():
+                self._tell_counters(command.serial)
+            case Start():
+                self.drops["link"] += 1  # said once, before there is a core
+            case _:
+                assert_never(command)
+
+    def next_deadline(self) -> float:
+        """Return when handle_deadline() is due; math.inf if never."""
+        closing = [udp.closes_at for udp in self.sender.sockets]
+        return min([self.timers.next_deadline(), *closing])
+
+    def handle_deadline(self, now: float) -> list[UdpSocket]:
+        """Do what is due, and return the replaced sockets that are closed now."""
+        for peer, kind in self.timers.due(now):
+            self._timer(peer, kind, now)
+        closed = [udp for udp in self.sender.sockets if udp.closes_at <= now]
+        for udp in closed:
+            self.sender.sockets.remove(udp)
+            udp.raw.close()
+        return closed
+
+    def _transmit(self, command: Transmit) -> None:
+        peer = self.peers.get(command.peer)
+        if peer is None:
+            return
+        if command.renew_source:
+            peer.forget_source()
+        if command.endpoint is None:
+            self.sender.send_message(peer, command.datagram)
+            return
+        caller = self._callers.get(command.endpoint)
+        if caller is None or caller.udp not in self.sender.sockets:
+            peer.drops["no_endpoint"] += 1
+        elif self.sender.answer(caller.udp, command.datagram, command.endpoint, caller.source):
+            peer.tx_bytes += len(command.datagram)
+
+    def _install(self, made: InstallKeypair, now: float) -> None:
+        peer = self.peers.get(made.peer)
+        if peer is None or made.local_index in self.by_index:
+            self._report(Retired(made.local_index))
+            return
+        keypair = Keypair(peer, made, self.timing)
+        self._retire(peer.keypairs.install(keypair))
+        self.by_index[made.local_index] = keypair
+        peer.rx_bytes += RESPONSE.size if made.is_initiator else INITIATION.size
+        peer.last_received = peer.last_traffic = now
+        peer.unanswered_since = 0.0
+        self._set_endpoint(peer, made.endpoint)
+        caller = self._callers.get(made.endpoint)
+        if caller is not None and caller.udp in self.sender.sockets:
+            peer.socket = caller.udp
+            peer.answer_from(caller.source, caller.pktinfo)
+        if made.is_initiator:
+            peer.is_unreachable = False
+            if peer.number in self._staging:
+                self._send_staged(peer, now)
+            else:
+                self._send_keepalive(peer, now)  # tells the responder that it may use the keypair
+
+    def _give_up(self, number: int, now: float) -> None:
+        peer = self.peers.get(number)
+        if peer is None:
+            return
+        peer.is_unreachable = True
+        for packet in self._staging.take(number):
+            peer.drops["given_up"] += 1
+            self.unreachable.tell(packet[VIRTIO_SIZE:], now)
+
+    def _set_peer(self, command: SetPeer, now: float) -> None:
+        peer = self.peers.get(command.peer)
+        if peer is None:
+            peer = self.peers[command.peer] = Peer(command.peer)
+        peer.keepalive = command.keepalive
+        if peer.keepalive:
+            self.timers.arm(now, peer, "keepalive")
+
+    def _remove_peer(self, number: int) -> None:
+        peer = self.peers.pop(number, None)
+        if peer is None:
+            return
+        self._retire(peer.keypairs.clear())
+        self._staging.take(number)
+        self.timers.forget(peer)
+        self.sender.forget(peer)
+
+    def _set_endpoint(self, peer: Peer, endpoint: Sockaddr) -> None:
+        if endpoint != peer.endpoint:
+            if peer.socket is not None and peer.endpoint and len(peer.endpoint) != len(endpoint):
+                peer.socket = None
+            peer.move(endpoint)
+
+    def _change_routes(self, command: Routes) -> None:
+        changes: list[tuple[bytes, int, Peer | None]] = [(packed, length, None) for packed, length in command.remove]
+        for packed, length, number in command.add:
+            peer = self._own if number == OWN else self.peers.get(number)
+            if peer is not None:
+                changes.append((packed, length, peer))
+        self.table.stage(changes)
+        if command.is_last:
+            self.table.commit()
+
+    def _use_sockets(self, command: Sockets, raw: Sequence[DatagramSocket], now: float) -> None:
+        for udp in self.sender.sockets:
+            udp.closes_at = min(udp.closes_at, now + OLD_SOCKET_TIME)
+        self.sender.sockets += [
+            UdpSocket(each, family) for each, family in zip(raw, command.families, strict=True)
+        ]
+        self.own_port = command.port.to_bytes(2, "big")
+        for peer in self.peers.values():
+            peer.forget_source()
+            peer.socket = None
+            if self._usable(peer, now) is not None:
+                self._send_keepalive(peer, now)  # so that it learns where we are now
+
+    def _tell_counters(self, serial: int) -> None:
+        rows = [
+            PeerCounters(
+                peer.number,
+                peer.endpoint,
+                peer.tx_bytes,
+                peer.rx_bytes,
+                peer.tx_packets,
+                peer.rx_packets,
+                peer.last_received,
+                dict(peer.drops),
+            )
+            for peer in self.peers.values()
+        ]
+        pieces = [rows[at : at + PEERS_PER_MESSAGE] for at in range(0, len(rows), PEERS_PER_MESSAGE)] or [[]]
+        for number, piece in enumerate(pieces, 1):
+            self._report(Counters(serial, piece, dict(self.drops), number == len(pieces)))
+
+    # What a timer says
+
+    def _timer(self, peer: Peer, kind: str, now: float) -> None:
+        timing = self.timing
+        match kind:
+            case "silence" if peer.unanswered_since:
+                at = peer.unanswered_since + timing.keepalive_timeout + timing.rekey_timeout
+                if at <= now:
+                    peer.unanswered_since = 0.0
+                    peer.forget_source()
+                    self.want(peer, now)
+                else:
+                    self.timers.arm(at + self._jitter(), peer, kind)
+            case "answer" if peer.owed_since:
+                at = peer.owed_since + timing.keepalive_timeout
+                if at <= now:
+                    peer.owed_since = 0.0
+                    self._send_keepalive(peer, now)
+                else:
+                    self.timers.arm(at, peer, kind)
+            case "keepalive" if peer.keepalive:
+                if peer.last_traffic + peer.keepalive <= now:
+                    peer.last_traffic = now
+                    self._send_keepalive(peer, now)
+                self.timers.arm(peer.last_traffic + peer.keepalive, peer, kind)
+            case _:
+                pass  # what it was for has happened
+
+    def _jitter(self) -> float:
+        return self.timing.rekey_jitter * self._entropy(1)[0] / 256
+
+    def _usable(self, peer: Peer, now: float) -> Keypair | None:
+        keypair = peer.keypairs.current
+        return keypair if keypair is not None and now < keypair.reject_at else None
+
+    def _send_keepalive(self, peer: Peer, now: float) -> None:
+        keypair = self._usable(peer, now)
+        if keypair is None:
+            self.want(peer, now)
+            return
+        self.outbound.seal_empty(peer, keypair)
+        peer.owed_since = 0.0
+        peer.last_traffic = now
+        self._rekey_if_old(peer, keypair, now)
+
+    # What the packet path says
+
+    def want(self, peer: Peer, now: float) -> None:
+        """Ask the agent for a session with *peer*, unless it was asked just now."""
+        if now - peer.wanted_at >= WANTED_INTERVAL or not peer.wanted_at:
+            peer.wanted_at = now
+            self._report(Wanted(peer.number))
+
+    def refuse(self, packet: Buffer, reason: str, now: float) -> None:
+        """Drop a packet of the tun that no peer takes, and tell its sender."""
+        self.drops[reason] += 1
+        self.unreachable.tell(packet, now)
+
+    def refused(self, peer: Peer, reason: str) -> None:
+        """Count a message of *peer*, or one that claims to be, that was dropped."""
+        peer.drops[reason] += 1
+
+    def stage(self, peer: Peer, packet: bytes, now: float) -> None:
+        """Keep *packet*, with its virtio header, until there is a session with *peer*."""
+        if peer.endpoint is None:
+            peer.drops["no_endpoint"] += 1
+            self.unreachable.tell(packet[VIRTIO_SIZE:], now)
+            return
+        if peer.is_unreachable:
+            self.unreachable.tell(packet[VIRTIO_SIZE:], now)
+        for owner, _ in self._staging.add(peer.number, packet):
+            self.peers[owner].drops["staging_full"] += 1
+        self.want(peer, now)
+
+    def data_sent(self, peer: Peer, keypair: Keypair, count: int, now: float) -> None:
+        """Note that *count* packets have been sealed for *peer*."""
+        peer.tx_packets += count
+        peer.owed_since = 0.0
+        peer.last_traffic = now
+        if not peer.unanswered_since:
+            peer.unanswered_since = now
+            if "silence" not in peer.timers:
+                wait = self.timing.keepalive_timeout + self.timing.rekey_timeout + self._jitter()
+                self.timers.arm(now + wait, peer, "silence")
+        if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
+            self._rekey_if_old(peer, keypair, now)
+
+    def data_received(self, peer: Peer, keypair: Keypair, now: float) -> None:
+        """Note that a payload that is no keepalive came from *peer*: it is owed an answer."""
+        if not peer.owed_since:
+            peer.owed_since = now
+            if "answer" not in peer.timers:
+                self.timers.arm(now + self.timing.keepalive_timeout, peer, "answer")
+
+    def authenticated(self, peer: Peer, keypair: Keypair, now: float) -> None:
+        """Note that a message under *keypair* was genuine and new."""
+        peer.unanswered_since = 0.0
+        peer.last_traffic = now
+        keypairs = peer.keypairs
+        if keypair is keypairs.next:
+            self._retire(keypairs.promote())
+            peer.is_unreachable = False
+            self._report(Confirmed(peer.number, keypair.local_index))
+            self._send_staged(peer, now)
+        current = keypairs.current
+        if current is not None and now >= current.rekey_receive_at:
+            current.rekey_receive_at = math.inf  # once is enough
+            self.want(peer, now)
+
+    def moved(self, peer: Peer, udp: UdpSocket, source: Sockaddr) -> None:
+        """Note that *peer* was heard from *source*, authenticated, through *udp*."""
+        if udp.closes_at == math.inf:
+            peer.socket = udp
+        if source != peer.endpoint:
+            peer.move(source)
+            self._report(Moved(peer.number, source))
+
+    def is_from(self, peer: Peer, packet: Buffer) -> bool:
+        """Return whether the source address of *packet* is one of *peer*'s."""
+        source = bytes(packet[12:16] if packet[0] >> 4 == 4 else packet[8:24])
+        remembered = self.table.remembered
+        owner = remembered[source] if source in remembered else self.table.find(source)
+        return owner is peer
+
+    def handshake_received(
+        self, udp: UdpSocket, kind: int, datagram: bytes, source: Sockaddr, arrival: Arrival, now: float
+    ) -> None:
+        """Let a handshake message through to the agent, answer it with a cookie, or drop it."""
+        admitted, reply = self._gate.admit(kind, datagram, source, now, self.drops)
+        if reply is not None:
+            self.sender.answer(udp, reply, source, arrival.source)
+        if not admitted:
+            return
+        if len(self._callers) >= CALLERS and source not in self._callers:
+            self._callers.clear()
+        self._callers[source] = Caller(udp, arrival.source, arrival.pktinfo)
+        self._report(Handshake(datagram, source))
+
+    # Helpers
+
+    def _rekey_if_old(self, peer: Peer, keypair: Keypair, now: float) -> None:
+        if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
+            self.want(peer, now)
+
+    def _send_staged(self, peer: Peer, now: float) -> None:
+        packets = self._staging.take(peer.number)
+        if packets:
+            self.outbound.send_staged(peer, packets, now)
+
+    def _retire(self, keypairs: list[Keypair]) -> None:
+        for keypair in keypairs:
+            del self.by_index[keypair.local_index]
+            self._report(Retired(keypair.local_index))

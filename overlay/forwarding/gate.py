@@ -1,0 +1,83 @@
+"""Which handshake messages may cost the agent a computation (whitepaper section 5.3).
+
+A message crosses the link only with the right size and mac1.  While the agent is behind, it must also carry a mac2,
+which shows that its sender owns its address, and each address has a bucket of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from overlay.crypto.cookies import CookieChecker
+from overlay.forwarding.buckets import Buckets
+from overlay.wire.messages import COOKIE_REPLY, INITIATION, RESPONSE, TYPE_COOKIE_REPLY, TYPE_INITIATION, TYPE_RESPONSE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from overlay.wire.addresses import Sockaddr
+
+# As other implementations do
+UNDER_LOAD_TIME = 1.0  # seconds for which a node stays under load once it was
+HANDSHAKES_PER_SECOND = 20.0  # per address under load
+HANDSHAKES_BURST = 5.0
+
+# Ours
+UNDER_LOAD_WAITING = 64  # handshakes on the link: some 30 ms of the agent's time
+LINK_WAITING = 1024  # handshakes on the link at most; what comes then is dropped
+
+_SIZES = {
+    TYPE_INITIATION: (INITIATION.size, "initiation_size"),
+    TYPE_RESPONSE: (RESPONSE.size, "response_size"),
+    TYPE_COOKIE_REPLY: (COOKIE_REPLY.size, "cookie_size"),
+}
+
+
+class Gate:
+    """Lets handshake messages through or counts why not; answers with cookies under load."""
+
+    def __init__(self, public_key: bytes, entropy: Callable[[int], bytes]) -> None:
+        self._checker = CookieChecker(public_key, entropy)
+        self._buckets = Buckets(HANDSHAKES_PER_SECOND, HANDSHAKES_BURST)
+        self._waiting = 0
+        self._loaded_until = -math.inf
+
+    def handled(self, count: int) -> None:
+        """Note that the agent is done with *count* messages that were let through."""
+        self._waiting = max(0, self._waiting - count)
+
+    def is_under_load(self, now: float) -> bool:
+        """Return whether a mac2 is asked for."""
+        if self._waiting >= UNDER_LOAD_WAITING:
+            self._loaded_until = now + UNDER_LOAD_TIME
+        return now < self._loaded_until
+
+    def admit(
+        self, kind: int, datagram: bytes, source: Sockaddr, now: float, drops: Counter[str]
+    ) -> tuple[bool, bytes | None]:
+        """Return whether the message may cross the link, and else what to answer to *source*, if anything."""
+        size, reason = _SIZES[kind]
+        if len(datagram) != size:
+            drops[reason] += 1
+            return False, None
+        if kind != TYPE_COOKIE_REPLY:  # that one is authenticated by what it answers
+            if not self._checker.check_mac1(datagram):
+                drops["mac1"] += 1
+                return False, None
+            if self.is_under_load(now):
+                address = ip_address(source[0].partition("%")[0]).packed
+                place = address + source[1].to_bytes(2, "big")
+                if not self._checker.check_mac2(datagram, place, now):
+                    drops["handshake_under_load"] += 1
+                    return False, self._checker.make_reply(datagram, place, now)
+                if not self._buckets.allow(address if len(address) == 4 else address[:8], now):
+                    drops["handshake_rate"] += 1
+                    return False, None
+        if self._waiting >= LINK_WAITING:
+            drops["handshake_queue"] += 1
+            return False, None
+        self._waiting += 1
+        return True, None

@@ -1,0 +1,322 @@
+"""From the wire to the tun: open, check, join, write.
+
+One receive gives up to 64 KiB of datagrams of one sender, equal in size but for the last (UDP GRO).  Where they are
+transport messages of one keypair, and they nearly always are, the whole lot is opened in place, checked as columns of
+a table and written as few super-packets; anything else goes datagram by datagram.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from itertools import repeat
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+
+from overlay.errors import PacketError
+from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows
+from overlay.forwarding.sender import SOL_UDP
+from overlay.wire.ip import CE, ECT_1, decapsulated_ecn, ecn, packet_length, set_ecn
+from overlay.wire.messages import (
+    TAG_SIZE,
+    TRANSPORT_HEADER,
+    TYPE_COOKIE_REPLY,
+    TYPE_INITIATION,
+    TYPE_RESPONSE,
+    TYPE_TRANSPORT,
+    message_type,
+)
+from overlay.wire.virtio import VIRTIO_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from overlay.forwarding.core import Core
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.peer import Ancillary, Peer
+    from overlay.forwarding.sender import UdpSocket
+    from overlay.wire.addresses import Sockaddr
+
+# Specification (Linux include/uapi/linux/udp.h, in.h, in6.h)
+UDP_GRO = 104
+IP_PKTINFO = 8
+IPV6_PKTINFO = 50
+_IN_PKTINFO = struct.Struct("=I4s4s")  # interface index, local address, header destination
+_IN6_PKTINFO = struct.Struct("=16sI")  # address, interface index
+
+# Ours
+RECEIVES = 16  # receives in one go before the other direction has its turn
+RECEIVE_BYTES = 65535
+_SLACK = 65536  # behind a receive: the last row is short, but a table of it is full
+ANCILLARY_BYTES = 256
+VIEWS = 256  # (datagram size, count) pairs remembered before starting over
+_LINK_LOCAL = (b"\xfe\x80", b"\xfe\x90", b"\xfe\xa0", b"\xfe\xb0")  # fe80::/10 begins so
+_HANDSHAKES = frozenset({TYPE_INITIATION, TYPE_RESPONSE, TYPE_COOKIE_REPLY})
+
+
+class TunWriter(Protocol):
+    """The writing end of the tun: one packet with its virtio header for each call, gathered from buffers."""
+
+    def write(self, buffers: Iterable[memoryview | bytes], /) -> None: ...
+
+
+class Arrival:
+    """What the kernel said beside the datagrams of one receive.  Values are made once for equal control messages."""
+
+    __slots__ = ("pktinfo", "segment", "source", "tos")
+
+    def __init__(self, control: list[tuple[int, int, bytes]]) -> None:
+        self.segment = 0  # bytes of each datagram but the last; 0 for a single one
+        self.tos = 0
+        self.pktinfo: tuple[int, bytes] | None = None
+        self.source: Ancillary = []  # control messages that answer from the address we were called at
+        for level, kind, data in control:
+            if level == SOL_UDP and kind == UDP_GRO:
+                self.segment = int.from_bytes(data[:4], "little")
+            elif level == socket.IPPROTO_IP and kind == socket.IP_TOS:
+                self.tos = data[0]
+            elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_TCLASS:
+                self.tos = int.from_bytes(data[:4], "little")
+            elif level == socket.IPPROTO_IP and kind == IP_PKTINFO:
+                _, local, _ = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
+                self.pktinfo = (4, local)
+                self.source = [(level, kind, _IN_PKTINFO.pack(0, local, bytes(4)))]
+            elif level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
+                local, index = _IN6_PKTINFO.unpack(data[: _IN6_PKTINFO.size])
+                scope = index if local[:2] in _LINK_LOCAL else 0
+                self.pktinfo = (6, local)
+                self.source = [(level, kind, _IN6_PKTINFO.pack(local, scope))]
+
+
+class Inbound:
+    """The receiving half of the packet path."""
+
+    def __init__(self, core: Core, tun: TunWriter, joins_udp: bool) -> None:
+        self._core, self._tun, self._joins_udp = core, tun, joins_udp
+        self._buffer = bytearray(RECEIVE_BYTES + _SLACK)
+        self._view = memoryview(self._buffer)
+        self._array = np.frombuffer(self._buffer, dtype=np.uint8)
+        self._receive_into = [self._view[:RECEIVE_BYTES]]
+        self._arrivals: dict[object, Arrival] = {}
+        self._views: dict[tuple[int, int], tuple[list[memoryview], list[memoryview], list[memoryview]]] = {}
+
+    def drain(self, udp: UdpSocket, now: float) -> bool:
+        """Take what *udp* has, at most a batch, and return whether there may be more."""
+        receive = udp.raw.recvmsg_into
+        for _ in range(RECEIVES):
+            try:
+                size, control, flags, source = receive(self._receive_into, ANCILLARY_BYTES)
+            except BlockingIOError:
+                return False
+            except OSError:
+                # An ICMP error for an earlier datagram, reported here once: nobody has authenticated it.
+                self._core.drops["udp_error"] += 1
+                continue
+            if flags & socket.MSG_TRUNC:
+                self._core.drops["oversized"] += 1
+                continue
+            self._take(udp, size, self._arrival(control), source, now)
+        return True
+
+    def _arrival(self, control: list[tuple[int, int, bytes]]) -> Arrival:
+        key = tuple(control)
+        arrival = self._arrivals.get(key)
+        if arrival is None:
+            if len(self._arrivals) >= VIEWS:
+                self._arrivals.clear()
+            arrival = self._arrivals[key] = Arrival(control)
+        return arrival
+
+    def _take(self, udp: UdpSocket, size: int, arrival: Arrival, source: Sockaddr, now: float) -> None:
+        segment = arrival.segment or size
+        if segment < size and segment >= OVERHEAD and self._take_table(udp, size, segment, arrival, source, now):
+            return
+        for at in range(0, size, segment or 1):
+            self._take_one(udp, at, min(segment, size - at), arrival, source, now)
+
+    def _take_table(
+        self, udp: UdpSocket, size: int, stride: int, arrival: Arrival, source: Sockaddr, now: float
+    ) -> bool:
+        """Open datagrams that are all transport messages of one keypair; return False, with nothing done, if not."""
+        count = -(-size // stride)
+        last = size - (count - 1) * stride
+        if last < OVERHEAD:
+            return False
+        kind, index, _ = TRANSPORT_HEADER.unpack_from(self._buffer)
+        keypair = self._core.by_index.get(index)
+        if kind != TYPE_TRANSPORT or keypair is None or now >= keypair.reject_at:
+            return False
+        table = self._array[: count * stride].reshape(count, stride)
+        words = table[:, :8].view("<u4")
+        if (words != words[0]).any():
+            return False
+        counters: list[int] = table[:, 8:16].copy().view("<u8")[:, 0].tolist()
+        table[:, 4:8] = 0  # the nonce is this word and the counter behind it
+        nonces, sealed, plain = self._table_views(stride, count)
+        end = (count - 1) * stride
+        sealed[-1] = self._view[end + HEADER_SIZE : end + last]
+        plain[-1] = self._view[end + HEADER_SIZE : end + last - TAG_SIZE]
+        opened: list[int] = []
+        try:
+            opened.extend(map(keypair.open, nonces, sealed, repeat(None), plain))
+            good = list(range(count))
+        except InvalidTag:
+            # What came before the forged one is in `opened`; the rest one by one, as an attacker may send many.
+            core = self._core
+            good = list(range(len(opened)))
+            core.refused(keypair.peer, "transport_auth")
+            for row in range(len(opened) + 1, count):
+                try:
+                    keypair.open(nonces[row], sealed[row], None, plain[row])
+                    good.append(row)
+                except InvalidTag:
+                    core.refused(keypair.peer, "transport_auth")
+        if not good:
+            return True
+        fresh = self._fresh(keypair, good, counters)
+        if fresh:
+            self._heard(udp, keypair, arrival, source, size, now)
+            self._deliver_table(keypair, fresh, count, stride, last, arrival, now)
+        return True
+
+    def _fresh(self, keypair: Keypair, rows: list[int], counters: list[int]) -> list[int]:
+        """Return the rows whose counters are new, and mark them."""
+        window, first = keypair.window, counters[rows[0]]
+        total = len(rows)
+        if (
+            total == len(counters)
+            and counters == list(range(first, first + total))
+            and window.accept_run(first, total)
+        ):
+            return rows
+        fresh = [row for row in rows if window.accept(counters[row])]
+        if len(fresh) < total:
+            keypair.peer.drops["replay"] += total - len(fresh)
+        return fresh
+
+    def _deliver_table(
+        self, keypair: Keypair, fresh: list[int], count: int, stride: int, last: int, arrival: Arrival, now: float
+    ) -> None:
+        """Write the packets of the rows *fresh*, joined where they can be."""
+        rows = Rows(self._array, self._view, stride, count, last)
+        mark = arrival.tos & 3
+        if len(fresh) < count or mark == CE or mark == ECT_1:
+            runs = None
+        else:
+            runs = rows.runs(self._joins_udp)
+        if runs is None:
+            for row in fresh:
+                self._deliver(keypair, row * stride, len(rows.plaintext(row)), arrival, now)
+            return
+        peer = keypair.peer
+        for run in runs:
+            if run.count == 1:
+                self._deliver(keypair, run.first * stride, len(rows.plaintext(run.first)), arrival, now)
+            elif self._core.is_from(peer, rows.plaintext(run.first)):
+                peer.rx_packets += run.count
+                self._core.data_received(peer, keypair, now)
+                self._write(peer, rows.super_packet(run))
+            else:
+                peer.drops["source"] += run.count
+                self._core.data_received(peer, keypair, now)
+
+    def _table_views(
+        self, stride: int, count: int
+    ) -> tuple[list[memoryview], list[memoryview], list[memoryview]]:
+        views = self._views.get((stride, count))
+        if views is None:
+            if len(self._views) >= VIEWS:
+                self._views.clear()
+            starts, view = range(0, count * stride, stride), self._view
+            views = self._views[stride, count] = (
+                [view[at + 4 : at + HEADER_SIZE] for at in starts],
+                [view[at + HEADER_SIZE : at + stride] for at in starts],
+                [view[at + HEADER_SIZE : at + stride - TAG_SIZE] for at in starts],
+            )
+        return views
+
+    def _take_one(
+        self, udp: UdpSocket, at: int, size: int, arrival: Arrival, source: Sockaddr, now: float
+    ) -> None:
+        """Take one datagram, whatever it is."""
+        core, view = self._core, self._view
+        kind = message_type(view[at : at + 4]) if size >= 4 else 0
+        if kind in _HANDSHAKES:
+            core.handshake_received(udp, kind, bytes(view[at : at + size]), source, arrival, now)
+            return
+        if kind != TYPE_TRANSPORT:
+            core.drops["unknown_type"] += 1
+            return
+        if size < OVERHEAD:
+            core.drops["transport_short"] += 1
+            return
+        _, index, counter = TRANSPORT_HEADER.unpack_from(self._buffer, at)
+        keypair = core.by_index.get(index)
+        if keypair is None:
+            core.drops["unknown_index"] += 1
+            return
+        if now >= keypair.reject_at:
+            keypair.peer.drops["keypair_expired"] += 1
+            return
+        start, end = at + HEADER_SIZE, at + size - TAG_SIZE
+        view[at + 4 : at + 8] = b"\0\0\0\0"
+        try:
+            keypair.open(view[at + 4 : start], view[start : at + size], None, view[start:end])
+        except InvalidTag:
+            core.refused(keypair.peer, "transport_auth")
+            return
+        if not keypair.window.accept(counter):
+            keypair.peer.drops["replay"] += 1
+            return
+        self._heard(udp, keypair, arrival, source, size, now)
+        self._deliver(keypair, at, end - start, arrival, now)
+
+    def _heard(
+        self, udp: UdpSocket, keypair: Keypair, arrival: Arrival, source: Sockaddr, size: int, now: float
+    ) -> None:
+        """Note an authenticated receive of *size* bytes: the peer is there, and it is reached where it came from."""
+        peer = keypair.peer
+        peer.rx_bytes += size
+        peer.last_received = now
+        if source != peer.endpoint or peer.socket is not udp:
+            self._core.moved(peer, udp, source)
+        if arrival.pktinfo != peer.received_source:
+            peer.answer_from(arrival.source, arrival.pktinfo)
+        self._core.authenticated(peer, keypair, now)
+
+    def _deliver(self, keypair: Keypair, at: int, size: int, arrival: Arrival, now: float) -> None:
+        """Write the packet in an opened payload of *size* bytes that begins at *at* + 16."""
+        core, peer = self._core, keypair.peer
+        if not size:
+            return  # a keepalive
+        core.data_received(peer, keypair, now)
+        start = at + HEADER_SIZE
+        payload = self._view[start : start + size]
+        try:
+            length = packet_length(payload)
+            packet = payload[:length]
+            if not core.is_from(peer, packet):
+                raise PacketError("source")
+            mark = arrival.tos & 3
+            if mark:
+                inner = ecn(packet)
+                wanted = decapsulated_ecn(inner, mark)
+                if wanted != inner:
+                    set_ecn(packet, wanted)
+        except PacketError as error:
+            core.refused(peer, error.reason)
+            return
+        peer.rx_packets += 1
+        begin = start - VIRTIO_SIZE
+        self._view[begin:start] = bytes(VIRTIO_SIZE)
+        self._write(peer, [self._view[begin : start + length]])
+
+    def _write(self, peer: Peer, buffers: list[memoryview | bytes] | list[memoryview]) -> None:
+        try:
+            self._tun.write(buffers)
+        except BlockingIOError:
+            peer.drops["tun_full"] += 1
+        except OSError:
+            peer.drops["tun_refused"] += 1  # the device is down, or the kernel took the packet for malformed

@@ -1,0 +1,88 @@
+"""A keypair at work: its AEADs, its send counter and its replay window.
+
+The send counter is the nonce and belongs to the keypair alone; nothing else hands one out, and a keypair is never
+restored, so no counter is used twice with a key.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from overlay.crypto.replay import ReplayWindow
+
+if TYPE_CHECKING:
+    from overlay.forwarding.peer import Peer
+    from overlay.session.constants import Timing
+    from overlay.session.outputs import InstallKeypair
+
+
+class Keypair:
+    """The two transport keys of one handshake.  Times are those of CLOCK_BOOTTIME, in seconds.
+
+    The four moments are plain numbers so that the packet path compares and does nothing else: from *rekey_at* on a
+    send asks for a new handshake, from *rekey_receive_at* a receive does, both for the initiator only and once;
+    from *reject_at* the keypair neither seals nor opens.
+    """
+
+    __slots__ = (
+        "counter", "created", "is_initiator", "local_index", "open", "peer", "reject_at", "rekey_at",
+        "rekey_receive_at", "remote_index", "seal", "window",
+    )  # fmt: skip
+
+    def __init__(self, peer: Peer, made: InstallKeypair, timing: Timing) -> None:
+        self.peer = peer
+        self.local_index, self.remote_index = made.local_index, made.remote_index
+        self.seal = ChaCha20Poly1305(made.send_key).encrypt_into
+        self.open = ChaCha20Poly1305(made.receive_key).decrypt_into
+        self.counter = 0
+        self.window = ReplayWindow()
+        self.is_initiator, self.created = made.is_initiator, made.created
+        self.reject_at = made.created + timing.reject_after_time
+        self.rekey_at = made.created + timing.rekey_after_time if made.is_initiator else math.inf
+        # Old enough at a receive that an answer, a retry and a keepalive may no longer fit before the end.
+        margin = timing.keepalive_timeout + timing.rekey_timeout
+        self.rekey_receive_at = self.reject_at - margin if made.is_initiator else math.inf
+
+
+class Keypairs:
+    """The three slots of a peer: previous, current, next (whitepaper section 6.3).
+
+    Each method returns the keypairs that left their slot, for the caller to forget.
+    """
+
+    __slots__ = ("current", "next", "previous")
+
+    def __init__(self) -> None:
+        self.previous: Keypair | None = None
+        self.current: Keypair | None = None
+        self.next: Keypair | None = None
+
+    def install(self, keypair: Keypair) -> list[Keypair]:
+        """Put a new keypair into use.
+
+        The initiator's becomes current, for its peer has it already.  The responder's waits until something is
+        received under it; the previous one goes, for two may wait only one behind the other.
+        """
+        if keypair.is_initiator:
+            gone = [self.previous, self.current if self.next else None]
+            self.previous = self.next or self.current
+            self.next, self.current = None, keypair
+        else:
+            gone = [self.next, self.previous]
+            self.next, self.previous = keypair, None
+        return [old for old in gone if old is not None]
+
+    def promote(self) -> list[Keypair]:
+        """Make the waiting keypair current: its peer has just used it."""
+        gone = [self.previous] if self.previous else []
+        self.previous, self.current, self.next = self.current, self.next, None
+        return gone
+
+    def clear(self) -> list[Keypair]:
+        """Empty all slots."""
+        gone = [keypair for keypair in (self.previous, self.current, self.next) if keypair is not None]
+        self.previous = self.current = self.next = None
+        return gone

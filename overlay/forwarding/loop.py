@@ -1,0 +1,193 @@
+"""The forwarder's loop: wait for the tun, the sockets, the agent or a timer, and hand each to the core."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import select
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
+
+from overlay.errors import PacketError
+from overlay.forwarding.core import Core
+from overlay.forwarding.sender import NO_BUFFERS_PAUSE
+from overlay.link import (
+    DESCRIPTORS,
+    MESSAGE_BYTES,
+    Command,
+    Handshake,
+    Report,
+    Routes,
+    Sockets,
+    Start,
+    decode,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from overlay.forwarding.sender import UdpSocket
+
+# Ours
+REPORTS_WAITING = 20_000  # what the agent has not read yet; then reports are dropped and counted
+COMMANDS = 8  # read in one go before packets have their turn
+
+
+class LinkEnd:
+    """The forwarder's end of the link.  Nothing here blocks."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self.socket = link
+        self.dropped = 0
+        self._waiting: deque[bytes] = deque()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether something waits for the agent to read."""
+        return bool(self._waiting)
+
+    def report(self, message: Report) -> None:
+        """Tell the agent, or keep the message; handshakes are dropped first, for their senders try again."""
+        if self._waiting and (isinstance(message, Handshake) or len(self._waiting) >= REPORTS_WAITING):
+            self.dropped += 1
+            return
+        self._waiting.append(encode(message))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as the link takes it."""
+        while self._waiting:
+            try:
+                self.socket.send(self._waiting[0])
+            except BlockingIOError:
+                return
+            self._waiting.popleft()
+
+    def receive(self) -> tuple[Command | Report, list[int]] | None:
+        """Return one message of the agent and the descriptors beside it, or None if there is none now.
+
+        Raises EOFError when the agent is gone, PacketError for what is no message.
+        """
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self.socket, MESSAGE_BYTES, DESCRIPTORS)
+        except BlockingIOError:
+            return None
+        if not data:
+            raise EOFError
+        return decode(data), descriptors
+
+
+class TunEnd:
+    """The tun descriptor as the core reads and writes it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = io.FileIO(descriptor, "r+")
+        self.descriptor = descriptor
+        self.readinto = self._file.readinto
+
+    def write(self, buffers: Iterable[memoryview | bytes]) -> None:
+        """Write one packet, its virtio header first."""
+        os.writev(self.descriptor, list(buffers))
+
+
+class Loop:
+    """Runs a core until the agent is gone."""
+
+    def __init__(self, link: LinkEnd, clock: Callable[[], float], entropy: Callable[[int], bytes]) -> None:
+        self._link, self._clock, self._entropy = link, clock, entropy
+        self._poll = select.epoll()
+        self._udp: dict[int, UdpSocket] = {}
+        self._reads_tun = True
+        self._waits_for = -1
+
+    def run(self, start: Start, descriptors: list[int]) -> None:
+        """Forward packets until the link ends."""
+        self._tun = TunEnd(descriptors[0])
+        icmp = socket.socket(fileno=descriptors[1]) if start.has_icmp else None
+        self._core = Core(start, self._tun, icmp, report=self._link.report, entropy=self._entropy)
+        self._poll.register(self._tun.descriptor, select.EPOLLIN)
+        self._poll.register(self._link.socket.fileno(), select.EPOLLIN)
+        try:
+            while True:
+                self._turn()
+        except EOFError:
+            return
+
+    def _turn(self) -> None:
+        core, link, udp_sockets = self._core, self._link, self._udp
+        is_behind = core.table.catch_up()
+        ready = self._poll.poll(0 if is_behind else self._timeout())
+        now = self._clock()
+        if core.next_deadline() <= now:
+            for udp in core.handle_deadline(now):
+                self._forget(udp)
+        for descriptor, events in ready:
+            if descriptor in udp_sockets:
+                if events & ~select.EPOLLOUT:
+                    core.inbound.drain(udp_sockets[descriptor], now)
+            elif descriptor == self._tun.descriptor:
+                if self._reads_tun and not core.sender.is_blocked:
+                    core.outbound.drain(self._tun, now)
+            elif not is_behind or events & select.EPOLLHUP:
+                self._take_commands(now)
+        if core.sender.is_blocked:
+            core.sender.resume()
+        if core.sender.is_blocked is self._reads_tun or self._waits_for != -1:
+            self._set_interest()
+        if link.is_full:
+            link.flush()
+
+    def _timeout(self) -> float:
+        """Return how long to wait, in seconds; -1 for ever."""
+        core = self._core
+        if (core.sender.is_blocked and core.sender.waits_for is None) or self._link.is_full:
+            return NO_BUFFERS_PAUSE
+        deadline = core.next_deadline()
+        if deadline == math.inf:
+            return -1
+        return max(0.0, deadline - self._clock())
+
+    def _take_commands(self, now: float) -> None:
+        for _ in range(COMMANDS):
+            try:
+                received = self._link.receive()
+            except PacketError:
+                self._core.drops["link"] += 1
+                continue
+            if received is None:
+                return
+            message, descriptors = received
+            sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+            if isinstance(message, Report):
+                self._core.drops["link"] += 1
+                continue
+            self._core.handle(message, sockets, now)
+            if isinstance(message, Sockets):
+                for udp in self._core.sender.sockets:
+                    if udp.raw.fileno() not in self._udp:
+                        self._udp[udp.raw.fileno()] = udp
+                        self._poll.register(udp.raw.fileno(), select.EPOLLIN)
+            if isinstance(message, Routes):
+                return  # a large table comes in many pieces: packets go between them
+
+    def _forget(self, udp: UdpSocket) -> None:
+        """Drop a socket that the core has closed; the kernel took it out of the poll at that."""
+        self._udp = {descriptor: known for descriptor, known in self._udp.items() if known is not udp}
+
+    def _set_interest(self) -> None:
+        """Read the tun only while sends go through; wait for the socket that is full, if it is one."""
+        sender = self._core.sender
+        self._reads_tun = not sender.is_blocked
+        self._poll.modify(self._tun.descriptor, select.EPOLLIN if self._reads_tun else 0)
+        wanted = -1
+        if sender.is_blocked and sender.waits_for is not None:
+            wanted = sender.waits_for.raw.fileno()
+        if wanted != self._waits_for:
+            if self._waits_for in self._udp:
+                self._poll.modify(self._waits_for, select.EPOLLIN)
+            if wanted in self._udp:
+                self._poll.modify(wanted, select.EPOLLIN | select.EPOLLOUT)
+            self._waits_for = wanted

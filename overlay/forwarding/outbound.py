@@ -1,0 +1,228 @@
+"""From the tun to the wire: look up, seal, send.
+
+Small packets are read into an arena, each at an offset that leaves room for its header before and its tag behind,
+sealed where they are, and sent together when nothing more can be read: nothing waits.  A super-packet is cut into a
+train (``segments``), sealed, and sent at once with one call or two.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from itertools import repeat
+from typing import TYPE_CHECKING, Protocol
+
+from overlay.errors import PacketError
+from overlay.forwarding.segments import OVERHEAD, Splitter, padded
+from overlay.link import OWN
+from overlay.session.constants import REJECT_AFTER_MESSAGES
+from overlay.wire.ip import PROTOCOL_UDP, checksum
+from overlay.wire.messages import TRANSPORT_HEADER, TYPE_TRANSPORT
+from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
+
+if TYPE_CHECKING:
+    from overlay.forwarding.core import Core
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.segments import Train
+
+# Ours
+BATCH = 64  # packets read in one go before the other direction has its turn
+ARENA_BYTES = 256 * 1024
+READ_BYTES = VIRTIO_SIZE + 65535  # the most one read of the tun gives
+MAXIMUM_PENDING_BYTES = 65500  # one UDP send
+MAXIMUM_PENDING = 64
+_OFFSET = TRANSPORT_HEADER.size - VIRTIO_SIZE  # where the virtio header goes, so that the packet is at 16
+_NONCE = struct.Struct("<4xQ").pack  # RFC 8439's 96 bits: 32 of zeros, then the counter
+
+
+class TunReader(Protocol):
+    """The reading end of the tun; io.FileIO has it."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None: ...
+
+
+class Outbound:
+    """The sending half of the packet path."""
+
+    def __init__(self, core: Core, mtu: int) -> None:
+        self._core = core
+        self._arena = bytearray(ARENA_BYTES)
+        self._view = memoryview(self._arena)
+        self._at = 0
+        self._dirty: list[Peer] = []
+        self.splitter = Splitter(mtu)
+
+    def drain(self, tun: TunReader, now: float) -> bool:
+        """Forward what the tun has, at most a batch, and return whether there may be more.
+
+        Must not be called while the sender is blocked: the arena is used anew.
+        """
+        self._at = 0
+        more = False
+        for _ in range(BATCH):
+            at = self._at
+            if at + _OFFSET + READ_BYTES > ARENA_BYTES:
+                more = True
+                break
+            size = tun.readinto(self._view[at + _OFFSET : at + _OFFSET + READ_BYTES])
+            if not size:
+                break
+            self.forward(at, size, now)
+            if self._core.sender.is_blocked:
+                more = True
+                break
+        else:
+            more = True
+        self.flush()
+        return more
+
+    def send_staged(self, peer: Peer, packets: list[bytes], now: float) -> None:
+        """Forward packets that waited for a keypair, in their order."""
+        self._at = 0
+        for number, packet in enumerate(packets):
+            if self._core.sender.is_blocked or peer.keypairs.current is None:
+                for later in packets[number:]:
+                    self._core.stage(peer, later, now)
+                break
+            if self._at + _OFFSET + READ_BYTES > ARENA_BYTES:
+                self.flush()
+                self._at = 0
+            start = self._at + _OFFSET
+            self._view[start : start + len(packet)] = packet
+            self.forward(self._at, len(packet), now)
+        self.flush()
+
+    def forward(self, at: int, size: int, now: float) -> None:
+        """Send the packet whose virtio header stands in the arena at *at* + 6; *size* covers both."""
+        core, arena, view = self._core, self._arena, self._view
+        start = at + TRANSPORT_HEADER.size
+        end = at + _OFFSET + size
+        length = end - start
+        version = arena[start] >> 4
+        if version == 4 and length >= 20:
+            destination = bytes(view[start + 16 : start + 20])
+            ecn = arena[start + 1] & 3
+        elif version == 6 and length >= 40:
+            destination = bytes(view[start + 24 : start + 40])
+            ecn = arena[start + 1] >> 4 & 3
+        else:
+            core.drops["tun_malformed"] += 1
+            return
+        remembered = core.table.remembered
+        peer = remembered[destination] if destination in remembered else core.table.find(destination)
+        if peer is None or peer.number == OWN:
+            core.refuse(view[start:end], "no_peer" if peer is None else "own_subnet", now)
+            return
+        if destination == peer.endpoint_address and self._is_loop(peer, start):
+            peer.drops["loop"] += 1
+            return
+        keypair = peer.keypairs.current
+        if keypair is None or now >= keypair.reject_at or keypair.counter >= REJECT_AFTER_MESSAGES:
+            core.stage(peer, bytes(view[at + _OFFSET : end]), now)
+            return
+        flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(arena, at + _OFFSET)
+        if gso_type:
+            try:
+                train = self.splitter.split(view[start:end], gso_type, segment, csum_start)
+            except PacketError as error:
+                peer.drops[error.reason] += 1
+                return
+            self._flush_peer(peer)
+            self._send_train(peer, keypair, train, ecn)
+            core.data_sent(peer, keypair, train.count, now)
+            return
+        if flags & NEEDS_CSUM and not self._complete(start, length, csum_start, csum_offset):
+            peer.drops["tun_malformed"] += 1
+            return
+        plain = padded(length, self.splitter.mtu)
+        if plain > length:
+            view[end : start + plain] = bytes(plain - length)
+        counter = keypair.counter
+        keypair.counter = counter + 1
+        TRANSPORT_HEADER.pack_into(arena, at, TYPE_TRANSPORT, keypair.remote_index, counter)
+        keypair.seal(
+            _NONCE(counter),
+            view[start : start + plain],
+            None,
+            view[start : start + plain + 16],
+        )
+        self._at = at + plain + OVERHEAD
+        self._queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
+        core.data_sent(peer, keypair, 1, now)
+
+    def seal_empty(self, peer: Peer, keypair: Keypair) -> None:
+        """Send a keepalive: a message with no payload."""
+        counter = keypair.counter
+        keypair.counter = counter + 1
+        sealed = bytearray(OVERHEAD)
+        TRANSPORT_HEADER.pack_into(sealed, 0, TYPE_TRANSPORT, keypair.remote_index, counter)
+        keypair.seal(_NONCE(counter), b"", None, memoryview(sealed)[TRANSPORT_HEADER.size :])
+        self._core.sender.send_message(peer, bytes(sealed))
+
+    def flush(self) -> None:
+        """Send what is sealed and pending, for every peer."""
+        for peer in self._dirty:
+            self._flush_peer(peer)
+        self._dirty.clear()
+
+    def _queue(self, peer: Peer, datagram: memoryview, size: int, ecn: int) -> None:
+        """Put a sealed datagram behind the others of its peer that can leave in the same call."""
+        pending = peer.pending
+        if pending:
+            first = peer.pending_size
+            if (
+                peer.pending_closed
+                or size > first
+                or ecn != peer.pending_ecn
+                or len(pending) >= MAXIMUM_PENDING
+                or (len(pending) + 1) * first > MAXIMUM_PENDING_BYTES
+            ):
+                self._flush_peer(peer)
+                pending = peer.pending
+            elif size < first:
+                peer.pending_closed = True
+        if not pending:
+            peer.pending_size, peer.pending_ecn, peer.pending_closed = size, ecn, False
+            self._dirty.append(peer)
+        pending.append(datagram)
+
+    def _flush_peer(self, peer: Peer) -> None:
+        pending = peer.pending
+        if pending:
+            peer.pending = []
+            self._core.sender.send(peer, pending, peer.pending_size, peer.pending_ecn)
+
+    def _send_train(self, peer: Peer, keypair: Keypair, train: Train, ecn: int) -> None:
+        counter = keypair.counter
+        keypair.counter = counter + train.count
+        train.number(counter)
+        deque(map(keypair.seal, train.nonces, train.plain, repeat(None), train.sealed), maxlen=0)
+        train.address(keypair.remote_index)
+        send = self._core.sender.send
+        for part in train.parts():
+            send(peer, part, train.size, ecn)
+
+    def _complete(self, start: int, length: int, csum_start: int, csum_offset: int) -> bool:
+        """Finish the checksum that the kernel left partial; return False where it points outside the packet."""
+        field = start + csum_start + csum_offset
+        if csum_start < 20 or csum_start + csum_offset + 2 > length:
+            return False
+        value = checksum(self._view[start + csum_start : start + length])
+        if not value and csum_offset == 6:
+            value = 0xFFFF  # RFC 768: zero would say that there is none
+        self._arena[field] = value >> 8
+        self._arena[field + 1] = value & 0xFF
+        return True
+
+    def _is_loop(self, peer: Peer, start: int) -> bool:
+        """Return whether the packet, addressed to *peer*'s endpoint, is a datagram of our own on its way there."""
+        arena = self._arena
+        if arena[start] >> 4 == 4:
+            protocol, ports = arena[start + 9], start + (arena[start] & 15) * 4
+        else:
+            protocol, ports = arena[start + 6], start + 40
+        if protocol != PROTOCOL_UDP or ports + 4 > len(arena):
+            return False
+        source, destination = arena[ports : ports + 2], arena[ports + 2 : ports + 4]
+        return destination == peer.endpoint_port and source == self._core.own_port

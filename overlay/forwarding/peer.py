@@ -1,0 +1,89 @@
+"""A peer as the forwarder knows it: where it is, its keypairs, and what was counted."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections import Counter
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, TypeAlias
+
+from overlay.forwarding.keypair import Keypairs
+
+if TYPE_CHECKING:
+    from overlay.forwarding.sender import UdpSocket
+    from overlay.wire.addresses import Sockaddr
+
+Ancillary: TypeAlias = list[tuple[int, int, bytes]]
+"""Control messages as socket.sendmsg takes them."""
+
+
+class Peer:
+    """All that the packet path asks of a peer, as plain attributes."""
+
+    __slots__ = (
+        "drops", "ecn_control", "endpoint", "endpoint_address", "endpoint_port", "is_unreachable",
+        "keepalive", "keypairs", "last_received", "last_traffic", "number", "owed_since", "pending",
+        "pending_closed", "pending_ecn", "pending_size", "received_source", "rx_bytes", "rx_packets", "socket",
+        "source", "timers", "tx_bytes", "tx_packets", "unanswered_since", "wanted_at",
+    )  # fmt: skip
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.keypairs = Keypairs()
+        self.endpoint: Sockaddr | None = None
+        self.endpoint_address = b""  # packed, to recognise our own datagrams in the tun
+        self.endpoint_port = b""
+        self.socket: UdpSocket | None = None
+        self.source: Ancillary = []  # the local address it was heard at; sent back from there
+        self.received_source: object = None  # the control message that `source` was made from
+        self.ecn_control: dict[int, Ancillary] = {}  # `source` and the TOS for each outer ECN field
+        self.keepalive = 0.0  # seconds; 0 is off
+        self.is_unreachable = False  # given up; the next handshake completed ends it
+
+        # Timers, in seconds of CLOCK_BOOTTIME; 0 is "nothing outstanding"
+        self.unanswered_since = 0.0  # data was sent and nothing has been received since
+        self.owed_since = 0.0  # data was received and nothing has been sent since
+        self.last_traffic = 0.0  # authenticated, either way
+        self.last_received = 0.0
+        self.wanted_at = 0.0  # when the agent was last asked for a session
+        self.timers: set[str] = set()  # kinds that have an entry in the heap
+
+        # Datagrams sealed in this batch and not yet sent: all of one size but the last
+        self.pending: list[memoryview] = []
+        self.pending_size = 0
+        self.pending_ecn = 0
+        self.pending_closed = False
+
+        self.tx_bytes = self.rx_bytes = self.tx_packets = self.rx_packets = 0
+        self.drops: Counter[str] = Counter()
+
+    def move(self, endpoint: Sockaddr) -> None:
+        """Send to *endpoint* from now on, from whatever address the host's routes choose."""
+        self.endpoint = endpoint
+        self.endpoint_address = ip_address(endpoint[0].partition("%")[0]).packed
+        self.endpoint_port = endpoint[1].to_bytes(2, "big")
+        self.forget_source()
+
+    def forget_source(self) -> None:
+        """Let the host's routes choose the local address again."""
+        self.source, self.received_source = [], None
+        self.ecn_control = {}
+
+    def answer_from(self, source: Ancillary, received: object) -> None:
+        """Send from the local address that the peer was heard at."""
+        self.source, self.received_source = source, received
+        self.ecn_control = {}
+
+    def ancillary(self, ecn: int) -> Ancillary:
+        """Return the control messages for a send whose outer ECN field is *ecn*; DSCP is zero."""
+        control = self.ecn_control.get(ecn)
+        if control is None:
+            control = list(self.source)
+            if ecn and self.endpoint is not None:
+                if len(self.endpoint) == 2:
+                    control.append((socket.IPPROTO_IP, socket.IP_TOS, ecn.to_bytes(4, sys.byteorder)))
+                else:
+                    control.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, ecn.to_bytes(4, sys.byteorder)))
+            self.ecn_control[ecn] = control
+        return control

@@ -1,0 +1,464 @@
+"""Splitting super-packets into segments and joining segments into super-packets.
+
+The kernel hands over up to 64 KiB of one flow as a single packet whose virtio header tells how to cut it, and takes
+such packets back.  Both directions run here on whole trains with numpy: a header field is a column, a checksum a
+row sum, so that the cost is that of a dozen array operations for 45 segments rather than of 45 packets.
+
+One's complement sums do not depend on the byte order they are taken in (RFC 1071 section 2 B), so sums here are of
+little-endian words and are stored as such; every other number in a header is big endian.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from overlay.errors import PacketError
+from overlay.wire.ip import PROTOCOL_TCP, PROTOCOL_UDP
+from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
+from overlay.wire.virtio import (
+    GSO_ECN,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
+    NEEDS_CSUM,
+    VIRTIO_HEADER,
+    VIRTIO_SIZE,
+)
+
+# Specification
+HEADER_SIZE = TRANSPORT_HEADER.size  # 16
+OVERHEAD = HEADER_SIZE + TAG_SIZE  # 32
+PADDING = 16  # a plaintext is filled with zeros to a multiple of this
+MAXIMUM_IP = 65535
+FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
+TCP_CSUM_OFFSET, UDP_CSUM_OFFSET = 16, 6
+UDP_HEADER_SIZE = 8
+TCP_HEADER_SIZE = 20
+
+# Ours
+MAXIMUM_TRAIN_BYTES = 65507 - 7  # one UDP send takes 65507; a multiple of 4 keeps rows aligned
+MAXIMUM_TRAIN_COUNT = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
+BUFFER_BYTES = 256 * 1024  # a whole super-packet of the smallest segments TCP makes (48 bytes) with our overhead
+LAYOUTS = 256  # geometries remembered before starting over; a busy host sees a handful
+
+Bytes2D: TypeAlias = npt.NDArray[np.uint8]
+Words: TypeAlias = npt.NDArray[Any]
+
+
+def padded(length: int, mtu: int) -> int:
+    """Return the plaintext length for a packet of *length* bytes.
+
+    A multiple of 16, unless that would be longer than *mtu*: then the packet goes as it is.  The kernel may have
+    sent it under a route whose MTU is smaller than the device's, and what fitted must still fit.
+    """
+    full = -(-length // PADDING) * PADDING
+    return full if full <= mtu else length
+
+
+def fold(sums: Words) -> Words:
+    """Return one's complement sums of up to 48 bits folded into 16."""
+    sums = (sums & 0xFFFF) + (sums >> 16)
+    sums = (sums & 0xFFFF) + (sums >> 16)
+    return (sums & 0xFFFF) + (sums >> 16)
+
+
+def _fold_scalar(total: int) -> int:
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def _swap(value: int) -> int:
+    return (value & 0xFF) << 8 | value >> 8
+
+
+def _sum_le(data: memoryview | bytes) -> int:
+    """Return the sum of *data*, of even length, as little-endian words, folded."""
+    number = int.from_bytes(data, "little")
+    return number % 0xFFFF or (0xFFFF if number else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Where the headers of a TCP or UDP packet are: offsets and sizes in bytes."""
+
+    version: int
+    protocol: int
+    l4: int  # start of the TCP or UDP header
+    size: int  # of all headers
+
+
+def flow_of(packet: memoryview | bytes) -> Flow | None:
+    """Return the header positions of a whole, unfragmented TCP or UDP packet; None for any other."""
+    version = packet[0] >> 4
+    if version == 4:
+        l4, protocol = (packet[0] & 15) * 4, packet[9]
+        if packet[6] & 0x3F or packet[7] or l4 < 20:
+            return None
+    elif version == 6:
+        l4, protocol = 40, packet[6]
+    else:
+        return None
+    if protocol == PROTOCOL_TCP and len(packet) >= l4 + TCP_HEADER_SIZE:
+        size = l4 + (packet[l4 + 12] >> 4) * 4
+        if l4 + TCP_HEADER_SIZE <= size <= len(packet):
+            return Flow(version, protocol, l4, size)
+    elif protocol == PROTOCOL_UDP and len(packet) >= l4 + UDP_HEADER_SIZE:
+        return Flow(version, protocol, l4, l4 + UDP_HEADER_SIZE)
+    return None
+
+
+class Train:
+    """The segments of one super-packet as rows of a buffer, each with room for a header before and a tag behind.
+
+    Views are made once for a geometry and used for every train of it.  ``sealed[i]`` is ``plain[i]`` with the tag:
+    an AEAD may write over its input.  The last row alone varies in length: see ``finish``.
+    """
+
+    __slots__ = (
+        "body", "count", "counters", "full", "header_size", "headers", "l4_words", "nonces", "offsets", "padding",
+        "plain", "plain_size", "rows", "sealed", "segment", "size", "stride", "view", "words",
+    )  # fmt: skip
+
+    def __init__(self, buffer: bytearray, header_size: int, segment: int, count: int, mtu: int, l4: int) -> None:
+        self.header_size, self.segment, self.count = header_size, segment, count
+        self.plain_size = padded(header_size + segment, mtu)
+        self.size = self.plain_size + OVERHEAD
+        self.stride = -(-self.size // 4) * 4
+        if count * self.stride > len(buffer):
+            raise PacketError("tun_gso")
+        view = self.view = memoryview(buffer)
+        array = np.frombuffer(buffer, dtype=np.uint8, count=count * self.stride)
+        rows = self.rows = array.reshape(count, self.stride)
+        start = HEADER_SIZE + header_size
+        self.words = rows[:, :8].view("<u4")
+        self.counters = rows[:, 8:16].view("<u8")[:, 0]
+        self.headers = rows[:, HEADER_SIZE:start]
+        self.body = rows[: count - 1, start : start + segment]
+        self.padding = rows[:, start + segment : HEADER_SIZE + self.plain_size]
+        self.l4_words = array.view("<u2").reshape(count, self.stride // 2)[
+            :, (HEADER_SIZE + l4) // 2 : (HEADER_SIZE + self.plain_size + 1) // 2
+        ]
+        self.offsets = np.arange(count, dtype=np.uint32)
+        starts = range(0, count * self.stride, self.stride)
+        self.nonces = [view[at + 4 : at + 16] for at in starts]
+        self.plain = [view[at + 16 : at + 16 + self.plain_size] for at in starts]
+        self.sealed = [view[at + 16 : at + 16 + self.plain_size + TAG_SIZE] for at in starts]
+        self.full = [view[at : at + self.size] for at in starts]
+
+    def number(self, counter: int) -> None:
+        """Give the rows the counters from *counter* on.  The nonces lie over the headers: seal before address()."""
+        self.words[:, 0] = TYPE_TRANSPORT
+        self.words[:, 1] = 0
+        np.add(self.offsets, np.uint64(counter), out=self.counters)
+
+    def address(self, receiver_index: int) -> None:
+        """Write the receiver index into every header, once the rows are sealed."""
+        self.words[:, 1] = receiver_index
+
+    def finish(self, last_plain: int) -> None:
+        """Set the length of the last row's plaintext."""
+        at = (self.count - 1) * self.stride
+        self.plain[-1] = self.view[at + 16 : at + 16 + last_plain]
+        self.sealed[-1] = self.view[at + 16 : at + 16 + last_plain + TAG_SIZE]
+        self.full[-1] = self.view[at : at + OVERHEAD + last_plain]
+
+    def parts(self) -> list[list[memoryview]]:
+        """Return the datagrams in as few sends as the kernel takes, of nearly equal counts."""
+        limit = min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // self.size)
+        sends = -(-self.count // limit)
+        marks = [self.count * part // sends for part in range(sends + 1)]
+        if self.stride != self.size:
+            return [self.full[start:stop] for start, stop in pairwise(marks)]
+        end = (self.count - 1) * self.stride + len(self.full[-1])
+        return [[self.view[a * self.stride : min(b * self.stride, end)]] for a, b in pairwise(marks)]
+
+
+class Splitter:
+    """Cuts super-packets into trains.  It owns the buffer: a train is good until the next split."""
+
+    def __init__(self, mtu: int) -> None:
+        self.mtu = mtu
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._trains: dict[tuple[int, int, int, int], Train] = {}
+
+    def split(self, packet: memoryview, gso_type: int, segment: int, csum_start: int) -> Train:
+        """Return the segments of *packet* as the kernel's own segmentation would have made them.
+
+        CWR stays on the first, FIN and PSH on the last; IPv4 IDs count up.  Raises PacketError ``tun_gso`` where
+        the virtio header and the packet disagree.
+        """
+        flow = flow_of(packet)
+        kind = gso_type & ~GSO_ECN
+        expected = {GSO_TCPV4: PROTOCOL_TCP, GSO_TCPV6: PROTOCOL_TCP, GSO_UDP_L4: PROTOCOL_UDP}.get(kind)
+        if flow is None or flow.protocol != expected or flow.l4 != csum_start or not segment:
+            raise PacketError("tun_gso")
+        header, l4, payload = flow.size, flow.l4, len(packet) - flow.size
+        if payload <= 0:
+            raise PacketError("tun_gso")
+        count = -(-payload // segment)
+        key = (header, segment, count, l4)
+        train = self._trains.get(key)
+        if train is None:
+            if len(self._trains) >= LAYOUTS:
+                self._trains.clear()
+            train = self._trains[key] = Train(self._buffer, header, segment, count, self.mtu, l4)
+        self._fill(train, packet, flow, payload)
+        return train
+
+    def _fill(self, train: Train, packet: memoryview, flow: Flow, payload: int) -> None:
+        count, segment, header, l4 = train.count, train.segment, flow.size, flow.l4
+        last = payload - (count - 1) * segment
+        last_plain = padded(header + last, self.mtu)
+        train.finish(last_plain)
+        source = np.frombuffer(packet, dtype=np.uint8)
+        rows, heads = train.rows, train.headers
+        heads[:] = source[:header]
+        train.body[:] = source[header : header + (count - 1) * segment].reshape(count - 1, segment)
+        if train.padding.shape[1]:
+            train.padding[:] = 0
+        tail = rows[-1]
+        tail[HEADER_SIZE + header : HEADER_SIZE + header + last] = source[header + (count - 1) * segment :]
+        tail[HEADER_SIZE + header + last :] = 0
+        if train.plain_size & 1:
+            rows[:, HEADER_SIZE + train.plain_size] = 0  # the half word that the sums take in
+        if flow.version == 4:
+            self._number_ipv4(train, packet, header + segment, header + last)
+            addresses = packet[12:20]
+        else:
+            heads[:, 4:6].view(">u2")[:, 0] = header + segment - 40
+            heads[-1, 4:6].view(">u2")[0] = header + last - 40
+            addresses = packet[8:40]
+        field = l4 + (TCP_CSUM_OFFSET if flow.protocol == PROTOCOL_TCP else UDP_CSUM_OFFSET)
+        if flow.protocol == PROTOCOL_TCP:
+            base = int.from_bytes(packet[l4 + 4 : l4 + 8], "big")
+            sequence = train.offsets * np.uint32(segment) + np.uint32(base)
+            heads[:, l4 + 4 : l4 + 8].view(">u4")[:, 0] = sequence
+            flags = packet[l4 + 13]
+            heads[:, l4 + 13] = flags & ~(FIN | PSH | CWR)
+            heads[0, l4 + 13] |= flags & CWR
+            heads[-1, l4 + 13] |= flags & (FIN | PSH)
+        else:
+            heads[:, l4 + 4 : l4 + 6].view(">u2")[:, 0] = UDP_HEADER_SIZE + segment
+            heads[-1, l4 + 4 : l4 + 6].view(">u2")[0] = UDP_HEADER_SIZE + last
+        heads[:, field : field + 2] = 0
+        sums = np.add.reduce(train.l4_words, axis=1, dtype=np.uint64)
+        pseudo = _sum_le(addresses) + _swap(flow.protocol)
+        sums += np.uint64(pseudo + _swap(header - l4 + segment))
+        sums[-1] += np.uint64(0x1FFFE - _swap(header - l4 + segment) + _swap(header - l4 + last))
+        checks = fold(sums) ^ np.uint64(0xFFFF)
+        if flow.protocol == PROTOCOL_UDP:
+            checks[checks == 0] = 0xFFFF  # RFC 768: zero would say that there is none
+        heads[:, field : field + 2].view("<u2")[:, 0] = checks
+
+    @staticmethod
+    def _number_ipv4(train: Train, packet: memoryview, length: int, last_length: int) -> None:
+        """Write total length, ID and header checksum of every row."""
+        heads, count = train.headers, train.count
+        ihl = (packet[0] & 15) * 4
+        identifiers = (train.offsets + np.uint32(packet[4] << 8 | packet[5])) & np.uint32(0xFFFF)
+        lengths = np.full(count, length, dtype=np.uint32)
+        lengths[-1] = last_length
+        constant = _fold_scalar(
+            _sum_le(packet[:ihl]) + 3 * 0xFFFF - _sum_le(packet[2:6]) - _sum_le(packet[10:12])
+        )
+        # The constant part is a little-endian sum, the columns are numbers: swap it once to add them up.
+        checks = fold(identifiers + lengths + np.uint32(_swap(constant))) ^ np.uint32(0xFFFF)
+        heads[:, 2:4].view(">u2")[:, 0] = lengths
+        heads[:, 4:6].view(">u2")[:, 0] = identifiers
+        heads[:, 10:12].view(">u2")[:, 0] = checks
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Rows *first* to *first + count - 1* make one super-packet; one row stands alone."""
+
+    first: int
+    count: int
+
+
+_SHAPE = {4: [0, 6, 7, 9], 6: [0, 6]}
+"""The bytes that say where the fields of a packet are: version and header length, fragment, protocol."""
+
+_MASKS: dict[Flow, Bytes2D] = {}
+
+
+def _mask(flow: Flow) -> Bytes2D:
+    """Return which header bits must be equal in segments that are joined."""
+    mask = _MASKS.get(flow)
+    if mask is None:
+        if len(_MASKS) >= LAYOUTS:
+            _MASKS.clear()
+        mask = np.full(flow.size, 0xFF, dtype=np.uint8)
+        if flow.version == 4:
+            mask[2:6] = 0  # total length, ID
+            mask[10:12] = 0
+        else:
+            mask[4:6] = 0
+        if flow.protocol == PROTOCOL_TCP:
+            mask[flow.l4 + 4 : flow.l4 + 8] = 0  # sequence number
+            mask[flow.l4 + 13] = 0xFF ^ PSH
+            mask[flow.l4 + 16 : flow.l4 + 18] = 0
+        else:
+            mask[flow.l4 + 4 : flow.l4 + 8] = 0  # length, checksum
+        _MASKS[flow] = mask
+    return mask
+
+
+class Rows:
+    """Opened datagrams of one receive: row i begins at i * *stride* of *array* and its packet 16 bytes later.
+
+    All rows are *stride* long but the last, which ends after *last* bytes; the array goes on behind it.
+    """
+
+    __slots__ = ("array", "count", "last", "stride", "view")
+
+    def __init__(self, array: Bytes2D, view: memoryview, stride: int, count: int, last: int) -> None:
+        self.array, self.view, self.stride, self.count, self.last = array, view, stride, count, last
+
+    def plaintext(self, row: int) -> memoryview:
+        """Return the opened payload of *row*, padding included."""
+        at = row * self.stride
+        size = self.last if row == self.count - 1 else self.stride
+        return self.view[at + HEADER_SIZE : at + size - TAG_SIZE]
+
+    def runs(self, udp: bool) -> list[Run] | None:
+        """Return how the rows can be joined, in order; None if it is not worth or not possible to tell.
+
+        Two segments are joined only if a TCP or UDP receiver cannot tell (``datapath.md``: equal addresses, ports,
+        acknowledgement, window, options, TOS, hop limit, flags; contiguous numbers; equal sizes but for the last)
+        and if every checksum is right, for the kernel vouches for a joined packet.  *udp* tells whether this
+        kernel takes joined UDP.
+        """
+        stride, count, array = self.stride, self.count, self.array
+        first = self.plaintext(0)
+        if count < 2 or stride & 1 or len(first) < 28:
+            return None
+        flow = flow_of(first)
+        if flow is None or stride - OVERHEAD < flow.size or (flow.protocol == PROTOCOL_UDP and not udp):
+            return None
+        end = (count - 1) * stride + self.last - TAG_SIZE
+        array[end : count * stride] = 0
+        table = array[: count * stride].reshape(count, stride)
+        words = array[: count * stride].view("<u2").reshape(count, stride // 2)
+        heads = table[:, HEADER_SIZE : HEADER_SIZE + flow.size]
+        l4 = flow.l4
+        if flow.version == 4:
+            lengths = heads[:, 2:4].view(">u2")[:, 0].astype(np.int64)
+        else:
+            lengths = heads[:, 4:6].view(">u2")[:, 0].astype(np.int64) + 40
+        payloads = lengths - flow.size
+        if payloads[0] <= 0:
+            return None
+        room = stride - OVERHEAD
+        good = (payloads > 0) & (lengths <= room)
+        good[-1] &= int(lengths[-1]) <= self.last - OVERHEAD
+        shape = _SHAPE[flow.version] if flow.protocol == PROTOCOL_UDP else [*_SHAPE[flow.version], l4 + 12]
+        good &= (heads[:, shape] == heads[0, shape]).all(axis=1)  # the same columns mean the same fields
+        good &= self._checksums(words, heads, flow, lengths)
+        joined = good[1:] & good[:-1]
+        joined &= ~(((heads[1:] ^ heads[:-1]) & _mask(flow)).any(axis=1))
+        joined &= payloads[1:] <= payloads[:-1]
+        if flow.version == 4:
+            identifiers = heads[:, 4:6].view(">u2")[:, 0]
+            joined &= (identifiers[1:] - identifiers[:-1]) == 1
+        if flow.protocol == PROTOCOL_TCP:
+            numbers = heads[:, l4 + 4 : l4 + 8].view(">u4")[:, 0].astype(np.uint32)
+            joined &= (numbers[1:] - numbers[:-1]) == payloads[:-1]
+            flags = heads[:, l4 + 13]
+            joined &= (flags[1:] & ~np.uint8(PSH | ECE)) == ACK
+            joined &= (flags[:-1] & ~np.uint8(ECE)) == ACK
+        return self._cut(joined, payloads, flow)
+
+    @staticmethod
+    def _checksums(words: Words, heads: Bytes2D, flow: Flow, lengths: Words) -> Words:
+        """Return for each row whether its IPv4 header's and its L4 checksum hold."""
+        start, end = (HEADER_SIZE + flow.l4) // 2, words.shape[1] - TAG_SIZE // 2
+        sums = np.add.reduce(words[:, start:end], axis=1, dtype=np.uint64)
+        l4_lengths = lengths - flow.l4
+        sums += (((l4_lengths & 0xFF) << 8) | (l4_lengths >> 8)).astype(np.uint64)
+        where = slice(HEADER_SIZE + 12, HEADER_SIZE + 20) if flow.version == 4 else slice(24, 56)
+        addresses = words[:, where.start // 2 : where.stop // 2]
+        sums += np.add.reduce(addresses, axis=1, dtype=np.uint64) + np.uint64(_swap(flow.protocol))
+        holds: Words = fold(sums) == 0xFFFF
+        if flow.version == 4:
+            header = words[:, HEADER_SIZE // 2 : (HEADER_SIZE + flow.l4) // 2]
+            holds &= fold(np.add.reduce(header, axis=1, dtype=np.uint64)) == 0xFFFF
+        if flow.protocol == PROTOCOL_UDP:
+            at = flow.l4 + UDP_CSUM_OFFSET
+            holds &= heads[:, at : at + 2].any(axis=1)  # zero says that there is none
+            holds &= heads[:, flow.l4 + 4 : flow.l4 + 6].view(">u2")[:, 0] == l4_lengths
+        return holds
+
+    @staticmethod
+    def _cut(joined: Words, payloads: Words, flow: Flow) -> list[Run]:
+        """Return the runs: all segments of one are of the size of its first, but for the last."""
+        count = len(payloads)
+        if joined.all() and payloads[-2] == payloads[0] and flow.size + int(payloads.sum()) <= MAXIMUM_IP:
+            return [Run(0, count)]
+        runs: list[Run] = []
+        follows, sizes = joined.tolist(), payloads.tolist()
+        start, total = 0, sizes[0]
+        for row in range(1, count):
+            size = sizes[start]
+            fits = flow.size + total + sizes[row] <= MAXIMUM_IP
+            if follows[row - 1] and sizes[row - 1] == size and fits:
+                total += sizes[row]
+                continue
+            runs.append(Run(start, row - start))
+            start, total = row, sizes[row]
+        runs.append(Run(start, count - start))
+        return runs
+
+    def super_packet(self, run: Run) -> list[memoryview | bytes]:
+        """Return the buffers whose concatenation is a virtio header and the joined packet of *run* (2 rows or more).
+
+        The checksum is left to the kernel: the field holds the folded sum of the pseudo header, as it expects.
+        """
+        first = self.plaintext(run.first)
+        flow = flow_of(first)
+        assert flow is not None
+        length = _length(first)
+        segment = length - flow.size
+        last_row = run.first + run.count - 1
+        last = self.plaintext(last_row)
+        last_size = _length(last) - flow.size
+        payload = segment * (run.count - 1) + last_size
+        header = bytearray(first[: flow.size])
+        l4, l4_length = flow.l4, flow.size - flow.l4 + payload
+        if flow.version == 4:
+            header[2:4] = (flow.size + payload).to_bytes(2, "big")
+            header[10:12] = b"\0\0"
+            header[10:12] = (_sum_le(bytes(header[:l4])) ^ 0xFFFF).to_bytes(2, "little")
+            addresses, kind = bytes(header[12:20]), GSO_TCPV4
+        else:
+            header[4:6] = (flow.size - 40 + payload).to_bytes(2, "big")
+            addresses, kind = bytes(header[8:40]), GSO_TCPV6
+        if flow.protocol == PROTOCOL_TCP:
+            field = TCP_CSUM_OFFSET
+            header[l4 + 13] |= last[l4 + 13] & PSH
+        else:
+            field, kind = UDP_CSUM_OFFSET, GSO_UDP_L4
+            header[l4 + 4 : l4 + 6] = l4_length.to_bytes(2, "big")
+        partial = _fold_scalar(_sum_le(addresses) + _swap(flow.protocol) + _swap(l4_length))
+        header[l4 + field : l4 + field + 2] = partial.to_bytes(2, "little")
+        virtio = VIRTIO_HEADER.pack(NEEDS_CSUM, kind, flow.size, segment, l4, field)
+        assert len(virtio) == VIRTIO_SIZE
+        view, stride = self.view, self.stride
+        start = run.first * stride + HEADER_SIZE + flow.size
+        stop = last_row * stride + HEADER_SIZE + flow.size
+        buffers: list[memoryview | bytes] = [virtio + header]
+        buffers += [view[at : at + segment] for at in range(start, stop, stride)]
+        buffers.append(view[stop : stop + last_size])
+        return buffers
+
+
+def _length(packet: memoryview) -> int:
+    if packet[0] >> 4 == 4:
+        return packet[2] << 8 | packet[3]
+    return 40 + (packet[4] << 8 | packet[5])

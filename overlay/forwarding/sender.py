@@ -1,0 +1,182 @@
+"""Sending datagrams: many in one call where the kernel cuts them, one by one where it does not.
+
+A send that the kernel cannot take now is kept, with all that come after it, until the socket is writable again.
+Meanwhile nothing may be read from the tun: the buffers of what is kept are those the packets were sealed in.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket
+import struct
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from overlay.forwarding.peer import Ancillary, Peer
+    from overlay.wire.addresses import Sockaddr
+
+# Specification (Linux include/uapi/linux/udp.h)
+SOL_UDP = 17
+UDP_SEGMENT = 103
+_SEGMENT_SIZE = struct.Struct("=H")
+
+# A local address or route that is gone; EINVAL is what Linux says for a source that is no address of the host.
+_STALE_SOURCE = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV})
+# A segment larger than the path's MTU; a device that computes no checksums.
+_UNCUT = frozenset({errno.EMSGSIZE, errno.EINVAL, errno.EIO, errno.EOPNOTSUPP})
+
+# Ours
+NO_BUFFERS_PAUSE = 0.001  # seconds; ENOBUFS comes from a device queue, and no event tells when it has drained
+
+
+class DatagramSocket(Protocol):
+    """What the forwarder needs of a UDP socket; socket.socket has it."""
+
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+    def sendmsg(
+        self, buffers: Iterable[memoryview | bytes], ancdata: Ancillary, flags: int, address: Sockaddr, /
+    ) -> int: ...
+    def recvmsg_into(
+        self, buffers: Iterable[memoryview], ancbufsize: int, /
+    ) -> tuple[int, list[tuple[int, int, bytes]], int, Sockaddr]: ...
+
+
+class Outcome(Enum):
+    """What became of a send."""
+
+    SENT = auto()
+    LATER = auto()  # the kernel is full
+    UNCUT = auto()  # this path does not cut: send the datagrams one by one
+    LOST = auto()  # counted at the peer
+
+
+@dataclass(eq=False, slots=True)
+class UdpSocket:
+    """One underlay socket.  *closes_at*: it has been replaced and is only read until then."""
+
+    raw: DatagramSocket
+    family: int
+    closes_at: float = math.inf
+
+
+class Sender:
+    """The way out to the underlay."""
+
+    def __init__(self, segments: bool) -> None:
+        self.segments = segments  # whether UDP_SEGMENT works; a device without checksum offload may refuse it
+        self.sockets: list[UdpSocket] = []
+        self.waits_for: UdpSocket | None = None  # where something is kept; None if a device's queue was full
+        self._kept: deque[tuple[Peer, Sequence[memoryview], int, int]] = deque()
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether something is kept: then nothing may be read from the tun."""
+        return bool(self._kept)
+
+    def socket_for(self, peer: Peer) -> UdpSocket | None:
+        """Return the socket to send to *peer* from: where it was heard last, else the first of its family."""
+        chosen = peer.socket
+        if chosen is not None and chosen.closes_at == math.inf:
+            return chosen
+        if peer.endpoint is None:
+            return None
+        family = socket.AF_INET if len(peer.endpoint) == 2 else socket.AF_INET6
+        for candidate in self.sockets:
+            if candidate.family == family and candidate.closes_at == math.inf:
+                peer.socket = candidate
+                return candidate
+        return None
+
+    def send(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int) -> None:
+        """Send *buffers*, together datagrams of *size* bytes but for the last, to *peer*, or keep them."""
+        if self._kept or not self._try(peer, buffers, size, ecn):
+            self._kept.append((peer, buffers, size, ecn))
+
+    def send_message(self, peer: Peer, datagram: bytes) -> None:
+        """Send one datagram of our own making, or drop it if the kernel cannot take it now: a timer makes another."""
+        if self._call(peer, [datagram], 0, 0) is Outcome.SENT:
+            peer.tx_bytes += len(datagram)
+
+    def answer(self, via: UdpSocket, datagram: bytes, endpoint: Sockaddr, source: Ancillary) -> bool:
+        """Send one datagram to an address that need not be a peer's, from where it called us."""
+        try:
+            via.raw.sendmsg([datagram], source, 0, endpoint)
+        except OSError:
+            return False  # what an unknown sender asked for is not worth another attempt
+        return True
+
+    def resume(self) -> None:
+        """Send what was kept, as far as the kernel takes it."""
+        self.waits_for = None
+        while self._kept:
+            if not self._try(*self._kept[0]):
+                return
+            self._kept.popleft()
+
+    def forget(self, peer: Peer) -> None:
+        """Drop what is kept for a peer that was removed."""
+        self._kept = deque(item for item in self._kept if item[0] is not peer)
+
+    def _try(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int) -> bool:
+        """Send, and return False if the kernel cannot take it now.  Any other failure is counted at the peer."""
+        total = sum(map(len, buffers))
+        if total > size and not self.segments:
+            return self._one_by_one(peer, buffers, size, ecn)
+        outcome = self._call(peer, buffers, size if total > size else 0, ecn)
+        if outcome is Outcome.SENT:
+            peer.tx_bytes += total
+        elif outcome is Outcome.UNCUT:
+            return self._one_by_one(peer, buffers, size, ecn)
+        return outcome is not Outcome.LATER
+
+    def _one_by_one(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int) -> bool:
+        """Send each datagram by itself; if the kernel is full in the middle, keep the rest in its place."""
+        datagrams = [view[at : at + size] for view in buffers for at in range(0, len(view), size)]
+        for number, datagram in enumerate(datagrams):
+            outcome = self._call(peer, [datagram], 0, ecn)
+            if outcome is Outcome.LATER:
+                if number == 0:
+                    return False
+                self._kept.insert(1 if self._kept else 0, (peer, datagrams[number:], size, ecn))
+                return True
+            if outcome is Outcome.SENT:
+                peer.tx_bytes += len(datagram)
+        return True
+
+    def _call(self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int) -> Outcome:
+        """Make one send, cut into *segment* bytes unless that is 0.  A stale local address is forgotten."""
+        target = self.socket_for(peer)
+        if target is None or peer.endpoint is None:
+            peer.drops["no_endpoint"] += 1
+            return Outcome.LOST
+        control = peer.ancillary(ecn)
+        if segment:
+            control = [*control, (SOL_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(segment))]
+        try:
+            target.raw.sendmsg(buffers, control, 0, peer.endpoint)
+        except OSError as error:
+            return self._failed(peer, buffers, segment, ecn, error)
+        return Outcome.SENT
+
+    def _failed(
+        self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int, error: OSError
+    ) -> Outcome:
+        number = error.errno
+        if number in {errno.EAGAIN, errno.ENOBUFS}:
+            self.waits_for = peer.socket if number == errno.EAGAIN else None
+            return Outcome.LATER
+        if peer.source and number in _STALE_SOURCE:
+            peer.forget_source()
+            return self._call(peer, buffers, segment, ecn)
+        if segment and number in _UNCUT:
+            self.segments = number != errno.EIO
+            return Outcome.UNCUT
+        peer.drops["too_big" if number == errno.EMSGSIZE else "send_refused"] += 1
+        return Outcome.LOST

@@ -1,0 +1,60 @@
+"""Telling a sender that its packet goes nowhere, as a router does (RFC 1812 section 4.3.3.1, RFC 4443 section 3.1)."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Protocol
+
+from overlay.forwarding.buckets import Buckets
+from overlay.wire.icmp import in_ipv4, may_answer, unreachable_v4, unreachable_v6
+from overlay.wire.virtio import PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from overlay.wire.ip import Buffer
+
+# Ours
+ERRORS_PER_SECOND = 10.0  # to one address
+ERRORS_BURST = 20.0
+
+
+class RawIcmp(Protocol):
+    """A raw ICMP socket; socket.socket has what it takes."""
+
+    def sendto(self, data: bytes, address: tuple[str, int], /) -> int: ...
+
+
+class Unreachable:
+    """Sends ICMP errors from this node's overlay addresses, at a bounded rate for each sender.
+
+    IPv6 enters by the tun.  An IPv4 packet with a local source would be dropped there as martian, so it leaves
+    through a raw socket; without one the unreachable destination itself stands as the source.
+    """
+
+    def __init__(self, write: Callable[[Iterable[bytes]], None], raw: RawIcmp | None) -> None:
+        self._write, self._raw = write, raw
+        self._address_v6: bytes | None = None
+        self._buckets = Buckets(ERRORS_PER_SECOND, ERRORS_BURST)
+
+    def set_addresses(self, addresses: list[bytes]) -> None:
+        """Send IPv6 errors from the first 16-byte address of *addresses*; the raw socket knows its own."""
+        self._address_v6 = next((address for address in addresses if len(address) == 16), None)
+
+    def tell(self, packet: Buffer, now: float) -> None:
+        """Answer *packet*, a whole IP packet, with "host unreachable", unless the rules or the rate forbid."""
+        if not may_answer(packet):
+            return
+        is_ipv4 = packet[0] >> 4 == 4
+        sender = bytes(packet[12:16] if is_ipv4 else packet[8:24])
+        if not self._buckets.allow(sender, now):
+            return
+        if not is_ipv4:
+            self._write([PLAIN, unreachable_v6(packet, self._address_v6 or bytes(packet[24:40]))])
+            return
+        message = unreachable_v4(packet)
+        if self._raw is not None:
+            with contextlib.suppress(OSError):  # an error about an error helps nobody
+                self._raw.sendto(message, (".".join(map(str, sender)), 0))
+            return
+        self._write([PLAIN, in_ipv4(message, bytes(packet[16:20]), sender)])

@@ -1,0 +1,314 @@
+"""What the agent and the forwarder say to each other: one msgpack array per packet of a SOCK_SEQPACKET pair.
+
+Each message is a frozen value; on the link it is ``[number, field, ...]`` with the number of its class in
+``MESSAGES``.  Neither side trusts the other: decode() checks every field and raises PacketError for anything else.
+Descriptors travel beside ``Start`` and ``Sockets`` (SCM_RIGHTS), in the order their docstrings name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgpack
+
+from overlay.errors import PacketError
+from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from overlay.wire.addresses import Sockaddr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Ours
+MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 200 peers' counters stay far below
+ROUTES_PER_MESSAGE = 500  # applied between two batches of packets, so that none waits for a reload
+PEERS_PER_MESSAGE = 200
+DESCRIPTORS = 16  # beside one message
+OWN = 0  # the peer number of this node in the routes: its own subnets
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The agent's first message, with the tun and, where there is one, the raw ICMP socket beside it.
+
+    *times* are the fields of session.constants.Timing, in their order.
+    """
+
+    public_key: bytes
+    mtu: int
+    joins_udp: bool
+    segments_udp: bool
+    has_icmp: bool
+    times: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """UDP sockets to use from now on, one for each of *families*, beside it.
+
+    Those in use before are read for a while and then closed.
+    """
+
+    families: list[int]
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetNode:
+    """The interface's MTU and this node's own overlay addresses, 4 or 16 bytes each: ICMP errors come from them."""
+
+    mtu: int
+    addresses: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class SetPeer:
+    """Make or change a peer.  *keepalive* is in seconds, 0 for none."""
+
+    peer: int
+    keepalive: float
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePeer:
+    """Forget a peer, its keys and what is staged for it."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetEndpoint:
+    """Where a peer is to be reached from now on, and why: ``configuration`` or ``dns``."""
+
+    peer: int
+    endpoint: Sockaddr
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """A piece of a table change: prefixes to add as [packed, length, peer], to remove as [packed, length].
+
+    Nothing is in force until the piece with *is_last*, and then all of it.
+    """
+
+    add: list[tuple[bytes, int, int]]
+    remove: list[tuple[bytes, int]]
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """The agent is done with *count* handshake messages: so the forwarder knows how busy it is."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RenewSources:
+    """Addresses or routes of the host changed: forget which local address each peer was answered from."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskCounters:
+    """Send the counters of all peers; *serial* comes back with them."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The forwarder runs.  *notes* are sentences on what it could not do."""
+
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """A handshake message whose size and mac1 are right, and mac2 under load."""
+
+    datagram: bytes
+    source: Sockaddr
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """There is something to send to *peer* and no keypair fresh enough for it."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The first message under a keypair that we made as responder came in: the peer has it too."""
+
+    peer: int
+    local_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """The forwarder has forgotten the keypair of *local_index*."""
+
+    local_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """An authenticated message of *peer* came from a new address."""
+
+    peer: int
+    endpoint: Sockaddr
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCounters:
+    """What was counted for one peer.  Bytes are UDP payload bytes of all message types."""
+
+    peer: int
+    endpoint: Sockaddr | None
+    tx_bytes: int
+    rx_bytes: int
+    tx_packets: int
+    rx_packets: int
+    last_received: float
+    drops: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Counters of some peers; with *is_last* all have been told.  *drops* are those of no peer."""
+
+    serial: int
+    peers: list[PeerCounters]
+    drops: dict[str, int]
+    is_last: bool
+
+
+Command: TypeAlias = (
+    Start | Sockets | SetNode | SetPeer | RemovePeer | SetEndpoint | Routes | Handled | RenewSources | AskCounters
+    | Transmit | InstallKeypair | Wipe | GiveUp
+)  # fmt: skip
+"""What the agent tells the forwarder."""
+
+Report: TypeAlias = Ready | Handshake | Wanted | Confirmed | Retired | Moved | Counters
+"""What the forwarder tells the agent."""
+
+MESSAGES: tuple[type, ...] = (
+    Start, Sockets, SetNode, SetPeer, RemovePeer, SetEndpoint, Routes, Handled, RenewSources, AskCounters,
+    Transmit, InstallKeypair, Wipe, GiveUp,
+    Ready, Handshake, Wanted, Confirmed, Retired, Moved, Counters,
+)  # fmt: skip
+_NUMBERS = {cls: number for number, cls in enumerate(MESSAGES)}
+
+
+def encode(message: Command | Report) -> bytes:
+    """Return the bytes that decode() reads back into an equal value."""
+    fields = [getattr(message, name) for name in _FIELDS[type(message)]]
+    packed: bytes = msgpack.packb([_NUMBERS[type(message)], *fields], default=_plain)
+    return packed
+
+
+def decode(data: bytes | memoryview) -> Command | Report:
+    """Read one message.  Raises PacketError ``link``, and nothing else, for any bytes."""
+    try:
+        # No nesting deeper than PeerCounters in Counters has; msgpack bounds every length by the data's.
+        parts = msgpack.unpackb(data, use_list=True, strict_map_key=False, max_ext_len=0)
+    except (ValueError, msgpack.UnpackException, RecursionError):
+        raise PacketError("link") from None
+    if not isinstance(parts, list) or not parts or type(parts[0]) is not int:
+        raise PacketError("link")
+    if not 0 <= parts[0] < len(MESSAGES):
+        raise PacketError("link")
+    value: Command | Report = _make(MESSAGES[parts[0]], parts[1:])
+    return value
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, PeerCounters):
+        return [getattr(value, name) for name in _FIELDS[PeerCounters]]
+    raise TypeError(type(value).__name__)
+
+
+def _make(cls: type, values: list[Any]) -> Any:
+    names = _FIELDS[cls]
+    if len(values) != len(names):
+        raise PacketError("link")
+    checks = _CHECKS[cls]
+    return cls(*[check(value) for check, value in zip(checks, values, strict=True)])
+
+
+def _exactly(*types: type) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if type(value) not in types:
+            raise PacketError("link")
+        return value
+
+    return check
+
+
+def _listed(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def check_all(value: Any) -> Any:
+        if type(value) is not list:
+            raise PacketError("link")
+        return [check(item) for item in value]
+
+    return check_all
+
+
+def _row(*checks: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def check_row(value: Any) -> Any:
+        if type(value) is not list or len(value) != len(checks):
+            raise PacketError("link")
+        return tuple(check(item) for check, item in zip(checks, value, strict=True))
+
+    return check_row
+
+
+def _sockaddr(value: Any) -> Sockaddr:
+    if type(value) is list and len(value) in {2, 4} and type(value[0]) is str:
+        if not all(type(number) is int and 0 <= number < 2**32 for number in value[1:]):
+            raise PacketError("link")
+        address: Any = tuple(value)
+        return address  # type: ignore[no-any-return]  # checked just above
+    raise PacketError("link")
+
+
+def _counts(value: Any) -> dict[str, int]:
+    if type(value) is not dict or not all(type(k) is str and type(v) is int for k, v in value.items()):
+        raise PacketError("link")
+    return value
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise PacketError("link")
+    return value
+
+
+_FLOAT = _exactly(float, int)
+_BYTES = _exactly(bytes)
+_FIELDS = {cls: [item.name for item in dataclasses.fields(cls)] for cls in (*MESSAGES, PeerCounters)}
+_BY_ANNOTATION: dict[str, Callable[[Any], Any]] = {
+    "int": _number,
+    "float": _FLOAT,
+    "bool": _exactly(bool),
+    "str": _exactly(str),
+    "bytes": _BYTES,
+    "Sockaddr": _sockaddr,
+    "Sockaddr | None": lambda value: None if value is None else _sockaddr(value),
+    "dict[str, int]": _counts,
+    "list[int]": _listed(_number),
+    "list[float]": _listed(_FLOAT),
+    "list[bytes]": _listed(_BYTES),
+    "list[str]": _listed(_exactly(str)),
+    "list[tuple[bytes, int, int]]": _listed(_row(_BYTES, _number, _number)),
+    "list[tuple[bytes, int]]": _listed(_row(_BYTES, _number)),
+    "list[PeerCounters]": _listed(
+        lambda value: _make(PeerCounters, value if type(value) is list else [])
+    ),
+}
+_CHECKS = {
+    cls: [_BY_ANNOTATION[str(item.type)] for item in dataclasses.fields(cls)] for cls in (*MESSAGES, PeerCounters)
+}
