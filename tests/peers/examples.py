@@ -1,0 +1,61 @@
+"""Peers and peers files for tests: short to write, valid, and the same every time."""
+
+from __future__ import annotations
+
+import hashlib
+from ipaddress import ip_address, ip_network
+
+from peers.peer import Endpoint, Network, Peer, default_addresses, format_public_key
+from peers.table import Table
+
+PREFIXES = (ip_network("10.244.0.0/16"), ip_network("fd00:244::/32"))
+
+
+def key(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
+def key_text(name: str) -> str:
+    return format_public_key(key(name))
+
+
+def peer(
+    name: str, *subnets: str, address: tuple[str, ...] = (), endpoint: str | None = None, **fields
+) -> Peer:
+    prefixes = tuple(map(ip_network, subnets))
+    return Peer(
+        name,
+        fields.pop("public_key", key(name)),
+        prefixes,
+        tuple(map(ip_address, address)) or default_addresses(prefixes, PREFIXES),
+        None if endpoint is None else Endpoint.parse(endpoint, 51820),
+        **fields,
+    )
+
+
+def table(*peers: Peer, **fields) -> Table:
+    return Table(Network(fields.pop("prefixes", PREFIXES), **fields), {peer.name: peer for peer in peers})
+
+
+def render(table: Table) -> str:
+    """Return a peers file that parses to *table* if it lies in the directory ``/etc/overlay``."""
+    lines = ["[network]", f"prefix = {_quoted(table.network.prefixes)}", f"port = {table.network.port}"]
+    if table.network.mtu is not None:
+        lines.append(f"mtu = {table.network.mtu}")
+    if table.network.fwmark is not None:
+        lines.append(f"fwmark = {table.network.fwmark}")
+    for peer in table.peers.values():
+        lines += ["", f'[peers."{peer.name}"]', f'public_key = "{format_public_key(peer.public_key)}"']
+        lines += [f"subnets = {_quoted(peer.subnets)}", f"address = {_quoted(peer.addresses)}"]
+        lines += [f"keepalive = {peer.keepalive}", f"listen = {_quoted(peer.listen)}"]
+        if peer.endpoint is not None:
+            lines.append(f'endpoint = "{peer.endpoint}"')
+        if peer.preshared_key_file is not None:
+            lines.append(f'preshared_key_file = "{peer.preshared_key_file}"')
+        if peer.listen_port is not None:
+            lines.append(f"listen_port = {peer.listen_port}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(values: tuple[object, ...]) -> str:
+    return "[" + ", ".join(f'"{value}"' for value in values) + "]"
