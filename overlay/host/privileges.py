@@ -1,0 +1,161 @@
+"""Giving privileges up: all of them in the forwarder, all but a few in the agent.
+
+capabilities(7) has the sets of a thread: bounding and ambient limit and give what an exec yields, inheritable passes
+through it, permitted and effective are what the thread has.  Everything here changes the calling thread, and the
+threads and processes that it starts later.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+import resource
+import signal
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+
+class Capability(enum.IntEnum):
+    """Those that some part of an overlay may need (linux/capability.h)."""
+
+    DAC_OVERRIDE = 1
+    KILL = 5
+    SETGID = 6
+    SETUID = 7
+    SETPCAP = 8
+    NET_BIND_SERVICE = 10
+    NET_ADMIN = 12
+    NET_RAW = 13
+
+    def __str__(self) -> str:
+        """Return the name that manuals and systemd use."""
+        return f"CAP_{self.name}"
+
+
+# Specification: linux/prctl.h, linux/capability.h
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+CAPABILITY_VERSION_3 = 0x20080522
+CAPABILITY_HEADER = struct.Struct("=Ii")  # version, thread (0: the caller)
+CAPABILITY_SETS = struct.Struct("=6I")  # effective, permitted, inheritable of bits 0 to 31, then of 32 to 63
+CAPABILITIES = 64
+
+# Ours: 65520 to 65533 is what neither Debian (which reserves 65000 to 65533) nor systemd (whose services without a
+# fixed id get up to 65519) gives to anybody.  It is below 65536, so that it exists in a container with the usual
+# mapping, and it is not nobody (65534), of whom there are others, who could signal us.
+FORWARDER_UID = 65528
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def missing(capabilities: Collection[Capability]) -> set[Capability]:
+    """Return which of *capabilities* this thread cannot use."""
+    effective, _, _ = _read_sets()
+    return {capability for capability in capabilities if not effective & 1 << capability}
+
+
+def keep_only(capabilities: Collection[Capability]) -> list[str]:
+    """Give up every capability but *capabilities*, also for what is started later.
+
+    A process that root starts from here gets these and no others.  What we do not have is not gained.  Returns a
+    sentence for each thing that could not be given up.
+    """
+    kept: list[str] = []
+    wanted = sum(1 << capability for capability in set(capabilities))
+    _attempt(kept, "the capability bounding set stays as it was", lambda: _limit_bounding(wanted))
+    _attempt(kept, "ambient capabilities stay", _clear_ambient)
+    _, permitted, _ = _read_sets()
+    _attempt(kept, "capabilities stay as they were", lambda: _write_sets(permitted & wanted))
+    return kept
+
+
+def drop_all(uid: int | None = FORWARDER_UID, parent: int | None = None) -> list[str]:
+    """Give up every privilege for good, and become the user and group *uid* (None: stay who we are).
+
+    Afterwards the process can use the descriptors it has, and little else: it cannot read what only root may, gain a
+    privilege by an exec, start a process, be traced by other users, or leave a core dump.  With *parent*, it dies with
+    that process; if that is dead already, at once.  (The kernel goes by the *thread* of the parent that started us:
+    start the forwarder from one that lives as long as the agent.)
+
+    Returns a sentence for each thing that could not be given up, as when it was started without root.
+    """
+    kept: list[str] = []
+    _attempt(kept, "an exec may still gain privileges", lambda: _prctl(PR_SET_NO_NEW_PRIVS, 1))
+    # Each needs a capability that the next takes away.
+    _attempt(kept, "the capability bounding set stays as it was", lambda: _limit_bounding(0))
+    if uid is not None:
+        _attempt(kept, "the groups stay as they were", lambda: os.setgroups([]))
+        _attempt(kept, f"the group id stays {os.getgid()}", lambda: os.setresgid(uid, uid, uid))
+        _attempt(kept, f"the user id stays {os.getuid()}", lambda: os.setresuid(uid, uid, uid))
+    _attempt(kept, "ambient capabilities stay", _clear_ambient)
+    _attempt(kept, "capabilities stay as they were", lambda: _write_sets(0))
+    _attempt(kept, "other processes of the user may trace this one", lambda: _prctl(PR_SET_DUMPABLE, 0))
+    _attempt(kept, "a crash may leave a core dump", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
+    _attempt(kept, "processes may be started", lambda: resource.setrlimit(resource.RLIMIT_NPROC, (0, 0)))
+    if parent is not None:  # last: a change of the user id clears it
+        _attempt(
+            kept, "this process may outlive its parent", lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        )
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return kept
+
+
+def _attempt(kept: list[str], consequence: str, action: Callable[[], None]) -> None:
+    try:
+        action()
+    except OSError as error:
+        kept.append(f"{consequence}: {error.strerror}")
+
+
+def _limit_bounding(wanted: int) -> None:
+    for capability in range(CAPABILITIES):
+        if wanted & 1 << capability:
+            continue
+        if _libc.prctl(PR_CAPBSET_READ, ctypes.c_ulong(capability), 0, 0, 0) == 1:
+            _prctl(PR_CAPBSET_DROP, capability)
+
+
+def _clear_ambient() -> None:
+    _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+
+
+def _prctl(option: int, argument: int) -> None:
+    zero = ctypes.c_ulong(0)
+    if _libc.prctl(ctypes.c_int(option), ctypes.c_ulong(argument), zero, zero, zero) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def _read_sets() -> tuple[int, int, int]:
+    """Return the effective, permitted and inheritable sets, a bit for each capability."""
+    sets = ctypes.create_string_buffer(CAPABILITY_SETS.size)
+    _call_on_sets(_libc.capget, sets)
+    low_high = CAPABILITY_SETS.unpack(sets.raw)
+    effective, permitted, inheritable = (low_high[i] | low_high[i + 3] << 32 for i in range(3))
+    return effective, permitted, inheritable
+
+
+def _write_sets(permitted: int) -> None:
+    """Make *permitted* the effective and permitted set, and the inheritable one empty."""
+    low, high = permitted & 0xFFFFFFFF, permitted >> 32
+    sets = ctypes.create_string_buffer(CAPABILITY_SETS.pack(low, low, 0, high, high, 0), CAPABILITY_SETS.size)
+    _call_on_sets(_libc.capset, sets)
+
+
+def _call_on_sets(function: Callable[..., int], sets: ctypes.Array[ctypes.c_char]) -> None:
+    header = ctypes.create_string_buffer(
+        CAPABILITY_HEADER.pack(CAPABILITY_VERSION_3, 0), CAPABILITY_HEADER.size
+    )
+    if function(header, sets) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
