@@ -42,10 +42,10 @@ class Deadlines:
             heapq.heappop(heap)
         return math.inf
 
-    def take_due(self, now: float) -> list[int]:
-        """Return the keys whose deadline has come, earliest first, and take their deadlines away."""
-        due = []
-        while self.next() <= now:
+    def take_due(self, now: float, limit: int) -> list[int]:
+        """Return at most *limit* keys whose deadline has come, earliest first, and take their deadlines away."""
+        due: list[int] = []
+        while len(due) < limit and self.next() <= now:
             _, key = heapq.heappop(self._heap)
             del self._when[key]
             due.append(key)

@@ -85,9 +85,7 @@ class PeerHandshakes:
         self.public_key = public_key
         self._node = node
         self._preshared_key = _preshared_bytes(preshared_key)
-        self._static_secret: bytes | None = (
-            None  # computed at the first handshake: ten thousand cost a second
-        )
+        self._static_secret: bytes | None = None  # a cache, filled when first needed: ten thousand take 0.3 s
         self._cookies: CookieHolder | None = None  # likewise
         self._attempt: _Attempt | None = None
         self._keypair_indices: set[int] = set()

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 _SPECIFIED = Timing()
 
+# Ours
+DUE_AT_ONCE = (
+    50  # peers in one handle_deadline(): 5 ms of initiations, so that ten thousand do not stall the edge
+)
+
 
 class Sessions:
     """The handshakes of the node that owns *private_key*, with every peer that was added.
@@ -147,9 +152,12 @@ class Sessions:
         return self._deadlines.next()
 
     def handle_deadline(self, now: float) -> list[Output]:
-        """Do what is due: repeat initiations, give peers up, wipe keys."""
+        """Do what is due: repeat initiations, give peers up, wipe keys.
+
+        At most DUE_AT_ONCE peers take their turn; with more, next_deadline() is still due after the call.
+        """
         outputs: list[Output] = []
-        for peer in self._deadlines.take_due(now):
+        for peer in self._deadlines.take_due(now, DUE_AT_ONCE):
             handshakes = self._by_number[peer]
             outputs += handshakes.handle_deadline(now)
             self._schedule(handshakes)

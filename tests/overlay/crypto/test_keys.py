@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.crypto.keys import PresharedKey, PrivateKey, decode_key, encode_key
+from overlay.errors import PacketError
+from tests.overlay.crypto.vectors import unhex, vectors
+
+RFC7748 = vectors("crypto")["x25519"]
+LOW_ORDER = [bytes.fromhex(point) for point in vectors("crypto")["low_order"]["points"]]
+
+
+def test_the_exchange_of_rfc_7748_gives_its_secret():
+    private_a, private_b, public_a, public_b, shared = unhex(
+        RFC7748, "private_a", "private_b", "public_a", "public_b", "shared"
+    )
+    a, b = PrivateKey(private_a), PrivateKey(private_b)
+
+    assert (a.public, b.public) == (public_a, public_b)
+    assert a.exchange(b.public) == b.exchange(a.public) == shared
+
+
+@pytest.mark.parametrize("point", LOW_ORDER)
+def test_a_point_of_low_order_is_refused(point):
+    with pytest.raises(PacketError, match="low_order_point"):
+        PrivateKey.generate(os.urandom).exchange(point)
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_private_key_is_clamped_and_keeps_its_public_key(secret):
+    key = PrivateKey(secret)
+    stored = decode_key(key.to_base64())
+
+    assert stored[0] & 7 == 0
+    assert stored[31] & 0xC0 == 0x40
+    assert PrivateKey.from_base64(key.to_base64()) == key
+
+
+def test_a_private_key_that_begins_with_a_slash_is_read_back_with_a_plus():
+    text = encode_key(b"\xff" * 31 + b"\x40")
+
+    assert text[0] == "/"
+    assert PrivateKey.from_base64(text).to_base64()[0] == "+"
+
+
+@pytest.mark.parametrize("kind", [PrivateKey, PresharedKey])
+def test_repr_shows_nothing_of_the_secret(kind):
+    key = kind.generate(os.urandom)
+
+    assert key.to_base64() not in repr(key)
+    assert decode_key(key.to_base64()).hex() not in repr(key)
+
+
+@pytest.mark.parametrize("kind", [PrivateKey, PresharedKey])
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_key_of_another_size_is_refused(kind, size):
+    with pytest.raises(ValueError, match="32 bytes"):
+        kind(bytes(size))
+
+
+@pytest.mark.parametrize("kind", [PrivateKey, PresharedKey])
+def test_equal_keys_are_equal(kind):
+    assert kind(b"k" * 32) == kind(b"k" * 32)
+    assert kind(b"k" * 32) != kind(b"l" * 32)
+    assert kind(b"k" * 32) != b"k" * 32
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_preshared_key_is_read_back(secret):
+    key = PresharedKey.from_base64(encode_key(secret))
+
+    assert key.secret == secret
+    assert key.to_base64() == encode_key(secret)
+
+
+@given(st.one_of(st.text(max_size=60), st.text(min_size=44, max_size=44)))
+def test_any_text_is_a_key_or_a_value_error(text):
+    try:
+        key = decode_key(text)
+    except ValueError:
+        return
+
+    assert encode_key(key) == text
+
+
+def test_the_refusal_of_a_key_does_not_quote_it():
+    text = "A" * 42 + "B="
+
+    with pytest.raises(ValueError, match="not how 32 bytes are written") as refusal:
+        decode_key(text)
+
+    assert text not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "A" * 43,
+        "A" * 44,  # 33 bytes
+        "A" * 43 + "=\n",
+        " " + "A" * 42 + "=",
+        "A" * 42 + "B=",  # a second spelling of 32 zero bytes
+        "A" * 42 + "_=",
+    ],
+)
+def test_text_that_is_no_key_is_refused(text):
+    with pytest.raises(ValueError, match="a key"):
+        decode_key(text)

@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.overlay.session.pair import Pair
+
+
+@pytest.fixture
+def pair():
+    return Pair()

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.session.deadlines import Deadlines
+
+keys = st.integers(0, 5)
+times = st.one_of(st.integers(0, 20).map(float), st.just(math.inf))
+
+
+@given(st.lists(st.one_of(st.tuples(keys, times), st.integers(0, 20)), max_size=300))
+def test_deadlines_agree_with_a_dictionary(steps):
+    deadlines, slow = Deadlines(), {}
+    for step in steps:
+        if isinstance(step, int):
+            due = deadlines.take_due(float(step), limit=3)
+            expected = [key for key, when in slow.items() if when <= step]
+            assert due == sorted(expected, key=lambda key: (slow[key], key))[:3]
+            slow = {key: when for key, when in slow.items() if key not in due}
+        else:
+            deadlines.set(*step)
+            slow[step[0]] = step[1]
+        assert deadlines.next() == min(slow.values(), default=math.inf)
+
+
+def test_deadlines_that_are_put_off_again_and_again_take_no_room():
+    deadlines = Deadlines()
+    for when in range(10_000):
+        deadlines.set(1, float(when))
+
+    assert len(deadlines._heap) < 100

@@ -1,0 +1,805 @@
+from __future__ import annotations
+
+import math
+import os
+
+import pytest
+
+from overlay.errors import PacketError
+from overlay.session.constants import (
+    INITIATION_INTERVAL,
+    REJECT_AFTER_TIME,
+    REKEY_ATTEMPT_TIME,
+    REKEY_JITTER,
+    REKEY_TIMEOUT,
+    Timing,
+)
+from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
+from overlay.session.sessions import DUE_AT_ONCE
+from overlay.wire.messages import (
+    TYPE_COOKIE_REPLY,
+    TYPE_INITIATION,
+    TYPE_RESPONSE,
+    CookieReply,
+    Initiation,
+    message_type,
+)
+from tests.overlay.crypto.models import SlowNode
+from tests.overlay.crypto.vectors import vectors
+from tests.overlay.session.pair import START, Flight, Pair, match, snapshot
+
+MAX_RETRIES = 18
+LONGEST_WAIT = REKEY_TIMEOUT + REKEY_JITTER
+
+
+def lose_all(flight):
+    return True
+
+
+def kinds(outputs):
+    return [type(output) for output in outputs]
+
+
+# A handshake
+
+
+def test_a_handshake_gives_both_ends_the_two_sides_of_one_session(pair):
+    mine, theirs = pair.handshake()
+
+    assert match(mine, theirs)
+    assert mine.is_initiator
+    assert not theirs.is_initiator
+
+
+def test_the_keypair_tells_where_the_handshake_came_from_and_when(pair):
+    mine, theirs = pair.handshake()
+
+    assert (mine.peer, mine.endpoint, mine.created) == (1, pair.b.address, START)
+    assert (theirs.peer, theirs.endpoint, theirs.created) == (1, pair.a.address, START)
+
+
+def test_an_initiation_goes_to_the_endpoint_the_forwarder_holds(pair):
+    pair.a.want()
+
+    (initiation,) = pair.a.outputs
+    assert message_type(initiation.datagram) == TYPE_INITIATION
+    assert initiation.endpoint is None
+    assert not initiation.renew_source
+
+
+def test_a_response_goes_where_the_initiation_came_from_after_its_keypair(pair):
+    pair.handshake()
+
+    _, response, completed = pair.b.outputs
+    assert kinds(pair.b.outputs) == [InstallKeypair, Transmit, Completed]
+    assert message_type(response.datagram) == TYPE_RESPONSE
+    assert response.endpoint == pair.a.address
+    assert completed == Completed(1, pair.a.address, is_initiator=False, took=0.0)
+
+
+def test_the_initiator_says_how_long_the_handshake_took(pair):
+    pair.a.want()
+    pair.clock.advance(0.25)
+    pair.settle()
+
+    assert pair.a.outputs[1:] == [
+        *pair.a.keypairs.values(),
+        Completed(1, pair.b.address, is_initiator=True, took=0.25),
+    ]
+
+
+def test_a_preshared_key_is_mixed_into_the_session():
+    keys = [Pair(psk_a=psk, psk_b=psk).handshake()[0].send_key for psk in (None, b"p" * 32)]
+
+    assert len(set(keys)) == 2
+
+
+@pytest.mark.parametrize("psk_b", [None, b"q" * 32])
+def test_different_preshared_keys_make_no_session(psk_b):
+    pair = Pair(psk_a=b"p" * 32, psk_b=psk_b)
+    pair.a.want()
+    pair.settle()
+
+    assert pair.a.refused == ["response_seal"]
+    assert not pair.is_connected()
+    assert pair.a.sessions.status(1).is_running
+
+
+def test_a_preshared_key_set_later_counts_for_the_next_handshake(pair):
+    pair.a.sessions.set_preshared_key(1, b"p" * 32)
+    pair.b.sessions.set_preshared_key(1, b"p" * 32)
+
+    assert match(*pair.handshake())
+
+
+def test_zeros_are_no_preshared_key():
+    assert match(*Pair(psk_a=bytes(32), psk_b=None).handshake())
+
+
+def test_seeded_entropy_repeats_a_story_byte_for_byte():
+    def story(seed):
+        pair = Pair(seed=seed)
+        pair.lose = lambda flight: pair.clock.now < START + 12
+        pair.a.want()
+        pair.b.want()
+        pair.advance(200)
+        return pair.a.outputs, pair.b.outputs
+
+    assert story(1) == story(1)
+    assert story(1) != story(2)
+
+
+def test_the_whitepaper_s_formulas_understand_our_initiation(pair):
+    slow = SlowNode(bytes.fromhex("00" * 32), pair.a.key.public)
+    pair.a.sessions.add_peer(2, _public(slow.private))
+    (initiation,) = pair.a.sessions.want(2, START)
+    response = slow.response_to(initiation.datagram, 7, b"e" * 32)
+
+    install, _ = pair.a.sessions.receive(response, ("192.0.2.3", 3), START)
+
+    assert (install.remote_index, install.send_key, install.receive_key) == (7, slow.receive, slow.send)
+
+
+def test_the_whitepaper_s_formulas_understand_our_response(pair):
+    slow = SlowNode(bytes.fromhex("00" * 32), pair.a.key.public)
+    pair.a.sessions.add_peer(2, _public(slow.private))
+    initiation = slow.initiation(7, b"e" * 32, bytes.fromhex("400000006000000000000000"))
+
+    install, response, _ = pair.a.sessions.receive(initiation, ("192.0.2.3", 3), START)
+    slow.finish(response.datagram)
+
+    assert (install.remote_index, install.send_key, install.receive_key) == (7, slow.receive, slow.send)
+
+
+def _public(private):
+    from overlay.crypto.keys import PrivateKey
+
+    return PrivateKey(private).public
+
+
+# Wanting a session
+
+
+def test_wanting_again_while_a_handshake_runs_does_nothing(pair):
+    pair.lose = lose_all
+    pair.a.want()
+    pair.advance(3)
+    pair.a.want()
+
+    assert kinds(pair.a.outputs) == [Transmit]
+
+
+def test_a_session_wanted_soon_after_the_last_initiation_waits_for_rekey_timeout(pair):
+    pair.handshake()
+    pair.advance(1)
+    pair.a.want()
+
+    assert len(pair.a.of(Transmit)) == 1
+    assert pair.a.sessions.next_deadline() == START + REKEY_TIMEOUT
+    pair.advance(4)
+    assert len(pair.a.of(Transmit)) == 2
+    assert len(pair.a.of(InstallKeypair)) == 2
+
+
+def test_a_session_wanted_after_rekey_timeout_begins_at_once(pair):
+    pair.handshake()
+    pair.advance(REKEY_TIMEOUT)
+    pair.a.want()
+    pair.settle()
+
+    assert len(pair.a.keypairs) == 2
+
+
+def test_after_the_forwarder_was_lost_a_handshake_begins_at_once(pair):
+    pair.handshake()
+    pair.a.sessions.start_over()
+    pair.clock.advance(INITIATION_INTERVAL)
+    pair.a.want()
+    pair.settle()
+
+    assert len(pair.a.of(InstallKeypair)) == 2
+
+
+def test_starting_over_ends_what_is_under_way_and_frees_every_index(pair):
+    pair.handshake()
+    pair.lose = lose_all
+    pair.advance(REKEY_TIMEOUT)
+    pair.a.want()
+    pair.a.sessions.start_over()
+
+    assert len(pair.a.sessions._indices) == 0
+    assert pair.a.sessions.next_deadline() == math.inf
+
+
+def test_wanting_an_unknown_peer_does_nothing(pair):
+    assert pair.a.sessions.want(7, START) == []
+
+
+# Loss, duplication, reordering
+
+
+def test_an_unanswered_initiation_is_sent_again_after_rekey_timeout_and_jitter(pair):
+    pair.lose = lose_all
+    pair.a.want()
+    deadline = pair.a.sessions.next_deadline()
+    pair.advance(LONGEST_WAIT)
+
+    first, second, retrying = pair.a.outputs
+    assert START + REKEY_TIMEOUT <= deadline <= START + LONGEST_WAIT
+    assert second.renew_source
+    assert second.endpoint is None
+    assert retrying == Retrying(1, 1)
+    before, after = Initiation.parse(first.datagram), Initiation.parse(second.datagram)
+    assert before.sender_index != after.sender_index
+    assert before.ephemeral != after.ephemeral
+
+
+def test_the_jitter_differs_from_retry_to_retry(pair):
+    pair.lose = lose_all
+    pair.a.want()
+    waits = set()
+    for _ in range(5):
+        waits.add(round(pair.a.sessions.next_deadline() - pair.clock.now, 6))
+        pair.advance(pair.a.sessions.next_deadline() - pair.clock.now)
+
+    assert len(waits) == 5
+
+
+def test_a_lost_response_is_made_up_by_the_retry(pair):
+    pair.lose = lambda flight: flight.kind == TYPE_RESPONSE
+    pair.a.want()
+    pair.settle()
+    pair.lose = lambda flight: False
+    pair.advance(LONGEST_WAIT)
+
+    assert pair.is_connected()
+    assert len(pair.a.of(InstallKeypair)) == 1
+    assert len(pair.b.of(InstallKeypair)) == 2
+
+
+def test_a_duplicated_initiation_is_refused_as_a_replay(pair):
+    pair.a.want()
+    pair.flights *= 2
+    pair.settle()
+
+    assert pair.b.refused == ["initiation_replayed"]
+    assert pair.is_connected()
+
+
+def test_a_duplicated_response_is_refused(pair):
+    pair.a.want()
+    pair.deliver(pair.flights.pop())
+    pair.flights *= 2
+    pair.settle()
+
+    assert pair.a.refused == ["response_index"]
+    assert len(pair.a.keypairs) == 1
+
+
+def test_an_initiation_that_arrives_after_its_successor_is_refused(pair):
+    late = []
+    pair.lose = lambda flight: not late and (late.append(flight) or True)
+    pair.a.want()
+    pair.advance(LONGEST_WAIT)
+    pair.deliver(late[0])
+
+    assert pair.b.refused == ["initiation_replayed"]
+    assert pair.is_connected()
+
+
+def test_a_response_that_arrives_after_the_retry_is_refused_and_the_next_one_taken(pair):
+    pair.a.want()
+    pair.deliver(pair.flights.pop())
+    late = pair.flights.pop()
+    pair.lose = lambda flight: flight.kind == TYPE_RESPONSE
+    pair.advance(LONGEST_WAIT)
+    pair.deliver(late)
+    assert pair.a.refused == ["response_index"]
+
+    pair.lose = lambda flight: False
+    pair.advance(LONGEST_WAIT)
+    assert pair.is_connected()
+
+
+def test_a_replayed_initiation_is_refused_for_ever(pair):
+    pair.a.want()
+    recorded = pair.flights[0]
+    pair.settle()
+    for seconds in (0, 1, 1000):
+        pair.advance(seconds)
+        pair.deliver(Flight(("203.0.113.9", 9), recorded.destination, recorded.datagram))
+
+    assert pair.b.refused == ["initiation_replayed"] * 3
+    assert pair.b.endpoints[1] == pair.a.address
+
+
+def test_a_second_initiation_within_20_milliseconds_is_refused(pair):
+    pair.handshake()
+    pair.a.sessions.start_over()
+    pair.clock.advance(INITIATION_INTERVAL - 0.001)
+    pair.a.want()
+    pair.settle()
+
+    assert pair.b.refused == ["initiation_flood"]
+
+
+def test_a_refused_flood_does_not_use_up_its_timestamp(pair):
+    pair.handshake()
+    pair.a.sessions.start_over()
+    pair.a.want()
+    flight = pair.flights[0]
+    pair.settle()
+    pair.clock.advance(INITIATION_INTERVAL)
+    pair.deliver(flight)
+
+    assert pair.b.refused == ["initiation_flood"]
+    assert len(pair.b.of(InstallKeypair)) == 2
+
+
+# Both at once
+
+
+def test_initiations_that_cross_give_each_end_what_it_needs_after_one_round_trip(pair):
+    pair.a.want()
+    pair.b.want()
+    pair.settle()
+
+    # Two sessions; each end may send at once under the one it began, which the other end holds too.
+    for here, there in (pair.nodes, pair.nodes[::-1]):
+        (began,) = [keypair for keypair in here.keypairs.values() if keypair.is_initiator]
+        assert any(match(began, theirs) for theirs in there.keypairs.values())
+        assert not here.sessions.status(1).is_running
+        assert here.refused == []
+
+
+def test_a_peer_that_drops_its_own_attempt_for_ours_is_reached(pair):
+    # As wireguard-go and the kernel do: one handshake state for each peer, overwritten by an initiation.
+    slow = SlowNode(bytes(range(32)), pair.a.key.public)
+    pair.a.sessions.add_peer(2, _public(slow.private))
+    theirs = slow.initiation(7, b"e" * 32, bytes.fromhex("400000006000000000000000"))
+    (ours,) = pair.a.sessions.want(2, START)
+    pair.a.sessions.receive(theirs, ("192.0.2.3", 3), START)
+    response = slow.response_to(ours.datagram, 8, b"f" * 32)
+
+    install, _ = pair.a.sessions.receive(response, ("192.0.2.3", 3), START)
+
+    assert (install.is_initiator, install.send_key) == (True, slow.receive)
+
+
+def test_a_confirmed_keypair_ends_our_own_attempt(pair):
+    pair.lose = lambda flight: flight.source == pair.a.address and flight.kind == TYPE_INITIATION
+    pair.a.want()
+    pair.b.want()
+    pair.settle()
+    assert pair.a.sessions.status(1).is_running
+
+    (keypair,) = pair.a.keypairs
+    pair.a.sessions.confirmed(keypair)
+    pair.advance(60)
+
+    assert not pair.a.sessions.status(1).is_running
+    assert len([flight for flight in pair.a.of(Transmit) if message_type(flight.datagram) == 1]) == 1
+
+
+def test_an_unconfirmed_keypair_leaves_our_own_attempt_going(pair):
+    pair.lose = lambda flight: flight.source == pair.a.address
+    pair.a.want()
+    pair.b.want()
+    pair.advance(LONGEST_WAIT)
+
+    assert pair.a.sessions.status(1).retries == 1
+
+
+def test_confirming_an_index_that_is_not_a_keypair_s_changes_nothing(pair):
+    pair.a.want()
+    (index,) = pair.a.sessions._indices._owners
+    before = snapshot(pair.a.sessions)
+    pair.a.sessions.confirmed(index)
+    pair.a.sessions.confirmed(index ^ 1)
+
+    assert snapshot(pair.a.sessions) == before
+
+
+# Patience and its end
+
+
+def test_a_silent_peer_is_given_up_after_18_retries(pair):
+    pair.lose = lose_all
+    pair.a.want()
+    pair.advance(200)
+
+    assert [output.attempt for output in pair.a.of(Retrying)] == list(range(1, MAX_RETRIES + 1))
+    assert len(pair.a.of(Transmit)) == MAX_RETRIES + 1
+    assert pair.a.outputs[-1] == GiveUp(1)
+    status = pair.a.sessions.status(1)
+    assert (status.is_given_up, status.is_running) == (True, False)
+    assert pair.a.sessions.next_deadline() == math.inf
+    assert len(pair.a.sessions._indices) == 0
+
+
+def test_a_peer_is_given_up_between_rekey_attempt_time_and_a_retry_later(pair):
+    pair.lose = lose_all
+    pair.a.want()
+    pair.advance(REKEY_ATTEMPT_TIME)
+    assert not pair.a.of(GiveUp)
+
+    pair.advance((MAX_RETRIES + 1) * LONGEST_WAIT - REKEY_ATTEMPT_TIME)
+    assert pair.a.of(GiveUp)
+
+
+def test_a_peer_given_up_is_wanted_again_with_full_patience(pair):
+    pair.lose = lose_all
+    pair.a.want()
+    pair.advance(200)
+    pair.a.want()
+    assert not pair.a.sessions.status(1).is_given_up
+
+    pair.advance(200)
+    assert len(pair.a.of(GiveUp)) == 2
+    assert len(pair.a.of(Retrying)) == 2 * MAX_RETRIES
+
+
+def test_a_peer_given_up_that_calls_is_no_longer_given_up(pair):
+    pair.lose = lose_all
+    pair.a.want()
+    pair.advance(200)
+    pair.lose = lambda flight: False
+    pair.b.want()
+    pair.settle()
+
+    assert not pair.a.sessions.status(1).is_given_up
+    assert pair.is_connected()
+
+
+def test_a_response_to_an_attempt_given_up_is_refused(pair):
+    pair.lose = lambda flight: flight.kind == TYPE_RESPONSE and (late.append(flight) or True)
+    late = []
+    pair.a.want()
+    pair.advance(200)
+    pair.deliver(late[-1])
+
+    assert pair.a.refused == ["response_index"]
+
+
+def test_times_can_be_shortened():
+    pair = Pair(timing=Timing(rekey_timeout=0.05, rekey_attempt_time=0.1, rekey_jitter=0.0))
+    pair.lose = lose_all
+    pair.a.want()
+    pair.advance(0.2)
+
+    assert kinds(pair.a.outputs) == [Transmit, Transmit, Retrying, Transmit, Retrying, GiveUp]
+
+
+# Wiping
+
+
+def test_all_keys_are_wiped_three_reject_times_after_the_last_handshake(pair):
+    pair.handshake()
+    pair.advance(3 * REJECT_AFTER_TIME - 0.1)
+    assert not pair.a.of(Wipe)
+
+    pair.advance(0.1)
+    assert pair.a.outputs[-1] == Wipe(1)
+    assert pair.b.outputs[-1] == Wipe(1)
+    assert len(pair.a.sessions._indices) == 0
+    assert pair.a.sessions.next_deadline() == math.inf
+
+
+def test_a_later_handshake_puts_the_wipe_off(pair):
+    pair.handshake()
+    pair.advance(500)
+    pair.handshake()
+    pair.advance(500)
+
+    assert not pair.a.of(Wipe)
+
+
+def test_an_attempt_under_way_outlives_the_wipe(pair):
+    pair.handshake()
+    pair.advance(3 * REJECT_AFTER_TIME - 2)
+    pair.lose = lose_all
+    pair.a.want()
+    pair.advance(3)
+    assert pair.a.of(Wipe)
+
+    pair.lose = lambda flight: False
+    pair.advance(LONGEST_WAIT)
+    assert pair.is_connected()
+
+
+# Clocks that jump
+
+
+def test_a_retry_that_fell_into_suspend_is_made_up_once(pair):
+    pair.lose = lose_all
+    pair.a.want()
+    pair.jump(3600)
+
+    assert len(pair.a.of(Retrying)) == 1
+    assert pair.a.sessions.next_deadline() > pair.clock.now
+
+
+def test_a_wipe_that_fell_into_suspend_is_made_up(pair):
+    pair.handshake()
+    pair.jump(86400)
+
+    assert pair.a.of(Wipe) == [Wipe(1)]
+
+
+def test_a_wall_clock_set_back_does_not_stop_handshakes(pair):
+    pair.handshake()
+    pair.clock.wall -= 10**18
+    pair.advance(REKEY_TIMEOUT)
+    pair.a.want()
+    pair.settle()
+
+    assert len(pair.a.keypairs) == 2
+    assert pair.b.refused == []
+
+
+def test_the_clock_s_plausibility_is_told(pair):
+    assert pair.a.sessions.is_clock_plausible()
+    pair.clock.wall = 0
+    assert not pair.a.sessions.is_clock_plausible()
+
+
+# Restart
+
+
+def test_a_restarted_responder_is_reached_again(pair):
+    pair.handshake()
+    pair.b.restart()
+    pair.b.know(1, pair.a)
+    pair.advance(15)
+    pair.a.want()
+    pair.settle()
+
+    assert match(list(pair.a.keypairs.values())[-1], next(iter(pair.b.keypairs.values())))
+
+
+def test_a_restarted_initiator_is_answered_at_once(pair):
+    pair.handshake()
+    pair.advance(1)
+    pair.a.restart()
+    pair.a.know(1, pair.b)
+    pair.a.want()
+    pair.settle()
+
+    assert pair.is_connected()
+    assert pair.b.refused == []
+
+
+def test_a_restarted_initiator_whose_clock_was_set_back_is_refused(pair):
+    pair.handshake()
+    pair.a.restart()
+    pair.a.know(1, pair.b)
+    pair.clock.wall -= 10**9
+    pair.clock.now += 1
+    pair.a.want()
+    pair.settle()
+
+    assert pair.b.refused == ["initiation_replayed"]
+
+
+# Cookies
+
+
+def test_a_responder_under_load_is_reached_at_the_retry_with_its_cookie(pair):
+    pair.b.is_loaded = True
+    pair.a.want()
+    pair.settle()
+    assert len(pair.a.of(Transmit)) == 1
+    assert not pair.is_connected()
+
+    pair.advance(LONGEST_WAIT)
+    assert pair.is_connected()
+    assert pair.a.refused == []
+
+
+def test_a_cookie_reply_from_somebody_else_changes_nothing(pair):
+    pair.lose = lose_all
+    pair.a.want()
+    sender = pair.flights[0].datagram[4:8]
+    forged = CookieReply(int.from_bytes(sender, "little"), bytes(24), bytes(32)).build()
+    pair.deliver(Flight(("203.0.113.9", 9), pair.a.address, forged))
+    pair.advance(LONGEST_WAIT)
+
+    assert pair.a.refused == ["cookie_seal"]
+    assert pair.a.of(Transmit)[1].datagram[-16:] == bytes(16)
+
+
+def test_a_cookie_for_a_response_is_kept_for_the_next_message(pair):
+    pair.a.is_loaded = True
+    pair.a.want()
+    pair.settle()
+    assert not pair.a.keypairs
+
+    pair.advance(LONGEST_WAIT)
+    assert pair.is_connected()
+
+
+def test_a_cookie_reply_to_an_unknown_index_is_refused(pair):
+    with pytest.raises(PacketError, match="cookie_index"):
+        pair.a.sessions.receive(CookieReply(1, bytes(24), bytes(32)).build(), pair.b.address, START)
+
+
+# Peers
+
+
+def test_a_peer_not_known_is_refused(pair):
+    pair.b.sessions.remove_peer(1)
+    pair.a.want()
+    pair.settle()
+
+    assert pair.b.refused == ["initiation_unknown_peer"]
+
+
+def test_a_removed_peer_is_wiped_and_its_indices_are_free(pair):
+    pair.handshake()
+
+    assert pair.a.sessions.remove_peer(1) == [Wipe(1)]
+    assert len(pair.a.sessions._indices) == 0
+    assert pair.a.sessions.next_deadline() == math.inf
+    assert pair.a.sessions.remove_peer(1) == []
+
+
+def test_removing_a_peer_overwrites_its_preshared_key():
+    pair = Pair(psk_a=b"p" * 32)
+    secret = pair.a.sessions._by_number[1]._preshared_key
+    pair.a.sessions.remove_peer(1)
+
+    assert secret == bytes(32)
+
+
+def test_a_peer_removed_and_added_again_shakes_hands_anew(pair):
+    pair.handshake()
+    pair.a.sessions.remove_peer(1)
+    pair.a.know(1, pair.b)
+    pair.clock.advance(1)
+    pair.a.want()
+    pair.settle()
+
+    assert pair.is_connected()
+
+
+def test_a_node_is_no_peer_of_its_own(pair):
+    with pytest.raises(ValueError, match="no peer of its own"):
+        pair.a.sessions.add_peer(2, pair.a.key.public)
+
+
+@pytest.mark.parametrize(
+    ("number", "public_key", "psk"),
+    [(1, b"x" * 32, None), (2, "b", None), (2, b"x" * 31, None), (2, b"x" * 32, b"p" * 31)],
+    ids=["number taken", "key taken", "short key", "short preshared key"],
+)
+def test_a_peer_that_cannot_be_added_changes_nothing(pair, number, public_key, psk):
+    before = snapshot(pair.a.sessions)
+    with pytest.raises(ValueError):  # noqa: PT011  each text says another thing
+        pair.a.sessions.add_peer(number, pair.b.key.public if public_key == "b" else public_key, psk)
+
+    assert snapshot(pair.a.sessions) == before
+
+
+@pytest.mark.parametrize("point", vectors("crypto")["low_order"]["points"])
+def test_nothing_is_ever_sent_to_a_peer_whose_key_is_of_low_order(pair, point):
+    pair.a.sessions.add_peer(2, bytes.fromhex(point))
+
+    assert pair.a.sessions.want(2, START) == []
+    assert pair.a.sessions.next_deadline() == math.inf
+    assert not pair.a.sessions.status(2).is_running
+
+
+def test_an_initiation_that_claims_a_key_of_low_order_is_refused(pair):
+    # Anybody can seal such a key; DH with it gives zeros, which everybody knows.
+    pair.a.sessions.add_peer(2, bytes(32))
+    forged = _initiation_of_nobody(pair.a.key.public)
+
+    with pytest.raises(PacketError, match="low_order_point"):
+        pair.a.sessions.receive(forged, pair.b.address, START)
+
+
+def _initiation_of_nobody(receiver):
+    from tests.overlay.crypto import models as slow
+
+    ephemeral = os.urandom(32)
+    public = slow.slow_public(ephemeral)
+    c = slow.slow_hash(b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s")
+    h = slow.slow_hash(slow.slow_hash(c + b"WireGuard v1 zx2c4 Jason@zx2c4.com") + receiver)
+    (c,) = slow.slow_kdf(1, c, public)
+    h = slow.slow_hash(h + public)
+    c, k = slow.slow_kdf(2, c, slow.slow_dh(ephemeral, receiver))
+    static = slow.slow_seal(k, bytes(32), h)
+    h = slow.slow_hash(h + static)
+    c, k = slow.slow_kdf(2, c, bytes(32))
+    stamp = slow.slow_seal(k, b"\x40" + bytes(11), h)
+    body = b"\1\0\0\0" + bytes(4) + public + static + stamp
+    return body + slow.slow_mac1(receiver, body) + bytes(16)
+
+
+# Indices
+
+
+def test_a_retired_keypair_frees_its_index(pair):
+    mine, _ = pair.handshake()
+    pair.a.sessions.retired(mine.local_index)
+    pair.a.sessions.retired(mine.local_index)
+
+    assert len(pair.a.sessions._indices) == 0
+
+
+def test_an_index_of_a_running_handshake_is_not_retired(pair):
+    pair.a.want()
+    (index,) = pair.a.sessions._indices._owners
+    pair.a.sessions.retired(index)
+    pair.settle()
+
+    assert pair.is_connected()
+
+
+def test_retries_keep_one_index(pair):
+    pair.lose = lose_all
+    pair.a.want()
+    pair.advance(60)
+
+    assert len(pair.a.sessions._indices) == 1
+
+
+# Status
+
+
+def test_status_before_during_and_after_a_handshake(pair):
+    before = pair.a.sessions.status(1)
+    pair.lose = lose_all
+    pair.a.want()
+    pair.advance(LONGEST_WAIT)
+    during = pair.a.sessions.status(1)
+    pair.lose = lambda flight: False
+    pair.advance(2 * LONGEST_WAIT)
+    after = pair.a.sessions.status(1)
+
+    assert (before.is_running, before.retries, before.completed_at) == (False, 0, None)
+    assert (during.is_running, during.retries, during.completed_at) == (True, 1, None)
+    assert not after.is_running
+    assert after.completed_at == next(iter(pair.a.keypairs.values())).created
+
+
+# Any number of peers
+
+
+def test_ten_thousand_peers_are_added_without_computing_their_secrets(pair):
+    for number in range(2, 10_002):
+        pair.a.sessions.add_peer(number, os.urandom(32))
+
+    assert pair.a.sessions._by_number[500]._static_secret is None
+    assert pair.a.sessions.next_deadline() == math.inf
+
+
+def test_deadlines_of_many_peers_are_met_in_turns(pair):
+    pair.lose = lose_all
+    count = 3 * DUE_AT_ONCE
+    for number in range(2, count + 2):
+        pair.a.sessions.add_peer(number, _public((number << 8).to_bytes(32, "little")))
+        pair.a.sessions.want(number, START)
+    now = START + LONGEST_WAIT
+
+    first = pair.a.sessions.handle_deadline(now)
+    due_then = pair.a.sessions.next_deadline()
+    rest = pair.a.sessions.handle_deadline(now) + pair.a.sessions.handle_deadline(now)
+
+    assert len(first) == 2 * DUE_AT_ONCE
+    assert due_then <= now
+    assert {output.peer for output in first + rest} == set(range(2, count + 2))
+    assert pair.a.sessions.next_deadline() > now
+
+
+# Under one roof: cookie replies are told apart from handshakes
+
+
+def test_a_cookie_reply_installs_nothing(pair):
+    pair.b.is_loaded = True
+    pair.a.want()
+    pair.deliver(pair.flights.pop())
+    (reply,) = pair.flights
+
+    assert reply.kind == TYPE_COOKIE_REPLY
+    assert pair.a.sessions.receive(reply.datagram, reply.source, START) == []
