@@ -1,0 +1,406 @@
+"""Networks to test in: hosts, containers and what joins them, as network namespaces of this machine.
+
+    with Lab() as lab:
+        internet = lab.switch("internet")
+        paris, tokyo = lab.namespace("paris"), lab.namespace("tokyo")
+        lab.plug(internet, paris.end("eth0", "192.0.2.1/24"))
+        lab.plug(internet, tokyo.end("eth0", "192.0.2.2/24"))
+        lab.container(paris, "web", "10.244.1.2/24", gateway="10.244.1.1")
+        paris.run("ping", "-c1", "192.0.2.2")
+
+Whatever happens, leaving the block ends the processes that were started in these namespaces and removes them.  A run
+that was killed outright leaves them, with its process id in their names: the next Lab removes what has no process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import ipaddress
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType, TracebackType
+
+ROOT = Path(__file__).parents[2]
+NAMESPACES = Path("/run/netns")
+# Namespaces are called PREFIX, the process id, "-" and the name in the test.
+PREFIX = os.environ.get("LAB_PREFIX", "lab")
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+ETH_P_ALL = 0x0003  # linux/if_ether.h
+SEGMENTATION = ("tso", "gso", "gro", "tx-udp-segmentation", "generic-receive-offload")
+PATIENCE = 60.0  # seconds for one command
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class CommandError(AssertionError):
+    """A command in a namespace failed; its text shows what it said."""
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a cable: an interface of that name, with these addresses, will be in the namespace."""
+
+    namespace: Namespace
+    interface: str
+    addresses: tuple[str, ...] = ()
+
+
+class Namespace:
+    """One network namespace: a host, a container, a switch."""
+
+    def __init__(self, name: str, full_name: str, lab: Lab) -> None:
+        self.name = name
+        self.full_name = full_name
+        self._lab = lab
+
+    def __repr__(self) -> str:
+        return f"<{self.full_name}>"
+
+    @property
+    def inode(self) -> int:
+        """The number by which the kernel shows the namespace."""
+        return (NAMESPACES / self.full_name).stat().st_ino
+
+    def end(self, interface: str, *addresses: str) -> End:
+        """Return an end for Lab.veth() or Lab.plug(); addresses as ``192.0.2.1/24``."""
+        return End(self, interface, addresses)
+
+    def run(
+        self, *command: str | Path, check: bool = True, timeout: float = PATIENCE, stdin: str = ""
+    ) -> str:
+        """Return what *command* printed; raise CommandError if it failed, unless told not to check."""
+        done = self.completed(*command, timeout=timeout, stdin=stdin)
+        if check and done.returncode != 0:
+            raise CommandError(
+                f"{self.name}: {' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+            )
+        return done.stdout
+
+    def completed(
+        self, *command: str | Path, timeout: float = PATIENCE, stdin: str = "", **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Return the finished *command* with exit code, stdout and stderr."""
+        process = self.popen(
+            *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+        )
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout)
+        except BaseException:
+            self._lab.end_process(process)
+            raise
+        self._lab.processes.remove(process)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    def popen(self, *command: str | Path, **options: Any) -> subprocess.Popen[str]:
+        """Start *command*, in text mode and in a process group of its own, which the lab ends if need be."""
+        options.setdefault("text", True)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", self.full_name, *command],
+            env=environment,
+            start_new_session=True,
+            **options,
+        )
+        self._lab.processes.append(process)
+        return process
+
+    def python(self, code: str, *arguments: str, check: bool = True, timeout: float = PATIENCE) -> str:
+        """Return what the Python program *code* printed; it can import this project."""
+        return self.run(sys.executable, "-c", code, *arguments, check=check, timeout=timeout)
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Have the calling thread in the namespace inside the block.  Sockets made there stay there."""
+        with open("/proc/thread-self/ns/net") as home, (NAMESPACES / self.full_name).open() as there:
+            _setns(there.fileno())
+            try:
+                yield
+            finally:
+                _setns(home.fileno())
+
+    def sniff(self, interface: str) -> Sniffer:
+        """Return a recorder of what passes *interface* from now on."""
+        with self.entered():
+            return Sniffer(interface, self._lab)
+
+    def dump(self) -> dict[str, list[str]]:
+        """Return all addresses, routes, rules and network settings, for a comparison before and after."""
+        state = {
+            command: sorted(self.run("ip", *command.split()).splitlines())
+            for command in (
+                "-details link show",
+                "-4 address show",
+                "-6 address show",
+                "-4 route show table all",
+                "-6 route show table all",
+                "-4 rule show",
+                "-6 rule show",
+            )
+        }
+        # The rest of these files counts or ages by itself.
+        volatile = "stat|nf_conntrack_count|neigh.*retrans_time"
+        settings = self.run(
+            "sh", "-c", f"cd /proc/sys/net && grep -rs . ipv4 ipv6 core | grep -Ev '{volatile}'", check=False
+        )
+        state["sysctl"] = sorted(settings.splitlines())
+        lines = state["-6 route show table all"]
+        state["-6 route show table all"] = [re.sub(r" expires \d+sec", "", line) for line in lines]
+        return state
+
+
+class Sniffer:
+    """The frames that passed an interface."""
+
+    def __init__(self, interface: str, lab: Lab) -> None:
+        self._socket = socket.socket(
+            socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_P_ALL)
+        )
+        lab.on_exit(self._socket.close)
+        self._socket.bind((interface, ETH_P_ALL))
+
+    def frames(self) -> list[bytes]:
+        """Return what passed since the last call, Ethernet header included where the link has one."""
+        frames = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frames.append(self._socket.recv(1 << 17))
+        return frames
+
+
+class Lab:
+    """A set of namespaces that exists for the length of a with block."""
+
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[str]] = []
+        self._namespaces: list[Namespace] = []
+        self._on_exit = contextlib.ExitStack()
+        self._previous_handler: Any = None
+
+    def __enter__(self) -> Self:
+        sweep_leftovers()
+        atexit.register(self.close)
+        if threading.current_thread() is threading.main_thread():
+            self._previous_handler = signal.signal(signal.SIGTERM, _exit_at_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes, remove the namespaces.  A second call does nothing."""
+        while True:
+            try:
+                self._on_exit.close()
+                while self.processes:
+                    self.end_process(self.processes[-1])
+                while self._namespaces:
+                    _remove(self._namespaces[-1].full_name)
+                    self._namespaces.pop()
+                break
+            except KeyboardInterrupt:  # impatience is no reason to leave something behind
+                continue
+        atexit.unregister(self.close)
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGTERM, self._previous_handler)
+            self._previous_handler = None
+
+    def on_exit(self, action: Callable[[], object]) -> None:
+        """Have *action* called before the namespaces go."""
+        self._on_exit.callback(action)
+
+    def end_process(self, process: subprocess.Popen[str]) -> None:
+        """Kill *process* with its process group, if it runs, and close what leads to it."""
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        if process in self.processes:
+            self.processes.remove(process)
+
+    def namespace(self, name: str) -> Namespace:
+        """Return a new namespace in which only the loopback is up."""
+        namespace = Namespace(name, f"{PREFIX}{os.getpid()}-{name}", self)
+        self._namespaces.append(namespace)
+        _ip("netns", "add", namespace.full_name)
+        namespace.run("ip", "link", "set", "lo", "up")
+        return namespace
+
+    def veth(self, one: End, other: End, mtu: int = 1500, offloads: bool = True) -> None:
+        """Join two ends by a cable.
+
+        Without *offloads* each frame on it has wire size, as netfilter and a capture then see it; with them, trains of
+        segments pass whole.
+        """
+        _ip(
+            *(
+                "link",
+                "add",
+                one.interface,
+                "netns",
+                one.namespace.full_name,
+                "mtu",
+                str(mtu),
+                "type",
+                "veth",
+            ),
+            *("peer", "name", other.interface, "netns", other.namespace.full_name, "mtu", str(mtu)),
+        )
+        for end in (one, other):
+            if not offloads:
+                settings = [word for feature in SEGMENTATION for word in (feature, "off")]
+                end.namespace.run("ethtool", "-K", end.interface, *settings, check=False)
+            for address in end.addresses:
+                _add_address(end, address)
+            end.namespace.run("ip", "link", "set", end.interface, "up")
+
+    def bridge(self, namespace: Namespace, name: str, *addresses: str, mtu: int = 1500) -> None:
+        """Make a bridge in *namespace*; give it the interfaces of ends with attach()."""
+        namespace.run("ip", "link", "add", name, "mtu", str(mtu), "type", "bridge", "forward_delay", "0")
+        for address in addresses:
+            _add_address(namespace.end(name), address)
+        namespace.run("ip", "link", "set", name, "up")
+
+    def attach(self, namespace: Namespace, bridge: str, interface: str) -> None:
+        """Make *interface* a port of *bridge*."""
+        namespace.run("ip", "link", "set", interface, "master", bridge)
+
+    def switch(self, name: str, mtu: int = 1500) -> Namespace:
+        """Return a namespace that is nothing but a switch, for plug(): an underlay or a LAN."""
+        switch = self.namespace(name)
+        self.bridge(switch, "switch", mtu=mtu)
+        return switch
+
+    def plug(self, switch: Namespace, end: End, mtu: int = 1500, offloads: bool = True) -> str:
+        """Lead a cable from *end* to *switch*; return the name of the port there."""
+        port = f"port{len(switch.run('ip', '-o', 'link', 'show', 'master', 'switch').splitlines())}"
+        self.veth(end, switch.end(port), mtu, offloads)
+        self.attach(switch, "switch", port)
+        return port
+
+    def container(
+        self,
+        host: Namespace,
+        name: str,
+        *addresses: str,
+        gateways: tuple[str, ...],
+        bridge: str = "br0",
+        mtu: int = 1500,
+    ) -> Namespace:
+        """Return a container on *host*, with a default route by each of *gateways*: the addresses of the host's bridge.
+
+        The bridge is made with the first container on it, with the prefix lengths of *addresses*; the host forwards.
+        """
+        container = self.namespace(name)
+        if host.completed("ip", "link", "show", bridge).returncode != 0:
+            lengths = {ipaddress.ip_interface(each).version: each.partition("/")[2] for each in addresses}
+            own = [f"{gateway}/{lengths[ipaddress.ip_address(gateway).version]}" for gateway in gateways]
+            self.bridge(host, bridge, *own, mtu=mtu)
+            host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        self.veth(container.end("eth0", *addresses), host.end(f"to-{name}"[:15]), mtu)
+        self.attach(host, bridge, f"to-{name}"[:15])
+        for gateway in gateways:
+            container.run("ip", "route", "add", "default", "via", gateway)
+        return container
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "the condition") -> None:
+    """Return once *condition* is true; fail when it is not within *timeout* seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout:g} s for {what}")
+        time.sleep(0.02)
+
+
+def missing_requirement() -> str | None:
+    """Return what this machine lacks for tests in namespaces, as a reason to skip them; None if nothing."""
+    if os.geteuid() != 0:
+        return "namespace tests need root"
+    if not Path("/dev/net/tun").exists():
+        return "namespace tests need /dev/net/tun"
+    for program in ("ip", "ping", "ethtool"):
+        if shutil.which(program) is None:
+            return f"namespace tests need the program {program}"
+    probe = f"{PREFIX}{os.getpid()}-probe"
+    made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        return f"namespace tests need network namespaces: {made.stderr.strip()}"
+    _remove(probe)
+    return None
+
+
+def sweep_leftovers() -> None:
+    """Remove the namespaces of runs that were killed."""
+    if not NAMESPACES.is_dir():
+        return
+    for path in NAMESPACES.iterdir():
+        match = re.fullmatch(rf"{re.escape(PREFIX)}(\d+)-.*", path.name)
+        if match and not Path("/proc", match[1]).exists():
+            _remove(path.name)
+
+
+@pytest.fixture(scope="session")
+def _requirements() -> str | None:
+    return missing_requirement()
+
+
+@pytest.fixture
+def lab(_requirements: str | None) -> Iterator[Lab]:
+    """A lab for one test.  The test is skipped where the machine has no namespaces, and says what is missing."""
+    if _requirements:
+        pytest.skip(_requirements)
+    with Lab() as made:
+        yield made
+
+
+def _remove(full_name: str) -> None:
+    """Kill what runs in the namespace and remove it.  Nothing here may keep the rest from being removed."""
+    listed = subprocess.run(["ip", "netns", "pids", full_name], capture_output=True, text=True, check=False)
+    for pid in listed.stdout.split():
+        if int(pid) != os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+    subprocess.run(["ip", "netns", "delete", full_name], capture_output=True, check=False)
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    if done.returncode != 0:
+        raise CommandError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+def _add_address(end: End, address: str) -> None:
+    options = ["nodad"] if ":" in address else []
+    end.namespace.run("ip", "address", "add", address, "dev", end.interface, *options)
+
+
+def _setns(descriptor: int) -> None:
+    if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def _exit_at_signal(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
