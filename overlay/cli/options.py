@@ -1,0 +1,97 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+# Specification
+INTERFACE_SIZE = 15  # bytes; the kernel's IFNAMSIZ - 1
+
+# Ours
+DEFAULT_INTERFACE = "overlay0"
+DEFAULT_KEY = Path("/etc/overlay/private.key")
+
+FILE = click.Path(path_type=Path)  # whoever opens it says what is wrong with it
+
+
+class InterfaceName(click.ParamType):
+    """A name that a network interface can have."""
+
+    name = "interface"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return *value*.  Fails if the kernel would not take it."""
+        is_name = 0 < len(value.encode(errors="surrogateescape")) <= INTERFACE_SIZE and value not in {
+            ".",
+            "..",
+        }
+        # The kernel refuses slash, colon and blanks; with a percent sign it makes up a name of its own.
+        if not is_name or not value.isprintable() or any(character in "/:% " for character in value):
+            self.fail(
+                f"{value!r} is no name for an interface; write 1 to {INTERFACE_SIZE} letters and digits",
+                param,
+                ctx,
+            )
+        return value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """Return the interfaces whose agents run here."""
+        from overlay.cli.agents import running_interfaces
+
+        return [
+            click.shell_completion.CompletionItem(name)
+            for name in running_interfaces(ctx)
+            if name.startswith(incomplete)
+        ]
+
+
+class Seconds(click.FloatRange):
+    """A finite number of seconds in a range."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return *value* as a float.  Fails outside the range; ``nan`` compares with nothing, so it is inside."""
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return seconds
+
+
+def interface_option(command: Command) -> Command:
+    """Give *command* ``--interface``."""
+    return click.option(
+        "--interface",
+        type=InterfaceName(),
+        default=DEFAULT_INTERFACE,
+        metavar="NAME",
+        help="The interface of the agent.",
+    )(command)
+
+
+def key_option(help_text: str) -> Callable[[Command], Command]:
+    """Give a command ``--key``."""
+    return click.option("--key", type=FILE, default=DEFAULT_KEY, metavar="FILE", help=help_text)
+
+
+def peers_option(command: Command) -> Command:
+    """Give *command* ``--peers``."""
+    return click.option(
+        "--peers", type=FILE, required=True, metavar="FILE", help="The peers file, the same on every host."
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """Give *command* ``--json``, as the argument *as_json*."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")(command)

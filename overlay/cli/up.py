@@ -1,0 +1,44 @@
+"""``overlay up``: run the agent of this host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from overlay.cli.options import DEFAULT_INTERFACE, InterfaceName, key_option, peers_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@click.command("up")
+@peers_option
+@key_option("The private key of this host.")
+@click.option(
+    "--interface",
+    type=InterfaceName(),
+    default=DEFAULT_INTERFACE,
+    metavar="NAME",
+    help="The network interface to make.",
+)
+@click.option(
+    "--node", metavar="NAME", help="The peer that this host is; its key must agree.  [default: by the key]"
+)
+@click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
+def command(peers: Path, key: Path, interface: str, node: str | None, log_level: str) -> None:
+    """Connect this host to the overlay.
+
+    Stays in the foreground, logs to stderr and says when it is ready.  SIGINT, SIGTERM and `overlay down` stop
+    it, and leave the host as it was.  When the peers file changes, or on SIGHUP, the file is read again.
+
+    \b
+    Example:
+      overlay up --peers /etc/overlay/peers.toml
+    """
+    from overlay import agent
+    from overlay.config import Options
+
+    agent.run(Options(peers, key, interface, node), log_level)
