@@ -2,7 +2,7 @@
 
 Each message is a frozen value; on the link it is ``[number, field, ...]`` with the number of its class in
 ``MESSAGES``.  Neither side trusts the other: decode() checks every field and raises PacketError for anything else.
-Descriptors travel beside ``Start`` and ``Sockets`` (SCM_RIGHTS), in the order their docstrings name.
+Descriptors travel beside ``Start``, ``SetNode`` and ``Sockets`` (SCM_RIGHTS).
 """
 
 from __future__ import annotations
@@ -30,16 +30,12 @@ OWN = 0  # the peer number of this node in the routes: its own subnets
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The agent's first message, with the tun and, where there is one, the raw ICMP socket beside it.
-
-    *times* are the fields of session.constants.Timing, in their order.
-    """
+    """The agent's first message, with the tun beside it.  *times* are the fields of Timing, in their order."""
 
     public_key: bytes
     mtu: int
     joins_udp: bool
     segments_udp: bool
-    has_icmp: bool
     times: list[float]
 
 
@@ -56,9 +52,13 @@ class Sockets:
 
 @dataclass(frozen=True, slots=True)
 class SetNode:
-    """The interface's MTU and this node's own overlay addresses, 4 or 16 bytes each: ICMP errors come from them."""
+    """The interface's MTU and this node's own overlay addresses, 4 or 16 bytes each: ICMP errors come from them.
+
+    With *has_icmp* a raw socket for those of IPv4 is beside it.
+    """
 
     mtu: int
+    has_icmp: bool
     addresses: list[bytes]
 
 

@@ -1,0 +1,181 @@
+"""From options and files to one settled configuration of this node.
+
+Everything here is known before anything of the host is touched; what is wrong is one ConfigError.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from typing import TYPE_CHECKING
+
+from overlay.crypto.keys import PresharedKey, PrivateKey
+from overlay.errors import ConfigError
+from overlay.host.netlink import HostPlan
+from peers.errors import TableError
+from peers.peer import format_public_key, preshared_key_file_for
+from peers.prefixes import PrefixMap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from overlay.host.netlink import IPNetwork
+    from overlay.wire.addresses import Sockaddr
+    from peers.peer import Peer
+    from peers.stores import Store
+    from peers.table import Table
+
+# Ours
+DEFAULT_FWMARK = 51820  # when policy routes need a mark and none is configured; wg-quick takes the port likewise
+DEFAULT_MTU = 1420  # what WireGuard assumes: 1500 less OUTER_BYTES
+OUTER_BYTES = 80  # IPv6 40, UDP 8, transport header and tag 32; a peer may roam between IPv4 and IPv6
+MINIMUM_MTU = 1280
+MAXIMUM_MTU = 65535 - OUTER_BYTES
+NEARLY_EVERYTHING = 1  # prefixes of this length or shorter hold the underlay, whatever endpoints are known
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line of ``overlay up`` says."""
+
+    peers: Path
+    key: Path
+    interface: str
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """This node in one peer table: who it is, and what it needs to reach each other peer."""
+
+    private_key: PrivateKey
+    table: Table
+    own: Peer
+    preshared_keys: dict[str, bytes] = field(repr=False)  # by peer name
+
+    @property
+    def others(self) -> list[Peer]:
+        """All peers but this node, in the order of the file."""
+        return [peer for peer in self.table.peers.values() if peer.name != self.own.name]
+
+
+def load_private_key(path: Path) -> tuple[PrivateKey, list[str]]:
+    """Return the key in *path* and sentences to warn of."""
+    text = _read_secret(path, f"make one with `overlay keygen --key {path}`")
+    try:
+        key = PrivateKey.from_base64(text.strip())
+    except ValueError as error:
+        raise ConfigError(f"{path} is no private key: {error}; make one with `overlay keygen`") from None
+    warnings = []
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        warnings.append(f"{path} can be read by others: run `chmod 600 {path}`")
+    return key, warnings
+
+
+def settle(store: Store, key: PrivateKey, options: Options) -> Node:
+    """Read the peer table and return this node in it."""
+    try:
+        table = store.load()
+    except TableError as error:
+        raise ConfigError(str(error)) from None
+    own = find_own(table, key, options)
+    return Node(key, table, own, _preshared_keys(table, own))
+
+
+def find_own(table: Table, key: PrivateKey, options: Options) -> Peer:
+    """Return the peer that this node is, by its key; ``--node`` must agree."""
+    own = table.find_by_public_key(key.public)
+    if options.node is not None:
+        named = table.peers.get(options.node)
+        if named is None:
+            known = ", ".join(sorted(table.peers)[:10])
+            raise ConfigError(f"--node {options.node}: {options.peers} has no such peer; it has {known}")
+        if named is not own:
+            raise ConfigError(
+                f"--node {options.node}: its public_key in {options.peers} is not that of {options.key}, "
+                f"which is {format_public_key(key.public)}; correct one of them"
+            )
+    if own is None:
+        raise ConfigError(
+            f"no peer in {options.peers} has this host's public key {format_public_key(key.public)}: "
+            f"add it, or name another private key than {options.key} with --key"
+        )
+    return own
+
+
+def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -> HostPlan:
+    """Return how the host is to be set up, given (peer name, underlay address) pairs as far as they are known.
+
+    The network's prefixes and the other peers' subnets outside them lead into the tun.  One that holds an underlay
+    endpoint which is not reached through it would swallow our own datagrams: those are routed by policy, past our
+    mark.  An endpoint in a subnet of another peer lies inside that peer's tunnel.
+    """
+    network = node.table.network
+    owners = PrefixMap(node.table.routes)
+    carried = PrefixMap((prefix, True) for prefix in network.prefixes)
+    routes: list[IPNetwork] = list(network.prefixes)
+    for prefix, name in node.table.routes:
+        if name != node.own.name and next(carried.covering(prefix), None) is None:
+            routes.append(prefix)
+    by_policy = {prefix for prefix in routes if prefix.prefixlen <= NEARLY_EVERYTHING}
+    held = PrefixMap((prefix, prefix) for prefix in routes)
+    for name, sockaddr in endpoints:
+        address = ip_address(sockaddr[0].partition("%")[0])
+        found, owner = held.match(address), owners.match(address)
+        if found is None:
+            continue
+        # In no peer's subnet, or in its own: it is of the underlay all the same.
+        if owner is None or owner[1] == name:
+            by_policy.add(found[0])
+    addresses = [
+        IPv4Interface(f"{address}/32") if address.version == 4 else IPv6Interface(f"{address}/128")
+        for address in node.own.addresses
+    ]
+    fwmark = network.fwmark or (DEFAULT_FWMARK if by_policy else None)
+    return HostPlan(
+        mtu=mtu,
+        addresses=tuple(addresses),
+        routes=tuple(prefix for prefix in routes if prefix not in by_policy),
+        policy_routes=tuple(prefix for prefix in routes if prefix in by_policy),
+        fwmark=fwmark,
+    )
+
+
+def plan_mtu(node: Node, underlay: Iterable[int | None]) -> int:
+    """Return the interface's MTU: as configured, else what fits through the narrowest of the *underlay* MTUs."""
+    if node.table.network.mtu is not None:
+        return node.table.network.mtu
+    known = [mtu for mtu in underlay if mtu is not None]
+    if not known:
+        return DEFAULT_MTU
+    return max(MINIMUM_MTU, min(min(known) - OUTER_BYTES, MAXIMUM_MTU))
+
+
+def _preshared_keys(table: Table, own: Peer) -> dict[str, bytes]:
+    keys: dict[str, bytes] = {}
+    files: dict[Path, bytes] = {}
+    for peer in table.peers.values():
+        path = preshared_key_file_for(own, peer) if peer is not own else None
+        if path is None:
+            continue
+        if path not in files:
+            text = _read_secret(path, "make one with `overlay genpsk` and copy it to both hosts")
+            try:
+                files[path] = bytes(PresharedKey.from_base64(text.strip()).secret)
+            except ValueError as error:
+                raise ConfigError(f"{path} is no preshared key: {error}; make one with `overlay genpsk`") from None
+        keys[peer.name] = files[path]
+    return keys
+
+
+def _read_secret(path: Path, remedy: str) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: {remedy}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no key file: it holds other than base64") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None

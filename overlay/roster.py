@@ -1,0 +1,122 @@
+"""The other peers by number, as agent and forwarder name them to each other, and what a new table changes.
+
+Computes only: what to tell the forwarder comes out as commands, in the order in which to tell it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from overlay.link import OWN, ROUTES_PER_MESSAGE, Command, RemovePeer, Routes, SetPeer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from overlay.config import Node
+    from overlay.wire.addresses import Sockaddr
+    from peers.addresses import Prefix
+    from peers.peer import Peer
+
+
+@dataclass(eq=False, slots=True)
+class Remote:
+    """Another peer of the overlay."""
+
+    number: int
+    peer: Peer
+    preshared_key: bytes | None = field(repr=False)
+    endpoint: Sockaddr | None = None  # where the forwarder sends to
+    heard_at: Sockaddr | None = None  # where it was last heard from, authenticated
+    resolved: tuple[Sockaddr, ...] = ()  # what the configured endpoint stands for
+    resolved_at: float = 0.0
+    is_confirmed: bool = False  # it has been heard from under a keypair of this agent's life
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a new table changes, beyond the prefixes."""
+
+    added: list[Remote]
+    removed: list[Remote]
+    new_endpoint: list[Remote]  # configured differently than before
+    new_preshared_key: list[Remote]
+    commands: list[Command]
+    """For the forwarder: peers first, then the prefixes that lead to them, then the peers to forget."""
+
+
+class Roster:
+    """The remotes of the table in force.  A number is never given twice."""
+
+    def __init__(self) -> None:
+        self.by_number: dict[int, Remote] = {}
+        self.by_name: dict[str, Remote] = {}
+        self._last = OWN
+        self._routes: dict[Prefix, int] = {}
+
+    def change_to(self, node: Node) -> Change:
+        """Make *node*'s table the one in force and return what is different.
+
+        A peer whose public key changed is another peer: its keys and counters go, and it gets a new number.
+        """
+        change = Change([], [], [], [], [])
+        wanted = {peer.name: peer for peer in node.others}
+        for name, remote in list(self.by_name.items()):
+            peer = wanted.get(name)
+            if peer is None or peer.public_key != remote.peer.public_key:
+                change.removed.append(remote)
+                del self.by_name[name], self.by_number[remote.number]
+        for name, peer in wanted.items():
+            preshared_key = node.preshared_keys.get(name)
+            known = self.by_name.get(name)
+            if known is None:
+                self._last += 1
+                known = Remote(self._last, peer, preshared_key)
+                self.by_name[name] = self.by_number[known.number] = known
+                change.added.append(known)
+                change.commands.append(SetPeer(known.number, float(peer.keepalive)))
+                continue
+            if peer.keepalive != known.peer.keepalive:
+                change.commands.append(SetPeer(known.number, float(peer.keepalive)))
+            if peer.endpoint != known.peer.endpoint:
+                change.new_endpoint.append(known)
+            if preshared_key != known.preshared_key:
+                known.preshared_key = preshared_key
+                change.new_preshared_key.append(known)
+            known.peer = peer
+        routes = {
+            prefix: OWN if name == node.own.name else self.by_name[name].number
+            for prefix, name in node.table.routes
+        }
+        removed = [prefix for prefix in self._routes if prefix not in routes]
+        added = [(prefix, number) for prefix, number in routes.items() if self._routes.get(prefix) != number]
+        self._routes = routes
+        change.commands.extend(_pieces(added, removed))
+        change.commands.extend(RemovePeer(remote.number) for remote in change.removed)
+        return change
+
+    def everything(self) -> Iterator[Command]:
+        """Yield what a new forwarder must be told to know the peers and their prefixes."""
+        for remote in self.by_number.values():
+            yield SetPeer(remote.number, float(remote.peer.keepalive))
+        yield from _pieces(self._routes.items(), [])
+
+    def endpoints(self) -> Iterator[tuple[str, Sockaddr]]:
+        """Yield every underlay address known of a peer, with the peer's name."""
+        for name, remote in self.by_name.items():
+            for sockaddr in {remote.endpoint, remote.heard_at, *remote.resolved} - {None}:
+                if sockaddr is not None:
+                    yield name, sockaddr
+
+
+def _pieces(added: Iterable[tuple[Prefix, int]], removed: Iterable[Prefix]) -> Iterator[Command]:
+    """Yield the messages of one change; none for no change."""
+    adds = [(prefix.network_address.packed, prefix.prefixlen, number) for prefix, number in added]
+    removes = [(prefix.network_address.packed, prefix.prefixlen) for prefix in removed]
+    step = ROUTES_PER_MESSAGE
+    pieces = [Routes([], removes[at : at + step], False) for at in range(0, len(removes), step)]
+    pieces += [Routes(adds[at : at + step], [], False) for at in range(0, len(adds), step)]
+    if pieces:
+        last = pieces.pop()
+        yield from pieces
+        yield Routes(last.add, last.remove, True)

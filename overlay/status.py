@@ -1,0 +1,52 @@
+"""What ``overlay status`` shows, as values that JSON holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from overlay.wire.addresses import format_sockaddr
+from peers.peer import format_public_key
+
+if TYPE_CHECKING:
+    from overlay.link import PeerCounters
+    from overlay.roster import Remote
+    from overlay.session.peer import HandshakeStatus
+
+
+def state_of(handshake: HandshakeStatus, now: float, reject_after_time: float) -> str:
+    """Return ``up``, ``connecting``, ``unreachable`` or ``idle``."""
+    completed = handshake.completed_at
+    if completed is not None and now - completed < reject_after_time:
+        return "up"
+    if handshake.is_given_up:
+        return "unreachable"
+    return "connecting" if handshake.is_running else "idle"
+
+
+def peer_status(
+    remote: Remote, handshake: HandshakeStatus, counters: PeerCounters | None, now: float, reject_after_time: float
+) -> dict[str, Any]:
+    """Return one row.  Times are ages in seconds; None is never."""
+    endpoint = counters.endpoint if counters is not None else remote.endpoint
+    received = counters.last_received if counters is not None else 0.0
+    return {
+        "name": remote.peer.name,
+        "public_key": format_public_key(remote.peer.public_key),
+        "endpoint": format_sockaddr(endpoint) if endpoint is not None else None,
+        "addresses": [str(address) for address in remote.peer.addresses],
+        "subnets": [str(subnet) for subnet in remote.peer.subnets],
+        "keepalive": remote.peer.keepalive,
+        "last_handshake": age(handshake.completed_at, now),
+        "last_received": age(received or None, now),
+        "rx_bytes": counters.rx_bytes if counters else 0,
+        "tx_bytes": counters.tx_bytes if counters else 0,
+        "rx_packets": counters.rx_packets if counters else 0,
+        "tx_packets": counters.tx_packets if counters else 0,
+        "state": state_of(handshake, now, reject_after_time),
+        "drops": counters.drops if counters else {},
+    }
+
+
+def age(moment: float | None, now: float) -> float | None:
+    """Return how many seconds ago *moment* was, to the millisecond."""
+    return None if moment is None else round(max(0.0, now - moment), 3)
