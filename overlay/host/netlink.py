@@ -249,6 +249,8 @@ class Routing:
         rules = _planned_rules(plan)
 
         self._set_up_link(plan)
+        if not any(address.version == 4 for address in plan.addresses):
+            self._remove_last_ipv4_addresses()
         for address in plan.addresses:
             if address not in self._addresses:
                 self._add_address(address)
@@ -382,6 +384,17 @@ class Routing:
             if error.errno not in GONE:
                 raise _refused(f"{address} could not be taken from {self._interface}", error) from error
         del self._addresses[address]
+
+    def _remove_last_ipv4_addresses(self) -> None:
+        """Remove all IPv4 addresses and forget the IPv4 routes on the tun: with the last, the kernel drops them."""
+        leaving = [address for address in self._addresses if address.version == 4]
+        for address in leaving:
+            self._remove_address(address)
+        if leaving:
+            for shelf in [
+                shelf for shelf in self._shelves if shelf.version == 4 and not shelf.is_unreachable
+            ]:
+                del self._shelves[shelf]
 
     def _address_message(self, address: IPInterface) -> ifaddrmsg:
         message = ifaddrmsg()

@@ -145,7 +145,7 @@ class Namespace:
         state = {
             command: sorted(self.run("ip", *command.split()).splitlines())
             for command in (
-                "-details link show",
+                "link show",
                 "-4 address show",
                 "-6 address show",
                 "-4 route show table all",
@@ -245,6 +245,8 @@ class Lab:
         self._namespaces.append(namespace)
         _ip("netns", "add", namespace.full_name)
         namespace.run("ip", "link", "set", "lo", "up")
+        # IPv6 addresses are usable at once: no two seconds of waiting for duplicates in each test.
+        namespace.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
         return namespace
 
     def veth(self, one: End, other: End, mtu: int = 1500, offloads: bool = True) -> None:
@@ -317,7 +319,7 @@ class Lab:
             lengths = {ipaddress.ip_interface(each).version: each.partition("/")[2] for each in addresses}
             own = [f"{gateway}/{lengths[ipaddress.ip_address(gateway).version]}" for gateway in gateways]
             self.bridge(host, bridge, *own, mtu=mtu)
-            host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         self.veth(container.end("eth0", *addresses), host.end(f"to-{name}"[:15]), mtu)
         self.attach(host, bridge, f"to-{name}"[:15])
         for gateway in gateways:

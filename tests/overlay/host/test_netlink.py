@@ -1,0 +1,548 @@
+from __future__ import annotations
+
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
+
+import pytest
+
+from overlay.errors import HostError
+from overlay.host.netlink import (
+    METRIC,
+    NETLINK_HEADER,
+    PROTOCOL,
+    RTM_DELROUTE,
+    RTM_NEWROUTE,
+    RTMGRP_IPV4_ROUTE,
+    HostPlan,
+    Routing,
+    number_of,
+)
+from overlay.host.tun import open_tun
+from tests.netns.topology import wait_until
+
+pytestmark = pytest.mark.netns
+
+MARK = 0x51820
+
+
+def networks(*texts):
+    return tuple(ip_network(text) for text in texts)
+
+
+def plan(routes=(), policy_routes=(), addresses=("10.244.1.0/32", "fd00:244:1::/128"), mtu=1420, fwmark=None):
+    return HostPlan(
+        mtu,
+        tuple(ip_interface(address) for address in addresses),
+        networks(*routes),
+        networks(*policy_routes),
+        fwmark,
+    )
+
+
+OVERLAY = plan(["10.244.0.0/16", "192.168.77.0/24", "fd00:244::/48"])
+FULL = plan(["10.244.0.0/16", "fd00:244::/48"], ["0.0.0.0/0", "::/0", "198.51.100.0/24"], fwmark=MARK)
+
+
+class Agent:
+    """A tun and its routing in a namespace that the calling thread has entered."""
+
+    def __init__(self, interface="overlay0"):
+        self.tun = open_tun(interface)
+        self.routing = Routing(interface, self.tun.index)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.routing.close()
+        self.tun.close()
+
+    def destinations(self):
+        """Return where the packets that are waiting in the tun want to go."""
+        found = []
+        while True:
+            try:
+                import os
+
+                packet = os.read(self.tun.descriptor, 65600)[10:]
+            except BlockingIOError:
+                return found
+            found.append(str(ip_address(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])))
+
+
+@pytest.fixture
+def host(lab):
+    """A host with an underlay, a default route, and things of others that must stay as they are."""
+    host, underlay = lab.namespace("host"), lab.namespace("underlay")
+    lab.veth(
+        host.end("eth0", "192.0.2.1/24", "2001:db8::1/64"),
+        underlay.end("eth0", "192.0.2.254/24", "2001:db8::fe/64"),
+    )
+    lab.bridge(host, "br0", "10.244.1.1/24", "fd00:244:1::1/64")
+    for route in (
+        "default via 192.0.2.254",
+        "default via 2001:db8::fe",
+        "192.168.77.0/24 via 192.0.2.254 metric 6000",  # one of our prefixes, worse
+        "192.168.78.0/24 via 192.0.2.254",
+        "unreachable 172.16.0.0/12 metric 1000",
+        "203.0.113.0/24 via 192.0.2.254 table 99",
+    ):
+        host.run("ip", *("-6" if "::" in route else "-4", "route", "add", *route.split()))
+    host.run("ip", "rule", "add", "from", "192.0.2.1", "lookup", "99", "priority", "500")
+    # The kernel makes rules of its own visible with the first that anybody adds.
+    host.run("ip", "-6", "rule", "add", "from", "2001:db8::1", "lookup", "99", "priority", "500")
+    for gateway in ("192.0.2.254", "2001:db8::fe"):  # neighbours are known: nothing waits for them later
+        wait_until(
+            lambda gateway=gateway: "1 received" in host.run("ping", "-c1", "-W1", gateway, check=False)
+        )
+    wait_until(lambda: "tentative" not in host.run("ip", "-6", "address"))
+    return host
+
+
+def our_routes(host, version=4):
+    return host.run("ip", f"-{version}", "route", "show", "table", "all", "proto", str(PROTOCOL)).splitlines()
+
+
+def start_and_kill(host, expression, interface="overlay0"):
+    """Have another process apply the plan *expression*, and kill it so that it cannot clean up."""
+    code = (
+        "import sys, time; from tests.overlay.host.test_netlink import *\n"
+        f"agent = Agent({interface!r}); agent.routing.read_back(); agent.routing.apply({expression})\n"
+        "print('ready', flush=True); time.sleep(100)"
+    )
+    process = host.popen(sys.executable, "-c", code, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    wait_until(lambda: interface not in host.run("ip", "link"))
+
+
+def test_interface_is_up_with_its_addresses_and_nothing_else(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(OVERLAY)
+
+        link = host.run("ip", "-o", "link", "show", "overlay0")
+        addresses = host.run("ip", "-o", "address", "show", "overlay0")
+        filters = host.run("sysctl", "-n", "net.ipv4.conf.overlay0.rp_filter").strip()
+
+    assert re.search(r"<.*\bUP\b.*> mtu 1420 .* qlen 1000", link)
+    assert re.findall(r"inet6? (\S+)", addresses) == ["10.244.1.0/32", "fd00:244:1::/128"]
+    assert "tentative" not in addresses
+    assert filters == "2"
+
+
+def test_each_route_has_an_unreachable_twin_and_the_own_source(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(plan(["10.244.0.0/16", "fd00:244::/48"]))
+
+        number = number_of("overlay0")
+        assert [line.split() for line in our_routes(host)] == [
+            f"10.244.0.0/16 dev overlay0 scope link src 10.244.1.0 metric {METRIC}".split(),
+            f"unreachable 10.244.0.0/16 metric {number}".split(),
+        ]
+        assert [line.split()[:8] for line in our_routes(host, 6)] == [
+            f"fd00:244::/48 dev overlay0 src fd00:244:1:: metric {METRIC} pref".split(),
+            f"unreachable fd00:244::/48 dev lo metric {number} pref medium".split(),
+        ]
+
+
+@pytest.mark.parametrize("wanted", [OVERLAY, FULL], ids=["overlay", "full"])
+def test_host_is_as_before_after_a_clean_stop(host, wanted):
+    before = host.dump()
+
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(wanted)
+        assert host.dump() != before
+        agent.routing.withdraw()
+
+    assert host.dump() == before
+
+
+def test_routes_of_others_stay_while_ours_are_there(host):
+    before = {line for lines in host.dump().values() for line in lines}
+
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(FULL)
+
+        assert before <= {line for lines in host.dump().values() for line in lines}
+
+
+def test_route_of_somebody_else_for_the_same_prefix_goes_on_to_win(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(plan(["192.168.78.0/24", "192.168.77.0/24"]))
+
+        assert "dev eth0" in host.run("ip", "route", "get", "192.168.78.1")
+        assert "dev overlay0" in host.run("ip", "route", "get", "192.168.77.1")
+
+
+def test_route_with_our_metric_is_not_replaced_and_named(host):
+    host.run("ip", "route", "add", "10.250.0.0/16", "via", "192.0.2.254", "metric", str(METRIC))
+    before = host.run("ip", "route")
+
+    with host.entered(), Agent() as agent:
+        with pytest.raises(
+            HostError, match=r"10\.250\.0\.0/16 has a route with our metric already"
+        ) as raised:
+            agent.routing.apply(plan(["10.250.0.0/16", "10.251.0.0/16"]))
+        agent.routing.withdraw()
+
+    assert isinstance(raised.value.__cause__, OSError)
+    assert host.run("ip", "route") == before
+
+
+def test_killed_agent_leaves_unreachable_routes_and_no_packet_gets_out(lab, host):
+    container = lab.container(
+        host, "web", "10.244.1.2/24", "fd00:244:1::2/64", gateways=("10.244.1.1", "fd00:244:1::1")
+    )
+    sniffer = host.sniff("eth0")
+
+    start_and_kill(host, "FULL")
+
+    targets = ("10.244.2.2", "fd00:244:2::2", "203.0.113.9", "2001:db8:9::9")
+    answers = [container.run("ping", "-c1", "-W1", target, check=False) for target in targets]
+    assert all("nreachable" in answer for answer in answers), answers
+    assert all(line.startswith("unreachable") for version in (4, 6) for line in our_routes(host, version))
+    assert not [
+        frame
+        for frame in sniffer.frames()
+        if (frame[12:14] == b"\x08\x00" and frame[23] == 1)
+        or (frame[12:14] == b"\x86\xdd" and frame[54] == 128)
+    ]
+
+
+def test_next_start_takes_over_what_a_killed_agent_left(host):
+    before = host.dump()
+    start_and_kill(host, "FULL")
+    left = {line for version in (4, 6) for line in our_routes(host, version)}
+
+    with host.entered(), Agent() as agent:
+        assert agent.routing.read_back() == 5 + 3 + 3  # unreachable routes; rules of each kind
+        agent.routing.apply(FULL)
+        assert left < {line for version in (4, 6) for line in our_routes(host, version)}
+        agent.routing.withdraw()
+
+    assert host.dump() == before
+
+
+def test_leftovers_that_the_next_start_does_not_want_are_removed(host):
+    start_and_kill(host, "FULL")
+
+    with host.entered(), Agent() as agent:
+        agent.routing.read_back()
+        agent.routing.apply(plan(["10.250.0.0/16"]))
+
+        assert len(our_routes(host)) == 2
+        assert not our_routes(host, 6)
+        assert f"proto {PROTOCOL}" not in host.run("ip", "rule") + host.run("ip", "-6", "rule")
+
+
+def test_leftovers_can_be_removed_without_a_tun(host):
+    before = host.dump()
+    start_and_kill(host, "FULL")
+
+    with host.entered():
+        routing = Routing("overlay0", None)
+        routing.read_back()
+        routing.withdraw()
+        routing.close()
+
+    assert host.dump() == before
+
+
+def test_leftovers_of_another_interface_stay(host):
+    start_and_kill(host, "FULL", "overlay1")
+    left = host.dump()
+
+    with host.entered(), Agent() as agent:
+        assert agent.routing.read_back() == 0
+        agent.routing.apply(plan(["10.250.0.0/16"], ["0.0.0.0/0"], fwmark=MARK))
+        agent.routing.withdraw()
+
+    assert host.dump() == left
+
+
+def test_two_agents_side_by_side_keep_out_of_each_others_way(host):
+    before = host.dump()
+    one_plan = plan(["10.244.0.0/16"], ["0.0.0.0/0", "198.51.100.0/24"], fwmark=1)
+    other_plan = plan(["10.250.0.0/16"], ["0.0.0.0/0"], addresses=("10.250.1.0/32",), fwmark=1)
+
+    with host.entered(), Agent("overlay0") as one:
+        one.routing.apply(one_plan)
+        with_one = host.dump()
+        with Agent("overlay1") as other:
+            assert other.routing.read_back() == 0
+            other.routing.apply(other_plan)
+            other.routing.withdraw()
+        assert host.dump() == with_one
+        assert one.routing.read_back() == 6 + 4
+        one.routing.withdraw()
+
+    assert host.dump() == before
+
+
+def test_everything_but_marked_datagrams_goes_into_the_tunnel(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(FULL)
+        sniffer = host.sniff("eth0")
+        agent.destinations()
+
+        for target in ("203.0.113.9", "2001:db8:9::9", "192.0.2.254", "10.244.2.2", "198.51.100.7"):
+            send(target)
+            send(target, MARK)
+
+        inside, outside = agent.destinations(), destinations_of(sniffer.frames())
+
+    assert inside == ["203.0.113.9", "2001:db8:9::9", *["10.244.2.2"] * 2, "198.51.100.7"]
+    assert outside == ["203.0.113.9", "2001:db8:9::9", *["192.0.2.254"] * 2, "198.51.100.7"]
+
+
+def test_main_table_wins_where_it_is_more_specific_than_a_policy_route(host):
+    host.run("ip", "route", "add", "198.51.0.0/16", "via", "192.0.2.254")
+    host.run("ip", "route", "add", "198.51.100.128/25", "via", "192.0.2.254")
+    host.run("ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.254")
+
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(FULL)
+
+        assert "dev eth0" in host.run("ip", "route", "get", "198.51.1.1")  # longer than 0.0.0.0/0
+        assert "dev eth0" in host.run("ip", "route", "get", "198.51.100.129")  # longer than 198.51.100.0/24
+        assert "dev overlay0" in host.run("ip", "route", "get", "198.51.100.1")
+        assert "dev overlay0" in host.run("ip", "route", "get", "203.0.113.1")
+        assert "dev eth0" in host.run("ip", "route", "get", "198.51.100.1", "mark", str(MARK))
+        assert "dev br0" in host.run("ip", "route", "get", "10.244.1.7")
+
+
+def test_second_apply_changes_nothing(host):
+    with host.entered(), Agent() as agent, Events() as events:
+        agent.routing.apply(OVERLAY)
+        events.read()
+
+        agent.routing.apply(OVERLAY)
+
+        assert events.read() == []
+
+
+def test_apply_changes_only_the_difference_and_adds_before_it_removes(host):
+    with host.entered(), Agent() as agent, Events() as events:
+        agent.routing.apply(plan(["10.244.0.0/16", "10.250.0.0/16"]))
+        events.read()
+
+        agent.routing.apply(plan(["10.244.0.0/16", "10.251.0.0/16"]))
+
+        assert events.read() == [RTM_NEWROUTE] * 2 + [RTM_DELROUTE] * 2
+
+
+def test_new_own_address_becomes_the_source_without_a_moment_without_route(host):
+    with host.entered(), Agent() as agent, Events() as events:
+        agent.routing.apply(plan(["10.244.0.0/16"]))
+        events.read()
+
+        agent.routing.apply(plan(["10.244.0.0/16"], addresses=["10.244.9.0/32"]))
+
+        assert "src 10.244.9.0" in host.run("ip", "route", "get", "10.244.2.2")
+        assert "10.244.1.0" not in host.run("ip", "address")
+        assert RTM_DELROUTE not in events.read(table=254)
+
+
+def test_changed_mark_leaves_one_rule(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(plan([], ["0.0.0.0/0"], fwmark=1))
+        agent.routing.apply(plan([], ["0.0.0.0/0"], fwmark=2))
+
+        assert re.findall(r"not from all fwmark (\S+)", host.run("ip", "rule")) == ["0x2"]
+
+
+def test_any_sequence_of_plans_ends_like_its_last(host):
+    prefixes = [
+        "10.1.0.0/16",
+        "10.1.2.0/24",
+        "10.0.0.0/8",
+        "fd01::/48",
+        "fd01:0:0:1::/64",
+        "0.0.0.0/0",
+        "::/0",
+    ]
+    addresses = ["10.244.1.0/32", "10.244.2.0/32", "fd00:244:1::/128", "fd00:244:2::/128"]
+
+    def any_plan():
+        chosen = random.sample(prefixes, random.randrange(len(prefixes)))
+        split = random.randrange(len(chosen) + 1)
+        return plan(
+            chosen[:split],
+            chosen[split:],
+            random.sample(addresses, random.randrange(len(addresses))),
+            random.choice([1280, 1420]),
+            random.choice([1, 2]),
+        )
+
+    with host.entered():
+        for _ in range(10):
+            with Agent() as agent:
+                for _ in range(6):
+                    last = any_plan()
+                    agent.routing.apply(last)
+                    if random.random() < 0.3:
+                        agent.routing.read_back()
+                result = without_ages(host.dump())
+                agent.routing.withdraw()
+            with Agent() as agent:
+                agent.routing.apply(last)
+                expected = without_ages(host.dump())
+                agent.routing.withdraw()
+            assert result == expected
+
+
+def test_link_taken_down_by_somebody_is_noticed_and_repaired(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(OVERLAY)
+        watch = agent.routing.watch()
+        before = without_ages(host.dump())
+
+        host.run("ip", "link", "set", "overlay0", "down")
+        assert watch.drain()
+        agent.routing.read_back()
+        agent.routing.apply(OVERLAY)
+
+        assert without_ages(host.dump()) == before
+        assert not our_flush(watch)
+        watch.close()
+
+
+def our_flush(watch):
+    """Drain twice: the repair of addresses the kernel reports like somebody else's doing, but only once."""
+    watch.drain()
+    return watch.drain()
+
+
+def test_watch_tells_changes_of_others_from_our_own(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(OVERLAY)
+        watch = agent.routing.watch()
+
+        agent.routing.apply(FULL)
+        assert not watch.drain()
+
+        host.run("ip", "route", "add", "10.9.0.0/16", "via", "192.0.2.254")
+        assert watch.drain()
+
+        host.run("ip", "address", "add", "192.0.2.9/24", "dev", "eth0")
+        assert watch.drain()
+
+        host.run("ip", "link", "set", "eth0", "mtu", "1400")
+        assert watch.drain()
+
+        assert not watch.drain()
+        watch.close()
+
+
+def test_route_mtu_is_that_of_the_route_or_of_its_device(host):
+    host.run("ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.254", "mtu", "1300")
+    host.run("ip", "link", "set", "eth0", "mtu", "1400")
+
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(OVERLAY)
+
+        assert agent.routing.route_mtu(ip_address("203.0.113.1")) == 1300
+        assert agent.routing.route_mtu(ip_address("198.51.100.1")) == 1400
+        assert agent.routing.route_mtu(ip_address("2001:db8:9::1")) == 1400
+
+
+def test_route_mtu_knows_no_answer_for_what_is_unreachable_or_in_the_tunnel(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(FULL)
+
+        assert agent.routing.route_mtu(ip_address("172.16.1.1")) is None
+        assert agent.routing.route_mtu(ip_address("10.244.2.2")) is None
+        assert agent.routing.route_mtu(ip_address("198.51.100.1")) is None
+        assert agent.routing.route_mtu(ip_address("198.51.100.1"), MARK) == 1500
+
+
+def test_host_with_ipv6_disabled_by_default_still_gets_it_on_the_tun(host):
+    host.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(OVERLAY)
+
+        assert len(our_routes(host, 6)) == 2
+
+
+def test_many_routes_are_quick(host):
+    many = (
+        *(IPv4Network((0x0B000000 + number * 256, 24)) for number in range(10_000)),
+        *(IPv6Network(((0xFD01 << 112) + (number << 64), 64)) for number in range(10_000)),
+    )
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(OVERLAY)
+        start = time.monotonic()
+
+        agent.routing.apply(HostPlan(1420, OVERLAY.addresses, many))
+        assert agent.routing.read_back() == 40_000
+        agent.routing.withdraw()
+
+        assert time.monotonic() - start < 8  # seconds; about 0.8 on the slowest machine so far
+        assert not our_routes(host)
+
+
+def test_refusal_for_want_of_privilege_says_so(host):
+    code = (
+        "from tests.overlay.host.test_netlink import *; from overlay.host.privileges import drop_all\n"
+        "agent = Agent(); drop_all()\n"
+        "try: agent.routing.apply(OVERLAY)\nexcept HostError as error: print(error, repr(error.__cause__))"
+    )
+
+    assert re.search(r"overlay0 .*: run as root with CAP_NET_ADMIN PermissionError", host.python(code))
+
+
+class Events:
+    """The route messages that the kernel sends to everybody."""
+
+    def __enter__(self):
+        self.socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        self.socket.bind((0, RTMGRP_IPV4_ROUTE))
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def read(self, table=None):
+        kinds = []
+        while True:
+            try:
+                message = self.socket.recv(65536)
+            except BlockingIOError:
+                return kinds
+            if table in {None, message[20]}:
+                kinds.append(NETLINK_HEADER.unpack_from(message)[1])
+
+
+def send(target, mark=0):
+    with socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        udp.sendto(b"test", (target, 9))
+
+
+def destinations_of(frames):
+    """Return the destinations of the UDP datagrams to port 9 in *frames*."""
+    found = []
+    for frame in frames:
+        if frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[36:38] == b"\x00\x09":
+            found.append(str(ip_address(frame[30:34])))
+        elif frame[12:14] == b"\x86\xdd" and frame[20] == 17 and frame[56:58] == b"\x00\x09":
+            found.append(str(ip_address(frame[38:54])))
+    return found
+
+
+def without_ages(state):
+    """Return *state* without what differs between two devices of one name: its index, and counters."""
+    return {
+        kind: sorted(re.sub(r"^\d+: |fe80::\S+", "", line) for line in lines) for kind, lines in state.items()
+    }
