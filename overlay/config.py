@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from peers.table import Table
 
 # Ours
-DEFAULT_FWMARK = 51820  # when policy routes need a mark and none is configured; wg-quick takes the port likewise
+DEFAULT_FWMARK = (
+    51820  # when policy routes need a mark and none is configured; wg-quick takes the port likewise
+)
 DEFAULT_MTU = 1420  # what WireGuard assumes: 1500 less OUTER_BYTES
 OUTER_BYTES = 80  # IPv6 40, UDP 8, transport header and tag 32; a peer may roam between IPv4 and IPv6
 MINIMUM_MTU = 1280
@@ -48,7 +50,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """This node in one peer table: who it is, and what it needs to reach each other peer."""
+    """A node in one peer table: who it is, and what it needs to reach each other peer."""
 
     private_key: PrivateKey
     table: Table
@@ -74,12 +76,19 @@ def load_private_key(path: Path) -> tuple[PrivateKey, list[str]]:
     return key, warnings
 
 
-def settle(store: Store, key: PrivateKey, options: Options) -> Node:
-    """Read the peer table and return this node in it."""
+def settle(store: Store, key: PrivateKey, options: Options, running: Peer | None = None) -> Node:
+    """Read the peer table and return the node that has *key* in it; *running* is who it was until now."""
     try:
         table = store.load()
     except TableError as error:
         raise ConfigError(str(error)) from None
+    if running is not None:
+        now = table.peers.get(running.name, running)
+        if now.public_key != running.public_key:
+            raise ConfigError(
+                f"the public_key of peers.{running.name}, which is this node, changed in {options.peers}: "
+                "taking another key needs a restart"
+            )
     own = find_own(table, key, options)
     return Node(key, table, own, _preshared_keys(table, own))
 
@@ -143,10 +152,8 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -
     )
 
 
-def plan_mtu(node: Node, underlay: Iterable[int | None]) -> int:
-    """Return the interface's MTU: as configured, else what fits through the narrowest of the *underlay* MTUs."""
-    if node.table.network.mtu is not None:
-        return node.table.network.mtu
+def plan_mtu(underlay: Iterable[int | None]) -> int:
+    """Return the MTU of a tun whose datagrams fit through the narrowest of the *underlay* MTUs; None is unknown."""
     known = [mtu for mtu in underlay if mtu is not None]
     if not known:
         return DEFAULT_MTU
@@ -165,7 +172,9 @@ def _preshared_keys(table: Table, own: Peer) -> dict[str, bytes]:
             try:
                 files[path] = bytes(PresharedKey.from_base64(text.strip()).secret)
             except ValueError as error:
-                raise ConfigError(f"{path} is no preshared key: {error}; make one with `overlay genpsk`") from None
+                raise ConfigError(
+                    f"{path} is no preshared key: {error}; make one with `overlay genpsk`"
+                ) from None
         keys[peer.name] = files[path]
     return keys
 

@@ -15,10 +15,11 @@ import msgpack
 
 from overlay.errors import PacketError
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
-from overlay.wire.addresses import Sockaddr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from overlay.wire.addresses import Sockaddr
 
 # Ours
 MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 200 peers' counters stay far below
@@ -305,10 +306,9 @@ _BY_ANNOTATION: dict[str, Callable[[Any], Any]] = {
     "list[str]": _listed(_exactly(str)),
     "list[tuple[bytes, int, int]]": _listed(_row(_BYTES, _number, _number)),
     "list[tuple[bytes, int]]": _listed(_row(_BYTES, _number)),
-    "list[PeerCounters]": _listed(
-        lambda value: _make(PeerCounters, value if type(value) is list else [])
-    ),
+    "list[PeerCounters]": _listed(lambda value: _make(PeerCounters, value if type(value) is list else [])),
 }
 _CHECKS = {
-    cls: [_BY_ANNOTATION[str(item.type)] for item in dataclasses.fields(cls)] for cls in (*MESSAGES, PeerCounters)
+    cls: [_BY_ANNOTATION[str(item.type)] for item in dataclasses.fields(cls)]
+    for cls in (*MESSAGES, PeerCounters)
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ import trio
 from overlay.errors import OverlayError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from overlay.roster import Remote
     from overlay.wire.addresses import Sockaddr
     from peers.peer import Endpoint
 
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 RESOLVE_TIMEOUT = 10.0  # seconds for one name
 RESOLVE_INTERVAL = 300.0  # seconds; names are looked up again that often even while all is well
 RESOLVE_PAUSE = 10.0  # seconds between two look-ups of one name when handshakes fail
+
+log = logging.getLogger("overlay")
 
 
 class ResolveError(OverlayError):
@@ -67,3 +73,58 @@ async def resolve(endpoint: Endpoint) -> tuple[Sockaddr, ...]:
     if not addresses:
         raise ResolveError(f"{endpoint.host} was not resolved: it has no address")
     return tuple(dict.fromkeys(addresses))
+
+
+class Resolver:
+    """Keeps the endpoints of remotes up to date; *moved* is awaited with each new one and its cause."""
+
+    def __init__(
+        self, nursery: trio.Nursery, moved: Callable[[Remote, Sockaddr, str], Awaitable[None]]
+    ) -> None:
+        self._nursery, self._moved = nursery, moved
+        self._running: set[int] = set()
+
+    def resolve_soon(self, remote: Remote, now: float, attempt: int = 0) -> None:
+        """Look the configured endpoint of *remote* up, in the background.
+
+        After *attempt* handshakes without an answer, try in turn where the peer was heard last and every address
+        of its name.
+        """
+        if remote.peer.endpoint is not None and remote.number not in self._running:
+            self._running.add(remote.number)
+            self._nursery.start_soon(self._resolve, remote, remote.peer.endpoint, now, attempt)
+
+    def resolve_due(self, remotes: Iterable[Remote], now: float) -> None:
+        """Look up again the names that were not looked up for a while."""
+        for remote in remotes:
+            endpoint = remote.peer.endpoint
+            if endpoint is None or endpoint.address is not None:
+                continue
+            if now - remote.resolved_at >= (RESOLVE_INTERVAL if remote.resolved else RESOLVE_PAUSE):
+                self.resolve_soon(remote, now)
+
+    async def _resolve(self, remote: Remote, endpoint: Endpoint, now: float, attempt: int) -> None:
+        found = remote.resolved
+        try:
+            if not found or now - remote.resolved_at >= RESOLVE_PAUSE:
+                remote.resolved_at = now
+                found = await resolve(endpoint)
+        except ResolveError as error:
+            log.warning("%s peer=%s", error, remote.peer.name)
+            if not found:
+                return
+        finally:
+            self._running.discard(remote.number)
+        if remote.peer.endpoint != endpoint:
+            return  # reconfigured meanwhile
+        is_new, remote.resolved = found != remote.resolved, found
+        if attempt:
+            heard = [remote.heard_at] if remote.heard_at is not None else []
+            candidates = list(dict.fromkeys([*heard, *found]))
+            chosen = candidates[attempt % len(candidates)]
+        elif is_new and remote.endpoint not in found:
+            chosen = found[0]
+        else:
+            return
+        if chosen != remote.endpoint:
+            await self._moved(remote, chosen, "configuration" if endpoint.address is not None else "dns")

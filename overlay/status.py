@@ -24,7 +24,11 @@ def state_of(handshake: HandshakeStatus, now: float, reject_after_time: float) -
 
 
 def peer_status(
-    remote: Remote, handshake: HandshakeStatus, counters: PeerCounters | None, now: float, reject_after_time: float
+    remote: Remote,
+    handshake: HandshakeStatus,
+    counters: PeerCounters | None,
+    now: float,
+    reject_after_time: float,
 ) -> dict[str, Any]:
     """Return one row.  Times are ages in seconds; None is never."""
     endpoint = counters.endpoint if counters is not None else remote.endpoint

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
 from overlay.forwarding.gate import Gate
 from overlay.forwarding.inbound import Arrival, Inbound, TunWriter
@@ -15,7 +15,7 @@ from overlay.forwarding.keypair import Keypair
 from overlay.forwarding.outbound import Outbound
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.segments import Splitter
-from overlay.forwarding.sender import Sender, UdpSocket
+from overlay.forwarding.sender import DatagramSocket, Sender, UdpSocket
 from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Table
 from overlay.forwarding.timers import Timers
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from overlay.forwarding.peer import Ancillary
-    from overlay.forwarding.sender import DatagramSocket
     from overlay.wire.addresses import Sockaddr
     from overlay.wire.ip import Buffer
 
@@ -60,6 +59,10 @@ if TYPE_CHECKING:
 WANTED_INTERVAL = 1.0  # seconds between two requests for the same session; the agent knows when to retry
 OLD_SOCKET_TIME = 10.0  # seconds for which a replaced socket is read: until peers have heard from the new one
 CALLERS = 1024  # handshakes whose way back is remembered
+
+
+class AnySocket(DatagramSocket, RawIcmp, Protocol):
+    """What came as a descriptor: the message beside it says what it is."""
 
 
 class Caller(NamedTuple):
@@ -77,7 +80,6 @@ class Core:
         self,
         start: Start,
         tun: TunWriter,
-        icmp: RawIcmp | None,
         *,
         report: Callable[[Report], None],
         entropy: Callable[[int], bytes],
@@ -91,7 +93,7 @@ class Core:
         self.sender = Sender(start.segments_udp)
         self.outbound = Outbound(self, start.mtu)
         self.inbound = Inbound(self, tun, start.joins_udp)
-        self.unreachable = Unreachable(tun.write, icmp)
+        self.unreachable = Unreachable(tun.write)
         self.timers = Timers()
         self._own = Peer(OWN)
         self._staging = Staging()
@@ -102,7 +104,7 @@ class Core:
 
     # What the agent says
 
-    def handle(self, command: Command, sockets: Sequence[DatagramSocket], now: float) -> None:
+    def handle(self, command: Command, sockets: Sequence[AnySocket], now: float) -> None:
         """Carry out one message of the agent; *sockets* came beside it."""
         match command:
             case Transmit():
@@ -128,7 +130,9 @@ class Core:
             case Sockets():
                 self._use_sockets(command, sockets, now)
             case SetNode():
-                self.unreachable.set_addresses(command.addresses)
+                self.unreachable.send_from(
+                    command.addresses, sockets[0] if command.has_icmp and sockets else None
+                )
                 if command.mtu != self.outbound.splitter.mtu:
                     self.outbound.splitter = Splitter(command.mtu)
             case RenewSources():
@@ -227,7 +231,9 @@ class Core:
             peer.move(endpoint)
 
     def _change_routes(self, command: Routes) -> None:
-        changes: list[tuple[bytes, int, Peer | None]] = [(packed, length, None) for packed, length in command.remove]
+        changes: list[tuple[bytes, int, Peer | None]] = [
+            (packed, length, None) for packed, length in command.remove
+        ]
         for packed, length, number in command.add:
             peer = self._own if number == OWN else self.peers.get(number)
             if peer is not None:
@@ -236,7 +242,7 @@ class Core:
         if command.is_last:
             self.table.commit()
 
-    def _use_sockets(self, command: Sockets, raw: Sequence[DatagramSocket], now: float) -> None:
+    def _use_sockets(self, command: Sockets, raw: Sequence[AnySocket], now: float) -> None:
         for udp in self.sender.sockets:
             udp.closes_at = min(udp.closes_at, now + OLD_SOCKET_TIME)
         self.sender.sockets += [
@@ -354,7 +360,7 @@ class Core:
         if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
             self._rekey_if_old(peer, keypair, now)
 
-    def data_received(self, peer: Peer, keypair: Keypair, now: float) -> None:
+    def data_received(self, peer: Peer, now: float) -> None:
         """Note that a payload that is no keepalive came from *peer*: it is owed an answer."""
         if not peer.owed_since:
             peer.owed_since = now

@@ -7,15 +7,22 @@ which shows that its sender owns its address, and each address has a bucket of i
 from __future__ import annotations
 
 import math
-from collections import Counter
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from overlay.crypto.cookies import CookieChecker
 from overlay.forwarding.buckets import Buckets
-from overlay.wire.messages import COOKIE_REPLY, INITIATION, RESPONSE, TYPE_COOKIE_REPLY, TYPE_INITIATION, TYPE_RESPONSE
+from overlay.wire.messages import (
+    COOKIE_REPLY,
+    INITIATION,
+    RESPONSE,
+    TYPE_COOKIE_REPLY,
+    TYPE_INITIATION,
+    TYPE_RESPONSE,
+)
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable
 
     from overlay.wire.addresses import Sockaddr

@@ -131,7 +131,11 @@ class Inbound:
 
     def _take(self, udp: UdpSocket, size: int, arrival: Arrival, source: Sockaddr, now: float) -> None:
         segment = arrival.segment or size
-        if segment < size and segment >= OVERHEAD and self._take_table(udp, size, segment, arrival, source, now):
+        if (
+            segment < size
+            and segment >= OVERHEAD
+            and self._take_table(udp, size, segment, arrival, source, now)
+        ):
             return
         for at in range(0, size, segment or 1):
             self._take_one(udp, at, min(segment, size - at), arrival, source, now)
@@ -197,15 +201,19 @@ class Inbound:
         return fresh
 
     def _deliver_table(
-        self, keypair: Keypair, fresh: list[int], count: int, stride: int, last: int, arrival: Arrival, now: float
+        self,
+        keypair: Keypair,
+        fresh: list[int],
+        count: int,
+        stride: int,
+        last: int,
+        arrival: Arrival,
+        now: float,
     ) -> None:
         """Write the packets of the rows *fresh*, joined where they can be."""
         rows = Rows(self._array, self._view, stride, count, last)
         mark = arrival.tos & 3
-        if len(fresh) < count or mark == CE or mark == ECT_1:
-            runs = None
-        else:
-            runs = rows.runs(self._joins_udp)
+        runs = None if len(fresh) < count or mark in (CE, ECT_1) else rows.runs(self._joins_udp)
         if runs is None:
             for row in fresh:
                 self._deliver(keypair, row * stride, len(rows.plaintext(row)), arrival, now)
@@ -216,11 +224,11 @@ class Inbound:
                 self._deliver(keypair, run.first * stride, len(rows.plaintext(run.first)), arrival, now)
             elif self._core.is_from(peer, rows.plaintext(run.first)):
                 peer.rx_packets += run.count
-                self._core.data_received(peer, keypair, now)
+                self._core.data_received(peer, now)
                 self._write(peer, rows.super_packet(run))
             else:
                 peer.drops["source"] += run.count
-                self._core.data_received(peer, keypair, now)
+                self._core.data_received(peer, now)
 
     def _table_views(
         self, stride: int, count: int
@@ -291,7 +299,7 @@ class Inbound:
         core, peer = self._core, keypair.peer
         if not size:
             return  # a keepalive
-        core.data_received(peer, keypair, now)
+        core.data_received(peer, now)
         start = at + HEADER_SIZE
         payload = self._view[start : start + size]
         try:

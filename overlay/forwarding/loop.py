@@ -106,8 +106,7 @@ class Loop:
     def run(self, start: Start, descriptors: list[int]) -> None:
         """Forward packets until the link ends."""
         self._tun = TunEnd(descriptors[0])
-        icmp = socket.socket(fileno=descriptors[1]) if start.has_icmp else None
-        self._core = Core(start, self._tun, icmp, report=self._link.report, entropy=self._entropy)
+        self._core = Core(start, self._tun, report=self._link.report, entropy=self._entropy)
         self._poll.register(self._tun.descriptor, select.EPOLLIN)
         self._poll.register(self._link.socket.fileno(), select.EPOLLIN)
         try:
@@ -135,7 +134,7 @@ class Loop:
                 self._take_commands(now)
         if core.sender.is_blocked:
             core.sender.resume()
-        if core.sender.is_blocked is self._reads_tun or self._waits_for != -1:
+        if core.sender.is_blocked == self._reads_tun or self._waits_for != -1:
             self._set_interest()
         if link.is_full:
             link.flush()

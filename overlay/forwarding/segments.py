@@ -43,8 +43,11 @@ TCP_HEADER_SIZE = 20
 # Ours
 MAXIMUM_TRAIN_BYTES = 65507 - 7  # one UDP send takes 65507; a multiple of 4 keeps rows aligned
 MAXIMUM_TRAIN_COUNT = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
-BUFFER_BYTES = 256 * 1024  # a whole super-packet of the smallest segments TCP makes (48 bytes) with our overhead
+BUFFER_BYTES = (
+    256 * 1024
+)  # a whole super-packet of the smallest segments TCP makes (48 bytes) with our overhead
 LAYOUTS = 256  # geometries remembered before starting over; a busy host sees a handful
+LAYOUT_ROWS = 16_384  # rows of all of them: each costs some 800 bytes of views
 
 Bytes2D: TypeAlias = npt.NDArray[np.uint8]
 Words: TypeAlias = npt.NDArray[Any]
@@ -125,7 +128,9 @@ class Train:
         "plain", "plain_size", "rows", "sealed", "segment", "size", "stride", "view", "words",
     )  # fmt: skip
 
-    def __init__(self, buffer: bytearray, header_size: int, segment: int, count: int, mtu: int, l4: int) -> None:
+    def __init__(
+        self, buffer: bytearray, header_size: int, segment: int, count: int, mtu: int, l4: int
+    ) -> None:
         self.header_size, self.segment, self.count = header_size, segment, count
         self.plain_size = padded(header_size + segment, mtu)
         self.size = self.plain_size + OVERHEAD
@@ -170,7 +175,9 @@ class Train:
 
     def parts(self) -> list[list[memoryview]]:
         """Return the datagrams in as few sends as the kernel takes, of nearly equal counts."""
-        limit = min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // self.size)
+        limit = (
+            min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // self.size) or 1
+        )  # what is too big, the send refuses
         sends = -(-self.count // limit)
         marks = [self.count * part // sends for part in range(sends + 1)]
         if self.stride != self.size:
@@ -186,6 +193,7 @@ class Splitter:
         self.mtu = mtu
         self._buffer = bytearray(BUFFER_BYTES)
         self._trains: dict[tuple[int, int, int, int], Train] = {}
+        self._rows = 0  # of all trains remembered
 
     def split(self, packet: memoryview, gso_type: int, segment: int, csum_start: int) -> Train:
         """Return the segments of *packet* as the kernel's own segmentation would have made them.
@@ -205,9 +213,12 @@ class Splitter:
         key = (header, segment, count, l4)
         train = self._trains.get(key)
         if train is None:
-            if len(self._trains) >= LAYOUTS:
+            train = Train(self._buffer, header, segment, count, self.mtu, l4)
+            if len(self._trains) >= LAYOUTS or self._rows + count > LAYOUT_ROWS:
                 self._trains.clear()
-            train = self._trains[key] = Train(self._buffer, header, segment, count, self.mtu, l4)
+                self._rows = 0
+            self._trains[key] = train
+            self._rows += count
         self._fill(train, packet, flow, payload)
         return train
 

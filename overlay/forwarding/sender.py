@@ -27,7 +27,9 @@ UDP_SEGMENT = 103
 _SEGMENT_SIZE = struct.Struct("=H")
 
 # A local address or route that is gone; EINVAL is what Linux says for a source that is no address of the host.
-_STALE_SOURCE = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV})
+_STALE_SOURCE = frozenset(
+    {errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV}
+)
 # A segment larger than the path's MTU; a device that computes no checksums.
 _UNCUT = frozenset({errno.EMSGSIZE, errno.EINVAL, errno.EIO, errno.EOPNOTSUPP})
 

@@ -23,6 +23,7 @@ class RawIcmp(Protocol):
     """A raw ICMP socket; socket.socket has what it takes."""
 
     def sendto(self, data: bytes, address: tuple[str, int], /) -> int: ...
+    def close(self) -> None: ...
 
 
 class Unreachable:
@@ -32,13 +33,17 @@ class Unreachable:
     through a raw socket; without one the unreachable destination itself stands as the source.
     """
 
-    def __init__(self, write: Callable[[Iterable[bytes]], None], raw: RawIcmp | None) -> None:
-        self._write, self._raw = write, raw
+    def __init__(self, write: Callable[[Iterable[bytes]], None]) -> None:
+        self._write = write
+        self._raw: RawIcmp | None = None
         self._address_v6: bytes | None = None
         self._buckets = Buckets(ERRORS_PER_SECOND, ERRORS_BURST)
 
-    def set_addresses(self, addresses: list[bytes]) -> None:
-        """Send IPv6 errors from the first 16-byte address of *addresses*; the raw socket knows its own."""
+    def send_from(self, addresses: list[bytes], raw: RawIcmp | None) -> None:
+        """Send IPv6 errors from the first 16-byte address of *addresses*, those of IPv4 through *raw*."""
+        if self._raw is not None:
+            self._raw.close()
+        self._raw = raw
         self._address_v6 = next((address for address in addresses if len(address) == 16), None)
 
     def tell(self, packet: Buffer, now: float) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from overlay.errors import PacketError
 from overlay.wire.ip import (
@@ -17,6 +16,9 @@ from overlay.wire.ip import (
     checksum,
     pseudo_header_sum,
 )
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
 
 # Specification
 UNREACHABLE_V4 = 3

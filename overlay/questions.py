@@ -1,0 +1,59 @@
+"""The agent's end of the control socket: one question on a line of JSON, one answer."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import trio
+
+from overlay.host import control
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+
+# Ours
+REQUEST_BYTES = 64 * 1024
+REQUEST_TIMEOUT = 5.0  # seconds for a question to arrive whole, and for its answer to leave
+
+Answer: TypeAlias = dict[str, Any]
+
+
+async def serve(
+    listener: socket.socket,
+    answer: Callable[[dict[str, Any]], Awaitable[Answer]],
+    answered: Callable[[dict[str, Any], Answer], None],
+) -> None:
+    """Answer every question that comes in; *answered* is called when the answer has left."""
+
+    async def converse(stream: trio.SocketStream) -> None:
+        async with stream:
+            line = await _read_line(stream)
+            try:
+                request = control.decode(line)
+            except ValueError:
+                request, reply = {}, refusal("the request is not one line of JSON")
+            else:
+                reply = await answer(request)
+            with trio.move_on_after(REQUEST_TIMEOUT), contextlib.suppress(trio.BrokenResourceError):
+                await stream.send_all(control.encode(reply))
+        answered(request, reply)
+
+    raw = trio.socket.from_stdlib_socket(listener.dup())
+    await trio.serve_listeners(converse, [trio.SocketListener(raw)])
+
+
+def refusal(error: str, kind: str = "failed") -> Answer:
+    """Return the answer that says why there is no other."""
+    return {"ok": False, "kind": kind, "error": error}
+
+
+async def _read_line(stream: trio.SocketStream) -> bytes:
+    line = bytearray()
+    with trio.move_on_after(REQUEST_TIMEOUT), contextlib.suppress(trio.BrokenResourceError):
+        async for chunk in stream:
+            line += chunk
+            if b"\n" in chunk or len(line) > REQUEST_BYTES:
+                break
+    return bytes(line)

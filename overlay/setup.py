@@ -1,0 +1,192 @@
+"""What this node has set up on its host: the tun, addresses and routes, the underlay sockets.
+
+One object owns them all and brings them from one peer table to the next; a change that the kernel refuses leaves
+everything as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+from ipaddress import IPv4Address, ip_address
+from typing import TYPE_CHECKING
+
+from overlay import config
+from overlay.errors import HostError
+from overlay.host import netlink, sockets, sysctl, tun
+from peers.prefixes import PrefixMap
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from overlay.config import Node
+    from overlay.host.netlink import HostPlan
+    from overlay.host.sockets import UdpSocket
+    from overlay.wire.addresses import Sockaddr
+
+# Ours
+MTU_QUESTIONS = (
+    256  # underlay addresses whose route is asked for when the MTU is computed; underlays are alike
+)
+
+log = logging.getLogger("overlay")
+
+Endpoints = set[tuple[str, "Sockaddr"]]
+"""Underlay addresses with the name of the peer each belongs to."""
+
+
+class HostSetup:
+    """The tun and everything around it.  Closing it takes back what was set up; the host is then as before."""
+
+    def __init__(self, interface: str) -> None:
+        """Make the tun; nothing else is touched.  Raises HostError."""
+        self.device = tun.open_tun(interface)
+        self.underlay: list[UdpSocket] = []
+        self.icmp: socket.socket | None = None
+        self.plan: HostPlan | None = None
+        self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
+        self._bound: tuple[object, ...] = ()
+        self._routed: PrefixMap[bool] = PrefixMap()
+        try:
+            self._routing = netlink.Routing(interface, self.device.index)
+        except HostError:
+            self.device.close()
+            raise
+        self.watch = self._routing.watch()
+        left = self._routing.read_back()
+        if left:
+            log.info("took over %d routes and rules that a killed agent left interface=%s", left, interface)
+
+    @property
+    def interface(self) -> str:
+        """The name of the tun."""
+        return self.device.name
+
+    @property
+    def mtu(self) -> int:
+        """The MTU of the tun in bytes."""
+        assert self.plan is not None
+        return self.plan.mtu
+
+    @property
+    def port(self) -> int:
+        """The UDP port of the underlay sockets."""
+        return self.underlay[0].port
+
+    def close(self) -> None:
+        """Undo everything."""
+        self._routing.withdraw()
+        self._routing.close()
+        self.watch.close()
+        for udp in self.underlay:
+            udp.close()
+        if self.icmp is not None:
+            self.icmp.close()
+        self.device.close()
+
+    def adopt(self, node: Node, endpoints: Endpoints) -> list[UdpSocket]:
+        """Bring the host to what *node* asks for and return the sockets that were replaced, still open.
+
+        Raises HostError; then the host is as before.
+        """
+        before, plan = self.plan, self._compute(node, endpoints)
+        opened = self._open_sockets(node, plan)
+        try:
+            if plan != before:
+                self._routing.apply(plan)
+            self._remark(plan, opened or self.underlay)
+        except HostError:
+            for udp in opened:
+                udp.close()
+            if before is not None:
+                with contextlib.suppress(HostError):
+                    self._routing.apply(before)
+                    self._remark(before, self.underlay)
+            raise
+        if before is None:
+            sysctl.loosen_rp_filter(self.interface)
+        if plan != before:
+            self._routed = PrefixMap((prefix, True) for prefix in (*plan.routes, *plan.policy_routes))
+        self.plan = plan
+        self._open_icmp(node, plan)
+        if not opened:
+            return []
+        replaced, self.underlay = self.underlay, opened
+        self._bound = (node.table.listen_port(node.own), node.own.listen)
+        return replaced
+
+    def is_affected_by(self, endpoint: Sockaddr) -> bool:
+        """Return whether a peer at *endpoint* may ask for other routes or a smaller MTU than there are."""
+        assert self.plan is not None
+        address = ip_address(endpoint[0].partition("%")[0])
+        if self._routed.lookup(address):
+            return True
+        mtu = self._routing.route_mtu(address, self.plan.fwmark)
+        return mtu is not None and config.plan_mtu([mtu]) < self.plan.mtu
+
+    def mend(self) -> None:
+        """Put back what somebody else took away.  Raises HostError if the tun itself is gone, or the kernel refuses."""
+        try:
+            socket.if_nametoindex(self.interface)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                raise HostError(
+                    f"{self.interface} was removed by somebody else: start the agent again"
+                ) from error
+            raise
+        self._routing.read_back()
+        assert self.plan is not None
+        self._routing.apply(self.plan)
+
+    def notes(self, node: Node) -> list[str]:
+        """Return a sentence for everything of this host that will keep traffic from going, or from going fast."""
+        notes = []
+        offloads = self.device.offloads
+        if not (offloads.tcp and offloads.udp):
+            missing = "UDP" if offloads.tcp else "TCP and UDP"
+            notes.append(f"this kernel gives no {missing} super-packets: throughput is lower")
+        if not all(udp.can_segment and udp.can_coalesce for udp in self.underlay):
+            notes.append("this kernel cannot cut or join UDP datagrams: throughput is lower")
+        if self._icmp_for[0] is not None and self.icmp is None:
+            notes.append("without CAP_NET_RAW, ICMP errors carry the unreachable address as their source")
+        behind = {prefix.version for prefix in node.own.subnets if prefix.num_addresses > 1}
+        if 4 in behind and not sysctl.forwarding_enabled(4):
+            notes.append(_not_forwarded("IPv4", "net.ipv4.ip_forward"))
+        if 6 in behind and not sysctl.forwarding_enabled(6):
+            notes.append(_not_forwarded("IPv6", "net.ipv6.conf.all.forwarding"))
+        return notes
+
+    def _compute(self, node: Node, endpoints: Endpoints) -> HostPlan:
+        hosts = sorted({sockaddr[0] for _, sockaddr in endpoints})[:MTU_QUESTIONS]
+        mark = self.plan.fwmark if self.plan is not None else node.table.network.fwmark
+        mtu = node.table.network.mtu or config.plan_mtu(
+            [self._routing.route_mtu(ip_address(host.partition("%")[0]), mark) for host in hosts]
+        )
+        return config.plan_host(node, mtu, endpoints)
+
+    def _open_sockets(self, node: Node, plan: HostPlan) -> list[UdpSocket]:
+        """Return new sockets if *node* binds to other addresses or another port than now."""
+        port = node.table.listen_port(node.own)
+        if self._bound == (port, node.own.listen):
+            return []
+        return sockets.open_underlay(node.own.listen, port, plan.fwmark, self.underlay)
+
+    def _remark(self, plan: HostPlan, underlay: Collection[UdpSocket]) -> None:
+        if self.plan is not None and self.plan.fwmark != plan.fwmark:
+            for udp in underlay:
+                sockets.set_mark(udp.socket, plan.fwmark or 0)
+
+    def _open_icmp(self, node: Node, plan: HostPlan) -> None:
+        address = next((each for each in node.own.addresses if isinstance(each, IPv4Address)), None)
+        wanted = (address, plan.fwmark)
+        if wanted != self._icmp_for:
+            if self.icmp is not None:
+                self.icmp.close()
+            self.icmp = sockets.open_icmp(address, plan.fwmark) if address is not None else None
+            self._icmp_for = wanted
+
+
+def _not_forwarded(family: str, key: str) -> str:
+    return f"this host does not forward {family}: its subnets are not reached; run `sysctl -w {key}=1`"
