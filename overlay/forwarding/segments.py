@@ -43,9 +43,7 @@ TCP_HEADER_SIZE = 20
 # Ours
 MAXIMUM_TRAIN_BYTES = 65507 - 7  # one UDP send takes 65507; a multiple of 4 keeps rows aligned
 MAXIMUM_TRAIN_COUNT = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
-BUFFER_BYTES = (
-    256 * 1024
-)  # a whole super-packet of the smallest segments TCP makes (48 bytes) with our overhead
+BUFFER_BYTES = 256 * 1024  # a whole super-packet of TCP's smallest segments (48 bytes) with our overhead
 LAYOUTS = 256  # geometries remembered before starting over; a busy host sees a handful
 LAYOUT_ROWS = 16_384  # rows of all of them: each costs some 800 bytes of views
 
@@ -175,9 +173,8 @@ class Train:
 
     def parts(self) -> list[list[memoryview]]:
         """Return the datagrams in as few sends as the kernel takes, of nearly equal counts."""
-        limit = (
-            min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // self.size) or 1
-        )  # what is too big, the send refuses
+        # At least one: what is too big for any send, the send refuses.
+        limit = min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // self.size) or 1
         sends = -(-self.count // limit)
         marks = [self.count * part // sends for part in range(sends + 1)]
         if self.stride != self.size:
