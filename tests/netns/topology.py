@@ -18,6 +18,7 @@ import atexit
 import contextlib
 import ctypes
 import ipaddress
+import itertools
 import os
 import re
 import shutil
@@ -191,6 +192,7 @@ class Lab:
         self.processes: list[subprocess.Popen[str]] = []
         self._namespaces: list[Namespace] = []
         self._on_exit = contextlib.ExitStack()
+        self._indexes = itertools.count(1000, 2)
         self._previous_handler: Any = None
 
     def __enter__(self) -> Self:
@@ -255,19 +257,23 @@ class Lab:
         Without *offloads* each frame on it has wire size, as netfilter and a capture then see it; with them, trains of
         segments pass whole.
         """
+        # Two ends that have the same index, each in its namespace, would learn only within a second that they are
+        # joined: the kernel hurries with virtual links, which it knows by the index of the other end.
+        index = next(self._indexes)
         _ip(
             *(
                 "link",
                 "add",
                 one.interface,
+                "index",
+                str(index),
                 "netns",
                 one.namespace.full_name,
                 "mtu",
                 str(mtu),
-                "type",
-                "veth",
             ),
-            *("peer", "name", other.interface, "netns", other.namespace.full_name, "mtu", str(mtu)),
+            *("type", "veth", "peer", "name", other.interface, "index", str(index + 1)),
+            *("netns", other.namespace.full_name, "mtu", str(mtu)),
         )
         for end in (one, other):
             if not offloads:
