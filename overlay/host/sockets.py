@@ -228,7 +228,9 @@ def _bind_refused(address: IPAddress, port: int, error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             return f"UDP port {port} is taken by another program: choose another port, or stop it (ss -lunp shows which)"
-        case errno.EADDRNOTAVAIL | errno.ENODEV | errno.ENXIO:
+        case (
+            errno.EADDRNOTAVAIL | errno.ENODEV | errno.ENXIO | None
+        ):  # None: if_nametoindex() gives no number
             return f"{address} is not an address of this host: correct listen in the peers file"
         case errno.EACCES | errno.EPERM:
             return f"UDP port {port} needs CAP_NET_BIND_SERVICE: run as root, or choose a port from 1024"

@@ -100,16 +100,16 @@ def check_interface_name(name: str) -> None:
         )
 
 
-def open_tun(name: str) -> Tun:
+def open_tun(name: str, device: str = DEVICE) -> Tun:
     """Create the tun device *name*, down and without addresses, with every offload the kernel grants.
 
     Raises ConfigError for a bad name and HostError when the kernel refuses.
     """
     check_interface_name(name)
     try:
-        descriptor = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise HostError(_device_refused(error)) from error
+        raise HostError(_device_refused(device, error)) from error
     try:
         fcntl.ioctl(
             descriptor,
@@ -137,16 +137,16 @@ def negotiate_offloads(set_offload: Callable[[int], object]) -> Offloads:
     return Offloads()
 
 
-def _device_refused(error: OSError) -> str:
+def _device_refused(device: str, error: OSError) -> str:
     match error.errno:
         case errno.ENOENT:
-            return f"{DEVICE} does not exist: load the tun module (modprobe tun), or give the container that device"
+            return f"{device} does not exist: load the tun module (modprobe tun), or give the container that device"
         case errno.ENODEV | errno.ENXIO:
-            return f"{DEVICE} has no driver: load the tun module (modprobe tun)"
+            return f"{device} has no driver: load the tun module (modprobe tun)"
         case errno.EACCES | errno.EPERM:
-            return f"{DEVICE} may not be opened: run as root with CAP_NET_ADMIN, and let the container use the device"
+            return f"{device} may not be opened: run as root with CAP_NET_ADMIN, and let the container use the device"
         case _:
-            return f"{DEVICE} could not be opened: {error.strerror}"
+            return f"{device} could not be opened: {error.strerror}"
 
 
 def _interface_refused(name: str, error: OSError) -> str:

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.errors import HostError
+from overlay.host import control
+from tests.netns.topology import ROOT
+
+LISTEN = (
+    "import sys, time; from pathlib import Path; from overlay.host import control\n"
+    "control.listen(Path(sys.argv[1])); print('listening', flush=True); time.sleep(100)"
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run" / "overlay0.sock"
+
+
+def test_socket_is_for_its_owner_and_its_directory_for_all(path):
+    server = control.listen(path)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
+    server.close()
+
+
+def test_nothing_is_left_after_close(path):
+    control.listen(path).close()
+
+    assert list(path.parent.iterdir()) == []
+
+
+def test_second_agent_is_refused_with_the_process_of_the_first(path):
+    server = control.listen(path)
+
+    with pytest.raises(HostError, match=f"overlay0 is already run by process {os.getpid()}:") as raised:
+        control.listen(path)
+
+    assert isinstance(raised.value.__cause__, OSError)
+    server.close()
+
+
+def test_socket_of_a_killed_agent_is_taken_over(path):
+    agent = subprocess.Popen(
+        [sys.executable, "-c", LISTEN, path], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    with agent:
+        assert agent.stdout.readline() == "listening\n"
+        with pytest.raises(HostError, match=f"process {agent.pid}:"):
+            control.listen(path)
+        agent.send_signal(signal.SIGKILL)
+    assert path.exists()
+
+    server = control.listen(path)
+
+    server.close()
+
+
+def test_agents_that_start_and_stop_at_once_never_share_a_path(path):
+    together, at_once, most = threading.Lock(), [0], [0]
+
+    def life():
+        for _ in range(100):
+            try:
+                server = control.listen(path)
+            except HostError:
+                continue
+            with together:
+                at_once[0] += 1
+                most[0] = max(most[0], at_once[0])
+            with together:
+                at_once[0] -= 1
+            server.close()
+
+    threads = [threading.Thread(target=life) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert most == [1]
+    assert list(path.parent.iterdir()) == []
+
+
+def test_directory_that_cannot_be_made_is_named():
+    with pytest.raises(HostError, match=r"/proc/overlay could not be created: .*; run as root"):
+        control.listen(control.control_path("overlay0", control.Path("/proc/overlay")))
+
+
+@pytest.fixture
+def agent(path):
+    """Return a function that has an agent answer the next connection with given bytes; it returns the question."""
+    server = control.listen(path)
+    threads = []
+
+    def answer(data):
+        def serve():
+            connection, _ = server.socket.accept()
+            with connection:
+                connection.setblocking(True)
+                connection.recv(65536)
+                try:
+                    connection.sendall(data)
+                except BrokenPipeError:
+                    return
+
+        server.socket.setblocking(True)
+        threads.append(threading.Thread(target=serve))
+        threads[-1].start()
+
+    yield answer
+    for thread in threads:
+        thread.join()
+    server.close()
+
+
+def test_request_returns_the_answer(path, agent):
+    agent(control.encode({"peers": ["paris"] * 100_000}))
+
+    assert control.request(path, {"command": "status"}) == {"peers": ["paris"] * 100_000}
+
+
+@pytest.mark.parametrize("data", [b"", b'{"peers": 1}', b"[]\n", b"nonsense\n"])
+def test_incomplete_answer_is_refused(path, agent, data):
+    agent(data)
+
+    with pytest.raises(HostError, match="the agent of overlay0 gave no complete answer"):
+        control.request(path, {})
+
+
+def test_answer_without_end_is_refused(path, agent):
+    agent(b"x" * 2 * control.MESSAGE_SIZE)
+
+    with pytest.raises(HostError, match="no complete answer"):
+        control.request(path, {})
+
+
+def test_silent_agent_is_given_up(path):
+    server = control.listen(path)
+
+    with pytest.raises(HostError, match=r"did not answer in 0\.1 s"):
+        control.request(path, {}, timeout=0.1)
+
+    server.close()
+
+
+def test_request_without_agent_says_how_to_start_one(path):
+    with pytest.raises(
+        HostError, match="no overlay agent runs for overlay0 here: start it with `overlay up --peers FILE`"
+    ):
+        control.request(path, {})
+
+
+def test_request_to_a_killed_agent_says_how_to_start_one(path):
+    server = control.listen(path)
+    server.socket.close()
+
+    with pytest.raises(HostError, match="no overlay agent runs"):
+        control.request(path, {})
+
+    server.close()
+
+
+def test_request_without_permission_says_so(path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become somebody else")
+    server = control.listen(path)
+    for directory in path.parents[:3]:
+        directory.chmod(0o755)
+    code = "import sys, os; from pathlib import Path; from overlay.host import control\n"
+    code += "os.setresuid(65528, 65528, 65528)\n"
+    code += "try: control.request(Path(sys.argv[1]), {})\nexcept Exception as error: print(error)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == f"{path} may be used by root only: run the command as root\n"
+    server.close()
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text() | st.booleans() | st.none()))
+def test_message_is_one_line_and_comes_back(message):
+    line = control.encode(message)
+
+    assert line.count(b"\n") == 1
+    assert control.decode(line) == message
+
+
+@given(st.binary() | st.binary().map(lambda data: data + b"\n") | st.just(b"[" * 100_000 + b"\n"))
+def test_any_line_gives_a_message_or_value_error(line):
+    try:
+        message = control.decode(line)
+    except ValueError:
+        return
+    assert isinstance(message, dict)
+    assert json.loads(line) == message
+
+
+@pytest.mark.parametrize("interface", ["overlay0", "a.b", "tun.7"])
+def test_path_tells_its_interface(interface):
+    assert control.interface_of(control.control_path(interface)) == interface
+    assert control.interface_of(control.Path(f"/run/overlay/{interface}.4026532177.sock")) == interface
+
+
+@pytest.mark.netns
+def test_path_carries_the_inode_outside_the_initial_namespace(lab):
+    code = "from overlay.host.control import control_path; print(control_path('overlay0'))"
+    host = lab.namespace("host")
+
+    assert host.python(code) == f"/run/overlay/overlay0.{host.inode}.sock\n"
+
+
+@pytest.mark.netns
+def test_path_does_not_depend_on_privileges(lab):
+    code = (
+        "from overlay.host.privileges import keep_only; keep_only(set())\n"
+        "from overlay.host.control import control_path; print(control_path('overlay0'))"
+    )
+    host = lab.namespace("host")
+
+    assert host.python(code) == f"/run/overlay/overlay0.{host.inode}.sock\n"
+
+
+def test_path_is_plain_in_the_initial_namespace():
+    if not control.ONLY_IN_INITIAL_NAMESPACE.exists():
+        pytest.skip("these tests do not run in the initial network namespace")
+
+    assert str(control.control_path("overlay0")) == "/run/overlay/overlay0.sock"

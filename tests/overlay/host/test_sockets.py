@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from ipaddress import ip_address
+
+import pytest
+
+from overlay.errors import HostError
+from overlay.host.sockets import (
+    EVERY_IPV4,
+    IP_PKTINFO,
+    UDP_GRO,
+    UDP_SEGMENT,
+    open_icmp,
+    open_udp,
+    open_underlay,
+    set_mark,
+)
+
+LOOPBACK = ip_address("127.0.0.1")
+
+
+@pytest.fixture
+def opened():
+    """A list whose sockets are closed at the end."""
+    sockets = []
+    yield sockets
+    for each in sockets:
+        each.close()
+
+
+def test_datagram_comes_with_its_local_address_and_tos(opened):
+    opened.append(udp := open_udp(EVERY_IPV4, 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 1)
+        sender.sendto(b"test", ("127.0.0.5", udp.port))
+
+    _, control, _, _ = udp.socket.recvmsg(100, 1000)
+
+    told = {(level, kind): data for level, kind, data in control}
+    assert told[socket.IPPROTO_IP, socket.IP_TOS] == b"\x01"
+    assert told[socket.IPPROTO_IP, IP_PKTINFO][8:12] == bytes([127, 0, 0, 5])
+
+
+def test_datagram_over_ipv6_comes_with_its_local_address_and_class(opened):
+    opened.append(udp := open_udp(ip_address("::1"), 0))
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 1)
+        sender.sendto(b"test", ("::1", udp.port))
+
+    _, control, _, _ = udp.socket.recvmsg(100, 1000)
+
+    told = {(level, kind): data for level, kind, data in control}
+    assert struct.unpack("i", told[socket.IPPROTO_IPV6, socket.IPV6_TCLASS]) == (1,)
+    assert told[socket.IPPROTO_IPV6, socket.IPV6_PKTINFO][:16] == ip_address("::1").packed
+
+
+def test_many_datagrams_pass_in_one_call_each_way(opened):
+    opened.append(udp := open_udp(LOOPBACK, 0))
+    if not (udp.can_segment and udp.can_coalesce):
+        pytest.skip("this kernel lacks UDP_SEGMENT or UDP_GRO")
+    segment = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", 100))]
+    udp.socket.sendmsg([bytes(450)], segment, 0, ("127.0.0.1", udp.port))
+
+    data, control, _, _ = udp.socket.recvmsg(65536, 1000)
+
+    assert len(data) == 450
+    assert (socket.IPPROTO_UDP, UDP_GRO, struct.pack("i", 100)) in control
+
+
+def test_socket_does_not_block_and_has_large_buffers(opened):
+    opened.append(udp := open_udp(LOOPBACK, 0))
+
+    with pytest.raises(BlockingIOError):
+        udp.socket.recv(1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+        assert udp.receive_buffer > plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        assert udp.send_buffer > plain.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+
+def test_mtu_discovery_stays_at_the_systems_choice(opened):
+    opened.append(udp := open_udp(LOOPBACK, 0))
+
+    assert udp.socket.getsockopt(socket.IPPROTO_IP, 10) == 1  # IP_MTU_DISCOVER, IP_PMTUDISC_WANT
+
+
+def test_every_address_takes_one_socket_for_each_family_on_one_port(opened):
+    opened += open_underlay([], 0)
+
+    assert [udp.family for udp in opened] == [socket.AF_INET, socket.AF_INET6]
+    assert len({udp.port for udp in opened}) == 1
+
+
+def test_listen_takes_one_socket_for_each_address(opened):
+    opened += open_underlay([LOOPBACK, ip_address("127.0.0.2"), ip_address("::1")], 0)
+
+    assert [str(udp.address) for udp in opened] == ["127.0.0.1", "127.0.0.2", "::1"]
+    assert len({udp.port for udp in opened}) == 1
+
+
+@pytest.mark.parametrize("taken", ["127.0.0.1", "::1"])
+def test_port_that_is_taken_is_refused_and_nothing_stays_open(opened, taken):
+    opened.append(other := open_udp(ip_address(taken), 0))
+
+    with pytest.raises(HostError, match=f"UDP port {other.port} is taken by another program: ") as raised:
+        open_underlay([], other.port)
+
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+def test_own_sockets_may_be_replaced_on_the_same_port(opened):
+    opened += (old := open_underlay([], 0))
+
+    opened += open_underlay([LOOPBACK, ip_address("::1")], old[0].port, replacing=old)
+
+    with pytest.raises(HostError, match="is taken"):  # by others still not
+        open_udp(LOOPBACK, old[0].port)
+
+
+def test_address_of_another_host_is_refused():
+    with pytest.raises(HostError, match=r"192\.0\.2\.77 is not an address of this host"):
+        open_udp(ip_address("192.0.2.77"), 0)
+
+
+def test_link_local_address_needs_its_interface():
+    with pytest.raises(HostError, match="fe80::1%nosuch is not an address of this host"):
+        open_udp(ip_address("fe80::1%nosuch"), 0)
+
+
+@pytest.mark.netns
+def test_link_local_address_is_bound_on_its_interface(lab):
+    host = lab.namespace("host")
+    lab.bridge(host, "br0", "fe80::1/64")
+
+    with host.entered():
+        udp = open_udp(ip_address("fe80::1%br0"), 0)
+
+        assert udp.socket.getsockname()[3] == socket.if_nametoindex("br0")
+        udp.close()
+
+
+@pytest.mark.netns
+def test_mark_is_set_and_can_be_changed(lab):
+    with lab.namespace("host").entered():
+        udp = open_udp(EVERY_IPV4, 0, 0x51820)
+        assert udp.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0x51820
+
+        set_mark(udp.socket, 7)
+
+        assert udp.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 7
+        udp.close()
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("kind", ["disabled", "present"])
+def test_host_with_ipv6_disabled_still_gets_sockets(lab, kind):
+    host = lab.namespace("host")
+    host.run("sysctl", "-qw", f"net.ipv6.conf.all.disable_ipv6={int(kind == 'disabled')}")
+
+    with host.entered():
+        opened = open_underlay([], 51820)
+
+    assert opened[0].family == socket.AF_INET
+    for udp in opened:
+        udp.close()
+
+
+@pytest.mark.netns
+def test_error_comes_from_the_given_address_and_nothing_is_received(lab):
+    host, other = lab.namespace("host"), lab.namespace("other")
+    lab.veth(host.end("eth0", "192.0.2.1/24"), other.end("eth0", "192.0.2.2/24"))
+    with host.entered():
+        icmp = open_icmp(ip_address("10.244.1.0"))  # before the address is there
+    host.run("ip", "address", "add", "10.244.1.0/32", "dev", "eth0")
+    sniffer = other.sniff("eth0")
+
+    icmp.sendto(bytes([3, 1, 0xFC, 0xFE, 0, 0, 0, 0]) + bytes(28), ("192.0.2.2", 0))
+    other.run("ping", "-c1", "192.0.2.1")
+
+    sent = [
+        frame
+        for frame in sniffer.frames()
+        if frame[12:14] == b"\x08\x00" and frame[23] == 1 and frame[34] == 3
+    ]
+    assert [frame[26:30] for frame in sent] == [bytes([10, 244, 1, 0])]
+    with pytest.raises(BlockingIOError):
+        icmp.recv(1000)
+    icmp.close()
+
+
+@pytest.mark.netns
+def test_process_without_privilege_gets_what_it_may_have(lab):
+    code = (
+        "from ipaddress import ip_address; from overlay.host.privileges import keep_only, drop_all\n"
+        "from overlay.host.sockets import *; drop_all()\n"
+        "udp = open_udp(EVERY_IPV4, 51820); print(udp.receive_buffer > 0, udp.can_coalesce)\n"
+        "print(open_icmp(ip_address('10.244.1.0')))\n"
+        "for attempt in (lambda: open_udp(EVERY_IPV4, 53), lambda: open_udp(EVERY_IPV4, 5300, 1)):\n"
+        "    try: attempt()\n"
+        "    except Exception as error: print(type(error).__name__, error)"
+    )
+
+    said = lab.namespace("host").python(code).splitlines()
+
+    assert said[0].startswith("True ")
+    assert said[1] == "None"
+    assert re.fullmatch("HostError UDP port 53 needs CAP_NET_BIND_SERVICE: .*", said[2])
+    assert re.fullmatch("HostError fwmark 0x1 could not be set: run as root with CAP_NET_ADMIN", said[3])

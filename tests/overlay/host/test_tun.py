@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+
+import pytest
+
+from overlay.errors import ConfigError, HostError
+from overlay.host.tun import OFFLOAD_LADDER, Offloads, check_interface_name, negotiate_offloads, open_tun
+
+CSUM, TSO, ECN, USO = 0x01, 0x06, 0x08, 0x60
+
+
+def kernel(accepted):
+    """Return TUNSETOFFLOAD of a kernel that knows the features in *accepted*, and what it was asked."""
+    asked = []
+
+    def set_offload(flags):
+        asked.append(flags)
+        if flags & ~accepted or (flags & ~CSUM and not flags & CSUM):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    return set_offload, asked
+
+
+@pytest.mark.parametrize(
+    ("accepted", "expected"),
+    [
+        (CSUM | TSO | ECN | USO, Offloads(checksum=True, tcp=True, ecn=True, udp=True)),
+        (CSUM | TSO | USO, Offloads(checksum=True, tcp=True, udp=True)),
+        (CSUM | TSO | ECN, Offloads(checksum=True, tcp=True, ecn=True)),
+        (CSUM | TSO, Offloads(checksum=True, tcp=True)),
+        (CSUM, Offloads(checksum=True)),
+        (0, Offloads()),
+    ],
+)
+def test_offloads_fall_back_to_what_the_kernel_knows(accepted, expected):
+    set_offload, asked = kernel(accepted)
+
+    assert negotiate_offloads(set_offload) == expected
+    assert asked[-1] == expected.flags
+
+
+def test_kernel_without_offloads_still_gets_an_answer():
+    def refuse(flags):
+        raise OSError(errno.EINVAL, "no")
+
+    assert negotiate_offloads(refuse) == Offloads()
+
+
+def test_each_step_of_the_ladder_has_its_checksum():
+    assert all(step.checksum for step in OFFLOAD_LADDER[:-1])
+    assert OFFLOAD_LADDER[0].flags == CSUM | TSO | ECN | USO
+
+
+@pytest.mark.parametrize("name", ["overlay0", "a", "wg-site_1", "x.y=z+", "123456789012345"])
+def test_good_name_is_taken(name):
+    check_interface_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "1234567890123456", "a/b", "a b", "a:b", "..", ".", "all", "default", "ä", "a%d", "a\n"]
+)
+def test_bad_name_is_refused(name):
+    with pytest.raises(ConfigError, match="cannot name an interface"):
+        check_interface_name(name)
+
+
+def test_bad_name_is_refused_before_anything_is_opened():
+    with pytest.raises(ConfigError):
+        open_tun("a/b")
+
+
+@pytest.mark.netns
+def test_device_is_new_non_blocking_and_gone_after_close(lab):
+    host = lab.namespace("host")
+    with host.entered():
+        device = open_tun("overlay0")
+
+        assert device.index == socket.if_nametoindex("overlay0")
+        assert not os.get_blocking(device.fileno())
+        assert not os.get_inheritable(device.fileno())
+        with pytest.raises(BlockingIOError):
+            os.read(device.fileno(), 2000)
+
+        device.close()
+        assert "overlay0" not in host.run("ip", "link")
+
+
+@pytest.mark.netns
+def test_reads_and_writes_carry_a_virtio_header_of_ten_bytes(lab):
+    host = lab.namespace("host")
+    with host.entered():
+        device = open_tun("overlay0")
+        host.run("ip", "address", "add", "10.244.1.0/32", "dev", "overlay0")
+        host.run("ip", "link", "set", "overlay0", "addrgenmode", "none")
+        host.run("ip", "link", "set", "overlay0", "up")
+        host.run("ip", "route", "add", "10.244.0.0/16", "dev", "overlay0")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.sendto(b"test", ("10.244.2.2", 9))
+
+        read = os.read(device.fileno(), 2000)
+
+        assert read[10] == 0x45
+        assert len(read) == 10 + 20 + 8 + 4
+        assert os.write(device.fileno(), read) == len(read)
+        device.close()
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("kind", ["tun", "bridge"])
+def test_name_that_is_taken_is_refused(lab, kind):
+    host = lab.namespace("host")
+    command = (
+        ("tuntap", "add", "overlay0", "mode", "tun")
+        if kind == "tun"
+        else ("link", "add", "overlay0", "type", kind)
+    )
+    host.run("ip", *command)
+
+    with host.entered(), pytest.raises(HostError, match=r"^interface overlay0 exists already: ") as raised:
+        open_tun("overlay0")
+
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+@pytest.mark.netns
+def test_refusal_names_the_capability(lab):
+    code = (
+        "from overlay.host.privileges import keep_only; from overlay.host.tun import open_tun; keep_only(set())\n"
+        "try: open_tun('overlay0')\nexcept Exception as error: print(error)"
+    )
+
+    said = lab.namespace("host").python(code)
+
+    assert re.match(
+        "(interface overlay0 may not be created|/dev/net/tun may not be opened): run as root with CAP_NET_ADMIN",
+        said,
+    )
+
+
+def test_missing_device_is_named():
+    with pytest.raises(HostError, match=r"^/nonexistent/tun does not exist: load the tun module"):
+        open_tun("overlay0", "/nonexistent/tun")
