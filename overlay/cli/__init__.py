@@ -10,11 +10,13 @@ Modules that take long to load are imported by the functions that use them, so t
 and completion answer at once.
 """
 
+# ruff: noqa: PLC0415
+
 from __future__ import annotations
 
 import click
 
-from overlay.cli import up
+from overlay.cli import check, down, genpsk, keygen, ping, pubkey, status, up
 from overlay.cli.exits import Commands
 
 
@@ -32,7 +34,20 @@ def show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.exit()
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+EPILOG = """\
+\b
+A host joins with three commands:
+  overlay keygen                      make its private key; the public key goes into peers.toml
+  overlay check --peers peers.toml    see whether the file is right
+  overlay up --peers peers.toml       connect
+"""
+
+
+@click.group(
+    cls=Commands,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -42,15 +57,8 @@ def show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     help="Show the version and exit.",
 )
 def main() -> None:
-    """An encrypted overlay network between hosts, and what lies behind them.
-
-    \b
-    A host joins with three commands:
-      overlay keygen                     make its key, and put the public key into peers.toml
-      overlay check --peers peers.toml   see whether the file is right
-      overlay up --peers peers.toml      connect
-    """
+    """Connect hosts, and the networks behind them, through encrypted tunnels."""
 
 
-for module in (up,):
+for module in (keygen, pubkey, genpsk, check, up, status, ping, down):
     main.add_command(module.command)

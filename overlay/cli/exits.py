@@ -13,28 +13,34 @@ from overlay.errors import ConfigError, HostError
 from peers.errors import StoreError, TableError
 
 # Specification
-FAILED = 1
-WRONG = 2  # also what click gives for wrong usage
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells say it
 
 
 class Failure(click.ClickException):
-    """A sentence that ends the command with *exit_code*."""
+    """A sentence that ends the command: it failed."""
 
-    def __init__(self, sentence: str, exit_code: int = FAILED) -> None:
-        super().__init__(sentence)
-        self.exit_code = exit_code
+    exit_code = 1
+
+
+class Misuse(Failure):
+    """A sentence that ends the command: an option, or a file that it names, has to be another."""
+
+    exit_code = 2  # also what click gives for wrong usage
 
 
 class Commands(click.Group):
-    """A group of commands that end as this module says."""
+    """A group of commands that end as this module says, listed in the order they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        """Return the names of the commands."""
+        return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command.  Raises click's exceptions for what a user can cause."""
         try:
             return super().invoke(ctx)
         except (ConfigError, TableError) as error:
-            raise Failure(str(error), WRONG) from error
+            raise Misuse(str(error)) from error
         except (HostError, StoreError) as error:
             raise Failure(str(error)) from error
         except KeyboardInterrupt:

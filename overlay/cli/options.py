@@ -1,5 +1,7 @@
 """Options that several commands have."""
 
+# ruff: noqa: PLC0415  completion alone asks agents
+
 from __future__ import annotations
 
 import math
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +26,7 @@ DEFAULT_KEY = Path("/etc/overlay/private.key")
 FILE = click.Path(path_type=Path)  # whoever opens it says what is wrong with it
 
 
-class InterfaceName(click.ParamType):
+class InterfaceName(click.ParamType):  # type: ignore[type-arg]  # older releases of click have no argument here
     """A name that a network interface can have."""
 
     name = "interface"
@@ -44,16 +47,15 @@ class InterfaceName(click.ParamType):
         return value
 
     def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002  click's signature
+        incomplete: str,
+    ) -> list[CompletionItem]:
         """Return the interfaces whose agents run here."""
         from overlay.cli.agents import running_interfaces
 
-        return [
-            click.shell_completion.CompletionItem(name)
-            for name in running_interfaces(ctx)
-            if name.startswith(incomplete)
-        ]
+        return [CompletionItem(name) for name in running_interfaces(ctx) if name.startswith(incomplete)]
 
 
 class Seconds(click.FloatRange):

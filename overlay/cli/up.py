@@ -1,5 +1,7 @@
 """``overlay up``: run the agent of this host."""
 
+# ruff: noqa: PLC0415  the agent takes long to load; see overlay/cli/__init__.py
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
-@click.command("up")
+@click.command("up", epilog="Example: overlay up --peers /etc/overlay/peers.toml")
 @peers_option
 @key_option("The private key of this host.")
 @click.option(
@@ -32,11 +34,7 @@ def command(peers: Path, key: Path, interface: str, node: str | None, log_level:
     """Connect this host to the overlay.
 
     Stays in the foreground, logs to stderr and says when it is ready.  SIGINT, SIGTERM and `overlay down` stop
-    it, and leave the host as it was.  When the peers file changes, or on SIGHUP, the file is read again.
-
-    \b
-    Example:
-      overlay up --peers /etc/overlay/peers.toml
+    it, and leave the host as it was.  When the peers file changes, or on SIGHUP, it is read again.
     """
     from overlay import agent
     from overlay.config import Options

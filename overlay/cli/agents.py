@@ -1,0 +1,137 @@
+"""The agents that run here: who they are, and what they answer."""
+
+# ruff: noqa: PLC0415  completion and --help do without the control socket
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from overlay.cli.exits import Failure, Misuse
+from overlay.cli.output import suggest
+from overlay.cli.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import click
+
+T = TypeVar("T")
+
+# Ours
+COMPLETION_TIMEOUT = 0.5  # seconds; who presses tab waits for nothing longer
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """One peer as the agent sees it.  Ages are in seconds, None for never."""
+
+    name: str
+    state: str
+    endpoint: str | None
+    subnets: list[str]
+    last_handshake: float | None
+    rx_bytes: int
+    tx_bytes: int
+    drops: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What ``overlay status`` shows of a node."""
+
+    node: str
+    interface: str
+    public_key: str
+    mtu: int
+    port: int
+    addresses: list[str]
+    prefixes: list[str]
+    pid: int
+    forwarder_pid: int | None
+    uptime: float
+    peers_file: str
+    reload_error: str | None
+    notes: list[str]
+    drops: dict[str, int]
+    peers: list[PeerStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAnswer:
+    """What ``overlay ping`` needs of a peer."""
+
+    name: str
+    addresses: list[str]
+    own_addresses: list[str]
+    last_handshake: float | None
+    state: str
+    endpoint: str | None
+
+
+def agent_path(ctx: click.Context, interface: str) -> Path:
+    """Return the control socket of the agent of *interface* in this network namespace."""
+    from overlay.host.control import DIRECTORY, control_path
+
+    return control_path(interface, Surroundings.of(ctx).control_directory or DIRECTORY)
+
+
+def ask(ctx: click.Context, interface: str, **message: Any) -> dict[str, Any]:
+    """Return the agent's answer to *message*.  Raises HostError without an answer, Failure for a refusal."""
+    from overlay.host.control import request
+
+    answer = request(agent_path(ctx, interface), message)
+    if answer.get("ok") is True:
+        return answer
+    error = str(answer.get("error") or f"the agent of {interface} refused without a reason: see its log")
+    if answer.get("kind") == "unknown_peer":
+        known = [str(name) for name in answer.get("known") or ()]
+        raise Misuse(f"{error}; {suggest(str(message.get('name')), known)}")
+    raise Failure(error)
+
+
+def read_status(interface: str, answer: Mapping[str, Any]) -> Status:
+    """Return the status in an answer of the agent of *interface*."""
+    status = _build(Status, interface, answer.get("status"))
+    return replace(status, peers=[_build(PeerStatus, interface, peer) for peer in status.peers])
+
+
+def read_peer(interface: str, answer: Mapping[str, Any]) -> PeerAnswer:
+    """Return the peer in an answer of the agent of *interface*."""
+    return _build(PeerAnswer, interface, answer.get("peer"))
+
+
+def running_interfaces(ctx: click.Context) -> list[str]:
+    """Return the interfaces that have a control socket in this network namespace; empty on any failure."""
+    from overlay.host.control import DIRECTORY, interface_of
+
+    directory = Surroundings.of(ctx).control_directory or DIRECTORY
+    try:
+        names = {interface_of(path): path for path in directory.glob("*.sock")}
+        return sorted(name for name, path in names.items() if agent_path(ctx, name) == path)
+    except OSError:
+        return []
+
+
+def known_peers(ctx: click.Context, interface: str) -> list[str]:
+    """Return the names of the agent's peers; empty on any failure.
+
+    It asks for a peer of no name, for the answer then holds all names and nothing else.
+    """
+    from overlay.errors import HostError
+    from overlay.host.control import request
+
+    try:
+        answer = request(agent_path(ctx, interface), {"op": "peer", "name": ""}, COMPLETION_TIMEOUT)
+    except (HostError, OSError):
+        return []
+    return [str(name) for name in answer.get("known") or ()]
+
+
+def _build(form: type[T], interface: str, values: object) -> T:
+    """Return *values* as *form*; what a newer agent says beyond it is left out."""
+    names = [field.name for field in fields(form)]  # type: ignore[arg-type]  # each form is a dataclass
+    if not isinstance(values, dict) or any(name not in values for name in names):
+        raise Failure(f"the agent of {interface} is of another version than this command: start it again")
+    return form(**{name: values[name] for name in names})

@@ -1,0 +1,158 @@
+"""``overlay check``: see whether a peers file is right."""
+
+# ruff: noqa: PLC0415  see overlay/cli/__init__.py
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from overlay.cli.options import json_option, key_option, peers_option
+from overlay.cli.output import count, format_some, format_table, show, show_json, suggest, warn
+from overlay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from overlay.config import Options
+    from peers.peer import Peer
+    from peers.table import Table
+
+
+@click.command("check", epilog="Example: overlay check --peers /etc/overlay/peers.toml")
+@peers_option
+@key_option("The private key of this host, to tell which peer it is.")
+@click.option("--node", metavar="NAME", help="The peer that this host is.  [default: by the key]")
+@json_option
+def command(peers: Path, key: Path, node: str | None, as_json: bool) -> None:
+    """Say whether a peers file is right, and list its peers and subnets.
+
+    What is wrong is named with its line, and the exit code is 2.  What is allowed but may be a mistake is a
+    warning.  Nothing of the host is touched.
+    """
+    from overlay.config import Options
+    from peers import toml
+    from peers.table import warnings
+
+    table = toml.load(peers)
+    own, sentences = _find_own(table, Options(peers, key, "", node))
+    sentences += warnings(table)
+    if own is not None:
+        sentences += _check_preshared_keys(table, own)
+    if as_json:
+        show_json(_describe(table, own, sentences))
+    else:
+        show(_render(table, own, peers))
+    for sentence in sentences:
+        warn(sentence)
+
+
+def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
+    """Return the peer that this host is, as far as its key and ``--node`` tell, and sentences to warn of."""
+    from overlay.config import find_own, load_private_key
+
+    named = None
+    if options.node is not None:
+        named = table.peers.get(options.node)
+        if named is None:
+            hint = suggest(options.node, list(table.peers))
+            raise ConfigError(f"--node {options.node}: {options.peers} has no such peer; {hint}")
+    try:
+        key, sentences = load_private_key(options.key)
+    except ConfigError as error:
+        if os.access(options.key, os.R_OK):
+            raise
+        lacking = "its key was not compared" if named else "it is unknown which peer is this host"
+        return named, [f"{error}; without it {lacking}"]
+    try:
+        return find_own(table, key, options), sentences
+    except ConfigError as error:
+        if named is not None:
+            raise
+        return None, [*sentences, str(error)]
+
+
+def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
+    """Return a sentence for each preshared key file that *own* needs and cannot use."""
+    from overlay.crypto.keys import PresharedKey
+    from peers.peer import preshared_key_file_for
+
+    users: dict[Path, list[str]] = {}
+    for peer in table.peers.values():
+        path = preshared_key_file_for(own, peer) if peer is not own else None
+        if path is not None:
+            users.setdefault(path, []).append(peer.name)
+    sentences: list[str] = []
+    for path, names in users.items():
+        need = f"this host needs it for {format_some(names, 3)}"
+        try:
+            PresharedKey.from_base64(path.read_text(encoding="ascii").strip())
+        except FileNotFoundError:
+            remedy = f"make one with `overlay genpsk --out {path}`, or copy it from another host"
+            sentences.append(f"{path} does not exist, and {need}: {remedy}")
+        except OSError as error:
+            sentences.append(f"{path} cannot be read ({error.strerror}), and {need}")
+        except UnicodeDecodeError:
+            sentences.append(f"{path} is no preshared key: it holds other than base64; {need}")
+        except ValueError as error:
+            sentences.append(f"{path} is no preshared key: {error}; {need}")
+    return sentences
+
+
+def _render(table: Table, own: Peer | None, path: Path) -> str:
+    network = table.network
+    rows = [
+        (
+            "*" if peer is own else "",
+            peer.name,
+            ", ".join(map(str, peer.addresses)),
+            str(peer.endpoint or "-"),
+            ", ".join(map(str, peer.subnets)) or "-",
+        )
+        for peer in table.peers.values()
+    ]
+    subnets = sum(len(peer.subnets) for peer in table.peers.values())
+    mtu = "by the underlay" if network.mtu is None else str(network.mtu)
+    lines = [
+        f"{path} is right: {count(len(rows), 'peer')}, {count(subnets, 'subnet')}",
+        f"network {', '.join(map(str, network.prefixes))}, port {network.port}, MTU {mtu}",
+        "",
+        format_table(("", "NAME", "ADDRESS", "ENDPOINT", "SUBNETS"), rows),
+    ]
+    if own is not None:
+        lines += ["", "* this host"]
+    return "\n".join(lines)
+
+
+def _describe(table: Table, own: Peer | None, sentences: list[str]) -> dict[str, object]:
+    from peers.peer import format_public_key
+
+    network = table.network
+    return {
+        "network": {
+            "prefixes": [str(prefix) for prefix in network.prefixes],
+            "port": network.port,
+            "mtu": network.mtu,
+            "fwmark": network.fwmark,
+        },
+        "node": None if own is None else own.name,
+        "peers": [
+            {
+                "name": peer.name,
+                "public_key": format_public_key(peer.public_key),
+                "endpoint": None if peer.endpoint is None else str(peer.endpoint),
+                "addresses": [str(address) for address in peer.addresses],
+                "subnets": [str(subnet) for subnet in peer.subnets],
+                "keepalive": peer.keepalive,
+                "preshared_key_file": (
+                    None if peer.preshared_key_file is None else str(peer.preshared_key_file)
+                ),
+                "listen": [str(address) for address in peer.listen],
+                "listen_port": table.listen_port(peer),
+            }
+            for peer in table.peers.values()
+        ],
+        "warnings": sentences,
+    }

@@ -1,0 +1,63 @@
+"""``overlay down``: stop the agent of an interface."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import click
+
+from overlay.cli.agents import agent_path, ask
+from overlay.cli.exits import Failure
+from overlay.cli.options import interface_option
+from overlay.cli.output import show
+from overlay.cli.surroundings import Surroundings
+
+# Ours
+PATIENCE = 10.0  # seconds; an agent with 10,000 routes takes two
+POLL_INTERVAL = 0.05
+
+
+@click.command("down")
+@interface_option
+@click.pass_context
+def command(ctx: click.Context, interface: str) -> None:
+    """Stop the agent of an interface and wait until it has gone.
+
+    It takes its routes, addresses and the interface with it.
+    """
+    surroundings = Surroundings.of(ctx)
+    answer = ask(ctx, interface, op="down")
+    process = answer.get("pid")
+    deadline = surroundings.now() + PATIENCE
+    # The process is asked first: in a container it may not be visible, and then the socket tells.
+    while (isinstance(process, int) and _lives(process)) or _listens(agent_path(ctx, interface)):
+        if surroundings.now() >= deadline:
+            raise Failure(
+                f"the agent of {interface} (process {process}) still runs after {PATIENCE:g} s: "
+                f"see its log, and end it with `kill -9 {process}` if it hangs"
+            )
+        surroundings.sleep(POLL_INTERVAL)
+    show(f"the agent of {interface} (process {process}) has stopped")
+
+
+def _listens(path: Path) -> bool:
+    """Return whether an agent listens on *path*; a killed one leaves the file, which refuses."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        try:
+            client.connect(str(path))
+        except BlockingIOError:
+            return True  # its queue is full
+        except OSError:
+            return False
+    return True
+
+
+def _lives(process: int) -> bool:
+    """Return whether *process* runs; one that ended and waits for its parent does not."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}

@@ -1,0 +1,110 @@
+"""Echo requests on a socket (RFC 792, RFC 4443)."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import select
+import socket
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from overlay.cli.exits import Failure
+from overlay.errors import PacketError
+from overlay.wire.icmp import Echo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peers.addresses import Address
+
+    EchoOpener: TypeAlias = Callable[[Address, Address], "EchoSocket"]
+
+# Specification
+IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
+
+# Ours
+DATA_SIZE = 56  # bytes, as ping has always sent
+
+
+class EchoSocket(Protocol):
+    """Sends echo requests to one address and waits for the replies."""
+
+    def send(self, sequence: int) -> None:
+        """Send the request *sequence*.  Raises OSError if the kernel cannot."""
+
+    def receive(self, timeout: float) -> int | None:
+        """Return the sequence of the next reply; None if there was none in *timeout* seconds.
+
+        Raises OSError if someone on the way said that the address cannot be reached.
+        """
+
+    def close(self) -> None:
+        """Close the socket."""
+
+
+class IcmpSocket:
+    """An EchoSocket of the kernel."""
+
+    def __init__(self, own: Address, peer: Address) -> None:
+        """Open it from *own* to *peer*.  Raises Failure without permission, or if *own* is not on this host."""
+        self._own, self._peer = own, peer
+        self._is_v4 = own.version == 4
+        # The kernel puts a number of its own into the identifier of a datagram socket: the data tells ours.
+        self._data = secrets.token_bytes(DATA_SIZE)
+        self._identifier = secrets.randbelow(1 << 16)
+        self._socket, self._is_raw = self._open()
+        try:
+            level, option = (
+                (socket.IPPROTO_IP, IP_RECVERR) if self._is_v4 else (socket.IPPROTO_IPV6, IPV6_RECVERR)
+            )
+            self._socket.setsockopt(level, option, 1)  # "unreachable" is reported at once
+            self._socket.bind((str(own), 0))
+            self._socket.connect((str(peer), 0))
+        except OSError as error:
+            self._socket.close()
+            raise Failure(f"no echo can be sent from {own} to {peer}: {error.strerror}") from error
+
+    def send(self, sequence: int) -> None:
+        """Send a request."""
+        message = Echo(False, self._identifier, sequence, self._data).build(self._own, self._peer)
+        try:
+            self._socket.send(message)
+        except OSError:
+            self._socket.send(message)  # the first call may have reported what befell an earlier request
+
+    def receive(self, timeout: float) -> int | None:
+        """Wait for a reply; whatever else arrives ends the wait early, with None."""
+        if not select.select([self._socket], [], [], timeout)[0]:
+            return None
+        try:
+            message = self._socket.recv(65535)
+        except BlockingIOError:
+            return None
+        if self._is_raw and self._is_v4:
+            message = message[(message[0] & 15) * 4 :]
+        with contextlib.suppress(PacketError):
+            echo = Echo.parse(message, self._own.version)
+            if echo.is_reply and echo.data == self._data:
+                return echo.sequence
+        return None
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _open(self) -> tuple[socket.socket, bool]:
+        """Return a raw socket and True; where that is not permitted a datagram socket and False."""
+        family, protocol = (
+            (socket.AF_INET, socket.IPPROTO_ICMP) if self._is_v4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
+        )
+        for kind in (socket.SOCK_RAW, socket.SOCK_DGRAM):
+            try:
+                return (
+                    socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol),
+                    kind == socket.SOCK_RAW,
+                )
+            except PermissionError:
+                continue
+            except OSError as error:
+                raise Failure(f"no ICMP socket can be opened: {error.strerror}") from error
+        raise Failure("echo requests need CAP_NET_RAW: run the command as root")

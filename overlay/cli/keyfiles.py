@@ -1,0 +1,72 @@
+"""Files that hold keys: written whole, for their owner alone, and never over another by accident."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from typing import TYPE_CHECKING
+
+from overlay.cli.exits import Failure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_secret(path: Path, text: str, *, replace: bool = False) -> None:
+    """Put *text* into the file *path*, mode 0600; a missing directory is made with 0700.
+
+    The text is written to a new file beside it, which then takes the name in one step: there is never a partial
+    file, and whatever fails leaves *path* as it was.  Raises FileExistsError if there is a file, unless *replace*;
+    Failure if the machine or the user's permissions do not let it.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failure(f"{path.parent} cannot be created: {error.strerror}") from error
+    draft = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}"
+    try:
+        try:
+            _write_new(draft, text)
+            if replace:
+                _refuse_special(path)
+                draft.replace(path)
+            else:
+                path.hardlink_to(
+                    draft
+                )  # unlike a rename, it refuses a name that is taken, also by a dead link
+            _sync_directory(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise Failure(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _write_new(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
+        os.fchmod(descriptor, 0o600)  # whatever the umask
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _refuse_special(path: Path) -> None:
+    """Raise Failure if *path* is other than a plain file: replacing /dev/null would break the machine."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise Failure(f"{path} is no plain file and is not replaced: name another")
+
+
+def _sync_directory(path: Path) -> None:
+    """Let the new name survive a power failure, as far as the file system can."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

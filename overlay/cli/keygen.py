@@ -1,0 +1,41 @@
+"""``overlay keygen``: make the private key of this host."""
+
+# ruff: noqa: PLC0415  see overlay/cli/__init__.py
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from overlay.cli.exits import Misuse
+from overlay.cli.keyfiles import write_secret
+from overlay.cli.options import key_option
+from overlay.cli.output import show
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("keygen", epilog="Example: overlay keygen --key paris.key")
+@key_option("Where the private key is written, for its owner alone.")
+@click.option(
+    "--force", is_flag=True, help="Replace a key that is there; its peers then need the new public key."
+)
+def command(key: Path, force: bool) -> None:
+    """Make a private key for this host and print its public key.
+
+    The public key goes into the peers file as public_key; the private key never leaves this host.
+    """
+    from overlay.crypto.keys import PrivateKey, encode_key
+
+    private = PrivateKey.generate(os.urandom)
+    try:
+        write_secret(key, private.to_base64() + "\n", replace=force)
+    except FileExistsError:
+        raise Misuse(
+            f"{key} exists already: print its public key with `overlay pubkey --key {key}`, "
+            "or replace it with --force"
+        ) from None
+    show(encode_key(private.public))

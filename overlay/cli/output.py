@@ -1,0 +1,110 @@
+"""Results and warnings as text: tables, amounts, ages."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import itertools
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from overlay.cli.exits import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+# Ours
+SHOWN_NAMES = 10  # of those that a sentence could list
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def show(text: str) -> None:
+    """Print a result to stdout.  Raises Failure if it cannot be written; a reader that left is click's matter."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        raise Failure(f"the result cannot be written: {error.strerror}") from error
+
+
+def show_json(value: object, *, compact: bool = False) -> None:
+    """Print *value* as JSON to stdout; *compact* on one line."""
+    show(json.dumps(value, separators=(",", ":")) if compact else json.dumps(value, indent=2))
+
+
+def warn(sentence: str) -> None:
+    """Print a warning to stderr."""
+    click.echo(f"Warning: {sentence}", err=True)
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """Return *rows* under *header* in columns, the first one flush left; *right* are the columns flush right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    flush_right = set(right)
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            cell.rjust(width) if index in flush_right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
+
+    return "\n".join(map(line, itertools.chain([header], rows)))
+
+
+def format_bytes(size: float) -> str:
+    """Return *size* with up to three digits: ``812 B``, ``1.21 KiB``, ``23.4 MiB``."""
+    unit = 0
+    while size >= 999.5 and unit < len(UNITS) - 1:
+        size /= 1024
+        unit += 1
+    if unit == 0:
+        return f"{size:.0f} B"
+    decimals = 2 if size < 9.995 else 1 if size < 99.95 else 0
+    return f"{size:.{decimals}f} {UNITS[unit]}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return *seconds* in its two largest units: ``12 s``, ``2 min 5 s``, ``3 h 12 min``, ``4 d 1 h``."""
+    whole = max(0, int(seconds))
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    for large, unit, small, small_unit in (
+        (days, "d", hour, "h"),
+        (hours, "h", minute, "min"),
+        (minutes, "min", second, "s"),
+    ):
+        if large:
+            return f"{large} {unit} {small} {small_unit}" if small else f"{large} {unit}"
+    return f"{second} s"
+
+
+def format_age(seconds: float | None) -> str:
+    """Return how long ago something was: ``12 s ago``, or ``never`` for None."""
+    return "never" if seconds is None else f"{format_duration(seconds)} ago"
+
+
+def count(number: int, noun: str) -> str:
+    """Return *number* with *noun* in its number: ``1 peer``, ``3 peers``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def format_some(items: Sequence[Any], most: int) -> str:
+    """Return the first *most* items, and how many more there are: ``10.244.1.0/24, 10.244.2.0/24 +3``."""
+    shown = ", ".join(str(item) for item in items[:most])
+    return shown if len(items) <= most else f"{shown} +{len(items) - most}"
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """Return the second half of a sentence that refused *name*: what it may have meant, or which peers there are."""
+    close = difflib.get_close_matches(name, known, n=3)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    if not known:
+        return "there are no others"
+    more = f" and {len(known) - SHOWN_NAMES} more" if len(known) > SHOWN_NAMES else ""
+    return f"the peers are {', '.join(known[:SHOWN_NAMES])}{more}"

@@ -1,0 +1,219 @@
+"""``overlay ping``: see whether a peer answers through its tunnel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from overlay.cli.agents import ask, known_peers, read_peer
+from overlay.cli.exits import INTERRUPTED, Failure, Misuse
+from overlay.cli.options import DEFAULT_INTERFACE, Seconds, interface_option, json_option
+from overlay.cli.output import format_duration, show, show_json
+from overlay.cli.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from overlay.cli.agents import PeerAnswer
+    from overlay.cli.echo import EchoSocket
+    from peers.addresses import Address
+
+# Specification
+REJECT_AFTER_TIME = 180.0  # seconds; whitepaper section 6.1: no older handshake carries packets
+SEQUENCES = 1 << 16  # RFC 792: 16 bits
+
+
+def complete_peer(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the peers of the running agent that begin with *incomplete*."""
+    names = known_peers(ctx, ctx.params.get("interface") or DEFAULT_INTERFACE)
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+@click.command("ping", epilog="Example: overlay ping tokyo -c 1")
+@click.argument("peer", shell_complete=complete_peer)
+@interface_option
+@click.option(
+    "-c", "--count", type=click.IntRange(1, SEQUENCES - 1), default=4, help="How many requests to send."
+)
+@click.option(
+    "-i",
+    "--interval",
+    type=Seconds(0.001, 3600),
+    default=1.0,
+    metavar="SECONDS",
+    help="Between two requests.",
+)
+@click.option(
+    "-W",
+    "--timeout",
+    type=Seconds(0.001, 3600),
+    default=2.0,
+    metavar="SECONDS",
+    help="To wait for each reply.",
+)
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context, peer: str, interface: str, count: int, interval: float, timeout: float, as_json: bool
+) -> None:
+    """Send ICMP echo requests to PEER through the tunnel.
+
+    They go from this node's overlay address to the peer's.  The exit code is 0 if any was answered, else 1.
+    """
+    answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer))
+    own, address = _choose_addresses(answer)
+    name = f"{peer} ({address})"
+    surroundings = Surroundings.of(ctx)
+    tell = (lambda _: None) if as_json else show
+    tell(f"ping {name} from {own}")
+    echo = _open(surroundings, own, address)
+    ping = Ping(echo, surroundings.now, name, tell)
+    try:
+        ping.run(count, interval, timeout)
+        is_interrupted = False
+    except KeyboardInterrupt:
+        is_interrupted = True
+    finally:
+        echo.close()
+    if ping.sent and not ping.times:
+        answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer))
+    if as_json:
+        show_json(_describe(ping, answer, own, address))
+    else:
+        show(_summarize(ping))
+    if is_interrupted:
+        ctx.exit(INTERRUPTED)
+    if not ping.times:
+        raise Failure(_why_silent(answer, address))
+
+
+@dataclass(slots=True)
+class Ping:
+    """A series of echo requests to *name*, and how long each reply took."""
+
+    echo: EchoSocket
+    now: Callable[[], float]
+    name: str
+    tell: Callable[[str], None]
+    sent: int = 0
+    times: list[float] = field(default_factory=list)
+    """Seconds, in the order of the replies."""
+    waiting: dict[int, float] = field(default_factory=dict)
+    """When each request without a reply was sent, by its sequence; in the order of sending."""
+
+    def run(self, count: int, interval: float, timeout: float) -> None:
+        """Send *count* requests, one each *interval* seconds, and wait *timeout* seconds for each reply."""
+        send_at = self.now()
+        while self.sent < count or self.waiting:
+            if self.sent < count and self.now() >= send_at:
+                self._send()
+                send_at += interval
+            self._expire(timeout)
+            wake_at = send_at if self.sent < count else math.inf
+            if self.waiting:
+                wake_at = min(wake_at, next(iter(self.waiting.values())) + timeout)
+            if wake_at < math.inf:
+                self._receive(max(0.0, wake_at - self.now()))
+
+    def _send(self) -> None:
+        self.sent += 1
+        sent_at = self.now()
+        try:
+            self.echo.send(self.sent)
+        except OSError as error:
+            self.tell(f"seq={self.sent} to {self.name} cannot be sent: {error.strerror}")
+        else:
+            self.waiting[self.sent] = sent_at
+
+    def _receive(self, timeout: float) -> None:
+        try:
+            sequence = self.echo.receive(timeout)
+        except OSError as error:
+            if self.waiting:  # whichever it was: an error names the address, not the request
+                sequence = next(iter(self.waiting))
+                del self.waiting[sequence]
+                self.tell(f"seq={sequence} to {self.name} is lost: {error.strerror}")
+            return
+        if sequence in self.waiting:
+            took = self.now() - self.waiting.pop(sequence)
+            self.times.append(took)
+            self.tell(f"reply from {self.name}: seq={sequence} time={_format_ms(took)} ms")
+
+    def _expire(self, timeout: float) -> None:
+        now = self.now()
+        for sequence in [number for number, sent_at in self.waiting.items() if sent_at + timeout <= now]:
+            del self.waiting[sequence]
+            self.tell(f"no reply from {self.name}: seq={sequence}")
+
+
+def _open(surroundings: Surroundings, own: Address, address: Address) -> EchoSocket:
+    if surroundings.open_echo is not None:
+        return surroundings.open_echo(own, address)
+    from overlay.cli.echo import IcmpSocket  # noqa: PLC0415  completion does without it
+
+    return IcmpSocket(own, address)
+
+
+def _choose_addresses(answer: PeerAnswer) -> tuple[Address, Address]:
+    """Return this node's address and the peer's, of the first family that both have."""
+    addresses = [ip_address(text) for text in answer.addresses]
+    own_by_version = {own.version: own for own in map(ip_address, answer.own_addresses)}
+    for address in addresses:
+        own = own_by_version.get(address.version)
+        if own == address:
+            raise Misuse(f"{answer.name} is this node itself; name another peer")
+        if own is not None:
+            return own, address
+    raise Misuse(
+        f"this node has {' and '.join(answer.own_addresses)}, {answer.name} has {' and '.join(answer.addresses)}: "
+        "give both an address of one family in the peers file"
+    )
+
+
+def _why_silent(answer: PeerAnswer, address: Address) -> str:
+    where = "it has no endpoint, so it must call first"
+    if answer.endpoint is not None:
+        where = f"see whether its agent runs, and whether UDP reaches it at {answer.endpoint}"
+    if answer.last_handshake is None:
+        return f"there was never a handshake with {answer.name}: {where}"
+    said = f"{answer.name} ({address}) does not answer; its last handshake was {format_duration(answer.last_handshake)} ago"
+    if answer.last_handshake < REJECT_AFTER_TIME:
+        return f"{said}, so the tunnel stands: see whether its firewall drops echo requests"
+    return f"{said}: {where}"
+
+
+def _summarize(ping: Ping) -> str:
+    lost = ping.sent - len(ping.times)
+    line = f"{ping.sent} sent, {len(ping.times)} answered, {_percent(lost, ping.sent)}% lost"
+    if not ping.times:
+        return line
+    least, mean, most = min(ping.times), sum(ping.times) / len(ping.times), max(ping.times)
+    return f"{line}, round trip min/avg/max {_format_ms(least)}/{_format_ms(mean)}/{_format_ms(most)} ms"
+
+
+def _describe(ping: Ping, answer: PeerAnswer, own: Address, address: Address) -> dict[str, object]:
+    return {
+        "peer": answer.name,
+        "address": str(address),
+        "own_address": str(own),
+        "sent": ping.sent,
+        "answered": len(ping.times),
+        "times_ms": [round(seconds * 1000, 3) for seconds in ping.times],
+        "state": answer.state,
+        "endpoint": answer.endpoint,
+        "last_handshake": answer.last_handshake,
+    }
+
+
+def _percent(part: int, whole: int) -> int:
+    return round(100 * part / whole) if whole else 0
+
+
+def _format_ms(seconds: float) -> str:
+    milliseconds = seconds * 1000
+    return f"{milliseconds:.{3 if milliseconds < 1 else 2 if milliseconds < 10 else 1 if milliseconds < 100 else 0}f}"

@@ -1,0 +1,129 @@
+"""``overlay status``: show what the agent knows of this node and its peers."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from overlay.cli.agents import ask, read_status
+from overlay.cli.options import interface_option, json_option
+from overlay.cli.output import (
+    format_age,
+    format_bytes,
+    format_duration,
+    format_some,
+    format_table,
+    show,
+    show_json,
+)
+from overlay.cli.surroundings import Surroundings
+from overlay.errors import HostError
+
+if TYPE_CHECKING:
+    from overlay.cli.agents import PeerStatus, Status
+
+# Ours
+WATCH_INTERVAL = 1.0  # seconds
+SHOWN_SUBNETS = 2
+CLEAR = "\033[H\033[J"  # cursor home, erase below (ECMA-48)
+HEADER = ("NAME", "STATE", "ENDPOINT", "SUBNETS", "HANDSHAKE", "RX", "TX")
+RIGHT = (5, 6)
+
+
+@click.command("status", epilog="Example: overlay status --watch")
+@interface_option
+@json_option
+@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+@click.pass_context
+def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> None:
+    """Show this node and its peers.
+
+    A peer is up (its tunnel works), connecting (a handshake runs), idle (nothing to send since the last tunnel
+    ended) or unreachable (it was called for 90 seconds and did not answer).
+
+    Dropped packets are counted by reason, for the node and for each peer.
+    """
+    answer = ask(ctx, interface, op="status")
+    if not watch:
+        _show(answer, interface, as_json)
+        return
+    is_terminal = sys.stdout.isatty() and not as_json
+    for turn in itertools.count():
+        if turn > 0:
+            Surroundings.of(ctx).sleep(WATCH_INTERVAL)
+            try:
+                answer = ask(ctx, interface, op="status")
+            except HostError as error:  # it may come back: an agent that is started again keeps its interface
+                click.echo(f"{CLEAR if is_terminal else ''}{error}", err=True)
+                continue
+        if as_json:
+            show_json(answer.get("status"), compact=True)
+        elif is_terminal:
+            show(CLEAR + _fit(render(read_status(interface, answer))))
+        else:
+            show(render(read_status(interface, answer)) + "\n")
+
+
+def render(status: Status) -> str:
+    """Return *status* as a person reads it."""
+    forwarder = "none" if status.forwarder_pid is None else f"process {status.forwarder_pid}"
+    lines = [
+        f"node        {status.node}",
+        f"interface   {status.interface}, MTU {status.mtu}, port {status.port}",
+        f"addresses   {', '.join(status.addresses)}",
+        f"network     {', '.join(status.prefixes)}",
+        f"public key  {status.public_key}",
+        f"peers file  {status.peers_file}",
+        f"agent       process {status.pid}, forwarder {forwarder}, up for {format_duration(status.uptime)}",
+    ]
+    if status.reload_error is not None:
+        lines.append(f"not loaded  {status.reload_error}")
+    lines += [f"note        {note}" for note in status.notes]
+    if status.peers:
+        lines += ["", format_table(HEADER, [_row(peer) for peer in status.peers], RIGHT)]
+    else:
+        lines += ["", "no other peers"]
+    drops = [("this node", _format_drops(status.drops))]
+    drops += [(peer.name, _format_drops(peer.drops)) for peer in status.peers]
+    rows = [row for row in drops if row[1]]
+    if rows:
+        lines += ["", format_table(("DROPPED", ""), rows)]
+    return "\n".join(lines)
+
+
+def _show(answer: dict[str, Any], interface: str, as_json: bool) -> None:
+    if as_json:
+        show_json(answer.get("status"))
+    else:
+        show(render(read_status(interface, answer)))
+
+
+def _row(peer: PeerStatus) -> tuple[str, ...]:
+    return (
+        peer.name,
+        peer.state,
+        peer.endpoint or "-",
+        format_some(peer.subnets, SHOWN_SUBNETS) or "-",
+        format_age(peer.last_handshake),
+        format_bytes(peer.rx_bytes),
+        format_bytes(peer.tx_bytes),
+    )
+
+
+def _format_drops(drops: dict[str, int]) -> str:
+    counted = sorted(drops.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason} {number}" for reason, number in counted if number)
+
+
+def _fit(text: str) -> str:
+    """Return *text* cut to the terminal, so that it never scrolls."""
+    columns, height = shutil.get_terminal_size()
+    lines = [line[:columns] for line in text.split("\n")]
+    if len(lines) < height:  # the last line stays free for the cursor
+        return "\n".join(lines)
+    kept = max(0, height - 2)
+    return "\n".join([*lines[:kept], f"... and {len(lines) - kept} more lines"[:columns]])

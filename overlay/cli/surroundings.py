@@ -1,0 +1,30 @@
+"""What commands take from outside.  Tests hand in their own as the object of the click context."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import click
+
+    from overlay.cli.echo import EchoOpener
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where agents answer, the clock, and how echoes are sent; the defaults are the real ones."""
+
+    control_directory: Path | None = None  # None for that of the agents of this machine
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    open_echo: EchoOpener | None = None  # None for a socket
+
+    @classmethod
+    def of(cls, ctx: click.Context) -> Surroundings:
+        """Return those of a command."""
+        return ctx.find_object(cls) or cls()
