@@ -1,0 +1,52 @@
+"""The forwarder process: ``python -m overlay.forwarding DESCRIPTOR``, started by the agent.
+
+Everything is imported before privileges go: afterwards not even the interpreter's own files may be readable.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+
+from overlay.errors import PacketError
+from overlay.forwarding.loop import LinkEnd, Loop
+from overlay.host import clock
+from overlay.host.privileges import drop_all
+from overlay.link import Ready, Start
+
+# Ours
+GC_THRESHOLD = 50_000  # allocations between two collections: the packet path makes no cycles
+
+
+def main() -> None:
+    """Run until the agent closes the link."""
+    # A terminal or a service manager signals every process; stopping is the agent's decision, by closing the link.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    link = socket.socket(fileno=int(sys.argv[1]))
+    parent = os.getppid()
+    is_root = os.geteuid() == 0
+    notes = drop_all(parent=parent) if is_root else drop_all(None, parent)
+    end = LinkEnd(link)
+    link.setblocking(True)
+    try:
+        received = end.receive()
+    except (EOFError, PacketError):
+        return
+    assert received is not None
+    start, descriptors = received
+    if not isinstance(start, Start):
+        return
+    link.setblocking(False)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
+    end.report(Ready(notes))
+    Loop(end, clock.now, os.urandom).run(start, descriptors)
+
+
+if __name__ == "__main__":
+    main()
