@@ -65,9 +65,8 @@ IPNetwork: TypeAlias = IPv4Network | IPv6Network
 
 
 # Specification: linux/netlink.h, linux/rtnetlink.h, linux/fib_rules.h, linux/if_addr.h, linux/if_link.h
-NETLINK_HEADER = struct.Struct(
-    "=IHHII"
-)  # length, type, flags, sequence number, port; in the byte order of the host
+# All numbers are in the byte order of the host.
+NETLINK_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
 NLM_F_REQUEST = 0x001
@@ -104,14 +103,14 @@ RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE = 0x10, 0x40, 0x80
 RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE, RTMGRP_IPV6_RULE = 0x100, 0x400, 0x40000
 
 # Ours
-PROTOCOL = (
-    151  # free in iproute2's rt_protos, and clear of what FRR (186 to 199), Calico (80) and OVN (84) use
-)
-METRIC = 5182  # worse than what kernel, DHCP or an administrator give, so that their route for a prefix goes on to win
-RULES = 31_000  # priority; late, so that rules that somebody numbered on purpose go first, but before main's 32766
-NUMBER = (
-    1_000_000_000  # the number of an interface is this, six digits from its name, and 000 for a prefix length
-)
+# Free in iproute2's rt_protos, and clear of what FRR (186 to 199), Calico (80) and OVN (84) use.
+PROTOCOL = 151
+# Worse than what the kernel, DHCP or an administrator usually give: their route for the same prefix goes on to win.
+METRIC = 5182
+# The first priority: late, so that rules that somebody numbered on purpose go first, but before main's 32766.
+RULES = 31_000
+# The number of an interface is this, plus six digits from its name, plus 000 where tables have the prefix length.
+NUMBER = 1_000_000_000
 TRANSMIT_QUEUE = 1000  # packets; the default of 500 for a tun is 7 ms at 1 Gbit/s
 BATCH = 512  # messages in one send
 RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes; holds an error for every message of a batch
@@ -220,7 +219,10 @@ class Routing:
         self._interface = interface
         self._index = index
         self._number = number_of(interface)
-        self._kernel = _Kernel()
+        try:
+            self._kernel = _Kernel()
+        except OSError as error:
+            raise _refused("the routing tables of this host are out of reach", error) from error
         self._mtu: int | None = None  # None: the link is not set up
         self._addresses: dict[IPInterface, None] = {}
         self._shelves: dict[_Shelf, _Routes] = {}
@@ -233,9 +235,12 @@ class Routing:
         the rest.  Later, it corrects our memory after somebody else took the link down or removed our routes.
         """
         self._mtu = None
-        self._addresses = dict.fromkeys(self._read_addresses() & self._addresses.keys())
-        self._shelves = self._read_routes()
-        self._rules = set(self._read_rules())
+        try:
+            self._addresses = dict.fromkeys(self._read_addresses() & self._addresses.keys())
+            self._shelves = self._read_routes()
+            self._rules = set(self._read_rules())
+        except OSError as error:
+            raise _refused("the routing tables of this host could not be read", error) from error
         return len(self._rules) + sum(len(routes.networks) for routes in self._shelves.values())
 
     def apply(self, plan: HostPlan) -> None:
@@ -460,7 +465,10 @@ class Routing:
             return {}
         template = self._route_message(shelf, source, kind, flags)
         ordered = list(networks)
-        refused = self._kernel.do_all(_with_destination(template, network) for network in ordered)
+        try:
+            refused = self._kernel.do_all(_with_destination(template, network) for network in ordered)
+        except OSError as error:  # not one message but the conversation failed
+            raise _refused(f"the routes by {self._interface} could not be changed", error) from error
         return {ordered[position]: code for position, code in refused.items()}
 
     def _route_message(self, shelf: _Shelf, source: IPAddress | None, kind: int, flags: int) -> bytes:
@@ -828,4 +836,4 @@ def _refused(what: str, error: OSError) -> HostError:
         case errno.EOPNOTSUPP | errno.EAFNOSUPPORT:
             return HostError(f"{what}: this kernel was built without it")
         case _:
-            return HostError(f"{what}: {error.strerror}")
+            return HostError(f"{what}: {error.strerror or error}")
