@@ -87,6 +87,20 @@ class Tun:
         """Return the descriptor, which is in non-blocking mode."""
         return self.descriptor
 
+    def check_present(self) -> None:
+        """Raise HostError if somebody removed the interface, or gave it another name."""
+        try:
+            present = socket.if_indextoname(self.index)
+        except OSError as error:
+            raise HostError(
+                f"interface {self.name} was removed by somebody else: start the agent again"
+            ) from error
+        if present != self.name:
+            error = OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+            raise HostError(
+                f"interface {self.name} is now called {present}: name it {self.name} again, or start the agent again"
+            ) from error
+
     def close(self) -> None:
         """Give this process's descriptor back; the device goes with the last one."""
         os.close(self.descriptor)

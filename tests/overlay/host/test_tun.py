@@ -127,6 +127,27 @@ def test_name_that_is_taken_is_refused(lab, kind):
 
 
 @pytest.mark.netns
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("delete overlay0", "was removed by somebody else"),
+        ("set overlay0 name other0", "is now called other0"),
+    ],
+)
+def test_interface_that_somebody_removed_or_renamed_is_missed(lab, command, said):
+    host = lab.namespace("host")
+    with host.entered():
+        device = open_tun("overlay0")
+        device.check_present()
+        host.run("ip", "link", *command.split())
+
+        with pytest.raises(HostError, match=f"^interface overlay0 {said}"):
+            device.check_present()
+
+        device.close()
+
+
+@pytest.mark.netns
 def test_refusal_names_the_capability(lab):
     code = (
         "from overlay.host.privileges import keep_only; from overlay.host.tun import open_tun; keep_only(set())\n"
