@@ -47,6 +47,8 @@ BUFFER_BYTES = 256 * 1024  # a whole super-packet of TCP's smallest segments (48
 LAYOUTS = 256  # geometries remembered before starting over; a busy host sees a handful
 LAYOUT_ROWS = 16_384  # rows of all of them: each costs some 800 bytes of views
 
+MODULUS = np.uint32(0xFFFF)  # a one's complement sum is right where it is 0 modulo this
+
 Bytes2D: TypeAlias = npt.NDArray[np.uint8]
 Words: TypeAlias = npt.NDArray[Any]
 
@@ -61,11 +63,13 @@ def padded(length: int, mtu: int) -> int:
     return full if full <= mtu else length
 
 
-def fold(sums: Words) -> Words:
-    """Return one's complement sums of up to 48 bits folded into 16."""
-    sums = (sums & 0xFFFF) + (sums >> 16)
-    sums = (sums & 0xFFFF) + (sums >> 16)
-    return (sums & 0xFFFF) + (sums >> 16)
+def complement(sums: Words) -> Words:
+    """Return the checksums for one's complement *sums*, which are not folded and not 0.
+
+    2**16 is 1 modulo 0xFFFF, so one remainder folds; 0 and 0xFFFF are the same number, and what is complemented is
+    the latter.
+    """
+    return (MODULUS - sums % MODULUS) % MODULUS
 
 
 def _fold_scalar(total: int) -> int:
@@ -255,11 +259,11 @@ class Splitter:
             heads[:, l4 + 4 : l4 + 6].view(">u2")[:, 0] = UDP_HEADER_SIZE + segment
             heads[-1, l4 + 4 : l4 + 6].view(">u2")[0] = UDP_HEADER_SIZE + last
         heads[:, field : field + 2] = 0
-        sums = np.add.reduce(train.l4_words, axis=1, dtype=np.uint64)
+        sums = np.add.reduce(train.l4_words, axis=1, dtype=np.uint32)
         pseudo = _sum_le(addresses) + _swap(flow.protocol)
-        sums += np.uint64(pseudo + _swap(header - l4 + segment))
-        sums[-1] += np.uint64(0x1FFFE - _swap(header - l4 + segment) + _swap(header - l4 + last))
-        checks = fold(sums) ^ np.uint64(0xFFFF)
+        sums += np.uint32(pseudo + _swap(header - l4 + segment))
+        sums[-1] += np.uint32(0x1FFFE - _swap(header - l4 + segment) + _swap(header - l4 + last))
+        checks = complement(sums)
         if flow.protocol == PROTOCOL_UDP:
             checks[checks == 0] = 0xFFFF  # RFC 768: zero would say that there is none
         heads[:, field : field + 2].view("<u2")[:, 0] = checks
@@ -276,7 +280,7 @@ class Splitter:
             _sum_le(packet[:ihl]) + 3 * 0xFFFF - _sum_le(packet[2:6]) - _sum_le(packet[10:12])
         )
         # The constant part is a little-endian sum, the columns are numbers: swap it once to add them up.
-        checks = fold(identifiers + lengths + np.uint32(_swap(constant))) ^ np.uint32(0xFFFF)
+        checks = complement(identifiers + lengths + np.uint32(_swap(constant)))
         heads[:, 2:4].view(">u2")[:, 0] = lengths
         heads[:, 4:6].view(">u2")[:, 0] = identifiers
         heads[:, 10:12].view(">u2")[:, 0] = checks
@@ -293,28 +297,30 @@ class Run:
 _SHAPE = {4: [0, 6, 7, 9], 6: [0, 6]}
 """The bytes that say where the fields of a packet are: version and header length, fragment, protocol."""
 
-_MASKS: dict[Flow, Bytes2D] = {}
+_MASKS: dict[tuple[Flow, bool], Bytes2D] = {}
+_STEPS = np.arange(65536 // OVERHEAD + 1, dtype=np.uint32)
 
 
-def _mask(flow: Flow) -> Bytes2D:
-    """Return which header bits must be equal in segments that are joined."""
-    mask = _MASKS.get(flow)
+def _mask(flow: Flow, *, is_strict: bool = False) -> Bytes2D:
+    """Return which header bits must be equal in segments that are joined; *is_strict*: in those before the last."""
+    mask = _MASKS.get((flow, is_strict))
     if mask is None:
         if len(_MASKS) >= LAYOUTS:
             _MASKS.clear()
         mask = np.full(flow.size, 0xFF, dtype=np.uint8)
+        length = slice(2, 4) if flow.version == 4 else slice(4, 6)
+        mask[length] = 0xFF * is_strict
         if flow.version == 4:
-            mask[2:6] = 0  # total length, ID
+            mask[4:6] = 0  # ID
             mask[10:12] = 0
-        else:
-            mask[4:6] = 0
         if flow.protocol == PROTOCOL_TCP:
             mask[flow.l4 + 4 : flow.l4 + 8] = 0  # sequence number
-            mask[flow.l4 + 13] = 0xFF ^ PSH
+            mask[flow.l4 + 13] = 0xFF if is_strict else 0xFF ^ PSH
             mask[flow.l4 + 16 : flow.l4 + 18] = 0
         else:
-            mask[flow.l4 + 4 : flow.l4 + 8] = 0  # length, checksum
-        _MASKS[flow] = mask
+            mask[flow.l4 + 4 : flow.l4 + 6] = 0xFF * is_strict
+            mask[flow.l4 + 6 : flow.l4 + 8] = 0
+        _MASKS[flow, is_strict] = mask
     return mask
 
 
@@ -363,6 +369,8 @@ class Rows:
         payloads = lengths - flow.size
         if payloads[0] <= 0:
             return None
+        if self._is_one_run(heads, words, flow, int(lengths[0]), int(lengths[-1])):
+            return [Run(0, count)]
         room = stride - OVERHEAD
         good = (payloads > 0) & (lengths <= room)
         good[-1] &= int(lengths[-1]) <= self.last - OVERHEAD
@@ -383,20 +391,50 @@ class Rows:
             joined &= (flags[:-1] & ~np.uint8(ECE)) == ACK
         return self._cut(joined, payloads, flow)
 
+    def _is_one_run(self, heads: Bytes2D, words: Words, flow: Flow, length: int, last: int) -> bool:
+        """Return whether all rows are one run: what a sender's super-packet becomes, and so the common case.
+
+        It asks the same as the general way, of all rows at once and against the first; only the last row may be
+        shorter and carry PSH.
+        """
+        count, l4 = self.count, flow.l4
+        segment = length - flow.size
+        if not flow.size < last <= length <= self.stride - OVERHEAD or last > self.last - OVERHEAD:
+            return False
+        if flow.size + segment * (count - 1) + last - flow.size > MAXIMUM_IP:
+            return False
+        mask = _mask(flow, is_strict=True)
+        if ((heads[:-1] ^ heads[0]) & mask).any() or ((heads[-1] ^ heads[0]) & _mask(flow)).any():
+            return False
+        steps = _STEPS[:count]
+        if flow.protocol == PROTOCOL_TCP:
+            if int(heads[0, l4 + 13]) & ~ECE != ACK:
+                return False
+            numbers = heads[:, l4 + 4 : l4 + 8].view(">u4")[:, 0]
+            if (numbers - numbers[0] != steps * np.uint32(segment)).any():
+                return False
+        if flow.version == 4:
+            identifiers = heads[:, 4:6].view(">u2")[:, 0]
+            if ((identifiers - identifiers[0]) != steps.astype(np.uint16)).any():
+                return False
+        lengths = np.full(count, length, dtype=np.int64)
+        lengths[-1] = last
+        return bool(self._checksums(words, heads, flow, lengths).all())
+
     @staticmethod
     def _checksums(words: Words, heads: Bytes2D, flow: Flow, lengths: Words) -> Words:
         """Return for each row whether its IPv4 header's and its L4 checksum hold."""
         start, end = (HEADER_SIZE + flow.l4) // 2, words.shape[1] - TAG_SIZE // 2
-        sums = np.add.reduce(words[:, start:end], axis=1, dtype=np.uint64)
+        sums = np.add.reduce(words[:, start:end], axis=1, dtype=np.uint32)
         l4_lengths = lengths - flow.l4
-        sums += (((l4_lengths & 0xFF) << 8) | (l4_lengths >> 8)).astype(np.uint64)
+        sums += (((l4_lengths & 0xFF) << 8) | (l4_lengths >> 8)).astype(np.uint32)
         where = slice(HEADER_SIZE + 12, HEADER_SIZE + 20) if flow.version == 4 else slice(24, 56)
         addresses = words[:, where.start // 2 : where.stop // 2]
-        sums += np.add.reduce(addresses, axis=1, dtype=np.uint64) + np.uint64(_swap(flow.protocol))
-        holds: Words = fold(sums) == 0xFFFF
+        sums += np.add.reduce(addresses, axis=1, dtype=np.uint32) + np.uint32(_swap(flow.protocol))
+        holds: Words = sums % MODULUS == 0
         if flow.version == 4:
             header = words[:, HEADER_SIZE // 2 : (HEADER_SIZE + flow.l4) // 2]
-            holds &= fold(np.add.reduce(header, axis=1, dtype=np.uint64)) == 0xFFFF
+            holds &= np.add.reduce(header, axis=1, dtype=np.uint32) % MODULUS == 0
         if flow.protocol == PROTOCOL_UDP:
             at = flow.l4 + UDP_CSUM_OFFSET
             holds &= heads[:, at : at + 2].any(axis=1)  # zero says that there is none
