@@ -96,10 +96,10 @@ class Tun:
                 f"interface {self.name} was removed by somebody else: start the agent again"
             ) from error
         if present != self.name:
-            error = OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+            gone = OSError(errno.ENODEV, os.strerror(errno.ENODEV))
             raise HostError(
                 f"interface {self.name} is now called {present}: name it {self.name} again, or start the agent again"
-            ) from error
+            ) from gone
 
     def close(self) -> None:
         """Give this process's descriptor back; the device goes with the last one."""
