@@ -64,8 +64,8 @@ def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
     except ConfigError as error:
         if os.access(options.key, os.R_OK):
             raise
-        lacking = "its key was not compared" if named else "it is unknown which peer is this host"
-        return named, [f"{error}; without it {lacking}"]
+        unknown = "which peer is this host" if named is None else f"whether {named.name} has its public key"
+        return named, [f"{error}; without it, {unknown} cannot be told"]
     try:
         return find_own(table, key, options), sentences
     except ConfigError as error:

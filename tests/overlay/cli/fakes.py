@@ -1,0 +1,143 @@
+"""What the commands meet outside: an agent on its control socket, a clock, a tunnel that echoes."""
+
+from __future__ import annotations
+
+import threading
+
+from overlay.host import control
+
+STATUS = {
+    "node": "paris",
+    "interface": "overlay0",
+    "public_key": "CgXSm3ePSUZYhd1QfEqQZ5CR5xkX3omnyO672MUvlBE=",
+    "mtu": 1420,
+    "port": 51820,
+    "addresses": ["10.244.1.0", "fd00:244:1::"],
+    "prefixes": ["10.244.0.0/16"],
+    "pid": 4321,
+    "forwarder_pid": 4322,
+    "uptime": 3725.5,
+    "peers_file": "/etc/overlay/peers.toml",
+    "reload_error": None,
+    "notes": [],
+    "drops": {},
+    "peers": [],
+}
+
+
+def peer_status(name, **fields):
+    return {
+        "name": name,
+        "public_key": "sqMBX/3hJacIcMLLrdJo/XQdeYEPiF54spHJIWnN9xI=",
+        "endpoint": None,
+        "addresses": [],
+        "subnets": [],
+        "keepalive": 0,
+        "last_handshake": None,
+        "last_received": None,
+        "rx_bytes": 0,
+        "tx_bytes": 0,
+        "rx_packets": 0,
+        "tx_packets": 0,
+        "state": "idle",
+        "drops": {},
+    } | fields
+
+
+def peer_answer(name, *addresses, own=("10.244.1.0", "fd00:244:1::"), **fields):
+    row = peer_status(name, addresses=list(addresses), **fields)
+    return {"ok": True, "peer": row | {"own_addresses": list(own)}}
+
+
+class Clock:
+    """A clock that moves when someone sleeps; *on_sleep* is called each time."""
+
+    def __init__(self):
+        self.time = 1000.0
+        self.on_sleep = lambda: None
+
+    def now(self):
+        return self.time
+
+    def sleep(self, seconds):
+        self.time += seconds
+        self.on_sleep()
+
+
+class FakeAgent:
+    """Answers each request with what *answers* holds for its operation: an object, or a function of the request."""
+
+    def __init__(self, path):
+        self.requests = []
+        self.answers = {}
+        self._control = control.listen(path)
+        self._control.socket.setblocking(True)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._is_open = True
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        """End as an agent does: the socket goes first."""
+        if self._is_open:
+            self._is_open = False
+            self._control.socket.shutdown(2)
+            self._thread.join()
+            self._control.close()
+
+    def _serve(self):
+        while True:
+            try:
+                stream, _ = self._control.socket.accept()
+            except OSError:
+                return
+            with stream, stream.makefile("rb") as lines:
+                line = lines.readline()
+                if not line:
+                    continue
+                request = control.decode(line)
+                self.requests.append(request)
+                answer = self.answers[request["op"]]
+                stream.sendall(control.encode(answer(request) if callable(answer) else answer))
+
+
+class Tunnel:
+    """An echo socket whose replies take as long as *delays* says, by sequence; None is no reply.
+
+    An exception in the place of a delay is raised by send().
+    """
+
+    def __init__(self, clock, *delays):
+        self.clock = clock
+        self.delays = delays
+        self.addresses = None
+        self.is_closed = False
+        self._replies = []
+
+    def open(self, own, peer):
+        self.addresses = str(own), str(peer)
+        return self
+
+    def send(self, sequence):
+        delay = self.delays[sequence - 1]
+        if isinstance(delay, Exception):
+            raise delay
+        if delay is not None:
+            self._replies.append((self.clock.time + delay, sequence))
+            self._replies.sort()
+
+    def receive(self, timeout):
+        if self._replies and self._replies[0][0] <= self.clock.time + timeout:
+            at, sequence = self._replies.pop(0)
+            self.clock.time = max(self.clock.time, at)
+            return sequence
+        self.clock.time += timeout
+        return None
+
+    def close(self):
+        self.is_closed = True

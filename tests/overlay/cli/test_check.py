@@ -1,0 +1,294 @@
+import json
+import time
+
+import pytest
+
+from overlay.crypto.keys import PrivateKey, encode_key
+from tests.peers.examples import key_text
+
+PRIVATE = PrivateKey(bytes(range(32)))
+PUBLIC = encode_key(PRIVATE.public)
+
+EXAMPLE = f"""\
+[network]
+prefix = "10.244.0.0/16"
+
+[peers.paris]
+public_key = "{PUBLIC}"
+subnets = ["10.244.1.0/24"]
+
+[peers.tokyo]
+public_key = "{key_text("tokyo")}"
+endpoint = "tokyo.example.net"
+subnets = ["10.244.2.0/24", "10.244.3.0/24"]
+"""
+
+
+@pytest.fixture
+def key(tmp_path):
+    path = tmp_path / "key"
+    path.touch(mode=0o600)
+    path.write_text(PRIVATE.to_base64() + "\n")
+    return path
+
+
+@pytest.fixture
+def check(overlay, tmp_path, key):
+    """Check a text as a peers file, on the host that has *key*."""
+
+    def run(text, *arguments, key=key):
+        (tmp_path / "peers.toml").write_text(text)
+        return overlay("check", "--peers", tmp_path / "peers.toml", "--key", key, *arguments)
+
+    return run
+
+
+def test_a_right_file_is_listed_and_this_host_marked(check, tmp_path):
+    result = check(EXAMPLE)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        f"{tmp_path}/peers.toml is right: 2 peers, 3 subnets\n"
+        "network 10.244.0.0/16, port 51820, MTU by the underlay\n"
+        "\n"
+        "   NAME   ADDRESS     ENDPOINT                 SUBNETS\n"
+        "*  paris  10.244.1.0  -                        10.244.1.0/24\n"
+        "   tokyo  10.244.2.0  tokyo.example.net:51820  10.244.2.0/24, 10.244.3.0/24\n"
+        "\n"
+        "* this host\n"
+    )
+
+
+def test_json_has_the_peers_this_node_and_the_warnings(check):
+    result = check(EXAMPLE + 'preshared_key_file = "/nowhere/tokyo.psk"', "--json")
+
+    report = json.loads(result.stdout)
+    assert report["node"] == "paris"
+    assert report["network"] == {"prefixes": ["10.244.0.0/16"], "port": 51820, "mtu": None, "fwmark": None}
+    assert report["peers"][1] == {
+        "name": "tokyo",
+        "public_key": key_text("tokyo"),
+        "endpoint": "tokyo.example.net:51820",
+        "addresses": ["10.244.2.0"],
+        "subnets": ["10.244.2.0/24", "10.244.3.0/24"],
+        "keepalive": 0,
+        "preshared_key_file": "/nowhere/tokyo.psk",
+        "listen": [],
+        "listen_port": 51820,
+    }
+    assert len(report["warnings"]) == 1
+    assert report["warnings"][0] in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "problem"),
+    [
+        (
+            "10.244.2.0/24",
+            "10.244.2.5/24",
+            11,
+            "peers.tokyo.subnets[0] '10.244.2.5/24' has host bits; write 10.244.2.0/24",
+        ),
+        (
+            "10.244.2.0/24",
+            "10.244.1.0/24",
+            11,
+            (
+                "peers.tokyo.subnets[0] 10.244.1.0/24 is also a subnet of peers.paris; "
+                "a prefix leads to one peer, so remove it from one of them"
+            ),
+        ),
+        ("endpoint", "endpont", 10, "peers.tokyo.endpont is not known; did you mean endpoint?"),
+        (
+            key_text("tokyo"),
+            "tooshort=",
+            9,
+            "peers.tokyo.public_key has 9 characters; a public key has 44 of base64, see overlay pubkey",
+        ),
+        (
+            key_text("tokyo"),
+            PUBLIC,
+            9,
+            "peers.tokyo.public_key is also the public key of peers.paris; each peer needs a key pair of its own",
+        ),
+        (
+            "[peers.tokyo]",
+            "[peers.tokyo",
+            8,
+            "this is not TOML: expected ']' at the end of a table declaration",
+        ),
+        (
+            'subnets = ["10.244.2.0/24", "10.244.3.0/24"]',
+            'address = "10.244.1.0"',
+            11,
+            (
+                "peers.tokyo.address 10.244.1.0 is also the address of peers.paris; write one for each of them "
+                "(by default it is the network address of the first subnet)"
+            ),
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_and_line(check, tmp_path, old, new, line, problem):
+    result = check(EXAMPLE.replace(old, new))
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"Error: {tmp_path}/peers.toml, line {line}: {problem}\n"
+
+
+def test_a_missing_file_gets_a_sentence(overlay):
+    result = overlay("check", "--peers", "/nowhere/peers.toml")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert (
+        result.stderr
+        == "Error: /nowhere/peers.toml: there is no such file; write it, or name the right one\n"
+    )
+
+
+def test_check_needs_a_file(overlay):
+    result = overlay("check")
+
+    assert result.exit_code == 2
+    assert "Error: Missing option '--peers'." in result.stderr
+
+
+def test_without_a_key_check_says_that_it_cannot_tell_which_peer_this_host_is(check, tmp_path):
+    missing = tmp_path / "none"
+
+    result = check(EXAMPLE, key=missing)
+
+    assert result.exit_code == 0
+    assert "*" not in result.stdout
+    assert result.stderr == (
+        f"Warning: {missing} does not exist: make one with `overlay keygen --key {missing}`; "
+        "without it, which peer is this host cannot be told\n"
+    )
+
+
+def test_without_a_key_node_says_which_peer_this_host_is(check, tmp_path):
+    missing = tmp_path / "none"
+
+    result = check(EXAMPLE, "--node", "tokyo", key=missing)
+
+    assert result.exit_code == 0
+    assert "*  tokyo" in result.stdout
+    assert result.stderr.endswith("; without it, whether tokyo has its public key cannot be told\n")
+
+
+def test_a_key_that_no_peer_has_is_warned_of(check, tmp_path, key):
+    result = check(EXAMPLE.replace(PUBLIC, key_text("paris")))
+
+    assert result.exit_code == 0
+    assert result.stderr == (
+        f"Warning: no peer in {tmp_path}/peers.toml has this host's public key {PUBLIC}: "
+        f"add it, or name another private key than {key} with --key\n"
+    )
+
+
+def test_a_node_that_does_not_exist_gets_near_names(check, tmp_path):
+    result = check(EXAMPLE, "--node", "toky")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert (
+        result.stderr == f"Error: --node toky: {tmp_path}/peers.toml has no such peer; did you mean tokyo?\n"
+    )
+
+
+def test_a_node_with_another_key_is_refused(check, tmp_path, key):
+    result = check(EXAMPLE, "--node", "tokyo")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"Error: --node tokyo: its public_key in {tmp_path}/peers.toml is not that of {key}, "
+        f"which is {PUBLIC}; correct one of them\n"
+    )
+
+
+def test_a_key_file_without_a_key_is_refused(check, key):
+    key.write_text("nonsense\n")
+
+    result = check(EXAMPLE)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"Error: {key} is no private key: a key has 44 characters of base64, as `wg genkey` writes it; "
+        "this has 8; make one with `overlay keygen`\n"
+    )
+
+
+def test_preshared_keys_that_this_host_cannot_use_are_warned_of(check, tmp_path):
+    (tmp_path / "broken.psk").write_bytes(b"\xff")
+    (tmp_path / "short.psk").write_text("abc")
+    (tmp_path / "directory.psk").mkdir()
+    text = EXAMPLE
+    for name in ("missing", "broken", "short", "directory"):
+        text += f'\n[peers.{name}]\npublic_key = "{key_text(name)}"\npreshared_key_file = "{name}.psk"\n'
+        text += f'address = "10.244.9.{len(name)}"\n'
+
+    result = check(text)
+
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        (
+            f"Warning: {tmp_path}/missing.psk does not exist, and this host needs it for missing: "
+            f"make one with `overlay genpsk --out {tmp_path}/missing.psk`, or copy it from another host"
+        ),
+        (
+            f"Warning: {tmp_path}/broken.psk is no preshared key: it holds other than base64; "
+            "this host needs it for broken"
+        ),
+        (
+            f"Warning: {tmp_path}/short.psk is no preshared key: a key has 44 characters of base64, "
+            "as `wg genkey` writes it; this has 3; this host needs it for short"
+        ),
+        f"Warning: {tmp_path}/directory.psk cannot be read (Is a directory), and this host needs it for directory",
+    ]
+
+
+def test_a_preshared_key_of_this_host_is_named_once_for_all_peers(check, tmp_path):
+    text = EXAMPLE.replace("[peers.tokyo]", 'preshared_key_file = "own.psk"\n[peers.tokyo]')
+    for number in range(4):
+        text += (
+            f'\n[peers.more{number}]\npublic_key = "{key_text(str(number))}"\naddress = "10.244.8.{number}"\n'
+        )
+
+    result = check(text)
+
+    assert result.stderr.count("own.psk") == 2  # once as the file, once in the remedy
+    assert "this host needs it for tokyo, more0, more1 +2:" in result.stderr
+
+
+def test_a_preshared_key_between_two_others_is_none_of_this_hosts(check, tmp_path):
+    text = EXAMPLE + 'preshared_key_file = "tokyo.psk"\n'
+    text += f'[peers.rome]\npublic_key = "{key_text("rome")}"\naddress = "10.244.8.1"\n'
+
+    result = check(text, "--node", "rome", key=tmp_path / "none")
+
+    assert "tokyo.psk" in result.stderr  # rome talks with tokyo
+    assert "tokyo.psk does not exist, and this host needs it for tokyo:" in result.stderr
+
+
+def test_warnings_of_the_table_go_to_stderr(check):
+    result = check(EXAMPLE.replace("10.244.3.0/24", "192.168.7.0/24"))
+
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "Warning: 192.168.7.0/24 of peers.tokyo lies outside the network prefix 10.244.0.0/16; "
+        "each host gets a route for it\n"
+    )
+
+
+def test_ten_thousand_peers_are_listed(check):
+    text = EXAMPLE
+    for number in range(9998):
+        high, low = divmod(number, 256)
+        text += f'[peers.p{number}]\npublic_key = "{key_text(str(number))}"\n'
+        text += f'subnets = ["10.{high}.{low}.0/24"]\n'
+    text = text.replace("10.244.0.0/16", "10.0.0.0/8")
+
+    started = time.process_time()
+    result = check(text)
+
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 10_006
+    assert time.process_time() - started < 20

@@ -1,0 +1,88 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def process():
+    """A process that lives until it is ended."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]) as process:
+        yield process
+        process.kill()
+
+
+def ended_process():
+    with subprocess.Popen(["true"]) as process:
+        pass
+    return process.pid
+
+
+def test_down_waits_until_the_agent_has_gone(overlay, agent, clock, process):
+    agent.answers["down"] = {"ok": True, "pid": process.pid}
+    slept = []
+
+    def stop_slowly():
+        slept.append(clock.time)
+        if len(slept) == 3:
+            agent.stop()
+        if len(slept) == 5:
+            process.kill()
+            process.wait()
+
+    clock.on_sleep = stop_slowly
+    result = overlay("down")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"the agent of overlay0 (process {process.pid}) has stopped\n"
+    assert len(slept) == 5
+
+
+def test_an_agent_that_ended_before_its_parent_asked_has_gone(overlay, agent, clock, process):
+    agent.answers["down"] = {"ok": True, "pid": process.pid}
+
+    def end():
+        agent.stop()
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+    clock.on_sleep = end
+    result = overlay("down")
+
+    assert result.exit_code == 0
+    assert clock.time < 1001
+
+
+def test_an_agent_in_another_pid_namespace_has_gone_with_its_socket(overlay, agent, clock):
+    agent.answers["down"] = {"ok": True, "pid": ended_process()}
+    clock.on_sleep = agent.stop
+
+    assert overlay("down").exit_code == 0
+
+
+def test_an_agent_that_does_not_stop_gets_a_sentence(overlay, agent, clock, process):
+    process.send_signal(signal.SIGSTOP)
+    agent.answers["down"] = {"ok": True, "pid": process.pid}
+
+    result = overlay("down")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert 1010 <= clock.time < 1011
+    assert result.stderr == (
+        f"Error: the agent of overlay0 (process {process.pid}) still runs after 10 s: "
+        f"see its log, and end it with `kill -9 {process.pid}` if it hangs\n"
+    )
+
+
+def test_a_wait_for_the_end_can_be_interrupted(overlay, agent, clock, process):
+    agent.answers["down"] = {"ok": True, "pid": process.pid}
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    clock.on_sleep = interrupt
+    result = overlay("down")
+
+    assert (result.exit_code, result.output) == (130, "")

@@ -1,0 +1,230 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
+
+from overlay.cli import main
+from overlay.cli.exits import Commands
+from overlay.errors import ConfigError, HostError
+from overlay.host.control import control_path
+from peers.errors import StoreError, TableError
+from tests.overlay.cli.fakes import FakeAgent
+
+ROOT = Path(__file__).parents[3]
+SLOW = {"trio", "pyroute2", "numpy", "cryptography", "msgpack", "overlay.agent", "overlay.config"}
+
+
+def run(*arguments, **fields):
+    return subprocess.run(
+        [sys.executable, "-m", "overlay", *arguments],
+        cwd=ROOT,
+        check=False,
+        **{"capture_output": True, "text": True} | fields,
+    )
+
+
+def raising(error):
+    @click.group(cls=Commands)
+    def group():
+        pass
+
+    @group.command()
+    def fail():
+        raise error
+
+    return CliRunner().invoke(group, ["fail"])
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (HostError("no"), 1),
+        (StoreError("no"), 1),
+        (ConfigError("no"), 2),
+        (TableError(Path("peers.toml"), 3, "no"), 2),
+    ],
+)
+def test_an_error_is_a_sentence_and_an_exit_code(error, exit_code):
+    result = raising(error)
+
+    assert (result.exit_code, result.stdout) == (exit_code, "")
+    assert result.stderr == f"Error: {error}\n"
+
+
+def test_an_interrupt_is_quiet():
+    result = raising(KeyboardInterrupt())
+
+    assert (result.exit_code, result.output) == (130, "")
+
+
+def test_any_other_exception_is_a_bug_and_not_hidden():
+    error = ZeroDivisionError()
+
+    assert raising(error).exception is error
+
+
+def test_help_lists_every_command(overlay):
+    result = overlay("--help")
+
+    names = [
+        line.split()[0] for line in result.stdout.partition("Commands:\n")[2].split("\n\n")[0].splitlines()
+    ]
+    assert names == ["keygen", "pubkey", "genpsk", "check", "up", "status", "ping", "down"]
+
+
+@pytest.mark.parametrize("name", list(main.commands))
+def test_every_command_explains_itself_and_its_options(overlay, name):
+    result = overlay(name, "-h")
+
+    assert result.exit_code == 0
+    command = main.commands[name]
+    assert command.get_short_help_str(1000).endswith(".")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name != "log_level":
+            assert parameter.help.rstrip("]").endswith((".", "key")), parameter.name
+
+
+def test_version_tells_the_version():
+    result = run("--version")
+
+    assert result.returncode == 0
+    assert result.stdout.startswith("overlay ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["status", "--interface", "none"],
+        ["ping", "tokyo", "--interface", "none"],
+        ["down", "--interface", "none"],
+    ],
+)
+def test_quick_commands_load_nothing_slow(arguments):
+    code = (
+        "import sys\n"
+        "from overlay.cli import main\n"
+        "try:\n"
+        f"    main({arguments!r})\n"
+        "finally:\n"
+        f"    sys.stderr.write('LOADED ' + ' '.join(sorted({SLOW!r} & set(sys.modules))))\n"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert result.stderr.endswith("LOADED ")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["genpsk"], ["keygen", "--key", "{}/key"]])
+def test_a_reader_that_left_gets_no_traceback(arguments, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        result = run(
+            *(each.format(tmp_path) for each in arguments),
+            stdout=write,
+            stderr=subprocess.PIPE,
+            capture_output=False,
+        )
+    finally:
+        os.close(write)
+
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_a_result_that_cannot_be_written_gets_a_sentence():
+    with open("/dev/full", "w") as full:
+        result = run("genpsk", stdout=full, stderr=subprocess.PIPE, capture_output=False)
+
+    assert (result.returncode, result.stderr) == (
+        1,
+        "Error: the result cannot be written: No space left on device\n",
+    )
+
+
+def test_ctrl_c_ends_a_command_quietly(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "overlay", "pubkey", "--key", "-"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        wait_until_reading(process.pid)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate()
+
+    assert (process.returncode, output, errors) == (130, b"", b"")
+
+
+def wait_until_reading(pid):
+    """Wait until *pid* sleeps in a read of its stdin."""
+    for _ in range(1000):
+        fields = Path(f"/proc/{pid}/syscall").read_text().split()
+        if fields[:2] == ["0", "0x0"]:
+            return
+        time.sleep(0.01)
+    raise AssertionError
+
+
+def complete(surroundings, *arguments):
+    shell = ShellComplete(main, {"obj": surroundings}, "overlay", "_OVERLAY_COMPLETE")
+    return [item.value for item in shell.get_completions(list(arguments[:-1]), arguments[-1])]
+
+
+def test_interfaces_complete_from_the_agents_that_run_here(surroundings, agent):
+    directory = surroundings.control_directory
+    with FakeAgent(control_path("wan1", directory)):
+        (directory / "elsewhere.4026999999.sock").touch()
+
+        assert complete(surroundings, "status", "--interface", "") == ["overlay0", "wan1"]
+        assert complete(surroundings, "status", "--interface", "w") == ["wan1"]
+
+
+def test_peers_complete_from_the_agent(surroundings, agent):
+    agent.answers["peer"] = {
+        "ok": False,
+        "kind": "unknown_peer",
+        "error": "no",
+        "known": ["rome", "tokyo", "torino"],
+    }
+
+    assert complete(surroundings, "ping", "to") == ["tokyo", "torino"]
+    assert agent.requests == [{"op": "peer", "name": ""}]
+
+
+def test_peers_complete_from_the_agent_of_the_interface(surroundings, agent):
+    with FakeAgent(control_path("wan1", surroundings.control_directory)) as other:
+        other.answers["peer"] = {"ok": False, "known": ["berlin"]}
+
+        assert complete(surroundings, "ping", "--interface", "wan1", "") == ["berlin"]
+
+
+def test_completion_without_an_agent_is_silent(surroundings, capfd):
+    assert complete(surroundings, "ping", "") == []
+    assert complete(surroundings, "status", "--interface", "") == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_shell_gets_its_completion():
+    env = os.environ | {"_OVERLAY_COMPLETE": "bash_source"}
+
+    result = subprocess.run(
+        [sys.executable, "-c", "from overlay.cli import main; main(prog_name='overlay')"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "complete -o nosort -F _overlay_completion overlay" in result.stdout

@@ -1,0 +1,225 @@
+import dataclasses
+import errno
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from overlay.cli import main
+from tests.overlay.cli.fakes import Tunnel, peer_answer
+
+
+@pytest.fixture
+def ping(agent, clock, surroundings):
+    """Ping a peer through a tunnel that answers after the given delays."""
+
+    def run(*arguments, delays=(), tunnel=None):
+        tunnel = tunnel or Tunnel(clock, *delays)
+        run.tunnel = tunnel
+        obj = dataclasses.replace(surroundings, open_echo=tunnel.open)
+        return CliRunner().invoke(main, ["ping", *arguments], obj=obj)
+
+    agent.answers["peer"] = peer_answer("tokyo", "10.244.2.0", endpoint="192.0.2.2:51820", last_handshake=3.2)
+    return run
+
+
+def test_ping_shows_each_reply_and_a_summary(ping):
+    result = ping("tokyo", delays=(0.0004, 0.0123, 0.002, 0.15))
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "ping tokyo (10.244.2.0) from 10.244.1.0\n"
+        "reply from tokyo (10.244.2.0): seq=1 time=0.400 ms\n"
+        "reply from tokyo (10.244.2.0): seq=2 time=12.3 ms\n"
+        "reply from tokyo (10.244.2.0): seq=3 time=2.00 ms\n"
+        "reply from tokyo (10.244.2.0): seq=4 time=150 ms\n"
+        "4 sent, 4 answered, 0% lost, round trip min/avg/max 0.400/41.2/150 ms\n"
+    )
+
+
+def test_one_request_leaves_each_interval(ping, clock):
+    ping("tokyo", "-c", "3", "-i", "0.5", delays=(0.001, 0.001, 0.001))
+
+    assert clock.time == pytest.approx(1001.001)
+
+
+def test_a_reply_later_than_the_next_request_counts(ping, clock):
+    result = ping("tokyo", "-c", "2", "-i", "1", "-W", "2", delays=(1.5, 0.1))
+
+    assert "2 sent, 2 answered" in result.stdout
+    assert result.stdout.index("seq=2") < result.stdout.index("seq=1")
+
+
+def test_a_reply_after_the_timeout_is_none(ping):
+    result = ping("tokyo", "-c", "2", delays=(0.001, 2.5))
+
+    assert result.exit_code == 0
+    assert "no reply from tokyo (10.244.2.0): seq=2\n2 sent, 1 answered, 50% lost" in result.stdout
+
+
+def test_a_request_that_cannot_be_sent_is_lost(ping):
+    error = OSError(errno.EHOSTUNREACH, "No route to host")
+
+    result = ping("tokyo", "-c", "2", delays=(error, 0.001))
+
+    assert "seq=1 to tokyo (10.244.2.0) cannot be sent: No route to host\n" in result.stdout
+    assert "2 sent, 1 answered, 50% lost" in result.stdout
+
+
+def test_what_the_way_reports_as_unreachable_is_lost_at_once(ping, clock):
+    class Wall(Tunnel):
+        def receive(self, timeout):
+            raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+    result = ping("tokyo", "-c", "1", tunnel=Wall(clock, None))
+
+    assert "seq=1 to tokyo (10.244.2.0) is lost: No route to host\n" in result.stdout
+    assert clock.time == 1000
+    assert result.exit_code == 1
+
+
+def test_the_socket_is_closed_whatever_happens(ping, clock):
+    class Broken(Tunnel):
+        def receive(self, timeout):
+            raise KeyboardInterrupt
+
+    ping("tokyo", delays=(None,) * 4)
+    assert ping.tunnel.is_closed
+
+    ping("tokyo", tunnel=Broken(clock, None))
+    assert ping.tunnel.is_closed
+
+
+def test_an_interrupted_ping_still_sums_up(ping, clock):
+    class Interrupted(Tunnel):
+        def receive(self, timeout):
+            if self.clock.time > 1001:
+                raise KeyboardInterrupt
+            return super().receive(timeout)
+
+    result = ping("tokyo", tunnel=Interrupted(clock, 0.002, 0.004, None, None))
+
+    assert (result.exit_code, result.stderr) == (130, "")
+    assert result.stdout.endswith("2 sent, 2 answered, 0% lost, round trip min/avg/max 2.00/3.00/4.00 ms\n")
+
+
+def silence(ping, agent, **fields):
+    """Return what a peer that does not answer gets; *fields* are what the agent knows at the end."""
+    first = peer_answer("tokyo", "10.244.2.0")
+    answers = iter([first, peer_answer("tokyo", "10.244.2.0", **fields)])
+    agent.answers["peer"] = lambda _: next(answers)
+    result = ping("tokyo", "-c", "1", delays=(None,))
+    assert result.stdout.endswith("no reply from tokyo (10.244.2.0): seq=1\n1 sent, 0 answered, 100% lost\n")
+    assert result.exit_code == 1
+    return result.stderr
+
+
+def test_a_silent_peer_gets_the_age_of_its_last_handshake(ping, agent):
+    assert silence(ping, agent, last_handshake=12.7, endpoint="192.0.2.2:51820") == (
+        "Error: tokyo (10.244.2.0) does not answer; its last handshake was 12 s ago, "
+        "so the tunnel stands: see whether its firewall drops echo requests\n"
+    )
+
+
+def test_a_silent_peer_whose_session_is_over_gets_what_to_look_at(ping, agent):
+    assert silence(ping, agent, last_handshake=300, endpoint="192.0.2.2:51820") == (
+        "Error: tokyo (10.244.2.0) does not answer; its last handshake was 5 min ago: "
+        "see whether its agent runs, and whether UDP reaches it at 192.0.2.2:51820\n"
+    )
+
+
+def test_a_peer_without_any_handshake_gets_what_to_look_at(ping, agent):
+    assert silence(ping, agent, endpoint="192.0.2.2:51820") == (
+        "Error: there was never a handshake with tokyo: "
+        "see whether its agent runs, and whether UDP reaches it at 192.0.2.2:51820\n"
+    )
+
+
+def test_a_peer_that_has_to_call_first_gets_that(ping, agent):
+    assert silence(ping, agent) == (
+        "Error: there was never a handshake with tokyo: it has no endpoint, so it must call first\n"
+    )
+
+
+def test_an_address_of_a_family_that_both_have_is_taken(ping, agent):
+    agent.answers["peer"] = peer_answer("tokyo", "10.244.2.0", "fd00:244:2::", own=("fd00:244:1::",))
+
+    ping("tokyo", "-c", "1", delays=(0.001,))
+
+    assert ping.tunnel.addresses == ("fd00:244:1::", "fd00:244:2::")
+
+
+def test_peers_without_a_family_in_common_get_a_sentence(ping, agent):
+    agent.answers["peer"] = peer_answer("tokyo", "10.244.2.0", own=("fd00:244:1::",))
+
+    result = ping("tokyo")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "Error: this node has fd00:244:1::, tokyo has 10.244.2.0: "
+        "give both an address of one family in the peers file\n"
+    )
+
+
+def test_an_unknown_peer_gets_near_names(ping, agent):
+    agent.answers["peer"] = {
+        "ok": False,
+        "kind": "unknown_peer",
+        "error": "there is no peer toky in /etc/overlay/peers.toml",
+        "known": ["rome", "tokyo"],
+    }
+
+    result = ping("toky")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "Error: there is no peer toky in /etc/overlay/peers.toml; did you mean tokyo?\n"
+
+
+def test_an_unknown_peer_of_many_gets_some_names(ping, agent):
+    agent.answers["peer"] = {
+        "ok": False,
+        "kind": "unknown_peer",
+        "error": "there is no peer x in peers.toml",
+        "known": [f"node{number}" for number in range(12)],
+    }
+
+    assert ping("x").stderr == (
+        "Error: there is no peer x in peers.toml; the peers are node0, node1, node2, node3, node4, node5, "
+        "node6, node7, node8, node9 and 2 more\n"
+    )
+
+
+def test_a_node_does_not_ping_itself(ping, agent):
+    agent.answers["peer"] = peer_answer("paris", "10.244.1.0")
+
+    result = ping("paris")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "Error: paris is this node itself; name another peer\n"
+
+
+def test_json_has_all_that_was_measured(ping):
+    result = ping("tokyo", "-c", "2", "--json", delays=(0.001, None))
+
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {
+        "peer": "tokyo",
+        "address": "10.244.2.0",
+        "own_address": "10.244.1.0",
+        "sent": 2,
+        "answered": 1,
+        "times_ms": [1.0],
+        "state": "idle",
+        "endpoint": "192.0.2.2:51820",
+        "last_handshake": 3.2,
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments", [("-c", "0"), ("-c", "65536"), ("-i", "0"), ("-i", "nan"), ("-W", "inf"), ("-W", "x")]
+)
+def test_numbers_out_of_range_are_refused(ping, arguments):
+    result = ping("tokyo", *arguments)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Error: Invalid value for '{arguments[0]}'" in result.stderr

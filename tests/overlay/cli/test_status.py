@@ -1,0 +1,199 @@
+import json
+import re
+
+import pytest
+
+from overlay.host.control import control_path
+from tests.overlay.cli.fakes import STATUS, FakeAgent, peer_status
+
+TOKYO = peer_status(
+    "tokyo",
+    state="up",
+    endpoint="192.0.2.2:51820",
+    subnets=["10.244.2.0/24", "192.168.77.0/24", "192.168.78.0/24"],
+    last_handshake=12.4,
+    rx_bytes=812,
+    tx_bytes=3 * 1024 * 1024,
+    drops={"replayed": 3, "wrong_source": 12, "short": 0},
+)
+ROME = peer_status("rome", subnets=["10.244.3.0/24"], state="idle")
+
+
+def answer(**fields):
+    return {"ok": True, "status": STATUS | fields}
+
+
+def test_status_shows_node_and_peers(overlay, agent):
+    agent.answers["status"] = answer(peers=[TOKYO, ROME], drops={"unknown_index": 7})
+
+    result = overlay("status")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "node        paris\n"
+        "interface   overlay0, MTU 1420, port 51820\n"
+        "addresses   10.244.1.0, fd00:244:1::\n"
+        "network     10.244.0.0/16\n"
+        "public key  CgXSm3ePSUZYhd1QfEqQZ5CR5xkX3omnyO672MUvlBE=\n"
+        "peers file  /etc/overlay/peers.toml\n"
+        "agent       process 4321, forwarder process 4322, up for 1 h 2 min\n"
+        "\n"
+        "NAME   STATE  ENDPOINT         SUBNETS                            HANDSHAKE     RX        TX\n"
+        "tokyo  up     192.0.2.2:51820  10.244.2.0/24, 192.168.77.0/24 +1  12 s ago   812 B  3.00 MiB\n"
+        "rome   idle   -                10.244.3.0/24                      never        0 B       0 B\n"
+        "\n"
+        "DROPPED\n"
+        "this node  unknown_index 7\n"
+        "tokyo      wrong_source 12, replayed 3\n"
+    )
+
+
+def test_a_node_alone_says_so_and_nothing_of_drops(overlay, agent):
+    agent.answers["status"] = answer(drops={"short": 0})
+
+    result = overlay("status")
+
+    assert result.stdout.endswith("up for 1 h 2 min\n\nno other peers\n")
+
+
+def test_notes_and_a_refused_peers_file_are_shown(overlay, agent):
+    agent.answers["status"] = answer(
+        notes=["rp_filter is strict"], reload_error="peers.toml, line 3: wrong", forwarder_pid=None
+    )
+
+    result = overlay("status")
+
+    assert "note        rp_filter is strict\n" in result.stdout
+    assert "not loaded  peers.toml, line 3: wrong\n" in result.stdout
+    assert "forwarder none," in result.stdout
+
+
+def test_json_is_the_status_as_the_agent_gave_it(overlay, agent):
+    status = STATUS | {"peers": [TOKYO], "something_new": [1]}
+    agent.answers["status"] = {"ok": True, "status": status}
+
+    result = overlay("status", "--json")
+
+    assert json.loads(result.stdout) == status
+
+
+def test_ten_thousand_peers_are_shown_in_the_order_of_the_file(overlay, agent):
+    names = [f"p{number * 7919 % 10_000}" for number in range(10_000)]
+    agent.answers["status"] = answer(peers=[peer_status(name) for name in names])
+
+    result = overlay("status")
+
+    assert re.findall(r"^p\d+", result.stdout, re.MULTILINE) == names
+
+
+def test_watch_shows_the_status_every_second_until_interrupted(overlay, agent, clock):
+    agent.answers["status"] = answer(peers=[TOKYO])
+    times = []
+
+    def interrupt_the_third_time():
+        times.append(clock.time)
+        if len(times) == 3:
+            raise KeyboardInterrupt
+
+    clock.on_sleep = interrupt_the_third_time
+    result = overlay("status", "--watch")
+
+    assert (result.exit_code, result.stderr) == (130, "")
+    assert times == [1001.0, 1002.0, 1003.0]
+    assert result.stdout.count("node        paris\n") == 3
+    assert "\033" not in result.stdout
+
+
+def test_watch_with_json_prints_one_object_on_each_line(overlay, agent, clock):
+    agent.answers["status"] = answer()
+
+    def interrupt_the_second_time():
+        if clock.time >= 1002:
+            raise KeyboardInterrupt
+
+    clock.on_sleep = interrupt_the_second_time
+    result = overlay("status", "--watch", "--json")
+
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [STATUS, STATUS]
+
+
+def test_watch_waits_for_an_agent_that_is_started_again(overlay, agent, clock, surroundings):
+    agent.answers["status"] = answer()
+    second = []
+
+    def restart():
+        if clock.time == 1001:
+            agent.stop()
+        if clock.time == 1002:
+            again = FakeAgent(control_path("overlay0", surroundings.control_directory)).__enter__()
+            again.answers["status"] = answer(node="paris-again")
+            second.append(again)
+        if clock.time == 1003:
+            raise KeyboardInterrupt
+
+    clock.on_sleep = restart
+    try:
+        result = overlay("status", "--watch")
+    finally:
+        second[0].stop()
+
+    assert result.stderr == (
+        "no overlay agent runs for overlay0 here: start it with `overlay up --peers FILE`\n"
+    )
+    assert result.stdout.index("node        paris\n") < result.stdout.index("node        paris-again\n")
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--watch"], ["down"], ["ping", "tokyo"]])
+def test_without_an_agent_there_is_a_sentence(overlay, arguments):
+    result = overlay(*arguments)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "Error: no overlay agent runs for overlay0 here: start it with `overlay up --peers FILE`\n"
+    )
+
+
+def test_status_asks_the_agent_of_the_interface(overlay, agent, surroundings):
+    agent.answers["status"] = answer()
+
+    assert overlay("status", "--interface", "wan1").exit_code == 1
+    assert overlay("status", "--interface", "overlay0").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "..", "sixteen-letters-", "two words", "eth0:1", "tun%d", "\x1b[2J"]
+)
+def test_what_is_no_interface_name_is_refused(overlay, name):
+    result = overlay("status", "--interface", name)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{name!r} is no name for an interface; write 1 to 15 letters and digits" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"ok": True},
+        {"ok": True, "status": None},
+        {"ok": True, "status": {}},
+        {"ok": True, "status": STATUS | {"peers": [{"name": "tokyo"}]}},
+    ],
+)
+def test_an_agent_of_another_version_gets_a_sentence(overlay, agent, reply):
+    agent.answers["status"] = reply
+
+    result = overlay("status")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert (
+        result.stderr
+        == "Error: the agent of overlay0 is of another version than this command: start it again\n"
+    )
+
+
+def test_what_the_agent_refuses_is_passed_on(overlay, agent):
+    agent.answers["status"] = {"ok": False, "kind": "failed", "error": "the forwarder is being replaced"}
+
+    result = overlay("status")
+
+    assert (result.exit_code, result.stderr) == (1, "Error: the forwarder is being replaced\n")
