@@ -442,10 +442,17 @@ class Agent:
             await trio.lowlevel.wait_readable(self.host.watch.fileno())
             await trio.sleep(NETWORK_PAUSE)
             if self.host.watch.drain():
+                self.host.device.check_present()
                 async with self._changing:
-                    self.host.mend()
+                    self._mend()
                 await self._tell(RenewSources())
                 await self._replan()
+
+    def _mend(self) -> None:
+        try:
+            self.host.mend()
+        except HostError as error:
+            log.error("what somebody else changed could not be put back: %s", error)  # noqa: TRY400  its text is the news
 
     # Reload
 

@@ -7,9 +7,7 @@ everything as it was.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import socket
 from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -19,6 +17,7 @@ from overlay.host import netlink, sockets, sysctl, tun
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Collection
 
     from overlay.config import Node
@@ -49,13 +48,14 @@ class HostSetup:
         self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
         self._bound: tuple[object, ...] = ()
         self._routed: PrefixMap[bool] = PrefixMap()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.device.close)
             self._routing = netlink.Routing(interface, self.device.index)
-        except HostError:
-            self.device.close()
-            raise
-        self.watch = self._routing.watch()
-        left = self._routing.read_back()
+            undo.callback(self._routing.close)
+            self.watch = self._routing.watch()
+            undo.callback(self.watch.close)
+            left = self._routing.read_back()
+            undo.pop_all()
         if left:
             log.info("took over %d routes and rules that a killed agent left interface=%s", left, interface)
 
@@ -105,8 +105,6 @@ class HostSetup:
                     self._routing.apply(before)
                     self._remark(before, self.underlay)
             raise
-        if before is None:
-            sysctl.loosen_rp_filter(self.interface)
         if plan != before:
             self._routed = PrefixMap((prefix, True) for prefix in (*plan.routes, *plan.policy_routes))
         self.plan = plan
@@ -127,15 +125,7 @@ class HostSetup:
         return mtu is not None and config.plan_mtu([mtu]) < self.plan.mtu
 
     def mend(self) -> None:
-        """Put back what somebody else took away.  Raises HostError if the tun itself is gone, or the kernel refuses."""
-        try:
-            socket.if_nametoindex(self.interface)
-        except OSError as error:
-            if error.errno == errno.ENODEV:
-                raise HostError(
-                    f"{self.interface} was removed by somebody else: start the agent again"
-                ) from error
-            raise
+        """Put back what somebody else took away.  Raises HostError."""
         self._routing.read_back()
         assert self.plan is not None
         self._routing.apply(self.plan)
@@ -156,6 +146,13 @@ class HostSetup:
             notes.append(_not_forwarded("IPv4", "net.ipv4.ip_forward"))
         if 6 in behind and not sysctl.forwarding_enabled(6):
             notes.append(_not_forwarded("IPv6", "net.ipv6.conf.all.forwarding"))
+        if self.plan is not None and self.plan.policy_routes:
+            strict = ", ".join(sysctl.strict_interfaces())
+            if strict:
+                notes.append(
+                    f"strict rp_filter on {strict} drops what peers send past the policy routes: "
+                    "run `sysctl -w net.ipv4.conf.INTERFACE.rp_filter=2` for each"
+                )
         return notes
 
     def _compute(self, node: Node, endpoints: Endpoints) -> HostPlan:
