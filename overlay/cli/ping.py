@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from overlay.cli.agents import ask, known_peers, read_peer
 from overlay.cli.exits import INTERRUPTED, Failure, Misuse
 from overlay.cli.options import DEFAULT_INTERFACE, Seconds, interface_option, json_option
-from overlay.cli.output import format_duration, show, show_json
+from overlay.cli.output import format_age, show, show_json
 from overlay.cli.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -181,10 +181,10 @@ def _why_silent(answer: PeerAnswer, address: Address) -> str:
         where = f"see whether its agent runs, and whether UDP reaches it at {answer.endpoint}"
     if answer.last_handshake is None:
         return f"there was never a handshake with {answer.name}: {where}"
-    said = f"{answer.name} ({address}) does not answer; its last handshake was {format_duration(answer.last_handshake)} ago"
     if answer.last_handshake < REJECT_AFTER_TIME:
-        return f"{said}, so the tunnel stands: see whether its firewall drops echo requests"
-    return f"{said}: {where}"
+        where = "see whether its agent still runs, and whether its firewall drops echo requests"
+    age = format_age(answer.last_handshake)
+    return f"{answer.name} ({address}) does not answer; its last handshake was {age}: {where}"
 
 
 def _summarize(ping: Ping) -> str:

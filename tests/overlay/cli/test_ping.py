@@ -116,8 +116,8 @@ def silence(ping, agent, **fields):
 
 def test_a_silent_peer_gets_the_age_of_its_last_handshake(ping, agent):
     assert silence(ping, agent, last_handshake=12.7, endpoint="192.0.2.2:51820") == (
-        "Error: tokyo (10.244.2.0) does not answer; its last handshake was 12 s ago, "
-        "so the tunnel stands: see whether its firewall drops echo requests\n"
+        "Error: tokyo (10.244.2.0) does not answer; its last handshake was 12 s ago: "
+        "see whether its agent still runs, and whether its firewall drops echo requests\n"
     )
 
 

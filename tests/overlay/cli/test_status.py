@@ -1,10 +1,19 @@
 import json
+import os
+import pty
 import re
+import signal
+import subprocess
+import sys
+import termios
+from pathlib import Path
 
 import pytest
 
 from overlay.host.control import control_path
 from tests.overlay.cli.fakes import STATUS, FakeAgent, peer_status
+
+ROOT = Path(__file__).parents[3]
 
 TOKYO = peer_status(
     "tokyo",
@@ -102,6 +111,42 @@ def test_watch_shows_the_status_every_second_until_interrupted(overlay, agent, c
     assert times == [1001.0, 1002.0, 1003.0]
     assert result.stdout.count("node        paris\n") == 3
     assert "\033" not in result.stdout
+
+
+def test_watch_on_a_terminal_redraws_and_never_scrolls(agent, surroundings):
+    agent.answers["status"] = answer(peers=[peer_status(f"peer{number}") for number in range(100)])
+    code = (
+        "from pathlib import Path\n"
+        "from overlay.cli import main\n"
+        "from overlay.cli.surroundings import Surroundings\n"
+        f"main(['status', '--watch'], obj=Surroundings(Path({str(surroundings.control_directory)!r})))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+    controller, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (20, 40))
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        while shown.count(b"more lines") < 2:
+            shown += os.read(controller, 65536)
+        process.send_signal(signal.SIGINT)
+    os.close(controller)
+
+    assert process.returncode == 130
+    screens = shown.decode().split("\033[H\033[J")
+    assert screens[0] == ""
+    lines = screens[1].split("\r\n")
+    assert lines[0] == "node        paris"
+    assert lines[-2:] == ["... and 91 more lines", ""]
+    assert len(lines) == 20
+    assert all(len(line) <= 40 for line in lines)
 
 
 def test_watch_with_json_prints_one_object_on_each_line(overlay, agent, clock):

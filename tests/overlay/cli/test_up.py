@@ -1,0 +1,71 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.peers.examples import key_text
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def up(tmp_path):
+    """Run ``overlay up`` in a process of its own, in a directory with a key and a peers file of others."""
+    (tmp_path / "peers.toml").write_text(
+        f'[network]\nprefix = "10.244.0.0/16"\n[peers.tokyo]\npublic_key = "{key_text("tokyo")}"\n'
+        'address = "10.244.2.0"\n'
+    )
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "overlay", *arguments],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    run("keygen", "--key", "key")
+    return lambda *arguments: run("up", *arguments)
+
+
+def sentence(result):
+    assert (result.returncode, result.stdout) == (2, "")
+    return result.stderr
+
+
+def test_a_missing_key_gets_its_remedy(up):
+    assert sentence(up("--peers", "peers.toml", "--key", "none")) == (
+        "Error: none does not exist: make one with `overlay keygen --key none`\n"
+    )
+
+
+def test_a_missing_peers_file_gets_a_sentence(up):
+    assert sentence(up("--peers", "none.toml", "--key", "key")) == (
+        "Error: none.toml: there is no such file; write it, or name the right one\n"
+    )
+
+
+def test_a_host_without_a_peer_gets_its_public_key(up):
+    said = sentence(up("--peers", "peers.toml", "--key", "key"))
+
+    assert said.startswith("Error: no peer in peers.toml has this host's public key ")
+    assert said.endswith("=: add it, or name another private key than key with --key\n")
+
+
+def test_an_unknown_node_gets_those_that_are(up):
+    said = sentence(up("--peers", "peers.toml", "--key", "key", "--node", "paris"))
+
+    assert said == "Error: --node paris: peers.toml has no such peer; it has tokyo\n"
+
+
+def test_an_interface_name_that_the_kernel_refuses_is_refused(up):
+    assert "'a/b' is no name for an interface" in sentence(up("--peers", "peers.toml", "--interface", "a/b"))
+
+
+def test_an_unknown_log_level_gets_those_that_are(up):
+    said = sentence(up("--peers", "peers.toml", "--log-level", "loud"))
+
+    assert "'loud' is not one of 'debug', 'info', 'warning', 'error'" in said
