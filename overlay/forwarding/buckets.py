@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 # Ours
 KEYS = 4096  # keys remembered; in a flood from more addresses than that, new ones wait until others have been idle
 
@@ -12,22 +14,27 @@ class Buckets:
     def __init__(self, rate: float, burst: float, keys: int = KEYS) -> None:
         self._rate, self._burst, self._keys = rate, burst, keys
         self._state: dict[bytes, tuple[float, float]] = {}
+        self._swept_at = -math.inf
 
     def allow(self, key: bytes, now: float) -> bool:
         """Take one permit of *key* and return whether there was one."""
         tokens, since = self._state.get(key, (self._burst, now))
         tokens = min(self._burst, tokens + (now - since) * self._rate)
-        if key not in self._state and len(self._state) >= self._keys:
-            self._forget_idle(now)
-            if len(self._state) >= self._keys:
-                return False
+        if key not in self._state and len(self._state) >= self._keys and not self._forget_idle(now):
+            return False
         if tokens < 1:
             self._state[key] = (tokens, now)
             return False
         self._state[key] = (tokens - 1, now)
         return True
 
-    def _forget_idle(self, now: float) -> None:
-        """Forget the keys whose bucket is full again: they behave as unknown ones."""
+    def _forget_idle(self, now: float) -> bool:
+        """Forget the keys whose bucket is full again: they behave as unknown ones.  Return whether there is room.
+
+        A flood may ask for every packet, so the look at all keys is taken once in a while only.
+        """
         full = self._burst / self._rate
-        self._state = {key: value for key, value in self._state.items() if now - value[1] < full}
+        if now - self._swept_at >= full / 2:
+            self._swept_at = now
+            self._state = {key: value for key, value in self._state.items() if now - value[1] < full}
+        return len(self._state) < self._keys

@@ -97,6 +97,7 @@ class Core:
         self.timers = Timers()
         self._own = Peer(OWN)
         self._staging = Staging()
+        self._held: set[int] = set()  # peers with packets staged only because the sender was blocked
         self._gate = Gate(start.public_key, entropy)
         self._callers: dict[Sockaddr, Caller] = {}
         self._report = report
@@ -193,9 +194,8 @@ class Core:
             peer.answer_from(caller.source, caller.pktinfo)
         if made.is_initiator:
             peer.is_unreachable = False
-            if peer.number in self._staging:
-                self._send_staged(peer, now)
-            else:
+            self._send_staged(peer, now)
+            if not keypair.counter:
                 self._send_keepalive(peer, now)  # tells the responder that it may use the keypair
 
     def _give_up(self, number: int, now: float) -> None:
@@ -211,9 +211,9 @@ class Core:
         peer = self.peers.get(command.peer)
         if peer is None:
             peer = self.peers[command.peer] = Peer(command.peer)
-        peer.keepalive = command.keepalive
-        if peer.keepalive:
-            self.timers.arm(now, peer, "keepalive")
+        if peer.keepalive != command.keepalive:
+            peer.keepalive = command.keepalive
+            self.timers.rearm(now, peer, "keepalive")
 
     def _remove_peer(self, number: int) -> None:
         peer = self.peers.pop(number, None)
@@ -272,6 +272,14 @@ class Core:
         pieces = [rows[at : at + PEERS_PER_MESSAGE] for at in range(0, len(rows), PEERS_PER_MESSAGE)] or [[]]
         for number, piece in enumerate(pieces, 1):
             self._report(Counters(serial, piece, dict(self.drops), number == len(pieces)))
+
+    def resume(self, now: float) -> None:
+        """Send what the kernel could not take, then what was staged meanwhile although there is a keypair."""
+        self.sender.resume()
+        while self._held and not self.sender.is_blocked:
+            peer = self.peers.get(self._held.pop())
+            if peer is not None and self._usable(peer, now) is not None:
+                self._send_staged(peer, now)
 
     # What a timer says
 
@@ -335,16 +343,24 @@ class Core:
         """Count a message of *peer*, or one that claims to be, that was dropped."""
         peer.drops[reason] += 1
 
+    def hold(self, peer: Peer, packets: list[bytes]) -> None:
+        """Stage *packets* again, for a peer with a session, until the sender is no longer blocked."""
+        for packet in packets:
+            self._keep(peer, packet)
+        self._held.add(peer.number)
+
     def stage(self, peer: Peer, packet: bytes, now: float) -> None:
         """Keep *packet*, with its virtio header, until there is a session with *peer*."""
+        if self.peers.get(peer.number) is not peer:  # removed, and the routes that follow not yet in force
+            self.refuse(packet[VIRTIO_SIZE:], "no_peer", now)
+            return
         if peer.endpoint is None:
             peer.drops["no_endpoint"] += 1
             self.unreachable.tell(packet[VIRTIO_SIZE:], now)
             return
         if peer.is_unreachable:
             self.unreachable.tell(packet[VIRTIO_SIZE:], now)
-        for owner, _ in self._staging.add(peer.number, packet):
-            self.peers[owner].drops["staging_full"] += 1
+        self._keep(peer, packet)
         self.want(peer, now)
 
     def data_sent(self, peer: Peer, keypair: Keypair, count: int, now: float) -> None:
@@ -387,6 +403,8 @@ class Core:
         if udp.closes_at == math.inf:
             peer.socket = udp
         if source != peer.endpoint:
+            if peer.socket is not udp:
+                peer.socket = None  # it may be of the other family
             peer.move(source)
             self._report(Moved(peer.number, source))
 
@@ -416,6 +434,10 @@ class Core:
     def _rekey_if_old(self, peer: Peer, keypair: Keypair, now: float) -> None:
         if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
             self.want(peer, now)
+
+    def _keep(self, peer: Peer, packet: bytes) -> None:
+        for owner, _ in self._staging.add(peer.number, packet):
+            self.peers[owner].drops["staging_full"] += 1
 
     def _send_staged(self, peer: Peer, now: float) -> None:
         packets = self._staging.take(peer.number)

@@ -35,6 +35,9 @@ HANDSHAKES_BURST = 5.0
 # Ours
 UNDER_LOAD_WAITING = 64  # handshakes on the link: some 30 ms of the agent's time
 LINK_WAITING = 1024  # handshakes on the link at most; what comes then is dropped
+COOKIES_WAITING = (
+    64  # beyond this many, cookie replies are: anybody can send them, so they must not fill the link
+)
 
 _SIZES = {
     TYPE_INITIATION: (INITIATION.size, "initiation_size"),
@@ -83,7 +86,7 @@ class Gate:
                 if not self._buckets.allow(address if len(address) == 4 else address[:8], now):
                     drops["handshake_rate"] += 1
                     return False, None
-        if self._waiting >= LINK_WAITING:
+        if self._waiting >= (COOKIES_WAITING if kind == TYPE_COOKIE_REPLY else LINK_WAITING):
             drops["handshake_queue"] += 1
             return False, None
         self._waiting += 1

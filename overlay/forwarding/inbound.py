@@ -130,6 +130,9 @@ class Inbound:
         return arrival
 
     def _take(self, udp: UdpSocket, size: int, arrival: Arrival, source: Sockaddr, now: float) -> None:
+        if not size:
+            self._core.drops["unknown_type"] += 1
+            return
         segment = arrival.segment or size
         if (
             segment < size
@@ -137,7 +140,7 @@ class Inbound:
             and self._take_table(udp, size, segment, arrival, source, now)
         ):
             return
-        for at in range(0, size, segment or 1):
+        for at in range(0, size, segment):
             self._take_one(udp, at, min(segment, size - at), arrival, source, now)
 
     def _take_table(

@@ -133,7 +133,7 @@ class Loop:
             elif not is_behind or events & select.EPOLLHUP:
                 self._take_commands(now)
         if core.sender.is_blocked:
-            core.sender.resume()
+            core.resume(now)
         if core.sender.is_blocked == self._reads_tun or self._waits_for != -1:
             self._set_interest()
         if link.is_full:

@@ -13,11 +13,11 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 
 from overlay.errors import PacketError
-from overlay.forwarding.segments import OVERHEAD, Splitter, padded
+from overlay.forwarding.segments import OVERHEAD, PADDING, Splitter, padded
 from overlay.link import OWN
 from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire.ip import PROTOCOL_UDP, checksum
-from overlay.wire.messages import TRANSPORT_HEADER, TYPE_TRANSPORT
+from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ READ_BYTES = VIRTIO_SIZE + 65535  # the most one read of the tun gives
 MAXIMUM_PENDING_BYTES = 65500  # one UDP send
 MAXIMUM_PENDING = 64
 _OFFSET = TRANSPORT_HEADER.size - VIRTIO_SIZE  # where the virtio header goes, so that the packet is at 16
+_ROOM = _OFFSET + READ_BYTES + PADDING + TAG_SIZE  # what one packet may take of the arena
 _NONCE = struct.Struct("<4xQ").pack  # RFC 8439's 96 bits: 32 of zeros, then the counter
 
 
@@ -62,7 +63,7 @@ class Outbound:
         more = False
         for _ in range(BATCH):
             at = self._at
-            if at + _OFFSET + READ_BYTES > ARENA_BYTES:
+            if at + _ROOM > ARENA_BYTES:
                 more = True
                 break
             size = tun.readinto(self._view[at + _OFFSET : at + _OFFSET + READ_BYTES])
@@ -81,13 +82,12 @@ class Outbound:
         """Forward packets that waited for a keypair, in their order."""
         self._at = 0
         for number, packet in enumerate(packets):
-            if self._core.sender.is_blocked or peer.keypairs.current is None:
-                for later in packets[number:]:
-                    self._core.stage(peer, later, now)
-                break
-            if self._at + _OFFSET + READ_BYTES > ARENA_BYTES:
+            if self._at + _ROOM > ARENA_BYTES:
                 self.flush()
                 self._at = 0
+            if self._core.sender.is_blocked:  # then the arena is in use
+                self._core.hold(peer, packets[number:])
+                break
             start = self._at + _OFFSET
             self._view[start : start + len(packet)] = packet
             self.forward(self._at, len(packet), now)

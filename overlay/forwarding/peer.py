@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import sys
 from collections import Counter
@@ -41,13 +42,13 @@ class Peer:
         self.keepalive = 0.0  # seconds; 0 is off
         self.is_unreachable = False  # given up; the next handshake completed ends it
 
-        # Timers, in seconds of CLOCK_BOOTTIME; 0 is "nothing outstanding"
+        # Timers, in seconds of CLOCK_BOOTTIME; 0 is "nothing outstanding", or never
         self.unanswered_since = 0.0  # data was sent and nothing has been received since
         self.owed_since = 0.0  # data was received and nothing has been sent since
-        self.last_traffic = 0.0  # authenticated, either way
+        self.last_traffic = -math.inf  # authenticated, either way
         self.last_received = 0.0
         self.wanted_at = 0.0  # when the agent was last asked for a session
-        self.timers: set[str] = set()  # kinds that have an entry in the heap
+        self.timers: dict[str, int] = {}  # the entry in force in the heap, for each kind that has one
 
         # Datagrams sealed in this batch and not yet sent: all of one size but the last
         self.pending: list[memoryview] = []

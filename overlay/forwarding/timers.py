@@ -1,7 +1,8 @@
-"""What is due when, for peers: at most one entry for a peer and kind, however often its moment moves.
+"""What is due when, for peers: at most one entry in force for a peer and kind, however often its moment moves.
 
 The packet path only writes down *since when* something is outstanding.  An entry that comes due finds out whether it
-still is, and returns later if its moment has moved: so traffic at any rate costs no heap operation.
+still is, and returns later if its moment has moved: so traffic at any rate costs no heap operation.  An entry that is
+taken back stays in the heap until it comes to the top, out of force: its order is no longer the one its peer names.
 """
 
 from __future__ import annotations
@@ -24,26 +25,32 @@ class Timers:
     def arm(self, at: float, peer: Peer, kind: str) -> None:
         """Make *kind* of *peer* due *at*, unless it has an entry already."""
         if kind not in peer.timers:
-            peer.timers.add(kind)
-            self._order += 1
-            heapq.heappush(self._heap, (at, self._order, peer, kind))
+            self.rearm(at, peer, kind)
+
+    def rearm(self, at: float, peer: Peer, kind: str) -> None:
+        """Make *kind* of *peer* due *at*, in place of any entry it has."""
+        self._order += 1
+        peer.timers[kind] = self._order
+        heapq.heappush(self._heap, (at, self._order, peer, kind))
 
     def next_deadline(self) -> float:
-        """Return when due() has something; math.inf if never."""
-        return self._heap[0][0] if self._heap else math.inf
+        """Return when due() may have something; math.inf if never."""
+        heap = self._heap
+        while heap and heap[0][2].timers.get(heap[0][3]) != heap[0][1]:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else math.inf
 
     def due(self, now: float) -> list[tuple[Peer, str]]:
         """Return and forget the entries whose moment has come."""
         ready = []
         while self._heap and self._heap[0][0] <= now:
-            _, _, peer, kind = heapq.heappop(self._heap)
-            peer.timers.discard(kind)
-            ready.append((peer, kind))
+            _, order, peer, kind = heapq.heappop(self._heap)
+            if peer.timers.get(kind) == order:
+                del peer.timers[kind]
+                ready.append((peer, kind))
         return ready
 
-    def forget(self, peer: Peer) -> None:
-        """Drop the entries of a peer that was removed."""
-        if peer.timers:
-            self._heap = [entry for entry in self._heap if entry[2] is not peer]
-            heapq.heapify(self._heap)
-            peer.timers.clear()
+    @staticmethod
+    def forget(peer: Peer) -> None:
+        """Take back the entries of a peer that was removed."""
+        peer.timers.clear()

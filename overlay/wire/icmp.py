@@ -40,12 +40,13 @@ IPV6_HEADER = struct.Struct("!IHBB16s16s")
 _ERRORS_V4 = frozenset({3, 4, 5, 11, 12})
 _EXTENSIONS_V6 = frozenset({0, 43, 60})  # hop-by-hop, routing, destination options
 _FRAGMENT_V6 = 44
+_REDIRECT_V6 = 137
 
 
 def may_answer(packet: Buffer) -> bool:
     """Return whether an ICMP error may be sent about *packet*, a whole IP packet.
 
-    Not about ICMP errors, later fragments, or packets from or to an address that is not one host's
+    Not about ICMP errors and redirects, later fragments, or packets from or to an address that is not one host's
     (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e).
     """
     if packet[0] >> 4 == 4:
@@ -65,7 +66,9 @@ def may_answer(packet: Buffer) -> bool:
             return False
         size = 8 if protocol == _FRAGMENT_V6 else (packet[offset + 1] + 1) * 8
         protocol, offset = packet[offset], offset + size
-    return not (protocol == PROTOCOL_ICMPV6 and (len(packet) <= offset or packet[offset] < 128))
+    if protocol != PROTOCOL_ICMPV6:
+        return True
+    return len(packet) > offset and packet[offset] >= 128 and packet[offset] != _REDIRECT_V6
 
 
 def unreachable_v4(packet: Buffer) -> bytes:

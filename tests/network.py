@@ -1,0 +1,226 @@
+"""A network in memory: it delays, loses, reorders, doubles and translates datagrams, and ends in sockets and a tun."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import heapq
+import math
+import random
+import socket
+import struct
+from collections import deque
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from overlay.forwarding.inbound import IP_PKTINFO, IPV6_PKTINFO, UDP_GRO
+from overlay.forwarding.sender import SOL_UDP, UDP_SEGMENT
+from tests import packets
+
+KINDS = {1: "initiation", 2: "response", 3: "cookie", 4: "data"}
+
+
+@dataclass(frozen=True)
+class Flight:
+    """One datagram under way."""
+
+    source: tuple
+    destination: tuple
+    datagram: bytes
+    tos: int = 0
+
+    @property
+    def kind(self):
+        kind = KINDS.get(int.from_bytes(self.datagram[:4], "little"), "unknown")
+        return "keepalive" if kind == "data" and len(self.datagram) == 32 else kind
+
+
+class Network:
+    """Delivers datagrams after a delay, unless they are lost, late or doubled on the way.  It knows no MTU."""
+
+    def __init__(self, clock, seed):
+        self.clock, self.random = clock, random.Random(repr(seed))
+        self.delay, self.loss, self.reorder, self.duplicate = 0.01, 0.0, 0.0, 0.0
+        self.lose = lambda flight: False  # a story's own idea of what gets lost
+        self.mark = lambda flight: flight.tos  # what a router makes of the TOS
+        self.nodes = []
+        self.nats = {}
+        self.sent = []  # (time, name of the sender, kind, size)
+        self.trace = deque(maxlen=400)
+        self.digest = hashlib.sha256()
+        self._arrivals, self._order = [], 0
+
+    def send(self, flight, sender="?"):
+        now, chance = self.clock.now, self.random.random
+        self.sent.append((now, sender, flight.kind, len(flight.datagram)))
+        self.digest.update(repr((now, flight)).encode())
+        nat = self.nats.get(flight.source[0])
+        if nat is not None:
+            flight = dataclasses.replace(flight, source=nat.outside(flight.source, now))
+        if self.lose(flight) or chance() < self.loss:
+            self._note(flight, "lost")
+            return
+        for _ in range(2 if chance() < self.duplicate else 1):
+            late = chance() * 5 * self.delay if chance() < self.reorder else 0
+            self._order += 1
+            heapq.heappush(self._arrivals, (now + self.delay + late, self._order, flight))
+
+    def next_arrival(self):
+        return self._arrivals[0][0] if self._arrivals else math.inf
+
+    def deliver(self):
+        """Put what has arrived by now into the sockets it is for."""
+        while self._arrivals and self._arrivals[0][0] <= self.clock.now:
+            flight = heapq.heappop(self._arrivals)[2]
+            flight = dataclasses.replace(flight, tos=self.mark(flight))
+            for nat in self.nats.values():
+                flight = nat.inside(flight, self.clock.now)
+            target = self._socket_at(flight.destination)
+            self._note(flight, "arrived" if target else "nobody there")
+            if target:
+                target.inbox.append(flight)
+
+    def _socket_at(self, address):
+        for node in self.nodes:
+            if address[0] in node.addresses:
+                for each in reversed(node.sockets):  # the kernel asks the one bound last first
+                    if (each.port, len(each.sockaddr("::"))) == (address[1], len(address)):
+                        return each
+        return None
+
+    def _note(self, flight, fate):
+        source, destination = ("{}:{}".format(*end[:2]) for end in (flight.source, flight.destination))
+        size = len(flight.datagram)
+        self.trace.append(f"{self.clock.now:10.3f}  {source} → {destination}  {flight.kind} {size}  {fate}")
+
+
+class Nat:
+    """A router that gives inside addresses ports of its own, and forgets them after *timeout* seconds of silence."""
+
+    def __init__(self, public, timeout):
+        self.public, self.timeout = public, timeout
+        self._mappings, self._next = {}, 40_000  # inside address → [outside port, last used]
+
+    def outside(self, source, now):
+        mapping = self._mappings.get(source)
+        if mapping is None or now - mapping[1] > self.timeout:
+            self._next += 1
+            mapping = self._mappings[source] = [self._next, now]
+        mapping[1] = now
+        return (self.public, mapping[0])
+
+    def inside(self, flight, now):
+        for source, mapping in self._mappings.items():
+            if flight.destination == (self.public, mapping[0]) and now - mapping[1] <= self.timeout:
+                mapping[1] = now
+                return dataclasses.replace(flight, destination=source)
+        return flight
+
+
+class FakeSocket:
+    """A UDP socket bound to every address of its family, with UDP_SEGMENT, UDP_GRO, PKTINFO and TOS."""
+
+    def __init__(self, node, family, port):
+        self.node, self.family, self.port = node, family, port
+        self.inbox = deque()
+        self.errors = deque()  # what the next sends fail with
+        self.sends = 0
+        self.is_full = self.is_closed = False
+
+    def fileno(self):
+        return id(self)
+
+    def close(self):
+        self.is_closed = True
+        self.node.sockets.remove(self)
+
+    def sockaddr(self, host):
+        return (host, self.port) if self.family == socket.AF_INET else (host, self.port, 0, 0)
+
+    def sendmsg(self, buffers, ancillary, flags, address):
+        assert not self.is_closed
+        data, control = b"".join(buffers), {(level, kind): value for level, kind, value in ancillary}
+        if self.errors or self.is_full:
+            code = self.errors.popleft() if self.errors else errno.EAGAIN
+            raise OSError(code, errno.errorcode[code])
+        is_ipv4 = self.family == socket.AF_INET
+        if len(address) != len(self.sockaddr("")):
+            raise OSError(errno.EAFNOSUPPORT, "EAFNOSUPPORT")
+        if is_ipv4:
+            local, tos = (
+                control.pop((socket.IPPROTO_IP, IP_PKTINFO), None),
+                (socket.IPPROTO_IP, socket.IP_TOS),
+            )
+        else:
+            local, tos = control.pop((socket.IPPROTO_IPV6, IPV6_PKTINFO), None), (41, socket.IPV6_TCLASS)
+        host = self._local(local, is_ipv4)
+        mark = int.from_bytes(control.pop(tos, bytes(4)), "little")
+        segment = control.pop((SOL_UDP, UDP_SEGMENT), None)
+        size = struct.unpack("=H", segment)[0] if segment else len(data)
+        assert not control
+        if len(data) > 65507 or len(data) > 64 * size:
+            raise OSError(errno.EMSGSIZE, "EMSGSIZE")
+        self.sends += 1
+        for at in range(0, len(data), size or 1):
+            flight = Flight(self.sockaddr(host), address, data[at : at + size], mark)
+            self.node.world.network.send(flight, self.node.name)
+        return len(data)
+
+    def _local(self, pktinfo, is_ipv4):
+        if pktinfo is not None:
+            host = str(ip_address(pktinfo[4:8] if is_ipv4 else pktinfo[:16]))
+            if host not in self.node.addresses:
+                raise OSError(errno.EINVAL, "EINVAL")
+            return host
+        for host in self.node.addresses:
+            if (ip_address(host).version == 4) == is_ipv4:
+                return host
+        raise OSError(errno.ENETUNREACH, "ENETUNREACH")
+
+    def recvmsg_into(self, buffers, _):
+        if not self.inbox:
+            raise BlockingIOError(errno.EAGAIN, "EAGAIN")
+        first = self.inbox.popleft()
+        joined = [first.datagram]
+        size = len(first.datagram)
+        while self.inbox and self.node.has_gro and size and len(joined) < 64 and len(joined[-1]) == size:
+            after = self.inbox[0]
+            alike = dataclasses.replace(after, datagram=first.datagram) == first
+            if not alike or not 0 < len(after.datagram) <= size or (len(joined) + 1) * size > 65535:
+                break
+            joined.append(self.inbox.popleft().datagram)
+        data = b"".join(joined)
+        control = [(SOL_UDP, UDP_GRO, struct.pack("=i", size))] if len(joined) > 1 else []
+        local = ip_address(first.destination[0]).packed
+        if self.family == socket.AF_INET:
+            control.append((socket.IPPROTO_IP, socket.IP_TOS, bytes([first.tos])))
+            control.append((socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4s", 1, local, local)))
+        else:
+            control.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", first.tos)))
+            control.append((socket.IPPROTO_IPV6, IPV6_PKTINFO, struct.pack("=16sI", local, 1)))
+        fits = data[: len(buffers[0])]
+        buffers[0][: len(fits)] = fits
+        return len(fits), control, 0 if fits == data else socket.MSG_TRUNC, first.source
+
+
+class FakeTun:
+    """A tun with virtio headers; what is written comes out cut as the kernel cuts it."""
+
+    def __init__(self):
+        self.outgoing, self.received, self.writes = deque(), [], []
+        self.error = None
+
+    def readinto(self, buffer):
+        if not self.outgoing:
+            return None
+        data = self.outgoing.popleft()
+        buffer[: len(data)] = data
+        return len(data)
+
+    def write(self, buffers):
+        if self.error:
+            raise self.error
+        data = b"".join(buffers)
+        self.writes.append(data)
+        self.received += packets.kernel_segments(data[10:], data[:10])

@@ -1,0 +1,279 @@
+"""Whole nodes in memory: the network, the clock, chance, the tun and the link between agent and forwarder are simulated.
+
+A story has three lines::
+
+    sent = a.send(b)
+    world.run(1)
+    assert b.received == sent
+
+Sessions and Core are the real ones, joined as the agent joins them: what the core reports goes to the sessions, what
+these put out goes back as commands, and everything crosses overlay.link as bytes.  ``world.trace`` tells what
+happened to each datagram.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import socket
+from collections import Counter, deque
+from ipaddress import ip_network
+
+from overlay import link
+from overlay.crypto.keys import PrivateKey
+from overlay.errors import PacketError
+from overlay.forwarding.core import Core
+from overlay.session.constants import Timing
+from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
+from overlay.session.sessions import Sessions
+from tests import packets
+from tests.network import FakeSocket, FakeTun, Network
+from tests.overlay.session.pair import Clock, seeded
+
+PORT = 51820
+
+
+class Node:
+    """One host: its agent's half, its forwarder's half, and a tun whose other end is the test."""
+
+    def __init__(self, world, name, number):
+        self.world, self.name, self.number = world, name, number
+        self.key = PrivateKey.generate(seeded(f"key of {name}"))
+        self.addresses = [f"192.0.2.{number}", f"2001:db8::{number:x}"]
+        self.subnets = [f"10.244.{number}.0/24", f"fd00:244:{number:x}::/64"]
+        self.port, self.has_gro, self.has_segments, self.mtu = PORT, True, True, 1420
+        self.tun = FakeTun()
+        self.known = {}  # number of the peer: (public key, preshared key, keepalive, endpoint, subnets)
+        self.sockets = []
+        self.log = []  # (time, what the sessions put out for the journal)
+        self.reported = []
+        self.refused = Counter()  # by the sessions
+        self.is_agent_busy = False
+        self.lives = 0
+        self.restart()
+
+    def restart(self):
+        """Begin (anew) with the private key and the peers file, and nothing else."""
+        self.lives += 1
+        self._entropy = seeded((self.world.seed, self.name, self.lives))
+        clock, timing = self.world.clock, self.world.timing
+        self.sessions = Sessions(self.key, entropy=self._entropy, wall_ns=clock.wall_ns, constants=timing)
+        self.restart_forwarder()
+        for number, (public_key, psk, *_) in self.known.items():
+            self.sessions.add_peer(number, public_key, psk)
+
+    def restart_forwarder(self):
+        """Put a new core in place of the old one, and tell it all it must know."""
+        self.reports = deque()
+        self.sockets.clear()
+        times = list(dataclasses.astuple(self.world.timing))
+        start = crossed(link.Start(self.key.public, self.mtu, True, self.has_segments, times))
+        self.core = Core(start, self.tun, report=self._report, entropy=self._entropy)
+        self.tell(link.SetNode(self.mtu, False, [ip_network(each)[1].packed for each in self.subnets]))
+        self.open_sockets()
+        self.route([(subnet, link.OWN) for subnet in self.subnets])
+        for number in self.known:
+            self._tell_peer(number)
+
+    def know(self, other, *, psk=None, keepalive=0.0, endpoint=True, subnets=None):
+        """Make *other* a peer, at its first address unless told otherwise; return its number."""
+        number = len(self.known) + 1
+        if endpoint is True:
+            endpoint = (other.addresses[0], other.port)
+        self.known[number] = (other.key.public, psk, keepalive, endpoint, subnets or other.subnets)
+        self.sessions.add_peer(number, other.key.public, psk)
+        self._tell_peer(number)
+        return number
+
+    def _tell_peer(self, number):
+        _, _, keepalive, endpoint, subnets = self.known[number]
+        self.tell(link.SetPeer(number, keepalive))
+        if endpoint:
+            self.tell(link.SetEndpoint(number, endpoint, "configuration"))
+        self.route([(subnet, number) for subnet in subnets])
+
+    def route(self, add=(), remove=(), *, is_last=True):
+        def split(prefix):
+            network = ip_network(prefix)
+            return network.network_address.packed, network.prefixlen
+
+        self.tell(
+            link.Routes([(*split(p), peer) for p, peer in add], [split(p) for p in remove], is_last=is_last)
+        )
+
+    def open_sockets(self):
+        """Open sockets on ``port`` and use them from now on."""
+        opened = [FakeSocket(self, family, self.port) for family in (socket.AF_INET, socket.AF_INET6)]
+        self.sockets += opened
+        self.tell(link.Sockets([int(each.family) for each in opened], self.port), opened)
+
+    def tell(self, command, sockets=()):
+        self.core.handle(crossed(command), sockets, self.world.clock.now)
+
+    def _report(self, report):
+        self.reports.append(link.encode(report))
+
+    # The two loops
+
+    def turn(self):
+        """Do what can be done now, as the forwarder's and the agent's loop do; return whether there was anything."""
+        core, now = self.core, self.world.clock.now
+        core.table.catch_up()
+        is_active = core.next_deadline() <= now
+        if is_active:
+            core.handle_deadline(now)
+        for udp in list(core.sender.sockets):
+            while udp.raw.inbox:
+                core.inbound.drain(udp, now)
+                is_active = True
+        while self.tun.outgoing and not core.sender.is_blocked:
+            core.outbound.drain(self.tun, now)
+            is_active = True
+        if core.sender.is_blocked:
+            core.resume(now)
+        return is_active | (not self.is_agent_busy and self._agent_turn(now))
+
+    def _agent_turn(self, now):
+        is_active = bool(self.reports) or self.sessions.next_deadline() <= now
+        while self.reports:
+            self._take(link.decode(self.reports.popleft()), now)
+        if self.sessions.next_deadline() <= now:
+            self._carry_out(self.sessions.handle_deadline(now))
+        return is_active
+
+    def _take(self, report, now):
+        self.reported.append(report)
+        match report:
+            case link.Handshake(datagram, source):
+                try:
+                    self._carry_out(self.sessions.receive(datagram, source, now))
+                except PacketError as error:
+                    self.refused[error.reason] += 1
+                self.tell(link.Handled(1))
+            case link.Wanted(peer):
+                self.want(peer)
+            case link.Confirmed(_, local_index):
+                self.sessions.confirmed(local_index)
+            case link.Retired(local_index):
+                self.sessions.retired(local_index)
+
+    def want(self, peer):
+        self._carry_out(self.sessions.want(peer, self.world.clock.now))
+
+    def _carry_out(self, outputs):
+        for output in outputs:
+            match output:
+                case Transmit() | InstallKeypair() | Wipe():
+                    self.tell(output)
+                case GiveUp():
+                    self.log.append((self.world.clock.now, output))
+                    self.tell(output)
+                case Completed() | Retrying():
+                    self.log.append((self.world.clock.now, output))
+
+    def next_deadline(self):
+        return min(
+            self.core.next_deadline(), math.inf if self.is_agent_busy else self.sessions.next_deadline()
+        )
+
+    # What a story says and sees
+
+    def inner(self, version=4):
+        return str(ip_network(self.subnets[0 if version == 4 else 1])[1])
+
+    def send(self, other, count=1, size=60, version=4, **ip):
+        """Let this host send *count* new UDP packets to *other*, and return them."""
+        sent = []
+        for _ in range(count):
+            self.world.serial += 1
+            body = f"{self.world.serial:08}".encode().ljust(size, b".")
+            addresses = {"source": self.inner(version), "destination": other.inner(version), **ip}
+            sent.append(packets.udp(body, version=version, **addresses))
+        self.tun.outgoing += [packets.PLAIN + packet for packet in sent]
+        return sent
+
+    def send_super(self, other, size, segment=1360, version=4, **tcp):
+        """Let this host send one TCP super-packet, and return the segments that it stands for."""
+        addresses = {"source": self.inner(version), "destination": other.inner(version)}
+        body = seeded(size)(size)
+        whole = packets.tcp(body, version=version, **addresses, **tcp)
+        packet, virtio = packets.as_super_packet(whole, segment)
+        self.tun.outgoing.append(virtio + packet)
+        return packets.kernel_segments(packet, virtio)
+
+    @property
+    def received(self):
+        return self.tun.received
+
+    @property
+    def drops(self):
+        """What was dropped, by reason, for all peers and for none."""
+        return sum((peer.drops for peer in self.core.peers.values()), Counter(self.core.drops))
+
+    def peer(self, number=1):
+        return self.core.peers[number]
+
+    def logged(self, kind):
+        return [output for _, output in self.log if isinstance(output, kind)]
+
+
+def crossed(message):
+    """Return *message* as the other end of the link reads it."""
+    data = link.encode(message)
+    assert len(data) <= link.MESSAGE_BYTES
+    return link.decode(data)
+
+
+class World:
+    """The clock, the network and the nodes of one story."""
+
+    def __init__(self, seed=0, timing=None):
+        self.seed, self.timing = seed, timing or Timing()
+        self.clock, self.serial = Clock(), 0
+        self.network = Network(self.clock, seed)
+        self.nodes = self.network.nodes
+
+    def node(self, name):
+        node = Node(self, name, len(self.nodes) + 1)
+        self.nodes.append(node)
+        return node
+
+    def pair(self, **how):
+        """Return nodes a and b, which know each other as peer 1."""
+        a, b = self.node("a"), self.node("b")
+        a.know(b, **how)
+        b.know(a, **how)
+        return a, b
+
+    def run(self, seconds):
+        """Let time pass from deadline to deadline, everything being done the moment it can be."""
+        end = self.clock.now + seconds
+        while True:
+            while sum(node.turn() for node in self.nodes):
+                pass
+            due = min([self.network.next_arrival(), *(node.next_deadline() for node in self.nodes)])
+            if due > end:
+                break
+            self._advance_to(due)
+            self.network.deliver()
+        self._advance_to(end)
+
+    def sleep(self, seconds):
+        """Let time pass with every node suspended."""
+        self.clock.advance(seconds)
+        self.network.deliver()
+
+    def sent(self, kind, by=None, since=0.0):
+        """Return when datagrams of *kind* were sent."""
+        return [
+            at for at, who, what, _ in self.network.sent if what == kind and at >= since and by in {None, who}
+        ]
+
+    @property
+    def trace(self):
+        return "\n".join(self.network.trace)
+
+    def _advance_to(self, when):
+        if when > self.clock.now:
+            self.clock.advance(when - self.clock.now)
+            self.clock.now = when
