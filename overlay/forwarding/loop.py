@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import os
@@ -100,7 +101,7 @@ class Loop:
         self._link, self._clock, self._entropy = link, clock, entropy
         self._poll = select.epoll()
         self._udp: dict[int, UdpSocket] = {}
-        self._reads_tun = True
+        self._has_tun = self._reads_tun = True
         self._waits_for = -1
 
     def run(self, start: Start, descriptors: list[int]) -> None:
@@ -129,7 +130,7 @@ class Loop:
                     core.inbound.drain(udp_sockets[descriptor], now)
             elif descriptor == self._tun.descriptor:
                 if self._reads_tun and not core.sender.is_blocked:
-                    core.outbound.drain(self._tun, now)
+                    self._drain_tun(now)
             elif not is_behind or events & select.EPOLLHUP:
                 self._take_commands(now)
         if core.sender.is_blocked:
@@ -138,6 +139,16 @@ class Loop:
             self._set_interest()
         if link.is_full:
             link.flush()
+
+    def _drain_tun(self, now: float) -> None:
+        try:
+            self._core.outbound.drain(self._tun, now)
+        except OSError as error:
+            # The device was removed, which the agent notices as well and ends; until then nothing comes from it.
+            if error.errno != errno.EBADFD:
+                raise
+            self._poll.unregister(self._tun.descriptor)
+            self._has_tun = False
 
     def _timeout(self) -> float:
         """Return how long to wait, in seconds; -1 for ever."""
@@ -180,7 +191,8 @@ class Loop:
         """Read the tun only while sends go through; wait for the socket that is full, if it is one."""
         sender = self._core.sender
         self._reads_tun = not sender.is_blocked
-        self._poll.modify(self._tun.descriptor, select.EPOLLIN if self._reads_tun else 0)
+        if self._has_tun:
+            self._poll.modify(self._tun.descriptor, select.EPOLLIN if self._reads_tun else 0)
         wanted = -1
         if sender.is_blocked and sender.waits_for is not None:
             wanted = sender.waits_for.raw.fileno()
