@@ -8,13 +8,17 @@ Descriptors travel beside ``Start``, ``SetNode`` and ``Sockets`` (SCM_RIGHTS).
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgpack
 
 from overlay.errors import PacketError
+from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from overlay.wire.messages import KEY_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +30,7 @@ MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 200 peers' coun
 ROUTES_PER_MESSAGE = 500  # applied between two batches of packets, so that none waits for a reload
 PEERS_PER_MESSAGE = 200
 DESCRIPTORS = 16  # beside one message
+HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
 OWN = 0  # the peer number of this node in the routes: its own subnets
 
 
@@ -216,7 +221,12 @@ def decode(data: bytes | memoryview) -> Command | Report:
     try:
         # No nesting deeper than PeerCounters in Counters has; msgpack bounds every length by the data's.
         parts = msgpack.unpackb(data, use_list=True, strict_map_key=False, max_ext_len=0)
-    except (ValueError, msgpack.UnpackException, RecursionError):
+    except (
+        ValueError,
+        TypeError,
+        msgpack.UnpackException,
+        RecursionError,
+    ):  # a TypeError for a list as a key
         raise PacketError("link") from None
     if not isinstance(parts, list) or not parts or type(parts[0]) is not int:
         raise PacketError("link")
@@ -268,12 +278,20 @@ def _row(*checks: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _sockaddr(value: Any) -> Sockaddr:
-    if type(value) is list and len(value) in {2, 4} and type(value[0]) is str:
-        if not all(type(number) is int and 0 <= number < 2**32 for number in value[1:]):
-            raise PacketError("link")
-        address: Any = tuple(value)
-        return address  # type: ignore[no-any-return]  # checked just above
-    raise PacketError("link")
+    if type(value) is not list or len(value) not in {2, 4}:
+        raise PacketError("link")
+    host, port, *rest = value
+    if not all(type(number) is int and 0 <= number < 2**32 for number in (port, *rest)) or port > 0xFFFF:
+        raise PacketError("link")
+    if type(host) is not str or len(host) > HOST_CHARACTERS or not host.isprintable():
+        raise PacketError("link")
+    try:
+        version = ip_address(host).version
+    except ValueError:
+        raise PacketError("link") from None
+    if version != (6 if rest else 4):
+        raise PacketError("link")
+    return (host, port, *rest)
 
 
 def _counts(value: Any) -> dict[str, int]:
@@ -288,27 +306,80 @@ def _number(value: Any) -> int:
     return value
 
 
-_FLOAT = _exactly(float, int)
-_BYTES = _exactly(bytes)
+def _between(least: int, most: int) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if not least <= _number(value) <= most:
+            raise PacketError("link")
+        return value
+
+    return check
+
+
+def _seconds(value: Any) -> float:
+    if type(value) not in {float, int} or not 0 <= value < math.inf:
+        raise PacketError("link")
+    number: float = value
+    return number
+
+
+def _times(value: Any) -> list[float]:
+    if type(value) is not list or len(value) != len(dataclasses.fields(Timing)):
+        raise PacketError("link")
+    return [_seconds(item) for item in value]
+
+
+def _sized(*sizes: int) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if type(value) is not bytes or len(value) not in sizes:
+            raise PacketError("link")
+        return value
+
+    return check
+
+
+def _prefixes(*after: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    check_row = _row(_sized(4, 16), _number, *after)
+
+    def check(value: Any) -> Any:
+        rows = _listed(check_row)(value)
+        if any(row[1] > len(row[0]) * 8 for row in rows):
+            raise PacketError("link")
+        return rows
+
+    return check
+
+
+_KEY = _sized(KEY_SIZE)
+_INDEX = _between(0, 2**32 - 1)
 _FIELDS = {cls: [item.name for item in dataclasses.fields(cls)] for cls in (*MESSAGES, PeerCounters)}
 _BY_ANNOTATION: dict[str, Callable[[Any], Any]] = {
     "int": _number,
-    "float": _FLOAT,
+    "float": _seconds,
     "bool": _exactly(bool),
     "str": _exactly(str),
-    "bytes": _BYTES,
+    "bytes": _exactly(bytes),
     "Sockaddr": _sockaddr,
     "Sockaddr | None": lambda value: None if value is None else _sockaddr(value),
     "dict[str, int]": _counts,
     "list[int]": _listed(_number),
-    "list[float]": _listed(_FLOAT),
-    "list[bytes]": _listed(_BYTES),
     "list[str]": _listed(_exactly(str)),
-    "list[tuple[bytes, int, int]]": _listed(_row(_BYTES, _number, _number)),
-    "list[tuple[bytes, int]]": _listed(_row(_BYTES, _number)),
+    "list[tuple[bytes, int, int]]": _prefixes(_number),
+    "list[tuple[bytes, int]]": _prefixes(),
     "list[PeerCounters]": _listed(lambda value: _make(PeerCounters, value if type(value) is list else [])),
 }
+# Fields of which the type does not tell what is right.
+_BY_NAME: dict[str, Callable[[Any], Any]] = {
+    "public_key": _KEY,
+    "send_key": _KEY,
+    "receive_key": _KEY,
+    "local_index": _INDEX,
+    "remote_index": _INDEX,
+    "mtu": _between(1, 0xFFFF),
+    "port": _between(0, 0xFFFF),
+    "times": _times,
+    "addresses": _listed(_sized(4, 16)),
+}
 _CHECKS = {
-    cls: [_BY_ANNOTATION[str(item.type)] for item in dataclasses.fields(cls)]
+    cls: [_BY_NAME.get(item.name) or _BY_ANNOTATION[str(item.type)] for item in dataclasses.fields(cls)]
     for cls in (*MESSAGES, PeerCounters)
 }

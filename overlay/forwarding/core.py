@@ -243,6 +243,9 @@ class Core:
             self.table.commit()
 
     def _use_sockets(self, command: Sockets, raw: Sequence[AnySocket], now: float) -> None:
+        if len(raw) != len(command.families):
+            self.drops["link"] += 1
+            return
         for udp in self.sender.sockets:
             udp.closes_at = min(udp.closes_at, now + OLD_SOCKET_TIME)
         self.sender.sockets += [

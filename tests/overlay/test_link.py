@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import dataclasses
+
+import msgpack
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from overlay import link
+from overlay.errors import PacketError
+from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+
+quick = settings(deadline=None, derandomize=True, max_examples=300)
+number = st.integers(0, 2**64 - 1)
+small = st.integers(0, 2**31)
+text = st.text(max_size=20)
+port = st.integers(0, 65535)
+u32 = st.integers(0, 2**32 - 1)
+seconds = st.floats(0, allow_infinity=False)
+some_bytes = st.binary(max_size=40)
+v4 = st.ip_addresses(v=4)
+v6 = st.ip_addresses(v=6)
+endpoint = st.tuples(v4.map(str), port) | st.tuples(v6.map(str), port, u32, u32)
+prefix = st.tuples(v4.map(lambda a: a.packed), st.integers(0, 32)) | st.tuples(
+    v6.map(lambda a: a.packed), st.integers(0, 128)
+)
+address = (v4 | v6).map(lambda a: a.packed)
+counts = st.dictionaries(text, number, max_size=4)
+key = st.binary(min_size=32, max_size=32)
+peer_counters = st.builds(
+    link.PeerCounters, number, st.none() | endpoint, number, number, number, number, seconds, counts
+)
+
+MESSAGES = {
+    link.Start: st.builds(
+        link.Start,
+        key,
+        st.integers(576, 65535),
+        st.booleans(),
+        st.booleans(),
+        st.lists(seconds, min_size=7, max_size=7),
+    ),
+    link.Sockets: st.builds(link.Sockets, st.lists(st.sampled_from([2, 10])), port),
+    link.SetNode: st.builds(
+        link.SetNode, st.integers(576, 65535), st.booleans(), st.lists(address, max_size=4)
+    ),
+    link.SetPeer: st.builds(link.SetPeer, number, seconds),
+    link.RemovePeer: st.builds(link.RemovePeer, number),
+    link.SetEndpoint: st.builds(link.SetEndpoint, number, endpoint, text),
+    link.Routes: st.builds(
+        link.Routes,
+        st.lists(st.tuples(prefix, number).map(lambda row: (*row[0], row[1])), max_size=5),
+        st.lists(prefix, max_size=5),
+        st.booleans(),
+    ),
+    link.Handled: st.builds(link.Handled, number),
+    link.RenewSources: st.builds(link.RenewSources),
+    link.AskCounters: st.builds(link.AskCounters, number),
+    Transmit: st.builds(Transmit, number, some_bytes, st.none() | endpoint, st.booleans()),
+    InstallKeypair: st.builds(InstallKeypair, number, u32, u32, key, key, st.booleans(), seconds, endpoint),
+    Wipe: st.builds(Wipe, number),
+    GiveUp: st.builds(GiveUp, number),
+    link.Ready: st.builds(link.Ready, st.lists(text)),
+    link.Handshake: st.builds(link.Handshake, some_bytes, endpoint),
+    link.Wanted: st.builds(link.Wanted, number),
+    link.Confirmed: st.builds(link.Confirmed, number, u32),
+    link.Retired: st.builds(link.Retired, u32),
+    link.Moved: st.builds(link.Moved, number, endpoint),
+    link.Counters: st.builds(
+        link.Counters, number, st.lists(peer_counters, max_size=3), counts, st.booleans()
+    ),
+}
+anything = st.one_of(*MESSAGES.values())
+
+
+def test_every_message_is_tested():
+    assert set(MESSAGES) == set(link.MESSAGES)
+
+
+@pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
+def test_a_message_reads_back_equal(kind):
+    @settings(deadline=None, derandomize=True, max_examples=40)
+    @given(MESSAGES[kind])
+    def check(message):
+        assert link.decode(link.encode(message)) == message
+
+    check()
+
+
+@quick
+@given(st.binary(max_size=200))
+@example(b"")
+@example(b"\x81\x90\xc0")  # a map whose key is a list
+@example(b"\x92\x01" + b"\x91" * 2000 + b"\xc0")
+@example(b"\xc7\x00\x05")
+@example(msgpack.packb(msgpack.Timestamp(1)))
+def test_any_bytes_give_a_message_or_the_one_error(data):
+    read(data)
+
+
+def read(data):
+    """Return the message in *data* or None; any error but PacketError goes on to the test."""
+    try:
+        return link.decode(data)
+    except PacketError as error:
+        if error.reason != "link":
+            raise
+        return None
+
+
+@quick
+@given(anything, st.data())
+def test_a_damaged_message_gives_a_message_or_the_one_error(message, data):
+    damaged = bytearray(link.encode(message))
+    at = data.draw(st.integers(0, len(damaged) - 1))
+    damaged[at] ^= data.draw(st.integers(1, 255))
+
+    read(bytes(damaged))
+    read(bytes(damaged[:at]))
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | text | some_bytes,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, derandomize=True, max_examples=1000)
+@given(st.integers(-1, len(link.MESSAGES)), st.lists(values, max_size=9))
+def test_any_fields_give_a_message_that_can_be_sent_on_or_the_one_error(kind, fields):
+    message = read(msgpack.packb([kind, *fields]))
+
+    assert message is None or read(link.encode(message)) is not None
+
+
+@settings(deadline=None, derandomize=True, max_examples=1000)
+@given(anything, st.data())
+def test_a_field_of_another_type_is_refused(message, data):
+    parts = msgpack.unpackb(link.encode(message), strict_map_key=False)
+    if len(parts) == 1:
+        return
+    at = data.draw(st.integers(1, len(parts) - 1))
+    parts[at] = data.draw(values)
+
+    changed = read(msgpack.packb(parts))
+
+    if changed is not None:
+        name = dataclasses.fields(message)[at - 1].name
+        assert is_alike(getattr(changed, name), getattr(message, name))
+
+
+def is_alike(value, other):
+    if value is None or other is None:
+        return True
+    numbers = {int, float}
+    return type(value) is type(other) or {type(value), type(other)} == numbers
+
+
+WRONG = {
+    "a short public key": link.Start(b"k" * 31, 1420, True, True, [1.0] * 7),
+    "a time too few": link.Start(b"k" * 32, 1420, True, True, [1.0] * 6),
+    "no real time": link.Start(b"k" * 32, 1420, True, True, [float("nan")] * 7),
+    "a short key": InstallKeypair(1, 1, 1, b"k" * 31, b"k" * 32, True, 1.0, ("192.0.2.1", 1)),
+    "a long key": InstallKeypair(1, 1, 1, b"k" * 32, b"k" * 33, True, 1.0, ("192.0.2.1", 1)),
+    "an index over 32 bits": InstallKeypair(1, 1, 2**32, b"k" * 32, b"k" * 32, True, 1.0, ("192.0.2.1", 1)),
+    "a name as host": link.SetEndpoint(1, ("example.net", 1), "dns"),
+    "a host with a newline": link.Moved(1, ("192.0.2.1\nup", 1)),
+    "no host": link.Moved(1, ("", 1)),
+    "a port over 16 bits": link.Moved(1, ("192.0.2.1", 65536)),
+    "an IPv6 host in an IPv4 address": link.Moved(1, ("2001:db8::1", 1)),
+    "an IPv4 host in an IPv6 address": link.Moved(1, ("192.0.2.1", 1, 0, 0)),
+    "an IPv4 prefix of 33 bits": link.Routes([(bytes(4), 33, 1)], [], is_last=True),
+    "an IPv6 prefix of 129 bits": link.Routes([], [(bytes(16), 129)], is_last=True),
+    "a prefix of 5 bytes": link.Routes([(bytes(5), 8, 1)], [], is_last=True),
+    "an overlay address of 5 bytes": link.SetNode(1420, False, [bytes(5)]),
+    "no MTU": link.SetNode(0, False, []),
+    "a jumbo MTU": link.SetNode(65536, False, []),
+    "a negative number": link.Handled(-1),
+    "a keepalive in the past": link.SetPeer(1, -1.0),
+    "a keepalive without end": link.SetPeer(1, float("inf")),
+    "a listening port over 16 bits": link.Sockets([2], 65536),
+}
+
+
+@pytest.mark.parametrize("message", WRONG.values(), ids=WRONG)
+def test_what_the_reader_could_not_carry_out_is_refused(message):
+    with pytest.raises(PacketError, match="link"):
+        link.decode(link.encode(message))
+
+
+def test_a_scoped_endpoint_is_kept():
+    message = link.Moved(1, ("fe80::1%eth0", 1, 0, 2))
+
+    assert link.decode(link.encode(message)) == message
+
+
+def test_the_largest_messages_fit_the_link():
+    routes = [(b"\xff" * 16, 128, 2**31)] * link.ROUTES_PER_MESSAGE
+    drops = {f"a rather long reason {n}": 2**60 for n in range(15)}
+    row = link.PeerCounters(
+        2**31, ("2001:db8::ffff:ffff:ffff:ffff", 65535, 0, 2**31), *[2**62] * 4, 1e9, drops
+    )
+
+    for message in (
+        link.Routes(routes, [row[:2] for row in routes], is_last=True),
+        link.Counters(2**31, [row] * link.PEERS_PER_MESSAGE, drops, is_last=True),
+    ):
+        assert len(link.encode(message)) <= link.MESSAGE_BYTES
+
+
+def test_keys_do_not_show_in_a_message():
+    message = InstallKeypair(1, 1, 1, b"k" * 32, b"k" * 32, True, 1.0, ("192.0.2.1", 1))
+
+    assert "kkk" not in repr(link.decode(link.encode(message)))
