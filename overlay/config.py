@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from overlay.crypto.keys import PresharedKey, PrivateKey
 from overlay.errors import ConfigError
-from overlay.host.netlink import HostPlan
+from overlay.host.plan import HostPlan
 from peers.errors import TableError
 from peers.peer import format_public_key, preshared_key_file_for
 from peers.prefixes import PrefixMap
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from overlay.host.netlink import IPNetwork
+    from overlay.host.plan import IPNetwork
     from overlay.wire.addresses import Sockaddr
     from peers.peer import Peer
     from peers.stores import Store

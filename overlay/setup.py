@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from overlay.config import Node
-    from overlay.host.netlink import HostPlan
+    from overlay.host.plan import HostPlan
     from overlay.host.sockets import UdpSocket
     from overlay.wire.addresses import Sockaddr
 

@@ -37,10 +37,8 @@ import zlib
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
-    IPv4Interface,
     IPv4Network,
     IPv6Address,
-    IPv6Interface,
     IPv6Network,
     ip_interface,
     ip_network,
@@ -59,10 +57,7 @@ from overlay.host import sysctl
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-IPAddress: TypeAlias = IPv4Address | IPv6Address
-IPInterface: TypeAlias = IPv4Interface | IPv6Interface
-IPNetwork: TypeAlias = IPv4Network | IPv6Network
-
+    from overlay.host.plan import HostPlan, IPAddress, IPInterface, IPNetwork
 
 # Specification: linux/netlink.h, linux/rtnetlink.h, linux/fib_rules.h, linux/if_addr.h, linux/if_link.h
 # All numbers are in the byte order of the host.
@@ -154,22 +149,6 @@ def number_of(interface: str) -> int:
     It ends in 000; table numbers have the prefix length there.  Two names share it once in a million pairs.
     """
     return NUMBER + zlib.crc32(interface.encode()) % 1_000_000 * 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class HostPlan:
-    """How the host should be set up.
-
-    *addresses* are /32 and /128; the first of each family is the source of the host's own packets into the overlay.
-    *routes* lead into the tun by the main table, *policy_routes* by tables of ours that packets with *fwmark* skip:
-    with any of these the mark must be given, and not 0.  Own subnets are in neither.
-    """
-
-    mtu: int
-    addresses: tuple[IPInterface, ...] = ()
-    routes: tuple[IPNetwork, ...] = ()
-    policy_routes: tuple[IPNetwork, ...] = ()
-    fwmark: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,10 @@ from overlay.host.netlink import (
     RTM_DELROUTE,
     RTM_NEWROUTE,
     RTMGRP_IPV4_ROUTE,
-    HostPlan,
     Routing,
     number_of,
 )
+from overlay.host.plan import HostPlan
 from overlay.host.tun import open_tun
 from tests.netns.topology import wait_until
 

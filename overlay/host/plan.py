@@ -1,0 +1,34 @@
+"""How a host is to be set up, as a value: config makes it, netlink carries it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+from typing import TypeAlias
+
+IPAddress: TypeAlias = IPv4Address | IPv6Address
+IPInterface: TypeAlias = IPv4Interface | IPv6Interface
+IPNetwork: TypeAlias = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlan:
+    """How the host should be set up.
+
+    *addresses* are /32 and /128; the first of each family is the source of the host's own packets into the overlay.
+    *routes* lead into the tun by the main table, *policy_routes* by tables of ours that packets with *fwmark* skip:
+    with any of these the mark must be given, and not 0.  Own subnets are in neither.
+    """
+
+    mtu: int
+    addresses: tuple[IPInterface, ...] = ()
+    routes: tuple[IPNetwork, ...] = ()
+    policy_routes: tuple[IPNetwork, ...] = ()
+    fwmark: int | None = None
