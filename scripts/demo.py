@@ -5,7 +5,13 @@ behind Tokyo also a LAN.  Real agents connect them; then pings, a file and a hos
 Nothing outside these namespaces is touched, and at the end, or at Ctrl-C, all of it is removed.
 """
 
+# ruff: noqa: E402  a Ctrl-C while modules are loaded ends the program without a word: there is nothing to remove yet
+
 from __future__ import annotations
+
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
 import contextlib
@@ -15,7 +21,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -32,9 +37,8 @@ OVERLAY = Path(sys.executable).with_name("overlay")
 NAMESPACES = Path("/run/netns")
 CONTROL_SOCKETS = Path("/run/overlay")
 FOLDERS = Path("/tmp")  # where each demo makes a folder for root alone
-NAME = re.compile(
-    r"(overlay-demo-(\d+)(?:\.\d+)?)(-.*)?"
-)  # of the folder; and of namespaces, with what they are
+# The name of a demo, with the process that began it, is that of its folder; namespaces add what they are.
+NAME = re.compile(r"(overlay-demo-(\d+)(?:\.\d+)?)(-.*)?")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 FILE_SIZE = 64 * 1024 * 1024
@@ -458,7 +462,10 @@ class Demo:
     # The end
 
     def show_logs(self) -> None:
-        """Print how the logs of the agents end."""
+        """Print which agents have ended, and how the logs of all end."""
+        for name, agent in self._agents.items():
+            if agent.poll() is not None:
+                self._screen.say(f"The agent of {name} has ended with exit code {agent.returncode}.")
         for host in HOSTS:
             if self._log(host.name).exists():
                 self._screen.say(f"\nThe log of {host.name} ends:")
@@ -496,10 +503,11 @@ class Demo:
         for process in self._processes:
             process.wait()
         for path in namespaces:
-            inode = path.stat().st_ino
+            with contextlib.suppress(FileNotFoundError):  # two demos may clean up after a killed one at once
+                inode = path.stat().st_ino
+                for left in CONTROL_SOCKETS.glob(f"*.{inode}.*"):  # by an agent that had to be killed
+                    left.unlink(missing_ok=True)
             subprocess.run(["ip", "netns", "delete", path.name], capture_output=True, check=False)
-            for left in CONTROL_SOCKETS.glob(f"*.{inode}.*"):  # by an agent that had to be killed
-                left.unlink(missing_ok=True)
         is_first = (self.folder / "first").exists()
         shutil.rmtree(self.folder, ignore_errors=True)
         if is_first:
@@ -575,10 +583,8 @@ def _known_demos() -> dict[str, str]:
         folder = FOLDERS / match[1]
         if folder.exists() and (folder.is_symlink() or folder.stat().st_uid != 0):
             continue
-        if (folder / "kept").exists():
-            demos[match[1]] = "kept"
-        else:
-            demos[match[1]] = "at work" if _is_demo(int(match[2])) else "dead"
+        otherwise = "at work" if _is_demo(int(match[2])) else "dead"  # asked first: it may be ending just now
+        demos[match[1]] = "kept" if (folder / "kept").exists() else otherwise
     return demos
 
 
