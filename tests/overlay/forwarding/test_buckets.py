@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import time
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overlay.forwarding.buckets import Buckets
+
+
+def test_a_burst_passes_at_once_and_then_the_rate():
+    buckets = Buckets(rate=2.0, burst=3.0)
+
+    passed = [buckets.allow(b"k", at) for at in (0, 0, 0, 0, 0.4, 0.5, 0.6, 1.0, 100, 100, 100, 100)]
+
+    assert passed == [True, True, True, False, False, True, False, True, True, True, True, False]
+
+
+def test_each_key_has_its_own():
+    buckets = Buckets(rate=1.0, burst=1.0)
+
+    assert [buckets.allow(key, 0) for key in (b"a", b"a", b"b", b"b")] == [True, False, True, False]
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from([b"a", b"b"]), st.floats(0, 0.5)), max_size=100))
+def test_no_key_gets_more_than_burst_and_rate(steps):
+    buckets, now, passed = Buckets(rate=5.0, burst=4.0), 0.0, {b"a": 0, b"b": 0}
+    for key, pause in steps:
+        now += pause
+        passed[key] += buckets.allow(key, now)
+
+    assert all(count <= 4 + 5 * now for count in passed.values())
+
+
+def test_in_a_flood_of_keys_the_known_ones_go_on():
+    buckets = Buckets(rate=10.0, burst=20.0, keys=8)
+    for number in range(100):
+        buckets.allow(bytes([number]), 0.0)
+
+    assert buckets.allow(bytes([3]), 0.1)
+    assert not buckets.allow(b"new", 0.1)
+    assert len(buckets._state) == 8
+
+
+def test_keys_that_were_idle_make_room():
+    buckets = Buckets(rate=10.0, burst=20.0, keys=8)
+    for number in range(8):
+        buckets.allow(bytes([number]), 0.0)
+
+    assert not buckets.allow(b"new", 1.9)
+    assert buckets.allow(b"new", 3.0)
+
+
+def test_a_flood_of_keys_is_refused_cheaply():
+    buckets = Buckets(rate=10.0, burst=20.0)
+    for number in range(4096):
+        buckets.allow(number.to_bytes(4, "big"), 0.0)
+    began = time.perf_counter()
+
+    for number in range(4096, 14_096):
+        assert not buckets.allow(number.to_bytes(4, "big"), 0.5)
+
+    assert time.perf_counter() - began < 1.0  # looking at every key each time would take four

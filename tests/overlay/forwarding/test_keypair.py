@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overlay.forwarding.keypair import Keypair, Keypairs
+from overlay.forwarding.peer import Peer
+from overlay.session.constants import Timing
+from overlay.session.outputs import InstallKeypair
+
+
+def made(index=1, *, is_initiator, created=1000.0):
+    return Keypair(
+        Peer(1),
+        InstallKeypair(1, index, 9, b"s" * 32, b"r" * 32, is_initiator, created, ("192.0.2.1", 1)),
+        Timing(),
+    )
+
+
+def test_an_initiator_s_keypair_knows_its_moments():
+    keypair = made(is_initiator=True)
+
+    assert (keypair.rekey_at, keypair.rekey_receive_at, keypair.reject_at) == (1120, 1165, 1180)
+
+
+def test_a_responder_s_keypair_is_never_renewed_by_time():
+    keypair = made(is_initiator=False)
+
+    assert (keypair.rekey_at, keypair.rekey_receive_at, keypair.reject_at) == (math.inf, math.inf, 1180)
+
+
+def slots(keypairs):
+    return [each and each.local_index for each in (keypairs.previous, keypairs.current, keypairs.next)]
+
+
+I, R, P = "initiator", "responder", "promote"  # noqa: E741  as the table below reads
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected", "gone"),
+    [
+        ([], [None, None, None], []),
+        ([I], [None, 1, None], []),
+        ([I, I], [1, 2, None], []),
+        ([I, I, I], [2, 3, None], [1]),
+        ([R], [None, None, 1], []),
+        ([R, P], [None, 1, None], []),
+        ([R, R], [None, None, 2], [1]),
+        ([R, P, R], [None, 1, 2], []),
+        ([R, P, R, P], [1, 2, None], []),
+        ([R, P, R, P, R], [None, 2, 3], [1]),
+        ([I, I, R], [None, 2, 3], [1]),
+        ([I, R], [None, 1, 2], []),
+        ([I, R, P], [1, 2, None], []),
+        ([R, I], [1, 2, None], []),  # both began at once: the peer may use the waiting one
+        ([I, R, I], [2, 3, None], [1]),
+        ([I, I, R, I], [3, 4, None], [1, 2]),
+    ],
+)
+def test_the_slots_move_as_the_whitepaper_says(steps, expected, gone):
+    keypairs, index, left = Keypairs(), 0, []
+    for step in steps:
+        if step == P:
+            left += keypairs.promote()
+            continue
+        index += 1
+        left += keypairs.install(made(index, is_initiator=step == I))
+
+    assert slots(keypairs) == expected
+    assert [each.local_index for each in left] == gone
+
+
+def test_clear_empties_every_slot():
+    keypairs = Keypairs()
+    for index, is_initiator in enumerate([True, True, False]):
+        keypairs.install(made(index, is_initiator=is_initiator))
+
+    gone = keypairs.clear()
+
+    assert sorted(each.local_index for each in gone) == [1, 2]
+    assert slots(keypairs) == [None, None, None]
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from([I, R, P, "clear"]), max_size=20))
+def test_a_keypair_is_in_a_slot_or_was_returned_once(steps):
+    keypairs, gone = Keypairs(), []
+    count = 0
+    for step in steps:
+        if step == P:
+            if keypairs.next is not None:
+                gone += keypairs.promote()
+        elif step == "clear":
+            gone += keypairs.clear()
+        else:
+            count += 1
+            gone += keypairs.install(made(count, is_initiator=step == I))
+
+    left = [index for index in slots(keypairs) if index is not None]
+    assert sorted(left + [each.local_index for each in gone]) == list(range(1, count + 1))
