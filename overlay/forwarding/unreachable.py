@@ -54,12 +54,10 @@ class Unreachable:
         sender = bytes(packet[12:16] if is_ipv4 else packet[8:24])
         if not self._buckets.allow(sender, now):
             return
-        if not is_ipv4:
-            self._write([PLAIN, unreachable_v6(packet, self._address_v6 or bytes(packet[24:40]))])
-            return
-        message = unreachable_v4(packet)
-        if self._raw is not None:
-            with contextlib.suppress(OSError):  # an error about an error helps nobody
-                self._raw.sendto(message, (".".join(map(str, sender)), 0))
-            return
-        self._write([PLAIN, in_ipv4(message, bytes(packet[16:20]), sender)])
+        with contextlib.suppress(OSError):  # an error about an error helps nobody
+            if not is_ipv4:
+                self._write([PLAIN, unreachable_v6(packet, self._address_v6 or bytes(packet[24:40]))])
+            elif self._raw is not None:
+                self._raw.sendto(unreachable_v4(packet), (".".join(map(str, sender)), 0))
+            else:
+                self._write([PLAIN, in_ipv4(unreachable_v4(packet), bytes(packet[16:20]), sender)])

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overlay.crypto.keys import PrivateKey
+from overlay.forwarding.gate import COOKIES_WAITING, LINK_WAITING, UNDER_LOAD_WAITING, Gate
+from overlay.session.sessions import Sessions
+from overlay.wire.messages import TYPE_COOKIE_REPLY, TYPE_INITIATION, TYPE_RESPONSE, message_type
+from tests.overlay.session.pair import seeded
+
+HERE = PrivateKey.generate(seeded("here"))
+V4, V6 = ("192.0.2.1", 5000), ("2001:db8::1", 5000, 0, 0)
+SOURCES = pytest.mark.parametrize(
+    "source", [V4, V6, ("fe80::1%eth0", 5000, 0, 2)], ids=["IPv4", "IPv6", "scoped"]
+)
+
+
+class Caller:
+    """A peer of HERE that makes real initiations."""
+
+    def __init__(self, name="caller"):
+        key = PrivateKey.generate(seeded(name))
+        self.sessions = Sessions(key, entropy=seeded(name), wall_ns=lambda: 0)
+        self.sessions.add_peer(1, HERE.public)
+        self.at = 0.0
+
+    def initiation(self):
+        """Return a new initiation, with the cookie if there is one."""
+        self.at = max(self.at + 6, self.sessions.next_deadline() if self.at else 0)
+        outputs = self.sessions.want(1, self.at) or self.sessions.handle_deadline(self.at)
+        return outputs[0].datagram
+
+
+class Door:
+    """A gate with its drops."""
+
+    def __init__(self):
+        self.gate, self.drops = Gate(HERE.public, seeded("gate")), Counter()
+
+    def admit(self, datagram, source=V4, now=0.0):
+        return self.gate.admit(message_type(datagram), datagram, source, now, self.drops)
+
+    def load(self, now=0.0):
+        """Let others keep the agent busy."""
+        caller = Caller("others").initiation()
+        for _ in range(UNDER_LOAD_WAITING):
+            assert self.admit(caller, ("198.51.100.1", 1), now)[0]
+
+
+@pytest.fixture
+def door():
+    return Door()
+
+
+def test_a_message_with_the_right_mac1_passes(door):
+    assert door.admit(Caller().initiation()) == (True, None)
+    assert door.drops == {}
+
+
+def test_a_message_for_another_key_does_not(door):
+    sessions = Sessions(PrivateKey.generate(seeded("x")), entropy=seeded("x"), wall_ns=lambda: 0)
+    sessions.add_peer(1, PrivateKey.generate(seeded("somebody else")).public)
+    (transmit,) = sessions.want(1, 0.0)
+
+    assert door.admit(transmit.datagram) == (False, None)
+    assert door.drops == {"mac1": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "reason"),
+    [
+        (TYPE_INITIATION, 147, "initiation_size"),
+        (TYPE_INITIATION, 149, "initiation_size"),
+        (TYPE_RESPONSE, 148, "response_size"),
+        (TYPE_RESPONSE, 4, "response_size"),
+        (TYPE_COOKIE_REPLY, 65, "cookie_size"),
+    ],
+)
+def test_a_message_of_the_wrong_size_does_not_pass(door, kind, size, reason):
+    assert door.admit(kind.to_bytes(4, "little").ljust(size, b"x")) == (False, None)
+    assert door.drops == {reason: 1}
+
+
+@given(
+    st.sampled_from([TYPE_INITIATION, TYPE_RESPONSE, TYPE_COOKIE_REPLY]),
+    st.binary(max_size=160),
+    st.booleans(),
+)
+@settings(deadline=None, derandomize=True)
+def test_any_bytes_pass_or_are_counted(kind, rest, is_loaded):
+    door = Door()
+    if is_loaded:
+        door.load()
+    passed, reply = door.admit(kind.to_bytes(4, "little") + rest)
+
+    assert reply is None
+    assert passed != bool(door.drops)
+
+
+# Under load
+
+
+def test_a_node_is_under_load_while_the_agent_is_behind_and_a_second_longer(door):
+    door.load(now=0.0)
+    assert door.gate.is_under_load(5.0)
+    door.gate.handled(1)
+
+    assert door.gate.is_under_load(5.9)
+    assert not door.gate.is_under_load(6.0)
+
+
+@SOURCES
+def test_under_load_a_message_without_a_cookie_is_answered_with_one(door, source):
+    door.load()
+    passed, reply = door.admit(Caller().initiation(), source)
+
+    assert not passed
+    assert message_type(reply) == TYPE_COOKIE_REPLY
+    assert len(reply) == 64
+    assert door.drops == {"handshake_under_load": 1}
+
+
+@SOURCES
+def test_with_the_cookie_it_passes(door, source):
+    door.load()
+    caller = Caller()
+    _, reply = door.admit(caller.initiation(), source)
+    caller.sessions.receive(reply, V4, caller.at)
+
+    assert door.admit(caller.initiation(), source) == (True, None)
+
+
+@pytest.mark.parametrize("other", [("192.0.2.2", 5000), ("192.0.2.1", 5001), V6])
+def test_a_cookie_is_worth_nothing_at_another_address(door, other):
+    door.load()
+    caller = Caller()
+    _, reply = door.admit(caller.initiation(), V4)
+    caller.sessions.receive(reply, V4, caller.at)
+
+    passed, reply = door.admit(caller.initiation(), other)
+
+    assert not passed
+    assert reply is not None
+
+
+def test_a_cookie_lasts_120_seconds(door):
+    door.load()
+    caller = Caller()
+    _, reply = door.admit(caller.initiation(), V4)
+    caller.sessions.receive(reply, V4, caller.at)
+    datagram = caller.initiation()
+
+    assert door.admit(datagram, V4, 119.0)[0]
+    assert not door.admit(datagram, V4, 121.0)[0]
+
+
+def test_each_address_has_its_share_even_with_a_cookie(door):
+    door.load()
+    caller = Caller()
+    _, reply = door.admit(caller.initiation(), V4)
+    caller.sessions.receive(reply, V4, caller.at)
+    datagram = caller.initiation()
+
+    assert [door.admit(datagram, V4, 0.0)[0] for _ in range(7)] == [True] * 5 + [False] * 2
+    assert door.admit(datagram, V4, 0.05)[0]
+    assert door.drops["handshake_rate"] == 2
+
+
+def test_ipv6_addresses_share_by_their_64(door):
+    door.load()
+    passed = []
+    for number in range(7):
+        caller, source = Caller(number), (f"2001:db8::{number + 1}", 5000, 0, 0)
+        _, reply = door.admit(caller.initiation(), source)
+        caller.sessions.receive(reply, V4, caller.at)
+        passed.append(door.admit(caller.initiation(), source)[0])
+
+    assert passed == [True] * 5 + [False] * 2
+
+
+# A full link
+
+
+def test_what_comes_when_the_link_is_full_is_dropped(door):
+    door.load()
+    caller = Caller()
+    _, reply = door.admit(caller.initiation(), V4)
+    caller.sessions.receive(reply, V4, caller.at)
+    datagram = caller.initiation()
+    now = 0.0
+    for _ in range(LINK_WAITING - UNDER_LOAD_WAITING):
+        now += 0.1
+        assert door.admit(datagram, V4, now)[0]
+
+    assert door.admit(datagram, V4, now + 0.1) == (False, None)
+    assert door.drops["handshake_queue"] == 1
+    door.gate.handled(1)
+    assert door.admit(datagram, V4, now + 0.2)[0]
+
+
+def test_forged_cookie_replies_do_not_fill_the_link(door):
+    forged = TYPE_COOKIE_REPLY.to_bytes(4, "little") + bytes(60)
+
+    passed = sum(door.admit(forged)[0] for _ in range(2000))
+
+    assert passed == COOKIES_WAITING
+    assert door.drops == {"handshake_queue": 2000 - COOKIES_WAITING}
+
+
+def test_more_may_be_handled_than_was_let_through(door):
+    door.gate.handled(100)
+    door.load()
+
+    assert door.gate.is_under_load(0.0)

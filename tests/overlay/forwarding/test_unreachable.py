@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from overlay.forwarding.unreachable import Unreachable
+from tests import packets
+
+NODE_V4, NODE_V6 = ip_address("10.244.1.1").packed, ip_address("fd00:244:1::1").packed
+
+
+class FakeRaw:
+    """A raw ICMP socket that keeps what it is given, or refuses it."""
+
+    def __init__(self, error=None):
+        self.sent, self.error, self.is_closed = [], error, False
+
+    def sendto(self, data, address):
+        if self.error:
+            raise self.error
+        self.sent.append((data, address))
+
+    def close(self):
+        self.is_closed = True
+
+
+class Sender:
+    """Unreachable with what it wrote into the tun."""
+
+    def __init__(self, raw=None, addresses=(NODE_V4, NODE_V6)):
+        self.written = []
+        self.unreachable = Unreachable(lambda buffers: self.written.append(b"".join(buffers)))
+        self.unreachable.send_from(list(addresses), raw)
+
+    def tell(self, packet, now=0.0):
+        self.unreachable.tell(memoryview(packet), now)
+
+
+def test_an_ipv4_error_leaves_through_the_raw_socket():
+    raw = FakeRaw()
+    sender = Sender(raw)
+    packet = packets.udp(b"x", source="10.244.1.9")
+
+    sender.tell(packet)
+
+    ((message, address),) = raw.sent
+    assert address == ("10.244.1.9", 0)
+    assert message[:2] == bytes([3, 1])
+    assert message[8:] == packet
+    assert sender.written == []
+
+
+def test_without_a_raw_socket_the_destination_stands_as_source():
+    sender = Sender()
+    packet = packets.udp(b"x", source="10.244.1.9", destination="10.244.2.9")
+
+    sender.tell(packet)
+
+    (written,) = sender.written
+    assert written[:10] == bytes(10)
+    assert (written[22:26], written[26:30]) == (packet[16:20], packet[12:16])
+
+
+def test_an_ipv6_error_enters_by_the_tun_from_the_node_s_address():
+    sender = Sender(FakeRaw())
+    packet = packets.udp(b"x", version=6)
+
+    sender.tell(packet)
+
+    (written,) = sender.written
+    assert (written[18:34], written[34:50]) == (NODE_V6, packet[8:24])
+
+
+def test_a_node_without_an_ipv6_address_lends_the_destination_s():
+    sender = Sender(addresses=[NODE_V4])
+    packet = packets.udp(b"x", version=6)
+
+    sender.tell(packet)
+
+    assert sender.written[0][18:34] == packet[24:40]
+
+
+def test_nobody_is_told_of_an_error_about_an_error():
+    sender = Sender()
+
+    sender.tell(packets.ipv4(bytes([3, 1]) + bytes(6), protocol=1))
+
+    assert sender.written == []
+
+
+def test_errors_to_one_address_are_few():
+    sender = Sender()
+    for number in range(1000):
+        sender.tell(packets.udp(b"x", source="10.244.1.9"), number / 1000)
+        sender.tell(packets.udp(b"x", version=6, source="fd00::9"), number / 1000)
+
+    assert len(sender.written) == 2 * (20 + 9)
+
+
+def test_another_address_has_its_own_rate():
+    sender = Sender()
+    for _ in range(50):
+        sender.tell(packets.udp(b"x", source="10.244.1.9"))
+    sender.tell(packets.udp(b"x", source="10.244.1.10"))
+
+    assert len(sender.written) == 21
+
+
+def test_a_raw_socket_that_refuses_is_no_matter():
+    sender = Sender(FakeRaw(OSError(1, "EPERM")))
+
+    sender.tell(packets.udp(b"x"))
+
+    assert sender.written == []
+
+
+def test_a_tun_that_refuses_is_no_matter():
+    def refuse(buffers):
+        raise OSError(5, "EIO")
+
+    unreachable = Unreachable(refuse)
+    unreachable.send_from([], None)
+
+    unreachable.tell(packets.udp(b"x"), 0.0)
+    unreachable.tell(packets.udp(b"x", version=6), 0.0)
+
+
+def test_a_raw_socket_that_is_replaced_is_closed():
+    first, second = FakeRaw(), FakeRaw()
+    sender = Sender(first)
+
+    sender.unreachable.send_from([], second)
+
+    assert (first.is_closed, second.is_closed) == (True, False)
