@@ -47,9 +47,9 @@ _IN_PKTINFO = struct.Struct("=I4s4s")  # interface index, local address, header 
 _IN6_PKTINFO = struct.Struct("=16sI")  # address, interface index
 
 # Ours
-RECEIVES = 16  # receives in one go before the other direction has its turn
+DRAIN_BYTES = 512 * 1024  # taken in one go before the other direction has its turn
 RECEIVE_BYTES = 65535
-_SLACK = 65536  # behind a receive: the last row is short, but a table of it is full
+_SLACK = 65536  # behind a receive: the next one, while they come singly; or the rest of the last row
 ANCILLARY_BYTES = 256
 VIEWS = 256  # (datagram size, count) pairs remembered before starting over
 _LINK_LOCAL = (b"\xfe\x80", b"\xfe\x90", b"\xfe\xa0", b"\xfe\xb0")  # fe80::/10 begins so
@@ -98,27 +98,55 @@ class Inbound:
         self._buffer = bytearray(RECEIVE_BYTES + _SLACK)
         self._view = memoryview(self._buffer)
         self._array = np.frombuffer(self._buffer, dtype=np.uint8)
-        self._receive_into = [self._view[:RECEIVE_BYTES]]
         self._arrivals: dict[object, Arrival] = {}
         self._views: dict[tuple[int, int], tuple[list[memoryview], list[memoryview], list[memoryview]]] = {}
 
     def drain(self, udp: UdpSocket, now: float) -> bool:
-        """Take what *udp* has, at most a batch, and return whether there may be more."""
-        receive = udp.raw.recvmsg_into
-        for _ in range(RECEIVES):
+        """Take what *udp* has, at most a batch, and return whether there may be more.
+
+        Datagrams that come singly although they are alike, because a device or a sender does not merge them, are
+        gathered behind each other as the kernel would have done it, and taken as one receive.
+        """
+        receive, view = udp.raw.recvmsg_into, self._view
+        gathered = stride = taken = 0
+        held: tuple[Arrival, Sockaddr] | None = None
+        is_empty = False
+        while taken < DRAIN_BYTES:
             try:
-                size, control, flags, source = receive(self._receive_into, ANCILLARY_BYTES)
+                size, control, flags, source = receive(
+                    [view[gathered : gathered + RECEIVE_BYTES]], ANCILLARY_BYTES
+                )
             except BlockingIOError:
-                return False
+                is_empty = True
+                break
             except OSError:
                 # An ICMP error for an earlier datagram, reported here once: nobody has authenticated it.
                 self._core.drops["udp_error"] += 1
+                taken += stride or OVERHEAD
                 continue
+            taken += size or OVERHEAD
             if flags & socket.MSG_TRUNC:
                 self._core.drops["oversized"] += 1
                 continue
-            self._take(udp, size, self._arrival(control), source, now)
-        return True
+            arrival = self._arrival(control)
+            if held is not None:
+                if 0 < size <= stride and arrival is held[0] and source == held[1]:
+                    gathered += size
+                    if size < stride or gathered > RECEIVE_BYTES - stride:
+                        self._take(udp, gathered, stride, arrival, source, now)
+                        gathered, held = 0, None
+                    continue
+                self._take(udp, gathered, stride, *held, now)
+                view[:size] = view[gathered : gathered + size]
+                gathered, held = 0, None
+            if arrival.segment or size < OVERHEAD:
+                self._take(udp, size, arrival.segment or size, arrival, source, now)
+            else:
+                gathered = stride = size
+                held = arrival, source
+        if held is not None:
+            self._take(udp, gathered, stride, *held, now)
+        return not is_empty
 
     def _arrival(self, control: list[tuple[int, int, bytes]]) -> Arrival:
         key = tuple(control)
@@ -129,19 +157,17 @@ class Inbound:
             arrival = self._arrivals[key] = Arrival(control)
         return arrival
 
-    def _take(self, udp: UdpSocket, size: int, arrival: Arrival, source: Sockaddr, now: float) -> None:
+    def _take(
+        self, udp: UdpSocket, size: int, stride: int, arrival: Arrival, source: Sockaddr, now: float
+    ) -> None:
+        """Take *size* bytes at the start of the buffer: datagrams of *stride* bytes but for the last."""
         if not size:
             self._core.drops["unknown_type"] += 1
             return
-        segment = arrival.segment or size
-        if (
-            segment < size
-            and segment >= OVERHEAD
-            and self._take_table(udp, size, segment, arrival, source, now)
-        ):
+        if OVERHEAD <= stride < size and self._take_table(udp, size, stride, arrival, source, now):
             return
-        for at in range(0, size, segment):
-            self._take_one(udp, at, min(segment, size - at), arrival, source, now)
+        for at in range(0, size, stride):
+            self._take_one(udp, at, min(stride, size - at), arrival, source, now)
 
     def _take_table(
         self, udp: UdpSocket, size: int, stride: int, arrival: Arrival, source: Sockaddr, now: float
