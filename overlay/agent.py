@@ -97,7 +97,7 @@ def run(options: Options, log_level: str = "info", timing: Timing | None = None)
     try:
         trio.run(run_agent, options, timing or Timing(), strict_exception_groups=True)
     except* StoppedError:
-        pass
+        log.info("stopped interface=%s", options.interface)
     except* OverlayError as group:
         raise _first(group) from None
 
@@ -130,7 +130,6 @@ async def run_agent(options: Options, timing: Timing) -> None:
         finally:
             with trio.CancelScope(shield=True):
                 log.debug("forwarder ended %s", await agent.forwarder.stop())
-    log.info("stopped interface=%s node=%s", options.interface, node.own.name)
 
 
 class Agent:
