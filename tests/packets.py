@@ -288,4 +288,6 @@ def _may_follow(group, packet):
         return False
     if last.flags & ~ECE != ACK or new.flags & ~(PSH | ECE) != ACK:
         return False
+    if len(group) == 64:
+        return False
     return first.header_size + sum(parsed(each).size for each in group) + new.size <= 65535

@@ -41,7 +41,7 @@ class Node:
         self.key = PrivateKey.generate(seeded(f"key of {name}"))
         self.addresses = [f"192.0.2.{number}", f"2001:db8::{number:x}"]
         self.subnets = [f"10.244.{number}.0/24", f"fd00:244:{number:x}::/64"]
-        self.port, self.has_gro, self.has_segments, self.mtu = PORT, True, True, 1420
+        self.port, self.has_gro, self.has_segments, self.mtu = PORT, world.has_gro, True, 1420
         self.tun = FakeTun()
         self.known = {}  # number of the peer: (public key, preshared key, keepalive, endpoint, subnets)
         self.sockets = []
@@ -227,8 +227,8 @@ def crossed(message):
 class World:
     """The clock, the network and the nodes of one story."""
 
-    def __init__(self, seed=0, timing=None):
-        self.seed, self.timing = seed, timing or Timing()
+    def __init__(self, seed=0, timing=None, *, has_gro=True):
+        self.seed, self.timing, self.has_gro = seed, timing or Timing(), has_gro
         self.clock, self.serial = Clock(), 0
         self.network = Network(self.clock, seed)
         self.nodes = self.network.nodes

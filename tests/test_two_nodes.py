@@ -22,9 +22,9 @@ from tests.sim import World
 RTT = 0.02
 
 
-@pytest.fixture
-def world():
-    world = World()
+@pytest.fixture(params=[True, False], ids=["merged", "single"])
+def world(request):
+    world = World(has_gro=request.param)
     yield world
     print(world.trace)  # noqa: T201  pytest shows it for a test that failed
 
@@ -164,6 +164,21 @@ def test_both_ends_may_begin_at_once(world, pair):
 
     assert (a.received, b.received) == (to_a, to_b)
     assert len(world.sent("initiation")) == 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_handshakes_that_cross_leave_one_keypair_in_use_that_is_renewed_in_time(seed):
+    world = World(seed)
+    a, b = world.pair()
+    a.want(1)
+    b.want(1)
+    world.run(1)
+
+    to_a, to_b = keep_talking(world, a, b, 170)
+
+    assert (a.received, b.received) == (to_a, to_b)
+    assert {a.peer().keypairs.current.is_initiator, b.peer().keypairs.current.is_initiator} == {True, False}
+    assert keypair_age(world, a) < 60
 
 
 def test_a_packet_for_nobody_is_answered_with_unreachable(world, pair):
@@ -604,9 +619,9 @@ def test_without_keepalives_a_nat_forgets(world):
 # Weather
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_in_bad_weather_packets_are_neither_doubled_nor_damaged(seed):
-    world = World(seed)
+    world = World(seed, has_gro=seed % 2 == 0)
     a, b = world.pair()
     net = world.network
     net.loss, net.reorder, net.duplicate = 0.1, 0.3, 0.1
@@ -620,9 +635,9 @@ def test_in_bad_weather_packets_are_neither_doubled_nor_damaged(seed):
     assert set(a.drops) | set(b.drops) <= {"replay", "unknown_index"}
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_super_packets_in_bad_weather_come_out_as_their_segments(seed):
-    world = World(seed)
+    world = World(seed, has_gro=seed % 2 == 0)
     a, b = world.pair()
     connected(world, a, b)
     net = world.network

@@ -52,6 +52,9 @@ RECEIVE_BYTES = 65535
 _SLACK = 65536  # behind a receive: the next one, while they come singly; or the rest of the last row
 ANCILLARY_BYTES = 256
 VIEWS = 256  # (datagram size, count) pairs remembered before starting over
+VIEW_ROWS = (
+    16_384  # datagrams in all of them: each costs some 600 bytes of views, before anybody is authenticated
+)
 _LINK_LOCAL = (b"\xfe\x80", b"\xfe\x90", b"\xfe\xa0", b"\xfe\xb0")  # fe80::/10 begins so
 _HANDSHAKES = frozenset({TYPE_INITIATION, TYPE_RESPONSE, TYPE_COOKIE_REPLY})
 
@@ -100,6 +103,7 @@ class Inbound:
         self._array = np.frombuffer(self._buffer, dtype=np.uint8)
         self._arrivals: dict[object, Arrival] = {}
         self._views: dict[tuple[int, int], tuple[list[memoryview], list[memoryview], list[memoryview]]] = {}
+        self._view_rows = 0
 
     def drain(self, udp: UdpSocket, now: float) -> bool:
         """Take what *udp* has, at most a batch, and return whether there may be more.
@@ -264,8 +268,10 @@ class Inbound:
     ) -> tuple[list[memoryview], list[memoryview], list[memoryview]]:
         views = self._views.get((stride, count))
         if views is None:
-            if len(self._views) >= VIEWS:
+            if len(self._views) >= VIEWS or self._view_rows + count > VIEW_ROWS:
                 self._views.clear()
+                self._view_rows = 0
+            self._view_rows += count
             starts, view = range(0, count * stride, stride), self._view
             views = self._views[stride, count] = (
                 [view[at + 4 : at + HEADER_SIZE] for at in starts],

@@ -44,6 +44,9 @@ TCP_HEADER_SIZE = 20
 MAXIMUM_TRAIN_BYTES = 65507 - 7  # one UDP send takes 65507; a multiple of 4 keeps rows aligned
 MAXIMUM_TRAIN_COUNT = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
 BUFFER_BYTES = 256 * 1024  # a whole super-packet of TCP's smallest segments (48 bytes) with our overhead
+MAXIMUM_JOINED = (
+    64  # in one write: the kernel takes 1024 buffers, and its time for many tiny segments is no gain
+)
 LAYOUTS = 256  # geometries remembered before starting over; a busy host sees a handful
 LAYOUT_ROWS = 16_384  # rows of all of them: each costs some 800 bytes of views
 
@@ -370,7 +373,7 @@ class Rows:
         if payloads[0] <= 0:
             return None
         if self._is_one_run(heads, words, flow, int(lengths[0]), int(lengths[-1])):
-            return [Run(0, count)]
+            return [Run(at, min(MAXIMUM_JOINED, count - at)) for at in range(0, count, MAXIMUM_JOINED)]
         room = stride - OVERHEAD
         good = (payloads > 0) & (lengths <= room)
         good[-1] &= int(lengths[-1]) <= self.last - OVERHEAD
@@ -466,14 +469,12 @@ class Rows:
     def _cut(joined: Words, payloads: Words, flow: Flow) -> list[Run]:
         """Return the runs: all segments of one are of the size of its first, but for the last."""
         count = len(payloads)
-        if joined.all() and payloads[-2] == payloads[0] and flow.size + int(payloads.sum()) <= MAXIMUM_IP:
-            return [Run(0, count)]
         runs: list[Run] = []
         follows, sizes = joined.tolist(), payloads.tolist()
         start, total = 0, sizes[0]
         for row in range(1, count):
             size = sizes[start]
-            fits = flow.size + total + sizes[row] <= MAXIMUM_IP
+            fits = flow.size + total + sizes[row] <= MAXIMUM_IP and row - start < MAXIMUM_JOINED
             if follows[row - 1] and sizes[row - 1] == size and fits:
                 total += sizes[row]
                 continue

@@ -156,7 +156,7 @@ class Sender:
         """Make one send, cut into *segment* bytes unless that is 0.  A stale local address is forgotten."""
         target = self.socket_for(peer)
         if target is None or peer.endpoint is None:
-            peer.drops["no_endpoint"] += 1
+            peer.drops["no_endpoint"] += _count(buffers, segment)
             return Outcome.LOST
         control = peer.ancillary(ecn)
         if segment:
@@ -180,5 +180,10 @@ class Sender:
         if segment and number in _UNCUT:
             self.segments = number != errno.EIO
             return Outcome.UNCUT
-        peer.drops["too_big" if number == errno.EMSGSIZE else "send_refused"] += 1
+        peer.drops["too_big" if number == errno.EMSGSIZE else "send_refused"] += _count(buffers, segment)
         return Outcome.LOST
+
+
+def _count(buffers: Sequence[memoryview | bytes], segment: int) -> int:
+    """Return how many datagrams *buffers* are, cut into *segment* bytes unless that is 0."""
+    return -(-sum(map(len, buffers)) // segment) if segment else 1

@@ -55,7 +55,7 @@ I, R, P = "initiator", "responder", "promote"  # noqa: E741  as the table below 
         ([I, I, R], [None, 2, 3], [1]),
         ([I, R], [None, 1, 2], []),
         ([I, R, P], [1, 2, None], []),
-        ([R, I], [1, 2, None], []),  # both began at once: the peer may use the waiting one
+        ([R, I], [1, 2, None], []),
         ([I, R, I], [2, 3, None], [1]),
         ([I, I, R, I], [3, 4, None], [1, 2]),
     ],
@@ -67,10 +67,29 @@ def test_the_slots_move_as_the_whitepaper_says(steps, expected, gone):
             left += keypairs.promote()
             continue
         index += 1
-        left += keypairs.install(made(index, is_initiator=step == I))
+        left += keypairs.install(made(index, is_initiator=step == I, created=index * 120.0))
 
     assert slots(keypairs) == expected
     assert [each.local_index for each in left] == gone
+
+
+@pytest.mark.parametrize("steps", [[R, I], [I, R]])
+def test_after_handshakes_that_crossed_either_keypair_can_be_received_with(steps):
+    keypairs = Keypairs()
+    for number, step in enumerate(steps):
+        keypairs.install(made(number, is_initiator=step == I, created=1000.0 + number))
+
+    assert keypairs.current.is_initiator
+    assert not keypairs.next.is_initiator
+
+
+@pytest.mark.parametrize(("own", "loses"), [(8, True), (10, False)])
+def test_of_two_that_crossed_that_of_the_smaller_initiator_s_index_stays(own, loses):
+    keypairs = Keypairs()
+    keypairs.install(made(own, is_initiator=True))
+    keypairs.install(made(1, is_initiator=False))  # its initiator's index, the remote one, is 9
+
+    assert keypairs.loses_crossing() is loses
 
 
 def test_clear_empties_every_slot():

@@ -530,6 +530,20 @@ def test_a_joined_packet_is_never_over_65535_bytes():
     assert counts == [46, 4]
 
 
+@pytest.mark.parametrize("make", [flow, udp_flow])
+@pytest.mark.parametrize("size", [2, 600])
+def test_at_most_64_are_joined(make, size):
+    counts = check_join(make(109, size, 1))
+
+    assert counts == [64, 45]
+
+
+def test_at_most_64_are_joined_in_a_mixture():
+    counts = check_join([*flow(70, 10), *flow(70, 10)])
+
+    assert counts == [64, 6, 64, 6]
+
+
 @pytest.mark.parametrize("version", [4, 6])
 def test_padding_is_no_part_of_a_packet(version):
     assert check_join(flow(5, 90, 13, version=version), slack=7) == [5]

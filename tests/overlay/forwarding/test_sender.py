@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import errno
+import math
+import socket
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overlay.forwarding.inbound import Arrival
+from overlay.forwarding.peer import Peer
+from overlay.forwarding.sender import SOL_UDP, UDP_SEGMENT, Sender, UdpSocket
+
+V4, V6 = ("192.0.2.1", 51820), ("2001:db8::1", 51820, 0, 0)
+SOURCE = [(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 0, b"\xc0\0\2\7", bytes(4)))]
+
+
+class FakeRaw:
+    """A socket that takes sends, cut into datagrams, or fails as told: an errno for each send, None for success."""
+
+    def __init__(self, *errors):
+        self.errors, self.calls, self.datagrams = list(errors), [], []
+        self.always = None
+
+    def fileno(self):
+        return 3
+
+    def close(self):
+        pass
+
+    def sendmsg(self, buffers, control, flags, address):
+        data = b"".join(buffers)
+        segments = [value for level, kind, value in control if (level, kind) == (SOL_UDP, UDP_SEGMENT)]
+        others = [each for each in control if each[:2] != (SOL_UDP, UDP_SEGMENT)]
+        size = struct.unpack("=H", segments[0])[0] if segments else None
+        self.calls.append((len(data), size, others, address))
+        code = self.errors.pop(0) if self.errors else self.always
+        if callable(code):
+            code = code(size, others)
+        if code:
+            raise OSError(code, errno.errorcode[code])
+        self.datagrams += [
+            data[at : at + (size or len(data))] for at in range(0, len(data), size or len(data))
+        ]
+        return len(data)
+
+
+def peer_at(endpoint=V4):
+    peer = Peer(1)
+    peer.move(endpoint)
+    return peer
+
+
+def made(*errors, segments=True):
+    """Return a sender over one IPv4 socket that fails as told, the socket, and a peer."""
+    raw, sender = FakeRaw(*errors), Sender(segments)
+    sender.sockets.append(UdpSocket(raw, socket.AF_INET))
+    return sender, raw, peer_at()
+
+
+def train(count=4, size=100, last=None, mark=b"."):
+    """Return datagrams as outbound seals them: a view for each."""
+    return [
+        memoryview(mark + bytes([number]) * ((last if last and number == count - 1 else size) - 1))
+        for number in range(count)
+    ]
+
+
+def test_datagrams_of_one_size_leave_in_one_call():
+    sender, raw, peer = made()
+
+    sender.send(peer, train(last=40), 100, 0)
+
+    assert raw.calls == [(340, 100, [], V4)]
+    assert raw.datagrams == train(last=40)
+    assert peer.tx_bytes == 340
+
+
+def test_one_datagram_is_not_cut():
+    sender, raw, peer = made()
+
+    sender.send(peer, train(1), 100, 0)
+
+    assert raw.calls == [(100, None, [], V4)]
+
+
+def test_a_kernel_that_does_not_cut_gets_them_one_by_one():
+    sender, raw, peer = made(segments=False)
+
+    sender.send(peer, [memoryview(b"".join(train(last=40)))], 100, 0)
+
+    assert [call[:2] for call in raw.calls] == [(100, None)] * 3 + [(40, None)]
+    assert raw.datagrams == train(last=40)
+    assert peer.tx_bytes == 340
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "family", "expected"),
+    [
+        (V4, socket.AF_INET, (socket.IPPROTO_IP, socket.IP_TOS, struct.pack("=i", 2))),
+        (V6, socket.AF_INET6, (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", 2))),
+    ],
+)
+def test_the_ecn_field_goes_beside_the_datagram(endpoint, family, expected):
+    raw, sender, peer = FakeRaw(), Sender(segments=True), peer_at(endpoint)
+    sender.sockets.append(UdpSocket(raw, family))
+
+    sender.send(peer, train(1), 100, 2)
+    sender.send(peer, train(1), 100, 0)
+
+    assert [call[2] for call in raw.calls] == [[expected], []]
+
+
+# The kernel is full
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOBUFS])
+def test_what_the_kernel_cannot_take_waits_with_all_that_comes_after(code):
+    sender, raw, peer = made(code)
+    sender.send(peer, train(mark=b"a"), 100, 0)
+    sender.send(peer, train(mark=b"b"), 100, 0)
+    assert sender.is_blocked
+    assert raw.datagrams == []
+    assert peer.tx_bytes == 0
+
+    sender.resume()
+
+    assert not sender.is_blocked
+    assert raw.datagrams == train(mark=b"a") + train(mark=b"b")
+    assert peer.tx_bytes == 800
+    assert peer.drops == {}
+
+
+def test_it_is_told_which_socket_is_full():
+    sender, _, peer = made(errno.EAGAIN)
+    sender.send(peer, train(), 100, 0)
+
+    assert sender.waits_for is sender.sockets[0]
+
+
+def test_a_full_device_queue_is_no_socket_s_matter():
+    sender, _, peer = made(errno.ENOBUFS)
+    sender.send(peer, train(), 100, 0)
+
+    assert sender.waits_for is None
+
+
+def test_one_by_one_the_rest_waits_in_its_place():
+    sender, raw, peer = made(None, None, errno.EAGAIN, errno.EAGAIN, None, errno.EAGAIN, segments=False)
+    sender.send(peer, train(mark=b"a"), 100, 0)
+    sender.send(peer, train(mark=b"b"), 100, 0)
+    while sender.is_blocked:
+        sender.resume()
+
+    assert raw.datagrams == train(mark=b"a") + train(mark=b"b")
+    assert peer.tx_bytes == 800
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.integers(1, 100)), min_size=1, max_size=8),
+    st.lists(
+        st.sampled_from([None, None, errno.EAGAIN, errno.ENOBUFS, errno.EIO, errno.EMSGSIZE]), max_size=40
+    ),
+    st.booleans(),
+)
+def test_whatever_fails_order_is_kept_and_what_is_lost_is_counted(trains, errors, segments):
+    sender, raw, peer = made(*errors, segments=segments)
+    sent = []
+    for number, (count, last) in enumerate(trains):
+        made_now = train(count, 100, last, mark=bytes([number]))
+        sent += made_now
+        sender.send(peer, made_now, 100, 0)
+        if number % 3 == 2:
+            sender.resume()
+    for _ in range(len(errors) + 1):
+        sender.resume()
+
+    assert not sender.is_blocked
+    positions = [sent.index(datagram) for datagram in raw.datagrams]
+    assert positions == sorted(positions)
+    assert len(raw.datagrams) + sum(peer.drops.values()) == len(sent)
+    assert peer.tx_bytes == sum(map(len, raw.datagrams))
+
+
+def test_a_removed_peer_s_datagrams_wait_no_more():
+    sender, raw, peer = made(errno.EAGAIN)
+    other = peer_at()
+    sender.send(peer, train(mark=b"a"), 100, 0)
+    sender.send(other, train(mark=b"b"), 100, 0)
+
+    sender.forget(peer)
+    sender.resume()
+
+    assert raw.datagrams == train(mark=b"b")
+
+
+# This path does not cut
+
+
+def test_segments_over_the_path_s_mtu_go_one_by_one_this_time():
+    sender, raw, peer = made(errno.EMSGSIZE)
+
+    sender.send(peer, train(), 100, 0)
+    sender.send(peer, train(), 100, 0)
+
+    assert [call[1] for call in raw.calls] == [100, None, None, None, None, 100]
+    assert sender.segments
+
+
+def test_a_device_that_computes_no_checksums_is_not_asked_again():
+    sender, raw, peer = made(errno.EIO)
+
+    sender.send(peer, train(), 100, 0)
+    sender.send(peer, train(), 100, 0)
+
+    assert [call[1] for call in raw.calls] == [100] + [None] * 8
+    assert raw.datagrams == train() + train()
+    assert not sender.segments
+
+
+def test_a_datagram_that_is_too_big_even_alone_is_counted():
+    sender, raw, peer = made()
+    raw.always = errno.EMSGSIZE
+
+    sender.send(peer, train(), 100, 0)
+
+    assert peer.drops == {"too_big": 4}
+    assert not sender.is_blocked
+    assert peer.tx_bytes == 0
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ECONNREFUSED, errno.ENETUNREACH, errno.EINVAL])
+def test_any_other_refusal_is_counted(code):
+    sender, raw, peer = made()
+    raw.always = code
+
+    sender.send(peer, train(1), 100, 0)
+
+    assert peer.drops == {"send_refused": 1}
+    assert not sender.is_blocked
+
+
+def test_a_train_that_is_refused_counts_each_datagram():
+    sender, raw, peer = made()
+    raw.always = errno.EPERM
+
+    sender.send(peer, train(), 100, 0)
+
+    assert peer.drops == {"send_refused": 4}
+
+
+# A stale source
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH])
+def test_a_local_address_that_is_gone_is_forgotten_and_the_send_repeated(code):
+    sender, raw, peer = made(lambda size, others: code if others else None)
+    peer.answer_from(SOURCE, (4, b"\xc0\0\2\7"))
+
+    sender.send(peer, train(), 100, 0)
+
+    assert [call[2] for call in raw.calls] == [SOURCE, []]
+    assert raw.datagrams == train()
+    assert peer.source == []
+    assert peer.drops == {}
+
+
+def test_a_stale_source_and_a_path_that_does_not_cut_are_told_apart():
+    sender, raw, peer = made()
+    raw.always = lambda size, others: errno.EINVAL if size or others else None
+    peer.answer_from(SOURCE, (4, b"\xc0\0\2\7"))
+
+    sender.send(peer, train(), 100, 0)
+
+    assert raw.datagrams == train()
+    assert sender.segments
+
+
+# Which socket
+
+
+def test_the_first_socket_of_the_endpoint_s_family_is_used():
+    sender, raw, _ = made()
+    six = UdpSocket(FakeRaw(), socket.AF_INET6)
+    sender.sockets.append(six)
+
+    assert sender.socket_for(peer_at(V4)).raw is raw
+    assert sender.socket_for(peer_at(V6)) is six
+
+
+def test_a_socket_that_is_about_to_close_is_not_sent_from():
+    sender, raw, peer = made()
+    old = sender.sockets[0]
+    peer.socket = old
+    old.closes_at = 10.0
+    new = UdpSocket(FakeRaw(), socket.AF_INET)
+    sender.sockets.append(new)
+
+    sender.send(peer, train(), 100, 0)
+
+    assert (raw.calls, len(new.raw.calls)) == ([], 1)
+    assert new.closes_at == math.inf
+
+
+def test_a_peer_without_endpoint_or_socket_gets_nothing():
+    sender, raw, _ = made()
+    nowhere, far = Peer(1), peer_at(V6)
+
+    sender.send(nowhere, train(), 100, 0)
+    sender.send_message(far, b"message")
+
+    assert raw.calls == []
+    assert nowhere.drops == {"no_endpoint": 4}
+    assert far.drops == {"no_endpoint": 1}
+
+
+# Messages of our own
+
+
+def test_a_message_the_kernel_cannot_take_is_dropped():
+    sender, raw, peer = made(errno.EAGAIN)
+
+    sender.send_message(peer, b"first")
+    sender.send_message(peer, b"second")
+
+    assert raw.datagrams == [b"second"]
+    assert not sender.is_blocked
+    assert peer.tx_bytes == 6
+
+
+def test_an_answer_leaves_from_where_the_caller_called():
+    sender, raw, _ = made(None, errno.EPERM)
+
+    assert sender.answer(sender.sockets[0], b"reply", V4, SOURCE)
+    assert not sender.answer(sender.sockets[0], b"reply", V4, SOURCE)
+
+    assert raw.calls[0] == (5, None, SOURCE, V4)
+
+
+# What the kernel says beside a receive
+
+
+def test_control_messages_of_ipv4_are_read():
+    local = bytes([192, 0, 2, 7])
+    arrival = Arrival(
+        [
+            (SOL_UDP, 104, struct.pack("=i", 1452)),
+            (socket.IPPROTO_IP, socket.IP_TOS, b"\x03"),
+            (socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 2, local, local)),
+        ]
+    )
+
+    assert (arrival.segment, arrival.tos, arrival.pktinfo) == (1452, 3, (4, local))
+    assert arrival.source == [(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 0, local, bytes(4)))]
+
+
+@pytest.mark.parametrize(("address", "index"), [(b"\x20\x01" + bytes(14), 0), (b"\xfe\x80" + bytes(14), 2)])
+def test_control_messages_of_ipv6_are_read_and_only_link_local_keeps_its_interface(address, index):
+    arrival = Arrival(
+        [
+            (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", 2)),
+            (socket.IPPROTO_IPV6, 50, struct.pack("=16sI", address, 2)),
+        ]
+    )
+
+    assert (arrival.segment, arrival.tos, arrival.pktinfo) == (0, 2, (6, address))
+    assert arrival.source == [(socket.IPPROTO_IPV6, 50, struct.pack("=16sI", address, index))]
