@@ -391,7 +391,7 @@ class Core:
         peer.unanswered_since = 0.0
         peer.last_traffic = now
         keypairs = peer.keypairs
-        if keypair is keypairs.next:
+        if keypair is keypairs.next and not keypairs.loses_crossing():
             self._retire(keypairs.promote())
             peer.is_unreachable = False
             self._report(Confirmed(peer.number, keypair.local_index))

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from overlay.session.outputs import InstallKeypair
 
 
+# Ours
+CROSSING_TIME = 5.0  # seconds; keypairs made closer together came of handshakes that crossed
+
+
 class Keypair:
     """The two transport keys of one handshake.  Times are those of CLOCK_BOOTTIME, in seconds.
 
@@ -63,10 +67,14 @@ class Keypairs:
     def install(self, keypair: Keypair) -> list[Keypair]:
         """Put a new keypair into use.
 
-        The initiator's becomes current, for its peer has it already.  The responder's waits until something is
+        The initiator's becomes current, for its peer has it already; one that waits meanwhile has been overtaken,
+        unless the two handshakes crossed: then the peer may use either.  The responder's waits until something is
         received under it; the previous one goes, for two may wait only one behind the other.
         """
-        if keypair.is_initiator:
+        if keypair.is_initiator and self.next is not None and _crossed(keypair, self.next):
+            gone = [self.previous]
+            self.previous, self.current = self.current, keypair
+        elif keypair.is_initiator:
             gone = [self.previous, self.current if self.next else None]
             self.previous = self.next or self.current
             self.next, self.current = None, keypair
@@ -81,8 +89,24 @@ class Keypairs:
         self.previous, self.current, self.next = self.current, self.next, None
         return gone
 
+    def loses_crossing(self) -> bool:
+        """Return whether ``next`` is to stay where it is, for its peer will go over to ``current``.
+
+        Where both ends began at once there are two keypairs.  Each end is the initiator of one, and only an initiator
+        renews by time, so both must end up with the same: that whose initiator has the smaller index, which both
+        know.  An implementation that keeps one of the two by itself never uses the other.
+        """
+        current, waiting = self.current, self.next
+        if current is None or waiting is None or not current.is_initiator or not _crossed(current, waiting):
+            return False
+        return current.local_index < waiting.remote_index
+
     def clear(self) -> list[Keypair]:
         """Empty all slots."""
         gone = [keypair for keypair in (self.previous, self.current, self.next) if keypair is not None]
         self.previous = self.current = self.next = None
         return gone
+
+
+def _crossed(one: Keypair, other: Keypair) -> bool:
+    return abs(one.created - other.created) <= CROSSING_TIME
