@@ -214,6 +214,8 @@ class Inbound:
             return True
         fresh = self._fresh(keypair, good, counters)
         if fresh:
+            if len(fresh) < count:
+                size = sum(last if row == count - 1 else stride for row in fresh)
             self._heard(udp, keypair, arrival, source, size, now)
             self._deliver_table(keypair, fresh, count, stride, last, arrival, now)
         return True
