@@ -49,6 +49,7 @@ def test_failed_command_shows_what_it_said(lab):
         host.run("ip", "link", "show", "nosuch")
 
 
+@pytest.mark.usefixtures("lab")  # which skips where there are no namespaces
 def test_nothing_is_left_after_an_error():
     lab = Lab()
 
@@ -60,6 +61,7 @@ def test_nothing_is_left_after_an_error():
     assert not list(NAMESPACES.glob(f"{PREFIX}{os.getpid()}-*"))
 
 
+@pytest.mark.usefixtures("lab")
 def test_nothing_is_left_of_a_process_that_left_its_group():
     code = "import subprocess; print(subprocess.Popen(['sleep', '100'], start_new_session=True, stdout=-3, stderr=-3).pid)"
     with Lab() as lab:
@@ -75,6 +77,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.usefixtures("lab")
 def test_namespaces_of_a_killed_run_are_swept():
     code = "import os, signal; from tests.netns.topology import Lab\nwith Lab() as lab: lab.namespace('x'); os.kill(os.getpid(), signal.SIGKILL)"
     killed = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
