@@ -166,6 +166,17 @@ def test_both_ends_may_begin_at_once(world, pair):
     assert len(world.sent("initiation")) == 2
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_of_handshakes_that_crossed_one_is_kept_and_renewed_by_one_end(seed):
+    world = World(seed)
+    a, b = world.pair()
+
+    to_a, to_b = keep_talking(world, a, b, 400)
+
+    assert (a.received, b.received) == (to_a, to_b)
+    assert len(world.sent("initiation")) == 2 + 3
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_handshakes_that_cross_leave_one_keypair_in_use_that_is_renewed_in_time(seed):
     world = World(seed)
@@ -445,6 +456,21 @@ def test_after_a_restart_that_shakes_hands_traffic_goes_on_within_2_seconds(worl
     b.restart()
     b.want(1)
     world.run(2)
+    to_b, to_a = a.send(b), b.send(a)
+
+    world.run(1)
+
+    assert (a.received, b.received) == (to_a, to_b)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_restart_right_after_a_handshake_is_not_taken_for_a_crossing(seed):
+    world = World(seed)
+    a, b = world.pair()
+    connected(world, a, b)
+    b.restart()
+    b.want(1)
+    world.run(1)
     to_b, to_a = a.send(b), b.send(a)
 
     world.run(1)

@@ -57,9 +57,10 @@ class Keypairs:
     Each method returns the keypairs that left their slot, for the caller to forget.
     """
 
-    __slots__ = ("current", "next", "previous")
+    __slots__ = ("current", "has_crossed", "next", "previous")
 
     def __init__(self) -> None:
+        self.has_crossed = False  # whether current and next came of handshakes that crossed
         self.previous: Keypair | None = None
         self.current: Keypair | None = None
         self.next: Keypair | None = None
@@ -71,7 +72,14 @@ class Keypairs:
         unless the two handshakes crossed: then the peer may use either.  The responder's waits until something is
         received under it; the previous one goes, for two may wait only one behind the other.
         """
-        if keypair.is_initiator and self.next is not None and _crossed(keypair, self.next):
+        # The peer's initiation before its answer to ours: it made both keypairs in one life.  The other way round,
+        # it may have begun anew in between, and know nothing of the first.
+        self.has_crossed = (
+            keypair.is_initiator
+            and self.next is not None
+            and keypair.created - self.next.created <= CROSSING_TIME
+        )
+        if self.has_crossed:
             gone = [self.previous]
             self.previous, self.current = self.current, keypair
         elif keypair.is_initiator:
@@ -97,7 +105,7 @@ class Keypairs:
         know.  An implementation that keeps one of the two by itself never uses the other.
         """
         current, waiting = self.current, self.next
-        if current is None or waiting is None or not current.is_initiator or not _crossed(current, waiting):
+        if not self.has_crossed or current is None or waiting is None:
             return False
         return current.local_index < waiting.remote_index
 
@@ -106,7 +114,3 @@ class Keypairs:
         gone = [keypair for keypair in (self.previous, self.current, self.next) if keypair is not None]
         self.previous = self.current = self.next = None
         return gone
-
-
-def _crossed(one: Keypair, other: Keypair) -> bool:
-    return abs(one.created - other.created) <= CROSSING_TIME

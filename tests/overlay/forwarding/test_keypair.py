@@ -86,10 +86,32 @@ def test_after_handshakes_that_crossed_either_keypair_can_be_received_with(steps
 @pytest.mark.parametrize(("own", "loses"), [(8, True), (10, False)])
 def test_of_two_that_crossed_that_of_the_smaller_initiator_s_index_stays(own, loses):
     keypairs = Keypairs()
-    keypairs.install(made(own, is_initiator=True))
     keypairs.install(made(1, is_initiator=False))  # its initiator's index, the remote one, is 9
+    keypairs.install(made(own, is_initiator=True))
 
     assert keypairs.loses_crossing() is loses
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "pause"),
+    [(I, R, 0), (I, R, 1), (R, I, 6), (R, R, 0)],
+    ids=["the peer begins anew at once", "a second later", "long apart", "it begins twice"],
+)
+def test_what_did_not_cross_is_used_as_soon_as_the_peer_does(first, then, pause):
+    keypairs = Keypairs()
+    keypairs.install(made(1, is_initiator=first == I))
+    keypairs.install(made(2, is_initiator=then == I, created=1000.0 + pause))
+
+    assert not keypairs.loses_crossing()
+
+
+def test_a_later_handshake_ends_a_crossing():
+    keypairs = Keypairs()
+    keypairs.install(made(1, is_initiator=False))
+    keypairs.install(made(2, is_initiator=True))
+    keypairs.install(made(3, is_initiator=False))
+
+    assert not keypairs.loses_crossing()
 
 
 def test_clear_empties_every_slot():
