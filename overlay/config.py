@@ -5,6 +5,7 @@ Everything here is known before anything of the host is touched; what is wrong i
 
 from __future__ import annotations
 
+import os
 import stat
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from overlay.crypto.keys import PresharedKey, PrivateKey
 from overlay.errors import ConfigError
 from overlay.host.plan import HostPlan
+from peers.addresses import host_prefix
 from peers.errors import TableError
 from peers.peer import format_public_key, preshared_key_file_for
 from peers.prefixes import PrefixMap
@@ -65,13 +67,13 @@ class Node:
 
 def load_private_key(path: Path) -> tuple[PrivateKey, list[str]]:
     """Return the key in *path* and sentences to warn of."""
-    text = _read_secret(path, f"make one with `overlay keygen --key {path}`")
+    text, mode = _read_secret(path, f"make one with `overlay keygen --key {path}`")
     try:
         key = PrivateKey.from_base64(text.strip())
     except ValueError as error:
         raise ConfigError(f"{path} is no private key: {error}; make one with `overlay keygen`") from None
     warnings = []
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
         warnings.append(f"{path} can be read by others: run `chmod 600 {path}`")
     return key, warnings
 
@@ -117,8 +119,8 @@ def find_own(table: Table, key: PrivateKey, options: Options) -> Peer:
 def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -> HostPlan:
     """Return how the host is to be set up, given (peer name, underlay address) pairs as far as they are known.
 
-    The network's prefixes and the other peers' subnets outside them lead into the tun.  One that holds an underlay
-    endpoint which is not reached through it would swallow our own datagrams: those are routed by policy, past our
+    The network's prefixes and the other peers' subnets outside them lead into the tun.  Those that hold an underlay
+    endpoint which is not reached through them would swallow our own datagrams: they are routed by policy, past our
     mark.  An endpoint in a subnet of another peer lies inside that peer's tunnel.
     """
     network = node.table.network
@@ -132,12 +134,10 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -
     held = PrefixMap((prefix, prefix) for prefix in routes)
     for name, sockaddr in endpoints:
         address = ip_address(sockaddr[0].partition("%")[0])
-        found, owner = held.match(address), owners.match(address)
-        if found is None:
-            continue
+        owner = owners.lookup(address)
         # In no peer's subnet, or in its own: it is of the underlay all the same.
-        if owner is None or owner[1] == name:
-            by_policy.add(found[0])
+        if owner is None or owner == name:
+            by_policy.update(prefix for prefix, _ in held.covering(host_prefix(address)))
     addresses = [
         IPv4Interface(f"{address}/32") if address.version == 4 else IPv6Interface(f"{address}/128")
         for address in node.own.addresses
@@ -168,7 +168,7 @@ def _preshared_keys(table: Table, own: Peer) -> dict[str, bytes]:
         if path is None:
             continue
         if path not in files:
-            text = _read_secret(path, "make one with `overlay genpsk` and copy it to both hosts")
+            text, _ = _read_secret(path, "make one with `overlay genpsk` and copy it to both hosts")
             try:
                 files[path] = bytes(PresharedKey.from_base64(text.strip()).secret)
             except ValueError as error:
@@ -179,12 +179,14 @@ def _preshared_keys(table: Table, own: Peer) -> dict[str, bytes]:
     return keys
 
 
-def _read_secret(path: Path, remedy: str) -> str:
+def _read_secret(path: Path, remedy: str) -> tuple[str, int]:
+    """Return the text in *path* and the file's mode."""
     try:
-        return path.read_text(encoding="ascii")
+        with path.open(encoding="ascii") as file:
+            return file.read(), os.fstat(file.fileno()).st_mode
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: {remedy}") from None
-    except UnicodeDecodeError:
+    except ValueError:  # bytes that are no ASCII, or a null character in the path
         raise ConfigError(f"{path} is no key file: it holds other than base64") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
