@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import socket
+from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 import trio
 
 from overlay.errors import OverlayError
+from peers.addresses import BROADCAST
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from overlay.roster import Remote
     from overlay.wire.addresses import Sockaddr
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 RESOLVE_TIMEOUT = 10.0  # seconds for one name
 RESOLVE_INTERVAL = 300.0  # seconds; names are looked up again that often even while all is well
 RESOLVE_PAUSE = 10.0  # seconds between two look-ups of one name when handshakes fail
+LOOKUPS_AT_ONCE = 16  # each takes a thread, for up to a minute where a name server is silent
 
 log = logging.getLogger("overlay")
 
@@ -62,17 +65,29 @@ async def resolve(endpoint: Endpoint) -> tuple[Sockaddr, ...]:
     except trio.TooSlowError:
         raise ResolveError(f"{endpoint.host} was not resolved in {RESOLVE_TIMEOUT:g} s") from None
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no host name"
+        reason = (error.strerror or error) if isinstance(error, OSError) else "it is no host name"
         raise ResolveError(f"{endpoint.host} was not resolved: {reason}") from None
-    addresses: list[Sockaddr] = []
-    for family, _, _, _, sockaddr in found:
-        if family == socket.AF_INET:
-            addresses.append((str(sockaddr[0]), int(sockaddr[1])))
-        elif family == socket.AF_INET6 and len(sockaddr) == 4:
-            addresses.append((str(sockaddr[0]), int(sockaddr[1]), int(sockaddr[2]), int(sockaddr[3])))
-    if not addresses:
-        raise ResolveError(f"{endpoint.host} was not resolved: it has no address")
-    return tuple(dict.fromkeys(addresses))
+    usable = [sockaddr for _, _, _, _, each in found if (sockaddr := _usable(each)) is not None]
+    if not usable:
+        raise ResolveError(f"{endpoint.host} was not resolved: it has no address of one host")
+    return tuple(dict.fromkeys(usable))
+
+
+def _usable(found: Sequence[object]) -> Sockaddr | None:
+    """Return what a name server said as an address to send to; None if it is none of one host."""
+    host, port, *rest = found
+    if not isinstance(host, str) or not isinstance(port, int):
+        return None
+    address = ip_address(host.partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address, rest = address.ipv4_mapped, []
+    if address.is_unspecified or address.is_multicast or address == BROADCAST:
+        return None
+    match rest:
+        case [int(flow), int(scope)]:
+            return str(address), port, flow, scope
+        case _:
+            return str(address), port
 
 
 class Resolver:
@@ -83,6 +98,7 @@ class Resolver:
     ) -> None:
         self._nursery, self._moved = nursery, moved
         self._running: set[int] = set()
+        self._at_once = trio.Semaphore(LOOKUPS_AT_ONCE)
 
     def resolve_soon(self, remote: Remote, now: float, attempt: int = 0) -> None:
         """Look the configured endpoint of *remote* up, in the background.
@@ -98,7 +114,7 @@ class Resolver:
         """Look up again the names that were not looked up for a while."""
         for remote in remotes:
             endpoint = remote.peer.endpoint
-            if endpoint is None or endpoint.address is not None:
+            if endpoint is None or (endpoint.address is not None and remote.resolved):
                 continue
             if now - remote.resolved_at >= (RESOLVE_INTERVAL if remote.resolved else RESOLVE_PAUSE):
                 self.resolve_soon(remote, now)
@@ -108,23 +124,33 @@ class Resolver:
         try:
             if not found or now - remote.resolved_at >= RESOLVE_PAUSE:
                 remote.resolved_at = now
-                found = await resolve(endpoint)
+                async with self._at_once:
+                    found = await resolve(endpoint)
+                remote.resolve_error = None
         except ResolveError as error:
-            log.warning("%s peer=%s", error, remote.peer.name)
-            if not found:
-                return
+            self._failed(remote, str(error))
         finally:
             self._running.discard(remote.number)
         if remote.peer.endpoint != endpoint:
-            return  # reconfigured meanwhile
-        is_new, remote.resolved = found != remote.resolved, found
+            self.resolve_soon(remote, now)  # reconfigured meanwhile
+        elif found:
+            await self._take(remote, found, attempt)
+
+    async def _take(self, remote: Remote, found: tuple[Sockaddr, ...], attempt: int) -> None:
+        before, remote.resolved = remote.resolved, found
         if attempt:
             heard = [remote.heard_at] if remote.heard_at is not None else []
             candidates = list(dict.fromkeys([*heard, *found]))
             chosen = candidates[attempt % len(candidates)]
-        elif is_new and remote.endpoint not in found:
+        elif remote.endpoint is None or (remote.endpoint in before and remote.endpoint not in found):
             chosen = found[0]
         else:
-            return
+            return  # it is there already, or was heard from elsewhere
         if chosen != remote.endpoint:
-            await self._moved(remote, chosen, "configuration" if endpoint.address is not None else "dns")
+            is_address = remote.peer.endpoint is not None and remote.peer.endpoint.address is not None
+            await self._moved(remote, chosen, "configuration" if is_address else "dns")
+
+    def _failed(self, remote: Remote, error: str) -> None:
+        """Log *error*, for a person only if it is news."""
+        is_news, remote.resolve_error = error != remote.resolve_error, error
+        log.log(logging.WARNING if is_news else logging.DEBUG, "%s peer=%s", error, remote.peer.name)

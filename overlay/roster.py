@@ -30,6 +30,7 @@ class Remote:
     heard_at: Sockaddr | None = None  # where it was last heard from, authenticated
     resolved: tuple[Sockaddr, ...] = ()  # what the configured endpoint stands for
     resolved_at: float = 0.0
+    resolve_error: str | None = None  # why the last look-up failed, as far as it did
     is_confirmed: bool = False  # it has been heard from under a keypair of this agent's life
 
 
@@ -104,7 +105,7 @@ class Roster:
     def endpoints(self) -> Iterator[tuple[str, Sockaddr]]:
         """Yield every underlay address known of a peer, with the peer's name."""
         for name, remote in self.by_name.items():
-            for sockaddr in {remote.endpoint, remote.heard_at, *remote.resolved} - {None}:
+            for sockaddr in {remote.endpoint, remote.heard_at, *remote.resolved}:
                 if sockaddr is not None:
                     yield name, sockaddr
 
