@@ -18,7 +18,6 @@ from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Collection
 
     from overlay.config import Node
     from overlay.host.plan import HostPlan
@@ -47,6 +46,7 @@ class HostSetup:
         self.plan: HostPlan | None = None
         self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
         self._bound: tuple[object, ...] = ()
+        self._marked = 0  # the mark of `underlay`
         self._routed: PrefixMap[bool] = PrefixMap()
         with contextlib.ExitStack() as undo:
             undo.callback(self.device.close)
@@ -76,15 +76,16 @@ class HostSetup:
         return self.underlay[0].port
 
     def close(self) -> None:
-        """Undo everything."""
-        self._routing.withdraw()
-        self._routing.close()
-        self.watch.close()
-        for udp in self.underlay:
-            udp.close()
-        if self.icmp is not None:
-            self.icmp.close()
-        self.device.close()
+        """Undo everything.  Raises HostError for what the kernel did not let go of; the rest is undone."""
+        with contextlib.ExitStack() as rest:
+            rest.callback(self.device.close)
+            if self.icmp is not None:
+                rest.callback(self.icmp.close)
+            for udp in self.underlay:
+                rest.callback(udp.close)
+            rest.callback(self.watch.close)
+            rest.callback(self._routing.close)
+            self._routing.withdraw()
 
     def adopt(self, node: Node, endpoints: Endpoints) -> list[UdpSocket]:
         """Bring the host to what *node* asks for and return the sockets that were replaced, still open.
@@ -92,23 +93,24 @@ class HostSetup:
         Raises HostError; then the host is as before.
         """
         before, plan = self.plan, self._compute(node, endpoints)
-        opened = self._open_sockets(node, plan)
-        try:
-            if plan != before:
-                self._routing.apply(plan)
-            self._remark(plan, opened or self.underlay)
-        except HostError:
+        with contextlib.ExitStack() as undo:
+            opened = self._open_sockets(node, plan)
             for udp in opened:
-                udp.close()
-            if before is not None:
-                with contextlib.suppress(HostError):
-                    self._routing.apply(before)
-                    self._remark(before, self.underlay)
-            raise
-        if plan != before:
-            self._routed = PrefixMap((prefix, True) for prefix in (*plan.routes, *plan.policy_routes))
+                undo.callback(udp.close)
+            icmp, icmp_for = self.icmp, (_ipv4_address(node), plan.fwmark)
+            if icmp_for != self._icmp_for:
+                icmp = _open_icmp(*icmp_for)
+                if icmp is not None:
+                    undo.callback(icmp.close)
+            if plan != before:
+                if before is not None:
+                    undo.callback(self._go_back, before)
+                self._apply(plan)
+            undo.pop_all()
         self.plan = plan
-        self._open_icmp(node, plan)
+        if icmp is not self.icmp and self.icmp is not None:
+            self.icmp.close()
+        self.icmp, self._icmp_for = icmp, icmp_for
         if not opened:
             return []
         replaced, self.underlay = self.underlay, opened
@@ -170,19 +172,32 @@ class HostSetup:
             return []
         return sockets.open_underlay(node.own.listen, port, plan.fwmark, self.underlay)
 
-    def _remark(self, plan: HostPlan, underlay: Collection[UdpSocket]) -> None:
-        if self.plan is not None and self.plan.fwmark != plan.fwmark:
-            for udp in underlay:
-                sockets.set_mark(udp.socket, plan.fwmark or 0)
+    def _apply(self, plan: HostPlan) -> None:
+        """Change routes and rules, with the marks on our sockets before the rules that look at them, and off after."""
+        if plan.fwmark:
+            self._mark(plan.fwmark)
+        self._routing.apply(plan)
+        if not plan.fwmark:
+            self._mark(0)
+        self._routed = PrefixMap((prefix, True) for prefix in (*plan.routes, *plan.policy_routes))
 
-    def _open_icmp(self, node: Node, plan: HostPlan) -> None:
-        address = next((each for each in node.own.addresses if isinstance(each, IPv4Address)), None)
-        wanted = (address, plan.fwmark)
-        if wanted != self._icmp_for:
-            if self.icmp is not None:
-                self.icmp.close()
-            self.icmp = sockets.open_icmp(address, plan.fwmark) if address is not None else None
-            self._icmp_for = wanted
+    def _go_back(self, before: HostPlan) -> None:
+        with contextlib.suppress(HostError):
+            self._apply(before)
+
+    def _mark(self, fwmark: int) -> None:
+        if fwmark != self._marked:
+            self._marked = fwmark
+            for udp in self.underlay:
+                sockets.set_mark(udp.socket, fwmark)
+
+
+def _ipv4_address(node: Node) -> IPv4Address | None:
+    return next((each for each in node.own.addresses if isinstance(each, IPv4Address)), None)
+
+
+def _open_icmp(address: IPv4Address | None, fwmark: int | None) -> socket.socket | None:
+    return None if address is None else sockets.open_icmp(address, fwmark)
 
 
 def _not_forwarded(family: str, key: str) -> str:
