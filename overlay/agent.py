@@ -53,7 +53,7 @@ from peers.stores.file import FileStore
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from overlay.config import Node, Options
     from overlay.host.sockets import UdpSocket
@@ -69,10 +69,12 @@ GREETINGS_PER_SECOND = (
 )
 REPORTS_AT_ONCE = 32  # reports taken before other tasks have their turn
 COUNTERS_TIMEOUT = 5.0  # seconds for the forwarder's answer
+START_TIME = 30.0  # seconds for a forwarder to get ready; it takes 0.3
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a forwarder that died is started anew
 STEADY_TIME = 60.0  # seconds that a forwarder must live for the pause to start over
 NETWORK_PAUSE = 0.5  # seconds in which changes of the host's network are gathered
 KEPT_CAPABILITIES = (
+    Capability.DAC_READ_SEARCH,  # files in somebody's home: peers, keys, the interpreter of the next forwarder
     Capability.NET_ADMIN,  # tun, routes, marks
     Capability.NET_RAW,  # ICMP errors
     Capability.NET_BIND_SERVICE,  # a port below 1024, at a reload
@@ -117,6 +119,8 @@ async def run_agent(options: Options, timing: Timing) -> None:
     if privileges.missing([Capability.NET_ADMIN]):
         raise HostError("overlay up needs the capability CAP_NET_ADMIN to make a tun device: run it as root")
     with contextlib.ExitStack() as stack:
+        # From here to the end no signal interrupts what is being set up or taken back; it is heard in Agent.run().
+        signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         answering = control.listen(control.control_path(options.interface))
         stack.callback(answering.close)
         # The interpreter of the forwarder starts while the host is being set up.
@@ -126,7 +130,7 @@ async def run_agent(options: Options, timing: Timing) -> None:
             agent.host = HostSetup(options.interface)
             stack.callback(agent.host.close)
             agent.set_up(warnings)
-            await agent.run(answering.socket)
+            await agent.run(answering.socket, signals)
         finally:
             with trio.CancelScope(shield=True):
                 log.debug("forwarder ended %s", await agent.forwarder.stop())
@@ -153,6 +157,7 @@ class Agent:
         self._reload_error: str | None = None
         self._reloading = trio.Lock()  # one table is read at a time
         self._changing = trio.Lock()  # table, plan and forwarder change together
+        self._reader = trio.CapacityLimiter(1)  # a thread that look-ups of names do not share
         self._wake = trio.Event()
         self._serial = 0
         self._answers: dict[int, tuple[trio.Event, dict[int, PeerCounters], dict[str, int]]] = {}
@@ -172,12 +177,13 @@ class Agent:
         for kept in privileges.keep_only(KEPT_CAPABILITIES):
             self._note(f"the agent keeps more privileges than it needs: {kept}")
 
-    async def run(self, listener: socket.socket) -> None:
+    async def run(self, listener: socket.socket, signals: AsyncIterator[int]) -> None:
         """Serve until told to stop: then StoppedError comes out of the nursery."""
         async with trio.open_nursery() as nursery:
             self._nursery, self._resolver = nursery, Resolver(nursery, self._set_endpoint)
-            nursery.start_soon(self._await_signals)
-            await self._bring_up()
+            nursery.start_soon(self._heed, signals)
+            async with self._reloading:  # SIGHUP may come at any moment, and waits for the end of the start
+                await self._bring_up()
             nursery.start_soon(self._keep_forwarder)
             nursery.start_soon(self._tick)
             nursery.start_soon(questions.serve, listener, self._answer, self._answered)
@@ -197,13 +203,12 @@ class Agent:
             )
             notify.ready(f"{self._node.own.name} on {self.host.interface}, {count} peers")
 
-    async def _await_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            async for number in signals:
-                if number == signal.SIGHUP:
-                    self._nursery.start_soon(self._reload, "SIGHUP")
-                else:
-                    self._stop(signal.Signals(number).name)
+    async def _heed(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                self._nursery.start_soon(self._reload, "SIGHUP")
+            else:
+                self._stop(signal.Signals(number).name)
 
     def _stop(self, cause: str) -> None:
         log.info("stopping cause=%s", cause)
@@ -219,7 +224,7 @@ class Agent:
                 await self._carry_out(self._sessions.handle_deadline(now))
             if now - looked_at >= TICK:
                 looked_at = now
-                if self._store.changed():
+                if not self._reloading.locked() and self._store.changed():
                     self._nursery.start_soon(self._reload, "file")
                 self._resolver.resolve_due(self._roster.by_number.values(), now)
             self._wake = trio.Event()
@@ -241,27 +246,31 @@ class Agent:
         times = [float(value) for value in dataclasses.astuple(self._timing)]
         can_segment = all(udp.can_segment for udp in host.underlay)
         public_key = self._node.private_key.public
+        ready: list[Report | None] = []
         try:
-            await forwarder.send(
-                Start(public_key, host.mtu, host.device.offloads.udp, can_segment, times),
-                [host.device.descriptor],
-            )
-            await self._tell_node(self._node)
-            await self._tell_sockets(host.underlay)
-            for command in self._roster.everything():
-                await forwarder.send(command)
-            for remote in self._roster.by_number.values():
-                endpoint = remote.heard_at or remote.endpoint
-                if endpoint is not None:
-                    await forwarder.send(SetEndpoint(remote.number, endpoint, "configuration"))
-            while True:
-                report = await forwarder.receive()
-                if isinstance(report, Ready):
-                    for note in report.notes:
-                        self._note(f"the forwarder keeps privileges: {note}")
-                    return
+            with trio.move_on_after(START_TIME):
+                await forwarder.send(
+                    Start(public_key, host.mtu, host.device.offloads.udp, can_segment, times),
+                    [host.device.descriptor],
+                )
+                await self._tell_node(self._node)
+                await self._tell_sockets(host.underlay)
+                for command in self._roster.everything():
+                    await forwarder.send(command)
+                for remote in self._roster.by_number.values():
+                    endpoint = remote.heard_at or remote.endpoint
+                    if endpoint is not None:
+                        await forwarder.send(SetEndpoint(remote.number, endpoint, "configuration"))
+                ready = await forwarder.receive()
         except ForwarderGoneError:
             raise HostError(f"the forwarder did not start: {await forwarder.stop()}") from None
+        match ready:
+            case [Ready(notes)]:
+                for note in notes:
+                    self._note(f"the forwarder keeps privileges: {note}")
+            case _:
+                await forwarder.stop()
+                raise HostError(f"the forwarder was not ready within {START_TIME:g} s")
 
     async def _tell_node(self, node: Node) -> None:
         addresses = [address.packed for address in node.own.addresses]
@@ -287,32 +296,41 @@ class Agent:
                 await self._take_reports(self.forwarder)
             except ForwarderGoneError:
                 log.error("forwarder ended unexpectedly, starting another: %s", await self.forwarder.stop())  # noqa: TRY400  the process's end, not ours, is the news
-            pause = FIRST_PAUSE if clock.now() - began > STEADY_TIME else min(pause * 2, LONGEST_PAUSE)
-            await trio.sleep(pause)
-            async with self._changing:
-                self._sessions.start_over()
-                for remote in self._roster.by_number.values():
-                    remote.is_confirmed = False
-                self.forwarder = Forwarder()
-                await self._bring_up()
-            log.info("forwarder restarted pid=%d", self.forwarder.pid)
-            self._nursery.start_soon(self._greet)
+            for told, _, _ in self._answers.values():
+                told.set()  # there is nobody left to tell more
+            if clock.now() - began > STEADY_TIME:
+                pause = FIRST_PAUSE
+            while True:
+                await trio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+                try:
+                    await self._restart_forwarder()
+                    break
+                except HostError as error:
+                    # Not the end of the agent: as long as it lives, the overlay's packets do not leave unencrypted.
+                    log.error("forwarder not restarted, trying again in %g s: %s", pause, error)  # noqa: TRY400  its text is the news
+
+    async def _restart_forwarder(self) -> None:
+        """Start another forwarder in the place of one that ended.  Raises HostError."""
+        async with self._changing:
+            self.forwarder = Forwarder()
+            await self._bring_up()
+            # What was begun while there was no forwarder, or one that knew no peers yet, went nowhere.
+            self._sessions.start_over()
+            for remote in self._roster.by_number.values():
+                remote.is_confirmed = False
+        log.info("forwarder restarted pid=%d", self.forwarder.pid)
+        self._nursery.start_soon(self._greet)
 
     async def _take_reports(self, forwarder: Forwarder) -> None:
         while True:
-            report = await forwarder.receive()
             handshakes = 0
-            for _ in range(REPORTS_AT_ONCE):
-                if report is not None:
-                    handshakes += isinstance(report, Handshake)
-                    await self._take_report(report)
-                report = forwarder.receive_now()
+            for report in await forwarder.receive(REPORTS_AT_ONCE):
                 if report is None:
-                    break
-            else:
-                if report is not None:
-                    handshakes += isinstance(report, Handshake)
-                    await self._take_report(report)
+                    self._count("link")
+                    continue
+                handshakes += isinstance(report, Handshake)
+                await self._take_report(report)
             if handshakes:
                 await forwarder.send(Handled(handshakes))
             await trio.lowlevel.checkpoint()
@@ -331,7 +349,7 @@ class Agent:
             case Retired():
                 self._sessions.retired(report.local_index)
             case Moved():
-                await self._peer_moved(report)
+                self._peer_moved(report)
             case Counters():
                 self._take_counters(report)
             case Ready():
@@ -370,7 +388,6 @@ class Agent:
         remote = self._roster.by_number.get(output.peer)
         if remote is None:
             return
-        remote.endpoint = remote.heard_at = output.endpoint
         remote.is_confirmed = remote.is_confirmed or output.is_initiator
         log.info(
             "handshake completed peer=%s endpoint=%s role=%s took=%.3f",
@@ -379,24 +396,33 @@ class Agent:
             "initiator" if output.is_initiator else "responder",
             output.took,
         )
+        self._heard_at(remote, output.endpoint)
 
     # Endpoints
 
-    async def _peer_moved(self, report: Moved) -> None:
+    def _peer_moved(self, report: Moved) -> None:
         remote = self._roster.by_number.get(report.peer)
         if remote is None:
             return
-        remote.endpoint = remote.heard_at = report.endpoint
         log.info("peer moved peer=%s endpoint=%s", remote.peer.name, format_sockaddr(report.endpoint))
-        if self.host.is_affected_by(report.endpoint):
+        self._heard_at(remote, report.endpoint)
+
+    def _heard_at(self, remote: Remote, endpoint: Sockaddr) -> None:
+        """Remember where *remote* is, as the forwarder does already."""
+        is_new = endpoint != remote.endpoint
+        remote.endpoint = remote.heard_at = endpoint
+        if is_new and self.host.is_affected_by(endpoint):
             self._nursery.start_soon(self._replan)
 
     @staticmethod
     def _take_literal(remote: Remote) -> None:
-        """Use the configured endpoint at once if it is an address."""
+        """Use the configured endpoint at once if it is an address.  Without one the peer stays where it was heard."""
         endpoint = remote.peer.endpoint
+        if endpoint is None:
+            remote.resolved = ()
+            return
         remote.heard_at = None
-        remote.resolved = literal(endpoint) if endpoint is not None else ()
+        remote.resolved = literal(endpoint)
         remote.endpoint = remote.resolved[0] if remote.resolved else None
 
     async def _set_endpoint(self, remote: Remote, endpoint: Sockaddr, cause: str) -> None:
@@ -409,6 +435,8 @@ class Agent:
         )
         if self.host.is_affected_by(endpoint):
             await self._replan()
+        if remote.endpoint != endpoint:
+            return  # it was heard from elsewhere meanwhile
         await self._tell(SetEndpoint(remote.number, endpoint, cause))
         if is_first:
             await self._want(remote.number)
@@ -460,7 +488,7 @@ class Agent:
         async with self._reloading:
             notify.reloading()
             try:
-                node = await trio.to_thread.run_sync(self._settle_again)
+                node = await trio.to_thread.run_sync(self._settle_again, limiter=self._reader)
                 async with self._changing:
                     await self._change_to(node)
             except (ConfigError, HostError, StoreError) as error:
@@ -508,7 +536,7 @@ class Agent:
             self._take_literal(remote)
             if remote.endpoint is None:
                 self._resolver.resolve_soon(remote, clock.now())
-            else:
+            elif remote.peer.endpoint is not None:
                 await self._tell(SetEndpoint(remote.number, remote.endpoint, "configuration"))
                 await self._want(remote.number)
         for remote in change.new_preshared_key:

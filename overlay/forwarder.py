@@ -15,7 +15,7 @@ from overlay.errors import HostError, PacketError
 from overlay.link import MESSAGE_BYTES, Command, Report, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 # Ours
 LINK_BUFFER = 4 * 1024 * 1024  # bytes each way: a table of 100,000 routes takes about 3 MB
@@ -38,7 +38,10 @@ class Forwarder:
         # -I: neither the current directory nor the environment decides what a process started by root imports.
         command = [sys.executable, "-I", "-m", "overlay.forwarding", str(theirs.fileno())]
         try:
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            # A process group of its own: Ctrl-C in a terminal is for the agent, which then closes the link.
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0
+            )
         except OSError as error:
             ours.close()
             raise HostError(f"the forwarder could not be started: {error.strerror}") from error
@@ -64,41 +67,54 @@ class Forwarder:
                 try:
                     self._link.sendmsg([data], ancillary)
                 except BlockingIOError:
-                    await trio.lowlevel.wait_writable(self._link)
+                    await self._wait(trio.lowlevel.wait_writable)
                 except OSError as error:
+                    # Whatever it was, this command is lost and the forwarder knows less than it should.  Whoever
+                    # waits in receive() hears of that too, and starts another.
+                    with contextlib.suppress(OSError):
+                        self._link.shutdown(socket.SHUT_RDWR)
                     raise ForwarderGoneError from error
                 else:
                     return
 
-    async def receive(self) -> Report | None:
-        """Return the next report; None for what is no report.  Raises ForwarderGoneError."""
-        while True:
+    async def receive(self, most: int = 1) -> list[Report | None]:
+        """Wait for reports and return those that are there, at least one and at most *most*.
+
+        None stands for what is no report.  Raises ForwarderGoneError.
+        """
+        reports: list[Report | None] = []
+        while len(reports) < most:
             try:
                 data = self._link.recv(MESSAGE_BYTES)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._link)
+                if reports:
+                    break
+                await self._wait(trio.lowlevel.wait_readable)
                 continue
             except OSError as error:
                 raise ForwarderGoneError from error
             if not data:
+                if reports:
+                    break  # the next call says so
                 raise ForwarderGoneError
             try:
                 message = decode(data)
             except PacketError:
-                return None
-            return message if isinstance(message, Report) else None
+                message = None
+            reports.append(message if isinstance(message, Report) else None)
+        return reports
 
-    def receive_now(self) -> Report | None:
-        """Return a report that is there already, None if there is none or it is no report."""
+    async def _wait(self, until: Callable[[socket.socket], Awaitable[None]]) -> None:
         try:
-            message = decode(self._link.recv(MESSAGE_BYTES))
-        except (OSError, PacketError):
-            return None
-        return message if isinstance(message, Report) else None
+            await until(self._link)
+        except trio.ClosedResourceError as error:
+            raise ForwarderGoneError from error
 
     async def stop(self) -> str:
         """End the process and return what became of it, in words."""
-        self._link.close()
+        if self._link.fileno() != -1:
+            trio.lowlevel.notify_closing(self._link)
+            self._link.close()
         with trio.move_on_after(STOP_TIME) as patience:
             patience.shield = True
             while self._process.poll() is None:

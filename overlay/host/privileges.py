@@ -23,6 +23,7 @@ class Capability(enum.IntEnum):
     """Those that some part of an overlay may need (linux/capability.h)."""
 
     DAC_OVERRIDE = 1
+    DAC_READ_SEARCH = 2
     KILL = 5
     SETGID = 6
     SETUID = 7
