@@ -25,6 +25,7 @@ from overlay.host.privileges import Capability
 from overlay.host.tun import check_interface_name
 from overlay.link import (
     AskCounters,
+    Begin,
     Confirmed,
     Counters,
     Handled,
@@ -261,6 +262,7 @@ class Agent:
                     endpoint = remote.heard_at or remote.endpoint
                     if endpoint is not None:
                         await forwarder.send(SetEndpoint(remote.number, endpoint, "configuration"))
+                await forwarder.send(Begin())
                 ready = await forwarder.receive()
         except ForwarderGoneError:
             raise HostError(f"the forwarder did not start: {await forwarder.stop()}") from None

@@ -105,6 +105,11 @@ class Routes:
 
 
 @dataclass(frozen=True, slots=True)
+class Begin:
+    """The table is complete: read the tun from now on.  Packets that came before wait in its queue."""
+
+
+@dataclass(frozen=True, slots=True)
 class Handled:
     """The agent is done with *count* handshake messages: so the forwarder knows how busy it is."""
 
@@ -125,7 +130,7 @@ class AskCounters:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The forwarder runs.  *notes* are sentences on what it could not do."""
+    """The forwarder has begun.  *notes* are sentences on what it could not do."""
 
     notes: list[str]
 
@@ -193,8 +198,8 @@ class Counters:
 
 
 Command: TypeAlias = (
-    Start | Sockets | SetNode | SetPeer | RemovePeer | SetEndpoint | Routes | Handled | RenewSources | AskCounters
-    | Transmit | InstallKeypair | Wipe | GiveUp
+    Start | Sockets | SetNode | SetPeer | RemovePeer | SetEndpoint | Routes | Begin | Handled | RenewSources
+    | AskCounters | Transmit | InstallKeypair | Wipe | GiveUp
 )  # fmt: skip
 """What the agent tells the forwarder."""
 
@@ -202,7 +207,7 @@ Report: TypeAlias = Ready | Handshake | Wanted | Confirmed | Retired | Moved | C
 """What the forwarder tells the agent."""
 
 MESSAGES: tuple[type, ...] = (
-    Start, Sockets, SetNode, SetPeer, RemovePeer, SetEndpoint, Routes, Handled, RenewSources, AskCounters,
+    Start, Sockets, SetNode, SetPeer, RemovePeer, SetEndpoint, Routes, Begin, Handled, RenewSources, AskCounters,
     Transmit, InstallKeypair, Wipe, GiveUp,
     Ready, Handshake, Wanted, Confirmed, Retired, Moved, Counters,
 )  # fmt: skip

@@ -15,7 +15,7 @@ from overlay.errors import PacketError
 from overlay.forwarding.loop import LinkEnd, Loop
 from overlay.host import clock
 from overlay.host.privileges import drop_all
-from overlay.link import Ready, Start
+from overlay.link import Start
 
 # Ours
 GC_THRESHOLD = 50_000  # allocations between two collections: the packet path makes no cycles
@@ -44,8 +44,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    end.report(Ready(notes))
-    Loop(end, clock.now, os.urandom).run(start, descriptors)
+    Loop(end, clock.now, os.urandom).run(start, descriptors, notes)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from overlay.link import (
     OWN,
     PEERS_PER_MESSAGE,
     AskCounters,
+    Begin,
     Command,
     Confirmed,
     Counters,
@@ -141,6 +142,8 @@ class Core:
                     peer.forget_source()
             case AskCounters():
                 self._tell_counters(command.serial)
+            case Begin():
+                pass  # the loop's matter
             case Start():
                 self.drops["link"] += 1  # said once, before there is a core
             case _:

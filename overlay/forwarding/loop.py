@@ -17,8 +17,10 @@ from overlay.forwarding.sender import NO_BUFFERS_PAUSE
 from overlay.link import (
     DESCRIPTORS,
     MESSAGE_BYTES,
+    Begin,
     Command,
     Handshake,
+    Ready,
     Report,
     Routes,
     Sockets,
@@ -101,14 +103,15 @@ class Loop:
         self._link, self._clock, self._entropy = link, clock, entropy
         self._poll = select.epoll()
         self._udp: dict[int, UdpSocket] = {}
-        self._has_tun = self._reads_tun = True
+        self._has_tun = False  # read only once the agent says that the table is complete
+        self._reads_tun = True
         self._waits_for = -1
 
-    def run(self, start: Start, descriptors: list[int]) -> None:
-        """Forward packets until the link ends."""
+    def run(self, start: Start, descriptors: list[int], notes: list[str]) -> None:
+        """Forward packets until the link ends; *notes* go with the report that this has begun."""
+        self._notes = notes
         self._tun = TunEnd(descriptors[0])
         self._core = Core(start, self._tun, report=self._link.report, entropy=self._entropy)
-        self._poll.register(self._tun.descriptor, select.EPOLLIN)
         self._poll.register(self._link.socket.fileno(), select.EPOLLIN)
         try:
             while True:
@@ -180,6 +183,10 @@ class Loop:
                     if udp.raw.fileno() not in self._udp:
                         self._udp[udp.raw.fileno()] = udp
                         self._poll.register(udp.raw.fileno(), select.EPOLLIN)
+            if isinstance(message, Begin) and not self._has_tun:
+                self._has_tun = True
+                self._poll.register(self._tun.descriptor, select.EPOLLIN)
+                self._link.report(Ready(self._notes))
             if isinstance(message, Routes):
                 return  # a large table comes in many pieces: packets go between them
 
