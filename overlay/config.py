@@ -37,6 +37,7 @@ DEFAULT_MTU = 1420  # what WireGuard assumes: 1500 less OUTER_BYTES
 OUTER_BYTES = 80  # IPv6 40, UDP 8, transport header and tag 32; a peer may roam between IPv4 and IPv6
 MINIMUM_MTU = 1280
 MAXIMUM_MTU = 65535 - OUTER_BYTES
+LISTEN_ADDRESSES = 16  # as many descriptors go beside one message to the forwarder
 NEARLY_EVERYTHING = 1  # prefixes of this length or shorter hold the underlay, whatever endpoints are known
 
 
@@ -92,6 +93,11 @@ def settle(store: Store, key: PrivateKey, options: Options, running: Peer | None
                 "taking another key needs a restart"
             )
     own = find_own(table, key, options)
+    if len(own.listen) > LISTEN_ADDRESSES:
+        raise ConfigError(
+            f"listen of peers.{own.name} in {options.peers} has {len(own.listen)} addresses: write at most "
+            f"{LISTEN_ADDRESSES}, or none to listen on every address of this host"
+        )
     return Node(key, table, own, _preshared_keys(table, own))
 
 
