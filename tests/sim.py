@@ -48,7 +48,7 @@ class Node:
         self.log = []  # (time, what the sessions put out for the journal)
         self.reported = []
         self.refused = Counter()  # by the sessions
-        self.is_agent_busy = False
+        self.is_agent_busy, self.link_size = False, math.inf
         self.lives = 0
         self.restart()
 
@@ -111,7 +111,10 @@ class Node:
         self.core.handle(crossed(command), sockets, self.world.clock.now)
 
     def _report(self, report):
+        if len(self.reports) >= self.link_size:
+            return False
         self.reports.append(link.encode(report))
+        return True
 
     # The two loops
 

@@ -780,6 +780,23 @@ def test_a_flood_of_forged_cookie_replies_does_not_shut_the_door(world, pair):
     assert b.received == sent
 
 
+def test_handshakes_that_found_the_link_full_do_not_shut_the_door(world, pair):
+    a, b = pair
+    b.is_agent_busy, b.link_size = True, 10
+    for flight in forged_initiations(b, 200):
+        world.network.send(flight)
+    world.run(1)
+    b.is_agent_busy, b.link_size = False, 1000
+    world.run(1)
+    sent = a.send(b)
+
+    world.run(1)
+
+    assert b.received == sent
+    assert b.drops["link_full"] == 190
+    assert not world.sent("cookie")
+
+
 def test_garbage_and_forgeries_leave_a_session_as_it_was(world, pair):
     a, b = pair
     connected(world, a, b)

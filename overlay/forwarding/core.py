@@ -82,7 +82,7 @@ class Core:
         start: Start,
         tun: TunWriter,
         *,
-        report: Callable[[Report], None],
+        report: Callable[[Report], bool],
         entropy: Callable[[int], bytes],
     ) -> None:
         self.timing = Timing(*start.times)
@@ -101,7 +101,7 @@ class Core:
         self._held: set[int] = set()  # peers with packets staged only because the sender was blocked
         self._gate = Gate(start.public_key, entropy)
         self._callers: dict[Sockaddr, Caller] = {}
-        self._report = report
+        self._link_takes = report
         self._entropy = entropy
 
     # What the agent says
@@ -433,7 +433,8 @@ class Core:
         if len(self._callers) >= CALLERS and source not in self._callers:
             self._callers.clear()
         self._callers[source] = Caller(udp, arrival.source, arrival.pktinfo)
-        self._report(Handshake(datagram, source))
+        if not self._report(Handshake(datagram, source)):
+            self._gate.handled(1)
 
     # Helpers
 
@@ -449,6 +450,13 @@ class Core:
         packets = self._staging.take(peer.number)
         if packets:
             self.outbound.send_staged(peer, packets, now)
+
+    def _report(self, report: Report) -> bool:
+        """Tell the agent and return whether the link took it; with the link full, it is dropped and counted."""
+        is_taken = self._link_takes(report)
+        if not is_taken:
+            self.drops["link_full"] += 1
+        return is_taken
 
     def _retire(self, keypairs: list[Keypair]) -> None:
         for keypair in keypairs:

@@ -44,7 +44,6 @@ class LinkEnd:
 
     def __init__(self, link: socket.socket) -> None:
         self.socket = link
-        self.dropped = 0
         self._waiting: deque[bytes] = deque()
 
     @property
@@ -52,21 +51,26 @@ class LinkEnd:
         """Whether something waits for the agent to read."""
         return bool(self._waiting)
 
-    def report(self, message: Report) -> None:
-        """Tell the agent, or keep the message; handshakes are dropped first, for their senders try again."""
+    def report(self, message: Report) -> bool:
+        """Tell the agent, or keep the message; return False if it was dropped.
+
+        Handshakes are dropped first, for their senders try again.
+        """
         if self._waiting and (isinstance(message, Handshake) or len(self._waiting) >= REPORTS_WAITING):
-            self.dropped += 1
-            return
+            return False
         self._waiting.append(encode(message))
         self.flush()
+        return True
 
     def flush(self) -> None:
-        """Send what waits, as far as the link takes it."""
+        """Send what waits, as far as the link takes it.  Raises EOFError when the agent is gone."""
         while self._waiting:
             try:
                 self.socket.send(self._waiting[0])
             except BlockingIOError:
                 return
+            except OSError as error:
+                raise EOFError from error
             self._waiting.popleft()
 
     def receive(self) -> tuple[Command | Report, list[int]] | None:
@@ -78,9 +82,16 @@ class LinkEnd:
             data, descriptors, _, _ = socket.recv_fds(self.socket, MESSAGE_BYTES, DESCRIPTORS)
         except BlockingIOError:
             return None
+        except OSError as error:
+            raise EOFError from error
         if not data:
             raise EOFError
-        return decode(data), descriptors
+        try:
+            return decode(data), descriptors
+        except PacketError:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
 
 
 class TunEnd:
@@ -120,13 +131,14 @@ class Loop:
             return
 
     def _turn(self) -> None:
-        core, link, udp_sockets = self._core, self._link, self._udp
+        core, link = self._core, self._link
         is_behind = core.table.catch_up()
         ready = self._poll.poll(0 if is_behind else self._timeout())
         now = self._clock()
         if core.next_deadline() <= now:
             for udp in core.handle_deadline(now):
                 self._forget(udp)
+        udp_sockets = self._udp  # without those just closed
         for descriptor, events in ready:
             if descriptor in udp_sockets:
                 if events & ~select.EPOLLOUT:
