@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 def state_of(handshake: HandshakeStatus, now: float, reject_after_time: float) -> str:
     """Return ``up``, ``connecting``, ``unreachable`` or ``idle``."""
+    if handshake.is_given_up:  # also while the last keypair could still be used: nobody answers
+        return "unreachable"
     completed = handshake.completed_at
     if completed is not None and now - completed < reject_after_time:
         return "up"
-    if handshake.is_given_up:
-        return "unreachable"
     return "connecting" if handshake.is_running else "idle"
 
 

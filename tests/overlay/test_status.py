@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from overlay.link import PeerCounters
+from overlay.roster import Remote
+from overlay.session.constants import REJECT_AFTER_TIME
+from overlay.session.peer import HandshakeStatus
+from overlay.status import age, peer_status, state_of
+from tests.peers.examples import key_text, peer
+
+NOW = 10_000.0
+
+
+def handshake(completed_at=None, is_running=False, is_given_up=False):
+    return HandshakeStatus(is_running, 0, is_given_up, completed_at)
+
+
+def row(handshakes=None, counters=None, remote=None):
+    remote = remote or Remote(1, peer("tokyo", "10.244.2.0/24", "fd00:244:2::/64", keepalive=25), b"secret")
+    return peer_status(remote, handshakes or handshake(), counters, NOW, REJECT_AFTER_TIME)
+
+
+@pytest.mark.parametrize(
+    ("handshakes", "state"),
+    [
+        (handshake(), "idle"),
+        (handshake(is_running=True), "connecting"),
+        (handshake(is_given_up=True), "unreachable"),
+        (handshake(completed_at=NOW), "up"),
+        (handshake(completed_at=NOW - 179.9), "up"),
+        (handshake(completed_at=NOW - 180), "idle"),
+        (handshake(completed_at=NOW - 100, is_running=True), "up"),
+        (handshake(completed_at=NOW - 100, is_given_up=True), "unreachable"),
+        (handshake(completed_at=NOW - 200, is_running=True), "connecting"),
+        (handshake(completed_at=NOW - 200, is_given_up=True), "unreachable"),
+        (handshake(completed_at=NOW + 1), "up"),
+    ],
+)
+def test_peer_is_up_while_its_last_keypair_may_be_used_unless_it_was_given_up(handshakes, state):
+    assert state_of(handshakes, NOW, REJECT_AFTER_TIME) == state
+
+
+def test_row_of_a_peer_in_use():
+    counters = PeerCounters(1, ("203.0.113.9", 4500), 11, 22, 3, 4, NOW - 2.5, {"replayed": 1})
+
+    assert row(handshake(completed_at=NOW - 61.23456), counters) == {
+        "name": "tokyo",
+        "public_key": key_text("tokyo"),
+        "endpoint": "203.0.113.9:4500",
+        "addresses": ["10.244.2.0", "fd00:244:2::"],
+        "subnets": ["10.244.2.0/24", "fd00:244:2::/64"],
+        "keepalive": 25,
+        "last_handshake": 61.235,
+        "last_received": 2.5,
+        "rx_bytes": 22,
+        "tx_bytes": 11,
+        "rx_packets": 4,
+        "tx_packets": 3,
+        "state": "up",
+        "drops": {"replayed": 1},
+    }
+
+
+def test_row_without_the_forwarders_counters_has_the_agents_endpoint_and_zeros():
+    tokyo = Remote(1, peer("tokyo", "10.244.2.0/24"), None, endpoint=("2001:db8::1", 51820, 0, 0))
+
+    shown = row(remote=tokyo)
+
+    assert shown["endpoint"] == "[2001:db8::1]:51820"
+    assert (shown["rx_bytes"], shown["tx_bytes"], shown["drops"]) == (0, 0, {})
+    assert (shown["last_handshake"], shown["last_received"]) == (None, None)
+
+
+def test_peer_never_heard_has_no_age():
+    counters = PeerCounters(1, None, 0, 0, 0, 0, 0.0, {})
+
+    shown = row(counters=counters)
+
+    assert (shown["endpoint"], shown["last_received"]) == (None, None)
+
+
+def test_row_is_json_and_shows_no_secret():
+    assert "secret" not in json.dumps(row())
+
+
+def test_age_is_never_negative():
+    assert age(NOW + 5, NOW) == 0.0
+    assert age(None, NOW) is None
