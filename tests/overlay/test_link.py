@@ -54,6 +54,7 @@ MESSAGES = {
         st.lists(prefix, max_size=5),
         st.booleans(),
     ),
+    link.Begin: st.builds(link.Begin),
     link.Handled: st.builds(link.Handled, number),
     link.RenewSources: st.builds(link.RenewSources),
     link.AskCounters: st.builds(link.AskCounters, number),

@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import array
+import dataclasses
+import os
+import select
+import socket
+import threading
+
+import pytest
+
+from overlay import link
+from overlay.errors import PacketError
+from overlay.forwarding.loop import LinkEnd, Loop
+from overlay.host import clock
+from overlay.session.constants import Timing
+from overlay.session.outputs import InstallKeypair
+from tests import packets
+
+PATIENCE = 5.0  # seconds for what takes none; a test that waits so long has failed
+HANDSHAKE = link.Handshake(bytes(148), ("192.0.2.1", 1))
+
+
+def socket_pair(size=None):
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in pair:
+        end.setblocking(False)
+        if size:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+    return pair
+
+
+@pytest.fixture
+def ends():
+    """The agent's end of a link, and the forwarder's."""
+    agent, forwarder = socket_pair()
+    yield agent, LinkEnd(forwarder)
+    agent.close()
+    forwarder.close()
+
+
+# The link
+
+
+def test_what_is_reported_arrives(ends):
+    agent, end = ends
+
+    assert end.report(link.Wanted(3))
+
+    assert link.decode(agent.recv(100)) == link.Wanted(3)
+    assert not end.is_full
+
+
+def fill(end):
+    count = 0
+    while not end.is_full:
+        end.report(link.Wanted(count))
+        count += 1
+    return count
+
+
+def test_a_full_link_drops_handshakes_and_keeps_the_rest(ends):
+    agent, end = ends
+    count = fill(end)
+
+    assert not end.report(HANDSHAKE)
+    assert end.report(link.Wanted(count))
+
+    heard = []
+    while end.is_full or select.select([agent], [], [], 0)[0]:
+        heard.append(link.decode(agent.recv(1000)))
+        end.flush()
+    assert heard == [link.Wanted(number) for number in range(count + 1)]
+    assert end.report(HANDSHAKE)
+
+
+def test_what_waits_for_a_full_link_is_bounded(ends, monkeypatch):
+    _, end = ends
+    monkeypatch.setattr("overlay.forwarding.loop.REPORTS_WAITING", 5)
+    fill(end)
+
+    assert [end.report(link.Wanted(0)) for _ in range(6)] == [True] * 4 + [False] * 2
+
+
+def test_nothing_to_read_is_none(ends):
+    _, end = ends
+
+    assert end.receive() is None
+
+
+def test_a_command_arrives_with_its_descriptors(ends):
+    agent, end = ends
+    reading, writing = os.pipe()
+    message = link.Sockets([2], 51820)
+    agent.sendmsg(
+        [link.encode(message)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing]))]
+    )
+
+    received, (descriptor,) = end.receive()
+    os.write(descriptor, b"x")
+
+    assert received == message
+    assert os.read(reading, 1) == b"x"
+    for each in (reading, writing, descriptor):
+        os.close(each)
+
+
+def test_garbage_is_refused_and_its_descriptors_are_closed(ends):
+    agent, end = ends
+    reading, writing = os.pipe()
+    agent.sendmsg([b"garbage"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing]))])
+    os.close(writing)
+
+    with pytest.raises(PacketError):
+        end.receive()
+
+    assert os.read(reading, 1) == b""  # nobody holds the writing end any more
+    os.close(reading)
+
+
+def test_an_agent_that_is_gone_is_the_end(ends):
+    agent, end = ends
+    agent.close()
+
+    with pytest.raises(EOFError):
+        end.receive()
+    with pytest.raises(EOFError):
+        end.report(link.Wanted(1))
+
+
+def test_an_agent_that_left_unread_reports_is_gone_too(ends):
+    agent, end = ends
+    end.report(link.Wanted(1))
+    agent.close()
+
+    with pytest.raises(EOFError):
+        end.receive()
+
+
+# The loop, between real sockets and something like a tun
+
+
+class Running:
+    """A loop in a thread: its link, its tun's other end, and its UDP socket."""
+
+    def __init__(self):
+        self.link, theirs = socket_pair()
+        self.tun, device = socket_pair()
+        self.udp = [self._bound()]
+        start = link.Start(bytes(32), 1420, True, True, list(dataclasses.astuple(Timing())))
+        self.loop = Loop(LinkEnd(theirs), clock.now, os.urandom)
+        self.error = None
+        self.turns = 0
+        turn = self.loop._turn
+
+        def counted():
+            self.turns += 1
+            turn()
+
+        self.loop._turn = counted
+        self._held = [theirs, device]
+        self.thread = threading.Thread(target=self._run, args=(start, [device.detach()]))
+        self.thread.start()
+        self.use_sockets()
+        self.tell(link.SetNode(1420, False, []))
+
+    def _run(self, start, descriptors):
+        try:
+            self.loop.run(start, descriptors, ["a note"])
+        except BaseException as error:  # noqa: BLE001  it belongs to the test
+            self.error = error
+
+    @staticmethod
+    def _bound():
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        udp.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
+        udp.setsockopt(17, 104, 1)  # UDP_GRO
+        udp.bind(("127.0.0.1", 0))
+        return udp
+
+    @property
+    def address(self):
+        return self.udp[-1].getsockname()
+
+    def move(self):
+        self.udp.append(self._bound())
+        self.use_sockets()
+
+    def use_sockets(self):
+        self.tell(link.Sockets([2], self.address[1]), [self.udp[-1].fileno()])
+
+    def tell(self, command, descriptors=()):
+        rights = (
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        )
+        assert select.select([], [self.link], [], PATIENCE)[1]
+        self.link.sendmsg([link.encode(command)], rights)
+
+    def hear(self):
+        assert select.select([self.link], [], [], PATIENCE)[0]
+        return link.decode(self.link.recv(link.MESSAGE_BYTES))
+
+    def counters(self):
+        """Ask for the counters and wait for them: all commands before have been carried out then."""
+        self.tell(link.AskCounters(1))
+        while not isinstance(report := self.hear(), link.Counters):
+            pass
+        return report
+
+    def write(self, packet, virtio=packets.PLAIN):
+        self.tun.send(virtio + packet)
+
+    def read(self):
+        assert select.select([self.tun], [], [], PATIENCE)[0]
+        data = self.tun.recv(70_000)
+        return packets.kernel_segments(data[10:], data[:10])
+
+    def close(self):
+        self.link.close()
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+        loop = self.loop  # a process would just end here
+        held = [udp.raw for udp in loop._core.sender.sockets]
+        for each in (self.tun, *self.udp, *self._held, *held, loop._tun._file, loop._poll):
+            each.close()
+
+
+@pytest.fixture
+def running():
+    """Two loops with a session between them, whose keys no handshake made."""
+    pair = Running(), Running()
+    keys = b"1" * 32, b"2" * 32
+    for number, (one, other) in enumerate((pair, pair[::-1])):
+        one.tell(link.SetPeer(1, 0.0))
+        one.tell(link.SetEndpoint(1, other.address, "configuration"))
+        one.tell(link.Routes([(bytes([10, 0, 0, 0]), 8, 1)], [], is_last=True))
+        send, receive = keys[number], keys[1 - number]
+        made = InstallKeypair(1, 7, 7, send, receive, True, clock.now(), other.address)
+        one.tell(made)
+        one.tell(link.Begin())
+        one.counters()
+    yield pair
+    for each in pair:
+        each.close()
+        assert each.error is None
+
+
+def test_packets_go_from_tun_to_tun(running):
+    a, b = running
+    packet = packets.udp(b"hello")
+
+    a.write(packet)
+    there = b.read()
+    b.write(packet)
+
+    assert there == a.read() == [packet]
+
+
+def test_a_super_packet_goes_from_tun_to_tun(running):
+    a, b = running
+    packet, virtio = packets.as_super_packet(packets.tcp(bytes(60_000)), 1360)
+    expected = packets.kernel_segments(packet, virtio)
+    a.tun.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+
+    a.write(packet, virtio)
+
+    heard = []
+    while len(heard) < len(expected):
+        heard += b.read()
+    assert heard == expected
+
+
+def test_the_tun_is_read_once_the_table_is_complete():
+    early = Running()
+    early.write(packets.udp(b"hello"))
+    before = early.counters()
+    early.tell(link.SetPeer(1, 0.0))
+    early.tell(link.Routes([(bytes([10, 0, 0, 0]), 8, 1)], [], is_last=True))
+
+    early.tell(link.Begin())
+
+    assert early.hear() == link.Ready(["a note"])
+    early.tun.settimeout(PATIENCE)
+    assert early.tun.recv(1000)[30:32] == bytes([3, 1])  # no endpoint, which only a known peer can lack
+    assert early.counters().peers[0].drops == {"no_endpoint": 1}
+    early.close()
+    assert (before.drops, early.error) == ({}, None)
+
+
+def test_an_idle_loop_sleeps(running):
+    a, b = running
+    a.write(packets.udp(b"hello"))
+    b.read()
+    for each in running:
+        each.counters()
+    before = [each.turns for each in running]
+
+    select.select([a.tun, b.tun], [], [], 0.2)
+
+    after = [each.turns for each in running]
+    assert all(now <= then + 1 for then, now in zip(before, after, strict=True))  # the one it sleeps in
+
+
+def test_new_sockets_are_used_and_the_old_ones_still_read(running):
+    a, b = running
+    old = a.address
+    a.move()
+    b.write(packets.udp(b"to the old one"))
+    assert a.read() == [packets.udp(b"to the old one")]
+
+    a.write(packets.udp(b"from the new one"))
+
+    assert b.read() == [packets.udp(b"from the new one")]
+    assert a.address != old
+    assert b.counters().peers[0].endpoint == a.address
+
+
+def test_garbage_on_the_link_is_counted_and_a_report_is_no_command(running):
+    a, _ = running
+    a.link.send(b"garbage")
+    a.tell(link.Wanted(1))
+
+    assert a.counters().drops["link"] == 2
+
+
+def test_a_table_in_many_pieces_comes_between_packets(running):
+    a, b = running
+    for piece in range(200):
+        rows = [(bytes([11, piece, n % 256, n // 256]), 32, 1) for n in range(500)]
+        a.tell(link.Routes(rows, [], is_last=piece == 199))
+        if piece % 50 == 0:
+            a.write(packets.udp(b"meanwhile"))
+            assert b.read() == [packets.udp(b"meanwhile")]
+    a.counters()
+
+    a.write(packets.udp(b"x", destination="11.199.7.1"))
+
+    assert b.read() == [packets.udp(b"x", destination="11.199.7.1")]
+
+
+def test_the_end_of_the_link_is_the_end(running):
+    a, _ = running
+
+    a.link.close()
+    a.thread.join(PATIENCE)
+
+    assert not a.thread.is_alive()
+    assert a.error is None
