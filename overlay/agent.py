@@ -21,6 +21,7 @@ from overlay import config, questions, status
 from overlay.errors import ConfigError, HostError, OverlayError, PacketError
 from overlay.forwarder import Forwarder, ForwarderGoneError
 from overlay.host import clock, control, notify, privileges
+from overlay.host.cpu import has_aes
 from overlay.host.privileges import Capability
 from overlay.host.tun import check_interface_name
 from overlay.link import (
@@ -48,6 +49,7 @@ from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying,
 from overlay.session.sessions import Sessions
 from overlay.setup import HostSetup
 from overlay.wire.addresses import format_sockaddr
+from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from peers.errors import StoreError
 from peers.peer import format_public_key
 from peers.stores.file import FileStore
@@ -251,7 +253,9 @@ class Agent:
         try:
             with trio.move_on_after(START_TIME):
                 await forwarder.send(
-                    Start(public_key, host.mtu, host.device.offloads.udp, can_segment, times),
+                    Start(
+                        public_key, host.mtu, host.device.offloads.udp, can_segment, times, self._ciphers()
+                    ),
                     [host.device.descriptor],
                 )
                 await self._tell_node(self._node)
@@ -273,6 +277,10 @@ class Agent:
             case _:
                 await forwarder.stop()
                 raise HostError(f"the forwarder was not ready within {START_TIME:g} s")
+
+    def _ciphers(self) -> list[int]:
+        """Return the ciphers of bulk units, best first."""
+        return [AES_256_GCM, CHACHA20_POLY1305] if has_aes() else [CHACHA20_POLY1305]
 
     async def _tell_node(self, node: Node) -> None:
         addresses = [address.packed for address in node.own.addresses]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 # Ours
+# -I: neither the current directory nor the environment decides what a process started by root imports.
+PROGRAM = (sys.executable, "-I", "-m", "overlay.forwarding")
 LINK_BUFFER = 4 * 1024 * 1024  # bytes each way: a table of 100,000 routes takes about 3 MB
 STOP_TIME = 2.0  # seconds that a forwarder gets to end by itself
 
@@ -29,18 +31,19 @@ class ForwarderGoneError(Exception):
 class Forwarder:
     """One forwarder process and our end of the link to it."""
 
-    def __init__(self) -> None:
-        """Start the process.  Raises HostError."""
+    def __init__(self, program: Sequence[str] = PROGRAM) -> None:
+        """Start *program*, which gets the number of its descriptor of the link.  Raises HostError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 end.setsockopt(socket.SOL_SOCKET, option, LINK_BUFFER)
-        # -I: neither the current directory nor the environment decides what a process started by root imports.
-        command = [sys.executable, "-I", "-m", "overlay.forwarding", str(theirs.fileno())]
         try:
             # A process group of its own: Ctrl-C in a terminal is for the agent, which then closes the link.
             self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0
+                [*program, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                process_group=0,
             )
         except OSError as error:
             ours.close()

@@ -36,13 +36,17 @@ OWN = 0  # the peer number of this node in the routes: its own subnets
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The agent's first message, with the tun beside it.  *times* are the fields of Timing, in their order."""
+    """The agent's first message, with the tun beside it.  *times* are the fields of Timing, in their order.
+
+    *ciphers* are those of bulk units, best first; without any, no unit is sent or taken.
+    """
 
     public_key: bytes
     mtu: int
     joins_udp: bool
     segments_udp: bool
     times: list[float]
+    ciphers: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,6 +387,7 @@ _BY_NAME: dict[str, Callable[[Any], Any]] = {
     "port": _between(0, 0xFFFF),
     "times": _times,
     "addresses": _listed(_sized(4, 16)),
+    "unit_keys": _listed(_row(_between(0, 0xFF), _KEY, _KEY)),
 }
 _CHECKS = {
     cls: [_BY_NAME.get(item.name) or _BY_ANNOTATION[str(item.type)] for item in dataclasses.fields(cls)]

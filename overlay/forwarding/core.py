@@ -9,12 +9,13 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
+from overlay.errors import PacketError
+from overlay.forwarding.bulk import REPORT_TIME
 from overlay.forwarding.gate import Gate
 from overlay.forwarding.inbound import Arrival, Inbound, TunWriter
 from overlay.forwarding.keypair import Keypair
 from overlay.forwarding.outbound import Outbound
 from overlay.forwarding.peer import Peer
-from overlay.forwarding.segments import Splitter
 from overlay.forwarding.sender import DatagramSocket, Sender, UdpSocket
 from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Table
@@ -46,12 +47,15 @@ from overlay.link import (
 )
 from overlay.session.constants import REKEY_AFTER_MESSAGES, Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from overlay.wire import control
+from overlay.wire.control import Hello
 from overlay.wire.messages import INITIATION, RESPONSE
 from overlay.wire.virtio import VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from overlay.forwarding.bulk import Bulk
     from overlay.forwarding.peer import Ancillary
     from overlay.wire.addresses import Sockaddr
     from overlay.wire.ip import Buffer
@@ -86,6 +90,7 @@ class Core:
         entropy: Callable[[int], bytes],
     ) -> None:
         self.timing = Timing(*start.times)
+        self._ciphers = start.ciphers
         self.table: Table[Peer] = Table()
         self.peers: dict[int, Peer] = {}
         self.by_index: dict[int, Keypair] = {}
@@ -93,7 +98,7 @@ class Core:
         self.own_port = b""
         self.sender = Sender(start.segments_udp)
         self.outbound = Outbound(self, start.mtu)
-        self.inbound = Inbound(self, tun, start.joins_udp)
+        self.inbound = Inbound(self, tun, start.joins_udp, bool(start.ciphers))
         self.unreachable = Unreachable(tun.write)
         self.timers = Timers()
         self._own = Peer(OWN)
@@ -136,7 +141,7 @@ class Core:
                     command.addresses, sockets[0] if command.has_icmp and sockets else None
                 )
                 if command.mtu != self.outbound.splitter.mtu:
-                    self.outbound.splitter = Splitter(command.mtu)
+                    self.outbound.set_mtu(command.mtu)
             case RenewSources():
                 for peer in self.peers.values():
                     peer.forget_source()
@@ -184,7 +189,7 @@ class Core:
         if peer is None or made.local_index in self.by_index:
             self._report(Retired(made.local_index))
             return
-        keypair = Keypair(peer, made, self.timing)
+        keypair = Keypair(peer, made, self.timing, self._ciphers)
         self._retire(peer.keypairs.install(keypair))
         self.by_index[made.local_index] = keypair
         peer.rx_bytes += RESPONSE.size if made.is_initiator else INITIATION.size
@@ -312,8 +317,30 @@ class Core:
                     peer.last_traffic = now
                     self._send_keepalive(peer, now)
                 self.timers.arm(peer.last_traffic + peer.keepalive, peer, kind)
+            case "report" if peer.reporting is not None:
+                self._send_report(peer, peer.reporting, now)
+            case "units":
+                self._look_for_silence(peer, now)
             case _:
                 pass  # what it was for has happened
+
+    def _send_report(self, peer: Peer, keypair: Keypair, now: float) -> None:
+        """Tell *peer* what came of its units; under the keypair they came by, whichever we send with."""
+        peer.reporting = None
+        report = keypair.bulk.report() if keypair.bulk is not None else None
+        may_send = self.by_index.get(keypair.local_index) is keypair is not peer.keypairs.next
+        if report is not None and may_send and now < keypair.reject_at:
+            self.outbound.send_payload(peer, keypair, report)
+
+    def _look_for_silence(self, peer: Peer, now: float) -> None:
+        keypair = peer.keypairs.current
+        if keypair is None or keypair.bulk is None:
+            return
+        due = keypair.bulk.size.silence_due()
+        if due <= now:
+            keypair.bulk.size.silence(now)
+        elif due < math.inf:
+            self.timers.arm(due, peer, "units")
 
     def _jitter(self) -> float:
         return self.timing.rekey_jitter * self._entropy(1)[0] / 256
@@ -327,7 +354,7 @@ class Core:
         if keypair is None:
             self.want(peer, now)
             return
-        self.outbound.seal_empty(peer, keypair)
+        self.outbound.send_payload(peer, keypair, b"")
         peer.owed_since = 0.0
         peer.last_traffic = now
         self._rekey_if_old(peer, keypair, now)
@@ -388,6 +415,39 @@ class Core:
             peer.owed_since = now
             if "answer" not in peer.timers:
                 self.timers.arm(now + self.timing.keepalive_timeout, peer, "answer")
+
+    def units_sent(self, peer: Peer, bulk: Bulk) -> None:
+        """Note that units left for *peer*: a report is to come."""
+        if "units" not in peer.timers:
+            self.timers.arm(bulk.size.silence_due(), peer, "units")
+
+    def unit_received(self, peer: Peer, keypair: Keypair) -> None:
+        """Note that a unit of *peer* came in whole: it is to be reported."""
+        if peer.reporting is None:
+            peer.reporting = keypair
+            self.timers.arm(peer.last_received + REPORT_TIME, peer, "report")
+        elif peer.reporting is not keypair:
+            self._send_report(peer, peer.reporting, peer.last_received)
+            peer.reporting = keypair
+
+    def control_received(self, peer: Peer, keypair: Keypair, payload: memoryview, now: float) -> None:
+        """Take an in-band control message of *peer*."""
+        bulk = keypair.bulk
+        assert bulk is not None
+        try:
+            message = control.parse(payload)
+        except PacketError as error:
+            self.refused(peer, error.reason)
+            return
+        match message:
+            case Hello():
+                answer = bulk.take_hello(message, now)
+                if answer is not None and keypair is not peer.keypairs.next:
+                    self.outbound.send_payload(peer, keypair, answer)
+            case control.Report():
+                bulk.size.reported(message, now)
+            case None:
+                pass  # of a later version
 
     def authenticated(self, peer: Peer, keypair: Keypair, now: float) -> None:
         """Note that a message under *keypair* was genuine and new."""
@@ -461,4 +521,5 @@ class Core:
     def _retire(self, keypairs: list[Keypair]) -> None:
         for keypair in keypairs:
             del self.by_index[keypair.local_index]
+            self.inbound.forget_keypair(keypair.local_index)
             self._report(Retired(keypair.local_index))

@@ -16,9 +16,12 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from overlay.errors import PacketError
-from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows
+from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
 from overlay.forwarding.sender import SOL_UDP
-from overlay.wire.ip import CE, ECT_1, decapsulated_ecn, ecn, packet_length, set_ecn
+from overlay.forwarding.units import Reassembly, are_consecutive, for_tun, open_unit, read_unit
+from overlay.wire.bulk import FRAGMENT_HEADER, TYPE_FRAGMENT
+from overlay.wire.control import is_control
+from overlay.wire.ip import CE, ECT_1, PROTOCOL_UDP, decapsulated_ecn, ecn, packet_length, set_ecn
 from overlay.wire.messages import (
     TAG_SIZE,
     TRANSPORT_HEADER,
@@ -28,7 +31,7 @@ from overlay.wire.messages import (
     TYPE_TRANSPORT,
     message_type,
 )
-from overlay.wire.virtio import VIRTIO_SIZE
+from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,11 +99,14 @@ class Arrival:
 class Inbound:
     """The receiving half of the packet path."""
 
-    def __init__(self, core: Core, tun: TunWriter, joins_udp: bool) -> None:
+    def __init__(self, core: Core, tun: TunWriter, joins_udp: bool, takes_units: bool = False) -> None:
         self._core, self._tun, self._joins_udp = core, tun, joins_udp
         self._buffer = bytearray(RECEIVE_BYTES + _SLACK)
         self._view = memoryview(self._buffer)
         self._array = np.frombuffer(self._buffer, dtype=np.uint8)
+        self._takes_units = takes_units
+        self._reassembly = Reassembly()
+        self._own_splitter: Splitter | None = None
         self._arrivals: dict[object, Arrival] = {}
         self._views: dict[tuple[int, int], tuple[list[memoryview], list[memoryview], list[memoryview]]] = {}
         self._view_rows = 0
@@ -152,6 +158,10 @@ class Inbound:
             self._take(udp, gathered, stride, *held, now)
         return not is_empty
 
+    def forget_keypair(self, index: int) -> None:
+        """Forget what has come of units under a keypair that is gone."""
+        self._reassembly.forget_keypair(index)
+
     def _arrival(self, control: list[tuple[int, int, bytes]]) -> Arrival:
         key = tuple(control)
         arrival = self._arrivals.get(key)
@@ -167,6 +177,9 @@ class Inbound:
         """Take *size* bytes at the start of the buffer: datagrams of *stride* bytes but for the last."""
         if not size:
             self._core.drops["unknown_type"] += 1
+            return
+        if self._takes_units and self._buffer[0] == TYPE_FRAGMENT and stride > HEADER_SIZE:
+            self._take_fragments(udp, 0, size, stride, arrival, source, now)
             return
         if OVERHEAD <= stride < size and self._take_table(udp, size, stride, arrival, source, now):
             return
@@ -291,6 +304,9 @@ class Inbound:
         if kind in _HANDSHAKES:
             core.handshake_received(udp, kind, bytes(view[at : at + size]), source, arrival, now)
             return
+        if self._takes_units and kind & 0xFF == TYPE_FRAGMENT:
+            self._take_fragments(udp, at, size, size, arrival, source, now)
+            return
         if kind != TYPE_TRANSPORT:
             core.drops["unknown_type"] += 1
             return
@@ -318,6 +334,95 @@ class Inbound:
         self._heard(udp, keypair, arrival, source, size, now)
         self._deliver(keypair, at, end - start, arrival, now)
 
+    def _take_fragments(
+        self, udp: UdpSocket, at: int, size: int, stride: int, arrival: Arrival, source: Sockaddr, now: float
+    ) -> None:
+        """Take datagrams that begin at *at* and are of *stride* bytes but for the last, the first a fragment."""
+        count = -(-size // stride)
+        last = size - (count - 1) * stride
+        table = self._array[at : at + count * stride].reshape(count, stride)
+        core = self._core
+        if last <= FRAGMENT_HEADER.size:
+            core.drops["fragment_short"] += 1
+            count -= 1
+            if not count:
+                return
+            table, last = table[:count], stride
+        words = table[:, : FRAGMENT_HEADER.size].view("<u4")
+        if count > 1 and not are_consecutive(words):
+            for row in range(count):
+                self._take_one(
+                    udp, at + row * stride, last if row == count - 1 else stride, arrival, source, now
+                )
+            return
+        _, number, total, cipher, index, counter = FRAGMENT_HEADER.unpack_from(self._buffer, at)
+        keypair = core.by_index.get(index)
+        if keypair is None:
+            core.drops["unknown_index"] += 1
+            return
+        peer, bulk = keypair.peer, keypair.bulk
+        try:
+            if now >= keypair.reject_at:
+                raise PacketError("keypair_expired")
+            opener = bulk.opener(cipher) if bulk is not None and bulk.has_said_hello else None
+            if bulk is None or opener is None:
+                raise PacketError("unit_unexpected")
+            if number + count > total:
+                raise PacketError("fragment_header")
+            if not bulk.window.check(counter):
+                raise PacketError("replay")
+            place = (index, counter, source)
+            reassembly = self._reassembly
+            partial = reassembly.place(place, total, now, is_endpoint=source == peer.endpoint)
+            partial.is_marked |= arrival.tos & 3 == CE
+            pieces = table[:, FRAGMENT_HEADER.size :]
+            if not reassembly.put(partial, number, pieces, last - FRAGMENT_HEADER.size):
+                return
+            sealed, partial = reassembly.take(place)
+            plain = open_unit(opener, counter, sealed)
+            if not bulk.window.accept(counter):
+                raise PacketError("replay")
+        except PacketError as error:
+            core.refused(peer, error.reason)
+            return
+        bulk.delivered(counter, total)
+        self._heard(udp, keypair, arrival, source, len(sealed) + total * FRAGMENT_HEADER.size, now)
+        core.unit_received(peer, keypair)
+        mark = CE if partial.is_marked else arrival.tos & 3
+        self._deliver_unit(peer, plain, mark, now)
+
+    def _deliver_unit(self, peer: Peer, plain: memoryview, mark: int, now: float) -> None:
+        """Write the super-packet of an opened unit, once every claim about it holds."""
+        core = self._core
+        core.data_received(peer, now)
+        try:
+            packet, flow, gso_type, segment = read_unit(plain, core.outbound.splitter.mtu)
+            if not core.is_from(peer, packet):
+                raise PacketError("source")
+            if mark:
+                inner = ecn(packet)
+                wanted = decapsulated_ecn(inner, mark)
+                if wanted != inner:
+                    set_ecn(packet, wanted)
+        except PacketError as error:
+            core.refused(peer, error.reason)
+            return
+        peer.rx_packets += -(-(len(packet) - flow.size) // segment)
+        if flow.protocol == PROTOCOL_UDP and not self._joins_udp:
+            train = self._splitter().split(packet, gso_type, segment, flow.l4)
+            for row in train.plain:
+                whole: list[memoryview | bytes] = [PLAIN, row[: packet_length(row)]]
+                self._write(peer, whole)
+            return
+        self._write(peer, for_tun(packet, flow, gso_type, segment))
+
+    def _splitter(self) -> Splitter:
+        """Return a splitter for kernels that take no UDP super-packets."""
+        mtu = self._core.outbound.splitter.mtu
+        if self._own_splitter is None or self._own_splitter.mtu != mtu:
+            self._own_splitter = Splitter(mtu)
+        return self._own_splitter
+
     def _heard(
         self, udp: UdpSocket, keypair: Keypair, arrival: Arrival, source: Sockaddr, size: int, now: float
     ) -> None:
@@ -336,9 +441,12 @@ class Inbound:
         core, peer = self._core, keypair.peer
         if not size:
             return  # a keepalive
-        core.data_received(peer, now)
         start = at + HEADER_SIZE
         payload = self._view[start : start + size]
+        if keypair.bulk is not None and is_control(payload):
+            core.control_received(peer, keypair, payload, now)
+            return
+        core.data_received(peer, now)
         try:
             length = packet_length(payload)
             packet = payload[:length]

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from overlay.crypto.replay import ReplayWindow
+from overlay.forwarding.bulk import Bulk
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from overlay.forwarding.peer import Peer
     from overlay.session.constants import Timing
     from overlay.session.outputs import InstallKeypair
@@ -32,15 +35,16 @@ class Keypair:
     """
 
     __slots__ = (
-        "counter", "created", "is_initiator", "local_index", "open", "peer", "reject_at", "rekey_at",
+        "bulk", "counter", "created", "is_initiator", "local_index", "open", "peer", "reject_at", "rekey_at",
         "rekey_receive_at", "remote_index", "seal", "window",
     )  # fmt: skip
 
-    def __init__(self, peer: Peer, made: InstallKeypair, timing: Timing) -> None:
+    def __init__(self, peer: Peer, made: InstallKeypair, timing: Timing, ciphers: Sequence[int] = ()) -> None:
         self.peer = peer
         self.local_index, self.remote_index = made.local_index, made.remote_index
         self.seal = ChaCha20Poly1305(made.send_key).encrypt_into
         self.open = ChaCha20Poly1305(made.receive_key).decrypt_into
+        self.bulk = Bulk(made.unit_keys, ciphers, made.remote_index) if ciphers else None
         self.counter = 0
         self.window = ReplayWindow()
         self.is_initiator, self.created = made.is_initiator, made.created

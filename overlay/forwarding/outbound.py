@@ -13,14 +13,17 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 
 from overlay.errors import PacketError
-from overlay.forwarding.segments import OVERHEAD, PADDING, Splitter, padded
+from overlay.forwarding.segments import OVERHEAD, PADDING, Splitter, flow_of, padded
+from overlay.forwarding.units import Cutter, portions
 from overlay.link import OWN
 from overlay.session.constants import REJECT_AFTER_MESSAGES
+from overlay.wire.bulk import META, MINIMUM_SEGMENT
 from overlay.wire.ip import PROTOCOL_UDP, checksum
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
+    from overlay.forwarding.bulk import Bulk
     from overlay.forwarding.core import Core
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Peer
@@ -52,7 +55,7 @@ class Outbound:
         self._view = memoryview(self._arena)
         self._at = 0
         self._dirty: list[Peer] = []
-        self.splitter = Splitter(mtu)
+        self.set_mtu(mtu)
 
     def drain(self, tun: TunReader, now: float) -> bool:
         """Forward what the tun has, at most a batch, and return whether there may be more.
@@ -123,6 +126,12 @@ class Outbound:
             return
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(arena, at + _OFFSET)
         if gso_type:
+            bulk = keypair.bulk
+            if bulk is not None and segment >= MINIMUM_SEGMENT:
+                count = self._send_units(peer, keypair, bulk, start, end, gso_type, segment, ecn, now)
+                if count:
+                    core.data_sent(peer, keypair, count, now)
+                    return
             try:
                 train = self.splitter.split(view[start:end], gso_type, segment, csum_start)
             except PacketError as error:
@@ -151,14 +160,18 @@ class Outbound:
         self._queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
         core.data_sent(peer, keypair, 1, now)
 
-    def seal_empty(self, peer: Peer, keypair: Keypair) -> None:
-        """Send a keepalive: a message with no payload."""
+    def send_payload(self, peer: Peer, keypair: Keypair, payload: bytes) -> None:
+        """Send a message of our own making: a control message, or with no payload a keepalive."""
         counter = keypair.counter
         keypair.counter = counter + 1
-        sealed = bytearray(OVERHEAD)
+        sealed = bytearray(OVERHEAD + len(payload))
         TRANSPORT_HEADER.pack_into(sealed, 0, TYPE_TRANSPORT, keypair.remote_index, counter)
-        keypair.seal(_NONCE(counter), b"", None, memoryview(sealed)[TRANSPORT_HEADER.size :])
+        keypair.seal(_NONCE(counter), payload, None, memoryview(sealed)[TRANSPORT_HEADER.size :])
         self._core.sender.send_message(peer, bytes(sealed))
+
+    def set_mtu(self, mtu: int) -> None:
+        """Cut for an interface of *mtu* bytes from now on."""
+        self.splitter, self.cutter = Splitter(mtu), Cutter(mtu)
 
     def flush(self) -> None:
         """Send what is sealed and pending, for every peer."""
@@ -202,6 +215,47 @@ class Outbound:
         send = self._core.sender.send
         for part in train.parts():
             send(peer, part, train.size, ecn)
+
+    def _send_units(
+        self,
+        peer: Peer,
+        keypair: Keypair,
+        bulk: Bulk,
+        start: int,
+        end: int,
+        gso_type: int,
+        segment: int,
+        ecn: int,
+        now: float,
+    ) -> int:
+        """Send a super-packet as one unit or a few; return how many segments it has, 0 if it cannot go this way."""
+        hello = bulk.offer(now)
+        if hello is not None:
+            self.send_payload(peer, keypair, hello)
+        key, limit = bulk.key, bulk.size.allowed(now)
+        if key is None or not limit:
+            return 0
+        packet = self._view[start:end]
+        flow, cutter = flow_of(packet), self.cutter
+        if flow is None or len(packet) - flow.size <= segment:
+            return 0
+        if not cutter.can_carry(META.size + len(packet) + TAG_SIZE, bulk.most, bulk.fragments):
+            return 0
+        if key.is_spent:
+            self._core.want(peer, now)
+            return 0
+        self._flush_peer(peer)
+        sender = self._core.sender
+        for kind, header, payload in portions(packet, flow, gso_type, segment, limit):
+            if sender.is_blocked:
+                cutter = self.cutter = Cutter(
+                    self.splitter.mtu
+                )  # what is kept lies in the buffers of the last
+            bulk.size.sent(key.counter, now)
+            for part in cutter.cut(key, kind, segment, header, payload):
+                sender.send(peer, [part], cutter.datagram_size, ecn)
+        self._core.units_sent(peer, bulk)
+        return -(-(len(packet) - flow.size) // segment)
 
     def _complete(self, start: int, length: int, csum_start: int, csum_offset: int) -> bool:
         """Finish the checksum that the kernel left partial; return False where it points outside the packet."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from overlay.forwarding.keypair import Keypairs
 
 if TYPE_CHECKING:
+    from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.sender import UdpSocket
     from overlay.wire.addresses import Sockaddr
 
@@ -25,7 +26,7 @@ class Peer:
     __slots__ = (
         "drops", "ecn_control", "endpoint", "endpoint_address", "endpoint_port", "is_unreachable",
         "keepalive", "keypairs", "last_received", "last_traffic", "number", "owed_since", "pending",
-        "pending_closed", "pending_ecn", "pending_size", "received_source", "rx_bytes", "rx_packets", "socket",
+        "pending_closed", "pending_ecn", "pending_size", "received_source", "reporting", "rx_bytes", "rx_packets", "socket",
         "source", "timers", "tx_bytes", "tx_packets", "unanswered_since", "wanted_at",
     )  # fmt: skip
 
@@ -48,6 +49,7 @@ class Peer:
         self.last_traffic = -math.inf  # authenticated, either way
         self.last_received = 0.0
         self.wanted_at = 0.0  # when the agent was last asked for a session
+        self.reporting: Keypair | None = None  # units came under it and are to be reported
         self.timers: dict[str, int] = {}  # the entry in force in the heap, for each kind that has one
 
         # Datagrams sealed in this batch and not yet sent: all of one size but the last

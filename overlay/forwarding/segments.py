@@ -121,6 +121,24 @@ def flow_of(packet: memoryview | bytes) -> Flow | None:
     return None
 
 
+def write_ipv4_checksum(header: bytearray) -> None:
+    """Make the IPv4 header that *header* begins with right."""
+    header[10:12] = b"\0\0"
+    header[10:12] = (_sum_le(bytes(header[: (header[0] & 15) * 4])) ^ 0xFFFF).to_bytes(2, "little")
+
+
+def write_partial_checksum(header: bytearray, flow: Flow, size: int) -> int:
+    """Write the sum of the pseudo header of a packet of *size* bytes where the kernel is to finish it.
+
+    Returns the offset of the field in the TCP or UDP header, the ``csum_offset`` of a virtio header.
+    """
+    addresses = bytes(header[12:20] if flow.version == 4 else header[8:40])
+    partial = _fold_scalar(_sum_le(addresses) + _swap(flow.protocol) + _swap(size - flow.l4))
+    offset = TCP_CSUM_OFFSET if flow.protocol == PROTOCOL_TCP else UDP_CSUM_OFFSET
+    header[flow.l4 + offset : flow.l4 + offset + 2] = partial.to_bytes(2, "little")
+    return offset
+
+
 class Train:
     """The segments of one super-packet as rows of a buffer, each with room for a header before and a tag behind.
 
@@ -498,23 +516,20 @@ class Rows:
         last_size = _length(last) - flow.size
         payload = segment * (run.count - 1) + last_size
         header = bytearray(first[: flow.size])
-        l4, l4_length = flow.l4, flow.size - flow.l4 + payload
+        l4, size = flow.l4, flow.size + payload
         if flow.version == 4:
-            header[2:4] = (flow.size + payload).to_bytes(2, "big")
-            header[10:12] = b"\0\0"
-            header[10:12] = (_sum_le(bytes(header[:l4])) ^ 0xFFFF).to_bytes(2, "little")
-            addresses, kind = bytes(header[12:20]), GSO_TCPV4
+            header[2:4] = size.to_bytes(2, "big")
+            write_ipv4_checksum(header)
+            kind = GSO_TCPV4
         else:
-            header[4:6] = (flow.size - 40 + payload).to_bytes(2, "big")
-            addresses, kind = bytes(header[8:40]), GSO_TCPV6
+            header[4:6] = (size - 40).to_bytes(2, "big")
+            kind = GSO_TCPV6
         if flow.protocol == PROTOCOL_TCP:
-            field = TCP_CSUM_OFFSET
             header[l4 + 13] |= last[l4 + 13] & PSH
         else:
-            field, kind = UDP_CSUM_OFFSET, GSO_UDP_L4
-            header[l4 + 4 : l4 + 6] = l4_length.to_bytes(2, "big")
-        partial = _fold_scalar(_sum_le(addresses) + _swap(flow.protocol) + _swap(l4_length))
-        header[l4 + field : l4 + field + 2] = partial.to_bytes(2, "little")
+            kind = GSO_UDP_L4
+            header[l4 + 4 : l4 + 6] = (size - l4).to_bytes(2, "big")
+        field = write_partial_checksum(header, flow, size)
         virtio = VIRTIO_HEADER.pack(NEEDS_CSUM, kind, flow.size, segment, l4, field)
         assert len(virtio) == VIRTIO_SIZE
         view, stride = self.view, self.stride

@@ -40,6 +40,8 @@ class InstallKeypair:
     is_initiator: bool
     created: float
     endpoint: Sockaddr
+    unit_keys: list[tuple[int, bytes, bytes]] = field(default_factory=list, repr=False)
+    """(number of the cipher, key to send with, key to receive with) for bulk units."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from overlay.crypto import noise
 from overlay.crypto.cookies import CookieHolder
 from overlay.errors import PacketError
 from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Output, Retrying, Transmit, Wipe
+from overlay.wire.bulk import CIPHERS, key_label
 from overlay.wire.messages import KEY_SIZE, TIMESTAMP_SIZE
 
 if TYPE_CHECKING:
@@ -261,6 +262,10 @@ class PeerHandshakes:
     ) -> InstallKeypair:
         # The one place where a handshake's keys are derived, exported ones too, and its chaining key is wiped.
         send_key, receive_key = result.transport_keys()
+        unit_keys = []
+        for cipher in CIPHERS:
+            forth, back = result.export(key_label(cipher))
+            unit_keys.append((cipher, forth, back) if is_initiator else (cipher, back, forth))
         result.wipe()
         self._keypair_indices.add(index)
         self._completed_at = now
@@ -275,6 +280,7 @@ class PeerHandshakes:
             is_initiator=is_initiator,
             created=now,
             endpoint=source,
+            unit_keys=unit_keys,
         )
 
     def _forget_keypairs(self) -> None:

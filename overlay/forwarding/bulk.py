@@ -1,0 +1,101 @@
+"""What one keypair knows of bulk units: what was said, the keys both ways, the size, and what came in.
+
+Capabilities belong to one keypair.  A hello is said first when there is a super-packet to carry, at most three times;
+whoever hears one answers, and may send units from then on.  A peer that never says hello gets WireGuard's messages
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from overlay.crypto.replay import ReplayWindow
+from overlay.forwarding.unit_size import UnitSize
+from overlay.forwarding.units import UnitKey, make_aead
+from overlay.wire import control
+from overlay.wire.bulk import MAXIMUM_FRAGMENTS, MAXIMUM_SEALED
+from overlay.wire.control import Hello, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# Specification (wire.control): when a hello is said, in seconds after the first
+HELLO_TIMES = (0.0, 1.0, 5.0)
+
+# Ours
+REPORT_TIME = 0.04  # seconds in which deliveries are gathered into one report
+
+
+class Bulk:
+    """The units of one keypair."""
+
+    __slots__ = (
+        "_ciphers", "_first_hello_at", "_hellos", "_keys", "_opens", "_receiver_index", "_reported", "datagrams",
+        "fragments", "key", "most", "newest", "size", "units", "window",
+    )  # fmt: skip
+
+    def __init__(
+        self, keys: Sequence[tuple[int, bytes, bytes]], ciphers: Sequence[int], receiver_index: int
+    ) -> None:
+        """*keys* are (cipher, key to send with, key to receive with); *ciphers* what we use, best first."""
+        self._keys = {cipher: (send, receive) for cipher, send, receive in keys if cipher in ciphers}
+        self._ciphers, self._receiver_index = tuple(ciphers), receiver_index
+        self._opens: dict[int, Callable[..., int]] = {}
+        self._hellos, self._first_hello_at = 0, math.inf
+        self.key: UnitKey | None = None  # None until the peer has said hello
+        self.most = self.fragments = 0  # what the peer takes: bytes of a sealed unit, fragments
+        self.size = UnitSize()
+        self.window = ReplayWindow()
+        self.newest = self.units = self.datagrams = self._reported = 0
+
+    @property
+    def has_said_hello(self) -> bool:
+        """Whether the peer can know that we take units."""
+        return self._hellos > 0
+
+    def offer(self, now: float) -> bytes | None:
+        """Return the hello that is due now that there is a super-packet to carry; None if none is."""
+        if self.key is not None or self._hellos >= len(HELLO_TIMES):
+            return None
+        if self._hellos and now < self._first_hello_at + HELLO_TIMES[self._hellos]:
+            return None
+        return self._hello(now)
+
+    def take_hello(self, hello: Hello, now: float) -> bytes | None:
+        """Take what the peer can, and return our hello for it to hear, if it may not have heard one yet."""
+        if self.key is None:
+            cipher = next(
+                (each for each in self._ciphers if each in hello.ciphers and each in self._keys), None
+            )
+            if cipher is None:
+                return None
+            self.most, self.fragments = hello.unit, hello.fragments
+            self.key = UnitKey(cipher, self._keys[cipher][0], self._receiver_index)
+        return self._hello(now) if self._hellos < len(HELLO_TIMES) else None
+
+    def opener(self, cipher: int) -> Callable[..., int] | None:
+        """Return what opens units of *cipher*; None for one we do not use."""
+        opens = self._opens.get(cipher)
+        if opens is None and cipher in self._keys:
+            opens = self._opens[cipher] = make_aead(cipher, self._keys[cipher][1]).decrypt_into
+        return opens
+
+    def delivered(self, counter: int, fragments: int) -> None:
+        """Note that the unit *counter* came in whole."""
+        self.newest = max(self.newest, counter + 1)
+        self.units += 1
+        self.datagrams += fragments
+
+    def report(self) -> bytes | None:
+        """Return the report that tells of what came in since the last; None if nothing did."""
+        if self._reported == self.units:
+            return None
+        self._reported = self.units
+        return control.build(Report(self.newest, self.units, self.datagrams))
+
+    def _hello(self, now: float) -> bytes:
+        if not self._hellos:
+            self._first_hello_at = now
+        self._hellos += 1
+        return control.build(Hello(self._ciphers, MAXIMUM_SEALED, MAXIMUM_FRAGMENTS))

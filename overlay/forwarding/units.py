@@ -1,0 +1,368 @@
+"""Bulk units at work (``wire.bulk`` has the format): sealing and cutting, and putting together again.
+
+One seal for a whole super-packet is what lets this program outrun those that seal packet by packet.  The price is
+that a lost datagram costs its unit, so the size of units follows the loss that the receiver reports (``unit_size``).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+
+from overlay.errors import PacketError
+from overlay.forwarding.segments import (
+    CWR,
+    FIN,
+    MAXIMUM_TRAIN_BYTES,
+    MAXIMUM_TRAIN_COUNT,
+    OVERHEAD,
+    PSH,
+    flow_of,
+    write_ipv4_checksum,
+    write_partial_checksum,
+)
+from overlay.wire.bulk import (
+    AES_256_GCM,
+    AES_BLOCK,
+    AES_BLOCKS_PER_KEY,
+    FRAGMENT_HEADER,
+    MAXIMUM_FRAGMENTS,
+    MAXIMUM_SEALED,
+    META,
+    MINIMUM_SEGMENT,
+    TYPE_FRAGMENT,
+)
+from overlay.wire.ip import PROTOCOL_TCP
+from overlay.wire.messages import TAG_SIZE
+from overlay.wire.virtio import GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VIRTIO_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from overlay.forwarding.segments import Bytes2D, Flow, Words
+    from overlay.wire.addresses import Sockaddr
+
+# Ours
+UNITS_PER_SESSION = 16  # incomplete ones from the peer's endpoint; what a network reorders is far less
+UNITS_FROM_ELSEWHERE = 2  # incomplete ones of all other addresses and sessions together
+UNITS_TOTAL = 64  # incomplete ones of all sessions: 4 MB of buffers
+REASSEMBLY_TIME = 1.0  # seconds after which an incomplete unit is lost
+_NONCE_PREFIX = bytes(4)
+_STEPS = np.zeros((MAXIMUM_FRAGMENTS + 1, 4), dtype=np.uint32)
+_STEPS[:, 0] = np.arange(MAXIMUM_FRAGMENTS + 1, dtype=np.uint32) << 8
+
+
+def make_aead(cipher: int, key: bytes) -> AESGCM | ChaCha20Poly1305:
+    """Return the AEAD of a cipher's number."""
+    return AESGCM(key) if cipher == AES_256_GCM else ChaCha20Poly1305(key)
+
+
+class UnitKey:
+    """The sending half of a keypair's units: the key, its counter, and how much it has sealed."""
+
+    __slots__ = ("blocks", "cipher", "counter", "receiver_index", "seal")
+
+    def __init__(self, cipher: int, key: bytes, receiver_index: int) -> None:
+        self.cipher, self.receiver_index = cipher, receiver_index
+        self.seal = make_aead(cipher, key).encrypt_into
+        self.counter = self.blocks = 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the key has sealed as much as it may."""
+        return self.cipher == AES_256_GCM and self.blocks >= AES_BLOCKS_PER_KEY
+
+
+def portions(
+    packet: memoryview, flow: Flow, gso_type: int, segment: int, limit: int
+) -> Iterator[tuple[int, bytes, memoryview]]:
+    """Yield (GSO type, headers, payload) of super-packets of at most *limit* segments, 4 or more, that make *packet*.
+
+    The parts are nearly equal and have two segments at least.  CWR stays on the first, FIN and PSH on the last.
+    """
+    payload = packet[flow.size :]
+    count = -(-len(payload) // segment)
+    if count <= limit:
+        yield gso_type, bytes(packet[: flow.size]), payload
+        return
+    parts = -(-count // limit)
+    marks = [count * part // parts for part in range(parts + 1)]
+    l4 = flow.l4
+    for first, stop in pairwise(marks):
+        piece = payload[first * segment : stop * segment]
+        header = bytearray(packet[: flow.size])
+        size = len(header) + len(piece)
+        if flow.version == 4:
+            header[2:4] = size.to_bytes(2, "big")
+            header[4:6] = (((packet[4] << 8 | packet[5]) + first) & 0xFFFF).to_bytes(2, "big")
+            write_ipv4_checksum(header)
+        else:
+            header[4:6] = (size - 40).to_bytes(2, "big")
+        kind = gso_type
+        if flow.protocol == PROTOCOL_TCP:
+            number = int.from_bytes(packet[l4 + 4 : l4 + 8], "big") + first * segment
+            header[l4 + 4 : l4 + 8] = (number & 0xFFFFFFFF).to_bytes(4, "big")
+            if first:
+                header[l4 + 13] &= ~CWR & 0xFF
+                kind &= ~GSO_ECN
+            if stop < count:
+                header[l4 + 13] &= ~(FIN | PSH) & 0xFF
+        else:
+            header[l4 + 4 : l4 + 6] = (size - l4).to_bytes(2, "big")
+        yield kind, bytes(header), piece
+
+
+class Cutter:
+    """Seals super-packets and cuts them.  It owns the buffers: a unit is good until the next."""
+
+    def __init__(self, mtu: int) -> None:
+        self.datagram_size = mtu + OVERHEAD  # no larger than a full transport message, which the path carries
+        self._piece = self.datagram_size - FRAGMENT_HEADER.size
+        self._plain = bytearray(MAXIMUM_SEALED + self._piece)
+        self._view = memoryview(self._plain)
+        self._array = np.frombuffer(self._plain, dtype=np.uint8)
+        most = -(-MAXIMUM_SEALED // self._piece)
+        self._rows_buffer = bytearray(most * self.datagram_size)
+        self._rows_view = memoryview(self._rows_buffer)
+        self._rows = np.frombuffer(self._rows_buffer, dtype=np.uint8).reshape(most, self.datagram_size)
+
+    def can_carry(self, sealed: int, most: int, fragments: int) -> bool:
+        """Return whether a receiver with these limits takes a unit of *sealed* bytes."""
+        return sealed <= most and -(-sealed // self._piece) <= min(fragments, MAXIMUM_FRAGMENTS)
+
+    def cut(
+        self, key: UnitKey, gso_type: int, segment: int, header: bytes, payload: memoryview
+    ) -> list[memoryview]:
+        """Return a sealed unit as the contents of one or two sends, each datagrams of ``datagram_size`` but the last."""
+        view = self._view
+        start = META.size + len(header)
+        end = start + len(payload)
+        META.pack_into(self._plain, 0, gso_type, segment)
+        view[META.size : start] = header
+        view[start:end] = payload
+        counter = key.counter
+        key.counter = counter + 1
+        key.blocks += -(-end // AES_BLOCK) + 2
+        key.seal(_NONCE_PREFIX + counter.to_bytes(8, "little"), view[:end], None, view[: end + TAG_SIZE])
+        sealed, piece, size = end + TAG_SIZE, self._piece, self.datagram_size
+        count = -(-sealed // piece)
+        rows = self._rows[:count]
+        rows[:, FRAGMENT_HEADER.size :] = self._array[: count * piece].reshape(count, piece)
+        words = rows[:, : FRAGMENT_HEADER.size].view("<u4")
+        words[:] = np.frombuffer(
+            FRAGMENT_HEADER.pack(TYPE_FRAGMENT, 0, count, key.cipher, key.receiver_index, counter),
+            dtype="<u4",
+        )
+        words += _STEPS[:count]
+        total = count * size - (count * piece - sealed)
+        limit = min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // size)
+        sends = -(-count // limit)
+        marks = [count * part // sends for part in range(sends + 1)]
+        return [self._rows_view[a * size : min(b * size, total)] for a, b in pairwise(marks)]
+
+
+class Partial:
+    """A unit of which some fragments are there."""
+
+    __slots__ = ("began", "buffer", "count", "have", "is_marked", "missing", "piece", "tail")
+
+    def __init__(self, buffer: bytearray, count: int, now: float) -> None:
+        self.buffer, self.count, self.began = buffer, count, now
+        self.missing, self.have = count, 0
+        self.piece = 0  # bytes of every fragment but the last; 0 until one was seen
+        self.tail = b""  # the last fragment
+        self.is_marked = False  # one of its datagrams carried a congestion mark
+
+
+Place = tuple[int, int, "Sockaddr"]
+"""Where fragments are kept: receiver index, counter, source address."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is reported of a keypair's units, counted since its beginning."""
+
+    newest: int = 0
+    units: int = 0
+    datagrams: int = 0
+
+
+class Reassembly:
+    """All incomplete units of a forwarder, bounded in number, memory and time."""
+
+    def __init__(self) -> None:
+        self._partials: OrderedDict[Place, Partial] = OrderedDict()  # oldest first
+        self._at_endpoint: dict[int, int] = {}  # incomplete units by receiver index
+        self._elsewhere: set[Place] = set()
+        self._pool: list[bytearray] = []
+
+    def __len__(self) -> int:
+        return len(self._partials)
+
+    def place(self, place: Place, count: int, now: float, *, is_endpoint: bool) -> Partial:
+        """Return the unit that a fragment belongs to.  Raises PacketError where its count contradicts the others'."""
+        partial = self._partials.get(place)
+        if partial is not None:
+            if partial.count != count:
+                raise PacketError("fragment_count")
+            return partial
+        self.expire(now)
+        if is_endpoint:
+            if self._at_endpoint.get(place[0], 0) >= UNITS_PER_SESSION:
+                self._drop_oldest(lambda each: each[0] == place[0] and each not in self._elsewhere)
+        elif len(self._elsewhere) >= UNITS_FROM_ELSEWHERE:
+            self._drop_oldest(lambda each: each in self._elsewhere)
+        if len(self._partials) >= UNITS_TOTAL:
+            self._drop_oldest(lambda _: True)
+        buffer = self._pool.pop() if self._pool else bytearray(MAXIMUM_SEALED)
+        partial = self._partials[place] = Partial(buffer, count, now)
+        if is_endpoint:
+            self._at_endpoint[place[0]] = self._at_endpoint.get(place[0], 0) + 1
+        else:
+            self._elsewhere.add(place)
+        return partial
+
+    def put(self, partial: Partial, number: int, rows: Bytes2D, last: int) -> bool:
+        """Add consecutive fragments from *number* on, the last of which has *last* bytes; return whether all are there.
+
+        The first copy of each stays.  Raises PacketError for pieces whose sizes contradict each other.
+        """
+        count, width = rows.shape
+        is_end = number + count == partial.count
+        whole = count - 1 if is_end else count
+        if not is_end and last != width:
+            raise PacketError("fragment_size")  # only the last of a unit may be shorter
+        if whole:
+            if partial.piece == 0:
+                if (partial.count - 1) * width >= MAXIMUM_SEALED:
+                    raise PacketError("fragment_size")
+                partial.piece = width
+            elif partial.piece != width:
+                raise PacketError("fragment_size")
+            self._copy(partial, number, rows[:whole])
+        bit = 1 << partial.count - 1
+        if is_end and not partial.have & bit:
+            partial.tail = rows[-1, :last].tobytes()
+            partial.have |= bit
+            partial.missing -= 1
+        return partial.missing == 0
+
+    def take(self, place: Place) -> tuple[memoryview, Partial]:
+        """Return a whole unit's sealed bytes, and forget it.  The bytes are good until the next put().
+
+        Raises PacketError where the last fragment is larger than the others, or the whole too large.
+        """
+        partial = self._partials[place]
+        self._forget(place)
+        start = (partial.count - 1) * partial.piece
+        end = start + len(partial.tail)
+        if end > MAXIMUM_SEALED or (partial.piece and len(partial.tail) > partial.piece):
+            raise PacketError("fragment_size")
+        partial.buffer[start:end] = partial.tail
+        return memoryview(partial.buffer)[:end], partial
+
+    def expire(self, now: float) -> None:
+        """Forget units that have waited too long."""
+        while self._partials:
+            place, partial = next(iter(self._partials.items()))
+            if partial.began + REASSEMBLY_TIME > now:
+                return
+            self._forget(place)
+
+    def forget_keypair(self, index: int) -> None:
+        """Forget the incomplete units of a keypair that is gone."""
+        for place in [place for place in self._partials if place[0] == index]:
+            self._forget(place)
+
+    def _copy(self, partial: Partial, number: int, rows: Bytes2D) -> None:
+        count, width = rows.shape
+        bits = (1 << count) - 1 << number
+        if not partial.have & bits:
+            start = number * width
+            target = np.frombuffer(partial.buffer, dtype=np.uint8, count=count * width, offset=start)
+            target.reshape(count, width)[:] = rows
+            partial.have |= bits
+            partial.missing -= count
+            return
+        for row in range(count):
+            if not partial.have >> number + row & 1:
+                self._copy(partial, number + row, rows[row : row + 1])
+
+    def _forget(self, place: Place) -> None:
+        partial = self._partials.pop(place)
+        if place in self._elsewhere:
+            self._elsewhere.discard(place)
+        else:
+            left = self._at_endpoint[place[0]] - 1
+            if left:
+                self._at_endpoint[place[0]] = left
+            else:
+                del self._at_endpoint[place[0]]
+        if len(self._pool) < UNITS_PER_SESSION:
+            self._pool.append(partial.buffer)
+
+    def _drop_oldest(self, belongs: Callable[[Place], bool]) -> None:
+        for place in self._partials:
+            if belongs(place):
+                self._forget(place)
+                return
+
+
+def open_unit(aead_open: Callable[..., int], counter: int, sealed: memoryview) -> memoryview:
+    """Return the plaintext, which takes the place of *sealed*.  Raises PacketError ``unit_auth``."""
+    plain = sealed[: len(sealed) - TAG_SIZE]
+    if len(sealed) < META.size + TAG_SIZE:
+        raise PacketError("unit_short")
+    try:
+        aead_open(_NONCE_PREFIX + counter.to_bytes(8, "little"), sealed, None, plain)
+    except InvalidTag:
+        raise PacketError("unit_auth") from None
+    return plain
+
+
+def read_unit(plain: memoryview, mtu: int) -> tuple[memoryview, Flow, int, int]:
+    """Return (packet, header positions, GSO type, segment size) of an opened unit whose every claim holds.
+
+    Raises PacketError ``unit_meta`` or ``unit_packet``.
+    """
+    gso_type, segment = META.unpack_from(plain)
+    packet = plain[META.size :]
+    if len(packet) < 40 or plain[1]:
+        raise PacketError("unit_meta")
+    flow = flow_of(packet)
+    if flow is None or len(packet) > 65535:
+        raise PacketError("unit_packet")
+    length = packet[2] << 8 | packet[3] if flow.version == 4 else 40 + (packet[4] << 8 | packet[5])
+    wanted = (GSO_TCPV4 if flow.version == 4 else GSO_TCPV6) if flow.protocol == PROTOCOL_TCP else GSO_UDP_L4
+    if gso_type & ~GSO_ECN != wanted or (gso_type & GSO_ECN and wanted == GSO_UDP_L4):
+        raise PacketError("unit_meta")
+    if not MINIMUM_SEGMENT <= segment <= mtu - flow.size:
+        raise PacketError("unit_meta")
+    if length != len(packet) or len(packet) - flow.size <= segment:
+        raise PacketError("unit_packet")
+    if flow.protocol != PROTOCOL_TCP:
+        told = packet[flow.l4 + 4] << 8 | packet[flow.l4 + 5]
+        if told != length - flow.l4:
+            raise PacketError("unit_packet")
+    return packet, flow, gso_type, segment
+
+
+def for_tun(packet: memoryview, flow: Flow, gso_type: int, segment: int) -> list[memoryview | bytes]:
+    """Return the buffers of one write into the tun; offsets and partial checksum are computed here."""
+    header = bytearray(packet[: flow.size])
+    field = write_partial_checksum(header, flow, len(packet))
+    if flow.version == 4:
+        write_ipv4_checksum(header)
+    virtio = VIRTIO_HEADER.pack(NEEDS_CSUM, gso_type, flow.size, segment, flow.l4, field)
+    return [virtio + header, packet[flow.size :]]
+
+
+def are_consecutive(words: Words) -> bool:
+    """Return whether the header words (rows of four) are those of consecutive fragments of one unit."""
+    return not ((words - words[0]) != _STEPS[: len(words)]).any()

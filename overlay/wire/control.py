@@ -1,0 +1,157 @@
+"""In-band control messages between two agents of ours, inside transport messages.
+
+A transport payload whose first byte has the upper nibble 4 or 6 is an IP packet.  One with 9 is a control message:
+
+- one msgpack array (specification of msgpack, format ``fixarray``) of two entries: the number of the kind, and a map
+  from short names to values; both at most 15 entries long, and nested at most MAXIMUM_DEPTH deep
+- zeros to the end of the payload, as WireGuard pads
+
+Kinds and names that a reader does not know are ignored, so that versions may differ.  A WireGuard peer that is none
+of ours takes such a payload for a malformed packet and drops it.
+
+kind 0, hello: what the sender of the hello can receive under this keypair
+
+    version     1
+    ciphers     numbers of the ciphers it opens units with, best first (see ``bulk``)
+    unit        most bytes of a sealed unit
+    fragments   most fragments of a unit
+
+kind 1, report: what became of the units that the other side sent under this keypair, counted since its beginning
+
+    newest      the highest unit counter of which a fragment was seen, plus 1
+    units       units delivered
+    datagrams   fragments seen, of all units
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import msgpack
+
+from overlay.errors import PacketError
+from overlay.wire.bulk import CIPHERS, MAXIMUM_FRAGMENTS, MAXIMUM_SEALED
+
+# Specification (this document)
+KIND_HELLO = 0
+KIND_REPORT = 1
+VERSION = 1
+MAXIMUM_ENTRIES = 15
+MAXIMUM_DEPTH = 4
+MAXIMUM_TEXT = 64  # bytes of one name or string
+MINIMUM_UNIT = 1024  # a hello that allows less allows none
+PADDING = 16
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a peer can receive.  Limits are clamped to what the format allows."""
+
+    ciphers: tuple[int, ...]
+    unit: int
+    fragments: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of the units a peer was sent."""
+
+    newest: int
+    units: int
+    datagrams: int
+
+
+Control: TypeAlias = Hello | Report
+
+
+def is_control(payload: Buffer) -> bool:
+    """Return whether a payload, not empty, is meant to be a control message; nibble 8 is reserved for maps."""
+    return payload[0] >> 4 in {8, 9}
+
+
+def parse(payload: Buffer) -> Control | None:
+    """Read a control message; None for one of a kind that is not known.
+
+    Raises PacketError ``control``, and nothing else, for what is not of the form above.
+    """
+    data = bytes(payload)
+    reader = msgpack.Unpacker(
+        max_buffer_size=max(1, len(data)),
+        max_array_len=MAXIMUM_ENTRIES,
+        max_map_len=MAXIMUM_ENTRIES,
+        max_str_len=MAXIMUM_TEXT,
+        max_bin_len=MAXIMUM_TEXT,
+        max_ext_len=0,
+        strict_map_key=False,
+    )
+    try:
+        reader.feed(data)
+        value = reader.unpack()
+        end = reader.tell()
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException, msgpack.OutOfData):
+        raise PacketError("control") from None
+    if any(data[end:]) or _depth(value) > MAXIMUM_DEPTH:
+        raise PacketError("control")
+    if type(value) is dict:
+        return None  # the form of a later version
+    if type(value) is not list or len(value) < 2 or type(value[0]) is not int or type(value[1]) is not dict:
+        raise PacketError("control")
+    return _read(value[0], value[1])
+
+
+def build(message: Control) -> bytes:
+    """Return the payload that parse() reads back, padded with zeros to a multiple of 16."""
+    match message:
+        case Hello():
+            body = {
+                "version": VERSION,
+                "ciphers": list(message.ciphers),
+                "unit": message.unit,
+                "fragments": message.fragments,
+            }
+            packed: bytes = msgpack.packb([KIND_HELLO, body])
+        case Report():
+            body = {"newest": message.newest, "units": message.units, "datagrams": message.datagrams}
+            packed = msgpack.packb([KIND_REPORT, body])
+    return packed + bytes(-len(packed) % PADDING)
+
+
+def _read(kind: int, body: dict[Any, Any]) -> Control | None:
+    match kind:
+        case 0:
+            ciphers = body.get("ciphers")
+            if type(ciphers) is not list:
+                raise PacketError("control")
+            known = tuple(number for number in ciphers if type(number) is int and number in CIPHERS)
+            unit = min(_number(body, "unit"), MAXIMUM_SEALED)
+            fragments = min(_number(body, "fragments"), MAXIMUM_FRAGMENTS)
+            return Hello(known if unit >= MINIMUM_UNIT and fragments else (), unit, fragments)
+        case 1:
+            return Report(_number(body, "newest"), _number(body, "units"), _number(body, "datagrams"))
+        case _:
+            return None
+
+
+def _number(body: dict[Any, Any], name: str) -> int:
+    value = body.get(name)
+    if type(value) is not int or value < 0:
+        raise PacketError("control")
+    return value
+
+
+def _depth(value: object) -> int:
+    """Return how deep *value* is nested, counting no further than one beyond the limit."""
+    depth, level = 0, [value]
+    while level and depth <= MAXIMUM_DEPTH:
+        depth += 1
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, list):
+                inner += item
+            elif isinstance(item, dict):
+                inner += [*item.keys(), *item.values()]
+        level = inner
+    return depth
