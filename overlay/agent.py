@@ -280,6 +280,8 @@ class Agent:
 
     def _ciphers(self) -> list[int]:
         """Return the ciphers of bulk units, best first."""
+        if not self._node.table.network.bulk:
+            return []
         return [AES_256_GCM, CHACHA20_POLY1305] if has_aes() else [CHACHA20_POLY1305]
 
     async def _tell_node(self, node: Node) -> None:
@@ -513,7 +515,10 @@ class Agent:
         key, _ = config.load_private_key(self._options.key)
         if key != self._node.private_key:
             raise ConfigError(f"{self._options.key} holds another key now: taking it needs a restart")
-        return config.settle(self._store, key, self._options, self._node.own)
+        node = config.settle(self._store, key, self._options, self._node.own)
+        if node.table.network.bulk != self._node.table.network.bulk:
+            raise ConfigError(f"network.bulk changed in {self._options.peers}: taking it needs a restart")
+        return node
 
     async def _change_to(self, node: Node) -> None:
         """Go over to *node*: what is new before what is old goes, so that no packet finds neither.
@@ -536,7 +541,7 @@ class Agent:
             if replaced:
                 await self._tell_sockets(self.host.underlay)
         for udp in replaced:
-            udp.close()  # the forwarder holds descriptors of its own, and reads them for a while
+            udp.hand_over()  # the forwarder holds descriptors of its own, and reads them for a while
         await self._tell(*change.commands)
         await self._meet(change)
 

@@ -87,12 +87,14 @@ class Network:
     """What all peers share: the prefixes that the overlay carries, the UDP port, MTU and mark.
 
     *mtu* is that of the tun in bytes, None to take it from the underlay; *fwmark* None lets the agent choose.
+    *bulk* tells whether agents that can send each other super-packets under one seal do so.
     """
 
     prefixes: tuple[Prefix, ...]
     port: int = DEFAULT_PORT
     mtu: int | None = None
     fwmark: int | None = None
+    bulk: bool = True
 
 
 def preshared_key_file_for(a: Peer, b: Peer) -> Path | None:

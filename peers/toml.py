@@ -6,6 +6,7 @@ prefix = "10.244.0.0/16"          # or a list; what the overlay carries
 port = 51820                      # UDP, the default of all peers
 mtu = 1420                        # of the tun; default from the underlay
 fwmark = 0xca6c                   # mark of the datagrams; default chosen by the agent
+bulk = true                       # super-packets under one seal between agents of this project; the default
 
 [peers.paris]
 public_key = "..."                # base64, as WireGuard writes it
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TABLES = ("network", "peers")
-NETWORK_KEYS = ("prefix", "port", "mtu", "fwmark")
+NETWORK_KEYS = ("prefix", "port", "mtu", "fwmark", "bulk")
 PEER_KEYS = (
     "public_key",
     "subnets",
@@ -160,6 +161,12 @@ class _Section:
         hint = ", without quotes" if isinstance(value, str) else ""
         raise KeyProblem((*self.keys, key), f"is {_describe(value)}; write {what} from {low} to {high}{hint}")
 
+    def boolean(self, key: str, *, default: bool) -> bool:
+        value = self.values.get(key, default)
+        if isinstance(value, bool):
+            return value
+        raise KeyProblem((*self.keys, key), f"is {_describe(value)}; write true or false, without quotes")
+
     def string(self, key: str, accepted: str) -> str | None:
         value = self.values.get(key)
         if value is None or isinstance(value, str):
@@ -212,6 +219,7 @@ def _read_network(section: _Section) -> Network:
         section.integer("port", 1, 65535, "a UDP port") or DEFAULT_PORT,
         section.integer("mtu", 576, 65535, "bytes"),
         section.integer("fwmark", 1, 2**32 - 1, "a mark"),
+        section.boolean("bulk", default=True),
     )
 
 

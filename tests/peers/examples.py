@@ -42,6 +42,8 @@ def render(table: Table) -> str:
     lines = ["[network]", f"prefix = {_quoted(table.network.prefixes)}", f"port = {table.network.port}"]
     if table.network.mtu is not None:
         lines.append(f"mtu = {table.network.mtu}")
+    if not table.network.bulk:
+        lines.append("bulk = false")
     if table.network.fwmark is not None:
         lines.append(f"fwmark = {table.network.fwmark}")
     for peer in table.peers.values():

@@ -154,6 +154,7 @@ SENTENCES = [
     (file('port = "51820"'), 3, "network.port is '51820'; write a UDP port from 1 to 65535, without quotes"),
     (file("mtu = 575"), 3, "network.mtu is 575; write bytes from 576 to 65535"),
     (file("mtu = 1979-05-27"), 3, "network.mtu is a date or time; write bytes"),
+    (file('bulk = "no"'), 3, "network.bulk is 'no'; write true or false, without quotes"),
     (file("fwmark = 0x100000000"), 3, "network.fwmark is 4294967296; write a mark from 1 to 4294967295"),
     (file("fwmark = 0x" + "f" * 9999), 3, "network.fwmark is a number beyond 64 bits"),
     (
@@ -315,6 +316,7 @@ NETWORKS = st.builds(
     port=PORTS,
     mtu=st.none() | st.integers(576, 65535),
     fwmark=st.none() | st.integers(1, 2**32 - 1),
+    bulk=st.booleans(),
 )
 
 
