@@ -60,6 +60,14 @@ class UdpSocket:
         """Close this process's descriptor."""
         self.socket.close()
 
+    def hand_over(self) -> None:
+        """Close this process's descriptor of a socket that has been replaced and that another process still reads.
+
+        Until that closes it too, later sockets may be bound over it: a port can be left and come back to at once.
+        """
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.close()
+
 
 def open_underlay(
     listen: Sequence[IPAddress], port: int, fwmark: int | None = None, replacing: Sequence[UdpSocket] = ()

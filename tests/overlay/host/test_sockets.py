@@ -119,6 +119,17 @@ def test_own_sockets_may_be_replaced_on_the_same_port(opened):
         open_udp(LOOPBACK, old[0].port)
 
 
+def test_port_can_be_come_back_to_while_another_process_still_reads_the_socket_that_left_it(opened):
+    opened += (old := open_underlay([], 0))
+    reader = old[0].socket.dup()  # as the forwarder has it
+    with reader:
+        opened += (new := open_underlay([], 0))
+        for udp in old:
+            udp.hand_over()
+
+        opened += open_underlay([], old[0].port, replacing=new)
+
+
 def test_address_of_another_host_is_refused():
     with pytest.raises(HostError, match=r"192\.0\.2\.77 is not an address of this host"):
         open_udp(ip_address("192.0.2.77"), 0)
