@@ -219,6 +219,21 @@ def test_what_was_received_is_answered_with_a_keepalive_after_10_seconds(world, 
     assert world.sent("keepalive", since=start) == [pytest.approx(start + RTT / 2 + 10)]
 
 
+def test_who_has_answered_owes_no_keepalive(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    world.run(60)
+    start = world.clock.now
+    a.send(b)
+    world.run(1)
+    b.send(a)
+
+    world.run(60)
+
+    assert world.sent("keepalive", "b", since=start) == []
+    assert world.sent("keepalive", "a", since=start) == [pytest.approx(start + 1 + RTT / 2 + 10)]
+
+
 def test_an_idle_session_sends_nothing(world, pair):
     a, b = pair
     connected(world, a, b)
@@ -302,6 +317,30 @@ def test_the_responder_s_traffic_alone_keeps_a_session_going(world, pair):
 
     assert a.received == sent
     assert len(world.sent("initiation", "a")) >= 3
+
+
+def test_a_receive_after_165_seconds_renews_at_once(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    world.run(166)
+    start = world.clock.now
+    b.send(a)
+
+    world.run(1)
+
+    assert world.sent("initiation", "a", since=start) == [pytest.approx(start + RTT / 2)]
+
+
+def test_a_receive_before_165_seconds_waits_for_a_send(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    world.run(150)
+    start = world.clock.now
+    b.send(a)
+
+    world.run(9)
+
+    assert world.sent("initiation", since=start) == []
 
 
 def test_after_180_seconds_a_keypair_is_dead(world, pair):
@@ -402,6 +441,23 @@ def test_a_peer_given_up_works_again_when_it_is_back(world, pair):
 
     assert b.received == sent
     assert a.received == []  # no more errors
+
+
+def test_a_peer_given_up_that_calls_is_no_longer_unreachable(world, pair):
+    a, b = pair
+    world.network.lose = lambda flight: True
+    a.send(b)
+    world.run(100)
+    world.network.lose = lambda flight: False
+    b.send(a)
+    world.run(200)  # the session came and went
+    a.received.clear()
+    sent = a.send(b)
+
+    world.run(1)
+
+    assert b.received[-1:] == sent
+    assert a.received == []
 
 
 def test_a_peer_without_an_endpoint_is_unreachable_until_it_calls(world):
@@ -551,6 +607,21 @@ def test_a_source_address_that_went_away_costs_no_packet(world, pair):
     world.run(1)
 
     assert b.received == to_b
+
+
+def test_answers_follow_to_another_address_that_is_called(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    b.addresses.append("198.51.100.8")
+    a.tell(link.SetEndpoint(1, ("198.51.100.8", b.port), "dns"))
+    a.send(b)
+    world.run(1)
+
+    b.send(a)
+    world.run(1)
+
+    assert a.peer().endpoint[0] == "198.51.100.8"
+    assert not [report for report in a.reported if isinstance(report, link.Moved)]
 
 
 def test_answers_come_from_the_address_that_was_called(world, pair):
@@ -971,6 +1042,19 @@ def test_while_the_socket_is_full_nothing_is_read_and_nothing_is_lost(world, pai
     assert b.received == sent
 
 
+def test_trains_that_wait_for_the_socket_are_not_overwritten(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    a.sockets[0].is_full = True
+    sent = [a.send_super(b, 50_000 + number, sequence=number * 50_000) for number in range(3)]
+    world.run(1)
+
+    a.sockets[0].is_full = False
+    world.run(1)
+
+    assert b.received == [packet for train in sent for packet in train]
+
+
 def test_inbound_traffic_goes_on_while_a_socket_is_full(world, pair):
     a, b = pair
     connected(world, a, b)
@@ -992,7 +1076,7 @@ def test_packets_staged_while_the_socket_is_full_follow_in_order(world, pair):
     connected(world, a, b)
     sent = a.send(c, 50, size=1300)  # waits for the handshake
     world.run(0.011)
-    to_b = a.send_super(b, 60_000)
+    to_b = a.send(b, 30, size=200) + a.send_super(b, 60_000)
     a.sockets[0].is_full = True
     world.run(2)
     assert c.received == []
@@ -1054,6 +1138,21 @@ def test_a_prefix_moves_from_one_peer_to_another(world, pair):
 
     assert kept
     assert (b.received, c.received) == ([], sent)
+
+
+def test_a_peer_learns_of_a_new_port_at_once(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    world.run(30)  # nothing is owed
+    a.port = 51999
+    a.open_sockets()
+    world.run(20)  # the old sockets are gone
+    sent = b.send(a)
+
+    world.run(1)
+
+    assert a.received == sent
+    assert b.peer().endpoint == (a.addresses[0], 51999)
 
 
 @pytest.mark.parametrize("port", [51820, 51999], ids=["same port", "new port"])

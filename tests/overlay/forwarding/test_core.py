@@ -186,6 +186,20 @@ def test_the_last_counters_are_refused(bench, is_alone):
     assert bench.dropped == {"replay": len(order)}
 
 
+@pytest.mark.parametrize("make", [packets.udp, packets.tcp])
+def test_a_train_from_a_spoofed_source_is_refused_whole(bench, make):
+    addresses = {"source": "10.244.9.9", "destination": bench.b.inner()}
+    train = []
+    for number in range(5):
+        more = {"sequence": 1 + number * 100} if make is packets.tcp else {}
+        train.append(bench.sealed(make(bytes(100), identifier=number, **more, **addresses) + bytes(4)))
+
+    bench.arrive(*train)
+
+    assert bench.b.received == []
+    assert bench.dropped == {"source": 5}
+
+
 def test_an_oversized_datagram_is_counted(bench):
     answers = [(65535, [], socket.MSG_TRUNC, bench.source)]
 
@@ -433,6 +447,26 @@ def test_more_than_one_send_takes_are_several(bench):
 
     assert bench.a.received == sent
     assert bench.socket.sends - before <= 7
+
+
+def test_packets_of_different_ecn_fields_leave_apart(bench):
+    outer = []
+    bench.world.network.lose = lambda flight: bool(outer.append(flight.tos))
+    for field in (0, 0, 2, 2, 1, 0):
+        bench.b.send(bench.a, tos=field)
+    bench.world.run(1)
+
+    assert outer[:6] == [0, 0, 2, 2, 1, 0]
+
+
+def test_two_hundred_small_packets_that_waited_leave_in_sends_of_64():
+    world = World()
+    a, b = world.pair()
+    sent = a.send(b, 200, size=20)
+    world.run(1)
+
+    assert b.received == sent
+    assert a.sockets[0].sends == 1 + 4  # the initiation; 64 + 64 + 64 + 8
 
 
 def test_packets_of_several_peers_are_gathered_each():

@@ -176,6 +176,22 @@ def test_ids_and_sequence_numbers_wrap_around():
     check_split(packets.tcp(payload_of(9000), sequence=2**32 - 1500, identifier=65534), 1000, 1420)
 
 
+def payload_with_a_zero_checksum(size=100, **fields):
+    """Return a payload whose UDP checksum comes out as zero, which is written as ones."""
+    for number in range(2**16):
+        payload = number.to_bytes(2, "big").ljust(size, b".")
+        packet = packets.udp(payload, **fields)
+        if packet[packets.l4_start(packet) + 6 :][:2] == b"\xff\xff":
+            return payload
+    raise AssertionError
+
+
+def test_a_udp_checksum_of_zero_is_written_as_ones():
+    last = payload_with_a_zero_checksum(identifier=3)
+
+    check_split(packets.udp(payload_of(200) + last, identifier=1), 100, 1420)
+
+
 def test_the_parts_of_a_train_are_nearly_equal_and_in_order():
     packet, virtio = packets.as_super_packet(packets.tcp(payload_of(47 * 1368)), 1368)
     train = Splitter(1420).split(memoryview(packet), virtio[1], 1368, 20)
@@ -505,6 +521,17 @@ def test_udp_without_a_checksum_is_not_joined():
     assert check_join(inner) == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("row", range(3))
+@pytest.mark.parametrize("shorter", [0, 10])
+def test_udp_without_a_checksum_is_not_joined_even_where_the_sum_would_hold(row, shorter):
+    inner = udp_flow(3, last=100 - shorter)
+    size = 100 - shorter * (row == 2)
+    packet = packets.udp(payload_with_a_zero_checksum(size, identifier=50 + row), identifier=50 + row)
+    inner[row] = packet[:26] + b"\0\0" + packet[28:]
+
+    assert check_join(inner) == [[1, 2], [1, 1, 1], [2, 1]][row]
+
+
 def test_udp_is_not_joined_for_a_kernel_that_does_not_cut_it():
     assert rows_of(udp_flow()).runs(udp=False) is None
 
@@ -557,6 +584,18 @@ def test_a_length_field_beyond_the_row_is_no_segment():
 
     assert out == inner
     assert counts == [1, 1, 2]
+
+
+@pytest.mark.parametrize("make", [flow, udp_flow])
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_last_segment_that_was_cut_off_is_not_filled_up_with_zeros(make, count):
+    inner = make(count)
+    cut = packets.with_l4_checksum(inner[-1][:-20] + bytes(20))
+    inner[-1] = cut[:-20]
+
+    runs = rows_of(inner).runs(udp=True)
+
+    assert runs[-1].count == 1
 
 
 def test_rows_of_odd_length_are_left_to_the_slow_way():
