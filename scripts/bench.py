@@ -30,10 +30,18 @@ from tests.netns.topology import Lab, Namespace, wait_until
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 REFERENCE = "wireguard-go"
-CONTENDERS = ("ours", "ours to wireguard-go", "wireguard-go to ours", "wireguard-go", "no tunnel")
+CONTENDERS = (
+    "ours",
+    "ours without bulk",
+    "ours to wireguard-go",
+    "wireguard-go to ours",
+    "wireguard-go",
+    "no tunnel",
+)
 PEERS_TOML = """
 [network]
 prefix = "10.244.0.0/16"
+bulk = {bulk}
 
 [peers.a]
 public_key = "{a}"
@@ -155,8 +163,13 @@ def set_up(lab: Lab, folder: Path, prefix: str, name: str, arguments: argparse.N
         b.host.run("ip", "route", "add", "10.244.1.0/24", "via", "192.0.2.1")
         return pair
     peers = folder / f"{prefix}.toml"
-    peers.write_text(PEERS_TOML.format(a=a.public_key, b=b.public_key))
-    kinds = {"ours": ("ours", "ours"), "wireguard-go": ("wireguard-go", "wireguard-go")}
+    peers.write_text(
+        PEERS_TOML.format(
+            a=a.public_key, b=b.public_key, bulk="false" if name == "ours without bulk" else "true"
+        )
+    )
+    kinds = {name: ("ours", "ours") for name in ("ours", "ours without bulk")}
+    kinds["wireguard-go"] = ("wireguard-go", "wireguard-go")
     for node, other, kind in zip((a, b), (b, a), kinds.get(name, tuple(name.split(" to "))), strict=True):
         if kind == "ours":
             start_ours(node, peers, folder / f"{node.host.name}.key")
