@@ -168,7 +168,7 @@ def set_up(lab: Lab, folder: Path, prefix: str, name: str, arguments: argparse.N
             a=a.public_key, b=b.public_key, bulk="false" if name == "ours without bulk" else "true"
         )
     )
-    kinds = {name: ("ours", "ours") for name in ("ours", "ours without bulk")}
+    kinds = dict.fromkeys(("ours", "ours without bulk"), ("ours", "ours"))
     kinds["wireguard-go"] = ("wireguard-go", "wireguard-go")
     for node, other, kind in zip((a, b), (b, a), kinds.get(name, tuple(name.split(" to "))), strict=True):
         if kind == "ours":
