@@ -249,7 +249,7 @@ class Agent:
         times = [float(value) for value in dataclasses.astuple(self._timing)]
         can_segment = all(udp.can_segment for udp in host.underlay)
         public_key = self._node.private_key.public
-        ready: list[Report | None] = []
+        notes: list[str] | None = None
         try:
             with trio.move_on_after(START_TIME):
                 await forwarder.send(
@@ -267,16 +267,14 @@ class Agent:
                     if endpoint is not None:
                         await forwarder.send(SetEndpoint(remote.number, endpoint, "configuration"))
                 await forwarder.send(Begin())
-                ready = await forwarder.receive()
+                notes = await forwarder.get_ready()
         except ForwarderGoneError:
             raise HostError(f"the forwarder did not start: {await forwarder.stop()}") from None
-        match ready:
-            case [Ready(notes)]:
-                for note in notes:
-                    self._note(f"the forwarder keeps privileges: {note}")
-            case _:
-                await forwarder.stop()
-                raise HostError(f"the forwarder was not ready within {START_TIME:g} s")
+        if notes is None:
+            await forwarder.stop()
+            raise HostError(f"the forwarder was not ready within {START_TIME:g} s")
+        for note in notes:
+            self._note(f"the forwarder keeps privileges: {note}")
 
     def _ciphers(self) -> list[int]:
         """Return the ciphers of bulk units, best first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay.errors import HostError, PacketError
-from overlay.link import MESSAGE_BYTES, Command, Report, decode, encode
+from overlay.link import MESSAGE_BYTES, Command, Ready, Report, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 # Ours
 # -I: neither the current directory nor the environment decides what a process started by root imports.
 PROGRAM = (sys.executable, "-I", "-m", "overlay.forwarding")
+# numpy's algebra would start threads when it is imported.  We use none of it, and a thread that was there before the
+# privileges are given up would keep its own.
+ENVIRONMENT = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL", "BLIS")}
 LINK_BUFFER = 4 * 1024 * 1024  # bytes each way: a table of 100,000 routes takes about 3 MB
 STOP_TIME = 2.0  # seconds that a forwarder gets to end by itself
 
@@ -43,6 +47,7 @@ class Forwarder:
                 [*program, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, **ENVIRONMENT},
                 process_group=0,
             )
         except OSError as error:
@@ -53,6 +58,7 @@ class Forwarder:
         ours.setblocking(False)
         self._link = ours
         self._sending = trio.Lock()
+        self._early: list[Report | None] = []
 
     @property
     def pid(self) -> int:
@@ -80,11 +86,28 @@ class Forwarder:
                 else:
                     return
 
+    async def get_ready(self) -> list[str]:
+        """Wait until the forwarder says that it is ready, and return what it notes.  Raises ForwarderGoneError.
+
+        A peer may call before that: what is reported of it waits for receive().
+        """
+        while True:
+            for report in await self._read(1):
+                if isinstance(report, Ready):
+                    return report.notes
+                self._early.append(report)
+
     async def receive(self, most: int = 1) -> list[Report | None]:
         """Wait for reports and return those that are there, at least one and at most *most*.
 
         None stands for what is no report.  Raises ForwarderGoneError.
         """
+        if self._early:
+            early, self._early = self._early[:most], self._early[most:]
+            return early
+        return await self._read(most)
+
+    async def _read(self, most: int) -> list[Report | None]:
         reports: list[Report | None] = []
         while len(reports) < most:
             try:

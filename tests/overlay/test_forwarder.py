@@ -1,0 +1,427 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import trio
+
+from overlay.crypto.keys import PrivateKey
+from overlay.errors import HostError
+from overlay.forwarder import STOP_TIME, Forwarder, ForwarderGoneError
+from overlay.host.privileges import FORWARDER_UID
+from overlay.link import AskCounters, Begin, Counters, Handled, SetPeer, Start, Wanted
+from overlay.session.constants import Timing
+from tests.netns.topology import wait_until
+
+ROOT = Path(__file__).parents[2]
+PUBLIC = PrivateKey(bytes(range(32))).public
+TIMES = [float(getattr(Timing(), name)) for name in Timing.__slots__]
+START = Start(PUBLIC, 1420, True, True, TIMES)
+PATIENCE = 20.0  # seconds; a forwarder starts in 0.3 on an idle machine
+
+
+def program(code):
+    """Return a program for the other end of the link: it has it as ``link``."""
+    prelude = "import os, signal, socket, sys, time; link = socket.socket(fileno=int(sys.argv[1]))\n"
+    return [sys.executable, "-c", prelude + code]
+
+
+def story(tell):
+    """Run ``async def tell()`` with patience."""
+
+    async def main():
+        with trio.fail_after(PATIENCE):
+            await tell()
+
+    trio.run(main, strict_exception_groups=True)
+
+
+@pytest.fixture
+def tun():
+    """Something that can be polled in the place of a tun: nothing ever comes from it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    yield theirs.fileno()
+    ours.close()
+    theirs.close()
+
+
+@contextlib.asynccontextmanager
+async def running(tun):
+    """Have a forwarder that has said that it is ready."""
+    forwarder = Forwarder()
+    try:
+        await forwarder.send(START, [tun])
+        await forwarder.send(Begin())
+        await forwarder.get_ready()
+        yield forwarder
+    finally:
+        await forwarder.stop()
+
+
+async def drops(forwarder, serial=1):
+    await forwarder.send(AskCounters(serial))
+    (counters,) = await forwarder.receive()
+    assert isinstance(counters, Counters)
+    return counters.drops
+
+
+def process_status(pid):
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def is_alive(pid):
+    try:
+        return process_status(pid)["State"][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_forwarder_says_that_it_is_ready_and_ends_when_the_link_closes(tun):
+    async def tell():
+        async with running(tun) as forwarder:
+            assert await forwarder.stop() == "exit code 0"
+            assert not is_alive(forwarder.pid)
+
+    story(tell)
+
+
+def test_forwarder_that_has_not_started_yet_ends_as_well_when_the_link_closes():
+    async def tell():
+        forwarder = Forwarder()
+
+        assert await forwarder.stop() == "exit code 0"
+
+    story(tell)
+
+
+def test_second_stop_does_nothing(tun):
+    async def tell():
+        async with running(tun) as forwarder:
+            first = await forwarder.stop()
+
+            assert await forwarder.stop() == first
+
+    story(tell)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_killed_forwarder_is_gone_for_who_waits_and_who_sends(tun, number):
+    async def tell():
+        async with running(tun) as forwarder:
+            os.kill(forwarder.pid, number)
+
+            with pytest.raises(ForwarderGoneError):
+                await forwarder.receive()
+            with pytest.raises(ForwarderGoneError):
+                await forwarder.send(Handled(1))
+            assert await forwarder.stop() == f"killed by signal {number}"
+
+    story(tell)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_forwarder_leaves_stopping_to_the_agent(tun, number):
+    async def tell():
+        async with running(tun) as forwarder:
+            os.kill(forwarder.pid, number)
+
+            assert await drops(forwarder) == {}
+
+    story(tell)
+
+
+def test_keys_of_a_terminal_reach_the_agent_alone(tun):
+    async def tell():
+        async with running(tun) as forwarder:
+            assert os.getpgid(forwarder.pid) == forwarder.pid != os.getpgid(0)
+
+    story(tell)
+
+
+@pytest.mark.parametrize("garbage", [b"\x00", b"\xc1", os.urandom(1000), b"\x91\xcc\xff", b"x" * 100_000])
+def test_garbage_from_the_agent_is_counted_and_not_fatal(tun, garbage):
+    async def tell():
+        async with running(tun) as forwarder:
+            forwarder._link.send(garbage)
+
+            assert await drops(forwarder) == {"link": 1}
+
+    story(tell)
+
+
+def test_message_at_the_wrong_time_is_counted_and_not_fatal(tun):
+    async def tell():
+        async with running(tun) as forwarder:
+            await forwarder.send(START)
+
+            assert await drops(forwarder) == {"link": 1}
+
+    story(tell)
+
+
+def test_forwarder_that_hears_garbage_first_ends_by_itself(tun):
+    async def tell():
+        forwarder = Forwarder()
+        forwarder._link.send(b"garbage")
+
+        with pytest.raises(ForwarderGoneError):
+            await forwarder.receive()
+        assert await forwarder.stop() == "exit code 0"
+
+    story(tell)
+
+
+def test_garbage_from_the_forwarder_is_none_among_its_reports():
+    async def tell():
+        forwarder = Forwarder(
+            program(
+                "from overlay.link import Handled, Ready, Wanted, encode\n"
+                "for data in (encode(Ready(['note'])), b'garbage', encode(Handled(1)), encode(Wanted(7))):\n"
+                "    link.send(data)\n"
+            )
+        )
+        with contextlib.suppress(ForwarderGoneError):
+            while True:
+                reports.extend(await forwarder.receive(3))
+        await forwarder.stop()
+
+    reports = []
+    story(tell)
+    assert [type(report).__name__ for report in reports] == ["Ready", "NoneType", "NoneType", "Wanted"]
+
+
+def test_what_is_reported_before_the_forwarder_is_ready_is_kept():
+    async def tell():
+        code = (
+            "from overlay.link import Ready, Wanted, encode\n"
+            "for message in (Wanted(1), Wanted(2), Ready(['note']), Wanted(3)): link.send(encode(message))\n"
+        )
+        forwarder = Forwarder(program(code + "time.sleep(100)"))
+
+        assert await forwarder.get_ready() == ["note"]
+        reports = [report for _ in range(3) for report in await forwarder.receive()]
+        assert reports == [Wanted(1), Wanted(2), Wanted(3)]
+        forwarder._process.kill()
+        await forwarder.stop()
+
+    story(tell)
+
+
+def test_reports_come_in_batches_of_at_most_what_was_asked_for():
+    async def tell():
+        code = "from overlay.link import Wanted, encode\nfor n in range(5): link.send(encode(Wanted(n)))\n"
+        forwarder = Forwarder(program(code + "time.sleep(100)"))
+        await forwarder.receive()
+        await trio.sleep(0.3)
+
+        assert [report.peer for report in await forwarder.receive(2)] == [1, 2]
+        assert [report.peer for report in await forwarder.receive(9)] == [3, 4]
+        forwarder._process.kill()
+        await forwarder.stop()
+
+    story(tell)
+
+
+def test_full_link_holds_the_sender_until_the_forwarder_reads():
+    async def tell():
+        forwarder = Forwarder(program("time.sleep(0.5)\nwhile link.recv(1 << 17): pass"))
+        most = 200_000
+        began = time.monotonic()
+
+        for number in range(most):
+            await forwarder.send(SetPeer(number + 1, 0.0))
+            if time.monotonic() - began > 0.5:
+                break
+
+        assert number < most - 1
+        await forwarder.stop()
+
+    story(tell)
+
+
+def test_sender_at_a_full_link_is_released_when_the_forwarder_is_stopped():
+    async def send():
+        with contextlib.suppress(ForwarderGoneError):
+            while True:
+                await forwarder.send(SetPeer(1, 0.0))
+        released.append(True)
+
+    async def tell():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            nursery.start_soon(send)
+            await trio.sleep(0.5)
+            forwarder._process.kill()
+            await forwarder.stop()
+
+    released = []
+    forwarder = Forwarder(program("time.sleep(100)"))
+    story(tell)
+    assert released == [True, True]
+
+
+def test_reader_is_released_when_the_forwarder_is_stopped():
+    async def receive():
+        with pytest.raises(ForwarderGoneError):
+            await forwarder.receive()
+
+    async def tell():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.sleep(0.1)
+            await forwarder.stop()
+
+    forwarder = Forwarder(program("link.recv(1)"))
+    story(tell)
+
+
+def test_forwarder_that_does_not_end_by_itself_is_killed():
+    async def tell():
+        forwarder = Forwarder(program("time.sleep(100)"))
+        began = time.monotonic()
+
+        assert await forwarder.stop() == "killed by signal 9"
+        assert STOP_TIME <= time.monotonic() - began < STOP_TIME + 2
+
+    story(tell)
+
+
+def test_forwarder_that_cannot_be_started_is_a_sentence(tmp_path):
+    with pytest.raises(HostError, match="the forwarder could not be started: No such file or directory"):
+        Forwarder([str(tmp_path / "nothing")])
+
+
+AGENT = """
+import sys, time, trio
+from overlay.forwarder import Forwarder
+from tests.overlay.test_forwarder import START
+from overlay.link import Begin
+
+async def main():
+    import socket
+    global kept
+    kept = forwarder, *socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if sys.argv[1] == "ready":
+        await forwarder.send(START, [kept[1].fileno()])
+        await forwarder.send(Begin())
+        await forwarder.get_ready()
+
+forwarder = Forwarder()
+trio.run(main)
+print(forwarder.pid, flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("moment", ["starting", "ready"])
+def test_forwarder_dies_with_its_agent(moment):
+    agent = subprocess.Popen(
+        [sys.executable, "-c", AGENT, moment],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with agent:
+        pid = int(agent.stdout.readline())
+        assert is_alive(pid)
+        agent.kill()
+
+    wait_until(lambda: not is_alive(pid), PATIENCE, "the forwarder to end")
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="privileges are dropped by root")
+
+
+@needs_root
+def test_forwarder_of_root_has_no_privilege_left_when_it_is_ready(tun):
+    async def tell():
+        async with running(tun) as forwarder:
+            status = process_status(forwarder.pid)
+
+            assert status["Uid"].split() == status["Gid"].split() == [str(FORWARDER_UID)] * 4
+            assert status["Groups"] == ""
+            for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+                assert int(status[name], 16) == 0
+            assert status["NoNewPrivs"] == "1"
+            assert status["Threads"] == "1"
+
+    story(tell)
+
+
+@needs_root
+def test_forwarder_is_not_dumpable(tun):
+    async def tell():
+        async with running(tun) as forwarder:
+            # The kernel gives what belongs to a process that must not be dumped to root.
+            assert Path(f"/proc/{forwarder.pid}/mem").stat().st_uid == 0
+
+    story(tell)
+
+
+@needs_root
+def test_forwarder_has_no_descriptor_but_its_own(tun):
+    def kinds(pid):
+        return sorted(os.readlink(path).split(":")[0] for path in Path(f"/proc/{pid}/fd").iterdir())
+
+    async def tell():
+        leak = os.open("/etc/hostname", os.O_RDONLY)
+        try:
+            os.set_inheritable(leak, True)
+            async with running(tun) as forwarder:
+                await drops(forwarder)
+                names = kinds(forwarder.pid)
+        finally:
+            os.close(leak)
+        # standard input, two outputs, the link, the tun, the poll
+        assert "/etc/hostname" not in names
+        assert len(names) == 6
+
+    story(tell)
+
+
+WITHOUT_CAPABILITIES = """
+import os, socket, trio
+from overlay.forwarder import Forwarder
+from overlay.host import privileges
+from overlay.link import Begin
+from tests.overlay.test_forwarder import START
+
+async def main():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    forwarder = Forwarder()
+    await forwarder.send(START, [theirs.fileno()])
+    await forwarder.send(Begin())
+    print(*await forwarder.get_ready(), sep="\\n")
+    await forwarder.stop()
+
+privileges.keep_only([])
+trio.run(main)
+"""
+
+
+@needs_root
+def test_forwarder_that_may_not_change_its_user_says_so_and_runs():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_CAPABILITIES],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+
+    assert done.stdout.splitlines() == [
+        "the groups stay as they were: Operation not permitted",
+        "the group id stays 0: Operation not permitted",
+        "the user id stays 0: Operation not permitted",
+    ]
