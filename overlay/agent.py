@@ -116,11 +116,11 @@ def _first(group: BaseExceptionGroup[OverlayError]) -> OverlayError:
 async def run_agent(options: Options, timing: Timing) -> None:
     """Bring a node up, run it, and take it down so that the host is as it was."""
     check_interface_name(options.interface)
+    if privileges.missing([Capability.NET_ADMIN]):  # first: without root not even the key may be readable
+        raise HostError("overlay up needs the capability CAP_NET_ADMIN to make a tun device: run it as root")
     key, warnings = config.load_private_key(options.key)
     store = FileStore(options.peers)
     node = config.settle(store, key, options)
-    if privileges.missing([Capability.NET_ADMIN]):
-        raise HostError("overlay up needs the capability CAP_NET_ADMIN to make a tun device: run it as root")
     with contextlib.ExitStack() as stack:
         # From here to the end no signal interrupts what is being set up or taken back; it is heard in Agent.run().
         signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
