@@ -97,7 +97,8 @@ class Pair:
 def main() -> None:
     arguments = parse_arguments()
     if arguments.lookup:
-        measure_lookup()
+        for count in (10, 100_000):
+            measure_lookup(count)
         return
     with Lab() as lab, ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overlay-bench-")))
@@ -121,21 +122,19 @@ def main() -> None:
         report(results, arguments)
 
 
-def measure_lookup() -> None:
-    """Print what one look-up of a destination costs, with 10 and with 100,000 prefixes in the table."""
-    for count in (10, 100_000):
-        table: Table[str] = Table()
-        networks = [(10 << 24 | number << 7).to_bytes(4, "big") for number in range(count)]
-        table.stage((network, 25, "peer") for network in networks)
-        table.commit()
-        addresses = [network[:3] + bytes([network[3] | 1]) for network in networks[:10]]
-        remembered, rounds = table.remembered, 100_000
-        for address in addresses:
-            table.find(address)
-        again = timeit.timeit(lambda: [remembered[address] for address in addresses], number=rounds // 10)
-        first = timeit.timeit(lambda: [table.find(address) for address in addresses], number=rounds // 10)
-        say(f"{count:7} prefixes: {again / rounds * 1e9:6.0f} ns for an address seen before, ", end="")
-        say(f"{first / rounds * 1e9:6.0f} ns for another")
+def measure_lookup(count: int, rounds: int = 100_000) -> None:
+    """Print what one look-up of a destination costs with *count* prefixes in the table."""
+    table: Table[str] = Table()
+    networks = [(10 << 24 | number << 7).to_bytes(4, "big") for number in range(count)]
+    table.stage((network, 25, "peer") for network in networks)
+    table.commit()
+    addresses = [network[:3] + bytes([network[3] | 1]) for network in networks[:10]]
+    for address in addresses:
+        table.find(address)
+    again = timeit.timeit(lambda: [table.remembered[address] for address in addresses], number=rounds // 10)
+    first = timeit.timeit(lambda: [table.find(address) for address in addresses], number=rounds // 10)
+    say(f"{count:7} prefixes: {again / rounds * 1e9:6.0f} ns for an address seen before, ", end="")
+    say(f"{first / rounds * 1e9:6.0f} ns for another")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -21,7 +21,7 @@ from overlay.forwarding.sender import SOL_UDP
 from overlay.forwarding.units import Reassembly, are_consecutive, for_tun, open_unit, read_unit
 from overlay.wire.bulk import FRAGMENT_HEADER, TYPE_FRAGMENT
 from overlay.wire.control import is_control
-from overlay.wire.ip import CE, ECT_1, PROTOCOL_UDP, decapsulated_ecn, ecn, packet_length, set_ecn
+from overlay.wire.ip import CE, ECT_1, PROTOCOL_UDP, packet_length, take_outer_ecn
 from overlay.wire.messages import (
     TAG_SIZE,
     TRANSPORT_HEADER,
@@ -399,11 +399,7 @@ class Inbound:
             packet, flow, gso_type, segment = read_unit(plain, core.outbound.splitter.mtu)
             if not core.is_from(peer, packet):
                 raise PacketError("source")
-            if mark:
-                inner = ecn(packet)
-                wanted = decapsulated_ecn(inner, mark)
-                if wanted != inner:
-                    set_ecn(packet, wanted)
+            take_outer_ecn(packet, mark)
         except PacketError as error:
             core.refused(peer, error.reason)
             return
@@ -452,12 +448,7 @@ class Inbound:
             packet = payload[:length]
             if not core.is_from(peer, packet):
                 raise PacketError("source")
-            mark = arrival.tos & 3
-            if mark:
-                inner = ecn(packet)
-                wanted = decapsulated_ecn(inner, mark)
-                if wanted != inner:
-                    set_ecn(packet, wanted)
+            take_outer_ecn(packet, arrival.tos & 3)
         except PacketError as error:
             core.refused(peer, error.reason)
             return

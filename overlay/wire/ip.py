@@ -95,6 +95,18 @@ def set_ecn(packet: bytearray | memoryview, value: int) -> None:
     packet[10:12] = (total ^ 0xFFFF).to_bytes(2, "big")
 
 
+def take_outer_ecn(packet: bytearray | memoryview, outer: int) -> None:
+    """Give *packet* the ECN field it leaves the tunnel with, in place, after the *outer* header's.
+
+    Raises PacketError ``ecn``, with nothing changed, as decapsulated_ecn() does.
+    """
+    if outer != NOT_ECT:
+        inner = ecn(packet)
+        value = decapsulated_ecn(inner, outer)
+        if value != inner:
+            set_ecn(packet, value)
+
+
 def decapsulated_ecn(inner: int, outer: int) -> int:
     """Return the ECN field the inner packet leaves with (RFC 6040 section 4.2, figure 4).
 
