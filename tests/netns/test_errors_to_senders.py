@@ -1,0 +1,142 @@
+"""What goes nowhere is answered with "host unreachable", as a router would, and the sender gets to know."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.netns.network import (
+    PATIENCE,
+    IcmpError,
+    Network,
+    icmp_error,
+    is_silent,
+    nft,
+)
+from tests.netns.topology import wait_until
+
+UNREACHABLE = {4: (3, 1), 6: (1, 3)}  # RFC 792, RFC 4443: type and code
+QUICK = {
+    "rekey_timeout": 0.3,
+    "rekey_attempt_time": 1.2,
+    "rekey_jitter": 0.05,
+    "keepalive_timeout": 1.0,
+}
+CASES = {
+    "no peer": ("10.244.200.1", "fd00:244:200::1"),
+    "a dead address of its own subnet": ("10.244.60.9", "fd00:244:60::9"),
+    "a peer without endpoint": ("10.244.2.1", "fd00:244:2::1"),
+    "a peer that was given up": ("10.244.3.1", "fd00:244:3::1"),
+}
+
+
+@pytest.fixture(scope="module")
+def site(module_lab, tmp_path_factory):
+    """A host with containers; one has an address that only a masquerade makes one of the overlay."""
+    network = Network(module_lab, tmp_path_factory.mktemp("site"))
+    paris = network.host("paris")
+    paris.settings["subnets"] += ["10.244.60.0/24", "fd00:244:60::/64"]
+    network.host("silent", endpoint=None)
+    network.host("dead")
+    web = paris.container("web")
+    guest = module_lab.container(
+        paris.namespace,
+        network.namespace_name("guest"),
+        "172.20.0.2/24",
+        "fd00:20::2/64",
+        gateways=("172.20.0.1", "fd00:20::1"),
+        bridge="br1",
+    )
+    for family in ("ip", "ip6"):
+        nft(
+            paris.namespace,
+            f"table {family} hide {{\n chain out {{\n type nat hook postrouting priority 100;\n"
+            f' oifname "overlay0" {family} saddr {"172.20.0.0/24" if family == "ip" else "fd00:20::/64"}'
+            " masquerade\n }\n}\n",
+        )
+    # The kernel's own limits for errors are not what is tested here.
+    paris.namespace.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+    paris.start(timing=QUICK)
+    paris.namespace.completed("ping", "-c1", "-W1", "10.244.3.1")
+    wait_until(
+        lambda: any(row["state"] == "unreachable" for row in paris.status()["peers"]),
+        PATIENCE,
+        "the dead peer to be given up",
+    )
+    yield paris, web.namespace, guest
+    network.close()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("who", ["a process of the host", "a container", "a container behind a masquerade"])
+def test_sender_is_told(site, who, case, family):
+    paris, web, guest = site
+    sender = {"a process of the host": paris.namespace, "a container": web}.get(who, guest)
+    address = CASES[case][family == 6]
+
+    error = icmp_error(sender, address)
+
+    offender = paris.address if family == 4 else paris.address6
+    assert error == IcmpError(*UNREACHABLE[family], offender)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_tcp_connection_is_refused_at_once(site, family):
+    _paris, web, _ = site
+    import errno
+    import socket
+
+    with web.entered():
+        client = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET)
+    with client:
+        client.settimeout(PATIENCE)
+        with pytest.raises(OSError, match="No route to host") as raised:
+            client.connect((CASES["no peer"][family == 6], 80))
+
+    assert raised.value.errno == errno.EHOSTUNREACH
+
+
+def test_ping_says_so_too(site):
+    paris, web, _ = site
+
+    said = web.completed("ping", "-n", "-c2", "-i0.3", "-W1", CASES["no peer"][0]).stdout
+
+    assert f"From {paris.address} icmp_seq=1 Destination Host Unreachable" in said
+
+
+def test_errors_are_counted_and_limited_for_each_sender(site):
+    paris, web, _ = site
+    before = paris.drops().get("no_peer", 0)
+
+    said = web.completed("ping", "-n", "-c200", "-i0.002", "-W1", CASES["no peer"][0]).stdout
+
+    told = said.count("Destination Host Unreachable")
+    assert paris.drops()["no_peer"] >= before + 200
+    assert 1 <= told < 100
+
+
+def test_no_error_answers_an_error_or_a_packet_for_many(site):
+    paris, _, _ = site
+    sniffer = paris.namespace.sniff("overlay0")
+
+    paris.namespace.completed("ping", "-c2", "-i0.2", "-W1", "-I", "overlay0", "224.0.0.77")
+    assert is_silent(paris.namespace, "10.244.200.1")  # the error for this comes after any for those
+
+    assert not any(
+        frame[9] == 1 and frame[20] == 3 and frame[44:48] == bytes([224, 0, 0, 77])
+        for frame in sniffer.frames()
+    )
+
+
+@pytest.mark.parametrize("reason", ["no_endpoint", "given_up"])
+def test_drops_are_counted_at_the_peer(site, reason):
+    paris, _, _ = site
+    name = {"no_endpoint": "silent", "given_up": "dead"}[reason]
+    row = next(row for row in paris.status()["peers"] if row["name"] == name)
+
+    icmp_error(paris.namespace, row["addresses"][0])
+    wait_until(
+        lambda: next(row for row in paris.status()["peers"] if row["name"] == name)["drops"].get(reason),
+        PATIENCE,
+        "the drop to be counted",
+    )

@@ -1,0 +1,147 @@
+"""Keys that change, end and are wiped, with times shortened."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.netns.network import (
+    PATIENCE,
+    Network,
+    connect,
+    nft,
+    pinging,
+    transfer,
+    udp_pair,
+)
+from tests.netns.topology import wait_until
+
+SHORT = {
+    "rekey_after_time": 1.0,
+    "reject_after_time": 6.0,
+    "rekey_timeout": 0.8,
+    "rekey_attempt_time": 8.0,
+    "rekey_jitter": 0.1,
+    "keepalive_timeout": 1.0,
+}
+
+
+@pytest.fixture
+def network(lab, tmp_path):
+    made = Network(lab, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair(network):
+    paris, tokyo = network.host("paris"), network.host("tokyo")
+    for host in (paris, tokyo):
+        host.launch(timing=SHORT)
+    for host in (paris, tokyo):
+        host.wait_ready()
+    paris.wait_up(tokyo)
+    return paris, tokyo
+
+
+def handshakes(*hosts):
+    return sum(host.log.count("handshake completed") for host in hosts)
+
+
+def test_no_packet_is_lost_while_keys_change(pair, tmp_path):
+    paris, tokyo = pair
+    before = handshakes(paris)
+    with (
+        pinging(paris.namespace, tokyo.address, tmp_path, 0.01) as there,
+        pinging(tokyo.namespace, paris.address, tmp_path, 0.01) as back,
+    ):
+        wait_until(lambda: handshakes(paris) >= before + 5, PATIENCE, "keys to change five times")
+
+    assert there.lost == []
+    assert back.lost == []
+
+
+def test_tcp_goes_on_while_keys_change(pair):
+    paris, tokyo = pair
+    before = handshakes(paris)
+    near, far = connect(paris.namespace, tokyo.namespace, tokyo.address)
+    with near, far:
+        while handshakes(paris) < before + 3:
+            near.sendall(b"x" * 10_000)
+            left = 10_000
+            while left:
+                left -= len(far.recv(left))
+        transfer(near, far, 1 << 20)
+
+
+def test_session_without_traffic_ends_and_the_next_packet_begins_another(pair):
+    paris, tokyo = pair
+    paris.wait_peer(tokyo, "idle", lambda row: row["state"] == "idle")
+    before = handshakes(paris)
+
+    # The very packet that found no session waits for it, and is not lost.
+    said = paris.namespace.completed("ping", "-n", "-c1", "-W5", tokyo.address).stdout
+
+    assert "1 received" in said
+    assert handshakes(paris) > before
+
+
+def test_who_receives_and_says_nothing_sends_a_keepalive(pair):
+    paris, tokyo = pair
+    with udp_pair(paris.namespace, tokyo.namespace, tokyo.address) as (near, far):
+        near.send(b"no answer needed")
+        assert far.recv(100) == b"no answer needed"
+        sent = tokyo.peer(paris)["tx_bytes"]
+
+        tokyo.wait_peer(paris, "owed an answer", lambda row: row["tx_bytes"] >= sent + 32)
+
+
+def test_silent_peer_is_called_again_and_the_silence_ends(pair):
+    paris, tokyo = pair
+    nft(
+        tokyo.namespace,
+        "table inet wall {\n chain wires {\n type filter hook input priority 0;\n"
+        ' iifname "eth0" udp dport 51820 drop\n }\n}\n',
+    )
+    sender = paris.namespace.popen(
+        "ping", "-n", "-i0.05", tokyo.address, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    paris.wait_peer(tokyo, "connecting", lambda row: row["state"] in {"connecting", "unreachable"})
+
+    tokyo.namespace.run("nft", "delete", "table", "inet", "wall")
+
+    paris.wait_up(tokyo)
+    paris.ping(tokyo.address)
+    sender.send_signal(signal.SIGINT)
+    sender.wait(PATIENCE)
+
+
+def test_peer_that_does_not_answer_is_given_up_and_found_again(pair):
+    paris, tokyo = pair
+    tokyo.stop()
+    sender = paris.namespace.popen(
+        "ping", "-n", "-i0.05", tokyo.address, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_until(lambda: "peer unreachable peer=tokyo" in paris.log, PATIENCE, "the peer to be given up")
+    sender.send_signal(signal.SIGINT)
+    sender.wait(PATIENCE)
+
+    tokyo.start(timing=SHORT)
+
+    paris.ping(tokyo.address)
+    paris.wait_up(tokyo)
+
+
+def test_idle_node_makes_no_handshakes(pair):
+    paris, tokyo = pair
+    paris.wait_peer(tokyo, "idle", lambda row: row["state"] == "idle")
+    before = handshakes(paris, tokyo)
+    bytes_before = paris.peer(tokyo)["tx_bytes"]
+
+    time.sleep(2.0)  # two lives of a key
+
+    assert handshakes(paris, tokyo) == before
+    assert paris.peer(tokyo)["tx_bytes"] == bytes_before
