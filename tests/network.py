@@ -32,6 +32,8 @@ class Flight:
 
     @property
     def kind(self):
+        if self.datagram[:1] == b"\5":
+            return "fragment"
         kind = KINDS.get(int.from_bytes(self.datagram[:4], "little"), "unknown")
         return "keepalive" if kind == "data" and len(self.datagram) == 32 else kind
 

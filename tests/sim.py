@@ -42,6 +42,7 @@ class Node:
         self.addresses = [f"192.0.2.{number}", f"2001:db8::{number:x}"]
         self.subnets = [f"10.244.{number}.0/24", f"fd00:244:{number:x}::/64"]
         self.port, self.has_gro, self.has_segments, self.mtu = PORT, world.has_gro, True, 1420
+        self.ciphers, self.joins_udp = list(world.ciphers), True
         self.tun = FakeTun()
         self.known = {}  # number of the peer: (public key, preshared key, keepalive, endpoint, subnets)
         self.sockets = []
@@ -67,7 +68,9 @@ class Node:
         self.reports = deque()
         self.sockets.clear()
         times = list(dataclasses.astuple(self.world.timing))
-        start = crossed(link.Start(self.key.public, self.mtu, True, self.has_segments, times))
+        start = crossed(
+            link.Start(self.key.public, self.mtu, self.joins_udp, self.has_segments, times, self.ciphers)
+        )
         self.core = Core(start, self.tun, report=self._report, entropy=self._entropy)
         self.tell(link.SetNode(self.mtu, False, [ip_network(each)[1].packed for each in self.subnets]))
         self.open_sockets()
@@ -230,8 +233,9 @@ def crossed(message):
 class World:
     """The clock, the network and the nodes of one story."""
 
-    def __init__(self, seed=0, timing=None, *, has_gro=True):
+    def __init__(self, seed=0, timing=None, *, has_gro=True, ciphers=()):
         self.seed, self.timing, self.has_gro = seed, timing or Timing(), has_gro
+        self.ciphers = ciphers  # of bulk units, for nodes made from now on; none as WireGuard has it
         self.clock, self.serial = Clock(), 0
         self.network = Network(self.clock, seed)
         self.nodes = self.network.nodes

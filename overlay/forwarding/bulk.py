@@ -32,7 +32,7 @@ class Bulk:
 
     __slots__ = (
         "_ciphers", "_first_hello_at", "_hellos", "_keys", "_opens", "_receiver_index", "_reported", "datagrams",
-        "fragments", "key", "most", "newest", "size", "units", "window",
+        "fragments", "key", "missing", "most", "newest", "size", "units", "window",
     )  # fmt: skip
 
     def __init__(
@@ -47,7 +47,7 @@ class Bulk:
         self.most = self.fragments = 0  # what the peer takes: bytes of a sealed unit, fragments
         self.size = UnitSize()
         self.window = ReplayWindow()
-        self.newest = self.units = self.datagrams = self._reported = 0
+        self.newest = self.units = self.datagrams = self.missing = self._reported = 0
 
     @property
     def has_said_hello(self) -> bool:

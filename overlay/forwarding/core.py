@@ -372,9 +372,9 @@ class Core:
         self.drops[reason] += 1
         self.unreachable.tell(packet, now)
 
-    def refused(self, peer: Peer, reason: str) -> None:
-        """Count a message of *peer*, or one that claims to be, that was dropped."""
-        peer.drops[reason] += 1
+    def refused(self, peer: Peer, reason: str, count: int = 1) -> None:
+        """Count *count* messages of *peer*, or such that claim to be, that were dropped."""
+        peer.drops[reason] += count
 
     def hold(self, peer: Peer, packets: list[bytes]) -> None:
         """Stage *packets* again, for a peer with a session, until the sender is no longer blocked."""

@@ -18,8 +18,8 @@ from cryptography.exceptions import InvalidTag
 from overlay.errors import PacketError
 from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
 from overlay.forwarding.sender import SOL_UDP
-from overlay.forwarding.units import Reassembly, are_consecutive, for_tun, open_unit, read_unit
-from overlay.wire.bulk import FRAGMENT_HEADER, TYPE_FRAGMENT
+from overlay.forwarding.units import Reassembly, ends_of_runs, for_tun, open_unit, read_unit
+from overlay.wire.bulk import FRAGMENT_HEADER, FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT
 from overlay.wire.control import is_control
 from overlay.wire.ip import CE, ECT_1, PROTOCOL_UDP, packet_length, take_outer_ecn
 from overlay.wire.messages import (
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from overlay.forwarding.core import Core
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Ancillary, Peer
+    from overlay.forwarding.segments import Bytes2D
     from overlay.forwarding.sender import UdpSocket
+    from overlay.forwarding.units import Partial
     from overlay.wire.addresses import Sockaddr
 
 # Specification (Linux include/uapi/linux/udp.h, in.h, in6.h)
@@ -105,7 +107,7 @@ class Inbound:
         self._view = memoryview(self._buffer)
         self._array = np.frombuffer(self._buffer, dtype=np.uint8)
         self._takes_units = takes_units
-        self._reassembly = Reassembly()
+        self._reassembly = Reassembly(self._lost)
         self._own_splitter: Splitter | None = None
         self._arrivals: dict[object, Arrival] = {}
         self._views: dict[tuple[int, int], tuple[list[memoryview], list[memoryview], list[memoryview]]] = {}
@@ -178,7 +180,7 @@ class Inbound:
         if not size:
             self._core.drops["unknown_type"] += 1
             return
-        if self._takes_units and self._buffer[0] == TYPE_FRAGMENT and stride > HEADER_SIZE:
+        if self._takes_units and self._buffer[0] == TYPE_FRAGMENT and stride > FRAGMENT_HEADER_SIZE:
             self._take_fragments(udp, 0, size, stride, arrival, source, now)
             return
         if OVERHEAD <= stride < size and self._take_table(udp, size, stride, arrival, source, now):
@@ -340,27 +342,47 @@ class Inbound:
         """Take datagrams that begin at *at* and are of *stride* bytes but for the last, the first a fragment."""
         count = -(-size // stride)
         last = size - (count - 1) * stride
-        table = self._array[at : at + count * stride].reshape(count, stride)
-        core = self._core
-        if last <= FRAGMENT_HEADER.size:
-            core.drops["fragment_short"] += 1
-            count -= 1
-            if not count:
-                return
-            table, last = table[:count], stride
-        words = table[:, : FRAGMENT_HEADER.size].view("<u4")
-        if count > 1 and not are_consecutive(words):
-            for row in range(count):
-                self._take_one(
-                    udp, at + row * stride, last if row == count - 1 else stride, arrival, source, now
-                )
+        if last <= FRAGMENT_HEADER_SIZE:
+            end = at + size - last
+            if self._buffer[end] == TYPE_FRAGMENT:
+                self._core.drops["fragment_short"] += 1
+            else:
+                self._take_one(udp, end, last, arrival, source, now)
+            count, last = count - 1, stride
+        if not count:
             return
+        table = self._array[at : at + count * stride].reshape(count, stride)
+        if count == 1:
+            self._take_run(udp, at, table, last, arrival, source, now)
+            return
+        first = 0
+        for stop in ends_of_runs(table[:, :FRAGMENT_HEADER_SIZE].view("<u4")):
+            start, size = at + first * stride, last if stop == count else stride
+            if self._buffer[start] == TYPE_FRAGMENT:
+                self._take_run(udp, start, table[first:stop], size, arrival, source, now)
+            else:
+                self._take_one(udp, start, size, arrival, source, now)
+            first = stop
+
+    def _take_run(
+        self,
+        udp: UdpSocket,
+        at: int,
+        table: Bytes2D,
+        last: int,
+        arrival: Arrival,
+        source: Sockaddr,
+        now: float,
+    ) -> None:
+        """Take consecutive fragments of one unit, the rows of *table*, the last of which has *last* bytes."""
+        core, count = self._core, len(table)
         _, number, total, cipher, index, counter = FRAGMENT_HEADER.unpack_from(self._buffer, at)
         keypair = core.by_index.get(index)
         if keypair is None:
-            core.drops["unknown_index"] += 1
+            core.drops["unknown_index"] += count
             return
         peer, bulk = keypair.peer, keypair.bulk
+        refused = count
         try:
             if now >= keypair.reject_at:
                 raise PacketError("keypair_expired")
@@ -373,23 +395,34 @@ class Inbound:
                 raise PacketError("replay")
             place = (index, counter, source)
             reassembly = self._reassembly
-            partial = reassembly.place(place, total, now, is_endpoint=source == peer.endpoint)
+            partial = reassembly.place(
+                keypair, place, total, cipher, now, is_at_endpoint=source == peer.endpoint
+            )
             partial.is_marked |= arrival.tos & 3 == CE
-            pieces = table[:, FRAGMENT_HEADER.size :]
-            if not reassembly.put(partial, number, pieces, last - FRAGMENT_HEADER.size):
+            if not reassembly.put(
+                partial, number, table[:, FRAGMENT_HEADER_SIZE:], last - FRAGMENT_HEADER_SIZE
+            ):
                 return
+            refused = 1
             sealed, partial = reassembly.take(place)
             plain = open_unit(opener, counter, sealed)
             if not bulk.window.accept(counter):
                 raise PacketError("replay")
         except PacketError as error:
-            core.refused(peer, error.reason)
+            core.refused(peer, error.reason, refused)
             return
         bulk.delivered(counter, total)
-        self._heard(udp, keypair, arrival, source, len(sealed) + total * FRAGMENT_HEADER.size, now)
+        self._heard(udp, keypair, arrival, source, len(sealed) + total * FRAGMENT_HEADER_SIZE, now)
         core.unit_received(peer, keypair)
-        mark = CE if partial.is_marked else arrival.tos & 3
-        self._deliver_unit(peer, plain, mark, now)
+        self._deliver_unit(peer, plain, CE if partial.is_marked else arrival.tos & 3, now)
+
+    @staticmethod
+    def _lost(partial: Partial) -> None:
+        """Count a unit that was given up incomplete."""
+        keypair = partial.keypair
+        keypair.peer.drops["unit_incomplete"] += 1
+        if keypair.bulk is not None and partial.is_at_endpoint:
+            keypair.bulk.missing += partial.missing
 
     def _deliver_unit(self, peer: Peer, plain: memoryview, mark: int, now: float) -> None:
         """Write the super-packet of an opened unit, once every claim about it holds."""

@@ -7,7 +7,6 @@ that a lost datagram costs its unit, so the size of units follows the loss that 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -45,6 +44,7 @@ from overlay.wire.virtio import GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.segments import Bytes2D, Flow, Words
     from overlay.wire.addresses import Sockaddr
 
@@ -54,8 +54,9 @@ UNITS_FROM_ELSEWHERE = 2  # incomplete ones of all other addresses and sessions 
 UNITS_TOTAL = 64  # incomplete ones of all sessions: 4 MB of buffers
 REASSEMBLY_TIME = 1.0  # seconds after which an incomplete unit is lost
 _NONCE_PREFIX = bytes(4)
-_STEPS = np.zeros((MAXIMUM_FRAGMENTS + 1, 4), dtype=np.uint32)
-_STEPS[:, 0] = np.arange(MAXIMUM_FRAGMENTS + 1, dtype=np.uint32) << 8
+_STEPS = np.zeros((MAXIMUM_FRAGMENTS, 4), dtype=np.uint32)
+_STEPS[:, 0] = np.arange(MAXIMUM_FRAGMENTS, dtype=np.uint32) << 8  # the fragment's number is the second byte
+_STEP = _STEPS[1]
 
 
 def make_aead(cipher: int, key: bytes) -> AESGCM | ChaCha20Poly1305:
@@ -170,10 +171,23 @@ class Cutter:
 class Partial:
     """A unit of which some fragments are there."""
 
-    __slots__ = ("began", "buffer", "count", "have", "is_marked", "missing", "piece", "tail")
+    __slots__ = (
+        "began", "buffer", "cipher", "count", "have", "is_at_endpoint", "is_marked", "keypair", "missing", "piece",
+        "tail",
+    )  # fmt: skip
 
-    def __init__(self, buffer: bytearray, count: int, now: float) -> None:
-        self.buffer, self.count, self.began = buffer, count, now
+    def __init__(
+        self,
+        keypair: Keypair,
+        buffer: bytearray,
+        count: int,
+        cipher: int,
+        now: float,
+        *,
+        is_at_endpoint: bool,
+    ) -> None:
+        self.keypair, self.buffer, self.count, self.cipher = keypair, buffer, count, cipher
+        self.began, self.is_at_endpoint = now, is_at_endpoint
         self.missing, self.have = count, 0
         self.piece = 0  # bytes of every fragment but the last; 0 until one was seen
         self.tail = b""  # the last fragment
@@ -184,54 +198,54 @@ Place = tuple[int, int, "Sockaddr"]
 """Where fragments are kept: receiver index, counter, source address."""
 
 
-@dataclass(slots=True)
-class Tally:
-    """What is reported of a keypair's units, counted since its beginning."""
-
-    newest: int = 0
-    units: int = 0
-    datagrams: int = 0
-
-
 class Reassembly:
     """All incomplete units of a forwarder, bounded in number, memory and time."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost: Callable[[Partial], None]) -> None:
+        """*lost* is told of each unit that is given up."""
+        self._lost = lost
         self._partials: OrderedDict[Place, Partial] = OrderedDict()  # oldest first
         self._at_endpoint: dict[int, int] = {}  # incomplete units by receiver index
-        self._elsewhere: set[Place] = set()
+        self._elsewhere = 0
         self._pool: list[bytearray] = []
 
     def __len__(self) -> int:
         return len(self._partials)
 
-    def place(self, place: Place, count: int, now: float, *, is_endpoint: bool) -> Partial:
-        """Return the unit that a fragment belongs to.  Raises PacketError where its count contradicts the others'."""
+    def place(
+        self, keypair: Keypair, place: Place, count: int, cipher: int, now: float, *, is_at_endpoint: bool
+    ) -> Partial:
+        """Return the unit that a fragment belongs to.
+
+        Raises PacketError ``fragment_header`` where count or cipher contradicts what came before.
+        """
+        if self._partials:
+            self._expire(now)
         partial = self._partials.get(place)
         if partial is not None:
-            if partial.count != count:
-                raise PacketError("fragment_count")
+            if partial.count != count or partial.cipher != cipher:
+                raise PacketError("fragment_header")
             return partial
-        self.expire(now)
-        if is_endpoint:
+        if is_at_endpoint:
             if self._at_endpoint.get(place[0], 0) >= UNITS_PER_SESSION:
-                self._drop_oldest(lambda each: each[0] == place[0] and each not in self._elsewhere)
-        elif len(self._elsewhere) >= UNITS_FROM_ELSEWHERE:
-            self._drop_oldest(lambda each: each in self._elsewhere)
+                self._give_up_oldest(lambda index, each: each.is_at_endpoint and index == place[0])
+        elif self._elsewhere >= UNITS_FROM_ELSEWHERE:
+            self._give_up_oldest(lambda _, each: not each.is_at_endpoint)
         if len(self._partials) >= UNITS_TOTAL:
-            self._drop_oldest(lambda _: True)
+            self._give_up_oldest(lambda _, __: True)
         buffer = self._pool.pop() if self._pool else bytearray(MAXIMUM_SEALED)
-        partial = self._partials[place] = Partial(buffer, count, now)
-        if is_endpoint:
+        partial = Partial(keypair, buffer, count, cipher, now, is_at_endpoint=is_at_endpoint)
+        self._partials[place] = partial
+        if is_at_endpoint:
             self._at_endpoint[place[0]] = self._at_endpoint.get(place[0], 0) + 1
         else:
-            self._elsewhere.add(place)
+            self._elsewhere += 1
         return partial
 
     def put(self, partial: Partial, number: int, rows: Bytes2D, last: int) -> bool:
         """Add consecutive fragments from *number* on, the last of which has *last* bytes; return whether all are there.
 
-        The first copy of each stays.  Raises PacketError for pieces whose sizes contradict each other.
+        The first copy of each stays.  Raises PacketError ``fragment_size`` where sizes contradict each other.
         """
         count, width = rows.shape
         is_end = number + count == partial.count
@@ -256,10 +270,9 @@ class Reassembly:
     def take(self, place: Place) -> tuple[memoryview, Partial]:
         """Return a whole unit's sealed bytes, and forget it.  The bytes are good until the next put().
 
-        Raises PacketError where the last fragment is larger than the others, or the whole too large.
+        Raises PacketError ``fragment_size`` where the last fragment is larger than the others, or the whole too large.
         """
-        partial = self._partials[place]
-        self._forget(place)
+        partial = self._forget(place)
         start = (partial.count - 1) * partial.piece
         end = start + len(partial.tail)
         if end > MAXIMUM_SEALED or (partial.piece and len(partial.tail) > partial.piece):
@@ -267,18 +280,18 @@ class Reassembly:
         partial.buffer[start:end] = partial.tail
         return memoryview(partial.buffer)[:end], partial
 
-    def expire(self, now: float) -> None:
-        """Forget units that have waited too long."""
-        while self._partials:
-            place, partial = next(iter(self._partials.items()))
-            if partial.began + REASSEMBLY_TIME > now:
-                return
-            self._forget(place)
-
     def forget_keypair(self, index: int) -> None:
         """Forget the incomplete units of a keypair that is gone."""
         for place in [place for place in self._partials if place[0] == index]:
             self._forget(place)
+
+    def _expire(self, now: float) -> None:
+        """Give up units that have waited too long."""
+        while self._partials:
+            place, partial = next(iter(self._partials.items()))
+            if partial.began + REASSEMBLY_TIME > now:
+                return
+            self._lost(self._forget(place))
 
     def _copy(self, partial: Partial, number: int, rows: Bytes2D) -> None:
         count, width = rows.shape
@@ -294,23 +307,24 @@ class Reassembly:
             if not partial.have >> number + row & 1:
                 self._copy(partial, number + row, rows[row : row + 1])
 
-    def _forget(self, place: Place) -> None:
+    def _forget(self, place: Place) -> Partial:
         partial = self._partials.pop(place)
-        if place in self._elsewhere:
-            self._elsewhere.discard(place)
-        else:
+        if partial.is_at_endpoint:
             left = self._at_endpoint[place[0]] - 1
             if left:
                 self._at_endpoint[place[0]] = left
             else:
                 del self._at_endpoint[place[0]]
+        else:
+            self._elsewhere -= 1
         if len(self._pool) < UNITS_PER_SESSION:
             self._pool.append(partial.buffer)
+        return partial
 
-    def _drop_oldest(self, belongs: Callable[[Place], bool]) -> None:
-        for place in self._partials:
-            if belongs(place):
-                self._forget(place)
+    def _give_up_oldest(self, belongs: Callable[[int, Partial], bool]) -> None:
+        for place, partial in self._partials.items():
+            if belongs(place[0], partial):
+                self._lost(self._forget(place))
                 return
 
 
@@ -363,6 +377,10 @@ def for_tun(packet: memoryview, flow: Flow, gso_type: int, segment: int) -> list
     return [virtio + header, packet[flow.size :]]
 
 
-def are_consecutive(words: Words) -> bool:
-    """Return whether the header words (rows of four) are those of consecutive fragments of one unit."""
-    return not ((words - words[0]) != _STEPS[: len(words)]).any()
+def ends_of_runs(words: Words) -> list[int]:
+    """Return where runs of consecutive fragments of one unit end, given the header words: rows of four."""
+    differs = words[1:] - words[:-1] != _STEP
+    if not differs.any():
+        return [len(words)]
+    ends: list[int] = (np.flatnonzero(differs.any(axis=1)) + 1).tolist()
+    return [*ends, len(words)]

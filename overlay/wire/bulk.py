@@ -68,6 +68,7 @@ AES_BLOCKS_PER_KEY = 2**34
 
 META = struct.Struct("<BxH")
 FRAGMENT_HEADER = struct.Struct("<BBBBIQ")
+FRAGMENT_HEADER_SIZE = FRAGMENT_HEADER.size  # 16
 MAXIMUM_SEALED = META.size + MAXIMUM_PACKET + TAG_SIZE
 
 
@@ -90,12 +91,12 @@ class Fragment:
     @classmethod
     def parse(cls, datagram: bytes) -> Self:
         """Read a datagram of type 5.  Raises PacketError, and nothing else, for any bytes."""
-        if len(datagram) <= FRAGMENT_HEADER.size:
+        if len(datagram) <= FRAGMENT_HEADER_SIZE:
             raise PacketError("fragment_short")
         kind, number, count, cipher, index, counter = FRAGMENT_HEADER.unpack_from(datagram)
         if kind != TYPE_FRAGMENT or cipher not in CIPHERS or number >= count:
             raise PacketError("fragment_header")
-        return cls(number, count, cipher, index, counter, datagram[FRAGMENT_HEADER.size :])
+        return cls(number, count, cipher, index, counter, datagram[FRAGMENT_HEADER_SIZE:])
 
     def build(self) -> bytes:
         """Return the bytes that parse() reads back into an equal value."""
