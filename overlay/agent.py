@@ -56,7 +56,7 @@ from peers.stores.file import FileStore
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from overlay.config import Node, Options
     from overlay.host.sockets import UdpSocket
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from overlay.roster import Change, Remote
     from overlay.session.outputs import Output
     from overlay.wire.addresses import Sockaddr
+    from peers.stores import Store
 
 # Ours
 TICK = 1.0  # seconds; an idle agent wakes that often, to look at the peers file and at what is due
@@ -99,10 +100,18 @@ def run(options: Options, log_level: str = "info", timing: Timing | None = None)
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
     )
-    try:
+    with until_stopped():
         trio.run(run_agent, options, timing or Timing(), strict_exception_groups=True)
+    log.info("stopped interface=%s", options.interface)
+
+
+@contextlib.contextmanager
+def until_stopped() -> Iterator[None]:
+    """Let StoppedError end the block in peace, and of a group of errors let the first of ours out."""
+    try:
+        yield
     except* StoppedError:
-        log.info("stopped interface=%s", options.interface)
+        pass
     except* OverlayError as group:
         raise _first(group) from None
 
@@ -127,12 +136,13 @@ async def run_agent(options: Options, timing: Timing) -> None:
         answering = control.listen(control.control_path(options.interface))
         stack.callback(answering.close)
         # The interpreter of the forwarder starts while the host is being set up.
-        forwarder = Forwarder()
-        agent = Agent(options, node, store, timing, forwarder)
+        agent = Agent(options, node, store, timing)
         try:
             agent.host = HostSetup(options.interface)
             stack.callback(agent.host.close)
             agent.set_up(warnings)
+            for kept in privileges.keep_only(KEPT_CAPABILITIES):
+                agent.note(f"the agent keeps more privileges than it needs: {kept}")
             await agent.run(answering.socket, signals)
         finally:
             with trio.CancelScope(shield=True):
@@ -147,9 +157,15 @@ class Agent:
     _resolver: Resolver
 
     def __init__(
-        self, options: Options, node: Node, store: FileStore, timing: Timing, forwarder: Forwarder
+        self,
+        options: Options,
+        node: Node,
+        store: Store,
+        timing: Timing,
+        start_forwarder: Callable[[], Forwarder] = Forwarder,
     ) -> None:
-        self.forwarder = forwarder
+        self.forwarder = start_forwarder()
+        self._start_forwarder = start_forwarder
         self._options, self._node, self._store, self._timing = options, node, store, timing
         self._sessions = Sessions(
             node.private_key, entropy=os.urandom, wall_ns=clock.wall_ns, constants=timing
@@ -167,18 +183,16 @@ class Agent:
         self._refused: dict[str, int] = {}
 
     def set_up(self, warnings: Iterable[str]) -> None:
-        """Set the host up for this node and give up the privileges that only a start needs.  Raises HostError."""
+        """Set the host up for this node.  Raises HostError."""
         node = self._node
         for remote in self._roster.change_to(node).added:
             self._sessions.add_peer(remote.number, remote.peer.public_key, remote.preshared_key)
             self._take_literal(remote)
         self.host.adopt(node, self._endpoints(node))
         for warning in (*warnings, *self.host.notes(node)):
-            self._note(warning)
+            self.note(warning)
         if not self._sessions.is_clock_plausible():
-            self._note("the clock shows a time before 2020: peers may refuse this node until it is set")
-        for kept in privileges.keep_only(KEPT_CAPABILITIES):
-            self._note(f"the agent keeps more privileges than it needs: {kept}")
+            self.note("the clock shows a time before 2020: peers may refuse this node until it is set")
 
     async def run(self, listener: socket.socket, signals: AsyncIterator[int]) -> None:
         """Serve until told to stop: then StoppedError comes out of the nursery."""
@@ -274,7 +288,7 @@ class Agent:
             await forwarder.stop()
             raise HostError(f"the forwarder was not ready within {START_TIME:g} s")
         for note in notes:
-            self._note(f"the forwarder keeps privileges: {note}")
+            self.note(f"the forwarder keeps privileges: {note}")
 
     def _ciphers(self) -> list[int]:
         """Return the ciphers of bulk units, best first."""
@@ -323,7 +337,7 @@ class Agent:
     async def _restart_forwarder(self) -> None:
         """Start another forwarder in the place of one that ended.  Raises HostError."""
         async with self._changing:
-            self.forwarder = Forwarder()
+            self.forwarder = self._start_forwarder()
             await self._bring_up()
             # What was begun while there was no forwarder, or one that knew no peers yet, went nowhere.
             self._sessions.start_over()
@@ -648,7 +662,7 @@ class Agent:
     def _count(self, reason: str) -> None:
         self._refused[reason] = self._refused.get(reason, 0) + 1
 
-    def _note(self, note: str) -> None:
+    def note(self, note: str) -> None:
         if note not in self._notes:
             self._notes.append(note)
             log.warning("%s", note)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
-from overlay.link import MESSAGE_BYTES, OWN, ROUTES_PER_MESSAGE, RemovePeer, Routes, SetPeer, decode, encode
+from overlay.link import OWN, ROUTES_PER_MESSAGE, RemovePeer, Routes, SetPeer
 from overlay.roster import Roster
+from tests.models import SlowForwarder
 from tests.peers.examples import key, peer, table
 
 PRIVATE = PrivateKey(bytes(range(32)))
@@ -18,52 +19,6 @@ PRIVATE = PrivateKey(bytes(range(32)))
 def node(*peers, preshared_keys=None):
     """Return the node that is the first of *peers*."""
     return Node(PRIVATE, table(*peers), peers[0], preshared_keys or {})
-
-
-class SlowForwarder:
-    """Twin of what a forwarder makes of the commands: it knows peers and, at each commit, one dict of prefixes."""
-
-    def __init__(self):
-        self.keepalives = {}
-        self.in_force = {}
-        self._coming = {}
-        self.numbers = set()
-
-    def take(self, commands):
-        """Carry out *commands*; refuse what a forwarder could not make sense of."""
-        pending = 0
-        for command in commands:
-            assert len(encode(command)) <= MESSAGE_BYTES
-            assert decode(encode(command)) == command
-            match command:
-                case SetPeer(number, keepalive):
-                    assert number in self.keepalives or number not in self.numbers, "a number came again"
-                    self.numbers.add(number)
-                    self.keepalives[number] = keepalive
-                case RemovePeer(number):
-                    assert number not in self.in_force.values(), "prefixes lead to a removed peer"
-                    del self.keepalives[number]
-                case Routes(add, remove, is_last):
-                    assert 0 < len(add) + len(remove) <= ROUTES_PER_MESSAGE
-                    for packed, length in remove:
-                        del self._coming[packed, length]
-                    for packed, length, number in add:
-                        assert number == OWN or number in self.keepalives
-                        self._coming[packed, length] = number
-                    pending += 1
-                    if is_last:
-                        self.in_force, pending = dict(self._coming), 0
-                case _:
-                    raise AssertionError(command)
-        assert pending == 0, "a change that never came into force"
-
-    def named(self, roster, own):
-        """Return the prefixes in force, each with the name of its peer."""
-        names = {OWN: own} | {number: remote.peer.name for number, remote in roster.by_number.items()}
-        return {
-            (IPv4Network if len(packed) == 4 else IPv6Network)((packed, length)): names[number]
-            for (packed, length), number in self.in_force.items()
-        }
 
 
 NAMES = ("ann", "bob", "cyd", "dan")

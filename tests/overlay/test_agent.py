@@ -1,0 +1,974 @@
+"""The agent between a forwarder and a host in memory.  With real ones it is tested in tests/netns/."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from overlay.agent import START_TIME, Agent, StoppedError, until_stopped
+from overlay.config import Options, settle
+from overlay.crypto.keys import PrivateKey
+from overlay.errors import ConfigError, HostError
+from overlay.forwarder import ForwarderGoneError
+from overlay.host import clock, control
+from overlay.link import (
+    AskCounters,
+    Begin,
+    Confirmed,
+    Counters,
+    Handled,
+    Handshake,
+    Moved,
+    PeerCounters,
+    RemovePeer,
+    RenewSources,
+    Retired,
+    Routes,
+    SetEndpoint,
+    SetNode,
+    SetPeer,
+    Sockets,
+    Start,
+    Wanted,
+)
+from overlay.session.constants import Timing
+from overlay.session.outputs import InstallKeypair, Transmit
+from overlay.session.sessions import Sessions
+from peers.stores.memory import MemoryStore
+from tests.models import SlowForwarder
+from tests.overlay.test_resolver import Names
+from tests.peers.examples import key, peer, render, table
+
+ROOT = Path(__file__).parents[2]
+PRIVATE, TOKYO_PRIVATE = PrivateKey(bytes(range(32))), PrivateKey(bytes(range(1, 33)))
+PARIS = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
+TOKYO = peer("tokyo", "10.244.2.0/24", public_key=TOKYO_PRIVATE.public, endpoint="192.0.2.2")
+ROME = peer("rome", "10.244.3.0/24", "192.168.77.0/24", endpoint="192.0.2.3")
+TOKYO_AT, ROME_AT, ELSEWHERE = ("192.0.2.2", 51820), ("192.0.2.3", 51820), ("203.0.113.9", 4500)
+PATIENCE = 10.0  # seconds; each of these stories takes a fraction of one
+
+
+class FakeForwarder:
+    """A forwarder that does as it is told and says what a test wants it to say."""
+
+    def __init__(self, machine):
+        self.machine = machine
+        self.pid = 1000 + len(machine.forwarders)
+        self.commands = []
+        self.is_gone = False
+        self.may_begin = trio.Event()
+        self.answers_counters = True
+        self._changed = trio.Event()
+        self._reports = []
+        machine.forwarders.append(self)
+        if not machine.holds_forwarders:
+            self.may_begin.set()
+
+    def say(self, *reports):
+        self._reports += reports
+        self._changed.set()
+
+    def die(self):
+        self.is_gone = True
+        self._changed.set()
+        self.may_begin.set()
+
+    async def send(self, command, descriptors=()):
+        await trio.lowlevel.checkpoint()
+        if self.is_gone:
+            raise ForwarderGoneError
+        self.commands.append(command)
+        if isinstance(command, AskCounters) and self.answers_counters:
+            self.say(Counters(command.serial, self.machine.counters, {"tun": 1}, True))
+
+    async def get_ready(self):
+        await self.may_begin.wait()
+        if self.is_gone:
+            raise ForwarderGoneError
+        return ["a note"]
+
+    async def receive(self, most=1):
+        while not self._reports:
+            if self.is_gone:
+                raise ForwarderGoneError
+            self._changed = trio.Event()
+            await self._changed.wait()
+        reports, self._reports = self._reports[:most], self._reports[most:]
+        return reports
+
+    async def stop(self):
+        self.die()
+        return "exit code 0"
+
+    def told(self, *kinds):
+        return [command for command in self.commands if isinstance(command, kinds)]
+
+    def in_force(self):
+        """Return the peers and prefixes that a real forwarder would have now."""
+        slow = SlowForwarder()
+        slow.take(self.told(SetPeer, RemovePeer, Routes))
+        return slow
+
+
+class FakeHost:
+    """A host on which everything works, until *refusal* says why not."""
+
+    interface, mtu, icmp = "overlay0", 1420, None
+
+    def __init__(self):
+        self.adopted = []
+        self.refusal = None
+        self.affecting = set()
+        self.port = 51820
+        self.mends = 0
+        self.is_present = True
+        self._ours, self.others = socket.socketpair()
+        self._ours.setblocking(False)
+        self.watch = SimpleNamespace(fileno=self._ours.fileno, drain=self._drain)
+        self.device = SimpleNamespace(
+            descriptor=7, offloads=SimpleNamespace(udp=True), check_present=self._check_present
+        )
+        self.underlay = [self._udp()]
+
+    def close(self):
+        self._ours.close()
+        self.others.close()
+
+    def adopt(self, node, endpoints):
+        if self.refusal:
+            raise HostError(self.refusal)
+        self.adopted.append((node, endpoints))
+        if node.table.network.port == self.port:
+            return []
+        self.port = node.table.network.port
+        replaced, self.underlay = self.underlay, [self._udp()]
+        return replaced
+
+    def notes(self, node):
+        return []
+
+    def is_affected_by(self, endpoint):
+        return endpoint in self.affecting
+
+    def mend(self):
+        self.mends += 1
+        if self.refusal:
+            raise HostError(self.refusal)
+
+    def _drain(self):
+        return bool(self._ours.recv(1000))
+
+    def _check_present(self):
+        if not self.is_present:
+            raise HostError("interface overlay0 was removed by somebody else: start the agent again")
+
+    @staticmethod
+    def _udp():
+        udp = SimpleNamespace(
+            can_segment=True, family=socket.AF_INET, port=51820, fileno=lambda: 8, is_closed=False
+        )
+        udp.close = udp.hand_over = lambda: setattr(udp, "is_closed", True)
+        return udp
+
+
+class Machine:
+    """One agent with what it runs on, and the ways of the world to reach it."""
+
+    def __init__(self, directory, *peers):
+        self.forwarders = []
+        self.holds_forwarders = False
+        self.start_refusals = 0
+        self.counters = []
+        self.host = FakeHost()
+        self.store = MemoryStore(render(table(PARIS, *peers)))
+        self.options = Options(directory / "peers.toml", directory / "key", "overlay0")
+        self.write_key(PRIVATE)
+        self.timing = Timing()
+        self.control_path = directory / "overlay0.sock"
+        self.send_signal, self._signals = None, None
+
+    def write_key(self, private):
+        self.options.key.touch(mode=0o600)
+        self.options.key.write_text(private.to_base64())
+
+    def write(self, *peers, **fields):
+        self.store.write(render(table(*peers, **fields)))
+
+    def start_forwarder(self):
+        if self.start_refusals and self.forwarders:
+            self.start_refusals -= 1
+            raise HostError("the forwarder could not be started: Cannot allocate memory")
+        return FakeForwarder(self)
+
+    @property
+    def forwarder(self):
+        return self.forwarders[-1]
+
+    async def run(self):
+        node = settle(self.store, PRIVATE, self.options)
+        self.agent = Agent(self.options, node, self.store, self.timing, self.start_forwarder)
+        self.agent.host = self.host
+        self.agent.set_up([])
+        self.send_signal, signals = trio.open_memory_channel(10)
+        listening = control.listen(self.control_path)
+        try:
+            await self.agent.run(listening.socket, signals)
+        finally:
+            listening.close()
+            self.host.close()
+
+    async def ready(self):
+        await until(lambda: self.forwarders and self.forwarder.told(Begin) and self.control_path.exists())
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def greeted(self):
+        """Return when the peers that can be reached have been called, so that nothing of that is under way."""
+        await self.ready()
+        reachable = [each for each in self.agent._roster.by_number.values() if each.endpoint is not None]
+        await until(lambda: len(self.forwarder.told(Transmit)) == len(reachable))
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def ask(self, **request):
+        async with await trio.open_unix_socket(str(self.control_path)) as stream:
+            await stream.send_all(control.encode(request))
+            return control.decode(b"".join([chunk async for chunk in stream]))
+
+    async def status(self):
+        return (await self.ask(op="status"))["status"]
+
+
+async def until(condition):
+    with trio.fail_after(PATIENCE):
+        while not condition():
+            await trio.sleep(0.005)
+
+
+@pytest.fixture
+def node(tmp_path):
+    """Return a runner of ``async def story(machine)`` beside an agent that knows *peers*."""
+
+    def run(story, *peers, before=lambda machine: None, clock=None):
+        machine = Machine(tmp_path, *peers or (TOKYO, ROME))
+        before(machine)
+
+        async def main():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(machine.run)
+                await story(machine)
+                nursery.cancel_scope.cancel()
+
+        trio.run(main, strict_exception_groups=True, clock=clock)
+        return machine
+
+    return run
+
+
+def initiation(private=TOKYO_PRIVATE, source=TOKYO_AT):
+    """Return what a forwarder reports when the peer with *private* calls."""
+    sessions = Sessions(private, entropy=os.urandom, wall_ns=clock.wall_ns)
+    sessions.add_peer(1, PRIVATE.public)
+    (transmit,) = sessions.want(1, clock.now())
+    return Handshake(transmit.datagram, source)
+
+
+# How it ends
+
+
+def test_stop_ends_in_peace_however_deep_it_comes_from():
+    with until_stopped():
+        raise ExceptionGroup("nursery", [ExceptionGroup("inner", [StoppedError()])])
+    with until_stopped():
+        raise StoppedError
+
+
+@pytest.mark.parametrize("error", [HostError("the tun is gone"), ConfigError("no key")])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda error: error,
+        lambda error: ExceptionGroup("nursery", [error]),
+        lambda error: ExceptionGroup("nursery", [StoppedError(), ExceptionGroup("inner", [error])]),
+        lambda error: ExceptionGroup("nursery", [error, HostError("a second")]),
+    ],
+)
+def test_one_error_comes_out_of_any_group_as_itself(error, wrap):
+    with pytest.raises(type(error)) as raised, until_stopped():
+        raise wrap(error)
+
+    assert raised.value is error
+
+
+def test_bug_is_not_swallowed_by_a_stop():
+    with pytest.raises(ExceptionGroup) as raised, until_stopped():
+        raise ExceptionGroup("nursery", [StoppedError(), ZeroDivisionError()])
+
+    assert [type(error) for error in raised.value.exceptions] == [ZeroDivisionError]
+
+
+def test_impatience_is_not_swallowed_by_a_stop():
+    with pytest.raises(BaseExceptionGroup), until_stopped():
+        raise BaseExceptionGroup("nursery", [StoppedError(), KeyboardInterrupt()])
+
+
+@pytest.mark.parametrize(
+    ("interface", "error", "code"),
+    [("all", "'all' cannot name an interface", 2), ("overlay0", "does not exist: make one", 2)],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root that is what is said first")
+def test_start_that_cannot_be_is_refused_before_anything_is_touched(tmp_path, interface, error, code):
+    done = up(tmp_path, interface=interface)
+
+    assert done.returncode == code
+    assert error in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_start_without_the_capability_names_it(tmp_path):
+    done = up(tmp_path, prelude="from overlay.host import privileges; privileges.keep_only([])")
+
+    assert done.returncode == 1
+    assert "needs the capability CAP_NET_ADMIN" in done.stderr
+
+
+def up(directory, interface="overlay0", prelude="pass"):
+    code = (
+        f"{prelude}\nimport sys; sys.argv[1:] = "
+        f"['up', '--peers', '{directory}/peers.toml', '--key', '{directory}/key', '--interface', '{interface}']\n"
+        "from overlay.cli import main; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_the_agent(node, number):
+    async def story(machine):
+        await machine.ready()
+        await machine.send_signal.send(number)
+        await trio.sleep(PATIENCE)
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        node(story)
+    with until_stopped():
+        raise raised.value
+
+
+def test_signal_during_the_start_stops_the_agent(node):
+    async def story(machine):
+        await until(lambda: machine.send_signal is not None)
+        await machine.send_signal.send(signal.SIGTERM)
+        await trio.sleep(PATIENCE)
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        node(story, before=lambda machine: setattr(machine, "holds_forwarders", True))
+    with until_stopped():
+        raise raised.value
+
+
+def test_down_is_answered_before_the_agent_stops(node):
+    replies = []
+
+    async def story(machine):
+        await machine.ready()
+        replies.append(await machine.ask(op="down"))
+        await trio.sleep(PATIENCE)
+
+    with pytest.raises(BaseExceptionGroup), contextlib.suppress(StoppedError):
+        node(story)
+    assert replies == [{"ok": True, "pid": os.getpid()}]
+
+
+# The forwarder
+
+
+def test_new_forwarder_is_told_everything_before_it_begins(node):
+    async def story(machine):
+        await machine.ready()
+
+        commands = machine.forwarder.commands
+        begin = commands.index(Begin())
+        kinds = [type(command) for command in commands[:begin]]
+        assert kinds == [Start, SetNode, Sockets, SetPeer, SetPeer, Routes, SetEndpoint, SetEndpoint]
+        assert machine.forwarder.told(SetEndpoint) == [
+            SetEndpoint(1, TOKYO_AT, "configuration"),
+            SetEndpoint(2, ROME_AT, "configuration"),
+        ]
+        assert len(machine.forwarder.in_force().in_force) == 4
+
+    node(story)
+
+
+def test_every_peer_that_can_be_reached_is_greeted_at_the_start(node):
+    async def story(machine):
+        await until(lambda: machine.forwarders and len(machine.forwarder.told(Transmit)) == 2)
+
+        assert [transmit.peer for transmit in machine.forwarder.told(Transmit)] == [1, 2]
+
+    node(story, TOKYO, ROME, peer("silent", "10.244.4.0/24"))
+
+
+def test_forwarder_that_never_gets_ready_ends_the_start_with_a_sentence(node):
+    async def story(machine):
+        await trio.sleep(START_TIME + 1)
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        node(
+            story,
+            before=lambda machine: setattr(machine, "holds_forwarders", True),
+            clock=trio.testing.MockClock(autojump_threshold=0.01),
+        )
+    with pytest.raises(HostError, match="the forwarder was not ready within 30 s"), until_stopped():
+        raise raised.value
+
+
+def test_forwarder_that_dies_while_it_starts_ends_the_start_with_a_sentence(node):
+    async def story(machine):
+        await until(lambda: machine.forwarders)
+        machine.forwarder.die()
+        await trio.sleep(PATIENCE)
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        node(story, before=lambda machine: setattr(machine, "holds_forwarders", True))
+    with pytest.raises(HostError, match="the forwarder did not start: exit code 0"), until_stopped():
+        raise raised.value
+
+
+def test_forwarder_that_died_has_a_successor_that_is_told_the_same_and_greets_at_once(node):
+    async def story(machine):
+        await until(lambda: machine.forwarders and len(machine.forwarder.told(Transmit)) == 2)
+        first = machine.forwarder
+
+        first.die()
+        await until(lambda: machine.forwarder is not first and len(machine.forwarder.told(Transmit)) == 2)
+
+        begin = first.commands.index(Begin())
+        assert machine.forwarder.commands[: begin + 1] == first.commands[: begin + 1]
+
+    node(story)
+
+
+def test_successor_is_told_where_a_peer_was_heard_last(node):
+    async def story(machine):
+        await machine.ready()
+        machine.forwarder.say(Moved(1, ELSEWHERE))
+        await trio.testing.wait_all_tasks_blocked()
+        first = machine.forwarder
+
+        first.die()
+        await until(lambda: machine.forwarder is not first and machine.forwarder.told(Begin))
+
+        assert SetEndpoint(1, ELSEWHERE, "configuration") in machine.forwarder.commands
+
+    node(story)
+
+
+def test_forwarder_that_cannot_be_started_again_is_tried_again(node, caplog):
+    async def story(machine):
+        await machine.ready()
+        machine.start_refusals = 2
+
+        machine.forwarder.die()
+        await until(lambda: len(machine.forwarders) == 2 and machine.forwarder.told(Begin))
+
+        assert (await machine.status())["forwarder_pid"] == machine.forwarder.pid
+
+    with caplog.at_level(logging.INFO, "overlay"):
+        node(story)
+    assert caplog.text.count("forwarder not restarted, trying again") == 2
+
+
+def test_successor_that_dies_while_it_starts_has_one_too(node):
+    async def story(machine):
+        await machine.ready()
+        machine.holds_forwarders = True
+
+        machine.forwarder.die()
+        await until(lambda: len(machine.forwarders) == 2)
+        machine.holds_forwarders = False
+        machine.forwarder.die()
+        await until(lambda: len(machine.forwarders) == 3 and machine.forwarder.told(Begin))
+
+    node(story)
+
+
+def test_table_that_changes_while_a_forwarder_starts_anew_is_in_force_afterwards(node):
+    async def story(machine):
+        await machine.ready()
+        machine.holds_forwarders = True
+        machine.forwarder.die()
+        await until(lambda: len(machine.forwarders) == 2)
+        machine.write(PARIS, TOKYO, peer("oslo", "10.244.7.0/24"))
+        await machine.send_signal.send(signal.SIGHUP)
+        await trio.sleep(0.1)
+        assert "rome" in (await machine.ask(op="peer", name="nobody"))["known"]
+
+        machine.forwarder.may_begin.set()
+        await until(lambda: "oslo" in machine.agent._roster.by_name)
+        await trio.testing.wait_all_tasks_blocked()
+
+        slow = machine.forwarder.in_force()
+        assert slow.named(machine.agent._roster, "paris") == dict(machine.agent._node.table.routes)
+
+    node(story)
+
+
+def test_table_that_changes_while_there_is_no_forwarder_is_what_the_next_is_told(node):
+    async def story(machine):
+        await machine.ready()
+        machine.start_refusals = 3
+        machine.forwarder.die()
+        machine.write(PARIS, peer("oslo", "10.244.7.0/24"))
+        await machine.send_signal.send(signal.SIGHUP)
+        await until(lambda: "oslo" in machine.agent._roster.by_name)
+        await until(lambda: len(machine.forwarders) == 2 and machine.forwarder.told(Begin))
+
+        slow = machine.forwarder.in_force()
+        assert slow.named(machine.agent._roster, "paris") == dict(machine.agent._node.table.routes)
+
+    node(story)
+
+
+def test_garbage_on_the_link_is_counted(node):
+    async def story(machine):
+        await machine.ready()
+        machine.forwarder.say(None, None, Wanted(1), None)
+
+        assert (await machine.status())["drops"] == {"link": 3, "tun": 1}
+
+    node(story)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        Wanted(77),
+        Wanted(0),
+        Confirmed(77, 5),
+        Confirmed(1, 5),
+        Retired(5),
+        Moved(77, ELSEWHERE),
+        Counters(77, [], {}, True),
+        Handshake(b"", ELSEWHERE),
+        Handshake(bytes(148), ELSEWHERE),
+        Handshake(b"\x01" + bytes(147), ELSEWHERE),
+        Handshake(b"\x02" + bytes(91), ELSEWHERE),
+        Handshake(b"\x03" + bytes(63), ELSEWHERE),
+        Handshake(b"\xff" * 1000, ELSEWHERE),
+    ],
+    ids=repr,
+)
+def test_report_that_makes_no_sense_disturbs_nothing(node, report):
+    async def story(machine):
+        await machine.ready()
+        machine.forwarder.say(report)
+
+        assert {row["name"] for row in (await machine.status())["peers"]} == {"tokyo", "rome"}
+
+    node(story)
+
+
+def test_refused_handshakes_are_counted_by_reason_and_acknowledged(node):
+    async def story(machine):
+        await machine.ready()
+        stranger = initiation(PrivateKey(b"\x55" * 32))
+        machine.forwarder.say(stranger, Handshake(b"\x01" + bytes(147), ELSEWHERE))
+        await trio.testing.wait_all_tasks_blocked()
+
+        drops = (await machine.status())["drops"]
+        assert drops["initiation_unknown_peer"] == 1
+        assert sum(drops.values()) == 3  # and one of the tun
+        assert machine.forwarder.told(Handled) == [Handled(2)]
+
+    node(story)
+
+
+def test_call_of_a_peer_is_answered_with_the_keypair_first(node):
+    async def story(machine):
+        await machine.greeted()
+        before = len(machine.forwarder.commands)
+
+        machine.forwarder.say(initiation())
+        await until(lambda: machine.forwarder.told(InstallKeypair))
+        await trio.testing.wait_all_tasks_blocked()
+
+        kinds = [type(command) for command in machine.forwarder.commands[before:]]
+        assert kinds == [InstallKeypair, Transmit, Handled]
+
+    node(story)
+
+
+# Where peers are
+
+
+def test_handshake_from_a_place_that_matters_to_routes_has_them_computed_anew(node):
+    async def story(machine):
+        await machine.ready()
+        machine.host.affecting.add(ELSEWHERE)
+
+        machine.forwarder.say(initiation(source=ELSEWHERE))
+        await until(lambda: len(machine.host.adopted) == 2)
+
+        assert ("tokyo", ELSEWHERE) in machine.host.adopted[-1][1]
+
+    node(story)
+
+
+def test_peer_that_moves_to_a_place_that_matters_to_routes_has_them_computed_anew(node):
+    async def story(machine):
+        await machine.ready()
+        machine.host.affecting.add(ELSEWHERE)
+
+        machine.forwarder.say(Moved(1, ELSEWHERE), Moved(1, ELSEWHERE))
+        await until(lambda: len(machine.host.adopted) == 2)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert len(machine.host.adopted) == 2
+
+    node(story)
+
+
+def test_name_that_does_not_resolve_at_the_start_is_used_when_it_does(node):
+    names = Names()
+
+    async def story(machine):
+        trio.socket.set_custom_hostname_resolver(names)
+        await machine.ready()
+        assert not machine.forwarder.told(SetEndpoint)
+        names.addresses["tokyo.example.net"] = ["192.0.2.2"]
+
+        remote = machine.agent._roster.by_name["tokyo"]
+        await until(lambda: remote.resolve_error is not None)
+        machine.agent._resolver.resolve_due([remote], clock.now() + 11)
+        await until(lambda: machine.forwarder.told(Transmit))
+
+        assert machine.forwarder.told(SetEndpoint) == [SetEndpoint(1, TOKYO_AT, "dns")]
+
+    node(story, peer("tokyo", "10.244.2.0/24", endpoint="tokyo.example.net"))
+
+
+def test_look_up_that_ends_after_the_peer_was_heard_elsewhere_does_not_move_it(node):
+    names = Names()
+    names.delay = 0.2
+    names.addresses["tokyo.example.net"] = ["192.0.2.2"]
+
+    async def story(machine):
+        trio.socket.set_custom_hostname_resolver(names)
+        await machine.ready()
+        machine.forwarder.say(Moved(1, ELSEWHERE))
+        await trio.sleep(0.4)
+
+        assert not machine.forwarder.told(SetEndpoint)
+        assert machine.agent._roster.by_name["tokyo"].endpoint == ELSEWHERE
+
+    node(story, peer("tokyo", "10.244.2.0/24", endpoint="tokyo.example.net"))
+
+
+# Reloads
+
+
+async def reload(machine):
+    """Have the agent read the peers file, and return when it has taken or refused it."""
+    machine.agent._reload_error = "not yet"
+    await machine.send_signal.send(signal.SIGHUP)
+    await until(lambda: machine.agent._reload_error != "not yet")
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def test_reload_tells_the_difference_and_nothing_else(node):
+    async def story(machine):
+        await machine.greeted()
+        before = len(machine.forwarder.commands)
+
+        machine.write(PARIS, TOKYO, peer("oslo", "10.244.7.0/24", endpoint="192.0.2.7"))
+        await reload(machine)
+        await until(lambda: len(machine.forwarder.commands) >= before + 7)
+
+        kinds = [type(command) for command in machine.forwarder.commands[before:]]
+        assert kinds == [SetNode, SetPeer, Routes, Routes, RemovePeer, SetEndpoint, Transmit]
+
+    node(story)
+
+
+def test_wrong_file_is_refused_and_the_last_good_table_stays(node, caplog):
+    async def story(machine):
+        await machine.greeted()
+        before = len(machine.forwarder.commands)
+        machine.store.write("[network]\nprefix = 10\n")
+
+        await reload(machine)
+
+        status = await machine.status()
+        assert "memory" in status["reload_error"]
+        assert {row["name"] for row in status["peers"]} == {"tokyo", "rome"}
+        assert machine.forwarder.told(SetNode, Routes) == [
+            command
+            for command in machine.forwarder.commands[:before]
+            if isinstance(command, SetNode | Routes)
+        ]
+
+        machine.write(PARIS, TOKYO, ROME)
+        await reload(machine)
+        assert (await machine.status())["reload_error"] is None
+
+    node(story)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda machine: machine.write_key(PrivateKey(b"\x77" * 32)), "holds another key now"),
+        (lambda machine: machine.options.key.unlink(), "does not exist"),
+        (lambda machine: machine.options.key.write_text("é"), "holds other than base64"),
+        (
+            lambda machine: machine.write(peer("paris", "10.244.1.0/24", public_key=key("new")), TOKYO),
+            "needs a restart",
+        ),
+        (lambda machine: machine.write(TOKYO), "has this host's public key"),
+        (
+            lambda machine: machine.write(PARIS, peer("x", "10.244.9.0/24", preshared_key_file="/nowhere/x")),
+            "/nowhere/x does not exist",
+        ),
+        (lambda machine: setattr(machine.host, "refusal", "port 51820 is taken"), "port 51820 is taken"),
+    ],
+)
+def test_change_that_cannot_be_taken_is_refused_with_its_sentence(node, change, sentence):
+    async def story(machine):
+        await machine.ready()
+        change(machine)
+
+        await reload(machine)
+
+        status = await machine.status()
+        assert sentence in status["reload_error"]
+        assert {row["name"] for row in status["peers"]} == {"tokyo", "rome"}
+
+    node(story)
+
+
+def test_file_that_changes_is_read_without_a_signal(node):
+    async def story(machine):
+        await machine.ready()
+
+        machine.write(PARIS, peer("oslo", "10.244.7.0/24"))
+        await until(lambda: "oslo" in machine.agent._roster.by_name)
+
+    node(story)
+
+
+def test_signal_to_reload_during_the_start_is_heeded_after_it(node, caplog):
+    async def story(machine):
+        await until(lambda: machine.send_signal is not None)
+        machine.write(PARIS, peer("oslo", "10.244.7.0/24"))
+        await machine.send_signal.send(signal.SIGHUP)
+        await trio.sleep(0.1)
+        machine.forwarder.may_begin.set()
+        await until(lambda: "oslo" in machine.agent._roster.by_name)
+
+    with caplog.at_level(logging.INFO, "overlay"):
+        node(story, before=lambda machine: setattr(machine, "holds_forwarders", True))
+    assert caplog.text.index("ready node=paris") < caplog.text.index("reloaded cause=SIGHUP")
+
+
+def test_many_reloads_at_once_end_with_the_last_file(node):
+    async def story(machine):
+        await machine.ready()
+        for number in range(10):
+            machine.write(PARIS, peer(f"peer{number}", f"10.244.{number + 10}.0/24"))
+            await machine.send_signal.send(signal.SIGHUP)
+        await until(lambda: list(machine.agent._roster.by_name) == ["peer9"])
+        await trio.testing.wait_all_tasks_blocked()
+
+        slow = machine.forwarder.in_force()
+        assert slow.named(machine.agent._roster, "paris") == dict(machine.agent._node.table.routes)
+
+    node(story)
+
+
+def test_old_sockets_close_after_the_forwarder_has_the_new_ones(node):
+    async def story(machine):
+        await machine.ready()
+        (old,) = machine.host.underlay
+        machine.write(PARIS, TOKYO, ROME, port=4500)
+
+        await reload(machine)
+
+        assert old.is_closed
+        assert len(machine.forwarder.told(Sockets)) == 2
+        assert not machine.host.underlay[0].is_closed
+
+    node(story)
+
+
+def test_endpoint_that_is_no_longer_configured_leaves_the_peer_where_it_is(node):
+    async def story(machine):
+        await machine.ready()
+        machine.forwarder.say(Moved(1, ELSEWHERE))
+        await trio.testing.wait_all_tasks_blocked()
+        machine.write(PARIS, peer("tokyo", "10.244.2.0/24", public_key=TOKYO_PRIVATE.public))
+
+        await reload(machine)
+
+        assert machine.agent._roster.by_name["tokyo"].endpoint == ELSEWHERE
+        assert SetEndpoint(1, ELSEWHERE, "configuration") not in machine.forwarder.commands
+
+    node(story)
+
+
+# The host's network
+
+
+def test_changes_of_the_network_are_mended_and_sources_chosen_anew(node):
+    async def story(machine):
+        await machine.ready()
+        machine.host.others.send(b"route")
+
+        await until(lambda: machine.forwarder.told(RenewSources))
+
+        assert machine.host.mends == 1
+
+    node(story)
+
+
+def test_mend_that_the_host_refuses_is_not_the_end(node, caplog):
+    async def story(machine):
+        await machine.ready()
+        machine.host.refusal = "the routing tables are out of reach"
+        machine.host.others.send(b"route")
+        await until(lambda: machine.forwarder.told(RenewSources))
+        machine.host.refusal = None
+
+        assert (await machine.status())["node"] == "paris"
+
+    node(story)
+    assert "could not be put back: the routing tables are out of reach" in caplog.text
+
+
+def test_interface_that_was_removed_ends_the_agent_with_a_sentence(node):
+    async def story(machine):
+        await machine.ready()
+        machine.host.is_present = False
+        machine.host.others.send(b"link")
+        await trio.sleep(PATIENCE)
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        node(story)
+    with pytest.raises(HostError, match="was removed by somebody else"), until_stopped():
+        raise raised.value
+
+
+# Questions
+
+
+def test_status_shows_the_forwarders_counters_by_peer(node):
+    async def story(machine):
+        await machine.ready()
+        machine.counters = [PeerCounters(1, ELSEWHERE, 11, 22, 3, 4, clock.now(), {"replayed": 1})]
+
+        status = await machine.status()
+
+        assert [row["name"] for row in status["peers"]] == ["tokyo", "rome"]
+        tokyo, rome = status["peers"]
+        assert (tokyo["endpoint"], tokyo["rx_bytes"], tokyo["drops"]) == (
+            "203.0.113.9:4500",
+            22,
+            {"replayed": 1},
+        )
+        assert (rome["endpoint"], rome["rx_bytes"]) == ("192.0.2.3:51820", 0)
+        assert status["notes"] == ["the forwarder keeps privileges: a note"]
+
+    node(story)
+
+
+def test_status_is_answered_at_once_when_the_forwarder_dies_meanwhile(node):
+    async def story(machine):
+        await machine.ready()
+        machine.forwarder.answers_counters = False
+        dying = machine.forwarder
+        began = time.monotonic()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(machine.status)
+            await until(lambda: dying.told(AskCounters))
+            dying.die()
+
+        assert time.monotonic() - began < 2
+
+    node(story)
+
+
+@pytest.mark.parametrize(
+    "request_", [{}, {"op": None}, {"op": ["status"]}, {"op": {"a": 1}}, {"op": "nonsense"}, {"op": 1.5}]
+)
+def test_unknown_question_is_refused(node, request_):
+    async def story(machine):
+        await machine.ready()
+
+        assert await machine.ask(**request_) == {
+            "ok": False,
+            "kind": "failed",
+            "error": "this agent does not know that request",
+        }
+
+    node(story)
+
+
+@pytest.mark.parametrize("name", [None, 7, [], {}, "nobody", "paris", "", "\ud800"])
+def test_unknown_peer_gets_the_names_that_there_are(node, name):
+    async def story(machine):
+        await machine.ready()
+
+        answer = await machine.ask(op="peer", name=name)
+
+        assert answer["kind"] == "unknown_peer"
+        assert answer["known"] == ["tokyo", "rome"]
+        assert ("this node itself" in answer["error"]) == (name == "paris")
+
+    node(story)
+
+
+def test_peer_is_told_with_this_nodes_addresses(node):
+    async def story(machine):
+        await machine.ready()
+
+        told = (await machine.ask(op="peer", name="rome"))["peer"]
+
+        assert told["addresses"] == ["10.244.3.0"]
+        assert told["own_addresses"] == ["10.244.1.0"]
+
+    node(story)
+
+
+# Time
+
+
+def test_agent_with_nothing_to_do_wakes_about_once_a_second(node):
+    class Wakes(trio.abc.Instrument):
+        def __init__(self):
+            self.waits = []
+
+        def before_io_wait(self, timeout):
+            self.waits.append(timeout)
+
+    async def story(machine):
+        await machine.ready()
+        await trio.sleep(0.2)
+        wakes = Wakes()
+        trio.lowlevel.add_instrument(wakes)
+        await trio.sleep(2.2)
+        trio.lowlevel.remove_instrument(wakes)
+
+        assert len(wakes.waits) <= 12  # two ticks, the end of this sleep, and what each leads to
+
+    node(story, peer("silent", "10.244.4.0/24"))
