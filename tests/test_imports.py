@@ -1,0 +1,384 @@
+"""The rules of the house that imports can break, each with its reason; and that tests mirror the tree.
+
+What is imported for type checking alone counts where a rule is about dependence, not where it is about loading.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Who may know whom.  A room knows itself, and is known by the rooms that name it here.
+ROOMS = {
+    "peers": set(),
+    "peers.stores": {"peers"},
+    "overlay.errors": set(),
+    "overlay.wire": {"overlay.errors"},
+    "overlay.crypto": {"overlay.errors", "overlay.wire"},
+    "overlay.session": {"overlay.errors", "overlay.wire", "overlay.crypto"},
+    "overlay.link": {"overlay.errors", "overlay.wire", "overlay.session"},
+    "overlay.host": {"overlay.errors", "overlay.wire"},
+    "overlay.forwarding": {
+        "overlay.errors",
+        "overlay.wire",
+        "overlay.crypto",
+        "overlay.session",
+        "overlay.link",
+        "overlay.host.clock",  # two modules of the edge, for the process itself
+        "overlay.host.privileges",
+    },
+    # The agent and the modules around it.
+    "overlay": {
+        "overlay.errors",
+        "overlay.wire",
+        "overlay.crypto",
+        "overlay.session",
+        "overlay.link",
+        "overlay.host",
+        "peers",
+        "peers.stores",
+    },
+    "overlay.cli": {
+        "overlay",
+        "overlay.errors",
+        "overlay.wire",
+        "overlay.crypto",
+        "overlay.host",
+        "peers",
+        "peers.stores",
+    },
+    "overlay.__main__": {"overlay.cli"},
+}
+
+COMPUTE = {
+    "__future__", "base64", "binascii", "collections", "collections.abc", "dataclasses", "difflib", "enum",
+    "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "math", "re", "struct", "tomllib", "types",
+    "typing",
+}  # fmt: skip
+"""Modules that neither wait, nor read a clock, nor draw randomness, nor touch a file."""
+
+
+@dataclass(frozen=True)
+class Computes:
+    """Modules that import nothing but *COMPUTE*, what their room may know, and *libraries*."""
+
+    modules: tuple[str, ...]
+    libraries: frozenset[str]
+    reason: str
+    but: frozenset[str] = frozenset()
+
+
+CORE = (
+    Computes(
+        (
+            "overlay.wire",
+            "overlay.session",
+            "overlay.link",
+            "overlay.errors",
+            "overlay.roster",
+            "overlay.status",
+        ),
+        frozenset({"msgpack"}),
+        "a test hands them bytes, a time and randomness, and a run repeats byte for byte",
+    ),
+    Computes(
+        ("overlay.crypto",),
+        frozenset({"cryptography"}),
+        "entropy and time come in from outside, so that a handshake can be compared with vectors",
+    ),
+    Computes(
+        ("peers",),
+        frozenset(),
+        "a table is computed from text; stores, which alone wait, hand the text in",
+        but=frozenset({"peers.stores"}),
+    ),
+    Computes(
+        ("overlay.forwarding",),
+        frozenset({"cryptography", "numpy", "socket", "sys", "errno", "contextlib"}),
+        "the packet path runs on a network in memory; its loop alone waits",
+        but=frozenset({"overlay.forwarding.loop", "overlay.forwarding.__main__"}),
+    ),
+)
+
+ONLY_IN = {
+    "pyroute2": (
+        ("overlay.host.netlink",),
+        "it takes 0.1 s to load, and one module knows how to speak to the kernel",
+    ),
+    "click": (("overlay.cli",), "what a command does can be called and tested without a command line"),
+    "numpy": (("overlay.forwarding",), "it takes 0.1 s to load, and only the packet path has arrays"),
+    "trio": (
+        ("overlay.agent", "overlay.forwarder", "overlay.questions", "overlay.resolver"),
+        "the rest computes, or is called synchronously, and is tested without a loop",
+    ),
+    "msgpack": (("overlay.link", "overlay.wire.control"), "bytes become typed values at two boundaries"),
+    "cryptography": (
+        ("overlay.crypto", "overlay.forwarding"),
+        "keys and seals have one room each side of the link",
+    ),
+    "ctypes": (("overlay.host.privileges",), "the one module that calls the C library by hand"),
+    "subprocess": (("overlay.forwarder",), "the one process that is ever started is the forwarder"),
+    "logging": (
+        ("overlay.agent", "overlay.resolver", "overlay.setup"),
+        "the journal belongs to the edge of the agent; the core returns values",
+    ),
+    "random": ((), "all randomness is the kernel's"),
+    "asyncio": ((), "the loop is trio's"),
+    "threading": ((), "threads are trio's, and the forwarder has one"),
+}
+
+NOT_LOADED = {
+    "overlay.forwarding.__main__": (
+        {"trio", "pyroute2", "click", "peers", "logging", "asyncio", "subprocess", "overlay.host.netlink"},
+        "the process that opens tunnelled traffic has little in it, and starts while the host is set up",
+    ),
+    "overlay.cli": (
+        {"trio", "pyroute2", "numpy", "cryptography", "msgpack", "asyncio"},
+        "--help and completion answer at once",
+    ),
+    "overlay.config": (
+        {"trio", "pyroute2", "numpy", "msgpack", "asyncio"},
+        "overlay check answers in a tenth of a second",
+    ),
+    "peers.stores": ({"overlay", "trio", "cryptography"}, "peers is a package that others may use"),
+}
+
+TESTED_ELSEWHERE = {
+    "overlay.__main__": "one call of the command line; test_main runs it as a process",
+    "overlay.cli": "tests/overlay/cli/test_main.py runs the whole command line",
+    "overlay.cli.agents": "each command that asks an agent is tested with a fake one",
+    "overlay.cli.exits": "each command is tested for its exit codes",
+    "overlay.cli.keyfiles": "test_keygen and test_genpsk write and refuse files",
+    "overlay.cli.options": "test_main completes and refuses options",
+    "overlay.cli.surroundings": "it is what tests hand to commands",
+    "overlay.errors": "a tree of classes, drawn in its docstring; whoever raises one tests its sentence",
+    "overlay.forwarding.__main__": "tests/overlay/test_forwarder.py starts it as the agent does",
+    "overlay.forwarding.inbound": "test_core hands it datagrams",
+    "overlay.forwarding.outbound": "test_core hands it packets",
+    "overlay.forwarding.peer": "plain attributes; test_core moves and times them",
+    "overlay.host.plan": "values; test_config makes them and test_netlink carries them out",
+    "overlay.session.constants": "test_sessions shortens each of them",
+    "overlay.session.outputs": "values; test_sessions compares them",
+    "overlay.session.peer": "test_sessions: a peer's handshakes are reached by its node",
+    "overlay.wire.addresses": "one formatter; test_status shows both families",
+    "overlay.wire.virtio": "one format; test_segments reads and builds it",
+    "peers.stores": "tests/peers/stores/test_stores.py holds what all stores have in common",
+    "peers.stores.memory": "test_stores runs the shared contract over it",
+}
+
+STILL_TO_COME = {
+    "overlay.forwarding.bulk": "test_two_nodes sends units in any weather; tests of its own are missing",
+    "overlay.forwarding.unit_size": "likewise",
+    "overlay.wire.bulk": "likewise; literal bytes and garbage are missing",
+    "overlay.wire.control": "likewise; literal bytes and garbage are missing",
+}
+
+MORE_TESTS = {
+    "tests/overlay/cli/test_main.py": "of overlay/cli/__init__.py",
+    "tests/overlay/session/test_sessions_properties.py": "of overlay/session/sessions.py, by generated stories",
+    "tests/peers/stores/test_stores.py": "of peers/stores/__init__.py",
+}
+
+
+@dataclass(frozen=True)
+class Imports:
+    """What a module imports, by dotted name, when it runs and for type checking alone."""
+
+    loaded: frozenset[str]
+    typed: frozenset[str]
+
+
+@cache
+def modules():
+    """Return all source modules by dotted name, each with its path."""
+    paths = [path for package in ("overlay", "peers") for path in sorted((ROOT / package).rglob("*.py"))]
+    return {dotted(path): path for path in paths}
+
+
+def dotted(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def imports(module):
+    tree = ast.parse(modules()[module].read_text())
+    typed_nodes = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    loaded, typed = set(), set()
+    for node in ast.walk(tree):
+        found = typed if id(node) in typed_nodes else loaded
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in modules() else node.module)
+    return Imports(frozenset(loaded), frozenset(typed))
+
+
+def room(module):
+    return max((name for name in ROOMS if is_in(module, name)), key=len)
+
+
+def is_in(module, package):
+    return module == package or module.startswith(f"{package}.")
+
+
+def is_ours(module):
+    return is_in(module, "overlay") or is_in(module, "peers")
+
+
+def test_every_module_has_a_room():
+    assert all(room(module) for module in modules())
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_run_one_way(module):
+    """cli, agent, host and session machines, crypto, wire: what is below never knows what stands on it."""
+    known = ROOMS[room(module)]
+    imported = imports(module)
+
+    strangers = {
+        other
+        for other in imported.loaded | imported.typed
+        if is_ours(other) and room(other) != room(module) and room(other) not in known and other not in known
+    }
+
+    assert not strangers
+
+
+def test_no_module_takes_part_in_a_circle():
+    done, path = set(), []
+
+    def visit(module):
+        assert module not in path, " -> ".join([*path, module])
+        if module in done:
+            return
+        path.append(module)
+        for other in sorted(imports(module).loaded & modules().keys()):
+            visit(other)
+        done.add(path.pop())
+
+    for module in modules():
+        visit(module)
+
+
+@pytest.mark.parametrize("rule", CORE, ids=lambda rule: rule.modules[0])
+def test_core_imports_only_what_computes(rule):
+    for module in modules():
+        is_meant = any(is_in(module, package) for package in rule.modules)
+        if is_meant and not any(is_in(module, other) for other in rule.but):
+            edge = {
+                name
+                for name in imports(module).loaded
+                if not is_ours(name) and name not in COMPUTE and name.partition(".")[0] not in rule.libraries
+            }
+            assert not edge, f"{module} imports {edge}, but {rule.reason}"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        module
+        for module in modules()
+        if is_in(module, "overlay.forwarding") and module.rpartition(".")[2] not in {"loop", "__main__"}
+    ],
+)
+def test_packet_path_uses_numbers_of_the_socket_module_and_calls_nothing_of_it(module):
+    """Its sockets are handed in, so that a test can hand in others."""
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(modules()[module].read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "socket"
+    }
+
+    assert all(name.isupper() for name in used)
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_library_stays_in_its_rooms(library):
+    rooms, reason = ONLY_IN[library]
+
+    users = {
+        module
+        for module in modules()
+        if any(is_in(name, library) for name in imports(module).loaded)
+        and not any(is_in(module, where) for where in rooms)
+    }
+
+    assert not users, reason
+
+
+@pytest.mark.parametrize("package", ["overlay.crypto", "overlay.wire", "overlay.session"])
+def test_core_reads_no_clock_and_draws_no_randomness(package):
+    """Not even by a name that some allowed module lends."""
+    for module, path in modules().items():
+        if is_in(module, package):
+            names = {
+                node.attr if isinstance(node, ast.Attribute) else node.id
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Attribute | ast.Name)
+            }
+            forbidden = {"urandom", "time_ns", "monotonic", "clock_gettime", "getrandbits", "token_bytes"}
+            assert not names & forbidden, module
+            assert "X25519PrivateKey.generate" not in path.read_text()
+
+
+@pytest.mark.parametrize("module", NOT_LOADED)
+def test_process_loads_only_what_it_needs(module):
+    unwanted, reason = NOT_LOADED[module]
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
+    )
+
+    assert not unwanted & set(done.stdout.split()), reason
+
+
+# Tests mirror the tree
+
+
+def mirror(module):
+    """Return where the tests of *module* are expected."""
+    *packages, name = module.split(".")
+    return ROOT.joinpath("tests", *packages, f"test_{name.strip('_')}.py")
+
+
+@pytest.mark.parametrize("module", modules())
+def test_module_has_its_test_file(module):
+    is_described_only = len(ast.parse(modules()[module].read_text()).body) <= 1  # a package's docstring
+    has_tests = mirror(module).exists()
+
+    if module in TESTED_ELSEWHERE:
+        assert not has_tests, f"{module} has its test file: take it out of TESTED_ELSEWHERE"
+    elif module not in STILL_TO_COME:
+        assert has_tests or is_described_only, f"write {mirror(module).relative_to(ROOT)}"
+
+
+def test_test_file_has_its_module():
+    expected = {mirror(module) for module in modules()}
+    for package in ("overlay", "peers"):
+        for path in sorted((ROOT / "tests" / package).rglob("test_*.py")):
+            name = str(path.relative_to(ROOT))
+            assert (path in expected) != (name in MORE_TESTS), name
+
+
+def test_exceptions_name_modules_and_files_that_exist():
+    assert modules().keys() >= TESTED_ELSEWHERE.keys() | STILL_TO_COME.keys()
+    assert all((ROOT / name).exists() for name in MORE_TESTS)
+    assert set(ROOMS) <= modules().keys()
