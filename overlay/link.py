@@ -189,6 +189,8 @@ class PeerCounters:
     rx_packets: int
     last_received: float
     drops: dict[str, int]
+    tx_units: int = 0  # bulk units sent
+    rx_units: int = 0  # and opened
 
 
 @dataclass(frozen=True, slots=True)

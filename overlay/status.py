@@ -46,6 +46,8 @@ def peer_status(
         "tx_bytes": counters.tx_bytes if counters else 0,
         "rx_packets": counters.rx_packets if counters else 0,
         "tx_packets": counters.tx_packets if counters else 0,
+        "rx_units": counters.rx_units if counters else 0,
+        "tx_units": counters.tx_units if counters else 0,
         "state": state_of(handshake, now, reject_after_time),
         "drops": counters.drops if counters else {},
     }

@@ -1,13 +1,12 @@
 """What one keypair knows of bulk units: what was said, the keys both ways, the size, and what came in.
 
 Capabilities belong to one keypair.  A hello is said first when there is a super-packet to carry, at most three times;
-whoever hears one answers, and may send units from then on.  A peer that never says hello gets WireGuard's messages
-and nothing else.
+whoever hears one may send units from then on, and answers if the other has not heard one yet.  A peer that never says
+hello gets WireGuard's messages and nothing else.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from overlay.crypto.replay import ReplayWindow
@@ -31,20 +30,29 @@ class Bulk:
     """The units of one keypair."""
 
     __slots__ = (
-        "_ciphers", "_first_hello_at", "_hellos", "_keys", "_opens", "_receiver_index", "_reported", "datagrams",
-        "fragments", "key", "missing", "most", "newest", "size", "units", "window",
+        "_ciphers", "_hello_times", "_keys", "_opens", "_receiver_index", "_reported", "datagrams", "fragments",
+        "has_heard", "key", "missing", "most", "newest", "packet", "size", "told_packet", "units", "window",
     )  # fmt: skip
 
     def __init__(
-        self, keys: Sequence[tuple[int, bytes, bytes]], ciphers: Sequence[int], receiver_index: int
+        self,
+        keys: Sequence[tuple[int, bytes, bytes]],
+        ciphers: Sequence[int],
+        receiver_index: int,
+        packet: int,
     ) -> None:
-        """*keys* are (cipher, key to send with, key to receive with); *ciphers* what we use, best first."""
+        """*keys* are (cipher, key to send with, key to receive with); *ciphers* what we use, best first.
+
+        *packet* is the largest packet we take as a segment.
+        """
         self._keys = {cipher: (send, receive) for cipher, send, receive in keys if cipher in ciphers}
-        self._ciphers, self._receiver_index = tuple(ciphers), receiver_index
+        self._ciphers, self._receiver_index, self.told_packet = tuple(ciphers), receiver_index, packet
         self._opens: dict[int, Callable[..., int]] = {}
-        self._hellos, self._first_hello_at = 0, math.inf
-        self.key: UnitKey | None = None  # None until the peer has said hello
-        self.most = self.fragments = 0  # what the peer takes: bytes of a sealed unit, fragments
+        self._hello_times: list[float] = []  # when each of ours was said
+        self.has_heard = False  # a hello of the peer
+        self.key: UnitKey | None = None  # None until the peer has said that it takes units
+        # What the peer takes: bytes of a sealed unit, fragments, bytes of a packet
+        self.most = self.fragments = self.packet = 0
         self.size = UnitSize()
         self.window = ReplayWindow()
         self.newest = self.units = self.datagrams = self.missing = self._reported = 0
@@ -52,27 +60,32 @@ class Bulk:
     @property
     def has_said_hello(self) -> bool:
         """Whether the peer can know that we take units."""
-        return self._hellos > 0
+        return bool(self._hello_times)
 
     def offer(self, now: float) -> bytes | None:
         """Return the hello that is due now that there is a super-packet to carry; None if none is."""
-        if self.key is not None or self._hellos >= len(HELLO_TIMES):
+        said = len(self._hello_times)
+        if self.has_heard or said >= len(HELLO_TIMES):
             return None
-        if self._hellos and now < self._first_hello_at + HELLO_TIMES[self._hellos]:
+        if said and now < self._hello_times[0] + HELLO_TIMES[said]:
             return None
         return self._hello(now)
 
-    def take_hello(self, hello: Hello, now: float) -> bytes | None:
-        """Take what the peer can, and return our hello for it to hear, if it may not have heard one yet."""
-        if self.key is None:
+    def take_hello(self, hello: Hello, now: float, *, may_answer: bool) -> bytes | None:
+        """Take what the peer can, and return our hello for it to hear, if it has not heard one yet."""
+        if not self.has_heard:
+            self.has_heard = True
             cipher = next(
                 (each for each in self._ciphers if each in hello.ciphers and each in self._keys), None
             )
-            if cipher is None:
-                return None
-            self.most, self.fragments = hello.unit, hello.fragments
-            self.key = UnitKey(cipher, self._keys[cipher][0], self._receiver_index)
-        return self._hello(now) if self._hellos < len(HELLO_TIMES) else None
+            if cipher is not None:
+                self.most, self.fragments, self.packet = hello.unit, hello.fragments, hello.packet
+                self.key = UnitKey(cipher, self._keys[cipher][0], self._receiver_index)
+            if hello.is_answer and len(self._hello_times) == 1:
+                self.size.round_trip = now - self._hello_times[0]
+        if hello.is_answer or not may_answer or len(self._hello_times) >= len(HELLO_TIMES):
+            return None
+        return self._hello(now)
 
     def opener(self, cipher: int) -> Callable[..., int] | None:
         """Return what opens units of *cipher*; None for one we do not use."""
@@ -82,7 +95,7 @@ class Bulk:
         return opens
 
     def delivered(self, counter: int, fragments: int) -> None:
-        """Note that the unit *counter* came in whole."""
+        """Note that the unit *counter* came in whole and was opened."""
         self.newest = max(self.newest, counter + 1)
         self.units += 1
         self.datagrams += fragments
@@ -92,10 +105,12 @@ class Bulk:
         if self._reported == self.units:
             return None
         self._reported = self.units
-        return control.build(Report(self.newest, self.units, self.datagrams))
+        return control.build(Report(self.newest, self.units, self.datagrams, self.missing))
 
     def _hello(self, now: float) -> bytes:
-        if not self._hellos:
-            self._first_hello_at = now
-        self._hellos += 1
-        return control.build(Hello(self._ciphers, MAXIMUM_SEALED, MAXIMUM_FRAGMENTS))
+        self._hello_times.append(now)
+        return control.build(
+            Hello(
+                self._ciphers, MAXIMUM_SEALED, MAXIMUM_FRAGMENTS, self.told_packet, is_answer=self.has_heard
+            )
+        )

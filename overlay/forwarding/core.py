@@ -189,7 +189,10 @@ class Core:
         if peer is None or made.local_index in self.by_index:
             self._report(Retired(made.local_index))
             return
-        keypair = Keypair(peer, made, self.timing, self._ciphers)
+        keypair = Keypair(peer, made, self.timing, self._ciphers, self.outbound.splitter.mtu)
+        current = peer.keypairs.current
+        if keypair.bulk is not None and current is not None and current.bulk is not None:
+            keypair.bulk.size = current.bulk.size.successor()
         self._retire(peer.keypairs.install(keypair))
         self.by_index[made.local_index] = keypair
         peer.rx_bytes += RESPONSE.size if made.is_initiator else INITIATION.size
@@ -277,6 +280,8 @@ class Core:
                 peer.rx_packets,
                 peer.last_received,
                 dict(peer.drops),
+                peer.tx_units,
+                peer.rx_units,
             )
             for peer in self.peers.values()
         ]
@@ -336,9 +341,12 @@ class Core:
         keypair = peer.keypairs.current
         if keypair is None or keypair.bulk is None:
             return
-        due = keypair.bulk.size.silence_due()
+        size = keypair.bulk.size
+        due, since = size.silence_due(), size.waits_since
         if due <= now:
-            keypair.bulk.size.silence(now)
+            # What no longer reports although it said it would may have begun anew, as something else: ask.
+            if size.silence(now) and peer.last_received < since:
+                self.want(peer, now)
         elif due < math.inf:
             self.timers.arm(due, peer, "units")
 
@@ -417,7 +425,7 @@ class Core:
                 self.timers.arm(now + self.timing.keepalive_timeout, peer, "answer")
 
     def units_sent(self, peer: Peer, bulk: Bulk) -> None:
-        """Note that units left for *peer*: a report is to come."""
+        """Note that a unit left for *peer*: a report is to come."""
         if "units" not in peer.timers:
             self.timers.arm(bulk.size.silence_due(), peer, "units")
 
@@ -441,8 +449,8 @@ class Core:
             return
         match message:
             case Hello():
-                answer = bulk.take_hello(message, now)
-                if answer is not None and keypair is not peer.keypairs.next:
+                answer = bulk.take_hello(message, now, may_answer=keypair is not peer.keypairs.next)
+                if answer is not None:
                     self.outbound.send_payload(peer, keypair, answer)
             case control.Report():
                 bulk.size.reported(message, now)

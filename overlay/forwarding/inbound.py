@@ -412,9 +412,10 @@ class Inbound:
             core.refused(peer, error.reason, refused)
             return
         bulk.delivered(counter, total)
+        peer.rx_units += 1
         self._heard(udp, keypair, arrival, source, len(sealed) + total * FRAGMENT_HEADER_SIZE, now)
         core.unit_received(peer, keypair)
-        self._deliver_unit(peer, plain, CE if partial.is_marked else arrival.tos & 3, now)
+        self._deliver_unit(peer, plain, bulk.told_packet, CE if partial.is_marked else arrival.tos & 3, now)
 
     @staticmethod
     def _lost(partial: Partial) -> None:
@@ -424,12 +425,12 @@ class Inbound:
         if keypair.bulk is not None and partial.is_at_endpoint:
             keypair.bulk.missing += partial.missing
 
-    def _deliver_unit(self, peer: Peer, plain: memoryview, mark: int, now: float) -> None:
+    def _deliver_unit(self, peer: Peer, plain: memoryview, most: int, mark: int, now: float) -> None:
         """Write the super-packet of an opened unit, once every claim about it holds."""
         core = self._core
         core.data_received(peer, now)
         try:
-            packet, flow, gso_type, segment = read_unit(plain, core.outbound.splitter.mtu)
+            packet, flow, gso_type, segment = read_unit(plain, most)
             if not core.is_from(peer, packet):
                 raise PacketError("source")
             take_outer_ecn(packet, mark)

@@ -39,12 +39,15 @@ class Keypair:
         "rekey_receive_at", "remote_index", "seal", "window",
     )  # fmt: skip
 
-    def __init__(self, peer: Peer, made: InstallKeypair, timing: Timing, ciphers: Sequence[int] = ()) -> None:
+    def __init__(
+        self, peer: Peer, made: InstallKeypair, timing: Timing, ciphers: Sequence[int] = (), mtu: int = 0
+    ) -> None:
+        """*ciphers* are those of bulk units, *mtu* what a segment of one may make; without ciphers there are none."""
         self.peer = peer
         self.local_index, self.remote_index = made.local_index, made.remote_index
         self.seal = ChaCha20Poly1305(made.send_key).encrypt_into
         self.open = ChaCha20Poly1305(made.receive_key).decrypt_into
-        self.bulk = Bulk(made.unit_keys, ciphers, made.remote_index) if ciphers else None
+        self.bulk = Bulk(made.unit_keys, ciphers, made.remote_index, mtu) if ciphers else None
         self.counter = 0
         self.window = ReplayWindow()
         self.is_initiator, self.created = made.is_initiator, made.created

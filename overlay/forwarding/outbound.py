@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from overlay.errors import PacketError
 from overlay.forwarding.segments import OVERHEAD, PADDING, Splitter, flow_of, padded
-from overlay.forwarding.units import Cutter, portions
+from overlay.forwarding.unit_size import SMALLEST
+from overlay.forwarding.units import Cutter, gso_type_of, marks, portions, segments_in
 from overlay.link import OWN
 from overlay.session.constants import REJECT_AFTER_MESSAGES
-from overlay.wire.bulk import META, MINIMUM_SEGMENT
+from overlay.wire.bulk import MINIMUM_SEGMENT
 from overlay.wire.ip import PROTOCOL_UDP, checksum
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
-from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
+from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from overlay.forwarding.bulk import Bulk
@@ -127,8 +128,10 @@ class Outbound:
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(arena, at + _OFFSET)
         if gso_type:
             bulk = keypair.bulk
-            if bulk is not None and segment >= MINIMUM_SEGMENT:
-                count = self._send_units(peer, keypair, bulk, start, end, gso_type, segment, ecn, now)
+            if bulk is not None and segment >= MINIMUM_SEGMENT and flags & NEEDS_CSUM:
+                count = self._send_units(
+                    peer, keypair, bulk, start, end, gso_type, segment, csum_start, ecn, now
+                )
                 if count:
                     core.data_sent(peer, keypair, count, now)
                     return
@@ -163,6 +166,8 @@ class Outbound:
     def send_payload(self, peer: Peer, keypair: Keypair, payload: bytes) -> None:
         """Send a message of our own making: a control message, or with no payload a keepalive."""
         counter = keypair.counter
+        if counter >= REJECT_AFTER_MESSAGES:
+            return
         keypair.counter = counter + 1
         sealed = bytearray(OVERHEAD + len(payload))
         TRANSPORT_HEADER.pack_into(sealed, 0, TYPE_TRANSPORT, keypair.remote_index, counter)
@@ -171,7 +176,7 @@ class Outbound:
 
     def set_mtu(self, mtu: int) -> None:
         """Cut for an interface of *mtu* bytes from now on."""
-        self.splitter, self.cutter = Splitter(mtu), Cutter(mtu)
+        self.splitter, self._cutter = Splitter(mtu), Cutter()
 
     def flush(self) -> None:
         """Send what is sealed and pending, for every peer."""
@@ -225,6 +230,7 @@ class Outbound:
         end: int,
         gso_type: int,
         segment: int,
+        csum_start: int,
         ecn: int,
         now: float,
     ) -> int:
@@ -232,30 +238,42 @@ class Outbound:
         hello = bulk.offer(now)
         if hello is not None:
             self.send_payload(peer, keypair, hello)
-        key, limit = bulk.key, bulk.size.allowed(now)
+        key, size = bulk.key, bulk.size
+        limit = size.allowed(now)
         if key is None or not limit:
             return 0
         packet = self._view[start:end]
-        flow, cutter = flow_of(packet), self.cutter
-        if flow is None or len(packet) - flow.size <= segment:
+        flow = flow_of(packet)
+        if flow is None or flow.l4 != csum_start or gso_type & ~GSO_ECN != gso_type_of(flow):
             return 0
-        if not cutter.can_carry(META.size + len(packet) + TAG_SIZE, bulk.most, bulk.fragments):
+        count = -(-(len(packet) - flow.size) // segment)
+        if count < 2 or flow.size + segment > bulk.packet:
             return 0
-        if key.is_spent:
+        # No larger than a full transport message, which the path carries; that of the end with the smaller MTU.
+        datagram = min(self.splitter.mtu, bulk.packet) + OVERHEAD
+        limit = min(limit, segments_in(bulk.most, bulk.fragments, datagram, flow.size, segment))
+        if limit < min(count, SMALLEST):
+            return 0
+        if key.is_old:
             self._core.want(peer, now)
-            return 0
+            if key.is_spent:
+                return 0
         self._flush_peer(peer)
-        sender = self._core.sender
-        for kind, header, payload in portions(packet, flow, gso_type, segment, limit):
+        sender, is_trial = self._core.sender, size.is_plain
+        cuts = marks(count, limit) if not is_trial or count <= limit else [0, limit, count]
+        for number, (kind, header, payload) in enumerate(portions(packet, flow, gso_type, segment, cuts)):
             if sender.is_blocked:
-                cutter = self.cutter = Cutter(
-                    self.splitter.mtu
-                )  # what is kept lies in the buffers of the last
-            bulk.size.sent(key.counter, now)
-            for part in cutter.cut(key, kind, segment, header, payload):
-                sender.send(peer, [part], cutter.datagram_size, ecn)
+                self.set_mtu(self.splitter.mtu)  # what is kept lies in the buffers of the last
+            if is_trial and number:
+                rest = memoryview(header + bytes(payload))
+                self._send_train(peer, keypair, self.splitter.split(rest, kind, segment, flow.l4), ecn)
+                continue
+            size.sent(key.counter, now)
+            for part in self._cutter.cut(key, kind, segment, header, payload, datagram):
+                sender.send(peer, [part], datagram, ecn)
+            peer.tx_units += 1
         self._core.units_sent(peer, bulk)
-        return -(-(len(packet) - flow.size) // segment)
+        return count
 
     def _complete(self, start: int, length: int, csum_start: int, csum_offset: int) -> bool:
         """Finish the checksum that the kernel left partial; return False where it points outside the packet."""

@@ -26,8 +26,8 @@ class Peer:
     __slots__ = (
         "drops", "ecn_control", "endpoint", "endpoint_address", "endpoint_port", "is_unreachable",
         "keepalive", "keypairs", "last_received", "last_traffic", "number", "owed_since", "pending",
-        "pending_closed", "pending_ecn", "pending_size", "received_source", "reporting", "rx_bytes", "rx_packets", "socket",
-        "source", "timers", "tx_bytes", "tx_packets", "unanswered_since", "wanted_at",
+        "pending_closed", "pending_ecn", "pending_size", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
+        "socket", "source", "timers", "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
     )  # fmt: skip
 
     def __init__(self, number: int) -> None:
@@ -58,7 +58,7 @@ class Peer:
         self.pending_ecn = 0
         self.pending_closed = False
 
-        self.tx_bytes = self.rx_bytes = self.tx_packets = self.rx_packets = 0
+        self.tx_bytes = self.rx_bytes = self.tx_packets = self.rx_packets = self.tx_units = self.rx_units = 0
         self.drops: Counter[str] = Counter()
 
     def move(self, endpoint: Sockaddr) -> None:

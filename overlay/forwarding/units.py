@@ -20,18 +20,20 @@ from overlay.forwarding.segments import (
     FIN,
     MAXIMUM_TRAIN_BYTES,
     MAXIMUM_TRAIN_COUNT,
-    OVERHEAD,
     PSH,
     flow_of,
     write_ipv4_checksum,
     write_partial_checksum,
 )
+from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from overlay.wire.bulk import (
     AES_256_GCM,
     AES_BLOCK,
     AES_BLOCKS_PER_KEY,
     FRAGMENT_HEADER,
+    FRAGMENT_HEADER_SIZE,
     MAXIMUM_FRAGMENTS,
+    MAXIMUM_PACKET,
     MAXIMUM_SEALED,
     META,
     MINIMUM_SEGMENT,
@@ -53,6 +55,11 @@ UNITS_PER_SESSION = 16  # incomplete ones from the peer's endpoint; what a netwo
 UNITS_FROM_ELSEWHERE = 2  # incomplete ones of all other addresses and sessions together
 UNITS_TOTAL = 64  # incomplete ones of all sessions: 4 MB of buffers
 REASSEMBLY_TIME = 1.0  # seconds after which an incomplete unit is lost
+LARGEST_DATAGRAM = 65535  # more than any is
+BLOCKS_PER_SUPER_PACKET = 2**13  # more than its units have, however it is cut
+REKEY_AFTER_BLOCKS = (
+    AES_BLOCKS_PER_KEY - 2**30
+)  # some seconds at the highest rate: until there is another keypair
 _NONCE_PREFIX = bytes(4)
 _STEPS = np.zeros((MAXIMUM_FRAGMENTS, 4), dtype=np.uint32)
 _STEPS[:, 0] = np.arange(MAXIMUM_FRAGMENTS, dtype=np.uint32) << 8  # the fragment's number is the second byte
@@ -75,27 +82,42 @@ class UnitKey:
         self.counter = self.blocks = 0
 
     @property
+    def is_old(self) -> bool:
+        """Whether the key has sealed so much that a new one is to be asked for."""
+        if self.cipher == AES_256_GCM and self.blocks >= REKEY_AFTER_BLOCKS:
+            return True
+        return self.counter >= REKEY_AFTER_MESSAGES
+
+    @property
     def is_spent(self) -> bool:
         """Whether the key has sealed as much as it may."""
-        return self.cipher == AES_256_GCM and self.blocks >= AES_BLOCKS_PER_KEY
+        if self.cipher == AES_256_GCM and self.blocks >= AES_BLOCKS_PER_KEY - BLOCKS_PER_SUPER_PACKET:
+            return True
+        return self.counter >= REJECT_AFTER_MESSAGES - MAXIMUM_FRAGMENTS
+
+
+def marks(count: int, limit: int) -> list[int]:
+    """Return where a super-packet of *count* segments is cut into nearly equal parts of at most *limit*, 4 or more.
+
+    Each part has two segments at least.
+    """
+    parts = -(-count // limit)
+    return [count * part // parts for part in range(parts + 1)]
 
 
 def portions(
-    packet: memoryview, flow: Flow, gso_type: int, segment: int, limit: int
+    packet: memoryview, flow: Flow, gso_type: int, segment: int, cuts: list[int]
 ) -> Iterator[tuple[int, bytes, memoryview]]:
-    """Yield (GSO type, headers, payload) of super-packets of at most *limit* segments, 4 or more, that make *packet*.
+    """Yield (GSO type, headers, payload) of the super-packets that make *packet*, cut at these segments.
 
-    The parts are nearly equal and have two segments at least.  CWR stays on the first, FIN and PSH on the last.
+    CWR stays on the first, FIN and PSH on the last.
     """
     payload = packet[flow.size :]
-    count = -(-len(payload) // segment)
-    if count <= limit:
+    if len(cuts) == 2:
         yield gso_type, bytes(packet[: flow.size]), payload
         return
-    parts = -(-count // limit)
-    marks = [count * part // parts for part in range(parts + 1)]
     l4 = flow.l4
-    for first, stop in pairwise(marks):
+    for first, stop in pairwise(cuts):
         piece = payload[first * segment : stop * segment]
         header = bytearray(packet[: flow.size])
         size = len(header) + len(piece)
@@ -112,35 +134,34 @@ def portions(
             if first:
                 header[l4 + 13] &= ~CWR & 0xFF
                 kind &= ~GSO_ECN
-            if stop < count:
+            if stop < cuts[-1]:
                 header[l4 + 13] &= ~(FIN | PSH) & 0xFF
         else:
             header[l4 + 4 : l4 + 6] = (size - l4).to_bytes(2, "big")
         yield kind, bytes(header), piece
 
 
+def segments_in(room: int, fragments: int, datagram_size: int, headers: int, segment: int) -> int:
+    """Return how many segments a unit may have that a receiver takes: *room* bytes sealed, this many fragments."""
+    room = min(room, min(fragments, MAXIMUM_FRAGMENTS) * (datagram_size - FRAGMENT_HEADER_SIZE))
+    return (room - META.size - TAG_SIZE - headers) // segment
+
+
 class Cutter:
     """Seals super-packets and cuts them.  It owns the buffers: a unit is good until the next."""
 
-    def __init__(self, mtu: int) -> None:
-        self.datagram_size = mtu + OVERHEAD  # no larger than a full transport message, which the path carries
-        self._piece = self.datagram_size - FRAGMENT_HEADER.size
-        self._plain = bytearray(MAXIMUM_SEALED + self._piece)
+    def __init__(self) -> None:
+        self._plain = bytearray(MAXIMUM_SEALED + LARGEST_DATAGRAM)
         self._view = memoryview(self._plain)
         self._array = np.frombuffer(self._plain, dtype=np.uint8)
-        most = -(-MAXIMUM_SEALED // self._piece)
-        self._rows_buffer = bytearray(most * self.datagram_size)
-        self._rows_view = memoryview(self._rows_buffer)
-        self._rows = np.frombuffer(self._rows_buffer, dtype=np.uint8).reshape(most, self.datagram_size)
-
-    def can_carry(self, sealed: int, most: int, fragments: int) -> bool:
-        """Return whether a receiver with these limits takes a unit of *sealed* bytes."""
-        return sealed <= most and -(-sealed // self._piece) <= min(fragments, MAXIMUM_FRAGMENTS)
+        out = bytearray(MAXIMUM_SEALED + MAXIMUM_FRAGMENTS * FRAGMENT_HEADER_SIZE + LARGEST_DATAGRAM)
+        self._out = np.frombuffer(out, dtype=np.uint8)
+        self._out_view = memoryview(out)
 
     def cut(
-        self, key: UnitKey, gso_type: int, segment: int, header: bytes, payload: memoryview
+        self, key: UnitKey, gso_type: int, segment: int, header: bytes, payload: memoryview, size: int
     ) -> list[memoryview]:
-        """Return a sealed unit as the contents of one or two sends, each datagrams of ``datagram_size`` but the last."""
+        """Return a sealed unit as the contents of one or two sends, datagrams of *size* bytes but for the last."""
         view = self._view
         start = META.size + len(header)
         end = start + len(payload)
@@ -151,11 +172,11 @@ class Cutter:
         key.counter = counter + 1
         key.blocks += -(-end // AES_BLOCK) + 2
         key.seal(_NONCE_PREFIX + counter.to_bytes(8, "little"), view[:end], None, view[: end + TAG_SIZE])
-        sealed, piece, size = end + TAG_SIZE, self._piece, self.datagram_size
+        sealed, piece = end + TAG_SIZE, size - FRAGMENT_HEADER_SIZE
         count = -(-sealed // piece)
-        rows = self._rows[:count]
-        rows[:, FRAGMENT_HEADER.size :] = self._array[: count * piece].reshape(count, piece)
-        words = rows[:, : FRAGMENT_HEADER.size].view("<u4")
+        rows = self._out[: count * size].reshape(count, size)
+        rows[:, FRAGMENT_HEADER_SIZE:] = self._array[: count * piece].reshape(count, piece)
+        words = rows[:, :FRAGMENT_HEADER_SIZE].view("<u4")
         words[:] = np.frombuffer(
             FRAGMENT_HEADER.pack(TYPE_FRAGMENT, 0, count, key.cipher, key.receiver_index, counter),
             dtype="<u4",
@@ -164,8 +185,8 @@ class Cutter:
         total = count * size - (count * piece - sealed)
         limit = min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // size)
         sends = -(-count // limit)
-        marks = [count * part // sends for part in range(sends + 1)]
-        return [self._rows_view[a * size : min(b * size, total)] for a, b in pairwise(marks)]
+        cuts = [count * part // sends for part in range(sends + 1)]
+        return [self._out_view[a * size : min(b * size, total)] for a, b in pairwise(cuts)]
 
 
 class Partial:
@@ -340,31 +361,38 @@ def open_unit(aead_open: Callable[..., int], counter: int, sealed: memoryview) -
     return plain
 
 
-def read_unit(plain: memoryview, mtu: int) -> tuple[memoryview, Flow, int, int]:
+def gso_type_of(flow: Flow) -> int:
+    """Return what virtio calls super-packets of these headers."""
+    if flow.protocol != PROTOCOL_TCP:
+        return GSO_UDP_L4
+    return GSO_TCPV4 if flow.version == 4 else GSO_TCPV6
+
+
+def read_unit(plain: memoryview, most: int) -> tuple[memoryview, Flow, int, int]:
     """Return (packet, header positions, GSO type, segment size) of an opened unit whose every claim holds.
 
-    Raises PacketError ``unit_meta`` or ``unit_packet``.
+    *most* is the largest packet that a segment may make.  Raises PacketError ``unit_meta`` or ``unit_packet``.
     """
     gso_type, segment = META.unpack_from(plain)
     packet = plain[META.size :]
-    if len(packet) < 40 or plain[1]:
-        raise PacketError("unit_meta")
+    if len(packet) < 40 or len(packet) > MAXIMUM_PACKET:
+        raise PacketError("unit_packet")
     flow = flow_of(packet)
-    if flow is None or len(packet) > 65535:
+    if flow is None:
         raise PacketError("unit_packet")
+    wanted = gso_type_of(flow)
+    if plain[1] or gso_type & ~GSO_ECN != wanted or (gso_type & GSO_ECN and flow.protocol != PROTOCOL_TCP):
+        raise PacketError("unit_meta")
+    if not MINIMUM_SEGMENT <= segment <= most - flow.size:
+        raise PacketError("unit_meta")
     length = packet[2] << 8 | packet[3] if flow.version == 4 else 40 + (packet[4] << 8 | packet[5])
-    wanted = (GSO_TCPV4 if flow.version == 4 else GSO_TCPV6) if flow.protocol == PROTOCOL_TCP else GSO_UDP_L4
-    if gso_type & ~GSO_ECN != wanted or (gso_type & GSO_ECN and wanted == GSO_UDP_L4):
-        raise PacketError("unit_meta")
-    if not MINIMUM_SEGMENT <= segment <= mtu - flow.size:
-        raise PacketError("unit_meta")
-    if length != len(packet) or len(packet) - flow.size <= segment:
+    if length != len(packet) or length - flow.size <= segment:
         raise PacketError("unit_packet")
-    if flow.protocol != PROTOCOL_TCP:
-        told = packet[flow.l4 + 4] << 8 | packet[flow.l4 + 5]
-        if told != length - flow.l4:
-            raise PacketError("unit_packet")
-    return packet, flow, gso_type, segment
+    if flow.protocol == PROTOCOL_TCP:
+        return packet, flow, wanted | (GSO_ECN if packet[flow.l4 + 13] & CWR else 0), segment
+    if packet[flow.l4 + 4] << 8 | packet[flow.l4 + 5] != length - flow.l4:
+        raise PacketError("unit_packet")
+    return packet, flow, wanted, segment
 
 
 def for_tun(packet: memoryview, flow: Flow, gso_type: int, segment: int) -> list[memoryview | bytes]:

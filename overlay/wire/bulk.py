@@ -1,13 +1,14 @@
 """Bulk units: a whole super-packet under one seal, cut into datagrams.  Version 1.
 
 Two agents of ours use them beside WireGuard's transport messages, once the receiver has said in a hello
-(``control``) under the same keypair that it can.  To anybody else they are never sent.
+(``control``) under the same keypair that it can.  To anybody else they are never sent.  All integers are little
+endian, but for those of the packet, which IP has big endian.
 
 Keys.  When a handshake completes, both sides derive, beside the transport keys and from the same chaining key,
 
     KDF2(chaining key, "overlay bulk v1 " || name of the cipher)
 
-once for each cipher below (whitepaper section 5.4 has KDF2).  The first of the two keys is for units from the
+once for each cipher below, 32 bytes each (whitepaper section 5.4 has KDF2).  The first of the two keys is for units from the
 initiator to the responder, the second for those back.  They are wiped with the transport keys, and nothing but units
 is sealed with them.
 
@@ -20,15 +21,15 @@ Plaintext of a unit:
   carries CWR
 - 1 byte zero
 - 2 bytes segment size: payload bytes of each segment but the last, 256 at least
-- the packet: IP header with the length of the whole, TCP or UDP header, payload of more than one segment.  Its IPv4
-  header checksum holds; its TCP or UDP checksum field has no meaning, for sealing takes its place: the sender's kernel
+- the packet: IP header with the length of the whole, TCP or UDP header right behind (so no fragment, and none of IPv6's
+  extension headers), payload of more than one segment.  Its IPv4 header checksum holds; its TCP or UDP checksum field has no meaning, for sealing takes its place: the sender's kernel
   vouches for the packet (NEEDS_CSUM), and the receiver's computes the checksums of the segments.
 
-Sealed without additional data under the nonce: 4 zero bytes, then the unit's counter in 8 bytes.  Counters start at 0
-for each key and never repeat.  AES-256-GCM ends the use of its keypair after 2^34 blocks of 16 bytes.
+Sealed without additional data, the tag of 16 bytes behind, under the nonce: 4 zero bytes, then the unit's counter in 8
+bytes.  Counters start at 0 for each key and never repeat.  After 2^34 blocks of 16 bytes under AES-256-GCM, a block for
+the tag and one for its mask counted in, no unit is sealed under its keypair any more, and a new keypair is asked for.
 
-Datagrams.  The sealed unit is cut into equal pieces, the last of which may be shorter, each behind this header.  All
-integers are little endian.
+Datagrams.  The sealed unit is cut into equal pieces, the last of which may be shorter, each behind this header.
 
 - 1 byte type (5)
 - 1 byte number of the fragment, from 0
@@ -42,7 +43,7 @@ The header is not authenticated by itself.  Whoever changes it, or adds fragment
 next is not concerned.  A receiver keeps fragments apart by index, counter and source address, keeps the first copy of
 each, and bounds what it keeps in memory, number and time.  It opens a unit when all fragments are there, then checks
 the counter against a window as that of transport messages, reads the headers of the packet itself, and accepts it only
-if its lengths match, the segment size is from 256 to what its interface carries, and the source belongs to the peer.
+if its lengths match, the segment size is from 256 to what its hello said, and the source belongs to the peer.
 """
 
 from __future__ import annotations

@@ -15,32 +15,36 @@ kind 0, hello: what the sender of the hello can receive under this keypair
     ciphers     numbers of the ciphers it opens units with, best first (see ``bulk``)
     unit        most bytes of a sealed unit
     fragments   most fragments of a unit
+    packet      most bytes of a packet that a unit's segment makes, headers included
+    heard       true once it has received a hello under this keypair; one that has not is answered
 
 kind 1, report: what became of the units that the other side sent under this keypair, counted since its beginning
 
-    newest      the highest unit counter of which a fragment was seen, plus 1
-    units       units delivered
-    datagrams   fragments seen, of all units
+    newest      the highest counter of a unit that was opened, plus 1
+    units       units opened; the others up to ``newest`` are missing, or late
+    datagrams   fragments of the units opened
+    missing     fragments that lacked of the units given up incomplete
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgpack
 
 from overlay.errors import PacketError
-from overlay.wire.bulk import CIPHERS, MAXIMUM_FRAGMENTS, MAXIMUM_SEALED
+from overlay.wire.bulk import CIPHERS, MAXIMUM_FRAGMENTS, MAXIMUM_PACKET, MAXIMUM_SEALED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Specification (this document)
-KIND_HELLO = 0
-KIND_REPORT = 1
+KIND_HELLO, KIND_REPORT = range(2)
 VERSION = 1
 MAXIMUM_ENTRIES = 15
 MAXIMUM_DEPTH = 4
 MAXIMUM_TEXT = 64  # bytes of one name or string
-MINIMUM_UNIT = 1024  # a hello that allows less allows none
 PADDING = 16
 
 Buffer = bytes | bytearray | memoryview
@@ -53,6 +57,8 @@ class Hello:
     ciphers: tuple[int, ...]
     unit: int
     fragments: int
+    packet: int
+    is_answer: bool  # its sender has heard one of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Report:
     newest: int
     units: int
     datagrams: int
+    missing: int
 
 
 Control: TypeAlias = Hello | Report
@@ -97,9 +104,13 @@ def parse(payload: Buffer) -> Control | None:
         raise PacketError("control")
     if type(value) is dict:
         return None  # the form of a later version
-    if type(value) is not list or len(value) < 2 or type(value[0]) is not int or type(value[1]) is not dict:
+    if type(value) is not list or not value or type(value[0]) is not int:
         raise PacketError("control")
-    return _read(value[0], value[1])
+    if value[0] not in _READERS:
+        return None
+    if len(value) < 2 or type(value[1]) is not dict:
+        raise PacketError("control")
+    return _READERS[value[0]](value[1])
 
 
 def build(message: Control) -> bytes:
@@ -111,28 +122,44 @@ def build(message: Control) -> bytes:
                 "ciphers": list(message.ciphers),
                 "unit": message.unit,
                 "fragments": message.fragments,
+                "packet": message.packet,
+                "heard": message.is_answer,
             }
             packed: bytes = msgpack.packb([KIND_HELLO, body])
         case Report():
-            body = {"newest": message.newest, "units": message.units, "datagrams": message.datagrams}
+            body = {
+                "newest": message.newest,
+                "units": message.units,
+                "datagrams": message.datagrams,
+                "missing": message.missing,
+            }
             packed = msgpack.packb([KIND_REPORT, body])
     return packed + bytes(-len(packed) % PADDING)
 
 
-def _read(kind: int, body: dict[Any, Any]) -> Control | None:
-    match kind:
-        case 0:
-            ciphers = body.get("ciphers")
-            if type(ciphers) is not list:
-                raise PacketError("control")
-            known = tuple(number for number in ciphers if type(number) is int and number in CIPHERS)
-            unit = min(_number(body, "unit"), MAXIMUM_SEALED)
-            fragments = min(_number(body, "fragments"), MAXIMUM_FRAGMENTS)
-            return Hello(known if unit >= MINIMUM_UNIT and fragments else (), unit, fragments)
-        case 1:
-            return Report(_number(body, "newest"), _number(body, "units"), _number(body, "datagrams"))
-        case _:
-            return None
+def _read_hello(body: dict[Any, Any]) -> Hello:
+    ciphers = body.get("ciphers")
+    if type(ciphers) is not list or not _number(body, "version"):
+        raise PacketError("control")
+    return Hello(
+        ciphers=tuple(number for number in ciphers if type(number) is int and number in CIPHERS),
+        unit=min(_number(body, "unit"), MAXIMUM_SEALED),
+        fragments=min(_number(body, "fragments"), MAXIMUM_FRAGMENTS),
+        packet=min(_number(body, "packet"), MAXIMUM_PACKET),
+        is_answer=body.get("heard") is True,
+    )
+
+
+def _read_report(body: dict[Any, Any]) -> Report:
+    return Report(
+        _number(body, "newest"), _number(body, "units"), _number(body, "datagrams"), _number(body, "missing")
+    )
+
+
+_READERS: dict[int, Callable[[dict[Any, Any]], Control]] = {
+    KIND_HELLO: _read_hello,
+    KIND_REPORT: _read_report,
+}
 
 
 def _number(body: dict[Any, Any], name: str) -> int:

@@ -39,6 +39,8 @@ def peer_status(name, **fields):
         "tx_bytes": 0,
         "rx_packets": 0,
         "tx_packets": 0,
+        "rx_units": 0,
+        "tx_units": 0,
         "state": "idle",
         "drops": {},
     } | fields
