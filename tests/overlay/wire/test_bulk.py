@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.crypto.noise import HandshakeResult
+from overlay.errors import PacketError
+from overlay.forwarding.units import Cutter, UnitKey, make_aead, open_unit
+from overlay.wire.bulk import CIPHERS, Fragment, key_label
+from tests import units
+from tests.overlay.crypto.vectors import vectors
+
+VECTORS = vectors("bulk")
+fragments = st.builds(
+    lambda count, share, *rest: Fragment(count * share // 256, count, *rest),
+    st.integers(1, 255),
+    st.integers(0, 255),
+    st.sampled_from(sorted(CIPHERS)),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**64 - 1),
+    st.binary(min_size=1, max_size=2000),
+)
+
+
+@pytest.fixture(params=VECTORS.values(), ids=VECTORS)
+def vector(request):
+    return request.param
+
+
+def key_of(vector):
+    way = {"initiator": "initiator_to_responder", "responder": "responder_to_initiator"}
+    return bytes.fromhex(vector[way[vector["sender"]]])
+
+
+def datagrams_of(vector):
+    return [bytes.fromhex(each) for each in vector["datagrams"]]
+
+
+def plain_of(vector):
+    return units.plaintext(bytes.fromhex(vector["packet"]), vector["gso_type"], vector["segment"])
+
+
+# The vectors are what the text says
+
+
+def test_keys_of_the_vectors_follow_from_the_text(vector):
+    keys = units.unit_keys(bytes.fromhex(vector["chaining_key"]), vector["cipher"])
+
+    assert [key.hex() for key in keys] == [
+        vector["initiator_to_responder"],
+        vector["responder_to_initiator"],
+    ]
+
+
+def test_datagrams_of_the_vectors_follow_from_the_text(vector):
+    cipher, counter = vector["cipher"], vector["counter"]
+    sealed = units.sealed(key_of(vector), cipher, counter, plain_of(vector))
+    piece = vector["datagram_size"] - 16
+
+    assert units.datagrams(sealed, cipher, vector["receiver_index"], counter, piece) == datagrams_of(vector)
+
+
+# The implementation does as the vectors do
+
+
+@pytest.mark.parametrize("is_initiator", [True, False])
+def test_handshake_gives_the_keys_of_the_vectors_in_either_role(vector, is_initiator):
+    result = HandshakeResult(bytes.fromhex(vector["chaining_key"]), is_initiator=is_initiator)
+
+    keys = result.export(key_label(vector["cipher"]))
+
+    assert [key.hex() for key in keys] == [
+        vector["initiator_to_responder"],
+        vector["responder_to_initiator"],
+    ]
+
+
+def test_cutter_makes_the_datagrams_of_the_vectors(vector):
+    key = UnitKey(vector["cipher"], key_of(vector), vector["receiver_index"])
+    key.counter = vector["counter"]
+    packet, size = bytes.fromhex(vector["packet"]), vector["datagram_size"]
+
+    parts = Cutter().cut(
+        key, vector["gso_type"], vector["segment"], packet[:40], memoryview(packet)[40:], size
+    )
+
+    sent = [bytes(part[at : at + size]) for part in parts for at in range(0, len(part), size)]
+    assert sent == datagrams_of(vector)
+    assert key.counter == vector["counter"] + 1
+
+
+def test_what_the_vectors_hold_opens_to_their_packets(vector):
+    opens = make_aead(vector["cipher"], key_of(vector)).decrypt_into
+    sealed = b"".join(Fragment.parse(each).piece for each in datagrams_of(vector))
+
+    plain = open_unit(opens, vector["counter"], memoryview(bytearray(sealed)))
+
+    assert bytes(plain) == plain_of(vector)
+
+
+# The header
+
+
+def test_fragments_of_the_vectors_are_read_field_by_field(vector):
+    count = len(vector["datagrams"])
+
+    read = [Fragment.parse(each) for each in datagrams_of(vector)]
+
+    assert [(each.number, each.count, each.cipher, each.receiver_index, each.counter) for each in read] == [
+        (number, count, vector["cipher"], vector["receiver_index"], vector["counter"])
+        for number in range(count)
+    ]
+
+
+@given(fragments)
+def test_a_fragment_is_read_back_as_it_was_built(fragment):
+    assert Fragment.parse(fragment.build()) == fragment
+
+
+@given(fragments)
+def test_a_fragment_is_built_as_the_text_says(fragment):
+    assert fragment.build() == units.fragment(
+        fragment.number,
+        fragment.count,
+        fragment.cipher,
+        fragment.receiver_index,
+        fragment.counter,
+        fragment.piece,
+    )
+
+
+@pytest.mark.parametrize(
+    ("datagram", "reason"),
+    [
+        (b"", "fragment_short"),
+        (units.fragment(0, 1, 1, 1, 1, b""), "fragment_short"),
+        (b"\4" + units.fragment(0, 1, 1, 1, 1, b"x")[1:], "fragment_header"),
+        (units.fragment(0, 0, 1, 1, 1, b"x"), "fragment_header"),
+        (units.fragment(3, 3, 1, 1, 1, b"x"), "fragment_header"),
+        (units.fragment(0, 1, 0, 1, 1, b"x"), "fragment_header"),
+        (units.fragment(0, 1, 3, 1, 1, b"x"), "fragment_header"),
+    ],
+)
+def test_a_header_that_cannot_be_is_refused(datagram, reason):
+    with pytest.raises(PacketError, match=reason):
+        Fragment.parse(datagram)
+
+
+@given(st.binary(max_size=100).map(lambda tail: b"\5" + tail) | st.binary(max_size=100))
+def test_any_bytes_are_read_or_refused(datagram):
+    try:
+        fragment = Fragment.parse(datagram)
+    except PacketError:
+        return
+    assert fragment.build() == datagram
