@@ -146,6 +146,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--contenders", default=",".join(CONTENDERS), help=f"of: {', '.join(CONTENDERS)}")
     parser.add_argument("--places", default="hosts,containers", help="of: hosts, containers")
     parser.add_argument("--mtu", type=int, default=1500, help="of the underlay (default 1500)")
+    parser.add_argument(
+        "--loss",
+        type=float,
+        default=0.0,
+        help="percent of the underlay's frames to drop; implies --no-offloads",
+    )
     parser.add_argument("--no-offloads", action="store_true", help="datagrams of wire size on the underlay")
     parser.add_argument(
         "--lookup", action="store_true", help="measure the look-up of destinations, and nothing else"
@@ -179,8 +185,11 @@ def set_up(lab: Lab, folder: Path, prefix: str, name: str, arguments: argparse.N
         a.host.end("eth0", "192.0.2.1/24"),
         b.host.end("eth0", "192.0.2.2/24"),
         arguments.mtu,
-        not arguments.no_offloads,
+        not (arguments.no_offloads or arguments.loss),
     )
+    if arguments.loss:
+        for node in (a, b):
+            lose(node.host, arguments.loss)
     pair = Pair(name, a, b)
     if name == "no tunnel":
         a.host.run("ip", "route", "add", "10.244.2.0/24", "via", "192.0.2.2")
@@ -211,6 +220,14 @@ def make_node(lab: Lab, name: str, number: int) -> Node:
         ["wg", "pubkey"], check=True, capture_output=True, text=True, input=private
     ).stdout
     return Node(host, container, number, private.strip(), public.strip())
+
+
+def lose(host: Namespace, percent: float) -> None:
+    """Drop that share of the frames that arrive, each by itself: they have wire size."""
+    rule = f"iifname eth0 numgen random mod 100000 < {round(percent * 1000)} drop"
+    host.run("nft", "add table ip loss")
+    host.run("nft", "add chain ip loss input { type filter hook prerouting priority -300; }")
+    host.run("nft", f"add rule ip loss input {rule}")
 
 
 def start_ours(node: Node, peers: Path, key: Path) -> None:
@@ -303,7 +320,8 @@ def report(results: dict[str, dict[str, list[float]]], arguments: argparse.Names
         **{name: version(name) for name in ("overlay", "cryptography", "numpy")},
         "wireguard-go": program_version([arguments.wireguard_go, "--version"]),
         "iperf3": program_version(["iperf3", "--version"]),
-        "underlay": f"veth, MTU {arguments.mtu}, {'wire-size frames' if arguments.no_offloads else 'offloads on'}",
+        "underlay": f"veth, MTU {arguments.mtu}, "
+        f"{'wire-size frames' if arguments.no_offloads or arguments.loss else 'offloads on'}, {arguments.loss} % loss",
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
     }
