@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 # Ours
 WHOLE = 64  # segments; no super-packet has more that a unit carries
-SMALLEST = 16  # segments; smaller units cost more than the messages they replace
-TOLERATED = 0.01  # of the units: what their loss costs is then less than what they save
-AIM = 0.005  # of the units lost, that a smaller size is chosen for
-SAMPLE_UNITS = 32  # units in a judgement, or what came in SAMPLE_TIME
-SAMPLE_TIME = 0.25  # seconds
-CLEAN_TIME = 1.0  # seconds without a loss after which the size is doubled
+SMALLEST = 4  # segments; below that a unit saves nothing
+TOLERATED = 0.02  # of the units: what their loss costs is then less than what they save
+AIM = 0.015  # of the units lost, that a smaller size is chosen for, and that a larger one must promise
+DEEPEST = 8  # times smaller at once, at most: a few losses tell little more than that there are too many
+SAMPLE_UNITS, SAMPLE_TIME = (
+    256,
+    1.0,
+)  # after so many units, or so many seconds and a quarter of them, begin anew
+GROWTH_TIME = 1.0  # seconds after which the size is doubled, if few enough were lost meanwhile
 SILENCE_TIME = 0.2  # seconds; or four round trips, if that is longer
 LONGEST_ROUND_TRIP = 2.0  # seconds; a longer one is taken for a sender that paused
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds of plain messages before units are tried again
@@ -42,12 +45,10 @@ class UnitSize:
         self._from = 0  # counter of the first unit of the present size
         self._probe: tuple[int, float] | None = None  # a unit's counter and when it was sent
         self._is_probe_late = False
-        self._told = self._base = (
-            0,
-            0,
-        )  # newest and units of the last report, and of that the sample began with
-        self._sample_from = -math.inf
-        self._clean_since = -math.inf
+        self._told = (0, 0)  # newest and units of the last report
+        # Since when losses are counted, and what had been reported by then: to shrink by, and to grow by
+        self._shrinks, self._shrinks_from = (0, 0), math.inf
+        self._grows, self._grows_from = (0, 0), math.inf
 
     def successor(self) -> UnitSize:
         """Return the size for the next keypair to begin with: it knows what loss has taught, not what silence has."""
@@ -86,7 +87,7 @@ class UnitSize:
         if self._silences == 1:
             self._limit_before = self.limit
         if self._silences == 1 and self.limit // 2 >= SMALLEST:
-            self._begin(self.limit // 2, now)
+            self._begin(self.limit // 2)
         else:
             self._go_plain(now)
         return self.is_plain
@@ -102,55 +103,65 @@ class UnitSize:
             self._probe = None
         if self.is_plain:
             if newest > self._from:
-                self._end_plain(SMALLEST, now)
+                self._end_plain(SMALLEST)
             elif self._limit_before:  # the reports are only late
-                self._end_plain(self._limit_before, now)
+                self._end_plain(self._limit_before)
             return
         self.waits_since = math.inf
         self._silences = self._limit_before = 0
-        if self._base[0] < self._from:
-            # The units of another size are behind us now: this is where a sample of the present one begins.
-            self._base, self._sample_from = self._told, now
+        if self._shrinks[0] < self._from:
+            # The units of another size are behind us now: this is where those of the present one begin.
+            self._shrinks = self._grows = self._told
+            self._shrinks_from = self._grows_from = now
             return
-        if self._sample_from == -math.inf:
-            self._sample_from = self._clean_since = now
-        seen = newest - self._base[0]
-        if not seen or (seen < SAMPLE_UNITS and now - self._sample_from < SAMPLE_TIME):
-            return
-        lost = (seen - (units - self._base[1])) / seen
-        self._base, self._sample_from = self._told, now
-        self._judge(lost, now)
+        if self._shrinks_from == math.inf:
+            self._shrinks_from = self._grows_from = now
+        self._shrink(now)
+        if now >= self._grows_from + GROWTH_TIME:
+            self._grow(now)
 
-    def _judge(self, lost: float, now: float) -> None:
-        if lost > TOLERATED:
-            limit = min(self.limit // 2, int(self.limit * AIM / lost))
+    def _shrink(self, now: float) -> None:
+        seen, lost = self._since(self._shrinks)
+        expected = seen * TOLERATED
+        if lost > 1 + expected + 2 * math.sqrt(expected):  # more than chance
+            limit = int(self.limit * AIM * seen / (lost - 1))
+            limit = min(self.limit // 2, max(self.limit // DEEPEST, limit))
             if limit < SMALLEST:
                 self._go_plain(now)
             else:
-                self._begin(limit, now)
-        elif lost > 0:
-            self._clean_since = now
-        elif now - self._clean_since >= CLEAN_TIME:
-            self._clean_since = now
+                self._begin(limit)
+        elif seen >= SAMPLE_UNITS or (seen >= SAMPLE_UNITS // 4 and now >= self._shrinks_from + SAMPLE_TIME):
+            self._shrinks, self._shrinks_from = self._told, now
+
+    def _grow(self, now: float) -> None:
+        seen, lost = self._since(self._grows)
+        self._grows, self._grows_from = self._told, now
+        if 2 * lost <= seen * AIM:
             self._pause = FIRST_PAUSE
             if self.limit < WHOLE:
-                self._begin(min(WHOLE, self.limit * 2), now)
+                self._begin(min(WHOLE, self.limit * 2))
+
+    def _since(self, base: tuple[int, int]) -> tuple[int, int]:
+        """Return how many units were seen since *base* was reported, and how many of them were lost."""
+        seen = self._told[0] - base[0]
+        return seen, seen - (self._told[1] - base[1])
 
     def _measure(self, sample: float) -> None:
         if sample <= LONGEST_ROUND_TRIP:
             self.round_trip = sample if not self.round_trip else self.round_trip * 0.875 + sample * 0.125
 
-    def _begin(self, limit: int, now: float) -> None:
+    def _begin(self, limit: int) -> None:
         """Send units of another size from now on; those under way tell nothing of it."""
-        self.limit, self._from, self._clean_since = limit, self._next, now
+        self.limit, self._from = limit, self._next
+        self._grows_from = math.inf
 
     def _go_plain(self, now: float) -> None:
         self.is_plain, self._plain_until = True, now + self._pause
         self._pause = min(LONGEST_PAUSE, self._pause * 2)
         self.waits_since = math.inf
-        self._begin(SMALLEST, now)
+        self._begin(SMALLEST)
 
-    def _end_plain(self, limit: int, now: float) -> None:
+    def _end_plain(self, limit: int) -> None:
         self.is_plain, self.waits_since = False, math.inf
         self._silences = self._limit_before = 0
-        self._begin(limit, now)
+        self._begin(limit)

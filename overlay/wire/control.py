@@ -20,9 +20,9 @@ kind 0, hello: what the sender of the hello can receive under this keypair
 
 kind 1, report: what became of the units that the other side sent under this keypair, counted since its beginning
 
-    newest      the highest counter of a unit that was opened, plus 1
-    units       units opened; the others up to ``newest`` are missing, or late
-    datagrams   fragments of the units opened
+    newest      the counter below which the report tells of all units; only what is likely to come still is above it
+    units       units opened below ``newest``; the others are missing
+    datagrams   fragments of all units opened
     missing     fragments that lacked of the units given up incomplete
 """
 
