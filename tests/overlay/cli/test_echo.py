@@ -5,8 +5,22 @@ import pytest
 
 from overlay.cli.echo import IcmpSocket
 from overlay.cli.exits import Failure
+from tests.netns.topology import Lab, missing_requirement
 
 LOOPBACKS = [("127.0.0.1", "127.0.0.2"), ("::1", "::1")]
+
+
+@pytest.fixture(autouse=True)
+def _permission():
+    """Datagram ICMP sockets are often forbidden on a host; a namespace of our own allows them."""
+    if missing_requirement() is not None:
+        yield
+        return
+    with Lab() as lab:
+        namespace = lab.namespace("echo")
+        namespace.run("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
+        with namespace.entered():
+            yield
 
 
 @pytest.fixture(params=LOOPBACKS, ids=["IPv4", "IPv6"])
