@@ -5,6 +5,7 @@ A connection carries one request, a JSON object on one line, and one answer of t
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -68,6 +69,7 @@ def listen(path: Path) -> ControlSocket:
     except OSError as error:
         raise HostError(f"{path.parent} could not be created: {error.strerror}; run as root") from error
     lock = _take_lock(path)
+    _sweep(path.parent)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         path.unlink(missing_ok=True)  # the lock is ours: its last owner is dead
@@ -165,6 +167,23 @@ def _take_lock(path: Path) -> int:
                 f"stop it with `overlay down --interface {interface}`, or choose another --interface"
             ) from error
         os.close(lock)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what killed agents left in *directory*, also those of namespaces that are gone.
+
+    Whoever lives holds the lock of its file.  A newcomer that opened one just before it is removed here finds that
+    it is no longer the one in the directory, and makes another.
+    """
+    for file in directory.glob("*.lock"):
+        with contextlib.suppress(OSError):
+            lock = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.with_suffix(".sock").unlink(missing_ok=True)
+                file.unlink()
+            finally:
+                os.close(lock)
 
 
 def _lock_path(path: Path) -> Path:

@@ -238,3 +238,21 @@ def test_path_is_plain_in_the_initial_namespace():
         pytest.skip("these tests do not run in the initial network namespace")
 
     assert str(control.control_path("overlay0")) == "/run/overlay/overlay0.sock"
+
+
+def test_what_killed_agents_left_in_the_directory_goes_with_the_next_start(tmp_path):
+    for name in ("overlay0.4026532177", "overlay1"):
+        (tmp_path / f"{name}.sock").touch()
+        (tmp_path / f"{name}.lock").touch()
+    living = control.listen(tmp_path / "overlay2.sock")
+
+    newcomer = control.listen(tmp_path / "overlay3.sock")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "overlay2.lock",
+        "overlay2.sock",
+        "overlay3.lock",
+        "overlay3.sock",
+    ]
+    newcomer.close()
+    living.close()
