@@ -35,7 +35,7 @@ def pseudo_header(packet, length):
     """Return the pseudo header of the TCP or UDP *length* bytes in *packet*."""
     if packet[0] >> 4 == 4:
         return packet[12:20] + struct.pack("!BBH", 0, packet[9], length)
-    return packet[8:40] + struct.pack("!II", length, packet[6])
+    return packet[8:40] + struct.pack("!II", length, protocol_of(packet))
 
 
 def ipv4(
@@ -84,13 +84,27 @@ def ipv6(
 
 
 def l4_start(packet):
-    return (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else 40
+    return _l4(packet)[0]
+
+
+def protocol_of(packet):
+    """Return the number of what comes behind IPv4, or behind IPv6 and its hop-by-hop and destination options."""
+    return _l4(packet)[1]
+
+
+def _l4(packet):
+    if packet[0] >> 4 == 4:
+        return (packet[0] & 15) * 4, packet[9]
+    at, protocol = 40, packet[6]
+    while protocol in {0, 60}:
+        at, protocol = at + 8 + packet[at + 1] * 8, packet[at]
+    return at, protocol
 
 
 def with_l4_checksum(packet):
     """Return *packet* with its TCP or UDP checksum set, computed from nothing but the packet."""
     start = l4_start(packet)
-    protocol = packet[9] if packet[0] >> 4 == 4 else packet[6]
+    protocol = protocol_of(packet)
     field = start + (16 if protocol == TCP else 6)
     cleared = packet[:field] + b"\0\0" + packet[field + 2 :]
     value = internet_checksum(pseudo_header(packet, len(packet) - start) + cleared[start:])
@@ -121,6 +135,12 @@ def tcp(
     return with_l4_checksum(build(segment + tcp_options + payload, protocol=TCP, **ip))
 
 
+def with_options(packet, options=bytes([1, 4, 0, 0, 0, 0]), kind=60):
+    """Return an IPv6 packet with destination options (60), or hop-by-hop options (0), of 8 n - 2 bytes put into it."""
+    header = bytes([packet[6], (len(options) + 2) // 8 - 1]) + options
+    return with_total_length(packet[:6] + bytes([kind]) + packet[7:40] + header + packet[40:])
+
+
 def udp(payload=b"", *, version=4, ports=(1000, 2000), **ip):
     """Return a whole UDP packet, its checksums right.  *ip* are arguments of ipv4() or ipv6()."""
     datagram = struct.pack("!HHHH", *ports, 8 + len(payload), 0) + payload
@@ -146,7 +166,7 @@ def with_ip_checksum(packet):
 def as_super_packet(packet, segment):
     """Return (packet, virtio header) as the kernel hands a super-packet over: its L4 checksum left partial."""
     start = l4_start(packet)
-    protocol = packet[9] if packet[0] >> 4 == 4 else packet[6]
+    protocol = protocol_of(packet)
     offset = 16 if protocol == TCP else 6
     header = start + ((packet[start + 12] >> 4) * 4 if protocol == TCP else 8)
     kind = 5 if protocol == UDP else {4: 1, 6: 4}[packet[0] >> 4]
@@ -179,7 +199,7 @@ def kernel_segments(packet, virtio):
     assert base == (5 if protocol == UDP else {4: 1, 6: 4}[packet[0] >> 4])
     assert start == l4_start(packet)
     assert offset == (16 if protocol == TCP else 6)
-    assert (packet[9] if packet[0] >> 4 == 4 else packet[6]) == protocol
+    assert (protocol_of(packet)) == protocol
     assert header_size == start + ((packet[start + 12] >> 4) * 4 if protocol == TCP else 8)
     assert is_ip_checksum_right(packet)
     total = (

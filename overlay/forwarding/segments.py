@@ -121,6 +121,21 @@ def flow_of(packet: memoryview | bytes) -> Flow | None:
     return None
 
 
+def _flow_behind_extensions(packet: memoryview, gso_type: int, l4: int) -> Flow | None:
+    """Return the header positions of an IPv6 super-packet with extension headers, whose kernel says where TCP or UDP begins."""
+    protocol = PROTOCOL_TCP if gso_type == GSO_TCPV6 else PROTOCOL_UDP
+    size = l4 + UDP_HEADER_SIZE
+    if packet[0] >> 4 != 6 or l4 <= 40 or l4 & 1 or len(packet) < size:
+        return None
+    if protocol == PROTOCOL_TCP:
+        if len(packet) < l4 + TCP_HEADER_SIZE:
+            return None
+        size = l4 + (packet[l4 + 12] >> 4) * 4
+        if not l4 + TCP_HEADER_SIZE <= size <= len(packet):
+            return None
+    return Flow(6, protocol, l4, size)
+
+
 def write_ipv4_checksum(header: bytearray) -> None:
     """Make the IPv4 header that *header* begins with right."""
     header[10:12] = b"\0\0"
@@ -223,8 +238,8 @@ class Splitter:
         CWR stays on the first, FIN and PSH on the last; IPv4 IDs count up.  Raises PacketError ``tun_gso`` where
         the virtio header and the packet disagree.
         """
-        flow = flow_of(packet)
         kind = gso_type & ~GSO_ECN
+        flow = flow_of(packet) or _flow_behind_extensions(packet, kind, csum_start)
         expected = {GSO_TCPV4: PROTOCOL_TCP, GSO_TCPV6: PROTOCOL_TCP, GSO_UDP_L4: PROTOCOL_UDP}.get(kind)
         if flow is None or flow.protocol != expected or flow.l4 != csum_start or not segment:
             raise PacketError("tun_gso")
@@ -281,7 +296,11 @@ class Splitter:
             heads[-1, l4 + 4 : l4 + 6].view(">u2")[0] = UDP_HEADER_SIZE + last
         heads[:, field : field + 2] = 0
         sums = np.add.reduce(train.l4_words, axis=1, dtype=np.uint32)
-        pseudo = _sum_le(addresses) + _swap(flow.protocol)
+        if flow.version == 6 and l4 > 40:
+            # An extension header may hold the address that counts: the kernel's sum has it, and the whole length.
+            pseudo = int.from_bytes(packet[field : field + 2], "little") + 0xFFFF - _swap(len(packet) - l4)
+        else:
+            pseudo = _sum_le(addresses) + _swap(flow.protocol)
         sums += np.uint32(pseudo + _swap(header - l4 + segment))
         sums[-1] += np.uint32(0x1FFFE - _swap(header - l4 + segment) + _swap(header - l4 + last))
         checks = complement(sums)
