@@ -467,6 +467,7 @@ class Core:
             peer.is_unreachable = False
             self._report(Confirmed(peer.number, keypair.local_index))
             self._send_staged(peer, now)
+        keypairs.heard = keypair
         current = keypairs.current
         if current is not None and now >= current.rekey_receive_at:
             current.rekey_receive_at = math.inf  # once is enough

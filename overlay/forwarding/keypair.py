@@ -61,13 +61,15 @@ class Keypair:
 class Keypairs:
     """The three slots of a peer: previous, current, next (whitepaper section 6.3).
 
-    Each method returns the keypairs that left their slot, for the caller to forget.
+    Each method returns the keypairs that left their slot, for the caller to forget.  *heard* is not among them: the
+    peer may have more on its way under it.  After handshakes that crossed, it need not be the one we send with.
     """
 
-    __slots__ = ("current", "has_crossed", "next", "previous")
+    __slots__ = ("current", "has_crossed", "heard", "next", "previous")
 
     def __init__(self) -> None:
         self.has_crossed = False  # whether current and next came of handshakes that crossed
+        self.heard: Keypair | None = None  # under which something was received last; the packet path sets it
         self.previous: Keypair | None = None
         self.current: Keypair | None = None
         self.next: Keypair | None = None
@@ -87,22 +89,24 @@ class Keypairs:
             and keypair.created - self.next.created <= CROSSING_TIME
         )
         if self.has_crossed:
-            gone = [self.previous]
-            self.previous, self.current = self.current, keypair
+            previous, gone = self._older_heard(), [self.previous, self.current]
+            self.current = keypair
         elif keypair.is_initiator:
-            gone = [self.previous, self.current if self.next else None]
-            self.previous = self.next or self.current
+            previous = self.heard or self.next or self.current
+            gone = [self.previous, self.current, self.next]
             self.next, self.current = None, keypair
         else:
+            previous = self.heard if self.heard is not self.current else None
             gone = [self.next, self.previous]
-            self.next, self.previous = keypair, None
-        return [old for old in gone if old is not None]
+            self.next = keypair
+        self.previous = previous
+        return [old for old in gone if old is not None and old is not previous]
 
     def promote(self) -> list[Keypair]:
         """Make the waiting keypair current: its peer has just used it."""
-        gone = [self.previous] if self.previous else []
-        self.previous, self.current, self.next = self.current, self.next, None
-        return gone
+        previous, gone = self._older_heard(), [self.previous, self.current]
+        self.previous, self.current, self.next = previous, self.next, None
+        return [old for old in gone if old is not None and old is not previous]
 
     def loses_crossing(self) -> bool:
         """Return whether ``next`` is to stay where it is, for its peer will go over to ``current``.
@@ -119,5 +123,9 @@ class Keypairs:
     def clear(self) -> list[Keypair]:
         """Empty all slots."""
         gone = [keypair for keypair in (self.previous, self.current, self.next) if keypair is not None]
-        self.previous = self.current = self.next = None
+        self.previous = self.current = self.next = self.heard = None
         return gone
+
+    def _older_heard(self) -> Keypair | None:
+        """Return which of previous and current the peer may go on to use for a while, with another in its place."""
+        return self.previous if self.previous is not None and self.previous is self.heard else self.current

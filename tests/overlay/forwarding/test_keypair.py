@@ -114,6 +114,33 @@ def test_a_later_handshake_ends_a_crossing():
     assert not keypairs.loses_crossing()
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [(R, 0), (I, 0), "heard 1", (R, 120), (I, 120)],
+        [(R, 0), (I, 0), "heard 1", (R, 120), P],
+        [(R, 0), (I, 0), "heard 1", (I, 120)],
+        [(R, 0), (I, 0), "heard 2", (I, 120)],
+        [(R, 0), (I, 0), "heard 2", (R, 120), (I, 120)],
+        [(I, 0), "heard 1", (R, 120), (I, 130)],
+    ],
+)
+def test_what_the_peer_was_heard_under_last_outlives_the_next_handshake(steps):
+    """Handshakes that crossed leave a keypair for each direction; packets were lost when its receiver dropped it."""
+    keypairs, keys, gone = Keypairs(), [], []
+    for step in steps:
+        if step == P:
+            gone += keypairs.promote()
+        elif isinstance(step, str):
+            keypairs.heard = keys[int(step[-1]) - 1]
+        else:
+            keys.append(made(len(keys) + 1, is_initiator=step[0] == I, created=1000.0 + step[1]))
+            gone += keypairs.install(keys[-1])
+
+    assert keypairs.heard in {keypairs.previous, keypairs.current, keypairs.next}
+    assert keypairs.heard not in gone
+
+
 def test_clear_empties_every_slot():
     keypairs = Keypairs()
     for index, is_initiator in enumerate([True, True, False]):
@@ -126,11 +153,17 @@ def test_clear_empties_every_slot():
 
 
 @settings(deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from([I, R, P, "clear"]), max_size=20))
-def test_a_keypair_is_in_a_slot_or_was_returned_once(steps):
+@given(
+    st.lists(st.sampled_from([I, R, P, "clear", "previous", "current", "next"]), max_size=20),
+    st.integers(0, 10),
+)
+def test_a_keypair_is_in_a_slot_or_was_returned_once(steps, pause):
     keypairs, gone = Keypairs(), []
     count = 0
     for step in steps:
+        if step in {"previous", "current", "next"}:
+            keypairs.heard = getattr(keypairs, step) or keypairs.heard
+            continue
         if step == P:
             if keypairs.next is not None:
                 gone += keypairs.promote()
@@ -138,7 +171,8 @@ def test_a_keypair_is_in_a_slot_or_was_returned_once(steps):
             gone += keypairs.clear()
         else:
             count += 1
-            gone += keypairs.install(made(count, is_initiator=step == I))
+            gone += keypairs.install(made(count, is_initiator=step == I, created=1000.0 + pause * count))
+        assert keypairs.heard is None or keypairs.heard.local_index in slots(keypairs)
 
     left = [index for index in slots(keypairs) if index is not None]
     assert sorted(left + [each.local_index for each in gone]) == list(range(1, count + 1))
