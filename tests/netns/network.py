@@ -72,7 +72,14 @@ class Network:
     """An underlay, and the peers on it."""
 
     def __init__(
-        self, lab: Lab, directory: Path, *, mtu: int = 1500, offloads: bool = True, **settings: Any
+        self,
+        lab: Lab,
+        directory: Path,
+        *,
+        mtu: int = 1500,
+        offloads: bool = True,
+        underlay: Namespace | None = None,
+        **settings: Any,
     ) -> None:
         self.lab, self.directory, self.mtu, self.offloads = lab, directory, mtu, offloads
         self.number = next(_network_numbers)
@@ -83,6 +90,14 @@ class Network:
     def host(self, name: str, *, interface: str = INTERFACE, **settings: Any) -> Host:
         """Return a new host on the underlay; *settings* go into its table of the peers file, None takes one away."""
         return self._plug(Host(self, name, len(self.peers) + 1, interface, settings))
+
+    def beside(self, directory: Path, interface: str, **settings: Any) -> Network:
+        """Return another overlay of the same hosts, with keys and interfaces of its own.  Host n has 10.245.n.0/24."""
+        other = Network(self.lab, directory, underlay=self.underlay, **settings)
+        for name, node in self.peers.items():
+            subnets = {"subnets": [f"10.245.{node.number}.0/24"]}
+            other.peers[name] = Host(other, name, node.number, interface, subnets, node.namespace)
+        return other
 
     def wireguard(self, name: str, **settings: Any) -> WireGuard:
         """Return a new node that will run wireguard-go."""
@@ -126,8 +141,12 @@ class Network:
         self.peers[node.name] = node
         end = node.namespace.end("eth0", f"{node.outside}/24", f"{node.outside6}/64")
         self.lab.plug(self.underlay, end, self.mtu, self.offloads)
-        # With an address that is removed, others of its prefix stay.
-        node.namespace.run("sysctl", "-qw", "net.ipv4.conf.all.promote_secondaries=1")
+        node.namespace.run(
+            *("sysctl", "-qw"),
+            "net.ipv4.conf.all.promote_secondaries=1",  # when an address is removed, others of its prefix stay
+            "net.ipv4.icmp_ratelimit=0",  # the kernel's limits for errors are not what is tested
+            "net.ipv6.icmp.ratelimit=0",
+        )
         return node
 
 
@@ -135,10 +154,16 @@ class Node:
     """A peer: a namespace on the underlay with a key."""
 
     def __init__(
-        self, network: Network, name: str, number: int, interface: str, settings: dict[str, Any]
+        self,
+        network: Network,
+        name: str,
+        number: int,
+        interface: str,
+        settings: dict[str, Any],
+        namespace: Namespace | None = None,
     ) -> None:
         self.network, self.name, self.number, self.interface = network, name, number, interface
-        self.namespace: Namespace = network.lab.namespace(network.namespace_name(name))
+        self.namespace = namespace or network.lab.namespace(network.namespace_name(name))
         self.private_key = PrivateKey(os.urandom(32))
         self.public_key = encode_key(self.private_key.public)
         self.directory = network.directory / name
@@ -221,9 +246,15 @@ class Host(Node):
     process: subprocess.Popen[str]
 
     def __init__(
-        self, network: Network, name: str, number: int, interface: str, settings: dict[str, Any]
+        self,
+        network: Network,
+        name: str,
+        number: int,
+        interface: str,
+        settings: dict[str, Any],
+        namespace: Namespace | None = None,
     ) -> None:
-        super().__init__(network, name, number, interface, settings)
+        super().__init__(network, name, number, interface, settings, namespace)
         self.peers_path = self.directory / "peers.toml"
         self.log_path = self.directory / "log"
         self.control_path = CONTROL / f"{interface}.{self.namespace.inode}.sock"

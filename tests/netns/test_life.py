@@ -138,7 +138,7 @@ def test_second_agent_for_an_interface_is_refused(pair):
 def test_two_agents_with_different_interfaces_live_side_by_side(pair, network, tmp_path):
     paris, tokyo = pair
     (tmp_path / "second").mkdir()
-    second = network.beside(tmp_path / "second", "second0", "10.245.", prefix="10.245.0.0/16", port=51999)
+    second = network.beside(tmp_path / "second", "second0", prefix="10.245.0.0/16", port=51999)
     before = trace(paris.namespace)
     second.start()
 

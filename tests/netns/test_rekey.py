@@ -21,9 +21,9 @@ from tests.netns.topology import wait_until
 
 SHORT = {
     "rekey_after_time": 1.0,
-    "reject_after_time": 6.0,
+    "reject_after_time": 4.0,
     "rekey_timeout": 0.8,
-    "rekey_attempt_time": 8.0,
+    "rekey_attempt_time": 4.0,
     "rekey_jitter": 0.1,
     "keepalive_timeout": 1.0,
 }

@@ -137,18 +137,23 @@ def test_datagrams_arrive_both_ways(pair, inner):
 def test_both_ends_count_the_same_bytes(pair):
     def counts():
         row, shown = pair.ours.peer(pair.theirs), pair.theirs.show(pair.ours)
-        return {"there": (row["tx_bytes"], shown.rx_bytes), "back": (row["rx_bytes"], shown.tx_bytes)}
+        return row["tx_bytes"], shown.rx_bytes, row["rx_bytes"], shown.tx_bytes
 
-    before = counts()
-    pair.web.ping(pair.shop.address, 50)
+    def settled():
+        """Return the counts when nothing is on its way: what other tests began may go on for a while."""
+        seen = [counts()]
+        wait_until(lambda: seen.append(counts()) or seen[-1] == seen[-2], PATIENCE, "traffic to end")
+        return seen[-1]
 
     def agree():
-        return all(
-            ours - before[way][0] == theirs - before[way][1] >= 50 * ECHO
-            for way, (ours, theirs) in counts().items()
+        before = settled()
+        pair.web.ping(pair.shop.address, 20)
+        sent, received, sent_back, received_back = (
+            now - then for now, then in zip(settled(), before, strict=True)
         )
+        return sent == received >= 20 * ECHO and sent_back == received_back >= 20 * ECHO
 
-    wait_until(agree, PATIENCE, "both ends to have counted the same")
+    wait_until(agree, PATIENCE, "both ends to count the same")
 
 
 def test_packets_from_elsewhere_than_the_allowed_prefixes_are_dropped_by_both(pair):

@@ -1,0 +1,289 @@
+"""Bulk units between real hosts: that they are used, and what happens to a transfer when one end changes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.netns.network import (
+    PATIENCE,
+    Container,
+    Host,
+    Network,
+    WireGuard,
+    connect,
+    nft,
+    transfer_both_ways,
+    udp_pair,
+)
+from tests.netns.topology import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+UDP_SEGMENT = 103  # linux/udp.h
+BLOCK = 1 << 16
+SIZE = 32 << 20
+
+
+@dataclass(frozen=True)
+class Site:
+    """Two hosts, and a container behind each."""
+
+    network: Network
+    paris: Host
+    tokyo: Host
+    web: Container
+    shop: Container
+
+    def units(self) -> tuple[int, int]:
+        """Return how many units Paris sent, and Tokyo opened."""
+        return self.paris.peer(self.tokyo)["tx_units"], self.tokyo.peer(self.paris)["rx_units"]
+
+
+def build(lab, directory, *, outer="IPv4", mtu=1500, offloads=True, **settings) -> Site:
+    network = Network(lab, directory, mtu=mtu, offloads=offloads, **settings)
+    paris, tokyo = network.host("paris"), network.host("tokyo")
+    if outer == "IPv6":
+        for host in (paris, tokyo):
+            host.settings["endpoint"] = f"[{host.outside6}]"
+    web, shop = paris.container("web", mtu=mtu), tokyo.container("shop", mtu=mtu)
+    network.start()
+    paris.wait_up(tokyo)
+    return Site(network, paris, tokyo, web, shop)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        {"outer": "IPv4"},
+        {"outer": "IPv6"},
+        {"mtu": 9000},
+        {"offloads": False},
+    ],
+    ids=["over IPv4", "over IPv6", "jumbo", "frames of wire size"],
+)
+def site(request, module_lab, tmp_path_factory):
+    built = build(module_lab, tmp_path_factory.mktemp("site"), **request.param)
+    yield built
+    built.network.close()
+
+
+@pytest.fixture
+def fresh(lab, tmp_path):
+    built = build(lab, tmp_path)
+    yield built
+    built.network.close()
+
+
+# That they are used
+
+
+@pytest.mark.parametrize("inner", ["address", "address6"])
+def test_tcp_between_containers_goes_as_units_both_ways(site, inner):
+    before = site.units()
+
+    transfer_both_ways(site.web.namespace, site.shop.namespace, getattr(site.shop, inner), SIZE)
+
+    assert site.units()[0] - before[0] > SIZE / BLOCK / 4
+    assert site.tokyo.peer(site.paris)["tx_units"] > SIZE / BLOCK / 4
+
+
+@pytest.mark.parametrize("inner", ["address", "address6"])
+def test_udp_super_packets_go_as_units(site, inner):
+    transfer_both_ways(site.web.namespace, site.shop.namespace, getattr(site.shop, inner), 1 << 20)
+    before = site.units()
+
+    with udp_pair(site.web.namespace, site.shop.namespace, getattr(site.shop, inner)) as (near, far):
+        near.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 1200)
+        for first in range(0, 400, 40):
+            near.send(b"".join(number.to_bytes(4, "big") * 300 for number in range(first, first + 40)))
+            received = [far.recv(2000) for _ in range(40)]
+
+            assert received == [number.to_bytes(4, "big") * 300 for number in range(first, first + 40)]
+
+    assert site.units()[0] - before[0] >= 9
+    assert site.units()[1] - before[1] >= 9
+
+
+def test_single_packets_go_as_messages(site):
+    before = site.units()
+
+    site.web.ping(site.shop.address, 20)
+
+    assert site.units() == before
+
+
+def test_nothing_is_refused(site):
+    for host, other in ((site.paris, site.tokyo), (site.tokyo, site.paris)):
+        assert host.drops(other) == {}
+
+
+def test_switched_off_at_one_end_there_are_none_and_tcp_arrives(lab, tmp_path):
+    site = build(lab, tmp_path, bulk=False)
+
+    transfer_both_ways(site.web.namespace, site.shop.namespace, site.shop.address, 4 << 20)
+
+    assert site.units() == (0, 0)
+    site.network.close()
+
+
+def test_tcp_arrives_unchanged_where_datagrams_are_lost(lab, tmp_path):
+    site = build(lab, tmp_path, offloads=False)
+    nft(
+        site.tokyo.namespace,
+        "table inet lossy { chain input { type filter hook input priority 0;"
+        " udp dport 51820 numgen random mod 1000 < 3 drop; }; }",
+    )
+
+    transfer_both_ways(site.web.namespace, site.shop.namespace, site.shop.address, 8 << 20)
+
+    assert site.units()[1] > 0
+    site.network.close()
+
+
+# A transfer in the middle of which something happens
+
+
+class Flow:
+    """A TCP connection over which a thread sends without end, and another counts what arrives."""
+
+    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+        self.received = 0
+        self._near, self._far, self._ends = near, far, threading.Event()
+        self._sent, self._got = hashlib.sha256(), hashlib.sha256()
+        near.settimeout(None)
+        far.settimeout(None)
+        self._threads = [threading.Thread(target=each) for each in (self._send, self._receive)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self) -> None:
+        with contextlib.suppress(OSError):
+            while not self._ends.is_set():
+                block = os.urandom(BLOCK)
+                self._near.sendall(block)
+                self._sent.update(block)
+                time.sleep(0.002)
+            self._near.shutdown(socket.SHUT_WR)
+
+    def _receive(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := self._far.recv(1 << 18):
+                self._got.update(data)
+                self.received += len(data)
+
+    def goes_on(self, patience: float = PATIENCE) -> None:
+        """Return when another four megabytes have arrived."""
+        wanted = self.received + (4 << 20)
+        wait_until(lambda: self.received >= wanted, patience, "the transfer to go on")
+
+    def close(self) -> None:
+        """End the transfer, and see that what arrived is what was sent."""
+        self._ends.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        is_alive = any(thread.is_alive() for thread in self._threads)
+        for each in (self._near, self._far):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        assert not is_alive
+        assert self._got.digest() == self._sent.digest()
+
+
+@contextlib.contextmanager
+def flowing(site: Site) -> Iterator[Flow]:
+    """Yield a transfer from Paris' container to Tokyo's that goes on meanwhile."""
+    near, far = connect(site.web.namespace, site.shop.namespace, site.shop.address)
+    flow = Flow(near, far)
+    try:
+        flow.goes_on()
+        yield flow
+    finally:
+        flow.close()
+
+
+@pytest.mark.parametrize("end", ["sender", "receiver"])
+@pytest.mark.parametrize("way", ["stopped", "killed"])
+def test_transfer_goes_on_after_an_end_was_started_again(fresh, end, way):
+    host = fresh.paris if end == "sender" else fresh.tokyo
+    with flowing(fresh) as flow:
+        if way == "stopped":
+            host.stop()
+        else:
+            host.kill()
+        host.start()
+        flow.goes_on()
+        before = fresh.units()
+        flow.goes_on()
+
+        assert fresh.units()[1] > before[1]
+
+
+def test_transfer_goes_on_while_keys_change(lab, tmp_path):
+    times = {
+        "rekey_after_time": 1.0,
+        "reject_after_time": 8.0,
+        "rekey_timeout": 0.5,
+        "keepalive_timeout": 2.0,
+    }
+    network = Network(lab, tmp_path)
+    paris, tokyo = network.host("paris"), network.host("tokyo")
+    site = Site(network, paris, tokyo, paris.container("web"), tokyo.container("shop"))
+    network.start(timing=times)
+    paris.wait_up(tokyo)
+    with flowing(site) as flow:
+        for _ in range(5):
+            handshakes = paris.log.count("handshake completed")
+            wait_until(
+                lambda seen=handshakes: paris.log.count("handshake completed") > seen, PATIENCE, "new keys"
+            )
+            flow.goes_on()
+    assert site.units()[1] > 100
+    network.close()
+
+
+# Somebody else at the other end
+
+
+@pytest.mark.skipif(
+    not (shutil.which("wireguard-go") and shutil.which("wg")), reason="needs wireguard-go and wg"
+)
+def test_transfer_goes_on_while_wireguard_go_takes_an_agent_s_place_and_gives_it_back(fresh):
+    paris, tokyo = fresh.paris, fresh.tokyo
+    plain = as_wireguard(tokyo)
+    with flowing(fresh) as flow:
+        assert fresh.units()[1] > 0
+        tokyo.stop()
+        plain.start()
+        plain.meet(paris)
+        flow.goes_on()
+        before = paris.peer(tokyo)["tx_units"]
+        flow.goes_on()
+        assert paris.peer(tokyo)["tx_units"] == before
+
+        plain.stop()
+        tokyo.start()
+        flow.goes_on()
+        flow.goes_on()
+
+        assert paris.peer(tokyo)["tx_units"] > before
+        assert tokyo.peer(paris)["rx_units"] > 0
+
+
+def as_wireguard(host: Host) -> WireGuard:
+    """Return the node of *host*, with its namespace and key, as one that runs wireguard-go."""
+    twin = WireGuard.__new__(WireGuard)
+    twin.__dict__.update(vars(host))
+    twin.interface = f"wg{os.getpid()}u"
+    return twin
