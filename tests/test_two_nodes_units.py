@@ -550,6 +550,29 @@ def test_after_handshakes_that_crossed_units_are_used_both_ways(seed):
     assert are_units_in_use(b)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_units_go_under_whichever_keypair_a_peer_uses_after_handshakes_that_crossed(seed):
+    world = World(seed, ciphers=BOTH)
+    a, b = world.pair()
+    a.want(1)
+    b.want(1)
+    world.run(1)
+    keeps, uses = (a, b) if a.peer().keypairs.next else (b, a)
+    lost = keeps.peer().keypairs.next
+    keypairs = uses.peer().keypairs
+    keypairs.current, keypairs.previous = keypairs.previous, keypairs.current
+    assert keypairs.current.remote_index == lost.local_index
+    stream = Stream(world, uses, keeps)
+
+    stream.go_on(2)
+    world.run(1)
+
+    assert keeps.received == stream.sent
+    assert keeps.peer().keypairs.next is lost
+    assert are_units_in_use(uses)
+    assert keypairs.current.bulk.size.limit == WHOLE
+
+
 def test_a_responder_sends_no_unit_before_it_has_received_under_the_keypair(world, pair):
     a, b = pair
     connected(world, a, b)

@@ -72,7 +72,7 @@ class Bulk:
             return None
         return self._hello(now)
 
-    def take_hello(self, hello: Hello, now: float, *, may_answer: bool) -> bytes | None:
+    def take_hello(self, hello: Hello, now: float) -> bytes | None:
         """Take what the peer can, and return our hello for it to hear, if it has not heard one yet."""
         if not self.has_heard:
             self.has_heard = True
@@ -84,7 +84,7 @@ class Bulk:
                 self.key = UnitKey(cipher, self._keys[cipher][0], self._receiver_index)
             if hello.is_answer and len(self._hello_times) == 1:
                 self.size.round_trip = now - self._hello_times[0]
-        if hello.is_answer or not may_answer or len(self._hello_times) >= len(HELLO_TIMES):
+        if hello.is_answer or len(self._hello_times) >= len(HELLO_TIMES):
             return None
         return self._hello(now)
 

@@ -333,8 +333,8 @@ class Core:
         """Tell *peer* what came of its units; under the keypair they came by, whichever we send with."""
         peer.reporting = None
         report = keypair.bulk.report() if keypair.bulk is not None else None
-        may_send = self.by_index.get(keypair.local_index) is keypair is not peer.keypairs.next
-        if report is not None and may_send and now < keypair.reject_at:
+        is_kept = self.by_index.get(keypair.local_index) is keypair
+        if report is not None and is_kept and now < keypair.reject_at:
             self.outbound.send_payload(peer, keypair, report)
 
     def _look_for_silence(self, peer: Peer, now: float) -> None:
@@ -439,7 +439,10 @@ class Core:
             peer.reporting = keypair
 
     def control_received(self, peer: Peer, keypair: Keypair, payload: memoryview, now: float) -> None:
-        """Take an in-band control message of *peer*."""
+        """Take an in-band control message of *peer*.
+
+        It is answered under the keypair it came by, which may be ``next`` where handshakes crossed: its peer uses it.
+        """
         bulk = keypair.bulk
         assert bulk is not None
         try:
@@ -449,7 +452,7 @@ class Core:
             return
         match message:
             case Hello():
-                answer = bulk.take_hello(message, now, may_answer=keypair is not peer.keypairs.next)
+                answer = bulk.take_hello(message, now)
                 if answer is not None:
                     self.outbound.send_payload(peer, keypair, answer)
             case control.Report():

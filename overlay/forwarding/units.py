@@ -183,7 +183,7 @@ class Cutter:
         )
         words += _STEPS[:count]
         total = count * size - (count * piece - sealed)
-        limit = min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // size)
+        limit = min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // size) or 1
         sends = -(-count // limit)
         cuts = [count * part // sends for part in range(sends + 1)]
         return [self._out_view[a * size : min(b * size, total)] for a, b in pairwise(cuts)]

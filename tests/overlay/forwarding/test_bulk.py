@@ -24,9 +24,9 @@ def hello(ciphers=BOTH, *, is_answer=False, unit=MAXIMUM_SEALED, fragments=MAXIM
     return Hello(tuple(ciphers), unit, fragments, packet, is_answer=is_answer)
 
 
-def take(one, message, now=0.0, *, may_answer=True):
+def take(one, message, now=0.0):
     """Let *one* take a hello; return its answer as the other end reads it."""
-    answer = one.take_hello(message, now, may_answer=may_answer)
+    answer = one.take_hello(message, now)
     return answer and control.parse(answer)
 
 
@@ -84,14 +84,6 @@ def test_a_hello_said_again_is_answered_again_three_times_in_all():
     answers = [take(one, hello()) for _ in range(5)]
 
     assert answers == [hello(is_answer=True)] * 3 + [None] * 2
-
-
-def test_a_hello_that_may_not_be_answered_counts_as_heard_and_nothing_counts_as_said():
-    one = bulk()
-
-    assert take(one, hello(), may_answer=False) is None
-    assert one.key is not None
-    assert not one.has_said_hello
 
 
 def test_a_hello_that_was_answered_tells_the_round_trip():
