@@ -497,6 +497,7 @@ class Agent:
                 async with self._changing:
                     self._mend()
                 await self._tell(RenewSources())
+                log.debug("network of the host changed")
                 await self._replan()
 
     def _mend(self) -> None:

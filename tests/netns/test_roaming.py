@@ -169,11 +169,14 @@ def test_host_with_several_addresses_answers_from_the_one_that_was_called(pair, 
     first = tokyo.outside if family == 4 else tokyo.outside6
     prefix, length = ("192.0.2.", "/24") if family == 4 else ("2001:db8::", "/64")
     others = [f"{prefix}{number}" for number in (31, 32)]
+    seen = tokyo.log.count("network of the host changed")
     for address in others:
         options = ["nodad"] if family == 6 else []
         tokyo.namespace.run("ip", "address", "add", address + length, "dev", "eth0", *options)
     elsewhere = "192.0.2.33" if family == 4 else "2001:db8::33"
     tokyo.namespace.run("ip", "address", "add", elsewhere + ("/32" if family == 4 else "/128"), "dev", "lo")
+    # New addresses make tokyo choose anew where it answers from, once: wait for that, or it comes in between.
+    wait_until(lambda: tokyo.log.count("network of the host changed") > seen, PATIENCE, "tokyo to take note")
     route = (f"{elsewhere}/{32 if family == 4 else 128}", "via", first)
     paris.namespace.run("ip", "route", "add", *route)  # nobody answers for an address of lo on the link
     sniffer = paris.namespace.sniff("eth0")
