@@ -441,16 +441,20 @@ def test_a_stream_of_units_renews_its_keypair_after_120_seconds(world, pair):
     assert are_units_in_use(a)
 
 
-def test_units_without_an_answer_make_a_new_handshake(world, pair):
+def test_units_without_an_answer_make_a_new_handshake_as_data_does(world, pair):
     a, b = pair
     connected(world, a, b)
-    world.network.lose = lambda flight: flight.source[0] in b.addresses
+    world.run(5)
     start = world.clock.now
+    a.send_super(b, 20_000)
+    world.run(RTT + 0.05)
+    world.network.lose = lambda flight: flight.source[0] in b.addresses
+    a.peer().keypairs.current.bulk.size.is_plain = True
     a.send_super(b, 20_000)
 
     world.run(17)
 
-    assert world.sent("initiation", "a", since=start) == [pytest.approx(start + 15.17, abs=0.2)]
+    assert world.sent("initiation", "a", since=start) == [pytest.approx(start + 15.2, abs=0.25)]
 
 
 @pytest.mark.parametrize("counter", ["messages", "units"])
@@ -690,6 +694,19 @@ def test_a_peer_that_becomes_plain_and_back_loses_less_than_2_seconds(world, pai
 
         assert missing(sent, b.received) == {}
         assert ("fragment" in kinds(world)) == bool(ciphers)
+
+
+def test_a_peer_that_is_gone_is_called_although_nothing_more_is_sent(world, pair):
+    a, b = pair
+    Stream(world, a, b).go_on(0.3)
+    world.run(5)
+    b.restart()
+    start = world.clock.now
+    a.send_super(b, 20_000)
+
+    world.run(1)
+
+    assert world.sent("initiation", "a", since=start) == [pytest.approx(start + 0.4)]
 
 
 def test_a_peer_that_is_heard_is_not_called_although_its_reports_are_missing(world, pair):

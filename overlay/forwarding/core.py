@@ -326,6 +326,8 @@ class Core:
                 self._send_report(peer, peer.reporting, now)
             case "units":
                 self._look_for_silence(peer, now)
+            case "gone":
+                self._look_whether_gone(peer, now)
             case _:
                 pass  # what it was for has happened
 
@@ -342,13 +344,24 @@ class Core:
         if keypair is None or keypair.bulk is None:
             return
         size = keypair.bulk.size
-        due, since = size.silence_due(), size.waits_since
+        due = size.silence_due()
         if due <= now:
-            # What no longer reports although it said it would may have begun anew, as something else: ask.
-            if size.silence(now) and peer.last_received < since:
-                self.want(peer, now)
+            if size.is_known_to_pass:
+                self.timers.arm(now + size.patience, peer, "gone")
+            size.silence(now)
         elif due < math.inf:
             self.timers.arm(due, peer, "units")
+
+    def _look_whether_gone(self, peer: Peer, now: float) -> None:
+        """Call a peer that reported its units, was silent, and has not been heard at all since.
+
+        It may have begun anew, perhaps as somebody who knows nothing of units; and TCP waits longer each time.
+        """
+        keypair = peer.keypairs.current
+        if keypair is None or keypair.bulk is None:
+            return
+        if peer.last_received <= now - keypair.bulk.size.patience and keypair.created < peer.last_received:
+            self.want(peer, now)
 
     def _jitter(self) -> float:
         return self.timing.rekey_jitter * self._entropy(1)[0] / 256

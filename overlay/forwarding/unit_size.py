@@ -54,10 +54,20 @@ class UnitSize:
         """Return the size for the next keypair to begin with: it knows what loss has taught, not what silence has."""
         after = UnitSize()
         after.round_trip = self.round_trip
-        if not self._silences and not self._limit_before:
-            after.limit, after._pause = self.limit, self._pause
-            after.is_plain, after._plain_until = self.is_plain, self._plain_until
+        after.limit = self._limit_before or self.limit
+        if not self._limit_before:
+            after._pause, after.is_plain, after._plain_until = self._pause, self.is_plain, self._plain_until
         return after
+
+    @property
+    def is_known_to_pass(self) -> bool:
+        """Whether units were reported, and are not given up."""
+        return self._told[1] > 0 and not self.is_plain
+
+    @property
+    def patience(self) -> float:
+        """How long a report may take, in seconds."""
+        return max(SILENCE_TIME, 4 * self.round_trip)
 
     def allowed(self, now: float) -> int:
         """Return how many segments a unit may have; 0 for plain messages."""
@@ -75,14 +85,14 @@ class UnitSize:
 
     def silence_due(self) -> float:
         """Return when silence() is due; math.inf if nothing waits for a report."""
-        return self.waits_since + max(SILENCE_TIME, 4 * self.round_trip)
+        return self.waits_since + self.patience
 
-    def silence(self, now: float) -> bool:
-        """Take note that nothing was reported of what was sent; return whether units are given up for it just now."""
+    def silence(self, now: float) -> None:
+        """Take note that nothing was reported of what was sent."""
         self.waits_since, self._is_probe_late = math.inf, True
         if self.is_plain:
             self._go_plain(now)
-            return False
+            return
         self._silences += 1
         if self._silences == 1:
             self._limit_before = self.limit
@@ -90,7 +100,6 @@ class UnitSize:
             self._begin(self.limit // 2)
         else:
             self._go_plain(now)
-        return self.is_plain
 
     def reported(self, report: Report, now: float) -> None:
         """Take a report.  One that claims more than was sent, or no more than before, changes nothing."""
