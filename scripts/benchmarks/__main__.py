@@ -1,0 +1,38 @@
+"""Measure the overlay beside others: hosts with containers behind them, in network namespaces of this machine.
+
+    scripts/bench                             # every contender, hosts and containers, 5 interleaved rounds
+    scripts/bench compare --rounds 9 --contenders ours,wireguard-go --places containers --json bench.json
+    scripts/bench parts                       # single steps, without a network
+
+The machine is shared with everything else that runs on it, so figures are medians of rounds in which the contenders
+take turns, and what counts is their ratio.  Everything it makes goes away with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from scripts.benchmarks import compare, parts
+
+MEASUREMENTS = {"compare": compare, "parts": parts}
+DEFAULT = "compare"
+
+
+def main(words: list[str]) -> None:
+    """Run the measurement that the command line names."""
+    if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help"}):
+        words = [DEFAULT, *words]
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    kinds = parser.add_subparsers(dest="measurement", required=True, metavar="MEASUREMENT")
+    for name, module in MEASUREMENTS.items():
+        assert module.__doc__ is not None
+        about = module.__doc__.partition("\n")[0]
+        module.add_arguments(kinds.add_parser(name, help=about, description=about))
+    arguments = parser.parse_args(words)
+    MEASUREMENTS[arguments.measurement].run(arguments)
+
+
+main(sys.argv[1:])
