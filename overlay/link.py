@@ -31,6 +31,7 @@ ROUTES_PER_MESSAGE = 500  # applied between two batches of packets, so that none
 PEERS_PER_MESSAGE = 200
 DESCRIPTORS = 16  # beside one message
 HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
+PINGS_WAITING = 256  # in-band pings that wait for an answer at once
 OWN = 0  # the peer number of this node in the routes: its own subnets
 
 
@@ -133,6 +134,14 @@ class AskCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class PingPeer:
+    """Send an in-band ping to *peer*; *identifier* comes back with the answer, in ``Ponged``."""
+
+    peer: int
+    identifier: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The forwarder has begun.  *notes* are sentences on what it could not do."""
 
@@ -178,6 +187,15 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class Ponged:
+    """The ping *identifier* was answered after *seconds*; None if *peer* is not known to answer any, and got none."""
+
+    peer: int
+    identifier: int
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class PeerCounters:
     """What was counted for one peer.  Bytes are UDP payload bytes of all message types."""
 
@@ -205,17 +223,17 @@ class Counters:
 
 Command: TypeAlias = (
     Start | Sockets | SetNode | SetPeer | RemovePeer | SetEndpoint | Routes | Begin | Handled | RenewSources
-    | AskCounters | Transmit | InstallKeypair | Wipe | GiveUp
+    | AskCounters | PingPeer | Transmit | InstallKeypair | Wipe | GiveUp
 )  # fmt: skip
 """What the agent tells the forwarder."""
 
-Report: TypeAlias = Ready | Handshake | Wanted | Confirmed | Retired | Moved | Counters
+Report: TypeAlias = Ready | Handshake | Wanted | Confirmed | Retired | Moved | Ponged | Counters
 """What the forwarder tells the agent."""
 
 MESSAGES: tuple[type, ...] = (
     Start, Sockets, SetNode, SetPeer, RemovePeer, SetEndpoint, Routes, Begin, Handled, RenewSources, AskCounters,
-    Transmit, InstallKeypair, Wipe, GiveUp,
-    Ready, Handshake, Wanted, Confirmed, Retired, Moved, Counters,
+    PingPeer, Transmit, InstallKeypair, Wipe, GiveUp,
+    Ready, Handshake, Wanted, Confirmed, Retired, Moved, Ponged, Counters,
 )  # fmt: skip
 _NUMBERS = {cls: number for number, cls in enumerate(MESSAGES)}
 
@@ -366,6 +384,7 @@ _FIELDS = {cls: [item.name for item in dataclasses.fields(cls)] for cls in (*MES
 _BY_ANNOTATION: dict[str, Callable[[Any], Any]] = {
     "int": _number,
     "float": _seconds,
+    "float | None": lambda value: None if value is None else _seconds(value),
     "bool": _exactly(bool),
     "str": _exactly(str),
     "bytes": _exactly(bytes),

@@ -31,8 +31,8 @@ class Bulk:
     """The units of one keypair."""
 
     __slots__ = (
-        "_ciphers", "_hello_times", "_keys", "_opens", "_receiver_index", "_reported", "datagrams", "fragments",
-        "has_heard", "key", "missing", "most", "newest", "packet", "size", "told_packet", "units", "window",
+        "_ciphers", "_hello_times", "_keys", "_opens", "_receiver_index", "_reported", "answers_pings", "datagrams",
+        "fragments", "has_heard", "key", "missing", "most", "newest", "packet", "size", "told_packet", "units", "window",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +51,7 @@ class Bulk:
         self._opens: dict[int, Callable[..., int]] = {}
         self._hello_times: list[float] = []  # when each of ours was said
         self.has_heard = False  # a hello of the peer
+        self.answers_pings = False  # the peer, as it has said
         self.key: UnitKey | None = None  # None until the peer has said that it takes units
         # What the peer takes: bytes of a sealed unit, fragments, bytes of a packet
         self.most = self.fragments = self.packet = 0
@@ -76,6 +77,7 @@ class Bulk:
         """Take what the peer can, and return our hello for it to hear, if it has not heard one yet."""
         if not self.has_heard:
             self.has_heard = True
+            self.answers_pings = hello.answers_pings
             cipher = next(
                 (each for each in self._ciphers if each in hello.ciphers and each in self._keys), None
             )
@@ -119,6 +121,11 @@ class Bulk:
         self._hello_times.append(now)
         return control.build(
             Hello(
-                self._ciphers, MAXIMUM_SEALED, MAXIMUM_FRAGMENTS, self.told_packet, is_answer=self.has_heard
+                self._ciphers,
+                MAXIMUM_SEALED,
+                MAXIMUM_FRAGMENTS,
+                self.told_packet,
+                is_answer=self.has_heard,
+                answers_pings=True,
             )
         )

@@ -16,6 +16,7 @@ from overlay.forwarding.inbound import Arrival, Inbound, TunWriter
 from overlay.forwarding.keypair import Keypair
 from overlay.forwarding.outbound import Outbound
 from overlay.forwarding.peer import Peer
+from overlay.forwarding.pings import Pings
 from overlay.forwarding.sender import DatagramSocket, Sender, UdpSocket
 from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Table
@@ -33,6 +34,8 @@ from overlay.link import (
     Handshake,
     Moved,
     PeerCounters,
+    PingPeer,
+    Ponged,
     RemovePeer,
     RenewSources,
     Report,
@@ -48,7 +51,7 @@ from overlay.link import (
 from overlay.session.constants import REKEY_AFTER_MESSAGES, Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire import control
-from overlay.wire.control import Hello
+from overlay.wire.control import Hello, Ping, Pong
 from overlay.wire.messages import INITIATION, RESPONSE
 from overlay.wire.virtio import VIRTIO_SIZE
 
@@ -105,6 +108,7 @@ class Core:
         self._staging = Staging()
         self._held: set[int] = set()  # peers with packets staged only because the sender was blocked
         self._gate = Gate(start.public_key, entropy)
+        self._pings = Pings(entropy)
         self._callers: dict[Sockaddr, Caller] = {}
         self._link_takes = report
         self._entropy = entropy
@@ -147,6 +151,8 @@ class Core:
                     peer.forget_source()
             case AskCounters():
                 self._tell_counters(command.serial)
+            case PingPeer():
+                self._ping(command, now)
             case Begin():
                 pass  # the loop's matter
             case Start():
@@ -288,6 +294,17 @@ class Core:
         pieces = [rows[at : at + PEERS_PER_MESSAGE] for at in range(0, len(rows), PEERS_PER_MESSAGE)] or [[]]
         for number, piece in enumerate(pieces, 1):
             self._report(Counters(serial, piece, dict(self.drops), number == len(pieces)))
+
+    def _ping(self, command: PingPeer, now: float) -> None:
+        """Ping a peer that can answer; like a packet it asks for a handshake where keys are old or silence follows."""
+        peer = self.peers.get(command.peer)
+        keypair = self._usable(peer, now) if peer is not None else None
+        payload = self._pings.ping(command, keypair, now)
+        if peer is None or keypair is None or payload is None:
+            self._report(Ponged(command.peer, command.identifier, None))
+            return
+        self.outbound.send_payload(peer, keypair, payload)
+        self.data_sent(peer, keypair, 0, now)
 
     def resume(self, now: float) -> None:
         """Send what the kernel could not take, then what was staged meanwhile although there is a keypair."""
@@ -458,20 +475,23 @@ class Core:
         """
         bulk = keypair.bulk
         assert bulk is not None
+        answer = None
         try:
-            message = control.parse(payload)
+            match control.parse(payload):
+                case Hello() as hello:
+                    answer = bulk.take_hello(hello, now)
+                case control.Report() as report:
+                    bulk.size.reported(report, now)
+                case Ping() as ping:
+                    answer = self._pings.pong(ping, keypair, now)
+                case Pong() as pong:
+                    self._report(self._pings.take(pong, keypair, now))
+                case None:
+                    pass  # of a later version
         except PacketError as error:
             self.refused(peer, error.reason)
-            return
-        match message:
-            case Hello():
-                answer = bulk.take_hello(message, now)
-                if answer is not None:
-                    self.outbound.send_payload(peer, keypair, answer)
-            case control.Report():
-                bulk.size.reported(message, now)
-            case None:
-                pass  # of a later version
+        if answer is not None:
+            self.outbound.send_payload(peer, keypair, answer)
 
     def authenticated(self, peer: Peer, keypair: Keypair, now: float) -> None:
         """Note that a message under *keypair* was genuine and new."""

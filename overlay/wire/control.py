@@ -17,6 +17,7 @@ kind 0, hello: what the sender of the hello can receive under this keypair
     fragments   most fragments of a unit
     packet      most bytes of a packet that a unit's segment makes, headers included
     heard       true once it has received a hello under this keypair; one that has not is answered
+    pings       true if it answers pings; absent is false
 
 kind 1, report: what became of the units that the other side sent under this keypair, counted since its beginning
 
@@ -24,6 +25,19 @@ kind 1, report: what became of the units that the other side sent under this key
     units       units opened below ``newest``; the others are missing
     datagrams   fragments of all units opened
     missing     fragments that lacked of the units given up incomplete
+
+kind 2, ping: a request for a pong.  It is sent only under a keypair under which a hello with ``pings`` was received,
+and when an operator asks for it: then also without data, and it may ask for a handshake as a packet would
+
+    id          a number below 2^64 that its sender has chosen at random
+
+kind 3, pong: the answer to a ping, under the keypair that the ping came by
+
+    id          that of the ping
+
+Who sends a ping remembers when, and under which keypair: the round trip is the time until the pong with its ``id``
+comes under the same, and any other pong is dropped.  Who gets a ping answers at once or, where they are too many, not
+at all.  Neither asks for an answer by a keepalive; a pong asks for nothing.
 """
 
 from __future__ import annotations
@@ -40,12 +54,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Specification (this document)
-KIND_HELLO, KIND_REPORT = range(2)
+KIND_HELLO, KIND_REPORT, KIND_PING, KIND_PONG = range(4)
 VERSION = 1
 MAXIMUM_ENTRIES = 15
 MAXIMUM_DEPTH = 4
 MAXIMUM_TEXT = 64  # bytes of one name or string
 PADDING = 16
+IDENTIFIER_SIZE = 8  # bytes
 
 Buffer = bytes | bytearray | memoryview
 
@@ -59,6 +74,7 @@ class Hello:
     fragments: int
     packet: int
     is_answer: bool  # its sender has heard one of ours
+    answers_pings: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +87,21 @@ class Report:
     missing: int
 
 
-Control: TypeAlias = Hello | Report
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A request for the pong with the same *identifier*."""
+
+    identifier: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to the ping with *identifier*."""
+
+    identifier: int
+
+
+Control: TypeAlias = Hello | Report | Ping | Pong
 
 
 def is_control(payload: Buffer) -> bool:
@@ -124,6 +154,7 @@ def build(message: Control) -> bytes:
                 "fragments": message.fragments,
                 "packet": message.packet,
                 "heard": message.is_answer,
+                "pings": message.answers_pings,
             }
             packed: bytes = msgpack.packb([KIND_HELLO, body])
         case Report():
@@ -134,6 +165,10 @@ def build(message: Control) -> bytes:
                 "missing": message.missing,
             }
             packed = msgpack.packb([KIND_REPORT, body])
+        case Ping():
+            packed = msgpack.packb([KIND_PING, {"id": message.identifier}])
+        case Pong():
+            packed = msgpack.packb([KIND_PONG, {"id": message.identifier}])
     return packed + bytes(-len(packed) % PADDING)
 
 
@@ -147,6 +182,7 @@ def _read_hello(body: dict[Any, Any]) -> Hello:
         fragments=min(_number(body, "fragments"), MAXIMUM_FRAGMENTS),
         packet=min(_number(body, "packet"), MAXIMUM_PACKET),
         is_answer=body.get("heard") is True,
+        answers_pings=body.get("pings") is True,
     )
 
 
@@ -159,6 +195,8 @@ def _read_report(body: dict[Any, Any]) -> Report:
 _READERS: dict[int, Callable[[dict[Any, Any]], Control]] = {
     KIND_HELLO: _read_hello,
     KIND_REPORT: _read_report,
+    KIND_PING: lambda body: Ping(_number(body, "id")),
+    KIND_PONG: lambda body: Pong(_number(body, "id")),
 }
 
 

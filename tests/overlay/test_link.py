@@ -58,6 +58,7 @@ MESSAGES = {
     link.Handled: st.builds(link.Handled, number),
     link.RenewSources: st.builds(link.RenewSources),
     link.AskCounters: st.builds(link.AskCounters, number),
+    link.PingPeer: st.builds(link.PingPeer, number, number),
     Transmit: st.builds(Transmit, number, some_bytes, st.none() | endpoint, st.booleans()),
     InstallKeypair: st.builds(InstallKeypair, number, u32, u32, key, key, st.booleans(), seconds, endpoint),
     Wipe: st.builds(Wipe, number),
@@ -68,6 +69,7 @@ MESSAGES = {
     link.Confirmed: st.builds(link.Confirmed, number, u32),
     link.Retired: st.builds(link.Retired, u32),
     link.Moved: st.builds(link.Moved, number, endpoint),
+    link.Ponged: st.builds(link.Ponged, number, number, st.none() | seconds),
     link.Counters: st.builds(
         link.Counters, number, st.lists(peer_counters, max_size=3), counts, st.booleans()
     ),
@@ -180,6 +182,7 @@ WRONG = {
     "a jumbo MTU": link.SetNode(65536, False, []),
     "a negative number": link.Handled(-1),
     "a keepalive in the past": link.SetPeer(1, -1.0),
+    "a round trip into the past": link.Ponged(1, 1, -1.0),
     "a keepalive without end": link.SetPeer(1, float("inf")),
     "a listening port over 16 bits": link.Sockets([2], 65536),
 }

@@ -8,10 +8,18 @@ from hypothesis import strategies as st
 from overlay.errors import PacketError
 from overlay.wire import control
 from overlay.wire.bulk import CIPHERS, MAXIMUM_FRAGMENTS, MAXIMUM_PACKET, MAXIMUM_SEALED
-from overlay.wire.control import Hello, Report
+from overlay.wire.control import Hello, Ping, Pong, Report
 
-HELLO = Hello((1, 2), 65555, 255, 1420, is_answer=True)
-BODY = {"version": 1, "ciphers": [1, 2], "unit": 65555, "fragments": 255, "packet": 1420, "heard": True}
+HELLO = Hello((1, 2), 65555, 255, 1420, is_answer=True, answers_pings=True)
+BODY = {
+    "version": 1,
+    "ciphers": [1, 2],
+    "unit": 65555,
+    "fragments": 255,
+    "packet": 1420,
+    "heard": True,
+    "pings": True,
+}
 REPORT_BODY = {"newest": 9, "units": 7, "datagrams": 300, "missing": 4}
 
 numbers = st.integers(0, 2**64 - 1)
@@ -22,8 +30,10 @@ hellos = st.builds(
     st.integers(0, MAXIMUM_FRAGMENTS),
     st.integers(0, MAXIMUM_PACKET),
     is_answer=st.booleans(),
+    answers_pings=st.booleans(),
 )
 reports = st.builds(Report, numbers, numbers, numbers, numbers)
+pings = st.builds(Ping, numbers) | st.builds(Pong, numbers)
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
     lambda inner: (
@@ -42,13 +52,14 @@ def packed(value, padding=0):
 
 def test_a_hello_has_these_bytes():
     expected = (
-        b"\x92\x00\x86"
+        b"\x92\x00\x87"
         b"\xa7version\x01"
         b"\xa7ciphers\x92\x01\x02"
         b"\xa4unit\xce\x00\x01\x00\x13"
         b"\xa9fragments\xcc\xff"
         b"\xa6packet\xcd\x05\x8c"
         b"\xa5heard\xc3"
+        b"\xa5pings\xc3"
     )
 
     assert control.build(HELLO) == expected + bytes(-len(expected) % 16)
@@ -60,10 +71,20 @@ def test_a_report_has_these_bytes():
     assert control.build(Report(9, 7, 300, 4)) == expected + bytes(-len(expected) % 16)
 
 
+def test_a_ping_has_these_bytes():
+    expected = b"\x92\x02\x81\xa2id\xcf\x01\x23\x45\x67\x89\xab\xcd\xef"
+
+    assert control.build(Ping(0x0123456789ABCDEF)) == expected + bytes(1)
+
+
+def test_a_pong_has_these_bytes():
+    assert control.build(Pong(7)) == b"\x92\x03\x81\xa2id\x07" + bytes(9)
+
+
 # Round trip
 
 
-@given(hellos | reports)
+@given(hellos | reports | pings)
 def test_a_message_is_read_back_as_it_was_built(message):
     payload = control.build(message)
 
@@ -85,8 +106,8 @@ def test_a_packet_is_never_taken_for_a_control_message(payload):
     [
         {},
         {"kind": 0},
-        [2],
-        [2, {}],
+        [4],
+        [4, {}],
         [77, "another form"],
         [-1, {}],
         [2**40, [1, 2, 3], "more"],
@@ -99,7 +120,7 @@ def test_a_message_of_another_version_is_ignored(value):
 
 @given(
     st.dictionaries(
-        st.text(min_size=1, max_size=9).filter(lambda name: name not in BODY), st.booleans(), max_size=9
+        st.text(min_size=1, max_size=9).filter(lambda name: name not in BODY), st.booleans(), max_size=8
     )
 )
 def test_names_that_are_not_known_are_ignored(more):
@@ -115,6 +136,18 @@ def test_a_hello_that_does_not_say_what_it_heard_has_heard_nothing():
     body = {name: value for name, value in BODY.items() if name != "heard"}
 
     assert control.parse(packed([0, body])).is_answer is False
+
+
+def test_a_hello_that_does_not_speak_of_pings_answers_none():
+    body = {name: value for name, value in BODY.items() if name != "pings"}
+
+    assert control.parse(packed([0, body])).answers_pings is False
+    assert control.parse(packed([0, body | {"pings": 1}])).answers_pings is False
+
+
+@pytest.mark.parametrize(("kind", "message"), [(2, Ping(9)), (3, Pong(9))])
+def test_more_in_a_ping_is_ignored(kind, message):
+    assert control.parse(packed([kind, {"id": 9, "more": [1, "x"]}, 5], 32)) == message
 
 
 def test_ciphers_that_are_not_known_are_left_out():
@@ -157,6 +190,15 @@ nested = b"\x91" * 20 + b"\x00"
         packed([0, BODY | {str(number): 0 for number in range(10)}]),
         packed([1, {name: value for name, value in REPORT_BODY.items() if name != "units"}]),
         packed([1, REPORT_BODY | {"newest": -1}]),
+        packed([2]),
+        packed([2, {}]),
+        packed([2, {"id": -1}]),
+        packed([2, {"id": b"12345678"}]),
+        packed([2, {"id": "x"}]),
+        packed([2, {"id": 1.0}]),
+        packed([3, {"id": True}]),
+        packed([3, {"id": None}]),
+        packed([3, [7]]),
         packed([0, BODY | {"deep": [[[[1]]]]}]),
         nested,
         b"\x91" * 1400 + b"\x00",
@@ -194,7 +236,9 @@ def test_any_bytes_are_read_or_refused(payload):
 
 @given(anything)
 def test_any_value_is_read_or_refused(value):
-    for payload in (packed(value), packed([0, value]), packed([1, BODY, value])):
+    payloads = [packed(value), packed([0, value]), packed([1, BODY, value])]
+    payloads += [packed([kind, body]) for kind in (2, 3) for body in (value, {"id": value})]
+    for payload in payloads:
         assert refusal(payload) in {"", "control"}
 
 
@@ -207,3 +251,12 @@ def test_any_value_of_any_name_is_read_or_refused(name, value):
     assert 0 <= read.unit <= MAXIMUM_SEALED
     assert 0 <= read.fragments <= MAXIMUM_FRAGMENTS
     assert set(read.ciphers) <= set(CIPHERS)
+
+
+@given(st.sampled_from([2, 3]), anything)
+def test_an_identifier_is_a_number_of_64_bits(kind, value):
+    try:
+        read = control.parse(packed([kind, {"id": value}]))
+    except PacketError:
+        return
+    assert 0 <= read.identifier < 2**64
