@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from scripts.benchmarks import compare, parts
+from scripts.benchmarks import compare, goodput, packets, parts
 
-MEASUREMENTS = {"compare": compare, "parts": parts}
+MEASUREMENTS = {"compare": compare, "goodput": goodput, "packets": packets, "parts": parts}
 DEFAULT = "compare"
 
 

@@ -1,0 +1,255 @@
+"""Goodput of a TCP stream between containers with bulk units over the same without, where datagrams are lost or late.
+
+The bar is a ratio of 0.95 under every condition.  Runs with units and runs without take turns, on two pairs of hosts
+that stand side by side; a condition misses the bar when the 90 % interval of the median ratio lies below it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scripts.benchmarks.console import fail, say
+from scripts.benchmarks.intervals import median_interval
+from scripts.benchmarks.lab import PEERS_TOML, Node, Pair, make_node, start_ours
+from scripts.benchmarks.links import BURST, QUEUES, Condition, Link, join
+from scripts.benchmarks.measures import ping, tcp
+from tests.netns.topology import CommandError, Lab, wait_until
+
+if TYPE_CHECKING:
+    import argparse
+
+BAR = 0.95
+LOSSES = (0.01, 0.1, 1.0, 3.0)  # percent
+PATHS = ("direct", "relay", "relay", "relay")
+DELAYS_MS = (0.0, 0.0, 10.0, 50.0)
+ATTEMPTS = 3  # at a stream whose control connection was lost
+# For the estimate: seconds a stream takes beside its own, and a start of the four agents
+STREAM_OVERHEAD, START = 0.5, 4.0
+
+
+def conditions() -> list[Condition]:
+    """Return every condition that the bar holds under, those of one path together."""
+    losses = [(0.0, 1), *itertools.product(LOSSES, (1, BURST))]
+    return [
+        *(
+            Condition(path, loss, burst, delay_ms)
+            for path, delay_ms in zip(PATHS, DELAYS_MS, strict=True)
+            for loss, burst in losses
+        ),
+        *(Condition(path) for path in QUEUES),
+    ]
+
+
+@dataclass
+class Mode:
+    """Two hosts of ours with a link of their own, with units or without."""
+
+    name: str
+    pair: Pair
+    link: Link
+    folder: Path
+
+    @property
+    def nodes(self) -> tuple[Node, Node]:
+        return self.pair.a, self.pair.b
+
+    def renew(self, path: str) -> None:
+        """Have new agents, which have met no loss yet, and wait until packets pass."""
+        if self.pair.processes:
+            for node in self.nodes:
+                node.host.run(sys.executable, "-m", "overlay", "down")
+        self.link.set(Condition(path), 0)
+        for node in self.nodes:
+            start_ours(node, self.folder / f"{self.name}.toml", self.folder / f"{node.host.name}.key")
+        wait_until(lambda: ping(self.pair, "containers", 1)[0] > 0, 20, f"{self.name} carries a ping")
+
+    def sent(self) -> tuple[int, int]:
+        """Return how many units, and how many packets in units or messages, the sender has sent so far."""
+        status = json.loads(self.pair.a.host.run(sys.executable, "-m", "overlay", "status", "--json"))
+        (peer,) = status["peers"]
+        return peer["tx_units"], peer["tx_packets"]
+
+
+@dataclass
+class Stream:
+    """One TCP stream, and what happened below it."""
+
+    goodput: float  # bit/s
+    datagrams: int
+    lost: int
+    units: int | None = None
+    packets: int | None = None
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure and report."""
+    if not 1 <= arguments.pairs <= 100 or not 1 <= arguments.seconds <= 60:
+        fail("pairs are 1 to 100, seconds 1 to 60: the whole must end")
+    chosen = [each for each in conditions() if is_chosen(each.name, arguments.cells)]
+    if not chosen:
+        fail(f"no condition is called so; there are {', '.join(each.name for each in conditions())}")
+    if arguments.list:
+        say("\n".join(each.name for each in chosen))
+        return
+    starts = arguments.pairs if arguments.fresh else 1
+    seconds = len(chosen) * (arguments.pairs * 2 * (arguments.seconds + STREAM_OVERHEAD) + starts * START)
+    progress(
+        f"{len(chosen)} conditions, {arguments.pairs} pairs of streams each: about {seconds / 60:.0f} minutes"
+    )
+    say(
+        f"{'condition':26} {'plain':>9} {'units':>9} {'ratio':>6}  {'90 % interval':15} {'lost':>7}  bar {BAR}"
+    )
+    say(f"{'':26} {'Mbit/s':>9} {'Mbit/s':>9}")
+    results: dict[str, dict[str, list[Stream]]] = {}
+    for _, cells in itertools.groupby(chosen, key=lambda each: each.path.partition("-")[0]):
+        with Lab() as lab, ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overlay-bench-")))
+            modes: list[Mode] = []
+            for condition in cells:
+                modes = modes or [set_up(lab, folder, name, condition.path) for name in ("plain", "units")]
+                results[condition.name] = measure(modes, condition, arguments)
+                report(condition.name, results[condition.name])
+                if arguments.json is not None:
+                    write_json(arguments.json, results, arguments)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this measurement."""
+    parser.add_argument("--pairs", type=int, default=15, help="of streams for each condition (default 15)")
+    parser.add_argument("--seconds", type=int, default=3, help="of each stream (default 3)")
+    parser.add_argument(
+        "--cells", default="*", help="parts or patterns of names of conditions: relay-10ms,*3%%-bursts"
+    )
+    parser.add_argument("--list", action="store_true", help="only name the conditions")
+    parser.add_argument("--fresh", action="store_true", help="new agents for each pair of streams")
+    parser.add_argument("--trace", action="store_true", help="say of each stream what was sent and lost")
+    parser.add_argument("--json", type=Path, help="write every stream to this file")
+
+
+def is_chosen(name: str, patterns: str) -> bool:
+    """Return whether one of the *patterns*, between commas, is a part of *name* or matches the whole of it."""
+    return any(
+        pattern.strip() in name or fnmatch.fnmatchcase(name, pattern.strip())
+        for pattern in patterns.split(",")
+    )
+
+
+# Measuring
+
+
+def set_up(lab: Lab, folder: Path, name: str, path: str) -> Mode:
+    """Return two hosts with containers, not yet started."""
+    a, b = (make_node(lab, f"{name}-{letter}", number) for number, letter in ((1, "a"), (2, "b")))
+    link = join(lab, path, f"{name}-link", a.host, b.host)
+    for node in (a, b):
+        # The kernel would begin a stream with what it learnt of the path under the condition before.
+        node.container.run("sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1")
+    bulk = "true" if name == "units" else "false"
+    (folder / f"{name}.toml").write_text(PEERS_TOML.format(a=a.public_key, b=b.public_key, bulk=bulk))
+    return Mode(name, Pair(name, a, b), link, folder)
+
+
+def measure(
+    modes: list[Mode], condition: Condition, arguments: argparse.Namespace
+) -> dict[str, list[Stream]]:
+    """Return the streams of each mode under *condition*, which the agents do not know when it begins."""
+    streams: dict[str, list[Stream]] = {mode.name: [] for mode in modes}
+    for number in range(arguments.pairs):
+        if arguments.fresh or not number:
+            for mode in modes:
+                mode.renew(condition.path)
+        for mode in modes if number % 2 else reversed(modes):
+            progress(f"{condition.name}: {number + 1} of {arguments.pairs}, {mode.name}", end="")
+            stream = measure_stream(mode, condition, number, arguments)
+            streams[mode.name].append(stream)
+            progress(f": {describe(stream)}")
+    return streams
+
+
+def measure_stream(mode: Mode, condition: Condition, seed: int, arguments: argparse.Namespace) -> Stream:
+    """Return one stream, the same *seed* for both modes; CommandError when it fails again and again."""
+    for attempt in itertools.count(1):
+        before = mode.sent() if arguments.trace else (0, 0)
+        mode.link.set(condition, seed)
+        try:
+            gbits, _ = tcp(mode.pair, "containers", arguments.seconds)
+        except (CommandError, subprocess.TimeoutExpired) as error:
+            if attempt == ATTEMPTS:
+                raise
+            progress(f": tried again, {str(error).splitlines()[0]}", end="")
+            continue
+        stream = Stream(gbits * 1e9, *mode.link.counts())
+        if arguments.trace:
+            units, packets = mode.sent()
+            stream.units, stream.packets = units - before[0], packets - before[1]
+        return stream
+    raise AssertionError
+
+
+def describe(stream: Stream) -> str:
+    """Return what is known of *stream*, in one line."""
+    text = f"{stream.goodput / 1e6:.1f} Mbit/s, {stream.lost} of {stream.datagrams} datagrams lost"
+    return text if stream.units is None else f"{text}; sent {stream.packets} packets and {stream.units} units"
+
+
+# Reporting
+
+
+def ratios(streams: dict[str, list[Stream]]) -> list[float]:
+    """Return the goodput with units over that without, pair by pair."""
+    return [
+        units.goodput / plain.goodput if plain.goodput else math.inf
+        for plain, units in zip(streams["plain"], streams["units"], strict=True)
+    ]
+
+
+def report(name: str, streams: dict[str, list[Stream]]) -> None:
+    """Print a line of the table."""
+    low, median, high = median_interval(ratios(streams))
+    plain, units = (
+        statistics.median(stream.goodput for stream in streams[mode]) / 1e6 for mode in ("plain", "units")
+    )
+    both = [*streams["plain"], *streams["units"]]
+    lost = sum(stream.lost for stream in both) / max(1, sum(stream.datagrams for stream in both)) * 100
+    say(
+        f"{name:26} {plain:9.1f} {units:9.1f} {median:6.2f}  {f'{low:.2f} to {high:.2f}':15} {lost:6.3f}%"
+        f"  {'missed' if high < BAR else 'met'}"
+    )
+
+
+def write_json(
+    path: Path, results: dict[str, dict[str, list[Stream]]], arguments: argparse.Namespace
+) -> None:
+    """Write every stream so far, and what the table says of them."""
+    conditions_json = {}
+    for name, streams in results.items():
+        low, median, high = median_interval(ratios(streams))
+        conditions_json[name] = {
+            "ratio": median,
+            "interval": [bound if math.isfinite(bound) else None for bound in (low, high)],
+            "is_met": high >= BAR,
+            **{mode: [asdict(stream) for stream in each] for mode, each in streams.items()},
+        }
+    whole = {
+        "bar": BAR,
+        "pairs": arguments.pairs,
+        "seconds": arguments.seconds,
+        "fresh": arguments.fresh,
+        "conditions": conditions_json,
+    }
+    path.write_text(json.dumps(whole, indent=1) + "\n")
+
+
+def progress(text: str, end: str = "\n") -> None:
+    print(text, end=end, file=sys.stderr, flush=True)
