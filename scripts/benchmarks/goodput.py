@@ -10,6 +10,8 @@ import fnmatch
 import itertools
 import json
 import math
+import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -34,6 +36,7 @@ LOSSES = (0.01, 0.1, 1.0, 3.0)  # percent
 PATHS = ("direct", "relay", "relay", "relay")
 DELAYS_MS = (0.0, 0.0, 10.0, 50.0)
 ATTEMPTS = 3  # at a stream whose control connection was lost
+CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 # For the estimate: seconds a stream takes beside its own, and a start of the four agents
 STREAM_OVERHEAD, START = 0.5, 4.0
 
@@ -99,6 +102,9 @@ def run(arguments: argparse.Namespace) -> None:
     chosen = [each for each in conditions() if is_chosen(each.name, arguments.cells)]
     if not chosen:
         fail(f"no condition is called so; there are {', '.join(each.name for each in conditions())}")
+    known = CONGESTION.with_name("tcp_available_congestion_control").read_text().split()
+    if arguments.congestion not in known:
+        fail(f"this kernel has no congestion control {arguments.congestion!r}; it has {', '.join(known)}")
     if arguments.list:
         say("\n".join(each.name for each in chosen))
         return
@@ -117,7 +123,10 @@ def run(arguments: argparse.Namespace) -> None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overlay-bench-")))
             modes: list[Mode] = []
             for condition in cells:
-                modes = modes or [set_up(lab, folder, name, condition.path) for name in ("plain", "units")]
+                modes = modes or [
+                    set_up(lab, folder, name, condition.path, arguments.congestion)
+                    for name in ("plain", "units")
+                ]
                 results[condition.name] = measure(modes, condition, arguments)
                 report(condition.name, results[condition.name])
                 if arguments.json is not None:
@@ -130,6 +139,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=int, default=3, help="of each stream (default 3)")
     parser.add_argument(
         "--cells", default="*", help="parts or patterns of names of conditions: relay-10ms,*3%%-bursts"
+    )
+    parser.add_argument(
+        "--congestion",
+        default=CONGESTION.read_text().strip(),
+        help="control of the streams, as cubic or bbr (default: this machine's, %(default)s)",
     )
     parser.add_argument("--list", action="store_true", help="only name the conditions")
     parser.add_argument("--fresh", action="store_true", help="new agents for each pair of streams")
@@ -148,13 +162,16 @@ def is_chosen(name: str, patterns: str) -> bool:
 # Measuring
 
 
-def set_up(lab: Lab, folder: Path, name: str, path: str) -> Mode:
+def set_up(lab: Lab, folder: Path, name: str, path: str, congestion: str) -> Mode:
     """Return two hosts with containers, not yet started."""
     a, b = (make_node(lab, f"{name}-{letter}", number) for number, letter in ((1, "a"), (2, "b")))
     link = join(lab, path, f"{name}-link", a.host, b.host)
     for node in (a, b):
         # The kernel would begin a stream with what it learnt of the path under the condition before.
         node.container.run("sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1")
+        # By the route, for the kernel allows only some as the default of a namespace.
+        route = node.container.run("ip", "route", "show", "default").split()
+        node.container.run("ip", "route", "change", *route, "congctl", congestion)
     bulk = "true" if name == "units" else "false"
     (folder / f"{name}.toml").write_text(PEERS_TOML.format(a=a.public_key, b=b.public_key, bulk=bulk))
     return Mode(name, Pair(name, a, b), link, folder)
@@ -243,6 +260,10 @@ def write_json(
         }
     whole = {
         "bar": BAR,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "congestion": arguments.congestion,
         "pairs": arguments.pairs,
         "seconds": arguments.seconds,
         "fresh": arguments.fresh,

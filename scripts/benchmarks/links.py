@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scripts.benchmarks.relay import Conditions, Counts
+from scripts.benchmarks.relay import BURST_GAP, Conditions, Counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +81,9 @@ class Direct:
         elif condition.loss:
             cycle = round(condition.burst * 100 / condition.loss)
             first = random.Random(seed).randrange(cycle - condition.burst)
-            rule = f"numgen inc mod {cycle} {first}-{first + condition.burst - 1} counter drop"
+            # The limit lets the first through, and those that come alone, as BURST_GAP does in the relay.
+            limit = f"limit rate over {round(1 / BURST_GAP)}/second burst 1 packets"
+            rule = f"numgen inc mod {cycle} {first}-{first + condition.burst} {limit} counter drop"
         for host in self._hosts:
             host.run(
                 "nft", "-f", "-", stdin="table ip loss\ndelete table ip loss" + NFT_LOSS.format(rule=rule)

@@ -33,6 +33,9 @@ SO_RCVBUFFORCE = 33
 # Ours
 LARGEST_FRAME = 9100
 BATCH = 64  # frames read from one side before the other has its turn
+# Seconds without a frame that end a burst.  Else one would go on through a dozen retransmissions of a stream that it
+# has stopped, each later than the last, and the rest of the run would be silence.
+BURST_GAP = 0.005
 GRAIN = 0.0002  # seconds; frames that are due within it leave together, which saves a wakeup for each
 RECEIVE_BUFFER = 16 << 20
 MOST_HELD = 64 << 20  # bytes a direction holds, whatever rate and delay say
@@ -44,7 +47,7 @@ class Conditions:
     """What the wire does to frames, in each direction by itself."""
 
     loss: float = 0.0  # share of the frames
-    burst: int = 1  # frames that are lost in a row
+    burst: int = 1  # frames that are lost in a row, unless BURST_GAP lies between them
     delay: float = 0.0  # seconds
     rate: float = 0.0  # bits per second, Ethernet header included; 0 for no limit
     queue: float = 0.05  # seconds a frame may wait for its turn at that rate
@@ -73,6 +76,7 @@ class Line:
         self._begin = loss / (loss + conditions.burst * (1 - loss)) if loss else 0.0
         self._random = random.Random(f"{conditions.seed} {name}").random
         self._left = 0  # frames still to be lost of this burst
+        self._lost_at = 0.0
         self._free_at = 0.0  # when the last frame has been sent at the rate
         self._held: collections.deque[tuple[float, bytes]] = collections.deque()
         self._held_bytes = 0
@@ -81,8 +85,11 @@ class Line:
     def put(self, frame: bytes, now: float) -> None:
         """Take *frame* at its time, or lose it."""
         self.counts.frames += 1
+        if now - self._lost_at > BURST_GAP:
+            self._left = 0
         if self._left or (self._begin and self._random() < self._begin):
             self._left = (self._left or self._burst) - 1
+            self._lost_at = now
             self.counts.lost += 1
             return
         start = max(self._free_at, now)
