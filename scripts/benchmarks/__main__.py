@@ -13,9 +13,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from scripts.benchmarks import compare, goodput, packets, parts
+from scripts.benchmarks import compare, goodput, handshakes, packets, parts
 
-MEASUREMENTS = {"compare": compare, "goodput": goodput, "packets": packets, "parts": parts}
+MEASUREMENTS = {
+    "compare": compare,
+    "goodput": goodput,
+    "handshakes": handshakes,
+    "packets": packets,
+    "parts": parts,
+}
 DEFAULT = "compare"
 
 

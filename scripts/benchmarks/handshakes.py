@@ -1,0 +1,179 @@
+"""Handshakes as responder: how many a second, and what a storm of them does to the packets of a session that exists.
+
+The initiations are prepared beforehand, each from a key of its own that is in the responder's table, and each comes
+from an address of its own.  For the rate, a bounded number is under way at a time, below what makes the responder ask
+for cookies, until all are answered; beside it the same with so many at once that it does ask.  For the storm, all of
+500 arrive at once, while two of ours, one of which is the responder, exchange pings every 2 ms through a session they
+have.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from ipaddress import IPv4Address, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from overlay.crypto.keys import PrivateKey, encode_key
+from scripts.benchmarks import crowd, figures
+from scripts.benchmarks.console import fail, say
+from scripts.benchmarks.figures import Figures
+from scripts.benchmarks.measures import cpu_seconds
+from scripts.benchmarks.pings import Pings, during, quantile
+from tests.netns.topology import Lab
+
+if TYPE_CHECKING:
+    import argparse
+
+    from scripts.benchmarks.crowd import CrowdedPair
+
+WINDOW = 32  # under way at a time: half of what makes the responder ask for cookies
+CROWD_NETWORK = "198.18.0.0/16"  # where the initiators are (RFC 2544)
+PORT = 51820
+PAUSE = 1.5  # seconds between storms: the responder is under load for one more
+STORM_TIME = 3.0  # seconds that a storm may take while pings are sent
+GOAL_RATE, GOAL_LATENCY = 1500, 2.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this measurement."""
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each measurement (default 5)")
+    parser.add_argument("--peers", type=int, default=1000, help="initiators in the table (default 1000)")
+    parser.add_argument("--storm", type=int, default=500, help="handshakes of a storm (default 500)")
+    parser.add_argument("--window", type=int, default=WINDOW, help=f"under way at a time (default {WINDOW})")
+    parser.add_argument("--json", type=Path, help="write every measurement to this file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure and report."""
+    if not 1 <= arguments.rounds <= 50 or not 1 <= arguments.peers <= 20_000:
+        fail("rounds are 1 to 50, peers 1 to 20000: the whole must end")
+    if not 1 <= arguments.storm <= arguments.peers:
+        fail("a storm has at most one handshake of each peer")
+    results = Figures("idle")
+    with Lab() as lab, ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overlay-bench-")))
+        keys = [PrivateKey.generate(os.urandom) for _ in range(arguments.peers)]
+        say(f"setting up two of ours with {arguments.peers} initiators in the table")
+        initiators = crowd.others(arguments.peers, 1, [encode_key(key.public) for key in keys])
+        pair = crowd.set_up(lab, folder, "h", "ours", list(initiators))
+        total = arguments.rounds * (2 * arguments.peers + arguments.storm)
+        storm = Storm(lab, pair, keys, -(-total // arguments.peers))
+        for number in range(arguments.rounds):
+            say(f"round {number + 1} of {arguments.rounds}")
+            measure_rate(pair, storm, "few at a time", arguments.peers, arguments.window, results)
+            measure_rate(pair, storm, "all at once", arguments.peers, arguments.peers, results)
+            measure_latency(pair, storm, arguments.storm, results)
+    results.show()
+    say_goals(results)
+    figures.write(arguments.json, vars(arguments), {"results": results.values})
+
+
+class Storm:
+    """The crowd of initiators, in a namespace beside the responder, the first node of *pair*."""
+
+    def __init__(self, lab: Lab, pair: CrowdedPair, keys: list[PrivateKey], each: int) -> None:
+        """Have *each* initiations prepared for each of *keys*."""
+        place = lab.namespace("storm")
+        lab.veth(place.end("eth0", "203.0.113.2/24"), pair.a.host.end("eth1", "203.0.113.1/24"))
+        pair.a.host.run("ip", "route", "add", CROWD_NETWORK, "via", "203.0.113.2")
+        place.run("ip", "route", "add", "local", CROWD_NETWORK, "dev", "lo")
+        self._process = place.popen(
+            *(sys.executable, "-m", "scripts.benchmarks.storm"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        first = int(ip_network(CROWD_NETWORK)[1])
+        self._say(
+            json.dumps(
+                {
+                    "responder": pair.a.public_key,
+                    "address": "203.0.113.1",
+                    "port": PORT,
+                    "storms": each,
+                    "initiators": [
+                        (key.to_base64(), str(IPv4Address(first + number))) for number, key in enumerate(keys)
+                    ],
+                }
+            )
+        )
+        say(f"preparing {each * len(keys)} initiations")
+        if self._hear() != "ready":
+            raise AssertionError("the initiators did not start")
+
+    def blow(self, count: int, window: int) -> dict[str, float]:
+        """Make *count* handshakes, *window* at a time; return completed, cookies, lost, began and ended."""
+        self._say(f"{count} {window}")
+        told: dict[str, float] = json.loads(self._hear())
+        return told
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def _hear(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+# Measuring
+
+
+def measure_rate(
+    pair: CrowdedPair, storm: Storm, title: str, count: int, window: int, results: Figures
+) -> None:
+    """Note how many handshakes a second were answered, and what one cost the responder."""
+    time.sleep(PAUSE)
+    used = sum(map(cpu_seconds, pair.a.processes))
+    told = storm.blow(count, window)
+    used = sum(map(cpu_seconds, pair.a.processes)) - used
+    took = told["ended"] - told["began"]
+    results.note("handshakes per second", title, told["completed"] / took if took else 0.0)
+    results.note("CPU us for one, agent and forwarder", title, used / max(1.0, told["completed"]) * 1e6)
+    results.note("cookies for 100 handshakes", title, told["cookies"] / count * 100)
+    results.note("of 100 handshakes not answered within a second", title, told["lost"] / count * 100)
+
+
+def measure_latency(pair: CrowdedPair, storm: Storm, count: int, results: Figures) -> None:
+    """Note how long pings took during a storm of *count* handshakes, and just as many of them before it."""
+    time.sleep(PAUSE)
+    sender, _, address = pair.ends("containers")
+    pings = Pings(sender, address, 2 * PAUSE + STORM_TIME)
+    time.sleep(PAUSE)
+    told = storm.blow(count, count)
+    window = told["began"], told["ended"]
+    took = window[1] - window[0]
+    answers = pings.finish()
+    for title, values in (
+        ("storm", during(answers, [window])),
+        ("idle", during(answers, [(window[0] - PAUSE + 0.1, window[0])])),
+    ):
+        for share in (0.5, 0.99):
+            results.note(
+                f"round trip during {count} handshakes, us, p{share * 100:g}", title, quantile(values, share)
+            )
+        results.note(f"round trip during {count} handshakes, us, most", title, max(values, default=math.inf))
+    results.note(f"seconds that {count} handshakes took", "storm", took)
+    results.note(f"of {count} handshakes not answered within a second", "storm", told["lost"])
+
+
+# Reporting
+
+
+def say_goals(results: Figures) -> None:
+    """Print what is aimed at."""
+    say()
+    rate = results.median("handshakes per second", "few at a time")
+    say(f"handshakes per second as responder: {rate:.0f} (goal: at least {GOAL_RATE})")
+    for column in results.values:
+        storm, idle = results.median(column, "storm"), results.median(column, "idle")
+        if column.endswith("p99") and storm and idle:
+            say(f"{column}: {storm / idle:.2f} x idle (goal: at most {GOAL_LATENCY:g})")
