@@ -25,6 +25,7 @@ from overlay.host.cpu import has_aes
 from overlay.host.privileges import Capability
 from overlay.host.tun import check_interface_name
 from overlay.link import (
+    PINGS_WAITING,
     AskCounters,
     Begin,
     Confirmed,
@@ -33,6 +34,8 @@ from overlay.link import (
     Handshake,
     Moved,
     PeerCounters,
+    PingPeer,
+    Ponged,
     Ready,
     RenewSources,
     Retired,
@@ -73,6 +76,7 @@ GREETINGS_PER_SECOND = (
 )
 REPORTS_AT_ONCE = 32  # reports taken before other tasks have their turn
 COUNTERS_TIMEOUT = 5.0  # seconds for the forwarder's answer
+PING_TIMEOUT = 60.0  # seconds; nobody who asks for a ping is waited for longer
 START_TIME = 30.0  # seconds for a forwarder to get ready; it takes 0.3
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a forwarder that died is started anew
 STEADY_TIME = 60.0  # seconds that a forwarder must live for the pause to start over
@@ -180,6 +184,7 @@ class Agent:
         self._wake = trio.Event()
         self._serial = 0
         self._answers: dict[int, tuple[trio.Event, dict[int, PeerCounters], dict[str, int]]] = {}
+        self._pings: dict[int, trio.MemorySendChannel[Ponged]] = {}  # those under way, by identifier
         self._refused: dict[str, int] = {}
 
     def set_up(self, warnings: Iterable[str]) -> None:
@@ -376,6 +381,10 @@ class Agent:
                 self._peer_moved(report)
             case Counters():
                 self._take_counters(report)
+            case Ponged():
+                asker = self._pings.pop(report.identifier, None)
+                if asker is not None:
+                    asker.send_nowait(report)
             case Ready():
                 self._count("link")  # said once, at the start
 
@@ -580,6 +589,8 @@ class Agent:
                 return {"ok": True, "pid": os.getpid()}
             case "peer":
                 return self._peer(request.get("name"))
+            case "ping":
+                return await self._ping(request.get("name"), request.get("timeout"))
             case _:
                 return questions.refusal("this agent does not know that request")
 
@@ -588,20 +599,47 @@ class Agent:
             self._stop("down")
 
     def _peer(self, name: object) -> questions.Answer:
-        remote = self._roster.by_name.get(name) if isinstance(name, str) else None
+        remote = self._remote(name)
         if remote is None:
-            is_own = name == self._node.own.name
-            error = (
-                f"{name} is this node itself"
-                if is_own
-                else f"there is no peer {name} in {self._options.peers}"
-            )
-            return {**questions.refusal(error, "unknown_peer"), "known": list(self._roster.by_name)}
+            return self._unknown_peer(name)
         row = self._row(remote, None, clock.now())
         return {
             "ok": True,
             "peer": {**row, "own_addresses": [str(each) for each in self._node.own.addresses]},
         }
+
+    def _remote(self, name: object) -> Remote | None:
+        return self._roster.by_name.get(name) if isinstance(name, str) else None
+
+    def _unknown_peer(self, name: object) -> questions.Answer:
+        is_own = name == self._node.own.name
+        error = (
+            f"{name} is this node itself" if is_own else f"there is no peer {name} in {self._options.peers}"
+        )
+        return {**questions.refusal(error, "unknown_peer"), "known": list(self._roster.by_name)}
+
+    async def _ping(self, name: object, timeout: object) -> questions.Answer:
+        """Ping a peer in-band.  ``is_possible`` says whether it is known to answer, ``seconds`` when it did."""
+        remote = self._remote(name)
+        if remote is None:
+            return self._unknown_peer(name)
+        if not isinstance(timeout, int | float) or not timeout > 0:
+            return questions.refusal("a ping needs a timeout in seconds, above 0")
+        if len(self._pings) >= PINGS_WAITING:
+            return questions.refusal(f"{PINGS_WAITING} pings wait for their answers")
+        self._serial += 1
+        serial, pong = self._serial, None
+        pong_in, pong_out = trio.open_memory_channel[Ponged](1)
+        with pong_in, pong_out:
+            self._pings[serial] = pong_in
+            try:
+                with trio.move_on_after(min(timeout, PING_TIMEOUT)), contextlib.suppress(ForwarderGoneError):
+                    await self.forwarder.send(PingPeer(remote.number, serial))
+                    pong = await pong_out.receive()
+            finally:
+                self._pings.pop(serial, None)
+        seconds = pong.seconds if pong is not None else None
+        return {"ok": True, "ping": {"is_possible": pong is None or seconds is not None, "seconds": seconds}}
 
     def _row(self, remote: Remote, counters: PeerCounters | None, now: float) -> dict[str, Any]:
         handshake = self._sessions.status(remote.number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -10,17 +11,18 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from overlay.cli.agents import ask, known_peers, read_peer
+from overlay.cli.agents import agent_path, ask, known_peers, read_peer
 from overlay.cli.exits import INTERRUPTED, Failure, Misuse
 from overlay.cli.options import DEFAULT_INTERFACE, Seconds, interface_option, json_option
 from overlay.cli.output import format_age, show, show_json
 from overlay.cli.surroundings import Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from overlay.cli.agents import PeerAnswer
     from overlay.cli.echo import EchoSocket
+    from overlay.cli.in_band import InBandPings
     from peers.addresses import Address
 
 # Specification
@@ -56,14 +58,24 @@ def complete_peer(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
     metavar="SECONDS",
     help="To wait for each reply.",
 )
+@click.option("--icmp", is_flag=True, help="Send ICMP echo requests, also if the peer answers in-band pings.")
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, peer: str, interface: str, count: int, interval: float, timeout: float, as_json: bool
+    ctx: click.Context,
+    peer: str,
+    interface: str,
+    count: int,
+    interval: float,
+    timeout: float,
+    icmp: bool,
+    as_json: bool,
 ) -> None:
-    """Send ICMP echo requests to PEER through the tunnel.
+    """See whether PEER answers through the tunnel, and how fast.
 
-    They go from this node's overlay address to the peer's.  The exit code is 0 if any was answered, else 1.
+    The requests are ICMP echo requests from this node's overlay address to the peer's, which its kernel answers.  A
+    peer that has said under the keys in use that it can gets in-band pings instead: they go from forwarder to
+    forwarder, and each line says so.  The exit code is 0 if any was answered, else 1.
     """
     answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer))
     own, address = _choose_addresses(answer)
@@ -71,15 +83,15 @@ def command(
     surroundings = Surroundings.of(ctx)
     tell = (lambda _: None) if as_json else show
     tell(f"ping {name} from {own}")
-    echo = _open(surroundings, own, address)
-    ping = Ping(echo, surroundings.now, name, tell)
+    in_band = None if icmp else _in_band(ctx, interface, peer, timeout)
+    ping = Ping(in_band, lambda: _open(surroundings, own, address), surroundings.now, name, tell)
     try:
         ping.run(count, interval, timeout)
         is_interrupted = False
     except KeyboardInterrupt:
         is_interrupted = True
     finally:
-        echo.close()
+        ping.close()
     if ping.sent and not ping.times:
         answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer))
     if as_json:
@@ -89,29 +101,41 @@ def command(
     if is_interrupted:
         ctx.exit(INTERRUPTED)
     if not ping.times:
-        raise Failure(_why_silent(answer, address))
+        raise Failure(_why_silent(answer, address, ping.way))
 
 
 @dataclass(slots=True)
 class Ping:
-    """A series of echo requests to *name*, and how long each reply took."""
+    """A series of requests to *name*, and how long each reply took.
 
-    echo: EchoSocket
+    They are *in_band* pings as long as the peer can answer those, then echo requests.
+    """
+
+    in_band: InBandPings | None
+    open_echo: Callable[[], EchoSocket]
     now: Callable[[], float]
     name: str
     tell: Callable[[str], None]
+    echo: EchoSocket | None = None
     sent: int = 0
+    sent_in_band: int = 0
     times: list[float] = field(default_factory=list)
     """Seconds, in the order of the replies."""
     waiting: dict[int, float] = field(default_factory=dict)
     """When each request without a reply was sent, by its sequence; in the order of sending."""
+
+    @property
+    def way(self) -> str:
+        """How the requests were sent: ``icmp``, ``in-band``, or ``both``."""
+        return "icmp" if not self.sent_in_band else "in-band" if self.sent_in_band == self.sent else "both"
 
     def run(self, count: int, interval: float, timeout: float) -> None:
         """Send *count* requests, one each *interval* seconds, and wait *timeout* seconds for each reply."""
         send_at = self.now()
         while self.sent < count or self.waiting:
             if self.sent < count and self.now() >= send_at:
-                self._send()
+                self.sent += 1
+                self._send(self.sent)
                 send_at += interval
             self._expire(timeout)
             wake_at = send_at if self.sent < count else math.inf
@@ -120,17 +144,37 @@ class Ping:
             if wake_at < math.inf:
                 self._receive(max(0.0, wake_at - self.now()))
 
-    def _send(self) -> None:
-        self.sent += 1
+    def close(self) -> None:
+        """Close what was opened."""
+        for each in (self.in_band, self.echo):
+            if each is not None:
+                each.close()
+
+    def _send(self, sequence: int) -> None:
         sent_at = self.now()
+        if self.in_band is not None:
+            self.waiting[sequence] = sent_at
+            self.sent_in_band += 1
+            with self._until_not_able():
+                self.in_band.send(sequence)
+            return
+        if self.echo is None:
+            self.echo = self.open_echo()
         try:
-            self.echo.send(self.sent)
+            self.echo.send(sequence)
         except OSError as error:
-            self.tell(f"seq={self.sent} to {self.name} cannot be sent: {error.strerror}")
+            self.tell(f"seq={sequence} to {self.name} cannot be sent: {error.strerror}")
         else:
-            self.waiting[self.sent] = sent_at
+            self.waiting[sequence] = sent_at
 
     def _receive(self, timeout: float) -> None:
+        if self.in_band is not None:
+            with self._until_not_able():
+                reply = self.in_band.receive(timeout)
+                if reply is not None and reply.seconds is not None:
+                    self._answered(reply.sequence, reply.seconds, " in-band")
+            return
+        assert self.echo is not None
         try:
             sequence = self.echo.receive(timeout)
         except OSError as error:
@@ -140,15 +184,42 @@ class Ping:
                 self.tell(f"seq={sequence} to {self.name} is lost: {error.strerror}")
             return
         if sequence in self.waiting:
-            took = self.now() - self.waiting.pop(sequence)
-            self.times.append(took)
-            self.tell(f"reply from {self.name}: seq={sequence} time={_format_ms(took)} ms")
+            self._answered(sequence, self.now() - self.waiting[sequence])
+
+    def _answered(self, sequence: int, seconds: float, how: str = "") -> None:
+        if self.waiting.pop(sequence, None) is not None:
+            self.times.append(seconds)
+            self.tell(f"reply from {self.name}: seq={sequence} time={_format_ms(seconds)} ms{how}")
 
     def _expire(self, timeout: float) -> None:
         now = self.now()
         for sequence in [number for number, sent_at in self.waiting.items() if sent_at + timeout <= now]:
             del self.waiting[sequence]
-            self.tell(f"no reply from {self.name}: seq={sequence}")
+            self.tell(
+                f"no reply from {self.name}: seq={sequence}{' in-band' if self.in_band is not None else ''}"
+            )
+
+    @contextlib.contextmanager
+    def _until_not_able(self) -> Iterator[None]:
+        """Go over to echo requests if the block finds that the peer is not able; ask anew for what waits."""
+        from overlay.cli.in_band import NotAbleError  # noqa: PLC0415  completion does without it
+
+        try:
+            yield
+        except NotAbleError:
+            assert self.in_band is not None
+            self.in_band.close()
+            self.in_band = None
+            waiting, self.waiting = self.waiting, {}
+            self.sent_in_band -= len(waiting)
+            for sequence in waiting:
+                self._send(sequence)
+
+
+def _in_band(ctx: click.Context, interface: str, peer: str, timeout: float) -> InBandPings:
+    from overlay.cli.in_band import InBandPings  # noqa: PLC0415  likewise
+
+    return InBandPings(agent_path(ctx, interface), peer, timeout, Surroundings.of(ctx).sleep)
 
 
 def _open(surroundings: Surroundings, own: Address, address: Address) -> EchoSocket:
@@ -175,13 +246,13 @@ def _choose_addresses(answer: PeerAnswer) -> tuple[Address, Address]:
     )
 
 
-def _why_silent(answer: PeerAnswer, address: Address) -> str:
+def _why_silent(answer: PeerAnswer, address: Address, way: str) -> str:
     where = "it has no endpoint, so it must call first"
     if answer.endpoint is not None:
         where = f"see whether its agent runs, and whether UDP reaches it at {answer.endpoint}"
     if answer.last_handshake is None:
         return f"there was never a handshake with {answer.name}: {where}"
-    if answer.last_handshake < REJECT_AFTER_TIME:
+    if answer.last_handshake < REJECT_AFTER_TIME and way != "in-band":  # those pass by the firewall
         where = "see whether its agent still runs, and whether its firewall drops echo requests"
     age = format_age(answer.last_handshake)
     return f"{answer.name} ({address}) does not answer; its last handshake was {age}: {where}"
@@ -201,6 +272,7 @@ def _describe(ping: Ping, answer: PeerAnswer, own: Address, address: Address) ->
         "peer": answer.name,
         "address": str(address),
         "own_address": str(own),
+        "way": ping.way,
         "sent": ping.sent,
         "answered": len(ping.times),
         "times_ms": [round(seconds * 1000, 3) for seconds in ping.times],

@@ -23,6 +23,7 @@ from overlay.errors import ConfigError, HostError
 from overlay.forwarder import ForwarderGoneError
 from overlay.host import clock, control
 from overlay.link import (
+    PINGS_WAITING,
     AskCounters,
     Begin,
     Confirmed,
@@ -31,6 +32,8 @@ from overlay.link import (
     Handshake,
     Moved,
     PeerCounters,
+    PingPeer,
+    Ponged,
     RemovePeer,
     RenewSources,
     Retired,
@@ -946,6 +949,110 @@ def test_peer_is_told_with_this_nodes_addresses(node):
 
         assert told["addresses"] == ["10.244.3.0"]
         assert told["own_addresses"] == ["10.244.1.0"]
+
+    node(story)
+
+
+# Pings
+
+
+async def ping(machine, answers, name="tokyo", timeout=PATIENCE):
+    """Ask for a ping and keep the answer in *answers*."""
+    answers.append(await machine.ask(op="ping", name=name, timeout=timeout))
+
+
+async def told_pings(machine, count):
+    await until(lambda: len(machine.forwarder.told(PingPeer)) == count)
+    return machine.forwarder.told(PingPeer)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_possible"), [(0.25, True), (None, False)], ids=["answered", "not able"]
+)
+def test_ping_is_answered_with_what_the_forwarder_says(node, seconds, is_possible):
+    async def story(machine):
+        answers = []
+        await machine.ready()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ping, machine, answers)
+            (command,) = await told_pings(machine, 1)
+            answer = Ponged(command.peer, command.identifier, seconds)
+            machine.forwarder.say(answer, answer)  # the second is for nobody
+
+        assert machine.agent._roster.by_number[command.peer].peer.name == "tokyo"
+        assert answers == [{"ok": True, "ping": {"is_possible": is_possible, "seconds": seconds}}]
+
+    node(story)
+
+
+def test_pings_are_told_apart(node):
+    async def story(machine):
+        one, other = [], []
+        await machine.ready()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ping, machine, one)
+            await told_pings(machine, 1)
+            nursery.start_soon(ping, machine, other, "rome")
+            first, second = await told_pings(machine, 2)
+            machine.forwarder.say(Ponged(second.peer, second.identifier, 2.0))
+            machine.forwarder.say(Ponged(first.peer, first.identifier, 1.0))
+
+        assert (one[0]["ping"]["seconds"], other[0]["ping"]["seconds"]) == (1.0, 2.0)
+
+    node(story)
+
+
+def test_ping_without_an_answer_is_given_up_and_an_answer_too_late_forgotten(node):
+    async def story(machine):
+        answers = []
+        await machine.ready()
+
+        await ping(machine, answers, timeout=0.01)
+        (command,) = machine.forwarder.told(PingPeer)
+        machine.forwarder.say(Ponged(command.peer, command.identifier, 9.0))
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert answers == [{"ok": True, "ping": {"is_possible": True, "seconds": None}}]
+        assert machine.agent._pings == {}
+
+    node(story)
+
+
+@pytest.mark.parametrize("timeout", [None, 0, -1, "1", [], float("nan")])
+def test_ping_needs_a_timeout(node, timeout):
+    async def story(machine):
+        await machine.ready()
+
+        assert (await machine.ask(op="ping", name="tokyo", timeout=timeout))["ok"] is False
+        assert machine.forwarder.told(PingPeer) == []
+
+    node(story)
+
+
+@pytest.mark.parametrize("name", [None, 7, [], "nobody", "paris"])
+def test_ping_of_nobody_gets_the_names_that_there_are(node, name):
+    async def story(machine):
+        await machine.ready()
+
+        assert (await machine.ask(op="ping", name=name, timeout=1))["kind"] == "unknown_peer"
+
+    node(story)
+
+
+def test_pings_under_way_are_bounded(node):
+    async def story(machine):
+        await machine.ready()
+        async with trio.open_nursery() as nursery:
+            for count in range(0, PINGS_WAITING, 16):  # as many at once as may wait on the control socket
+                for _ in range(16):
+                    nursery.start_soon(ping, machine, [])
+                commands = await told_pings(machine, count + 16)
+
+            refused = await machine.ask(op="ping", name="tokyo", timeout=1)
+            machine.forwarder.say(*[Ponged(each.peer, each.identifier, 1.0) for each in commands])
+
+        assert refused == {"ok": False, "kind": "failed", "error": "256 pings wait for their answers"}
+        assert len(machine.forwarder.told(PingPeer)) == PINGS_WAITING
 
     node(story)
 

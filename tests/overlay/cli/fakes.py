@@ -51,6 +51,10 @@ def peer_answer(name, *addresses, own=("10.244.1.0", "fd00:244:1::"), **fields):
     return {"ok": True, "peer": row | {"own_addresses": list(own)}}
 
 
+def ping_answer(seconds, *, is_possible=True):
+    return {"ok": True, "ping": {"is_possible": is_possible, "seconds": seconds}}
+
+
 class Clock:
     """A clock that moves when someone sleeps; *on_sleep* is called each time."""
 

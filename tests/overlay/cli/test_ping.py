@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from overlay.cli import main
-from tests.overlay.cli.fakes import Tunnel, peer_answer
+from tests.overlay.cli.fakes import Tunnel, peer_answer, ping_answer
 
 
 @pytest.fixture
@@ -20,6 +20,7 @@ def ping(agent, clock, surroundings):
         return CliRunner().invoke(main, ["ping", *arguments], obj=obj)
 
     agent.answers["peer"] = peer_answer("tokyo", "10.244.2.0", endpoint="192.0.2.2:51820", last_handshake=3.2)
+    agent.answers["ping"] = ping_answer(None, is_possible=False)
     return run
 
 
@@ -206,6 +207,7 @@ def test_json_has_all_that_was_measured(ping):
         "peer": "tokyo",
         "address": "10.244.2.0",
         "own_address": "10.244.1.0",
+        "way": "icmp",
         "sent": 2,
         "answered": 1,
         "times_ms": [1.0],
@@ -213,6 +215,130 @@ def test_json_has_all_that_was_measured(ping):
         "endpoint": "192.0.2.2:51820",
         "last_handshake": 3.2,
     }
+
+
+# In-band
+
+
+def in_band(agent, *answers):
+    """Let the agent answer pings so, one after the other."""
+    remaining = iter(answers)
+    agent.answers["ping"] = lambda _: next(remaining)
+
+
+def test_a_peer_that_can_is_pinged_in_band_and_each_line_says_so(ping, agent):
+    in_band(agent, ping_answer(0.0004), ping_answer(0.0123))
+
+    result = ping("tokyo", "-c", "2")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "ping tokyo (10.244.2.0) from 10.244.1.0\n"
+        "reply from tokyo (10.244.2.0): seq=1 time=0.400 ms in-band\n"
+        "reply from tokyo (10.244.2.0): seq=2 time=12.3 ms in-band\n"
+        "2 sent, 2 answered, 0% lost, round trip min/avg/max 0.400/6.35/12.3 ms\n"
+    )
+    assert ping.tunnel.addresses is None
+
+
+def test_the_agent_is_told_whom_to_ping_and_how_long_to_wait(ping, agent):
+    in_band(agent, ping_answer(0.001))
+
+    ping("tokyo", "-c", "1", "-W", "0.5")
+
+    assert {"op": "ping", "name": "tokyo", "timeout": 0.5} in agent.requests
+
+
+def test_json_says_how_it_was_measured(ping, agent):
+    in_band(agent, ping_answer(0.001), ping_answer(None))
+
+    said = json.loads(ping("tokyo", "-c", "2", "--json").stdout)
+
+    assert (said["way"], said["sent"], said["answered"], said["times_ms"]) == ("in-band", 2, 1, [1.0])
+
+
+def test_an_in_band_ping_without_pong_is_lost(ping, agent):
+    in_band(agent, ping_answer(None), ping_answer(0.001))
+
+    result = ping("tokyo", "-c", "2")
+
+    assert result.exit_code == 0
+    assert "no reply from tokyo (10.244.2.0): seq=1 in-band\n2 sent, 1 answered, 50% lost" in result.stdout
+
+
+def test_new_keys_in_the_middle_are_gone_on_under_with_echo_requests(ping, agent):
+    in_band(agent, ping_answer(0.001), ping_answer(None, is_possible=False))
+
+    result = ping("tokyo", "-c", "3", delays=(None, 0.002, 0.003))
+
+    assert result.stdout.splitlines()[1:] == [
+        "reply from tokyo (10.244.2.0): seq=1 time=1.00 ms in-band",
+        "reply from tokyo (10.244.2.0): seq=2 time=2.00 ms",
+        "reply from tokyo (10.244.2.0): seq=3 time=3.00 ms",
+        "3 sent, 3 answered, 0% lost, round trip min/avg/max 1.00/2.00/3.00 ms",
+    ]
+
+
+def test_json_tells_of_both_ways(ping, agent):
+    in_band(agent, ping_answer(0.001), ping_answer(None, is_possible=False))
+
+    said = json.loads(ping("tokyo", "-c", "2", "--json", delays=(None, 0.002)).stdout)
+
+    assert (said["way"], said["times_ms"]) == ("both", [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"ok": False, "kind": "failed", "error": "this agent does not know that request"},
+        {"ok": True},
+        {"ok": True, "ping": None},
+        {"ok": True, "ping": {"seconds": 1}},
+        {"ok": True, "more": "x" * 10_000},
+    ],
+    ids=["older", "empty", "null", "half", "long"],
+)
+def test_an_agent_that_knows_of_no_in_band_pings_is_not_needed(ping, agent, answer):
+    agent.answers["ping"] = answer
+
+    result = ping("tokyo", "-c", "2", delays=(0.001, 0.001))
+
+    assert "2 sent, 2 answered" in result.stdout
+    assert "in-band" not in result.stdout
+
+
+def test_an_agent_that_ends_meanwhile_is_not_needed(ping, agent):
+    def end(_):
+        agent._control.path.unlink()
+        return ping_answer(0.001)
+
+    agent.answers["ping"] = end
+
+    result = ping("tokyo", "-c", "2", delays=(None, 0.002))
+
+    assert "2 sent, 2 answered" in result.stdout
+
+
+def test_echo_requests_can_be_asked_for(ping, agent):
+    result = ping("tokyo", "-c", "1", "--icmp", delays=(0.002,))
+
+    assert result.stdout.splitlines()[1] == "reply from tokyo (10.244.2.0): seq=1 time=2.00 ms"
+    assert [request["op"] for request in agent.requests] == ["peer"]
+
+
+def test_a_firewall_is_not_blamed_for_in_band_silence(ping, agent):
+    agent.answers["peer"] = peer_answer(
+        "tokyo", "10.244.2.0", last_handshake=12.7, endpoint="192.0.2.2:51820"
+    )
+    in_band(agent, ping_answer(None))
+
+    result = ping("tokyo", "-c", "1")
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: tokyo (10.244.2.0) does not answer; its last handshake was 12 s ago: "
+        "see whether its agent runs, and whether UDP reaches it at 192.0.2.2:51820\n"
+    )
 
 
 @pytest.mark.parametrize(

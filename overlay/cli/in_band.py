@@ -1,0 +1,91 @@
+"""In-band pings: the agent has its forwarder send them, and tells the round trip that the forwarder measured."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overlay.host.control import decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+# Ours
+SEND_TIMEOUT = 1.0  # seconds for the agent to take a question
+ANSWER_BYTES = 4096  # a sentence at most
+
+
+class NotAbleError(Exception):
+    """The peer is not known to answer in-band pings under the keys in use, or the agent knows of none; carries nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to the ping *sequence*, which took *seconds*; None if it did not come."""
+
+    sequence: int
+    seconds: float | None
+
+
+class InBandPings:
+    """Pings of one peer.  Each that waits has a connection to the agent."""
+
+    def __init__(self, path: Path, peer: str, timeout: float, sleep: Callable[[float], None]) -> None:
+        """*path* is the agent's control socket; it waits *timeout* seconds for each pong."""
+        self._path, self._question = path, encode({"op": "ping", "name": peer, "timeout": timeout})
+        self._sleep = sleep
+        self._waiting: dict[socket.socket, tuple[int, bytearray]] = {}
+
+    def send(self, sequence: int) -> None:
+        """Have a ping sent.  Raises NotAbleError if the agent does not take the question."""
+        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._waiting[stream] = sequence, bytearray()
+        try:
+            stream.settimeout(SEND_TIMEOUT)
+            stream.connect(str(self._path))
+            stream.sendall(self._question)
+        except OSError as error:
+            raise NotAbleError from error
+
+    def receive(self, timeout: float) -> Reply | None:
+        """Return the next answer; None if there was none in *timeout* seconds.
+
+        Raises NotAbleError if the answer is that there will be none to any.
+        """
+        if not self._waiting:
+            self._sleep(timeout)
+            return None
+        for stream in select.select(list(self._waiting), [], [], timeout)[0]:
+            sequence, line = self._waiting[stream]
+            chunk = b""
+            with contextlib.suppress(OSError):
+                chunk = stream.recv(ANSWER_BYTES)
+            line += chunk
+            if line.endswith(b"\n") or not chunk or len(line) > ANSWER_BYTES:
+                del self._waiting[stream]
+                stream.close()
+                return Reply(sequence, _seconds(bytes(line)))
+        return None
+
+    def close(self) -> None:
+        """Wait for none of them any more."""
+        for stream in self._waiting:
+            stream.close()
+        self._waiting.clear()
+
+
+def _seconds(line: bytes) -> float | None:
+    """Return the round trip in an answer of the agent."""
+    try:
+        answer = decode(line)
+    except ValueError:
+        raise NotAbleError from None  # it has ended
+    ping = answer.get("ping")
+    if answer.get("ok") is not True or not isinstance(ping, dict) or ping.get("is_possible") is not True:
+        raise NotAbleError
+    seconds = ping.get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) else None
