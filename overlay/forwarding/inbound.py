@@ -18,7 +18,15 @@ from cryptography.exceptions import InvalidTag
 from overlay.errors import PacketError
 from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
 from overlay.forwarding.sender import SOL_UDP
-from overlay.forwarding.units import Reassembly, ends_of_runs, for_tun, open_unit, read_unit
+from overlay.forwarding.units import (
+    LEAD,
+    Reassembly,
+    ends_of_runs,
+    is_one_unit,
+    make_for_tun,
+    open_unit,
+    read_unit,
+)
 from overlay.wire.bulk import FRAGMENT_HEADER, FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT
 from overlay.wire.control import is_control
 from overlay.wire.ip import CE, ECT_1, PROTOCOL_UDP, packet_length, take_outer_ecn
@@ -34,8 +42,9 @@ from overlay.wire.messages import (
 from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from overlay.forwarding.bulk import Bulk
     from overlay.forwarding.core import Core
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Ancillary, Peer
@@ -98,6 +107,19 @@ class Arrival:
                 self.source = [(level, kind, _IN6_PKTINFO.pack(local, scope))]
 
 
+class _UnitLayout:
+    """A unit that comes whole in one receive: where its headers and its pieces are, and where they go."""
+
+    __slots__ = ("pieces", "target", "words")
+
+    def __init__(self, received: Bytes2D, unit: Bytes2D, count: int, stride: int) -> None:
+        rows = received[: count * stride].reshape(count, stride)
+        width = stride - FRAGMENT_HEADER_SIZE
+        self.words = rows[:, :FRAGMENT_HEADER_SIZE].view("<u4")
+        self.pieces = rows[:, FRAGMENT_HEADER_SIZE:]
+        self.target = unit[LEAD : LEAD + count * width].reshape(count, width)
+
+
 class Inbound:
     """The receiving half of the packet path."""
 
@@ -107,6 +129,9 @@ class Inbound:
         self._view = memoryview(self._buffer)
         self._array = np.frombuffer(self._buffer, dtype=np.uint8)
         self._takes_units = takes_units
+        unit = bytearray(LEAD + RECEIVE_BYTES + _SLACK)
+        self._unit, self._unit_array = memoryview(unit), np.frombuffer(unit, dtype=np.uint8)
+        self._unit_layouts: dict[tuple[int, int], _UnitLayout] = {}
         self._reassembly = Reassembly(self._lost)
         self._own_splitter: Splitter | None = None
         self._arrivals: dict[object, Arrival] = {}
@@ -351,6 +376,9 @@ class Inbound:
             count, last = count - 1, stride
         if not count:
             return
+        if not at and self._buffer[2] == count and not self._reassembly and self._takes_whole(count, stride):
+            self._take_whole(udp, count, stride, last, arrival, source, now)
+            return
         table = self._array[at : at + count * stride].reshape(count, stride)
         if count == 1:
             self._take_run(udp, at, table, last, arrival, source, now)
@@ -363,6 +391,66 @@ class Inbound:
             else:
                 self._take_one(udp, start, size, arrival, source, now)
             first = stop
+
+    def _takes_whole(self, count: int, stride: int) -> bool:
+        """Return whether the *count* datagrams at the start of the buffer are one unit, all of it and in order."""
+        layout = self._unit_layouts.get((count, stride))
+        if layout is None:
+            if len(self._unit_layouts) >= VIEWS:
+                self._unit_layouts.clear()
+            layout = _UnitLayout(self._array, self._unit_array, count, stride)
+            self._unit_layouts[count, stride] = layout
+        return not self._buffer[1] and is_one_unit(layout.words)
+
+    def _take_whole(
+        self,
+        udp: UdpSocket,
+        count: int,
+        stride: int,
+        last: int,
+        arrival: Arrival,
+        source: Sockaddr,
+        now: float,
+    ) -> None:
+        """Take a unit for which _takes_whole() holds, the last of its datagrams *last* bytes long."""
+        _, _, _, cipher, index, counter = FRAGMENT_HEADER.unpack_from(self._buffer)
+        keypair = self._core.by_index.get(index)
+        if keypair is None:
+            self._core.drops["unknown_index"] += count
+            return
+        try:
+            bulk, opener = self._check_unit(keypair, cipher, counter, now)
+        except PacketError as error:
+            self._core.refused(keypair.peer, error.reason, count)
+            return
+        layout = self._unit_layouts[count, stride]
+        layout.target[:] = layout.pieces
+        end = LEAD + (count - 1) * (stride - FRAGMENT_HEADER_SIZE) + last - FRAGMENT_HEADER_SIZE
+        try:
+            unit = open_unit(opener, counter, self._unit[:end])
+        except PacketError as error:
+            self._core.refused(keypair.peer, error.reason)
+            return
+        bulk.window.mark(counter)
+        size = (count - 1) * stride + last
+        self._take_opened(
+            udp, keypair, bulk, counter, count, unit, size, arrival.tos & 3, arrival, source, now
+        )
+
+    @staticmethod
+    def _check_unit(
+        keypair: Keypair, cipher: int, counter: int, now: float
+    ) -> tuple[Bulk, Callable[..., int]]:
+        """Return what opens a unit that may be taken.  Raises PacketError."""
+        if now >= keypair.reject_at:
+            raise PacketError("keypair_expired")
+        bulk = keypair.bulk
+        opener = bulk.opener(cipher) if bulk is not None and bulk.has_said_hello else None
+        if bulk is None or opener is None:
+            raise PacketError("unit_unexpected")
+        if not bulk.window.check(counter):
+            raise PacketError("replay")
+        return bulk, opener
 
     def _take_run(
         self,
@@ -381,18 +469,12 @@ class Inbound:
         if keypair is None:
             core.drops["unknown_index"] += count
             return
-        peer, bulk = keypair.peer, keypair.bulk
+        peer = keypair.peer
         refused = count
         try:
-            if now >= keypair.reject_at:
-                raise PacketError("keypair_expired")
-            opener = bulk.opener(cipher) if bulk is not None and bulk.has_said_hello else None
-            if bulk is None or opener is None:
-                raise PacketError("unit_unexpected")
             if number + count > total:
                 raise PacketError("fragment_header")
-            if not bulk.window.check(counter):
-                raise PacketError("replay")
+            bulk, opener = self._check_unit(keypair, cipher, counter, now)
             place = (index, counter, source)
             reassembly = self._reassembly
             partial = reassembly.place(
@@ -405,17 +487,37 @@ class Inbound:
                 return
             refused = 1
             sealed, partial = reassembly.take(place)
-            plain = open_unit(opener, counter, sealed)
+            unit = open_unit(opener, counter, sealed)
             if not bulk.window.accept(counter):
                 raise PacketError("replay")
         except PacketError as error:
             core.refused(peer, error.reason, refused)
             return
-        bulk.delivered(counter, total)
+        mark = CE if partial.is_marked else arrival.tos & 3
+        size = len(sealed) - LEAD + total * FRAGMENT_HEADER_SIZE
+        self._take_opened(udp, keypair, bulk, counter, total, unit, size, mark, arrival, source, now)
+
+    def _take_opened(
+        self,
+        udp: UdpSocket,
+        keypair: Keypair,
+        bulk: Bulk,
+        counter: int,
+        fragments: int,
+        unit: memoryview,
+        size: int,
+        mark: int,
+        arrival: Arrival,
+        source: Sockaddr,
+        now: float,
+    ) -> None:
+        """Take an authentic unit, which came as *size* bytes in *fragments* datagrams."""
+        peer = keypair.peer
+        bulk.delivered(counter, fragments)
         peer.rx_units += 1
-        self._heard(udp, keypair, arrival, source, len(sealed) + total * FRAGMENT_HEADER_SIZE, now)
-        core.unit_received(peer, keypair)
-        self._deliver_unit(peer, plain, bulk.told_packet, CE if partial.is_marked else arrival.tos & 3, now)
+        self._heard(udp, keypair, arrival, source, size, now)
+        self._core.unit_received(peer, keypair)
+        self._deliver_unit(peer, unit, bulk.told_packet, mark, now)
 
     @staticmethod
     def _lost(partial: Partial) -> None:
@@ -425,15 +527,16 @@ class Inbound:
         if keypair.bulk is not None and partial.is_at_endpoint:
             keypair.bulk.missing += partial.missing
 
-    def _deliver_unit(self, peer: Peer, plain: memoryview, most: int, mark: int, now: float) -> None:
+    def _deliver_unit(self, peer: Peer, unit: memoryview, most: int, mark: int, now: float) -> None:
         """Write the super-packet of an opened unit, once every claim about it holds."""
         core = self._core
         core.data_received(peer, now)
         try:
-            packet, flow, gso_type, segment = read_unit(plain, most)
+            packet, flow, gso_type, segment = read_unit(unit, most)
             if not core.is_from(peer, packet):
                 raise PacketError("source")
-            take_outer_ecn(packet, mark)
+            if mark:
+                take_outer_ecn(packet, mark)
         except PacketError as error:
             core.refused(peer, error.reason)
             return
@@ -444,7 +547,8 @@ class Inbound:
                 whole: list[memoryview | bytes] = [PLAIN, row[: packet_length(row)]]
                 self._write(peer, whole)
             return
-        self._write(peer, for_tun(packet, flow, gso_type, segment))
+        make_for_tun(unit, flow, gso_type, segment)
+        self._write(peer, [unit])
 
     def _splitter(self) -> Splitter:
         """Return a splitter for kernels that take no UDP super-packets."""

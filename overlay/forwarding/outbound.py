@@ -12,13 +12,22 @@ from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from overlay.errors import PacketError
 from overlay.forwarding.segments import OVERHEAD, PADDING, Splitter, flow_of, padded
 from overlay.forwarding.unit_size import SMALLEST
-from overlay.forwarding.units import Cutter, gso_type_of, marks, portions, segments_in
+from overlay.forwarding.units import (
+    LARGEST_DATAGRAM,
+    Cutter,
+    gso_type_of,
+    marks,
+    portions,
+    segments_in,
+)
 from overlay.link import OWN
 from overlay.session.constants import REJECT_AFTER_MESSAGES
-from overlay.wire.bulk import MINIMUM_SEGMENT
+from overlay.wire.bulk import META, MINIMUM_SEGMENT
 from overlay.wire.ip import PROTOCOL_UDP, checksum
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
@@ -52,8 +61,8 @@ class Outbound:
 
     def __init__(self, core: Core, mtu: int) -> None:
         self._core = core
-        self._arena = bytearray(ARENA_BYTES)
-        self._view = memoryview(self._arena)
+        self._arena = bytearray(ARENA_BYTES + LARGEST_DATAGRAM)  # what is cut from its end goes on behind it
+        self._view, self._array = memoryview(self._arena), np.frombuffer(self._arena, np.uint8)
         self._at = 0
         self._dirty: list[Peer] = []
         self.set_mtu(mtu)
@@ -235,11 +244,12 @@ class Outbound:
         now: float,
     ) -> int:
         """Send a super-packet as one unit or a few; return how many segments it has, 0 if it cannot go this way."""
-        hello = bulk.offer(now)
-        if hello is not None:
-            self.send_payload(peer, keypair, hello)
+        if not bulk.has_heard:
+            hello = bulk.offer(now)
+            if hello is not None:
+                self.send_payload(peer, keypair, hello)
         key, size = bulk.key, bulk.size
-        limit = size.allowed(now)
+        limit = size.allowed(now) if size.is_plain else size.limit
         if key is None or not limit:
             return 0
         packet = self._view[start:end]
@@ -260,7 +270,16 @@ class Outbound:
                 return 0
         self._flush_peer(peer)
         sender, is_trial = self._core.sender, size.is_plain
-        cuts = marks(count, limit) if not is_trial or count <= limit else [0, limit, count]
+        if count <= limit:
+            size.sent(key.counter, now)
+            start -= META.size
+            META.pack_into(self._arena, start, gso_type, segment)
+            for part in self._cutter.cut_in_place(key, self._view, self._array, start, end, datagram):
+                sender.send(peer, [part], datagram, ecn)
+            peer.tx_units += 1
+            self._core.units_sent(peer, bulk)
+            return count
+        cuts = [0, limit, count] if is_trial else marks(count, limit)
         for number, (kind, header, payload) in enumerate(portions(packet, flow, gso_type, segment, cuts)):
             if sender.is_blocked:
                 self.set_mtu(self.splitter.mtu)  # what is kept lies in the buffers of the last

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -91,8 +91,7 @@ def _sum_le(data: memoryview | bytes) -> int:
     return number % 0xFFFF or (0xFFFF if number else 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(NamedTuple):
     """Where the headers of a TCP or UDP packet are: offsets and sizes in bytes."""
 
     version: int
@@ -142,7 +141,7 @@ def write_ipv4_checksum(header: bytearray) -> None:
     header[10:12] = (_sum_le(bytes(header[: (header[0] & 15) * 4])) ^ 0xFFFF).to_bytes(2, "little")
 
 
-def write_partial_checksum(header: bytearray, flow: Flow, size: int) -> int:
+def write_partial_checksum(header: bytearray | memoryview, flow: Flow, size: int) -> int:
     """Write the sum of the pseudo header of a packet of *size* bytes where the kernel is to finish it.
 
     Returns the offset of the field in the TCP or UDP header, the ``csum_offset`` of a virtio header.

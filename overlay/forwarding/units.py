@@ -6,6 +6,7 @@ that a lost datagram costs its unit, so the size of units follows the loss that 
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -41,7 +42,15 @@ from overlay.wire.bulk import (
 )
 from overlay.wire.ip import PROTOCOL_TCP
 from overlay.wire.messages import TAG_SIZE
-from overlay.wire.virtio import GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VIRTIO_HEADER
+from overlay.wire.virtio import (
+    GSO_ECN,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
+    NEEDS_CSUM,
+    VIRTIO_HEADER,
+    VIRTIO_SIZE,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,11 +65,14 @@ UNITS_FROM_ELSEWHERE = 2  # incomplete ones of all other addresses and sessions 
 UNITS_TOTAL = 64  # incomplete ones of all sessions: 4 MB of buffers
 REASSEMBLY_TIME = 1.0  # seconds after which an incomplete unit is lost
 LARGEST_DATAGRAM = 65535  # more than any is
+LAYOUTS = 256  # geometries remembered before starting over
+LEAD = VIRTIO_SIZE - META.size  # bytes before a unit that is put together, so that a virtio header has room
 BLOCKS_PER_SUPER_PACKET = 2**13  # more than its units have, however it is cut
 REKEY_AFTER_BLOCKS = (
     AES_BLOCKS_PER_KEY - 2**30
 )  # some seconds at the highest rate: until there is another keypair
 _NONCE_PREFIX = bytes(4)
+_META_AND_ZERO = struct.Struct("<BBH").unpack_from
 _STEPS = np.zeros((MAXIMUM_FRAGMENTS, 4), dtype=np.uint32)
 _STEPS[:, 0] = np.arange(MAXIMUM_FRAGMENTS, dtype=np.uint32) << 8  # the fragment's number is the second byte
 _STEP = _STEPS[1]
@@ -147,46 +159,78 @@ def segments_in(room: int, fragments: int, datagram_size: int, headers: int, seg
     return (room - META.size - TAG_SIZE - headers) // segment
 
 
+class _Layout:
+    """How a sealed unit of some size lies as *count* datagrams of *size* bytes: views, made once."""
+
+    __slots__ = ("counters", "headers", "marks", "pieces")
+
+    def __init__(self, out: Bytes2D, count: int, size: int) -> None:
+        rows = out[: count * size].reshape(count, size)
+        self.pieces = rows[:, FRAGMENT_HEADER_SIZE:]
+        self.headers = rows[:, :FRAGMENT_HEADER_SIZE].view("<u4")
+        self.counters = rows[:, FRAGMENT_HEADER_SIZE - 8 : FRAGMENT_HEADER_SIZE].view("<u8")
+        limit = min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // size) or 1
+        sends = -(-count // limit)
+        self.marks = [count * part // sends * size for part in range(sends + 1)]
+
+
 class Cutter:
-    """Seals super-packets and cuts them.  It owns the buffers: a unit is good until the next."""
+    """Seals super-packets and cuts them.  It owns the datagrams: those of a unit are good until the next."""
 
     def __init__(self) -> None:
         self._plain = bytearray(MAXIMUM_SEALED + LARGEST_DATAGRAM)
-        self._view = memoryview(self._plain)
-        self._array = np.frombuffer(self._plain, dtype=np.uint8)
+        self._plain_view, self._plain_array = memoryview(self._plain), np.frombuffer(self._plain, np.uint8)
         out = bytearray(MAXIMUM_SEALED + MAXIMUM_FRAGMENTS * FRAGMENT_HEADER_SIZE + LARGEST_DATAGRAM)
-        self._out = np.frombuffer(out, dtype=np.uint8)
-        self._out_view = memoryview(out)
+        self._out, self._out_view = np.frombuffer(out, np.uint8), memoryview(out)
+        self._layouts: dict[tuple[int, int], _Layout] = {}
+        self._written: tuple[_Layout, UnitKey] | None = None  # whose headers stand in the datagrams now
 
     def cut(
         self, key: UnitKey, gso_type: int, segment: int, header: bytes, payload: memoryview, size: int
     ) -> list[memoryview]:
         """Return a sealed unit as the contents of one or two sends, datagrams of *size* bytes but for the last."""
-        view = self._view
         start = META.size + len(header)
         end = start + len(payload)
         META.pack_into(self._plain, 0, gso_type, segment)
-        view[META.size : start] = header
-        view[start:end] = payload
+        self._plain[META.size : start] = header
+        self._plain_view[start:end] = payload
+        return self.cut_in_place(key, self._plain_view, self._plain_array, 0, end, size)
+
+    def cut_in_place(
+        self, key: UnitKey, view: memoryview, array: Bytes2D, start: int, end: int, size: int
+    ) -> list[memoryview]:
+        """Do the same with a unit's plaintext, which stands in a buffer from *start* to *end* and is lost.
+
+        *view* and *array* show the buffer, which goes on for a tag and a datagram at least.
+        """
         counter = key.counter
         key.counter = counter + 1
-        key.blocks += -(-end // AES_BLOCK) + 2
-        key.seal(_NONCE_PREFIX + counter.to_bytes(8, "little"), view[:end], None, view[: end + TAG_SIZE])
-        sealed, piece = end + TAG_SIZE, size - FRAGMENT_HEADER_SIZE
-        count = -(-sealed // piece)
-        rows = self._out[: count * size].reshape(count, size)
-        rows[:, FRAGMENT_HEADER_SIZE:] = self._array[: count * piece].reshape(count, piece)
-        words = rows[:, :FRAGMENT_HEADER_SIZE].view("<u4")
-        words[:] = np.frombuffer(
-            FRAGMENT_HEADER.pack(TYPE_FRAGMENT, 0, count, key.cipher, key.receiver_index, counter),
-            dtype="<u4",
+        key.blocks += -(-(end - start) // AES_BLOCK) + 2
+        sealed = end - start + TAG_SIZE
+        key.seal(
+            _NONCE_PREFIX + counter.to_bytes(8, "little"), view[start:end], None, view[start : end + TAG_SIZE]
         )
-        words += _STEPS[:count]
-        total = count * size - (count * piece - sealed)
-        limit = min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // size) or 1
-        sends = -(-count // limit)
-        cuts = [count * part // sends for part in range(sends + 1)]
-        return [self._out_view[a * size : min(b * size, total)] for a, b in pairwise(cuts)]
+        piece = size - FRAGMENT_HEADER_SIZE
+        count = -(-sealed // piece)
+        layout = self._layouts.get((count, size)) or self._lay_out(count, size)
+        layout.pieces[:] = array[start : start + count * piece].reshape(count, piece)
+        if self._written == (layout, key):
+            layout.counters[:] = counter
+        else:
+            first = FRAGMENT_HEADER.pack(TYPE_FRAGMENT, 0, count, key.cipher, key.receiver_index, counter)
+            np.add(np.frombuffer(first, "<u4"), _STEPS[:count], out=layout.headers)
+            self._written = layout, key
+        marks, view = layout.marks, self._out_view
+        total = sealed + count * FRAGMENT_HEADER_SIZE
+        if len(marks) == 2:
+            return [view[:total]]
+        return [view[a : min(b, total)] for a, b in pairwise(marks)]
+
+    def _lay_out(self, count: int, size: int) -> _Layout:
+        if len(self._layouts) >= LAYOUTS:
+            self._layouts.clear()
+        layout = self._layouts[count, size] = _Layout(self._out, count, size)
+        return layout
 
 
 class Partial:
@@ -254,7 +298,7 @@ class Reassembly:
             self._give_up_oldest(lambda _, each: not each.is_at_endpoint)
         if len(self._partials) >= UNITS_TOTAL:
             self._give_up_oldest(lambda _, __: True)
-        buffer = self._pool.pop() if self._pool else bytearray(MAXIMUM_SEALED)
+        buffer = self._pool.pop() if self._pool else bytearray(LEAD + MAXIMUM_SEALED)
         partial = Partial(keypair, buffer, count, cipher, now, is_at_endpoint=is_at_endpoint)
         self._partials[place] = partial
         if is_at_endpoint:
@@ -289,14 +333,14 @@ class Reassembly:
         return partial.missing == 0
 
     def take(self, place: Place) -> tuple[memoryview, Partial]:
-        """Return a whole unit's sealed bytes, and forget it.  The bytes are good until the next put().
+        """Return a whole unit, LEAD bytes before its sealed ones, and forget it.  It is good until the next put().
 
         Raises PacketError ``fragment_size`` where the last fragment is larger than the others, or the whole too large.
         """
         partial = self._forget(place)
-        start = (partial.count - 1) * partial.piece
+        start = LEAD + (partial.count - 1) * partial.piece
         end = start + len(partial.tail)
-        if end > MAXIMUM_SEALED or (partial.piece and len(partial.tail) > partial.piece):
+        if end > LEAD + MAXIMUM_SEALED or (partial.piece and len(partial.tail) > partial.piece):
             raise PacketError("fragment_size")
         partial.buffer[start:end] = partial.tail
         return memoryview(partial.buffer)[:end], partial
@@ -318,7 +362,7 @@ class Reassembly:
         count, width = rows.shape
         bits = (1 << count) - 1 << number
         if not partial.have & bits:
-            start = number * width
+            start = LEAD + number * width
             target = np.frombuffer(partial.buffer, dtype=np.uint8, count=count * width, offset=start)
             target.reshape(count, width)[:] = rows
             partial.have |= bits
@@ -349,16 +393,16 @@ class Reassembly:
                 return
 
 
-def open_unit(aead_open: Callable[..., int], counter: int, sealed: memoryview) -> memoryview:
-    """Return the plaintext, which takes the place of *sealed*.  Raises PacketError ``unit_auth``."""
-    plain = sealed[: len(sealed) - TAG_SIZE]
-    if len(sealed) < META.size + TAG_SIZE:
+def open_unit(aead_open: Callable[..., int], counter: int, unit: memoryview) -> memoryview:
+    """Open *unit*, sealed from LEAD on, in place, and return it without its tag.  Raises PacketError ``unit_auth``."""
+    end = len(unit) - TAG_SIZE
+    if end < LEAD + META.size:
         raise PacketError("unit_short")
     try:
-        aead_open(_NONCE_PREFIX + counter.to_bytes(8, "little"), sealed, None, plain)
+        aead_open(_NONCE_PREFIX + counter.to_bytes(8, "little"), unit[LEAD:], None, unit[LEAD:end])
     except InvalidTag:
         raise PacketError("unit_auth") from None
-    return plain
+    return unit[:end]
 
 
 def gso_type_of(flow: Flow) -> int:
@@ -368,41 +412,44 @@ def gso_type_of(flow: Flow) -> int:
     return GSO_TCPV4 if flow.version == 4 else GSO_TCPV6
 
 
-def read_unit(plain: memoryview, most: int) -> tuple[memoryview, Flow, int, int]:
+def read_unit(unit: memoryview, most: int) -> tuple[memoryview, Flow, int, int]:
     """Return (packet, header positions, GSO type, segment size) of an opened unit whose every claim holds.
 
     *most* is the largest packet that a segment may make.  Raises PacketError ``unit_meta`` or ``unit_packet``.
     """
-    gso_type, segment = META.unpack_from(plain)
-    packet = plain[META.size :]
-    if len(packet) < 40 or len(packet) > MAXIMUM_PACKET:
+    gso_type, zero, segment = _META_AND_ZERO(unit, LEAD)
+    packet = unit[VIRTIO_SIZE:]
+    size = len(packet)
+    if not 40 <= size <= MAXIMUM_PACKET:
         raise PacketError("unit_packet")
     flow = flow_of(packet)
     if flow is None:
         raise PacketError("unit_packet")
-    wanted = gso_type_of(flow)
-    if plain[1] or gso_type & ~GSO_ECN != wanted or (gso_type & GSO_ECN and flow.protocol != PROTOCOL_TCP):
+    wanted, headers, is_tcp = gso_type_of(flow), flow.size, flow.protocol == PROTOCOL_TCP
+    if zero or (gso_type != wanted and (gso_type != wanted | GSO_ECN or not is_tcp)):
         raise PacketError("unit_meta")
-    if not MINIMUM_SEGMENT <= segment <= most - flow.size:
+    if not MINIMUM_SEGMENT <= segment <= most - headers:
         raise PacketError("unit_meta")
     length = packet[2] << 8 | packet[3] if flow.version == 4 else 40 + (packet[4] << 8 | packet[5])
-    if length != len(packet) or length - flow.size <= segment:
+    if length != size or length - headers <= segment:
         raise PacketError("unit_packet")
-    if flow.protocol == PROTOCOL_TCP:
+    if is_tcp:
         return packet, flow, wanted | (GSO_ECN if packet[flow.l4 + 13] & CWR else 0), segment
     if packet[flow.l4 + 4] << 8 | packet[flow.l4 + 5] != length - flow.l4:
         raise PacketError("unit_packet")
     return packet, flow, wanted, segment
 
 
-def for_tun(packet: memoryview, flow: Flow, gso_type: int, segment: int) -> list[memoryview | bytes]:
-    """Return the buffers of one write into the tun; offsets and partial checksum are computed here."""
-    header = bytearray(packet[: flow.size])
-    field = write_partial_checksum(header, flow, len(packet))
-    if flow.version == 4:
-        write_ipv4_checksum(header)
-    virtio = VIRTIO_HEADER.pack(NEEDS_CSUM, gso_type, flow.size, segment, flow.l4, field)
-    return [virtio + header, packet[flow.size :]]
+def make_for_tun(unit: memoryview, flow: Flow, gso_type: int, segment: int) -> None:
+    """Make *unit*, opened and read, what is written into the tun: offsets and partial checksum are computed here."""
+    packet = unit[VIRTIO_SIZE:]
+    field = write_partial_checksum(packet, flow, len(packet))
+    VIRTIO_HEADER.pack_into(unit, 0, NEEDS_CSUM, gso_type, flow.size, segment, flow.l4, field)
+
+
+def is_one_unit(words: Words) -> bool:
+    """Return whether header words, rows of four, are those of consecutive fragments of one unit."""
+    return bool((words - words[0] == _STEPS[: len(words)]).all())
 
 
 def ends_of_runs(words: Words) -> list[int]:

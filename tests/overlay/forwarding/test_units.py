@@ -13,12 +13,13 @@ from overlay import link
 from overlay.crypto.replay import WINDOW
 from overlay.forwarding.segments import flow_of
 from overlay.forwarding.units import (
+    LEAD,
     REASSEMBLY_TIME,
     UNITS_FROM_ELSEWHERE,
     UNITS_PER_SESSION,
     UNITS_TOTAL,
     UnitKey,
-    for_tun,
+    make_for_tun,
     marks,
     portions,
     read_unit,
@@ -797,8 +798,9 @@ def test_parts_of_a_super_packet_are_the_segments_the_kernel_would_make(made, li
     cuts = marks(count, limit)
     left = []
     for kind, head, payload in portions(memoryview(packet), flow, virtio[1], segment, cuts):
-        plain = bytearray(units.plaintext(head + bytes(payload), kind, segment))
-        written = b"".join(for_tun(*read_unit(memoryview(plain), 1420)))
+        unit = memoryview(bytearray(LEAD) + units.plaintext(head + bytes(payload), kind, segment))
+        make_for_tun(unit, *read_unit(unit, 1420)[1:])
+        written = bytes(unit)
         left += packets.kernel_segments(written[10:], written[:10])
 
     assert left == packets.kernel_segments(packet, virtio)
