@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from scripts.benchmarks import compare, goodput, handshakes, packets, parts
+from scripts.benchmarks import compare, goodput, handshakes, packets, parts, scale
 
 MEASUREMENTS = {
     "compare": compare,
@@ -21,6 +21,7 @@ MEASUREMENTS = {
     "handshakes": handshakes,
     "packets": packets,
     "parts": parts,
+    "scale": scale,
 }
 DEFAULT = "compare"
 

@@ -38,7 +38,6 @@ WINDOW = 32  # under way at a time: half of what makes the responder ask for coo
 CROWD_NETWORK = "198.18.0.0/16"  # where the initiators are (RFC 2544)
 PORT = 51820
 PAUSE = 1.5  # seconds between storms: the responder is under load for one more
-STORM_TIME = 3.0  # seconds that a storm may take while pings are sent
 GOAL_RATE, GOAL_LATENCY = 1500, 2.0
 
 
@@ -146,12 +145,12 @@ def measure_latency(pair: CrowdedPair, storm: Storm, count: int, results: Figure
     """Note how long pings took during a storm of *count* handshakes, and just as many of them before it."""
     time.sleep(PAUSE)
     sender, _, address = pair.ends("containers")
-    pings = Pings(sender, address, 2 * PAUSE + STORM_TIME)
+    pings = Pings(sender, address)
     time.sleep(PAUSE)
     told = storm.blow(count, count)
     window = told["began"], told["ended"]
     took = window[1] - window[0]
-    answers = pings.finish()
+    answers = pings.stop()
     for title, values in (
         ("storm", during(answers, [window])),
         ("idle", during(answers, [(window[0] - PAUSE + 0.1, window[0])])),

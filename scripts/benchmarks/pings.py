@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import signal
 import subprocess
+import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +17,8 @@ if TYPE_CHECKING:
     from tests.netns.topology import Namespace
 
 INTERVAL = 0.002  # seconds between two pings
-PATIENCE = 2.0  # seconds for the last answer
+PATIENCE = 1.0  # seconds for the last answers
+LONGEST = 300  # seconds; then ping ends by itself
 
 _ANSWER = re.compile(r"^\[([\d.]+)\] .* icmp_seq=(\d+) .* time=([\d.]+) ms", re.MULTILINE)
 
@@ -29,34 +33,41 @@ class Ping:
 
 
 class Pings:
-    """Echo requests that are sent from now on, for *seconds*."""
+    """Echo requests that are sent from now on, until ``stop``."""
 
-    def __init__(self, sender: Namespace, address: str, seconds: float) -> None:
-        count = max(1, round(seconds / INTERVAL))
-        self._count, self._patience = count, 2 * seconds + PATIENCE + 30
+    def __init__(self, sender: Namespace, address: str) -> None:
         self._process = sender.popen(
-            *("ping", "-n", "-D", "-i", str(INTERVAL), "-W", str(PATIENCE), "-c", str(count), address),
-            stdout=subprocess.PIPE,
+            *("ping", "-n", "-D", "-i", str(INTERVAL), "-w", str(LONGEST), address), stdout=subprocess.PIPE
         )
+        self._output = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-    def finish(self) -> list[Ping]:
-        """Wait for the end, and return every request in order."""
-        output = self._process.communicate(timeout=self._patience)[0]
+    def stop(self) -> list[Ping]:
+        """Wait for the last answers, and return every request up to the last that was answered, in order."""
+        time.sleep(PATIENCE)
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
         answers = {
-            int(number): (float(at), float(milliseconds))
-            for at, number, milliseconds in _ANSWER.findall(output)
+            int(number): (float(at), float(milliseconds) / 1000)
+            for at, number, milliseconds in _ANSWER.findall(self._output)
         }
         pings: list[Ping] = []
         sent = 0.0
-        for number in range(1, self._count + 1):
+        for number in range(min(answers, default=1), max(answers, default=0) + 1):
             if number in answers:
-                at, milliseconds = answers[number]
-                sent = at - milliseconds / 1000
-                pings.append(Ping(sent, milliseconds * 1000))
+                at, took = answers[number]
+                sent = at - took
+                pings.append(Ping(sent, took * 1e6))
             else:
                 sent += INTERVAL
                 pings.append(Ping(sent, math.inf))
         return pings
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        self._output = self._process.stdout.read()
 
 
 def during(pings: Sequence[Ping], windows: Sequence[tuple[float, float]]) -> list[float]:
