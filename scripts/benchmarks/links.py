@@ -34,7 +34,8 @@ NFT_LOSS = """
 table ip loss {{
     chain loss {{
         type filter hook prerouting priority raw;
-        iifname "eth0" counter
+        iifname != "eth0" accept
+        counter
         {rule}
     }}
 }}
