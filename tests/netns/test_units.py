@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import socket
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.netns.network import (
     PATIENCE,
+    PORT,
     Container,
     Host,
     Network,
@@ -151,6 +153,52 @@ def test_tcp_arrives_unchanged_where_datagrams_are_lost(lab, tmp_path):
     site.network.close()
 
 
+# In-band pings
+
+
+def overlay_ping(host: Host, other: Host, *options: str) -> dict[str, Any]:
+    """Return what ``overlay ping`` says of three requests, which are answered."""
+    done = host.overlay("ping", other.name, "-c", "3", "-i", "0.05", "--json", *options)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    assert (said["sent"], said["answered"], len(said["times_ms"])) == (3, 3, 3)
+    return said
+
+
+def test_ping_is_in_band_once_units_went(fresh):
+    paris, tokyo = fresh.paris, fresh.tokyo
+    assert overlay_ping(paris, tokyo)["way"] == "icmp"
+
+    transfer_both_ways(fresh.web.namespace, fresh.shop.namespace, fresh.shop.address, 4 << 20)
+
+    assert overlay_ping(paris, tokyo)["way"] == overlay_ping(tokyo, paris)["way"] == "in-band"
+    assert overlay_ping(paris, tokyo, "--icmp")["way"] == "icmp"
+    assert "seq=1 time=" in paris.overlay("ping", "tokyo", "-c", "1").stdout
+    assert paris.drops(tokyo) == tokyo.drops(paris) == {}
+
+
+def test_ping_in_band_needs_no_far_kernel(fresh):
+    transfer_both_ways(fresh.web.namespace, fresh.shop.namespace, fresh.shop.address, 4 << 20)
+    nft(
+        fresh.tokyo.namespace,
+        'table inet quiet { chain input { type filter hook input priority 0; iifname "overlay0" drop; }; }',
+    )
+
+    assert overlay_ping(fresh.paris, fresh.tokyo)["way"] == "in-band"
+    assert fresh.paris.overlay("ping", "tokyo", "--icmp", "-c", "1", "-W", "0.3").returncode == 1
+
+
+def test_ping_in_band_of_a_killed_agent_is_lost(fresh):
+    transfer_both_ways(fresh.web.namespace, fresh.shop.namespace, fresh.shop.address, 4 << 20)
+    fresh.tokyo.kill()
+
+    done = fresh.paris.overlay("ping", "tokyo", "-c", "2", "-i", "0.05", "-W", "0.3")
+
+    assert done.returncode == 1
+    assert "no reply from tokyo" in done.stdout
+    assert "whether UDP reaches it" in done.stderr
+
+
 # A transfer in the middle of which something happens
 
 
@@ -279,6 +327,26 @@ def test_transfer_goes_on_while_wireguard_go_takes_an_agent_s_place_and_gives_it
 
         assert paris.peer(tokyo)["tx_units"] > before
         assert tokyo.peer(paris)["rx_units"] > 0
+
+
+@pytest.mark.skipif(
+    not (shutil.which("wireguard-go") and shutil.which("wg")), reason="needs wireguard-go and wg"
+)
+def test_wireguard_go_is_pinged_with_echo_requests(fresh):
+    paris, tokyo = fresh.paris, fresh.tokyo
+    transfer_both_ways(fresh.web.namespace, fresh.shop.namespace, fresh.shop.address, 4 << 20)
+    assert overlay_ping(paris, tokyo)["way"] == "in-band"
+    plain = as_wireguard(tokyo)
+    tokyo.stop()
+    plain.start()
+    plain.meet(paris, endpoint=f"{paris.outside}:{PORT}")
+    plain.ping(paris.address)
+
+    assert overlay_ping(paris, tokyo)["way"] == "icmp"
+
+    transfer_both_ways(fresh.web.namespace, fresh.shop.namespace, fresh.shop.address, 4 << 20)
+    assert overlay_ping(paris, tokyo)["way"] == "icmp"
+    plain.stop()
 
 
 def as_wireguard(host: Host) -> WireGuard:
