@@ -626,7 +626,7 @@ class Agent:
         if not isinstance(timeout, int | float) or not timeout > 0:
             return questions.refusal("a ping needs a timeout in seconds, above 0")
         if len(self._pings) >= PINGS_WAITING:
-            return questions.refusal(f"{PINGS_WAITING} pings wait for their answers")
+            return questions.refusal(f"{PINGS_WAITING} pings wait for their answers", "busy")
         self._serial += 1
         serial, pong = self._serial, None
         pong_in, pong_out = trio.open_memory_channel[Ponged](1)

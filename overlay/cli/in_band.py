@@ -84,6 +84,8 @@ def _seconds(line: bytes) -> float | None:
         answer = decode(line)
     except ValueError:
         raise NotAbleError from None  # it has ended
+    if answer.get("kind") == "busy":
+        return None  # too many wait: this one is lost
     ping = answer.get("ping")
     if answer.get("ok") is not True or not isinstance(ping, dict) or ping.get("is_possible") is not True:
         raise NotAbleError

@@ -266,6 +266,14 @@ def test_an_in_band_ping_without_pong_is_lost(ping, agent):
     assert "no reply from tokyo (10.244.2.0): seq=1 in-band\n2 sent, 1 answered, 50% lost" in result.stdout
 
 
+def test_one_ping_too_many_for_the_agent_is_lost(ping, agent):
+    in_band(agent, {"ok": False, "kind": "busy", "error": "256 pings wait"}, ping_answer(0.001))
+
+    result = ping("tokyo", "-c", "2")
+
+    assert "seq=1 in-band\n2 sent, 1 answered" in result.stdout
+
+
 def test_new_keys_in_the_middle_are_gone_on_under_with_echo_requests(ping, agent):
     in_band(agent, ping_answer(0.001), ping_answer(None, is_possible=False))
 
