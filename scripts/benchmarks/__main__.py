@@ -1,7 +1,8 @@
 """Measure the overlay beside others: hosts with containers behind them, in network namespaces of this machine.
 
     scripts/bench                             # every contender, hosts and containers, 5 interleaved rounds
-    scripts/bench compare --rounds 9 --contenders ours,wireguard-go --places containers --json bench.json
+    scripts/bench --rounds 9 --contenders ours,wireguard-go --places containers --json bench.json --plot plots
+    scripts/bench --install --underlay segmented
     scripts/bench parts                       # single steps, without a network
 
 The machine is shared with everything else that runs on it, so figures are medians of rounds in which the contenders
@@ -14,6 +15,8 @@ import argparse
 import sys
 
 from scripts.benchmarks import compare, goodput, handshakes, packets, parts, scale
+from scripts.benchmarks.console import progress
+from scripts.benchmarks.options import Parser
 
 MEASUREMENTS = {
     "compare": compare,
@@ -30,7 +33,7 @@ def main(words: list[str]) -> None:
     """Run the measurement that the command line names."""
     if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help"}):
         words = [DEFAULT, *words]
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     kinds = parser.add_subparsers(dest="measurement", required=True, metavar="MEASUREMENT")
@@ -39,7 +42,11 @@ def main(words: list[str]) -> None:
         about = module.__doc__.partition("\n")[0]
         module.add_arguments(kinds.add_parser(name, help=about, description=about))
     arguments = parser.parse_args(words)
-    MEASUREMENTS[arguments.measurement].run(arguments)
+    try:
+        MEASUREMENTS[arguments.measurement].run(arguments)
+    except KeyboardInterrupt:
+        progress("scripts/bench: interrupted; what it made is gone")
+        raise SystemExit(130) from None
 
 
 main(sys.argv[1:])

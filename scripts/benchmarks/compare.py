@@ -2,135 +2,213 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
+import math
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
-from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.benchmarks.console import fail, program_version, say
-from scripts.benchmarks.lab import CONTENDERS, Pair, Underlay, set_up
+from scripts.benchmarks import figures, report
+from scripts.benchmarks.console import fail, progress
+from scripts.benchmarks.contenders import CONTENDERS, Contender, registry
+from scripts.benchmarks.contenders.wireguard import MORE_PEERS_LIMIT
+from scripts.benchmarks.lab import Underlay, set_up
 from scripts.benchmarks.measures import cpu_seconds, memory_mb, ping, tcp
+from scripts.benchmarks.nodes import called
+from scripts.benchmarks.options import between, several, some_of
+from scripts.benchmarks.report import CPU, MEMORY, PING, PING_P99, READY, TCP, Results
 from tests.netns.topology import Lab
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
-REFERENCE = "wireguard-go"
+    from scripts.benchmarks.nodes import Pair
+
+PLACES = ("hosts", "containers")
+UNDERLAYS = {
+    "whole": "super-packets pass the veth whole",
+    "segmented": "cut by the sender's kernel and joined by the receiver's, as a physical network card would have it",
+    "single": "every frame has wire size, and nothing joins them",
+}
+PINGS = 200
+INSTALL = Path(__file__).parents[1] / "install"
+INSTALL_TIME, PLOT_TIME = 900.0, 120.0  # seconds at most
+# What a measurement takes beside the transfer, and a pair until it is up; for the estimate only
+BESIDE_TRANSFER, START, START_PER_PEER = 2.2, 1.5, 0.002
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this measurement."""
+    add = parser.add_argument
+    add("--rounds", type=between(1, 100), default=5, help="interleaved rounds (default 5)")
+    add("--seconds", type=between(1, 60), default=3, help="of each TCP transfer (default 3)")
+    names = ", ".join(CONTENDERS)
+    add("--contenders", type=some_of(CONTENDERS), help=f"of: {names}; default all that are installed")
+    add("--install", action="store_true", help="install those that are not, from Debian")
+    add("--wireguard-go", default="wireguard-go", metavar="PATH", help="another build of it")
+    add("--places", type=some_of(PLACES), default=PLACES, help="of: hosts, containers; default both")
+    add("--mtu", type=between(1280, 9000), default=1500, help="of the underlay (default 1500)")
+    about = "; ".join(f"{name}: {meaning}" for name, meaning in UNDERLAYS.items())
+    add("--underlay", choices=list(UNDERLAYS), help=f"{about} (default whole)")
+    add(
+        "--loss",
+        type=between(0.0, 50.0),
+        default=0.0,
+        metavar="PERCENT",
+        help="of the underlay's frames, each way; implies --underlay single",
+    )
+    add("--streams", type=between(1, 64), default=1, help="TCP streams at once (default 1)")
+    add("--both-directions", action="store_true", help="as many the other way too; the sum is shown")
+    add(
+        "--peers",
+        type=several(between(0, MORE_PEERS_LIMIT)),
+        default=[0],
+        metavar="N,...",
+        help="that many more peers in the tables of ours and of wireguard-go; several numbers are compared",
+    )
+    add("--json", type=Path, metavar="FILE", help="write every measurement to this file")
+    add("--plot", type=Path, metavar="FOLDER", help="draw PNG files into it; installs matplotlib into .venv")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure and report."""
     check(arguments)
-    underlay = Underlay(arguments.mtu, not arguments.no_offloads, arguments.loss, arguments.wireguard_go)
-    with Lab() as lab, ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overlay-bench-")))
-        pairs = []
-        for number, name in enumerate(arguments.contenders):
-            say(f"setting up {name}")
-            pairs.append(set_up(lab, folder, f"c{number}", name, underlay))
-        results: dict[str, dict[str, list[float]]] = {pair.name: {} for pair in pairs}
-        for pair in pairs:
-            ready = [node.ready_after for node in (pair.a, pair.b) if node.ready_after is not None]
-            if ready:
-                results[pair.name]["ready_s"] = ready
-            results[pair.name]["first_ping_ms"] = [ping(pair, arguments.places[-1], 1)[0]]
-        for number in range(arguments.rounds):
-            for place in arguments.places:
-                for pair in pairs:
-                    say(f"round {number + 1} of {arguments.rounds}, {place}: {pair.name}")
-                    measure(pair, place, arguments.seconds, results[pair.name])
-        for pair in pairs:
-            results[pair.name]["memory_mb"] = [sum(memory_mb(pid) for pid in pair.a.processes)]
-        report(results, arguments)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of this measurement."""
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument("--seconds", type=int, default=3, help="of each TCP transfer (default 3)")
-    parser.add_argument("--contenders", default=",".join(CONTENDERS), help=f"of: {', '.join(CONTENDERS)}")
-    parser.add_argument("--places", default="hosts,containers", help="of: hosts, containers")
-    parser.add_argument("--mtu", type=int, default=1500, help="of the underlay (default 1500)")
-    parser.add_argument(
-        "--loss",
-        type=float,
-        default=0.0,
-        help="percent of the underlay's frames to drop; implies --no-offloads",
+    chosen = choose(arguments)
+    if arguments.plot is not None:
+        install("--plot")
+    variants = [
+        (contender.name, more)
+        for contender in chosen
+        for more in (arguments.peers if contender.has_table else [0])
+    ]
+    announce(variants, arguments)
+    results = Results(
+        arguments.places,
+        f"veth, MTU {arguments.mtu}, {UNDERLAYS[arguments.underlay]}, {arguments.loss:g} % loss",
+        {contender.program.command: contender.program.version() for contender in chosen if contender.program},
     )
-    parser.add_argument("--no-offloads", action="store_true", help="datagrams of wire size on the underlay")
-    parser.add_argument("--json", type=Path, help="write every measurement to this file")
-    parser.add_argument("--wireguard-go", default="wireguard-go", help="another build of it")
+    with tempfile.TemporaryDirectory(prefix="overlay-bench-") as folder:
+        with Lab() as lab:
+            measure_all(set_up_all(lab, Path(folder), variants, arguments, results), arguments, results)
+        file = arguments.json or Path(folder, "results.json")
+        figures.write(file, vars(arguments), results.content())
+        report.show(results)
+        if arguments.plot is not None:
+            plot(file, arguments.plot)
+    if results.failures:
+        progress(f"scripts/bench: {len(results.failures)} failed: {'; '.join(results.failures)}")
+        raise SystemExit(1)
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Read the lists among the options; SystemExit where one is wrong."""
-    arguments.contenders = [name.strip() for name in arguments.contenders.split(",")]
-    arguments.places = [name.strip() for name in arguments.places.split(",")]
-    for name in arguments.contenders:
-        if name not in CONTENDERS:
-            fail(f"there is no contender {name!r}; there are {', '.join(CONTENDERS)}")
-    for place in arguments.places:
-        if place not in {"hosts", "containers"}:
-            fail(f"there is no place {place!r}; there are hosts, containers")
-    if not 1 <= arguments.rounds <= 100 or not 1 <= arguments.seconds <= 60:
-        fail("rounds are 1 to 100, seconds 1 to 60: the whole must end")
-    if any("wireguard-go" in name for name in arguments.contenders) and not shutil.which(
-        arguments.wireguard_go
-    ):
-        fail("wireguard-go is not installed: apt-get install wireguard-go, or choose --contenders")
+    """Refuse what argparse could not, before anything is made; SystemExit where something is wrong."""
+    if arguments.loss and arguments.underlay not in {None, "single"}:
+        fail("--loss drops frames of wire size: leave --underlay out, or write --underlay single")
+    arguments.underlay = arguments.underlay or ("single" if arguments.loss else "whole")
+    if arguments.wireguard_go != "wireguard-go" and shutil.which(arguments.wireguard_go) is None:
+        fail(f"--wireguard-go: {arguments.wireguard_go} is no program, name one")
+    if arguments.json is not None and (arguments.json.is_dir() or not arguments.json.parent.is_dir()):
+        fail(f"--json: {arguments.json} cannot be written, name a file in a folder that is there")
+    if arguments.plot is not None:
+        try:
+            arguments.plot.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            fail(f"--plot: {arguments.plot} cannot be made a folder ({error.strerror}), name another")
+
+
+def choose(arguments: argparse.Namespace) -> list[Contender]:
+    """Return the contenders to compare; install them if that is wanted."""
+    known = registry(arguments.wireguard_go)
+    wanted = [known[name] for name in arguments.contenders or known]
+    absent = {each.program for each in wanted if each.program and not each.program.is_installed()}
+    if absent and arguments.install:
+        install("--dev", *(f"{program.command}:{program.package}" for program in absent))
+    left_out = [each.name for each in wanted if not each.is_installed()]
+    if left_out and arguments.contenders:
+        fail(f"not installed: {', '.join(left_out)}; add --install, or choose others with --contenders")
+    if left_out:
+        progress(f"left out, as not installed (--install does): {', '.join(left_out)}")
+    return [each for each in wanted if each.is_installed()]
+
+
+def install(*arguments: str) -> None:
+    """Have scripts/install install what its *arguments* name."""
+    done = subprocess.run([INSTALL, *arguments], timeout=INSTALL_TIME, check=False)
+    if done.returncode != 0:  # it has said why
+        raise SystemExit(1)
+
+
+def announce(variants: Sequence[tuple[str, int]], arguments: argparse.Namespace) -> None:
+    """Tell about how long it will take."""
+    count = arguments.rounds * len(arguments.places) * len(variants)
+    seconds = sum(START + START_PER_PEER * more for _, more in variants)
+    seconds += count * (arguments.seconds + BESIDE_TRANSFER)
+    progress(f"{count} measurements of {len(variants)} contenders: about {math.ceil(seconds / 60)} minutes")
 
 
 # Measuring
 
 
-def measure(pair: Pair, place: str, seconds: int, results: dict[str, list[float]]) -> None:
+def set_up_all(
+    lab: Lab,
+    folder: Path,
+    variants: Sequence[tuple[str, int]],
+    arguments: argparse.Namespace,
+    results: Results,
+) -> list[Pair]:
+    """Return the pairs that came up."""
+    underlay = Underlay(
+        arguments.mtu,
+        arguments.underlay != "single",
+        arguments.loss,
+        arguments.wireguard_go,
+        arguments.underlay == "segmented",
+    )
+    pairs = []
+    for number, (name, more) in enumerate(variants):
+        label = called(name, more)
+        progress(f"setting up {label}")
+        with results.failing(f"{label} did not come up"):
+            pair = set_up(lab, folder, f"c{number}", name, underlay, more)
+            assert pair.ready_after is not None
+            results.note(READY, pair, pair.ready_after)
+            pairs.append(pair)
+    return pairs
+
+
+def measure_all(pairs: Sequence[Pair], arguments: argparse.Namespace, results: Results) -> None:
+    """Measure the pairs in turns."""
+    for number in range(arguments.rounds):
+        for place in arguments.places:
+            for pair in pairs:
+                step = f"round {number + 1} of {arguments.rounds}, {place}: {pair.label}"
+                progress(step)
+                with results.failing(step):
+                    measure(pair, place, arguments, results)
+    for pair in pairs:
+        if pair.a.processes:
+            results.note(MEMORY, pair, sum(memory_mb(pid) for pid in pair.a.processes))
+
+
+def measure(pair: Pair, place: str, arguments: argparse.Namespace, results: Results) -> None:
+    """Measure one pair at one place, once."""
     before = sum(cpu_seconds(pid) for pid in pair.processes)
-    rate, volume = tcp(pair, place, seconds)
+    rate, volume = tcp(pair, place, arguments.seconds, arguments.streams, arguments.both_directions)
     used = sum(cpu_seconds(pid) for pid in pair.processes) - before
-    results.setdefault(f"{place} tcp_gbit", []).append(rate)
-    if pair.processes:
-        results.setdefault(f"{place} cpu_s_per_gb", []).append(used / volume)
-    times = sorted(ping(pair, place, 200))
-    results.setdefault(f"{place} rtt_us", []).append(statistics.median(times) * 1000)
-    results.setdefault(f"{place} rtt_p99_us", []).append(times[int(len(times) * 0.99) - 1] * 1000)
+    results.note(TCP, pair, rate, place)
+    if pair.processes and volume:
+        results.note(CPU, pair, used / volume, place)
+    times = sorted(ping(pair, place, PINGS))
+    results.note(PING, pair, statistics.median(times), place)
+    results.note(PING_P99, pair, times[math.ceil(len(times) * 0.99) - 1], place)
+    results.keep_pings(pair, place, times)
 
 
-# Reporting
-
-
-def report(results: dict[str, dict[str, list[float]]], arguments: argparse.Namespace) -> None:
-    machine = {
-        "kernel": platform.release(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("overlay", "cryptography", "numpy")},
-        "wireguard-go": program_version([arguments.wireguard_go, "--version"]),
-        "iperf3": program_version(["iperf3", "--version"]),
-        "underlay": f"veth, MTU {arguments.mtu}, "
-        f"{'wire-size frames' if arguments.no_offloads or arguments.loss else 'offloads on'}, {arguments.loss} % loss",
-        "rounds": arguments.rounds,
-        "seconds": arguments.seconds,
-    }
-    say()
-    for name, value in machine.items():
-        say(f"{name}: {value}")
-    reference = results.get(REFERENCE, {})
-    columns = sorted({column for measured in results.values() for column in measured})
-    for column in columns:
-        say(f"\n{column}{'':12}median      least       most   x {REFERENCE}")
-        base = statistics.median(reference[column]) if reference.get(column) else None
-        for name, measured in results.items():
-            if column not in measured:
-                continue
-            values = measured[column]
-            median = statistics.median(values)
-            ratio = f"{median / base:10.2f}" if base else ""
-            say(f"  {name:22} {median:10.3f} {min(values):10.3f} {max(values):10.3f} {ratio}")
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+def plot(file: Path, folder: Path) -> None:
+    """Draw what is in *file*, in a process of its own: only this needs matplotlib."""
+    command = [sys.executable, "-m", "scripts.benchmarks.plots", str(file), str(folder)]
+    subprocess.run(command, timeout=PLOT_TIME, check=True)

@@ -19,6 +19,11 @@ def say(text: str = "", end: str = "\n") -> None:
     print(text, end=end, flush=True)
 
 
+def progress(text: str) -> None:
+    """Tell the person who waits; it is no result."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def fail(problem: str) -> NoReturn:
     """End the program: it was used wrongly."""
     print(f"scripts/bench: {problem}", file=sys.stderr)

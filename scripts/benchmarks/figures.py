@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.benchmarks.console import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Figures:
     """Whose median the others' are divided by, in each column that has it."""
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    second_reference: str | None = None
+    """Another such, whose ratios stand beside."""
 
     def note(self, column: str, name: str, value: float) -> None:
         """Keep one value."""
@@ -35,26 +38,44 @@ class Figures:
         values = self.values.get(column, {}).get(name)
         return statistics.median(values) if values else None
 
+    def ratio(self, column: str, name: str, reference: str | None) -> float | None:
+        """Return the median of *name* divided by that of *reference*, None if either is missing."""
+        median = self.median(column, name)
+        base = self.median(column, reference) if reference is not None else None
+        return median / base if median is not None and base else None
+
     def show(self) -> None:
         """Print a table for each column."""
         for column, measured in self.values.items():
-            base = self.median(column, self.reference)
+            references = [
+                name for name in (self.reference, self.second_reference) if name and self.median(column, name)
+            ]
             say(f"\n{column:40} {'median':>12} {'least':>12} {'most':>12}", end="")
-            say(f"  x {self.reference}" if base else "")
+            say("".join(f"  x {name}" for name in references))
             for name, values in measured.items():
                 median = statistics.median(values)
                 say(f"  {name:38} {median:12.3f} {min(values):12.3f} {max(values):12.3f}", end="")
-                say(f" {median / base:8.2f}" if base else "")
+                ratios = (
+                    (self.ratio(column, name, reference), len(reference) + 4) for reference in references
+                )
+                say("".join(f"{ratio:{width}.2f}" for ratio, width in ratios))
 
 
 def machine() -> dict[str, Any]:
     """Return what the figures were measured on."""
     return {
+        "cpu": processor(),
         "kernel": platform.release(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("overlay", "cryptography", "numpy")},
     }
+
+
+def processor() -> str:
+    """Return the model of the processor as the kernel names it."""
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.machine()
 
 
 def write(path: Path | None, options: Mapping[str, Any], results: Mapping[str, Any]) -> None:

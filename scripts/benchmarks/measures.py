@@ -9,23 +9,43 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.netns.topology import wait_until
+from tests.netns.topology import CommandError, wait_until
 
 if TYPE_CHECKING:
-    from scripts.benchmarks.lab import Pair
+    from scripts.benchmarks.nodes import Pair
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 
 
-def tcp(pair: Pair, place: str, seconds: int) -> tuple[float, float]:
-    """Return Gbit/s and GB of one TCP stream from the first host or its container to the second."""
+def tcp(
+    pair: Pair, place: str, seconds: int, streams: int = 1, both_directions: bool = False
+) -> tuple[float, float]:
+    """Return Gbit/s and GB of TCP from the first host or its container to the second, *streams* in sum.
+
+    With *both_directions* as many go the other way at the same time, and count as well.
+    """
     sender, receiver, address = pair.ends(place)
     server = receiver.popen("iperf3", "-s", "-1", stdout=subprocess.DEVNULL)
-    wait_until(lambda: ":5201 " in receiver.run("ss", "-Htln"), 10, "iperf3 listens")
-    output = json.loads(sender.run("iperf3", "-J", "-c", address, "-t", str(seconds), timeout=seconds + 30))
-    server.wait(10)
-    received = output["end"]["sum_received"]
-    return received["bits_per_second"] / 1e9, received["bytes"] / 1e9
+    try:
+        wait_until(lambda: ":5201 " in receiver.run("ss", "-Htln"), 10, "iperf3 listens")
+        done = sender.completed(
+            *("iperf3", "-J", "-c", address, "-t", str(seconds), "-P", str(streams)),
+            *("--connect-timeout", "10000", *(["--bidir"] if both_directions else [])),
+            timeout=seconds + 30,
+        )
+        output = json.loads(done.stdout)
+        if done.returncode != 0:
+            raise CommandError(f"iperf3: {output.get('error', 'it failed')}")
+        server.wait(10)
+    finally:
+        server.kill()
+        server.wait()
+    received = [output["end"]["sum_received"]]
+    if both_directions:
+        received.append(output["end"]["sum_received_bidir_reverse"])
+    return sum(each["bits_per_second"] for each in received) / 1e9, sum(
+        each["bytes"] for each in received
+    ) / 1e9
 
 
 def ping(pair: Pair, place: str, count: int) -> list[float]:
@@ -33,6 +53,19 @@ def ping(pair: Pair, place: str, count: int) -> list[float]:
     sender, _, address = pair.ends(place)
     output = sender.run("ping", "-n", "-c", str(count), "-i", "0.005", "-W", "1", address, check=False)
     return [float(found) for found in re.findall(r"time=([\d.]+) ms", output)] or [0.0]
+
+
+def wait_for_ping(pair: Pair, place: str, seconds: int) -> None:
+    """Return as soon as a ping comes back; fail when none does within *seconds*."""
+    sender, _, address = pair.ends(place)
+    command = ("ping", "-n", "-i", "0.02", "-w", str(seconds), address)
+    process = sender.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    answered = any(" time=" in line for line in process.stdout)  # ping ends by itself
+    process.kill()
+    process.wait()
+    if not answered:
+        raise CommandError(f"{pair.label}: no ping came back within {seconds} s")
 
 
 def cpu_seconds(pid: int) -> float:

@@ -1,0 +1,24 @@
+"""Every contender that two hosts can be joined by, one module for each program."""
+
+from __future__ import annotations
+
+from scripts.benchmarks.contenders import fastd, kernel, nebula, openvpn, tinc, wireguard
+from scripts.benchmarks.contenders.contender import Contender, Program
+
+__all__ = ["CONTENDERS", "Contender", "Program", "registry"]
+
+
+def registry(wireguard_go: str = "wireguard-go") -> dict[str, Contender]:
+    """Return the contenders by name, in the order of tables; *wireguard_go* is that program."""
+    known = [
+        *wireguard.contenders(wireguard_go),
+        *openvpn.contenders(),
+        *tinc.contenders(),
+        *fastd.contenders(),
+        *nebula.contenders(),
+        *kernel.contenders(),
+    ]
+    return {contender.name: contender for contender in known}
+
+
+CONTENDERS = tuple(registry())
