@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import random
 from collections import Counter
 
@@ -403,6 +404,38 @@ def test_with_every_hello_lost_the_peer_is_plain(world, pair):
     assert len(lost) == 3
     assert b.received == stream.sent
     assert "fragment" not in kinds(world)
+
+
+@pytest.mark.parametrize("side", ["caller", "answerer"])
+def test_a_hello_for_which_the_socket_is_full_is_not_lost(world, pair, side):
+    """It was, and counted as said: a transfer of less than a second went without a single unit."""
+    a, b = pair
+    a.send(b)
+    world.run(1)
+    a.received.clear()
+    b.received.clear()
+    (a if side == "caller" else b).sockets[0].errors.append(errno.EAGAIN)
+    stream = Stream(world, a, b)
+
+    stream.go_on(0.2)
+    world.run(1)
+
+    assert b.received == stream.sent
+    assert a.peer().tx_units > 10
+    assert not any(node.sockets[0].errors for node in (a, b))
+
+
+def test_a_report_for_which_the_socket_is_full_is_not_lost(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    size = a.peer().keypairs.current.bulk.size
+    b.sockets[0].errors.append(errno.EAGAIN)
+
+    a.send_super(b, 20_000)
+    world.run(0.1)
+
+    assert not b.sockets[0].errors
+    assert size.waits_since == math.inf
 
 
 # Control messages and the timers

@@ -35,6 +35,7 @@ _UNCUT = frozenset({errno.EMSGSIZE, errno.EINVAL, errno.EIO, errno.EOPNOTSUPP})
 
 # Ours
 NO_BUFFERS_PAUSE = 0.001  # seconds; ENOBUFS comes from a device queue, and no event tells when it has drained
+KEPT_MESSAGES = 256  # sends kept, from which on a message of our own making is dropped: a timer makes another
 
 
 class DatagramSocket(Protocol):
@@ -102,9 +103,12 @@ class Sender:
             self._kept.append((peer, buffers, size, ecn))
 
     def send_message(self, peer: Peer, datagram: bytes) -> None:
-        """Send one datagram of our own making, or drop it if the kernel cannot take it now: a timer makes another."""
-        if self._call(peer, [datagram], 0, 0) is Outcome.SENT:
-            peer.tx_bytes += len(datagram)
+        """Send one datagram of our own making, or keep it, unless much is kept already.
+
+        One that is lost costs much more than its bytes: without a hello, say, a second of units.
+        """
+        if len(self._kept) < KEPT_MESSAGES:
+            self.send(peer, [memoryview(datagram)], len(datagram), 0)
 
     def answer(self, via: UdpSocket, datagram: bytes, endpoint: Sockaddr, source: Ancillary) -> bool:
         """Send one datagram to an address that need not be a peer's, from where it called us."""

@@ -320,15 +320,28 @@ def test_a_peer_without_endpoint_or_socket_gets_nothing():
 # Messages of our own
 
 
-def test_a_message_the_kernel_cannot_take_is_dropped():
+def test_a_message_the_kernel_cannot_take_leaves_later_and_in_its_order():
     sender, raw, peer = made(errno.EAGAIN)
 
     sender.send_message(peer, b"first")
     sender.send_message(peer, b"second")
+    assert sender.is_blocked
+    assert raw.datagrams == []
+    sender.resume()
 
-    assert raw.datagrams == [b"second"]
+    assert raw.datagrams == [b"first", b"second"]
     assert not sender.is_blocked
-    assert peer.tx_bytes == 6
+    assert peer.tx_bytes == 11
+
+
+def test_messages_that_are_kept_are_bounded():
+    sender, raw, peer = made(errno.EAGAIN)
+
+    for _ in range(1000):
+        sender.send_message(peer, b"message")
+    sender.resume()
+
+    assert len(raw.datagrams) == 256
 
 
 def test_an_answer_leaves_from_where_the_caller_called():
