@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from overlay.forwarding.inbound import IP_PKTINFO, IPV6_PKTINFO, UDP_GRO
-from overlay.forwarding.sender import SOL_UDP, UDP_SEGMENT
+from overlay.forwarding.peer import SOL_UDP, UDP_SEGMENT
 from tests import packets
 
 KINDS = {1: "initiation", 2: "response", 3: "cookie", 4: "data"}

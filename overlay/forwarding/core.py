@@ -162,8 +162,10 @@ class Core:
 
     def next_deadline(self) -> float:
         """Return when handle_deadline() is due; math.inf if never."""
-        closing = [udp.closes_at for udp in self.sender.sockets]
-        return min([self.timers.next_deadline(), *closing])
+        deadline = self.timers.next_deadline()
+        for udp in self.sender.sockets:
+            deadline = min(deadline, udp.closes_at)
+        return deadline
 
     def handle_deadline(self, now: float) -> list[UdpSocket]:
         """Do what is due, and return the replaced sockets that are closed now."""

@@ -16,8 +16,8 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from overlay.errors import PacketError
+from overlay.forwarding.peer import SOL_UDP
 from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
-from overlay.forwarding.sender import SOL_UDP
 from overlay.forwarding.units import (
     LEAD,
     Reassembly,
@@ -127,6 +127,7 @@ class Inbound:
         self._core, self._tun, self._joins_udp = core, tun, joins_udp
         self._buffer = bytearray(RECEIVE_BYTES + _SLACK)
         self._view = memoryview(self._buffer)
+        self._receive_view = self._view[:RECEIVE_BYTES]
         self._array = np.frombuffer(self._buffer, dtype=np.uint8)
         self._takes_units = takes_units
         unit = bytearray(LEAD + RECEIVE_BYTES + _SLACK)
@@ -144,8 +145,10 @@ class Inbound:
         Datagrams that come singly although they are alike, because a device or a sender does not merge them, are
         gathered behind each other as the kernel would have done it, and taken as one receive.
         """
+        if udp.pace.takes_one(now):
+            return self._drain_one(udp, now)
         receive, view = udp.raw.recvmsg_into, self._view
-        gathered = stride = taken = 0
+        count = gathered = stride = taken = 0
         held: tuple[Arrival, Sockaddr] | None = None
         is_empty = False
         while taken < DRAIN_BYTES:
@@ -161,6 +164,7 @@ class Inbound:
                 self._core.drops["udp_error"] += 1
                 taken += stride or OVERHEAD
                 continue
+            count += 1
             taken += size or OVERHEAD
             if flags & socket.MSG_TRUNC:
                 self._core.drops["oversized"] += 1
@@ -183,7 +187,24 @@ class Inbound:
                 held = arrival, source
         if held is not None:
             self._take(udp, gathered, stride, *held, now)
+        udp.pace.took(count)
         return not is_empty
+
+    def _drain_one(self, udp: UdpSocket, now: float) -> bool:
+        """Take what one receive gives, and return whether there was anything."""
+        try:
+            size, control, flags, source = udp.raw.recvmsg_into([self._receive_view], ANCILLARY_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._core.drops["udp_error"] += 1
+            return True
+        if flags & socket.MSG_TRUNC:
+            self._core.drops["oversized"] += 1
+            return True
+        arrival = self._arrival(control)
+        self._take(udp, size, arrival.segment or size, arrival, source, now)
+        return True
 
     def forget_keypair(self, index: int) -> None:
         """Forget what has come of units under a keypair that is gone."""

@@ -123,7 +123,8 @@ class Loop:
         self._notes = notes
         self._tun = TunEnd(descriptors[0])
         self._core = Core(start, self._tun, report=self._link.report, entropy=self._entropy)
-        self._poll.register(self._link.socket.fileno(), select.EPOLLIN)
+        self._link_descriptor = self._link.socket.fileno()
+        self._poll.register(self._link_descriptor, select.EPOLLIN)
         try:
             while True:
                 self._turn()
@@ -131,26 +132,27 @@ class Loop:
             return
 
     def _turn(self) -> None:
-        core, link = self._core, self._link
+        core, sender, link, udp_sockets = self._core, self._core.sender, self._link, self._udp
         is_behind = core.table.catch_up()
-        ready = self._poll.poll(0 if is_behind else self._timeout())
+        deadline = core.next_deadline()
+        ready = self._poll.poll(0 if is_behind else self._timeout(deadline))
         now = self._clock()
-        if core.next_deadline() <= now:
+        if deadline <= now:
             for udp in core.handle_deadline(now):
                 self._forget(udp)
-        udp_sockets = self._udp  # without those just closed
+            udp_sockets = self._udp
         for descriptor, events in ready:
-            if descriptor in udp_sockets:
+            if descriptor == self._tun.descriptor:
+                if self._reads_tun and not sender.is_blocked:
+                    self._drain_tun(now)
+            elif descriptor in udp_sockets:
                 if events & ~select.EPOLLOUT:
                     core.inbound.drain(udp_sockets[descriptor], now)
-            elif descriptor == self._tun.descriptor:
-                if self._reads_tun and not core.sender.is_blocked:
-                    self._drain_tun(now)
-            elif not is_behind or events & select.EPOLLHUP:
+            elif descriptor == self._link_descriptor and (not is_behind or events & select.EPOLLHUP):
                 self._take_commands(now)
-        if core.sender.is_blocked:
+        if sender.is_blocked:
             core.resume(now)
-        if core.sender.is_blocked == self._reads_tun or self._waits_for != -1:
+        if sender.is_blocked == self._reads_tun or self._waits_for != -1:
             self._set_interest()
         if link.is_full:
             link.flush()
@@ -165,12 +167,11 @@ class Loop:
             self._poll.unregister(self._tun.descriptor)
             self._has_tun = False
 
-    def _timeout(self) -> float:
-        """Return how long to wait, in seconds; -1 for ever."""
+    def _timeout(self, deadline: float) -> float:
+        """Return how long to wait, in seconds, when something is due at *deadline*; -1 for ever."""
         core = self._core
         if (core.sender.is_blocked and core.sender.waits_for is None) or self._link.is_full:
             return NO_BUFFERS_PAUSE
-        deadline = core.next_deadline()
         if deadline == math.inf:
             return -1
         return max(0.0, deadline - self._clock())

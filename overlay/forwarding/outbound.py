@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from overlay.errors import PacketError
+from overlay.forwarding.pace import Pace
 from overlay.forwarding.segments import OVERHEAD, PADDING, Splitter, flow_of, padded
 from overlay.forwarding.unit_size import SMALLEST
 from overlay.forwarding.units import (
@@ -63,7 +64,9 @@ class Outbound:
         self._core = core
         self._arena = bytearray(ARENA_BYTES + LARGEST_DATAGRAM)  # what is cut from its end goes on behind it
         self._view, self._array = memoryview(self._arena), np.frombuffer(self._arena, np.uint8)
+        self._first = self._view[_OFFSET : _OFFSET + READ_BYTES]
         self._at = 0
+        self._pace = Pace()
         self._dirty: list[Peer] = []
         self.set_mtu(mtu)
 
@@ -73,7 +76,13 @@ class Outbound:
         Must not be called while the sender is blocked: the arena is used anew.
         """
         self._at = 0
-        more = False
+        if self._pace.takes_one(now):
+            size = tun.readinto(self._first)
+            if size:
+                self.forward(0, size, now)
+                self.flush()
+            return bool(size)
+        more, taken = False, 0
         for _ in range(BATCH):
             at = self._at
             if at + _ROOM > ARENA_BYTES:
@@ -82,6 +91,7 @@ class Outbound:
             size = tun.readinto(self._view[at + _OFFSET : at + _OFFSET + READ_BYTES])
             if not size:
                 break
+            taken += 1
             self.forward(at, size, now)
             if self._core.sender.is_blocked:
                 more = True
@@ -89,6 +99,7 @@ class Outbound:
         else:
             more = True
         self.flush()
+        self._pace.took(taken)
         return more
 
     def send_staged(self, peer: Peer, packets: list[bytes], now: float) -> None:
@@ -134,7 +145,12 @@ class Outbound:
         if keypair is None or now >= keypair.reject_at or keypair.counter >= REJECT_AFTER_MESSAGES:
             core.stage(peer, bytes(view[at + _OFFSET : end]), now)
             return
-        flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(arena, at + _OFFSET)
+        if arena[at + _OFFSET] or arena[at + _OFFSET + 1]:
+            flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
+                arena, at + _OFFSET
+            )
+        else:
+            flags = gso_type = segment = csum_start = csum_offset = 0  # complete as it stands
         if gso_type:
             bulk = keypair.bulk
             if bulk is not None and segment >= MINIMUM_SEGMENT and flags & NEEDS_CSUM:

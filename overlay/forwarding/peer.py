@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from overlay.forwarding.sender import UdpSocket
     from overlay.wire.addresses import Sockaddr
 
+# Specification (Linux include/uapi/linux/udp.h)
+SOL_UDP = 17
+UDP_SEGMENT = 103
+
+# Ours
+CONTROLS = 64  # remembered before starting over: sizes of datagrams that go in trains
+
 Ancillary: TypeAlias = list[tuple[int, int, bytes]]
 """Control messages as socket.sendmsg takes them."""
 
@@ -24,7 +31,7 @@ class Peer:
     """All that the packet path asks of a peer, as plain attributes."""
 
     __slots__ = (
-        "drops", "ecn_control", "endpoint", "endpoint_address", "endpoint_port", "is_unreachable",
+        "controls", "drops", "endpoint", "endpoint_address", "endpoint_port", "is_unreachable",
         "keepalive", "keypairs", "last_received", "last_traffic", "number", "owed_since", "pending",
         "pending_closed", "pending_ecn", "pending_size", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
         "socket", "source", "timers", "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
@@ -39,7 +46,9 @@ class Peer:
         self.socket: UdpSocket | None = None
         self.source: Ancillary = []  # the local address it was heard at; sent back from there
         self.received_source: object = None  # the control message that `source` was made from
-        self.ecn_control: dict[int, Ancillary] = {}  # `source` and the TOS for each outer ECN field
+        self.controls: dict[
+            tuple[int, int], Ancillary
+        ] = {}  # `source`, TOS and cutting, made once for each pair
         self.keepalive = 0.0  # seconds; 0 is off
         self.is_unreachable = False  # given up; the next handshake completed ends it
 
@@ -71,16 +80,19 @@ class Peer:
     def forget_source(self) -> None:
         """Let the host's routes choose the local address again."""
         self.source, self.received_source = [], None
-        self.ecn_control = {}
+        self.controls = {}
 
     def answer_from(self, source: Ancillary, received: object) -> None:
         """Send from the local address that the peer was heard at."""
         self.source, self.received_source = source, received
-        self.ecn_control = {}
+        self.controls = {}
 
-    def ancillary(self, ecn: int) -> Ancillary:
-        """Return the control messages for a send whose outer ECN field is *ecn*; DSCP is zero."""
-        control = self.ecn_control.get(ecn)
+    def ancillary(self, ecn: int, segment: int = 0) -> Ancillary:
+        """Return the control messages for a send whose outer ECN field is *ecn*; DSCP is zero.
+
+        The kernel cuts what is sent into datagrams of *segment* bytes, unless that is 0.
+        """
+        control = self.controls.get((ecn, segment))
         if control is None:
             control = list(self.source)
             if ecn and self.endpoint is not None:
@@ -88,5 +100,9 @@ class Peer:
                     control.append((socket.IPPROTO_IP, socket.IP_TOS, ecn.to_bytes(4, sys.byteorder)))
                 else:
                     control.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, ecn.to_bytes(4, sys.byteorder)))
-            self.ecn_control[ecn] = control
+            if segment:
+                control.append((SOL_UDP, UDP_SEGMENT, segment.to_bytes(2, sys.byteorder)))
+            if len(self.controls) >= CONTROLS:
+                self.controls.clear()
+            self.controls[ecn, segment] = control
         return control

@@ -9,22 +9,18 @@ from __future__ import annotations
 import errno
 import math
 import socket
-import struct
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
+
+from overlay.forwarding.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from overlay.forwarding.peer import Ancillary, Peer
     from overlay.wire.addresses import Sockaddr
-
-# Specification (Linux include/uapi/linux/udp.h)
-SOL_UDP = 17
-UDP_SEGMENT = 103
-_SEGMENT_SIZE = struct.Struct("=H")
 
 # A local address or route that is gone; EINVAL is what Linux says for a source that is no address of the host.
 _STALE_SOURCE = frozenset(
@@ -67,6 +63,7 @@ class UdpSocket:
     raw: DatagramSocket
     family: int
     closes_at: float = math.inf
+    pace: Pace = field(default_factory=Pace)
 
 
 class Sender:
@@ -133,12 +130,14 @@ class Sender:
     def _try(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int) -> bool:
         """Send, and return False if the kernel cannot take it now.  Any other failure is counted at the peer."""
         total = sum(map(len, buffers))
-        if total > size and not self.segments:
+        segment = size if total > size else 0
+        if segment and not self.segments:
             return self._one_by_one(peer, buffers, size, ecn)
-        outcome = self._call(peer, buffers, size if total > size else 0, ecn)
+        outcome = self._call(peer, buffers, segment, ecn)
         if outcome is Outcome.SENT:
             peer.tx_bytes += total
-        elif outcome is Outcome.UNCUT:
+            return True
+        if outcome is Outcome.UNCUT:
             return self._one_by_one(peer, buffers, size, ecn)
         return outcome is not Outcome.LATER
 
@@ -158,13 +157,15 @@ class Sender:
 
     def _call(self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int) -> Outcome:
         """Make one send, cut into *segment* bytes unless that is 0.  A stale local address is forgotten."""
-        target = self.socket_for(peer)
+        target = peer.socket
+        if target is None or target.closes_at != math.inf:
+            target = self.socket_for(peer)
         if target is None or peer.endpoint is None:
             peer.drops["no_endpoint"] += _count(buffers, segment)
             return Outcome.LOST
-        control = peer.ancillary(ecn)
-        if segment:
-            control = [*control, (SOL_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(segment))]
+        control = peer.controls.get((ecn, segment))
+        if control is None:
+            control = peer.ancillary(ecn, segment)
         try:
             target.raw.sendmsg(buffers, control, 0, peer.endpoint)
         except OSError as error:

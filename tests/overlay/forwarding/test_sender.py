@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.forwarding.inbound import Arrival
-from overlay.forwarding.peer import Peer
-from overlay.forwarding.sender import SOL_UDP, UDP_SEGMENT, Sender, UdpSocket
+from overlay.forwarding.peer import SOL_UDP, UDP_SEGMENT, Peer
+from overlay.forwarding.sender import Sender, UdpSocket
 
 V4, V6 = ("192.0.2.1", 51820), ("2001:db8::1", 51820, 0, 0)
 SOURCE = [(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 0, b"\xc0\0\2\7", bytes(4)))]

@@ -1,0 +1,45 @@
+"""How many packets are taken in one go."""
+
+from __future__ import annotations
+
+from overlay.forwarding.pace import PROBE, QUICK, Pace
+
+
+def goes(pace, counts, every):
+    """Let so many packets wait at each go, *every* seconds; return how each go began: True for one at a time."""
+    modes = []
+    for number, waiting in enumerate(counts, 1):
+        modes.append(pace.takes_one(number * every))
+        if not modes[-1]:
+            pace.took(waiting)
+    return modes
+
+
+def test_the_first_go_takes_all_there_is():
+    assert not Pace().takes_one(1.0)
+
+
+def test_packets_that_come_slowly_are_taken_one_by_one():
+    assert goes(Pace(), [1] * 20, 2 * QUICK) == [False, *[True] * 19]
+
+
+def test_packets_that_come_quickly_are_asked_for_now_and_then():
+    modes = goes(Pace(), [1] * (3 * PROBE + 1), QUICK / 2)[1:]
+
+    assert modes.count(False) == 3
+
+
+def test_a_burst_is_taken_in_batches_as_long_as_there_are_more_than_one():
+    pace = Pace()
+    goes(pace, [1], QUICK / 2)
+
+    modes = goes(pace, [5] * 20, QUICK / 2)
+
+    assert True not in modes[PROBE:]
+    assert modes[: PROBE - 1] == [True] * (PROBE - 1)
+
+
+def test_after_a_burst_they_are_taken_one_by_one_again():
+    pace = Pace()
+
+    assert goes(pace, [5, 5, 1, 1], QUICK / 2) == [False, False, False, True]
