@@ -141,6 +141,7 @@ class Loop:
             for udp in core.handle_deadline(now):
                 self._forget(udp)
             udp_sockets = self._udp
+        has_commands = False
         for descriptor, events in ready:
             if descriptor == self._tun.descriptor:
                 if self._reads_tun and not sender.is_blocked:
@@ -149,7 +150,10 @@ class Loop:
                 if events & ~select.EPOLLOUT:
                     core.inbound.drain(udp_sockets[descriptor], now)
             elif descriptor == self._link_descriptor and (not is_behind or events & select.EPOLLHUP):
-                self._take_commands(now)
+                has_commands = True
+        if has_commands:
+            # Last, and with the time as it is by then: so a ping leaves when it says, and its pong is read later.
+            self._take_commands(self._clock())
         if sender.is_blocked:
             core.resume(now)
         if sender.is_blocked == self._reads_tun or self._waits_for != -1:

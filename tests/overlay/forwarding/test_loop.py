@@ -12,11 +12,14 @@ import pytest
 from overlay import link
 from overlay.errors import PacketError
 from overlay.forwarding.loop import LinkEnd, Loop
+from overlay.forwarding.pings import PONGS_AT_ONCE
 from overlay.host import clock
 from overlay.session.constants import Timing
 from overlay.session.outputs import InstallKeypair
+from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from tests import packets
 
+CIPHERS = [AES_256_GCM, CHACHA20_POLY1305]
 PATIENCE = 5.0  # seconds for what takes none; a test that waits so long has failed
 HANDSHAKE = link.Handshake(bytes(148), ("192.0.2.1", 1))
 
@@ -147,7 +150,7 @@ class Running:
         self.link, theirs = socket_pair()
         self.tun, device = socket_pair()
         self.udp = [self._bound()]
-        start = link.Start(bytes(32), 1420, True, True, list(dataclasses.astuple(Timing())))
+        start = link.Start(bytes(32), 1420, True, True, list(dataclasses.astuple(Timing())), CIPHERS)
         self.loop = Loop(LinkEnd(theirs), clock.now, os.urandom)
         self.error = None
         self.turns = 0
@@ -268,6 +271,26 @@ def test_a_super_packet_goes_from_tun_to_tun(running):
     while len(heard) < len(expected):
         heard += b.read()
     assert heard == expected
+
+
+def test_every_ping_is_answered_after_it_was_sent(running):
+    a, b = running
+    packet, virtio = packets.as_super_packet(packets.tcp(bytes(5000)), 1360)
+    a.write(packet, virtio)  # with it goes the hello
+    b.read()
+    a.write(packet)
+    b.read()
+
+    for number in range(PONGS_AT_ONCE):
+        a.tell(link.PingPeer(1, number))
+    told = []
+    while len(told) < PONGS_AT_ONCE:
+        report = a.hear()
+        if isinstance(report, link.Ponged):
+            told.append(report)
+
+    assert [report.identifier for report in told] == [*range(PONGS_AT_ONCE)]
+    assert all(report.seconds > 0 for report in told)
 
 
 def test_the_tun_is_read_once_the_table_is_complete():
