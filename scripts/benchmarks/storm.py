@@ -1,9 +1,10 @@
 """A program that makes many handshakes at once, as many initiators: python -m scripts.benchmarks.storm.
 
-From stdin it reads a line of JSON: the responder's public key and address, a private key and a source address for each
-initiator, how many initiations each is to prepare.  It prepares them, which costs more than all that follows, and says
-``ready``.  Each further line is a storm: how many handshakes, and how many of them may be under way at a time.  The
-answer is a line of JSON: how many were completed, how many cookies came, when it began and ended.
+From stdin it reads a line of JSON: the responder's public key and address, the private keys of the initiators, the
+first of their addresses, how many initiations each is to prepare.  It prepares them, which costs more than all that
+follows, and says ``ready``.  Each further line is a storm: how many handshakes, how many of them may be under way at a
+time, and whether the initiators have moved (1) or are where they were (0).  The answer is a line of JSON: how many were
+completed, how many cookies came, when it began and ended.
 
 An initiator here does what its protocol asks of it as long as the clock runs: it sends its initiation, and sends it
 again with a mac2 once it is given a cookie.  It does not compute keys from the response, and sends nothing under them.
@@ -38,14 +39,11 @@ BUFFER = 4 * 2**20  # bytes of the socket, so that no answer is lost here
 
 
 class Initiator:
-    """One of the crowd: where it is, and the initiations it has ready."""
+    """One of the crowd, and the initiations it has ready."""
 
-    def __init__(
-        self, private_key: str, address: str, responder: bytes, count: int, clock: Tai64nClock
-    ) -> None:
+    def __init__(self, private_key: str, responder: bytes, count: int, clock: Tai64nClock) -> None:
         key = PrivateKey.from_base64(private_key)
-        packed = socket.inet_aton(address)
-        self.control = [(socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4s", 0, packed, packed))]
+        self.control: list[tuple[int, int, bytes]] = []
         self.cookies = CookieHolder(responder)
         secret = key.exchange(responder)
         self.ready: list[tuple[int, bytes]] = []
@@ -70,14 +68,23 @@ class Crowd:
         clock = Tai64nClock(time.time_ns)
         responder = decode_key(told["responder"])
         self._target = (told["address"], told["port"])
-        self._initiators = [
-            Initiator(key, address, responder, told["storms"], clock) for key, address in told["initiators"]
-        ]
+        self._initiators = [Initiator(key, responder, told["storms"], clock) for key in told["initiators"]]
+        self._address = int.from_bytes(socket.inet_aton(told["first_address"]), "big")
+        self.move()
         self._next = 0
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
         self._udp.bind(("", 0))
         self._udp.setblocking(False)
+
+    def move(self) -> None:
+        """Give every initiator an address that none of them had before."""
+        for initiator in self._initiators:
+            packed = self._address.to_bytes(4, "big")
+            initiator.control = [
+                (socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4s", 0, packed, packed)),
+            ]
+            self._address += 1
 
     def storm(self, count: int, window: int) -> dict[str, float]:
         """Make *count* handshakes, at most *window* at a time, and return what came of it."""
@@ -139,7 +146,9 @@ def main() -> None:
     crowd = Crowd(json.loads(sys.stdin.readline()))
     print("ready", flush=True)
     for line in sys.stdin:
-        count, window = map(int, line.split())
+        count, window, is_moved = map(int, line.split())
+        if is_moved:
+            crowd.move()
         print(json.dumps(crowd.storm(count, window)), flush=True)
 
 
