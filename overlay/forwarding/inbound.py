@@ -70,6 +70,8 @@ VIEW_ROWS = (
     16_384  # datagrams in all of them: each costs some 600 bytes of views, before anybody is authenticated
 )
 _LINK_LOCAL = (b"\xfe\x80", b"\xfe\x90", b"\xfe\xa0", b"\xfe\xb0")  # fe80::/10 begins so
+_NO_INDEX = bytes(4)
+_FIRST_WORDS = struct.Struct("<IIQ").unpack_from  # type, receiver index, counter
 _HANDSHAKES = frozenset({TYPE_INITIATION, TYPE_RESPONSE, TYPE_COOKIE_REPLY})
 
 
@@ -203,7 +205,10 @@ class Inbound:
             self._core.drops["oversized"] += 1
             return True
         arrival = self._arrival(control)
-        self._take(udp, size, arrival.segment or size, arrival, source, now)
+        if arrival.segment or not size:
+            self._take(udp, size, arrival.segment, arrival, source, now)
+        else:
+            self._take_one(udp, 0, size, arrival, source, now)
         return True
 
     def forget_keypair(self, index: int) -> None:
@@ -348,39 +353,36 @@ class Inbound:
     ) -> None:
         """Take one datagram, whatever it is."""
         core, view = self._core, self._view
+        if size >= OVERHEAD:
+            kind, index, counter = _FIRST_WORDS(self._buffer, at)
+            keypair = core.by_index.get(index)
+            if kind == TYPE_TRANSPORT and keypair is not None and now < keypair.reject_at:
+                start, end = at + HEADER_SIZE, at + size - TAG_SIZE
+                view[at + 4 : at + 8] = _NO_INDEX  # the nonce is this word and the counter behind it
+                try:
+                    keypair.open(view[at + 4 : start], view[start : at + size], None, view[start:end])
+                except InvalidTag:
+                    core.refused(keypair.peer, "transport_auth")
+                    return
+                if not keypair.window.accept(counter):
+                    keypair.peer.drops["replay"] += 1
+                    return
+                self._heard(udp, keypair, arrival, source, size, now)
+                self._deliver(keypair, at, end - start, arrival, now)
+                return
         kind = message_type(view[at : at + 4]) if size >= 4 else 0
         if kind in _HANDSHAKES:
             core.handshake_received(udp, kind, bytes(view[at : at + size]), source, arrival, now)
-            return
-        if self._takes_units and kind & 0xFF == TYPE_FRAGMENT:
+        elif self._takes_units and kind & 0xFF == TYPE_FRAGMENT:
             self._take_fragments(udp, at, size, size, arrival, source, now)
-            return
-        if kind != TYPE_TRANSPORT:
+        elif kind != TYPE_TRANSPORT:
             core.drops["unknown_type"] += 1
-            return
-        if size < OVERHEAD:
+        elif size < OVERHEAD:
             core.drops["transport_short"] += 1
-            return
-        _, index, counter = TRANSPORT_HEADER.unpack_from(self._buffer, at)
-        keypair = core.by_index.get(index)
-        if keypair is None:
+        elif (keypair := core.by_index.get(index)) is None:
             core.drops["unknown_index"] += 1
-            return
-        if now >= keypair.reject_at:
+        else:
             keypair.peer.drops["keypair_expired"] += 1
-            return
-        start, end = at + HEADER_SIZE, at + size - TAG_SIZE
-        view[at + 4 : at + 8] = b"\0\0\0\0"
-        try:
-            keypair.open(view[at + 4 : start], view[start : at + size], None, view[start:end])
-        except InvalidTag:
-            core.refused(keypair.peer, "transport_auth")
-            return
-        if not keypair.window.accept(counter):
-            keypair.peer.drops["replay"] += 1
-            return
-        self._heard(udp, keypair, arrival, source, size, now)
-        self._deliver(keypair, at, end - start, arrival, now)
 
     def _take_fragments(
         self, udp: UdpSocket, at: int, size: int, stride: int, arrival: Arrival, source: Sockaddr, now: float
@@ -607,13 +609,14 @@ class Inbound:
             packet = payload[:length]
             if not core.is_from(peer, packet):
                 raise PacketError("source")
-            take_outer_ecn(packet, arrival.tos & 3)
+            if arrival.tos & 3:
+                take_outer_ecn(packet, arrival.tos & 3)
         except PacketError as error:
             core.refused(peer, error.reason)
             return
         peer.rx_packets += 1
         begin = start - VIRTIO_SIZE
-        self._view[begin:start] = bytes(VIRTIO_SIZE)
+        self._view[begin:start] = PLAIN
         self._write(peer, [self._view[begin : start + length]])
 
     def _write(self, peer: Peer, buffers: list[memoryview | bytes] | list[memoryview]) -> None:

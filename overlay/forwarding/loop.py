@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # Ours
 REPORTS_WAITING = 20_000  # what the agent has not read yet; then reports are dropped and counted
+EVENTS = 16  # taken from the poll at once: the tun, the link, two sockets and those they replaced
 COMMANDS = 8  # read in one go before packets have their turn
 
 
@@ -135,7 +136,7 @@ class Loop:
         core, sender, link, udp_sockets = self._core, self._core.sender, self._link, self._udp
         is_behind = core.table.catch_up()
         deadline = core.next_deadline()
-        ready = self._poll.poll(0 if is_behind else self._timeout(deadline))
+        ready = self._poll.poll(0 if is_behind else self._timeout(deadline), EVENTS)
         now = self._clock()
         if deadline <= now:
             for udp in core.handle_deadline(now):

@@ -85,7 +85,7 @@ def _swap(value: int) -> int:
     return (value & 0xFF) << 8 | value >> 8
 
 
-def _sum_le(data: memoryview | bytes) -> int:
+def _sum_le(data: memoryview | bytes | bytearray) -> int:
     """Return the sum of *data*, of even length, as little-endian words, folded."""
     number = int.from_bytes(data, "little")
     return number % 0xFFFF or (0xFFFF if number else 0)
@@ -146,10 +146,11 @@ def write_partial_checksum(header: bytearray | memoryview, flow: Flow, size: int
 
     Returns the offset of the field in the TCP or UDP header, the ``csum_offset`` of a virtio header.
     """
-    addresses = bytes(header[12:20] if flow.version == 4 else header[8:40])
-    partial = _fold_scalar(_sum_le(addresses) + _swap(flow.protocol) + _swap(size - flow.l4))
-    offset = TCP_CSUM_OFFSET if flow.protocol == PROTOCOL_TCP else UDP_CSUM_OFFSET
-    header[flow.l4 + offset : flow.l4 + offset + 2] = partial.to_bytes(2, "little")
+    version, protocol, l4, _ = flow
+    addresses = header[12:20] if version == 4 else header[8:40]
+    partial = _fold_scalar(_sum_le(addresses) + _swap(protocol) + _swap(size - l4))
+    offset = TCP_CSUM_OFFSET if protocol == PROTOCOL_TCP else UDP_CSUM_OFFSET
+    header[l4 + offset : l4 + offset + 2] = partial.to_bytes(2, "little")
     return offset
 
 

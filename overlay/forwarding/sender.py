@@ -56,6 +56,9 @@ class Outcome(Enum):
     LOST = auto()  # counted at the peer
 
 
+_SENT = Outcome.SENT  # looked up once: a member of an enumeration is not a plain attribute
+
+
 @dataclass(eq=False, slots=True)
 class UdpSocket:
     """One underlay socket.  *closes_at*: it has been replaced and is only read until then."""
@@ -129,12 +132,12 @@ class Sender:
 
     def _try(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int) -> bool:
         """Send, and return False if the kernel cannot take it now.  Any other failure is counted at the peer."""
-        total = sum(map(len, buffers))
+        total = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         segment = size if total > size else 0
         if segment and not self.segments:
             return self._one_by_one(peer, buffers, size, ecn)
         outcome = self._call(peer, buffers, segment, ecn)
-        if outcome is Outcome.SENT:
+        if outcome is _SENT:
             peer.tx_bytes += total
             return True
         if outcome is Outcome.UNCUT:
@@ -170,7 +173,7 @@ class Sender:
             target.raw.sendmsg(buffers, control, 0, peer.endpoint)
         except OSError as error:
             return self._failed(peer, buffers, segment, ecn, error)
-        return Outcome.SENT
+        return _SENT
 
     def _failed(
         self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int, error: OSError

@@ -425,17 +425,18 @@ def read_unit(unit: memoryview, most: int) -> tuple[memoryview, Flow, int, int]:
     flow = flow_of(packet)
     if flow is None:
         raise PacketError("unit_packet")
-    wanted, headers, is_tcp = gso_type_of(flow), flow.size, flow.protocol == PROTOCOL_TCP
+    version, protocol, l4, headers = flow
+    wanted, is_tcp = gso_type_of(flow), protocol == PROTOCOL_TCP
     if zero or (gso_type != wanted and (gso_type != wanted | GSO_ECN or not is_tcp)):
         raise PacketError("unit_meta")
     if not MINIMUM_SEGMENT <= segment <= most - headers:
         raise PacketError("unit_meta")
-    length = packet[2] << 8 | packet[3] if flow.version == 4 else 40 + (packet[4] << 8 | packet[5])
+    length = packet[2] << 8 | packet[3] if version == 4 else 40 + (packet[4] << 8 | packet[5])
     if length != size or length - headers <= segment:
         raise PacketError("unit_packet")
     if is_tcp:
-        return packet, flow, wanted | (GSO_ECN if packet[flow.l4 + 13] & CWR else 0), segment
-    if packet[flow.l4 + 4] << 8 | packet[flow.l4 + 5] != length - flow.l4:
+        return packet, flow, wanted | (GSO_ECN if packet[l4 + 13] & CWR else 0), segment
+    if packet[l4 + 4] << 8 | packet[l4 + 5] != length - l4:
         raise PacketError("unit_packet")
     return packet, flow, wanted, segment
 
