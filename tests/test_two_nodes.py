@@ -7,6 +7,8 @@ import random
 from ipaddress import ip_address
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from overlay import link
 from overlay.crypto.keys import PrivateKey
@@ -190,6 +192,65 @@ def test_handshakes_that_cross_leave_one_keypair_in_use_that_is_renewed_in_time(
     assert (a.received, b.received) == (to_a, to_b)
     assert {a.peer().keypairs.current.is_initiator, b.peer().keypairs.current.is_initiator} == {True, False}
     assert keypair_age(world, a) < 60
+
+
+def crossing(seed, reorder):
+    """Return both keypairs in use after handshakes at nearly the same time, with agents that are slow now and then."""
+    chance = random.Random(seed)
+    world = World(seed)
+    a, b = world.pair()
+    if chance.random() < 0.5:
+        connected(world, a, b)
+        world.run(6)
+    world.network.delay, world.network.reorder = chance.choice([0.001, 0.01]), reorder
+    events = [(chance.random() * 0.03, node, "want") for node in (a, b)]
+    events += [
+        (chance.random() * 0.06, node, "pause") for node in (a, b) for _ in range(chance.choice([0, 2, 4]))
+    ]
+    events += [
+        (chance.random() * 0.06, node, "send") for node in (a, b) for _ in range(chance.choice([0, 2]))
+    ]
+    at = 0.0
+    for when, node, what in sorted(events, key=lambda event: event[0]):
+        world.run(when - at)
+        at = when
+        if what == "want":
+            node.want(1)
+        elif what == "pause":
+            node.is_agent_busy = not node.is_agent_busy
+        else:
+            node.send(b if node is a else a)
+    world.run(0.001)
+    a.is_agent_busy = b.is_agent_busy = False
+    for _ in range(10):
+        a.send(b)
+        b.send(a)
+        world.run(0.02)
+    world.run(1)
+    a.received.clear()
+    b.received.clear()
+    to_b, to_a = a.send(b), b.send(a)
+    world.run(1)
+    assert (a.received, b.received) == (to_a, to_b)
+    return a.peer().keypairs.current, b.peer().keypairs.current
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.integers(0, 2**32))
+def test_both_ends_use_one_keypair_after_handshakes_at_the_same_time_whatever_was_slow(seed):
+    """A keepalive that came before the answer was taken left each end with a keypair of its own."""
+    one, other = crossing(seed, 0.0)
+
+    assert (one.local_index, one.remote_index) == (other.remote_index, other.local_index)
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.integers(0, 2**32), st.sampled_from([0.3, 1.0]))
+def test_handshakes_whose_messages_come_in_any_order_leave_keypairs_that_are_renewed_in_time(seed, reorder):
+    """Packets were lost: an end had forgotten the keypair that the other went on to use."""
+    one, other = crossing(seed, reorder)
+
+    assert one.is_initiator or other.is_initiator
 
 
 def test_a_packet_for_nobody_is_answered_with_unreachable(world, pair):

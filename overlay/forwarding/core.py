@@ -500,11 +500,13 @@ class Core:
         peer.unanswered_since = 0.0
         peer.last_traffic = now
         keypairs = peer.keypairs
-        if keypair is keypairs.next and not keypairs.loses_crossing():
+        if keypair is keypairs.next and not keypairs.keeps_next_waiting():
             self._retire(keypairs.promote())
             peer.is_unreachable = False
             self._report(Confirmed(peer.number, keypair.local_index))
             self._send_staged(peer, now)
+        elif keypair is keypairs.previous:
+            keypairs.follow(keypair)
         keypairs.heard = keypair
         current = keypairs.current
         if current is not None and now >= current.rekey_receive_at:

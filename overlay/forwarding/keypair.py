@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from overlay.session.outputs import InstallKeypair
 
 
-# Ours
-CROSSING_TIME = 5.0  # seconds; keypairs made closer together came of handshakes that crossed
-
-
 class Keypair:
     """The two transport keys of one handshake.  Times are those of CLOCK_BOOTTIME, in seconds.
 
@@ -35,8 +31,8 @@ class Keypair:
     """
 
     __slots__ = (
-        "bulk", "counter", "created", "is_initiator", "local_index", "open", "peer", "reject_at", "rekey_at",
-        "rekey_receive_at", "remote_index", "seal", "window",
+        "bulk", "counter", "created", "initiated", "is_initiator", "local_index", "open", "peer", "reject_at",
+        "rekey_at", "rekey_receive_at", "remote_index", "seal", "window",
     )  # fmt: skip
 
     def __init__(
@@ -50,12 +46,32 @@ class Keypair:
         self.bulk = Bulk(made.unit_keys, ciphers, made.remote_index, mtu) if ciphers else None
         self.counter = 0
         self.window = ReplayWindow()
-        self.is_initiator, self.created = made.is_initiator, made.created
+        self.is_initiator, self.initiated, self.created = made.is_initiator, made.initiated, made.created
         self.reject_at = made.created + timing.reject_after_time
         self.rekey_at = made.created + timing.rekey_after_time if made.is_initiator else math.inf
         # Old enough at a receive that an answer, a retry and a keepalive may no longer fit before the end.
         margin = timing.keepalive_timeout + timing.rekey_timeout
         self.rekey_receive_at = self.reject_at - margin if made.is_initiator else math.inf
+
+    def crossed(self, other: Keypair) -> bool:
+        """Return whether *other* came of an initiation of the peer while ours, of this keypair, was under way.
+
+        Then the peer made both in one life.  Had it begun anew in between, it would know nothing of the first.
+        """
+        return self.is_initiator and not other.is_initiator and self.initiated < other.created <= self.created
+
+    def yields_to(self, other: Keypair) -> bool:
+        """Return whether both ends are to use *other* and not this keypair, for their handshakes crossed.
+
+        Each end is the initiator of one of the two, and only an initiator renews by time, so both must end up with
+        the same: that whose initiator has the smaller index, which both know.
+        """
+        have_crossed = self.crossed(other) or other.crossed(self)
+        return have_crossed and other._initiator_index < self._initiator_index
+
+    @property
+    def _initiator_index(self) -> int:
+        return self.local_index if self.is_initiator else self.remote_index
 
 
 class Keypairs:
@@ -65,10 +81,9 @@ class Keypairs:
     peer may have more on its way under it.  After handshakes that crossed, it need not be the one we send with.
     """
 
-    __slots__ = ("current", "has_crossed", "heard", "next", "previous")
+    __slots__ = ("current", "heard", "next", "previous")
 
     def __init__(self) -> None:
-        self.has_crossed = False  # whether current and next came of handshakes that crossed
         self.heard: Keypair | None = None  # under which something was received last; the packet path sets it
         self.previous: Keypair | None = None
         self.current: Keypair | None = None
@@ -77,48 +92,56 @@ class Keypairs:
     def install(self, keypair: Keypair) -> list[Keypair]:
         """Put a new keypair into use.
 
-        The initiator's becomes current, for its peer has it already; one that waits meanwhile has been overtaken,
-        unless the two handshakes crossed: then the peer may use either.  The responder's waits until something is
-        received under it; the previous one goes, for two may wait only one behind the other.
+        The initiator's becomes current, for its peer has it already, unless the peer was heard under one whose
+        handshake crossed and which both are to use; one that waits goes on to wait, for the peer may use it.  The
+        responder's waits until something is received under it; the one that waited before goes.
         """
-        # The peer's initiation before its answer to ours: it made both keypairs in one life.  The other way round,
-        # it may have begun anew in between, and know nothing of the first.
-        self.has_crossed = (
-            keypair.is_initiator
-            and self.next is not None
-            and keypair.created - self.next.created <= CROSSING_TIME
-        )
-        if self.has_crossed:
-            previous, gone = self._older_heard(), [self.previous, self.current]
-            self.current = keypair
+        current, waiting = self.current, self.next
+        if current is not None and keypair.yields_to(current):
+            previous, gone = self.previous, [waiting]
+            self.next = keypair
         elif keypair.is_initiator:
-            previous = self.heard or self.next or self.current
-            gone = [self.previous, self.current, self.next]
-            self.next, self.current = None, keypair
+            previous, gone = self._older_heard(), [self.previous, current]
+            self.current = keypair
         else:
-            previous = self.heard if self.heard is not self.current else None
-            gone = [self.next, self.previous]
+            previous = self.heard if self.heard is not current else None
+            gone = [waiting, self.previous]
             self.next = keypair
         self.previous = previous
         return [old for old in gone if old is not None and old is not previous]
 
     def promote(self) -> list[Keypair]:
         """Make the waiting keypair current: its peer has just used it."""
-        previous, gone = self._older_heard(), [self.previous, self.current]
-        self.previous, self.current, self.next = previous, self.next, None
+        current, waiting = self.current, self.next
+        assert waiting is not None
+        gone = [self.previous, current]
+        # Of two that crossed the other stays: the peer may go over to it yet.
+        previous = current if current is not None and current.yields_to(waiting) else self._older_heard()
+        self.previous, self.current, self.next = previous, waiting, None
         return [old for old in gone if old is not None and old is not previous]
 
-    def loses_crossing(self) -> bool:
-        """Return whether ``next`` is to stay where it is, for its peer will go over to ``current``.
+    def keeps_next_waiting(self) -> bool:
+        """Return whether ``next`` is to stay where it is although the peer uses it.
 
-        Where both ends began at once there are two keypairs.  Each end is the initiator of one, and only an initiator
-        renews by time, so both must end up with the same: that whose initiator has the smaller index, which both
-        know.  An implementation that keeps one of the two by itself never uses the other.
+        The peer will go over to ``current``, which is newer, or is that of two that crossed which both are to use.
+        An implementation that keeps only one of the two never uses the other.
         """
         current, waiting = self.current, self.next
-        if not self.has_crossed or current is None or waiting is None:
+        if current is None or waiting is None:
             return False
-        return current.local_index < waiting.remote_index
+        return waiting.yields_to(current) or (
+            waiting.created < current.created and not current.yields_to(waiting)
+        )
+
+    def follow(self, keypair: Keypair) -> None:
+        """Go back to *keypair*, which the peer has just used, if it is ``previous`` only because handshakes crossed.
+
+        A peer that knows of it would not have used it.  To one that had our answer before our initiation they did not
+        cross, and it stays with the newer.
+        """
+        current = self.current
+        if keypair is self.previous and current is not None and keypair.yields_to(current):
+            self.previous, self.current = current, keypair
 
     def clear(self) -> list[Keypair]:
         """Empty all slots."""

@@ -29,7 +29,8 @@ class InstallKeypair:
 
     The initiator's side may send with it at once; the responder's waits in ``next`` until something was received
     under it.  *created* is in seconds of the injected clock; the rekey and reject times count from it.
-    *endpoint* is where the authenticated handshake message came from.
+    *initiated* is when our initiation left, as *created* if the peer's came.  *endpoint* is where the authenticated
+    handshake message came from.
     """
 
     peer: int
@@ -38,6 +39,7 @@ class InstallKeypair:
     send_key: bytes = field(repr=False)
     receive_key: bytes = field(repr=False)
     is_initiator: bool
+    initiated: float
     created: float
     endpoint: Sockaddr
     unit_keys: list[tuple[int, bytes, bytes]] = field(default_factory=list, repr=False)

@@ -278,6 +278,7 @@ class PeerHandshakes:
             send_key=send_key,
             receive_key=receive_key,
             is_initiator=is_initiator,
+            initiated=self._initiation_sent_at if is_initiator else now,
             created=now,
             endpoint=source,
             unit_keys=unit_keys,

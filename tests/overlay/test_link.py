@@ -60,7 +60,9 @@ MESSAGES = {
     link.AskCounters: st.builds(link.AskCounters, number),
     link.PingPeer: st.builds(link.PingPeer, number, number),
     Transmit: st.builds(Transmit, number, some_bytes, st.none() | endpoint, st.booleans()),
-    InstallKeypair: st.builds(InstallKeypair, number, u32, u32, key, key, st.booleans(), seconds, endpoint),
+    InstallKeypair: st.builds(
+        InstallKeypair, number, u32, u32, key, key, st.booleans(), seconds, seconds, endpoint
+    ),
     Wipe: st.builds(Wipe, number),
     GiveUp: st.builds(GiveUp, number),
     link.Ready: st.builds(link.Ready, st.lists(text)),
@@ -165,9 +167,11 @@ WRONG = {
     "a short public key": link.Start(b"k" * 31, 1420, True, True, [1.0] * 7),
     "a time too few": link.Start(b"k" * 32, 1420, True, True, [1.0] * 6),
     "no real time": link.Start(b"k" * 32, 1420, True, True, [float("nan")] * 7),
-    "a short key": InstallKeypair(1, 1, 1, b"k" * 31, b"k" * 32, True, 1.0, ("192.0.2.1", 1)),
-    "a long key": InstallKeypair(1, 1, 1, b"k" * 32, b"k" * 33, True, 1.0, ("192.0.2.1", 1)),
-    "an index over 32 bits": InstallKeypair(1, 1, 2**32, b"k" * 32, b"k" * 32, True, 1.0, ("192.0.2.1", 1)),
+    "a short key": InstallKeypair(1, 1, 1, b"k" * 31, b"k" * 32, True, 1.0, 1.0, ("192.0.2.1", 1)),
+    "a long key": InstallKeypair(1, 1, 1, b"k" * 32, b"k" * 33, True, 1.0, 1.0, ("192.0.2.1", 1)),
+    "an index over 32 bits": InstallKeypair(
+        1, 1, 2**32, b"k" * 32, b"k" * 32, True, 1.0, 1.0, ("192.0.2.1", 1)
+    ),
     "a name as host": link.SetEndpoint(1, ("example.net", 1), "dns"),
     "a host with a newline": link.Moved(1, ("192.0.2.1\nup", 1)),
     "no host": link.Moved(1, ("", 1)),
@@ -215,6 +219,6 @@ def test_the_largest_messages_fit_the_link():
 
 
 def test_keys_do_not_show_in_a_message():
-    message = InstallKeypair(1, 1, 1, b"k" * 32, b"k" * 32, True, 1.0, ("192.0.2.1", 1))
+    message = InstallKeypair(1, 1, 1, b"k" * 32, b"k" * 32, True, 1.0, 1.0, ("192.0.2.1", 1))
 
     assert "kkk" not in repr(link.decode(link.encode(message)))

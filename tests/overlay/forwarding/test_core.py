@@ -535,7 +535,7 @@ def test_commands_for_an_unknown_peer_are_no_matter(bench):
         link.RenewSources(),
     ):
         bench.b.tell(command)
-    bench.b.tell(InstallKeypair(7, 77, 1, b"s" * 32, b"r" * 32, True, 1.0, endpoint))
+    bench.b.tell(InstallKeypair(7, 77, 1, b"s" * 32, b"r" * 32, True, 1.0, 1.0, endpoint))
     bench.world.run(0)
 
     assert bench.b.reported[-1] == link.Retired(77)
@@ -544,7 +544,9 @@ def test_commands_for_an_unknown_peer_are_no_matter(bench):
 
 def test_an_index_in_use_is_not_installed_twice(bench):
     keypair = bench.peer.keypairs.current
-    bench.b.tell(InstallKeypair(1, keypair.local_index, 1, b"s" * 32, b"r" * 32, True, 1.0, bench.source))
+    bench.b.tell(
+        InstallKeypair(1, keypair.local_index, 1, b"s" * 32, b"r" * 32, True, 1.0, 1.0, bench.source)
+    )
 
     assert bench.peer.keypairs.current is keypair
 

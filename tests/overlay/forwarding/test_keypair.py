@@ -12,12 +12,13 @@ from overlay.session.constants import Timing
 from overlay.session.outputs import InstallKeypair
 
 
-def made(index=1, *, is_initiator, created=1000.0):
-    return Keypair(
-        Peer(1),
-        InstallKeypair(1, index, 9, b"s" * 32, b"r" * 32, is_initiator, created, ("192.0.2.1", 1)),
-        Timing(),
-    )
+def made(index=1, *, is_initiator, created=1000.0, initiated=None):
+    """Return a keypair that took two seconds to make, if we began."""
+    if initiated is None:
+        initiated = created - 2 if is_initiator else created
+    keys = (b"s" * 32, b"r" * 32)
+    install = InstallKeypair(1, index, 9, *keys, is_initiator, initiated, created, ("192.0.2.1", 1))
+    return Keypair(Peer(1), install, Timing())
 
 
 def test_an_initiator_s_keypair_knows_its_moments():
@@ -55,12 +56,13 @@ I, R, P = "initiator", "responder", "promote"  # noqa: E741  as the table below 
         ([I, I, R], [None, 2, 3], [1]),
         ([I, R], [None, 1, 2], []),
         ([I, R, P], [1, 2, None], []),
-        ([R, I], [1, 2, None], []),
-        ([I, R, I], [2, 3, None], [1]),
-        ([I, I, R, I], [3, 4, None], [1, 2]),
+        ([R, I], [None, 2, 1], []),
+        ([I, R, I], [1, 3, 2], []),
+        ([I, I, R, I], [2, 4, 3], [1]),
+        ([I, R, I, R], [None, 3, 4], [2, 1]),
     ],
 )
-def test_the_slots_move_as_the_whitepaper_says(steps, expected, gone):
+def test_the_slots_move_as_the_whitepaper_says_but_what_waits_is_not_overtaken(steps, expected, gone):
     keypairs, index, left = Keypairs(), 0, []
     for step in steps:
         if step == P:
@@ -83,35 +85,114 @@ def test_after_handshakes_that_crossed_either_keypair_can_be_received_with(steps
     assert not keypairs.next.is_initiator
 
 
-@pytest.mark.parametrize(("own", "loses"), [(8, True), (10, False)])
-def test_of_two_that_crossed_that_of_the_smaller_initiator_s_index_stays(own, loses):
+# The initiator's index of what the peer began is 9.
+@pytest.mark.parametrize(("own", "stays"), [(8, True), (10, False)])
+def test_of_two_that_crossed_that_of_the_smaller_initiator_s_index_stays(own, stays):
     keypairs = Keypairs()
-    keypairs.install(made(1, is_initiator=False))  # its initiator's index, the remote one, is 9
-    keypairs.install(made(own, is_initiator=True))
+    keypairs.install(made(1, is_initiator=False))
+    keypairs.install(made(own, is_initiator=True, created=1001.0))
 
-    assert keypairs.loses_crossing() is loses
+    assert keypairs.keeps_next_waiting() is stays
+
+
+@pytest.mark.parametrize(("own", "expected"), [(8, [1, 8, None]), (10, [None, 1, 10])])
+def test_a_peer_that_was_heard_under_its_own_of_two_that_crossed_is_asked_over_or_followed(own, expected):
+    """Each end stayed with its own: the peer's keepalive had come before its answer was taken."""
+    keypairs = Keypairs()
+    keypairs.install(made(1, is_initiator=False))
+    keypairs.promote()
+    keypairs.heard = keypairs.current
+    keypairs.install(made(own, is_initiator=True, created=1001.0))
+
+    assert slots(keypairs) == expected
+    assert keypairs.next is None or keypairs.keeps_next_waiting()
 
 
 @pytest.mark.parametrize(
     ("first", "then", "pause"),
-    [(I, R, 0), (I, R, 1), (R, I, 6), (R, R, 0)],
-    ids=["the peer begins anew at once", "a second later", "long apart", "it begins twice"],
+    [(I, R, 0.01), (I, R, 1), (R, R, 0)],
+    ids=["the peer begins anew at once", "a second later", "it begins twice"],
 )
 def test_what_did_not_cross_is_used_as_soon_as_the_peer_does(first, then, pause):
     keypairs = Keypairs()
     keypairs.install(made(1, is_initiator=first == I))
     keypairs.install(made(2, is_initiator=then == I, created=1000.0 + pause))
 
-    assert not keypairs.loses_crossing()
+    assert not keypairs.keeps_next_waiting()
+
+
+@pytest.mark.parametrize("index", [8, 10])
+def test_what_the_peer_has_used_gives_way_to_what_we_began_later(index):
+    keypairs = Keypairs()
+    keypairs.install(made(1, is_initiator=False))
+    keypairs.promote()
+
+    keypairs.install(made(index, is_initiator=True, initiated=1000.1, created=1000.2))
+
+    assert slots(keypairs) == [1, index, None]
+
+
+@pytest.mark.parametrize("index", [8, 10])
+def test_what_waits_is_received_with_and_no_more_when_a_newer_one_is_in_use(index):
+    """It was forgotten, and the peer, to whom our initiation and our answer came in turned order, was not heard."""
+    keypairs = Keypairs()
+    keypairs.install(made(1, is_initiator=False))
+
+    keypairs.install(made(index, is_initiator=True, initiated=1000.1, created=1000.2))
+
+    assert slots(keypairs) == [None, index, 1]
+    assert keypairs.keeps_next_waiting()
 
 
 def test_a_later_handshake_ends_a_crossing():
     keypairs = Keypairs()
     keypairs.install(made(1, is_initiator=False))
-    keypairs.install(made(2, is_initiator=True))
-    keypairs.install(made(3, is_initiator=False))
+    keypairs.install(made(2, is_initiator=True, created=1001.0))
+    keypairs.install(made(3, is_initiator=False, created=1002.0))
 
-    assert not keypairs.loses_crossing()
+    assert not keypairs.keeps_next_waiting()
+
+
+def crossed_and_promoted(own):
+    """Return keypairs of which the one that the peer began was heard after handshakes that crossed."""
+    keypairs = Keypairs()
+    keypairs.install(made(1, is_initiator=False))
+    keypairs.install(made(own, is_initiator=True, created=1001.0))
+    keypairs.promote()
+    return keypairs
+
+
+def test_a_peer_that_does_not_know_that_handshakes_crossed_is_followed():
+    keypairs = crossed_and_promoted(10)
+    assert slots(keypairs) == [10, 1, None]
+
+    keypairs.follow(keypairs.previous)
+
+    assert slots(keypairs) == [1, 10, None]
+
+
+def test_what_the_peer_sent_before_a_handshake_is_not_followed():
+    keypairs = Keypairs()
+    keypairs.install(made(10, is_initiator=True))
+    keypairs.install(made(1, is_initiator=False, created=1001.0))
+    keypairs.promote()
+
+    keypairs.follow(keypairs.previous)
+
+    assert slots(keypairs) == [10, 1, None]
+
+
+def test_of_two_that_crossed_neither_is_forgotten_for_an_older_one():
+    keypairs = Keypairs()
+    keypairs.install(made(3, is_initiator=True, created=900.0))
+    keypairs.heard = keypairs.current
+    keypairs.install(made(1, is_initiator=False))
+    keypairs.install(made(10, is_initiator=True, created=1001.0))
+
+    gone = keypairs.promote()
+
+    assert slots(keypairs) == [10, 1, None]
+    assert [each.local_index for each in gone] == [3]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +225,7 @@ def test_what_the_peer_was_heard_under_last_outlives_the_next_handshake(steps):
 def test_clear_empties_every_slot():
     keypairs = Keypairs()
     for index, is_initiator in enumerate([True, True, False]):
-        keypairs.install(made(index, is_initiator=is_initiator))
+        keypairs.install(made(index, is_initiator=is_initiator, created=1000.0 + index))
 
     gone = keypairs.clear()
 

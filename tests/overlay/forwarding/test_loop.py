@@ -238,7 +238,7 @@ def running():
         one.tell(link.SetEndpoint(1, other.address, "configuration"))
         one.tell(link.Routes([(bytes([10, 0, 0, 0]), 8, 1)], [], is_last=True))
         send, receive = keys[number], keys[1 - number]
-        made = InstallKeypair(1, 7, 7, send, receive, True, clock.now(), other.address)
+        made = InstallKeypair(1, 7, 7, send, receive, True, clock.now(), clock.now(), other.address)
         one.tell(made)
         one.tell(link.Begin())
         one.counters()
