@@ -50,7 +50,9 @@ class Conditions:
     burst: int = 1  # frames that are lost in a row, unless BURST_GAP lies between them
     delay: float = 0.0  # seconds
     rate: float = 0.0  # bits per second, Ethernet header included; 0 for no limit
-    queue: float = 0.05  # seconds a frame may wait for its turn at that rate
+    queue: float = (
+        0.2  # seconds a frame may wait for its turn at that rate: more than the window of one stream
+    )
     seed: int = 0
 
 
