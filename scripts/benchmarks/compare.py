@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from scripts.benchmarks.nodes import Pair
 
 PLACES = ("hosts", "containers")
+MTU = (1360, 9000)  # from where a tunnel within has the 1280 bytes that IPv6 needs
 UNDERLAYS = {
     "whole": "super-packets pass the veth whole",
     "segmented": "cut by the sender's kernel and joined by the receiver's, as a physical network card would have it",
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--install", action="store_true", help="install those that are not, from Debian")
     add("--wireguard-go", default="wireguard-go", metavar="PATH", help="another build of it")
     add("--places", type=some_of(PLACES), default=PLACES, help="of: hosts, containers; default both")
-    add("--mtu", type=between(1280, 9000), default=1500, help="of the underlay (default 1500)")
+    add("--mtu", type=between(*MTU), default=1500, help="of the underlay (default 1500)")
     about = "; ".join(f"{name}: {meaning}" for name, meaning in UNDERLAYS.items())
     add("--underlay", choices=list(UNDERLAYS), help=f"{about} (default whole)")
     add(
@@ -147,7 +148,8 @@ def announce(variants: Sequence[tuple[str, int]], arguments: argparse.Namespace)
     count = arguments.rounds * len(arguments.places) * len(variants)
     seconds = sum(START + START_PER_PEER * more for _, more in variants)
     seconds += count * (arguments.seconds + BESIDE_TRANSFER)
-    progress(f"{count} measurements of {len(variants)} contenders: about {math.ceil(seconds / 60)} minutes")
+    duration = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+    progress(f"{count} measurements of {len(variants)} contenders: about {duration}")
 
 
 # Measuring

@@ -98,12 +98,17 @@ def summary(results: Results) -> Iterator[str]:
     references = [name for name in (figures.reference, SECOND_REFERENCE) if figures.median(rate, name)]
     others = [column(CPU, place), column(PING, place), column(PING_P99, place), MEMORY, READY]
     heads = [
-        rate,
+        f"between {place}",
+        TCP,
         *(f"x {name}" for name in references),
-        *(name.removeprefix(f"{place}: ") for name in others),
+        CPU,
+        PING,
+        PING_P99,
+        MEMORY,
+        READY,
     ]
-    yield f"| {' | '.join(['', *heads])} |".replace("|  |", "| |")
-    yield f"|{'---|' * (len(heads) + 1)}"
+    yield f"| {' | '.join(heads)} |"
+    yield f"|{'---|' * len(heads)}"
     for name in figures.values.get(rate, ()):
         cells = [figures.median(rate, name), *(figures.ratio(rate, name, each) for each in references)]
         cells += [figures.median(each, name) for each in others]
