@@ -438,7 +438,77 @@ def test_a_report_for_which_the_socket_is_full_is_not_lost(world, pair):
     assert size.waits_since == math.inf
 
 
+def test_a_side_that_has_heard_a_hello_sends_units_although_its_own_is_not_seen(world, pair):
+    a, b = pair
+    world.network.lose = lambda flight: control_of(b, flight)
+    there, back = Stream(world, a, b), Stream(world, b, a)
+    there.go_on(0.05)
+    forget(a, b)
+    back.go_on(0.2)
+    world.run(0.1)
+
+    assert a.received == back.sent
+    assert a.peer().rx_units > 10
+    assert not are_units_in_use(a)
+
+
+def test_a_new_keypair_carries_no_unit_before_its_own_hello_was_heard_and_counts_from_0(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    world.run(5)
+    a.want(1)
+    world.run(1)
+    forget(a, b)
+    for node in (a, b):
+        assert node.peer().keypairs.current.bulk.key is None
+
+    sent = a.send_super(b, 20_000)
+    world.run(RTT / 4)
+    assert "fragment" not in kinds(world)
+    world.run(1)
+    first = []
+    world.network.lose = lambda flight: first.append(flight.datagram) is not None
+    sent += a.send_super(b, 20_000, sequence=20_000)
+    world.run(1)
+
+    assert b.received == sent
+    assert {datagram[8:16] for datagram in first if datagram[0] == 5} == {bytes(8)}
+
+
+def test_a_hello_holds_for_no_other_peer(world):
+    a, b, c = world.node("a"), world.node("b"), world.node("c")
+    for other in (b, c):
+        a.know(other)
+        other.know(a)
+    connected(world, a, b)
+    world.network.lose = lambda flight: control_of(c, flight)
+
+    sent = a.send_super(c, 20_000)
+    world.run(1)
+    sent += a.send_super(c, 20_000, sequence=20_000)
+    world.run(1)
+
+    assert c.received == sent
+    assert a.core.peers[2].tx_units == 0
+
+
 # Control messages and the timers
+
+
+def test_reports_under_old_keys_ask_for_no_new_ones(world, pair):
+    a, b = pair
+    connected(world, b, a)  # b is the initiator, who renews keys
+    assert b.peer().keypairs.current.is_initiator
+    world.run(130)
+    forget(a, b)
+    before = b.peer().rx_units
+
+    for _ in range(8):
+        a.send_super(b, 20_000)
+        world.run(1)
+
+    assert kinds(world, "b") == {"data": 8}
+    assert b.peer().rx_units - before == 8
 
 
 def test_control_messages_stop_with_the_data(world, pair):
@@ -1015,6 +1085,31 @@ def test_in_any_weather_nothing_is_corrupted_or_doubled(seed, has_gro, loss, reo
     assert extra(wanted, received) == {}
     if not loss:
         assert missing(wanted, received) == {}
+
+
+@quick
+@given(st.integers(0, 2**32), st.booleans(), st.sampled_from([packets.tcp, packets.udp]))
+def test_what_is_wrong_in_a_packet_of_a_flow_is_wrong_when_it_arrives(seed, has_gro, make):
+    """Segments are joined where they arrive, and the kernel computes the checksums of those anew."""
+    chance = random.Random(seed)
+    world = World(ciphers=BOTH, has_gro=has_gro)
+    a, b = world.pair()
+    connected(world, a, b)
+    version, size = chance.choice([4, 6]), chance.choice([500, 501, 1360])
+    addresses = {"source": a.inner(version), "destination": b.inner(version), "version": version}
+    sent = []
+    for number in range(40):
+        how = {"sequence": number * size} if make is packets.tcp else {}
+        how |= {"identifier": number} if version == 4 else {}
+        packet = bytearray(make(chance.randbytes(size), **addresses, **how))
+        if chance.random() < 0.2:
+            packet[chance.randrange(packets.l4_start(packet), len(packet))] ^= 1 << chance.randrange(8)
+        sent.append(bytes(packet))
+    a.tun.outgoing += [packets.PLAIN + packet for packet in sent]
+
+    world.run(1)
+
+    assert b.received == sent
 
 
 def test_a_unit_that_is_missing_holds_nothing_up(world, pair):

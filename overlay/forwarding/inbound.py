@@ -410,7 +410,8 @@ class Inbound:
         for stop in ends_of_runs(table[:, :FRAGMENT_HEADER_SIZE].view("<u4")):
             start, size = at + first * stride, last if stop == count else stride
             if self._buffer[start] == TYPE_FRAGMENT:
-                self._take_run(udp, start, table[first:stop], size, arrival, source, now)
+                rows = table[first:stop, :size] if stop == first + 1 else table[first:stop]
+                self._take_run(udp, start, rows, size, arrival, source, now)
             else:
                 self._take_one(udp, start, size, arrival, source, now)
             first = stop

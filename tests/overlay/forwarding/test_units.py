@@ -176,6 +176,18 @@ def test_units_that_are_merged_in_one_receive_are_told_apart(bench, size):
     assert bench.b.received == [each for _, segments in made for each in segments]
 
 
+def test_smaller_pieces_behind_larger_ones_of_another_unit_are_told_apart(bench):
+    """The first of them ended the receive, was taken for a last fragment of its unit, and refused."""
+    large, segments = bench.unit(size=6 * PIECE - 16 - 44)
+    small, more = bench.unit(size=3000, piece=300)
+    assert {len(each) for each in large} == {PIECE + 16}
+
+    bench.arrive(*large, *small)
+
+    assert bench.b.received == segments + more
+    assert bench.b.drops == {}
+
+
 def test_units_whose_datagrams_alternate_are_told_apart(bench):
     made = [bench.unit(size=6000 + number) for number in range(UNITS_PER_SESSION)]
 
@@ -762,6 +774,53 @@ def test_a_key_of_aes_ends_at_its_block_limit():
     assert (chacha.is_old, chacha.is_spent) == (False, False)
 
 
+@pytest.mark.parametrize("size", [1361, 4 * 16 * 100 - 44, 4 * 16 * 100 - 43, 60_000])
+def test_every_block_that_is_sealed_counts_and_two_more_for_each_unit(bench, size):
+    before = bench.key.blocks
+    bench.a.send_super(bench.b, size)
+
+    bench.world.run(1)
+
+    assert bench.a.peer().tx_units == 1
+    assert bench.key.blocks - before == -(-(4 + 40 + size) // 16) + 2
+
+
+# How datagrams leave
+
+
+@pytest.mark.parametrize(
+    ("size", "mtu", "sends"),
+    [
+        (1400, 1420, [2]),
+        (60_000, 1420, [42]),
+        (64_600, 1420, [23, 23]),
+        (60_000, 8920, [7]),
+        (65_000, 8920, [4, 4]),
+    ],
+)
+def test_a_unit_leaves_with_one_send_or_two_of_nearly_equal_parts(size, mtu, sends):
+    world = World(ciphers=[units.AES])
+    a, b = world.node("a"), world.node("b")
+    for node in (a, b):
+        node.mtu = mtu
+        node.restart()
+    a.know(b)
+    b.know(a)
+    a.send_super(b, 3000)
+    world.run(1)
+    made, send = [], a.sockets[0].sendmsg
+    a.sockets[0].sendmsg = lambda buffers, *rest: (
+        made.append(-(-sum(map(len, buffers)) // (mtu + 32))),
+        send(buffers, *rest),
+    )
+
+    sent = a.send_super(b, size, mtu - 40 if size > mtu else 1000)
+    world.run(1)
+
+    assert b.received[-len(sent) :] == sent
+    assert made == sends
+
+
 # Super-packets cut into smaller ones, beside the kernel
 
 supers = st.tuples(
@@ -877,3 +936,47 @@ def test_in_any_weather_each_unit_arrives_once_and_unchanged_or_not_at_all(chanc
             assert got[start : start + len(segments)] == segments
             del got[start : start + len(segments)]
     assert got == []
+
+
+def in_order(flights):
+    """Return what arrives with each flight: a unit with the last of its datagrams, whatever else is missing."""
+    there, done, arrives = {}, set(), []
+    for name, number, count, segments in flights:
+        there.setdefault(name, set()).add(number)
+        is_whole = len(there[name]) == count and name not in done
+        arrives.append(segments if is_whole else [])
+        if is_whole:
+            done.add(name)
+    return arrives
+
+
+@settings(quick, max_examples=150)
+@given(st.randoms(use_true_random=False), st.booleans())
+def test_in_any_weather_packets_leave_as_their_datagrams_arrive_and_wait_for_no_others(chance, has_gro):
+    bench = Bench(has_gro=has_gro)
+    flights = []
+    for name in range(14):
+        if chance.random() < 0.4:
+            packet = packets.udp(
+                chance.randbytes(chance.choice([0, 700, 1392])),
+                source=bench.a.inner(),
+                destination=bench.b.inner(),
+            )
+            datagrams, segments = [bench.message(packet)], [packet]
+        else:
+            protocol, version = chance.choice([packets.TCP, packets.UDP]), chance.choice([4, 6])
+            size, piece = chance.randrange(1400, 9000), chance.choice([300, PIECE, PIECE])
+            datagrams, segments = bench.unit(piece=piece, size=size, protocol=protocol, version=version)
+        for number, datagram in enumerate(datagrams):
+            for _ in range(chance.choice([0] + [1] * 20 + [2] * 3)):
+                when = len(flights) + chance.choice([0] * 9 + [12]) * chance.random()
+                flights.append((when, datagram, (name, number, len(datagrams), segments)))
+    flights.sort(key=lambda flight: flight[0])
+    wanted = in_order([flight for *_, flight in flights])
+    at = 0
+    while at < len(flights):
+        step = chance.choice([1, 1, 2, chance.randrange(1, 40)])
+        bench.arrive(*[datagram for _, datagram, _ in flights[at : at + step]])
+        at += step
+
+        assert bench.b.received == [segment for segments in wanted[:at] for segment in segments]
