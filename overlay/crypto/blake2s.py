@@ -7,7 +7,6 @@ HMAC-BLAKE2s with an empty info.
 from __future__ import annotations
 
 import hashlib
-import hmac
 from typing import TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -15,6 +14,9 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 # Specification
 DIGEST_SIZE = 32
 MAC_SIZE = 16
+_BLOCK_SIZE = 64
+
+_INNER_PAD, _OUTER_PAD = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))  # RFC 2104
 
 
 def digest(data: Buffer) -> bytes:
@@ -28,8 +30,13 @@ def mac(key: bytes, data: Buffer) -> bytes:
 
 
 def hmac_digest(key: bytes | bytearray, data: bytes | bytearray) -> bytes:
-    """Return the 32 bytes of HMAC-BLAKE2s (RFC 2104) over *data*."""
-    return hmac.new(key, data, hashlib.blake2s).digest()
+    """Return the 32 bytes of HMAC-BLAKE2s (RFC 2104) over *data*.
+
+    A handshake takes 27 of them; the module hmac takes twice as long for one.
+    """
+    padded = (key if len(key) <= _BLOCK_SIZE else digest(key)).ljust(_BLOCK_SIZE, b"\0")
+    inner = digest(padded.translate(_INNER_PAD) + data)
+    return digest(padded.translate(_OUTER_PAD) + inner)
 
 
 def kdf1(key: bytes | bytearray, data: bytes | bytearray) -> bytes:
