@@ -23,6 +23,7 @@ from overlay.forwarding.units import (
     marks,
     portions,
     read_unit,
+    segments_in,
 )
 from overlay.wire.bulk import AES_BLOCKS_PER_KEY
 from tests import packets, units
@@ -834,6 +835,10 @@ supers = st.tuples(
 )
 
 
+def has_cwr(head, flow):
+    return flow.protocol == packets.TCP and bool(head[flow.l4 + 13] & CWR)
+
+
 @quick
 @given(supers, st.integers(4, 64))
 def test_parts_of_a_super_packet_are_the_segments_the_kernel_would_make(made, limit):
@@ -857,6 +862,7 @@ def test_parts_of_a_super_packet_are_the_segments_the_kernel_would_make(made, li
     cuts = marks(count, limit)
     left = []
     for kind, head, payload in portions(memoryview(packet), flow, virtio[1], segment, cuts):
+        assert kind >= 0x80 if has_cwr(head, flow) else kind < 0x80
         unit = memoryview(bytearray(LEAD) + units.plaintext(head + bytes(payload), kind, segment))
         make_for_tun(unit, *read_unit(unit, 1420)[1:])
         written = bytes(unit)
@@ -864,6 +870,25 @@ def test_parts_of_a_super_packet_are_the_segments_the_kernel_would_make(made, li
 
     assert left == packets.kernel_segments(packet, virtio)
     assert all(2 <= stop - start <= limit for start, stop in pairwise(cuts))
+
+
+@quick
+@given(
+    st.integers(0, 65_555),
+    st.integers(0, 255),
+    st.sampled_from([1452, 8952]),
+    st.sampled_from([28, 40, 100]),
+    st.integers(256, 8880),
+)
+def test_a_unit_is_as_large_as_its_receiver_takes_and_no_larger(room, fragments, datagram, headers, segment):
+    def is_taken(count):
+        sealed = 4 + headers + count * segment + 16
+        return sealed <= room and -(-sealed // (datagram - 16)) <= fragments
+
+    limit = segments_in(room, fragments, datagram, headers, segment)
+
+    assert limit < 1 or is_taken(limit)
+    assert not is_taken(max(limit, 0) + 1)
 
 
 # Anything at all
