@@ -777,7 +777,7 @@ def test_signal_to_reload_during_the_start_is_heeded_after_it(node, caplog):
         await machine.send_signal.send(signal.SIGHUP)
         await trio.sleep(0.1)
         machine.forwarder.may_begin.set()
-        await until(lambda: "oslo" in machine.agent._roster.by_name)
+        await until(lambda: "reloaded cause=SIGHUP" in caplog.text)
 
     with caplog.at_level(logging.INFO, "overlay"):
         node(story, before=lambda machine: setattr(machine, "holds_forwarders", True))
