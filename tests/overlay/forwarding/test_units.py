@@ -435,6 +435,15 @@ def test_a_header_that_cannot_be_is_refused(bench, forge, reason):
     assert bench.b.received == segments
 
 
+def test_fragments_that_are_numbered_from_1_are_refused(bench):
+    datagrams, _ = bench.unit(size=9000)
+
+    bench.arrive(*[changed(each, 1, each[1] + 1) for each in datagrams])
+
+    assert bench.b.tun.writes == []
+    assert bench.b.drops["fragment_header"] > 0
+
+
 @pytest.mark.parametrize(
     ("forge", "reason"),
     [
@@ -673,6 +682,17 @@ def test_fragments_that_lacked_are_reported(bench):
     bench.arrive(*bench.unit()[0])
 
     assert bench.peer.keypairs.current.bulk.missing == 2
+
+
+def test_fragments_that_lacked_of_what_came_from_elsewhere_are_not_reported(bench):
+    datagrams, _ = bench.unit(size=9000)
+    bench.arrive(*datagrams[2:], source=ELSEWHERE)
+    bench.world.run(REASSEMBLY_TIME)
+
+    bench.arrive(*bench.unit()[0][1:])
+
+    assert bench.b.drops == {"unit_incomplete": 1}
+    assert bench.peer.keypairs.current.bulk.missing == 0
 
 
 def test_fragments_of_a_peer_that_is_removed_are_forgotten(bench):
