@@ -16,6 +16,7 @@ from scripts.benchmarks.console import fail, progress
 from scripts.benchmarks.contenders import CONTENDERS, Contender, registry
 from scripts.benchmarks.contenders.wireguard import MORE_PEERS_LIMIT
 from scripts.benchmarks.lab import Underlay, set_up
+from scripts.benchmarks.links import RELAY_RATE
 from scripts.benchmarks.measures import cpu_seconds, memory_mb, ping, tcp
 from scripts.benchmarks.nodes import called
 from scripts.benchmarks.options import between, several, some_of
@@ -62,6 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="of the underlay's frames, each way; implies --underlay single",
     )
+    add(
+        "--delay",
+        type=between(0.0, 500.0),
+        default=0.0,
+        metavar="MS",
+        help=f"added to the round trip by a relay, at {RELAY_RATE / 1e6:.0f} Mbit/s; implies --underlay single",
+    )
     add("--streams", type=between(1, 64), default=1, help="TCP streams at once (default 1)")
     add("--both-directions", action="store_true", help="as many the other way too; the sum is shown")
     add(
@@ -89,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
     announce(variants, arguments)
     results = Results(
         arguments.places,
-        f"veth, MTU {arguments.mtu}, {UNDERLAYS[arguments.underlay]}, {arguments.loss:g} % loss",
+        describe(arguments),
         {contender.program.command: contender.program.version() for contender in chosen if contender.program},
     )
     with tempfile.TemporaryDirectory(prefix="overlay-bench-") as folder:
@@ -107,9 +115,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Refuse what argparse could not, before anything is made; SystemExit where something is wrong."""
-    if arguments.loss and arguments.underlay not in {None, "single"}:
-        fail("--loss drops frames of wire size: leave --underlay out, or write --underlay single")
-    arguments.underlay = arguments.underlay or ("single" if arguments.loss else "whole")
+    changed = arguments.loss or arguments.delay
+    if changed and arguments.underlay not in {None, "single"}:
+        fail("--loss and --delay take frames of wire size: leave --underlay out, or write --underlay single")
+    arguments.underlay = arguments.underlay or ("single" if changed else "whole")
     if arguments.wireguard_go != "wireguard-go" and shutil.which(arguments.wireguard_go) is None:
         fail(f"--wireguard-go: {arguments.wireguard_go} is no program, name one")
     if arguments.json is not None and (arguments.json.is_dir() or not arguments.json.parent.is_dir()):
@@ -119,6 +128,14 @@ def check(arguments: argparse.Namespace) -> None:
             arguments.plot.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             fail(f"--plot: {arguments.plot} cannot be made a folder ({error.strerror}), name another")
+
+
+def describe(arguments: argparse.Namespace) -> str:
+    """Return what the underlay is like."""
+    text = f"veth, MTU {arguments.mtu}, {UNDERLAYS[arguments.underlay]}, {arguments.loss:g} % loss"
+    if arguments.delay:
+        text += f", {arguments.delay:g} ms of delay by a relay that carries {RELAY_RATE / 1e6:.0f} Mbit/s"
+    return text
 
 
 def choose(arguments: argparse.Namespace) -> list[Contender]:
@@ -169,6 +186,7 @@ def set_up_all(
         arguments.loss,
         arguments.wireguard_go,
         arguments.underlay == "segmented",
+        arguments.delay,
     )
     pairs = []
     for number, (name, more) in enumerate(variants):

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from scripts.benchmarks.contenders import CONTENDERS, registry
 from scripts.benchmarks.contenders.wireguard import PEERS_TOML, start_ours, start_wireguard_go
+from scripts.benchmarks.links import Condition, join
 from scripts.benchmarks.measures import wait_for_ping
 from scripts.benchmarks.nodes import Node, Pair, Underlay, make_node
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.netns.topology import Lab, Namespace
+    from tests.netns.topology import Lab
 
 __all__ = [
     "CONTENDERS",
@@ -39,7 +40,7 @@ def set_up(lab: Lab, folder: Path, prefix: str, name: str, underlay: Underlay, m
     a, b = (
         make_node(lab, f"{prefix}{letter}", number, underlay.mtu) for number, letter in ((1, "a"), (2, "b"))
     )
-    connect(lab, a, b, underlay)
+    connect(lab, f"{prefix}-link", a, b, underlay)
     pair = Pair(name, a, b, more_peers)
     own = folder / prefix
     own.mkdir()
@@ -50,20 +51,16 @@ def set_up(lab: Lab, folder: Path, prefix: str, name: str, underlay: Underlay, m
     return pair
 
 
-def connect(lab: Lab, a: Node, b: Node, underlay: Underlay) -> None:
-    """Join the two hosts as *underlay* says."""
+def connect(lab: Lab, name: str, a: Node, b: Node, underlay: Underlay) -> None:
+    """Join the two hosts as *underlay* says; *name* is for what stands between them."""
+    if underlay.loss or underlay.delay_ms:
+        condition = Condition(
+            "relay" if underlay.delay_ms else "direct", underlay.loss, delay_ms=underlay.delay_ms
+        )
+        join(lab, condition.path, name, a.host, b.host, underlay.mtu).set(condition, seed=0)
+        return
     one, other = (node.host.end("eth0", f"{node.underlay_address}/24") for node in (a, b))
-    lab.veth(one, other, underlay.mtu, underlay.offloads and not underlay.loss)
-    for node in (a, b):
-        if underlay.segmented:
+    lab.veth(one, other, underlay.mtu, underlay.offloads)
+    if underlay.segmented:
+        for node in (a, b):
             node.host.run("ethtool", "-K", "eth0", *SEGMENTED)
-        if underlay.loss:
-            lose(node.host, underlay.loss)
-
-
-def lose(host: Namespace, percent: float) -> None:
-    """Drop that share of the frames that arrive, each by itself: they have wire size."""
-    rule = f"iifname eth0 numgen random mod 100000 < {round(percent * 1000)} drop"
-    host.run("nft", "add table ip loss")
-    host.run("nft", "add chain ip loss input { type filter hook prerouting priority -300; }")
-    host.run("nft", f"add rule ip loss input {rule}")

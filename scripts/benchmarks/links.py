@@ -70,8 +70,8 @@ class Link(Protocol):
 class Direct:
     """A veth.  Netfilter loses datagrams as they arrive, which costs hardly any processor time."""
 
-    def __init__(self, lab: Lab, _: str, one: End, other: End) -> None:
-        lab.veth(one, other, offloads=False)
+    def __init__(self, lab: Lab, _: str, one: End, other: End, mtu: int) -> None:
+        lab.veth(one, other, mtu, offloads=False)
         self._hosts = [one.namespace, other.namespace]
 
     def set(self, condition: Condition, seed: int) -> None:
@@ -104,11 +104,11 @@ class Direct:
 class Relayed:
     """A namespace in between with the relay in it: loss, delay and a rate."""
 
-    def __init__(self, lab: Lab, name: str, one: End, other: End) -> None:
+    def __init__(self, lab: Lab, name: str, one: End, other: End, mtu: int) -> None:
         middle = lab.namespace(name)
         middle.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
         for end, port in ((one, "port0"), (other, "port1")):
-            lab.veth(end, middle.end(port), offloads=False)
+            lab.veth(end, middle.end(port), mtu, offloads=False)
             # The relay would see checksums that nobody has computed yet.
             end.namespace.run("ethtool", "-K", end.interface, "tx", "off")
         command = (sys.executable, "-m", "scripts.benchmarks.relay", "port0", "port1")
@@ -143,9 +143,9 @@ class Relayed:
 class Bottleneck:
     """A switch whose ports send no faster than a token bucket lets them, with a short queue in front of it."""
 
-    def __init__(self, lab: Lab, name: str, one: End, other: End) -> None:
-        self._switch = lab.switch(name)
-        self._ports = [lab.plug(self._switch, end, offloads=False) for end in (one, other)]
+    def __init__(self, lab: Lab, name: str, one: End, other: End, mtu: int) -> None:
+        self._switch = lab.switch(name, mtu)
+        self._ports = [lab.plug(self._switch, end, mtu, offloads=False) for end in (one, other)]
 
     def set(self, condition: Condition, _seed: int) -> None:
         """Queue as *condition* says."""
@@ -164,9 +164,9 @@ class Bottleneck:
         return next(queue for queue in shown if queue["kind"] == "tbf")
 
 
-def join(lab: Lab, path: str, name: str, a: Namespace, b: Namespace) -> Link:
+def join(lab: Lab, path: str, name: str, a: Namespace, b: Namespace, mtu: int = 1500) -> Link:
     """Return what joins the hosts *a* and *b*, with the addresses that the peers file of the lab names."""
-    kinds: dict[str, Callable[[Lab, str, End, End], Link]] = {"direct": Direct, "relay": Relayed}
+    kinds: dict[str, Callable[[Lab, str, End, End, int], Link]] = {"direct": Direct, "relay": Relayed}
     return kinds.get(path, Bottleneck)(
-        lab, name, a.end("eth0", "192.0.2.1/24"), b.end("eth0", "192.0.2.2/24")
+        lab, name, a.end("eth0", "192.0.2.1/24"), b.end("eth0", "192.0.2.2/24"), mtu
     )

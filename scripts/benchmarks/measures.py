@@ -58,7 +58,8 @@ def ping(pair: Pair, place: str, count: int) -> list[float]:
 def wait_for_ping(pair: Pair, place: str, seconds: int) -> None:
     """Return as soon as a ping comes back; fail when none does within *seconds*."""
     sender, _, address = pair.ends(place)
-    command = ("ping", "-n", "-i", "0.02", "-w", str(seconds), address)
+    # With a count and no deadline (-w) it goes on when an ICMP error comes back.
+    command = ("ping", "-n", "-i", "0.02", "-c", str(seconds * 50), "-W", "1", address)
     process = sender.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout is not None
     answered = any(" time=" in line for line in process.stdout)  # ping ends by itself

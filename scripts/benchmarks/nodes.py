@@ -22,9 +22,8 @@ class Underlay:
     offloads: bool = True  # super-packets pass the veth whole
     loss: float = 0.0  # percent of the frames, which have wire size then
     wireguard_go: str = "wireguard-go"
-    segmented: bool = (
-        False  # with offloads: the sender's kernel cuts UDP super-packets, the receiver's joins them
-    )
+    segmented: bool = False  # with offloads: the sender cuts UDP super-packets, the receiver joins them
+    delay_ms: float = 0.0  # what a relay adds to the round trip; frames have wire size then
 
 
 @dataclass
