@@ -21,7 +21,7 @@ from scripts.benchmarks.measures import cpu_seconds, memory_mb, ping, tcp
 from scripts.benchmarks.nodes import called
 from scripts.benchmarks.options import between, several, some_of
 from scripts.benchmarks.report import CPU, MEMORY, PING, PING_P99, READY, TCP, Results
-from tests.netns.topology import Lab
+from tests.netns.topology import CommandError, Lab
 
 if TYPE_CHECKING:
     import argparse
@@ -223,6 +223,8 @@ def measure(pair: Pair, place: str, arguments: argparse.Namespace, results: Resu
     if pair.processes and volume:
         results.note(CPU, pair, used / volume, place)
     times = sorted(ping(pair, place, PINGS))
+    if times == [0.0]:
+        raise CommandError("no ping came back")
     results.note(PING, pair, statistics.median(times), place)
     results.note(PING_P99, pair, times[math.ceil(len(times) * 0.99) - 1], place)
     results.keep_pings(pair, place, times)
