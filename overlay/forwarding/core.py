@@ -66,7 +66,9 @@ if TYPE_CHECKING:
 # Ours
 WANTED_INTERVAL = 1.0  # seconds between two requests for the same session; the agent knows when to retry
 OLD_SOCKET_TIME = 10.0  # seconds for which a replaced socket is read: until peers have heard from the new one
-CALLERS = 1024  # handshakes whose way back is remembered
+CALLERS = (
+    2048  # handshakes whose way back is remembered, the oldest forgotten first: more than wait on the link
+)
 
 
 class AnySocket(DatagramSocket, RawIcmp, Protocol):
@@ -539,8 +541,9 @@ class Core:
             self.sender.answer(udp, reply, source, arrival.source)
         if not admitted:
             return
-        if len(self._callers) >= CALLERS and source not in self._callers:
-            self._callers.clear()
+        self._callers.pop(source, None)  # it is the youngest now
+        if len(self._callers) >= CALLERS:
+            del self._callers[next(iter(self._callers))]
         self._callers[source] = Caller(udp, arrival.source, arrival.pktinfo)
         if not self._report(Handshake(datagram, source)):
             self._gate.handled(1)

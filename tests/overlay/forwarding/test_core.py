@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from overlay import link
+from overlay.crypto.cookies import CookieHolder
+from overlay.forwarding.core import CALLERS
 from overlay.forwarding.pace import PROBE
 from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
@@ -619,3 +621,15 @@ def test_a_peer_heard_on_a_closing_socket_of_another_family_is_still_answered(be
 
     assert bench.a.received == sent
     assert bench.dropped == {}
+
+
+def test_callers_that_wait_are_answered_although_many_call_after_them(bench):
+    called = CookieHolder(bench.b.key.public).add_macs(b"\1\0\0\0" + bytes(144), 0.0)
+    callers = [(f"198.51.{number >> 8}.{number & 255}", 9) for number in range(CALLERS + 100)]
+    for caller in callers:
+        bench.arrive(called, source=caller)
+
+    for caller in callers:
+        bench.b.tell(Transmit(1, b"answer", endpoint=caller))
+
+    assert bench.peer.drops == {"no_endpoint": 100}  # those that called first
