@@ -77,7 +77,8 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
-RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 6, 7, 15
+RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 6, 7, 8, 15
+RTAX_MTU = 2
 RTN_UNICAST = 1
 RTN_UNREACHABLE = 7
 RT_SCOPE_UNIVERSE = 0
@@ -206,6 +207,8 @@ class Routing:
         self._addresses: dict[IPInterface, None] = {}
         self._shelves: dict[_Shelf, _Routes] = {}
         self._rules: set[_Rule] = set()
+        self._questions: dict[tuple[Version, int], bytes] = {}  # for routes, by family and mark
+        self._link_mtus: dict[int, int | None] = {}
 
     def read_back(self) -> int:
         """Take over what stands in the kernel as ours, whoever of our interface name put it there; return how much.
@@ -214,6 +217,7 @@ class Routing:
         the rest.  Later, it corrects our memory after somebody else took the link down or removed our routes.
         """
         self._mtu = None
+        self._link_mtus.clear()
         try:
             self._addresses = dict.fromkeys(self._read_addresses() & self._addresses.keys())
             self._shelves = self._read_routes()
@@ -267,22 +271,20 @@ class Routing:
         None if no route leads there, or only our own tun does: then the tunnel runs inside itself or inside
         another peer's, and the answer would shrink with every question.
         """
-        message = rtmsg()
-        message["family"] = _family(address.version)
-        message["dst_len"] = address.max_prefixlen
-        message["attrs"] = [("RTA_DST", str(address).partition("%")[0])]
-        if fwmark:
-            message["attrs"].append(("RTA_MARK", fwmark))
+        key = (address.version, fwmark or 0)
+        if key not in self._questions:
+            self._questions[key] = _route_question(*key)
         try:
-            (raw,) = self._kernel.ask(message, RTM_GETROUTE)
+            (raw,) = self._kernel.ask(_with_destination(self._questions[key], ip_network(address.packed)))
         except OSError:
             return None
-        route = _decode(rtmsg, raw)
-        index = route.get_attr("RTA_OIF")
-        if route["type"] != RTN_UNICAST or index is None or index == self._index:
+        # Read by hand, as in _take_over(): thousands of peers may move at once.
+        route = dict(_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
+        index = _number(route.get(RTA_OIF))
+        if raw[ROUTE_TYPE_OFFSET] != RTN_UNICAST or not index or index == self._index:
             return None
-        metrics = route.get_attr("RTA_METRICS")
-        known = metrics.get_attr("RTAX_MTU") if metrics is not None else None
+        metrics = dict(_attributes(route.get(RTA_METRICS, b""), 0))
+        known = _number(metrics.get(RTAX_MTU))
         return min((mtu for mtu in (known, self._link_mtu(index)) if mtu), default=None)
 
     def watch(self) -> Watch:
@@ -344,13 +346,17 @@ class Routing:
         self._kernel.do(message, RTM_NEWLINK)
 
     def _link_mtu(self, index: int) -> int | None:
+        """Return the MTU of a device; it is remembered until read_back(), which follows each change of the network."""
+        if index in self._link_mtus:
+            return self._link_mtus[index]
         message = ifinfmsg()
         message["index"] = index
         try:
-            (raw,) = self._kernel.ask(message, RTM_GETLINK)
+            (raw,) = self._kernel.ask(_encode(message, RTM_GETLINK, NLM_F_ACK))
         except OSError:
             return None
         mtu: int | None = _decode(ifinfmsg, raw).get_attr("IFLA_MTU")
+        self._link_mtus[index] = mtu
         return mtu
 
     def _add_address(self, address: IPInterface) -> None:
@@ -402,7 +408,7 @@ class Routing:
                 f"{found.get_attr('IFA_LOCAL') or found.get_attr('IFA_ADDRESS')}/{found['prefixlen']}"
             )
             for found in (
-                _decode(ifaddrmsg, raw) for raw in self._kernel.ask(message, RTM_GETADDR, NLM_F_DUMP)
+                _decode(ifaddrmsg, raw) for raw in self._kernel.ask(_encode(message, RTM_GETADDR, NLM_F_DUMP))
             )
             if found["index"] == self._index
         }
@@ -482,7 +488,7 @@ class Routing:
             message = rtmsg()
             message["family"] = _family(version)
             message["proto"] = PROTOCOL
-            for raw in self._kernel.ask(message, RTM_GETROUTE, NLM_F_DUMP):
+            for raw in self._kernel.ask(_encode(message, RTM_GETROUTE, NLM_F_DUMP)):
                 self._take_over(raw, version, shelves)
         return shelves
 
@@ -581,7 +587,7 @@ class Routing:
         for version in _versions():
             message = fibmsg()
             message["family"] = _family(version)
-            for raw in self._kernel.ask(message, RTM_GETRULE, NLM_F_DUMP):
+            for raw in self._kernel.ask(_encode(message, RTM_GETRULE, NLM_F_DUMP)):
                 rule = _decode(fibmsg, raw)
                 table, mark = rule.get_attr("FRA_TABLE", rule["table"]), rule.get_attr("FRA_FWMARK")
                 if rule.get_attr("FRA_PROTOCOL", PROTOCOL) != PROTOCOL:
@@ -699,11 +705,11 @@ class _Kernel:
             position += len(batch)
         return refused
 
-    def ask(self, message: Any, kind: int, flags: int = 0) -> list[bytes]:
+    def ask(self, message: bytes | bytearray) -> list[bytes]:
         """Return the kernel's answers to a question, as messages for _decode()."""
+        question = bytearray(message)
         for _ in range(ATTEMPTS):
             self._sequence += 1
-            question = bytearray(_encode(message, kind, flags or NLM_F_ACK))
             SEQUENCE.pack_into(question, SEQUENCE_OFFSET, self._sequence)
             self._socket.sendto(question, (0, 0))
             answers = list(self._answers(self._sequence))
@@ -758,6 +764,16 @@ def _versions() -> tuple[Version, ...]:
 
 def _family(version: Version) -> int:
     return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def _route_question(version: Version, fwmark: int) -> bytes:
+    """Return the question for a route to nowhere yet: _with_destination() fills it in."""
+    message = rtmsg()
+    message["family"] = _family(version)
+    message["attrs"] = [("RTA_DST", "0.0.0.0" if version == 4 else "::")]
+    if fwmark:
+        message["attrs"].append(("RTA_MARK", fwmark))
+    return _encode(message, RTM_GETROUTE, NLM_F_ACK)
 
 
 def _encode(message: Any, kind: int, flags: int) -> bytes:
