@@ -248,6 +248,18 @@ def test_single_packets_travel_as_before(world, pair):
     assert kinds(world) == {"data": 40}
 
 
+@pytest.mark.parametrize("limit", [WHOLE, 8])
+def test_single_packets_stay_before_and_behind_the_units_they_were_read_with(world, pair, limit):
+    a, b = pair
+    connected(world, a, b)
+    a.peer().keypairs.current.bulk.size.limit = limit
+
+    sent = a.send(b, 3) + a.send_super(b, 20_000) + a.send(b, 2) + a.send_super(b, 9000) + a.send(b)
+    world.run(0.1)
+
+    assert b.received == sent
+
+
 def send_udp(sender, receiver, size, segment, version=4):
     addresses = {"source": sender.inner(version), "destination": receiver.inner(version)}
     body = random.Random(size).randbytes(size)
@@ -285,6 +297,22 @@ def test_super_packets_the_kernel_does_not_vouch_for_are_no_units(world, pair):
 
     assert "fragment" not in kinds(world)
     assert b.received in ([], segments)
+
+
+@pytest.mark.parametrize(
+    ("at", "value"), [(6, 24), (6, 16), (1, 4), (1, 5)], ids=["behind", "before", "IPv6", "UDP"]
+)
+def test_super_packets_whose_metadata_is_not_what_their_headers_say_are_no_units(world, pair, at, value):
+    a, b = pair
+    connected(world, a, b)
+    a.send_super(b, 5000)
+    whole = bytearray(a.tun.outgoing.pop())
+    whole[at] = value
+    a.tun.outgoing.append(bytes(whole))
+
+    world.run(0.1)
+
+    assert "fragment" not in kinds(world)
 
 
 @pytest.mark.parametrize("make", [packets.tcp, packets.udp])
@@ -1047,7 +1075,8 @@ def story(chance, ciphers, has_gro, weather, joins_udp):
         virtio, packet = any_packet(chance, a, b, number)
         a.tun.outgoing.append(virtio + packet)
         wanted += packets.kernel_segments(packet, virtio)
-        world.run(chance.choice([0, 0, 0.001, 0.05]))
+        if chance.random() < 0.6:  # else it is read together with the next
+            world.run(chance.choice([0, 0, 0.001, 0.05]))
     world.run(3)
     return b.received, wanted
 
