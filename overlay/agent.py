@@ -81,6 +81,7 @@ START_TIME = 30.0  # seconds for a forwarder to get ready; it takes 0.3
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a forwarder that died is started anew
 STEADY_TIME = 60.0  # seconds that a forwarder must live for the pause to start over
 NETWORK_PAUSE = 0.5  # seconds in which changes of the host's network are gathered
+REPLAN_PAUSE = 0.1  # seconds in which peers that ask for other routes are: one plan of 10,000 takes that long
 KEPT_CAPABILITIES = (
     Capability.DAC_READ_SEARCH,  # files in somebody's home: peers, keys, the interpreter of the next forwarder
     Capability.NET_ADMIN,  # tun, routes, marks
@@ -186,6 +187,7 @@ class Agent:
         self._answers: dict[int, tuple[trio.Event, dict[int, PeerCounters], dict[str, int]]] = {}
         self._pings: dict[int, trio.MemorySendChannel[Ponged]] = {}  # those under way, by identifier
         self._refused: dict[str, int] = {}
+        self._is_replan_due = False
 
     def set_up(self, warnings: Iterable[str]) -> None:
         """Set the host up for this node.  Raises HostError."""
@@ -444,8 +446,9 @@ class Agent:
         """Remember where *remote* is, as the forwarder does already."""
         is_new = endpoint != remote.endpoint
         remote.endpoint = remote.heard_at = endpoint
-        if is_new and self.host.is_affected_by(endpoint):
-            self._nursery.start_soon(self._replan)
+        if is_new and not self._is_replan_due and self.host.is_affected_by(endpoint):
+            self._is_replan_due = True
+            self._nursery.start_soon(self._replan_soon)
 
     @staticmethod
     def _take_literal(remote: Remote) -> None:
@@ -481,6 +484,11 @@ class Agent:
             if peer.endpoint is not None:
                 known.update((peer.name, sockaddr) for sockaddr in literal(peer.endpoint))
         return known
+
+    async def _replan_soon(self) -> None:
+        await trio.sleep(REPLAN_PAUSE)
+        self._is_replan_due = False
+        await self._replan()
 
     async def _replan(self) -> None:
         """Compute routes and MTU again from what is known now."""
