@@ -60,11 +60,12 @@ class Stream:
 
 
 def connected(world, a, b):
-    """Let both ends say hello; forget what was sent."""
-    a.send_super(b, 3000)
-    world.run(1)
-    b.send_super(a, 3000)
-    world.run(1)
+    """Let both ends say hello and send until units are whole; forget what was sent."""
+    for _ in range(5):
+        a.send_super(b, 3000)
+        world.run(0.5)
+        b.send_super(a, 3000)
+        world.run(0.5)
     forget(a, b)
     assert a.peer().keypairs.current.bulk.key
     assert b.peer().keypairs.current.bulk.key

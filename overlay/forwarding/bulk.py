@@ -25,13 +25,14 @@ HELLO_TIMES = (0.0, 1.0, 5.0)
 # Ours
 REPORT_TIME = 0.04  # seconds in which deliveries are gathered into one report
 OVERTAKEN = 4  # units: one that is this far behind is missing
+LATE = REPORT_TIME / 2  # seconds: and so is one that has not come for so long after another overtook it
 
 
 class Bulk:
     """The units of one keypair."""
 
     __slots__ = (
-        "_ciphers", "_hello_times", "_keys", "_opens", "_receiver_index", "_reported", "answers_pings", "datagrams",
+        "_ciphers", "_hello_times", "_keys", "_newest_at", "_opens", "_receiver_index", "_reported", "answers_pings", "datagrams",
         "fragments", "has_heard", "key", "missing", "most", "newest", "packet", "size", "told_packet", "units", "window",
     )  # fmt: skip
 
@@ -57,6 +58,7 @@ class Bulk:
         self.most = self.fragments = self.packet = 0
         self.size = UnitSize()
         self.window = ReplayWindow()
+        self._newest_at = 0.0
         self.newest = self.units = self.datagrams = self.missing = self._reported = 0
 
     @property
@@ -97,20 +99,22 @@ class Bulk:
             opens = self._opens[cipher] = make_aead(cipher, self._keys[cipher][1]).decrypt_into
         return opens
 
-    def delivered(self, counter: int, fragments: int) -> None:
+    def delivered(self, counter: int, fragments: int, now: float) -> None:
         """Note that the unit *counter* came in whole and was opened."""
-        self.newest = max(self.newest, counter + 1)
+        if counter >= self.newest:
+            self.newest, self._newest_at = counter + 1, now
         self.units += 1
         self.datagrams += fragments
 
-    def report(self) -> bytes | None:
+    def report(self, now: float) -> bytes | None:
         """Return the report that tells of what came in since the last; None if nothing did."""
         if self._reported == self.units:
             return None
         self._reported = self.units
         # One that was overtaken just now may still come: what lies above it is told with the next report.
         newest, units = self.newest, self.units
-        for counter in range(max(0, newest - OVERTAKEN), newest):
+        overtaken = range(max(0, newest - OVERTAKEN), newest) if now < self._newest_at + LATE else ()
+        for counter in overtaken:
             if self.window.check(counter):
                 units -= sum(not self.window.check(above) for above in range(counter, newest))
                 newest = counter

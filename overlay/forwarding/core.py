@@ -355,7 +355,7 @@ class Core:
     def _send_report(self, peer: Peer, keypair: Keypair, now: float) -> None:
         """Tell *peer* what came of its units; under the keypair they came by, whichever we send with."""
         peer.reporting = None
-        report = keypair.bulk.report() if keypair.bulk is not None else None
+        report = keypair.bulk.report(now) if keypair.bulk is not None else None
         is_kept = self.by_index.get(keypair.local_index) is keypair
         if report is not None and is_kept and now < keypair.reject_at:
             self.outbound.send_payload(peer, keypair, report)

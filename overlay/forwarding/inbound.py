@@ -537,7 +537,7 @@ class Inbound:
     ) -> None:
         """Take an authentic unit, which came as *size* bytes in *fragments* datagrams."""
         peer = keypair.peer
-        bulk.delivered(counter, fragments)
+        bulk.delivered(counter, fragments, now)
         peer.rx_units += 1
         self._heard(udp, keypair, arrival, source, size, now)
         self._core.unit_received(peer, keypair)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Ours
 WHOLE = 64  # segments; no super-packet has more that a unit carries
+FIRST = 8  # segments, as long as nothing is known of the path; doubled with every report of no loss
 SMALLEST = 4  # segments; below that a unit saves nothing
 TOLERATED = 0.02  # of the units: what their loss costs is then less than what they save
 AIM = 0.015  # of the units lost, that a smaller size is chosen for, and that a larger one must promise
@@ -32,8 +33,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds of plain messages before units
 class UnitSize:
     """The size of units under one keypair.  Times are seconds of CLOCK_BOOTTIME."""
 
-    def __init__(self) -> None:
-        self.limit = WHOLE
+    def __init__(self, limit: int = FIRST) -> None:
+        self.limit = limit
+        self._is_new = limit < WHOLE  # nothing was lost so far
         self.round_trip = 0.0
         self.is_plain = False  # messages go, but for one unit on trial from _plain_until on
         self.waits_since = math.inf  # when the first unit was sent of which nothing was reported yet
@@ -52,9 +54,8 @@ class UnitSize:
 
     def successor(self) -> UnitSize:
         """Return the size for the next keypair to begin with: it knows what loss has taught, not what silence has."""
-        after = UnitSize()
-        after.round_trip = self.round_trip
-        after.limit = self._limit_before or self.limit
+        after = UnitSize(self._limit_before or self.limit)
+        after.round_trip, after._is_new = self.round_trip, self._is_new
         if not self._limit_before:
             after._pause, after.is_plain, after._plain_until = self._pause, self.is_plain, self._plain_until
         return after
@@ -89,7 +90,7 @@ class UnitSize:
 
     def silence(self, now: float) -> None:
         """Take note that nothing was reported of what was sent."""
-        self.waits_since, self._is_probe_late = math.inf, True
+        self.waits_since, self._is_probe_late, self._is_new = math.inf, True, False
         if self.is_plain:
             self._go_plain(now)
             return
@@ -118,6 +119,10 @@ class UnitSize:
             return
         self.waits_since = math.inf
         self._silences = self._limit_before = 0
+        self._is_new = self._is_new and newest == units and self.limit < WHOLE
+        if self._is_new:
+            self._begin(min(WHOLE, self.limit * 2))
+            return
         if self._shrinks[0] < self._from:
             # The units of another size are behind us now: this is where those of the present one begin.
             self._shrinks = self._grows = self._told

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from overlay.forwarding.bulk import Bulk
+from overlay.forwarding.bulk import LATE, Bulk
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305, MAXIMUM_FRAGMENTS, MAXIMUM_SEALED
 from overlay.wire.control import Hello, Report
@@ -163,24 +163,24 @@ def test_units_of_a_cipher_we_do_not_use_cannot_be_opened():
 # Reports
 
 
-def report(one):
-    told = one.report()
+def report(one, now=100.0):
+    told = one.report(now)
     return told and control.parse(told)
 
 
 def deliver(one, *counters, fragments=10):
     for counter in counters:
         assert one.window.accept(counter)
-        one.delivered(counter, fragments)
+        one.delivered(counter, fragments, 100.0)
 
 
 def test_nothing_new_is_not_reported():
     one = bulk()
-    assert one.report() is None
+    assert one.report(100.0) is None
     deliver(one, 0)
-    one.report()
+    one.report(100.0)
 
-    assert one.report() is None
+    assert one.report(100.0) is None
 
 
 def test_a_report_tells_of_all_that_came_since_the_beginning():
@@ -203,6 +203,13 @@ def test_a_unit_that_was_overtaken_is_not_missing_before_four_others_have_come()
     deliver(one, 6)
 
     assert report(one) == Report(7, 6, 60, 0)
+
+
+def test_a_unit_that_was_overtaken_is_missing_when_it_has_not_come_for_a_while():
+    one = bulk()
+    deliver(one, 0, 2)
+
+    assert report(one, 100.0 + LATE) == Report(3, 2, 20, 0)
 
 
 def test_a_unit_that_came_late_is_reported_after_all():

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlay.forwarding.unit_size import SMALLEST, WHOLE, UnitSize
+from overlay.forwarding.unit_size import FIRST, SMALLEST, WHOLE, UnitSize
 from overlay.wire.control import Report
 
 
 class Path:
     """A sender that always has data, a path that loses datagrams, and a receiver that reports."""
 
-    def __init__(self, loss=0.0, *, round_trip=0.02, every=0.005, seed=1):
+    def __init__(self, loss=0.0, *, round_trip=0.02, every=0.005, seed=1, first=WHOLE):
         self.loss, self.round_trip, self.every = loss, round_trip, every
-        self.size, self.random, self.now = UnitSize(), random.Random(seed), 100.0
+        self.size, self.random, self.now = UnitSize(first), random.Random(seed), 100.0
         self.passes = lambda segments: all(self.random.random() >= self.loss for _ in range(segments))
         self.counter = self.newest = self.units = self.reported = 0
         self.history = []  # (time, segments of the unit or 0)
@@ -79,8 +79,20 @@ class Path:
         return sum(segments > 0 for segments in recent) / len(recent)
 
 
-def test_units_are_whole_to_begin_with():
-    assert UnitSize().allowed(0) == WHOLE
+@pytest.mark.parametrize("round_trip", [0.0001, 0.02, 0.1])
+def test_units_are_small_to_begin_with_and_whole_soon_where_nothing_is_lost(round_trip):
+    path = Path(round_trip=round_trip, first=FIRST).run(30)
+
+    assert path.history[0][1] == FIRST
+    assert {segments for at, segments in path.history if at > 100.5} == {WHOLE}
+
+
+def test_the_first_loss_ends_the_quick_growth():
+    path = Path(first=FIRST)
+    path.passes = lambda _: path.counter != 1
+    path.run(0.5)
+
+    assert path.size.limit == FIRST
 
 
 def test_units_stay_whole_where_nothing_is_lost():
@@ -182,7 +194,7 @@ def test_silence_halves_the_size_and_a_second_makes_messages_plain():
 
 
 def test_a_report_between_two_silences_makes_the_second_the_first():
-    size = UnitSize()
+    size = UnitSize(WHOLE)
     size.sent(0, 0)
     size.silence(0.2)
     size.sent(1, 0.2)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from overlay import link
 from overlay.crypto.replay import WINDOW
 from overlay.forwarding.segments import flow_of
+from overlay.forwarding.unit_size import WHOLE, UnitSize
 from overlay.forwarding.units import (
     LEAD,
     REASSEMBLY_TIME,
@@ -58,6 +59,7 @@ class Bench:
         self.b.received.clear()
         self.socket, self.peer = self.b.sockets[0], self.b.peer()
         self.key = self.a.peer().keypairs.current.bulk.key
+        self.a.peer().keypairs.current.bulk.size = UnitSize(WHOLE)  # as if the path were known
         self.source = (self.a.addresses[0], self.a.port)
         assert self.b.drops == {}
 
@@ -829,6 +831,7 @@ def test_a_unit_leaves_with_one_send_or_two_of_nearly_equal_parts(size, mtu, sen
     b.know(a)
     a.send_super(b, 3000)
     world.run(1)
+    a.peer().keypairs.current.bulk.size = UnitSize(WHOLE)
     made, send = [], a.sockets[0].sendmsg
     a.sockets[0].sendmsg = lambda buffers, *rest: (
         made.append(-(-sum(map(len, buffers)) // (mtu + 32))),
