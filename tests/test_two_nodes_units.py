@@ -967,7 +967,7 @@ class Liar:
     """Units of a keypair, but for what is reported of them."""
 
     def __init__(self, bulk, lie):
-        self._bulk, self.report = bulk, lambda: lie
+        self._bulk, self.report = bulk, lambda _: lie
 
     def __getattr__(self, name):
         return getattr(self._bulk, name)
