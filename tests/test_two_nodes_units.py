@@ -261,6 +261,51 @@ def test_single_packets_stay_before_and_behind_the_units_they_were_read_with(wor
     assert b.received == sent
 
 
+@pytest.mark.parametrize("limits", [{"most": most} for most in (0, 20, 60, 1500, 4000)] + [{"fragments": 0}])
+def test_a_peer_that_takes_small_units_only_gets_messages(world, pair, limits):
+    a, b = pair
+    connected(world, a, b)
+    for name, value in limits.items():
+        setattr(a.peer().keypairs.current.bulk, name, value)
+
+    sent = a.send_super(b, 20_000)
+    world.run(0.1)
+
+    assert b.received == sent
+    assert "fragment" not in kinds(world)
+
+
+def test_a_peer_s_limit_is_kept_by_every_unit(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    a.peer().keypairs.current.bulk.fragments = 5
+    counts = set()
+    world.network.lose = lambda flight: flight.kind == "fragment" and counts.add(flight.datagram[2])
+
+    sent = a.send_super(b, 60_000)
+    world.run(0.1)
+
+    assert b.received == sent
+    assert max(counts) <= 5
+
+
+@pytest.mark.parametrize("limit", [WHOLE, 8])
+@pytest.mark.parametrize("ecn", range(4))
+@pytest.mark.parametrize("version", [4, 6])
+def test_units_carry_the_ecn_field_of_their_packets_outside(world, pair, limit, ecn, version):
+    a, b = pair
+    connected(world, a, b)
+    a.peer().keypairs.current.bulk.size.limit = limit
+    seen = set()
+    world.network.lose = lambda flight: flight.kind == "fragment" and seen.add(flight.tos)
+
+    sent = a.send_super(b, 20_000, version=version, tos=ecn)
+    world.run(0.1)
+
+    assert b.received == sent
+    assert seen == {ecn}
+
+
 def send_udp(sender, receiver, size, segment, version=4):
     addresses = {"source": sender.inner(version), "destination": receiver.inner(version)}
     body = random.Random(size).randbytes(size)
@@ -625,6 +670,24 @@ def test_a_key_that_has_sealed_all_it_may_is_replaced_and_messages_go_meanwhile(
     assert b.received == stream.sent
     assert a.peer().keypairs.current is not keypair
     assert are_units_in_use(a)
+
+
+@pytest.mark.parametrize("spent", [{"blocks": AES_BLOCKS_PER_KEY}, {"counter": REJECT_AFTER_MESSAGES - 3}])
+def test_a_key_that_has_sealed_all_it_may_seals_no_more(world, pair, spent):
+    a, b = pair
+    connected(world, a, b)
+    world.run(5)
+    forget(a, b)
+    key = a.peer().keypairs.current.bulk.key
+    for name, value in spent.items():
+        setattr(key, name, value)
+    world.network.lose = lambda flight: flight.kind == "initiation"
+
+    sent = a.send_super(b, 20_000)
+    world.run(1)
+
+    assert b.received == sent
+    assert kinds(world, "a") == {"initiation": 1, "data": len(sent)}
 
 
 def test_counters_of_units_end_before_those_that_are_refused(world, pair):
