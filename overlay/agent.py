@@ -310,7 +310,10 @@ class Agent:
 
     async def _tell_sockets(self, underlay: Sequence[UdpSocket]) -> None:
         families = [int(udp.family) for udp in underlay]
-        await self.forwarder.send(Sockets(families, underlay[0].port), [udp.fileno() for udp in underlay])
+        for_handshakes = sum(udp.is_for_handshakes for udp in underlay)
+        await self.forwarder.send(
+            Sockets(families, underlay[0].port, for_handshakes), [udp.fileno() for udp in underlay]
+        )
 
     async def _tell(self, *commands: Command) -> None:
         """Tell the forwarder; one that is gone is _keep_forwarder's matter, and its successor is told everything."""

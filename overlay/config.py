@@ -37,7 +37,7 @@ DEFAULT_MTU = 1420  # what WireGuard assumes: 1500 less OUTER_BYTES
 OUTER_BYTES = 80  # IPv6 40, UDP 8, transport header and tag 32; a peer may roam between IPv4 and IPv6
 MINIMUM_MTU = 1280
 MAXIMUM_MTU = 65535 - OUTER_BYTES
-LISTEN_ADDRESSES = 16  # as many descriptors go beside one message to the forwarder
+LISTEN_ADDRESSES = 16  # twice as many descriptors go beside one message to the forwarder
 NEARLY_EVERYTHING = 1  # prefixes of this length or shorter hold the underlay, whatever endpoints are known
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 200 peers' counters stay far below
 ROUTES_PER_MESSAGE = 500  # applied between two batches of packets, so that none waits for a reload
 PEERS_PER_MESSAGE = 200
-DESCRIPTORS = 16  # beside one message
+DESCRIPTORS = 32  # beside one message: two sockets for each address that a node may bind to
 HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
 OWN = 0  # the peer number of this node in the routes: its own subnets
@@ -54,11 +54,13 @@ class Start:
 class Sockets:
     """UDP sockets to use from now on, one for each of *families*, beside it.
 
-    Those in use before are read for a while and then closed.
+    The last ones, *for_handshakes* of them, get the handshake messages.  Those in use before are read for a while
+    and then closed.
     """
 
     families: list[int]
     port: int
+    for_handshakes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,8 +141,8 @@ class Inbound:
         self._views: dict[tuple[int, int], tuple[list[memoryview], list[memoryview], list[memoryview]]] = {}
         self._view_rows = 0
 
-    def drain(self, udp: UdpSocket, now: float) -> bool:
-        """Take what *udp* has, at most a batch, and return whether there may be more.
+    def drain(self, udp: UdpSocket, now: float, most: int = DRAIN_BYTES) -> bool:
+        """Take what *udp* has, a batch of *most* bytes or a little more, and return whether there may be more.
 
         Datagrams that come singly although they are alike, because a device or a sender does not merge them, are
         gathered behind each other as the kernel would have done it, and taken as one receive.
@@ -153,7 +153,7 @@ class Inbound:
         count = gathered = stride = taken = 0
         held: tuple[Arrival, Sockaddr] | None = None
         is_empty = False
-        while taken < DRAIN_BYTES:
+        while taken < most:
             try:
                 size, control, flags, source = receive(
                     [view[gathered : gathered + RECEIVE_BYTES]], ANCILLARY_BYTES

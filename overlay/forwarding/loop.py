@@ -22,7 +22,6 @@ from overlay.link import (
     Handshake,
     Ready,
     Report,
-    Routes,
     Sockets,
     Start,
     decode,
@@ -37,7 +36,8 @@ if TYPE_CHECKING:
 # Ours
 REPORTS_WAITING = 20_000  # what the agent has not read yet; then reports are dropped and counted
 EVENTS = 16  # taken from the poll at once: the tun, the link, two sockets and those they replaced
-COMMANDS = 8  # read in one go before packets have their turn
+COMMANDS, COMMANDS_TIME = 8, 0.0002  # commands and seconds in one go before packets have their turn
+HANDSHAKE_BYTES = 512  # of a queue of handshakes, likewise: a few of them, which take 0.1 ms
 
 
 class LinkEnd:
@@ -115,6 +115,7 @@ class Loop:
         self._link, self._clock, self._entropy = link, clock, entropy
         self._poll = select.epoll()
         self._udp: dict[int, UdpSocket] = {}
+        self._for_handshakes: set[int] = set()  # the descriptors of those that get nothing else
         self._has_tun = False  # read only once the agent says that the table is complete
         self._reads_tun = True
         self._waits_for = -1
@@ -143,15 +144,20 @@ class Loop:
                 self._forget(udp)
             udp_sockets = self._udp
         has_commands = False
+        calling: list[UdpSocket] = []
         for descriptor, events in ready:
             if descriptor == self._tun.descriptor:
                 if self._reads_tun and not sender.is_blocked:
                     self._drain_tun(now)
             elif descriptor in udp_sockets:
-                if events & ~select.EPOLLOUT:
+                if descriptor in self._for_handshakes:
+                    calling.append(udp_sockets[descriptor])
+                elif events & ~select.EPOLLOUT:
                     core.inbound.drain(udp_sockets[descriptor], now)
             elif descriptor == self._link_descriptor and (not is_behind or events & select.EPOLLHUP):
                 has_commands = True
+        for udp in calling:  # after the packets
+            core.inbound.drain(udp, now, HANDSHAKE_BYTES)
         if has_commands:
             # Last, and with the time as it is by then: so a ping leaves when it says, and its pong is read later.
             self._take_commands(self._clock())
@@ -197,6 +203,8 @@ class Loop:
                 continue
             self._core.handle(message, sockets, now)
             if isinstance(message, Sockets):
+                first = max(0, len(sockets) - message.for_handshakes)
+                self._for_handshakes.update(each.fileno() for each in sockets[first:])
                 for udp in self._core.sender.sockets:
                     if udp.raw.fileno() not in self._udp:
                         self._udp[udp.raw.fileno()] = udp
@@ -205,12 +213,13 @@ class Loop:
                 self._has_tun = True
                 self._poll.register(self._tun.descriptor, select.EPOLLIN)
                 self._link.report(Ready(self._notes))
-            if isinstance(message, Routes):
-                return  # a large table comes in many pieces: packets go between them
+            if self._clock() - now >= COMMANDS_TIME:
+                return
 
     def _forget(self, udp: UdpSocket) -> None:
         """Drop a socket that the core has closed; the kernel took it out of the poll at that."""
         self._udp = {descriptor: known for descriptor, known in self._udp.items() if known is not udp}
+        self._for_handshakes &= self._udp.keys()
 
     def _set_interest(self) -> None:
         """Read the tun only while sends go through; wait for the socket that is full, if it is one."""

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, TypeAlias
 
 from overlay.errors import HostError
+from overlay.host.steering import steer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,9 @@ ICMP_FILTER = 1
 
 # Ours
 BUFFER = 8 * 1024 * 1024  # bytes each way: 50 ms at 1.3 Gbit/s, over a scheduling pause of a loaded host
+HANDSHAKE_BUFFER = (
+    1024 * 1024
+)  # bytes: some thousand handshakes, which take a second; more would wait in vain
 EVERY_IPV4 = IPv4Address("0.0.0.0")
 EVERY_IPV6 = IPv6Address("::")
 ATTEMPTS_FOR_ANY_PORT = 16  # port 0: how often to look for a number that is free in both families
@@ -46,6 +50,7 @@ class UdpSocket:
     can_coalesce: bool  # UDP_GRO is on: many datagrams in one receive
     receive_buffer: int  # bytes, as the kernel counts them: twice what was asked for
     send_buffer: int
+    is_for_handshakes: bool = False  # it gets handshake messages, and another of the same address all else
 
     @property
     def family(self) -> int:
@@ -66,6 +71,7 @@ class UdpSocket:
         Until that closes it too, later sockets may be bound over it: a port can be left and come back to at once.
         """
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
         self.socket.close()
 
 
@@ -74,7 +80,7 @@ def open_underlay(
 ) -> list[UdpSocket]:
     """Return one socket for each address of *listen*; if that is empty, one for all of IPv4 and one for all of IPv6.
 
-    A host without IPv6 gets the first alone.  *port* 0 takes a free one, the same for all.  *replacing* are sockets
+    Behind these follow, where the kernel knows how to tell handshake messages, as many sockets for them alone.  A host without IPv6 gets the first alone.  *port* 0 takes a free one, the same for all.  *replacing* are sockets
     of ours still open on the same port, which the new ones may overlap until they are closed.
     Raises HostError; then nothing stays open.
     """
@@ -89,7 +95,12 @@ def open_underlay(
 
 
 def open_udp(
-    address: IPAddress, port: int, fwmark: int | None = None, replacing: Sequence[UdpSocket] = ()
+    address: IPAddress,
+    port: int,
+    fwmark: int | None = None,
+    replacing: Sequence[UdpSocket] = (),
+    *,
+    is_for_handshakes: bool = False,
 ) -> UdpSocket:
     """Return a socket bound to *address*, which may be unspecified: ``0.0.0.0`` or ``::`` for every address of the family.
 
@@ -111,15 +122,18 @@ def open_udp(
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
-        _bind(udp, _sockaddr(address, port), replacing)
+        _bind(udp, _sockaddr(address, port), replacing, shares=is_for_handshakes)
         return UdpSocket(
             socket=udp,
             address=address,
             port=udp.getsockname()[1],
             can_segment=_set(udp, socket.IPPROTO_UDP, UDP_SEGMENT, 0),
             can_coalesce=_set(udp, socket.IPPROTO_UDP, UDP_GRO, 1),
-            receive_buffer=_enlarge(udp, SO_RCVBUFFORCE, socket.SO_RCVBUF),
-            send_buffer=_enlarge(udp, SO_SNDBUFFORCE, socket.SO_SNDBUF),
+            receive_buffer=_enlarge(
+                udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, HANDSHAKE_BUFFER if is_for_handshakes else BUFFER
+            ),
+            send_buffer=_enlarge(udp, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER),
+            is_for_handshakes=is_for_handshakes,
         )
     except OSError as error:
         udp.close()
@@ -176,6 +190,10 @@ def _open_all(
             except HostError as error:
                 if listen or address != EVERY_IPV6 or not _is_ipv6_missing(error):
                     raise
+        for udp in list(opened):
+            beside = _open_beside(udp, fwmark, replacing)
+            if beside is not None:
+                opened.append(beside)
     except BaseException:
         for udp in opened:
             udp.close()
@@ -183,24 +201,50 @@ def _open_all(
     return opened
 
 
+def _open_beside(udp: UdpSocket, fwmark: int | None, replacing: Sequence[UdpSocket]) -> UdpSocket | None:
+    """Return a socket that gets the handshake messages in the place of *udp*; None where this kernel cannot do it.
+
+    *udp* is bound by itself, so that a port that is taken shows, and made to share only then.
+    """
+    udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        beside = open_udp(udp.address, udp.port, fwmark, replacing, is_for_handshakes=True)
+    except HostError:
+        beside = None
+    if beside is not None and steer(beside.socket):
+        return beside
+    if beside is not None:
+        beside.close()
+    udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+    return None
+
+
 def _is_ipv6_missing(error: HostError) -> bool:
     return getattr(error.__cause__, "errno", None) in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
-def _bind(udp: socket.socket, address: Sockaddr, replacing: Sequence[UdpSocket]) -> None:
+def _bind(
+    udp: socket.socket, address: Sockaddr, replacing: Sequence[UdpSocket], *, shares: bool = False
+) -> None:
     """Bind so that only our own earlier sockets may hold an overlapping address.
 
     The kernel lets two UDP sockets overlap if both have SO_REUSEADDR at the moment of the bind.  Left on, it would
-    let a second agent share the port unnoticed.
+    let a second agent share the port unnoticed.  With *shares* it joins the group of the one that it overlaps, which
+    must not be one of *replacing*.
     """
-    with_reuse = [udp, *(old.socket for old in replacing)] if replacing else []
-    for each in with_reuse:
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    olds = [old.socket for old in replacing]
+    sharing = [old for old in olds if old.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)]
+    options = [(each, socket.SO_REUSEADDR, 1) for each in (udp, *olds) if olds]
+    options += [(old, socket.SO_REUSEPORT, 0) for old in sharing]
+    if shares:
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    for each, option, value in options:
+        each.setsockopt(socket.SOL_SOCKET, option, value)
     try:
         udp.bind(address)
     finally:
-        for each in with_reuse:
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        for each, option, value in options:
+            each.setsockopt(socket.SOL_SOCKET, option, 1 - value)
 
 
 def _sockaddr(address: IPAddress, port: int) -> Sockaddr:
@@ -225,10 +269,10 @@ def _set(udp: socket.socket, level: int, option: int, value: int) -> bool:
     return True
 
 
-def _enlarge(udp: socket.socket, forced: int, plain: int) -> int:
-    """Return the buffer granted: BUFFER with privilege, else what net.core.[rw]mem_max allows, never less than before."""
-    if not _set(udp, socket.SOL_SOCKET, forced, BUFFER) and udp.getsockopt(socket.SOL_SOCKET, plain) < BUFFER:
-        _set(udp, socket.SOL_SOCKET, plain, BUFFER)
+def _enlarge(udp: socket.socket, forced: int, plain: int, size: int) -> int:
+    """Return the buffer granted: *size* with privilege, else what net.core.[rw]mem_max allows, never less than before."""
+    if not _set(udp, socket.SOL_SOCKET, forced, size) and udp.getsockopt(socket.SOL_SOCKET, plain) < size:
+        _set(udp, socket.SOL_SOCKET, plain, size)
     return udp.getsockopt(socket.SOL_SOCKET, plain)
 
 

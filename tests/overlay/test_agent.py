@@ -180,7 +180,12 @@ class FakeHost:
     @staticmethod
     def _udp():
         udp = SimpleNamespace(
-            can_segment=True, family=socket.AF_INET, port=51820, fileno=lambda: 8, is_closed=False
+            can_segment=True,
+            family=socket.AF_INET,
+            port=51820,
+            is_for_handshakes=False,
+            fileno=lambda: 8,
+            is_closed=False,
         )
         udp.close = udp.hand_over = lambda: setattr(udp, "is_closed", True)
         return udp

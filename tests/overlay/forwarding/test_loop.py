@@ -10,8 +10,9 @@ import threading
 import pytest
 
 from overlay import link
+from overlay.crypto.cookies import CookieHolder
 from overlay.errors import PacketError
-from overlay.forwarding.loop import LinkEnd, Loop
+from overlay.forwarding.loop import HANDSHAKE_BYTES, LinkEnd, Loop
 from overlay.forwarding.pings import PONGS_AT_ONCE
 from overlay.host import clock
 from overlay.session.constants import Timing
@@ -336,6 +337,26 @@ def test_new_sockets_are_used_and_the_old_ones_still_read(running):
     assert b.read() == [packets.udp(b"from the new one")]
     assert a.address != old
     assert b.counters().peers[0].endpoint == a.address
+
+
+def test_handshakes_that_queue_by_themselves_are_passed_on_a_few_a_turn(running):
+    a, _ = running
+    a.udp.insert(0, a._bound())
+    a.tell(link.Sockets([2, 2], a.address[1], 1), [a.udp[1].fileno(), a.udp[0].fileno()])
+    a.counters()
+    before, count = a.turns, 60
+    called = CookieHolder(bytes(32)).add_macs(b"\1\0\0\0" + bytes(144), 0.0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+        for _ in range(count):
+            caller.sendto(called, a.udp[0].getsockname())
+
+    heard = 0
+    while heard < count:
+        heard += isinstance(a.hear(), link.Handshake)
+        a.tell(link.Handled(1))
+
+    most = -(-HANDSHAKE_BYTES // len(called))
+    assert a.turns - before >= count // most
 
 
 def test_garbage_on_the_link_is_counted_and_a_report_is_no_command(running):

@@ -89,15 +89,61 @@ def test_mtu_discovery_stays_at_the_systems_choice(opened):
 def test_every_address_takes_one_socket_for_each_family_on_one_port(opened):
     opened += open_underlay([], 0)
 
-    assert [udp.family for udp in opened] == [socket.AF_INET, socket.AF_INET6]
+    assert [udp.family for udp in opened] == [socket.AF_INET, socket.AF_INET6] * 2
+    assert [udp.is_for_handshakes for udp in opened] == [False, False, True, True]
     assert len({udp.port for udp in opened}) == 1
 
 
 def test_listen_takes_one_socket_for_each_address(opened):
     opened += open_underlay([LOOPBACK, ip_address("127.0.0.2"), ip_address("::1")], 0)
 
-    assert [str(udp.address) for udp in opened] == ["127.0.0.1", "127.0.0.2", "::1"]
+    assert [str(udp.address) for udp in opened] == ["127.0.0.1", "127.0.0.2", "::1"] * 2
     assert len({udp.port for udp in opened}) == 1
+
+
+def sort_out(opened, address, version=4):
+    """Send a datagram of each type there and an empty one, and return what came in by each of two sockets."""
+    family, port = (socket.AF_INET, socket.AF_INET6)[version == 6], opened[0].port
+    with socket.socket(family, socket.SOCK_DGRAM) as sender:
+        for first in (*range(7), 255):
+            sender.sendto(bytes([first]), (address, port))
+        sender.sendto(b"", (address, port))
+    return [[udp.socket.recv(10) for _ in range(count)] for udp, count in zip(opened, (6, 3), strict=True)]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_handshake_messages_have_a_queue_of_their_own(opened, address):
+    opened += open_underlay([ip_address(address)], 0)
+
+    others, handshakes = sort_out(opened, address, ip_address(address).version)
+
+    assert handshakes == [b"\1", b"\2", b"\3"]
+    assert others == [b"\0", b"\4", b"\5", b"\6", b"\xff", b""]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_handshake_messages_have_a_queue_of_their_own_in_the_place_of_one(opened, address):
+    opened += (old := open_underlay([ip_address(address)], 0))
+
+    opened += (new := open_underlay([ip_address(address)], old[0].port, replacing=old))
+
+    assert sort_out(new, address, ip_address(address).version)[1] == [b"\1", b"\2", b"\3"]
+
+
+def test_replacement_that_is_refused_leaves_the_queues_as_they_were(opened):
+    opened += (old := open_underlay([LOOPBACK], 0))
+
+    with pytest.raises(HostError):
+        open_underlay([LOOPBACK, ip_address("192.0.2.77")], old[0].port, replacing=old)
+
+    assert sort_out(old, "127.0.0.1")[1] == [b"\1", b"\2", b"\3"]
+
+
+def test_second_agent_cannot_take_the_port(opened):
+    opened += (first := open_underlay([], 0))
+
+    with pytest.raises(HostError, match="is taken by another program"):
+        open_underlay([], first[0].port)
 
 
 @pytest.mark.parametrize("taken", ["127.0.0.1", "::1"])
