@@ -88,6 +88,7 @@ KEPT_CAPABILITIES = (
     Capability.NET_RAW,  # ICMP errors
     Capability.NET_BIND_SERVICE,  # a port below 1024, at a reload
     Capability.SETUID, Capability.SETGID, Capability.SETPCAP, Capability.KILL,  # to start and end a forwarder
+    Capability.SYS_NICE,  # which goes before other programs
 )  # fmt: skip
 
 log = logging.getLogger("overlay")

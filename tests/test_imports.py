@@ -32,7 +32,8 @@ ROOMS = {
         "overlay.crypto",
         "overlay.session",
         "overlay.link",
-        "overlay.host.clock",  # two modules of the edge, for the process itself
+        "overlay.host.clock",  # three modules of the edge, for the process itself
+        "overlay.host.priority",
         "overlay.host.privileges",
     },
     # The agent and the modules around it.

@@ -13,7 +13,7 @@ import sys
 
 from overlay.errors import PacketError
 from overlay.forwarding.loop import LinkEnd, Loop
-from overlay.host import clock
+from overlay.host import clock, priority
 from overlay.host.privileges import drop_all
 from overlay.link import Start
 
@@ -28,6 +28,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     link = socket.socket(fileno=int(sys.argv[1]))
     parent = os.getppid()
+    priority.prefer()
     is_root = os.geteuid() == 0
     notes = drop_all(parent=parent) if is_root else drop_all(None, parent)
     end = LinkEnd(link)

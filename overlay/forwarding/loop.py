@@ -22,6 +22,7 @@ from overlay.link import (
     Handshake,
     Ready,
     Report,
+    Routes,
     Sockets,
     Start,
     decode,
@@ -213,8 +214,8 @@ class Loop:
                 self._has_tun = True
                 self._poll.register(self._tun.descriptor, select.EPOLLIN)
                 self._link.report(Ready(self._notes))
-            if self._clock() - now >= COMMANDS_TIME:
-                return
+            if isinstance(message, Routes) or self._clock() - now >= COMMANDS_TIME:
+                return  # a large table comes in many pieces: packets go between them
 
     def _forget(self, udp: UdpSocket) -> None:
         """Drop a socket that the core has closed; the kernel took it out of the poll at that."""

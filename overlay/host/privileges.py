@@ -31,6 +31,7 @@ class Capability(enum.IntEnum):
     NET_BIND_SERVICE = 10
     NET_ADMIN = 12
     NET_RAW = 13
+    SYS_NICE = 23
 
     def __str__(self) -> str:
         """Return the name that manuals and systemd use."""
