@@ -25,6 +25,7 @@ from overlay.host.cpu import has_aes
 from overlay.host.privileges import Capability
 from overlay.host.tun import check_interface_name
 from overlay.link import (
+    OWN,
     PINGS_WAITING,
     AskCounters,
     Begin,
@@ -80,6 +81,8 @@ PING_TIMEOUT = 60.0  # seconds; nobody who asks for a ping is waited for longer
 START_TIME = 30.0  # seconds for a forwarder to get ready; it takes 0.3
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a forwarder that died is started anew
 STEADY_TIME = 60.0  # seconds that a forwarder must live for the pause to start over
+PROOF_INTERVAL = 10.0  # seconds between two questions to the forwarder whether it still answers
+HANG_TIME = 30.0  # seconds without an answer, after which it is ended
 NETWORK_PAUSE = 0.5  # seconds in which changes of the host's network are gathered
 REPLAN_PAUSE = 0.1  # seconds in which peers that ask for other routes are: one plan of 10,000 takes that long
 KEPT_CAPABILITIES = (
@@ -210,6 +213,7 @@ class Agent:
             async with self._reloading:  # SIGHUP may come at any moment, and waits for the end of the start
                 await self._bring_up()
             nursery.start_soon(self._keep_forwarder)
+            nursery.start_soon(self._watch_forwarder)
             nursery.start_soon(self._tick)
             nursery.start_soon(questions.serve, listener, self._answer, self._answered)
             nursery.start_soon(self._watch_network)
@@ -356,6 +360,40 @@ class Agent:
                 remote.is_confirmed = False
         log.info("forwarder restarted pid=%d", self.forwarder.pid)
         self._nursery.start_soon(self._greet)
+
+    async def _watch_forwarder(self) -> None:
+        """End a forwarder that answers nothing any more, though its process lives; _keep_forwarder starts another."""
+        while True:
+            await trio.sleep(PROOF_INTERVAL)
+            forwarder = self.forwarder
+            with trio.move_on_after(HANG_TIME) as patience:
+                await self._prove_alive(forwarder)
+            if patience.cancelled_caught and forwarder is self.forwarder:
+                log.error("forwarder hung, ending it pid=%d silent=%g", forwarder.pid, HANG_TIME)
+                forwarder.disconnect()
+
+    async def _prove_alive(self, forwarder: Forwarder) -> None:
+        """Return when *forwarder* has answered, or is gone.  An answer that its link does not take is asked for again."""
+        answered = False
+        with contextlib.suppress(ForwarderGoneError):
+            while not answered:
+                answered = (
+                    await self._pong(forwarder, PingPeer(OWN, self._next_serial()), PROOF_INTERVAL)
+                    is not None
+                )
+
+    async def _pong(self, forwarder: Forwarder, ping: PingPeer, timeout: float) -> Ponged | None:
+        """Return what *forwarder* says to *ping* within *timeout* seconds, if anything.  Raises ForwarderGoneError."""
+        pong_in, pong_out = trio.open_memory_channel[Ponged](1)
+        self._pings[ping.identifier] = pong_in
+        with pong_in, pong_out:
+            try:
+                with trio.move_on_after(timeout):
+                    await forwarder.send(ping)
+                    return await pong_out.receive()
+            finally:
+                self._pings.pop(ping.identifier, None)
+        return None
 
     async def _take_reports(self, forwarder: Forwarder) -> None:
         while True:
@@ -639,17 +677,9 @@ class Agent:
             return questions.refusal("a ping needs a timeout in seconds, above 0")
         if len(self._pings) >= PINGS_WAITING:
             return questions.refusal(f"{PINGS_WAITING} pings wait for their answers", "busy")
-        self._serial += 1
-        serial, pong = self._serial, None
-        pong_in, pong_out = trio.open_memory_channel[Ponged](1)
-        with pong_in, pong_out:
-            self._pings[serial] = pong_in
-            try:
-                with trio.move_on_after(min(timeout, PING_TIMEOUT)), contextlib.suppress(ForwarderGoneError):
-                    await self.forwarder.send(PingPeer(remote.number, serial))
-                    pong = await pong_out.receive()
-            finally:
-                self._pings.pop(serial, None)
+        ping, pong = PingPeer(remote.number, self._next_serial()), None
+        with contextlib.suppress(ForwarderGoneError):
+            pong = await self._pong(self.forwarder, ping, min(timeout, PING_TIMEOUT))
         seconds = pong.seconds if pong is not None else None
         return {"ok": True, "ping": {"is_possible": pong is None or seconds is not None, "seconds": seconds}}
 
@@ -686,8 +716,7 @@ class Agent:
 
     async def _ask_counters(self) -> tuple[dict[int, PeerCounters], dict[str, int]]:
         """Return the forwarder's counters; what it told in time if it is busy or gone."""
-        self._serial += 1
-        serial = self._serial
+        serial = self._next_serial()
         told, peers, drops = trio.Event(), dict[int, PeerCounters](), dict[str, int]()
         self._answers[serial] = told, peers, drops
         try:
@@ -709,6 +738,10 @@ class Agent:
             told.set()
 
     # Helpers
+
+    def _next_serial(self) -> int:
+        self._serial += 1
+        return self._serial
 
     def _count(self, reason: str) -> None:
         self._refused[reason] = self._refused.get(reason, 0) + 1

@@ -80,11 +80,15 @@ class Forwarder:
                 except OSError as error:
                     # Whatever it was, this command is lost and the forwarder knows less than it should.  Whoever
                     # waits in receive() hears of that too, and starts another.
-                    with contextlib.suppress(OSError):
-                        self._link.shutdown(socket.SHUT_RDWR)
+                    self.disconnect()
                     raise ForwarderGoneError from error
                 else:
                     return
+
+    def disconnect(self) -> None:
+        """End the link: whoever uses it hears that the forwarder is gone, and is to stop() it."""
+        with contextlib.suppress(OSError):
+            self._link.shutdown(socket.SHUT_RDWR)
 
     async def get_ready(self) -> list[str]:
         """Wait until the forwarder says that it is ready, and return what it notes.  Raises ForwarderGoneError.

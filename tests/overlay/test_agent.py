@@ -16,13 +16,22 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from overlay.agent import REPLAN_PAUSE, START_TIME, Agent, StoppedError, until_stopped
+from overlay.agent import (
+    HANG_TIME,
+    PROOF_INTERVAL,
+    REPLAN_PAUSE,
+    START_TIME,
+    Agent,
+    StoppedError,
+    until_stopped,
+)
 from overlay.config import Options, settle
 from overlay.crypto.keys import PrivateKey
 from overlay.errors import ConfigError, HostError
 from overlay.forwarder import ForwarderGoneError
 from overlay.host import clock, control
 from overlay.link import (
+    OWN,
     PINGS_WAITING,
     AskCounters,
     Begin,
@@ -73,6 +82,7 @@ class FakeForwarder:
         self.is_gone = False
         self.may_begin = trio.Event()
         self.answers_counters = True
+        self.is_hung = False
         self._changed = trio.Event()
         self._reports = []
         machine.forwarders.append(self)
@@ -95,6 +105,11 @@ class FakeForwarder:
         self.commands.append(command)
         if isinstance(command, AskCounters) and self.answers_counters:
             self.say(Counters(command.serial, self.machine.counters, {"tun": 1}, True))
+        if isinstance(command, PingPeer) and command.peer == OWN and not self.is_hung:
+            self.say(Ponged(OWN, command.identifier, None))
+
+    def disconnect(self):
+        self.die()
 
     async def get_ready(self):
         await self.may_begin.wait()
@@ -466,6 +481,34 @@ def test_forwarder_that_died_has_a_successor_that_is_told_the_same_and_greets_at
         assert machine.forwarder.commands[: begin + 1] == first.commands[: begin + 1]
 
     node(story)
+
+
+def test_forwarder_that_answers_nothing_any_more_has_a_successor(node, caplog):
+    async def story(machine):
+        await machine.ready()
+        machine.forwarder.is_hung = True
+
+        await trio.sleep(2 * PROOF_INTERVAL + HANG_TIME)
+
+        assert len(machine.forwarders) == 2
+        assert machine.forwarder.told(Begin)
+        assert "forwarder hung" in caplog.text
+
+    node(story, clock=trio.testing.MockClock(autojump_threshold=0.01))
+
+
+def test_forwarder_that_answers_now_and_then_is_kept(node):
+    async def story(machine):
+        await machine.ready()
+        for _ in range(4):
+            machine.forwarder.is_hung = True
+            await trio.sleep(HANG_TIME - 2 * PROOF_INTERVAL)
+            machine.forwarder.is_hung = False
+            await trio.sleep(2 * PROOF_INTERVAL)
+
+        assert len(machine.forwarders) == 1
+
+    node(story, clock=trio.testing.MockClock(autojump_threshold=0.01))
 
 
 def test_successor_is_told_where_a_peer_was_heard_last(node):

@@ -425,3 +425,17 @@ def test_forwarder_that_may_not_change_its_user_says_so_and_runs():
         "the group id stays 0: Operation not permitted",
         "the user id stays 0: Operation not permitted",
     ]
+
+
+def test_forwarder_that_hangs_is_gone_once_it_is_disconnected_and_killed_by_stop(tun):
+    async def tell():
+        async with running(tun) as forwarder:
+            os.kill(forwarder.pid, signal.SIGSTOP)
+
+            forwarder.disconnect()
+
+            with pytest.raises(ForwarderGoneError):
+                await forwarder.receive()
+            assert await forwarder.stop() == "killed by signal 9"
+
+    story(tell)
