@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgpack
@@ -18,6 +17,7 @@ import msgpack
 from overlay.errors import PacketError
 from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from overlay.wire.addresses import pack_host
 from overlay.wire.messages import KEY_SIZE
 
 if TYPE_CHECKING:
@@ -316,13 +316,12 @@ def _sockaddr(value: Any) -> Sockaddr:
         raise PacketError("link")
     if type(host) is not str or len(host) > HOST_CHARACTERS or not host.isprintable():
         raise PacketError("link")
+    address: Sockaddr = (host, port, *rest)
     try:
-        version = ip_address(host).version
+        pack_host(address)
     except ValueError:
         raise PacketError("link") from None
-    if version != (6 if rest else 4):
-        raise PacketError("link")
-    return (host, port, *rest)
+    return address
 
 
 def _counts(value: Any) -> dict[str, int]:

@@ -169,7 +169,6 @@ TESTED_ELSEWHERE = {
     "overlay.session.constants": "test_sessions shortens each of them",
     "overlay.session.outputs": "values; test_sessions compares them",
     "overlay.session.peer": "test_sessions: a peer's handshakes are reached by its node",
-    "overlay.wire.addresses": "one formatter; test_status shows both families",
     "overlay.wire.virtio": "one format; test_segments reads and builds it",
     "peers.stores": "tests/peers/stores/test_stores.py holds what all stores have in common",
     "peers.stores.memory": "test_stores runs the shared contract over it",

@@ -7,11 +7,11 @@ which shows that its sender owns its address, and each address has a bucket of i
 from __future__ import annotations
 
 import math
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from overlay.crypto.cookies import CookieChecker
 from overlay.forwarding.buckets import Buckets
+from overlay.wire.addresses import pack_host
 from overlay.wire.messages import (
     COOKIE_REPLY,
     INITIATION,
@@ -78,7 +78,7 @@ class Gate:
                 drops["mac1"] += 1
                 return False, None
             if self.is_under_load(now):
-                address = ip_address(source[0].partition("%")[0]).packed
+                address = pack_host(source)
                 place = address + source[1].to_bytes(2, "big")
                 if not self._checker.check_mac2(datagram, place, now):
                     drops["handshake_under_load"] += 1

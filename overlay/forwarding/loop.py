@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 REPORTS_WAITING = 20_000  # what the agent has not read yet; then reports are dropped and counted
 EVENTS = 16  # taken from the poll at once: the tun, the link, two sockets and those they replaced
 COMMANDS, COMMANDS_TIME = 8, 0.0002  # commands and seconds in one go before packets have their turn
-HANDSHAKE_BYTES = 512  # of a queue of handshakes, likewise: a few of them, which take 0.1 ms
+HANDSHAKE_BYTES = 1024  # of a queue of handshakes, likewise: seven initiations, which take 0.2 ms
 
 
 class LinkEnd:

@@ -6,10 +6,10 @@ import math
 import socket
 import sys
 from collections import Counter
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias
 
 from overlay.forwarding.keypair import Keypairs
+from overlay.wire.addresses import pack_host
 
 if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
@@ -73,7 +73,7 @@ class Peer:
     def move(self, endpoint: Sockaddr) -> None:
         """Send to *endpoint* from now on, from whatever address the host's routes choose."""
         self.endpoint = endpoint
-        self.endpoint_address = ip_address(endpoint[0].partition("%")[0]).packed
+        self.endpoint_address = pack_host(endpoint)
         self.endpoint_port = endpoint[1].to_bytes(2, "big")
         self.forget_source()
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import TypeAlias
+
+# Ours
+REMEMBERED = 4096  # hosts whose bytes are remembered: one handshake asks several times
 
 Sockaddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 """(host, port) for IPv4; (host, port, flow info, scope id) for IPv6.  The host is numeric."""
@@ -16,3 +21,16 @@ def format_sockaddr(address: Sockaddr) -> str:
     if scope and "%" not in host:
         host = f"{host}%{scope}"
     return f"[{host}]:{port}"
+
+
+def pack_host(address: Sockaddr) -> bytes:
+    """Return the host in 4 or 16 bytes, without its scope.  Raises ValueError for any text that is no such address."""
+    packed = _packed(address[0])
+    if len(packed) != (4 if len(address) == 2 else 16):
+        raise ValueError(address[0])
+    return packed
+
+
+@lru_cache(REMEMBERED)
+def _packed(host: str) -> bytes:
+    return ip_address(host).packed
