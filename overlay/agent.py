@@ -20,7 +20,7 @@ import trio
 from overlay import config, questions, status
 from overlay.errors import ConfigError, HostError, OverlayError, PacketError
 from overlay.forwarder import Forwarder, ForwarderGoneError
-from overlay.host import clock, control, notify, privileges
+from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.cpu import has_aes
 from overlay.host.privileges import Capability
 from overlay.host.tun import check_interface_name
@@ -581,6 +581,7 @@ class Agent:
             else:
                 self._reload_error = None
                 log.info("reloaded cause=%s peers=%d", cause, len(self._roster.by_number))
+                memory.give_back()
             notify.ready()
 
     def _settle_again(self) -> Node:

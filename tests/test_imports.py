@@ -125,7 +125,10 @@ ONLY_IN = {
         ("overlay.crypto", "overlay.forwarding"),
         "keys and seals have one room each side of the link",
     ),
-    "ctypes": (("overlay.host.privileges",), "the one module that calls the C library by hand"),
+    "ctypes": (
+        ("overlay.host.privileges", "overlay.host.memory"),
+        "the modules that call the C library by hand",
+    ),
     "subprocess": (("overlay.forwarder",), "the one process that is ever started is the forwarder"),
     "logging": (
         ("overlay.agent", "overlay.resolver", "overlay.setup"),
