@@ -16,6 +16,7 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from overlay.errors import PacketError
+from overlay.forwarding.alike import WORTH
 from overlay.forwarding.peer import SOL_UDP
 from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
 from overlay.forwarding.units import (
@@ -71,6 +72,8 @@ VIEW_ROWS = (
 )
 _LINK_LOCAL = (b"\xfe\x80", b"\xfe\x90", b"\xfe\xa0", b"\xfe\xb0")  # fe80::/10 begins so
 _NO_INDEX = bytes(4)
+# Columns of a row in which packets agree that one look decides for: version and header length, length, source.
+_ALIKE = {4: ((16, 17), (18, 20), (28, 32)), 6: ((16, 17), (20, 22), (24, 40))}
 _FIRST_WORDS = struct.Struct("<IIQ").unpack_from  # type, receiver index, counter
 _HANDSHAKES = frozenset({TYPE_INITIATION, TYPE_RESPONSE, TYPE_COOKIE_REPLY})
 
@@ -315,6 +318,9 @@ class Inbound:
         rows = Rows(self._array, self._view, stride, count, last)
         mark = arrival.tos & 3
         runs = None if len(fresh) < count or mark in (CE, ECT_1) else rows.runs(self._joins_udp)
+        is_alone = len(fresh) == count and last == stride and (runs is None or len(runs) == count)
+        if is_alone and count >= WORTH and not mark and self._deliver_alike(keypair.peer, count, stride, now):
+            return
         if runs is None:
             for row in fresh:
                 self._deliver(keypair, row * stride, len(rows.plaintext(row)), arrival, now)
@@ -330,6 +336,32 @@ class Inbound:
             else:
                 peer.drops["source"] += run.count
                 self._core.data_received(peer, now)
+
+    def _deliver_alike(self, peer: Peer, count: int, stride: int, now: float) -> bool:
+        """Write the packets of *count* rows, each by itself, if they agree in version, length and source.
+
+        Returns False, with nothing done, if they do not.
+        """
+        payload = self._view[HEADER_SIZE : stride - TAG_SIZE]
+        try:
+            length = packet_length(payload)
+        except PacketError:
+            return False
+        table = self._array[: count * stride].reshape(count, stride)
+        first = table[0]
+        for begin, end in _ALIKE[payload[0] >> 4]:
+            if (table[:, begin:end] != first[begin:end]).any():
+                return False
+        core = self._core
+        core.data_received(peer, now)
+        if not core.is_from(peer, payload):
+            core.refused(peer, "source", count)
+            return True
+        peer.rx_packets += count
+        table[:, HEADER_SIZE - VIRTIO_SIZE : HEADER_SIZE] = 0  # complete as they stand
+        for at in range(HEADER_SIZE - VIRTIO_SIZE, count * stride, stride):
+            self._write(peer, [self._view[at : at + VIRTIO_SIZE + length]])
+        return True
 
     def _table_views(
         self, stride: int, count: int

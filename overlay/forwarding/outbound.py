@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from overlay.errors import PacketError
+from overlay.forwarding.alike import WORTH, Alike, stride_of
 from overlay.forwarding.pace import Pace
 from overlay.forwarding.segments import OVERHEAD, PADDING, Splitter, flow_of, padded
 from overlay.forwarding.unit_size import SMALLEST
@@ -82,25 +83,78 @@ class Outbound:
                 self.forward(0, size, now)
                 self.flush()
             return bool(size)
-        more, taken = False, 0
-        for _ in range(BATCH):
-            at = self._at
-            if at + _ROOM > ARENA_BYTES:
-                more = True
-                break
-            size = tun.readinto(self._view[at + _OFFSET : at + _OFFSET + READ_BYTES])
-            if not size:
-                break
-            taken += 1
-            self.forward(at, size, now)
-            if self._core.sender.is_blocked:
-                more = True
-                break
-        else:
-            more = True
+        taken = self._read_batch(tun, now)
         self.flush()
         self._pace.took(taken)
-        return more
+        return taken == BATCH or self._core.sender.is_blocked
+
+    def _read_batch(self, tun: TunReader, now: float) -> int:
+        """Forward at most a batch and return how many packets it had.
+
+        Packets of one size are read behind each other as rows of a table, and go on together.
+        """
+        sender, view, mtu = self._core.sender, self._view, self.splitter.mtu
+        alike = size_alike = 0
+        for taken in range(BATCH):
+            at = self._at
+            if at + _ROOM > ARENA_BYTES:
+                self._forward_alike(size_alike, alike, now)
+                return BATCH
+            size = tun.readinto(view[at + _OFFSET : at + _OFFSET + READ_BYTES])
+            if size and alike and size == size_alike:
+                alike += 1
+                self._at = at + stride_of(size - VIRTIO_SIZE, mtu)
+                continue
+            if alike:
+                self._forward_alike(size_alike, alike, now)
+                alike = 0
+                self._at = at
+            if not size:
+                return taken
+            if at or size - VIRTIO_SIZE > mtu:
+                self.forward(at, size, now)
+            else:
+                alike, size_alike = 1, size
+                self._at = stride_of(size - VIRTIO_SIZE, mtu)
+            if sender.is_blocked:
+                break
+        self._forward_alike(size_alike, alike, now)
+        return BATCH
+
+    def _forward_alike(self, size: int, count: int, now: float) -> None:
+        """Send *count* packets, read as *size* bytes each one behind the other from the start of the arena on."""
+        if count >= WORTH and self._send_alike(size - VIRTIO_SIZE, count, now):
+            return
+        stride = stride_of(size - VIRTIO_SIZE, self.splitter.mtu)
+        for at in range(0, count * stride, stride):
+            self.forward(at, size, now)
+
+    def _send_alike(self, length: int, count: int, now: float) -> bool:
+        """Send packets of one flow as a table; return False, with nothing done, for what is to be looked at one by one."""
+        core, start = self._core, TRANSPORT_HEADER.size
+        if length < 40 or not self._alike.are(length, count):
+            return False
+        if self._arena[start] >> 4 == 4:
+            destination, ecn = bytes(self._view[start + 16 : start + 20]), self._arena[start + 1] & 3
+        else:
+            destination, ecn = bytes(self._view[start + 24 : start + 40]), self._arena[start + 1] >> 4 & 3
+        peer = core.table.remembered.get(destination) or core.table.find(destination)
+        if peer is None or peer.number == OWN or destination == peer.endpoint_address:
+            return False
+        keypair = peer.keypairs.current
+        if keypair is None or now >= keypair.reject_at or keypair.counter + count > REJECT_AFTER_MESSAGES:
+            return False
+        flags, gso_type, _, _, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(self._arena, _OFFSET)
+        if gso_type or (
+            flags & NEEDS_CSUM and not self._alike.complete(length, count, csum_start, csum_offset)
+        ):
+            return False
+        self._flush_peer(peer)
+        size = stride_of(length, self.splitter.mtu)
+        for part in self._alike.seal(keypair, length, count):
+            core.sender.send(peer, [part], size, ecn)
+        core.data_sent(peer, keypair, count, now)
+        return True
 
     def send_staged(self, peer: Peer, packets: list[bytes], now: float) -> None:
         """Forward packets that waited for a keypair, in their order."""
@@ -201,7 +255,7 @@ class Outbound:
 
     def set_mtu(self, mtu: int) -> None:
         """Cut for an interface of *mtu* bytes from now on."""
-        self.splitter, self._cutter = Splitter(mtu), Cutter()
+        self.splitter, self._cutter, self._alike = Splitter(mtu), Cutter(), Alike(self._arena, mtu)
 
     def flush(self) -> None:
         """Send what is sealed and pending, for every peer."""
