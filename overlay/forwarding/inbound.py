@@ -22,8 +22,8 @@ from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
 from overlay.forwarding.units import (
     LEAD,
     Reassembly,
+    WholeUnit,
     ends_of_runs,
-    is_one_unit,
     make_for_tun,
     open_unit,
     read_unit,
@@ -115,13 +115,13 @@ class Arrival:
 class _UnitLayout:
     """A unit that comes whole in one receive: where its headers and its pieces are, and where they go."""
 
-    __slots__ = ("pieces", "target", "words")
+    __slots__ = ("headers", "pieces", "target", "whole")
 
     def __init__(self, received: Bytes2D, unit: Bytes2D, count: int, stride: int) -> None:
         rows = received[: count * stride].reshape(count, stride)
         width = stride - FRAGMENT_HEADER_SIZE
-        self.words = rows[:, :FRAGMENT_HEADER_SIZE].view("<u4")
-        self.pieces = rows[:, FRAGMENT_HEADER_SIZE:]
+        self.headers, self.pieces = rows[:, :FRAGMENT_HEADER_SIZE], rows[:, FRAGMENT_HEADER_SIZE:]
+        self.whole = WholeUnit(count)
         self.target = unit[LEAD : LEAD + count * width].reshape(count, width)
 
 
@@ -456,7 +456,7 @@ class Inbound:
                 self._unit_layouts.clear()
             layout = _UnitLayout(self._array, self._unit_array, count, stride)
             self._unit_layouts[count, stride] = layout
-        return not self._buffer[1] and is_one_unit(layout.words)
+        return not self._buffer[1] and layout.whole.are(layout.headers.tobytes())
 
     def _take_whole(
         self,

@@ -71,6 +71,8 @@ BLOCKS_PER_SUPER_PACKET = 2**13  # more than its units have, however it is cut
 REKEY_AFTER_BLOCKS = (
     AES_BLOCKS_PER_KEY - 2**30
 )  # some seconds at the highest rate: until there is another keypair
+HEADER_BITS = 8 * FRAGMENT_HEADER_SIZE
+FIRST_HEADER = (1 << HEADER_BITS) - 1
 _NONCE_PREFIX = bytes(4)
 _META_AND_ZERO = struct.Struct("<BBH").unpack_from
 _STEPS = np.zeros((MAXIMUM_FRAGMENTS, 4), dtype=np.uint32)
@@ -448,9 +450,23 @@ def make_for_tun(unit: memoryview, flow: Flow, gso_type: int, segment: int) -> N
     VIRTIO_HEADER.pack_into(unit, 0, NEEDS_CSUM, gso_type, flow.size, segment, flow.l4, field)
 
 
-def is_one_unit(words: Words) -> bool:
-    """Return whether header words, rows of four, are those of consecutive fragments of one unit."""
-    return bool((words - words[0] == _STEPS[: len(words)]).all())
+class WholeUnit:
+    """What the headers of all fragments of a unit of *count* look like, one behind the other, as one number.
+
+    Comparing numbers of some hundred bytes costs a third of what the same costs column by column.
+    """
+
+    __slots__ = ("_numbers", "_repeat")
+
+    def __init__(self, count: int) -> None:
+        self._repeat = sum(1 << HEADER_BITS * number for number in range(count))
+        # The fragment's number is the second byte of its header.
+        self._numbers = sum(number << HEADER_BITS * number + 8 for number in range(count))
+
+    def are(self, headers: bytes) -> bool:
+        """Return whether *headers*, the first of which has the number 0, are those of one unit in order."""
+        found = int.from_bytes(headers, "little")
+        return found == (found & FIRST_HEADER) * self._repeat + self._numbers
 
 
 def ends_of_runs(words: Words) -> list[int]:

@@ -20,12 +20,14 @@ from overlay.forwarding.units import (
     UNITS_PER_SESSION,
     UNITS_TOTAL,
     UnitKey,
+    WholeUnit,
     make_for_tun,
     marks,
     portions,
     read_unit,
     segments_in,
 )
+from overlay.wire import bulk
 from overlay.wire.bulk import AES_BLOCKS_PER_KEY
 from tests import packets, units
 from tests.network import Flight
@@ -1028,3 +1030,30 @@ def test_in_any_weather_packets_leave_as_their_datagrams_arrive_and_wait_for_no_
         at += step
 
         assert bench.b.received == [segment for segments in wanted[:at] for segment in segments]
+
+
+# A unit that comes whole
+
+
+def headers_of(count, counter=7, cipher=1, index=0x01020304):
+    return [bulk.FRAGMENT_HEADER.pack(5, number, count, cipher, index, counter) for number in range(count)]
+
+
+@given(st.integers(1, 255), st.integers(0, 2**64 - 1), st.integers(0, 255), st.integers(0, 2**32 - 1))
+def test_headers_of_a_whole_unit_are_known(count, counter, cipher, index):
+    assert WholeUnit(count).are(b"".join(headers_of(count, counter, cipher, index)))
+
+
+@given(st.integers(2, 60), st.data())
+def test_headers_that_differ_in_any_bit_are_not_those_of_a_whole_unit(count, data):
+    headers = bytearray(b"".join(headers_of(count)))
+    at = data.draw(st.integers(16, len(headers) - 1))
+    headers[at] ^= 1 << data.draw(st.integers(0, 7))
+
+    assert not WholeUnit(count).are(headers)
+
+
+def test_fragments_in_another_order_are_no_whole_unit():
+    first, second, third = headers_of(3)
+
+    assert not WholeUnit(3).are(first + third + second)
