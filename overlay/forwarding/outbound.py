@@ -127,6 +127,10 @@ class Outbound:
             return
         stride = stride_of(size - VIRTIO_SIZE, self.splitter.mtu)
         for at in range(0, count * stride, stride):
+            if self._core.sender.is_blocked and self._arena[at + _OFFSET + 1]:
+                self.set_mtu(
+                    self.splitter.mtu
+                )  # a super-packet; what is kept lies in the buffers of the last
             self.forward(at, size, now)
 
     def _send_alike(self, length: int, count: int, now: float) -> bool:

@@ -173,6 +173,21 @@ def test_a_full_socket_keeps_them_in_their_order(bench):
     assert bench.b.received == sent
 
 
+def test_small_super_packets_that_a_full_socket_keeps_are_not_overwritten(bench):
+    bench.a.sockets[0].is_full = True
+    sent = []
+    for number in range(6):
+        whole = bench.packet(1200, number, protocol=packets.TCP)
+        packet, header = packets.as_super_packet(whole, 600)
+        sent += packets.kernel_segments(packet, header)
+        bench.a.tun.outgoing.append(header + packet)
+    bench.world.run(0.1)
+    bench.a.sockets[0].is_full = False
+    bench.world.run(1)
+
+    assert bench.b.received == sent
+
+
 kinds = st.tuples(
     st.sampled_from([0, 20, 21, 36, 36, 36, 80, 1392]),  # payload
     st.sampled_from([4, 4, 6]),
