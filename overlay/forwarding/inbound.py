@@ -40,6 +40,7 @@ from overlay.wire.messages import (
     TYPE_TRANSPORT,
     message_type,
 )
+from overlay.wire.mss import LARGEST_SYN, SYN, SYN_FLAGS, clamp_mss
 from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -621,7 +622,7 @@ class Inbound:
         peer.rx_bytes += size
         peer.last_received = now
         if source != peer.endpoint or peer.socket is not udp:
-            self._core.moved(peer, udp, source)
+            self._core.moved(peer, udp, source, now)
         if arrival.pktinfo != peer.received_source:
             peer.answer_from(arrival.source, arrival.pktinfo)
         self._core.authenticated(peer, keypair, now)
@@ -648,6 +649,8 @@ class Inbound:
             core.refused(peer, error.reason)
             return
         peer.rx_packets += 1
+        if length <= LARGEST_SYN and self._buffer[start + SYN_FLAGS[packet[0] >> 4]] & SYN:
+            clamp_mss(packet, min(peer.path_mtu, core.outbound.splitter.mtu))
         begin = start - VIRTIO_SIZE
         self._view[begin:start] = PLAIN
         self._write(peer, [self._view[begin : start + length]])
