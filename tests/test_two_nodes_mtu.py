@@ -98,6 +98,21 @@ def test_it_is_found_by_a_session_that_begins_on_a_narrow_path(world):
     assert a.peer().path_mtu == b.peer().path_mtu == 1344
 
 
+def test_it_is_found_although_a_new_session_began_and_tcp_is_down_to_single_segments(world):
+    """The peer was called anew because nothing was heard of it, and no super-packet came to say hello for."""
+    a, b = world.pair()
+    talk(world, a, b, 10)
+    world.network.mtu = 1350 + OUTER
+    a.want(1)
+    world.run(1)
+
+    for _ in range(10):
+        put(a, df(udp(a, b, 1400)))
+        world.run(1)
+
+    assert a.peer().path_mtu == 1344
+
+
 def test_it_rises_again(world):
     a, b = narrow(world, 1350)
     world.network.mtu = 1500

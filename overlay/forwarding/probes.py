@@ -54,13 +54,19 @@ class Probes:
     ) -> float:
         """Have *send* send what is due under *keypair* and return when to be called again; math.inf for a hello first.
 
-        *send* returns False for what no device of this host takes.
+        A peer that has answered under an earlier keypair is said hello: super-packets alone may not, for where they
+        vanish TCP goes on with single segments.  *send* returns False for what no device of this host takes.
         """
-        path = peer.path
-        if path is None or keypair is None or keypair.bulk is None or not keypair.bulk.answers_probes:
+        path, bulk = peer.path, keypair.bulk if keypair is not None else None
+        if path is None or keypair is None or bulk is None or (bulk.has_heard and not bulk.answers_probes):
             return math.inf
         packets = peer.tx_packets + peer.drops["path_mtu"]  # those that did not fit were to flow, too
         is_flowing, peer.path_packets = packets != peer.path_packets, packets
+        if not bulk.has_heard:
+            hello = bulk.offer(now) if is_flowing else None
+            if hello is not None:
+                send(peer, keypair, hello)
+            return now + self._timing.path_probe_time
         for probe in path.round(now, is_flowing=is_flowing):
             payload = control.build(Probe(probe.identifier))
             if not send(peer, keypair, payload + bytes(probe.size - len(payload))):

@@ -38,7 +38,8 @@ kind 3, pong: the answer to a ping, under the keypair that the ping came by
 
 kind 4, probe: a request for a probed, filled with zeros to the size whose way is in question.  Its datagram must not
 be cut on the way.  It is sent only under a keypair under which a hello with ``probes`` was received, and while packets
-flow or a search of theirs has not come to its end (RFC 8899)
+flow or a search of theirs has not come to its end (RFC 8899).  To a peer that answered probes under an earlier keypair
+a hello is said for their sake alone, if packets flow
 
     id          a number below 2^64, another for each probe to a peer
 

@@ -14,7 +14,8 @@ from overlay.wire.control import Probe, Probed
 
 
 def keypair(peer, *, answers=True):
-    return SimpleNamespace(peer=peer, bulk=SimpleNamespace(answers_probes=answers))
+    bulk = SimpleNamespace(has_heard=True, answers_probes=answers, offer=lambda now: None)
+    return SimpleNamespace(peer=peer, bulk=bulk)
 
 
 class Sent:
@@ -63,6 +64,16 @@ def test_nobody_is_probed_who_has_not_said_that_it_answers(probes, peer, answers
 
     assert probes.turn(peer, under, 5.0, sent) == math.inf
     assert sent.payloads == []
+
+
+def test_hello_is_said_under_a_new_keypair_while_packets_flow(probes, peer):
+    sent, under = Sent(), keypair(peer, answers=False)
+    under.bulk.has_heard, under.bulk.offer = False, lambda now: b"hello"
+
+    again = probes.turn(peer, under, 5.0, sent)
+    probes.turn(peer, under, again, sent)
+
+    assert sent.payloads == [b"hello"]
 
 
 def test_an_answer_is_taken_once(probes, peer):

@@ -132,7 +132,7 @@ def test_a_message_of_another_version_is_ignored(value):
 
 @given(
     st.dictionaries(
-        st.text(min_size=1, max_size=9).filter(lambda name: name not in BODY), st.booleans(), max_size=8
+        st.text(min_size=1, max_size=9).filter(lambda name: name not in BODY), st.booleans(), max_size=7
     )
 )
 def test_names_that_are_not_known_are_ignored(more):
