@@ -277,10 +277,16 @@ def test_a_syn_from_a_peer_that_clamps_nothing_is_clamped_here(world):
     a.peer().path_mtu = 1 << 17
     a.core.outbound.splitter.mtu = 9000
 
-    put(a, syn(1460, source=a.inner(), destination=b.inner()))
+    put(
+        a,
+        *[
+            syn(1460, ports=(4000 + number, 80), source=a.inner(), destination=b.inner())
+            for number in range(9)
+        ],
+    )
     world.run(1)
 
-    assert mss_of(b.received[0]) == 1304
+    assert [mss_of(packet) for packet in b.received] == [1304] * 9
 
 
 def test_a_syn_is_clamped_to_the_tun_s_mtu_where_the_path_takes_it_all(world):
@@ -290,3 +296,24 @@ def test_a_syn_is_clamped_to_the_tun_s_mtu_where_the_path_takes_it_all(world):
     world.run(1)
 
     assert mss_of(b.received[0]) == 1380
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_syns_that_come_many_at_once_are_clamped_one_by_one(world, version):
+    a, b = narrow(world, 1350)
+    ends = {"source": a.inner(version), "destination": b.inner(version)}
+
+    put(a, *[syn(1460, version, ports=(4000 + number, 80), **ends) for number in range(20)])
+    world.run(1)
+
+    assert [mss_of(packet) for packet in b.received] == [1344 - (40 if version == 4 else 60)] * 20
+
+
+def test_packets_of_one_size_that_come_many_at_once_do_not_pass_unseen(world):
+    a, b = narrow(world, 1350)
+
+    put(a, *[df(udp(a, b, 1400))] * 20)
+    world.run(1)
+
+    assert b.received == []
+    assert a.peer().drops["path_mtu"] >= 20

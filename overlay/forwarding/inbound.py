@@ -16,7 +16,7 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from overlay.errors import PacketError
-from overlay.forwarding.alike import WORTH
+from overlay.forwarding.alike import WORTH, have_syn
 from overlay.forwarding.peer import SOL_UDP
 from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
 from overlay.forwarding.units import (
@@ -353,6 +353,8 @@ class Inbound:
         for begin, end in _ALIKE[payload[0] >> 4]:
             if (table[:, begin:end] != first[begin:end]).any():
                 return False
+        if have_syn(table, length):
+            return False
         core = self._core
         core.data_received(peer, now)
         if not core.is_from(peer, payload):

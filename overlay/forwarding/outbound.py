@@ -144,6 +144,8 @@ class Outbound:
         peer = core.table.remembered.get(destination) or core.table.find(destination)
         if peer is None or peer.number == OWN or destination == peer.endpoint_address:
             return False
+        if length > peer.path_mtu:
+            return False
         keypair = peer.keypairs.current
         if keypair is None or now >= keypair.reject_at or keypair.counter + count > REJECT_AFTER_MESSAGES:
             return False

@@ -12,6 +12,7 @@ CHECKSUM_OFFSET = 16
 END_OF_OPTIONS, NO_OPERATION, MAXIMUM_SEGMENT_SIZE = 0, 1, 2
 MSS_SIZE = 4  # of the option
 IPV6_MINIMUM_MTU = 1280  # RFC 8200 section 5
+PROTOCOL_AT = {4: 9, 6: 6}  # where the protocol stands in the IP header
 
 # Ours
 LARGEST_SYN = 128  # bytes; a SYN is 60 to 80, so that larger packets need no look
