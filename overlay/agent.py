@@ -698,6 +698,7 @@ class Agent:
             "interface": self.host.interface,
             "public_key": format_public_key(node.own.public_key),
             "mtu": self.host.mtu,
+            "mtu_reason": self.host.mtu_reason,
             "port": self.host.port,
             "addresses": [str(address) for address in node.own.addresses],
             "prefixes": [str(prefix) for prefix in node.table.network.prefixes],

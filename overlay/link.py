@@ -211,6 +211,7 @@ class PeerCounters:
     drops: dict[str, int]
     tx_units: int = 0  # bulk units sent
     rx_units: int = 0  # and opened
+    path_mtu: int = 0  # the largest packet of which an answer says that it reaches the peer; 0 if none does
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ class HostSetup:
         self.underlay: list[UdpSocket] = []
         self.icmp: socket.socket | None = None
         self.plan: HostPlan | None = None
+        self._mtu_reason = ""
         self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
         self._bound: tuple[object, ...] = ()
         self._marked = 0  # the mark of `underlay`
@@ -69,6 +70,11 @@ class HostSetup:
         """The MTU of the tun in bytes."""
         assert self.plan is not None
         return self.plan.mtu
+
+    @property
+    def mtu_reason(self) -> str:
+        """What the MTU comes from, for people."""
+        return self._mtu_reason
 
     @property
     def port(self) -> int:
@@ -158,12 +164,29 @@ class HostSetup:
         return notes
 
     def _compute(self, node: Node, endpoints: Endpoints) -> HostPlan:
-        hosts = sorted({sockaddr[0] for _, sockaddr in endpoints})[:MTU_QUESTIONS]
-        mark = self.plan.fwmark if self.plan is not None else node.table.network.fwmark
-        mtu = node.table.network.mtu or config.plan_mtu(
-            [self._routing.route_mtu(ip_address(host.partition("%")[0]), mark) for host in hosts]
-        )
+        mtu, self._mtu_reason = self._settle_mtu(node, endpoints)
         return config.plan_host(node, mtu, endpoints)
+
+    def _settle_mtu(self, node: Node, endpoints: Endpoints) -> tuple[int, str]:
+        """Return the MTU of the tun, and what it comes from."""
+        if node.table.network.mtu is not None:
+            return node.table.network.mtu, "as the peers file says"
+        names = {sockaddr[0]: name for name, sockaddr in endpoints}
+        mark = self.plan.fwmark if self.plan is not None else node.table.network.fwmark
+        known = {
+            host: self._routing.route_mtu(ip_address(host.partition("%")[0]), mark)
+            for host in sorted(names)[:MTU_QUESTIONS]
+        }
+        ways = [(found, host) for host, found in known.items() if found is not None]
+        mtu = config.plan_mtu(known.values())
+        if not ways:
+            return mtu, "no route to an endpoint is known"
+        found, host = min(ways)
+        least = f", but at least {mtu}" if mtu > found - config.OUTER_BYTES else ""
+        return (
+            mtu,
+            f"{found} on the way to {names[host]} at {host}, less {config.OUTER_BYTES} for the tunnel{least}",
+        )
 
     def _open_sockets(self, node: Node, plan: HostPlan) -> list[UdpSocket]:
         """Return new sockets if *node* binds to other addresses or another port than now."""

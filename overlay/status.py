@@ -48,6 +48,7 @@ def peer_status(
         "tx_packets": counters.tx_packets if counters else 0,
         "rx_units": counters.rx_units if counters else 0,
         "tx_units": counters.tx_units if counters else 0,
+        "path_mtu": counters.path_mtu or None if counters else None,
         "state": state_of(handshake, now, reject_after_time),
         "drops": counters.drops if counters else {},
     }

@@ -29,6 +29,7 @@ class Flight:
     destination: tuple
     datagram: bytes
     tos: int = 0
+    may_be_cut: bool = False
 
     @property
     def kind(self):
@@ -39,11 +40,12 @@ class Flight:
 
 
 class Network:
-    """Delivers datagrams after a delay, unless they are lost, late or doubled on the way.  It knows no MTU."""
+    """Delivers datagrams after a delay, unless they are lost, late or doubled on the way.  Those larger than *mtu* are lost without a word."""
 
     def __init__(self, clock, seed):
         self.clock, self.random = clock, random.Random(repr(seed))
         self.delay, self.loss, self.reorder, self.duplicate = 0.01, 0.0, 0.0, 0.0
+        self.mtu = math.inf  # bytes of an IP packet that a router on the way takes
         self.lose = lambda flight: False  # a story's own idea of what gets lost
         self.mark = lambda flight: flight.tos  # what a router makes of the TOS
         self.nodes = []
@@ -60,13 +62,18 @@ class Network:
         nat = self.nats.get(flight.source[0])
         if nat is not None:
             flight = dataclasses.replace(flight, source=nat.outside(flight.source, now))
-        if self.lose(flight) or chance() < self.loss:
+        if self._is_too_big(flight) or self.lose(flight) or chance() < self.loss:
             self._note(flight, "lost")
             return
         for _ in range(2 if chance() < self.duplicate else 1):
             late = chance() * 5 * self.delay if chance() < self.reorder else 0
             self._order += 1
             heapq.heappush(self._arrivals, (now + self.delay + late, self._order, flight))
+
+    def _is_too_big(self, flight):
+        """A datagram that may be cut is cut, and joined again before it arrives: nobody sees it."""
+        headers = 28 if len(flight.source) == 2 else 48
+        return not flight.may_be_cut and len(flight.datagram) + headers > self.mtu
 
     def next_arrival(self):
         return self._arrivals[0][0] if self._arrivals else math.inf
@@ -128,6 +135,7 @@ class FakeSocket:
         self.inbox = deque()
         self.errors = deque()  # what the next sends fail with
         self.sends = 0
+        self.options = {}
         self.is_full = self.is_closed = False
 
     def fileno(self):
@@ -136,6 +144,18 @@ class FakeSocket:
     def close(self):
         self.is_closed = True
         self.node.sockets.remove(self)
+
+    def setsockopt(self, level, option, value):
+        self.options[level, option] = value
+
+    @property
+    def may_be_cut(self):
+        """IP_MTU_DISCOVER is DONT, or IPV6_MTU is set."""
+        return self.options.get((0, 10), 1) == 0 or self.options.get((41, 24), 0) > 0
+
+    @property
+    def is_probing(self):
+        return 3 in {self.options.get((0, 10)), self.options.get((41, 23))}
 
     def sockaddr(self, host):
         return (host, self.port) if self.family == socket.AF_INET else (host, self.port, 0, 0)
@@ -163,9 +183,11 @@ class FakeSocket:
         assert not control
         if len(data) > 65507 or len(data) > 64 * size:
             raise OSError(errno.EMSGSIZE, "EMSGSIZE")
+        if self.is_probing and len(data) + (28 if is_ipv4 else 48) > self.node.device_mtu:
+            raise OSError(errno.EMSGSIZE, "EMSGSIZE")
         self.sends += 1
         for at in range(0, len(data), size or 1):
-            flight = Flight(self.sockaddr(host), address, data[at : at + size], mark)
+            flight = Flight(self.sockaddr(host), address, data[at : at + size], mark, self.may_be_cut)
             self.node.world.network.send(flight, self.node.name)
         return len(data)
 

@@ -32,6 +32,7 @@ class PeerStatus:
     endpoint: str | None
     subnets: list[str]
     last_handshake: float | None
+    path_mtu: int | None
     rx_bytes: int
     tx_bytes: int
     drops: dict[str, int]
@@ -45,6 +46,7 @@ class Status:
     interface: str
     public_key: str
     mtu: int
+    mtu_reason: str
     port: int
     addresses: list[str]
     prefixes: list[str]

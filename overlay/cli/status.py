@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 WATCH_INTERVAL = 1.0  # seconds
 SHOWN_SUBNETS = 2
 CLEAR = "\033[H\033[J"  # cursor home, erase below (ECMA-48)
-HEADER = ("NAME", "STATE", "ENDPOINT", "SUBNETS", "HANDSHAKE", "RX", "TX")
-RIGHT = (5, 6)
+HEADER = ("NAME", "STATE", "ENDPOINT", "SUBNETS", "HANDSHAKE", "MTU", "RX", "TX")
+RIGHT = (5, 6, 7)
 
 
 @click.command("status", epilog="Example: overlay status --watch")
@@ -44,6 +44,8 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
 
     A peer is up (its tunnel works), connecting (a handshake runs), idle (nothing to send since the last tunnel
     ended) or unreachable (it was called for 90 seconds and did not answer).
+
+    MTU is the largest packet that reaches a peer, as far as probes have told.
 
     Dropped packets are counted by reason, for the node and for each peer.
     """
@@ -74,6 +76,7 @@ def render(status: Status) -> str:
     lines = [
         f"node        {status.node}",
         f"interface   {status.interface}, MTU {status.mtu}, port {status.port}",
+        f"MTU         {status.mtu_reason}",
         f"addresses   {', '.join(status.addresses)}",
         f"network     {', '.join(status.prefixes)}",
         f"public key  {status.public_key}",
@@ -109,6 +112,7 @@ def _row(peer: PeerStatus) -> tuple[str, ...]:
         peer.endpoint or "-",
         format_some(peer.subnets, SHOWN_SUBNETS) or "-",
         format_age(peer.last_handshake),
+        str(peer.path_mtu or "-"),
         format_bytes(peer.rx_bytes),
         format_bytes(peer.tx_bytes),
     )

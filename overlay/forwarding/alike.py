@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from overlay.forwarding.segments import HEADER_SIZE, MAXIMUM_TRAIN_BYTES, OVERHEAD, Train, complement, padded
+from overlay.wire.ip import PROTOCOL_TCP
 from overlay.wire.messages import TYPE_TRANSPORT
+from overlay.wire.mss import LARGEST_SYN, PROTOCOL_AT, SYN, SYN_FLAGS
 from overlay.wire.virtio import VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.segments import Bytes2D
 
 # Ours
 WORTH = 4  # packets; fewer go one by one
@@ -32,6 +35,16 @@ def stride_of(length: int, mtu: int) -> int:
     return padded(length, mtu) + OVERHEAD
 
 
+def have_syn(rows: Bytes2D, length: int) -> bool:
+    """Return whether one of the packets of *length* bytes, all of one IP version, may be a TCP SYN, which needs a look."""
+    if length > LARGEST_SYN:
+        return False
+    version = int(rows[0, HEADER_SIZE]) >> 4
+    protocols = rows[:, HEADER_SIZE + PROTOCOL_AT[version]]
+    flags = rows[:, HEADER_SIZE + SYN_FLAGS[version]]
+    return bool(((protocols == PROTOCOL_TCP) & (flags & SYN != 0)).any())
+
+
 class Alike:
     """Tables of packets at the start of a buffer, each with room for a header before and a tag behind."""
 
@@ -42,7 +55,8 @@ class Alike:
     def are(self, length: int, count: int) -> bool:
         """Return whether the first *count* packets, of *length* bytes each, agree in what decides where they go.
 
-        That is the virtio header, version, traffic class and destination.  So one send may carry them.
+        That is the virtio header, version, traffic class and destination.  So one send may carry them, unless a SYN
+        among them is to be looked at.
         """
         stride = stride_of(length, self._mtu)
         if stride & 3 or not HEADER_SIZE + length > 36:
@@ -53,6 +67,7 @@ class Alike:
         return bool(
             (rows[:, _BEFORE : HEADER_SIZE + 2] == first[_BEFORE : HEADER_SIZE + 2]).all()
             and (rows[:, begin:end] == first[begin:end]).all()
+            and not have_syn(rows, length)
         )
 
     def complete(self, length: int, count: int, start: int, offset: int) -> bool:

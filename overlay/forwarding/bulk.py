@@ -32,7 +32,8 @@ class Bulk:
     """The units of one keypair."""
 
     __slots__ = (
-        "_ciphers", "_hello_times", "_keys", "_newest_at", "_opens", "_receiver_index", "_reported", "answers_pings", "datagrams",
+        "_ciphers", "_hello_times", "_keys", "_newest_at", "_opens", "_receiver_index", "_reported", "answers_pings",
+        "answers_probes", "datagrams",
         "fragments", "has_heard", "key", "missing", "most", "newest", "packet", "size", "told_packet", "units", "window",
     )  # fmt: skip
 
@@ -53,6 +54,7 @@ class Bulk:
         self._hello_times: list[float] = []  # when each of ours was said
         self.has_heard = False  # a hello of the peer
         self.answers_pings = False  # the peer, as it has said
+        self.answers_probes = False  # likewise
         self.key: UnitKey | None = None  # None until the peer has said that it takes units
         # What the peer takes: bytes of a sealed unit, fragments, bytes of a packet
         self.most = self.fragments = self.packet = 0
@@ -79,7 +81,7 @@ class Bulk:
         """Take what the peer can, and return our hello for it to hear, if it has not heard one yet."""
         if not self.has_heard:
             self.has_heard = True
-            self.answers_pings = hello.answers_pings
+            self.answers_pings, self.answers_probes = hello.answers_pings, hello.answers_probes
             cipher = next(
                 (each for each in self._ciphers if each in hello.ciphers and each in self._keys), None
             )
@@ -131,5 +133,6 @@ class Bulk:
                 self.told_packet,
                 is_answer=self.has_heard,
                 answers_pings=True,
+                answers_probes=True,
             )
         )

@@ -17,6 +17,7 @@ from overlay.forwarding.keypair import Keypair
 from overlay.forwarding.outbound import Outbound
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.pings import Pings
+from overlay.forwarding.probes import Probes
 from overlay.forwarding.sender import DatagramSocket, Sender, UdpSocket
 from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Table
@@ -51,7 +52,7 @@ from overlay.link import (
 from overlay.session.constants import REKEY_AFTER_MESSAGES, Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire import control
-from overlay.wire.control import Hello, Ping, Pong
+from overlay.wire.control import Hello, Ping, Pong, Probe, Probed
 from overlay.wire.messages import INITIATION, RESPONSE
 from overlay.wire.virtio import VIRTIO_SIZE
 
@@ -111,6 +112,7 @@ class Core:
         self._held: set[int] = set()  # peers with packets staged only because the sender was blocked
         self._gate = Gate(start.public_key, entropy)
         self._pings = Pings(entropy)
+        self._probes = Probes(self.timing, start.mtu)
         self._callers: dict[Sockaddr, Caller] = {}
         self._link_takes = report
         self._entropy = entropy
@@ -137,7 +139,7 @@ class Core:
                 self._remove_peer(command.peer)
             case SetEndpoint():
                 if command.peer in self.peers:
-                    self._set_endpoint(self.peers[command.peer], command.endpoint)
+                    self._set_endpoint(self.peers[command.peer], command.endpoint, now)
             case Routes():
                 self._change_routes(command)
             case Sockets():
@@ -148,9 +150,11 @@ class Core:
                 )
                 if command.mtu != self.outbound.splitter.mtu:
                     self.outbound.set_mtu(command.mtu)
+                    self._probes.set_mtu(command.mtu, list(self.peers.values()), now)
             case RenewSources():
                 for peer in self.peers.values():
                     peer.forget_source()
+                    self._search_path_anew(peer, now)
             case AskCounters():
                 self._tell_counters(command.serial)
             case PingPeer():
@@ -208,7 +212,7 @@ class Core:
         peer.rx_bytes += RESPONSE.size if made.is_initiator else INITIATION.size
         peer.last_received = peer.last_traffic = now
         peer.unanswered_since = 0.0
-        self._set_endpoint(peer, made.endpoint)
+        self._set_endpoint(peer, made.endpoint, now)
         caller = self._callers.get(made.endpoint)
         if caller is not None and caller.udp in self.sender.sockets:
             peer.socket = caller.udp
@@ -245,11 +249,12 @@ class Core:
         self.timers.forget(peer)
         self.sender.forget(peer)
 
-    def _set_endpoint(self, peer: Peer, endpoint: Sockaddr) -> None:
+    def _set_endpoint(self, peer: Peer, endpoint: Sockaddr, now: float) -> None:
         if endpoint != peer.endpoint:
             if peer.socket is not None and peer.endpoint and len(peer.endpoint) != len(endpoint):
                 peer.socket = None
             peer.move(endpoint)
+            self._search_path_anew(peer, now)
 
     def _change_routes(self, command: Routes) -> None:
         changes: list[tuple[bytes, int, Peer | None]] = [
@@ -292,6 +297,7 @@ class Core:
                 dict(peer.drops),
                 peer.tx_units,
                 peer.rx_units,
+                peer.path.size if peer.path is not None and peer.path.is_confirmed else 0,
             )
             for peer in self.peers.values()
         ]
@@ -349,6 +355,11 @@ class Core:
                 self._look_for_silence(peer, now)
             case "gone":
                 self._look_whether_gone(peer, now)
+            case "path":
+                keypair = self._usable(peer, now)
+                at = self._probes.turn(peer, keypair, now, self.outbound.send_probe)
+                if at < math.inf:
+                    self.timers.arm(at, peer, kind)
             case _:
                 pass  # what it was for has happened
 
@@ -383,6 +394,11 @@ class Core:
             return
         if peer.last_received <= now - keypair.bulk.size.patience and keypair.created < peer.last_received:
             self.want(peer, now)
+
+    def _search_path_anew(self, peer: Peer, now: float) -> None:
+        self._probes.restart(peer, now)
+        if "path" in peer.timers:
+            self.timers.rearm(now, peer, "path")
 
     def _jitter(self) -> float:
         return self.timing.rekey_jitter * self._entropy(1)[0] / 256
@@ -484,12 +500,18 @@ class Core:
             match control.parse(payload):
                 case Hello() as hello:
                     answer = bulk.take_hello(hello, now)
+                    if hello.answers_probes:
+                        self.timers.arm(self._probes.due(peer, now), peer, "path")
                 case control.Report() as report:
                     bulk.size.reported(report, now)
                 case Ping() as ping:
                     answer = self._pings.pong(ping, keypair, now)
                 case Pong() as pong:
                     self._report(self._pings.take(pong, keypair, now))
+                case Probe() as probe:
+                    answer = self._probes.answer(probe, keypair, now)
+                case Probed() as probed:
+                    self.timers.rearm(self._probes.take(probed, peer, now), peer, "path")
                 case None:
                     pass  # of a later version
         except PacketError as error:
@@ -515,7 +537,7 @@ class Core:
             current.rekey_receive_at = math.inf  # once is enough
             self.want(peer, now)
 
-    def moved(self, peer: Peer, udp: UdpSocket, source: Sockaddr) -> None:
+    def moved(self, peer: Peer, udp: UdpSocket, source: Sockaddr, now: float) -> None:
         """Note that *peer* was heard from *source*, authenticated, through *udp*."""
         if udp.closes_at == math.inf:
             peer.socket = udp
@@ -523,6 +545,7 @@ class Core:
             if peer.socket is not udp:
                 peer.socket = None  # it may be of the other family
             peer.move(source)
+            self._search_path_anew(peer, now)
             self._report(Moved(peer.number, source))
 
     def is_from(self, peer: Peer, packet: Buffer) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from overlay.errors import PacketError
-from overlay.forwarding.alike import WORTH
+from overlay.forwarding.alike import WORTH, have_syn
 from overlay.forwarding.peer import SOL_UDP
 from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
 from overlay.forwarding.units import (
@@ -40,6 +40,7 @@ from overlay.wire.messages import (
     TYPE_TRANSPORT,
     message_type,
 )
+from overlay.wire.mss import LARGEST_SYN, SYN, SYN_FLAGS, clamp_mss
 from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -352,6 +353,8 @@ class Inbound:
         for begin, end in _ALIKE[payload[0] >> 4]:
             if (table[:, begin:end] != first[begin:end]).any():
                 return False
+        if have_syn(table, length):
+            return False
         core = self._core
         core.data_received(peer, now)
         if not core.is_from(peer, payload):
@@ -621,7 +624,7 @@ class Inbound:
         peer.rx_bytes += size
         peer.last_received = now
         if source != peer.endpoint or peer.socket is not udp:
-            self._core.moved(peer, udp, source)
+            self._core.moved(peer, udp, source, now)
         if arrival.pktinfo != peer.received_source:
             peer.answer_from(arrival.source, arrival.pktinfo)
         self._core.authenticated(peer, keypair, now)
@@ -648,6 +651,8 @@ class Inbound:
             core.refused(peer, error.reason)
             return
         peer.rx_packets += 1
+        if length <= LARGEST_SYN and self._buffer[start + SYN_FLAGS[packet[0] >> 4]] & SYN:
+            clamp_mss(packet, min(peer.path_mtu, core.outbound.splitter.mtu))
         begin = start - VIRTIO_SIZE
         self._view[begin:start] = PLAIN
         self._write(peer, [self._view[begin : start + length]])

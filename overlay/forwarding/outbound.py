@@ -16,6 +16,7 @@ import numpy as np
 
 from overlay.errors import PacketError
 from overlay.forwarding.alike import WORTH, Alike, stride_of
+from overlay.forwarding.narrow import Narrow, largest_segment
 from overlay.forwarding.pace import Pace
 from overlay.forwarding.segments import OVERHEAD, PADDING, Splitter, flow_of, padded
 from overlay.forwarding.unit_size import SMALLEST
@@ -32,6 +33,7 @@ from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire.bulk import META, MINIMUM_SEGMENT
 from overlay.wire.ip import PROTOCOL_UDP, checksum
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
+from overlay.wire.mss import LARGEST_SYN, SYN, SYN_FLAGS, clamp_mss
 from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class Outbound:
         self._first = self._view[_OFFSET : _OFFSET + READ_BYTES]
         self._at = 0
         self._pace = Pace()
+        self._narrow = Narrow(core)
         self._dirty: list[Peer] = []
         self.set_mtu(mtu)
 
@@ -145,6 +148,8 @@ class Outbound:
         peer = core.table.remembered.get(destination) or core.table.find(destination)
         if peer is None or peer.number == OWN or destination == peer.endpoint_address:
             return False
+        if length > peer.path_mtu:
+            return False
         keypair = peer.keypairs.current
         if keypair is None or now >= keypair.reject_at or keypair.counter + count > REJECT_AFTER_MESSAGES:
             return False
@@ -209,6 +214,19 @@ class Outbound:
             )
         else:
             flags = gso_type = segment = csum_start = csum_offset = 0  # complete as it stands
+        if length > peer.path_mtu:
+            packet = view[start:end]
+            if not gso_type:
+                if flags & NEEDS_CSUM and not self._complete(start, length, csum_start, csum_offset):
+                    peer.drops["tun_malformed"] += 1
+                    return
+                self._flush_peer(peer)
+                self._narrow.send(peer, keypair, packet, ecn, now)
+                return
+            if largest_segment(packet, gso_type, segment, csum_start) > peer.path_mtu:
+                self._flush_peer(peer)
+                self._narrow.send_segments(peer, keypair, packet, gso_type, segment, csum_start, ecn, now)
+                return
         if gso_type:
             bulk = keypair.bulk
             if bulk is not None and segment >= MINIMUM_SEGMENT and flags & NEEDS_CSUM:
@@ -227,6 +245,9 @@ class Outbound:
             self._send_train(peer, keypair, train, ecn)
             core.data_sent(peer, keypair, train.count, now)
             return
+        if length <= LARGEST_SYN and arena[start + SYN_FLAGS[version]] & SYN:
+            mtu = min(peer.path_mtu, self.splitter.mtu)
+            clamp_mss(view[start:end], mtu, is_partial=bool(flags & NEEDS_CSUM))
         if flags & NEEDS_CSUM and not self._complete(start, length, csum_start, csum_offset):
             peer.drops["tun_malformed"] += 1
             return
@@ -246,20 +267,39 @@ class Outbound:
         self._queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
         core.data_sent(peer, keypair, 1, now)
 
-    def send_payload(self, peer: Peer, keypair: Keypair, payload: bytes) -> None:
-        """Send a message of our own making: a control message, or with no payload a keepalive."""
-        counter = keypair.counter
-        if counter >= REJECT_AFTER_MESSAGES:
-            return
-        keypair.counter = counter + 1
-        sealed = bytearray(OVERHEAD + len(payload))
-        TRANSPORT_HEADER.pack_into(sealed, 0, TYPE_TRANSPORT, keypair.remote_index, counter)
-        keypair.seal(_NONCE(counter), payload, None, memoryview(sealed)[TRANSPORT_HEADER.size :])
-        self._core.sender.send_message(peer, bytes(sealed))
+    def send_payload(
+        self, peer: Peer, keypair: Keypair, payload: bytes, ecn: int = 0, *, may_be_cut: bool = False
+    ) -> None:
+        """Send a payload of its own: a control message, with no bytes a keepalive, or one packet.
+
+        With *may_be_cut* routers may cut the datagram in fragments.
+        """
+        datagram = self._sealed(keypair, payload)
+        if datagram and may_be_cut:
+            self._core.sender.send_cuttable(peer, datagram)
+        elif datagram:
+            self._core.sender.send_message(peer, datagram, ecn)
+
+    def send_probe(self, peer: Peer, keypair: Keypair, payload: bytes) -> bool:
+        """Send a payload whole or not at all, and return False if it is too large for this host's own device."""
+        datagram = self._sealed(keypair, payload)
+        return not datagram or self._core.sender.send_probe(peer, datagram)
 
     def set_mtu(self, mtu: int) -> None:
         """Cut for an interface of *mtu* bytes from now on."""
         self.splitter, self._cutter, self._alike = Splitter(mtu), Cutter(), Alike(self._arena, mtu)
+
+    @staticmethod
+    def _sealed(keypair: Keypair, payload: bytes) -> bytes:
+        """Return the transport message of *payload*; nothing if the keypair is used up."""
+        counter = keypair.counter
+        if counter >= REJECT_AFTER_MESSAGES:
+            return b""
+        keypair.counter = counter + 1
+        sealed = bytearray(OVERHEAD + len(payload))
+        TRANSPORT_HEADER.pack_into(sealed, 0, TYPE_TRANSPORT, keypair.remote_index, counter)
+        keypair.seal(_NONCE(counter), payload, None, memoryview(sealed)[TRANSPORT_HEADER.size :])
+        return bytes(sealed)
 
     def flush(self) -> None:
         """Send what is sealed and pending, for every peer."""
@@ -334,7 +374,7 @@ class Outbound:
         if count < 2 or flow.size + segment > bulk.packet:
             return 0
         # No larger than a full transport message, which the path carries; that of the end with the smaller MTU.
-        datagram = min(self.splitter.mtu, bulk.packet) + OVERHEAD
+        datagram = min(self.splitter.mtu, bulk.packet, peer.path_mtu) + OVERHEAD
         limit = min(limit, segments_in(bulk.most, bulk.fragments, datagram, flow.size, segment))
         if limit < min(count, SMALLEST):
             return 0

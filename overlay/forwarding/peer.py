@@ -13,6 +13,7 @@ from overlay.wire.addresses import pack_host
 
 if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.path_mtu import PathMtu
     from overlay.forwarding.sender import UdpSocket
     from overlay.wire.addresses import Sockaddr
 
@@ -21,6 +22,7 @@ SOL_UDP = 17
 UDP_SEGMENT = 103
 
 # Ours
+WIDE = 1 << 17  # as a path MTU: nothing that the tun carries is larger, super-packets included
 CONTROLS = 64  # remembered before starting over: sizes of datagrams that go in trains
 
 Ancillary: TypeAlias = list[tuple[int, int, bytes]]
@@ -32,7 +34,8 @@ class Peer:
 
     __slots__ = (
         "controls", "drops", "endpoint", "endpoint_address", "endpoint_port", "is_unreachable",
-        "keepalive", "keypairs", "last_received", "last_traffic", "number", "owed_since", "pending",
+        "keepalive", "keypairs", "last_received", "last_traffic", "number", "owed_since", "path", "path_mtu",
+        "path_packets", "pending",
         "pending_closed", "pending_ecn", "pending_size", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
         "socket", "source", "timers", "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
     )  # fmt: skip
@@ -50,6 +53,9 @@ class Peer:
             tuple[int, int], Ancillary
         ] = {}  # `source`, TOS and cutting, made once for each pair
         self.keepalive = 0.0  # seconds; 0 is off
+        self.path: PathMtu | None = None  # the search for its MTU, once there was one
+        self.path_packets = 0  # packets for it when the search looked last
+        self.path_mtu = WIDE  # the largest packet that reaches it; WIDE where that is the tun's MTU
         self.is_unreachable = False  # given up; the next handshake completed ends it
 
         # Timers, in seconds of CLOCK_BOOTTIME; 0 is "nothing outstanding", or never

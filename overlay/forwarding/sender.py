@@ -15,6 +15,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 from overlay.forwarding.pace import Pace
+from overlay.wire.icmp import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,6 +30,17 @@ _STALE_SOURCE = frozenset(
 # A segment larger than the path's MTU; a device that computes no checksums.
 _UNCUT = frozenset({errno.EMSGSIZE, errno.EINVAL, errno.EIO, errno.EOPNOTSUPP})
 
+# Specification (Linux include/uapi/linux/in.h, in6.h)
+PMTUDISC_DONT, PMTUDISC_WANT, PMTUDISC_PROBE = 0, 1, 3
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 23, 24
+_DISCOVER: dict[int, tuple[int, int]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, IP_MTU_DISCOVER),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER),
+}
+_LARGEST: dict[int, tuple[int, int]] = {
+    socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_MTU)
+}  # beyond that the kernel cuts; 0 is never
+
 # Ours
 NO_BUFFERS_PAUSE = 0.001  # seconds; ENOBUFS comes from a device queue, and no event tells when it has drained
 KEPT_MESSAGES = 256  # sends kept, from which on a message of our own making is dropped: a timer makes another
@@ -39,6 +51,7 @@ class DatagramSocket(Protocol):
 
     def fileno(self) -> int: ...
     def close(self) -> None: ...
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
     def sendmsg(
         self, buffers: Iterable[memoryview | bytes], ancdata: Ancillary, flags: int, address: Sockaddr, /
     ) -> int: ...
@@ -102,13 +115,49 @@ class Sender:
         if self._kept or not self._try(peer, buffers, size, ecn):
             self._kept.append((peer, buffers, size, ecn))
 
-    def send_message(self, peer: Peer, datagram: bytes) -> None:
-        """Send one datagram of our own making, or keep it, unless much is kept already.
+    def send_message(self, peer: Peer, datagram: bytes, ecn: int = 0) -> None:
+        """Send one datagram of its own, or keep it, unless much is kept already.
 
         One that is lost costs much more than its bytes: without a hello, say, a second of units.
         """
         if len(self._kept) < KEPT_MESSAGES:
-            self.send(peer, [memoryview(datagram)], len(datagram), 0)
+            self.send(peer, [memoryview(datagram)], len(datagram), ecn)
+
+    def send_probe(self, peer: Peer, datagram: bytes) -> bool:
+        """Send *datagram* so that nobody on the way cuts it; return False if the host's own device cannot carry it.
+
+        The socket is switched around the one send: another on the port would take arrivals from it.
+        """
+        error = self._send_under(peer, datagram, _DISCOVER, PMTUDISC_PROBE, PMTUDISC_WANT)
+        return error is None or error.errno != errno.EMSGSIZE
+
+    def send_cuttable(self, peer: Peer, datagram: bytes) -> None:
+        """Send *datagram* so that it may be cut: by routers under IPv4, and under IPv6, where they do not, here."""
+        target = self.socket_for(peer)
+        if target is not None and target.family == socket.AF_INET6:
+            self._send_under(peer, datagram, _LARGEST, IPV6_MINIMUM_MTU, 0)
+        else:
+            self._send_under(peer, datagram, _DISCOVER, PMTUDISC_DONT, PMTUDISC_WANT)
+
+    def _send_under(
+        self, peer: Peer, datagram: bytes, options: dict[int, tuple[int, int]], value: int, otherwise: int
+    ) -> OSError | None:
+        """Make one send with an option of the socket set to *value*, and to *otherwise* again; return what failed."""
+        target = self.socket_for(peer)
+        if target is None or peer.endpoint is None:
+            peer.drops["no_endpoint"] += 1
+            return None
+        level, option = options[target.family]
+        try:
+            target.raw.setsockopt(level, option, value)
+            try:
+                target.raw.sendmsg([datagram], peer.ancillary(0), 0, peer.endpoint)
+            finally:
+                target.raw.setsockopt(level, option, otherwise)
+        except OSError as error:  # a timer, or the packet's sender, tries again
+            return error
+        peer.tx_bytes += len(datagram)
+        return None
 
     def answer(self, via: UdpSocket, datagram: bytes, endpoint: Sockaddr, source: Ancillary) -> bool:
         """Send one datagram to an address that need not be a peer's, from where it called us."""

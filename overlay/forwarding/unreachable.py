@@ -1,4 +1,7 @@
-"""Telling a sender that its packet goes nowhere, as a router does (RFC 1812 section 4.3.3.1, RFC 4443 section 3.1)."""
+"""Telling a sender that its packet goes nowhere or is too big, as a router does.
+
+RFC 1812 section 4.3.3.1, RFC 1191 section 4, RFC 4443 sections 3.1 and 3.2.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,14 @@ import contextlib
 from typing import TYPE_CHECKING, Protocol
 
 from overlay.forwarding.buckets import Buckets
-from overlay.wire.icmp import in_ipv4, may_answer, unreachable_v4, unreachable_v6
+from overlay.wire.icmp import (
+    in_ipv4,
+    may_answer,
+    too_big_v4,
+    too_big_v6,
+    unreachable_v4,
+    unreachable_v6,
+)
 from overlay.wire.virtio import PLAIN
 
 if TYPE_CHECKING:
@@ -46,8 +56,11 @@ class Unreachable:
         self._raw = raw
         self._address_v6 = next((address for address in addresses if len(address) == 16), None)
 
-    def tell(self, packet: Buffer, now: float) -> None:
-        """Answer *packet*, a whole IP packet, with "host unreachable", unless the rules or the rate forbid."""
+    def tell(self, packet: Buffer, now: float, mtu: int = 0) -> None:
+        """Answer *packet*, a whole IP packet, unless the rules or the rate forbid.
+
+        The answer is "host unreachable", or with *mtu* that no more bytes than that can pass.
+        """
         if not may_answer(packet):
             return
         is_ipv4 = packet[0] >> 4 == 4
@@ -56,8 +69,12 @@ class Unreachable:
             return
         with contextlib.suppress(OSError):  # an error about an error helps nobody
             if not is_ipv4:
-                self._write([PLAIN, unreachable_v6(packet, self._address_v6 or bytes(packet[24:40]))])
-            elif self._raw is not None:
-                self._raw.sendto(unreachable_v4(packet), (".".join(map(str, sender)), 0))
+                source = self._address_v6 or bytes(packet[24:40])
+                error = too_big_v6(packet, source, mtu) if mtu else unreachable_v6(packet, source)
+                self._write([PLAIN, error])
+                return
+            message = too_big_v4(packet, mtu) if mtu else unreachable_v4(packet)
+            if self._raw is not None:
+                self._raw.sendto(message, (".".join(map(str, sender)), 0))
             else:
-                self._write([PLAIN, in_ipv4(unreachable_v4(packet), bytes(packet[16:20]), sender)])
+                self._write([PLAIN, in_ipv4(message, bytes(packet[16:20]), sender)])

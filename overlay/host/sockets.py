@@ -105,7 +105,7 @@ def open_udp(
     """Return a socket bound to *address*, which may be unspecified: ``0.0.0.0`` or ``::`` for every address of the family.
 
     It tells the local address and the TOS of each datagram, and takes both for each send.  IP_MTU_DISCOVER stays at
-    the system's WANT.  Raises HostError.
+    the system's WANT, but for single sends of the forwarder's.  Raises HostError.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:

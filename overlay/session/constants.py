@@ -35,6 +35,11 @@ INITIATION_INTERVAL = (
     0.020  # seconds; of one peer's initiations, those that follow sooner are refused (section 5.1)
 )
 
+# Ours, of the search for a path's MTU (RFC 8899 leaves them open)
+PATH_PROBE_TIME = 1.0  # seconds for the answer to a probe, as long as the round trip is not known
+PATH_CONFIRM_TIME = 3.0  # seconds between two probes of the present size, while packets flow
+PATH_RAISE_TIME = 30.0  # seconds after which larger sizes are tried again
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -47,6 +52,9 @@ class Timing:
     rekey_jitter: float = REKEY_JITTER
     keepalive_timeout: float = KEEPALIVE_TIMEOUT
     initiation_interval: float = INITIATION_INTERVAL
+    path_probe_time: float = PATH_PROBE_TIME
+    path_confirm_time: float = PATH_CONFIRM_TIME
+    path_raise_time: float = PATH_RAISE_TIME
 
     @property
     def max_retries(self) -> int:

@@ -18,6 +18,7 @@ kind 0, hello: what the sender of the hello can receive under this keypair
     packet      most bytes of a packet that a unit's segment makes, headers included
     heard       true once it has received a hello under this keypair; one that has not is answered
     pings       true if it answers pings; absent is false
+    probes      true if it answers probes; absent is false
 
 kind 1, report: what became of the units that the other side sent under this keypair, counted since its beginning
 
@@ -35,9 +36,21 @@ kind 3, pong: the answer to a ping, under the keypair that the ping came by
 
     id          that of the ping
 
+kind 4, probe: a request for a probed, filled with zeros to the size whose way is in question.  Its datagram must not
+be cut on the way.  It is sent only under a keypair under which a hello with ``probes`` was received, and while packets
+flow or a search of theirs has not come to its end (RFC 8899).  To a peer that answered probes under an earlier keypair
+a hello is said for their sake alone, if packets flow
+
+    id          a number below 2^64, another for each probe to a peer
+
+kind 5, probed: the answer to a probe, under the keypair that the probe came by, and no larger than it must be
+
+    id          that of the probe
+
 Who sends a ping remembers when, and under which keypair: the round trip is the time until the pong with its ``id``
-comes under the same, and any other pong is dropped.  Who gets a ping answers at once or, where they are too many, not
-at all.  Neither asks for an answer by a keepalive; a pong asks for nothing.
+comes under the same, and any other pong is dropped.  Who gets a ping or a probe answers at once or, where they are too
+many, not at all.  None of the four asks for an answer by a keepalive; a pong, a probe and a probed ask for nothing else.
+A probe of which nothing comes back tells that its size does not pass only if smaller ones, sent beside it, do.
 """
 
 from __future__ import annotations
@@ -54,7 +67,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Specification (this document)
-KIND_HELLO, KIND_REPORT, KIND_PING, KIND_PONG = range(4)
+KIND_HELLO, KIND_REPORT, KIND_PING, KIND_PONG, KIND_PROBE, KIND_PROBED = range(6)
 VERSION = 1
 MAXIMUM_ENTRIES = 15
 MAXIMUM_DEPTH = 4
@@ -75,6 +88,7 @@ class Hello:
     packet: int
     is_answer: bool  # its sender has heard one of ours
     answers_pings: bool = False
+    answers_probes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +115,21 @@ class Pong:
     identifier: int
 
 
-Control: TypeAlias = Hello | Report | Ping | Pong
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A request for the answer with the same *identifier*; the sender fills it to the size in question."""
+
+    identifier: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The answer to the probe with *identifier*: its size passes."""
+
+    identifier: int
+
+
+Control: TypeAlias = Hello | Report | Ping | Pong | Probe | Probed
 
 
 def is_control(payload: Buffer) -> bool:
@@ -155,6 +183,7 @@ def build(message: Control) -> bytes:
                 "packet": message.packet,
                 "heard": message.is_answer,
                 "pings": message.answers_pings,
+                "probes": message.answers_probes,
             }
             packed: bytes = msgpack.packb([KIND_HELLO, body])
         case Report():
@@ -169,6 +198,10 @@ def build(message: Control) -> bytes:
             packed = msgpack.packb([KIND_PING, {"id": message.identifier}])
         case Pong():
             packed = msgpack.packb([KIND_PONG, {"id": message.identifier}])
+        case Probe():
+            packed = msgpack.packb([KIND_PROBE, {"id": message.identifier}])
+        case Probed():
+            packed = msgpack.packb([KIND_PROBED, {"id": message.identifier}])
     return packed + bytes(-len(packed) % PADDING)
 
 
@@ -183,6 +216,7 @@ def _read_hello(body: dict[Any, Any]) -> Hello:
         packet=min(_number(body, "packet"), MAXIMUM_PACKET),
         is_answer=body.get("heard") is True,
         answers_pings=body.get("pings") is True,
+        answers_probes=body.get("probes") is True,
     )
 
 
@@ -197,6 +231,8 @@ _READERS: dict[int, Callable[[dict[Any, Any]], Control]] = {
     KIND_REPORT: _read_report,
     KIND_PING: lambda body: Ping(_number(body, "id")),
     KIND_PONG: lambda body: Pong(_number(body, "id")),
+    KIND_PROBE: lambda body: Probe(_number(body, "id")),
+    KIND_PROBED: lambda body: Probed(_number(body, "id")),
 }
 
 

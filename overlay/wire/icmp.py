@@ -25,6 +25,8 @@ UNREACHABLE_V4 = 3
 UNREACHABLE_V6 = 1
 HOST_UNREACHABLE_V4 = 1  # code, RFC 792
 ADDRESS_UNREACHABLE_V6 = 3  # code, RFC 4443 section 3.1
+FRAGMENTATION_NEEDED_V4 = 4  # code, RFC 1191 section 4
+TOO_BIG_V6 = 2  # RFC 4443 section 3.2
 ECHO_REPLY_V4, ECHO_REQUEST_V4 = 0, 8
 ECHO_REQUEST_V6, ECHO_REPLY_V6 = 128, 129
 IPV6_MINIMUM_MTU = 1280  # an ICMPv6 error never makes a larger packet (RFC 4443 section 2.4 c)
@@ -73,15 +75,33 @@ def may_answer(packet: Buffer) -> bool:
 
 def unreachable_v4(packet: Buffer) -> bytes:
     """Return the ICMP message, without an IP header, that says the destination of *packet* cannot be reached."""
-    quoted = bytes(packet[: IPV4_ERROR_MAXIMUM - IPV4_HEADER_SIZE - ICMP_HEADER.size])
-    message = ICMP_HEADER.pack(UNREACHABLE_V4, HOST_UNREACHABLE_V4, 0, 0) + quoted
-    return message[:2] + checksum(message).to_bytes(2, "big") + message[4:]
+    return _error_v4(packet, HOST_UNREACHABLE_V4, 0)
+
+
+def too_big_v4(packet: Buffer, mtu: int) -> bytes:
+    """Return the ICMP message, without an IP header, that says *packet* is larger than *mtu*."""
+    return _error_v4(packet, FRAGMENTATION_NEEDED_V4, mtu)
 
 
 def unreachable_v6(packet: Buffer, source: bytes) -> bytes:
     """Return the IPv6 packet from *source* (16 bytes) that says the destination of *packet* cannot be reached."""
+    return _error_v6(packet, source, UNREACHABLE_V6, ADDRESS_UNREACHABLE_V6, 0)
+
+
+def too_big_v6(packet: Buffer, source: bytes, mtu: int) -> bytes:
+    """Return the IPv6 packet from *source* (16 bytes) that says *packet* is larger than *mtu*, which is at least 1280."""
+    return _error_v6(packet, source, TOO_BIG_V6, 0, max(mtu, IPV6_MINIMUM_MTU))
+
+
+def _error_v4(packet: Buffer, code: int, value: int) -> bytes:
+    quoted = bytes(packet[: IPV4_ERROR_MAXIMUM - IPV4_HEADER_SIZE - ICMP_HEADER.size])
+    message = ICMP_HEADER.pack(UNREACHABLE_V4, code, 0, value) + quoted
+    return message[:2] + checksum(message).to_bytes(2, "big") + message[4:]
+
+
+def _error_v6(packet: Buffer, source: bytes, kind: int, code: int, value: int) -> bytes:
     quoted = bytes(packet[: IPV6_MINIMUM_MTU - IPV6_HEADER_SIZE - ICMP_HEADER.size])
-    message = ICMP_HEADER.pack(UNREACHABLE_V6, ADDRESS_UNREACHABLE_V6, 0, 0) + quoted
+    message = ICMP_HEADER.pack(kind, code, 0, value) + quoted
     destination = bytes(packet[8:24])
     start = pseudo_header_sum(source, destination, PROTOCOL_ICMPV6, len(message))
     message = message[:2] + checksum(message, start).to_bytes(2, "big") + message[4:]

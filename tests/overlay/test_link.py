@@ -39,7 +39,7 @@ MESSAGES = {
         st.integers(576, 65535),
         st.booleans(),
         st.booleans(),
-        st.lists(seconds, min_size=7, max_size=7),
+        st.lists(seconds, min_size=10, max_size=10),
     ),
     link.Sockets: st.builds(link.Sockets, st.lists(st.sampled_from([2, 10])), port),
     link.SetNode: st.builds(
@@ -164,9 +164,9 @@ def is_alike(value, other):
 
 
 WRONG = {
-    "a short public key": link.Start(b"k" * 31, 1420, True, True, [1.0] * 7),
+    "a short public key": link.Start(b"k" * 31, 1420, True, True, [1.0] * 10),
     "a time too few": link.Start(b"k" * 32, 1420, True, True, [1.0] * 6),
-    "no real time": link.Start(b"k" * 32, 1420, True, True, [float("nan")] * 7),
+    "no real time": link.Start(b"k" * 32, 1420, True, True, [float("nan")] * 10),
     "a short key": InstallKeypair(1, 1, 1, b"k" * 31, b"k" * 32, True, 1.0, 1.0, ("192.0.2.1", 1)),
     "a long key": InstallKeypair(1, 1, 1, b"k" * 32, b"k" * 33, True, 1.0, 1.0, ("192.0.2.1", 1)),
     "an index over 32 bits": InstallKeypair(

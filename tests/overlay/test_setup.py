@@ -223,9 +223,19 @@ def test_mtu_is_that_of_the_underlay_less_what_goes_around_a_packet(host, endpoi
         assert f"mtu {mtu}" in host.run("ip", "link", "show", "overlay0")
 
 
+def test_mtu_is_told_with_what_it_comes_from(host):
+    with host.entered(), contextlib.closing(HostSetup("overlay0")) as setup:
+        setup.adopt(node(), {("rome", ("192.0.2.2", 51820)), ("tokyo", ("198.51.100.9", 51820))})
+        assert setup.mtu_reason == "1400 on the way to tokyo at 198.51.100.9, less 80 for the tunnel"
+
+        setup.adopt(node(), set())
+        assert setup.mtu_reason == "no route to an endpoint is known"
+
+
 def test_configured_mtu_is_taken_as_it_is(host):
     with set_up(host, mtu=1300) as setup:
         assert setup.mtu == 1300
+        assert setup.mtu_reason == "as the peers file says"
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_peer_is_up_while_its_last_keypair_may_be_used_unless_it_was_given_up(ha
 
 
 def test_row_of_a_peer_in_use():
-    counters = PeerCounters(1, ("203.0.113.9", 4500), 11, 22, 3, 4, NOW - 2.5, {"replayed": 1}, 5, 6)
+    counters = PeerCounters(1, ("203.0.113.9", 4500), 11, 22, 3, 4, NOW - 2.5, {"replayed": 1}, 5, 6, 1344)
 
     assert row(handshake(completed_at=NOW - 61.23456), counters) == {
         "name": "tokyo",
@@ -61,6 +61,7 @@ def test_row_of_a_peer_in_use():
         "tx_packets": 3,
         "rx_units": 6,
         "tx_units": 5,
+        "path_mtu": 1344,
         "state": "up",
         "drops": {"replayed": 1},
     }
@@ -81,7 +82,7 @@ def test_peer_never_heard_has_no_age():
 
     shown = row(counters=counters)
 
-    assert (shown["endpoint"], shown["last_received"]) == (None, None)
+    assert (shown["endpoint"], shown["last_received"], shown["path_mtu"]) == (None, None, None)
 
 
 def test_row_is_json_and_shows_no_secret():

@@ -11,6 +11,7 @@ STATUS = {
     "interface": "overlay0",
     "public_key": "CgXSm3ePSUZYhd1QfEqQZ5CR5xkX3omnyO672MUvlBE=",
     "mtu": 1420,
+    "mtu_reason": "1500 on the way to tokyo at 192.0.2.2, less 80 for the tunnel",
     "port": 51820,
     "addresses": ["10.244.1.0", "fd00:244:1::"],
     "prefixes": ["10.244.0.0/16"],
@@ -41,6 +42,7 @@ def peer_status(name, **fields):
         "tx_packets": 0,
         "rx_units": 0,
         "tx_units": 0,
+        "path_mtu": None,
         "state": "idle",
         "drops": {},
     } | fields

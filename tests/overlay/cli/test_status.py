@@ -21,6 +21,7 @@ TOKYO = peer_status(
     endpoint="192.0.2.2:51820",
     subnets=["10.244.2.0/24", "192.168.77.0/24", "192.168.78.0/24"],
     last_handshake=12.4,
+    path_mtu=1344,
     rx_bytes=812,
     tx_bytes=3 * 1024 * 1024,
     drops={"replayed": 3, "wrong_source": 12, "short": 0},
@@ -41,15 +42,16 @@ def test_status_shows_node_and_peers(overlay, agent):
     assert result.stdout == (
         "node        paris\n"
         "interface   overlay0, MTU 1420, port 51820\n"
+        "MTU         1500 on the way to tokyo at 192.0.2.2, less 80 for the tunnel\n"
         "addresses   10.244.1.0, fd00:244:1::\n"
         "network     10.244.0.0/16\n"
         "public key  CgXSm3ePSUZYhd1QfEqQZ5CR5xkX3omnyO672MUvlBE=\n"
         "peers file  /etc/overlay/peers.toml\n"
         "agent       process 4321, forwarder process 4322, up for 1 h 2 min\n"
         "\n"
-        "NAME   STATE  ENDPOINT         SUBNETS                            HANDSHAKE     RX        TX\n"
-        "tokyo  up     192.0.2.2:51820  10.244.2.0/24, 192.168.77.0/24 +1  12 s ago   812 B  3.00 MiB\n"
-        "rome   idle   -                10.244.3.0/24                      never        0 B       0 B\n"
+        "NAME   STATE  ENDPOINT         SUBNETS                            HANDSHAKE   MTU     RX        TX\n"
+        "tokyo  up     192.0.2.2:51820  10.244.2.0/24, 192.168.77.0/24 +1  12 s ago   1344  812 B  3.00 MiB\n"
+        "rome   idle   -                10.244.3.0/24                      never         -    0 B       0 B\n"
         "\n"
         "DROPPED\n"
         "this node  unknown_index 7\n"
@@ -144,7 +146,7 @@ def test_watch_on_a_terminal_redraws_and_never_scrolls(agent, surroundings):
     assert screens[0] == ""
     lines = screens[1].split("\r\n")
     assert lines[0] == "node        paris"
-    assert lines[-2:] == ["... and 91 more lines", ""]
+    assert lines[-2:] == ["... and 92 more lines", ""]
     assert len(lines) == 20
     assert all(len(line) <= 40 for line in lines)
 

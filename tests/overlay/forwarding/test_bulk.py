@@ -21,7 +21,9 @@ def bulk(ciphers=BOTH, packet=1420, salt=0):
 
 
 def hello(ciphers=BOTH, *, is_answer=False, unit=MAXIMUM_SEALED, fragments=MAXIMUM_FRAGMENTS, packet=1420):
-    return Hello(tuple(ciphers), unit, fragments, packet, is_answer=is_answer, answers_pings=True)
+    return Hello(
+        tuple(ciphers), unit, fragments, packet, is_answer=is_answer, answers_pings=True, answers_probes=True
+    )
 
 
 def take(one, message, now=0.0):

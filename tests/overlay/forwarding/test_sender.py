@@ -381,3 +381,61 @@ def test_control_messages_of_ipv6_are_read_and_only_link_local_keeps_its_interfa
 
     assert (arrival.segment, arrival.tos, arrival.pktinfo) == (0, 2, (6, address))
     assert arrival.source == [(socket.IPPROTO_IPV6, 50, struct.pack("=16sI", address, index))]
+
+
+# Single sends with an option of the socket changed
+
+
+class SwitchedRaw(FakeRaw):
+    """A socket that notes its options, and those that each send went under."""
+
+    def __init__(self, *errors):
+        super().__init__(*errors)
+        self.options, self.under = {}, []
+
+    def setsockopt(self, level, option, value):
+        self.options[level, option] = value
+
+    def sendmsg(self, buffers, control, flags, address):
+        self.under.append(dict(self.options))
+        return super().sendmsg(buffers, control, flags, address)
+
+
+@pytest.mark.parametrize(
+    ("family", "endpoint", "option"), [(socket.AF_INET, V4, (0, 10)), (socket.AF_INET6, V6, (41, 23))]
+)
+@pytest.mark.parametrize("error", [None, errno.EAGAIN, errno.EMSGSIZE])
+def test_a_probe_alone_is_sent_uncut(family, endpoint, option, error):
+    raw, sender, peer = SwitchedRaw(error), Sender(segments=True), peer_at(endpoint)
+    sender.sockets.append(UdpSocket(raw, family))
+
+    assert sender.send_probe(peer, b"probe") == (error != errno.EMSGSIZE)
+
+    assert raw.under == [{option: 3}]  # IP_PMTUDISC_PROBE
+    assert raw.options == {option: 1}  # IP_PMTUDISC_WANT
+    assert peer.tx_bytes == (0 if error else 5)
+
+
+@pytest.mark.parametrize(
+    ("family", "endpoint", "option", "value", "otherwise"),
+    [(socket.AF_INET, V4, (0, 10), 0, 1), (socket.AF_INET6, V6, (41, 24), 1280, 0)],
+)
+def test_a_datagram_that_may_be_cut_is_sent_so(family, endpoint, option, value, otherwise):
+    raw, sender, peer = SwitchedRaw(), Sender(segments=True), peer_at(endpoint)
+    sender.sockets.append(UdpSocket(raw, family))
+
+    sender.send_cuttable(peer, b"whole")
+
+    assert raw.under == [{option: value}]
+    assert raw.options == {option: otherwise}
+
+
+def test_nothing_is_probed_at_no_endpoint():
+    sender, raw = Sender(segments=True), SwitchedRaw()
+    sender.sockets.append(UdpSocket(raw, socket.AF_INET))
+    peer = Peer(1)
+
+    assert sender.send_probe(peer, b"probe")
+
+    assert raw.calls == []
+    assert peer.drops["no_endpoint"] == 1

@@ -31,8 +31,8 @@ class Sender:
         self.unreachable = Unreachable(lambda buffers: self.written.append(b"".join(buffers)))
         self.unreachable.send_from(list(addresses), raw)
 
-    def tell(self, packet, now=0.0):
-        self.unreachable.tell(memoryview(packet), now)
+    def tell(self, packet, now=0.0, mtu=0):
+        self.unreachable.tell(memoryview(packet), now, mtu)
 
 
 def test_an_ipv4_error_leaves_through_the_raw_socket():
@@ -131,3 +131,16 @@ def test_a_raw_socket_that_is_replaced_is_closed():
     sender.unreachable.send_from([], second)
 
     assert (first.is_closed, second.is_closed) == (True, False)
+
+
+def test_the_sender_of_a_packet_too_big_learns_the_mtu():
+    raw = FakeRaw()
+    sender = Sender(raw)
+
+    sender.tell(packets.udp(bytes(1400), source="10.244.1.9"), mtu=1344)
+    sender.tell(packets.udp(bytes(1400), version=6), mtu=1344)
+
+    ((message, _),) = raw.sent
+    assert message[:2] + message[4:8] == bytes([3, 4, 0, 0]) + (1344).to_bytes(2, "big")
+    (written,) = sender.written
+    assert written[50:52] + written[54:58] == bytes([2, 0]) + (1344).to_bytes(4, "big")

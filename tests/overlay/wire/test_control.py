@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from overlay.errors import PacketError
 from overlay.wire import control
 from overlay.wire.bulk import CIPHERS, MAXIMUM_FRAGMENTS, MAXIMUM_PACKET, MAXIMUM_SEALED
-from overlay.wire.control import Hello, Ping, Pong, Report
+from overlay.wire.control import Hello, Ping, Pong, Probe, Probed, Report
 
-HELLO = Hello((1, 2), 65555, 255, 1420, is_answer=True, answers_pings=True)
+HELLO = Hello((1, 2), 65555, 255, 1420, is_answer=True, answers_pings=True, answers_probes=True)
 BODY = {
     "version": 1,
     "ciphers": [1, 2],
@@ -19,6 +19,7 @@ BODY = {
     "packet": 1420,
     "heard": True,
     "pings": True,
+    "probes": True,
 }
 REPORT_BODY = {"newest": 9, "units": 7, "datagrams": 300, "missing": 4}
 
@@ -31,9 +32,10 @@ hellos = st.builds(
     st.integers(0, MAXIMUM_PACKET),
     is_answer=st.booleans(),
     answers_pings=st.booleans(),
+    answers_probes=st.booleans(),
 )
 reports = st.builds(Report, numbers, numbers, numbers, numbers)
-pings = st.builds(Ping, numbers) | st.builds(Pong, numbers)
+pings = st.one_of(st.builds(kind, numbers) for kind in (Ping, Pong, Probe, Probed))
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
     lambda inner: (
@@ -52,7 +54,7 @@ def packed(value, padding=0):
 
 def test_a_hello_has_these_bytes():
     expected = (
-        b"\x92\x00\x87"
+        b"\x92\x00\x88"
         b"\xa7version\x01"
         b"\xa7ciphers\x92\x01\x02"
         b"\xa4unit\xce\x00\x01\x00\x13"
@@ -60,6 +62,7 @@ def test_a_hello_has_these_bytes():
         b"\xa6packet\xcd\x05\x8c"
         b"\xa5heard\xc3"
         b"\xa5pings\xc3"
+        b"\xa6probes\xc3"
     )
 
     assert control.build(HELLO) == expected + bytes(-len(expected) % 16)
@@ -79,6 +82,15 @@ def test_a_ping_has_these_bytes():
 
 def test_a_pong_has_these_bytes():
     assert control.build(Pong(7)) == b"\x92\x03\x81\xa2id\x07" + bytes(9)
+
+
+def test_a_probe_and_its_answer_have_these_bytes():
+    assert control.build(Probe(7)) == b"\x92\x04\x81\xa2id\x07" + bytes(9)
+    assert control.build(Probed(7)) == b"\x92\x05\x81\xa2id\x07" + bytes(9)
+
+
+def test_a_probe_is_read_whatever_it_is_filled_up_to():
+    assert control.parse(control.build(Probe(7)) + bytes(8900)) == Probe(7)
 
 
 # Round trip
@@ -106,8 +118,8 @@ def test_a_packet_is_never_taken_for_a_control_message(payload):
     [
         {},
         {"kind": 0},
-        [4],
-        [4, {}],
+        [6],
+        [6, {}],
         [77, "another form"],
         [-1, {}],
         [2**40, [1, 2, 3], "more"],
@@ -120,7 +132,7 @@ def test_a_message_of_another_version_is_ignored(value):
 
 @given(
     st.dictionaries(
-        st.text(min_size=1, max_size=9).filter(lambda name: name not in BODY), st.booleans(), max_size=8
+        st.text(min_size=1, max_size=9).filter(lambda name: name not in BODY), st.booleans(), max_size=7
     )
 )
 def test_names_that_are_not_known_are_ignored(more):

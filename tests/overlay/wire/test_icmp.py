@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.errors import PacketError
-from overlay.wire.icmp import Echo, in_ipv4, may_answer, unreachable_v4, unreachable_v6
+from overlay.wire.icmp import (
+    Echo,
+    in_ipv4,
+    may_answer,
+    too_big_v4,
+    too_big_v6,
+    unreachable_v4,
+    unreachable_v6,
+)
 from tests import packets
 
 quick = settings(deadline=None, derandomize=True, max_examples=300)
@@ -19,7 +27,7 @@ NODE_V4, NODE_V6 = ip_address("10.244.1.1").packed, ip_address("fd00:244:1::1").
 # Errors
 
 
-def read_error(packet):
+def read_error(packet, mtu=0):
     """Parse an ICMP error as RFC 792 and RFC 4443 draw it; return (source, destination, type, code, quoted)."""
     if packet[0] >> 4 == 4:
         assert packet[0] == 0x45
@@ -35,8 +43,8 @@ def read_error(packet):
         source, destination, message = packet[8:24], packet[24:40], packet[40:]
         pseudo = source + destination + struct.pack("!II", len(message), ICMPV6)
         assert packets.ones_complement_sum(pseudo + message) == 0xFFFF
-    kind, code, _, unused = struct.unpack("!BBHI", message[:8])
-    assert unused == 0
+    kind, code, _, value = struct.unpack("!BBHI", message[:8])
+    assert value == mtu  # RFC 1191 section 4: 16 zeros and 16 bits
     return source, destination, kind, code, message[8:]
 
 
@@ -50,6 +58,24 @@ def test_an_ipv4_error_quotes_as_much_as_576_bytes_take(size):
     assert (source, destination, kind, code) == (NODE_V4, packet[12:16], 3, 1)
     assert quoted == packet[: len(quoted)]
     assert len(error) == min(576, len(packet) + 28)
+
+
+def test_a_packet_too_big_is_answered_with_the_mtu():
+    packet, packet6 = packets.udp(bytes(1400)), packets.udp(bytes(1400), version=6)
+
+    error = read_error(in_ipv4(too_big_v4(packet, 1344), NODE_V4, packet[12:16]), 1344)
+    error6 = read_error(too_big_v6(packet6, NODE_V6, 1344), 1344)
+
+    assert error[:4] == (NODE_V4, packet[12:16], 3, 4)
+    assert error6[:4] == (NODE_V6, packet6[8:24], 2, 0)
+    assert packet.startswith(error[4])
+    assert packet6.startswith(error6[4])
+
+
+def test_the_mtu_told_to_ipv6_is_never_below_1280():
+    packet = packets.udp(bytes(1400), version=6)
+
+    assert read_error(too_big_v6(packet, NODE_V6, 1200), 1280)[2:4] == (2, 0)
 
 
 @pytest.mark.parametrize("size", [0, 1, 1183, 1184, 1185, 1400, 60_000])

@@ -1,0 +1,92 @@
+"""What becomes of packets that the path to their peer does not take whole.
+
+A router would do the same: it tells the sender of a packet that must not be cut, and cuts any other IPv4 packet.
+IPv6 packets up to 1280 bytes must pass whole on any link (RFC 8200 section 5), so on a path that takes less their
+datagrams are left to be cut outside the tunnel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.errors import PacketError
+from overlay.forwarding.segments import PADDING
+from overlay.wire.fragments import cut, may_be_cut
+from overlay.wire.icmp import IPV6_MINIMUM_MTU
+from overlay.wire.ip import packet_length
+from overlay.wire.virtio import GSO_ECN, GSO_UDP_L4
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from overlay.forwarding.core import Core
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.peer import Peer
+
+
+def largest_segment(packet: memoryview, gso_type: int, segment: int, csum_start: int) -> int:
+    """Return how large a packet the segments of a super-packet make, headers included."""
+    if gso_type & ~GSO_ECN == GSO_UDP_L4:
+        return csum_start + 8 + segment
+    return csum_start + (packet[csum_start + 12] >> 4) * 4 + segment
+
+
+class Narrow:
+    """The way of packets that are larger than ``peer.path_mtu``."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def send(self, peer: Peer, keypair: Keypair, packet: memoryview, ecn: int, now: float) -> None:
+        """Send *packet*, whose checksums are complete, in pieces, or tell its sender."""
+        if not self._is_refused(peer, packet, len(packet), now):
+            self._send(peer, keypair, [packet], ecn, now)
+
+    def send_segments(
+        self,
+        peer: Peer,
+        keypair: Keypair,
+        packet: memoryview,
+        gso_type: int,
+        segment: int,
+        csum_start: int,
+        ecn: int,
+        now: float,
+    ) -> None:
+        """Send the segments of a super-packet, which are too large, in pieces, or tell their sender."""
+        if self._is_refused(peer, packet, largest_segment(packet, gso_type, segment, csum_start), now):
+            return
+        try:
+            train = self._core.outbound.splitter.split(packet, gso_type, segment, csum_start)
+        except PacketError as error:
+            peer.drops[error.reason] += 1
+            return
+        self._send(peer, keypair, (row[: packet_length(row)] for row in train.plain), ecn, now)
+
+    def _is_refused(self, peer: Peer, packet: memoryview, size: int, now: float) -> bool:
+        """Return whether packets of *size* bytes do not pass and must not be cut; then their sender is told."""
+        is_ipv6 = packet[0] >> 4 == 6
+        if size <= IPV6_MINIMUM_MTU if is_ipv6 else may_be_cut(packet):
+            return False
+        peer.drops["path_mtu"] += 1
+        self._core.unreachable.tell(packet, now, peer.path_mtu)
+        return True
+
+    def _send(
+        self, peer: Peer, keypair: Keypair, packets: Iterable[memoryview], ecn: int, now: float
+    ) -> None:
+        count, outbound = 0, self._core.outbound
+        for packet in packets:
+            if packet[0] >> 4 == 4:
+                for piece in cut(packet, peer.path_mtu):
+                    outbound.send_payload(peer, keypair, _filled(piece), ecn)
+            else:
+                whole = len(packet) > peer.path_mtu
+                outbound.send_payload(peer, keypair, _filled(bytes(packet)), ecn, may_be_cut=whole)
+            count += 1
+        self._core.data_sent(peer, keypair, count, now)
+
+
+def _filled(packet: bytes) -> bytes:
+    """Return *packet* with zeros to a multiple of 16; so is the path MTU, if it is less than the tun's."""
+    return packet + bytes(-len(packet) % PADDING)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from overlay.errors import PacketError
+from overlay.forwarding.peer import WIDE, Peer
+from overlay.forwarding.probes import PROBES_AT_ONCE, Probes
+from overlay.session.constants import Timing
+from overlay.wire import control
+from overlay.wire.control import Probe, Probed
+
+
+def keypair(peer, *, answers=True):
+    bulk = SimpleNamespace(has_heard=True, answers_probes=answers, offer=lambda now: None)
+    return SimpleNamespace(peer=peer, bulk=bulk)
+
+
+class Sent:
+    """What was sent, by a host whose device takes *most* bytes."""
+
+    def __init__(self, most=math.inf):
+        self.payloads, self.most = [], most
+
+    def __call__(self, peer, keypair, payload):
+        self.payloads.append(payload)
+        return len(payload) <= self.most
+
+
+@pytest.fixture
+def probes():
+    return Probes(Timing(), 1420)
+
+
+@pytest.fixture
+def peer(probes):
+    peer = Peer(1)
+    probes.due(peer, 5.0)
+    return peer
+
+
+def refusal(act, *arguments):
+    with pytest.raises(PacketError) as raised:
+        act(*arguments)
+    return raised.value.reason
+
+
+def test_a_probe_is_filled_to_its_size(probes, peer):
+    sent = Sent()
+
+    due = probes.turn(peer, keypair(peer), 5.0, sent)
+
+    assert [len(payload) for payload in sent.payloads] == [1420]
+    assert type(control.parse(sent.payloads[0])) is Probe
+    assert due > 5.0
+
+
+@pytest.mark.parametrize("answers", [None, False])
+def test_nobody_is_probed_who_has_not_said_that_it_answers(probes, peer, answers):
+    sent = Sent()
+    under = None if answers is None else keypair(peer, answers=False)
+
+    assert probes.turn(peer, under, 5.0, sent) == math.inf
+    assert sent.payloads == []
+
+
+def test_hello_is_said_under_a_new_keypair_while_packets_flow(probes, peer):
+    sent, under = Sent(), keypair(peer, answers=False)
+    under.bulk.has_heard, under.bulk.offer = False, lambda now: b"hello"
+
+    again = probes.turn(peer, under, 5.0, sent)
+    probes.turn(peer, under, again, sent)
+
+    assert sent.payloads == [b"hello"]
+
+
+def test_an_answer_is_taken_once(probes, peer):
+    sent = Sent()
+    probes.turn(peer, keypair(peer), 5.0, sent)
+    answer = Probed(control.parse(sent.payloads[0]).identifier)
+
+    assert probes.take(answer, peer, 5.1) == 5.1
+    assert refusal(probes.take, answer, peer, 5.2) == "probed_unexpected"
+
+
+def test_an_answer_before_any_probe_is_refused(probes):
+    assert refusal(probes.take, Probed(1), Peer(2), 5.0) == "probed_unexpected"
+
+
+def test_a_device_that_takes_no_probe_ends_the_search(probes, peer):
+    assert probes.turn(peer, keypair(peer), 5.0, Sent(1280)) == math.inf
+    assert peer.path_mtu == WIDE
+
+
+def test_another_mtu_of_the_tun_begins_a_search(probes, peer):
+    sent = Sent()
+    probes.turn(peer, keypair(peer), 5.0, sent)
+
+    probes.set_mtu(8920, [peer, Peer(2)], 6.0)
+    peer.tx_packets += 1
+    probes.turn(peer, keypair(peer), 6.0, sent)
+
+    assert len(sent.payloads[-1]) == 8920
+
+
+def test_a_probe_is_answered_with_its_identifier_at_a_bounded_rate(probes, peer):
+    for number in range(PROBES_AT_ONCE):
+        assert control.parse(probes.answer(Probe(number), keypair(peer), 0.0)) == Probed(number)
+
+    assert refusal(probes.answer, Probe(1), keypair(peer), 0.0) == "probe_rate"
+    assert probes.answer(Probe(1), keypair(Peer(2)), 0.0)
