@@ -29,6 +29,7 @@ class PeerStatus:
 
     name: str
     state: str
+    encapsulation: str
     endpoint: str | None
     subnets: list[str]
     last_handshake: float | None
@@ -43,7 +44,7 @@ class Status:
 
     node: str
     interface: str
-    public_key: str
+    public_key: str | None
     mtu: int
     port: int
     addresses: list[str]

@@ -32,6 +32,7 @@ SHOWN_SUBNETS = 2
 CLEAR = "\033[H\033[J"  # cursor home, erase below (ECMA-48)
 HEADER = ("NAME", "STATE", "ENDPOINT", "SUBNETS", "HANDSHAKE", "RX", "TX")
 RIGHT = (5, 6)
+UNENCRYPTED = "unencrypted"  # the state of a peer that no handshake is made with
 
 
 @click.command("status", epilog="Example: overlay status --watch")
@@ -43,7 +44,8 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
     """Show this node and its peers.
 
     A peer is up (its tunnel works), connecting (a handshake runs), idle (nothing to send since the last tunnel
-    ended) or unreachable (it was called for 90 seconds and did not answer).
+    ended) or unreachable (it was called for 90 seconds and did not answer).  Of one that is unencrypted, with the
+    encapsulation in parentheses, nothing of the kind is known.
 
     Dropped packets are counted by reason, for the node and for each peer.
     """
@@ -76,7 +78,7 @@ def render(status: Status) -> str:
         f"interface   {status.interface}, MTU {status.mtu}, port {status.port}",
         f"addresses   {', '.join(status.addresses)}",
         f"network     {', '.join(status.prefixes)}",
-        f"public key  {status.public_key}",
+        f"public key  {status.public_key or '-'}",
         f"peers file  {status.peers_file}",
         f"agent       process {status.pid}, forwarder {forwarder}, up for {format_duration(status.uptime)}",
     ]
@@ -105,10 +107,10 @@ def _show(answer: dict[str, Any], interface: str, as_json: bool) -> None:
 def _row(peer: PeerStatus) -> tuple[str, ...]:
     return (
         peer.name,
-        peer.state,
+        f"{peer.state} ({peer.encapsulation})" if peer.state == UNENCRYPTED else peer.state,
         peer.endpoint or "-",
         format_some(peer.subnets, SHOWN_SUBNETS) or "-",
-        format_age(peer.last_handshake),
+        "-" if peer.state == UNENCRYPTED else format_age(peer.last_handshake),
         format_bytes(peer.rx_bytes),
         format_bytes(peer.tx_bytes),
     )

@@ -158,7 +158,11 @@ class FakeHost:
         self.device = SimpleNamespace(
             descriptor=7, offloads=SimpleNamespace(udp=True), check_present=self._check_present
         )
-        self.underlay = [self._udp()]
+        self.sockets = {"wireguard": [self._udp()]}
+
+    @property
+    def underlay(self):
+        return [udp for opened in self.sockets.values() for udp in opened]
 
     def close(self):
         self._ours.close()
@@ -171,7 +175,8 @@ class FakeHost:
         if node.table.network.port == self.port:
             return []
         self.port = node.table.network.port
-        replaced, self.underlay = self.underlay, [self._udp()]
+        replaced = self.underlay
+        self.sockets = {"wireguard": [self._udp()]}
         return replaced
 
     def notes(self, node):
@@ -351,6 +356,8 @@ def test_impatience_is_not_swallowed_by_a_stop():
 )
 @pytest.mark.skipif(os.geteuid() != 0, reason="without root that is what is said first")
 def test_start_that_cannot_be_is_refused_before_anything_is_touched(tmp_path, interface, error, code):
+    (tmp_path / "peers.toml").write_text(render(table(PARIS, TOKYO)))
+
     done = up(tmp_path, interface=interface)
 
     assert done.returncode == code

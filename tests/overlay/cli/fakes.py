@@ -42,6 +42,8 @@ def peer_status(name, **fields):
         "rx_units": 0,
         "tx_units": 0,
         "state": "idle",
+        "encapsulation": "wireguard",
+        "is_encrypted": True,
         "drops": {},
     } | fields
 

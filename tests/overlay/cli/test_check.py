@@ -64,10 +64,18 @@ def test_json_has_the_peers_this_node_and_the_warnings(check):
 
     report = json.loads(result.stdout)
     assert report["node"] == "paris"
-    assert report["network"] == {"prefixes": ["10.244.0.0/16"], "port": 51820, "mtu": None, "fwmark": None}
+    assert report["network"] == {
+        "prefixes": ["10.244.0.0/16"],
+        "port": 51820,
+        "mtu": None,
+        "fwmark": None,
+        "encapsulation": "wireguard",
+        "udp_port": 8285,
+    }
     assert report["peers"][1] == {
         "name": "tokyo",
         "public_key": key_text("tokyo"),
+        "encapsulation": "wireguard",
         "endpoint": "tokyo.example.net:51820",
         "addresses": ["10.244.2.0"],
         "subnets": ["10.244.2.0/24", "10.244.3.0/24"],
@@ -75,6 +83,7 @@ def test_json_has_the_peers_this_node_and_the_warnings(check):
         "preshared_key_file": "/nowhere/tokyo.psk",
         "listen": [],
         "listen_port": 51820,
+        "sources": [],
     }
     assert len(report["warnings"]) == 1
     assert report["warnings"][0] in result.stderr
