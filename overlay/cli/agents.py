@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Ours
+UNENCRYPTED = "unencrypted"  # the state of a peer that no handshake is made with
 COMPLETION_TIMEOUT = 0.5  # seconds; who presses tab waits for nothing longer
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from overlay.cli.agents import ask, read_status
+from overlay.cli.agents import UNENCRYPTED, ask, read_status
 from overlay.cli.options import interface_option, json_option
 from overlay.cli.output import (
     format_age,
@@ -32,7 +32,6 @@ SHOWN_SUBNETS = 2
 CLEAR = "\033[H\033[J"  # cursor home, erase below (ECMA-48)
 HEADER = ("NAME", "STATE", "ENDPOINT", "SUBNETS", "HANDSHAKE", "RX", "TX")
 RIGHT = (5, 6)
-UNENCRYPTED = "unencrypted"  # the state of a peer that no handshake is made with
 
 
 @click.command("status", epilog="Example: overlay status --watch")
