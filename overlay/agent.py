@@ -136,7 +136,7 @@ async def run_agent(options: Options, timing: Timing) -> None:
     check_interface_name(options.interface)
     if privileges.missing([Capability.NET_ADMIN]):  # first: without root not even the key may be readable
         raise HostError("overlay up needs the capability CAP_NET_ADMIN to make a tun device: run it as root")
-    key, warnings = config.load_private_key(options.key)
+    key, warnings = config.load_own_key(options.key)
     store = FileStore(options.peers)
     node = config.settle(store, key, options)
     with contextlib.ExitStack() as stack:
@@ -197,11 +197,13 @@ class Agent:
         """Set the host up for this node.  Raises HostError."""
         node = self._node
         for remote in self._roster.change_to(node).added:
-            self._sessions.add_peer(remote.number, remote.peer.public_key, remote.preshared_key)
+            self._add_session(remote)
             self._take_literal(remote)
         self.host.adopt(node, self._endpoints(node))
         for warning in (*warnings, *self.host.notes(node)):
             self.note(warning)
+        if node.clear_note is not None:
+            log.warning("%s", node.clear_note)
         if not self._sessions.is_clock_plausible():
             self.note("the clock shows a time before 2020: peers may refuse this node until it is set")
 
@@ -285,7 +287,8 @@ class Agent:
                     [host.device.descriptor],
                 )
                 await self._tell_node(self._node)
-                await self._tell_sockets(host.underlay)
+                for name, opened in host.sockets.items():
+                    await self._tell_sockets(name, opened)
                 for command in self._roster.everything():
                     await forwarder.send(command)
                 for remote in self._roster.by_number.values():
@@ -313,11 +316,12 @@ class Agent:
         icmp = [] if self.host.icmp is None else [self.host.icmp.fileno()]
         await self.forwarder.send(SetNode(self.host.mtu, bool(icmp), addresses), icmp)
 
-    async def _tell_sockets(self, underlay: Sequence[UdpSocket]) -> None:
-        families = [int(udp.family) for udp in underlay]
-        for_handshakes = sum(udp.is_for_handshakes for udp in underlay)
+    async def _tell_sockets(self, encapsulation: str, opened: Sequence[UdpSocket]) -> None:
+        families = [int(udp.family) for udp in opened]
+        for_handshakes = sum(udp.is_for_handshakes for udp in opened)
+        port = opened[0].port if opened else 0
         await self.forwarder.send(
-            Sockets(families, underlay[0].port, for_handshakes), [udp.fileno() for udp in underlay]
+            Sockets(families, port, for_handshakes, encapsulation), [udp.fileno() for udp in opened]
         )
 
     async def _tell(self, *commands: Command) -> None:
@@ -495,7 +499,7 @@ class Agent:
     @staticmethod
     def _take_literal(remote: Remote) -> None:
         """Use the configured endpoint at once if it is an address.  Without one the peer stays where it was heard."""
-        endpoint = remote.peer.endpoint
+        endpoint = remote.configured
         if endpoint is None:
             remote.resolved = ()
             return
@@ -585,8 +589,9 @@ class Agent:
             notify.ready()
 
     def _settle_again(self) -> Node:
-        key, _ = config.load_private_key(self._options.key)
-        if key != self._node.private_key:
+        load = config.load_own_key if self._node.own.public_key is None else config.load_private_key
+        key, _ = load(self._options.key)
+        if key is not None and self._node.own.public_key is not None and key != self._node.private_key:
             raise ConfigError(f"{self._options.key} holds another key now: taking it needs a restart")
         node = config.settle(self._store, key, self._options, self._node.own)
         if node.table.network.bulk != self._node.table.network.bulk:
@@ -598,21 +603,26 @@ class Agent:
 
         Raises HostError with nothing changed; what comes after the host's part cannot fail.
         """
+        before = dict(self.host.sockets)
         replaced = self.host.adopt(node, self._endpoints(node))
+        if node.clear_note not in {None, self._node.clear_note}:
+            log.warning("%s", node.clear_note)
         change = self._roster.change_to(node)
         self._node = node
         for remote in change.removed:
             self._sessions.remove_peer(remote.number)
             log.info("peer removed peer=%s", remote.peer.name)
         for remote in change.added:
-            self._sessions.add_peer(remote.number, remote.peer.public_key, remote.preshared_key)
+            self._add_session(remote)
             log.info("peer added peer=%s", remote.peer.name)
         for remote in change.new_preshared_key:
             self._sessions.set_preshared_key(remote.number, remote.preshared_key)
         with contextlib.suppress(ForwarderGoneError):
             await self._tell_node(node)
-            if replaced:
-                await self._tell_sockets(self.host.underlay)
+            for name in before.keys() | self.host.sockets.keys():
+                opened = self.host.sockets.get(name, [])
+                if opened is not before.get(name):
+                    await self._tell_sockets(name, opened)
         for udp in replaced:
             udp.hand_over()  # the forwarder holds descriptors of its own, and reads them for a while
         await self._tell(*change.commands)
@@ -624,7 +634,7 @@ class Agent:
             self._take_literal(remote)
             if remote.endpoint is None:
                 self._resolver.resolve_soon(remote, clock.now())
-            elif remote.peer.endpoint is not None:
+            elif remote.configured is not None:
                 await self._tell(SetEndpoint(remote.number, remote.endpoint, "configuration"))
                 await self._want(remote.number)
         for remote in change.new_preshared_key:
@@ -685,7 +695,7 @@ class Agent:
         return {"ok": True, "ping": {"is_possible": pong is None or seconds is not None, "seconds": seconds}}
 
     def _row(self, remote: Remote, counters: PeerCounters | None, now: float) -> dict[str, Any]:
-        handshake = self._sessions.status(remote.number)
+        handshake = self._sessions.status(remote.number) if remote.encapsulation.is_encrypted else None
         return status.peer_status(remote, handshake, counters, now, self._timing.reject_after_time)
 
     async def _status(self) -> dict[str, Any]:
@@ -696,7 +706,7 @@ class Agent:
         return {
             "node": node.own.name,
             "interface": self.host.interface,
-            "public_key": format_public_key(node.own.public_key),
+            "public_key": None if node.own.public_key is None else format_public_key(node.own.public_key),
             "mtu": self.host.mtu,
             "mtu_reason": self.host.mtu_reason,
             "port": self.host.port,
@@ -707,7 +717,7 @@ class Agent:
             "uptime": status.age(self._started, now),
             "peers_file": str(self._options.peers),
             "reload_error": self._reload_error,
-            "notes": self._notes,
+            "notes": self._notes if node.clear_note is None else [*self._notes, node.clear_note],
             "drops": drops,
             "peers": [
                 self._row(remote, counters.get(remote.number), now)
@@ -747,6 +757,12 @@ class Agent:
 
     def _count(self, reason: str) -> None:
         self._refused[reason] = self._refused.get(reason, 0) + 1
+
+    def _add_session(self, remote: Remote) -> None:
+        """Be ready to shake hands with *remote*, if its tunnel is encrypted."""
+        if remote.encapsulation.is_encrypted:
+            assert remote.peer.public_key is not None
+            self._sessions.add_peer(remote.number, remote.peer.public_key, remote.preshared_key)
 
     def note(self, note: str) -> None:
         if note not in self._notes:

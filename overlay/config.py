@@ -12,20 +12,25 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import TYPE_CHECKING
 
 from overlay.crypto.keys import PresharedKey, PrivateKey
+from overlay.encap import ENCAPSULATIONS, wireguard
 from overlay.errors import ConfigError
 from overlay.host.plan import HostPlan
+from overlay.host.sockets import is_own_address
 from peers.addresses import host_prefix
+from peers.encapsulation import is_encrypted, own_encapsulation
 from peers.errors import TableError
 from peers.peer import format_public_key, preshared_key_file_for
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from overlay.encap.encapsulation import Encapsulation
     from overlay.host.plan import IPNetwork
     from overlay.wire.addresses import Sockaddr
-    from peers.peer import Peer
+    from peers.addresses import Address
+    from peers.peer import Endpoint, Peer
     from peers.stores import Store
     from peers.table import Table
 
@@ -33,11 +38,11 @@ if TYPE_CHECKING:
 DEFAULT_FWMARK = (
     51820  # when policy routes need a mark and none is configured; wg-quick takes the port likewise
 )
-DEFAULT_MTU = 1420  # what WireGuard assumes: 1500 less OUTER_BYTES
-OUTER_BYTES = 80  # IPv6 40, UDP 8, transport header and tag 32; a peer may roam between IPv4 and IPv6
+UNDERLAY_MTU = 1500  # where none is known
 MINIMUM_MTU = 1280
-MAXIMUM_MTU = 65535 - OUTER_BYTES
+MAXIMUM_IP = 65535
 LISTEN_ADDRESSES = 16  # twice as many descriptors go beside one message to the forwarder
+NAMED = 5  # peers in a note
 NEARLY_EVERYTHING = 1  # prefixes of this length or shorter hold the underlay, whatever endpoints are known
 
 
@@ -53,7 +58,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node in one peer table: who it is, and what it needs to reach each other peer."""
+    """A node in one peer table: who it is, and what it needs to reach each other peer.
+
+    *private_key* of a node without a key file is one that nobody knows: no tunnel of it is encrypted.
+    """
 
     private_key: PrivateKey
     table: Table
@@ -64,6 +72,38 @@ class Node:
     def others(self) -> list[Peer]:
         """All peers but this node, in the order of the file."""
         return [peer for peer in self.table.peers.values() if peer.name != self.own.name]
+
+    def encapsulation_of(self, peer: Peer) -> Encapsulation:
+        """Return the encapsulation of the tunnel with *peer*."""
+        return ENCAPSULATIONS[self.table.encapsulation_between(self.own, peer)]
+
+    def endpoint_of(self, peer: Peer) -> Endpoint | None:
+        """Return where *peer* is called by the encapsulation of the tunnel with it."""
+        return self.table.endpoint_for(peer, self.encapsulation_of(peer).name)
+
+    @property
+    def encapsulations(self) -> list[Encapsulation]:
+        """Those in use, in the order of the registry; without other peers, that of a peer to come."""
+        names = {self.encapsulation_of(peer).name for peer in self.others}
+        names = names or {own_encapsulation(self.table.network, self.own)}
+        return [each for name, each in ENCAPSULATIONS.items() if name in names]
+
+    @property
+    def clear_note(self) -> str | None:
+        """A sentence on the peers that traffic is not encrypted with; None if there are none."""
+        clear = {peer.name: self.encapsulation_of(peer) for peer in self.others}
+        clear = {name: each for name, each in clear.items() if not each.is_encrypted}
+        if not clear:
+            return None
+        names = list(clear)
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        by = ", ".join(sorted({each.name for each in clear.values()}))
+        return f"traffic with {', '.join(names[:NAMED])}{more} is not encrypted: the encapsulation is {by}"
+
+
+def load_own_key(path: Path) -> tuple[PrivateKey | None, list[str]]:
+    """Return the key in *path*, None where there is no such file, and sentences to warn of."""
+    return load_private_key(path) if os.path.exists(path) else (None, [])  # Path's may raise
 
 
 def load_private_key(path: Path) -> tuple[PrivateKey, list[str]]:
@@ -79,8 +119,17 @@ def load_private_key(path: Path) -> tuple[PrivateKey, list[str]]:
     return key, warnings
 
 
-def settle(store: Store, key: PrivateKey, options: Options, running: Peer | None = None) -> Node:
-    """Read the peer table and return the node that has *key* in it; *running* is who it was until now."""
+def settle(
+    store: Store,
+    key: PrivateKey | None,
+    options: Options,
+    running: Peer | None = None,
+    is_own: Callable[[Address], bool] = is_own_address,
+) -> Node:
+    """Read the peer table and return the node that is this one in it; *running* is who it was until now.
+
+    *key* is None if this host has none; *is_own* tells whether this host has an address.
+    """
     try:
         table = store.load()
     except TableError as error:
@@ -92,34 +141,64 @@ def settle(store: Store, key: PrivateKey, options: Options, running: Peer | None
                 f"the public_key of peers.{running.name}, which is this node, changed in {options.peers}: "
                 "taking another key needs a restart"
             )
-    own = find_own(table, key, options)
+    own = find_own(table, key, options, is_own)
     if len(own.listen) > LISTEN_ADDRESSES:
         raise ConfigError(
             f"listen of peers.{own.name} in {options.peers} has {len(own.listen)} addresses: write at most "
             f"{LISTEN_ADDRESSES}, or none to listen on every address of this host"
         )
-    return Node(key, table, own, _preshared_keys(table, own))
+    return Node(key or PrivateKey.generate(os.urandom), table, own, _preshared_keys(table, own))
 
 
-def find_own(table: Table, key: PrivateKey, options: Options) -> Peer:
-    """Return the peer that this node is, by its key; ``--node`` must agree."""
-    own = table.find_by_public_key(key.public)
+def find_own(
+    table: Table,
+    key: PrivateKey | None,
+    options: Options,
+    is_own: Callable[[Address], bool] = is_own_address,
+) -> Peer:
+    """Return the peer that this node is: by its key, ``--node`` agreeing, where the table has that.
+
+    Else it is a peer without a public key: that of ``--node``, or the one whose endpoint is an address of this host.
+    """
+    own = None if key is None else table.find_by_public_key(key.public)
+    keyless = [peer for peer in table.peers.values() if peer.public_key is None]
+    if own is None and keyless:
+        here = [peer for peer in keyless if _is_here(peer, options, is_own)]
+        if len(here) == 1:
+            return here[0]
+        if options.node is None and (here or len(keyless) == len(table.peers)):
+            found = "several endpoints" if here else "no endpoint"
+            raise ConfigError(
+                f"{found} in {options.peers} belong to this host, so which peer it is cannot be told: "
+                "name it with --node"
+            )
+    if key is None and (options.node is None or options.node in table.peers):
+        key, _ = load_private_key(options.key)
     if options.node is not None:
         named = table.peers.get(options.node)
         if named is None:
             known = ", ".join(sorted(table.peers)[:10])
             raise ConfigError(f"--node {options.node}: {options.peers} has no such peer; it has {known}")
         if named is not own:
+            assert key is not None
             raise ConfigError(
                 f"--node {options.node}: its public_key in {options.peers} is not that of {options.key}, "
                 f"which is {format_public_key(key.public)}; correct one of them"
             )
     if own is None:
+        assert key is not None
         raise ConfigError(
             f"no peer in {options.peers} has this host's public key {format_public_key(key.public)}: "
             f"add it, or name another private key than {options.key} with --key"
         )
     return own
+
+
+def _is_here(peer: Peer, options: Options, is_own: Callable[[Address], bool]) -> bool:
+    if options.node is not None:
+        return peer.name == options.node
+    address = None if peer.endpoint is None else peer.endpoint.address
+    return address is not None and is_own(address)
 
 
 def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -> HostPlan:
@@ -158,12 +237,31 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -
     )
 
 
-def plan_mtu(underlay: Iterable[int | None]) -> int:
-    """Return the MTU of a tun whose datagrams fit through the narrowest of the *underlay* MTUs; None is unknown."""
-    known = [mtu for mtu in underlay if mtu is not None]
-    if not known:
-        return DEFAULT_MTU
-    return max(MINIMUM_MTU, min(min(known) - OUTER_BYTES, MAXIMUM_MTU))
+def plan_mtu(underlay: Iterable[int | None], overhead: int = wireguard.OVERHEAD) -> int:
+    """Return the MTU of a tun whose datagrams fit through the narrowest of the *underlay* MTUs; None is unknown.
+
+    A datagram is larger than its packet by *overhead* bytes.
+    """
+    narrowest = min((mtu for mtu in underlay if mtu is not None), default=UNDERLAY_MTU)
+    return max(MINIMUM_MTU, min(narrowest, MAXIMUM_IP) - overhead)
+
+
+def plan_overhead(node: Node, endpoints: Iterable[tuple[str, Sockaddr]]) -> int:
+    """Return the largest overhead of *node*'s tunnels, in bytes, given the underlay addresses as far as they are known.
+
+    The family of an address that is not known may be either.
+    """
+    families: dict[str, set[int]] = {}
+    for name, sockaddr in endpoints:
+        families.setdefault(name, set()).add(4 if len(sockaddr) == 2 else 6)
+    return max(
+        (
+            max(encapsulation.overhead[version] for version in families.get(peer.name, {4, 6}))
+            for peer in node.others
+            for encapsulation in [node.encapsulation_of(peer)]
+        ),
+        default=max(node.encapsulations[0].overhead.values()),
+    )
 
 
 def _preshared_keys(table: Table, own: Peer) -> dict[str, bytes]:
@@ -171,7 +269,7 @@ def _preshared_keys(table: Table, own: Peer) -> dict[str, bytes]:
     files: dict[Path, bytes] = {}
     for peer in table.peers.values():
         path = preshared_key_file_for(own, peer) if peer is not own else None
-        if path is None:
+        if path is None or not is_encrypted(table.encapsulation_between(own, peer)):
             continue
         if path not in files:
             text, _ = _read_secret(path, "make one with `overlay genpsk` and copy it to both hosts")

@@ -52,7 +52,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """UDP sockets to use from now on, one for each of *families*, beside it.
+    """UDP sockets to use from now on for *encapsulation*, one for each of *families*, beside it.
 
     The last ones, *for_handshakes* of them, get the handshake messages.  Those in use before are read for a while
     and then closed.
@@ -61,6 +61,7 @@ class Sockets:
     families: list[int]
     port: int
     for_handshakes: int = 0
+    encapsulation: str = "wireguard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,15 @@ class SetNode:
 
 @dataclass(frozen=True, slots=True)
 class SetPeer:
-    """Make or change a peer.  *keepalive* is in seconds, 0 for none."""
+    """Make or change a peer, whose *encapsulation* never changes.  *keepalive* is in seconds, 0 for none.
+
+    *sources* are prefixes beside its own from which packets may come in the clear.
+    """
 
     peer: int
     keepalive: float
+    encapsulation: str = "wireguard"
+    sources: list[tuple[bytes, int]] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

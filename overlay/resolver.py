@@ -106,14 +106,14 @@ class Resolver:
         After *attempt* handshakes without an answer, try in turn where the peer was heard last and every address
         of its name.
         """
-        if remote.peer.endpoint is not None and remote.number not in self._running:
+        if remote.configured is not None and remote.number not in self._running:
             self._running.add(remote.number)
-            self._nursery.start_soon(self._resolve, remote, remote.peer.endpoint, now, attempt)
+            self._nursery.start_soon(self._resolve, remote, remote.configured, now, attempt)
 
     def resolve_due(self, remotes: Iterable[Remote], now: float) -> None:
         """Look up again the names that were not looked up for a while."""
         for remote in remotes:
-            endpoint = remote.peer.endpoint
+            endpoint = remote.configured
             if endpoint is None or (endpoint.address is not None and remote.resolved):
                 continue
             if now - remote.resolved_at >= (RESOLVE_INTERVAL if remote.resolved else RESOLVE_PAUSE):
@@ -131,7 +131,7 @@ class Resolver:
             self._failed(remote, str(error))
         finally:
             self._running.discard(remote.number)
-        if remote.peer.endpoint != endpoint:
+        if remote.configured != endpoint:
             self.resolve_soon(remote, now)  # reconfigured meanwhile
         elif found:
             await self._take(remote, found, attempt)
@@ -147,7 +147,7 @@ class Resolver:
         else:
             return  # it is there already, or was heard from elsewhere
         if chosen != remote.endpoint:
-            is_address = remote.peer.endpoint is not None and remote.peer.endpoint.address is not None
+            is_address = remote.configured is not None and remote.configured.address is not None
             await self._moved(remote, chosen, "configuration" if is_address else "dns")
 
     def _failed(self, remote: Remote, error: str) -> None:

@@ -5,18 +5,20 @@ Computes only: what to tell the forwarder comes out as commands, in the order in
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from overlay.encap import wireguard
 from overlay.link import OWN, ROUTES_PER_MESSAGE, Command, RemovePeer, Routes, SetPeer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from overlay.config import Node
+    from overlay.encap.encapsulation import Encapsulation
     from overlay.wire.addresses import Sockaddr
     from peers.addresses import Prefix
-    from peers.peer import Peer
+    from peers.peer import Endpoint, Peer
 
 
 @dataclass(eq=False, slots=True)
@@ -26,6 +28,8 @@ class Remote:
     number: int
     peer: Peer
     preshared_key: bytes | None = field(repr=False)
+    encapsulation: Encapsulation = wireguard.ENCAPSULATION  # of the tunnel with it
+    configured: Endpoint | None = None  # where that tunnel is to end
     endpoint: Sockaddr | None = None  # where the forwarder sends to
     heard_at: Sockaddr | None = None  # where it was last heard from, authenticated
     resolved: tuple[Sockaddr, ...] = ()  # what the configured endpoint stands for
@@ -58,13 +62,18 @@ class Roster:
     def change_to(self, node: Node) -> Change:
         """Make *node*'s table the one in force and return what is different.
 
-        A peer whose public key changed is another peer: its keys and counters go, and it gets a new number.
+        A peer whose public key or encapsulation changed is another peer: its keys and counters go, and it gets a new
+        number.
         """
         change = Change([], [], [], [], [])
         wanted = {peer.name: peer for peer in node.others}
         for name, remote in list(self.by_name.items()):
             peer = wanted.get(name)
-            if peer is None or peer.public_key != remote.peer.public_key:
+            if (
+                peer is None
+                or peer.public_key != remote.peer.public_key
+                or node.encapsulation_of(peer) is not remote.encapsulation
+            ):
                 change.removed.append(remote)
                 del self.by_name[name], self.by_number[remote.number]
         for name, peer in wanted.items():
@@ -72,14 +81,17 @@ class Roster:
             known = self.by_name.get(name)
             if known is None:
                 self._last += 1
-                known = Remote(self._last, peer, preshared_key)
+                encapsulation, endpoint = node.encapsulation_of(peer), node.endpoint_of(peer)
+                known = Remote(self._last, peer, preshared_key, encapsulation, endpoint)
                 self.by_name[name] = self.by_number[known.number] = known
                 change.added.append(known)
-                change.commands.append(SetPeer(known.number, float(peer.keepalive)))
+                change.commands.append(_set_peer(known))
                 continue
-            if peer.keepalive != known.peer.keepalive:
-                change.commands.append(SetPeer(known.number, float(peer.keepalive)))
-            if peer.endpoint != known.peer.endpoint:
+            if (peer.keepalive, peer.sources) != (known.peer.keepalive, known.peer.sources):
+                change.commands.append(_set_peer(replace(known, peer=peer)))
+            endpoint = node.endpoint_of(peer)
+            if endpoint != known.configured:
+                known.configured = endpoint
                 change.new_endpoint.append(known)
             if preshared_key != known.preshared_key:
                 known.preshared_key = preshared_key
@@ -99,7 +111,7 @@ class Roster:
     def everything(self) -> Iterator[Command]:
         """Yield what a new forwarder must be told to know the peers and their prefixes."""
         for remote in self.by_number.values():
-            yield SetPeer(remote.number, float(remote.peer.keepalive))
+            yield _set_peer(remote)
         yield from _pieces(self._routes.items(), [])
 
     def endpoints(self) -> Iterator[tuple[str, Sockaddr]]:
@@ -108,6 +120,14 @@ class Roster:
             for sockaddr in {remote.endpoint, remote.heard_at, *remote.resolved}:
                 if sockaddr is not None:
                     yield name, sockaddr
+
+
+def _set_peer(remote: Remote) -> SetPeer:
+    peer, encapsulation = remote.peer, remote.encapsulation
+    if encapsulation.is_encrypted:
+        return SetPeer(remote.number, float(peer.keepalive), encapsulation.name)
+    sources = [(prefix.network_address.packed, prefix.prefixlen) for prefix in peer.sources]
+    return SetPeer(remote.number, 0.0, encapsulation.name, sources)  # nobody would know a keepalive
 
 
 def _pieces(added: Iterable[tuple[Prefix, int]], removed: Iterable[Prefix]) -> Iterator[Command]:

@@ -41,12 +41,13 @@ class HostSetup:
     def __init__(self, interface: str) -> None:
         """Make the tun; nothing else is touched.  Raises HostError."""
         self.device = tun.open_tun(interface)
-        self.underlay: list[UdpSocket] = []
+        self.sockets: dict[str, list[UdpSocket]] = {}  # by encapsulation
         self.icmp: socket.socket | None = None
         self.plan: HostPlan | None = None
         self._mtu_reason = ""
         self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
-        self._bound: tuple[object, ...] = ()
+        self._bound: dict[str, tuple[object, ...]] = {}  # likewise: where they are bound
+        self._overhead = 0
         self._marked = 0  # the mark of `underlay`
         self._routed: PrefixMap[bool] = PrefixMap()
         with contextlib.ExitStack() as undo:
@@ -77,8 +78,13 @@ class HostSetup:
         return self._mtu_reason
 
     @property
+    def underlay(self) -> list[UdpSocket]:
+        """All underlay sockets."""
+        return [udp for opened in self.sockets.values() for udp in opened]
+
+    @property
     def port(self) -> int:
-        """The UDP port of the underlay sockets."""
+        """The UDP port of the underlay sockets, of the encrypted encapsulation where that is in use."""
         return self.underlay[0].port
 
     def close(self) -> None:
@@ -98,11 +104,21 @@ class HostSetup:
 
         Raises HostError; then the host is as before.
         """
-        before, plan = self.plan, self._compute(node, endpoints)
+        overhead = config.plan_overhead(node, endpoints)
+        before, plan = self.plan, self._compute(node, endpoints, overhead)
         with contextlib.ExitStack() as undo:
-            opened = self._open_sockets(node, plan)
-            for udp in opened:
-                undo.callback(udp.close)
+            wanted = {
+                each.name: (node.table.listen_port(node.own, each.name), node.own.listen)
+                for each in node.encapsulations
+            }
+            opened: dict[str, list[UdpSocket]] = {}
+            for name, (port, listen) in wanted.items():
+                if self._bound.get(name) != (port, listen):
+                    opened[name] = sockets.open_underlay(
+                        listen, port, plan.fwmark, self.sockets.get(name, ()), name
+                    )
+                    for udp in opened[name]:
+                        undo.callback(udp.close)
             icmp, icmp_for = self.icmp, (_ipv4_address(node), plan.fwmark)
             if icmp_for != self._icmp_for:
                 icmp = _open_icmp(*icmp_for)
@@ -113,14 +129,15 @@ class HostSetup:
                     undo.callback(self._go_back, before)
                 self._apply(plan)
             undo.pop_all()
-        self.plan = plan
+        self.plan, self._overhead = plan, overhead
         if icmp is not self.icmp and self.icmp is not None:
             self.icmp.close()
         self.icmp, self._icmp_for = icmp, icmp_for
-        if not opened:
-            return []
-        replaced, self.underlay = self.underlay, opened
-        self._bound = (node.table.listen_port(node.own), node.own.listen)
+        replaced = [
+            udp for name, old in self.sockets.items() if name in opened or name not in wanted for udp in old
+        ]
+        self.sockets = {name: opened.get(name) or self.sockets[name] for name in wanted}
+        self._bound = dict(wanted)
         return replaced
 
     def is_affected_by(self, endpoint: Sockaddr) -> bool:
@@ -130,7 +147,7 @@ class HostSetup:
         if self._routed.lookup(address):
             return True
         mtu = self._routing.route_mtu(address, self.plan.fwmark)
-        return mtu is not None and config.plan_mtu([mtu]) < self.plan.mtu
+        return mtu is not None and config.plan_mtu([mtu], self._overhead) < self.plan.mtu
 
     def mend(self) -> None:
         """Put back what somebody else took away.  Raises HostError."""
@@ -163,11 +180,11 @@ class HostSetup:
                 )
         return notes
 
-    def _compute(self, node: Node, endpoints: Endpoints) -> HostPlan:
-        mtu, self._mtu_reason = self._settle_mtu(node, endpoints)
+    def _compute(self, node: Node, endpoints: Endpoints, overhead: int) -> HostPlan:
+        mtu, self._mtu_reason = self._settle_mtu(node, endpoints, overhead)
         return config.plan_host(node, mtu, endpoints)
 
-    def _settle_mtu(self, node: Node, endpoints: Endpoints) -> tuple[int, str]:
+    def _settle_mtu(self, node: Node, endpoints: Endpoints, overhead: int) -> tuple[int, str]:
         """Return the MTU of the tun, and what it comes from."""
         if node.table.network.mtu is not None:
             return node.table.network.mtu, "as the peers file says"
@@ -178,22 +195,15 @@ class HostSetup:
             for host in sorted(names)[:MTU_QUESTIONS]
         }
         ways = [(found, host) for host, found in known.items() if found is not None]
-        mtu = config.plan_mtu(known.values())
+        mtu = config.plan_mtu(known.values(), overhead)
         if not ways:
             return mtu, "no route to an endpoint is known"
         found, host = min(ways)
-        least = f", but at least {mtu}" if mtu > found - config.OUTER_BYTES else ""
+        least = f", but at least {mtu}" if mtu > found - overhead else ""
         return (
             mtu,
-            f"{found} on the way to {names[host]} at {host}, less {config.OUTER_BYTES} for the tunnel{least}",
+            f"{found} on the way to {names[host]} at {host}, less {overhead} for the tunnel{least}",
         )
-
-    def _open_sockets(self, node: Node, plan: HostPlan) -> list[UdpSocket]:
-        """Return new sockets if *node* binds to other addresses or another port than now."""
-        port = node.table.listen_port(node.own)
-        if self._bound == (port, node.own.listen):
-            return []
-        return sockets.open_underlay(node.own.listen, port, plan.fwmark, self.underlay)
 
     def _apply(self, plan: HostPlan) -> None:
         """Change routes and rules, with the marks on our sockets before the rules that look at them, and off after."""

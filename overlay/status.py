@@ -25,22 +25,24 @@ def state_of(handshake: HandshakeStatus, now: float, reject_after_time: float) -
 
 def peer_status(
     remote: Remote,
-    handshake: HandshakeStatus,
+    handshake: HandshakeStatus | None,
     counters: PeerCounters | None,
     now: float,
     reject_after_time: float,
 ) -> dict[str, Any]:
-    """Return one row.  Times are ages in seconds; None is never."""
+    """Return one row.  Times are ages in seconds; None is never.  Without encryption there is no *handshake*."""
     endpoint = counters.endpoint if counters is not None else remote.endpoint
     received = counters.last_received if counters is not None else 0.0
     return {
         "name": remote.peer.name,
-        "public_key": format_public_key(remote.peer.public_key),
+        "public_key": None if remote.peer.public_key is None else format_public_key(remote.peer.public_key),
+        "encapsulation": remote.encapsulation.name,
+        "is_encrypted": remote.encapsulation.is_encrypted,
         "endpoint": format_sockaddr(endpoint) if endpoint is not None else None,
         "addresses": [str(address) for address in remote.peer.addresses],
         "subnets": [str(subnet) for subnet in remote.peer.subnets],
         "keepalive": remote.peer.keepalive,
-        "last_handshake": age(handshake.completed_at, now),
+        "last_handshake": None if handshake is None else age(handshake.completed_at, now),
         "last_received": age(received or None, now),
         "rx_bytes": counters.rx_bytes if counters else 0,
         "tx_bytes": counters.tx_bytes if counters else 0,
@@ -49,7 +51,7 @@ def peer_status(
         "rx_units": counters.rx_units if counters else 0,
         "tx_units": counters.tx_units if counters else 0,
         "path_mtu": counters.path_mtu or None if counters else None,
-        "state": state_of(handshake, now, reject_after_time),
+        "state": "unencrypted" if handshake is None else state_of(handshake, now, reject_after_time),
         "drops": counters.drops if counters else {},
     }
 

@@ -10,6 +10,7 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Self
 
 from peers.addresses import BROADCAST, Address, Prefix, is_host_address, parse_address
+from peers.encapsulation import DEFAULT_UDP_PORT, WIREGUARD
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -65,14 +66,15 @@ class Endpoint:
 class Peer:
     """One host of the overlay.
 
-    *public_key* is 32 bytes.  *addresses* are its own on the overlay, at most one of each family; *subnets*
+    *public_key* is 32 bytes; None where no tunnel of the peer is encrypted.  *addresses* are its own on the overlay, at most one of each family; *subnets*
     are what lies behind it, its own addresses included or not.  *keepalive* is in seconds, 0 for none.
     *listen* and *listen_port* are for the node itself: what its sockets bind to; empty and None leave it at
-    every address and the network's port.
+    every address and the network's port.  *encapsulation* holds for its tunnels with everyone; None leaves it to the
+    network.  *sources* are addresses beside its subnets from which packets may come in the clear.
     """
 
     name: str
-    public_key: bytes
+    public_key: bytes | None
     subnets: tuple[Prefix, ...] = ()
     addresses: tuple[Address, ...] = ()
     endpoint: Endpoint | None = None
@@ -80,11 +82,13 @@ class Peer:
     keepalive: int = 0
     listen: tuple[Address, ...] = ()
     listen_port: int | None = None
+    encapsulation: str | None = None
+    sources: tuple[Prefix, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What all peers share: the prefixes that the overlay carries, the UDP port, MTU and mark.
+    """What all peers share: the prefixes that the overlay carries, the UDP ports, MTU, mark and encapsulation.
 
     *mtu* is that of the tun in bytes, None to take it from the underlay; *fwmark* None lets the agent choose.
     *bulk* tells whether agents that can send each other super-packets under one seal do so.
@@ -95,6 +99,12 @@ class Network:
     mtu: int | None = None
     fwmark: int | None = None
     bulk: bool = True
+    encapsulation: str = WIREGUARD
+    udp_port: int = DEFAULT_UDP_PORT
+
+    def port_for(self, encapsulation: str) -> int:
+        """Return the UDP port that *encapsulation* has at every peer that names no other."""
+        return self.port if encapsulation == WIREGUARD else self.udp_port
 
 
 def preshared_key_file_for(a: Peer, b: Peer) -> Path | None:

@@ -8,7 +8,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from peers.addresses import Address, Prefix, host_prefix
+from peers.encapsulation import (
+    WIREGUARD,
+    encapsulation_between,
+    is_encrypted,
+    own_encapsulation,
+)
 from peers.errors import KeyProblem, format_keys
+from peers.peer import Endpoint
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
@@ -28,7 +35,8 @@ class Table:
     """The overlay as one host sees it.  Every table that exists is consistent.
 
     Making one raises KeyProblem for peers that contradict each other: a public key, prefix or address of two,
-    an endpoint that could only be reached through its own tunnel, an MTU too small for IPv6, no peers.
+    an endpoint that could only be reached through its own tunnel, an MTU too small for IPv6, no peers; two
+    encapsulations for one tunnel, an encrypted tunnel without a key, a peer in the clear without an endpoint.
 
     *routes* holds each prefix once, in the order of the peers: the subnets of all, then a host route for each
     address of a peer that its own subnets do not already win by longest match, so that an address of a peer
@@ -43,6 +51,9 @@ class Table:
     def __post_init__(self) -> None:
         peers = MappingProxyType(dict(self.peers))
         assert all(name == peer.name for name, peer in peers.items())
+        if not peers:
+            raise KeyProblem(("peers",), "has no peers; write a [peers.NAME] table for each host")
+        _check_encapsulations(self.network, list(peers.values()))
         by_public_key = _index_public_keys(peers.values())
         subnets, owners = _collect_subnets(peers.values())
         hosts = _add_host_routes(peers.values(), owners)
@@ -56,9 +67,25 @@ class Table:
         """Return the peer whose key is the 32 bytes *public_key*; None if there is none."""
         return self._by_public_key.get(public_key)
 
-    def listen_port(self, peer: Peer) -> int:
-        """Return the UDP port that *peer*'s own sockets bind to; its endpoint may name another, a NAT's."""
-        return self.network.port if peer.listen_port is None else peer.listen_port
+    def listen_port(self, peer: Peer, encapsulation: str | None = None) -> int:
+        """Return the UDP port that *peer*'s own sockets bind to; its endpoint may name another, a NAT's.
+
+        ``listen_port`` is meant for the peer's own encapsulation, which is also the one that None stands for.
+        """
+        own = own_encapsulation(self.network, peer)
+        if peer.listen_port is not None and encapsulation in {None, own}:
+            return peer.listen_port
+        return self.network.port_for(encapsulation or own)
+
+    def encapsulation_between(self, a: Peer, b: Peer) -> str:
+        """Return the encapsulation of the tunnel between *a* and *b*, which is the same for *b* and *a*."""
+        return encapsulation_between(self.network, a, b)
+
+    def endpoint_for(self, peer: Peer, encapsulation: str) -> Endpoint | None:
+        """Return where *peer* is called by *encapsulation*: the port in its endpoint is that of its own."""
+        if peer.endpoint is None or encapsulation == own_encapsulation(self.network, peer):
+            return peer.endpoint
+        return Endpoint(peer.endpoint.host, self.network.port_for(encapsulation))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +118,78 @@ def diff(old: Table, new: Table) -> Difference:
 def warnings(table: Table) -> list[str]:
     """Return a sentence for everything in *table* that is allowed and may yet be a mistake."""
     owners = PrefixMap(table.routes)
-    return [*_overlaps(table, owners), *_outsiders(table), *_endpoints_inside(table, owners)]
+    return [
+        *_overlaps(table, owners),
+        *_outsiders(table),
+        *_endpoints_inside(table, owners),
+        *_unencrypted(table),
+    ]
 
 
 def _index_public_keys(peers: Iterable[Peer]) -> dict[bytes, Peer]:
     index: dict[bytes, Peer] = {}
     for peer in peers:
+        if peer.public_key is None:
+            continue
         earlier = index.setdefault(peer.public_key, peer)
         if earlier is not peer:
             raise KeyProblem(
                 ("peers", peer.name, "public_key"),
                 f"is also the public key of {_named(earlier.name)}; each peer needs a key pair of its own",
             )
-    if not index:
-        raise KeyProblem(("peers",), "has no peers; write a [peers.NAME] table for each host")
     return index
+
+
+def _check_encapsulations(network: Network, peers: list[Peer]) -> None:
+    if network.port == network.udp_port:
+        raise KeyProblem(
+            ("network", "udp_port"),
+            f"{network.udp_port} is also the port of what is encrypted; write another",
+        )
+    naming = [peer for peer in peers if peer.encapsulation is not None]
+    for peer in naming[1:]:
+        first = naming[0]
+        if peer.encapsulation != first.encapsulation:
+            raise KeyProblem(
+                ("peers", peer.name, "encapsulation"),
+                f"is {peer.encapsulation} and that of {_named(first.name)} is {first.encapsulation}, but the tunnel "
+                "between them can have only one; write the same at both, or none at one of them",
+            )
+    for peer in peers:
+        if peer.public_key is None and _has_encrypted_tunnel(network, peer, peers, naming):
+            raise KeyProblem(
+                ("peers", peer.name, "public_key"),
+                "is missing; write what overlay pubkey prints on that host",
+            )
+        encapsulation = own_encapsulation(network, peer)
+        if is_encrypted(encapsulation):
+            if peer.sources:
+                raise KeyProblem(
+                    ("peers", peer.name, "sources"),
+                    "is for packets in the clear, and this peer's are encrypted; write them as subnets",
+                )
+            continue
+        if peer.endpoint is None:
+            raise KeyProblem(
+                ("peers", peer.name, "endpoint"),
+                f"is missing; {encapsulation} knows a peer by the address that its datagrams come from",
+            )
+        if peer.preshared_key_file is not None:
+            raise KeyProblem(
+                ("peers", peer.name, "preshared_key_file"),
+                f"is of no use, because {encapsulation} encrypts nothing; remove it, or write encapsulation = "
+                f'"{WIREGUARD}"',
+            )
+
+
+def _has_encrypted_tunnel(network: Network, peer: Peer, peers: list[Peer], naming: list[Peer]) -> bool:
+    """Return whether *peer* shares an encrypted tunnel with one of *peers*; those of *naming* name the same one."""
+    if peer.encapsulation is not None:
+        return is_encrypted(peer.encapsulation)
+    if naming and is_encrypted(encapsulation_between(network, peer, naming[0])):
+        return True
+    # The others that name none share the network's; alone, a peer waits for such.
+    return is_encrypted(network.encapsulation) and (len(peers) - len(naming) > 1 or len(peers) == 1)
 
 
 def _collect_subnets(peers: Iterable[Peer]) -> tuple[list[Route], PrefixMap[str]]:
@@ -243,6 +327,31 @@ def _endpoints_inside(table: Table, owners: PrefixMap[str]) -> list[str]:
             sentences.append(
                 f"{format_keys(('peers', peer.name, 'endpoint'))} {address} lies inside its own subnet "
                 f"{found[0]}; the tunnel's own datagrams are routed past it by policy rules"
+            )
+    return sentences
+
+
+def _unencrypted(table: Table) -> list[str]:
+    network = table.network
+    clear = [
+        (peer, encapsulation)
+        for peer in table.peers.values()
+        if not is_encrypted(encapsulation := own_encapsulation(network, peer))
+    ]
+    sentences: list[str] = []
+    if clear and len(clear) == len(table.peers):
+        sentences.append(f"nothing is encrypted: the encapsulation of all peers is {clear[0][1]}")
+    elif clear:
+        sentences.append(
+            f"traffic with {_named(clear[0][0].name)}{_and_more(len(clear) - 1)} is not encrypted: "
+            f"the encapsulation is {clear[0][1]}"
+        )
+    for peer, encapsulation in clear:
+        address = None if peer.endpoint is None else peer.endpoint.address
+        if address is not None and address.is_global:
+            sentences.append(
+                f"{format_keys(('peers', peer.name, 'endpoint'))} {address} is a public address, and "
+                f"{encapsulation} encrypts nothing: everybody on the way can read and change what is sent"
             )
     return sentences
 

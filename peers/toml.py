@@ -7,9 +7,11 @@ port = 51820                      # UDP, the default of all peers
 mtu = 1420                        # of the tun; default from the underlay
 fwmark = 0xca6c                   # mark of the datagrams; default chosen by the agent
 bulk = true                       # super-packets under one seal between agents of this project; the default
+encapsulation = "wireguard"       # or "udp": in the clear
+udp_port = 8285                   # UDP port of the encapsulation "udp"
 
 [peers.paris]
-public_key = "..."                # base64, as WireGuard writes it
+public_key = "..."                # base64, as WireGuard writes it; not needed where nothing is encrypted
 subnets = ["10.244.1.0/24"]       # what lies behind it; may be left out if there is an address
 address = "10.244.1.0"            # its own on the overlay, one of each family; default from its subnets
 endpoint = "192.0.2.10:51820"     # where others call it: address or DNS name, port optional
@@ -17,6 +19,8 @@ preshared_key_file = "paris.psk"  # relative to this file's directory
 keepalive = 25                    # seconds, 0 for none
 listen = ["192.0.2.10"]           # addresses that the node itself binds to; default all
 listen_port = 51820               # port that the node itself binds to; default the network's
+encapsulation = "udp"             # of its tunnels with everyone; default the network's
+sources = ["0.0.0.0/0"]           # from where it may send in the clear, beside its subnets
 ```
 
 Where a list is accepted, so is its single item.
@@ -32,6 +36,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from peers.addresses import Address, parse_address, parse_host_address, parse_prefix
+from peers.encapsulation import DEFAULT_UDP_PORT, ENCAPSULATIONS, WIREGUARD
 from peers.errors import KeyProblem, Keys, TableError
 from peers.lines import find_line
 from peers.peer import (
@@ -53,7 +58,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TABLES = ("network", "peers")
-NETWORK_KEYS = ("prefix", "port", "mtu", "fwmark", "bulk")
+NETWORK_KEYS = ("prefix", "port", "mtu", "fwmark", "bulk", "encapsulation", "udp_port")
 PEER_KEYS = (
     "public_key",
     "subnets",
@@ -63,6 +68,8 @@ PEER_KEYS = (
     "keepalive",
     "listen",
     "listen_port",
+    "encapsulation",
+    "sources",
 )
 
 SHOWN_SIZE = 60  # characters of a value that an error text repeats
@@ -220,6 +227,8 @@ def _read_network(section: _Section) -> Network:
         section.integer("mtu", 576, 65535, "bytes"),
         section.integer("fwmark", 1, 2**32 - 1, "a mark"),
         section.boolean("bulk", default=True),
+        _read_encapsulation(section) or WIREGUARD,
+        section.integer("udp_port", 1, 65535, "a UDP port") or DEFAULT_UDP_PORT,
     )
 
 
@@ -240,25 +249,37 @@ def _read_peer(peers: _Section, name: str, network: Network, directory: Path) ->
     listen_port = section.integer("listen_port", 1, 65535, "a UDP port")
     listen = section.each("listen", parse_address, "an address such as 192.0.2.10") or ()
     _refuse_repeated((*section.keys, "listen"), listen)
+    sources = section.each("sources", parse_prefix, "a prefix such as 0.0.0.0/0") or ()
+    _refuse_repeated((*section.keys, "sources"), sources)
+    encapsulation = _read_encapsulation(section)
+    port = network.port_for(encapsulation or network.encapsulation)
     return Peer(
         name,
         _read_public_key(section),
         subnets or (),
         addresses or default_addresses(subnets or (), network.prefixes),
-        _read_endpoint(section, listen_port or network.port),
+        _read_endpoint(section, listen_port or port),
         _read_preshared_key_file(section, directory),
         section.integer("keepalive", 0, 65535, "seconds") or 0,
         listen,
         listen_port,
+        encapsulation,
+        sources,
     )
 
 
-def _read_public_key(section: _Section) -> bytes:
+def _read_encapsulation(section: _Section) -> str | None:
+    accepted = " or ".join(ENCAPSULATIONS)
+    text = section.string("encapsulation", accepted)
+    if text is None or text in ENCAPSULATIONS:
+        return text
+    raise KeyProblem((*section.keys, "encapsulation"), f"is {_describe(text)}; write {accepted}")
+
+
+def _read_public_key(section: _Section) -> bytes | None:
     text = section.string("public_key", "the public key")
     if text is None:
-        raise KeyProblem(
-            (*section.keys, "public_key"), "is missing; write what overlay pubkey prints on that host"
-        )
+        return None
     try:
         return parse_public_key(text)
     except ValueError as error:

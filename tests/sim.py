@@ -30,7 +30,7 @@ from tests import packets
 from tests.network import FakeSocket, FakeTun, Network
 from tests.overlay.session.pair import Clock, seeded
 
-PORT = 51820
+PORT, CLEAR_PORT = 51820, 8285
 
 
 class Node:
@@ -48,7 +48,7 @@ class Node:
         self.ciphers, self.joins_udp = list(world.ciphers), True
         self.tun = FakeTun()
         self.known = {}  # number of the peer: (public key, preshared key, keepalive, endpoint, subnets)
-        self.sockets = []
+        self.sockets, self.clear_sockets = [], []
         self.log = []  # (time, what the sessions put out for the journal)
         self.reported = []
         self.refused = Counter()  # by the sessions
@@ -89,6 +89,22 @@ class Node:
         self.known[number] = (other.key.public, psk, keepalive, endpoint, subnets or other.subnets)
         self.sessions.add_peer(number, other.key.public, psk)
         self._tell_peer(number)
+        return number
+
+    def know_in_the_clear(self, other, *, endpoint=True, subnets=None, sources=()):
+        """Make *other* a peer of the encapsulation ``udp``; return its number."""
+        if not self.clear_sockets:
+            families = (socket.AF_INET, socket.AF_INET6)
+            self.clear_sockets = [FakeSocket(self, family, CLEAR_PORT) for family in families]
+            self.sockets += self.clear_sockets
+            self.tell(link.Sockets(list(map(int, families)), CLEAR_PORT, 0, "udp"), self.clear_sockets)
+        number = 1 + max(self.core.peers, default=0)
+        packed = [(network.network_address.packed, network.prefixlen) for network in map(ip_network, sources)]
+        self.tell(link.SetPeer(number, 0.0, "udp", packed))
+        if endpoint:
+            at = (other.addresses[0], CLEAR_PORT) if endpoint is True else endpoint
+            self.tell(link.SetEndpoint(number, at, "configuration"))
+        self.route([(subnet, number) for subnet in subnets or other.subnets])
         return number
 
     def _tell_peer(self, number):
@@ -253,6 +269,13 @@ class World:
         a, b = self.node("a"), self.node("b")
         a.know(b, **how)
         b.know(a, **how)
+        return a, b
+
+    def clear_pair(self, **how):
+        """Return nodes a and b, which know each other as peer 1 in the clear."""
+        a, b = self.node("a"), self.node("b")
+        a.know_in_the_clear(b, **how)
+        b.know_in_the_clear(a, **how)
         return a, b
 
     def run(self, seconds):

@@ -24,12 +24,14 @@ ROOMS = {
     "overlay.wire": {"overlay.errors"},
     "overlay.crypto": {"overlay.errors", "overlay.wire"},
     "overlay.session": {"overlay.errors", "overlay.wire", "overlay.crypto"},
+    "overlay.encap": {"overlay.errors", "overlay.wire"},
     "overlay.link": {"overlay.errors", "overlay.wire", "overlay.session"},
     "overlay.host": {"overlay.errors", "overlay.wire"},
     "overlay.forwarding": {
         "overlay.errors",
         "overlay.wire",
         "overlay.crypto",
+        "overlay.encap",
         "overlay.session",
         "overlay.link",
         "overlay.host.clock",  # three modules of the edge, for the process itself
@@ -41,6 +43,7 @@ ROOMS = {
         "overlay.errors",
         "overlay.wire",
         "overlay.crypto",
+        "overlay.encap",
         "overlay.session",
         "overlay.link",
         "overlay.host",
@@ -81,6 +84,7 @@ CORE = (
     Computes(
         (
             "overlay.wire",
+            "overlay.encap",
             "overlay.session",
             "overlay.link",
             "overlay.errors",
@@ -164,6 +168,8 @@ TESTED_ELSEWHERE = {
     "overlay.cli.options": "test_main completes and refuses options",
     "overlay.cli.surroundings": "it is what tests hand to commands",
     "overlay.errors": "a tree of classes, drawn in its docstring; whoever raises one tests its sentence",
+    "overlay.encap.encapsulation": "values; test_encap holds what all encapsulations have in common",
+    "overlay.encap.wireguard": "test_encap runs the shared contract over it",
     "overlay.forwarding.__main__": "tests/overlay/test_forwarder.py starts it as the agent does",
     "overlay.forwarding.inbound": "test_core hands it datagrams",
     "overlay.forwarding.outbound": "test_core hands it packets",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Ours
+UNENCRYPTED = "unencrypted"  # the state of a peer that no handshake is made with
 COMPLETION_TIMEOUT = 0.5  # seconds; who presses tab waits for nothing longer
 
 
@@ -29,6 +30,7 @@ class PeerStatus:
 
     name: str
     state: str
+    encapsulation: str
     endpoint: str | None
     subnets: list[str]
     last_handshake: float | None
@@ -44,7 +46,7 @@ class Status:
 
     node: str
     interface: str
-    public_key: str
+    public_key: str | None
     mtu: int
     mtu_reason: str
     port: int

@@ -50,7 +50,7 @@ def command(peers: Path, key: Path, node: str | None, as_json: bool) -> None:
 
 
 def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
-    """Return the peer that this host is, as far as its key and ``--node`` tell, and sentences to warn of."""
+    """Return the peer that this host is, as far as its key, its addresses and ``--node`` tell, and sentences to warn of."""
     from overlay.config import find_own, load_private_key
 
     named = None
@@ -59,6 +59,13 @@ def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
         if named is None:
             hint = suggest(options.node, list(table.peers))
             raise ConfigError(f"--node {options.node}: {options.peers} has no such peer; {hint}")
+    if all(peer.public_key is None for peer in table.peers.values()):
+        try:
+            return find_own(table, None, options), []
+        except ConfigError as error:
+            return None, [str(error)]
+    if named is not None and named.public_key is None:
+        return named, []
     try:
         key, sentences = load_private_key(options.key)
     except ConfigError as error:
@@ -117,7 +124,7 @@ def _render(table: Table, own: Peer | None, path: Path) -> str:
     mtu = "by the underlay" if network.mtu is None else str(network.mtu)
     lines = [
         f"{path} is right: {count(len(rows), 'peer')}, {count(subnets, 'subnet')}",
-        f"network {', '.join(map(str, network.prefixes))}, port {network.port}, MTU {mtu}",
+        f"network {', '.join(map(str, network.prefixes))}, port {network.port_for(network.encapsulation)}, MTU {mtu}",
         "",
         format_table(("", "NAME", "ADDRESS", "ENDPOINT", "SUBNETS"), rows),
     ]
@@ -127,6 +134,7 @@ def _render(table: Table, own: Peer | None, path: Path) -> str:
 
 
 def _describe(table: Table, own: Peer | None, sentences: list[str]) -> dict[str, object]:
+    from peers.encapsulation import own_encapsulation
     from peers.peer import format_public_key
 
     network = table.network
@@ -136,12 +144,15 @@ def _describe(table: Table, own: Peer | None, sentences: list[str]) -> dict[str,
             "port": network.port,
             "mtu": network.mtu,
             "fwmark": network.fwmark,
+            "encapsulation": network.encapsulation,
+            "udp_port": network.udp_port,
         },
         "node": None if own is None else own.name,
         "peers": [
             {
                 "name": peer.name,
-                "public_key": format_public_key(peer.public_key),
+                "public_key": None if peer.public_key is None else format_public_key(peer.public_key),
+                "encapsulation": own_encapsulation(network, peer),
                 "endpoint": None if peer.endpoint is None else str(peer.endpoint),
                 "addresses": [str(address) for address in peer.addresses],
                 "subnets": [str(subnet) for subnet in peer.subnets],
@@ -151,6 +162,7 @@ def _describe(table: Table, own: Peer | None, sentences: list[str]) -> dict[str,
                 ),
                 "listen": [str(address) for address in peer.listen],
                 "listen_port": table.listen_port(peer),
+                "sources": [str(prefix) for prefix in peer.sources],
             }
             for peer in table.peers.values()
         ],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from overlay.cli.agents import agent_path, ask, known_peers, read_peer
+from overlay.cli.agents import UNENCRYPTED, agent_path, ask, known_peers, read_peer
 from overlay.cli.exits import INTERRUPTED, Failure, Misuse
 from overlay.cli.options import DEFAULT_INTERFACE, Seconds, interface_option, json_option
 from overlay.cli.output import format_age, show, show_json
@@ -250,6 +250,8 @@ def _why_silent(answer: PeerAnswer, address: Address, way: str) -> str:
     where = "it has no endpoint, so it must call first"
     if answer.endpoint is not None:
         where = f"see whether its agent runs, and whether UDP reaches it at {answer.endpoint}"
+    if answer.state == UNENCRYPTED:
+        return f"{answer.name} ({address}) does not answer, and without encryption nothing is known of it: {where}"
     if answer.last_handshake is None:
         return f"there was never a handshake with {answer.name}: {where}"
     if answer.last_handshake < REJECT_AFTER_TIME and way != "in-band":  # those pass by the firewall

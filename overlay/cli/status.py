@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from overlay.cli.agents import ask, read_status
+from overlay.cli.agents import UNENCRYPTED, ask, read_status
 from overlay.cli.options import interface_option, json_option
 from overlay.cli.output import (
     format_age,
@@ -43,7 +43,8 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
     """Show this node and its peers.
 
     A peer is up (its tunnel works), connecting (a handshake runs), idle (nothing to send since the last tunnel
-    ended) or unreachable (it was called for 90 seconds and did not answer).
+    ended) or unreachable (it was called for 90 seconds and did not answer).  Of one that is unencrypted, with the
+    encapsulation in parentheses, nothing of the kind is known.
 
     MTU is the largest packet that reaches a peer, as far as probes have told.
 
@@ -79,7 +80,7 @@ def render(status: Status) -> str:
         f"MTU         {status.mtu_reason}",
         f"addresses   {', '.join(status.addresses)}",
         f"network     {', '.join(status.prefixes)}",
-        f"public key  {status.public_key}",
+        f"public key  {status.public_key or '-'}",
         f"peers file  {status.peers_file}",
         f"agent       process {status.pid}, forwarder {forwarder}, up for {format_duration(status.uptime)}",
     ]
@@ -108,10 +109,10 @@ def _show(answer: dict[str, Any], interface: str, as_json: bool) -> None:
 def _row(peer: PeerStatus) -> tuple[str, ...]:
     return (
         peer.name,
-        peer.state,
+        f"{peer.state} ({peer.encapsulation})" if peer.state == UNENCRYPTED else peer.state,
         peer.endpoint or "-",
         format_some(peer.subnets, SHOWN_SUBNETS) or "-",
-        format_age(peer.last_handshake),
+        "-" if peer.state == UNENCRYPTED else format_age(peer.last_handshake),
         str(peer.path_mtu or "-"),
         format_bytes(peer.rx_bytes),
         format_bytes(peer.tx_bytes),

@@ -27,7 +27,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
     help="The network interface to make.",
 )
 @click.option(
-    "--node", metavar="NAME", help="The peer that this host is; its key must agree.  [default: by the key]"
+    "--node",
+    metavar="NAME",
+    help="The peer that this host is; its key must agree, if it has one.  [default: by the key]",
 )
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
 def command(peers: Path, key: Path, interface: str, node: str | None, log_level: str) -> None:

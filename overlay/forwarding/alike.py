@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from overlay.forwarding.segments import HEADER_SIZE, MAXIMUM_TRAIN_BYTES, OVERHEAD, Train, complement, padded
+from overlay.forwarding.segments import (
+    HEADER_SIZE,
+    MAXIMUM_TRAIN_BYTES,
+    OVERHEAD,
+    SealedTrain,
+    complement,
+    padded,
+)
 from overlay.wire.ip import PROTOCOL_TCP
 from overlay.wire.messages import TYPE_TRANSPORT
 from overlay.wire.mss import LARGEST_SYN, PROTOCOL_AT, SYN, SYN_FLAGS
@@ -50,7 +57,7 @@ class Alike:
 
     def __init__(self, buffer: bytearray, mtu: int) -> None:
         self._buffer, self._array, self._mtu = buffer, np.frombuffer(buffer, np.uint8), mtu
-        self._trains: dict[int, Train] = {}
+        self._trains: dict[int, SealedTrain] = {}
 
     def are(self, length: int, count: int) -> bool:
         """Return whether the first *count* packets, of *length* bytes each, agree in what decides where they go.
@@ -116,11 +123,11 @@ class Alike:
         marks = [count * part // sends * stride for part in range(sends + 1)]
         return [train.view[a:b] for a, b in pairwise(marks)]
 
-    def _train(self, length: int) -> Train:
+    def _train(self, length: int) -> SealedTrain:
         train = self._trains.get(length)
         if train is None:
             if len(self._trains) >= LAYOUTS:
                 self._trains.clear()
             most = min(MOST, len(self._buffer) // stride_of(length, self._mtu))
-            train = self._trains[length] = Train(self._buffer, length, 0, most, self._mtu, 0)
+            train = self._trains[length] = SealedTrain(self._buffer, length, 0, most, self._mtu, 0)
         return train

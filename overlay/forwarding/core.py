@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
+from overlay.encap import ENCAPSULATIONS
 from overlay.errors import PacketError
 from overlay.forwarding.bulk import REPORT_TIME
 from overlay.forwarding.gate import Gate
@@ -20,7 +21,7 @@ from overlay.forwarding.pings import Pings
 from overlay.forwarding.probes import Probes
 from overlay.forwarding.sender import DatagramSocket, Sender, UdpSocket
 from overlay.forwarding.staging import Staging
-from overlay.forwarding.table import Table
+from overlay.forwarding.table import Prefixes, Table
 from overlay.forwarding.timers import Timers
 from overlay.forwarding.unreachable import RawIcmp, Unreachable
 from overlay.link import (
@@ -101,7 +102,7 @@ class Core:
         self.peers: dict[int, Peer] = {}
         self.by_index: dict[int, Keypair] = {}
         self.drops: Counter[str] = Counter()
-        self.own_port = b""
+        self.own_ports: dict[str, bytes] = {}  # by encapsulation
         self.sender = Sender(start.segments_udp)
         self.outbound = Outbound(self, start.mtu)
         self.inbound = Inbound(self, tun, start.joins_udp, bool(start.ciphers))
@@ -200,7 +201,7 @@ class Core:
 
     def _install(self, made: InstallKeypair, now: float) -> None:
         peer = self.peers.get(made.peer)
-        if peer is None or made.local_index in self.by_index:
+        if peer is None or peer.clear is not None or made.local_index in self.by_index:
             self._report(Retired(made.local_index))
             return
         keypair = Keypair(peer, made, self.timing, self._ciphers, self.outbound.splitter.mtu)
@@ -233,9 +234,16 @@ class Core:
             self.unreachable.tell(packet[VIRTIO_SIZE:], now)
 
     def _set_peer(self, command: SetPeer, now: float) -> None:
-        peer = self.peers.get(command.peer)
+        peer, encapsulation = self.peers.get(command.peer), ENCAPSULATIONS.get(command.encapsulation)
+        if encapsulation is None or (peer is not None and peer.encapsulation is not encapsulation):
+            self.drops["link"] += 1
+            return
         if peer is None:
-            peer = self.peers[command.peer] = Peer(command.peer)
+            peer = self.peers[command.peer] = Peer(command.peer, encapsulation)
+        peer.sources = Prefixes() if command.sources else None
+        if peer.sources is not None:
+            for packed, length in command.sources:
+                peer.sources.insert(packed, length, True)
         if peer.keepalive != command.keepalive:
             peer.keepalive = command.keepalive
             self.timers.rearm(now, peer, "keepalive")
@@ -248,11 +256,15 @@ class Core:
         self._staging.take(number)
         self.timers.forget(peer)
         self.sender.forget(peer)
+        if peer.clear is not None:
+            self.inbound.clear.move(peer, None)
 
     def _set_endpoint(self, peer: Peer, endpoint: Sockaddr, now: float) -> None:
         if endpoint != peer.endpoint:
             if peer.socket is not None and peer.endpoint and len(peer.endpoint) != len(endpoint):
                 peer.socket = None
+            if peer.clear is not None:
+                self.inbound.clear.move(peer, endpoint)
             peer.move(endpoint)
             self._search_path_anew(peer, now)
 
@@ -269,16 +281,21 @@ class Core:
             self.table.commit()
 
     def _use_sockets(self, command: Sockets, raw: Sequence[AnySocket], now: float) -> None:
-        if len(raw) != len(command.families):
+        encapsulation = ENCAPSULATIONS.get(command.encapsulation)
+        if encapsulation is None or len(raw) != len(command.families):
             self.drops["link"] += 1
             return
         for udp in self.sender.sockets:
-            udp.closes_at = min(udp.closes_at, now + OLD_SOCKET_TIME)
+            if udp.encapsulation is encapsulation:
+                udp.closes_at = min(udp.closes_at, now + OLD_SOCKET_TIME)
         self.sender.sockets += [
-            UdpSocket(each, family) for each, family in zip(raw, command.families, strict=True)
+            UdpSocket(each, family, encapsulation=encapsulation)
+            for each, family in zip(raw, command.families, strict=True)
         ]
-        self.own_port = command.port.to_bytes(2, "big")
+        self.own_ports[encapsulation.name] = command.port.to_bytes(2, "big")
         for peer in self.peers.values():
+            if peer.encapsulation is not encapsulation:
+                continue
             peer.forget_source()
             peer.socket = None
             if self._usable(peer, now) is not None:
@@ -434,6 +451,11 @@ class Core:
         """Count *count* messages of *peer*, or such that claim to be, that were dropped."""
         peer.drops[reason] += count
 
+    def cannot_reach(self, peer: Peer, packet: Buffer, now: float) -> None:
+        """Drop a packet for a peer whose address is not known, and tell its sender."""
+        peer.drops["no_endpoint"] += 1
+        self.unreachable.tell(packet, now)
+
     def hold(self, peer: Peer, packets: list[bytes]) -> None:
         """Stage *packets* again, for a peer with a session, until the sender is no longer blocked."""
         for packet in packets:
@@ -446,8 +468,7 @@ class Core:
             self.refuse(packet[VIRTIO_SIZE:], "no_peer", now)
             return
         if peer.endpoint is None:
-            peer.drops["no_endpoint"] += 1
-            self.unreachable.tell(packet[VIRTIO_SIZE:], now)
+            self.cannot_reach(peer, packet[VIRTIO_SIZE:], now)
             return
         if peer.is_unreachable:
             self.unreachable.tell(packet[VIRTIO_SIZE:], now)
@@ -554,6 +575,15 @@ class Core:
         remembered = self.table.remembered
         owner = remembered[source] if source in remembered else self.table.find(source)
         return owner is peer
+
+    def is_from_sources(self, peer: Peer, packet: Buffer) -> bool:
+        """Return whether *peer*, in the clear, may send the source address of *packet* although it is none of its own.
+
+        The longer prefix decides, as for destinations: what is of another peer by a longer one is not among them.
+        """
+        source = bytes(packet[12:16] if packet[0] >> 4 == 4 else packet[8:24])
+        length = peer.sources.length(source) if peer.sources is not None else -1
+        return length >= 0 and length >= self.table.length(source)
 
     def handshake_received(
         self, udp: UdpSocket, kind: int, datagram: bytes, source: Sockaddr, arrival: Arrival, now: float

@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 
 from overlay.errors import PacketError
 from overlay.forwarding.alike import WORTH, have_syn
+from overlay.forwarding.clear import ClearInbound
 from overlay.forwarding.peer import SOL_UDP
 from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
 from overlay.forwarding.units import (
@@ -135,6 +136,7 @@ class Inbound:
         self._view = memoryview(self._buffer)
         self._receive_view = self._view[:RECEIVE_BYTES]
         self._array = np.frombuffer(self._buffer, dtype=np.uint8)
+        self.clear = ClearInbound(core, self._write, joins_udp)
         self._takes_units = takes_units
         unit = bytearray(LEAD + RECEIVE_BYTES + _SLACK)
         self._unit, self._unit_array = memoryview(unit), np.frombuffer(unit, dtype=np.uint8)
@@ -209,8 +211,8 @@ class Inbound:
             self._core.drops["oversized"] += 1
             return True
         arrival = self._arrival(control)
-        if arrival.segment or not size:
-            self._take(udp, size, arrival.segment, arrival, source, now)
+        if arrival.segment or not size or udp.clear is not None:
+            self._take(udp, size, arrival.segment or size, arrival, source, now)
         else:
             self._take_one(udp, 0, size, arrival, source, now)
         return True
@@ -234,6 +236,9 @@ class Inbound:
         """Take *size* bytes at the start of the buffer: datagrams of *stride* bytes but for the last."""
         if not size:
             self._core.drops["unknown_type"] += 1
+            return
+        if udp.clear is not None:
+            self.clear.take(udp.encapsulation, self._array, self._view, size, stride, arrival, source, now)
             return
         if self._takes_units and self._buffer[0] == TYPE_FRAGMENT and stride > FRAGMENT_HEADER_SIZE:
             self._take_fragments(udp, 0, size, stride, arrival, source, now)

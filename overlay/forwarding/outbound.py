@@ -18,7 +18,7 @@ from overlay.errors import PacketError
 from overlay.forwarding.alike import WORTH, Alike, stride_of
 from overlay.forwarding.narrow import Narrow, largest_segment
 from overlay.forwarding.pace import Pace
-from overlay.forwarding.segments import OVERHEAD, PADDING, Splitter, flow_of, padded
+from overlay.forwarding.segments import OVERHEAD, PADDING, ClearSplitter, Splitter, flow_of, padded
 from overlay.forwarding.unit_size import SMALLEST
 from overlay.forwarding.units import (
     LARGEST_DATAGRAM,
@@ -37,11 +37,12 @@ from overlay.wire.mss import LARGEST_SYN, SYN, SYN_FLAGS, clamp_mss
 from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
+    from overlay.encap.encapsulation import Clear
     from overlay.forwarding.bulk import Bulk
     from overlay.forwarding.core import Core
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Peer
-    from overlay.forwarding.segments import Train
+    from overlay.forwarding.segments import SealedTrain
 
 # Ours
 BATCH = 64  # packets read in one go before the other direction has its turn
@@ -206,7 +207,12 @@ class Outbound:
             return
         keypair = peer.keypairs.current
         if keypair is None or now >= keypair.reject_at or keypair.counter >= REJECT_AFTER_MESSAGES:
-            core.stage(peer, bytes(view[at + _OFFSET : end]), now)
+            if peer.clear is None:
+                core.stage(peer, bytes(view[at + _OFFSET : end]), now)
+            elif peer.endpoint is None:
+                core.cannot_reach(peer, view[start:end], now)
+            else:
+                self._forward_clear(peer, peer.clear, at, end, ecn)
             return
         if arena[at + _OFFSET] or arena[at + _OFFSET + 1]:
             flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
@@ -267,6 +273,37 @@ class Outbound:
         self._queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
         core.data_sent(peer, keypair, 1, now)
 
+    def _forward_clear(self, peer: Peer, clear: Clear, at: int, end: int, ecn: int) -> None:
+        """Send the packet whose virtio header stands in the arena at *at* + 6, up to *end*, in the clear."""
+        arena, view = self._arena, self._view
+        start = at + TRANSPORT_HEADER.size
+        prefix = clear.prefix[arena[start] >> 4]
+        flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(arena, at + _OFFSET)
+        if gso_type:
+            splitter = self._clear_splitters.get(len(prefix))
+            if splitter is None:
+                splitter = ClearSplitter(self.splitter.mtu, len(prefix))
+                self._clear_splitters[len(prefix)] = splitter
+            try:
+                train = splitter.split(view[start:end], gso_type, segment, csum_start)
+            except PacketError as error:
+                peer.drops[error.reason] += 1
+                return
+            self._flush_peer(peer)
+            train.prefix(prefix)
+            for part in train.parts():
+                self._core.sender.send(peer, part, train.size, ecn)
+            peer.tx_packets += train.count
+            return
+        if flags & NEEDS_CSUM and not self._complete(start, end - start, csum_start, csum_offset):
+            peer.drops["tun_malformed"] += 1
+            return
+        begin = start - len(prefix)
+        view[begin:start] = prefix
+        self._at = end
+        self._queue(peer, view[begin:end], end - begin, ecn)
+        peer.tx_packets += 1
+
     def send_payload(
         self, peer: Peer, keypair: Keypair, payload: bytes, ecn: int = 0, *, may_be_cut: bool = False
     ) -> None:
@@ -288,6 +325,7 @@ class Outbound:
     def set_mtu(self, mtu: int) -> None:
         """Cut for an interface of *mtu* bytes from now on."""
         self.splitter, self._cutter, self._alike = Splitter(mtu), Cutter(), Alike(self._arena, mtu)
+        self._clear_splitters: dict[int, ClearSplitter] = {}  # by the bytes before each packet
 
     @staticmethod
     def _sealed(keypair: Keypair, payload: bytes) -> bytes:
@@ -334,7 +372,7 @@ class Outbound:
             peer.pending = []
             self._core.sender.send(peer, pending, peer.pending_size, peer.pending_ecn)
 
-    def _send_train(self, peer: Peer, keypair: Keypair, train: Train, ecn: int) -> None:
+    def _send_train(self, peer: Peer, keypair: Keypair, train: SealedTrain, ecn: int) -> None:
         counter = keypair.counter
         keypair.counter = counter + train.count
         train.number(counter)
@@ -430,4 +468,5 @@ class Outbound:
         if protocol != PROTOCOL_UDP or ports + 4 > len(arena):
             return False
         source, destination = arena[ports : ports + 2], arena[ports + 2 : ports + 4]
-        return destination == peer.endpoint_port and source == self._core.own_port
+        own_port = self._core.own_ports.get(peer.encapsulation.name, b"")
+        return destination == peer.endpoint_port and source == own_port

@@ -8,13 +8,16 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, TypeAlias
 
+from overlay.encap import wireguard
 from overlay.forwarding.keypair import Keypairs
 from overlay.wire.addresses import pack_host
 
 if TYPE_CHECKING:
+    from overlay.encap.encapsulation import Encapsulation
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.path_mtu import PathMtu
     from overlay.forwarding.sender import UdpSocket
+    from overlay.forwarding.table import Prefixes
     from overlay.wire.addresses import Sockaddr
 
 # Specification (Linux include/uapi/linux/udp.h)
@@ -33,15 +36,20 @@ class Peer:
     """All that the packet path asks of a peer, as plain attributes."""
 
     __slots__ = (
-        "controls", "drops", "endpoint", "endpoint_address", "endpoint_port", "is_unreachable",
+        "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "is_unreachable",
         "keepalive", "keypairs", "last_received", "last_traffic", "number", "owed_since", "path", "path_mtu",
         "path_packets", "pending",
         "pending_closed", "pending_ecn", "pending_size", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
-        "socket", "source", "timers", "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
+        "socket", "source", "sources", "timers", "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
     )  # fmt: skip
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, encapsulation: Encapsulation = wireguard.ENCAPSULATION) -> None:
         self.number = number
+        self.encapsulation = encapsulation
+        self.clear = (
+            encapsulation.clear
+        )  # None where what is sent is sealed; a peer in the clear has no keypairs
+        self.sources: Prefixes[bool] | None = None  # beside its own, from where it may send in the clear
         self.keypairs = Keypairs()
         self.endpoint: Sockaddr | None = None
         self.endpoint_address = b""  # packed, to recognise our own datagrams in the tun

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +91,21 @@ def _sum_le(data: memoryview | bytes | bytearray) -> int:
     return number % 0xFFFF or (0xFFFF if number else 0)
 
 
+class Framing(NamedTuple):
+    """What stands around a packet in a datagram: bytes before it, bytes behind it, and whether zeros fill it up."""
+
+    header: int  # an even number
+    tag: int
+    pads: bool
+
+    def plain_size(self, length: int, mtu: int) -> int:
+        """Return what a packet of *length* bytes takes between header and tag."""
+        return padded(length, mtu) if self.pads else length
+
+
+SEALED = Framing(HEADER_SIZE, TAG_SIZE, pads=True)
+
+
 class Flow(NamedTuple):
     """Where the headers of a TCP or UDP packet are: offsets and sizes in bytes."""
 
@@ -155,61 +170,59 @@ def write_partial_checksum(header: bytearray | memoryview, flow: Flow, size: int
 
 
 class Train:
-    """The segments of one super-packet as rows of a buffer, each with room for a header before and a tag behind.
+    """The segments of one super-packet as rows of a buffer, each with what its framing puts before and behind.
 
-    Views are made once for a geometry and used for every train of it.  ``sealed[i]`` is ``plain[i]`` with the tag:
-    an AEAD may write over its input.  The last row alone varies in length: see ``finish``.
+    Views are made once for a geometry and used for every train of it.  The last row alone varies in length: see
+    ``finish``.
     """
 
     __slots__ = (
-        "body", "count", "counters", "full", "header_size", "headers", "l4_words", "nonces", "offsets", "padding",
-        "plain", "plain_size", "rows", "sealed", "segment", "size", "stride", "view", "words",
+        "body", "count", "framing", "full", "header_size", "headers", "l4_words", "offsets", "padding",
+        "plain", "plain_size", "rows", "segment", "size", "stride", "view",
     )  # fmt: skip
 
     def __init__(
-        self, buffer: bytearray, header_size: int, segment: int, count: int, mtu: int, l4: int
+        self,
+        buffer: bytearray,
+        framing: Framing,
+        header_size: int,
+        segment: int,
+        count: int,
+        mtu: int,
+        l4: int,
     ) -> None:
+        self.framing, before = framing, framing.header
         self.header_size, self.segment, self.count = header_size, segment, count
-        self.plain_size = padded(header_size + segment, mtu)
-        self.size = self.plain_size + OVERHEAD
+        self.plain_size = framing.plain_size(header_size + segment, mtu)
+        self.size = before + self.plain_size + framing.tag
         self.stride = -(-self.size // 4) * 4
         if count * self.stride > len(buffer):
             raise PacketError("tun_gso")
         view = self.view = memoryview(buffer)
         array = np.frombuffer(buffer, dtype=np.uint8, count=count * self.stride)
         rows = self.rows = array.reshape(count, self.stride)
-        start = HEADER_SIZE + header_size
-        self.words = rows[:, :8].view("<u4")
-        self.counters = rows[:, 8:16].view("<u8")[:, 0]
-        self.headers = rows[:, HEADER_SIZE:start]
+        start = before + header_size
+        self.headers = rows[:, before:start]
         self.body = rows[: count - 1, start : start + segment]
-        self.padding = rows[:, start + segment : HEADER_SIZE + self.plain_size]
+        self.padding = rows[:, start + segment : before + self.plain_size]
         self.l4_words = array.view("<u2").reshape(count, self.stride // 2)[
-            :, (HEADER_SIZE + l4) // 2 : (HEADER_SIZE + self.plain_size + 1) // 2
+            :, (before + l4) // 2 : (before + self.plain_size + 1) // 2
         ]
         self.offsets = np.arange(count, dtype=np.uint32)
         starts = range(0, count * self.stride, self.stride)
-        self.nonces = [view[at + 4 : at + 16] for at in starts]
-        self.plain = [view[at + 16 : at + 16 + self.plain_size] for at in starts]
-        self.sealed = [view[at + 16 : at + 16 + self.plain_size + TAG_SIZE] for at in starts]
+        self.plain = [view[at + before : at + before + self.plain_size] for at in starts]
         self.full = [view[at : at + self.size] for at in starts]
 
-    def number(self, counter: int) -> None:
-        """Give the rows the counters from *counter* on.  The nonces lie over the headers: seal before address()."""
-        self.words[:, 0] = TYPE_TRANSPORT
-        self.words[:, 1] = 0
-        np.add(self.offsets, np.uint64(counter), out=self.counters)
-
-    def address(self, receiver_index: int) -> None:
-        """Write the receiver index into every header, once the rows are sealed."""
-        self.words[:, 1] = receiver_index
+    def prefix(self, prefix: bytes) -> None:
+        """Put *prefix*, which fills the header, before every packet."""
+        if prefix:
+            self.rows[:, : len(prefix)] = np.frombuffer(prefix, np.uint8)
 
     def finish(self, last_plain: int) -> None:
         """Set the length of the last row's plaintext."""
-        at = (self.count - 1) * self.stride
-        self.plain[-1] = self.view[at + 16 : at + 16 + last_plain]
-        self.sealed[-1] = self.view[at + 16 : at + 16 + last_plain + TAG_SIZE]
-        self.full[-1] = self.view[at : at + OVERHEAD + last_plain]
+        at, before = (self.count - 1) * self.stride, self.framing.header
+        self.plain[-1] = self.view[at + before : at + before + last_plain]
+        self.full[-1] = self.view[at : at + before + last_plain + self.framing.tag]
 
     def parts(self) -> list[list[memoryview]]:
         """Return the datagrams in as few sends as the kernel takes, of nearly equal counts."""
@@ -223,16 +236,56 @@ class Train:
         return [[self.view[a * self.stride : min(b * self.stride, end)]] for a, b in pairwise(marks)]
 
 
-class Splitter:
+class SealedTrain(Train):
+    """A train of transport messages.  ``sealed[i]`` is ``plain[i]`` with the tag: an AEAD may write over its input."""
+
+    __slots__ = ("counters", "nonces", "sealed", "words")
+
+    def __init__(
+        self, buffer: bytearray, header_size: int, segment: int, count: int, mtu: int, l4: int
+    ) -> None:
+        super().__init__(buffer, SEALED, header_size, segment, count, mtu, l4)
+        rows, view = self.rows, self.view
+        self.words = rows[:, :8].view("<u4")
+        self.counters = rows[:, 8:16].view("<u8")[:, 0]
+        starts = range(0, count * self.stride, self.stride)
+        self.nonces = [view[at + 4 : at + 16] for at in starts]
+        self.sealed = [view[at + 16 : at + 16 + self.plain_size + TAG_SIZE] for at in starts]
+
+    def number(self, counter: int) -> None:
+        """Give the rows the counters from *counter* on.  The nonces lie over the headers: seal before address()."""
+        self.words[:, 0] = TYPE_TRANSPORT
+        self.words[:, 1] = 0
+        np.add(self.offsets, np.uint64(counter), out=self.counters)
+
+    def address(self, receiver_index: int) -> None:
+        """Write the receiver index into every header, once the rows are sealed."""
+        self.words[:, 1] = receiver_index
+
+    def finish(self, last_plain: int) -> None:
+        """Set the length of the last row's plaintext."""
+        super().finish(last_plain)
+        at = (self.count - 1) * self.stride
+        self.sealed[-1] = self.view[at + 16 : at + 16 + last_plain + TAG_SIZE]
+
+
+T = TypeVar("T", bound=Train)
+
+
+class _Splitter(Generic[T]):
     """Cuts super-packets into trains.  It owns the buffer: a train is good until the next split."""
 
     def __init__(self, mtu: int) -> None:
         self.mtu = mtu
         self._buffer = bytearray(BUFFER_BYTES)
-        self._trains: dict[tuple[int, int, int, int], Train] = {}
+        self._trains: dict[tuple[int, int, int, int], T] = {}
         self._rows = 0  # of all trains remembered
 
-    def split(self, packet: memoryview, gso_type: int, segment: int, csum_start: int) -> Train:
+    def _train(self, header: int, segment: int, count: int, l4: int) -> T:
+        """Return a train of that geometry in our buffer."""
+        raise NotImplementedError
+
+    def split(self, packet: memoryview, gso_type: int, segment: int, csum_start: int) -> T:
         """Return the segments of *packet* as the kernel's own segmentation would have made them.
 
         CWR stays on the first, FIN and PSH on the last; IPv4 IDs count up.  Raises PacketError ``tun_gso`` where
@@ -250,7 +303,7 @@ class Splitter:
         key = (header, segment, count, l4)
         train = self._trains.get(key)
         if train is None:
-            train = Train(self._buffer, header, segment, count, self.mtu, l4)
+            train = self._train(header, segment, count, l4)
             if len(self._trains) >= LAYOUTS or self._rows + count > LAYOUT_ROWS:
                 self._trains.clear()
                 self._rows = 0
@@ -259,10 +312,11 @@ class Splitter:
         self._fill(train, packet, flow, payload)
         return train
 
-    def _fill(self, train: Train, packet: memoryview, flow: Flow, payload: int) -> None:
+    def _fill(self, train: T, packet: memoryview, flow: Flow, payload: int) -> None:
         count, segment, header, l4 = train.count, train.segment, flow.size, flow.l4
         last = payload - (count - 1) * segment
-        last_plain = padded(header + last, self.mtu)
+        last_plain = train.framing.plain_size(header + last, self.mtu)
+        before = train.framing.header
         train.finish(last_plain)
         source = np.frombuffer(packet, dtype=np.uint8)
         rows, heads = train.rows, train.headers
@@ -271,10 +325,10 @@ class Splitter:
         if train.padding.shape[1]:
             train.padding[:] = 0
         tail = rows[-1]
-        tail[HEADER_SIZE + header : HEADER_SIZE + header + last] = source[header + (count - 1) * segment :]
-        tail[HEADER_SIZE + header + last :] = 0
+        tail[before + header : before + header + last] = source[header + (count - 1) * segment :]
+        tail[before + header + last :] = 0
         if train.plain_size & 1:
-            rows[:, HEADER_SIZE + train.plain_size] = 0  # the half word that the sums take in
+            rows[:, before + train.plain_size] = 0  # the half word that the sums take in
         if flow.version == 4:
             self._number_ipv4(train, packet, header + segment, header + last)
             addresses = packet[12:20]
@@ -326,6 +380,24 @@ class Splitter:
         heads[:, 10:12].view(">u2")[:, 0] = checks
 
 
+class Splitter(_Splitter[SealedTrain]):
+    """Cuts super-packets into transport messages that are to be sealed."""
+
+    def _train(self, header: int, segment: int, count: int, l4: int) -> SealedTrain:
+        return SealedTrain(self._buffer, header, segment, count, self.mtu, l4)
+
+
+class ClearSplitter(_Splitter[Train]):
+    """Cuts super-packets into payloads in the clear, with *header* bytes before each packet."""
+
+    def __init__(self, mtu: int, header: int) -> None:
+        super().__init__(mtu)
+        self._framing = Framing(header, 0, pads=False)
+
+    def _train(self, header: int, segment: int, count: int, l4: int) -> Train:
+        return Train(self._buffer, self._framing, header, segment, count, self.mtu, l4)
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """Rows *first* to *first + count - 1* make one super-packet; one row stands alone."""
@@ -338,7 +410,7 @@ _SHAPE = {4: [0, 6, 7, 9], 6: [0, 6]}
 """The bytes that say where the fields of a packet are: version and header length, fragment, protocol."""
 
 _MASKS: dict[tuple[Flow, bool], Bytes2D] = {}
-_STEPS = np.arange(65536 // OVERHEAD + 1, dtype=np.uint32)
+_STEPS = np.arange(65536 // 28 + 1, dtype=np.uint32)  # the shortest packet with a flow has 28 bytes
 
 
 def _mask(flow: Flow, *, is_strict: bool = False) -> Bytes2D:
@@ -365,21 +437,30 @@ def _mask(flow: Flow, *, is_strict: bool = False) -> Bytes2D:
 
 
 class Rows:
-    """Opened datagrams of one receive: row i begins at i * *stride* of *array* and its packet 16 bytes later.
+    """Opened datagrams of one receive: row i begins at i * *stride* of *array*, its packet after the framing's header.
 
     All rows are *stride* long but the last, which ends after *last* bytes; the array goes on behind it.
     """
 
-    __slots__ = ("array", "count", "last", "stride", "view")
+    __slots__ = ("array", "before", "count", "last", "stride", "tag", "view")
 
-    def __init__(self, array: Bytes2D, view: memoryview, stride: int, count: int, last: int) -> None:
+    def __init__(
+        self,
+        array: Bytes2D,
+        view: memoryview,
+        stride: int,
+        count: int,
+        last: int,
+        framing: Framing = SEALED,
+    ) -> None:
         self.array, self.view, self.stride, self.count, self.last = array, view, stride, count, last
+        self.before, self.tag = framing.header, framing.tag
 
     def plaintext(self, row: int) -> memoryview:
         """Return the opened payload of *row*, padding included."""
         at = row * self.stride
         size = self.last if row == self.count - 1 else self.stride
-        return self.view[at + HEADER_SIZE : at + size - TAG_SIZE]
+        return self.view[at + self.before : at + size - self.tag]
 
     def runs(self, udp: bool) -> list[Run] | None:
         """Return how the rows can be joined, in order; None if it is not worth or not possible to tell.
@@ -394,13 +475,14 @@ class Rows:
         if count < 2 or stride & 1 or len(first) < 28:
             return None
         flow = flow_of(first)
-        if flow is None or stride - OVERHEAD < flow.size or (flow.protocol == PROTOCOL_UDP and not udp):
+        before, overhead = self.before, self.before + self.tag
+        if flow is None or stride - overhead < flow.size or (flow.protocol == PROTOCOL_UDP and not udp):
             return None
-        end = (count - 1) * stride + self.last - TAG_SIZE
+        end = (count - 1) * stride + self.last - self.tag
         array[end : count * stride] = 0
         table = array[: count * stride].reshape(count, stride)
         words = array[: count * stride].view("<u2").reshape(count, stride // 2)
-        heads = table[:, HEADER_SIZE : HEADER_SIZE + flow.size]
+        heads = table[:, before : before + flow.size]
         l4 = flow.l4
         if flow.version == 4:
             lengths = heads[:, 2:4].view(">u2")[:, 0].astype(np.int64)
@@ -411,9 +493,9 @@ class Rows:
             return None
         if self._is_one_run(heads, words, flow, int(lengths[0]), int(lengths[-1])):
             return [Run(at, min(MAXIMUM_JOINED, count - at)) for at in range(0, count, MAXIMUM_JOINED)]
-        room = stride - OVERHEAD
+        room = stride - overhead
         good = (payloads > 0) & (lengths <= room)
-        good[-1] &= int(lengths[-1]) <= self.last - OVERHEAD
+        good[-1] &= int(lengths[-1]) <= self.last - overhead
         shape = _SHAPE[flow.version] if flow.protocol == PROTOCOL_UDP else [*_SHAPE[flow.version], l4 + 12]
         good &= (heads[:, shape] == heads[0, shape]).all(axis=1)  # the same columns mean the same fields
         good &= self._checksums(words, heads, flow, lengths)
@@ -439,7 +521,8 @@ class Rows:
         """
         count, l4 = self.count, flow.l4
         segment = length - flow.size
-        if not flow.size < last <= length <= self.stride - OVERHEAD or last > self.last - OVERHEAD:
+        overhead = self.before + self.tag
+        if not flow.size < last <= length <= self.stride - overhead or last > self.last - overhead:
             return False
         if flow.size + segment * (count - 1) + last - flow.size > MAXIMUM_IP:
             return False
@@ -469,7 +552,7 @@ class Rows:
             identifiers += heads[:, 10:12].view("<u2")[:, 0]
             if not self._are_right(identifiers, constant, _swap(last) - _swap(length)):
                 return False
-        start, end = (HEADER_SIZE + l4) // 2, words.shape[1] - TAG_SIZE // 2
+        start, end = (self.before + l4) // 2, words.shape[1] - self.tag // 2
         sums = np.add.reduce(words[:, start:end], axis=1, dtype=np.uint32)
         addresses = first[12:20] if flow.version == 4 else first[8:40]
         pseudo = _sum_le(addresses) + _swap(flow.protocol) + _swap(length - l4)
@@ -482,19 +565,18 @@ class Rows:
         sums[-1] += np.uint32(0xFFFF + more_in_last)
         return not (sums % MODULUS).any()
 
-    @staticmethod
-    def _checksums(words: Words, heads: Bytes2D, flow: Flow, lengths: Words) -> Words:
+    def _checksums(self, words: Words, heads: Bytes2D, flow: Flow, lengths: Words) -> Words:
         """Return for each row whether its IPv4 header's and its L4 checksum hold."""
-        start, end = (HEADER_SIZE + flow.l4) // 2, words.shape[1] - TAG_SIZE // 2
+        start, end = (self.before + flow.l4) // 2, words.shape[1] - self.tag // 2
         sums = np.add.reduce(words[:, start:end], axis=1, dtype=np.uint32)
         l4_lengths = lengths - flow.l4
         sums += (((l4_lengths & 0xFF) << 8) | (l4_lengths >> 8)).astype(np.uint32)
-        where = slice(HEADER_SIZE + 12, HEADER_SIZE + 20) if flow.version == 4 else slice(24, 56)
-        addresses = words[:, where.start // 2 : where.stop // 2]
+        first, stop = (12, 20) if flow.version == 4 else (8, 40)
+        addresses = words[:, (self.before + first) // 2 : (self.before + stop) // 2]
         sums += np.add.reduce(addresses, axis=1, dtype=np.uint32) + np.uint32(_swap(flow.protocol))
         holds: Words = sums % MODULUS == 0
         if flow.version == 4:
-            header = words[:, HEADER_SIZE // 2 : (HEADER_SIZE + flow.l4) // 2]
+            header = words[:, self.before // 2 : (self.before + flow.l4) // 2]
             holds &= np.add.reduce(header, axis=1, dtype=np.uint32) % MODULUS == 0
         if flow.protocol == PROTOCOL_UDP:
             at = flow.l4 + UDP_CSUM_OFFSET
@@ -552,8 +634,8 @@ class Rows:
         virtio = VIRTIO_HEADER.pack(NEEDS_CSUM, kind, flow.size, segment, l4, field)
         assert len(virtio) == VIRTIO_SIZE
         view, stride = self.view, self.stride
-        start = run.first * stride + HEADER_SIZE + flow.size
-        stop = last_row * stride + HEADER_SIZE + flow.size
+        start = run.first * stride + self.before + flow.size
+        stop = last_row * stride + self.before + flow.size
         buffers: list[memoryview | bytes] = [virtio + header]
         buffers += [view[at : at + segment] for at in range(start, stop, stride)]
         buffers.append(view[stop : stop + last_size])

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
+from overlay.encap import wireguard
 from overlay.forwarding.pace import Pace
 from overlay.wire.icmp import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from overlay.encap.encapsulation import Clear, Encapsulation
     from overlay.forwarding.peer import Ancillary, Peer
     from overlay.wire.addresses import Sockaddr
 
@@ -80,6 +82,11 @@ class UdpSocket:
     family: int
     closes_at: float = math.inf
     pace: Pace = field(default_factory=Pace)
+    encapsulation: Encapsulation = wireguard.ENCAPSULATION
+    clear: Clear | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clear = self.encapsulation.clear
 
 
 class Sender:
@@ -97,7 +104,7 @@ class Sender:
         return bool(self._kept)
 
     def socket_for(self, peer: Peer) -> UdpSocket | None:
-        """Return the socket to send to *peer* from: where it was heard last, else the first of its family."""
+        """Return the socket to send to *peer* from: where it was heard last, else the first of its family and encapsulation."""
         chosen = peer.socket
         if chosen is not None and chosen.closes_at == math.inf:
             return chosen
@@ -105,7 +112,8 @@ class Sender:
             return None
         family = socket.AF_INET if len(peer.endpoint) == 2 else socket.AF_INET6
         for candidate in self.sockets:
-            if candidate.family == family and candidate.closes_at == math.inf:
+            is_usable = candidate.family == family and candidate.closes_at == math.inf
+            if is_usable and candidate.encapsulation is peer.encapsulation:
                 peer.socket = candidate
                 return candidate
         return None

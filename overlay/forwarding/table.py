@@ -58,6 +58,14 @@ class Prefixes(Generic[T]):
                 return value
         return None
 
+    def length(self, address: bytes) -> int:
+        """Return the length of the longest prefix that holds *address*, -1 without any."""
+        number, bits = int.from_bytes(address, "big"), len(address) * 8
+        for shift, table in self._order[len(address)]:
+            if number >> shift in table:
+                return bits - shift
+        return -1
+
     def _sort(self, size: int) -> None:
         self._order[size] = [
             (size * 8 - length, table) for length, table in sorted(self._tables[size].items(), reverse=True)
@@ -84,6 +92,10 @@ class Table(Generic[T]):
             self.remembered.clear()
         value = self.remembered[address] = self._live.lookup(address)
         return value
+
+    def length(self, address: bytes) -> int:
+        """Return the length of the longest prefix that holds *address*, -1 without any."""
+        return self._live.length(address)
 
     def stage(self, changes: Iterable[Change[T]]) -> None:
         """Add a piece of a change; lookups do not see it before commit()."""

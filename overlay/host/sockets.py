@@ -36,6 +36,7 @@ HANDSHAKE_BUFFER = (
 )  # bytes: some thousand handshakes, which take a second; more would wait in vain
 EVERY_IPV4 = IPv4Address("0.0.0.0")
 EVERY_IPV6 = IPv6Address("::")
+PROBED_PORT = 9  # discard; nothing is sent to it
 ATTEMPTS_FOR_ANY_PORT = 16  # port 0: how often to look for a number that is free in both families
 
 
@@ -50,6 +51,7 @@ class UdpSocket:
     can_coalesce: bool  # UDP_GRO is on: many datagrams in one receive
     receive_buffer: int  # bytes, as the kernel counts them: twice what was asked for
     send_buffer: int
+    encapsulation: str = "wireguard"  # what its datagrams are
     is_for_handshakes: bool = False  # it gets handshake messages, and another of the same address all else
 
     @property
@@ -76,11 +78,16 @@ class UdpSocket:
 
 
 def open_underlay(
-    listen: Sequence[IPAddress], port: int, fwmark: int | None = None, replacing: Sequence[UdpSocket] = ()
+    listen: Sequence[IPAddress],
+    port: int,
+    fwmark: int | None = None,
+    replacing: Sequence[UdpSocket] = (),
+    encapsulation: str = "wireguard",
 ) -> list[UdpSocket]:
     """Return one socket for each address of *listen*; if that is empty, one for all of IPv4 and one for all of IPv6.
 
-    Behind these follow, where the kernel knows how to tell handshake messages, as many sockets for them alone.  A host without IPv6 gets the first alone.  *port* 0 takes a free one, the same for all.  *replacing* are sockets
+    Behind these follow, for the WireGuard protocol and where the kernel knows how to tell handshake messages, as many
+    sockets for them alone.  A host without IPv6 gets the first alone.  *port* 0 takes a free one, the same for all.  *replacing* are sockets
     of ours still open on the same port, which the new ones may overlap until they are closed.
     Raises HostError; then nothing stays open.
     """
@@ -88,7 +95,7 @@ def open_underlay(
     while True:
         attempts -= 1
         try:
-            return _open_all(listen, port, fwmark, replacing)
+            return _open_all(listen, port, fwmark, replacing, encapsulation)
         except HostError as error:
             if not attempts or getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
                 raise
@@ -100,6 +107,7 @@ def open_udp(
     fwmark: int | None = None,
     replacing: Sequence[UdpSocket] = (),
     *,
+    encapsulation: str = "wireguard",
     is_for_handshakes: bool = False,
 ) -> UdpSocket:
     """Return a socket bound to *address*, which may be unspecified: ``0.0.0.0`` or ``::`` for every address of the family.
@@ -133,6 +141,7 @@ def open_udp(
                 udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, HANDSHAKE_BUFFER if is_for_handshakes else BUFFER
             ),
             send_buffer=_enlarge(udp, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER),
+            encapsulation=encapsulation,
             is_for_handshakes=is_for_handshakes,
         )
     except OSError as error:
@@ -141,6 +150,18 @@ def open_udp(
     except HostError:
         udp.close()
         raise
+
+
+def is_own_address(address: IPAddress) -> bool:
+    """Return whether *address* is one of this host's: a socket connected to it would send from it.  Sends nothing."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            probe.connect(_sockaddr(address, PROBED_PORT))
+            host: str = probe.getsockname()[0]
+    except OSError:
+        return False
+    return host.partition("%")[0] == str(address).partition("%")[0]
 
 
 def set_mark(underlay: socket.socket, fwmark: int) -> None:
@@ -180,17 +201,29 @@ def open_icmp(address: IPv4Address, fwmark: int | None = None) -> socket.socket 
 
 
 def _open_all(
-    listen: Sequence[IPAddress], port: int, fwmark: int | None, replacing: Sequence[UdpSocket]
+    listen: Sequence[IPAddress],
+    port: int,
+    fwmark: int | None,
+    replacing: Sequence[UdpSocket],
+    encapsulation: str,
 ) -> list[UdpSocket]:
     opened: list[UdpSocket] = []
     try:
         for address in listen or (EVERY_IPV4, EVERY_IPV6):
             try:
-                opened.append(open_udp(address, opened[0].port if opened else port, fwmark, replacing))
+                opened.append(
+                    open_udp(
+                        address,
+                        opened[0].port if opened else port,
+                        fwmark,
+                        replacing,
+                        encapsulation=encapsulation,
+                    )
+                )
             except HostError as error:
                 if listen or address != EVERY_IPV6 or not _is_ipv6_missing(error):
                     raise
-        for udp in list(opened):
+        for udp in list(opened) if encapsulation == "wireguard" else []:
             beside = _open_beside(udp, fwmark, replacing)
             if beside is not None:
                 opened.append(beside)

@@ -144,6 +144,7 @@ class FakeHost:
     """A host on which everything works, until *refusal* says why not."""
 
     interface, mtu, icmp = "overlay0", 1420, None
+    mtu_reason = "1500 on the way to tokyo at 192.0.2.2, less 80 for the tunnel"
 
     def __init__(self):
         self.adopted = []
@@ -158,7 +159,11 @@ class FakeHost:
         self.device = SimpleNamespace(
             descriptor=7, offloads=SimpleNamespace(udp=True), check_present=self._check_present
         )
-        self.underlay = [self._udp()]
+        self.sockets = {"wireguard": [self._udp()]}
+
+    @property
+    def underlay(self):
+        return [udp for opened in self.sockets.values() for udp in opened]
 
     def close(self):
         self._ours.close()
@@ -168,11 +173,14 @@ class FakeHost:
         if self.refusal:
             raise HostError(self.refusal)
         self.adopted.append((node, endpoints))
-        if node.table.network.port == self.port:
-            return []
-        self.port = node.table.network.port
-        replaced, self.underlay = self.underlay, [self._udp()]
-        return replaced
+        before, port = self.sockets, node.table.network.port
+        kept = {name for name in before if name != "wireguard" or port == self.port}
+        self.port = port
+        self.sockets = {
+            each.name: before[each.name] if each.name in kept else [self._udp()]
+            for each in node.encapsulations
+        }
+        return [udp for name, old in before.items() if self.sockets.get(name) is not old for udp in old]
 
     def notes(self, node):
         return []
@@ -351,6 +359,8 @@ def test_impatience_is_not_swallowed_by_a_stop():
 )
 @pytest.mark.skipif(os.geteuid() != 0, reason="without root that is what is said first")
 def test_start_that_cannot_be_is_refused_before_anything_is_touched(tmp_path, interface, error, code):
+    (tmp_path / "peers.toml").write_text(render(table(PARIS, TOKYO)))
+
     done = up(tmp_path, interface=interface)
 
     assert done.returncode == code
@@ -1129,3 +1139,40 @@ def test_agent_with_nothing_to_do_wakes_about_once_a_second(node):
         assert len(wakes.waits) <= 12  # two ticks, the end of this sleep, and what each leads to
 
     node(story, peer("silent", "10.244.4.0/24"))
+
+
+# In the clear
+
+
+def test_a_peer_in_the_clear_is_not_called_and_the_status_says_so(node):
+    bare = peer("tokyo", "10.244.2.0/24", endpoint="192.0.2.2:8285", public_key=None, encapsulation="udp")
+
+    async def story(machine):
+        await machine.ready()
+        machine.forwarder.say(Wanted(1))
+        status = await machine.status()
+
+        assert machine.forwarder.told(Transmit) == []
+        assert machine.forwarder.told(SetPeer) == [SetPeer(1, 0.0, "udp")]
+        assert machine.forwarder.told(SetEndpoint)[0].endpoint == ("192.0.2.2", 8285)
+        assert status["peers"][0]["state"] == "unencrypted"
+        assert status["notes"][-1] == "traffic with tokyo is not encrypted: the encapsulation is udp"
+
+    node(story, bare)
+
+
+def test_sockets_of_an_encapsulation_are_told_when_it_comes_into_use_and_when_it_goes(node):
+    bare = peer("rome", "10.244.3.0/24", endpoint="192.0.2.3", public_key=None, encapsulation="udp")
+
+    async def story(machine):
+        await machine.greeted()
+        for peers in ([PARIS, TOKYO, bare], [PARIS, TOKYO]):
+            before = len(machine.host.adopted)
+            machine.write(*peers)
+            await until(lambda before=before: len(machine.host.adopted) > before)
+            await trio.testing.wait_all_tasks_blocked()
+
+        told = [(each.encapsulation, len(each.families)) for each in machine.forwarder.told(Sockets)]
+        assert told == [("wireguard", 1), ("udp", 1), ("udp", 0)]
+
+    node(story, TOKYO)

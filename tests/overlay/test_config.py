@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import subprocess
@@ -12,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay import config
-from overlay.config import Node, Options, load_private_key, plan_host, plan_mtu, settle
+from overlay.config import (
+    Node,
+    Options,
+    load_own_key,
+    load_private_key,
+    plan_host,
+    plan_mtu,
+    plan_overhead,
+    settle,
+)
 from overlay.crypto.keys import PresharedKey, PrivateKey, decode_key, encode_key
 from overlay.errors import ConfigError
 from overlay.link import DESCRIPTORS
@@ -490,3 +500,121 @@ def test_settling_a_configuration_loads_no_library_for_the_kernel():
     ).stdout.split()
 
     assert not {"pyroute2", "trio", "numpy", "msgpack"} & set(loaded)
+
+
+# Without encryption
+
+
+def clear(name, number, **fields):
+    """Return a peer without a key, at 192.0.2.*number* unless told otherwise."""
+    fields = {"endpoint": f"192.0.2.{number}", "public_key": None} | fields
+    return peer(name, f"10.244.{number}.0/24", **fields)
+
+
+def clear_node(*others, encapsulation="udp"):
+    return node(clear("rome", 9), *others, encapsulation=encapsulation)
+
+
+def own_name(options, *peers, key=None, own=(), **fields):
+    here = {ip_address(address) for address in own}
+    return settle(store(*peers, **fields), key, options, is_own=here.__contains__).own.name
+
+
+def test_no_key_file_is_no_key(tmp_path):
+    assert load_own_key(tmp_path / "key") == (None, [])
+
+
+def test_a_node_without_a_key_is_the_peer_whose_endpoint_is_an_address_of_the_host():
+    peers = [clear("ann", 1), clear("bob", 2), clear("cyd", 3, endpoint="cyd.example.net")]
+
+    assert own_name(OPTIONS, *peers, own=["192.0.2.2"], encapsulation="udp") == "bob"
+
+
+def test_a_node_without_a_key_is_who_it_is_told_to_be():
+    options = dataclasses.replace(OPTIONS, node="ann")
+
+    assert (
+        own_name(options, clear("ann", 1), clear("bob", 2), own=["192.0.2.2"], encapsulation="udp") == "ann"
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "problem"),
+    [
+        (["192.0.2.1", "192.0.2.2"], "several endpoints in .* belong to this host, .* name it with --node"),
+        ([], "no endpoint in .* belong.* to this host, .* name it with --node"),
+    ],
+)
+def test_a_node_that_cannot_be_told_is_asked_for_its_name(own, problem):
+    with pytest.raises(ConfigError, match=problem):
+        own_name(OPTIONS, clear("ann", 1), clear("bob", 2), own=own, encapsulation="udp")
+
+
+def test_a_key_in_the_table_comes_before_an_endpoint():
+    peers = [paris(endpoint="192.0.2.1"), clear("bob", 2, encapsulation="udp")]
+
+    assert own_name(OPTIONS, *peers, key=PRIVATE, own=["192.0.2.2"]) == "paris"
+
+
+def test_a_host_whose_peer_needs_a_key_is_told_to_make_one(tmp_path):
+    options = dataclasses.replace(OPTIONS, key=tmp_path / "key")
+
+    with pytest.raises(ConfigError, match="does not exist: make one with"):
+        own_name(options, paris(), clear("bob", 3, encapsulation="udp"))
+
+
+def test_a_node_without_a_key_has_one_that_nobody_knows():
+    keys = {
+        settle(store(clear("ann", 1), encapsulation="udp"), None, OPTIONS, is_own=bool).private_key.public
+        for _ in range(2)
+    }
+
+    assert len(keys) == 2
+
+
+def test_a_preshared_key_is_not_read_for_a_tunnel_in_the_clear():
+    peers = [paris(preshared_key_file=Path("/nowhere/psk")), clear("bob", 2, encapsulation="udp")]
+
+    assert settle(store(*peers), PRIVATE, OPTIONS).preshared_keys == {}
+
+
+def test_encapsulations_in_use_are_those_of_the_tunnels():
+    mixed = node(paris(), tokyo(), clear("bob", 3, encapsulation="udp"))
+
+    assert [each.name for each in mixed.encapsulations] == ["wireguard", "udp"]
+    assert [mixed.encapsulation_of(each).name for each in mixed.others] == ["wireguard", "udp"]
+    assert [each.name for each in clear_node(clear("bob", 2)).encapsulations] == ["udp"]
+    assert [each.name for each in clear_node().encapsulations] == ["udp"]
+    assert [each.name for each in node(paris()).encapsulations] == ["wireguard"]
+
+
+def test_a_note_names_whom_traffic_is_not_encrypted_with():
+    many = [clear(f"p{number}", number) for number in range(1, 9)]
+
+    assert node(paris(), tokyo()).clear_note is None
+    assert node(paris(), tokyo(), clear("bob", 3, encapsulation="udp")).clear_note == (
+        "traffic with bob is not encrypted: the encapsulation is udp"
+    )
+    assert clear_node(*many).clear_note == (
+        "traffic with p1, p2, p3, p4, p5 and 3 more is not encrypted: the encapsulation is udp"
+    )
+
+
+@pytest.mark.parametrize(
+    ("node", "endpoints", "overhead"),
+    [
+        (node(paris(), tokyo()), [("tokyo", ("192.0.2.2", 51820))], 80),
+        (node(paris()), [], 80),
+        (clear_node(), [], 48),
+        (clear_node(clear("bob", 2)), [("bob", ("192.0.2.2", 8285))], 28),
+        (clear_node(clear("bob", 2)), [("bob", ("2001:db8::2", 8285, 0, 0))], 48),
+        (clear_node(clear("bob", 2)), [], 48),
+        (node(paris(), tokyo(), clear("bob", 3, encapsulation="udp")), [("bob", ("192.0.2.3", 8285))], 80),
+    ],
+)
+def test_overhead_is_the_largest_in_use_as_far_as_the_families_are_known(node, endpoints, overhead):
+    assert plan_overhead(node, endpoints) == overhead
+
+
+def test_mtu_is_smaller_than_the_underlay_s_by_the_overhead():
+    assert (plan_mtu([1500, 9000], 28), plan_mtu([None], 28), plan_mtu([1300], 28)) == (1472, 1472, 1280)

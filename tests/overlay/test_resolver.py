@@ -99,7 +99,8 @@ def at_site(names):
 
 
 def remote(endpoint="tokyo.example.net", number=1):
-    return Remote(number, peer("tokyo", "10.244.2.0/24", endpoint=endpoint), None)
+    tokyo = peer("tokyo", "10.244.2.0/24", endpoint=endpoint)
+    return Remote(number, tokyo, None, configured=tokyo.endpoint)
 
 
 # Addresses
@@ -381,7 +382,7 @@ def test_endpoint_that_is_configured_anew_during_a_look_up_is_looked_up_next(nam
     async def story(site):
         site.resolver.resolve_soon(tokyo, 100.0)
         await trio.sleep(1)
-        tokyo.peer = remote("new.example.net").peer
+        tokyo.configured = remote("new.example.net").configured
         site.resolver.resolve_soon(tokyo, 101.0)
         await site.settle()
 
@@ -398,7 +399,7 @@ def test_endpoint_that_is_taken_away_during_a_look_up_is_let_go_of(names, at_sit
     async def story(site):
         site.resolver.resolve_soon(tokyo, 100.0)
         await trio.sleep(1)
-        tokyo.peer = remote(None).peer
+        tokyo.configured = remote(None).configured
         await site.settle()
 
         assert (site.moved, tokyo.resolved) == ([], ())

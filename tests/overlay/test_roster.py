@@ -237,3 +237,51 @@ def test_preshared_key_does_not_show_in_a_remote():
     )
 
     assert "secret" not in repr(roster.by_name["tokyo"])
+
+
+def in_the_clear(**fields):
+    return peer("bob", "10.244.2.0/24", endpoint="192.0.2.2", **fields)
+
+
+def test_a_peer_in_the_clear_has_no_keepalive_and_has_its_sources():
+    bob = in_the_clear(encapsulation="udp", keepalive=25, sources=(ip_network("0.0.0.0/0"),))
+
+    (command,) = [
+        each
+        for each in Roster().change_to(node(peer("own", "10.244.1.0/24"), bob)).commands
+        if isinstance(each, SetPeer)
+    ]
+
+    assert command == SetPeer(1, 0.0, "udp", [(bytes(4), 0)])
+
+
+def test_other_sources_are_told_for_the_peer_as_it_is():
+    roster, own = Roster(), peer("own", "10.244.1.0/24")
+    roster.change_to(node(own, in_the_clear(encapsulation="udp")))
+
+    changed = roster.change_to(
+        node(own, in_the_clear(encapsulation="udp", sources=(ip_network("10.0.0.0/8"),)))
+    )
+
+    assert changed.commands == [SetPeer(1, 0.0, "udp", [(bytes([10, 0, 0, 0]), 8)])]
+
+
+def test_a_peer_of_another_encapsulation_is_another_peer_at_its_port():
+    roster, own = Roster(), peer("own", "10.244.1.0/24", endpoint="192.0.2.1")
+    roster.change_to(node(own, in_the_clear(encapsulation="udp")))
+
+    change = roster.change_to(node(own, in_the_clear()))
+
+    assert [each.number for each in change.removed] == [1]
+    assert [(each.number, each.encapsulation.name) for each in change.added] == [(2, "wireguard")]
+    assert RemovePeer(1) in change.commands
+    assert SetPeer(2, 0.0) in change.commands
+
+
+def test_the_endpoint_of_a_tunnel_has_the_port_of_its_encapsulation():
+    roster = Roster()
+    own = peer("own", "10.244.1.0/24", endpoint="192.0.2.1", encapsulation="udp")
+
+    (bob,) = roster.change_to(node(own, in_the_clear())).added
+
+    assert str(bob.configured) == "192.0.2.2:8285"

@@ -296,3 +296,41 @@ def test_notes_name_interfaces_that_would_drop_what_comes_past_the_policy_routes
         (note,) = [note for note in setup.notes(node()) if "rp_filter" in note]
 
     assert note.startswith("strict rp_filter on eth0 drops what peers send past the policy routes")
+
+
+def clear_node(encapsulation="udp", **fields):
+    """Return a node whose only tunnel is of *encapsulation*."""
+    tokyo = peer("tokyo", "10.244.2.0/24", endpoint="192.0.2.2", encapsulation=encapsulation)
+    paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
+    return Node(PRIVATE, table(paris, tokyo, **fields), paris, {})
+
+
+def test_sockets_and_mtu_are_those_of_the_encapsulations_in_use(host):
+    with set_up(host) as setup:
+        assert (list(setup.sockets), setup.mtu) == (["wireguard"], 1420)
+        encrypted = list(setup.underlay)
+
+        assert setup.adopt(clear_node(), {TOKYO}) == encrypted
+        for udp in encrypted:
+            udp.close()
+
+        assert [udp.socket.getsockname()[:2] for udp in setup.underlay] == [("0.0.0.0", 8285), ("::", 8285)]
+        assert (list(setup.sockets), setup.mtu, setup.port) == (["udp"], 1472, 8285)
+
+
+def test_sockets_of_an_encapsulation_that_stays_are_kept(host):
+    rome = peer("rome", "10.244.3.0/24", endpoint="192.0.2.3", encapsulation="udp")
+    with set_up(host) as setup:
+        encrypted = setup.sockets["wireguard"]
+        both = node()
+        both = Node(PRIVATE, table(*both.table.peers.values(), rome), both.own, {})
+
+        assert setup.adopt(both, {TOKYO}) == []
+        assert (list(setup.sockets), setup.mtu) == (["wireguard", "udp"], 1420)
+        assert setup.sockets["wireguard"] is encrypted
+        clear = setup.sockets["udp"]
+
+        assert setup.adopt(node(), {TOKYO}) == clear
+        for udp in clear:
+            udp.close()
+        assert setup.underlay == encrypted

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from overlay.encap import ENCAPSULATIONS
 from overlay.link import PeerCounters
 from overlay.roster import Remote
 from overlay.session.constants import REJECT_AFTER_TIME
@@ -49,6 +50,8 @@ def test_row_of_a_peer_in_use():
     assert row(handshake(completed_at=NOW - 61.23456), counters) == {
         "name": "tokyo",
         "public_key": key_text("tokyo"),
+        "encapsulation": "wireguard",
+        "is_encrypted": True,
         "endpoint": "203.0.113.9:4500",
         "addresses": ["10.244.2.0", "fd00:244:2::"],
         "subnets": ["10.244.2.0/24", "fd00:244:2::/64"],
@@ -92,3 +95,12 @@ def test_row_is_json_and_shows_no_secret():
 def test_age_is_never_negative():
     assert age(NOW + 5, NOW) == 0.0
     assert age(None, NOW) is None
+
+
+def test_row_of_a_peer_in_the_clear_has_no_handshake_and_no_key():
+    tokyo = Remote(1, peer("tokyo", "10.244.2.0/24", public_key=None), None, ENCAPSULATIONS["udp"])
+
+    shown = peer_status(tokyo, None, None, NOW, REJECT_AFTER_TIME)
+
+    assert (shown["state"], shown["encapsulation"], shown["is_encrypted"]) == ("unencrypted", "udp", False)
+    assert (shown["public_key"], shown["last_handshake"]) == (None, None)

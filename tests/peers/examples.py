@@ -46,8 +46,14 @@ def render(table: Table) -> str:
         lines.append("bulk = false")
     if table.network.fwmark is not None:
         lines.append(f"fwmark = {table.network.fwmark}")
+    lines.append(f'encapsulation = "{table.network.encapsulation}"')
+    lines.append(f"udp_port = {table.network.udp_port}")
     for peer in table.peers.values():
-        lines += ["", f'[peers."{peer.name}"]', f'public_key = "{format_public_key(peer.public_key)}"']
+        lines += ["", f'[peers."{peer.name}"]', f"sources = {_quoted(peer.sources)}"]
+        if peer.public_key is not None:
+            lines.append(f'public_key = "{format_public_key(peer.public_key)}"')
+        if peer.encapsulation is not None:
+            lines.append(f'encapsulation = "{peer.encapsulation}"')
         lines += [f"subnets = {_quoted(peer.subnets)}", f"address = {_quoted(peer.addresses)}"]
         lines += [f"keepalive = {peer.keepalive}", f"listen = {_quoted(peer.listen)}"]
         if peer.endpoint is not None:

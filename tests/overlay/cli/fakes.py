@@ -44,6 +44,8 @@ def peer_status(name, **fields):
         "tx_units": 0,
         "path_mtu": None,
         "state": "idle",
+        "encapsulation": "wireguard",
+        "is_encrypted": True,
         "drops": {},
     } | fields
 

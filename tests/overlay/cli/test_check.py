@@ -64,10 +64,18 @@ def test_json_has_the_peers_this_node_and_the_warnings(check):
 
     report = json.loads(result.stdout)
     assert report["node"] == "paris"
-    assert report["network"] == {"prefixes": ["10.244.0.0/16"], "port": 51820, "mtu": None, "fwmark": None}
+    assert report["network"] == {
+        "prefixes": ["10.244.0.0/16"],
+        "port": 51820,
+        "mtu": None,
+        "fwmark": None,
+        "encapsulation": "wireguard",
+        "udp_port": 8285,
+    }
     assert report["peers"][1] == {
         "name": "tokyo",
         "public_key": key_text("tokyo"),
+        "encapsulation": "wireguard",
         "endpoint": "tokyo.example.net:51820",
         "addresses": ["10.244.2.0"],
         "subnets": ["10.244.2.0/24", "10.244.3.0/24"],
@@ -75,6 +83,7 @@ def test_json_has_the_peers_this_node_and_the_warnings(check):
         "preshared_key_file": "/nowhere/tokyo.psk",
         "listen": [],
         "listen_port": 51820,
+        "sources": [],
     }
     assert len(report["warnings"]) == 1
     assert report["warnings"][0] in result.stderr
@@ -292,3 +301,37 @@ def test_ten_thousand_peers_are_listed(check):
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 10_006
     assert time.process_time() - started < 20
+
+
+CLEAR = """
+[network]
+prefix = "10.244.0.0/16"
+encapsulation = "udp"
+[peers.paris]
+endpoint = "127.0.0.1"
+subnets = "10.244.1.0/24"
+[peers.tokyo]
+endpoint = "8.8.8.8"
+subnets = "10.244.2.0/24"
+"""
+
+
+@pytest.mark.parametrize(("arguments", "name"), [((), "paris"), (("--node", "tokyo"), "tokyo")])
+def test_a_network_in_the_clear_needs_no_key_and_is_warned_of(check, arguments, name):
+    result = check(CLEAR, "--json", *arguments)
+
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["node"]) == (0, name)
+    assert [(each["public_key"], each["encapsulation"], each["listen_port"]) for each in report["peers"]] == [
+        (None, "udp", 8285),
+        (None, "udp", 8285),
+    ]
+    assert "nothing is encrypted: the encapsulation of all peers is udp" in result.stderr
+    assert "peers.tokyo.endpoint 8.8.8.8 is a public address" in result.stderr
+
+
+def test_a_host_that_is_no_peer_of_a_network_in_the_clear_is_told_to_name_itself(check):
+    result = check(CLEAR.replace("127.0.0.1", "192.0.2.254"))
+
+    assert "name it with --node" in result.stderr
+    assert "network 10.244.0.0/16, port 8285" in result.stdout

@@ -136,6 +136,13 @@ def test_a_peer_without_any_handshake_gets_what_to_look_at(ping, agent):
     )
 
 
+def test_of_a_peer_in_the_clear_no_handshake_is_spoken_of(ping, agent):
+    assert silence(ping, agent, endpoint="192.0.2.2:8285", state="unencrypted") == (
+        "Error: tokyo (10.244.2.0) does not answer, and without encryption nothing is known of it: "
+        "see whether its agent runs, and whether UDP reaches it at 192.0.2.2:8285\n"
+    )
+
+
 def test_a_peer_that_has_to_call_first_gets_that(ping, agent):
     assert silence(ping, agent) == (
         "Error: there was never a handshake with tokyo: it has no endpoint, so it must call first\n"

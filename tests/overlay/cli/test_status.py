@@ -59,6 +59,19 @@ def test_status_shows_node_and_peers(overlay, agent):
     )
 
 
+def test_a_peer_in_the_clear_is_shown_with_its_encapsulation_and_a_node_without_a_key_without_one(
+    overlay, agent
+):
+    tokyo = TOKYO | {"state": "unencrypted", "encapsulation": "udp", "last_handshake": None}
+    agent.answers["status"] = answer(peers=[tokyo], public_key=None)
+
+    result = overlay("status")
+
+    assert "public key  -\n" in result.stdout
+    assert "tokyo  unencrypted (udp)  192.0.2.2:51820" in result.stdout
+    assert "never" not in result.stdout
+
+
 def test_a_node_alone_says_so_and_nothing_of_drops(overlay, agent):
     agent.answers["status"] = answer(drops={"short": 0})
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from overlay.errors import PacketError
 from overlay.forwarding import segments
-from overlay.forwarding.segments import Rows, Splitter, flow_of, padded
+from overlay.forwarding.segments import ClearSplitter, Rows, Splitter, flow_of, padded
 from overlay.wire.messages import Transport
 from tests import packets
 from tests.packets import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG
@@ -708,3 +708,26 @@ def test_any_bytes_are_joined_or_left_alone(inner, first):
     runs = rows.runs(udp=True)
 
     assert runs is None or all(run.count == 1 for run in runs)
+
+
+# In the clear
+
+
+@pytest.mark.parametrize("prefix", [b"", b"\0\0\x08\0", bytes(range(16))])
+@pytest.mark.parametrize("version", [4, 6])
+@given(size=st.integers(2, 20_000), segment=st.integers(256, 9000), is_tcp=st.booleans())
+def test_a_train_in_the_clear_is_the_prefix_and_the_kernel_s_segments(prefix, version, size, segment, is_tcp):
+    body = bytes(number * 7 % 251 for number in range(max(size, segment + 1)))
+    whole = packets.tcp(body, version=version) if is_tcp else packets.udp(body, version=version)
+    packet, virtio = packets.as_super_packet(whole, segment)
+    _, kind, _, _, start, _ = struct.unpack("<BBHHHH", virtio)
+
+    train = ClearSplitter(1472, len(prefix)).split(memoryview(packet), kind, segment, start)
+    train.prefix(prefix)
+
+    datagrams = []
+    for part in train.parts():
+        data = b"".join(part)
+        assert len(data) <= 65507
+        datagrams += [data[at : at + train.size] for at in range(0, len(data), train.size)]
+    assert datagrams == [prefix + each for each in packets.kernel_segments(packet, virtio)]

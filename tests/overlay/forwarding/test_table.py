@@ -117,3 +117,15 @@ def test_a_scan_of_addresses_only_empties_the_memory(monkeypatch):
 
     assert all(table.find(packed(f"10.0.{n // 256}.{n % 256}")) == "peer" for n in range(1000))
     assert len(table.remembered) <= 100
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.lists(changes(), max_size=10), addresses)
+def test_length_is_that_of_the_longest_prefix_that_holds_an_address(pieces, asked):
+    table, prefixes = Table(), {prefix for prefix, value in pieces if value is not None}
+    table.stage(change(prefix, 1) for prefix in prefixes)
+    table.commit()
+
+    assert table.length(asked.packed) == max(
+        (each.prefixlen for each in prefixes if each.version == asked.version and asked in each), default=-1
+    )

@@ -1,0 +1,21 @@
+"""The encapsulations: how a packet becomes a payload that travels between two peers, by the name in the peers file.
+
+One is a module and a line here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.encap import udp, wireguard
+
+if TYPE_CHECKING:
+    from overlay.encap.encapsulation import Encapsulation
+
+ENCAPSULATIONS: dict[str, Encapsulation] = {
+    each.name: each
+    for each in (
+        wireguard.ENCAPSULATION,
+        udp.ENCAPSULATION,
+    )
+}

@@ -1,0 +1,22 @@
+"""The bare IP packet in a UDP datagram: flannel's udp backend, and Linux FOU with ``ipproto 4`` and ``ipproto 41``.
+
+There is no header of its own; the version nibble tells IPv4 from IPv6.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.encap.encapsulation import Clear, Encapsulation
+from overlay.wire.ip import packet_length
+
+if TYPE_CHECKING:
+    from overlay.wire.ip import Buffer
+
+
+def strip(payload: Buffer) -> tuple[int, int]:
+    """Return where the packet in *payload* begins and ends.  Raises PacketError, and nothing else, for any bytes."""
+    return 0, packet_length(payload)
+
+
+ENCAPSULATION = Encapsulation("udp", 8285, {4: 20 + 8, 6: 40 + 8}, Clear({4: b"", 6: b""}, strip))

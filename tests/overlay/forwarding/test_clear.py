@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overlay import link
+from overlay.wire.ip import CE, ECT_0, NOT_ECT
+from tests import packets
+from tests.network import Flight
+from tests.sim import CLEAR_PORT, PORT, World
+
+STRANGER = "203.0.113.66"
+
+
+@pytest.fixture(params=[True, False], ids=["gro", "no gro"])
+def world(request):
+    return World(has_gro=request.param)
+
+
+def arrive(world, node, *payloads, source, port=40000, tos=0, to=CLEAR_PORT):
+    for payload in payloads:
+        world.network.send(Flight((source, port), (node.addresses[0], to), payload, tos))
+    world.run(1)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    world = World()
+    return world, *world.clear_pair()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_packets_arrive_unchanged_and_as_they_are_on_the_wire(world, version):
+    a, b = world.clear_pair()
+
+    sent = a.send(b, 5, version=version)
+    world.run(1)
+
+    assert b.received == sent
+    assert [size for *_, size in world.network.sent] == [len(packet) for packet in sent]
+    assert not b.drops
+    assert (a.peer().tx_packets, b.peer().rx_packets) == (5, 5)
+    assert a.peer().tx_bytes == b.peer().rx_bytes == sum(map(len, sent))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("segment", [1360, 1361, 536, 1])
+@pytest.mark.parametrize("size", [2, 1400, 30001, 60000])
+def test_a_super_packet_arrives_as_its_segments(world, version, segment, size):
+    if size // segment > 1000:
+        pytest.skip("more segments than a kernel makes of one")
+    a, b = world.clear_pair()
+
+    sent = a.send_super(b, size, segment, version)
+    world.run(1)
+
+    assert b.received == sent
+    assert not a.drops + b.drops
+
+
+def test_a_super_packet_leaves_in_one_send_and_enters_in_one_write():
+    world = World()
+    a, b = world.clear_pair()
+
+    sent = a.send_super(b, 30 * 1360)
+    world.run(1)
+
+    assert (len(sent), sum(each.sends for each in a.clear_sockets), len(b.tun.writes)) == (30, 1, 1)
+
+
+def test_no_handshake_is_made_and_no_session_asked_for(world):
+    a, b = world.clear_pair()
+
+    a.send(b, 3)
+    b.send(a, 3)
+    world.run(300)
+
+    assert world.network.sent
+    assert {kind for _, _, kind, _ in world.network.sent} == {"unknown"}  # bare packets
+    assert not a.reported + b.reported
+
+
+def test_a_damaged_segment_is_joined_with_no_other():
+    world = World()
+    a, b = world.clear_pair()
+    segments = packets.kernel_segments(*packets.as_super_packet(genuine(b, a, size=5440, tcp=True), 1360))
+    segments[1] = segments[1][:-1] + bytes([segments[1][-1] ^ 1])
+
+    arrive(world, a, *segments, source=b.addresses[0])
+
+    assert a.received == segments
+    assert len(a.tun.writes) > 1
+
+
+def genuine(sender, receiver, *, size=20, tcp=False, **ip):
+    ends = {"source": sender.inner(), "destination": receiver.inner(), **ip}
+    return packets.tcp(bytes(size), **ends) if tcp else packets.udp(bytes(size), **ends)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_only_a_peer_s_endpoint_may_send_from_any_port(world, count):
+    a, b = world.clear_pair()
+    packet = genuine(b, a)
+
+    arrive(world, a, *[packet] * count, source=STRANGER, port=CLEAR_PORT)
+    assert (a.received, a.drops) == ([], {"outer_source": count})
+
+    arrive(world, a, *[packet] * count, source=b.addresses[0], port=40000)
+    assert a.received == [packet] * count
+    assert a.peer().endpoint == (b.addresses[0], CLEAR_PORT)
+
+
+@pytest.mark.parametrize("is_tcp", [True, False])
+def test_an_inner_source_that_is_not_the_peer_s_is_refused(world, is_tcp):
+    a, b = world.clear_pair()
+    segments = [genuine(b, a, source="10.9.9.9")] * 3
+    if is_tcp:
+        whole = genuine(b, a, size=4080, tcp=True, source="10.9.9.9")
+        segments = packets.kernel_segments(*packets.as_super_packet(whole, 1360))
+
+    arrive(world, a, *segments, source=b.addresses[0])
+
+    assert (a.received, a.peer().drops) == ([], {"source": 3})
+
+
+def test_sources_are_taken_as_far_as_no_longer_prefix_is_somebody_else_s(world):
+    a, b, c = (world.node(name) for name in "abc")
+    a.know(c)
+    number = a.know_in_the_clear(b, sources=["0.0.0.0/0", "10.244.3.128/25"])
+
+    for source, is_taken in (
+        ("198.51.100.9", True),
+        ("10.244.3.1", False),  # c's
+        ("10.244.3.129", True),  # c's, and named by a longer prefix
+        (a.inner(), False),
+        (b.inner(), True),
+    ):
+        before = len(a.received)
+        arrive(world, a, genuine(b, a, source=source), source=b.addresses[0])
+        assert (len(a.received) > before) == is_taken, source
+    assert a.peer(number).drops == {"source": 2}
+
+
+def test_two_peers_at_one_address_are_told_apart_by_their_packets(world):
+    a, b, c = (world.node(name) for name in "abc")
+    one, two = (a.know_in_the_clear(each, endpoint=(b.addresses[0], port)) for each, port in ((b, 1), (c, 2)))
+
+    arrive(world, a, genuine(b, a), genuine(c, a), source=b.addresses[0])
+
+    assert len(a.received) == 2
+    assert (a.peer(one).rx_packets, a.peer(two).rx_packets) == (1, 1)
+
+
+def test_nothing_is_taken_in_the_clear_from_an_encrypted_peer_nor_sent_so_to_it(world):
+    a, b = world.pair()
+    c = world.node("c")
+    a.know_in_the_clear(c)
+
+    arrive(world, a, genuine(b, a), source=b.addresses[0])
+    assert (a.received, a.drops) == ([], {"outer_source": 1})
+    arrive(world, a, genuine(b, a), source=c.addresses[0])
+    assert (a.received, a.drops) == ([], {"outer_source": 1, "source": 1})
+    arrive(world, a, genuine(c, a), source=c.addresses[0], to=PORT)
+    assert a.received == []
+
+    sent = a.send(b, 2)
+    world.run(1)
+    assert b.received == sent
+    assert not sum(each.sends for each in a.clear_sockets)
+
+
+def test_an_encrypted_and_a_clear_peer_are_served_side_by_side(world):
+    a, b = world.pair()
+    c = world.node("c")
+    a.know_in_the_clear(c)
+    c.know_in_the_clear(a)
+
+    for _ in range(3):
+        to_b, to_c = a.send(b, 4), a.send(c, 4)
+        to_b += a.send_super(b, 8000)
+        to_c += a.send_super(c, 8000)
+        world.run(1)
+        assert sorted(b.received) == sorted(to_b)
+        assert sorted(c.received) == sorted(to_c)
+        b.received.clear()
+        c.received.clear()
+
+
+def test_a_peer_that_has_moved_is_no_longer_heard_at_its_old_address(world):
+    a, b = world.clear_pair()
+
+    a.tell(link.SetEndpoint(1, (STRANGER, CLEAR_PORT), "dns"))
+
+    arrive(world, a, genuine(b, a), source=b.addresses[0])
+    assert (a.received, a.drops) == ([], {"outer_source": 1})
+    arrive(world, a, genuine(b, a), source=STRANGER)
+    assert len(a.received) == 1
+
+
+def test_a_removed_peer_is_heard_no_more_and_its_sockets_close(world):
+    a, b = world.clear_pair()
+
+    a.route([], b.subnets)
+    a.tell(link.RemovePeer(1))
+    a.tell(link.Sockets([], 0, 0, "udp"))
+
+    arrive(world, a, genuine(b, a), source=b.addresses[0])
+    assert (a.received, a.drops) == ([], {"outer_source": 1})
+    world.run(20)
+    assert all(each.is_closed for each in a.clear_sockets)
+    assert {each.port for each in a.sockets} == {PORT}
+
+
+def test_a_packet_for_a_peer_without_an_address_is_answered_with_unreachable(world):
+    a, b = world.node("a"), world.node("b")
+    a.know_in_the_clear(b, endpoint=None)
+
+    a.send(b)
+    world.run(1)
+
+    assert a.drops == {"no_endpoint": 1}
+    assert [packets.protocol_of(packet) for packet in a.received] == [1]
+
+
+def test_our_own_datagram_on_its_way_into_its_tunnel_is_a_loop(world):
+    a, b = world.node("a"), world.node("b")
+    a.know_in_the_clear(b, subnets=["192.0.2.0/24"])
+    datagram = packets.udp(
+        b"x", ports=(CLEAR_PORT, CLEAR_PORT), source=a.addresses[0], destination=b.addresses[0]
+    )
+
+    a.tun.outgoing.append(packets.PLAIN + datagram)
+    world.run(1)
+
+    assert (a.drops, world.network.sent) == ({"loop": 1}, [])
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("mark", range(4))
+def test_the_inner_ecn_field_is_the_outer_one(world, version, mark):
+    a, b = world.clear_pair()
+    seen = []
+    world.network.mark = lambda flight: (seen.append(flight.tos), flight.tos)[1]
+
+    a.send(b, version=version, tos=mark)
+    world.run(1)
+
+    assert seen == [mark]
+    assert not b.drops
+
+
+@pytest.mark.parametrize("is_train", [False, True])
+@pytest.mark.parametrize(("inner", "is_taken"), [(NOT_ECT, False), (ECT_0, True), (CE, True)])
+def test_a_congestion_mark_goes_inside_or_the_packet_is_dropped(world, is_train, inner, is_taken):
+    a, b = world.clear_pair()
+    sent = [genuine(b, a, tos=inner)] * (3 if is_train else 1)
+
+    arrive(world, a, *sent, source=b.addresses[0], tos=CE)
+
+    assert len(a.received) == (len(sent) if is_taken else 0)
+    assert all(packet[1] & 3 == CE and packets.is_ip_checksum_right(packet) for packet in a.received)
+    assert a.drops == ({} if is_taken else {"ecn": len(sent)})
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        link.SetPeer(1, 0.0, "wireguard"),
+        link.SetPeer(9, 0.0, "carrier pigeon"),
+        link.Sockets([], 0, 0, "carrier pigeon"),
+    ],
+)
+def test_what_the_agent_never_says_changes_nothing(world, command):
+    a, b = world.clear_pair()
+
+    a.tell(command)
+
+    assert a.drops == {"link": 1}
+    sent = a.send(b)
+    world.run(1)
+    assert b.received == sent
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    payloads=st.lists(
+        st.binary(max_size=80)
+        | st.builds(
+            lambda head, body, cut: (head + body)[:cut],
+            st.sampled_from([b"\x45\x00\x00\x3c", b"\x60\x00\x00\x00\x00\x14\x06\x40", b"\x45\x00"]),
+            st.binary(max_size=80),
+            st.integers(0, 84),
+        ),
+        max_size=5,
+    ),
+    tos=st.integers(0, 3),
+)
+def test_any_datagrams_are_taken_as_the_peer_s_packets_or_dropped_and_counted(shared, payloads, tos):
+    world, a, b = shared
+    a.received.clear()
+    before = a.drops.total()
+
+    arrive(world, a, *payloads, source=b.addresses[0], tos=tos)
+
+    assert len(a.received) + a.drops.total() - before >= len(payloads)
+    assert all(packets.parsed(packet) for packet in a.received)

@@ -1,0 +1,60 @@
+"""What all encapsulations have in common."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.encap import ENCAPSULATIONS, wireguard
+from overlay.errors import PacketError
+from peers.encapsulation import ENCAPSULATIONS as NAMES
+from peers.encapsulation import is_encrypted
+from peers.peer import Network
+from tests import packets
+
+CLEAR = [each for each in ENCAPSULATIONS.values() if each.clear]
+
+
+def test_the_peers_file_knows_the_same_names_ports_and_which_are_encrypted():
+    assert tuple(ENCAPSULATIONS) == NAMES
+    for name, each in ENCAPSULATIONS.items():
+        assert (each.name, each.is_encrypted) == (name, is_encrypted(name))
+        assert Network(()).port_for(name) == each.default_port
+
+
+def test_one_encapsulation_is_encrypted():
+    assert [each for each in ENCAPSULATIONS.values() if each.is_encrypted] == [wireguard.ENCAPSULATION]
+
+
+@pytest.mark.parametrize("encapsulation", ENCAPSULATIONS.values(), ids=ENCAPSULATIONS)
+def test_overhead_holds_the_outer_ip_header(encapsulation):
+    assert encapsulation.overhead[4] >= 20
+    assert encapsulation.overhead[6] >= 40
+
+
+@pytest.mark.parametrize("encapsulation", CLEAR, ids=lambda each: each.name)
+@pytest.mark.parametrize("version", [4, 6])
+@given(data=st.data())
+def test_strip_gives_back_what_the_prefix_stands_before_and_no_padding(encapsulation, version, data):
+    clear = encapsulation.clear
+    packet = packets.udp(data.draw(st.binary(max_size=100)), version=version)
+    padding = data.draw(st.binary(max_size=20))
+    payload = clear.prefix[version] + packet + padding
+
+    start, end = clear.strip(payload)
+
+    assert payload[start:end] == packet
+    assert len(clear.prefix[4]) == len(clear.prefix[6]) == clear.header_size <= 16
+    assert clear.header_size % 2 == 0
+
+
+@pytest.mark.parametrize("encapsulation", CLEAR, ids=lambda each: each.name)
+@given(payload=st.binary(max_size=100))
+def test_any_bytes_are_a_packet_inside_the_payload_or_refused(encapsulation, payload):
+    try:
+        start, end = encapsulation.clear.strip(payload)
+    except PacketError:
+        return
+
+    assert encapsulation.clear.header_size <= start < end <= len(payload)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peers.encapsulation import encapsulation_between, own_encapsulation
+from peers.errors import KeyProblem
+from peers.peer import Network
+from peers.table import warnings
+from tests.peers.examples import PREFIXES, peer, table
+
+
+def a_peer(number, encapsulation=None, **fields):
+    endpoint = fields.pop("endpoint", f"192.0.2.{number}")
+    return peer(
+        f"p{number}", f"10.244.{number}.0/24", endpoint=endpoint, encapsulation=encapsulation, **fields
+    )
+
+
+@pytest.mark.parametrize("network", ["wireguard", "udp"])
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (None, None, None),
+        ("udp", None, "udp"),
+        ("udp", "udp", "udp"),
+        ("wireguard", None, "wireguard"),
+        ("wireguard", "wireguard", "wireguard"),
+    ],
+)
+def test_both_ends_compute_the_same_encapsulation(network, one, other, expected):
+    a, b, network = a_peer(1, one), a_peer(2, other), Network(PREFIXES, encapsulation=network)
+
+    between = {encapsulation_between(network, *pair) for pair in ((a, b), (b, a))}
+
+    assert between == {expected or network.encapsulation}
+    assert own_encapsulation(network, a) == (one or network.encapsulation)
+
+
+@pytest.mark.parametrize("network", ["wireguard", "udp"])
+def test_two_peers_that_name_different_ones_are_refused(network):
+    with pytest.raises(KeyProblem) as raised:
+        table(a_peer(1, "udp"), a_peer(2), a_peer(3, "wireguard"), encapsulation=network)
+
+    assert raised.value.keys == ("peers", "p3", "encapsulation")
+    assert "is wireguard and that of peers.p1 is udp" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("network", "named", "without_key", "is_refused"),
+    [
+        ("udp", [None, None], 1, False),
+        ("wireguard", [None, None], 1, True),
+        ("wireguard", [None], 1, True),
+        ("udp", [None], 1, False),
+        ("wireguard", ["udp", None], 1, False),
+        ("wireguard", ["udp", None], 2, False),  # its one tunnel is in the clear
+        ("wireguard", ["udp", None, None], 2, True),
+        ("udp", ["wireguard", None], 2, True),
+        ("udp", ["wireguard", None], 1, True),
+    ],
+)
+def test_a_key_is_needed_exactly_where_a_tunnel_is_encrypted(network, named, without_key, is_refused):
+    peers = [
+        a_peer(number, each, **({"public_key": None} if number == without_key else {}))
+        for number, each in enumerate(named, 1)
+    ]
+
+    if is_refused:
+        with pytest.raises(KeyProblem, match=r"public_key is missing"):
+            table(*peers, encapsulation=network)
+    else:
+        assert len(table(*peers, encapsulation=network).peers) == len(peers)
+
+
+def test_several_peers_without_a_key_are_no_contradiction():
+    assert len(table(*(a_peer(n, public_key=None) for n in (1, 2)), encapsulation="udp").peers) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "key"),
+    [
+        ({"endpoint": None}, "endpoint"),
+        ({"preshared_key_file": Path("/etc/overlay/psk")}, "preshared_key_file"),
+    ],
+)
+def test_what_a_peer_in_the_clear_lacks_or_cannot_use_is_refused(fields, key):
+    with pytest.raises(KeyProblem) as raised:
+        table(a_peer(1, "udp", **fields), a_peer(2))
+
+    assert raised.value.keys == ("peers", "p1", key)
+
+
+def test_sources_of_an_encrypted_peer_are_refused():
+    with pytest.raises(KeyProblem, match="sources is for packets in the clear"):
+        table(a_peer(1, sources=PREFIXES))
+
+
+def test_one_port_for_both_is_refused():
+    with pytest.raises(KeyProblem, match="udp_port"):
+        table(a_peer(1), port=8285)
+
+
+def test_an_endpoint_has_the_port_of_its_own_encapsulation_and_another_has_its_default():
+    both = table(
+        a_peer(1, "udp", endpoint="192.0.2.1:9000"), a_peer(2, endpoint="192.0.2.2:4500", listen_port=7)
+    )
+    p1, p2 = both.peers.values()
+
+    assert str(both.endpoint_for(p1, "udp")) == "192.0.2.1:9000"
+    assert str(both.endpoint_for(p2, "udp")) == "192.0.2.2:8285"
+    assert str(both.endpoint_for(p2, "wireguard")) == "192.0.2.2:4500"
+    assert (both.listen_port(p2), both.listen_port(p2, "udp"), both.listen_port(p1)) == (7, 8285, 8285)
+
+
+def test_check_warns_of_what_is_not_encrypted_and_of_public_addresses():
+    mixed = table(a_peer(1, "udp", endpoint="8.8.8.8"), a_peer(2, "udp"), a_peer(3, endpoint="9.9.9.9"))
+    clear = table(a_peer(1), a_peer(2), encapsulation="udp")
+
+    assert [each for each in warnings(mixed) if "crypt" in each] == [
+        "traffic with peers.p1 and 1 more is not encrypted: the encapsulation is udp",
+        (
+            "peers.p1.endpoint 8.8.8.8 is a public address, and udp encrypts nothing: everybody on the way can read "
+            "and change what is sent"
+        ),
+    ]
+    assert warnings(clear) == ["nothing is encrypted: the encapsulation of all peers is udp"]
+    assert warnings(table(a_peer(1), a_peer(2))) == []
