@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from overlay.forwarding.bulk import Bulk
 from overlay.forwarding.pings import PONGS_AT_ONCE
-from overlay.forwarding.unit_size import WHOLE
+from overlay.forwarding.unit_size import SMALLEST, WHOLE
 from overlay.link import PINGS_WAITING, PingPeer, Ponged, Wanted
 from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from overlay.wire import control
@@ -278,7 +278,7 @@ def test_a_peer_that_takes_small_units_only_gets_messages(world, pair, limits):
 def test_a_peer_s_limit_is_kept_by_every_unit(world, pair):
     a, b = pair
     connected(world, a, b)
-    a.peer().keypairs.current.bulk.fragments = 5
+    a.peer().keypairs.current.bulk.fragments = 10
     counts = set()
     world.network.lose = lambda flight: flight.kind == "fragment" and counts.add(flight.datagram[2])
 
@@ -286,7 +286,7 @@ def test_a_peer_s_limit_is_kept_by_every_unit(world, pair):
     world.run(0.1)
 
     assert b.received == sent
-    assert max(counts) <= 5
+    assert max(counts) <= 10
 
 
 @pytest.mark.parametrize("limit", [WHOLE, 8])
@@ -932,7 +932,7 @@ def test_a_box_that_drops_the_new_type_costs_half_a_second_and_then_a_unit_now_a
     world.run(1)
 
     lost = missing(late, b.received)
-    assert sum(lost.values()) <= 4 * 4  # trials after 1, 2, 4 and 8 seconds, of 4 segments each
+    assert sum(lost.values()) <= 4 * SMALLEST  # trials after 1, 2, 4 and 8 seconds
     assert len(world.sent("initiation")) == 1
     assert extra(stream.sent, b.received) == {}
 
