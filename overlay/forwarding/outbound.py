@@ -37,7 +37,6 @@ from overlay.wire.mss import LARGEST_SYN, SYN, SYN_FLAGS, clamp_mss
 from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
-    from overlay.encap.encapsulation import Clear
     from overlay.forwarding.bulk import Bulk
     from overlay.forwarding.core import Core
     from overlay.forwarding.keypair import Keypair
@@ -212,7 +211,7 @@ class Outbound:
             elif peer.endpoint is None:
                 core.cannot_reach(peer, view[start:end], now)
             else:
-                self._forward_clear(peer, peer.clear, at, end, ecn)
+                self._forward_clear(peer, at, end, ecn)
             return
         if arena[at + _OFFSET] or arena[at + _OFFSET + 1]:
             flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
@@ -273,11 +272,11 @@ class Outbound:
         self._queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
         core.data_sent(peer, keypair, 1, now)
 
-    def _forward_clear(self, peer: Peer, clear: Clear, at: int, end: int, ecn: int) -> None:
+    def _forward_clear(self, peer: Peer, at: int, end: int, ecn: int) -> None:
         """Send the packet whose virtio header stands in the arena at *at* + 6, up to *end*, in the clear."""
         arena, view = self._arena, self._view
         start = at + TRANSPORT_HEADER.size
-        prefix = clear.prefix[arena[start] >> 4]
+        prefix = peer.prefix[arena[start] >> 4]
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(arena, at + _OFFSET)
         if gso_type:
             splitter = self._clear_splitters.get(len(prefix))

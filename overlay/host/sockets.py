@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, TypeAlias
 
+from overlay.encap.encapsulation import PROTOCOL_UDP, Role
 from overlay.errors import HostError
 from overlay.host.steering import steer
 
@@ -52,7 +53,8 @@ class UdpSocket:
     receive_buffer: int  # bytes, as the kernel counts them: twice what was asked for
     send_buffer: int
     encapsulation: str = "wireguard"  # what its datagrams are
-    is_for_handshakes: bool = False  # it gets handshake messages, and another of the same address all else
+    role: Role = Role.ALL
+    protocol: int = PROTOCOL_UDP
 
     @property
     def family(self) -> int:
@@ -108,7 +110,7 @@ def open_udp(
     replacing: Sequence[UdpSocket] = (),
     *,
     encapsulation: str = "wireguard",
-    is_for_handshakes: bool = False,
+    role: Role = Role.ALL,
 ) -> UdpSocket:
     """Return a socket bound to *address*, which may be unspecified: ``0.0.0.0`` or ``::`` for every address of the family.
 
@@ -130,7 +132,7 @@ def open_udp(
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
-        _bind(udp, _sockaddr(address, port), replacing, shares=is_for_handshakes)
+        _bind(udp, _sockaddr(address, port), replacing, shares=role == Role.HANDSHAKES)
         return UdpSocket(
             socket=udp,
             address=address,
@@ -138,11 +140,11 @@ def open_udp(
             can_segment=_set(udp, socket.IPPROTO_UDP, UDP_SEGMENT, 0),
             can_coalesce=_set(udp, socket.IPPROTO_UDP, UDP_GRO, 1),
             receive_buffer=_enlarge(
-                udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, HANDSHAKE_BUFFER if is_for_handshakes else BUFFER
+                udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, HANDSHAKE_BUFFER if role == Role.HANDSHAKES else BUFFER
             ),
             send_buffer=_enlarge(udp, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER),
             encapsulation=encapsulation,
-            is_for_handshakes=is_for_handshakes,
+            role=role,
         )
     except OSError as error:
         udp.close()
@@ -241,7 +243,7 @@ def _open_beside(udp: UdpSocket, fwmark: int | None, replacing: Sequence[UdpSock
     """
     udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        beside = open_udp(udp.address, udp.port, fwmark, replacing, is_for_handshakes=True)
+        beside = open_udp(udp.address, udp.port, fwmark, replacing, role=Role.HANDSHAKES)
     except HostError:
         beside = None
     if beside is not None and steer(beside.socket):

@@ -8,6 +8,7 @@ import pytest
 
 from overlay.config import DEFAULT_FWMARK, Node
 from overlay.crypto.keys import PrivateKey
+from overlay.encap.encapsulation import Role
 from overlay.errors import HostError
 from overlay.host.netlink import METRIC
 from overlay.setup import HostSetup
@@ -57,7 +58,7 @@ def bound(setup):
     """Return where the node listens, once for the sockets that get handshake messages and those that get the rest."""
     bound = [[], []]
     for udp in setup.underlay:
-        bound[udp.is_for_handshakes].append(udp.socket.getsockname()[:2])
+        bound[udp.role == Role.HANDSHAKES].append(udp.socket.getsockname()[:2])
     assert bound[0] == bound[1]
     return bound[0]
 
