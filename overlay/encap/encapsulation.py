@@ -52,11 +52,13 @@ class Clear:
 
     A payload is a prefix and the packet.  *prefix* returns it for a tunnel by the packet's IP version, the same even
     number of bytes for both.  *strip* finds the packet; what follows it is padding.  It raises PacketError with the
-    reason that is counted, and nothing else, for any bytes.
+    reason that is counted, and nothing else, for any bytes.  *sequence* returns the number of a payload that strip
+    takes, by which late ones are told, where the encapsulation has such.
     """
 
     prefix: Callable[[Ends], Mapping[int, bytes]]
     strip: Callable[[Buffer], Stripped]
+    sequence: Callable[[Buffer], int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
