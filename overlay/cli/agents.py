@@ -49,7 +49,7 @@ class Status:
     public_key: str | None
     mtu: int
     mtu_reason: str
-    port: int
+    port: int | None
     addresses: list[str]
     prefixes: list[str]
     pid: int

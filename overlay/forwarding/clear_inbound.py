@@ -56,6 +56,10 @@ class ClearInbound:
         if endpoint is not None:
             self._peers.setdefault(place_of(peer.encapsulation, endpoint), []).append(peer)
 
+    def peers_at(self, place: Place) -> list[Peer]:
+        """Return the peers that are at *place*."""
+        return self._peers.get(place, [])
+
     def take(
         self,
         encapsulation: Encapsulation,
@@ -90,7 +94,7 @@ class ClearInbound:
             if run.count == 1:
                 self._take_one(clear, peers, first, mark, now)
                 continue
-            peer = self._sender(peers, first)
+            peer = self.sender(peers, first)
             if peer is None:
                 peers[0].drops["source"] += run.count
                 continue
@@ -104,7 +108,7 @@ class ClearInbound:
         try:
             start, end, identifier = clear.strip(payload)
             packet = payload[start:end]
-            peer = self._sender([each for each in peers if each.ends.identifier == identifier], packet)
+            peer = self.sender([each for each in peers if each.ends.identifier == identifier], packet)
             if peer is None:
                 raise PacketError("source")
             blamed = peer
@@ -118,7 +122,7 @@ class ClearInbound:
         peer.last_received = now
         self._write(peer, [PLAIN, packet])
 
-    def _sender(self, peers: list[Peer], packet: memoryview) -> Peer | None:
+    def sender(self, peers: list[Peer], packet: memoryview) -> Peer | None:
         """Return which of *peers*, all at one place, may have sent *packet*."""
         for peer in peers:
             if self._core.is_from(peer, packet) or (

@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
+from overlay.forwarding.marks import TTL_SHIFT, marks_of, ttl_of
 from overlay.forwarding.segments import ClearSplitter
+from overlay.wire.icmp import told_mtu
 from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from overlay.forwarding.core import Core
     from overlay.forwarding.outbound import Outbound
     from overlay.forwarding.peer import Peer
+
+# Specification (RFC 791 section 3.1)
+LEAST_MTU = 576  # what everybody takes; less is not believed
 
 
 class ClearOutbound:
@@ -28,6 +33,14 @@ class ClearOutbound:
         Returns whether the arena is in use up to *end* until the next flush().
         """
         view = self._view
+        if not ttl_of(self._arena, start):
+            peer.drops["ttl"] += 1  # RFC 2003 section 3.1
+            return False
+        if not peer.has_ports:
+            ecn = marks_of(self._arena, start, inherits_ttl=self._core.inherits_ttl)
+            self._heed(peer, start, end)
+        elif self._core.inherits_ttl:
+            ecn |= ttl_of(self._arena, start) << TTL_SHIFT
         prefix = peer.prefix[self._arena[start] >> 4]
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             self._arena, start - VIRTIO_SIZE
@@ -43,6 +56,12 @@ class ClearOutbound:
         self._outbound.queue(peer, view[begin:end], end - begin, ecn)
         peer.tx_packets += 1
         return True
+
+    def _heed(self, peer: Peer, start: int, end: int) -> None:
+        """Learn from an ICMP error on its way to *peer* what its packets must not be larger than."""
+        mtu = told_mtu(self._view[start:end])
+        if mtu is not None:
+            peer.segment_limit = min(peer.segment_limit, max(mtu, LEAST_MTU))
 
     def set_mtu(self) -> None:
         """Cut for an interface of another MTU, and leave what is kept in the buffers of the last alone."""

@@ -1,4 +1,4 @@
-"""Handshake messages in a queue of their own, so that no packet waits behind a storm of them.
+"""What a socket receives, by a program of classic BPF: handshake messages in a queue of their own, so that no packet waits behind a storm of them.
 
 Two UDP sockets share one address and port as a group (SO_REUSEPORT), and a program of classic BPF, which the kernel
 runs for each datagram, chooses between them by the type of the message: the first socket of the group gets all but
@@ -14,6 +14,7 @@ import struct
 from overlay.wire.messages import TYPE_COOKIE_REPLY, TYPE_INITIATION
 
 # Specification: linux/filter.h, linux/bpf_common.h, asm-generic/socket.h
+SO_ATTACH_FILTER = 26
 SO_ATTACH_REUSEPORT_CBPF = 51  # since Linux 4.5
 INSTRUCTION = struct.Struct("=HBBI")  # operation, jumps if true and if false, operand
 PROGRAM = struct.Struct("@HP")  # number of instructions, their address
@@ -38,6 +39,15 @@ _INSTRUCTIONS = array.array(
         )
     ),
 )
+
+
+_NOTHING = array.array("Q", INSTRUCTION.pack(RETURN, 0, 0, 0))
+
+
+def take_nothing(sending: socket.socket) -> None:
+    """Have *sending* receive nothing: of raw sockets each of a protocol gets what arrives.  Raises OSError."""
+    address, count = _NOTHING.buffer_info()
+    sending.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, PROGRAM.pack(count, address))
 
 
 def steer(group: socket.socket) -> bool:
