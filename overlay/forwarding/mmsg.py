@@ -83,6 +83,11 @@ _recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int
 _STEPS = np.arange(MESSAGES, dtype=np.uintp)
 
 
+def _columns(structures: Any, kind: type[ctypes.Structure]) -> Numbers:
+    """Return an array of *structures*, all of *kind*, as numpy sees it."""
+    return np.frombuffer(structures, np.dtype(kind))
+
+
 def _address(view: memoryview | bytearray) -> int:
     """Return where the bytes of *view*, which can be written, are."""
     return ctypes.addressof(ctypes.c_char.from_buffer(view))
@@ -117,8 +122,8 @@ class Receipt:
         self.array: Bytes2D = np.frombuffer(self._bytes, np.uint8)
         self._messages = (_Message * MESSAGES)()
         self._buffers = (_Buffer * (2 * MESSAGES))()
-        messages: Numbers = np.ctypeslib.as_array(self._messages)
-        self._columns: Numbers = np.ctypeslib.as_array(self._buffers).reshape(MESSAGES, 2)
+        messages: Numbers = _columns(self._messages, _Message)
+        self._columns: Numbers = _columns(self._buffers, _Buffer).reshape(MESSAGES, 2)
         headers: Numbers = messages["header"]
         self.sizes: Numbers = messages["size"]
         self.names: Bytes2D = np.zeros((MESSAGES, SOCKADDR_IN6.size), np.uint8)
@@ -185,8 +190,8 @@ class RawCarrier:
         self._marks = -1
         self._messages = (_Message * MESSAGES)()
         self._buffers = (_Buffer * MESSAGES)()
-        headers: Numbers = np.ctypeslib.as_array(self._messages)["header"]
-        columns: Numbers = np.ctypeslib.as_array(self._buffers)
+        headers: Numbers = _columns(self._messages, _Message)["header"]
+        columns: Numbers = _columns(self._buffers, _Buffer)
         headers["name"], headers["name_size"] = _address(self._name), size
         headers["buffers"] = columns.ctypes.data + _STEPS * np.uintp(ctypes.sizeof(_Buffer))
         headers["buffer_count"] = 1
