@@ -19,7 +19,7 @@ from overlay.forwarding.merged import virtio_header
 from overlay.forwarding.mmsg import LARGEST_ROW, MESSAGES, Receipt, parse_sockaddr
 from overlay.forwarding.segments import Framing, Rows
 from overlay.wire.ip import CE, ECT_1, IPV4_HEADER_SIZE, take_outer_ecn
-from overlay.wire.mss import LARGEST_SYN, SYN, SYN_FLAGS, clamp_mss
+from overlay.wire.mss import LARGEST_SYN, clamp_mss
 from overlay.wire.virtio import PLAIN
 
 if TYPE_CHECKING:
@@ -193,7 +193,8 @@ class RawInbound:
                 continue
             for peer in peers:
                 prefix = peer.prefix[version]
-                if payload[: len(prefix)] == prefix and payload[len(prefix)] >> 4 == version:
+                start = payload[: len(prefix) + 1]
+                if len(start) > len(prefix) and start[:-1] == prefix and start[-1] >> 4 == version:
                     return version, prefix
         return None
 
@@ -226,7 +227,7 @@ class RawInbound:
         except PacketError as error:
             blamed.drops[error.reason] += 1
             return
-        if len(packet) <= LARGEST_SYN and packet[SYN_FLAGS[packet[0] >> 4]] & SYN:
+        if len(packet) <= LARGEST_SYN:
             clamp_mss(packet, min(peer.path_mtu, mtu), is_partial=header is not PLAIN)
         peer.rx_packets += 1
         peer.rx_bytes += len(payload)
