@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import random
 import socket
 import struct
 from dataclasses import dataclass
@@ -265,9 +264,8 @@ def _open_senders(
 ) -> list[UdpSocket]:
     """Return *count* sockets on *address* that send and do not receive, on dynamic ports that are free."""
     opened: list[UdpSocket] = []
-    first = random.randrange(len(SENDERS_PORTS))
     try:
-        for port in (*SENDERS_PORTS[first:], *SENDERS_PORTS[:first]):
+        for port in SENDERS_PORTS:
             if len(opened) == count:
                 break
             if port in spared:
