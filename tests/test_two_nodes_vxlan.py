@@ -346,6 +346,18 @@ def test_new_sockets_take_over_and_the_old_ones_close(world):
     assert len(b.received) == 43
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_checksum_that_a_kernel_left_to_its_card_is_finished(world, count):
+    a, b = pair_in(world)
+    packet = genuine(b, a, tcp=True, size=1000)
+    unfinished, _ = packets.as_super_packet(packet, 1)
+
+    arrive(world, a, *[framed(unfinished)] * count, source=b.addresses[0])
+
+    assert unfinished != packet
+    assert a.received == [packet] * count
+
+
 @pytest.fixture(scope="module")
 def shared():
     world = World()
@@ -376,4 +388,4 @@ def test_any_datagrams_are_taken_as_the_peer_s_packets_or_dropped_and_counted(sh
     arrive(world, a, *payloads, source=b.addresses[0], tos=tos)
 
     assert len(a.received) + a.drops.total() - before >= len(payloads)
-    assert all(packets.parsed(packet) for packet in a.received)
+    assert all(packets.is_ip_checksum_right(packet) for packet in a.received)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from overlay.errors import PacketError
 from overlay.forwarding.neighbours import Neighbours
 from overlay.forwarding.segments import Framing, Rows
+from overlay.forwarding.unfinished import virtio_for
 from overlay.wire.ip import CE, ECT_1, take_outer_ecn
 from overlay.wire.virtio import PLAIN
 
@@ -154,7 +155,9 @@ class ClearInbound:
         peer.rx_packets += 1
         peer.rx_bytes += len(payload)
         peer.last_received = now
-        self._write(peer, [PLAIN, packet])
+        # A far end that makes frames may be a kernel, which leaves work to its card.
+        virtio = PLAIN if clear.frames is None else virtio_for(packet, self._core.outbound.splitter.mtu)
+        self._write(peer, [virtio, packet])
 
     def _sender(self, peers: list[Peer], packet: memoryview) -> Peer | None:
         """Return which of *peers*, all at one place, may have sent *packet*."""
