@@ -32,3 +32,13 @@ class HostPlan:
     routes: tuple[IPNetwork, ...] = ()
     policy_routes: tuple[IPNetwork, ...] = ()
     fwmark: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """How an interface stands: its addresses, and the networks that any routing table leads into it."""
+
+    is_up: bool
+    mtu: int
+    addresses: frozenset[IPAddress]
+    networks: frozenset[IPNetwork]
