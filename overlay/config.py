@@ -54,6 +54,7 @@ class Options:
     key: Path
     interface: str
     node: str | None = None
+    fix_sysctl: bool = False
 
 
 @dataclass(frozen=True, slots=True)
