@@ -352,11 +352,11 @@ class Agent:
         await self.forwarder.send(SetNode(self.host.mtu, bool(icmp), addresses), icmp)
 
     async def _tell_sockets(self, encapsulation: str, opened: Sequence[UdpSocket]) -> None:
-        families = [int(udp.family) for udp in opened]
-        for_handshakes = sum(udp.is_for_handshakes for udp in opened)
+        families, roles = [int(each.family) for each in opened], [int(each.role) for each in opened]
         port = opened[0].port if opened else 0
         await self.forwarder.send(
-            Sockets(families, port, for_handshakes, encapsulation), [udp.fileno() for udp in opened]
+            Sockets(families, port, encapsulation, roles, [each.protocol for each in opened]),
+            [each.fileno() for each in opened],
         )
 
     async def _tell(self, *commands: Command) -> None:

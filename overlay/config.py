@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from overlay.crypto.keys import PresharedKey, PrivateKey
 from overlay.encap import ENCAPSULATIONS, wireguard
+from overlay.encap.encapsulation import Ends
 from overlay.errors import ConfigError
 from overlay.host.plan import HostPlan
 from overlay.host.sockets import is_own_address
 from peers.addresses import host_prefix
 from peers.encapsulation import is_encrypted, own_encapsulation
 from peers.errors import TableError
+from peers.mac import derived_mac
 from peers.peer import format_public_key, preshared_key_file_for
 from peers.prefixes import PrefixMap
 
@@ -81,6 +83,11 @@ class Node:
     def endpoint_of(self, peer: Peer) -> Endpoint | None:
         """Return where *peer* is called by the encapsulation of the tunnel with it."""
         return self.table.endpoint_for(peer, self.encapsulation_of(peer).name)
+
+    def ends_of(self, peer: Peer) -> Ends:
+        """Return what both ends of the tunnel with *peer* know of it, as seen from here."""
+        own, far = (each.macs[0] if each.macs else derived_mac(each.name) for each in (self.own, peer))
+        return Ends(self.table.identifier_between(self.own, peer), own, far)
 
     @property
     def encapsulations(self) -> list[Encapsulation]:
@@ -257,11 +264,11 @@ def plan_overhead(node: Node, endpoints: Iterable[tuple[str, Sockaddr]]) -> int:
         families.setdefault(name, set()).add(4 if len(sockaddr) == 2 else 6)
     return max(
         (
-            max(encapsulation.overhead[version] for version in families.get(peer.name, {4, 6}))
+            node.encapsulation_of(peer).overhead(version, node.ends_of(peer))
             for peer in node.others
-            for encapsulation in [node.encapsulation_of(peer)]
+            for version in families.get(peer.name, {4, 6})
         ),
-        default=max(node.encapsulations[0].overhead.values()),
+        default=max(node.encapsulations[0].overhead(version, Ends()) for version in (4, 6)),
     )
 
 

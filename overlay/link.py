@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 200 peers' counters stay far below
 ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, so that none waits for a reload
 PEERS_PER_MESSAGE = 200
-DESCRIPTORS = 32  # beside one message: two sockets for each address that a node may bind to
+DESCRIPTORS = (
+    64  # beside one message: two sockets for each address that a node may bind to, or pools of senders
+)
 HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
 OWN = 0  # the peer number of this node in the routes: its own subnets
@@ -52,16 +54,18 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """UDP sockets to use from now on for *encapsulation*, one for each of *families*, beside it.
+    """Sockets to use from now on for *encapsulation*, one for each of *families*, beside it.
 
-    The last ones, *for_handshakes* of them, get the handshake messages.  Those in use before are read for a while
-    and then closed.
+    *port* is their UDP port, 0 where there are none.  *roles* are the values of Role and *protocols* the IP protocols
+    of each; without any, all are UDP sockets that receive and send.  Those in use before are read for a while and
+    then closed.
     """
 
     families: list[int]
     port: int
-    for_handshakes: int = 0
     encapsulation: str = "wireguard"
+    roles: list[int] = dataclasses.field(default_factory=list)
+    protocols: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +84,17 @@ class SetNode:
 class SetPeer:
     """Make or change a peer, whose *encapsulation* never changes.  *keepalive* is in seconds, 0 for none.
 
-    *sources* are prefixes beside its own from which packets may come in the clear.
+    *sources* are prefixes beside its own from which packets may come in the clear.  *identifier*, *own_mac* and
+    *mac* are those of Ends.
     """
 
     peer: int
     keepalive: float
     encapsulation: str = "wireguard"
     sources: list[tuple[bytes, int]] = dataclasses.field(default_factory=list)
+    identifier: int | None = None
+    own_mac: bytes = bytes(6)
+    mac: bytes = bytes(6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +399,7 @@ _INDEX = _between(0, 2**32 - 1)
 _FIELDS = {cls: [item.name for item in dataclasses.fields(cls)] for cls in (*MESSAGES, PeerCounters)}
 _BY_ANNOTATION: dict[str, Callable[[Any], Any]] = {
     "int": _number,
+    "int | None": lambda value: None if value is None else _number(value),
     "float": _seconds,
     "float | None": lambda value: None if value is None else _seconds(value),
     "bool": _exactly(bool),
@@ -414,6 +423,8 @@ _BY_NAME: dict[str, Callable[[Any], Any]] = {
     "remote_index": _INDEX,
     "mtu": _between(1, 0xFFFF),
     "port": _between(0, 0xFFFF),
+    "own_mac": _sized(6),
+    "mac": _sized(6),
     "times": _times,
     "addresses": _listed(_sized(4, 16)),
     "unit_keys": _listed(_row(_between(0, 0xFF), _KEY, _KEY)),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from overlay.encap import wireguard
+from overlay.encap.encapsulation import Ends
 from overlay.link import OWN, ROUTES_PER_MESSAGE, Command, RemovePeer, Routes, SetPeer
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Remote:
     peer: Peer
     preshared_key: bytes | None = field(repr=False)
     encapsulation: Encapsulation = wireguard.ENCAPSULATION  # of the tunnel with it
+    ends: Ends = field(default_factory=Ends)
     configured: Endpoint | None = None  # where that tunnel is to end
     endpoint: Sockaddr | None = None  # where the forwarder sends to
     heard_at: Sockaddr | None = None  # where it was last heard from, authenticated
@@ -82,12 +84,14 @@ class Roster:
             if known is None:
                 self._last += 1
                 encapsulation, endpoint = node.encapsulation_of(peer), node.endpoint_of(peer)
-                known = Remote(self._last, peer, preshared_key, encapsulation, endpoint)
+                known = Remote(self._last, peer, preshared_key, encapsulation, node.ends_of(peer), endpoint)
                 self.by_name[name] = self.by_number[known.number] = known
                 change.added.append(known)
                 change.commands.append(_set_peer(known))
                 continue
-            if (peer.keepalive, peer.sources) != (known.peer.keepalive, known.peer.sources):
+            before = known.peer.keepalive, known.peer.sources, known.ends
+            known.ends = node.ends_of(peer)
+            if before != (peer.keepalive, peer.sources, known.ends):
                 change.commands.append(_set_peer(replace(known, peer=peer)))
             endpoint = node.endpoint_of(peer)
             if endpoint != known.configured:
@@ -127,7 +131,9 @@ def _set_peer(remote: Remote) -> SetPeer:
     if encapsulation.is_encrypted:
         return SetPeer(remote.number, float(peer.keepalive), encapsulation.name)
     sources = [(prefix.network_address.packed, prefix.prefixlen) for prefix in peer.sources]
-    return SetPeer(remote.number, 0.0, encapsulation.name, sources)  # nobody would know a keepalive
+    ends = remote.ends
+    # No keepalive, which nobody would know as such.
+    return SetPeer(remote.number, 0.0, encapsulation.name, sources, ends.identifier, ends.own_mac, ends.mac)
 
 
 def _pieces(added: Iterable[tuple[Prefix, int]], removed: Iterable[Prefix]) -> Iterator[Command]:

@@ -1,7 +1,8 @@
 """How packets travel between two peers, by name, and the rule by which both ends decide it alike.
 
-A tunnel's encapsulation is the one named at either of its peers, else the network's.  Two peers that name different
-ones have no tunnel that both agree on, so such a table is refused.  ``wireguard`` alone encrypts.
+A tunnel's encapsulation is the one named at either of its peers, else the network's.  Where both name one and they
+differ, it is ``wireguard`` if one of them says so, for encryption is never lost to somebody else's line, and the
+network's otherwise.  ``wireguard`` alone encrypts.
 """
 
 from __future__ import annotations
@@ -11,9 +12,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from peers.peer import Network, Peer
 
-WIREGUARD = "wireguard"
+WIREGUARD, UDP, IPIP, GRE, VXLAN = "wireguard", "udp", "ipip", "gre", "vxlan"
+ENCAPSULATIONS = (WIREGUARD, UDP)
+
+# Specification
+MOST_GRE_KEY = 2**32 - 1  # RFC 2890 section 2.1
+MOST_VNI = 2**24 - 1  # RFC 7348 section 5
+DEFAULT_VXLAN_PORT = 4789  # RFC 7348 section 5; Linux alone and flannel take 8472
 DEFAULT_UDP_PORT = 8285  # that of flannel's udp backend
-ENCAPSULATIONS = (WIREGUARD, "udp")
+
+# Ours
+DEFAULT_VNI = 1  # as flannel
 
 
 def is_encrypted(encapsulation: str) -> bool:
@@ -28,4 +37,26 @@ def own_encapsulation(network: Network, peer: Peer) -> str:
 
 def encapsulation_between(network: Network, a: Peer, b: Peer) -> str:
     """Return the encapsulation of the tunnel between *a* and *b*, which is the same for *b* and *a*."""
-    return a.encapsulation or b.encapsulation or network.encapsulation
+    return resolve(a.encapsulation, b.encapsulation, network.encapsulation)
+
+
+def resolve(one: str | None, other: str | None, network: str) -> str:
+    """Return the encapsulation of a tunnel whose ends name *one* and *other*; None is nothing named."""
+    if one is None or other is None or one == other:
+        return one or other or network
+    return WIREGUARD if WIREGUARD in {one, other} else network
+
+
+def identifier_between(network: Network, a: Peer, b: Peer) -> int | None:
+    """Return the number that tells the tunnel between *a* and *b* from others of its encapsulation, as both send it.
+
+    A GRE key, a VXLAN network identifier, or None where there is none.
+    """
+    match encapsulation_between(network, a, b):
+        case "gre":
+            keys = [key for key in (a.gre_key, b.gre_key, network.gre_key) if key is not None]
+            return keys[0] if keys else None
+        case "vxlan":
+            return network.vni
+        case _:
+            return None

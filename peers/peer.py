@@ -10,7 +10,7 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Self
 
 from peers.addresses import BROADCAST, Address, Prefix, is_host_address, parse_address
-from peers.encapsulation import DEFAULT_UDP_PORT, WIREGUARD
+from peers.encapsulation import DEFAULT_UDP_PORT, DEFAULT_VNI, DEFAULT_VXLAN_PORT, UDP, VXLAN, WIREGUARD
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -24,12 +24,14 @@ LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 # Ours
 DEFAULT_PORT = 51820  # the port that WireGuard's documents use
+INHERITED = 0  # as a TTL: that of the inner packet, as Linux writes it
+TUN, TAP = "tun", "tap"
 PEER_NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")  # fits log lines, file names and shells without quoting
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a peer is called: an IP address or a DNS name as configured, and a UDP port."""
+    """Where a peer is called: an IP address or a DNS name as configured, and a UDP port, 0 where there are none."""
 
     host: str
     port: int
@@ -59,6 +61,8 @@ class Endpoint:
             return None
 
     def __str__(self) -> str:
+        if not self.port:
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -70,7 +74,9 @@ class Peer:
     are what lies behind it, its own addresses included or not.  *keepalive* is in seconds, 0 for none.
     *listen* and *listen_port* are for the node itself: what its sockets bind to; empty and None leave it at
     every address and the network's port.  *encapsulation* holds for its tunnels with everyone; None leaves it to the
-    network.  *sources* are addresses beside its subnets from which packets may come in the clear.
+    network.  *sources* are addresses beside its subnets from which packets may come in the clear.  *gre_key* is that
+    of its GRE tunnels with everyone, None for the network's.  *macs* are Ethernet addresses, of 6 bytes each: the
+    first is that of the peer itself where frames end there, and all of them are at no other peer where they go on.
     """
 
     name: str
@@ -84,14 +90,19 @@ class Peer:
     listen_port: int | None = None
     encapsulation: str | None = None
     sources: tuple[Prefix, ...] = ()
+    gre_key: int | None = None
+    macs: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
     """What all peers share: the prefixes that the overlay carries, the UDP ports, MTU, mark and encapsulation.
 
-    *mtu* is that of the tun in bytes, None to take it from the underlay; *fwmark* None lets the agent choose.
-    *bulk* tells whether agents that can send each other super-packets under one seal do so.
+    *mtu* is that of the device in bytes, None to take it from the underlay; *fwmark* None lets the agent choose.
+    *bulk* tells whether agents that can send each other super-packets under one seal do so.  *ttl* is that of the
+    outer headers, None for the system's; INHERITED takes the inner packet's where that is in the clear anyway.
+    *device* is ``tun``, for IP packets, or ``tap``, for Ethernet frames.  With *point_to_point* the two peers have
+    each other's addresses as the far end of the device.
     """
 
     prefixes: tuple[Prefix, ...]
@@ -101,10 +112,16 @@ class Network:
     bulk: bool = True
     encapsulation: str = WIREGUARD
     udp_port: int = DEFAULT_UDP_PORT
+    vxlan_port: int = DEFAULT_VXLAN_PORT
+    vni: int = DEFAULT_VNI
+    gre_key: int | None = None
+    ttl: int | None = None
+    device: str = TUN
+    point_to_point: bool = False
 
     def port_for(self, encapsulation: str) -> int:
-        """Return the UDP port that *encapsulation* has at every peer that names no other."""
-        return self.port if encapsulation == WIREGUARD else self.udp_port
+        """Return the UDP port that *encapsulation* has at every peer that names no other; 0 where there are none."""
+        return {WIREGUARD: self.port, UDP: self.udp_port, VXLAN: self.vxlan_port}.get(encapsulation, 0)
 
 
 def preshared_key_file_for(a: Peer, b: Peer) -> Path | None:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from peers.addresses import Address, Prefix, host_prefix
 from peers.encapsulation import (
+    GRE,
+    UDP,
+    VXLAN,
     WIREGUARD,
     encapsulation_between,
+    identifier_between,
     is_encrypted,
     own_encapsulation,
+    resolve,
 )
 from peers.errors import KeyProblem, format_keys
-from peers.peer import Endpoint
+from peers.mac import format_mac
+from peers.peer import TAP, Endpoint
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
+    from peers.errors import Keys
     from peers.peer import Network, Peer
 
 # Specification
@@ -35,8 +42,9 @@ class Table:
     """The overlay as one host sees it.  Every table that exists is consistent.
 
     Making one raises KeyProblem for peers that contradict each other: a public key, prefix or address of two,
-    an endpoint that could only be reached through its own tunnel, an MTU too small for IPv6, no peers; two
-    encapsulations for one tunnel, an encrypted tunnel without a key, a peer in the clear without an endpoint.
+    an endpoint that could only be reached through its own tunnel, an MTU too small for IPv6, no peers; an
+    encrypted tunnel without a key, a peer in the clear without an endpoint, two keys for one GRE tunnel, what the
+    encapsulations in use have no place for.
 
     *routes* holds each prefix once, in the order of the peers: the subnets of all, then a host route for each
     address of a peer that its own subnets do not already win by longest match, so that an address of a peer
@@ -53,10 +61,11 @@ class Table:
         assert all(name == peer.name for name, peer in peers.items())
         if not peers:
             raise KeyProblem(("peers",), "has no peers; write a [peers.NAME] table for each host")
-        _check_encapsulations(self.network, list(peers.values()))
+        _check_encapsulations(self.network, peers.values())
+        _check_links(self.network, peers.values())
         by_public_key = _index_public_keys(peers.values())
         subnets, owners = _collect_subnets(peers.values())
-        hosts = _add_host_routes(peers.values(), owners)
+        hosts = _add_host_routes(self.network, peers.values(), owners)
         _check_mtu(self.network, [*subnets, *hosts])
         _check_endpoints(self.network, peers.values(), owners)
         object.__setattr__(self, "peers", peers)
@@ -80,6 +89,10 @@ class Table:
     def encapsulation_between(self, a: Peer, b: Peer) -> str:
         """Return the encapsulation of the tunnel between *a* and *b*, which is the same for *b* and *a*."""
         return encapsulation_between(self.network, a, b)
+
+    def identifier_between(self, a: Peer, b: Peer) -> int | None:
+        """Return the GRE key or VXLAN network identifier between *a* and *b*; None where there is none."""
+        return identifier_between(self.network, a, b)
 
     def endpoint_for(self, peer: Peer, encapsulation: str) -> Endpoint | None:
         """Return where *peer* is called by *encapsulation*: the port in its endpoint is that of its own."""
@@ -140,23 +153,17 @@ def _index_public_keys(peers: Iterable[Peer]) -> dict[bytes, Peer]:
     return index
 
 
-def _check_encapsulations(network: Network, peers: list[Peer]) -> None:
-    if network.port == network.udp_port:
-        raise KeyProblem(
-            ("network", "udp_port"),
-            f"{network.udp_port} is also the port of what is encrypted; write another",
-        )
-    naming = [peer for peer in peers if peer.encapsulation is not None]
-    for peer in naming[1:]:
-        first = naming[0]
-        if peer.encapsulation != first.encapsulation:
-            raise KeyProblem(
-                ("peers", peer.name, "encapsulation"),
-                f"is {peer.encapsulation} and that of {_named(first.name)} is {first.encapsulation}, but the tunnel "
-                "between them can have only one; write the same at both, or none at one of them",
-            )
+def _check_encapsulations(network: Network, peers: Collection[Peer]) -> None:
+    ports = {WIREGUARD: network.port}
+    for name, key in ((UDP, "udp_port"), (VXLAN, "vxlan_port")):
+        port = network.port_for(name)
+        for other, taken in ports.items():
+            if port == taken:
+                raise KeyProblem(("network", key), f"{port} is also the port of {other}; write another")
+        ports[name] = port
+    named = Counter(peer.encapsulation for peer in peers)
     for peer in peers:
-        if peer.public_key is None and _has_encrypted_tunnel(network, peer, peers, naming):
+        if peer.public_key is None and _has_encrypted_tunnel(network, peer, named):
             raise KeyProblem(
                 ("peers", peer.name, "public_key"),
                 "is missing; write what overlay pubkey prints on that host",
@@ -182,14 +189,59 @@ def _check_encapsulations(network: Network, peers: list[Peer]) -> None:
             )
 
 
-def _has_encrypted_tunnel(network: Network, peer: Peer, peers: list[Peer], naming: list[Peer]) -> bool:
-    """Return whether *peer* shares an encrypted tunnel with one of *peers*; those of *naming* name the same one."""
-    if peer.encapsulation is not None:
-        return is_encrypted(peer.encapsulation)
-    if naming and is_encrypted(encapsulation_between(network, peer, naming[0])):
-        return True
-    # The others that name none share the network's; alone, a peer waits for such.
-    return is_encrypted(network.encapsulation) and (len(peers) - len(naming) > 1 or len(peers) == 1)
+def _has_encrypted_tunnel(network: Network, peer: Peer, named: Counter[str | None]) -> bool:
+    """Return whether *peer* shares an encrypted tunnel with another, given how many name which encapsulation."""
+    others = named - Counter([peer.encapsulation])
+    # Alone, a peer waits for such as name none.
+    return any(
+        is_encrypted(resolve(peer.encapsulation, other, network.encapsulation)) for other in others or [None]
+    )
+
+
+def _check_links(network: Network, peers: Collection[Peer]) -> None:
+    """Refuse what the encapsulations in use, or the kind of the device, have no place for."""
+    in_use = {own_encapsulation(network, peer) for peer in peers} | {network.encapsulation}
+    if network.gre_key is not None and GRE not in in_use:
+        raise KeyProblem(
+            ("network", "gre_key"), "is of no use, because no encapsulation is gre; remove it, or write gre"
+        )
+    keyed = [peer for peer in peers if peer.gre_key is not None]
+    for peer in keyed:
+        keys, encapsulation = ("peers", peer.name, "gre_key"), own_encapsulation(network, peer)
+        if encapsulation != GRE:
+            raise KeyProblem(
+                keys,
+                f'is of no use, because the encapsulation is {encapsulation}; remove it, or write encapsulation = "gre"',
+            )
+        if peer.gre_key != keyed[0].gre_key:
+            raise KeyProblem(
+                keys,
+                f"is {peer.gre_key} and that of {_named(keyed[0].name)} is {keyed[0].gre_key}, but the tunnel between "
+                "them can have only one; write the same at both, or none at one of them",
+            )
+    if network.device == TAP:
+        for peer in peers:
+            encapsulation = own_encapsulation(network, peer)
+            if encapsulation not in {WIREGUARD, VXLAN}:
+                place: Keys = ("peers", peer.name) if peer.encapsulation else ("network",)
+                raise KeyProblem(
+                    (*place, "encapsulation"),
+                    f'is {encapsulation}, which carries no Ethernet frames; write wireguard or vxlan, or device = "tun"',
+                )
+    if network.point_to_point and (len(peers) != 2 or network.device == TAP):
+        found = "the device is a tap" if network.device == TAP else f"there are {len(peers)} peers"
+        raise KeyProblem(
+            ("network", "point_to_point"), f"is for a tun between two peers, and {found}; remove it"
+        )
+    holders: dict[bytes, Peer] = {}
+    for peer in peers:
+        for index, mac in enumerate(peer.macs):
+            holder = holders.setdefault(mac, peer)
+            if holder is not peer:
+                raise KeyProblem(
+                    ("peers", peer.name, "mac", index),
+                    f"{format_mac(mac)} is also at {_named(holder.name)}; remove it from one of them",
+                )
 
 
 def _collect_subnets(peers: Iterable[Peer]) -> tuple[list[Route], PrefixMap[str]]:
@@ -211,12 +263,12 @@ def _collect_subnets(peers: Iterable[Peer]) -> tuple[list[Route], PrefixMap[str]
     return routes, owners
 
 
-def _add_host_routes(peers: Iterable[Peer], owners: PrefixMap[str]) -> list[Route]:
+def _add_host_routes(network: Network, peers: Iterable[Peer], owners: PrefixMap[str]) -> list[Route]:
     routes: list[Route] = []
     holders: dict[Address, str] = {}
     for peer in peers:
         keys = ("peers", peer.name, "address")
-        if not peer.addresses:
+        if not peer.addresses and network.device != TAP:  # a bridge needs none
             raise KeyProblem(
                 keys,
                 "is missing and no subnet gives one; write the address of this host on the overlay, "

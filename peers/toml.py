@@ -4,11 +4,17 @@
 [network]
 prefix = "10.244.0.0/16"          # or a list; what the overlay carries
 port = 51820                      # UDP, the default of all peers
-mtu = 1420                        # of the tun; default from the underlay
+mtu = 1420                        # of the device; default from the underlay
 fwmark = 0xca6c                   # mark of the datagrams; default chosen by the agent
 bulk = true                       # super-packets under one seal between agents of this project; the default
-encapsulation = "wireguard"       # or "udp": in the clear
+encapsulation = "wireguard"       # or one in the clear, such as "udp"
 udp_port = 8285                   # UDP port of the encapsulation "udp"
+vxlan_port = 4789                 # that of "vxlan"
+vni = 1                           # VXLAN network identifier
+gre_key = 7                       # of "gre"; default none
+ttl = 64                          # of outer headers, or "inherit"; default the system's
+device = "tun"                    # or "tap": Ethernet frames
+point_to_point = true             # the device's address has the other of two peers as its far end
 
 [peers.paris]
 public_key = "..."                # base64, as WireGuard writes it; not needed where nothing is encrypted
@@ -21,6 +27,8 @@ listen = ["192.0.2.10"]           # addresses that the node itself binds to; def
 listen_port = 51820               # port that the node itself binds to; default the network's
 encapsulation = "udp"             # of its tunnels with everyone; default the network's
 sources = ["0.0.0.0/0"]           # from where it may send in the clear, beside its subnets
+gre_key = 7                       # of its tunnels with everyone; default the network's
+mac = "02:00:5e:10:00:01"         # with vxlan or a tap: Ethernet addresses that are there; default derived
 ```
 
 Where a list is accepted, so is its single item.
@@ -36,13 +44,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from peers.addresses import Address, parse_address, parse_host_address, parse_prefix
-from peers.encapsulation import DEFAULT_UDP_PORT, ENCAPSULATIONS, WIREGUARD
+from peers.encapsulation import (
+    DEFAULT_UDP_PORT,
+    DEFAULT_VNI,
+    DEFAULT_VXLAN_PORT,
+    ENCAPSULATIONS,
+    MOST_GRE_KEY,
+    MOST_VNI,
+    WIREGUARD,
+)
 from peers.errors import KeyProblem, Keys, TableError
 from peers.lines import find_line
+from peers.mac import format_mac, parse_mac
 from peers.peer import (
     DEFAULT_PORT,
+    INHERITED,
     KEY_TEXT_SIZE,
     PEER_NAME,
+    TAP,
+    TUN,
     Endpoint,
     Network,
     Peer,
@@ -58,7 +78,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TABLES = ("network", "peers")
-NETWORK_KEYS = ("prefix", "port", "mtu", "fwmark", "bulk", "encapsulation", "udp_port")
+NETWORK_KEYS = (
+    "prefix",
+    "port",
+    "mtu",
+    "fwmark",
+    "bulk",
+    "encapsulation",
+    "udp_port",
+    "vxlan_port",
+    "vni",
+    "gre_key",
+    "ttl",
+    "device",
+    "point_to_point",
+)
 PEER_KEYS = (
     "public_key",
     "subnets",
@@ -70,6 +104,8 @@ PEER_KEYS = (
     "listen_port",
     "encapsulation",
     "sources",
+    "gre_key",
+    "mac",
 )
 
 SHOWN_SIZE = 60  # characters of a value that an error text repeats
@@ -180,6 +216,12 @@ class _Section:
             return value
         raise KeyProblem((*self.keys, key), f"is {_describe(value)}; write {accepted} in quotes")
 
+    def choice(self, key: str, accepted: tuple[str, ...]) -> str | None:
+        text = self.string(key, " or ".join(accepted))
+        if text is None or text in accepted:
+            return text
+        raise KeyProblem((*self.keys, key), f"is {_describe(text)}; write {' or '.join(accepted)}")
+
     def each(self, key: str, parse_item: Callable[[str], T], accepted: str) -> tuple[T, ...] | None:
         """Return the items of a list or of a single string, parsed; None if *key* is absent."""
         value = self.values.get(key)
@@ -229,7 +271,19 @@ def _read_network(section: _Section) -> Network:
         section.boolean("bulk", default=True),
         _read_encapsulation(section) or WIREGUARD,
         section.integer("udp_port", 1, 65535, "a UDP port") or DEFAULT_UDP_PORT,
+        section.integer("vxlan_port", 1, 65535, "a UDP port") or DEFAULT_VXLAN_PORT,
+        DEFAULT_VNI if (vni := section.integer("vni", 0, MOST_VNI, "a number")) is None else vni,
+        section.integer("gre_key", 0, MOST_GRE_KEY, "a number"),
+        _read_ttl(section),
+        section.choice("device", (TUN, TAP)) or TUN,
+        section.boolean("point_to_point", default=False),
     )
+
+
+def _read_ttl(section: _Section) -> int | None:
+    if section.values.get("ttl") == "inherit":
+        return INHERITED
+    return section.integer("ttl", 1, 255, '"inherit", or a number')
 
 
 def _read_peer(peers: _Section, name: str, network: Network, directory: Path) -> Peer:
@@ -242,7 +296,7 @@ def _read_peer(peers: _Section, name: str, network: Network, directory: Path) ->
     section.refuse_unknown(PEER_KEYS)
     subnets = section.each("subnets", parse_prefix, "a prefix such as 10.244.1.0/24")
     addresses = section.each("address", parse_host_address, "an address such as 10.244.1.1")
-    if not subnets and not addresses:
+    if not subnets and not addresses and network.device == TUN:
         raise KeyProblem(section.keys, "has neither subnets nor an address; write what lies behind it")
     if addresses:
         _refuse_second_of_family((*section.keys, "address"), addresses)
@@ -252,6 +306,8 @@ def _read_peer(peers: _Section, name: str, network: Network, directory: Path) ->
     sources = section.each("sources", parse_prefix, "a prefix such as 0.0.0.0/0") or ()
     _refuse_repeated((*section.keys, "sources"), sources)
     encapsulation = _read_encapsulation(section)
+    macs = section.each("mac", parse_mac, "an Ethernet address such as 02:00:5e:10:00:01") or ()
+    _refuse_repeated((*section.keys, "mac"), tuple(map(format_mac, macs)))
     port = network.port_for(encapsulation or network.encapsulation)
     return Peer(
         name,
@@ -265,15 +321,13 @@ def _read_peer(peers: _Section, name: str, network: Network, directory: Path) ->
         listen_port,
         encapsulation,
         sources,
+        section.integer("gre_key", 0, MOST_GRE_KEY, "a number"),
+        macs,
     )
 
 
 def _read_encapsulation(section: _Section) -> str | None:
-    accepted = " or ".join(ENCAPSULATIONS)
-    text = section.string("encapsulation", accepted)
-    if text is None or text in ENCAPSULATIONS:
-        return text
-    raise KeyProblem((*section.keys, "encapsulation"), f"is {_describe(text)}; write {accepted}")
+    return section.choice("encapsulation", ENCAPSULATIONS)
 
 
 def _read_public_key(section: _Section) -> bytes | None:

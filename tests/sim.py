@@ -97,7 +97,7 @@ class Node:
             families = (socket.AF_INET, socket.AF_INET6)
             self.clear_sockets = [FakeSocket(self, family, CLEAR_PORT) for family in families]
             self.sockets += self.clear_sockets
-            self.tell(link.Sockets(list(map(int, families)), CLEAR_PORT, 0, "udp"), self.clear_sockets)
+            self.tell(link.Sockets(list(map(int, families)), CLEAR_PORT, "udp"), self.clear_sockets)
         number = 1 + max(self.core.peers, default=0)
         packed = [(network.network_address.packed, network.prefixlen) for network in map(ip_network, sources)]
         self.tell(link.SetPeer(number, 0.0, "udp", packed))

@@ -2,48 +2,89 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from overlay.wire.ip import Buffer
 
+# Specification (IANA, Assigned Internet Protocol Numbers)
+PROTOCOL_UDP = 17
+
+
+class Role(IntEnum):
+    """What a socket of the underlay is for."""
+
+    ALL = 0  # receives and sends
+    HANDSHAKES = 1  # receives the handshake messages of the address and port that another has too
+    RECEIVES = 2
+    SENDS = 3
+    SENDS_WHOLE = 4  # what routers must not cut
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What the two ends of a tunnel in the clear must know of it beside its encapsulation.
+
+    *identifier* is a GRE key or a VXLAN network identifier, None where there is none; *own_mac* and *mac* are the
+    Ethernet addresses of this end and the far one, 6 bytes each, where frames end at the tunnel.
+    """
+
+    identifier: int | None = None
+    own_mac: bytes = bytes(6)
+    mac: bytes = bytes(6)
+
+
+class Stripped(NamedTuple):
+    """Where the packet in a payload begins and ends, and which tunnel the payload says that it is of."""
+
+    start: int
+    end: int
+    identifier: int | None
+
 
 @dataclass(frozen=True, slots=True)
 class Clear:
     """How payloads in the clear are made and read.
 
-    A payload is the *prefix* for the packet's IP version, the same even number of bytes for both and at most 16, and
-    the packet.  *strip* returns where the packet in a
-    payload begins and ends; what follows it is padding.  It raises PacketError with the reason that is counted, and
-    nothing else, for any bytes.
+    A payload is a prefix and the packet.  *prefix* returns it for a tunnel by the packet's IP version, the same even
+    number of bytes for both.  *strip* finds the packet; what follows it is padding.  It raises PacketError with the
+    reason that is counted, and nothing else, for any bytes.
     """
 
-    prefix: Mapping[int, bytes]
-    strip: Callable[[Buffer], tuple[int, int]]
-
-    @property
-    def header_size(self) -> int:
-        """The bytes before the packet."""
-        return len(self.prefix[4])
+    prefix: Callable[[Ends], Mapping[int, bytes]]
+    strip: Callable[[Buffer], Stripped]
 
 
 @dataclass(frozen=True, slots=True)
 class Encapsulation:
     """One way to carry packets between two peers.
 
-    *overhead* is what the tunnel's MTU is smaller by than the underlay's, in bytes by the version of the outer IP
-    header.  *clear* is None where payloads are sealed: then sessions make and read them.
+    *headers* is what stands before a payload on the underlay, in bytes by the version of the outer IP header: that
+    header, those of the transport, and all that a session adds.  *protocols* are the protocols of the outer header by
+    the IP version of the packet inside; UDP for all, where nothing else is said.  *clear* is None where payloads are
+    sealed: then sessions make and read them.
     """
 
     name: str
     default_port: int
-    overhead: Mapping[int, int]
+    headers: Mapping[int, int]
     clear: Clear | None = None
+    protocols: Mapping[int, int] = field(default_factory=lambda: {4: PROTOCOL_UDP, 6: PROTOCOL_UDP})
 
     @property
     def is_encrypted(self) -> bool:
         """Whether only the two ends of a tunnel can read and make what it carries."""
         return self.clear is None
+
+    @property
+    def has_ports(self) -> bool:
+        """Whether its payloads travel in UDP datagrams."""
+        return self.protocols[4] == PROTOCOL_UDP
+
+    def overhead(self, version: int, ends: Ends) -> int:
+        """Return what the tunnel's MTU is smaller by than an underlay's of IP *version*, in bytes."""
+        return self.headers[version] + (len(self.clear.prefix(ends)[4]) if self.clear is not None else 0)

@@ -7,16 +7,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.encap.encapsulation import Clear, Encapsulation
+from overlay.encap.encapsulation import Clear, Encapsulation, Ends, Stripped
 from overlay.wire.ip import packet_length
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from overlay.wire.ip import Buffer
 
 
-def strip(payload: Buffer) -> tuple[int, int]:
+def prefix(_: Ends) -> Mapping[int, bytes]:
+    """Return what stands before a packet: nothing."""
+    return {4: b"", 6: b""}
+
+
+def strip(payload: Buffer) -> Stripped:
     """Return where the packet in *payload* begins and ends.  Raises PacketError, and nothing else, for any bytes."""
-    return 0, packet_length(payload)
+    return Stripped(0, packet_length(payload), None)
 
 
-ENCAPSULATION = Encapsulation("udp", 8285, {4: 20 + 8, 6: 40 + 8}, Clear({4: b"", 6: b""}, strip))
+ENCAPSULATION = Encapsulation("udp", 8285, {4: 20 + 8, 6: 40 + 8}, Clear(prefix, strip))

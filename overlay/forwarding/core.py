@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
 from overlay.encap import ENCAPSULATIONS
+from overlay.encap.encapsulation import PROTOCOL_UDP, Ends, Role
 from overlay.errors import PacketError
 from overlay.forwarding.bulk import REPORT_TIME
 from overlay.forwarding.gate import Gate
@@ -240,6 +241,7 @@ class Core:
             return
         if peer is None:
             peer = self.peers[command.peer] = Peer(command.peer, encapsulation)
+        peer.set_ends(Ends(command.identifier, command.own_mac, command.mac))
         peer.sources = Prefixes() if command.sources else None
         if peer.sources is not None:
             for packed, length in command.sources:
@@ -282,15 +284,20 @@ class Core:
 
     def _use_sockets(self, command: Sockets, raw: Sequence[AnySocket], now: float) -> None:
         encapsulation = ENCAPSULATIONS.get(command.encapsulation)
-        if encapsulation is None or len(raw) != len(command.families):
+        families = command.families
+        roles, protocols = (
+            command.roles or [Role.ALL] * len(families),
+            command.protocols or [PROTOCOL_UDP] * len(families),
+        )
+        if encapsulation is None or not len(raw) == len(families) == len(roles) == len(protocols):
             self.drops["link"] += 1
             return
         for udp in self.sender.sockets:
             if udp.encapsulation is encapsulation:
                 udp.closes_at = min(udp.closes_at, now + OLD_SOCKET_TIME)
         self.sender.sockets += [
-            UdpSocket(each, family, encapsulation=encapsulation)
-            for each, family in zip(raw, command.families, strict=True)
+            UdpSocket(each, family, encapsulation=encapsulation, role=Role(role), protocol=protocol)
+            for each, family, role, protocol in zip(raw, families, roles, protocols, strict=True)
         ]
         self.own_ports[encapsulation.name] = command.port.to_bytes(2, "big")
         for peer in self.peers.values():

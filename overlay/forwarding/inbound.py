@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidTag
 
 from overlay.errors import PacketError
 from overlay.forwarding.alike import WORTH, have_syn
-from overlay.forwarding.clear import ClearInbound
+from overlay.forwarding.clear_inbound import ClearInbound
 from overlay.forwarding.peer import SOL_UDP
 from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
 from overlay.forwarding.units import (

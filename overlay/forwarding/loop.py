@@ -11,6 +11,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
+from overlay.encap.encapsulation import Role
 from overlay.errors import PacketError
 from overlay.forwarding.core import Core
 from overlay.forwarding.sender import NO_BUFFERS_PAUSE
@@ -204,12 +205,14 @@ class Loop:
                 continue
             self._core.handle(message, sockets, now)
             if isinstance(message, Sockets):
-                first = max(0, len(sockets) - message.for_handshakes)
-                self._for_handshakes.update(each.fileno() for each in sockets[first:])
                 for udp in self._core.sender.sockets:
-                    if udp.raw.fileno() not in self._udp:
-                        self._udp[udp.raw.fileno()] = udp
-                        self._poll.register(udp.raw.fileno(), select.EPOLLIN)
+                    descriptor = udp.raw.fileno()
+                    if descriptor not in self._udp:
+                        self._udp[descriptor] = udp
+                        if udp.role == Role.HANDSHAKES:
+                            self._for_handshakes.add(descriptor)
+                        reads = udp.role not in {Role.SENDS, Role.SENDS_WHOLE}
+                        self._poll.register(descriptor, select.EPOLLIN if reads else 0)
             if isinstance(message, Begin) and not self._has_tun:
                 self._has_tun = True
                 self._poll.register(self._tun.descriptor, select.EPOLLIN)

@@ -16,9 +16,10 @@ import numpy as np
 
 from overlay.errors import PacketError
 from overlay.forwarding.alike import WORTH, Alike, stride_of
+from overlay.forwarding.clear_outbound import ClearOutbound
 from overlay.forwarding.narrow import Narrow, largest_segment
 from overlay.forwarding.pace import Pace
-from overlay.forwarding.segments import OVERHEAD, PADDING, ClearSplitter, Splitter, flow_of, padded
+from overlay.forwarding.segments import OVERHEAD, PADDING, Splitter, flow_of, padded
 from overlay.forwarding.unit_size import SMALLEST
 from overlay.forwarding.units import (
     LARGEST_DATAGRAM,
@@ -37,7 +38,6 @@ from overlay.wire.mss import LARGEST_SYN, SYN, SYN_FLAGS, clamp_mss
 from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
-    from overlay.encap.encapsulation import Clear
     from overlay.forwarding.bulk import Bulk
     from overlay.forwarding.core import Core
     from overlay.forwarding.keypair import Keypair
@@ -72,6 +72,7 @@ class Outbound:
         self._at = 0
         self._pace = Pace()
         self._narrow = Narrow(core)
+        self._clear = ClearOutbound(core, self, self._arena)
         self._dirty: list[Peer] = []
         self.set_mtu(mtu)
 
@@ -159,7 +160,7 @@ class Outbound:
             flags & NEEDS_CSUM and not self._alike.complete(length, count, csum_start, csum_offset)
         ):
             return False
-        self._flush_peer(peer)
+        self.flush_peer(peer)
         size = stride_of(length, self.splitter.mtu)
         for part in self._alike.seal(keypair, length, count):
             core.sender.send(peer, [part], size, ecn)
@@ -211,8 +212,8 @@ class Outbound:
                 core.stage(peer, bytes(view[at + _OFFSET : end]), now)
             elif peer.endpoint is None:
                 core.cannot_reach(peer, view[start:end], now)
-            else:
-                self._forward_clear(peer, peer.clear, at, end, ecn)
+            elif self._clear.forward(peer, start, end, ecn):
+                self._at = end
             return
         if arena[at + _OFFSET] or arena[at + _OFFSET + 1]:
             flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
@@ -223,14 +224,14 @@ class Outbound:
         if length > peer.path_mtu:
             packet = view[start:end]
             if not gso_type:
-                if flags & NEEDS_CSUM and not self._complete(start, length, csum_start, csum_offset):
+                if flags & NEEDS_CSUM and not self.complete(start, length, csum_start, csum_offset):
                     peer.drops["tun_malformed"] += 1
                     return
-                self._flush_peer(peer)
+                self.flush_peer(peer)
                 self._narrow.send(peer, keypair, packet, ecn, now)
                 return
             if largest_segment(packet, gso_type, segment, csum_start) > peer.path_mtu:
-                self._flush_peer(peer)
+                self.flush_peer(peer)
                 self._narrow.send_segments(peer, keypair, packet, gso_type, segment, csum_start, ecn, now)
                 return
         if gso_type:
@@ -247,14 +248,14 @@ class Outbound:
             except PacketError as error:
                 peer.drops[error.reason] += 1
                 return
-            self._flush_peer(peer)
+            self.flush_peer(peer)
             self._send_train(peer, keypair, train, ecn)
             core.data_sent(peer, keypair, train.count, now)
             return
         if length <= LARGEST_SYN and arena[start + SYN_FLAGS[version]] & SYN:
             mtu = min(peer.path_mtu, self.splitter.mtu)
             clamp_mss(view[start:end], mtu, is_partial=bool(flags & NEEDS_CSUM))
-        if flags & NEEDS_CSUM and not self._complete(start, length, csum_start, csum_offset):
+        if flags & NEEDS_CSUM and not self.complete(start, length, csum_start, csum_offset):
             peer.drops["tun_malformed"] += 1
             return
         plain = padded(length, self.splitter.mtu)
@@ -270,39 +271,8 @@ class Outbound:
             view[start : start + plain + 16],
         )
         self._at = at + plain + OVERHEAD
-        self._queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
+        self.queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
         core.data_sent(peer, keypair, 1, now)
-
-    def _forward_clear(self, peer: Peer, clear: Clear, at: int, end: int, ecn: int) -> None:
-        """Send the packet whose virtio header stands in the arena at *at* + 6, up to *end*, in the clear."""
-        arena, view = self._arena, self._view
-        start = at + TRANSPORT_HEADER.size
-        prefix = clear.prefix[arena[start] >> 4]
-        flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(arena, at + _OFFSET)
-        if gso_type:
-            splitter = self._clear_splitters.get(len(prefix))
-            if splitter is None:
-                splitter = ClearSplitter(self.splitter.mtu, len(prefix))
-                self._clear_splitters[len(prefix)] = splitter
-            try:
-                train = splitter.split(view[start:end], gso_type, segment, csum_start)
-            except PacketError as error:
-                peer.drops[error.reason] += 1
-                return
-            self._flush_peer(peer)
-            train.prefix(prefix)
-            for part in train.parts():
-                self._core.sender.send(peer, part, train.size, ecn)
-            peer.tx_packets += train.count
-            return
-        if flags & NEEDS_CSUM and not self._complete(start, end - start, csum_start, csum_offset):
-            peer.drops["tun_malformed"] += 1
-            return
-        begin = start - len(prefix)
-        view[begin:start] = prefix
-        self._at = end
-        self._queue(peer, view[begin:end], end - begin, ecn)
-        peer.tx_packets += 1
 
     def send_payload(
         self, peer: Peer, keypair: Keypair, payload: bytes, ecn: int = 0, *, may_be_cut: bool = False
@@ -325,7 +295,7 @@ class Outbound:
     def set_mtu(self, mtu: int) -> None:
         """Cut for an interface of *mtu* bytes from now on."""
         self.splitter, self._cutter, self._alike = Splitter(mtu), Cutter(), Alike(self._arena, mtu)
-        self._clear_splitters: dict[int, ClearSplitter] = {}  # by the bytes before each packet
+        self._clear.set_mtu()
 
     @staticmethod
     def _sealed(keypair: Keypair, payload: bytes) -> bytes:
@@ -342,10 +312,10 @@ class Outbound:
     def flush(self) -> None:
         """Send what is sealed and pending, for every peer."""
         for peer in self._dirty:
-            self._flush_peer(peer)
+            self.flush_peer(peer)
         self._dirty.clear()
 
-    def _queue(self, peer: Peer, datagram: memoryview, size: int, ecn: int) -> None:
+    def queue(self, peer: Peer, datagram: memoryview, size: int, ecn: int) -> None:
         """Put a sealed datagram behind the others of its peer that can leave in the same call."""
         pending = peer.pending
         if pending:
@@ -357,7 +327,7 @@ class Outbound:
                 or len(pending) >= MAXIMUM_PENDING
                 or (len(pending) + 1) * first > MAXIMUM_PENDING_BYTES
             ):
-                self._flush_peer(peer)
+                self.flush_peer(peer)
                 pending = peer.pending
             elif size < first:
                 peer.pending_closed = True
@@ -366,7 +336,8 @@ class Outbound:
             self._dirty.append(peer)
         pending.append(datagram)
 
-    def _flush_peer(self, peer: Peer) -> None:
+    def flush_peer(self, peer: Peer) -> None:
+        """Send what is pending for *peer*, so that what is sent next comes behind it."""
         pending = peer.pending
         if pending:
             peer.pending = []
@@ -420,7 +391,7 @@ class Outbound:
             self._core.want(peer, now)
             if key.is_spent:
                 return 0
-        self._flush_peer(peer)
+        self.flush_peer(peer)
         sender, is_trial = self._core.sender, size.is_plain
         if count <= limit:
             size.sent(key.counter, now)
@@ -446,7 +417,7 @@ class Outbound:
         self._core.units_sent(peer, bulk)
         return count
 
-    def _complete(self, start: int, length: int, csum_start: int, csum_offset: int) -> bool:
+    def complete(self, start: int, length: int, csum_start: int, csum_offset: int) -> bool:
         """Finish the checksum that the kernel left partial; return False where it points outside the packet."""
         field = start + csum_start + csum_offset
         if csum_start < 20 or csum_start + csum_offset + 2 > length:

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, TypeAlias
 
 from overlay.encap import wireguard
+from overlay.encap.encapsulation import Ends
 from overlay.forwarding.keypair import Keypairs
 from overlay.wire.addresses import pack_host
 
@@ -25,6 +26,7 @@ SOL_UDP = 17
 UDP_SEGMENT = 103
 
 # Ours
+_NO_PREFIX: dict[int, bytes] = {4: b"", 6: b""}
 WIDE = 1 << 17  # as a path MTU: nothing that the tun carries is larger, super-packets included
 CONTROLS = 64  # remembered before starting over: sizes of datagrams that go in trains
 
@@ -36,19 +38,20 @@ class Peer:
     """All that the packet path asks of a peer, as plain attributes."""
 
     __slots__ = (
-        "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "is_unreachable",
+        "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "ends",
+        "is_unreachable",
         "keepalive", "keypairs", "last_received", "last_traffic", "number", "owed_since", "path", "path_mtu",
         "path_packets", "pending",
-        "pending_closed", "pending_ecn", "pending_size", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
+        "pending_closed", "pending_ecn", "pending_size", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
         "socket", "source", "sources", "timers", "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
     )  # fmt: skip
 
     def __init__(self, number: int, encapsulation: Encapsulation = wireguard.ENCAPSULATION) -> None:
         self.number = number
         self.encapsulation = encapsulation
-        self.clear = (
-            encapsulation.clear
-        )  # None where what is sent is sealed; a peer in the clear has no keypairs
+        # None where what is sent is sealed; a peer in the clear has no keypairs
+        self.clear = encapsulation.clear
+        self.set_ends(Ends())
         self.sources: Prefixes[bool] | None = None  # beside its own, from where it may send in the clear
         self.keypairs = Keypairs()
         self.endpoint: Sockaddr | None = None
@@ -83,6 +86,11 @@ class Peer:
 
         self.tx_bytes = self.rx_bytes = self.tx_packets = self.rx_packets = self.tx_units = self.rx_units = 0
         self.drops: Counter[str] = Counter()
+
+    def set_ends(self, ends: Ends) -> None:
+        """Make and take payloads of a tunnel with *ends* from now on."""
+        self.ends = ends
+        self.prefix = self.clear.prefix(ends) if self.clear is not None else _NO_PREFIX
 
     def move(self, endpoint: Sockaddr) -> None:
         """Send to *endpoint* from now on, from whatever address the host's routes choose."""

@@ -15,6 +15,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 from overlay.encap import wireguard
+from overlay.encap.encapsulation import PROTOCOL_UDP, Role
 from overlay.forwarding.pace import Pace
 from overlay.wire.icmp import IPV6_MINIMUM_MTU
 
@@ -83,6 +84,8 @@ class UdpSocket:
     closes_at: float = math.inf
     pace: Pace = field(default_factory=Pace)
     encapsulation: Encapsulation = wireguard.ENCAPSULATION
+    role: Role = Role.ALL
+    protocol: int = PROTOCOL_UDP
     clear: Clear | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,7 +116,11 @@ class Sender:
         family = socket.AF_INET if len(peer.endpoint) == 2 else socket.AF_INET6
         for candidate in self.sockets:
             is_usable = candidate.family == family and candidate.closes_at == math.inf
-            if is_usable and candidate.encapsulation is peer.encapsulation:
+            if (
+                is_usable
+                and candidate.role != Role.HANDSHAKES
+                and candidate.encapsulation is peer.encapsulation
+            ):
                 peer.socket = candidate
                 return candidate
         return None

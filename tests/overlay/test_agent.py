@@ -27,6 +27,7 @@ from overlay.agent import (
 )
 from overlay.config import Options, settle
 from overlay.crypto.keys import PrivateKey
+from overlay.encap.encapsulation import Role
 from overlay.errors import ConfigError, HostError
 from overlay.forwarder import ForwarderGoneError
 from overlay.host import clock, control
@@ -206,7 +207,8 @@ class FakeHost:
             can_segment=True,
             family=socket.AF_INET,
             port=51820,
-            is_for_handshakes=False,
+            role=Role.ALL,
+            protocol=17,
             fileno=lambda: 8,
             is_closed=False,
         )
@@ -1153,7 +1155,8 @@ def test_a_peer_in_the_clear_is_not_called_and_the_status_says_so(node):
         status = await machine.status()
 
         assert machine.forwarder.told(Transmit) == []
-        assert machine.forwarder.told(SetPeer) == [SetPeer(1, 0.0, "udp")]
+        (told,) = machine.forwarder.told(SetPeer)
+        assert (told.peer, told.keepalive, told.encapsulation) == (1, 0.0, "udp")
         assert machine.forwarder.told(SetEndpoint)[0].endpoint == ("192.0.2.2", 8285)
         assert status["peers"][0]["state"] == "unencrypted"
         assert status["notes"][-1] == "traffic with tokyo is not encrypted: the encapsulation is udp"

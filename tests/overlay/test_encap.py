@@ -7,12 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.encap import ENCAPSULATIONS, wireguard
+from overlay.encap.encapsulation import Ends
 from overlay.errors import PacketError
 from peers.encapsulation import ENCAPSULATIONS as NAMES
 from peers.encapsulation import is_encrypted
 from peers.peer import Network
 from tests import packets
 
+ENDS = st.builds(
+    Ends,
+    st.none() | st.integers(0, 2**24 - 1),
+    st.binary(min_size=6, max_size=6),
+    st.binary(min_size=6, max_size=6),
+)
 CLEAR = [each for each in ENCAPSULATIONS.values() if each.clear]
 
 
@@ -29,8 +36,8 @@ def test_one_encapsulation_is_encrypted():
 
 @pytest.mark.parametrize("encapsulation", ENCAPSULATIONS.values(), ids=ENCAPSULATIONS)
 def test_overhead_holds_the_outer_ip_header(encapsulation):
-    assert encapsulation.overhead[4] >= 20
-    assert encapsulation.overhead[6] >= 40
+    assert encapsulation.overhead(4, Ends()) >= 20
+    assert encapsulation.overhead(6, Ends()) >= 40
 
 
 @pytest.mark.parametrize("encapsulation", CLEAR, ids=lambda each: each.name)
@@ -40,21 +47,24 @@ def test_strip_gives_back_what_the_prefix_stands_before_and_no_padding(encapsula
     clear = encapsulation.clear
     packet = packets.udp(data.draw(st.binary(max_size=100)), version=version)
     padding = data.draw(st.binary(max_size=20))
-    payload = clear.prefix[version] + packet + padding
+    ends = data.draw(ENDS)
+    prefix = clear.prefix(ends)
+    payload = prefix[version] + packet + padding
 
-    start, end = clear.strip(payload)
+    start, end, identifier = clear.strip(payload)
 
     assert payload[start:end] == packet
-    assert len(clear.prefix[4]) == len(clear.prefix[6]) == clear.header_size <= 16
-    assert clear.header_size % 2 == 0
+    assert identifier in {None, ends.identifier}
+    assert len(prefix[4]) == len(prefix[6])
+    assert len(prefix[4]) % 2 == 0
 
 
 @pytest.mark.parametrize("encapsulation", CLEAR, ids=lambda each: each.name)
 @given(payload=st.binary(max_size=100))
 def test_any_bytes_are_a_packet_inside_the_payload_or_refused(encapsulation, payload):
     try:
-        start, end = encapsulation.clear.strip(payload)
+        start, end, _ = encapsulation.clear.strip(payload)
     except PacketError:
         return
 
-    assert encapsulation.clear.header_size <= start < end <= len(payload)
+    assert 0 <= start < end <= len(payload)

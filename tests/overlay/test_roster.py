@@ -10,6 +10,7 @@ from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.link import OWN, ROUTES_PER_MESSAGE, RemovePeer, Routes, SetPeer
 from overlay.roster import Roster
+from peers.mac import derived_mac
 from tests.models import SlowForwarder
 from tests.peers.examples import key, peer, table
 
@@ -252,7 +253,7 @@ def test_a_peer_in_the_clear_has_no_keepalive_and_has_its_sources():
         if isinstance(each, SetPeer)
     ]
 
-    assert command == SetPeer(1, 0.0, "udp", [(bytes(4), 0)])
+    assert command == SetPeer(1, 0.0, "udp", [(bytes(4), 0)], None, derived_mac("own"), derived_mac("bob"))
 
 
 def test_other_sources_are_told_for_the_peer_as_it_is():
@@ -263,7 +264,9 @@ def test_other_sources_are_told_for_the_peer_as_it_is():
         node(own, in_the_clear(encapsulation="udp", sources=(ip_network("10.0.0.0/8"),)))
     )
 
-    assert changed.commands == [SetPeer(1, 0.0, "udp", [(bytes([10, 0, 0, 0]), 8)])]
+    assert changed.commands == [
+        SetPeer(1, 0.0, "udp", [(bytes([10, 0, 0, 0]), 8)], None, derived_mac("own"), derived_mac("bob"))
+    ]
 
 
 def test_a_peer_of_another_encapsulation_is_another_peer_at_its_port():

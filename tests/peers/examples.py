@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from ipaddress import ip_address, ip_network
 
+from peers.mac import format_mac
 from peers.peer import Endpoint, Network, Peer, default_addresses, format_public_key
 from peers.table import Table
 
@@ -48,10 +49,20 @@ def render(table: Table) -> str:
         lines.append(f"fwmark = {table.network.fwmark}")
     lines.append(f'encapsulation = "{table.network.encapsulation}"')
     lines.append(f"udp_port = {table.network.udp_port}")
+    network = table.network
+    lines += [f"vxlan_port = {network.vxlan_port}", f"vni = {network.vni}", f'device = "{network.device}"']
+    lines.append(f"point_to_point = {str(network.point_to_point).lower()}")
+    if network.gre_key is not None:
+        lines.append(f"gre_key = {network.gre_key}")
+    if network.ttl is not None:
+        lines.append(f"ttl = {network.ttl}" if network.ttl else 'ttl = "inherit"')
     for peer in table.peers.values():
         lines += ["", f'[peers."{peer.name}"]', f"sources = {_quoted(peer.sources)}"]
         if peer.public_key is not None:
             lines.append(f'public_key = "{format_public_key(peer.public_key)}"')
+        lines.append(f"mac = {_quoted(map(format_mac, peer.macs))}")
+        if peer.gre_key is not None:
+            lines.append(f"gre_key = {peer.gre_key}")
         if peer.encapsulation is not None:
             lines.append(f'encapsulation = "{peer.encapsulation}"')
         lines += [f"subnets = {_quoted(peer.subnets)}", f"address = {_quoted(peer.addresses)}"]

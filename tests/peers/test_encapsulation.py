@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from peers.encapsulation import encapsulation_between, own_encapsulation
+from peers.encapsulation import encapsulation_between, identifier_between, own_encapsulation
 from peers.errors import KeyProblem
 from peers.peer import Network
 from peers.table import warnings
@@ -38,13 +38,86 @@ def test_both_ends_compute_the_same_encapsulation(network, one, other, expected)
     assert own_encapsulation(network, a) == (one or network.encapsulation)
 
 
-@pytest.mark.parametrize("network", ["wireguard", "udp"])
-def test_two_peers_that_name_different_ones_are_refused(network):
-    with pytest.raises(KeyProblem) as raised:
-        table(a_peer(1, "udp"), a_peer(2), a_peer(3, "wireguard"), encapsulation=network)
+@pytest.mark.parametrize("network", ["wireguard", "udp", "vxlan"])
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [("udp", "wireguard", "wireguard"), ("wireguard", "gre", "wireguard"), ("ipip", "udp", None)],
+)
+def test_two_that_name_different_ones_meet_at_what_is_encrypted_or_the_networks(
+    network, one, other, expected
+):
+    a, b, network = a_peer(1, one), a_peer(2, other), Network(PREFIXES, encapsulation=network)
 
-    assert raised.value.keys == ("peers", "p3", "encapsulation")
-    assert "is wireguard and that of peers.p1 is udp" in str(raised.value)
+    between = {encapsulation_between(network, *pair) for pair in ((a, b), (b, a))}
+
+    assert between == {expected or network.encapsulation}
+
+
+@pytest.mark.parametrize("keys", [(7, None, None), (None, 7, None), (None, None, 7), (7, 7, 8), (None, 7, 8)])
+def test_both_ends_compute_the_same_gre_key(keys):
+    a, b = a_peer(1, "gre", gre_key=keys[0]), a_peer(2, gre_key=keys[1])
+    network = Network(PREFIXES, gre_key=keys[2])
+
+    assert identifier_between(network, a, b) == identifier_between(network, b, a) == 7
+
+
+def test_vxlan_has_its_network_identifier_and_the_others_none():
+    network = Network(PREFIXES, vni=9, gre_key=7)
+
+    found = {
+        name: identifier_between(network, a_peer(1, name), a_peer(2))
+        for name in ("wireguard", "udp", "ipip", "vxlan")
+    }
+
+    assert found == {"wireguard": None, "udp": None, "ipip": None, "vxlan": 9}
+
+
+@pytest.mark.parametrize(
+    ("peers", "network", "keys", "words"),
+    [
+        ([a_peer(1), a_peer(2)], {"gre_key": 7}, ("network", "gre_key"), "no encapsulation is gre"),
+        ([a_peer(1, gre_key=7), a_peer(2)], {}, ("peers", "p1", "gre_key"), "is of no use"),
+        (
+            [a_peer(1, "gre", gre_key=7), a_peer(2, "gre", gre_key=8)],
+            {},
+            ("peers", "p2", "gre_key"),
+            "is 8 and that of peers.p1 is 7",
+        ),
+        (
+            [a_peer(1), a_peer(2, "udp")],
+            {"device": "tap"},
+            ("peers", "p2", "encapsulation"),
+            "no Ethernet frames",
+        ),
+        (
+            [a_peer(1)],
+            {"device": "tap", "encapsulation": "udp"},
+            ("network", "encapsulation"),
+            "no Ethernet frames",
+        ),
+        ([a_peer(1)], {"point_to_point": True}, ("network", "point_to_point"), "there are 1 peers"),
+        (
+            [a_peer(1), a_peer(2)],
+            {"point_to_point": True, "device": "tap"},
+            ("network", "point_to_point"),
+            "the device is a tap",
+        ),
+        (
+            [a_peer(1, macs=(b"\2\0\0\0\0\1",)), a_peer(2, macs=(b"\2\0\0\0\0\1",))],
+            {},
+            ("peers", "p2", "mac", 0),
+            "02:00:00:00:00:01 is also at peers.p1",
+        ),
+        ([a_peer(1)], {"vxlan_port": 8285}, ("network", "vxlan_port"), "also the port of udp"),
+        ([a_peer(1)], {"vxlan_port": 51820}, ("network", "vxlan_port"), "also the port of wireguard"),
+    ],
+)
+def test_what_the_encapsulations_in_use_have_no_place_for_is_refused(peers, network, keys, words):
+    with pytest.raises(KeyProblem) as raised:
+        table(*peers, **network)
+
+    assert raised.value.keys == keys
+    assert words in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,13 @@ SENTENCES = [
     (file("port = true"), 3, "network.port is true; write a UDP port from 1 to 65535"),
     (file("port = 51820.0"), 3, "network.port is 51820.0; write a UDP port"),
     (file('port = "51820"'), 3, "network.port is '51820'; write a UDP port from 1 to 65535, without quotes"),
+    (file("vni = 16777216"), 3, "network.vni is 16777216; write a number from 0 to 16777215"),
+    (file("gre_key = 4294967296"), 3, "network.gre_key is 4294967296; write a number from 0 to 4294967295"),
+    (file("ttl = 0"), 3, 'network.ttl is 0; write "inherit", or a number from 1 to 255'),
+    (file('ttl = "64"'), 3, "network.ttl is '64'; write \"inherit\", or a number from 1 to 255"),
+    (file('device = "tape"'), 3, "network.device is 'tape'; write tun or tap"),
+    (file('encapsulation = "ip-in-ip"'), 3, "network.encapsulation is 'ip-in-ip'; write wireguard or"),
+    (file("point_to_point = 1"), 3, "network.point_to_point is 1; write true or false"),
     (file("mtu = 575"), 3, "network.mtu is 575; write bytes from 576 to 65535"),
     (file("mtu = 1979-05-27"), 3, "network.mtu is a date or time; write bytes"),
     (file('bulk = "no"'), 3, "network.bulk is 'no'; write true or false, without quotes"),
@@ -309,6 +316,9 @@ PEERS = st.builds(
     keepalive=st.integers(0, 65535),
     listen=st.lists(st.ip_addresses(), max_size=3, unique=True).map(tuple),
     listen_port=st.none() | PORTS,
+    macs=st.lists(st.binary(min_size=5, max_size=5), max_size=2, unique=True).map(
+        lambda rests: tuple(b"\2" + rest for rest in rests)
+    ),
 )
 NETWORKS = st.builds(
     Network,
@@ -317,6 +327,12 @@ NETWORKS = st.builds(
     mtu=st.none() | st.integers(576, 65535),
     fwmark=st.none() | st.integers(1, 2**32 - 1),
     bulk=st.booleans(),
+    udp_port=PORTS,
+    vxlan_port=PORTS,
+    vni=st.integers(0, 2**24 - 1),
+    ttl=st.none() | st.integers(0, 255),
+    device=st.sampled_from(["tun", "tap"]),
+    point_to_point=st.booleans(),
 )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from overlay.encap.encapsulation import Ends
 from overlay.encap.udp import ENCAPSULATION, strip
 from overlay.errors import PacketError
 
@@ -10,8 +11,8 @@ ECHO = bytes.fromhex("4500001c00010000400165020af402000af401000800f7fe00010000")
 
 
 def test_payload_is_the_packet_from_its_first_byte_on():
-    assert strip(ECHO) == (0, len(ECHO))
-    assert ENCAPSULATION.clear.prefix == {4: b"", 6: b""}
+    assert strip(ECHO) == (0, len(ECHO), None)
+    assert ENCAPSULATION.clear.prefix(Ends()) == {4: b"", 6: b""}
 
 
 @pytest.mark.parametrize(

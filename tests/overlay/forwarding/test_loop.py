@@ -342,7 +342,7 @@ def test_new_sockets_are_used_and_the_old_ones_still_read(running):
 def test_handshakes_that_queue_by_themselves_are_passed_on_a_few_a_turn(running):
     a, _ = running
     a.udp.insert(0, a._bound())
-    a.tell(link.Sockets([2, 2], a.address[1], 1), [a.udp[1].fileno(), a.udp[0].fileno()])
+    a.tell(link.Sockets([2, 2], a.address[1], roles=[0, 1]), [a.udp[1].fileno(), a.udp[0].fileno()])
     a.counters()
     before, count = a.turns, 60
     called = CookieHolder(bytes(32)).add_macs(b"\1\0\0\0" + bytes(144), 0.0)

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from overlay.encap.encapsulation import Role
 from overlay.errors import HostError
 from overlay.host.sockets import (
     EVERY_IPV4,
@@ -91,7 +92,7 @@ def test_every_address_takes_one_socket_for_each_family_on_one_port(opened):
     opened += open_underlay([], 0)
 
     assert [udp.family for udp in opened] == [socket.AF_INET, socket.AF_INET6] * 2
-    assert [udp.is_for_handshakes for udp in opened] == [False, False, True, True]
+    assert [udp.role for udp in opened] == [Role.ALL, Role.ALL, Role.HANDSHAKES, Role.HANDSHAKES]
     assert len({udp.port for udp in opened}) == 1
 
 
@@ -279,4 +280,4 @@ def test_an_address_is_own_if_datagrams_to_it_would_come_from_it(address, is_own
 def test_sockets_in_the_clear_have_none_for_handshakes_beside_them(opened):
     opened += open_underlay([LOOPBACK], 0, encapsulation="udp")
 
-    assert [(each.encapsulation, each.is_for_handshakes) for each in opened] == [("udp", False)]
+    assert [(each.encapsulation, each.role) for each in opened] == [("udp", Role.ALL)]

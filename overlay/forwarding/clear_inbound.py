@@ -79,7 +79,7 @@ class ClearInbound:
         mark = arrival.tos & 3
         rows = Rows(array, view, stride, count, last, BARE)
         # A mark changes packets one by one, and so does what must be stripped.
-        may_join = count > 1 and mark not in {CE, ECT_1} and not clear.header_size
+        may_join = count > 1 and mark not in {CE, ECT_1} and not peers[0].prefix[4]
         runs = rows.runs(self._joins_udp) if may_join else None
         if runs is None:
             for row in range(count):
@@ -102,9 +102,9 @@ class ClearInbound:
     def _take_one(self, clear: Clear, peers: list[Peer], payload: memoryview, mark: int, now: float) -> None:
         blamed = peers[0]
         try:
-            start, end = clear.strip(payload)
+            start, end, identifier = clear.strip(payload)
             packet = payload[start:end]
-            peer = self._sender(peers, packet)
+            peer = self._sender([each for each in peers if each.ends.identifier == identifier], packet)
             if peer is None:
                 raise PacketError("source")
             blamed = peer
