@@ -127,6 +127,7 @@ def nobody_listening(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        path.unlink(missing_ok=True)  # a killed agent's
         _lock_path(path).unlink(missing_ok=True)
         os.close(lock)
 

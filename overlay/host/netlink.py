@@ -41,6 +41,7 @@ from ipaddress import (
     IPv4Network,
     IPv6Address,
     IPv6Network,
+    ip_address,
     ip_interface,
     ip_network,
 )
@@ -175,6 +176,21 @@ class _Routes:
 
 
 @dataclass(frozen=True, slots=True)
+class _Address:
+    """An address of the tun; *far* is the peer's address of a point-to-point link, else its own."""
+
+    interface: IPInterface
+    far: IPAddress
+
+    @property
+    def version(self) -> Version:
+        return self.interface.version
+
+    def __str__(self) -> str:
+        return str(self.interface)
+
+
+@dataclass(frozen=True, slots=True)
 class _Link:
     """What apply() changes at the link of a persistent device."""
 
@@ -225,7 +241,7 @@ class Routing:
         except OSError as error:
             raise _refused("the routing tables of this host are out of reach", error) from error
         self._mtu: int | None = None  # None: the link is not set up
-        self._addresses: dict[IPInterface, None] = {}
+        self._addresses: dict[_Address, None] = {}
         self._shelves: dict[_Shelf, _Routes] = {}
         self._rules: set[_Rule] = set()
         self._questions: dict[tuple[Version, int], bytes] = {}  # for routes, by family and mark
@@ -264,9 +280,11 @@ class Routing:
         self._set_up_link(plan)
         if not any(address.version == 4 for address in plan.addresses):
             self._remove_last_ipv4_addresses()
-        for address in plan.addresses:
+        addresses = [_Address(each, plan.far_end_of(each)) for each in plan.addresses]
+        for address in addresses:
             if address not in self._addresses:
-                self._add_address(address)
+                self._make_way(address)
+                self._add_address(self._first_form(address))
         # The unreachable twin first: no moment, and no kill, leaves a prefix to the default route.
         for shelf in sorted(shelves, key=lambda shelf: not shelf.is_unreachable):
             self._add_routes(shelf, shelves[shelf])
@@ -278,7 +296,13 @@ class Routing:
         for shelf in sorted(self._shelves, key=lambda shelf: shelf.is_unreachable):
             wanted = shelves[shelf].networks if shelf in shelves else set()
             self._remove_routes(shelf, self._shelves[shelf].networks - wanted)
-        for address in [address for address in self._addresses if address not in plan.addresses]:
+        forms = {_Address(address.interface, address.interface.ip) for address in addresses}
+        for address in self._addresses.keys() - forms - set(addresses):
+            self._remove_address(address)
+        for address in addresses:
+            if address not in self._addresses:
+                self._add_address(address)
+        for address in self._addresses.keys() - set(addresses):
             self._remove_address(address)
 
     def withdraw(self) -> None:
@@ -297,7 +321,7 @@ class Routing:
         """Return how the interface stands, whoever set it up so.  Needs no privilege."""
         try:
             link = self._read_link()
-            addresses = frozenset(address.ip for address in self._read_addresses())
+            addresses = frozenset(address.interface.ip for address in self._read_addresses())
             return Device(link.is_up, link.mtu, addresses, frozenset(self._read_networks()))
         except OSError as error:
             raise _refused(f"the state of {self._interface} could not be read", error) from error
@@ -455,7 +479,29 @@ class Routing:
             sysctl.is_ipv6_disabled(self._interface),
         )
 
-    def _add_address(self, address: IPInterface) -> None:
+    def _make_way(self, address: _Address) -> None:
+        """Remove our IPv6 address that differs from *address* in its far end: the kernel takes no second one.
+
+        With it our routes lose their source, and are to be given it again.
+        """
+        for other in [each for each in self._addresses if each.interface == address.interface]:
+            if other.version == 6:
+                self._remove_address(other)
+                for shelf, routes in self._shelves.items():
+                    if shelf.version == 6 and routes.source == other.interface.ip:
+                        routes.source = MIXED
+
+    def _first_form(self, address: _Address) -> _Address:
+        """Return *address*, for as long without its far end as another IPv4 address of ours has that.
+
+        To the kernel the second would be a secondary of the first, and vanish with it.
+        """
+        is_taken = any(each.far == address.far != each.interface.ip for each in self._addresses)
+        if address.version == 6 or not is_taken:
+            return address
+        return _Address(address.interface, address.interface.ip)
+
+    def _add_address(self, address: _Address) -> None:
         try:
             self._do_address(address, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL)
         except OSError as error:
@@ -464,7 +510,7 @@ class Routing:
             return  # somebody else's, who takes it away
         self._addresses[address] = None
 
-    def _remove_address(self, address: IPInterface) -> None:
+    def _remove_address(self, address: _Address) -> None:
         try:
             self._do_address(address, RTM_DELADDR)
         except OSError as error:
@@ -483,7 +529,7 @@ class Routing:
             ]:
                 del self._shelves[shelf]
 
-    def _do_address(self, address: IPInterface, kind: int, flags: int = 0) -> None:
+    def _do_address(self, address: _Address, kind: int, flags: int = 0) -> None:
         data = bytearray(_encode(self._address_message(address), kind, flags))
         # Not every pyroute2 knows this attribute.
         data += ATTRIBUTE.pack(ATTRIBUTE.size + 1, IFA_PROTO) + bytes([PROTOCOL, 0, 0, 0])
@@ -492,31 +538,32 @@ class Routing:
         if refused:
             raise OSError(refused[0], os.strerror(refused[0]))
 
-    def _address_message(self, address: IPInterface) -> ifaddrmsg:
+    def _address_message(self, address: _Address) -> ifaddrmsg:
         message = ifaddrmsg()
         message["family"] = _family(address.version)
-        message["prefixlen"] = address.network.prefixlen
+        message["prefixlen"] = address.interface.network.prefixlen
         message["index"] = self._index
         message["attrs"] = [
-            ("IFA_LOCAL", str(address.ip)),
-            ("IFA_ADDRESS", str(address.ip)),
+            ("IFA_LOCAL", str(address.interface.ip)),
+            ("IFA_ADDRESS", str(address.far)),
             ("IFA_FLAGS", IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if address.version == 6 else 0)),
         ]
         return message
 
-    def _read_addresses(self) -> dict[IPInterface, bool]:
+    def _read_addresses(self) -> dict[_Address, bool]:
         """Return the addresses of the interface, and whether each carries our label."""
         if self._index is None:
             return {}
         message = ifaddrmsg()
         message["index"] = self._index
-        addresses: dict[IPInterface, bool] = {}
+        addresses: dict[_Address, bool] = {}
         for raw in self._kernel.ask(_encode(message, RTM_GETADDR, NLM_F_DUMP)):
             found = _decode(ifaddrmsg, raw)
             if found["index"] == self._index:
-                host = found.get_attr("IFA_LOCAL") or found.get_attr("IFA_ADDRESS")
+                far = found.get_attr("IFA_ADDRESS")
+                interface = ip_interface(f"{found.get_attr('IFA_LOCAL') or far}/{found['prefixlen']}")
                 label = dict(_attributes(raw, ADDRESS_ATTRIBUTES_OFFSET)).get(IFA_PROTO)
-                addresses[ip_interface(f"{host}/{found['prefixlen']}")] = _number(label) == PROTOCOL
+                addresses[_Address(interface, ip_address(far))] = _number(label) == PROTOCOL
         return addresses
 
     # Routes

@@ -12,7 +12,7 @@ from overlay.host.netlink import Routing
 
 if TYPE_CHECKING:
     from overlay.host.netlink import Watch
-    from overlay.host.plan import Device, HostPlan, IPAddress, IPNetwork
+    from overlay.host.plan import Device, HostPlan, IPAddress, IPInterface, IPNetwork
 
 # Ours
 NAMED = 5  # prefixes or addresses in a sentence
@@ -84,7 +84,9 @@ def describe_lack(interface: str, plan: HostPlan, device: Device) -> str | None:
     addresses = [address for address in plan.addresses if address.ip not in device.addresses]
     if addresses:
         problems.append(f"has no address {_named([str(address.ip) for address in addresses])}")
-        commands += [f"ip address add {address} dev {interface}" for address in addresses[:NAMED]]
+        commands += [
+            f"ip address add {_as_command(address, plan)} dev {interface}" for address in addresses[:NAMED]
+        ]
     routes = [network for network in plan.routes if not _leads_in(network, device)]
     if routes:
         problems.append(f"gets nothing for {_named([str(network) for network in routes])}")
@@ -106,6 +108,11 @@ def _describe_policy(interface: str, plan: HostPlan, device: Device) -> str | No
         f"interface {interface} gets nothing for {_named([str(network) for network in routes])}, where endpoints of "
         "peers are: leading that past our own datagrams needs CAP_NET_ADMIN"
     )
+
+
+def _as_command(address: IPInterface, plan: HostPlan) -> str:
+    far = plan.far_end_of(address)
+    return str(address) if far == address.ip else f"{address.ip} peer {far}"
 
 
 def _leads_in(network: IPNetwork, device: Device) -> bool:

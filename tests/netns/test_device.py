@@ -391,3 +391,49 @@ def test_command_of_root_leaves_the_users_agent_alone(network, user):
     )
 
     assert f"overlay0.{paris.root.inode}" not in done.stdout
+
+
+# Point-to-point links
+
+
+def shown_addresses(host):
+    """Return the addresses of the tun, each with its far end if it has one."""
+    shown = json.loads(host.namespace.run("ip", "-j", "address", "show", "overlay0"))
+    return {each["local"]: each.get("address") for each in shown[0]["addr_info"]}
+
+
+def test_point_to_point_link_shows_both_ends_and_follows_a_reload(network):
+    network.settings["point_to_point"] = True
+    paris, tokyo = network.host("paris"), network.host("tokyo")
+    network.start()
+
+    assert shown_addresses(paris) == {paris.address: tokyo.address, paris.address6: tokyo.address6}
+    assert shown_addresses(tokyo) == {tokyo.address: paris.address, tokyo.address6: paris.address6}
+    paris.ping(tokyo.address, 3)
+    paris.ping(tokyo.address6, 3)
+    shop = tokyo.container("shop")
+    paris.ping(shop.address)
+
+    network.settings["point_to_point"] = False
+    assert "INFO reloaded" in paris.reload()
+    assert shown_addresses(paris) == {paris.address: None, paris.address6: None}
+    paris.ping(tokyo.address)
+    paris.ping(tokyo.address6)
+
+    network.settings["point_to_point"] = True
+    assert "INFO reloaded" in paris.reload()
+    assert shown_addresses(paris) == {paris.address: tokyo.address, paris.address6: tokyo.address6}
+    paris.ping(tokyo.address)
+    paris.ping(tokyo.address6)
+
+
+def test_third_peer_of_a_point_to_point_link_is_refused_and_the_link_goes_on(network):
+    network.settings["point_to_point"] = True
+    paris, tokyo = network.host("paris"), network.host("tokyo")
+    network.start()
+    network.host("rome")
+
+    assert "network.point_to_point" in paris.reload()
+
+    assert paris.status()["reload_error"] is not None
+    paris.ping(tokyo.address)

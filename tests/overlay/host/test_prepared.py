@@ -65,6 +65,17 @@ def test_what_is_missing_is_said_with_the_command(fields, problem, command):
     )
 
 
+def test_address_of_a_point_to_point_link_is_asked_for_with_its_far_end():
+    plan = replace(PLAN, far_ends=(ip_address("10.244.2.0"),))
+
+    said = describe_lack("overlay0", plan, replace(GOOD, addresses=frozenset()))
+
+    assert (
+        "ip address add 10.244.1.0 peer 10.244.2.0 dev overlay0 && ip address add fd00:244:1::/128 dev"
+        in said
+    )
+
+
 def test_many_routes_are_named_by_a_few():
     plan = replace(PLAN, routes=tuple(ip_network(f"10.{number}.0.0/16") for number in range(100)))
 
