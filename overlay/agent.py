@@ -579,6 +579,7 @@ class Agent:
                 self.host.adopt(self._node, self._endpoints(self._node))
             except HostError as error:
                 log.error("routes could not be brought up to date: %s", error)  # noqa: TRY400  its text is the news
+                self._look_at_host()
                 return
             self._look_again()
             if self.host.mtu != mtu:

@@ -11,6 +11,7 @@ import logging
 import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_address
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from overlay import config
@@ -242,32 +243,30 @@ class HostSetup:
             stray = self._first_stray(node)
             if stray is not None:
                 yield self.interface, f"what peers send from {stray}, which is routed elsewhere"
-        strict = {name for name in sysctl.interfaces(4) if sysctl.is_strict(name, read)}
-        if strict - {self.interface}:
-            for interface in sorted(strict & self._one_way_interfaces(node) - {self.interface}):
+        for interface in sorted(self._one_way_interfaces(node)):
+            if sysctl.is_strict(interface, read):
                 yield interface, "what peers send past the policy routes"
 
     def _first_stray(self, node: Node) -> IPv4Network | None:
         """Return a prefix from which peers send into the tun, but to which packets go elsewhere."""
         assert self.plan is not None
+        subnets = (each for peer in node.others for each in peer.subnets if isinstance(each, IPv4Network))
+        for subnet in islice(subnets, QUESTIONS):
+            if self._routing.route_index(_first_host(subnet)) not in {self.device.index, None}:
+                return subnet
         led = [prefix for prefix in (*self.plan.routes, *self.plan.policy_routes) if prefix.version == 4]
         for peer in node.others:
-            for prefix in peer.subnets:
-                if isinstance(prefix, IPv4Network) and self._leads_elsewhere(prefix):
-                    return prefix
             if not node.encapsulation_of(peer).is_encrypted:
                 for prefix in peer.sources:
                     if isinstance(prefix, IPv4Network) and not any(map(prefix.subnet_of, led)):
                         return prefix
         return None
 
-    def _leads_elsewhere(self, prefix: IPv4Network) -> bool:
-        first = prefix.network_address + (prefix.num_addresses > 1)
-        return self._routing.route_index(first) not in {self.device.index, None}
-
     def _one_way_interfaces(self, node: Node) -> set[str]:
         """Return the interfaces from which endpoints are reached with our mark, and not without it."""
         assert self.plan is not None
+        if not self.plan.fwmark:
+            return set()
         addresses: set[IPAddress] = {
             ip_address(sockaddr[0])
             for sockaddr in sorted({sockaddr for _, sockaddr in self._endpoints})[:QUESTIONS]
@@ -275,7 +274,7 @@ class HostSetup:
         }
         if {peer.name for peer in node.others} - {name for name, _ in self._endpoints}:
             addresses |= {
-                prefix.network_address + 1 for prefix in self.plan.policy_routes if prefix.version == 4
+                _first_host(prefix) for prefix in self.plan.policy_routes if isinstance(prefix, IPv4Network)
             }
         found = set()
         for address in addresses:
@@ -333,6 +332,11 @@ class HostSetup:
             self._marked = fwmark
             for udp in self.underlay:
                 sockets.set_mark(udp.socket, fwmark)
+
+
+def _first_host(prefix: IPv4Network) -> IPv4Address:
+    """Return an address to ask the route of: 0.0.0.0 is not routed like the others of 0.0.0.0/0."""
+    return prefix.network_address + (prefix.num_addresses > 1)
 
 
 def _ipv4_address(node: Node) -> IPv4Address | None:
