@@ -149,7 +149,7 @@ class Settings:
             if not _is_ours(os.fstat(directory)):
                 raise HostError(
                     f"{parent} belongs to somebody else or can be written by others: correct its owner and mode"
-                ) from _NOT_PERMITTED
+                ) from _not_permitted()
             fcntl.flock(directory, fcntl.LOCK_EX)
             yield directory
         finally:
@@ -182,7 +182,7 @@ class Settings:
             if not stat.S_ISREG(status.st_mode) or not _is_ours(status):
                 raise HostError(
                     f"{path} is no file of ours, so the settings in it are not believed: look at it and remove it"
-                ) from _NOT_PERMITTED
+                ) from _not_permitted()
             namespace, changes = _decode(os.pread(descriptor, FILE_SIZE, 0))
         except ValueError as error:
             raise HostError(
@@ -211,7 +211,8 @@ class Settings:
             ) from error
 
 
-_NOT_PERMITTED = PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+def _not_permitted() -> OSError:
+    return PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def _is_ours(status: os.stat_result) -> bool:

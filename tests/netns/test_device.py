@@ -288,6 +288,40 @@ def test_smaller_mtu_of_a_prepared_device_is_taken(user):
     assert (paris.status()["mtu"], paris.status()["mtu_reason"]) == (1300, "as overlay0 was prepared")
 
 
+def lacks(host):
+    return [note for note in host.status()["notes"] if "CAP_NET_ADMIN" in note]
+
+
+def test_what_a_reload_asks_of_root_is_noted(network, user):
+    paris, tokyo = user(), network.host("tokyo")
+    paris.prepare()
+    network_start(tokyo, paris)
+    tokyo.settings["subnets"].append("192.168.77.0/24")
+
+    assert "INFO reloaded" in paris.reload()
+
+    (note,) = lacks(paris)
+    assert note.endswith("have root run `ip route add 192.168.77.0/24 dev overlay0`")
+    tokyo.settings["subnets"].pop()
+    paris.reload()
+    assert lacks(paris) == []
+
+
+def test_device_that_root_takes_down_is_noted_until_it_is_back(network, user):
+    paris, tokyo = user(), network.host("tokyo")
+    paris.prepare()
+    network_start(tokyo, paris)
+    paris.root.run("ip", "link", "set", "overlay0", "down")
+    wait_until(lambda: lacks(paris), PATIENCE, "the note")
+    (note,) = lacks(paris)
+    assert "interface overlay0 is down" in note
+
+    paris.root.run("sh", "-c", note.partition("`")[2].partition("`")[0])
+
+    wait_until(lambda: not lacks(paris), PATIENCE, "the note to go")
+    ping(paris.root, tokyo.address)
+
+
 @pytest.mark.parametrize(
     ("prepare", "arguments", "said"),
     [
@@ -366,6 +400,23 @@ def test_capability_without_root_is_enough_for_everything(network, user):
 
     paris.stop()
 
+    assert trace(paris.root) == before
+
+
+def test_capability_without_root_fixes_settings_and_puts_them_back(user):
+    paris = user(capabilities=("net_admin",))
+    paris.root.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    before = trace(paris.root)
+    paris.start("--fix-sysctl")
+
+    assert paris.root.run("sysctl", "-n", "net.ipv4.ip_forward") == "1\n"
+    assert paris.control_path.with_suffix(".sysctl").stat().st_uid == USER
+    paris.kill()
+    done = paris.overlay("down")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    paris.start("--fix-sysctl")
+    paris.stop()
     assert trace(paris.root) == before
 
 
