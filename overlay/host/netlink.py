@@ -480,12 +480,16 @@ class Routing:
         )
 
     def _make_way(self, address: _Address) -> None:
-        """Remove our IPv6 address that differs from *address* in its far end: the kernel takes no second one.
+        """Remove our IPv6 address that is *address* with another far end, or has the same far end.
 
-        With it our routes lose their source, and are to be given it again.
+        The kernel takes no second one of the former; and its route to a far end, which is made whatever the flags say,
+        would vanish with the latter.  Our routes lose their source with it, and are to be given one again.
         """
-        for other in [each for each in self._addresses if each.interface == address.interface]:
-            if other.version == 6:
+        if address.version != 6:
+            return
+        for other in list(self._addresses):
+            has_same_far_end = other.far == address.far != address.interface.ip
+            if other.interface == address.interface or has_same_far_end:
                 self._remove_address(other)
                 for shelf, routes in self._shelves.items():
                     if shelf.version == 6 and routes.source == other.interface.ip:

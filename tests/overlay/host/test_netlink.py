@@ -359,6 +359,37 @@ def test_new_own_address_becomes_the_source_without_a_moment_without_route(host)
         assert RTM_DELROUTE not in events.read(table=254)
 
 
+def test_persistent_device_that_may_have_no_ipv6_has_it_for_as_long_as_it_is_ours(host):
+    host.run("ip", "tuntap", "add", "overlay0", "mode", "tun")
+    host.run("sysctl", "-qw", "net.ipv6.conf.overlay0.disable_ipv6=1")
+    with host.entered():
+        device = open_tun("overlay0")
+        routing = Routing("overlay0", device.index, is_persistent=True)
+
+        routing.apply(OVERLAY)
+        assert "fd00:244:1::" in host.run("ip", "address", "show", "overlay0")
+        routing.withdraw()
+
+        assert host.run("sysctl", "-n", "net.ipv6.conf.overlay0.disable_ipv6") == "1\n"
+        routing.close()
+        device.close()
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_filter_of_a_persistent_device_is_left_to_its_administrator(host, value):
+    host.run("ip", "tuntap", "add", "overlay0", "mode", "tun")
+    host.run("sysctl", "-qw", f"net.ipv4.conf.overlay0.rp_filter={value}")
+    with host.entered():
+        device = open_tun("overlay0")
+        routing = Routing("overlay0", device.index, is_persistent=True)
+
+        routing.apply(OVERLAY)
+
+        assert host.run("sysctl", "-n", "net.ipv4.conf.overlay0.rp_filter") == f"{value}\n"
+        routing.close()
+        device.close()
+
+
 PAIRS = r"inet6? (\S+) (?:peer (\S+) )?.*scope global"
 
 
@@ -390,6 +421,18 @@ def test_new_own_address_of_a_link_outlives_the_old_one(host):
         assert re.findall(PAIRS, shown) == [("10.244.9.0", "10.244.2.0/32")]
         assert "src 10.244.9.0" in host.run("ip", "route", "get", "10.244.2.2")
         assert RTM_DELROUTE not in events.read(table=254)
+
+
+def test_kernels_route_to_an_ipv6_far_end_outlives_another_own_address(host):
+    with host.entered(), Agent() as agent:
+        for own in ("fd00:244:1::/128", "fd00:244:9::/128"):
+            agent.routing.apply(plan(["fd00:244::/32"], addresses=[own], far=["fd00:244:2::"]))
+
+            assert "fd00:244:2:: dev overlay0 proto kernel" in host.run("ip", "-6", "route")
+            assert f"src {own[:-4]}" in host.run("ip", "-6", "route", "get", "fd00:244:3::")
+
+        agent.routing.apply(plan(["fd00:244::/32"], addresses=["fd00:244:9::/128"]))
+        assert "fd00:244:2:: dev" not in host.run("ip", "-6", "route")
 
 
 def test_family_of_which_the_far_end_has_no_address_goes_without(host):
