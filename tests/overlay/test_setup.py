@@ -472,12 +472,12 @@ def clear_or_not(**fields):
     )
 
 
-def test_vxlan_has_its_port_to_receive_and_others_to_send_and_spares_those_of_the_network(host):
+def test_vxlan_has_its_port_to_receive_and_others_to_send_and_spares_those_of_the_network(host, tmp_path):
     clear = peer("tokyo", "10.244.2.0/24", encapsulation="vxlan", endpoint="192.0.2.2")
     paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
     mixed = Node(PRIVATE, table(paris, clear, peer("rome", "10.244.3.0/24"), port=49160), paris, {})
 
-    with host.entered(), contextlib.closing(HostSetup("overlay0")) as setup:
+    with host.entered(), contextlib.closing(HostSetup("overlay0", tmp_path / "saved")) as setup:
         setup.adopt(mixed, {TOKYO})
 
         assert setup.port == 49160
