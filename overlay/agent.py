@@ -56,7 +56,7 @@ from overlay.setup import HostSetup
 from overlay.wire.addresses import format_sockaddr
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from peers.errors import StoreError
-from peers.peer import format_public_key
+from peers.peer import INHERITED, format_public_key
 from peers.stores.file import FileStore
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ REPLAN_PAUSE = 0.1  # seconds in which peers that ask for other routes are: one 
 KEPT_CAPABILITIES = (
     Capability.DAC_READ_SEARCH,  # files in somebody's home: peers, keys, the interpreter of the next forwarder
     Capability.NET_ADMIN,  # tun, routes, marks
-    Capability.NET_RAW,  # ICMP errors
+    Capability.NET_RAW,  # ICMP errors, and encapsulations without ports
     Capability.NET_BIND_SERVICE,  # a port below 1024, at a reload
     Capability.SETUID, Capability.SETGID, Capability.SETPCAP, Capability.KILL,  # to start and end a forwarder
     Capability.SYS_NICE,  # which goes before other programs
@@ -259,11 +259,11 @@ class Agent:
                 self._resolver.resolve_soon(remote, clock.now())
             count = len(self._roster.by_number)
             log.info(
-                "ready node=%s interface=%s mtu=%d port=%d peers=%d took=%.3f",
+                "ready node=%s interface=%s mtu=%d port=%s peers=%d took=%.3f",
                 self._node.own.name,
                 self.host.interface,
                 self.host.mtu,
-                self.host.port,
+                self.host.port or "-",
                 count,
                 clock.now() - self._started,
             )
@@ -310,7 +310,7 @@ class Agent:
         """Tell a new forwarder everything it must know, and wait until it is ready."""
         forwarder, host = self.forwarder, self.host
         times = [float(value) for value in dataclasses.astuple(self._timing)]
-        can_segment = all(udp.can_segment for udp in host.underlay)
+        can_segment = all(each.can_segment for each in host.udp)
         public_key = self._node.private_key.public
         notes: list[str] | None = None
         try:
@@ -349,11 +349,12 @@ class Agent:
     async def _tell_node(self, node: Node) -> None:
         addresses = [address.packed for address in node.own.addresses]
         icmp = [] if self.host.icmp is None else [self.host.icmp.fileno()]
-        await self.forwarder.send(SetNode(self.host.mtu, bool(icmp), addresses), icmp)
+        inherits_ttl = node.table.network.ttl == INHERITED
+        await self.forwarder.send(SetNode(self.host.mtu, bool(icmp), addresses, inherits_ttl), icmp)
 
     async def _tell_sockets(self, encapsulation: str, opened: Sequence[UdpSocket]) -> None:
         families, roles = [int(each.family) for each in opened], [int(each.role) for each in opened]
-        port = opened[0].port if opened else 0
+        port = opened[0].port if opened else 0  # 0 for raw sockets too
         await self.forwarder.send(
             Sockets(
                 families,

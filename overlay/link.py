@@ -73,12 +73,14 @@ class Sockets:
 class SetNode:
     """The interface's MTU and this node's own overlay addresses, 4 or 16 bytes each: ICMP errors come from them.
 
-    With *has_icmp* a raw socket for those of IPv4 is beside it.
+    With *has_icmp* a raw socket for those of IPv4 is beside it.  With *inherits_ttl* what is in the clear has the TTL
+    of the packet inside in its outer header too.
     """
 
     mtu: int
     has_icmp: bool
     addresses: list[bytes]
+    inherits_ttl: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from overlay import config
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
-from overlay.host import netlink, privileges, sockets, sysctl, tun
+from overlay.host import modules, netlink, privileges, sockets, sysctl, tun
 from overlay.host.prepared import Prepared
 from overlay.host.privileges import Capability
 from overlay.host.settings import Settings
@@ -75,6 +75,7 @@ class HostSetup:
         self._left: set[str] = set()  # encapsulations once in use: the forwarder may still read their sockets
         self._overhead = 0
         self._endpoints: Endpoints = set()
+        self._ttl: int | None = None  # that of the outer headers, as the peers file says
         self._marked = 0  # the mark of `underlay`
         self._routed: PrefixMap[bool] = PrefixMap()
         with contextlib.ExitStack() as undo:
@@ -110,9 +111,14 @@ class HostSetup:
         return [udp for opened in self.sockets.values() for udp in opened]
 
     @property
-    def port(self) -> int:
-        """The UDP port of the underlay sockets, of the encrypted encapsulation where that is in use."""
-        return self.underlay[0].port
+    def udp(self) -> list[UdpSocket]:
+        """Those of the underlay sockets that are of UDP."""
+        return [each for each in self.underlay if each.has_port]
+
+    @property
+    def port(self) -> int | None:
+        """The UDP port of the underlay sockets, of the encrypted encapsulation where that is in use; None without any."""
+        return next((each.port for each in self.udp), None)
 
     def close(self) -> None:
         """Undo everything.  Raises HostError for what the kernel did not let go of; the rest is undone."""
@@ -141,8 +147,11 @@ class HostSetup:
             }
             spared = {node.table.listen_port(node.own, name) for name in ENCAPSULATIONS}
             opened: dict[str, list[UdpSocket]] = {}
-            for name, (port, listen) in wanted.items():
-                if self._bound.get(name) != (port, listen):
+            for each in node.encapsulations:
+                name, (port, listen) = each.name, wanted[each.name]
+                if self._bound.get(name) == (port, listen):
+                    continue
+                if each.has_ports:
                     opened[name] = sockets.open_underlay(
                         listen,
                         port,
@@ -153,8 +162,10 @@ class HostSetup:
                         senders=ENCAPSULATIONS[name].senders,
                         spared=spared,
                     )
-                    for udp in opened[name]:
-                        undo.callback(udp.close)
+                else:
+                    opened[name] = sockets.open_raw(listen, each, plan.fwmark)
+                for udp in opened[name]:
+                    undo.callback(udp.close)
             icmp, icmp_for = self.icmp, (_ipv4_address(node), plan.fwmark)
             if icmp_for != self._icmp_for:
                 icmp = _open_icmp(*icmp_for)
@@ -175,6 +186,7 @@ class HostSetup:
         self.sockets = {name: opened.get(name) or self.sockets[name] for name in wanted}
         self._left |= self._bound.keys() - wanted.keys()
         self._bound = dict(wanted)
+        self._set_ttl(node.table.network.ttl, {udp for new in opened.values() for udp in new})
         return replaced
 
     def is_affected_by(self, endpoint: Sockaddr) -> bool:
@@ -199,12 +211,13 @@ class HostSetup:
         if not (offloads.tcp and offloads.udp):
             missing = "UDP" if offloads.tcp else "TCP and UDP"
             notes.append(f"this kernel gives no {missing} super-packets: throughput is lower")
-        if not all(udp.can_segment and udp.can_coalesce for udp in self.underlay):
+        if not all(each.can_segment and each.can_coalesce for each in self.udp):
             notes.append("this kernel cannot cut or join UDP datagrams: throughput is lower")
         if self._icmp_for[0] is not None and self.icmp is None:
             notes.append("without CAP_NET_RAW, ICMP errors carry the unreachable address as their source")
         if isinstance(self._routing, Prepared) and self._routing.lacking is not None:
             notes.append(self._routing.lacking)
+        notes += modules.notes(node.encapsulations)
         notes += [fault.sentence for fault in self._faults(node, sysctl.read)]
         return notes
 
@@ -326,6 +339,13 @@ class HostSetup:
         if not plan.fwmark:
             self._mark(0)
         self._routed = PrefixMap((prefix, True) for prefix in (*plan.routes, *plan.policy_routes))
+
+    def _set_ttl(self, ttl: int | None, opened: set[UdpSocket]) -> None:
+        """Give all sockets the TTL of outer headers.  An inherited one comes with each packet; what is sealed has none."""
+        for each in opened if ttl == self._ttl else self.underlay:
+            if ttl != self._ttl or ttl:
+                sockets.set_ttl(each.socket, ttl or None)
+        self._ttl = ttl
 
     def _go_back(self, before: HostPlan) -> None:
         with contextlib.suppress(HostError):

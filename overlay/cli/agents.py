@@ -52,7 +52,7 @@ class Status:
     public_key: str | None
     mtu: int
     mtu_reason: str
-    port: int
+    port: int | None
     addresses: list[str]
     prefixes: list[str]
     pid: int

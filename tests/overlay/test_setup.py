@@ -494,3 +494,49 @@ def test_vxlan_has_its_port_to_receive_and_others_to_send_and_spares_those_of_th
         assert list(setup.sockets) == ["wireguard"]
         for udp in replaced:
             udp.close()
+
+
+def test_encapsulations_without_ports_have_raw_sockets_and_no_port(host):
+    with set_up(host) as setup:
+        encrypted = list(setup.underlay)
+
+        assert setup.adopt(clear_node("ipip"), {TOKYO}) == encrypted
+        for udp in encrypted:
+            udp.close()
+
+        assert (list(setup.sockets), setup.mtu, setup.port) == (["ipip"], 1480, None)
+        assert {each.protocol for each in setup.underlay} == {4, 41}
+        raw = list(setup.underlay)
+        assert setup.adopt(clear_node("ipip", fwmark=9), {TOKYO}) == []
+        assert marks(setup) == {9}
+        assert not [note for note in setup.notes(clear_node("ipip")) if "UDP datagrams" in note]
+
+        assert setup.adopt(node(), {TOKYO}) == raw
+        assert setup.port == 51820
+        for each in raw:
+            each.hand_over()
+
+
+def test_a_gre_key_takes_four_bytes_more(host):
+    with set_up(host) as setup:
+        for fields, mtu in (({}, 1476), ({"gre_key": 7}, 1472)):
+            for each in setup.adopt(clear_node("gre", **fields), {TOKYO}):
+                each.close()
+            assert setup.mtu == mtu
+
+
+def ttls(setup):
+    options = {socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TTL), socket.AF_INET6: (41, 16)}
+    return {each.socket.getsockopt(*options[each.family]) for each in setup.underlay}
+
+
+def test_the_ttl_is_that_of_the_peers_file_on_all_sockets_and_an_inherited_one_is_the_system_s(host):
+    with set_up(host, ttl=9) as setup:
+        assert ttls(setup) == {9}
+        for each in setup.adopt(node(ttl=9, port=4500), {TOKYO}):
+            each.close()
+        assert ttls(setup) == {9}
+        for ttl in (0, None):
+            setup.adopt(node(ttl=9, port=4500), {TOKYO})
+            setup.adopt(node(ttl=ttl, port=4500), {TOKYO})
+            assert ttls(setup) == {64}
