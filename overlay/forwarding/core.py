@@ -296,7 +296,11 @@ class Core:
             command.roles or [Role.ALL] * len(families),
             command.protocols or [PROTOCOL_UDP] * len(families),
         )
-        if encapsulation is None or not len(raw) == len(families) == len(roles) == len(protocols):
+        if (
+            encapsulation is None
+            or not set(Role).issuperset(roles)
+            or not len(raw) == len(families) == len(roles) == len(protocols)
+        ):
             self.drops["link"] += 1
             return
         for udp in self.sender.sockets:
