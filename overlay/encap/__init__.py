@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.encap import gre, ipip, udp, wireguard
+from overlay.encap import gre, ipip, udp, vxlan, wireguard
 
 if TYPE_CHECKING:
     from overlay.encap.encapsulation import Encapsulation
@@ -19,5 +19,6 @@ ENCAPSULATIONS: dict[str, Encapsulation] = {
         udp.ENCAPSULATION,
         ipip.ENCAPSULATION,
         gre.ENCAPSULATION,
+        vxlan.ENCAPSULATION,
     )
 }

@@ -90,5 +90,5 @@ def _read(payload: Buffer) -> tuple[int, int, int]:
 
 
 ENCAPSULATION = Encapsulation(
-    "gre", 0, {4: 20, 6: 40}, Clear(prefix, strip, sequence), dict.fromkeys((4, 6), PROTOCOL_GRE)
+    "gre", 0, {4: 20, 6: 40}, Clear(prefix, strip, sequence=sequence), dict.fromkeys((4, 6), PROTOCOL_GRE)
 )

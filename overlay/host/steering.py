@@ -1,5 +1,6 @@
-"""What a socket receives, by a program of classic BPF: handshake messages in a queue of their own, so that no packet waits behind a storm of them.
+"""What the kernel does with datagrams before they wait to be read: handshake messages apart, and nothing for senders.
 
+Handshake messages get a queue of their own, so that no packet waits behind a storm of them.
 Two UDP sockets share one address and port as a group (SO_REUSEPORT), and a program of classic BPF, which the kernel
 runs for each datagram, chooses between them by the type of the message: the first socket of the group gets all but
 the handshake messages, the second these.  A program may be attached without any privilege.
@@ -25,6 +26,9 @@ RETURN = 0x06
 
 ORDINARY, HANDSHAKES = 0, 1  # places in the group, in the order in which its sockets were bound
 
+# As a filter, what a program returns is how much of a datagram is kept.
+_NOTHING = array.array("Q", INSTRUCTION.pack(RETURN, 0, 0, 0))
+
 # The type is four bytes, little endian; of messages that are none the inbound path takes care on either socket.
 _INSTRUCTIONS = array.array(
     "Q",
@@ -41,15 +45,6 @@ _INSTRUCTIONS = array.array(
 )
 
 
-_NOTHING = array.array("Q", INSTRUCTION.pack(RETURN, 0, 0, 0))
-
-
-def take_nothing(sending: socket.socket) -> None:
-    """Have *sending* receive nothing: of raw sockets each of a protocol gets what arrives.  Raises OSError."""
-    address, count = _NOTHING.buffer_info()
-    sending.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, PROGRAM.pack(count, address))
-
-
 def steer(group: socket.socket) -> bool:
     """Have handshake messages go to the second socket of *group*, given by any of its two; return whether they will."""
     address, count = _INSTRUCTIONS.buffer_info()
@@ -58,3 +53,9 @@ def steer(group: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def refuse_all(sender: socket.socket) -> None:
+    """Have the kernel drop whatever comes to *sender*, which nobody reads."""
+    address, count = _NOTHING.buffer_info()
+    sender.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, PROGRAM.pack(count, address))

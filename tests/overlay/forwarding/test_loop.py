@@ -13,6 +13,7 @@ import pytest
 from overlay import link
 from overlay.crypto.cookies import CookieHolder
 from overlay.encap import ENCAPSULATIONS
+from overlay.encap.encapsulation import Role
 from overlay.errors import HostError, PacketError
 from overlay.forwarding.loop import HANDSHAKE_BYTES, LinkEnd, Loop
 from overlay.forwarding.pings import PONGS_AT_ONCE
@@ -356,6 +357,7 @@ def test_packets_go_from_tun_to_tun_over_raw_sockets_and_the_loop_sleeps_in_betw
         each.tell(link.SetPeer(2, 0.0, "gre", [], 7))
         each.tell(link.SetEndpoint(2, (str(far), 0), "configuration"))
         each.tell(link.Routes([(bytes([172, 16, 0, 0]), 12, 2)], [], is_last=True))
+        each.counters()
     a, b = running
     packet = packets.udp(b"hello", source="172.16.0.1", destination="172.16.0.2")
     whole = packets.tcp(bytes(30 * 1360), source="172.16.0.1", destination="172.16.0.2")
@@ -394,6 +396,23 @@ def test_handshakes_that_queue_by_themselves_are_passed_on_a_few_a_turn(running)
 
     most = -(-HANDSHAKE_BYTES // len(called))
     assert a.turns - before >= count // most
+
+
+def test_a_socket_that_only_sends_is_not_read(running):
+    a, _ = running
+    sender = a._bound()
+    port = sender.getsockname()[1]
+    a.tell(link.Sockets([2], port, "vxlan", roles=[Role.SENDS], ports=[port]), [sender.fileno()])
+    a.counters()
+    before = a.turns
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+        caller.sendto(b"nobody hears this", sender.getsockname())
+    a.counters()
+
+    assert a.turns - before <= 2
+    with sender:
+        assert sender.recv(100) == b"nobody hears this"
 
 
 def test_garbage_on_the_link_is_counted_and_a_report_is_no_command(running):

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from overlay.host.steering import HANDSHAKES, ORDINARY, steer, take_nothing
+from overlay.host.steering import HANDSHAKES, ORDINARY, refuse_all, steer
 
 
 def bound(address):
@@ -43,9 +43,9 @@ def test_a_socket_that_shares_nothing_is_left_as_it_was():
         assert not steer(udp)
 
 
-def test_what_is_to_take_nothing_takes_nothing():
+def test_what_is_to_refuse_all_takes_nothing():
     with bound(("127.0.0.1", 0)) as silent:
-        take_nothing(silent)
+        refuse_all(silent)
         silent.sendto(b"anybody there?", silent.getsockname())
 
         with pytest.raises(BlockingIOError):
