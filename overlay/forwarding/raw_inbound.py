@@ -15,7 +15,6 @@ import numpy as np
 
 from overlay.errors import PacketError
 from overlay.forwarding.clear_inbound import place_of
-from overlay.forwarding.merged import virtio_header
 from overlay.forwarding.mmsg import (
     LARGEST_ROW,
     MESSAGES,
@@ -25,6 +24,7 @@ from overlay.forwarding.mmsg import (
     parse_sockaddr,
 )
 from overlay.forwarding.segments import Framing, Rows
+from overlay.forwarding.unfinished import virtio_for
 from overlay.wire.ip import CE, ECT_1, take_outer_ecn
 from overlay.wire.mss import LARGEST_SYN, clamp_mss
 from overlay.wire.virtio import PLAIN
@@ -224,7 +224,7 @@ class RawInbound:
             if mark:
                 take_outer_ecn(packet, mark)
             mtu = self._core.outbound.splitter.mtu
-            header = virtio_header(peer, packet, mtu)
+            header = virtio_for(peer, packet, mtu)
             number = clear.sequence(payload) if clear.sequence is not None else None
             if number is not None:
                 _check_sequence(peer, number, now)
