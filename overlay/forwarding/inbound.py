@@ -31,6 +31,7 @@ from overlay.forwarding.units import (
 )
 from overlay.wire.bulk import FRAGMENT_HEADER, FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT
 from overlay.wire.control import is_control
+from overlay.wire.frames import is_frame
 from overlay.wire.ip import CE, ECT_1, PROTOCOL_UDP, packet_length, take_outer_ecn
 from overlay.wire.messages import (
     TAG_SIZE,
@@ -653,7 +654,7 @@ class Inbound:
             if arrival.tos & 3:
                 take_outer_ecn(packet, arrival.tos & 3)
         except PacketError as error:
-            core.refused(peer, error.reason)
+            core.refused(peer, "frame" if is_frame(payload) else error.reason)
             return
         peer.rx_packets += 1
         if length <= LARGEST_SYN and self._buffer[start + SYN_FLAGS[packet[0] >> 4]] & SYN:
