@@ -47,6 +47,7 @@ class HostSetup:
         self._mtu_reason = ""
         self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
         self._bound: dict[str, tuple[object, ...]] = {}  # likewise: where they are bound
+        self._left: set[str] = set()  # encapsulations once in use: the forwarder may still read their sockets
         self._overhead = 0
         self._marked = 0  # the mark of `underlay`
         self._routed: PrefixMap[bool] = PrefixMap()
@@ -115,7 +116,12 @@ class HostSetup:
             for name, (port, listen) in wanted.items():
                 if self._bound.get(name) != (port, listen):
                     opened[name] = sockets.open_underlay(
-                        listen, port, plan.fwmark, self.sockets.get(name, ()), name
+                        listen,
+                        port,
+                        plan.fwmark,
+                        self.sockets.get(name, ()),
+                        name,
+                        is_returning=name in self._left,
                     )
                     for udp in opened[name]:
                         undo.callback(udp.close)
@@ -137,6 +143,7 @@ class HostSetup:
             udp for name, old in self.sockets.items() if name in opened or name not in wanted for udp in old
         ]
         self.sockets = {name: opened.get(name) or self.sockets[name] for name in wanted}
+        self._left |= self._bound.keys() - wanted.keys()
         self._bound = dict(wanted)
         return replaced
 

@@ -85,19 +85,22 @@ def open_underlay(
     fwmark: int | None = None,
     replacing: Sequence[UdpSocket] = (),
     encapsulation: str = "wireguard",
+    *,
+    is_returning: bool = False,
 ) -> list[UdpSocket]:
     """Return one socket for each address of *listen*; if that is empty, one for all of IPv4 and one for all of IPv6.
 
     Behind these follow, for the WireGuard protocol and where the kernel knows how to tell handshake messages, as many
     sockets for them alone.  A host without IPv6 gets the first alone.  *port* 0 takes a free one, the same for all.  *replacing* are sockets
-    of ours still open on the same port, which the new ones may overlap until they are closed.
+    of ours still open on the same port, which the new ones may overlap until they are closed; with *is_returning* those
+    that were handed over may be overlapped likewise.
     Raises HostError; then nothing stays open.
     """
     attempts = ATTEMPTS_FOR_ANY_PORT if port == 0 else 1
     while True:
         attempts -= 1
         try:
-            return _open_all(listen, port, fwmark, replacing, encapsulation)
+            return _open_all(listen, port, fwmark, replacing, encapsulation, is_returning)
         except HostError as error:
             if not attempts or getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
                 raise
@@ -111,6 +114,7 @@ def open_udp(
     *,
     encapsulation: str = "wireguard",
     role: Role = Role.ALL,
+    is_returning: bool = False,
 ) -> UdpSocket:
     """Return a socket bound to *address*, which may be unspecified: ``0.0.0.0`` or ``::`` for every address of the family.
 
@@ -132,7 +136,13 @@ def open_udp(
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
-        _bind(udp, _sockaddr(address, port), replacing, shares=role == Role.HANDSHAKES)
+        _bind(
+            udp,
+            _sockaddr(address, port),
+            replacing,
+            shares=role == Role.HANDSHAKES,
+            is_returning=is_returning,
+        )
         return UdpSocket(
             socket=udp,
             address=address,
@@ -208,6 +218,7 @@ def _open_all(
     fwmark: int | None,
     replacing: Sequence[UdpSocket],
     encapsulation: str,
+    is_returning: bool,
 ) -> list[UdpSocket]:
     opened: list[UdpSocket] = []
     try:
@@ -220,13 +231,14 @@ def _open_all(
                         fwmark,
                         replacing,
                         encapsulation=encapsulation,
+                        is_returning=is_returning,
                     )
                 )
             except HostError as error:
                 if listen or address != EVERY_IPV6 or not _is_ipv6_missing(error):
                     raise
         for udp in list(opened) if encapsulation == "wireguard" else []:
-            beside = _open_beside(udp, fwmark, replacing)
+            beside = _open_beside(udp, fwmark, replacing, is_returning=is_returning)
             if beside is not None:
                 opened.append(beside)
     except BaseException:
@@ -236,14 +248,18 @@ def _open_all(
     return opened
 
 
-def _open_beside(udp: UdpSocket, fwmark: int | None, replacing: Sequence[UdpSocket]) -> UdpSocket | None:
+def _open_beside(
+    udp: UdpSocket, fwmark: int | None, replacing: Sequence[UdpSocket], *, is_returning: bool
+) -> UdpSocket | None:
     """Return a socket that gets the handshake messages in the place of *udp*; None where this kernel cannot do it.
 
     *udp* is bound by itself, so that a port that is taken shows, and made to share only then.
     """
     udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        beside = open_udp(udp.address, udp.port, fwmark, replacing, role=Role.HANDSHAKES)
+        beside = open_udp(
+            udp.address, udp.port, fwmark, replacing, role=Role.HANDSHAKES, is_returning=is_returning
+        )
     except HostError:
         beside = None
     if beside is not None and steer(beside.socket):
@@ -259,7 +275,12 @@ def _is_ipv6_missing(error: HostError) -> bool:
 
 
 def _bind(
-    udp: socket.socket, address: Sockaddr, replacing: Sequence[UdpSocket], *, shares: bool = False
+    udp: socket.socket,
+    address: Sockaddr,
+    replacing: Sequence[UdpSocket],
+    *,
+    shares: bool = False,
+    is_returning: bool = False,
 ) -> None:
     """Bind so that only our own earlier sockets may hold an overlapping address.
 
@@ -269,7 +290,7 @@ def _bind(
     """
     olds = [old.socket for old in replacing]
     sharing = [old for old in olds if old.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)]
-    options = [(each, socket.SO_REUSEADDR, 1) for each in (udp, *olds) if olds]
+    options = [(each, socket.SO_REUSEADDR, 1) for each in (udp, *olds) if olds or is_returning]
     options += [(old, socket.SO_REUSEPORT, 0) for old in sharing]
     if shares:
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

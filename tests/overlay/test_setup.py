@@ -335,3 +335,22 @@ def test_sockets_of_an_encapsulation_that_stays_are_kept(host):
         for udp in clear:
             udp.close()
         assert setup.underlay == encrypted
+
+
+def test_an_encapsulation_that_was_left_is_returned_to_while_its_old_sockets_are_still_read(host):
+    clear = {"encapsulation": "udp"}
+    with set_up(host) as setup, contextlib.ExitStack() as forwarder:
+        for fields in (clear, {}, clear, {}):
+            for udp in [*setup.underlay]:
+                forwarder.enter_context(udp.socket.dup())
+            for udp in setup.adopt(clear_or_not(**fields), {TOKYO}):
+                udp.hand_over()
+
+        assert bound(setup) == [("0.0.0.0", 51820), ("::", 51820)]
+
+
+def clear_or_not(**fields):
+    paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public, endpoint="192.0.2.1")
+    return Node(
+        PRIVATE, table(paris, peer("tokyo", "10.244.2.0/24", endpoint="192.0.2.2"), **fields), paris, {}
+    )
