@@ -38,9 +38,9 @@ Endpoints = set[tuple[str, "Sockaddr"]]
 class HostSetup:
     """The tun and everything around it.  Closing it takes back what was set up; the host is then as before."""
 
-    def __init__(self, interface: str) -> None:
-        """Make the tun; nothing else is touched.  Raises HostError."""
-        self.device = tun.open_tun(interface)
+    def __init__(self, interface: str, *, is_tap: bool = False) -> None:
+        """Make the tun, or tap; nothing else is touched.  Raises HostError."""
+        self.device = tun.open_tun(interface, is_tap=is_tap)
         self.sockets: dict[str, list[UdpSocket]] = {}  # by encapsulation
         self.icmp: socket.socket | None = None
         self.plan: HostPlan | None = None
@@ -233,6 +233,9 @@ class HostSetup:
 
 
 def _ipv4_address(node: Node) -> IPv4Address | None:
+    """Return the address that ICMP errors come from; a tap's node sends none."""
+    if node.is_tap:
+        return None
     return next((each for each in node.own.addresses if isinstance(each, IPv4Address)), None)
 
 

@@ -35,6 +35,7 @@ class PeerStatus:
     subnets: list[str]
     last_handshake: float | None
     path_mtu: int | None
+    learnt_macs: int
     rx_bytes: int
     tx_bytes: int
     drops: dict[str, int]
@@ -46,6 +47,7 @@ class Status:
 
     node: str
     interface: str
+    device: str
     public_key: str | None
     mtu: int
     mtu_reason: str

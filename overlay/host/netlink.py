@@ -204,6 +204,7 @@ class Routing:
         except OSError as error:
             raise _refused("the routing tables of this host are out of reach", error) from error
         self._mtu: int | None = None  # None: the link is not set up
+        self._mac: bytes | None = None
         self._addresses: dict[IPInterface, None] = {}
         self._shelves: dict[_Shelf, _Routes] = {}
         self._rules: set[_Rule] = set()
@@ -316,9 +317,11 @@ class Routing:
     # The link and its addresses
 
     def _set_up_link(self, plan: HostPlan) -> None:
-        if plan.mtu == self._mtu:
+        if plan.mtu == self._mtu and plan.mac == self._mac:
             return
         attributes: list[tuple[str, object]] = [("IFLA_MTU", plan.mtu)]
+        if plan.mac is not None:
+            attributes.append(("IFLA_ADDRESS", plan.mac.hex(":")))
         if self._mtu is None:
             sysctl.loosen_rp_filter(self._interface)
             attributes.append(("IFLA_TXQLEN", TRANSMIT_QUEUE))
@@ -327,16 +330,18 @@ class Routing:
                     network.version == 6 for network in (*plan.addresses, *plan.routes, *plan.policy_routes)
                 ):
                     sysctl.enable_ipv6(self._interface)
-                # No link-local address: its router solicitations would ask every peer for a session.
-                silent = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", IN6_ADDR_GEN_MODE_NONE)]}
-                attributes.append(("IFLA_AF_SPEC", {"attrs": [("AF_INET6", silent)]}))
+                # No link-local address: its router solicitations would ask every peer for a session.  A tap that has
+                # addresses asks others for theirs from it.
+                if plan.mac is None or not plan.addresses:
+                    silent = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", IN6_ADDR_GEN_MODE_NONE)]}
+                    attributes.append(("IFLA_AF_SPEC", {"attrs": [("AF_INET6", silent)]}))
         try:
             self._change_link(attributes, 0)
             if self._mtu is None:
                 self._change_link([], IFF_UP)  # by itself: in one message the kernel would do this first
         except OSError as error:
             raise _refused(f"{self._interface} could not be set up with MTU {plan.mtu}", error) from error
-        self._mtu = plan.mtu
+        self._mtu, self._mac = plan.mtu, plan.mac
 
     def _change_link(self, attributes: list[tuple[str, object]], flags: int) -> None:
         message = ifinfmsg()

@@ -24,7 +24,8 @@ class HostPlan:
 
     *addresses* are /32 and /128; the first of each family is the source of the host's own packets into the overlay.
     *routes* lead into the tun by the main table, *policy_routes* by tables of ours that packets with *fwmark* skip:
-    with any of these the mark must be given, and not 0.  Own subnets are in neither.
+    with any of these the mark must be given, and not 0.  Own subnets are in neither.  *mac* is the Ethernet address
+    of a tap; None for a tun.
     """
 
     mtu: int
@@ -32,3 +33,4 @@ class HostPlan:
     routes: tuple[IPNetwork, ...] = ()
     policy_routes: tuple[IPNetwork, ...] = ()
     fwmark: int | None = None
+    mac: bytes | None = None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Specification: linux/if_tun.h and linux/virtio_net.h
 IFF_TUN = 0x0001
+IFF_TAP = 0x0002
 IFF_NO_PI = 0x1000  # no protocol information before the packet
 IFF_VNET_HDR = 0x4000
 IFF_TUN_EXCL = 0x8000  # refuse a name that exists, whatever kind of interface has it
@@ -114,12 +115,13 @@ def check_interface_name(name: str) -> None:
         )
 
 
-def open_tun(name: str, device: str = DEVICE) -> Tun:
+def open_tun(name: str, device: str = DEVICE, *, is_tap: bool = False) -> Tun:
     """Create the tun device *name*, down and without addresses, with every offload the kernel grants.
 
-    Raises ConfigError for a bad name and HostError when the kernel refuses.
+    With *is_tap* it carries Ethernet frames, and offsets in the virtio header count from there.  Raises ConfigError for a bad name and HostError when the kernel refuses.
     """
     check_interface_name(name)
+    kind = IFF_TAP if is_tap else IFF_TUN
     try:
         descriptor = os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -128,7 +130,7 @@ def open_tun(name: str, device: str = DEVICE) -> Tun:
         fcntl.ioctl(
             descriptor,
             TUNSETIFF,
-            struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL),
+            struct.pack("16sH22x", name.encode(), kind | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL),
         )
         fcntl.ioctl(descriptor, TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_SIZE))
         fcntl.ioctl(descriptor, TUNSETVNETLE, struct.pack("i", 1))

@@ -354,3 +354,13 @@ def clear_or_not(**fields):
     return Node(
         PRIVATE, table(paris, peer("tokyo", "10.244.2.0/24", endpoint="192.0.2.2"), **fields), paris, {}
     )
+
+
+def test_a_tap_is_set_up_and_sends_no_icmp_errors(host):
+    with host.entered(), contextlib.closing(HostSetup("overlay0", is_tap=True)) as setup:
+        setup.adopt(node(device="tap"), {TOKYO})
+
+        link = host.run("ip", "-o", "-d", "link", "show", "overlay0")
+        assert "tun type tap" in link
+        assert "mtu 1404" in link
+        assert setup.icmp is None

@@ -110,6 +110,23 @@ def test_reads_and_writes_carry_a_virtio_header_of_ten_bytes(lab):
 
 
 @pytest.mark.netns
+def test_a_tap_carries_frames(lab):
+    host = lab.namespace("host")
+    with host.entered():
+        device = open_tun("overlay0", is_tap=True)
+        host.run("ip", "link", "set", "overlay0", "addrgenmode", "none", "address", "02:00:00:00:00:01")
+        host.run("ip", "link", "set", "overlay0", "up")
+        host.run("ip", "address", "add", "10.244.0.1/24", "dev", "overlay0")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.sendto(b"test", ("10.244.0.2", 9))
+
+        read = os.read(device.fileno(), 2000)
+
+        assert read[10:24] == b"\xff" * 6 + bytes([2, 0, 0, 0, 0, 1]) + b"\x08\x06"
+        device.close()
+
+
+@pytest.mark.netns
 @pytest.mark.parametrize("kind", ["tun", "bridge"])
 def test_name_that_is_taken_is_refused(lab, kind):
     host = lab.namespace("host")
