@@ -239,6 +239,8 @@ class Core:
         if made.is_initiator:
             peer.is_unreachable = False
             self._send_staged(peer, now)
+            if self._bridge is not None:
+                self.outbound.offer(peer, keypair, now)
             if not keypair.counter:
                 self._send_keepalive(peer, now)  # tells the responder that it may use the keypair
 

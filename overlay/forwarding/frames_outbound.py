@@ -130,6 +130,8 @@ class FramesOutbound(Outbound):
         if keypair is None:
             self._stage(peer, bytes(view[at + _VIRTIO : end]), now)
             return
+        if keypair.bulk is not None and not keypair.bulk.has_heard:
+            self.offer(peer, keypair, now)
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(arena, at + _VIRTIO)
         frame = view[start:end]
         packet = ip_start(frame)
@@ -171,11 +173,6 @@ class FramesOutbound(Outbound):
         now: float,
     ) -> None:
         """Send the segments of a super-frame, whose IP packet begins at *packet*, to *peer*."""
-        bulk = keypair.bulk
-        if bulk is not None and not bulk.has_heard:
-            hello = bulk.offer(now)
-            if hello is not None:
-                self.send_payload(peer, keypair, hello)
         self.flush_peer(peer)
         inner = FRAME_HEADER_SIZE + packet
         try:

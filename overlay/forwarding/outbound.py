@@ -287,6 +287,12 @@ class Outbound:
         elif datagram:
             self._core.sender.send_message(peer, datagram, ecn)
 
+    def offer(self, peer: Peer, keypair: Keypair, now: float) -> None:
+        """Say hello to a peer that has not said it yet, if that is due."""
+        hello = keypair.bulk.offer(now) if keypair.bulk is not None else None
+        if hello is not None:
+            self.send_payload(peer, keypair, hello)
+
     def send_probe(self, peer: Peer, keypair: Keypair, payload: bytes) -> bool:
         """Send a payload whole or not at all, and return False if it is too large for this host's own device."""
         datagram = self._sealed(keypair, payload)
@@ -368,9 +374,7 @@ class Outbound:
     ) -> int:
         """Send a super-packet as one unit or a few; return how many segments it has, 0 if it cannot go this way."""
         if not bulk.has_heard:
-            hello = bulk.offer(now)
-            if hello is not None:
-                self.send_payload(peer, keypair, hello)
+            self.offer(peer, keypair, now)
         key, size = bulk.key, bulk.size
         limit = size.allowed(now) if size.is_plain else size.limit
         if key is None or not limit:

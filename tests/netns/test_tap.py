@@ -241,3 +241,10 @@ def test_a_station_gets_its_address_from_the_other_side_by_dhcp(site, module_lab
 
     phone.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
     ping(phone, "172.16.0.9", 2)
+
+
+def test_hosts_without_addresses_are_pinged_in_band(site):
+    done = site.paris.overlay("ping", "tokyo", "-c", "1")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "in-band" in done.stdout

@@ -436,3 +436,18 @@ def test_the_second_request_for_an_address_that_answered_is_not_flooded(world):
             c.received.clear()
 
     assert a.received == [answer, answer]
+
+
+def test_peers_say_hello_with_the_session_and_answer_pings(world):
+    world.ciphers = (1,)
+    a, b = world.pair()
+    a.want(1)
+    world.run(1)
+    a.reported.clear()
+    for node in (a, b):
+        node.tell(link.PingPeer(1, 7))
+    world.run(1)
+
+    for node in (a, b):
+        (pong,) = [report for report in node.reported if isinstance(report, link.Ponged)]
+        assert pong.seconds == pytest.approx(0.02)
