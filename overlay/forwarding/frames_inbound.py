@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING
 from overlay.errors import PacketError
 from overlay.forwarding.inbound import Inbound
 from overlay.forwarding.segments import HEADER_SIZE, SEALED, Rows
+from overlay.forwarding.units import make_for_tun, read_unit, take_link
 from overlay.wire import frames
 from overlay.wire.control import is_control
-from overlay.wire.frames import FRAME_HEADER_SIZE, ip_start
-from overlay.wire.ip import CE, ECT_1, take_outer_ecn
+from overlay.wire.frames import (
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    FRAME_HEADER_SIZE,
+    ethertype,
+    ip_start,
+)
+from overlay.wire.ip import CE, ECT_1, PROTOCOL_UDP, packet_length, take_outer_ecn
 from overlay.wire.mss import LARGEST_SYN, clamp_mss
 from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Peer
 
+_ETHERTYPES = {4: ETHERTYPE_IPV4, 6: ETHERTYPE_IPV6}
 _FRAME = HEADER_SIZE + FRAME_HEADER_SIZE  # where a frame begins in its datagram
 
 
@@ -121,7 +129,28 @@ class FramesInbound(Inbound):
             most = min(peer.path_mtu, self._core.outbound.splitter.mtu) - FRAME_HEADER_SIZE - packet
             clamp_mss(frame[packet:], most)
 
-    def _deliver_unit(self, peer: Peer, unit: memoryview, most: int, mark: int, now: float) -> None:  # noqa: ARG002  it is refused whatever it is
-        """Refuse what an agent with a tun sends: a unit is a super-packet without an Ethernet header."""
-        self._core.data_received(peer, now)
-        self._core.refused(peer, "no_frame")
+    def _deliver_unit(self, peer: Peer, unit: memoryview, most: int, mark: int, now: float) -> None:
+        """Write the super-frame of an opened unit, once every claim about it holds."""
+        core = self._core
+        core.data_received(peer, now)
+        try:
+            unit, header = take_link(unit)
+            packet, flow, gso_type, segment = read_unit(unit, most)
+            if ethertype(header) != (_ETHERTYPES[flow.version], len(header)):
+                raise PacketError("unit_packet")
+            if mark:
+                take_outer_ecn(packet, mark)
+            self._bridge.from_peer(peer.number, header, now)
+        except PacketError as error:
+            core.refused(peer, error.reason)
+            return
+        peer.rx_packets += -(-(len(packet) - flow.size) // segment)
+        if flow.protocol == PROTOCOL_UDP and not self._joins_udp:
+            train = self._splitter().split(packet, gso_type, segment, flow.l4)
+            for row in train.plain:
+                segments: list[memoryview | bytes] = [PLAIN, header, row[: packet_length(row)]]
+                self._write(peer, segments)
+            return
+        make_for_tun(unit, flow, gso_type, segment, len(header))
+        whole: list[memoryview | bytes] = [unit[:VIRTIO_SIZE], header, packet]
+        self._write(peer, whole)

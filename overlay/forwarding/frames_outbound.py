@@ -18,6 +18,7 @@ from overlay.forwarding.segments import OVERHEAD, PADDING, Splitter, padded
 from overlay.link import OWN
 from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire import frames
+from overlay.wire.bulk import MINIMUM_SEGMENT
 from overlay.wire.frames import (
     ETHERNET_SIZE,
     FRAME_HEADER,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.outbound import TunReader
     from overlay.forwarding.peer import Peer
+    from overlay.forwarding.segments import SealedTrain
 
 # Ours
 FLOODED_PER_SECOND, FLOODED_AT_ONCE = (
@@ -48,7 +50,8 @@ FLOODED_PER_SECOND, FLOODED_AT_ONCE = (
 _FRAME = TRANSPORT_HEADER.size + FRAME_HEADER_SIZE  # where a frame begins, behind where its datagram does
 _VIRTIO = _FRAME - VIRTIO_SIZE
 _READ = READ_BYTES + ETHERNET_SIZE + MAXIMUM_TAGS * VLAN_SIZE  # a super-packet, and the headers of its frame
-_ROOM = _VIRTIO + _READ + PADDING + TAG_SIZE
+_LINK = 64  # more than an Ethernet header takes behind its packet, in a unit
+_ROOM = _VIRTIO + _READ + PADDING + TAG_SIZE + _LINK
 _NONCE = struct.Struct("<4xQ").pack  # RFC 8439's 96 bits: 32 of zeros, then the counter
 
 
@@ -136,7 +139,7 @@ class FramesOutbound(Outbound):
         frame = view[start:end]
         packet = ip_start(frame)
         if gso_type:
-            self._send_segments(peer, keypair, frame, packet, gso_type, segment, csum_start, now)
+            self._send_segments(peer, keypair, start, frame, packet, gso_type, segment, csum_start, now)
             return
         if not self._finish(start, end, packet, flags, csum_start, csum_offset, peer):
             peer.drops["tun_malformed"] += 1
@@ -165,6 +168,7 @@ class FramesOutbound(Outbound):
         self,
         peer: Peer,
         keypair: Keypair,
+        start: int,
         frame: memoryview,
         packet: int,
         gso_type: int,
@@ -172,30 +176,45 @@ class FramesOutbound(Outbound):
         csum_start: int,
         now: float,
     ) -> None:
-        """Send the segments of a super-frame, whose IP packet begins at *packet*, to *peer*."""
+        """Send the super-frame that the arena has at *start* to *peer*; its IP packet begins *packet* bytes later."""
         self.flush_peer(peer)
-        inner = FRAME_HEADER_SIZE + packet
+        link, mark, bulk = bytes(frame[:packet]), ecn(frame[packet:]) if packet else 0, keypair.bulk
+        l4, inner = csum_start - packet, FRAME_HEADER_SIZE + packet
         try:
             if not packet:
                 raise PacketError("tun_gso")
-            if (
-                inner + largest_segment(frame[packet:], gso_type, segment, csum_start - packet)
-                > peer.path_mtu
-            ):
+            if inner + largest_segment(frame[packet:], gso_type, segment, l4) > peer.path_mtu:
                 for each in self._segments(frame, packet, gso_type, segment, csum_start):
                     self._send_copy(peer, keypair, each, now)
                 return
-            splitter = self._splitters.get(inner)
-            if splitter is None:
-                splitter = self._splitters[inner] = Splitter(self.splitter.mtu, inner)
-            train = splitter.split(frame[packet:], gso_type, segment, csum_start - packet)
+            is_vouched_for = self._arena[start - VIRTIO_SIZE] & NEEDS_CSUM
+            if bulk is not None and segment >= MINIMUM_SEGMENT and is_vouched_for:
+                begin, end = start + packet, start + len(frame)
+                count = self._send_units(
+                    peer, keypair, bulk, begin, end, gso_type, segment, l4, mark, now, link
+                )
+                if count:
+                    self._core.data_sent(peer, keypair, count, now)
+                    return
+            train = self._split(frame[packet:], gso_type, segment, l4, link)
         except (PacketError, IndexError):  # headers that do not fit the virtio header's claims
             peer.drops["tun_gso"] += 1
             return
-        train.prefix(FRAME_HEADER.pack(TYPE_FRAME, train.padding.shape[1]) + bytes(frame[:packet]))
-        train.rows[-1, TRANSPORT_HEADER.size + 1] = train.last_padding
-        self._send_train(peer, keypair, train, ecn(frame[packet:]))
+        self._send_train(peer, keypair, train, mark)
         self._core.data_sent(peer, keypair, train.count, now)
+
+    def _split(
+        self, packet: memoryview, gso_type: int, segment: int, csum_start: int, link: bytes
+    ) -> SealedTrain:
+        """Return the segments of a super-packet in transport messages, each in a frame.  Raises PacketError."""
+        inner = FRAME_HEADER_SIZE + len(link)
+        splitter = self._splitters.get(inner)
+        if splitter is None:
+            splitter = self._splitters[inner] = Splitter(self.splitter.mtu, inner)
+        train = splitter.split(packet, gso_type, segment, csum_start)
+        train.prefix(FRAME_HEADER.pack(TYPE_FRAME, train.padding.shape[1]) + link)
+        train.rows[-1, TRANSPORT_HEADER.size + 1] = train.last_padding
+        return train
 
     def _segments(
         self, frame: memoryview, packet: int, gso_type: int, segment: int, csum_start: int

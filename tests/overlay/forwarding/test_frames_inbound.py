@@ -127,11 +127,61 @@ def test_an_agent_with_a_tun_refuses_frames():
     assert bench.b.received == []
 
 
-def test_super_packets_of_an_agent_with_a_tun_are_refused():
-    bench = TapBench(ciphers=(1,))
-    bench.b.core.inbound._deliver_unit(bench.b.peer(), memoryview(bytes(100)), 1420, 0, bench.world.clock.now)
+def opened_unit(packet, header, segment=1000):
+    """Return an opened unit as it lies in its buffer, with room for a virtio header."""
+    whole, virtio = packets.as_super_packet(packet, segment)
+    meta = bytes([virtio[1], len(header)]) + struct.pack("<H", segment)
+    return memoryview(bytearray(bytes(6) + meta + whole + header))
+
+
+def deliver_unit(bench, unit, mark=0):
+    bench.b.core.inbound._deliver_unit(bench.b.peer(), unit, 1420, mark, bench.world.clock.now)
+
+
+HEADER = {4: mac(2) + mac(1) + b"\x08\0", 6: mac(2) + mac(1) + b"\x86\xdd"}
+UNITS = {
+    "of an agent with a tun": (packets.tcp(bytes(5000)), b"", "no_frame"),
+    "with another EtherType": (packets.tcp(bytes(5000)), HEADER[6], "unit_packet"),
+    "with half a header": (packets.tcp(bytes(5000)), HEADER[4][:13], "unit_packet"),
+    "with more than a header": (packets.tcp(bytes(5000)), HEADER[4] + b"\0\0", "unit_packet"),
+    "with half a VLAN tag": (packets.tcp(bytes(5000)), HEADER[4][:12] + b"\x81\0", "unit_packet"),
+    "from another's address": (packets.tcp(bytes(5000)), mac(2) + mac(3) + b"\x08\0", "mac"),
+    "that is no super-packet": (packets.tcp(bytes(500)), HEADER[4], "unit_packet"),
+}
+
+
+@pytest.mark.parametrize(("packet", "header", "reason"), UNITS.values(), ids=UNITS.keys())
+def test_units_are_refused(bench, packet, header, reason):
+    deliver_unit(bench, opened_unit(packet, header))
+
+    assert bench.dropped == {reason: 1}
+    assert bench.b.received == []
+
+
+def test_a_unit_shorter_than_the_header_that_it_claims_is_refused(bench):
+    deliver_unit(bench, memoryview(bytearray(bytes(6) + b"\1\xff" + bytes(200))))
 
     assert bench.dropped == {"no_frame": 1}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_unit_takes_the_mark_of_the_underlay(bench, version):
+    deliver_unit(
+        bench, opened_unit(packets.tcp(bytes(5000), tos=2, version=version), HEADER[version]), mark=3
+    )
+
+    whole, virtio = packets.as_super_packet(packets.tcp(bytes(5000), tos=3, version=version), 1000)
+    assert bench.b.received == [HEADER[version] + each for each in packets.kernel_segments(whole, virtio)]
+
+
+def test_an_agent_with_a_tun_refuses_units_with_a_header():
+    bench = Bench()
+    unit = opened_unit(
+        packets.tcp(bytes(5000), source=bench.a.inner(), destination=bench.b.inner()), HEADER[4]
+    )
+    deliver_unit(bench, unit)
+
+    assert bench.dropped == {"unit_meta": 1}
 
 
 def test_zeros_behind_a_frame_are_cut_off_and_those_of_the_frame_are_not(bench):

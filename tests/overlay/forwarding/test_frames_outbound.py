@@ -451,3 +451,73 @@ def test_peers_say_hello_with_the_session_and_answer_pings(world):
     for node in (a, b):
         (pong,) = [report for report in node.reported if isinstance(report, link.Ponged)]
         assert pong.seconds == pytest.approx(0.02)
+
+
+# Units
+
+
+def unit_pair(**how):
+    """Return two nodes that carry super-frames as units."""
+    world = World(is_tap=True, ciphers=(1,), **how)
+    a, b = greeted(*world.pair())
+    a.send_frame(b.mac, packets.udp(b"x"))
+    world.run(1)
+    b.received.clear()
+    return a, b
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("tag", [b"", b"\x81\0\0\5", b"\x88\xa8\0\5\x81\0\0\6"])
+@pytest.mark.parametrize("size", [1401, 20_000, 64_900])
+def test_a_super_frame_goes_as_a_unit(version, tag, size):
+    a, b = unit_pair()
+    body = random.Random(size).randbytes(size)
+    tcp = packets.tcp(body, version=version, flags=packets.ACK | packets.PSH)
+    sent = [frame for _ in range(3) for frame in segments_of(a, b.mac, tcp, 700, tag)]
+
+    a.world.run(1)
+
+    assert b.received == sent
+    assert b.peer().rx_units >= (3 if size < 30_000 else 2), "and that is all there was"
+    assert a.peer().tx_packets - 2 == b.peer().rx_packets - 2 == len(sent)
+
+
+@pytest.mark.parametrize("joins_udp", [True, False])
+def test_a_super_frame_of_udp_goes_as_a_unit_whatever_the_far_kernel_takes(joins_udp):
+    world = World(is_tap=True, ciphers=(1,))
+    a, b = world.node("a"), world.node("b")
+    b.joins_udp = joins_udp
+    b.restart_forwarder()
+    a.know(b)
+    b.know(a)
+    greeted(a, b)
+    sent = segments_of(a, b.mac, packets.udp(bytes(9000)), 900)
+
+    world.run(1)
+
+    assert b.received == sent
+    assert b.peer().rx_units > 0
+
+
+def test_super_frames_arrive_in_smaller_units_where_datagrams_are_lost():
+    a, b = unit_pair()
+    chance = random.Random(1)
+    a.world.network.lose = lambda flight: flight.kind == "fragment" and chance.random() < 0.01
+    sent = []
+    for number in range(60):
+        body = random.Random(number).randbytes(60_000)
+        sent += segments_of(a, b.mac, packets.tcp(body, sequence=number * 60_000), 1340)
+        a.world.run(0.2)
+
+    assert len(b.received) > 0.7 * len(sent)
+    assert set(b.received) <= set(sent)
+
+
+@pytest.mark.parametrize("flags", [0, 1])
+def test_only_what_the_kernel_vouches_for_goes_as_a_unit(flags):
+    a, b = unit_pair()
+    packet, virtio = packets.as_super_frame(packets.tcp(bytes(5000)), 1000)
+    a.send_frame(b.mac, packet, virtio=bytes([flags]) + virtio[1:])
+    a.world.run(1)
+
+    assert (b.peer().rx_units, len(b.received)) == (flags, 5)
