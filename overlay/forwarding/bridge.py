@@ -104,7 +104,8 @@ class Bridge:
         self._static: dict[bytes, int] = {}
         self._learnt: _Learnt[None] = _Learnt(most)
         self._hosts: dict[bytes, tuple[int, bytes]] = {}  # by IP address: the owner and its Ethernet address
-        self._neighbours: _Learnt[_Neighbour] = _Learnt(most)  # likewise, as heard
+        self._told: dict[int, tuple[tuple[bytes, ...], tuple[bytes, ...]]] = {}  # what is static, by owner
+        self._neighbours: _Learnt[_Neighbour] = _Learnt(most)  # by IP address, as heard
 
     def set_static(self, owner: int, macs: Sequence[bytes], addresses: Iterable[bytes]) -> None:
         """Take *macs* for those that are at *owner* and nowhere else; the first has the IP *addresses*."""
@@ -112,8 +113,9 @@ class Bridge:
         for mac in macs:
             self._static[mac] = owner
             self._learnt.forget(mac)
-        if macs:
-            self._hosts.update((address, (owner, macs[0])) for address in addresses)
+        hosts = dict.fromkeys(addresses, (owner, macs[0])) if macs else {}
+        self._hosts.update(hosts)
+        self._told[owner] = tuple(macs), tuple(hosts)
 
     def forget(self, owner: int) -> None:
         """Forget a peer that was removed."""
@@ -206,5 +208,10 @@ class Bridge:
             self._neighbours.see(said.address, owner, _Neighbour(said.mac, said.is_router), now)
 
     def _drop_static(self, owner: int) -> None:
-        self._static = {mac: each for mac, each in self._static.items() if each != owner}
-        self._hosts = {address: each for address, each in self._hosts.items() if each[0] != owner}
+        macs, addresses = self._told.pop(owner, ((), ()))
+        for mac in macs:
+            if self._static.get(mac) == owner:  # not given to another meanwhile
+                del self._static[mac]
+        for address in addresses:
+            if address in self._hosts and self._hosts[address][0] == owner:
+                del self._hosts[address]

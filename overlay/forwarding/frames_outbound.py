@@ -28,7 +28,7 @@ from overlay.wire.frames import (
     VLAN_SIZE,
     ip_start,
 )
-from overlay.wire.ip import ecn, packet_length
+from overlay.wire.ip import IPV6_HEADER_SIZE, PROTOCOL_UDP, ecn, packet_length
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from overlay.wire.mss import LARGEST_SYN, clamp_mss
 from overlay.wire.virtio import NEEDS_CSUM, PLAIN, VIRTIO_HEADER, VIRTIO_SIZE
@@ -106,6 +106,9 @@ class FramesOutbound(Outbound):
             core.drops["tun_malformed"] += 1
             return
         frame = self._view[start:end]
+        if self._is_own_datagram(frame):
+            core.drops["loop"] += 1
+            return
         try:
             number = bridge.from_tap(frame, now)
         except PacketError as error:
@@ -298,6 +301,23 @@ class FramesOutbound(Outbound):
         return bool(packet) and self.complete(
             start + packet, end - start - packet, csum_start - packet, csum_offset
         )
+
+    def _is_own_datagram(self, frame: memoryview) -> bool:
+        """Return whether *frame* is a datagram of our own on its way to a peer: the tap is bridged to the underlay."""
+        packet = ip_start(frame)
+        if not packet:
+            return False
+        if frame[packet] >> 4 == 4:
+            protocol, ports = frame[packet + 9], packet + (frame[packet] & 15) * 4
+            address = frame[packet + 16 : packet + 20]
+        else:
+            protocol, ports = frame[packet + 6], packet + IPV6_HEADER_SIZE
+            address = frame[packet + 24 : packet + 40]
+        if protocol != PROTOCOL_UDP or frame[ports : ports + 2] not in self._core.own_ports.values():
+            return False
+        port = frame[ports + 2 : ports + 4]
+        peers = self._core.peers.values()
+        return any(peer.endpoint_port == port and peer.endpoint_address == address for peer in peers)
 
     @staticmethod
     def _usable(peer: Peer, now: float) -> Keypair | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from ipaddress import ip_address
 
 import pytest
@@ -257,3 +258,35 @@ def test_a_removed_peer_is_forgotten(bridge):
 
     assert [bridge.answer(asking(each), START) for each in ("10.0.0.1", "10.0.0.50")] == [None, None]
     assert [bridge.locate(mac(each), START) for each in (1, 5)] == [None, None]
+
+
+def test_an_address_that_goes_from_peer_to_peer_is_the_last_one_s_until_that_loses_it(bridge):
+    for owner, number in ((ONE, 1), (TWO, 2)):
+        bridge.set_static(owner, [mac(number)], [v4("10.0.0.1")])
+    bridge.set_static(ONE, [mac(1)], [])
+    answer = bridge.answer(asking(), START)
+    bridge.set_static(TWO, [mac(2)], [])
+    bridge.forget(ONE)
+
+    assert answer[6:12] == mac(2)
+    assert bridge.answer(asking(), START) is None
+
+
+def test_ten_thousand_peers_are_told_in_a_moment():
+    bridge, begin = Bridge(lambda _: None), time.perf_counter()
+    for _ in range(2):
+        for number in range(1, 10_001):
+            bridge.set_static(
+                number, [bytes([2, 0]) + number.to_bytes(4, "big")], [number.to_bytes(4, "big")]
+            )
+
+    assert time.perf_counter() - begin < 2
+
+
+def test_what_two_peers_give_up_one_after_the_other_is_nobody_s(bridge):
+    for owner in (ONE, TWO):
+        bridge.set_static(owner, [mac(1)], [v4("10.0.0.1")])
+    bridge.forget(TWO)
+    bridge.forget(ONE)
+
+    assert bridge.locate(mac(1), START) is None

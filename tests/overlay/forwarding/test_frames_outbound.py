@@ -144,6 +144,27 @@ def test_a_frame_with_the_static_address_of_a_peer_as_source_is_refused(world):
     assert a.drops == {"mac": 1}
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_datagram_of_our_own_that_a_bridge_brings_back_is_a_loop(world, version):
+    a, b = world.node("a"), world.node("b")
+    at = 0 if version == 4 else 1
+    a.know(b, endpoint=(b.addresses[at], b.port, *(0, 0) * at))
+    b.know(a, endpoint=None)
+    greeted(a, b)
+    own, other = (
+        packets.udp(
+            b"x" * 100, version=version, source=a.addresses[at], destination=b.addresses[at], ports=ports
+        )
+        for ports in ((a.port, b.port), (7, b.port))
+    )
+    a.send_frame(EVERYBODY, own)
+    sent = a.send_frame(EVERYBODY, other)
+    world.run(1)
+
+    assert a.drops == {"loop": 1}
+    assert b.received == [sent]
+
+
 @pytest.mark.parametrize("frame", [b"", bytes(13)])
 def test_what_is_no_frame_is_refused(pair, frame):
     a, _ = pair
