@@ -327,7 +327,14 @@ class Agent:
         families, roles = [int(each.family) for each in opened], [int(each.role) for each in opened]
         port = opened[0].port if opened else 0
         await self.forwarder.send(
-            Sockets(families, port, encapsulation, roles, [each.protocol for each in opened]),
+            Sockets(
+                families,
+                port,
+                encapsulation,
+                roles,
+                [each.protocol for each in opened],
+                [each.port for each in opened],
+            ),
             [each.fileno() for each in opened],
         )
 

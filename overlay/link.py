@@ -58,7 +58,7 @@ class Start:
 class Sockets:
     """Sockets to use from now on for *encapsulation*, one for each of *families*, beside it.
 
-    *port* is their UDP port, 0 where there are none.  *roles* are the values of Role and *protocols* the IP protocols
+    *port* is their UDP port, 0 where there are none; *ports* are those of each where some have others.  *roles* are the values of Role and *protocols* the IP protocols
     of each; without any, all are UDP sockets that receive and send.  Those in use before are read for a while and
     then closed.
     """
@@ -68,6 +68,7 @@ class Sockets:
     encapsulation: str = "wireguard"
     roles: list[int] = dataclasses.field(default_factory=list)
     protocols: list[int] = dataclasses.field(default_factory=list)
+    ports: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,6 +432,7 @@ _BY_NAME: dict[str, Callable[[Any], Any]] = {
     "remote_index": _INDEX,
     "mtu": _between(1, 0xFFFF),
     "port": _between(0, 0xFFFF),
+    "ports": _listed(_between(0, 0xFFFF)),
     "own_mac": _sized(6),
     "mac": _sized(6),
     "macs": _listed(_sized(6)),

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
 
 from overlay import config
+from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
 from overlay.host import netlink, sockets, sysctl, tun
 from peers.prefixes import PrefixMap
@@ -112,6 +113,7 @@ class HostSetup:
                 each.name: (node.table.listen_port(node.own, each.name), node.own.listen)
                 for each in node.encapsulations
             }
+            spared = {node.table.listen_port(node.own, name) for name in ENCAPSULATIONS}
             opened: dict[str, list[UdpSocket]] = {}
             for name, (port, listen) in wanted.items():
                 if self._bound.get(name) != (port, listen):
@@ -122,6 +124,8 @@ class HostSetup:
                         self.sockets.get(name, ()),
                         name,
                         is_returning=name in self._left,
+                        senders=ENCAPSULATIONS[name].senders,
+                        spared=spared,
                     )
                     for udp in opened[name]:
                         undo.callback(udp.close)

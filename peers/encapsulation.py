@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from peers.peer import Network, Peer
 
 WIREGUARD, UDP, IPIP, GRE, VXLAN = "wireguard", "udp", "ipip", "gre", "vxlan"
-ENCAPSULATIONS = (WIREGUARD, UDP)
+ENCAPSULATIONS = (WIREGUARD, UDP, VXLAN)
 
 # Specification
 MOST_GRE_KEY = 2**32 - 1  # RFC 2890 section 2.1

@@ -21,16 +21,21 @@ from ipaddress import ip_address, ip_network
 
 from overlay import link
 from overlay.crypto.keys import PrivateKey
+from overlay.encap import ENCAPSULATIONS
+from overlay.encap.encapsulation import Role
 from overlay.errors import PacketError
 from overlay.forwarding.core import Core
 from overlay.session.constants import Timing
 from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
 from overlay.session.sessions import Sessions
+from peers.mac import derived_mac
 from tests import packets
 from tests.network import FakeSocket, FakeTap, FakeTun, Network
 from tests.overlay.session.pair import Clock, seeded
 
 PORT, CLEAR_PORT = 51820, 8285
+SENDERS_PORT = 50000  # the first of those that only send
+VNI = 7
 
 
 class Node:
@@ -104,21 +109,43 @@ class Node:
         self._tell_peer(number)
         return number
 
-    def know_in_the_clear(self, other, *, endpoint=True, subnets=None, sources=()):
-        """Make *other* a peer of the encapsulation ``udp``; return its number."""
+    def know_in_the_clear(
+        self, other, *, endpoint=True, subnets=None, sources=(), encapsulation="udp", identifier=None
+    ):
+        """Make *other* a peer of *encapsulation*; return its number."""
         if not self.clear_sockets:
-            families = (socket.AF_INET, socket.AF_INET6)
-            self.clear_sockets = [FakeSocket(self, family, CLEAR_PORT) for family in families]
-            self.sockets += self.clear_sockets
-            self.tell(link.Sockets(list(map(int, families)), CLEAR_PORT, "udp"), self.clear_sockets)
+            self._open_clear_sockets(encapsulation)
         number = 1 + max(self.core.peers, default=0)
         packed = [(network.network_address.packed, network.prefixlen) for network in map(ip_network, sources)]
-        self.tell(link.SetPeer(number, 0.0, "udp", packed))
+        if encapsulation == "vxlan" and identifier is None:
+            identifier = VNI
+        ends = (identifier, derived_mac(self.name), derived_mac(other.name))
+        self.tell(link.SetPeer(number, 0.0, encapsulation, packed, *ends))
         if endpoint:
             at = (other.addresses[0], CLEAR_PORT) if endpoint is True else endpoint
             self.tell(link.SetEndpoint(number, at, "configuration"))
         self.route([(subnet, number) for subnet in subnets or other.subnets])
         return number
+
+    def _open_clear_sockets(self, encapsulation):
+        senders = ENCAPSULATIONS[encapsulation].senders
+        families = (socket.AF_INET, socket.AF_INET6)
+        ports = [(family, CLEAR_PORT) for family in families]
+        ports += [(family, SENDERS_PORT + number) for family in families for number in range(senders)]
+        self.clear_sockets = [FakeSocket(self, family, port) for family, port in ports]
+        self.sockets += self.clear_sockets
+        roles = [Role.RECEIVES, Role.RECEIVES, *[Role.SENDS] * 2 * senders] if senders else []
+        self.tell(
+            link.Sockets(
+                [int(family) for family, _ in ports],
+                CLEAR_PORT,
+                encapsulation,
+                roles,
+                [],
+                [port for _, port in ports],
+            ),
+            self.clear_sockets,
+        )
 
     def _tell_peer(self, number):
         _, _, keepalive, endpoint, subnets = self.known[number]

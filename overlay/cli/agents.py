@@ -33,6 +33,8 @@ class PeerStatus:
     encapsulation: str
     endpoint: str | None
     subnets: list[str]
+    mac: str | None
+    own_mac: str | None
     last_handshake: float | None
     path_mtu: int | None
     learnt_macs: int

@@ -51,6 +51,8 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
     MTU is the largest packet that reaches a peer, as far as probes have told.  MACS, with a tap, is how many Ethernet
     addresses were seen at the peer in the last five minutes.
 
+    MAC addresses are shown where packets travel in Ethernet frames: those to write at a far end that is no agent.
+
     Dropped packets are counted by reason, for the node and for each peer.
     """
     answer = ask(ctx, interface, op="status")
@@ -101,6 +103,10 @@ def render(status: Status) -> str:
         lines += ["", format_table(header, rows, RIGHT)]
     else:
         lines += ["", "no other peers"]
+    macs = [(peer.name, peer.mac) for peer in status.peers if peer.mac is not None]
+    own_macs = {peer.own_mac for peer in status.peers if peer.own_mac is not None}
+    if macs:
+        lines += ["", format_table(("MAC", ""), [*(("this node", mac) for mac in sorted(own_macs)), *macs])]
     drops = [("this node", _format_drops(status.drops))]
     drops += [(peer.name, _format_drops(peer.drops)) for peer in status.peers]
     rows = [row for row in drops if row[1]]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
+from overlay.forwarding.lanes import hash_flow
 from overlay.forwarding.segments import ClearSplitter
+from overlay.wire.messages import TRANSPORT_HEADER
 from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from overlay.forwarding.core import Core
+    from overlay.forwarding.lanes import Lane
     from overlay.forwarding.outbound import Outbound
     from overlay.forwarding.peer import Peer
 
@@ -32,16 +35,24 @@ class ClearOutbound:
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             self._arena, start - VIRTIO_SIZE
         )
+        lanes = peer.lanes
+        lane: Lane = peer
+        if lanes:
+            lane = lanes[hash_flow(view[start:end]) % len(lanes)]
         if gso_type:
-            self._forward_segments(peer, view[start:end], prefix, gso_type, segment, csum_start, ecn)
+            self._forward_segments(lane, view[start:end], prefix, gso_type, segment, csum_start, ecn)
             return False
         if flags & NEEDS_CSUM and not self._outbound.complete(start, end - start, csum_start, csum_offset):
             peer.drops["tun_malformed"] += 1
             return False
-        begin = start - len(prefix)
-        view[begin:start] = prefix
-        self._outbound.queue(peer, view[begin:end], end - begin, ecn)
         peer.tx_packets += 1
+        begin = start - len(prefix)
+        if len(prefix) > TRANSPORT_HEADER.size:
+            # The arena has no room for it: only a transport header's before each packet, which a table of them needs.
+            self._outbound.queue(lane, memoryview(prefix + view[start:end]), end - begin, ecn)
+            return False
+        view[begin:start] = prefix
+        self._outbound.queue(lane, view[begin:end], end - begin, ecn)
         return True
 
     def set_mtu(self) -> None:
@@ -50,7 +61,7 @@ class ClearOutbound:
 
     def _forward_segments(
         self,
-        peer: Peer,
+        lane: Lane,
         packet: memoryview,
         prefix: bytes,
         gso_type: int,
@@ -58,6 +69,7 @@ class ClearOutbound:
         csum_start: int,
         ecn: int,
     ) -> None:
+        peer = lane.peer
         splitter = self._splitters.get(len(prefix))
         if splitter is None:
             splitter = ClearSplitter(self._outbound.splitter.mtu, len(prefix))
@@ -67,8 +79,8 @@ class ClearOutbound:
         except PacketError as error:
             peer.drops[error.reason] += 1
             return
-        self._outbound.flush_peer(peer)
+        self._outbound.flush_peer(lane)
         train.prefix(prefix)
         for part in train.parts():
-            self._core.sender.send(peer, part, train.size, ecn)
+            self._core.sender.send(peer, part, train.size, ecn, lane.flow)
         peer.tx_packets += train.count

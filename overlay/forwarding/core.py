@@ -108,7 +108,7 @@ class Core:
         self.peers: dict[int, Peer] = {}
         self.by_index: dict[int, Keypair] = {}
         self.drops: Counter[str] = Counter()
-        self.own_ports: dict[str, bytes] = {}  # by encapsulation
+        self.own_ports: dict[str, frozenset[bytes]] = {}  # by encapsulation
         self.sender = Sender(start.segments_udp)
         self._bridge = Bridge(self._owner_of) if start.is_tap else None
         mtu = self._payload_mtu(start.mtu)
@@ -129,6 +129,7 @@ class Core:
         self._gate = Gate(start.public_key, entropy)
         self._pings = Pings(entropy)
         self._probes = Probes(self.timing, mtu)
+        self._closes_at = math.inf  # when the next replaced socket does
         self._callers: dict[Sockaddr, Caller] = {}
         self._link_takes = report
         self._entropy = entropy
@@ -187,10 +188,7 @@ class Core:
 
     def next_deadline(self) -> float:
         """Return when handle_deadline() is due; math.inf if never."""
-        deadline = self.timers.next_deadline()
-        for udp in self.sender.sockets:
-            deadline = min(deadline, udp.closes_at)
-        return deadline
+        return min(self.timers.next_deadline(), self._closes_at)
 
     def handle_deadline(self, now: float) -> list[UdpSocket]:
         """Do what is due, and return the replaced sockets that are closed now."""
@@ -200,6 +198,8 @@ class Core:
         for udp in closed:
             self.sender.sockets.remove(udp)
             udp.raw.close()
+        if closed:
+            self._closes_at = min((udp.closes_at for udp in self.sender.sockets), default=math.inf)
         return closed
 
     def _transmit(self, command: Transmit) -> None:
@@ -318,11 +318,13 @@ class Core:
         for udp in self.sender.sockets:
             if udp.encapsulation is encapsulation:
                 udp.closes_at = min(udp.closes_at, now + OLD_SOCKET_TIME)
+                self._closes_at = min(self._closes_at, udp.closes_at)
         self.sender.sockets += [
             UdpSocket(each, family, encapsulation=encapsulation, role=Role(role), protocol=protocol)
             for each, family, role, protocol in zip(raw, families, roles, protocols, strict=True)
         ]
-        self.own_ports[encapsulation.name] = command.port.to_bytes(2, "big")
+        own_ports = command.ports or [command.port]
+        self.own_ports[encapsulation.name] = frozenset(port.to_bytes(2, "big") for port in own_ports)
         for peer in self.peers.values():
             if peer.encapsulation is not encapsulation:
                 continue
@@ -606,6 +608,15 @@ class Core:
         remembered = self.table.remembered
         owner = remembered[source] if source in remembered else self.table.find(source)
         return owner is peer
+
+    def owner(self, address: bytes) -> Peer | None:
+        """Return the peer that *address*, of 4 or 16 bytes, is one of; None if it is nobody's or this node's."""
+        owner = self.table.find(address)
+        return None if owner is self._own else owner
+
+    def is_own(self, address: bytes) -> bool:
+        """Return whether *address*, of 4 or 16 bytes, is one of this node or of what is behind it."""
+        return self.table.find(address) is self._own
 
     def is_from_sources(self, peer: Peer, packet: Buffer) -> bool:
         """Return whether *peer*, in the clear, may send the source address of *packet* although it is none of its own.

@@ -313,7 +313,10 @@ class FramesOutbound(Outbound):
         else:
             protocol, ports = frame[packet + 6], packet + IPV6_HEADER_SIZE
             address = frame[packet + 24 : packet + 40]
-        if protocol != PROTOCOL_UDP or frame[ports : ports + 2] not in self._core.own_ports.values():
+        if protocol != PROTOCOL_UDP:
+            return False
+        source = bytes(frame[ports : ports + 2])
+        if not any(source in own_ports for own_ports in self._core.own_ports.values()):
             return False
         port = frame[ports + 2 : ports + 4]
         peers = self._core.peers.values()

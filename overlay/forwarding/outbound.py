@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.bulk import Bulk
     from overlay.forwarding.core import Core
     from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.lanes import Lane
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import SealedTrain
 
@@ -74,7 +75,7 @@ class Outbound:
         self._pace = Pace()
         self._narrow = Narrow(core)
         self._clear = ClearOutbound(core, self, self._arena)
-        self._dirty: list[Peer] = []
+        self._dirty: list[Lane] = []
         self.set_mtu(mtu)
 
     def drain(self, tun: TunReader, now: float) -> bool:
@@ -318,11 +319,11 @@ class Outbound:
 
     def flush(self) -> None:
         """Send what is sealed and pending, for every peer."""
-        for peer in self._dirty:
-            self.flush_peer(peer)
+        for lane in self._dirty:
+            self.flush_peer(lane)
         self._dirty.clear()
 
-    def queue(self, peer: Peer, datagram: memoryview, size: int, ecn: int) -> None:
+    def queue(self, peer: Lane, datagram: memoryview, size: int, ecn: int) -> None:
         """Put a sealed datagram behind the others of its peer that can leave in the same call."""
         pending = peer.pending
         if pending:
@@ -343,12 +344,12 @@ class Outbound:
             self._dirty.append(peer)
         pending.append(datagram)
 
-    def flush_peer(self, peer: Peer) -> None:
-        """Send what is pending for *peer*, so that what is sent next comes behind it."""
+    def flush_peer(self, peer: Lane) -> None:
+        """Send what is pending for *peer*, or in one lane of it, so that what is sent next comes behind it."""
         pending = peer.pending
         if pending:
             peer.pending = []
-            self._core.sender.send(peer, pending, peer.pending_size, peer.pending_ecn)
+            self._core.sender.send(peer.peer, pending, peer.pending_size, peer.pending_ecn, peer.flow)
 
     def _split(
         self, packet: memoryview, gso_type: int, segment: int, csum_start: int, _link: bytes
@@ -456,5 +457,5 @@ class Outbound:
         if protocol != PROTOCOL_UDP or ports + 4 > len(arena):
             return False
         source, destination = arena[ports : ports + 2], arena[ports + 2 : ports + 4]
-        own_port = self._core.own_ports.get(peer.encapsulation.name, b"")
-        return destination == peer.endpoint_port and source == own_port
+        own_ports = self._core.own_ports.get(peer.encapsulation.name, frozenset())
+        return destination == peer.endpoint_port and bytes(source) in own_ports

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import Ends
 from overlay.forwarding.keypair import Keypairs
+from overlay.forwarding.lanes import FurtherLane, Lane
 from overlay.wire.addresses import pack_host
 
 if TYPE_CHECKING:
@@ -34,24 +35,26 @@ Ancillary: TypeAlias = list[tuple[int, int, bytes]]
 """Control messages as socket.sendmsg takes them."""
 
 
-class Peer:
+class Peer(Lane):
     """All that the packet path asks of a peer, as plain attributes."""
 
     __slots__ = (
         "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "ends",
         "is_unreachable",
-        "keepalive", "keypairs", "last_received", "last_traffic", "number", "owed_since", "path", "path_mtu",
-        "path_packets", "pending",
-        "pending_closed", "pending_ecn", "pending_size", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
+        "keepalive", "keypairs", "lanes", "last_received", "last_traffic", "number", "owed_since", "path", "path_mtu",
+        "path_packets", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
         "socket", "source", "sources", "timers", "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
     )  # fmt: skip
 
     def __init__(self, number: int, encapsulation: Encapsulation = wireguard.ENCAPSULATION) -> None:
+        super().__init__()
         self.number = number
         self.encapsulation = encapsulation
         # None where what is sent is sealed; a peer in the clear has no keypairs
         self.clear = encapsulation.clear
         self.set_ends(Ends())
+        # One for each port that is sent from; none where there is but one, and the peer is the lane
+        self.lanes = [FurtherLane(self, flow) for flow in range(encapsulation.senders)]
         self.sources: Prefixes[bool] | None = None  # beside its own, from where it may send in the clear
         self.keypairs = Keypairs()
         self.endpoint: Sockaddr | None = None
@@ -78,14 +81,13 @@ class Peer:
         self.reporting: Keypair | None = None  # units came under it and are to be reported
         self.timers: dict[str, int] = {}  # the entry in force in the heap, for each kind that has one
 
-        # Datagrams sealed in this batch and not yet sent: all of one size but the last
-        self.pending: list[memoryview] = []
-        self.pending_size = 0
-        self.pending_ecn = 0
-        self.pending_closed = False
-
         self.tx_bytes = self.rx_bytes = self.tx_packets = self.rx_packets = self.tx_units = self.rx_units = 0
         self.drops: Counter[str] = Counter()
+
+    @property
+    def peer(self) -> Peer:
+        """Itself, as the one whom the datagrams of its first lane go to."""
+        return self
 
     def set_ends(self, ends: Ends) -> None:
         """Make and take payloads of a tunnel with *ends* from now on."""

@@ -99,7 +99,8 @@ class Sender:
         self.segments = segments  # whether UDP_SEGMENT works; a device without checksum offload may refuse it
         self.sockets: list[UdpSocket] = []
         self.waits_for: UdpSocket | None = None  # where something is kept; None if a device's queue was full
-        self._kept: deque[tuple[Peer, Sequence[memoryview], int, int]] = deque()
+        self._kept: deque[tuple[Peer, Sequence[memoryview], int, int, int]] = deque()
+        self._pools: dict[UdpSocket, list[UdpSocket]] = {}  # by the first of those that send by flow
 
     @property
     def is_blocked(self) -> bool:
@@ -118,17 +119,20 @@ class Sender:
             is_usable = candidate.family == family and candidate.closes_at == math.inf
             if (
                 is_usable
-                and candidate.role != Role.HANDSHAKES
+                and candidate.role not in {Role.HANDSHAKES, Role.RECEIVES}
                 and candidate.encapsulation is peer.encapsulation
             ):
                 peer.socket = candidate
                 return candidate
         return None
 
-    def send(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int) -> None:
-        """Send *buffers*, together datagrams of *size* bytes but for the last, to *peer*, or keep them."""
-        if self._kept or not self._try(peer, buffers, size, ecn):
-            self._kept.append((peer, buffers, size, ecn))
+    def send(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int = 0) -> None:
+        """Send *buffers*, together datagrams of *size* bytes but for the last, to *peer*, or keep them.
+
+        *flow* chooses one of the sockets where the peer's encapsulation sends from several.
+        """
+        if self._kept or not self._try(peer, buffers, size, ecn, flow):
+            self._kept.append((peer, buffers, size, ecn, flow))
 
     def send_message(self, peer: Peer, datagram: bytes, ecn: int = 0) -> None:
         """Send one datagram of its own, or keep it, unless much is kept already.
@@ -194,35 +198,37 @@ class Sender:
         """Drop what is kept for a peer that was removed."""
         self._kept = deque(item for item in self._kept if item[0] is not peer)
 
-    def _try(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int) -> bool:
+    def _try(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int) -> bool:
         """Send, and return False if the kernel cannot take it now.  Any other failure is counted at the peer."""
         total = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         segment = size if total > size else 0
         if segment and not self.segments:
-            return self._one_by_one(peer, buffers, size, ecn)
-        outcome = self._call(peer, buffers, segment, ecn)
+            return self._one_by_one(peer, buffers, size, ecn, flow)
+        outcome = self._call(peer, buffers, segment, ecn, flow)
         if outcome is _SENT:
             peer.tx_bytes += total
             return True
         if outcome is Outcome.UNCUT:
-            return self._one_by_one(peer, buffers, size, ecn)
+            return self._one_by_one(peer, buffers, size, ecn, flow)
         return outcome is not Outcome.LATER
 
-    def _one_by_one(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int) -> bool:
+    def _one_by_one(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int) -> bool:
         """Send each datagram by itself; if the kernel is full in the middle, keep the rest in its place."""
         datagrams = [view[at : at + size] for view in buffers for at in range(0, len(view), size)]
         for number, datagram in enumerate(datagrams):
-            outcome = self._call(peer, [datagram], 0, ecn)
+            outcome = self._call(peer, [datagram], 0, ecn, flow)
             if outcome is Outcome.LATER:
                 if number == 0:
                     return False
-                self._kept.insert(1 if self._kept else 0, (peer, datagrams[number:], size, ecn))
+                self._kept.insert(1 if self._kept else 0, (peer, datagrams[number:], size, ecn, flow))
                 return True
             if outcome is Outcome.SENT:
                 peer.tx_bytes += len(datagram)
         return True
 
-    def _call(self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int) -> Outcome:
+    def _call(
+        self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int, flow: int
+    ) -> Outcome:
         """Make one send, cut into *segment* bytes unless that is 0.  A stale local address is forgotten."""
         target = peer.socket
         if target is None or target.closes_at != math.inf:
@@ -230,25 +236,47 @@ class Sender:
         if target is None or peer.endpoint is None:
             peer.drops["no_endpoint"] += _count(buffers, segment)
             return Outcome.LOST
+        if flow:
+            target = self._spread(target, flow)
         control = peer.controls.get((ecn, segment))
         if control is None:
             control = peer.ancillary(ecn, segment)
         try:
             target.raw.sendmsg(buffers, control, 0, peer.endpoint)
         except OSError as error:
-            return self._failed(peer, buffers, segment, ecn, error)
+            return self._failed(peer, target, buffers, segment, ecn, flow, error)
         return _SENT
 
+    def _spread(self, first: UdpSocket, flow: int) -> UdpSocket:
+        """Return the socket for *flow* among those that send as *first* does."""
+        pool = self._pools.get(first)
+        if pool is None:
+            self._pools = {key: each for key, each in self._pools.items() if key.closes_at == math.inf}
+            pool = self._pools[first] = [
+                udp
+                for udp in self.sockets
+                if (udp.encapsulation, udp.family, udp.role, udp.closes_at)
+                == (first.encapsulation, first.family, first.role, math.inf)
+            ]
+        return pool[flow % len(pool)]
+
     def _failed(
-        self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int, error: OSError
+        self,
+        peer: Peer,
+        target: UdpSocket,
+        buffers: Sequence[memoryview | bytes],
+        segment: int,
+        ecn: int,
+        flow: int,
+        error: OSError,
     ) -> Outcome:
         number = error.errno
         if number in {errno.EAGAIN, errno.ENOBUFS}:
-            self.waits_for = peer.socket if number == errno.EAGAIN else None
+            self.waits_for = target if number == errno.EAGAIN else None
             return Outcome.LATER
         if peer.source and number in _STALE_SOURCE:
             peer.forget_source()
-            return self._call(peer, buffers, segment, ecn)
+            return self._call(peer, buffers, segment, ecn, flow)
         if segment and number in _UNCUT:
             self.segments = number != errno.EIO
             return Outcome.UNCUT

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from overlay.encap.encapsulation import PROTOCOL_UDP, Role
 from overlay.errors import HostError
-from overlay.host.steering import steer
+from overlay.host.steering import refuse_all, steer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from overlay.wire.addresses import Sockaddr
 
@@ -24,7 +24,9 @@ IPAddress: TypeAlias = IPv4Address | IPv6Address
 IP_PKTINFO = 8
 IP_FREEBIND = 15
 UDP_SEGMENT = 103  # since Linux 4.18
+UDP_NO_CHECK6_RX = 102
 UDP_GRO = 104  # since Linux 5.0
+SENDERS_PORTS = range(49152, 65536)  # the dynamic ports (RFC 6335 section 6), as RFC 7348 section 5 has it
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 SOL_RAW = 255
@@ -35,6 +37,7 @@ BUFFER = 8 * 1024 * 1024  # bytes each way: 50 ms at 1.3 Gbit/s, over a scheduli
 HANDSHAKE_BUFFER = (
     1024 * 1024
 )  # bytes: some thousand handshakes, which take a second; more would wait in vain
+SENDER_BUFFER = 4096  # bytes for what is never received; the kernel takes its least
 EVERY_IPV4 = IPv4Address("0.0.0.0")
 EVERY_IPV6 = IPv6Address("::")
 PROBED_PORT = 9  # discard; nothing is sent to it
@@ -87,11 +90,14 @@ def open_underlay(
     encapsulation: str = "wireguard",
     *,
     is_returning: bool = False,
+    senders: int = 0,
+    spared: Collection[int] = (),
 ) -> list[UdpSocket]:
     """Return one socket for each address of *listen*; if that is empty, one for all of IPv4 and one for all of IPv6.
 
     Behind these follow, for the WireGuard protocol and where the kernel knows how to tell handshake messages, as many
-    sockets for them alone.  A host without IPv6 gets the first alone.  *port* 0 takes a free one, the same for all.  *replacing* are sockets
+    sockets for them alone.  With *senders* the first only receive, and behind them follow that many of each family that
+    only send, from its first address and each from a port of its own, none of *spared*.  A host without IPv6 gets the first alone.  *port* 0 takes a free one, the same for all.  *replacing* are sockets
     of ours still open on the same port, which the new ones may overlap until they are closed; with *is_returning* those
     that were handed over may be overlapped likewise.
     Raises HostError; then nothing stays open.
@@ -100,10 +106,28 @@ def open_underlay(
     while True:
         attempts -= 1
         try:
-            return _open_all(listen, port, fwmark, replacing, encapsulation, is_returning)
+            opened = _open_all(
+                listen,
+                port,
+                fwmark,
+                replacing,
+                encapsulation,
+                is_returning,
+                Role.RECEIVES if senders else Role.ALL,
+            )
+            break
         except HostError as error:
             if not attempts or getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
                 raise
+    firsts = {udp.family: udp.address for udp in reversed(opened)} if senders else {}
+    try:
+        for _, address in sorted(firsts.items()):
+            opened += _open_senders(address, senders, {*spared, port}, fwmark, encapsulation)
+    except BaseException:
+        for udp in opened:
+            udp.close()
+        raise
+    return opened
 
 
 def open_udp(
@@ -136,6 +160,10 @@ def open_udp(
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        if role == Role.RECEIVES and family == socket.AF_INET6:
+            udp.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)  # no checksum is one (RFC 6935)
+        if role == Role.SENDS:
+            refuse_all(udp)
         _bind(
             udp,
             _sockaddr(address, port),
@@ -149,9 +177,7 @@ def open_udp(
             port=udp.getsockname()[1],
             can_segment=_set(udp, socket.IPPROTO_UDP, UDP_SEGMENT, 0),
             can_coalesce=_set(udp, socket.IPPROTO_UDP, UDP_GRO, 1),
-            receive_buffer=_enlarge(
-                udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, HANDSHAKE_BUFFER if role == Role.HANDSHAKES else BUFFER
-            ),
+            receive_buffer=_receive_buffer(udp, role),
             send_buffer=_enlarge(udp, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER),
             encapsulation=encapsulation,
             role=role,
@@ -219,6 +245,7 @@ def _open_all(
     replacing: Sequence[UdpSocket],
     encapsulation: str,
     is_returning: bool,
+    role: Role,
 ) -> list[UdpSocket]:
     opened: list[UdpSocket] = []
     try:
@@ -232,6 +259,7 @@ def _open_all(
                         replacing,
                         encapsulation=encapsulation,
                         is_returning=is_returning,
+                        role=role,
                     )
                 )
             except HostError as error:
@@ -246,6 +274,42 @@ def _open_all(
             udp.close()
         raise
     return opened
+
+
+def _open_senders(
+    address: IPAddress, count: int, spared: Collection[int], fwmark: int | None, encapsulation: str
+) -> list[UdpSocket]:
+    """Return *count* sockets on *address* that send and do not receive, on dynamic ports that are free."""
+    opened: list[UdpSocket] = []
+    try:
+        for port in SENDERS_PORTS:
+            if len(opened) == count:
+                break
+            if port in spared:
+                continue
+            try:
+                opened.append(open_udp(address, port, fwmark, encapsulation=encapsulation, role=Role.SENDS))
+            except HostError as error:
+                if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
+                    raise
+    except BaseException:
+        for udp in opened:
+            udp.close()
+        raise
+    if not opened:
+        raise HostError(
+            f"no UDP port from 49152 is free on {address} to send from: see ss -lunp for who has them"
+        )
+    return opened
+
+
+def _receive_buffer(udp: socket.socket, role: Role) -> int:
+    """Set how much waits to be read, and return what the kernel grants, as it counts it."""
+    if role == Role.SENDS:
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SENDER_BUFFER)
+        return udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    size = HANDSHAKE_BUFFER if role == Role.HANDSHAKES else BUFFER
+    return _enlarge(udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, size)
 
 
 def _open_beside(

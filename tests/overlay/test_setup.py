@@ -364,3 +364,27 @@ def test_a_tap_is_set_up_and_sends_no_icmp_errors(host):
         assert "tun type tap" in link
         assert "mtu 1404" in link
         assert setup.icmp is None
+
+
+def test_vxlan_has_its_port_to_receive_and_others_to_send_and_spares_those_of_the_network(host):
+    clear = peer("tokyo", "10.244.2.0/24", encapsulation="vxlan", endpoint="192.0.2.2")
+    paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
+    mixed = Node(PRIVATE, table(paris, clear, peer("rome", "10.244.3.0/24"), port=49160), paris, {})
+
+    with host.entered(), contextlib.closing(HostSetup("overlay0")) as setup:
+        setup.adopt(mixed, {TOKYO})
+
+        assert setup.port == 49160
+        ports = [udp.port for udp in setup.sockets["vxlan"]]
+        senders = [port for port in range(49152, 49169) if port != 49160]
+        assert ports == [4789, 4789, *senders, *senders]
+        before = setup.sockets
+        assert setup.adopt(mixed, {TOKYO}) == []
+        assert setup.sockets == before
+
+        replaced = setup.adopt(node(port=49160), {TOKYO})
+
+        assert replaced == before["vxlan"]
+        assert list(setup.sockets) == ["wireguard"]
+        for udp in replaced:
+            udp.close()

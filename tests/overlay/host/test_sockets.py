@@ -281,3 +281,73 @@ def test_sockets_in_the_clear_have_none_for_handshakes_beside_them(opened):
     opened += open_underlay([LOOPBACK], 0, encapsulation="udp")
 
     assert [(each.encapsulation, each.role) for each in opened] == [("udp", Role.ALL)]
+
+
+def test_receivers_come_first_and_senders_have_dynamic_ports_of_their_own(opened):
+    opened += open_underlay([], 0, encapsulation="vxlan", senders=16)
+
+    receivers, senders = opened[:2], opened[2:]
+    assert [(each.family, each.role) for each in receivers] == [
+        (family, Role.RECEIVES) for family in (socket.AF_INET, socket.AF_INET6)
+    ]
+    assert len({each.port for each in receivers}) == 1
+    assert {each.role for each in senders} == {Role.SENDS}
+    for family in (socket.AF_INET, socket.AF_INET6):
+        ports = {each.port for each in senders if each.family == family}
+        assert len(ports) == 16
+        assert all(49152 <= port < 65536 for port in ports)
+    assert all(each.can_segment and each.encapsulation == "vxlan" for each in opened)
+
+
+def test_senders_are_on_the_first_address_of_a_family(opened):
+    listen = [LOOPBACK, ip_address("127.0.0.2"), ip_address("::1")]
+
+    opened += open_underlay(listen, 0, encapsulation="vxlan", senders=2)
+
+    assert [str(each.address) for each in opened] == [
+        *map(str, listen),
+        *["127.0.0.1"] * 2,
+        *["::1"] * 2,
+    ]
+
+
+def test_senders_spare_ports_and_pass_over_those_that_are_taken(opened):
+    opened += open_underlay([LOOPBACK], 0, encapsulation="vxlan", senders=1)
+    taken = opened[-1].port  # the first that is free
+
+    opened += open_underlay([LOOPBACK], 0, encapsulation="vxlan", senders=2, spared={taken + 1})
+
+    assert all(each.port > taken + 1 for each in opened[3:])
+
+
+def test_senders_receive_nothing(opened):
+    opened += open_underlay([LOOPBACK], 0, encapsulation="vxlan", senders=1)
+    _, sender = opened
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.sendto(b"x", ("127.0.0.1", sender.port))
+        stranger.sendto(b"", ("127.0.0.1", sender.port))
+
+    with pytest.raises(BlockingIOError):
+        sender.socket.recv(10)
+    assert sender.receive_buffer < 10_000
+
+
+def test_receivers_take_ipv6_without_a_checksum(opened):
+    opened += open_underlay([ip_address("::1")], 0, encapsulation="vxlan", senders=1)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as stranger:
+        stranger.setsockopt(socket.IPPROTO_UDP, 101, 1)  # UDP_NO_CHECK6_TX
+        stranger.sendto(b"x", ("::1", opened[0].port))
+
+    assert opened[0].socket.recv(10) == b"x"
+
+
+@pytest.mark.netns
+def test_mark_is_on_receivers_and_senders(lab):
+    with lab.namespace("host").entered():
+        opened = open_underlay([], 4789, 7, encapsulation="vxlan", senders=2)
+        marks = [each.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) for each in opened]
+        for each in opened:
+            each.close()
+
+    assert marks == [7] * 6
