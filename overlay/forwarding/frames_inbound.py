@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
+from overlay.forwarding.frames_clear import ClearFrames
 from overlay.forwarding.inbound import Inbound
 from overlay.forwarding.segments import HEADER_SIZE, SEALED, Rows
 from overlay.forwarding.units import make_for_tun, read_unit, take_link
@@ -44,6 +45,7 @@ class FramesInbound(Inbound):
     ) -> None:
         super().__init__(core, tap, joins_udp, takes_units)
         self._bridge = bridge
+        self.clear = ClearFrames(core, self._write, joins_udp, bridge, self._admit)
 
     def _deliver_table(
         self,

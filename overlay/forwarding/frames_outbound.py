@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
 from overlay.forwarding.buckets import Bucket
+from overlay.forwarding.frames_clear import header_of, lane_for
 from overlay.forwarding.narrow import largest_segment
 from overlay.forwarding.outbound import ARENA_BYTES, BATCH, READ_BYTES, Outbound
-from overlay.forwarding.segments import OVERHEAD, PADDING, Splitter, padded
+from overlay.forwarding.segments import OVERHEAD, PADDING, ClearSplitter, Splitter, padded
 from overlay.link import OWN
 from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire import frames
@@ -68,6 +69,7 @@ class FramesOutbound(Outbound):
         """Cut for payloads of *mtu* bytes from now on."""
         super().set_mtu(mtu)
         self._splitters: dict[int, Splitter] = {}  # by the bytes before the packet in a payload
+        self._clear_splitters: dict[int, ClearSplitter] = {}  # likewise
 
     def send_staged(self, peer: Peer, packets: list[bytes], now: float) -> None:
         """Send frames that waited for a keypair, in their order."""
@@ -134,7 +136,12 @@ class FramesOutbound(Outbound):
         start = at + _FRAME
         keypair = self._usable(peer, now)
         if keypair is None:
-            self._stage(peer, bytes(view[at + _VIRTIO : end]), now)
+            if peer.clear is None:
+                self._stage(peer, bytes(view[at + _VIRTIO : end]), now)
+            elif peer.endpoint is None:
+                peer.drops["no_endpoint"] += 1
+            else:
+                self._send_clear(peer, start, end)
             return
         if keypair.bulk is not None and not keypair.bulk.has_heard:
             self.offer(peer, keypair, now)
@@ -219,6 +226,42 @@ class FramesOutbound(Outbound):
         train.rows[-1, TRANSPORT_HEADER.size + 1] = train.last_padding
         return train
 
+    def _send_clear(self, peer: Peer, start: int, end: int) -> None:
+        """Send the frame that the arena has from *start* to *end*, its virtio header before it, in the clear."""
+        view, header = self._view, header_of(peer)
+        flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
+            self._arena, start - VIRTIO_SIZE
+        )
+        frame = view[start:end]
+        packet = ip_start(frame)
+        lane, mark = lane_for(peer, frame, packet), ecn(frame[packet:]) if packet else 0
+        if not gso_type:
+            if not self._finish(start, end, packet, flags, csum_start, csum_offset, peer):
+                peer.drops["tun_malformed"] += 1
+                return
+            begin = start - len(header)
+            view[begin:start] = header
+            self._at = end
+            self.queue(lane, view[begin:end], end - begin, mark)
+            peer.tx_packets += 1
+            return
+        inner = len(header) + packet
+        splitter = self._clear_splitters.get(inner)
+        if splitter is None:
+            splitter = self._clear_splitters[inner] = ClearSplitter(self.splitter.mtu, inner)
+        try:
+            if not packet:
+                raise PacketError("tun_gso")
+            train = splitter.split(frame[packet:], gso_type, segment, csum_start - packet)
+        except PacketError as error:
+            peer.drops[error.reason] += 1
+            return
+        self.flush_peer(lane)
+        train.prefix(header + bytes(frame[:packet]))
+        for part in train.parts():
+            self._core.sender.send(peer, part, train.size, mark, lane.flow)
+        peer.tx_packets += train.count
+
     def _segments(
         self, frame: memoryview, packet: int, gso_type: int, segment: int, csum_start: int
     ) -> list[bytes]:
@@ -255,10 +298,12 @@ class FramesOutbound(Outbound):
             if keypair is not None:
                 self.flush_peer(peer)
             for copy in copies:
-                if keypair is None:
+                if keypair is not None:
+                    self._send_copy(peer, keypair, copy, now)
+                elif peer.clear is None or peer.endpoint is None:
                     self._stage(peer, PLAIN + copy, now)
                 else:
-                    self._send_copy(peer, keypair, copy, now)
+                    self._send_clear_copy(peer, copy)
 
     def _send_copy(self, peer: Peer, keypair: Keypair, frame: bytes, now: float) -> None:
         """Send a complete frame in a datagram of its own, which routers may cut where the path takes no whole one.
@@ -271,6 +316,15 @@ class FramesOutbound(Outbound):
         mark = ecn(frame[packet:]) if packet else 0
         self.send_payload(peer, keypair, payload, mark, may_be_cut=len(payload) > peer.path_mtu)
         self._core.data_sent(peer, keypair, 1, now)
+
+    def _send_clear_copy(self, peer: Peer, frame: bytes) -> None:
+        """Send a complete frame in the clear, in a datagram of its own."""
+        packet = ip_start(frame)
+        lane, mark = lane_for(peer, memoryview(frame), packet), ecn(frame[packet:]) if packet else 0
+        datagram = memoryview(header_of(peer) + frame)
+        self.flush_peer(lane)
+        self._core.sender.send(peer, [datagram], len(datagram), mark, lane.flow)
+        peer.tx_packets += 1
 
     def _stage(self, peer: Peer, frame: bytes, now: float) -> None:
         if peer.endpoint is None:

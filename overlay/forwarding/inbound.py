@@ -137,7 +137,7 @@ class Inbound:
         self._view = memoryview(self._buffer)
         self._receive_view = self._view[:RECEIVE_BYTES]
         self._array = np.frombuffer(self._buffer, dtype=np.uint8)
-        self.clear = ClearInbound(core, self._write, joins_udp)
+        self.clear: ClearInbound = ClearInbound(core, self._write, joins_udp)
         self._takes_units = takes_units
         unit = bytearray(LEAD + RECEIVE_BYTES + _SLACK)
         self._unit, self._unit_array = memoryview(unit), np.frombuffer(unit, dtype=np.uint8)
