@@ -238,9 +238,26 @@ def test_an_advertisement_for_an_address_of_another_is_refused(bridge, owners):
 
 
 def test_who_speaks_for_another_station_is_not_believed(bridge):
+    for number in (5, 6):
+        bridge.from_peer(ONE, frame(mac(number)), START)
     bridge.from_peer(ONE, arp(mac(5), "10.0.0.50", "10.0.0.77", sender=mac(6)), START)
 
     assert bridge.answer(asking("10.0.0.50"), START) is None
+
+
+def test_what_a_station_of_the_tap_claims_of_a_peer_is_not_believed(bridge):
+    bridge.set_static(ONE, [mac(1)], [v4("10.0.0.1")])
+    bridge.from_tap(arp(mac(8), "10.0.0.1", "10.0.0.77"), START)
+
+    assert bridge.answer(asking(), START)[6:12] == mac(1)
+
+
+def test_the_longest_silent_is_forgotten_first():
+    bridge = Bridge(lambda _: None, most=2)
+    for number in (1, 2, 1, 3):
+        bridge.from_peer(ONE, frame(mac(number)), START)
+
+    assert [bridge.locate(mac(number), START) for number in (1, 2, 3)] == [ONE, None, ONE]
 
 
 def test_an_address_that_went_to_the_tap_is_not_answered_for(bridge):

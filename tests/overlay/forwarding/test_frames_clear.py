@@ -150,6 +150,57 @@ def test_a_frame_from_an_address_of_nobody_is_refused(pair):
     assert b.drops == {"outer_source": 1}
 
 
+def flow(node, other, count=4):
+    """Return payloads with frames of one flow from *other* to *node*."""
+    whole, virtio = packets.as_super_packet(packets.tcp(bytes(1000 * count)), 1000)
+    header = node.mac + other.mac + b"\x08\0"
+    return [HEADER + header + packet for packet in packets.kernel_segments(whole, virtio)]
+
+
+def test_frames_of_one_flow_are_counted_whole(pair):
+    a, b = pair
+    peer = b.peer()
+    before = peer.rx_bytes, peer.rx_packets
+    sent = flow(b, a)
+    arrive(b, *sent)
+
+    assert (peer.rx_bytes - before[0], peer.rx_packets - before[1]) == (sum(map(len, sent)), 4)
+
+
+@pytest.mark.parametrize("at", range(8, 20))
+def test_a_frame_with_another_ethernet_header_is_not_joined(at):
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    sent = flow(b, a)
+    changed = bytearray(sent[1])
+    changed[at] ^= 0x20 if at % 6 == 2 else 0x55
+    sent[1] = bytes(changed)
+    arrive(b, *sent)
+
+    assert b.received == [payload[8:] for payload in sent]
+
+
+def test_a_frame_of_another_network_is_not_joined():
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    sent = flow(b, a)
+    arrive(b, sent[0], sent[1][:6] + b"\x09" + sent[1][7:], *sent[2:])
+
+    assert b.received == [payload[8:] for payload in (sent[0], *sent[2:])]
+    assert b.drops == {"vni": 1}
+
+
+def test_frames_of_one_flow_arrive_in_order_whatever_way_they_go(pair):
+    a, b = pair
+    sent = []
+    for number in range(3):
+        sent.append(a.send_frame(b.mac, packets.udp(bytes([number]) * 40)))
+        sent.append(a.send_frame(mac(99), packets.udp(bytes([number]) * 40)))
+        sent.append(a.send_frame(b.mac, packets.udp(bytes([number]) * 40)))
+        sent += segments_of(a, b.mac, packets.udp(bytes([number]) * 3000), 1000)
+    a.world.run(1)
+
+    assert b.received == sent
+
+
 def test_a_flow_from_a_refused_source_is_refused_whole():
     _, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
     whole, virtio = packets.as_super_packet(packets.tcp(bytes(9000)), 1000)

@@ -214,6 +214,13 @@ def test_a_mark_on_what_is_no_ip_packet_is_nothing(bench):
     assert bench.b.received == [frame]
 
 
+def test_a_syn_is_clamped_to_what_the_path_back_takes(bench):
+    bench.b.peer().path_mtu = 1216
+    bench.arrive(frames.build(bench.frame(packets.tcp(b"", flags=packets.SYN, tcp_options=b"\2\4\5\xb4"))))
+
+    assert int.from_bytes(bench.b.received[0][14 + 42 : 14 + 44], "big") == 1200 - 40
+
+
 def test_a_syn_is_clamped_to_what_fits(bench):
     bench.arrive(frames.build(bench.frame(packets.tcp(b"", flags=packets.SYN, tcp_options=b"\2\4\5\xb4"))))
 

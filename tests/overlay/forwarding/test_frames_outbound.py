@@ -342,6 +342,31 @@ def test_what_a_full_socket_keeps_is_not_overwritten(pair):
     assert b.received == sent
 
 
+def test_frames_of_one_batch_arrive_in_order_whatever_way_they_go(pair):
+    a, b = pair
+    sent = []
+    for number in range(3):
+        sent.append(a.send_frame(b.mac, packets.udp(bytes([number]) * 40)))
+        sent.append(a.send_frame(EVERYBODY, packets.udp(bytes([number]) * 50)))
+        sent.append(a.send_frame(b.mac, packets.udp(bytes([number]) * 60)))
+        sent += segments_of(a, b.mac, packets.udp(bytes([number]) * 3000), 1000)
+    a.world.run(1)
+
+    assert b.received == sent
+
+
+def test_what_a_removed_peer_had_may_be_at_another(world):
+    a, _b, c = triple(world)
+    a.tell(link.RemovePeer(1))
+    frame = c.send_frame(a.mac, packets.udp(b"x"), source=mac(2))
+    c.core._bridge.forget(2)
+    c.tun.outgoing.clear()
+    c.tun.outgoing.append(packets.PLAIN + frame)
+    world.run(1)
+
+    assert a.received == [frame]
+
+
 # A narrow path
 
 
@@ -366,6 +391,7 @@ def test_a_frame_that_the_path_does_not_take_whole_arrives_by_a_datagram_that_ma
 
 def test_a_syn_is_clamped_to_what_the_path_takes(pair):
     a, b = narrowed(pair)
+    b.peer().path_mtu = 1 << 17
     a.send_frame(b.mac, packets.tcp(b"", flags=packets.SYN, tcp_options=b"\2\4\5\xb4"))
     a.world.run(1)
 
