@@ -75,13 +75,15 @@ class Sockets:
 class SetNode:
     """The interface's MTU and this node's own overlay addresses, 4 or 16 bytes each: ICMP errors come from them.
 
-    With *has_icmp* a raw socket for those of IPv4 is beside it.  *macs* are the Ethernet addresses that are here and
+    With *has_icmp* a raw socket for those of IPv4 is beside it.  With *inherits_ttl* what is in the clear has the TTL
+    of the packet inside in its outer header too.  *macs* are the Ethernet addresses that are here and
     nowhere else, that of a tap first.
     """
 
     mtu: int
     has_icmp: bool
     addresses: list[bytes]
+    inherits_ttl: bool = False
     macs: list[bytes] = dataclasses.field(default_factory=list)
 
 

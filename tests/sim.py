@@ -30,7 +30,7 @@ from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying,
 from overlay.session.sessions import Sessions
 from peers.mac import derived_mac
 from tests import packets
-from tests.network import FakeSocket, FakeTap, FakeTun, Network
+from tests.network import FakeRaw, FakeSocket, FakeTap, FakeTun, Network
 from tests.overlay.session.pair import Clock, seeded
 
 PORT, CLEAR_PORT = 51820, 8285
@@ -56,7 +56,7 @@ class Node:
         self.ciphers, self.joins_udp = list(world.ciphers), True
         self.tun = FakeTap() if world.is_tap else FakeTun()
         self.known = {}  # number of the peer: (public key, preshared key, keepalive, endpoint, subnets)
-        self.sockets, self.clear_sockets = [], []
+        self.sockets, self.clear_sockets, self.raw_sockets = [], [], {}
         self.log = []  # (time, what the sessions put out for the journal)
         self.reported = []
         self.refused = Counter()  # by the sessions
@@ -90,9 +90,11 @@ class Node:
                 self.world.is_tap,
             )
         )
-        self.core = Core(start, self.tun, report=self._report, entropy=self._entropy)
+        self.core = Core(
+            start, self.tun, report=self._report, entropy=self._entropy, carrier=self._carrier_of
+        )
         own = [ip_network(each)[1].packed for each in self.subnets]
-        self.tell(link.SetNode(self.mtu, False, own, [self.mac] if self.world.is_tap else []))
+        self.tell(link.SetNode(self.mtu, False, own, macs=[self.mac] if self.world.is_tap else []))
         self.open_sockets()
         self.route([(subnet, link.OWN) for subnet in self.subnets])
         for number in self.known:
@@ -146,6 +148,37 @@ class Node:
             ),
             self.clear_sockets,
         )
+
+    def _carrier_of(self, descriptor, _):
+        return next(each for each in self.sockets if each.fileno() == descriptor)
+
+    def know_raw(self, other, name, *, outer=4, identifier=None, endpoint=None, subnets=None, sources=()):
+        """Make *other* a peer of an encapsulation without ports, over IP of version *outer*; return its number."""
+        if name not in self.raw_sockets:
+            protocols = dict.fromkeys(ENCAPSULATIONS[name].protocols.values())
+            self.raw_sockets[name] = [
+                FakeRaw(self, family, protocol, role)
+                for family in (socket.AF_INET, socket.AF_INET6)
+                for protocol in protocols
+                for role in (Role.RECEIVES, Role.SENDS, Role.SENDS_WHOLE)
+            ]
+            self.open_raw(name)
+        number = 1 + max(self.core.peers, default=0)
+        packed = [(network.network_address.packed, network.prefixlen) for network in map(ip_network, sources)]
+        self.tell(link.SetPeer(number, 0.0, name, packed, identifier))
+        at = endpoint or ((other.addresses[0], 0) if outer == 4 else (other.addresses[1], 0, 0, 0))
+        self.tell(link.SetEndpoint(number, at, "configuration"))
+        self.route([(subnet, number) for subnet in subnets or other.subnets])
+        return number
+
+    def open_raw(self, name):
+        """Use the raw sockets for *name* from now on."""
+        opened = self.raw_sockets[name]
+        self.sockets += opened
+        columns = [
+            [int(getattr(each, column)) for each in opened] for column in ("family", "role", "protocol")
+        ]
+        self.tell(link.Sockets(columns[0], 0, name, columns[1], columns[2]), opened)
 
     def _tell_peer(self, number):
         _, _, keepalive, endpoint, subnets = self.known[number]
@@ -323,6 +356,13 @@ class World:
         a, b = self.node("a"), self.node("b")
         a.know_in_the_clear(b, **how)
         b.know_in_the_clear(a, **how)
+        return a, b
+
+    def raw_pair(self, name, **how):
+        """Return nodes a and b, which know each other as peer 1 by an encapsulation without ports."""
+        a, b = self.node("a"), self.node("b")
+        a.know_raw(b, name, **how)
+        b.know_raw(a, name, **how)
         return a, b
 
     def run(self, seconds):

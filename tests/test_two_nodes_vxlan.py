@@ -346,6 +346,17 @@ def test_new_sockets_take_over_and_the_old_ones_close(world):
     assert len(b.received) == 43
 
 
+def test_a_role_of_sockets_that_there_is_none_of_changes_nothing(world):
+    a, b = pair_in(world)
+
+    a.tell(link.Sockets([2], CLEAR_PORT, "vxlan", [99], [17]), a.clear_sockets[:1])
+
+    assert a.drops == {"link": 1}
+    sent = a.send(b)
+    world.run(1)
+    assert b.received == sent
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_checksum_that_a_kernel_left_to_its_card_is_finished(world, count):
     a, b = pair_in(world)

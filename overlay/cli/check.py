@@ -125,9 +125,11 @@ def _render(table: Table, own: Peer | None, path: Path) -> str:
     header = ("", "NAME", "ADDRESS", "ENDPOINT", "SUBNETS", *(["MAC"] if macs else []))
     subnets = sum(len(peer.subnets) for peer in table.peers.values())
     mtu = "by the underlay" if network.mtu is None else str(network.mtu)
+    number = network.port_for(network.encapsulation)
+    port = f"port {number}" if number else "no port"
     lines = [
         f"{path} is right: {count(len(rows), 'peer')}, {count(subnets, 'subnet')}",
-        f"network {', '.join(map(str, network.prefixes))}, port {network.port_for(network.encapsulation)}, MTU {mtu}",
+        f"network {', '.join(map(str, network.prefixes))}, {port}, MTU {mtu}",
         "",
         format_table(header, rows),
     ]

@@ -79,9 +79,10 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
 def render(status: Status) -> str:
     """Return *status* as a person reads it."""
     forwarder = "none" if status.forwarder_pid is None else f"process {status.forwarder_pid}"
+    port = "no port" if status.port is None else f"port {status.port}"
     lines = [
         f"node        {status.node}",
-        f"interface   {status.interface}, MTU {status.mtu}, port {status.port}",
+        f"interface   {status.interface}, MTU {status.mtu}, {port}",
         f"MTU         {status.mtu_reason}",
         f"addresses   {', '.join(status.addresses)}",
         f"network     {', '.join(status.prefixes)}",

@@ -68,13 +68,15 @@ class Clear:
     A payload is a prefix and the packet.  *prefix* returns it for a tunnel by the packet's IP version, the same even
     number of bytes for both.  *strip* finds the packet; what follows it is padding.  It raises PacketError with the
     reason that is counted, and nothing else, for any bytes.  *mismatch* is the reason for a payload of a tunnel that
-    its sender does not have with this node.  *frames* is None where there are no frames around packets.
+    its sender does not have with this node.  *frames* is None where there are no frames around packets.  *sequence*
+    returns the number of a payload that strip takes, by which late ones are told, where the encapsulation has such.
     """
 
     prefix: Callable[[Ends], Mapping[int, bytes]]
     strip: Callable[[Buffer], Stripped]
     mismatch: str = "identifier"
     frames: Frames | None = None
+    sequence: Callable[[Buffer], int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,10 @@ class ClearInbound:
         if endpoint is not None:
             self._peers.setdefault(place_of(peer.encapsulation, endpoint), []).append(peer)
 
+    def peers_at(self, place: Place) -> list[Peer]:
+        """Return the peers that are at *place*."""
+        return self._peers.get(place, [])
+
     def take(
         self,
         encapsulation: Encapsulation,
@@ -95,7 +99,7 @@ class ClearInbound:
             if run.count == 1:
                 self._take_one(clear, peers, _payload(view, run.first, stride, size), mark, now)
                 continue
-            peer = self._sender(peers, first)
+            peer = self.sender(peers, first)
             if peer is None:
                 peers[0].drops["source"] += run.count
                 continue
@@ -141,7 +145,7 @@ class ClearInbound:
                 raise PacketError(clear.mismatch)
             if clear.frames is not None:
                 clear.frames.admit(payload, found[0].ends)
-            peer = self._sender(found, packet)
+            peer = self.sender(found, packet)
             if peer is None:
                 raise PacketError("source")
             blamed = peer
@@ -159,7 +163,7 @@ class ClearInbound:
         virtio = PLAIN if clear.frames is None else virtio_for(packet, self._core.outbound.splitter.mtu)
         self._write(peer, [virtio, packet])
 
-    def _sender(self, peers: list[Peer], packet: memoryview) -> Peer | None:
+    def sender(self, peers: list[Peer], packet: memoryview) -> Peer | None:
         """Return which of *peers*, all at one place, may have sent *packet*."""
         for peer in peers:
             if self._core.is_from(peer, packet) or (

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
 from overlay.forwarding.lanes import hash_flow
+from overlay.forwarding.marks import TTL_SHIFT, marks_of, ttl_of
 from overlay.forwarding.segments import ClearSplitter
+from overlay.wire.icmp import told_mtu
 from overlay.wire.messages import TRANSPORT_HEADER
 from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from overlay.forwarding.lanes import Lane
     from overlay.forwarding.outbound import Outbound
     from overlay.forwarding.peer import Peer
+
+# Specification (RFC 791 section 3.1)
+LEAST_MTU = 576  # what everybody takes; less is not believed
 
 
 class ClearOutbound:
@@ -31,6 +36,14 @@ class ClearOutbound:
         Returns whether the arena is in use up to *end* until the next flush().
         """
         view = self._view
+        if not ttl_of(self._arena, start):
+            peer.drops["ttl"] += 1  # RFC 2003 section 3.1
+            return False
+        if not peer.has_ports:
+            ecn = marks_of(self._arena, start, inherits_ttl=self._core.inherits_ttl)
+            self._heed(peer, start, end)
+        elif self._core.inherits_ttl:
+            ecn |= ttl_of(self._arena, start) << TTL_SHIFT
         prefix = peer.prefix[self._arena[start] >> 4]
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             self._arena, start - VIRTIO_SIZE
@@ -54,6 +67,12 @@ class ClearOutbound:
         view[begin:start] = prefix
         self._outbound.queue(lane, view[begin:end], end - begin, ecn)
         return True
+
+    def _heed(self, peer: Peer, start: int, end: int) -> None:
+        """Learn from an ICMP error on its way to *peer* what its packets must not be larger than."""
+        mtu = told_mtu(self._view[start:end])
+        if mtu is not None:
+            peer.segment_limit = min(peer.segment_limit, max(mtu, LEAST_MTU))
 
     def set_mtu(self) -> None:
         """Cut for an interface of another MTU, and leave what is kept in the buffers of the last alone."""

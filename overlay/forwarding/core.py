@@ -19,6 +19,7 @@ from overlay.forwarding.frames_outbound import FramesOutbound
 from overlay.forwarding.gate import Gate
 from overlay.forwarding.inbound import Arrival, Inbound, TunWriter
 from overlay.forwarding.keypair import Keypair
+from overlay.forwarding.mmsg import RawCarrier
 from overlay.forwarding.outbound import Outbound
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.pings import Pings
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from overlay.forwarding.bulk import Bulk
+    from overlay.forwarding.mmsg import Carrier
     from overlay.forwarding.peer import Ancillary
     from overlay.wire.addresses import Sockaddr
     from overlay.wire.ip import Buffer
@@ -101,6 +103,7 @@ class Core:
         *,
         report: Callable[[Report], bool],
         entropy: Callable[[int], bytes],
+        carrier: Callable[[int, int], Carrier] = RawCarrier,
     ) -> None:
         self.timing = Timing(*start.times)
         self._ciphers = start.ciphers
@@ -133,6 +136,8 @@ class Core:
         self._callers: dict[Sockaddr, Caller] = {}
         self._link_takes = report
         self._entropy = entropy
+        self._carrier = carrier
+        self.inherits_ttl = False
 
     # What the agent says
 
@@ -165,6 +170,7 @@ class Core:
                 self.unreachable.send_from(
                     command.addresses, sockets[0] if command.has_icmp and sockets else None
                 )
+                self.inherits_ttl = command.inherits_ttl
                 if self._bridge is not None:
                     self._bridge.set_static(OWN, command.macs, command.addresses)
                 mtu = self._payload_mtu(command.mtu)
@@ -286,8 +292,9 @@ class Core:
 
     def _set_endpoint(self, peer: Peer, endpoint: Sockaddr, now: float) -> None:
         if endpoint != peer.endpoint:
-            if peer.socket is not None and peer.endpoint and len(peer.endpoint) != len(endpoint):
+            if peer.endpoint and len(peer.endpoint) != len(endpoint):
                 peer.socket = None
+                peer.senders = {}
             if peer.clear is not None:
                 self.inbound.clear.move(peer, endpoint)
             peer.move(endpoint)
@@ -312,15 +319,28 @@ class Core:
             command.roles or [Role.ALL] * len(families),
             command.protocols or [PROTOCOL_UDP] * len(families),
         )
-        if encapsulation is None or not len(raw) == len(families) == len(roles) == len(protocols):
+        if (
+            encapsulation is None
+            or not set(Role).issuperset(roles)
+            or not len(raw) == len(families) == len(roles) == len(protocols)
+        ):
             self.drops["link"] += 1
             return
         for udp in self.sender.sockets:
             if udp.encapsulation is encapsulation:
-                udp.closes_at = min(udp.closes_at, now + OLD_SOCKET_TIME)
+                # Of raw sockets each gets what arrives, so that with two every packet would come twice.
+                patience = OLD_SOCKET_TIME if encapsulation.has_ports else 0.0
+                udp.closes_at = min(udp.closes_at, now + patience)
                 self._closes_at = min(self._closes_at, udp.closes_at)
         self.sender.sockets += [
-            UdpSocket(each, family, encapsulation=encapsulation, role=Role(role), protocol=protocol)
+            UdpSocket(
+                each,
+                family,
+                encapsulation=encapsulation,
+                role=Role(role),
+                protocol=protocol,
+                carrier=None if encapsulation.has_ports else self._carrier(each.fileno(), family),
+            )
             for each, family, role, protocol in zip(raw, families, roles, protocols, strict=True)
         ]
         own_ports = command.ports or [command.port]
@@ -330,6 +350,7 @@ class Core:
                 continue
             peer.forget_source()
             peer.socket = None
+            peer.senders = {}
             if self._usable(peer, now) is not None:
                 self._send_keepalive(peer, now)  # so that it learns where we are now
 

@@ -19,6 +19,7 @@ from overlay.errors import PacketError
 from overlay.forwarding.alike import WORTH, have_syn
 from overlay.forwarding.clear_inbound import ClearInbound
 from overlay.forwarding.peer import SOL_UDP
+from overlay.forwarding.raw_inbound import RawInbound
 from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
 from overlay.forwarding.units import (
     LEAD,
@@ -138,6 +139,7 @@ class Inbound:
         self._receive_view = self._view[:RECEIVE_BYTES]
         self._array = np.frombuffer(self._buffer, dtype=np.uint8)
         self.clear: ClearInbound = ClearInbound(core, self._write, joins_udp)
+        self.raw = RawInbound(core, self.clear, self._write, joins_udp)
         self._takes_units = takes_units
         unit = bytearray(LEAD + RECEIVE_BYTES + _SLACK)
         self._unit, self._unit_array = memoryview(unit), np.frombuffer(unit, dtype=np.uint8)
@@ -154,6 +156,8 @@ class Inbound:
         Datagrams that come singly although they are alike, because a device or a sender does not merge them, are
         gathered behind each other as the kernel would have done it, and taken as one receive.
         """
+        if udp.carrier is not None:
+            return self.raw.drain(udp, now)
         if udp.pace.takes_one(now):
             return self._drain_one(udp, now)
         receive, view = udp.raw.recvmsg_into, self._view

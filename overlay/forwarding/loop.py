@@ -242,5 +242,5 @@ class Loop:
 
 
 def _interest(udp: UdpSocket) -> int:
-    """Return what to wait for at a socket all the time: nothing where it only sends."""
+    """Return what to wait for on *udp* while nothing waits to be sent from it."""
     return 0 if udp.role in {Role.SENDS, Role.SENDS_WHOLE} else select.EPOLLIN

@@ -328,7 +328,9 @@ class Outbound:
         pending = peer.pending
         if pending:
             first = peer.pending_size
-            if (
+            if not peer.peer.has_ports and ecn == peer.pending_ecn and len(pending) < MAXIMUM_PENDING:
+                peer.pending_size = max(first, size)
+            elif (
                 peer.pending_closed
                 or size > first
                 or ecn != peer.pending_ecn
@@ -454,6 +456,8 @@ class Outbound:
             protocol, ports = arena[start + 9], start + (arena[start] & 15) * 4
         else:
             protocol, ports = arena[start + 6], start + 40
+        if not peer.has_ports:
+            return protocol in peer.encapsulation.protocols.values()
         if protocol != PROTOCOL_UDP or ports + 4 > len(arena):
             return False
         source, destination = arena[ports : ports + 2], arena[ports + 2 : ports + 4]

@@ -12,6 +12,7 @@ from overlay.encap import wireguard
 from overlay.encap.encapsulation import Ends
 from overlay.forwarding.keypair import Keypairs
 from overlay.forwarding.lanes import FurtherLane, Lane
+from overlay.forwarding.marks import TOS, TTL_SHIFT
 from overlay.wire.addresses import pack_host
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 # Specification (Linux include/uapi/linux/udp.h)
 SOL_UDP = 17
 UDP_SEGMENT = 103
+
+# TOS and TTL, by the number of fields that an address has
+_OUTER = {
+    2: ((socket.IPPROTO_IP, socket.IP_TOS), (socket.IPPROTO_IP, socket.IP_TTL)),
+    4: ((socket.IPPROTO_IPV6, socket.IPV6_TCLASS), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)),
+}
 
 # Ours
 _NO_PREFIX: dict[int, bytes] = {4: b"", 6: b""}
@@ -40,10 +47,11 @@ class Peer(Lane):
 
     __slots__ = (
         "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "ends",
-        "is_unreachable",
+        "has_ports", "is_unreachable",
         "keepalive", "keypairs", "lanes", "last_received", "last_traffic", "number", "owed_since", "path", "path_mtu",
         "path_packets", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
-        "socket", "source", "sources", "timers", "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
+        "segment_limit", "segment_size", "senders", "sequence", "sequence_at", "socket", "source", "sources", "timers",
+        "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
     )  # fmt: skip
 
     def __init__(self, number: int, encapsulation: Encapsulation = wireguard.ENCAPSULATION) -> None:
@@ -52,6 +60,7 @@ class Peer(Lane):
         self.encapsulation = encapsulation
         # None where what is sent is sealed; a peer in the clear has no keypairs
         self.clear = encapsulation.clear
+        self.has_ports = encapsulation.has_ports
         self.set_ends(Ends())
         # One for each port that is sent from; none where there is but one, and the peer is the lane
         self.lanes = [FurtherLane(self, flow) for flow in range(encapsulation.senders)]
@@ -61,6 +70,7 @@ class Peer(Lane):
         self.endpoint_address = b""  # packed, to recognise our own datagrams in the tun
         self.endpoint_port = b""
         self.socket: UdpSocket | None = None
+        self.senders: dict[int, UdpSocket] = {}  # in its place without ports: by marks
         self.source: Ancillary = []  # the local address it was heard at; sent back from there
         self.received_source: object = None  # the control message that `source` was made from
         self.controls: dict[
@@ -70,6 +80,11 @@ class Peer(Lane):
         self.path: PathMtu | None = None  # the search for its MTU, once there was one
         self.path_packets = 0  # packets for it when the search looked last
         self.path_mtu = WIDE  # the largest packet that reaches it; WIDE where that is the tun's MTU
+        # Without ports: of super-packets that a kernel made of its packets, and that do not say so
+        self.segment_limit = WIDE  # the largest packet that goes on from here, as an ICMP error told
+        self.segment_size = 0  # of the last that told
+        self.sequence: int | None = None  # the last number of a numbered packet, and when it came
+        self.sequence_at = 0.0
         self.is_unreachable = False  # given up; the next handshake completed ends it
 
         # Timers, in seconds of CLOCK_BOOTTIME; 0 is "nothing outstanding", or never
@@ -111,22 +126,22 @@ class Peer(Lane):
         self.source, self.received_source = source, received
         self.controls = {}
 
-    def ancillary(self, ecn: int, segment: int = 0) -> Ancillary:
-        """Return the control messages for a send whose outer ECN field is *ecn*; DSCP is zero.
+    def ancillary(self, marks: int, segment: int = 0) -> Ancillary:
+        """Return the control messages for a send whose outer header has *marks*: TOS and TTL.
 
         The kernel cuts what is sent into datagrams of *segment* bytes, unless that is 0.
         """
-        control = self.controls.get((ecn, segment))
+        control = self.controls.get((marks, segment))
         if control is None:
             control = list(self.source)
-            if ecn and self.endpoint is not None:
-                if len(self.endpoint) == 2:
-                    control.append((socket.IPPROTO_IP, socket.IP_TOS, ecn.to_bytes(4, sys.byteorder)))
-                else:
-                    control.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, ecn.to_bytes(4, sys.byteorder)))
+            if self.endpoint is not None:
+                wanted = zip(
+                    _OUTER[len(self.endpoint)], (marks & TOS, marks >> TTL_SHIFT & 0xFF), strict=True
+                )
+                control += [(*where, value.to_bytes(4, sys.byteorder)) for where, value in wanted if value]
             if segment:
                 control.append((SOL_UDP, UDP_SEGMENT, segment.to_bytes(2, sys.byteorder)))
             if len(self.controls) >= CONTROLS:
                 self.controls.clear()
-            self.controls[ecn, segment] = control
+            self.controls[marks, segment] = control
         return control

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import PROTOCOL_UDP, Role
+from overlay.forwarding.marks import IPV6, WHOLE
 from overlay.forwarding.pace import Pace
 from overlay.wire.icmp import IPV6_MINIMUM_MTU
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from overlay.encap.encapsulation import Clear, Encapsulation
+    from overlay.forwarding.mmsg import Carrier
     from overlay.forwarding.peer import Ancillary, Peer
     from overlay.wire.addresses import Sockaddr
 
@@ -45,6 +47,7 @@ _LARGEST: dict[int, tuple[int, int]] = {
 }  # beyond that the kernel cuts; 0 is never
 
 # Ours
+_KIND = WHOLE | IPV6  # what of the marks decides for a raw socket
 NO_BUFFERS_PAUSE = 0.001  # seconds; ENOBUFS comes from a device queue, and no event tells when it has drained
 KEPT_MESSAGES = 256  # sends kept, from which on a message of our own making is dropped: a timer makes another
 
@@ -86,6 +89,7 @@ class UdpSocket:
     encapsulation: Encapsulation = wireguard.ENCAPSULATION
     role: Role = Role.ALL
     protocol: int = PROTOCOL_UDP
+    carrier: Carrier | None = None  # of a raw socket
     clear: Clear | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -200,6 +204,8 @@ class Sender:
 
     def _try(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int) -> bool:
         """Send, and return False if the kernel cannot take it now.  Any other failure is counted at the peer."""
+        if not peer.has_ports:
+            return self._try_raw(peer, buffers, size, ecn)
         total = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         segment = size if total > size else 0
         if segment and not self.segments:
@@ -211,6 +217,54 @@ class Sender:
         if outcome is Outcome.UNCUT:
             return self._one_by_one(peer, buffers, size, ecn, flow)
         return outcome is not Outcome.LATER
+
+    def _try_raw(self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int) -> bool:
+        """Send from a raw socket, many packets in each call; if the kernel is full in the middle, keep the rest."""
+        is_first = True
+        while buffers:
+            carrier = self._carrier(peer, marks)
+            if carrier is None or peer.endpoint is None:
+                peer.drops["no_endpoint"] += _count_raw(buffers, size)
+                return True
+            try:
+                sent = carrier.send(buffers, size, marks, peer.endpoint)
+            except OSError as error:
+                if error.errno in {errno.EAGAIN, errno.ENOBUFS}:
+                    self.waits_for = peer.senders[marks & _KIND] if error.errno == errno.EAGAIN else None
+                    if is_first:
+                        return False
+                    self._kept.insert(1 if self._kept else 0, (peer, buffers, size, marks, 0))
+                    return True
+                peer.drops["too_big" if error.errno == errno.EMSGSIZE else "send_refused"] += 1
+                buffers = _behind(buffers, size, 1)
+            else:
+                rest = _behind(buffers, size, sent)
+                peer.tx_bytes += sum(map(len, buffers)) - sum(map(len, rest))
+                buffers = rest
+            is_first = False
+        return True
+
+    def _carrier(self, peer: Peer, marks: int) -> Carrier | None:
+        """Return the raw socket for packets with *marks*: that of its protocol, and for such as may not be cut or may."""
+        chosen = peer.senders.get(marks & _KIND)
+        if chosen is not None and chosen.closes_at == math.inf:
+            return chosen.carrier
+        if peer.endpoint is None:
+            return None
+        family = socket.AF_INET if len(peer.endpoint) == 2 else socket.AF_INET6
+        role = Role.SENDS_WHOLE if marks & WHOLE else Role.SENDS
+        protocol = peer.encapsulation.protocols[6 if marks & IPV6 else 4]
+        for each in self.sockets:
+            if (each.encapsulation, each.family, each.role, each.protocol, each.closes_at) == (
+                peer.encapsulation,
+                family,
+                role,
+                protocol,
+                math.inf,
+            ):
+                peer.senders[marks & _KIND] = each
+                return each.carrier
+        return None
 
     def _one_by_one(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int) -> bool:
         """Send each datagram by itself; if the kernel is full in the middle, keep the rest in its place."""
@@ -282,6 +336,19 @@ class Sender:
             return Outcome.UNCUT
         peer.drops["too_big" if number == errno.EMSGSIZE else "send_refused"] += _count(buffers, segment)
         return Outcome.LOST
+
+
+def _count_raw(buffers: Sequence[memoryview], size: int) -> int:
+    """Return how many packets *buffers* are, as a carrier understands them."""
+    return max(len(buffers), -(-len(buffers[0]) // size))
+
+
+def _behind(buffers: Sequence[memoryview], size: int, count: int) -> Sequence[memoryview]:
+    """Return *buffers*, as a carrier understands them, without the first *count* packets."""
+    if len(buffers) == 1 and len(buffers[0]) > size:
+        rest = buffers[0][count * size :]
+        return [rest] if rest else []
+    return buffers[count:]
 
 
 def _count(buffers: Sequence[memoryview | bytes], segment: int) -> int:

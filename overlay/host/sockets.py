@@ -16,6 +16,7 @@ from overlay.host.steering import refuse_all, steer
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from overlay.encap.encapsulation import Encapsulation
     from overlay.wire.addresses import Sockaddr
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
@@ -29,6 +30,9 @@ UDP_GRO = 104  # since Linux 5.0
 SENDERS_PORTS = range(49152, 65536)  # the dynamic ports (RFC 6335 section 6), as RFC 7348 section 5 has it
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
+PMTUDISC_DONT, PMTUDISC_DO = 0, 2
+SYSTEM_TTL = -1
 SOL_RAW = 255
 ICMP_FILTER = 1
 
@@ -46,11 +50,11 @@ ATTEMPTS_FOR_ANY_PORT = 16  # port 0: how often to look for a number that is fre
 
 @dataclass(frozen=True, slots=True)
 class UdpSocket:
-    """A bound, non-blocking UDP socket and what the kernel granted it."""
+    """A bound, non-blocking UDP socket, or a raw one of another protocol, and what the kernel granted it."""
 
     socket: socket.socket
     address: IPAddress  # unspecified: every address of that family
-    port: int
+    port: int  # 0: a raw socket has none
     can_segment: bool  # UDP_SEGMENT: many datagrams in one send
     can_coalesce: bool  # UDP_GRO is on: many datagrams in one receive
     receive_buffer: int  # bytes, as the kernel counts them: twice what was asked for
@@ -63,6 +67,11 @@ class UdpSocket:
     def family(self) -> int:
         """AF_INET or AF_INET6."""
         return self.socket.family
+
+    @property
+    def has_port(self) -> bool:
+        """Whether it is a UDP socket."""
+        return self.protocol == PROTOCOL_UDP
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -77,8 +86,9 @@ class UdpSocket:
 
         Until that closes it too, later sockets may be bound over it: a port can be left and come back to at once.
         """
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+        if self.has_port:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
         self.socket.close()
 
 
@@ -97,23 +107,19 @@ def open_underlay(
 
     Behind these follow, for the WireGuard protocol and where the kernel knows how to tell handshake messages, as many
     sockets for them alone.  With *senders* the first only receive, and behind them follow that many of each family that
-    only send, from its first address and each from a port of its own, none of *spared*.  A host without IPv6 gets the first alone.  *port* 0 takes a free one, the same for all.  *replacing* are sockets
-    of ours still open on the same port, which the new ones may overlap until they are closed; with *is_returning* those
-    that were handed over may be overlapped likewise.
+    only send, from its first address and each from a port of its own, none of *spared*.  A host without IPv6 gets the
+    first alone.  *port* 0 takes a free one, the same for all.  *replacing* are sockets of ours still open on the same
+    port, which the new ones may overlap until they are closed; with *is_returning* those that were handed over may be
+    overlapped likewise.
     Raises HostError; then nothing stays open.
     """
     attempts = ATTEMPTS_FOR_ANY_PORT if port == 0 else 1
     while True:
         attempts -= 1
         try:
+            role = Role.RECEIVES if senders else Role.ALL
             opened = _open_all(
-                listen,
-                port,
-                fwmark,
-                replacing,
-                encapsulation,
-                is_returning,
-                Role.RECEIVES if senders else Role.ALL,
+                listen, port, fwmark, replacing, encapsulation, role, is_returning=is_returning
             )
             break
         except HostError as error:
@@ -190,6 +196,100 @@ def open_udp(
         raise
 
 
+def open_raw(
+    listen: Sequence[IPAddress], encapsulation: Encapsulation, fwmark: int | None = None
+) -> list[UdpSocket]:
+    """Return the raw sockets of an *encapsulation* without ports.
+
+    For each protocol of it, one receives for each address of *listen*, or if that is empty for all of IPv4 and for
+    all of IPv6; and for each family two send, from its first address: what routers may cut (RFC 2003 section 3.1
+    has the inner packet say so) and what they may not.  A host without IPv6 gets the first alone.  Raises HostError;
+    then nothing stays open.
+    """
+    opened: list[UdpSocket] = []
+    sending: set[int] = set()
+    try:
+        for address in listen or (EVERY_IPV4, EVERY_IPV6):
+            roles = [Role.RECEIVES]
+            if address.version not in sending:
+                roles += [Role.SENDS, Role.SENDS_WHOLE]
+            sending.add(address.version)
+            try:
+                opened += [
+                    _open_raw(address, protocol, role, encapsulation.name, fwmark)
+                    for protocol in dict.fromkeys(encapsulation.protocols.values())
+                    for role in roles
+                ]
+            except HostError as error:
+                if listen or address != EVERY_IPV6 or not _is_ipv6_missing(error):
+                    raise
+    except BaseException:
+        for each in opened:
+            each.close()
+        raise
+    return opened
+
+
+def _open_raw(
+    address: IPAddress, protocol: int, role: Role, encapsulation: str, fwmark: int | None
+) -> UdpSocket:
+    is_ipv4 = address.version == 4
+    family = socket.AF_INET if is_ipv4 else socket.AF_INET6
+    try:
+        raw = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+    except PermissionError as error:
+        raise HostError(
+            f"the encapsulation {encapsulation} needs the capability CAP_NET_RAW for its raw sockets: run as root"
+        ) from error
+    except OSError as error:
+        raise HostError(
+            f"this host cannot open a raw IPv{address.version} socket for {encapsulation}: {error.strerror}"
+        ) from error
+    try:
+        if role != Role.RECEIVES:
+            refuse_all(raw)
+            discover = PMTUDISC_DO if role == Role.SENDS_WHOLE else PMTUDISC_DONT
+            level, option = (
+                (socket.IPPROTO_IP, IP_MTU_DISCOVER) if is_ipv4 else (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER)
+            )
+            raw.setsockopt(level, option, discover)
+        elif not is_ipv4:
+            raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        if fwmark is not None:
+            set_mark(raw, fwmark)
+        raw.bind(_sockaddr(address, 0))
+        return UdpSocket(
+            socket=raw,
+            address=address,
+            port=0,
+            can_segment=False,
+            can_coalesce=False,
+            receive_buffer=_enlarge(raw, SO_RCVBUFFORCE, socket.SO_RCVBUF, BUFFER),
+            send_buffer=_enlarge(raw, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER),
+            encapsulation=encapsulation,
+            role=role,
+            protocol=protocol,
+        )
+    except OSError as error:
+        raw.close()
+        raise HostError(_bind_refused(address, 0, error)) from error
+    except HostError:
+        raw.close()
+        raise
+
+
+def set_ttl(underlay: socket.socket, ttl: int | None) -> None:
+    """Send from *underlay* with *ttl* as TTL or hop limit from now on; None for the system's.
+
+    Works on a socket that the forwarder holds too.
+    """
+    value = SYSTEM_TTL if ttl is None else ttl
+    if underlay.family == socket.AF_INET:
+        underlay.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, value)
+    else:
+        underlay.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, value)
+
+
 def is_own_address(address: IPAddress) -> bool:
     """Return whether *address* is one of this host's: a socket connected to it would send from it.  Sends nothing."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
@@ -244,8 +344,9 @@ def _open_all(
     fwmark: int | None,
     replacing: Sequence[UdpSocket],
     encapsulation: str,
-    is_returning: bool,
     role: Role,
+    *,
+    is_returning: bool,
 ) -> list[UdpSocket]:
     opened: list[UdpSocket] = []
     try:
@@ -258,8 +359,8 @@ def _open_all(
                         fwmark,
                         replacing,
                         encapsulation=encapsulation,
-                        is_returning=is_returning,
                         role=role,
+                        is_returning=is_returning,
                     )
                 )
             except HostError as error:
@@ -404,6 +505,8 @@ def _bind_refused(address: IPAddress, port: int, error: OSError) -> str:
             errno.EADDRNOTAVAIL | errno.ENODEV | errno.ENXIO | None
         ):  # None: if_nametoindex() gives no number
             return f"{address} is not an address of this host: correct listen in the peers file"
+        case _ if not port:
+            return f"a raw socket could not be opened on {address}: {error.strerror}"
         case errno.EACCES | errno.EPERM:
             return f"UDP port {port} needs CAP_NET_BIND_SERVICE: run as root, or choose a port from 1024"
         case _:

@@ -376,6 +376,20 @@ def test_ethernet_addresses_are_those_of_the_peers_file_or_made_of_the_name():
     assert [tun.macs_of(each) for each in tun.table.peers.values()] == [(), ()]
 
 
+@pytest.mark.parametrize(
+    ("subnets", "is_link", "far_ends"),
+    [
+        (("10.244.2.0/24", "fd00:244:2::/64"), True, ["10.244.2.0", "fd00:244:2::"]),
+        (("10.244.2.0/24",), True, ["10.244.2.0"]),
+        (("10.244.2.0/24",), False, []),
+    ],
+)
+def test_plan_of_a_point_to_point_link_has_the_other_peers_addresses(subnets, is_link, far_ends):
+    plan = plan_host(node(paris(), tokyo(*subnets), point_to_point=is_link), 1420, [])
+
+    assert [str(address) for address in plan.far_ends] == far_ends
+
+
 def test_own_addresses_are_given_to_the_interface_alone():
     plan = plan_host(node(paris("10.244.1.0/24", "fd00:244:1::/64"), tokyo()), 1420, [])
 
