@@ -199,6 +199,7 @@ class _Link:
     queue: int
     address_mode: int | None
     is_without_ipv6: bool
+    mac: str | None  # None for a tun
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +324,8 @@ class Routing:
         try:
             link = self._read_link()
             addresses = frozenset(address.interface.ip for address in self._read_addresses())
-            return Device(link.is_up, link.mtu, addresses, frozenset(self._read_networks()))
+            mac = bytes.fromhex(link.mac.replace(":", "")) if link.mac else None
+            return Device(link.is_up, link.mtu, addresses, frozenset(self._read_networks()), mac)
         except OSError as error:
             raise _refused(f"the state of {self._interface} could not be read", error) from error
 
@@ -431,6 +433,8 @@ class Routing:
     def _set_back_link(self, former: _Link) -> None:
         """Make the link of a persistent device what it was."""
         attributes: list[tuple[str, object]] = [("IFLA_MTU", former.mtu), ("IFLA_TXQLEN", former.queue)]
+        if former.mac and self._mac is not None:
+            attributes.append(("IFLA_ADDRESS", former.mac))
         if former.address_mode is not None:
             mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", former.address_mode)]}
             attributes.append(("IFLA_AF_SPEC", {"attrs": [("AF_INET6", mode)]}))
@@ -482,6 +486,7 @@ class Routing:
             found.get_attr("IFLA_TXQLEN"),
             of_ipv6.get_attr("IFLA_INET6_ADDR_GEN_MODE") if of_ipv6 is not None else None,
             sysctl.is_ipv6_disabled(self._interface),
+            found.get_attr("IFLA_ADDRESS"),
         )
 
     def _make_way(self, address: _Address) -> None:

@@ -46,9 +46,13 @@ class HostPlan:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """How an interface stands: its addresses, and the networks that any routing table leads into it."""
+    """How an interface stands: its addresses, and the networks that any routing table leads into it.
+
+    *mac* is its Ethernet address, None where it has none.
+    """
 
     is_up: bool
     mtu: int
     addresses: frozenset[IPAddress]
     networks: frozenset[IPNetwork]
+    mac: bytes | None = None

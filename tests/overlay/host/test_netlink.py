@@ -393,6 +393,22 @@ def test_new_own_address_becomes_the_source_without_a_moment_without_route(host)
         assert RTM_DELROUTE not in events.read(table=254)
 
 
+def test_persistent_tap_gets_its_ethernet_address_back(host):
+    host.run("ip", "tuntap", "add", "overlay0", "mode", "tap")
+    host.run("ip", "link", "set", "overlay0", "address", "02:00:00:00:00:01")
+    with host.entered():
+        device = open_tun("overlay0", is_tap=True)
+        routing = Routing("overlay0", device.index, is_persistent=True)
+        routing.apply(dataclasses.replace(OVERLAY, mac=MAC))
+        during = host.run("ip", "link", "show", "overlay0")
+        routing.withdraw()
+        routing.close()
+        device.close()
+
+    assert "02:00:00:00:00:07" in during
+    assert "02:00:00:00:00:01" in host.run("ip", "link", "show", "overlay0")
+
+
 def test_persistent_device_that_may_have_no_ipv6_has_it_for_as_long_as_it_is_ours(host):
     host.run("ip", "tuntap", "add", "overlay0", "mode", "tun")
     host.run("sysctl", "-qw", "net.ipv6.conf.overlay0.disable_ipv6=1")

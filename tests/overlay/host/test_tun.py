@@ -132,6 +132,22 @@ def test_a_tap_carries_frames(lab):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
+        ("link add overlay0 type bridge", "exists already and is no tap device but of the kind bridge: "),
+        ("tuntap add overlay0 mode tun", "exists already and is no tap device but of the kind tun: "),
+    ],
+)
+def test_name_that_is_taken_is_refused_for_a_tap_too(lab, command, said):
+    host = lab.namespace("host")
+    host.run("ip", *command.split())
+
+    with host.entered(), pytest.raises(HostError, match=f"^interface overlay0 {said}"):
+        open_tun("overlay0", is_tap=True)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
         ("link add overlay0 type bridge", "exists already and is no tun device but of the kind bridge: "),
         ("link add overlay0 type veth", "exists already and is no tun device but of the kind veth: "),
         ("tuntap add overlay0 mode tap", "exists already and is no tun device but of the kind tap: "),
