@@ -147,7 +147,7 @@ async def run_agent(options: Options, timing: Timing) -> None:
         # The interpreter of the forwarder starts while the host is being set up.
         agent = Agent(options, node, store, timing)
         try:
-            agent.host = HostSetup(options.interface, answering.path.with_suffix(SUFFIX))
+            agent.host = HostSetup(options.interface, answering.path.with_suffix(SUFFIX), is_tap=node.is_tap)
             stack.callback(agent.host.close)
             agent.set_up(warnings)
             for kept in privileges.keep_only(KEPT_CAPABILITIES):
@@ -317,7 +317,13 @@ class Agent:
             with trio.move_on_after(START_TIME):
                 await forwarder.send(
                     Start(
-                        public_key, host.mtu, host.device.offloads.udp, can_segment, times, self._ciphers()
+                        public_key,
+                        host.mtu,
+                        host.device.offloads.udp,
+                        can_segment,
+                        times,
+                        self._ciphers(),
+                        self._node.is_tap,
                     ),
                     [host.device.descriptor],
                 )
@@ -350,7 +356,8 @@ class Agent:
         addresses = [address.packed for address in node.own.addresses]
         icmp = [] if self.host.icmp is None else [self.host.icmp.fileno()]
         inherits_ttl = node.table.network.ttl == INHERITED
-        await self.forwarder.send(SetNode(self.host.mtu, bool(icmp), addresses, inherits_ttl), icmp)
+        macs = list(node.macs_of(node.own))
+        await self.forwarder.send(SetNode(self.host.mtu, bool(icmp), addresses, inherits_ttl, macs), icmp)
 
     async def _tell_sockets(self, encapsulation: str, opened: Sequence[UdpSocket]) -> None:
         families, roles = [int(each.family) for each in opened], [int(each.role) for each in opened]
@@ -641,6 +648,8 @@ class Agent:
         node = config.settle(self._store, key, self._options, self._node.own)
         if node.table.network.bulk != self._node.table.network.bulk:
             raise ConfigError(f"network.bulk changed in {self._options.peers}: taking it needs a restart")
+        if node.is_tap != self._node.is_tap:
+            raise ConfigError(f"network.device changed in {self._options.peers}: taking it needs a restart")
         return node
 
     async def _change_to(self, node: Node) -> None:
@@ -752,6 +761,7 @@ class Agent:
         return {
             "node": node.own.name,
             "interface": self.host.interface,
+            "device": node.table.network.device,
             "public_key": None if node.own.public_key is None else format_public_key(node.own.public_key),
             "mtu": self.host.mtu,
             "mtu_reason": self.host.mtu_reason,

@@ -17,11 +17,12 @@ from overlay.encap.encapsulation import Ends
 from overlay.errors import ConfigError
 from overlay.host.plan import HostPlan
 from overlay.host.sockets import is_own_address
+from overlay.wire.frames import FRAME_OVERHEAD
 from peers.addresses import host_prefix
 from peers.encapsulation import is_encrypted, own_encapsulation
 from peers.errors import TableError
 from peers.mac import derived_mac
-from peers.peer import format_public_key, preshared_key_file_for
+from peers.peer import TAP, format_public_key, preshared_key_file_for
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
@@ -88,6 +89,21 @@ class Node:
         """Return what both ends of the tunnel with *peer* know of it, as seen from here."""
         own, far = (each.macs[0] if each.macs else derived_mac(each.name) for each in (self.own, peer))
         return Ends(self.table.identifier_between(self.own, peer), own, far)
+
+    @property
+    def is_tap(self) -> bool:
+        """Whether the device carries Ethernet frames."""
+        return self.table.network.device == TAP
+
+    def macs_of(self, peer: Peer) -> tuple[bytes, ...]:
+        """Return the Ethernet addresses that are at *peer* and nowhere else, that of its tap first; none with a tun.
+
+        A peer that no agent of ours may run at has those alone that the peers file names.
+        """
+        if not self.is_tap:
+            return ()
+        is_ours = peer is self.own or self.encapsulation_of(peer).is_encrypted
+        return peer.macs or ((derived_mac(peer.name),) if is_ours else ())
 
     @property
     def encapsulations(self) -> list[Encapsulation]:
@@ -212,6 +228,8 @@ def _is_here(peer: Peer, options: Options, is_own: Callable[[Address], bool]) ->
 def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -> HostPlan:
     """Return how the host is to be set up, given (peer name, underlay address) pairs as far as they are known.
 
+    With a tap only the network's prefixes lead there, where peers are asked for by ARP, and nothing does on a node
+    without an address, whose tap is a port of somebody's bridge.
     The network's prefixes and the other peers' subnets outside them lead into the tun.  Those that hold an underlay
     endpoint which is not reached through them would swallow our own datagrams: they are routed by policy, past our
     mark.  An endpoint in a subnet of another peer lies inside that peer's tunnel.
@@ -219,8 +237,10 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -
     network = node.table.network
     owners = PrefixMap(node.table.routes)
     carried = PrefixMap((prefix, True) for prefix in network.prefixes)
-    routes: list[IPNetwork] = list(network.prefixes)
+    routes: list[IPNetwork] = list(network.prefixes) if node.own.addresses or not node.is_tap else []
     for prefix, name in node.table.routes:
+        if node.is_tap:
+            break
         if name != node.own.name and next(carried.covering(prefix), None) is None:
             routes.append(prefix)
     by_policy = {prefix for prefix in routes if prefix.prefixlen <= NEARLY_EVERYTHING}
@@ -243,6 +263,7 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -
         policy_routes=tuple(prefix for prefix in routes if prefix in by_policy),
         fwmark=fwmark,
         far_ends=node.others[0].addresses if network.point_to_point else (),
+        mac=next(iter(node.macs_of(node.own)), None),
     )
 
 
@@ -260,16 +281,22 @@ def plan_overhead(node: Node, endpoints: Iterable[tuple[str, Sockaddr]]) -> int:
 
     The family of an address that is not known may be either.
     """
+
+    def overhead(each: Encapsulation, version: int, ends: Ends) -> int:
+        # A frame in the clear is part of what its encapsulation puts before a packet.
+        frame = FRAME_OVERHEAD if node.is_tap and each.is_encrypted else 0
+        return each.overhead(version, ends) + frame
+
     families: dict[str, set[int]] = {}
     for name, sockaddr in endpoints:
         families.setdefault(name, set()).add(4 if len(sockaddr) == 2 else 6)
     return max(
         (
-            node.encapsulation_of(peer).overhead(version, node.ends_of(peer))
+            overhead(node.encapsulation_of(peer), version, node.ends_of(peer))
             for peer in node.others
             for version in families.get(peer.name, {4, 6})
         ),
-        default=max(node.encapsulations[0].overhead(version, Ends()) for version in (4, 6)),
+        default=max(overhead(node.encapsulations[0], version, Ends()) for version in (4, 6)),
     )
 
 

@@ -41,7 +41,8 @@ OWN = 0  # the peer number of this node in the routes: its own subnets
 class Start:
     """The agent's first message, with the tun beside it.  *times* are the fields of Timing, in their order.
 
-    *ciphers* are those of bulk units, best first; without any, no unit is sent or taken.
+    *ciphers* are those of bulk units, best first; without any, no unit is sent or taken.  With *is_tap* the device
+    carries Ethernet frames.
     """
 
     public_key: bytes
@@ -50,6 +51,7 @@ class Start:
     segments_udp: bool
     times: list[float]
     ciphers: list[int] = dataclasses.field(default_factory=list)
+    is_tap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,15 @@ class SetNode:
     """The interface's MTU and this node's own overlay addresses, 4 or 16 bytes each: ICMP errors come from them.
 
     With *has_icmp* a raw socket for those of IPv4 is beside it.  With *inherits_ttl* what is in the clear has the TTL
-    of the packet inside in its outer header too.
+    of the packet inside in its outer header too.  *macs* are the Ethernet addresses that are here and
+    nowhere else, that of a tap first.
     """
 
     mtu: int
     has_icmp: bool
     addresses: list[bytes]
     inherits_ttl: bool = False
+    macs: list[bytes] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,8 @@ class SetPeer:
     """Make or change a peer, whose *encapsulation* never changes.  *keepalive* is in seconds, 0 for none.
 
     *sources* are prefixes beside its own from which packets may come in the clear.  *identifier*, *own_mac* and
-    *mac* are those of Ends.
+    *mac* are those of Ends.  *macs* are the Ethernet addresses that are there and nowhere else; the first is that of
+    *addresses*, its own on the overlay.
     """
 
     peer: int
@@ -98,6 +103,8 @@ class SetPeer:
     identifier: int | None = None
     own_mac: bytes = bytes(6)
     mac: bytes = bytes(6)
+    macs: list[bytes] = dataclasses.field(default_factory=list)
+    addresses: list[bytes] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +236,7 @@ class PeerCounters:
     tx_units: int = 0  # bulk units sent
     rx_units: int = 0  # and opened
     path_mtu: int = 0  # the largest packet of which an answer says that it reaches the peer; 0 if none does
+    learnt_macs: int = 0  # Ethernet addresses that were learnt there
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,6 +437,7 @@ _BY_NAME: dict[str, Callable[[Any], Any]] = {
     "ports": _listed(_between(0, 0xFFFF)),
     "own_mac": _sized(6),
     "mac": _sized(6),
+    "macs": _listed(_sized(6)),
     "times": _times,
     "addresses": _listed(_sized(4, 16)),
     "unit_keys": _listed(_row(_between(0, 0xFF), _KEY, _KEY)),

@@ -31,6 +31,7 @@ class Remote:
     preshared_key: bytes | None = field(repr=False)
     encapsulation: Encapsulation = wireguard.ENCAPSULATION  # of the tunnel with it
     ends: Ends = field(default_factory=Ends)
+    macs: tuple[bytes, ...] = ()  # that are at it and nowhere else, where the device is a tap
     configured: Endpoint | None = None  # where that tunnel is to end
     endpoint: Sockaddr | None = None  # where the forwarder sends to
     heard_at: Sockaddr | None = None  # where it was last heard from, authenticated
@@ -84,15 +85,24 @@ class Roster:
             if known is None:
                 self._last += 1
                 encapsulation, endpoint = node.encapsulation_of(peer), node.endpoint_of(peer)
-                known = Remote(self._last, peer, preshared_key, encapsulation, node.ends_of(peer), endpoint)
+                known = Remote(
+                    self._last,
+                    peer,
+                    preshared_key,
+                    encapsulation,
+                    node.ends_of(peer),
+                    node.macs_of(peer),
+                    endpoint,
+                )
                 self.by_name[name] = self.by_number[known.number] = known
                 change.added.append(known)
                 change.commands.append(_set_peer(known))
                 continue
-            before = known.peer.keepalive, known.peer.sources, known.ends
-            known.ends = node.ends_of(peer)
-            if before != (peer.keepalive, peer.sources, known.ends):
-                change.commands.append(_set_peer(replace(known, peer=peer)))
+            before = known.peer.keepalive, known.peer.sources, known.ends, _station(known)
+            known.ends, known.macs = node.ends_of(peer), node.macs_of(peer)
+            after = replace(known, peer=peer)
+            if before != (peer.keepalive, peer.sources, known.ends, _station(after)):
+                change.commands.append(_set_peer(after))
             endpoint = node.endpoint_of(peer)
             if endpoint != known.configured:
                 known.configured = endpoint
@@ -128,12 +138,20 @@ class Roster:
 
 def _set_peer(remote: Remote) -> SetPeer:
     peer, encapsulation = remote.peer, remote.encapsulation
+    macs, addresses = _station(remote)
     if encapsulation.is_encrypted:
-        return SetPeer(remote.number, float(peer.keepalive), encapsulation.name)
+        keepalive = float(peer.keepalive)
+        return SetPeer(remote.number, keepalive, encapsulation.name, macs=macs, addresses=addresses)
     sources = [(prefix.network_address.packed, prefix.prefixlen) for prefix in peer.sources]
     ends = remote.ends
     # No keepalive, which nobody would know as such.
-    return SetPeer(remote.number, 0.0, encapsulation.name, sources, ends.identifier, ends.own_mac, ends.mac)
+    link = ends.identifier, ends.own_mac, ends.mac
+    return SetPeer(remote.number, 0.0, encapsulation.name, sources, *link, macs, addresses)
+
+
+def _station(remote: Remote) -> tuple[list[bytes], list[bytes]]:
+    """Return the Ethernet addresses of *remote* and the IP addresses that the first of them has."""
+    return list(remote.macs), [each.packed for each in remote.peer.addresses] if remote.macs else []
 
 
 def _pieces(added: Iterable[tuple[Prefix, int]], removed: Iterable[Prefix]) -> Iterator[Command]:

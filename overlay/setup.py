@@ -56,8 +56,8 @@ class HostSetup:
     Without CAP_NET_ADMIN it takes a persistent tun as root has prepared it, and says what is missing.
     """
 
-    def __init__(self, interface: str, saved: Path) -> None:
-        """Make the tun, or attach to a persistent one; put back what a killed agent had changed of the host's settings.
+    def __init__(self, interface: str, saved: Path, *, is_tap: bool = False) -> None:
+        """Make the tun, or tap, or attach to a persistent one; put back what a killed agent had changed of the host's settings.
 
         *saved* is the file that says so; see `overlay.host.settings`.  Nothing else is touched.  Raises HostError.
         """
@@ -65,7 +65,7 @@ class HostSetup:
         restored = self._settings.restore()
         if restored:
             log.info("put back what a killed agent had changed settings=%s", ",".join(restored))
-        self.device = tun.open_tun(interface)
+        self.device = tun.open_tun(interface, is_tap=is_tap)
         self.sockets: dict[str, list[UdpSocket]] = {}  # by encapsulation
         self.icmp: socket.socket | None = None
         self.plan: HostPlan | None = None
@@ -364,6 +364,9 @@ def _first_host(prefix: IPv4Network) -> IPv4Address:
 
 
 def _ipv4_address(node: Node) -> IPv4Address | None:
+    """Return the address that ICMP errors come from; a tap's node sends none."""
+    if node.is_tap:
+        return None
     return next((each for each in node.own.addresses if isinstance(each, IPv4Address)), None)
 
 

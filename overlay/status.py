@@ -55,6 +55,7 @@ def peer_status(
         "rx_units": counters.rx_units if counters else 0,
         "tx_units": counters.tx_units if counters else 0,
         "path_mtu": counters.path_mtu or None if counters else None,
+        "learnt_macs": counters.learnt_macs if counters else 0,
         "state": "unencrypted" if handshake is None else state_of(handshake, now, reject_after_time),
         "drops": counters.drops if counters else {},
     }

@@ -93,3 +93,64 @@ class SlowForwarder:
             (IPv4Network if len(packed) == 4 else IPv6Network)((packed, length)): names[number]
             for (packed, length), number in self.in_force.items()
         }
+
+
+class SlowBridge:
+    """Twin of overlay.forwarding.bridge.Bridge, but for answers: one list of what was seen last, looked through each time."""
+
+    AGEING, HOLD, TAP = 300.0, 5.0, 0
+
+    def __init__(self, most):
+        self.most = most
+        self.static = {}
+        self.seen = []  # (when, mac, owner), the last of them last
+
+    def set_static(self, owner, macs):
+        self.static = {mac: each for mac, each in self.static.items() if each != owner}
+        self.static.update(dict.fromkeys(macs, owner))
+        self.seen = [event for event in self.seen if event[1] not in macs]
+
+    def forget(self, owner):
+        self.set_static(owner, ())
+        self.seen = [event for event in self.seen if event[2] != owner]
+
+    def known(self, now, *, aged=True):
+        """Return who has which learnt address, and since when that is so."""
+        return {mac: (when, owner) for when, mac, owner in self.seen if not aged or now - when < self.AGEING}
+
+    def _see(self, now, mac, owner):
+        self.seen = [event for event in self.seen if event[1] != mac] + [(now, mac, owner)]
+        mine = [each for each, (_, whose) in self.known(now, aged=False).items() if whose == owner]
+        for each in mine[: -self.most]:
+            self.seen = [event for event in self.seen if event[1] != each]
+
+    def locate(self, mac, now):
+        if mac in self.static:
+            return self.static[mac]
+        return self.known(now)[mac][1] if mac in self.known(now) else None
+
+    def from_tap(self, destination, source, now):
+        """Return the destination's owner, or the reason for which the frame is refused."""
+        if source[0] & 1:
+            return "frame_source"
+        if self.static.get(source, self.TAP) != self.TAP:
+            return "mac"
+        if source not in self.static:
+            self._see(now, source, self.TAP)
+        return None if destination[0] & 1 else self.locate(destination, now)
+
+    def from_peer(self, owner, source, now):
+        """Return None, or the reason for which the frame is refused."""
+        if source[0] & 1:
+            return "frame_source"
+        if self.static.get(source, owner) != owner:
+            return "mac"
+        when, whose = self.known(now).get(source, (0, None))
+        if whose == self.TAP and now - when < self.HOLD:
+            return "frame_loop"
+        if source not in self.static:
+            self._see(now, source, owner)
+        return None
+
+    def learnt(self, owner, now):
+        return sum(whose == owner for _, whose in self.known(now).values())

@@ -312,4 +312,12 @@ class FakeTun:
             raise self.error
         data = b"".join(buffers)
         self.writes.append(data)
-        self.received += packets.kernel_segments(data[10:], data[:10])
+        self.received += self.packets_of(data[10:], data[:10])
+
+    packets_of = staticmethod(packets.kernel_segments)
+
+
+class FakeTap(FakeTun):
+    """The same with Ethernet frames."""
+
+    packets_of = staticmethod(packets.kernel_frames)

@@ -214,6 +214,32 @@ def kernel_segments(packet, virtio):
     return _cut(packet, protocol, header_size, segment)
 
 
+def kernel_frames(frame, virtio):
+    """Return the frames that the kernel makes of one write into a tap."""
+    before = 14
+    while frame[before - 2 : before] in {b"\x81\0", b"\x88\xa8"}:
+        before += 4
+    flags, kind, header_size, segment, start, offset = struct.unpack("<BBHHHH", virtio)
+    if not flags and not kind:
+        return [frame]
+    inner = struct.pack(
+        "<BBHHHH", flags, kind, header_size - before if kind else 0, segment, start - before, offset
+    )
+    return [frame[:before] + packet for packet in kernel_segments(frame[before:], inner)]
+
+
+def as_super_frame(packet, segment, before=14):
+    """Return (packet, virtio header) as as_super_packet() does, for a tap that has *before* bytes before the packet."""
+    packet, virtio = as_super_packet(packet, segment)
+    flags, kind, header_size, segment, start, offset = struct.unpack("<BBHHHH", virtio)
+    return packet, struct.pack("<BBHHHH", flags, kind, header_size + before, segment, start + before, offset)
+
+
+def with_ethertype(packet):
+    """Return an IP packet with its EtherType before it, and anything else as it is."""
+    return {4: b"\x08\0", 6: b"\x86\xdd"}.get(packet[0] >> 4 if len(packet) >= 20 else 0, b"") + packet
+
+
 def _completed(packet, start, offset):
     value = internet_checksum(packet[start:])
     if value == 0 and offset == 6:

@@ -17,7 +17,7 @@ import dataclasses
 import math
 import socket
 from collections import Counter, deque
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from overlay import link
 from overlay.crypto.keys import PrivateKey
@@ -30,7 +30,7 @@ from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying,
 from overlay.session.sessions import Sessions
 from peers.mac import derived_mac
 from tests import packets
-from tests.network import FakeRaw, FakeSocket, FakeTun, Network
+from tests.network import FakeRaw, FakeSocket, FakeTap, FakeTun, Network
 from tests.overlay.session.pair import Clock, seeded
 
 PORT, CLEAR_PORT = 51820, 8285
@@ -46,12 +46,15 @@ class Node:
         self.key = PrivateKey.generate(seeded(f"key of {name}"))
         self.addresses = [f"192.0.2.{number}", f"2001:db8::{number:x}"]
         self.subnets = [f"10.244.{number}.0/24", f"fd00:244:{number:x}::/64"]
-        self.port, self.has_gro, self.has_segments, self.mtu = PORT, world.has_gro, True, 1420
+        self.port, self.has_gro, self.has_segments = PORT, world.has_gro, True
+        self.mtu = 1404 if world.is_tap else 1420
+        self.mac = bytes([2, 0, 0, 0, 0, number])  # of the host itself, where the device is a tap
+        self.stations = {}  # number of the peer: (static Ethernet addresses, IP addresses) of the peers file
         self.device_mtu = (
             math.inf
         )  # of its underlay: larger datagrams leave it in fragments, and probes not at all
         self.ciphers, self.joins_udp = list(world.ciphers), True
-        self.tun = FakeTun()
+        self.tun = FakeTap() if world.is_tap else FakeTun()
         self.known = {}  # number of the peer: (public key, preshared key, keepalive, endpoint, subnets)
         self.sockets, self.clear_sockets, self.raw_sockets = [], [], {}
         self.log = []  # (time, what the sessions put out for the journal)
@@ -77,20 +80,30 @@ class Node:
         self.sockets.clear()
         times = list(dataclasses.astuple(self.world.timing))
         start = crossed(
-            link.Start(self.key.public, self.mtu, self.joins_udp, self.has_segments, times, self.ciphers)
+            link.Start(
+                self.key.public,
+                self.mtu,
+                self.joins_udp,
+                self.has_segments,
+                times,
+                self.ciphers,
+                self.world.is_tap,
+            )
         )
         self.core = Core(
             start, self.tun, report=self._report, entropy=self._entropy, carrier=self._carrier_of
         )
-        self.tell(link.SetNode(self.mtu, False, [ip_network(each)[1].packed for each in self.subnets]))
+        own = [ip_network(each)[1].packed for each in self.subnets]
+        self.tell(link.SetNode(self.mtu, False, own, macs=[self.mac] if self.world.is_tap else []))
         self.open_sockets()
         self.route([(subnet, link.OWN) for subnet in self.subnets])
         for number in self.known:
             self._tell_peer(number)
 
-    def know(self, other, *, psk=None, keepalive=0.0, endpoint=True, subnets=None):
+    def know(self, other, *, psk=None, keepalive=0.0, endpoint=True, subnets=None, macs=(), addresses=()):
         """Make *other* a peer, at its first address unless told otherwise; return its number."""
         number = len(self.known) + 1
+        self.stations[number] = list(macs), [ip_address(each).packed for each in addresses]
         if endpoint is True:
             endpoint = (other.addresses[0], other.port)
         self.known[number] = (other.key.public, psk, keepalive, endpoint, subnets or other.subnets)
@@ -169,7 +182,8 @@ class Node:
 
     def _tell_peer(self, number):
         _, _, keepalive, endpoint, subnets = self.known[number]
-        self.tell(link.SetPeer(number, keepalive))
+        macs, addresses = self.stations[number]
+        self.tell(link.SetPeer(number, keepalive, macs=macs, addresses=addresses))
         if endpoint:
             self.tell(link.SetEndpoint(number, endpoint, "configuration"))
         self.route([(subnet, number) for subnet in subnets])
@@ -286,6 +300,12 @@ class Node:
         self.tun.outgoing.append(virtio + packet)
         return packets.kernel_segments(packet, virtio)
 
+    def send_frame(self, destination, packet, *, virtio=packets.PLAIN, source=None, tag=b""):
+        """Let this host, or a station behind it, send *packet*, IP or with its EtherType before it; return the frame."""
+        frame = destination + (source or self.mac) + tag + packets.with_ethertype(packet)
+        self.tun.outgoing.append(virtio + frame)
+        return frame
+
     @property
     def received(self):
         return self.tun.received
@@ -312,8 +332,8 @@ def crossed(message):
 class World:
     """The clock, the network and the nodes of one story."""
 
-    def __init__(self, seed=0, timing=None, *, has_gro=True, ciphers=()):
-        self.seed, self.timing, self.has_gro = seed, timing or Timing(), has_gro
+    def __init__(self, seed=0, timing=None, *, has_gro=True, ciphers=(), is_tap=False):
+        self.seed, self.timing, self.has_gro, self.is_tap = seed, timing or Timing(), has_gro, is_tap
         self.ciphers = ciphers  # of bulk units, for nodes made from now on; none as WireGuard has it
         self.clock, self.serial = Clock(), 0
         self.network = Network(self.clock, seed)

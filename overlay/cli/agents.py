@@ -38,6 +38,7 @@ class PeerStatus:
     own_mac: str | None
     last_handshake: float | None
     path_mtu: int | None
+    learnt_macs: int
     rx_bytes: int
     tx_bytes: int
     drops: dict[str, int]
@@ -49,6 +50,7 @@ class Status:
 
     node: str
     interface: str
+    device: str
     public_key: str | None
     mtu: int
     mtu_reason: str

@@ -78,13 +78,20 @@ def command(
     forwarder, and each line says so.  The exit code is 0 if any was answered, else 1.
     """
     answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer))
-    own, address = _choose_addresses(answer)
-    name = f"{peer} ({address})"
+    addresses = _choose_addresses(answer)
+    own, address = addresses or (None, None)
+    name = f"{peer} ({address})" if address else peer
     surroundings = Surroundings.of(ctx)
     tell = (lambda _: None) if as_json else show
-    tell(f"ping {name} from {own}")
+    tell(f"ping {name} from {own}" if own else f"ping {name}")
     in_band = None if icmp else _in_band(ctx, interface, peer, timeout)
-    ping = Ping(in_band, lambda: _open(surroundings, own, address), surroundings.now, name, tell)
+
+    def open_echo() -> EchoSocket:
+        if addresses is None:
+            raise Failure(_why_no_echo(answer, is_asked_for=icmp))
+        return _open(surroundings, *addresses)
+
+    ping = Ping(in_band, open_echo, surroundings.now, name, tell)
     try:
         ping.run(count, interval, timeout)
         is_interrupted = False
@@ -101,7 +108,7 @@ def command(
     if is_interrupted:
         ctx.exit(INTERRUPTED)
     if not ping.times:
-        raise Failure(_why_silent(answer, address, ping.way))
+        raise Failure(_why_silent(answer, name, ping.way))
 
 
 @dataclass(slots=True)
@@ -230,9 +237,11 @@ def _open(surroundings: Surroundings, own: Address, address: Address) -> EchoSoc
     return IcmpSocket(own, address)
 
 
-def _choose_addresses(answer: PeerAnswer) -> tuple[Address, Address]:
-    """Return this node's address and the peer's, of the first family that both have."""
+def _choose_addresses(answer: PeerAnswer) -> tuple[Address, Address] | None:
+    """Return this node's address and the peer's, of the first family that both have; None if one has no address."""
     addresses = [ip_address(text) for text in answer.addresses]
+    if not addresses or not answer.own_addresses:
+        return None
     own_by_version = {own.version: own for own in map(ip_address, answer.own_addresses)}
     for address in addresses:
         own = own_by_version.get(address.version)
@@ -246,18 +255,28 @@ def _choose_addresses(answer: PeerAnswer) -> tuple[Address, Address]:
     )
 
 
-def _why_silent(answer: PeerAnswer, address: Address, way: str) -> str:
+def _why_no_echo(answer: PeerAnswer, *, is_asked_for: bool) -> str:
+    without = answer.name if answer.own_addresses else "this node"
+    why = f"{without} has no address on the overlay, so there are no echo requests"
+    if is_asked_for:
+        return f"{why}: leave --icmp out"
+    if answer.last_handshake is None or answer.last_handshake >= REJECT_AFTER_TIME:
+        return f"{why}, and there is no session with {answer.name}: see whether its agent runs and is reached"
+    return f"{why}, and {answer.name} has not said yet that it answers in-band pings: try again in a second"
+
+
+def _why_silent(answer: PeerAnswer, name: str, way: str) -> str:
     where = "it has no endpoint, so it must call first"
     if answer.endpoint is not None:
         where = f"see whether its agent runs, and whether UDP reaches it at {answer.endpoint}"
     if answer.state == UNENCRYPTED:
-        return f"{answer.name} ({address}) does not answer, and without encryption nothing is known of it: {where}"
+        return f"{name} does not answer, and without encryption nothing is known of it: {where}"
     if answer.last_handshake is None:
         return f"there was never a handshake with {answer.name}: {where}"
     if answer.last_handshake < REJECT_AFTER_TIME and way != "in-band":  # those pass by the firewall
         where = "see whether its agent still runs, and whether its firewall drops echo requests"
     age = format_age(answer.last_handshake)
-    return f"{answer.name} ({address}) does not answer; its last handshake was {age}: {where}"
+    return f"{name} does not answer; its last handshake was {age}: {where}"
 
 
 def _summarize(ping: Ping) -> str:
@@ -269,11 +288,13 @@ def _summarize(ping: Ping) -> str:
     return f"{line}, round trip min/avg/max {_format_ms(least)}/{_format_ms(mean)}/{_format_ms(most)} ms"
 
 
-def _describe(ping: Ping, answer: PeerAnswer, own: Address, address: Address) -> dict[str, object]:
+def _describe(
+    ping: Ping, answer: PeerAnswer, own: Address | None, address: Address | None
+) -> dict[str, object]:
     return {
         "peer": answer.name,
-        "address": str(address),
-        "own_address": str(own),
+        "address": None if address is None else str(address),
+        "own_address": None if own is None else str(own),
         "way": ping.way,
         "sent": ping.sent,
         "answered": len(ping.times),

@@ -22,6 +22,7 @@ from overlay.cli.output import (
 )
 from overlay.cli.surroundings import Surroundings
 from overlay.errors import HostError
+from peers.peer import TAP
 
 if TYPE_CHECKING:
     from overlay.cli.agents import PeerStatus, Status
@@ -31,7 +32,8 @@ WATCH_INTERVAL = 1.0  # seconds
 SHOWN_SUBNETS = 2
 CLEAR = "\033[H\033[J"  # cursor home, erase below (ECMA-48)
 HEADER = ("NAME", "STATE", "ENDPOINT", "SUBNETS", "HANDSHAKE", "MTU", "RX", "TX")
-RIGHT = (5, 6, 7)
+LEARNT = "MACS"
+RIGHT = (5, 6, 7, 8)
 
 
 @click.command("status", epilog="Example: overlay status --watch")
@@ -46,7 +48,8 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
     ended) or unreachable (it was called for 90 seconds and did not answer).  Of one that is unencrypted, with the
     encapsulation in parentheses, nothing of the kind is known.
 
-    MTU is the largest packet that reaches a peer, as far as probes have told.
+    MTU is the largest packet that reaches a peer, as far as probes have told.  MACS, with a tap, is how many Ethernet
+    addresses were seen at the peer in the last five minutes.
 
     MAC addresses are shown where packets travel in Ethernet frames: those to write at a far end that is no agent.
 
@@ -87,11 +90,18 @@ def render(status: Status) -> str:
         f"peers file  {status.peers_file}",
         f"agent       process {status.pid}, forwarder {forwarder}, up for {format_duration(status.uptime)}",
     ]
+    if status.device == TAP:
+        lines.insert(2, f"device      {status.device}")
     if status.reload_error is not None:
         lines.append(f"not loaded  {status.reload_error}")
     lines += [f"note        {note}" for note in status.notes]
     if status.peers:
-        lines += ["", format_table(HEADER, [_row(peer) for peer in status.peers], RIGHT)]
+        header: tuple[str, ...] = HEADER
+        rows = [_row(peer) for peer in status.peers]
+        if status.device == TAP:
+            header = (*HEADER, LEARNT)
+            rows = [(*row, str(peer.learnt_macs)) for row, peer in zip(rows, status.peers, strict=True)]
+        lines += ["", format_table(header, rows, RIGHT)]
     else:
         lines += ["", "no other peers"]
     macs = [(peer.name, peer.mac) for peer in status.peers if peer.mac is not None]

@@ -54,7 +54,7 @@ def strip(payload: Buffer) -> Stripped:
 
     ``neighbour`` is what find_question() may find a question in, whether of this node or not.
     """
-    identifier = _identifier(payload)
+    vni = identifier(payload)
     kind = payload[PREFIX_SIZE - 2] << 8 | payload[PREFIX_SIZE - 1]
     version = _VERSIONS.get(kind)
     if version is None:
@@ -67,7 +67,7 @@ def strip(payload: Buffer) -> Stripped:
         raise PacketError("inner_version")
     if version == 6 and is_discovery(packet):
         raise PacketError("neighbour")
-    return Stripped(PREFIX_SIZE, PREFIX_SIZE + length, identifier)
+    return Stripped(PREFIX_SIZE, PREFIX_SIZE + length, vni)
 
 
 def admit(payload: Buffer, ends: Ends) -> None:
@@ -80,7 +80,7 @@ def admit(payload: Buffer, ends: Ends) -> None:
 def find_question(payload: Buffer) -> tuple[int, Question] | None:
     """Return the tunnel of *payload* and the question for an Ethernet address in it; None if there is none."""
     try:
-        return _identifier(payload), Question.parse(payload[HEADER.size :])
+        return identifier(payload), Question.parse(payload[HEADER.size :])
     except PacketError:
         return None
 
@@ -94,14 +94,15 @@ def _header(ends: Ends) -> bytes:
     return HEADER.pack(HAS_VNI, (ends.identifier or 0) << 8)
 
 
-def _identifier(payload: Buffer) -> int:
+def identifier(payload: Buffer) -> int:
+    """Return the network identifier of *payload*, which has a frame.  Raises PacketError, and nothing else, for any bytes."""
     if len(payload) < PREFIX_SIZE:
         raise PacketError("vxlan_short")
     flags, word = HEADER.unpack_from(payload)
     if not flags & HAS_VNI:
         raise PacketError("vxlan_flags")
-    identifier: int = word >> 8
-    return identifier
+    vni: int = word >> 8
+    return vni
 
 
 ENCAPSULATION = Encapsulation(

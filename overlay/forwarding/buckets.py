@@ -38,3 +38,21 @@ class Buckets:
             self._swept_at = now
             self._state = {key: value for key, value in self._state.items() if now - value[1] < full}
         return len(self._state) < self._keys
+
+
+class Bucket:
+    """One bucket of *rate* permits a second, *burst* of them at once."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._permits, self._since = burst, -math.inf
+
+    def take(self, count: int, now: float) -> bool:
+        """Take *count* permits, all there can be if it is more, and return whether there were that many."""
+        self._permits = min(self._burst, self._permits + (now - self._since) * self._rate)
+        self._since = now
+        wanted = min(count, self._burst)
+        if self._permits < wanted:
+            return False
+        self._permits -= wanted
+        return True

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import PROTOCOL_UDP, Ends, Role
 from overlay.errors import PacketError
+from overlay.forwarding.bridge import Bridge
 from overlay.forwarding.bulk import REPORT_TIME
+from overlay.forwarding.frames_inbound import FramesInbound
+from overlay.forwarding.frames_outbound import FramesOutbound
 from overlay.forwarding.gate import Gate
 from overlay.forwarding.inbound import Arrival, Inbound, TunWriter
 from overlay.forwarding.keypair import Keypair
@@ -21,11 +24,12 @@ from overlay.forwarding.outbound import Outbound
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.pings import Pings
 from overlay.forwarding.probes import Probes
+from overlay.forwarding.segments import MAXIMUM_IP
 from overlay.forwarding.sender import DatagramSocket, Sender, UdpSocket
 from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Prefixes, Table
 from overlay.forwarding.timers import Timers
-from overlay.forwarding.unreachable import RawIcmp, Unreachable
+from overlay.forwarding.unreachable import RawIcmp, Silent, Unreachable
 from overlay.link import (
     OWN,
     PEERS_PER_MESSAGE,
@@ -56,6 +60,7 @@ from overlay.session.constants import REKEY_AFTER_MESSAGES, Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire import control
 from overlay.wire.control import Hello, Ping, Pong, Probe, Probed
+from overlay.wire.frames import FRAME_OVERHEAD
 from overlay.wire.messages import INITIATION, RESPONSE
 from overlay.wire.virtio import VIRTIO_SIZE
 
@@ -108,16 +113,25 @@ class Core:
         self.drops: Counter[str] = Counter()
         self.own_ports: dict[str, frozenset[bytes]] = {}  # by encapsulation
         self.sender = Sender(start.segments_udp)
-        self.outbound = Outbound(self, start.mtu)
-        self.inbound = Inbound(self, tun, start.joins_udp, bool(start.ciphers))
-        self.unreachable = Unreachable(tun.write)
+        self._bridge = Bridge(self._owner_of) if start.is_tap else None
+        mtu = self._payload_mtu(start.mtu)
+        self.outbound: Outbound
+        self.inbound: Inbound
+        if self._bridge is None:
+            self.outbound = Outbound(self, mtu)
+            self.inbound = Inbound(self, tun, start.joins_udp, bool(start.ciphers))
+            self.unreachable = Unreachable(tun.write)
+        else:
+            self.outbound = FramesOutbound(self, mtu, tun, self._bridge)
+            self.inbound = FramesInbound(self, tun, start.joins_udp, bool(start.ciphers), self._bridge)
+            self.unreachable = Silent(tun.write)
         self.timers = Timers()
         self._own = Peer(OWN)
         self._staging = Staging()
         self._held: set[int] = set()  # peers with packets staged only because the sender was blocked
         self._gate = Gate(start.public_key, entropy)
         self._pings = Pings(entropy)
-        self._probes = Probes(self.timing, start.mtu)
+        self._probes = Probes(self.timing, mtu)
         self._closes_at = math.inf  # when the next replaced socket does
         self._callers: dict[Sockaddr, Caller] = {}
         self._link_takes = report
@@ -157,15 +171,18 @@ class Core:
                     command.addresses, sockets[0] if command.has_icmp and sockets else None
                 )
                 self.inherits_ttl = command.inherits_ttl
-                if command.mtu != self.outbound.splitter.mtu:
-                    self.outbound.set_mtu(command.mtu)
-                    self._probes.set_mtu(command.mtu, list(self.peers.values()), now)
+                if self._bridge is not None:
+                    self._bridge.set_static(OWN, command.macs, command.addresses)
+                mtu = self._payload_mtu(command.mtu)
+                if mtu != self.outbound.splitter.mtu:
+                    self.outbound.set_mtu(mtu)
+                    self._probes.set_mtu(mtu, list(self.peers.values()), now)
             case RenewSources():
                 for peer in self.peers.values():
                     peer.forget_source()
                     self._search_path_anew(peer, now)
             case AskCounters():
-                self._tell_counters(command.serial)
+                self._tell_counters(command.serial, now)
             case PingPeer():
                 self._ping(command, now)
             case Begin():
@@ -228,6 +245,8 @@ class Core:
         if made.is_initiator:
             peer.is_unreachable = False
             self._send_staged(peer, now)
+            if self._bridge is not None:
+                self.outbound.offer(peer, keypair, now)
             if not keypair.counter:
                 self._send_keepalive(peer, now)  # tells the responder that it may use the keypair
 
@@ -248,6 +267,8 @@ class Core:
         if peer is None:
             peer = self.peers[command.peer] = Peer(command.peer, encapsulation)
         peer.set_ends(Ends(command.identifier, command.own_mac, command.mac))
+        if self._bridge is not None:
+            self._bridge.set_static(command.peer, command.macs, command.addresses)
         peer.sources = Prefixes() if command.sources else None
         if peer.sources is not None:
             for packed, length in command.sources:
@@ -264,6 +285,8 @@ class Core:
         self._staging.take(number)
         self.timers.forget(peer)
         self.sender.forget(peer)
+        if self._bridge is not None:
+            self._bridge.forget(number)
         if peer.clear is not None:
             self.inbound.clear.move(peer, None)
 
@@ -331,7 +354,7 @@ class Core:
             if self._usable(peer, now) is not None:
                 self._send_keepalive(peer, now)  # so that it learns where we are now
 
-    def _tell_counters(self, serial: int) -> None:
+    def _tell_counters(self, serial: int, now: float) -> None:
         rows = [
             PeerCounters(
                 peer.number,
@@ -344,7 +367,8 @@ class Core:
                 dict(peer.drops),
                 peer.tx_units,
                 peer.rx_units,
-                peer.path.size if peer.path is not None and peer.path.is_confirmed else 0,
+                self._packet_mtu(peer.path.size) if peer.path is not None and peer.path.is_confirmed else 0,
+                self._bridge.learnt(peer.number, now) if self._bridge is not None else 0,
             )
             for peer in self.peers.values()
         ]
@@ -641,6 +665,20 @@ class Core:
             self._gate.handled(1)
 
     # Helpers
+
+    def _payload_mtu(self, mtu: int) -> int:
+        """Return what a payload takes where the device's MTU is *mtu*: packets as they are, or frames."""
+        return mtu if self._bridge is None else min(mtu + FRAME_OVERHEAD, MAXIMUM_IP)
+
+    def _packet_mtu(self, mtu: int) -> int:
+        """Return how large a packet may be where a payload takes *mtu* bytes."""
+        return mtu if self._bridge is None else mtu - FRAME_OVERHEAD
+
+    def _owner_of(self, address: bytes) -> int | None:
+        """Return the number of the peer that an IP address belongs to."""
+        remembered = self.table.remembered
+        peer = remembered[address] if address in remembered else self.table.find(address)
+        return None if peer is None else peer.number
 
     def _rekey_if_old(self, peer: Peer, keypair: Keypair, now: float) -> None:
         if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:

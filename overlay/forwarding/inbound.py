@@ -32,6 +32,7 @@ from overlay.forwarding.units import (
 )
 from overlay.wire.bulk import FRAGMENT_HEADER, FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT
 from overlay.wire.control import is_control
+from overlay.wire.frames import is_frame
 from overlay.wire.ip import CE, ECT_1, PROTOCOL_UDP, packet_length, take_outer_ecn
 from overlay.wire.messages import (
     TAG_SIZE,
@@ -137,7 +138,7 @@ class Inbound:
         self._view = memoryview(self._buffer)
         self._receive_view = self._view[:RECEIVE_BYTES]
         self._array = np.frombuffer(self._buffer, dtype=np.uint8)
-        self.clear = ClearInbound(core, self._write, joins_udp)
+        self.clear: ClearInbound = ClearInbound(core, self._write, joins_udp)
         self.raw = RawInbound(core, self.clear, self._write, joins_udp)
         self._takes_units = takes_units
         unit = bytearray(LEAD + RECEIVE_BYTES + _SLACK)
@@ -657,7 +658,7 @@ class Inbound:
             if arrival.tos & 3:
                 take_outer_ecn(packet, arrival.tos & 3)
         except PacketError as error:
-            core.refused(peer, error.reason)
+            core.refused(peer, "frame" if is_frame(payload) else error.reason)
             return
         peer.rx_packets += 1
         if length <= LARGEST_SYN and self._buffer[start + SYN_FLAGS[packet[0] >> 4]] & SYN:

@@ -24,6 +24,7 @@ from overlay.forwarding.unit_size import SMALLEST
 from overlay.forwarding.units import (
     LARGEST_DATAGRAM,
     Cutter,
+    append_link,
     gso_type_of,
     marks,
     portions,
@@ -288,6 +289,12 @@ class Outbound:
         elif datagram:
             self._core.sender.send_message(peer, datagram, ecn)
 
+    def offer(self, peer: Peer, keypair: Keypair, now: float) -> None:
+        """Say hello to a peer that has not said it yet, if that is due."""
+        hello = keypair.bulk.offer(now) if keypair.bulk is not None else None
+        if hello is not None:
+            self.send_payload(peer, keypair, hello)
+
     def send_probe(self, peer: Peer, keypair: Keypair, payload: bytes) -> bool:
         """Send a payload whole or not at all, and return False if it is too large for this host's own device."""
         datagram = self._sealed(keypair, payload)
@@ -346,6 +353,12 @@ class Outbound:
             peer.pending = []
             self._core.sender.send(peer.peer, pending, peer.pending_size, peer.pending_ecn, peer.flow)
 
+    def _split(
+        self, packet: memoryview, gso_type: int, segment: int, csum_start: int, _link: bytes
+    ) -> SealedTrain:
+        """Return the segments of a super-packet in transport messages.  Raises PacketError."""
+        return self.splitter.split(packet, gso_type, segment, csum_start)
+
     def _send_train(self, peer: Peer, keypair: Keypair, train: SealedTrain, ecn: int) -> None:
         counter = keypair.counter
         keypair.counter = counter + train.count
@@ -368,12 +381,14 @@ class Outbound:
         csum_start: int,
         ecn: int,
         now: float,
+        link: bytes = b"",
     ) -> int:
-        """Send a super-packet as one unit or a few; return how many segments it has, 0 if it cannot go this way."""
+        """Send a super-packet as one unit or a few; return how many segments it has, 0 if it cannot go this way.
+
+        *link* is the Ethernet header of a super-frame.
+        """
         if not bulk.has_heard:
-            hello = bulk.offer(now)
-            if hello is not None:
-                self.send_payload(peer, keypair, hello)
+            self.offer(peer, keypair, now)
         key, size = bulk.key, bulk.size
         limit = size.allowed(now) if size.is_plain else size.limit
         if key is None or not limit:
@@ -387,7 +402,7 @@ class Outbound:
             return 0
         # No larger than a full transport message, which the path carries; that of the end with the smaller MTU.
         datagram = min(self.splitter.mtu, bulk.packet, peer.path_mtu) + OVERHEAD
-        limit = min(limit, segments_in(bulk.most, bulk.fragments, datagram, flow.size, segment))
+        limit = min(limit, segments_in(bulk.most, bulk.fragments, datagram, flow.size + len(link), segment))
         if limit < min(count, SMALLEST):
             return 0
         if key.is_old:
@@ -400,6 +415,8 @@ class Outbound:
             size.sent(key.counter, now)
             start -= META.size
             META.pack_into(self._arena, start, gso_type, segment)
+            if link:
+                end = append_link(self._arena, start, end, link)
             for part in self._cutter.cut_in_place(key, self._view, self._array, start, end, datagram):
                 sender.send(peer, [part], datagram, ecn)
             peer.tx_units += 1
@@ -411,10 +428,10 @@ class Outbound:
                 self.set_mtu(self.splitter.mtu)  # what is kept lies in the buffers of the last
             if is_trial and number:
                 rest = memoryview(header + bytes(payload))
-                self._send_train(peer, keypair, self.splitter.split(rest, kind, segment, flow.l4), ecn)
+                self._send_train(peer, keypair, self._split(rest, kind, segment, flow.l4, link), ecn)
                 continue
             size.sent(key.counter, now)
-            for part in self._cutter.cut(key, kind, segment, header, payload, datagram):
+            for part in self._cutter.cut(key, kind, segment, header, payload, datagram, link):
                 sender.send(peer, [part], datagram, ecn)
             peer.tx_units += 1
         self._core.units_sent(peer, bulk)

@@ -92,15 +92,19 @@ def _sum_le(data: memoryview | bytes | bytearray) -> int:
 
 
 class Framing(NamedTuple):
-    """What stands around a packet in a datagram: bytes before it, bytes behind it, and whether zeros fill it up."""
+    """What stands around a packet in a datagram: bytes before it, bytes behind it, and whether zeros fill it up.
+
+    The last *inner* bytes of those before it are sealed with it.
+    """
 
     header: int  # an even number
     tag: int
     pads: bool
+    inner: int = 0  # likewise
 
     def plain_size(self, length: int, mtu: int) -> int:
         """Return what a packet of *length* bytes takes between header and tag."""
-        return padded(length, mtu) if self.pads else length
+        return padded(self.inner + length, mtu) - self.inner if self.pads else length
 
 
 SEALED = Framing(HEADER_SIZE, TAG_SIZE, pads=True)
@@ -177,7 +181,7 @@ class Train:
     """
 
     __slots__ = (
-        "body", "count", "framing", "full", "header_size", "headers", "l4_words", "offsets", "padding",
+        "body", "count", "framing", "full", "header_size", "headers", "l4_words", "last_padding", "offsets", "padding",
         "plain", "plain_size", "rows", "segment", "size", "stride", "view",
     )  # fmt: skip
 
@@ -208,15 +212,17 @@ class Train:
         self.l4_words = array.view("<u2").reshape(count, self.stride // 2)[
             :, (before + l4) // 2 : (before + self.plain_size + 1) // 2
         ]
+        self.last_padding = 0  # bytes behind the packet of the last row
         self.offsets = np.arange(count, dtype=np.uint32)
         starts = range(0, count * self.stride, self.stride)
         self.plain = [view[at + before : at + before + self.plain_size] for at in starts]
         self.full = [view[at : at + self.size] for at in starts]
 
     def prefix(self, prefix: bytes) -> None:
-        """Put *prefix*, which fills the header, before every packet."""
+        """Put *prefix* right before every packet."""
         if prefix:
-            self.rows[:, : len(prefix)] = np.frombuffer(prefix, np.uint8)
+            before = self.framing.header
+            self.rows[:, before - len(prefix) : before] = np.frombuffer(prefix, np.uint8)
 
     def finish(self, last_plain: int) -> None:
         """Set the length of the last row's plaintext."""
@@ -242,15 +248,24 @@ class SealedTrain(Train):
     __slots__ = ("counters", "nonces", "sealed", "words")
 
     def __init__(
-        self, buffer: bytearray, header_size: int, segment: int, count: int, mtu: int, l4: int
+        self,
+        buffer: bytearray,
+        header_size: int,
+        segment: int,
+        count: int,
+        mtu: int,
+        l4: int,
+        framing: Framing = SEALED,
     ) -> None:
-        super().__init__(buffer, SEALED, header_size, segment, count, mtu, l4)
+        super().__init__(buffer, framing, header_size, segment, count, mtu, l4)
         rows, view = self.rows, self.view
         self.words = rows[:, :8].view("<u4")
         self.counters = rows[:, 8:16].view("<u8")[:, 0]
         starts = range(0, count * self.stride, self.stride)
         self.nonces = [view[at + 4 : at + 16] for at in starts]
-        self.sealed = [view[at + 16 : at + 16 + self.plain_size + TAG_SIZE] for at in starts]
+        size = framing.inner + self.plain_size
+        self.plain = [view[at + 16 : at + 16 + size] for at in starts]
+        self.sealed = [view[at + 16 : at + 16 + size + TAG_SIZE] for at in starts]
 
     def number(self, counter: int) -> None:
         """Give the rows the counters from *counter* on.  The nonces lie over the headers: seal before address()."""
@@ -265,8 +280,9 @@ class SealedTrain(Train):
     def finish(self, last_plain: int) -> None:
         """Set the length of the last row's plaintext."""
         super().finish(last_plain)
-        at = (self.count - 1) * self.stride
-        self.sealed[-1] = self.view[at + 16 : at + 16 + last_plain + TAG_SIZE]
+        at, size = (self.count - 1) * self.stride, self.framing.inner + last_plain
+        self.plain[-1] = self.view[at + 16 : at + 16 + size]
+        self.sealed[-1] = self.view[at + 16 : at + 16 + size + TAG_SIZE]
 
 
 T = TypeVar("T", bound=Train)
@@ -316,7 +332,7 @@ class _Splitter(Generic[T]):
         count, segment, header, l4 = train.count, train.segment, flow.size, flow.l4
         last = payload - (count - 1) * segment
         last_plain = train.framing.plain_size(header + last, self.mtu)
-        before = train.framing.header
+        before, train.last_padding = train.framing.header, last_plain - header - last
         train.finish(last_plain)
         source = np.frombuffer(packet, dtype=np.uint8)
         rows, heads = train.rows, train.headers
@@ -381,10 +397,14 @@ class _Splitter(Generic[T]):
 
 
 class Splitter(_Splitter[SealedTrain]):
-    """Cuts super-packets into transport messages that are to be sealed."""
+    """Cuts super-packets into transport messages that are to be sealed, with *inner* bytes before each packet."""
+
+    def __init__(self, mtu: int, inner: int = 0) -> None:
+        super().__init__(mtu)
+        self._framing = SEALED._replace(header=HEADER_SIZE + inner, inner=inner)
 
     def _train(self, header: int, segment: int, count: int, l4: int) -> SealedTrain:
-        return SealedTrain(self._buffer, header, segment, count, self.mtu, l4)
+        return SealedTrain(self._buffer, header, segment, count, self.mtu, l4, self._framing)
 
 
 class ClearSplitter(_Splitter[Train]):
@@ -602,10 +622,10 @@ class Rows:
         runs.append(Run(start, count - start))
         return runs
 
-    def super_packet(self, run: Run) -> list[memoryview | bytes]:
+    def super_packet(self, run: Run, link: bytes = b"") -> list[memoryview | bytes]:
         """Return the buffers whose concatenation is a virtio header and the joined packet of *run* (2 rows or more).
 
-        The checksum is left to the kernel: the field holds the folded sum of the pseudo header, as it expects.
+        With *link*, the header of a frame, that stands before the packet.  The checksum is left to the kernel: the field holds the folded sum of the pseudo header, as it expects.
         """
         first = self.plaintext(run.first)
         flow = flow_of(first)
@@ -631,12 +651,13 @@ class Rows:
             kind = GSO_UDP_L4
             header[l4 + 4 : l4 + 6] = (size - l4).to_bytes(2, "big")
         field = write_partial_checksum(header, flow, size)
-        virtio = VIRTIO_HEADER.pack(NEEDS_CSUM, kind, flow.size, segment, l4, field)
+        before = len(link)
+        virtio = VIRTIO_HEADER.pack(NEEDS_CSUM, kind, before + flow.size, segment, before + l4, field)
         assert len(virtio) == VIRTIO_SIZE
         view, stride = self.view, self.stride
         start = run.first * stride + self.before + flow.size
         stop = last_row * stride + self.before + flow.size
-        buffers: list[memoryview | bytes] = [virtio + header]
+        buffers: list[memoryview | bytes] = [virtio + link + header]
         buffers += [view[at : at + segment] for at in range(start, stop, stride)]
         buffers.append(view[stop : stop + last_size])
         return buffers

@@ -188,7 +188,14 @@ class Cutter:
         self._written: tuple[_Layout, UnitKey] | None = None  # whose headers stand in the datagrams now
 
     def cut(
-        self, key: UnitKey, gso_type: int, segment: int, header: bytes, payload: memoryview, size: int
+        self,
+        key: UnitKey,
+        gso_type: int,
+        segment: int,
+        header: bytes,
+        payload: memoryview,
+        size: int,
+        link: bytes = b"",
     ) -> list[memoryview]:
         """Return a sealed unit as the contents of one or two sends, datagrams of *size* bytes but for the last."""
         start = META.size + len(header)
@@ -196,6 +203,7 @@ class Cutter:
         META.pack_into(self._plain, 0, gso_type, segment)
         self._plain[META.size : start] = header
         self._plain_view[start:end] = payload
+        end = append_link(self._plain, 0, end, link)
         return self.cut_in_place(key, self._plain_view, self._plain_array, 0, end, size)
 
     def cut_in_place(
@@ -233,6 +241,22 @@ class Cutter:
             self._layouts.clear()
         layout = self._layouts[count, size] = _Layout(self._out, count, size)
         return layout
+
+
+def append_link(buffer: bytearray, start: int, end: int, link: bytes) -> int:
+    """Put the Ethernet header *link* behind a unit's plaintext from *start* to *end*, and return where that ends now."""
+    buffer[start + 1] = len(link)
+    buffer[end : end + len(link)] = link
+    return end + len(link)
+
+
+def take_link(unit: memoryview) -> tuple[memoryview, bytes]:
+    """Return an opened unit without the Ethernet header behind it, and that header.  Raises PacketError ``no_frame``."""
+    size = unit[LEAD + 1]
+    if not size or LEAD + META.size + size > len(unit):
+        raise PacketError("no_frame")
+    unit[LEAD + 1] = 0
+    return unit[:-size], bytes(unit[-size:])
 
 
 class Partial:
@@ -443,11 +467,14 @@ def read_unit(unit: memoryview, most: int) -> tuple[memoryview, Flow, int, int]:
     return packet, flow, wanted, segment
 
 
-def make_for_tun(unit: memoryview, flow: Flow, gso_type: int, segment: int) -> None:
-    """Make *unit*, opened and read, what is written into the tun: offsets and partial checksum are computed here."""
+def make_for_tun(unit: memoryview, flow: Flow, gso_type: int, segment: int, link: int = 0) -> None:
+    """Make *unit*, opened and read, what is written into the tun: offsets and partial checksum are computed here.
+
+    *link* is the size of the Ethernet header that goes between virtio header and packet.
+    """
     packet = unit[VIRTIO_SIZE:]
     field = write_partial_checksum(packet, flow, len(packet))
-    VIRTIO_HEADER.pack_into(unit, 0, NEEDS_CSUM, gso_type, flow.size, segment, flow.l4, field)
+    VIRTIO_HEADER.pack_into(unit, 0, NEEDS_CSUM, gso_type, link + flow.size, segment, link + flow.l4, field)
 
 
 class WholeUnit:

@@ -78,3 +78,10 @@ class Unreachable:
                 self._raw.sendto(message, (".".join(map(str, sender)), 0))
             else:
                 self._write([PLAIN, in_ipv4(message, bytes(packet[16:20]), sender)])
+
+
+class Silent(Unreachable):
+    """Tells nobody: a bridge does not."""
+
+    def tell(self, packet: Buffer, now: float, mtu: int = 0) -> None:
+        """Do nothing."""

@@ -199,6 +199,7 @@ class _Link:
     queue: int
     address_mode: int | None
     is_without_ipv6: bool
+    mac: str | None  # None for a tun
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +242,7 @@ class Routing:
         except OSError as error:
             raise _refused("the routing tables of this host are out of reach", error) from error
         self._mtu: int | None = None  # None: the link is not set up
+        self._mac: bytes | None = None
         self._addresses: dict[_Address, None] = {}
         self._shelves: dict[_Shelf, _Routes] = {}
         self._rules: set[_Rule] = set()
@@ -322,7 +324,8 @@ class Routing:
         try:
             link = self._read_link()
             addresses = frozenset(address.interface.ip for address in self._read_addresses())
-            return Device(link.is_up, link.mtu, addresses, frozenset(self._read_networks()))
+            mac = bytes.fromhex(link.mac.replace(":", "")) if link.mac else None
+            return Device(link.is_up, link.mtu, addresses, frozenset(self._read_networks()), mac)
         except OSError as error:
             raise _refused(f"the state of {self._interface} could not be read", error) from error
 
@@ -397,7 +400,7 @@ class Routing:
     # The link and its addresses
 
     def _set_up_link(self, plan: HostPlan) -> None:
-        if plan.mtu == self._mtu:
+        if plan.mtu == self._mtu and plan.mac == self._mac:
             return
         attributes: list[tuple[str, object]] = [("IFLA_MTU", plan.mtu)]
         if self._is_persistent and self._former is None:
@@ -405,6 +408,8 @@ class Routing:
                 self._former = self._read_link()
             except OSError as error:
                 raise _refused(f"the state of {self._interface} could not be read", error) from error
+        if plan.mac is not None:
+            attributes.append(("IFLA_ADDRESS", plan.mac.hex(":")))
         if self._mtu is None:
             if not self._is_persistent:  # else it is an administrator's setting, see overlay/host/settings.py
                 sysctl.loosen_rp_filter(self._interface)
@@ -412,20 +417,24 @@ class Routing:
             if sysctl.has_ipv6():
                 if _has_ipv6(plan):
                     sysctl.enable_ipv6(self._interface)
-                # No link-local address: its router solicitations would ask every peer for a session.
-                silent = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", IN6_ADDR_GEN_MODE_NONE)]}
-                attributes.append(("IFLA_AF_SPEC", {"attrs": [("AF_INET6", silent)]}))
+                # No link-local address: its router solicitations would ask every peer for a session.  A tap that has
+                # addresses asks others for theirs from it.
+                if plan.mac is None or not plan.addresses:
+                    silent = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", IN6_ADDR_GEN_MODE_NONE)]}
+                    attributes.append(("IFLA_AF_SPEC", {"attrs": [("AF_INET6", silent)]}))
         try:
             self._change_link(attributes, 0)
             if self._mtu is None:
                 self._change_link([], IFF_UP)  # by itself: in one message the kernel would do this first
         except OSError as error:
             raise _refused(f"{self._interface} could not be set up with MTU {plan.mtu}", error) from error
-        self._mtu = plan.mtu
+        self._mtu, self._mac = plan.mtu, plan.mac
 
     def _set_back_link(self, former: _Link) -> None:
         """Make the link of a persistent device what it was."""
         attributes: list[tuple[str, object]] = [("IFLA_MTU", former.mtu), ("IFLA_TXQLEN", former.queue)]
+        if former.mac and self._mac is not None:
+            attributes.append(("IFLA_ADDRESS", former.mac))
         if former.address_mode is not None:
             mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", former.address_mode)]}
             attributes.append(("IFLA_AF_SPEC", {"attrs": [("AF_INET6", mode)]}))
@@ -477,6 +486,7 @@ class Routing:
             found.get_attr("IFLA_TXQLEN"),
             of_ipv6.get_attr("IFLA_INET6_ADDR_GEN_MODE") if of_ipv6 is not None else None,
             sysctl.is_ipv6_disabled(self._interface),
+            found.get_attr("IFLA_ADDRESS"),
         )
 
     def _make_way(self, address: _Address) -> None:

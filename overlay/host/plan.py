@@ -25,7 +25,8 @@ class HostPlan:
     *addresses* are /32 and /128; the first of each family is the source of the host's own packets into the overlay.
     *far_ends*, at most one of each family, are the peer's addresses of a point-to-point link; they go with those.
     *routes* lead into the tun by the main table, *policy_routes* by tables of ours that packets with *fwmark* skip:
-    with any of these the mark must be given, and not 0.  Own subnets are in neither.
+    with any of these the mark must be given, and not 0.  Own subnets are in neither.  *mac* is the Ethernet address
+    of a tap; None for a tun.
     """
 
     mtu: int
@@ -34,6 +35,7 @@ class HostPlan:
     policy_routes: tuple[IPNetwork, ...] = ()
     fwmark: int | None = None
     far_ends: tuple[IPAddress, ...] = ()
+    mac: bytes | None = None
 
     def far_end_of(self, address: IPInterface) -> IPAddress:
         """Return the far end of the link that *address* is at; *address* itself where it is no such link."""
@@ -44,9 +46,13 @@ class HostPlan:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """How an interface stands: its addresses, and the networks that any routing table leads into it."""
+    """How an interface stands: its addresses, and the networks that any routing table leads into it.
+
+    *mac* is its Ethernet address, None where it has none.
+    """
 
     is_up: bool
     mtu: int
     addresses: frozenset[IPAddress]
     networks: frozenset[IPNetwork]
+    mac: bytes | None = None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Specification: linux/if_tun.h and linux/virtio_net.h
 IFF_TUN = 0x0001
+IFF_TAP = 0x0002
 IFF_PERSIST = 0x0800  # told by TUNGETIFF
 IFF_NO_PI = 0x1000  # no protocol information before the packet
 IFF_VNET_HDR = 0x4000
@@ -137,25 +138,27 @@ def check_interface_name(name: str) -> None:
         )
 
 
-def open_tun(name: str, device: str = DEVICE) -> Tun:
+def open_tun(name: str, device: str = DEVICE, *, is_tap: bool = False) -> Tun:
     """Create the tun device *name*, down and without addresses, or attach to the persistent one of that name.
 
-    It gets every offload the kernel grants.  Raises ConfigError for a bad name and HostError when the kernel refuses:
+    It gets every offload the kernel grants.  With *is_tap* it is a tap, which carries Ethernet frames; offsets in the
+    virtio header count from there.  Raises ConfigError for a bad name and HostError when the kernel refuses:
     also for an interface of another kind, one that another process holds, and one that belongs to somebody else.
     """
     check_interface_name(name)
+    mode = "tap" if is_tap else "tun"
     try:
         descriptor = os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise HostError(_device_refused(device, error)) from error
     try:
-        is_persistent = _create_or_attach(descriptor, name)
+        is_persistent = _create_or_attach(descriptor, name, IFF_TAP if is_tap else IFF_TUN)
         fcntl.ioctl(descriptor, TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_SIZE))
         fcntl.ioctl(descriptor, TUNSETVNETLE, struct.pack("i", 1))
         index = socket.if_nametoindex(name)
     except OSError as error:
         os.close(descriptor)
-        raise HostError(_interface_refused(name, error)) from error
+        raise HostError(_interface_refused(name, mode, error)) from error
     offloads = negotiate_offloads(lambda flags: fcntl.ioctl(descriptor, TUNSETOFFLOAD, flags))
     return Tun(name, index, descriptor, offloads, is_persistent)
 
@@ -169,13 +172,13 @@ def is_there(name: str) -> bool:
     return True
 
 
-def _create_or_attach(descriptor: int, name: str) -> bool:
+def _create_or_attach(descriptor: int, name: str, kind: int) -> bool:
     """Have *descriptor* lead to the tun *name*; return whether that is persistent.
 
     The flags are those of each attachment, whatever ``ip tuntap`` was told: a device that was made with protocol
     information or without a virtio header serves as well.
     """
-    flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR
+    flags = kind | IFF_NO_PI | IFF_VNET_HDR
     try:
         fcntl.ioctl(descriptor, TUNSETIFF, IFREQ.pack(name.encode(), flags | IFF_TUN_EXCL))
     except OSError as error:
@@ -212,18 +215,18 @@ def _device_refused(device: str, error: OSError) -> str:
             return f"{device} could not be opened: {error.strerror}"
 
 
-def _interface_refused(name: str, error: OSError) -> str:
+def _interface_refused(name: str, mode: str, error: OSError) -> str:
     driver = _driver(name)
     other = f"choose another with --interface, or remove it (ip link delete {name})"
     match error.errno:
-        case errno.EINVAL if driver == ("tun", "tun"):
+        case errno.EINVAL if driver == ("tun", mode):
             return (
-                f"interface {name} is a multi-queue tun device, which is not supported: {other} "
+                f"interface {name} is a multi-queue {mode} device, which is not supported: {other} "
                 "and make it without multi_queue"
             )
-        case errno.EBUSY | errno.EEXIST | errno.EINVAL if driver is not None and driver != ("tun", "tun"):
-            kind = "tap" if driver == ("tun", "tap") else driver[0]
-            return f"interface {name} exists already and is no tun device but of the kind {kind}: {other}"
+        case errno.EBUSY | errno.EEXIST | errno.EINVAL if driver is not None and driver != ("tun", mode):
+            kind = driver[1] if driver[0] == "tun" else driver[0]
+            return f"interface {name} exists already and is no {mode} device but of the kind {kind}: {other}"
         case errno.EBUSY:
             return (
                 f"interface {name} exists already and another process holds it: stop that, "
@@ -234,17 +237,17 @@ def _interface_refused(name: str, error: OSError) -> str:
         case errno.EPERM | errno.EACCES if driver is not None:
             return (
                 f"interface {name} belongs to another user or group: run as that one, or have root make it anew "
-                f"(ip tuntap del dev {name} mode tun; ip tuntap add dev {name} mode tun user {_user()})"
+                f"(ip tuntap del dev {name} mode {mode}; ip tuntap add dev {name} mode {mode} user {_user()})"
             )
         case errno.EPERM | errno.EACCES:
-            return f"interface {name} may not be created: run as root with CAP_NET_ADMIN, or {prepared(name)}"
+            return f"interface {name} may not be created: run as root with CAP_NET_ADMIN, or {prepared(name, mode)}"
         case _:
             return f"interface {name} could not be created: {error.strerror}"
 
 
-def prepared(name: str) -> str:
+def prepared(name: str, mode: str = "tun") -> str:
     """Return what root can do for this user to have the interface *name*, as the end of a sentence."""
-    return f"have root make the interface for this user (ip tuntap add dev {name} mode tun user {_user()})"
+    return f"have root make the interface for this user (ip tuntap add dev {name} mode {mode} user {_user()})"
 
 
 def _user() -> str:

@@ -19,11 +19,13 @@ Plaintext of a unit:
 
 - 1 byte GSO type, as virtio has it: 1 TCP over IPv4, 4 TCP over IPv6, 5 UDP; plus 0x80 where the first segment
   carries CWR
-- 1 byte zero
+- 1 byte size of the Ethernet header behind the packet: 14, and 4 more for each of up to two VLAN tags, between agents
+  whose device is a tap; else 0
 - 2 bytes segment size: payload bytes of each segment but the last, 256 at least
 - the packet: IP header with the length of the whole, TCP or UDP header right behind (so no fragment, and none of IPv6's
   extension headers), payload of more than one segment.  Its IPv4 header checksum holds; its TCP or UDP checksum field has no meaning, for sealing takes its place: the sender's kernel
   vouches for the packet (NEEDS_CSUM), and the receiver's computes the checksums of the segments.
+- the Ethernet header that all segments have
 
 Sealed without additional data, the tag of 16 bytes behind, under the nonce: 4 zero bytes, then the unit's counter in 8
 bytes.  Counters start at 0 for each key and never repeat.  After 2^34 blocks of 16 bytes under AES-256-GCM, a block for

@@ -58,6 +58,7 @@ from overlay.link import (
 from overlay.session.constants import Timing
 from overlay.session.outputs import InstallKeypair, Transmit
 from overlay.session.sessions import Sessions
+from peers.mac import derived_mac
 from peers.stores.memory import MemoryStore
 from tests.models import SlowForwarder
 from tests.overlay.test_resolver import Names
@@ -450,6 +451,20 @@ def test_new_forwarder_is_told_everything_before_it_begins(node):
     node(story)
 
 
+def test_forwarder_of_a_tap_is_told_so_and_the_own_ethernet_address(node):
+    def use_a_tap(machine):
+        machine.store = MemoryStore(render(table(PARIS, TOKYO, device="tap")))
+
+    async def story(machine):
+        await machine.ready()
+
+        assert [each.is_tap for each in machine.forwarder.told(Start)] == [True]
+        assert [each.macs for each in machine.forwarder.told(SetNode)] == [[derived_mac("paris")]]
+        assert (await machine.status())["device"] == "tap"
+
+    node(story, before=use_a_tap)
+
+
 def test_every_peer_that_can_be_reached_is_greeted_at_the_start(node):
     async def story(machine):
         await until(lambda: machine.forwarders and len(machine.forwarder.told(Transmit)) == 2)
@@ -803,6 +818,10 @@ def test_wrong_file_is_refused_and_the_last_good_table_stays(node, caplog):
         (
             lambda machine: machine.write(peer("paris", "10.244.1.0/24", public_key=key("new")), TOKYO),
             "needs a restart",
+        ),
+        (
+            lambda machine: machine.write(PARIS, TOKYO, device="tap"),
+            "network.device changed in ",
         ),
         (lambda machine: machine.write(TOKYO), "has this host's public key"),
         (

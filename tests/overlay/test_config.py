@@ -26,6 +26,7 @@ from overlay.config import (
 from overlay.crypto.keys import PresharedKey, PrivateKey, decode_key, encode_key
 from overlay.errors import ConfigError
 from overlay.link import DESCRIPTORS
+from peers.mac import derived_mac
 from peers.peer import format_public_key
 from peers.stores.memory import MemoryStore
 from tests.peers.examples import PREFIXES, peer, render, table
@@ -341,6 +342,40 @@ def test_plan_has_a_host_route_for_an_address_outside_the_network():
     assert routes(plan)[2:] == ["192.168.77.0/24", "172.31.0.9/32"]
 
 
+def test_a_tap_has_the_network_on_its_link_and_nothing_else():
+    plan = plan_host(node(paris(), tokyo("10.244.2.0/24", "192.168.77.0/24"), device="tap"), 1404, [])
+
+    assert routes(plan) == ["10.244.0.0/16", "fd00:244::/32"]
+    assert [str(each) for each in plan.addresses] == ["10.244.1.0/32"]
+    assert plan.mac == derived_mac("paris")
+
+
+def test_a_tap_without_an_address_leads_nowhere():
+    bare = peer("paris", public_key=PRIVATE.public)
+
+    plan = plan_host(node(bare, tokyo(), device="tap"), 1404, [])
+
+    assert (routes(plan), plan.addresses) == ([], ())
+
+
+def test_an_endpoint_inside_the_network_of_a_tap_is_reached_past_it():
+    plan = plan_host(node(paris(), tokyo(), device="tap"), 1404, [("tokyo", ("10.244.77.7", 51820))])
+
+    assert policy_routes(plan) == ["10.244.0.0/16"]
+
+
+def test_ethernet_addresses_are_those_of_the_peers_file_or_made_of_the_name():
+    listed = tokyo(macs=(b"\2\0\0\0\0\1", b"\2\0\0\0\0\2"))
+    tap, tun = node(paris(), listed, peer("rome"), device="tap"), node(paris(), listed)
+
+    assert [tap.macs_of(each) for each in tap.table.peers.values()] == [
+        (derived_mac("paris"),),
+        listed.macs,
+        (derived_mac("rome"),),
+    ]
+    assert [tun.macs_of(each) for each in tun.table.peers.values()] == [(), ()]
+
+
 @pytest.mark.parametrize(
     ("subnets", "is_link", "far_ends"),
     [
@@ -624,6 +659,8 @@ def test_a_note_names_whom_traffic_is_not_encrypted_with():
         (clear_node(clear("bob", 2)), [("bob", ("2001:db8::2", 8285, 0, 0))], 48),
         (clear_node(clear("bob", 2)), [], 48),
         (node(paris(), tokyo(), clear("bob", 3, encapsulation="udp")), [("bob", ("192.0.2.3", 8285))], 80),
+        (node(paris(), tokyo(), device="tap"), [("tokyo", ("192.0.2.2", 51820))], 80 + 2 + 14),
+        (node(paris(), device="tap"), [], 80 + 2 + 14),
     ],
 )
 def test_overhead_is_the_largest_in_use_as_far_as_the_families_are_known(node, endpoints, overhead):

@@ -188,6 +188,8 @@ WRONG = {
     "an IPv6 prefix of 129 bits": link.Routes([], [(bytes(16), 129)], is_last=True),
     "a prefix of 5 bytes": link.Routes([(bytes(5), 8, 1)], [], is_last=True),
     "an overlay address of 5 bytes": link.SetNode(1420, False, [bytes(5)]),
+    "an Ethernet address of 7 bytes": link.SetPeer(1, 0.0, macs=[bytes(6), bytes(7)]),
+    "an own Ethernet address of 5 bytes": link.SetNode(1420, False, [], [bytes(5)]),
     "no MTU": link.SetNode(0, False, []),
     "a jumbo MTU": link.SetNode(65536, False, []),
     "a negative number": link.Handled(-1),

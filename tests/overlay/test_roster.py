@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -17,9 +17,9 @@ from tests.peers.examples import key, peer, table
 PRIVATE = PrivateKey(bytes(range(32)))
 
 
-def node(*peers, preshared_keys=None):
+def node(*peers, preshared_keys=None, **fields):
     """Return the node that is the first of *peers*."""
-    return Node(PRIVATE, table(*peers), peers[0], preshared_keys or {})
+    return Node(PRIVATE, table(*peers, **fields), peers[0], preshared_keys or {})
 
 
 NAMES = ("ann", "bob", "cyd", "dan")
@@ -288,3 +288,31 @@ def test_the_endpoint_of_a_tunnel_has_the_port_of_its_encapsulation():
     (bob,) = roster.change_to(node(own, in_the_clear())).added
 
     assert str(bob.configured) == "192.0.2.2:8285"
+
+
+def test_with_a_tap_the_ethernet_addresses_of_a_peer_are_told_and_told_again_when_they_change():
+    roster, own = Roster(), peer("own", address=("10.244.0.1",))
+    first, second = b"\2\0\0\0\0\1", b"\2\0\0\0\0\2"
+    at = [ip_address("10.244.0.2").packed]
+    changes = [
+        roster.change_to(node(own, peer("bob", **fields), device="tap")).commands
+        for fields in (
+            {"address": ("10.244.0.2",)},
+            {"address": ("10.244.0.2",), "macs": (first, second)},
+            {"address": ("10.244.0.2",), "macs": (first, second)},
+            {"macs": (first,)},
+        )
+    ]
+
+    assert [[each for each in commands if isinstance(each, SetPeer)] for commands in changes] == [
+        [SetPeer(1, 0.0, macs=[derived_mac("bob")], addresses=at)],
+        [SetPeer(1, 0.0, macs=[first, second], addresses=at)],
+        [],
+        [SetPeer(1, 0.0, macs=[first])],
+    ]
+
+
+def test_with_a_tun_nothing_is_told_of_ethernet():
+    bob = peer("bob", "10.244.2.0/24", macs=(b"\2\0\0\0\0\1",))
+
+    assert SetPeer(1, 0.0) in Roster().change_to(node(peer("own", "10.244.1.0/24"), bob)).commands

@@ -472,6 +472,16 @@ def clear_or_not(**fields):
     )
 
 
+def test_a_tap_is_set_up_and_sends_no_icmp_errors(host):
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved, is_tap=True)) as setup:
+        setup.adopt(node(device="tap"), {TOKYO})
+
+        link = host.run("ip", "-o", "-d", "link", "show", "overlay0")
+        assert "tun type tap" in link
+        assert "mtu 1404" in link
+        assert setup.icmp is None
+
+
 def test_vxlan_has_its_port_to_receive_and_others_to_send_and_spares_those_of_the_network(host, tmp_path):
     clear = peer("tokyo", "10.244.2.0/24", encapsulation="vxlan", endpoint="192.0.2.2")
     paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)

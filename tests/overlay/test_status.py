@@ -46,7 +46,7 @@ def test_peer_is_up_while_its_last_keypair_may_be_used_unless_it_was_given_up(ha
 
 
 def test_row_of_a_peer_in_use():
-    counters = PeerCounters(1, ("203.0.113.9", 4500), 11, 22, 3, 4, NOW - 2.5, {"replayed": 1}, 5, 6, 1344)
+    counters = PeerCounters(1, ("203.0.113.9", 4500), 11, 22, 3, 4, NOW - 2.5, {"replayed": 1}, 5, 6, 1344, 7)
 
     assert row(handshake(completed_at=NOW - 61.23456), counters) == {
         "name": "tokyo",
@@ -68,6 +68,7 @@ def test_row_of_a_peer_in_use():
         "rx_units": 6,
         "tx_units": 5,
         "path_mtu": 1344,
+        "learnt_macs": 7,
         "state": "up",
         "drops": {"replayed": 1},
     }

@@ -364,3 +364,73 @@ def test_numbers_out_of_range_are_refused(ping, arguments):
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"Error: Invalid value for '{arguments[0]}'" in result.stderr
+
+
+# Without addresses
+
+
+@pytest.fixture
+def bare(agent, ping):
+    """A peer that is nothing but a bridge, as is this node."""
+    agent.answers["peer"] = peer_answer("tokyo", own=(), last_handshake=3.2)
+    return ping
+
+
+def test_a_peer_without_an_address_is_pinged_in_band(bare, agent):
+    in_band(agent, ping_answer(0.0004))
+
+    result = bare("tokyo", "-c", "1")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "ping tokyo\n"
+        "reply from tokyo: seq=1 time=0.400 ms in-band\n"
+        "1 sent, 1 answered, 0% lost, round trip min/avg/max 0.400/0.400/0.400 ms\n"
+    )
+
+
+def test_json_tells_of_no_address(bare, agent):
+    in_band(agent, ping_answer(0.0004))
+
+    answer = json.loads(bare("tokyo", "-c", "1", "--json").stdout)
+
+    assert (answer["address"], answer["own_address"], answer["way"]) == (None, None, "in-band")
+
+
+@pytest.mark.parametrize(
+    ("own", "last_handshake", "arguments", "sentence"),
+    [
+        (
+            (),
+            3.2,
+            (),
+            (
+                "this node has no address on the overlay, so there are no echo requests, and tokyo has not said yet that "
+                "it answers in-band pings: try again in a second"
+            ),
+        ),
+        (
+            ("10.244.1.0",),
+            None,
+            (),
+            (
+                "tokyo has no address on the overlay, so there are no echo requests, and there is no session with tokyo: "
+                "see whether its agent runs and is reached"
+            ),
+        ),
+        (
+            (),
+            3.2,
+            ("--icmp",),
+            "this node has no address on the overlay, so there are no echo requests: leave --icmp out",
+        ),
+    ],
+)
+def test_without_an_address_nor_in_band_pings_a_sentence_says_so(
+    ping, agent, own, last_handshake, arguments, sentence
+):
+    agent.answers["peer"] = peer_answer("tokyo", own=own, last_handshake=last_handshake)
+
+    result = ping("tokyo", *arguments)
+
+    assert (result.exit_code, result.stderr) == (1, f"Error: {sentence}\n")

@@ -22,6 +22,7 @@ TOKYO = peer_status(
     subnets=["10.244.2.0/24", "192.168.77.0/24", "192.168.78.0/24"],
     last_handshake=12.4,
     path_mtu=1344,
+    learnt_macs=7,
     rx_bytes=812,
     tx_bytes=3 * 1024 * 1024,
     drops={"replayed": 3, "wrong_source": 12, "short": 0},
@@ -70,6 +71,16 @@ def test_a_peer_in_the_clear_is_shown_with_its_encapsulation_and_a_node_without_
     assert "public key  -\n" in result.stdout
     assert "tokyo  unencrypted (udp)  192.0.2.2:51820" in result.stdout
     assert "never" not in result.stdout
+
+
+def test_a_tap_is_shown_with_what_was_learnt(overlay, agent):
+    agent.answers["status"] = answer(peers=[TOKYO, ROME], device="tap")
+
+    result = overlay("status")
+
+    assert "interface   overlay0, MTU 1420, port 51820\ndevice      tap\n" in result.stdout
+    assert re.search(r"^NAME .* TX  MACS$", result.stdout, re.MULTILINE)
+    assert re.search(r"^tokyo .* 3.00 MiB     7$", result.stdout, re.MULTILINE)
 
 
 def test_a_node_alone_says_so_and_nothing_of_drops(overlay, agent):

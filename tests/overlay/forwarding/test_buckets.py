@@ -5,7 +5,7 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlay.forwarding.buckets import Buckets
+from overlay.forwarding.buckets import Bucket, Buckets
 
 
 def test_a_burst_passes_at_once_and_then_the_rate():
@@ -62,3 +62,18 @@ def test_a_flood_of_keys_is_refused_cheaply():
         assert not buckets.allow(number.to_bytes(4, "big"), 0.5)
 
     assert time.perf_counter() - began < 1.0  # looking at every key each time would take four
+
+
+def test_one_bucket_gives_a_burst_and_then_its_rate():
+    bucket = Bucket(rate=10, burst=20)
+
+    assert [bucket.take(15, 0), bucket.take(6, 0), bucket.take(5, 0)] == [True, False, True]
+    assert [bucket.take(6, 0.5), bucket.take(5, 0.5)] == [False, True]
+
+
+def test_more_than_a_burst_takes_all_there_can_be():
+    bucket = Bucket(rate=10, burst=20)
+
+    assert bucket.take(1000, 0)
+    assert not bucket.take(1000, 1.9)
+    assert bucket.take(1000, 2)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from overlay.forwarding.unreachable import Unreachable
+from overlay.forwarding.unreachable import Silent, Unreachable
 from tests import packets
 
 NODE_V4, NODE_V6 = ip_address("10.244.1.1").packed, ip_address("fd00:244:1::1").packed
@@ -144,3 +144,11 @@ def test_the_sender_of_a_packet_too_big_learns_the_mtu():
     assert message[:2] + message[4:8] == bytes([3, 4, 0, 0]) + (1344).to_bytes(2, "big")
     (written,) = sender.written
     assert written[50:52] + written[54:58] == bytes([2, 0]) + (1344).to_bytes(4, "big")
+
+
+def test_a_bridge_tells_nobody():
+    written = []
+
+    Silent(written.append).tell(packets.udp(b"x", source="10.244.1.9"), 0.0)
+
+    assert written == []

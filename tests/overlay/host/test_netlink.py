@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 import signal
@@ -60,8 +61,8 @@ FULL = plan(["10.244.0.0/16", "fd00:244::/48"], ["0.0.0.0/0", "::/0", "198.51.10
 class Agent:
     """A tun and its routing in a namespace that the calling thread has entered."""
 
-    def __init__(self, interface="overlay0"):
-        self.tun = open_tun(interface)
+    def __init__(self, interface="overlay0", *, is_tap=False):
+        self.tun = open_tun(interface, is_tap=is_tap)
         self.routing = Routing(interface, self.tun.index)
 
     def __enter__(self):
@@ -144,6 +145,39 @@ def test_interface_is_up_with_its_addresses_and_nothing_else(host):
     assert re.findall(r"inet6? (\S+)", addresses) == ["10.244.1.0/32", "fd00:244:1::/128"]
     assert "tentative" not in addresses
     assert filters == "2"
+
+
+MAC = bytes([2, 0, 0, 0, 0, 7])
+
+
+def test_a_tap_has_its_ethernet_address_and_asks_from_a_link_local_one(host):
+    with host.entered(), Agent(is_tap=True) as agent:
+        agent.routing.apply(dataclasses.replace(OVERLAY, mac=MAC))
+
+        link = host.run("ip", "-o", "link", "show", "overlay0")
+        addresses = host.run("ip", "-o", "address", "show", "overlay0")
+
+    assert "link/ether 02:00:00:00:00:07" in link
+    assert "fe80::ff:fe00:7/64" in addresses
+
+
+def test_a_tap_without_addresses_has_no_link_local_one(host):
+    with host.entered(), Agent(is_tap=True) as agent:
+        agent.routing.apply(HostPlan(1404, mac=MAC))
+
+        link = host.run("ip", "-o", "link", "show", "overlay0")
+        addresses = host.run("ip", "-o", "address", "show", "overlay0")
+
+    assert re.search(r"<.*\bUP\b.*> mtu 1404", link)
+    assert "inet" not in addresses
+
+
+def test_another_ethernet_address_is_given_at_once(host):
+    with host.entered(), Agent(is_tap=True) as agent:
+        agent.routing.apply(dataclasses.replace(OVERLAY, mac=MAC))
+        agent.routing.apply(dataclasses.replace(OVERLAY, mac=bytes([2, 0, 0, 0, 0, 8])))
+
+        assert "link/ether 02:00:00:00:00:08" in host.run("ip", "-o", "link", "show", "overlay0")
 
 
 def test_each_route_has_an_unreachable_twin_and_the_own_source(host):
@@ -357,6 +391,22 @@ def test_new_own_address_becomes_the_source_without_a_moment_without_route(host)
         assert "src 10.244.9.0" in host.run("ip", "route", "get", "10.244.2.2")
         assert "10.244.1.0" not in host.run("ip", "address")
         assert RTM_DELROUTE not in events.read(table=254)
+
+
+def test_persistent_tap_gets_its_ethernet_address_back(host):
+    host.run("ip", "tuntap", "add", "overlay0", "mode", "tap")
+    host.run("ip", "link", "set", "overlay0", "address", "02:00:00:00:00:01")
+    with host.entered():
+        device = open_tun("overlay0", is_tap=True)
+        routing = Routing("overlay0", device.index, is_persistent=True)
+        routing.apply(dataclasses.replace(OVERLAY, mac=MAC))
+        during = host.run("ip", "link", "show", "overlay0")
+        routing.withdraw()
+        routing.close()
+        device.close()
+
+    assert "02:00:00:00:00:07" in during
+    assert "02:00:00:00:00:01" in host.run("ip", "link", "show", "overlay0")
 
 
 def test_persistent_device_that_may_have_no_ipv6_has_it_for_as_long_as_it_is_ours(host):

@@ -65,6 +65,33 @@ def test_what_is_missing_is_said_with_the_command(fields, problem, command):
     )
 
 
+MAC = bytes([2, 0, 0, 0, 0, 7])
+
+
+@pytest.mark.parametrize("mac", [None, bytes([2, 0, 0, 0, 0, 8])])
+def test_a_tap_with_another_ethernet_address_is_said_with_the_command(mac):
+    said = describe_lack("overlay0", replace(PLAN, mac=MAC), replace(GOOD, mac=mac))
+
+    assert "has another Ethernet address than 02:00:00:00:00:07, which its peers know" in said
+    assert "`ip link set overlay0 address 02:00:00:00:00:07`" in said
+    assert describe_lack("overlay0", replace(PLAN, mac=MAC), replace(GOOD, mac=MAC)) is None
+
+
+@pytest.mark.netns
+def test_the_ethernet_address_of_a_real_tap_is_looked_at(lab):
+    host = lab.namespace("host")
+    host.run("ip", "tuntap", "add", "overlay0", "mode", "tap")
+    host.run("ip", "link", "set", "overlay0", "up", "address", "02:00:00:00:00:07")
+    with (
+        host.entered(),
+        contextlib.closing(open_tun("overlay0", is_tap=True)) as device,
+        contextlib.closing(Prepared("overlay0", device.index)) as made,
+    ):
+        made.apply(HostPlan(1500, mac=MAC))
+
+        assert made.lacking is None
+
+
 def test_address_of_a_point_to_point_link_is_asked_for_with_its_far_end():
     plan = replace(PLAN, far_ends=(ip_address("10.244.2.0"),))
 

@@ -112,6 +112,39 @@ def test_reads_and_writes_carry_a_virtio_header_of_ten_bytes(lab):
 
 
 @pytest.mark.netns
+def test_a_tap_carries_frames(lab):
+    host = lab.namespace("host")
+    with host.entered():
+        device = open_tun("overlay0", is_tap=True)
+        host.run("ip", "link", "set", "overlay0", "addrgenmode", "none", "address", "02:00:00:00:00:01")
+        host.run("ip", "link", "set", "overlay0", "up")
+        host.run("ip", "address", "add", "10.244.0.1/24", "dev", "overlay0")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.sendto(b"test", ("10.244.0.2", 9))
+
+        read = os.read(device.fileno(), 2000)
+
+        assert read[10:24] == b"\xff" * 6 + bytes([2, 0, 0, 0, 0, 1]) + b"\x08\x06"
+        device.close()
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("link add overlay0 type bridge", "exists already and is no tap device but of the kind bridge: "),
+        ("tuntap add overlay0 mode tun", "exists already and is no tap device but of the kind tun: "),
+    ],
+)
+def test_name_that_is_taken_is_refused_for_a_tap_too(lab, command, said):
+    host = lab.namespace("host")
+    host.run("ip", *command.split())
+
+    with host.entered(), pytest.raises(HostError, match=f"^interface overlay0 {said}"):
+        open_tun("overlay0", is_tap=True)
+
+
+@pytest.mark.netns
 @pytest.mark.parametrize(
     ("command", "said"),
     [

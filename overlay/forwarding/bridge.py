@@ -1,0 +1,217 @@
+"""Where Ethernet addresses are, as a bridge knows it whose ports are the tap and each peer.
+
+It learns from the source of every frame, forgets after a while of silence, and is told of static addresses, which
+never move.  A frame of a peer goes to the tap and nowhere else: all nodes reach each other directly, so what came
+from one has no business with another, and nothing can go round in circles between them.
+
+It also knows who has which IP address, from the peers file and from what passed, and answers for others what else
+would be flooded to every node (as RFC 9161 describes it for ARP and for neighbour solicitations).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+from overlay.errors import PacketError
+from overlay.link import OWN
+from overlay.wire import frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from overlay.wire.frames import Announcement
+    from overlay.wire.ip import Buffer
+
+V = TypeVar("V")
+
+# Specification (IEEE 802.1Q section 8.8.3)
+AGEING_TIME = 300.0  # seconds without a frame, after which an address is forgotten
+GROUP = 0x01  # bit of the first byte: many are meant
+
+# Ours
+HOLD_TIME = (
+    5.0  # seconds for which a source seen on the tap is not believed of a peer: our own frame has come back
+)
+MOST = 4096  # addresses learnt at one place, the longest silent forgotten first, so that no peer crowds out another's
+
+
+@dataclass(slots=True)
+class _Entry(Generic[V]):
+    owner: int
+    value: V
+    seen_at: float
+
+
+class _Learnt(Generic[V]):
+    """What was seen at which peer, for a while, and no more than *most* of each."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._entries: dict[bytes, _Entry[V]] = {}
+        self._order: dict[int, OrderedDict[bytes, None]] = {}  # of each owner, the longest silent first
+
+    def find(self, key: bytes, now: float) -> _Entry[V] | None:
+        """Return what is known of *key*, if it was seen lately."""
+        entry = self._entries.get(key)
+        return entry if entry is not None and now - entry.seen_at < AGEING_TIME else None
+
+    def see(self, key: bytes, owner: int, value: V, now: float) -> None:
+        """Note that *key* was seen at *owner*, wherever it was before."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.owner == owner:
+            entry.value, entry.seen_at = value, now
+            self._order[owner].move_to_end(key)
+            return
+        self.forget(key)
+        order = self._order.setdefault(owner, OrderedDict())
+        if len(order) >= self._most:
+            self.forget(next(iter(order)))
+        self._entries[key] = _Entry(owner, value, now)
+        order[key] = None
+
+    def forget(self, key: bytes) -> None:
+        """Forget *key*, if it is known."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            del self._order[entry.owner][key]
+
+    def forget_all_of(self, owner: int) -> None:
+        """Forget what was seen at *owner*."""
+        for key in self._order.pop(owner, ()):
+            del self._entries[key]
+
+    def count(self, owner: int, now: float) -> int:
+        """Return how many are known of *owner*; those that are too old are forgotten."""
+        order = self._order.get(owner, OrderedDict())
+        while order and now - self._entries[next(iter(order))].seen_at >= AGEING_TIME:
+            self.forget(next(iter(order)))
+        return len(order)
+
+
+class _Neighbour(NamedTuple):
+    mac: bytes
+    is_router: bool
+
+
+class Bridge:
+    """The addresses of all peers, by peer number; OWN is the side of the tap.  Times are seconds of CLOCK_BOOTTIME."""
+
+    def __init__(self, owner_of: Callable[[bytes], int | None], most: int = MOST) -> None:
+        """*owner_of* tells which peer an IP address belongs to by the peers file; None is nobody's."""
+        self._owner_of = owner_of
+        self._static: dict[bytes, int] = {}
+        self._learnt: _Learnt[None] = _Learnt(most)
+        self._hosts: dict[bytes, tuple[int, bytes]] = {}  # by IP address: the owner and its Ethernet address
+        self._told: dict[int, tuple[tuple[bytes, ...], tuple[bytes, ...]]] = {}  # what is static, by owner
+        self._neighbours: _Learnt[_Neighbour] = _Learnt(most)  # by IP address, as heard
+
+    def set_static(self, owner: int, macs: Sequence[bytes], addresses: Iterable[bytes]) -> None:
+        """Take *macs* for those that are at *owner* and nowhere else; the first has the IP *addresses*."""
+        self._drop_static(owner)
+        for mac in macs:
+            self._static[mac] = owner
+            self._learnt.forget(mac)
+        hosts = dict.fromkeys(addresses, (owner, macs[0])) if macs else {}
+        self._hosts.update(hosts)
+        self._told[owner] = tuple(macs), tuple(hosts)
+
+    def forget(self, owner: int) -> None:
+        """Forget a peer that was removed."""
+        self._drop_static(owner)
+        self._learnt.forget_all_of(owner)
+        self._neighbours.forget_all_of(owner)
+
+    def from_tap(self, frame: Buffer, now: float) -> int | None:
+        """Take note of a frame of the tap and return whom it is for; None is everybody, OWN is nobody out there.
+
+        Raises PacketError, with nothing learnt, for a source that no frame has, or that is a peer's.
+        """
+        destination, source = bytes(frame[:6]), bytes(frame[6:12])
+        if source[0] & GROUP:
+            raise PacketError("frame_source")
+        static = self._static.get(source)
+        if static is None:
+            self._learnt.see(source, OWN, None, now)
+        elif static != OWN:
+            raise PacketError("mac")
+        said = frames.read_neighbour(frame)[1]
+        # What claims to be at another is not learnt; those that it is sent to refuse it.
+        if said is not None and self._owner_of(said.address) in {None, OWN}:
+            self._hear(OWN, said, source, now)
+        if destination[0] & GROUP:
+            return None
+        return self.locate(destination, now)
+
+    def from_peer(self, owner: int, frame: Buffer, now: float) -> None:
+        """Take note of a frame of *owner*, of which the Ethernet header is enough if it is not about neighbours.
+
+        Raises PacketError, with nothing learnt, for a source that no frame has, that is static elsewhere, or that
+        was seen on the tap just now: a frame that came back, by a link between two sites beside this one.  Also for a
+        claim to an IP address that the peers file gives to another.
+        """
+        source = bytes(frame[6:12])
+        if source[0] & GROUP:
+            raise PacketError("frame_source")
+        static = self._static.get(source, owner)
+        if static != owner:
+            raise PacketError("mac")
+        entry = self._learnt.find(source, now)
+        if entry is not None and entry.owner == OWN and now - entry.seen_at < HOLD_TIME:
+            raise PacketError("frame_loop")
+        said = frames.read_neighbour(frame)[1]
+        if said is not None:
+            if self._owner_of(said.address) not in {None, owner}:
+                raise PacketError("neighbour")
+            self._hear(owner, said, source, now)
+        if source not in self._static:
+            self._learnt.see(source, owner, None, now)
+
+    def locate(self, mac: bytes, now: float) -> int | None:
+        """Return whose *mac* is; None if nobody knows."""
+        static = self._static.get(mac)
+        if static is not None:
+            return static
+        entry = self._learnt.find(mac, now)
+        return None if entry is None else entry.owner
+
+    def answer(self, frame: Buffer, now: float) -> bytes | None:
+        """Return the frame that answers *frame*, of the tap, in a peer's place; None if it must go its way.
+
+        Who asks whether somebody else has the address that it wants, or says that it has one now, is not answered:
+        the one that has it must hear of that.  Nor is what was sent to one station, to see whether it is still there.
+        """
+        asked, _ = frames.read_neighbour(frame)
+        if asked is None or not frame[0] & GROUP or asked.mac != bytes(frame[6:12]):
+            return None
+        if not any(asked.address) or asked.address == asked.target:
+            return None
+        entry = self._neighbours.find(asked.target, now)
+        if entry is not None:
+            owner, (mac, is_router) = entry.owner, entry.value
+        elif asked.target in self._hosts:
+            (owner, mac), is_router = self._hosts[asked.target], False
+        else:
+            return None
+        if owner == OWN or self.locate(mac, now) != owner:
+            return None
+        return frames.build_answer(asked, mac, is_router=is_router)
+
+    def learnt(self, owner: int, now: float) -> int:
+        """Return how many Ethernet addresses have been learnt at *owner* and are still known."""
+        return self._learnt.count(owner, now)
+
+    def _hear(self, owner: int, said: Announcement, source: bytes, now: float) -> None:
+        """Take note of who has an IP address, unless a station speaks for another."""
+        if said.mac == source:
+            self._neighbours.see(said.address, owner, _Neighbour(said.mac, said.is_router), now)
+
+    def _drop_static(self, owner: int) -> None:
+        macs, addresses = self._told.pop(owner, ((), ()))
+        for mac in macs:
+            if self._static.get(mac) == owner:  # not given to another meanwhile
+                del self._static[mac]
+        for address in addresses:
+            if address in self._hosts and self._hosts[address][0] == owner:
+                del self._hosts[address]

@@ -1,0 +1,164 @@
+"""Ethernet frames in the clear, by VXLAN (RFC 7348): what a tap's frames become on the wire, and what comes from there.
+
+A frame is taken from the configured endpoint of a peer with that network identifier, and from nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from overlay.encap import vxlan
+from overlay.errors import PacketError
+from overlay.forwarding.clear_inbound import ClearInbound, place_of
+from overlay.forwarding.lanes import hash_flow
+from overlay.forwarding.segments import Framing, Rows
+from overlay.forwarding.unfinished import virtio_for
+from overlay.wire.frames import ETHERNET_SIZE, FRAME_OVERHEAD, ip_start
+from overlay.wire.ip import CE, ECT_1
+from overlay.wire.virtio import PLAIN, VIRTIO_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from overlay.encap.encapsulation import Clear, Encapsulation
+    from overlay.forwarding.bridge import Bridge
+    from overlay.forwarding.core import Core
+    from overlay.forwarding.inbound import Arrival
+    from overlay.forwarding.lanes import Lane
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.segments import Bytes2D
+    from overlay.wire.addresses import Sockaddr
+
+HEADER_SIZE = vxlan.HEADER.size  # 8
+
+
+def header_of(peer: Peer) -> bytes:
+    """Return what stands before each frame to *peer*."""
+    return peer.prefix[4][:HEADER_SIZE]
+
+
+def lane_for(peer: Peer, frame: memoryview, packet: int) -> Lane:
+    """Return the lane of the flow that *frame* is of: by its IP packet, which begins at *packet*, or its Ethernet header."""
+    if not peer.lanes:
+        return peer
+    number = hash_flow(frame[packet:]) if packet else crc32(frame[:ETHERNET_SIZE])
+    return peer.lanes[number % len(peer.lanes)]
+
+
+class ClearFrames(ClearInbound):
+    """Knows where the peers in the clear are, and delivers the frames that come from there."""
+
+    def __init__(
+        self,
+        core: Core,
+        write: Callable[[Peer, list[memoryview | bytes]], None],
+        joins_udp: bool,
+        bridge: Bridge,
+        admit: Callable[[Peer, memoryview, int, float], None],
+    ) -> None:
+        """*admit* takes note of a frame and makes of it what leaves the tunnel, or raises PacketError."""
+        super().__init__(core, write, joins_udp)
+        self._bridge, self._admit = bridge, admit
+
+    def take(
+        self,
+        encapsulation: Encapsulation,
+        array: Bytes2D,
+        view: memoryview,
+        size: int,
+        stride: int,
+        arrival: Arrival,
+        source: Sockaddr,
+        now: float,
+    ) -> None:
+        """Take *size* bytes at the start of *view*: payloads of *stride* bytes but for the last."""
+        clear = encapsulation.clear
+        assert clear is not None
+        count = -(-size // stride)
+        peers = self._peers.get(place_of(encapsulation, source))
+        if peers is None:
+            self._core.drops["outer_source"] += count
+            return
+        mark = arrival.tos & 3
+        joined = None
+        if count > 1 and mark not in {CE, ECT_1}:
+            joined = self._joinable(clear, peers, array, view, size, stride, count)
+        runs = joined[1].runs(self._joins_udp) if joined is not None else None
+        if joined is None or runs is None:
+            for at in range(0, size, stride):
+                self._take_frame(clear, peers, view[at : min(at + stride, size)], mark, now)
+            return
+        peer, rows, header = joined
+        for run in runs:
+            at = run.first * stride
+            if run.count == 1:
+                self._take_frame(clear, peers, view[at : min(at + stride, size)], mark, now)
+                continue
+            try:
+                self._bridge.from_peer(peer.number, header, now)
+            except PacketError as error:
+                peer.drops[error.reason] += run.count
+                continue
+            peer.rx_packets += run.count
+            peer.rx_bytes += min(run.count * stride, size - at)
+            peer.last_received = now
+            self._write(peer, rows.super_packet(run, header))
+
+    def _joinable(
+        self,
+        clear: Clear,
+        peers: list[Peer],
+        array: Bytes2D,
+        view: memoryview,
+        size: int,
+        stride: int,
+        count: int,
+    ) -> tuple[Peer, Rows, bytes] | None:
+        """Return whose frames these are if all have one Ethernet header, their IP packets, and that header."""
+        try:
+            peer, frame = _open(clear, peers, view[:stride])
+        except PacketError:
+            return None
+        packet = ip_start(frame)
+        before, last = HEADER_SIZE + packet, size - (count - 1) * stride
+        heads = array[: count * stride].reshape(count, stride)[:, :before]
+        if not packet or last < before or (heads != heads[0]).any():
+            return None
+        framing = Framing(before, 0, pads=False)
+        return peer, Rows(array, view, stride, count, last, framing), bytes(frame[:packet])
+
+    def _take_frame(
+        self, clear: Clear, peers: list[Peer], payload: memoryview, mark: int, now: float
+    ) -> None:
+        blamed = peers[0]
+        try:
+            blamed, frame = _open(clear, peers, payload)
+            self._admit(blamed, frame, mark, now)
+        except PacketError as error:
+            blamed.drops[error.reason] += 1
+            return
+        blamed.rx_packets += 1
+        blamed.rx_bytes += len(payload)
+        blamed.last_received = now
+        self._write(blamed, [self._virtio(frame), frame])
+
+    def _virtio(self, frame: memoryview) -> bytes:
+        """Return the virtio header of *frame*: a far end that is a kernel may leave work to its card."""
+        packet = ip_start(frame)
+        virtio = (
+            virtio_for(frame[packet:], self._core.outbound.splitter.mtu - FRAME_OVERHEAD) if packet else PLAIN
+        )
+        if virtio == PLAIN:
+            return PLAIN
+        flags, kind, size, segment, start, offset = VIRTIO_HEADER.unpack(virtio)
+        return VIRTIO_HEADER.pack(flags, kind, packet + size, segment, packet + start, offset)
+
+
+def _open(clear: Clear, peers: list[Peer], payload: memoryview) -> tuple[Peer, memoryview]:
+    """Return which of *peers*, all at one place, a payload is of, and the frame in it.  Raises PacketError."""
+    identifier = vxlan.identifier(payload)
+    for peer in peers:
+        if peer.ends.identifier == identifier:
+            return peer, payload[HEADER_SIZE:]
+    raise PacketError(clear.mismatch)

@@ -1,0 +1,196 @@
+"""Ethernet frames in transport payloads, and what the overlay reads of them (IEEE 802.3, IEEE 802.1Q, RFC 826, RFC 4861).
+
+A payload with a frame, between two agents whose device is a tap:
+
+- 1 byte 0xE0
+- 1 byte count of the zeros behind the frame, which fill the payload up
+- the frame, from its destination on and without the checksum at its end
+- the zeros
+
+The first nibble tells payloads apart: 4 and 6 are IP packets, 8 and 9 control messages, which begin with a msgpack
+map or array.  E, as in Ethernet, is none of them, so a plain WireGuard peer and an agent with a tun refuse it.  Two
+bytes before the 14 of the Ethernet header put the IP header at a multiple of 4; and the count gives each frame back
+as long as it was, for not every protocol says how long it is.
+
+Numbers are big endian, as they all are in frames.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from overlay.errors import PacketError
+from overlay.wire.ip import (
+    IPV4_HEADER_SIZE,
+    IPV6_HEADER_SIZE,
+    PROTOCOL_ICMPV6,
+    Buffer,
+    checksum,
+    pseudo_header_sum,
+)
+
+# Specification
+ETHERNET_SIZE = 14  # destination, source, EtherType
+VLAN_SIZE = 4  # a tag of IEEE 802.1Q
+ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_IPV6 = 0x0800, 0x0806, 0x86DD
+ETHERTYPE_TAGS = frozenset({0x8100, 0x88A8})  # customer and service VLAN
+BROADCAST = b"\xff" * 6
+ARP = struct.Struct(
+    "!HHBBH6s4s6s4s"
+)  # hardware, protocol, their sizes, operation, sender's, target's addresses
+ARP_ETHERNET_IPV4 = (1, ETHERTYPE_IPV4, 6, 4)
+ARP_REQUEST, ARP_REPLY = 1, 2
+ND_SOLICITATION, ND_ADVERTISEMENT = 135, 136  # RFC 4861 sections 4.3, 4.4
+ND_SIZE = 24  # without options
+ND_ROUTER, ND_SOLICITED = 0x80, 0x40
+ND_TARGET_LINK_ADDRESS = 2  # the option, RFC 4861 section 4.6.1
+ND_HOP_LIMIT = 255  # none but that came from the same link
+
+# Ours
+TYPE_FRAME = 0xE0
+FRAME_HEADER = struct.Struct("BB")
+FRAME_HEADER_SIZE = FRAME_HEADER.size  # 2
+FRAME_OVERHEAD = FRAME_HEADER_SIZE + ETHERNET_SIZE  # what an untagged frame adds to the packet in it
+MAXIMUM_TAGS = 2
+
+_ETHERTYPE = struct.Struct("!H").unpack_from
+
+
+def is_frame(payload: Buffer) -> bool:
+    """Return whether *payload* begins as one with a frame does."""
+    return len(payload) > 0 and payload[0] == TYPE_FRAME
+
+
+def parse(payload: Buffer) -> tuple[int, int]:
+    """Return where the frame in *payload* begins and ends.  Raises PacketError, and nothing else, for any bytes."""
+    if not is_frame(payload):
+        raise PacketError("no_frame")
+    size = len(payload)
+    if size < FRAME_OVERHEAD:
+        raise PacketError("frame_short")
+    end = size - payload[1]
+    if end < FRAME_OVERHEAD:
+        raise PacketError("frame_padding")
+    return FRAME_HEADER_SIZE, end
+
+
+def build(frame: Buffer, padding: int = 0) -> bytes:
+    """Return the payload in which parse() finds *frame*, with *padding* zeros behind it."""
+    return b"".join((FRAME_HEADER.pack(TYPE_FRAME, padding), frame, bytes(padding)))
+
+
+def ethertype(frame: Buffer) -> tuple[int, int]:
+    """Return what a frame carries, behind its VLAN tags, and where that begins; 0 where that cannot be told."""
+    at = ETHERNET_SIZE
+    for _ in range(MAXIMUM_TAGS + 1):
+        if len(frame) < at:
+            break
+        (found,) = _ETHERTYPE(frame, at - 2)
+        if found not in ETHERTYPE_TAGS:
+            return found, at
+        at += VLAN_SIZE
+    return 0, ETHERNET_SIZE
+
+
+class Solicitation(NamedTuple):
+    """Somebody asks who has *target*: an ARP request, or an IPv6 neighbour solicitation (RFC 826, RFC 4861).
+
+    *address* is the asker's, all zeros if it has none yet and asks whether another has the target.
+    """
+
+    mac: bytes
+    address: bytes
+    target: bytes
+
+
+class Announcement(NamedTuple):
+    """Somebody says that *address* is at *mac*.  *is_router* counts for IPv6 only."""
+
+    mac: bytes
+    address: bytes
+    is_router: bool = False
+
+
+def read_neighbour(frame: Buffer) -> tuple[Solicitation | None, Announcement | None]:
+    """Return what an untagged frame asks and says about who has which address; an ARP request does both.
+
+    Nothing of a frame that is of another kind, or malformed.  An IPv6 solicitation says nothing: whether its sender
+    is a router, which an answer in its place would have to tell, only an advertisement knows.
+    """
+    if len(frame) < ETHERNET_SIZE:
+        return None, None
+    (kind,) = _ETHERTYPE(frame, ETHERNET_SIZE - 2)
+    if kind == ETHERTYPE_ARP:
+        return _read_arp(frame)
+    if kind == ETHERTYPE_IPV6:
+        return _read_nd(frame)
+    return None, None
+
+
+def _read_arp(frame: Buffer) -> tuple[Solicitation | None, Announcement | None]:
+    if len(frame) < ETHERNET_SIZE + ARP.size:
+        return None, None
+    *form, operation, mac, address, _, target = ARP.unpack_from(frame, ETHERNET_SIZE)
+    if tuple(form) != ARP_ETHERNET_IPV4 or operation not in {ARP_REQUEST, ARP_REPLY}:
+        return None, None
+    asks = Solicitation(mac, address, target) if operation == ARP_REQUEST else None
+    return asks, Announcement(mac, address) if any(address) else None
+
+
+def _read_nd(frame: Buffer) -> tuple[Solicitation | None, Announcement | None]:
+    packet = frame[ETHERNET_SIZE:]
+    if len(packet) < IPV6_HEADER_SIZE + ND_SIZE or packet[6] != PROTOCOL_ICMPV6 or packet[7] != ND_HOP_LIMIT:
+        return None, None
+    length, kind = packet[4] << 8 | packet[5], packet[IPV6_HEADER_SIZE]
+    if (
+        kind not in {ND_SOLICITATION, ND_ADVERTISEMENT}
+        or not ND_SIZE <= length <= len(packet) - IPV6_HEADER_SIZE
+    ):
+        return None, None
+    message = packet[IPV6_HEADER_SIZE : IPV6_HEADER_SIZE + length]
+    source, target = bytes(packet[8:24]), bytes(message[8:24])
+    total = pseudo_header_sum(source, packet[24:40], PROTOCOL_ICMPV6, length)
+    if packet[0] >> 4 != 6 or message[1] or checksum(message, total):
+        return None, None
+    if kind == ND_SOLICITATION:
+        return Solicitation(bytes(frame[6:12]), source, target), None
+    mac = _link_address(message[ND_SIZE:])
+    return None, Announcement(mac, target, bool(message[4] & ND_ROUTER)) if mac else None
+
+
+def _link_address(options: Buffer) -> bytes:
+    """Return the target's link-layer address among *options*; nothing without one (RFC 4861 section 4.6)."""
+    at = 0
+    while at + 8 <= len(options) and options[at + 1]:
+        if options[at] == ND_TARGET_LINK_ADDRESS and options[at + 1] == 1:
+            return bytes(options[at + 2 : at + 8])
+        at += options[at + 1] * 8
+    return b""
+
+
+def build_answer(asked: Solicitation, mac: bytes, *, is_router: bool = False) -> bytes:
+    """Return the frame that answers *asked* in the place of the target's owner, whose Ethernet address is *mac*."""
+    if len(asked.target) == 4:
+        arp = ARP.pack(*ARP_ETHERNET_IPV4, ARP_REPLY, mac, asked.target, asked.mac, asked.address)
+        return asked.mac + mac + ETHERTYPE_ARP.to_bytes(2, "big") + arp
+    # Without the flag Override, as it is for who answers for others (RFC 4861 section 7.2.8).
+    flags = ND_SOLICITED | (ND_ROUTER if is_router else 0)
+    message = bytearray(struct.pack("!BBHB3x16sBB6s", ND_ADVERTISEMENT, 0, 0, flags, asked.target, 2, 1, mac))
+    total = pseudo_header_sum(asked.target, asked.address, PROTOCOL_ICMPV6, len(message))
+    message[2:4] = checksum(message, total).to_bytes(2, "big")
+    header = struct.pack("!IHBB", 6 << 28, len(message), PROTOCOL_ICMPV6, ND_HOP_LIMIT)
+    packet = header + asked.target + asked.address + message
+    return asked.mac + mac + ETHERTYPE_IPV6.to_bytes(2, "big") + packet
+
+
+def ip_start(frame: Buffer) -> int:
+    """Return where the IP packet in *frame* begins; 0 if there is none whose header is all there."""
+    kind, at = ethertype(frame)
+    if kind == ETHERTYPE_IPV4:
+        is_whole = len(frame) >= at + IPV4_HEADER_SIZE and frame[at] >> 4 == 4
+    elif kind == ETHERTYPE_IPV6:
+        is_whole = len(frame) >= at + IPV6_HEADER_SIZE and frame[at] >> 4 == 6
+    else:
+        return 0
+    return at if is_whole else 0
