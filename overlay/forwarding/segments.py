@@ -69,10 +69,10 @@ def padded(length: int, mtu: int) -> int:
 def complement(sums: Words) -> Words:
     """Return the checksums for one's complement *sums*, which are not folded and not 0.
 
-    2**16 is 1 modulo 0xFFFF, so one remainder folds; 0 and 0xFFFF are the same number, and what is complemented is
-    the latter.
+    2**16 is 1 modulo 0xFFFF, so one remainder folds.  2**32 - 1 is 0 modulo it: the sum's bits inverted are its
+    negative.  0 and 0xFFFF are the same number, and what is complemented is the latter.
     """
-    return (MODULUS - sums % MODULUS) % MODULUS
+    return ~sums % MODULUS
 
 
 def _fold_scalar(total: int) -> int:
@@ -150,10 +150,15 @@ def _flow_behind_extensions(packet: memoryview, gso_type: int, l4: int) -> Flow 
     return Flow(6, protocol, l4, size)
 
 
+def _check_ipv4(header: bytearray | memoryview) -> int:
+    """Return the checksum of the IPv4 header that *header* begins with; its field is zero."""
+    return _swap(_sum_le(header[: (header[0] & 15) * 4]) ^ 0xFFFF)
+
+
 def write_ipv4_checksum(header: bytearray) -> None:
     """Make the IPv4 header that *header* begins with right."""
     header[10:12] = b"\0\0"
-    header[10:12] = (_sum_le(bytes(header[: (header[0] & 15) * 4])) ^ 0xFFFF).to_bytes(2, "little")
+    header[10:12] = _check_ipv4(header).to_bytes(2, "big")
 
 
 def write_partial_checksum(header: bytearray | memoryview, flow: Flow, size: int) -> int:
@@ -269,6 +274,22 @@ class SealedTrain(Train):
         self.sealed[-1] = self.view[at + 16 : at + 16 + last_plain + TAG_SIZE]
 
 
+class _Columns:
+    """What differs from one header of a train to the next, for one kind of flow."""
+
+    __slots__ = ("checks", "identifiers", "ip_checks", "numbers", "sequences", "steps")
+
+    def __init__(self, train: Train, flow: Flow) -> None:
+        heads, l4 = train.headers, flow.l4
+        check = l4 + (TCP_CSUM_OFFSET if flow.protocol == PROTOCOL_TCP else UDP_CSUM_OFFSET)
+        self.identifiers = heads[:, 4:6].view(">u2")[:, 0]  # IPv4's, as its checksum
+        self.ip_checks = heads[:, 10:12].view(">u2")[:, 0]
+        self.sequences = heads[:, l4 + 4 : l4 + 8].view(">u4")[:, 0]  # TCP's
+        self.checks = heads[:, check : check + 2].view("<u2")[:, 0]
+        self.steps = train.offsets * np.uint32(train.segment)
+        self.numbers = train.offsets.astype(np.uint16)
+
+
 T = TypeVar("T", bound=Train)
 
 
@@ -278,7 +299,7 @@ class _Splitter(Generic[T]):
     def __init__(self, mtu: int) -> None:
         self.mtu = mtu
         self._buffer = bytearray(BUFFER_BYTES)
-        self._trains: dict[tuple[int, int, int, int], T] = {}
+        self._trains: dict[tuple[Flow, int, int], tuple[T, _Columns]] = {}  # by flow, segment and count
         self._rows = 0  # of all trains remembered
 
     def _train(self, header: int, segment: int, count: int, l4: int) -> T:
@@ -296,88 +317,110 @@ class _Splitter(Generic[T]):
         expected = {GSO_TCPV4: PROTOCOL_TCP, GSO_TCPV6: PROTOCOL_TCP, GSO_UDP_L4: PROTOCOL_UDP}.get(kind)
         if flow is None or flow.protocol != expected or flow.l4 != csum_start or not segment:
             raise PacketError("tun_gso")
-        header, l4, payload = flow.size, flow.l4, len(packet) - flow.size
+        payload = len(packet) - flow.size
         if payload <= 0:
             raise PacketError("tun_gso")
         count = -(-payload // segment)
-        key = (header, segment, count, l4)
-        train = self._trains.get(key)
-        if train is None:
-            train = self._train(header, segment, count, l4)
+        found = self._trains.get((flow, segment, count))
+        if found is None:
+            train = self._train(flow.size, segment, count, flow.l4)
             if len(self._trains) >= LAYOUTS or self._rows + count > LAYOUT_ROWS:
                 self._trains.clear()
                 self._rows = 0
-            self._trains[key] = train
+            found = self._trains[flow, segment, count] = train, _Columns(train, flow)
             self._rows += count
-        self._fill(train, packet, flow, payload)
+        train, columns = found
+        self._fill(train, columns, packet, flow, payload)
         return train
 
-    def _fill(self, train: T, packet: memoryview, flow: Flow, payload: int) -> None:
-        count, segment, header, l4 = train.count, train.segment, flow.size, flow.l4
+    def _fill(self, train: T, columns: _Columns, packet: memoryview, flow: Flow, payload: int) -> None:
+        version, protocol, l4, header = flow
+        count, segment, before = train.count, train.segment, train.framing.header
         last = payload - (count - 1) * segment
-        last_plain = train.framing.plain_size(header + last, self.mtu)
-        before = train.framing.header
-        train.finish(last_plain)
-        source = np.frombuffer(packet, dtype=np.uint8)
-        rows, heads = train.rows, train.headers
-        heads[:] = source[:header]
-        train.body[:] = source[header : header + (count - 1) * segment].reshape(count - 1, segment)
+        train.finish(train.framing.plain_size(header + last, self.mtu))
+        head = bytearray(packet[:header])
+        length = header + segment
+        if version == 4:
+            head[2:4] = (length & 0xFFFF).to_bytes(2, "big")
+            head[10:12] = b"\0\0"
+        else:
+            head[4:6] = (length - 40 & 0xFFFF).to_bytes(2, "big")
+        if protocol == PROTOCOL_TCP:
+            field, flags = l4 + TCP_CSUM_OFFSET, packet[l4 + 13]
+            head[l4 + 13] = flags & ~(FIN | PSH | CWR)
+        else:
+            field, flags = l4 + UDP_CSUM_OFFSET, 0
+            head[l4 + 4 : l4 + 6] = (length - l4 & 0xFFFF).to_bytes(2, "big")
+        head[field : field + 2] = b"\0\0"
+        train.headers[:] = np.frombuffer(head, np.uint8)
+        source = np.frombuffer(packet, np.uint8)
+        end = header + (count - 1) * segment
+        train.body[:] = source[header:end].reshape(count - 1, segment)
         if train.padding.shape[1]:
             train.padding[:] = 0
-        tail = rows[-1]
-        tail[before + header : before + header + last] = source[header + (count - 1) * segment :]
-        tail[before + header + last :] = 0
+        tail = train.rows[-1]
+        tail[before + header : before + header + last] = source[end:]
+        if last < segment:
+            tail[before + header + last :] = 0
         if train.plain_size & 1:
-            rows[:, before + train.plain_size] = 0  # the half word that the sums take in
-        if flow.version == 4:
-            self._number_ipv4(train, packet, header + segment, header + last)
-            addresses = packet[12:20]
-        else:
-            heads[:, 4:6].view(">u2")[:, 0] = header + segment - 40
-            heads[-1, 4:6].view(">u2")[0] = header + last - 40
-            addresses = packet[8:40]
-        field = l4 + (TCP_CSUM_OFFSET if flow.protocol == PROTOCOL_TCP else UDP_CSUM_OFFSET)
-        if flow.protocol == PROTOCOL_TCP:
-            base = int.from_bytes(packet[l4 + 4 : l4 + 8], "big")
-            sequence = train.offsets * np.uint32(segment) + np.uint32(base)
-            heads[:, l4 + 4 : l4 + 8].view(">u4")[:, 0] = sequence
-            flags = packet[l4 + 13]
-            heads[:, l4 + 13] = flags & ~(FIN | PSH | CWR)
-            heads[0, l4 + 13] |= flags & CWR
-            heads[-1, l4 + 13] |= flags & (FIN | PSH)
-        else:
-            heads[:, l4 + 4 : l4 + 6].view(">u2")[:, 0] = UDP_HEADER_SIZE + segment
-            heads[-1, l4 + 4 : l4 + 6].view(">u2")[0] = UDP_HEADER_SIZE + last
-        heads[:, field : field + 2] = 0
+            train.rows[:, before + train.plain_size] = 0  # the half word that the sums take in
+        if version == 4:
+            self._number_ipv4(columns, head, packet[4] << 8 | packet[5])
+        if protocol == PROTOCOL_TCP:
+            number = int.from_bytes(packet[l4 + 4 : l4 + 8], "big")
+            np.add(columns.steps, np.uint32(number), out=columns.sequences)
+        self._end(train, head, flow, flags, last)
         sums = np.add.reduce(train.l4_words, axis=1, dtype=np.uint32)
-        if flow.version == 6 and l4 > 40:
+        if version == 6 and l4 > 40:
             # An extension header may hold the address that counts: the kernel's sum has it, and the whole length.
             pseudo = int.from_bytes(packet[field : field + 2], "little") + 0xFFFF - _swap(len(packet) - l4)
         else:
-            pseudo = _sum_le(addresses) + _swap(flow.protocol)
-        sums += np.uint32(pseudo + _swap(header - l4 + segment))
-        sums[-1] += np.uint32(0x1FFFE - _swap(header - l4 + segment) + _swap(header - l4 + last))
+            pseudo = _sum_le(packet[12:20] if version == 4 else packet[8:40]) + _swap(protocol)
+        sums += np.uint32(pseudo + _swap(length - l4))
+        if last < segment:
+            sums[-1] += np.uint32(0x1FFFE - _swap(length - l4) + _swap(header + last - l4))
         checks = complement(sums)
-        if flow.protocol == PROTOCOL_UDP:
+        if protocol == PROTOCOL_UDP:
             checks[checks == 0] = 0xFFFF  # RFC 768: zero would say that there is none
-        heads[:, field : field + 2].view("<u2")[:, 0] = checks
+        columns.checks[:] = checks
 
     @staticmethod
-    def _number_ipv4(train: Train, packet: memoryview, length: int, last_length: int) -> None:
-        """Write total length, ID and header checksum of every row."""
-        heads, count = train.headers, train.count
-        ihl = (packet[0] & 15) * 4
-        identifiers = (train.offsets + np.uint32(packet[4] << 8 | packet[5])) & np.uint32(0xFFFF)
-        lengths = np.full(count, length, dtype=np.uint32)
-        lengths[-1] = last_length
-        constant = _fold_scalar(
-            _sum_le(packet[:ihl]) + 3 * 0xFFFF - _sum_le(packet[2:6]) - _sum_le(packet[10:12])
-        )
-        # The constant part is a little-endian sum, the columns are numbers: swap it once to add them up.
-        checks = complement(identifiers + lengths + np.uint32(_swap(constant)))
-        heads[:, 2:4].view(">u2")[:, 0] = lengths
-        heads[:, 4:6].view(">u2")[:, 0] = identifiers
-        heads[:, 10:12].view(">u2")[:, 0] = checks
+    def _number_ipv4(columns: _Columns, head: bytearray, identifier: int) -> None:
+        """Write ID and header checksum of every row; *head* has everything else.
+
+        As long as neither wraps around, the one goes up by one as the other goes down.
+        """
+        numbers = columns.numbers
+        np.add(numbers, np.uint16(identifier), out=columns.identifiers)
+        head[4:6] = identifier.to_bytes(2, "big")
+        check = _check_ipv4(head)
+        if check >= len(numbers) and identifier + len(numbers) <= 0x10000:
+            np.subtract(np.uint16(check), numbers, out=columns.ip_checks)
+            return
+        head[4:6] = b"\0\0"
+        constant = _check_ipv4(head) ^ 0xFFFF
+        columns.ip_checks[:] = complement(columns.identifiers.astype(np.uint32) + np.uint32(constant))
+
+    @staticmethod
+    def _end(train: T, head: bytearray, flow: Flow, flags: int, last: int) -> None:
+        """Write what the first and the last row alone have: flags of TCP, and the lengths of a shorter segment."""
+        version, protocol, l4, header = flow
+        view, first = train.view, train.framing.header
+        at = first + (train.count - 1) * train.stride
+        if flags & CWR:
+            view[first + l4 + 13] |= CWR
+        if flags & (FIN | PSH):
+            view[at + l4 + 13] |= flags & (FIN | PSH)
+        if last == train.segment:
+            return
+        if version == 4:
+            view[at + 2 : at + 4] = (header + last).to_bytes(2, "big")
+            view[at + 10 : at + 12] = b"\0\0"
+            view[at + 10 : at + 12] = _check_ipv4(view[at : at + l4]).to_bytes(2, "big")
+        else:
+            view[at + 4 : at + 6] = (header + last - 40).to_bytes(2, "big")
+        if protocol == PROTOCOL_UDP:
+            view[at + l4 + 4 : at + l4 + 6] = (header + last - l4).to_bytes(2, "big")
 
 
 class Splitter(_Splitter[SealedTrain]):
