@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from overlay.errors import PacketError
-from overlay.forwarding.segments import Framing, Rows
+from overlay.forwarding.segments import Framing, Geometries, Rows
 from overlay.wire.ip import CE, ECT_1, take_outer_ecn
 from overlay.wire.virtio import PLAIN
 
@@ -44,6 +44,7 @@ class ClearInbound:
         joins_udp: bool,
     ) -> None:
         self._core, self._write, self._joins_udp = core, write, joins_udp
+        self._geometries = Geometries()
         self._peers: dict[Place, list[Peer]] = {}
 
     def move(self, peer: Peer, endpoint: Sockaddr | None) -> None:
@@ -77,7 +78,7 @@ class ClearInbound:
             return
         last = size - (count - 1) * stride
         mark = arrival.tos & 3
-        rows = Rows(array, view, stride, count, last, BARE)
+        rows = Rows(array, view, stride, count, last, BARE, self._geometries)
         # A mark changes packets one by one, and so does what must be stripped.
         may_join = count > 1 and mark not in {CE, ECT_1} and not peers[0].prefix[4]
         runs = rows.runs(self._joins_udp) if may_join else None
@@ -95,7 +96,7 @@ class ClearInbound:
                 peers[0].drops["source"] += run.count
                 continue
             peer.rx_packets += run.count
-            peer.rx_bytes += sum(len(rows.plaintext(row)) for row in range(run.first, run.first + run.count))
+            peer.rx_bytes += run.count * stride - (stride - last if run.first + run.count == count else 0)
             peer.last_received = now
             self._write(peer, rows.super_packet(run))
 

@@ -19,7 +19,7 @@ from overlay.errors import PacketError
 from overlay.forwarding.alike import WORTH, have_syn
 from overlay.forwarding.clear_inbound import ClearInbound
 from overlay.forwarding.peer import SOL_UDP
-from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
+from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, SEALED, Geometries, Rows, Splitter
 from overlay.forwarding.units import (
     LEAD,
     Reassembly,
@@ -64,6 +64,7 @@ _IN_PKTINFO = struct.Struct("=I4s4s")  # interface index, local address, header 
 _IN6_PKTINFO = struct.Struct("=16sI")  # address, interface index
 
 # Ours
+GATHERED_BYTES = 65535 + 64 * 60  # of receives in the clear that go on as one: a super-packet and its segments' headers
 DRAIN_BYTES = 512 * 1024  # taken in one go before the other direction has its turn
 RECEIVE_BYTES = 65535
 _SLACK = 65536  # behind a receive: the next one, while they come singly; or the rest of the last row
@@ -136,6 +137,7 @@ class Inbound:
         self._view = memoryview(self._buffer)
         self._receive_view = self._view[:RECEIVE_BYTES]
         self._array = np.frombuffer(self._buffer, dtype=np.uint8)
+        self._geometries = Geometries()
         self.clear = ClearInbound(core, self._write, joins_udp)
         self._takes_units = takes_units
         unit = bytearray(LEAD + RECEIVE_BYTES + _SLACK)
@@ -151,7 +153,8 @@ class Inbound:
         """Take what *udp* has, a batch of *most* bytes or a little more, and return whether there may be more.
 
         Datagrams that come singly although they are alike, because a device or a sender does not merge them, are
-        gathered behind each other as the kernel would have done it, and taken as one receive.
+        gathered behind each other as the kernel would have done it, and taken as one receive.  So are, in the clear,
+        receives of merged ones: a super-packet takes two sends, and enters the tun in one write again.
         """
         if udp.pace.takes_one(now):
             return self._drain_one(udp, now)
@@ -179,19 +182,21 @@ class Inbound:
                 continue
             arrival = self._arrival(control)
             if held is not None:
-                if 0 < size <= stride and arrival is held[0] and source == held[1]:
+                room = GATHERED_BYTES - gathered if arrival.segment else stride
+                if 0 < size <= room and arrival is held[0] and source == held[1]:
                     gathered += size
-                    if size < stride or gathered > RECEIVE_BYTES - stride:
+                    if size % stride or gathered > RECEIVE_BYTES - stride:
                         self._take(udp, gathered, stride, arrival, source, now)
                         gathered, held = 0, None
                     continue
                 self._take(udp, gathered, stride, *held, now)
                 view[:size] = view[gathered : gathered + size]
                 gathered, held = 0, None
-            if arrival.segment or size < OVERHEAD:
-                self._take(udp, size, arrival.segment or size, arrival, source, now)
+            segment = arrival.segment or size
+            if size < OVERHEAD or (arrival.segment and (udp.clear is None or size % segment)):
+                self._take(udp, size, segment, arrival, source, now)
             else:
-                gathered = stride = size
+                gathered, stride = size, segment
                 held = arrival, source
         if held is not None:
             self._take(udp, gathered, stride, *held, now)
@@ -321,7 +326,7 @@ class Inbound:
         now: float,
     ) -> None:
         """Write the packets of the rows *fresh*, joined where they can be."""
-        rows = Rows(self._array, self._view, stride, count, last)
+        rows = Rows(self._array, self._view, stride, count, last, SEALED, self._geometries)
         mark = arrival.tos & 3
         runs = None if len(fresh) < count or mark in (CE, ECT_1) else rows.runs(self._joins_udp)
         is_alone = len(fresh) == count and last == stride and (runs is None or len(runs) == count)

@@ -453,7 +453,6 @@ _SHAPE = {4: [0, 6, 7, 9], 6: [0, 6]}
 """The bytes that say where the fields of a packet are: version and header length, fragment, protocol."""
 
 _MASKS: dict[tuple[Flow, bool], Bytes2D] = {}
-_STEPS = np.arange(65536 // 28 + 1, dtype=np.uint32)  # the shortest packet with a flow has 28 bytes
 
 
 def _mask(flow: Flow, *, is_strict: bool = False) -> Bytes2D:
@@ -479,13 +478,66 @@ def _mask(flow: Flow, *, is_strict: bool = False) -> Bytes2D:
     return mask
 
 
+class _Geometry:
+    """Rows of one size for one kind of flow: where their fields are in the buffer, and what is to be equal in them."""
+
+    __slots__ = (
+        "checks", "difference", "first", "heads", "identifiers", "ip_checks", "mask", "numbers", "payloads",
+        "segment", "sequences", "steps", "words",
+    )  # fmt: skip
+
+    def __init__(self, rows: Rows, flow: Flow) -> None:
+        count, stride, before, l4 = rows.count, rows.stride, rows.before, flow.l4
+        table = rows.array[: count * stride].reshape(count, stride)
+        heads = self.heads = table[:, before : before + flow.size]
+        self.first = heads[0]
+        self.mask = np.repeat(_mask(flow, is_strict=True)[None], count, axis=0)
+        self.mask[-1] = _mask(flow)
+        self.difference = np.empty_like(self.mask)
+        self.identifiers, self.ip_checks = heads[:, 4:6], heads[:, 10:12]
+        self.sequences = heads[:, l4 + 4 : l4 + 8]
+        self.checks = heads[:, l4 + 6 : l4 + 8]  # UDP's
+        words = table[:, before + l4 : stride // 2 * 2 - rows.tag // 2 * 2]
+        self.words = words.view("<u2")
+        self.numbers = np.arange(count, dtype=np.uint32)
+        self.segment, self.steps = 0, self.numbers
+        self.payloads: list[memoryview] = []
+
+    def cut(self, rows: Rows, flow: Flow, segment: int) -> None:
+        """Have payloads of *segment* bytes."""
+        if segment != self.segment:
+            self.segment, self.steps = segment, self.numbers * np.uint32(segment)
+            start = rows.before + flow.size
+            starts = range(start, start + rows.count * rows.stride, rows.stride)
+            self.payloads = [rows.view[at : at + segment] for at in starts]
+
+
+class Geometries:
+    """The geometries that came in one buffer, as far as they are remembered."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int, Flow], _Geometry] = {}
+        self._rows = 0
+
+    def of(self, rows: Rows, flow: Flow) -> _Geometry:
+        """Return that of *rows*, which always lie in the same buffer and framing."""
+        geometry = self._known.get((rows.stride, rows.count, flow))
+        if geometry is None:
+            if len(self._known) >= LAYOUTS or self._rows + rows.count > LAYOUT_ROWS:
+                self._known.clear()
+                self._rows = 0
+            self._rows += rows.count
+            geometry = self._known[rows.stride, rows.count, flow] = _Geometry(rows, flow)
+        return geometry
+
+
 class Rows:
     """Opened datagrams of one receive: row i begins at i * *stride* of *array*, its packet after the framing's header.
 
     All rows are *stride* long but the last, which ends after *last* bytes; the array goes on behind it.
     """
 
-    __slots__ = ("array", "before", "count", "last", "stride", "tag", "view")
+    __slots__ = ("array", "before", "count", "geometries", "last", "stride", "tag", "view")
 
     def __init__(
         self,
@@ -495,9 +547,12 @@ class Rows:
         count: int,
         last: int,
         framing: Framing = SEALED,
+        geometries: Geometries | None = None,
     ) -> None:
+        """*geometries* are those of *array* and *framing*."""
         self.array, self.view, self.stride, self.count, self.last = array, view, stride, count, last
         self.before, self.tag = framing.header, framing.tag
+        self.geometries = geometries or Geometries()
 
     def plaintext(self, row: int) -> memoryview:
         """Return the opened payload of *row*, padding included."""
@@ -521,8 +576,15 @@ class Rows:
         before, overhead = self.before, self.before + self.tag
         if flow is None or stride - overhead < flow.size or (flow.protocol == PROTOCOL_UDP and not udp):
             return None
+        length = _length(first)
+        if length <= flow.size:
+            return None
         end = (count - 1) * stride + self.last - self.tag
         array[end : count * stride] = 0
+        tail = self.plaintext(count - 1)
+        if len(tail) > flow.size and self._is_one_run(flow, length, _length(tail)):
+            most = max(1, min(MAXIMUM_JOINED, (MAXIMUM_IP - flow.size) // (length - flow.size)))
+            return [Run(at, min(most, count - at)) for at in range(0, count, most)]
         table = array[: count * stride].reshape(count, stride)
         words = array[: count * stride].view("<u2").reshape(count, stride // 2)
         heads = table[:, before : before + flow.size]
@@ -532,10 +594,6 @@ class Rows:
         else:
             lengths = heads[:, 4:6].view(">u2")[:, 0].astype(np.int64) + 40
         payloads = lengths - flow.size
-        if payloads[0] <= 0:
-            return None
-        if self._is_one_run(heads, words, flow, int(lengths[0]), int(lengths[-1])):
-            return [Run(at, min(MAXIMUM_JOINED, count - at)) for at in range(0, count, MAXIMUM_JOINED)]
         room = stride - overhead
         good = (payloads > 0) & (lengths <= room)
         good[-1] &= int(lengths[-1]) <= self.last - overhead
@@ -556,57 +614,57 @@ class Rows:
             joined &= (flags[:-1] & ~np.uint8(ECE)) == ACK
         return self._cut(joined, payloads, flow)
 
-    def _is_one_run(self, heads: Bytes2D, words: Words, flow: Flow, length: int, last: int) -> bool:
+    def _is_one_run(self, flow: Flow, length: int, last: int) -> bool:
         """Return whether all rows are one run: what a sender's super-packet becomes, and so the common case.
 
-        It asks the same as the general way, of all rows at once and against the first; only the last row may be
-        shorter and carry PSH.
+        It asks the same as the general way, of all rows at once and against the first; only the last row, of *last*
+        bytes where the others have *length*, may be shorter and carry PSH.  Numbers that wrap around are for the
+        general way.
         """
-        count, l4 = self.count, flow.l4
-        segment = length - flow.size
+        version, protocol, l4, size = flow
+        count, segment = self.count, length - size
         overhead = self.before + self.tag
-        if not flow.size < last <= length <= self.stride - overhead or last > self.last - overhead:
+        if not size < last <= length <= self.stride - overhead or last > self.last - overhead:
             return False
-        if flow.size + segment * (count - 1) + last - flow.size > MAXIMUM_IP:
+        geometry = self.geometries.of(self, flow)
+        difference = np.bitwise_xor(geometry.heads, geometry.first, out=geometry.difference)
+        if np.bitwise_and(difference, geometry.mask, out=difference).any():
             return False
-        mask = _mask(flow, is_strict=True)
-        if ((heads[:-1] ^ heads[0]) & mask).any() or ((heads[-1] ^ heads[0]) & _mask(flow)).any():
+        geometry.cut(self, flow, segment)
+        first, end = self.plaintext(0), self.plaintext(count - 1)
+        if protocol == PROTOCOL_TCP:
+            number = int.from_bytes(first[l4 + 4 : l4 + 8], "big")
+            expected = (geometry.steps + np.uint32(number)).astype(">u4")
+            if first[l4 + 13] & ~ECE != ACK or geometry.sequences.tobytes() != expected.tobytes():
+                return False
+        else:
+            told = first[l4 + 4] << 8 | first[l4 + 5], end[l4 + 4] << 8 | end[l4 + 5]
+            if told != (length - l4, last - l4) or not geometry.checks.any(axis=1).all():
+                return False  # or there is no checksum to vouch for
+        if version == 4 and not self._are_numbered(geometry, first[:l4], end[:l4]):
             return False
-        steps = _STEPS[:count]
-        if flow.protocol == PROTOCOL_TCP:
-            if int(heads[0, l4 + 13]) & ~ECE != ACK:
-                return False
-            numbers = heads[:, l4 + 4 : l4 + 8].view(">u4")[:, 0]
-            if (numbers - numbers[0] != steps * np.uint32(segment)).any():
-                return False
-        elif not heads[:, l4 + 6 : l4 + 8].any(axis=1).all():
-            return False  # no checksum to vouch for
-        first = self.plaintext(0)
-        if flow.protocol == PROTOCOL_UDP:
-            told = first[l4 + 4] << 8 | first[l4 + 5], int(heads[-1, l4 + 4]) << 8 | int(heads[-1, l4 + 5])
-            if told != (length - l4, last - l4):
-                return False
-        if flow.version == 4:
-            identifiers = heads[:, 4:6].view("<u2")[:, 0].astype(np.uint32)
-            numbered = steps + np.uint32(first[4] << 8 | first[5])
-            if (heads[:, 4:6].view(">u2")[:, 0] != numbered.astype(np.uint16)).any():
-                return False
-            constant = _sum_le(first[:l4]) + 2 * 0xFFFF - _sum_le(first[4:6]) - _sum_le(first[10:12])
-            identifiers += heads[:, 10:12].view("<u2")[:, 0]
-            if not self._are_right(identifiers, constant, _swap(last) - _swap(length)):
-                return False
-        start, end = (self.before + l4) // 2, words.shape[1] - self.tag // 2
-        sums = np.add.reduce(words[:, start:end], axis=1, dtype=np.uint32)
-        addresses = first[12:20] if flow.version == 4 else first[8:40]
-        pseudo = _sum_le(addresses) + _swap(flow.protocol) + _swap(length - l4)
-        return self._are_right(sums, pseudo, _swap(last - l4) - _swap(length - l4))
+        sums = np.add.reduce(geometry.words, axis=1, dtype=np.uint32) % MODULUS
+        addresses = first[12:20] if version == 4 else first[8:40]
+        pseudo = _sum_le(addresses) + _swap(protocol)
+        found = sums.tolist()
+        right_last, right = (-(pseudo + _swap(each - l4)) % 0xFFFF for each in (last, length))
+        return bool(found.pop() == right_last and found.count(right) == count - 1)
 
-    @staticmethod
-    def _are_right(sums: Words, constant: int, more_in_last: int) -> bool:
-        """Return whether each of *sums*, with *constant* and in the last row *more_in_last* added, is a right sum."""
-        sums += np.uint32(constant)
-        sums[-1] += np.uint32(0xFFFF + more_in_last)
-        return not (sums % MODULUS).any()
+    def _are_numbered(self, geometry: _Geometry, first: memoryview, last: memoryview) -> bool:
+        """Return whether IPv4 IDs go up by one from *first* to *last*, and the checksums of all headers are right.
+
+        What is equal but for the ID has a checksum that goes down by one as that goes up; only the last header may
+        have another length.
+        """
+        identifier, check = first[4] << 8 | first[5], first[10] << 8 | first[11]
+        if identifier + self.count > 0x10000 or check < self.count:
+            return False
+        if _sum_le(first) != 0xFFFF or _sum_le(last) != 0xFFFF:
+            return False
+        numbers = geometry.numbers
+        identifiers = (numbers + np.uint32(identifier)).astype(">u2").tobytes()
+        checks = (np.uint32(check) - numbers).astype(">u2").tobytes()
+        return geometry.identifiers.tobytes() == identifiers and geometry.ip_checks.tobytes()[:-2] == checks[:-2]
 
     def _checksums(self, words: Words, heads: Bytes2D, flow: Flow, lengths: Words) -> Words:
         """Return for each row whether its IPv4 header's and its L4 checksum hold."""
@@ -676,13 +734,10 @@ class Rows:
         field = write_partial_checksum(header, flow, size)
         virtio = VIRTIO_HEADER.pack(NEEDS_CSUM, kind, flow.size, segment, l4, field)
         assert len(virtio) == VIRTIO_SIZE
-        view, stride = self.view, self.stride
-        start = run.first * stride + self.before + flow.size
-        stop = last_row * stride + self.before + flow.size
-        buffers: list[memoryview | bytes] = [virtio + header]
-        buffers += [view[at : at + segment] for at in range(start, stop, stride)]
-        buffers.append(view[stop : stop + last_size])
-        return buffers
+        geometry = self.geometries.of(self, flow)
+        geometry.cut(self, flow, segment)
+        payloads = geometry.payloads[run.first : last_row]
+        return [virtio + header, *payloads, last[flow.size : flow.size + last_size]]
 
 
 def _length(packet: memoryview) -> int:
