@@ -208,7 +208,13 @@ class FakeSocket:
         first = self.inbox.popleft()
         joined = [first.datagram]
         size = len(first.datagram)
-        while self.inbox and self.node.has_gro and size and len(joined) < 64 and len(joined[-1]) == size:
+        while (
+            self.inbox
+            and self.node.has_gro
+            and size
+            and len(joined) < self.node.gro_count
+            and len(joined[-1]) == size
+        ):
             after = self.inbox[0]
             alike = dataclasses.replace(after, datagram=first.datagram) == first
             if not alike or not 0 < len(after.datagram) <= size or (len(joined) + 1) * size > 65535:

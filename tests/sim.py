@@ -42,6 +42,7 @@ class Node:
         self.addresses = [f"192.0.2.{number}", f"2001:db8::{number:x}"]
         self.subnets = [f"10.244.{number}.0/24", f"fd00:244:{number:x}::/64"]
         self.port, self.has_gro, self.has_segments, self.mtu = PORT, world.has_gro, True, 1420
+        self.gro_count = 64  # datagrams in one receive at most
         self.device_mtu = (
             math.inf
         )  # of its underlay: larger datagrams leave it in fragments, and probes not at all

@@ -19,7 +19,7 @@ from overlay.errors import PacketError
 from overlay.forwarding.alike import WORTH, have_syn
 from overlay.forwarding.clear_inbound import ClearInbound
 from overlay.forwarding.peer import SOL_UDP
-from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, SEALED, Geometries, Rows, Splitter
+from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, SEALED, Geometries, Rows, Splitter, may_go_on
 from overlay.forwarding.units import (
     LEAD,
     Reassembly,
@@ -64,9 +64,12 @@ _IN_PKTINFO = struct.Struct("=I4s4s")  # interface index, local address, header 
 _IN6_PKTINFO = struct.Struct("=16sI")  # address, interface index
 
 # Ours
-GATHERED_BYTES = 65535 + 64 * 60  # of receives in the clear that go on as one: a super-packet and its segments' headers
+GATHERED_BYTES = (
+    65535 + 64 * 60
+)  # of receives in the clear that go on as one: a super-packet and its segments' headers
 DRAIN_BYTES = 512 * 1024  # taken in one go before the other direction has its turn
 RECEIVE_BYTES = 65535
+_TRUNCATED = int(socket.MSG_TRUNC)  # a plain number: members of enumerations are slow
 _SLACK = 65536  # behind a receive: the next one, while they come singly; or the rest of the last row
 ANCILLARY_BYTES = 256
 VIEWS = 256  # (datagram size, count) pairs remembered before starting over
@@ -177,7 +180,7 @@ class Inbound:
                 continue
             count += 1
             taken += size or OVERHEAD
-            if flags & socket.MSG_TRUNC:
+            if flags & _TRUNCATED:
                 self._core.drops["oversized"] += 1
                 continue
             arrival = self._arrival(control)
@@ -185,7 +188,10 @@ class Inbound:
                 room = GATHERED_BYTES - gathered if arrival.segment else stride
                 if 0 < size <= room and arrival is held[0] and source == held[1]:
                     gathered += size
-                    if size % stride or gathered > RECEIVE_BYTES - stride:
+                    is_end = size % stride or (
+                        arrival.segment and not may_go_on(view[gathered - stride : gathered])
+                    )
+                    if is_end or gathered > RECEIVE_BYTES - stride:
                         self._take(udp, gathered, stride, arrival, source, now)
                         gathered, held = 0, None
                     continue
@@ -193,7 +199,10 @@ class Inbound:
                 view[:size] = view[gathered : gathered + size]
                 gathered, held = 0, None
             segment = arrival.segment or size
-            if size < OVERHEAD or (arrival.segment and (udp.clear is None or size % segment)):
+            is_end = arrival.segment and (
+                udp.clear is None or size % segment or not may_go_on(view[size - segment : size])
+            )
+            if is_end or size < OVERHEAD:
                 self._take(udp, size, segment, arrival, source, now)
             else:
                 gathered, stride = size, segment
@@ -212,7 +221,7 @@ class Inbound:
         except OSError:
             self._core.drops["udp_error"] += 1
             return True
-        if flags & socket.MSG_TRUNC:
+        if flags & _TRUNCATED:
             self._core.drops["oversized"] += 1
             return True
         arrival = self._arrival(control)

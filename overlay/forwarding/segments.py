@@ -50,6 +50,11 @@ MAXIMUM_JOINED = (
 LAYOUTS = 256  # geometries remembered before starting over; a busy host sees a handful
 LAYOUT_ROWS = 16_384  # rows of all of them: each costs some 800 bytes of views
 
+# All numbers of 16 bits, big endian, twice, and the other way round: IPv4 IDs and checksums of trains are slices of them.
+_UP = np.arange(1 << 17).astype(">u2")
+_DOWN = _UP[:0x10000][::-1].copy()
+_UP_BYTES, _DOWN_BYTES = _UP.tobytes(), _DOWN.tobytes()
+
 MODULUS = np.uint32(0xFFFF)  # a one's complement sum is right where it is 0 modulo this
 
 Bytes2D: TypeAlias = npt.NDArray[np.uint8]
@@ -159,6 +164,16 @@ def write_ipv4_checksum(header: bytearray) -> None:
     """Make the IPv4 header that *header* begins with right."""
     header[10:12] = b"\0\0"
     header[10:12] = _check_ipv4(header).to_bytes(2, "big")
+
+
+def may_go_on(packet: memoryview) -> bool:
+    """Return whether what follows *packet*, the last of a receive, may be joined with it."""
+    if len(packet) < 74:  # the longest IPv4 header, and the flags of TCP
+        return False
+    is_ipv4 = packet[0] >> 4 == 4
+    if packet[9 if is_ipv4 else 6] != PROTOCOL_TCP:
+        return True
+    return not packet[((packet[0] & 15) * 4 if is_ipv4 else 40) + 13] & PSH
 
 
 def write_partial_checksum(header: bytearray | memoryview, flow: Flow, size: int) -> int:
@@ -277,7 +292,7 @@ class SealedTrain(Train):
 class _Columns:
     """What differs from one header of a train to the next, for one kind of flow."""
 
-    __slots__ = ("checks", "identifiers", "ip_checks", "numbers", "sequences", "steps")
+    __slots__ = ("checks", "identifiers", "ip_checks", "sequences", "steps")
 
     def __init__(self, train: Train, flow: Flow) -> None:
         heads, l4 = train.headers, flow.l4
@@ -287,7 +302,6 @@ class _Columns:
         self.sequences = heads[:, l4 + 4 : l4 + 8].view(">u4")[:, 0]  # TCP's
         self.checks = heads[:, check : check + 2].view("<u2")[:, 0]
         self.steps = train.offsets * np.uint32(train.segment)
-        self.numbers = train.offsets.astype(np.uint16)
 
 
 T = TypeVar("T", bound=Train)
@@ -369,7 +383,7 @@ class _Splitter(Generic[T]):
         if protocol == PROTOCOL_TCP:
             number = int.from_bytes(packet[l4 + 4 : l4 + 8], "big")
             np.add(columns.steps, np.uint32(number), out=columns.sequences)
-        self._end(train, head, flow, flags, last)
+        self._end(train, flow, flags, last)
         sums = np.add.reduce(train.l4_words, axis=1, dtype=np.uint32)
         if version == 6 and l4 > 40:
             # An extension header may hold the address that counts: the kernel's sum has it, and the whole length.
@@ -390,19 +404,19 @@ class _Splitter(Generic[T]):
 
         As long as neither wraps around, the one goes up by one as the other goes down.
         """
-        numbers = columns.numbers
-        np.add(numbers, np.uint16(identifier), out=columns.identifiers)
+        count = len(columns.steps)
+        columns.identifiers[:] = _UP[identifier : identifier + count]
         head[4:6] = identifier.to_bytes(2, "big")
         check = _check_ipv4(head)
-        if check >= len(numbers) and identifier + len(numbers) <= 0x10000:
-            np.subtract(np.uint16(check), numbers, out=columns.ip_checks)
+        if check >= count and identifier + count <= 0x10000:
+            columns.ip_checks[:] = _DOWN[0xFFFF - check : 0xFFFF - check + count]
             return
         head[4:6] = b"\0\0"
         constant = _check_ipv4(head) ^ 0xFFFF
         columns.ip_checks[:] = complement(columns.identifiers.astype(np.uint32) + np.uint32(constant))
 
     @staticmethod
-    def _end(train: T, head: bytearray, flow: Flow, flags: int, last: int) -> None:
+    def _end(train: T, flow: Flow, flags: int, last: int) -> None:
         """Write what the first and the last row alone have: flags of TCP, and the lengths of a shorter segment."""
         version, protocol, l4, header = flow
         view, first = train.view, train.framing.header
@@ -482,8 +496,8 @@ class _Geometry:
     """Rows of one size for one kind of flow: where their fields are in the buffer, and what is to be equal in them."""
 
     __slots__ = (
-        "checks", "difference", "first", "heads", "identifiers", "ip_checks", "mask", "numbers", "payloads",
-        "segment", "sequences", "steps", "words",
+        "checks", "difference", "first", "heads", "identifiers", "ip_checks", "mask", "nothing", "numbers",
+        "payloads", "segment", "sequences", "steps", "words",
     )  # fmt: skip
 
     def __init__(self, rows: Rows, flow: Flow) -> None:
@@ -493,7 +507,7 @@ class _Geometry:
         self.first = heads[0]
         self.mask = np.repeat(_mask(flow, is_strict=True)[None], count, axis=0)
         self.mask[-1] = _mask(flow)
-        self.difference = np.empty_like(self.mask)
+        self.difference, self.nothing = np.empty_like(self.mask), bytes(self.mask.size)
         self.identifiers, self.ip_checks = heads[:, 4:6], heads[:, 10:12]
         self.sequences = heads[:, l4 + 4 : l4 + 8]
         self.checks = heads[:, l4 + 6 : l4 + 8]  # UDP's
@@ -628,7 +642,7 @@ class Rows:
             return False
         geometry = self.geometries.of(self, flow)
         difference = np.bitwise_xor(geometry.heads, geometry.first, out=geometry.difference)
-        if np.bitwise_and(difference, geometry.mask, out=difference).any():
+        if np.bitwise_and(difference, geometry.mask, out=difference).tobytes() != geometry.nothing:
             return False
         geometry.cut(self, flow, segment)
         first, end = self.plaintext(0), self.plaintext(count - 1)
@@ -661,10 +675,11 @@ class Rows:
             return False
         if _sum_le(first) != 0xFFFF or _sum_le(last) != 0xFFFF:
             return False
-        numbers = geometry.numbers
-        identifiers = (numbers + np.uint32(identifier)).astype(">u2").tobytes()
-        checks = (np.uint32(check) - numbers).astype(">u2").tobytes()
-        return geometry.identifiers.tobytes() == identifiers and geometry.ip_checks.tobytes()[:-2] == checks[:-2]
+        size, up, down = 2 * self.count, 2 * identifier, 2 * (0xFFFF - check)
+        return (
+            geometry.identifiers.tobytes() == _UP_BYTES[up : up + size]
+            and geometry.ip_checks.tobytes()[:-2] == _DOWN_BYTES[down : down + size - 2]
+        )
 
     def _checksums(self, words: Words, heads: Bytes2D, flow: Flow, lengths: Words) -> Words:
         """Return for each row whether its IPv4 header's and its L4 checksum hold."""

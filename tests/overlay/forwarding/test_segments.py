@@ -606,6 +606,16 @@ def test_rows_of_odd_length_are_left_to_the_slow_way():
     assert odd.runs(udp=True) is None
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_segment_with_psh_ends_what_a_receive_may_go_on_with(version):
+    body = bytes(100)
+
+    assert segments.may_go_on(memoryview(packets.tcp(body, version=version, flags=ACK)))
+    assert segments.may_go_on(memoryview(packets.udp(body, version=version)))
+    assert not segments.may_go_on(memoryview(packets.tcp(body, version=version, flags=ACK | PSH)))
+    assert not segments.may_go_on(memoryview(packets.tcp(b"", version=version, flags=ACK)))
+
+
 def test_one_row_has_nothing_to_join():
     assert rows_of(flow(1)).runs(udp=True) is None
 
