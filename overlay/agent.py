@@ -314,7 +314,11 @@ class Agent:
     async def _tell_node(self, node: Node) -> None:
         addresses = [address.packed for address in node.own.addresses]
         icmp = [] if self.host.icmp is None else [self.host.icmp.fileno()]
-        await self.forwarder.send(SetNode(self.host.mtu, bool(icmp), addresses), icmp)
+        paths = self.host.paths
+        await self.forwarder.send(
+            SetNode(self.host.mtu, bool(icmp), addresses, [int(each.family) for each in paths]),
+            [*icmp, *(each.fileno() for each in paths)],
+        )
 
     async def _tell_sockets(self, encapsulation: str, opened: Sequence[UdpSocket]) -> None:
         families, roles = [int(each.family) for each in opened], [int(each.role) for each in opened]

@@ -72,12 +72,14 @@ class Sockets:
 class SetNode:
     """The interface's MTU and this node's own overlay addresses, 4 or 16 bytes each: ICMP errors come from them.
 
-    With *has_icmp* a raw socket for those of IPv4 is beside it.
+    With *has_icmp* a raw socket for those of IPv4 is beside it, and behind that one for each of *families* by which
+    the kernel is asked for the MTU of a path.
     """
 
     mtu: int
     has_icmp: bool
     addresses: list[bytes]
+    families: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,9 @@ class PeerCounters:
     drops: dict[str, int]
     tx_units: int = 0  # bulk units sent
     rx_units: int = 0  # and opened
-    path_mtu: int = 0  # the largest packet of which an answer says that it reaches the peer; 0 if none does
+    path_mtu: int = (
+        0  # the largest packet of which a probe or the kernel says that it reaches the peer; 0 if neither
+    )
 
 
 @dataclass(frozen=True, slots=True)

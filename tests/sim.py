@@ -27,7 +27,7 @@ from overlay.session.constants import Timing
 from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
 from overlay.session.sessions import Sessions
 from tests import packets
-from tests.network import FakeSocket, FakeTun, Network
+from tests.network import FakePathSocket, FakeSocket, FakeTun, Network
 from tests.overlay.session.pair import Clock, seeded
 
 PORT, CLEAR_PORT = 51820, 8285
@@ -48,6 +48,7 @@ class Node:
         )  # of its underlay: larger datagrams leave it in fragments, and probes not at all
         self.ciphers, self.joins_udp = list(world.ciphers), True
         self.tun = FakeTun()
+        self.known_mtus = {}  # by underlay address: what the kernel learnt of the path there
         self.known = {}  # number of the peer: (public key, preshared key, keepalive, endpoint, subnets)
         self.sockets, self.clear_sockets = [], []
         self.log = []  # (time, what the sessions put out for the journal)
@@ -76,11 +77,19 @@ class Node:
             link.Start(self.key.public, self.mtu, self.joins_udp, self.has_segments, times, self.ciphers)
         )
         self.core = Core(start, self.tun, report=self._report, entropy=self._entropy)
-        self.tell(link.SetNode(self.mtu, False, [ip_network(each)[1].packed for each in self.subnets]))
+        self.set_node()
         self.open_sockets()
         self.route([(subnet, link.OWN) for subnet in self.subnets])
         for number in self.known:
             self._tell_peer(number)
+
+    def set_node(self, mtu=None):
+        """Tell the forwarder of this host, whose tun has another MTU if one is given."""
+        self.mtu = mtu or self.mtu
+        addresses = [ip_network(each)[1].packed for each in self.subnets]
+        families = (socket.AF_INET, socket.AF_INET6)
+        self.paths = [FakePathSocket(self) for _ in families]
+        self.tell(link.SetNode(self.mtu, False, addresses, list(map(int, families))), self.paths)
 
     def know(self, other, *, psk=None, keepalive=0.0, endpoint=True, subnets=None):
         """Make *other* a peer, at its first address unless told otherwise; return its number."""

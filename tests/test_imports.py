@@ -34,7 +34,8 @@ ROOMS = {
         "overlay.encap",
         "overlay.session",
         "overlay.link",
-        "overlay.host.clock",  # three modules of the edge, for the process itself
+        "overlay.host.clock",  # three modules of the edge, for the process itself, and one that asks the kernel
+        "overlay.host.paths",
         "overlay.host.priority",
         "overlay.host.privileges",
     },
@@ -130,7 +131,7 @@ ONLY_IN = {
         "keys and seals have one room each side of the link",
     ),
     "ctypes": (
-        ("overlay.host.privileges", "overlay.host.memory"),
+        ("overlay.host.privileges", "overlay.host.memory", "overlay.host.paths"),
         "the modules that call the C library by hand",
     ),
     "subprocess": (("overlay.forwarder",), "the one process that is ever started is the forwarder"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from overlay.errors import PacketError
 from overlay.forwarding.segments import Framing, Geometries, Rows
 from overlay.wire.ip import CE, ECT_1, take_outer_ecn
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import PLAIN
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ class ClearInbound:
             blamed = peer
             if mark:
                 take_outer_ecn(packet, mark)
+            if packet[PROTOCOL_AT[packet[0] >> 4]] in SYN_PROTOCOLS and may_be_syn(packet, 0, len(packet)):
+                clamp_mss(packet, min(peer.path_mtu, self._core.outbound.splitter.mtu))
         except PacketError as error:
             blamed.drops[error.reason] += 1
             return

@@ -15,6 +15,7 @@ from overlay.errors import PacketError
 from overlay.forwarding.bulk import REPORT_TIME
 from overlay.forwarding.gate import Gate
 from overlay.forwarding.inbound import Arrival, Inbound, TunWriter
+from overlay.forwarding.kernel_paths import KernelPaths, PathSocket
 from overlay.forwarding.keypair import Keypair
 from overlay.forwarding.outbound import Outbound
 from overlay.forwarding.peer import Peer
@@ -74,7 +75,7 @@ CALLERS = (
 )
 
 
-class AnySocket(DatagramSocket, RawIcmp, Protocol):
+class AnySocket(DatagramSocket, RawIcmp, PathSocket, Protocol):
     """What came as a descriptor: the message beside it says what it is."""
 
 
@@ -115,6 +116,8 @@ class Core:
         self._gate = Gate(start.public_key, entropy)
         self._pings = Pings(entropy)
         self._probes = Probes(self.timing, start.mtu)
+        self._kernel_paths = KernelPaths(start.mtu)
+        self._learns_mtus = False
         self._callers: dict[Sockaddr, Caller] = {}
         self._link_takes = report
         self._entropy = entropy
@@ -147,9 +150,7 @@ class Core:
             case Sockets():
                 self._use_sockets(command, sockets, now)
             case SetNode():
-                self.unreachable.send_from(
-                    command.addresses, sockets[0] if command.has_icmp and sockets else None
-                )
+                self._use_node(command, sockets)
                 if command.mtu != self.outbound.splitter.mtu:
                     self.outbound.set_mtu(command.mtu)
                     self._probes.set_mtu(command.mtu, list(self.peers.values()), now)
@@ -295,10 +296,13 @@ class Core:
         for udp in self.sender.sockets:
             if udp.encapsulation is encapsulation:
                 udp.closes_at = min(udp.closes_at, now + OLD_SOCKET_TIME)
-        self.sender.sockets += [
+        opened = [
             UdpSocket(each, family, encapsulation=encapsulation, role=Role(role), protocol=protocol)
             for each, family, role, protocol in zip(raw, families, roles, protocols, strict=True)
         ]
+        for udp in opened:
+            udp.learn_mtus(self._learns_mtus)
+        self.sender.sockets += opened
         self.own_ports[encapsulation.name] = command.port.to_bytes(2, "big")
         for peer in self.peers.values():
             if peer.encapsulation is not encapsulation:
@@ -307,6 +311,18 @@ class Core:
             peer.socket = None
             if self._usable(peer, now) is not None:
                 self._send_keepalive(peer, now)  # so that it learns where we are now
+
+    def _use_node(self, command: SetNode, sockets: Sequence[AnySocket]) -> None:
+        if len(sockets) != command.has_icmp + len(command.families):
+            self.drops["link"] += 1
+            return
+        self.unreachable.send_from(command.addresses, sockets[0] if command.has_icmp else None)
+        self._kernel_paths.use(command.families, sockets[command.has_icmp :], command.mtu)
+        self._learns_mtus = bool(command.families)
+        for udp in self.sender.sockets:
+            udp.learn_mtus(self._learns_mtus)
+        for peer in self.peers.values():
+            peer.path_due = 0.0
 
     def _tell_counters(self, serial: int) -> None:
         rows = [
@@ -321,13 +337,19 @@ class Core:
                 dict(peer.drops),
                 peer.tx_units,
                 peer.rx_units,
-                peer.path.size if peer.path is not None and peer.path.is_confirmed else 0,
+                self._known_path_mtu(peer),
             )
             for peer in self.peers.values()
         ]
         pieces = [rows[at : at + PEERS_PER_MESSAGE] for at in range(0, len(rows), PEERS_PER_MESSAGE)] or [[]]
         for number, piece in enumerate(pieces, 1):
             self._report(Counters(serial, piece, dict(self.drops), number == len(pieces)))
+
+    def _known_path_mtu(self, peer: Peer) -> int:
+        """Return the largest packet of which a probe or the kernel says that it reaches *peer*; 0 if neither does."""
+        if peer.is_path_known:
+            return min(peer.path_mtu, self.outbound.splitter.mtu)
+        return peer.path.size if peer.path is not None and peer.path.is_confirmed else 0
 
     def _ping(self, command: PingPeer, now: float) -> None:
         """Ping a peer that can answer; like a packet it asks for a handshake where keys are old or silence follows."""
@@ -421,6 +443,7 @@ class Core:
 
     def _search_path_anew(self, peer: Peer, now: float) -> None:
         self._probes.restart(peer, now)
+        peer.path_due = 0.0
         if "path" in peer.timers:
             self.timers.rearm(now, peer, "path")
 
@@ -494,6 +517,12 @@ class Core:
                 self.timers.arm(now + wait, peer, "silence")
         if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
             self._rekey_if_old(peer, keypair, now)
+        if now >= peer.path_due:
+            self._kernel_paths.look(peer, now)
+
+    def look_at_path(self, peer: Peer, now: float) -> None:
+        """Have ``peer.path_mtu`` be what the kernel knows, for ``peer.path_due`` has come."""
+        self._kernel_paths.look(peer, now)
 
     def data_received(self, peer: Peer, now: float) -> None:
         """Note that a payload that is no keepalive came from *peer*: it is owed an answer."""

@@ -41,7 +41,7 @@ from overlay.wire.messages import (
     TYPE_TRANSPORT,
     message_type,
 )
-from overlay.wire.mss import LARGEST_SYN, SYN, SYN_FLAGS, clamp_mss
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -670,7 +670,8 @@ class Inbound:
             core.refused(peer, error.reason)
             return
         peer.rx_packets += 1
-        if length <= LARGEST_SYN and self._buffer[start + SYN_FLAGS[packet[0] >> 4]] & SYN:
+        protocol = self._buffer[start + PROTOCOL_AT[packet[0] >> 4]]
+        if protocol in SYN_PROTOCOLS and may_be_syn(self._buffer, start, start + length):
             clamp_mss(packet, min(peer.path_mtu, core.outbound.splitter.mtu))
         begin = start - VIRTIO_SIZE
         self._view[begin:start] = PLAIN

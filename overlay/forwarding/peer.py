@@ -39,9 +39,9 @@ class Peer:
 
     __slots__ = (
         "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "ends",
-        "is_unreachable",
-        "keepalive", "keypairs", "last_received", "last_traffic", "number", "owed_since", "path", "path_mtu",
-        "path_packets", "pending",
+        "is_path_known", "is_unreachable",
+        "keepalive", "keypairs", "last_received", "last_traffic", "number", "owed_since", "path", "path_due",
+        "path_mtu", "path_packets", "pending",
         "pending_closed", "pending_ecn", "pending_size", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
         "socket", "source", "sources", "timers", "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
     )  # fmt: skip
@@ -67,6 +67,8 @@ class Peer:
         self.path: PathMtu | None = None  # the search for its MTU, once there was one
         self.path_packets = 0  # packets for it when the search looked last
         self.path_mtu = WIDE  # the largest packet that reaches it; WIDE where that is the tun's MTU
+        self.path_due = 0.0  # when the kernel is to be asked for it
+        self.is_path_known = False  # the kernel has told it
         self.is_unreachable = False  # given up; the next handshake completed ends it
 
         # Timers, in seconds of CLOCK_BOOTTIME; 0 is "nothing outstanding", or never
