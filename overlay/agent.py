@@ -23,7 +23,8 @@ from overlay.forwarder import Forwarder, ForwarderGoneError
 from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.cpu import has_aes
 from overlay.host.privileges import Capability
-from overlay.host.tun import check_interface_name
+from overlay.host.settings import SUFFIX
+from overlay.host.tun import check_interface_name, is_there, prepared
 from overlay.link import (
     OWN,
     PINGS_WAITING,
@@ -55,7 +56,7 @@ from overlay.setup import HostSetup
 from overlay.wire.addresses import format_sockaddr
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from peers.errors import StoreError
-from peers.peer import format_public_key
+from peers.peer import INHERITED, format_public_key
 from peers.stores.file import FileStore
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ REPLAN_PAUSE = 0.1  # seconds in which peers that ask for other routes are: one 
 KEPT_CAPABILITIES = (
     Capability.DAC_READ_SEARCH,  # files in somebody's home: peers, keys, the interpreter of the next forwarder
     Capability.NET_ADMIN,  # tun, routes, marks
-    Capability.NET_RAW,  # ICMP errors
+    Capability.NET_RAW,  # ICMP errors, and encapsulations without ports
     Capability.NET_BIND_SERVICE,  # a port below 1024, at a reload
     Capability.SETUID, Capability.SETGID, Capability.SETPCAP, Capability.KILL,  # to start and end a forwarder
     Capability.SYS_NICE,  # which goes before other programs
@@ -134,20 +135,19 @@ def _first(group: BaseExceptionGroup[OverlayError]) -> OverlayError:
 async def run_agent(options: Options, timing: Timing) -> None:
     """Bring a node up, run it, and take it down so that the host is as it was."""
     check_interface_name(options.interface)
-    if privileges.missing([Capability.NET_ADMIN]):  # first: without root not even the key may be readable
-        raise HostError("overlay up needs the capability CAP_NET_ADMIN to make a tun device: run it as root")
+    check_privileges(options)  # first: without root not even the key may be readable
     key, warnings = config.load_own_key(options.key)
     store = FileStore(options.peers)
     node = config.settle(store, key, options)
     with contextlib.ExitStack() as stack:
         # From here to the end no signal interrupts what is being set up or taken back; it is heard in Agent.run().
         signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-        answering = control.listen(control.control_path(options.interface))
+        answering = control.listen(control.control_path(options.interface, control.own_directory()))
         stack.callback(answering.close)
         # The interpreter of the forwarder starts while the host is being set up.
         agent = Agent(options, node, store, timing)
         try:
-            agent.host = HostSetup(options.interface)
+            agent.host = HostSetup(options.interface, answering.path.with_suffix(SUFFIX))
             stack.callback(agent.host.close)
             agent.set_up(warnings)
             for kept in privileges.keep_only(KEPT_CAPABILITIES):
@@ -156,6 +156,21 @@ async def run_agent(options: Options, timing: Timing) -> None:
         finally:
             with trio.CancelScope(shield=True):
                 log.debug("forwarder ended %s", await agent.forwarder.stop())
+
+
+def check_privileges(options: Options) -> None:
+    """Raise HostError where it is plain that this process cannot do what *options* ask for."""
+    if not privileges.missing([Capability.NET_ADMIN]):
+        return
+    if options.fix_sysctl:
+        raise HostError(
+            "--fix-sysctl needs the capability CAP_NET_ADMIN: run as root, or set what is noted by hand"
+        )
+    if not is_there(options.interface):
+        raise HostError(
+            f"overlay up needs the capability CAP_NET_ADMIN to make a tun device: run it as root, or "
+            f"{prepared(options.interface)}"
+        )
 
 
 class Agent:
@@ -181,6 +196,7 @@ class Agent:
         )
         self._roster = Roster()
         self._notes: list[str] = []
+        self._host_notes: list[str] = []
         self._started = clock.now()
         self._reload_error: str | None = None
         self._reloading = trio.Lock()  # one table is read at a time
@@ -200,12 +216,31 @@ class Agent:
             self._add_session(remote)
             self._take_literal(remote)
         self.host.adopt(node, self._endpoints(node))
-        for warning in (*warnings, *self.host.notes(node)):
+        for warning in warnings:
             self.note(warning)
+        if self._options.fix_sysctl:
+            self.host.fix_settings(node)
+        self._look_at_host()
         if node.clear_note is not None:
             log.warning("%s", node.clear_note)
         if not self._sessions.is_clock_plausible():
             self.note("the clock shows a time before 2020: peers may refuse this node until it is set")
+
+    def _look_at_host(self) -> None:
+        """Say what of the host keeps traffic from going, where that is news."""
+        before, self._host_notes = self._host_notes, self.host.notes(self._node)
+        for note in self._host_notes:
+            if note not in before:
+                log.warning("%s", note)
+
+    def _look_again(self) -> None:
+        """Look at the host after a change, and fix what may be fixed."""
+        if self._options.fix_sysctl:
+            try:
+                self.host.fix_settings(self._node)
+            except HostError as error:
+                log.error("settings of the host could not be fixed: %s", error)  # noqa: TRY400  its text is the news
+        self._look_at_host()
 
     async def run(self, listener: socket.socket, signals: AsyncIterator[int]) -> None:
         """Serve until told to stop: then StoppedError comes out of the nursery."""
@@ -224,11 +259,11 @@ class Agent:
                 self._resolver.resolve_soon(remote, clock.now())
             count = len(self._roster.by_number)
             log.info(
-                "ready node=%s interface=%s mtu=%d port=%d peers=%d took=%.3f",
+                "ready node=%s interface=%s mtu=%d port=%s peers=%d took=%.3f",
                 self._node.own.name,
                 self.host.interface,
                 self.host.mtu,
-                self.host.port,
+                self.host.port or "-",
                 count,
                 clock.now() - self._started,
             )
@@ -275,7 +310,7 @@ class Agent:
         """Tell a new forwarder everything it must know, and wait until it is ready."""
         forwarder, host = self.forwarder, self.host
         times = [float(value) for value in dataclasses.astuple(self._timing)]
-        can_segment = all(udp.can_segment for udp in host.underlay)
+        can_segment = all(each.can_segment for each in host.udp)
         public_key = self._node.private_key.public
         notes: list[str] | None = None
         try:
@@ -314,17 +349,24 @@ class Agent:
     async def _tell_node(self, node: Node) -> None:
         addresses = [address.packed for address in node.own.addresses]
         icmp = [] if self.host.icmp is None else [self.host.icmp.fileno()]
-        paths = self.host.paths
+        inherits_ttl, paths = node.table.network.ttl == INHERITED, self.host.paths
         await self.forwarder.send(
-            SetNode(self.host.mtu, bool(icmp), addresses, [int(each.family) for each in paths]),
+            SetNode(self.host.mtu, bool(icmp), addresses, inherits_ttl, [int(each.family) for each in paths]),
             [*icmp, *(each.fileno() for each in paths)],
         )
 
     async def _tell_sockets(self, encapsulation: str, opened: Sequence[UdpSocket]) -> None:
         families, roles = [int(each.family) for each in opened], [int(each.role) for each in opened]
-        port = opened[0].port if opened else 0
+        port = opened[0].port if opened else 0  # 0 for raw sockets too
         await self.forwarder.send(
-            Sockets(families, port, encapsulation, roles, [each.protocol for each in opened]),
+            Sockets(
+                families,
+                port,
+                encapsulation,
+                roles,
+                [each.protocol for each in opened],
+                [each.port for each in opened],
+            ),
             [each.fileno() for each in opened],
         )
 
@@ -548,7 +590,9 @@ class Agent:
                 self.host.adopt(self._node, self._endpoints(self._node))
             except HostError as error:
                 log.error("routes could not be brought up to date: %s", error)  # noqa: TRY400  its text is the news
+                self._look_at_host()
                 return
+            self._look_again()
             if self.host.mtu != mtu:
                 log.info("mtu changed mtu=%d was=%d", self.host.mtu, mtu)
                 with contextlib.suppress(ForwarderGoneError):
@@ -613,6 +657,7 @@ class Agent:
             log.warning("%s", node.clear_note)
         change = self._roster.change_to(node)
         self._node = node
+        self._look_again()
         for remote in change.removed:
             self._sessions.remove_peer(remote.number)
             log.info("peer removed peer=%s", remote.peer.name)
@@ -721,7 +766,7 @@ class Agent:
             "uptime": status.age(self._started, now),
             "peers_file": str(self._options.peers),
             "reload_error": self._reload_error,
-            "notes": self._notes if node.clear_note is None else [*self._notes, node.clear_note],
+            "notes": [*self._notes, *self._host_notes, *([node.clear_note] if node.clear_note else [])],
             "drops": drops,
             "peers": [
                 self._row(remote, counters.get(remote.number), now)

@@ -56,6 +56,7 @@ class Options:
     key: Path
     interface: str
     node: str | None = None
+    fix_sysctl: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +242,7 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -
         routes=tuple(prefix for prefix in routes if prefix not in by_policy),
         policy_routes=tuple(prefix for prefix in routes if prefix in by_policy),
         fwmark=fwmark,
+        far_ends=node.others[0].addresses if network.point_to_point else (),
     )
 
 

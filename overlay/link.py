@@ -56,7 +56,7 @@ class Start:
 class Sockets:
     """Sockets to use from now on for *encapsulation*, one for each of *families*, beside it.
 
-    *port* is their UDP port, 0 where there are none.  *roles* are the values of Role and *protocols* the IP protocols
+    *port* is their UDP port, 0 where there are none; *ports* are those of each where some have others.  *roles* are the values of Role and *protocols* the IP protocols
     of each; without any, all are UDP sockets that receive and send.  Those in use before are read for a while and
     then closed.
     """
@@ -66,6 +66,7 @@ class Sockets:
     encapsulation: str = "wireguard"
     roles: list[int] = dataclasses.field(default_factory=list)
     protocols: list[int] = dataclasses.field(default_factory=list)
+    ports: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +74,14 @@ class SetNode:
     """The interface's MTU and this node's own overlay addresses, 4 or 16 bytes each: ICMP errors come from them.
 
     With *has_icmp* a raw socket for those of IPv4 is beside it, and behind that one for each of *families* by which
-    the kernel is asked for the MTU of a path.
+    the kernel is asked for the MTU of a path.  With *inherits_ttl* what is in the clear has the TTL of the packet
+    inside in its outer header too.
     """
 
     mtu: int
     has_icmp: bool
     addresses: list[bytes]
+    inherits_ttl: bool = False
     families: list[int] = dataclasses.field(default_factory=list)
 
 
@@ -427,6 +430,7 @@ _BY_NAME: dict[str, Callable[[Any], Any]] = {
     "remote_index": _INDEX,
     "mtu": _between(1, 0xFFFF),
     "port": _between(0, 0xFFFF),
+    "ports": _listed(_between(0, 0xFFFF)),
     "own_mac": _sized(6),
     "mac": _sized(6),
     "times": _times,

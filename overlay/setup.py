@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from ipaddress import IPv4Address, ip_address
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, ip_address
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from overlay import config
+from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
-from overlay.host import netlink, sockets, sysctl, tun
+from overlay.host import modules, netlink, privileges, sockets, sysctl, tun
 from overlay.host.paths import open_paths
+from overlay.host.prepared import Prepared
+from overlay.host.privileges import Capability
+from overlay.host.settings import Settings
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
-    import socket
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from overlay.config import Node
-    from overlay.host.plan import HostPlan
+    from overlay.host.plan import HostPlan, IPAddress
     from overlay.host.sockets import UdpSocket
     from overlay.wire.addresses import Sockaddr
 
 # Ours
-MTU_QUESTIONS = (
-    256  # underlay addresses whose route is asked for when the MTU is computed; underlays are alike
-)
+QUESTIONS = 256  # underlay addresses whose routes are asked for; underlays are alike
 
 log = logging.getLogger("overlay")
 
@@ -36,11 +42,30 @@ Endpoints = set[tuple[str, "Sockaddr"]]
 """Underlay addresses with the name of the peer each belongs to."""
 
 
-class HostSetup:
-    """The tun and everything around it.  Closing it takes back what was set up; the host is then as before."""
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A setting of the host that keeps traffic from going, with the value that lets it, and a sentence."""
 
-    def __init__(self, interface: str) -> None:
-        """Make the tun; nothing else is touched.  Raises HostError."""
+    name: str
+    value: int
+    sentence: str
+
+
+class HostSetup:
+    """The tun and everything around it.  Closing it takes back what was set up; the host is then as before.
+
+    Without CAP_NET_ADMIN it takes a persistent tun as root has prepared it, and says what is missing.
+    """
+
+    def __init__(self, interface: str, saved: Path) -> None:
+        """Make the tun, or attach to a persistent one; put back what a killed agent had changed of the host's settings.
+
+        *saved* is the file that says so; see `overlay.host.settings`.  Nothing else is touched.  Raises HostError.
+        """
+        self._settings = Settings(saved)
+        restored = self._settings.restore()
+        if restored:
+            log.info("put back what a killed agent had changed settings=%s", ",".join(restored))
         self.device = tun.open_tun(interface)
         self.sockets: dict[str, list[UdpSocket]] = {}  # by encapsulation
         self.icmp: socket.socket | None = None
@@ -49,12 +74,15 @@ class HostSetup:
         self._is_cut_outside = False  # the tun's MTU is larger than fits the underlay's
         self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
         self._bound: dict[str, tuple[object, ...]] = {}  # likewise: where they are bound
+        self._left: set[str] = set()  # encapsulations once in use: the forwarder may still read their sockets
         self._overhead = 0
+        self._endpoints: Endpoints = set()
+        self._ttl: int | None = None  # that of the outer headers, as the peers file says
         self._marked = 0  # the mark of `underlay`
         self._routed: PrefixMap[bool] = PrefixMap()
         with contextlib.ExitStack() as undo:
             undo.callback(self.device.close)
-            self._routing = netlink.Routing(interface, self.device.index)
+            self._routing = _open_routing(self.device)
             undo.callback(self._routing.close)
             self.watch = self._routing.watch()
             undo.callback(self.watch.close)
@@ -96,9 +124,14 @@ class HostSetup:
         return [udp for opened in self.sockets.values() for udp in opened]
 
     @property
-    def port(self) -> int:
-        """The UDP port of the underlay sockets, of the encrypted encapsulation where that is in use."""
-        return self.underlay[0].port
+    def udp(self) -> list[UdpSocket]:
+        """Those of the underlay sockets that are of UDP."""
+        return [each for each in self.underlay if each.has_port]
+
+    @property
+    def port(self) -> int | None:
+        """The UDP port of the underlay sockets, of the encrypted encapsulation where that is in use; None without any."""
+        return next((each.port for each in self.udp), None)
 
     def close(self) -> None:
         """Undo everything.  Raises HostError for what the kernel did not let go of; the rest is undone."""
@@ -112,6 +145,7 @@ class HostSetup:
                 rest.callback(asking.close)
             rest.callback(self.watch.close)
             rest.callback(self._routing.close)
+            rest.callback(self._settings.restore)
             self._routing.withdraw()
 
     def adopt(self, node: Node, endpoints: Endpoints) -> list[UdpSocket]:
@@ -126,14 +160,27 @@ class HostSetup:
                 each.name: (node.table.listen_port(node.own, each.name), node.own.listen)
                 for each in node.encapsulations
             }
+            spared = {node.table.listen_port(node.own, name) for name in ENCAPSULATIONS}
             opened: dict[str, list[UdpSocket]] = {}
-            for name, (port, listen) in wanted.items():
-                if self._bound.get(name) != (port, listen):
+            for each in node.encapsulations:
+                name, (port, listen) = each.name, wanted[each.name]
+                if self._bound.get(name) == (port, listen):
+                    continue
+                if each.has_ports:
                     opened[name] = sockets.open_underlay(
-                        listen, port, plan.fwmark, self.sockets.get(name, ()), name
+                        listen,
+                        port,
+                        plan.fwmark,
+                        self.sockets.get(name, ()),
+                        name,
+                        is_returning=name in self._left,
+                        senders=ENCAPSULATIONS[name].senders,
+                        spared=spared,
                     )
-                    for udp in opened[name]:
-                        undo.callback(udp.close)
+                else:
+                    opened[name] = sockets.open_raw(listen, each, plan.fwmark)
+                for udp in opened[name]:
+                    undo.callback(udp.close)
             icmp, icmp_for = self.icmp, (_ipv4_address(node), plan.fwmark)
             if icmp_for != self._icmp_for:
                 icmp = _open_icmp(*icmp_for)
@@ -144,7 +191,7 @@ class HostSetup:
                     undo.callback(self._go_back, before)
                 self._apply(plan)
             undo.pop_all()
-        self.plan, self._overhead = plan, overhead
+        self.plan, self._overhead, self._endpoints = plan, overhead, endpoints
         if icmp is not self.icmp and self.icmp is not None:
             self.icmp.close()
         self.icmp, self._icmp_for = icmp, icmp_for
@@ -152,7 +199,9 @@ class HostSetup:
             udp for name, old in self.sockets.items() if name in opened or name not in wanted for udp in old
         ]
         self.sockets = {name: opened.get(name) or self.sockets[name] for name in wanted}
+        self._left |= self._bound.keys() - wanted.keys()
         self._bound = dict(wanted)
+        self._set_ttl(node.table.network.ttl, {udp for new in opened.values() for udp in new})
         return replaced
 
     def is_affected_by(self, endpoint: Sockaddr) -> bool:
@@ -177,27 +226,104 @@ class HostSetup:
         if not (offloads.tcp and offloads.udp):
             missing = "UDP" if offloads.tcp else "TCP and UDP"
             notes.append(f"this kernel gives no {missing} super-packets: throughput is lower")
-        if not all(udp.can_segment and udp.can_coalesce for udp in self.underlay):
+        if not all(each.can_segment and each.can_coalesce for each in self.udp):
             notes.append("this kernel cannot cut or join UDP datagrams: throughput is lower")
         if self._icmp_for[0] is not None and self.icmp is None:
             notes.append("without CAP_NET_RAW, ICMP errors carry the unreachable address as their source")
-        behind = {prefix.version for prefix in node.own.subnets if prefix.num_addresses > 1}
-        if 4 in behind and not sysctl.forwarding_enabled(4):
-            notes.append(_not_forwarded("IPv4", "net.ipv4.ip_forward"))
-        if 6 in behind and not sysctl.forwarding_enabled(6):
-            notes.append(_not_forwarded("IPv6", "net.ipv6.conf.all.forwarding"))
-        if self.plan is not None and self.plan.policy_routes:
-            strict = ", ".join(sysctl.strict_interfaces())
-            if strict:
-                notes.append(
-                    f"strict rp_filter on {strict} drops what peers send past the policy routes: "
-                    "run `sysctl -w net.ipv4.conf.INTERFACE.rp_filter=2` for each"
-                )
+        if isinstance(self._routing, Prepared) and self._routing.lacking is not None:
+            notes.append(self._routing.lacking)
+        notes += modules.notes(node.encapsulations)
+        notes += [fault.sentence for fault in self._faults(node, sysctl.read)]
         return notes
+
+    def fix_settings(self, node: Node) -> None:
+        """Set what notes() says about settings of the host, until close(); what it was is written down before.
+
+        Raises HostError if the kernel refuses.
+        """
+        wanted = {fault.name: fault.value for fault in self._faults(node, self._settings.read)}
+        if wanted:
+            for name in self._settings.hold(wanted):
+                log.info("set %s=%d until the end", sysctl.key(name), wanted[name])
+
+    def _faults(self, node: Node, read: Callable[[str], int | None]) -> Iterator[Fault]:
+        """Yield what *read* shows to be wrong among the settings of the host.
+
+        Forwarding is needed for subnets of more than this host alone.  A strict reverse path check drops a packet
+        whose source is routed elsewhere than to where it came from:
+
+        - on a tun that was prepared (one of ours is loose), a source that is not led into it: from a peer's `sources`
+          beyond what is routed to peers, or in a subnet for which another route is preferred;
+        - on an interface that leads to an endpoint, that endpoint's datagrams if packets to it without our mark would
+          go elsewhere: into the tun, by policy routes.  A peer without a known endpoint may call from wherever
+          packets to such a route's addresses go with our mark.
+        """
+        behind = {prefix.version for prefix in node.own.subnets if prefix.num_addresses > 1}
+        for version, name in sysctl.FORWARDING.items():
+            if version in behind and read(name) == 0:
+                text = f"this host does not forward IPv{version}: its subnets are not reached; run "
+                yield Fault(name, 1, text + _command(name, 1))
+        for interface, what in self._strict(node, read):
+            name = sysctl.filter_switch(interface)
+            text = f"strict rp_filter on {interface} drops {what}: run {_command(name, sysctl.LOOSE)}"
+            yield Fault(name, sysctl.LOOSE, text)
+
+    def _strict(self, node: Node, read: Callable[[str], int | None]) -> Iterator[tuple[str, str]]:
+        """Yield each interface whose reverse path check drops something, and what."""
+        assert self.plan is not None
+        if self.device.is_persistent and sysctl.is_strict(self.interface, read):
+            stray = self._first_stray(node)
+            if stray is not None:
+                yield self.interface, f"what peers send from {stray}, which is routed elsewhere"
+        for interface in sorted(self._one_way_interfaces(node)):
+            if sysctl.is_strict(interface, read):
+                yield interface, "what peers send past the policy routes"
+
+    def _first_stray(self, node: Node) -> IPv4Network | None:
+        """Return a prefix from which peers send into the tun, but to which packets go elsewhere."""
+        assert self.plan is not None
+        subnets = (each for peer in node.others for each in peer.subnets if isinstance(each, IPv4Network))
+        for subnet in islice(subnets, QUESTIONS):
+            if self._routing.route_index(_first_host(subnet)) not in {self.device.index, None}:
+                return subnet
+        led = [prefix for prefix in (*self.plan.routes, *self.plan.policy_routes) if prefix.version == 4]
+        for peer in node.others:
+            if not node.encapsulation_of(peer).is_encrypted:
+                for prefix in peer.sources:
+                    if isinstance(prefix, IPv4Network) and not any(map(prefix.subnet_of, led)):
+                        return prefix
+        return None
+
+    def _one_way_interfaces(self, node: Node) -> set[str]:
+        """Return the interfaces from which endpoints are reached with our mark, and not without it."""
+        assert self.plan is not None
+        if not self.plan.fwmark:
+            return set()
+        addresses: set[IPAddress] = {
+            ip_address(sockaddr[0])
+            for sockaddr in sorted({sockaddr for _, sockaddr in self._endpoints})[:QUESTIONS]
+            if len(sockaddr) == 2
+        }
+        if {peer.name for peer in node.others} - {name for name, _ in self._endpoints}:
+            addresses |= {
+                _first_host(prefix) for prefix in self.plan.policy_routes if isinstance(prefix, IPv4Network)
+            }
+        found = set()
+        for address in addresses:
+            marked = self._routing.route_index(address, self.plan.fwmark)
+            if marked is not None and marked != self._routing.route_index(address):
+                with contextlib.suppress(OSError):  # gone meanwhile
+                    found.add(socket.if_indextoname(marked))
+        return found
 
     def _compute(self, node: Node, endpoints: Endpoints, overhead: int) -> HostPlan:
         mtu, self._mtu_reason = self._settle_mtu(node, endpoints, overhead)
-        return config.plan_host(node, mtu, endpoints)
+        plan = config.plan_host(node, mtu, endpoints)
+        if isinstance(self._routing, Prepared):
+            plan = self._routing.fit(plan, node.table.network.fwmark)
+            if plan.mtu < mtu:
+                self._mtu_reason = f"as {self.interface} was prepared"
+        return plan
 
     def _settle_mtu(self, node: Node, endpoints: Endpoints, overhead: int) -> tuple[int, str]:
         """Return the MTU of the tun, and what it comes from."""
@@ -205,7 +331,7 @@ class HostSetup:
         mark = self.plan.fwmark if self.plan is not None else node.table.network.fwmark
         known = {
             host: self._routing.route_mtu(ip_address(host.partition("%")[0]), mark)
-            for host in sorted(names)[:MTU_QUESTIONS]
+            for host in sorted(names)[:QUESTIONS]
         }
         ways = [(found, host) for host, found in known.items() if found is not None]
         mtu = config.plan_mtu(known.values(), overhead)
@@ -231,6 +357,13 @@ class HostSetup:
             self._mark(0)
         self._routed = PrefixMap((prefix, True) for prefix in (*plan.routes, *plan.policy_routes))
 
+    def _set_ttl(self, ttl: int | None, opened: set[UdpSocket]) -> None:
+        """Give all sockets the TTL of outer headers.  An inherited one comes with each packet; what is sealed has none."""
+        for each in opened if ttl == self._ttl else self.underlay:
+            if ttl != self._ttl or ttl:
+                sockets.set_ttl(each.socket, ttl or None)
+        self._ttl = ttl
+
     def _go_back(self, before: HostPlan) -> None:
         with contextlib.suppress(HostError):
             self._apply(before)
@@ -242,6 +375,11 @@ class HostSetup:
                 sockets.set_mark(each, fwmark)
 
 
+def _first_host(prefix: IPv4Network) -> IPv4Address:
+    """Return an address to ask the route of: 0.0.0.0 is not routed like the others of 0.0.0.0/0."""
+    return prefix.network_address + (prefix.num_addresses > 1)
+
+
 def _ipv4_address(node: Node) -> IPv4Address | None:
     return next((each for each in node.own.addresses if isinstance(each, IPv4Address)), None)
 
@@ -250,5 +388,11 @@ def _open_icmp(address: IPv4Address | None, fwmark: int | None) -> socket.socket
     return None if address is None else sockets.open_icmp(address, fwmark)
 
 
-def _not_forwarded(family: str, key: str) -> str:
-    return f"this host does not forward {family}: its subnets are not reached; run `sysctl -w {key}=1`"
+def _command(name: str, value: int) -> str:
+    return f"`sysctl -w {sysctl.key(name)}={value}`, or start with --fix-sysctl"
+
+
+def _open_routing(device: tun.Tun) -> netlink.Routing | Prepared:
+    if privileges.missing([Capability.NET_ADMIN]):
+        return Prepared(device.name, device.index)
+    return netlink.Routing(device.name, device.index, is_persistent=device.is_persistent)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from overlay.wire.addresses import format_sockaddr
+from peers.mac import format_mac
 from peers.peer import format_public_key
 
 if TYPE_CHECKING:
+    from overlay.encap.encapsulation import Encapsulation
     from overlay.link import PeerCounters
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus
@@ -41,6 +43,8 @@ def peer_status(
         "endpoint": format_sockaddr(endpoint) if endpoint is not None else None,
         "addresses": [str(address) for address in remote.peer.addresses],
         "subnets": [str(subnet) for subnet in remote.peer.subnets],
+        "mac": shown_mac(remote.encapsulation, remote.ends.mac),
+        "own_mac": shown_mac(remote.encapsulation, remote.ends.own_mac),
         "keepalive": remote.peer.keepalive,
         "last_handshake": None if handshake is None else age(handshake.completed_at, now),
         "last_received": age(received or None, now),
@@ -54,6 +58,12 @@ def peer_status(
         "state": "unencrypted" if handshake is None else state_of(handshake, now, reject_after_time),
         "drops": counters.drops if counters else {},
     }
+
+
+def shown_mac(encapsulation: Encapsulation, mac: bytes) -> str | None:
+    """Return *mac* as text where frames end at the tunnel's ends; None where there are none."""
+    has_frames = encapsulation.clear is not None and encapsulation.clear.frames is not None
+    return format_mac(mac) if has_frames else None
 
 
 def age(moment: float | None, now: float) -> float | None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from peers.peer import Network, Peer
 
 WIREGUARD, UDP, IPIP, GRE, VXLAN = "wireguard", "udp", "ipip", "gre", "vxlan"
-ENCAPSULATIONS = (WIREGUARD, UDP)
+ENCAPSULATIONS = (WIREGUARD, UDP, IPIP, GRE, VXLAN)
 
 # Specification
 MOST_GRE_KEY = 2**32 - 1  # RFC 2890 section 2.1
@@ -28,6 +28,11 @@ DEFAULT_VNI = 1  # as flannel
 def is_encrypted(encapsulation: str) -> bool:
     """Return whether what *encapsulation* carries can be read and made by its two ends alone."""
     return encapsulation == WIREGUARD
+
+
+def has_ports(encapsulation: str) -> bool:
+    """Return whether *encapsulation* travels in UDP datagrams; else it is an IP protocol of its own."""
+    return encapsulation not in {IPIP, GRE}
 
 
 def own_encapsulation(network: Network, peer: Peer) -> str:

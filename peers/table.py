@@ -14,6 +14,7 @@ from peers.encapsulation import (
     VXLAN,
     WIREGUARD,
     encapsulation_between,
+    has_ports,
     identifier_between,
     is_encrypted,
     own_encapsulation,
@@ -96,7 +97,8 @@ class Table:
 
     def endpoint_for(self, peer: Peer, encapsulation: str) -> Endpoint | None:
         """Return where *peer* is called by *encapsulation*: the port in its endpoint is that of its own."""
-        if peer.endpoint is None or encapsulation == own_encapsulation(self.network, peer):
+        is_own = encapsulation == own_encapsulation(self.network, peer)
+        if peer.endpoint is None or (is_own and has_ports(encapsulation)):
             return peer.endpoint
         return Endpoint(peer.endpoint.host, self.network.port_for(encapsulation))
 

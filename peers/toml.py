@@ -52,6 +52,7 @@ from peers.encapsulation import (
     MOST_GRE_KEY,
     MOST_VNI,
     WIREGUARD,
+    has_ports,
 )
 from peers.errors import KeyProblem, Keys, TableError
 from peers.lines import find_line
@@ -306,15 +307,19 @@ def _read_peer(peers: _Section, name: str, network: Network, directory: Path) ->
     sources = section.each("sources", parse_prefix, "a prefix such as 0.0.0.0/0") or ()
     _refuse_repeated((*section.keys, "sources"), sources)
     encapsulation = _read_encapsulation(section)
+    used = encapsulation or network.encapsulation
+    if listen_port is not None and not has_ports(used):
+        raise KeyProblem(
+            (*section.keys, "listen_port"), f"is of no use, because {used} has no ports; remove it"
+        )
     macs = section.each("mac", parse_mac, "an Ethernet address such as 02:00:5e:10:00:01") or ()
     _refuse_repeated((*section.keys, "mac"), tuple(map(format_mac, macs)))
-    port = network.port_for(encapsulation or network.encapsulation)
     return Peer(
         name,
         _read_public_key(section),
         subnets or (),
         addresses or default_addresses(subnets or (), network.prefixes),
-        _read_endpoint(section, listen_port or port),
+        _read_endpoint(section, listen_port or network.port_for(used), used),
         _read_preshared_key_file(section, directory),
         section.integer("keepalive", 0, 65535, "seconds") or 0,
         listen,
@@ -340,14 +345,20 @@ def _read_public_key(section: _Section) -> bytes | None:
         raise KeyProblem((*section.keys, "public_key"), str(error)) from None
 
 
-def _read_endpoint(section: _Section, default_port: int) -> Endpoint | None:
+def _read_endpoint(section: _Section, default_port: int, encapsulation: str) -> Endpoint | None:
     text = section.string("endpoint", "an address or a DNS name")
     if text is None:
         return None
     try:
-        return Endpoint.parse(text, default_port)
+        endpoint = Endpoint.parse(text, default_port)
     except ValueError as error:
         raise KeyProblem((*section.keys, "endpoint"), f"{_describe(text)} {error}") from None
+    if endpoint.port and not has_ports(encapsulation):
+        raise KeyProblem(
+            (*section.keys, "endpoint"),
+            f"{_describe(text)} has a port, and {encapsulation} has none; write {endpoint.host}",
+        )
+    return endpoint
 
 
 def _read_preshared_key_file(section: _Section, directory: Path) -> Path | None:

@@ -14,6 +14,8 @@ from collections import deque
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from overlay.encap.encapsulation import Role
+from overlay.forwarding import mmsg
 from overlay.forwarding.inbound import IP_PKTINFO, IPV6_PKTINFO, UDP_GRO
 from overlay.forwarding.peer import SOL_UDP, UDP_SEGMENT
 from tests import packets
@@ -30,6 +32,8 @@ class Flight:
     datagram: bytes
     tos: int = 0
     may_be_cut: bool = False
+    protocol: int = 17
+    ttl: int = 0  # 0: the sender's own
 
     @property
     def kind(self):
@@ -77,7 +81,7 @@ class Network:
 
     def _is_too_big(self, flight):
         """A datagram that may be cut is cut, and joined again before it arrives: nobody sees it."""
-        headers = 28 if len(flight.source) == 2 else 48
+        headers = (20 if len(flight.source) == 2 else 40) + 8 * (flight.protocol == 17)
         return not flight.may_be_cut and len(flight.datagram) + headers > self.mtu
 
     def next_arrival(self):
@@ -90,16 +94,17 @@ class Network:
             flight = dataclasses.replace(flight, tos=self.mark(flight))
             for nat in self.nats.values():
                 flight = nat.inside(flight, self.clock.now)
-            target = self._socket_at(flight.destination)
+            target = self._socket_at(flight.destination, flight.protocol)
             self._note(flight, "arrived" if target else "nobody there")
             if target:
                 target.inbox.append(flight)
 
-    def _socket_at(self, address):
+    def _socket_at(self, address, protocol):
         for node in self.nodes:
             if address[0] in node.addresses:
                 for each in reversed(node.sockets):  # the kernel asks the one bound last first
-                    if (each.port, len(each.sockaddr("::"))) == (address[1], len(address)):
+                    here = (each.port, len(each.sockaddr("::")), each.protocol)
+                    if here == (address[1], len(address), protocol) and each.receives:
                         return each
         return None
 
@@ -142,6 +147,7 @@ class FakeSocket:
         self.sends = 0
         self.options = {}
         self.is_full = self.is_closed = False
+        self.protocol, self.receives = 17, True
 
     def fileno(self):
         return id(self)
@@ -252,6 +258,65 @@ class FakePathSocket:
 
     def close(self):
         self.is_closed = True
+
+
+class FakeRaw(FakeSocket):
+    """A raw socket of a protocol, which a core calls as its carrier: it sends and receives many packets at once."""
+
+    def __init__(self, node, family, protocol, role):
+        super().__init__(node, family, 0)
+        self.protocol, self.role = protocol, role
+        self.receives = role == Role.RECEIVES
+        self.room = math.inf  # packets that the kernel takes until it is full
+
+    @property
+    def may_be_cut(self):
+        return self.role == Role.SENDS
+
+    def send(self, buffers, size, marks, address):
+        assert not self.is_closed
+        assert not self.receives
+        if self.errors:
+            code = self.errors.popleft()
+            raise OSError(code, errno.errorcode[code])
+        if not self.room:
+            raise BlockingIOError(errno.EAGAIN, "EAGAIN")
+        if len(buffers) == 1:
+            packed = bytes(buffers[0])
+            sent = [packed[at : at + size] for at in range(0, len(packed), size)]
+        else:
+            sent = list(map(bytes, buffers))
+        sent = sent[: min(self.room, 64)]
+        self.room -= len(sent)
+        self.sends += 1
+        host = self._local(None, self.family == socket.AF_INET)
+        for each in sent:
+            flight = Flight(
+                *(self.sockaddr(host), address, each, marks & 0xFF),
+                *(self.may_be_cut, self.protocol, marks >> 8 & 0xFF),
+            )
+            self.node.world.network.send(flight, self.node.name)
+        return len(sent)
+
+    def receive(self, into):
+        if not self.inbox:
+            raise BlockingIOError(errno.EAGAIN, "EAGAIN")
+        count = min(len(self.inbox), mmsg.MESSAGES, 64 if self.node.has_gro else 1)
+        for row in range(count):
+            flight = self.inbox.popleft()
+            data, stride = flight.datagram, into.stride
+            if self.family == socket.AF_INET:
+                ends = {"source": flight.source[0], "destination": flight.destination[0]}
+                data = packets.ipv4(data, tos=flight.tos, protocol=self.protocol, **ends)
+            name = mmsg.pack_sockaddr(flight.source).ljust(into.names.shape[1], b"\0")
+            into.names[row] = list(name)
+            into.traffic_classes[row] = flight.tos
+            into.sizes[row] = len(data)
+            fits, rest = data[:stride], data[stride:]
+            into.view[row * stride : row * stride + len(fits)] = fits
+            more = row * mmsg.REST_BYTES
+            into.rest[more : more + len(rest)] = rest
+        return count
 
 
 class FakeTun:

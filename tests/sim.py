@@ -21,16 +21,21 @@ from ipaddress import ip_network
 
 from overlay import link
 from overlay.crypto.keys import PrivateKey
+from overlay.encap import ENCAPSULATIONS
+from overlay.encap.encapsulation import Role
 from overlay.errors import PacketError
 from overlay.forwarding.core import Core
 from overlay.session.constants import Timing
 from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
 from overlay.session.sessions import Sessions
+from peers.mac import derived_mac
 from tests import packets
-from tests.network import FakePathSocket, FakeSocket, FakeTun, Network
+from tests.network import FakePathSocket, FakeRaw, FakeSocket, FakeTun, Network
 from tests.overlay.session.pair import Clock, seeded
 
 PORT, CLEAR_PORT = 51820, 8285
+SENDERS_PORT = 50000  # the first of those that only send
+VNI = 7
 
 
 class Node:
@@ -50,7 +55,7 @@ class Node:
         self.tun = FakeTun()
         self.known_mtus = {}  # by underlay address: what the kernel learnt of the path there
         self.known = {}  # number of the peer: (public key, preshared key, keepalive, endpoint, subnets)
-        self.sockets, self.clear_sockets = [], []
+        self.sockets, self.clear_sockets, self.raw_sockets = [], [], {}
         self.log = []  # (time, what the sessions put out for the journal)
         self.reported = []
         self.refused = Counter()  # by the sessions
@@ -76,7 +81,9 @@ class Node:
         start = crossed(
             link.Start(self.key.public, self.mtu, self.joins_udp, self.has_segments, times, self.ciphers)
         )
-        self.core = Core(start, self.tun, report=self._report, entropy=self._entropy)
+        self.core = Core(
+            start, self.tun, report=self._report, entropy=self._entropy, carrier=self._carrier_of
+        )
         self.set_node()
         self.open_sockets()
         self.route([(subnet, link.OWN) for subnet in self.subnets])
@@ -89,7 +96,7 @@ class Node:
         addresses = [ip_network(each)[1].packed for each in self.subnets]
         families = (socket.AF_INET, socket.AF_INET6)
         self.paths = [FakePathSocket(self) for _ in families]
-        self.tell(link.SetNode(self.mtu, False, addresses, list(map(int, families))), self.paths)
+        self.tell(link.SetNode(self.mtu, False, addresses, families=list(map(int, families))), self.paths)
 
     def know(self, other, *, psk=None, keepalive=0.0, endpoint=True, subnets=None):
         """Make *other* a peer, at its first address unless told otherwise; return its number."""
@@ -101,21 +108,74 @@ class Node:
         self._tell_peer(number)
         return number
 
-    def know_in_the_clear(self, other, *, endpoint=True, subnets=None, sources=()):
-        """Make *other* a peer of the encapsulation ``udp``; return its number."""
+    def know_in_the_clear(
+        self, other, *, endpoint=True, subnets=None, sources=(), encapsulation="udp", identifier=None
+    ):
+        """Make *other* a peer of *encapsulation*; return its number."""
         if not self.clear_sockets:
-            families = (socket.AF_INET, socket.AF_INET6)
-            self.clear_sockets = [FakeSocket(self, family, CLEAR_PORT) for family in families]
-            self.sockets += self.clear_sockets
-            self.tell(link.Sockets(list(map(int, families)), CLEAR_PORT, "udp"), self.clear_sockets)
+            self._open_clear_sockets(encapsulation)
         number = 1 + max(self.core.peers, default=0)
         packed = [(network.network_address.packed, network.prefixlen) for network in map(ip_network, sources)]
-        self.tell(link.SetPeer(number, 0.0, "udp", packed))
+        if encapsulation == "vxlan" and identifier is None:
+            identifier = VNI
+        ends = (identifier, derived_mac(self.name), derived_mac(other.name))
+        self.tell(link.SetPeer(number, 0.0, encapsulation, packed, *ends))
         if endpoint:
             at = (other.addresses[0], CLEAR_PORT) if endpoint is True else endpoint
             self.tell(link.SetEndpoint(number, at, "configuration"))
         self.route([(subnet, number) for subnet in subnets or other.subnets])
         return number
+
+    def _open_clear_sockets(self, encapsulation):
+        senders = ENCAPSULATIONS[encapsulation].senders
+        families = (socket.AF_INET, socket.AF_INET6)
+        ports = [(family, CLEAR_PORT) for family in families]
+        ports += [(family, SENDERS_PORT + number) for family in families for number in range(senders)]
+        self.clear_sockets = [FakeSocket(self, family, port) for family, port in ports]
+        self.sockets += self.clear_sockets
+        roles = [Role.RECEIVES, Role.RECEIVES, *[Role.SENDS] * 2 * senders] if senders else []
+        self.tell(
+            link.Sockets(
+                [int(family) for family, _ in ports],
+                CLEAR_PORT,
+                encapsulation,
+                roles,
+                [],
+                [port for _, port in ports],
+            ),
+            self.clear_sockets,
+        )
+
+    def _carrier_of(self, descriptor, _):
+        return next(each for each in self.sockets if each.fileno() == descriptor)
+
+    def know_raw(self, other, name, *, outer=4, identifier=None, endpoint=None, subnets=None, sources=()):
+        """Make *other* a peer of an encapsulation without ports, over IP of version *outer*; return its number."""
+        if name not in self.raw_sockets:
+            protocols = dict.fromkeys(ENCAPSULATIONS[name].protocols.values())
+            self.raw_sockets[name] = [
+                FakeRaw(self, family, protocol, role)
+                for family in (socket.AF_INET, socket.AF_INET6)
+                for protocol in protocols
+                for role in (Role.RECEIVES, Role.SENDS, Role.SENDS_WHOLE)
+            ]
+            self.open_raw(name)
+        number = 1 + max(self.core.peers, default=0)
+        packed = [(network.network_address.packed, network.prefixlen) for network in map(ip_network, sources)]
+        self.tell(link.SetPeer(number, 0.0, name, packed, identifier))
+        at = endpoint or ((other.addresses[0], 0) if outer == 4 else (other.addresses[1], 0, 0, 0))
+        self.tell(link.SetEndpoint(number, at, "configuration"))
+        self.route([(subnet, number) for subnet in subnets or other.subnets])
+        return number
+
+    def open_raw(self, name):
+        """Use the raw sockets for *name* from now on."""
+        opened = self.raw_sockets[name]
+        self.sockets += opened
+        columns = [
+            [int(getattr(each, column)) for each in opened] for column in ("family", "role", "protocol")
+        ]
+        self.tell(link.Sockets(columns[0], 0, name, columns[1], columns[2]), opened)
 
     def _tell_peer(self, number):
         _, _, keepalive, endpoint, subnets = self.known[number]
@@ -286,6 +346,13 @@ class World:
         a, b = self.node("a"), self.node("b")
         a.know_in_the_clear(b, **how)
         b.know_in_the_clear(a, **how)
+        return a, b
+
+    def raw_pair(self, name, **how):
+        """Return nodes a and b, which know each other as peer 1 by an encapsulation without ports."""
+        a, b = self.node("a"), self.node("b")
+        a.know_raw(b, name, **how)
+        b.know_raw(a, name, **how)
         return a, b
 
     def run(self, seconds):

@@ -66,7 +66,7 @@ ROOMS = {
 COMPUTE = {
     "__future__", "base64", "binascii", "collections", "collections.abc", "dataclasses", "difflib", "enum",
     "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "math", "re", "struct", "tomllib", "types",
-    "typing",
+    "typing", "zlib",
 }  # fmt: skip
 """Modules that neither wait, nor read a clock, nor draw randomness, nor touch a file."""
 
@@ -109,8 +109,8 @@ CORE = (
     Computes(
         ("overlay.forwarding",),
         frozenset({"cryptography", "numpy", "socket", "sys", "errno", "contextlib"}),
-        "the packet path runs on a network in memory; its loop alone waits",
-        but=frozenset({"overlay.forwarding.loop", "overlay.forwarding.__main__"}),
+        "the packet path runs on a network in memory; its loop alone waits, and one module calls raw sockets",
+        but=frozenset({"overlay.forwarding.loop", "overlay.forwarding.__main__", "overlay.forwarding.mmsg"}),
     ),
 )
 
@@ -131,7 +131,12 @@ ONLY_IN = {
         "keys and seals have one room each side of the link",
     ),
     "ctypes": (
-        ("overlay.host.privileges", "overlay.host.memory", "overlay.host.paths"),
+        (
+            "overlay.host.privileges",
+            "overlay.host.memory",
+            "overlay.host.paths",
+            "overlay.forwarding.mmsg",
+        ),
         "the modules that call the C library by hand",
     ),
     "subprocess": (("overlay.forwarder",), "the one process that is ever started is the forwarder"),
@@ -172,6 +177,7 @@ TESTED_ELSEWHERE = {
     "overlay.encap.encapsulation": "values; test_encap holds what all encapsulations have in common",
     "overlay.encap.wireguard": "test_encap runs the shared contract over it",
     "overlay.forwarding.__main__": "tests/overlay/test_forwarder.py starts it as the agent does",
+    "overlay.forwarding.merged": "test_raw_inbound hands it super-packets of every shape",
     "overlay.forwarding.inbound": "test_core hands it datagrams",
     "overlay.forwarding.outbound": "test_core hands it packets",
     "overlay.forwarding.peer": "plain attributes; test_core moves and times them",

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +34,8 @@ class PeerStatus:
     encapsulation: str
     endpoint: str | None
     subnets: list[str]
+    mac: str | None
+    own_mac: str | None
     last_handshake: float | None
     path_mtu: int | None
     rx_bytes: int
@@ -49,7 +52,7 @@ class Status:
     public_key: str | None
     mtu: int
     mtu_reason: str
-    port: int
+    port: int | None
     addresses: list[str]
     prefixes: list[str]
     pid: int
@@ -76,9 +79,9 @@ class PeerAnswer:
 
 def agent_path(ctx: click.Context, interface: str) -> Path:
     """Return the control socket of the agent of *interface* in this network namespace."""
-    from overlay.host.control import DIRECTORY, control_path
+    from overlay.host.control import find
 
-    return control_path(interface, Surroundings.of(ctx).control_directory or DIRECTORY)
+    return find(interface, _directories(ctx))
 
 
 def ask(ctx: click.Context, interface: str, **message: Any) -> dict[str, Any]:
@@ -108,14 +111,14 @@ def read_peer(interface: str, answer: Mapping[str, Any]) -> PeerAnswer:
 
 def running_interfaces(ctx: click.Context) -> list[str]:
     """Return the interfaces that have a control socket in this network namespace; empty on any failure."""
-    from overlay.host.control import DIRECTORY, interface_of
+    from overlay.host.control import control_path, interface_of
 
-    directory = Surroundings.of(ctx).control_directory or DIRECTORY
-    try:
-        names = {interface_of(path): path for path in directory.glob("*.sock")}
-        return sorted(name for name, path in names.items() if agent_path(ctx, name) == path)
-    except OSError:
-        return []
+    found: set[str] = set()
+    for directory in _directories(ctx):
+        with contextlib.suppress(OSError):
+            names = ((interface_of(path), path) for path in directory.glob("*.sock"))
+            found.update(name for name, path in names if control_path(name, directory) == path)
+    return sorted(found)
 
 
 def known_peers(ctx: click.Context, interface: str) -> list[str]:
@@ -131,6 +134,13 @@ def known_peers(ctx: click.Context, interface: str) -> list[str]:
     except (HostError, OSError):
         return []
     return [str(name) for name in answer.get("known") or ()]
+
+
+def _directories(ctx: click.Context) -> list[Path]:
+    from overlay.host.control import directories
+
+    given = Surroundings.of(ctx).control_directory
+    return directories() if given is None else [given]
 
 
 def _build(form: type[T], interface: str, values: object) -> T:

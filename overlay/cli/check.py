@@ -110,6 +110,7 @@ def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
 
 def _render(table: Table, own: Peer | None, path: Path) -> str:
     network = table.network
+    macs = _macs(table)
     rows = [
         (
             "*" if peer is own else "",
@@ -117,27 +118,45 @@ def _render(table: Table, own: Peer | None, path: Path) -> str:
             ", ".join(map(str, peer.addresses)),
             str(peer.endpoint or "-"),
             ", ".join(map(str, peer.subnets)) or "-",
+            *([macs[peer.name]] if macs else []),
         )
         for peer in table.peers.values()
     ]
+    header = ("", "NAME", "ADDRESS", "ENDPOINT", "SUBNETS", *(["MAC"] if macs else []))
     subnets = sum(len(peer.subnets) for peer in table.peers.values())
     mtu = "by the underlay" if network.mtu is None else str(network.mtu)
+    number = network.port_for(network.encapsulation)
+    port = f"port {number}" if number else "no port"
     lines = [
         f"{path} is right: {count(len(rows), 'peer')}, {count(subnets, 'subnet')}",
-        f"network {', '.join(map(str, network.prefixes))}, port {network.port_for(network.encapsulation)}, MTU {mtu}",
+        f"network {', '.join(map(str, network.prefixes))}, {port}, MTU {mtu}",
         "",
-        format_table(("", "NAME", "ADDRESS", "ENDPOINT", "SUBNETS"), rows),
+        format_table(header, rows),
     ]
     if own is not None:
         lines += ["", "* this host"]
     return "\n".join(lines)
 
 
+def _macs(table: Table) -> dict[str, str]:
+    """Return the Ethernet address of each peer by its name; nothing where no packets travel in frames.
+
+    Where one peer's do, its far ends have one too.
+    """
+    from peers.encapsulation import VXLAN, own_encapsulation
+    from peers.mac import derived_mac, format_mac
+
+    peers = table.peers.values()
+    if not any(own_encapsulation(table.network, peer) == VXLAN for peer in peers):
+        return {}
+    return {peer.name: format_mac(peer.macs[0] if peer.macs else derived_mac(peer.name)) for peer in peers}
+
+
 def _describe(table: Table, own: Peer | None, sentences: list[str]) -> dict[str, object]:
     from peers.encapsulation import own_encapsulation
     from peers.peer import format_public_key
 
-    network = table.network
+    network, macs = table.network, _macs(table)
     return {
         "network": {
             "prefixes": [str(prefix) for prefix in network.prefixes],
@@ -146,6 +165,8 @@ def _describe(table: Table, own: Peer | None, sentences: list[str]) -> dict[str,
             "fwmark": network.fwmark,
             "encapsulation": network.encapsulation,
             "udp_port": network.udp_port,
+            "vxlan_port": network.vxlan_port,
+            "vni": network.vni,
         },
         "node": None if own is None else own.name,
         "peers": [
@@ -163,6 +184,7 @@ def _describe(table: Table, own: Peer | None, sentences: list[str]) -> dict[str,
                 "listen": [str(address) for address in peer.listen],
                 "listen_port": table.listen_port(peer),
                 "sources": [str(prefix) for prefix in peer.sources],
+                "mac": macs.get(peer.name),
             }
             for peer in table.peers.values()
         ],

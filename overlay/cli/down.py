@@ -1,5 +1,7 @@
 """``overlay down``: stop the agent of an interface."""
 
+# ruff: noqa: PLC0415  completion and --help do without the control socket
+
 from __future__ import annotations
 
 import socket
@@ -24,10 +26,18 @@ POLL_INTERVAL = 0.05
 def command(ctx: click.Context, interface: str) -> None:
     """Stop the agent of an interface and wait until it has gone.
 
-    It takes its routes, addresses and the interface with it.
+    It takes its routes, addresses and the interface with it, and puts back what --fix-sysctl changed.  What a killed
+    agent left changed is put back too.
     """
+    from overlay.host.control import NoAgentError
+
     surroundings = Surroundings.of(ctx)
-    answer = ask(ctx, interface, op="down")
+    try:
+        answer = ask(ctx, interface, op="down")
+    except NoAgentError:
+        if not _put_back(agent_path(ctx, interface), interface):
+            raise
+        return
     process = answer.get("pid")
     deadline = surroundings.now() + PATIENCE
     # The process is asked first: in a container it may not be visible, and then the socket tells.
@@ -39,6 +49,23 @@ def command(ctx: click.Context, interface: str) -> None:
             )
         surroundings.sleep(POLL_INTERVAL)
     show(f"the agent of {interface} (process {process}) has stopped")
+
+
+def _put_back(path: Path, interface: str) -> bool:
+    """Put back the settings that a killed agent left changed; return whether there were any.  Raises HostError."""
+    from overlay.host.control import nobody_listening
+    from overlay.host.settings import SUFFIX, Settings
+    from overlay.host.sysctl import key
+
+    settings = Settings(path.with_suffix(SUFFIX))
+    if not settings.is_left:
+        return False
+    with nobody_listening(path):
+        names = ", ".join(key(name) for name in settings.restore())
+    show(
+        f"no agent runs for {interface}; put back what a killed one had changed: {names or 'nothing was left so'}"
+    )
+    return True
 
 
 def _listens(path: Path) -> bool:

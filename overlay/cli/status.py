@@ -48,6 +48,8 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
 
     MTU is the largest packet that reaches a peer, as far as probes have told.
 
+    MAC addresses are shown where packets travel in Ethernet frames: those to write at a far end that is no agent.
+
     Dropped packets are counted by reason, for the node and for each peer.
     """
     answer = ask(ctx, interface, op="status")
@@ -74,9 +76,10 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
 def render(status: Status) -> str:
     """Return *status* as a person reads it."""
     forwarder = "none" if status.forwarder_pid is None else f"process {status.forwarder_pid}"
+    port = "no port" if status.port is None else f"port {status.port}"
     lines = [
         f"node        {status.node}",
-        f"interface   {status.interface}, MTU {status.mtu}, port {status.port}",
+        f"interface   {status.interface}, MTU {status.mtu}, {port}",
         f"MTU         {status.mtu_reason}",
         f"addresses   {', '.join(status.addresses)}",
         f"network     {', '.join(status.prefixes)}",
@@ -91,6 +94,10 @@ def render(status: Status) -> str:
         lines += ["", format_table(HEADER, [_row(peer) for peer in status.peers], RIGHT)]
     else:
         lines += ["", "no other peers"]
+    macs = [(peer.name, peer.mac) for peer in status.peers if peer.mac is not None]
+    own_macs = {peer.own_mac for peer in status.peers if peer.own_mac is not None}
+    if macs:
+        lines += ["", format_table(("MAC", ""), [*(("this node", mac) for mac in sorted(own_macs)), *macs])]
     drops = [("this node", _format_drops(status.drops))]
     drops += [(peer.name, _format_drops(peer.drops)) for peer in status.peers]
     rows = [row for row in drops if row[1]]

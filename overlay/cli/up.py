@@ -24,21 +24,31 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
     type=InterfaceName(),
     default=DEFAULT_INTERFACE,
     metavar="NAME",
-    help="The network interface to make.",
+    help="The network interface to make, or a persistent tun device to use.",
 )
 @click.option(
     "--node",
     metavar="NAME",
     help="The peer that this host is; its key must agree, if it has one.  [default: by the key]",
 )
+@click.option(
+    "--fix-sysctl",
+    is_flag=True,
+    help="Set the sysctls that keep traffic from going (forwarding, rp_filter), and put them back at the end.",
+)
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
-def command(peers: Path, key: Path, interface: str, node: str | None, log_level: str) -> None:
+def command(
+    peers: Path, key: Path, interface: str, node: str | None, fix_sysctl: bool, log_level: str
+) -> None:
     """Connect this host to the overlay.
 
     Stays in the foreground, logs to stderr and says when it is ready.  SIGINT, SIGTERM and `overlay down` stop
     it, and leave the host as it was.  When the peers file changes, or on SIGHUP, it is read again.
+
+    A persistent tun device of that name (ip tuntap add) is used and left in place.  Its owner may run the agent
+    without root, if root has given the device what it needs; what is missing is said.
     """
     from overlay import agent
     from overlay.config import Options
 
-    agent.run(Options(peers, key, interface, node), log_level)
+    agent.run(Options(peers, key, interface, node, fix_sysctl), log_level)

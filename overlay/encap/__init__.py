@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.encap import udp, wireguard
+from overlay.encap import gre, ipip, udp, vxlan, wireguard
 
 if TYPE_CHECKING:
     from overlay.encap.encapsulation import Encapsulation
@@ -17,5 +17,8 @@ ENCAPSULATIONS: dict[str, Encapsulation] = {
     for each in (
         wireguard.ENCAPSULATION,
         udp.ENCAPSULATION,
+        ipip.ENCAPSULATION,
+        gre.ENCAPSULATION,
+        vxlan.ENCAPSULATION,
     )
 }

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from overlay.wire.ip import Buffer
+    from overlay.wire.neighbours import Question
 
 # Specification (IANA, Assigned Internet Protocol Numbers)
 PROTOCOL_UDP = 17
@@ -47,16 +48,35 @@ class Stripped(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Frames:
+    """What a tunnel of Ethernet frames, which end where it ends, does with those around no packet for this end.
+
+    *admit* raises PacketError for a payload whose frame is for another; the packet in it has been found.  *question*
+    finds who asks for an Ethernet address, and in which tunnel; None if nobody does.  *answer* returns the payload
+    that says it is that of this end.
+    """
+
+    admit: Callable[[Buffer, Ends], None]
+    question: Callable[[Buffer], tuple[int, Question] | None]
+    answer: Callable[[Question, Ends], bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Clear:
     """How payloads in the clear are made and read.
 
     A payload is a prefix and the packet.  *prefix* returns it for a tunnel by the packet's IP version, the same even
     number of bytes for both.  *strip* finds the packet; what follows it is padding.  It raises PacketError with the
-    reason that is counted, and nothing else, for any bytes.
+    reason that is counted, and nothing else, for any bytes.  *mismatch* is the reason for a payload of a tunnel that
+    its sender does not have with this node.  *frames* is None where there are no frames around packets.  *sequence*
+    returns the number of a payload that strip takes, by which late ones are told, where the encapsulation has such.
     """
 
     prefix: Callable[[Ends], Mapping[int, bytes]]
     strip: Callable[[Buffer], Stripped]
+    mismatch: str = "identifier"
+    frames: Frames | None = None
+    sequence: Callable[[Buffer], int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +86,8 @@ class Encapsulation:
     *headers* is what stands before a payload on the underlay, in bytes by the version of the outer IP header: that
     header, those of the transport, and all that a session adds.  *protocols* are the protocols of the outer header by
     the IP version of the packet inside; UDP for all, where nothing else is said.  *clear* is None where payloads are
-    sealed: then sessions make and read them.
+    sealed: then sessions make and read them.  *senders* is how many sockets of each family send, each from a port of
+    its own that tells flows apart on the way; 0 where the one that receives sends too.
     """
 
     name: str
@@ -74,6 +95,7 @@ class Encapsulation:
     headers: Mapping[int, int]
     clear: Clear | None = None
     protocols: Mapping[int, int] = field(default_factory=lambda: {4: PROTOCOL_UDP, 6: PROTOCOL_UDP})
+    senders: int = 0
 
     @property
     def is_encrypted(self) -> bool:

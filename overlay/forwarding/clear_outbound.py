@@ -5,15 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
+from overlay.forwarding.lanes import hash_flow
+from overlay.forwarding.marks import TTL_SHIFT, marks_of, ttl_of
 from overlay.forwarding.narrow import largest_segment
 from overlay.forwarding.segments import ClearSplitter
+from overlay.wire.icmp import told_mtu
+from overlay.wire.messages import TRANSPORT_HEADER
 from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from overlay.forwarding.core import Core
+    from overlay.forwarding.lanes import Lane
     from overlay.forwarding.outbound import Outbound
     from overlay.forwarding.peer import Peer
+
+# Specification (RFC 791 section 3.1)
+LEAST_MTU = 576  # what everybody takes; less is not believed
 
 
 class ClearOutbound:
@@ -31,22 +39,34 @@ class ClearOutbound:
         """
         arena, view, outbound = self._arena, self._view, self._outbound
         version, length = arena[start] >> 4, end - start
+        if not ttl_of(arena, start):
+            peer.drops["ttl"] += 1  # RFC 2003 section 3.1
+            return False
+        if not peer.has_ports:
+            ecn = marks_of(arena, start, inherits_ttl=self._core.inherits_ttl)
+            self._heed(peer, start, end)
+        elif self._core.inherits_ttl:
+            ecn |= ttl_of(arena, start) << TTL_SHIFT
         prefix = peer.prefix[version]
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             arena, start - VIRTIO_SIZE
         )
         if now >= peer.path_due:
             self._core.look_at_path(peer, now)
+        lanes = peer.lanes
+        lane: Lane = peer
+        if lanes:
+            lane = lanes[hash_flow(view[start:end]) % len(lanes)]
         if gso_type:
             packet = view[start:end]
             if (
                 length > peer.path_mtu
                 and largest_segment(packet, gso_type, segment, csum_start) > peer.path_mtu
             ):
-                outbound.flush_peer(peer)
+                outbound.flush_peer(lane)
                 outbound.narrow.send_segments(peer, None, packet, gso_type, segment, csum_start, ecn, now)
                 return False
-            self._forward_segments(peer, packet, prefix, gso_type, segment, csum_start, ecn)
+            self._forward_segments(lane, packet, prefix, gso_type, segment, csum_start, ecn)
             return False
         if arena[start + PROTOCOL_AT[version]] in SYN_PROTOCOLS and may_be_syn(arena, start, end):
             mtu = min(peer.path_mtu, outbound.splitter.mtu)
@@ -55,14 +75,24 @@ class ClearOutbound:
             peer.drops["tun_malformed"] += 1
             return False
         if length > peer.path_mtu:
-            outbound.flush_peer(peer)
+            outbound.flush_peer(lane)
             outbound.narrow.send(peer, None, view[start:end], ecn, now)
             return False
-        begin = start - len(prefix)
-        view[begin:start] = prefix
-        outbound.queue(peer, view[begin:end], end - begin, ecn)
         peer.tx_packets += 1
+        begin = start - len(prefix)
+        if len(prefix) > TRANSPORT_HEADER.size:
+            # The arena has no room for it: only a transport header's before each packet, which a table of them needs.
+            outbound.queue(lane, memoryview(prefix + view[start:end]), end - begin, ecn)
+            return False
+        view[begin:start] = prefix
+        outbound.queue(lane, view[begin:end], end - begin, ecn)
         return True
+
+    def _heed(self, peer: Peer, start: int, end: int) -> None:
+        """Learn from an ICMP error on its way to *peer* what its packets must not be larger than."""
+        mtu = told_mtu(self._view[start:end])
+        if mtu is not None:
+            peer.segment_limit = min(peer.segment_limit, max(mtu, LEAST_MTU))
 
     def set_mtu(self) -> None:
         """Cut for an interface of another MTU, and leave what is kept in the buffers of the last alone."""
@@ -70,7 +100,7 @@ class ClearOutbound:
 
     def _forward_segments(
         self,
-        peer: Peer,
+        lane: Lane,
         packet: memoryview,
         prefix: bytes,
         gso_type: int,
@@ -78,6 +108,7 @@ class ClearOutbound:
         csum_start: int,
         ecn: int,
     ) -> None:
+        peer = lane.peer
         splitter = self._splitters.get(len(prefix))
         if splitter is None:
             splitter = ClearSplitter(self._outbound.splitter.mtu, len(prefix))
@@ -87,8 +118,8 @@ class ClearOutbound:
         except PacketError as error:
             peer.drops[error.reason] += 1
             return
-        self._outbound.flush_peer(peer)
+        self._outbound.flush_peer(lane)
         train.prefix(prefix)
         for part in train.parts():
-            self._core.sender.send(peer, part, train.size, ecn)
+            self._core.sender.send(peer, part, train.size, ecn, lane.flow)
         peer.tx_packets += train.count

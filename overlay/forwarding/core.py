@@ -17,6 +17,7 @@ from overlay.forwarding.gate import Gate
 from overlay.forwarding.inbound import Arrival, Inbound, TunWriter
 from overlay.forwarding.kernel_paths import KernelPaths, PathSocket
 from overlay.forwarding.keypair import Keypair
+from overlay.forwarding.mmsg import RawCarrier
 from overlay.forwarding.outbound import Outbound
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.pings import Pings
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from overlay.forwarding.bulk import Bulk
+    from overlay.forwarding.mmsg import Carrier
     from overlay.forwarding.peer import Ancillary
     from overlay.wire.addresses import Sockaddr
     from overlay.wire.ip import Buffer
@@ -97,6 +99,7 @@ class Core:
         *,
         report: Callable[[Report], bool],
         entropy: Callable[[int], bytes],
+        carrier: Callable[[int, int], Carrier] = RawCarrier,
     ) -> None:
         self.timing = Timing(*start.times)
         self._ciphers = start.ciphers
@@ -104,7 +107,7 @@ class Core:
         self.peers: dict[int, Peer] = {}
         self.by_index: dict[int, Keypair] = {}
         self.drops: Counter[str] = Counter()
-        self.own_ports: dict[str, bytes] = {}  # by encapsulation
+        self.own_ports: dict[str, frozenset[bytes]] = {}  # by encapsulation
         self.sender = Sender(start.segments_udp)
         self.outbound = Outbound(self, start.mtu)
         self.inbound = Inbound(self, tun, start.joins_udp, bool(start.ciphers))
@@ -118,9 +121,12 @@ class Core:
         self._probes = Probes(self.timing, start.mtu)
         self._kernel_paths = KernelPaths(start.mtu)
         self._learns_mtus = False
+        self._closes_at = math.inf  # when the next replaced socket does
         self._callers: dict[Sockaddr, Caller] = {}
         self._link_takes = report
         self._entropy = entropy
+        self._carrier = carrier
+        self.inherits_ttl = False
 
     # What the agent says
 
@@ -151,6 +157,7 @@ class Core:
                 self._use_sockets(command, sockets, now)
             case SetNode():
                 self._use_node(command, sockets)
+                self.inherits_ttl = command.inherits_ttl
                 if command.mtu != self.outbound.splitter.mtu:
                     self.outbound.set_mtu(command.mtu)
                     self._probes.set_mtu(command.mtu, list(self.peers.values()), now)
@@ -171,10 +178,7 @@ class Core:
 
     def next_deadline(self) -> float:
         """Return when handle_deadline() is due; math.inf if never."""
-        deadline = self.timers.next_deadline()
-        for udp in self.sender.sockets:
-            deadline = min(deadline, udp.closes_at)
-        return deadline
+        return min(self.timers.next_deadline(), self._closes_at)
 
     def handle_deadline(self, now: float) -> list[UdpSocket]:
         """Do what is due, and return the replaced sockets that are closed now."""
@@ -184,6 +188,8 @@ class Core:
         for udp in closed:
             self.sender.sockets.remove(udp)
             udp.raw.close()
+        if closed:
+            self._closes_at = min((udp.closes_at for udp in self.sender.sockets), default=math.inf)
         return closed
 
     def _transmit(self, command: Transmit) -> None:
@@ -264,8 +270,9 @@ class Core:
 
     def _set_endpoint(self, peer: Peer, endpoint: Sockaddr, now: float) -> None:
         if endpoint != peer.endpoint:
-            if peer.socket is not None and peer.endpoint and len(peer.endpoint) != len(endpoint):
+            if peer.endpoint and len(peer.endpoint) != len(endpoint):
                 peer.socket = None
+                peer.senders = {}
             if peer.clear is not None:
                 self.inbound.clear.move(peer, endpoint)
             peer.move(endpoint)
@@ -290,25 +297,41 @@ class Core:
             command.roles or [Role.ALL] * len(families),
             command.protocols or [PROTOCOL_UDP] * len(families),
         )
-        if encapsulation is None or not len(raw) == len(families) == len(roles) == len(protocols):
+        if (
+            encapsulation is None
+            or not set(Role).issuperset(roles)
+            or not len(raw) == len(families) == len(roles) == len(protocols)
+        ):
             self.drops["link"] += 1
             return
         for udp in self.sender.sockets:
             if udp.encapsulation is encapsulation:
-                udp.closes_at = min(udp.closes_at, now + OLD_SOCKET_TIME)
+                # Of raw sockets each gets what arrives, so that with two every packet would come twice.
+                patience = OLD_SOCKET_TIME if encapsulation.has_ports else 0.0
+                udp.closes_at = min(udp.closes_at, now + patience)
+                self._closes_at = min(self._closes_at, udp.closes_at)
         opened = [
-            UdpSocket(each, family, encapsulation=encapsulation, role=Role(role), protocol=protocol)
+            UdpSocket(
+                each,
+                family,
+                encapsulation=encapsulation,
+                role=Role(role),
+                protocol=protocol,
+                carrier=None if encapsulation.has_ports else self._carrier(each.fileno(), family),
+            )
             for each, family, role, protocol in zip(raw, families, roles, protocols, strict=True)
         ]
         for udp in opened:
             udp.learn_mtus(self._learns_mtus)
         self.sender.sockets += opened
-        self.own_ports[encapsulation.name] = command.port.to_bytes(2, "big")
+        own_ports = command.ports or [command.port]
+        self.own_ports[encapsulation.name] = frozenset(port.to_bytes(2, "big") for port in own_ports)
         for peer in self.peers.values():
             if peer.encapsulation is not encapsulation:
                 continue
             peer.forget_source()
             peer.socket = None
+            peer.senders = {}
             if self._usable(peer, now) is not None:
                 self._send_keepalive(peer, now)  # so that it learns where we are now
 
@@ -611,6 +634,15 @@ class Core:
         remembered = self.table.remembered
         owner = remembered[source] if source in remembered else self.table.find(source)
         return owner is peer
+
+    def owner(self, address: bytes) -> Peer | None:
+        """Return the peer that *address*, of 4 or 16 bytes, is one of; None if it is nobody's or this node's."""
+        owner = self.table.find(address)
+        return None if owner is self._own else owner
+
+    def is_own(self, address: bytes) -> bool:
+        """Return whether *address*, of 4 or 16 bytes, is one of this node or of what is behind it."""
+        return self.table.find(address) is self._own
 
     def is_from_sources(self, peer: Peer, packet: Buffer) -> bool:
         """Return whether *peer*, in the clear, may send the source address of *packet* although it is none of its own.

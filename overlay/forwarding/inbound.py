@@ -19,6 +19,7 @@ from overlay.errors import PacketError
 from overlay.forwarding.alike import WORTH, have_syn
 from overlay.forwarding.clear_inbound import ClearInbound
 from overlay.forwarding.peer import SOL_UDP
+from overlay.forwarding.raw_inbound import RawInbound
 from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, SEALED, Geometries, Rows, Splitter, may_go_on
 from overlay.forwarding.units import (
     LEAD,
@@ -142,6 +143,7 @@ class Inbound:
         self._array = np.frombuffer(self._buffer, dtype=np.uint8)
         self._geometries = Geometries()
         self.clear = ClearInbound(core, self._write, joins_udp)
+        self.raw = RawInbound(core, self.clear, self._write, joins_udp)
         self._takes_units = takes_units
         unit = bytearray(LEAD + RECEIVE_BYTES + _SLACK)
         self._unit, self._unit_array = memoryview(unit), np.frombuffer(unit, dtype=np.uint8)
@@ -159,6 +161,8 @@ class Inbound:
         gathered behind each other as the kernel would have done it, and taken as one receive.  So are, in the clear,
         receives of merged ones: a super-packet takes two sends, and enters the tun in one write again.
         """
+        if udp.carrier is not None:
+            return self.raw.drain(udp, now)
         if udp.pace.takes_one(now):
             return self._drain_one(udp, now)
         receive, view = udp.raw.recvmsg_into, self._view

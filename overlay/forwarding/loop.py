@@ -223,8 +223,7 @@ class Loop:
                         self._udp[descriptor] = udp
                         if udp.role == Role.HANDSHAKES:
                             self._for_handshakes.add(descriptor)
-                        reads = udp.role not in {Role.SENDS, Role.SENDS_WHOLE}
-                        self._poll.register(descriptor, select.EPOLLIN if reads else 0)
+                        self._poll.register(descriptor, _interest(udp))
             if isinstance(message, Begin) and not self._has_tun:
                 self._has_tun = True
                 self._poll.register(self._tun.descriptor, select.EPOLLIN)
@@ -248,7 +247,12 @@ class Loop:
             wanted = sender.waits_for.raw.fileno()
         if wanted != self._waits_for:
             if self._waits_for in self._udp:
-                self._poll.modify(self._waits_for, select.EPOLLIN)
+                self._poll.modify(self._waits_for, _interest(self._udp[self._waits_for]))
             if wanted in self._udp:
-                self._poll.modify(wanted, select.EPOLLIN | select.EPOLLOUT)
+                self._poll.modify(wanted, _interest(self._udp[wanted]) | select.EPOLLOUT)
             self._waits_for = wanted
+
+
+def _interest(udp: UdpSocket) -> int:
+    """Return what to wait for on *udp* while nothing waits to be sent from it."""
+    return 0 if udp.role in {Role.SENDS, Role.SENDS_WHOLE} else select.EPOLLIN

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
+from overlay.forwarding.marks import WHOLE
 from overlay.forwarding.segments import PADDING
 from overlay.wire.fragments import cut, may_be_cut
 from overlay.wire.icmp import IPV6_MINIMUM_MTU
@@ -93,6 +94,8 @@ class Narrow:
         is_larger, sender = len(packet) > peer.path_mtu, self._core.sender
         if keypair is not None:
             self._core.outbound.send_payload(peer, keypair, _filled(packet), ecn, may_be_cut=is_larger)
+        elif is_larger and not peer.has_ports:
+            sender.send_message(peer, peer.prefix[packet[0] >> 4] + packet, ecn & ~WHOLE)
         elif is_larger:
             sender.send_cuttable(peer, peer.prefix[packet[0] >> 4] + packet)
         else:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.bulk import Bulk
     from overlay.forwarding.core import Core
     from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.lanes import Lane
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import SealedTrain
 
@@ -73,7 +74,7 @@ class Outbound:
         self._pace = Pace()
         self.narrow = Narrow(core)
         self._clear = ClearOutbound(core, self, self._arena)
-        self._dirty: list[Peer] = []
+        self._dirty: list[Lane] = []
         self.set_mtu(mtu)
 
     def drain(self, tun: TunReader, now: float) -> bool:
@@ -311,16 +312,18 @@ class Outbound:
 
     def flush(self) -> None:
         """Send what is sealed and pending, for every peer."""
-        for peer in self._dirty:
-            self.flush_peer(peer)
+        for lane in self._dirty:
+            self.flush_peer(lane)
         self._dirty.clear()
 
-    def queue(self, peer: Peer, datagram: memoryview, size: int, ecn: int) -> None:
+    def queue(self, peer: Lane, datagram: memoryview, size: int, ecn: int) -> None:
         """Put a sealed datagram behind the others of its peer that can leave in the same call."""
         pending = peer.pending
         if pending:
             first = peer.pending_size
-            if (
+            if not peer.peer.has_ports and ecn == peer.pending_ecn and len(pending) < MAXIMUM_PENDING:
+                peer.pending_size = max(first, size)
+            elif (
                 peer.pending_closed
                 or size > first
                 or ecn != peer.pending_ecn
@@ -336,12 +339,12 @@ class Outbound:
             self._dirty.append(peer)
         pending.append(datagram)
 
-    def flush_peer(self, peer: Peer) -> None:
-        """Send what is pending for *peer*, so that what is sent next comes behind it."""
+    def flush_peer(self, peer: Lane) -> None:
+        """Send what is pending for *peer*, or in one lane of it, so that what is sent next comes behind it."""
         pending = peer.pending
         if pending:
             peer.pending = []
-            self._core.sender.send(peer, pending, peer.pending_size, peer.pending_ecn)
+            self._core.sender.send(peer.peer, pending, peer.pending_size, peer.pending_ecn, peer.flow)
 
     def _send_train(self, peer: Peer, keypair: Keypair, train: SealedTrain, ecn: int) -> None:
         counter = keypair.counter
@@ -436,8 +439,10 @@ class Outbound:
             protocol, ports = arena[start + 9], start + (arena[start] & 15) * 4
         else:
             protocol, ports = arena[start + 6], start + 40
+        if not peer.has_ports:
+            return protocol in peer.encapsulation.protocols.values()
         if protocol != PROTOCOL_UDP or ports + 4 > len(arena):
             return False
         source, destination = arena[ports : ports + 2], arena[ports + 2 : ports + 4]
-        own_port = self._core.own_ports.get(peer.encapsulation.name, b"")
-        return destination == peer.endpoint_port and source == own_port
+        own_ports = self._core.own_ports.get(peer.encapsulation.name, frozenset())
+        return destination == peer.endpoint_port and bytes(source) in own_ports

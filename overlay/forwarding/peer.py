@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import Ends
 from overlay.forwarding.keypair import Keypairs
+from overlay.forwarding.lanes import FurtherLane, Lane
+from overlay.forwarding.marks import TOS, TTL_SHIFT
 from overlay.wire.addresses import pack_host
 
 if TYPE_CHECKING:
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 SOL_UDP = 17
 UDP_SEGMENT = 103
 
+# TOS and TTL, by the number of fields that an address has
+_OUTER = {
+    2: ((socket.IPPROTO_IP, socket.IP_TOS), (socket.IPPROTO_IP, socket.IP_TTL)),
+    4: ((socket.IPPROTO_IPV6, socket.IPV6_TCLASS), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)),
+}
+
 # Ours
 _NO_PREFIX: dict[int, bytes] = {4: b"", 6: b""}
 WIDE = 1 << 17  # as a path MTU: nothing that the tun carries is larger, super-packets included
@@ -34,30 +42,35 @@ Ancillary: TypeAlias = list[tuple[int, int, bytes]]
 """Control messages as socket.sendmsg takes them."""
 
 
-class Peer:
+class Peer(Lane):
     """All that the packet path asks of a peer, as plain attributes."""
 
     __slots__ = (
         "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "ends",
-        "is_path_known", "is_unreachable",
-        "keepalive", "keypairs", "last_received", "last_traffic", "number", "owed_since", "path", "path_due",
-        "path_mtu", "path_packets", "pending",
-        "pending_closed", "pending_ecn", "pending_size", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
-        "socket", "source", "sources", "timers", "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
+        "has_ports", "is_path_known", "is_unreachable",
+        "keepalive", "keypairs", "lanes", "last_received", "last_traffic", "number", "owed_since", "path", "path_due",
+        "path_mtu", "path_packets", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
+        "segment_limit", "segment_size", "senders", "sequence", "sequence_at", "socket", "source", "sources", "timers",
+        "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
     )  # fmt: skip
 
     def __init__(self, number: int, encapsulation: Encapsulation = wireguard.ENCAPSULATION) -> None:
+        super().__init__()
         self.number = number
         self.encapsulation = encapsulation
         # None where what is sent is sealed; a peer in the clear has no keypairs
         self.clear = encapsulation.clear
+        self.has_ports = encapsulation.has_ports
         self.set_ends(Ends())
+        # One for each port that is sent from; none where there is but one, and the peer is the lane
+        self.lanes = [FurtherLane(self, flow) for flow in range(encapsulation.senders)]
         self.sources: Prefixes[bool] | None = None  # beside its own, from where it may send in the clear
         self.keypairs = Keypairs()
         self.endpoint: Sockaddr | None = None
         self.endpoint_address = b""  # packed, to recognise our own datagrams in the tun
         self.endpoint_port = b""
         self.socket: UdpSocket | None = None
+        self.senders: dict[int, UdpSocket] = {}  # in its place without ports: by marks
         self.source: Ancillary = []  # the local address it was heard at; sent back from there
         self.received_source: object = None  # the control message that `source` was made from
         self.controls: dict[
@@ -69,6 +82,11 @@ class Peer:
         self.path_mtu = WIDE  # the largest packet that reaches it; WIDE where that is the tun's MTU
         self.path_due = 0.0  # when the kernel is to be asked for it
         self.is_path_known = False  # the kernel has told it
+        # Without ports: of super-packets that a kernel made of its packets, and that do not say so
+        self.segment_limit = WIDE  # the largest packet that goes on from here, as an ICMP error told
+        self.segment_size = 0  # of the last that told
+        self.sequence: int | None = None  # the last number of a numbered packet, and when it came
+        self.sequence_at = 0.0
         self.is_unreachable = False  # given up; the next handshake completed ends it
 
         # Timers, in seconds of CLOCK_BOOTTIME; 0 is "nothing outstanding", or never
@@ -80,14 +98,13 @@ class Peer:
         self.reporting: Keypair | None = None  # units came under it and are to be reported
         self.timers: dict[str, int] = {}  # the entry in force in the heap, for each kind that has one
 
-        # Datagrams sealed in this batch and not yet sent: all of one size but the last
-        self.pending: list[memoryview] = []
-        self.pending_size = 0
-        self.pending_ecn = 0
-        self.pending_closed = False
-
         self.tx_bytes = self.rx_bytes = self.tx_packets = self.rx_packets = self.tx_units = self.rx_units = 0
         self.drops: Counter[str] = Counter()
+
+    @property
+    def peer(self) -> Peer:
+        """Itself, as the one whom the datagrams of its first lane go to."""
+        return self
 
     def set_ends(self, ends: Ends) -> None:
         """Make and take payloads of a tunnel with *ends* from now on."""
@@ -111,22 +128,22 @@ class Peer:
         self.source, self.received_source = source, received
         self.controls = {}
 
-    def ancillary(self, ecn: int, segment: int = 0) -> Ancillary:
-        """Return the control messages for a send whose outer ECN field is *ecn*; DSCP is zero.
+    def ancillary(self, marks: int, segment: int = 0) -> Ancillary:
+        """Return the control messages for a send whose outer header has *marks*: TOS and TTL.
 
         The kernel cuts what is sent into datagrams of *segment* bytes, unless that is 0.
         """
-        control = self.controls.get((ecn, segment))
+        control = self.controls.get((marks, segment))
         if control is None:
             control = list(self.source)
-            if ecn and self.endpoint is not None:
-                if len(self.endpoint) == 2:
-                    control.append((socket.IPPROTO_IP, socket.IP_TOS, ecn.to_bytes(4, sys.byteorder)))
-                else:
-                    control.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, ecn.to_bytes(4, sys.byteorder)))
+            if self.endpoint is not None:
+                wanted = zip(
+                    _OUTER[len(self.endpoint)], (marks & TOS, marks >> TTL_SHIFT & 0xFF), strict=True
+                )
+                control += [(*where, value.to_bytes(4, sys.byteorder)) for where, value in wanted if value]
             if segment:
                 control.append((SOL_UDP, UDP_SEGMENT, segment.to_bytes(2, sys.byteorder)))
             if len(self.controls) >= CONTROLS:
                 self.controls.clear()
-            self.controls[ecn, segment] = control
+            self.controls[marks, segment] = control
         return control

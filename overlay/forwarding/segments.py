@@ -530,18 +530,19 @@ class Geometries:
     """The geometries that came in one buffer, as far as they are remembered."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int, Flow], _Geometry] = {}
+        self._known: dict[tuple[int, int, int, Flow], _Geometry] = {}
         self._rows = 0
 
     def of(self, rows: Rows, flow: Flow) -> _Geometry:
-        """Return that of *rows*, which always lie in the same buffer and framing."""
-        geometry = self._known.get((rows.stride, rows.count, flow))
+        """Return that of *rows*, which always lie in the same buffer and have tags of one size."""
+        geometry = self._known.get((rows.stride, rows.count, rows.before, flow))
         if geometry is None:
             if len(self._known) >= LAYOUTS or self._rows + rows.count > LAYOUT_ROWS:
                 self._known.clear()
                 self._rows = 0
             self._rows += rows.count
-            geometry = self._known[rows.stride, rows.count, flow] = _Geometry(rows, flow)
+            geometry = _Geometry(rows, flow)
+            self._known[rows.stride, rows.count, rows.before, flow] = geometry
         return geometry
 
 
@@ -563,7 +564,7 @@ class Rows:
         framing: Framing = SEALED,
         geometries: Geometries | None = None,
     ) -> None:
-        """*geometries* are those of *array* and *framing*."""
+        """*geometries* are those of *array* and of the framing's tag."""
         self.array, self.view, self.stride, self.count, self.last = array, view, stride, count, last
         self.before, self.tag = framing.header, framing.tag
         self.geometries = geometries or Geometries()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import PROTOCOL_UDP, Role
+from overlay.forwarding.marks import IPV6, WHOLE
 from overlay.forwarding.pace import Pace
 from overlay.wire.icmp import IPV6_MINIMUM_MTU
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from overlay.encap.encapsulation import Clear, Encapsulation
+    from overlay.forwarding.mmsg import Carrier
     from overlay.forwarding.peer import Ancillary, Peer
     from overlay.wire.addresses import Sockaddr
 
@@ -45,6 +47,7 @@ _LARGEST: dict[int, tuple[int, int]] = {
 }  # beyond that the kernel cuts; 0 is never
 
 # Ours
+_KIND = WHOLE | IPV6  # what of the marks decides for a raw socket
 NO_BUFFERS_PAUSE = 0.001  # seconds; ENOBUFS comes from a device queue, and no event tells when it has drained
 KEPT_MESSAGES = 256  # sends kept, from which on a message of our own making is dropped: a timer makes another
 
@@ -91,6 +94,7 @@ class UdpSocket:
     role: Role = Role.ALL
     protocol: int = PROTOCOL_UDP
     discover: int = PMTUDISC_WANT
+    carrier: Carrier | None = None  # of a raw socket
     clear: Clear | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -115,7 +119,8 @@ class Sender:
         self.segments = segments  # whether UDP_SEGMENT works; a device without checksum offload may refuse it
         self.sockets: list[UdpSocket] = []
         self.waits_for: UdpSocket | None = None  # where something is kept; None if a device's queue was full
-        self._kept: deque[tuple[Peer, Sequence[memoryview], int, int]] = deque()
+        self._kept: deque[tuple[Peer, Sequence[memoryview], int, int, int]] = deque()
+        self._pools: dict[UdpSocket, list[UdpSocket]] = {}  # by the first of those that send by flow
 
     @property
     def is_blocked(self) -> bool:
@@ -134,17 +139,20 @@ class Sender:
             is_usable = candidate.family == family and candidate.closes_at == math.inf
             if (
                 is_usable
-                and candidate.role != Role.HANDSHAKES
+                and candidate.role not in {Role.HANDSHAKES, Role.RECEIVES}
                 and candidate.encapsulation is peer.encapsulation
             ):
                 peer.socket = candidate
                 return candidate
         return None
 
-    def send(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int) -> None:
-        """Send *buffers*, together datagrams of *size* bytes but for the last, to *peer*, or keep them."""
-        if self._kept or not self._try(peer, buffers, size, ecn):
-            self._kept.append((peer, buffers, size, ecn))
+    def send(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int = 0) -> None:
+        """Send *buffers*, together datagrams of *size* bytes but for the last, to *peer*, or keep them.
+
+        *flow* chooses one of the sockets where the peer's encapsulation sends from several.
+        """
+        if self._kept or not self._try(peer, buffers, size, ecn, flow):
+            self._kept.append((peer, buffers, size, ecn, flow))
 
     def send_message(self, peer: Peer, datagram: bytes, ecn: int = 0) -> None:
         """Send one datagram of its own, or keep it, unless much is kept already.
@@ -177,9 +185,10 @@ class Sender:
         options: dict[int, tuple[int, int]],
         value: int,
         ecn: int = 0,
+        target: UdpSocket | None = None,
     ) -> OSError | None:
         """Make one send with an option of the socket set to *value*, and as it was again; return what failed."""
-        target = self.socket_for(peer)
+        target = target or self.socket_for(peer)
         if target is None or peer.endpoint is None:
             peer.drops["no_endpoint"] += 1
             return None
@@ -216,35 +225,87 @@ class Sender:
         """Drop what is kept for a peer that was removed."""
         self._kept = deque(item for item in self._kept if item[0] is not peer)
 
-    def _try(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int) -> bool:
+    def _try(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int) -> bool:
         """Send, and return False if the kernel cannot take it now.  Any other failure is counted at the peer."""
+        if not peer.has_ports:
+            return self._try_raw(peer, buffers, size, ecn)
         total = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         segment = size if total > size else 0
         if segment and not self.segments:
-            return self._one_by_one(peer, buffers, size, ecn)
-        outcome = self._call(peer, buffers, segment, ecn)
+            return self._one_by_one(peer, buffers, size, ecn, flow)
+        outcome = self._call(peer, buffers, segment, ecn, flow)
         if outcome is _SENT:
             peer.tx_bytes += total
             return True
         if outcome is Outcome.UNCUT:
-            return self._one_by_one(peer, buffers, size, ecn)
+            return self._one_by_one(peer, buffers, size, ecn, flow)
         return outcome is not Outcome.LATER
 
-    def _one_by_one(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int) -> bool:
+    def _try_raw(self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int) -> bool:
+        """Send from a raw socket, many packets in each call; if the kernel is full in the middle, keep the rest."""
+        is_first = True
+        while buffers:
+            carrier = self._carrier(peer, marks)
+            if carrier is None or peer.endpoint is None:
+                peer.drops["no_endpoint"] += _count_raw(buffers, size)
+                return True
+            try:
+                sent = carrier.send(buffers, size, marks, peer.endpoint)
+            except OSError as error:
+                if error.errno in {errno.EAGAIN, errno.ENOBUFS}:
+                    self.waits_for = peer.senders[marks & _KIND] if error.errno == errno.EAGAIN else None
+                    if is_first:
+                        return False
+                    self._kept.insert(1 if self._kept else 0, (peer, buffers, size, marks, 0))
+                    return True
+                peer.drops["too_big" if error.errno == errno.EMSGSIZE else "send_refused"] += 1
+                buffers = _behind(buffers, size, 1)
+            else:
+                rest = _behind(buffers, size, sent)
+                peer.tx_bytes += sum(map(len, buffers)) - sum(map(len, rest))
+                buffers = rest
+            is_first = False
+        return True
+
+    def _carrier(self, peer: Peer, marks: int) -> Carrier | None:
+        """Return the raw socket for packets with *marks*: that of its protocol, and for such as may not be cut or may."""
+        chosen = peer.senders.get(marks & _KIND)
+        if chosen is not None and chosen.closes_at == math.inf:
+            return chosen.carrier
+        if peer.endpoint is None:
+            return None
+        family = socket.AF_INET if len(peer.endpoint) == 2 else socket.AF_INET6
+        role = Role.SENDS_WHOLE if marks & WHOLE else Role.SENDS
+        protocol = peer.encapsulation.protocols[6 if marks & IPV6 else 4]
+        for each in self.sockets:
+            if (each.encapsulation, each.family, each.role, each.protocol, each.closes_at) == (
+                peer.encapsulation,
+                family,
+                role,
+                protocol,
+                math.inf,
+            ):
+                peer.senders[marks & _KIND] = each
+                return each.carrier
+        return None
+
+    def _one_by_one(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int) -> bool:
         """Send each datagram by itself; if the kernel is full in the middle, keep the rest in its place."""
         datagrams = [view[at : at + size] for view in buffers for at in range(0, len(view), size)]
         for number, datagram in enumerate(datagrams):
-            outcome = self._call(peer, [datagram], 0, ecn)
+            outcome = self._call(peer, [datagram], 0, ecn, flow)
             if outcome is Outcome.LATER:
                 if number == 0:
                     return False
-                self._kept.insert(1 if self._kept else 0, (peer, datagrams[number:], size, ecn))
+                self._kept.insert(1 if self._kept else 0, (peer, datagrams[number:], size, ecn, flow))
                 return True
             if outcome is Outcome.SENT:
                 peer.tx_bytes += len(datagram)
         return True
 
-    def _call(self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int) -> Outcome:
+    def _call(
+        self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int, flow: int
+    ) -> Outcome:
         """Make one send, cut into *segment* bytes unless that is 0.  A stale local address is forgotten."""
         target = peer.socket
         if target is None or target.closes_at != math.inf:
@@ -252,38 +313,73 @@ class Sender:
         if target is None or peer.endpoint is None:
             peer.drops["no_endpoint"] += _count(buffers, segment)
             return Outcome.LOST
+        if flow:
+            target = self._spread(target, flow)
         control = peer.controls.get((ecn, segment))
         if control is None:
             control = peer.ancillary(ecn, segment)
         try:
             target.raw.sendmsg(buffers, control, 0, peer.endpoint)
         except OSError as error:
-            return self._failed(peer, buffers, segment, ecn, error)
+            return self._failed(peer, target, buffers, segment, ecn, flow, error)
         return _SENT
 
+    def _spread(self, first: UdpSocket, flow: int) -> UdpSocket:
+        """Return the socket for *flow* among those that send as *first* does."""
+        pool = self._pools.get(first)
+        if pool is None:
+            self._pools = {key: each for key, each in self._pools.items() if key.closes_at == math.inf}
+            pool = self._pools[first] = [
+                udp
+                for udp in self.sockets
+                if (udp.encapsulation, udp.family, udp.role, udp.closes_at)
+                == (first.encapsulation, first.family, first.role, math.inf)
+            ]
+        return pool[flow % len(pool)]
+
     def _failed(
-        self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int, error: OSError
+        self,
+        peer: Peer,
+        target: UdpSocket,
+        buffers: Sequence[memoryview | bytes],
+        segment: int,
+        ecn: int,
+        flow: int,
+        error: OSError,
     ) -> Outcome:
         number = error.errno
         if number in {errno.EAGAIN, errno.ENOBUFS}:
-            self.waits_for = peer.socket if number == errno.EAGAIN else None
+            self.waits_for = target if number == errno.EAGAIN else None
             return Outcome.LATER
         if peer.source and number in _STALE_SOURCE:
             peer.forget_source()
-            return self._call(peer, buffers, segment, ecn)
+            return self._call(peer, buffers, segment, ecn, flow)
         if segment and number in _UNCUT:
             self.segments = number != errno.EIO
             peer.path_due = 0.0  # the kernel may have learnt that the path takes less
             return Outcome.UNCUT
         if number == errno.EMSGSIZE:
             peer.path_due = 0.0
-            target = self.socket_for(peer)
-            is_whole = target is not None and target.discover == PMTUDISC_DO
             # The kernel has learnt that the path takes less: this one it cuts, those that follow will fit.
-            if is_whole and self._send_under(peer, buffers, _DISCOVER, PMTUDISC_DONT, ecn) is None:
+            if target.discover == PMTUDISC_DO and not self._send_under(
+                peer, buffers, _DISCOVER, PMTUDISC_DONT, ecn, target
+            ):
                 return Outcome.CUT
         peer.drops["too_big" if number == errno.EMSGSIZE else "send_refused"] += _count(buffers, segment)
         return Outcome.LOST
+
+
+def _count_raw(buffers: Sequence[memoryview], size: int) -> int:
+    """Return how many packets *buffers* are, as a carrier understands them."""
+    return max(len(buffers), -(-len(buffers[0]) // size))
+
+
+def _behind(buffers: Sequence[memoryview], size: int, count: int) -> Sequence[memoryview]:
+    """Return *buffers*, as a carrier understands them, without the first *count* packets."""
+    if len(buffers) == 1 and len(buffers[0]) > size:
+        rest = buffers[0][count * size :]
+        return [rest] if rest else []
+    return buffers[count:]
 
 
 def _count(buffers: Sequence[memoryview | bytes], segment: int) -> int:

@@ -1,21 +1,29 @@
 """The socket on which an agent answers: where it is, who may have it, and one question with its answer.
 
 A connection carries one request, a JSON object on one line, and one answer of the same form.
+
+The place is /run/overlay, which is root's.  An agent without root that may not write there answers in a directory of
+its user's, $XDG_RUNTIME_DIR/overlay, where the commands of the same user look as well.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from overlay.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 Message: TypeAlias = dict[str, Any]  # what JSON holds; the agent and each command parse their own
 
@@ -30,6 +38,38 @@ BACKLOG = 16
 # service often lacks while the operator's shell has it.  Both have to arrive at the same path.
 ONLY_IN_INITIAL_NAMESPACE = Path("/proc/sys/net/core/netdev_max_backlog")
 OWN_NAMESPACE = Path("/proc/self/ns/net")
+
+
+class NoAgentError(HostError):
+    """Nobody answers for that interface here."""
+
+
+def own_directory() -> Path:
+    """Return where the agents of this user answer.  Raises HostError if there is no place for one."""
+    if os.geteuid() == 0 or os.access(DIRECTORY, os.W_OK):
+        return DIRECTORY
+    directory = _user_directory()
+    if directory is None:
+        raise HostError(
+            f"the control socket needs a place, and {DIRECTORY} is root's: set XDG_RUNTIME_DIR to a directory of "
+            "this user, such as /run/user/UID"
+        ) from PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return directory
+
+
+def directories() -> list[Path]:
+    """Return where agents answer that this user may ask, the likeliest first."""
+    user = None if os.geteuid() == 0 else _user_directory()
+    return [DIRECTORY] if user is None else [user, DIRECTORY]
+
+
+def find(interface: str, among: Sequence[Path]) -> Path:
+    """Return the control socket of the agent of *interface*, where it is or else where it would be first of *among*.
+
+    Raises nothing.
+    """
+    paths = [control_path(interface, directory) for directory in among]
+    return next((path for path in paths if os.path.exists(path)), paths[-1])
 
 
 def control_path(interface: str, directory: Path = DIRECTORY) -> Path:
@@ -62,12 +102,9 @@ class ControlSocket:
 def listen(path: Path) -> ControlSocket:
     """Take *path* for this process and listen on it, mode 0600.  What a killed agent left there is replaced.
 
-    Raises HostError if an agent that lives has it, or the directory cannot be written.
+    Raises HostError if an agent that lives has it, or the directory cannot be written, or is somebody else's.
     """
-    try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    except OSError as error:
-        raise HostError(f"{path.parent} could not be created: {error.strerror}; run as root") from error
+    _make_directory(path.parent)
     lock = _take_lock(path)
     _sweep(path.parent)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -79,8 +116,20 @@ def listen(path: Path) -> ControlSocket:
     except OSError as error:
         listener.close()
         os.close(lock)
-        raise HostError(f"{path} could not be created: {error.strerror}; run as root") from error
+        raise HostError(f"{path} could not be created: {error.strerror or error}; run as root") from error
     return ControlSocket(path, listener, lock)
+
+
+@contextlib.contextmanager
+def nobody_listening(path: Path) -> Iterator[None]:
+    """Keep agents from *path* inside the block.  Raises HostError if one has it."""
+    lock = _take_lock(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # a killed agent's
+        _lock_path(path).unlink(missing_ok=True)
+        os.close(lock)
 
 
 def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
@@ -94,7 +143,7 @@ def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
             client.sendall(encode(message))
             line = _read_line(client, deadline)
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise HostError(
+            raise NoAgentError(
                 f"no overlay agent runs for {interface} here: start it with `overlay up --peers FILE`"
             ) from error
         except PermissionError as error:
@@ -136,6 +185,26 @@ def interface_of(path: Path) -> str:
     name = path.name.removesuffix(".sock")
     base, _, inode = name.rpartition(".")
     return base if base and len(inode) >= 10 and inode.isdigit() else name
+
+
+def _user_directory() -> Path | None:
+    """Return the place for the sockets of a user without root; None if the environment names none."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(runtime, "overlay") if os.path.isabs(runtime) else None
+
+
+def _make_directory(directory: Path) -> None:
+    """Have *directory* exist, for its owner alone to write."""
+    is_shared = directory == DIRECTORY or os.geteuid() == 0
+    try:
+        directory.mkdir(mode=0o755 if is_shared else 0o700, parents=True, exist_ok=True)
+        status = directory.stat(follow_symlinks=False)
+    except OSError as error:
+        raise HostError(f"{directory} could not be created: {error.strerror}; run as root") from error
+    if status.st_uid not in {0, os.geteuid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise HostError(
+            f"{directory} belongs to somebody else or can be written by others: correct its owner and mode"
+        ) from PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def _take_lock(path: Path) -> int:

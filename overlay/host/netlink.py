@@ -7,7 +7,8 @@ here the message for many routes is written once and copied with another destina
 How our routes and rules are told from everybody else's, and from those of a second agent beside us:
 
 - Every route and rule carries PROTOCOL.
-- Routes on the tun are told apart by their device.  They vanish with it.
+- Routes on the tun are told apart by their device.  They vanish with it; from a persistent one they are taken.
+- Addresses carry PROTOCOL as well.  On a persistent device those without it are an administrator's, and stay.
 - The unreachable twin of each, same prefix and a worse metric, has no device and outlives a killed agent: packets
   for the overlay then get an ICMP error instead of leaving by the default route.  Its metric is a number derived
   from the interface name, as are the tables, so that the next agent of that name takes over what the last one left.
@@ -40,6 +41,7 @@ from ipaddress import (
     IPv4Network,
     IPv6Address,
     IPv6Network,
+    ip_address,
     ip_interface,
     ip_network,
 )
@@ -53,6 +55,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from overlay.errors import HostError
 from overlay.host import sysctl
+from overlay.host.plan import Device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -77,6 +80,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
+IFA_PROTO = 11  # since Linux 5.18; before, it is not looked at
 RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 6, 7, 8, 15
 RTAX_MTU = 2
 RTA_CACHEINFO = 12
@@ -139,6 +143,8 @@ ROUTE_PROTOCOL_OFFSET = NETLINK_HEADER.size + 5
 ROUTE_TYPE_OFFSET = NETLINK_HEADER.size + 7
 ROUTE_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + 12
 DESTINATION_OFFSET = ROUTE_ATTRIBUTES_OFFSET + 4  # where it is the first attribute
+ADDRESS_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + 8
+LENGTH = struct.Struct("=I")  # at the start of a message
 ATTRIBUTE = struct.Struct("=HH")  # length, type
 LINK = struct.Struct("=4xiI")  # index, flags
 ADDRESS = struct.Struct("=4xi")  # index
@@ -172,6 +178,32 @@ class _Routes:
 
 
 @dataclass(frozen=True, slots=True)
+class _Address:
+    """An address of the tun; *far* is the peer's address of a point-to-point link, else its own."""
+
+    interface: IPInterface
+    far: IPAddress
+
+    @property
+    def version(self) -> Version:
+        return self.interface.version
+
+    def __str__(self) -> str:
+        return str(self.interface)
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """What apply() changes at the link of a persistent device."""
+
+    is_up: bool
+    mtu: int
+    queue: int
+    address_mode: int | None
+    is_without_ipv6: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _PreferMain:
     """The rule: to *network* lookup main, if main knows better than a route of that length."""
 
@@ -196,17 +228,22 @@ class Routing:
     Every call is synchronous.  One thread at a time may use it.
     """
 
-    def __init__(self, interface: str, index: int | None) -> None:
-        """*index* None, where there is no tun, is enough to remove what a killed agent left: read_back(), withdraw()."""
+    def __init__(self, interface: str, index: int | None, *, is_persistent: bool = False) -> None:
+        """*index* None, where there is no tun, is enough to remove what a killed agent left: read_back(), withdraw().
+
+        What was set at the link of a persistent device is set back by withdraw().
+        """
         self._interface = interface
         self._index = index
+        self._is_persistent = is_persistent
+        self._former: _Link | None = None  # of a persistent device, once it has been changed
         self._number = number_of(interface)
         try:
             self._kernel = _Kernel()
         except OSError as error:
             raise _refused("the routing tables of this host are out of reach", error) from error
         self._mtu: int | None = None  # None: the link is not set up
-        self._addresses: dict[IPInterface, None] = {}
+        self._addresses: dict[_Address, None] = {}
         self._shelves: dict[_Shelf, _Routes] = {}
         self._rules: set[_Rule] = set()
         self._questions: dict[tuple[Version, int], bytes] = {}  # for routes, by family and mark
@@ -221,7 +258,11 @@ class Routing:
         self._mtu = None
         self._link_mtus.clear()
         try:
-            self._addresses = dict.fromkeys(self._read_addresses() & self._addresses.keys())
+            self._addresses = dict.fromkeys(
+                address
+                for address, is_labelled in self._read_addresses().items()
+                if is_labelled or address in self._addresses
+            )
             self._shelves = self._read_routes()
             self._rules = set(self._read_rules())
         except OSError as error:
@@ -241,9 +282,11 @@ class Routing:
         self._set_up_link(plan)
         if not any(address.version == 4 for address in plan.addresses):
             self._remove_last_ipv4_addresses()
-        for address in plan.addresses:
+        addresses = [_Address(each, plan.far_end_of(each)) for each in plan.addresses]
+        for address in addresses:
             if address not in self._addresses:
-                self._add_address(address)
+                self._make_way(address)
+                self._add_address(self._first_form(address))
         # The unreachable twin first: no moment, and no kill, leaves a prefix to the default route.
         for shelf in sorted(shelves, key=lambda shelf: not shelf.is_unreachable):
             self._add_routes(shelf, shelves[shelf])
@@ -255,7 +298,13 @@ class Routing:
         for shelf in sorted(self._shelves, key=lambda shelf: shelf.is_unreachable):
             wanted = shelves[shelf].networks if shelf in shelves else set()
             self._remove_routes(shelf, self._shelves[shelf].networks - wanted)
-        for address in [address for address in self._addresses if address not in plan.addresses]:
+        forms = {_Address(address.interface, address.interface.ip) for address in addresses}
+        for address in self._addresses.keys() - forms - set(addresses):
+            self._remove_address(address)
+        for address in addresses:
+            if address not in self._addresses:
+                self._add_address(address)
+        for address in self._addresses.keys() - set(addresses):
             self._remove_address(address)
 
     def withdraw(self) -> None:
@@ -266,6 +315,23 @@ class Routing:
             self._remove_routes(shelf, set(self._shelves[shelf].networks))
         for address in list(self._addresses):
             self._remove_address(address)
+        if self._former is not None:
+            self._set_back_link(self._former)
+            self._former = self._mtu = None
+
+    def device(self) -> Device:
+        """Return how the interface stands, whoever set it up so.  Needs no privilege."""
+        try:
+            link = self._read_link()
+            addresses = frozenset(address.interface.ip for address in self._read_addresses())
+            return Device(link.is_up, link.mtu, addresses, frozenset(self._read_networks()))
+        except OSError as error:
+            raise _refused(f"the state of {self._interface} could not be read", error) from error
+
+    def route_index(self, address: IPAddress, fwmark: int | None = None) -> int | None:
+        """Return the index of the interface by which packets to *address* leave; None if there is none."""
+        route = self._ask_route(address, fwmark)
+        return _number(route.get(RTA_OIF)) or None if route is not None else None
 
     def route_mtu(self, address: IPAddress, fwmark: int | None = None) -> int | None:
         """Return how many bytes one packet to *address* may have on the underlay, by the route and by its device.
@@ -275,6 +341,35 @@ class Routing:
         None if no route leads there, or only our own tun does: then the tunnel runs inside itself or inside
         another peer's, and the answer would shrink with every question.
         """
+        route = self._ask_route(address, fwmark)
+        index = _number(route.get(RTA_OIF)) if route is not None else 0
+        if route is None or not index or index == self._index:
+            return None
+        metrics = dict(_attributes(route.get(RTA_METRICS, b""), 0))
+        is_learnt = any(route.get(RTA_CACHEINFO, b"")[CACHEINFO_EXPIRES])
+        known = 0 if is_learnt else _number(metrics.get(RTAX_MTU))
+        return min((mtu for mtu in (known, self._link_mtu(index)) if mtu), default=None)
+
+    def watch(self, *, is_ours: bool = True) -> Watch:
+        """Return a socket that becomes readable when links, addresses, routes or rules change.
+
+        Changes of our own interface tell nothing where it *is_ours* to set up.
+        """
+        return Watch(self._kernel.port, self._index if is_ours else None)
+
+    def forget(self) -> None:
+        """Ask for the MTU of each device again: the network changed."""
+        self._link_mtus.clear()
+
+    def close(self) -> None:
+        """Close the socket to the kernel; what is set up stays."""
+        self._kernel.close()
+
+    def _ask_route(self, address: IPAddress, fwmark: int | None) -> dict[int, bytes] | None:
+        """Return the attributes of the route to *address*; None if it is no way out of this host.
+
+        Read by hand, as in _take_over(): thousands of peers may move at once.
+        """
         key = (address.version, fwmark or 0)
         if key not in self._questions:
             self._questions[key] = _route_question(*key)
@@ -282,23 +377,9 @@ class Routing:
             (raw,) = self._kernel.ask(_with_destination(self._questions[key], ip_network(address.packed)))
         except OSError:
             return None
-        # Read by hand, as in _take_over(): thousands of peers may move at once.
-        route = dict(_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
-        index = _number(route.get(RTA_OIF))
-        if raw[ROUTE_TYPE_OFFSET] != RTN_UNICAST or not index or index == self._index:
+        if raw[ROUTE_TYPE_OFFSET] != RTN_UNICAST:
             return None
-        metrics = dict(_attributes(route.get(RTA_METRICS, b""), 0))
-        is_learnt = any(route.get(RTA_CACHEINFO, b"")[CACHEINFO_EXPIRES])
-        known = 0 if is_learnt else _number(metrics.get(RTAX_MTU))
-        return min((mtu for mtu in (known, self._link_mtu(index)) if mtu), default=None)
-
-    def watch(self) -> Watch:
-        """Return a socket that becomes readable when links, addresses, routes or rules change."""
-        return Watch(self._kernel.port, self._index)
-
-    def close(self) -> None:
-        """Close the socket to the kernel; what is set up stays."""
-        self._kernel.close()
+        return dict(_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
 
     # What a plan comes to
 
@@ -324,13 +405,17 @@ class Routing:
         if plan.mtu == self._mtu:
             return
         attributes: list[tuple[str, object]] = [("IFLA_MTU", plan.mtu)]
+        if self._is_persistent and self._former is None:
+            try:
+                self._former = self._read_link()
+            except OSError as error:
+                raise _refused(f"the state of {self._interface} could not be read", error) from error
         if self._mtu is None:
-            sysctl.loosen_rp_filter(self._interface)
+            if not self._is_persistent:  # else it is an administrator's setting, see overlay/host/settings.py
+                sysctl.loosen_rp_filter(self._interface)
             attributes.append(("IFLA_TXQLEN", TRANSMIT_QUEUE))
             if sysctl.has_ipv6():
-                if any(
-                    network.version == 6 for network in (*plan.addresses, *plan.routes, *plan.policy_routes)
-                ):
+                if _has_ipv6(plan):
                     sysctl.enable_ipv6(self._interface)
                 # No link-local address: its router solicitations would ask every peer for a session.
                 silent = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", IN6_ADDR_GEN_MODE_NONE)]}
@@ -343,10 +428,29 @@ class Routing:
             raise _refused(f"{self._interface} could not be set up with MTU {plan.mtu}", error) from error
         self._mtu = plan.mtu
 
-    def _change_link(self, attributes: list[tuple[str, object]], flags: int) -> None:
+    def _set_back_link(self, former: _Link) -> None:
+        """Make the link of a persistent device what it was."""
+        attributes: list[tuple[str, object]] = [("IFLA_MTU", former.mtu), ("IFLA_TXQLEN", former.queue)]
+        if former.address_mode is not None:
+            mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", former.address_mode)]}
+            attributes.append(("IFLA_AF_SPEC", {"attrs": [("AF_INET6", mode)]}))
+        try:
+            if not former.is_up:
+                self._change_link([], 0, IFF_UP)
+            self._change_link(attributes, 0)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise _refused(f"{self._interface} could not be set back to what it was", error) from error
+        if former.is_without_ipv6:
+            sysctl.disable_ipv6(self._interface)
+
+    def _change_link(
+        self, attributes: list[tuple[str, object]], flags: int, change: int | None = None
+    ) -> None:
         message = ifinfmsg()
         message["index"] = self._index
-        message["flags"] = message["change"] = flags
+        message["flags"] = flags
+        message["change"] = flags if change is None else change
         message["attrs"] = attributes
         self._kernel.do(message, RTM_NEWLINK)
 
@@ -354,27 +458,70 @@ class Routing:
         """Return the MTU of a device; it is remembered until read_back(), which follows each change of the network."""
         if index in self._link_mtus:
             return self._link_mtus[index]
-        message = ifinfmsg()
-        message["index"] = index
         try:
-            (raw,) = self._kernel.ask(_encode(message, RTM_GETLINK, NLM_F_ACK))
+            mtu: int | None = self._ask_link(index).get_attr("IFLA_MTU")
         except OSError:
             return None
-        mtu: int | None = _decode(ifinfmsg, raw).get_attr("IFLA_MTU")
         self._link_mtus[index] = mtu
         return mtu
 
-    def _add_address(self, address: IPInterface) -> None:
+    def _ask_link(self, index: int) -> Any:
+        message = ifinfmsg()
+        message["index"] = index
+        (raw,) = self._kernel.ask(_encode(message, RTM_GETLINK, NLM_F_ACK))
+        return _decode(ifinfmsg, raw)
+
+    def _read_link(self) -> _Link:
+        assert self._index is not None
+        found = self._ask_link(self._index)
+        families = found.get_attr("IFLA_AF_SPEC")
+        of_ipv6 = families.get_attr("AF_INET6") if families is not None else None
+        return _Link(
+            bool(found["flags"] & IFF_UP),
+            found.get_attr("IFLA_MTU"),
+            found.get_attr("IFLA_TXQLEN"),
+            of_ipv6.get_attr("IFLA_INET6_ADDR_GEN_MODE") if of_ipv6 is not None else None,
+            sysctl.is_ipv6_disabled(self._interface),
+        )
+
+    def _make_way(self, address: _Address) -> None:
+        """Remove our IPv6 address that is *address* with another far end, or has the same far end.
+
+        The kernel takes no second one of the former; and its route to a far end, which is made whatever the flags say,
+        would vanish with the latter.  Our routes lose their source with it, and are to be given one again.
+        """
+        if address.version != 6:
+            return
+        for other in list(self._addresses):
+            has_same_far_end = other.far == address.far != address.interface.ip
+            if other.interface == address.interface or has_same_far_end:
+                self._remove_address(other)
+                for shelf, routes in self._shelves.items():
+                    if shelf.version == 6 and routes.source == other.interface.ip:
+                        routes.source = MIXED
+
+    def _first_form(self, address: _Address) -> _Address:
+        """Return *address*, for as long without its far end as another IPv4 address of ours has that.
+
+        To the kernel the second would be a secondary of the first, and vanish with it.
+        """
+        is_taken = any(each.far == address.far != each.interface.ip for each in self._addresses)
+        if address.version == 6 or not is_taken:
+            return address
+        return _Address(address.interface, address.interface.ip)
+
+    def _add_address(self, address: _Address) -> None:
         try:
-            self._kernel.do(self._address_message(address), RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL)
+            self._do_address(address, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL)
         except OSError as error:
             if error.errno != errno.EEXIST:
                 raise _refused(f"{address} could not be given to {self._interface}", error) from error
+            return  # somebody else's, who takes it away
         self._addresses[address] = None
 
-    def _remove_address(self, address: IPInterface) -> None:
+    def _remove_address(self, address: _Address) -> None:
         try:
-            self._kernel.do(self._address_message(address), RTM_DELADDR)
+            self._do_address(address, RTM_DELADDR)
         except OSError as error:
             if error.errno not in GONE:
                 raise _refused(f"{address} could not be taken from {self._interface}", error) from error
@@ -385,40 +532,62 @@ class Routing:
         leaving = [address for address in self._addresses if address.version == 4]
         for address in leaving:
             self._remove_address(address)
-        if leaving:
+        if leaving and not any(address.version == 4 for address in self._read_addresses()):
             for shelf in [
                 shelf for shelf in self._shelves if shelf.version == 4 and not shelf.is_unreachable
             ]:
                 del self._shelves[shelf]
 
-    def _address_message(self, address: IPInterface) -> ifaddrmsg:
+    def _do_address(self, address: _Address, kind: int, flags: int = 0) -> None:
+        data = bytearray(_encode(self._address_message(address), kind, flags))
+        # Not every pyroute2 knows this attribute.
+        data += ATTRIBUTE.pack(ATTRIBUTE.size + 1, IFA_PROTO) + bytes([PROTOCOL, 0, 0, 0])
+        LENGTH.pack_into(data, 0, len(data))
+        refused = self._kernel.do_all([data])
+        if refused:
+            raise OSError(refused[0], os.strerror(refused[0]))
+
+    def _address_message(self, address: _Address) -> ifaddrmsg:
         message = ifaddrmsg()
         message["family"] = _family(address.version)
-        message["prefixlen"] = address.network.prefixlen
+        message["prefixlen"] = address.interface.network.prefixlen
         message["index"] = self._index
         message["attrs"] = [
-            ("IFA_LOCAL", str(address.ip)),
-            ("IFA_ADDRESS", str(address.ip)),
+            ("IFA_LOCAL", str(address.interface.ip)),
+            ("IFA_ADDRESS", str(address.far)),
             ("IFA_FLAGS", IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if address.version == 6 else 0)),
         ]
         return message
 
-    def _read_addresses(self) -> set[IPInterface]:
+    def _read_addresses(self) -> dict[_Address, bool]:
+        """Return the addresses of the interface, and whether each carries our label."""
         if self._index is None:
-            return set()
+            return {}
         message = ifaddrmsg()
         message["index"] = self._index
-        return {
-            ip_interface(
-                f"{found.get_attr('IFA_LOCAL') or found.get_attr('IFA_ADDRESS')}/{found['prefixlen']}"
-            )
-            for found in (
-                _decode(ifaddrmsg, raw) for raw in self._kernel.ask(_encode(message, RTM_GETADDR, NLM_F_DUMP))
-            )
-            if found["index"] == self._index
-        }
+        addresses: dict[_Address, bool] = {}
+        for raw in self._kernel.ask(_encode(message, RTM_GETADDR, NLM_F_DUMP)):
+            found = _decode(ifaddrmsg, raw)
+            if found["index"] == self._index:
+                far = found.get_attr("IFA_ADDRESS")
+                interface = ip_interface(f"{found.get_attr('IFA_LOCAL') or far}/{found['prefixlen']}")
+                label = dict(_attributes(raw, ADDRESS_ATTRIBUTES_OFFSET)).get(IFA_PROTO)
+                addresses[_Address(interface, ip_address(far))] = _number(label) == PROTOCOL
+        return addresses
 
     # Routes
+
+    def _read_networks(self) -> Iterator[IPNetwork]:
+        """Yield what leads into the interface, by any table and whoever says so."""
+        for version in _versions():
+            message = rtmsg()
+            message["family"] = _family(version)
+            message["attrs"] = [("RTA_OIF", self._index)]
+            size, network_of = (4, IPv4Network) if version == 4 else (16, IPv6Network)
+            for raw in self._kernel.ask(_encode(message, RTM_GETROUTE, NLM_F_DUMP)):
+                route = dict(_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
+                if raw[ROUTE_TYPE_OFFSET] == RTN_UNICAST and _number(route.get(RTA_OIF)) == self._index:
+                    yield network_of((route.get(RTA_DST, bytes(size)), raw[ROUTE_LENGTH_OFFSET]))
 
     def _add_routes(self, shelf: _Shelf, wanted: _Routes) -> None:
         """Add what is missing on *shelf*.  A route that should name another source is replaced in one step."""
@@ -751,6 +920,10 @@ def _planned_rules(plan: HostPlan) -> set[_Rule]:
         rules.add(_PreferMain(network))
         rules.add(_Capture(network.version, network.prefixlen, plan.fwmark))
     return rules
+
+
+def _has_ipv6(plan: HostPlan) -> bool:
+    return any(network.version == 6 for network in (*plan.addresses, *plan.routes, *plan.policy_routes))
 
 
 def _rule_priority(rule: _Rule) -> int:

@@ -23,6 +23,7 @@ class HostPlan:
     """How the host should be set up.
 
     *addresses* are /32 and /128; the first of each family is the source of the host's own packets into the overlay.
+    *far_ends*, at most one of each family, are the peer's addresses of a point-to-point link; they go with those.
     *routes* lead into the tun by the main table, *policy_routes* by tables of ours that packets with *fwmark* skip:
     with any of these the mark must be given, and not 0.  Own subnets are in neither.
     """
@@ -32,3 +33,20 @@ class HostPlan:
     routes: tuple[IPNetwork, ...] = ()
     policy_routes: tuple[IPNetwork, ...] = ()
     fwmark: int | None = None
+    far_ends: tuple[IPAddress, ...] = ()
+
+    def far_end_of(self, address: IPInterface) -> IPAddress:
+        """Return the far end of the link that *address* is at; *address* itself where it is no such link."""
+        first = next(each for each in self.addresses if each.version == address.version)
+        ends = [each for each in self.far_ends if each.version == address.version and address == first]
+        return ends[0] if ends else address.ip
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """How an interface stands: its addresses, and the networks that any routing table leads into it."""
+
+    is_up: bool
+    mtu: int
+    addresses: frozenset[IPAddress]
+    networks: frozenset[IPNetwork]

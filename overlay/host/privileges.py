@@ -70,10 +70,18 @@ def keep_only(capabilities: Collection[Capability]) -> list[str]:
 
     A process that root starts from here gets these and no others.  What we do not have is not gained.  Returns a
     sentence for each thing that could not be given up.
+
+    Whoever may not limit what an exec yields, as a user without root, can no longer gain anything by one.  Its
+    forwarder runs as the same user, and must not look into this process, which has the keys.
     """
     kept: list[str] = []
     wanted = sum(1 << capability for capability in set(capabilities))
-    _attempt(kept, "the capability bounding set stays as it was", lambda: _limit_bounding(wanted))
+    if missing([Capability.SETPCAP]):
+        _attempt(kept, "an exec may still gain privileges", lambda: _prctl(PR_SET_NO_NEW_PRIVS, 1))
+    else:
+        _attempt(kept, "the capability bounding set stays as it was", lambda: _limit_bounding(wanted))
+    if os.geteuid() != 0:
+        _attempt(kept, "other processes of the user may trace this one", lambda: _prctl(PR_SET_DUMPABLE, 0))
     _attempt(kept, "ambient capabilities stay", _clear_ambient)
     _, permitted, _ = _read_sets()
     _attempt(kept, "capabilities stay as they were", lambda: _write_sets(permitted & wanted))
@@ -93,7 +101,8 @@ def drop_all(uid: int | None = FORWARDER_UID, parent: int | None = None) -> list
     kept: list[str] = []
     _attempt(kept, "an exec may still gain privileges", lambda: _prctl(PR_SET_NO_NEW_PRIVS, 1))
     # Each needs a capability that the next takes away.
-    _attempt(kept, "the capability bounding set stays as it was", lambda: _limit_bounding(0))
+    if kept or not missing([Capability.SETPCAP]):  # else it limits nothing any more
+        _attempt(kept, "the capability bounding set stays as it was", lambda: _limit_bounding(0))
     if uid is not None:
         _attempt(kept, "the groups stay as they were", lambda: os.setgroups([]))
         _attempt(kept, f"the group id stays {os.getgid()}", lambda: os.setresgid(uid, uid, uid))

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from overlay.encap.encapsulation import PROTOCOL_UDP, Role
 from overlay.errors import HostError
-from overlay.host.steering import steer
+from overlay.host.steering import refuse_all, steer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
+    from overlay.encap.encapsulation import Encapsulation
     from overlay.wire.addresses import Sockaddr
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
@@ -24,9 +25,14 @@ IPAddress: TypeAlias = IPv4Address | IPv6Address
 IP_PKTINFO = 8
 IP_FREEBIND = 15
 UDP_SEGMENT = 103  # since Linux 4.18
+UDP_NO_CHECK6_RX = 102
 UDP_GRO = 104  # since Linux 5.0
+SENDERS_PORTS = range(49152, 65536)  # the dynamic ports (RFC 6335 section 6), as RFC 7348 section 5 has it
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
+PMTUDISC_DONT, PMTUDISC_DO = 0, 2
+SYSTEM_TTL = -1
 SOL_RAW = 255
 ICMP_FILTER = 1
 
@@ -35,6 +41,7 @@ BUFFER = 8 * 1024 * 1024  # bytes each way: 50 ms at 1.3 Gbit/s, over a scheduli
 HANDSHAKE_BUFFER = (
     1024 * 1024
 )  # bytes: some thousand handshakes, which take a second; more would wait in vain
+SENDER_BUFFER = 4096  # bytes for what is never received; the kernel takes its least
 EVERY_IPV4 = IPv4Address("0.0.0.0")
 EVERY_IPV6 = IPv6Address("::")
 PROBED_PORT = 9  # discard; nothing is sent to it
@@ -43,11 +50,11 @@ ATTEMPTS_FOR_ANY_PORT = 16  # port 0: how often to look for a number that is fre
 
 @dataclass(frozen=True, slots=True)
 class UdpSocket:
-    """A bound, non-blocking UDP socket and what the kernel granted it."""
+    """A bound, non-blocking UDP socket, or a raw one of another protocol, and what the kernel granted it."""
 
     socket: socket.socket
     address: IPAddress  # unspecified: every address of that family
-    port: int
+    port: int  # 0: a raw socket has none
     can_segment: bool  # UDP_SEGMENT: many datagrams in one send
     can_coalesce: bool  # UDP_GRO is on: many datagrams in one receive
     receive_buffer: int  # bytes, as the kernel counts them: twice what was asked for
@@ -60,6 +67,11 @@ class UdpSocket:
     def family(self) -> int:
         """AF_INET or AF_INET6."""
         return self.socket.family
+
+    @property
+    def has_port(self) -> bool:
+        """Whether it is a UDP socket."""
+        return self.protocol == PROTOCOL_UDP
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -74,8 +86,9 @@ class UdpSocket:
 
         Until that closes it too, later sockets may be bound over it: a port can be left and come back to at once.
         """
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+        if self.has_port:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
         self.socket.close()
 
 
@@ -85,22 +98,42 @@ def open_underlay(
     fwmark: int | None = None,
     replacing: Sequence[UdpSocket] = (),
     encapsulation: str = "wireguard",
+    *,
+    is_returning: bool = False,
+    senders: int = 0,
+    spared: Collection[int] = (),
 ) -> list[UdpSocket]:
     """Return one socket for each address of *listen*; if that is empty, one for all of IPv4 and one for all of IPv6.
 
     Behind these follow, for the WireGuard protocol and where the kernel knows how to tell handshake messages, as many
-    sockets for them alone.  A host without IPv6 gets the first alone.  *port* 0 takes a free one, the same for all.  *replacing* are sockets
-    of ours still open on the same port, which the new ones may overlap until they are closed.
+    sockets for them alone.  With *senders* the first only receive, and behind them follow that many of each family that
+    only send, from its first address and each from a port of its own, none of *spared*.  A host without IPv6 gets the
+    first alone.  *port* 0 takes a free one, the same for all.  *replacing* are sockets of ours still open on the same
+    port, which the new ones may overlap until they are closed; with *is_returning* those that were handed over may be
+    overlapped likewise.
     Raises HostError; then nothing stays open.
     """
     attempts = ATTEMPTS_FOR_ANY_PORT if port == 0 else 1
     while True:
         attempts -= 1
         try:
-            return _open_all(listen, port, fwmark, replacing, encapsulation)
+            role = Role.RECEIVES if senders else Role.ALL
+            opened = _open_all(
+                listen, port, fwmark, replacing, encapsulation, role, is_returning=is_returning
+            )
+            break
         except HostError as error:
             if not attempts or getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
                 raise
+    firsts = {udp.family: udp.address for udp in reversed(opened)} if senders else {}
+    try:
+        for _, address in sorted(firsts.items()):
+            opened += _open_senders(address, senders, {*spared, port}, fwmark, encapsulation)
+    except BaseException:
+        for udp in opened:
+            udp.close()
+        raise
+    return opened
 
 
 def open_udp(
@@ -111,6 +144,7 @@ def open_udp(
     *,
     encapsulation: str = "wireguard",
     role: Role = Role.ALL,
+    is_returning: bool = False,
 ) -> UdpSocket:
     """Return a socket bound to *address*, which may be unspecified: ``0.0.0.0`` or ``::`` for every address of the family.
 
@@ -132,16 +166,24 @@ def open_udp(
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
-        _bind(udp, _sockaddr(address, port), replacing, shares=role == Role.HANDSHAKES)
+        if role == Role.RECEIVES and family == socket.AF_INET6:
+            udp.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)  # no checksum is one (RFC 6935)
+        if role == Role.SENDS:
+            refuse_all(udp)
+        _bind(
+            udp,
+            _sockaddr(address, port),
+            replacing,
+            shares=role == Role.HANDSHAKES,
+            is_returning=is_returning,
+        )
         return UdpSocket(
             socket=udp,
             address=address,
             port=udp.getsockname()[1],
             can_segment=_set(udp, socket.IPPROTO_UDP, UDP_SEGMENT, 0),
             can_coalesce=_set(udp, socket.IPPROTO_UDP, UDP_GRO, 1),
-            receive_buffer=_enlarge(
-                udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, HANDSHAKE_BUFFER if role == Role.HANDSHAKES else BUFFER
-            ),
+            receive_buffer=_receive_buffer(udp, role),
             send_buffer=_enlarge(udp, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER),
             encapsulation=encapsulation,
             role=role,
@@ -152,6 +194,100 @@ def open_udp(
     except HostError:
         udp.close()
         raise
+
+
+def open_raw(
+    listen: Sequence[IPAddress], encapsulation: Encapsulation, fwmark: int | None = None
+) -> list[UdpSocket]:
+    """Return the raw sockets of an *encapsulation* without ports.
+
+    For each protocol of it, one receives for each address of *listen*, or if that is empty for all of IPv4 and for
+    all of IPv6; and for each family two send, from its first address: what routers may cut (RFC 2003 section 3.1
+    has the inner packet say so) and what they may not.  A host without IPv6 gets the first alone.  Raises HostError;
+    then nothing stays open.
+    """
+    opened: list[UdpSocket] = []
+    sending: set[int] = set()
+    try:
+        for address in listen or (EVERY_IPV4, EVERY_IPV6):
+            roles = [Role.RECEIVES]
+            if address.version not in sending:
+                roles += [Role.SENDS, Role.SENDS_WHOLE]
+            sending.add(address.version)
+            try:
+                opened += [
+                    _open_raw(address, protocol, role, encapsulation.name, fwmark)
+                    for protocol in dict.fromkeys(encapsulation.protocols.values())
+                    for role in roles
+                ]
+            except HostError as error:
+                if listen or address != EVERY_IPV6 or not _is_ipv6_missing(error):
+                    raise
+    except BaseException:
+        for each in opened:
+            each.close()
+        raise
+    return opened
+
+
+def _open_raw(
+    address: IPAddress, protocol: int, role: Role, encapsulation: str, fwmark: int | None
+) -> UdpSocket:
+    is_ipv4 = address.version == 4
+    family = socket.AF_INET if is_ipv4 else socket.AF_INET6
+    try:
+        raw = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+    except PermissionError as error:
+        raise HostError(
+            f"the encapsulation {encapsulation} needs the capability CAP_NET_RAW for its raw sockets: run as root"
+        ) from error
+    except OSError as error:
+        raise HostError(
+            f"this host cannot open a raw IPv{address.version} socket for {encapsulation}: {error.strerror}"
+        ) from error
+    try:
+        if role != Role.RECEIVES:
+            refuse_all(raw)
+            discover = PMTUDISC_DO if role == Role.SENDS_WHOLE else PMTUDISC_DONT
+            level, option = (
+                (socket.IPPROTO_IP, IP_MTU_DISCOVER) if is_ipv4 else (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER)
+            )
+            raw.setsockopt(level, option, discover)
+        elif not is_ipv4:
+            raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        if fwmark is not None:
+            set_mark(raw, fwmark)
+        raw.bind(_sockaddr(address, 0))
+        return UdpSocket(
+            socket=raw,
+            address=address,
+            port=0,
+            can_segment=False,
+            can_coalesce=False,
+            receive_buffer=_enlarge(raw, SO_RCVBUFFORCE, socket.SO_RCVBUF, BUFFER),
+            send_buffer=_enlarge(raw, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER),
+            encapsulation=encapsulation,
+            role=role,
+            protocol=protocol,
+        )
+    except OSError as error:
+        raw.close()
+        raise HostError(_bind_refused(address, 0, error)) from error
+    except HostError:
+        raw.close()
+        raise
+
+
+def set_ttl(underlay: socket.socket, ttl: int | None) -> None:
+    """Send from *underlay* with *ttl* as TTL or hop limit from now on; None for the system's.
+
+    Works on a socket that the forwarder holds too.
+    """
+    value = SYSTEM_TTL if ttl is None else ttl
+    if underlay.family == socket.AF_INET:
+        underlay.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, value)
+    else:
+        underlay.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, value)
 
 
 def is_own_address(address: IPAddress) -> bool:
@@ -208,6 +344,9 @@ def _open_all(
     fwmark: int | None,
     replacing: Sequence[UdpSocket],
     encapsulation: str,
+    role: Role,
+    *,
+    is_returning: bool,
 ) -> list[UdpSocket]:
     opened: list[UdpSocket] = []
     try:
@@ -220,13 +359,15 @@ def _open_all(
                         fwmark,
                         replacing,
                         encapsulation=encapsulation,
+                        role=role,
+                        is_returning=is_returning,
                     )
                 )
             except HostError as error:
                 if listen or address != EVERY_IPV6 or not _is_ipv6_missing(error):
                     raise
         for udp in list(opened) if encapsulation == "wireguard" else []:
-            beside = _open_beside(udp, fwmark, replacing)
+            beside = _open_beside(udp, fwmark, replacing, is_returning=is_returning)
             if beside is not None:
                 opened.append(beside)
     except BaseException:
@@ -236,14 +377,54 @@ def _open_all(
     return opened
 
 
-def _open_beside(udp: UdpSocket, fwmark: int | None, replacing: Sequence[UdpSocket]) -> UdpSocket | None:
+def _open_senders(
+    address: IPAddress, count: int, spared: Collection[int], fwmark: int | None, encapsulation: str
+) -> list[UdpSocket]:
+    """Return *count* sockets on *address* that send and do not receive, on dynamic ports that are free."""
+    opened: list[UdpSocket] = []
+    try:
+        for port in SENDERS_PORTS:
+            if len(opened) == count:
+                break
+            if port in spared:
+                continue
+            try:
+                opened.append(open_udp(address, port, fwmark, encapsulation=encapsulation, role=Role.SENDS))
+            except HostError as error:
+                if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
+                    raise
+    except BaseException:
+        for udp in opened:
+            udp.close()
+        raise
+    if not opened:
+        raise HostError(
+            f"no UDP port from 49152 is free on {address} to send from: see ss -lunp for who has them"
+        )
+    return opened
+
+
+def _receive_buffer(udp: socket.socket, role: Role) -> int:
+    """Set how much waits to be read, and return what the kernel grants, as it counts it."""
+    if role == Role.SENDS:
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SENDER_BUFFER)
+        return udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    size = HANDSHAKE_BUFFER if role == Role.HANDSHAKES else BUFFER
+    return _enlarge(udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, size)
+
+
+def _open_beside(
+    udp: UdpSocket, fwmark: int | None, replacing: Sequence[UdpSocket], *, is_returning: bool
+) -> UdpSocket | None:
     """Return a socket that gets the handshake messages in the place of *udp*; None where this kernel cannot do it.
 
     *udp* is bound by itself, so that a port that is taken shows, and made to share only then.
     """
     udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        beside = open_udp(udp.address, udp.port, fwmark, replacing, role=Role.HANDSHAKES)
+        beside = open_udp(
+            udp.address, udp.port, fwmark, replacing, role=Role.HANDSHAKES, is_returning=is_returning
+        )
     except HostError:
         beside = None
     if beside is not None and steer(beside.socket):
@@ -259,7 +440,12 @@ def _is_ipv6_missing(error: HostError) -> bool:
 
 
 def _bind(
-    udp: socket.socket, address: Sockaddr, replacing: Sequence[UdpSocket], *, shares: bool = False
+    udp: socket.socket,
+    address: Sockaddr,
+    replacing: Sequence[UdpSocket],
+    *,
+    shares: bool = False,
+    is_returning: bool = False,
 ) -> None:
     """Bind so that only our own earlier sockets may hold an overlapping address.
 
@@ -269,7 +455,7 @@ def _bind(
     """
     olds = [old.socket for old in replacing]
     sharing = [old for old in olds if old.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)]
-    options = [(each, socket.SO_REUSEADDR, 1) for each in (udp, *olds) if olds]
+    options = [(each, socket.SO_REUSEADDR, 1) for each in (udp, *olds) if olds or is_returning]
     options += [(old, socket.SO_REUSEPORT, 0) for old in sharing]
     if shares:
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -319,6 +505,8 @@ def _bind_refused(address: IPAddress, port: int, error: OSError) -> str:
             errno.EADDRNOTAVAIL | errno.ENODEV | errno.ENXIO | None
         ):  # None: if_nametoindex() gives no number
             return f"{address} is not an address of this host: correct listen in the peers file"
+        case _ if not port:
+            return f"a raw socket could not be opened on {address}: {error.strerror}"
         case errno.EACCES | errno.EPERM:
             return f"UDP port {port} needs CAP_NET_BIND_SERVICE: run as root, or choose a port from 1024"
         case _:

@@ -1,5 +1,6 @@
-"""Handshake messages in a queue of their own, so that no packet waits behind a storm of them.
+"""What the kernel does with datagrams before they wait to be read: handshake messages apart, and nothing for senders.
 
+Handshake messages get a queue of their own, so that no packet waits behind a storm of them.
 Two UDP sockets share one address and port as a group (SO_REUSEPORT), and a program of classic BPF, which the kernel
 runs for each datagram, chooses between them by the type of the message: the first socket of the group gets all but
 the handshake messages, the second these.  A program may be attached without any privilege.
@@ -14,6 +15,7 @@ import struct
 from overlay.wire.messages import TYPE_COOKIE_REPLY, TYPE_INITIATION
 
 # Specification: linux/filter.h, linux/bpf_common.h, asm-generic/socket.h
+SO_ATTACH_FILTER = 26
 SO_ATTACH_REUSEPORT_CBPF = 51  # since Linux 4.5
 INSTRUCTION = struct.Struct("=HBBI")  # operation, jumps if true and if false, operand
 PROGRAM = struct.Struct("@HP")  # number of instructions, their address
@@ -23,6 +25,9 @@ JUMP_IF_GREATER = 0x25
 RETURN = 0x06
 
 ORDINARY, HANDSHAKES = 0, 1  # places in the group, in the order in which its sockets were bound
+
+# As a filter, what a program returns is how much of a datagram is kept.
+_NOTHING = array.array("Q", INSTRUCTION.pack(RETURN, 0, 0, 0))
 
 # The type is four bytes, little endian; of messages that are none the inbound path takes care on either socket.
 _INSTRUCTIONS = array.array(
@@ -48,3 +53,9 @@ def steer(group: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def refuse_all(sender: socket.socket) -> None:
+    """Have the kernel drop whatever comes to *sender*, which nobody reads."""
+    address, count = _NOTHING.buffer_info()
+    sender.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, PROGRAM.pack(count, address))

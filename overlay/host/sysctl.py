@@ -1,50 +1,80 @@
 """The few kernel settings under /proc/sys/net that decide whether an overlay works.
 
-Only settings of our own interface are written: they vanish with it, so nothing needs to be put back.
+Only settings of our own interface are written here: they vanish with it, so nothing needs to be put back.  Those of
+the host are written by ``settings``, on request.  A setting is named by its path below /proc/sys/net.
 """
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NETWORK = Path("/proc/sys/net")
 
 # Specification: Documentation/networking/ip-sysctl.rst
+FORWARDING = {
+    4: "ipv4/ip_forward",
+    6: "ipv6/conf/all/forwarding",
+}  # by IP version: whether this host forwards
 STRICT = 1  # rp_filter: a packet must come from where its source is routed to
 LOOSE = 2  # rp_filter: its source must be routed somewhere
 
 
-def forwarding_enabled(version: Literal[4, 6]) -> bool:
-    """Return whether this host forwards packets, as it must for the containers or the LAN behind it."""
-    return _read("ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding") == 1
+def read(name: str) -> int | None:
+    """Return the number in the setting *name*; None where this kernel has no such setting."""
+    try:
+        return int(_path(name).read_text())
+    except OSError:
+        return None
 
 
-def rp_filter(interface: str = "all") -> int | None:
-    """Return net.ipv4.conf.INTERFACE.rp_filter.  The kernel goes by the larger of it and that of ``all``."""
-    return _read(f"ipv4/conf/{interface}/rp_filter")
+def write(name: str, value: int) -> None:
+    """Set *name* to *value*.  Raises OSError."""
+    _path(name).write_text(f"{value}\n")
 
 
-def strict_interfaces() -> list[str]:
-    """Return the interfaces with a strict reverse path check.
+def key(name: str) -> str:
+    """Return *name* as ``sysctl`` takes it; with slashes where an interface has a dot in its name."""
+    return f"net/{name}" if "." in name else f"net.{name}".replace("/", ".")
 
-    The check knows no firewall marks.  Where a subnet that holds an endpoint is routed into the tunnel, it drops
-    that endpoint's datagrams on such an interface.
+
+def interfaces(version: int, *, with_default: bool = False) -> list[str]:
+    """Return the interfaces with settings of that IP version, and on request the name for those to come."""
+    without = {"all"} if with_default else {"all", "default"}
+    try:
+        return sorted(path.name for path in _path(f"ipv{version}/conf").iterdir() if path.name not in without)
+    except OSError:
+        return []
+
+
+def filter_switch(interface: str = "all") -> str:
+    """Return the setting of the reverse path check of *interface*."""
+    return f"ipv4/conf/{interface}/rp_filter"
+
+
+def is_strict(interface: str, read: Callable[[str], int | None] = read) -> bool:
+    """Return whether a packet that comes in by *interface* must come from where its source is routed to.
+
+    The kernel goes by the larger setting of the interface and ``all``, and 2 is loose: the source must be routed
+    somewhere.  The check knows no firewall marks, unless src_valid_mark says so: who sets that also marks what comes in.
     """
-    names = [
-        path.name for path in (NETWORK / "ipv4/conf").iterdir() if path.name not in {"all", "default", "lo"}
-    ]
-    return sorted(name for name in names if max(rp_filter(name) or 0, rp_filter() or 0) == STRICT)
+    if any(read(f"ipv4/conf/{name}/src_valid_mark") for name in ("all", interface)):
+        return False
+    return max(read(filter_switch(name)) or 0 for name in ("all", interface)) == STRICT
 
 
 def loosen_rp_filter(interface: str) -> None:
     """Make the reverse path check of *interface* loose.  Raises HostError if it is strict and stays so."""
     try:
-        _path(f"ipv4/conf/{interface}/rp_filter").write_text(str(LOOSE))
+        write(filter_switch(interface), LOOSE)
     except OSError as error:
-        if interface in strict_interfaces():
+        if is_strict(interface):
             raise HostError(
                 f"net.ipv4.conf.{interface}.rp_filter is strict and may not be set to {LOOSE}: "
                 f"make /proc/sys writable, or set net.ipv4.conf.default.rp_filter={LOOSE} before the start"
@@ -53,7 +83,7 @@ def loosen_rp_filter(interface: str) -> None:
 
 def enable_ipv6(interface: str) -> None:
     """Let *interface* have IPv6 addresses, also where new interfaces have none by default; without IPv6, nothing."""
-    if _read(f"ipv6/conf/{interface}/disable_ipv6") != 1:
+    if not is_ipv6_disabled(interface):
         return
     try:
         _path(f"ipv6/conf/{interface}/disable_ipv6").write_text("0")
@@ -63,6 +93,17 @@ def enable_ipv6(interface: str) -> None:
         ) from error
 
 
+def disable_ipv6(interface: str) -> None:
+    """Take IPv6 from *interface* again, if it is still there."""
+    with contextlib.suppress(OSError):
+        _path(f"ipv6/conf/{interface}/disable_ipv6").write_text("1")
+
+
+def is_ipv6_disabled(interface: str) -> bool:
+    """Return whether *interface* may have no IPv6 addresses, though the kernel speaks IPv6."""
+    return read(f"ipv6/conf/{interface}/disable_ipv6") == 1
+
+
 def has_ipv6() -> bool:
     """Return whether this kernel speaks IPv6 at all."""
     return (NETWORK / "ipv6").is_dir()
@@ -70,11 +111,3 @@ def has_ipv6() -> bool:
 
 def _path(name: str) -> Path:
     return NETWORK / name
-
-
-def _read(name: str) -> int | None:
-    """Return the number in the setting *name*; None where this kernel has no such setting."""
-    try:
-        return int(_path(name).read_text())
-    except OSError:
-        return None

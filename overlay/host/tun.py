@@ -1,13 +1,19 @@
-"""The tun device: created by the agent, then read and written by the forwarder in super-packets.
+"""The tun device: created by the agent, or found prepared, then read and written by the forwarder in super-packets.
+
+A persistent device, made by an administrator with ``ip tuntap add``, stays when nobody holds it.  Its owner may
+attach to it without any privilege; all else about it (addresses, routes, MTU) needs CAP_NET_ADMIN.
 
 Each read and write carries a virtio header of 10 bytes, little endian, before the IP packet.
 """
 
 from __future__ import annotations
 
+import array
+import contextlib
 import errno
 import fcntl
 import os
+import pwd
 import re
 import socket
 import struct
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 
 # Specification: linux/if_tun.h and linux/virtio_net.h
 IFF_TUN = 0x0001
+IFF_PERSIST = 0x0800  # told by TUNGETIFF
 IFF_NO_PI = 0x1000  # no protocol information before the packet
 IFF_VNET_HDR = 0x4000
 IFF_TUN_EXCL = 0x8000  # refuse a name that exists, whatever kind of interface has it
@@ -28,6 +35,7 @@ TUNSETIFF = 0x400454CA
 TUNSETOFFLOAD = 0x400454D0
 TUNSETVNETHDRSZ = 0x400454D8
 TUNSETVNETLE = 0x400454DC
+TUNGETIFF = 0x800454D2
 TUN_F_CSUM = 0x01
 TUN_F_TSO4 = 0x02
 TUN_F_TSO6 = 0x04
@@ -35,6 +43,13 @@ TUN_F_TSO_ECN = 0x08
 TUN_F_USO4 = 0x20  # since Linux 6.2, and only together with USO6
 TUN_F_USO6 = 0x40
 VIRTIO_HEADER_SIZE = 10
+IFREQ = struct.Struct("16sH22x")  # name, flags
+
+# Specification: linux/sockios.h, linux/ethtool.h
+SIOCETHTOOL = 0x8946
+ETHTOOL_GDRVINFO = 3
+IFREQ_POINTER = struct.Struct("16sP16x")
+DRIVER_INFO = struct.Struct("=I32s32s32s32s64x")  # command, driver, version, firmware, bus: "tun" or "tap"
 
 DEVICE = "/dev/net/tun"
 
@@ -76,12 +91,16 @@ OFFLOAD_LADDER = (
 
 @dataclass(frozen=True, slots=True)
 class Tun:
-    """One tun device.  It lives as long as a process holds its descriptor, and vanishes with its addresses and routes."""
+    """One tun device.  It lives as long as a process holds its descriptor, and vanishes with its addresses and routes.
+
+    One that is persistent stays, with its addresses and routes.
+    """
 
     name: str
     index: int
     descriptor: int
     offloads: Offloads
+    is_persistent: bool = False
 
     def fileno(self) -> int:
         """Return the descriptor, which is in non-blocking mode."""
@@ -102,7 +121,11 @@ class Tun:
             ) from gone
 
     def close(self) -> None:
-        """Give this process's descriptor back; the device goes with the last one."""
+        """Give this process's descriptor back; the device goes with the last one, but for a persistent one."""
+        if self.is_persistent:
+            with contextlib.suppress(OSError):  # removed by somebody else
+                # The next program may read it without a virtio header, and must get no super-packets then.
+                fcntl.ioctl(self.descriptor, TUNSETOFFLOAD, 0)
         os.close(self.descriptor)
 
 
@@ -115,9 +138,10 @@ def check_interface_name(name: str) -> None:
 
 
 def open_tun(name: str, device: str = DEVICE) -> Tun:
-    """Create the tun device *name*, down and without addresses, with every offload the kernel grants.
+    """Create the tun device *name*, down and without addresses, or attach to the persistent one of that name.
 
-    Raises ConfigError for a bad name and HostError when the kernel refuses.
+    It gets every offload the kernel grants.  Raises ConfigError for a bad name and HostError when the kernel refuses:
+    also for an interface of another kind, one that another process holds, and one that belongs to somebody else.
     """
     check_interface_name(name)
     try:
@@ -125,11 +149,7 @@ def open_tun(name: str, device: str = DEVICE) -> Tun:
     except OSError as error:
         raise HostError(_device_refused(device, error)) from error
     try:
-        fcntl.ioctl(
-            descriptor,
-            TUNSETIFF,
-            struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL),
-        )
+        is_persistent = _create_or_attach(descriptor, name)
         fcntl.ioctl(descriptor, TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_SIZE))
         fcntl.ioctl(descriptor, TUNSETVNETLE, struct.pack("i", 1))
         index = socket.if_nametoindex(name)
@@ -137,7 +157,33 @@ def open_tun(name: str, device: str = DEVICE) -> Tun:
         os.close(descriptor)
         raise HostError(_interface_refused(name, error)) from error
     offloads = negotiate_offloads(lambda flags: fcntl.ioctl(descriptor, TUNSETOFFLOAD, flags))
-    return Tun(name, index, descriptor, offloads)
+    return Tun(name, index, descriptor, offloads, is_persistent)
+
+
+def is_there(name: str) -> bool:
+    """Return whether there is an interface *name*, of whatever kind."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
+def _create_or_attach(descriptor: int, name: str) -> bool:
+    """Have *descriptor* lead to the tun *name*; return whether that is persistent.
+
+    The flags are those of each attachment, whatever ``ip tuntap`` was told: a device that was made with protocol
+    information or without a virtio header serves as well.
+    """
+    flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR
+    try:
+        fcntl.ioctl(descriptor, TUNSETIFF, IFREQ.pack(name.encode(), flags | IFF_TUN_EXCL))
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        fcntl.ioctl(descriptor, TUNSETIFF, IFREQ.pack(name.encode(), flags))
+    attached: bytes = fcntl.ioctl(descriptor, TUNGETIFF, bytes(IFREQ.size))
+    return bool(IFREQ.unpack(attached)[1] & IFF_PERSIST)
 
 
 def negotiate_offloads(set_offload: Callable[[int], object]) -> Offloads:
@@ -158,16 +204,67 @@ def _device_refused(device: str, error: OSError) -> str:
         case errno.ENODEV | errno.ENXIO:
             return f"{device} has no driver: load the tun module (modprobe tun)"
         case errno.EACCES | errno.EPERM:
-            return f"{device} may not be opened: run as root with CAP_NET_ADMIN, and let the container use the device"
+            return (
+                f"{device} may not be opened: run as root with CAP_NET_ADMIN and let the container use the device, "
+                f"or have root let everybody open it (chmod 666 {device}), which gives nobody an interface"
+            )
         case _:
             return f"{device} could not be opened: {error.strerror}"
 
 
 def _interface_refused(name: str, error: OSError) -> str:
+    driver = _driver(name)
+    other = f"choose another with --interface, or remove it (ip link delete {name})"
     match error.errno:
-        case errno.EBUSY | errno.EEXIST | errno.EINVAL:
-            return f"interface {name} exists already: choose another with --interface, or remove it (ip link delete {name})"
+        case errno.EINVAL if driver == ("tun", "tun"):
+            return (
+                f"interface {name} is a multi-queue tun device, which is not supported: {other} "
+                "and make it without multi_queue"
+            )
+        case errno.EBUSY | errno.EEXIST | errno.EINVAL if driver is not None and driver != ("tun", "tun"):
+            kind = "tap" if driver == ("tun", "tap") else driver[0]
+            return f"interface {name} exists already and is no tun device but of the kind {kind}: {other}"
+        case errno.EBUSY:
+            return (
+                f"interface {name} exists already and another process holds it: stop that, "
+                "or choose another with --interface"
+            )
+        case errno.EEXIST | errno.EINVAL:
+            return f"interface {name} exists already: {other}"
+        case errno.EPERM | errno.EACCES if driver is not None:
+            return (
+                f"interface {name} belongs to another user or group: run as that one, or have root make it anew "
+                f"(ip tuntap del dev {name} mode tun; ip tuntap add dev {name} mode tun user {_user()})"
+            )
         case errno.EPERM | errno.EACCES:
-            return f"interface {name} may not be created: run as root with CAP_NET_ADMIN"
+            return f"interface {name} may not be created: run as root with CAP_NET_ADMIN, or {prepared(name)}"
         case _:
             return f"interface {name} could not be created: {error.strerror}"
+
+
+def prepared(name: str) -> str:
+    """Return what root can do for this user to have the interface *name*, as the end of a sentence."""
+    return f"have root make the interface for this user (ip tuntap add dev {name} mode tun user {_user()})"
+
+
+def _user() -> str:
+    uid = os.geteuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _driver(name: str) -> tuple[str, str] | None:
+    """Return the driver of the interface *name* and its bus, as ``("tun", "tap")``; None where that is not known."""
+    answer = array.array("B", DRIVER_INFO.pack(ETHTOOL_GDRVINFO, b"", b"", b"", b""))
+    question = IFREQ_POINTER.pack(name.encode(), answer.buffer_info()[0])
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
+            fcntl.ioctl(asking, SIOCETHTOOL, question)
+    except OSError:
+        return None
+    _, driver, _, _, bus = DRIVER_INFO.unpack(answer.tobytes())
+    return driver.partition(b"\0")[0].decode(errors="replace"), bus.partition(b"\0")[0].decode(
+        errors="replace"
+    )

@@ -14,12 +14,18 @@ Sockaddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 
 def format_sockaddr(address: Sockaddr) -> str:
-    """Return ``192.0.2.1:51820`` or ``[2001:db8::1]:51820``; a link-local address keeps its scope."""
-    if len(address) == 2:
-        return f"{address[0]}:{address[1]}"
-    host, port, _, scope = address
+    """Return ``192.0.2.1:51820`` or ``[2001:db8::1]:51820``, without a port the host alone.
+
+    A link-local address keeps its scope.
+    """
+    host, port, *rest = address
+    scope = rest[1] if rest else 0
     if scope and "%" not in host:
         host = f"{host}%{scope}"
+    if not port:
+        return host
+    if not rest:
+        return f"{host}:{port}"
     return f"[{host}]:{port}"
 
 

@@ -73,6 +73,22 @@ def may_answer(packet: Buffer) -> bool:
     return len(packet) > offset and packet[offset] >= 128 and packet[offset] != _REDIRECT_V6
 
 
+def told_mtu(packet: Buffer) -> int | None:
+    """Return what an ICMP error in *packet*, a whole IP packet, says that packets must not be larger than, if it says so."""
+    if packet[0] >> 4 == 4:
+        header = (packet[0] & 15) * 4
+        is_told = packet[9] == PROTOCOL_ICMP and len(packet) >= header + ICMP_HEADER.size
+        wanted = bytes((UNREACHABLE_V4, FRAGMENTATION_NEEDED_V4))
+    else:
+        header = IPV6_HEADER_SIZE
+        is_told = packet[6] == PROTOCOL_ICMPV6 and len(packet) >= header + ICMP_HEADER.size
+        wanted = bytes((TOO_BIG_V6, 0))
+    if not is_told or packet[header : header + 2] != wanted:
+        return None
+    _, _, _, value = ICMP_HEADER.unpack_from(packet, header)
+    return int(value)
+
+
 def unreachable_v4(packet: Buffer) -> bytes:
     """Return the ICMP message, without an IP header, that says the destination of *packet* cannot be reached."""
     return _error_v4(packet, HOST_UNREACHABLE_V4, 0)

@@ -366,7 +366,7 @@ class Host(Node):
         if self.is_running:
             self.process.kill()
             self.process.wait()
-        for path in CONTROL.glob(f"*.{self.namespace.inode}.sock*"):
+        for path in CONTROL.glob(f"*.{self.namespace.inode}.*"):
             path.unlink(missing_ok=True)
 
 

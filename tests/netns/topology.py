@@ -359,6 +359,15 @@ def missing_requirement() -> str | None:
     return None
 
 
+def require_module(name: str) -> None:
+    """Skip the test, naming the kernel module *name*, where this machine has none."""
+    if Path("/sys/module", name).is_dir():
+        return
+    modprobe = shutil.which("modprobe")
+    if modprobe is None or subprocess.run([modprobe, "-q", name], check=False).returncode != 0:
+        pytest.skip(f"this kernel has no module {name}")
+
+
 def sweep_leftovers() -> None:
     """Remove the namespaces of runs that were killed."""
     if not NAMESPACES.is_dir():

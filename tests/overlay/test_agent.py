@@ -167,6 +167,10 @@ class FakeHost:
     def underlay(self):
         return [udp for opened in self.sockets.values() for udp in opened]
 
+    @property
+    def udp(self):
+        return self.underlay
+
     def close(self):
         self._ours.close()
         self.others.close()
@@ -1193,3 +1197,15 @@ def test_sockets_of_an_encapsulation_are_told_when_it_comes_into_use_and_when_it
         assert told == [("wireguard", 1), ("udp", 1), ("udp", 0)]
 
     node(story, TOKYO)
+
+
+def test_an_inherited_ttl_is_the_forwarder_s_matter(node):
+    async def story(machine):
+        await machine.greeted()
+        for ttl in (0, 9, None):
+            machine.write(PARIS, TOKYO, ROME, ttl=ttl)
+            await reload(machine)
+
+        assert [told.inherits_ttl for told in machine.forwarder.told(SetNode)] == [False, True, False, False]
+
+    node(story)

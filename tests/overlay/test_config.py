@@ -341,6 +341,20 @@ def test_plan_has_a_host_route_for_an_address_outside_the_network():
     assert routes(plan)[2:] == ["192.168.77.0/24", "172.31.0.9/32"]
 
 
+@pytest.mark.parametrize(
+    ("subnets", "is_link", "far_ends"),
+    [
+        (("10.244.2.0/24", "fd00:244:2::/64"), True, ["10.244.2.0", "fd00:244:2::"]),
+        (("10.244.2.0/24",), True, ["10.244.2.0"]),
+        (("10.244.2.0/24",), False, []),
+    ],
+)
+def test_plan_of_a_point_to_point_link_has_the_other_peers_addresses(subnets, is_link, far_ends):
+    plan = plan_host(node(paris(), tokyo(*subnets), point_to_point=is_link), 1420, [])
+
+    assert [str(address) for address in plan.far_ends] == far_ends
+
+
 def test_own_addresses_are_given_to_the_interface_alone():
     plan = plan_host(node(paris("10.244.1.0/24", "fd00:244:1::/64"), tokyo()), 1420, [])
 

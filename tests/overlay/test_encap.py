@@ -54,7 +54,7 @@ def test_strip_gives_back_what_the_prefix_stands_before_and_no_padding(encapsula
     start, end, identifier = clear.strip(payload)
 
     assert payload[start:end] == packet
-    assert identifier in {None, ends.identifier}
+    assert identifier in {None, ends.identifier} or (ends.identifier is None and not identifier)
     assert len(prefix[4]) == len(prefix[6])
     assert len(prefix[4]) % 2 == 0
 

@@ -41,7 +41,13 @@ MESSAGES = {
         st.booleans(),
         st.lists(seconds, min_size=10, max_size=10),
     ),
-    link.Sockets: st.builds(link.Sockets, st.lists(st.sampled_from([2, 10])), port),
+    link.Sockets: st.builds(
+        link.Sockets,
+        st.lists(st.sampled_from([2, 10])),
+        port,
+        roles=st.lists(st.integers(0, 4)),
+        ports=st.lists(port),
+    ),
     link.SetNode: st.builds(
         link.SetNode, st.integers(576, 65535), st.booleans(), st.lists(address, max_size=4)
     ),
@@ -189,6 +195,7 @@ WRONG = {
     "a round trip into the past": link.Ponged(1, 1, -1.0),
     "a keepalive without end": link.SetPeer(1, float("inf")),
     "a listening port over 16 bits": link.Sockets([2], 65536),
+    "a sender's port over 16 bits": link.Sockets([2], 1, ports=[65536]),
 }
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -11,6 +11,7 @@ from overlay.crypto.keys import PrivateKey
 from overlay.encap.encapsulation import Role
 from overlay.errors import HostError
 from overlay.host.netlink import METRIC
+from overlay.host.settings import Settings
 from overlay.setup import HostSetup
 from tests.netns.topology import wait_until
 from tests.peers.examples import peer, table
@@ -22,7 +23,7 @@ TOKYO = ("tokyo", ("192.0.2.2", 51820))
 
 
 @pytest.fixture
-def host(lab):
+def host(lab, tmp_path):
     """A host with a wide and a narrow underlay, and a default route by the wide one."""
     host, wide, narrow = (lab.namespace(name) for name in ("host", "wide", "narrow"))
     lab.veth(host.end("eth0", "192.0.2.1/24", "2001:db8::1/64"), wide.end("eth0", "192.0.2.254/24"))
@@ -32,13 +33,14 @@ def host(lab):
     for version, source in (("-4", "192.0.2.1"), ("-6", "2001:db8::1")):
         host.run("ip", version, "rule", "add", "from", source, "lookup", "99", "priority", "500")
     wait_until(lambda: "tentative" not in host.run("ip", "-6", "address"))
+    host.saved = tmp_path / "overlay0.sysctl"
     return host
 
 
 @contextlib.contextmanager
 def set_up(host, *arguments, **fields):
     """Have the calling thread on *host*, which is set up for node(*arguments*)."""
-    with host.entered(), contextlib.closing(HostSetup("overlay0")) as setup:
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
         setup.adopt(node(*arguments, **fields), {TOKYO})
         yield setup
 
@@ -94,7 +96,7 @@ def test_interface_that_exists_is_refused_with_nothing_changed(host):
     before = host.dump()
 
     with host.entered(), pytest.raises(HostError, match="interface overlay0 exists already"):
-        HostSetup("overlay0")
+        HostSetup("overlay0", host.saved)
 
     assert host.dump() == before
 
@@ -217,7 +219,7 @@ def test_icmp_socket_follows_the_nodes_own_address(host):
     [("192.0.2.2", 1420), ("203.0.113.9", 1420), ("198.51.100.9", 1320), ("10.9.9.9", 1420)],
 )
 def test_mtu_is_that_of_the_underlay_less_what_goes_around_a_packet(host, endpoint, mtu):
-    with host.entered(), contextlib.closing(HostSetup("overlay0")) as setup:
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
         setup.adopt(node(), {("tokyo", (endpoint, 51820))})
 
         assert setup.mtu == mtu
@@ -225,7 +227,7 @@ def test_mtu_is_that_of_the_underlay_less_what_goes_around_a_packet(host, endpoi
 
 
 def test_mtu_is_told_with_what_it_comes_from(host):
-    with host.entered(), contextlib.closing(HostSetup("overlay0")) as setup:
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
         setup.adopt(node(), {("rome", ("192.0.2.2", 51820)), ("tokyo", ("198.51.100.9", 51820))})
         assert setup.mtu_reason == "1400 on the way to tokyo at 198.51.100.9, less 80 for the tunnel"
 
@@ -291,12 +293,126 @@ def test_notes_name_the_setting_that_keeps_subnets_from_being_reached(host):
         assert not any("forward" in note for note in setup.notes(node(own=("10.244.1.1/32",))))
 
 
-def test_notes_name_interfaces_that_would_drop_what_comes_past_the_policy_routes(host):
-    host.run("sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter=1")
-    with set_up(host, "10.244.2.0/24", "0.0.0.0/0") as setup:
-        (note,) = [note for note in setup.notes(node()) if "rp_filter" in note]
+STRICT_ETH0 = (
+    "strict rp_filter on eth0 drops what peers send past the policy routes: "
+    "run `sysctl -w net.ipv4.conf.eth0.rp_filter=2`, or start with --fix-sysctl"
+)
 
-    assert note.startswith("strict rp_filter on eth0 drops what peers send past the policy routes")
+
+def about_filters(setup, node):
+    return [note for note in setup.notes(node) if "rp_filter" in note]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "subnet", "notes"),
+    [
+        ("203.0.113.9", "0.0.0.0/0", [STRICT_ETH0]),
+        ("203.0.113.9", "203.0.113.0/24", [STRICT_ETH0]),
+        ("192.0.2.9", "0.0.0.0/0", []),  # main knows better, with our mark or without
+        ("198.51.100.9", "0.0.0.0/0", []),
+        ("203.0.113.9", "192.168.77.0/24", []),
+        (None, "0.0.0.0/0", [STRICT_ETH0]),  # it may call from anywhere
+        (None, "192.168.77.0/24", []),
+    ],
+)
+def test_strict_filter_is_noted_where_it_drops_what_an_endpoint_sends(host, endpoint, subnet, notes):
+    host.run("sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter=1", "net.ipv4.conf.eth1.rp_filter=1")
+    endpoints = set() if endpoint is None else {("tokyo", (endpoint, 51820))}
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
+        setup.adopt(node("10.244.2.0/24", subnet), endpoints)
+
+        assert about_filters(setup, node()) == notes
+
+
+def test_filter_that_is_not_strict_is_not_noted(host):
+    far = {("tokyo", ("203.0.113.9", 51820))}
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
+        setup.adopt(node("10.244.2.0/24", "0.0.0.0/0"), far)
+        assert about_filters(setup, node()) == []
+
+        host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
+        assert about_filters(setup, node()) == [STRICT_ETH0]
+
+        host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=2")
+        assert about_filters(setup, node()) == []
+
+
+def director(*sources):
+    """Return a node with a peer that sends from elsewhere, in the clear."""
+    tokyo = peer("tokyo", "10.244.2.0/24", endpoint="192.0.2.2", encapsulation="udp", sources=sources)
+    paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
+    return Node(PRIVATE, table(paris, tokyo), paris, {})
+
+
+@pytest.mark.parametrize(
+    ("sources", "stray"),
+    [(("0.0.0.0/0",), "0.0.0.0/0"), (("10.244.9.0/24",), None), (("fd00::/8",), None), ((), None)],
+)
+def test_strict_filter_of_a_prepared_tun_is_noted_where_it_drops_what_peers_send(host, sources, stray):
+    host.run("ip", "tuntap", "add", "overlay0", "mode", "tun")
+    host.run("sysctl", "-qw", "net.ipv4.conf.overlay0.rp_filter=1")
+    wanted = director(*map(ip_network, sources))
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
+        setup.adopt(wanted, {TOKYO})
+
+        notes = about_filters(setup, wanted)
+        assert [note.partition(":")[0] for note in notes] == (
+            [f"strict rp_filter on overlay0 drops what peers send from {stray}, which is routed elsewhere"]
+            if stray
+            else []
+        )
+        setup.fix_settings(wanted)
+        assert about_filters(setup, wanted) == []
+
+    assert host.run("sysctl", "-n", "net.ipv4.conf.overlay0.rp_filter") == "1\n"
+
+
+def test_subnet_that_another_route_takes_is_noted_for_a_prepared_tun(host):
+    host.run("ip", "tuntap", "add", "overlay0", "mode", "tun")
+    host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
+    with set_up(host) as setup:
+        assert about_filters(setup, node()) == []
+
+        host.run("ip", "route", "add", "10.244.2.0/24", "via", "192.0.2.254")
+        (note,) = about_filters(setup, node())
+
+    assert note.startswith("strict rp_filter on overlay0 drops what peers send from 10.244.2.0/24, which")
+
+
+def test_tun_of_our_own_making_is_loose_whatever_is_said_of_all(host):
+    host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1")
+    wanted = director(ip_network("0.0.0.0/0"))
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
+        setup.adopt(wanted, {TOKYO})
+
+        assert about_filters(setup, wanted) == []
+
+
+def test_settings_are_fixed_until_the_end(host):
+    host.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
+    host.run("sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter=1")
+    before = host.dump()
+    wanted = node("10.244.2.0/24", "0.0.0.0/0", own=("10.244.1.0/24", "fd00:244:1::/64"))
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
+        setup.adopt(wanted, {("tokyo", ("203.0.113.9", 51820))})
+        assert len(setup.notes(wanted)) == 3
+
+        setup.fix_settings(wanted)
+
+        assert setup.notes(wanted) == []
+        assert host.saved.exists()
+
+    assert host.dump() == before
+    assert not host.saved.exists()
+
+
+def test_settings_that_a_killed_agent_left_are_put_back_before_all_else(host):
+    host.run("sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter=1")
+    with host.entered():
+        Settings(host.saved).hold({"ipv4/conf/eth0/rp_filter": 2})
+
+        with contextlib.closing(HostSetup("overlay0", host.saved)):
+            assert host.run("sysctl", "-n", "net.ipv4.conf.eth0.rp_filter") == "1\n"
 
 
 def clear_node(encapsulation="udp", **fields):
@@ -356,3 +472,92 @@ def test_the_kernel_is_left_to_cut_where_ipv6_needs_more_than_the_underlay_takes
 
     with set_up(host) as setup:
         assert (setup.mtu, setup.paths) == (1280, [])
+
+
+def test_an_encapsulation_that_was_left_is_returned_to_while_its_old_sockets_are_still_read(host):
+    clear = {"encapsulation": "udp"}
+    with set_up(host) as setup, contextlib.ExitStack() as forwarder:
+        for fields in (clear, {}, clear, {}):
+            for udp in [*setup.underlay]:
+                forwarder.enter_context(udp.socket.dup())
+            for udp in setup.adopt(clear_or_not(**fields), {TOKYO}):
+                udp.hand_over()
+
+        assert bound(setup) == [("0.0.0.0", 51820), ("::", 51820)]
+
+
+def clear_or_not(**fields):
+    paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public, endpoint="192.0.2.1")
+    return Node(
+        PRIVATE, table(paris, peer("tokyo", "10.244.2.0/24", endpoint="192.0.2.2"), **fields), paris, {}
+    )
+
+
+def test_vxlan_has_its_port_to_receive_and_others_to_send_and_spares_those_of_the_network(host, tmp_path):
+    clear = peer("tokyo", "10.244.2.0/24", encapsulation="vxlan", endpoint="192.0.2.2")
+    paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
+    mixed = Node(PRIVATE, table(paris, clear, peer("rome", "10.244.3.0/24"), port=49160), paris, {})
+
+    with host.entered(), contextlib.closing(HostSetup("overlay0", tmp_path / "saved")) as setup:
+        setup.adopt(mixed, {TOKYO})
+
+        assert setup.port == 49160
+        ports = [udp.port for udp in setup.sockets["vxlan"]]
+        senders = [port for port in range(49152, 49169) if port != 49160]
+        assert ports == [4789, 4789, *senders, *senders]
+        before = setup.sockets
+        assert setup.adopt(mixed, {TOKYO}) == []
+        assert setup.sockets == before
+
+        replaced = setup.adopt(node(port=49160), {TOKYO})
+
+        assert replaced == before["vxlan"]
+        assert list(setup.sockets) == ["wireguard"]
+        for udp in replaced:
+            udp.close()
+
+
+def test_encapsulations_without_ports_have_raw_sockets_and_no_port(host):
+    with set_up(host) as setup:
+        encrypted = list(setup.underlay)
+
+        assert setup.adopt(clear_node("ipip"), {TOKYO}) == encrypted
+        for udp in encrypted:
+            udp.close()
+
+        assert (list(setup.sockets), setup.mtu, setup.port) == (["ipip"], 1480, None)
+        assert {each.protocol for each in setup.underlay} == {4, 41}
+        raw = list(setup.underlay)
+        assert setup.adopt(clear_node("ipip", fwmark=9), {TOKYO}) == []
+        assert marks(setup) == {9}
+        assert not [note for note in setup.notes(clear_node("ipip")) if "UDP datagrams" in note]
+
+        assert setup.adopt(node(), {TOKYO}) == raw
+        assert setup.port == 51820
+        for each in raw:
+            each.hand_over()
+
+
+def test_a_gre_key_takes_four_bytes_more(host):
+    with set_up(host) as setup:
+        for fields, mtu in (({}, 1476), ({"gre_key": 7}, 1472)):
+            for each in setup.adopt(clear_node("gre", **fields), {TOKYO}):
+                each.close()
+            assert setup.mtu == mtu
+
+
+def ttls(setup):
+    options = {socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TTL), socket.AF_INET6: (41, 16)}
+    return {each.socket.getsockopt(*options[each.family]) for each in setup.underlay}
+
+
+def test_the_ttl_is_that_of_the_peers_file_on_all_sockets_and_an_inherited_one_is_the_system_s(host):
+    with set_up(host, ttl=9) as setup:
+        assert ttls(setup) == {9}
+        for each in setup.adopt(node(ttl=9, port=4500), {TOKYO}):
+            each.close()
+        assert ttls(setup) == {9}
+        for ttl in (0, None):
+            setup.adopt(node(ttl=9, port=4500), {TOKYO})
+            setup.adopt(node(ttl=ttl, port=4500), {TOKYO})
+            assert ttls(setup) == {64}

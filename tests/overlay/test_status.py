@@ -5,6 +5,7 @@ import json
 import pytest
 
 from overlay.encap import ENCAPSULATIONS
+from overlay.encap.encapsulation import Ends
 from overlay.link import PeerCounters
 from overlay.roster import Remote
 from overlay.session.constants import REJECT_AFTER_TIME
@@ -55,6 +56,8 @@ def test_row_of_a_peer_in_use():
         "endpoint": "203.0.113.9:4500",
         "addresses": ["10.244.2.0", "fd00:244:2::"],
         "subnets": ["10.244.2.0/24", "fd00:244:2::/64"],
+        "mac": None,
+        "own_mac": None,
         "keepalive": 25,
         "last_handshake": 61.235,
         "last_received": 2.5,
@@ -104,3 +107,12 @@ def test_row_of_a_peer_in_the_clear_has_no_handshake_and_no_key():
 
     assert (shown["state"], shown["encapsulation"], shown["is_encrypted"]) == ("unencrypted", "udp", False)
     assert (shown["public_key"], shown["last_handshake"]) == (None, None)
+
+
+def test_row_of_a_vxlan_peer_has_the_ethernet_addresses_of_both_ends():
+    ends = Ends(1, own_mac=bytes.fromhex("02005e100001"), mac=bytes.fromhex("02005e100002"))
+    tokyo = Remote(1, peer("tokyo", "10.244.2.0/24"), None, ENCAPSULATIONS["vxlan"], ends)
+
+    shown = peer_status(tokyo, None, None, NOW, REJECT_AFTER_TIME)
+
+    assert (shown["mac"], shown["own_mac"]) == ("02:00:5e:10:00:02", "02:00:5e:10:00:01")

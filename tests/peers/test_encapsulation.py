@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from peers.encapsulation import encapsulation_between, identifier_between, own_encapsulation
+from peers.encapsulation import encapsulation_between, has_ports, identifier_between, own_encapsulation
 from peers.errors import KeyProblem
 from peers.peer import Network
 from peers.table import warnings
@@ -173,6 +173,16 @@ def test_sources_of_an_encrypted_peer_are_refused():
 def test_one_port_for_both_is_refused():
     with pytest.raises(KeyProblem, match="udp_port"):
         table(a_peer(1), port=8285)
+
+
+@pytest.mark.parametrize("encapsulation", ["ipip", "gre"])
+def test_without_ports_an_endpoint_has_none(encapsulation):
+    peers = table(a_peer(1, encapsulation), a_peer(2, endpoint="192.0.2.2:9"))
+
+    found = {str(peers.endpoint_for(each, encapsulation)) for each in peers.peers.values()}
+
+    assert found == {"192.0.2.1", "192.0.2.2"}
+    assert not has_ports(encapsulation)
 
 
 def test_an_endpoint_has_the_port_of_its_own_encapsulation_and_another_has_its_default():

@@ -158,6 +158,16 @@ SENTENCES = [
     (file('ttl = "64"'), 3, "network.ttl is '64'; write \"inherit\", or a number from 1 to 255"),
     (file('device = "tape"'), 3, "network.device is 'tape'; write tun or tap"),
     (file('encapsulation = "ip-in-ip"'), 3, "network.encapsulation is 'ip-in-ip'; write wireguard or"),
+    (
+        paris('encapsulation = "gre"', 'endpoint = "192.0.2.1:9"'),
+        7,
+        "peers.paris.endpoint '192.0.2.1:9' has a port, and gre has none; write 192.0.2.1",
+    ),
+    (
+        paris('encapsulation = "ipip"', 'endpoint = "192.0.2.1"', "listen_port = 9"),
+        8,
+        "peers.paris.listen_port is of no use, because ipip has no ports; remove it",
+    ),
     (file("point_to_point = 1"), 3, "network.point_to_point is 1; write true or false"),
     (file("mtu = 575"), 3, "network.mtu is 575; write bytes from 576 to 65535"),
     (file("mtu = 1979-05-27"), 3, "network.mtu is a date or time; write bytes"),

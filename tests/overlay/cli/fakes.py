@@ -33,6 +33,8 @@ def peer_status(name, **fields):
         "endpoint": None,
         "addresses": [],
         "subnets": [],
+        "mac": None,
+        "own_mac": None,
         "keepalive": 0,
         "last_handshake": None,
         "last_received": None,

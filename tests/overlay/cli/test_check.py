@@ -4,6 +4,7 @@ import time
 import pytest
 
 from overlay.crypto.keys import PrivateKey, encode_key
+from peers.mac import derived_mac, format_mac
 from tests.peers.examples import key_text
 
 PRIVATE = PrivateKey(bytes(range(32)))
@@ -71,6 +72,8 @@ def test_json_has_the_peers_this_node_and_the_warnings(check):
         "fwmark": None,
         "encapsulation": "wireguard",
         "udp_port": 8285,
+        "vxlan_port": 4789,
+        "vni": 1,
     }
     assert report["peers"][1] == {
         "name": "tokyo",
@@ -84,6 +87,7 @@ def test_json_has_the_peers_this_node_and_the_warnings(check):
         "listen": [],
         "listen_port": 51820,
         "sources": [],
+        "mac": None,
     }
     assert len(report["warnings"]) == 1
     assert report["warnings"][0] in result.stderr
@@ -335,3 +339,15 @@ def test_a_host_that_is_no_peer_of_a_network_in_the_clear_is_told_to_name_itself
 
     assert "name it with --node" in result.stderr
     assert "network 10.244.0.0/16, port 8285" in result.stdout
+
+
+def test_ethernet_addresses_are_listed_where_a_peer_is_of_vxlan(check):
+    text = CLEAR.replace("8.8.8.8", "192.0.2.2").replace('"udp"', '"vxlan"\nvni = 5\nvxlan_port = 8472')
+    text += 'mac = "02:00:5e:10:00:02"\n'
+
+    report, shown = json.loads(check(text, "--json").stdout), check(text).stdout
+
+    macs = [format_mac(derived_mac("paris")), "02:00:5e:10:00:02"]
+    assert [each["mac"] for each in report["peers"]] == macs
+    assert (report["network"]["vni"], report["network"]["vxlan_port"]) == (5, 8472)
+    assert [line.split()[-1] for line in shown.splitlines()[3:6]] == ["MAC", *macs]

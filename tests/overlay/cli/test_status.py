@@ -257,3 +257,21 @@ def test_what_the_agent_refuses_is_passed_on(overlay, agent):
     result = overlay("status")
 
     assert (result.exit_code, result.stderr) == (1, "Error: the forwarder is being replaced\n")
+
+
+def test_ethernet_addresses_are_shown_where_packets_travel_in_frames(overlay, agent):
+    own = {"own_mac": "02:00:5e:10:00:01"}
+    peers = [TOKYO | own | {"mac": "02:00:5e:10:00:02"}, ROME | own | {"mac": "02:00:5e:10:00:03"}]
+    agent.answers["status"] = answer(peers=[*peers, ROME | {"name": "oslo"}])
+
+    result = overlay("status")
+
+    assert (
+        "\n\n"
+        "MAC\n"
+        "this node  02:00:5e:10:00:01\n"
+        "tokyo      02:00:5e:10:00:02\n"
+        "rome       02:00:5e:10:00:03\n"
+        "\n"
+        "DROPPED\n"
+    ) in result.stdout

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import errno
+import math
+import socket
+
 import pytest
 
+from overlay import link
+from overlay.encap.encapsulation import Role
 from tests import packets
+from tests.network import FakeRaw
 from tests.sim import CLEAR_PORT, World
 
 
@@ -121,3 +128,188 @@ def test_the_inner_ecn_field_is_the_outer_one(world, version, mark):
 
     assert seen == [mark]
     assert not b.drops
+
+
+# Without ports
+
+KINDS = [("ipip", None), ("gre", None), ("gre", 7)]
+
+
+@pytest.fixture
+def seen(world):
+    """The flights of a story."""
+    flights = []
+    world.network.mark = lambda flight: (flights.append(flight), flight.tos)[1]
+    return flights
+
+
+@pytest.mark.parametrize(("name", "key"), KINDS)
+@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("tos", [*range(4), 0xB8, 0xB9, 0xFF])
+@pytest.mark.parametrize("inherits", [False, True])
+def test_the_outer_header_has_what_the_table_says(world, seen, name, key, outer, version, tos, inherits):
+    a, b = world.raw_pair(name, outer=outer, identifier=key)
+    a.tell(link.SetNode(a.mtu, False, [], inherits))
+
+    a.send(b, version=version, tos=tos, ttl=9)
+    world.run(1)
+
+    (flight,) = seen
+    assert (flight.tos, flight.ttl) == (tos, 9 if inherits else 0)
+    assert flight.protocol == {"ipip": {4: 4, 6: 41}[version], "gre": 47}[name]
+    assert not b.drops
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize(("fragment", "may_be_cut"), [(0, True), (0x4000, False)])
+@pytest.mark.parametrize("is_super", [False, True])
+def test_a_packet_may_be_cut_outside_as_inside(world, seen, outer, fragment, may_be_cut, is_super):
+    a, b = world.raw_pair("ipip", outer=outer)
+
+    if is_super:
+        a.send_super(b, 5000, fragment=fragment)
+    else:
+        a.send(b, fragment=fragment)
+    a.send(b, version=6)
+    world.run(1)
+
+    assert {flight.may_be_cut for flight in seen if flight.protocol == 4} == {may_be_cut}
+    assert {flight.may_be_cut for flight in seen if flight.protocol == 41} == {False}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_ttl_is_inherited_by_datagrams_in_the_clear_and_by_nothing_sealed(world, version):
+    a, b = world.clear_pair()
+    controls = []
+    for each in a.clear_sockets:
+        send = each.sendmsg
+        each.sendmsg = lambda buffers, ancillary, flags, at, send=send: (
+            controls.append(ancillary),
+            send(buffers, [row for row in ancillary if row[1] not in {2, 52}], flags, at),
+        )
+    a.tell(link.SetNode(a.mtu, False, [], True))
+
+    a.send(b, version=version, ttl=9, tos=2)
+    world.run(1)
+
+    assert [(0, 2, b"\x09\0\0\0") in ancillary for ancillary in controls] == [True]
+    c, d = (world.node(name) for name in "cd")
+    c.know(d)
+    d.know(c)
+    c.tell(link.SetNode(c.mtu, False, [], True))
+    sent = c.send(d, ttl=9)
+    world.run(1)
+    assert d.received == sent  # a socket of a node in memory takes no TTL
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("pair", ["clear_pair", "raw_pair"])
+def test_a_packet_without_life_is_not_carried(world, version, pair):
+    a, b = world.clear_pair() if pair == "clear_pair" else world.raw_pair("ipip")
+
+    a.send(b, version=version, ttl=0)
+    world.run(1)
+
+    assert (a.drops, b.received) == ({"ttl": 1}, [])
+
+
+def test_our_own_packet_on_its_way_into_its_tunnel_is_a_loop(world):
+    a, b = world.node("a"), world.node("b")
+    a.know_raw(b, "ipip", subnets=["192.0.2.0/24"])
+    ends = {"source": a.addresses[0], "destination": b.addresses[0]}
+
+    for protocol in (4, 41, 6):
+        a.tun.outgoing.append(packets.PLAIN + packets.ipv4(bytes(40), protocol=protocol, **ends))
+    world.run(1)
+
+    assert (a.drops, len(world.network.sent)) == ({"loop": 2}, 1)
+
+
+@pytest.mark.parametrize("room", [0, 1, 20, 28])
+@pytest.mark.parametrize("size", [30 * 1360, 60000, 30001])
+def test_what_a_full_socket_does_not_take_leaves_later_and_in_order(world, room, size):
+    a, b = world.raw_pair("gre", identifier=7)
+    sending = [each for each in a.raw_sockets["gre"] if each.role == Role.SENDS_WHOLE]
+    for each in sending:
+        each.room = room
+    before = a.send(b, 3, size=100)
+    segments = a.send_super(b, size)
+    after = a.send(b, 3, size=200)
+    for _ in range(3):
+        a.turn()
+    assert a.core.sender.is_blocked
+    assert a.core.sender.waits_for.raw in sending
+
+    for each in sending:
+        each.room = math.inf
+    world.run(1)
+
+    assert b.received == before + segments + after
+    assert not a.drops + b.drops
+    assert a.peer().tx_bytes == b.peer().rx_bytes
+
+
+def test_a_packet_that_does_not_fit_is_counted_and_those_behind_it_leave(world):
+    a, b = world.raw_pair("ipip")
+    for each in a.raw_sockets["ipip"]:
+        each.errors.append(errno.EMSGSIZE)
+
+    sent = a.send(b, 4)
+    world.run(1)
+
+    assert (a.drops, b.received) == ({"too_big": 1}, sent[1:])
+
+
+def test_small_packets_of_any_size_leave_in_one_call(world):
+    a, b = world.raw_pair("ipip")
+
+    sent = [packet for size in (10, 300, 20, 1000) for packet in a.send(b, 3, size=size)]
+    world.run(1)
+    before = sum(each.sends for each in a.sockets)
+    sent += [packet for size in (10, 300, 20, 1000) for packet in a.send(b, 3, size=size)]
+    world.run(1)
+
+    assert b.received == sent
+    assert sum(each.sends for each in a.sockets) - before <= 2
+
+
+def test_a_peer_that_moves_to_the_other_family_is_reached_there(world):
+    a, b = world.raw_pair("ipip")
+    sent = a.send(b)
+    world.run(1)
+
+    a.tell(link.SetEndpoint(1, (b.addresses[1], 0, 0, 0), "dns"))
+    b.tell(link.SetEndpoint(1, (a.addresses[1], 0, 0, 0), "dns"))
+    sent += a.send(b)
+    world.run(1)
+
+    assert b.received == sent
+
+
+def test_new_sockets_take_the_place_of_the_old_at_once(world):
+    a, b = world.raw_pair("ipip")
+    a.send(b)
+    world.run(1)
+    old = a.raw_sockets["ipip"]
+    a.raw_sockets["ipip"] = [FakeRaw(a, each.family, each.protocol, each.role) for each in old]
+
+    a.open_raw("ipip")
+    a.send(b, 2)
+    b.send(a)
+    world.run(1)
+
+    assert all(each.is_closed for each in old)
+    assert (len(b.received), len(a.received)) == (3, 1)
+
+
+def test_without_a_socket_of_its_family_a_peer_is_not_reached(world):
+    a, b = world.node("a"), world.node("b")
+    a.know_raw(b, "ipip")
+    a.raw_sockets["ipip"] = [each for each in a.raw_sockets["ipip"] if each.family != socket.AF_INET]
+    a.open_raw("ipip")
+
+    a.send_super(b, 5000)
+    world.run(1)
+
+    assert a.drops == {"no_endpoint": 4}

@@ -202,7 +202,7 @@ def test_without_sockets_to_ask_by_nothing_is_held_back(world):
 def test_a_message_with_other_sockets_than_it_says_is_refused(world, families):
     a, _ = clear(world)
 
-    a.tell(link.SetNode(1472, False, [], families), a.paths)
+    a.tell(link.SetNode(1472, False, [], families=families), a.paths)
 
     assert a.drops == {"link": 1}
     assert not any(each.is_closed for each in a.paths)

@@ -11,6 +11,7 @@ import pytest
 
 from overlay import link
 from overlay.crypto.cookies import CookieHolder
+from overlay.encap.encapsulation import Role
 from overlay.errors import PacketError
 from overlay.forwarding.loop import HANDSHAKE_BYTES, LinkEnd, Loop
 from overlay.forwarding.pings import PONGS_AT_ONCE
@@ -357,6 +358,23 @@ def test_handshakes_that_queue_by_themselves_are_passed_on_a_few_a_turn(running)
 
     most = -(-HANDSHAKE_BYTES // len(called))
     assert a.turns - before >= count // most
+
+
+def test_a_socket_that_only_sends_is_not_read(running):
+    a, _ = running
+    sender = a._bound()
+    port = sender.getsockname()[1]
+    a.tell(link.Sockets([2], port, "vxlan", roles=[Role.SENDS], ports=[port]), [sender.fileno()])
+    a.counters()
+    before = a.turns
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+        caller.sendto(b"nobody hears this", sender.getsockname())
+    a.counters()
+
+    assert a.turns - before <= 2
+    with sender:
+        assert sender.recv(100) == b"nobody hears this"
 
 
 def test_garbage_on_the_link_is_counted_and_a_report_is_no_command(running):

@@ -98,6 +98,111 @@ def test_directory_that_cannot_be_made_is_named():
         control.listen(control.control_path("overlay0", control.Path("/proc/overlay")))
 
 
+def test_directory_that_others_may_write_is_refused(path):
+    path.parent.mkdir(mode=0o755)
+    path.parent.chmod(0o775)
+
+    with pytest.raises(HostError, match="can be written by others: correct its owner and mode"):
+        control.listen(path)
+
+    assert list(path.parent.iterdir()) == []
+
+
+def test_directory_that_is_a_link_is_refused(path, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    path.parent.symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(HostError, match="belongs to somebody else or can be written by others"):
+        control.listen(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory to somebody else")
+def test_directory_of_somebody_else_is_refused(path):
+    path.parent.mkdir(mode=0o755)
+    os.chown(path.parent, 65528, 65528)
+
+    with pytest.raises(HostError, match="belongs to somebody else"):
+        control.listen(path)
+
+
+def test_path_that_is_too_long_for_a_socket_is_named(tmp_path):
+    path = tmp_path / ("x" * 100) / "overlay0.sock"
+
+    with pytest.raises(HostError, match=r"could not be created: AF_UNIX path too long"):
+        control.listen(path)
+
+
+def test_nobody_can_listen_while_it_is_forbidden(path):
+    path.parent.mkdir()
+    with control.nobody_listening(path), pytest.raises(HostError, match="is already run by process"):
+        control.listen(path)
+
+    control.listen(path).close()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_listening_is_not_forbidden_to_an_agent_that_does(path):
+    server = control.listen(path)
+
+    with pytest.raises(HostError, match="is already run by process"), control.nobody_listening(path):
+        raise AssertionError
+
+    server.close()
+
+
+DIRECTORIES = """
+import os
+from overlay.host import control
+os.setresuid({uid}, {uid}, {uid})
+try: print(control.own_directory())
+except control.HostError as error: print(error)
+print(*control.directories())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.parametrize(
+    ("uid", "runtime", "own", "asked"),
+    [
+        (0, "/run/user/7", "/run/overlay", "/run/overlay"),
+        (65528, "/run/user/7", "/run/user/7/overlay", "/run/user/7/overlay /run/overlay"),
+        (
+            65528,
+            "relative",
+            "the control socket needs a place, and /run/overlay is root's: set XDG",
+            "/run/overlay",
+        ),
+        (65528, "", "the control socket needs a place, and /run/overlay is root's: set XDG", "/run/overlay"),
+    ],
+)
+def test_users_without_root_have_a_place_of_their_own(uid, runtime, own, asked):
+    done = subprocess.run(
+        [sys.executable, "-c", DIRECTORIES.format(uid=uid)],
+        cwd=ROOT,
+        env={"XDG_RUNTIME_DIR": runtime},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    said = done.stdout.splitlines()
+    assert said[0].startswith(own)
+    assert said[1] == asked
+
+
+def test_agent_is_found_where_it_is_and_else_where_it_would_be(tmp_path):
+    mine, shared = tmp_path / "mine", tmp_path / "shared"
+    mine.mkdir()
+    shared.mkdir()
+    assert control.find("overlay0", [mine, shared]).parent == shared
+
+    server = control.listen(control.control_path("overlay0", mine))
+
+    assert control.find("overlay0", [mine, shared]) == server.path
+    assert control.find("overlay1", [mine, shared]).parent == shared
+    server.close()
+
+
 @pytest.fixture
 def agent(path):
     """Return a function that has an agent answer the next connection with given bytes; it returns the question."""

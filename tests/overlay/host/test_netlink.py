@@ -35,13 +35,21 @@ def networks(*texts):
     return tuple(ip_network(text) for text in texts)
 
 
-def plan(routes=(), policy_routes=(), addresses=("10.244.1.0/32", "fd00:244:1::/128"), mtu=1420, fwmark=None):
+def plan(
+    routes=(),
+    policy_routes=(),
+    addresses=("10.244.1.0/32", "fd00:244:1::/128"),
+    mtu=1420,
+    fwmark=None,
+    far=(),
+):
     return HostPlan(
         mtu,
         tuple(ip_interface(address) for address in addresses),
         networks(*routes),
         networks(*policy_routes),
         fwmark,
+        tuple(ip_address(each) for each in far),
     )
 
 
@@ -351,6 +359,113 @@ def test_new_own_address_becomes_the_source_without_a_moment_without_route(host)
         assert RTM_DELROUTE not in events.read(table=254)
 
 
+def test_persistent_device_that_may_have_no_ipv6_has_it_for_as_long_as_it_is_ours(host):
+    host.run("ip", "tuntap", "add", "overlay0", "mode", "tun")
+    host.run("sysctl", "-qw", "net.ipv6.conf.overlay0.disable_ipv6=1")
+    with host.entered():
+        device = open_tun("overlay0")
+        routing = Routing("overlay0", device.index, is_persistent=True)
+
+        routing.apply(OVERLAY)
+        assert "fd00:244:1::" in host.run("ip", "address", "show", "overlay0")
+        routing.withdraw()
+
+        assert host.run("sysctl", "-n", "net.ipv6.conf.overlay0.disable_ipv6") == "1\n"
+        routing.close()
+        device.close()
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_filter_of_a_persistent_device_is_left_to_its_administrator(host, value):
+    host.run("ip", "tuntap", "add", "overlay0", "mode", "tun")
+    host.run("sysctl", "-qw", f"net.ipv4.conf.overlay0.rp_filter={value}")
+    with host.entered():
+        device = open_tun("overlay0")
+        routing = Routing("overlay0", device.index, is_persistent=True)
+
+        routing.apply(OVERLAY)
+
+        assert host.run("sysctl", "-n", "net.ipv4.conf.overlay0.rp_filter") == f"{value}\n"
+        routing.close()
+        device.close()
+
+
+PAIRS = r"inet6? (\S+) (?:peer (\S+) )?.*scope global"
+
+
+def test_point_to_point_link_has_the_far_end_beside_each_address(host):
+    """As ``ip address add A peer B`` does, but for the route, which is ours."""
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(plan(["10.244.0.0/16"], far=["10.244.2.0", "fd00:244:2::"]))
+
+        shown = host.run("ip", "-o", "address", "show", "overlay0")
+        assert re.findall(PAIRS, shown) == [
+            ("10.244.1.0", "10.244.2.0/32"),
+            ("fd00:244:1::", "fd00:244:2::/128"),
+        ]
+        assert "10.244.2.0" not in host.run("ip", "route")
+
+        agent.routing.withdraw()
+        assert host.run("ip", "-o", "address", "show", "overlay0") == ""
+
+
+def test_new_own_address_of_a_link_outlives_the_old_one(host):
+    """The kernel takes a second address with the same far end for a secondary, which goes with the first."""
+    with host.entered(), Agent() as agent, Events() as events:
+        agent.routing.apply(plan(["10.244.0.0/16"], addresses=["10.244.1.0/32"], far=["10.244.2.0"]))
+        events.read()
+
+        agent.routing.apply(plan(["10.244.0.0/16"], addresses=["10.244.9.0/32"], far=["10.244.2.0"]))
+
+        shown = host.run("ip", "-o", "address", "show", "overlay0")
+        assert re.findall(PAIRS, shown) == [("10.244.9.0", "10.244.2.0/32")]
+        assert "src 10.244.9.0" in host.run("ip", "route", "get", "10.244.2.2")
+        assert RTM_DELROUTE not in events.read(table=254)
+
+
+def test_kernels_route_to_an_ipv6_far_end_outlives_another_own_address(host):
+    with host.entered(), Agent() as agent:
+        for own in ("fd00:244:1::/128", "fd00:244:9::/128"):
+            agent.routing.apply(plan(["fd00:244::/32"], addresses=[own], far=["fd00:244:2::"]))
+
+            assert "fd00:244:2:: dev overlay0 proto kernel" in host.run("ip", "-6", "route")
+            assert f"src {own[:-4]}" in host.run("ip", "-6", "route", "get", "fd00:244:3::")
+
+        agent.routing.apply(plan(["fd00:244::/32"], addresses=["fd00:244:9::/128"]))
+        assert "fd00:244:2:: dev" not in host.run("ip", "-6", "route")
+
+
+def test_family_of_which_the_far_end_has_no_address_goes_without(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(plan(["10.244.0.0/16"], far=["10.244.2.0"]))
+
+        shown = host.run("ip", "-o", "address", "show", "overlay0")
+        assert re.findall(PAIRS, shown) == [("10.244.1.0", "10.244.2.0/32"), ("fd00:244:1::/128", "")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((), ("10.244.2.0", "fd00:244:2::")),
+        (("10.244.2.0", "fd00:244:2::"), ()),
+        (("10.244.2.0", "fd00:244:2::"), ("10.244.3.0", "fd00:244:3::")),
+    ],
+)
+def test_another_far_end_leaves_everything_else_as_it_was(host, before, after):
+    routes = ["10.244.0.0/16", "fd00:244::/32"]
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(plan(routes, far=after))
+        expected = without_ages(host.dump())
+        agent.routing.apply(plan(routes, far=before))
+        assert without_ages(host.dump()) != expected
+
+        agent.routing.apply(plan(routes, far=after))
+
+        assert without_ages(host.dump()) == expected
+        assert "src 10.244.1.0" in host.run("ip", "route", "get", "10.244.2.2")
+        assert "src fd00:244:1::" in host.run("ip", "-6", "route", "get", "fd00:244:2::2")
+
+
 def test_changed_mark_leaves_one_rule(host):
     with host.entered(), Agent() as agent:
         agent.routing.apply(plan([], ["0.0.0.0/0"], fwmark=1))
@@ -380,6 +495,7 @@ def test_any_sequence_of_plans_ends_like_its_last(host):
             random.sample(addresses, random.randrange(len(addresses))),
             random.choice([1280, 1420]),
             random.choice([1, 2]),
+            random.choice([(), ("10.244.77.1", "fd00:244:77::1"), ("10.244.78.1",)]),
         )
 
     with host.entered():

@@ -84,7 +84,6 @@ def test_what_cannot_be_dropped_without_root_is_told():
     )
 
     assert said.splitlines() == [
-        "the capability bounding set stays as it was: Operation not permitted",
         "the groups stay as they were: Operation not permitted",
         "the group id stays 1000: Operation not permitted",
         "the user id stays 1000: Operation not permitted",
@@ -153,6 +152,26 @@ def test_agent_keeps_what_it_names_and_gives_no_more_to_children():
         "CapBnd:": held,
         "CapAmb:": "0" * 16,
     }
+
+
+@needs_root
+def test_user_without_root_gives_up_what_it_has_and_what_an_exec_could_give():
+    code = (
+        "os.setresuid(1000, 1000, 1000); print(keep_only({Capability.NET_ADMIN}))\n"
+        "print(open('/proc/thread-self/status').read())"
+    )
+
+    first, *rest = run(code).splitlines()
+
+    status = dict(line.split(":\t", 1) for line in rest if ":\t" in line)
+    assert first == "[]"
+    assert status["NoNewPrivs"] == "1"
+    assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+
+
+@needs_root
+def test_forwarder_of_a_user_without_root_keeps_nothing_that_is_worth_a_note():
+    assert run("os.setresuid(1000, 1000, 1000); print(drop_all(None))") == "[]\n"
 
 
 @needs_root

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import struct
@@ -7,6 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
 from overlay.errors import HostError
 from overlay.host.sockets import (
@@ -16,9 +18,11 @@ from overlay.host.sockets import (
     UDP_SEGMENT,
     is_own_address,
     open_icmp,
+    open_raw,
     open_udp,
     open_underlay,
     set_mark,
+    set_ttl,
 )
 
 LOOPBACK = ip_address("127.0.0.1")
@@ -281,3 +285,189 @@ def test_sockets_in_the_clear_have_none_for_handshakes_beside_them(opened):
     opened += open_underlay([LOOPBACK], 0, encapsulation="udp")
 
     assert [(each.encapsulation, each.role) for each in opened] == [("udp", Role.ALL)]
+
+
+def test_receivers_come_first_and_senders_have_dynamic_ports_of_their_own(opened):
+    opened += open_underlay([], 0, encapsulation="vxlan", senders=16)
+
+    receivers, senders = opened[:2], opened[2:]
+    assert [(each.family, each.role) for each in receivers] == [
+        (family, Role.RECEIVES) for family in (socket.AF_INET, socket.AF_INET6)
+    ]
+    assert len({each.port for each in receivers}) == 1
+    assert {each.role for each in senders} == {Role.SENDS}
+    for family in (socket.AF_INET, socket.AF_INET6):
+        ports = {each.port for each in senders if each.family == family}
+        assert len(ports) == 16
+        assert all(49152 <= port < 65536 for port in ports)
+    assert all(each.can_segment and each.encapsulation == "vxlan" for each in opened)
+
+
+def test_senders_are_on_the_first_address_of_a_family(opened):
+    listen = [LOOPBACK, ip_address("127.0.0.2"), ip_address("::1")]
+
+    opened += open_underlay(listen, 0, encapsulation="vxlan", senders=2)
+
+    assert [str(each.address) for each in opened] == [
+        *map(str, listen),
+        *["127.0.0.1"] * 2,
+        *["::1"] * 2,
+    ]
+
+
+def test_senders_spare_ports_and_pass_over_those_that_are_taken(opened):
+    opened += open_underlay([LOOPBACK], 0, encapsulation="vxlan", senders=1)
+    taken = opened[-1].port  # the first that is free
+
+    opened += open_underlay([LOOPBACK], 0, encapsulation="vxlan", senders=2, spared={taken + 1})
+
+    assert all(each.port > taken + 1 for each in opened[3:])
+
+
+def test_senders_receive_nothing(opened):
+    opened += open_underlay([LOOPBACK], 0, encapsulation="vxlan", senders=1)
+    _, sender = opened
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.sendto(b"x", ("127.0.0.1", sender.port))
+        stranger.sendto(b"", ("127.0.0.1", sender.port))
+
+    with pytest.raises(BlockingIOError):
+        sender.socket.recv(10)
+    assert sender.receive_buffer < 10_000
+
+
+def test_receivers_take_ipv6_without_a_checksum(opened):
+    opened += open_underlay([ip_address("::1")], 0, encapsulation="vxlan", senders=1)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as stranger:
+        stranger.setsockopt(socket.IPPROTO_UDP, 101, 1)  # UDP_NO_CHECK6_TX
+        stranger.sendto(b"x", ("::1", opened[0].port))
+
+    assert opened[0].socket.recv(10) == b"x"
+
+
+@pytest.mark.netns
+def test_mark_is_on_receivers_and_senders(lab):
+    with lab.namespace("host").entered():
+        opened = open_underlay([], 4789, 7, encapsulation="vxlan", senders=2)
+        marks = [each.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) for each in opened]
+        for each in opened:
+            each.close()
+
+    assert marks == [7] * 6
+
+
+# Raw sockets
+
+IPIP, GRE = ENCAPSULATIONS["ipip"], ENCAPSULATIONS["gre"]
+ROLES = (Role.RECEIVES, Role.SENDS, Role.SENDS_WHOLE)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(("encapsulation", "protocols"), [(IPIP, (4, 41)), (GRE, (47,))])
+def test_each_family_and_protocol_has_a_raw_socket_that_receives_and_two_that_send(
+    lab, opened, encapsulation, protocols
+):
+    with lab.namespace("host").entered():
+        opened += open_raw([], encapsulation, 7)
+
+    assert [(each.family, each.protocol, each.role) for each in opened] == [
+        (family, protocol, role)
+        for family in (socket.AF_INET, socket.AF_INET6)
+        for protocol in protocols
+        for role in ROLES
+    ]
+    assert {each.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL) for each in opened} == set(
+        protocols
+    )
+    assert {each.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) for each in opened} == {7}
+    assert {(each.port, each.has_port, each.encapsulation) for each in opened} == {
+        (0, False, encapsulation.name)
+    }
+    discover = {each.role: each.socket.getsockopt(0, 10) for each in opened if each.family == socket.AF_INET}
+    assert discover == {Role.RECEIVES: 1, Role.SENDS: 0, Role.SENDS_WHOLE: 2}
+    discover = {
+        each.role: each.socket.getsockopt(41, 23) for each in opened if each.family == socket.AF_INET6
+    }
+    assert discover == {Role.RECEIVES: 1, Role.SENDS: 0, Role.SENDS_WHOLE: 2}
+
+
+@pytest.mark.netns
+def test_raw_sockets_are_bound_where_the_node_listens_and_send_from_the_first_of_a_family(lab, opened):
+    host = lab.namespace("host")
+    addresses = [ip_address(each) for each in ("127.0.0.1", "127.0.0.2", "::1")]
+    with host.entered():
+        opened += open_raw(addresses, GRE)
+
+    assert [(str(each.address), each.role) for each in opened] == [
+        *(("127.0.0.1", role) for role in ROLES),
+        ("127.0.0.2", Role.RECEIVES),
+        *(("::1", role) for role in ROLES),
+    ]
+    assert [each.socket.getsockname()[0] for each in opened] == [str(each.address) for each in opened]
+
+
+@pytest.mark.netns
+def test_only_raw_sockets_that_receive_get_what_arrives(lab, opened):
+    with lab.namespace("host").entered():
+        opened += open_raw([], GRE)
+    for each in opened:
+        if each.role != Role.RECEIVES:
+            each.socket.sendto(b"payload", ("127.0.0.1" if each.family == socket.AF_INET else "::1", 0))
+
+    for each in opened:
+        count = 0
+        with contextlib.suppress(BlockingIOError):
+            while each.socket.recv(100):
+                count += 1
+        assert count == (2 if each.role == Role.RECEIVES else 0)
+
+
+@pytest.mark.netns
+def test_raw_sockets_at_a_foreign_address_are_refused(lab):
+    with lab.namespace("host").entered(), pytest.raises(HostError, match="is not an address of this host"):
+        open_raw([ip_address("192.0.2.9")], IPIP)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("kind", ["disabled", "present"])
+def test_host_with_ipv6_disabled_still_gets_raw_sockets(lab, opened, kind):
+    host = lab.namespace("host")
+    host.run("sysctl", "-qw", f"net.ipv6.conf.all.disable_ipv6={int(kind == 'disabled')}")
+
+    with host.entered():
+        opened += open_raw([], IPIP)
+
+    assert opened[0].family == socket.AF_INET
+
+
+@pytest.mark.netns
+def test_without_the_privilege_the_encapsulation_and_the_capability_are_named(lab):
+    code = (
+        "from overlay.encap import ENCAPSULATIONS; from overlay.host.privileges import drop_all\n"
+        "from overlay.host.sockets import open_raw; drop_all()\n"
+        "try: open_raw([], ENCAPSULATIONS['gre'])\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+
+    said = lab.namespace("host").python(code)
+
+    assert said == (
+        "HostError the encapsulation gre needs the capability CAP_NET_RAW for its raw sockets: run as root\n"
+    )
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_ttl_is_set_and_taken_back(opened, address):
+    opened.append(udp := open_udp(ip_address(address), 0))
+    level, option = (
+        (socket.IPPROTO_IP, socket.IP_TTL)
+        if "." in address
+        else (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
+    )
+    before = udp.socket.getsockopt(level, option)
+
+    set_ttl(udp.socket, 9)
+    assert udp.socket.getsockopt(level, option) == 9
+    set_ttl(udp.socket, None)
+    assert udp.socket.getsockopt(level, option) == before

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from overlay.host.steering import HANDSHAKES, ORDINARY, steer
+from overlay.host.steering import HANDSHAKES, ORDINARY, refuse_all, steer
 
 
 def bound(address):
@@ -41,3 +41,12 @@ def test_a_socket_that_shares_nothing_is_left_as_it_was():
         udp.bind(("127.0.0.1", 0))
 
         assert not steer(udp)
+
+
+def test_what_is_to_refuse_all_takes_nothing():
+    with bound(("127.0.0.1", 0)) as silent:
+        refuse_all(silent)
+        silent.sendto(b"anybody there?", silent.getsockname())
+
+        with pytest.raises(BlockingIOError):
+            silent.recv(100)

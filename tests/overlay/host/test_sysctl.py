@@ -17,23 +17,49 @@ def host(lab):
         yield host
 
 
-@pytest.mark.parametrize(
-    ("version", "name"), [(4, "net.ipv4.conf.all.forwarding"), (6, "net.ipv6.conf.all.forwarding")]
-)
-def test_forwarding_is_read(host, version, name):
-    host.run("sysctl", "-qw", f"{name}=0")
-    assert not sysctl.forwarding_enabled(version)
-
-    host.run("sysctl", "-qw", f"{name}=1")
-    assert sysctl.forwarding_enabled(version)
-
-
-def test_strict_interfaces_follow_the_larger_setting(host):
+def test_strictness_follows_the_larger_setting(host):
     host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.br0.rp_filter=1")
-    assert sysctl.strict_interfaces() == ["br0"]
+    assert sysctl.is_strict("br0")
+    assert not sysctl.is_strict("lo")
 
     host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=2")
-    assert sysctl.strict_interfaces() == []
+    assert not sysctl.is_strict("br0")
+
+    host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.br0.rp_filter=0")
+    assert sysctl.is_strict("br0")
+
+
+@pytest.mark.parametrize("name", ["all", "br0"])
+def test_check_that_knows_marks_is_left_to_who_set_it(host, name):
+    host.run("sysctl", "-qw", "net.ipv4.conf.br0.rp_filter=1", f"net.ipv4.conf.{name}.src_valid_mark=1")
+
+    assert not sysctl.is_strict("br0")
+
+
+def test_interfaces_are_those_of_the_namespace(host):
+    assert sysctl.interfaces(4) == sysctl.interfaces(6) == ["br0", "lo"]
+    assert sysctl.interfaces(4, with_default=True) == ["br0", "default", "lo"]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_forwarding_is_written_and_read(host, version):
+    name = sysctl.FORWARDING[version]
+    sysctl.write(name, 1)
+    assert sysctl.read(name) == 1
+    assert host.run("sysctl", "-n", sysctl.key(name)) == "1\n"
+
+    sysctl.write(name, 0)
+    assert sysctl.read(name) == 0
+
+
+def test_key_is_what_the_command_takes_also_for_an_interface_with_a_dot(lab, host):
+    lab.bridge(host, "br0.7")
+    name = sysctl.filter_switch("br0.7")
+
+    host.run("sysctl", "-qw", f"{sysctl.key(name)}=2")
+
+    assert sysctl.read(name) == 2
+    assert sysctl.key(sysctl.filter_switch("br0")) == "net.ipv4.conf.br0.rp_filter"
 
 
 def test_filter_of_an_interface_is_made_loose(host):
@@ -41,8 +67,8 @@ def test_filter_of_an_interface_is_made_loose(host):
 
     sysctl.loosen_rp_filter("br0")
 
-    assert sysctl.rp_filter("br0") == 2
-    assert sysctl.rp_filter() == 1
+    assert sysctl.read(sysctl.filter_switch("br0")) == 2
+    assert sysctl.read(sysctl.filter_switch()) == 1
 
 
 LOOSEN = """
@@ -69,4 +95,4 @@ def test_only_a_strict_filter_that_cannot_be_changed_is_refused(host, value, sai
 
 
 def test_setting_that_this_kernel_lacks_is_none(host):
-    assert sysctl.rp_filter("nosuch") is None
+    assert sysctl.read(sysctl.filter_switch("nosuch")) is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -9,6 +10,7 @@ import pytest
 
 from overlay.errors import ConfigError, HostError
 from overlay.host.tun import OFFLOAD_LADDER, Offloads, check_interface_name, negotiate_offloads, open_tun
+from tests.netns.users import AsUser
 
 CSUM, TSO, ECN, USO = 0x01, 0x06, 0x08, 0x60
 
@@ -110,20 +112,111 @@ def test_reads_and_writes_carry_a_virtio_header_of_ten_bytes(lab):
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("kind", ["tun", "bridge"])
-def test_name_that_is_taken_is_refused(lab, kind):
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("link add overlay0 type bridge", "exists already and is no tun device but of the kind bridge: "),
+        ("link add overlay0 type veth", "exists already and is no tun device but of the kind veth: "),
+        ("tuntap add overlay0 mode tap", "exists already and is no tun device but of the kind tap: "),
+        ("tuntap add overlay0 mode tun multi_queue", "is a multi-queue tun device, which is not supported: "),
+    ],
+)
+def test_name_that_is_taken_is_refused(lab, command, said):
     host = lab.namespace("host")
-    command = (
-        ("tuntap", "add", "overlay0", "mode", "tun")
-        if kind == "tun"
-        else ("link", "add", "overlay0", "type", kind)
-    )
-    host.run("ip", *command)
+    host.run("ip", *command.split())
 
-    with host.entered(), pytest.raises(HostError, match=r"^interface overlay0 exists already: ") as raised:
+    with host.entered(), pytest.raises(HostError, match=f"^interface overlay0 {said}") as raised:
         open_tun("overlay0")
 
     assert isinstance(raised.value.__cause__, OSError)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("is_persistent", [False, True])
+def test_device_that_another_process_holds_is_refused(lab, is_persistent):
+    host = lab.namespace("host")
+    if is_persistent:
+        host.run("ip", "tuntap", "add", "overlay0", "mode", "tun")
+
+    said = "overlay0 exists already and another process holds it: stop"
+    with host.entered(), contextlib.closing(open_tun("overlay0")), pytest.raises(HostError, match=said):
+        open_tun("overlay0")
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("options", ["", "pi", "one_queue", "vnet_hdr", "user 1000 group 1000"])
+def test_persistent_device_is_taken_however_it_was_made_and_stays(lab, options):
+    host = lab.namespace("host")
+    host.run("ip", "tuntap", "add", "overlay0", "mode", "tun", *options.split())
+    with host.entered():
+        index = socket.if_nametoindex("overlay0")
+        device = open_tun("overlay0")
+
+        assert (device.is_persistent, device.index) == (True, index)
+        host.run("ip", "address", "add", "10.244.1.0/32", "dev", "overlay0")
+        host.run("ip", "link", "set", "overlay0", "addrgenmode", "none", "up")
+        host.run("ip", "route", "add", "10.244.0.0/16", "dev", "overlay0")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.sendto(b"test", ("10.244.2.2", 9))
+        assert os.read(device.fileno(), 2000)[10] in {0x45, 0x60}  # an IP packet begins behind the header
+
+        device.close()
+        assert socket.if_nametoindex("overlay0") == index
+
+
+@pytest.mark.netns
+def test_device_that_goes_does_not_count_as_persistent(lab):
+    with lab.namespace("host").entered(), contextlib.closing(open_tun("overlay0")) as device:
+        assert not device.is_persistent
+
+
+@pytest.mark.netns
+def test_persistent_device_is_left_without_offloads(lab):
+    """The next program may read it without a virtio header: it would get super-packets and know no better."""
+    host = lab.namespace("host")
+    host.run("ip", "tuntap", "add", "overlay0", "mode", "tun")
+
+    def offload():
+        return "tcp-segmentation-offload: on" in host.run("ethtool", "-k", "overlay0")
+
+    with host.entered():
+        device = open_tun("overlay0")
+        assert offload()
+        device.close()
+
+    assert not offload()
+
+
+OPEN = """
+from overlay.host.tun import HostError, open_tun
+try: print("attached", open_tun("overlay0").is_persistent)
+except HostError as error: print(error)
+"""
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("user 65534", "attached True"),
+        ("group 65534", "attached True"),
+        (
+            "user 1000",
+            "interface overlay0 belongs to another user or group: run as that one, or have root make",
+        ),
+        (None, "interface overlay0 may not be created: run as root with CAP_NET_ADMIN, or have root make"),
+    ],
+)
+def test_owner_needs_no_privilege_and_others_are_told_the_remedy(lab, options, said):
+    host = lab.namespace("host")
+    if options is not None:
+        host.run("ip", "tuntap", "add", "overlay0", "mode", "tun", *options.split())
+
+    answer = AsUser(host).python(OPEN)
+
+    assert answer.startswith(said)
+    if "root" in said:
+        assert "ip tuntap add dev overlay0 mode tun user nobody)" in answer
 
 
 @pytest.mark.netns
@@ -145,6 +238,11 @@ def test_interface_that_somebody_removed_or_renamed_is_missed(lab, command, said
             device.check_present()
 
         device.close()
+
+
+@pytest.mark.netns
+def test_capability_is_enough_to_make_a_device(lab):
+    assert AsUser(lab.namespace("host"), capabilities=("net_admin",)).python(OPEN) == "attached False\n"
 
 
 @pytest.mark.netns

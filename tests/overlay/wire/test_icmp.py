@@ -12,6 +12,7 @@ from overlay.wire.icmp import (
     Echo,
     in_ipv4,
     may_answer,
+    told_mtu,
     too_big_v4,
     too_big_v6,
     unreachable_v4,
@@ -216,3 +217,16 @@ def test_any_bytes_give_an_echo_or_the_one_error(message, version):
 def test_what_is_no_echo_is_refused(message, version):
     with pytest.raises(PacketError, match="not_echo"):
         Echo.parse(message, version)
+
+
+@quick
+@given(st.integers(0, 0xFFFF), st.binary(max_size=100))
+def test_what_an_error_tells_is_read_from_it_and_from_nothing_else(mtu, body):
+    packet = packets.udp(body)
+    told = in_ipv4(too_big_v4(packet, mtu), NODE_V4, NODE_V4)
+
+    assert told_mtu(told) == mtu
+    assert told_mtu(too_big_v6(packets.udp(body, version=6), NODE_V6, mtu)) == max(mtu, 1280)
+    assert told_mtu(in_ipv4(unreachable_v4(packet), NODE_V4, NODE_V4)) is None
+    assert told_mtu(unreachable_v6(packets.udp(body, version=6), NODE_V6)) is None
+    assert told_mtu(packet) is told_mtu(packets.udp(body, version=6)) is told_mtu(told[:27]) is None

@@ -1,0 +1,126 @@
+"""A persistent tun device that root has set up, as an agent without CAP_NET_ADMIN finds it: looked at, never changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from overlay.errors import HostError
+from overlay.host.netlink import Routing
+
+if TYPE_CHECKING:
+    from overlay.host.netlink import Watch
+    from overlay.host.plan import Device, HostPlan, IPAddress, IPInterface, IPNetwork
+
+# Ours
+NAMED = 5  # prefixes or addresses in a sentence
+
+
+class Prepared:
+    """Stands in the place of Routing: a plan is compared with what there is, and what is missing is told.
+
+    Only an interface that is down is refused, for it carries nothing.  Without an address or a route some traffic
+    may still go, as that of containers, and whoever chose other routes may have a reason.
+    """
+
+    def __init__(self, interface: str, index: int) -> None:
+        self._interface = interface
+        self._routing = Routing(interface, index)
+        self.lacking: str | None = None
+
+    def fit(self, plan: HostPlan, fwmark: int | None) -> HostPlan:
+        """Return *plan* as far as it can be had: no larger MTU than the device's, and no mark but that configured.
+
+        The mark of our own making leads our datagrams past rules that nobody has set up.
+        """
+        return replace(plan, mtu=min(plan.mtu, self._routing.device().mtu), fwmark=fwmark)
+
+    def apply(self, plan: HostPlan) -> None:
+        """See what the device lacks for *plan*: `lacking` says so.  Raises HostError if it is down."""
+        device = self._routing.device()
+        self.lacking = describe_lack(self._interface, plan, device)
+        if not device.is_up:
+            assert self.lacking is not None
+            raise HostError(self.lacking) from OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
+
+    def read_back(self) -> int:
+        """Forget what is known of other devices; nothing here was ever ours."""
+        self._routing.forget()
+        return 0
+
+    def withdraw(self) -> None:
+        """Leave everything as it is."""
+
+    def route_mtu(self, address: IPAddress, fwmark: int | None = None) -> int | None:
+        """Return what Routing.route_mtu() does."""
+        return self._routing.route_mtu(address, fwmark)
+
+    def route_index(self, address: IPAddress, fwmark: int | None = None) -> int | None:
+        """Return what Routing.route_index() does."""
+        return self._routing.route_index(address, fwmark)
+
+    def watch(self) -> Watch:
+        """Return a socket that becomes readable when anything changes, our own interface included."""
+        return self._routing.watch(is_ours=False)
+
+    def close(self) -> None:
+        """Close the socket to the kernel."""
+        self._routing.close()
+
+
+def describe_lack(interface: str, plan: HostPlan, device: Device) -> str | None:
+    """Return a sentence on what *device* lacks for *plan*, with the commands for root; None if nothing."""
+    problems, commands, link = [], [], []
+    if not device.is_up:
+        problems.append("is down")
+        link.append("up")
+    if device.mtu > plan.mtu:
+        problems.append(f"has an MTU of {device.mtu}, which is more than {plan.mtu}")
+        link.append(f"mtu {plan.mtu}")
+    if link:
+        commands.append(f"ip link set {interface} {' '.join(link)}")
+    addresses = [address for address in plan.addresses if address.ip not in device.addresses]
+    if addresses:
+        problems.append(f"has no address {_named([str(address.ip) for address in addresses])}")
+        commands += [
+            f"ip address add {_as_command(address, plan)} dev {interface}" for address in addresses[:NAMED]
+        ]
+    routes = [network for network in plan.routes if not _leads_in(network, device)]
+    if routes:
+        problems.append(f"gets nothing for {_named([str(network) for network in routes])}")
+        commands += [f"ip route add {network} dev {interface}" for network in routes[:NAMED]]
+    if not problems:
+        return _describe_policy(interface, plan, device)
+    listed = problems[0] if len(problems) == 1 else f"{', '.join(problems[:-1])} and {problems[-1]}"
+    return (
+        f"interface {interface} {listed}, and this agent has no CAP_NET_ADMIN to change that: "
+        f"have root run `{' && '.join(commands)}`"
+    )
+
+
+def _describe_policy(interface: str, plan: HostPlan, device: Device) -> str | None:
+    routes = [network for network in plan.policy_routes if not _leads_in(network, device)]
+    if not routes:
+        return None
+    return (
+        f"interface {interface} gets nothing for {_named([str(network) for network in routes])}, where endpoints of "
+        "peers are: leading that past our own datagrams needs CAP_NET_ADMIN"
+    )
+
+
+def _as_command(address: IPInterface, plan: HostPlan) -> str:
+    far = plan.far_end_of(address)
+    return str(address) if far == address.ip else f"{address.ip} peer {far}"
+
+
+def _leads_in(network: IPNetwork, device: Device) -> bool:
+    return any(
+        network.supernet(new_prefix=length) in device.networks for length in range(network.prefixlen + 1)
+    )
+
+
+def _named(texts: list[str]) -> str:
+    more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
+    return ", ".join(texts[:NAMED]) + more

@@ -1,0 +1,302 @@
+"""Settings of the host that an agent changes because it was told to, and puts back.
+
+What each of them was is written to a file beside the control socket before anything is changed, so that whoever
+comes next can put it back when the agent was killed: the next agent of that interface, or ``overlay down``.
+
+- A setting is put back only if it still has the value that we gave it.  Otherwise somebody else changed it since.
+- Two agents may need the same setting.  The second finds the first one's file, and writes down for itself what the
+  administrator's value was and not what it finds.  Whoever leaves while another still has the setting in its file
+  puts nothing back.  A lock on the directory keeps them from doing so at once.
+- A file names the network namespace that it is about.  One of a namespace that is gone, or of an earlier boot, says
+  nothing about settings of today, though the name of the file may return.
+- A file is believed only if nobody else can have written it, and even then it can name no settings but those here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from overlay.errors import HostError
+from overlay.host import sysctl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# Specification: asm-generic/socket.h
+SO_NETNS_COOKIE = 71  # since Linux 5.14: never given twice until the next boot, unlike the inode
+
+# Ours
+SUFFIX = ".sysctl"
+FILE_SIZE = 1024 * 1024  # bytes; a host with 10,000 interfaces needs about half of it
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+NAMES = re.compile(
+    r"ipv4/ip_forward|ipv4/conf/all/accept_redirects"
+    r"|ipv6/conf/(?!\.\.?/)[^/\0]{1,15}/forwarding|ipv4/conf/(?!\.\.?/)[^/\0]{1,15}/(rp_filter|forwarding)"
+)
+VALUES = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A setting, what it was, and what it was made; *along* are those that the kernel changes together with it."""
+
+    name: str
+    former: int
+    value: int
+    along: tuple[Change, ...] = ()
+
+
+class Settings:
+    """What one agent changed, and the file that says so."""
+
+    def __init__(self, path: Path) -> None:
+        """*path* is that of the file; nothing is touched."""
+        self._path = path
+
+    @property
+    def is_left(self) -> bool:
+        """Whether there is such a file: somebody has changed something and not put it back."""
+        return os.path.lexists(self._path)
+
+    def read(self, name: str) -> int | None:
+        """Return the setting *name* as it would be without the other agents here; None if there is no such setting."""
+        with self._opened() as directory:
+            change = self._of_others(directory).get(name)
+        found = sysctl.read(name)
+        return change.former if change is not None and found == change.value else found
+
+    def hold(self, wanted: Mapping[str, int]) -> list[str]:
+        """Give the settings in *wanted* these values until restore(), and return those that were changed.
+
+        What is there already stays, and so does what was held before and changed by somebody else since.
+        Raises HostError if one may not be changed.
+        """
+        with self._opened() as directory:
+            mine = {change.name: change for change in self._load(directory, self._path.name)}
+            others = self._of_others(directory)
+            new: list[Change] = []
+            for name, value in wanted.items():
+                if name in mine:
+                    continue
+                found, other = sysctl.read(name), others.get(name)
+                if other is not None and found == other.value == value:
+                    new.append(other)
+                elif found is not None and found != value:
+                    new.append(Change(name, found, value, _along(name)))
+            if not new:
+                return []
+            self._save(directory, [*mine.values(), *new])
+            changed = [change for change in new if sysctl.read(change.name) != change.value]
+            for change in changed:
+                try:
+                    sysctl.write(change.name, change.value)
+                except OSError as error:
+                    raise HostError(
+                        f"{sysctl.key(change.name)} could not be set to {change.value} ({error.strerror}): "
+                        "make /proc/sys writable, or set it before the start and leave --fix-sysctl away"
+                    ) from error
+        return [change.name for change in changed]
+
+    def restore(self) -> list[str]:
+        """Put back what is held, also by a killed agent of the same interface; return the settings put back.
+
+        Raises HostError for what cannot be put back; that stays in the file.
+        """
+        if not self.is_left:
+            return []
+        restored: list[str] = []
+        with self._opened() as directory:
+            left = self._load(directory, self._path.name)
+            others = self._of_others(directory)
+            for change in reversed(left.copy()):
+                if change.name not in others:
+                    try:
+                        is_restored = _put_back(change)
+                    except OSError as error:
+                        self._save(directory, left)
+                        raise HostError(
+                            f"{sysctl.key(change.name)} could not be set back to {change.former} ({error.strerror}): "
+                            f"run `sysctl -w {sysctl.key(change.name)}={change.former}` and remove {self._path}"
+                        ) from error
+                    if is_restored:
+                        restored.append(change.name)
+                left.remove(change)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path.name, dir_fd=directory)
+        return restored
+
+    # The file
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Open the directory, which must be ours alone, and keep other agents from it."""
+        parent = self._path.parent
+        try:
+            directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise HostError(f"{parent} could not be opened: {error.strerror}; run as root") from error
+        try:
+            if not _is_ours(os.fstat(directory)):
+                raise HostError(
+                    f"{parent} belongs to somebody else or can be written by others: correct its owner and mode"
+                ) from _not_permitted()
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            yield directory
+        finally:
+            os.close(directory)
+
+    def _of_others(self, directory: int) -> dict[str, Change]:
+        """Return what the other agents of this namespace have changed; a file that is not to be believed says nothing."""
+        found: dict[str, Change] = {}
+        for name in sorted(os.listdir(directory)):
+            if name.endswith(SUFFIX) and name != self._path.name:
+                with contextlib.suppress(HostError):
+                    found.update((change.name, change) for change in self._load(directory, name))
+        return found
+
+    def _load(self, directory: int, name: str) -> list[Change]:
+        """Return the changes in the file *name*; none if it is missing or about another namespace."""
+        path = self._path.with_name(name)
+        try:
+            descriptor = os.open(
+                name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
+            )
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise HostError(
+                f"{path} could not be opened ({error.strerror}): look at it and remove it"
+            ) from error
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or not _is_ours(status):
+                raise HostError(
+                    f"{path} is no file of ours, so the settings in it are not believed: look at it and remove it"
+                ) from _not_permitted()
+            namespace, changes = _decode(os.pread(descriptor, FILE_SIZE, 0))
+        except ValueError as error:
+            raise HostError(
+                f"{path} does not hold what an agent writes there: look at it and remove it"
+            ) from error
+        finally:
+            os.close(descriptor)
+        return changes if namespace == _namespace() else []
+
+    def _save(self, directory: int, changes: list[Change]) -> None:
+        """Have the file say *changes* from now on, whatever happens."""
+        name, fresh = self._path.name, f".{self._path.name}.new"
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh, dir_fd=directory)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(fresh, flags, 0o600, dir_fd=directory), "wb") as file:
+                file.write(_encode(_namespace(), changes))
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.fsync(directory)
+        except OSError as error:
+            raise HostError(
+                f"{self._path} could not be written ({error.strerror}), and nothing is changed that cannot be put back"
+            ) from error
+
+
+def _not_permitted() -> OSError:
+    return PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _namespace() -> str:
+    """Return what tells this network namespace of this boot from every other."""
+    try:
+        boot = BOOT.read_text().strip()
+    except OSError:
+        boot = ""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            number = int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
+        except OSError:
+            number = os.stat("/proc/thread-self/ns/net").st_ino
+    return f"{boot}/{number}"
+
+
+def _along(name: str) -> tuple[Change, ...]:
+    """Return what the kernel changes when *name* is set to 1: forwarding is that of every interface.
+
+    inet_forward_change() and addrconf_fixup_forwarding() in the kernel.
+    """
+    changes: list[Change] = []
+    for version, switch in sysctl.FORWARDING.items():
+        if name == switch:
+            for interface in sysctl.interfaces(version, with_default=True):
+                each = f"ipv{version}/conf/{interface}/forwarding"
+                if (found := sysctl.read(each)) is not None:
+                    changes.append(Change(each, found, 1))
+    redirects = "ipv4/conf/all/accept_redirects"
+    if name == sysctl.FORWARDING[4] and (found := sysctl.read(redirects)) is not None:
+        changes.append(Change(redirects, found, 0))
+    return tuple(changes)
+
+
+def _put_back(change: Change) -> bool:
+    """Put *change* back, with what came along; return whether it was still as we had made it."""
+    if sysctl.read(change.name) != change.value:
+        return False
+    wanted = {}
+    for each in change.along:
+        found = sysctl.read(each.name)
+        wanted[each.name] = each.former if found == each.value else found
+    sysctl.write(change.name, change.former)
+    for name, value in wanted.items():
+        if value is not None and sysctl.read(name) != value:
+            sysctl.write(name, value)
+    return True
+
+
+def _encode(namespace: str, changes: list[Change]) -> bytes:
+    rows = [
+        [each.name, each.former, each.value, [[sub.name, sub.former, sub.value] for sub in each.along]]
+        for each in changes
+    ]
+    return json.dumps({"namespace": namespace, "changes": rows}, separators=(",", ":")).encode()
+
+
+def _decode(data: bytes) -> tuple[str, list[Change]]:
+    """Read what _encode() made.  Raises ValueError, and nothing else, for any bytes."""
+    try:
+        match json.loads(data):
+            case {"namespace": str(namespace), "changes": [*rows]}:
+                return namespace, [_read_row(row) for row in rows]
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    raise ValueError("not what _encode() makes")
+
+
+def _read_row(row: object) -> Change:
+    match row:
+        case [str(name), int(former), int(value), [*along]] if bool not in {type(former), type(value)}:
+            subs = [[*sub, []] for sub in along if isinstance(sub, list) and len(sub) == 3]
+            change = Change(name, former, value, tuple(map(_read_row, subs)))
+        case _:
+            raise ValueError("not a change")
+    if (
+        not NAMES.fullmatch(name)
+        or former not in VALUES
+        or value not in VALUES
+        or len(change.along) != len(along)
+    ):
+        raise ValueError("not a setting that agents change")
+    return change

@@ -1,0 +1,166 @@
+"""All encapsulations side by side: on the wire as others read them, in one cluster, and changed under traffic."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from overlay.encap import ENCAPSULATIONS
+from tests.netns.network import Network, pinging, transfer_both_ways
+from tests.netns.topology import PATIENCE, wait_until
+from tests.netns.tshark import dissect
+
+CLEAR = [name for name, each in ENCAPSULATIONS.items() if not each.is_encrypted]
+# What tshark calls the layers outside the inner packet; the bare packet in UDP has no port that it knows.
+LAYERS = {
+    "udp": "udp:ip",
+    "ipip": "ip",
+    "gre": "gre:ip",
+    "vxlan": "udp:vxlan:eth:ethertype:ip",
+    "wireguard": "udp:wg",
+}
+DECODE = {"udp": ("-d", "udp.port==8285,ip"), "vxlan": ("-d", "udp.port==4789,vxlan")}
+
+
+def cluster(lab, tmp_path, names, **settings):
+    network = Network(lab, tmp_path, **settings)
+    for name, encapsulation in names.items():
+        network.host(name, encapsulation=encapsulation)
+    network.start()
+    return network
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize("name", list(ENCAPSULATIONS))
+def test_a_capture_is_what_tshark_knows_by_the_name_and_nothing_in_it_is_malformed(
+    lab, tmp_path, name, outer
+):
+    extra = {"gre_key": 7} if name == "gre" else {}
+    network = Network(lab, tmp_path, encapsulation=name, offloads=False, **extra)
+    paris, tokyo = network.host("paris"), network.host("tokyo")
+    if outer == 6:
+        for host in (paris, tokyo):
+            host.settings["endpoint"] = (
+                f"[{host.outside6}]" if name in {"udp", "vxlan", "wireguard"} else host.outside6
+            )
+    network.start()
+    paris.ping(tokyo.address)
+    sniffer = tokyo.namespace.sniff("eth0")
+
+    paris.ping(tokyo.address, 2)
+    paris.ping(tokyo.address6, 2)
+    transfer_both_ways(paris.namespace, tokyo.namespace, tokyo.address, 1 << 16)
+    network.close()
+
+    outside = "ipv6" if outer == 6 else "ip"
+    rows = dissect(sniffer.frames(), tmp_path, *DECODE.get(name, ()))
+    chains = [row["frame.protocols"][0] for row in rows]
+    if name == "wireguard":
+        expected = [f"eth:ethertype:{outside}:udp:wg"]
+    else:
+        before = f"eth:ethertype:{outside}:{LAYERS[name]}"
+        before6 = (
+            f"{before}:" if name == "udp" else before.removesuffix("ip")
+        )  # its reader takes all for IPv4 first
+        expected = [f"{before}:icmp:data", f"{before}:tcp", f"{before6}ipv6:icmpv6:data"]
+    for chain in expected:
+        assert any(each.startswith(chain) for each in chains), chains
+    assert not [row for row in rows if "_ws.malformed" in row]
+    # 0 is a wrong checksum; ICMP, TCP and IP of every layer are looked at.
+    assert not [
+        row
+        for row in rows
+        if "0" in (*row.get("ip.checksum.status", ()), *row.get("tcp.checksum.status", ()))
+    ]
+
+
+def reach_each_other(network):
+    hosts = list(network.peers.values())
+    for one in hosts:
+        for other in hosts:
+            if one is not other:
+                one.ping(other.address, 2)
+                one.ping(other.address6, 2)
+
+
+@pytest.mark.skipif("ipip" not in ENCAPSULATIONS, reason="ipip is not built")
+def test_a_cluster_of_three_has_three_encapsulations_and_each_host_reaches_each(lab, tmp_path):
+    network = cluster(lab, tmp_path, {"paris": None, "tokyo": "udp", "rome": "ipip"})
+    paris, tokyo, rome = network.peers.values()
+
+    reach_each_other(network)
+    for one, other in ((paris, tokyo), (paris, rome), (tokyo, rome)):
+        transfer_both_ways(one.namespace, other.namespace, other.address, 1 << 20)
+
+    found = {
+        (one.name, other.name): one.peer(other)["encapsulation"]
+        for one in (paris, tokyo, rome)
+        for other in (paris, tokyo, rome)
+        if one is not other
+    }
+    for ends, encapsulation in {
+        ("paris", "tokyo"): "udp", ("paris", "rome"): "ipip", ("tokyo", "rome"): "wireguard"
+    }.items():  # fmt: skip
+        assert found[ends] == found[ends[::-1]] == encapsulation
+    network.close()
+
+
+def test_encapsulations_change_one_after_the_other_by_reload_under_a_transfer(lab, tmp_path):
+    """TCP that began in the first goes on through all others, to the last byte."""
+    network = cluster(lab, tmp_path, {"paris": None, "tokyo": None})
+    paris, tokyo = network.peers.values()
+    paris.ping(tokyo.address)
+    with pinging(paris.namespace, tokyo.address, tmp_path) as pinger:
+        with slow_transfer(paris, tokyo) as transfer:
+            for name in [*CLEAR, "wireguard"]:
+                network.settings["encapsulation"] = name
+                network.settings["gre_key"] = 9 if name == "gre" else None
+                assert "reloaded" in paris.reload()
+                assert "reloaded" in tokyo.reload()
+                assert paris.peer(tokyo)["encapsulation"] == name
+                transfer.wait_for_more(f"the transfer to go on by {name}")
+                pinger.go_on()
+        assert transfer.received == transfer.sent
+    network.close()
+
+
+class slow_transfer:  # noqa: N801  a context manager that reads as a verb
+    """Bytes from one host to another by TCP, a few at a time, until the block ends; then the rest is waited for."""
+
+    def __init__(self, sender, receiver):
+        with receiver.namespace.entered():
+            self._listener = socket.create_server((receiver.address, 0))
+        with sender.namespace.entered():
+            self._out = socket.create_connection(self._listener.getsockname(), timeout=60)
+        self._in, _ = self._listener.accept()
+        self._in.settimeout(60)
+        self.sent = self.received = 0
+        self._ends = threading.Event()
+        self._threads = [threading.Thread(target=each) for each in (self._send, self._receive)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ends.set()
+        for thread in self._threads:
+            thread.join()
+        for each in (self._out, self._in, self._listener):
+            each.close()
+
+    def wait_for_more(self, what):
+        before = self.received
+        wait_until(lambda: self.received > before, PATIENCE, what)
+
+    def _send(self):
+        while not self._ends.wait(0.02):
+            self.sent += self._out.send(bytes(2000))
+        self._out.shutdown(socket.SHUT_WR)
+
+    def _receive(self):
+        while data := self._in.recv(1 << 16):
+            self.received += len(data)

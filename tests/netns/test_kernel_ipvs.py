@@ -1,0 +1,67 @@
+"""The kernel's ip_vs as a director of LVS/TUN, and our agent on a real server; skipped where the kernel has none."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import threading
+
+import pytest
+
+from tests.netns.network import PATIENCE, Network, Node
+from tests.netns.topology import require_module
+
+SERVICE, PORT = "10.99.0.1", 8080
+
+
+@pytest.fixture
+def balanced(lab, tmp_path):
+    """Tokyo directs SERVICE to Paris, which runs our agent and answers clients directly."""
+    require_module("ip_vs")
+    if shutil.which("ipvsadm") is None:
+        pytest.skip("ipvsadm is not installed")
+    network = Network(lab, tmp_path, encapsulation="ipip")
+    paris = network.host("paris")
+    tokyo = network._plug(Node(network, "tokyo", 2, "none", {}))
+    tokyo.settings |= {"public_key": None, "sources": ["0.0.0.0/0"]}
+    client = network._plug(Node(network, "client", 3, "none", {}))
+    del network.peers["client"]
+    # The service's address on a device that answers no ARP request, and no filter that asks for the way back.
+    paris.namespace.run("ip", "address", "add", f"{SERVICE}/32", "dev", "lo")
+    for setting in ("conf.all.arp_ignore=1", "conf.all.arp_announce=2", "conf.all.rp_filter=0"):
+        paris.namespace.run("sysctl", "-qw", f"net.ipv4.{setting}")
+    paris.namespace.run("sysctl", "-qw", "net.ipv4.conf.default.rp_filter=0")
+    tokyo.namespace.run("ip", "address", "add", f"{SERVICE}/32", "dev", "eth0")
+    tokyo.namespace.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    tokyo.namespace.run("ipvsadm", "-A", "-t", f"{SERVICE}:{PORT}", "-s", "rr")
+    tokyo.namespace.run("ipvsadm", "-a", "-t", f"{SERVICE}:{PORT}", "-r", paris.outside, "-i")
+    client.namespace.run("ip", "route", "add", SERVICE, "via", tokyo.outside)
+    network.start()
+    yield paris, client
+    network.close()
+
+
+def test_a_client_talks_with_the_service_on_a_real_server_behind_the_director(balanced):
+    paris, client = balanced
+    with paris.namespace.entered():
+        listener = socket.create_server((SERVICE, PORT))
+
+    def echo():
+        accepted, _ = listener.accept()
+        with accepted, contextlib.suppress(OSError):
+            accepted.sendall(accepted.recv(100).upper())
+
+    listener.settimeout(PATIENCE)
+    server = threading.Thread(target=echo)
+    server.start()
+    with (
+        listener,
+        client.namespace.entered(),
+        socket.create_connection((SERVICE, PORT), timeout=PATIENCE) as near,
+    ):
+        near.sendall(b"hello")
+        answer = near.recv(100)
+    server.join()
+
+    assert answer == b"HELLO"

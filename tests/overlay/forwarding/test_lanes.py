@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from overlay.forwarding.lanes import hash_flow
+from tests import packets
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_packets_of_one_flow_have_one_number_and_flows_different_ones(version):
+    flows = [
+        {
+            hash_flow(
+                memoryview(build(bytes(size), version=version, ports=(40000 + port, 443), tos=size % 4))
+            )
+            for build in (packets.tcp, packets.udp)
+            for size in (1, 60, 1300)
+        }
+        for port in range(64)
+    ]
+
+    assert [len(flow) for flow in flows] == [1] * 64
+    assert len(set.union(*flows)) == 64
+    assert len({number % 16 for flow in flows for number in flow}) == 16
+
+
+def test_fragments_of_one_packet_have_one_number():
+    first = packets.udp(bytes(100), fragment=0x2000)
+    later = packets.ipv4(bytes([7]) * 100, protocol=packets.UDP, fragment=13)
+
+    assert hash_flow(memoryview(first)) == hash_flow(memoryview(later))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_packets_without_ports_are_told_apart_by_their_addresses(version):
+    build, other = (packets.ipv4, "10.0.0.3") if version == 4 else (packets.ipv6, "fd00::3")
+
+    numbers = [hash_flow(memoryview(build(body, protocol=1))) for body in (b"", bytes(8), b"\1" * 80)]
+
+    assert len(set(numbers)) == 1
+    assert hash_flow(memoryview(build(b"", protocol=1, destination=other))) != numbers[0]

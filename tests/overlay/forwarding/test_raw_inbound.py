@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overlay import link
+from overlay.forwarding.mmsg import LARGEST_ROW
+from overlay.wire.ip import CE, ECT_0, ECT_1, NOT_ECT, packet_length
+from tests import packets
+from tests.network import Flight
+from tests.sim import World
+
+STRANGER = "203.0.113.66"
+IPIP, IPV6, GRE = 4, 41, 47
+
+# Figure 4 of RFC 6040: what goes on, by the inner field; None is "drop".
+AT_THE_EXIT = {
+    #         outer:  NOT_ECT, ECT_0, ECT_1, CE
+    NOT_ECT: (NOT_ECT, NOT_ECT, NOT_ECT, None),
+    ECT_0: (ECT_0, ECT_0, ECT_1, CE),
+    ECT_1: (ECT_1, ECT_1, ECT_1, CE),
+    CE: (CE, CE, CE, CE),
+}
+OUTER_FIELDS = (NOT_ECT, ECT_0, ECT_1, CE)
+KINDS = [("ipip", None), ("gre", None), ("gre", 7)]
+NAMES = ["ipip", "gre", "gre with a key"]
+
+
+@pytest.fixture(params=[True, False], ids=["many at once", "one by one"])
+def world(request):
+    return World(has_gro=request.param)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    world = World()
+    return world, *world.raw_pair("gre", identifier=7)
+
+
+def arrive(world, node, *payloads, source, protocol=IPIP, tos=0):
+    at = (node.addresses[0], 0) if "." in source else (node.addresses[1], 0, 0, 0)
+    for payload in payloads:
+        world.network.send(Flight((source, *at[1:]), at, payload, tos, protocol=protocol))
+    world.run(0.1)
+
+
+def genuine(sender, receiver, *, size=20, tcp=False, version=4, **ip):
+    ends = {"source": sender.inner(version), "destination": receiver.inner(version), **ip}
+    return (
+        packets.tcp(bytes(size), version=version, **ends)
+        if tcp
+        else packets.udp(bytes(size), version=version, **ends)
+    )
+
+
+@pytest.mark.parametrize(("name", "key"), KINDS, ids=NAMES)
+@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize("version", [4, 6])
+def test_packets_arrive_unchanged(world, name, key, outer, version):
+    a, b = world.raw_pair(name, outer=outer, identifier=key)
+
+    sent = a.send(b, 5, version=version) + a.send(b, 3, size=9000, version=version)
+    world.run(1)
+
+    assert sorted(b.received) == sorted(sent)
+    assert not a.drops + b.drops
+    assert (a.peer().tx_packets, b.peer().rx_packets) == (8, 8)
+    assert a.peer().tx_bytes == b.peer().rx_bytes
+
+
+@pytest.mark.parametrize(("name", "key"), KINDS, ids=NAMES)
+@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("size", [2, 30001, 60000])
+@pytest.mark.parametrize("segment", [1360, 1361, 536])
+def test_a_super_packet_arrives_as_its_segments(world, name, key, outer, version, size, segment):
+    a, b = world.raw_pair(name, outer=outer, identifier=key)
+
+    for _ in range(2):  # the second time rows have the size that the first had
+        sent = a.send_super(b, size, segment, version)
+        world.run(1)
+
+        assert b.received == sent
+        b.received.clear()
+    assert not a.drops + b.drops
+    assert a.peer().tx_bytes == b.peer().rx_bytes
+
+
+@pytest.mark.parametrize(("name", "key"), KINDS, ids=NAMES)
+def test_a_super_packet_enters_in_one_write_once_the_size_of_its_packets_is_known(name, key):
+    world = World()
+    a, b = world.raw_pair(name, identifier=key)
+    a.send_super(b, 30 * 1360)
+    world.run(1)
+    before, sends = len(b.tun.writes), sum(each.sends for each in a.sockets)
+
+    a.send_super(b, 30 * 1360)
+    world.run(1)
+
+    assert (len(b.tun.writes) - before, sum(each.sends for each in a.sockets) - sends) == (1, 1)
+
+
+def test_a_damaged_segment_is_joined_with_no_other(world):
+    a, b = world.raw_pair("ipip")
+    segments = packets.kernel_segments(*packets.as_super_packet(genuine(b, a, size=5440, tcp=True), 1360))
+    segments[1] = segments[1][:-1] + bytes([segments[1][-1] ^ 1])
+
+    for _ in range(2):
+        arrive(world, a, *segments, source=b.addresses[0])
+
+    assert a.received == segments * 2
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_only_a_peer_s_endpoint_may_send(world, count):
+    a, b = world.raw_pair("ipip")
+    packet = genuine(b, a)
+
+    arrive(world, a, *[packet] * count, source=STRANGER)
+    assert (a.received, a.drops) == ([], {"outer_source": count})
+
+    arrive(world, a, *[packet] * count, source=b.addresses[0])
+    assert a.received == [packet] * count
+
+
+@pytest.mark.parametrize("is_tcp", [True, False])
+def test_an_inner_source_that_is_not_the_peer_s_is_refused(world, is_tcp):
+    a, b = world.raw_pair("ipip")
+    segments = [genuine(b, a, source="10.9.9.9")] * 3
+    if is_tcp:
+        whole = genuine(b, a, size=4080, tcp=True, source="10.9.9.9")
+        segments = packets.kernel_segments(*packets.as_super_packet(whole, 1360))
+
+    for _ in range(2):
+        arrive(world, a, *segments, source=b.addresses[0])
+
+    assert (a.received, a.peer().drops) == ([], {"source": 6})
+
+
+def test_a_director_s_clients_are_taken_from_its_sources(world):
+    a, b = world.node("a"), world.node("b")
+    a.know_raw(b, "ipip", sources=["0.0.0.0/0"])
+
+    arrive(world, a, genuine(b, a, source="198.51.100.9"), source=b.addresses[0])
+    assert len(a.received) == 1
+    arrive(world, a, genuine(b, a, source=a.inner()), source=b.addresses[0])
+    assert (len(a.received), a.drops) == (1, {"source": 1})
+
+
+def test_peers_at_one_address_are_told_apart_by_key_and_by_source(world):
+    a, b, c, d = (world.node(name) for name in "abcd")
+    at = (b.addresses[0], 0)
+    numbers = [
+        a.know_raw(each, "gre", identifier=key, endpoint=at) for each, key in ((b, 7), (c, 7), (d, None))
+    ]
+    keyed, bare = bytes.fromhex("2000080000000007"), bytes.fromhex("00000800")
+
+    for header, sender in ((keyed, b), (keyed, c), (bare, d)):
+        arrive(world, a, *[header + genuine(sender, a)] * 2, source=b.addresses[0], protocol=GRE)
+    assert [a.peer(number).rx_packets for number in numbers] == [2, 2, 2]
+
+    arrive(world, a, bare + genuine(b, a), source=b.addresses[0], protocol=GRE)
+    arrive(world, a, keyed + genuine(d, a), source=b.addresses[0], protocol=GRE)
+    assert a.drops == {"source": 2}
+
+
+@pytest.mark.parametrize(
+    ("key", "header", "reason"),
+    [
+        (7, "00000800", "gre_key"),
+        (7, "2000080000000008", "gre_key"),
+        (None, "2000080000000007", "gre_key"),
+        (None, "2000080000000000", "gre_key"),
+        (7, "2000080000000007ff", "inner_version"),
+        (7, "200108000000000700000000", "gre_version"),
+        (7, "20000800", "inner_version"),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_wrong_key_and_garbage_are_counted_by_their_reason(world, key, header, reason, count):
+    a, b = world.raw_pair("gre", identifier=key)
+
+    for _ in range(2):
+        arrive(
+            world, a, *[bytes.fromhex(header) + genuine(b, a)] * count, source=b.addresses[0], protocol=GRE
+        )
+
+    assert a.received == []
+    assert a.drops.total() == 2 * count
+    assert a.peer().drops == {reason: 2 * count}
+
+
+@pytest.mark.parametrize(("protocol", "version"), [(IPIP, 6), (IPV6, 4)])
+def test_a_packet_of_the_other_version_than_its_protocol_is_refused(world, protocol, version):
+    a, b = world.raw_pair("ipip")
+
+    arrive(world, a, *[genuine(b, a, version=version)] * 2, source=b.addresses[0], protocol=protocol)
+
+    assert (a.received, a.drops) == ([], {"inner_version": 2})
+
+
+def test_late_numbers_are_dropped_until_their_sender_begins_anew(world):
+    a, b = world.raw_pair("gre")
+
+    def numbered(number):
+        arrive(
+            world,
+            a,
+            struct.pack("!HHI", 0x1000, 0x0800, number % 2**32) + genuine(b, a),
+            source=b.addresses[0],
+            protocol=GRE,
+        )
+        return len(a.received)
+
+    assert [numbered(number) for number in (-2, -1, 1, 1, 0, -1, 2)] == [1, 2, 3, 3, 3, 3, 4]
+    assert a.drops == {"gre_sequence": 3}
+    world.run(3)
+    assert numbered(0) == 5
+    arrive(world, a, bytes.fromhex("00000800") + genuine(b, a), source=b.addresses[0], protocol=GRE)
+    assert len(a.received) == 6  # one without a number
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("outside", range(4))
+@pytest.mark.parametrize("inside", range(4))
+def test_each_pair_of_ecn_fields_becomes_what_the_table_says(outer, version, count, inside, outside):
+    world = World()
+    a, b = world.raw_pair("ipip", outer=outer)
+    expected = AT_THE_EXIT[inside][OUTER_FIELDS.index(outside)]
+    sent = [genuine(b, a, version=version, tos=0xB8 | inside)] * count
+
+    arrive(
+        world,
+        a,
+        *sent,
+        source=b.addresses[0 if outer == 4 else 1],
+        protocol=IPIP if version == 4 else IPV6,
+        tos=outside,
+    )
+
+    wanted = [] if expected is None else [genuine(b, a, version=version, tos=0xB8 | expected)] * count
+    assert a.received == wanted
+    assert a.drops == ({"ecn": count} if expected is None else {})
+
+
+def test_outer_marks_of_one_receive_may_differ(world):
+    a, b = world.raw_pair("ipip")
+    at = (b.addresses[0], 0), (a.addresses[0], 0)
+    marks = [ECT_0, ECT_0, CE, ECT_1, ECT_0, NOT_ECT]
+
+    for _ in range(2):
+        for mark in marks:
+            world.network.send(Flight(*at, genuine(b, a, tos=ECT_0), mark, protocol=IPIP))
+        world.run(1)
+
+    assert [packet[1] for packet in a.received] == [ECT_0, ECT_0, CE, ECT_1, ECT_0, ECT_0] * 2
+
+
+# Packets that a kernel has left unfinished
+
+
+def unfinished(packet):
+    """Return *packet* with the sum of its pseudo header where its checksum belongs."""
+    start = packets.l4_start(packet)
+    field = start + (16 if packets.protocol_of(packet) == 6 else 6)
+    value = packets.ones_complement_sum(packets.pseudo_header(packet, len(packet) - start))
+    return packet[:field] + struct.pack("!H", value) + packet[field + 2 :]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("is_tcp", [True, False])
+def test_a_packet_with_a_partial_checksum_is_finished(world, version, is_tcp):
+    a, b = world.raw_pair("ipip")
+    packet = genuine(b, a, version=version, size=1000, tcp=is_tcp)
+
+    arrive(
+        world,
+        a,
+        unfinished(packet),
+        source=b.addresses[0],
+        protocol=IPIP if version == 4 else IPV6,
+        tos=ECT_0,
+    )
+
+    assert a.received == [packet]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(("name", "header"), [("ipip", ""), ("gre", "0000")])
+@pytest.mark.parametrize("payload", [2 * 1300, 2 * 1300 + 1, 46 * 1300, 46 * 1300 - 7, 3 * 1000])
+def test_segments_that_a_kernel_has_merged_are_cut_again(world, version, name, header, payload):
+    a, b = world.raw_pair(name)
+    whole = genuine(b, a, version=version, size=payload, tcp=True)
+    if header:
+        header += "0800" if version == 4 else "86dd"
+    protocol = GRE if name == "gre" else IPIP if version == 4 else IPV6
+
+    arrive(world, a, bytes.fromhex(header) + unfinished(whole), source=b.addresses[0], protocol=protocol)
+
+    assert all(len(packet) <= a.mtu and packets.is_l4_checksum_right(packet) for packet in a.received)
+    headers = packets.l4_start(whole) + 20
+    assert b"".join(packet[headers:] for packet in a.received) == whole[headers:]
+    assert len(a.tun.writes) == 1
+
+
+def test_merged_segments_are_cut_to_the_size_that_was_seen_and_that_icmp_tells(world):
+    a, b = world.raw_pair("ipip")
+
+    def sizes(payload):
+        a.received.clear()
+        arrive(world, a, unfinished(genuine(b, a, size=payload, tcp=True)), source=b.addresses[0])
+        return {len(packet) for packet in a.received[:-1]}
+
+    assert sizes(13000 + 7) == {1420}  # as the MTU allows, for want of anything better
+    assert sizes(13000) == {1340}
+    assert sizes(13000 + 7) == {1340}
+    error = struct.pack("!BBHI", 3, 4, 0, 1200) + genuine(b, a)[:28]
+    a.tun.outgoing.append(
+        packets.PLAIN + packets.ipv4(error, source=a.inner(), destination=b.inner(), protocol=1)
+    )
+    world.run(1)
+    assert max(sizes(13000 + 7)) <= 1200
+
+
+def test_datagrams_that_a_kernel_has_merged_are_dropped(world):
+    a, b = world.raw_pair("ipip")
+
+    arrive(world, a, unfinished(genuine(b, a, size=4000)), source=b.addresses[0])
+
+    assert (a.received, a.drops) == ([], {"udp_merged": 1})
+
+
+def test_a_packet_larger_than_any_row_arrives(world):
+    a, b = world.raw_pair("ipip")
+    sent = [genuine(b, a, size=size) for size in (LARGEST_ROW, 20, 30000, 20)]
+
+    for _ in range(2):
+        arrive(world, a, *sent, source=b.addresses[0])
+
+    assert a.received == sent * 2
+
+
+# Life
+
+
+def test_a_removed_peer_is_heard_no_more_and_its_sockets_close_at_once(world):
+    a, b = world.raw_pair("ipip")
+    opened = list(a.raw_sockets["ipip"])
+
+    a.route([], b.subnets)
+    a.tell(link.RemovePeer(1))
+    a.tell(link.Sockets([], 0, "ipip"))
+    world.run(0.1)
+
+    assert all(each.is_closed for each in opened)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    payloads=st.lists(
+        st.binary(max_size=80)
+        | st.builds(
+            lambda head, body, cut: (head + body)[:cut],
+            st.sampled_from(
+                [
+                    bytes.fromhex(text)
+                    for text in ("0000080045000020", "200008000000000745", "b000080000000000")
+                ]
+            ),
+            st.binary(max_size=80),
+            st.integers(0, 84),
+        )
+        | st.builds(
+            lambda body, protocol, version: (
+                bytes.fromhex(f"2000{'0800' if version == 4 else '86dd'}00000007")
+                + (packets.ipv4 if version == 4 else packets.ipv6)(
+                    body,
+                    *(("10.244.2.1", "10.244.1.1") if version == 4 else ("fd00:244:2::1", "fd00:244:1::1")),
+                    protocol=protocol,
+                )
+            ),
+            st.binary(max_size=30),
+            st.sampled_from([1, 6, 17, 58, 99]),
+            st.sampled_from([4, 6]),
+        ),
+        max_size=5,
+    ),
+    tos=st.integers(0, 3),
+)
+def test_any_payloads_are_taken_as_the_peer_s_packets_or_dropped_and_counted(shared, payloads, tos):
+    world, a, b = shared
+    a.received.clear()
+    before = a.drops.total()
+
+    arrive(world, a, *payloads, source=b.addresses[0], tos=tos, protocol=GRE)
+
+    assert len(a.received) + a.drops.total() - before >= len(payloads)
+    assert all(packet_length(packet) == len(packet) for packet in a.received)

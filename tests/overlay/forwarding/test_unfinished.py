@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from overlay.forwarding.unfinished import virtio_for
+from tests import packets
+
+
+def unfinished(packet):
+    """Return *packet* as its kernel leaves it to the card."""
+    return packets.as_super_packet(packet, 1)[0]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("build", [packets.tcp, packets.udp])
+@pytest.mark.parametrize("size", [0, 1, 500, 1300])
+def test_a_checksum_left_partial_is_left_to_this_kernel_and_then_right(version, build, size):
+    packet = packets.with_l4_checksum(packets.with_total_length(build(b"." * size, version=version)))
+    left = unfinished(packet)
+
+    header = virtio_for(memoryview(left), 1500)
+
+    assert left != packet
+    assert packets.kernel_segments(left, header) == [packet]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("build", [packets.tcp, packets.udp])
+def test_a_checksum_that_is_right_or_wrong_stays_as_it_is(version, build):
+    packet = build(b"payload", version=version)
+    wrong = packet[:-1] + b"\0"
+
+    assert virtio_for(memoryview(packet), 1500) == virtio_for(memoryview(wrong), 1500) == packets.PLAIN
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        unfinished(packets.udp(bytes(40), fragment=0x2000)),
+        packets.ipv4(bytes(8), protocol=1),
+        packets.ipv6(bytes(8), protocol=58),
+        packets.ipv4(bytes(7)),
+    ],
+)
+def test_what_has_no_such_checksum_stays_as_it_is(packet):
+    assert virtio_for(memoryview(packet), 1500) == packets.PLAIN
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("flags", [packets.ACK, packets.ACK | packets.CWR | packets.PSH])
+def test_a_super_packet_is_cut_by_this_kernel_so_that_it_fits(version, flags):
+    body = bytes(range(256)) * 20
+    left = unfinished(packets.tcp(body, version=version, flags=flags))
+
+    segments = packets.kernel_segments(left, virtio_for(memoryview(left), 1400))
+
+    headers = (20, 40)[version == 6] + 20
+    assert b"".join(segment[headers:] for segment in segments) == body
+    assert [len(segment) for segment in segments[:-1]] == [1400] * (len(segments) - 1)
+    assert bool(virtio_for(memoryview(left), 1400)[1] & 0x80) == bool(flags & packets.CWR)
+
+
+def test_a_datagram_that_does_not_fit_is_not_cut():
+    left = unfinished(packets.udp(bytes(3000)))
+
+    assert packets.kernel_segments(left, virtio_for(memoryview(left), 1400)) == [packets.udp(bytes(3000))]
