@@ -355,9 +355,12 @@ class Agent:
     async def _tell_node(self, node: Node) -> None:
         addresses = [address.packed for address in node.own.addresses]
         icmp = [] if self.host.icmp is None else [self.host.icmp.fileno()]
-        inherits_ttl = node.table.network.ttl == INHERITED
-        macs = list(node.macs_of(node.own))
-        await self.forwarder.send(SetNode(self.host.mtu, bool(icmp), addresses, inherits_ttl, macs), icmp)
+        inherits_ttl, paths = node.table.network.ttl == INHERITED, self.host.paths
+        macs, families = list(node.macs_of(node.own)), [int(each.family) for each in paths]
+        await self.forwarder.send(
+            SetNode(self.host.mtu, bool(icmp), addresses, inherits_ttl, macs, families),
+            [*icmp, *(each.fileno() for each in paths)],
+        )
 
     async def _tell_sockets(self, encapsulation: str, opened: Sequence[UdpSocket]) -> None:
         families, roles = [int(each.family) for each in opened], [int(each.role) for each in opened]

@@ -75,9 +75,10 @@ class Sockets:
 class SetNode:
     """The interface's MTU and this node's own overlay addresses, 4 or 16 bytes each: ICMP errors come from them.
 
-    With *has_icmp* a raw socket for those of IPv4 is beside it.  With *inherits_ttl* what is in the clear has the TTL
-    of the packet inside in its outer header too.  *macs* are the Ethernet addresses that are here and
-    nowhere else, that of a tap first.
+    With *has_icmp* a raw socket for those of IPv4 is beside it, and behind that one for each of *families* by which
+    the kernel is asked for the MTU of a path.  With *inherits_ttl* what is in the clear has the TTL of the packet
+    inside in its outer header too.  *macs* are the Ethernet addresses that are here and nowhere else, that of a tap
+    first.
     """
 
     mtu: int
@@ -85,6 +86,7 @@ class SetNode:
     addresses: list[bytes]
     inherits_ttl: bool = False
     macs: list[bytes] = dataclasses.field(default_factory=list)
+    families: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,8 @@ class PeerCounters:
     drops: dict[str, int]
     tx_units: int = 0  # bulk units sent
     rx_units: int = 0  # and opened
-    path_mtu: int = 0  # the largest packet of which an answer says that it reaches the peer; 0 if none does
+    # The largest packet of which a probe or the kernel says that it reaches the peer; 0 if neither
+    path_mtu: int = 0
     learnt_macs: int = 0  # Ethernet addresses that were learnt there
 
 

@@ -18,6 +18,7 @@ from overlay import config
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
 from overlay.host import modules, netlink, privileges, sockets, sysctl, tun
+from overlay.host.paths import open_paths
 from overlay.host.prepared import Prepared
 from overlay.host.privileges import Capability
 from overlay.host.settings import Settings
@@ -70,6 +71,7 @@ class HostSetup:
         self.icmp: socket.socket | None = None
         self.plan: HostPlan | None = None
         self._mtu_reason = ""
+        self._is_cut_outside = False  # the tun's MTU is larger than fits the underlay's
         self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
         self._bound: dict[str, tuple[object, ...]] = {}  # likewise: where they are bound
         self._left: set[str] = set()  # encapsulations once in use: the forwarder may still read their sockets
@@ -84,6 +86,9 @@ class HostSetup:
             undo.callback(self._routing.close)
             self.watch = self._routing.watch()
             undo.callback(self.watch.close)
+            self._paths = open_paths()
+            for each in self._paths:
+                undo.callback(each.close)
             left = self._routing.read_back()
             undo.pop_all()
         if left:
@@ -93,6 +98,14 @@ class HostSetup:
     def interface(self) -> str:
         """The name of the tun."""
         return self.device.name
+
+    @property
+    def paths(self) -> list[socket.socket]:
+        """Sockets by which the kernel is asked for the MTU of a path; none where the tun's is larger than any takes.
+
+        It was chosen so, or is the least that IPv6 needs; then the kernel is left to cut datagrams in fragments.
+        """
+        return [] if self._is_cut_outside else self._paths
 
     @property
     def mtu(self) -> int:
@@ -128,6 +141,8 @@ class HostSetup:
                 rest.callback(self.icmp.close)
             for udp in self.underlay:
                 rest.callback(udp.close)
+            for asking in self._paths:
+                rest.callback(asking.close)
             rest.callback(self.watch.close)
             rest.callback(self._routing.close)
             rest.callback(self._settings.restore)
@@ -312,8 +327,6 @@ class HostSetup:
 
     def _settle_mtu(self, node: Node, endpoints: Endpoints, overhead: int) -> tuple[int, str]:
         """Return the MTU of the tun, and what it comes from."""
-        if node.table.network.mtu is not None:
-            return node.table.network.mtu, "as the peers file says"
         names = {sockaddr[0]: name for name, sockaddr in endpoints}
         mark = self.plan.fwmark if self.plan is not None else node.table.network.fwmark
         known = {
@@ -322,9 +335,13 @@ class HostSetup:
         }
         ways = [(found, host) for host, found in known.items() if found is not None]
         mtu = config.plan_mtu(known.values(), overhead)
+        chosen = node.table.network.mtu
+        found, host = min(ways, default=(config.UNDERLAY_MTU, ""))
+        self._is_cut_outside = (chosen or mtu) > found - overhead
+        if chosen is not None:
+            return chosen, "as the peers file says"
         if not ways:
             return mtu, "no route to an endpoint is known"
-        found, host = min(ways)
         least = f", but at least {mtu}" if mtu > found - overhead else ""
         return (
             mtu,
@@ -354,8 +371,8 @@ class HostSetup:
     def _mark(self, fwmark: int) -> None:
         if fwmark != self._marked:
             self._marked = fwmark
-            for udp in self.underlay:
-                sockets.set_mark(udp.socket, fwmark)
+            for each in (*(udp.socket for udp in self.underlay), *self._paths):
+                sockets.set_mark(each, fwmark)
 
 
 def _first_host(prefix: IPv4Network) -> IPv4Address:

@@ -50,6 +50,7 @@ class Network:
         self.clock, self.random = clock, random.Random(repr(seed))
         self.delay, self.loss, self.reorder, self.duplicate = 0.01, 0.0, 0.0, 0.0
         self.mtu = math.inf  # bytes of an IP packet that a router on the way takes
+        self.tells = False  # whether it tells the sender, whose kernel then knows
         self.lose = lambda flight: False  # a story's own idea of what gets lost
         self.mark = lambda flight: flight.tos  # what a router makes of the TOS
         self.nodes = []
@@ -66,6 +67,10 @@ class Network:
         nat = self.nats.get(flight.source[0])
         if nat is not None:
             flight = dataclasses.replace(flight, source=nat.outside(flight.source, now))
+        if self._is_too_big(flight) and self.tells:
+            for node in self.nodes:
+                if flight.source[0] in node.addresses:
+                    node.known_mtus[flight.destination[0]] = self.mtu
         if self._is_too_big(flight) or self.lose(flight) or chance() < self.loss:
             self._note(flight, "lost")
             return
@@ -214,7 +219,13 @@ class FakeSocket:
         first = self.inbox.popleft()
         joined = [first.datagram]
         size = len(first.datagram)
-        while self.inbox and self.node.has_gro and size and len(joined) < 64 and len(joined[-1]) == size:
+        while (
+            self.inbox
+            and self.node.has_gro
+            and size
+            and len(joined) < self.node.gro_count
+            and len(joined[-1]) == size
+        ):
             after = self.inbox[0]
             alike = dataclasses.replace(after, datagram=first.datagram) == first
             if not alike or not 0 < len(after.datagram) <= size or (len(joined) + 1) * size > 65535:
@@ -232,6 +243,21 @@ class FakeSocket:
         fits = data[: len(buffers[0])]
         buffers[0][: len(fits)] = fits
         return len(fits), control, 0 if fits == data else socket.MSG_TRUNC, first.source
+
+
+class FakePathSocket:
+    """Tells what the kernel of *node* knows of paths: 1500 bytes, unless a router said otherwise."""
+
+    def __init__(self, node):
+        self.node, self.questions, self.is_closed = node, 0, False
+
+    def mtu_to(self, endpoint):
+        assert not self.is_closed
+        self.questions += 1
+        return self.node.known_mtus.get(endpoint[0], 1500) if self.node.world.network.tells else 0
+
+    def close(self):
+        self.is_closed = True
 
 
 class FakeRaw(FakeSocket):

@@ -30,7 +30,7 @@ from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying,
 from overlay.session.sessions import Sessions
 from peers.mac import derived_mac
 from tests import packets
-from tests.network import FakeRaw, FakeSocket, FakeTap, FakeTun, Network
+from tests.network import FakePathSocket, FakeRaw, FakeSocket, FakeTap, FakeTun, Network
 from tests.overlay.session.pair import Clock, seeded
 
 PORT, CLEAR_PORT = 51820, 8285
@@ -50,11 +50,13 @@ class Node:
         self.mtu = 1404 if world.is_tap else 1420
         self.mac = bytes([2, 0, 0, 0, 0, number])  # of the host itself, where the device is a tap
         self.stations = {}  # number of the peer: (static Ethernet addresses, IP addresses) of the peers file
+        self.gro_count = 64  # datagrams in one receive at most
         self.device_mtu = (
             math.inf
         )  # of its underlay: larger datagrams leave it in fragments, and probes not at all
         self.ciphers, self.joins_udp = list(world.ciphers), True
         self.tun = FakeTap() if world.is_tap else FakeTun()
+        self.known_mtus = {}  # by underlay address: what the kernel learnt of the path there
         self.known = {}  # number of the peer: (public key, preshared key, keepalive, endpoint, subnets)
         self.sockets, self.clear_sockets, self.raw_sockets = [], [], {}
         self.log = []  # (time, what the sessions put out for the journal)
@@ -93,12 +95,22 @@ class Node:
         self.core = Core(
             start, self.tun, report=self._report, entropy=self._entropy, carrier=self._carrier_of
         )
-        own = [ip_network(each)[1].packed for each in self.subnets]
-        self.tell(link.SetNode(self.mtu, False, own, macs=[self.mac] if self.world.is_tap else []))
+        self.set_node()
         self.open_sockets()
         self.route([(subnet, link.OWN) for subnet in self.subnets])
         for number in self.known:
             self._tell_peer(number)
+
+    def set_node(self, mtu=None):
+        """Tell the forwarder of this host, whose device has another MTU if one is given."""
+        self.mtu = mtu or self.mtu
+        addresses = [ip_network(each)[1].packed for each in self.subnets]
+        families = (socket.AF_INET, socket.AF_INET6)
+        self.paths = [FakePathSocket(self) for _ in families]
+        macs = [self.mac] if self.world.is_tap else []
+        self.tell(
+            link.SetNode(self.mtu, False, addresses, macs=macs, families=list(map(int, families))), self.paths
+        )
 
     def know(self, other, *, psk=None, keepalive=0.0, endpoint=True, subnets=None, macs=(), addresses=()):
         """Make *other* a peer, at its first address unless told otherwise; return its number."""

@@ -26,7 +26,7 @@ ROOMS = {
     "overlay.session": {"overlay.errors", "overlay.wire", "overlay.crypto"},
     "overlay.encap": {"overlay.errors", "overlay.wire"},
     "overlay.link": {"overlay.errors", "overlay.wire", "overlay.session"},
-    "overlay.host": {"overlay.errors", "overlay.wire", "overlay.encap.encapsulation"},
+    "overlay.host": {"overlay.errors", "overlay.wire", "overlay.encap.encapsulation", "peers.mac"},
     "overlay.forwarding": {
         "overlay.errors",
         "overlay.wire",
@@ -34,7 +34,8 @@ ROOMS = {
         "overlay.encap",
         "overlay.session",
         "overlay.link",
-        "overlay.host.clock",  # three modules of the edge, for the process itself
+        "overlay.host.clock",  # three modules of the edge, for the process itself, and one that asks the kernel
+        "overlay.host.paths",
         "overlay.host.priority",
         "overlay.host.privileges",
     },
@@ -130,7 +131,12 @@ ONLY_IN = {
         "keys and seals have one room each side of the link",
     ),
     "ctypes": (
-        ("overlay.host.privileges", "overlay.host.memory", "overlay.forwarding.mmsg"),
+        (
+            "overlay.host.privileges",
+            "overlay.host.memory",
+            "overlay.host.paths",
+            "overlay.forwarding.mmsg",
+        ),
         "the modules that call the C library by hand",
     ),
     "subprocess": (("overlay.forwarder",), "the one process that is ever started is the forwarder"),

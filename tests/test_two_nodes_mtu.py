@@ -11,7 +11,7 @@ from overlay.link import AskCounters
 from overlay.wire.fragments import may_be_cut
 from tests import packets
 from tests.overlay.wire.test_fragments import reassemble
-from tests.overlay.wire.test_mss import mss_of, syn
+from tests.overlay.wire.test_mss import extended, mss_of, plain, syn
 from tests.sim import World
 
 CIPHERS = [2, 1]
@@ -307,6 +307,26 @@ def test_syns_that_come_many_at_once_are_clamped_one_by_one(world, version):
     world.run(1)
 
     assert [mss_of(packet) for packet in b.received] == [1344 - (40 if version == 4 else 60)] * 20
+
+
+def test_syns_with_options_that_come_many_at_once_are_clamped_one_by_one(world):
+    a, b = narrow(world, 1350)
+    ends = {"source": a.inner(), "destination": b.inner(), "options": bytes([1]) * 8}
+
+    put(a, *[syn(1460, ports=(4000 + number, 80), **ends) for number in range(20)])
+    world.run(1)
+
+    assert [mss_of(packet) for packet in b.received] == [1304] * 20
+
+
+def test_syns_behind_extension_headers_that_come_many_at_once_are_clamped_one_by_one(world):
+    a, b = narrow(world, 1350)
+    ends = {"source": a.inner(6), "destination": b.inner(6)}
+
+    put(a, *[extended(syn(1460, 6, ports=(4000 + number, 80), **ends), 60) for number in range(20)])
+    world.run(1)
+
+    assert [mss_of(plain(packet, 8)) for packet in b.received] == [1284] * 20
 
 
 def test_packets_of_one_size_that_come_many_at_once_do_not_pass_unseen(world):

@@ -20,9 +20,9 @@ from overlay.forwarding.segments import (
     complement,
     padded,
 )
-from overlay.wire.ip import PROTOCOL_TCP
+from overlay.wire.ip import IPV6_HEADER_SIZE, PROTOCOL_TCP
 from overlay.wire.messages import TYPE_TRANSPORT
-from overlay.wire.mss import LARGEST_SYN, PROTOCOL_AT, SYN, SYN_FLAGS
+from overlay.wire.mss import EXTENSIONS, FLAGS_OFFSET, PROTOCOL_AT, SYN
 from overlay.wire.virtio import VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -43,12 +43,16 @@ def stride_of(length: int, mtu: int) -> int:
 
 
 def have_syn(rows: Bytes2D, length: int) -> bool:
-    """Return whether one of the packets of *length* bytes, all of one IP version, may be a TCP SYN, which needs a look."""
-    if length > LARGEST_SYN:
-        return False
-    version = int(rows[0, HEADER_SIZE]) >> 4
+    """Return whether one of the packets of *length* bytes, all with the same first byte, may be a TCP SYN, which needs a look."""
+    first = int(rows[0, HEADER_SIZE])
+    version = first >> 4
     protocols = rows[:, HEADER_SIZE + PROTOCOL_AT[version]]
-    flags = rows[:, HEADER_SIZE + SYN_FLAGS[version]]
+    if version == 6 and not EXTENSIONS.isdisjoint(protocols.tolist()):
+        return True
+    flags_at = ((first & 15) * 4 if version == 4 else IPV6_HEADER_SIZE) + FLAGS_OFFSET
+    if flags_at >= length:
+        return False
+    flags = rows[:, HEADER_SIZE + flags_at]
     return bool(((protocols == PROTOCOL_TCP) & (flags & SYN != 0)).any())
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from overlay.errors import PacketError
 from overlay.forwarding.neighbours import Neighbours
-from overlay.forwarding.segments import Framing, Rows
+from overlay.forwarding.segments import Framing, Geometries, Rows
 from overlay.forwarding.unfinished import virtio_for
 from overlay.wire.ip import CE, ECT_1, take_outer_ecn
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import PLAIN
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class ClearInbound:
         joins_udp: bool,
     ) -> None:
         self._core, self._write, self._joins_udp = core, write, joins_udp
+        self._geometries = Geometries()
         self._peers: dict[Place, list[Peer]] = {}
         self._neighbours = Neighbours(core)
 
@@ -88,7 +90,8 @@ class ClearInbound:
         if may_join and peers[0].prefix[4]:
             peers_before, before = self._same_before(clear, peers, array, view, stride, count, last)
             may_join, peers = bool(peers_before), peers_before or peers
-        rows = Rows(array, view, stride, count, last, Framing(before, 0, pads=False))
+        framing = Framing(before, 0, pads=False)
+        rows = Rows(array, view, stride, count, last, framing, self._geometries)
         runs = rows.runs(self._joins_udp) if may_join else None
         if runs is None:
             for row in range(count):
@@ -162,6 +165,9 @@ class ClearInbound:
         peer.rx_packets += 1
         peer.rx_bytes += len(payload)
         peer.last_received = now
+        mtu = self._core.outbound.splitter.mtu
+        if packet[PROTOCOL_AT[packet[0] >> 4]] in SYN_PROTOCOLS and may_be_syn(packet, 0, len(packet)):
+            clamp_mss(packet, min(peer.path_mtu, mtu), is_partial=virtio is not PLAIN)
         self._write(peer, [virtio, packet])
 
     def sender(self, peers: list[Peer], packet: memoryview) -> Peer | None:

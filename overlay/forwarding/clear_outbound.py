@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from overlay.errors import PacketError
 from overlay.forwarding.lanes import hash_flow
 from overlay.forwarding.marks import TTL_SHIFT, marks_of, ttl_of
+from overlay.forwarding.narrow import largest_segment
 from overlay.forwarding.segments import ClearSplitter
 from overlay.wire.icmp import told_mtu
 from overlay.wire.messages import TRANSPORT_HEADER
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -30,43 +32,61 @@ class ClearOutbound:
         self._arena, self._view = arena, memoryview(arena)
         self._splitters: dict[int, ClearSplitter] = {}  # by the bytes before each packet
 
-    def forward(self, peer: Peer, start: int, end: int, ecn: int) -> bool:
+    def forward(self, peer: Peer, start: int, end: int, ecn: int, now: float) -> bool:
         """Send the packet that the arena has from *start* to *end*, its virtio header before it.
 
         Returns whether the arena is in use up to *end* until the next flush().
         """
-        view = self._view
-        if not ttl_of(self._arena, start):
+        arena, view, outbound = self._arena, self._view, self._outbound
+        version, length = arena[start] >> 4, end - start
+        if not ttl_of(arena, start):
             peer.drops["ttl"] += 1  # RFC 2003 section 3.1
             return False
         if not peer.has_ports:
-            ecn = marks_of(self._arena, start, inherits_ttl=self._core.inherits_ttl)
+            ecn = marks_of(arena, start, inherits_ttl=self._core.inherits_ttl)
         elif self._core.inherits_ttl:
-            ecn |= ttl_of(self._arena, start) << TTL_SHIFT
+            ecn |= ttl_of(arena, start) << TTL_SHIFT
         if not peer.has_ports or (peer.clear is not None and peer.clear.frames is not None):
             self._heed(peer, start, end)  # its far end may be a kernel
-        prefix = peer.prefix[self._arena[start] >> 4]
+        prefix = peer.prefix[version]
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
-            self._arena, start - VIRTIO_SIZE
+            arena, start - VIRTIO_SIZE
         )
+        if now >= peer.path_due:
+            self._core.look_at_path(peer, now)
         lanes = peer.lanes
         lane: Lane = peer
         if lanes:
             lane = lanes[hash_flow(view[start:end]) % len(lanes)]
         if gso_type:
-            self._forward_segments(lane, view[start:end], prefix, gso_type, segment, csum_start, ecn)
+            packet = view[start:end]
+            if (
+                length > peer.path_mtu
+                and largest_segment(packet, gso_type, segment, csum_start) > peer.path_mtu
+            ):
+                outbound.flush_peer(lane)
+                outbound.narrow.send_segments(peer, None, packet, gso_type, segment, csum_start, ecn, now)
+                return False
+            self._forward_segments(lane, packet, prefix, gso_type, segment, csum_start, ecn)
             return False
-        if flags & NEEDS_CSUM and not self._outbound.complete(start, end - start, csum_start, csum_offset):
+        if arena[start + PROTOCOL_AT[version]] in SYN_PROTOCOLS and may_be_syn(arena, start, end):
+            mtu = min(peer.path_mtu, outbound.splitter.mtu)
+            clamp_mss(view[start:end], mtu, is_partial=bool(flags & NEEDS_CSUM))
+        if flags & NEEDS_CSUM and not outbound.complete(start, length, csum_start, csum_offset):
             peer.drops["tun_malformed"] += 1
+            return False
+        if length > peer.path_mtu:
+            outbound.flush_peer(lane)
+            outbound.narrow.send(peer, None, view[start:end], ecn, now)
             return False
         peer.tx_packets += 1
         begin = start - len(prefix)
         if len(prefix) > TRANSPORT_HEADER.size:
             # The arena has no room for it: only a transport header's before each packet, which a table of them needs.
-            self._outbound.queue(lane, memoryview(prefix + view[start:end]), end - begin, ecn)
+            outbound.queue(lane, memoryview(prefix + view[start:end]), end - begin, ecn)
             return False
         view[begin:start] = prefix
-        self._outbound.queue(lane, view[begin:end], end - begin, ecn)
+        outbound.queue(lane, view[begin:end], end - begin, ecn)
         return True
 
     def _heed(self, peer: Peer, start: int, end: int) -> None:

@@ -18,6 +18,7 @@ from overlay.forwarding.frames_inbound import FramesInbound
 from overlay.forwarding.frames_outbound import FramesOutbound
 from overlay.forwarding.gate import Gate
 from overlay.forwarding.inbound import Arrival, Inbound, TunWriter
+from overlay.forwarding.kernel_paths import KernelPaths, PathSocket
 from overlay.forwarding.keypair import Keypair
 from overlay.forwarding.mmsg import RawCarrier
 from overlay.forwarding.outbound import Outbound
@@ -81,7 +82,7 @@ CALLERS = (
 )
 
 
-class AnySocket(DatagramSocket, RawIcmp, Protocol):
+class AnySocket(DatagramSocket, RawIcmp, PathSocket, Protocol):
     """What came as a descriptor: the message beside it says what it is."""
 
 
@@ -132,6 +133,8 @@ class Core:
         self._gate = Gate(start.public_key, entropy)
         self._pings = Pings(entropy)
         self._probes = Probes(self.timing, mtu)
+        self._kernel_paths = KernelPaths(mtu)
+        self._learns_mtus = False
         self._closes_at = math.inf  # when the next replaced socket does
         self._callers: dict[Sockaddr, Caller] = {}
         self._link_takes = report
@@ -167,9 +170,7 @@ class Core:
             case Sockets():
                 self._use_sockets(command, sockets, now)
             case SetNode():
-                self.unreachable.send_from(
-                    command.addresses, sockets[0] if command.has_icmp and sockets else None
-                )
+                self._use_node(command, sockets)
                 self.inherits_ttl = command.inherits_ttl
                 if self._bridge is not None:
                     self._bridge.set_static(OWN, command.macs, command.addresses)
@@ -332,7 +333,7 @@ class Core:
                 patience = OLD_SOCKET_TIME if encapsulation.has_ports else 0.0
                 udp.closes_at = min(udp.closes_at, now + patience)
                 self._closes_at = min(self._closes_at, udp.closes_at)
-        self.sender.sockets += [
+        opened = [
             UdpSocket(
                 each,
                 family,
@@ -343,6 +344,9 @@ class Core:
             )
             for each, family, role, protocol in zip(raw, families, roles, protocols, strict=True)
         ]
+        for udp in opened:
+            udp.learn_mtus(self._learns_mtus)
+        self.sender.sockets += opened
         own_ports = command.ports or [command.port]
         self.own_ports[encapsulation.name] = frozenset(port.to_bytes(2, "big") for port in own_ports)
         for peer in self.peers.values():
@@ -353,6 +357,19 @@ class Core:
             peer.senders = {}
             if self._usable(peer, now) is not None:
                 self._send_keepalive(peer, now)  # so that it learns where we are now
+
+    def _use_node(self, command: SetNode, sockets: Sequence[AnySocket]) -> None:
+        if len(sockets) != command.has_icmp + len(command.families):
+            self.drops["link"] += 1
+            return
+        self.unreachable.send_from(command.addresses, sockets[0] if command.has_icmp else None)
+        mtu = self._payload_mtu(command.mtu)
+        self._kernel_paths.use(command.families, sockets[command.has_icmp :], mtu)
+        self._learns_mtus = bool(command.families)
+        for udp in self.sender.sockets:
+            udp.learn_mtus(self._learns_mtus)
+        for peer in self.peers.values():
+            peer.path_due = 0.0
 
     def _tell_counters(self, serial: int, now: float) -> None:
         rows = [
@@ -367,7 +384,7 @@ class Core:
                 dict(peer.drops),
                 peer.tx_units,
                 peer.rx_units,
-                self._packet_mtu(peer.path.size) if peer.path is not None and peer.path.is_confirmed else 0,
+                self._known_path_mtu(peer),
                 self._bridge.learnt(peer.number, now) if self._bridge is not None else 0,
             )
             for peer in self.peers.values()
@@ -375,6 +392,12 @@ class Core:
         pieces = [rows[at : at + PEERS_PER_MESSAGE] for at in range(0, len(rows), PEERS_PER_MESSAGE)] or [[]]
         for number, piece in enumerate(pieces, 1):
             self._report(Counters(serial, piece, dict(self.drops), number == len(pieces)))
+
+    def _known_path_mtu(self, peer: Peer) -> int:
+        """Return the largest packet of which a probe or the kernel says that it reaches *peer*; 0 if neither does."""
+        if peer.is_path_known:
+            return self._packet_mtu(min(peer.path_mtu, self.outbound.splitter.mtu))
+        return self._packet_mtu(peer.path.size) if peer.path is not None and peer.path.is_confirmed else 0
 
     def _ping(self, command: PingPeer, now: float) -> None:
         """Ping a peer that can answer; like a packet it asks for a handshake where keys are old or silence follows."""
@@ -468,6 +491,7 @@ class Core:
 
     def _search_path_anew(self, peer: Peer, now: float) -> None:
         self._probes.restart(peer, now)
+        peer.path_due = 0.0
         if "path" in peer.timers:
             self.timers.rearm(now, peer, "path")
 
@@ -541,6 +565,12 @@ class Core:
                 self.timers.arm(now + wait, peer, "silence")
         if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
             self._rekey_if_old(peer, keypair, now)
+        if now >= peer.path_due:
+            self._kernel_paths.look(peer, now)
+
+    def look_at_path(self, peer: Peer, now: float) -> None:
+        """Have ``peer.path_mtu`` be what the kernel knows, for ``peer.path_due`` has come."""
+        self._kernel_paths.look(peer, now)
 
     def data_received(self, peer: Peer, now: float) -> None:
         """Note that a payload that is no keepalive came from *peer*: it is owed an answer."""

@@ -55,7 +55,7 @@ class ClearFrames(ClearInbound):
         write: Callable[[Peer, list[memoryview | bytes]], None],
         joins_udp: bool,
         bridge: Bridge,
-        admit: Callable[[Peer, memoryview, int, float], None],
+        admit: Callable[[Peer, memoryview, int, float, bool], None],
     ) -> None:
         """*admit* takes note of a frame and makes of it what leaves the tunnel, or raises PacketError."""
         super().__init__(core, write, joins_udp)
@@ -126,7 +126,7 @@ class ClearFrames(ClearInbound):
         if not packet or last < before or (heads != heads[0]).any():
             return None
         framing = Framing(before, 0, pads=False)
-        return peer, Rows(array, view, stride, count, last, framing), bytes(frame[:packet])
+        return peer, Rows(array, view, stride, count, last, framing, self._geometries), bytes(frame[:packet])
 
     def _take_frame(
         self, clear: Clear, peers: list[Peer], payload: memoryview, mark: int, now: float
@@ -134,20 +134,26 @@ class ClearFrames(ClearInbound):
         blamed = peers[0]
         try:
             blamed, frame = _open(clear, peers, payload)
-            self._admit(blamed, frame, mark, now)
+            virtio = self._virtio(blamed, frame)
+            self._admit(blamed, frame, mark, now, virtio != PLAIN)
         except PacketError as error:
             blamed.drops[error.reason] += 1
             return
         blamed.rx_packets += 1
         blamed.rx_bytes += len(payload)
         blamed.last_received = now
-        self._write(blamed, [self._virtio(frame), frame])
+        self._write(blamed, [virtio, frame])
 
-    def _virtio(self, frame: memoryview) -> bytes:
-        """Return the virtio header of *frame*: a far end that is a kernel may leave work to its card."""
+    def _virtio(self, peer: Peer, frame: memoryview) -> bytes:
+        """Return the virtio header of *frame*: a far end that is a kernel may leave work to its card.
+
+        Raises PacketError for what nobody can finish.
+        """
         packet = ip_start(frame)
         virtio = (
-            virtio_for(frame[packet:], self._core.outbound.splitter.mtu - FRAME_OVERHEAD) if packet else PLAIN
+            virtio_for(peer, frame[packet:], self._core.outbound.splitter.mtu - FRAME_OVERHEAD)
+            if packet
+            else PLAIN
         )
         if virtio == PLAIN:
             return PLAIN

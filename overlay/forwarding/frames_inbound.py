@@ -23,7 +23,7 @@ from overlay.wire.frames import (
     ip_start,
 )
 from overlay.wire.ip import CE, ECT_1, PROTOCOL_UDP, packet_length, take_outer_ecn
-from overlay.wire.mss import LARGEST_SYN, clamp_mss
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ class FramesInbound(Inbound):
         if differs.any():
             return None
         framing = SEALED._replace(header=before, inner=before - HEADER_SIZE)
-        return Rows(self._array, self._view, stride, count, last, framing), bytes(frame[:packet])
+        return Rows(self._array, self._view, stride, count, last, framing, self._geometries), bytes(
+            frame[:packet]
+        )
 
     def _deliver(self, keypair: Keypair, at: int, size: int, arrival: Arrival, now: float) -> None:
         """Write the frame in an opened payload of *size* bytes that begins at *at* + 16."""
@@ -121,15 +123,21 @@ class FramesInbound(Inbound):
         self._view[begin : begin + VIRTIO_SIZE] = PLAIN
         self._write(peer, [self._view[begin : start + end]])
 
-    def _admit(self, peer: Peer, frame: memoryview, mark: int, now: float) -> None:
-        """Take note of a frame of *peer* and make of it what leaves the tunnel.  Raises PacketError."""
+    def _admit(self, peer: Peer, frame: memoryview, mark: int, now: float, is_partial: bool = False) -> None:
+        """Take note of a frame of *peer* and make of it what leaves the tunnel.  Raises PacketError.
+
+        With *is_partial* the kernel is to finish its checksum.
+        """
         packet = ip_start(frame)
         if mark and packet:
             take_outer_ecn(frame[packet:], mark)
         self._bridge.from_peer(peer.number, frame, now)
-        if packet and len(frame) - packet <= LARGEST_SYN:
+        if not packet:
+            return
+        protocol = frame[packet + PROTOCOL_AT[frame[packet] >> 4]]
+        if protocol in SYN_PROTOCOLS and may_be_syn(frame, packet, len(frame)):
             most = min(peer.path_mtu, self._core.outbound.splitter.mtu) - FRAME_HEADER_SIZE - packet
-            clamp_mss(frame[packet:], most)
+            clamp_mss(frame[packet:], most, is_partial=is_partial)
 
     def _deliver_unit(self, peer: Peer, unit: memoryview, most: int, mark: int, now: float) -> None:
         """Write the super-frame of an opened unit, once every claim about it holds."""

@@ -31,7 +31,7 @@ from overlay.wire.frames import (
 )
 from overlay.wire.ip import IPV6_HEADER_SIZE, PROTOCOL_UDP, ecn, packet_length
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
-from overlay.wire.mss import LARGEST_SYN, clamp_mss
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import NEEDS_CSUM, PLAIN, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -346,15 +346,18 @@ class FramesOutbound(Outbound):
 
         Returns False where the checksum points outside the packet, which begins at *packet*; 0 is without any.
         """
-        if packet and end - start - packet <= LARGEST_SYN:
+        at = start + packet
+        if (
+            packet
+            and self._arena[at + PROTOCOL_AT[self._arena[at] >> 4]] in SYN_PROTOCOLS
+            and may_be_syn(self._arena, at, end)
+        ):
             mtu = self.splitter.mtu if peer is None else min(peer.path_mtu, self.splitter.mtu)
             most = mtu - FRAME_HEADER_SIZE - packet
-            clamp_mss(self._view[start + packet : end], most, is_partial=bool(flags & NEEDS_CSUM))
+            clamp_mss(self._view[at:end], most, is_partial=bool(flags & NEEDS_CSUM))
         if not flags & NEEDS_CSUM:
             return True
-        return bool(packet) and self.complete(
-            start + packet, end - start - packet, csum_start - packet, csum_offset
-        )
+        return bool(packet) and self.complete(at, end - at, csum_start - packet, csum_offset)
 
     def _is_own_datagram(self, frame: memoryview) -> bool:
         """Return whether *frame* is a datagram of our own on its way to a peer: the tap is bridged to the underlay."""

@@ -20,7 +20,7 @@ from overlay.forwarding.alike import WORTH, have_syn
 from overlay.forwarding.clear_inbound import ClearInbound
 from overlay.forwarding.peer import SOL_UDP
 from overlay.forwarding.raw_inbound import RawInbound
-from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
+from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, SEALED, Geometries, Rows, Splitter, may_go_on
 from overlay.forwarding.units import (
     LEAD,
     Reassembly,
@@ -43,7 +43,7 @@ from overlay.wire.messages import (
     TYPE_TRANSPORT,
     message_type,
 )
-from overlay.wire.mss import LARGEST_SYN, SYN, SYN_FLAGS, clamp_mss
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -66,8 +66,12 @@ _IN_PKTINFO = struct.Struct("=I4s4s")  # interface index, local address, header 
 _IN6_PKTINFO = struct.Struct("=16sI")  # address, interface index
 
 # Ours
+GATHERED_BYTES = (
+    65535 + 64 * 60
+)  # of receives in the clear that go on as one: a super-packet and its segments' headers
 DRAIN_BYTES = 512 * 1024  # taken in one go before the other direction has its turn
 RECEIVE_BYTES = 65535
+_TRUNCATED = int(socket.MSG_TRUNC)  # a plain number: members of enumerations are slow
 _SLACK = 65536  # behind a receive: the next one, while they come singly; or the rest of the last row
 ANCILLARY_BYTES = 256
 VIEWS = 256  # (datagram size, count) pairs remembered before starting over
@@ -138,6 +142,7 @@ class Inbound:
         self._view = memoryview(self._buffer)
         self._receive_view = self._view[:RECEIVE_BYTES]
         self._array = np.frombuffer(self._buffer, dtype=np.uint8)
+        self._geometries = Geometries()
         self.clear: ClearInbound = ClearInbound(core, self._write, joins_udp)
         self.raw = RawInbound(core, self.clear, self._write, joins_udp)
         self._takes_units = takes_units
@@ -154,7 +159,8 @@ class Inbound:
         """Take what *udp* has, a batch of *most* bytes or a little more, and return whether there may be more.
 
         Datagrams that come singly although they are alike, because a device or a sender does not merge them, are
-        gathered behind each other as the kernel would have done it, and taken as one receive.
+        gathered behind each other as the kernel would have done it, and taken as one receive.  So are, in the clear,
+        receives of merged ones: a super-packet takes two sends, and enters the tun in one write again.
         """
         if udp.carrier is not None:
             return self.raw.drain(udp, now)
@@ -179,24 +185,32 @@ class Inbound:
                 continue
             count += 1
             taken += size or OVERHEAD
-            if flags & socket.MSG_TRUNC:
+            if flags & _TRUNCATED:
                 self._core.drops["oversized"] += 1
                 continue
             arrival = self._arrival(control)
             if held is not None:
-                if 0 < size <= stride and arrival is held[0] and source == held[1]:
+                room = GATHERED_BYTES - gathered if arrival.segment else stride
+                if 0 < size <= room and arrival is held[0] and source == held[1]:
                     gathered += size
-                    if size < stride or gathered > RECEIVE_BYTES - stride:
+                    is_end = size % stride or (
+                        arrival.segment and not may_go_on(view[gathered - stride : gathered])
+                    )
+                    if is_end or gathered > RECEIVE_BYTES - stride:
                         self._take(udp, gathered, stride, arrival, source, now)
                         gathered, held = 0, None
                     continue
                 self._take(udp, gathered, stride, *held, now)
                 view[:size] = view[gathered : gathered + size]
                 gathered, held = 0, None
-            if arrival.segment or size < OVERHEAD:
-                self._take(udp, size, arrival.segment or size, arrival, source, now)
+            segment = arrival.segment or size
+            is_end = arrival.segment and (
+                udp.clear is None or size % segment or not may_go_on(view[size - segment : size])
+            )
+            if is_end or size < OVERHEAD:
+                self._take(udp, size, segment, arrival, source, now)
             else:
-                gathered = stride = size
+                gathered, stride = size, segment
                 held = arrival, source
         if held is not None:
             self._take(udp, gathered, stride, *held, now)
@@ -212,7 +226,7 @@ class Inbound:
         except OSError:
             self._core.drops["udp_error"] += 1
             return True
-        if flags & socket.MSG_TRUNC:
+        if flags & _TRUNCATED:
             self._core.drops["oversized"] += 1
             return True
         arrival = self._arrival(control)
@@ -326,7 +340,7 @@ class Inbound:
         now: float,
     ) -> None:
         """Write the packets of the rows *fresh*, joined where they can be."""
-        rows = Rows(self._array, self._view, stride, count, last)
+        rows = Rows(self._array, self._view, stride, count, last, SEALED, self._geometries)
         mark = arrival.tos & 3
         runs = None if len(fresh) < count or mark in (CE, ECT_1) else rows.runs(self._joins_udp)
         is_alone = len(fresh) == count and last == stride and (runs is None or len(runs) == count)
@@ -661,7 +675,8 @@ class Inbound:
             core.refused(peer, "frame" if is_frame(payload) else error.reason)
             return
         peer.rx_packets += 1
-        if length <= LARGEST_SYN and self._buffer[start + SYN_FLAGS[packet[0] >> 4]] & SYN:
+        protocol = self._buffer[start + PROTOCOL_AT[packet[0] >> 4]]
+        if protocol in SYN_PROTOCOLS and may_be_syn(self._buffer, start, start + length):
             clamp_mss(packet, min(peer.path_mtu, core.outbound.splitter.mtu))
         begin = start - VIRTIO_SIZE
         self._view[begin:start] = PLAIN

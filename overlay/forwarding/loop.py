@@ -9,12 +9,13 @@ import os
 import select
 import socket
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from overlay.encap.encapsulation import Role
 from overlay.errors import PacketError
 from overlay.forwarding.core import Core
 from overlay.forwarding.sender import NO_BUFFERS_PAUSE
+from overlay.host.paths import PathSocket
 from overlay.link import (
     DESCRIPTORS,
     MESSAGE_BYTES,
@@ -24,6 +25,7 @@ from overlay.link import (
     Ready,
     Report,
     Routes,
+    SetNode,
     Sockets,
     Start,
     decode,
@@ -33,6 +35,7 @@ from overlay.link import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from overlay.forwarding.core import AnySocket
     from overlay.forwarding.sender import UdpSocket
 
 # Ours
@@ -40,6 +43,15 @@ REPORTS_WAITING = 20_000  # what the agent has not read yet; then reports are dr
 EVENTS = 16  # taken from the poll at once: the tun, the link, two sockets and those they replaced
 COMMANDS, COMMANDS_TIME = 8, 0.0002  # commands and seconds in one go before packets have their turn
 HANDSHAKE_BYTES = 1024  # of a queue of handshakes, likewise: seven initiations, which take 0.2 ms
+
+
+def _wrapped(message: Command | Report, descriptors: list[int]) -> list[AnySocket]:
+    """Return the sockets beside *message*, each as what it is for."""
+    opened = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    if not isinstance(message, SetNode):
+        return cast("list[AnySocket]", opened)
+    raw = opened[: message.has_icmp]
+    return cast("list[AnySocket]", [*raw, *map(PathSocket, opened[len(raw) :])])
 
 
 class LinkEnd:
@@ -199,7 +211,7 @@ class Loop:
             if received is None:
                 return
             message, descriptors = received
-            sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+            sockets = _wrapped(message, descriptors)
             if isinstance(message, Report):
                 self._core.drops["link"] += 1
                 continue

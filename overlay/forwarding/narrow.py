@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
+from overlay.forwarding.marks import WHOLE
 from overlay.forwarding.segments import PADDING
 from overlay.wire.fragments import cut, may_be_cut
 from overlay.wire.icmp import IPV6_MINIMUM_MTU
@@ -32,12 +33,12 @@ def largest_segment(packet: memoryview, gso_type: int, segment: int, csum_start:
 
 
 class Narrow:
-    """The way of packets that are larger than ``peer.path_mtu``."""
+    """The way of packets that are larger than ``peer.path_mtu``; without a keypair they go in the clear."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    def send(self, peer: Peer, keypair: Keypair, packet: memoryview, ecn: int, now: float) -> None:
+    def send(self, peer: Peer, keypair: Keypair | None, packet: memoryview, ecn: int, now: float) -> None:
         """Send *packet*, whose checksums are complete, in pieces, or tell its sender."""
         if not self._is_refused(peer, packet, len(packet), now):
             self._send(peer, keypair, [packet], ecn, now)
@@ -45,7 +46,7 @@ class Narrow:
     def send_segments(
         self,
         peer: Peer,
-        keypair: Keypair,
+        keypair: Keypair | None,
         packet: memoryview,
         gso_type: int,
         segment: int,
@@ -73,18 +74,32 @@ class Narrow:
         return True
 
     def _send(
-        self, peer: Peer, keypair: Keypair, packets: Iterable[memoryview], ecn: int, now: float
+        self, peer: Peer, keypair: Keypair | None, packets: Iterable[memoryview], ecn: int, now: float
     ) -> None:
-        count, outbound = 0, self._core.outbound
+        count = 0
         for packet in packets:
             if packet[0] >> 4 == 4:
                 for piece in cut(packet, peer.path_mtu):
-                    outbound.send_payload(peer, keypair, _filled(piece), ecn)
+                    self._send_packet(peer, keypair, piece, ecn)
             else:
-                whole = len(packet) > peer.path_mtu
-                outbound.send_payload(peer, keypair, _filled(bytes(packet)), ecn, may_be_cut=whole)
+                self._send_packet(peer, keypair, bytes(packet), ecn)
             count += 1
-        self._core.data_sent(peer, keypair, count, now)
+        if keypair is not None:
+            self._core.data_sent(peer, keypair, count, now)
+        else:
+            peer.tx_packets += count
+
+    def _send_packet(self, peer: Peer, keypair: Keypair | None, packet: bytes, ecn: int) -> None:
+        """Send *packet* by itself; where it is too large all the same, its datagram may be cut."""
+        is_larger, sender = len(packet) > peer.path_mtu, self._core.sender
+        if keypair is not None:
+            self._core.outbound.send_payload(peer, keypair, _filled(packet), ecn, may_be_cut=is_larger)
+        elif is_larger and not peer.has_ports:
+            sender.send_message(peer, peer.prefix[packet[0] >> 4] + packet, ecn & ~WHOLE)
+        elif is_larger:
+            sender.send_cuttable(peer, peer.prefix[packet[0] >> 4] + packet)
+        else:
+            sender.send_message(peer, peer.prefix[packet[0] >> 4] + packet, ecn)
 
 
 def _filled(packet: bytes) -> bytes:

@@ -35,7 +35,7 @@ from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire.bulk import META, MINIMUM_SEGMENT
 from overlay.wire.ip import PROTOCOL_UDP, checksum
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
-from overlay.wire.mss import LARGEST_SYN, SYN, SYN_FLAGS, clamp_mss
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Outbound:
         self._first = self._view[_OFFSET : _OFFSET + READ_BYTES]
         self._at = 0
         self._pace = Pace()
-        self._narrow = Narrow(core)
+        self.narrow = Narrow(core)
         self._clear = ClearOutbound(core, self, self._arena)
         self._dirty: list[Lane] = []
         self.set_mtu(mtu)
@@ -214,7 +214,7 @@ class Outbound:
                 core.stage(peer, bytes(view[at + _OFFSET : end]), now)
             elif peer.endpoint is None:
                 core.cannot_reach(peer, view[start:end], now)
-            elif self._clear.forward(peer, start, end, ecn):
+            elif self._clear.forward(peer, start, end, ecn, now):
                 self._at = end
             return
         if arena[at + _OFFSET] or arena[at + _OFFSET + 1]:
@@ -230,11 +230,11 @@ class Outbound:
                     peer.drops["tun_malformed"] += 1
                     return
                 self.flush_peer(peer)
-                self._narrow.send(peer, keypair, packet, ecn, now)
+                self.narrow.send(peer, keypair, packet, ecn, now)
                 return
             if largest_segment(packet, gso_type, segment, csum_start) > peer.path_mtu:
                 self.flush_peer(peer)
-                self._narrow.send_segments(peer, keypair, packet, gso_type, segment, csum_start, ecn, now)
+                self.narrow.send_segments(peer, keypair, packet, gso_type, segment, csum_start, ecn, now)
                 return
         if gso_type:
             bulk = keypair.bulk
@@ -254,7 +254,7 @@ class Outbound:
             self._send_train(peer, keypair, train, ecn)
             core.data_sent(peer, keypair, train.count, now)
             return
-        if length <= LARGEST_SYN and arena[start + SYN_FLAGS[version]] & SYN:
+        if arena[start + PROTOCOL_AT[version]] in SYN_PROTOCOLS and may_be_syn(arena, start, end):
             mtu = min(peer.path_mtu, self.splitter.mtu)
             clamp_mss(view[start:end], mtu, is_partial=bool(flags & NEEDS_CSUM))
         if flags & NEEDS_CSUM and not self.complete(start, length, csum_start, csum_offset):

@@ -47,9 +47,9 @@ class Peer(Lane):
 
     __slots__ = (
         "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "ends",
-        "has_ports", "is_unreachable",
-        "keepalive", "keypairs", "lanes", "last_received", "last_traffic", "number", "owed_since", "path", "path_mtu",
-        "path_packets", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
+        "has_ports", "is_path_known", "is_unreachable",
+        "keepalive", "keypairs", "lanes", "last_received", "last_traffic", "number", "owed_since", "path", "path_due",
+        "path_mtu", "path_packets", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
         "segment_limit", "segment_size", "senders", "sequence", "sequence_at", "socket", "source", "sources", "timers",
         "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
     )  # fmt: skip
@@ -80,6 +80,8 @@ class Peer(Lane):
         self.path: PathMtu | None = None  # the search for its MTU, once there was one
         self.path_packets = 0  # packets for it when the search looked last
         self.path_mtu = WIDE  # the largest packet that reaches it; WIDE where that is the tun's MTU
+        self.path_due = 0.0  # when the kernel is to be asked for it
+        self.is_path_known = False  # the kernel has told it
         # Without ports: of super-packets that a kernel made of its packets, and that do not say so
         self.segment_limit = WIDE  # the largest packet that goes on from here, as an ICMP error told
         self.segment_size = 0  # of the last that told

@@ -26,7 +26,7 @@ from overlay.forwarding.mmsg import (
 from overlay.forwarding.segments import Framing, Rows
 from overlay.forwarding.unfinished import virtio_for
 from overlay.wire.ip import CE, ECT_1, take_outer_ecn
-from overlay.wire.mss import LARGEST_SYN, clamp_mss
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import PLAIN
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class RawInbound:
         except PacketError as error:
             blamed.drops[error.reason] += 1
             return
-        if len(packet) <= LARGEST_SYN:
+        if packet[PROTOCOL_AT[packet[0] >> 4]] in SYN_PROTOCOLS and may_be_syn(packet, 0, len(packet)):
             clamp_mss(packet, min(peer.path_mtu, mtu), is_partial=header is not PLAIN)
         peer.rx_packets += 1
         peer.rx_bytes += len(payload)

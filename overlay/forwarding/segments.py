@@ -50,6 +50,11 @@ MAXIMUM_JOINED = (
 LAYOUTS = 256  # geometries remembered before starting over; a busy host sees a handful
 LAYOUT_ROWS = 16_384  # rows of all of them: each costs some 800 bytes of views
 
+# All numbers of 16 bits, big endian, twice, and the other way round: IPv4 IDs and checksums of trains are slices of them.
+_UP = np.arange(1 << 17).astype(">u2")
+_DOWN = _UP[:0x10000][::-1].copy()
+_UP_BYTES, _DOWN_BYTES = _UP.tobytes(), _DOWN.tobytes()
+
 MODULUS = np.uint32(0xFFFF)  # a one's complement sum is right where it is 0 modulo this
 
 Bytes2D: TypeAlias = npt.NDArray[np.uint8]
@@ -69,10 +74,10 @@ def padded(length: int, mtu: int) -> int:
 def complement(sums: Words) -> Words:
     """Return the checksums for one's complement *sums*, which are not folded and not 0.
 
-    2**16 is 1 modulo 0xFFFF, so one remainder folds; 0 and 0xFFFF are the same number, and what is complemented is
-    the latter.
+    2**16 is 1 modulo 0xFFFF, so one remainder folds.  2**32 - 1 is 0 modulo it: the sum's bits inverted are its
+    negative.  0 and 0xFFFF are the same number, and what is complemented is the latter.
     """
-    return (MODULUS - sums % MODULUS) % MODULUS
+    return ~sums % MODULUS
 
 
 def _fold_scalar(total: int) -> int:
@@ -154,10 +159,25 @@ def _flow_behind_extensions(packet: memoryview, gso_type: int, l4: int) -> Flow 
     return Flow(6, protocol, l4, size)
 
 
+def _check_ipv4(header: bytearray | memoryview) -> int:
+    """Return the checksum of the IPv4 header that *header* begins with; its field is zero."""
+    return _swap(_sum_le(header[: (header[0] & 15) * 4]) ^ 0xFFFF)
+
+
 def write_ipv4_checksum(header: bytearray) -> None:
     """Make the IPv4 header that *header* begins with right."""
     header[10:12] = b"\0\0"
-    header[10:12] = (_sum_le(bytes(header[: (header[0] & 15) * 4])) ^ 0xFFFF).to_bytes(2, "little")
+    header[10:12] = _check_ipv4(header).to_bytes(2, "big")
+
+
+def may_go_on(packet: memoryview) -> bool:
+    """Return whether what follows *packet*, the last of a receive, may be joined with it."""
+    if len(packet) < 74:  # the longest IPv4 header, and the flags of TCP
+        return False
+    is_ipv4 = packet[0] >> 4 == 4
+    if packet[9 if is_ipv4 else 6] != PROTOCOL_TCP:
+        return True
+    return not packet[((packet[0] & 15) * 4 if is_ipv4 else 40) + 13] & PSH
 
 
 def write_partial_checksum(header: bytearray | memoryview, flow: Flow, size: int) -> int:
@@ -285,6 +305,21 @@ class SealedTrain(Train):
         self.sealed[-1] = self.view[at + 16 : at + 16 + size + TAG_SIZE]
 
 
+class _Columns:
+    """What differs from one header of a train to the next, for one kind of flow."""
+
+    __slots__ = ("checks", "identifiers", "ip_checks", "sequences", "steps")
+
+    def __init__(self, train: Train, flow: Flow) -> None:
+        heads, l4 = train.headers, flow.l4
+        check = l4 + (TCP_CSUM_OFFSET if flow.protocol == PROTOCOL_TCP else UDP_CSUM_OFFSET)
+        self.identifiers = heads[:, 4:6].view(">u2")[:, 0]  # IPv4's, as its checksum
+        self.ip_checks = heads[:, 10:12].view(">u2")[:, 0]
+        self.sequences = heads[:, l4 + 4 : l4 + 8].view(">u4")[:, 0]  # TCP's
+        self.checks = heads[:, check : check + 2].view("<u2")[:, 0]
+        self.steps = train.offsets * np.uint32(train.segment)
+
+
 T = TypeVar("T", bound=Train)
 
 
@@ -294,7 +329,7 @@ class _Splitter(Generic[T]):
     def __init__(self, mtu: int) -> None:
         self.mtu = mtu
         self._buffer = bytearray(BUFFER_BYTES)
-        self._trains: dict[tuple[int, int, int, int], T] = {}
+        self._trains: dict[tuple[Flow, int, int], tuple[T, _Columns]] = {}  # by flow, segment and count
         self._rows = 0  # of all trains remembered
 
     def _train(self, header: int, segment: int, count: int, l4: int) -> T:
@@ -312,88 +347,112 @@ class _Splitter(Generic[T]):
         expected = {GSO_TCPV4: PROTOCOL_TCP, GSO_TCPV6: PROTOCOL_TCP, GSO_UDP_L4: PROTOCOL_UDP}.get(kind)
         if flow is None or flow.protocol != expected or flow.l4 != csum_start or not segment:
             raise PacketError("tun_gso")
-        header, l4, payload = flow.size, flow.l4, len(packet) - flow.size
+        payload = len(packet) - flow.size
         if payload <= 0:
             raise PacketError("tun_gso")
         count = -(-payload // segment)
-        key = (header, segment, count, l4)
-        train = self._trains.get(key)
-        if train is None:
-            train = self._train(header, segment, count, l4)
+        found = self._trains.get((flow, segment, count))
+        if found is None:
+            train = self._train(flow.size, segment, count, flow.l4)
             if len(self._trains) >= LAYOUTS or self._rows + count > LAYOUT_ROWS:
                 self._trains.clear()
                 self._rows = 0
-            self._trains[key] = train
+            found = self._trains[flow, segment, count] = train, _Columns(train, flow)
             self._rows += count
-        self._fill(train, packet, flow, payload)
+        train, columns = found
+        self._fill(train, columns, packet, flow, payload)
         return train
 
-    def _fill(self, train: T, packet: memoryview, flow: Flow, payload: int) -> None:
-        count, segment, header, l4 = train.count, train.segment, flow.size, flow.l4
+    def _fill(self, train: T, columns: _Columns, packet: memoryview, flow: Flow, payload: int) -> None:
+        version, protocol, l4, header = flow
+        count, segment, before = train.count, train.segment, train.framing.header
         last = payload - (count - 1) * segment
         last_plain = train.framing.plain_size(header + last, self.mtu)
-        before, train.last_padding = train.framing.header, last_plain - header - last
+        train.last_padding = last_plain - header - last
         train.finish(last_plain)
-        source = np.frombuffer(packet, dtype=np.uint8)
-        rows, heads = train.rows, train.headers
-        heads[:] = source[:header]
-        train.body[:] = source[header : header + (count - 1) * segment].reshape(count - 1, segment)
+        head = bytearray(packet[:header])
+        length = header + segment
+        if version == 4:
+            head[2:4] = (length & 0xFFFF).to_bytes(2, "big")
+            head[10:12] = b"\0\0"
+        else:
+            head[4:6] = (length - 40 & 0xFFFF).to_bytes(2, "big")
+        if protocol == PROTOCOL_TCP:
+            field, flags = l4 + TCP_CSUM_OFFSET, packet[l4 + 13]
+            head[l4 + 13] = flags & ~(FIN | PSH | CWR)
+        else:
+            field, flags = l4 + UDP_CSUM_OFFSET, 0
+            head[l4 + 4 : l4 + 6] = (length - l4 & 0xFFFF).to_bytes(2, "big")
+        head[field : field + 2] = b"\0\0"
+        train.headers[:] = np.frombuffer(head, np.uint8)
+        source = np.frombuffer(packet, np.uint8)
+        end = header + (count - 1) * segment
+        train.body[:] = source[header:end].reshape(count - 1, segment)
         if train.padding.shape[1]:
             train.padding[:] = 0
-        tail = rows[-1]
-        tail[before + header : before + header + last] = source[header + (count - 1) * segment :]
-        tail[before + header + last :] = 0
+        tail = train.rows[-1]
+        tail[before + header : before + header + last] = source[end:]
+        if last < segment:
+            tail[before + header + last :] = 0
         if train.plain_size & 1:
-            rows[:, before + train.plain_size] = 0  # the half word that the sums take in
-        if flow.version == 4:
-            self._number_ipv4(train, packet, header + segment, header + last)
-            addresses = packet[12:20]
-        else:
-            heads[:, 4:6].view(">u2")[:, 0] = header + segment - 40
-            heads[-1, 4:6].view(">u2")[0] = header + last - 40
-            addresses = packet[8:40]
-        field = l4 + (TCP_CSUM_OFFSET if flow.protocol == PROTOCOL_TCP else UDP_CSUM_OFFSET)
-        if flow.protocol == PROTOCOL_TCP:
-            base = int.from_bytes(packet[l4 + 4 : l4 + 8], "big")
-            sequence = train.offsets * np.uint32(segment) + np.uint32(base)
-            heads[:, l4 + 4 : l4 + 8].view(">u4")[:, 0] = sequence
-            flags = packet[l4 + 13]
-            heads[:, l4 + 13] = flags & ~(FIN | PSH | CWR)
-            heads[0, l4 + 13] |= flags & CWR
-            heads[-1, l4 + 13] |= flags & (FIN | PSH)
-        else:
-            heads[:, l4 + 4 : l4 + 6].view(">u2")[:, 0] = UDP_HEADER_SIZE + segment
-            heads[-1, l4 + 4 : l4 + 6].view(">u2")[0] = UDP_HEADER_SIZE + last
-        heads[:, field : field + 2] = 0
+            train.rows[:, before + train.plain_size] = 0  # the half word that the sums take in
+        if version == 4:
+            self._number_ipv4(columns, head, packet[4] << 8 | packet[5])
+        if protocol == PROTOCOL_TCP:
+            number = int.from_bytes(packet[l4 + 4 : l4 + 8], "big")
+            np.add(columns.steps, np.uint32(number), out=columns.sequences)
+        self._end(train, flow, flags, last)
         sums = np.add.reduce(train.l4_words, axis=1, dtype=np.uint32)
-        if flow.version == 6 and l4 > 40:
+        if version == 6 and l4 > 40:
             # An extension header may hold the address that counts: the kernel's sum has it, and the whole length.
             pseudo = int.from_bytes(packet[field : field + 2], "little") + 0xFFFF - _swap(len(packet) - l4)
         else:
-            pseudo = _sum_le(addresses) + _swap(flow.protocol)
-        sums += np.uint32(pseudo + _swap(header - l4 + segment))
-        sums[-1] += np.uint32(0x1FFFE - _swap(header - l4 + segment) + _swap(header - l4 + last))
+            pseudo = _sum_le(packet[12:20] if version == 4 else packet[8:40]) + _swap(protocol)
+        sums += np.uint32(pseudo + _swap(length - l4))
+        if last < segment:
+            sums[-1] += np.uint32(0x1FFFE - _swap(length - l4) + _swap(header + last - l4))
         checks = complement(sums)
-        if flow.protocol == PROTOCOL_UDP:
+        if protocol == PROTOCOL_UDP:
             checks[checks == 0] = 0xFFFF  # RFC 768: zero would say that there is none
-        heads[:, field : field + 2].view("<u2")[:, 0] = checks
+        columns.checks[:] = checks
 
     @staticmethod
-    def _number_ipv4(train: Train, packet: memoryview, length: int, last_length: int) -> None:
-        """Write total length, ID and header checksum of every row."""
-        heads, count = train.headers, train.count
-        ihl = (packet[0] & 15) * 4
-        identifiers = (train.offsets + np.uint32(packet[4] << 8 | packet[5])) & np.uint32(0xFFFF)
-        lengths = np.full(count, length, dtype=np.uint32)
-        lengths[-1] = last_length
-        constant = _fold_scalar(
-            _sum_le(packet[:ihl]) + 3 * 0xFFFF - _sum_le(packet[2:6]) - _sum_le(packet[10:12])
-        )
-        # The constant part is a little-endian sum, the columns are numbers: swap it once to add them up.
-        checks = complement(identifiers + lengths + np.uint32(_swap(constant)))
-        heads[:, 2:4].view(">u2")[:, 0] = lengths
-        heads[:, 4:6].view(">u2")[:, 0] = identifiers
-        heads[:, 10:12].view(">u2")[:, 0] = checks
+    def _number_ipv4(columns: _Columns, head: bytearray, identifier: int) -> None:
+        """Write ID and header checksum of every row; *head* has everything else.
+
+        As long as neither wraps around, the one goes up by one as the other goes down.
+        """
+        count = len(columns.steps)
+        columns.identifiers[:] = _UP[identifier : identifier + count]
+        head[4:6] = identifier.to_bytes(2, "big")
+        check = _check_ipv4(head)
+        if check >= count and identifier + count <= 0x10000:
+            columns.ip_checks[:] = _DOWN[0xFFFF - check : 0xFFFF - check + count]
+            return
+        head[4:6] = b"\0\0"
+        constant = _check_ipv4(head) ^ 0xFFFF
+        columns.ip_checks[:] = complement(columns.identifiers.astype(np.uint32) + np.uint32(constant))
+
+    @staticmethod
+    def _end(train: T, flow: Flow, flags: int, last: int) -> None:
+        """Write what the first and the last row alone have: flags of TCP, and the lengths of a shorter segment."""
+        version, protocol, l4, header = flow
+        view, first = train.view, train.framing.header
+        at = first + (train.count - 1) * train.stride
+        if flags & CWR:
+            view[first + l4 + 13] |= CWR
+        if flags & (FIN | PSH):
+            view[at + l4 + 13] |= flags & (FIN | PSH)
+        if last == train.segment:
+            return
+        if version == 4:
+            view[at + 2 : at + 4] = (header + last).to_bytes(2, "big")
+            view[at + 10 : at + 12] = b"\0\0"
+            view[at + 10 : at + 12] = _check_ipv4(view[at : at + l4]).to_bytes(2, "big")
+        else:
+            view[at + 4 : at + 6] = (header + last - 40).to_bytes(2, "big")
+        if protocol == PROTOCOL_UDP:
+            view[at + l4 + 4 : at + l4 + 6] = (header + last - l4).to_bytes(2, "big")
 
 
 class Splitter(_Splitter[SealedTrain]):
@@ -430,7 +489,6 @@ _SHAPE = {4: [0, 6, 7, 9], 6: [0, 6]}
 """The bytes that say where the fields of a packet are: version and header length, fragment, protocol."""
 
 _MASKS: dict[tuple[Flow, bool], Bytes2D] = {}
-_STEPS = np.arange(65536 // 28 + 1, dtype=np.uint32)  # the shortest packet with a flow has 28 bytes
 
 
 def _mask(flow: Flow, *, is_strict: bool = False) -> Bytes2D:
@@ -456,13 +514,67 @@ def _mask(flow: Flow, *, is_strict: bool = False) -> Bytes2D:
     return mask
 
 
+class _Geometry:
+    """Rows of one size for one kind of flow: where their fields are in the buffer, and what is to be equal in them."""
+
+    __slots__ = (
+        "checks", "difference", "first", "heads", "identifiers", "ip_checks", "mask", "nothing", "numbers",
+        "payloads", "segment", "sequences", "steps", "words",
+    )  # fmt: skip
+
+    def __init__(self, rows: Rows, flow: Flow) -> None:
+        count, stride, before, l4 = rows.count, rows.stride, rows.before, flow.l4
+        table = rows.array[: count * stride].reshape(count, stride)
+        heads = self.heads = table[:, before : before + flow.size]
+        self.first = heads[0]
+        self.mask = np.repeat(_mask(flow, is_strict=True)[None], count, axis=0)
+        self.mask[-1] = _mask(flow)
+        self.difference, self.nothing = np.empty_like(self.mask), bytes(self.mask.size)
+        self.identifiers, self.ip_checks = heads[:, 4:6], heads[:, 10:12]
+        self.sequences = heads[:, l4 + 4 : l4 + 8]
+        self.checks = heads[:, l4 + 6 : l4 + 8]  # UDP's
+        words = table[:, before + l4 : stride // 2 * 2 - rows.tag // 2 * 2]
+        self.words = words.view("<u2")
+        self.numbers = np.arange(count, dtype=np.uint32)
+        self.segment, self.steps = 0, self.numbers
+        self.payloads: list[memoryview] = []
+
+    def cut(self, rows: Rows, flow: Flow, segment: int) -> None:
+        """Have payloads of *segment* bytes."""
+        if segment != self.segment:
+            self.segment, self.steps = segment, self.numbers * np.uint32(segment)
+            start = rows.before + flow.size
+            starts = range(start, start + rows.count * rows.stride, rows.stride)
+            self.payloads = [rows.view[at : at + segment] for at in starts]
+
+
+class Geometries:
+    """The geometries that came in one buffer, as far as they are remembered."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int, int, Flow], _Geometry] = {}
+        self._rows = 0
+
+    def of(self, rows: Rows, flow: Flow) -> _Geometry:
+        """Return that of *rows*, which always lie in the same buffer and have tags of one size."""
+        geometry = self._known.get((rows.stride, rows.count, rows.before, flow))
+        if geometry is None:
+            if len(self._known) >= LAYOUTS or self._rows + rows.count > LAYOUT_ROWS:
+                self._known.clear()
+                self._rows = 0
+            self._rows += rows.count
+            geometry = _Geometry(rows, flow)
+            self._known[rows.stride, rows.count, rows.before, flow] = geometry
+        return geometry
+
+
 class Rows:
     """Opened datagrams of one receive: row i begins at i * *stride* of *array*, its packet after the framing's header.
 
     All rows are *stride* long but the last, which ends after *last* bytes; the array goes on behind it.
     """
 
-    __slots__ = ("array", "before", "count", "last", "stride", "tag", "view")
+    __slots__ = ("array", "before", "count", "geometries", "last", "stride", "tag", "view")
 
     def __init__(
         self,
@@ -472,9 +584,12 @@ class Rows:
         count: int,
         last: int,
         framing: Framing = SEALED,
+        geometries: Geometries | None = None,
     ) -> None:
+        """*geometries* are those of *array* and of the framing's tag."""
         self.array, self.view, self.stride, self.count, self.last = array, view, stride, count, last
         self.before, self.tag = framing.header, framing.tag
+        self.geometries = geometries or Geometries()
 
     def plaintext(self, row: int) -> memoryview:
         """Return the opened payload of *row*, padding included."""
@@ -498,8 +613,15 @@ class Rows:
         before, overhead = self.before, self.before + self.tag
         if flow is None or stride - overhead < flow.size or (flow.protocol == PROTOCOL_UDP and not udp):
             return None
+        length = _length(first)
+        if length <= flow.size:
+            return None
         end = (count - 1) * stride + self.last - self.tag
         array[end : count * stride] = 0
+        tail = self.plaintext(count - 1)
+        if len(tail) > flow.size and self._is_one_run(flow, length, _length(tail)):
+            most = max(1, min(MAXIMUM_JOINED, (MAXIMUM_IP - flow.size) // (length - flow.size)))
+            return [Run(at, min(most, count - at)) for at in range(0, count, most)]
         table = array[: count * stride].reshape(count, stride)
         words = array[: count * stride].view("<u2").reshape(count, stride // 2)
         heads = table[:, before : before + flow.size]
@@ -509,10 +631,6 @@ class Rows:
         else:
             lengths = heads[:, 4:6].view(">u2")[:, 0].astype(np.int64) + 40
         payloads = lengths - flow.size
-        if payloads[0] <= 0:
-            return None
-        if self._is_one_run(heads, words, flow, int(lengths[0]), int(lengths[-1])):
-            return [Run(at, min(MAXIMUM_JOINED, count - at)) for at in range(0, count, MAXIMUM_JOINED)]
         room = stride - overhead
         good = (payloads > 0) & (lengths <= room)
         good[-1] &= int(lengths[-1]) <= self.last - overhead
@@ -533,57 +651,58 @@ class Rows:
             joined &= (flags[:-1] & ~np.uint8(ECE)) == ACK
         return self._cut(joined, payloads, flow)
 
-    def _is_one_run(self, heads: Bytes2D, words: Words, flow: Flow, length: int, last: int) -> bool:
+    def _is_one_run(self, flow: Flow, length: int, last: int) -> bool:
         """Return whether all rows are one run: what a sender's super-packet becomes, and so the common case.
 
-        It asks the same as the general way, of all rows at once and against the first; only the last row may be
-        shorter and carry PSH.
+        It asks the same as the general way, of all rows at once and against the first; only the last row, of *last*
+        bytes where the others have *length*, may be shorter and carry PSH.  Numbers that wrap around are for the
+        general way.
         """
-        count, l4 = self.count, flow.l4
-        segment = length - flow.size
+        version, protocol, l4, size = flow
+        count, segment = self.count, length - size
         overhead = self.before + self.tag
-        if not flow.size < last <= length <= self.stride - overhead or last > self.last - overhead:
+        if not size < last <= length <= self.stride - overhead or last > self.last - overhead:
             return False
-        if flow.size + segment * (count - 1) + last - flow.size > MAXIMUM_IP:
+        geometry = self.geometries.of(self, flow)
+        difference = np.bitwise_xor(geometry.heads, geometry.first, out=geometry.difference)
+        if np.bitwise_and(difference, geometry.mask, out=difference).tobytes() != geometry.nothing:
             return False
-        mask = _mask(flow, is_strict=True)
-        if ((heads[:-1] ^ heads[0]) & mask).any() or ((heads[-1] ^ heads[0]) & _mask(flow)).any():
+        geometry.cut(self, flow, segment)
+        first, end = self.plaintext(0), self.plaintext(count - 1)
+        if protocol == PROTOCOL_TCP:
+            number = int.from_bytes(first[l4 + 4 : l4 + 8], "big")
+            expected = (geometry.steps + np.uint32(number)).astype(">u4")
+            if first[l4 + 13] & ~ECE != ACK or geometry.sequences.tobytes() != expected.tobytes():
+                return False
+        else:
+            told = first[l4 + 4] << 8 | first[l4 + 5], end[l4 + 4] << 8 | end[l4 + 5]
+            if told != (length - l4, last - l4) or not geometry.checks.any(axis=1).all():
+                return False  # or there is no checksum to vouch for
+        if version == 4 and not self._are_numbered(geometry, first[:l4], end[:l4]):
             return False
-        steps = _STEPS[:count]
-        if flow.protocol == PROTOCOL_TCP:
-            if int(heads[0, l4 + 13]) & ~ECE != ACK:
-                return False
-            numbers = heads[:, l4 + 4 : l4 + 8].view(">u4")[:, 0]
-            if (numbers - numbers[0] != steps * np.uint32(segment)).any():
-                return False
-        elif not heads[:, l4 + 6 : l4 + 8].any(axis=1).all():
-            return False  # no checksum to vouch for
-        first = self.plaintext(0)
-        if flow.protocol == PROTOCOL_UDP:
-            told = first[l4 + 4] << 8 | first[l4 + 5], int(heads[-1, l4 + 4]) << 8 | int(heads[-1, l4 + 5])
-            if told != (length - l4, last - l4):
-                return False
-        if flow.version == 4:
-            identifiers = heads[:, 4:6].view("<u2")[:, 0].astype(np.uint32)
-            numbered = steps + np.uint32(first[4] << 8 | first[5])
-            if (heads[:, 4:6].view(">u2")[:, 0] != numbered.astype(np.uint16)).any():
-                return False
-            constant = _sum_le(first[:l4]) + 2 * 0xFFFF - _sum_le(first[4:6]) - _sum_le(first[10:12])
-            identifiers += heads[:, 10:12].view("<u2")[:, 0]
-            if not self._are_right(identifiers, constant, _swap(last) - _swap(length)):
-                return False
-        start, end = (self.before + l4) // 2, words.shape[1] - self.tag // 2
-        sums = np.add.reduce(words[:, start:end], axis=1, dtype=np.uint32)
-        addresses = first[12:20] if flow.version == 4 else first[8:40]
-        pseudo = _sum_le(addresses) + _swap(flow.protocol) + _swap(length - l4)
-        return self._are_right(sums, pseudo, _swap(last - l4) - _swap(length - l4))
+        sums = np.add.reduce(geometry.words, axis=1, dtype=np.uint32) % MODULUS
+        addresses = first[12:20] if version == 4 else first[8:40]
+        pseudo = _sum_le(addresses) + _swap(protocol)
+        found = sums.tolist()
+        right_last, right = (-(pseudo + _swap(each - l4)) % 0xFFFF for each in (last, length))
+        return bool(found.pop() == right_last and found.count(right) == count - 1)
 
-    @staticmethod
-    def _are_right(sums: Words, constant: int, more_in_last: int) -> bool:
-        """Return whether each of *sums*, with *constant* and in the last row *more_in_last* added, is a right sum."""
-        sums += np.uint32(constant)
-        sums[-1] += np.uint32(0xFFFF + more_in_last)
-        return not (sums % MODULUS).any()
+    def _are_numbered(self, geometry: _Geometry, first: memoryview, last: memoryview) -> bool:
+        """Return whether IPv4 IDs go up by one from *first* to *last*, and the checksums of all headers are right.
+
+        What is equal but for the ID has a checksum that goes down by one as that goes up; only the last header may
+        have another length.
+        """
+        identifier, check = first[4] << 8 | first[5], first[10] << 8 | first[11]
+        if identifier + self.count > 0x10000 or check < self.count:
+            return False
+        if _sum_le(first) != 0xFFFF or _sum_le(last) != 0xFFFF:
+            return False
+        size, up, down = 2 * self.count, 2 * identifier, 2 * (0xFFFF - check)
+        return (
+            geometry.identifiers.tobytes() == _UP_BYTES[up : up + size]
+            and geometry.ip_checks.tobytes()[:-2] == _DOWN_BYTES[down : down + size - 2]
+        )
 
     def _checksums(self, words: Words, heads: Bytes2D, flow: Flow, lengths: Words) -> Words:
         """Return for each row whether its IPv4 header's and its L4 checksum hold."""
@@ -654,13 +773,10 @@ class Rows:
         before = len(link)
         virtio = VIRTIO_HEADER.pack(NEEDS_CSUM, kind, before + flow.size, segment, before + l4, field)
         assert len(virtio) == VIRTIO_SIZE
-        view, stride = self.view, self.stride
-        start = run.first * stride + self.before + flow.size
-        stop = last_row * stride + self.before + flow.size
-        buffers: list[memoryview | bytes] = [virtio + link + header]
-        buffers += [view[at : at + segment] for at in range(start, stop, stride)]
-        buffers.append(view[stop : stop + last_size])
-        return buffers
+        geometry = self.geometries.of(self, flow)
+        geometry.cut(self, flow, segment)
+        payloads = geometry.payloads[run.first : last_row]
+        return [virtio + link + header, *payloads, last[flow.size : flow.size + last_size]]
 
 
 def _length(packet: memoryview) -> int:

@@ -36,7 +36,7 @@ _STALE_SOURCE = frozenset(
 _UNCUT = frozenset({errno.EMSGSIZE, errno.EINVAL, errno.EIO, errno.EOPNOTSUPP})
 
 # Specification (Linux include/uapi/linux/in.h, in6.h)
-PMTUDISC_DONT, PMTUDISC_WANT, PMTUDISC_PROBE = 0, 1, 3
+PMTUDISC_DONT, PMTUDISC_WANT, PMTUDISC_DO, PMTUDISC_PROBE = 0, 1, 2, 3
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 23, 24
 _DISCOVER: dict[int, tuple[int, int]] = {
     socket.AF_INET: (socket.IPPROTO_IP, IP_MTU_DISCOVER),
@@ -73,6 +73,7 @@ class Outcome(Enum):
     LATER = auto()  # the kernel is full
     UNCUT = auto()  # this path does not cut: send the datagrams one by one
     LOST = auto()  # counted at the peer
+    CUT = auto()  # sent, in fragments, and counted
 
 
 _SENT = Outcome.SENT  # looked up once: a member of an enumeration is not a plain attribute
@@ -80,7 +81,10 @@ _SENT = Outcome.SENT  # looked up once: a member of an enumeration is not a plai
 
 @dataclass(eq=False, slots=True)
 class UdpSocket:
-    """One underlay socket.  *closes_at*: it has been replaced and is only read until then."""
+    """One underlay socket.  *closes_at*: it has been replaced and is only read until then.
+
+    *discover* is its IP_MTU_DISCOVER, but for single sends.
+    """
 
     raw: DatagramSocket
     family: int
@@ -89,11 +93,23 @@ class UdpSocket:
     encapsulation: Encapsulation = wireguard.ENCAPSULATION
     role: Role = Role.ALL
     protocol: int = PROTOCOL_UDP
+    discover: int = PMTUDISC_WANT
     carrier: Carrier | None = None  # of a raw socket
     clear: Clear | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.clear = self.encapsulation.clear
+
+    def learn_mtus(self, learns: bool) -> None:
+        """Have routers tell the kernel of every datagram that is too large for them.
+
+        The system's WANT leaves the DF bit out of those that one IPv4 send makes many of, and routers cut them.
+        """
+        is_for_it = self.protocol == PROTOCOL_UDP and self.role in {Role.ALL, Role.SENDS}
+        wanted = PMTUDISC_DO if learns else PMTUDISC_WANT
+        if is_for_it and self.family == socket.AF_INET and wanted != self.discover:
+            self.raw.setsockopt(*_DISCOVER[self.family], wanted)
+            self.discover = wanted
 
 
 class Sender:
@@ -151,35 +167,42 @@ class Sender:
 
         The socket is switched around the one send: another on the port would take arrivals from it.
         """
-        error = self._send_under(peer, datagram, _DISCOVER, PMTUDISC_PROBE, PMTUDISC_WANT)
+        error = self._send_under(peer, [datagram], _DISCOVER, PMTUDISC_PROBE)
         return error is None or error.errno != errno.EMSGSIZE
 
     def send_cuttable(self, peer: Peer, datagram: bytes) -> None:
         """Send *datagram* so that it may be cut: by routers under IPv4, and under IPv6, where they do not, here."""
         target = self.socket_for(peer)
         if target is not None and target.family == socket.AF_INET6:
-            self._send_under(peer, datagram, _LARGEST, IPV6_MINIMUM_MTU, 0)
+            self._send_under(peer, [datagram], _LARGEST, IPV6_MINIMUM_MTU)
         else:
-            self._send_under(peer, datagram, _DISCOVER, PMTUDISC_DONT, PMTUDISC_WANT)
+            self._send_under(peer, [datagram], _DISCOVER, PMTUDISC_DONT)
 
     def _send_under(
-        self, peer: Peer, datagram: bytes, options: dict[int, tuple[int, int]], value: int, otherwise: int
+        self,
+        peer: Peer,
+        datagram: Sequence[memoryview | bytes],
+        options: dict[int, tuple[int, int]],
+        value: int,
+        ecn: int = 0,
+        target: UdpSocket | None = None,
     ) -> OSError | None:
-        """Make one send with an option of the socket set to *value*, and to *otherwise* again; return what failed."""
-        target = self.socket_for(peer)
+        """Make one send with an option of the socket set to *value*, and as it was again; return what failed."""
+        target = target or self.socket_for(peer)
         if target is None or peer.endpoint is None:
             peer.drops["no_endpoint"] += 1
             return None
         level, option = options[target.family]
+        otherwise = target.discover if options is _DISCOVER else 0
         try:
             target.raw.setsockopt(level, option, value)
             try:
-                target.raw.sendmsg([datagram], peer.ancillary(0), 0, peer.endpoint)
+                target.raw.sendmsg(datagram, peer.ancillary(ecn), 0, peer.endpoint)
             finally:
                 target.raw.setsockopt(level, option, otherwise)
         except OSError as error:  # a timer, or the packet's sender, tries again
             return error
-        peer.tx_bytes += len(datagram)
+        peer.tx_bytes += sum(map(len, datagram))
         return None
 
     def answer(self, via: UdpSocket, datagram: bytes, endpoint: Sockaddr, source: Ancillary) -> bool:
@@ -333,7 +356,15 @@ class Sender:
             return self._call(peer, buffers, segment, ecn, flow)
         if segment and number in _UNCUT:
             self.segments = number != errno.EIO
+            peer.path_due = 0.0  # the kernel may have learnt that the path takes less
             return Outcome.UNCUT
+        if number == errno.EMSGSIZE:
+            peer.path_due = 0.0
+            # The kernel has learnt that the path takes less: this one it cuts, those that follow will fit.
+            if target.discover == PMTUDISC_DO and not self._send_under(
+                peer, buffers, _DISCOVER, PMTUDISC_DONT, ecn, target
+            ):
+                return Outcome.CUT
         peer.drops["too_big" if number == errno.EMSGSIZE else "send_refused"] += _count(buffers, segment)
         return Outcome.LOST
 

@@ -83,6 +83,8 @@ RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 IFA_PROTO = 11  # since Linux 5.18; before, it is not looked at
 RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 6, 7, 8, 15
 RTAX_MTU = 2
+RTA_CACHEINFO = 12
+CACHEINFO_EXPIRES = slice(8, 12)  # struct rta_cacheinfo: 4 bytes of references, 4 of last use, then this
 RTN_UNICAST = 1
 RTN_UNREACHABLE = 7
 RT_SCOPE_UNIVERSE = 0
@@ -337,6 +339,8 @@ class Routing:
     def route_mtu(self, address: IPAddress, fwmark: int | None = None) -> int | None:
         """Return how many bytes one packet to *address* may have on the underlay, by the route and by its device.
 
+        What ICMP errors have taught the kernel meanwhile expires, and counts only for the peer that is there: the
+        forwarder asks for it.
         None if no route leads there, or only our own tun does: then the tunnel runs inside itself or inside
         another peer's, and the answer would shrink with every question.
         """
@@ -345,7 +349,8 @@ class Routing:
         if route is None or not index or index == self._index:
             return None
         metrics = dict(_attributes(route.get(RTA_METRICS, b""), 0))
-        known = _number(metrics.get(RTAX_MTU))
+        is_learnt = any(route.get(RTA_CACHEINFO, b"")[CACHEINFO_EXPIRES])
+        known = 0 if is_learnt else _number(metrics.get(RTAX_MTU))
         return min((mtu for mtu in (known, self._link_mtu(index)) if mtu), default=None)
 
     def watch(self, *, is_ours: bool = True) -> Watch:

@@ -13,38 +13,69 @@ END_OF_OPTIONS, NO_OPERATION, MAXIMUM_SEGMENT_SIZE = 0, 1, 2
 MSS_SIZE = 4  # of the option
 IPV6_MINIMUM_MTU = 1280  # RFC 8200 section 5
 PROTOCOL_AT = {4: 9, 6: 6}  # where the protocol stands in the IP header
+HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS = 0, 43, 44, 60  # RFC 8200 section 4
 
 # Ours
-LARGEST_SYN = 128  # bytes; a SYN is 60 to 80, so that larger packets need no look
-SYN_FLAGS = {4: IPV4_HEADER_SIZE + FLAGS_OFFSET, 6: IPV6_HEADER_SIZE + FLAGS_OFFSET}
-"""Where the flags of a TCP packet are, by IP version, without IPv4 options and IPv6 extension headers."""
+EXTENSIONS = frozenset({HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS})
+SYN_PROTOCOLS = frozenset({PROTOCOL_TCP, *EXTENSIONS})
+"""What a packet has where its protocol stands, if it may be a TCP SYN: a first look that nearly all others do not pass."""
+
+
+def may_be_syn(packets: bytes | bytearray | memoryview, start: int, end: int) -> bool:
+    """Return whether the packet from *start* to *end*, whose protocol is of SYN_PROTOCOLS, may be a TCP SYN."""
+    first = packets[start]
+    if first >> 4 == 4:
+        flags = start + (first & 15) * 4 + FLAGS_OFFSET
+    elif packets[start + PROTOCOL_AT[6]] == PROTOCOL_TCP:
+        flags = start + IPV6_HEADER_SIZE + FLAGS_OFFSET
+    else:
+        return True
+    return flags < end and bool(packets[flags] & SYN)
 
 
 def clamp_mss(packet: bytearray | memoryview, mtu: int, *, is_partial: bool = False) -> bool:
     """Lower the MSS that *packet* announces to what fits *mtu*, in place, and return whether it was larger.
 
-    Nothing is changed in any other packet than a TCP SYN with such an option right behind a plain IP header.  With
-    *is_partial* the checksum covers the pseudo header only, and stays; else it follows (RFC 1624).
+    Nothing is changed in any other packet than a TCP SYN with such an option.  The MSS is what fits behind headers
+    without options, for a sender subtracts those that it sends (RFC 6691 section 2).  With *is_partial* the checksum
+    covers the pseudo header only, and stays; else it follows (RFC 1624).
     """
-    if packet[0] == 0x45:
-        start, protocol, is_later = IPV4_HEADER_SIZE, packet[9], packet[6] & 0x1F or packet[7]
-    elif packet[0] >> 4 == 6:
-        start, protocol, is_later = IPV6_HEADER_SIZE, packet[6], 0
-        mtu = max(mtu, IPV6_MINIMUM_MTU)
+    start = _tcp_at(packet)
+    if not start or not packet[start + FLAGS_OFFSET] & SYN:
+        return False
+    if packet[0] >> 4 == 6:
+        most = max(mtu, IPV6_MINIMUM_MTU) - IPV6_HEADER_SIZE - TCP_HEADER_SIZE
     else:
-        return False
-    if protocol != PROTOCOL_TCP or is_later or len(packet) < start + TCP_HEADER_SIZE:
-        return False
-    if not packet[start + FLAGS_OFFSET] & SYN:
-        return False
+        most = mtu - IPV4_HEADER_SIZE - TCP_HEADER_SIZE
     at = _mss_at(packet, start)
-    most = mtu - start - TCP_HEADER_SIZE
     if not at or (packet[at] << 8 | packet[at + 1]) <= most:
         return False
     if not is_partial:
         _update(packet, start + CHECKSUM_OFFSET, at, most)
     packet[at : at + 2] = most.to_bytes(2, "big")
     return True
+
+
+def _tcp_at(packet: bytearray | memoryview) -> int:
+    """Return where the TCP header of *packet* begins; 0 if it has none, or only a part of one."""
+    size = len(packet)
+    version = packet[0] >> 4 if size else 0
+    if version == 4 and size >= IPV4_HEADER_SIZE:
+        protocol, start = packet[9], (packet[0] & 15) * 4
+        if packet[6] & 0x1F or packet[7] or start < IPV4_HEADER_SIZE:
+            return 0
+    elif version == 6 and size >= IPV6_HEADER_SIZE:
+        protocol, start = packet[6], IPV6_HEADER_SIZE
+        while protocol in EXTENSIONS:
+            if start + 8 > size:
+                return 0
+            if protocol == FRAGMENT and (packet[start + 2] or packet[start + 3] & 0xF8):
+                return 0  # a later fragment
+            length = 8 if protocol == FRAGMENT else (packet[start + 1] + 1) * 8
+            protocol, start = packet[start], start + length
+    else:
+        return 0
+    return start if protocol == PROTOCOL_TCP and start + TCP_HEADER_SIZE <= size else 0
 
 
 def _mss_at(packet: bytearray | memoryview, start: int) -> int:

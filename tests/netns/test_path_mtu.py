@@ -11,14 +11,21 @@ from tests.netns.topology import wait_until
 
 QUICK = {"path_probe_time": 0.3, "path_confirm_time": 0.5, "path_raise_time": 2.0}
 LIMIT = 1400  # bytes of an IP packet
-WIDEST = 1328  # of those inside; a multiple of 16 that leaves room for 60 bytes around
+WIDEST = {
+    "IPv4": 1328,
+    "IPv6": 1312,
+}  # of those inside; multiples of 16 that leave room for 60 or 80 bytes around
 
 
-@pytest.fixture(scope="module")
-def site(module_lab, tmp_path_factory):
+@pytest.fixture(scope="module", params=WIDEST)
+def site(request, module_lab, tmp_path_factory):
     """Two hosts with containers; what lies between them sees datagrams as they would be on a wire."""
     network = Network(module_lab, tmp_path_factory.mktemp("site"), offloads=False)
+    network.outer = request.param
     paris, tokyo = network.host("paris"), network.host("tokyo")
+    if request.param == "IPv6":
+        for host in (paris, tokyo):
+            host.settings["endpoint"] = f"[{host.outside6}]"
     web, shop = paris.container("web"), tokyo.container("shop")
     network.start(timing=QUICK)
     paris.wait_up(tokyo)
@@ -66,7 +73,7 @@ def test_tcp_begun_before_and_after_a_path_became_narrow_completes_and_the_path_
         try:
             move(near, far, 4 << 20)
             transfer(far, near, 4 << 20)
-            paris.wait_peer(tokyo, "on a narrow path", lambda row: row["path_mtu"] == WIDEST)
+            paris.wait_peer(tokyo, "on a narrow path", lambda row: row["path_mtu"] == WIDEST[network.outer])
             later, beyond = connect(one.namespace, other.namespace, address)
             with later, beyond:
                 transfer(later, beyond, 4 << 20)

@@ -146,6 +146,7 @@ class FakeHost:
     """A host on which everything works, until *refusal* says why not."""
 
     interface, mtu, icmp = "overlay0", 1420, None
+    paths = ()
     mtu_reason = "1500 on the way to tokyo at 192.0.2.2, less 80 for the tunnel"
 
     def __init__(self):
@@ -432,6 +433,19 @@ def test_down_is_answered_before_the_agent_stops(node):
 
 
 # The forwarder
+
+
+def test_forwarder_gets_the_sockets_to_ask_the_kernel_by(node):
+    async def story(machine):
+        machine.host.paths = [
+            SimpleNamespace(family=family, fileno=lambda: 9) for family in (socket.AF_INET, socket.AF_INET6)
+        ]
+        await machine.ready()
+
+        (told,) = machine.forwarder.told(SetNode)
+        assert told.families == [socket.AF_INET, socket.AF_INET6]
+
+    node(story)
 
 
 def test_new_forwarder_is_told_everything_before_it_begins(node):

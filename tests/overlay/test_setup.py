@@ -453,6 +453,27 @@ def test_sockets_of_an_encapsulation_that_stays_are_kept(host):
         assert setup.underlay == encrypted
 
 
+def test_the_kernel_is_asked_for_paths_by_sockets_with_our_mark(host):
+    with set_up(host, "10.244.2.0/24", "0.0.0.0/0") as setup:
+        found = {each.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) for each in setup.paths}
+
+        assert {each.family for each in setup.paths} == {socket.AF_INET, socket.AF_INET6}
+        assert found == {DEFAULT_FWMARK}
+
+
+@pytest.mark.parametrize(("mtu", "is_asked"), [(1420, True), (1421, False)])
+def test_the_kernel_is_left_to_cut_where_the_mtu_is_larger_than_fits_the_underlay(host, mtu, is_asked):
+    with set_up(host, mtu=mtu) as setup:
+        assert bool(setup.paths) == is_asked
+
+
+def test_the_kernel_is_left_to_cut_where_ipv6_needs_more_than_the_underlay_takes(host):
+    host.run("ip", "link", "set", "eth0", "mtu", "1300")
+
+    with set_up(host) as setup:
+        assert (setup.mtu, setup.paths) == (1280, [])
+
+
 def test_an_encapsulation_that_was_left_is_returned_to_while_its_old_sockets_are_still_read(host):
     clear = {"encapsulation": "udp"}
     with set_up(host) as setup, contextlib.ExitStack() as forwarder:

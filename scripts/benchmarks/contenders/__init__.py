@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.benchmarks.contenders import fastd, kernel, nebula, openvpn, tinc, wireguard
+from scripts.benchmarks.contenders import clear, fastd, kernel, nebula, openvpn, tinc, wireguard
 from scripts.benchmarks.contenders.contender import Contender, Program
 
 __all__ = ["CONTENDERS", "Contender", "Program", "registry"]
@@ -12,6 +12,7 @@ def registry(wireguard_go: str = "wireguard-go") -> dict[str, Contender]:
     """Return the contenders by name, in the order of tables; *wireguard_go* is that program."""
     known = [
         *wireguard.contenders(wireguard_go),
+        *clear.contenders(),
         *openvpn.contenders(),
         *tinc.contenders(),
         *fastd.contenders(),

@@ -62,6 +62,36 @@ def test_a_super_packet_leaves_in_one_send_and_enters_in_one_write():
     assert (len(sent), sum(each.sends for each in a.clear_sockets), len(b.tun.writes)) == (30, 1, 1)
 
 
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(
+    ("size", "writes"), [(47 * 1360, 1), (47 * 1360 - 1, 1), (47 * 1360 + 2, 1), (80 * 700, 2)]
+)
+def test_a_super_packet_that_takes_several_receives_enters_in_as_few_writes_as_can_be(version, size, writes):
+    world = World()
+    a, b = world.clear_pair()
+    b.gro_count = 24
+
+    sent = a.send_super(b, size, 700 if size == 80 * 700 else 1360, version)
+    world.run(1)
+
+    assert b.received == sent
+    assert len(b.tun.writes) == writes
+
+
+def test_super_packets_that_end_with_psh_are_each_a_write_of_its_own():
+    world = World()
+    a, b = world.clear_pair()
+    b.gro_count = 10
+
+    sent = []
+    for number in range(4):
+        sent += a.send_super(b, 20 * 1360, flags=packets.ACK | packets.PSH, sequence=number * 20 * 1360)
+    world.run(1)
+
+    assert b.received == sent
+    assert len(b.tun.writes) == 4
+
+
 def test_a_packet_for_a_peer_without_an_address_is_answered_with_unreachable(world):
     a, b = world.node("a"), world.node("b")
     a.know_in_the_clear(b, endpoint=None)

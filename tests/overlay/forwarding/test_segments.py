@@ -279,7 +279,7 @@ def test_trains_remembered_are_bounded(monkeypatch):
     for size in range(1, 2000, 3):
         check_split(packets.udp(payload_of(size)), 7, 1420, splitter)
 
-    remembered = sum(train.count for train in splitter._trains.values())
+    remembered = sum(train.count for train, _ in splitter._trains.values())
 
     assert len(splitter._trains) <= segments.LAYOUTS
     assert remembered <= segments.LAYOUT_ROWS
@@ -604,6 +604,16 @@ def test_rows_of_odd_length_are_left_to_the_slow_way():
     odd = Rows(rows.array, rows.view, rows.stride - 1, rows.count, rows.last)
 
     assert odd.runs(udp=True) is None
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_segment_with_psh_ends_what_a_receive_may_go_on_with(version):
+    body = bytes(100)
+
+    assert segments.may_go_on(memoryview(packets.tcp(body, version=version, flags=ACK)))
+    assert segments.may_go_on(memoryview(packets.udp(body, version=version)))
+    assert not segments.may_go_on(memoryview(packets.tcp(body, version=version, flags=ACK | PSH)))
+    assert not segments.may_go_on(memoryview(packets.tcp(b"", version=version, flags=ACK)))
 
 
 def test_one_row_has_nothing_to_join():

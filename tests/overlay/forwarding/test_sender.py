@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overlay.encap.encapsulation import Role
 from overlay.forwarding.inbound import Arrival
 from overlay.forwarding.peer import SOL_UDP, UDP_SEGMENT, Peer
 from overlay.forwarding.sender import Sender, UdpSocket
 
+TOS_2 = (socket.IPPROTO_IP, socket.IP_TOS, struct.pack("=i", 2))
 V4, V6 = ("192.0.2.1", 51820), ("2001:db8::1", 51820, 0, 0)
 SOURCE = [(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 0, b"\xc0\0\2\7", bytes(4)))]
 
@@ -439,3 +441,69 @@ def test_nothing_is_probed_at_no_endpoint():
 
     assert raw.calls == []
     assert peer.drops["no_endpoint"] == 1
+
+
+def learning(*errors, endpoint=V4, family=socket.AF_INET, **how):
+    """Return a sender over one socket that has routers tell of what is too large, the socket, and a peer."""
+    raw, sender = SwitchedRaw(*errors), Sender(segments=True)
+    udp = UdpSocket(raw, family, **how)
+    udp.learn_mtus(True)
+    sender.sockets.append(udp)
+    return sender, raw, peer_at(endpoint)
+
+
+def test_routers_are_not_to_cut_trains_so_that_the_kernel_learns_from_them():
+    sender, raw, peer = learning()
+
+    sender.send(peer, train(), 100, 0)
+
+    assert raw.under == [{(0, 10): 2}]  # IP_PMTUDISC_DO
+    sender.sockets[0].learn_mtus(False)
+    assert raw.options == {(0, 10): 1}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"family": socket.AF_INET6},
+        {"role": Role.SENDS_WHOLE},
+        {"role": Role.RECEIVES},
+        {"protocol": 4},
+        {"protocol": 4, "role": Role.SENDS},
+    ],
+)
+def test_other_sockets_stay_as_the_agent_made_them(how):
+    _, raw, _ = learning(**how)
+
+    assert raw.options == {}
+
+
+def test_what_the_kernel_would_not_send_whole_it_cuts_that_once():
+    sender, raw, peer = learning(errno.EMSGSIZE)
+    peer.path_due = 7.0
+
+    sender.send(peer, [memoryview(b"x" * 1400)], 1400, 2)
+
+    assert raw.under == [{(0, 10): 2}, {(0, 10): 0}]
+    assert [control for _, _, control, _ in raw.calls] == [[TOS_2], [TOS_2]]
+    assert raw.options == {(0, 10): 2}
+    assert raw.datagrams == [b"x" * 1400]
+    assert (peer.tx_bytes, peer.drops, peer.path_due) == (1400, {}, 0.0)
+
+
+def test_a_train_whose_segments_are_too_large_goes_one_by_one_and_cut():
+    sender, raw, peer = learning(errno.EMSGSIZE, *[errno.EMSGSIZE, None] * 4)
+
+    sender.send(peer, train(), 100, 0)
+
+    assert raw.datagrams == train()
+    assert (peer.tx_bytes, peer.path_due) == (400, 0.0)
+
+
+def test_what_is_too_large_for_any_datagram_is_dropped_and_counted():
+    sender, raw, peer = learning(errno.EMSGSIZE, errno.EMSGSIZE)
+
+    sender.send(peer, [memoryview(bytes(65520))], 65520, 0)
+
+    assert raw.datagrams == []
+    assert peer.drops == {"too_big": 1}

@@ -620,6 +620,27 @@ def test_route_mtu_is_that_of_the_route_or_of_its_device(host):
         assert agent.routing.route_mtu(ip_address("2001:db8:9::1")) == 1400
 
 
+def test_route_mtu_is_not_what_icmp_has_taught_the_kernel_for_one_address(host, lab):
+    router, far = lab.namespace("router"), lab.namespace("far")
+    lab.veth(
+        host.end("eth7", "192.0.7.1/24", "2001:db8:7::1/64"),
+        router.end("eth0", "192.0.7.2/24", "2001:db8:7::2/64"),
+    )
+    lab.veth(
+        router.end("eth1", "198.51.7.1/24", "2001:db8:8::1/64"), far.end("eth0", "198.51.7.2/24"), mtu=1400
+    )
+    router.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    host.run("ip", "route", "add", "198.51.7.0/24", "via", "192.0.7.2")
+    host.run("ip", "route", "add", "2001:db8:8::/64", "via", "2001:db8:7::2")
+    for address in ("198.51.7.2", "2001:db8:8::2"):
+        host.run("ping", "-c1", "-W1", "-M", "do", "-s", "1410", address, check=False)
+        wait_until(lambda: "mtu 1400" in host.run("ip", "route", "get", address), 5)  # noqa: B023
+
+    with host.entered(), Agent() as agent:
+        assert agent.routing.route_mtu(ip_address("198.51.7.2")) == 1500
+        assert agent.routing.route_mtu(ip_address("2001:db8:8::2")) == 1500
+
+
 def test_route_mtu_knows_no_answer_for_what_is_unreachable_or_in_the_tunnel(host):
     with host.entered(), Agent() as agent:
         agent.routing.apply(FULL)

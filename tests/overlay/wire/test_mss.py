@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlay.wire.mss import clamp_mss
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from tests import packets
 from tests.packets import ACK
 
@@ -104,3 +104,99 @@ def test_garbage_is_no_mishap(data, mtu):
     clamp_mss(packet, mtu)
 
     assert len(packet) == len(data)
+
+
+EXTENSIONS = {
+    "hop by hop": lambda packet: extended(packet, 0),
+    "routing": lambda packet: extended(packet, 43),
+    "destination options": lambda packet: extended(packet, 60),
+    "several": lambda packet: extended(extended(extended(packet, 60), 43, 2), 0, 1),
+    "a fragment that is the whole": lambda packet: extended(packet, 44, body=bytes([0, 0, 0, 0, 0, 7])),
+}
+
+
+def extended(packet, kind, units=0, body=None):
+    """Return an IPv6 packet with one more extension header, of 8 bytes and 8 for each of *units*, in front."""
+    body = body or bytes([1, 4 + 8 * units, *bytes(4 + 8 * units)])
+    header = bytes([packet[6], units]) + body if kind != 44 else bytes([packet[6], 0]) + body
+    longer = packet[:6] + bytes([kind]) + packet[7:40] + header + packet[40:]
+    return longer[:4] + struct.pack("!H", len(longer) - 40) + longer[6:]
+
+
+def plain(packet, size):
+    """Return *packet* without *size* bytes behind its IPv6 header."""
+    shorter = packet[:6] + b"\6" + packet[7:40] + packet[40 + size :]
+    return shorter[:4] + struct.pack("!H", len(shorter) - 40) + shorter[6:]
+
+
+def may_be(packet):
+    """Return what the packet path finds out before it calls clamp_mss()."""
+    protocol = packet[PROTOCOL_AT[packet[0] >> 4]]
+    return protocol in SYN_PROTOCOLS and may_be_syn(packet, 0, len(packet))
+
+
+@pytest.mark.parametrize("size", [0, 100, 1300])
+@pytest.mark.parametrize("options", [b"", bytes([1]) * 4, bytes([1]) * 40])
+def test_a_syn_of_any_size_and_with_any_ipv4_options_is_clamped_to_what_fits_without_them(size, options):
+    made = packets.tcp(
+        bytes(size), flags=SYN, options=options, tcp_options=b"\2\4" + struct.pack("!H", 1460) + USUAL
+    )
+    packet = bytearray(made)
+
+    assert may_be(packet)
+    assert clamp_mss(packet, 1400)
+
+    assert mss_of(bytes(packet)) == 1360
+    assert packets.is_l4_checksum_right(bytes(packet))
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS.values(), ids=EXTENSIONS)
+def test_a_syn_behind_ipv6_extension_headers_is_clamped(extension):
+    whole = syn(1440, 6)
+    packet = bytearray(extension(whole))
+    added = len(packet) - len(whole)
+
+    assert may_be(packet)
+    assert clamp_mss(packet, 1400)
+
+    inner = plain(bytes(packet), added)
+    assert mss_of(inner) == 1340
+    assert packets.is_l4_checksum_right(inner)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        extended(syn(1440, 6), 44, body=bytes([0, 8, 0, 0, 0, 7])),
+        extended(syn(1440, 6), 44, body=bytes([1, 0, 0, 0, 0, 7])),
+        extended(syn(1440, 6), 0)[:46],
+        extended(packets.udp(b"\2" * 40, version=6), 0),
+        packets.with_ip_checksum(syn(1460)[:6] + b"\0\1" + syn(1460)[8:]),
+    ],
+    ids=["a later fragment", "one far behind", "cut off", "UDP", "IPv4's"],
+)
+def test_what_is_no_syn_behind_its_headers_is_left_alone(packet):
+    copy = bytearray(packet)
+
+    assert not clamp_mss(copy, 100)
+    assert copy == packet
+
+
+@quick
+@given(
+    version=st.sampled_from([4, 6]),
+    flags=st.integers(0, 255),
+    size=st.integers(0, 200),
+    options=st.sampled_from([0, 4, 40]),
+    is_tcp=st.booleans(),
+)
+def test_the_first_look_lets_every_syn_through_and_hardly_anything_else(
+    version, flags, size, options, is_tcp
+):
+    ip = {"options": bytes([1]) * options} if version == 4 else {}
+    if is_tcp:
+        packet = packets.tcp(bytes(size), version=version, flags=flags, **ip)
+    else:
+        packet = packets.udp(bytes([flags]) * size, version=version, **ip)
+
+    assert may_be(packet) == (is_tcp and bool(flags & SYN))

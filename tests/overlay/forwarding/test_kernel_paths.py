@@ -1,0 +1,316 @@
+"""What peers that answer no probes can be sent, as the kernel knows it; whole nodes on a network whose routers tell."""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+import pytest
+
+from overlay import link
+from overlay.forwarding.kernel_paths import LOOK_TIME, LOOKS_PER_SECOND
+from overlay.forwarding.peer import WIDE
+from overlay.wire.fragments import may_be_cut
+from tests import packets
+from tests.overlay.wire.test_fragments import reassemble
+from tests.overlay.wire.test_mss import mss_of, syn
+from tests.sim import CLEAR_PORT, World
+from tests.test_two_nodes_mtu import df, forget, free, icmp_mtus, put, talk, udp
+
+LIMIT = 1400  # bytes of an IP packet
+
+
+@pytest.fixture
+def world():
+    world = World()
+    world.network.tells = True
+    return world
+
+
+def clear(world):
+    a, b = world.clear_pair()
+    a.set_node(1472)
+    b.set_node(1472)
+    return a, b
+
+
+def become_narrow(world, a, b, limit=LIMIT):
+    """Let the path be narrow and *a* know it, by a packet that got lost on it."""
+    world.network.mtu = limit
+    a.send_super(b, 4080, 1360)
+    world.run(LOOK_TIME * 1.5)
+    a.send(b)
+    world.run(LOOK_TIME * 1.5)
+    forget(a, b)
+
+
+def told(node):
+    node.tell(link.AskCounters(1))
+    node.world.run(0.1)
+    (counters,) = [report for report in node.reported if isinstance(report, link.Counters)]
+    return counters.peers[0].path_mtu
+
+
+def test_a_peer_in_the_clear_is_sent_what_fits_behind_ip_and_udp(world):
+    a, b = clear(world)
+    talk(world, a, b, 2, 1432)
+    assert (a.peer().path_mtu, told(a)) == (WIDE, 1472)
+
+    a.reported.clear()
+    become_narrow(world, a, b, 1380)
+
+    assert a.peer().path_mtu == told(a) == 1380 - 28
+
+
+def test_over_ipv6_the_headers_outside_are_larger(world):
+    a, b = world.node("a"), world.node("b")
+    a.know_in_the_clear(b, endpoint=(b.addresses[1], CLEAR_PORT, 0, 0))
+    b.known_mtus = a.known_mtus = {b.addresses[1]: LIMIT}
+
+    a.send(b)
+    world.run(1)
+
+    assert a.peer().path_mtu == LIMIT - 48
+
+
+@pytest.mark.parametrize("by_ipv6", [False, True])
+def test_a_plain_wireguard_peer_is_sent_what_fits_once_it_is_padded(world, by_ipv6):
+    a, b = world.node("a"), world.node("b")
+    at = (b.addresses[1], b.port, 0, 0) if by_ipv6 else (b.addresses[0], b.port)
+    a.know(b, endpoint=at)
+    b.know(a, endpoint=False)
+    a.known_mtus = {b.addresses[by_ipv6]: LIMIT}
+
+    a.send(b)
+    world.run(1)
+    a.send(b)
+    world.run(1)
+
+    room = LIMIT - (80 if by_ipv6 else 60)
+    assert a.peer().path_mtu == room // 16 * 16
+    world.network.mtu = LIMIT
+    sent = [df(udp(a, b, a.peer().path_mtu))]
+    put(a, *sent)
+    world.run(1)
+    assert b.received[-1:] == sent
+
+
+@pytest.mark.parametrize(("known", "is_wide"), [(1500, True), (1499, False)])
+def test_the_whole_mtu_of_the_tun_fits_a_plain_wireguard_peer_s_path_although_it_is_no_multiple_of_16(
+    world, known, is_wide
+):
+    a, b = world.node("a"), world.node("b")
+    a.know(b, endpoint=(b.addresses[1], b.port, 0, 0))
+    b.know(a, endpoint=False)
+    a.known_mtus = {b.addresses[1]: known}
+
+    a.send(b)
+    world.run(1)
+
+    assert a.peer().path_mtu == (WIDE if is_wide else 1408)
+
+
+def test_probes_are_believed_more_than_the_kernel():
+    world = World(ciphers=[2, 1])
+    world.network.tells = True
+    a, b = world.pair()
+    talk(world, a, b, 5)
+
+    a.known_mtus = {b.addresses[0]: LIMIT}
+    talk(world, a, b, 5)
+
+    assert a.peer().path_mtu == WIDE
+
+
+def test_what_the_kernel_forgets_is_forgotten_here_while_packets_flow(world):
+    a, b = clear(world)
+    become_narrow(world, a, b)
+    assert a.peer().path_mtu < a.mtu
+
+    a.known_mtus.clear()
+    a.send(b)
+    world.run(1)
+
+    assert a.peer().path_mtu == WIDE
+
+
+def test_a_peer_is_asked_for_once_a_second_while_packets_flow_and_never_else(world):
+    a, b = clear(world)
+    for _ in range(100):
+        a.send(b)
+        world.run(0.1)
+
+    asked = sum(each.questions for each in a.paths)
+    world.run(60)
+
+    assert 9 <= asked <= 11
+    assert sum(each.questions for each in a.paths) == asked
+
+
+def test_very_many_peers_have_their_turns_more_seldom(world):
+    a, b = clear(world)
+    count = int(LOOKS_PER_SECOND) * 3
+    peers = [a.know_in_the_clear(b, subnets=[f"10.9.{n >> 8}.{n & 255}/32"]) for n in range(count)]
+
+    for peer in peers:
+        a.core.look_at_path(a.peer(peer), world.clock.now)
+
+    due = sorted(a.peer(peer).path_due - world.clock.now for peer in peers)
+    assert due[0] >= LOOK_TIME
+    assert sum(at < 2 for at in due) <= LOOKS_PER_SECOND * 2
+    assert due[-1] >= 2.9
+
+
+def test_a_send_that_the_kernel_refuses_as_too_large_is_the_reason_to_ask_at_once(world):
+    a, b = clear(world)
+    a.send(b)
+    world.run(0.1)
+    a.known_mtus = {b.addresses[0]: LIMIT}
+    a.clear_sockets[0].errors.append(errno.EMSGSIZE)
+
+    a.send(b)
+    world.run(0.1)
+    a.send(b)
+    world.run(0.1)
+
+    assert a.peer().path_mtu == LIMIT - 28
+
+
+def test_another_endpoint_has_another_path(world):
+    a, b = clear(world)
+    become_narrow(world, a, b)
+
+    a.tell(link.SetEndpoint(1, ("203.0.113.9", CLEAR_PORT), "dns"))
+    a.send(b)
+    world.run(0.1)
+
+    assert a.peer().path_mtu == WIDE
+
+
+def test_without_sockets_to_ask_by_nothing_is_held_back(world):
+    a, b = clear(world)
+    become_narrow(world, a, b)
+
+    a.tell(link.SetNode(1472, False, []))
+    a.send(b)
+    world.run(0.1)
+
+    assert a.peer().path_mtu == WIDE
+
+
+@pytest.mark.parametrize("families", [[2], [2, 10, 10]])
+def test_a_message_with_other_sockets_than_it_says_is_refused(world, families):
+    a, _ = clear(world)
+
+    a.tell(link.SetNode(1472, False, [], families=families), a.paths)
+
+    assert a.drops == {"link": 1}
+    assert not any(each.is_closed for each in a.paths)
+
+
+# What does not fit
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_sender_of_a_packet_that_must_not_be_cut_is_told_in_the_clear_too(world, version):
+    a, b = clear(world)
+    become_narrow(world, a, b)
+    packet = udp(a, b, LIMIT - 28 + 1, version)
+
+    put(a, df(packet) if version == 4 else packet)
+    world.run(1)
+
+    assert icmp_mtus(a, version) == [LIMIT - 28]
+    assert b.received == []
+
+
+def test_what_just_fits_passes_alone_and_in_super_packets(world):
+    a, b = clear(world)
+    become_narrow(world, a, b)
+
+    sent = [df(udp(a, b, LIMIT - 28))]
+    put(a, *sent)
+    sent += a.send_super(b, 20_000, LIMIT - 28 - 40)
+    world.run(1)
+
+    assert b.received == sent
+    assert icmp_mtus(a) == []
+
+
+def test_the_sender_of_a_super_packet_whose_segments_do_not_fit_is_told_in_the_clear_too(world):
+    a, b = clear(world)
+    become_narrow(world, a, b)
+
+    a.send_super(b, 20_000, LIMIT - 28 - 40 + 1)
+    world.run(1)
+
+    assert icmp_mtus(a) == [LIMIT - 28]
+    assert b.received == []
+
+
+def test_ipv4_without_df_is_cut_in_fragments_in_the_clear_too(world):
+    a, b = clear(world)
+    become_narrow(world, a, b)
+    sent = free(udp(a, b, 1470))
+
+    put(a, sent)
+    world.run(1)
+
+    assert len(b.received) == 2
+    assert all(may_be_cut(piece) for piece in b.received)
+    assert reassemble(b.received) == sent[20:]
+
+
+def test_segments_without_df_are_cut_in_fragments_in_the_clear_too(world):
+    a, b = clear(world)
+    become_narrow(world, a, b)
+    whole = packets.udp(bytes(2800), source=a.inner(), destination=b.inner())
+    packet, virtio = packets.as_super_packet(free(whole), 1400)
+
+    a.tun.outgoing.append(virtio + packet)
+    world.run(1)
+
+    expected = [segment[20:] for segment in packets.kernel_segments(packet, virtio)]
+    assert [reassemble(b.received[:2]), reassemble(b.received[2:])] == expected
+
+
+def test_ipv6_up_to_1280_passes_a_path_that_takes_less_in_the_clear_too(world):
+    a, b = clear(world)
+    become_narrow(world, a, b, 1200)
+    sent = udp(a, b, 1280, version=6)
+
+    put(a, sent, udp(a, b, 1281, version=6))
+    world.run(1)
+
+    assert b.received == [sent]
+    assert icmp_mtus(a, version=6) == [1280]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_syns_announce_no_more_than_fits_when_they_leave_in_the_clear(world, version, is_partial):
+    a, b = clear(world)
+    become_narrow(world, a, b)
+    packet = syn(1460, version, source=a.inner(version), destination=b.inner(version))
+    if is_partial:
+        whole, virtio = packets.as_super_packet(packet, 1000)
+        a.tun.outgoing.append(virtio[:1] + b"\0" + struct.pack("<H", 0) + b"\0\0" + virtio[6:] + whole)
+    else:
+        put(a, packet)
+    world.run(1)
+
+    (there,) = b.received
+    assert mss_of(there) == LIMIT - 28 - (40 if version == 4 else 60)
+    assert packets.is_l4_checksum_right(there)
+
+
+def test_syns_announce_no_more_than_fits_when_they_come_in_the_clear(world):
+    a, b = clear(world)
+    b.known_mtus = {a.addresses[0]: LIMIT}
+    b.send(a)
+    world.run(1)
+
+    put(a, syn(1460, source=a.inner(), destination=b.inner()))
+    world.run(1)
+
+    assert mss_of(b.received[-1]) == LIMIT - 28 - 40
