@@ -134,6 +134,7 @@ class ClearFrames(ClearInbound):
         blamed = peers[0]
         try:
             blamed, frame = _open(clear, peers, payload)
+            virtio = self._virtio(blamed, frame)
             self._admit(blamed, frame, mark, now)
         except PacketError as error:
             blamed.drops[error.reason] += 1
@@ -141,14 +142,16 @@ class ClearFrames(ClearInbound):
         blamed.rx_packets += 1
         blamed.rx_bytes += len(payload)
         blamed.last_received = now
-        self._write(blamed, [self._virtio(frame), frame])
+        self._write(blamed, [virtio, frame])
 
-    def _virtio(self, frame: memoryview) -> bytes:
-        """Return the virtio header of *frame*: a far end that is a kernel may leave work to its card."""
+    def _virtio(self, peer: Peer, frame: memoryview) -> bytes:
+        """Return the virtio header of *frame* from *peer*: a far end that is a kernel may leave work to its card.
+
+        Raises PacketError.
+        """
         packet = ip_start(frame)
-        virtio = (
-            virtio_for(frame[packet:], self._core.outbound.splitter.mtu - FRAME_OVERHEAD) if packet else PLAIN
-        )
+        mtu = self._core.outbound.splitter.mtu - FRAME_OVERHEAD
+        virtio = virtio_for(peer, frame[packet:], mtu) if packet else PLAIN
         if virtio == PLAIN:
             return PLAIN
         flags, kind, size, segment, start, offset = VIRTIO_HEADER.unpack(virtio)
