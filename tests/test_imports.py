@@ -171,7 +171,6 @@ TESTED_ELSEWHERE = {
     "overlay.encap.encapsulation": "values; test_encap holds what all encapsulations have in common",
     "overlay.encap.wireguard": "test_encap runs the shared contract over it",
     "overlay.forwarding.__main__": "tests/overlay/test_forwarder.py starts it as the agent does",
-    "overlay.forwarding.merged": "test_raw_inbound hands it super-packets of every shape",
     "overlay.forwarding.inbound": "test_core hands it datagrams",
     "overlay.forwarding.outbound": "test_core hands it packets",
     "overlay.forwarding.peer": "plain attributes; test_core moves and times them",

@@ -151,6 +151,9 @@ class ClearInbound:
             blamed = peer
             if mark:
                 take_outer_ecn(packet, mark)
+            # A far end that makes frames may be a kernel, which leaves work to its card.
+            mtu = self._core.outbound.splitter.mtu
+            virtio = PLAIN if clear.frames is None else virtio_for(peer, packet, mtu)
         except PacketError as error:
             frames = clear.frames
             if frames is None or not self._neighbours.answer(frames, peers, payload, now):
@@ -159,8 +162,6 @@ class ClearInbound:
         peer.rx_packets += 1
         peer.rx_bytes += len(payload)
         peer.last_received = now
-        # A far end that makes frames may be a kernel, which leaves work to its card.
-        virtio = PLAIN if clear.frames is None else virtio_for(packet, self._core.outbound.splitter.mtu)
         self._write(peer, [virtio, packet])
 
     def sender(self, peers: list[Peer], packet: memoryview) -> Peer | None:

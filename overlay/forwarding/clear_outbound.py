@@ -41,9 +41,10 @@ class ClearOutbound:
             return False
         if not peer.has_ports:
             ecn = marks_of(self._arena, start, inherits_ttl=self._core.inherits_ttl)
-            self._heed(peer, start, end)
         elif self._core.inherits_ttl:
             ecn |= ttl_of(self._arena, start) << TTL_SHIFT
+        if not peer.has_ports or (peer.clear is not None and peer.clear.frames is not None):
+            self._heed(peer, start, end)  # its far end may be a kernel
         prefix = peer.prefix[self._arena[start] >> 4]
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             self._arena, start - VIRTIO_SIZE

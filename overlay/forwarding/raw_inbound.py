@@ -15,10 +15,17 @@ import numpy as np
 
 from overlay.errors import PacketError
 from overlay.forwarding.clear_inbound import place_of
-from overlay.forwarding.merged import virtio_header
-from overlay.forwarding.mmsg import LARGEST_ROW, MESSAGES, Receipt, parse_sockaddr
+from overlay.forwarding.mmsg import (
+    LARGEST_ROW,
+    MESSAGES,
+    SOCKADDR_IN,
+    SOCKADDR_IN6,
+    Receipt,
+    parse_sockaddr,
+)
 from overlay.forwarding.segments import Framing, Rows
-from overlay.wire.ip import CE, ECT_1, IPV4_HEADER_SIZE, take_outer_ecn
+from overlay.forwarding.unfinished import virtio_for
+from overlay.wire.ip import CE, ECT_1, take_outer_ecn
 from overlay.wire.mss import LARGEST_SYN, clamp_mss
 from overlay.wire.virtio import PLAIN
 
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.clear_inbound import ClearInbound
     from overlay.forwarding.core import Core
     from overlay.forwarding.peer import Peer
+    from overlay.forwarding.segments import Bytes2D
     from overlay.forwarding.sender import UdpSocket
     from overlay.wire.addresses import Sockaddr
 
@@ -87,21 +95,18 @@ class RawInbound:
     def _take(self, udp: UdpSocket, receipt: Receipt, sizes: list[int], now: float) -> None:
         """Take one receive: as few groups of rows as can be, in order."""
         count, stride = len(sizes), receipt.stride
-        names = receipt.names[:count].tobytes()
-        width = len(names) // count
         if udp.family == socket.AF_INET:
-            heads = receipt.array[: count * stride].reshape(count, stride)
-            marks, headers = heads[:, 1].tolist(), ((heads[:, 0] & 15) * 4).tolist()
+            names = receipt.names[:count, : SOCKADDR_IN.size]
+            heads = receipt.array[: count * stride].reshape(count, stride)[:, :2]
         else:
-            marks, headers = receipt.traffic_classes[:count].tolist(), [0] * count
-        outers = [
-            _Outer(names[row * width : (row + 1) * width], marks[row], headers[row]) for row in range(count)
-        ]
+            names = receipt.names[:count, : SOCKADDR_IN6.size]
+            heads = receipt.traffic_classes[:count].reshape(count, 1)
+        if max(sizes) <= stride and not (names != names[0]).any() and not (heads != heads[0]).any():
+            self._take_group(udp, receipt, _outer(names[0], heads[0]), 0, sizes, now, fits=True)
+            return
+        outers = [_outer(names[row], heads[row]) for row in range(count)]
         for (outer, fits), rows in groupby(range(count), lambda row: (outers[row], sizes[row] <= stride)):
             group = list(rows)
-            if udp.family == socket.AF_INET and outer.header < IPV4_HEADER_SIZE:
-                self._core.drops["inner_short"] += len(group)
-                continue
             self._take_group(udp, receipt, outer, group[0], sizes[group[0] : group[-1] + 1], now, fits=fits)
 
     def _take_group(
@@ -156,14 +161,13 @@ class RawInbound:
         table = array[: count * stride].reshape(count, stride)
         if prefix and (table[:, outer.header : before] != np.frombuffer(prefix, np.uint8)).any():
             return False
-        for row, size in enumerate(sizes[:-1]):
-            if size < stride:
+        if min(sizes[:-1]) < stride:
+            for row, size in enumerate(sizes[:-1]):
                 table[row, size:] = 0
         at = before + (2 if version == 4 else 4)
-        lengths = table[:, at : at + 2].copy().view(">u2")[:, 0].astype(np.int64)
-        room = np.array(sizes) - before - (0 if version == 4 else 40)
-        if (lengths > room).any():
-            return False
+        room = receipt.sizes[first : first + count] - (before if version == 4 else before + 40)
+        if (table[:, at : at + 2].copy().view(">u2")[:, 0] > room).any():
+            return False  # cut short somewhere
         rows = Rows(array, view, stride, count, sizes[-1], Framing(before, 0, pads=False))
         runs = rows.runs(self._joins_udp)
         if runs is None:
@@ -220,7 +224,7 @@ class RawInbound:
             if mark:
                 take_outer_ecn(packet, mark)
             mtu = self._core.outbound.splitter.mtu
-            header = virtio_header(peer, packet, mtu)
+            header = virtio_for(peer, packet, mtu)
             number = clear.sequence(payload) if clear.sequence is not None else None
             if number is not None:
                 _check_sequence(peer, number, now)
@@ -241,6 +245,13 @@ class RawInbound:
                 self._sources.clear()
             source = self._sources[name] = parse_sockaddr(name)
         return source
+
+
+def _outer(name: Bytes2D, head: Bytes2D) -> _Outer:
+    """Return what stands outside, from an IPv4 header's first two bytes or an IPv6 header's traffic class."""
+    if len(head) == 1:
+        return _Outer(name.tobytes(), int(head[0]), 0)
+    return _Outer(name.tobytes(), int(head[1]), (int(head[0]) & 15) * 4)
 
 
 def _check_sequence(peer: Peer, number: int, now: float) -> None:

@@ -1,37 +1,65 @@
-"""Packets that their kernel left to a network card to finish, where there was no card.
+"""Packets that a kernel has left unfinished: that of this host, or that of a far end beyond a wire that is none.
 
-A kernel that sends packets in a tunnel of its own leaves it to the card to write their TCP or UDP checksums and to cut
-super-packets.  Between containers of one host there is none: the frame goes over as it is, with a note of what is left
-to do that a program which reads the datagram never sees.  Then the checksum holds the sum of the pseudo header and
-nothing else.  This host's kernel can do both, if it is told.
+A kernel that sends in a tunnel of its own leaves it to the network card to write TCP and UDP checksums and to cut
+super-packets; between containers of one host there is no card, and they come as they are.  And a device with GRO on
+merges TCP segments that come inside IP in IP or GRE as well, up to 64 KB.  A socket gets such a super-packet whole, and
+nothing beside it tells its segment size.  Like any packet that is left unfinished it shows by its checksum: the field
+holds the folded sum of the pseudo header alone.  The kernel vouches for the rest: it has checked the sum of what it
+merged, and what was never cut was never on a wire.
+
+It goes into the tun as what it is.  The segment size is to be what it was: larger, and a narrow link behind this host
+would refuse segments that had fitted.  Where the whole divides into equal segments, as few as the tun's MTU allows,
+that is it, but for senders of much smaller ones; else the size that was found last is taken, and without any, what the
+MTU allows.  A link that refuses these all the same says so with an ICMP error, which goes through here to the sender,
+and is heeded.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from overlay.errors import PacketError
 from overlay.forwarding.segments import CWR, TCP_CSUM_OFFSET, UDP_CSUM_OFFSET, flow_of
-from overlay.wire.ip import PROTOCOL_TCP, pseudo_header_sum
+from overlay.wire.ip import PROTOCOL_TCP, checksum, pseudo_header_sum
 from overlay.wire.virtio import GSO_ECN, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, PLAIN, VIRTIO_HEADER
 
+if TYPE_CHECKING:
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.segments import Flow
 
-def virtio_for(packet: memoryview, mtu: int) -> bytes:
-    """Return the virtio header to write *packet*, a whole IP packet, with: what this kernel is to finish.
 
-    A checksum that is right and happens to be that sum comes out the same.  What is larger than *mtu* is cut so that it
-    fits, for nothing tells how large its segments were to be.
+def virtio_for(peer: Peer, packet: memoryview, mtu: int) -> bytes:
+    """Return the header with which *packet*, just received from *peer*, goes into a tun of *mtu* bytes.
+
+    Raises PacketError ``udp_merged`` for datagrams that nobody can tell apart any more.
     """
     flow = flow_of(packet)
     if flow is None:
         return PLAIN
-    l4 = flow.l4
-    is_tcp = flow.protocol == PROTOCOL_TCP
-    offset = TCP_CSUM_OFFSET if is_tcp else UDP_CSUM_OFFSET
-    addresses = packet[12:20] if flow.version == 4 else packet[8:40]
-    total = pseudo_header_sum(addresses, b"", flow.protocol, len(packet) - l4)
-    if packet[l4 + offset] << 8 | packet[l4 + offset + 1] != total:
+    offset = TCP_CSUM_OFFSET if flow.protocol == PROTOCOL_TCP else UDP_CSUM_OFFSET
+    at = flow.l4 + offset
+    ends = (packet[12:16], packet[16:20]) if flow.version == 4 else (packet[8:24], packet[24:40])
+    partial = pseudo_header_sum(*ends, flow.protocol, len(packet) - flow.l4)
+    if packet[at] << 8 | packet[at + 1] != partial:
         return PLAIN
-    kind = segment = 0
-    if is_tcp and len(packet) > mtu:
-        kind, segment = GSO_TCPV4 if flow.version == 4 else GSO_TCPV6, mtu - flow.size
-        if packet[l4 + 13] & CWR:
-            kind |= GSO_ECN
-    return VIRTIO_HEADER.pack(NEEDS_CSUM, kind, flow.size, segment, l4, offset)
+    limit = min(mtu, peer.segment_limit)
+    if len(packet) <= limit:
+        is_complete = not checksum(packet[flow.l4 :], partial)
+        return PLAIN if is_complete else VIRTIO_HEADER.pack(NEEDS_CSUM, 0, flow.size, 0, flow.l4, offset)
+    if flow.protocol != PROTOCOL_TCP:
+        raise PacketError("udp_merged")
+    kind = GSO_TCPV4 if flow.version == 4 else GSO_TCPV6
+    if packet[flow.l4 + 13] & CWR:
+        kind |= GSO_ECN
+    segment = _segment(peer, flow, len(packet) - flow.size, limit - flow.size)
+    return VIRTIO_HEADER.pack(NEEDS_CSUM, kind, flow.size, segment, flow.l4, offset)
+
+
+def _segment(peer: Peer, flow: Flow, payload: int, most: int) -> int:
+    """Return the segment size of *payload* bytes that were merged, of *most* bytes each at most."""
+    count = -(-payload // most)
+    if payload % count == 0:
+        peer.segment_size = flow.size + payload // count
+        return payload // count
+    found = peer.segment_size - flow.size
+    return found if 0 < found <= most else most

@@ -340,24 +340,6 @@ def test_the_kernel_s_own_tunnel_and_ours_carry_pings_and_tcp(lab, tmp_path, nam
     network.close()
 
 
-def test_ip_vs_in_tunnel_mode_reaches_a_real_server_of_ours(lab, tmp_path):
-    network = Network(lab, tmp_path, encapsulation="ipip")
-    paris, tokyo = between_ours_and_another(network, "ipip", 4)
-    tokyo.settings["sources"] = ["0.0.0.0/0"]
-    paris.write()
-    paris.reload()
-    director = tokyo.namespace
-    if director.completed("ipvsadm", "-A", "-t", "10.244.2.0:80", "-s", "rr").returncode != 0:
-        pytest.skip("kernel module ip_vs, or the program ipvsadm, is missing")
-    director.run("ipvsadm", "-a", "-t", "10.244.2.0:80", "-r", f"{paris.outside}:80", "-i")
-    before = paris.peer(tokyo)["rx_packets"]
-    with director.entered(), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
-        client.settimeout(1)
-        client.connect_ex(("10.244.2.0", 80))
-    wait_until(lambda: paris.peer(tokyo)["rx_packets"] > before, PATIENCE, "a client's packet to be taken")
-    network.close()
-
-
 # A device that merges
 
 

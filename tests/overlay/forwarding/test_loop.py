@@ -6,16 +6,19 @@ import os
 import select
 import socket
 import threading
+from ipaddress import ip_address
 
 import pytest
 
 from overlay import link
 from overlay.crypto.cookies import CookieHolder
+from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
-from overlay.errors import PacketError
+from overlay.errors import HostError, PacketError
 from overlay.forwarding.loop import HANDSHAKE_BYTES, LinkEnd, Loop
 from overlay.forwarding.pings import PONGS_AT_ONCE
 from overlay.host import clock
+from overlay.host.sockets import open_raw
 from overlay.session.constants import Timing
 from overlay.session.outputs import InstallKeypair
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
@@ -338,6 +341,41 @@ def test_new_sockets_are_used_and_the_old_ones_still_read(running):
     assert b.read() == [packets.udp(b"from the new one")]
     assert a.address != old
     assert b.counters().peers[0].endpoint == a.address
+
+
+def test_packets_go_from_tun_to_tun_over_raw_sockets_and_the_loop_sleeps_in_between(running):
+    ends = [ip_address("127.0.0.5"), ip_address("127.0.0.6")]
+    opened = []
+    for each, own, far in zip(running, ends, ends[::-1], strict=True):
+        try:
+            raw = open_raw([own], ENCAPSULATIONS["gre"])
+        except HostError as error:
+            pytest.skip(str(error))
+        opened += raw
+        columns = [[int(getattr(one, name)) for one in raw] for name in ("family", "role", "protocol")]
+        each.tell(link.Sockets(columns[0], 0, "gre", *columns[1:]), [one.fileno() for one in raw])
+        each.tell(link.SetPeer(2, 0.0, "gre", [], 7))
+        each.tell(link.SetEndpoint(2, (str(far), 0), "configuration"))
+        each.tell(link.Routes([(bytes([172, 16, 0, 0]), 12, 2)], [], is_last=True))
+        each.counters()
+    a, b = running
+    packet = packets.udp(b"hello", source="172.16.0.1", destination="172.16.0.2")
+    whole = packets.tcp(bytes(30 * 1360), source="172.16.0.1", destination="172.16.0.2")
+
+    a.write(packet)
+    assert b.read() == [packet]
+    super_packet, virtio = packets.as_super_packet(whole, 1360)
+    a.write(super_packet, virtio)
+    expected = packets.kernel_segments(super_packet, virtio)
+    found = []
+    while len(found) < len(expected):
+        found += b.read()
+    assert found == expected
+    before = a.turns, b.turns
+    threading.Event().wait(0.3)
+    assert all(now <= then + 2 for then, now in zip(before, (a.turns, b.turns), strict=True))
+    for one in opened:
+        one.close()
 
 
 def test_handshakes_that_queue_by_themselves_are_passed_on_a_few_a_turn(running):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from overlay.errors import PacketError
+from overlay.forwarding.peer import Peer
 from overlay.forwarding.unfinished import virtio_for
 from tests import packets
 
@@ -18,7 +20,7 @@ def test_a_checksum_left_partial_is_left_to_this_kernel_and_then_right(version, 
     packet = packets.with_l4_checksum(packets.with_total_length(build(b"." * size, version=version)))
     left = unfinished(packet)
 
-    header = virtio_for(memoryview(left), 1500)
+    header = virtio_for(Peer(1), memoryview(left), 1500)
 
     assert left != packet
     assert packets.kernel_segments(left, header) == [packet]
@@ -30,7 +32,11 @@ def test_a_checksum_that_is_right_or_wrong_stays_as_it_is(version, build):
     packet = build(b"payload", version=version)
     wrong = packet[:-1] + b"\0"
 
-    assert virtio_for(memoryview(packet), 1500) == virtio_for(memoryview(wrong), 1500) == packets.PLAIN
+    assert (
+        virtio_for(Peer(1), memoryview(packet), 1500)
+        == virtio_for(Peer(1), memoryview(wrong), 1500)
+        == packets.PLAIN
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,24 +49,42 @@ def test_a_checksum_that_is_right_or_wrong_stays_as_it_is(version, build):
     ],
 )
 def test_what_has_no_such_checksum_stays_as_it_is(packet):
-    assert virtio_for(memoryview(packet), 1500) == packets.PLAIN
+    assert virtio_for(Peer(1), memoryview(packet), 1500) == packets.PLAIN
 
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("flags", [packets.ACK, packets.ACK | packets.CWR | packets.PSH])
 def test_a_super_packet_is_cut_by_this_kernel_so_that_it_fits(version, flags):
-    body = bytes(range(256)) * 20
+    body = bytes(range(256)) * 20 + b"!"
     left = unfinished(packets.tcp(body, version=version, flags=flags))
 
-    segments = packets.kernel_segments(left, virtio_for(memoryview(left), 1400))
+    segments = packets.kernel_segments(left, virtio_for(Peer(1), memoryview(left), 1400))
 
     headers = (20, 40)[version == 6] + 20
     assert b"".join(segment[headers:] for segment in segments) == body
     assert [len(segment) for segment in segments[:-1]] == [1400] * (len(segments) - 1)
-    assert bool(virtio_for(memoryview(left), 1400)[1] & 0x80) == bool(flags & packets.CWR)
+    assert bool(virtio_for(Peer(1), memoryview(left), 1400)[1] & 0x80) == bool(flags & packets.CWR)
 
 
-def test_a_datagram_that_does_not_fit_is_not_cut():
+def test_datagrams_that_were_merged_are_refused_for_nobody_can_tell_them_apart():
     left = unfinished(packets.udp(bytes(3000)))
 
-    assert packets.kernel_segments(left, virtio_for(memoryview(left), 1400)) == [packets.udp(bytes(3000))]
+    with pytest.raises(PacketError, match="udp_merged"):
+        virtio_for(Peer(1), memoryview(left), 1400)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_segments_are_cut_as_they_were_where_that_can_be_told_and_as_the_last_where_not(version):
+    peer, headers = Peer(1), (40, 60)[version == 6]
+
+    def largest(payload, mtu=1400):
+        left = unfinished(packets.tcp(bytes(payload), version=version))
+        return max(map(len, packets.kernel_segments(left, virtio_for(peer, memoryview(left), mtu))))
+
+    assert largest(10 * 1300 + 1) == 1400
+    assert largest(10 * 1300) == headers + 1300
+    assert largest(10 * 1300 + 1) == headers + 1300
+    peer.segment_limit = 1000
+    assert largest(10 * 1300 + 1) == 1000
+    assert largest(10 * 900) == headers + 900
+    assert largest(10 * 900 + 1, 576) == 576
