@@ -26,7 +26,7 @@ ROOMS = {
     "overlay.session": {"overlay.errors", "overlay.wire", "overlay.crypto"},
     "overlay.encap": {"overlay.errors", "overlay.wire"},
     "overlay.link": {"overlay.errors", "overlay.wire", "overlay.session"},
-    "overlay.host": {"overlay.errors", "overlay.wire", "overlay.encap.encapsulation", "peers.mac"},
+    "overlay.host": {"overlay.errors", "overlay.wire", "overlay.encap.encapsulation"},
     "overlay.forwarding": {
         "overlay.errors",
         "overlay.wire",

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from overlay.errors import PacketError
 from overlay.link import OWN
 from overlay.wire import frames
+from overlay.wire.frames import ETHERNET_SIZE, ETHERTYPE_ARP, ETHERTYPE_IPV6
+from overlay.wire.ip import PROTOCOL_ICMPV6
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
+_ARP, _IPV6 = ETHERTYPE_ARP.to_bytes(2, "big"), ETHERTYPE_IPV6.to_bytes(2, "big")
+_NEXT_HEADER = ETHERNET_SIZE + 6  # of IPv6
+
 # Specification (IEEE 802.1Q section 8.8.3)
 AGEING_TIME = 300.0  # seconds without a frame, after which an address is forgotten
 GROUP = 0x01  # bit of the first byte: many are meant
@@ -34,6 +39,7 @@ GROUP = 0x01  # bit of the first byte: many are meant
 HOLD_TIME = (
     5.0  # seconds for which a source seen on the tap is not believed of a peer: our own frame has come back
 )
+REMEMBERED = 16_384  # frames with another header, until what they came to is looked up anew
 MOST = 4096  # addresses learnt at one place, the longest silent forgotten first, so that no peer crowds out another's
 
 
@@ -47,8 +53,9 @@ class _Entry(Generic[V]):
 class _Learnt(Generic[V]):
     """What was seen at which peer, for a while, and no more than *most* of each."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, moved: Callable[[], None] = lambda: None) -> None:
+        """*moved* is called when anything becomes known, or known of another, or is forgotten."""
+        self._most, self._moved = most, moved
         self._entries: dict[bytes, _Entry[V]] = {}
         self._order: dict[int, OrderedDict[bytes, None]] = {}  # of each owner, the longest silent first
 
@@ -65,6 +72,7 @@ class _Learnt(Generic[V]):
             self._order[owner].move_to_end(key)
             return
         self.forget(key)
+        self._moved()
         order = self._order.setdefault(owner, OrderedDict())
         if len(order) >= self._most:
             self.forget(next(iter(order)))
@@ -76,11 +84,13 @@ class _Learnt(Generic[V]):
         entry = self._entries.pop(key, None)
         if entry is not None:
             del self._order[entry.owner][key]
+            self._moved()
 
     def forget_all_of(self, owner: int) -> None:
         """Forget what was seen at *owner*."""
         for key in self._order.pop(owner, ()):
             del self._entries[key]
+        self._moved()
 
     def count(self, owner: int, now: float) -> int:
         """Return how many are known of *owner*; those that are too old are forgotten."""
@@ -95,6 +105,22 @@ class _Neighbour(NamedTuple):
     is_router: bool
 
 
+class _Way(NamedTuple):
+    """What a frame of the tap came to: whom it is for, and what was known of the two stations; None if it is static."""
+
+    number: int | None
+    there: _Entry[None] | None
+    here: _Entry[None] | None
+
+
+def _may_say(frame: Buffer) -> bool:
+    """Return whether *frame* may tell who has which address: ARP, or ICMPv6."""
+    kind = frame[12:14]
+    return kind == _ARP or (
+        kind == _IPV6 and (len(frame) <= _NEXT_HEADER or frame[_NEXT_HEADER] == PROTOCOL_ICMPV6)
+    )
+
+
 class Bridge:
     """The addresses of all peers, by peer number; OWN is the side of the tap.  Times are seconds of CLOCK_BOOTTIME."""
 
@@ -102,7 +128,10 @@ class Bridge:
         """*owner_of* tells which peer an IP address belongs to by the peers file; None is nobody's."""
         self._owner_of = owner_of
         self._static: dict[bytes, int] = {}
-        self._learnt: _Learnt[None] = _Learnt(most)
+        # What frames with one header, and frames of one peer and source, came to, until anything moves
+        self._of_tap: dict[bytes, _Way] = {}
+        self._of_peers: dict[tuple[int, bytes], _Entry[None] | None] = {}
+        self._learnt: _Learnt[None] = _Learnt(most, self._moved)
         self._hosts: dict[bytes, tuple[int, bytes]] = {}  # by IP address: the owner and its Ethernet address
         self._told: dict[int, tuple[tuple[bytes, ...], tuple[bytes, ...]]] = {}  # what is static, by owner
         self._neighbours: _Learnt[_Neighbour] = _Learnt(most)  # by IP address, as heard
@@ -128,7 +157,15 @@ class Bridge:
 
         Raises PacketError, with nothing learnt, for a source that no frame has, or that is a peer's.
         """
-        destination, source = bytes(frame[:6]), bytes(frame[6:12])
+        header = bytes(frame[:ETHERNET_SIZE])
+        way = self._of_tap.get(header)
+        if way is not None and not _may_say(frame):
+            number, there, here = way
+            if there is None or now - there.seen_at < AGEING_TIME:
+                if here is not None:
+                    self._learnt.see(header[6:12], OWN, None, now)
+                return number
+        destination, source = header[:6], header[6:12]
         if source[0] & GROUP:
             raise PacketError("frame_source")
         static = self._static.get(source)
@@ -140,9 +177,14 @@ class Bridge:
         # What claims to be at another is not learnt; those that it is sent to refuse it.
         if said is not None and self._owner_of(said.address) in {None, OWN}:
             self._hear(OWN, said, source, now)
-        if destination[0] & GROUP:
-            return None
-        return self.locate(destination, now)
+        number, there = None, None
+        if not destination[0] & GROUP:
+            number = self.locate(destination, now)
+            there = self._learnt.find(destination, now) if destination not in self._static else None
+        if len(self._of_tap) >= REMEMBERED:
+            self._of_tap.clear()
+        self._of_tap[header] = _Way(number, there, self._learnt.find(source, now))
+        return number
 
     def from_peer(self, owner: int, frame: Buffer, now: float) -> None:
         """Take note of a frame of *owner*, of which the Ethernet header is enough if it is not about neighbours.
@@ -152,6 +194,10 @@ class Bridge:
         claim to an IP address that the peers file gives to another.
         """
         source = bytes(frame[6:12])
+        if (owner, source) in self._of_peers and not _may_say(frame):
+            if self._of_peers[owner, source] is not None:
+                self._learnt.see(source, owner, None, now)
+            return
         if source[0] & GROUP:
             raise PacketError("frame_source")
         static = self._static.get(source, owner)
@@ -167,6 +213,9 @@ class Bridge:
             self._hear(owner, said, source, now)
         if source not in self._static:
             self._learnt.see(source, owner, None, now)
+        if len(self._of_peers) >= REMEMBERED:
+            self._of_peers.clear()
+        self._of_peers[owner, source] = self._learnt.find(source, now)
 
     def locate(self, mac: bytes, now: float) -> int | None:
         """Return whose *mac* is; None if nobody knows."""
@@ -207,7 +256,12 @@ class Bridge:
         if said.mac == source:
             self._neighbours.see(said.address, owner, _Neighbour(said.mac, said.is_router), now)
 
+    def _moved(self) -> None:
+        self._of_tap.clear()
+        self._of_peers.clear()
+
     def _drop_static(self, owner: int) -> None:
+        self._moved()
         macs, addresses = self._told.pop(owner, ((), ()))
         for mac in macs:
             if self._static.get(mac) == owner:  # not given to another meanwhile

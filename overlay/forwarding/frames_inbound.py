@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.peer import Peer
 
 _ETHERTYPES = {4: ETHERTYPE_IPV4, 6: ETHERTYPE_IPV6}
+_PLAIN = {version: kind.to_bytes(2, "big") for version, kind in _ETHERTYPES.items()}
 _FRAME = HEADER_SIZE + FRAME_HEADER_SIZE  # where a frame begins in its datagram
 
 
@@ -146,7 +147,7 @@ class FramesInbound(Inbound):
         try:
             unit, header = take_link(unit)
             packet, flow, gso_type, segment = read_unit(unit, most)
-            if ethertype(header) != (_ETHERTYPES[flow.version], len(header)):
+            if header[12:] != _PLAIN[flow.version] and not _carries(header, flow.version):
                 raise PacketError("unit_packet")
             if mark:
                 take_outer_ecn(packet, mark)
@@ -164,3 +165,8 @@ class FramesInbound(Inbound):
         make_for_tun(unit, flow, gso_type, segment, len(header))
         whole: list[memoryview | bytes] = [unit[:VIRTIO_SIZE], header, packet]
         self._write(peer, whole)
+
+
+def _carries(header: bytes, version: int) -> bool:
+    """Return whether the Ethernet header *header*, all of it, is that of an IP packet of *version*."""
+    return ethertype(header) == (_ETHERTYPES[version], len(header))

@@ -83,7 +83,8 @@ class FramesOutbound(Outbound):
                 break
             start = self._at + _VIRTIO
             self._view[start : start + len(packet)] = packet
-            self._send(peer, self._at, start + len(packet), now)
+            end = start + len(packet)
+            self._send(peer, self._at, end, ip_start(self._view[self._at + _FRAME : end]), now)
         self.flush()
 
     def _read_batch(self, tun: TunReader, now: float) -> int:
@@ -108,7 +109,8 @@ class FramesOutbound(Outbound):
             core.drops["tun_malformed"] += 1
             return
         frame = self._view[start:end]
-        if self._is_own_datagram(frame):
+        packet = ip_start(frame)
+        if packet and self._is_own_datagram(frame, packet):
             core.drops["loop"] += 1
             return
         try:
@@ -121,17 +123,20 @@ class FramesOutbound(Outbound):
             return
         peer = core.peers.get(number) if number is not None else None
         if peer is not None:
-            self._send(peer, at, end, now)
+            self._send(peer, at, end, packet, now)
             return
         answer = bridge.answer(frame, now)
         if answer is None:
-            self._flood(start, end, now)
+            self._flood(start, end, packet, now)
             return
         with contextlib.suppress(OSError):  # who asked asks again
             self._tap.write([PLAIN, answer])
 
-    def _send(self, peer: Peer, at: int, end: int, now: float) -> None:
-        """Send the frame that the arena has from *at* + 18 to *end*, its virtio header before it, to *peer* alone."""
+    def _send(self, peer: Peer, at: int, end: int, packet: int, now: float) -> None:
+        """Send the frame that the arena has from *at* + 18 to *end*, its virtio header before it, to *peer* alone.
+
+        Its IP packet begins *packet* bytes after it; 0 is without any.
+        """
         core, arena, view = self._core, self._arena, self._view
         start = at + _FRAME
         keypair = self._usable(peer, now)
@@ -141,13 +146,17 @@ class FramesOutbound(Outbound):
             elif peer.endpoint is None:
                 peer.drops["no_endpoint"] += 1
             else:
-                self._send_clear(peer, start, end)
+                self._send_clear(peer, start, end, packet)
             return
         if keypair.bulk is not None and not keypair.bulk.has_heard:
             self.offer(peer, keypair, now)
-        flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(arena, at + _VIRTIO)
         frame = view[start:end]
-        packet = ip_start(frame)
+        if arena[at + _VIRTIO] or arena[at + _VIRTIO + 1]:
+            flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
+                arena, at + _VIRTIO
+            )
+        else:
+            flags = gso_type = segment = csum_start = csum_offset = 0  # complete as it stands
         if gso_type:
             self._send_segments(peer, keypair, start, frame, packet, gso_type, segment, csum_start, now)
             return
@@ -158,7 +167,7 @@ class FramesOutbound(Outbound):
         if length > peer.path_mtu:
             self._send_copy(peer, keypair, bytes(frame), now)
             return
-        mark = ecn(frame[packet:]) if packet else 0
+        mark = _mark(arena, start + packet) if packet else 0
         plain = padded(length, self.splitter.mtu)
         if plain > length:
             view[end : end + plain - length] = bytes(plain - length)
@@ -226,14 +235,13 @@ class FramesOutbound(Outbound):
         train.rows[-1, TRANSPORT_HEADER.size + 1] = train.last_padding
         return train
 
-    def _send_clear(self, peer: Peer, start: int, end: int) -> None:
+    def _send_clear(self, peer: Peer, start: int, end: int, packet: int) -> None:
         """Send the frame that the arena has from *start* to *end*, its virtio header before it, in the clear."""
         view, header = self._view, header_of(peer)
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             self._arena, start - VIRTIO_SIZE
         )
         frame = view[start:end]
-        packet = ip_start(frame)
         lane, mark = lane_for(peer, frame, packet), ecn(frame[packet:]) if packet else 0
         if not gso_type:
             if not self._finish(start, end, packet, flags, csum_start, csum_offset, peer):
@@ -272,13 +280,12 @@ class FramesOutbound(Outbound):
         header = bytes(frame[:packet])
         return [header + bytes(row[: packet_length(row)]) for row in train.plain]
 
-    def _flood(self, start: int, end: int, now: float) -> None:
+    def _flood(self, start: int, end: int, packet: int, now: float) -> None:
         """Send the frame that the arena has from *start* to *end* once to every peer."""
         core, frame = self._core, self._view[start:end]
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             self._arena, start - VIRTIO_SIZE
         )
-        packet = ip_start(frame)
         if gso_type:
             try:
                 copies = self._segments(frame, packet, gso_type, segment, csum_start)
@@ -359,11 +366,8 @@ class FramesOutbound(Outbound):
             return True
         return bool(packet) and self.complete(at, end - at, csum_start - packet, csum_offset)
 
-    def _is_own_datagram(self, frame: memoryview) -> bool:
+    def _is_own_datagram(self, frame: memoryview, packet: int) -> bool:
         """Return whether *frame* is a datagram of our own on its way to a peer: the tap is bridged to the underlay."""
-        packet = ip_start(frame)
-        if not packet:
-            return False
         if frame[packet] >> 4 == 4:
             protocol, ports = frame[packet + 9], packet + (frame[packet] & 15) * 4
             address = frame[packet + 16 : packet + 20]
@@ -385,3 +389,10 @@ class FramesOutbound(Outbound):
         if keypair is None or now >= keypair.reject_at or keypair.counter >= REJECT_AFTER_MESSAGES:
             return None
         return keypair
+
+
+def _mark(arena: bytearray, packet: int) -> int:
+    """Return the ECN field of the IP packet that *arena* has at *packet*."""
+    if arena[packet] >> 4 == 4:
+        return arena[packet + 1] & 3
+    return arena[packet + 1] >> 4 & 3

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
 from overlay.host.netlink import Routing
-from peers.mac import format_mac
 
 if TYPE_CHECKING:
     from overlay.host.netlink import Watch
@@ -81,8 +80,9 @@ def describe_lack(interface: str, plan: HostPlan, device: Device) -> str | None:
         problems.append(f"has an MTU of {device.mtu}, which is more than {plan.mtu}")
         link.append(f"mtu {plan.mtu}")
     if plan.mac is not None and device.mac != plan.mac:
-        problems.append(f"has another Ethernet address than {format_mac(plan.mac)}, which its peers know")
-        link.append(f"address {format_mac(plan.mac)}")
+        mac = plan.mac.hex(":")
+        problems.append(f"has another Ethernet address than {mac}, which its peers know")
+        link.append(f"address {mac}")
     if link:
         commands.append(f"ip link set {interface} {' '.join(link)}")
     addresses = [address for address in plan.addresses if address.ip not in device.addresses]

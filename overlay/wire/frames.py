@@ -55,6 +55,7 @@ FRAME_OVERHEAD = FRAME_HEADER_SIZE + ETHERNET_SIZE  # what an untagged frame add
 MAXIMUM_TAGS = 2
 
 _ETHERTYPE = struct.Struct("!H").unpack_from
+_PLAIN_IPV4 = b"\x08\x00\x45"  # the most common: no tag, no options
 
 
 def is_frame(payload: Buffer) -> bool:
@@ -186,6 +187,8 @@ def build_answer(asked: Solicitation, mac: bytes, *, is_router: bool = False) ->
 
 def ip_start(frame: Buffer) -> int:
     """Return where the IP packet in *frame* begins; 0 if there is none whose header is all there."""
+    if len(frame) >= ETHERNET_SIZE + IPV4_HEADER_SIZE and frame[12:15] == _PLAIN_IPV4:
+        return ETHERNET_SIZE
     kind, at = ethertype(frame)
     if kind == ETHERTYPE_IPV4:
         is_whole = len(frame) >= at + IPV4_HEADER_SIZE and frame[at] >> 4 == 4
