@@ -38,7 +38,7 @@ def become_narrow(network):
     nft(
         network.underlay,
         "table bridge strait {\n chain wires {\n type filter hook forward priority 0;\n"
-        f" ip length > {LIMIT} drop\n ether type ip6 meta length > {LIMIT + 14} drop\n }}\n}}\n",
+        f" ip length > {LIMIT} drop\n ip6 length > {LIMIT - 40} drop\n }}\n}}\n",
     )
 
 

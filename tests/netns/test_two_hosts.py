@@ -166,8 +166,9 @@ def test_burst_of_equal_datagrams_arrives_in_order(site, inner):
 def test_dropped_packets_are_those_without_a_peer_alone(site):
     site.web.ping(site.shop.address)
 
+    # On a busy machine an initiation may have been sent again before the first was answered.
     for host, other in ((site.paris, site.tokyo), (site.tokyo, site.paris)):
-        assert set(host.drops()) <= {"no_peer"}
+        assert set(host.drops()) <= {"no_peer", "response_index"}
         assert host.drops(other) == {}
 
 
