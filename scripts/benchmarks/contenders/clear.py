@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from scripts.benchmarks.nodes import Pair, Underlay
 
-ENCAPSULATIONS = ("udp",)
+ENCAPSULATIONS = ("udp", "ipip", "gre", "vxlan")
 PEERS_TOML = """
 [network]
 prefix = "10.244.0.0/16"
