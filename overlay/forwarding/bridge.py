@@ -68,6 +68,8 @@ class _Learnt(Generic[V]):
         """Note that *key* was seen at *owner*, wherever it was before."""
         entry = self._entries.get(key)
         if entry is not None and entry.owner == owner:
+            if now - entry.seen_at >= AGEING_TIME:
+                self._moved()  # it was as good as forgotten
             entry.value, entry.seen_at = value, now
             self._order[owner].move_to_end(key)
             return

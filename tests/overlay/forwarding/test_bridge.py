@@ -116,6 +116,16 @@ def test_a_silent_station_is_forgotten(bridge):
     assert bridge.locate(mac(1), START + AGEING_TIME) is None
 
 
+def test_a_station_that_speaks_again_after_a_long_silence_is_known_again(bridge):
+    bridge.from_peer(ONE, frame(mac(1)), START)
+    later = START + AGEING_TIME
+    assert bridge.from_tap(frame(mac(9), mac(1)), later) is None
+
+    bridge.from_peer(ONE, frame(mac(1)), later)
+
+    assert bridge.from_tap(frame(mac(9), mac(1)), later) == ONE
+
+
 def test_a_station_of_the_tap_is_not_sent_for(bridge):
     bridge.from_tap(frame(mac(1)), START)
 
