@@ -146,7 +146,7 @@ class FramesOutbound(Outbound):
             elif peer.endpoint is None:
                 peer.drops["no_endpoint"] += 1
             else:
-                self._send_clear(peer, start, end, packet)
+                self._send_clear(peer, start, end, packet, now)
             return
         if keypair.bulk is not None and not keypair.bulk.has_heard:
             self.offer(peer, keypair, now)
@@ -235,8 +235,10 @@ class FramesOutbound(Outbound):
         train.rows[-1, TRANSPORT_HEADER.size + 1] = train.last_padding
         return train
 
-    def _send_clear(self, peer: Peer, start: int, end: int, packet: int) -> None:
+    def _send_clear(self, peer: Peer, start: int, end: int, packet: int, now: float) -> None:
         """Send the frame that the arena has from *start* to *end*, its virtio header before it, in the clear."""
+        if now >= peer.path_due:
+            self._core.look_at_path(peer, now)
         view, header = self._view, header_of(peer)
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             self._arena, start - VIRTIO_SIZE
@@ -310,7 +312,7 @@ class FramesOutbound(Outbound):
                 elif peer.clear is None or peer.endpoint is None:
                     self._stage(peer, PLAIN + copy, now)
                 else:
-                    self._send_clear_copy(peer, copy)
+                    self._send_clear_copy(peer, copy, now)
 
     def _send_copy(self, peer: Peer, keypair: Keypair, frame: bytes, now: float) -> None:
         """Send a complete frame in a datagram of its own, which routers may cut where the path takes no whole one.
@@ -324,8 +326,10 @@ class FramesOutbound(Outbound):
         self.send_payload(peer, keypair, payload, mark, may_be_cut=len(payload) > peer.path_mtu)
         self._core.data_sent(peer, keypair, 1, now)
 
-    def _send_clear_copy(self, peer: Peer, frame: bytes) -> None:
+    def _send_clear_copy(self, peer: Peer, frame: bytes, now: float) -> None:
         """Send a complete frame in the clear, in a datagram of its own."""
+        if now >= peer.path_due:
+            self._core.look_at_path(peer, now)
         packet = ip_start(frame)
         lane, mark = lane_for(peer, memoryview(frame), packet), ecn(frame[packet:]) if packet else 0
         datagram = memoryview(header_of(peer) + frame)
