@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from overlay.errors import PacketError
 from overlay.forwarding.buckets import Bucket
 from overlay.forwarding.frames_clear import header_of, lane_for
+from overlay.forwarding.marks import TTL_SHIFT, ttl_of
 from overlay.forwarding.narrow import largest_segment
 from overlay.forwarding.outbound import ARENA_BYTES, BATCH, READ_BYTES, Outbound
 from overlay.forwarding.segments import OVERHEAD, PADDING, ClearSplitter, Splitter, padded
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.outbound import TunReader
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import SealedTrain
+    from overlay.wire.ip import Buffer
 
 # Ours
 FLOODED_PER_SECOND, FLOODED_AT_ONCE = (
@@ -244,7 +246,7 @@ class FramesOutbound(Outbound):
             self._arena, start - VIRTIO_SIZE
         )
         frame = view[start:end]
-        lane, mark = lane_for(peer, frame, packet), ecn(frame[packet:]) if packet else 0
+        lane, mark = lane_for(peer, frame, packet), self._clear_mark(frame, packet)
         if not gso_type:
             if not self._finish(start, end, packet, flags, csum_start, csum_offset, peer):
                 peer.drops["tun_malformed"] += 1
@@ -331,11 +333,18 @@ class FramesOutbound(Outbound):
         if now >= peer.path_due:
             self._core.look_at_path(peer, now)
         packet = ip_start(frame)
-        lane, mark = lane_for(peer, memoryview(frame), packet), ecn(frame[packet:]) if packet else 0
+        lane, mark = lane_for(peer, memoryview(frame), packet), self._clear_mark(frame, packet)
         datagram = memoryview(header_of(peer) + frame)
         self.flush_peer(lane)
         self._core.sender.send(peer, [datagram], len(datagram), mark, lane.flow)
         peer.tx_packets += 1
+
+    def _clear_mark(self, frame: Buffer, packet: int) -> int:
+        """Return what the outer header takes over from the IP packet that *frame* has at *packet*; 0 is without any."""
+        if not packet:
+            return 0
+        mark = ecn(frame[packet:])
+        return mark | ttl_of(frame, packet) << TTL_SHIFT if self._core.inherits_ttl else mark
 
     def _stage(self, peer: Peer, frame: bytes, now: float) -> None:
         if peer.endpoint is None:

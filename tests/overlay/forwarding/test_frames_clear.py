@@ -250,6 +250,30 @@ def looks_partial(packet):
     return found == pseudo_header_sum(packet[12:16], packet[16:20], 17, 46 - 20)
 
 
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(("inherits", "ttl"), [(True, b"\x09\0\0\0"), (False, None)])
+def test_the_ttl_of_a_frame_s_packet_is_inherited_where_that_is_asked_for(pair, version, inherits, ttl):
+    a, b = pair
+    controls = []
+    for each in a.clear_sockets:
+        send = each.sendmsg
+        each.sendmsg = lambda buffers, ancillary, flags, at, send=send: (
+            controls.append([row[2] for row in ancillary if row[:2] == (0, 2)]),
+            send(buffers, [row for row in ancillary if row[:2] != (0, 2)], flags, at),
+        )
+    a.tell(link.SetNode(a.mtu, False, [], inherits, [a.mac]))
+
+    packet = packets.udp(b"x", version=version, ttl=9)
+    sent = [a.send_frame(destination, packet) for destination in (b.mac, EVERYBODY)]
+    sent += segments_of(a, b.mac, packets.tcp(bytes(5000), version=version, ttl=9), 1340)
+    sent.append(a.send_frame(b.mac, b"\x88\xb5" + bytes(46)))
+    a.world.run(1)
+
+    assert sorted(b.received) == sorted(sent)
+    assert controls[-1] == []
+    assert {tuple(each) for each in controls[:-1]} == {(ttl,) if ttl else ()}
+
+
 def test_a_peer_without_an_endpoint_gets_nothing(world):
     a, b = world.node("a"), world.node("b")
     a.know_in_the_clear(b, encapsulation="vxlan", endpoint=None)
