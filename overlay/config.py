@@ -121,8 +121,11 @@ class Node:
             return None
         names = list(clear)
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        by = ", ".join(sorted({each.name for each in clear.values()}))
-        return f"traffic with {', '.join(names[:NAMED])}{more} is not encrypted: the encapsulation is {by}"
+        by = list(dict.fromkeys(each.name for each in clear.values()))
+        if len(by) == 1:
+            return f"traffic with {', '.join(names[:NAMED])}{more} is not encrypted: the encapsulation is {by[0]}"
+        listed = ", ".join(f"{name} ({clear[name].name})" for name in names[:NAMED])
+        return f"traffic with {listed}{more} is not encrypted"
 
 
 def load_own_key(path: Path) -> tuple[PrivateKey | None, list[str]]:
@@ -191,7 +194,7 @@ def find_own(
         if len(here) == 1:
             return here[0]
         if options.node is None and (here or len(keyless) == len(table.peers)):
-            found = "several endpoints" if here else "no endpoint"
+            found = "several endpoints" if here else "none of the endpoints"
             raise ConfigError(
                 f"{found} in {options.peers} belong to this host, so which peer it is cannot be told: "
                 "name it with --node"

@@ -413,7 +413,7 @@ _INDEX = _between(0, 2**32 - 1)
 _FIELDS = {cls: [item.name for item in dataclasses.fields(cls)] for cls in (*MESSAGES, PeerCounters)}
 _BY_ANNOTATION: dict[str, Callable[[Any], Any]] = {
     "int": _number,
-    "int | None": lambda value: None if value is None else _number(value),
+    "int | None": lambda value: None if value is None else _between(0, 2**32 - 1)(value),
     "float": _seconds,
     "float | None": lambda value: None if value is None else _seconds(value),
     "bool": _exactly(bool),

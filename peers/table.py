@@ -418,11 +418,13 @@ def _unencrypted(table: Table) -> list[str]:
     ]
     sentences: list[str] = []
     if clear and len(clear) == len(table.peers):
-        sentences.append(f"nothing is encrypted: the encapsulation of all peers is {clear[0][1]}")
+        by = dict.fromkeys(encapsulation for _, encapsulation in clear)
+        sentences.append(f"nothing is encrypted: the encapsulation of all peers is {' or '.join(by)}")
     elif clear:
+        by = dict.fromkeys(encapsulation for _, encapsulation in clear)
         sentences.append(
             f"traffic with {_named(clear[0][0].name)}{_and_more(len(clear) - 1)} is not encrypted: "
-            f"the encapsulation is {clear[0][1]}"
+            f"the encapsulation is {' or '.join(by)}"
         )
     for peer, encapsulation in clear:
         address = None if peer.endpoint is None else peer.endpoint.address

@@ -284,7 +284,7 @@ def _read_network(section: _Section) -> Network:
 def _read_ttl(section: _Section) -> int | None:
     if section.values.get("ttl") == "inherit":
         return INHERITED
-    return section.integer("ttl", 1, 255, '"inherit", or a number')
+    return section.integer("ttl", 1, 255, 'the word "inherit" in quotes, or a number')
 
 
 def _read_peer(peers: _Section, name: str, network: Network, directory: Path) -> Peer:

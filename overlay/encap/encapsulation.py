@@ -75,6 +75,7 @@ class Clear:
     prefix: Callable[[Ends], Mapping[int, bytes]]
     strip: Callable[[Buffer], Stripped]
     mismatch: str = "identifier"
+    largest_identifier: int = 2**32 - 1
     frames: Frames | None = None
     sequence: Callable[[Buffer], int | None] | None = None
 

@@ -109,6 +109,12 @@ ENCAPSULATION = Encapsulation(
     "vxlan",
     4789,
     {4: 20 + 8, 6: 40 + 8},
-    Clear(prefix, strip, mismatch="vni", frames=Frames(admit, find_question, build_answer)),
+    Clear(
+        prefix,
+        strip,
+        mismatch="vni",
+        largest_identifier=2**24 - 1,
+        frames=Frames(admit, find_question, build_answer),
+    ),
     senders=SENDERS,
 )

@@ -8,6 +8,7 @@ from overlay.errors import PacketError
 from overlay.forwarding.lanes import hash_flow
 from overlay.forwarding.marks import TTL_SHIFT, marks_of, ttl_of
 from overlay.forwarding.narrow import largest_segment
+from overlay.forwarding.peer import WIDE
 from overlay.forwarding.segments import ClearSplitter
 from overlay.wire.icmp import told_mtu
 from overlay.wire.messages import TRANSPORT_HEADER
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 # Specification (RFC 791 section 3.1)
 LEAST_MTU = 576  # what everybody takes; less is not believed
+
+# Ours
+HEEDED_TIME = 600.0  # seconds; the kernel's own memory of such errors is as long
 
 
 class ClearOutbound:
@@ -47,7 +51,7 @@ class ClearOutbound:
         elif self._core.inherits_ttl:
             ecn |= ttl_of(arena, start) << TTL_SHIFT
         if not peer.has_ports or (peer.clear is not None and peer.clear.frames is not None):
-            self._heed(peer, start, end)  # its far end may be a kernel
+            self._heed(peer, start, end, now)  # its far end may be a kernel
         prefix = peer.prefix[version]
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             arena, start - VIRTIO_SIZE
@@ -89,11 +93,14 @@ class ClearOutbound:
         outbound.queue(lane, view[begin:end], end - begin, ecn)
         return True
 
-    def _heed(self, peer: Peer, start: int, end: int) -> None:
-        """Learn from an ICMP error on its way to *peer* what its packets must not be larger than."""
+    def _heed(self, peer: Peer, start: int, end: int, now: float) -> None:
+        """Learn from an ICMP error on its way to *peer* what its packets must not be larger than, for a while."""
+        if now >= peer.segment_limit_ends:
+            peer.segment_limit = WIDE
         mtu = told_mtu(self._view[start:end])
         if mtu is not None:
             peer.segment_limit = min(peer.segment_limit, max(mtu, LEAST_MTU))
+            peer.segment_limit_ends = now + HEEDED_TIME
 
     def set_mtu(self) -> None:
         """Cut for an interface of another MTU, and leave what is kept in the buffers of the last alone."""

@@ -262,7 +262,15 @@ class Core:
 
     def _set_peer(self, command: SetPeer, now: float) -> None:
         peer, encapsulation = self.peers.get(command.peer), ENCAPSULATIONS.get(command.encapsulation)
-        if encapsulation is None or (peer is not None and peer.encapsulation is not encapsulation):
+        clear, identifier = (
+            encapsulation.clear if encapsulation is not None else None,
+            command.identifier or 0,
+        )
+        if (
+            encapsulation is None
+            or (peer is not None and peer.encapsulation is not encapsulation)
+            or (clear is not None and identifier > clear.largest_identifier)
+        ):
             self.drops["link"] += 1
             return
         if peer is None:

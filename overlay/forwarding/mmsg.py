@@ -143,7 +143,7 @@ class Receipt:
 
     def fit(self, size: int) -> None:
         """Let rows have room for *size* bytes from the next receive on, as far as there is room."""
-        stride = min(size + (size & 1), LARGEST_ROW)
+        stride = min(max(size + (size & 1), 2), LARGEST_ROW)  # an IPv6 packet may be nothing but its header
         if stride != self.stride:
             self.stride = stride
             self._columns["base"][:, 0] = _address(self._bytes) + _STEPS * np.uintp(stride)

@@ -29,7 +29,9 @@ def largest_segment(packet: memoryview, gso_type: int, segment: int, csum_start:
     """Return how large a packet the segments of a super-packet make, headers included."""
     if gso_type & ~GSO_ECN == GSO_UDP_L4:
         return csum_start + 8 + segment
-    return csum_start + (packet[csum_start + 12] >> 4) * 4 + segment
+    at = csum_start + 12
+    words = packet[at] >> 4 if at < len(packet) else 5  # such a header is refused when it is to be split
+    return csum_start + words * 4 + segment
 
 
 class Narrow:
@@ -97,7 +99,7 @@ class Narrow:
         elif is_larger and not peer.has_ports:
             sender.send_message(peer, peer.prefix[packet[0] >> 4] + packet, ecn & ~WHOLE)
         elif is_larger:
-            sender.send_cuttable(peer, peer.prefix[packet[0] >> 4] + packet)
+            sender.send_cuttable(peer, peer.prefix[packet[0] >> 4] + packet, ecn)
         else:
             sender.send_message(peer, peer.prefix[packet[0] >> 4] + packet, ecn)
 

@@ -119,6 +119,7 @@ class Outbound:
             if not size:
                 return taken
             if at or size - VIRTIO_SIZE > mtu:
+                self._spare_what_is_kept(at)
                 self.forward(at, size, now)
             else:
                 alike, size_alike = 1, size
@@ -134,11 +135,13 @@ class Outbound:
             return
         stride = stride_of(size - VIRTIO_SIZE, self.splitter.mtu)
         for at in range(0, count * stride, stride):
-            if self._core.sender.is_blocked and self._arena[at + _OFFSET + 1]:
-                self.set_mtu(
-                    self.splitter.mtu
-                )  # a super-packet; what is kept lies in the buffers of the last
+            self._spare_what_is_kept(at)
             self.forward(at, size, now)
+
+    def _spare_what_is_kept(self, at: int) -> None:
+        """Take new buffers for the super-packet at *at*, if it is one, where those of the last are still to be sent."""
+        if self._core.sender.is_blocked and self._arena[at + _OFFSET + 1]:
+            self.set_mtu(self.splitter.mtu)
 
     def _send_alike(self, length: int, count: int, now: float) -> bool:
         """Send packets of one flow as a table; return False, with nothing done, for what is to be looked at one by one."""
@@ -285,7 +288,7 @@ class Outbound:
         """
         datagram = self._sealed(keypair, payload)
         if datagram and may_be_cut:
-            self._core.sender.send_cuttable(peer, datagram)
+            self._core.sender.send_cuttable(peer, datagram, ecn)
         elif datagram:
             self._core.sender.send_message(peer, datagram, ecn)
 

@@ -50,7 +50,7 @@ class Peer(Lane):
         "has_ports", "is_path_known", "is_unreachable",
         "keepalive", "keypairs", "lanes", "last_received", "last_traffic", "number", "owed_since", "path", "path_due",
         "path_mtu", "path_packets", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
-        "segment_limit", "segment_size", "senders", "sequence", "sequence_at", "socket", "source", "sources", "timers",
+        "segment_limit", "segment_limit_ends", "segment_size", "senders", "sequence", "sequence_at", "socket", "source", "sources", "timers",
         "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
     )  # fmt: skip
 
@@ -84,6 +84,7 @@ class Peer(Lane):
         self.is_path_known = False  # the kernel has told it
         # Without ports: of super-packets that a kernel made of its packets, and that do not say so
         self.segment_limit = WIDE  # the largest packet that goes on from here, as an ICMP error told
+        self.segment_limit_ends = 0.0  # when that is to be forgotten
         self.segment_size = 0  # of the last that told
         self.sequence: int | None = None  # the last number of a numbered packet, and when it came
         self.sequence_at = 0.0

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 # Ours
 DRAIN_BYTES = 512 * 1024  # taken in one go before the other direction has its turn
+LEAST_ROW = 128  # bytes; so that a few tiny packets do not have all that follow copied
 SOURCES = 256  # addresses remembered in both forms before starting over
 SEQUENCE_LIFE = 3.0  # seconds without a higher number, after which a sender is taken to have begun anew
 
@@ -86,7 +87,8 @@ class RawInbound:
             sizes: list[int] = receipt.sizes[:count].tolist()
             self._take(udp, receipt, sizes, now)
             if count > 1:
-                receipt.fit(max((size for size in sizes if size <= LARGEST_ROW), default=receipt.stride))
+                largest = max((size for size in sizes if size <= LARGEST_ROW), default=receipt.stride)
+                receipt.fit(max(largest, LEAST_ROW))
             if count < MESSAGES:
                 return False
             taken += sum(sizes)

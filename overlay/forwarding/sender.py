@@ -161,6 +161,8 @@ class Sender:
         """
         if len(self._kept) < KEPT_MESSAGES:
             self.send(peer, [memoryview(datagram)], len(datagram), ecn)
+        else:
+            peer.drops["send_refused"] += 1
 
     def send_probe(self, peer: Peer, datagram: bytes) -> bool:
         """Send *datagram* so that nobody on the way cuts it; return False if the host's own device cannot carry it.
@@ -170,13 +172,13 @@ class Sender:
         error = self._send_under(peer, [datagram], _DISCOVER, PMTUDISC_PROBE)
         return error is None or error.errno != errno.EMSGSIZE
 
-    def send_cuttable(self, peer: Peer, datagram: bytes) -> None:
+    def send_cuttable(self, peer: Peer, datagram: bytes, ecn: int = 0) -> None:
         """Send *datagram* so that it may be cut: by routers under IPv4, and under IPv6, where they do not, here."""
         target = self.socket_for(peer)
         if target is not None and target.family == socket.AF_INET6:
-            self._send_under(peer, [datagram], _LARGEST, IPV6_MINIMUM_MTU)
+            self._send_under(peer, [datagram], _LARGEST, IPV6_MINIMUM_MTU, ecn)
         else:
-            self._send_under(peer, [datagram], _DISCOVER, PMTUDISC_DONT)
+            self._send_under(peer, [datagram], _DISCOVER, PMTUDISC_DONT, ecn)
 
     def _send_under(
         self,
@@ -258,6 +260,8 @@ class Sender:
                         return False
                     self._kept.insert(1 if self._kept else 0, (peer, buffers, size, marks, 0))
                     return True
+                if error.errno == errno.EMSGSIZE:
+                    peer.path_due = 0.0  # the kernel knows more than we do
                 peer.drops["too_big" if error.errno == errno.EMSGSIZE else "send_refused"] += 1
                 buffers = _behind(buffers, size, 1)
             else:

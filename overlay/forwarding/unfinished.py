@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 def virtio_for(peer: Peer, packet: memoryview, mtu: int) -> bytes:
     """Return the header with which *packet*, just received from *peer*, goes into a tun of *mtu* bytes.
 
-    Raises PacketError ``udp_merged`` for datagrams that nobody can tell apart any more.
+    Raises PacketError ``udp_merged`` for datagrams that nobody can tell apart any more, and ``inner_length`` for headers
+    that leave no room in a packet.
     """
     flow = flow_of(packet)
     if flow is None:
@@ -42,12 +43,15 @@ def virtio_for(peer: Peer, packet: memoryview, mtu: int) -> bytes:
     partial = pseudo_header_sum(*ends, flow.protocol, len(packet) - flow.l4)
     if packet[at] << 8 | packet[at + 1] != partial:
         return PLAIN
-    limit = min(mtu, peer.segment_limit)
+    is_tcp = flow.protocol == PROTOCOL_TCP
+    limit = min(mtu, peer.segment_limit) if is_tcp else mtu
     if len(packet) <= limit:
         is_complete = not checksum(packet[flow.l4 :], partial)
         return PLAIN if is_complete else VIRTIO_HEADER.pack(NEEDS_CSUM, 0, flow.size, 0, flow.l4, offset)
-    if flow.protocol != PROTOCOL_TCP:
+    if not is_tcp:
         raise PacketError("udp_merged")
+    if limit <= flow.size:
+        raise PacketError("inner_length")
     kind = GSO_TCPV4 if flow.version == 4 else GSO_TCPV6
     if packet[flow.l4 + 13] & CWR:
         kind |= GSO_ECN

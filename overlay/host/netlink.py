@@ -56,6 +56,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from overlay.errors import HostError
 from overlay.host import sysctl
 from overlay.host.plan import Device
+from overlay.wire.icmp import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -408,6 +409,7 @@ class Routing:
         if plan.mtu == self._mtu and plan.mac == self._mac:
             return
         attributes: list[tuple[str, object]] = [("IFLA_MTU", plan.mtu)]
+        later: list[tuple[str, object]] = []
         if self._is_persistent and self._former is None:
             try:
                 self._former = self._read_link()
@@ -419,16 +421,19 @@ class Routing:
             if not self._is_persistent:  # else it is an administrator's setting, see overlay/host/settings.py
                 sysctl.loosen_rp_filter(self._interface)
             attributes.append(("IFLA_TXQLEN", TRANSMIT_QUEUE))
-            if sysctl.has_ipv6():
-                if _has_ipv6(plan):
-                    sysctl.enable_ipv6(self._interface)
-                # No link-local address: its router solicitations would ask every peer for a session.  A tap that has
-                # addresses asks others for theirs from it.
-                if plan.mac is None or not plan.addresses:
-                    silent = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", IN6_ADDR_GEN_MODE_NONE)]}
-                    attributes.append(("IFLA_AF_SPEC", {"attrs": [("AF_INET6", silent)]}))
+        # Below its minimum MTU, a device has no IPv6, and the kernel refuses what is said of it.
+        if sysctl.has_ipv6() and plan.mtu >= IPV6_MINIMUM_MTU > (self._mtu or 0):
+            if _has_ipv6(plan):
+                sysctl.enable_ipv6(self._interface)
+            # No link-local address: its router solicitations would ask every peer for a session.  A tap that has
+            # addresses asks others for theirs from it.
+            if plan.mac is None or not plan.addresses:
+                silent = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", IN6_ADDR_GEN_MODE_NONE)]}
+                later = [("IFLA_AF_SPEC", {"attrs": [("AF_INET6", silent)]})]
         try:
             self._change_link(attributes, 0)
+            if later:
+                self._change_link(later, 0)  # by itself: the MTU may be what lets the device have IPv6
             if self._mtu is None:
                 self._change_link([], IFF_UP)  # by itself: in one message the kernel would do this first
         except OSError as error:

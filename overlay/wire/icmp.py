@@ -86,7 +86,7 @@ def told_mtu(packet: Buffer) -> int | None:
     if not is_told or packet[header : header + 2] != wanted:
         return None
     _, _, _, value = ICMP_HEADER.unpack_from(packet, header)
-    return int(value)
+    return int(value) & 0xFFFF if packet[0] >> 4 == 4 else int(value)  # RFC 4884 has a length beside IPv4's
 
 
 def unreachable_v4(packet: Buffer) -> bytes:

@@ -591,7 +591,7 @@ def test_a_node_without_a_key_is_who_it_is_told_to_be():
     ("own", "problem"),
     [
         (["192.0.2.1", "192.0.2.2"], "several endpoints in .* belong to this host, .* name it with --node"),
-        ([], "no endpoint in .* belong.* to this host, .* name it with --node"),
+        ([], "none of the endpoints in .* belong.* to this host, .* name it with --node"),
     ],
 )
 def test_a_node_that_cannot_be_told_is_asked_for_its_name(own, problem):
@@ -644,6 +644,8 @@ def test_a_note_names_whom_traffic_is_not_encrypted_with():
     assert node(paris(), tokyo(), clear("bob", 3, encapsulation="udp")).clear_note == (
         "traffic with bob is not encrypted: the encapsulation is udp"
     )
+    both = clear_node(clear("ann", 2, encapsulation="ipip"), clear("bob", 3))
+    assert both.clear_note == "traffic with ann (ipip), bob (udp) is not encrypted"
     assert clear_node(*many).clear_note == (
         "traffic with p1, p2, p3, p4, p5 and 3 more is not encrypted: the encapsulation is udp"
     )

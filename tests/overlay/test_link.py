@@ -193,6 +193,7 @@ WRONG = {
     "no MTU": link.SetNode(0, False, []),
     "a jumbo MTU": link.SetNode(65536, False, []),
     "a negative number": link.Handled(-1),
+    "an identifier over 32 bits": link.SetPeer(1, 0.0, "gre", [], 2**32),
     "a keepalive in the past": link.SetPeer(1, -1.0),
     "a round trip into the past": link.Ponged(1, 1, -1.0),
     "a keepalive without end": link.SetPeer(1, float("inf")),

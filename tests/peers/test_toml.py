@@ -154,8 +154,12 @@ SENTENCES = [
     (file('port = "51820"'), 3, "network.port is '51820'; write a UDP port from 1 to 65535, without quotes"),
     (file("vni = 16777216"), 3, "network.vni is 16777216; write a number from 0 to 16777215"),
     (file("gre_key = 4294967296"), 3, "network.gre_key is 4294967296; write a number from 0 to 4294967295"),
-    (file("ttl = 0"), 3, 'network.ttl is 0; write "inherit", or a number from 1 to 255'),
-    (file('ttl = "64"'), 3, "network.ttl is '64'; write \"inherit\", or a number from 1 to 255"),
+    (file("ttl = 0"), 3, 'network.ttl is 0; write the word "inherit" in quotes, or a number from 1 to 255'),
+    (
+        file('ttl = "64"'),
+        3,
+        "network.ttl is '64'; write the word \"inherit\" in quotes, or a number from 1 to 255",
+    ),
     (file('device = "tape"'), 3, "network.device is 'tape'; write tun or tap"),
     (file('encapsulation = "ip-in-ip"'), 3, "network.encapsulation is 'ip-in-ip'; write wireguard or"),
     (

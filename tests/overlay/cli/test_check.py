@@ -74,6 +74,10 @@ def test_json_has_the_peers_this_node_and_the_warnings(check):
         "udp_port": 8285,
         "vxlan_port": 4789,
         "vni": 1,
+        "gre_key": None,
+        "ttl": None,
+        "device": "tun",
+        "point_to_point": False,
     }
     assert report["peers"][1] == {
         "name": "tokyo",

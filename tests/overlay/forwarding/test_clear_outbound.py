@@ -313,3 +313,39 @@ def test_without_a_socket_of_its_family_a_peer_is_not_reached(world):
     world.run(1)
 
     assert a.drops == {"no_endpoint": 4}
+
+
+def take_all(node, *, is_full):
+    """Have the kernel take nothing of what *node* sends, or all."""
+    for each in node.sockets:
+        if hasattr(each, "room"):
+            each.room = 0 if is_full else math.inf
+        else:
+            each.is_full = is_full
+
+
+@pytest.mark.parametrize("name", ["wireguard", "udp", "vxlan", "ipip", "gre"])
+def test_a_train_that_the_kernel_did_not_take_is_not_overwritten_by_the_next_super_packet(name):
+    """The first, no larger than the MTU, is read like a packet; what is read behind it came into its buffer."""
+    world = World()
+    make = {"wireguard": world.pair, "udp": world.clear_pair}.get(name)
+    if make is None:
+        make = (
+            (lambda: world.clear_pair(encapsulation=name))
+            if name == "vxlan"
+            else (lambda: world.raw_pair(name))
+        )
+    a, b = make()
+    a.send(b)
+    world.run(1)
+    b.received.clear()
+    sent = [*a.send_super(b, 1000, 400), *a.send_super(b, 20000, 1000)]
+    a.core.outbound._pace._is_single = False
+    take_all(a, is_full=True)
+
+    a.turn()
+    take_all(a, is_full=False)
+    world.run(1)
+
+    assert b.received == sent
+    assert not b.drops

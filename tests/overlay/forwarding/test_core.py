@@ -633,3 +633,10 @@ def test_callers_that_wait_are_answered_although_many_call_after_them(bench):
         bench.b.tell(Transmit(1, b"answer", endpoint=caller))
 
     assert bench.peer.drops == {"no_endpoint": 100}  # those that called first
+
+
+def test_a_vxlan_network_over_24_bits_is_refused(bench):
+    bench.b.tell(link.SetPeer(7, 0.0, "vxlan", [], 2**24))
+
+    assert 7 not in bench.b.core.peers
+    assert bench.b.core.drops["link"] == 1

@@ -70,3 +70,10 @@ def test_a_super_packet_that_is_none_is_dropped(pair):
 
     assert a.peer().drops["tun_gso"] == 1
     assert b.received == []
+
+
+@pytest.mark.parametrize("csum_start", [40, 3000, 0xFFF0])
+def test_a_super_packet_whose_headers_are_told_to_be_elsewhere_is_dropped(pair, csum_start):
+    packet = packets.tcp(bytes(3000))[: 20 + csum_start]
+
+    assert largest_segment(memoryview(packet), 1, 1360, csum_start) > 1360

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import struct
 
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import strategies as st
 
 from overlay import link
 from overlay.forwarding.mmsg import LARGEST_ROW
-from overlay.wire.ip import CE, ECT_0, ECT_1, NOT_ECT, packet_length
+from overlay.forwarding.peer import WIDE
+from overlay.wire.icmp import in_ipv4, too_big_v4
+from overlay.wire.ip import CE, ECT_0, ECT_1, NOT_ECT, packet_length, pseudo_header_sum
 from tests import packets
 from tests.network import Flight
 from tests.sim import World
@@ -401,3 +404,43 @@ def test_any_payloads_are_taken_as_the_peer_s_packets_or_dropped_and_counted(sha
 
     assert len(a.received) + a.drops.total() - before >= len(payloads)
     assert all(packet_length(packet) == len(packet) for packet in a.received)
+
+
+@pytest.mark.parametrize("name", ["ipip", "gre"])
+def test_packets_that_are_nothing_but_an_ipv6_header_leave_room_for_the_next(name):
+    """Two of them made rows of no bytes, in which the next packet over IPv4 had no header."""
+    world = World()
+    a, b = world.raw_pair(name)
+    raw = next(each for each in b.sockets if each.family == socket.AF_INET6 and each.receives)
+    for _ in range(2):
+        raw.inbox.append(
+            Flight(("2001:db8::66", 0, 0, 0), ("2001:db8::2", 0, 0, 0), b"", 0, False, raw.protocol)
+        )
+    world.run(0.1)
+
+    sent = a.send(b, 3)
+    world.run(1)
+
+    assert b.received == sent
+
+
+def partial_udp(sender, receiver, size):
+    packet = bytearray(packets.udp(bytes(size), source=sender.inner(), destination=receiver.inner()))
+    packet[26:28] = pseudo_header_sum(packet[12:16], packet[16:20], 17, len(packet) - 20).to_bytes(2, "big")
+    return bytes(packet)
+
+
+def test_an_icmp_error_on_its_way_through_takes_no_datagrams_and_is_forgotten(world):
+    a, b = world.raw_pair("ipip")
+    told = in_ipv4(too_big_v4(packets.udp(b"x"), 68), bytes([10, 244, 2, 9]), bytes([10, 244, 1, 1]))
+    b.tun.outgoing.append(packets.PLAIN + told)
+    world.run(1)
+    assert b.peer().segment_limit == 576
+
+    arrive(world, b, partial_udp(a, b, 1000), source=a.addresses[0])
+
+    assert [len(each) for each in b.received] == [1028]
+    world.run(700)
+    b.send(a)
+    world.run(1)
+    assert b.peer().segment_limit == WIDE

@@ -88,3 +88,12 @@ def test_segments_are_cut_as_they_were_where_that_can_be_told_and_as_the_last_wh
     assert largest(10 * 1300 + 1) == 1000
     assert largest(10 * 900) == headers + 900
     assert largest(10 * 900 + 1, 576) == 576
+
+
+@pytest.mark.parametrize("mtu", [70, 80])
+def test_headers_that_leave_no_room_in_a_packet_are_refused(mtu):
+    packet = bytearray(packets.tcp(b"x" * 60))
+    packet[32] = 0xF0  # a TCP header of 60 bytes
+
+    with pytest.raises(PacketError, match="inner_length"):
+        virtio_for(Peer(1), memoryview(unfinished(bytes(packet))), mtu)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import re
@@ -733,3 +734,20 @@ def without_ages(state):
     return {
         kind: sorted(re.sub(r"^\d+: |fe80::\S+", "", line) for line in lines) for kind, lines in state.items()
     }
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("mtu", [576, 1279, 1280])
+def test_any_mtu_can_be_had_also_where_there_is_no_ipv6(host, mtu):
+    addresses = (ip_interface("10.244.1.0/32"),)
+    with (
+        host.entered(),
+        contextlib.closing(open_tun("overlay0")) as device,
+        contextlib.closing(Routing("overlay0", device.index)) as routing,
+    ):
+        routing.apply(HostPlan(mtu, addresses))
+        low = host.run("ip", "link", "show", "overlay0")
+        routing.apply(HostPlan(1420, addresses))
+        routing.apply(HostPlan(mtu, addresses))
+
+    assert f"mtu {mtu} " in low

@@ -229,4 +229,6 @@ def test_what_an_error_tells_is_read_from_it_and_from_nothing_else(mtu, body):
     assert told_mtu(too_big_v6(packets.udp(body, version=6), NODE_V6, mtu)) == max(mtu, 1280)
     assert told_mtu(in_ipv4(unreachable_v4(packet), NODE_V4, NODE_V4)) is None
     assert told_mtu(unreachable_v6(packets.udp(body, version=6), NODE_V6)) is None
+    with_length = told[:25] + b"\x20" + told[26:]  # RFC 4884 section 4.1: the length of what is quoted
+    assert told_mtu(with_length) == mtu
     assert told_mtu(packet) is told_mtu(packets.udp(body, version=6)) is told_mtu(told[:27]) is None
