@@ -45,7 +45,7 @@ class Table:
     Making one raises KeyProblem for peers that contradict each other: a public key, prefix or address of two,
     an endpoint that could only be reached through its own tunnel, an MTU too small for IPv6, no peers; an
     encrypted tunnel without a key, a peer in the clear without an endpoint, two keys for one GRE tunnel, what the
-    encapsulations in use have no place for.
+    encapsulations in use have no place for, two peers that nothing would tell apart.
 
     *routes* holds each prefix once, in the order of the peers: the subnets of all, then a host route for each
     address of a peer that its own subnets do not already win by longest match, so that an address of a peer
@@ -230,6 +230,7 @@ def _check_links(network: Network, peers: Collection[Peer]) -> None:
                     (*place, "encapsulation"),
                     f'is {encapsulation}, which carries no Ethernet frames; write wireguard or vxlan, or device = "tun"',
                 )
+        _check_hosts(network, peers)
     if network.point_to_point and (len(peers) != 2 or network.device == TAP):
         found = "the device is a tap" if network.device == TAP else f"there are {len(peers)} peers"
         raise KeyProblem(
@@ -244,6 +245,29 @@ def _check_links(network: Network, peers: Collection[Peer]) -> None:
                     ("peers", peer.name, "mac", index),
                     f"{format_mac(mac)} is also at {_named(holder.name)}; remove it from one of them",
                 )
+
+
+def _check_hosts(network: Network, peers: Collection[Peer]) -> None:
+    """Refuse two peers at one host whom a third has VXLAN tunnels to: with a tap only their address tells them apart."""
+    named = Counter(peer.encapsulation for peer in peers)
+    found: defaultdict[str, dict[str | None, Peer]] = defaultdict(dict)
+    for peer in peers:
+        if peer.endpoint is None:
+            continue
+        at_host = found[str(peer.endpoint.address or peer.endpoint.host.lower())]
+        for other, earlier in at_host.items():
+            thirds = named - Counter([peer.encapsulation, other])
+            if any(
+                {resolve(each, third, network.encapsulation) for each in (peer.encapsulation, other)}
+                == {VXLAN}
+                for third in thirds
+            ):
+                raise KeyProblem(
+                    ("peers", peer.name, "endpoint"),
+                    f"is at the same host as that of {_named(earlier.name)}, but with a tap vxlan tells peers apart by "
+                    f'their addresses alone; give each its own, or write encapsulation = "{WIREGUARD}" at one of them',
+                )
+        at_host.setdefault(peer.encapsulation, peer)
 
 
 def _collect_subnets(peers: Iterable[Peer]) -> tuple[list[Route], PrefixMap[str]]:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from overlay.errors import PacketError
 from overlay.link import OWN
 from overlay.wire import frames
-from overlay.wire.frames import ETHERNET_SIZE, ETHERTYPE_ARP, ETHERTYPE_IPV6
-from overlay.wire.ip import PROTOCOL_ICMPV6
+from overlay.wire.frames import ETHERNET_SIZE, ETHERTYPE_IPV4
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
-_ARP, _IPV6 = ETHERTYPE_ARP.to_bytes(2, "big"), ETHERTYPE_IPV6.to_bytes(2, "big")
-_NEXT_HEADER = ETHERNET_SIZE + 6  # of IPv6
+_IPV4 = ETHERTYPE_IPV4.to_bytes(2, "big")
 
 # Specification (IEEE 802.1Q section 8.8.3)
 AGEING_TIME = 300.0  # seconds without a frame, after which an address is forgotten
@@ -68,6 +66,8 @@ class _Learnt(Generic[V]):
         """Note that *key* was seen at *owner*, wherever it was before."""
         entry = self._entries.get(key)
         if entry is not None and entry.owner == owner:
+            if now - entry.seen_at >= AGEING_TIME:
+                self._moved()  # it was as good as forgotten
             entry.value, entry.seen_at = value, now
             self._order[owner].move_to_end(key)
             return
@@ -114,11 +114,8 @@ class _Way(NamedTuple):
 
 
 def _may_say(frame: Buffer) -> bool:
-    """Return whether *frame* may tell who has which address: ARP, or ICMPv6."""
-    kind = frame[12:14]
-    return kind == _ARP or (
-        kind == _IPV6 and (len(frame) <= _NEXT_HEADER or frame[_NEXT_HEADER] == PROTOCOL_ICMPV6)
-    )
+    """Return whether *frame* may tell who has which address."""
+    return frame[12:14] != _IPV4 and frames.may_claim(frame)
 
 
 class Bridge:
@@ -191,7 +188,7 @@ class Bridge:
 
         Raises PacketError, with nothing learnt, for a source that no frame has, that is static elsewhere, or that
         was seen on the tap just now: a frame that came back, by a link between two sites beside this one.  Also for a
-        claim to an IP address that the peers file gives to another.
+        claim to an IP address that the peers file gives to another, and for one that is hidden.
         """
         source = bytes(frame[6:12])
         if (owner, source) in self._of_peers and not _may_say(frame):
@@ -206,10 +203,10 @@ class Bridge:
         entry = self._learnt.find(source, now)
         if entry is not None and entry.owner == OWN and now - entry.seen_at < HOLD_TIME:
             raise PacketError("frame_loop")
+        if any(self._owner_of(each) not in {None, owner} for each in frames.read_claims(frame)):
+            raise PacketError("neighbour")
         said = frames.read_neighbour(frame)[1]
         if said is not None:
-            if self._owner_of(said.address) not in {None, owner}:
-                raise PacketError("neighbour")
             self._hear(owner, said, source, now)
         if source not in self._static:
             self._learnt.see(source, owner, None, now)

@@ -133,7 +133,7 @@ class Core:
         self._gate = Gate(start.public_key, entropy)
         self._pings = Pings(entropy)
         self._probes = Probes(self.timing, mtu)
-        self._kernel_paths = KernelPaths(mtu)
+        self._kernel_paths = KernelPaths(mtu, 0 if self._bridge is None else FRAME_OVERHEAD)
         self._learns_mtus = False
         self._closes_at = math.inf  # when the next replaced socket does
         self._callers: dict[Sockaddr, Caller] = {}

@@ -15,7 +15,7 @@ from overlay.forwarding.lanes import hash_flow
 from overlay.forwarding.segments import Framing, Rows
 from overlay.forwarding.unfinished import virtio_for
 from overlay.wire.frames import ETHERNET_SIZE, FRAME_OVERHEAD, ip_start
-from overlay.wire.ip import CE, ECT_1
+from overlay.wire.ip import CE, ECT_1, packet_length
 from overlay.wire.virtio import PLAIN, VIRTIO_HEADER
 
 if TYPE_CHECKING:
@@ -150,15 +150,21 @@ class ClearFrames(ClearInbound):
         Raises PacketError for what nobody can finish.
         """
         packet = ip_start(frame)
-        virtio = (
-            virtio_for(peer, frame[packet:], self._core.outbound.splitter.mtu - FRAME_OVERHEAD)
-            if packet
-            else PLAIN
-        )
+        if not packet or not _ends_with(frame[packet:]):
+            return PLAIN
+        virtio = virtio_for(peer, frame[packet:], self._core.outbound.splitter.mtu - FRAME_OVERHEAD)
         if virtio == PLAIN:
             return PLAIN
         flags, kind, size, segment, start, offset = VIRTIO_HEADER.unpack(virtio)
         return VIRTIO_HEADER.pack(flags, kind, packet + size, segment, packet + start, offset)
+
+
+def _ends_with(packet: memoryview) -> bool:
+    """Return whether a frame ends with its IP *packet*: who pads a frame, or cuts it, has finished the packet before."""
+    try:
+        return packet_length(packet) == len(packet)
+    except PacketError:
+        return False
 
 
 def _open(clear: Clear, peers: list[Peer], payload: memoryview) -> tuple[Peer, memoryview]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from overlay.errors import PacketError
 from overlay.forwarding.buckets import Bucket
 from overlay.forwarding.frames_clear import header_of, lane_for
+from overlay.forwarding.marks import TTL_SHIFT, ttl_of
 from overlay.forwarding.narrow import largest_segment
 from overlay.forwarding.outbound import ARENA_BYTES, BATCH, READ_BYTES, Outbound
 from overlay.forwarding.segments import OVERHEAD, PADDING, ClearSplitter, Splitter, padded
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.outbound import TunReader
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import SealedTrain
+    from overlay.wire.ip import Buffer
 
 # Ours
 FLOODED_PER_SECOND, FLOODED_AT_ONCE = (
@@ -146,7 +148,7 @@ class FramesOutbound(Outbound):
             elif peer.endpoint is None:
                 peer.drops["no_endpoint"] += 1
             else:
-                self._send_clear(peer, start, end, packet)
+                self._send_clear(peer, start, end, packet, now)
             return
         if keypair.bulk is not None and not keypair.bulk.has_heard:
             self.offer(peer, keypair, now)
@@ -235,14 +237,16 @@ class FramesOutbound(Outbound):
         train.rows[-1, TRANSPORT_HEADER.size + 1] = train.last_padding
         return train
 
-    def _send_clear(self, peer: Peer, start: int, end: int, packet: int) -> None:
+    def _send_clear(self, peer: Peer, start: int, end: int, packet: int, now: float) -> None:
         """Send the frame that the arena has from *start* to *end*, its virtio header before it, in the clear."""
+        if now >= peer.path_due:
+            self._core.look_at_path(peer, now)
         view, header = self._view, header_of(peer)
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             self._arena, start - VIRTIO_SIZE
         )
         frame = view[start:end]
-        lane, mark = lane_for(peer, frame, packet), ecn(frame[packet:]) if packet else 0
+        lane, mark = lane_for(peer, frame, packet), self._clear_mark(frame, packet)
         if not gso_type:
             if not self._finish(start, end, packet, flags, csum_start, csum_offset, peer):
                 peer.drops["tun_malformed"] += 1
@@ -310,7 +314,7 @@ class FramesOutbound(Outbound):
                 elif peer.clear is None or peer.endpoint is None:
                     self._stage(peer, PLAIN + copy, now)
                 else:
-                    self._send_clear_copy(peer, copy)
+                    self._send_clear_copy(peer, copy, now)
 
     def _send_copy(self, peer: Peer, keypair: Keypair, frame: bytes, now: float) -> None:
         """Send a complete frame in a datagram of its own, which routers may cut where the path takes no whole one.
@@ -324,14 +328,23 @@ class FramesOutbound(Outbound):
         self.send_payload(peer, keypair, payload, mark, may_be_cut=len(payload) > peer.path_mtu)
         self._core.data_sent(peer, keypair, 1, now)
 
-    def _send_clear_copy(self, peer: Peer, frame: bytes) -> None:
+    def _send_clear_copy(self, peer: Peer, frame: bytes, now: float) -> None:
         """Send a complete frame in the clear, in a datagram of its own."""
+        if now >= peer.path_due:
+            self._core.look_at_path(peer, now)
         packet = ip_start(frame)
-        lane, mark = lane_for(peer, memoryview(frame), packet), ecn(frame[packet:]) if packet else 0
+        lane, mark = lane_for(peer, memoryview(frame), packet), self._clear_mark(frame, packet)
         datagram = memoryview(header_of(peer) + frame)
         self.flush_peer(lane)
         self._core.sender.send(peer, [datagram], len(datagram), mark, lane.flow)
         peer.tx_packets += 1
+
+    def _clear_mark(self, frame: Buffer, packet: int) -> int:
+        """Return what the outer header takes over from the IP packet that *frame* has at *packet*; 0 is without any."""
+        if not packet:
+            return 0
+        mark = ecn(frame[packet:])
+        return mark | ttl_of(frame, packet) << TTL_SHIFT if self._core.inherits_ttl else mark
 
     def _stage(self, peer: Peer, frame: bytes, now: float) -> None:
         if peer.endpoint is None:

@@ -40,13 +40,14 @@ class PathSocket(Protocol):
 class KernelPaths:
     """Keeps ``peer.path_mtu`` as the kernel knows it."""
 
-    def __init__(self, mtu: int) -> None:
-        self._mtu = mtu
+    def __init__(self, mtu: int, link: int = 0) -> None:
+        """*mtu* is what one payload takes, of which *link* bytes are not the packet's: those before it in a frame."""
+        self._mtu, self._link = mtu, link
         self._sockets: dict[int, PathSocket] = {}
         self._turn = 0.0  # when the next one may be asked for again, if all are
 
     def use(self, families: Sequence[int], sockets: Sequence[PathSocket], mtu: int) -> None:
-        """Ask by *sockets*, of *families*, from now on; *mtu* is that of the tun.  Without any, nothing is asked."""
+        """Ask by *sockets*, of *families*, from now on; *mtu* is what a payload takes.  Without any, nothing is asked."""
         for each in self._sockets.values():
             each.close()
         self._sockets, self._mtu = dict(zip(families, sockets, strict=True)), mtu
@@ -69,7 +70,8 @@ class KernelPaths:
             return
         found = max(found, LEAST)
         if peer.clear is not None:
-            room = fits = found - peer.encapsulation.overhead(version, peer.ends)
+            # What overhead() counts includes an Ethernet header where one is carried.
+            room = fits = found - peer.encapsulation.overhead(version, peer.ends) + self._link
         else:
             room = found - UDP_HEADERS[version] - OVERHEAD
             fits = (

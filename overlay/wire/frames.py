@@ -29,6 +29,7 @@ from overlay.wire.ip import (
     checksum,
     pseudo_header_sum,
 )
+from overlay.wire.mss import EXTENSIONS, FRAGMENT
 
 # Specification
 ETHERNET_SIZE = 14  # destination, source, EtherType
@@ -40,11 +41,20 @@ ARP = struct.Struct(
     "!HHBBH6s4s6s4s"
 )  # hardware, protocol, their sizes, operation, sender's, target's addresses
 ARP_ETHERNET_IPV4 = (1, ETHERTYPE_IPV4, 6, 4)
+ARP_IEEE_802 = 6  # hardware that is Ethernet under another number (RFC 1042), which kernels take as well
 ARP_REQUEST, ARP_REPLY = 1, 2
 ND_SOLICITATION, ND_ADVERTISEMENT = 135, 136  # RFC 4861 sections 4.3, 4.4
 ND_SIZE = 24  # without options
+ND_REDIRECT = 137
+ND_SIZES = {
+    133: 8,
+    134: 16,
+    ND_SOLICITATION: ND_SIZE,
+    ND_ADVERTISEMENT: ND_SIZE,
+    ND_REDIRECT: 40,
+}  # section 4
 ND_ROUTER, ND_SOLICITED = 0x80, 0x40
-ND_TARGET_LINK_ADDRESS = 2  # the option, RFC 4861 section 4.6.1
+ND_SOURCE_LINK_ADDRESS, ND_TARGET_LINK_ADDRESS = 1, 2  # options, RFC 4861 section 4.6.1
 ND_HOP_LIMIT = 255  # none but that came from the same link
 
 # Ours
@@ -55,6 +65,8 @@ FRAME_OVERHEAD = FRAME_HEADER_SIZE + ETHERNET_SIZE  # what an untagged frame add
 MAXIMUM_TAGS = 2
 
 _ETHERTYPE = struct.Struct("!H").unpack_from
+_NEXT_HEADER = 6  # of IPv6
+_MAY_BE_ND = EXTENSIONS | {PROTOCOL_ICMPV6}
 _PLAIN_IPV4 = b"\x08\x00\x45"  # the most common: no tag, no options
 
 
@@ -140,34 +152,114 @@ def _read_arp(frame: Buffer) -> tuple[Solicitation | None, Announcement | None]:
 
 
 def _read_nd(frame: Buffer) -> tuple[Solicitation | None, Announcement | None]:
-    packet = frame[ETHERNET_SIZE:]
-    if len(packet) < IPV6_HEADER_SIZE + ND_SIZE or packet[6] != PROTOCOL_ICMPV6 or packet[7] != ND_HOP_LIMIT:
+    found = _find_nd(frame[ETHERNET_SIZE:])
+    if found is None:
         return None, None
-    length, kind = packet[4] << 8 | packet[5], packet[IPV6_HEADER_SIZE]
-    if (
-        kind not in {ND_SOLICITATION, ND_ADVERTISEMENT}
-        or not ND_SIZE <= length <= len(packet) - IPV6_HEADER_SIZE
-    ):
-        return None, None
-    message = packet[IPV6_HEADER_SIZE : IPV6_HEADER_SIZE + length]
-    source, target = bytes(packet[8:24]), bytes(message[8:24])
-    total = pseudo_header_sum(source, packet[24:40], PROTOCOL_ICMPV6, length)
-    if packet[0] >> 4 != 6 or message[1] or checksum(message, total):
-        return None, None
-    if kind == ND_SOLICITATION:
+    source, message = found
+    target = bytes(message[8:24])
+    if message[0] == ND_SOLICITATION:
         return Solicitation(bytes(frame[6:12]), source, target), None
-    mac = _link_address(message[ND_SIZE:])
+    if message[0] != ND_ADVERTISEMENT:
+        return None, None
+    mac = _link_address(message[ND_SIZE:], ND_TARGET_LINK_ADDRESS)
     return None, Announcement(mac, target, bool(message[4] & ND_ROUTER)) if mac else None
 
 
-def _link_address(options: Buffer) -> bytes:
-    """Return the target's link-layer address among *options*; nothing without one (RFC 4861 section 4.6)."""
+def _find_nd(packet: Buffer) -> tuple[bytes, Buffer] | None:
+    """Return the source and the ICMPv6 message of *packet* if that is valid neighbour discovery, right behind its header."""
+    if (
+        len(packet) <= IPV6_HEADER_SIZE
+        or packet[0] >> 4 != 6
+        or packet[_NEXT_HEADER] != PROTOCOL_ICMPV6
+        or packet[7] != ND_HOP_LIMIT
+    ):
+        return None
+    length, least = packet[4] << 8 | packet[5], ND_SIZES.get(packet[IPV6_HEADER_SIZE])
+    if least is None or not least <= length <= len(packet) - IPV6_HEADER_SIZE:
+        return None
+    message = packet[IPV6_HEADER_SIZE : IPV6_HEADER_SIZE + length]
+    source = bytes(packet[8:24])
+    total = pseudo_header_sum(source, packet[24:40], PROTOCOL_ICMPV6, length)
+    return None if message[1] or checksum(message, total) else (source, message)
+
+
+def _link_address(options: Buffer, kind: int) -> bytes:
+    """Return the link-layer address in the option *kind* among *options*; nothing without one (RFC 4861 section 4.6)."""
     at = 0
     while at + 8 <= len(options) and options[at + 1]:
-        if options[at] == ND_TARGET_LINK_ADDRESS and options[at + 1] == 1:
+        if options[at] == kind and options[at + 1] == 1:
             return bytes(options[at + 2 : at + 8])
         at += options[at + 1] * 8
     return b""
+
+
+# What a kernel believes of who has which address is more than read_neighbour() reads, and all of it is looked at before
+# it is let in: ARP of both kinds of hardware that are Ethernet, what is behind tags, however many, for those of VLAN 0
+# mean nothing, and link-layer addresses in whatever message of neighbour discovery.
+
+
+def may_claim(frame: Buffer) -> bool:
+    """Return whether read_claims() must see *frame*; where only its Ethernet header is there, that may be."""
+    kind, at = _behind_tags(frame)
+    if kind == ETHERTYPE_IPV6:
+        return len(frame) <= at + _NEXT_HEADER or frame[at + _NEXT_HEADER] in _MAY_BE_ND
+    return kind == ETHERTYPE_ARP
+
+
+def read_claims(frame: Buffer) -> list[bytes]:
+    """Return the IP addresses that *frame* makes a kernel believe to be at an Ethernet address it names.
+
+    Raises PacketError ``neighbour`` for neighbour discovery behind extension headers, where nobody needs it.
+    """
+    kind, at = _behind_tags(frame)
+    packet = frame[at:]
+    if kind == ETHERTYPE_ARP and len(packet) >= ARP.size:
+        hardware, *form, operation, _, address, _, _ = ARP.unpack_from(packet)
+        is_ethernet = (
+            hardware in {ARP_ETHERNET_IPV4[0], ARP_IEEE_802} and tuple(form) == ARP_ETHERNET_IPV4[1:]
+        )
+        return [address] if is_ethernet and operation in {ARP_REQUEST, ARP_REPLY} and any(address) else []
+    if kind != ETHERTYPE_IPV6 or len(packet) <= IPV6_HEADER_SIZE:
+        return []
+    if _hides_nd(packet):
+        raise PacketError("neighbour")
+    found = _find_nd(packet)
+    if found is None:
+        return []
+    source, message = found
+    options = message[ND_SIZES[message[0]] :]
+    claims = [source] if any(source) and _link_address(options, ND_SOURCE_LINK_ADDRESS) else []
+    if message[0] in {ND_ADVERTISEMENT, ND_REDIRECT} and _link_address(options, ND_TARGET_LINK_ADDRESS):
+        claims.append(bytes(message[8:24]))
+    return claims
+
+
+def _behind_tags(frame: Buffer) -> tuple[int, int]:
+    """Return what a frame carries behind all its VLAN tags, and where that begins; 0 if it ends before."""
+    at = ETHERNET_SIZE
+    while len(frame) >= at:
+        (kind,) = _ETHERTYPE(frame, at - 2)
+        if kind not in ETHERTYPE_TAGS:
+            return kind, at
+        at += VLAN_SIZE
+    return 0, at
+
+
+def _hides_nd(packet: Buffer) -> bool:
+    """Return whether *packet*, its IPv6 header whole, has neighbour discovery behind extension headers."""
+    protocol, at = packet[_NEXT_HEADER], IPV6_HEADER_SIZE
+    while protocol in EXTENSIONS and len(packet) >= at + 8:
+        if protocol == FRAGMENT and (packet[at + 2] or packet[at + 3] & 0xF8):
+            return False  # not the first
+        size = 8 if protocol == FRAGMENT else (packet[at + 1] + 1) * 8
+        protocol, at = packet[at], at + size
+    return (
+        at > IPV6_HEADER_SIZE
+        and protocol == PROTOCOL_ICMPV6
+        and len(packet) > at
+        and packet[7] == ND_HOP_LIMIT
+        and packet[at] in ND_SIZES
+    )
 
 
 def build_answer(asked: Solicitation, mac: bytes, *, is_router: bool = False) -> bytes:

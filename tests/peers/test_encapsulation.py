@@ -108,6 +108,22 @@ def test_vxlan_has_its_network_identifier_and_the_others_none():
             ("peers", "p2", "mac", 0),
             "02:00:00:00:00:01 is also at peers.p1",
         ),
+        (
+            [a_peer(1, "vxlan"), a_peer(2), a_peer(3, "vxlan", endpoint="192.0.2.1:4790")],
+            {"device": "tap"},
+            ("peers", "p3", "endpoint"),
+            "is at the same host as that of peers.p1",
+        ),
+        (
+            [
+                a_peer(1, endpoint="Here.example.net"),
+                a_peer(2, "vxlan"),
+                a_peer(3, endpoint="here.example.net"),
+            ],
+            {"device": "tap"},
+            ("peers", "p3", "endpoint"),
+            "is at the same host as that of peers.p1",
+        ),
         ([a_peer(1)], {"vxlan_port": 8285}, ("network", "vxlan_port"), "also the port of udp"),
         ([a_peer(1)], {"vxlan_port": 51820}, ("network", "vxlan_port"), "also the port of wireguard"),
     ],
@@ -118,6 +134,19 @@ def test_what_the_encapsulations_in_use_have_no_place_for_is_refused(peers, netw
 
     assert raised.value.keys == keys
     assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "third", "network"),
+    [
+        ("vxlan", "wireguard", None, {"device": "tap"}),
+        (None, None, None, {"device": "tap"}),
+        ("vxlan", "vxlan", "wireguard", {"device": "tap"}),
+        ("vxlan", "vxlan", None, {"device": "tun"}),
+    ],
+)
+def test_two_at_one_host_are_taken_where_something_tells_them_apart(one, other, third, network):
+    table(a_peer(1, one), a_peer(2, other, endpoint="192.0.2.1:4790"), a_peer(3, third), **network)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from overlay.errors import PacketError
 from overlay.forwarding.bridge import AGEING_TIME, HOLD_TIME, Bridge
 from overlay.link import OWN
 from tests.models import SlowBridge
-from tests.overlay.wire.test_frames import advertisement, solicitation
+from tests.overlay.wire.test_frames import HOP_BY_HOP, advertisement, behind, solicitation
 
 EVERYBODY = b"\xff" * 6
 START = 1000.0
@@ -114,6 +114,16 @@ def test_a_silent_station_is_forgotten(bridge):
 
     assert bridge.locate(mac(1), START + AGEING_TIME - 1) == ONE
     assert bridge.locate(mac(1), START + AGEING_TIME) is None
+
+
+def test_a_station_that_speaks_again_after_a_long_silence_is_known_again(bridge):
+    bridge.from_peer(ONE, frame(mac(1)), START)
+    later = START + AGEING_TIME
+    assert bridge.from_tap(frame(mac(9), mac(1)), later) is None
+
+    bridge.from_peer(ONE, frame(mac(1)), later)
+
+    assert bridge.from_tap(frame(mac(9), mac(1)), later) == ONE
 
 
 def test_a_station_of_the_tap_is_not_sent_for(bridge):
@@ -235,6 +245,26 @@ def test_an_advertisement_for_an_address_of_another_is_refused(bridge, owners):
 
     assert refusal(bridge.from_peer, TWO, advertisement(), START) == "neighbour"
     assert refusal(bridge.from_peer, ONE, advertisement(), START) is None
+
+
+CLAIM = arp(mac(6), "10.0.0.1", "10.0.0.9", operation=2)
+UNUSUAL = {
+    "hardware type 6": CLAIM[:15] + b"\6" + CLAIM[16:],
+    "a tag of VLAN 0": CLAIM[:12] + b"\x81\0\0\0" + CLAIM[12:],
+    "four tags": CLAIM[:12] + b"\x81\0\0\0" * 4 + CLAIM[12:],
+    "behind an extension header": behind(advertisement(mac=mac(6)), (0, HOP_BY_HOP)),
+    "a solicitation that names its sender": solicitation(source="fd00::2", options=b"\1\1" + mac(6)),
+}
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("claim", UNUSUAL.values(), ids=UNUSUAL.keys())
+def test_an_unusual_claim_to_the_address_of_another_is_refused_too(bridge, owners, claim, is_known):
+    owners[v4("fd00::2")] = ONE
+    if is_known:
+        bridge.from_peer(TWO, frame(claim[6:12]), START)
+
+    assert refusal(bridge.from_peer, TWO, claim, START) == "neighbour"
 
 
 def test_who_speaks_for_another_station_is_not_believed(bridge):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay import link
+from overlay.wire.ip import pseudo_header_sum
 from tests import packets
 from tests.network import Flight
 from tests.overlay.forwarding.test_bridge import EVERYBODY, arp, mac
@@ -229,6 +230,48 @@ def test_what_a_kernel_left_to_its_card_is_finished(pair, size, tag):
 
     expected = packets.kernel_segments(whole, virtio) if size > b.mtu else [packets.tcp(bytes(size))]
     assert b.received == [header + packet for packet in expected]
+
+
+@pytest.mark.parametrize("tag", [b"", b"\x81\0\0\5"])
+def test_a_padded_frame_is_finished_whatever_its_checksum_looks_like(pair, tag):
+    a, b = pair
+    ports = next(port for port in range(65536) if looks_partial(packets.udp(b"ab", ports=(port, 7))))
+    packet = packets.udp(b"ab", ports=(ports, 7))
+    frame = b.mac + a.mac + tag + b"\x08\0" + packet.ljust(46, b"\0")
+    arrive(b, HEADER + frame)
+
+    assert b.received == [frame]
+    assert b.tun.writes[-1][:10] == packets.PLAIN
+
+
+def looks_partial(packet):
+    """Return whether the checksum of *packet*, UDP, is that of its pseudo header, were the frame's padding part of it."""
+    (found,) = struct.unpack_from("!H", packet, 26)
+    return found == pseudo_header_sum(packet[12:16], packet[16:20], 17, 46 - 20)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(("inherits", "ttl"), [(True, b"\x09\0\0\0"), (False, None)])
+def test_the_ttl_of_a_frame_s_packet_is_inherited_where_that_is_asked_for(pair, version, inherits, ttl):
+    a, b = pair
+    controls = []
+    for each in a.clear_sockets:
+        send = each.sendmsg
+        each.sendmsg = lambda buffers, ancillary, flags, at, send=send: (
+            controls.append([row[2] for row in ancillary if row[:2] == (0, 2)]),
+            send(buffers, [row for row in ancillary if row[:2] != (0, 2)], flags, at),
+        )
+    a.tell(link.SetNode(a.mtu, False, [], inherits, [a.mac]))
+
+    packet = packets.udp(b"x", version=version, ttl=9)
+    sent = [a.send_frame(destination, packet) for destination in (b.mac, EVERYBODY)]
+    sent += segments_of(a, b.mac, packets.tcp(bytes(5000), version=version, ttl=9), 1340)
+    sent.append(a.send_frame(b.mac, b"\x88\xb5" + bytes(46)))
+    a.world.run(1)
+
+    assert sorted(b.received) == sorted(sent)
+    assert controls[-1] == []
+    assert {tuple(each) for each in controls[:-1]} == {(ttl,) if ttl else ()}
 
 
 def test_a_peer_without_an_endpoint_gets_nothing(world):

@@ -208,6 +208,30 @@ def test_a_message_with_other_sockets_than_it_says_is_refused(world, families):
     assert not any(each.is_closed for each in a.paths)
 
 
+@pytest.mark.parametrize("is_flooded", [False, True])
+@pytest.mark.parametrize(("known", "is_wide"), [(1500, True), (1458, True), (1457, False), (1300, False)])
+def test_a_tap_in_the_clear_is_sent_what_fits_behind_the_headers_of_its_frames(known, is_wide, is_flooded):
+    world = World(is_tap=True)
+    world.network.tells = True
+    a, b = world.clear_pair(encapsulation="vxlan")
+    a.set_node(1408)
+    b.set_node(1408)
+    for node, other in ((a, b), (b, a)):
+        node.send_frame(other.mac, packets.udp(b"x"))
+        world.run(2)
+
+    a.known_mtus = {b.addresses[0]: known}
+    a.send_frame(b"\xff" * 6 if is_flooded else b.mac, packets.udp(b"x"))
+    world.run(1)
+    assert a.peer().path_mtu == (WIDE if is_wide else known - 50 + 16)
+    a.send_frame(b.mac, syn(1460, source=a.inner(), destination=b.inner()))
+    world.run(0.1)
+
+    most = 1408 if is_wide else known - 50
+    assert mss_of(b.received[-1][14:]) == most - 40
+    assert told(a) == most
+
+
 # What does not fit
 
 

@@ -195,6 +195,98 @@ def test_any_bytes_are_read_without_an_exception(frame, cut, noise):
     frames.ip_start(frame[:cut] + noise)
 
 
+# What a kernel believes
+
+HOP_BY_HOP = bytes([58, 0, 1, 4, 0, 0, 0, 0])
+NAMED = b"\1\1" + A
+
+
+def message(kind, rest, options, source="fd00::1"):
+    """Return a frame with an ICMPv6 message whose fixed part has *rest* behind its checksum."""
+    body = struct.pack("!BBH", kind, 0, 0) + rest + options
+    packet = packets.ipv6(body, source, "fd00::2", protocol=58, ttl=255)
+    total = packets.internet_checksum(packets.pseudo_header(packet, len(body)) + body)
+    return B + A + b"\x86\xdd" + packet[:42] + struct.pack("!H", total) + packet[44:]
+
+
+def behind(frame, *headers):
+    """Return *frame* with extension headers, each naming the next, before its ICMPv6 message."""
+    extensions, protocol = b"", 58
+    for number, header in reversed(headers):
+        extensions, protocol = bytes([protocol]) + header[1:] + extensions, number
+    length = len(frame) - 54 + len(extensions)
+    return frame[:18] + struct.pack("!HB", length, protocol) + frame[21:54] + extensions + frame[54:]
+
+
+IPV4_ADDRESS, TARGET = bytes([10, 0, 0, 2]), v6("fd00::2")
+CLAIMS = {
+    "a reply": (REPLY, [IPV4_ADDRESS]),
+    "a request": (REQUEST, [bytes([10, 0, 0, 1])]),
+    "a probe": (REQUEST[:28] + bytes(4) + REQUEST[32:], []),
+    "hardware type 6": (REPLY[:15] + b"\6" + REPLY[16:], [IPV4_ADDRESS]),
+    "hardware type 7": (REPLY[:15] + b"\7" + REPLY[16:], []),
+    "another protocol": (REPLY[:16] + b"\x86\xdd" + REPLY[18:], []),
+    "a tag": (REPLY[:12] + b"\x81\0\0\0" + REPLY[12:], [IPV4_ADDRESS]),
+    "many tags": (REPLY[:12] + b"\x81\0\0\0" * 4 + b"\x88\xa8\0\0" + REPLY[12:], [IPV4_ADDRESS]),
+    "a tagged advertisement": (
+        advertisement()[:12] + b"\x81\0\0\0" + advertisement()[12:],
+        [TARGET],
+    ),
+    "an advertisement": (advertisement(), [TARGET]),
+    "an advertisement of nothing": (advertisement(options=b""), []),
+    "a solicitation": (solicitation(), []),
+    "a solicitation that names its sender": (solicitation(options=NAMED), [v6("fd00::1")]),
+    "a solicitation of nobody": (solicitation(source="::", options=NAMED), []),
+    "a router solicitation": (message(133, bytes(4), NAMED), [v6("fd00::1")]),
+    "a router advertisement": (message(134, bytes(12), NAMED), [v6("fd00::1")]),
+    "a redirect": (message(137, bytes(4) + TARGET + bytes(16), b"\2\1" + A), [TARGET]),
+    "an echo": (message(128, bytes(20), NAMED), []),
+    "UDP behind an extension header": (
+        behind(solicitation(), (0, HOP_BY_HOP))[:54] + b"\x11" + bytes(60),
+        [],
+    ),
+    "a later fragment": (behind(advertisement(), (44, b"\0\0\0\x08" + bytes(4))), []),
+    "a hop limit from elsewhere": (behind(advertisement(hop_limit=254), (0, HOP_BY_HOP)), []),
+    "ping behind an extension header": (behind(message(128, bytes(20), b""), (0, HOP_BY_HOP)), []),
+}
+
+
+@pytest.mark.parametrize(("frame", "addresses"), CLAIMS.values(), ids=CLAIMS.keys())
+def test_what_a_kernel_would_believe_is_a_claim(frame, addresses):
+    assert frames.read_claims(frame) == addresses
+    assert not addresses or frames.may_claim(frame)
+
+
+@pytest.mark.parametrize("kind", [133, 134, 135, 136, 137])
+@pytest.mark.parametrize(
+    "headers",
+    [[(0, HOP_BY_HOP)], [(60, HOP_BY_HOP)], [(0, HOP_BY_HOP), (43, HOP_BY_HOP)], [(44, bytes(8))]],
+    ids=["hop-by-hop", "destination", "two", "fragment"],
+)
+def test_neighbour_discovery_behind_extension_headers_is_refused(kind, headers):
+    frame = behind(message(kind, bytes(40), NAMED), *headers)
+    assert frames.may_claim(frame)
+
+    with pytest.raises(PacketError) as caught:
+        frames.read_claims(frame)
+
+    assert caught.value.reason == "neighbour"
+
+
+@quick
+@given(
+    frame=st.sampled_from([b"", REPLY, solicitation(), behind(advertisement(), (0, HOP_BY_HOP))]),
+    cut=st.integers(0, 100),
+    noise=st.binary(max_size=90),
+)
+def test_any_bytes_claim_something_or_nothing_or_are_refused(frame, cut, noise):
+    frames.may_claim(frame[:cut] + noise)
+    try:
+        frames.read_claims(frame[:cut] + noise)
+    except PacketError as error:
+        assert error.reason == "neighbour"  # noqa: PT017  either may come
+
+
 # Answers
 
 
