@@ -42,11 +42,11 @@ SUFFIX = ".sysctl"
 LOCK = ".settings"  # stays when the agents are gone: one that is removed may be another's to lock
 LOCK_PATIENCE = 2.0  # seconds; it is held for milliseconds
 LOCK_INTERVAL = 0.01  # seconds
-FILE_SIZE = 1024 * 1024  # bytes; a host with 10,000 interfaces needs about half of it
+FILE_SIZE = 2 * 1024 * 1024  # bytes; a host with 10,000 interfaces needs up to two thirds of it
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 NAMES = re.compile(
     r"ipv4/ip_forward|ipv4/conf/all/accept_redirects"
-    r"|ipv6/conf/(?!\.\.?/)[^/\0]{1,15}/forwarding|ipv4/conf/(?!\.\.?/)[^/\0]{1,15}/(rp_filter|forwarding)"
+    r"|ipv6/conf/(?!\.\.?/)[^/\0]{1,15}/(accept_ra|forwarding)|ipv4/conf/(?!\.\.?/)[^/\0]{1,15}/(rp_filter|forwarding)"
 )
 VALUES = range(3)
 
@@ -76,7 +76,9 @@ class Settings:
     def read(self, name: str) -> int | None:
         """Return the setting *name* as it would be without the other agents here; None if there is no such setting."""
         with self._opened() as directory:
-            change = self._of_others(directory).get(name)
+            others = self._of_others(directory)
+        along = {each.name: each for change in others.values() for each in change.along}
+        change = others.get(name) or along.get(name)
         found = sysctl.read(name)
         return change.former if change is not None and found == change.value else found
 
