@@ -166,10 +166,10 @@ def check_privileges(options: Options) -> None:
         raise HostError(
             "--fix-sysctl needs the capability CAP_NET_ADMIN: run as root, or set what is noted by hand"
         )
-    if not is_there(options.interface):
+    if not is_there(options.interface):  # of which kind it should be is in the peers file, not read yet
         raise HostError(
             f"overlay up needs the capability CAP_NET_ADMIN to make a tun device: run it as root, or "
-            f"{prepared(options.interface)}"
+            f'{prepared(options.interface)}, with `mode tap` for device = "tap"'
         )
 
 

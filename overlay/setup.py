@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from overlay.host.sockets import UdpSocket
     from overlay.wire.addresses import Sockaddr
 
+# Specification: Documentation/networking/ip-sysctl.rst
+ACCEPTS_AS_HOST = 1  # accept_ra: router advertisements are heeded unless the interface forwards
+ACCEPTS_ALWAYS = 2  # accept_ra: they are heeded
+
 # Ours
 QUESTIONS = 256  # underlay addresses whose routes are asked for; underlays are alike
 
@@ -44,11 +48,15 @@ Endpoints = set[tuple[str, "Sockaddr"]]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A setting of the host that keeps traffic from going, with the value that lets it, and a sentence."""
+    """A setting of the host that keeps traffic from going, with the value that lets it, and a sentence.
+
+    *before* are settings, with values, without which that value would do harm: they have to be there first.
+    """
 
     name: str
     value: int
     sentence: str
+    before: tuple[tuple[str, int], ...] = ()
 
 
 class HostSetup:
@@ -241,7 +249,10 @@ class HostSetup:
 
         Raises HostError if the kernel refuses.
         """
-        wanted = {fault.name: fault.value for fault in self._faults(node, self._settings.read)}
+        wanted: dict[str, int] = {}
+        for fault in self._faults(node, self._settings.read):
+            wanted |= dict(fault.before)
+            wanted[fault.name] = fault.value
         if wanted:
             for name in self._settings.hold(wanted):
                 log.info("set %s=%d until the end", sysctl.key(name), wanted[name])
@@ -249,7 +260,9 @@ class HostSetup:
     def _faults(self, node: Node, read: Callable[[str], int | None]) -> Iterator[Fault]:
         """Yield what *read* shows to be wrong among the settings of the host.
 
-        Forwarding is needed for subnets of more than this host alone.  A strict reverse path check drops a packet
+        Forwarding is needed for subnets of more than this host alone.  When IPv6 forwarding is switched on, the kernel
+        drops the default routes that it learnt from router advertisements and heeds no more of them, but where
+        accept_ra is 2: so that comes first.  A strict reverse path check drops a packet
         whose source is routed elsewhere than to where it came from:
 
         - on a tun that was prepared (one of ours is loose), a source that is not led into it: from a peer's `sources`
@@ -262,7 +275,13 @@ class HostSetup:
         for version, name in sysctl.FORWARDING.items():
             if version in behind and read(name) == 0:
                 text = f"this host does not forward IPv{version}: its subnets are not reached; run "
-                yield Fault(name, 1, text + _command(name, 1))
+                before = tuple((each, ACCEPTS_ALWAYS) for each in _heeding(read)) if version == 6 else ()
+                if before:
+                    text += (
+                        f"`sysctl -w net.ipv6.conf.IF.accept_ra={ACCEPTS_ALWAYS}` for each interface IF whose routes "
+                        "come from router advertisements (they would be lost), then "
+                    )
+                yield Fault(name, 1, text + _command(name, 1), before)
         for interface, what in self._strict(node, read):
             name = sysctl.filter_switch(interface)
             text = f"strict rp_filter on {interface} drops {what}: run {_command(name, sysctl.LOOSE)}"
@@ -389,6 +408,16 @@ def _ipv4_address(node: Node) -> IPv4Address | None:
 
 def _open_icmp(address: IPv4Address | None, fwmark: int | None) -> socket.socket | None:
     return None if address is None else sockets.open_icmp(address, fwmark)
+
+
+def _heeding(read: Callable[[str], int | None]) -> list[str]:
+    """Return the setting accept_ra of each interface that heeds router advertisements until it forwards."""
+    return [
+        f"ipv6/conf/{interface}/accept_ra"
+        for interface in sysctl.interfaces(6)
+        if read(f"ipv6/conf/{interface}/accept_ra") == ACCEPTS_AS_HOST
+        and read(f"ipv6/conf/{interface}/forwarding") == 0
+    ]
 
 
 def _command(name: str, value: int) -> str:

@@ -6,7 +6,8 @@ comes next can put it back when the agent was killed: the next agent of that int
 - A setting is put back only if it still has the value that we gave it.  Otherwise somebody else changed it since.
 - Two agents may need the same setting.  The second finds the first one's file, and writes down for itself what the
   administrator's value was and not what it finds.  Whoever leaves while another still has the setting in its file
-  puts nothing back.  A lock on the directory keeps them from doing so at once.
+  puts nothing back.  A lock keeps them from doing so at once.  It is on a file that only the agents' user can open:
+  whoever may open a file, if only to read it, may lock it, and everybody may open the directory.
 - A file names the network namespace that it is about.  One of a namespace that is gone, or of an earlier boot, says
   nothing about settings of today, though the name of the file may return.
 - A file is believed only if nobody else can have written it, and even then it can name no settings but those here.
@@ -22,6 +23,7 @@ import os
 import re
 import socket
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,11 +39,14 @@ SO_NETNS_COOKIE = 71  # since Linux 5.14: never given twice until the next boot,
 
 # Ours
 SUFFIX = ".sysctl"
-FILE_SIZE = 1024 * 1024  # bytes; a host with 10,000 interfaces needs about half of it
+LOCK = ".settings"  # stays when the agents are gone: one that is removed may be another's to lock
+LOCK_PATIENCE = 2.0  # seconds; it is held for milliseconds
+LOCK_INTERVAL = 0.01  # seconds
+FILE_SIZE = 2 * 1024 * 1024  # bytes; a host with 10,000 interfaces needs up to two thirds of it
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 NAMES = re.compile(
     r"ipv4/ip_forward|ipv4/conf/all/accept_redirects"
-    r"|ipv6/conf/(?!\.\.?/)[^/\0]{1,15}/forwarding|ipv4/conf/(?!\.\.?/)[^/\0]{1,15}/(rp_filter|forwarding)"
+    r"|ipv6/conf/(?!\.\.?/)[^/\0]{1,15}/(accept_ra|forwarding)|ipv4/conf/(?!\.\.?/)[^/\0]{1,15}/(rp_filter|forwarding)"
 )
 VALUES = range(3)
 
@@ -71,7 +76,9 @@ class Settings:
     def read(self, name: str) -> int | None:
         """Return the setting *name* as it would be without the other agents here; None if there is no such setting."""
         with self._opened() as directory:
-            change = self._of_others(directory).get(name)
+            others = self._of_others(directory)
+        along = {each.name: each for change in others.values() for each in change.along}
+        change = others.get(name) or along.get(name)
         found = sysctl.read(name)
         return change.former if change is not None and found == change.value else found
 
@@ -150,10 +157,35 @@ class Settings:
                 raise HostError(
                     f"{parent} belongs to somebody else or can be written by others: correct its owner and mode"
                 ) from _not_permitted()
-            fcntl.flock(directory, fcntl.LOCK_EX)
-            yield directory
+            lock = self._lock(directory)
+            try:
+                yield directory
+            finally:
+                os.close(lock)
         finally:
             os.close(directory)
+
+    def _lock(self, directory: int) -> int:
+        """Keep other agents from the directory until what is returned is closed."""
+        path = self._path.with_name(LOCK)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            lock = os.open(LOCK, flags, 0o600, dir_fd=directory)
+        except OSError as error:
+            raise HostError(
+                f"{path} could not be opened ({error.strerror}): look at it and remove it"
+            ) from error
+        try:
+            status = os.fstat(lock)
+            if not stat.S_ISREG(status.st_mode) or not _is_ours(status) or status.st_mode & 0o077:
+                raise HostError(
+                    f"{path} is no file of ours alone, so others could lock it: look at it and remove it"
+                ) from _not_permitted()
+            _wait_for(lock, path)
+        except BaseException:
+            os.close(lock)
+            raise
+        return lock
 
     def _of_others(self, directory: int) -> dict[str, Change]:
         """Return what the other agents of this namespace have changed; a file that is not to be believed says nothing."""
@@ -209,6 +241,22 @@ class Settings:
             raise HostError(
                 f"{self._path} could not be written ({error.strerror}), and nothing is changed that cannot be put back"
             ) from error
+
+
+def _wait_for(lock: int, path: Path) -> None:
+    """Lock *lock*, the file at *path*.  Raises HostError if another process has it for too long."""
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno != errno.EWOULDBLOCK or time.monotonic() >= deadline:
+                raise HostError(
+                    f"{path} could not be locked ({error.strerror}): end the process that holds it (fuser {path})"
+                ) from error
+            time.sleep(LOCK_INTERVAL)
+        else:
+            return
 
 
 def _not_permitted() -> OSError:

@@ -329,6 +329,7 @@ def test_device_that_root_takes_down_is_noted_until_it_is_back(network, user):
             (),
             "to make a tun device: run it as root, or have root make the interface for this user (ip tuntap",
         ),
+        (None, (), '), with `mode tap` for device = "tap"'),
         (("user", "1000"), (), "interface overlay0 belongs to another user or group"),
         (("user", str(USER)), ("--fix-sysctl",), "--fix-sysctl needs the capability CAP_NET_ADMIN"),
     ],

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
+import struct
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -404,6 +406,96 @@ def test_settings_are_fixed_until_the_end(host):
 
     assert host.dump() == before
     assert not host.saved.exists()
+
+
+V6 = ("10.244.1.0/24", "fd00:244:1::/64")
+FORWARDS, ACCEPTS = "net.ipv6.conf.all.forwarding", "net.ipv6.conf.eth0.accept_ra"
+
+
+def setting(host, key):
+    return int(host.run("sysctl", "-n", key))
+
+
+def test_default_route_from_router_advertisements_outlives_the_fix(host, lab):
+    """With accept_ra=1 the kernel drops it when IPv6 forwarding is switched on, and heeds none that comes later."""
+    router = lab.namespace("router")
+    lab.veth(host.end("up0", "2001:db8:9::1/64"), router.end("eth0", "2001:db8:9::254/64"))
+    host.run("sysctl", "-qw", f"{FORWARDS}=0", "net.ipv6.conf.up0.accept_ra=1")
+    wait_until(lambda: "tentative" not in router.run("ip", "-6", "address"))
+    with router.entered():
+        advertiser = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        index = socket.if_nametoindex("eth0")
+
+    def advertise(lifetime=1800):
+        # RFC 4861 section 4.2: type 134, a code, a checksum that the kernel makes, a hop limit, flags, the lifetime
+        advertisement = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, lifetime, 0, 0)
+        advertiser.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        advertiser.sendto(advertisement, ("ff02::1", 0, 0, index))
+
+    def has_route():
+        return "proto ra" in host.run("ip", "-6", "route", "show", "default", "dev", "up0")
+
+    wanted = node(own=V6)
+    with advertiser, host.entered():
+        with contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
+            setup.adopt(wanted, {TOKYO})
+            advertise()
+            wait_until(has_route)
+
+            setup.fix_settings(wanted)
+
+            assert setting(host, FORWARDS) == 1
+            assert has_route()
+            advertise(lifetime=0)
+            wait_until(lambda: not has_route())
+            advertise()
+            wait_until(has_route)
+        assert setting(host, FORWARDS) == 0
+        assert setting(host, "net.ipv6.conf.up0.accept_ra") == 1
+        assert has_route()
+
+
+@pytest.mark.parametrize(("accepts", "forwards"), [(0, 0), (1, 1), (2, 0)])
+def test_interface_that_heeds_no_advertisements_or_heeds_them_always_stays_so(host, accepts, forwards):
+    host.run("sysctl", "-qw", f"{FORWARDS}=0", f"{ACCEPTS}={accepts}")
+    host.run("sysctl", "-qw", f"net.ipv6.conf.eth0.forwarding={forwards}")
+    wanted = node(own=V6)
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
+        setup.adopt(wanted, {TOKYO})
+
+        setup.fix_settings(wanted)
+
+        assert (setting(host, FORWARDS), setting(host, ACCEPTS)) == (1, accepts)
+
+
+def test_advertisements_are_heeded_before_the_host_forwards(host):
+    host.run("sysctl", "-qw", f"{FORWARDS}=0", f"{ACCEPTS}=1")
+    wanted = node(own=V6)
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
+        setup.adopt(wanted, {TOKYO})
+        (note,) = [each for each in setup.notes(wanted) if "IPv6" in each]
+
+        setup.fix_settings(wanted)
+        names = [name for name, *_ in json.loads(host.saved.read_text())["changes"]]
+
+    assert note.index("accept_ra=2") < note.index(f"{FORWARDS}=1")
+    assert names.index("ipv6/conf/eth0/accept_ra") < names.index("ipv6/conf/all/forwarding")
+
+
+def test_second_agent_keeps_advertisements_heeded_when_the_first_leaves(host):
+    host.run("sysctl", "-qw", f"{FORWARDS}=0", f"{ACCEPTS}=1")
+    before = host.dump()
+    wanted = node(own=V6)
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
+        setup.adopt(wanted, {TOKYO})
+        first = Settings(host.saved.with_name("first0.sysctl"))
+        first.hold({"ipv6/conf/eth0/accept_ra": 2, "ipv6/conf/all/forwarding": 1})
+        setup.fix_settings(wanted)
+        first.restore()
+
+        assert (setting(host, FORWARDS), setting(host, ACCEPTS)) == (1, 2)
+
+    assert host.dump()["sysctl"] == before["sysctl"]
 
 
 def test_settings_that_a_killed_agent_left_are_put_back_before_all_else(host):

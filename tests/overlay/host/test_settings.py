@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -58,7 +59,7 @@ def test_setting_is_held_and_put_back(host, agent, path):
     assert one.restore() == [FORWARDING, FILTER]
     assert values(FILTER, FORWARDING) == [1, 0]
     assert not one.is_left
-    assert list(path.parent.iterdir()) == []
+    assert list(path.parent.iterdir()) == [path.with_name(settings.LOCK)]
 
 
 @pytest.mark.netns
@@ -324,6 +325,87 @@ def test_file_of_somebody_else_is_not_believed(agent, path, what):
 
     with pytest.raises(HostError, match=r"is no file of ours|belongs to somebody else"):
         agent().restore()
+
+
+# The lock
+
+
+@pytest.fixture
+def lock(path):
+    return path.with_name(settings.LOCK)
+
+
+def test_whoever_may_only_read_the_directory_holds_nobody_up(agent, path, monkeypatch):
+    """The lock was on the directory, which every user may open, and was waited for without end."""
+    monkeypatch.setattr(settings, "LOCK_PATIENCE", 0)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_SH)
+
+        assert agent().hold({}) == []
+    finally:
+        os.close(directory)
+
+
+def test_lock_may_be_opened_by_its_owner_alone(agent, lock):
+    agent().hold({})
+
+    assert lock.stat().st_mode & 0o777 == 0o600
+
+
+def test_lock_that_is_not_let_go_is_named(agent, lock, monkeypatch):
+    monkeypatch.setattr(settings, "LOCK_PATIENCE", 0.05)
+    agent().hold({})
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        with pytest.raises(HostError, match=r"/\.settings could not be locked .*: end the process") as raised:
+            agent().hold({})
+
+    assert isinstance(raised.value.__cause__, OSError)
+    assert agent().hold({}) == []
+
+
+def test_lock_is_waited_for(agent, lock, monkeypatch):
+    agent().hold({})
+    held = lock.open()
+    fcntl.flock(held, fcntl.LOCK_EX)
+    monkeypatch.setattr(settings.time, "sleep", lambda _: held.close())
+
+    assert agent().hold({}) == []
+
+
+def test_link_in_the_place_of_the_lock_is_not_followed(agent, lock, tmp_path):
+    lock.symlink_to(tmp_path / "target")
+
+    with pytest.raises(HostError, match=r"/\.settings could not be opened .*: look at it and remove it"):
+        agent().hold({})
+
+    assert not (tmp_path / "target").exists()
+
+
+def open_to_readers(path):
+    path.touch()
+    path.chmod(0o644)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, open_to_readers])
+def test_lock_that_is_no_file_or_that_others_may_open_is_refused(agent, lock, make):
+    make(lock)
+
+    with pytest.raises(
+        HostError, match=r"/\.settings is no file of ours alone, .*: look at it and remove it"
+    ):
+        agent().hold({})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files to somebody else")
+def test_lock_of_somebody_else_is_refused(agent, lock):
+    lock.touch(0o600)
+    os.chown(lock, 65528, 65528)
+
+    with pytest.raises(HostError, match="is no file of ours alone"):
+        agent().hold({})
 
 
 def test_directory_that_others_may_write_is_not_used(agent, path):
