@@ -226,7 +226,8 @@ class Bridge:
         """Return the frame that answers *frame*, of the tap, in a peer's place; None if it must go its way.
 
         Who asks whether somebody else has the address that it wants, or says that it has one now, is not answered:
-        the one that has it must hear of that.  Nor is what was sent to one station, to see whether it is still there.
+        the one that has it must hear of that.  Nor is what was sent to one station, to see whether it is still there,
+        or what the peers file and the station itself say differently: one of the two has just changed.
         """
         asked, _ = frames.read_neighbour(frame)
         if asked is None or not frame[0] & GROUP or asked.mac != bytes(frame[6:12]):
@@ -234,10 +235,13 @@ class Bridge:
         if not any(asked.address) or asked.address == asked.target:
             return None
         entry = self._neighbours.find(asked.target, now)
+        told = self._hosts.get(asked.target)
         if entry is not None:
             owner, (mac, is_router) = entry.owner, entry.value
-        elif asked.target in self._hosts:
-            (owner, mac), is_router = self._hosts[asked.target], False
+            if told not in {None, (owner, mac)}:
+                return None
+        elif told is not None:
+            (owner, mac), is_router = told, False
         else:
             return None
         if owner == OWN or self.locate(mac, now) != owner:

@@ -337,3 +337,17 @@ def test_what_two_peers_give_up_one_after_the_other_is_nobody_s(bridge):
     bridge.forget(ONE)
 
     assert bridge.locate(mac(1), START) is None
+
+
+def test_what_the_peers_file_and_a_station_say_differently_is_asked_of_the_station(bridge):
+    """An address given to another device by a reload here, and not yet there, was answered wrongly for minutes."""
+    bridge.set_static(ONE, [mac(1)], [v4("10.0.0.1")])
+    bridge.from_peer(ONE, arp(mac(1), "10.0.0.1", "10.0.0.9", operation=2), START)
+    asked = arp(mac(9), "10.0.0.9", "10.0.0.1")
+    bridge.from_tap(asked, START)
+    assert bridge.answer(asked, START) is not None
+
+    bridge.set_static(ONE, [mac(2)], [v4("10.0.0.1")])
+    bridge.from_peer(ONE, frame(mac(1), mac(9)), START + 1)
+
+    assert bridge.answer(asked, START + 2) is None
