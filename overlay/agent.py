@@ -43,6 +43,7 @@ from overlay.link import (
     Retired,
     SetEndpoint,
     SetNode,
+    SetPeer,
     Sockets,
     Start,
     Wanted,
@@ -683,17 +684,28 @@ class Agent:
                     await self._tell_sockets(name, opened)
         for udp in replaced:
             udp.hand_over()  # the forwarder holds descriptors of its own, and reads them for a while
-        await self._tell(*change.commands)
+        for remote in change.added:
+            if not remote.resolved:
+                self._take_literal(remote)
+        ends = {remote.number: remote.endpoint for remote in change.added}
+        for command in change.commands:
+            await self._tell(command)
+            if isinstance(command, SetPeer):  # its endpoint before the prefixes that lead to it
+                endpoint = ends.get(command.peer)
+                if endpoint is not None:
+                    await self._tell(SetEndpoint(command.peer, endpoint, "configuration"))
         await self._meet(change)
 
     async def _meet(self, change: Change) -> None:
         """Begin to talk to the peers that are new, or elsewhere, or have a new preshared key."""
-        for remote in (*change.added, *change.new_endpoint):
+        for remote in change.new_endpoint:
             self._take_literal(remote)
+            if remote.endpoint is not None and remote.configured is not None:
+                await self._tell(SetEndpoint(remote.number, remote.endpoint, "configuration"))
+        for remote in (*change.added, *change.new_endpoint):
             if remote.endpoint is None:
                 self._resolver.resolve_soon(remote, clock.now())
             elif remote.configured is not None:
-                await self._tell(SetEndpoint(remote.number, remote.endpoint, "configuration"))
                 await self._want(remote.number)
         for remote in change.new_preshared_key:
             await self._want(remote.number)

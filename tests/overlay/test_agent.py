@@ -794,7 +794,7 @@ def test_reload_tells_the_difference_and_nothing_else(node):
         await until(lambda: len(machine.forwarder.commands) >= before + 7)
 
         kinds = [type(command) for command in machine.forwarder.commands[before:]]
-        assert kinds == [SetNode, SetPeer, Routes, Routes, RemovePeer, SetEndpoint, Transmit]
+        assert kinds == [SetNode, SetPeer, SetEndpoint, Routes, Routes, RemovePeer, Transmit]
 
     node(story)
 
@@ -911,6 +911,31 @@ def test_old_sockets_close_after_the_forwarder_has_the_new_ones(node):
         assert not machine.host.underlay[0].is_closed
 
     node(story)
+
+
+def test_peer_of_another_encapsulation_is_where_its_name_was_resolved_to_before_prefixes_lead_to_it(node):
+    names = Names()
+    names.addresses["tokyo.example.net"] = ["192.0.2.2"]
+    by_name = {"endpoint": "tokyo.example.net", "public_key": TOKYO_PRIVATE.public}
+
+    async def story(machine):
+        trio.socket.set_custom_hostname_resolver(names)
+        await machine.greeted()
+        await until(lambda: machine.forwarder.told(SetEndpoint))
+        del names.addresses["tokyo.example.net"]
+        before = len(machine.forwarder.commands)
+        clear = {"encapsulation": "udp", "endpoint": "192.0.2.1"}
+        paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public, **clear)
+        machine.write(paris, peer("tokyo", "10.244.2.0/24", **by_name))
+
+        await reload(machine)
+
+        commands = machine.forwarder.commands[before:]
+        told = [each for each in commands if isinstance(each, SetPeer | SetEndpoint | Routes)]
+        assert [type(each) for each in told] == [SetPeer, SetEndpoint, Routes]
+        assert told[1] == SetEndpoint(2, ("192.0.2.2", 8285), "configuration")
+
+    node(story, peer("tokyo", "10.244.2.0/24", **by_name))
 
 
 def test_endpoint_that_is_no_longer_configured_leaves_the_peer_where_it_is(node):

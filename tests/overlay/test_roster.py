@@ -281,6 +281,39 @@ def test_a_peer_of_another_encapsulation_is_another_peer_at_its_port():
     assert SetPeer(2, 0.0) in change.commands
 
 
+@pytest.mark.parametrize(
+    ("last", "endpoint"),
+    [
+        (("192.0.2.8", 51820), ("192.0.2.8", 8285)),
+        (("2001:db8::8", 51820, 0, 3), ("2001:db8::8", 8285, 0, 3)),
+        (("203.0.113.9", 4500), ("192.0.2.8", 8285)),  # heard there, which is nothing in the clear
+    ],
+)
+def test_a_peer_of_another_encapsulation_is_still_where_its_name_was_resolved_to(last, endpoint):
+    roster, named = Roster(), peer("bob", "10.244.2.0/24", endpoint="bob.example.net")
+    (bob,) = roster.change_to(node(peer("own", "10.244.1.0/24"), named)).added
+    bob.resolved = (("192.0.2.8", 51820), ("2001:db8::8", 51820, 0, 3))
+    bob.endpoint = last
+
+    own = peer("own", "10.244.1.0/24", encapsulation="udp", endpoint="192.0.2.1")
+    (bob,) = roster.change_to(node(own, named)).added
+
+    assert bob.resolved == (("192.0.2.8", 8285), ("2001:db8::8", 8285, 0, 3))
+    assert (bob.endpoint, bob.heard_at) == (endpoint, None)
+
+
+def test_a_peer_of_another_encapsulation_with_another_name_is_nowhere_yet():
+    roster, own = Roster(), peer("own", "10.244.1.0/24", endpoint="192.0.2.1")
+    (bob,) = roster.change_to(node(own, peer("bob", "10.244.2.0/24", endpoint="bob.example.net"))).added
+    bob.resolved = (("192.0.2.8", 51820),)
+    bob.endpoint = bob.resolved[0]
+
+    moved = peer("bob", "10.244.2.0/24", encapsulation="udp", endpoint="other.example.net")
+    (bob,) = roster.change_to(node(own, moved)).added
+
+    assert (bob.resolved, bob.endpoint) == ((), None)
+
+
 def test_the_endpoint_of_a_tunnel_has_the_port_of_its_encapsulation():
     roster = Roster()
     own = peer("own", "10.244.1.0/24", endpoint="192.0.2.1", encapsulation="udp")
