@@ -593,7 +593,7 @@ class Agent:
     async def _replan(self) -> None:
         """Compute routes and MTU again from what is known now."""
         async with self._changing:
-            mtu = self.host.mtu
+            mtu, asks = self.host.mtu, bool(self.host.paths)
             try:
                 self.host.adopt(self._node, self._endpoints(self._node))
             except HostError as error:
@@ -603,6 +603,7 @@ class Agent:
             self._look_again()
             if self.host.mtu != mtu:
                 log.info("mtu changed mtu=%d was=%d", self.host.mtu, mtu)
+            if (self.host.mtu, bool(self.host.paths)) != (mtu, asks):
                 with contextlib.suppress(ForwarderGoneError):
                     await self._tell_node(self._node)
 

@@ -153,6 +153,7 @@ class FakeHost:
         self.adopted = []
         self.refusal = None
         self.affecting = set()
+        self.too_narrow = set()  # endpoints for which the kernel is left to cut
         self.port = 51820
         self.mends = 0
         self.is_present = True
@@ -180,6 +181,8 @@ class FakeHost:
         if self.refusal:
             raise HostError(self.refusal)
         self.adopted.append((node, endpoints))
+        if self.too_narrow & {sockaddr for _, sockaddr in endpoints}:
+            self.paths = ()
         before, port = self.sockets, node.table.network.port
         kept = {name for name in before if name != "wireguard" or port == self.port}
         self.port = port
@@ -444,6 +447,22 @@ def test_forwarder_gets_the_sockets_to_ask_the_kernel_by(node):
 
         (told,) = machine.forwarder.told(SetNode)
         assert told.families == [socket.AF_INET, socket.AF_INET6]
+
+    node(story)
+
+
+def test_forwarder_is_told_when_the_kernel_is_left_to_cut_and_the_mtu_stays(node):
+    async def story(machine):
+        machine.host.paths = [SimpleNamespace(family=socket.AF_INET, fileno=lambda: 9)]
+        machine.host.affecting.add(ELSEWHERE)
+        machine.host.too_narrow.add(ELSEWHERE)
+        await machine.greeted()
+
+        machine.forwarder.say(Moved(1, ELSEWHERE))
+        await until(lambda: len(machine.host.adopted) == 2)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert [told.families for told in machine.forwarder.told(SetNode)] == [[socket.AF_INET], []]
 
     node(story)
 
