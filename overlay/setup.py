@@ -154,7 +154,8 @@ class HostSetup:
         Raises HostError; then the host is as before.
         """
         overhead = config.plan_overhead(node, endpoints)
-        before, plan = self.plan, self._compute(node, endpoints, overhead)
+        before = self.plan
+        plan, mtu_reason, is_cut_outside = self._compute(node, endpoints, overhead)
         with contextlib.ExitStack() as undo:
             wanted = {
                 each.name: (node.table.listen_port(node.own, each.name), node.own.listen)
@@ -192,6 +193,7 @@ class HostSetup:
                 self._apply(plan)
             undo.pop_all()
         self.plan, self._overhead, self._endpoints = plan, overhead, endpoints
+        self._mtu_reason, self._is_cut_outside = mtu_reason, is_cut_outside
         if icmp is not self.icmp and self.icmp is not None:
             self.icmp.close()
         self.icmp, self._icmp_for = icmp, icmp_for
@@ -316,17 +318,18 @@ class HostSetup:
                     found.add(socket.if_indextoname(marked))
         return found
 
-    def _compute(self, node: Node, endpoints: Endpoints, overhead: int) -> HostPlan:
-        mtu, self._mtu_reason = self._settle_mtu(node, endpoints, overhead)
+    def _compute(self, node: Node, endpoints: Endpoints, overhead: int) -> tuple[HostPlan, str, bool]:
+        """Return the plan, what its MTU comes from, and whether that is larger than fits the underlay's."""
+        mtu, reason, is_cut_outside = self._settle_mtu(node, endpoints, overhead)
         plan = config.plan_host(node, mtu, endpoints)
         if isinstance(self._routing, Prepared):
             plan = self._routing.fit(plan, node.table.network.fwmark)
             if plan.mtu < mtu:
-                self._mtu_reason = f"as {self.interface} was prepared"
-        return plan
+                reason = f"as {self.interface} was prepared"
+        return plan, reason, is_cut_outside
 
-    def _settle_mtu(self, node: Node, endpoints: Endpoints, overhead: int) -> tuple[int, str]:
-        """Return the MTU of the tun, and what it comes from."""
+    def _settle_mtu(self, node: Node, endpoints: Endpoints, overhead: int) -> tuple[int, str, bool]:
+        """Return the MTU of the tun, what it comes from, and whether it is larger than fits the underlay's."""
         names = {sockaddr[0]: name for name, sockaddr in endpoints}
         mark = self.plan.fwmark if self.plan is not None else node.table.network.fwmark
         known = {
@@ -337,15 +340,16 @@ class HostSetup:
         mtu = config.plan_mtu(known.values(), overhead)
         chosen = node.table.network.mtu
         found, host = min(ways, default=(config.UNDERLAY_MTU, ""))
-        self._is_cut_outside = (chosen or mtu) > found - overhead
+        is_cut_outside = (chosen or mtu) > found - overhead
         if chosen is not None:
-            return chosen, "as the peers file says"
+            return chosen, "as the peers file says", is_cut_outside
         if not ways:
-            return mtu, "no route to an endpoint is known"
+            return mtu, "no route to an endpoint is known", is_cut_outside
         least = f", but at least {mtu}" if mtu > found - overhead else ""
         return (
             mtu,
             f"{found} on the way to {names[host]} at {host}, less {overhead} for the tunnel{least}",
+            is_cut_outside,
         )
 
     def _apply(self, plan: HostPlan) -> None:

@@ -67,7 +67,7 @@ def bound(setup):
 
 def state(host, setup):
     """Return all that a refused change must leave as it was."""
-    return host.dump(), bound(setup), marks(setup), setup.plan, setup.icmp
+    return host.dump(), bound(setup), marks(setup), setup.plan, setup.icmp, setup.mtu_reason, setup.paths
 
 
 def test_closing_leaves_the_host_as_it_was(host):
@@ -156,7 +156,7 @@ def test_route_that_the_kernel_refuses_leaves_everything_as_before(host):
         before = state(host, setup)
 
         with pytest.raises(HostError, match=r"192\.168\.77\.0/24 has a route with our metric already"):
-            setup.adopt(node("10.244.2.0/24", "192.168.77.0/24", "0.0.0.0/0", port=4500, mtu=1300), {TOKYO})
+            setup.adopt(node("10.244.2.0/24", "192.168.77.0/24", "0.0.0.0/0", port=4500, mtu=9000), {TOKYO})
 
         assert state(host, setup) == before
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
