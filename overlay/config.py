@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import TYPE_CHECKING
 
@@ -165,6 +165,15 @@ def settle(
                 f"the public_key of peers.{running.name}, which is this node, changed in {options.peers}: "
                 "taking another key needs a restart"
             )
+        if running.name in table.peers and running.public_key is None:
+            # Who this node is does not change, whatever endpoints and keys the others get.
+            keyed = None if key is None else table.find_by_public_key(key.public)
+            if keyed is not None:
+                raise ConfigError(
+                    f"{options.key} is the key of peers.{keyed.name} in {options.peers}, but this node runs as "
+                    f"{running.name}: becoming another peer needs a restart"
+                )
+            options = replace(options, node=running.name)
     own = find_own(table, key, options, is_own)
     if len(own.listen) > LISTEN_ADDRESSES:
         raise ConfigError(

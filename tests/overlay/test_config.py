@@ -605,6 +605,30 @@ def test_a_key_in_the_table_comes_before_an_endpoint():
     assert own_name(OPTIONS, *peers, key=PRIVATE, own=["192.0.2.2"]) == "paris"
 
 
+@pytest.mark.parametrize("here", ["192.0.2.1", "192.0.2.2", "192.0.2.3"])
+def test_a_running_node_without_a_key_stays_who_it_is_whatever_endpoints_change(here):
+    peers = store(clear("ann", 1), clear("bob", 2), encapsulation="udp")
+
+    settled = settle(peers, None, OPTIONS, clear("ann", 9), is_own=ip_address(here).__eq__)
+
+    assert settled.own.name == "ann"
+
+
+def test_a_running_node_without_a_key_that_got_another_name_is_known_by_its_endpoint():
+    peers = store(clear("cyd", 1), clear("bob", 2), encapsulation="udp")
+
+    settled = settle(peers, None, OPTIONS, clear("ann", 1), is_own=ip_address("192.0.2.1").__eq__)
+
+    assert settled.own.name == "cyd"
+
+
+def test_a_running_node_without_a_key_does_not_become_the_peer_of_a_key():
+    peers = store(paris(endpoint="192.0.2.1"), clear("bob", 2, encapsulation="udp"))
+
+    with pytest.raises(ConfigError, match=r"the key of peers\.paris in .* runs as bob: .* needs a restart"):
+        settle(peers, PRIVATE, OPTIONS, clear("bob", 2), is_own=ip_address("192.0.2.2").__eq__)
+
+
 def test_a_host_whose_peer_needs_a_key_is_told_to_make_one(tmp_path):
     options = dataclasses.replace(OPTIONS, key=tmp_path / "key")
 
