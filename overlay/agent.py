@@ -546,7 +546,7 @@ class Agent:
         """Remember where *remote* is, as the forwarder does already."""
         is_new = endpoint != remote.endpoint
         remote.endpoint = remote.heard_at = endpoint
-        if is_new and not self._is_replan_due and self.host.is_affected_by(endpoint):
+        if is_new and not self._is_replan_due and self.host.is_affected_by(remote.peer.name, endpoint):
             self._is_replan_due = True
             self._nursery.start_soon(self._replan_soon)
 
@@ -569,7 +569,7 @@ class Agent:
         log.info(
             "endpoint set peer=%s endpoint=%s cause=%s", remote.peer.name, format_sockaddr(endpoint), cause
         )
-        if self.host.is_affected_by(endpoint):
+        if self.host.is_affected_by(remote.peer.name, endpoint):
             await self._replan()
         if remote.endpoint != endpoint:
             return  # it was heard from elsewhere meanwhile
@@ -579,7 +579,7 @@ class Agent:
 
     def _endpoints(self, node: Node) -> set[tuple[str, Sockaddr]]:
         """Return every underlay address known of *node*'s peers, with the name of the peer."""
-        known = {(name, sockaddr) for name, sockaddr in self._roster.endpoints() if name in node.table.peers}
+        known = set(self._roster.endpoints(node))
         for peer in node.others:
             if peer.endpoint is not None:
                 known.update((peer.name, sockaddr) for sockaddr in literal(peer.endpoint))

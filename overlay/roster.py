@@ -132,12 +132,22 @@ class Roster:
             yield _set_peer(remote)
         yield from _pieces(self._routes.items(), [])
 
-    def endpoints(self) -> Iterator[tuple[str, Sockaddr]]:
-        """Yield every underlay address known of a peer, with the peer's name."""
-        for name, remote in self.by_name.items():
-            for sockaddr in {remote.endpoint, remote.heard_at, *remote.resolved}:
+    def endpoints(self, node: Node) -> Iterator[tuple[str, Sockaddr]]:
+        """Yield every underlay address known of a peer of *node*, whose table need not be in force, with the peer's name.
+
+        Where a peer's endpoint is another in that table, what its host was resolved to is all that stays known.
+        """
+        for peer in node.others:
+            remote = self.by_name.get(peer.name)
+            if remote is None:
+                continue
+            endpoint = node.endpoint_of(peer)
+            known: set[Sockaddr | None] = {*_resolved_for(endpoint, remote)}
+            if endpoint in {None, remote.configured}:
+                known = {remote.endpoint, remote.heard_at, *remote.resolved}
+            for sockaddr in known:
                 if sockaddr is not None:
-                    yield name, sockaddr
+                    yield peer.name, sockaddr
 
 
 def _leave_where_it_was(remote: Remote, former: Remote) -> None:

@@ -195,7 +195,7 @@ class FakeHost:
     def notes(self, node):
         return []
 
-    def is_affected_by(self, endpoint):
+    def is_affected_by(self, name, endpoint):
         return endpoint in self.affecting
 
     def mend(self):
@@ -955,6 +955,19 @@ def test_peer_of_another_encapsulation_is_where_its_name_was_resolved_to_before_
         assert told[1] == SetEndpoint(2, ("192.0.2.2", 8285), "configuration")
 
     node(story, peer("tokyo", "10.244.2.0/24", **by_name))
+
+
+def test_endpoint_that_another_takes_the_place_of_does_not_count_for_the_host(node):
+    async def story(machine):
+        await machine.ready()
+        moved = peer("tokyo", "10.244.2.0/24", public_key=TOKYO_PRIVATE.public, endpoint="192.0.2.9")
+        machine.write(PARIS, moved, ROME)
+
+        await reload(machine)
+
+        assert machine.host.adopted[-1][1] == {("tokyo", ("192.0.2.9", 51820)), ("rome", ROME_AT)}
+
+    node(story)
 
 
 def test_endpoint_that_is_no_longer_configured_leaves_the_peer_where_it_is(node):

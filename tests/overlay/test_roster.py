@@ -212,18 +212,42 @@ def test_large_change_crosses_in_pieces_of_500_and_comes_into_force_with_the_las
 
 def test_endpoints_are_all_that_is_known_of_each_peer():
     roster = Roster()
-    roster.change_to(
-        node(peer("paris", "10.244.1.0/24"), peer("tokyo", "10.244.2.0/24"), peer("rome", "10.244.3.0/24"))
+    cities = node(
+        peer("paris", "10.244.1.0/24"), peer("tokyo", "10.244.2.0/24"), peer("rome", "10.244.3.0/24")
     )
+    roster.change_to(cities)
     tokyo = roster.by_name["tokyo"]
     tokyo.endpoint = tokyo.heard_at = ("192.0.2.9", 4500)
     tokyo.resolved = (("192.0.2.10", 51820), ("2001:db8::10", 51820, 0, 0))
 
-    assert set(roster.endpoints()) == {
+    assert set(roster.endpoints(cities)) == {
         ("tokyo", ("192.0.2.9", 4500)),
         ("tokyo", ("192.0.2.10", 51820)),
         ("tokyo", ("2001:db8::10", 51820, 0, 0)),
     }
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "known"),
+    [
+        ("bob.example.net", {("192.0.2.9", 4500), ("192.0.2.8", 51820)}),
+        ("bob.example.net:4500", {("192.0.2.8", 4500)}),
+        ("other.example.net", set()),
+        ("192.0.2.7", set()),
+        (None, {("192.0.2.9", 4500), ("192.0.2.8", 51820)}),  # it stays where it was heard
+    ],
+)
+def test_endpoints_of_a_peer_that_another_table_has_elsewhere_do_not_count_for_that(endpoint, known):
+    roster, own = Roster(), peer("own", "10.244.1.0/24")
+    roster.change_to(node(own, peer("bob", "10.244.2.0/24", endpoint="bob.example.net")))
+    bob = roster.by_name["bob"]
+    bob.endpoint = bob.heard_at = ("192.0.2.9", 4500)
+    bob.resolved = (("192.0.2.8", 51820),)
+
+    wanted = node(own, peer("bob", "10.244.2.0/24", endpoint=endpoint))
+
+    assert {sockaddr for _, sockaddr in roster.endpoints(wanted)} == known
+    assert set(roster.endpoints(node(own))) == set()
 
 
 def test_preshared_key_does_not_show_in_a_remote():

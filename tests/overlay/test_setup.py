@@ -256,7 +256,20 @@ def test_configured_mtu_is_taken_as_it_is(host):
 )
 def test_endpoint_matters_if_it_is_routed_to_us_or_asks_for_a_smaller_mtu(host, endpoint, is_affected):
     with set_up(host, "10.244.2.0/24", "192.168.77.0/24") as setup:
-        assert setup.is_affected_by(endpoint) is is_affected
+        assert setup.is_affected_by("tokyo", endpoint) is is_affected
+
+
+def test_endpoint_matters_if_the_tunnel_over_its_family_takes_more_of_the_same_mtu(host):
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
+        setup.adopt(clear_node(), {TOKYO})
+
+        assert not setup.is_affected_by("tokyo", ("192.0.2.9", 8285))
+        assert setup.is_affected_by("tokyo", ("2001:db8::9", 8285, 0, 0))
+
+        setup.adopt(clear_node(), {TOKYO, ("tokyo", ("2001:db8::9", 8285, 0, 0))})
+
+        assert setup.mtu == 1452
+        assert not setup.is_affected_by("tokyo", ("2001:db8::9", 8285, 0, 0))
 
 
 def test_endpoint_is_judged_by_the_routes_in_force_after_a_refused_change(host):
@@ -265,7 +278,7 @@ def test_endpoint_is_judged_by_the_routes_in_force_after_a_refused_change(host):
         with pytest.raises(HostError):
             setup.adopt(node("10.244.2.0/24", "192.168.77.0/24"), {TOKYO})
 
-        assert not setup.is_affected_by(("192.168.77.7", 51820))
+        assert not setup.is_affected_by("tokyo", ("192.168.77.7", 51820))
 
 
 def test_mend_puts_back_what_somebody_took_away(host):
