@@ -43,6 +43,7 @@ from overlay.link import (
     Retired,
     SetEndpoint,
     SetNode,
+    SetPeer,
     Sockets,
     Start,
     Wanted,
@@ -545,7 +546,7 @@ class Agent:
         """Remember where *remote* is, as the forwarder does already."""
         is_new = endpoint != remote.endpoint
         remote.endpoint = remote.heard_at = endpoint
-        if is_new and not self._is_replan_due and self.host.is_affected_by(endpoint):
+        if is_new and not self._is_replan_due and self.host.is_affected_by(remote.peer.name, endpoint):
             self._is_replan_due = True
             self._nursery.start_soon(self._replan_soon)
 
@@ -568,7 +569,7 @@ class Agent:
         log.info(
             "endpoint set peer=%s endpoint=%s cause=%s", remote.peer.name, format_sockaddr(endpoint), cause
         )
-        if self.host.is_affected_by(endpoint):
+        if self.host.is_affected_by(remote.peer.name, endpoint):
             await self._replan()
         if remote.endpoint != endpoint:
             return  # it was heard from elsewhere meanwhile
@@ -578,7 +579,7 @@ class Agent:
 
     def _endpoints(self, node: Node) -> set[tuple[str, Sockaddr]]:
         """Return every underlay address known of *node*'s peers, with the name of the peer."""
-        known = {(name, sockaddr) for name, sockaddr in self._roster.endpoints() if name in node.table.peers}
+        known = set(self._roster.endpoints(node))
         for peer in node.others:
             if peer.endpoint is not None:
                 known.update((peer.name, sockaddr) for sockaddr in literal(peer.endpoint))
@@ -592,7 +593,7 @@ class Agent:
     async def _replan(self) -> None:
         """Compute routes and MTU again from what is known now."""
         async with self._changing:
-            mtu = self.host.mtu
+            mtu, asks = self.host.mtu, bool(self.host.paths)
             try:
                 self.host.adopt(self._node, self._endpoints(self._node))
             except HostError as error:
@@ -602,6 +603,7 @@ class Agent:
             self._look_again()
             if self.host.mtu != mtu:
                 log.info("mtu changed mtu=%d was=%d", self.host.mtu, mtu)
+            if (self.host.mtu, bool(self.host.paths)) != (mtu, asks):
                 with contextlib.suppress(ForwarderGoneError):
                     await self._tell_node(self._node)
 
@@ -683,17 +685,28 @@ class Agent:
                     await self._tell_sockets(name, opened)
         for udp in replaced:
             udp.hand_over()  # the forwarder holds descriptors of its own, and reads them for a while
-        await self._tell(*change.commands)
+        for remote in change.added:
+            if not remote.resolved:
+                self._take_literal(remote)
+        ends = {remote.number: remote.endpoint for remote in change.added}
+        for command in change.commands:
+            await self._tell(command)
+            if isinstance(command, SetPeer):  # its endpoint before the prefixes that lead to it
+                endpoint = ends.get(command.peer)
+                if endpoint is not None:
+                    await self._tell(SetEndpoint(command.peer, endpoint, "configuration"))
         await self._meet(change)
 
     async def _meet(self, change: Change) -> None:
         """Begin to talk to the peers that are new, or elsewhere, or have a new preshared key."""
-        for remote in (*change.added, *change.new_endpoint):
+        for remote in change.new_endpoint:
             self._take_literal(remote)
+            if remote.endpoint is not None and remote.configured is not None:
+                await self._tell(SetEndpoint(remote.number, remote.endpoint, "configuration"))
+        for remote in (*change.added, *change.new_endpoint):
             if remote.endpoint is None:
                 self._resolver.resolve_soon(remote, clock.now())
             elif remote.configured is not None:
-                await self._tell(SetEndpoint(remote.number, remote.endpoint, "configuration"))
                 await self._want(remote.number)
         for remote in change.new_preshared_key:
             await self._want(remote.number)

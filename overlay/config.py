@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import TYPE_CHECKING
 
 from overlay.crypto.keys import PresharedKey, PrivateKey
-from overlay.encap import ENCAPSULATIONS, wireguard
+from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
 from overlay.errors import ConfigError
 from overlay.host.plan import HostPlan
@@ -26,7 +26,7 @@ from peers.peer import TAP, format_public_key, preshared_key_file_for
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from overlay.encap.encapsulation import Encapsulation
@@ -45,6 +45,9 @@ UNDERLAY_MTU = 1500  # where none is known
 MINIMUM_MTU = 1280
 MAXIMUM_IP = 65535
 LISTEN_ADDRESSES = 16  # twice as many descriptors go beside one message to the forwarder
+EITHER = frozenset(
+    {("", 4), ("", 6)}
+)  # of a peer that may be anywhere: no host, and the version of its address
 NAMED = 5  # peers in a note
 NEARLY_EVERYTHING = 1  # prefixes of this length or shorter hold the underlay, whatever endpoints are known
 
@@ -168,6 +171,15 @@ def settle(
                 f"the public_key of peers.{running.name}, which is this node, changed in {options.peers}: "
                 "taking another key needs a restart"
             )
+        if running.name in table.peers and running.public_key is None:
+            # Who this node is does not change, whatever endpoints and keys the others get.
+            keyed = None if key is None else table.find_by_public_key(key.public)
+            if keyed is not None:
+                raise ConfigError(
+                    f"{options.key} is the key of peers.{keyed.name} in {options.peers}, but this node runs as "
+                    f"{running.name}: becoming another peer needs a restart"
+                )
+            options = replace(options, node=running.name)
     own = find_own(table, key, options, is_own)
     if len(own.listen) > LISTEN_ADDRESSES:
         raise ConfigError(
@@ -270,37 +282,60 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -
     )
 
 
-def plan_mtu(underlay: Iterable[int | None], overhead: int = wireguard.OVERHEAD) -> int:
-    """Return the MTU of a tun whose datagrams fit through the narrowest of the *underlay* MTUs; None is unknown.
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the underlay takes of a packet, in bytes, and what that comes from, for people."""
 
-    A datagram is larger than its packet by *overhead* bytes.
+    size: int
+    reason: str
+
+
+def plan_room(
+    node: Node, endpoints: Iterable[tuple[str, Sockaddr]], underlay: Mapping[str, int | None]
+) -> Room:
+    """Return the largest packet whose datagrams fit the way to each of *node*'s peers, and whose way takes no more.
+
+    *underlay* are the MTUs of the ways to the hosts of *endpoints*; None is unknown.  What is not known of a peer
+    is taken to be the worst: the narrowest way, and either family.
     """
-    narrowest = min((mtu for mtu in underlay if mtu is not None), default=UNDERLAY_MTU)
-    return max(MINIMUM_MTU, min(narrowest, MAXIMUM_IP) - overhead)
-
-
-def plan_overhead(node: Node, endpoints: Iterable[tuple[str, Sockaddr]]) -> int:
-    """Return the largest overhead of *node*'s tunnels, in bytes, given the underlay addresses as far as they are known.
-
-    The family of an address that is not known may be either.
-    """
-
-    def overhead(each: Encapsulation, version: int, ends: Ends) -> int:
-        # A frame in the clear is part of what its encapsulation puts before a packet.
-        frame = FRAME_OVERHEAD if node.is_tap and each.is_encrypted else 0
-        return each.overhead(version, ends) + frame
-
-    families: dict[str, set[int]] = {}
+    at: dict[str, set[tuple[str, int]]] = {}
     for name, sockaddr in endpoints:
-        families.setdefault(name, set()).add(4 if len(sockaddr) == 2 else 6)
-    return max(
-        (
-            overhead(node.encapsulation_of(peer), version, node.ends_of(peer))
-            for peer in node.others
-            for version in families.get(peer.name, {4, 6})
-        ),
-        default=max(overhead(node.encapsulations[0], version, Ends()) for version in (4, 6)),
+        at.setdefault(name, set()).add((sockaddr[0], 4 if len(sockaddr) == 2 else 6))
+    ways = [
+        (mtu, host, name)
+        for name, places in at.items()
+        for host, _ in places
+        if (mtu := underlay.get(host)) is not None
+    ]
+    narrowest, via, whose = min(ways, default=(UNDERLAY_MTU, "", ""))
+    tunnels = []  # (size, is assumed, name, host, MTU, overhead)
+    for peer in node.others:
+        for host, version in at.get(peer.name, EITHER):
+            overhead = plan_overhead(node, peer, version)
+            mtu = underlay.get(host)
+            found = narrowest if mtu is None else mtu
+            tunnels.append((min(found, MAXIMUM_IP) - overhead, mtu is None, peer.name, host, found, overhead))
+    if not tunnels:
+        overhead = max(plan_overhead(node, None, version) for _, version in EITHER)
+        tunnels.append((min(narrowest, MAXIMUM_IP) - overhead, True, "", "", narrowest, overhead))
+    size, is_assumed, name, host, found, overhead = min(tunnels)
+    if not ways:
+        return Room(size, "no route to an endpoint is known")
+    if is_assumed and name:
+        return Room(
+            size, f"{found} on the way to {whose} at {via}, less {overhead} for the tunnel with {name}"
+        )
+    return Room(
+        size, f"{found} on the way to {name or whose} at {host or via}, less {overhead} for the tunnel"
     )
+
+
+def plan_overhead(node: Node, peer: Peer | None, version: int) -> int:
+    """Return how many bytes the tunnel with *peer* over IP of *version* puts around a packet; None is a peer to come."""
+    encapsulation = node.encapsulations[0] if peer is None else node.encapsulation_of(peer)
+    # A frame in the clear is part of what its encapsulation puts before a packet.
+    frame = FRAME_OVERHEAD if node.is_tap and encapsulation.is_encrypted else 0
+    return encapsulation.overhead(version, Ends() if peer is None else node.ends_of(peer)) + frame
 
 
 def _preshared_keys(table: Table, own: Peer) -> dict[str, bytes]:

@@ -66,10 +66,11 @@ class Roster:
         """Make *node*'s table the one in force and return what is different.
 
         A peer whose public key or encapsulation changed is another peer: its keys and counters go, and it gets a new
-        number.
+        number.  Where its configured host is the same, it is still where that was resolved to.
         """
         change = Change([], [], [], [], [])
         wanted = {peer.name: peer for peer in node.others}
+        formerly: dict[str, Remote] = {}
         for name, remote in list(self.by_name.items()):
             peer = wanted.get(name)
             if (
@@ -78,6 +79,7 @@ class Roster:
                 or node.encapsulation_of(peer) is not remote.encapsulation
             ):
                 change.removed.append(remote)
+                formerly[name] = remote
                 del self.by_name[name], self.by_number[remote.number]
         for name, peer in wanted.items():
             preshared_key = node.preshared_keys.get(name)
@@ -94,6 +96,8 @@ class Roster:
                     node.macs_of(peer),
                     endpoint,
                 )
+                if name in formerly:
+                    _leave_where_it_was(known, formerly[name])
                 self.by_name[name] = self.by_number[known.number] = known
                 change.added.append(known)
                 change.commands.append(_set_peer(known))
@@ -128,12 +132,45 @@ class Roster:
             yield _set_peer(remote)
         yield from _pieces(self._routes.items(), [])
 
-    def endpoints(self) -> Iterator[tuple[str, Sockaddr]]:
-        """Yield every underlay address known of a peer, with the peer's name."""
-        for name, remote in self.by_name.items():
-            for sockaddr in {remote.endpoint, remote.heard_at, *remote.resolved}:
+    def endpoints(self, node: Node) -> Iterator[tuple[str, Sockaddr]]:
+        """Yield every underlay address known of a peer of *node*, whose table need not be in force, with the peer's name.
+
+        Where a peer's endpoint is another in that table, what its host was resolved to is all that stays known.
+        """
+        for peer in node.others:
+            remote = self.by_name.get(peer.name)
+            if remote is None:
+                continue
+            endpoint = node.endpoint_of(peer)
+            known: set[Sockaddr | None] = {*_resolved_for(endpoint, remote)}
+            if endpoint in {None, remote.configured}:
+                known = {remote.endpoint, remote.heard_at, *remote.resolved}
+            for sockaddr in known:
                 if sockaddr is not None:
-                    yield name, sockaddr
+                    yield peer.name, sockaddr
+
+
+def _leave_where_it_was(remote: Remote, former: Remote) -> None:
+    """Have *remote* be where the configured endpoint of *former* was resolved to, if that is the same host.
+
+    Where *former* was heard besides does not count: in the clear a peer is only where the peers file says.
+    """
+    remote.resolved = _resolved_for(remote.configured, former)
+    addresses = [sockaddr[0] for sockaddr in remote.resolved]
+    if addresses:
+        last = None if former.endpoint is None else former.endpoint[0]
+        remote.endpoint = remote.resolved[addresses.index(last) if last in addresses else 0]
+
+
+def _resolved_for(endpoint: Endpoint | None, former: Remote) -> tuple[Sockaddr, ...]:
+    """Return what *endpoint* stands for as far as *former* knows: it has the same host, at another port perhaps."""
+    if endpoint is None or former.configured is None or endpoint.host != former.configured.host:
+        return ()
+    return tuple(_at_port(sockaddr, endpoint.port) for sockaddr in former.resolved)
+
+
+def _at_port(sockaddr: Sockaddr, port: int) -> Sockaddr:
+    return (sockaddr[0], port) if len(sockaddr) == 2 else (sockaddr[0], port, *sockaddr[2:])
 
 
 def _set_peer(remote: Remote) -> SetPeer:

@@ -79,11 +79,11 @@ class HostSetup:
         self.icmp: socket.socket | None = None
         self.plan: HostPlan | None = None
         self._mtu_reason = ""
-        self._is_cut_outside = False  # the tun's MTU is larger than fits the underlay's
+        self._room = 0  # what fits the underlay of a packet; where the tun's MTU is larger, the kernel cuts
         self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
         self._bound: dict[str, tuple[object, ...]] = {}  # likewise: where they are bound
         self._left: set[str] = set()  # encapsulations once in use: the forwarder may still read their sockets
-        self._overhead = 0
+        self._node: Node | None = None
         self._endpoints: Endpoints = set()
         self._ttl: int | None = None  # that of the outer headers, as the peers file says
         self._marked = 0  # the mark of `underlay`
@@ -113,7 +113,7 @@ class HostSetup:
 
         It was chosen so, or is the least that IPv6 needs; then the kernel is left to cut datagrams in fragments.
         """
-        return [] if self._is_cut_outside else self._paths
+        return [] if self.mtu > self._room else self._paths
 
     @property
     def mtu(self) -> int:
@@ -161,8 +161,8 @@ class HostSetup:
 
         Raises HostError; then the host is as before.
         """
-        overhead = config.plan_overhead(node, endpoints)
-        before, plan = self.plan, self._compute(node, endpoints, overhead)
+        before = self.plan
+        plan, mtu_reason, room = self._compute(node, endpoints)
         with contextlib.ExitStack() as undo:
             wanted = {
                 each.name: (node.table.listen_port(node.own, each.name), node.own.listen)
@@ -199,7 +199,8 @@ class HostSetup:
                     undo.callback(self._go_back, before)
                 self._apply(plan)
             undo.pop_all()
-        self.plan, self._overhead, self._endpoints = plan, overhead, endpoints
+        self.plan, self._node, self._endpoints = plan, node, endpoints
+        self._mtu_reason, self._room = mtu_reason, room
         if icmp is not self.icmp and self.icmp is not None:
             self.icmp.close()
         self.icmp, self._icmp_for = icmp, icmp_for
@@ -212,14 +213,19 @@ class HostSetup:
         self._set_ttl(node.table.network.ttl, {udp for new in opened.values() for udp in new})
         return replaced
 
-    def is_affected_by(self, endpoint: Sockaddr) -> bool:
-        """Return whether a peer at *endpoint* may ask for other routes or a smaller MTU than there are."""
+    def is_affected_by(self, name: str, endpoint: Sockaddr) -> bool:
+        """Return whether the peer *name* at *endpoint* may ask for other routes or a smaller MTU than there are."""
         assert self.plan is not None
+        assert self._node is not None
         address = ip_address(endpoint[0].partition("%")[0])
         if self._routed.lookup(address):
             return True
         mtu = self._routing.route_mtu(address, self.plan.fwmark)
-        return mtu is not None and config.plan_mtu([mtu], self._overhead) < self.plan.mtu
+        peer = self._node.table.peers.get(name)
+        if mtu is None or peer is None:
+            return False
+        room = mtu - config.plan_overhead(self._node, peer, address.version)
+        return room < min(self._room, self.plan.mtu)
 
     def mend(self) -> None:
         """Put back what somebody else took away.  Raises HostError."""
@@ -335,37 +341,28 @@ class HostSetup:
                     found.add(socket.if_indextoname(marked))
         return found
 
-    def _compute(self, node: Node, endpoints: Endpoints, overhead: int) -> HostPlan:
-        mtu, self._mtu_reason = self._settle_mtu(node, endpoints, overhead)
+    def _compute(self, node: Node, endpoints: Endpoints) -> tuple[HostPlan, str, int]:
+        """Return the plan, what its MTU comes from, and what fits the underlay."""
+        mtu, reason, room = self._settle_mtu(node, endpoints)
         plan = config.plan_host(node, mtu, endpoints)
         if isinstance(self._routing, Prepared):
             plan = self._routing.fit(plan, node.table.network.fwmark)
             if plan.mtu < mtu:
-                self._mtu_reason = f"as {self.interface} was prepared"
-        return plan
+                reason = f"as {self.interface} was prepared"
+        return plan, reason, room
 
-    def _settle_mtu(self, node: Node, endpoints: Endpoints, overhead: int) -> tuple[int, str]:
-        """Return the MTU of the tun, and what it comes from."""
-        names = {sockaddr[0]: name for name, sockaddr in endpoints}
+    def _settle_mtu(self, node: Node, endpoints: Endpoints) -> tuple[int, str, int]:
+        """Return the MTU of the tun, what it comes from, and what fits the underlay."""
         mark = self.plan.fwmark if self.plan is not None else node.table.network.fwmark
-        known = {
-            host: self._routing.route_mtu(ip_address(host.partition("%")[0]), mark)
-            for host in sorted(names)[:QUESTIONS]
-        }
-        ways = [(found, host) for host, found in known.items() if found is not None]
-        mtu = config.plan_mtu(known.values(), overhead)
+        hosts = sorted({sockaddr[0] for _, sockaddr in endpoints})[:QUESTIONS]
+        known = {host: self._routing.route_mtu(ip_address(host.partition("%")[0]), mark) for host in hosts}
+        room = config.plan_room(node, endpoints, known)
         chosen = node.table.network.mtu
-        found, host = min(ways, default=(config.UNDERLAY_MTU, ""))
-        self._is_cut_outside = (chosen or mtu) > found - overhead
         if chosen is not None:
-            return chosen, "as the peers file says"
-        if not ways:
-            return mtu, "no route to an endpoint is known"
-        least = f", but at least {mtu}" if mtu > found - overhead else ""
-        return (
-            mtu,
-            f"{found} on the way to {names[host]} at {host}, less {overhead} for the tunnel{least}",
-        )
+            return chosen, "as the peers file says", room.size
+        if room.size < config.MINIMUM_MTU:
+            return config.MINIMUM_MTU, f"{room.reason}, but at least {config.MINIMUM_MTU}", room.size
+        return room.size, room.reason, room.size
 
     def _apply(self, plan: HostPlan) -> None:
         """Change routes and rules, with the marks on our sockets before the rules that look at them, and off after."""

@@ -353,6 +353,7 @@ class Core:
             for each, family, role, protocol in zip(raw, families, roles, protocols, strict=True)
         ]
         for udp in opened:
+            udp.undo_switches()
             udp.learn_mtus(self._learns_mtus)
         self.sender.sockets += opened
         own_ports = command.ports or [command.port]

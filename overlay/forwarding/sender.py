@@ -100,14 +100,26 @@ class UdpSocket:
     def __post_init__(self) -> None:
         self.clear = self.encapsulation.clear
 
+    @property
+    def _is_switched(self) -> bool:
+        """Whether the forwarder changes what may be cut of its datagrams; of others the agent has said it."""
+        return self.protocol == PROTOCOL_UDP and self.role in {Role.ALL, Role.SENDS}
+
+    def undo_switches(self) -> None:
+        """Have it as the agent opened it, which an earlier forwarder may have switched, and have ended in one send."""
+        if self._is_switched:
+            self.raw.setsockopt(*_DISCOVER[self.family], PMTUDISC_WANT)
+            if self.family in _LARGEST:
+                self.raw.setsockopt(*_LARGEST[self.family], 0)
+            self.discover = PMTUDISC_WANT
+
     def learn_mtus(self, learns: bool) -> None:
         """Have routers tell the kernel of every datagram that is too large for them.
 
         The system's WANT leaves the DF bit out of those that one IPv4 send makes many of, and routers cut them.
         """
-        is_for_it = self.protocol == PROTOCOL_UDP and self.role in {Role.ALL, Role.SENDS}
         wanted = PMTUDISC_DO if learns else PMTUDISC_WANT
-        if is_for_it and self.family == socket.AF_INET and wanted != self.discover:
+        if self._is_switched and self.family == socket.AF_INET and wanted != self.discover:
             self.raw.setsockopt(*_DISCOVER[self.family], wanted)
             self.discover = wanted
 

@@ -153,6 +153,7 @@ class FakeHost:
         self.adopted = []
         self.refusal = None
         self.affecting = set()
+        self.too_narrow = set()  # endpoints for which the kernel is left to cut
         self.port = 51820
         self.mends = 0
         self.is_present = True
@@ -180,6 +181,8 @@ class FakeHost:
         if self.refusal:
             raise HostError(self.refusal)
         self.adopted.append((node, endpoints))
+        if self.too_narrow & {sockaddr for _, sockaddr in endpoints}:
+            self.paths = ()
         before, port = self.sockets, node.table.network.port
         kept = {name for name in before if name != "wireguard" or port == self.port}
         self.port = port
@@ -192,7 +195,7 @@ class FakeHost:
     def notes(self, node):
         return []
 
-    def is_affected_by(self, endpoint):
+    def is_affected_by(self, name, endpoint):
         return endpoint in self.affecting
 
     def mend(self):
@@ -444,6 +447,22 @@ def test_forwarder_gets_the_sockets_to_ask_the_kernel_by(node):
 
         (told,) = machine.forwarder.told(SetNode)
         assert told.families == [socket.AF_INET, socket.AF_INET6]
+
+    node(story)
+
+
+def test_forwarder_is_told_when_the_kernel_is_left_to_cut_and_the_mtu_stays(node):
+    async def story(machine):
+        machine.host.paths = [SimpleNamespace(family=socket.AF_INET, fileno=lambda: 9)]
+        machine.host.affecting.add(ELSEWHERE)
+        machine.host.too_narrow.add(ELSEWHERE)
+        await machine.greeted()
+
+        machine.forwarder.say(Moved(1, ELSEWHERE))
+        await until(lambda: len(machine.host.adopted) == 2)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert [told.families for told in machine.forwarder.told(SetNode)] == [[socket.AF_INET], []]
 
     node(story)
 
@@ -794,7 +813,7 @@ def test_reload_tells_the_difference_and_nothing_else(node):
         await until(lambda: len(machine.forwarder.commands) >= before + 7)
 
         kinds = [type(command) for command in machine.forwarder.commands[before:]]
-        assert kinds == [SetNode, SetPeer, Routes, Routes, RemovePeer, SetEndpoint, Transmit]
+        assert kinds == [SetNode, SetPeer, SetEndpoint, Routes, Routes, RemovePeer, Transmit]
 
     node(story)
 
@@ -909,6 +928,44 @@ def test_old_sockets_close_after_the_forwarder_has_the_new_ones(node):
         assert old.is_closed
         assert len(machine.forwarder.told(Sockets)) == 2
         assert not machine.host.underlay[0].is_closed
+
+    node(story)
+
+
+def test_peer_of_another_encapsulation_is_where_its_name_was_resolved_to_before_prefixes_lead_to_it(node):
+    names = Names()
+    names.addresses["tokyo.example.net"] = ["192.0.2.2"]
+    by_name = {"endpoint": "tokyo.example.net", "public_key": TOKYO_PRIVATE.public}
+
+    async def story(machine):
+        trio.socket.set_custom_hostname_resolver(names)
+        await machine.greeted()
+        await until(lambda: machine.forwarder.told(SetEndpoint))
+        del names.addresses["tokyo.example.net"]
+        before = len(machine.forwarder.commands)
+        clear = {"encapsulation": "udp", "endpoint": "192.0.2.1"}
+        paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public, **clear)
+        machine.write(paris, peer("tokyo", "10.244.2.0/24", **by_name))
+
+        await reload(machine)
+
+        commands = machine.forwarder.commands[before:]
+        told = [each for each in commands if isinstance(each, SetPeer | SetEndpoint | Routes)]
+        assert [type(each) for each in told] == [SetPeer, SetEndpoint, Routes]
+        assert told[1] == SetEndpoint(2, ("192.0.2.2", 8285), "configuration")
+
+    node(story, peer("tokyo", "10.244.2.0/24", **by_name))
+
+
+def test_endpoint_that_another_takes_the_place_of_does_not_count_for_the_host(node):
+    async def story(machine):
+        await machine.ready()
+        moved = peer("tokyo", "10.244.2.0/24", public_key=TOKYO_PRIVATE.public, endpoint="192.0.2.9")
+        machine.write(PARIS, moved, ROME)
+
+        await reload(machine)
+
+        assert machine.host.adopted[-1][1] == {("tokyo", ("192.0.2.9", 51820)), ("rome", ROME_AT)}
 
     node(story)
 

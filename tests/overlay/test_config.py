@@ -19,8 +19,7 @@ from overlay.config import (
     load_own_key,
     load_private_key,
     plan_host,
-    plan_mtu,
-    plan_overhead,
+    plan_room,
     settle,
 )
 from overlay.crypto.keys import PresharedKey, PrivateKey, decode_key, encode_key
@@ -521,20 +520,23 @@ def test_datagram_to_an_endpoint_meets_the_tun_only_inside_the_tunnel_of_another
 
 
 @pytest.mark.parametrize(
-    ("underlay", "mtu"),
+    ("underlay", "size"),
     [
         ([], 1420),
         ([None, None], 1420),
         ([1500], 1420),
         ([None, 1500, 9000], 1420),
         ([9000], 8920),
-        ([1300], 1280),
+        ([1300], 1220),
         ([65536], 65455),
         ([100_000], 65455),
     ],
 )
-def test_mtu_fits_through_the_narrowest_underlay_and_never_below_that_of_ipv6(underlay, mtu):
-    assert plan_mtu(underlay) == mtu
+def test_room_is_what_fits_through_the_narrowest_underlay(underlay, size):
+    hosts = {f"192.0.2.{number}": mtu for number, mtu in enumerate(underlay, 1)}
+    endpoints = [("tokyo", (host, 51820)) for host in hosts]
+
+    assert plan_room(node(paris(), tokyo()), endpoints, hosts).size == size
 
 
 def test_settling_a_configuration_loads_no_library_for_the_kernel():
@@ -605,6 +607,30 @@ def test_a_key_in_the_table_comes_before_an_endpoint():
     assert own_name(OPTIONS, *peers, key=PRIVATE, own=["192.0.2.2"]) == "paris"
 
 
+@pytest.mark.parametrize("here", ["192.0.2.1", "192.0.2.2", "192.0.2.3"])
+def test_a_running_node_without_a_key_stays_who_it_is_whatever_endpoints_change(here):
+    peers = store(clear("ann", 1), clear("bob", 2), encapsulation="udp")
+
+    settled = settle(peers, None, OPTIONS, clear("ann", 9), is_own=ip_address(here).__eq__)
+
+    assert settled.own.name == "ann"
+
+
+def test_a_running_node_without_a_key_that_got_another_name_is_known_by_its_endpoint():
+    peers = store(clear("cyd", 1), clear("bob", 2), encapsulation="udp")
+
+    settled = settle(peers, None, OPTIONS, clear("ann", 1), is_own=ip_address("192.0.2.1").__eq__)
+
+    assert settled.own.name == "cyd"
+
+
+def test_a_running_node_without_a_key_does_not_become_the_peer_of_a_key():
+    peers = store(paris(endpoint="192.0.2.1"), clear("bob", 2, encapsulation="udp"))
+
+    with pytest.raises(ConfigError, match=r"the key of peers\.paris in .* runs as bob: .* needs a restart"):
+        settle(peers, PRIVATE, OPTIONS, clear("bob", 2), is_own=ip_address("192.0.2.2").__eq__)
+
+
 def test_a_host_whose_peer_needs_a_key_is_told_to_make_one(tmp_path):
     options = dataclasses.replace(OPTIONS, key=tmp_path / "key")
 
@@ -666,8 +692,45 @@ def test_a_note_names_whom_traffic_is_not_encrypted_with():
     ],
 )
 def test_overhead_is_the_largest_in_use_as_far_as_the_families_are_known(node, endpoints, overhead):
-    assert plan_overhead(node, endpoints) == overhead
+    assert plan_room(node, endpoints, {}).size == 1500 - overhead
 
 
-def test_mtu_is_smaller_than_the_underlay_s_by_the_overhead():
-    assert (plan_mtu([1500, 9000], 28), plan_mtu([None], 28), plan_mtu([1300], 28)) == (1472, 1472, 1280)
+BOB_AT, CYD_AT = ("192.0.2.2", 8285), ("192.0.2.3", 51820)
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "underlay", "size", "reason"),
+    [
+        (
+            [("bob", BOB_AT), ("tokyo", CYD_AT)],
+            {"192.0.2.2": 1400, "192.0.2.3": 1500},
+            1372,
+            "1400 on the way to bob at 192.0.2.2, less 28 for the tunnel",
+        ),
+        (
+            [("bob", BOB_AT), ("tokyo", CYD_AT)],
+            {"192.0.2.2": 1460, "192.0.2.3": 1500},
+            1420,
+            "1500 on the way to tokyo at 192.0.2.3, less 80 for the tunnel",
+        ),
+        (
+            [("bob", BOB_AT), ("bob", ("2001:db8::2", 8285, 0, 0)), ("tokyo", CYD_AT)],
+            {"192.0.2.2": 1400, "2001:db8::2": 1400, "192.0.2.3": 1500},
+            1352,
+            "1400 on the way to bob at 2001:db8::2, less 48 for the tunnel",
+        ),
+        (
+            [("bob", BOB_AT)],
+            {"192.0.2.2": 1400},
+            1320,
+            "1400 on the way to bob at 192.0.2.2, less 80 for the tunnel with tokyo",
+        ),
+        ([("bob", BOB_AT)], {"192.0.2.2": None}, 1420, "no route to an endpoint is known"),
+    ],
+)
+def test_room_is_that_of_the_tunnel_that_takes_least_and_names_it(endpoints, underlay, size, reason):
+    mixed = node(paris(), tokyo(), clear("bob", 4, encapsulation="udp"))
+
+    room = plan_room(mixed, endpoints, underlay)
+
+    assert (room.size, room.reason) == (size, reason)

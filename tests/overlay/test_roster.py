@@ -212,18 +212,42 @@ def test_large_change_crosses_in_pieces_of_500_and_comes_into_force_with_the_las
 
 def test_endpoints_are_all_that_is_known_of_each_peer():
     roster = Roster()
-    roster.change_to(
-        node(peer("paris", "10.244.1.0/24"), peer("tokyo", "10.244.2.0/24"), peer("rome", "10.244.3.0/24"))
+    cities = node(
+        peer("paris", "10.244.1.0/24"), peer("tokyo", "10.244.2.0/24"), peer("rome", "10.244.3.0/24")
     )
+    roster.change_to(cities)
     tokyo = roster.by_name["tokyo"]
     tokyo.endpoint = tokyo.heard_at = ("192.0.2.9", 4500)
     tokyo.resolved = (("192.0.2.10", 51820), ("2001:db8::10", 51820, 0, 0))
 
-    assert set(roster.endpoints()) == {
+    assert set(roster.endpoints(cities)) == {
         ("tokyo", ("192.0.2.9", 4500)),
         ("tokyo", ("192.0.2.10", 51820)),
         ("tokyo", ("2001:db8::10", 51820, 0, 0)),
     }
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "known"),
+    [
+        ("bob.example.net", {("192.0.2.9", 4500), ("192.0.2.8", 51820)}),
+        ("bob.example.net:4500", {("192.0.2.8", 4500)}),
+        ("other.example.net", set()),
+        ("192.0.2.7", set()),
+        (None, {("192.0.2.9", 4500), ("192.0.2.8", 51820)}),  # it stays where it was heard
+    ],
+)
+def test_endpoints_of_a_peer_that_another_table_has_elsewhere_do_not_count_for_that(endpoint, known):
+    roster, own = Roster(), peer("own", "10.244.1.0/24")
+    roster.change_to(node(own, peer("bob", "10.244.2.0/24", endpoint="bob.example.net")))
+    bob = roster.by_name["bob"]
+    bob.endpoint = bob.heard_at = ("192.0.2.9", 4500)
+    bob.resolved = (("192.0.2.8", 51820),)
+
+    wanted = node(own, peer("bob", "10.244.2.0/24", endpoint=endpoint))
+
+    assert {sockaddr for _, sockaddr in roster.endpoints(wanted)} == known
+    assert set(roster.endpoints(node(own))) == set()
 
 
 def test_preshared_key_does_not_show_in_a_remote():
@@ -279,6 +303,39 @@ def test_a_peer_of_another_encapsulation_is_another_peer_at_its_port():
     assert [(each.number, each.encapsulation.name) for each in change.added] == [(2, "wireguard")]
     assert RemovePeer(1) in change.commands
     assert SetPeer(2, 0.0) in change.commands
+
+
+@pytest.mark.parametrize(
+    ("last", "endpoint"),
+    [
+        (("192.0.2.8", 51820), ("192.0.2.8", 8285)),
+        (("2001:db8::8", 51820, 0, 3), ("2001:db8::8", 8285, 0, 3)),
+        (("203.0.113.9", 4500), ("192.0.2.8", 8285)),  # heard there, which is nothing in the clear
+    ],
+)
+def test_a_peer_of_another_encapsulation_is_still_where_its_name_was_resolved_to(last, endpoint):
+    roster, named = Roster(), peer("bob", "10.244.2.0/24", endpoint="bob.example.net")
+    (bob,) = roster.change_to(node(peer("own", "10.244.1.0/24"), named)).added
+    bob.resolved = (("192.0.2.8", 51820), ("2001:db8::8", 51820, 0, 3))
+    bob.endpoint = last
+
+    own = peer("own", "10.244.1.0/24", encapsulation="udp", endpoint="192.0.2.1")
+    (bob,) = roster.change_to(node(own, named)).added
+
+    assert bob.resolved == (("192.0.2.8", 8285), ("2001:db8::8", 8285, 0, 3))
+    assert (bob.endpoint, bob.heard_at) == (endpoint, None)
+
+
+def test_a_peer_of_another_encapsulation_with_another_name_is_nowhere_yet():
+    roster, own = Roster(), peer("own", "10.244.1.0/24", endpoint="192.0.2.1")
+    (bob,) = roster.change_to(node(own, peer("bob", "10.244.2.0/24", endpoint="bob.example.net"))).added
+    bob.resolved = (("192.0.2.8", 51820),)
+    bob.endpoint = bob.resolved[0]
+
+    moved = peer("bob", "10.244.2.0/24", encapsulation="udp", endpoint="other.example.net")
+    (bob,) = roster.change_to(node(own, moved)).added
+
+    assert (bob.resolved, bob.endpoint) == ((), None)
 
 
 def test_the_endpoint_of_a_tunnel_has_the_port_of_its_encapsulation():

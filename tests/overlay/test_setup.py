@@ -69,7 +69,7 @@ def bound(setup):
 
 def state(host, setup):
     """Return all that a refused change must leave as it was."""
-    return host.dump(), bound(setup), marks(setup), setup.plan, setup.icmp
+    return host.dump(), bound(setup), marks(setup), setup.plan, setup.icmp, setup.mtu_reason, setup.paths
 
 
 def test_closing_leaves_the_host_as_it_was(host):
@@ -158,7 +158,7 @@ def test_route_that_the_kernel_refuses_leaves_everything_as_before(host):
         before = state(host, setup)
 
         with pytest.raises(HostError, match=r"192\.168\.77\.0/24 has a route with our metric already"):
-            setup.adopt(node("10.244.2.0/24", "192.168.77.0/24", "0.0.0.0/0", port=4500, mtu=1300), {TOKYO})
+            setup.adopt(node("10.244.2.0/24", "192.168.77.0/24", "0.0.0.0/0", port=4500, mtu=9000), {TOKYO})
 
         assert state(host, setup) == before
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
@@ -258,7 +258,20 @@ def test_configured_mtu_is_taken_as_it_is(host):
 )
 def test_endpoint_matters_if_it_is_routed_to_us_or_asks_for_a_smaller_mtu(host, endpoint, is_affected):
     with set_up(host, "10.244.2.0/24", "192.168.77.0/24") as setup:
-        assert setup.is_affected_by(endpoint) is is_affected
+        assert setup.is_affected_by("tokyo", endpoint) is is_affected
+
+
+def test_endpoint_matters_if_the_tunnel_over_its_family_takes_more_of_the_same_mtu(host):
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
+        setup.adopt(clear_node(), {TOKYO})
+
+        assert not setup.is_affected_by("tokyo", ("192.0.2.9", 8285))
+        assert setup.is_affected_by("tokyo", ("2001:db8::9", 8285, 0, 0))
+
+        setup.adopt(clear_node(), {TOKYO, ("tokyo", ("2001:db8::9", 8285, 0, 0))})
+
+        assert setup.mtu == 1452
+        assert not setup.is_affected_by("tokyo", ("2001:db8::9", 8285, 0, 0))
 
 
 def test_endpoint_is_judged_by_the_routes_in_force_after_a_refused_change(host):
@@ -267,7 +280,7 @@ def test_endpoint_is_judged_by_the_routes_in_force_after_a_refused_change(host):
         with pytest.raises(HostError):
             setup.adopt(node("10.244.2.0/24", "192.168.77.0/24"), {TOKYO})
 
-        assert not setup.is_affected_by(("192.168.77.7", 51820))
+        assert not setup.is_affected_by("tokyo", ("192.168.77.7", 51820))
 
 
 def test_mend_puts_back_what_somebody_took_away(host):

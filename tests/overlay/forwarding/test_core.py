@@ -553,6 +553,16 @@ def test_an_index_in_use_is_not_installed_twice(bench):
     assert bench.peer.keypairs.current is keypair
 
 
+def test_a_socket_that_an_earlier_forwarder_used_is_as_the_agent_opened_it(bench):
+    used = FakeSocket(bench.b, socket.AF_INET, 51820)
+    used.options[0, 10] = 2  # IP_PMTUDISC_DO
+    bench.b.tell(link.SetNode(65535, False, []))  # the kernel is left to cut
+
+    bench.b.tell(link.Sockets([socket.AF_INET], 51820), [used])
+
+    assert used.options[0, 10] == 1  # IP_PMTUDISC_WANT
+
+
 def test_sockets_without_their_descriptors_are_refused(bench):
     bench.b.tell(link.Sockets([2, 10], 51820), [FakeSocket(bench.b, 2, 51820)])
 

@@ -507,3 +507,31 @@ def test_what_is_too_large_for_any_datagram_is_dropped_and_counted():
 
     assert raw.datagrams == []
     assert peer.drops == {"too_big": 1}
+
+
+@pytest.mark.parametrize(
+    ("family", "left", "options"),
+    [
+        (socket.AF_INET, {(0, 10): 2}, {(0, 10): 1}),  # IP_PMTUDISC_DO, IP_PMTUDISC_WANT
+        (socket.AF_INET6, {(41, 23): 3, (41, 24): 1280}, {(41, 23): 1, (41, 24): 0}),
+    ],
+)
+def test_what_an_earlier_forwarder_left_on_a_socket_is_undone(family, left, options):
+    raw = SwitchedRaw()
+    raw.options |= left
+    udp = UdpSocket(raw, family)
+
+    udp.undo_switches()
+    udp.learn_mtus(False)
+
+    assert raw.options == options
+
+
+@pytest.mark.parametrize("how", [{"role": Role.RECEIVES}, {"protocol": 4, "role": Role.SENDS}])
+def test_what_the_agent_set_on_other_sockets_is_not_undone(how):
+    raw = SwitchedRaw()
+    raw.options[0, 10] = 0
+
+    UdpSocket(raw, socket.AF_INET, **how).undo_switches()
+
+    assert raw.options == {(0, 10): 0}
