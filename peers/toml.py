@@ -218,10 +218,11 @@ class _Section:
         raise KeyProblem((*self.keys, key), f"is {_describe(value)}; write {accepted} in quotes")
 
     def choice(self, key: str, accepted: tuple[str, ...]) -> str | None:
-        text = self.string(key, " or ".join(accepted))
+        listed = f"{', '.join(accepted[:-1])} or {accepted[-1]}"
+        text = self.string(key, listed)
         if text is None or text in accepted:
             return text
-        raise KeyProblem((*self.keys, key), f"is {_describe(text)}; write {' or '.join(accepted)}")
+        raise KeyProblem((*self.keys, key), f"is {_describe(text)}; write {listed}")
 
     def each(self, key: str, parse_item: Callable[[str], T], accepted: str) -> tuple[T, ...] | None:
         """Return the items of a list or of a single string, parsed; None if *key* is absent."""

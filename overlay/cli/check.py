@@ -110,7 +110,7 @@ def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
 
 def _render(table: Table, own: Peer | None, path: Path) -> str:
     network = table.network
-    macs = _macs(table)
+    macs, tunnels = _macs(table), _tunnels(table, own)
     rows = [
         (
             "*" if peer is own else "",
@@ -118,11 +118,16 @@ def _render(table: Table, own: Peer | None, path: Path) -> str:
             ", ".join(map(str, peer.addresses)),
             str(peer.endpoint or "-"),
             ", ".join(map(str, peer.subnets)) or "-",
+            *([tunnels[peer.name]] if tunnels else []),
             *([macs[peer.name]] if macs else []),
         )
         for peer in table.peers.values()
     ]
-    header = ("", "NAME", "ADDRESS", "ENDPOINT", "SUBNETS", *(["MAC"] if macs else []))
+    header = (
+        *("", "NAME", "ADDRESS", "ENDPOINT", "SUBNETS"),
+        *(["ENCAPSULATION"] if tunnels else []),
+        *(["MAC"] if macs else []),
+    )
     subnets = sum(len(peer.subnets) for peer in table.peers.values())
     mtu = "by the underlay" if network.mtu is None else str(network.mtu)
     number = network.port_for(network.encapsulation)
@@ -136,6 +141,22 @@ def _render(table: Table, own: Peer | None, path: Path) -> str:
     if own is not None:
         lines += ["", "* this host"]
     return "\n".join(lines)
+
+
+def _tunnels(table: Table, own: Peer | None) -> dict[str, str]:
+    """Return the encapsulation between *own* and each peer by its name; nothing where all are encrypted.
+
+    Without *own*, and for it itself, what the peer has of its own is shown.
+    """
+    from peers.encapsulation import is_encrypted, own_encapsulation
+
+    names = {
+        peer.name: own_encapsulation(table.network, peer)
+        if own is None or peer is own
+        else table.encapsulation_between(own, peer)
+        for peer in table.peers.values()
+    }
+    return {} if all(map(is_encrypted, names.values())) else names
 
 
 def _macs(table: Table) -> dict[str, str]:

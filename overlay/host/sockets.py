@@ -239,7 +239,7 @@ def _open_raw(
         raw = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     except PermissionError as error:
         raise HostError(
-            f"the encapsulation {encapsulation} needs the capability CAP_NET_RAW for its raw sockets: run as root"
+            f"the encapsulation {encapsulation} needs the capability CAP_NET_RAW for its raw sockets: give it to the agent, as root has it"
         ) from error
     except OSError as error:
         raise HostError(

@@ -161,7 +161,11 @@ SENTENCES = [
         "network.ttl is '64'; write the word \"inherit\" in quotes, or a number from 1 to 255",
     ),
     (file('device = "tape"'), 3, "network.device is 'tape'; write tun or tap"),
-    (file('encapsulation = "ip-in-ip"'), 3, "network.encapsulation is 'ip-in-ip'; write wireguard or"),
+    (
+        file('encapsulation = "ip-in-ip"'),
+        3,
+        "network.encapsulation is 'ip-in-ip'; write wireguard, udp, ipip, gre or vxlan",
+    ),
     (
         paris('encapsulation = "gre"', 'endpoint = "192.0.2.1:9"'),
         7,

@@ -355,3 +355,17 @@ def test_ethernet_addresses_are_listed_where_a_peer_is_of_vxlan(check):
     assert [each["mac"] for each in report["peers"]] == macs
     assert (report["network"]["vni"], report["network"]["vxlan_port"]) == (5, 8472)
     assert [line.split()[-1] for line in shown.splitlines()[3:6]] == ["MAC", *macs]
+
+
+def test_the_tunnels_of_this_host_are_listed_with_their_encapsulations_where_one_is_in_the_clear(check):
+    mixed = EXAMPLE + 'encapsulation = "ipip"\n'
+    mixed += f'[peers.rome]\npublic_key = "{key_text("rome")}"\naddress = "10.244.8.1"\n'
+
+    shown, encrypted = check(mixed).stdout, check(EXAMPLE).stdout
+
+    assert [line.split()[-1] for line in shown.splitlines() if " 10.244." in line][1:] == [
+        "wireguard",
+        "ipip",
+        "wireguard",
+    ]
+    assert "ENCAPSULATION" not in encrypted

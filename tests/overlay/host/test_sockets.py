@@ -453,7 +453,8 @@ def test_without_the_privilege_the_encapsulation_and_the_capability_are_named(la
     said = lab.namespace("host").python(code)
 
     assert said == (
-        "HostError the encapsulation gre needs the capability CAP_NET_RAW for its raw sockets: run as root\n"
+        "HostError the encapsulation gre needs the capability CAP_NET_RAW for its raw sockets: "
+        "give it to the agent, as root has it\n"
     )
 
 
