@@ -64,7 +64,7 @@ ROOMS = {
 }
 
 COMPUTE = {
-    "__future__", "base64", "binascii", "collections", "collections.abc", "dataclasses", "difflib", "enum",
+    "__future__", "abc", "base64", "binascii", "collections", "collections.abc", "dataclasses", "difflib", "enum",
     "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "math", "re", "struct", "tomllib", "types",
     "typing", "zlib",
 }  # fmt: skip

@@ -61,6 +61,8 @@ _NONCE = struct.Struct("<4xQ").pack  # RFC 8439's 96 bits: 32 of zeros, then the
 class FramesOutbound(Outbound):
     """The sending half of the packet path of a tap.  What Outbound calls MTU is what one payload takes."""
 
+    _virtio_at, _room = _VIRTIO, _ROOM
+
     def __init__(self, core: Core, mtu: int, tap: TunWriter, bridge: Bridge) -> None:
         super().__init__(core, mtu)
         self._tap, self._bridge = tap, bridge
@@ -73,21 +75,10 @@ class FramesOutbound(Outbound):
         self._splitters: dict[int, Splitter] = {}  # by the bytes before the packet in a payload
         self._clear_splitters: dict[int, ClearSplitter] = {}  # likewise
 
-    def send_staged(self, peer: Peer, packets: list[bytes], now: float) -> None:
-        """Send frames that waited for a keypair, in their order."""
-        self._at = 0
-        for number, packet in enumerate(packets):
-            if self._at + _ROOM > ARENA_BYTES:
-                self.flush()
-                self._at = 0
-            if self._core.sender.is_blocked:  # then the arena is in use
-                self._core.hold(peer, packets[number:])
-                break
-            start = self._at + _VIRTIO
-            self._view[start : start + len(packet)] = packet
-            end = start + len(packet)
-            self._send(peer, self._at, end, ip_start(self._view[self._at + _FRAME : end]), now)
-        self.flush()
+    def _forward_staged(self, peer: Peer, size: int, now: float) -> None:
+        """Send to *peer*, whom it waited for, the frame that stands where the next is read to."""
+        end = self._at + _VIRTIO + size
+        self._send(peer, self._at, end, ip_start(self._view[self._at + _FRAME : end]), now)
 
     def _read_batch(self, tun: TunReader, now: float) -> int:
         """Forward at most a batch and return how many frames it had."""

@@ -6,6 +6,7 @@ by them (RFC 7348 section 5, RFC 6438), each of a peer's lanes has one of the po
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -19,7 +20,7 @@ _PROTOCOL_SCTP = 132
 _WITH_PORTS = frozenset({PROTOCOL_TCP, PROTOCOL_UDP, _PROTOCOL_SCTP})
 
 
-class Lane:
+class Lane(ABC):
     """Datagrams made in this batch and not yet sent: all of one size but the last.  A peer is its own first lane."""
 
     __slots__ = ("pending", "pending_closed", "pending_ecn", "pending_size")
@@ -33,9 +34,9 @@ class Lane:
         self.pending_closed = False
 
     @property
+    @abstractmethod
     def peer(self) -> Peer:
         """Whom the datagrams go to."""
-        raise NotImplementedError
 
 
 class FurtherLane(Lane):

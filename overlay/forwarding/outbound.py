@@ -66,6 +66,8 @@ class TunReader(Protocol):
 class Outbound:
     """The sending half of the packet path."""
 
+    _virtio_at, _room = _OFFSET, _ROOM  # of each packet in the arena
+
     def __init__(self, core: Core, mtu: int) -> None:
         self._core = core
         self._arena = bytearray(ARENA_BYTES + LARGEST_DATAGRAM)  # what is cut from its end goes on behind it
@@ -176,16 +178,20 @@ class Outbound:
         """Forward packets that waited for a keypair, in their order."""
         self._at = 0
         for number, packet in enumerate(packets):
-            if self._at + _ROOM > ARENA_BYTES:
+            if self._at + self._room > ARENA_BYTES:
                 self.flush()
                 self._at = 0
             if self._core.sender.is_blocked:  # then the arena is in use
                 self._core.hold(peer, packets[number:])
                 break
-            start = self._at + _OFFSET
+            start = self._at + self._virtio_at
             self._view[start : start + len(packet)] = packet
-            self.forward(self._at, len(packet), now)
+            self._forward_staged(peer, len(packet), now)
         self.flush()
+
+    def _forward_staged(self, _: Peer, size: int, now: float) -> None:
+        """Send what stands where the next packet is read to, with its virtio header *size* bytes, to whom it is for."""
+        self.forward(self._at, size, now)
 
     def forward(self, at: int, size: int, now: float) -> None:
         """Send the packet whose virtio header stands in the arena at *at* + 6; *size* covers both."""

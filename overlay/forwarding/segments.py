@@ -10,6 +10,7 @@ little-endian words and are stored as such; every other number in a header is bi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
@@ -323,7 +324,7 @@ class _Columns:
 T = TypeVar("T", bound=Train)
 
 
-class _Splitter(Generic[T]):
+class _Splitter(ABC, Generic[T]):
     """Cuts super-packets into trains.  It owns the buffer: a train is good until the next split."""
 
     def __init__(self, mtu: int) -> None:
@@ -332,9 +333,9 @@ class _Splitter(Generic[T]):
         self._trains: dict[tuple[Flow, int, int], tuple[T, _Columns]] = {}  # by flow, segment and count
         self._rows = 0  # of all trains remembered
 
+    @abstractmethod
     def _train(self, header: int, segment: int, count: int, l4: int) -> T:
         """Return a train of that geometry in our buffer."""
-        raise NotImplementedError
 
     def split(self, packet: memoryview, gso_type: int, segment: int, csum_start: int) -> T:
         """Return the segments of *packet* as the kernel's own segmentation would have made them.

@@ -33,10 +33,9 @@ def test_a_burst_is_taken_in_batches_as_long_as_there_are_more_than_one():
     pace = Pace()
     goes(pace, [1], QUICK / 2)
 
-    modes = goes(pace, [5] * 20, QUICK / 2)
+    modes = goes(pace, [5] * (PROBE + 4), QUICK / 2)
 
-    assert True not in modes[PROBE:]
-    assert modes[: PROBE - 1] == [True] * (PROBE - 1)
+    assert modes == [True] * (PROBE - 1) + [False] * 5
 
 
 def test_after_a_burst_they_are_taken_one_by_one_again():
