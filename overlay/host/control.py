@@ -227,13 +227,18 @@ def _take_lock(path: Path) -> int:
                 return lock
         except FileNotFoundError:
             pass
-        except OSError as error:
+        except BlockingIOError as error:
             owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(lock)
             interface = interface_of(path)
             raise HostError(
                 f"{interface} is already run by process {owner}: "
                 f"stop it with `overlay down --interface {interface}`, or choose another --interface"
+            ) from error
+        except OSError as error:  # as on a full disk
+            os.close(lock)
+            raise HostError(
+                f"{file} could not be written: {error.strerror}; make room, then start again"
             ) from error
         os.close(lock)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -361,3 +362,14 @@ def test_what_killed_agents_left_in_the_directory_goes_with_the_next_start(tmp_p
     ]
     newcomer.close()
     living.close()
+
+
+def test_a_lock_that_cannot_be_written_is_no_agent_that_runs(tmp_path):
+    """On a full disk another agent was said to run."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(HostError, match="could not be written: File too large; make room"):
+            control.listen(tmp_path / "overlay0.sock")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
