@@ -181,6 +181,8 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.outbound": "test_core hands it packets",
     "overlay.forwarding.peer": "plain attributes; test_core moves and times them",
     "overlay.host.plan": "values; test_config makes them and test_netlink carries them out",
+    "overlay.host.rtnetlink": "test_netlink says all of it to a real kernel",
+    "overlay.host.watch": "test_netlink tells changes of others from our own",
     "overlay.session.constants": "test_sessions shortens each of them",
     "overlay.session.outputs": "values; test_sessions compares them",
     "overlay.session.peer": "test_sessions: a peer's handshakes are reached by its node",

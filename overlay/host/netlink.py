@@ -28,12 +28,9 @@ the second names no subnet: the table has routes for the subnets of length L onl
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import socket
 import struct
-import sys
 import zlib
 from dataclasses import dataclass
 from ipaddress import (
@@ -45,8 +42,7 @@ from ipaddress import (
     ip_interface,
     ip_network,
 )
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, assert_never
 
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
@@ -56,54 +52,71 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from overlay.errors import HostError
 from overlay.host import sysctl
 from overlay.host.plan import Device
+from overlay.host.rtnetlink import (
+    ATTRIBUTE,
+    CACHEINFO_EXPIRES,
+    NETLINK_HEADER,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NLM_F_REQUEST,
+    ROUTE_ATTRIBUTES_OFFSET,
+    ROUTE_LENGTH_OFFSET,
+    ROUTE_PROTOCOL_OFFSET,
+    ROUTE_TYPE_OFFSET,
+    RT_SCOPE_LINK,
+    RT_SCOPE_NOWHERE,
+    RT_SCOPE_UNIVERSE,
+    RT_TABLE_MAIN,
+    RT_TABLE_UNSPEC,
+    RTA_CACHEINFO,
+    RTA_DST,
+    RTA_METRICS,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTA_PRIORITY,
+    RTA_TABLE,
+    RTAX_MTU,
+    RTM_DELADDR,
+    RTM_DELROUTE,
+    RTM_DELRULE,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    RTM_GETRULE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+    RTM_NEWRULE,
+    RTN_UNICAST,
+    RTN_UNREACHABLE,
+    Kernel,
+    family_of,
+    read_attributes,
+    read_number,
+    refusal,
+    versions,
+)
+from overlay.host.watch import Watch
 from overlay.wire.icmp import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from overlay.host.plan import HostPlan, IPAddress, IPInterface, IPNetwork
+    from overlay.host.rtnetlink import Version
 
 # Specification: linux/netlink.h, linux/rtnetlink.h, linux/fib_rules.h, linux/if_addr.h, linux/if_link.h
 # All numbers are in the byte order of the host.
-NETLINK_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
-NLMSG_ERROR = 2
-NLMSG_DONE = 3
-NLM_F_REQUEST = 0x001
-NLM_F_ACK = 0x004
-NLM_F_DUMP = 0x300
-NLM_F_REPLACE = 0x100
-NLM_F_EXCL = 0x200
-NLM_F_CREATE = 0x400
-SOL_NETLINK = 270
-NETLINK_CAP_ACK = 10  # since Linux 4.3: errors come without the message they are about
-NETLINK_GET_STRICT_CHK = 12  # since Linux 4.20: the kernel filters dumps
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
-RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 IFA_PROTO = 11  # since Linux 5.18; before, it is not looked at
-RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 6, 7, 8, 15
-RTAX_MTU = 2
-RTA_CACHEINFO = 12
-CACHEINFO_EXPIRES = slice(8, 12)  # struct rta_cacheinfo: 4 bytes of references, 4 of last use, then this
-RTN_UNICAST = 1
-RTN_UNREACHABLE = 7
-RT_SCOPE_UNIVERSE = 0
-RT_SCOPE_LINK = 253
-RT_SCOPE_NOWHERE = 255  # in a deletion: any scope
-RT_TABLE_UNSPEC = 0
-RT_TABLE_MAIN = 254
-RT_TABLE_LOCAL = 255
 FR_ACT_TO_TBL = 1
 FIB_RULE_INVERT = 0x2
 IFF_UP = 0x1
-NLM_F_DUMP_INTR = 0x010  # the tables changed meanwhile: the dump may have holes
 IFA_F_NODAD = 0x002  # usable at once; nobody else is on this link
 IFA_F_NOPREFIXROUTE = 0x200
 IN6_ADDR_GEN_MODE_NONE = 1
-RTMGRP_LINK = 0x1
-RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE = 0x10, 0x40, 0x80
-RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE, RTMGRP_IPV6_RULE = 0x100, 0x400, 0x40000
 
 # Ours
 # Free in iproute2's rt_protos, and clear of what FRR (186 to 199), Calico (80) and OVN (84) use.
@@ -115,42 +128,13 @@ RULES = 31_000
 # The number of an interface is this, plus six digits from its name, plus 000 where tables have the prefix length.
 NUMBER = 1_000_000_000
 TRANSMIT_QUEUE = 1000  # packets; the default of 500 for a tun is 7 ms at 1 Gbit/s
-BATCH = 512  # messages in one send
-RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes; holds an error for every message of a batch
-SO_RCVBUFFORCE = 33
-PATIENCE = 10.0  # seconds; the kernel answers at once or is broken
 GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL}  # nothing left to remove
 
 MIXED = IPv4Address(0)  # the source of a shelf whose routes have several: like none that is wanted
-RECEIVE_SIZE = 64 * 1024  # bytes; the kernel fills at most 32 KiB of a dump
-ATTEMPTS = 5  # at a dump that was interrupted
-WATCHED = (
-    RTMGRP_LINK
-    | RTMGRP_IPV4_IFADDR
-    | RTMGRP_IPV4_ROUTE
-    | RTMGRP_IPV4_RULE
-    | RTMGRP_IPV6_IFADDR
-    | RTMGRP_IPV6_ROUTE
-    | RTMGRP_IPV6_RULE
-)
-
 # Where a field stands, from the start of a message
-FLAGS, FLAGS_OFFSET = struct.Struct("=H"), 6
-SEQUENCE, SEQUENCE_OFFSET = struct.Struct("=I"), 8
-ERROR_CODE = struct.Struct("=i")  # at the start of the payload
-ROUTE_LENGTH_OFFSET = NETLINK_HEADER.size + 1  # of the destination prefix, in bits
-ROUTE_TABLE_OFFSET = NETLINK_HEADER.size + 4
-ROUTE_PROTOCOL_OFFSET = NETLINK_HEADER.size + 5
-ROUTE_TYPE_OFFSET = NETLINK_HEADER.size + 7
-ROUTE_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + 12
 DESTINATION_OFFSET = ROUTE_ATTRIBUTES_OFFSET + 4  # where it is the first attribute
 ADDRESS_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + 8
 LENGTH = struct.Struct("=I")  # at the start of a message
-ATTRIBUTE = struct.Struct("=HH")  # length, type
-LINK = struct.Struct("=4xiI")  # index, flags
-ADDRESS = struct.Struct("=4xi")  # index
-
-Version: TypeAlias = Literal[4, 6]
 
 
 def number_of(interface: str) -> int:
@@ -241,9 +225,9 @@ class Routing:
         self._former: _Link | None = None  # of a persistent device, once it has been changed
         self._number = number_of(interface)
         try:
-            self._kernel = _Kernel()
+            self._kernel = Kernel()
         except OSError as error:
-            raise _refused("the routing tables of this host are out of reach", error) from error
+            raise refusal("the routing tables of this host are out of reach", error) from error
         self._mtu: int | None = None  # None: the link is not set up
         self._mac: bytes | None = None
         self._addresses: dict[_Address, None] = {}
@@ -269,7 +253,7 @@ class Routing:
             self._shelves = self._read_routes()
             self._rules = set(self._read_rules())
         except OSError as error:
-            raise _refused("the routing tables of this host could not be read", error) from error
+            raise refusal("the routing tables of this host could not be read", error) from error
         return len(self._rules) + sum(len(routes.networks) for routes in self._shelves.values())
 
     def apply(self, plan: HostPlan) -> None:
@@ -330,12 +314,12 @@ class Routing:
             mac = bytes.fromhex(link.mac.replace(":", "")) if link.mac else None
             return Device(link.is_up, link.mtu, addresses, frozenset(self._read_networks()), mac)
         except OSError as error:
-            raise _refused(f"the state of {self._interface} could not be read", error) from error
+            raise refusal(f"the state of {self._interface} could not be read", error) from error
 
     def route_index(self, address: IPAddress, fwmark: int | None = None) -> int | None:
         """Return the index of the interface by which packets to *address* leave; None if there is none."""
         route = self._ask_route(address, fwmark)
-        return _number(route.get(RTA_OIF)) or None if route is not None else None
+        return read_number(route.get(RTA_OIF)) or None if route is not None else None
 
     def route_mtu(self, address: IPAddress, fwmark: int | None = None) -> int | None:
         """Return how many bytes one packet to *address* may have on the underlay, by the route and by its device.
@@ -346,12 +330,12 @@ class Routing:
         another peer's, and the answer would shrink with every question.
         """
         route = self._ask_route(address, fwmark)
-        index = _number(route.get(RTA_OIF)) if route is not None else 0
+        index = read_number(route.get(RTA_OIF)) if route is not None else 0
         if route is None or not index or index == self._index:
             return None
-        metrics = dict(_attributes(route.get(RTA_METRICS, b""), 0))
+        metrics = dict(read_attributes(route.get(RTA_METRICS, b""), 0))
         is_learnt = any(route.get(RTA_CACHEINFO, b"")[CACHEINFO_EXPIRES])
-        known = 0 if is_learnt else _number(metrics.get(RTAX_MTU))
+        known = 0 if is_learnt else read_number(metrics.get(RTAX_MTU))
         return min((mtu for mtu in (known, self._link_mtu(index)) if mtu), default=None)
 
     def watch(self, *, is_ours: bool = True) -> Watch:
@@ -383,7 +367,7 @@ class Routing:
             return None
         if raw[ROUTE_TYPE_OFFSET] != RTN_UNICAST:
             return None
-        return dict(_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
+        return dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
 
     # What a plan comes to
 
@@ -414,7 +398,7 @@ class Routing:
             try:
                 self._former = self._read_link()
             except OSError as error:
-                raise _refused(f"the state of {self._interface} could not be read", error) from error
+                raise refusal(f"the state of {self._interface} could not be read", error) from error
         if plan.mac is not None:
             attributes.append(("IFLA_ADDRESS", plan.mac.hex(":")))
         if self._mtu is None:
@@ -437,7 +421,7 @@ class Routing:
             if self._mtu is None:
                 self._change_link([], IFF_UP)  # by itself: in one message the kernel would do this first
         except OSError as error:
-            raise _refused(f"{self._interface} could not be set up with MTU {plan.mtu}", error) from error
+            raise refusal(f"{self._interface} could not be set up with MTU {plan.mtu}", error) from error
         self._mtu, self._mac = plan.mtu, plan.mac
 
     def _set_back_link(self, former: _Link) -> None:
@@ -454,7 +438,7 @@ class Routing:
             self._change_link(attributes, 0)
         except OSError as error:
             if error.errno not in GONE:
-                raise _refused(f"{self._interface} could not be set back to what it was", error) from error
+                raise refusal(f"{self._interface} could not be set back to what it was", error) from error
         if former.is_without_ipv6:
             sysctl.disable_ipv6(self._interface)
 
@@ -466,7 +450,7 @@ class Routing:
         message["flags"] = flags
         message["change"] = flags if change is None else change
         message["attrs"] = attributes
-        self._kernel.do(message, RTM_NEWLINK)
+        self._kernel.do(_encode(message, RTM_NEWLINK, 0))
 
     def _link_mtu(self, index: int) -> int | None:
         """Return the MTU of a device; it is remembered until read_back(), which follows each change of the network."""
@@ -530,7 +514,7 @@ class Routing:
             self._do_address(address, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL)
         except OSError as error:
             if error.errno != errno.EEXIST:
-                raise _refused(f"{address} could not be given to {self._interface}", error) from error
+                raise refusal(f"{address} could not be given to {self._interface}", error) from error
             return  # somebody else's, who takes it away
         self._addresses[address] = None
 
@@ -539,7 +523,7 @@ class Routing:
             self._do_address(address, RTM_DELADDR)
         except OSError as error:
             if error.errno not in GONE:
-                raise _refused(f"{address} could not be taken from {self._interface}", error) from error
+                raise refusal(f"{address} could not be taken from {self._interface}", error) from error
         del self._addresses[address]
 
     def _remove_last_ipv4_addresses(self) -> None:
@@ -564,7 +548,7 @@ class Routing:
 
     def _address_message(self, address: _Address) -> ifaddrmsg:
         message = ifaddrmsg()
-        message["family"] = _family(address.version)
+        message["family"] = family_of(address.version)
         message["prefixlen"] = address.interface.network.prefixlen
         message["index"] = self._index
         message["attrs"] = [
@@ -586,22 +570,22 @@ class Routing:
             if found["index"] == self._index:
                 far = found.get_attr("IFA_ADDRESS")
                 interface = ip_interface(f"{found.get_attr('IFA_LOCAL') or far}/{found['prefixlen']}")
-                label = dict(_attributes(raw, ADDRESS_ATTRIBUTES_OFFSET)).get(IFA_PROTO)
-                addresses[_Address(interface, ip_address(far))] = _number(label) == PROTOCOL
+                label = dict(read_attributes(raw, ADDRESS_ATTRIBUTES_OFFSET)).get(IFA_PROTO)
+                addresses[_Address(interface, ip_address(far))] = read_number(label) == PROTOCOL
         return addresses
 
     # Routes
 
     def _read_networks(self) -> Iterator[IPNetwork]:
         """Yield what leads into the interface, by any table and whoever says so."""
-        for version in _versions():
+        for version in versions():
             message = rtmsg()
-            message["family"] = _family(version)
+            message["family"] = family_of(version)
             message["attrs"] = [("RTA_OIF", self._index)]
             size, network_of = (4, IPv4Network) if version == 4 else (16, IPv6Network)
             for raw in self._kernel.ask(_encode(message, RTM_GETROUTE, NLM_F_DUMP)):
-                route = dict(_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
-                if raw[ROUTE_TYPE_OFFSET] == RTN_UNICAST and _number(route.get(RTA_OIF)) == self._index:
+                route = dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
+                if raw[ROUTE_TYPE_OFFSET] == RTN_UNICAST and read_number(route.get(RTA_OIF)) == self._index:
                     yield network_of((route.get(RTA_DST, bytes(size)), raw[ROUTE_LENGTH_OFFSET]))
 
     def _add_routes(self, shelf: _Shelf, wanted: _Routes) -> None:
@@ -642,13 +626,13 @@ class Routing:
         try:
             refused = self._kernel.do_all(_with_destination(template, network) for network in ordered)
         except OSError as error:  # not one message but the conversation failed
-            raise _refused(f"the routes by {self._interface} could not be changed", error) from error
+            raise refusal(f"the routes by {self._interface} could not be changed", error) from error
         return {ordered[position]: code for position, code in refused.items()}
 
     def _route_message(self, shelf: _Shelf, source: IPAddress | None, kind: int, flags: int) -> bytes:
         """Return the message for a route of *shelf* to nowhere yet: _with_destination() fills it in."""
         message = rtmsg()
-        message["family"] = _family(shelf.version)
+        message["family"] = family_of(shelf.version)
         message["proto"] = PROTOCOL
         message["type"] = RTN_UNREACHABLE if shelf.is_unreachable else RTN_UNICAST
         message["scope"] = RT_SCOPE_UNIVERSE
@@ -673,9 +657,9 @@ class Routing:
 
     def _read_routes(self) -> dict[_Shelf, _Routes]:
         shelves: dict[_Shelf, _Routes] = {}
-        for version in _versions():
+        for version in versions():
             message = rtmsg()
-            message["family"] = _family(version)
+            message["family"] = family_of(version)
             message["proto"] = PROTOCOL
             for raw in self._kernel.ask(_encode(message, RTM_GETROUTE, NLM_F_DUMP)):
                 self._take_over(raw, version, shelves)
@@ -689,11 +673,11 @@ class Routing:
         length, protocol, kind = raw[ROUTE_LENGTH_OFFSET], raw[ROUTE_PROTOCOL_OFFSET], raw[ROUTE_TYPE_OFFSET]
         if protocol != PROTOCOL:  # a kernel before 4.20 shows all routes
             return
-        attributes = dict(_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
-        table = _number(attributes.get(RTA_TABLE))
+        attributes = dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
+        table = read_number(attributes.get(RTA_TABLE))
         is_unreachable = kind == RTN_UNREACHABLE
-        is_of_interface = is_unreachable or _number(attributes.get(RTA_OIF)) == self._index
-        if not is_of_interface or _number(attributes.get(RTA_PRIORITY)) != self._metric(is_unreachable):
+        is_of_interface = is_unreachable or read_number(attributes.get(RTA_OIF)) == self._index
+        if not is_of_interface or read_number(attributes.get(RTA_PRIORITY)) != self._metric(is_unreachable):
             return
         if table != RT_TABLE_MAIN and not self._is_our_table(table):
             return
@@ -721,7 +705,7 @@ class Routing:
                 f"{network}{others} has a route with our metric already, of another overlay agent or made by hand: "
                 f"remove that route (ip route show {network} shows it), or the prefix from one of the peers files"
             ) from error
-        raise _refused(
+        raise refusal(
             f"the route to {network}{others} by {self._interface} could not be changed", error
         ) from error
 
@@ -729,20 +713,20 @@ class Routing:
 
     def _add_rule(self, rule: _Rule) -> None:
         try:
-            self._kernel.do(self._rule_message(rule), RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL)
+            self._kernel.do(_encode(self._rule_message(rule), RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL))
         except OSError as error:
             if error.errno != errno.EEXIST:
-                raise _refused(
+                raise refusal(
                     f"the routing rule with priority {_rule_priority(rule)} could not be added", error
                 ) from error
         self._rules.add(rule)
 
     def _remove_rule(self, rule: _Rule) -> None:
         try:
-            self._kernel.do(self._rule_message(rule), RTM_DELRULE)
+            self._kernel.do(_encode(self._rule_message(rule), RTM_DELRULE, 0))
         except OSError as error:
             if error.errno not in GONE:
-                raise _refused(
+                raise refusal(
                     f"the routing rule with priority {_rule_priority(rule)} could not be removed", error
                 ) from error
         self._rules.discard(rule)
@@ -753,7 +737,7 @@ class Routing:
         message["attrs"] = [("FRA_PRIORITY", _rule_priority(rule)), ("FRA_PROTOCOL", PROTOCOL)]
         match rule:
             case _PreferMain(network):
-                message["family"] = _family(network.version)
+                message["family"] = family_of(network.version)
                 message["dst_len"] = network.prefixlen
                 message["table"] = RT_TABLE_MAIN
                 message["attrs"] += [
@@ -765,7 +749,7 @@ class Routing:
                 if network.prefixlen:
                     message["attrs"].append(("FRA_DST", str(network.network_address)))
             case _Capture(version, length, fwmark):
-                message["family"] = _family(version)
+                message["family"] = family_of(version)
                 message["flags"] = FIB_RULE_INVERT
                 message["attrs"] += [("FRA_TABLE", self._number + length), ("FRA_FWMARK", fwmark)]
             case _:
@@ -773,9 +757,9 @@ class Routing:
         return message
 
     def _read_rules(self) -> Iterator[_Rule]:
-        for version in _versions():
+        for version in versions():
             message = fibmsg()
-            message["family"] = _family(version)
+            message["family"] = family_of(version)
             for raw in self._kernel.ask(_encode(message, RTM_GETRULE, NLM_F_DUMP)):
                 rule = _decode(fibmsg, raw)
                 table, mark = rule.get_attr("FRA_TABLE", rule["table"]), rule.get_attr("FRA_FWMARK")
@@ -786,144 +770,6 @@ class Routing:
                 elif table == RT_TABLE_MAIN and mark == self._number:
                     destination = rule.get_attr("FRA_DST", "0.0.0.0" if version == 4 else "::")
                     yield _PreferMain(ip_network(f"{destination}/{rule['dst_len']}"))
-
-
-class Watch:
-    """Tells that the host's network changed, so that routes, source addresses and MTU should be looked at again."""
-
-    def __init__(self, own_port: int, own_index: int | None) -> None:
-        self._own_port = own_port
-        self._own_index = own_index
-        self._socket = socket.socket(
-            socket.AF_NETLINK,
-            socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
-            socket.NETLINK_ROUTE,
-        )
-        try:
-            self._socket.bind((0, WATCHED))
-        except OSError as error:
-            self._socket.close()
-            raise _refused("changes of the host's network could not be watched", error) from error
-
-    def fileno(self) -> int:
-        """Return the descriptor to wait on."""
-        return self._socket.fileno()
-
-    def drain(self) -> bool:
-        """Read what came in; return whether any of it was somebody else's doing.
-
-        When too much came at once the kernel tells only that: then the answer is yes.
-        """
-        is_foreign = False
-        while True:
-            try:
-                data = self._socket.recv(RECEIVE_SIZE)
-            except BlockingIOError:
-                return is_foreign
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise _refused("changes of the host's network could not be watched", error) from error
-                is_foreign = True
-            else:
-                is_foreign = is_foreign or any(self._is_foreign(message) for message in _split(data))
-
-    def close(self) -> None:
-        """Stop watching."""
-        self._socket.close()
-
-    def _is_foreign(self, message: bytes) -> bool:
-        _, kind, _, _, port = NETLINK_HEADER.unpack_from(message)
-        if port == self._own_port:
-            return False
-        if kind in {RTM_NEWROUTE, RTM_DELROUTE}:  # those in the table local follow from an address
-            return message[ROUTE_TABLE_OFFSET] != RT_TABLE_LOCAL
-        # What follows from our changes of the tun the kernel tells without a port.
-        if kind == RTM_NEWLINK:
-            index, flags = LINK.unpack_from(message, NETLINK_HEADER.size)
-            return index != self._own_index or not flags & IFF_UP
-        if kind == RTM_NEWADDR:
-            return bool(ADDRESS.unpack_from(message, NETLINK_HEADER.size)[0] != self._own_index)
-        return True
-
-
-class _Kernel:
-    """A socket to the kernel's routing tables.  Errors come out as OSError."""
-
-    def __init__(self) -> None:
-        self._sequence = 0
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-        )
-        self._socket.settimeout(PATIENCE)
-        self._socket.bind((0, 0))
-        self.port: int = self._socket.getsockname()[0]
-        for level, option, value in (
-            (SOL_NETLINK, NETLINK_CAP_ACK, 1),
-            (SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1),
-            (socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER),
-        ):
-            with contextlib.suppress(OSError):
-                self._socket.setsockopt(level, option, value)
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def do(self, message: Any, kind: int, flags: int = 0) -> None:
-        """Make one change."""
-        refused = self.do_all([bytearray(_encode(message, kind, flags))])
-        if refused:
-            raise OSError(refused[0], os.strerror(refused[0]))
-
-    def do_all(self, messages: Iterable[bytearray]) -> dict[int, int]:
-        """Make many changes, many in one send; return the errno of each that was refused, by its position."""
-        refused: dict[int, int] = {}
-        position = 0
-        iterator = iter(messages)
-        while batch := list(islice(iterator, BATCH)):
-            first = self._sequence + 1
-            for message in batch:
-                self._sequence += 1
-                SEQUENCE.pack_into(message, SEQUENCE_OFFSET, self._sequence)
-            FLAGS.pack_into(
-                batch[-1], FLAGS_OFFSET, FLAGS.unpack_from(batch[-1], FLAGS_OFFSET)[0] | NLM_F_ACK
-            )
-            self._socket.sendto(b"".join(batch), (0, 0))
-            for _, sequence, code in self._answers(self._sequence):
-                if code:
-                    refused[position + sequence - first] = code
-            position += len(batch)
-        return refused
-
-    def ask(self, message: bytes | bytearray) -> list[bytes]:
-        """Return the kernel's answers to a question, as messages for _decode()."""
-        question = bytearray(message)
-        for _ in range(ATTEMPTS):
-            self._sequence += 1
-            SEQUENCE.pack_into(question, SEQUENCE_OFFSET, self._sequence)
-            self._socket.sendto(question, (0, 0))
-            answers = list(self._answers(self._sequence))
-            for _, _, code in answers:
-                if code:
-                    raise OSError(code, os.strerror(code))
-            found = [answer for answer, _, _ in answers if answer]
-            if not any(FLAGS.unpack_from(answer, FLAGS_OFFSET)[0] & NLM_F_DUMP_INTR for answer in found):
-                break
-        return found
-
-    def _answers(self, last: int) -> Iterator[tuple[bytes, int, int]]:
-        """Yield (message, sequence number, 0) for data and (b"", sequence number, errno) for errors up to *last*'s end."""
-        while True:
-            for message in _split(self._socket.recv(RECEIVE_SIZE)):
-                _, kind, _, sequence, _ = NETLINK_HEADER.unpack_from(message)
-                if kind == NLMSG_DONE:
-                    return
-                if kind == NLMSG_ERROR:
-                    code = -ERROR_CODE.unpack_from(message, NETLINK_HEADER.size)[0]
-                    yield b"", sequence, code
-                    if sequence == last:
-                        return
-                else:
-                    yield message, sequence, 0
 
 
 def _planned_rules(plan: HostPlan) -> set[_Rule]:
@@ -951,18 +797,10 @@ def _rule_priority(rule: _Rule) -> int:
             assert_never(rule)
 
 
-def _versions() -> tuple[Version, ...]:
-    return (4, 6) if sysctl.has_ipv6() else (4,)
-
-
-def _family(version: Version) -> int:
-    return socket.AF_INET if version == 4 else socket.AF_INET6
-
-
 def _route_question(version: Version, fwmark: int) -> bytes:
     """Return the question for a route to nowhere yet: _with_destination() fills it in."""
     message = rtmsg()
-    message["family"] = _family(version)
+    message["family"] = family_of(version)
     message["attrs"] = [("RTA_DST", "0.0.0.0" if version == 4 else "::")]
     if fwmark:
         message["attrs"].append(("RTA_MARK", fwmark))
@@ -989,39 +827,3 @@ def _with_destination(template: bytes, network: IPNetwork) -> bytearray:
     message[ROUTE_LENGTH_OFFSET] = network.prefixlen
     message[DESTINATION_OFFSET : DESTINATION_OFFSET + len(packed)] = packed
     return message
-
-
-def _split(data: bytes) -> Iterator[bytes]:
-    """Yield the messages that came in one receive."""
-    offset = 0
-    while offset + NETLINK_HEADER.size <= len(data):
-        length = NETLINK_HEADER.unpack_from(data, offset)[0]
-        if length < NETLINK_HEADER.size:
-            return
-        yield data[offset : offset + length]
-        offset += (length + 3) & ~3
-
-
-def _attributes(message: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
-    while offset + ATTRIBUTE.size <= len(message):
-        length, kind = ATTRIBUTE.unpack_from(message, offset)
-        if length < ATTRIBUTE.size:
-            return
-        yield kind, message[offset + ATTRIBUTE.size : offset + length]
-        offset += (length + 3) & ~3
-
-
-def _number(attribute: bytes | None) -> int:
-    """Return an unsigned attribute of any size, 0 if it is missing."""
-    return int.from_bytes(attribute or b"", sys.byteorder)
-
-
-def _refused(what: str, error: OSError) -> HostError:
-    """Return "*what*: why", with the remedy where we know one."""
-    match error.errno:
-        case errno.EPERM | errno.EACCES:
-            return HostError(f"{what}: run as root with CAP_NET_ADMIN")
-        case errno.EOPNOTSUPP | errno.EAFNOSUPPORT:
-            return HostError(f"{what}: this kernel was built without it")
-        case _:
-            return HostError(f"{what}: {error.strerror or error}")

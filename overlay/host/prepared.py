@@ -11,8 +11,8 @@ from overlay.errors import HostError
 from overlay.host.netlink import Routing
 
 if TYPE_CHECKING:
-    from overlay.host.netlink import Watch
     from overlay.host.plan import Device, HostPlan, IPAddress, IPInterface, IPNetwork
+    from overlay.host.watch import Watch
 
 # Ours
 NAMED = 5  # prefixes or addresses in a sentence

@@ -14,18 +14,11 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_net
 import pytest
 
 from overlay.errors import HostError
-from overlay.host.netlink import (
-    METRIC,
-    NETLINK_HEADER,
-    PROTOCOL,
-    RTM_DELROUTE,
-    RTM_NEWROUTE,
-    RTMGRP_IPV4_ROUTE,
-    Routing,
-    number_of,
-)
+from overlay.host.netlink import METRIC, PROTOCOL, Routing, number_of
 from overlay.host.plan import HostPlan
+from overlay.host.rtnetlink import NETLINK_HEADER, RTM_DELROUTE, RTM_NEWROUTE
 from overlay.host.tun import open_tun
+from overlay.host.watch import RTMGRP_IPV4_ROUTE
 from tests.netns.topology import wait_until
 
 pytestmark = pytest.mark.netns

@@ -1,0 +1,100 @@
+"""A watch over the host's network."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+
+from overlay.host.rtnetlink import (
+    NETLINK_HEADER,
+    RECEIVE_SIZE,
+    ROUTE_TABLE_OFFSET,
+    RT_TABLE_LOCAL,
+    RTM_DELROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+    refusal,
+    split_messages,
+)
+
+# Specification: linux/rtnetlink.h, linux/if.h
+IFF_UP = 0x1
+RTMGRP_LINK = 0x1
+RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE = 0x10, 0x40, 0x80
+RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE, RTMGRP_IPV6_RULE = 0x100, 0x400, 0x40000
+
+# Ours
+WATCHED = (
+    RTMGRP_LINK
+    | RTMGRP_IPV4_IFADDR
+    | RTMGRP_IPV4_ROUTE
+    | RTMGRP_IPV4_RULE
+    | RTMGRP_IPV6_IFADDR
+    | RTMGRP_IPV6_ROUTE
+    | RTMGRP_IPV6_RULE
+)
+
+
+# Where a field stands, from the start of a message
+LINK = struct.Struct("=4xiI")  # index, flags
+ADDRESS = struct.Struct("=4xi")  # index
+
+
+class Watch:
+    """Tells that the host's network changed, so that routes, source addresses and MTU should be looked at again."""
+
+    def __init__(self, own_port: int, own_index: int | None) -> None:
+        self._own_port = own_port
+        self._own_index = own_index
+        self._socket = socket.socket(
+            socket.AF_NETLINK,
+            socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
+            socket.NETLINK_ROUTE,
+        )
+        try:
+            self._socket.bind((0, WATCHED))
+        except OSError as error:
+            self._socket.close()
+            raise refusal("changes of the host's network could not be watched", error) from error
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._socket.fileno()
+
+    def drain(self) -> bool:
+        """Read what came in; return whether any of it was somebody else's doing.
+
+        When too much came at once the kernel tells only that: then the answer is yes.
+        """
+        is_foreign = False
+        while True:
+            try:
+                data = self._socket.recv(RECEIVE_SIZE)
+            except BlockingIOError:
+                return is_foreign
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise refusal("changes of the host's network could not be watched", error) from error
+                is_foreign = True
+            else:
+                is_foreign = is_foreign or any(self._is_foreign(message) for message in split_messages(data))
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._socket.close()
+
+    def _is_foreign(self, message: bytes) -> bool:
+        _, kind, _, _, port = NETLINK_HEADER.unpack_from(message)
+        if port == self._own_port:
+            return False
+        if kind in {RTM_NEWROUTE, RTM_DELROUTE}:  # those in the table local follow from an address
+            return message[ROUTE_TABLE_OFFSET] != RT_TABLE_LOCAL
+        # What follows from our changes of the tun the kernel tells without a port.
+        if kind == RTM_NEWLINK:
+            index, flags = LINK.unpack_from(message, NETLINK_HEADER.size)
+            return index != self._own_index or not flags & IFF_UP
+        if kind == RTM_NEWADDR:
+            return bool(ADDRESS.unpack_from(message, NETLINK_HEADER.size)[0] != self._own_index)
+        return True
