@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,13 @@ def test_digest_is_blake2s_256():
 def test_hmac_is_that_of_rfc_2104(key, data):
     assert blake2s.hmac_digest(key, data) == slow_hmac(key, data)
     assert blake2s.hmac_digest(key, data) == hmac.digest(key, data, hashlib.blake2s)
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 100])
+def test_a_key_longer_than_a_block_is_hashed_first(size):
+    key = bytes(range(size))
+
+    assert blake2s.hmac_digest(key, b"data") == hmac.digest(key, b"data", hashlib.blake2s)
 
 
 @given(keys, data)

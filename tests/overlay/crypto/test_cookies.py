@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from overlay.crypto.cookies import COOKIE_TIME, CookieChecker, CookieHolder
 from overlay.crypto.keys import PrivateKey
-from overlay.errors import PacketError
 from overlay.wire.messages import CookieReply, Initiation
 from tests.overlay.crypto.models import slow_mac, slow_mac1
+from tests.refusals import refused
 
 RESPONDER = PrivateKey(b"r" * 32)
 SOURCE = bytes([192, 0, 2, 1]) + (51820).to_bytes(2, "big")
@@ -118,6 +118,23 @@ def test_a_checker_changes_its_secret_after_cookie_time(checker, holder):
     assert not checker.check_mac2(sent, SOURCE, COOKIE_TIME)
 
 
+def test_the_secret_is_another_one_after_cookie_time(checker, holder):
+    cookie_round(checker, holder, now=0.0)
+    old = holder.add_macs(MESSAGE, now=COOKIE_TIME - 1)
+    cookie_round(checker, holder, now=COOKIE_TIME)
+    new = holder.add_macs(MESSAGE, now=COOKIE_TIME)
+
+    assert checker.check_mac2(new, SOURCE, COOKIE_TIME)
+    assert not checker.check_mac2(old, SOURCE, COOKIE_TIME)
+
+
+def test_no_secret_no_mac2(checker, holder):
+    guessed = holder.add_macs(MESSAGE, now=0.0)[:-16]
+    guessed += slow_mac(slow_mac(b"", SOURCE), guessed)
+
+    assert not checker.check_mac2(guessed, SOURCE, 0.0)
+
+
 def test_zeros_are_no_mac2(checker, holder):
     cookie_round(checker, holder, now=0.0)
 
@@ -128,7 +145,7 @@ def test_a_reply_to_an_earlier_message_is_refused(checker, holder):
     earlier = holder.add_macs(MESSAGE, now=0.0)
     holder.add_macs(MESSAGE[:8] + b"x" * 140, now=5.0)
 
-    with pytest.raises(PacketError, match="cookie_seal"):
+    with refused("cookie_seal"):
         holder.consume_reply(CookieReply.parse(checker.make_reply(earlier, SOURCE, 5.0)), 5.0)
 
     assert holder.add_macs(MESSAGE, now=6.0)[-16:] == bytes(16)
@@ -137,14 +154,14 @@ def test_a_reply_to_an_earlier_message_is_refused(checker, holder):
 def test_a_reply_is_taken_once(checker, holder):
     _, reply = cookie_round(checker, holder, now=0.0)
 
-    with pytest.raises(PacketError, match="cookie_unexpected"):
+    with refused("cookie_unexpected"):
         holder.consume_reply(reply, 0.0)
 
 
 def test_a_reply_to_nothing_is_refused(checker, holder):
     reply = CookieReply(0, bytes(24), bytes(32))
 
-    with pytest.raises(PacketError, match="cookie_unexpected"):
+    with refused("cookie_unexpected"):
         holder.consume_reply(reply, 0.0)
 
 
@@ -155,7 +172,7 @@ def test_a_flipped_bit_of_a_reply_is_refused_and_a_good_one_still_taken(bit):
     flipped = bytearray(reply)
     flipped[bit // 8] ^= 1 << bit % 8
 
-    with pytest.raises(PacketError, match="cookie_seal"):
+    with refused("cookie_seal"):
         holder.consume_reply(CookieReply.parse(bytes(flipped)), 0.0)
 
     holder.consume_reply(CookieReply.parse(reply), 0.0)
@@ -170,6 +187,9 @@ def test_seeded_entropy_repeats_a_reply_byte_for_byte(holder):
 
 def test_a_wiped_holder_has_no_cookie(checker, holder):
     cookie_round(checker, holder, now=0.0)
+    sent = holder.add_macs(MESSAGE, now=1.0)
     holder.wipe()
 
+    with refused("cookie_unexpected"):
+        holder.consume_reply(CookieReply.parse(checker.make_reply(sent, SOURCE, 1.0)), 1.0)
     assert holder.add_macs(MESSAGE, now=1.0)[-16:] == bytes(16)

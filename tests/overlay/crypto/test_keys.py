@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.crypto.keys import PresharedKey, PrivateKey, decode_key, encode_key
-from overlay.errors import PacketError
 from tests.overlay.crypto.vectors import unhex, vectors
+from tests.refusals import refused
 
 RFC7748 = vectors("crypto")["x25519"]
+SIZE = "a key has 44 characters of base64, as `wg genkey` writes it; this has "
+CHARACTERS = "a key is written in base64; this has characters that are not"
+SPELLING = "a key is 32 bytes in base64; this is not how 32 bytes are written"
 LOW_ORDER = [bytes.fromhex(point) for point in vectors("crypto")["low_order"]["points"]]
 
 
@@ -26,7 +29,7 @@ def test_the_exchange_of_rfc_7748_gives_its_secret():
 
 @pytest.mark.parametrize("point", LOW_ORDER)
 def test_a_point_of_low_order_is_refused(point):
-    with pytest.raises(PacketError, match="low_order_point"):
+    with refused("low_order_point"):
         PrivateKey.generate(os.urandom).exchange(point)
 
 
@@ -53,6 +56,19 @@ def test_repr_shows_nothing_of_the_secret(kind):
 
     assert key.to_base64() not in repr(key)
     assert decode_key(key.to_base64()).hex() not in repr(key)
+
+
+def test_repr_shows_whose_key_it_is():
+    key = PrivateKey(b"k" * 32)
+
+    assert repr(key) == f"PrivateKey(of {encode_key(key.public)})"
+    assert repr(PresharedKey(b"k" * 32)) == "PresharedKey(hidden)"
+
+
+def test_private_keys_have_hashes_of_their_own_and_preshared_keys_none():
+    assert len({hash(PrivateKey(bytes([number]) * 32)) for number in range(8)}) > 1
+    with pytest.raises(TypeError):
+        hash(PresharedKey(b"k" * 32))
 
 
 @pytest.mark.parametrize("kind", [PrivateKey, PresharedKey])
@@ -97,17 +113,20 @@ def test_the_refusal_of_a_key_does_not_quote_it():
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "problem"),
     [
-        "",
-        "A" * 43,
-        "A" * 44,  # 33 bytes
-        "A" * 43 + "=\n",
-        " " + "A" * 42 + "=",
-        "A" * 42 + "B=",  # a second spelling of 32 zero bytes
-        "A" * 42 + "_=",
+        ("", SIZE + "0"),
+        ("A" * 43, SIZE + "43"),
+        ("A" * 44, SPELLING),  # 33 bytes
+        ("A" * 43 + "=\n", SIZE + "45"),
+        (" " + "A" * 42 + "=", CHARACTERS),
+        ("A" * 42 + "B=", SPELLING),  # a second spelling of 32 zero bytes
+        ("A" * 42 + "_=", CHARACTERS),
+        ("A" * 40 + "____", CHARACTERS),
     ],
 )
-def test_text_that_is_no_key_is_refused(text):
-    with pytest.raises(ValueError, match="a key"):
+def test_text_that_is_not_a_key_is_refused(text, problem):
+    with pytest.raises(ValueError, match="a key") as refusal:
         decode_key(text)
+
+    assert str(refusal.value) == problem

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,27 @@ def test_a_counter_is_accepted_once():
     assert [window.accept(counter) for counter in (0, 0, 1, 5, 3, 3, 5, 2)] == [
         True, False, True, True, True, False, False, True,
     ]  # fmt: skip
+
+
+def test_every_short_story_of_near_counters_agrees_with_the_slow_twin():
+    for story in itertools.product(range(5), repeat=5):
+        window, slow = ReplayWindow(), SlowReplayWindow()
+        for counter in story:
+            is_new = slow.check(counter)
+            slow.mark(counter)
+            assert window.accept(counter) == is_new, story
+
+
+def test_what_is_missing_stays_missing_when_the_base_follows_the_newest_again():
+    window = ReplayWindow()
+    window.mark(3 * WINDOW)  # the base moves for the first time
+    window.mark(4 * WINDOW)
+    window.mark(4 * WINDOW + 2)  # and once more, over the gap before it
+
+    assert [window.accept(counter) for counter in (3 * WINDOW + 2, 4 * WINDOW - 1, 4 * WINDOW + 1)] == [
+        True
+    ] * 3
+    assert [window.accept(counter) for counter in (3 * WINDOW + 1, 4 * WINDOW, 4 * WINDOW - 1)] == [False] * 3
 
 
 def test_check_records_nothing():

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.errors import PacketError
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.unfinished import virtio_for
 from tests import packets
+from tests.refusals import refused
 
 
 def unfinished(packet):
@@ -69,7 +69,7 @@ def test_a_super_packet_is_cut_by_this_kernel_so_that_it_fits(version, flags):
 def test_datagrams_that_were_merged_are_refused_for_nobody_can_tell_them_apart():
     left = unfinished(packets.udp(bytes(3000)))
 
-    with pytest.raises(PacketError, match="udp_merged"):
+    with refused("udp_merged"):
         virtio_for(Peer(1), memoryview(left), 1400)
 
 
@@ -95,5 +95,5 @@ def test_headers_that_leave_no_room_in_a_packet_are_refused(mtu):
     packet = bytearray(packets.tcp(b"x" * 60))
     packet[32] = 0xF0  # a TCP header of 60 bytes
 
-    with pytest.raises(PacketError, match="inner_length"):
+    with refused("inner_length"):
         virtio_for(Peer(1), memoryview(unfinished(bytes(packet))), mtu)

@@ -9,6 +9,7 @@ from overlay.errors import PacketError
 from overlay.wire import control
 from overlay.wire.bulk import CIPHERS, MAXIMUM_FRAGMENTS, MAXIMUM_PACKET, MAXIMUM_SEALED
 from overlay.wire.control import Hello, Ping, Pong, Probe, Probed, Report
+from tests.refusals import refused
 
 HELLO = Hello((1, 2), 65555, 255, 1420, is_answer=True, answers_pings=True, answers_probes=True)
 BODY = {
@@ -228,7 +229,7 @@ nested = b"\x91" * 20 + b"\x00"
     ],
 )
 def test_what_is_not_of_the_form_is_refused(payload):
-    with pytest.raises(PacketError, match=r"^control$"):
+    with refused("control"):
         control.parse(payload)
 
 

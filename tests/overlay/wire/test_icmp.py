@@ -19,6 +19,7 @@ from overlay.wire.icmp import (
     unreachable_v6,
 )
 from tests import packets
+from tests.refusals import refused
 
 quick = settings(deadline=None, derandomize=True, max_examples=300)
 ICMP, ICMPV6 = 1, 58
@@ -215,7 +216,7 @@ def test_any_bytes_give_an_echo_or_the_one_error(message, version):
     ("message", "version"), [(PING, 6), (b"\x80" + PING[1:], 4), (PING[:7], 4), (b"", 6)]
 )
 def test_what_is_no_echo_is_refused(message, version):
-    with pytest.raises(PacketError, match="not_echo"):
+    with refused("not_echo"):
         Echo.parse(message, version)
 
 
