@@ -229,7 +229,7 @@ class Agent:
 
     def _look_at_host(self) -> None:
         """Say what of the host keeps traffic from going, where that is news."""
-        before, self._host_notes = self._host_notes, self.host.notes(self._node)
+        before, self._host_notes = self._host_notes, [str(each) for each in self.host.findings(self._node)]
         for note in self._host_notes:
             if note not in before:
                 log.warning("%s", note)

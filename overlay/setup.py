@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, ip_address
-from itertools import islice
+from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
 
 from overlay import config
+from overlay.diagnosis import diagnose
+from overlay.diagnosis.finding import Facts
+from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
-from overlay.host import modules, netlink, privileges, sockets, sysctl, tun
+from overlay.host import netlink, privileges, sockets, sysctl, tun
 from overlay.host.paths import open_paths
 from overlay.host.prepared import Prepared
 from overlay.host.privileges import Capability
@@ -25,17 +25,15 @@ from overlay.host.settings import Settings
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import socket
+    from collections.abc import Callable
     from pathlib import Path
 
     from overlay.config import Node
-    from overlay.host.plan import HostPlan, IPAddress
+    from overlay.diagnosis.finding import Finding
+    from overlay.host.plan import HostPlan
     from overlay.host.sockets import UdpSocket
     from overlay.wire.addresses import Sockaddr
-
-# Specification: Documentation/networking/ip-sysctl.rst
-ACCEPTS_AS_HOST = 1  # accept_ra: router advertisements are heeded unless the interface forwards
-ACCEPTS_ALWAYS = 2  # accept_ra: they are heeded
 
 # Ours
 QUESTIONS = 256  # underlay addresses whose routes are asked for; underlays are alike
@@ -44,19 +42,6 @@ log = logging.getLogger("overlay")
 
 Endpoints = set[tuple[str, "Sockaddr"]]
 """Underlay addresses with the name of the peer each belongs to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A setting of the host that keeps traffic from going, with the value that lets it, and a sentence.
-
-    *before* are settings, with values, without which that value would do harm: they have to be there first.
-    """
-
-    name: str
-    value: int
-    sentence: str
-    before: tuple[tuple[str, int], ...] = ()
 
 
 class HostSetup:
@@ -233,113 +218,36 @@ class HostSetup:
         assert self.plan is not None
         self._routing.apply(self.plan)
 
-    def notes(self, node: Node) -> list[str]:
-        """Return a sentence for everything of this host that will keep traffic from going, or from going fast."""
-        notes = []
-        offloads = self.device.offloads
-        if not (offloads.tcp and offloads.udp):
-            missing = "UDP" if offloads.tcp else "TCP and UDP"
-            notes.append(f"this kernel gives no {missing} super-packets: throughput is lower")
-        if not all(each.can_segment and each.can_coalesce for each in self.udp):
-            notes.append("this kernel cannot cut or join UDP datagrams: throughput is lower")
-        if self._icmp_for[0] is not None and self.icmp is None:
-            notes.append("without CAP_NET_RAW, ICMP errors carry the unreachable address as their source")
-        if isinstance(self._routing, Prepared) and self._routing.lacking is not None:
-            notes.append(self._routing.lacking)
-        notes += modules.notes(node.encapsulations)
-        notes += [fault.sentence for fault in self._faults(node, sysctl.read)]
-        return notes
+    def findings(self, node: Node) -> list[Finding]:
+        """Return everything of this host that keeps traffic from going, or from going fast."""
+        return diagnose(self._facts(node, sysctl.read))
 
     def fix_settings(self, node: Node) -> None:
-        """Set what notes() says about settings of the host, until close(); what it was is written down before.
+        """Set what findings() says about settings of the host, until close(); what it was is written down before.
 
         Raises HostError if the kernel refuses.
         """
         wanted: dict[str, int] = {}
-        for fault in self._faults(node, self._settings.read):
+        for fault in faults(self._facts(node, self._settings.read)):
             wanted |= dict(fault.before)
             wanted[fault.name] = fault.value
         if wanted:
             for name in self._settings.hold(wanted):
                 log.info("set %s=%d until the end", sysctl.key(name), wanted[name])
 
-    def _faults(self, node: Node, read: Callable[[str], int | None]) -> Iterator[Fault]:
-        """Yield what *read* shows to be wrong among the settings of the host.
-
-        Forwarding is needed for subnets of more than this host alone.  When IPv6 forwarding is switched on, the kernel
-        drops the default routes that it learnt from router advertisements and heeds no more of them, but where
-        accept_ra is 2: so that comes first.  A strict reverse path check drops a packet
-        whose source is routed elsewhere than to where it came from:
-
-        - on a tun that was prepared (one of ours is loose), a source that is not led into it: from a peer's `sources`
-          beyond what is routed to peers, or in a subnet for which another route is preferred;
-        - on an interface that leads to an endpoint, that endpoint's datagrams if packets to it without our mark would
-          go elsewhere: into the tun, by policy routes.  A peer without a known endpoint may call from wherever
-          packets to such a route's addresses go with our mark.
-        """
-        behind = {prefix.version for prefix in node.own.subnets if prefix.num_addresses > 1}
-        for version, name in sysctl.FORWARDING.items():
-            if version in behind and read(name) == 0:
-                text = f"this host does not forward IPv{version}: its subnets are not reached; run "
-                before = tuple((each, ACCEPTS_ALWAYS) for each in _heeding(read)) if version == 6 else ()
-                if before:
-                    text += (
-                        f"`sysctl -w net.ipv6.conf.IF.accept_ra={ACCEPTS_ALWAYS}` for each interface IF whose routes "
-                        "come from router advertisements (they would be lost), then "
-                    )
-                yield Fault(name, 1, text + _command(name, 1), before)
-        for interface, what in self._strict(node, read):
-            name = sysctl.filter_switch(interface)
-            text = f"strict rp_filter on {interface} drops {what}: run {_command(name, sysctl.LOOSE)}"
-            yield Fault(name, sysctl.LOOSE, text)
-
-    def _strict(self, node: Node, read: Callable[[str], int | None]) -> Iterator[tuple[str, str]]:
-        """Yield each interface whose reverse path check drops something, and what."""
+    def _facts(self, node: Node, read: Callable[[str], int | None]) -> Facts:
         assert self.plan is not None
-        if self.device.is_persistent and sysctl.is_strict(self.interface, read):
-            stray = self._first_stray(node)
-            if stray is not None:
-                yield self.interface, f"what peers send from {stray}, which is routed elsewhere"
-        for interface in sorted(self._one_way_interfaces(node)):
-            if sysctl.is_strict(interface, read):
-                yield interface, "what peers send past the policy routes"
-
-    def _first_stray(self, node: Node) -> IPv4Network | None:
-        """Return a prefix from which peers send into the tun, but to which packets go elsewhere."""
-        assert self.plan is not None
-        subnets = (each for peer in node.others for each in peer.subnets if isinstance(each, IPv4Network))
-        for subnet in islice(subnets, QUESTIONS):
-            if self._routing.route_index(_first_host(subnet)) not in {self.device.index, None}:
-                return subnet
-        led = [prefix for prefix in (*self.plan.routes, *self.plan.policy_routes) if prefix.version == 4]
-        for peer in node.others:
-            if not node.encapsulation_of(peer).is_encrypted:
-                for prefix in peer.sources:
-                    if isinstance(prefix, IPv4Network) and not any(map(prefix.subnet_of, led)):
-                        return prefix
-        return None
-
-    def _one_way_interfaces(self, node: Node) -> set[str]:
-        """Return the interfaces from which endpoints are reached with our mark, and not without it."""
-        assert self.plan is not None
-        if not self.plan.fwmark:
-            return set()
-        addresses: set[IPAddress] = {
-            ip_address(sockaddr[0])
-            for sockaddr in sorted({sockaddr for _, sockaddr in self._endpoints})[:QUESTIONS]
-            if len(sockaddr) == 2
-        }
-        if {peer.name for peer in node.others} - {name for name, _ in self._endpoints}:
-            addresses |= {
-                _first_host(prefix) for prefix in self.plan.policy_routes if isinstance(prefix, IPv4Network)
-            }
-        found = set()
-        for address in addresses:
-            marked = self._routing.route_index(address, self.plan.fwmark)
-            if marked is not None and marked != self._routing.route_index(address):
-                with contextlib.suppress(OSError):  # gone meanwhile
-                    found.add(socket.if_indextoname(marked))
-        return found
+        return Facts(
+            node,
+            self.plan,
+            self.device,
+            self.udp,
+            frozenset(self._endpoints),
+            self._routing,
+            read,
+            is_icmp_refused=self._icmp_for[0] is not None and self.icmp is None,
+            lacking=self._routing.lacking if isinstance(self._routing, Prepared) else None,
+        )
 
     def _compute(self, node: Node, endpoints: Endpoints) -> tuple[HostPlan, str, int]:
         """Return the plan, what its MTU comes from, and what fits the underlay."""
@@ -391,11 +299,6 @@ class HostSetup:
                 sockets.set_mark(each, fwmark)
 
 
-def _first_host(prefix: IPv4Network) -> IPv4Address:
-    """Return an address to ask the route of: 0.0.0.0 is not routed like the others of 0.0.0.0/0."""
-    return prefix.network_address + (prefix.num_addresses > 1)
-
-
 def _ipv4_address(node: Node) -> IPv4Address | None:
     """Return the address that ICMP errors come from; a tap's node sends none."""
     if node.is_tap:
@@ -405,20 +308,6 @@ def _ipv4_address(node: Node) -> IPv4Address | None:
 
 def _open_icmp(address: IPv4Address | None, fwmark: int | None) -> socket.socket | None:
     return None if address is None else sockets.open_icmp(address, fwmark)
-
-
-def _heeding(read: Callable[[str], int | None]) -> list[str]:
-    """Return the setting accept_ra of each interface that heeds router advertisements until it forwards."""
-    return [
-        f"ipv6/conf/{interface}/accept_ra"
-        for interface in sysctl.interfaces(6)
-        if read(f"ipv6/conf/{interface}/accept_ra") == ACCEPTS_AS_HOST
-        and read(f"ipv6/conf/{interface}/forwarding") == 0
-    ]
-
-
-def _command(name: str, value: int) -> str:
-    return f"`sysctl -w {sysctl.key(name)}={value}`, or start with --fix-sysctl"
 
 
 def _open_routing(device: tun.Tun) -> netlink.Routing | Prepared:

@@ -192,7 +192,7 @@ class FakeHost:
         }
         return [udp for name, old in before.items() if self.sockets.get(name) is not old for udp in old]
 
-    def notes(self, node):
+    def findings(self, node):
         return []
 
     def is_affected_by(self, name, endpoint):

@@ -54,6 +54,10 @@ def node(*tokyo_subnets, own=(), **fields):
     return Node(PRIVATE, table(paris, tokyo, **fields), paris, {})
 
 
+def notes_of(setup, node):
+    return [str(finding) for finding in setup.findings(node)]
+
+
 def marks(setup):
     return {udp.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) for udp in setup.underlay}
 
@@ -298,14 +302,14 @@ def test_mend_puts_back_what_somebody_took_away(host):
 def test_notes_name_the_setting_that_keeps_subnets_from_being_reached(host):
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
     with set_up(host) as setup:
-        notes = setup.notes(node(own=("10.244.1.0/24", "fd00:244:1::/64")))
+        notes = notes_of(setup, node(own=("10.244.1.0/24", "fd00:244:1::/64")))
 
         assert [note.partition(":")[0] for note in notes if "forward" in note] == [
-            "this host does not forward IPv4",
-            "this host does not forward IPv6",
+            "this host does not forward IPv4, so its subnets are not reached",
+            "this host does not forward IPv6, so its subnets are not reached",
         ]
         assert any("sysctl -w net.ipv6.conf.all.forwarding=1" in note for note in notes)
-        assert not any("forward" in note for note in setup.notes(node(own=("10.244.1.1/32",))))
+        assert not any("forward" in note for note in notes_of(setup, node(own=("10.244.1.1/32",))))
 
 
 STRICT_ETH0 = (
@@ -315,7 +319,7 @@ STRICT_ETH0 = (
 
 
 def about_filters(setup, node):
-    return [note for note in setup.notes(node) if "rp_filter" in note]
+    return [note for note in notes_of(setup, node) if "rp_filter" in note]
 
 
 @pytest.mark.parametrize(
@@ -410,11 +414,11 @@ def test_settings_are_fixed_until_the_end(host):
     wanted = node("10.244.2.0/24", "0.0.0.0/0", own=("10.244.1.0/24", "fd00:244:1::/64"))
     with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
         setup.adopt(wanted, {("tokyo", ("203.0.113.9", 51820))})
-        assert len(setup.notes(wanted)) == 3
+        assert len(notes_of(setup, wanted)) == 3
 
         setup.fix_settings(wanted)
 
-        assert setup.notes(wanted) == []
+        assert notes_of(setup, wanted) == []
         assert host.saved.exists()
 
     assert host.dump() == before
@@ -486,7 +490,7 @@ def test_advertisements_are_heeded_before_the_host_forwards(host):
     wanted = node(own=V6)
     with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
         setup.adopt(wanted, {TOKYO})
-        (note,) = [each for each in setup.notes(wanted) if "IPv6" in each]
+        (note,) = [each for each in notes_of(setup, wanted) if "IPv6" in each]
 
         setup.fix_settings(wanted)
         names = [name for name, *_ in json.loads(host.saved.read_text())["changes"]]
@@ -645,7 +649,7 @@ def test_encapsulations_without_ports_have_raw_sockets_and_no_port(host):
         raw = list(setup.underlay)
         assert setup.adopt(clear_node("ipip", fwmark=9), {TOKYO}) == []
         assert marks(setup) == {9}
-        assert not [note for note in setup.notes(clear_node("ipip")) if "UDP datagrams" in note]
+        assert not [note for note in notes_of(setup, clear_node("ipip")) if "UDP datagrams" in note]
 
         assert setup.adopt(node(), {TOKYO}) == raw
         assert setup.port == 51820

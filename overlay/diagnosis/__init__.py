@@ -1,0 +1,29 @@
+"""What is wrong on this host: findings with remedies, shown as notes by `overlay up` and `overlay status`.
+
+Each check is a function in a file of its own, which takes what is known of the host and yields findings; CHECKS is
+the registry.  A check asks and computes: it changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.diagnosis.device import check_device
+from overlay.diagnosis.kernel_tunnels import check_kernel_tunnels
+from overlay.diagnosis.settings import check_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from overlay.diagnosis.finding import Facts, Finding
+
+CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
+    check_device,
+    check_kernel_tunnels,
+    check_settings,
+)
+
+
+def diagnose(facts: Facts) -> list[Finding]:
+    """Return everything that keeps traffic from going, or from going fast, in the order of the registry."""
+    return [finding for check in CHECKS for finding in check(facts)]

@@ -1,0 +1,28 @@
+"""What our own device and sockets cannot do here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.diagnosis.finding import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.diagnosis.finding import Facts
+
+
+def check_device(facts: Facts) -> Iterator[Finding]:
+    """Yield what makes the tun and the underlay sockets slower than they may be, or leaves them without something."""
+    offloads = facts.device.offloads
+    if not (offloads.tcp and offloads.udp):
+        missing = "UDP" if offloads.tcp else "TCP and UDP"
+        yield Finding("tun_offloads", f"this kernel gives no {missing} super-packets: throughput is lower")
+    if not all(each.can_segment and each.can_coalesce for each in facts.udp):
+        yield Finding("udp_offloads", "this kernel cannot cut or join UDP datagrams: throughput is lower")
+    if facts.is_icmp_refused:
+        yield Finding(
+            "icmp_source", "without CAP_NET_RAW, ICMP errors carry the unreachable address as their source"
+        )
+    if facts.lacking is not None:
+        yield Finding("device_prepared", facts.lacking)

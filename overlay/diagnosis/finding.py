@@ -1,0 +1,57 @@
+"""What is known of a host when it is looked at, and what may be found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from overlay.config import Node
+    from overlay.host.plan import HostPlan, IPAddress
+    from overlay.host.sockets import UdpSocket
+    from overlay.host.tun import Tun
+    from overlay.wire.addresses import Sockaddr
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something of this host that keeps traffic from going, or from going fast.
+
+    *name* tells what kind it is, for programs.  *problem* says what is wrong and what follows, *remedy* what to do:
+    a command in backquotes where one mends it, empty where nothing can be done.
+    """
+
+    name: str
+    problem: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.remedy}" if self.remedy else self.problem
+
+
+class Routes(Protocol):
+    """The kernel's answers about routes."""
+
+    def route_index(self, address: IPAddress, fwmark: int | None = None) -> int | None:
+        """Return the index of the interface by which packets to *address* leave; None if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A node on its host: what it wants, what it has set up, and where the rest can be asked for.
+
+    *endpoints* are the underlay addresses known of the peers, with their names.  *lacking* says what a device that
+    was prepared by root lacks.  *read* returns a setting below /proc/sys/net, None where there is no such one.
+    """
+
+    node: Node
+    plan: HostPlan
+    device: Tun
+    udp: Sequence[UdpSocket]
+    endpoints: frozenset[tuple[str, Sockaddr]]
+    routes: Routes
+    read: Callable[[str], int | None]
+    is_icmp_refused: bool = False
+    lacking: str | None = None

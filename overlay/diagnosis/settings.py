@@ -1,0 +1,149 @@
+"""Settings of the host, below /proc/sys/net, that keep traffic from going: forwarding and reverse path checks."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, ip_address
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from overlay.diagnosis.finding import Finding
+from overlay.host import sysctl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from overlay.diagnosis.finding import Facts
+    from overlay.host.plan import IPAddress
+
+# Specification: Documentation/networking/ip-sysctl.rst
+ACCEPTS_AS_HOST = 1  # accept_ra: router advertisements are heeded unless the interface forwards
+ACCEPTS_ALWAYS = 2  # accept_ra: they are heeded
+
+# Ours
+QUESTIONS = 256  # addresses whose routes are asked for; those of one host are alike
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A setting of the host that keeps traffic from going, with the value that lets it, and what to say of it.
+
+    *before* are settings, with values, without which that value would do harm: they have to be there first.
+    """
+
+    name: str
+    value: int
+    finding: Finding
+    before: tuple[tuple[str, int], ...] = ()
+
+
+def check_settings(facts: Facts) -> Iterator[Finding]:
+    """Yield each setting of the host that keeps traffic from going."""
+    for fault in faults(facts):
+        yield fault.finding
+
+
+def faults(facts: Facts) -> Iterator[Fault]:
+    """Yield what is wrong among the settings of the host.
+
+    Forwarding is needed for subnets of more than this host alone.  When IPv6 forwarding is switched on, the kernel
+    drops the default routes that it learnt from router advertisements and heeds no more of them, but where
+    accept_ra is 2: so that comes first.  A strict reverse path check drops a packet
+    whose source is routed elsewhere than to where it came from:
+
+    - on a tun that was prepared (one of ours is loose), a source that is not led into it: from a peer's `sources`
+      beyond what is routed to peers, or in a subnet for which another route is preferred;
+    - on an interface that leads to an endpoint, that endpoint's datagrams if packets to it without our mark would
+      go elsewhere: into the tun, by policy routes.  A peer without a known endpoint may call from wherever
+      packets to such a route's addresses go with our mark.
+    """
+    read = facts.read
+    behind = {prefix.version for prefix in facts.node.own.subnets if prefix.num_addresses > 1}
+    for version, name in sysctl.FORWARDING.items():
+        if version in behind and read(name) == 0:
+            problem = f"this host does not forward IPv{version}, so its subnets are not reached"
+            remedy = "run "
+            before = tuple((each, ACCEPTS_ALWAYS) for each in _heeding(read)) if version == 6 else ()
+            if before:
+                remedy += (
+                    f"`sysctl -w net.ipv6.conf.IF.accept_ra={ACCEPTS_ALWAYS}` for each interface IF whose routes "
+                    "come from router advertisements (they would be lost), then "
+                )
+            yield Fault(name, 1, Finding("forwarding", problem, remedy + _command(name, 1)), before)
+    for interface, what in _strict(facts):
+        name = sysctl.filter_switch(interface)
+        problem, remedy = (
+            f"strict rp_filter on {interface} drops {what}",
+            f"run {_command(name, sysctl.LOOSE)}",
+        )
+        yield Fault(name, sysctl.LOOSE, Finding("rp_filter", problem, remedy))
+
+
+def _strict(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Yield each interface whose reverse path check drops something, and what."""
+    device = facts.device
+    if device.is_persistent and sysctl.is_strict(device.name, facts.read):
+        stray = _first_stray(facts)
+        if stray is not None:
+            yield device.name, f"what peers send from {stray}, which is routed elsewhere"
+    for interface in sorted(_one_way_interfaces(facts)):
+        if sysctl.is_strict(interface, facts.read):
+            yield interface, "what peers send past the policy routes"
+
+
+def _first_stray(facts: Facts) -> IPv4Network | None:
+    """Return a prefix from which peers send into the tun, but to which packets go elsewhere."""
+    node, plan = facts.node, facts.plan
+    subnets = (each for peer in node.others for each in peer.subnets if isinstance(each, IPv4Network))
+    for subnet in islice(subnets, QUESTIONS):
+        if facts.routes.route_index(first_host(subnet)) not in {facts.device.index, None}:
+            return subnet
+    led = [prefix for prefix in (*plan.routes, *plan.policy_routes) if prefix.version == 4]
+    for peer in node.others:
+        if not node.encapsulation_of(peer).is_encrypted:
+            for prefix in peer.sources:
+                if isinstance(prefix, IPv4Network) and not any(map(prefix.subnet_of, led)):
+                    return prefix
+    return None
+
+
+def _one_way_interfaces(facts: Facts) -> set[str]:
+    """Return the interfaces from which endpoints are reached with our mark, and not without it."""
+    plan = facts.plan
+    if not plan.fwmark:
+        return set()
+    addresses: set[IPAddress] = {
+        ip_address(sockaddr[0])
+        for sockaddr in sorted({sockaddr for _, sockaddr in facts.endpoints})[:QUESTIONS]
+        if len(sockaddr) == 2
+    }
+    if {peer.name for peer in facts.node.others} - {name for name, _ in facts.endpoints}:
+        addresses |= {first_host(prefix) for prefix in plan.policy_routes if isinstance(prefix, IPv4Network)}
+    found = set()
+    for address in addresses:
+        marked = facts.routes.route_index(address, plan.fwmark)
+        if marked is not None and marked != facts.routes.route_index(address):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                found.add(socket.if_indextoname(marked))
+    return found
+
+
+def first_host(prefix: IPv4Network) -> IPv4Address:
+    """Return an address to ask the route of: 0.0.0.0 is not routed like the others of 0.0.0.0/0."""
+    return prefix.network_address + (prefix.num_addresses > 1)
+
+
+def _heeding(read: Callable[[str], int | None]) -> list[str]:
+    """Return the setting accept_ra of each interface that heeds router advertisements until it forwards."""
+    return [
+        f"ipv6/conf/{interface}/accept_ra"
+        for interface in sysctl.interfaces(6)
+        if read(f"ipv6/conf/{interface}/accept_ra") == ACCEPTS_AS_HOST
+        and read(f"ipv6/conf/{interface}/forwarding") == 0
+    ]
+
+
+def _command(name: str, value: int) -> str:
+    return f"`sysctl -w {sysctl.key(name)}={value}`, or start with --fix-sysctl"

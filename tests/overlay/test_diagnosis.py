@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from overlay.config import Node
+from overlay.crypto.keys import PrivateKey
+from overlay.diagnosis import diagnose
+from overlay.diagnosis.finding import Facts, Finding
+from overlay.host.plan import HostPlan
+from overlay.host.tun import Offloads
+from tests.peers.examples import peer, table
+
+PRIVATE = PrivateKey(bytes(range(32)))
+
+
+def facts(*, offloads=(True, True), udp=(), **fields):
+    paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
+    node = Node(PRIVATE, table(paris, peer("tokyo", "10.244.2.0/24")), paris, {})
+    device = SimpleNamespace(name="overlay0", index=7, offloads=Offloads(tcp=offloads[0], udp=offloads[1]), is_persistent=False)
+    routes = SimpleNamespace(route_index=lambda address, fwmark=None: 7)
+    return Facts(node, HostPlan(1420), device, udp, frozenset(), routes, lambda name: None, **fields)
+
+
+def names(found):
+    return [finding.name for finding in found]
+
+
+def test_nothing_is_found_where_nothing_is_wrong():
+    assert diagnose(facts()) == []
+
+
+@pytest.mark.parametrize(
+    ("offloads", "missing"), [((True, False), "no UDP super"), ((False, False), "no TCP and UDP super")]
+)
+def test_kernel_without_super_packets_is_found(offloads, missing):
+    (finding,) = diagnose(facts(offloads=offloads))
+
+    assert finding.name == "tun_offloads"
+    assert missing in str(finding)
+
+
+def test_sockets_that_cannot_cut_are_found():
+    able = SimpleNamespace(can_segment=True, can_coalesce=True)
+    unable = SimpleNamespace(can_segment=True, can_coalesce=False)
+
+    assert names(diagnose(facts(udp=[able, unable]))) == ["udp_offloads"]
+
+
+def test_what_privilege_is_missing_for_is_found():
+    found = diagnose(facts(is_icmp_refused=True, lacking="interface overlay0 is down"))
+
+    assert names(found) == ["icmp_source", "device_prepared"]
+    assert str(found[1]) == "interface overlay0 is down"
+
+
+def test_finding_reads_as_its_problem_and_its_remedy():
+    assert str(Finding("name", "it rains", "run `umbrella`")) == "it rains: run `umbrella`"
