@@ -74,7 +74,10 @@ class Alike:
             return False
         rows = self._array[: count * stride].reshape(count, stride)
         first = rows[0]
-        begin, end = (32, 36) if first[HEADER_SIZE] >> 4 == 4 else (40, 56)
+        version = int(first[HEADER_SIZE]) >> 4
+        if version not in PROTOCOL_AT:
+            return False
+        begin, end = (32, 36) if version == 4 else (40, 56)
         return bool(
             (rows[:, _BEFORE : HEADER_SIZE + 2] == first[_BEFORE : HEADER_SIZE + 2]).all()
             and (rows[:, begin:end] == first[begin:end]).all()

@@ -18,7 +18,9 @@ PRIVATE = PrivateKey(bytes(range(32)))
 def facts(*, offloads=(True, True), udp=(), **fields):
     paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
     node = Node(PRIVATE, table(paris, peer("tokyo", "10.244.2.0/24")), paris, {})
-    device = SimpleNamespace(name="overlay0", index=7, offloads=Offloads(tcp=offloads[0], udp=offloads[1]), is_persistent=False)
+    device = SimpleNamespace(
+        name="overlay0", index=7, offloads=Offloads(tcp=offloads[0], udp=offloads[1]), is_persistent=False
+    )
     routes = SimpleNamespace(route_index=lambda address, fwmark=None: 7)
     return Facts(node, HostPlan(1420), device, udp, frozenset(), routes, lambda name: None, **fields)
 
