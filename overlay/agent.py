@@ -87,6 +87,7 @@ PROOF_INTERVAL = 10.0  # seconds between two questions to the forwarder whether 
 HANG_TIME = 30.0  # seconds without an answer, after which it is ended
 NETWORK_PAUSE = 0.5  # seconds in which changes of the host's network are gathered
 REPLAN_PAUSE = 0.1  # seconds in which peers that ask for other routes are: one plan of 10,000 takes that long
+UNSET_CLOCK = "the clock shows a time before 2020: peers may refuse this node until it is set"
 KEPT_CAPABILITIES = (
     Capability.DAC_READ_SEARCH,  # files in somebody's home: peers, keys, the interpreter of the next forwarder
     Capability.NET_ADMIN,  # tun, routes, marks
@@ -224,15 +225,18 @@ class Agent:
         self._look_at_host()
         if node.clear_note is not None:
             log.warning("%s", node.clear_note)
-        if not self._sessions.is_clock_plausible():
-            self.note("the clock shows a time before 2020: peers may refuse this node until it is set")
 
     def _look_at_host(self) -> None:
         """Say what of the host keeps traffic from going, where that is news."""
         before, self._host_notes = self._host_notes, [str(each) for each in self.host.findings(self._node)]
+        if not self._sessions.is_clock_plausible():
+            self._host_notes.append(UNSET_CLOCK)
         for note in self._host_notes:
             if note not in before:
                 log.warning("%s", note)
+        for note in before:
+            if note not in self._host_notes:
+                log.info("no longer so: %s", note)
 
     def _look_again(self) -> None:
         """Look at the host after a change, and fix what may be fixed."""
@@ -770,6 +774,7 @@ class Agent:
         return status.peer_status(remote, handshake, counters, now, self._timing.reject_after_time)
 
     async def _status(self) -> dict[str, Any]:
+        self._look_at_host()  # of changed settings nobody is told
         counters, drops = await self._ask_counters()
         now, node = clock.now(), self._node
         for reason, count in self._refused.items():

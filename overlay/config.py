@@ -26,7 +26,7 @@ from peers.peer import TAP, format_public_key, preshared_key_file_for
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
     from overlay.encap.encapsulation import Encapsulation
@@ -250,7 +250,7 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -
     mark.  An endpoint in a subnet of another peer lies inside that peer's tunnel.
     """
     network = node.table.network
-    owners = PrefixMap(node.table.routes)
+    owners = node.table.owners
     carried = PrefixMap((prefix, True) for prefix in network.prefixes)
     routes: list[IPNetwork] = list(network.prefixes) if node.own.addresses or not node.is_tap else []
     for prefix, name in node.table.routes:
@@ -280,6 +280,15 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -
         far_ends=node.others[0].addresses if network.point_to_point else (),
         mac=next(iter(node.macs_of(node.own)), None),
     )
+
+
+def yield_to_links(plan: HostPlan, links: Collection[IPNetwork]) -> HostPlan:
+    """Return *plan* so that the networks *links*, which this host is on itself, are not taken from it by policy routes.
+
+    A route for nearly everything is no LAN, though one by a point-to-point link has no gateway.
+    """
+    on_link = (each for each in plan.policy_routes if each in links and each.prefixlen > NEARLY_EVERYTHING)
+    return replace(plan, on_link=tuple(on_link))
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,6 +253,8 @@ class HostSetup:
         """Return the plan, what its MTU comes from, and what fits the underlay."""
         mtu, reason, room = self._settle_mtu(node, endpoints)
         plan = config.plan_host(node, mtu, endpoints)
+        if any(prefix.prefixlen for prefix in plan.policy_routes):
+            plan = config.yield_to_links(plan, {link.network for link in self._routing.links()})
         if isinstance(self._routing, Prepared):
             plan = self._routing.fit(plan, node.table.network.fwmark)
             if plan.mtu < mtu:

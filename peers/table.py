@@ -49,12 +49,13 @@ class Table:
 
     *routes* holds each prefix once, in the order of the peers: the subnets of all, then a host route for each
     address of a peer that its own subnets do not already win by longest match, so that an address of a peer
-    always leads to that peer.
+    always leads to that peer.  *owners* finds them by the longest match.
     """
 
     network: Network
     peers: Mapping[str, Peer]
     routes: tuple[Route, ...] = field(init=False, repr=False, compare=False)
+    owners: PrefixMap[str] = field(init=False, repr=False, compare=False)
     _by_public_key: Mapping[bytes, Peer] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -71,6 +72,7 @@ class Table:
         _check_endpoints(self.network, peers.values(), owners)
         object.__setattr__(self, "peers", peers)
         object.__setattr__(self, "routes", (*subnets, *hosts))
+        object.__setattr__(self, "owners", owners)
         object.__setattr__(self, "_by_public_key", by_public_key)
 
     def find_by_public_key(self, public_key: bytes) -> Peer | None:
@@ -132,7 +134,7 @@ def diff(old: Table, new: Table) -> Difference:
 
 def warnings(table: Table) -> list[str]:
     """Return a sentence for everything in *table* that is allowed and may yet be a mistake."""
-    owners = PrefixMap(table.routes)
+    owners = table.owners
     return [
         *_overlaps(table, owners),
         *_outsiders(table),

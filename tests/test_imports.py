@@ -184,6 +184,7 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.inbound": "test_core hands it datagrams",
     "overlay.forwarding.outbound": "test_core hands it packets",
     "overlay.forwarding.peer": "plain attributes; test_core moves and times them",
+    "overlay.host.fib": "test_netlink asks a real kernel; tests/overlay/diagnosis/test_routes.py too",
     "overlay.host.plan": "values; test_config makes them and test_netlink carries them out",
     "overlay.host.rtnetlink": "test_netlink says all of it to a real kernel",
     "overlay.host.watch": "test_netlink tells changes of others from our own",

@@ -9,21 +9,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.diagnosis.device import check_device
+from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.kernel_tunnels import check_kernel_tunnels
+from overlay.diagnosis.routes import check_routes
 from overlay.diagnosis.settings import check_settings
+from overlay.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from overlay.diagnosis.finding import Facts, Finding
+    from overlay.diagnosis.finding import Facts
 
 CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
     check_device,
     check_kernel_tunnels,
     check_settings,
+    check_routes,
 )
 
 
 def diagnose(facts: Facts) -> list[Finding]:
     """Return everything that keeps traffic from going, or from going fast, in the order of the registry."""
-    return [finding for check in CHECKS for finding in check(facts)]
+    found: list[Finding] = []
+    for check in CHECKS:
+        try:
+            found += check(facts)
+        except HostError as error:  # not known is not the same as nothing found
+            found.append(Finding("unknown", f"not all of this host could be looked at: {error}"))
+    return found

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from overlay.config import Node
+    from overlay.host.fib import Link, Match
     from overlay.host.plan import HostPlan, IPAddress
     from overlay.host.sockets import UdpSocket
     from overlay.host.tun import Tun
@@ -36,6 +37,12 @@ class Routes(Protocol):
 
     def route_index(self, address: IPAddress, fwmark: int | None = None) -> int | None:
         """Return the index of the interface by which packets to *address* leave; None if there is none."""
+
+    def match(self, address: IPAddress, fwmark: int | None = None) -> Match | None:
+        """Return the route that packets to *address* take; None if there is none."""
+
+    def links(self) -> list[Link]:
+        """Return the networks that this host is on, but for those by its tun.  Raises HostError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ prefixes first:
     31000 + 2 * (32 - L)      to SUBNET lookup main suppress_prefixlength L     what main knows better stays there
     31000 + 2 * (32 - L) + 1  not from all fwmark MARK lookup TABLE             all but our own datagrams
 
-(128 instead of 32 for IPv6.)  For 0.0.0.0/0 these are the two rules of wg-quick.  ``not`` negates a whole rule, so
+where the first suppresses L - 1 for a SUBNET that this host is on itself: its own LAN goes on to win, as it does in the
+main table.  (128 instead of 32 for IPv6.)  For 0.0.0.0/0 these are the two rules of wg-quick.  ``not`` negates a whole rule, so
 the second names no subnet: the table has routes for the subnets of length L only, and no other packet finds one.
 """
 
@@ -51,6 +52,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from overlay.errors import HostError
 from overlay.host import sysctl
+from overlay.host.fib import match, read_links
 from overlay.host.plan import Device
 from overlay.host.rtnetlink import (
     ATTRIBUTE,
@@ -105,6 +107,7 @@ from overlay.wire.icmp import IPV6_MINIMUM_MTU
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from overlay.host.fib import Link, Match
     from overlay.host.plan import HostPlan, IPAddress, IPInterface, IPNetwork
     from overlay.host.rtnetlink import Version
 
@@ -191,9 +194,10 @@ class _Link:
 
 @dataclass(frozen=True, slots=True)
 class _PreferMain:
-    """The rule: to *network* lookup main, if main knows better than a route of that length."""
+    """The rule: to *network* lookup main, unless what main has is of *suppressed* bits or less."""
 
     network: IPNetwork
+    suppressed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +341,17 @@ class Routing:
         is_learnt = any(route.get(RTA_CACHEINFO, b"")[CACHEINFO_EXPIRES])
         known = 0 if is_learnt else read_number(metrics.get(RTAX_MTU))
         return min((mtu for mtu in (known, self._link_mtu(index)) if mtu), default=None)
+
+    def match(self, address: IPAddress, fwmark: int | None = None) -> Match | None:
+        """Return the route that packets to *address* take from this host; None if there is none."""
+        return match(self._kernel, address, fwmark)
+
+    def links(self) -> list[Link]:
+        """Return the networks that this host is on, but for those by its tun.  Raises HostError."""
+        try:
+            return [link for link in read_links(self._kernel) if link.index != self._index]
+        except OSError as error:
+            raise refusal("the routing tables of this host could not be read", error) from error
 
     def watch(self, *, is_ours: bool = True) -> Watch:
         """Return a socket that becomes readable when links, addresses, routes or rules change.
@@ -736,13 +751,13 @@ class Routing:
         message["action"] = FR_ACT_TO_TBL
         message["attrs"] = [("FRA_PRIORITY", _rule_priority(rule)), ("FRA_PROTOCOL", PROTOCOL)]
         match rule:
-            case _PreferMain(network):
+            case _PreferMain(network, suppressed):
                 message["family"] = family_of(network.version)
                 message["dst_len"] = network.prefixlen
                 message["table"] = RT_TABLE_MAIN
                 message["attrs"] += [
                     ("FRA_TABLE", RT_TABLE_MAIN),
-                    ("FRA_SUPPRESS_PREFIXLEN", network.prefixlen),
+                    ("FRA_SUPPRESS_PREFIXLEN", suppressed),
                     ("FRA_FWMARK", self._number),
                     ("FRA_FWMASK", 0),
                 ]
@@ -769,7 +784,8 @@ class Routing:
                     yield _Capture(version, table - self._number, mark)
                 elif table == RT_TABLE_MAIN and mark == self._number:
                     destination = rule.get_attr("FRA_DST", "0.0.0.0" if version == 4 else "::")
-                    yield _PreferMain(ip_network(f"{destination}/{rule['dst_len']}"))
+                    network = ip_network(f"{destination}/{rule['dst_len']}")
+                    yield _PreferMain(network, rule.get_attr("FRA_SUPPRESS_PREFIXLEN", network.max_prefixlen))
 
 
 def _planned_rules(plan: HostPlan) -> set[_Rule]:
@@ -777,8 +793,9 @@ def _planned_rules(plan: HostPlan) -> set[_Rule]:
         return set()
     assert plan.fwmark, "policy routes need a mark for our own datagrams"
     rules: set[_Rule] = set()
+    on_link = set(plan.on_link)
     for network in plan.policy_routes:
-        rules.add(_PreferMain(network))
+        rules.add(_PreferMain(network, network.prefixlen - (network in on_link)))
         rules.add(_Capture(network.version, network.prefixlen, plan.fwmark))
     return rules
 

@@ -25,7 +25,8 @@ class HostPlan:
     *addresses* are /32 and /128; the first of each family is the source of the host's own packets into the overlay.
     *far_ends*, at most one of each family, are the peer's addresses of a point-to-point link; they go with those.
     *routes* lead into the tun by the main table, *policy_routes* by tables of ours that packets with *fwmark* skip:
-    with any of these the mark must be given, and not 0.  Own subnets are in neither.  *mac* is the Ethernet address
+    with any of these the mark must be given, and not 0.  Own subnets are in neither.  *on_link* are those of the policy
+    routes that this host is on itself, where its own route is preferred to the tun.  *mac* is the Ethernet address
     of a tap; None for a tun.
     """
 
@@ -36,6 +37,7 @@ class HostPlan:
     fwmark: int | None = None
     far_ends: tuple[IPAddress, ...] = ()
     mac: bytes | None = None
+    on_link: tuple[IPNetwork, ...] = ()
 
     def far_end_of(self, address: IPInterface) -> IPAddress:
         """Return the far end of the link that *address* is at; *address* itself where it is no such link."""

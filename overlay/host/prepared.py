@@ -11,6 +11,7 @@ from overlay.errors import HostError
 from overlay.host.netlink import Routing
 
 if TYPE_CHECKING:
+    from overlay.host.fib import Link, Match
     from overlay.host.plan import Device, HostPlan, IPAddress, IPInterface, IPNetwork
     from overlay.host.watch import Watch
 
@@ -60,6 +61,14 @@ class Prepared:
     def route_index(self, address: IPAddress, fwmark: int | None = None) -> int | None:
         """Return what Routing.route_index() does."""
         return self._routing.route_index(address, fwmark)
+
+    def match(self, address: IPAddress, fwmark: int | None = None) -> Match | None:
+        """Return what Routing.match() does."""
+        return self._routing.match(address, fwmark)
+
+    def links(self) -> list[Link]:
+        """Return what Routing.links() does."""
+        return self._routing.links()
 
     def watch(self) -> Watch:
         """Return a socket that becomes readable when anything changes, our own interface included."""

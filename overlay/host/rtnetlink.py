@@ -40,11 +40,15 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 NLM_F_DUMP_INTR = 0x010  # the tables changed meanwhile: the dump may have holes
-RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 6, 7, 8, 15
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 RTAX_MTU = 2
 RTA_CACHEINFO = 12
+RTA_MARK = 16
+RTA_VIA = 18  # a gateway of the other family
 CACHEINFO_EXPIRES = slice(8, 12)  # struct rta_cacheinfo: 4 bytes of references, 4 of last use, then this
 RTN_UNICAST = 1
+RTN_LOCAL = 2
+RTN_BROADCAST = 3
 RTN_UNREACHABLE = 7
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
@@ -52,6 +56,9 @@ RT_SCOPE_NOWHERE = 255  # in a deletion: any scope
 RT_TABLE_UNSPEC = 0
 RT_TABLE_MAIN = 254
 RT_TABLE_LOCAL = 255
+
+# struct rtmsg: family, lengths of destination and source, TOS, table, protocol, scope, type, flags
+ROUTE = struct.Struct("=BBBBBBBBI")
 
 # Ours
 BATCH = 512  # messages in one send

@@ -60,6 +60,21 @@ def test_strict_filter_is_noted_drops_and_goes_away_by_the_command(hosts):
     assert filter_notes(paris) == []
 
 
+def test_notes_on_settings_come_and_go_with_them_while_the_agent_runs(hosts):
+    """No reload and no change of the network between: it is enough to ask."""
+    paris, _ = hosts
+    paris.namespace.run("sysctl", "-qw", f"{FORWARD}=1")
+    paris.start()
+    assert not any(FORWARD in note for note in paris.status()["notes"])
+
+    paris.namespace.run("sysctl", "-qw", f"{FORWARD}=0")
+    (note,) = [each for each in paris.status()["notes"] if FORWARD in each]
+    assert note in paris.log
+
+    paris.namespace.run("sh", "-c", note.partition("`")[2].partition("`")[0])
+    assert not any(FORWARD in each for each in paris.status()["notes"])
+
+
 def test_nothing_is_noted_where_nothing_would_be_dropped(network):
     """Both are strict, but the way to each leads out and in by the same interface."""
     paris, tokyo = network.host("paris"), network.host("tokyo")

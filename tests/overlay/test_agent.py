@@ -21,12 +21,14 @@ from overlay.agent import (
     PROOF_INTERVAL,
     REPLAN_PAUSE,
     START_TIME,
+    UNSET_CLOCK,
     Agent,
     StoppedError,
     until_stopped,
 )
 from overlay.config import Options, settle
 from overlay.crypto.keys import PrivateKey
+from overlay.diagnosis.finding import Finding
 from overlay.encap.encapsulation import Role
 from overlay.errors import ConfigError, HostError
 from overlay.forwarder import ForwarderGoneError
@@ -152,6 +154,7 @@ class FakeHost:
     def __init__(self):
         self.adopted = []
         self.refusal = None
+        self.found = []
         self.affecting = set()
         self.too_narrow = set()  # endpoints for which the kernel is left to cut
         self.port = 51820
@@ -193,7 +196,7 @@ class FakeHost:
         return [udp for name, old in before.items() if self.sockets.get(name) is not old for udp in old]
 
     def findings(self, node):
-        return []
+        return list(self.found)
 
     def is_affected_by(self, name, endpoint):
         return endpoint in self.affecting
@@ -1012,6 +1015,41 @@ def test_mend_that_the_host_refuses_is_not_the_end(node, caplog):
 
     node(story)
     assert "could not be put back: the routing tables are out of reach" in caplog.text
+
+
+def test_notes_are_those_of_the_moment_at_which_they_are_asked_for(node, caplog):
+    """A setting that somebody changes is told to nobody: notes stayed for ever, or never came."""
+    caplog.set_level("INFO", logger="overlay")
+    found = Finding("forwarding", "this host does not forward", "run `sysctl`")
+
+    async def story(machine):
+        await machine.ready()
+        machine.host.found = [found]
+        assert (await machine.status())["notes"][-1:] == [str(found)]
+        await machine.status()
+
+        machine.host.found = []
+
+        assert str(found) not in (await machine.status())["notes"]
+
+    node(story)
+    told = [(each.levelname, each.getMessage()) for each in caplog.records if str(found) in each.getMessage()]
+    assert told == [("WARNING", str(found)), ("INFO", f"no longer so: {found}")]
+
+
+def test_unset_clock_is_noted_until_it_is_set(node, monkeypatch):
+    seconds = [0.0]
+    monkeypatch.setattr("overlay.host.clock.wall_ns", lambda: int(seconds[0] * 1e9))
+
+    async def story(machine):
+        await machine.ready()
+        assert UNSET_CLOCK in (await machine.status())["notes"]
+
+        seconds[0] = 1.8e9
+
+        assert UNSET_CLOCK not in (await machine.status())["notes"]
+
+    node(story)
 
 
 def test_interface_that_was_removed_ends_the_agent_with_a_sentence(node):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from ipaddress import ip_network
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,8 @@ from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.diagnosis import diagnose
 from overlay.diagnosis.finding import Facts, Finding
+from overlay.errors import HostError
+from overlay.host.fib import Match
 from overlay.host.plan import HostPlan
 from overlay.host.tun import Offloads
 from tests.peers.examples import peer, table
@@ -21,7 +24,11 @@ def facts(*, offloads=(True, True), udp=(), **fields):
     device = SimpleNamespace(
         name="overlay0", index=7, offloads=Offloads(tcp=offloads[0], udp=offloads[1]), is_persistent=False
     )
-    routes = SimpleNamespace(route_index=lambda address, fwmark=None: 7)
+    routes = SimpleNamespace(
+        route_index=lambda address, fwmark=None: 7,
+        match=lambda address, fwmark=None: Match(ip_network("10.244.0.0/16"), 7, 254, None, is_local=False),
+        links=list,
+    )
     return Facts(node, HostPlan(1420), device, udp, frozenset(), routes, lambda name: None, **fields)
 
 
@@ -59,3 +66,15 @@ def test_what_privilege_is_missing_for_is_found():
 
 def test_finding_reads_as_its_problem_and_its_remedy():
     assert str(Finding("name", "it rains", "run `umbrella`")) == "it rains: run `umbrella`"
+
+
+def test_what_cannot_be_looked_at_is_not_taken_for_right():
+    def refuse():
+        raise HostError("the routing tables of this host could not be read")
+
+    looked_at = facts()
+    looked_at.routes.links = refuse
+
+    assert [str(each) for each in diagnose(looked_at)] == [
+        "not all of this host could be looked at: the routing tables of this host could not be read"
+    ]

@@ -37,6 +37,7 @@ def plan(
     mtu=1420,
     fwmark=None,
     far=(),
+    on_link=(),
 ):
     return HostPlan(
         mtu,
@@ -45,6 +46,7 @@ def plan(
         networks(*policy_routes),
         fwmark,
         tuple(ip_address(each) for each in far),
+        on_link=networks(*on_link),
     )
 
 
@@ -355,6 +357,68 @@ def test_main_table_wins_where_it_is_more_specific_than_a_policy_route(host):
         assert "dev br0" in host.run("ip", "route", "get", "10.244.1.7")
 
 
+LAN = ("192.0.2.0/24", "2001:db8::/64")
+
+
+@pytest.mark.parametrize("gateway", ["198.51.100.0/24", "2001:db8:1::/64"])
+def test_own_network_of_the_host_wins_over_a_policy_route_and_no_route_by_a_gateway_does(host, gateway):
+    via = "2001:db8::fe" if ":" in gateway else "192.0.2.254"
+    host.run("ip", "route", "add", gateway, "via", via)
+    wanted = plan([], [*LAN, gateway, "0.0.0.0/0", "::/0"], fwmark=MARK, on_link=LAN)
+
+    with host.entered(), Agent() as agent:
+        assert set(LAN) <= {str(link.network) for link in agent.routing.links()}
+        assert gateway not in {str(link.network) for link in agent.routing.links()}
+        agent.routing.apply(wanted)
+
+        assert "dev eth0" in host.run("ip", "route", "get", "192.0.2.9")
+        assert "dev eth0" in host.run("ip", "route", "get", "2001:db8::9")
+        assert "dev overlay0" in host.run("ip", "route", "get", gateway.replace("0/", "7/").partition("/")[0])
+        assert "dev overlay0" in host.run("ip", "route", "get", "203.0.113.9")
+
+
+def test_network_of_the_host_that_comes_and_goes_changes_one_rule(host):
+    by_policy = plan([], [LAN[0], "0.0.0.0/0"], fwmark=MARK)
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(by_policy)
+        before = host.dump()
+
+        agent.routing.apply(dataclasses.replace(by_policy, on_link=networks(LAN[0])))
+        assert "lookup main suppress_prefixlength 23" in host.run("ip", "rule")
+        assert "lookup main suppress_prefixlength 24" not in host.run("ip", "rule")
+        agent.routing.read_back()
+        agent.routing.apply(by_policy)
+
+        assert host.dump() == before
+
+
+def test_links_are_networks_without_a_gateway_and_not_the_default_by_one(host):
+    host.run(
+        "ip", "route", "add", "10.99.0.0/16", "nexthop", "via", "192.0.2.253", "nexthop", "via", "192.0.2.252"
+    )
+    host.run("ip", "route", "add", "10.98.0.0/16", "dev", "eth0", "metric", "7")
+    host.run("ip", "route", "add", "10.97.0.0/16", "via", "inet6", "2001:db8::fe", "dev", "eth0")
+    host.run("ip", "route", "add", "10.96.0.0/16", "dev", "eth0", "table", "99")
+
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(OVERLAY)
+        found = {str(link.network): link.metric for link in agent.routing.links()}
+
+    assert found == {
+        "192.0.2.0/24": 0,
+        "10.244.1.0/24": 0,
+        "10.98.0.0/16": 7,
+        "2001:db8::/64": 256,
+        "fd00:244:1::/64": 256,
+    }
+
+
+def test_links_of_a_host_without_routes_are_none(lab):
+    bare = lab.namespace("bare")
+    with bare.entered(), contextlib.closing(Routing("overlay0", None)) as routing:
+        assert routing.links() == []
+
+
 def test_second_apply_changes_nothing(host):
     with host.entered(), Agent() as agent, Events() as events:
         agent.routing.apply(OVERLAY)
@@ -540,6 +604,7 @@ def test_any_sequence_of_plans_ends_like_its_last(host):
             random.choice([1280, 1420]),
             random.choice([1, 2]),
             random.choice([(), ("10.244.77.1", "fd00:244:77::1"), ("10.244.78.1",)]),
+            [each for each in chosen[split:] if not each.endswith("/0") and random.random() < 0.5],
         )
 
     with host.entered():

@@ -1,0 +1,193 @@
+"""Routes of the host itself that take what is meant for the tunnel, or lead into it what is not meant for it."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from overlay.diagnosis.finding import Finding
+from overlay.host.rtnetlink import RT_TABLE_MAIN
+from peers.addresses import host_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.diagnosis.finding import Facts
+    from overlay.host.fib import Match
+    from overlay.host.plan import IPAddress, IPNetwork
+
+# Ours
+QUESTIONS = 256  # prefixes of peers, and endpoints, that the kernel is asked about: an answer takes 20 us
+SAMPLES = 3  # addresses of one prefix: the first may be the host's own
+NAMED = 3  # prefixes in a sentence
+# Whose network an interface of that name is, and how it is given another.
+MAKERS = (
+    ("docker0", 'give it another network with "bip" in /etc/docker/daemon.json'),
+    ("br-", "remove that network with `docker network rm` and make it anew with another --subnet"),
+    ("podman", "remove that network with `podman network rm` and make it anew with another --subnet"),
+    ("cni-podman", "remove that network with `podman network rm` and make it anew with another --subnet"),
+)
+
+
+def check_routes(facts: Facts) -> Iterator[Finding]:
+    """Yield each route of the host that takes packets for peers, and each gateway of it that lies in the tunnel.
+
+    A network of the host that is part of a peer's larger one outside the overlay's prefixes is meant to be preferred.
+    What a device that was prepared by root lacks is told elsewhere.
+    """
+    if facts.lacking is None:
+        yield from _taken(facts)
+        yield from _lost_gateways(facts)
+
+
+def _taken(facts: Facts) -> Iterator[Finding]:
+    found: dict[Match, list[tuple[IPNetwork, str]]] = {}
+    for prefix, name in islice(_led(facts), QUESTIONS):
+        answer = _ask(facts, prefix, name)
+        if answer is None:
+            continue
+        address, route = answer
+        if route is None:
+            if facts.routes.route_index(address) is not None:
+                continue  # it was put right between two questions
+            yield Finding(
+                "route_refused",
+                f"a route of this host refuses what is sent to {prefix} of {name}",
+                f"find it with `ip route show match {address}` and `ip rule`, and remove it",
+            )
+        elif _is_taker(facts, route, prefix):
+            found.setdefault(route, []).append((prefix, name))
+    for route, taken in found.items():
+        yield from _describe(route, taken)
+    known = {(route.network, route.index) for route in found}
+    for link in facts.routes.links():
+        part_of = next(facts.node.table.owners.covering(link.network), None)
+        if part_of is None or (link.network, link.index) in known:
+            continue
+        prefix, name = part_of
+        if name != facts.node.own.name and prefix != link.network and _is_carried(facts, prefix):
+            device = _name(link.index)
+            yield Finding(
+                "route_taken",
+                f"{device} of this host has {link.network}, so packets to that part of {prefix} of {name} do not go "
+                "into the tunnel",
+                _renumber(device),
+            )
+
+
+def _led(facts: Facts) -> Iterator[tuple[IPNetwork, str]]:
+    """Yield the prefixes of other peers that should lead into the tunnel, with the name of the peer."""
+    node = facts.node
+    for peer in node.others:
+        addresses = (host_prefix(address) for address in peer.addresses)
+        alone = [each for each in addresses if not any(_is_within(each, subnet) for subnet in peer.subnets)]
+        for prefix in (*peer.subnets, *alone):
+            if not node.is_tap or (facts.plan.routes and _is_carried(facts, prefix)):
+                yield prefix, peer.name
+
+
+def _is_within(prefix: IPNetwork, other: IPNetwork) -> bool:
+    return prefix.prefixlen >= other.prefixlen and prefix.network_address in other
+
+
+def _ask(facts: Facts, prefix: IPNetwork, name: str) -> tuple[IPAddress, Match | None] | None:
+    """Return an address of *prefix* that is no longer prefix's, and the route to it; None if there is no such one."""
+    first = 1 if prefix.num_addresses > SAMPLES else 0
+    answer = None
+    for offset in range(first, min(first + SAMPLES, prefix.num_addresses)):
+        address = prefix.network_address + offset
+        if facts.node.table.owners.lookup(address) != name:
+            continue
+        route = facts.routes.match(address)
+        answer = address, route
+        if route is None or not route.is_local:
+            break
+    return answer
+
+
+def _is_taker(facts: Facts, route: Match, prefix: IPNetwork) -> bool:
+    """Return whether *route* takes what should go into the tunnel by the route for *prefix* or the overlay's."""
+    if route.index == facts.device.index:
+        return False
+    if route.network.version != prefix.version:
+        return False
+    carrier = _carrier(facts, prefix)
+    if route.table == RT_TABLE_MAIN and route.network.prefixlen < (carrier or prefix).prefixlen:
+        return False  # somebody took our route away, and it is put back at once
+    return carrier is not None or route.is_local or route.network.prefixlen <= prefix.prefixlen
+
+
+def _carrier(facts: Facts, prefix: IPNetwork) -> IPNetwork | None:
+    """Return the overlay's prefix that holds *prefix*, and by whose route it is led; None if it has its own."""
+    return next((each for each in facts.node.table.network.prefixes if _is_within(prefix, each)), None)
+
+
+def _is_carried(facts: Facts, prefix: IPNetwork) -> bool:
+    return _carrier(facts, prefix) is not None
+
+
+def _describe(route: Match, taken: list[tuple[IPNetwork, str]]) -> Iterator[Finding]:
+    device = _name(route.index)
+    listed = ", ".join(f"{prefix} of {name}" for prefix, name in taken[:NAMED])
+    more = f" and {len(taken) - NAMED} more" if len(taken) > NAMED else ""
+    end = f"packets to {listed}{more} do not go into the tunnel"
+    if route.is_local:
+        yield Finding(
+            "address_taken",
+            f"this host has addresses of its own in what is a peer's, {route.network} on {device}, so {end}",
+            _renumber(device),
+        )
+    elif route.table != RT_TABLE_MAIN:
+        yield Finding(
+            "route_taken",
+            f"a routing rule of this host leads to {device} by table {route.table}, so {end}",
+            f"see `ip rule` and `ip route show table {route.table}`, and take the rule or the route away",
+        )
+    elif route.gateway is None:
+        yield Finding(
+            "route_taken", f"{device} of this host has {route.network}, so {end}", _renumber(device)
+        )
+    else:
+        via = "via inet6" if route.gateway.version != route.network.version else "via"
+        yield Finding(
+            "route_taken",
+            f"this host has a route of its own for {route.network}, by {route.gateway} on {device}, so {end}",
+            f"unless that is meant, run `ip route delete {route.network} {via} {route.gateway} dev {device}`",
+        )
+
+
+def _renumber(device: str) -> str:
+    for name, remedy in MAKERS:
+        if device.startswith(name):
+            return remedy
+    return (
+        f"unless that is meant, give {device} or the peer another network, or take the prefix out of the peers file; "
+        f"`ip address show dev {device}` shows what it has"
+    )
+
+
+def _lost_gateways(facts: Facts) -> Iterator[Finding]:
+    """Yield each gateway on the way to an endpoint that is itself routed into the tunnel."""
+    hosts = sorted({sockaddr[0].partition("%")[0] for _, sockaddr in facts.endpoints})[:QUESTIONS]
+    ways = (facts.routes.match(ip_address(host), facts.plan.fwmark) for host in hosts)
+    gateways = {(way.gateway, way.index) for way in ways if way is not None and way.gateway is not None}
+    for gateway, index in sorted(gateways, key=str):
+        if gateway.is_link_local or facts.routes.route_index(gateway) != facts.device.index:
+            continue
+        device, owner = _name(index), facts.node.table.owners.match(gateway)
+        into = f"the tunnel with {owner[1]}, which has {owner[0]}" if owner is not None else "the tunnel"
+        yield Finding(
+            "gateway_taken",
+            f"the gateway {gateway} of this host lies in {into}, so what is sent to itself, such as to its DNS, "
+            "does not reach it",
+            f"run `ip route add {gateway} dev {device}`",
+        )
+
+
+def _name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:  # gone meanwhile
+        return f"interface {index}"

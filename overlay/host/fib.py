@@ -1,0 +1,150 @@
+"""The routes of this host, whoever made them: which one an address matches, and the networks that the host is on."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import TYPE_CHECKING
+
+from overlay.host.rtnetlink import (
+    ATTRIBUTE,
+    NETLINK_HEADER,
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    ROUTE,
+    ROUTE_ATTRIBUTES_OFFSET,
+    ROUTE_LENGTH_OFFSET,
+    ROUTE_PROTOCOL_OFFSET,
+    ROUTE_TYPE_OFFSET,
+    RT_TABLE_MAIN,
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_MARK,
+    RTA_OIF,
+    RTA_PRIORITY,
+    RTA_TABLE,
+    RTA_VIA,
+    RTM_GETROUTE,
+    RTN_BROADCAST,
+    RTN_LOCAL,
+    RTN_UNICAST,
+    family_of,
+    read_attributes,
+    read_number,
+    versions,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.host.plan import IPAddress, IPNetwork
+    from overlay.host.rtnetlink import Kernel, Version
+
+# Specification: linux/rtnetlink.h
+RTM_F_LOOKUP_TABLE = 0x1000  # the answer names the table; that of IPv6 does so anyway, and knows no such flag
+RTM_F_FIB_MATCH = (
+    0x2000  # since Linux 4.13: the answer is the route in its table, not what follows for one address
+)
+MARK = struct.Struct("=I")
+# RTPROT_ for kernel, boot, static, ra and dhcp
+# Routing daemons have others; a table of theirs with a million routes is not read, and holds no link of the host.
+ORIGINS = (2, 3, 4, 9, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network that is reached by an interface without a gateway; the lower the *metric* the more it is preferred."""
+
+    network: IPNetwork
+    index: int
+    metric: int
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The route that packets to an address take.  *gateway* is None where the address is on the link itself.
+
+    Before Linux 4.13 *network* is that of the one address.
+    """
+
+    network: IPNetwork
+    index: int
+    table: int
+    gateway: IPAddress | None
+    is_local: bool  # the address is one of the host's own
+
+
+def match(kernel: Kernel, address: IPAddress, fwmark: int | None) -> Match | None:
+    """Return the route to *address* for what this host sends with that mark; None if there is no way."""
+    size, network_of, flags = (
+        (4, IPv4Network, RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE)
+        if address.version == 4
+        else (16, IPv6Network, RTM_F_FIB_MATCH)
+    )
+    body = ROUTE.pack(family_of(address.version), size * 8, 0, 0, 0, 0, 0, 0, flags)
+    body += ATTRIBUTE.pack(ATTRIBUTE.size + size, RTA_DST) + address.packed
+    if fwmark:
+        body += ATTRIBUTE.pack(ATTRIBUTE.size + 4, RTA_MARK) + MARK.pack(fwmark)
+    try:
+        (raw,) = kernel.ask(
+            NETLINK_HEADER.pack(
+                NETLINK_HEADER.size + len(body), RTM_GETROUTE, NLM_F_REQUEST | NLM_F_ACK, 0, 0
+            )
+            + body
+        )
+    except OSError:
+        return None
+    kind = raw[ROUTE_TYPE_OFFSET]
+    if kind not in {RTN_UNICAST, RTN_LOCAL, RTN_BROADCAST}:
+        return None
+    route = dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
+    gateway = route.get(RTA_GATEWAY)
+    via = route.get(RTA_VIA)
+    if gateway is None and via is not None:
+        gateway = via[2:]
+    return Match(
+        network_of((route.get(RTA_DST, bytes(size)), raw[ROUTE_LENGTH_OFFSET])),
+        read_number(route.get(RTA_OIF)),
+        read_number(route.get(RTA_TABLE)),
+        None if gateway is None else ip_address(gateway),
+        is_local=kind != RTN_UNICAST,
+    )
+
+
+def read_links(kernel: Kernel) -> Iterator[Link]:
+    """Yield the networks that the main table leads straight to an interface.  Raises OSError.
+
+    IPv6 link-local networks are left out: they are on every interface, and nobody is routed there.
+    """
+    for version in versions():
+        for origin in ORIGINS:
+            yield from _read(kernel, version, origin)
+
+
+def _read(kernel: Kernel, version: Version, origin: int) -> Iterator[Link]:
+    size, network_of = (4, IPv4Network) if version == 4 else (16, IPv6Network)
+    body = ROUTE.pack(family_of(version), 0, 0, 0, RT_TABLE_MAIN, origin, 0, RTN_UNICAST, 0)
+    question = NETLINK_HEADER.pack(
+        NETLINK_HEADER.size + len(body), RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, 0, 0
+    )
+    try:
+        answers = kernel.ask(question + body)
+    except OSError as error:
+        if error.errno == errno.ENOENT:  # nothing was ever put into the table
+            return
+        raise
+    for raw in answers:
+        # A kernel before 4.20 shows all routes.
+        if raw[ROUTE_PROTOCOL_OFFSET] != origin or raw[ROUTE_TYPE_OFFSET] != RTN_UNICAST:
+            continue
+        route = dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
+        index = read_number(route.get(RTA_OIF))  # 0 where there are several next hops
+        has_gateway = RTA_GATEWAY in route or RTA_VIA in route
+        if not index or has_gateway or read_number(route.get(RTA_TABLE)) != RT_TABLE_MAIN:
+            continue
+        network = network_of((route.get(RTA_DST, bytes(size)), raw[ROUTE_LENGTH_OFFSET]))
+        if not network.is_link_local:
+            yield Link(network, index, read_number(route.get(RTA_PRIORITY)))
