@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from overlay import config, questions, status
-from overlay.errors import ConfigError, HostError, OverlayError, PacketError
+from overlay.errors import ConfigError, HostError, OverlayError, PacketError, UnknownInitiatorError
 from overlay.forwarder import Forwarder, ForwarderGoneError
 from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.cpu import has_aes
@@ -48,12 +48,14 @@ from overlay.link import (
     Start,
     Wanted,
 )
+from overlay.reload import RETRY, Reloads
 from overlay.resolver import Resolver, literal
 from overlay.roster import Roster
 from overlay.session.constants import Timing
 from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
 from overlay.session.sessions import Sessions
 from overlay.setup import HostSetup
+from overlay.strangers import Strangers
 from overlay.wire.addresses import format_sockaddr
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from peers.errors import StoreError
@@ -192,15 +194,16 @@ class Agent:
     ) -> None:
         self.forwarder = start_forwarder()
         self._start_forwarder = start_forwarder
-        self._options, self._node, self._store, self._timing = options, node, store, timing
+        self._options, self._node, self._timing = options, node, timing
         self._sessions = Sessions(
             node.private_key, entropy=os.urandom, wall_ns=clock.wall_ns, constants=timing
         )
         self._roster = Roster()
+        self._strangers = Strangers()
         self._notes: list[str] = []
         self._host_notes: list[str] = []
         self._started = clock.now()
-        self._reload_error: str | None = None
+        self._reloads = Reloads(store, options)
         self._reloading = trio.Lock()  # one table is read at a time
         self._changing = trio.Lock()  # table, plan and forwarder change together
         self._reader = trio.CapacityLimiter(1)  # a thread that look-ups of names do not share
@@ -295,8 +298,8 @@ class Agent:
                 await self._carry_out(self._sessions.handle_deadline(now))
             if now - looked_at >= TICK:
                 looked_at = now
-                if not self._reloading.locked() and self._store.changed():
-                    self._nursery.start_soon(self._reload, "file")
+                if not self._reloading.locked() and (cause := self._reloads.look(now)):
+                    self._nursery.start_soon(self._reload, cause)
                 self._resolver.resolve_due(self._roster.by_number.values(), now)
             self._wake = trio.Event()
             with trio.move_on_after(min(TICK, max(0.0, self._sessions.next_deadline() - clock.now()))):
@@ -498,10 +501,17 @@ class Agent:
         try:
             outputs = self._sessions.receive(report.datagram, report.source, clock.now())
         except PacketError as error:
-            self._count(error.reason)
-            log.debug("handshake refused reason=%s source=%s", error.reason, format_sockaddr(report.source))
+            self._refuse_handshake(error, report.source)
             return
         await self._carry_out(outputs)
+
+    def _refuse_handshake(self, error: PacketError, source: Sockaddr) -> None:
+        self._count(error.reason)
+        whose = ""
+        if isinstance(error, UnknownInitiatorError):
+            self._strangers.note(error.public_key, source, clock.now())
+            whose = f" public_key={format_public_key(error.public_key)}"
+        log.debug("handshake refused reason=%s source=%s%s", error.reason, format_sockaddr(source), whose)
 
     async def _want(self, number: int) -> None:
         await self._carry_out(self._sessions.want(number, clock.now()))
@@ -634,32 +644,23 @@ class Agent:
 
     async def _reload(self, cause: str) -> None:
         """Take the peers file as it is now, or say why not: then the last good table stays in force."""
+        number = self._reloads.ask()
         async with self._reloading:
-            notify.reloading()
+            if not self._reloads.begin(number):
+                return  # one that began after this was asked for has read what this would
+            if cause != RETRY:
+                notify.reloading()
             try:
-                node = await trio.to_thread.run_sync(self._settle_again, limiter=self._reader)
+                node = await trio.to_thread.run_sync(self._reloads.read, self._node, limiter=self._reader)
                 async with self._changing:
                     await self._change_to(node)
             except (ConfigError, HostError, StoreError) as error:
-                self._reload_error = str(error)
-                log.error("reload refused, the last good table stays in force: %s", error)  # noqa: TRY400  its text is the news
+                self._reloads.refused(error, cause, clock.now())
             else:
-                self._reload_error = None
-                log.info("reloaded cause=%s peers=%d", cause, len(self._roster.by_number))
+                self._reloads.taken(cause, len(self._roster.by_number))
                 memory.give_back()
-            notify.ready()
-
-    def _settle_again(self) -> Node:
-        load = config.load_own_key if self._node.own.public_key is None else config.load_private_key
-        key, _ = load(self._options.key)
-        if key is not None and self._node.own.public_key is not None and key != self._node.private_key:
-            raise ConfigError(f"{self._options.key} holds another key now: taking it needs a restart")
-        node = config.settle(self._store, key, self._options, self._node.own)
-        if node.table.network.bulk != self._node.table.network.bulk:
-            raise ConfigError(f"network.bulk changed in {self._options.peers}: taking it needs a restart")
-        if node.is_tap != self._node.is_tap:
-            raise ConfigError(f"network.device changed in {self._options.peers}: taking it needs a restart")
-        return node
+            if cause != RETRY:
+                notify.ready()
 
     async def _change_to(self, node: Node) -> None:
         """Go over to *node*: what is new before what is old goes, so that no packet finds neither.
@@ -672,6 +673,7 @@ class Agent:
             log.warning("%s", node.clear_note)
         change = self._roster.change_to(node)
         self._node = node
+        self._strangers.forget({each.peer.public_key for each in change.added if each.peer.public_key})
         self._look_again()
         for remote in change.removed:
             self._sessions.remove_peer(remote.number)
@@ -793,9 +795,17 @@ class Agent:
             "forwarder_pid": self.forwarder.pid,
             "uptime": status.age(self._started, now),
             "peers_file": str(self._options.peers),
-            "reload_error": self._reload_error,
-            "notes": [*self._notes, *self._host_notes, *([node.clear_note] if node.clear_note else [])],
+            "reload_error": self._reloads.error,
+            "notes": [
+                *self._reloads.notes,
+                *self._notes,
+                *self._host_notes,
+                *([node.clear_note] if node.clear_note else []),
+            ],
             "drops": drops,
+            "strangers": self._strangers.describe(
+                self._roster.names_by_host() if self._strangers else {}, now
+            ),
             "peers": [
                 self._row(remote, counters.get(remote.number), now)
                 for peer in node.others

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from overlay.crypto.keys import PresharedKey, PrivateKey
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
-from overlay.errors import ConfigError
+from overlay.errors import ConfigError, KeyFileError
 from overlay.host.plan import HostPlan
 from overlay.host.sockets import is_own_address
 from overlay.wire.frames import FRAME_OVERHEAD
@@ -137,12 +137,12 @@ def load_own_key(path: Path) -> tuple[PrivateKey | None, list[str]]:
 
 
 def load_private_key(path: Path) -> tuple[PrivateKey, list[str]]:
-    """Return the key in *path* and sentences to warn of."""
+    """Return the key in *path* and sentences to warn of.  Raises KeyFileError."""
     text, mode = _read_secret(path, f"make one with `overlay keygen --key {path}`")
     try:
         key = PrivateKey.from_base64(text.strip())
     except ValueError as error:
-        raise ConfigError(f"{path} is no private key: {error}; make one with `overlay keygen`") from None
+        raise KeyFileError(f"{path} is no private key: {error}; make one with `overlay keygen`") from None
     warnings = []
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         warnings.append(f"{path} can be read by others: run `chmod 600 {path}`")
@@ -359,7 +359,7 @@ def _preshared_keys(table: Table, own: Peer) -> dict[str, bytes]:
             try:
                 files[path] = bytes(PresharedKey.from_base64(text.strip()).secret)
             except ValueError as error:
-                raise ConfigError(
+                raise KeyFileError(
                     f"{path} is no preshared key: {error}; make one with `overlay genpsk`"
                 ) from None
         keys[peer.name] = files[path]
@@ -372,8 +372,8 @@ def _read_secret(path: Path, remedy: str) -> tuple[str, int]:
         with path.open(encoding="ascii") as file:
             return file.read(), os.fstat(file.fileno()).st_mode
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist: {remedy}") from None
+        raise KeyFileError(f"{path} does not exist: {remedy}") from None
     except ValueError:  # bytes that are no ASCII, or a null character in the path
-        raise ConfigError(f"{path} is no key file: it holds other than base64") from None
+        raise KeyFileError(f"{path} is no key file: it holds other than base64") from None
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+        raise KeyFileError(f"{path} cannot be read: {error.strerror}") from None

@@ -2,7 +2,9 @@
 
 OverlayError
 ├── PacketError    someone sent what we refuse; dropped and counted by its reason, never leaves the core
+│   └── UnknownInitiatorError    an initiation by a key that no peer has
 ├── ConfigError    an operator must edit a file or an option; exit 2
+│   └── KeyFileError    a file with a private or preshared key is missing or wrong
 └── HostError      the kernel or the machine said no; exit 1
 """
 
@@ -21,8 +23,20 @@ class PacketError(OverlayError):
         self.reason = reason
 
 
+class UnknownInitiatorError(PacketError):
+    """An initiation of somebody who says to have *public_key* (32 bytes; nothing proves it), and is no peer."""
+
+    def __init__(self, public_key: bytes) -> None:
+        super().__init__("initiation_unknown_peer")
+        self.public_key = public_key
+
+
 class ConfigError(OverlayError):
     """An option or a file that an operator must change."""
+
+
+class KeyFileError(ConfigError):
+    """A file with a private or preshared key that is missing, cannot be read, or holds no key."""
 
 
 class HostError(OverlayError):

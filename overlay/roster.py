@@ -132,6 +132,15 @@ class Roster:
             yield _set_peer(remote)
         yield from _pieces(self._routes.items(), [])
 
+    def names_by_host(self) -> dict[str, str]:
+        """Return the name of a peer by each underlay address that one is configured at or was heard from."""
+        return {
+            sockaddr[0]: name
+            for name, remote in self.by_name.items()
+            for sockaddr in (remote.heard_at, remote.endpoint, *remote.resolved)
+            if sockaddr is not None
+        }
+
     def endpoints(self, node: Node) -> Iterator[tuple[str, Sockaddr]]:
         """Yield every underlay address known of a peer of *node*, whose table need not be in force, with the peer's name.
 

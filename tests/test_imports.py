@@ -141,7 +141,7 @@ ONLY_IN = {
     ),
     "subprocess": (("overlay.forwarder",), "the one process that is ever started is the forwarder"),
     "logging": (
-        ("overlay.agent", "overlay.resolver", "overlay.setup"),
+        ("overlay.agent", "overlay.reload", "overlay.resolver", "overlay.setup"),
         "the journal belongs to the edge of the agent; the core returns values",
     ),
     "random": ((), "all randomness is the kernel's"),

@@ -45,6 +45,17 @@ class PeerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Stranger:
+    """Who called with a public key that no peer has; *peer* is at the same address."""
+
+    public_key: str
+    endpoint: str
+    calls: int
+    last_call: float
+    peer: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What ``overlay status`` shows of a node."""
 
@@ -64,6 +75,7 @@ class Status:
     reload_error: str | None
     notes: list[str]
     drops: dict[str, int]
+    strangers: list[Stranger]
     peers: list[PeerStatus]
 
 
@@ -103,7 +115,11 @@ def ask(ctx: click.Context, interface: str, **message: Any) -> dict[str, Any]:
 def read_status(interface: str, answer: Mapping[str, Any]) -> Status:
     """Return the status in an answer of the agent of *interface*."""
     status = _build(Status, interface, answer.get("status"))
-    return replace(status, peers=[_build(PeerStatus, interface, peer) for peer in status.peers])
+    return replace(
+        status,
+        strangers=[_build(Stranger, interface, each) for each in status.strangers],
+        peers=[_build(PeerStatus, interface, peer) for peer in status.peers],
+    )
 
 
 def read_peer(interface: str, answer: Mapping[str, Any]) -> PeerAnswer:

@@ -12,6 +12,7 @@ import click
 from overlay.cli.agents import UNENCRYPTED, ask, read_status
 from overlay.cli.options import interface_option, json_option
 from overlay.cli.output import (
+    count,
     format_age,
     format_bytes,
     format_duration,
@@ -25,7 +26,7 @@ from overlay.errors import HostError
 from peers.peer import TAP
 
 if TYPE_CHECKING:
-    from overlay.cli.agents import PeerStatus, Status
+    from overlay.cli.agents import PeerStatus, Status, Stranger
 
 # Ours
 WATCH_INTERVAL = 1.0  # seconds
@@ -95,6 +96,7 @@ def render(status: Status) -> str:
     if status.reload_error is not None:
         lines.append(f"not loaded  {status.reload_error}")
     lines += [f"note        {note}" for note in status.notes]
+    lines += [f"stranger    {_describe_stranger(each)}" for each in status.strangers]
     if status.peers:
         header: tuple[str, ...] = HEADER
         rows = [_row(peer) for peer in status.peers]
@@ -121,6 +123,15 @@ def _show(answer: dict[str, Any], interface: str, as_json: bool) -> None:
         show_json(answer.get("status"))
     else:
         show(render(read_status(interface, answer)))
+
+
+def _describe_stranger(stranger: Stranger) -> str:
+    """Return who called with a key that no peer has."""
+    whose = f"; {stranger.peer} is at that address: is its public_key right?" if stranger.peer else ""
+    return (
+        f"{stranger.public_key} is no peer's key; {count(stranger.calls, 'call')} from {stranger.endpoint}, "
+        f"the last {format_age(stranger.last_call)}{whose}"
+    )
 
 
 def _row(peer: PeerStatus) -> tuple[str, ...]:

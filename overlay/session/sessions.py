@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from overlay.crypto import cookies, noise
-from overlay.errors import PacketError
+from overlay.errors import PacketError, UnknownInitiatorError
 from overlay.session.constants import Timing
 from overlay.session.deadlines import Deadlines
 from overlay.session.indices import Indices
@@ -181,7 +181,7 @@ class Sessions:
         opened = noise.open_static(self._node.private_key, message)
         handshakes = self._by_public_key.get(opened.initiator_public)
         if handshakes is None:
-            raise PacketError("initiation_unknown_peer")
+            raise UnknownInitiatorError(opened.initiator_public)
         outputs = handshakes.consume_initiation(opened, source, now)
         self._schedule(handshakes)
         return outputs

@@ -28,6 +28,9 @@ class Store(Protocol):
     def changed(self) -> bool:
         """Return whether load() would read something new.  Cheap enough to ask every second."""
 
+    def is_absent(self) -> bool:
+        """Return whether there is nothing to read any more, because somebody removed it.  As cheap."""
+
 
 def open_file(location: str) -> FileStore:
     """Return the store of the peers file at the path *location*."""

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 
     from peers.table import Table
 
-Signature: TypeAlias = tuple[int, int, int]
-"""Modification time in nanoseconds, size, inode: editors write in place, tools rename a new file over it."""
+Signature: TypeAlias = tuple[int, ...]
+"""Modification time in nanoseconds, size, inode, mode and owners.
+
+Editors write in place, tools rename a new file over it, and a file that could not be read gets another mode or owner.
+"""
 
 
 class FileStore:
@@ -33,9 +36,20 @@ class FileStore:
         signature = self._signature()
         return signature is not None and signature != self._loaded
 
+    def is_absent(self) -> bool:
+        """Return whether there is no such file."""
+        try:
+            self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except (OSError, ValueError):
+            return False  # it may be there, out of our sight
+        return False
+
     def _signature(self) -> Signature | None:
         try:
             status = self.path.stat()
         except (OSError, ValueError):  # ValueError: a null character in the path, which load() reports
             return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        rights = status.st_mode, status.st_uid, status.st_gid
+        return status.st_mtime_ns, status.st_size, status.st_ino, *rights

@@ -32,3 +32,7 @@ class MemoryStore:
     def changed(self) -> bool:
         """Return whether the text is another than at the last load()."""
         return self._text != self._loaded
+
+    def is_absent(self) -> bool:
+        """Return False: a text is always there."""
+        return False

@@ -27,7 +27,7 @@ from overlay.agent import (
     until_stopped,
 )
 from overlay.config import Options, settle
-from overlay.crypto.keys import PrivateKey
+from overlay.crypto.keys import PrivateKey, encode_key
 from overlay.diagnosis.finding import Finding
 from overlay.encap.encapsulation import Role
 from overlay.errors import ConfigError, HostError
@@ -57,6 +57,7 @@ from overlay.link import (
     Start,
     Wanted,
 )
+from overlay.reload import RETRY
 from overlay.session.constants import Timing
 from overlay.session.outputs import InstallKeypair, Transmit
 from overlay.session.sessions import Sessions
@@ -713,6 +714,28 @@ def test_refused_handshakes_are_counted_by_reason_and_acknowledged(node):
     node(story)
 
 
+def test_caller_with_a_key_that_no_peer_has_is_shown_with_it_until_it_is_a_peer(node, caplog):
+    stranger = PrivateKey(b"\x55" * 32)
+    shown = encode_key(stranger.public)
+
+    async def story(machine):
+        await machine.ready()
+        machine.forwarder.say(*(initiation(stranger, ROME_AT) for _ in range(3)))
+        await trio.testing.wait_all_tasks_blocked()
+
+        (row,) = (await machine.status())["strangers"]
+        assert (row["public_key"], row["calls"], row["peer"]) == (shown, 3, "rome")
+        assert row["endpoint"] == "192.0.2.3:51820"
+
+        machine.write(PARIS, TOKYO, peer("rome", "10.244.3.0/24", public_key=stranger.public))
+        await reload(machine)
+        assert (await machine.status())["strangers"] == []
+
+    with caplog.at_level(logging.DEBUG, "overlay"):
+        node(story)
+    assert f"reason=initiation_unknown_peer source=192.0.2.3:51820 public_key={shown}" in caplog.text
+
+
 def test_call_of_a_peer_is_answered_with_the_keypair_first(node):
     async def story(machine):
         await machine.greeted()
@@ -800,9 +823,9 @@ def test_look_up_that_ends_after_the_peer_was_heard_elsewhere_does_not_move_it(n
 
 async def reload(machine):
     """Have the agent read the peers file, and return when it has taken or refused it."""
-    machine.agent._reload_error = "not yet"
+    machine.agent._reloads.error = "not yet"
     await machine.send_signal.send(signal.SIGHUP)
-    await until(lambda: machine.agent._reload_error != "not yet")
+    await until(lambda: machine.agent._reloads.error != "not yet")
     await trio.testing.wait_all_tasks_blocked()
 
 
@@ -848,9 +871,6 @@ def test_wrong_file_is_refused_and_the_last_good_table_stays(node, caplog):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda machine: machine.write_key(PrivateKey(b"\x77" * 32)), "holds another key now"),
-        (lambda machine: machine.options.key.unlink(), "does not exist"),
-        (lambda machine: machine.options.key.write_text("é"), "holds other than base64"),
         (
             lambda machine: machine.write(peer("paris", "10.244.1.0/24", public_key=key("new")), TOKYO),
             "needs a restart",
@@ -879,6 +899,63 @@ def test_change_that_cannot_be_taken_is_refused_with_its_sentence(node, change, 
         assert {row["name"] for row in status["peers"]} == {"tokyo", "rome"}
 
     node(story)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "note"),
+    [
+        (
+            lambda key: key.write_text(PrivateKey(b"\x77" * 32).to_base64()),
+            "takes effect only after a restart",
+        ),
+        (lambda key: key.unlink(), "does not exist"),
+        (lambda key: key.write_text("é"), "holds other than base64"),
+    ],
+)
+def test_private_key_that_is_another_now_is_noted_and_keeps_nothing_else_from_being_taken(
+    node, caplog, spoil, note
+):
+    async def story(machine):
+        await machine.ready()
+        spoil(machine.options.key)
+        machine.write(PARIS, peer("oslo", "10.244.7.0/24"))
+
+        await reload(machine)
+        await reload(machine)
+
+        status = await machine.status()
+        assert status["reload_error"] is None
+        assert [row["name"] for row in status["peers"]] == ["oslo"]
+        assert note in status["notes"][0]
+        machine.write_key(PRIVATE)
+        await reload(machine)
+        assert (await machine.status())["notes"] == ["the forwarder keeps privileges: a note"]
+
+    with caplog.at_level(logging.INFO, "overlay"):
+        node(story)
+    assert caplog.text.count(note) == 1
+
+
+def test_refusal_by_the_host_is_tried_again_and_said_once(node, caplog):
+    async def story(machine):
+        await machine.ready()
+        machine.host.refusal = "port 51820 is taken"
+        machine.write(PARIS, peer("oslo", "10.244.7.0/24"))
+        await reload(machine)
+        for _ in range(3):
+            await machine.agent._reload(RETRY)
+        assert machine.agent._reloads.error == "port 51820 is taken"
+
+        machine.host.refusal = None
+        await machine.agent._reload(RETRY)
+
+        assert machine.agent._reloads.error is None
+        assert list(machine.agent._roster.by_name) == ["oslo"]
+
+    with caplog.at_level(logging.INFO, "overlay"):
+        node(story)
+    assert caplog.text.count("reload refused") == 1
+    assert "reloaded cause=retry" in caplog.text
 
 
 def test_file_that_changes_is_read_without_a_signal(node):

@@ -23,6 +23,7 @@ STATUS = {
     "reload_error": None,
     "notes": [],
     "drops": {},
+    "strangers": [],
     "peers": [],
 }
 

@@ -103,6 +103,24 @@ def test_notes_and_a_refused_peers_file_are_shown(overlay, agent):
     assert "forwarder none," in result.stdout
 
 
+def test_callers_with_unknown_keys_are_shown(overlay, agent):
+    stranger = {
+        "public_key": TOKYO["public_key"],
+        "endpoint": "192.0.2.2:51820",
+        "calls": 3,
+        "last_call": 2.5,
+        "peer": "tokyo",
+    }
+    agent.answers["status"] = answer(strangers=[stranger])
+
+    result = overlay("status")
+
+    assert (
+        f"stranger    {TOKYO['public_key']} is no peer's key; 3 calls from 192.0.2.2:51820, the last 2 s ago; "
+        "tokyo is at that address: is its public_key right?\n"
+    ) in result.stdout
+
+
 def test_json_is_the_status_as_the_agent_gave_it(overlay, agent):
     status = STATUS | {"peers": [TOKYO], "something_new": [1]}
     agent.answers["status"] = {"ok": True, "status": status}

@@ -1,3 +1,4 @@
+import contextlib
 import os
 
 import pytest
@@ -62,3 +63,26 @@ def test_a_file_that_is_not_there_yet_is_read_when_it_comes(tmp_path):
     store.path.write_text(ONE)
     assert store.changed()
     assert list(store.load().peers) == ["paris"]
+
+
+def test_a_file_that_may_be_read_now_is_a_change(path):
+    path.chmod(0o000)
+    store = FileStore(path)
+    store.changed()
+    with contextlib.suppress(TableError):  # root may read it all the same
+        store.load()
+    assert not store.changed()
+
+    path.chmod(0o644)
+
+    assert store.changed()
+
+
+def test_a_file_is_absent_when_it_or_its_directory_is_gone(path):
+    store = FileStore(path)
+    assert not store.is_absent()
+
+    path.unlink()
+
+    assert store.is_absent()
+    assert FileStore(path / "below").is_absent()

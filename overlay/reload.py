@@ -1,0 +1,129 @@
+"""The files of a node while it runs: when they are read again, what is refused of them, and what to say about that.
+
+Reading waits for disks, so the agent calls read() in a worker thread.  The state of the agent itself is not touched here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from overlay import config
+from overlay.errors import ConfigError, HostError, KeyFileError
+from peers.peer import format_public_key
+
+if TYPE_CHECKING:
+    from overlay.config import Node, Options
+    from overlay.crypto.keys import PrivateKey
+    from peers.errors import StoreError
+    from peers.stores import Store
+
+# Ours
+RETRY = "retry"  # the cause of a reload that nobody asked for
+RETRY_INTERVAL = 5.0  # seconds; what a refusal was about may be mended without a change of the peers file
+PATIENCE = 2  # looks in a row; tools that replace a file may leave it absent for a moment
+
+log = logging.getLogger("overlay")
+
+
+class Reloads:
+    """What became of the peers file since the node started.
+
+    *error* says why the peers file, as it was last read, is not in force; None where it is.
+    """
+
+    def __init__(self, store: Store, options: Options) -> None:
+        self.error: str | None = None
+        self._store, self._options = store, options
+        self._retry_at = math.inf
+        self._absences = 0  # looks in a row at which there was no peers file
+        self._key_note: str | None = None
+        self._asked = self._begun = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on files that are not as they should be, though the table in force is not affected."""
+        notes = [self._key_note] if self._key_note else []
+        if self._absences >= PATIENCE:
+            notes.append(
+                f"{self._options.peers} is gone: the table that was in it stays in force until the agent ends; "
+                "put the file back"
+            )
+        return notes
+
+    def look(self, now: float) -> str | None:
+        """Return what calls for a reload at *now*, for the log; None if nothing does.  Called every second."""
+        self._look_for_file()
+        if self._store.changed():
+            return "file"
+        return RETRY if now >= self._retry_at else None
+
+    def ask(self) -> int:
+        """Return the number of a reload that somebody asked for, for begin()."""
+        self._asked += 1
+        return self._asked
+
+    def begin(self, number: int) -> bool:
+        """Return whether the reload *number* is to be done: not if one that began later has done its work."""
+        if number <= self._begun:
+            return False
+        self._begun = self._asked
+        return True
+
+    def read(self, node: Node) -> Node:
+        """Return *node* as the files have it now.
+
+        Raises ConfigError or StoreError where they cannot be taken.  A private key that is another now, or cannot be
+        read, keeps nothing else from being taken: there is a note until it is as it was.
+        """
+        taken = config.settle(self._store, self._key_of(node), self._options, node.own)
+        if taken.table.network.bulk != node.table.network.bulk:
+            raise ConfigError(f"network.bulk changed in {self._options.peers}: taking it needs a restart")
+        if taken.is_tap != node.is_tap:
+            raise ConfigError(f"network.device changed in {self._options.peers}: taking it needs a restart")
+        return taken
+
+    def taken(self, cause: str, peers: int) -> None:
+        """Take note that what was read is in force, with *peers* other peers."""
+        self.error, self._retry_at = None, math.inf
+        log.info("reloaded cause=%s peers=%d", cause, peers)
+
+    def refused(self, error: ConfigError | HostError | StoreError, cause: str, now: float) -> None:
+        """Take note that the last good table stays in force, because of *error*.
+
+        What only a change of the peers file can mend waits for that; the rest is tried again, and logged again when
+        it is another error.
+        """
+        is_news = cause != RETRY or str(error) != self.error
+        self.error = str(error)
+        waits_for_file = isinstance(error, ConfigError) and not isinstance(error, KeyFileError)
+        self._retry_at = math.inf if waits_for_file else now + RETRY_INTERVAL
+        if is_news:
+            log.error("reload refused, the last good table stays in force: %s", error)
+
+    def _look_for_file(self) -> None:
+        before = self._absences
+        self._absences = self._absences + 1 if self._store.is_absent() else 0
+        if self._absences == PATIENCE:
+            log.warning("%s", self.notes[-1])
+        elif before >= PATIENCE and not self._absences:
+            log.info("peers file is back path=%s", self._options.peers)
+
+    def _key_of(self, node: Node) -> PrivateKey | None:
+        """Return the key that *node* has, and note what became of its file."""
+        path, is_keyed = self._options.key, node.own.public_key is not None
+        key, note = None, None
+        try:
+            key, _ = config.load_private_key(path) if is_keyed else config.load_own_key(path)
+        except ConfigError as error:
+            note = f"{error}; this node goes on with the key that it has, but may not start again"
+        if is_keyed:
+            if key is not None and key != node.private_key:
+                public = format_public_key(key.public)
+                note = f"{path} holds another key now, that of {public}: it takes effect only after a restart"
+            key = node.private_key
+        if note is not None and note != self._key_note:
+            log.warning("%s", note)
+        self._key_note = note
+        return key

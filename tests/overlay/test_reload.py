@@ -1,0 +1,144 @@
+"""When the files of a running node are read again, and what is said about them."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from overlay.config import Options, settle
+from overlay.crypto.keys import PrivateKey
+from overlay.errors import ConfigError, HostError
+from overlay.reload import RETRY_INTERVAL, Reloads
+from peers.stores.file import FileStore
+from tests.peers.examples import peer, render, table
+
+PRIVATE = PrivateKey(bytes(range(32)))
+PARIS = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
+TOKYO = peer("tokyo", "10.244.2.0/24")
+
+
+class Files:
+    """A peers file and a key on disk, read by a node that runs."""
+
+    def __init__(self, directory):
+        self.path = directory / "peers.toml"
+        self.key = directory / "key"
+        self.key.touch(mode=0o600)
+        self.key.write_text(PRIVATE.to_base64())
+        self.write(PARIS, TOKYO)
+        options = Options(self.path, self.key, "overlay0")
+        store = FileStore(self.path)
+        self.node = settle(store, PRIVATE, options)
+        self.reloads = Reloads(store, options)
+
+    def write(self, *peers):
+        new = self.path.with_suffix(".new")
+        new.write_text(render(table(*peers)))
+        new.replace(self.path)
+
+    def reload(self, cause, now):
+        """Read as the agent does; return what was refused."""
+        try:
+            self.node = self.reloads.read(self.node)
+        except ConfigError as error:
+            self.reloads.refused(error, cause, now)
+        else:
+            self.reloads.taken(cause, len(self.node.others))
+        return self.reloads.error
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(tmp_path)
+
+
+def test_preshared_key_file_that_appears_later_is_taken_without_a_change_of_the_peers_file(files, caplog):
+    secret = files.key.with_name("x.psk")
+    files.write(PARIS, peer("tokyo", "10.244.2.0/24", preshared_key_file=str(secret)))
+    assert files.reloads.look(0.0) == "file"
+    assert "does not exist" in files.reload("file", 0.0)
+    assert files.reloads.look(RETRY_INTERVAL - 1) is None
+    assert files.reloads.look(RETRY_INTERVAL) == "retry"
+    assert "does not exist" in files.reload("retry", RETRY_INTERVAL)
+    assert caplog.text.count("does not exist") == 1
+
+    secret.touch(mode=0o600)
+    secret.write_text(PrivateKey(b"\x55" * 32).to_base64())
+
+    assert files.reloads.look(2 * RETRY_INTERVAL) == "retry"
+    assert files.reload("retry", 2 * RETRY_INTERVAL) is None
+    assert files.node.preshared_keys.keys() == {"tokyo"}
+    assert files.reloads.look(1000.0) is None
+
+
+def test_wrong_peers_file_waits_for_its_next_change(files):
+    files.path.write_text("[network]\n")
+    assert files.reloads.look(0.0) == "file"
+    assert "prefix is missing" in files.reload("file", 0.0)
+
+    assert files.reloads.look(1000.0) is None
+
+    files.write(PARIS, TOKYO)
+    assert files.reloads.look(1001.0) == "file"
+    assert files.reload("file", 1001.0) is None
+
+
+def test_changed_private_key_is_said_once_and_not_every_second(files, caplog):
+    other = PrivateKey(b"\x77" * 32)
+    files.key.write_text(other.to_base64())
+    files.write(PARIS, TOKYO, peer("oslo", "10.244.7.0/24"))
+
+    for now in range(10):
+        if cause := files.reloads.look(float(now)):
+            assert files.reload(cause, float(now)) is None
+
+    assert len(files.node.others) == 2
+    assert files.node.private_key == PRIVATE
+    assert caplog.text.count("holds another key now") == 1
+    assert other.to_base64() not in caplog.text
+
+
+def test_refusal_by_another_error_is_news(files, caplog):
+    for text in ("port is taken", "port is taken", "address is not there"):
+        files.reloads.refused(HostError(text), "retry", 0.0)
+
+    assert caplog.text.count("port is taken") == 1
+    assert caplog.text.count("address is not there") == 1
+
+
+def test_peers_file_that_was_removed_is_said_once_and_so_is_its_return(files, caplog):
+    kept = files.path.with_suffix(".kept")
+    files.path.rename(kept)
+    with caplog.at_level(logging.INFO, "overlay"):
+        for now in range(5):
+            assert files.reloads.look(float(now)) is None
+        (note,) = files.reloads.notes
+        assert note.startswith(f"{files.path} is gone: the table that was in it stays in force")
+
+        kept.rename(files.path)
+        files.reloads.look(5.0)
+
+    assert files.reloads.notes == []
+    assert caplog.text.count("is gone") == 1
+    assert caplog.text.count("peers file is back") == 1
+
+
+def test_peers_file_that_is_absent_for_a_moment_is_no_matter(files, caplog):
+    files.path.unlink()
+    files.reloads.look(0.0)
+
+    files.write(PARIS, TOKYO)
+
+    assert files.reloads.look(1.0) == "file"
+    assert files.reloads.notes == []
+    assert not caplog.text
+
+
+def test_reloads_that_were_asked_for_before_one_began_are_done_with_it(files):
+    first, second, third = (files.reloads.ask() for _ in range(3))
+
+    assert files.reloads.begin(first)
+    assert not files.reloads.begin(second)
+    assert not files.reloads.begin(third)
+    assert files.reloads.begin(files.reloads.ask())
