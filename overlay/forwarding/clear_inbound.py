@@ -154,9 +154,9 @@ class ClearInbound:
             blamed = peer
             if mark:
                 take_outer_ecn(packet, mark)
-            # A far end that makes frames may be a kernel, which leaves work to its card.
+            # The far end may be a kernel, which leaves work to its card.
             mtu = self._core.outbound.splitter.mtu
-            virtio = PLAIN if clear.frames is None else virtio_for(peer, packet, mtu)
+            virtio = virtio_for(peer, packet, mtu)
         except PacketError as error:
             frames = clear.frames
             if frames is None or not self._neighbours.answer(frames, peers, payload, now):
@@ -165,7 +165,6 @@ class ClearInbound:
         peer.rx_packets += 1
         peer.rx_bytes += len(payload)
         peer.last_received = now
-        mtu = self._core.outbound.splitter.mtu
         if packet[PROTOCOL_AT[packet[0] >> 4]] in SYN_PROTOCOLS and may_be_syn(packet, 0, len(packet)):
             clamp_mss(packet, min(peer.path_mtu, mtu), is_partial=virtio is not PLAIN)
         self._write(peer, [virtio, packet])

@@ -50,8 +50,7 @@ class ClearOutbound:
             ecn = marks_of(arena, start, inherits_ttl=self._core.inherits_ttl)
         elif self._core.inherits_ttl:
             ecn |= ttl_of(arena, start) << TTL_SHIFT
-        if not peer.has_ports or (peer.clear is not None and peer.clear.frames is not None):
-            self._heed(peer, start, end, now)  # its far end may be a kernel
+        self._heed(peer, start, end, now)  # its far end may be a kernel
         prefix = peer.prefix[version]
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             arena, start - VIRTIO_SIZE

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay import link
+from overlay.wire.icmp import in_ipv4, too_big_v4
 from overlay.wire.ip import CE, ECT_0, NOT_ECT
 from tests import packets
 from tests.network import Flight
@@ -54,8 +55,8 @@ def test_a_damaged_segment_is_joined_with_no_other():
     assert len(a.tun.writes) > 1
 
 
-def genuine(sender, receiver, *, size=20, tcp=False, **ip):
-    ends = {"source": sender.inner(), "destination": receiver.inner(), **ip}
+def genuine(sender, receiver, *, size=20, tcp=False, version=4, **ip):
+    ends = {"source": sender.inner(version), "destination": receiver.inner(version), "version": version, **ip}
     return packets.tcp(bytes(size), **ends) if tcp else packets.udp(bytes(size), **ends)
 
 
@@ -184,6 +185,67 @@ def test_a_congestion_mark_goes_inside_or_the_packet_is_dropped(world, is_train,
     assert len(a.received) == (len(sent) if is_taken else 0)
     assert all(packet[1] & 3 == CE and packets.is_ip_checksum_right(packet) for packet in a.received)
     assert a.drops == ({} if is_taken else {"ecn": len(sent)})
+
+
+# A kernel with FOU as the far end, which leaves to its network card what that is to finish
+
+
+def unfinished(packet):
+    return packets.as_super_packet(packet, 1)[0]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("is_tcp", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_checksums_that_a_kernel_left_to_its_card_are_finished(world, version, is_tcp, count):
+    a, b = world.clear_pair()
+    packet = genuine(b, a, size=1000, tcp=is_tcp, version=version)
+
+    arrive(world, a, *[unfinished(packet)] * count, source=b.addresses[0])
+
+    assert unfinished(packet) != packet
+    assert a.received == [packet] * count
+
+
+def test_segments_that_a_kernel_cut_without_finishing_them_are_finished(world):
+    a, b = world.clear_pair()
+    segments = packets.kernel_segments(*packets.as_super_packet(genuine(b, a, size=5440, tcp=True), 1360))
+
+    arrive(world, a, *map(unfinished, segments), source=b.addresses[0])
+
+    assert a.received == segments
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_segments_that_a_kernel_has_merged_are_cut_again(world, version):
+    a, b = world.clear_pair()
+    whole = genuine(b, a, size=10 * 1300, tcp=True, version=version)
+
+    arrive(world, a, unfinished(whole), source=b.addresses[0])
+
+    assert len(a.received) == 10
+    assert all(len(packet) <= a.mtu and packets.is_l4_checksum_right(packet) for packet in a.received)
+    headers = packets.l4_start(whole) + 20
+    assert b"".join(packet[headers:] for packet in a.received) == whole[headers:]
+
+
+def test_datagrams_that_a_kernel_has_merged_are_dropped(world):
+    a, b = world.clear_pair()
+
+    arrive(world, a, unfinished(genuine(b, a, size=4000)), source=b.addresses[0])
+
+    assert (a.received, a.drops) == ([], {"udp_merged": 1})
+
+
+def test_merged_segments_are_cut_to_what_icmp_tells_on_its_way_to_the_far_end(world):
+    a, b = world.clear_pair()
+    told = in_ipv4(too_big_v4(genuine(b, a), 1200), bytes([10, 244, 1, 9]), bytes([10, 244, 2, 1]))
+    a.tun.outgoing.append(packets.PLAIN + told)
+    world.run(1)
+
+    arrive(world, a, unfinished(genuine(b, a, size=10 * 1300, tcp=True)), source=b.addresses[0])
+
+    assert max(map(len, a.received)) <= 1200
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.unfinished import virtio_for
@@ -37,6 +39,34 @@ def test_a_checksum_that_is_right_or_wrong_stays_as_it_is(version, build):
         == virtio_for(Peer(1), memoryview(wrong), 1500)
         == packets.PLAIN
     )
+
+
+@pytest.mark.parametrize("partial", [0, 0xFFFF])
+def test_a_pseudo_header_whose_sum_is_zero_modulo_0xffff_leaves_0xffff(partial):
+    packet = bytearray(packets.udp(bytes(24), source="10.0.0.1"))
+    packet[16:20] = bytes(4)
+    rest = packets.ones_complement_sum(packets.pseudo_header(bytes(packet), len(packet) - 20))
+    packet[16:18] = (0xFFFF - rest).to_bytes(2, "big")
+    packet[26:28] = partial.to_bytes(2, "big")
+
+    is_left_partial = virtio_for(Peer(1), memoryview(packet), 1500) != packets.PLAIN
+
+    assert is_left_partial == bool(partial)  # zero says that there is none (RFC 768)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("build", [packets.tcp, packets.udp])
+@given(field=st.integers(0, 0xFFFF), body=st.binary(max_size=5))
+def test_only_the_sum_of_the_pseudo_header_is_taken_for_a_checksum_left_partial(version, build, field, body):
+    packet = bytearray(build(body, version=version))
+    start = packets.l4_start(packet)
+    at = start + (16 if packets.protocol_of(packet) == 6 else 6)
+    partial = packets.ones_complement_sum(packets.pseudo_header(bytes(packet), len(packet) - start))
+    packet[at : at + 2] = field.to_bytes(2, "big")
+
+    found = virtio_for(Peer(1), memoryview(packet), 1500)
+
+    assert (found != packets.PLAIN) == (field == partial and not packets.is_l4_checksum_right(bytes(packet)))
 
 
 @pytest.mark.parametrize(
