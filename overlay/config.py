@@ -18,6 +18,7 @@ from overlay.errors import ConfigError, KeyFileError
 from overlay.host.plan import HostPlan
 from overlay.host.sockets import is_own_address
 from overlay.wire.frames import FRAME_OVERHEAD
+from peers import gre
 from peers.addresses import host_prefix
 from peers.encapsulation import is_encrypted, own_encapsulation
 from peers.errors import TableError
@@ -91,7 +92,14 @@ class Node:
     def ends_of(self, peer: Peer) -> Ends:
         """Return what both ends of the tunnel with *peer* know of it, as seen from here."""
         own, far = (each.macs[0] if each.macs else derived_mac(each.name) for each in (self.own, peer))
-        return Ends(self.table.identifier_between(self.own, peer), own, far)
+        ends = self.table.network, self.own, peer
+        return Ends(
+            self.table.identifier_between(self.own, peer),
+            own,
+            far,
+            gre.has_checksum(*ends),
+            gre.has_sequence(*ends),
+        )
 
     @property
     def is_tap(self) -> bool:

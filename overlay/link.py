@@ -93,8 +93,8 @@ class SetNode:
 class SetPeer:
     """Make or change a peer, whose *encapsulation* never changes.  *keepalive* is in seconds, 0 for none.
 
-    *sources* are prefixes beside its own from which packets may come in the clear.  *identifier*, *own_mac* and
-    *mac* are those of Ends.  *macs* are the Ethernet addresses that are there and nowhere else; the first is that of
+    *sources* are prefixes beside its own from which packets may come in the clear.  *identifier*, *own_mac*, *mac*,
+    *has_checksum* and *has_sequence* are those of Ends.  *macs* are the Ethernet addresses that are there and nowhere else; the first is that of
     *addresses*, its own on the overlay.
     """
 
@@ -105,6 +105,8 @@ class SetPeer:
     identifier: int | None = None
     own_mac: bytes = bytes(6)
     mac: bytes = bytes(6)
+    has_checksum: bool = False
+    has_sequence: bool = False
     macs: list[bytes] = dataclasses.field(default_factory=list)
     addresses: list[bytes] = dataclasses.field(default_factory=list)
 

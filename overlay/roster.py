@@ -191,7 +191,7 @@ def _set_peer(remote: Remote) -> SetPeer:
     sources = [(prefix.network_address.packed, prefix.prefixlen) for prefix in peer.sources]
     ends = remote.ends
     # No keepalive, which nobody would know as such.
-    link = ends.identifier, ends.own_mac, ends.mac
+    link = ends.identifier, ends.own_mac, ends.mac, ends.has_checksum, ends.has_sequence
     return SetPeer(remote.number, 0.0, encapsulation.name, sources, *link, macs, addresses)
 
 

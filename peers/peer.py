@@ -74,8 +74,8 @@ class Peer:
     are what lies behind it, its own addresses included or not.  *keepalive* is in seconds, 0 for none.
     *listen* and *listen_port* are for the node itself: what its sockets bind to; empty and None leave it at
     every address and the network's port.  *encapsulation* holds for its tunnels with everyone; None leaves it to the
-    network.  *sources* are addresses beside its subnets from which packets may come in the clear.  *gre_key* is that
-    of its GRE tunnels with everyone, None for the network's.  *macs* are Ethernet addresses, of 6 bytes each: the
+    network.  *sources* are addresses beside its subnets from which packets may come in the clear.  *gre_key*,
+    *gre_checksum* and *gre_sequence* are those of its GRE tunnels with everyone, None for the network's.  *macs* are Ethernet addresses, of 6 bytes each: the
     first is that of the peer itself where frames end there, and all of them are at no other peer where they go on.
     """
 
@@ -91,6 +91,8 @@ class Peer:
     encapsulation: str | None = None
     sources: tuple[Prefix, ...] = ()
     gre_key: int | None = None
+    gre_checksum: bool | None = None
+    gre_sequence: bool | None = None
     macs: tuple[bytes, ...] = ()
 
 
@@ -115,6 +117,8 @@ class Network:
     vxlan_port: int = DEFAULT_VXLAN_PORT
     vni: int = DEFAULT_VNI
     gre_key: int | None = None
+    gre_checksum: bool | None = None
+    gre_sequence: bool | None = None
     ttl: int | None = None
     device: str = TUN
     point_to_point: bool = False

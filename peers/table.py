@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from peers.addresses import Address, Prefix, host_prefix
 from peers.encapsulation import (
-    GRE,
     UDP,
     VXLAN,
     WIREGUARD,
@@ -21,6 +20,7 @@ from peers.encapsulation import (
     resolve,
 )
 from peers.errors import KeyProblem, format_keys
+from peers.gre import check_gre
 from peers.mac import format_mac
 from peers.peer import TAP, Endpoint
 from peers.prefixes import PrefixMap
@@ -205,24 +205,7 @@ def _has_encrypted_tunnel(network: Network, peer: Peer, named: Counter[str | Non
 def _check_links(network: Network, peers: Collection[Peer]) -> None:
     """Refuse what the encapsulations in use, or the kind of the device, have no place for."""
     in_use = {own_encapsulation(network, peer) for peer in peers} | {network.encapsulation}
-    if network.gre_key is not None and GRE not in in_use:
-        raise KeyProblem(
-            ("network", "gre_key"), "is of no use, because no encapsulation is gre; remove it, or write gre"
-        )
-    keyed = [peer for peer in peers if peer.gre_key is not None]
-    for peer in keyed:
-        keys, encapsulation = ("peers", peer.name, "gre_key"), own_encapsulation(network, peer)
-        if encapsulation != GRE:
-            raise KeyProblem(
-                keys,
-                f'is of no use, because the encapsulation is {encapsulation}; remove it, or write encapsulation = "gre"',
-            )
-        if peer.gre_key != keyed[0].gre_key:
-            raise KeyProblem(
-                keys,
-                f"is {peer.gre_key} and that of {_named(keyed[0].name)} is {keyed[0].gre_key}, but the tunnel between "
-                "them can have only one; write the same at both, or none at one of them",
-            )
+    check_gre(network, peers, in_use)
     if network.device == TAP:
         for peer in peers:
             encapsulation = own_encapsulation(network, peer)

@@ -12,6 +12,8 @@ udp_port = 8285                   # UDP port of the encapsulation "udp"
 vxlan_port = 4789                 # that of "vxlan"
 vni = 1                           # VXLAN network identifier
 gre_key = 7                       # of "gre"; default none
+gre_checksum = true               # whether what is sent by "gre" has checksums; default not
+gre_sequence = true               # and sequence numbers
 ttl = 64                          # of outer headers, or "inherit"; default the system's
 device = "tun"                    # or "tap": Ethernet frames
 point_to_point = true             # the device's address has the other of two peers as its far end
@@ -27,7 +29,9 @@ listen = ["192.0.2.10"]           # addresses that the node itself binds to; def
 listen_port = 51820               # port that the node itself binds to; default the network's
 encapsulation = "udp"             # of its tunnels with everyone; default the network's
 sources = ["0.0.0.0/0"]           # from where it may send in the clear, beside its subnets
-gre_key = 7                       # of its tunnels with everyone; default the network's
+gre_key = 7                       # of its tunnels with everyone, as the next two; default the network's
+gre_checksum = true
+gre_sequence = true
 mac = "02:00:5e:10:00:01"         # with vxlan or a tap: Ethernet addresses that are there; default derived
 ```
 
@@ -90,6 +94,8 @@ NETWORK_KEYS = (
     "vxlan_port",
     "vni",
     "gre_key",
+    "gre_checksum",
+    "gre_sequence",
     "ttl",
     "device",
     "point_to_point",
@@ -106,6 +112,8 @@ PEER_KEYS = (
     "encapsulation",
     "sources",
     "gre_key",
+    "gre_checksum",
+    "gre_sequence",
     "mac",
 )
 
@@ -205,9 +213,9 @@ class _Section:
         hint = ", without quotes" if isinstance(value, str) else ""
         raise KeyProblem((*self.keys, key), f"is {_describe(value)}; write {what} from {low} to {high}{hint}")
 
-    def boolean(self, key: str, *, default: bool) -> bool:
-        value = self.values.get(key, default)
-        if isinstance(value, bool):
+    def boolean(self, key: str) -> bool | None:
+        value = self.values.get(key)
+        if value is None or isinstance(value, bool):
             return value
         raise KeyProblem((*self.keys, key), f"is {_describe(value)}; write true or false, without quotes")
 
@@ -270,15 +278,17 @@ def _read_network(section: _Section) -> Network:
         section.integer("port", 1, 65535, "a UDP port") or DEFAULT_PORT,
         section.integer("mtu", 576, 65535, "bytes"),
         section.integer("fwmark", 1, 2**32 - 1, "a mark"),
-        section.boolean("bulk", default=True),
+        section.boolean("bulk") is not False,
         _read_encapsulation(section) or WIREGUARD,
         section.integer("udp_port", 1, 65535, "a UDP port") or DEFAULT_UDP_PORT,
         section.integer("vxlan_port", 1, 65535, "a UDP port") or DEFAULT_VXLAN_PORT,
         DEFAULT_VNI if (vni := section.integer("vni", 0, MOST_VNI, "a number")) is None else vni,
         section.integer("gre_key", 0, MOST_GRE_KEY, "a number"),
+        section.boolean("gre_checksum"),
+        section.boolean("gre_sequence"),
         _read_ttl(section),
         section.choice("device", (TUN, TAP)) or TUN,
-        section.boolean("point_to_point", default=False),
+        section.boolean("point_to_point") is True,
     )
 
 
@@ -328,6 +338,8 @@ def _read_peer(peers: _Section, name: str, network: Network, directory: Path) ->
         encapsulation,
         sources,
         section.integer("gre_key", 0, MOST_GRE_KEY, "a number"),
+        section.boolean("gre_checksum"),
+        section.boolean("gre_sequence"),
         macs,
     )
 

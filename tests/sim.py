@@ -164,7 +164,9 @@ class Node:
     def _carrier_of(self, descriptor, _):
         return next(each for each in self.sockets if each.fileno() == descriptor)
 
-    def know_raw(self, other, name, *, outer=4, identifier=None, endpoint=None, subnets=None, sources=()):
+    def know_raw(
+        self, other, name, *, outer=4, identifier=None, endpoint=None, subnets=None, sources=(), **has
+    ):
         """Make *other* a peer of an encapsulation without ports, over IP of version *outer*; return its number."""
         if name not in self.raw_sockets:
             protocols = dict.fromkeys(ENCAPSULATIONS[name].protocols.values())
@@ -177,7 +179,7 @@ class Node:
             self.open_raw(name)
         number = 1 + max(self.core.peers, default=0)
         packed = [(network.network_address.packed, network.prefixlen) for network in map(ip_network, sources)]
-        self.tell(link.SetPeer(number, 0.0, name, packed, identifier))
+        self.tell(link.SetPeer(number, 0.0, name, packed, identifier, **has))
         at = endpoint or ((other.addresses[0], 0) if outer == 4 else (other.addresses[1], 0, 0, 0))
         self.tell(link.SetEndpoint(number, at, "configuration"))
         self.route([(subnet, number) for subnet in subnets or other.subnets])

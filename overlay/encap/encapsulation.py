@@ -31,12 +31,15 @@ class Ends:
     """What the two ends of a tunnel in the clear must know of it beside its encapsulation.
 
     *identifier* is a GRE key or a VXLAN network identifier, None where there is none; *own_mac* and *mac* are the
-    Ethernet addresses of this end and the far one, 6 bytes each, where frames end at the tunnel.
+    Ethernet addresses of this end and the far one, 6 bytes each, where frames end at the tunnel.  *has_checksum* and
+    *has_sequence* tell whether the headers of GRE have these.
     """
 
     identifier: int | None = None
     own_mac: bytes = bytes(6)
     mac: bytes = bytes(6)
+    has_checksum: bool = False
+    has_sequence: bool = False
 
 
 class Stripped(NamedTuple):
@@ -70,6 +73,8 @@ class Clear:
     reason that is counted, and nothing else, for any bytes.  *mismatch* is the reason for a payload of a tunnel that
     its sender does not have with this node.  *frames* is None where there are no frames around packets.  *sequence*
     returns the number of a payload that strip takes, by which late ones are told, where the encapsulation has such.
+    *finisher* returns what writes into a tunnel's payload, which begins with its prefix, what differs from one to the
+    next; None where nothing does.
     """
 
     prefix: Callable[[Ends], Mapping[int, bytes]]
@@ -78,6 +83,7 @@ class Clear:
     largest_identifier: int = 2**32 - 1
     frames: Frames | None = None
     sequence: Callable[[Buffer], int | None] | None = None
+    finisher: Callable[[Ends], Callable[[memoryview], None] | None] = field(default=lambda _: None)
 
 
 @dataclass(frozen=True, slots=True)

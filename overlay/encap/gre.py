@@ -8,9 +8,9 @@ The header, big endian:
 - 4 bytes with K: key
 - 4 bytes with S: sequence number
 
-What we send has a key where one is configured, and neither checksum nor sequence number.  What we take may have both:
-a checksum must be right, and a packet whose number is not above the last is dropped (RFC 2890 section 2.2); none is
-kept back to wait for one that is missing.
+What we send has a key, a checksum and a sequence number where that is configured.  What we take may have each of them,
+configured or not, but for a key: a checksum must be right, and a packet whose number is not above the last is dropped
+(RFC 2890 section 2.2); none is kept back to wait for one that is missing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from overlay.encap.encapsulation import Clear, Encapsulation, Ends, Stripped
 from overlay.errors import PacketError
 from overlay.wire.ip import checksum, packet_length
+from overlay.wire.partial import may_be_partial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,13 +39,55 @@ VERSION = 0x0007
 ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 FIELD_SIZE = 4  # of each of checksum, key and sequence number
 
+# Ours
+ROUNDS, QUARTER = 8, 2**30  # the first numbers, and the steps between them
+
 
 def prefix(ends: Ends) -> Mapping[int, bytes]:
-    """Return the header before a packet of each version, with the tunnel's key if it has one."""
-    if ends.identifier is None:
-        return {version: HEADER.pack(0, ethertype) for version, ethertype in ETHERTYPES.items()}
-    key = ends.identifier.to_bytes(FIELD_SIZE, "big")
-    return {version: HEADER.pack(KEY, ethertype) + key for version, ethertype in ETHERTYPES.items()}
+    """Return the header before a packet of each version, with the tunnel's key if it has one.
+
+    Checksum and sequence number are zero: they are the finisher's.
+    """
+    flags, fields = 0, b""
+    if ends.has_checksum:
+        flags, fields = flags | CHECKSUM, fields + bytes(FIELD_SIZE)
+    if ends.identifier is not None:
+        flags, fields = flags | KEY, fields + ends.identifier.to_bytes(FIELD_SIZE, "big")
+    if ends.has_sequence:
+        flags, fields = flags | SEQUENCE, fields + bytes(FIELD_SIZE)
+    return {version: HEADER.pack(flags, ethertype) + fields for version, ethertype in ETHERTYPES.items()}
+
+
+class Finisher:
+    """Writes sequence numbers and checksums into the payloads of one tunnel.
+
+    The numbers are 0, 1, 2 and so on (RFC 2890 section 2.2), but before that, each of 0, 2**30, 2**31 and 3 * 2**30
+    twice, in this order.  A far end remembers the last number from before a restart of ours, and takes none that is not
+    above it: up to 2**31 ahead, for they wrap around.  One of three in such steps always is, and then so are all that
+    follow; without them it might take none for days.  The second round is for when some of the first are lost.
+    """
+
+    __slots__ = ("_has_checksum", "_number_at", "_sent")
+
+    def __init__(self, ends: Ends) -> None:
+        self._has_checksum, self._sent = ends.has_checksum, 0
+        before = HEADER.size + FIELD_SIZE * (ends.has_checksum + (ends.identifier is not None))
+        self._number_at = before if ends.has_sequence else 0
+
+    def __call__(self, payload: memoryview) -> None:
+        """Finish *payload*, which begins with the prefix and whose packet is as it will be sent."""
+        at = self._number_at
+        if at:
+            sent, self._sent = self._sent, self._sent + 1
+            number = sent * QUARTER if sent < ROUNDS else sent - ROUNDS
+            payload[at : at + FIELD_SIZE] = (number & 0xFFFFFFFF).to_bytes(FIELD_SIZE, "big")
+        if self._has_checksum:
+            payload[HEADER.size : HEADER.size + 2] = checksum(payload).to_bytes(2, "big")
+
+
+def finisher(ends: Ends) -> Finisher | None:
+    """Return what finishes payloads of a tunnel with *ends*; None where there is nothing to finish."""
+    return Finisher(ends) if ends.has_checksum or ends.has_sequence else None
 
 
 def strip(payload: Buffer) -> Stripped:
@@ -53,7 +96,7 @@ def strip(payload: Buffer) -> Stripped:
     Raises PacketError, and nothing else, for any bytes.
     """
     flags, ethertype, at = _read(payload)
-    if flags & CHECKSUM and checksum(payload):
+    if flags & CHECKSUM and checksum(payload) and not _is_vouched_for(payload, at):
         raise PacketError("gre_checksum")
     key = None
     if flags & KEY:
@@ -70,6 +113,21 @@ def sequence(payload: Buffer) -> int | None:
     """Return the sequence number of a payload that strip() takes; None if it has none."""
     flags, _, at = _read(payload)
     return int.from_bytes(payload[at - FIELD_SIZE : at], "big") if flags & SEQUENCE else None
+
+
+def _is_vouched_for(payload: Buffer, at: int) -> bool:
+    """Return whether a kernel vouches for *payload*, whose packet is from *at* on: it left work to its network card.
+
+    A card writes this checksum, where zero has been left, or one inside that is unfinished and that this one covers as
+    if it were not.  The header before segments that a kernel has checked and merged is that of the first.
+    """
+    if payload[HEADER.size : HEADER.size + 2] == b"\0\0":
+        return True
+    try:
+        packet = payload[at:]
+        return may_be_partial(packet[: packet_length(packet)])
+    except PacketError:
+        return False
 
 
 def _read(payload: Buffer) -> tuple[int, int, int]:
@@ -90,5 +148,9 @@ def _read(payload: Buffer) -> tuple[int, int, int]:
 
 
 ENCAPSULATION = Encapsulation(
-    "gre", 0, {4: 20, 6: 40}, Clear(prefix, strip, sequence=sequence), dict.fromkeys((4, 6), PROTOCOL_GRE)
+    "gre",
+    0,
+    {4: 20, 6: 40},
+    Clear(prefix, strip, sequence=sequence, finisher=finisher),
+    dict.fromkeys((4, 6), PROTOCOL_GRE),
 )

@@ -89,6 +89,8 @@ class ClearOutbound:
             outbound.queue(lane, memoryview(prefix + view[start:end]), end - begin, ecn)
             return False
         view[begin:start] = prefix
+        if peer.finish is not None:
+            peer.finish(view[begin:end])
         outbound.queue(lane, view[begin:end], end - begin, ecn)
         return True
 
@@ -127,6 +129,9 @@ class ClearOutbound:
             return
         self._outbound.flush_peer(lane)
         train.prefix(prefix)
+        if peer.finish is not None:
+            for payload in train.full:
+                peer.finish(payload)
         for part in train.parts():
             self._core.sender.send(peer, part, train.size, ecn, lane.flow)
         peer.tx_packets += train.count

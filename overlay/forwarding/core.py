@@ -275,7 +275,8 @@ class Core:
             return
         if peer is None:
             peer = self.peers[command.peer] = Peer(command.peer, encapsulation)
-        peer.set_ends(Ends(command.identifier, command.own_mac, command.mac))
+        has = command.has_checksum, command.has_sequence
+        peer.set_ends(Ends(command.identifier, command.own_mac, command.mac, *has))
         if self._bridge is not None:
             self._bridge.set_static(command.peer, command.macs, command.addresses)
         peer.sources = Prefixes() if command.sources else None

@@ -97,11 +97,11 @@ class Narrow:
         if keypair is not None:
             self._core.outbound.send_payload(peer, keypair, _filled(packet), ecn, may_be_cut=is_larger)
         elif is_larger and not peer.has_ports:
-            sender.send_message(peer, peer.prefix[packet[0] >> 4] + packet, ecn & ~WHOLE)
+            sender.send_message(peer, peer.payload(packet), ecn & ~WHOLE)
         elif is_larger:
-            sender.send_cuttable(peer, peer.prefix[packet[0] >> 4] + packet, ecn)
+            sender.send_cuttable(peer, peer.payload(packet), ecn)
         else:
-            sender.send_message(peer, peer.prefix[packet[0] >> 4] + packet, ecn)
+            sender.send_message(peer, peer.payload(packet), ecn)
 
 
 def _filled(packet: bytes) -> bytes:

@@ -46,7 +46,7 @@ class Peer(Lane):
     """All that the packet path asks of a peer, as plain attributes."""
 
     __slots__ = (
-        "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "ends",
+        "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "ends", "finish",
         "has_ports", "is_path_known", "is_unreachable",
         "keepalive", "keypairs", "lanes", "last_received", "last_traffic", "number", "owed_since", "path", "path_due",
         "path_mtu", "path_packets", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
@@ -61,7 +61,7 @@ class Peer(Lane):
         # None where what is sent is sealed; a peer in the clear has no keypairs
         self.clear = encapsulation.clear
         self.has_ports = encapsulation.has_ports
-        self.set_ends(Ends())
+        self._use_ends(Ends())
         # One for each port that is sent from; none where there is but one, and the peer is the lane
         self.lanes = [FurtherLane(self, flow) for flow in range(encapsulation.senders)]
         self.sources: Prefixes[bool] | None = None  # beside its own, from where it may send in the clear
@@ -109,8 +109,22 @@ class Peer(Lane):
 
     def set_ends(self, ends: Ends) -> None:
         """Make and take payloads of a tunnel with *ends* from now on."""
+        if ends != self.ends:  # or sequence numbers would begin anew
+            self._use_ends(ends)
+
+    def _use_ends(self, ends: Ends) -> None:
         self.ends = ends
         self.prefix = self.clear.prefix(ends) if self.clear is not None else _NO_PREFIX
+        self.finish = self.clear.finisher(ends) if self.clear is not None else None
+
+    def payload(self, packet: bytes) -> bytes:
+        """Return the payload in the clear that carries *packet* by itself."""
+        made = self.prefix[packet[0] >> 4] + packet
+        if self.finish is None:
+            return made
+        unfinished = bytearray(made)
+        self.finish(memoryview(unfinished))
+        return bytes(unfinished)
 
     def move(self, endpoint: Sockaddr) -> None:
         """Send to *endpoint* from now on, from whatever address the host's routes choose."""

@@ -198,6 +198,8 @@ class RawInbound:
             if protocol != udp.protocol:
                 continue
             for peer in peers:
+                if peer.finish is not None:
+                    continue  # no two payloads begin alike
                 prefix = peer.prefix[version]
                 start = payload[: len(prefix) + 1]
                 if len(start) > len(prefix) and start[:-1] == prefix and start[-1] >> 4 == version:

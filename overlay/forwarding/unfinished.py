@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from overlay.errors import PacketError
 from overlay.forwarding.segments import CWR, TCP_CSUM_OFFSET, UDP_CSUM_OFFSET, flow_of
 from overlay.wire.ip import PROTOCOL_TCP, checksum, pseudo_header_sum
+from overlay.wire.partial import may_be_partial
 from overlay.wire.virtio import GSO_ECN, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, PLAIN, VIRTIO_HEADER
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def virtio_for(peer: Peer, packet: memoryview, mtu: int) -> bytes:
     Raises PacketError ``udp_merged`` for datagrams that nobody can tell apart any more, and ``inner_length`` for headers
     that leave no room in a packet.
     """
-    flow = flow_of(packet) if _may_be_partial(packet) else None
+    flow = flow_of(packet) if may_be_partial(packet) else None
     if flow is None:
         return PLAIN
     offset = TCP_CSUM_OFFSET if flow.protocol == PROTOCOL_TCP else UDP_CSUM_OFFSET
@@ -57,23 +58,6 @@ def virtio_for(peer: Peer, packet: memoryview, mtu: int) -> bytes:
         kind |= GSO_ECN
     segment = _segment(peer, flow, len(packet) - flow.size, limit - flow.size)
     return VIRTIO_HEADER.pack(NEEDS_CSUM, kind, flow.size, segment, flow.l4, offset)
-
-
-def _may_be_partial(packet: memoryview) -> bool:
-    """Return whether the checksum of *packet* is the sum of its pseudo header, if it is whole TCP or UDP.
-
-    This is asked of every packet that comes singly, so it is the least that tells: sums are compared modulo 0xFFFF.
-    """
-    if packet[0] >> 4 == 4:
-        l4, protocol, ends = (packet[0] & 15) * 4, packet[9], packet[12:20]
-    else:
-        l4, protocol, ends = 40, packet[6], packet[8:40]
-    at = l4 + (TCP_CSUM_OFFSET if protocol == PROTOCOL_TCP else UDP_CSUM_OFFSET)
-    size = len(packet)
-    if size < at + 2:
-        return False
-    found = packet[at] << 8 | packet[at + 1]
-    return not (int.from_bytes(ends, "big") + protocol + size - l4 - found) % 0xFFFF
 
 
 def _segment(peer: Peer, flow: Flow, payload: int, most: int) -> int:

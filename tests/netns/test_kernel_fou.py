@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.netns.network import Network, Node, ping, transfer_both_ways
-from tests.netns.topology import require_module
 
 PORT = 8285
 
@@ -13,8 +12,8 @@ PORT = 8285
 @pytest.fixture
 def fou(lab, tmp_path):
     """Paris runs our agent; Tokyo's kernel takes bare IPv4 packets from UDP, and sends such by an ipip tunnel over FOU."""
-    require_module("fou")
-    require_module("ipip")
+    lab.require_module("fou")
+    lab.require_module("ipip")
     network = Network(lab, tmp_path)
     paris = network.host("paris")
     tokyo = network._plug(Node(network, "tokyo", 2, "fou0", {}))

@@ -10,7 +10,6 @@ import threading
 import pytest
 
 from tests.netns.network import PATIENCE, Network, Node
-from tests.netns.topology import require_module
 
 SERVICE, PORT = "10.99.0.1", 8080
 
@@ -18,7 +17,7 @@ SERVICE, PORT = "10.99.0.1", 8080
 @pytest.fixture
 def balanced(lab, tmp_path):
     """Tokyo directs SERVICE to Paris, which runs our agent and answers clients directly."""
-    require_module("ip_vs")
+    lab.require_module("ip_vs")
     if shutil.which("ipvsadm") is None:
         pytest.skip("ipvsadm is not installed")
     network = Network(lab, tmp_path, encapsulation="ipip")

@@ -306,40 +306,6 @@ def test_a_wrong_key_none_where_one_is_and_one_where_none_is_are_counted_as_such
     network.close()
 
 
-def kernel_tunnel(node, mode, outer, far, key):
-    """Make the kernel's own tunnel at *node*, or skip, naming the module that is missing."""
-    kind, module = {
-        ("ipip", 4): ("ipip", "ipip"),
-        ("ipip", 6): ("ip6tnl", "ip6_tunnel"),
-        ("gre", 4): ("gre", "ip_gre"),
-        ("gre", 6): ("ip6gre", "ip6_gre"),
-    }[mode, outer]
-    near = node.outside if outer == 4 else node.outside6
-    options = ["local", near, "remote", far]
-    options += ["mode", "any"] if kind in {"ipip", "ip6tnl"} else []
-    options += ["key", str(key)] if key is not None else []
-    done = node.namespace.completed("ip", "link", "add", "tunnel0", "type", kind, *options)
-    if done.returncode != 0:
-        pytest.skip(f"kernel module {module} is missing: {done.stderr.strip()}")
-    for address in (f"{node.address}/32", f"{node.address6}/128"):
-        node.namespace.run("ip", "address", "add", address, "dev", "tunnel0")
-    node.namespace.run("ip", "link", "set", "tunnel0", "mtu", "1440", "up")
-    for prefix in ("10.244.1.0/24", "fd00:244:1::/64"):
-        node.namespace.run("ip", "route", "add", prefix, "dev", "tunnel0")
-
-
-@pytest.mark.parametrize("outer", [4, 6])
-@pytest.mark.parametrize(("name", "settings"), KINDS, ids=NAMES)
-def test_the_kernel_s_own_tunnel_and_ours_carry_pings_and_tcp(lab, tmp_path, name, settings, outer):
-    network = Network(lab, tmp_path, encapsulation=name, **settings)
-    paris, tokyo = between_ours_and_another(network, name, outer)
-    kernel_tunnel(tokyo, name, outer, paris.settings["endpoint"], settings.get("gre_key"))
-
-    see_that_all_reach_each_other(network)
-
-    network.close()
-
-
 # A device that merges
 
 

@@ -34,6 +34,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
+from tests.netns import modules
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
@@ -191,6 +193,7 @@ class Lab:
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[str]] = []
         self._namespaces: list[Namespace] = []
+        self._modules: list[str] = []
         self._on_exit = contextlib.ExitStack()
         self._indexes = itertools.count(1000, 2)
         self._previous_handler: Any = None
@@ -217,6 +220,8 @@ class Lab:
                 while self._namespaces:
                     _remove(self._namespaces[-1].full_name)
                     self._namespaces.pop()
+                while self._modules:
+                    modules.unload(self._modules.pop())
                 break
             except KeyboardInterrupt:  # impatience is no reason to leave something behind
                 continue
@@ -228,6 +233,11 @@ class Lab:
     def on_exit(self, action: Callable[[], object]) -> None:
         """Have *action* called before the namespaces go."""
         self._on_exit.callback(action)
+
+    def require_module(self, name: str) -> None:
+        """Have the kernel module *name* loaded until the namespaces are gone; skip the test, naming it, if there is none."""
+        if modules.load(name):
+            self._modules.append(name)
 
     def end_process(self, process: subprocess.Popen[str]) -> None:
         """Kill *process* with its process group, if it runs, and close what leads to it."""
@@ -357,15 +367,6 @@ def missing_requirement() -> str | None:
         return f"namespace tests need network namespaces: {made.stderr.strip()}"
     _remove(probe)
     return None
-
-
-def require_module(name: str) -> None:
-    """Skip the test, naming the kernel module *name*, where this machine has none."""
-    if Path("/sys/module", name).is_dir():
-        return
-    modprobe = shutil.which("modprobe")
-    if modprobe is None or subprocess.run([modprobe, "-q", name], check=False).returncode != 0:
-        pytest.skip(f"this kernel has no module {name}")
 
 
 def sweep_leftovers() -> None:

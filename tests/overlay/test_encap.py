@@ -19,6 +19,8 @@ ENDS = st.builds(
     st.none() | st.integers(0, 2**24 - 1),
     st.binary(min_size=6, max_size=6),
     st.binary(min_size=6, max_size=6),
+    st.booleans(),
+    st.booleans(),
 )
 CLEAR = [each for each in ENCAPSULATIONS.values() if each.clear]
 
@@ -49,7 +51,12 @@ def test_strip_gives_back_what_the_prefix_stands_before_and_no_padding(encapsula
     padding = data.draw(st.binary(max_size=20))
     ends = data.draw(ENDS)
     prefix = clear.prefix(ends)
-    payload = prefix[version] + packet + padding
+    payload = prefix[version] + packet
+    finish = clear.finisher(ends)
+    if finish is not None:
+        payload = bytearray(payload)
+        finish(memoryview(payload))
+    payload += b"" if finish is not None else padding
 
     start, end, identifier = clear.strip(payload)
 

@@ -657,9 +657,10 @@ def test_encapsulations_without_ports_have_raw_sockets_and_no_port(host):
             each.hand_over()
 
 
-def test_a_gre_key_takes_four_bytes_more(host):
+def test_a_gre_key_a_checksum_and_a_number_take_four_bytes_more_each(host):
+    both = {"gre_checksum": True, "gre_sequence": True}
     with set_up(host) as setup:
-        for fields, mtu in (({}, 1476), ({"gre_key": 7}, 1472)):
+        for fields, mtu in (({}, 1476), ({"gre_key": 7}, 1472), (both, 1468), ({"gre_key": 7, **both}, 1464)):
             for each in setup.adopt(clear_node("gre", **fields), {TOKYO}):
                 each.close()
             assert setup.mtu == mtu

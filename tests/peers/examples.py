@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from ipaddress import ip_address, ip_network
 
+from peers.gre import KEYS
 from peers.mac import format_mac
 from peers.peer import Endpoint, Network, Peer, default_addresses, format_public_key
 from peers.table import Table
@@ -52,8 +53,7 @@ def render(table: Table) -> str:
     network = table.network
     lines += [f"vxlan_port = {network.vxlan_port}", f"vni = {network.vni}", f'device = "{network.device}"']
     lines.append(f"point_to_point = {str(network.point_to_point).lower()}")
-    if network.gre_key is not None:
-        lines.append(f"gre_key = {network.gre_key}")
+    lines += _gre(network)
     if network.ttl is not None:
         lines.append(f"ttl = {network.ttl}" if network.ttl else 'ttl = "inherit"')
     for peer in table.peers.values():
@@ -61,8 +61,7 @@ def render(table: Table) -> str:
         if peer.public_key is not None:
             lines.append(f'public_key = "{format_public_key(peer.public_key)}"')
         lines.append(f"mac = {_quoted(map(format_mac, peer.macs))}")
-        if peer.gre_key is not None:
-            lines.append(f"gre_key = {peer.gre_key}")
+        lines += _gre(peer)
         if peer.encapsulation is not None:
             lines.append(f'encapsulation = "{peer.encapsulation}"')
         lines += [f"subnets = {_quoted(peer.subnets)}", f"address = {_quoted(peer.addresses)}"]
@@ -74,6 +73,11 @@ def render(table: Table) -> str:
         if peer.listen_port is not None:
             lines.append(f"listen_port = {peer.listen_port}")
     return "\n".join(lines) + "\n"
+
+
+def _gre(holder: Network | Peer) -> list[str]:
+    values = {key: getattr(holder, key) for key in KEYS}
+    return [f"{key} = {str(value).lower()}" for key, value in values.items() if value is not None]
 
 
 def _quoted(values: tuple[object, ...]) -> str:

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from peers.errors import KeyProblem, TableError
 from peers.peer import Endpoint, Network, Peer
 from peers.table import Table
 from peers.toml import load, parse
+from tests.peers import examples
 from tests.peers.examples import key, key_text, render
 
 PATH = Path("/etc/overlay/peers.toml")
@@ -153,6 +155,8 @@ SENTENCES = [
     (file("port = 51820.0"), 3, "network.port is 51820.0; write a UDP port"),
     (file('port = "51820"'), 3, "network.port is '51820'; write a UDP port from 1 to 65535, without quotes"),
     (file("vni = 16777216"), 3, "network.vni is 16777216; write a number from 0 to 16777215"),
+    (file("gre_checksum = 1"), 3, "network.gre_checksum is 1; write true or false, without quotes"),
+    (file('gre_sequence = "true"'), 3, "network.gre_sequence is 'true'; write true or false, without quotes"),
     (file("gre_key = 4294967296"), 3, "network.gre_key is 4294967296; write a number from 0 to 4294967295"),
     (file("ttl = 0"), 3, 'network.ttl is 0; write the word "inherit" in quotes, or a number from 1 to 255'),
     (
@@ -352,6 +356,25 @@ NETWORKS = st.builds(
     device=st.sampled_from(["tun", "tap"]),
     point_to_point=st.booleans(),
 )
+
+
+@pytest.mark.parametrize("value", [None, False, True])
+def test_gre_has_checksums_and_numbers_where_the_file_says_so(value):
+    fields = {"gre_checksum": value, "gre_sequence": value, "gre_key": 7}
+    made = examples.table(
+        examples.peer("paris", "10.244.1.0/24", endpoint="192.0.2.1", encapsulation="gre", **fields),
+        examples.peer("tokyo", "10.244.2.0/24", endpoint="192.0.2.2"),
+        encapsulation="gre",
+        **fields,
+    )
+    made = replace(
+        made,
+        peers={
+            name: replace(each, endpoint=replace(each.endpoint, port=0)) for name, each in made.peers.items()
+        },
+    )
+
+    assert parse(render(made), PATH) == made
 
 
 @given(NETWORKS, st.lists(PEERS, min_size=1, max_size=4))

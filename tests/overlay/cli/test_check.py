@@ -75,6 +75,8 @@ def test_json_has_the_peers_this_node_and_the_warnings(check):
         "vxlan_port": 4789,
         "vni": 1,
         "gre_key": None,
+        "gre_checksum": False,
+        "gre_sequence": False,
         "ttl": None,
         "device": "tun",
         "point_to_point": False,

@@ -106,6 +106,107 @@ def test_a_super_packet_enters_in_one_write_once_the_size_of_its_packets_is_know
     assert (len(b.tun.writes) - before, sum(each.sends for each in a.sockets) - sends) == (1, 1)
 
 
+# GRE with checksums and sequence numbers
+
+HAS = [
+    {"has_checksum": True},
+    {"has_sequence": True},
+    {"has_checksum": True, "has_sequence": True, "identifier": 7},
+]
+HEADERS = [8, 8, 16]
+
+
+@pytest.mark.parametrize("has", HAS, ids=["checksum", "sequence", "both and a key"])
+@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize("version", [4, 6])
+def test_packets_with_checksum_and_number_arrive_unchanged(world, has, outer, version):
+    a, b = world.raw_pair("gre", outer=outer, **has)
+    flights = []
+    world.network.lose = flights.append
+
+    sent = a.send(b, 5, version=version) + a.send(b, 2, size=1500, version=version)
+    world.run(1)
+    sent += a.send_super(b, 30001, version=version)
+    world.run(1)
+
+    assert sorted(b.received) == sorted(sent)
+    assert not a.drops + b.drops
+    assert a.peer().tx_bytes == b.peer().rx_bytes
+    payloads = [flight.datagram for flight in flights]
+    if "has_checksum" in has:
+        assert all(packets.internet_checksum(payload) == 0 for payload in payloads)
+    if "has_sequence" in has:
+        at = HEADERS[HAS.index(has)] - 4
+        numbers = [int.from_bytes(payload[at : at + 4], "big") for payload in payloads]
+        assert numbers == [n % 4 * 2**30 for n in range(8)] + list(range(len(payloads) - 8))
+
+
+@pytest.mark.parametrize("has", HAS, ids=["checksum", "sequence", "both and a key"])
+def test_they_are_also_on_the_pieces_that_a_narrow_path_takes(world, has):
+    world.network.tells = True
+    a, b = world.raw_pair("gre", **has)
+    a.known_mtus[b.addresses[0]] = 600
+    flights = []
+    world.network.lose = flights.append
+
+    a.send(b, 3, size=1000, fragment=0)
+    world.run(1)
+
+    assert len(flights) == 6
+    assert not b.drops
+    for flight in flights:
+        assert len(flight.datagram) <= 600 - 20
+        assert flight.datagram[0] & 0x90 == 0x80 * ("has_checksum" in has) + 0x10 * ("has_sequence" in has)
+        assert "has_checksum" not in has or packets.internet_checksum(flight.datagram) == 0
+
+
+def test_a_reload_that_changes_nothing_of_a_tunnel_does_not_begin_its_numbers_anew(world):
+    a, b = world.raw_pair("gre", has_sequence=True)
+    a.send(b, 20)
+    world.run(1)
+    flights = []
+    world.network.lose = flights.append
+
+    a.tell(link.SetPeer(1, 0.0, "gre", [(bytes(4), 0)], has_sequence=True))
+    a.send(b)
+    world.run(1)
+
+    assert [int.from_bytes(flight.datagram[4:8], "big") for flight in flights] == [20 - 8]
+
+
+@pytest.mark.parametrize("mine", HAS)
+@pytest.mark.parametrize("count", [1, 4])
+def test_what_has_neither_is_taken_all_the_same_and_the_other_way_round(world, mine, count):
+    a, b = world.node("a"), world.node("b")
+    key = mine.get("identifier")
+    a.know_raw(b, "gre", **mine)
+    b.know_raw(a, "gre", identifier=key)
+
+    to_b, to_a = a.send(b, count), b.send(a, count)
+    world.run(1)
+
+    assert (a.received, b.received) == (to_a, to_b)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_equal_packets_with_a_wrong_checksum_or_an_old_number_are_not_taken_as_one(world, count):
+    a, b = world.node("a"), world.node("b")
+    a.know_raw(b, "gre", has_checksum=True, has_sequence=True)
+    packet = genuine(b, a, tcp=True, size=1000)
+    header = bytes.fromhex("90000800 ffff0000 00000007")
+
+    for _ in range(2):
+        arrive(world, a, *[header + packet] * count, source=b.addresses[0], protocol=GRE)
+    assert (a.received, a.drops) == ([], {"gre_checksum": 2 * count})
+
+    a.drops.clear()
+    vouched = bytes.fromhex("90000800 00000000 00000007")  # a kernel leaves zero to its card
+    for _ in range(2):
+        arrive(world, a, *[vouched + packet] * count, source=b.addresses[0], protocol=GRE)
+    assert a.received == [packet]
+    assert a.peer().drops["gre_sequence"] == 2 * count - 1
+
+
 def test_a_damaged_segment_is_joined_with_no_other(world):
     a, b = world.raw_pair("ipip")
     segments = packets.kernel_segments(*packets.as_super_packet(genuine(b, a, size=5440, tcp=True), 1360))
