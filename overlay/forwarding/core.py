@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import PROTOCOL_UDP, Ends, Role
 from overlay.errors import PacketError
 from overlay.forwarding.bridge import Bridge
 from overlay.forwarding.bulk import REPORT_TIME
+from overlay.forwarding.callers import Callers
 from overlay.forwarding.frames_inbound import FramesInbound
 from overlay.forwarding.frames_outbound import FramesOutbound
 from overlay.forwarding.gate import Gate
@@ -70,28 +71,16 @@ if TYPE_CHECKING:
 
     from overlay.forwarding.bulk import Bulk
     from overlay.forwarding.mmsg import Carrier
-    from overlay.forwarding.peer import Ancillary
     from overlay.wire.addresses import Sockaddr
     from overlay.wire.ip import Buffer
 
 # Ours
 WANTED_INTERVAL = 1.0  # seconds between two requests for the same session; the agent knows when to retry
 OLD_SOCKET_TIME = 10.0  # seconds for which a replaced socket is read: until peers have heard from the new one
-CALLERS = (
-    2048  # handshakes whose way back is remembered, the oldest forgotten first: more than wait on the link
-)
 
 
 class AnySocket(DatagramSocket, RawIcmp, PathSocket, Protocol):
     """What came as a descriptor: the message beside it says what it is."""
-
-
-class Caller(NamedTuple):
-    """How a handshake message came in, so that its answer leaves the same way."""
-
-    udp: UdpSocket
-    source: Ancillary
-    pktinfo: object
 
 
 class Core:
@@ -136,7 +125,7 @@ class Core:
         self._kernel_paths = KernelPaths(mtu, 0 if self._bridge is None else FRAME_OVERHEAD)
         self._learns_mtus = False
         self._closes_at = math.inf  # when the next replaced socket does
-        self._callers: dict[Sockaddr, Caller] = {}
+        self._callers = Callers()
         self._link_takes = report
         self._entropy = entropy
         self._carrier = carrier
@@ -218,8 +207,8 @@ class Core:
         if command.endpoint is None:
             self.sender.send_message(peer, command.datagram)
             return
-        caller = self._callers.get(command.endpoint)
-        if caller is None or caller.udp not in self.sender.sockets:
+        caller = self._callers.find(command.endpoint, self.sender.sockets)
+        if caller is None:
             peer.drops["no_endpoint"] += 1
         elif self.sender.answer(caller.udp, command.datagram, command.endpoint, caller.source):
             peer.tx_bytes += len(command.datagram)
@@ -239,8 +228,8 @@ class Core:
         peer.last_received = peer.last_traffic = now
         peer.unanswered_since = 0.0
         self._set_endpoint(peer, made.endpoint, now)
-        caller = self._callers.get(made.endpoint)
-        if caller is not None and caller.udp in self.sender.sockets:
+        caller = self._callers.find(made.endpoint, self.sender.sockets)
+        if caller is not None:
             peer.socket = caller.udp
             peer.answer_from(caller.source, caller.pktinfo)
         if made.is_initiator:
@@ -697,10 +686,7 @@ class Core:
             self.sender.answer(udp, reply, source, arrival.source)
         if not admitted:
             return
-        self._callers.pop(source, None)  # it is the youngest now
-        if len(self._callers) >= CALLERS:
-            del self._callers[next(iter(self._callers))]
-        self._callers[source] = Caller(udp, arrival.source, arrival.pktinfo)
+        self._callers.remember(source, udp, arrival)
         if not self._report(Handshake(datagram, source)):
             self._gate.handled(1)
 

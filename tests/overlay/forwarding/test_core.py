@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from overlay import link
 from overlay.crypto.cookies import CookieHolder
-from overlay.forwarding.core import CALLERS
+from overlay.forwarding.callers import CALLERS
 from overlay.forwarding.pace import PROBE
 from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe

@@ -1,0 +1,43 @@
+"""How handshake messages came in, so that their answers leave the same way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from overlay.forwarding.inbound import Arrival
+    from overlay.forwarding.peer import Ancillary
+    from overlay.forwarding.sender import UdpSocket
+    from overlay.wire.addresses import Sockaddr
+
+# Ours
+CALLERS = (
+    2048  # handshakes whose way back is remembered, the oldest forgotten first: more than wait on the link
+)
+
+
+class Caller(NamedTuple):
+    """How one handshake message came in."""
+
+    udp: UdpSocket
+    source: Ancillary
+    pktinfo: object
+
+
+class Callers:
+    """Those that called last, by address."""
+
+    def __init__(self) -> None:
+        self._by_address: dict[Sockaddr, Caller] = {}
+
+    def remember(self, address: Sockaddr, udp: UdpSocket, arrival: Arrival) -> None:
+        """Note that somebody called from *address*, by *udp*; the oldest is forgotten for it if there are many."""
+        self._by_address.pop(address, None)  # it is the youngest now
+        if len(self._by_address) >= CALLERS:
+            del self._by_address[next(iter(self._by_address))]
+        self._by_address[address] = Caller(udp, arrival.source, arrival.pktinfo)
+
+    def find(self, address: Sockaddr, sockets: list[UdpSocket]) -> Caller | None:
+        """Return how the last message from *address* came in, if by one of *sockets*."""
+        caller = self._by_address.get(address)
+        return caller if caller is not None and caller.udp in sockets else None
