@@ -25,6 +25,7 @@ from overlay.host.cpu import has_aes
 from overlay.host.privileges import Capability
 from overlay.host.settings import SUFFIX
 from overlay.host.tun import check_interface_name, is_there, prepared
+from overlay.journal import Journal
 from overlay.link import (
     OWN,
     PINGS_WAITING,
@@ -56,6 +57,7 @@ from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying,
 from overlay.session.sessions import Sessions
 from overlay.setup import HostSetup
 from overlay.strangers import Strangers
+from overlay.troubles import notes_of
 from overlay.wire.addresses import format_sockaddr
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from peers.errors import StoreError
@@ -200,6 +202,7 @@ class Agent:
         )
         self._roster = Roster()
         self._strangers = Strangers()
+        self._journal = Journal()
         self._notes: list[str] = []
         self._host_notes: list[str] = []
         self._started = clock.now()
@@ -298,6 +301,7 @@ class Agent:
                 await self._carry_out(self._sessions.handle_deadline(now))
             if now - looked_at >= TICK:
                 looked_at = now
+                self._journal.turn(now)
                 if not self._reloading.locked() and (cause := self._reloads.look(now)):
                     self._nursery.start_soon(self._reload, cause)
                 self._resolver.resolve_due(self._roster.by_number.values(), now)
@@ -538,13 +542,9 @@ class Agent:
         if remote is None:
             return
         remote.is_confirmed = remote.is_confirmed or output.is_initiator
-        log.info(
-            "handshake completed peer=%s endpoint=%s role=%s took=%.3f",
-            remote.peer.name,
-            format_sockaddr(output.endpoint),
-            "initiator" if output.is_initiator else "responder",
-            output.took,
-        )
+        role = "initiator" if output.is_initiator else "responder"
+        fields = f"endpoint={format_sockaddr(output.endpoint)} role={role} took={output.took:.3f}"
+        self._journal.tell(logging.INFO, "handshake completed", remote, fields, clock.now())
         self._heard_at(remote, output.endpoint)
 
     # Endpoints
@@ -553,16 +553,22 @@ class Agent:
         remote = self._roster.by_number.get(report.peer)
         if remote is None:
             return
-        log.info("peer moved peer=%s endpoint=%s", remote.peer.name, format_sockaddr(report.endpoint))
+        now, fields = clock.now(), f"endpoint={format_sockaddr(report.endpoint)}"
+        remote.whereabouts.moved(report.before, report.endpoint, report.count, now)
+        self._journal.tell(logging.INFO, "peer moved", remote, fields, now, report.count)
         self._heard_at(remote, report.endpoint)
 
     def _heard_at(self, remote: Remote, endpoint: Sockaddr) -> None:
         """Remember where *remote* is, as the forwarder does already."""
-        is_new = endpoint != remote.endpoint
+        is_new, now = endpoint != remote.endpoint, clock.now()
         remote.endpoint = remote.heard_at = endpoint
-        if is_new and not self._is_replan_due and self.host.is_affected_by(remote.peer.name, endpoint):
+        if not is_new or self._is_replan_due or remote.whereabouts.is_settled(endpoint, now):
+            return
+        if self.host.is_affected_by(remote.peer.name, endpoint):
             self._is_replan_due = True
             self._nursery.start_soon(self._replan_soon)
+        else:
+            remote.whereabouts.settle(endpoint, now)
 
     @staticmethod
     def _take_literal(remote: Remote) -> None:
@@ -781,6 +787,12 @@ class Agent:
         now, node = clock.now(), self._node
         for reason, count in self._refused.items():
             drops[reason] = drops.get(reason, 0) + count
+        rows = [
+            self._row(remote, counters.get(remote.number), now)
+            for peer in node.others
+            if (remote := self._roster.by_name.get(peer.name)) is not None
+        ]
+        clear = [node.clear_note] if node.clear_note else []
         return {
             "node": node.own.name,
             "interface": self.host.interface,
@@ -796,21 +808,12 @@ class Agent:
             "uptime": status.age(self._started, now),
             "peers_file": str(self._options.peers),
             "reload_error": self._reloads.error,
-            "notes": [
-                *self._reloads.notes,
-                *self._notes,
-                *self._host_notes,
-                *([node.clear_note] if node.clear_note else []),
-            ],
+            "notes": [*self._reloads.notes, *self._notes, *self._host_notes, *clear, *notes_of(rows)],
             "drops": drops,
             "strangers": self._strangers.describe(
                 self._roster.names_by_host() if self._strangers else {}, now
             ),
-            "peers": [
-                self._row(remote, counters.get(remote.number), now)
-                for peer in node.others
-                if (remote := self._roster.by_name.get(peer.name)) is not None
-            ],
+            "peers": rows,
         }
 
     async def _ask_counters(self) -> tuple[dict[int, PeerCounters], dict[str, int]]:

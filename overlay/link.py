@@ -210,10 +210,15 @@ class Retired:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """An authenticated message of *peer* came from a new address."""
+    """Authenticated messages of *peer* came from new addresses: *endpoint* is the last, *before* that one before it.
+
+    Of many moves in a second this tells the last, and *count* how many there were.
+    """
 
     peer: int
     endpoint: Sockaddr
+    count: int = 1
+    before: Sockaddr | None = None
 
 
 @dataclass(frozen=True, slots=True)

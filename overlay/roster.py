@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import Ends
 from overlay.link import OWN, ROUTES_PER_MESSAGE, Command, RemovePeer, Routes, SetPeer
+from overlay.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,6 +40,7 @@ class Remote:
     resolved_at: float = 0.0
     resolve_error: str | None = None  # why the last look-up failed, as far as it did
     is_confirmed: bool = False  # it has been heard from under a keypair of this agent's life
+    whereabouts: Whereabouts = field(default_factory=Whereabouts)
 
 
 @dataclass(frozen=True, slots=True)

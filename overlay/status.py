@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from overlay.troubles import troubles_of
 from overlay.wire.addresses import format_sockaddr
 from peers.mac import format_mac
 from peers.peer import format_public_key
@@ -58,6 +59,7 @@ def peer_status(
         "learnt_macs": counters.learnt_macs if counters else 0,
         "state": "unencrypted" if handshake is None else state_of(handshake, now, reject_after_time),
         "drops": counters.drops if counters else {},
+        "notes": troubles_of(remote, now),
     }
 
 

@@ -91,6 +91,8 @@ CORE = (
             "overlay.errors",
             "overlay.roster",
             "overlay.status",
+            "overlay.troubles",
+            "overlay.whereabouts",
         ),
         frozenset({"msgpack"}),
         "a test hands them bytes, a time and randomness, and a run repeats byte for byte",
@@ -141,7 +143,7 @@ ONLY_IN = {
     ),
     "subprocess": (("overlay.forwarder",), "the one process that is ever started is the forwarder"),
     "logging": (
-        ("overlay.agent", "overlay.reload", "overlay.resolver", "overlay.setup"),
+        ("overlay.agent", "overlay.journal", "overlay.reload", "overlay.resolver", "overlay.setup"),
         "the journal belongs to the edge of the agent; the core returns values",
     ),
     "random": ((), "all randomness is the kernel's"),

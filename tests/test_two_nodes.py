@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import random
 from ipaddress import ip_address
 
@@ -657,6 +658,69 @@ def test_traffic_follows_a_peer_that_moved(world, pair, family):
     assert (a.received, b.received) == (to_a, to_b)
     assert b.peer().endpoint[0] == a.addresses[0]
     assert [report.endpoint[0] for report in b.reported if isinstance(report, link.Moved)] == a.addresses
+
+
+def flap(world, a, b, count, seconds):
+    """Let *a* send *count* packets to *b* within *seconds*, by two ports in turn; return the packets."""
+    sent = []
+    for number in range(count):
+        for udp in a.sockets:
+            udp.port = a.port + number % 2
+        sent += a.send(b)
+        world.run(seconds / count)
+    return sent
+
+
+def test_a_peer_that_comes_from_two_ports_in_turn_is_reported_once_a_second(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    before = len(b.reported)
+
+    sent = flap(world, a, b, 3000, 0.25)
+    world.run(1.5)
+
+    moves = [report for report in b.reported[before:] if isinstance(report, link.Moved)]
+    assert b.received == sent
+    assert len(moves) == 2
+    assert sum(report.count for report in moves) == 3000 - 1
+    assert moves[-1].endpoint == b.peer().endpoint
+    assert {moves[-1].endpoint[1], moves[-1].before[1]} == {a.port, a.port + 1}
+
+
+def test_a_peer_that_comes_from_two_ports_in_turn_costs_no_handshake_of_another(world, pair):
+    a, b = pair
+    c = world.node("c")
+    b.know(c)
+    c.know(b)
+    connected(world, a, b)
+    b.link_size = 4  # an agent that is slow to read
+    b.is_agent_busy = True
+    flap(world, a, b, 50, 0.5)
+    c.send(b)
+    world.run(0.5)
+
+    b.is_agent_busy = False
+    to_b = c.send(b)
+    world.run(0.5)
+
+    assert b.received[-1:] == to_b
+    assert b.drops["link_full"] == 0
+
+
+def test_the_path_to_a_peer_that_comes_from_two_ports_in_turn_is_searched_once_it_stays(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    b.send(a)
+    world.run(0.5)
+    flap(world, a, b, 10, 0.5)
+    b.peer().path_due = math.inf  # the kernel is asked for the path once this is reset
+
+    flap(world, a, b, 100, 10.0)
+    is_asked_meanwhile = b.peer().path_due < math.inf
+    world.run(6)
+
+    assert not is_asked_meanwhile
+    assert b.peer().path_due < math.inf
 
 
 def test_a_source_address_that_went_away_costs_no_packet(world, pair):

@@ -296,8 +296,10 @@ class Core:
                 peer.senders = {}
             if peer.clear is not None:
                 self.inbound.clear.move(peer, endpoint)
+            before = peer.endpoint
             peer.move(endpoint)
-            self._search_path_anew(peer, now)
+            if peer.moves.moved(before, now, is_known=True):
+                self._look_at_moves(peer, now)
 
     def _change_routes(self, command: Routes) -> None:
         changes: list[tuple[bytes, int, Peer | None]] = [
@@ -448,6 +450,8 @@ class Core:
                 self._look_for_silence(peer, now)
             case "gone":
                 self._look_whether_gone(peer, now)
+            case "moved":
+                self._look_at_moves(peer, now)
             case "path":
                 keypair = self._usable(peer, now)
                 at = self._probes.turn(peer, keypair, now, self.outbound.send_probe)
@@ -493,6 +497,18 @@ class Core:
         peer.path_due = 0.0
         if "path" in peer.timers:
             self.timers.rearm(now, peer, "path")
+
+    def _look_at_moves(self, peer: Peer, now: float) -> None:
+        """Do what is due after moves of *peer*."""
+        assert peer.endpoint is not None
+        turn = peer.moves.turn(now)
+        due = turn.due
+        if turn.count and not self._report(Moved(peer.number, peer.endpoint, turn.count, turn.before)):
+            due = peer.moves.not_told(turn)
+        if turn.is_path_new:
+            self._search_path_anew(peer, now)
+        if due < math.inf:
+            self.timers.rearm(due, peer, "moved")
 
     def _jitter(self) -> float:
         return self.timing.rekey_jitter * self._entropy(1)[0] / 256
@@ -648,9 +664,10 @@ class Core:
         if source != peer.endpoint:
             if peer.socket is not udp:
                 peer.socket = None  # it may be of the other family
+            before = peer.endpoint
             peer.move(source)
-            self._search_path_anew(peer, now)
-            self._report(Moved(peer.number, source))
+            if peer.moves.moved(before, now):
+                self._look_at_moves(peer, now)
 
     def is_from(self, peer: Peer, packet: Buffer) -> bool:
         """Return whether the source address of *packet* is one of *peer*'s."""

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from overlay.forwarding.sender import UdpSocket
 
 # Ours
-REPORTS_WAITING = 20_000  # what the agent has not read yet; then reports are dropped and counted
+REPORTS_WAITING = (
+    20_000  # what the agent has not read yet; then reports but handshakes are dropped and counted
+)
 EVENTS = 16  # taken from the poll at once: the tun, the link, two sockets and those they replaced
 COMMANDS, COMMANDS_TIME = 8, 0.0002  # commands and seconds in one go before packets have their turn
 HANDSHAKE_BYTES = 1024  # of a queue of handshakes, likewise: seven initiations, which take 0.2 ms
@@ -69,9 +71,9 @@ class LinkEnd:
     def report(self, message: Report) -> bool:
         """Tell the agent, or keep the message; return False if it was dropped.
 
-        Handshakes are dropped first, for their senders try again.
+        Handshakes are kept whatever else waits: the gate bounds how many of them there are.
         """
-        if self._waiting and (isinstance(message, Handshake) or len(self._waiting) >= REPORTS_WAITING):
+        if len(self._waiting) >= REPORTS_WAITING and not isinstance(message, Handshake):
             return False
         self._waiting.append(encode(message))
         self.flush()

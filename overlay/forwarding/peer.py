@@ -13,6 +13,7 @@ from overlay.encap.encapsulation import Ends
 from overlay.forwarding.keypair import Keypairs
 from overlay.forwarding.lanes import FurtherLane, Lane
 from overlay.forwarding.marks import TOS, TTL_SHIFT
+from overlay.forwarding.moves import Moves
 from overlay.wire.addresses import pack_host
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Peer(Lane):
     __slots__ = (
         "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "ends", "finish",
         "has_ports", "is_path_known", "is_unreachable",
-        "keepalive", "keypairs", "lanes", "last_received", "last_traffic", "number", "owed_since", "path", "path_due",
+        "keepalive", "keypairs", "lanes", "last_received", "last_traffic", "moves", "number", "owed_since", "path", "path_due",
         "path_mtu", "path_packets", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
         "segment_limit", "segment_limit_ends", "segment_size", "senders", "sequence", "sequence_at", "socket", "source", "sources", "timers",
         "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
@@ -69,6 +70,7 @@ class Peer(Lane):
         self.endpoint: Sockaddr | None = None
         self.endpoint_address = b""  # packed, to recognise our own datagrams in the tun
         self.endpoint_port = b""
+        self.moves = Moves()
         self.socket: UdpSocket | None = None
         self.senders: dict[int, UdpSocket] = {}  # in its place without ports: by marks
         self.source: Ancillary = []  # the local address it was heard at; sent back from there

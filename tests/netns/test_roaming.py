@@ -47,6 +47,40 @@ def test_peer_is_followed_to_another_ipv4_address(pair):
     assert f"peer moved peer=paris endpoint=192.0.2.101:{PORT}" in tokyo.log
 
 
+def test_peer_whose_packets_come_by_two_ways_in_turn_is_noted_and_delays_no_other(pair, network):
+    paris, tokyo = pair
+    rome = network.host("rome")
+    tokyo.reload()
+    rome.start()
+    lines = tokyo.log.count("peer moved peer=paris")
+    nft(
+        tokyo.namespace,
+        f"""table ip ways {{
+            chain inwards {{
+                type filter hook prerouting priority -300
+                ip saddr {paris.outside} udp sport {PORT} numgen inc mod 2 0 udp sport set 51821
+            }}
+            chain outwards {{
+                type filter hook output priority -300
+                udp dport 51821 udp dport set {PORT}
+            }}
+        }}
+        """,
+    )
+
+    with pinging(paris.namespace, tokyo.address, network.directory, interval=0.002):
+        rome.stop()
+        rome.start()
+        rome.wait_up(tokyo)
+        tokyo.wait_peer(
+            paris, "to be noted", lambda peer: "is its key on two hosts" in "".join(peer["notes"])
+        )
+
+    assert tokyo.log.count("peer moved peer=paris") - lines <= 6  # a burst, and at most one for the minute
+    assert any("paris is heard from" in note for note in tokyo.status()["notes"])
+    assert "link_full" not in tokyo.drops()
+
+
 def test_peer_is_followed_to_another_ipv6_address(pair, network):
     paris, tokyo = pair
     tokyo.settings["endpoint"] = f"[{tokyo.outside6}]"

@@ -782,6 +782,31 @@ def test_peers_that_move_to_places_that_matter_to_routes_have_them_computed_anew
     node(story)
 
 
+def test_peer_that_flaps_is_told_in_few_lines_and_noted_and_the_host_is_asked_once_for_each_place(
+    node, caplog
+):
+    async def story(machine):
+        await machine.greeted()
+        asked = []
+        machine.host.is_affected_by = lambda name, endpoint: asked.append(endpoint)
+        places = [ELSEWHERE, FAR_AWAY]
+        with caplog.at_level(logging.INFO, "overlay"):
+            for number in range(800):
+                machine.forwarder.say(Moved(1, places[number % 2], 15, places[number % 2 - 1]))
+            await until(lambda: not machine.forwarder._reports)
+            await trio.testing.wait_all_tasks_blocked()
+        status = await machine.status()
+
+        assert caplog.text.count("peer moved peer=tokyo") == 5
+        assert asked == places
+        (note,) = [note for note in status["notes"] if "is its key on two hosts" in note]
+        assert "203.0.113.9:4500" in note
+        assert "203.0.113.10:4500" in note
+        assert status["peers"][0]["notes"] == [note]
+
+    node(story)
+
+
 def test_name_that_does_not_resolve_at_the_start_is_used_when_it_does(node):
     names = Names()
 

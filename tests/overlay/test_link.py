@@ -77,7 +77,7 @@ MESSAGES = {
     link.Wanted: st.builds(link.Wanted, number),
     link.Confirmed: st.builds(link.Confirmed, number, u32),
     link.Retired: st.builds(link.Retired, u32),
-    link.Moved: st.builds(link.Moved, number, endpoint),
+    link.Moved: st.builds(link.Moved, number, endpoint, number, st.none() | endpoint),
     link.Ponged: st.builds(link.Ponged, number, number, st.none() | seconds),
     link.Counters: st.builds(
         link.Counters, number, st.lists(peer_counters, max_size=3), counts, st.booleans()

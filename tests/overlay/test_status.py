@@ -71,6 +71,7 @@ def test_row_of_a_peer_in_use():
         "learnt_macs": 7,
         "state": "up",
         "drops": {"replayed": 1},
+        "notes": [],
     }
 
 

@@ -67,27 +67,27 @@ def fill(end):
     return count
 
 
-def test_a_full_link_drops_handshakes_and_keeps_the_rest(ends):
+def test_a_full_link_keeps_what_is_reported_in_order(ends):
     agent, end = ends
     count = fill(end)
 
-    assert not end.report(HANDSHAKE)
+    assert end.report(HANDSHAKE)
     assert end.report(link.Wanted(count))
 
     heard = []
     while end.is_full or select.select([agent], [], [], 0)[0]:
         heard.append(link.decode(agent.recv(1000)))
         end.flush()
-    assert heard == [link.Wanted(number) for number in range(count + 1)]
-    assert end.report(HANDSHAKE)
+    assert heard == [*map(link.Wanted, range(count)), HANDSHAKE, link.Wanted(count)]
 
 
-def test_what_waits_for_a_full_link_is_bounded(ends, monkeypatch):
+def test_what_waits_for_a_full_link_is_bounded_and_takes_no_handshakes_place(ends, monkeypatch):
     _, end = ends
     monkeypatch.setattr("overlay.forwarding.loop.REPORTS_WAITING", 5)
     fill(end)
 
     assert [end.report(link.Wanted(0)) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert end.report(HANDSHAKE)
 
 
 def test_nothing_to_read_is_none(ends):

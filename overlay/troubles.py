@@ -1,0 +1,30 @@
+"""What is wrong with single peers: sentences with a question that leads to the remedy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from overlay.roster import Remote
+
+# Ours
+SHOWN = 10  # peers of whom the notes of the node tell; the others tell in their own row
+
+
+def troubles_of(remote: Remote, now: float) -> list[str]:
+    """Return a sentence for everything that is wrong with *remote* as far as this node can tell."""
+    found = [remote.whereabouts.trouble(remote.peer.name, now)]
+    return [sentence for sentence in found if sentence is not None]
+
+
+def notes_of(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the troubles in the *rows* of all peers, those of the first SHOWN that have any."""
+    troubled = [row["notes"] for row in rows if row["notes"]]
+    notes = [note for each in troubled[:SHOWN] for note in each]
+    if len(troubled) > SHOWN:
+        notes.append(
+            f"there are notes on {len(troubled) - SHOWN} more peers: `overlay status --json` has them"
+        )
+    return notes

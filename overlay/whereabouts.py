@@ -1,0 +1,63 @@
+"""Where a peer was heard in the last minute, for people, and so that the host is not asked twice about one place."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from overlay.wire.addresses import format_sockaddr
+
+if TYPE_CHECKING:
+    from overlay.wire.addresses import Sockaddr
+
+# Ours
+MINUTE = 60.0  # seconds
+RESTLESS = 10  # moves in a minute that are worth a note: nobody roams so often
+PLACES = 8  # remembered, of those that the host was asked about
+
+
+class Whereabouts:
+    """The moves of one peer.  Times are seconds of CLOCK_BOOTTIME."""
+
+    __slots__ = ("_asked", "_last", "_moves")
+
+    def __init__(self) -> None:
+        self._moves: deque[tuple[float, int]] | None = None  # (when, how many), a second apart at least
+        self._last: tuple[Sockaddr, Sockaddr] | None = None
+        self._asked: dict[Sockaddr, float] = {}
+
+    def moved(self, before: Sockaddr | None, endpoint: Sockaddr, count: int, now: float) -> None:
+        """Note *count* moves, the last one from *before* to *endpoint*."""
+        if self._moves is None:
+            self._moves = deque()
+        self._moves.append((now, count))
+        self._forget_old(now)
+        if before is not None:
+            self._last = before, endpoint
+
+    def trouble(self, name: str, now: float) -> str | None:
+        """Return a sentence on a peer, called *name*, that is heard from places in turn; None if it is not."""
+        self._forget_old(now)
+        count = sum(count for _, count in self._moves or ())
+        if count < RESTLESS or self._last is None:
+            return None
+        one, other = map(format_sockaddr, self._last)
+        return (
+            f"{name} is heard from {one} and {other} in turn, {count} times in a minute: is its key on two hosts, "
+            "or does its network send by two ways?"
+        )
+
+    def is_settled(self, endpoint: Sockaddr, now: float) -> bool:
+        """Return whether *endpoint* was found to change nothing on this host, less than a minute ago."""
+        return now - self._asked.get(endpoint, -MINUTE) < MINUTE
+
+    def settle(self, endpoint: Sockaddr, now: float) -> None:
+        """Note that *endpoint* changes nothing on this host."""
+        self._asked.pop(endpoint, None)
+        if len(self._asked) >= PLACES:
+            del self._asked[next(iter(self._asked))]
+        self._asked[endpoint] = now
+
+    def _forget_old(self, now: float) -> None:
+        while self._moves and now - self._moves[0][0] >= MINUTE:
+            self._moves.popleft()
