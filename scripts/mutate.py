@@ -112,6 +112,7 @@ def _copy_tree(copy: Path, modules: list[str], tests: list[str]) -> None:
             f"pytest_add_cli_args_test_selection = {tests!r}\n"
             f"pytest_add_cli_args = {plugins!r}\n"
             "do_not_mutate_patterns = ['^\\s*assert ']\n"  # what our own code guarantees
+            "timeout_multiplier = 3.0\ntimeout_constant = 20.0\n"  # seconds; a change may make a loop endless
             "use_git_change_detection = false\n"
         )
 
