@@ -74,6 +74,16 @@ class PrefixMap(Generic[V]):
         version, shift, _ = _split(prefix)
         return self._holding(version, int(prefix.network_address), shift)
 
+    def has_inside(self, prefix: Prefix) -> bool:
+        """Return whether there is *prefix* itself, or one inside of it.  It looks at all of that family."""
+        version, shift, bits = _split(prefix)
+        return any(
+            number >> (shift - each) == bits
+            for each, entries in self._levels[version].items()
+            if each <= shift
+            for number in entries
+        )
+
     def _holding(self, version: int, number: int, least_shift: int) -> Iterator[tuple[Prefix, V]]:
         for shift, entries in self._levels[version].items():
             value = entries.get(number >> shift) if shift >= least_shift else None

@@ -132,17 +132,6 @@ def diff(old: Table, new: Table) -> Difference:
     )
 
 
-def warnings(table: Table) -> list[str]:
-    """Return a sentence for everything in *table* that is allowed and may yet be a mistake."""
-    owners = table.owners
-    return [
-        *_overlaps(table, owners),
-        *_outsiders(table),
-        *_endpoints_inside(table, owners),
-        *_unencrypted(table),
-    ]
-
-
 def _index_public_keys(peers: Iterable[Peer]) -> dict[bytes, Peer]:
     index: dict[bytes, Peer] = {}
     for peer in peers:
@@ -344,85 +333,6 @@ def _diff_routes(old: dict[Prefix, str], new: dict[Prefix, str]) -> dict[Prefix,
     changes.update((prefix, name) for prefix, name in new.items() if old.get(prefix) != name)
     changes.update((prefix, None) for prefix in old if prefix not in new)
     return changes
-
-
-def _overlaps(table: Table, owners: PrefixMap[str]) -> list[str]:
-    """Return one sentence for each prefix that holds prefixes of other peers.
-
-    Only the next wider prefix of each counts: the wider ones stand in a sentence of their own.  A default
-    route is expected to hold the others.
-    """
-    inner: defaultdict[Route, list[Route]] = defaultdict(list)
-    for prefix, name in table.routes:
-        wider = (route for route in owners.covering(prefix) if route[0].prefixlen < prefix.prefixlen)
-        outer = next(wider, None)
-        if outer is not None and outer[1] != name and outer[0].prefixlen > 0:
-            inner[outer].append((prefix, name))
-    return [
-        f"{prefix} of {_named(name)} holds {routes[0][0]} of {_named(routes[0][1])}"
-        f"{_and_more(len(routes) - 1)}; the longer prefix wins"
-        for (prefix, name), routes in inner.items()
-    ]
-
-
-def _outsiders(table: Table) -> list[str]:
-    """Return one sentence for each peer with prefixes that the network's prefixes do not hold."""
-    carried = PrefixMap((prefix, True) for prefix in table.network.prefixes)
-    outside: defaultdict[str, list[Prefix]] = defaultdict(list)
-    for prefix, name in table.routes:
-        if next(carried.covering(prefix), None) is None:
-            outside[name].append(prefix)
-    network = ", ".join(str(prefix) for prefix in table.network.prefixes)
-    return [
-        f"{prefixes[0]} of {_named(name)}{_and_more(len(prefixes) - 1)} "
-        f"{'lies' if len(prefixes) == 1 else 'lie'} outside the network prefix {network}; "
-        f"each host gets a route for {'it' if len(prefixes) == 1 else 'each'}"
-        for name, prefixes in outside.items()
-    ]
-
-
-def _endpoints_inside(table: Table, owners: PrefixMap[str]) -> list[str]:
-    sentences: list[str] = []
-    for peer in table.peers.values():
-        address = None if peer.endpoint is None else peer.endpoint.address
-        found = None if address is None else owners.match(address)
-        if found is not None and found[1] == peer.name:
-            sentences.append(
-                f"{format_keys(('peers', peer.name, 'endpoint'))} {address} lies inside its own subnet "
-                f"{found[0]}; the tunnel's own datagrams are routed past it by policy rules"
-            )
-    return sentences
-
-
-def _unencrypted(table: Table) -> list[str]:
-    network = table.network
-    clear = [
-        (peer, encapsulation)
-        for peer in table.peers.values()
-        if not is_encrypted(encapsulation := own_encapsulation(network, peer))
-    ]
-    sentences: list[str] = []
-    if clear and len(clear) == len(table.peers):
-        by = dict.fromkeys(encapsulation for _, encapsulation in clear)
-        sentences.append(f"nothing is encrypted: the encapsulation of all peers is {' or '.join(by)}")
-    elif clear:
-        by = dict.fromkeys(encapsulation for _, encapsulation in clear)
-        sentences.append(
-            f"traffic with {_named(clear[0][0].name)}{_and_more(len(clear) - 1)} is not encrypted: "
-            f"the encapsulation is {' or '.join(by)}"
-        )
-    for peer, encapsulation in clear:
-        address = None if peer.endpoint is None else peer.endpoint.address
-        if address is not None and address.is_global:
-            sentences.append(
-                f"{format_keys(('peers', peer.name, 'endpoint'))} {address} is a public address, and "
-                f"{encapsulation} encrypts nothing: everybody on the way can read and change what is sent"
-            )
-    return sentences
-
-
-def _and_more(count: int) -> str:
-    return "" if count == 0 else f" and {count} more"
 
 
 def _named(name: str) -> str:

@@ -122,6 +122,11 @@ SHOWN_SIZE = 60  # characters of a value that an error text repeats
 
 def load(path: Path) -> Table:
     """Return the table in the file *path*.  Raises TableError, also for a file that cannot be read."""
+    return parse(read(path), path)
+
+
+def read(path: Path) -> str:
+    """Return the text in the file *path*.  Raises TableError."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -134,12 +139,11 @@ def load(path: Path) -> Table:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise TableError(path, None, f"it cannot be read ({reason}); name a readable file") from error
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         found = f"byte 0x{data[error.start]:02x} is not UTF-8"
         raise TableError(path, line, f"{found}; save the file as UTF-8 text") from None
-    return parse(text, path)
 
 
 def parse(text: str, path: Path) -> Table:
@@ -147,9 +151,18 @@ def parse(text: str, path: Path) -> Table:
 
     Raises TableError, and nothing else, for any text.
     """
-    text = text.removeprefix("\ufeff")  # some editors begin UTF-8 with a byte order mark
     try:
-        document = tomllib.loads(text)
+        return read_document(parse_document(text, path), path.parent)
+    except KeyProblem as problem:
+        raise to_error(problem, text, path) from problem
+
+
+def parse_document(text: str, path: Path) -> Section:
+    """Return the whole of *text*, which is TOML.  Raises TableError if it is not."""
+    try:
+        document = tomllib.loads(
+            text.removeprefix("\ufeff")
+        )  # some editors begin UTF-8 with a byte order mark
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(text, path, str(error)) from None
     except ValueError:
@@ -158,10 +171,12 @@ def parse(text: str, path: Path) -> Table:
         ) from None
     except RecursionError:
         raise TableError(path, None, "arrays or tables are nested too deeply; write plain lists") from None
-    try:
-        return _read_document(_Section((), document), path.parent)
-    except KeyProblem as problem:
-        raise TableError(path, find_line(text, problem.keys), str(problem)) from problem
+    return Section((), document)
+
+
+def to_error(problem: KeyProblem, text: str, path: Path) -> TableError:
+    """Return *problem* with the line of *text* that it is about."""
+    return TableError(path, find_line(text.removeprefix("\ufeff"), problem.keys), str(problem))
 
 
 def _syntax_error(text: str, path: Path, message: str) -> TableError:
@@ -178,7 +193,7 @@ def _syntax_error(text: str, path: Path, message: str) -> TableError:
 
 
 @dataclass(frozen=True, slots=True)
-class _Section:
+class Section:
     """One table of the file and its place.  Its methods raise KeyProblem for what is not accepted."""
 
     keys: Keys
@@ -196,13 +211,13 @@ class _Section:
                 remedy = f"accepted are {', '.join(known)}"
             raise KeyProblem((*self.keys, key), f"is not known; {remedy}")
 
-    def section(self, key: str, remedy: str) -> _Section:
+    def section(self, key: str, remedy: str) -> Section:
         if key not in self.values:
             raise KeyProblem((*self.keys, key), f"is missing; {remedy}")
         value = self.values[key]
         if not isinstance(value, dict):
             raise KeyProblem((*self.keys, key), f"is {_describe(value)}; {remedy}")
-        return _Section((*self.keys, key), cast("Mapping[str, object]", value))
+        return Section((*self.keys, key), cast("Mapping[str, object]", value))
 
     def integer(self, key: str, low: int, high: int, what: str) -> int | None:
         value = self.values.get(key)
@@ -253,17 +268,19 @@ class _Section:
         return tuple(items)
 
 
-def _read_document(document: _Section, directory: Path) -> Table:
+def read_document(document: Section, directory: Path) -> Table:
+    """Return the table that *document* writes.  Raises KeyProblem."""
     document.refuse_unknown(TABLES)
-    network = _read_network(
+    network = read_network(
         document.section("network", 'write a [network] table with prefix = "10.244.0.0/16"')
     )
     section = document.section("peers", "write a [peers.NAME] table for each host")
-    peers = {name: _read_peer(section, name, network, directory) for name in section.values}
+    peers = {name: read_peer(section, name, network, directory) for name in section.values}
     return Table(network, peers)
 
 
-def _read_network(section: _Section) -> Network:
+def read_network(section: Section) -> Network:
+    """Return what *section* says of the network.  Raises KeyProblem."""
     section.refuse_unknown(NETWORK_KEYS)
     prefixes = section.each("prefix", parse_prefix, "a prefix such as 10.244.0.0/16")
     if not prefixes:
@@ -292,13 +309,14 @@ def _read_network(section: _Section) -> Network:
     )
 
 
-def _read_ttl(section: _Section) -> int | None:
+def _read_ttl(section: Section) -> int | None:
     if section.values.get("ttl") == "inherit":
         return INHERITED
     return section.integer("ttl", 1, 255, 'the word "inherit" in quotes, or a number')
 
 
-def _read_peer(peers: _Section, name: str, network: Network, directory: Path) -> Peer:
+def read_peer(peers: Section, name: str, network: Network, directory: Path) -> Peer:
+    """Return the peer *name* among *peers*; relative names are below *directory*.  Raises KeyProblem."""
     if not PEER_NAME.fullmatch(name):
         raise KeyProblem(
             (*peers.keys, name),
@@ -344,11 +362,11 @@ def _read_peer(peers: _Section, name: str, network: Network, directory: Path) ->
     )
 
 
-def _read_encapsulation(section: _Section) -> str | None:
+def _read_encapsulation(section: Section) -> str | None:
     return section.choice("encapsulation", ENCAPSULATIONS)
 
 
-def _read_public_key(section: _Section) -> bytes | None:
+def _read_public_key(section: Section) -> bytes | None:
     text = section.string("public_key", "the public key")
     if text is None:
         return None
@@ -358,7 +376,7 @@ def _read_public_key(section: _Section) -> bytes | None:
         raise KeyProblem((*section.keys, "public_key"), str(error)) from None
 
 
-def _read_endpoint(section: _Section, default_port: int, encapsulation: str) -> Endpoint | None:
+def _read_endpoint(section: Section, default_port: int, encapsulation: str) -> Endpoint | None:
     text = section.string("endpoint", "an address or a DNS name")
     if text is None:
         return None
@@ -374,7 +392,7 @@ def _read_endpoint(section: _Section, default_port: int, encapsulation: str) -> 
     return endpoint
 
 
-def _read_preshared_key_file(section: _Section, directory: Path) -> Path | None:
+def _read_preshared_key_file(section: Section, directory: Path) -> Path | None:
     text = section.string("preshared_key_file", "the path of a file")
     if text is None:
         return None

@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING
 
 import click
 
+from overlay.cli.exits import Misuse
 from overlay.cli.options import json_option, key_option, peers_option
 from overlay.cli.output import count, format_some, format_table, show, show_json, suggest, warn
+from overlay.cli.surroundings import Surroundings
 from overlay.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from overlay.config import Options
+    from peers.addresses import Prefix
     from peers.peer import Peer
     from peers.table import Table
+
+# Ours
+SHOWN_PROBLEMS = 10
 
 
 @click.command("check", epilog="Example: overlay check --peers /etc/overlay/peers.toml")
@@ -26,21 +33,35 @@ if TYPE_CHECKING:
 @key_option("The private key of this host, to tell which peer it is.")
 @click.option("--node", metavar="NAME", help="The peer that this host is.  [default: by the key]")
 @json_option
-def command(peers: Path, key: Path, node: str | None, as_json: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, peers: Path, key: Path, node: str | None, as_json: bool) -> None:
     """Say whether a peers file is right, and list its peers and subnets.
 
-    What is wrong is named with its line, and the exit code is 2.  What is allowed but may be a mistake is a
-    warning.  Nothing of the host is touched.
+    What is wrong is named with its line, the first ten problems of it, and the exit code is 2.  What is allowed but
+    may be a mistake is a warning.  Nothing of the host is touched.
     """
     from overlay.config import Options
+    from overlay.host.routes import read_routes
     from peers import toml
-    from peers.table import warnings
+    from peers.errors import TableError
+    from peers.hints import warnings
+    from peers.problems import find_problems
 
-    table = toml.load(peers)
+    text = toml.read(peers)
+    try:
+        table = toml.parse(text, peers)
+    except TableError as error:
+        problems = [str(each) for each in find_problems(text, peers, SHOWN_PROBLEMS)]
+        if len(problems) < 2:
+            raise
+        if len(problems) == SHOWN_PROBLEMS:
+            problems.append("there may be more; correct these and check again")
+        raise Misuse("\nError: ".join(problems)) from error
     own, sentences = _find_own(table, Options(peers, key, "", node))
     sentences += warnings(table)
     if own is not None:
         sentences += _check_preshared_keys(table, own)
+        sentences += _check_own_routes(table, own, Surroundings.of(ctx).routes or read_routes)
     if as_json:
         show_json(_describe(table, own, sentences))
     else:
@@ -84,6 +105,7 @@ def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
 def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
     """Return a sentence for each preshared key file that *own* needs and cannot use."""
     from overlay.crypto.keys import PresharedKey
+    from peers.hints import Hint, grouped
     from peers.peer import preshared_key_file_for
 
     users: dict[Path, list[str]] = {}
@@ -91,21 +113,58 @@ def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
         path = preshared_key_file_for(own, peer) if peer is not own else None
         if path is not None:
             users.setdefault(path, []).append(peer.name)
-    sentences: list[str] = []
+    hints: list[Hint] = []
+
+    def warn_of(path: Path, sentence: str, several: str) -> None:
+        hints.append(Hint(str(path), sentence, f"preshared key files that this host needs {several}"))
+
     for path, names in users.items():
         need = f"this host needs it for {format_some(names, 3)}"
         try:
             PresharedKey.from_base64(path.read_text(encoding="ascii").strip())
         except FileNotFoundError:
             remedy = f"make one with `overlay genpsk --out {path}`, or copy it from another host"
-            sentences.append(f"{path} does not exist, and {need}: {remedy}")
+            warn_of(path, f"{path} does not exist, and {need}: {remedy}", "do not exist")
         except OSError as error:
-            sentences.append(f"{path} cannot be read ({error.strerror}), and {need}")
+            reason = error.strerror
+            warn_of(path, f"{path} cannot be read ({reason}), and {need}", f"cannot be read ({reason})")
         except UnicodeDecodeError:
-            sentences.append(f"{path} is no preshared key: it holds other than base64; {need}")
+            sentence = f"{path} is no preshared key: it holds other than base64; {need}"
+            warn_of(path, sentence, "hold other than base64")
         except ValueError as error:
-            sentences.append(f"{path} is no preshared key: {error}; {need}")
-    return sentences
+            warn_of(path, f"{path} is no preshared key: {error}; {need}", "are none")
+    return grouped(hints)
+
+
+def _check_own_routes(table: Table, own: Peer, read_routes: Callable[[], Iterable[Prefix]]) -> list[str]:
+    """Return a sentence for each subnet of *own* that no route of this host leads to, so that the tunnel gets its packets.
+
+    With a tap none is needed, nor for an address of the host alone.  What the agent itself sets up does not count.
+    """
+    from peers.addresses import host_prefix
+    from peers.hints import Hint, grouped
+    from peers.peer import TAP
+    from peers.prefixes import PrefixMap
+
+    wanted = [subnet for subnet in own.subnets if subnet.num_addresses > 1 and subnet.prefixlen > 0]
+    if table.network.device == TAP or not wanted:
+        return []
+    set_up = {*table.network.prefixes, *map(host_prefix, own.addresses)}
+    set_up |= {prefix for prefix, name in table.routes if name != own.name}
+    carried = PrefixMap((prefix, True) for prefix in table.network.prefixes)
+    routes = PrefixMap((prefix, True) for prefix in read_routes() if prefix not in set_up)
+    hints = []
+    for subnet in wanted:
+        least = next((prefix.prefixlen for prefix, _ in carried.covering(subnet)), 0)
+        around = next((prefix.prefixlen for prefix, _ in routes.covering(subnet)), 0)
+        if around <= least and not routes.has_inside(subnet):
+            sentence = (
+                f"{subnet} is a subnet of this host, but no route here leads to it: packets for it are dropped until an "
+                "interface of this host has an address in it, or a route is added"
+            )
+            several = "subnets of this host have no route here, so packets for them are dropped"
+            hints.append(Hint(str(subnet), sentence, several))
+    return grouped(hints)
 
 
 def _render(table: Table, own: Peer | None, path: Path) -> str:

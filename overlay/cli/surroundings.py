@@ -7,22 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     import click
 
     from overlay.cli.echo import EchoOpener
+    from peers.addresses import Prefix
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where agents answer, the clock, and how echoes are sent; the defaults are the real ones."""
+    """Where agents answer, the clock, how echoes are sent, the routes; the defaults are the real ones."""
 
     control_directory: Path | None = None  # None for that of the agents of this machine
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     open_echo: EchoOpener | None = None  # None for a socket
+    routes: Callable[[], Iterable[Prefix]] | None = None  # None for those of this host
 
     @classmethod
     def of(cls, ctx: click.Context) -> Surroundings:

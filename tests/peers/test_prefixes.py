@@ -78,3 +78,17 @@ def test_inserting_again_replaces_and_tells_what_it_replaced():
 
     assert prefixes.insert(ip_network("10.0.0.0/8"), "rome") == "paris"
     assert len(prefixes) == 1
+
+
+@pytest.mark.parametrize(
+    ("inside", "found"),
+    [
+        ("10.1.0.0/16", True),
+        ("10.1.2.0/24", True),
+        ("10.0.0.0/8", False),
+        ("10.2.0.0/24", False),
+        ("fd00::/8", False),
+    ],
+)
+def test_a_prefix_inside_another_is_found(inside, found):
+    assert PrefixMap([(ip_network(inside), 1)]).has_inside(ip_network("10.1.0.0/16")) is found

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from peers.errors import KeyProblem
 from peers.prefixes import PrefixMap
-from peers.table import Difference, Table, diff, warnings
+from peers.table import Difference, Table, diff
 from tests.peers.examples import key, peer, table
 
 PARIS = peer("paris", "10.244.1.0/24", "fd00:244:1::/64", endpoint="192.0.2.1")
@@ -248,47 +248,3 @@ def test_a_difference_turns_one_table_into_the_other(old_peers, new_peers):
     assert peers == new.peers
     routes = dict(old.routes) | difference.routes
     assert {prefix: name for prefix, name in routes.items() if name is not None} == dict(new.routes)
-
-
-def test_a_table_without_oddities_has_no_warnings():
-    assert warnings(table(PARIS, peer("lyon", "10.244.3.0/24", endpoint="10.244.1.7"))) == []
-
-
-def test_overlapping_subnets_of_different_peers_are_warned_of_once_for_the_wider():
-    hub = peer("hub", "10.244.0.0/16", "10.244.128.0/17")
-    lyon = peer("lyon", "10.244.3.0/24", "10.244.3.128/25")
-
-    assert warnings(table(hub, lyon, PARIS)) == [
-        "10.244.0.0/16 of peers.hub holds 10.244.3.0/24 of peers.lyon and 1 more; the longer prefix wins"
-    ]
-
-
-def test_a_default_route_is_not_warned_of_as_overlap():
-    gate = peer("gate", "10.244.9.0/24", "0.0.0.0/0")
-
-    assert not any("holds" in sentence for sentence in warnings(table(gate, PARIS)))
-
-
-def test_subnets_outside_the_network_prefixes_are_warned_of_once_for_each_peer():
-    wide = peer("wide", "10.244.8.0/24", "10.0.0.0/8", "192.168.1.0/24")
-
-    assert warnings(table(wide, ROME)) == [
-        "10.0.0.0/8 of peers.wide holds 10.244.2.0/24 of peers.rome; the longer prefix wins",
-        (
-            "10.0.0.0/8 of peers.wide and 1 more lie outside the network prefix 10.244.0.0/16, fd00:244::/32; "
-            "each host gets a route for each"
-        ),
-        (
-            "192.168.77.0/24 of peers.rome lies outside the network prefix 10.244.0.0/16, fd00:244::/32; "
-            "each host gets a route for it"
-        ),
-    ]
-
-
-def test_an_endpoint_inside_its_own_policy_routed_subnet_is_warned_of():
-    gate = peer("gate", "10.244.9.0/24", "0.0.0.0/0", endpoint="192.0.2.9")
-
-    assert warnings(table(gate))[-1] == (
-        "peers.gate.endpoint 192.0.2.9 lies inside its own subnet 0.0.0.0/0; "
-        "the tunnel's own datagrams are routed past it by policy rules"
-    )

@@ -1,3 +1,5 @@
+from ipaddress import ip_network
+
 import pytest
 from click.testing import CliRunner
 
@@ -16,7 +18,7 @@ def clock():
 def surroundings(tmp_path, clock):
     directory = tmp_path / "run"
     directory.mkdir()
-    return Surroundings(directory, clock.now, clock.sleep)
+    return Surroundings(directory, clock.now, clock.sleep, routes=lambda: [ip_network("10.244.0.0/22")])
 
 
 @pytest.fixture

@@ -1,8 +1,12 @@
 import json
 import time
+from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
+from click.testing import CliRunner
 
+from overlay.cli import main
 from overlay.crypto.keys import PrivateKey, encode_key
 from peers.mac import derived_mac, format_mac
 from tests.peers.examples import key_text
@@ -241,7 +245,7 @@ def test_preshared_keys_that_this_host_cannot_use_are_warned_of(check, tmp_path)
     (tmp_path / "directory.psk").mkdir()
     text = EXAMPLE
     for name in ("missing", "broken", "short", "directory"):
-        text += f'\n[peers.{name}]\npublic_key = "{key_text(name)}"\npreshared_key_file = "{name}.psk"\n'
+        text += f'\n[peers.{name}]\nendpoint = "{name}.example.net"\npublic_key = "{key_text(name)}"\npreshared_key_file = "{name}.psk"\n'
         text += f'address = "10.244.9.{len(name)}"\n'
 
     result = check(text)
@@ -371,3 +375,68 @@ def test_the_tunnels_of_this_host_are_listed_with_their_encapsulations_where_one
         "wireguard",
     ]
     assert "ENCAPSULATION" not in encrypted
+
+
+def test_every_problem_is_named_with_its_line(check, tmp_path):
+    text = EXAMPLE.replace("10.244.1.0/24", "10.244.1.5/24").replace("endpoint", "endpont")
+    text = text.replace("10.244.3.0/24", "10.244.3.0")
+
+    result = check(text)
+
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert [line.partition(": ")[2].partition(" '")[0] for line in lines] == [
+        f"{tmp_path}/peers.toml, line 6: peers.paris.subnets[0]",
+        f"{tmp_path}/peers.toml, line 10: peers.tokyo.endpont is not known; did you mean endpoint?",
+        f"{tmp_path}/peers.toml, line 11: peers.tokyo.subnets[1]",
+    ]
+    assert all(line.startswith("Error: ") for line in lines)
+
+
+def test_ten_problems_are_named_and_that_there_may_be_more(check):
+    text = EXAMPLE + "".join(f"[peers.n{number}]\nx = 1\n" for number in range(20))
+
+    lines = check(text).stderr.splitlines()
+
+    assert len(lines) == 11
+    assert lines[-1] == "Error: there may be more; correct these and check again"
+
+
+@pytest.mark.parametrize(
+    ("routes", "is_warned_of"),
+    [
+        ([], True),
+        (["0.0.0.0/0"], True),
+        (["10.244.0.0/16"], True),  # that of the agent
+        (["10.0.0.0/8"], True),  # shorter than that
+        (["10.244.1.0/32"], True),  # its own address
+        (["10.244.2.0/24"], True),
+        (["10.244.1.0/24"], False),
+        (["10.244.1.7/32"], False),
+        (["10.244.0.0/20"], False),
+    ],
+)
+def test_an_own_subnet_that_no_route_leads_to_is_warned_of(
+    check, surroundings, overlay, tmp_path, key, routes, is_warned_of
+):
+    check(EXAMPLE)
+    here = replace(surroundings, routes=lambda: map(ip_network, routes))
+
+    result = CliRunner().invoke(
+        main, ["check", "--peers", f"{tmp_path}/peers.toml", "--key", str(key)], obj=here
+    )
+
+    assert (
+        "10.244.1.0/24 is a subnet of this host, but no route here leads to it" in result.stderr
+    ) is is_warned_of
+
+
+def test_many_preshared_keys_that_are_missing_are_one_warning(check):
+    text = EXAMPLE
+    for number in range(5):
+        text += f'[peers.n{number}]\npublic_key = "{key_text(str(number))}"\naddress = "10.244.8.{number}"\n'
+        text += f'preshared_key_file = "{number}.psk"\nendpoint = "192.0.2.{number}"\n'
+
+    (line,) = check(text).stderr.splitlines()
+
+    assert line.startswith("Warning: 5 preshared key files that this host needs do not exist: ")
