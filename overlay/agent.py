@@ -19,7 +19,7 @@ import trio
 
 from overlay import config, questions, status
 from overlay.errors import ConfigError, HostError, OverlayError, PacketError, UnknownInitiatorError
-from overlay.forwarder import Forwarder, ForwarderGoneError
+from overlay.forwarder import Forwarder, ForwarderGoneError, forwarders
 from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.cpu import has_aes
 from overlay.host.privileges import Capability
@@ -150,8 +150,9 @@ async def run_agent(options: Options, timing: Timing) -> None:
         signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         answering = control.listen(control.control_path(options.interface, control.own_directory()))
         stack.callback(answering.close)
+        forwarder = stack.enter_context(forwarders(answering.path.parent))
         # The interpreter of the forwarder starts while the host is being set up.
-        agent = Agent(options, node, store, timing)
+        agent = Agent(options, node, store, timing, forwarder)
         try:
             agent.host = HostSetup(options.interface, answering.path.with_suffix(SUFFIX), is_tap=node.is_tap)
             stack.callback(agent.host.close)
@@ -321,6 +322,7 @@ class Agent:
     async def _bring_up(self) -> None:
         """Tell a new forwarder everything it must know, and wait until it is ready."""
         forwarder, host = self.forwarder, self.host
+        self._nursery.start_soon(forwarder.hear)
         times = [float(value) for value in dataclasses.astuple(self._timing)]
         can_segment = all(each.can_segment for each in host.udp)
         public_key = self._node.private_key.public

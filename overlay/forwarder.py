@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import array
 import contextlib
+import functools
+import logging
 import os
 import socket
 import subprocess
@@ -13,10 +15,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay.errors import HostError, PacketError
+from overlay.host import clock, user_ids
 from overlay.link import MESSAGE_BYTES, Command, Ready, Report, decode, encode
+from overlay.process_output import ProcessOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
 # Ours
 # -I: neither the current directory nor the environment decides what a process started by root imports.
@@ -26,6 +31,10 @@ PROGRAM = (sys.executable, "-I", "-m", "overlay.forwarding")
 ENVIRONMENT = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL", "BLIS")}
 LINK_BUFFER = 4 * 1024 * 1024  # bytes each way: a table of 100,000 routes takes about 3 MB
 STOP_TIME = 2.0  # seconds that a forwarder gets to end by itself
+OUTPUT_BYTES = 64 * 1024  # read at once of what it prints: as much as the pipe holds
+OUTPUT_PAUSE = 0.1  # seconds between two reads, so that one that prints without end keeps nobody busy
+
+log = logging.getLogger("overlay")
 
 
 class ForwarderGoneError(Exception):
@@ -35,30 +44,25 @@ class ForwarderGoneError(Exception):
 class Forwarder:
     """One forwarder process and our end of the link to it."""
 
-    def __init__(self, program: Sequence[str] = PROGRAM) -> None:
-        """Start *program*, which gets the number of its descriptor of the link.  Raises HostError."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (ours, theirs):
-            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                end.setsockopt(socket.SOL_SOCKET, option, LINK_BUFFER)
-        try:
-            # A process group of its own: Ctrl-C in a terminal is for the agent, which then closes the link.
-            self._process = subprocess.Popen(
-                [*program, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **ENVIRONMENT},
-                process_group=0,
-            )
-        except OSError as error:
-            ours.close()
-            raise HostError(f"the forwarder could not be started: {error.strerror}") from error
-        finally:
-            theirs.close()
+    def __init__(self, program: Sequence[str] = PROGRAM, uid: int = user_ids.USER_IDS[0]) -> None:
+        """Start *program*, which gets the number of its descriptor of the link, and *uid*.  Raises HostError."""
+        with contextlib.ExitStack() as undo:
+            try:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                undo.callback(ours.close)
+                with theirs:
+                    for end in (ours, theirs):
+                        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                            end.setsockopt(socket.SOL_SOCKET, option, LINK_BUFFER)
+                    self._process = _start([*program, str(theirs.fileno()), str(uid)], theirs.fileno())
+            except OSError as error:
+                raise HostError(f"the forwarder could not be started: {error.strerror}") from error
+            undo.pop_all()
         ours.setblocking(False)
         self._link = ours
         self._sending = trio.Lock()
         self._early: list[Report | None] = []
+        self._output = ProcessOutput()
 
     @property
     def pid(self) -> int:
@@ -140,6 +144,47 @@ class Forwarder:
         except trio.ClosedResourceError as error:
             raise ForwarderGoneError from error
 
+    async def hear(self) -> None:
+        """Log what the process prints, until it ends or stop() is called."""
+        assert self._process.stdout is not None
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(self._process.stdout)
+            except (
+                trio.ClosedResourceError,
+                ValueError,
+            ):  # ValueError: stop() has closed it before we waited
+                return
+            if not self._read_output():
+                return
+            await trio.sleep(OUTPUT_PAUSE)
+
+    def _read_output(self) -> bool:
+        """Log what can be read of the process's output; return False at its end."""
+        pipe = self._process.stdout
+        if pipe is None or pipe.closed:
+            return False
+        try:
+            data = os.read(pipe.fileno(), OUTPUT_BYTES)
+        except BlockingIOError:
+            return True
+        self._log_output(self._output.feed(data, clock.now()))
+        return bool(data)
+
+    def _log_output(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            log.error("forwarder wrote pid=%d: %s", self._process.pid, line)
+
+    def _close_output(self) -> None:
+        """Log what is left in the pipe, once, and close it."""
+        pipe = self._process.stdout
+        if pipe is None or pipe.closed:
+            return
+        self._read_output()
+        self._log_output(self._output.end(clock.now()))
+        trio.lowlevel.notify_closing(pipe)
+        pipe.close()
+
     async def stop(self) -> str:
         """End the process and return what became of it, in words."""
         if self._link.fileno() != -1:
@@ -153,5 +198,40 @@ class Forwarder:
             self._process.kill()
         with contextlib.suppress(OSError):
             self._process.wait()
+        self._close_output()
         code = self._process.returncode
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+
+@contextlib.contextmanager
+def forwarders(directory: Path) -> Iterator[Callable[[], Forwarder]]:
+    """Yield what starts a forwarder under a user id that no other agent beside *directory* has for its own.
+
+    Without root every process is the same user's.  Raises HostError.
+    """
+    if os.geteuid() != 0:
+        yield Forwarder
+        return
+    with contextlib.closing(user_ids.take(directory)) as taken:
+        yield functools.partial(Forwarder, uid=taken.uid)
+
+
+def _start(command: Sequence[str], link: int) -> subprocess.Popen[bytes]:
+    """Start *command* with the descriptor *link*, in a session of its own and without a terminal.
+
+    A process that has a terminal of the agent's session, or one as its output, can type into it (TIOCSTI), as root.
+    Ctrl-C there is for the agent alone, which then closes the link.
+    """
+    process = subprocess.Popen(
+        command,
+        pass_fds=[link],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        bufsize=0,
+        env={**os.environ, **ENVIRONMENT},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    return process

@@ -34,10 +34,11 @@ ROOMS = {
         "overlay.encap",
         "overlay.session",
         "overlay.link",
-        "overlay.host.clock",  # three modules of the edge, for the process itself, and one that asks the kernel
+        "overlay.host.clock",  # four modules of the edge, for the process itself, and one that asks the kernel
         "overlay.host.paths",
         "overlay.host.priority",
         "overlay.host.privileges",
+        "overlay.host.seccomp",
     },
     # The agent and the modules around it.
     "overlay": {
@@ -93,6 +94,8 @@ CORE = (
             "overlay.status",
             "overlay.troubles",
             "overlay.whereabouts",
+            "overlay.text",
+            "overlay.process_output",
         ),
         frozenset({"msgpack"}),
         "a test hands them bytes, a time and randomness, and a run repeats byte for byte",
@@ -135,6 +138,7 @@ ONLY_IN = {
     "ctypes": (
         (
             "overlay.host.privileges",
+            "overlay.host.seccomp",
             "overlay.host.memory",
             "overlay.host.paths",
             "overlay.forwarding.mmsg",
@@ -143,7 +147,14 @@ ONLY_IN = {
     ),
     "subprocess": (("overlay.forwarder",), "the one process that is ever started is the forwarder"),
     "logging": (
-        ("overlay.agent", "overlay.journal", "overlay.reload", "overlay.resolver", "overlay.setup"),
+        (
+            "overlay.agent",
+            "overlay.forwarder",
+            "overlay.journal",
+            "overlay.reload",
+            "overlay.resolver",
+            "overlay.setup",
+        ),
         "the journal belongs to the edge of the agent; the core returns values",
     ),
     "random": ((), "all randomness is the kernel's"),

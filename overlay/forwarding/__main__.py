@@ -1,4 +1,6 @@
-"""The forwarder process: ``python -m overlay.forwarding DESCRIPTOR``, started by the agent.
+"""The forwarder process: ``python -m overlay.forwarding DESCRIPTOR UID``, started by the agent.
+
+*DESCRIPTOR* is its end of the link, and *UID* the user and group that it becomes if it is root.
 
 Everything is imported before privileges go: afterwards not even the interpreter's own files may be readable.
 """
@@ -13,7 +15,7 @@ import sys
 
 from overlay.errors import PacketError
 from overlay.forwarding.loop import LinkEnd, Loop
-from overlay.host import clock, priority
+from overlay.host import clock, priority, seccomp
 from overlay.host.privileges import drop_all
 from overlay.link import Start
 
@@ -29,8 +31,8 @@ def main() -> None:
     link = socket.socket(fileno=int(sys.argv[1]))
     parent = os.getppid()
     priority.prefer()
-    is_root = os.geteuid() == 0
-    notes = drop_all(parent=parent) if is_root else drop_all(None, parent)
+    notes = drop_all(int(sys.argv[2]) if os.geteuid() == 0 else None, parent)
+    notes += seccomp.confine()
     end = LinkEnd(link)
     link.setblocking(True)
     try:

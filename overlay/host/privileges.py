@@ -51,11 +51,6 @@ CAPABILITY_HEADER = struct.Struct("=Ii")  # version, thread (0: the caller)
 CAPABILITY_SETS = struct.Struct("=6I")  # effective, permitted, inheritable of bits 0 to 31, then of 32 to 63
 CAPABILITIES = 64
 
-# Ours: 65520 to 65533 is what neither Debian (which reserves 65000 to 65533) nor systemd (whose services without a
-# fixed id get up to 65519) gives to anybody.  It is below 65536, so that it exists in a container with the usual
-# mapping, and it is not nobody (65534), of whom there are others, who could signal us.
-FORWARDER_UID = 65528
-
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -88,7 +83,7 @@ def keep_only(capabilities: Collection[Capability]) -> list[str]:
     return kept
 
 
-def drop_all(uid: int | None = FORWARDER_UID, parent: int | None = None) -> list[str]:
+def drop_all(uid: int | None, parent: int | None = None) -> list[str]:
     """Give up every privilege for good, and become the user and group *uid* (None: stay who we are).
 
     Afterwards the process can use the descriptors it has, and little else: it cannot read what only root may, gain a

@@ -17,6 +17,7 @@ import pytest
 
 from overlay.agent import KEPT_CAPABILITIES
 from overlay.host.privileges import Capability
+from overlay.host.user_ids import MORE_USER_IDS, USER_IDS
 from tests.netns.network import (
     CONTROL,
     PATIENCE,
@@ -294,12 +295,20 @@ def test_forwarder_has_no_privileges(pair):
 
     status = proc_status(paris.status()["forwarder_pid"])
 
-    assert set(status["Uid"].split()) == set(status["Gid"].split()) == {"65528"}
+    (uid,) = set(status["Uid"].split()) | set(status["Gid"].split())
+    assert int(uid) in {*USER_IDS, *MORE_USER_IDS}
     assert status["Groups"] == ""
     assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
     for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert int(status[kind], 16) == 0, kind
     assert not any("privileges" in note for note in paris.status()["notes"])
+
+
+def test_no_two_forwarders_are_the_same_user(pair):
+    one, other = (proc_status(host.status()["forwarder_pid"])["Uid"] for host in pair)
+
+    assert one != other
 
 
 def test_agent_keeps_only_the_capabilities_it_uses(pair):
@@ -330,8 +339,11 @@ def test_runs_from_a_virtual_environment_that_only_root_can_read(network, tmp_pa
 
     forwarder = paris.status()["forwarder_pid"]
     assert str(python) in Path(f"/proc/{forwarder}/cmdline").read_text()
-    assert proc_status(forwarder)["Uid"].split()[0] == "65528"
-    listed = paris.namespace.completed("setpriv", "--reuid=65528", "--clear-groups", "ls", str(python.parent))
+    uid = proc_status(forwarder)["Uid"].split()[0]
+    assert uid != "0"
+    listed = paris.namespace.completed(
+        "setpriv", f"--reuid={uid}", "--clear-groups", "ls", str(python.parent)
+    )
     assert listed.returncode != 0
     os.kill(forwarder, signal.SIGKILL)
     wait_until(lambda: "forwarder restarted" in paris.log, PATIENCE, "another forwarder")

@@ -116,6 +116,9 @@ class FakeForwarder:
     def disconnect(self):
         self.die()
 
+    async def hear(self):
+        await trio.lowlevel.checkpoint()
+
     async def get_ready(self):
         await self.may_begin.wait()
         if self.is_gone:

@@ -14,11 +14,13 @@ import trio
 
 from overlay.crypto.keys import PrivateKey
 from overlay.errors import HostError
-from overlay.forwarder import STOP_TIME, Forwarder, ForwarderGoneError
-from overlay.host.privileges import FORWARDER_UID
+from overlay.forwarder import STOP_TIME, Forwarder, ForwarderGoneError, forwarders
+from overlay.host.user_ids import USER_IDS
 from overlay.link import AskCounters, Begin, Counters, Handled, SetPeer, Start, Wanted
+from overlay.process_output import BURST
 from overlay.session.constants import Timing
 from tests.netns.topology import wait_until
+from tests.overlay.host.test_seccomp import needs_filter
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = PrivateKey(bytes(range(32))).public
@@ -144,6 +146,95 @@ def test_keys_of_a_terminal_reach_the_agent_alone(tun):
             assert os.getpgid(forwarder.pid) == forwarder.pid != os.getpgid(0)
 
     story(tell)
+
+
+IN_A_TERMINAL = """
+import fcntl, os, sys, termios, trio
+from overlay.forwarder import Forwarder
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+assert os.isatty(0) and os.isatty(1) and os.isatty(2) and open("/dev/tty")
+code = '''
+import os, socket, sys
+link = socket.socket(fileno=int(sys.argv[1]))
+found = [name for name in os.listdir("/proc/self/fd") if os.isatty(int(name))]
+try: found.append(open("/dev/tty"))
+except OSError: pass
+link.send(repr((found, os.getsid(0) == os.getpid())).encode())
+'''
+async def main():
+    forwarder = Forwarder([sys.executable, "-c", code])
+    await trio.lowlevel.wait_readable(forwarder._link)
+    said = forwarder._link.recv(1000)
+    await forwarder.stop()
+    return said
+with open(sys.argv[1], "wb") as file:
+    file.write(trio.run(main))
+"""
+
+
+def test_forwarder_has_no_terminal_and_cannot_open_the_agents(tmp_path):
+    """It could type into it (TIOCSTI), and root's shell would read that."""
+    controller, terminal = os.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-c", IN_A_TERMINAL, str(tmp_path / "said")],
+            cwd=ROOT,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+            check=True,
+            timeout=PATIENCE,
+        )
+    finally:
+        os.close(controller)
+        os.close(terminal)
+
+    assert (tmp_path / "said").read_text() == "([], True)"
+
+
+def hearing(forwarder, caplog):
+    """Return what the agent logs of what *forwarder* prints until it ends."""
+
+    async def tell():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(forwarder.hear)
+            with pytest.raises(ForwarderGoneError):
+                await forwarder.receive()
+            await forwarder.stop()
+
+    story(tell)
+    return [record.getMessage().partition(": ")[2] for record in caplog.records]
+
+
+def test_what_the_forwarder_prints_is_logged_a_line_at_a_time_in_printable_characters(caplog):
+    code = "print('one'); print('\\x1b[2Jtwo', file=sys.stderr)"
+
+    assert hearing(Forwarder(program(code)), caplog) == ["one", "\\x1b[2Jtwo"]
+
+
+def test_why_a_forwarder_ended_is_logged_though_nobody_listened(caplog):
+    async def tell():
+        forwarder = Forwarder(program("link.close(); raise KeyError('why')"))
+        with pytest.raises(ForwarderGoneError):
+            await forwarder.receive()
+        assert await forwarder.stop() == "exit code 1"
+
+    story(tell)
+    assert caplog.records[-1].getMessage().endswith("KeyError: 'why'")
+
+
+def test_forwarder_that_prints_without_end_fills_no_log_and_is_stopped(caplog):
+    async def tell():
+        forwarder = Forwarder(program("while True: os.write(1, b'noise\\n' * 1000)"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(forwarder.hear)
+            await trio.sleep(0.5)
+            assert await forwarder.stop() == "killed by signal 9"
+
+    story(tell)
+    assert len(caplog.records) <= BURST + 1
+    assert "lines that were not shown" in caplog.records[-1].getMessage()
 
 
 @pytest.mark.parametrize("garbage", [b"\x00", b"\xc1", os.urandom(1000), b"\x91\xcc\xff", b"x" * 100_000])
@@ -342,12 +433,43 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="privileges are droppe
 
 
 @needs_root
+def test_one_agents_forwarder_cannot_signal_anothers(tmp_path):
+    code = (
+        "from overlay.host.privileges import drop_all\n"
+        "drop_all(int(sys.argv[2]))\n"
+        "try: os.kill(int(link.recv(99)), signal.SIGKILL)\n"
+        "except PermissionError: link.send(b'refused')\n"
+    )
+
+    async def tell():
+        with forwarders(tmp_path) as one, forwarders(tmp_path) as other:
+            victim, attacker = one(program("time.sleep(100)")), other(program(code))
+            attacker._link.send(str(victim.pid).encode())
+            await trio.lowlevel.wait_readable(attacker._link)
+            assert attacker._link.recv(99) == b"refused"
+            victim._process.kill()
+            await victim.stop()
+            await attacker.stop()
+
+    story(tell)
+
+
+@needs_filter
+def test_forwarder_runs_under_a_filter_of_system_calls(tun):
+    async def tell():
+        async with running(tun) as forwarder:
+            assert process_status(forwarder.pid)["Seccomp"] == "2"
+
+    story(tell)
+
+
+@needs_root
 def test_forwarder_of_root_has_no_privilege_left_when_it_is_ready(tun):
     async def tell():
         async with running(tun) as forwarder:
             status = process_status(forwarder.pid)
 
-            assert status["Uid"].split() == status["Gid"].split() == [str(FORWARDER_UID)] * 4
+            assert status["Uid"].split() == status["Gid"].split() == [str(USER_IDS[0])] * 4
             assert status["Groups"] == ""
             for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
                 assert int(status[name], 16) == 0

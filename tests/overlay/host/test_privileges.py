@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from overlay.host.privileges import FORWARDER_UID, Capability
+from overlay.host.privileges import Capability
+from overlay.host.user_ids import USER_IDS
 from tests.netns.topology import ROOT, wait_until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have something to drop")
@@ -30,15 +31,15 @@ def run(code, **options):
 
 @needs_root
 def test_all_is_dropped_and_nothing_kept():
-    assert run("print(drop_all())") == "[]\n"
+    assert run("print(drop_all(65520))") == "[]\n"
 
 
 @needs_root
 def test_status_in_proc_shows_no_privilege():
-    said = run("drop_all(); print(open('/proc/thread-self/status').read())", stdin=subprocess.DEVNULL)
+    said = run("drop_all(65520); print(open('/proc/thread-self/status').read())", stdin=subprocess.DEVNULL)
 
     status = dict(line.split(":\t", 1) for line in said.splitlines() if ":\t" in line)
-    uid = str(FORWARDER_UID)
+    uid = str(USER_IDS[0])
     assert status["Uid"].split() == status["Gid"].split() == [uid] * 4
     assert status["Groups"].split() == []
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
@@ -62,7 +63,7 @@ FORBIDDEN = {
 @needs_root
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_afterwards_one_cannot(what):
-    code = f"drop_all()\ntry: {FORBIDDEN[what]}\nexcept (OSError, ValueError): print('refused')\nelse: print('done')"
+    code = f"drop_all(65520)\ntry: {FORBIDDEN[what]}\nexcept (OSError, ValueError): print('refused')\nelse: print('done')"
 
     assert run(code) == "refused\n"
 
@@ -70,7 +71,7 @@ def test_afterwards_one_cannot(what):
 @needs_root
 def test_descriptors_go_on_to_work():
     code = (
-        "a, b = socket.socketpair(); drop_all()\n"
+        "a, b = socket.socketpair(); drop_all(65520)\n"
         "a.send(b'x'); print(b.recv(1)); socket.socket(socket.AF_INET, socket.SOCK_DGRAM).bind(('127.0.0.1', 0))"
     )
 
@@ -80,7 +81,7 @@ def test_descriptors_go_on_to_work():
 @needs_root
 def test_what_cannot_be_dropped_without_root_is_told():
     said = run(
-        "os.setgroups([]); os.setresgid(1000, 1000, 1000); os.setresuid(1000, 1000, 1000)\nprint(*drop_all(), sep='\\n')"
+        "os.setgroups([]); os.setresgid(1000, 1000, 1000); os.setresuid(1000, 1000, 1000)\nprint(*drop_all(65520), sep='\\n')"
     )
 
     assert said.splitlines() == [
@@ -107,7 +108,7 @@ def test_forwarder_dies_with_its_parent():
     code = (
         "import os, sys, time; from overlay.host.privileges import drop_all\n"
         "parent = os.getpid(); child = os.fork()\n"
-        "if child == 0: drop_all(parent=parent); os.write(1, b'%d\\n' % os.getpid())\n"
+        "if child == 0: drop_all(65520, parent=parent); os.write(1, b'%d\\n' % os.getpid())\n"
         "time.sleep(100)"
     )
     with subprocess.Popen(
@@ -123,7 +124,11 @@ def test_forwarder_dies_with_its_parent():
 @needs_root
 def test_forwarder_whose_parent_is_dead_already_ends_at_once():
     process = subprocess.run(
-        [sys.executable, "-c", "from overlay.host.privileges import drop_all; drop_all(parent=1 << 22)"],
+        [
+            sys.executable,
+            "-c",
+            "from overlay.host.privileges import drop_all; drop_all(65520, parent=1 << 22)",
+        ],
         cwd=ROOT,
         check=False,
     )
@@ -179,7 +184,7 @@ def test_forwarder_of_a_restricted_agent_still_drops_all():
     code = (
         "import subprocess\n"
         "keep_only({Capability.SETUID, Capability.SETGID, Capability.SETPCAP, Capability.NET_ADMIN})\n"
-        "code = 'from overlay.host.privileges import *; print(drop_all(), missing(Capability) == set(Capability))'\n"
+        "code = 'from overlay.host.privileges import *; print(drop_all(65520), missing(Capability) == set(Capability))'\n"
         "print(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout, end='')"
     )
 
@@ -188,7 +193,7 @@ def test_forwarder_of_a_restricted_agent_still_drops_all():
 
 def test_missing_names_what_an_ordinary_user_lacks():
     if os.geteuid() == 0:
-        said = run("drop_all(); print(missing({Capability.NET_ADMIN, Capability.NET_RAW}) == {12, 13})")
+        said = run("drop_all(65520); print(missing({Capability.NET_ADMIN, Capability.NET_RAW}) == {12, 13})")
     else:
         said = run("print(missing({Capability.NET_ADMIN, Capability.NET_RAW}) == {12, 13})")
 

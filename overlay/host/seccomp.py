@@ -1,0 +1,233 @@
+"""The system calls that the forwarder may make once it runs: a filter that nothing takes off again.
+
+The forwarder has all its descriptors from the agent.  It reads, writes, sends, receives, waits, and asks for memory,
+the time and randomness; it opens nothing, starts nothing and signals nobody.  Whoever takes it over can call no
+more of the kernel than that: no other socket, no ioctl of the tun, and no memory that is both written and executed.
+
+A refused call fails, and the process goes on.  To kill it would be a signal to whoever watches, but a new C library
+or allocator that tries a new call would then end a forwarder that works, every few seconds.  A call that is not
+listed fails with ENOSYS, as on a kernel too old for it: what a library tries first, it does without.  One that is
+listed for other arguments fails with EPERM.  Only the numbers of another architecture, which no honest program mixes
+with its own, end the process.
+
+The program is classic BPF, as the kernel documents it (Documentation/userspace-api/seccomp_filter.rst).  From
+Linux 5.11 on, what is allowed whatever its arguments is looked up in a bitmap, and costs nothing that can be measured.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import platform
+import struct
+from dataclasses import dataclass
+
+# Specification: linux/seccomp.h, linux/filter.h, linux/bpf_common.h, linux/audit.h, linux/prctl.h
+SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1 << 2
+RET_KILL_PROCESS = 0x80000000
+RET_ERRNO = 0x00050000
+RET_ALLOW = 0x7FFF0000
+LOAD, JUMP_IF_EQUAL, JUMP_IF_ANY_BIT, RETURN = (
+    0x20,
+    0x15,
+    0x45,
+    0x06,
+)  # of 32 bits, at a fixed place, with constants
+INSTRUCTION = struct.Struct("=HBBI")  # code, instructions to skip if true, if false, constant
+NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # where they stand in struct seccomp_data
+ARGUMENT_SIZE = 8  # bytes; the lower half comes first on the little-endian machines listed here
+
+# Specification: sys/ioctl.h, fcntl.h, linux/in.h, linux/in6.h
+FIONBIO = 0x5421
+F_GETFD, F_SETFD, F_GETFL, F_SETFL = 1, 2, 3, 4
+IPPROTO_IP, IPPROTO_IPV6 = 0, 41
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 23, 24
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """How one kind of machine calls its kernel: its number in linux/audit.h, and that of seccomp(2)."""
+
+    audit: int
+    column: int  # in CALLS
+    seccomp: int
+
+
+ARCHITECTURES = {"x86_64": Architecture(0xC000003E, 0, 317), "aarch64": Architecture(0xC00000B7, 1, 277)}
+
+# Allowed whatever the arguments: by x86_64 and by aarch64, None where there is none (asm/unistd_64.h,
+# asm-generic/unistd.h).  What each packet needs comes first: older kernels look from the top.
+CALLS: dict[str, tuple[int | None, int | None]] = {
+    "read": (0, 63),
+    "sendmsg": (46, 211),
+    "recvmsg": (47, 212),
+    "epoll_wait": (232, None),
+    "epoll_pwait": (281, 22),
+    "writev": (20, 66),
+    "sendmmsg": (307, 269),
+    "recvmmsg": (299, 243),
+    "sendto": (44, 206),
+    "recvfrom": (45, 207),
+    "write": (1, 64),
+    "readv": (19, 65),
+    # Waiting, and the sockets and descriptors that are there
+    "epoll_pwait2": (441, 441),
+    "epoll_ctl": (233, 21),
+    "epoll_create1": (291, 20),
+    "poll": (7, None),
+    "ppoll": (271, 73),
+    "connect": (42, 203),  # a path is asked for so
+    "getsockopt": (55, 209),
+    "getsockname": (51, 204),
+    "getpeername": (52, 205),
+    "shutdown": (48, 210),
+    "close": (3, 57),
+    "fstat": (5, 80),
+    "lseek": (8, 62),
+    # Memory: any allocator
+    "brk": (12, 214),
+    "munmap": (11, 215),
+    "mremap": (25, 216),
+    "madvise": (28, 233),
+    # Time, randomness, itself
+    "clock_gettime": (228, 113),
+    "clock_getres": (229, 114),
+    "clock_nanosleep": (230, 115),
+    "nanosleep": (35, 101),
+    "gettimeofday": (96, 169),
+    "time": (201, None),
+    "getrandom": (318, 278),
+    "futex": (202, 98),
+    "sched_yield": (24, 124),
+    "sched_getaffinity": (204, 123),
+    "getcpu": (309, 168),
+    "sysinfo": (99, 179),
+    "getrusage": (98, 165),
+    "getpid": (39, 172),
+    "getppid": (110, 173),
+    "gettid": (186, 178),
+    # Signals of its own, and the end
+    "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139),
+    "sigaltstack": (131, 132),
+    "restart_syscall": (219, 128),
+    "exit": (60, 93),
+    "exit_group": (231, 94),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A call that is allowed for some arguments: *ways* of which one has to hold.
+
+    Each way names arguments, by their place, and the value that the lower 32 bits must have.  With *without* the
+    argument at a place must have none of some bits, besides.
+    """
+
+    numbers: tuple[int, int]
+    ways: tuple[dict[int, int], ...]
+    without: tuple[int, int] | None = None
+
+
+def _rules(process: int) -> dict[str, Rule]:
+    """Return the calls that are allowed to *process* for some arguments."""
+    return {
+        "mmap": Rule((9, 222), ({},), (2, mmap.PROT_EXEC)),
+        "mprotect": Rule((10, 226), ({},), (2, mmap.PROT_EXEC)),
+        "setsockopt": Rule(
+            (54, 208),
+            (
+                {1: IPPROTO_IP, 2: IP_MTU_DISCOVER},
+                {1: IPPROTO_IPV6, 2: IPV6_MTU_DISCOVER},
+                {1: IPPROTO_IPV6, 2: IPV6_MTU},
+            ),
+        ),
+        "ioctl": Rule((16, 29), ({1: FIONBIO},)),  # what Python's setblocking() is
+        "fcntl": Rule((72, 25), tuple({1: command} for command in (F_GETFD, F_SETFD, F_GETFL, F_SETFL))),
+        "tgkill": Rule((234, 131), ({0: process},)),  # abort() and raise() signal their own process
+    }
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def confine() -> list[str]:
+    """Let this process make the calls listed here and no others, for good; it must have set no_new_privs.
+
+    Call it last, from the only thread.  Returns a sentence if there is no filter, as on a machine of another kind.
+    """
+    machine = platform.machine()
+    architecture = ARCHITECTURES.get(machine)
+    if architecture is None or struct.calcsize("P") != 8:
+        return [f"every system call stays allowed: which ones {machine} needs is not listed"]
+    program = build(architecture, os.getpid())
+    instructions = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog; the flag keeps older kernels from slowing the process down, which runs nobody else's code.
+    filter_program = struct.pack("H6xP", len(program) // INSTRUCTION.size, ctypes.addressof(instructions))
+    number, mode, flags = (
+        ctypes.c_long(value)
+        for value in (architecture.seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW)
+    )
+    if _libc.syscall(number, mode, flags, filter_program) != 0:
+        return [f"every system call stays allowed: {os.strerror(ctypes.get_errno())}"]
+    return []
+
+
+def build(architecture: Architecture, process: int) -> bytes:
+    """Return the filter for *process*, a classic BPF program."""
+    code = [
+        _load(ARCHITECTURE),
+        _jump(JUMP_IF_EQUAL, architecture.audit, 1, 0),
+        _return(RET_KILL_PROCESS),
+        _load(NUMBER),
+    ]
+    for numbers in CALLS.values():
+        number = numbers[architecture.column]
+        if number is not None:
+            code += [_jump(JUMP_IF_EQUAL, number, 0, 1), _return(RET_ALLOW)]
+    for rule in _rules(process).values():
+        checked = _checked(rule)
+        code.append(_jump(JUMP_IF_EQUAL, rule.numbers[architecture.column], 0, len(checked)))
+        code += checked
+    code.append(_return(RET_ERRNO | errno.ENOSYS))
+    return b"".join(code)
+
+
+def _checked(rule: Rule) -> list[bytes]:
+    """Return the instructions that allow or refuse a call of *rule*, by its arguments."""
+    code: list[bytes] = []
+    if rule.without is not None:
+        place, bits = rule.without
+        code += [
+            _load(_argument(place)),
+            _jump(JUMP_IF_ANY_BIT, bits, 0, 1),
+            _return(RET_ERRNO | errno.EPERM),
+        ]
+    for way in rule.ways:
+        rest = 2 * len(way)
+        for place, value in way.items():
+            rest -= 2
+            code += [_load(_argument(place)), _jump(JUMP_IF_EQUAL, value, 0, rest + 1)]
+        code.append(_return(RET_ALLOW))
+    code.append(_return(RET_ERRNO | errno.EPERM))
+    return code
+
+
+def _argument(place: int) -> int:
+    return ARGUMENTS + place * ARGUMENT_SIZE
+
+
+def _load(offset: int) -> bytes:
+    return INSTRUCTION.pack(LOAD, 0, 0, offset)
+
+
+def _jump(kind: int, constant: int, if_true: int, if_false: int) -> bytes:
+    return INSTRUCTION.pack(kind, if_true, if_false, constant)
+
+
+def _return(action: int) -> bytes:
+    return INSTRUCTION.pack(RETURN, 0, 0, action)
