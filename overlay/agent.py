@@ -53,7 +53,7 @@ from overlay.reload import RETRY, Reloads
 from overlay.resolver import Resolver, literal
 from overlay.roster import Roster
 from overlay.session.constants import Timing
-from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
+from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
 from overlay.session.sessions import Sessions
 from overlay.setup import HostSetup
 from overlay.strangers import Strangers
@@ -486,10 +486,7 @@ class Agent:
             case Wanted():
                 await self._want(report.peer)
             case Confirmed():
-                self._sessions.confirmed(report.local_index)
-                remote = self._roster.by_number.get(report.peer)
-                if remote is not None:
-                    remote.is_confirmed = True
+                await self._carry_out(self._sessions.confirmed(report.local_index, clock.now()))
             case Retired():
                 self._sessions.retired(report.local_index)
             case Moved():
@@ -532,22 +529,23 @@ class Agent:
                 case GiveUp():
                     log.warning("peer unreachable peer=%s", self._name(output.peer))
                     await self._tell(output)
-                case Completed():
-                    self._completed(output)
+                case Answered() | Completed():
+                    self._met(output)
                 case Retrying():
                     remote = self._roster.by_number.get(output.peer)
                     if remote is not None:
+                        self._journal.retrying(remote, self._sessions.status(output.peer))
                         self._resolver.resolve_soon(remote, clock.now(), output.attempt)
 
-    def _completed(self, output: Completed) -> None:
+    def _met(self, output: Answered | Completed) -> None:
         remote = self._roster.by_number.get(output.peer)
         if remote is None:
             return
-        remote.is_confirmed = remote.is_confirmed or output.is_initiator
-        role = "initiator" if output.is_initiator else "responder"
-        fields = f"endpoint={format_sockaddr(output.endpoint)} role={role} took={output.took:.3f}"
-        self._journal.tell(logging.INFO, "handshake completed", remote, fields, clock.now())
-        self._heard_at(remote, output.endpoint)
+        self._journal.met(remote, output, self._sessions.status(output.peer), clock.now())
+        if isinstance(output, Completed):
+            remote.is_confirmed = True
+        if isinstance(output, Answered) or output.is_initiator:  # the responder knows that since it answered
+            self._heard_at(remote, output.endpoint)
 
     # Endpoints
 
@@ -555,9 +553,9 @@ class Agent:
         remote = self._roster.by_number.get(report.peer)
         if remote is None:
             return
-        now, fields = clock.now(), f"endpoint={format_sockaddr(report.endpoint)}"
+        now = clock.now()
         remote.whereabouts.moved(report.before, report.endpoint, report.count, now)
-        self._journal.tell(logging.INFO, "peer moved", remote, fields, now, report.count)
+        self._journal.moved(remote, report, now)
         self._heard_at(remote, report.endpoint)
 
     def _heard_at(self, remote: Remote, endpoint: Sockaddr) -> None:
@@ -685,6 +683,7 @@ class Agent:
         self._look_again()
         for remote in change.removed:
             self._sessions.remove_peer(remote.number)
+            self._journal.forget(remote)
             log.info("peer removed peer=%s", remote.peer.name)
         for remote in change.added:
             self._add_session(remote)

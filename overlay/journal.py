@@ -6,24 +6,32 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from overlay.session.outputs import Answered, Completed
+from overlay.session.peer import UNCONFIRMED
+from overlay.wire.addresses import format_sockaddr
+
 if TYPE_CHECKING:
+    from overlay.link import Moved
     from overlay.roster import Remote
+    from overlay.session.peer import HandshakeStatus
 
 # Ours
-BURST = 5  # lines on one event of one peer, before they come once a minute
 MINUTE = 60.0  # seconds
-SWEEP_INTERVAL = BURST * MINUTE  # seconds; what was quiet for that long is as if it had never been
+# Lines on one event of one peer, before they come once a minute
+MOVES_BURST = 5
+HANDSHAKES_BURST = 60  # as many as new keys make in two hours
+SWEEP_INTERVAL = HANDSHAKES_BURST * MINUTE  # seconds; what was quiet for that long is as if it had never been
 
 log = logging.getLogger("overlay")
 
 
 @dataclass(slots=True)
 class _Line:
+    burst: int
     permits: float  # lines that may be written now
     since: float
     held: int = 0  # events that no line has told of
     text: str = ""  # of the last of them
-    level: int = logging.INFO
 
 
 class Journal:
@@ -32,17 +40,39 @@ class Journal:
     def __init__(self) -> None:
         self._lines: dict[tuple[int, str], _Line] = {}
         self._held: set[tuple[int, str]] = set()
+        self._told_once: set[tuple[int, str]] = set()
         self._swept_at = 0.0
 
-    def tell(self, level: int, event: str, remote: Remote, fields: str, now: float, count: int = 1) -> None:
-        """Write that *event* happened *count* times to *remote*, now or, with the last *fields*, in a later line."""
-        place = remote.number, event
-        line = self._lines.get(place)
-        if line is None:
-            line = self._lines[place] = _Line(BURST, now)
-        line.held += count
-        line.level, line.text = level, f"{event} peer={remote.peer.name} {fields}".rstrip()
-        self._write(place, line, now)
+    def met(
+        self, remote: Remote, output: Answered | Completed, handshakes: HandshakeStatus, now: float
+    ) -> None:
+        """Tell that a handshake with *remote* was answered, or completed."""
+        where = f"endpoint={format_sockaddr(output.endpoint)}"
+        if isinstance(output, Completed):
+            self._told_once.discard((remote.number, "doubts"))
+            role = "initiator" if output.is_initiator else "responder"
+            fields = f"{where} role={role} took={output.took:.3f}"
+            self._tell("handshake completed", HANDSHAKES_BURST, remote, fields, now)
+            return
+        log.debug("handshake answered peer=%s %s", remote.peer.name, where)
+        if handshakes.unconfirmed >= UNCONFIRMED:
+            fields = f"{where} count={handshakes.unconfirmed}: do the preshared keys differ?"
+            self._once("doubts", "handshakes answered and never confirmed", remote, fields)
+
+    def retrying(self, remote: Remote, handshakes: HandshakeStatus) -> None:
+        """Tell that *remote* answers what cannot be opened, if so, as its handshake is begun again."""
+        if handshakes.refused:
+            fields = f"count={handshakes.refused}: do the preshared keys differ?"
+            self._once("doubts", "handshakes answered and not to be opened", remote, fields)
+
+    def moved(self, remote: Remote, report: Moved, now: float) -> None:
+        """Tell that *remote* is heard from another place."""
+        fields = f"endpoint={format_sockaddr(report.endpoint)}"
+        self._tell("peer moved", MOVES_BURST, remote, fields, now, report.count)
+
+    def forget(self, remote: Remote) -> None:
+        """Forget *remote*, which was removed."""
+        self._told_once = {place for place in self._told_once if place[0] != remote.number}
 
     def turn(self, now: float) -> None:
         """Write the lines whose minute has come."""
@@ -58,13 +88,30 @@ class Journal:
             for place in quiet:
                 del self._lines[place]
 
+    def _tell(self, event: str, burst: int, remote: Remote, fields: str, now: float, count: int = 1) -> None:
+        """Write that *event* happened *count* times to *remote*, now or, with the last *fields*, in a later line."""
+        place = remote.number, event
+        line = self._lines.get(place)
+        if line is None:
+            line = self._lines[place] = _Line(burst, burst, now)
+        line.held += count
+        line.text = f"{event} peer={remote.peer.name} {fields}"
+        self._write(place, line, now)
+
+    def _once(self, kind: str, event: str, remote: Remote, fields: str) -> None:
+        """Write a warning that stays true until something of *kind* is taken back."""
+        place = remote.number, kind
+        if place not in self._told_once:
+            self._told_once.add(place)
+            log.warning("%s peer=%s %s", event, remote.peer.name, fields)
+
     def _write(self, place: tuple[int, str], line: _Line, now: float) -> None:
-        line.permits = min(BURST, line.permits + (now - line.since) / MINUTE)
+        line.permits = min(line.burst, line.permits + (now - line.since) / MINUTE)
         line.since = now
         if line.permits < 1:
             self._held.add(place)
             return
         self._held.discard(place)
         line.permits -= 1
-        log.log(line.level, "%s%s", line.text, f" times={line.held}" if line.held > 1 else "")
+        log.info("%s%s", line.text, f" times={line.held}" if line.held > 1 else "")
         line.held = 0

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 
 def state_of(handshake: HandshakeStatus, now: float, reject_after_time: float) -> str:
-    """Return ``up``, ``connecting``, ``unreachable`` or ``idle``."""
+    """Return ``up``, ``connecting``, ``unconfirmed``, ``unreachable`` or ``idle``."""
+    is_doubted = handshake.is_doubted(now, reject_after_time)
     if handshake.is_given_up:  # also while the last keypair could still be used: nobody answers
-        return "unreachable"
+        return "unconfirmed" if is_doubted else "unreachable"
     completed = handshake.completed_at
     if completed is not None and now - completed < reject_after_time:
         return "up"
+    if is_doubted:
+        return "unconfirmed"
     return "connecting" if handshake.is_running else "idle"
 
 
@@ -59,7 +62,9 @@ def peer_status(
         "learnt_macs": counters.learnt_macs if counters else 0,
         "state": "unencrypted" if handshake is None else state_of(handshake, now, reject_after_time),
         "drops": counters.drops if counters else {},
-        "notes": troubles_of(remote, now),
+        "unconfirmed": 0 if handshake is None else handshake.unconfirmed,
+        "responses_refused": 0 if handshake is None else handshake.refused,
+        "notes": troubles_of(remote, handshake, now, reject_after_time),
     }
 
 

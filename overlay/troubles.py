@@ -8,15 +8,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from overlay.roster import Remote
+    from overlay.session.peer import HandshakeStatus
 
 # Ours
 SHOWN = 10  # peers of whom the notes of the node tell; the others tell in their own row
 
 
-def troubles_of(remote: Remote, now: float) -> list[str]:
-    """Return a sentence for everything that is wrong with *remote* as far as this node can tell."""
-    found = [remote.whereabouts.trouble(remote.peer.name, now)]
+def troubles_of(remote: Remote, handshakes: HandshakeStatus | None, now: float, patience: float) -> list[str]:
+    """Return a sentence for everything that is wrong with *remote* as far as this node can tell.
+
+    *handshakes* are None without encryption; what they tell counts for *patience* seconds.
+    """
+    name = remote.peer.name
+    found = [remote.whereabouts.trouble(name, now)]
+    if handshakes is not None and handshakes.is_doubted(now, patience):
+        found.append(_doubts(name, handshakes))
     return [sentence for sentence in found if sentence is not None]
+
+
+def _doubts(name: str, handshakes: HandshakeStatus) -> str:
+    if handshakes.refused:
+        return (
+            f"{name} answers handshakes, and {handshakes.refused} of its answers could not be opened: "
+            "do the preshared keys differ?"
+        )
+    return (
+        f"{handshakes.unconfirmed} handshakes of {name} were answered and never confirmed: "
+        "do the preshared keys differ, or do the answers not reach it?"
+    )
 
 
 def notes_of(rows: Iterable[dict[str, Any]]) -> list[str]:

@@ -26,7 +26,7 @@ from overlay.encap.encapsulation import Role
 from overlay.errors import PacketError
 from overlay.forwarding.core import Core
 from overlay.session.constants import Timing
-from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
+from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
 from overlay.session.sessions import Sessions
 from peers.mac import derived_mac
 from tests import packets
@@ -266,7 +266,7 @@ class Node:
             case link.Wanted(peer):
                 self.want(peer)
             case link.Confirmed(_, local_index):
-                self.sessions.confirmed(local_index)
+                self._carry_out(self.sessions.confirmed(local_index, now))
             case link.Retired(local_index):
                 self.sessions.retired(local_index)
 
@@ -281,7 +281,7 @@ class Node:
                 case GiveUp():
                     self.log.append((self.world.clock.now, output))
                     self.tell(output)
-                case Completed() | Retrying():
+                case Answered() | Completed() | Retrying():
                     self.log.append((self.world.clock.now, output))
 
     def next_deadline(self):

@@ -15,6 +15,7 @@ from overlay import link
 from overlay.crypto.keys import PrivateKey
 from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying
 from overlay.session.sessions import Sessions
+from overlay.status import state_of
 from overlay.wire.icmp import Echo
 from tests import packets
 from tests.network import Flight, Nat
@@ -551,6 +552,8 @@ def test_a_preshared_key_mismatch_never_comes_up(world):
     assert a.received == b.received == []
     assert world.sent("data") + world.sent("keepalive") == []
     assert a.refused["response_seal"] > 0
+    assert a.logged(Completed) == b.logged(Completed) == []
+    assert [state_of(node.sessions.status(1), world.clock.now, 180) for node in (a, b)] == ["unconfirmed"] * 2
 
 
 def test_a_stranger_gets_no_answer(world, pair):

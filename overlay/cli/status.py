@@ -46,7 +46,8 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
     """Show this node and its peers.
 
     A peer is up (its tunnel works), connecting (a handshake runs), idle (nothing to send since the last tunnel
-    ended) or unreachable (it was called for 90 seconds and did not answer).  Of one that is unencrypted, with the
+    ended), unconfirmed (handshakes are answered and lead to no common keys, as where preshared keys differ) or
+    unreachable (it was called for 90 seconds and did not answer).  Of one that is unencrypted, with the
     encapsulation in parentheses, nothing of the kind is known.
 
     MTU is the largest packet that reaches a peer, as far as probes have told.  MACS, with a tap, is how many Ethernet

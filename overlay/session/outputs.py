@@ -61,8 +61,22 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """For the edge: *peer* called from *endpoint* and was answered.  Nothing is completed by that.
+
+    Only Completed says that the peer could use the answer; with another preshared key it never can.
+    """
+
+    peer: int
+    endpoint: Sockaddr
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
-    """For the journal: a handshake with *peer* was completed, *took* seconds after it began (0 as responder)."""
+    """For the journal: a handshake with *peer* was completed, *took* seconds after the first message of this node.
+
+    The initiator has completed it with the response, the responder with the first message under the new keys.
+    """
 
     peer: int
     endpoint: Sockaddr
@@ -78,4 +92,4 @@ class Retrying:
     attempt: int
 
 
-Output: TypeAlias = Transmit | InstallKeypair | Wipe | GiveUp | Completed | Retrying
+Output: TypeAlias = Transmit | InstallKeypair | Wipe | GiveUp | Answered | Completed | Retrying

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 from overlay.crypto import noise
 from overlay.crypto.cookies import CookieHolder
 from overlay.errors import PacketError
-from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Output, Retrying, Transmit, Wipe
+from overlay.session.outputs import (
+    Answered,
+    Completed,
+    GiveUp,
+    InstallKeypair,
+    Output,
+    Retrying,
+    Transmit,
+    Wipe,
+)
 from overlay.wire.bulk import CIPHERS, key_label
 from overlay.wire.messages import KEY_SIZE, TIMESTAMP_SIZE
 
@@ -28,6 +37,9 @@ if TYPE_CHECKING:
     from overlay.session.tai64n import Tai64nClock
     from overlay.wire.addresses import Sockaddr
     from overlay.wire.messages import CookieReply, Response
+
+# Ours
+UNCONFIRMED = 3  # answers in a row that the peer did not use: more than the network loses
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +55,25 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class HandshakeStatus:
-    """How a peer's handshakes stand, for a person who asks."""
+    """How a peer's handshakes stand, for a person who asks.
+
+    Of the handshakes since the last that was completed, *unconfirmed* were answered by this node and never used by
+    the peer, and *refused* are responses of the peer that could not be opened; *doubted_at* is when the last of either
+    came.
+    """
 
     is_running: bool
     retries: int
     is_given_up: bool
     completed_at: float | None
+    unconfirmed: int = 0
+    refused: int = 0
+    doubted_at: float = -math.inf
+
+    def is_doubted(self, now: float, patience: float) -> bool:
+        """Return whether both ends shake hands and come to no common keys, as of the last *patience* seconds."""
+        is_enough = self.unconfirmed >= UNCONFIRMED or self.refused > 0
+        return is_enough and now - self.doubted_at < patience
 
 
 @dataclass(slots=True)
@@ -65,9 +90,11 @@ class PeerHandshakes:
     """All handshakes with one peer.  Whoever calls a method asks for ``deadline`` afterwards."""
 
     __slots__ = (
+        "_answers",
         "_attempt",
         "_completed_at",
         "_cookies",
+        "_doubted_at",
         "_greatest_timestamp",
         "_initiation_consumed_at",
         "_initiation_sent_at",
@@ -75,7 +102,9 @@ class PeerHandshakes:
         "_keypair_indices",
         "_node",
         "_preshared_key",
+        "_refused",
         "_static_secret",
+        "_unconfirmed",
         "_wipe_at",
         "number",
         "public_key",
@@ -90,6 +119,9 @@ class PeerHandshakes:
         self._cookies: CookieHolder | None = None  # likewise
         self._attempt: _Attempt | None = None
         self._keypair_indices: set[int] = set()
+        self._answers: dict[int, tuple[float, Sockaddr]] = {}  # keypairs that the peer has not used, by index
+        self._unconfirmed = self._refused = 0
+        self._doubted_at = -math.inf
         self._greatest_timestamp = bytes(TIMESTAMP_SIZE)
         self._initiation_consumed_at = -math.inf
         self._initiation_sent_at = -math.inf
@@ -119,15 +151,23 @@ class PeerHandshakes:
         _overwrite(self._preshared_key)
         self._preshared_key = new
 
-    def confirm(self, index: int) -> None:
+    def confirm(self, index: int, now: float) -> list[Output]:
         """Take note that the peer uses our keypair *index*: an attempt of our own is needless now."""
-        if index in self._keypair_indices:
-            self._end_attempt()
+        if index not in self._keypair_indices:
+            return []
+        self._end_attempt()
+        answer = self._answers.pop(index, None)
+        if answer is None:
+            return []
+        answered_at, source = answer
+        self._complete(answered_at)
+        return [Completed(self.number, source, is_initiator=False, took=now - answered_at)]
 
     def retire(self, index: int) -> None:
         """Free *index*, whose keypair is gone."""
         if index in self._keypair_indices:
             self._keypair_indices.remove(index)
+            self._answers.pop(index, None)
             self._node.indices.free(index)
 
     def start_over(self) -> None:
@@ -164,24 +204,30 @@ class PeerHandshakes:
         node.indices.claim(index, self)
         remote_index = initiation.message.sender_index
         install = self._install(result, index, remote_index, source, now, is_initiator=False)
+        self._answers[index] = now, source
+        self._unconfirmed += 1
+        self._doubted_at = now
         datagram = self._cookie_holder().add_macs(response.build(), now)
         # The keypair first: the peer may send under it as soon as it has the response.
-        return [
-            install,
-            Transmit(self.number, datagram, endpoint=source),
-            Completed(self.number, source, is_initiator=False, took=0.0),
-        ]
+        return [install, Transmit(self.number, datagram, endpoint=source), Answered(self.number, source)]
 
     def consume_response(self, message: Response, source: Sockaddr, now: float) -> list[Output]:
         """Complete our attempt.  Raises PacketError if *message* does not answer the initiation sent last."""
         attempt = self._attempt
         if attempt is None or attempt.state is None or attempt.index != message.receiver_index:
             raise PacketError("response_index")
-        result = noise.consume_response(
-            attempt.state, message, static=self._node.private_key, preshared_key=self._preshared_key
-        )
+        try:
+            result = noise.consume_response(
+                attempt.state, message, static=self._node.private_key, preshared_key=self._preshared_key
+            )
+        except PacketError:
+            # Who knew the index and yet made no answer is most likely the peer, with another preshared key.
+            self._refused += 1
+            self._doubted_at = now
+            raise
 
         self._attempt = None  # its index is the keypair's from now on
+        self._complete(now)
         install = self._install(result, attempt.index, message.sender_index, source, now, is_initiator=True)
         took = now - attempt.began_at
         return [install, Completed(self.number, source, is_initiator=True, took=took)]
@@ -216,6 +262,9 @@ class PeerHandshakes:
             retries=attempt.retries if attempt else 0,
             is_given_up=self._is_given_up,
             completed_at=self._completed_at,
+            unconfirmed=self._unconfirmed,
+            refused=self._refused,
+            doubted_at=self._doubted_at,
         )
 
     # Helpers
@@ -268,8 +317,6 @@ class PeerHandshakes:
             unit_keys.append((cipher, forth, back) if is_initiator else (cipher, back, forth))
         result.wipe()
         self._keypair_indices.add(index)
-        self._completed_at = now
-        self._is_given_up = False
         self._wipe_at = now + self._node.timing.wipe_after_time
         return InstallKeypair(
             peer=self.number,
@@ -284,7 +331,14 @@ class PeerHandshakes:
             unit_keys=unit_keys,
         )
 
+    def _complete(self, when: float) -> None:
+        """Take note that both ends have the keys of a handshake that was done *when*."""
+        self._completed_at = when
+        self._is_given_up = False
+        self._unconfirmed = self._refused = 0
+
     def _forget_keypairs(self) -> None:
+        self._answers.clear()
         for index in self._keypair_indices:
             self._node.indices.free(index)
         self._keypair_indices.clear()

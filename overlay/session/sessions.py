@@ -120,15 +120,17 @@ class Sessions:
             case _:
                 raise PacketError("handshake_type")
 
-    def confirmed(self, local_index: int) -> None:
+    def confirmed(self, local_index: int, now: float) -> list[Output]:
         """Take note that something was received under the keypair *local_index*, which we made as responder.
 
-        An attempt of our own that is under way ends: the peer is reached.
+        The handshake is completed by that.  An attempt of our own that is under way ends: the peer is reached.
         """
         handshakes = self._indices.owner(local_index)
-        if handshakes is not None:
-            handshakes.confirm(local_index)
-            self._schedule(handshakes)
+        if handshakes is None:
+            return []
+        outputs = handshakes.confirm(local_index, now)
+        self._schedule(handshakes)
+        return outputs
 
     def retired(self, local_index: int) -> None:
         """Free the index of a keypair the forwarder no longer holds.  An index that is not in use is no matter."""

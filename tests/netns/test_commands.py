@@ -124,6 +124,31 @@ def test_ping_of_nobody_names_who_there_is(pair):
     assert "itself" in itself.stderr
 
 
+def test_different_preshared_keys_look_like_no_tunnel_at_either_end(lab, tmp_path):
+    network = Network(lab, tmp_path)
+    paris, tokyo = network.host("paris"), network.host("tokyo", preshared_key_file="tokyo.psk")
+    for host in (paris, tokyo):
+        (host.directory / "tokyo.psk").write_text(host.overlay("genpsk").stdout)
+        host.launch(timing={"rekey_timeout": 0.3, "rekey_attempt_time": 60.0})
+    for host in (paris, tokyo):
+        host.wait_ready()
+
+    for host, other in ((paris, tokyo), (tokyo, paris)):
+        host.wait_peer(
+            other,
+            "to be doubted",
+            lambda row: (
+                row["state"] == "unconfirmed" and "do the preshared keys differ" in "".join(row["notes"])
+            ),
+        )
+        status = host.overlay("status").stdout
+        assert re.search(rf"^{other.name} +unconfirmed", status, re.MULTILINE)
+        assert "do the preshared keys differ" in status
+        assert "handshake completed" not in host.log
+        assert host.log.count("do the preshared keys differ") == 1
+    network.close()
+
+
 def test_ping_of_a_peer_that_went_tells_the_age_of_its_last_handshake(lab, tmp_path):
     network = Network(lab, tmp_path)
     paris, tokyo = network.host("paris"), network.host("tokyo")

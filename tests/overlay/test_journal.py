@@ -4,11 +4,15 @@ import logging
 
 import pytest
 
-from overlay.journal import BURST, MINUTE, SWEEP_INTERVAL, Journal
+from overlay.journal import HANDSHAKES_BURST, MINUTE, MOVES_BURST, SWEEP_INTERVAL, Journal
+from overlay.link import Moved
 from overlay.roster import Remote
+from overlay.session.outputs import Answered, Completed
+from overlay.session.peer import UNCONFIRMED, HandshakeStatus
 from tests.peers.examples import peer
 
-NOW = 1000.0
+DIFFER = "do the preshared keys differ?"
+NOW, HERE = 1000.0, ("192.0.2.1", 1)
 TOKYO, ROME = (Remote(number, peer(name), None) for number, name in ((1, "tokyo"), (2, "rome")))
 
 
@@ -18,16 +22,20 @@ def lines(caplog):
     return lambda: [record.getMessage() for record in caplog.records]
 
 
+def meet(journal, output, unconfirmed=0, at=NOW):
+    journal.met(TOKYO, output, HandshakeStatus(False, 0, False, None, unconfirmed=unconfirmed), at)
+
+
 def move(journal, at, remote=TOKYO, port=1, count=1):
-    journal.tell(logging.INFO, "peer moved", remote, f"endpoint=192.0.2.1:{port}", at, count)
+    journal.moved(remote, Moved(remote.number, ("192.0.2.1", port), count), at)
 
 
 def test_events_are_told_at_once_while_they_are_few(lines):
     journal = Journal()
-    for number in range(BURST):
+    for number in range(MOVES_BURST):
         move(journal, NOW + number)
 
-    assert lines() == ["peer moved peer=tokyo endpoint=192.0.2.1:1"] * BURST
+    assert lines() == ["peer moved peer=tokyo endpoint=192.0.2.1:1"] * MOVES_BURST
 
 
 def test_after_a_burst_there_is_one_line_a_minute_with_the_last_and_the_number(lines):
@@ -36,20 +44,20 @@ def test_after_a_burst_there_is_one_line_a_minute_with_the_last_and_the_number(l
         move(journal, NOW + second, port=second, count=12_000)
         journal.turn(NOW + second)
 
-    after = lines()[BURST:]
+    after = lines()[MOVES_BURST:]
     assert len(after) == 600 // MINUTE - 1
     assert after[-1] == "peer moved peer=tokyo endpoint=192.0.2.1:540 times=720000"
 
 
 def test_what_is_held_is_told_by_itself_when_its_minute_has_come(lines):
     journal = Journal()
-    for port in range(BURST + 2):
+    for port in range(MOVES_BURST + 2):
         move(journal, NOW, port=port)
 
     journal.turn(NOW + MINUTE - 1)
-    assert len(lines()) == BURST
+    assert len(lines()) == MOVES_BURST
     journal.turn(NOW + MINUTE)
-    assert lines()[BURST:] == [f"peer moved peer=tokyo endpoint=192.0.2.1:{BURST + 1} times=2"]
+    assert lines()[MOVES_BURST:] == [f"peer moved peer=tokyo endpoint=192.0.2.1:{MOVES_BURST + 1} times=2"]
 
 
 def test_events_of_one_peer_hold_back_none_of_another_and_none_of_another_kind(lines):
@@ -57,9 +65,43 @@ def test_events_of_one_peer_hold_back_none_of_another_and_none_of_another_kind(l
     for _ in range(100):
         move(journal, NOW)
     move(journal, NOW, ROME)
-    journal.tell(logging.WARNING, "peer lost", TOKYO, "", NOW)
+    meet(journal, Completed(1, HERE, is_initiator=True, took=0.25))
 
-    assert lines()[BURST:] == ["peer moved peer=rome endpoint=192.0.2.1:1", "peer lost peer=tokyo"]
+    assert lines()[MOVES_BURST:] == [
+        "peer moved peer=rome endpoint=192.0.2.1:1",
+        "handshake completed peer=tokyo endpoint=192.0.2.1:1 role=initiator took=0.250",
+    ]
+
+
+def test_answers_are_no_news_until_several_are_not_confirmed_and_then_one_line(lines):
+    journal = Journal()
+    for unconfirmed in range(1, 10):
+        meet(journal, Answered(1, HERE), unconfirmed=unconfirmed)
+
+    assert lines() == [
+        f"handshakes answered and never confirmed peer=tokyo endpoint=192.0.2.1:1 count={UNCONFIRMED}: {DIFFER}"
+    ]
+
+
+def test_doubts_are_told_again_after_a_handshake_that_was_completed(lines):
+    journal = Journal()
+    for _ in range(2):
+        journal.retrying(TOKYO, HandshakeStatus(True, 2, False, None, refused=2))
+        journal.retrying(TOKYO, HandshakeStatus(True, 3, False, None, refused=3))
+        meet(journal, Completed(1, HERE, is_initiator=False, took=0.0))
+
+    assert [line.partition(" peer=")[0] for line in lines()] == [
+        "handshakes answered and not to be opened",
+        "handshake completed",
+    ] * 2
+
+
+def test_handshakes_of_a_peer_that_will_not_stop_are_one_line_a_minute(lines):
+    journal = Journal()
+    for number in range(3000):
+        meet(journal, Completed(1, HERE, is_initiator=False, took=0.0), at=NOW + number / 50)
+
+    assert len(lines()) == HANDSHAKES_BURST
 
 
 def test_journal_forgets_what_was_quiet_for_a_while():

@@ -16,8 +16,8 @@ from tests.peers.examples import key_text, peer
 NOW = 10_000.0
 
 
-def handshake(completed_at=None, is_running=False, is_given_up=False):
-    return HandshakeStatus(is_running, 0, is_given_up, completed_at)
+def handshake(completed_at=None, is_running=False, is_given_up=False, **doubts):
+    return HandshakeStatus(is_running, 0, is_given_up, completed_at, **doubts)
 
 
 def row(handshakes=None, counters=None, remote=None):
@@ -39,6 +39,12 @@ def row(handshakes=None, counters=None, remote=None):
         (handshake(completed_at=NOW - 200, is_running=True), "connecting"),
         (handshake(completed_at=NOW - 200, is_given_up=True), "unreachable"),
         (handshake(completed_at=NOW + 1), "up"),
+        (handshake(unconfirmed=3, doubted_at=NOW - 179), "unconfirmed"),
+        (handshake(unconfirmed=2, doubted_at=NOW), "idle"),
+        (handshake(refused=1, doubted_at=NOW - 5, is_running=True), "unconfirmed"),
+        (handshake(refused=1, doubted_at=NOW - 5, is_given_up=True), "unconfirmed"),
+        (handshake(refused=1, doubted_at=NOW - 181, is_given_up=True), "unreachable"),
+        (handshake(completed_at=NOW - 100, unconfirmed=3, doubted_at=NOW), "up"),
     ],
 )
 def test_peer_is_up_while_its_last_keypair_may_be_used_unless_it_was_given_up(handshakes, state):
@@ -71,6 +77,8 @@ def test_row_of_a_peer_in_use():
         "learnt_macs": 7,
         "state": "up",
         "drops": {"replayed": 1},
+        "unconfirmed": 0,
+        "responses_refused": 0,
         "notes": [],
     }
 

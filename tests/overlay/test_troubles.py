@@ -1,23 +1,44 @@
 from __future__ import annotations
 
 from overlay.roster import Remote
+from overlay.session.peer import HandshakeStatus
 from overlay.troubles import SHOWN, notes_of, troubles_of
 from tests.peers.examples import peer
 
 NOW = 1000.0
+TOKYO = Remote(1, peer("tokyo"), None)
 
 
 def test_peer_that_is_heard_from_two_places_in_turn_is_a_trouble():
     tokyo = Remote(1, peer("tokyo"), None)
     tokyo.whereabouts.moved(("192.0.2.1", 1), ("192.0.2.1", 2), 100, NOW)
 
-    (sentence,) = troubles_of(tokyo, NOW)
+    (sentence,) = troubles_of(tokyo, None, NOW, 180)
 
     assert sentence.startswith("tokyo is heard from 192.0.2.1:1 and 192.0.2.1:2 in turn, 100 times")
 
 
 def test_peer_in_order_has_no_troubles():
-    assert troubles_of(Remote(1, peer("tokyo"), None), NOW) == []
+    assert troubles_of(TOKYO, HandshakeStatus(False, 0, False, None), NOW, 180) == []
+
+
+def test_answers_that_are_never_confirmed_ask_for_the_preshared_keys():
+    handshakes = HandshakeStatus(False, 0, False, None, unconfirmed=7, doubted_at=NOW)
+
+    (sentence,) = troubles_of(TOKYO, handshakes, NOW + 179, 180)
+    assert sentence == (
+        "7 handshakes of tokyo were answered and never confirmed: do the preshared keys differ, or do the answers "
+        "not reach it?"
+    )
+    assert troubles_of(TOKYO, handshakes, NOW + 180, 180) == []
+
+
+def test_answers_that_cannot_be_opened_ask_for_the_preshared_keys():
+    handshakes = HandshakeStatus(True, 2, False, None, refused=2, doubted_at=NOW)
+
+    assert troubles_of(TOKYO, handshakes, NOW, 180) == [
+        "tokyo answers handshakes, and 2 of its answers could not be opened: do the preshared keys differ?"
+    ]
 
 
 def test_notes_tell_of_few_peers_and_how_many_more_there_are():

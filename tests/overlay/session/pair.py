@@ -15,7 +15,16 @@ from overlay.crypto.cookies import CookieChecker
 from overlay.crypto.keys import PrivateKey
 from overlay.errors import PacketError
 from overlay.session.constants import Timing
-from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Output, Retrying, Transmit, Wipe
+from overlay.session.outputs import (
+    Answered,
+    Completed,
+    GiveUp,
+    InstallKeypair,
+    Output,
+    Retrying,
+    Transmit,
+    Wipe,
+)
 from overlay.session.sessions import Sessions
 from overlay.wire.messages import TYPE_COOKIE_REPLY, message_type
 
@@ -118,7 +127,7 @@ class Node:
                     self.endpoints[output.peer] = output.endpoint
                 case Wipe(peer):
                     self.keypairs = {i: k for i, k in self.keypairs.items() if k.peer != peer}
-                case GiveUp() | Completed() | Retrying():
+                case GiveUp() | Answered() | Completed() | Retrying():
                     pass
 
     def receive(self, flight: Flight) -> None:
@@ -238,6 +247,6 @@ def snapshot(value: object, depth: int = 0) -> object:
     if isinstance(value, PrivateKey) or depth > 20 or not type(value).__module__.startswith("overlay"):
         return id(value)
     names = [*getattr(value, "__dict__", {}), *getattr(type(value), "__slots__", ())]
-    # Shared by all and pointing back; and a cache, which a refused message may fill.
-    left_out = {"_node", "_static_secret"}
+    # Shared by all and pointing back; a cache, which a refused message may fill; and what is counted of those refused.
+    left_out = {"_node", "_static_secret", "_refused", "_doubted_at"}
     return {name: snapshot(getattr(value, name), depth + 1) for name in names if name not in left_out}

@@ -13,7 +13,7 @@ from overlay.session.constants import (
     REKEY_TIMEOUT,
     Timing,
 )
-from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
+from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
 from overlay.session.sessions import DUE_AT_ONCE
 from overlay.wire.messages import (
     TYPE_COOKIE_REPLY,
@@ -70,11 +70,57 @@ def test_an_initiation_goes_to_the_endpoint_the_forwarder_holds(pair):
 def test_a_response_goes_where_the_initiation_came_from_after_its_keypair(pair):
     pair.handshake()
 
-    _, response, completed = pair.b.outputs
-    assert kinds(pair.b.outputs) == [InstallKeypair, Transmit, Completed]
+    _, response, answered = pair.b.outputs
+    assert kinds(pair.b.outputs) == [InstallKeypair, Transmit, Answered]
     assert message_type(response.datagram) == TYPE_RESPONSE
     assert response.endpoint == pair.a.address
-    assert completed == Completed(1, pair.a.address, is_initiator=False, took=0.0)
+    assert answered == Answered(1, pair.a.address)
+
+
+def test_the_responder_has_completed_nothing_before_the_first_message_under_the_new_keys(pair):
+    _, theirs = pair.handshake()
+    assert pair.b.sessions.status(1).completed_at is None
+    answered_at = pair.clock.now
+    pair.clock.advance(0.25)
+
+    outputs = pair.b.sessions.confirmed(theirs.local_index, pair.clock.now)
+
+    assert outputs == [Completed(1, pair.a.address, is_initiator=False, took=0.25)]
+    assert pair.b.sessions.status(1).completed_at == answered_at
+    assert pair.b.sessions.confirmed(theirs.local_index, pair.clock.now) == []
+
+
+def test_handshakes_with_different_preshared_keys_are_doubted_at_both_ends():
+    pair = Pair(psk_a=b"a" * 32, psk_b=b"b" * 32)
+    pair.a.want()
+    pair.advance(2 * LONGEST_WAIT)
+    a, b = (node.sessions.status(1) for node in pair.nodes)
+
+    assert (a.completed_at, a.refused, a.unconfirmed) == (None, 3, 0)
+    assert (b.completed_at, b.refused, b.unconfirmed) == (None, 0, 3)
+    assert a.is_doubted(pair.clock.now, 180)
+    assert b.is_doubted(pair.clock.now, 180)
+
+
+def test_doubts_end_with_a_handshake_that_is_completed_and_with_time():
+    pair = Pair(psk_a=b"a" * 32, psk_b=b"b" * 32)
+    pair.a.want()
+    pair.advance(2 * LONGEST_WAIT)
+    doubted_at = pair.clock.now
+    assert not pair.b.sessions.status(1).is_doubted(doubted_at + 200, 180)
+
+    pair.b.sessions.set_preshared_key(1, b"a" * 32)
+    pair.advance(LONGEST_WAIT)
+    pair.b.sessions.confirmed(list(pair.b.keypairs)[-1], pair.clock.now)
+
+    assert [node.sessions.status(1).is_doubted(pair.clock.now, 180) for node in pair.nodes] == [False, False]
+
+
+def test_a_keypair_of_the_responder_that_is_gone_completes_nothing(pair):
+    _, theirs = pair.handshake()
+    pair.b.sessions.retired(theirs.local_index)
+
+    assert pair.b.sessions.confirmed(theirs.local_index, pair.clock.now) == []
 
 
 def test_the_initiator_says_how_long_the_handshake_took(pair):
@@ -374,7 +420,7 @@ def test_a_confirmed_keypair_ends_our_own_attempt(pair):
     assert pair.a.sessions.status(1).is_running
 
     (keypair,) = pair.a.keypairs
-    pair.a.sessions.confirmed(keypair)
+    pair.a.sessions.confirmed(keypair, pair.clock.now)
     pair.advance(60)
 
     assert not pair.a.sessions.status(1).is_running
@@ -394,8 +440,8 @@ def test_confirming_an_index_that_is_not_a_keypair_s_changes_nothing(pair):
     pair.a.want()
     (index,) = pair.a.sessions._indices._owners
     before = snapshot(pair.a.sessions)
-    pair.a.sessions.confirmed(index)
-    pair.a.sessions.confirmed(index ^ 1)
+    pair.a.sessions.confirmed(index, pair.clock.now)
+    pair.a.sessions.confirmed(index ^ 1, pair.clock.now)
 
     assert snapshot(pair.a.sessions) == before
 
@@ -446,6 +492,7 @@ def test_a_peer_given_up_that_calls_is_no_longer_given_up(pair):
     pair.lose = lambda flight: False
     pair.b.want()
     pair.settle()
+    pair.a.sessions.confirmed(next(iter(pair.a.keypairs)), pair.clock.now)
 
     assert not pair.a.sessions.status(1).is_given_up
     assert pair.is_connected()
