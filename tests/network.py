@@ -260,6 +260,21 @@ class FakePathSocket:
         self.is_closed = True
 
 
+class FakeQueues:
+    """The queues of a socket whose datagrams leave at once."""
+
+    size = 16 * 1024 * 1024
+
+    def __init__(self, raw):
+        self.raw = raw
+
+    def waiting(self):
+        return 0
+
+    def departed(self):
+        return []
+
+
 class FakeRaw(FakeSocket):
     """A raw socket of a protocol, which a core calls as its carrier: it sends and receives many packets at once."""
 
@@ -273,7 +288,7 @@ class FakeRaw(FakeSocket):
     def may_be_cut(self):
         return self.role == Role.SENDS
 
-    def send(self, buffers, size, marks, address):
+    def send(self, buffers, size, marks, address, *, tells=False):
         assert not self.is_closed
         assert not self.receives
         if self.errors:

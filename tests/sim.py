@@ -30,7 +30,7 @@ from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair,
 from overlay.session.sessions import Sessions
 from peers.mac import derived_mac
 from tests import packets
-from tests.network import FakePathSocket, FakeRaw, FakeSocket, FakeTap, FakeTun, Network
+from tests.network import FakePathSocket, FakeQueues, FakeRaw, FakeSocket, FakeTap, FakeTun, Network
 from tests.overlay.session.pair import Clock, seeded
 
 PORT, CLEAR_PORT = 51820, 8285
@@ -93,7 +93,12 @@ class Node:
             )
         )
         self.core = Core(
-            start, self.tun, report=self._report, entropy=self._entropy, carrier=self._carrier_of
+            start,
+            self.tun,
+            report=self._report,
+            entropy=self._entropy,
+            carrier=self._carrier_of,
+            queues=FakeQueues,
         )
         self.set_node()
         self.open_sockets()
@@ -239,11 +244,11 @@ class Node:
             while udp.raw.inbox:
                 core.inbound.drain(udp, now)
                 is_active = True
-        while self.tun.outgoing and not core.sender.is_blocked:
+        while self.tun.outgoing:
             core.outbound.drain(self.tun, now)
             is_active = True
-        if core.sender.is_blocked:
-            core.resume(now)
+        if core.sender.is_holding:
+            core.sender.resume()
         return is_active | (not self.is_agent_busy and self._agent_turn(now))
 
     def _agent_turn(self, now):

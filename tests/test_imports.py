@@ -34,8 +34,9 @@ ROOMS = {
         "overlay.encap",
         "overlay.session",
         "overlay.link",
-        "overlay.host.clock",  # four modules of the edge, for the process itself, and one that asks the kernel
+        "overlay.host.clock",  # four modules of the edge, for the process itself, and two that ask the kernel
         "overlay.host.paths",
+        "overlay.host.queues",
         "overlay.host.priority",
         "overlay.host.privileges",
         "overlay.host.seccomp",

@@ -1155,19 +1155,34 @@ def test_a_route_of_a_smaller_mtu_still_carries_what_fitted(world, pair):
 # Back-pressure
 
 
-def test_while_the_socket_is_full_nothing_is_read_and_nothing_is_lost(world, pair):
+def test_while_the_socket_is_full_all_is_read_and_a_little_is_held(world, pair):
     a, b = pair
     connected(world, a, b)
     a.sockets[0].is_full = True
     sent = a.send(b, 10) + a.send_super(b, 60_000) + a.send(b, 200)
     world.run(1)
-    assert a.tun.outgoing
+    assert not a.tun.outgoing
     assert b.received == []
 
     a.sockets[0].is_full = False
     world.run(1)
 
     assert b.received == sent
+
+
+def test_what_is_more_than_a_little_is_dropped_and_counted(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    a.sockets[0].is_full = True
+    sent = [packet for _ in range(20) for packet in a.send_super(b, 60_000)]
+    world.run(1)
+
+    a.sockets[0].is_full = False
+    world.run(1)
+
+    assert b.received == sent[: len(b.received)]
+    assert a.drops == {"send_full": len(sent) - len(b.received)}
+    assert len(sent) * 0.35 < len(b.received) < len(sent) * 0.45
 
 
 def test_trains_that_wait_for_the_socket_are_not_overwritten(world, pair):

@@ -174,7 +174,7 @@ def test_a_full_socket_keeps_what_it_did_not_take_for_the_same_port(world):
 
     sent = a.send(b, 3, ports=(30000, 443)) + a.send(b, 3, ports=(30001, 443))
     a.core.outbound.drain(a.tun, world.clock.now)
-    assert a.core.sender.waits_for.raw is used
+    assert a.core.sender.is_holding
     world.run(1)
 
     assert b.received[1:] == sent

@@ -32,6 +32,7 @@ from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Prefixes, Table
 from overlay.forwarding.timers import Timers
 from overlay.forwarding.unreachable import RawIcmp, Silent, Unreachable
+from overlay.host.queues import KernelSocket, SocketQueues
 from overlay.link import (
     OWN,
     PEERS_PER_MESSAGE,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 
     from overlay.forwarding.bulk import Bulk
     from overlay.forwarding.mmsg import Carrier
+    from overlay.forwarding.shares import SendQueue
     from overlay.wire.addresses import Sockaddr
     from overlay.wire.ip import Buffer
 
@@ -79,7 +81,7 @@ WANTED_INTERVAL = 1.0  # seconds between two requests for the same session; the 
 OLD_SOCKET_TIME = 10.0  # seconds for which a replaced socket is read: until peers have heard from the new one
 
 
-class AnySocket(DatagramSocket, RawIcmp, PathSocket, Protocol):
+class AnySocket(DatagramSocket, KernelSocket, RawIcmp, PathSocket, Protocol):
     """What came as a descriptor: the message beside it says what it is."""
 
 
@@ -94,6 +96,7 @@ class Core:
         report: Callable[[Report], bool],
         entropy: Callable[[int], bytes],
         carrier: Callable[[int, int], Carrier] = RawCarrier,
+        queues: Callable[[AnySocket], SendQueue] = SocketQueues,
     ) -> None:
         self.timing = Timing(*start.times)
         self._ciphers = start.ciphers
@@ -118,7 +121,6 @@ class Core:
         self.timers = Timers()
         self._own = Peer(OWN)
         self._staging = Staging()
-        self._held: set[int] = set()  # peers with packets staged only because the sender was blocked
         self._gate = Gate(start.public_key, entropy)
         self._pings = Pings(entropy)
         self._probes = Probes(self.timing, mtu)
@@ -128,7 +130,7 @@ class Core:
         self._callers = Callers()
         self._link_takes = report
         self._entropy = entropy
-        self._carrier = carrier
+        self._carrier, self._queues = carrier, queues
         self.inherits_ttl = False
 
     # What the agent says
@@ -192,8 +194,7 @@ class Core:
             self._timer(peer, kind, now)
         closed = [udp for udp in self.sender.sockets if udp.closes_at <= now]
         for udp in closed:
-            self.sender.sockets.remove(udp)
-            udp.raw.close()
+            self.sender.close(udp)
         if closed:
             self._closes_at = min((udp.closes_at for udp in self.sender.sockets), default=math.inf)
         return closed
@@ -341,6 +342,7 @@ class Core:
                 role=Role(role),
                 protocol=protocol,
                 carrier=None if encapsulation.has_ports else self._carrier(each.fileno(), family),
+                queue=self._queues(each),
             )
             for each, family, role, protocol in zip(raw, families, roles, protocols, strict=True)
         ]
@@ -410,14 +412,6 @@ class Core:
             return
         self.outbound.send_payload(peer, keypair, payload)
         self.data_sent(peer, keypair, 0, now)
-
-    def resume(self, now: float) -> None:
-        """Send what the kernel could not take, then what was staged meanwhile although there is a keypair."""
-        self.sender.resume()
-        while self._held and not self.sender.is_blocked:
-            peer = self.peers.get(self._held.pop())
-            if peer is not None and self._usable(peer, now) is not None:
-                self._send_staged(peer, now)
 
     # What a timer says
 
@@ -548,12 +542,6 @@ class Core:
         """Drop a packet for a peer whose address is not known, and tell its sender."""
         peer.drops["no_endpoint"] += 1
         self.unreachable.tell(packet, now)
-
-    def hold(self, peer: Peer, packets: list[bytes]) -> None:
-        """Stage *packets* again, for a peer with a session, until the sender is no longer blocked."""
-        for packet in packets:
-            self._keep(peer, packet)
-        self._held.add(peer.number)
 
     def stage(self, peer: Peer, packet: bytes, now: float) -> None:
         """Keep *packet*, with its virtio header, until there is a session with *peer*."""

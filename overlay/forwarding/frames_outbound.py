@@ -90,8 +90,6 @@ class FramesOutbound(Outbound):
             if not size:
                 return taken
             self.forward(at, size, now)
-            if self._core.sender.is_blocked:
-                return BATCH
         return BATCH
 
     def forward(self, at: int, size: int, now: float) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from overlay.encap.encapsulation import Role
 from overlay.errors import PacketError
 from overlay.forwarding.core import Core
-from overlay.forwarding.sender import NO_BUFFERS_PAUSE
+from overlay.forwarding.sender import HELD_PAUSE
 from overlay.host.paths import PathSocket
 from overlay.link import (
     DESCRIPTORS,
@@ -133,8 +133,6 @@ class Loop:
         self._udp: dict[int, UdpSocket] = {}
         self._for_handshakes: set[int] = set()  # the descriptors of those that get nothing else
         self._has_tun = False  # read only once the agent says that the table is complete
-        self._reads_tun = True
-        self._waits_for = -1
 
     def run(self, start: Start, descriptors: list[int], notes: list[str]) -> None:
         """Forward packets until the link ends; *notes* go with the report that this has begun."""
@@ -163,13 +161,15 @@ class Loop:
         calling: list[UdpSocket] = []
         for descriptor, events in ready:
             if descriptor == self._tun.descriptor:
-                if self._reads_tun and not sender.is_blocked:
-                    self._drain_tun(now)
+                self._drain_tun(now)
             elif descriptor in udp_sockets:
+                udp = udp_sockets[descriptor]
                 if descriptor in self._for_handshakes:
-                    calling.append(udp_sockets[descriptor])
-                elif events & ~select.EPOLLOUT:
-                    core.inbound.drain(udp_sockets[descriptor], now)
+                    calling.append(udp)
+                elif (
+                    not events & select.EPOLLERR or not sender.take_departures(udp) or events & select.EPOLLIN
+                ):
+                    core.inbound.drain(udp, now)
             elif descriptor == self._link_descriptor and (not is_behind or events & select.EPOLLHUP):
                 has_commands = True
         for udp in calling:  # after the packets
@@ -177,10 +177,8 @@ class Loop:
         if has_commands:
             # Last, and with the time as it is by then: so a ping leaves when it says, and its pong is read later.
             self._take_commands(self._clock())
-        if sender.is_blocked:
-            core.resume(now)
-        if sender.is_blocked == self._reads_tun or self._waits_for != -1:
-            self._set_interest()
+        if sender.is_holding:
+            sender.resume()
         if link.is_full:
             link.flush()
 
@@ -197,8 +195,8 @@ class Loop:
     def _timeout(self, deadline: float) -> float:
         """Return how long to wait, in seconds, when something is due at *deadline*; -1 for ever."""
         core = self._core
-        if (core.sender.is_blocked and core.sender.waits_for is None) or self._link.is_full:
-            return NO_BUFFERS_PAUSE
+        if core.sender.is_holding or self._link.is_full:
+            return HELD_PAUSE
         if deadline == math.inf:
             return -1
         return max(0.0, deadline - self._clock())
@@ -237,22 +235,6 @@ class Loop:
         """Drop a socket that the core has closed; the kernel took it out of the poll at that."""
         self._udp = {descriptor: known for descriptor, known in self._udp.items() if known is not udp}
         self._for_handshakes &= self._udp.keys()
-
-    def _set_interest(self) -> None:
-        """Read the tun only while sends go through; wait for the socket that is full, if it is one."""
-        sender = self._core.sender
-        self._reads_tun = not sender.is_blocked
-        if self._has_tun:
-            self._poll.modify(self._tun.descriptor, select.EPOLLIN if self._reads_tun else 0)
-        wanted = -1
-        if sender.is_blocked and sender.waits_for is not None:
-            wanted = sender.waits_for.raw.fileno()
-        if wanted != self._waits_for:
-            if self._waits_for in self._udp:
-                self._poll.modify(self._waits_for, _interest(self._udp[self._waits_for]))
-            if wanted in self._udp:
-                self._poll.modify(wanted, _interest(self._udp[wanted]) | select.EPOLLOUT)
-            self._waits_for = wanted
 
 
 def _interest(udp: UdpSocket) -> int:

@@ -10,6 +10,7 @@ import ctypes
 import os
 import socket
 import struct
+import sys
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from overlay.forwarding.marks import TOS, TTL_SHIFT
+from overlay.host.queues import TELL
 from overlay.wire.addresses import pack_host
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _sendmmsg, _recvmmsg = _libc.sendmmsg, _libc.recvmmsg
 _sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
 _recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
+_TELL = CONTROL_MESSAGE.pack(CONTROL_LENGTH, *TELL[:2], int.from_bytes(TELL[2], sys.byteorder))
 _STEPS = np.arange(MESSAGES, dtype=np.uintp)
 
 
@@ -167,8 +170,19 @@ class Receipt:
 class Carrier(Protocol):
     """What the forwarder needs of a raw socket."""
 
-    def send(self, buffers: Sequence[memoryview], size: int, marks: int, address: Sockaddr) -> int:
-        """Send packets, and return how many of them left.  Raises OSError if the first does not."""
+    def send(
+        self,
+        buffers: Sequence[memoryview],
+        size: int,
+        marks: int,
+        address: Sockaddr,
+        *,
+        tells: bool = False,
+    ) -> int:
+        """Send packets, and return how many of them left.  Raises OSError if the first does not.
+
+        With *tells* the kernel is to tell when the last of them has left for the device.
+        """
         ...
 
     def receive(self, into: Receipt) -> int:
@@ -185,7 +199,7 @@ class RawCarrier:
     def __init__(self, descriptor: int, family: int) -> None:
         self._descriptor, self._family = descriptor, family
         size = SOCKADDR_IN.size if family == socket.AF_INET else SOCKADDR_IN6.size
-        self._name, self._control = bytearray(size), bytearray(2 * CONTROL_MESSAGE.size)
+        self._name, self._control = bytearray(size), bytearray(3 * CONTROL_MESSAGE.size)  # TELL is the third
         self._address: Sockaddr | None = None
         self._marks = -1
         self._messages = (_Message * MESSAGES)()
@@ -202,16 +216,25 @@ class RawCarrier:
             columns["size"],
         )
 
-    def send(self, buffers: Sequence[memoryview], size: int, marks: int, address: Sockaddr) -> int:
+    def send(
+        self,
+        buffers: Sequence[memoryview],
+        size: int,
+        marks: int,
+        address: Sockaddr,
+        *,
+        tells: bool = False,
+    ) -> int:
         """Send *buffers*, together packets of *size* bytes but for the last; return how many left, perhaps not all.
 
-        Raises OSError if the first does not leave.
+        With *tells* the kernel is to tell when the last of them has left for the device.  Raises OSError if the first
+        does not leave.
         """
         if address != self._address:
             self._name[:], self._address = pack_sockaddr(address), address
         if marks != self._marks:
             control = self._control_messages(marks)
-            self._control[: len(control)], self._marks = control, marks
+            self._control[: len(control) + len(_TELL)], self._marks = control + _TELL, marks
             self._control_sizes[:] = len(control)
         if any(view.readonly for view in buffers):  # of which no address can be had
             buffers = [memoryview(bytearray(view)) for view in buffers]
@@ -225,7 +248,11 @@ class RawCarrier:
             count = min(len(buffers), MESSAGES)
             self._bases[:count] = list(map(_address, buffers[:count]))
             self._sizes[:count] = list(map(len, buffers[:count]))
+        if tells:
+            self._control_sizes[count - 1] += len(_TELL)
         sent = int(_sendmmsg(self._descriptor, ctypes.addressof(self._messages), count, 0))
+        if tells:
+            self._control_sizes[count - 1] -= len(_TELL)
         if sent < 0:
             raise _error()
         return sent

@@ -81,10 +81,7 @@ class Outbound:
         self.set_mtu(mtu)
 
     def drain(self, tun: TunReader, now: float) -> bool:
-        """Forward what the tun has, at most a batch, and return whether there may be more.
-
-        Must not be called while the sender is blocked: the arena is used anew.
-        """
+        """Forward what the tun has, at most a batch, and return whether there may be more."""
         self._at = 0
         if self._pace.takes_one(now):
             size = tun.readinto(self._first)
@@ -95,14 +92,14 @@ class Outbound:
         taken = self._read_batch(tun, now)
         self.flush()
         self._pace.took(taken)
-        return taken == BATCH or self._core.sender.is_blocked
+        return taken == BATCH
 
     def _read_batch(self, tun: TunReader, now: float) -> int:
         """Forward at most a batch and return how many packets it had.
 
         Packets of one size are read behind each other as rows of a table, and go on together.
         """
-        sender, view, mtu = self._core.sender, self._view, self.splitter.mtu
+        view, mtu = self._view, self.splitter.mtu
         alike = size_alike = 0
         for taken in range(BATCH):
             at = self._at
@@ -121,13 +118,10 @@ class Outbound:
             if not size:
                 return taken
             if at or size - VIRTIO_SIZE > mtu:
-                self._spare_what_is_kept(at)
                 self.forward(at, size, now)
             else:
                 alike, size_alike = 1, size
                 self._at = stride_of(size - VIRTIO_SIZE, mtu)
-            if sender.is_blocked:
-                break
         self._forward_alike(size_alike, alike, now)
         return BATCH
 
@@ -137,13 +131,7 @@ class Outbound:
             return
         stride = stride_of(size - VIRTIO_SIZE, self.splitter.mtu)
         for at in range(0, count * stride, stride):
-            self._spare_what_is_kept(at)
             self.forward(at, size, now)
-
-    def _spare_what_is_kept(self, at: int) -> None:
-        """Take new buffers for the super-packet at *at*, if it is one, where those of the last are still to be sent."""
-        if self._core.sender.is_blocked and self._arena[at + _OFFSET + 1]:
-            self.set_mtu(self.splitter.mtu)
 
     def _send_alike(self, length: int, count: int, now: float) -> bool:
         """Send packets of one flow as a table; return False, with nothing done, for what is to be looked at one by one."""
@@ -177,13 +165,10 @@ class Outbound:
     def send_staged(self, peer: Peer, packets: list[bytes], now: float) -> None:
         """Forward packets that waited for a keypair, in their order."""
         self._at = 0
-        for number, packet in enumerate(packets):
+        for packet in packets:
             if self._at + self._room > ARENA_BYTES:
                 self.flush()
                 self._at = 0
-            if self._core.sender.is_blocked:  # then the arena is in use
-                self._core.hold(peer, packets[number:])
-                break
             start = self._at + self._virtio_at
             self._view[start : start + len(packet)] = packet
             self._forward_staged(peer, len(packet), now)
@@ -433,8 +418,6 @@ class Outbound:
             return count
         cuts = [0, limit, count] if is_trial else marks(count, limit)
         for number, (kind, header, payload) in enumerate(portions(packet, flow, gso_type, segment, cuts)):
-            if sender.is_blocked:
-                self.set_mtu(self.splitter.mtu)  # what is kept lies in the buffers of the last
             if is_trial and number:
                 rest = memoryview(header + bytes(payload))
                 self._send_train(peer, keypair, self._split(rest, kind, segment, flow.l4, link), ecn)

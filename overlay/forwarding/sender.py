@@ -1,7 +1,8 @@
 """Sending datagrams: many in one call where the kernel cuts them, one by one where it does not.
 
-A send that the kernel cannot take now is kept, with all that come after it, until the socket is writable again.
-Meanwhile nothing may be read from the tun: the buffers of what is kept are those the packets were sealed in.
+No peer stops another.  While much waits in a socket's send buffer, each may have but a share of it (``shares``).  A
+send that the kernel cannot take is held, copied, with all that come after it for that peer (``held``), and tried again
+at each turn; the tun is read all the while.  What is beyond either bound is dropped and counted.
 """
 
 from __future__ import annotations
@@ -9,23 +10,28 @@ from __future__ import annotations
 import errno
 import math
 import socket
-from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import PROTOCOL_UDP, Role
+from overlay.forwarding.held import HELD_MESSAGES, Held
 from overlay.forwarding.marks import IPV6, WHOLE
+from overlay.forwarding.mmsg import MESSAGES
 from overlay.forwarding.pace import Pace
+from overlay.forwarding.shares import SEND_COST, Shares
+from overlay.host.queues import TELL
 from overlay.wire.icmp import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from overlay.encap.encapsulation import Clear, Encapsulation
+    from overlay.forwarding.held import Send
     from overlay.forwarding.mmsg import Carrier
     from overlay.forwarding.peer import Ancillary, Peer
+    from overlay.forwarding.shares import SendQueue
     from overlay.wire.addresses import Sockaddr
 
 # A local address or route that is gone; EINVAL is what Linux says for a source that is no address of the host.
@@ -48,8 +54,10 @@ _LARGEST: dict[int, tuple[int, int]] = {
 
 # Ours
 _KIND = WHOLE | IPV6  # what of the marks decides for a raw socket
-NO_BUFFERS_PAUSE = 0.001  # seconds; ENOBUFS comes from a device queue, and no event tells when it has drained
-KEPT_MESSAGES = 256  # sends kept, from which on a message of our own making is dropped: a timer makes another
+HELD_PAUSE = (
+    0.001  # seconds; poll tells only when half of a send buffer is free, and of a device's queue nothing
+)
+LOOK = 16  # sends, of which one asks how much waits: 1 MiB of super-packets
 
 
 class DatagramSocket(Protocol):
@@ -77,6 +85,7 @@ class Outcome(Enum):
 
 
 _SENT = Outcome.SENT  # looked up once: a member of an enumeration is not a plain attribute
+_NOTHING: tuple[memoryview, ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -95,6 +104,8 @@ class UdpSocket:
     protocol: int = PROTOCOL_UDP
     discover: int = PMTUDISC_WANT
     carrier: Carrier | None = None  # of a raw socket
+    queue: SendQueue | None = None
+    shares: Shares | None = None  # while much waits in the queue
     clear: Clear | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -130,14 +141,15 @@ class Sender:
     def __init__(self, segments: bool) -> None:
         self.segments = segments  # whether UDP_SEGMENT works; a device without checksum offload may refuse it
         self.sockets: list[UdpSocket] = []
-        self.waits_for: UdpSocket | None = None  # where something is kept; None if a device's queue was full
-        self._kept: deque[tuple[Peer, Sequence[memoryview], int, int, int]] = deque()
+        self._held = Held()
+        self._crowded: set[UdpSocket] = set()  # those that have shares
+        self._sends = 0
         self._pools: dict[UdpSocket, list[UdpSocket]] = {}  # by the first of those that send by flow
 
     @property
-    def is_blocked(self) -> bool:
-        """Whether something is kept: then nothing may be read from the tun."""
-        return bool(self._kept)
+    def is_holding(self) -> bool:
+        """Whether something waits for the kernel to take it: then resume() is due in HELD_PAUSE."""
+        return bool(self._held)
 
     def socket_for(self, peer: Peer) -> UdpSocket | None:
         """Return the socket to send to *peer* from: where it was heard last, else the first of its family and encapsulation."""
@@ -159,22 +171,34 @@ class Sender:
         return None
 
     def send(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int = 0) -> None:
-        """Send *buffers*, together datagrams of *size* bytes but for the last, to *peer*, or keep them.
+        """Send *buffers*, together datagrams of *size* bytes but for the last, to *peer*, hold a copy, or drop them.
 
         *flow* chooses one of the sockets where the peer's encapsulation sends from several.
         """
-        if self._kept or not self._try(peer, buffers, size, ecn, flow):
-            self._kept.append((peer, buffers, size, ecn, flow))
+        self._sends += 1
+        if not self._sends % LOOK:
+            self._look(peer, ecn, flow)
+        if self._crowded and not self._admits(peer, ecn, flow):
+            peer.drops["send_full"] += _count_all(buffers, size)
+        elif not self._held or peer not in self._held:
+            rest = self._try(peer, buffers, size, ecn, flow)
+            if rest:
+                self._hold(peer, rest, size, ecn, flow, bounded=True)
+        else:
+            self._hold(peer, buffers, size, ecn, flow, bounded=True)
 
     def send_message(self, peer: Peer, datagram: bytes, ecn: int = 0) -> None:
-        """Send one datagram of its own, or keep it, unless much is kept already.
+        """Send one datagram of its own, or hold it, unless much is held already.
 
         One that is lost costs much more than its bytes: without a hello, say, a second of units.
         """
-        if len(self._kept) < KEPT_MESSAGES:
-            self.send(peer, [memoryview(datagram)], len(datagram), ecn)
-        else:
-            peer.drops["send_refused"] += 1
+        waiting = self._held.count(peer)
+        if waiting >= HELD_MESSAGES:
+            peer.drops["send_full"] += 1
+            return
+        buffers: Sequence[memoryview] = [memoryview(datagram)]
+        if waiting or self._try(peer, buffers, len(datagram), ecn, 0):
+            self._hold(peer, buffers, len(datagram), ecn, 0, bounded=False)
 
     def send_probe(self, peer: Peer, datagram: bytes) -> bool:
         """Send *datagram* so that nobody on the way cuts it; return False if the host's own device cannot carry it.
@@ -228,19 +252,71 @@ class Sender:
         return True
 
     def resume(self) -> None:
-        """Send what was kept, as far as the kernel takes it."""
-        self.waits_for = None
-        while self._kept:
-            if not self._try(*self._kept[0]):
-                return
-            self._kept.popleft()
+        """Send what is held, as far as the kernel takes it, peers in turns."""
+        self._held.resume(self._try_again)
+
+    def take_departures(self, udp: UdpSocket) -> bool:
+        """Learn from the kernel what has left *udp*, and return whether it told anything."""
+        if udp.shares is not None:
+            return udp.shares.take_departures()
+        # What is told late and left unread would wake the loop for ever.
+        return udp.queue is not None and bool(udp.queue.departed())
 
     def forget(self, peer: Peer) -> None:
-        """Drop what is kept for a peer that was removed."""
-        self._kept = deque(item for item in self._kept if item[0] is not peer)
+        """Drop what is held for a peer that was removed."""
+        self._held.forget(peer)
+        for udp in self._crowded:
+            assert udp.shares is not None
+            udp.shares.forget(peer)
 
-    def _try(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int) -> bool:
-        """Send, and return False if the kernel cannot take it now.  Any other failure is counted at the peer."""
+    def close(self, udp: UdpSocket) -> None:
+        """Close a socket that has been replaced."""
+        self.sockets.remove(udp)
+        self._crowded.discard(udp)
+        udp.raw.close()
+
+    def _look(self, peer: Peer, marks: int, flow: int) -> None:
+        """Keep shares from now on if much waits where *peer* is sent to."""
+        target = self._target(peer, marks, flow)
+        if target is not None and target.queue is not None and target.shares is None:
+            target.shares = Shares.if_crowded(target.queue)
+            if target.shares is not None:
+                self._crowded.add(target)
+
+    def _admits(self, peer: Peer, marks: int, flow: int) -> bool:
+        """Return whether *peer* may have more of the send buffer."""
+        target = self._target(peer, marks, flow)
+        if target is None or target.shares is None:
+            return True
+        is_admitted = target.shares.admits(peer)
+        if target.shares.is_over:
+            target.shares.end()
+            target.shares = None
+            self._crowded.discard(target)
+        return is_admitted
+
+    def _target(self, peer: Peer, marks: int, flow: int) -> UdpSocket | None:
+        """Return the socket that a send to *peer* leaves from."""
+        if not peer.has_ports:
+            return peer.senders.get(marks & _KIND)
+        target = peer.socket
+        if target is None or target.closes_at != math.inf:
+            target = self.socket_for(peer)
+        return self._spread(target, flow) if flow and target is not None else target
+
+    def _hold(
+        self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int, *, bounded: bool
+    ) -> None:
+        if not self._held.add(peer, buffers, size, marks, flow, bounded=bounded):
+            peer.drops["send_full"] += _count_all(buffers, size)
+
+    def _try_again(self, peer: Peer, send: Send) -> Sequence[memoryview]:
+        return self._try(peer, send.buffers, send.size, send.marks, send.flow)
+
+    def _try(
+        self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int
+    ) -> Sequence[memoryview]:
+        """Send, and return what the kernel cannot take now.  Any other failure is counted at the peer."""
         if not peer.has_ports:
             return self._try_raw(peer, buffers, size, ecn)
         total = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
@@ -250,38 +326,43 @@ class Sender:
         outcome = self._call(peer, buffers, segment, ecn, flow)
         if outcome is _SENT:
             peer.tx_bytes += total
-            return True
+            return _NOTHING
         if outcome is Outcome.UNCUT:
             return self._one_by_one(peer, buffers, size, ecn, flow)
-        return outcome is not Outcome.LATER
+        return buffers if outcome is Outcome.LATER else _NOTHING
 
-    def _try_raw(self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int) -> bool:
-        """Send from a raw socket, many packets in each call; if the kernel is full in the middle, keep the rest."""
-        is_first = True
+    def _try_raw(
+        self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int
+    ) -> Sequence[memoryview]:
+        """Send from a raw socket, many packets in each call; if the kernel is full in the middle, return the rest."""
         while buffers:
             carrier = self._carrier(peer, marks)
             if carrier is None or peer.endpoint is None:
                 peer.drops["no_endpoint"] += _count_raw(buffers, size)
-                return True
+                return _NOTHING
+            shares = peer.senders[marks & _KIND].shares
+            is_told = shares is not None and shares.asks(peer)
             try:
-                sent = carrier.send(buffers, size, marks, peer.endpoint)
+                sent = carrier.send(buffers, size, marks, peer.endpoint, tells=is_told)
             except OSError as error:
+                if shares is not None and is_told:
+                    shares.failed()
                 if error.errno in {errno.EAGAIN, errno.ENOBUFS}:
-                    self.waits_for = peer.senders[marks & _KIND] if error.errno == errno.EAGAIN else None
-                    if is_first:
-                        return False
-                    self._kept.insert(1 if self._kept else 0, (peer, buffers, size, marks, 0))
-                    return True
+                    return buffers
                 if error.errno == errno.EMSGSIZE:
                     peer.path_due = 0.0  # the kernel knows more than we do
                 peer.drops["too_big" if error.errno == errno.EMSGSIZE else "send_refused"] += 1
                 buffers = _behind(buffers, size, 1)
             else:
                 rest = _behind(buffers, size, sent)
-                peer.tx_bytes += sum(map(len, buffers)) - sum(map(len, rest))
+                total = sum(map(len, buffers)) - sum(map(len, rest))
+                peer.tx_bytes += total
+                if shares is not None and is_told and sent < _count_call(buffers, size):
+                    shares.failed()  # the last, whose departure was to be told, is not among them
+                elif shares is not None:
+                    shares.sent(peer, total + (sent - 1) * SEND_COST, is_told)
                 buffers = rest
-            is_first = False
-        return True
+        return _NOTHING
 
     def _carrier(self, peer: Peer, marks: int) -> Carrier | None:
         """Return the raw socket for packets with *marks*: that of its protocol, and for such as may not be cut or may."""
@@ -305,19 +386,18 @@ class Sender:
                 return each.carrier
         return None
 
-    def _one_by_one(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int) -> bool:
-        """Send each datagram by itself; if the kernel is full in the middle, keep the rest in its place."""
+    def _one_by_one(
+        self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int
+    ) -> Sequence[memoryview]:
+        """Send each datagram by itself; if the kernel is full in the middle, return the rest."""
         datagrams = [view[at : at + size] for view in buffers for at in range(0, len(view), size)]
         for number, datagram in enumerate(datagrams):
             outcome = self._call(peer, [datagram], 0, ecn, flow)
             if outcome is Outcome.LATER:
-                if number == 0:
-                    return False
-                self._kept.insert(1 if self._kept else 0, (peer, datagrams[number:], size, ecn, flow))
-                return True
+                return datagrams[number:]
             if outcome is Outcome.SENT:
                 peer.tx_bytes += len(datagram)
-        return True
+        return _NOTHING
 
     def _call(
         self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int, flow: int
@@ -334,10 +414,18 @@ class Sender:
         control = peer.controls.get((ecn, segment))
         if control is None:
             control = peer.ancillary(ecn, segment)
+        shares = target.shares
+        is_told = shares is not None and shares.asks(peer)
+        if is_told:
+            control = [*control, TELL]
         try:
             target.raw.sendmsg(buffers, control, 0, peer.endpoint)
         except OSError as error:
+            if shares is not None and is_told:
+                shares.failed()
             return self._failed(peer, target, buffers, segment, ecn, flow, error)
+        if shares is not None:
+            shares.sent(peer, sum(map(len, buffers)), is_told)
         return _SENT
 
     def _spread(self, first: UdpSocket, flow: int) -> UdpSocket:
@@ -365,7 +453,6 @@ class Sender:
     ) -> Outcome:
         number = error.errno
         if number in {errno.EAGAIN, errno.ENOBUFS}:
-            self.waits_for = target if number == errno.EAGAIN else None
             return Outcome.LATER
         if peer.source and number in _STALE_SOURCE:
             peer.forget_source()
@@ -385,9 +472,19 @@ class Sender:
         return Outcome.LOST
 
 
+def _count_all(buffers: Sequence[memoryview], size: int) -> int:
+    """Return how many datagrams of *size* bytes, but for shorter ones, *buffers* are."""
+    return sum(-(-len(view) // size) for view in buffers)
+
+
 def _count_raw(buffers: Sequence[memoryview], size: int) -> int:
     """Return how many packets *buffers* are, as a carrier understands them."""
     return max(len(buffers), -(-len(buffers[0]) // size))
+
+
+def _count_call(buffers: Sequence[memoryview], size: int) -> int:
+    """Return how many packets of *buffers* a carrier sends in one call."""
+    return min(_count_raw(buffers, size), MESSAGES)
 
 
 def _behind(buffers: Sequence[memoryview], size: int, count: int) -> Sequence[memoryview]:

@@ -21,8 +21,11 @@ import errno
 import mmap
 import os
 import platform
+import socket
 import struct
 from dataclasses import dataclass
+
+from overlay.host.queues import SIOCOUTQ, SO_TIMESTAMPING
 
 # Specification: linux/seccomp.h, linux/filter.h, linux/bpf_common.h, linux/audit.h, linux/prctl.h
 SECCOMP_SET_MODE_FILTER = 1
@@ -144,9 +147,11 @@ def _rules(process: int) -> dict[str, Rule]:
                 {1: IPPROTO_IP, 2: IP_MTU_DISCOVER},
                 {1: IPPROTO_IPV6, 2: IPV6_MTU_DISCOVER},
                 {1: IPPROTO_IPV6, 2: IPV6_MTU},
+                {1: socket.SOL_SOCKET, 2: SO_TIMESTAMPING},  # how the kernel tells what has left a socket
             ),
         ),
-        "ioctl": Rule((16, 29), ({1: FIONBIO},)),  # what Python's setblocking() is
+        # What Python's setblocking() is; and how much waits in a socket
+        "ioctl": Rule((16, 29), ({1: FIONBIO}, {1: SIOCOUTQ})),
         "fcntl": Rule((72, 25), tuple({1: command} for command in (F_GETFD, F_SETFD, F_GETFL, F_SETFL))),
         "tgkill": Rule((234, 131), ({0: process},)),  # abort() and raise() signal their own process
     }

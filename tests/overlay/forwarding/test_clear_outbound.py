@@ -238,8 +238,7 @@ def test_what_a_full_socket_does_not_take_leaves_later_and_in_order(world, room,
     after = a.send(b, 3, size=200)
     for _ in range(3):
         a.turn()
-    assert a.core.sender.is_blocked
-    assert a.core.sender.waits_for.raw in sending
+    assert a.core.sender.is_holding
 
     for each in sending:
         each.room = math.inf

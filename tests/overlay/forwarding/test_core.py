@@ -347,7 +347,7 @@ def test_any_bytes_of_the_tun_are_no_exception(shared, packet, virtio, first):
     bench.core.outbound.drain(bench.b.tun, bench.world.clock.now)
     bench.b.tun.outgoing.clear()
 
-    assert not bench.core.sender.is_blocked
+    assert not bench.core.sender.is_holding
 
 
 def test_packets_of_the_largest_size_fit_the_arena(bench):

@@ -325,7 +325,7 @@ def test_any_bytes_of_the_tap_are_no_exception(pair, frame, virtio, ethertype, t
     a.core.outbound.drain(a.tun, a.world.clock.now)
     a.tun.outgoing.clear()
 
-    assert not a.core.sender.is_blocked
+    assert not a.core.sender.is_holding
 
 
 def test_what_a_full_socket_keeps_is_not_overwritten(pair):

@@ -4,6 +4,7 @@ import errno
 import math
 import socket
 import struct
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from overlay.encap.encapsulation import Role
 from overlay.forwarding.inbound import Arrival
 from overlay.forwarding.peer import SOL_UDP, UDP_SEGMENT, Peer
 from overlay.forwarding.sender import Sender, UdpSocket
+from overlay.host.queues import TELL
 
 TOS_2 = (socket.IPPROTO_IP, socket.IP_TOS, struct.pack("=i", 2))
 V4, V6 = ("192.0.2.1", 51820), ("2001:db8::1", 51820, 0, 0)
@@ -119,41 +121,27 @@ def test_the_ecn_field_goes_beside_the_datagram(endpoint, family, expected):
 
 
 @pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOBUFS])
-def test_what_the_kernel_cannot_take_waits_with_all_that_comes_after(code):
+def test_what_the_kernel_cannot_take_waits_with_all_that_comes_after_for_that_peer(code):
     sender, raw, peer = made(code)
     sender.send(peer, train(mark=b"a"), 100, 0)
     sender.send(peer, train(mark=b"b"), 100, 0)
-    assert sender.is_blocked
+    assert sender.is_holding
     assert raw.datagrams == []
     assert peer.tx_bytes == 0
 
     sender.resume()
 
-    assert not sender.is_blocked
+    assert not sender.is_holding
     assert raw.datagrams == train(mark=b"a") + train(mark=b"b")
     assert peer.tx_bytes == 800
     assert peer.drops == {}
-
-
-def test_it_is_told_which_socket_is_full():
-    sender, _, peer = made(errno.EAGAIN)
-    sender.send(peer, train(), 100, 0)
-
-    assert sender.waits_for is sender.sockets[0]
-
-
-def test_a_full_device_queue_is_no_socket_s_matter():
-    sender, _, peer = made(errno.ENOBUFS)
-    sender.send(peer, train(), 100, 0)
-
-    assert sender.waits_for is None
 
 
 def test_one_by_one_the_rest_waits_in_its_place():
     sender, raw, peer = made(None, None, errno.EAGAIN, errno.EAGAIN, None, errno.EAGAIN, segments=False)
     sender.send(peer, train(mark=b"a"), 100, 0)
     sender.send(peer, train(mark=b"b"), 100, 0)
-    while sender.is_blocked:
+    while sender.is_holding:
         sender.resume()
 
     assert raw.datagrams == train(mark=b"a") + train(mark=b"b")
@@ -180,7 +168,7 @@ def test_whatever_fails_order_is_kept_and_what_is_lost_is_counted(trains, errors
     for _ in range(len(errors) + 1):
         sender.resume()
 
-    assert not sender.is_blocked
+    assert not sender.is_holding
     positions = [sent.index(datagram) for datagram in raw.datagrams]
     assert positions == sorted(positions)
     assert len(raw.datagrams) + sum(peer.drops.values()) == len(sent)
@@ -230,7 +218,7 @@ def test_a_datagram_that_is_too_big_even_alone_is_counted():
     sender.send(peer, train(), 100, 0)
 
     assert peer.drops == {"too_big": 4}
-    assert not sender.is_blocked
+    assert not sender.is_holding
     assert peer.tx_bytes == 0
 
 
@@ -242,7 +230,7 @@ def test_any_other_refusal_is_counted(code):
     sender.send(peer, train(1), 100, 0)
 
     assert peer.drops == {"send_refused": 1}
-    assert not sender.is_blocked
+    assert not sender.is_holding
 
 
 def test_a_train_that_is_refused_counts_each_datagram():
@@ -327,16 +315,16 @@ def test_a_message_the_kernel_cannot_take_leaves_later_and_in_its_order():
 
     sender.send_message(peer, b"first")
     sender.send_message(peer, b"second")
-    assert sender.is_blocked
+    assert sender.is_holding
     assert raw.datagrams == []
     sender.resume()
 
     assert raw.datagrams == [b"first", b"second"]
-    assert not sender.is_blocked
+    assert not sender.is_holding
     assert peer.tx_bytes == 11
 
 
-def test_messages_that_are_kept_are_bounded():
+def test_messages_that_are_held_are_bounded():
     sender, raw, peer = made(errno.EAGAIN)
 
     for _ in range(1000):
@@ -344,6 +332,172 @@ def test_messages_that_are_kept_are_bounded():
     sender.resume()
 
     assert len(raw.datagrams) == 256
+    assert peer.drops == {"send_full": 744}
+
+
+def test_a_peer_whose_datagrams_wait_holds_up_no_other():
+    sender, raw, peer = made(errno.EAGAIN)
+    other = peer_at(("192.0.2.2", 51820))
+    sender.send(peer, train(mark=b"a"), 100, 0)
+
+    sender.send(other, train(mark=b"b"), 100, 0)
+
+    assert raw.datagrams == train(mark=b"b")
+
+
+def test_what_is_more_than_may_be_held_is_counted():
+    sender, raw, peer = made()
+    raw.always = errno.EAGAIN
+    for number in range(20):
+        sender.send(peer, train(40, 1400, mark=bytes([number])), 1400, 0)
+    raw.always = None
+
+    sender.resume()
+
+    assert peer.drops == {"send_full": 20 * 40 - len(raw.datagrams)}
+    assert len(raw.datagrams) == 9 * 40
+
+
+def test_what_is_held_is_not_what_the_buffer_has_later():
+    sender, raw, peer = made(errno.EAGAIN)
+    arena = bytearray(b"x" * 100)
+    sender.send(peer, [memoryview(arena)], 100, 0)
+    arena[:] = b"y" * 100
+
+    sender.resume()
+
+    assert raw.datagrams == [b"x" * 100]
+
+
+# A way that takes less than is sent
+
+
+class Ways(FakeRaw):
+    """A socket before several ways, and the kernel's word on it: what goes to an address of *slow* stays."""
+
+    size = 16 * 1024 * 1024
+
+    def __init__(self, *slow):
+        super().__init__()
+        self.slow, self.inside, self.told, self.numbers, self.taken = slow, {}, [], None, Counter()
+
+    def sendmsg(self, buffers, control, flags, address):
+        is_told = TELL in control
+        data = sum(map(len, buffers))
+        if self.waiting() >= self.size:
+            raise BlockingIOError(errno.EAGAIN, "EAGAIN")
+        self.taken[address] += data
+        number = self.numbers
+        if is_told:
+            self.numbers += 1
+        if address in self.slow:
+            self.inside.setdefault(address, []).append((data + 768, number if is_told else None))
+        elif is_told:
+            self.told.append(number)
+        return data
+
+    def leave(self, address):
+        _, number = self.inside[address].pop(0)
+        if number is not None:
+            self.told.append(number)
+
+    def waiting(self):
+        return sum(size for way in self.inside.values() for size, _ in way)
+
+    def number_sends(self):
+        self.numbers = 0
+        return True
+
+    def stop_numbers(self):
+        self.numbers = None
+
+    def departed(self):
+        told, self.told = self.told, []
+        return told
+
+
+SLOW, FAST = ("192.0.2.1", 51820), ("192.0.2.2", 51820)
+
+
+def before_ways(*slow):
+    raw, sender = Ways(*slow), Sender(segments=True)
+    sender.sockets.append(UdpSocket(raw, socket.AF_INET, queue=raw))
+    return sender, raw, peer_at(SLOW), peer_at(FAST)
+
+
+def test_a_congested_way_stops_no_other_and_what_is_beyond_its_share_is_counted():
+    sender, raw, slow, fast = before_ways(SLOW)
+
+    for _ in range(2000):
+        sender.send(slow, train(40, 1400), 1400, 0)
+        sender.send(fast, train(40, 1400), 1400, 0)
+
+    assert raw.taken[FAST] == 2000 * 40 * 1400
+    assert fast.drops == {}
+    assert raw.taken[SLOW] + slow.drops["send_full"] * 1400 == 2000 * 40 * 1400
+    assert 0.5 * 2**20 < raw.taken[SLOW] < 2.5 * 2**20
+    assert not sender.is_holding
+
+
+def test_a_congested_way_carries_what_it_can():
+    sender, raw, slow, _ = before_ways(SLOW)
+    for _ in range(500):
+        sender.send(slow, train(40, 1400), 1400, 0)
+    before = raw.taken[SLOW]
+
+    for _ in range(300):
+        raw.leave(SLOW)
+        sender.send(slow, train(40, 1400), 1400, 0)
+
+    assert raw.taken[SLOW] - before >= 280 * 40 * 1400  # not every departure is told
+
+
+def test_messages_of_our_own_leave_for_a_congested_way_too():
+    sender, raw, slow, _ = before_ways(SLOW)
+    for _ in range(500):
+        sender.send(slow, train(40, 1400), 1400, 0)
+    before = raw.taken[SLOW]
+
+    sender.send_message(slow, b"keepalive")
+
+    assert raw.taken[SLOW] == before + 9
+
+
+def test_when_the_way_is_free_again_nothing_is_dropped_or_told():
+    sender, raw, slow, _ = before_ways(SLOW)
+    for _ in range(500):
+        sender.send(slow, train(40, 1400), 1400, 0)
+    while raw.inside[SLOW]:
+        raw.leave(SLOW)
+    raw.slow = ()
+    slow.drops.clear()
+
+    for _ in range(500):
+        sender.send(slow, train(40, 1400), 1400, 0)
+
+    assert slow.drops == {}
+    assert raw.numbers is None
+
+
+def test_late_departures_are_read_so_that_they_wake_nobody():
+    sender, raw, _, _ = before_ways()
+    raw.told = [3]
+
+    assert sender.take_departures(sender.sockets[0])
+    assert not sender.take_departures(sender.sockets[0])
+
+
+def test_a_removed_peer_and_a_closed_socket_leave_no_share_behind():
+    sender, _, slow, fast = before_ways(SLOW)
+    for _ in range(500):
+        sender.send(slow, train(40, 1400), 1400, 0)
+
+    sender.forget(slow)
+    sender.close(sender.sockets[0])
+    sender.sockets.append(UdpSocket(FakeRaw(), socket.AF_INET))
+    sender.send(fast, train(), 100, 0)
+
+    assert fast.drops == {}
 
 
 def test_an_answer_leaves_from_where_the_caller_called():

@@ -112,6 +112,8 @@ def test_upper_half_of_an_argument_is_not_looked_at_as_by_the_kernel(ask):
         ("setsockopt", (5, 41, 24), (5, 41, 10)),
         ("setsockopt", (5, 0, 10), (5, 1, 26)),  # SO_ATTACH_FILTER
         ("setsockopt", (5, 0, 10), (5, 0, 4)),  # IP_OPTIONS
+        ("setsockopt", (5, 1, 37), (5, 1, 2)),  # SO_TIMESTAMPING; SO_REUSEADDR
+        ("ioctl", (5, 0x5411), (5, 0x5412)),  # SIOCOUTQ; TIOCSTI
         ("fcntl", (5, 3), (5, 8)),  # F_SETOWN
         ("fcntl", (5, 4), (5, 0)),  # F_DUPFD
         ("tgkill", (PROCESS, PROCESS, 6), (PROCESS + 1, PROCESS, 6)),

@@ -1,0 +1,106 @@
+"""What waits at a socket in the kernel: to leave, and which of it has left; and what was dropped because too much came.
+
+When a send has left for the device's driver, the kernel tells by a transmit timestamp, which comes by the socket's
+error queue (Documentation/networking/timestamping.rst): the one thing that says *whose* datagrams wait in a send
+buffer that all peers share.  None of it takes a privilege.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from typing import Protocol, overload
+
+# Specification: asm-generic/socket.h, asm-generic/sockios.h, linux/net_tstamp.h, linux/errqueue.h, linux/sock_diag.h
+SO_TIMESTAMPING = 37
+SO_MEMINFO = 55  # since Linux 4.12
+SIOCOUTQ = 0x5411
+TX_SOFTWARE, SOFTWARE, OPT_ID, OPT_TSONLY, OPT_RX_FILTER = 1 << 1, 1 << 4, 1 << 7, 1 << 11, 1 << 17
+ORIGIN_TIMESTAMPING = 4
+_ERRORS = {(socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25)}  # IP_RECVERR, IPV6_RECVERR
+_ERROR = struct.Struct("=IBBBxII")  # errno, origin, type, code, info, data
+_MEMINFO_DROPS, _MEMINFO_BYTES = 8, 36
+# Reports alone, with numbers and without the packets, and none for what is received; the last since Linux 6.12.
+_REPORTS = (SOFTWARE | OPT_ID | OPT_TSONLY | OPT_RX_FILTER, SOFTWARE | OPT_ID | OPT_TSONLY)
+
+TELL = (socket.SOL_SOCKET, SO_TIMESTAMPING, struct.pack("=I", TX_SOFTWARE))
+"""The control message beside a send whose departure is to be told."""
+
+# Ours
+REPORTS_AT_ONCE = 512  # read in one go
+
+
+class KernelSocket(Protocol):
+    """What is asked of a socket; socket.socket has it."""
+
+    def fileno(self) -> int: ...
+    @overload
+    def getsockopt(self, level: int, option: int, /) -> int: ...
+    @overload
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+    def recvmsg(
+        self, size: int, ancillary_size: int, flags: int, /
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]: ...
+
+
+class SocketQueues:
+    """The queues of one socket."""
+
+    def __init__(self, raw: KernelSocket) -> None:
+        """Look at *raw*.  Where it may not be asked what waits, its send buffer is taken for one of no size."""
+        self._socket = raw
+        try:
+            self.waiting()
+            self.size = raw.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        except OSError:
+            self.size = 0
+
+    def waiting(self) -> int:
+        """Return how many bytes of the send buffer are in use, as the kernel counts them: with what it adds."""
+        (waiting,) = struct.unpack("=i", fcntl.ioctl(self._socket.fileno(), SIOCOUTQ, bytes(4)))
+        return int(waiting)
+
+    def number_sends(self) -> bool:
+        """Have the sends that ask for it by TELL numbered from 0 on; return False if this kernel does not do it."""
+        for flags in _REPORTS:
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, 0)
+                self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, flags)
+            except OSError:
+                continue
+            return True
+        return False
+
+    def stop_numbers(self) -> None:
+        """Have the socket as it was; those on their way are still told."""
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, 0)
+
+    def departed(self) -> list[int]:
+        """Return the numbers of sends that have left since the last call, in this order."""
+        numbers: list[int] = []
+        for _ in range(REPORTS_AT_ONCE):
+            try:
+                _, control, _, _ = self._socket.recvmsg(1, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+            except OSError:
+                break
+            for level, kind, data in control:
+                if (level, kind) in _ERRORS and len(data) >= _ERROR.size:
+                    _, origin, _, _, _, number = _ERROR.unpack_from(data)
+                    if origin == ORIGIN_TIMESTAMPING:
+                        numbers.append(number)
+        return numbers
+
+    def dropped(self) -> int:
+        """Return how many datagrams the kernel has dropped before they could be read, modulo 2**32.
+
+        A merged receive counts once.  0 where the kernel does not tell.
+        """
+        try:
+            told = self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO_BYTES)
+        except OSError:
+            return 0
+        if len(told) < _MEMINFO_BYTES:
+            return 0
+        return int.from_bytes(told[4 * _MEMINFO_DROPS :][:4], "little")
