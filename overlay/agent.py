@@ -45,6 +45,7 @@ from overlay.link import (
     SetEndpoint,
     SetNode,
     SetPeer,
+    Silence,
     Sockets,
     Start,
     Wanted,
@@ -428,7 +429,7 @@ class Agent:
             # What was begun while there was no forwarder, or one that knew no peers yet, went nowhere.
             self._sessions.start_over()
             for remote in self._roster.by_number.values():
-                remote.is_confirmed = False
+                remote.is_confirmed = remote.is_silent = False
         log.info("forwarder restarted pid=%d", self.forwarder.pid)
         self._nursery.start_soon(self._greet)
 
@@ -491,6 +492,8 @@ class Agent:
                 self._sessions.retired(report.local_index)
             case Moved():
                 self._peer_moved(report)
+            case Silence():
+                self._silence(report)
             case Counters():
                 self._take_counters(report)
             case Ponged():
@@ -527,7 +530,9 @@ class Agent:
                 case Transmit() | InstallKeypair() | Wipe():
                     await self._tell(output)
                 case GiveUp():
-                    log.warning("peer unreachable peer=%s", self._name(output.peer))
+                    remote = self._roster.by_number.get(output.peer)
+                    if remote is not None:
+                        self._journal.lost(remote, "it was called in vain", clock.now())
                     await self._tell(output)
                 case Answered() | Completed():
                     self._met(output)
@@ -537,13 +542,24 @@ class Agent:
                         self._journal.retrying(remote, self._sessions.status(output.peer))
                         self._resolver.resolve_soon(remote, clock.now(), output.attempt)
 
+    def _silence(self, report: Silence) -> None:
+        remote = self._roster.by_number.get(report.peer)
+        if remote is None:
+            return
+        remote.is_silent = not report.is_over
+        if report.is_over:
+            self._sessions.heard(report.peer)
+            self._journal.found(remote, clock.now())
+        else:
+            self._journal.lost(remote, "it answers nothing", clock.now())
+
     def _met(self, output: Answered | Completed) -> None:
         remote = self._roster.by_number.get(output.peer)
         if remote is None:
             return
         self._journal.met(remote, output, self._sessions.status(output.peer), clock.now())
         if isinstance(output, Completed):
-            remote.is_confirmed = True
+            remote.is_confirmed, remote.is_silent = True, False
         if isinstance(output, Answered) or output.is_initiator:  # the responder knows that since it answered
             self._heard_at(remote, output.endpoint)
 
@@ -859,7 +875,3 @@ class Agent:
         if note not in self._notes:
             self._notes.append(note)
             log.warning("%s", note)
-
-    def _name(self, number: int) -> str:
-        remote = self._roster.by_number.get(number)
-        return remote.peer.name if remote is not None else f"#{number}"

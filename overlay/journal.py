@@ -53,6 +53,7 @@ class Journal:
             role = "initiator" if output.is_initiator else "responder"
             fields = f"{where} role={role} took={output.took:.3f}"
             self._tell("handshake completed", HANDSHAKES_BURST, remote, fields, now)
+            self.found(remote, now)
             return
         log.debug("handshake answered peer=%s %s", remote.peer.name, where)
         if handshakes.unconfirmed >= UNCONFIRMED:
@@ -69,6 +70,18 @@ class Journal:
         """Tell that *remote* is heard from another place."""
         fields = f"endpoint={format_sockaddr(report.endpoint)}"
         self._tell("peer moved", MOVES_BURST, remote, fields, now, report.count)
+
+    def lost(self, remote: Remote, cause: str, now: float) -> None:
+        """Tell that *remote* is not reached any more, unless that has been told; *cause* is in words."""
+        if remote.lost_at is None:
+            remote.lost_at = now
+            log.warning("peer lost peer=%s: %s", remote.peer.name, cause)
+
+    def found(self, remote: Remote, now: float) -> None:
+        """Tell that *remote* is reached again, if it was lost."""
+        if remote.lost_at is not None:
+            log.info("peer back peer=%s away=%.1f", remote.peer.name, now - remote.lost_at)
+            remote.lost_at = None
 
     def forget(self, remote: Remote) -> None:
         """Forget *remote*, which was removed."""

@@ -222,6 +222,14 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class Silence:
+    """Packets were sent to *peer*, and nothing has come from it for so long that it must be gone; or that *is_over*."""
+
+    peer: int
+    is_over: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ponged:
     """The ping *identifier* was answered after *seconds*; None if *peer* is not known to answer any, and got none."""
 
@@ -265,13 +273,13 @@ Command: TypeAlias = (
 )  # fmt: skip
 """What the agent tells the forwarder."""
 
-Report: TypeAlias = Ready | Handshake | Wanted | Confirmed | Retired | Moved | Ponged | Counters
+Report: TypeAlias = Ready | Handshake | Wanted | Confirmed | Retired | Moved | Silence | Ponged | Counters
 """What the forwarder tells the agent."""
 
 MESSAGES: tuple[type, ...] = (
     Start, Sockets, SetNode, SetPeer, RemovePeer, SetEndpoint, Routes, Begin, Handled, RenewSources, AskCounters,
     PingPeer, Transmit, InstallKeypair, Wipe, GiveUp,
-    Ready, Handshake, Wanted, Confirmed, Retired, Moved, Ponged, Counters,
+    Ready, Handshake, Wanted, Confirmed, Retired, Moved, Silence, Ponged, Counters,
 )  # fmt: skip
 _NUMBERS = {cls: number for number, cls in enumerate(MESSAGES)}
 

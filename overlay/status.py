@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from overlay.session.peer import HandshakeStatus
 
 
-def state_of(handshake: HandshakeStatus, now: float, reject_after_time: float) -> str:
-    """Return ``up``, ``connecting``, ``unconfirmed``, ``unreachable`` or ``idle``."""
+def state_of(
+    handshake: HandshakeStatus, now: float, reject_after_time: float, *, is_silent: bool = False
+) -> str:
+    """Return ``up``, ``silent``, ``connecting``, ``unconfirmed``, ``unreachable`` or ``idle``."""
     is_doubted = handshake.is_doubted(now, reject_after_time)
     if handshake.is_given_up:  # also while the last keypair could still be used: nobody answers
         return "unconfirmed" if is_doubted else "unreachable"
     completed = handshake.completed_at
     if completed is not None and now - completed < reject_after_time:
-        return "up"
+        return "silent" if is_silent else "up"
     if is_doubted:
         return "unconfirmed"
     return "connecting" if handshake.is_running else "idle"
@@ -39,6 +41,9 @@ def peer_status(
     """Return one row.  Times are ages in seconds; None is never.  Without encryption there is no *handshake*."""
     endpoint = counters.endpoint if counters is not None else remote.endpoint
     received = counters.last_received if counters is not None else 0.0
+    state = "unencrypted"
+    if handshake is not None:
+        state = state_of(handshake, now, reject_after_time, is_silent=remote.is_silent)
     return {
         "name": remote.peer.name,
         "public_key": None if remote.peer.public_key is None else format_public_key(remote.peer.public_key),
@@ -60,7 +65,7 @@ def peer_status(
         "tx_units": counters.tx_units if counters else 0,
         "path_mtu": counters.path_mtu or None if counters else None,
         "learnt_macs": counters.learnt_macs if counters else 0,
-        "state": "unencrypted" if handshake is None else state_of(handshake, now, reject_after_time),
+        "state": state,
         "drops": counters.drops if counters else {},
         "unconfirmed": 0 if handshake is None else handshake.unconfirmed,
         "responses_refused": 0 if handshake is None else handshake.refused,

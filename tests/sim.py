@@ -61,6 +61,7 @@ class Node:
         self.sockets, self.clear_sockets, self.raw_sockets = [], [], {}
         self.log = []  # (time, what the sessions put out for the journal)
         self.reported = []
+        self.silent = set()  # the peers that answer nothing, as the agent knows
         self.refused = Counter()  # by the sessions
         self.is_agent_busy, self.link_size = False, math.inf
         self.lives = 0
@@ -272,6 +273,10 @@ class Node:
                 self.want(peer)
             case link.Confirmed(_, local_index):
                 self._carry_out(self.sessions.confirmed(local_index, now))
+            case link.Silence(peer, is_over):
+                self.silent = self.silent - {peer} if is_over else self.silent | {peer}
+                if is_over:
+                    self.sessions.heard(peer)
             case link.Retired(local_index):
                 self.sessions.retired(local_index)
 

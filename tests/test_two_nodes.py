@@ -458,6 +458,70 @@ def test_silence_of_15_seconds_makes_a_new_handshake(world, pair):
     assert world.sent("initiation", since=start) == [pytest.approx(start + 15.17, abs=0.2)]
 
 
+def silences(node):
+    return [report.is_over for report in node.reported if isinstance(report, link.Silence)]
+
+
+def test_a_peer_that_answers_nothing_for_15_seconds_is_silent_until_it_is_heard(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    world.run(20)
+    world.network.lose = lambda flight: True
+    for _ in range(14):
+        a.send(b)
+        world.run(1)
+    assert silences(a) == []
+
+    for _ in range(40):
+        a.send(b)
+        world.run(1)
+    assert silences(a) == [False]
+    assert a.silent == {1}
+
+    world.network.lose = lambda flight: False
+    b.send(a)
+    world.run(1)
+    assert silences(a) == [False, True]
+    assert a.silent == set()
+
+
+def test_a_peer_that_is_sent_nothing_is_not_silent(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    world.run(170)
+
+    assert silences(a) == silences(b) == []
+
+
+def test_a_peer_given_up_that_is_heard_under_old_keys_is_given_up_no_longer(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    world.network.lose = lambda flight: True
+    while not a.sessions.status(1).is_given_up:
+        a.send(b)
+        world.run(1)
+
+    world.network.lose = lambda flight: flight.kind != "data"
+    b.send(a)
+    world.run(1)
+
+    assert not a.sessions.status(1).is_given_up
+
+
+def test_silence_that_the_link_did_not_take_is_told_later(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    world.network.lose = lambda flight: True
+    a.send(b)
+    a.link_size = 0
+    world.run(16)
+    a.link_size = math.inf
+    a.send(b)
+    world.run(16)
+
+    assert silences(a) == [False]
+
+
 # A peer that is not there
 
 

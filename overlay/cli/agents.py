@@ -37,6 +37,7 @@ class PeerStatus:
     mac: str | None
     own_mac: str | None
     last_handshake: float | None
+    last_received: float | None
     path_mtu: int | None
     learnt_macs: int
     rx_bytes: int

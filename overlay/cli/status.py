@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 WATCH_INTERVAL = 1.0  # seconds
 SHOWN_SUBNETS = 2
 CLEAR = "\033[H\033[J"  # cursor home, erase below (ECMA-48)
-HEADER = ("NAME", "STATE", "ENDPOINT", "SUBNETS", "HANDSHAKE", "MTU", "RX", "TX")
+HEADER = ("NAME", "STATE", "ENDPOINT", "SUBNETS", "HANDSHAKE", "RECEIVED", "MTU", "RX", "TX")
 LEARNT = "MACS"
-RIGHT = (5, 6, 7, 8)
+RIGHT = (6, 7, 8, 9)
 
 
 @click.command("status", epilog="Example: overlay status --watch")
@@ -45,13 +45,13 @@ RIGHT = (5, 6, 7, 8)
 def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> None:
     """Show this node and its peers.
 
-    A peer is up (its tunnel works), connecting (a handshake runs), idle (nothing to send since the last tunnel
-    ended), unconfirmed (handshakes are answered and lead to no common keys, as where preshared keys differ) or
-    unreachable (it was called for 90 seconds and did not answer).  Of one that is unencrypted, with the
-    encapsulation in parentheses, nothing of the kind is known.
+    A peer is up (its tunnel works), silent (packets were sent to it, and it has answered nothing for 15 seconds),
+    connecting (a handshake runs), idle (nothing to send since the last tunnel ended), unconfirmed (handshakes are
+    answered and lead to no common keys, as where preshared keys differ) or unreachable (it was called for 90 seconds
+    and did not answer).  Of one that is unencrypted, with the encapsulation in parentheses, nothing of the kind is known.
 
-    MTU is the largest packet that reaches a peer, as far as probes have told.  MACS, with a tap, is how many Ethernet
-    addresses were seen at the peer in the last five minutes.
+    RECEIVED is when the last message of a peer came.  MTU is the largest packet that reaches it, as far as probes
+    have told.  MACS, with a tap, is how many Ethernet addresses were seen at the peer in the last five minutes.
 
     MAC addresses are shown where packets travel in Ethernet frames: those to write at a far end that is no agent.
 
@@ -142,6 +142,7 @@ def _row(peer: PeerStatus) -> tuple[str, ...]:
         peer.endpoint or "-",
         format_some(peer.subnets, SHOWN_SUBNETS) or "-",
         "-" if peer.state == UNENCRYPTED else format_age(peer.last_handshake),
+        format_age(peer.last_received),
         str(peer.path_mtu or "-"),
         format_bytes(peer.rx_bytes),
         format_bytes(peer.tx_bytes),

@@ -55,6 +55,7 @@ from overlay.link import (
     SetEndpoint,
     SetNode,
     SetPeer,
+    Silence,
     Sockets,
     Start,
     Wanted,
@@ -235,6 +236,7 @@ class Core:
             peer.answer_from(caller.source, caller.pktinfo)
         if made.is_initiator:
             peer.is_unreachable = False
+            self._end_silence(peer)
             self._send_staged(peer, now)
             if self._bridge is not None:
                 self.outbound.offer(peer, keypair, now)
@@ -423,6 +425,7 @@ class Core:
                 if at <= now:
                     peer.unanswered_since = 0.0
                     peer.forget_source()
+                    peer.is_silent = peer.is_silent or self._report(Silence(peer.number, False))
                     self.want(peer, now)
                 else:
                     self.timers.arm(at + self._jitter(), peer, kind)
@@ -631,6 +634,8 @@ class Core:
         """Note that a message under *keypair* was genuine and new."""
         peer.unanswered_since = 0.0
         peer.last_traffic = now
+        if peer.is_silent:
+            self._end_silence(peer)
         keypairs = peer.keypairs
         if keypair is keypairs.next and not keypairs.keeps_next_waiting():
             self._retire(keypairs.promote())
@@ -730,6 +735,10 @@ class Core:
         if not is_taken:
             self.drops["link_full"] += 1
         return is_taken
+
+    def _end_silence(self, peer: Peer) -> None:
+        if peer.is_silent:
+            peer.is_silent = not self._report(Silence(peer.number, True))
 
     def _retire(self, keypairs: list[Keypair]) -> None:
         for keypair in keypairs:

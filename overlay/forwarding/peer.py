@@ -48,7 +48,7 @@ class Peer(Lane):
 
     __slots__ = (
         "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "ends", "finish",
-        "has_ports", "is_path_known", "is_unreachable",
+        "has_ports", "is_path_known", "is_silent", "is_unreachable",
         "keepalive", "keypairs", "lanes", "last_received", "last_traffic", "moves", "number", "owed_since", "path", "path_due",
         "path_mtu", "path_packets", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
         "segment_limit", "segment_limit_ends", "segment_size", "senders", "sequence", "sequence_at", "socket", "source", "sources", "timers",
@@ -94,6 +94,9 @@ class Peer(Lane):
 
         # Timers, in seconds of CLOCK_BOOTTIME; 0 is "nothing outstanding", or never
         self.unanswered_since = 0.0  # data was sent and nothing has been received since
+        self.is_silent = (
+            False  # it was not answered in the time that the protocol gives, as the agent was told
+        )
         self.owed_since = 0.0  # data was received and nothing has been sent since
         self.last_traffic = -math.inf  # authenticated, either way
         self.last_received = 0.0

@@ -163,6 +163,10 @@ class PeerHandshakes:
         self._complete(answered_at)
         return [Completed(self.number, source, is_initiator=False, took=now - answered_at)]
 
+    def hear(self) -> None:
+        """Take note that the peer is there: it was heard under a keypair that is older than our attempt."""
+        self._is_given_up = False
+
     def retire(self, index: int) -> None:
         """Free *index*, whose keypair is gone."""
         if index in self._keypair_indices:

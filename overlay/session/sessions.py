@@ -132,6 +132,12 @@ class Sessions:
         self._schedule(handshakes)
         return outputs
 
+    def heard(self, peer: int) -> None:
+        """Take note that *peer*, which was silent, was heard again: it is no longer given up."""
+        handshakes = self._by_number.get(peer)
+        if handshakes is not None:
+            handshakes.hear()
+
     def retired(self, local_index: int) -> None:
         """Free the index of a keypair the forwarder no longer holds.  An index that is not in use is no matter."""
         handshakes = self._indices.owner(local_index)

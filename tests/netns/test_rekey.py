@@ -109,11 +109,14 @@ def test_silent_peer_is_called_again_and_the_silence_ends(pair):
     sender = paris.namespace.popen(
         "ping", "-n", "-i0.05", tokyo.address, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    paris.wait_peer(tokyo, "connecting", lambda row: row["state"] in {"connecting", "unreachable"})
+    paris.wait_peer(tokyo, "not answering", lambda row: row["state"] not in {"up", "idle"})
+    wait_until(lambda: "peer lost peer=tokyo" in paris.log, PATIENCE, "the peer to be lost")
 
     tokyo.namespace.run("nft", "delete", "table", "inet", "wall")
 
     paris.wait_up(tokyo)
+    wait_until(lambda: "peer back peer=tokyo" in paris.log, PATIENCE, "the peer to be back")
+    assert paris.log.count("peer lost peer=tokyo") == paris.log.count("peer back peer=tokyo") == 1
     paris.ping(tokyo.address)
     sender.send_signal(signal.SIGINT)
     sender.wait(PATIENCE)
@@ -125,7 +128,8 @@ def test_peer_that_does_not_answer_is_given_up_and_found_again(pair):
     sender = paris.namespace.popen(
         "ping", "-n", "-i0.05", tokyo.address, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    wait_until(lambda: "peer unreachable peer=tokyo" in paris.log, PATIENCE, "the peer to be given up")
+    paris.wait_peer(tokyo, "given up", lambda row: row["state"] == "unreachable")
+    assert paris.log.count("peer lost peer=tokyo") == 1
     sender.send_signal(signal.SIGINT)
     sender.wait(PATIENCE)
 

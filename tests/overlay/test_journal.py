@@ -104,6 +104,17 @@ def test_handshakes_of_a_peer_that_will_not_stop_are_one_line_a_minute(lines):
     assert len(lines()) == HANDSHAKES_BURST
 
 
+def test_losing_a_peer_and_having_it_back_is_a_line_each(lines):
+    tokyo, journal = Remote(1, peer("tokyo"), None), Journal()
+    journal.found(tokyo, NOW)
+    for second in (0, 90, 180):
+        journal.lost(tokyo, "it answers nothing", NOW + second)
+    for second in (200, 210):
+        journal.found(tokyo, NOW + second)
+
+    assert lines() == ["peer lost peer=tokyo: it answers nothing", "peer back peer=tokyo away=200.0"]
+
+
 def test_journal_forgets_what_was_quiet_for_a_while():
     journal = Journal()
     move(journal, NOW)

@@ -78,6 +78,7 @@ MESSAGES = {
     link.Confirmed: st.builds(link.Confirmed, number, u32),
     link.Retired: st.builds(link.Retired, u32),
     link.Moved: st.builds(link.Moved, number, endpoint, number, st.none() | endpoint),
+    link.Silence: st.builds(link.Silence, number, st.booleans()),
     link.Ponged: st.builds(link.Ponged, number, number, st.none() | seconds),
     link.Counters: st.builds(
         link.Counters, number, st.lists(peer_counters, max_size=3), counts, st.booleans()

@@ -51,6 +51,14 @@ def test_peer_is_up_while_its_last_keypair_may_be_used_unless_it_was_given_up(ha
     assert state_of(handshakes, NOW, REJECT_AFTER_TIME) == state
 
 
+def test_peer_that_answers_nothing_is_silent_as_long_as_it_would_be_up():
+    tokyo = Remote(1, peer("tokyo", "10.244.2.0/24"), None, is_silent=True)
+
+    states = [row(each, remote=tokyo)["state"] for each in (handshake(NOW - 100), handshake(NOW - 200))]
+
+    assert states == ["silent", "idle"]
+
+
 def test_row_of_a_peer_in_use():
     counters = PeerCounters(1, ("203.0.113.9", 4500), 11, 22, 3, 4, NOW - 2.5, {"replayed": 1}, 5, 6, 1344, 7)
 

@@ -21,6 +21,7 @@ TOKYO = peer_status(
     endpoint="192.0.2.2:51820",
     subnets=["10.244.2.0/24", "192.168.77.0/24", "192.168.78.0/24"],
     last_handshake=12.4,
+    last_received=3.9,
     path_mtu=1344,
     learnt_macs=7,
     rx_bytes=812,
@@ -50,9 +51,9 @@ def test_status_shows_node_and_peers(overlay, agent):
         "peers file  /etc/overlay/peers.toml\n"
         "agent       process 4321, forwarder process 4322, up for 1 h 2 min\n"
         "\n"
-        "NAME   STATE  ENDPOINT         SUBNETS                            HANDSHAKE   MTU     RX        TX\n"
-        "tokyo  up     192.0.2.2:51820  10.244.2.0/24, 192.168.77.0/24 +1  12 s ago   1344  812 B  3.00 MiB\n"
-        "rome   idle   -                10.244.3.0/24                      never         -    0 B       0 B\n"
+        "NAME   STATE  ENDPOINT         SUBNETS                            HANDSHAKE  RECEIVED   MTU     RX        TX\n"
+        "tokyo  up     192.0.2.2:51820  10.244.2.0/24, 192.168.77.0/24 +1  12 s ago   3 s ago   1344  812 B  3.00 MiB\n"
+        "rome   idle   -                10.244.3.0/24                      never      never        -    0 B       0 B\n"
         "\n"
         "DROPPED\n"
         "this node  unknown_index 7\n"
