@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
 # Ours
-MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 200 peers' counters stay far below
+MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 20 peers' counters stay far below
 ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, so that none waits for a reload
-PEERS_PER_MESSAGE = 200
 DESCRIPTORS = (
     64  # beside one message: two sockets for each address that a node may bind to, or pools of senders
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,6 @@ from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
 from overlay.host import netlink, privileges, sockets, sysctl, tun
-from overlay.host.firewall.read import read_firewall
 from overlay.host.paths import open_paths
 from overlay.host.prepared import Prepared
 from overlay.host.privileges import Capability
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
     from overlay.config import Node
     from overlay.diagnosis.finding import Finding
-    from overlay.host.firewall.rules import Firewall
     from overlay.host.plan import HostPlan
     from overlay.host.sockets import UdpSocket
     from overlay.wire.addresses import Sockaddr
@@ -221,14 +218,9 @@ class HostSetup:
         assert self.plan is not None
         self._routing.apply(self.plan)
 
-    def findings(self, node: Node, firewall: Firewall | None = None) -> list[Finding]:
+    def findings(self, node: Node) -> list[Finding]:
         """Return everything of this host that keeps traffic from going, or from going fast."""
-        return diagnose(replace(self._facts(node, sysctl.read), firewall=firewall))
-
-    @staticmethod
-    def read_firewall() -> Firewall:
-        """Return the packet filters of this host.  Blocks; may be called in any thread."""
-        return read_firewall()
+        return diagnose(self._facts(node, sysctl.read))
 
     def fix_settings(self, node: Node) -> None:
         """Set what findings() says about settings of the host, until close(); what it was is written down before.

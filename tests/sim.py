@@ -14,6 +14,7 @@ happened to each datagram.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import socket
 from collections import Counter, deque
@@ -64,6 +65,8 @@ class Node:
         self.silent = set()  # the peers that answer nothing, as the agent knows
         self.refused = Counter()  # by the sessions
         self.is_agent_busy, self.link_size = False, math.inf
+        self.steps = math.inf  # of what is due, and of what concerns all peers, in one turn
+        self.link_has_room = True  # the agent has read what it was told
         self.lives = 0
         self.restart()
 
@@ -100,6 +103,7 @@ class Node:
             entropy=self._entropy,
             carrier=self._carrier_of,
             queues=FakeQueues,
+            link_is_idle=lambda: self.link_has_room,
         )
         self.set_node()
         self.open_sockets()
@@ -240,7 +244,7 @@ class Node:
         core.table.catch_up()
         is_active = core.next_deadline() <= now
         if is_active:
-            core.handle_deadline(now)
+            core.handle_deadline(now, self._slice())
         for udp in list(core.sender.sockets):
             while udp.raw.inbox:
                 core.inbound.drain(udp, now)
@@ -250,7 +254,15 @@ class Node:
             is_active = True
         if core.sender.is_holding:
             core.sender.resume()
+        if core.jobs.is_ready():
+            core.jobs.run(now, self._slice())
+            is_active = True
         return is_active | (not self.is_agent_busy and self._agent_turn(now))
+
+    def _slice(self):
+        """Return what tells whether there is time for another step."""
+        steps = itertools.count(1)
+        return lambda: next(steps) < self.steps
 
     def _agent_turn(self, now):
         is_active = bool(self.reports) or self.sessions.next_deadline() <= now

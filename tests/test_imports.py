@@ -128,7 +128,7 @@ ONLY_IN = {
     "click": (("overlay.cli",), "what a command does can be called and tested without a command line"),
     "numpy": (("overlay.forwarding",), "it takes 0.1 s to load, and only the packet path has arrays"),
     "trio": (
-        ("overlay.agent", "overlay.forwarder", "overlay.notes", "overlay.questions", "overlay.resolver"),
+        ("overlay.agent", "overlay.forwarder", "overlay.questions", "overlay.resolver"),
         "the rest computes, or is called synchronously, and is tested without a loop",
     ),
     "msgpack": (("overlay.link", "overlay.wire.control"), "bytes become typed values at two boundaries"),
@@ -146,16 +146,12 @@ ONLY_IN = {
         ),
         "the modules that call the C library by hand",
     ),
-    "subprocess": (
-        ("overlay.forwarder", "overlay.host.firewall.read"),
-        "the forwarder is the one process that stays; packet filters are read by programs",
-    ),
+    "subprocess": (("overlay.forwarder",), "the one process that is ever started is the forwarder"),
     "logging": (
         (
             "overlay.agent",
             "overlay.forwarder",
             "overlay.journal",
-            "overlay.notes",
             "overlay.reload",
             "overlay.resolver",
             "overlay.setup",

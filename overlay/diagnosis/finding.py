@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     from overlay.config import Node
     from overlay.host.fib import Link, Match
-    from overlay.host.firewall.rules import Firewall
     from overlay.host.plan import HostPlan, IPAddress
     from overlay.host.sockets import UdpSocket
     from overlay.host.tun import Tun
@@ -52,7 +51,6 @@ class Facts:
 
     *endpoints* are the underlay addresses known of the peers, with their names.  *lacking* says what a device that
     was prepared by root lacks.  *read* returns a setting below /proc/sys/net, None where there is no such one.
-    *firewall* is None as long as it was not read.
     """
 
     node: Node
@@ -64,4 +62,3 @@ class Facts:
     read: Callable[[str], int | None]
     is_icmp_refused: bool = False
     lacking: str | None = None
-    firewall: Firewall | None = None

@@ -48,11 +48,13 @@ class Bucket:
         self._permits, self._since = burst, -math.inf
 
     def take(self, count: int, now: float) -> bool:
-        """Take *count* permits, all there can be if it is more, and return whether there were that many."""
+        """Take *count* permits and return whether there were that many.
+
+        More than there can ever be are taken from a full bucket, and owed: the next wait until that is made up for.
+        """
         self._permits = min(self._burst, self._permits + (now - self._since) * self._rate)
         self._since = now
-        wanted = min(count, self._burst)
-        if self._permits < wanted:
+        if self._permits < min(count, self._burst):
             return False
-        self._permits -= wanted
+        self._permits -= count
         return True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import PROTOCOL_UDP, Ends, Role
 from overlay.errors import PacketError
+from overlay.forwarding import counters
 from overlay.forwarding.bridge import Bridge
 from overlay.forwarding.bulk import REPORT_TIME
 from overlay.forwarding.callers import Callers
@@ -32,10 +33,10 @@ from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Prefixes, Table
 from overlay.forwarding.timers import Timers
 from overlay.forwarding.unreachable import RawIcmp, Silent, Unreachable
+from overlay.forwarding.workqueue import Workqueue, always
 from overlay.host.queues import KernelSocket, SocketQueues
 from overlay.link import (
     OWN,
-    PEERS_PER_MESSAGE,
     AskCounters,
     Begin,
     Command,
@@ -44,7 +45,6 @@ from overlay.link import (
     Handled,
     Handshake,
     Moved,
-    PeerCounters,
     PingPeer,
     Ponged,
     RemovePeer,
@@ -98,7 +98,9 @@ class Core:
         entropy: Callable[[int], bytes],
         carrier: Callable[[int, int], Carrier] = RawCarrier,
         queues: Callable[[AnySocket], SendQueue] = SocketQueues,
+        link_is_idle: Callable[[], bool] = always,
     ) -> None:
+        """*report* tells the agent, and *link_is_idle* whether it has read all that it was told."""
         self.timing = Timing(*start.times)
         self._ciphers = start.ciphers
         self.table: Table[Peer] = Table()
@@ -119,7 +121,7 @@ class Core:
             self.outbound = FramesOutbound(self, mtu, tun, self._bridge)
             self.inbound = FramesInbound(self, tun, start.joins_udp, bool(start.ciphers), self._bridge)
             self.unreachable = Silent(tun.write)
-        self.timers = Timers()
+        self.timers, self.jobs = Timers(), Workqueue()
         self._own = Peer(OWN)
         self._staging = Staging()
         self._gate = Gate(start.public_key, entropy)
@@ -129,7 +131,7 @@ class Core:
         self._learns_mtus = False
         self._closes_at = math.inf  # when the next replaced socket does
         self._callers = Callers()
-        self._link_takes = report
+        self._link_takes, self._link_is_idle = report, link_is_idle
         self._entropy = entropy
         self._carrier, self._queues = carrier, queues
         self.inherits_ttl = False
@@ -169,13 +171,12 @@ class Core:
                 mtu = self._payload_mtu(command.mtu)
                 if mtu != self.outbound.splitter.mtu:
                     self.outbound.set_mtu(mtu)
-                    self._probes.set_mtu(mtu, list(self.peers.values()), now)
+                    self._probes.set_mtu(mtu)
+                    self.jobs.add_once("mtu", list(self.peers.values()), self._probes.restart)
             case RenewSources():
-                for peer in self.peers.values():
-                    peer.forget_source()
-                    self._search_path_anew(peer, now)
+                self.jobs.add_once("sources", list(self.peers.values()), self._renew_source)
             case AskCounters():
-                self._tell_counters(command.serial, now)
+                self._tell_counters(command.serial)
             case PingPeer():
                 self._ping(command, now)
             case Begin():
@@ -189,10 +190,12 @@ class Core:
         """Return when handle_deadline() is due; math.inf if never."""
         return min(self.timers.next_deadline(), self._closes_at)
 
-    def handle_deadline(self, now: float) -> list[UdpSocket]:
-        """Do what is due, and return the replaced sockets that are closed now."""
+    def handle_deadline(self, now: float, has_time: Callable[[], bool] = always) -> list[UdpSocket]:
+        """Do what is due until *has_time* says no, and return the replaced sockets that are closed now."""
         for peer, kind in self.timers.due(now):
             self._timer(peer, kind, now)
+            if not has_time():
+                break
         closed = [udp for udp in self.sender.sockets if udp.closes_at <= now]
         for udp in closed:
             self.sender.close(udp)
@@ -292,6 +295,19 @@ class Core:
         if peer.clear is not None:
             self.inbound.clear.move(peer, None)
 
+    def _leave_old_socket(self, peer: Peer, now: float) -> None:
+        """Send to *peer* from the sockets that are used now, unless it was heard there already, and let it know."""
+        if peer.socket is not None and peer.socket.closes_at == math.inf and not peer.senders:
+            return
+        peer.forget_source()
+        peer.socket, peer.senders = None, {}
+        if self._usable(peer, now) is not None:
+            self._send_keepalive(peer, now)
+
+    def _renew_source(self, peer: Peer, now: float) -> None:
+        peer.forget_source()
+        self._search_path_anew(peer, now)
+
     def _set_endpoint(self, peer: Peer, endpoint: Sockaddr, now: float) -> None:
         if endpoint != peer.endpoint:
             if peer.endpoint and len(peer.endpoint) != len(endpoint):
@@ -354,14 +370,8 @@ class Core:
         self.sender.sockets += opened
         own_ports = command.ports or [command.port]
         self.own_ports[encapsulation.name] = frozenset(port.to_bytes(2, "big") for port in own_ports)
-        for peer in self.peers.values():
-            if peer.encapsulation is not encapsulation:
-                continue
-            peer.forget_source()
-            peer.socket = None
-            peer.senders = {}
-            if self._usable(peer, now) is not None:
-                self._send_keepalive(peer, now)  # so that it learns where we are now
+        peers = [peer for peer in self.peers.values() if peer.encapsulation is encapsulation]
+        self.jobs.add_once(f"sockets {encapsulation.name}", peers, self._leave_old_socket)
 
     def _use_node(self, command: SetNode, sockets: Sequence[AnySocket]) -> None:
         if len(sockets) != command.has_icmp + len(command.families):
@@ -373,36 +383,21 @@ class Core:
         self._learns_mtus = bool(command.families)
         for udp in self.sender.sockets:
             udp.learn_mtus(self._learns_mtus)
-        for peer in self.peers.values():
-            peer.path_due = 0.0
+        self.jobs.add_once("paths", list(self.peers.values()), self._kernel_paths.look_soon)
 
-    def _tell_counters(self, serial: int, now: float) -> None:
-        rows = [
-            PeerCounters(
-                peer.number,
-                peer.endpoint,
-                peer.tx_bytes,
-                peer.rx_bytes,
-                peer.tx_packets,
-                peer.rx_packets,
-                peer.last_received,
-                dict(peer.drops),
-                peer.tx_units,
-                peer.rx_units,
-                self._known_path_mtu(peer),
-                self._bridge.learnt(peer.number, now) if self._bridge is not None else 0,
-            )
-            for peer in self.peers.values()
-        ]
-        pieces = [rows[at : at + PEERS_PER_MESSAGE] for at in range(0, len(rows), PEERS_PER_MESSAGE)] or [[]]
-        for number, piece in enumerate(pieces, 1):
-            self._report(Counters(serial, piece, dict(self.drops), number == len(pieces)))
+    def _tell_counters(self, serial: int) -> None:
+        """Tell the counters of all peers, as they are when their turn comes, as fast as the agent reads them."""
 
-    def _known_path_mtu(self, peer: Peer) -> int:
-        """Return the largest packet of which a probe or the kernel says that it reaches *peer*; 0 if neither does."""
-        if peer.is_path_known:
-            return self._packet_mtu(min(peer.path_mtu, self.outbound.splitter.mtu))
-        return self._packet_mtu(peer.path.size) if peer.path is not None and peer.path.is_confirmed else 0
+        def tell(piece: tuple[Sequence[Peer], bool], now: float) -> None:
+            mtu, bridge = self.outbound.splitter.mtu, self._bridge
+            overhead = 0 if bridge is None else FRAME_OVERHEAD
+            rows = [
+                counters.row(peer, mtu, overhead, 0 if bridge is None else bridge.learnt(peer.number, now))
+                for peer in piece[0]
+            ]
+            self._report(Counters(serial, rows, dict(self.drops), piece[1]))
+
+        self.jobs.add("counters", counters.batches(list(self.peers.values())), tell, self._link_is_idle)
 
     def _ping(self, command: PingPeer, now: float) -> None:
         """Ping a peer that can answer; like a packet it asks for a handshake where keys are old or silence follows."""
@@ -705,10 +700,6 @@ class Core:
     def _payload_mtu(self, mtu: int) -> int:
         """Return what a payload takes where the device's MTU is *mtu*: packets as they are, or frames."""
         return mtu if self._bridge is None else min(mtu + FRAME_OVERHEAD, MAXIMUM_IP)
-
-    def _packet_mtu(self, mtu: int) -> int:
-        """Return how large a packet may be where a payload takes *mtu* bytes."""
-        return mtu if self._bridge is None else mtu - FRAME_OVERHEAD
 
     def _owner_of(self, address: bytes) -> int | None:
         """Return the number of the peer that an IP address belongs to."""

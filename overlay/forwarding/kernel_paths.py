@@ -52,6 +52,11 @@ class KernelPaths:
             each.close()
         self._sockets, self._mtu = dict(zip(families, sockets, strict=True)), mtu
 
+    @staticmethod
+    def look_soon(peer: Peer, _: float) -> None:
+        """Have look() be called when the next packet leaves for *peer*."""
+        peer.path_due = 0.0
+
     def look(self, peer: Peer, now: float) -> None:
         """Take what the kernel knows of the path to *peer*, unless probes tell more; ``peer.path_due`` says when again."""
         self._turn = max(self._turn, now) + 1 / LOOKS_PER_SECOND

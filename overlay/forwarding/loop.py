@@ -44,6 +44,7 @@ REPORTS_WAITING = (
 )
 EVENTS = 16  # taken from the poll at once: the tun, the link, two sockets and those they replaced
 COMMANDS, COMMANDS_TIME = 8, 0.0002  # commands and seconds in one go before packets have their turn
+SLICE = 0.0002  # seconds, likewise, for what is due; and again for what concerns all peers
 HANDSHAKE_BYTES = 1024  # of a queue of handshakes, likewise: seven initiations, which take 0.2 ms
 
 
@@ -138,7 +139,10 @@ class Loop:
         """Forward packets until the link ends; *notes* go with the report that this has begun."""
         self._notes = notes
         self._tun = TunEnd(descriptors[0])
-        self._core = Core(start, self._tun, report=self._link.report, entropy=self._entropy)
+        link = self._link
+        self._core = Core(
+            start, self._tun, report=link.report, entropy=self._entropy, link_is_idle=lambda: not link.is_full
+        )
         self._link_descriptor = self._link.socket.fileno()
         self._poll.register(self._link_descriptor, select.EPOLLIN)
         try:
@@ -149,12 +153,12 @@ class Loop:
 
     def _turn(self) -> None:
         core, sender, link, udp_sockets = self._core, self._core.sender, self._link, self._udp
-        is_behind = core.table.catch_up()
+        is_behind, has_jobs = core.table.catch_up(), core.jobs.is_ready()
         deadline = core.next_deadline()
-        ready = self._poll.poll(0 if is_behind else self._timeout(deadline), EVENTS)
+        ready = self._poll.poll(0 if is_behind or has_jobs else self._timeout(deadline), EVENTS)
         now = self._clock()
         if deadline <= now:
-            for udp in core.handle_deadline(now):
+            for udp in core.handle_deadline(now, self._slice(now)):
                 self._forget(udp)
             udp_sockets = self._udp
         has_commands = False
@@ -179,8 +183,16 @@ class Loop:
             self._take_commands(self._clock())
         if sender.is_holding:
             sender.resume()
+        if has_jobs:
+            begins = self._clock()
+            core.jobs.run(begins, self._slice(begins))
         if link.is_full:
             link.flush()
+
+    def _slice(self, now: float) -> Callable[[], bool]:
+        """Return what tells whether there is time left of a slice that begins *now*."""
+        ends, clock = now + SLICE, self._clock
+        return lambda: clock() < ends
 
     def _drain_tun(self, now: float) -> None:
         try:

@@ -31,11 +31,9 @@ class Probes:
         self._timing, self._mtu = timing, mtu
         self._permits = Buckets(PROBES_PER_SECOND, PROBES_AT_ONCE)
 
-    def set_mtu(self, mtu: int, peers: list[Peer], now: float) -> None:
-        """Search the paths to *peers* anew, for packets of up to *mtu* bytes."""
+    def set_mtu(self, mtu: int) -> None:
+        """Search for packets of up to *mtu* bytes from now on: each path once it is restarted."""
         self._mtu = mtu
-        for peer in peers:
-            self.restart(peer, now)
 
     def restart(self, peer: Peer, now: float) -> None:
         """Search anew, for the path to *peer* may be another."""

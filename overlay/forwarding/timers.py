@@ -12,7 +12,12 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from overlay.forwarding.peer import Peer
+
+# Ours
+OUT_OF_FORCE = 64  # entries out of force that are passed over at once: of many peers there may be thousands
 
 
 class Timers:
@@ -36,19 +41,26 @@ class Timers:
     def next_deadline(self) -> float:
         """Return when due() may have something; math.inf if never."""
         heap = self._heap
-        while heap and heap[0][2].timers.get(heap[0][3]) != heap[0][1]:
+        for _ in range(OUT_OF_FORCE):
+            if not heap or heap[0][2].timers.get(heap[0][3]) == heap[0][1]:
+                break
             heapq.heappop(heap)
         return heap[0][0] if heap else math.inf
 
-    def due(self, now: float) -> list[tuple[Peer, str]]:
-        """Return and forget the entries whose moment has come."""
-        ready = []
-        while self._heap and self._heap[0][0] <= now:
+    def due(self, now: float) -> Iterator[tuple[Peer, str]]:
+        """Yield the entries whose moment has come, each forgotten at that; what is not asked for stays due.
+
+        What is made due meanwhile is left for the next call, and so is what comes after many entries out of force:
+        next_deadline() tells.
+        """
+        last, passed = self._order, 0
+        while self._heap and self._heap[0][0] <= now and self._heap[0][1] <= last:
             _, order, peer, kind = heapq.heappop(self._heap)
             if peer.timers.get(kind) == order:
                 del peer.timers[kind]
-                ready.append((peer, kind))
-        return ready
+                yield peer, kind
+            elif (passed := passed + 1) >= OUT_OF_FORCE:
+                return
 
     @staticmethod
     def forget(peer: Peer) -> None:

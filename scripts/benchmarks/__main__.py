@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from scripts.benchmarks import compare, goodput, handshakes, packets, parts, scale
+from scripts.benchmarks import compare, gaps, goodput, handshakes, packets, parts, scale
 from scripts.benchmarks.console import progress
 from scripts.benchmarks.options import Parser
 
 MEASUREMENTS = {
     "compare": compare,
+    "gaps": gaps,
     "goodput": goodput,
     "handshakes": handshakes,
     "packets": packets,

@@ -33,7 +33,6 @@ from overlay.encap.encapsulation import Role
 from overlay.errors import ConfigError, HostError
 from overlay.forwarder import ForwarderGoneError
 from overlay.host import clock, control
-from overlay.host.firewall.rules import Firewall
 from overlay.link import (
     OWN,
     PINGS_WAITING,
@@ -200,11 +199,8 @@ class FakeHost:
         }
         return [udp for name, old in before.items() if self.sockets.get(name) is not old for udp in old]
 
-    def findings(self, node, firewall):
+    def findings(self, node):
         return list(self.found)
-
-    def read_firewall(self):
-        return Firewall()
 
     def is_affected_by(self, name, endpoint):
         return endpoint in self.affecting

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from overlay import link
 from overlay.errors import PacketError
+from overlay.forwarding.counters import PEERS_PER_MESSAGE
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from tests.refusals import refused
 
@@ -225,7 +226,7 @@ def test_the_largest_messages_fit_the_link():
 
     for message in (
         link.Routes(routes, [row[:2] for row in routes], is_last=True),
-        link.Counters(2**31, [row] * link.PEERS_PER_MESSAGE, drops, is_last=True),
+        link.Counters(2**31, [row] * PEERS_PER_MESSAGE, drops, is_last=True),
     ):
         assert len(link.encode(message)) <= link.MESSAGE_BYTES
 

@@ -71,9 +71,19 @@ def test_one_bucket_gives_a_burst_and_then_its_rate():
     assert [bucket.take(6, 0.5), bucket.take(5, 0.5)] == [False, True]
 
 
-def test_more_than_a_burst_takes_all_there_can_be():
+def test_more_than_a_burst_is_taken_from_a_full_bucket_and_owed():
     bucket = Bucket(rate=10, burst=20)
 
-    assert bucket.take(1000, 0)
-    assert not bucket.take(1000, 1.9)
-    assert bucket.take(1000, 2)
+    assert bucket.take(100, 0)
+    assert not bucket.take(1, 8)  # a hundred at ten a second, less the burst
+    assert bucket.take(1, 8.2)
+    assert not bucket.take(100, 10.1)
+    assert bucket.take(100, 10.3)
+
+
+def test_what_is_taken_is_the_rate_whatever_is_asked_for_at_once():
+    bucket = Bucket(rate=10, burst=20)
+
+    taken = sum(50 for tenth in range(1000) if bucket.take(50, tenth / 10))
+
+    assert taken <= 100 * 10 + 50

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from overlay import link
 from overlay.crypto.cookies import CookieHolder
 from overlay.forwarding.callers import CALLERS
+from overlay.forwarding.counters import PEERS_PER_MESSAGE
 from overlay.forwarding.pace import PROBE
 from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
@@ -610,10 +611,10 @@ def test_counters_come_in_pieces_and_for_nobody():
     lonely.tell(link.AskCounters(3))
     world.run(0)
 
+    whole, rest = divmod(450, PEERS_PER_MESSAGE)
     assert [(each.serial, len(each.peers), each.is_last) for each in node.reported] == [
-        (9, 200, False),
-        (9, 200, False),
-        (9, 50, True),
+        *[(9, PEERS_PER_MESSAGE, False)] * whole,
+        (9, rest, True),
     ]
     assert lonely.reported == [link.Counters(3, [], {}, is_last=True)]
 

@@ -98,7 +98,9 @@ def test_another_mtu_of_the_tun_begins_a_search(probes, peer):
     sent = Sent()
     probes.turn(peer, keypair(peer), 5.0, sent)
 
-    probes.set_mtu(8920, [peer, Peer(2)], 6.0)
+    probes.set_mtu(8920)
+    probes.restart(peer, 6.0)
+    probes.restart(Peer(2), 6.0)
     peer.tx_packets += 1
     probes.turn(peer, keypair(peer), 6.0, sent)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.forwarding.peer import Peer
-from overlay.forwarding.timers import Timers
+from overlay.forwarding.timers import OUT_OF_FORCE, Timers
 
 
 def test_what_is_due_comes_out_once_and_in_order():
@@ -17,9 +17,9 @@ def test_what_is_due_comes_out_once_and_in_order():
     timers.arm(2.0, a, "silence")
 
     assert timers.next_deadline() == 1.0
-    assert timers.due(2.5) == [(b, "answer"), (a, "silence")]
-    assert timers.due(2.5) == []
-    assert timers.due(3.0) == [(a, "answer")]
+    assert list(timers.due(2.5)) == [(b, "answer"), (a, "silence")]
+    assert list(timers.due(2.5)) == []
+    assert list(timers.due(3.0)) == [(a, "answer")]
     assert timers.next_deadline() == math.inf
 
 
@@ -38,8 +38,8 @@ def test_an_entry_may_be_replaced_by_an_earlier_or_a_later_one():
     timers.rearm(5.0, peer, "keepalive")
 
     assert timers.next_deadline() == 5.0
-    assert timers.due(4.0) == []
-    assert timers.due(5.0) == [(peer, "keepalive")]
+    assert list(timers.due(4.0)) == []
+    assert list(timers.due(5.0)) == [(peer, "keepalive")]
 
 
 def test_a_removed_peer_has_nothing_due():
@@ -50,16 +50,16 @@ def test_a_removed_peer_has_nothing_due():
 
     timers.forget(a)
 
-    assert timers.due(9.0) == [(b, "answer"), (b, "silence")]
+    assert list(timers.due(9.0)) == [(b, "answer"), (b, "silence")]
 
 
 def test_an_entry_that_came_due_may_be_armed_again():
     timers, peer = Timers(), Peer(1)
     timers.arm(1.0, peer, "answer")
-    timers.due(1.0)
+    assert list(timers.due(1.0)) == [(peer, "answer")]
     timers.arm(2.0, peer, "answer")
 
-    assert timers.due(2.0) == [(peer, "answer")]
+    assert list(timers.due(2.0)) == [(peer, "answer")]
 
 
 @settings(deadline=None, derandomize=True)
@@ -84,7 +84,41 @@ def test_timers_do_what_their_twin_does(seed):
             now += chance.randrange(5)
             due = {key: when for key, when in twin.items() if when <= now}
             twin = {key: when for key, when in twin.items() if when > now}
-            found = timers.due(now)
+            found = list(timers.due(now))
             assert set(found) == set(due)
             assert [due[key] for key in found] == sorted(due.values())
         assert timers.next_deadline() == min(twin.values(), default=math.inf)
+
+
+def test_what_is_not_asked_for_stays_due():
+    timers, peers = Timers(), [Peer(number) for number in range(5)]
+    for peer in peers:
+        timers.arm(1.0, peer, "keepalive")
+
+    first = next(timers.due(1.0))
+
+    assert first == (peers[0], "keepalive")
+    assert list(timers.due(1.0)) == [(peer, "keepalive") for peer in peers[1:]]
+
+
+def test_what_is_armed_for_now_meanwhile_is_left_for_the_next_call():
+    timers, peer = Timers(), Peer(1)
+    timers.arm(1.0, peer, "keepalive")
+
+    for each, kind in timers.due(1.0):
+        timers.arm(1.0, each, kind)
+
+    assert timers.next_deadline() == 1.0
+
+
+def test_thousands_of_entries_out_of_force_are_passed_over_a_few_at_a_time():
+    timers, peer, count = Timers(), Peer(1), 20 * OUT_OF_FORCE
+    for at in range(count):
+        timers.rearm(at / count, peer, "path")
+
+    calls = 0
+    while timers.next_deadline() <= 1.0 and not (found := list(timers.due(1.0))):
+        calls += 1
+
+    assert found == [(peer, "path")]
+    assert calls >= 5

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from overlay.forwarding import counters
+from overlay.forwarding.counters import PEERS_PER_MESSAGE
+from overlay.forwarding.path_mtu import PathMtu
+from overlay.forwarding.peer import Peer
+
+
+@pytest.mark.parametrize("count", [0, 1, PEERS_PER_MESSAGE, PEERS_PER_MESSAGE + 1, 5 * PEERS_PER_MESSAGE])
+def test_the_batches_are_all_peers_and_the_last_alone_says_that_it_is(count):
+    peers = [Peer(number) for number in range(count)]
+
+    batches = list(counters.batches(peers))
+
+    assert [peer for batch, _ in batches for peer in batch] == peers
+    assert [is_last for _, is_last in batches] == [False] * (len(batches) - 1) + [True]
+    assert max(len(batch) for batch, _ in batches) <= PEERS_PER_MESSAGE
+
+
+def test_a_row_is_a_copy_of_what_was_counted():
+    peer = Peer(3)
+    peer.drops["loop"] = 2
+    peer.rx_bytes, peer.tx_packets, peer.last_received = 5, 7, 9.0
+
+    row = counters.row(peer, 1420, 0, 4)
+    peer.drops["loop"] = 8
+
+    assert (row.peer, row.rx_bytes, row.tx_packets, row.last_received) == (3, 5, 7, 9.0)
+    assert (row.drops, row.learnt_macs) == ({"loop": 2}, 4)
+
+
+def test_a_path_of_which_nothing_is_known_is_zero():
+    peer = Peer(1)
+    peer.path = PathMtu(1420)
+
+    assert counters.row(Peer(1), 1420, 0, 0).path_mtu == counters.row(peer, 1420, 0, 0).path_mtu == 0
+
+
+def test_what_the_kernel_knows_of_a_path_is_no_more_than_the_device_takes():
+    peer = Peer(1)
+    peer.is_path_known = True
+
+    assert counters.row(peer, 1434, 14, 0).path_mtu == 1420
+    peer.path_mtu = 1300
+    assert counters.row(peer, 1434, 14, 0).path_mtu == 1286
+
+
+def test_what_a_probe_found_is_told_without_the_frame_around_the_packet():
+    peer = Peer(1)
+    peer.path = PathMtu(1434)
+    peer.path.is_confirmed, peer.path.size = True, 1300
+
+    assert counters.row(peer, 1434, 14, 0).path_mtu == 1286
