@@ -12,12 +12,11 @@ import dataclasses
 import logging
 import os
 import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from overlay import config, questions, status
+from overlay import config, logs, questions, status
 from overlay.errors import ConfigError, HostError, OverlayError, PacketError, UnknownInitiatorError
 from overlay.forwarder import Forwarder, ForwarderGoneError, forwarders
 from overlay.host import clock, control, memory, notify, privileges
@@ -111,12 +110,7 @@ class StoppedError(Exception):
 
 def run(options: Options, log_level: str = "info", timing: Timing | None = None) -> None:
     """Run the agent until it is told to stop.  Raises ConfigError or HostError if it cannot start or go on."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=log_level.upper(),
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-    )
+    logs.set_up(log_level)
     with until_stopped():
         trio.run(run_agent, options, timing or Timing(), strict_exception_groups=True)
     log.info("stopped interface=%s", options.interface)
@@ -280,7 +274,7 @@ class Agent:
                 count,
                 clock.now() - self._started,
             )
-            notify.ready(f"{self._node.own.name} on {self.host.interface}, {count} peers")
+            notify.ready(f"{self._node.own.name} on {self.host.interface}, {count} peer{'s' * (count != 1)}")
 
     async def _heed(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:

@@ -206,7 +206,8 @@ def _check_links(network: Network, peers: Collection[Peer]) -> None:
                 )
         _check_hosts(network, peers)
     if network.point_to_point and (len(peers) != 2 or network.device == TAP):
-        found = "the device is a tap" if network.device == TAP else f"there are {len(peers)} peers"
+        found = f"there are {len(peers)} peers" if len(peers) > 1 else "there is only one"
+        found = "the device is a tap" if network.device == TAP else found
         raise KeyProblem(
             ("network", "point_to_point"), f"is for a tun between two peers, and {found}; remove it"
         )

@@ -59,6 +59,7 @@ from peers.encapsulation import (
     has_ports,
 )
 from peers.errors import KeyProblem, Keys, TableError
+from peers.foreign import recognize
 from peers.lines import find_line
 from peers.mac import format_mac, parse_mac
 from peers.peer import (
@@ -171,6 +172,8 @@ def parse_document(text: str, path: Path) -> Section:
         ) from None
     except RecursionError:
         raise TableError(path, None, "arrays or tables are nested too deeply; write plain lists") from None
+    if "network" not in document and (foreign := recognize(text)) is not None:
+        raise TableError(path, None, foreign)
     return Section((), document)
 
 
@@ -180,6 +183,8 @@ def to_error(problem: KeyProblem, text: str, path: Path) -> TableError:
 
 
 def _syntax_error(text: str, path: Path, message: str) -> TableError:
+    if (foreign := recognize(text)) is not None:
+        return TableError(path, None, foreign)
     match = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
     if match is None:
         return TableError(path, None, f"this is not TOML: {message}")

@@ -152,6 +152,7 @@ ONLY_IN = {
             "overlay.agent",
             "overlay.forwarder",
             "overlay.journal",
+            "overlay.logs",
             "overlay.reload",
             "overlay.resolver",
             "overlay.setup",

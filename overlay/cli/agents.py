@@ -101,9 +101,18 @@ def agent_path(ctx: click.Context, interface: str) -> Path:
 
 def ask(ctx: click.Context, interface: str, **message: Any) -> dict[str, Any]:
     """Return the agent's answer to *message*.  Raises HostError without an answer, Failure for a refusal."""
-    from overlay.host.control import request
+    from overlay.host.control import NoAgentError, is_answered, request
 
-    answer = request(agent_path(ctx, interface), message)
+    try:
+        answer = request(agent_path(ctx, interface), message)
+    except NoAgentError as refused:
+        others = [each for each in running_interfaces(ctx) if is_answered(agent_path(ctx, each))]
+        if not others:
+            raise
+        listed = " and ".join(others)
+        raise NoAgentError(
+            f"no overlay agent runs for {interface} here, but one does for {listed}: add --interface {others[0]}"
+        ) from refused
     if answer.get("ok") is True:
         return answer
     error = str(answer.get("error") or f"the agent of {interface} refused without a reason: see its log")

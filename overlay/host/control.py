@@ -162,6 +162,20 @@ def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
         raise HostError(f"the agent of {interface} gave no complete answer: see its log") from error
 
 
+def is_answered(path: Path) -> bool:
+    """Return whether somebody listens at *path*; what a killed agent left there answers nobody."""
+    with socket.socket(
+        socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    ) as client:
+        try:
+            client.connect(str(path))
+        except BlockingIOError:  # many ask at once
+            return True
+        except OSError:
+            return False
+        return True
+
+
 def encode(message: Message) -> bytes:
     """Return *message* as one line of JSON."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"

@@ -217,7 +217,9 @@ def _device_refused(device: str, error: OSError) -> str:
 
 def _interface_refused(name: str, mode: str, error: OSError) -> str:
     driver = _driver(name)
-    other = f"choose another with --interface, or remove it (ip link delete {name})"
+    other = "choose another with --interface"
+    if driver is not None and driver[0] == "tun":  # what else has that name is the host's, as lo is
+        other += f", or remove it (ip link delete {name})"
     match error.errno:
         case errno.EINVAL if driver == ("tun", mode):
             return (

@@ -248,3 +248,8 @@ def test_a_difference_turns_one_table_into_the_other(old_peers, new_peers):
     assert peers == new.peers
     routes = dict(old.routes) | difference.routes
     assert {prefix: name for prefix, name in routes.items() if name is not None} == dict(new.routes)
+
+
+def test_point_to_point_with_one_peer_is_refused_in_english():
+    with pytest.raises(KeyProblem, match="is for a tun between two peers, and there is only one; remove it"):
+        table(PARIS, point_to_point=True)

@@ -296,3 +296,12 @@ def test_refusal_names_the_capability(lab):
 def test_missing_device_is_named():
     with pytest.raises(HostError, match=r"^/nonexistent/tun does not exist: load the tun module"):
         open_tun("overlay0", "/nonexistent/tun")
+
+
+@pytest.mark.netns
+def test_nobody_is_told_to_remove_an_interface_that_is_the_hosts():
+    with pytest.raises(HostError) as raised:
+        open_tun("lo")
+
+    assert "choose another with --interface" in str(raised.value)
+    assert "ip link delete" not in str(raised.value)

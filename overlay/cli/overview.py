@@ -1,0 +1,231 @@
+"""The status of a node as text: what is wrong first, and as wide as there is room."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from overlay.cli.agents import UNENCRYPTED
+from overlay.cli.output import count, format_age, format_bytes, format_duration, format_some, format_table
+from peers.peer import TAP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from overlay.cli.agents import PeerStatus, Status, Stranger
+
+# Ours
+LABEL = 12  # columns of the names of fields
+LEAST_WIDTH = 40  # narrower terminals wrap
+SHOWN_SUBNETS = 2
+SHOWN_DROPS = 10  # lines of drops; more of them would hide the peers
+STATES = (
+    "unreachable",
+    "unconfirmed",
+    "silent",
+    "connecting",
+)  # those that are shown first where not all have room
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the table of peers; *short* is what it holds where there is little room."""
+
+    title: str
+    cell: Callable[[PeerStatus], str]
+    short: Callable[[PeerStatus], str] | None = None
+    is_right: bool = False
+
+
+def _state(peer: PeerStatus) -> str:
+    return f"{peer.state} ({peer.encapsulation})" if peer.state == UNENCRYPTED else peer.state
+
+
+def _handshake(peer: PeerStatus) -> str:
+    return "-" if peer.state == UNENCRYPTED else format_age(peer.last_handshake)
+
+
+COLUMNS = (
+    Column("NAME", lambda peer: peer.name),
+    Column("STATE", _state),
+    Column("ENDPOINT", lambda peer: peer.endpoint or "-"),
+    Column(
+        "SUBNETS",
+        lambda peer: format_some(peer.subnets, SHOWN_SUBNETS) or "-",
+        lambda peer: format_some(peer.subnets, 1) or "-",
+    ),
+    Column("HANDSHAKE", _handshake, lambda peer: _handshake(peer).removesuffix(" ago")),
+    Column(
+        "RECEIVED",
+        lambda peer: format_age(peer.last_received),
+        lambda peer: format_age(peer.last_received).removesuffix(" ago"),
+    ),
+    Column("MTU", lambda peer: str(peer.path_mtu or "-"), is_right=True),
+    Column("RX", lambda peer: format_bytes(peer.rx_bytes), is_right=True),
+    Column("TX", lambda peer: format_bytes(peer.tx_bytes), is_right=True),
+)
+LEARNT = Column("MACS", lambda peer: str(peer.learnt_macs), is_right=True)
+LEFT_OUT = (
+    "SUBNETS",
+    "MTU",
+    "MACS",
+    "HANDSHAKE",
+    "ENDPOINT",
+    "RX",
+    "TX",
+    "RECEIVED",
+)  # the first is missed least
+
+
+def render(status: Status, width: int | None = None, before: Status | None = None) -> str:
+    """Return *status* as a person reads it, in lines of at most *width* columns as far as names allow; None is any.
+
+    What was dropped since *before*, an earlier status, comes first among the drops.
+    """
+    fields = [("node", status.node), *_troubles(status), *_facts(status)]
+    lines = [line for name, value in fields for line in _field(name, value, width)]
+    drops = _drops(status, before)
+    if drops:
+        lines += ["", *(line for name, value in drops for line in _field(name, value, width))]
+    if status.peers:
+        lines += ["", _table(status, width)]
+    else:
+        lines += ["", "no other peers"]
+    macs = [(peer.name, peer.mac) for peer in status.peers if peer.mac is not None]
+    own_macs = {peer.own_mac for peer in status.peers if peer.own_mac is not None}
+    if macs:
+        lines += ["", format_table(("MAC", ""), [*(("this node", mac) for mac in sorted(own_macs)), *macs])]
+    return "\n".join(lines)
+
+
+def fit(status: Status, width: int, height: int, before: Status | None) -> str:
+    """Return *status* for a screen that must not scroll: where not all peers have room, those in trouble come first.
+
+    The last line stays free for the cursor.
+    """
+    text = render(status, width, before)
+    if text.count("\n") + 1 < height:
+        return _cut(text, width)
+    peers = sorted(
+        status.peers, key=lambda peer: STATES.index(peer.state) if peer.state in STATES else len(STATES)
+    )
+    lines = render(replace(status, peers=peers), width, before).split("\n")
+    kept = max(0, height - 2)
+    return _cut("\n".join([*lines[:kept], f"... and {len(lines) - kept} more lines"]), width)
+
+
+def _troubles(status: Status) -> list[tuple[str, str]]:
+    troubles = [] if status.reload_error is None else [("not loaded", status.reload_error)]
+    troubles += [("note", note) for note in status.notes]
+    return troubles + [("stranger", _describe_stranger(each)) for each in status.strangers]
+
+
+def _facts(status: Status) -> list[tuple[str, str]]:
+    forwarder = "none" if status.forwarder_pid is None else f"process {status.forwarder_pid}"
+    port = "no port" if status.port is None else f"port {status.port}"
+    return [
+        ("interface", f"{status.interface}, MTU {status.mtu}, {port}"),
+        *([("device", status.device)] if status.device == TAP else []),
+        ("MTU", status.mtu_reason),
+        ("addresses", ", ".join(status.addresses)),
+        ("network", ", ".join(status.prefixes)),
+        ("public key", status.public_key or "-"),
+        ("peers file", status.peers_file),
+        ("agent", f"process {status.pid}, forwarder {forwarder}, up for {format_duration(status.uptime)}"),
+    ]
+
+
+def _describe_stranger(stranger: Stranger) -> str:
+    """Return who called with a key that no peer has."""
+    whose = f"; {stranger.peer} is at that address: is its public_key right?" if stranger.peer else ""
+    return (
+        f"{stranger.public_key} is no peer's key; {count(stranger.calls, 'call')} from {stranger.endpoint}, "
+        f"the last {format_age(stranger.last_call)}{whose}"
+    )
+
+
+def _drops(status: Status, before: Status | None) -> list[tuple[str, str]]:
+    """Return a line on the drops of this node and of each peer, those with new ones first; the rest as one line."""
+    earlier = {} if before is None else {peer.name: peer.drops for peer in before.peers}
+    own = {} if before is None else before.drops
+    rows = [("this node", status.drops, own)]
+    rows += [(peer.name, peer.drops, earlier.get(peer.name, {})) for peer in status.peers]
+    counted = [
+        (name, _new(drops, known) if before else {}, drops)
+        for name, drops, known in rows
+        if any(drops.values())
+    ]
+    counted.sort(key=lambda row: (-sum(row[1].values()), row[0] != "this node"))
+    shown = [
+        ("dropped", f"{name}: {_format_drops(drops, new)}") for name, new, drops in counted[:SHOWN_DROPS]
+    ]
+    if len(counted) > SHOWN_DROPS:
+        shown.append(("dropped", f"at {len(counted) - SHOWN_DROPS} more; --json has all"))
+    return shown
+
+
+def _new(drops: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    grown = {reason: number - before.get(reason, 0) for reason, number in drops.items()}
+    return {reason: number for reason, number in grown.items() if number > 0}
+
+
+def _format_drops(drops: dict[str, int], new: dict[str, int]) -> str:
+    counted = sorted(drops.items(), key=lambda item: (-new.get(item[0], 0), -item[1], item[0]))
+    return ", ".join(
+        f"{reason} {number}" + (f" (+{new[reason]})" if reason in new else "")
+        for reason, number in counted
+        if number
+    )
+
+
+def _field(name: str, value: str, width: int | None) -> list[str]:
+    """Return a field in lines of *width* columns; an address or a path is never cut."""
+    label = name.ljust(LABEL - 1) + " "
+    if width is None or len(label) + len(value) <= width or width < LEAST_WIDTH:
+        return [label + value]
+    return textwrap.wrap(
+        value,
+        width,
+        initial_indent=label,
+        subsequent_indent=" " * LABEL,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _table(status: Status, width: int | None) -> str:
+    """Return the peers, with as many columns as have room, and what is left out."""
+    columns: Sequence[Column] = (*COLUMNS, LEARNT) if status.device == TAP else COLUMNS
+    text = _columns(status, columns, is_short=False)
+    if width is None or _width(text) <= width:
+        return text
+    text = _columns(status, columns, is_short=True)
+    left_out: list[str] = []
+    for title in LEFT_OUT:
+        if _width(text) <= width:
+            break
+        if any(column.title == title for column in columns):
+            left_out.append(title)
+            columns = [column for column in columns if column.title != title]
+            text = _columns(status, columns, is_short=True)
+    return (
+        "\n".join([text, *textwrap.wrap(f"(too narrow for {', '.join(left_out)})", width)])
+        if left_out
+        else text
+    )
+
+
+def _columns(status: Status, columns: Sequence[Column], *, is_short: bool) -> str:
+    cells = [column.short or column.cell if is_short else column.cell for column in columns]
+    rows = [tuple(cell(peer) for cell in cells) for peer in status.peers]
+    right = [index for index, column in enumerate(columns) if column.is_right]
+    return format_table([column.title for column in columns], rows, right)
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.split("\n")))
+
+
+def _cut(text: str, width: int) -> str:
+    return "\n".join(line[:width] for line in text.split("\n"))

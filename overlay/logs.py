@@ -1,0 +1,58 @@
+"""How the agent's log lines look, for people and for the journal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Specification: sd-daemon(3), syslog(3)
+PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+def set_up(level: str) -> None:
+    """Have everything from *level* on, as ``info``, logged to stderr.
+
+    Where that is the journal (JOURNAL_STREAM of systemd.exec(5)) each line begins with its priority, which journald
+    takes off, and without a time, which journald knows.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JournalFormatter() if is_journal(sys.stderr, os.environ) else TerminalFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Return whether *stream* is the one that systemd says leads to the journal."""
+    told = environment.get("JOURNAL_STREAM")
+    if not told:
+        return False
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # no descriptor, or a closed one
+        return False
+    return told == f"{status.st_dev}:{status.st_ino}"
+
+
+class TerminalFormatter(logging.Formatter):
+    """``2026-01-31T12:00:00+01:00 INFO ready ...``: the local time with its zone."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802  logging's signature
+        """Return when *record* was made."""
+        return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="seconds")
+
+
+class JournalFormatter(logging.Formatter):
+    """``<6>ready ...``, and the priority before each line of a traceback too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return *record* as lines for the journal."""
+        priority = PRIORITIES.get(record.levelno, 6)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines() or [""])

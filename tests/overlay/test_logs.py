@@ -1,0 +1,53 @@
+"""How log lines look."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import sys
+
+import pytest
+
+from overlay.logs import JournalFormatter, TerminalFormatter, is_journal
+
+
+def record(level=logging.INFO, text="ready node=%s", error=None):
+    return logging.LogRecord("overlay", level, __file__, 1, text, ("paris",), error)
+
+
+def test_line_for_people_has_the_time_with_its_zone():
+    line = TerminalFormatter().format(record())
+
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d INFO ready node=paris", line)
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"),
+    [(logging.DEBUG, 7), (logging.INFO, 6), (logging.WARNING, 4), (logging.ERROR, 3), (logging.CRITICAL, 2)],
+)
+def test_line_for_the_journal_begins_with_its_priority(level, priority):
+    assert JournalFormatter().format(record(level)) == f"<{priority}>ready node=paris"
+
+
+def test_each_line_of_a_traceback_has_the_priority():
+    try:
+        raise ValueError("a bug")
+    except ValueError:
+        lines = JournalFormatter().format(record(logging.ERROR, error=sys.exc_info())).splitlines()
+
+    assert len(lines) > 3
+    assert all(line.startswith("<3>") for line in lines)
+
+
+def test_the_journal_is_where_systemd_says(tmp_path):
+    with (tmp_path / "stream").open("w") as stream, (tmp_path / "other").open("w") as other:
+        status = os.fstat(stream.fileno())
+        environment = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+
+        assert is_journal(stream, environment)
+        assert not is_journal(other, environment)
+        assert not is_journal(stream, {})
+        assert not is_journal(stream, {"JOURNAL_STREAM": "nonsense"})
+        assert not is_journal(io.StringIO(), environment)
