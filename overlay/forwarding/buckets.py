@@ -47,13 +47,18 @@ class Bucket:
         self._rate, self._burst = rate, burst
         self._permits, self._since = burst, -math.inf
 
+    def available(self, now: float) -> int:
+        """Return how many permits there are, below 0 how many are owed."""
+        self._permits = min(self._burst, self._permits + (now - self._since) * self._rate)
+        self._since = now
+        return math.floor(self._permits)
+
     def take(self, count: int, now: float) -> bool:
         """Take *count* permits and return whether there were that many.
 
         More than there can ever be are taken from a full bucket, and owed: the next wait until that is made up for.
         """
-        self._permits = min(self._burst, self._permits + (now - self._since) * self._rate)
-        self._since = now
+        self.available(now)
         if self._permits < min(count, self._burst):
             return False
         self._permits -= count

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import PROTOCOL_UDP, Ends, Role
-from overlay.errors import PacketError
 from overlay.forwarding import counters
 from overlay.forwarding.bridge import Bridge
 from overlay.forwarding.bulk import REPORT_TIME
@@ -19,6 +18,7 @@ from overlay.forwarding.callers import Callers
 from overlay.forwarding.frames_inbound import FramesInbound
 from overlay.forwarding.frames_outbound import FramesOutbound
 from overlay.forwarding.gate import Gate
+from overlay.forwarding.in_band import InBand
 from overlay.forwarding.inbound import Arrival, Inbound, TunWriter
 from overlay.forwarding.kernel_paths import KernelPaths, PathSocket
 from overlay.forwarding.keypair import Keypair
@@ -62,8 +62,6 @@ from overlay.link import (
 )
 from overlay.session.constants import REKEY_AFTER_MESSAGES, Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
-from overlay.wire import control
-from overlay.wire.control import Hello, Ping, Pong, Probe, Probed
 from overlay.wire.frames import FRAME_OVERHEAD
 from overlay.wire.messages import INITIATION, RESPONSE
 from overlay.wire.virtio import VIRTIO_SIZE
@@ -127,6 +125,9 @@ class Core:
         self._gate = Gate(start.public_key, entropy)
         self._pings = Pings(entropy)
         self._probes = Probes(self.timing, mtu)
+        self.in_band = InBand(
+            self._pings, self._probes, self.timers, self._report, self.outbound.send_payload
+        )
         self._kernel_paths = KernelPaths(mtu, 0 if self._bridge is None else FRAME_OVERHEAD)
         self._learns_mtus = False
         self._closes_at = math.inf  # when the next replaced socket does
@@ -593,37 +594,6 @@ class Core:
         elif peer.reporting is not keypair:
             self._send_report(peer, peer.reporting, peer.last_received)
             peer.reporting = keypair
-
-    def control_received(self, peer: Peer, keypair: Keypair, payload: memoryview, now: float) -> None:
-        """Take an in-band control message of *peer*.
-
-        It is answered under the keypair it came by, which may be ``next`` where handshakes crossed: its peer uses it.
-        """
-        bulk = keypair.bulk
-        assert bulk is not None
-        answer = None
-        try:
-            match control.parse(payload):
-                case Hello() as hello:
-                    answer = bulk.take_hello(hello, now)
-                    if hello.answers_probes:
-                        self.timers.arm(self._probes.due(peer, now), peer, "path")
-                case control.Report() as report:
-                    bulk.size.reported(report, now)
-                case Ping() as ping:
-                    answer = self._pings.pong(ping, keypair, now)
-                case Pong() as pong:
-                    self._report(self._pings.take(pong, keypair, now))
-                case Probe() as probe:
-                    answer = self._probes.answer(probe, keypair, now)
-                case Probed() as probed:
-                    self.timers.rearm(self._probes.take(probed, peer, now), peer, "path")
-                case None:
-                    pass  # of a later version
-        except PacketError as error:
-            self.refused(peer, error.reason)
-        if answer is not None:
-            self.outbound.send_payload(peer, keypair, answer)
 
     def authenticated(self, peer: Peer, keypair: Keypair, now: float) -> None:
         """Note that a message under *keypair* was genuine and new."""

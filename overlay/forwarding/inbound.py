@@ -311,6 +311,8 @@ class Inbound:
             if len(fresh) < count:
                 size = sum(last if row == count - 1 else stride for row in fresh)
             self._heard(udp, keypair, arrival, source, size, now)
+            if keypair.bulk is not None and is_control(self._view[HEADER_SIZE:]):
+                fresh = self._core.in_band.spare(keypair.peer, table[:, HEADER_SIZE], fresh, now)
             self._deliver_table(keypair, fresh, count, stride, last, arrival, now)
         return True
 
@@ -661,7 +663,7 @@ class Inbound:
         start = at + HEADER_SIZE
         payload = self._view[start : start + size]
         if keypair.bulk is not None and is_control(payload):
-            core.control_received(peer, keypair, payload, now)
+            core.in_band.take(peer, keypair, payload, now)
             return
         core.data_received(peer, now)
         try:

@@ -18,6 +18,7 @@ from overlay.wire.addresses import pack_host
 
 if TYPE_CHECKING:
     from overlay.encap.encapsulation import Encapsulation
+    from overlay.forwarding.buckets import Bucket
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.path_mtu import PathMtu
     from overlay.forwarding.sender import UdpSocket
@@ -49,7 +50,7 @@ class Peer(Lane):
     __slots__ = (
         "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "ends", "finish",
         "has_ports", "is_path_known", "is_silent", "is_unreachable",
-        "keepalive", "keypairs", "lanes", "last_received", "last_traffic", "moves", "number", "owed_since", "path", "path_due",
+        "keepalive", "keypairs", "lanes", "last_received", "last_traffic", "messages", "moves", "number", "owed_since", "path", "path_due",
         "path_mtu", "path_packets", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
         "segment_limit", "segment_limit_ends", "segment_size", "senders", "sequence", "sequence_at", "socket", "source", "sources", "timers",
         "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
@@ -79,6 +80,7 @@ class Peer(Lane):
             tuple[int, int], Ancillary
         ] = {}  # `source`, TOS and cutting, made once for each pair
         self.keepalive = 0.0  # seconds; 0 is off
+        self.messages: Bucket | None = None  # permits for in-band control messages, once one came
         self.path: PathMtu | None = None  # the search for its MTU, once there was one
         self.path_packets = 0  # packets for it when the search looked last
         self.path_mtu = WIDE  # the largest packet that reaches it; WIDE where that is the tun's MTU

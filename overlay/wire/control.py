@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 # Specification (this document)
 KIND_HELLO, KIND_REPORT, KIND_PING, KIND_PONG, KIND_PROBE, KIND_PROBED = range(6)
 VERSION = 1
+FIRST_NIBBLES = (8, 9)  # of a message, in its first byte; the first is reserved for maps
 MAXIMUM_ENTRIES = 15
 MAXIMUM_DEPTH = 4
 MAXIMUM_TEXT = 64  # bytes of one name or string
@@ -133,8 +134,8 @@ Control: TypeAlias = Hello | Report | Ping | Pong | Probe | Probed
 
 
 def is_control(payload: Buffer) -> bool:
-    """Return whether a payload, not empty, is meant to be a control message; nibble 8 is reserved for maps."""
-    return payload[0] >> 4 in {8, 9}
+    """Return whether a payload, not empty, is meant to be a control message."""
+    return payload[0] >> 4 in FIRST_NIBBLES
 
 
 def parse(payload: Buffer) -> Control | None:

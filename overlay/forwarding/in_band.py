@@ -1,0 +1,107 @@
+"""What peers of this project say to each other inside the tunnel: taken up to a rate, answered, passed on.
+
+A message costs many times what a packet does, and an authentic one may still be one of a flood.  So each peer may
+send so many in a second, whatever they say, and those beyond are counted before they are read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.errors import PacketError
+from overlay.forwarding.buckets import Bucket
+from overlay.wire import control
+from overlay.wire.control import FIRST_NIBBLES, Hello, Ping, Pong, Probe, Probed, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.pings import Pings
+    from overlay.forwarding.probes import Probes
+    from overlay.forwarding.timers import Timers
+    from overlay.link import Ponged
+
+# Ours
+MESSAGES_PER_SECOND = (
+    1500.0  # of one peer: pings at their shortest interval, a search of the MTU, and reports
+)
+MESSAGES_AT_ONCE = 256
+
+
+class InBand:
+    """The in-band control messages of all peers."""
+
+    def __init__(
+        self,
+        pings: Pings,
+        probes: Probes,
+        timers: Timers,
+        report: Callable[[Ponged], object],
+        send: Callable[[Peer, Keypair, bytes], object],
+    ) -> None:
+        self._pings, self._probes, self._timers, self._report, self._send = (
+            pings,
+            probes,
+            timers,
+            report,
+            send,
+        )
+
+    def take(self, peer: Peer, keypair: Keypair, payload: memoryview, now: float) -> None:
+        """Take a message of *peer*, or count it if it is one too many.
+
+        It is answered under the keypair it came by, which may be ``next`` where handshakes crossed: its peer uses it.
+        """
+        if not _permits(peer).take(1, now):
+            peer.drops["control_rate"] += 1
+            return
+        bulk = keypair.bulk
+        assert bulk is not None
+        answer = None
+        try:
+            match control.parse(payload):
+                case Hello() as hello:
+                    answer = bulk.take_hello(hello, now)
+                    if hello.answers_probes:
+                        self._timers.arm(self._probes.due(peer, now), peer, "path")
+                case Report() as report:
+                    bulk.size.reported(report, now)
+                case Ping() as ping:
+                    answer = self._pings.pong(ping, keypair, now)
+                case Pong() as pong:
+                    self._report(self._pings.take(pong, keypair, now))
+                case Probe() as probe:
+                    answer = self._probes.answer(probe, keypair, now)
+                case Probed() as probed:
+                    self._timers.rearm(self._probes.take(probed, peer, now), peer, "path")
+                case None:
+                    pass  # of a later version
+        except PacketError as error:
+            peer.drops[error.reason] += 1
+        if answer is not None:
+            self._send(peer, keypair, answer)
+
+    @staticmethod
+    def spare(peer: Peer, firsts: npt.NDArray[np.uint8], rows: list[int], now: float) -> list[int]:
+        """Return those of *rows* that take() would take, in their order; the others are counted.
+
+        *firsts* are the first bytes of the payloads by row.  Where not all are messages, all of *rows* are returned.
+        """
+        nibbles = firsts >> 4
+        if not ((nibbles >= FIRST_NIBBLES[0]) & (nibbles <= FIRST_NIBBLES[-1])).all():
+            return rows
+        room = _permits(peer).available(now)
+        if room < len(rows):
+            peer.drops["control_rate"] += len(rows) - room
+        return rows[:room]
+
+
+def _permits(peer: Peer) -> Bucket:
+    if peer.messages is None:
+        peer.messages = Bucket(MESSAGES_PER_SECOND, MESSAGES_AT_ONCE)
+    return peer.messages
