@@ -32,3 +32,11 @@ def test_deadlines_that_are_put_off_again_and_again_take_no_room():
         deadlines.set(1, float(when))
 
     assert len(deadlines._heap) < 100
+
+
+def test_of_many_keys_whose_deadlines_change_no_more_than_twice_as_many_entries_are_kept():
+    deadlines = Deadlines()
+    for when in range(20):
+        for key in range(1000):
+            deadlines.set(key, float(when))
+            assert len(deadlines._heap) <= 2 * 1000 + 64

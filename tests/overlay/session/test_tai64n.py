@@ -42,3 +42,15 @@ def test_stamps_follow_the_clock_when_it_goes_on():
 @pytest.mark.parametrize(("wall", "expected"), [(0, False), (1_577_836_799, False), (1_577_836_800, True)])
 def test_a_clock_before_2020_is_not_plausible(wall, expected):
     assert Tai64nClock(lambda: wall * 10**9).is_plausible() is expected
+
+
+def test_the_first_stamp_is_the_wall_clock_s_grain_and_the_next_of_it_a_nanosecond_later():
+    clock = Tai64nClock(lambda: 0)
+
+    stamps = [clock.stamp() for _ in range(3)]
+
+    assert stamps == [(2**62 + 10).to_bytes(8, "big") + number.to_bytes(4, "big") for number in range(3)]
+
+
+def test_a_clock_before_1970_counts_as_1970():
+    assert Tai64nClock(lambda: -(10**18)).stamp() == Tai64nClock(lambda: 0).stamp()

@@ -1,0 +1,135 @@
+"""What the handshakes with one peer leave behind, to the last field."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+
+import pytest
+
+from overlay.crypto.keys import PrivateKey
+from overlay.session.constants import REKEY_JITTER, REKEY_TIMEOUT
+from overlay.session.sessions import Sessions
+from overlay.wire.bulk import CIPHERS
+from overlay.wire.messages import KEY_SIZE, TYPE_RESPONSE
+from tests.overlay.session.pair import START, Pair
+from tests.refusals import refused
+
+PSK, OTHER_PSK = b"p" * 32, b"q" * 32
+
+
+def test_a_preshared_key_that_is_set_is_the_one_that_was_given(pair):
+    pair.a.sessions.set_preshared_key(1, PSK)
+    pair.a.want()
+    pair.settle()
+    assert not pair.is_connected()
+
+    pair.b.sessions.set_preshared_key(1, PSK)
+    pair.advance(2 * REKEY_TIMEOUT)
+    assert pair.is_connected()
+
+
+def test_a_preshared_key_that_is_replaced_is_used_no_more():
+    pair = Pair(psk_a=PSK, psk_b=PSK)
+    pair.a.sessions.set_preshared_key(1, OTHER_PSK)
+
+    pair.a.want()
+    pair.settle()
+
+    assert not pair.is_connected()
+
+
+def test_keys_of_units_are_two_for_each_cipher_and_crossed_between_the_ends(pair):
+    mine, theirs = pair.handshake()
+
+    assert [cipher for cipher, _, _ in mine.unit_keys] == list(CIPHERS)
+    assert [(cipher, back, forth) for cipher, forth, back in mine.unit_keys] == list(theirs.unit_keys)
+    keys = [key for _, *both in mine.unit_keys for key in both] + [mine.send_key, mine.receive_key]
+    assert set(Counter(keys).values()) == {1}
+    assert {len(key) for key in keys} == {KEY_SIZE}
+
+
+def test_a_response_to_an_earlier_handshake_is_known_by_its_index(pair):
+    pair.handshake()
+    (response,) = [
+        each for each in pair.b.outputs if getattr(each, "datagram", b"")[:1] == bytes([TYPE_RESPONSE])
+    ]
+    pair.advance(2 * REKEY_TIMEOUT)
+    pair.a.want()
+
+    with refused("response_index"):
+        pair.a.sessions.receive(response.datagram, pair.b.address, pair.clock.now)
+
+    pair.settle()
+    assert pair.is_connected()
+
+
+@pytest.mark.parametrize(("fill", "share"), [(0, 0.0), (128, 0.5), (255, 1.0)])
+def test_the_jitter_lies_between_none_and_the_whole_of_it(fill, share):
+    sessions = Sessions(
+        PrivateKey(b"a" * 32), entropy=lambda size: bytes([fill]) * size, wall_ns=lambda: 10**18
+    )
+    sessions.add_peer(1, PrivateKey(b"b" * 32).public)
+
+    sessions.want(1, START)
+
+    jitter = sessions.next_deadline() - START - REKEY_TIMEOUT
+    assert jitter == pytest.approx(share * REKEY_JITTER, abs=REKEY_JITTER / 100)
+
+
+def test_a_peer_is_not_given_up_before_during_and_after_a_handshake(pair):
+    def is_given_up():
+        return pair.a.sessions.status(1).is_given_up
+
+    assert is_given_up() is False
+    pair.a.want()
+    assert is_given_up() is False
+    pair.settle()
+    assert is_given_up() is False
+
+
+def test_a_peer_given_up_is_not_once_it_is_wanted_again(pair):
+    pair.lose = lambda flight: True
+    pair.a.want()
+    pair.advance(200)
+    assert pair.a.sessions.status(1).is_given_up is True
+
+    pair.a.want()
+
+    assert pair.a.sessions.status(1).is_given_up is False
+
+
+KEY = PrivateKey(b"k" * 32).public
+
+
+@pytest.mark.parametrize(
+    ("number", "public_key", "psk", "problem"),
+    [
+        (2, KEY[:31], None, "a public key has 32 bytes, not 31"),
+        (2, KEY, b"p" * 33, "a preshared key has 32 bytes, not 33"),
+        (1, KEY, None, "the peer's number or public key is taken"),
+        (2, "own", None, "a node is no peer of its own"),
+        (2, "known", None, "the peer's number or public key is taken"),
+    ],
+    ids=["key", "preshared key", "number", "own key", "known key"],
+)
+def test_what_is_wrong_with_a_peer_is_said(pair, number, public_key, psk, problem):
+    public_key = {"own": pair.a.key.public, "known": pair.b.key.public}.get(public_key, public_key)
+
+    with pytest.raises(ValueError, match=f"^{re.escape(problem)}$"):
+        pair.a.sessions.add_peer(number, public_key, psk)
+
+
+def test_what_is_not_a_handshake_message_of_this_node_is_refused(pair):
+    pair.a.want()
+    (flight,) = pair.flights
+    sessions, now = pair.b.sessions, pair.clock.now
+    other = dataclasses.replace(flight, datagram=flight.datagram[:116] + bytes(32))
+
+    with refused("handshake_type"):
+        sessions.receive(b"\4\0\0\0" + bytes(144), flight.source, now)
+    with refused("mac1"):
+        sessions.receive(other.datagram, flight.source, now)
+
+    assert sessions.receive(flight.datagram, flight.source, now)
