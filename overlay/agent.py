@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from overlay import config, logs, questions, status
-from overlay.errors import ConfigError, HostError, OverlayError, PacketError, UnknownInitiatorError
+from overlay.errors import (
+    ConfigError,
+    HostError,
+    OverlayError,
+    PacketError,
+    ReplayedInitiationError,
+    UnknownInitiatorError,
+)
 from overlay.forwarder import Forwarder, ForwarderGoneError, forwarders
 from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.cpu import has_aes
@@ -506,7 +513,15 @@ class Agent:
         await self._carry_out(outputs)
 
     def _refuse_handshake(self, error: PacketError, source: Sockaddr) -> None:
-        self._count(error.reason)
+        remote = (
+            self._roster.by_number.get(error.number) if isinstance(error, ReplayedInitiationError) else None
+        )
+        if remote is not None:
+            remote.replays += 1
+            self._journal.replayed(remote, self._sessions.status(remote.number))
+            self._wake.set()  # it may have to be called
+        else:
+            self._count(error.reason)
         whose = ""
         if isinstance(error, UnknownInitiatorError):
             self._strangers.note(error.public_key, source, clock.now())

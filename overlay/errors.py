@@ -2,7 +2,8 @@
 
 OverlayError
 ├── PacketError    someone sent what we refuse; dropped and counted by its reason, never leaves the core
-│   └── UnknownInitiatorError    an initiation by a key that no peer has
+│   ├── UnknownInitiatorError    an initiation by a key that no peer has
+│   └── ReplayedInitiationError  an initiation of a peer that is no newer than the last
 ├── ConfigError    an operator must edit a file or an option; exit 2
 │   └── KeyFileError    a file with a private or preshared key is missing or wrong
 └── HostError      the kernel or the machine said no; exit 1
@@ -29,6 +30,17 @@ class UnknownInitiatorError(PacketError):
     def __init__(self, public_key: bytes) -> None:
         super().__init__("initiation_unknown_peer")
         self.public_key = public_key
+
+
+class ReplayedInitiationError(PacketError):
+    """An authentic initiation of the peer *number* whose timestamp is no later than one that was taken.
+
+    *behind* are the seconds between the two: 0 for the very message that was taken.
+    """
+
+    def __init__(self, number: int, behind: float) -> None:
+        super().__init__("initiation_replayed")
+        self.number, self.behind = number, behind
 
 
 class ConfigError(OverlayError):

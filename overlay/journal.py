@@ -55,10 +55,16 @@ class Journal:
             self._tell("handshake completed", HANDSHAKES_BURST, remote, fields, now)
             self.found(remote, now)
             return
+        self._told_once.discard((remote.number, "clock"))
         log.debug("handshake answered peer=%s %s", remote.peer.name, where)
         if handshakes.unconfirmed >= UNCONFIRMED:
             fields = f"{where} count={handshakes.unconfirmed}: do the preshared keys differ?"
             self._once("doubts", "handshakes answered and never confirmed", remote, fields)
+
+    def replayed(self, remote: Remote, handshakes: HandshakeStatus) -> None:
+        """Tell that the clock of *remote* was set back, if its initiations say so."""
+        if handshakes.has_clock_behind:
+            self._once("clock", "clock set back", remote, f"behind={handshakes.behind:.0f}")
 
     def retrying(self, remote: Remote, handshakes: HandshakeStatus) -> None:
         """Tell that *remote* answers what cannot be opened, if so, as its handshake is begun again."""

@@ -41,6 +41,9 @@ def peer_status(
     """Return one row.  Times are ages in seconds; None is never.  Without encryption there is no *handshake*."""
     endpoint = counters.endpoint if counters is not None else remote.endpoint
     received = counters.last_received if counters is not None else 0.0
+    drops = dict(counters.drops) if counters is not None else {}
+    if remote.replays:
+        drops["initiation_replayed"] = remote.replays
     state = "unencrypted"
     if handshake is not None:
         state = state_of(handshake, now, reject_after_time, is_silent=remote.is_silent)
@@ -66,7 +69,10 @@ def peer_status(
         "path_mtu": counters.path_mtu or None if counters else None,
         "learnt_macs": counters.learnt_macs if counters else 0,
         "state": state,
-        "drops": counters.drops if counters else {},
+        "drops": drops,
+        "clock_behind": None
+        if handshake is None or not handshake.has_clock_behind
+        else round(handshake.behind, 3),
         "unconfirmed": 0 if handshake is None else handshake.unconfirmed,
         "responses_refused": 0 if handshake is None else handshake.refused,
         "notes": troubles_of(remote, handshake, now, reject_after_time),

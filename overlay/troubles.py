@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from overlay.durations import format_duration
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from overlay.session.peer import HandshakeStatus
 
 # Ours
+CLOCK_TIME = 3600.0  # seconds for which there is a note on a clock; while this node calls, its peer need not call again
 SHOWN = 10  # peers of whom the notes of the node tell; the others tell in their own row
 
 
@@ -23,6 +26,11 @@ def troubles_of(remote: Remote, handshakes: HandshakeStatus | None, now: float, 
     found = [remote.whereabouts.trouble(name, now)]
     if handshakes is not None and handshakes.is_doubted(now, patience):
         found.append(_doubts(name, handshakes))
+    if handshakes is not None and handshakes.has_clock_behind and now - handshakes.outdated_at < CLOCK_TIME:
+        found.append(
+            f"the clock of {name} is {format_duration(handshakes.behind)} behind what it said before, so its calls "
+            "are refused and this node calls it: set its clock"
+        )
     return [sentence for sentence in found if sentence is not None]
 
 

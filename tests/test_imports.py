@@ -90,6 +90,7 @@ CORE = (
             "overlay.encap",
             "overlay.session",
             "overlay.link",
+            "overlay.durations",
             "overlay.errors",
             "overlay.roster",
             "overlay.status",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from overlay.cli.exits import Failure
+from overlay.durations import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -65,22 +66,6 @@ def format_bytes(size: float) -> str:
         return f"{size:.0f} B"
     decimals = 2 if size < 9.995 else 1 if size < 99.95 else 0
     return f"{size:.{decimals}f} {UNITS[unit]}"
-
-
-def format_duration(seconds: float) -> str:
-    """Return *seconds* in its two largest units: ``12 s``, ``2 min 5 s``, ``3 h 12 min``, ``4 d 1 h``."""
-    whole = max(0, int(seconds))
-    minutes, second = divmod(whole, 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    for large, unit, small, small_unit in (
-        (days, "d", hour, "h"),
-        (hours, "h", minute, "min"),
-        (minutes, "min", second, "s"),
-    ):
-        if large:
-            return f"{large} {unit} {small} {small_unit}" if small else f"{large} {unit}"
-    return f"{second} s"
 
 
 def format_age(seconds: float | None) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from overlay.cli.agents import UNENCRYPTED
-from overlay.cli.output import count, format_age, format_bytes, format_duration, format_some, format_table
+from overlay.cli.output import count, format_age, format_bytes, format_some, format_table
+from overlay.durations import format_duration
 from peers.peer import TAP
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from overlay.crypto.replay import REJECT_AFTER_MESSAGES
 __all__ = [
     "INITIATION_INTERVAL",
     "KEEPALIVE_TIMEOUT",
+    "RECALL_INTERVAL",
     "REJECT_AFTER_MESSAGES",
     "REJECT_AFTER_TIME",
     "REKEY_AFTER_MESSAGES",
@@ -33,6 +34,11 @@ REKEY_JITTER = (
 )
 INITIATION_INTERVAL = (
     0.020  # seconds; of one peer's initiations, those that follow sooner are refused (section 5.1)
+)
+
+# Ours
+RECALL_INTERVAL = (
+    60.0  # seconds between two calls to a peer whose clock was set back, for anybody can replay its messages
 )
 
 # Ours, of the search for a path's MTU (RFC 8899 leaves them open)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from overlay.crypto import noise
 from overlay.crypto.cookies import CookieHolder
-from overlay.errors import PacketError
+from overlay.errors import PacketError, ReplayedInitiationError
+from overlay.session.constants import RECALL_INTERVAL
 from overlay.session.outputs import (
     Answered,
     Completed,
@@ -25,6 +26,7 @@ from overlay.session.outputs import (
     Transmit,
     Wipe,
 )
+from overlay.session.tai64n import seconds_between
 from overlay.wire.bulk import CIPHERS, key_label
 from overlay.wire.messages import KEY_SIZE, TIMESTAMP_SIZE
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from overlay.wire.messages import CookieReply, Response
 
 # Ours
+LATEST = 30.0  # seconds; no network keeps a message for longer
 UNCONFIRMED = 3  # answers in a row that the peer did not use: more than the network loses
 
 
@@ -59,7 +62,8 @@ class HandshakeStatus:
 
     Of the handshakes since the last that was completed, *unconfirmed* were answered by this node and never used by
     the peer, and *refused* are responses of the peer that could not be opened; *doubted_at* is when the last of either
-    came.
+    came.  *outdated* initiations since the last that was taken had older timestamps, the last of them *behind* seconds
+    older, at *outdated_at*.
     """
 
     is_running: bool
@@ -69,6 +73,14 @@ class HandshakeStatus:
     unconfirmed: int = 0
     refused: int = 0
     doubted_at: float = -math.inf
+    outdated: int = 0
+    behind: float = 0.0
+    outdated_at: float = -math.inf
+
+    @property
+    def has_clock_behind(self) -> bool:
+        """Whether the peer's clock was set back, and its messages did not just come late."""
+        return self.outdated > 0 and self.behind > LATEST
 
     def is_doubted(self, now: float, patience: float) -> bool:
         """Return whether both ends shake hands and come to no common keys, as of the last *patience* seconds."""
@@ -92,6 +104,7 @@ class PeerHandshakes:
     __slots__ = (
         "_answers",
         "_attempt",
+        "_behind",
         "_completed_at",
         "_cookies",
         "_doubted_at",
@@ -101,7 +114,10 @@ class PeerHandshakes:
         "_is_given_up",
         "_keypair_indices",
         "_node",
+        "_outdated",
+        "_outdated_at",
         "_preshared_key",
+        "_recalled_at",
         "_refused",
         "_static_secret",
         "_unconfirmed",
@@ -122,6 +138,8 @@ class PeerHandshakes:
         self._answers: dict[int, tuple[float, Sockaddr]] = {}  # keypairs that the peer has not used, by index
         self._unconfirmed = self._refused = 0
         self._doubted_at = -math.inf
+        self._outdated, self._behind = 0, 0.0
+        self._outdated_at = self._recalled_at = -math.inf
         self._greatest_timestamp = bytes(TIMESTAMP_SIZE)
         self._initiation_consumed_at = -math.inf
         self._initiation_sent_at = -math.inf
@@ -135,10 +153,8 @@ class PeerHandshakes:
         """Begin an attempt unless one is under way."""
         if self._attempt is not None:
             return []
-        try:
-            self._secret()
-        except PacketError:
-            return []  # a public key of low order: nothing may be sent to such a peer
+        if not self._has_secret():
+            return []
         self._is_given_up = False
         # At most one initiation in REKEY_TIMEOUT goes to a peer (whitepaper section 6.4).
         due_at = max(now, self._initiation_sent_at + self._node.timing.rekey_timeout)
@@ -195,7 +211,9 @@ class PeerHandshakes:
         node = self._node
         initiation = noise.open_timestamp(opened, self._secret())
         if initiation.timestamp <= self._greatest_timestamp:
-            raise PacketError("initiation_replayed")
+            behind = seconds_between(initiation.timestamp, self._greatest_timestamp)
+            self._take_old(behind, now)
+            raise ReplayedInitiationError(self.number, behind)
         if now < self._initiation_consumed_at + node.timing.initiation_interval:
             raise PacketError("initiation_flood")
         index = node.indices.draw()
@@ -204,6 +222,7 @@ class PeerHandshakes:
         )
 
         self._greatest_timestamp = initiation.timestamp
+        self._outdated = 0
         self._initiation_consumed_at = now
         node.indices.claim(index, self)
         remote_index = initiation.message.sender_index
@@ -214,6 +233,21 @@ class PeerHandshakes:
         datagram = self._cookie_holder().add_macs(response.build(), now)
         # The keypair first: the peer may send under it as soon as it has the response.
         return [install, Transmit(self.number, datagram, endpoint=source), Answered(self.number, source)]
+
+    def _take_old(self, behind: float, now: float) -> None:
+        """Call the peer if the stamp of its initiation is *behind* one that was taken: its clock was set back, perhaps.
+
+        Then all its own calls are refused until its clock has caught up.  As the message may be an old one that somebody
+        sends again, the call goes where the peer was heard last, and is made seldom.
+        """
+        if behind <= 0:
+            return
+        self._outdated += 1
+        self._behind, self._outdated_at = behind, now
+        if now >= self._recalled_at + RECALL_INTERVAL and self._attempt is None:
+            self._recalled_at = now
+            due_at = max(now, self._initiation_sent_at + self._node.timing.rekey_timeout)
+            self._attempt = _Attempt(began_at=now, due_at=due_at)
 
     def consume_response(self, message: Response, source: Sockaddr, now: float) -> list[Output]:
         """Complete our attempt.  Raises PacketError if *message* does not answer the initiation sent last."""
@@ -269,6 +303,9 @@ class PeerHandshakes:
             unconfirmed=self._unconfirmed,
             refused=self._refused,
             doubted_at=self._doubted_at,
+            outdated=self._outdated,
+            behind=self._behind,
+            outdated_at=self._outdated_at,
         )
 
     # Helpers
@@ -362,6 +399,14 @@ class PeerHandshakes:
         if self._static_secret is None:
             self._static_secret = self._node.private_key.exchange(self.public_key)
         return self._static_secret
+
+    def _has_secret(self) -> bool:
+        """Return whether the peer's public key is not of low order: nothing may be sent to such a peer."""
+        try:
+            self._secret()
+        except PacketError:
+            return False
+        return True
 
     def _cookie_holder(self) -> CookieHolder:
         if self._cookies is None:

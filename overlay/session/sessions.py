@@ -107,6 +107,9 @@ class Sessions:
     def receive(self, datagram: bytes, source: Sockaddr, now: float) -> list[Output]:
         """Take one handshake message.  Raises PacketError, with nothing changed, if it is refused.
 
+        But for what is counted, and that an authentic initiation older than one that was taken makes us call its
+        sender.
+
         The forwarder has checked mac1, and mac2 under load; mac1 is checked once more, for the link is trusted
         no more than the network.
         """
@@ -190,9 +193,10 @@ class Sessions:
         handshakes = self._by_public_key.get(opened.initiator_public)
         if handshakes is None:
             raise UnknownInitiatorError(opened.initiator_public)
-        outputs = handshakes.consume_initiation(opened, source, now)
-        self._schedule(handshakes)
-        return outputs
+        try:
+            return handshakes.consume_initiation(opened, source, now)
+        finally:
+            self._schedule(handshakes)  # one that is refused may be a reason to call the peer
 
     def _receive_response(self, datagram: bytes, source: Sockaddr, now: float) -> list[Output]:
         message = Response.parse(datagram)

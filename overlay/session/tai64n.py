@@ -22,6 +22,12 @@ _PLAUSIBLE_NS = 1_577_836_800 * 10**9  # 2020-01-01; before it nobody ran this p
 _SECOND_NS = 10**9
 
 
+def seconds_between(earlier: bytes, later: bytes) -> float:
+    """Return how many seconds lie between two stamps, less than nothing if *later* is the earlier one."""
+    (before, before_ns), (after, after_ns) = TAI64N.unpack(earlier), TAI64N.unpack(later)
+    return float(after - before + (after_ns - before_ns) / _SECOND_NS)
+
+
 class Tai64nClock:
     """Hands out the stamps of a node.  Each is greater than all before it, whatever the wall clock does."""
 

@@ -810,6 +810,30 @@ def test_peer_that_flaps_is_told_in_few_lines_and_noted_and_the_host_is_asked_on
     node(story)
 
 
+def test_peer_whose_clock_was_set_back_is_counted_noted_and_called(node):
+    now_ns = time.time_ns()
+
+    def call(seconds_ago):
+        sessions = Sessions(TOKYO_PRIVATE, entropy=os.urandom, wall_ns=lambda: now_ns - seconds_ago * 10**9)
+        sessions.add_peer(1, PRIVATE.public)
+        (transmit,) = sessions.want(1, clock.now())
+        return Handshake(transmit.datagram, TOKYO_AT)
+
+    async def story(machine):
+        await machine.greeted()
+        machine.agent._sessions.start_over()
+        sent = len(machine.forwarder.told(Transmit))
+        machine.forwarder.say(call(0), call(26 * 3600))
+        await until(lambda: len(machine.forwarder.told(Transmit)) == sent + 2)  # its answer, and our own call
+
+        status = await machine.status()
+        assert status["peers"][0]["drops"] == {"initiation_replayed": 1}
+        assert status["peers"][0]["clock_behind"] == pytest.approx(26 * 3600, abs=1)
+        assert any(note.startswith("the clock of tokyo is 1 d ") for note in status["notes"])
+
+    node(story)
+
+
 def test_name_that_does_not_resolve_at_the_start_is_used_when_it_does(node):
     names = Names()
 

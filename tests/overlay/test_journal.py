@@ -96,6 +96,16 @@ def test_doubts_are_told_again_after_a_handshake_that_was_completed(lines):
     ] * 2
 
 
+def test_clock_that_was_set_back_is_told_once_until_it_is_right(lines):
+    journal = Journal()
+    for behind in (20.0, 3600.4, 3595.2):
+        journal.replayed(TOKYO, HandshakeStatus(False, 0, False, None, outdated=1, behind=behind))
+    meet(journal, Completed(1, HERE, is_initiator=True, took=0.0))
+    journal.replayed(TOKYO, HandshakeStatus(False, 0, False, None, outdated=4, behind=3590.4))
+
+    assert [line for line in lines() if "clock" in line] == ["clock set back peer=tokyo behind=3600"]
+
+
 def test_handshakes_of_a_peer_that_will_not_stop_are_one_line_a_minute(lines):
     journal = Journal()
     for number in range(3000):

@@ -59,6 +59,12 @@ def test_peer_that_answers_nothing_is_silent_as_long_as_it_would_be_up():
     assert states == ["silent", "idle"]
 
 
+def test_replayed_initiations_are_counted_at_their_peer():
+    tokyo = Remote(1, peer("tokyo", "10.244.2.0/24"), None, replays=3)
+
+    assert row(remote=tokyo)["drops"] == {"initiation_replayed": 3}
+
+
 def test_row_of_a_peer_in_use():
     counters = PeerCounters(1, ("203.0.113.9", 4500), 11, 22, 3, 4, NOW - 2.5, {"replayed": 1}, 5, 6, 1344, 7)
 
@@ -85,6 +91,7 @@ def test_row_of_a_peer_in_use():
         "learnt_macs": 7,
         "state": "up",
         "drops": {"replayed": 1},
+        "clock_behind": None,
         "unconfirmed": 0,
         "responses_refused": 0,
         "notes": [],

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from overlay.roster import Remote
 from overlay.session.peer import HandshakeStatus
-from overlay.troubles import SHOWN, notes_of, troubles_of
+from overlay.troubles import CLOCK_TIME, SHOWN, notes_of, troubles_of
 from tests.peers.examples import peer
 
 NOW = 1000.0
@@ -39,6 +39,24 @@ def test_answers_that_cannot_be_opened_ask_for_the_preshared_keys():
     assert troubles_of(TOKYO, handshakes, NOW, 180) == [
         "tokyo answers handshakes, and 2 of its answers could not be opened: do the preshared keys differ?"
     ]
+
+
+def test_clock_that_was_set_back_is_a_trouble_with_the_time():
+    handshakes = HandshakeStatus(False, 0, False, None, outdated=1, behind=26 * 3600 + 5, outdated_at=NOW)
+
+    (sentence,) = troubles_of(TOKYO, handshakes, NOW + CLOCK_TIME - 1, 180)
+
+    assert sentence.startswith("the clock of tokyo is 1 d 2 h behind what it said before")
+    assert troubles_of(TOKYO, handshakes, NOW + CLOCK_TIME, 180) == []
+
+
+def test_one_late_initiation_is_no_trouble():
+    assert (
+        troubles_of(
+            TOKYO, HandshakeStatus(False, 0, False, None, outdated=1, behind=20, outdated_at=NOW), NOW, 180
+        )
+        == []
+    )
 
 
 def test_notes_tell_of_few_peers_and_how_many_more_there_are():

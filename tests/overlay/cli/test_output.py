@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.cli.output import format_age, format_bytes, format_duration, format_some, format_table, suggest
+from overlay.cli.output import format_age, format_bytes, format_some, format_table, suggest
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,6 @@ def test_an_amount_is_never_wider_than_its_column_expects(size):
 )
 def test_an_age_has_its_two_largest_units(seconds, text):
     assert format_age(seconds) == text
-
-
-def test_a_duration_is_no_age():
-    assert format_duration(61) == "1 min 1 s"
 
 
 def test_columns_are_as_wide_as_their_widest_cell():

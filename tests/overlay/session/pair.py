@@ -248,5 +248,5 @@ def snapshot(value: object, depth: int = 0) -> object:
         return id(value)
     names = [*getattr(value, "__dict__", {}), *getattr(type(value), "__slots__", ())]
     # Shared by all and pointing back; a cache, which a refused message may fill; and what is counted of those refused.
-    left_out = {"_node", "_static_secret", "_refused", "_doubted_at"}
+    left_out = {"_node", "_static_secret", "_refused", "_doubted_at", "_outdated", "_outdated_at", "_behind"}
     return {name: snapshot(getattr(value, name), depth + 1) for name in names if name not in left_out}

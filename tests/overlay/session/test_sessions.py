@@ -359,6 +359,63 @@ def test_a_replayed_initiation_is_refused_for_ever(pair):
     assert pair.b.endpoints[1] == pair.a.address
 
 
+def set_back(pair, seconds):
+    """Let a begin anew with its clock *seconds* behind, and call b."""
+    pair.advance(LONGEST_WAIT)
+    pair.clock.wall -= round(seconds * 1e9)
+    pair.a.restart()
+    pair.a.know(1, pair.b)
+    pair.a.want()
+
+
+def test_a_peer_whose_clock_was_set_back_is_called_and_so_reached(pair):
+    pair.handshake()
+    set_back(pair, 26 * 3600)
+
+    pair.advance(0)
+
+    assert pair.b.refused == ["initiation_replayed"]
+    assert pair.is_connected()
+    assert pair.b.sessions.status(1).behind == pytest.approx(26 * 3600 - LONGEST_WAIT, abs=0.1)
+
+
+def test_a_peer_whose_clock_was_set_back_is_called_seldom_and_where_it_was_heard(pair):
+    pair.handshake()
+    pair.lose = lambda flight: flight.source == pair.b.address
+    set_back(pair, 3600)
+    pair.advance(0)
+    calls = len(pair.b.of(Transmit))
+    pair.b.sessions.start_over()  # which ends the attempt
+
+    pair.advance(30)
+    status = pair.b.sessions.status(1)
+
+    assert len(pair.b.of(Transmit)) == calls
+    assert all(transmit.endpoint is None for transmit in pair.b.of(Transmit)[1:])
+    assert (status.outdated, status.has_clock_behind, status.is_running) == (6, True, False)
+
+
+def test_the_clock_is_right_again_with_an_initiation_that_is_taken(pair):
+    pair.handshake()
+    pair.lose = lambda flight: flight.source == pair.b.address
+    set_back(pair, 60)
+    pair.advance(20)
+    assert pair.b.sessions.status(1).has_clock_behind
+
+    pair.advance(50)
+
+    assert not pair.b.sessions.status(1).has_clock_behind
+
+
+def test_a_replay_of_the_initiation_that_was_taken_says_nothing_of_the_clock(pair):
+    pair.a.want()
+    pair.flights *= 3
+    pair.settle()
+
+    assert pair.b.sessions.status(1).outdated == 0
+    assert not pair.b.sessions.status(1).is_running
+
+
 def test_a_second_initiation_within_20_milliseconds_is_refused(pair):
     pair.handshake()
     pair.a.sessions.start_over()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.session.tai64n import Tai64nClock
+from overlay.session.tai64n import TAI64N, Tai64nClock, seconds_between
 
 GRAIN = 2**24
 
@@ -54,3 +54,10 @@ def test_the_first_stamp_is_the_wall_clock_s_grain_and_the_next_of_it_a_nanoseco
 
 def test_a_clock_before_1970_counts_as_1970():
     assert Tai64nClock(lambda: -(10**18)).stamp() == Tai64nClock(lambda: 0).stamp()
+
+
+@given(st.integers(0, 2**60), st.integers(0, 2**60))
+def test_seconds_between_stamps_are_those_between_their_moments(first, second):
+    stamps = [TAI64N.pack(2**62 + 10 + each // 10**9, each % 10**9) for each in (first, second)]
+
+    assert seconds_between(*stamps) == pytest.approx((second - first) / 1e9)
