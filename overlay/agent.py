@@ -26,7 +26,7 @@ from overlay.errors import (
     UnknownInitiatorError,
 )
 from overlay.forwarder import Forwarder, ForwarderGoneError, forwarders
-from overlay.host import clock, control, memory, notify, privileges
+from overlay.host import advice, clock, control, memory, notify, privileges
 from overlay.host.cpu import has_aes
 from overlay.host.privileges import Capability
 from overlay.host.settings import SUFFIX
@@ -173,11 +173,11 @@ def check_privileges(options: Options) -> None:
         return
     if options.fix_sysctl:
         raise HostError(
-            "--fix-sysctl needs the capability CAP_NET_ADMIN: run as root, or set what is noted by hand"
+            f"--fix-sysctl needs a capability: {advice.gain(Capability.NET_ADMIN)}, or set what is noted by hand"
         )
     if not is_there(options.interface):  # of which kind it should be is in the peers file, not read yet
         raise HostError(
-            f"overlay up needs the capability CAP_NET_ADMIN to make a tun device: run it as root, or "
+            f"overlay up needs the capability CAP_NET_ADMIN to make a tun device: {advice.gain(Capability.NET_ADMIN)}, or "
             f'{prepared(options.interface)}, with `mode tap` for device = "tap"'
         )
 

@@ -157,6 +157,15 @@ def load_private_key(path: Path) -> tuple[PrivateKey, list[str]]:
     return key, warnings
 
 
+def load_preshared_key(path: Path) -> PresharedKey:
+    """Return the key in *path*.  Raises KeyFileError."""
+    text, _ = _read_secret(path, f"make one with `overlay genpsk --out {path}`, or copy it from another host")
+    try:
+        return PresharedKey.from_base64(text.strip())
+    except ValueError as error:
+        raise KeyFileError(f"{path} is no preshared key: {error}; make one with `overlay genpsk`") from None
+
+
 def settle(
     store: Store,
     key: PrivateKey | None,
@@ -363,13 +372,7 @@ def _preshared_keys(table: Table, own: Peer) -> dict[str, bytes]:
         if path is None or not is_encrypted(table.encapsulation_between(own, peer)):
             continue
         if path not in files:
-            text, _ = _read_secret(path, "make one with `overlay genpsk` and copy it to both hosts")
-            try:
-                files[path] = bytes(PresharedKey.from_base64(text.strip()).secret)
-            except ValueError as error:
-                raise KeyFileError(
-                    f"{path} is no preshared key: {error}; make one with `overlay genpsk`"
-                ) from None
+            files[path] = bytes(load_preshared_key(path).secret)
         keys[peer.name] = files[path]
     return keys
 
@@ -377,11 +380,13 @@ def _preshared_keys(table: Table, own: Peer) -> dict[str, bytes]:
 def _read_secret(path: Path, remedy: str) -> tuple[str, int]:
     """Return the text in *path* and the file's mode."""
     try:
-        with path.open(encoding="ascii") as file:
-            return file.read(), os.fstat(file.fileno()).st_mode
+        with path.open(encoding="utf-8") as file:
+            text = file.read().removeprefix("\ufeff")  # some editors begin UTF-8 with a byte order mark
+            text.encode("ascii")
+            return text, os.fstat(file.fileno()).st_mode
     except FileNotFoundError:
         raise KeyFileError(f"{path} does not exist: {remedy}") from None
-    except ValueError:  # bytes that are no ASCII, or a null character in the path
+    except ValueError:  # what is no ASCII, or a null character in the path
         raise KeyFileError(f"{path} is no key file: it holds other than base64") from None
     except OSError as error:
         raise KeyFileError(f"{path} cannot be read: {error.strerror}") from None

@@ -209,7 +209,18 @@ def _check_host_name(host: str) -> None:
         raise ValueError("is not an IPv6 address; write 2001:db8::1, or [2001:db8::1]:51820 with a port")
     if labels[-1].isdigit():
         raise ValueError("is not an IPv4 address; write four numbers from 0 to 255, such as 192.0.2.10")
+    if not is_name and not host.isascii() and (ascii_name := _ascii_name(host)) is not None:
+        raise ValueError(f"has letters beyond ASCII; write the name as DNS has it, {ascii_name}")
     if not is_name:
         raise ValueError(
             "is neither an address nor a DNS name; write one such as 192.0.2.10 or vpn.example.net:51820"
         )
+
+
+def _ascii_name(host: str) -> str | None:
+    """Return *host* with each label that is not ASCII as ``xn--`` (RFC 3490); None if it is no such name."""
+    try:
+        name = host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return None
+    return name if all(LABEL.fullmatch(label) for label in name.removesuffix(".").split(".")) else None

@@ -13,7 +13,7 @@ from overlay.cli.exits import Misuse
 from overlay.cli.options import json_option, key_option, peers_option
 from overlay.cli.output import count, format_some, format_table, show, show_json, suggest, warn
 from overlay.cli.surroundings import Surroundings
-from overlay.errors import ConfigError
+from overlay.errors import ConfigError, KeyFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -104,7 +104,7 @@ def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
 
 def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
     """Return a sentence for each preshared key file that *own* needs and cannot use."""
-    from overlay.crypto.keys import PresharedKey
+    from overlay.config import load_preshared_key
     from peers.hints import Hint, grouped
     from peers.peer import preshared_key_file_for
 
@@ -115,24 +115,12 @@ def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
             users.setdefault(path, []).append(peer.name)
     hints: list[Hint] = []
 
-    def warn_of(path: Path, sentence: str, several: str) -> None:
-        hints.append(Hint(str(path), sentence, f"preshared key files that this host needs {several}"))
-
     for path, names in users.items():
-        need = f"this host needs it for {format_some(names, 3)}"
         try:
-            PresharedKey.from_base64(path.read_text(encoding="ascii").strip())
-        except FileNotFoundError:
-            remedy = f"make one with `overlay genpsk --out {path}`, or copy it from another host"
-            warn_of(path, f"{path} does not exist, and {need}: {remedy}", "do not exist")
-        except OSError as error:
-            reason = error.strerror
-            warn_of(path, f"{path} cannot be read ({reason}), and {need}", f"cannot be read ({reason})")
-        except UnicodeDecodeError:
-            sentence = f"{path} is no preshared key: it holds other than base64; {need}"
-            warn_of(path, sentence, "hold other than base64")
-        except ValueError as error:
-            warn_of(path, f"{path} is no preshared key: {error}; {need}", "are none")
+            load_preshared_key(path)
+        except KeyFileError as error:
+            several = "preshared key files that this host needs do not exist, cannot be read or hold no key"
+            hints.append(Hint(str(path), f"{error}; this host needs it for {format_some(names, 3)}", several))
     return grouped(hints)
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from overlay.cli.exits import Failure
 from overlay.errors import PacketError
+from overlay.host import advice
+from overlay.host.privileges import Capability
 from overlay.wire.icmp import Echo
 
 if TYPE_CHECKING:
@@ -107,4 +109,4 @@ class IcmpSocket:
                 continue
             except OSError as error:
                 raise Failure(f"no ICMP socket can be opened: {error.strerror}") from error
-        raise Failure("echo requests need CAP_NET_RAW: run the command as root")
+        raise Failure(f"no echo request can be sent: {advice.gain(Capability.NET_RAW)}")

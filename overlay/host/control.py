@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from overlay.errors import HostError
+from overlay.host import advice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,7 +117,9 @@ def listen(path: Path) -> ControlSocket:
     except OSError as error:
         listener.close()
         os.close(lock)
-        raise HostError(f"{path} could not be created: {error.strerror or error}; run as root") from error
+        raise HostError(
+            f"{path} could not be created: {error.strerror or error}; {advice.become_root()}"
+        ) from error
     return ControlSocket(path, listener, lock)
 
 
@@ -147,7 +150,7 @@ def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
                 f"no overlay agent runs for {interface} here: start it with `overlay up --peers FILE`"
             ) from error
         except PermissionError as error:
-            raise HostError(f"{path} may be used by root only: run the command as root") from error
+            raise HostError(f"{path} may be used by root only: {advice.become_root()}") from error
         except TimeoutError as error:
             raise HostError(
                 f"the agent of {interface} did not answer in {timeout:g} s: see its log"
@@ -214,7 +217,9 @@ def _make_directory(directory: Path) -> None:
         directory.mkdir(mode=0o755 if is_shared else 0o700, parents=True, exist_ok=True)
         status = directory.stat(follow_symlinks=False)
     except OSError as error:
-        raise HostError(f"{directory} could not be created: {error.strerror}; run as root") from error
+        raise HostError(
+            f"{directory} could not be created: {error.strerror}; {advice.become_root()}"
+        ) from error
     if status.st_uid not in {0, os.geteuid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise HostError(
             f"{directory} belongs to somebody else or can be written by others: correct its owner and mode"
@@ -232,7 +237,9 @@ def _take_lock(path: Path) -> int:
         try:
             lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise HostError(f"{file} could not be created: {error.strerror}; run as root") from error
+            raise HostError(
+                f"{file} could not be created: {error.strerror}; {advice.become_root()}"
+            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(lock).st_ino == file.stat().st_ino:

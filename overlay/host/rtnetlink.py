@@ -16,7 +16,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from overlay.errors import HostError
-from overlay.host import sysctl
+from overlay.host import advice, sysctl
+from overlay.host.privileges import Capability
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -200,7 +201,7 @@ def refusal(what: str, error: OSError) -> HostError:
     """Return "*what*: why", with the remedy where we know one."""
     match error.errno:
         case errno.EPERM | errno.EACCES:
-            return HostError(f"{what}: run as root with CAP_NET_ADMIN")
+            return HostError(f"{what}: {advice.gain(Capability.NET_ADMIN)}")
         case errno.EOPNOTSUPP | errno.EAFNOSUPPORT:
             return HostError(f"{what}: this kernel was built without it")
         case _:

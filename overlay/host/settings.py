@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
-from overlay.host import sysctl
+from overlay.host import advice, sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -151,7 +151,9 @@ class Settings:
         try:
             directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
-            raise HostError(f"{parent} could not be opened: {error.strerror}; run as root") from error
+            raise HostError(
+                f"{parent} could not be opened: {error.strerror}; {advice.become_root()}"
+            ) from error
         try:
             if not _is_ours(os.fstat(directory)):
                 raise HostError(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from overlay.encap.encapsulation import PROTOCOL_UDP, Role
 from overlay.errors import HostError
+from overlay.host import advice
+from overlay.host.privileges import Capability
 from overlay.host.steering import refuse_all, steer
 
 if TYPE_CHECKING:
@@ -307,7 +309,9 @@ def set_mark(underlay: socket.socket, fwmark: int) -> None:
     try:
         underlay.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("I", fwmark))
     except OSError as error:
-        raise HostError(f"fwmark {fwmark:#x} could not be set: run as root with CAP_NET_ADMIN") from error
+        raise HostError(
+            f"fwmark {fwmark:#x} could not be set: {advice.gain(Capability.NET_ADMIN)}"
+        ) from error
 
 
 def open_icmp(address: IPv4Address, fwmark: int | None = None) -> socket.socket | None:
@@ -508,6 +512,6 @@ def _bind_refused(address: IPAddress, port: int, error: OSError) -> str:
         case _ if not port:
             return f"a raw socket could not be opened on {address}: {error.strerror}"
         case errno.EACCES | errno.EPERM:
-            return f"UDP port {port} needs CAP_NET_BIND_SERVICE: run as root, or choose a port from 1024"
+            return f"UDP port {port} needs CAP_NET_BIND_SERVICE: {advice.gain(Capability.NET_BIND_SERVICE)}, or choose a port from 1024"
         case _:
             return f"UDP port {port} could not be opened on {address}: {error.strerror}"

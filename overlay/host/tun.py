@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.errors import ConfigError, HostError
+from overlay.host import advice
+from overlay.host.privileges import Capability
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,7 +210,7 @@ def _device_refused(device: str, error: OSError) -> str:
             return f"{device} has no driver: load the tun module (modprobe tun)"
         case errno.EACCES | errno.EPERM:
             return (
-                f"{device} may not be opened: run as root with CAP_NET_ADMIN and let the container use the device, "
+                f"{device} may not be opened: {advice.gain(Capability.NET_ADMIN)} and let the container use the device, "
                 f"or have root let everybody open it (chmod 666 {device}), which gives nobody an interface"
             )
         case _:
@@ -242,7 +244,7 @@ def _interface_refused(name: str, mode: str, error: OSError) -> str:
                 f"(ip tuntap del dev {name} mode {mode}; ip tuntap add dev {name} mode {mode} user {_user()})"
             )
         case errno.EPERM | errno.EACCES:
-            return f"interface {name} may not be created: run as root with CAP_NET_ADMIN, or {prepared(name, mode)}"
+            return f"interface {name} may not be created: {advice.gain(Capability.NET_ADMIN)}, or {prepared(name, mode)}"
         case _:
             return f"interface {name} could not be created: {error.strerror}"
 

@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 from overlay.errors import HostError
+from overlay.host import advice
 
 # Specification: fcntl.h
 FLOCK = struct.Struct("@hhqqi")  # type, whence, start, length, process
@@ -51,7 +52,7 @@ def take(directory: Path) -> UserId:
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise HostError(f"{path} could not be opened: {error.strerror}; run as root") from error
+        raise HostError(f"{path} could not be opened: {error.strerror}; {advice.become_root()}") from error
     with contextlib.ExitStack() as undo:
         undo.callback(os.close, lock)
         mapped = _mapped()

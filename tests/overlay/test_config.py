@@ -255,7 +255,8 @@ def test_missing_preshared_key_names_the_command_that_makes_one(tmp_path):
     peers = store(paris(), tokyo(preshared_key_file=tmp_path / "tokyo.psk"))
 
     assert sentence(settle, peers, PRIVATE, OPTIONS) == (
-        f"{tmp_path}/tokyo.psk does not exist: make one with `overlay genpsk` and copy it to both hosts"
+        f"{tmp_path}/tokyo.psk does not exist: make one with `overlay genpsk --out {tmp_path}/tokyo.psk`, "
+        "or copy it from another host"
     )
 
 

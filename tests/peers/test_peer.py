@@ -157,3 +157,20 @@ def test_the_default_address_comes_from_the_first_subnet_of_the_overlay(subnets,
     found = default_addresses([ip_network(subnet) for subnet in subnets], PREFIXES)
 
     assert found == tuple(ip_address(address) for address in addresses)
+
+
+@pytest.mark.parametrize(
+    ("name", "ascii_name"),
+    [("münchen.example", "xn--mnchen-3ya.example"), ("例え.テスト:51820", "xn--r8jz45g.xn--zckzah")],
+)
+def test_international_name_is_refused_with_what_to_write(name, ascii_name):
+    with pytest.raises(ValueError, match=f"write the name as DNS has it, {ascii_name}"):
+        Endpoint.parse(name, 51820)
+
+    assert Endpoint.parse(ascii_name, 51820).host == ascii_name
+
+
+@pytest.mark.parametrize("name", ["ö" * 64 + ".example", "a b.ö", "\u2024", "ö..example", "\ud800.example"])
+def test_what_is_no_international_name_either_is_refused(name):
+    with pytest.raises(ValueError, match="is neither an address nor a DNS name"):
+        Endpoint.parse(name, 51820)

@@ -251,21 +251,49 @@ def test_preshared_keys_that_this_host_cannot_use_are_warned_of(check, tmp_path)
     result = check(text)
 
     assert result.exit_code == 0
-    assert result.stderr.splitlines() == [
+    assert result.stderr == (
+        "Warning: 4 preshared key files that this host needs do not exist, cannot be read or hold no key: "
+        f"{tmp_path}/missing.psk, {tmp_path}/broken.psk, {tmp_path}/short.psk and 1 more\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
         (
-            f"Warning: {tmp_path}/missing.psk does not exist, and this host needs it for missing: "
-            f"make one with `overlay genpsk --out {tmp_path}/missing.psk`, or copy it from another host"
+            "missing",
+            "does not exist: make one with `overlay genpsk --out PATH`, or copy it from another host",
         ),
+        ("broken", "is no key file: it holds other than base64"),
         (
-            f"Warning: {tmp_path}/broken.psk is no preshared key: it holds other than base64; "
-            "this host needs it for broken"
+            "short",
+            (
+                "is no preshared key: a key has 44 characters of base64, as `wg genkey` writes it; this has 3; "
+                "make one with `overlay genpsk`"
+            ),
         ),
-        (
-            f"Warning: {tmp_path}/short.psk is no preshared key: a key has 44 characters of base64, "
-            "as `wg genkey` writes it; this has 3; this host needs it for short"
-        ),
-        f"Warning: {tmp_path}/directory.psk cannot be read (Is a directory), and this host needs it for directory",
-    ]
+        ("directory", "cannot be read: Is a directory"),
+    ],
+)
+def test_a_preshared_key_that_this_host_cannot_use_is_warned_of(check, tmp_path, name, problem):
+    (tmp_path / "broken.psk").write_bytes(b"\xff")
+    (tmp_path / "short.psk").write_text("abc")
+    (tmp_path / "directory.psk").mkdir()
+
+    result = check(EXAMPLE + f'preshared_key_file = "{name}.psk"\n')
+
+    path = f"{tmp_path}/{name}.psk"
+    assert result.stderr == f"Warning: {path} {problem.replace('PATH', path)}; this host needs it for tokyo\n"
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b""])
+def test_a_key_file_may_begin_with_a_byte_order_mark_and_end_with_blanks(check, tmp_path, key, mark):
+    for name in ("key", "tokyo.psk"):
+        (tmp_path / name).write_bytes(mark + PRIVATE.to_base64().encode() + b" \r\n\n")
+
+    result = check(EXAMPLE + 'preshared_key_file = "tokyo.psk"\n')
+
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_a_preshared_key_of_this_host_is_named_once_for_all_peers(check, tmp_path):
@@ -278,7 +306,7 @@ def test_a_preshared_key_of_this_host_is_named_once_for_all_peers(check, tmp_pat
     result = check(text)
 
     assert result.stderr.count("own.psk") == 2  # once as the file, once in the remedy
-    assert "this host needs it for tokyo, more0, more1 +2:" in result.stderr
+    assert "; this host needs it for tokyo, more0, more1 +2\n" in result.stderr
 
 
 def test_a_preshared_key_between_two_others_is_none_of_this_hosts(check, tmp_path):
@@ -288,7 +316,7 @@ def test_a_preshared_key_between_two_others_is_none_of_this_hosts(check, tmp_pat
     result = check(text, "--node", "rome", key=tmp_path / "none")
 
     assert "tokyo.psk" in result.stderr  # rome talks with tokyo
-    assert "tokyo.psk does not exist, and this host needs it for tokyo:" in result.stderr
+    assert "tokyo.psk does not exist: make one with" in result.stderr
 
 
 def test_warnings_of_the_table_go_to_stderr(check):
@@ -439,4 +467,6 @@ def test_many_preshared_keys_that_are_missing_are_one_warning(check):
 
     (line,) = check(text).stderr.splitlines()
 
-    assert line.startswith("Warning: 5 preshared key files that this host needs do not exist: ")
+    assert line.startswith(
+        "Warning: 5 preshared key files that this host needs do not exist, cannot be read or hold no key: "
+    )

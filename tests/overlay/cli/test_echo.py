@@ -92,5 +92,5 @@ def test_an_address_that_is_not_on_this_host_gets_a_sentence():
 
     assert failure.value.message in {
         "no echo can be sent from 192.0.2.77 to 127.0.0.1: Cannot assign requested address",
-        "echo requests need CAP_NET_RAW: run the command as root",
+        "no echo request can be sent: run as root with CAP_NET_RAW",
     }

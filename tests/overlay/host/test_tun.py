@@ -288,7 +288,7 @@ def test_refusal_names_the_capability(lab):
     said = lab.namespace("host").python(code)
 
     assert re.match(
-        "(interface overlay0 may not be created|/dev/net/tun may not be opened): run as root with CAP_NET_ADMIN",
+        "(interface overlay0 may not be created|/dev/net/tun may not be opened): (run as root with|give the container or service) CAP_NET_ADMIN",
         said,
     )
 

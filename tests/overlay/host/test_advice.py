@@ -1,0 +1,41 @@
+"""What to do without a privilege."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import os, sys
+from overlay.host.advice import become_root, gain
+from overlay.host.privileges import Capability
+if sys.argv[1] != "0":
+    os.setuid(int(sys.argv[1]))
+print(gain(Capability.NET_ADMIN))
+print(become_root())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else: run as root")
+@pytest.mark.parametrize(
+    ("user", "advice"),
+    [
+        (65534, ["run as root with CAP_NET_ADMIN", "run as root"]),
+        (
+            0,
+            [
+                "give the container or service CAP_NET_ADMIN, for it runs as root without",
+                "root is refused here too, so see whether the file system is read-only or a security policy forbids it",
+            ],
+        ),
+    ],
+)
+def test_root_is_not_sent_for_root(user, advice):
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(user)], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert done.stdout.splitlines() == advice
