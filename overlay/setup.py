@@ -17,11 +17,12 @@ from overlay.diagnosis.finding import Facts
 from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
-from overlay.host import netlink, privileges, sockets, sysctl, tun
+from overlay.host import modules, netlink, privileges, sockets, sysctl, tun
 from overlay.host.paths import open_paths
 from overlay.host.prepared import Prepared
 from overlay.host.privileges import Capability
 from overlay.host.settings import Settings
+from overlay.host.tunnel_errors import TunnelErrors
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class HostSetup:
         self._ttl: int | None = None  # that of the outer headers, as the peers file says
         self._marked = 0  # the mark of `underlay`
         self._routed: PrefixMap[bool] = PrefixMap()
+        self._tunnel_errors = TunnelErrors(interface)
         with contextlib.ExitStack() as undo:
             undo.callback(self.device.close)
             self._routing = _open_routing(self.device)
@@ -139,6 +141,7 @@ class HostSetup:
             rest.callback(self.watch.close)
             rest.callback(self._routing.close)
             rest.callback(self._settings.restore)
+            rest.callback(self._tunnel_errors.close)
             self._routing.withdraw()
 
     def adopt(self, node: Node, endpoints: Endpoints) -> list[UdpSocket]:
@@ -196,6 +199,7 @@ class HostSetup:
         self._left |= self._bound.keys() - wanted.keys()
         self._bound = dict(wanted)
         self._set_ttl(node.table.network.ttl, {udp for new in opened.values() for udp in new})
+        self._tunnel_errors.prevent(frozenset().union(*modules.beside(node.encapsulations).values()))
         return replaced
 
     def is_affected_by(self, name: str, endpoint: Sockaddr) -> bool:
@@ -247,6 +251,7 @@ class HostSetup:
             read,
             is_icmp_refused=self._icmp_for[0] is not None and self.icmp is None,
             lacking=self._routing.lacking if isinstance(self._routing, Prepared) else None,
+            errors_prevented=self._tunnel_errors.prevented,
         )
 
     def _compute(self, node: Node, endpoints: Endpoints) -> tuple[HostPlan, str, int]:
