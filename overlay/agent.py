@@ -304,6 +304,7 @@ class Agent:
                 await self._carry_out(self._sessions.handle_deadline(now))
             if now - looked_at >= TICK:
                 looked_at = now
+                self.host.close_left(now)
                 self._journal.turn(now)
                 if not self._reloading.locked() and (cause := self._reloads.look(now)):
                     self._nursery.start_soon(self._reload, cause)
@@ -721,8 +722,7 @@ class Agent:
                 opened = self.host.sockets.get(name, [])
                 if opened is not before.get(name):
                     await self._tell_sockets(name, opened)
-        for udp in replaced:
-            udp.hand_over()  # the forwarder holds descriptors of its own, and reads them for a while
+        self.host.leave(replaced, clock.now())  # the forwarder holds descriptors of its own
         for remote in change.added:
             if not remote.resolved:
                 self._take_literal(remote)
