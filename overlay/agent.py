@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from overlay import config, logs, questions, status
+from overlay.counters import CounterQuestions
 from overlay.errors import (
     ConfigError,
     HostError,
@@ -35,7 +37,6 @@ from overlay.journal import Journal
 from overlay.link import (
     OWN,
     PINGS_WAITING,
-    AskCounters,
     Begin,
     Confirmed,
     Counters,
@@ -56,7 +57,6 @@ from overlay.link import (
     Start,
     Wanted,
 )
-from overlay.peer_answers import describe_peer, find_peer, refuse_peer
 from overlay.reload import RETRY, Reloads
 from overlay.resolver import Resolver, literal
 from overlay.roster import Roster
@@ -90,9 +90,11 @@ GREETINGS_PER_SECOND = (
     250  # handshakes with which a start makes itself known; the peers may hold old keys for us
 )
 REPORTS_AT_ONCE = 32  # reports taken before other tasks have their turn
-COUNTERS_TIMEOUT = 5.0  # seconds for the forwarder's answer
+ROWS_AT_ONCE = 20  # rows of the status likewise, in one millisecond
 PING_TIMEOUT = 60.0  # seconds; nobody who asks for a ping is waited for longer
-START_TIME = 30.0  # seconds for a forwarder to get ready; it takes 0.3
+START_TIME = (
+    30.0  # seconds in which a new forwarder takes nothing and does not get ready; it takes 0.3 in all
+)
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a forwarder that died is started anew
 STEADY_TIME = 60.0  # seconds that a forwarder must live for the pause to start over
 PROOF_INTERVAL = 10.0  # seconds between two questions to the forwarder whether it still answers
@@ -216,7 +218,7 @@ class Agent:
         self._reader = trio.CapacityLimiter(1)  # a thread that look-ups of names do not share
         self._wake = trio.Event()
         self._serial = 0
-        self._answers: dict[int, tuple[trio.Event, dict[int, PeerCounters], dict[str, int]]] = {}
+        self._counters = CounterQuestions()
         self._pings: dict[int, trio.MemorySendChannel[Ponged]] = {}  # those under way, by identifier
         self._refused: dict[str, int] = {}
         self._is_replan_due = False
@@ -305,7 +307,6 @@ class Agent:
                 await self._carry_out(self._sessions.handle_deadline(now))
             if now - looked_at >= TICK:
                 looked_at = now
-                self.host.close_left(now)
                 self._journal.turn(now)
                 if not self._reloading.locked() and (cause := self._reloads.look(now)):
                     self._nursery.start_soon(self._reload, cause)
@@ -332,7 +333,7 @@ class Agent:
         public_key = self._node.private_key.public
         notes: list[str] | None = None
         try:
-            with trio.move_on_after(START_TIME):
+            with trio.move_on_after(START_TIME) as patience:
                 await forwarder.send(
                     Start(
                         public_key,
@@ -348,19 +349,15 @@ class Agent:
                 await self._tell_node(self._node)
                 for name, opened in host.sockets.items():
                     await self._tell_sockets(name, opened)
-                for command in self._roster.everything():
+                for command in itertools.chain(self._roster.everything(), self._roster.places(), [Begin()]):
                     await forwarder.send(command)
-                for remote in self._roster.by_number.values():
-                    endpoint = remote.heard_at or remote.endpoint
-                    if endpoint is not None:
-                        await forwarder.send(SetEndpoint(remote.number, endpoint, "configuration"))
-                await forwarder.send(Begin())
+                    patience.deadline = trio.current_time() + START_TIME
                 notes = await forwarder.get_ready()
         except ForwarderGoneError:
             raise HostError(f"the forwarder did not start: {await forwarder.stop()}") from None
         if notes is None:
             await forwarder.stop()
-            raise HostError(f"the forwarder was not ready within {START_TIME:g} s")
+            raise HostError(f"the forwarder took nothing and was not ready for {START_TIME:g} s")
         for note in notes:
             self.note(f"the forwarder keeps privileges: {note}")
 
@@ -410,8 +407,7 @@ class Agent:
                 await self._take_reports(self.forwarder)
             except ForwarderGoneError:
                 log.error("forwarder ended unexpectedly, starting another: %s", await self.forwarder.stop())  # noqa: TRY400  the process's end, not ours, is the news
-            for told, _, _ in self._answers.values():
-                told.set()  # there is nobody left to tell more
+            self._counters.end()
             if clock.now() - began > STEADY_TIME:
                 pause = FIRST_PAUSE
             while True:
@@ -498,7 +494,7 @@ class Agent:
             case Silence():
                 self._silence(report)
             case Counters():
-                self._take_counters(report)
+                self._counters.take(report)
             case Ponged():
                 asker = self._pings.pop(report.identifier, None)
                 if asker is not None:
@@ -723,7 +719,8 @@ class Agent:
                 opened = self.host.sockets.get(name, [])
                 if opened is not before.get(name):
                     await self._tell_sockets(name, opened)
-        self.host.leave(replaced, clock.now())  # the forwarder holds descriptors of its own
+        for udp in replaced:
+            udp.hand_over()  # the forwarder holds descriptors of its own, and reads them for a while
         for remote in change.added:
             if not remote.resolved:
                 self._take_literal(remote)
@@ -752,14 +749,14 @@ class Agent:
 
     # Questions
 
-    async def _answer(self, request: questions.Answer) -> questions.Answer:
+    async def _answer(self, request: questions.Answer, tell_rows: questions.TellRows) -> questions.Answer:
         match request.get("op"):
             case "status":
-                return {"ok": True, "status": await self._status()}
+                return {"ok": True, "status": await self._status(tell_rows)}
             case "down":
                 return {"ok": True, "pid": os.getpid()}
             case "peer":
-                return await self._peer(request.get("name"), is_counted=request.get("is_counted") is True)
+                return self._peer(request.get("name"))
             case "ping":
                 return await self._ping(request.get("name"), request.get("timeout"))
             case _:
@@ -769,27 +766,29 @@ class Agent:
         if request.get("op") == "down" and reply["ok"]:
             self._stop("down")
 
-    async def _peer(self, asked: object, *, is_counted: bool) -> questions.Answer:
-        remote = find_peer(asked, self._roster)
+    def _peer(self, name: object) -> questions.Answer:
+        remote = self._remote(name)
         if remote is None:
-            return self._unknown_peer(asked)
-        counters = (await self._ask_counters())[0] if is_counted else {}
-        row = self._row(remote, counters.get(remote.number), clock.now())
+            return self._unknown_peer(name)
+        row = self._row(remote, None, clock.now())
         return {
             "ok": True,
-            "peer": describe_peer(asked, remote, row, self._node, self._describe_strangers()),
+            "peer": {**row, "own_addresses": [str(each) for each in self._node.own.addresses]},
         }
 
-    def _unknown_peer(self, asked: object) -> questions.Answer:
-        return refuse_peer(asked, self._roster, self._node, self._options.peers)
+    def _remote(self, name: object) -> Remote | None:
+        return self._roster.by_name.get(name) if isinstance(name, str) else None
 
-    def _describe_strangers(self) -> list[dict[str, Any]]:
-        names = self._roster.names_by_host() if self._strangers else {}
-        return self._strangers.describe(names, clock.now())
+    def _unknown_peer(self, name: object) -> questions.Answer:
+        is_own = name == self._node.own.name
+        error = (
+            f"{name} is this node itself" if is_own else f"there is no peer {name} in {self._options.peers}"
+        )
+        return {**questions.refusal(error, "unknown_peer"), "known": list(self._roster.by_name)}
 
     async def _ping(self, name: object, timeout: object) -> questions.Answer:
         """Ping a peer in-band.  ``is_possible`` says whether it is known to answer, ``seconds`` when it did."""
-        remote = find_peer(name, self._roster)
+        remote = self._remote(name)
         if remote is None:
             return self._unknown_peer(name)
         if not isinstance(timeout, int | float) or not timeout > 0:
@@ -806,17 +805,24 @@ class Agent:
         handshake = self._sessions.status(remote.number) if remote.encapsulation.is_encrypted else None
         return status.peer_status(remote, handshake, counters, now, self._timing.reject_after_time)
 
-    async def _status(self) -> dict[str, Any]:
+    async def _status(self, tell_rows: questions.TellRows) -> dict[str, Any]:
+        """Tell the rows of all peers, a few at a time, and return the rest."""
         self._look_at_host()  # of changed settings nobody is told
-        counters, drops = await self._ask_counters()
-        now, node = clock.now(), self._node
+        counted = await self._counters.ask(self.forwarder, self._next_serial(), self._roster.by_number)
+        node, troubled = self._node, list[dict[str, Any]]()
+        others = list(node.others)
+        for at in range(0, len(others), ROWS_AT_ONCE):
+            now = clock.now()
+            rows = [
+                self._row(remote, counted.peers.get(remote.number), now)
+                for peer in others[at : at + ROWS_AT_ONCE]
+                if (remote := self._roster.by_name.get(peer.name)) is not None
+            ]
+            troubled += [row for row in rows if row["notes"]]
+            await tell_rows(rows)
+        now, drops = clock.now(), counted.drops
         for reason, count in self._refused.items():
             drops[reason] = drops.get(reason, 0) + count
-        rows = [
-            self._row(remote, counters.get(remote.number), now)
-            for peer in node.others
-            if (remote := self._roster.by_name.get(peer.name)) is not None
-        ]
         clear = [node.clear_note] if node.clear_note else []
         return {
             "node": node.own.name,
@@ -833,34 +839,12 @@ class Agent:
             "uptime": status.age(self._started, now),
             "peers_file": str(self._options.peers),
             "reload_error": self._reloads.error,
-            "notes": [*self._reloads.notes, *self._notes, *self._host_notes, *clear, *notes_of(rows)],
+            "notes": [*self._reloads.notes, *self._notes, *self._host_notes, *clear, *notes_of(troubled)],
             "drops": drops,
-            "strangers": self._describe_strangers(),
-            "peers": rows,
+            "strangers": self._strangers.describe(
+                self._roster.names_by_host() if self._strangers else {}, now
+            ),
         }
-
-    async def _ask_counters(self) -> tuple[dict[int, PeerCounters], dict[str, int]]:
-        """Return the forwarder's counters; what it told in time if it is busy or gone."""
-        serial = self._next_serial()
-        told, peers, drops = trio.Event(), dict[int, PeerCounters](), dict[str, int]()
-        self._answers[serial] = told, peers, drops
-        try:
-            with trio.move_on_after(COUNTERS_TIMEOUT), contextlib.suppress(ForwarderGoneError):
-                await self.forwarder.send(AskCounters(serial))
-                await told.wait()
-        finally:
-            del self._answers[serial]
-        return peers, drops
-
-    def _take_counters(self, report: Counters) -> None:
-        answer = self._answers.get(report.serial)
-        if answer is None:
-            return
-        told, peers, drops = answer
-        peers.update((row.peer, row) for row in report.peers)
-        drops.update(report.drops)
-        if report.is_last:
-            told.set()
 
     # Helpers
 

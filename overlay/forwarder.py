@@ -30,6 +30,7 @@ PROGRAM = (sys.executable, "-I", "-m", "overlay.forwarding")
 # privileges are given up would keep its own.
 ENVIRONMENT = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL", "BLIS")}
 LINK_BUFFER = 4 * 1024 * 1024  # bytes each way: a table of 100,000 routes takes about 3 MB
+READ_BYTES = 8 * 1024  # of reports read in one go: counters of a hundred peers, which take a millisecond
 STOP_TIME = 2.0  # seconds that a forwarder gets to end by itself
 OUTPUT_BYTES = 64 * 1024  # read at once of what it prints: as much as the pipe holds
 OUTPUT_PAUSE = 0.1  # seconds between two reads, so that one that prints without end keeps nobody busy
@@ -117,7 +118,8 @@ class Forwarder:
 
     async def _read(self, most: int) -> list[Report | None]:
         reports: list[Report | None] = []
-        while len(reports) < most:
+        size = 0
+        while len(reports) < most and size < READ_BYTES:
             try:
                 data = self._link.recv(MESSAGE_BYTES)
             except BlockingIOError:
@@ -127,6 +129,7 @@ class Forwarder:
                 continue
             except OSError as error:
                 raise ForwarderGoneError from error
+            size += len(data)
             if not data:
                 if reports:
                     break  # the next call says so

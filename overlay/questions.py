@@ -1,4 +1,8 @@
-"""The agent's end of the control socket: one question on a line of JSON, one answer."""
+"""The agent's end of the control socket: one question on a line of JSON, one answer.
+
+An answer with a row for each peer is told in pieces: lines with a few rows each come before the line with the rest, so
+that neither end holds anything up, or has a limit that ten times as many peers would reach.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +19,27 @@ if TYPE_CHECKING:
 
 # Ours
 REQUEST_BYTES = 64 * 1024
-REQUEST_TIMEOUT = 5.0  # seconds for a question to arrive whole, and for its answer to leave
+REQUEST_TIMEOUT = 5.0  # seconds for a question to arrive whole, and for each line of its answer to leave
 
 Answer: TypeAlias = dict[str, Any]
+TellRows: TypeAlias = "Callable[[list[Answer]], Awaitable[None]]"
 
 
 async def serve(
     listener: socket.socket,
-    answer: Callable[[dict[str, Any]], Awaitable[Answer]],
+    answer: Callable[[dict[str, Any], TellRows], Awaitable[Answer]],
     answered: Callable[[dict[str, Any], Answer], None],
 ) -> None:
-    """Answer every question that comes in; *answered* is called when the answer has left."""
+    """Answer every question that comes in; *answered* is called when the answer has left.
+
+    What *answer* is handed beside the question tells rows before the answer itself.
+    """
 
     async def converse(stream: trio.SocketStream) -> None:
+        async def tell_rows(rows: list[Answer]) -> None:
+            with trio.fail_after(REQUEST_TIMEOUT):
+                await stream.send_all(control.encode({"peers": rows, "more": True}))
+
         async with stream:
             line = await _read_line(stream)
             try:
@@ -35,7 +47,10 @@ async def serve(
             except ValueError:
                 request, reply = {}, refusal("the request is not one line of JSON")
             else:
-                reply = await answer(request)
+                try:
+                    reply = await answer(request, tell_rows)
+                except (trio.BrokenResourceError, trio.TooSlowError):
+                    return  # nobody reads it
             with trio.move_on_after(REQUEST_TIMEOUT), contextlib.suppress(trio.BrokenResourceError):
                 await stream.send_all(control.encode(reply))
         answered(request, reply)

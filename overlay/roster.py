@@ -6,12 +6,11 @@ Computes only: what to tell the forwarder comes out as commands, in the order in
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import Ends
-from overlay.link import OWN, ROUTES_PER_MESSAGE, Command, RemovePeer, Routes, SetPeer
+from overlay.link import OWN, ROUTES_PER_MESSAGE, Command, RemovePeer, Routes, SetEndpoint, SetPeer
 from overlay.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from overlay.config import Node
     from overlay.encap.encapsulation import Encapsulation
     from overlay.wire.addresses import Sockaddr
-    from peers.addresses import Address, Prefix
+    from peers.addresses import Prefix
     from peers.peer import Endpoint, Peer
 
 
@@ -138,13 +137,12 @@ class Roster:
             yield _set_peer(remote)
         yield from _pieces(self._routes.items(), [])
 
-    def owner(self, address: Address) -> int | None:
-        """Return the number of the peer whose subnets hold *address*, OWN if it is of this node; None if of nobody."""
-        for length in range(address.max_prefixlen, -1, -1):
-            number = self._routes.get(ip_network((address, length), strict=False))
-            if number is not None:
-                return number
-        return None
+    def places(self) -> Iterator[Command]:
+        """Yield likewise where the peers are, as far as that is known."""
+        for remote in self.by_number.values():
+            endpoint = remote.heard_at or remote.endpoint
+            if endpoint is not None:
+                yield SetEndpoint(remote.number, endpoint, "configuration")
 
     def names_by_host(self) -> dict[str, str]:
         """Return the name of a peer by each underlay address that one is configured at or was heard from."""

@@ -1,6 +1,7 @@
 """The socket on which an agent answers: where it is, who may have it, and one question with its answer.
 
-A connection carries one request, a JSON object on one line, and one answer of the same form.
+A connection carries one request, a JSON object on one line, and one answer of the same form.  Before it there may be
+lines ``{"peers": [...], "more": true}``, whose rows belong into its status.
 
 The place is /run/overlay, which is root's.  An agent without root that may not write there answers in a directory of
 its user's, $XDG_RUNTIME_DIR/overlay, where the commands of the same user look as well.
@@ -30,8 +31,10 @@ Message: TypeAlias = dict[str, Any]  # what JSON holds; the agent and each comma
 
 # Ours
 DIRECTORY = Path("/run/overlay")
-MESSAGE_SIZE = 64 * 1024 * 1024  # bytes; the status of 10,000 peers takes about 10 MB
-TIMEOUT = 10.0  # seconds for a whole question
+LINE_SIZE = (
+    64 * 1024 * 1024
+)  # bytes; a line of the status, of a few peers, takes some 20 KB, however many peers there are
+TIMEOUT = 10.0  # seconds for a question and the first line of its answer, and for each other
 BACKLOG = 16
 
 # A sysctl that the kernel shows in the initial network namespace only.  The ways that look simpler fail: the inode of
@@ -136,15 +139,21 @@ def nobody_listening(path: Path) -> Iterator[None]:
 
 
 def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
-    """Return the agent's answer to *message*.  Raises HostError if none came within *timeout* seconds."""
-    interface = interface_of(path)
-    deadline = time.monotonic() + timeout
+    """Return the agent's answer to *message*, its status with all rows that came before it as ``peers``.
+
+    Raises HostError if nothing came within *timeout* seconds, or no line after another.
+    """
+    interface, rows = interface_of(path), list[Any]()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
         try:
             client.settimeout(timeout)
             client.connect(str(path))
             client.sendall(encode(message))
-            line = _read_line(client, deadline)
+            lines = _Lines(client, timeout)
+            answer = decode(lines.read())
+            while answer.get("more") is True:
+                rows += _rows(answer)
+                answer = decode(lines.read())
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NoAgentError(
                 f"no overlay agent runs for {interface} here: start it with `overlay up --peers FILE`"
@@ -159,10 +168,11 @@ def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
             raise HostError(
                 f"the agent of {interface} broke the conversation off: {error.strerror}"
             ) from error
-    try:
-        return decode(line)
-    except ValueError as error:
-        raise HostError(f"the agent of {interface} gave no complete answer: see its log") from error
+        except ValueError as error:
+            raise HostError(f"the agent of {interface} gave no complete answer: see its log") from error
+    if isinstance(status := answer.get("status"), dict):
+        status.setdefault("peers", rows)
+    return answer
 
 
 def is_answered(path: Path) -> bool:
@@ -285,12 +295,34 @@ def _lock_path(path: Path) -> Path:
     return path.with_suffix(".lock")
 
 
-def _read_line(client: socket.socket, deadline: float) -> bytes:
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        client.settimeout(max(deadline - time.monotonic(), 0.001))
-        chunk = client.recv(1 << 20)
-        line += chunk
-        if not chunk or len(line) > MESSAGE_SIZE:
-            break
-    return bytes(line)
+def _rows(piece: Message) -> list[Any]:
+    rows = piece.get("peers")
+    if not isinstance(rows, list):
+        raise ValueError("a piece of an answer has rows")  # noqa: TRY004  one error class for whatever the other side sent
+    return rows
+
+
+class _Lines:
+    """The lines of an answer, each of which may take *timeout* seconds."""
+
+    def __init__(self, client: socket.socket, timeout: float) -> None:
+        self._client, self._timeout = client, timeout
+        self._rest = b""
+
+    def read(self) -> bytes:
+        """Return the next line; what there was of it if it does not end, or is too long."""
+        deadline = time.monotonic() + self._timeout
+        line, self._rest = bytearray(self._rest), b""
+        at = line.find(b"\n")
+        while at < 0 and len(line) <= LINE_SIZE:
+            self._client.settimeout(max(deadline - time.monotonic(), 0.001))
+            chunk = self._client.recv(1 << 20)
+            if not chunk:
+                return bytes(line)
+            found = chunk.find(b"\n")
+            at = len(line) + found if found >= 0 else -1
+            line += chunk
+        if at >= 0:
+            self._rest = bytes(line[at + 1 :])
+            del line[at + 1 :]
+        return bytes(line)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PROGRAM = (sys.executable, "-m", "overlay.forwarding")
+USER = 65528  # whom the forwarder becomes, as where root starts it
 INTERVAL = 0.0005  # seconds between two packets
 BEFORE, AFTER = 0.05, 0.3  # seconds of packets before what happens, and after it was done
 LONGEST = 20.0  # seconds for anything to be done
@@ -67,7 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers", default="10000,50000", help="numbers of peers to measure with (default 10000,50000)"
     )
-    parser.add_argument("--beside", type=Path, help="another checkout, whose forwarder is measured in turns")
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        help="another checkout with the same messages between agent and forwarder, measured in turns",
+    )
     parser.add_argument("--events", default=",".join(EVENTS), help=f"of: {', '.join(EVENTS)}")
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
 
@@ -118,7 +123,7 @@ class Bench:
         self._watched.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         theirs.setblocking(True)
         process = subprocess.Popen(
-            [*PROGRAM, str(theirs.fileno())],
+            [*PROGRAM, str(theirs.fileno()), str(USER)],
             pass_fds=[theirs.fileno()],
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             cwd=self._checkout,

@@ -20,6 +20,7 @@ from overlay.agent import (
     HANG_TIME,
     PROOF_INTERVAL,
     REPLAN_PAUSE,
+    ROWS_AT_ONCE,
     START_TIME,
     UNSET_CLOCK,
     Agent,
@@ -105,6 +106,8 @@ class FakeForwarder:
 
     async def send(self, command, descriptors=()):
         await trio.lowlevel.checkpoint()
+        if isinstance(command, SetPeer):
+            await trio.sleep(self.machine.seconds_per_command)
         if self.is_gone:
             raise ForwarderGoneError
         self.commands.append(command)
@@ -199,13 +202,6 @@ class FakeHost:
         }
         return [udp for name, old in before.items() if self.sockets.get(name) is not old for udp in old]
 
-    def leave(self, replaced, now):
-        for udp in replaced:
-            udp.is_left = True
-
-    def close_left(self, now):
-        pass
-
     def findings(self, node):
         return list(self.found)
 
@@ -226,15 +222,17 @@ class FakeHost:
 
     @staticmethod
     def _udp():
-        return SimpleNamespace(
+        udp = SimpleNamespace(
             can_segment=True,
             family=socket.AF_INET,
             port=51820,
             role=Role.ALL,
             protocol=17,
             fileno=lambda: 8,
-            is_left=False,
+            is_closed=False,
         )
+        udp.close = udp.hand_over = lambda: setattr(udp, "is_closed", True)
+        return udp
 
 
 class Machine:
@@ -243,6 +241,7 @@ class Machine:
     def __init__(self, directory, *peers):
         self.forwarders = []
         self.holds_forwarders = False
+        self.seconds_per_command = 0  # until the forwarder has taken a peer
         self.start_refusals = 0
         self.counters = []
         self.host = FakeHost()
@@ -297,10 +296,15 @@ class Machine:
     async def ask(self, **request):
         async with await trio.open_unix_socket(str(self.control_path)) as stream:
             await stream.send_all(control.encode(request))
-            return control.decode(b"".join([chunk async for chunk in stream]))
+            *pieces, answer = [
+                control.decode(line) for line in b"".join([each async for each in stream]).splitlines(True)
+            ]
+            self.pieces = [each["peers"] for each in pieces]
+            return answer
 
     async def status(self):
-        return (await self.ask(op="status"))["status"]
+        answer = await self.ask(op="status")
+        return {**answer["status"], "peers": [row for rows in self.pieces for row in rows]}
 
 
 async def until(condition):
@@ -529,8 +533,26 @@ def test_forwarder_that_never_gets_ready_ends_the_start_with_a_sentence(node):
             before=lambda machine: setattr(machine, "holds_forwarders", True),
             clock=trio.testing.MockClock(autojump_threshold=0.01),
         )
-    with pytest.raises(HostError, match="the forwarder was not ready within 30 s"), until_stopped():
+    with (
+        pytest.raises(HostError, match="the forwarder took nothing and was not ready for 30 s"),
+        until_stopped(),
+    ):
         raise raised.value
+
+
+def test_a_start_may_take_long_as_long_as_the_forwarder_takes_what_it_is_told(node):
+    async def story(machine):
+        began = trio.current_time()
+
+        while not (machine.forwarders and machine.forwarder.told(Begin)):
+            await trio.sleep(1)
+
+        assert trio.current_time() - began > START_TIME
+
+    def slow(machine):
+        machine.seconds_per_command = START_TIME * 0.9
+
+    node(story, before=slow, clock=trio.testing.MockClock(autojump_threshold=0.01))
 
 
 def test_forwarder_that_dies_while_it_starts_ends_the_start_with_a_sentence(node):
@@ -1054,7 +1076,7 @@ def test_many_reloads_at_once_end_with_the_last_file(node):
     node(story)
 
 
-def test_old_sockets_are_left_after_the_forwarder_has_the_new_ones(node):
+def test_old_sockets_close_after_the_forwarder_has_the_new_ones(node):
     async def story(machine):
         await machine.ready()
         (old,) = machine.host.underlay
@@ -1062,9 +1084,9 @@ def test_old_sockets_are_left_after_the_forwarder_has_the_new_ones(node):
 
         await reload(machine)
 
-        assert old.is_left
+        assert old.is_closed
         assert len(machine.forwarder.told(Sockets)) == 2
-        assert not machine.host.underlay[0].is_left
+        assert not machine.host.underlay[0].is_closed
 
     node(story)
 
@@ -1220,6 +1242,23 @@ def test_status_shows_the_forwarders_counters_by_peer(node):
         assert status["notes"] == ["the forwarder keeps privileges: a note"]
 
     node(story)
+
+
+def test_status_tells_a_few_rows_at_a_time(node):
+    async def story(machine):
+        await machine.ready()
+        machine.counters = [
+            PeerCounters(number, None, 0, number, 0, 0, 0.0, {}) for number in machine.agent._roster.by_number
+        ]
+
+        status = await machine.status()
+
+        assert [len(rows) for rows in machine.pieces] == [ROWS_AT_ONCE, ROWS_AT_ONCE, 5]
+        assert [row["name"] for row in status["peers"]] == [each.name for each in many]
+        assert len({row["rx_bytes"] for row in status["peers"]}) == len(many)
+
+    many = [peer(f"peer{number}", f"10.244.{number + 2}.0/24") for number in range(2 * ROWS_AT_ONCE + 5)]
+    node(story, *many)
 
 
 def test_status_is_answered_at_once_when_the_forwarder_dies_meanwhile(node):

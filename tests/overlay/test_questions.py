@@ -22,7 +22,7 @@ class Site:
         self.path = str(path)
         self.asked = []
         self.answered = []
-        self.answer = {"ok": True}
+        self.answer, self.rows = {"ok": True}, []
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.listener.bind(self.path)
         self.listener.listen(16)
@@ -30,8 +30,10 @@ class Site:
     async def serve(self):
         await questions.serve(self.listener, self._answer, self._answered)
 
-    async def _answer(self, request):
+    async def _answer(self, request, tell_rows):
         self.asked.append(request)
+        for rows in self.rows:
+            await tell_rows(rows)
         return self.answer
 
     def _answered(self, request, reply):
@@ -95,6 +97,67 @@ def test_answer_larger_than_a_socket_buffer_arrives_whole(at_site):
         site.answer = {"ok": True, "text": "x" * 5_000_000}
 
         assert json.loads(await site.ask(b"{}\n")) == site.answer
+
+    at_site(story)
+
+
+def test_rows_come_in_lines_before_the_answer(at_site):
+    async def story(site):
+        site.rows = [[{"name": "tokyo"}, {"name": "rome"}], [{"name": "oslo"}]]
+
+        lines = [json.loads(line) for line in (await site.ask(b"{}\n")).splitlines()]
+
+        assert lines == [*({"peers": rows, "more": True} for rows in site.rows), {"ok": True}]
+
+    at_site(story)
+
+
+def test_an_answer_of_any_length_is_waited_for_as_long_as_it_is_read(at_site):
+    async def story(site):
+        site.rows = [[{"name": "x" * 1_000_000}]] * 20
+        stream = await site.connect()
+        await stream.send_all(b"{}\n")
+        lines = 0
+
+        async with stream:
+            async for chunk in stream:
+                lines += chunk.count(b"\n")
+                await trio.sleep(0.5 * REQUEST_TIMEOUT / 20)
+
+        assert lines == 21
+
+    at_site(story)
+
+
+def test_who_does_not_read_the_rows_is_left_and_others_are_answered(at_site):
+    async def story(site):
+        site.rows = [[{"name": "x" * 1_000_000}]] * 20
+        stream = await site.connect()
+        await stream.send_all(b"{}\n")
+        await trio.sleep(2 * REQUEST_TIMEOUT)
+
+        async with stream:
+            received = b"".join([chunk async for chunk in stream])
+        site.rows = []
+
+        assert received.count(b"\n") < 20
+        assert json.loads(await site.ask(b"{}\n")) == {"ok": True}
+        assert len(site.answered) == 1
+
+    at_site(story)
+
+
+def test_who_goes_away_among_the_rows_is_no_error(at_site):
+    async def story(site):
+        site.rows = [[{"name": "x" * 1_000_000}]] * 20
+        stream = await site.connect()
+        await stream.send_all(b"{}\n")
+        await stream.receive_some(10)
+        await stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        site.rows = []
+
+        assert json.loads(await site.ask(b"{}\n")) == {"ok": True}
 
     at_site(story)
 

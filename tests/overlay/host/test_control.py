@@ -248,7 +248,52 @@ def test_incomplete_answer_is_refused(path, agent, data):
 
 
 def test_answer_without_end_is_refused(path, agent):
-    agent(b"x" * 2 * control.MESSAGE_SIZE)
+    agent(b"x" * 2 * control.LINE_SIZE)
+
+    with pytest.raises(HostError, match="no complete answer"):
+        control.request(path, {})
+
+
+def test_rows_before_the_answer_belong_into_its_status(path, agent):
+    rows = [{"name": f"peer{number}"} for number in range(50)]
+    pieces = [control.encode({"peers": rows[at : at + 20], "more": True}) for at in (0, 20, 40)]
+    agent(b"".join(pieces) + control.encode({"ok": True, "status": {"node": "paris"}}))
+
+    assert control.request(path, {}) == {"ok": True, "status": {"node": "paris", "peers": rows}}
+
+
+def test_a_status_without_peers_has_none(path, agent):
+    agent(control.encode({"ok": True, "status": {"node": "paris"}}))
+
+    assert control.request(path, {})["status"]["peers"] == []
+
+
+def test_a_refusal_after_rows_is_the_answer(path, agent):
+    agent(control.encode({"peers": [{}], "more": True}) + control.encode({"ok": False, "error": "no"}))
+
+    assert control.request(path, {}) == {"ok": False, "error": "no"}
+
+
+def test_an_answer_may_be_larger_than_any_line(path, agent, monkeypatch):
+    monkeypatch.setattr(control, "LINE_SIZE", 2_000_000)
+    row = {"name": "x" * 1_000_000}
+    agent(control.encode({"peers": [row], "more": True}) * 10 + control.encode({"status": {}}))
+
+    assert control.request(path, {})["status"]["peers"] == [row] * 10
+
+
+@pytest.mark.parametrize(
+    "piece", [{"more": True}, {"more": True, "peers": 1}, {"more": True, "peers": {"a": 1}}]
+)
+def test_a_piece_without_rows_is_refused(path, agent, piece):
+    agent(control.encode(piece) + control.encode({"status": {}}))
+
+    with pytest.raises(HostError, match="no complete answer"):
+        control.request(path, {})
+
+
+def test_an_answer_that_ends_among_its_rows_is_refused(path, agent):
+    agent(control.encode({"peers": [{}], "more": True}))
 
     with pytest.raises(HostError, match="no complete answer"):
         control.request(path, {})

@@ -1,0 +1,85 @@
+"""Questions to the forwarder for its counters, which it answers in pieces while packets flow."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from overlay.forwarder import ForwarderGoneError
+from overlay.link import AskCounters
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from overlay.forwarder import Forwarder
+    from overlay.link import Counters, PeerCounters
+
+# Ours
+PATIENCE = 5.0  # seconds without a piece, after which the forwarder is busy or hung
+
+
+@dataclass(slots=True)
+class Counted:
+    """What the forwarder told; all of it if *is_complete*."""
+
+    peers: dict[int, PeerCounters] = field(default_factory=dict)
+    drops: dict[str, int] = field(default_factory=dict)
+    is_complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    counted: Counted
+    known: Container[int]
+    told: trio.MemorySendChannel[None]  # there is news; closed when there will be no more
+
+
+class CounterQuestions:
+    """Those under way, by serial."""
+
+    def __init__(self) -> None:
+        self._asked: dict[int, _Asked] = {}
+
+    async def ask(self, forwarder: Forwarder, serial: int, known: Container[int]) -> Counted:
+        """Return what *forwarder* counted; what it told until then if it falls silent or is gone.
+
+        Of peers that are not among the *known* it is not believed anything, and it may not repeat itself for ever.
+        """
+        told, pieces = trio.open_memory_channel[None](1)
+        counted = Counted()
+        self._asked[serial] = _Asked(counted, known, told)
+        with told, pieces:
+            try:
+                with trio.move_on_after(PATIENCE) as patience, contextlib.suppress(ForwarderGoneError):
+                    await forwarder.send(AskCounters(serial))
+                    async for _ in pieces:
+                        patience.deadline = trio.current_time() + PATIENCE
+            finally:
+                self._asked.pop(serial, None)
+        return counted
+
+    def take(self, report: Counters) -> None:
+        """Take one piece of an answer; of one that nobody waits for any more, nothing."""
+        asked = self._asked.get(report.serial)
+        if asked is None:
+            return
+        counted = asked.counted
+        before = len(counted.peers)
+        counted.peers.update((row.peer, row) for row in report.peers if row.peer in asked.known)
+        counted.drops = report.drops
+        if report.is_last:
+            counted.is_complete = True
+            del self._asked[report.serial]
+            asked.told.close()
+        elif len(counted.peers) > before:
+            with contextlib.suppress(trio.WouldBlock):  # who asked has not looked yet
+                asked.told.send_nowait(None)
+
+    def end(self) -> None:
+        """Let all who ask have what was told: the forwarder is gone."""
+        for asked in self._asked.values():
+            asked.told.close()
+        self._asked.clear()

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from overlay.counters import PATIENCE, CounterQuestions
+from overlay.forwarder import ForwarderGoneError
+from overlay.link import AskCounters, Counters, PeerCounters
+
+KNOWN = range(1, 101)
+
+
+def rows(*numbers):
+    return [PeerCounters(number, None, 0, 0, 0, 0, 0.0, {}) for number in numbers]
+
+
+class Forwarder:
+    """One that is asked, and may be gone."""
+
+    def __init__(self):
+        self.asked = []
+        self.is_gone = False
+
+    async def send(self, command):
+        await trio.lowlevel.checkpoint()
+        if self.is_gone:
+            raise ForwarderGoneError
+        self.asked.append(command)
+
+
+class Asking:
+    """A question under way, in simulated time."""
+
+    def __init__(self, nursery):
+        self.questions, self.forwarder = CounterQuestions(), Forwarder()
+        self.counted = None
+        nursery.start_soon(self._ask)
+
+    async def _ask(self):
+        self.counted = await self.questions.ask(self.forwarder, 7, KNOWN)
+
+    async def tell(self, numbers, *, serial=7, is_last=False, drops=None):
+        self.questions.take(Counters(serial, rows(*numbers), drops or {}, is_last))
+        await trio.testing.wait_all_tasks_blocked()
+
+
+@pytest.fixture
+def asking():
+    """Return a runner of ``async def story(asking)``."""
+
+    def run(story):
+        async def main():
+            async with trio.open_nursery() as nursery:
+                asking = Asking(nursery)
+                await trio.testing.wait_all_tasks_blocked()
+                await story(asking)
+                nursery.cancel_scope.cancel()
+
+        trio.run(main, clock=trio.testing.MockClock(), strict_exception_groups=True)
+
+    return run
+
+
+def jump(seconds):
+    trio.lowlevel.current_clock().jump(seconds)
+
+
+def test_an_answer_in_pieces_is_put_together(asking):
+    async def story(asking):
+        await asking.tell([1, 2], drops={"link": 1})
+        await asking.tell([3], is_last=True, drops={"link": 2})
+
+        assert asking.forwarder.asked == [AskCounters(7)]
+        assert asking.counted.is_complete
+        assert set(asking.counted.peers) == {1, 2, 3}
+        assert asking.counted.drops == {"link": 2}
+
+    asking(story)
+
+
+def test_an_answer_may_take_long_as_long_as_it_goes_on(asking):
+    async def story(asking):
+        for number in KNOWN[:-1]:
+            jump(PATIENCE * 0.9)
+            await asking.tell([number])
+        assert asking.counted is None
+
+        await asking.tell([KNOWN[-1]], is_last=True)
+
+        assert asking.counted.is_complete
+
+    asking(story)
+
+
+def test_what_was_told_until_then_counts_when_the_forwarder_falls_silent(asking):
+    async def story(asking):
+        await asking.tell([1])
+        jump(PATIENCE * 1.1)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert not asking.counted.is_complete
+        assert set(asking.counted.peers) == {1}
+
+    asking(story)
+
+
+def test_what_was_told_until_then_counts_when_the_forwarder_is_gone(asking):
+    async def story(asking):
+        await asking.tell([1])
+        asking.questions.end()
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert set(asking.counted.peers) == {1}
+
+    asking(story)
+
+
+def test_a_forwarder_that_is_gone_has_counted_nothing():
+    async def main():
+        forwarder = Forwarder()
+        forwarder.is_gone = True
+        counted = await CounterQuestions().ask(forwarder, 1, KNOWN)
+        assert (counted.peers, counted.is_complete) == ({}, False)
+
+    trio.run(main)
+
+
+def test_unknown_peers_are_not_kept_and_repetitions_are_no_progress(asking):
+    async def story(asking):
+        for _ in range(3):
+            await asking.tell([1, 1000])
+            jump(PATIENCE * 0.4)
+            await trio.testing.wait_all_tasks_blocked()
+
+        assert set(asking.counted.peers) == {1}
+
+    asking(story)
+
+
+def test_an_answer_to_another_question_and_one_that_goes_on_behind_its_end_are_nothing(asking):
+    async def story(asking):
+        await asking.tell([5], serial=8, is_last=True)
+        assert asking.counted is None
+        asking.questions.take(Counters(7, rows(1), {}, True))
+        await asking.tell([2])
+
+        assert set(asking.counted.peers) == {1}
+
+    asking(story)
