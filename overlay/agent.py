@@ -57,6 +57,7 @@ from overlay.link import (
     Start,
     Wanted,
 )
+from overlay.peer_answers import describe_peer, find_peer, refuse_peer
 from overlay.reload import RETRY, Reloads
 from overlay.resolver import Resolver, literal
 from overlay.roster import Roster
@@ -307,6 +308,7 @@ class Agent:
                 await self._carry_out(self._sessions.handle_deadline(now))
             if now - looked_at >= TICK:
                 looked_at = now
+                self.host.close_left(now)
                 self._journal.turn(now)
                 if not self._reloading.locked() and (cause := self._reloads.look(now)):
                     self._nursery.start_soon(self._reload, cause)
@@ -719,8 +721,7 @@ class Agent:
                 opened = self.host.sockets.get(name, [])
                 if opened is not before.get(name):
                     await self._tell_sockets(name, opened)
-        for udp in replaced:
-            udp.hand_over()  # the forwarder holds descriptors of its own, and reads them for a while
+        self.host.leave(replaced, clock.now())  # the forwarder holds descriptors of its own
         for remote in change.added:
             if not remote.resolved:
                 self._take_literal(remote)
@@ -756,7 +757,7 @@ class Agent:
             case "down":
                 return {"ok": True, "pid": os.getpid()}
             case "peer":
-                return self._peer(request.get("name"))
+                return await self._peer(request.get("name"), is_counted=request.get("is_counted") is True)
             case "ping":
                 return await self._ping(request.get("name"), request.get("timeout"))
             case _:
@@ -766,29 +767,27 @@ class Agent:
         if request.get("op") == "down" and reply["ok"]:
             self._stop("down")
 
-    def _peer(self, name: object) -> questions.Answer:
-        remote = self._remote(name)
+    async def _peer(self, asked: object, *, is_counted: bool) -> questions.Answer:
+        remote = find_peer(asked, self._roster)
         if remote is None:
-            return self._unknown_peer(name)
-        row = self._row(remote, None, clock.now())
+            return self._unknown_peer(asked)
+        counters = (await self._ask_counters())[0] if is_counted else {}
+        row = self._row(remote, counters.get(remote.number), clock.now())
         return {
             "ok": True,
-            "peer": {**row, "own_addresses": [str(each) for each in self._node.own.addresses]},
+            "peer": describe_peer(asked, remote, row, self._node, self._describe_strangers()),
         }
 
-    def _remote(self, name: object) -> Remote | None:
-        return self._roster.by_name.get(name) if isinstance(name, str) else None
+    def _unknown_peer(self, asked: object) -> questions.Answer:
+        return refuse_peer(asked, self._roster, self._node, self._options.peers)
 
-    def _unknown_peer(self, name: object) -> questions.Answer:
-        is_own = name == self._node.own.name
-        error = (
-            f"{name} is this node itself" if is_own else f"there is no peer {name} in {self._options.peers}"
-        )
-        return {**questions.refusal(error, "unknown_peer"), "known": list(self._roster.by_name)}
+    def _describe_strangers(self) -> list[dict[str, Any]]:
+        names = self._roster.names_by_host() if self._strangers else {}
+        return self._strangers.describe(names, clock.now())
 
     async def _ping(self, name: object, timeout: object) -> questions.Answer:
         """Ping a peer in-band.  ``is_possible`` says whether it is known to answer, ``seconds`` when it did."""
-        remote = self._remote(name)
+        remote = find_peer(name, self._roster)
         if remote is None:
             return self._unknown_peer(name)
         if not isinstance(timeout, int | float) or not timeout > 0:
@@ -841,9 +840,7 @@ class Agent:
             "reload_error": self._reloads.error,
             "notes": [*self._reloads.notes, *self._notes, *self._host_notes, *clear, *notes_of(troubled)],
             "drops": drops,
-            "strangers": self._strangers.describe(
-                self._roster.names_by_host() if self._strangers else {}, now
-            ),
+            "strangers": self._describe_strangers(),
         }
 
     # Helpers

@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     from peers.table import Table
 
 # Ours
-DEFAULT_FWMARK = (
-    51820  # when policy routes need a mark and none is configured; wg-quick takes the port likewise
-)
+# When policy routes need a mark and none is configured.  A rule or a firewall that knows another's mark would let our
+# datagrams past too.  So it is not 51820 (0xca6c), which wg-quick takes, and it has none of the bits that others look
+# at by themselves: kube-proxy 0x4000 and 0x8000, Cilium 0x0f00, mwan3 0x3f00, Tailscale 0xff0000, Calico 0xffff0000.
+DEFAULT_FWMARK = 0xD0
 UNDERLAY_MTU = 1500  # where none is known
 MINIMUM_MTU = 1280
 MAXIMUM_IP = 65535

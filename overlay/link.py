@@ -33,6 +33,7 @@ DESCRIPTORS = (
 )
 HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
+REPLACED_TIME = 10.0  # seconds for which a replaced socket is read: until peers have heard from the new one
 OWN = 0  # the peer number of this node in the routes: its own subnets
 
 
@@ -58,8 +59,8 @@ class Sockets:
     """Sockets to use from now on for *encapsulation*, one for each of *families*, beside it.
 
     *port* is their UDP port, 0 where there are none; *ports* are those of each where some have others.  *roles* are the values of Role and *protocols* the IP protocols
-    of each; without any, all are UDP sockets that receive and send.  Those in use before are read for a while and
-    then closed.
+    of each; without any, all are UDP sockets that receive and send.  Those in use before that are not among them are
+    read for REPLACED_TIME and then closed.
     """
 
     families: list[int]

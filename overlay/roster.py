@@ -6,6 +6,7 @@ Computes only: what to tell the forwarder comes out as commands, in the order in
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from overlay.encap import wireguard
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from overlay.config import Node
     from overlay.encap.encapsulation import Encapsulation
     from overlay.wire.addresses import Sockaddr
-    from peers.addresses import Prefix
+    from peers.addresses import Address, Prefix
     from peers.peer import Endpoint, Peer
 
 
@@ -136,6 +137,14 @@ class Roster:
         for remote in self.by_number.values():
             yield _set_peer(remote)
         yield from _pieces(self._routes.items(), [])
+
+    def owner(self, address: Address) -> int | None:
+        """Return the number of the peer whose subnets hold *address*, OWN if it is of this node; None if of nobody."""
+        for length in range(address.max_prefixlen, -1, -1):
+            number = self._routes.get(ip_network((address, length), strict=False))
+            if number is not None:
+                return number
+        return None
 
     def places(self) -> Iterator[Command]:
         """Yield likewise where the peers are, as far as that is known."""

@@ -17,16 +17,19 @@ from overlay.diagnosis.finding import Facts
 from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
-from overlay.host import netlink, privileges, sockets, sysctl, tun
+from overlay.host import modules, netlink, privileges, sockets, sysctl, tun
+from overlay.host.leaving import Leaving
 from overlay.host.paths import open_paths
 from overlay.host.prepared import Prepared
 from overlay.host.privileges import Capability
 from overlay.host.settings import Settings
+from overlay.host.tunnel_errors import TunnelErrors
+from overlay.link import REPLACED_TIME
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from overlay.config import Node
@@ -67,12 +70,13 @@ class HostSetup:
         self._room = 0  # what fits the underlay of a packet; where the tun's MTU is larger, the kernel cuts
         self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
         self._bound: dict[str, tuple[object, ...]] = {}  # likewise: where they are bound
-        self._left: set[str] = set()  # encapsulations once in use: the forwarder may still read their sockets
+        self._leaving = Leaving(REPLACED_TIME)
         self._node: Node | None = None
         self._endpoints: Endpoints = set()
         self._ttl: int | None = None  # that of the outer headers, as the peers file says
         self._marked = 0  # the mark of `underlay`
         self._routed: PrefixMap[bool] = PrefixMap()
+        self._tunnel_errors = TunnelErrors(interface)
         with contextlib.ExitStack() as undo:
             undo.callback(self.device.close)
             self._routing = _open_routing(self.device)
@@ -134,11 +138,13 @@ class HostSetup:
                 rest.callback(self.icmp.close)
             for udp in self.underlay:
                 rest.callback(udp.close)
+            rest.callback(self._leaving.close)
             for asking in self._paths:
                 rest.callback(asking.close)
             rest.callback(self.watch.close)
             rest.callback(self._routing.close)
             rest.callback(self._settings.restore)
+            rest.callback(self._tunnel_errors.close)
             self._routing.withdraw()
 
     def adopt(self, node: Node, endpoints: Endpoints) -> list[UdpSocket]:
@@ -146,7 +152,7 @@ class HostSetup:
 
         Raises HostError; then the host is as before.
         """
-        before = self.plan
+        before, before_sockets = self.plan, [*self.underlay, *self._leaving.sockets]
         plan, mtu_reason, room = self._compute(node, endpoints)
         with contextlib.ExitStack() as undo:
             wanted = {
@@ -164,16 +170,16 @@ class HostSetup:
                         listen,
                         port,
                         plan.fwmark,
-                        self.sockets.get(name, ()),
+                        [*self.sockets.get(name, ()), *self._leaving.of(name)],
                         name,
-                        is_returning=name in self._left,
                         senders=ENCAPSULATIONS[name].senders,
                         spared=spared,
                     )
                 else:
                     opened[name] = sockets.open_raw(listen, each, plan.fwmark)
                 for udp in opened[name]:
-                    undo.callback(udp.close)
+                    if udp not in before_sockets:
+                        undo.callback(udp.close)
             icmp, icmp_for = self.icmp, (_ipv4_address(node), plan.fwmark)
             if icmp_for != self._icmp_for:
                 icmp = _open_icmp(*icmp_for)
@@ -189,14 +195,21 @@ class HostSetup:
         if icmp is not self.icmp and self.icmp is not None:
             self.icmp.close()
         self.icmp, self._icmp_for = icmp, icmp_for
-        replaced = [
-            udp for name, old in self.sockets.items() if name in opened or name not in wanted for udp in old
-        ]
+        former = self.underlay
         self.sockets = {name: opened.get(name) or self.sockets[name] for name in wanted}
-        self._left |= self._bound.keys() - wanted.keys()
+        self._leaving.take_back(self.underlay)
         self._bound = dict(wanted)
         self._set_ttl(node.table.network.ttl, {udp for new in opened.values() for udp in new})
-        return replaced
+        self._tunnel_errors.prevent(frozenset().union(*modules.beside(node.encapsulations).values()))
+        return [udp for udp in former if udp not in self.underlay]
+
+    def leave(self, replaced: Iterable[UdpSocket], now: float) -> None:
+        """Give *replaced* up, once the forwarder knows of those in their place: it reads them for a while."""
+        self._leaving.add(replaced, self.underlay, now)
+
+    def close_left(self, now: float) -> None:
+        """Close what was left so long ago that nobody reads it any more."""
+        self._leaving.close_due(now)
 
     def is_affected_by(self, name: str, endpoint: Sockaddr) -> bool:
         """Return whether the peer *name* at *endpoint* may ask for other routes or a smaller MTU than there are."""
@@ -247,6 +260,7 @@ class HostSetup:
             read,
             is_icmp_refused=self._icmp_for[0] is not None and self.icmp is None,
             lacking=self._routing.lacking if isinstance(self._routing, Prepared) else None,
+            errors_prevented=self._tunnel_errors.prevented,
         )
 
     def _compute(self, node: Node, endpoints: Endpoints) -> tuple[HostPlan, str, int]:
@@ -285,7 +299,7 @@ class HostSetup:
 
     def _set_ttl(self, ttl: int | None, opened: set[UdpSocket]) -> None:
         """Give all sockets the TTL of outer headers.  An inherited one comes with each packet; what is sealed has none."""
-        for each in opened if ttl == self._ttl else self.underlay:
+        for each in opened if ttl == self._ttl else (*self.underlay, *self._leaving.sockets):
             if ttl != self._ttl or ttl:
                 sockets.set_ttl(each.socket, ttl or None)
         self._ttl = ttl
@@ -297,7 +311,10 @@ class HostSetup:
     def _mark(self, fwmark: int) -> None:
         if fwmark != self._marked:
             self._marked = fwmark
-            for each in (*(udp.socket for udp in self.underlay), *self._paths):
+            for each in (
+                *(udp.socket for udp in (*self.underlay, *self._leaving.sockets)),
+                *self._paths,
+            ):
                 sockets.set_mark(each, fwmark)
 
 

@@ -87,9 +87,20 @@ class PeerAnswer:
     name: str
     addresses: list[str]
     own_addresses: list[str]
+    own_public_key: str | None
+    has_own_endpoint: bool
     last_handshake: float | None
+    last_received: float | None
     state: str
     endpoint: str | None
+    is_configured: bool
+    """Whether it has an endpoint in the peers file."""
+    resolve_error: str | None
+    strangers: list[str]
+    """Public keys of nobody that call from its address."""
+    notes: list[str]
+    asked_address: str | None
+    """What it was asked for by, if not by its name."""
 
 
 def agent_path(ctx: click.Context, interface: str) -> Path:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from overlay.cli.agents import UNENCRYPTED, agent_path, ask, known_peers, read_peer
+from overlay.cli.agents import agent_path, ask, known_peers, read_peer
 from overlay.cli.exits import INTERRUPTED, Failure, Misuse
+from overlay.cli.explain import why_no_echo, why_silent
 from overlay.cli.options import DEFAULT_INTERFACE, Seconds, interface_option, json_option
-from overlay.cli.output import format_age, show, show_json
+from overlay.cli.output import show, show_json
 from overlay.cli.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from peers.addresses import Address
 
 # Specification
-REJECT_AFTER_TIME = 180.0  # seconds; whitepaper section 6.1: no older handshake carries packets
 SEQUENCES = 1 << 16  # RFC 792: 16 bits
 
 
@@ -73,6 +73,8 @@ def command(
 ) -> None:
     """See whether PEER answers through the tunnel, and how fast.
 
+    PEER is its name or an address.  Where that is the address of something behind the peer, it is asked itself.
+
     The requests are ICMP echo requests from this node's overlay address to the peer's, which its kernel answers.  A
     peer that has said under the keys in use that it can gets in-band pings instead: they go from forwarder to
     forwarder, and each line says so.  The exit code is 0 if any was answered, else 1.
@@ -80,18 +82,22 @@ def command(
     answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer))
     addresses = _choose_addresses(answer)
     own, address = addresses or (None, None)
-    name = f"{peer} ({address})" if address else peer
+    name = f"{answer.name} ({address})" if address else answer.name
+    is_behind = answer.asked_address is not None and answer.asked_address not in answer.addresses
+    if is_behind:
+        name = f"{answer.asked_address} behind {answer.name}"
     surroundings = Surroundings.of(ctx)
     tell = (lambda _: None) if as_json else show
     tell(f"ping {name} from {own}" if own else f"ping {name}")
-    in_band = None if icmp else _in_band(ctx, interface, peer, timeout)
+    in_band = None if icmp or is_behind else _in_band(ctx, interface, answer.name, timeout)
 
     def open_echo() -> EchoSocket:
         if addresses is None:
-            raise Failure(_why_no_echo(answer, is_asked_for=icmp))
+            raise Failure(why_no_echo(answer, is_asked_for=icmp))
         return _open(surroundings, *addresses)
 
     ping = Ping(in_band, open_echo, surroundings.now, name, tell)
+    began_at = surroundings.now()
     try:
         ping.run(count, interval, timeout)
         is_interrupted = False
@@ -99,16 +105,18 @@ def command(
         is_interrupted = True
     finally:
         ping.close()
+    why = None
     if ping.sent and not ping.times:
-        answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer))
+        answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer, is_counted=True))
+        why = why_silent(answer, name, ping.way, surroundings.now() - began_at)
     if as_json:
-        show_json(_describe(ping, answer, own, address))
+        show_json(_describe(ping, answer, own, address) | {"why": why})
     else:
         show(_summarize(ping))
     if is_interrupted:
         ctx.exit(INTERRUPTED)
     if not ping.times:
-        raise Failure(_why_silent(answer, name, ping.way))
+        raise Failure(why or f"{name} was sent no request")
 
 
 @dataclass(slots=True)
@@ -239,7 +247,8 @@ def _open(surroundings: Surroundings, own: Address, address: Address) -> EchoSoc
 
 def _choose_addresses(answer: PeerAnswer) -> tuple[Address, Address] | None:
     """Return this node's address and the peer's, of the first family that both have; None if one has no address."""
-    addresses = [ip_address(text) for text in answer.addresses]
+    asked = answer.addresses if answer.asked_address is None else [answer.asked_address]
+    addresses = [ip_address(text) for text in asked]
     if not addresses or not answer.own_addresses:
         return None
     own_by_version = {own.version: own for own in map(ip_address, answer.own_addresses)}
@@ -250,33 +259,9 @@ def _choose_addresses(answer: PeerAnswer) -> tuple[Address, Address] | None:
         if own is not None:
             return own, address
     raise Misuse(
-        f"this node has {' and '.join(answer.own_addresses)}, {answer.name} has {' and '.join(answer.addresses)}: "
+        f"this node has {' and '.join(answer.own_addresses)}, {answer.name} has {' and '.join(asked)}: "
         "give both an address of one family in the peers file"
     )
-
-
-def _why_no_echo(answer: PeerAnswer, *, is_asked_for: bool) -> str:
-    without = answer.name if answer.own_addresses else "this node"
-    why = f"{without} has no address on the overlay, so there are no echo requests"
-    if is_asked_for:
-        return f"{why}: leave --icmp out"
-    if answer.last_handshake is None or answer.last_handshake >= REJECT_AFTER_TIME:
-        return f"{why}, and there is no session with {answer.name}: see whether its agent runs and is reached"
-    return f"{why}, and {answer.name} has not said yet that it answers in-band pings: try again in a second"
-
-
-def _why_silent(answer: PeerAnswer, name: str, way: str) -> str:
-    where = "it has no endpoint, so it must call first"
-    if answer.endpoint is not None:
-        where = f"see whether its agent runs, and whether UDP reaches it at {answer.endpoint}"
-    if answer.state == UNENCRYPTED:
-        return f"{name} does not answer, and without encryption nothing is known of it: {where}"
-    if answer.last_handshake is None:
-        return f"there was never a handshake with {answer.name}: {where}"
-    if answer.last_handshake < REJECT_AFTER_TIME and way != "in-band":  # those pass by the firewall
-        where = "see whether its agent still runs, and whether its firewall drops echo requests"
-    age = format_age(answer.last_handshake)
-    return f"{name} does not answer; its last handshake was {age}: {where}"
 
 
 def _summarize(ping: Ping) -> str:

@@ -50,7 +50,7 @@ class Facts:
     """A node on its host: what it wants, what it has set up, and where the rest can be asked for.
 
     *endpoints* are the underlay addresses known of the peers, with their names.  *lacking* says what a device that
-    was prepared by root lacks.  *read* returns a setting below /proc/sys/net, None where there is no such one.
+    was prepared by root lacks.  *errors_prevented* are the IP protocols of which the kernel's own tunnels answer no packets.  *read* returns a setting below /proc/sys/net, None where there is no such one.
     """
 
     node: Node
@@ -62,3 +62,4 @@ class Facts:
     read: Callable[[str], int | None]
     is_icmp_refused: bool = False
     lacking: str | None = None
+    errors_prevented: frozenset[int] = frozenset()

@@ -27,6 +27,7 @@ from overlay.forwarding.outbound import Outbound
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.pings import Pings
 from overlay.forwarding.probes import Probes
+from overlay.forwarding.replaced import read_out
 from overlay.forwarding.segments import MAXIMUM_IP
 from overlay.forwarding.sender import DatagramSocket, Sender, UdpSocket
 from overlay.forwarding.staging import Staging
@@ -37,6 +38,7 @@ from overlay.forwarding.workqueue import Workqueue, always
 from overlay.host.queues import KernelSocket, SocketQueues
 from overlay.link import (
     OWN,
+    REPLACED_TIME,
     AskCounters,
     Begin,
     Command,
@@ -77,7 +79,6 @@ if TYPE_CHECKING:
 
 # Ours
 WANTED_INTERVAL = 1.0  # seconds between two requests for the same session; the agent knows when to retry
-OLD_SOCKET_TIME = 10.0  # seconds for which a replaced socket is read: until peers have heard from the new one
 
 
 class AnySocket(DatagramSocket, KernelSocket, RawIcmp, PathSocket, Protocol):
@@ -199,6 +200,7 @@ class Core:
                 break
         closed = [udp for udp in self.sender.sockets if udp.closes_at <= now]
         for udp in closed:
+            read_out(self.inbound, udp, now)
             self.sender.close(udp)
         if closed:
             self._closes_at = min((udp.closes_at for udp in self.sender.sockets), default=math.inf)
@@ -350,11 +352,13 @@ class Core:
         for udp in self.sender.sockets:
             if udp.encapsulation is encapsulation:
                 # Of raw sockets each gets what arrives, so that with two every packet would come twice.
-                patience = OLD_SOCKET_TIME if encapsulation.has_ports else 0.0
+                patience = REPLACED_TIME if encapsulation.has_ports else 0.0
                 udp.closes_at = min(udp.closes_at, now + patience)
-                self._closes_at = min(self._closes_at, udp.closes_at)
+        known = {udp.raw: udp for udp in self.sender.sockets}
         opened = [
-            UdpSocket(
+            known.pop(each)  # it stays in use, or comes back to it
+            if each in known
+            else UdpSocket(
                 each,
                 family,
                 encapsulation=encapsulation,
@@ -366,9 +370,11 @@ class Core:
             for each, family, role, protocol in zip(raw, families, roles, protocols, strict=True)
         ]
         for udp in opened:
+            udp.closes_at = math.inf
             udp.undo_switches()
             udp.learn_mtus(self._learns_mtus)
-        self.sender.sockets += opened
+        self.sender.use([*known.values(), *opened])
+        self._closes_at = min((udp.closes_at for udp in known.values()), default=math.inf)
         own_ports = command.ports or [command.port]
         self.own_ports[encapsulation.name] = frozenset(port.to_bytes(2, "big") for port in own_ports)
         peers = [peer for peer in self.peers.values() if peer.encapsulation is encapsulation]

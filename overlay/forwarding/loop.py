@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
     from overlay.forwarding.core import AnySocket
     from overlay.forwarding.sender import UdpSocket
+    from overlay.host.queues import KernelSocket
+
+# Specification (Linux include/uapi/asm-generic/socket.h)
+SO_COOKIE, COOKIE_SIZE = 57, 8  # since Linux 4.12
 
 # Ours
 REPORTS_WAITING = (
@@ -48,13 +52,34 @@ SLICE = 0.0002  # seconds, likewise, for what is due; and again for what concern
 HANDSHAKE_BYTES = 1024  # of a queue of handshakes, likewise: seven initiations, which take 0.2 ms
 
 
-def _wrapped(message: Command | Report, descriptors: list[int]) -> list[AnySocket]:
-    """Return the sockets beside *message*, each as what it is for."""
+def _wrapped(
+    message: Command | Report, descriptors: list[int], known: Iterable[UdpSocket]
+) -> list[AnySocket]:
+    """Return the sockets beside *message*, each as what it is for, and as the one of *known* that it already is."""
     opened = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     if not isinstance(message, SetNode):
-        return cast("list[AnySocket]", opened)
+        return _recognised(opened, known) if isinstance(message, Sockets) else cast("list[AnySocket]", opened)
     raw = opened[: message.has_icmp]
     return cast("list[AnySocket]", [*raw, *map(PathSocket, opened[len(raw) :])])
+
+
+def _recognised(opened: list[socket.socket], known: Iterable[UdpSocket]) -> list[AnySocket]:
+    """Return *opened* with those of *known* in the place of further descriptors of the same sockets, which are closed."""
+    sockets = cast("list[AnySocket]", opened)
+    in_use = [cast("AnySocket", udp.raw) for udp in known]
+    by_cookie = {_cookie(each): each for each in in_use}
+    recognised: list[AnySocket] = []
+    for each in sockets:
+        same = by_cookie.get(_cookie(each))
+        if same is not None:
+            each.close()
+        recognised.append(same or each)
+    return recognised
+
+
+def _cookie(asked: KernelSocket) -> bytes:
+    """Return the number that the kernel gives to one socket alone, whatever descriptors it has."""
+    return asked.getsockopt(socket.SOL_SOCKET, SO_COOKIE, COOKIE_SIZE)
 
 
 class LinkEnd:
@@ -223,7 +248,7 @@ class Loop:
             if received is None:
                 return
             message, descriptors = received
-            sockets = _wrapped(message, descriptors)
+            sockets = _wrapped(message, descriptors, self._core.sender.sockets)
             if isinstance(message, Report):
                 self._core.drops["link"] += 1
                 continue

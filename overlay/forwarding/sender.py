@@ -151,6 +151,11 @@ class Sender:
         """Whether something waits for the kernel to take it: then resume() is due in HELD_PAUSE."""
         return bool(self._held)
 
+    def use(self, sockets: list[UdpSocket]) -> None:
+        """Send from *sockets* from now on, the first that fits a peer, but for those that are to be closed."""
+        self.sockets = sockets
+        self._pools = {}
+
     def socket_for(self, peer: Peer) -> UdpSocket | None:
         """Return the socket to send to *peer* from: where it was heard last, else the first of its family and encapsulation."""
         chosen = peer.socket

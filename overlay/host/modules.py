@@ -1,8 +1,15 @@
-"""The kernel's own tunnels: where they are there, they take the same packets as our raw sockets, beside them."""
+"""The kernel's own tunnels: where they are there, they are asked about the same packets that our raw sockets take.
+
+One that has no tunnel to the sender answers with an ICMP error (`overlay.host.tunnel_errors`).  One whose first device,
+which takes what no other does, is up carries the packet into this host a second time.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,37 +18,62 @@ if TYPE_CHECKING:
 
     from overlay.encap.encapsulation import Encapsulation
 
-# Specification: the names of the kernel's modules, each with the device that appears with it, by IP protocol
-TUNNELS = {
-    4: (("ipip", "tunl0"), ("ip6_tunnel", "ip6tnl0")),
-    41: (("sit", "sit0"), ("ip6_tunnel", "ip6tnl0")),
-    47: (("ip_gre", "gre0"), ("gre", "gre0"), ("ip6_gre", "ip6gre0")),
-}
+# Specification: linux/sockios.h, linux/if.h
+SIOCGIFFLAGS = 0x8913
+INTERFACE_REQUEST = struct.Struct("16sH22x")  # name, flags
+IFF_UP = 0x1
 MODULES = Path("/sys/module")
 
 
-def notes(encapsulations: Iterable[Encapsulation], loaded: Collection[str] | None = None) -> list[str]:
-    """Return a sentence for each of the kernel's tunnels that is in the way of raw sockets of *encapsulations*.
+@dataclass(frozen=True, slots=True)
+class KernelTunnel:
+    """A module of the kernel, the device that appears with it, if any does, and the IP protocols it is asked about."""
 
-    *loaded* are the names of modules and devices that there are; by default those of this host.
+    module: str
+    device: str
+    protocols: frozenset[int]
+
+
+# Specification: net/ipv4 and net/ipv6 of Linux.  Two of them only pass packets on to the others, or answer.
+TUNNELS = (
+    KernelTunnel("ipip", "tunl0", frozenset({4})),
+    KernelTunnel("sit", "sit0", frozenset({4, 41})),
+    KernelTunnel("ip6_tunnel", "ip6tnl0", frozenset({4, 41})),
+    KernelTunnel("tunnel4", "", frozenset({4, 41})),
+    KernelTunnel("tunnel6", "", frozenset({4, 41})),
+    KernelTunnel("ip_gre", "gre0", frozenset({47})),
+    KernelTunnel("ip6_gre", "ip6gre0", frozenset({47})),
+)
+
+
+def beside(
+    encapsulations: Iterable[Encapsulation], names: Collection[str] | None = None
+) -> dict[KernelTunnel, frozenset[int]]:
+    """Return the kernel's tunnels that are there, each with those of its protocols that *encapsulations* use.
+
+    *names* are the modules and devices that there are; by default those of this host.
     """
-    found = _loaded() if loaded is None else loaded
-    wanted = {
-        pair: each.name
-        for each in encapsulations
-        if not each.has_ports
-        for protocol in each.protocols.values()
-        for pair in TUNNELS.get(protocol, ())
+    found = _names() if names is None else names
+    used = {protocol for each in encapsulations if not each.has_ports for protocol in each.protocols.values()}
+    return {
+        tunnel: tunnel.protocols & used
+        for tunnel in TUNNELS
+        if tunnel.protocols & used and (tunnel.module in found or tunnel.device in found)
     }
-    return [
-        f"the kernel's own tunnel {module} is loaded: beside {name} it may take the same packets a second time, or answer "
-        f"them with ICMP errors; run `modprobe -r {module}`, or take {device} down and drop what it answers"
-        for (module, device), name in wanted.items()
-        if module in found or device in found
-    ]
 
 
-def _loaded() -> set[str]:
+def is_up(device: str) -> bool:
+    """Return whether the interface *device* is there and up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
+        try:
+            answer = fcntl.ioctl(asking, SIOCGIFFLAGS, INTERFACE_REQUEST.pack(device.encode(), 0))
+        except OSError:
+            return False  # there is none
+    _, flags = INTERFACE_REQUEST.unpack(answer)
+    return bool(flags & IFF_UP)
+
+
+def _names() -> set[str]:
     names = {name for _, name in socket.if_nameindex()}
     if MODULES.is_dir():
         names.update(path.name for path in MODULES.iterdir())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from overlay.encap.encapsulation import PROTOCOL_UDP, Role
 from overlay.errors import HostError
-from overlay.host import advice
+from overlay.host import advice, binding
 from overlay.host.privileges import Capability
 from overlay.host.steering import refuse_all, steer
 
@@ -83,25 +83,14 @@ class UdpSocket:
         """Close this process's descriptor."""
         self.socket.close()
 
-    def hand_over(self) -> None:
-        """Close this process's descriptor of a socket that has been replaced and that another process still reads.
-
-        Until that closes it too, later sockets may be bound over it: a port can be left and come back to at once.
-        """
-        if self.has_port:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
-        self.socket.close()
-
 
 def open_underlay(
     listen: Sequence[IPAddress],
     port: int,
     fwmark: int | None = None,
-    replacing: Sequence[UdpSocket] = (),
+    ours: Sequence[UdpSocket] = (),
     encapsulation: str = "wireguard",
     *,
-    is_returning: bool = False,
     senders: int = 0,
     spared: Collection[int] = (),
 ) -> list[UdpSocket]:
@@ -110,19 +99,16 @@ def open_underlay(
     Behind these follow, for the WireGuard protocol and where the kernel knows how to tell handshake messages, as many
     sockets for them alone.  With *senders* the first only receive, and behind them follow that many of each family that
     only send, from its first address and each from a port of its own, none of *spared*.  A host without IPv6 gets the
-    first alone.  *port* 0 takes a free one, the same for all.  *replacing* are sockets of ours still open on the same
-    port, which the new ones may overlap until they are closed; with *is_returning* those that were handed over may be
-    overlapped likewise.
-    Raises HostError; then nothing stays open.
+    first alone.  *port* 0 takes a free one, the same for all.  *ours* are earlier ones of the encapsulation, still open:
+    those among them that are wanted are returned as they are, and the new ones may overlap with the others.
+    Raises HostError; then nothing new stays open.
     """
     attempts = ATTEMPTS_FOR_ANY_PORT if port == 0 else 1
     while True:
         attempts -= 1
         try:
             role = Role.RECEIVES if senders else Role.ALL
-            opened = _open_all(
-                listen, port, fwmark, replacing, encapsulation, role, is_returning=is_returning
-            )
+            opened = _open_all(listen, port, fwmark, ours, encapsulation, role)
             break
         except HostError as error:
             if not attempts or getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
@@ -130,10 +116,9 @@ def open_underlay(
     firsts = {udp.family: udp.address for udp in reversed(opened)} if senders else {}
     try:
         for _, address in sorted(firsts.items()):
-            opened += _open_senders(address, senders, {*spared, port}, fwmark, encapsulation)
+            opened += _open_senders(address, senders, {*spared, port}, fwmark, ours, encapsulation)
     except BaseException:
-        for udp in opened:
-            udp.close()
+        _close_new(opened, ours)
         raise
     return opened
 
@@ -142,15 +127,14 @@ def open_udp(
     address: IPAddress,
     port: int,
     fwmark: int | None = None,
-    replacing: Sequence[UdpSocket] = (),
+    ours: Sequence[UdpSocket] = (),
     *,
     encapsulation: str = "wireguard",
     role: Role = Role.ALL,
-    is_returning: bool = False,
 ) -> UdpSocket:
     """Return a socket bound to *address*, which may be unspecified: ``0.0.0.0`` or ``::`` for every address of the family.
 
-    It tells the local address and the TOS of each datagram, and takes both for each send.  IP_MTU_DISCOVER stays at
+    Only *ours* may overlap with it.  It tells the local address and the TOS of each datagram, and takes both for each send.  IP_MTU_DISCOVER stays at
     the system's WANT, but for single sends of the forwarder's.  Raises HostError.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
@@ -172,13 +156,9 @@ def open_udp(
             udp.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)  # no checksum is one (RFC 6935)
         if role == Role.SENDS:
             refuse_all(udp)
-        _bind(
-            udp,
-            _sockaddr(address, port),
-            replacing,
-            shares=role == Role.HANDSHAKES,
-            is_returning=is_returning,
-        )
+        if role == Role.HANDSHAKES:  # it joins the group of the one with the same address
+            udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        binding.bind(udp, _sockaddr(address, port), [each.socket for each in ours])
         return UdpSocket(
             socket=udp,
             address=address,
@@ -346,43 +326,54 @@ def _open_all(
     listen: Sequence[IPAddress],
     port: int,
     fwmark: int | None,
-    replacing: Sequence[UdpSocket],
+    ours: Sequence[UdpSocket],
     encapsulation: str,
     role: Role,
-    *,
-    is_returning: bool,
 ) -> list[UdpSocket]:
     opened: list[UdpSocket] = []
     try:
         for address in listen or (EVERY_IPV4, EVERY_IPV6):
+            at = opened[0].port if opened else port
+            kept = _kept(ours, address, at, role)
             try:
                 opened.append(
-                    open_udp(
-                        address,
-                        opened[0].port if opened else port,
-                        fwmark,
-                        replacing,
-                        encapsulation=encapsulation,
-                        role=role,
-                        is_returning=is_returning,
-                    )
+                    kept or open_udp(address, at, fwmark, ours, encapsulation=encapsulation, role=role)
                 )
             except HostError as error:
                 if listen or address != EVERY_IPV6 or not _is_ipv6_missing(error):
                     raise
         for udp in list(opened) if encapsulation == "wireguard" else []:
-            beside = _open_beside(udp, fwmark, replacing, is_returning=is_returning)
+            if udp in ours:
+                beside = _kept(ours, udp.address, udp.port, Role.HANDSHAKES)
+            else:
+                beside = _open_beside(udp, fwmark, ours)
             if beside is not None:
                 opened.append(beside)
     except BaseException:
-        for udp in opened:
-            udp.close()
+        _close_new(opened, ours)
         raise
     return opened
 
 
+def _kept(ours: Sequence[UdpSocket], address: IPAddress, port: int, role: Role) -> UdpSocket | None:
+    """Return the one of *ours* that is wanted, if there is one."""
+    wanted = address, port, role
+    return next((each for each in ours if (each.address, each.port, each.role) == wanted), None)
+
+
+def _close_new(opened: Sequence[UdpSocket], ours: Sequence[UdpSocket]) -> None:
+    for udp in opened:
+        if udp not in ours:
+            udp.close()
+
+
 def _open_senders(
-    address: IPAddress, count: int, spared: Collection[int], fwmark: int | None, encapsulation: str
+    address: IPAddress,
+    count: int,
+    spared: Collection[int],
+    fwmark: int | None,
+    ours: Sequence[UdpSocket],
+    encapsulation: str,
 ) -> list[UdpSocket]:
     """Return *count* sockets on *address* that send and do not receive, on dynamic ports that are free."""
     opened: list[UdpSocket] = []
@@ -393,13 +384,15 @@ def _open_senders(
             if port in spared:
                 continue
             try:
-                opened.append(open_udp(address, port, fwmark, encapsulation=encapsulation, role=Role.SENDS))
+                opened.append(
+                    _kept(ours, address, port, Role.SENDS)
+                    or open_udp(address, port, fwmark, encapsulation=encapsulation, role=Role.SENDS)
+                )
             except HostError as error:
                 if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
                     raise
     except BaseException:
-        for udp in opened:
-            udp.close()
+        _close_new(opened, ours)
         raise
     if not opened:
         raise HostError(
@@ -417,18 +410,14 @@ def _receive_buffer(udp: socket.socket, role: Role) -> int:
     return _enlarge(udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, size)
 
 
-def _open_beside(
-    udp: UdpSocket, fwmark: int | None, replacing: Sequence[UdpSocket], *, is_returning: bool
-) -> UdpSocket | None:
+def _open_beside(udp: UdpSocket, fwmark: int | None, ours: Sequence[UdpSocket]) -> UdpSocket | None:
     """Return a socket that gets the handshake messages in the place of *udp*; None where this kernel cannot do it.
 
     *udp* is bound by itself, so that a port that is taken shows, and made to share only then.
     """
     udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        beside = open_udp(
-            udp.address, udp.port, fwmark, replacing, role=Role.HANDSHAKES, is_returning=is_returning
-        )
+        beside = open_udp(udp.address, udp.port, fwmark, [udp, *ours], role=Role.HANDSHAKES)
     except HostError:
         beside = None
     if beside is not None and steer(beside.socket):
@@ -441,35 +430,6 @@ def _open_beside(
 
 def _is_ipv6_missing(error: HostError) -> bool:
     return getattr(error.__cause__, "errno", None) in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
-
-
-def _bind(
-    udp: socket.socket,
-    address: Sockaddr,
-    replacing: Sequence[UdpSocket],
-    *,
-    shares: bool = False,
-    is_returning: bool = False,
-) -> None:
-    """Bind so that only our own earlier sockets may hold an overlapping address.
-
-    The kernel lets two UDP sockets overlap if both have SO_REUSEADDR at the moment of the bind.  Left on, it would
-    let a second agent share the port unnoticed.  With *shares* it joins the group of the one that it overlaps, which
-    must not be one of *replacing*.
-    """
-    olds = [old.socket for old in replacing]
-    sharing = [old for old in olds if old.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)]
-    options = [(each, socket.SO_REUSEADDR, 1) for each in (udp, *olds) if olds or is_returning]
-    options += [(old, socket.SO_REUSEPORT, 0) for old in sharing]
-    if shares:
-        udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    for each, option, value in options:
-        each.setsockopt(socket.SOL_SOCKET, option, value)
-    try:
-        udp.bind(address)
-    finally:
-        for each, option, value in options:
-            each.setsockopt(socket.SOL_SOCKET, option, 1 - value)
 
 
 def _sockaddr(address: IPAddress, port: int) -> Sockaddr:

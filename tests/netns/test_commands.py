@@ -92,6 +92,21 @@ def test_ping_of_a_peer_is_answered(pair):
     assert "3 sent, 3 answered, 0% lost" in done.stdout
 
 
+def test_ping_of_an_address_asks_the_peer_that_has_it_or_what_is_behind_it(pair):
+    paris, tokyo = pair
+
+    own = paris.overlay("ping", tokyo.address6, "--count", "1")
+    behind = paris.overlay(
+        "ping", tokyo.address.rpartition(".")[0] + ".77", "--count", "1", "--timeout", "0.3"
+    )
+    nobody = paris.overlay("ping", "10.99.0.1")
+
+    assert (own.returncode, behind.returncode, nobody.returncode) == (0, 1, 2)
+    assert f"ping tokyo ({tokyo.address6})" in own.stdout
+    assert "77 behind tokyo" in behind.stdout
+    assert "has the address 10.99.0.1" in nobody.stderr
+
+
 def test_ping_as_json_tells_times(pair):
     paris, _ = pair
 
@@ -146,6 +161,8 @@ def test_different_preshared_keys_look_like_no_tunnel_at_either_end(lab, tmp_pat
         assert "do the preshared keys differ" in status
         assert "handshake completed" not in host.log
         assert host.log.count("do the preshared keys differ") == 1
+        pinged = host.overlay("ping", other.name, "--count", "1", "--timeout", "0.3")
+        assert "do the preshared keys differ" in pinged.stderr
     network.close()
 
 

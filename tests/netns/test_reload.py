@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
+import sys
 import time
 
 import pytest
 
 from overlay.crypto.keys import PrivateKey, encode_key
+from overlay.host.leaving import LATER
+from overlay.link import REPLACED_TIME
 from tests.netns.network import (
     PATIENCE,
     Network,
@@ -158,12 +162,88 @@ def test_listen_port_changes(trio, network, steady):
     steady.go_on()
 
 
+STRANGER = """
+import itertools, os, socket, sys, time
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+address, deadline, taken = sys.argv[1], time.monotonic() + 600, []
+flags = [(), (socket.SO_REUSEADDR,), (socket.SO_REUSEPORT,), (socket.SO_REUSEADDR, socket.SO_REUSEPORT)]
+print("begun", flush=True)
+for round_ in itertools.count():
+    for port in map(int, sys.argv[2:]):
+        for chosen in flags:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+                for flag in chosen:
+                    udp.setsockopt(socket.SOL_SOCKET, flag, 1)
+                try:
+                    udp.bind((address, port))
+                except OSError:
+                    continue
+                print("took", port, chosen, flush=True)
+    if time.monotonic() > deadline or os.getppid() == 1:
+        break
+"""
+
+
+def test_no_other_user_can_take_a_port_that_is_gone_to_or_left(trio, network, steady, tmp_path):
+    _, tokyo, _ = trio
+    log = tmp_path / "stranger"
+    with log.open("w") as output:
+        stranger = tokyo.namespace.popen(
+            sys.executable, "-c", STRANGER, tokyo.outside, "51820", stdout=output, stderr=output
+        )
+    wait_until(lambda: "begun" in log.read_text(), PATIENCE, "the stranger to begin")
+    for fields in (
+        {"listen_port": 4500},
+        {"listen_port": 51820},
+        {"listen": [tokyo.outside]},
+        {"listen": None},
+        {"listen_port": 4500},
+        {"listen_port": 51820, "listen": [tokyo.outside]},
+        {"listen": [tokyo.outside, tokyo.outside6]},
+        {"listen": None},
+    ):
+        tokyo.settings.update(fields)
+        assert "reloaded" in tokyo.reload(), fields
+        steady.go_on(10)
+    stranger.terminate()
+    stranger.wait(PATIENCE)
+    assert log.read_text() == "begun\n"
+
+
+@pytest.mark.parametrize("flags", [(socket.SO_REUSEADDR,), (socket.SO_REUSEADDR, socket.SO_REUSEPORT)])
+def test_port_of_which_another_user_has_one_address_is_refused(trio, network, steady, flags):
+    _, tokyo, _ = trio
+    with tokyo.namespace.entered():
+        os.seteuid(65534)
+        try:
+            stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        finally:
+            os.seteuid(0)
+    with stranger:
+        for flag in flags:
+            stranger.setsockopt(socket.SOL_SOCKET, flag, 1)
+        stranger.bind((tokyo.outside, 51821))
+        tokyo.settings["listen_port"] = 51821
+
+        assert "UDP port 51821 is taken" in tokyo.reload()
+
+        assert tokyo.status()["port"] == 51820
+        tokyo.settings["listen_port"] = 51820
+        assert "reloaded" in tokyo.reload()
+        stranger.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            stranger.recv(10)
+
+
 def test_listen_addresses_change(trio, network, steady):
     _, tokyo, _ = trio
     for listen in ([tokyo.outside], [tokyo.outside, tokyo.outside6], None):
         tokyo.settings["listen"] = listen
         assert "reloaded" in tokyo.reload()
         steady.go_on()
+    # The socket of one address took what came to it until it was closed.
+    time.sleep(REPLACED_TIME + LATER)
+    steady.go_on()
 
 
 def test_keepalive_changes(trio, network, steady):
@@ -240,8 +320,10 @@ def test_reloads_one_after_the_other_leave_no_descriptor(trio, network, steady):
 
     paris.settings["listen"] = None
     paris.reload()
-    assert descriptors(paris.process.pid) == before
-    # Replaced sockets are read for ten seconds more.
+    # Replaced sockets are read for ten seconds more, and kept a little longer.
+    wait_until(
+        lambda: descriptors(paris.process.pid) == before, PATIENCE, "the agent to close the old sockets"
+    )
     wait_until(lambda: descriptors(forwarder) == before_forwarder, PATIENCE, "the old sockets to be closed")
 
 

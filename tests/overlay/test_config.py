@@ -406,6 +406,17 @@ def test_default_route_goes_by_policy_whatever_endpoints_are_known(everything):
     assert plan.fwmark == config.DEFAULT_FWMARK
 
 
+@pytest.mark.parametrize(
+    ("bits", "value"),
+    [(0xFFFFFFFF, 51820), (0x4000, 0x4000), (0x8000, 0x8000), (0x1, 0x1)]
+    + [(mask, None) for mask in (0x0F00, 0x3F00, 0xFF0000, 0xFFFF0000)],
+)
+def test_default_mark_is_nobody_elses(bits, value):
+    found = config.DEFAULT_FWMARK & bits
+
+    assert found == 0 if value is None else found != value
+
+
 def test_own_default_route_is_not_taken_into_the_tunnel():
     plan = plan_host(node(paris("10.244.1.0/24", "0.0.0.0/0"), tokyo()), 1420, [])
 

@@ -209,6 +209,24 @@ def test_marked_datagrams_pass_the_default_route_by_and_others_take_it(host):
         assert "dev eth0" in host.run("ip", "route", "get", "203.0.113.1", "mark", str(DEFAULT_FWMARK))
 
 
+def test_datagrams_with_our_mark_do_not_pass_the_full_tunnel_of_wg_quick_by(lab, host):
+    far = lab.namespace("vpn")
+    lab.veth(host.end("vpn0", "10.99.0.1/24"), far.end("eth0", "10.99.0.2/24"))
+    for command in (  # as for AllowedIPs = 0.0.0.0/0
+        "route add default via 10.99.0.2 table 51820",
+        "rule add not fwmark 51820 table 51820",
+        "rule add table main suppress_prefixlength 0",
+    ):
+        host.run("ip", *command.split())
+
+    with set_up(host, "10.244.2.0/24", "203.0.113.0/24") as setup:
+        setup.adopt(node("10.244.2.0/24", "203.0.113.0/24"), {("tokyo", ("203.0.113.7", 51820))})
+
+        (mark,) = marks(setup)
+        assert mark == DEFAULT_FWMARK
+        assert "dev vpn0" in host.run("ip", "route", "get", "203.0.113.7", "mark", str(mark))
+
+
 def test_icmp_socket_follows_the_nodes_own_address(host):
     with set_up(host) as setup:
         assert setup.icmp.getsockname()[0] == "10.244.1.0"
@@ -590,7 +608,7 @@ def test_an_encapsulation_that_was_left_is_returned_to_while_its_old_sockets_are
             for udp in [*setup.underlay]:
                 forwarder.enter_context(udp.socket.dup())
             for udp in setup.adopt(clear_or_not(**fields), {TOKYO}):
-                udp.hand_over()
+                setup.leave([udp], 0.0)
 
         assert bound(setup) == [("0.0.0.0", 51820), ("::", 51820)]
 
@@ -654,7 +672,7 @@ def test_encapsulations_without_ports_have_raw_sockets_and_no_port(host):
         assert setup.adopt(node(), {TOKYO}) == raw
         assert setup.port == 51820
         for each in raw:
-            each.hand_over()
+            each.close()
 
 
 def test_a_gre_key_a_checksum_and_a_number_take_four_bytes_more_each(host):

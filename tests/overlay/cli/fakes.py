@@ -52,12 +52,22 @@ def peer_status(name, **fields):
         "encapsulation": "wireguard",
         "is_encrypted": True,
         "drops": {},
+        "notes": [],
     } | fields
 
 
 def peer_answer(name, *addresses, own=("10.244.1.0", "fd00:244:1::"), **fields):
-    row = peer_status(name, addresses=list(addresses), **fields)
-    return {"ok": True, "peer": row | {"own_addresses": list(own)}}
+    row = peer_status(name, addresses=list(addresses))
+    explained = {
+        "own_addresses": list(own),
+        "own_public_key": "own+key=",
+        "has_own_endpoint": True,
+        "is_configured": True,
+        "resolve_error": None,
+        "strangers": [],
+        "asked_address": None,
+    }
+    return {"ok": True, "peer": row | explained | fields}
 
 
 def ping_answer(seconds, *, is_possible=True):

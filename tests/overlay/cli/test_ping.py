@@ -115,16 +115,45 @@ def silence(ping, agent, **fields):
     return result.stderr
 
 
-def test_a_silent_peer_gets_the_age_of_its_last_handshake(ping, agent):
-    assert silence(ping, agent, last_handshake=12.7, endpoint="192.0.2.2:51820") == (
-        "Error: tokyo (10.244.2.0) does not answer; its last handshake was 12 s ago: "
-        "see whether its agent still runs, and whether its firewall drops echo requests\n"
+def test_an_address_of_the_peer_stands_for_it(ping, agent):
+    agent.answers["peer"] = peer_answer("tokyo", "10.244.2.0", "fd00:244:2::", asked_address="fd00:244:2::")
+
+    result = ping("fd00:244:2::", "-c", "1", delays=(0.002,))
+
+    assert result.stdout.startswith("ping tokyo (fd00:244:2::) from fd00:244:1::\n")
+    assert [request["op"] for request in agent.requests] == ["peer", "ping"]
+
+
+def test_an_address_behind_the_peer_is_asked_itself_and_not_in_band(ping, agent):
+    agent.answers["peer"] = peer_answer("tokyo", "10.244.2.0", asked_address="10.244.2.7")
+
+    result = ping("10.244.2.7", "-c", "1", delays=(0.002,))
+
+    assert result.stdout.startswith(
+        "ping 10.244.2.7 behind tokyo from 10.244.1.0\nreply from 10.244.2.7 behind tokyo: seq=1 time=2.00 ms\n"
     )
+    assert [request["op"] for request in agent.requests] == ["peer"]
+
+
+def test_json_says_why_a_peer_is_silent(ping, agent):
+    answer = json.loads(ping("tokyo", "-c", "1", "--json", delays=(None,)).stdout)
+
+    assert answer["why"].startswith("tokyo (10.244.2.0) does not answer; it is idle")
+
+
+def test_a_silent_peer_gets_the_age_of_its_last_handshake(ping, agent):
+    assert silence(
+        ping, agent, state="up", last_handshake=12.7, last_received=1.0, endpoint="192.0.2.2:51820"
+    ) == (
+        "Error: tokyo (10.244.2.0) does not answer, but its tunnel works: its last message came 1 s ago; "
+        "see whether its firewall drops echo requests\n"
+    )
+    assert agent.requests[-1]["is_counted"]
 
 
 def test_a_silent_peer_whose_session_is_over_gets_what_to_look_at(ping, agent):
     assert silence(ping, agent, last_handshake=300, endpoint="192.0.2.2:51820") == (
-        "Error: tokyo (10.244.2.0) does not answer; its last handshake was 5 min ago: "
+        "Error: tokyo (10.244.2.0) does not answer; it is idle, and its last handshake was 5 min ago: "
         "see whether its agent runs, and whether UDP reaches it at 192.0.2.2:51820\n"
     )
 
@@ -132,7 +161,8 @@ def test_a_silent_peer_whose_session_is_over_gets_what_to_look_at(ping, agent):
 def test_a_peer_without_any_handshake_gets_what_to_look_at(ping, agent):
     assert silence(ping, agent, endpoint="192.0.2.2:51820") == (
         "Error: there was never a handshake with tokyo: "
-        "see whether its agent runs, and whether UDP reaches it at 192.0.2.2:51820\n"
+        "see whether its agent runs, and whether UDP reaches it at 192.0.2.2:51820, "
+        "and whether it knows this node by the public key own+key=\n"
     )
 
 
@@ -144,8 +174,8 @@ def test_of_a_peer_in_the_clear_no_handshake_is_spoken_of(ping, agent):
 
 
 def test_a_peer_that_has_to_call_first_gets_that(ping, agent):
-    assert silence(ping, agent) == (
-        "Error: there was never a handshake with tokyo: it has no endpoint, so it must call first\n"
+    assert silence(ping, agent, is_configured=False) == (
+        "Error: tokyo (10.244.2.0) does not answer: it has no endpoint, so it must call first\n"
     )
 
 
@@ -221,6 +251,7 @@ def test_json_has_all_that_was_measured(ping):
         "state": "idle",
         "endpoint": "192.0.2.2:51820",
         "last_handshake": 3.2,
+        "why": None,
     }
 
 
@@ -343,7 +374,7 @@ def test_echo_requests_can_be_asked_for(ping, agent):
 
 def test_a_firewall_is_not_blamed_for_in_band_silence(ping, agent):
     agent.answers["peer"] = peer_answer(
-        "tokyo", "10.244.2.0", last_handshake=12.7, endpoint="192.0.2.2:51820"
+        "tokyo", "10.244.2.0", state="up", last_handshake=12.7, endpoint="192.0.2.2:51820"
     )
     in_band(agent, ping_answer(None))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 import socket
 import struct
@@ -651,3 +652,24 @@ def test_a_vxlan_network_over_24_bits_is_refused(bench):
 
     assert 7 not in bench.b.core.peers
     assert bench.b.core.drops["link"] == 1
+
+
+def test_sockets_that_are_told_again_stay_in_use_and_the_others_are_closed():
+    world = World()
+    a, b = world.pair()
+    world.run(1)
+    first, second = a.core.sender.sockets[:2]
+
+    def use(udp):
+        a.core.handle(link.Sockets([udp.family], a.port), [udp.raw], world.clock.now)
+
+    use(first)
+    assert [udp for udp in a.core.sender.sockets if udp.closes_at == math.inf] == [first]
+    use(second)
+    use(first)
+    world.run(link.REPLACED_TIME + 1)
+
+    assert a.core.sender.sockets == [first]
+    sent = a.send(b)
+    world.run(1)
+    assert b.received == sent

@@ -398,6 +398,21 @@ def test_handshakes_that_queue_by_themselves_are_passed_on_a_few_a_turn(running)
     assert a.turns - before >= count // most
 
 
+def test_a_socket_that_is_handed_over_again_is_the_same_and_needs_no_descriptor_more(running):
+    a, b = running
+    packet = packets.udp(b"hello")
+    b.counters()
+    before = len(os.listdir("/proc/self/fd"))
+
+    for _ in range(3):
+        b.use_sockets()
+    b.counters()
+
+    assert len(os.listdir("/proc/self/fd")) == before
+    a.write(packet)
+    assert b.read() == [packet]
+
+
 def test_a_socket_that_only_sends_is_not_read(running):
     a, _ = running
     sender = a._bound()

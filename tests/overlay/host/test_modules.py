@@ -5,34 +5,42 @@ import socket
 import pytest
 
 from overlay.encap import ENCAPSULATIONS
-from overlay.host.modules import notes
+from overlay.host.modules import beside, is_up
 
 IPIP, GRE, UDP = (ENCAPSULATIONS[name] for name in ("ipip", "gre", "udp"))
 
 
 @pytest.mark.parametrize(
-    ("encapsulations", "loaded", "modules"),
+    ("encapsulations", "names", "expected"),
     [
-        ([IPIP], {"ipip"}, ["ipip"]),
-        ([IPIP], {"tunl0"}, ["ipip"]),  # built into the kernel
-        ([IPIP], {"sit0", "ipip"}, ["ipip", "sit"]),
-        ([IPIP], {"ip6_tunnel"}, ["ip6_tunnel"]),
-        ([IPIP], {"ip_gre", "gre"}, []),
-        ([GRE], {"gre0"}, ["ip_gre", "gre"]),
-        ([GRE], {"ip6_gre"}, ["ip6_gre"]),
-        ([UDP], {"ipip", "ip_gre", "fou"}, []),
-        ([UDP, IPIP], {"lo", "eth0"}, []),
+        ([IPIP], {"ipip"}, {"ipip": {4}}),
+        ([IPIP], {"tunl0"}, {"ipip": {4}}),  # built into the kernel
+        ([IPIP], {"sit0", "ipip"}, {"ipip": {4}, "sit": {4, 41}}),
+        ([IPIP], {"ip6_tunnel"}, {"ip6_tunnel": {4, 41}}),
+        ([IPIP], {"tunnel4"}, {"tunnel4": {4, 41}}),  # with nobody to pass packets on to, it answers
+        ([IPIP], {"ip_gre", "gre"}, {}),
+        ([GRE], {"gre0"}, {"ip_gre": {47}}),
+        ([GRE], {"ip6_gre", "ipip"}, {"ip6_gre": {47}}),
+        ([GRE], {"gre"}, {}),  # it answers nothing by itself
+        ([UDP, IPIP, GRE], {"ipip", "ip_gre"}, {"ipip": {4}, "ip_gre": {47}}),
+        ([UDP], {"ipip", "ip_gre", "fou"}, {}),
+        ([UDP, IPIP], {"lo", "eth0"}, {}),
     ],
 )
-def test_a_tunnel_of_the_kernel_s_own_is_named_with_the_remedy(encapsulations, loaded, modules):
-    sentences = notes(encapsulations, loaded)
+def test_the_kernel_s_tunnels_are_found_with_the_protocols_that_they_share_with_ours(
+    encapsulations, names, expected
+):
+    found = beside(encapsulations, names)
 
-    assert len(sentences) == len(modules)
-    for sentence, module in zip(sentences, modules, strict=True):
-        assert f"tunnel {module} is loaded" in sentence
-        assert f"`modprobe -r {module}`" in sentence
+    assert {tunnel.module: protocols for tunnel, protocols in found.items()} == expected
 
 
 def test_this_host_is_asked_by_default():
-    assert all("sit" in note or "tunnel" in note for note in notes([IPIP]))
-    assert not any(name.startswith("tunl") for _, name in socket.if_nameindex()) or notes([IPIP])
+    found = {tunnel.device for tunnel in beside([IPIP, GRE])}
+
+    assert found >= {name for _, name in socket.if_nameindex()} & {"tunl0", "sit0", "gre0"}
+
+
+def test_the_loopback_is_up_and_what_is_not_there_is_not():
+    assert is_up("lo")
+    assert not is_up("no-such-device")

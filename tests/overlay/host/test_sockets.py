@@ -131,16 +131,19 @@ def test_handshake_messages_have_a_queue_of_their_own(opened, address):
 def test_handshake_messages_have_a_queue_of_their_own_in_the_place_of_one(opened, address):
     opened += (old := open_underlay([ip_address(address)], 0))
 
-    opened += (new := open_underlay([ip_address(address)], old[0].port, replacing=old))
+    opened += (new := open_underlay([], old[0].port, ours=old))
+    for udp in old:
+        udp.close()
 
-    assert sort_out(new, address, ip_address(address).version)[1] == [b"\1", b"\2", b"\3"]
+    pair = [udp for udp in new if udp.family == old[0].family]
+    assert sort_out(pair, address, ip_address(address).version)[1] == [b"\1", b"\2", b"\3"]
 
 
 def test_replacement_that_is_refused_leaves_the_queues_as_they_were(opened):
     opened += (old := open_underlay([LOOPBACK], 0))
 
     with pytest.raises(HostError):
-        open_underlay([LOOPBACK, ip_address("192.0.2.77")], old[0].port, replacing=old)
+        open_underlay([LOOPBACK, ip_address("192.0.2.77")], old[0].port, ours=old)
 
     assert sort_out(old, "127.0.0.1")[1] == [b"\1", b"\2", b"\3"]
 
@@ -165,21 +168,22 @@ def test_port_that_is_taken_is_refused_and_nothing_stays_open(opened, taken):
 def test_own_sockets_may_be_replaced_on_the_same_port(opened):
     opened += (old := open_underlay([], 0))
 
-    opened += open_underlay([LOOPBACK, ip_address("::1")], old[0].port, replacing=old)
+    opened += open_underlay([LOOPBACK, ip_address("::1")], old[0].port, ours=old)
 
     with pytest.raises(HostError, match="is taken"):  # by others still not
         open_udp(LOOPBACK, old[0].port)
 
 
-def test_port_can_be_come_back_to_while_another_process_still_reads_the_socket_that_left_it(opened):
-    opened += (old := open_underlay([], 0))
-    reader = old[0].socket.dup()  # as the forwarder has it
-    with reader:
-        opened += (new := open_underlay([], 0))
-        for udp in old:
-            udp.hand_over()
+def test_sockets_that_are_wanted_again_are_the_same_and_stay_open_when_others_are_refused(opened):
+    opened += (old := open_underlay([LOOPBACK], 0))
 
-        opened += open_underlay([], old[0].port, replacing=new)
+    assert open_underlay([LOOPBACK], old[0].port, ours=old) == old
+    opened += (more := open_underlay([ip_address("127.0.0.2"), LOOPBACK], old[0].port, ours=old))
+    with pytest.raises(HostError):
+        open_underlay([LOOPBACK, ip_address("192.0.2.77")], old[0].port, ours=old)
+
+    assert [udp for udp in more if udp in old] == old
+    assert sort_out(old, "127.0.0.1")[1] == [b"\1", b"\2", b"\3"]
 
 
 def test_address_of_another_host_is_refused():

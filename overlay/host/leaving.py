@@ -1,0 +1,73 @@
+"""Underlay sockets that were replaced, for as long as the forwarder still reads them.
+
+A port can be come back to at once: then the same sockets are used again, and no two of ours ever share an address.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from overlay.host.sockets import UdpSocket
+
+# Ours
+LATER = 5.0  # seconds for the forwarder to close its own; until then nobody can bind the address
+EARLIER = 2.0  # seconds, in which close_due() is called at least once
+
+
+class Leaving:
+    """The agent's descriptors of them."""
+
+    def __init__(self, patience: float) -> None:
+        """*patience* is for how many seconds the forwarder reads a socket that was replaced."""
+        self._patience = patience
+        self._closing: list[tuple[float, UdpSocket]] = []
+
+    @property
+    def sockets(self) -> list[UdpSocket]:
+        """Those that can still be come back to."""
+        return [udp for _, udp in self._closing]
+
+    def of(self, encapsulation: str) -> list[UdpSocket]:
+        """Return those of one encapsulation."""
+        return [udp for udp in self.sockets if udp.encapsulation == encapsulation]
+
+    def add(self, replaced: Iterable[UdpSocket], successors: Collection[UdpSocket], now: float) -> None:
+        """Take *replaced*, in whose place the forwarder uses *successors*.
+
+        A socket is kept for longer than the forwarder reads it, so that it can be come back to until its address is
+        free.  One that takes datagrams from a successor, which has every address, must not be there when nobody reads
+        it, and is closed before.  Raw sockets cannot be come back to, and are closed at once.
+        """
+        for udp in replaced:
+            if not udp.has_port:
+                udp.close()
+                continue
+            takes = any(_is_of_all(each, udp) for each in successors)
+            self._closing.append((now + self._patience + (-EARLIER if takes else LATER), udp))
+
+    def take_back(self, returned: Collection[UdpSocket]) -> None:
+        """Keep *returned*, which are in use again."""
+        self._closing = [each for each in self._closing if each[1] not in returned]
+
+    def close_due(self, now: float) -> None:
+        """Close those whose time is over."""
+        for at, udp in self._closing:
+            if at <= now:
+                udp.close()
+        self._closing = [each for each in self._closing if each[0] > now]
+
+    def close(self) -> None:
+        """Close all."""
+        self.close_due(float("inf"))
+
+
+def _is_of_all(successor: UdpSocket, former: UdpSocket) -> bool:
+    """Return whether *successor* has every address of the port of which *former* has one."""
+    return (
+        (successor.family, successor.port) == (former.family, former.port)
+        and successor.address.is_unspecified
+        and not former.address.is_unspecified
+    )

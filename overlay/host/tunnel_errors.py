@@ -1,0 +1,71 @@
+"""The answers of the kernel's own tunnels to packets that are ours, kept from leaving this host.
+
+Where the module of a tunnel is loaded, it is asked about every packet of its protocol, and one that it has no tunnel
+for is answered with ICMP "port unreachable", although a raw socket of ours has taken it.  The far end tells its TCP,
+which gives up connections; a director of LVS/TUN tells its clients.  No setting of the kernel prevents that.  So a
+table of nftables drops these errors and no others: those about packets of the protocols in use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.host.nftables import DropTable, Match
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+# Specification: RFC 792, RFC 4443 section 3.1; where the protocol of the packet stands that an error is about
+ICMP, ICMPV6 = 1, 58
+UNREACHABLE_PORT, UNREACHABLE_PORT_V6 = bytes((3, 3)), bytes((1, 4))
+PROTOCOL_AT, NEXT_HEADER_AT = 8 + 9, 8 + 6
+
+
+class TunnelErrors:
+    """Prevents errors about the protocols in use.  The table is named after *interface*."""
+
+    def __init__(self, interface: str, make: Callable[[str, Iterable[Match]], DropTable] = DropTable) -> None:
+        self._name, self._make = f"overlay-{interface}", make
+        self._table: DropTable | None = None
+        self._protocols: frozenset[int] = frozenset()
+
+    @property
+    def prevented(self) -> frozenset[int]:
+        """The IP protocols about whose packets no such errors leave this host."""
+        return self._protocols
+
+    def prevent(self, protocols: Collection[int]) -> None:
+        """Let errors about packets of *protocols* leave no more, and all others.
+
+        Where that is not permitted, or the kernel has no nftables, ``prevented`` stays empty, and the next call tries anew.
+        """
+        wanted = frozenset(protocols)
+        if wanted == self._protocols:
+            return
+        self.close()
+        if not wanted:
+            return
+        try:
+            self._table = self._make(self._name, matches(wanted))
+        except OSError:
+            return
+        self._protocols = wanted
+
+    def close(self) -> None:
+        """Let all errors leave."""
+        if self._table is not None:
+            self._table.close()
+        self._table, self._protocols = None, frozenset()
+
+
+def matches(protocols: Collection[int]) -> list[Match]:
+    """Return what the errors about packets of *protocols* look like, over IPv4 and IPv6."""
+    kinds = (
+        (ICMP, UNREACHABLE_PORT, PROTOCOL_AT),
+        (ICMPV6, UNREACHABLE_PORT_V6, NEXT_HEADER_AT),
+    )
+    return [
+        Match(icmp, ((0, kind), (at, bytes([protocol]))))
+        for icmp, kind, at in kinds
+        for protocol in sorted(protocols)
+    ]

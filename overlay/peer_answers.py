@@ -1,0 +1,67 @@
+"""What the control socket answers about one peer: who is meant, and all that explains why it may not answer."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from overlay.link import OWN
+from peers.peer import format_public_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from overlay.config import Node
+    from overlay.roster import Remote, Roster
+    from peers.addresses import Address
+
+
+def asked_address(asked: object) -> Address | None:
+    """Return the address that *asked* is, None if it is no address or one of a single link."""
+    try:
+        address = ip_address(asked) if isinstance(asked, str) else None
+    except ValueError:
+        return None
+    return None if "%" in str(address) else address
+
+
+def find_peer(asked: object, roster: Roster) -> Remote | None:
+    """Return the peer that *asked* names, or whose subnets hold the address that it is; None for none."""
+    if not isinstance(asked, str):
+        return None
+    named = roster.by_name.get(asked)
+    address = asked_address(asked) if named is None else None
+    number = None if address is None else roster.owner(address)
+    return named if number is None else roster.by_number.get(number)
+
+
+def refuse_peer(asked: object, roster: Roster, node: Node, peers_file: object) -> dict[str, Any]:
+    """Return the answer that says why *asked* is no peer of *node*."""
+    address = asked_address(asked)
+    if asked == node.own.name or (address is not None and roster.owner(address) == OWN):
+        error = f"{asked} is this node itself"
+    elif address is not None:
+        error = f"no peer in {peers_file} has the address {asked}"
+    else:
+        error = f"there is no peer {asked} in {peers_file}"
+    return {"ok": False, "kind": "unknown_peer", "error": error, "known": list(roster.by_name)}
+
+
+def describe_peer(
+    asked: object, remote: Remote, row: dict[str, Any], node: Node, strangers: Iterable[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the answer on *remote*: its *row* of the status, and what explains it.
+
+    *strangers* are those who call with keys that nobody has.
+    """
+    address, own = asked_address(asked), node.own
+    return {
+        **row,
+        "own_addresses": [str(each) for each in own.addresses],
+        "own_public_key": None if own.public_key is None else format_public_key(own.public_key),
+        "has_own_endpoint": own.endpoint is not None,
+        "is_configured": remote.configured is not None,
+        "resolve_error": remote.resolve_error,
+        "strangers": [each["public_key"] for each in strangers if each["peer"] == remote.peer.name],
+        "asked_address": None if address is None else str(address),
+    }

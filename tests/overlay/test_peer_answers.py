@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from ipaddress import ip_address
+from types import SimpleNamespace
+
+import pytest
+
+from overlay.config import Node
+from overlay.crypto.keys import PrivateKey
+from overlay.peer_answers import describe_peer, find_peer, refuse_peer
+from overlay.roster import Roster
+from tests.peers.examples import peer, table
+
+PRIVATE = PrivateKey(bytes(range(32)))
+PARIS = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public, endpoint="192.0.2.1")
+TOKYO = peer("tokyo", "10.244.2.0/24", "fd00:244:2::/64", "0.0.0.0/0", endpoint="tokyo.example.net")
+ROME = peer("rome", "10.244.3.0/24", "10.244.2.128/25")
+NODE = Node(PRIVATE, table(PARIS, TOKYO, ROME), PARIS, {})
+
+
+@pytest.fixture
+def roster():
+    made = Roster()
+    made.change_to(NODE)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("tokyo", "tokyo"),
+        ("10.244.2.0", "tokyo"),
+        ("10.244.2.7", "tokyo"),
+        ("10.244.2.129", "rome"),  # the longest prefix decides
+        ("fd00:244:2::77", "tokyo"),
+        ("203.0.113.1", "tokyo"),
+    ],
+)
+def test_peer_is_found_by_its_name_and_by_any_address_that_is_its(roster, asked, name):
+    assert find_peer(asked, roster).peer.name == name
+
+
+@pytest.mark.parametrize(
+    "asked", ["berlin", "", None, 7, "10.244.1.3", "2001:db8::1", "fe80::1%eth0", "1.2.3"]
+)
+def test_what_is_no_peer_and_no_address_of_one_is_not_found(roster, asked):
+    assert find_peer(asked, roster) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ("berlin", "there is no peer berlin in peers.toml"),
+        ("paris", "paris is this node itself"),
+        ("10.244.1.3", "10.244.1.3 is this node itself"),
+        ("2001:db8::1", "no peer in peers.toml has the address 2001:db8::1"),
+    ],
+)
+def test_refusal_says_what_is_wrong_with_what_was_asked(roster, asked, error):
+    refused = refuse_peer(asked, roster, NODE, "peers.toml")
+
+    assert (refused["error"], refused["known"]) == (error, ["tokyo", "rome"])
+
+
+def test_description_has_what_explains_a_silence(roster):
+    tokyo = roster.by_name["tokyo"]
+    tokyo.resolve_error = "tokyo.example.net was not resolved"
+    strangers = [{"public_key": "a", "peer": "tokyo"}, {"public_key": "b", "peer": None}]
+
+    described = describe_peer("10.244.2.7", tokyo, {"name": "tokyo"}, NODE, strangers)
+
+    assert described["name"] == "tokyo"
+    assert described["own_addresses"] == ["10.244.1.0"]
+    assert described["has_own_endpoint"]
+    assert described["is_configured"]
+    assert described["resolve_error"] == "tokyo.example.net was not resolved"
+    assert described["strangers"] == ["a"]
+    assert described["asked_address"] == "10.244.2.7"
+
+
+def test_a_question_by_name_asks_for_no_address(roster):
+    rome = roster.by_name["rome"]
+
+    described = describe_peer("rome", rome, {}, SimpleNamespace(own=ROME), [])
+
+    assert (described["asked_address"], described["is_configured"], described["has_own_endpoint"]) == (
+        None,
+        False,
+        False,
+    )
+
+
+def test_owner_of_an_address_of_nobody_is_none():
+    assert Roster().owner(ip_address("10.244.2.1")) is None
