@@ -820,8 +820,9 @@ class Agent:
             troubled += [row for row in rows if row["notes"]]
             await tell_rows(rows)
         now, drops = clock.now(), counted.drops
-        for reason, count in self._refused.items():
-            drops[reason] = drops.get(reason, 0) + count
+        for reason, count in (*self._refused.items(), ("tun_overrun", self.host.overruns())):
+            if count:
+                drops[reason] = drops.get(reason, 0) + count
         clear = [node.clear_note] if node.clear_note else []
         return {
             "node": node.own.name,

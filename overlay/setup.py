@@ -18,6 +18,7 @@ from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
 from overlay.host import modules, netlink, privileges, sockets, sysctl, tun
+from overlay.host.device_drops import overruns
 from overlay.host.leaving import Leaving
 from overlay.host.paths import open_paths
 from overlay.host.prepared import Prepared
@@ -63,6 +64,7 @@ class HostSetup:
         if restored:
             log.info("put back what a killed agent had changed settings=%s", ",".join(restored))
         self.device = tun.open_tun(interface, is_tap=is_tap)
+        self._overruns = overruns(self.device.name)  # of a persistent device, before
         self.sockets: dict[str, list[UdpSocket]] = {}  # by encapsulation
         self.icmp: socket.socket | None = None
         self.plan: HostPlan | None = None
@@ -230,6 +232,10 @@ class HostSetup:
         self._routing.read_back()
         assert self.plan is not None
         self._routing.apply(self.plan)
+
+    def overruns(self) -> int:
+        """Return how many packets for the tun the kernel has dropped since this was made, as nobody read them in time."""
+        return max(0, overruns(self.interface) - self._overruns)
 
     def findings(self, node: Node) -> list[Finding]:
         """Return everything of this host that keeps traffic from going, or from going fast."""

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 
 from overlay.encap.encapsulation import Role
 from overlay.forwarding import mmsg
-from overlay.forwarding.inbound import IP_PKTINFO, IPV6_PKTINFO, UDP_GRO
+from overlay.forwarding.arrival import IP_PKTINFO, IPV6_PKTINFO, UDP_GRO
 from overlay.forwarding.peer import SOL_UDP, UDP_SEGMENT
 from tests import packets
 
@@ -147,6 +147,7 @@ class FakeSocket:
         self.sends = 0
         self.options = {}
         self.is_full = self.is_closed = False
+        self.dropped = 0  # by the kernel, for it had no room
         self.protocol, self.receives = 17, True
 
     def fileno(self):
@@ -273,6 +274,9 @@ class FakeQueues:
 
     def departed(self):
         return []
+
+    def dropped(self):
+        return self.raw.dropped
 
 
 class FakeRaw(FakeSocket):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from overlay.forwarding.inbound import Arrival
+    from overlay.forwarding.arrival import Arrival
     from overlay.forwarding.peer import Ancillary
     from overlay.forwarding.sender import UdpSocket
     from overlay.wire.addresses import Sockaddr

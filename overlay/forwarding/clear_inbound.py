@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overlay.encap.encapsulation import Clear, Encapsulation
+    from overlay.forwarding.arrival import Arrival
     from overlay.forwarding.core import Core
-    from overlay.forwarding.inbound import Arrival
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import Bytes2D
     from overlay.wire.addresses import Sockaddr

@@ -19,7 +19,8 @@ from overlay.forwarding.frames_inbound import FramesInbound
 from overlay.forwarding.frames_outbound import FramesOutbound
 from overlay.forwarding.gate import Gate
 from overlay.forwarding.in_band import InBand
-from overlay.forwarding.inbound import Arrival, Inbound, TunWriter
+from overlay.forwarding.inbound import Inbound, TunWriter
+from overlay.forwarding.kernel_drops import KernelDrops
 from overlay.forwarding.kernel_paths import KernelPaths, PathSocket
 from overlay.forwarding.keypair import Keypair
 from overlay.forwarding.mmsg import RawCarrier
@@ -71,6 +72,7 @@ from overlay.wire.virtio import VIRTIO_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from overlay.forwarding.arrival import Arrival
     from overlay.forwarding.bulk import Bulk
     from overlay.forwarding.mmsg import Carrier
     from overlay.forwarding.shares import SendQueue
@@ -131,6 +133,7 @@ class Core:
         )
         self._kernel_paths = KernelPaths(mtu, 0 if self._bridge is None else FRAME_OVERHEAD)
         self._learns_mtus = False
+        self._kernel_drops = KernelDrops()
         self._closes_at = math.inf  # when the next replaced socket does
         self._callers = Callers()
         self._link_takes, self._link_is_idle = report, link_is_idle
@@ -199,6 +202,7 @@ class Core:
             if not has_time():
                 break
         closed = [udp for udp in self.sender.sockets if udp.closes_at <= now]
+        self._kernel_drops.close(self.drops, closed)
         for udp in closed:
             read_out(self.inbound, udp, now)
             self.sender.close(udp)
@@ -394,6 +398,7 @@ class Core:
 
     def _tell_counters(self, serial: int) -> None:
         """Tell the counters of all peers, as they are when their turn comes, as fast as the agent reads them."""
+        self._kernel_drops.add_to(self.drops, self.sender.sockets)
 
         def tell(piece: tuple[Sequence[Peer], bool], now: float) -> None:
             mtu, bridge = self.outbound.splitter.mtu, self._bridge

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overlay.encap.encapsulation import Clear, Encapsulation
+    from overlay.forwarding.arrival import Arrival
     from overlay.forwarding.bridge import Bridge
     from overlay.forwarding.core import Core
-    from overlay.forwarding.inbound import Arrival
     from overlay.forwarding.lanes import Lane
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import Bytes2D

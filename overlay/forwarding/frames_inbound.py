@@ -27,9 +27,10 @@ from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
 if TYPE_CHECKING:
+    from overlay.forwarding.arrival import Arrival
     from overlay.forwarding.bridge import Bridge
     from overlay.forwarding.core import Core
-    from overlay.forwarding.inbound import Arrival, TunWriter
+    from overlay.forwarding.inbound import TunWriter
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Peer
 

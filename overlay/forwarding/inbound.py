@@ -17,8 +17,9 @@ from cryptography.exceptions import InvalidTag
 
 from overlay.errors import PacketError
 from overlay.forwarding.alike import WORTH, have_syn
+from overlay.forwarding.arrival import Arrival
 from overlay.forwarding.clear_inbound import ClearInbound
-from overlay.forwarding.peer import SOL_UDP
+from overlay.forwarding.nonsense import LEAST_ROW, sort_out
 from overlay.forwarding.raw_inbound import RawInbound
 from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, SEALED, Geometries, Rows, Splitter, may_go_on
 from overlay.forwarding.units import (
@@ -52,18 +53,11 @@ if TYPE_CHECKING:
     from overlay.forwarding.bulk import Bulk
     from overlay.forwarding.core import Core
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.peer import Ancillary, Peer
+    from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import Bytes2D
     from overlay.forwarding.sender import UdpSocket
     from overlay.forwarding.units import Partial
     from overlay.wire.addresses import Sockaddr
-
-# Specification (Linux include/uapi/linux/udp.h, in.h, in6.h)
-UDP_GRO = 104
-IP_PKTINFO = 8
-IPV6_PKTINFO = 50
-_IN_PKTINFO = struct.Struct("=I4s4s")  # interface index, local address, header destination
-_IN6_PKTINFO = struct.Struct("=16sI")  # address, interface index
 
 # Ours
 GATHERED_BYTES = (
@@ -78,7 +72,6 @@ VIEWS = 256  # (datagram size, count) pairs remembered before starting over
 VIEW_ROWS = (
     16_384  # datagrams in all of them: each costs some 600 bytes of views, before anybody is authenticated
 )
-_LINK_LOCAL = (b"\xfe\x80", b"\xfe\x90", b"\xfe\xa0", b"\xfe\xb0")  # fe80::/10 begins so
 _NO_INDEX = bytes(4)
 # Columns of a row in which packets agree that one look decides for: version and header length, length, source.
 _ALIKE = {4: ((16, 17), (18, 20), (28, 32)), 6: ((16, 17), (20, 22), (24, 40))}
@@ -90,34 +83,6 @@ class TunWriter(Protocol):
     """The writing end of the tun: one packet with its virtio header for each call, gathered from buffers."""
 
     def write(self, buffers: Iterable[memoryview | bytes], /) -> None: ...
-
-
-class Arrival:
-    """What the kernel said beside the datagrams of one receive.  Values are made once for equal control messages."""
-
-    __slots__ = ("pktinfo", "segment", "source", "tos")
-
-    def __init__(self, control: list[tuple[int, int, bytes]]) -> None:
-        self.segment = 0  # bytes of each datagram but the last; 0 for a single one
-        self.tos = 0
-        self.pktinfo: tuple[int, bytes] | None = None
-        self.source: Ancillary = []  # control messages that answer from the address we were called at
-        for level, kind, data in control:
-            if level == SOL_UDP and kind == UDP_GRO:
-                self.segment = int.from_bytes(data[:4], "little")
-            elif level == socket.IPPROTO_IP and kind == socket.IP_TOS:
-                self.tos = data[0]
-            elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_TCLASS:
-                self.tos = int.from_bytes(data[:4], "little")
-            elif level == socket.IPPROTO_IP and kind == IP_PKTINFO:
-                _, local, _ = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
-                self.pktinfo = (4, local)
-                self.source = [(level, kind, _IN_PKTINFO.pack(0, local, bytes(4)))]
-            elif level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
-                local, index = _IN6_PKTINFO.unpack(data[: _IN6_PKTINFO.size])
-                scope = index if local[:2] in _LINK_LOCAL else 0
-                self.pktinfo = (6, local)
-                self.source = [(level, kind, _IN6_PKTINFO.pack(local, scope))]
 
 
 class _UnitLayout:
@@ -260,11 +225,20 @@ class Inbound:
             self.clear.take(udp.encapsulation, self._array, self._view, size, stride, arrival, source, now)
             return
         if self._takes_units and self._buffer[0] == TYPE_FRAGMENT and stride > FRAGMENT_HEADER_SIZE:
-            self._take_fragments(udp, 0, size, stride, arrival, source, now)
+            if _FIRST_WORDS(self._buffer)[1] in self._core.by_index:
+                self._take_fragments(udp, 0, size, stride, arrival, source, now)
+                return
+        elif OVERHEAD <= stride < size and self._take_table(udp, size, stride, arrival, source, now):
             return
-        if OVERHEAD <= stride < size and self._take_table(udp, size, stride, arrival, source, now):
-            return
-        for at in range(0, size, stride):
+        count = size // stride if stride >= LEAST_ROW else 0
+        core, rows = self._core, list(range(count))
+        if count > 1:
+            table = self._array[: count * stride].reshape(count, stride)
+            refused, rows = sort_out(table, core.by_index, takes_units=self._takes_units)
+            core.drops.update(refused)
+        for row in rows:
+            self._take_one(udp, row * stride, stride, arrival, source, now)
+        for at in range(count * stride, size, stride):
             self._take_one(udp, at, min(stride, size - at), arrival, source, now)
 
     def _take_table(

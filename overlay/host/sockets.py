@@ -13,7 +13,7 @@ from overlay.encap.encapsulation import PROTOCOL_UDP, Role
 from overlay.errors import HostError
 from overlay.host import advice, binding
 from overlay.host.privileges import Capability
-from overlay.host.steering import refuse_all, steer
+from overlay.host.steering import refuse_all, refuse_noise, steer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -420,7 +420,7 @@ def _open_beside(udp: UdpSocket, fwmark: int | None, ours: Sequence[UdpSocket]) 
         beside = open_udp(udp.address, udp.port, fwmark, [udp, *ours], role=Role.HANDSHAKES)
     except HostError:
         beside = None
-    if beside is not None and steer(beside.socket):
+    if beside is not None and refuse_noise(beside.socket) and steer(beside.socket):
         return beside
     if beside is not None:
         beside.close()

@@ -1,9 +1,10 @@
 """What the kernel does with datagrams before they wait to be read: handshake messages apart, and nothing for senders.
 
-Handshake messages get a queue of their own, so that no packet waits behind a storm of them.
+Handshake messages get a queue of their own, so that no packet waits behind a storm of them; what begins as no message
+does goes there too, and no further.
 Two UDP sockets share one address and port as a group (SO_REUSEPORT), and a program of classic BPF, which the kernel
-runs for each datagram, chooses between them by the type of the message: the first socket of the group gets all but
-the handshake messages, the second these.  A program may be attached without any privilege.
+runs for each datagram, chooses between them by the type of the message: the first socket of the group gets transport
+messages and fragments of units, the second all others.  A program may be attached without any privilege.
 """
 
 from __future__ import annotations
@@ -12,44 +13,76 @@ import array
 import socket
 import struct
 
-from overlay.wire.messages import TYPE_COOKIE_REPLY, TYPE_INITIATION
+from overlay.wire.bulk import FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT
+from overlay.wire.messages import TYPE_COOKIE_REPLY, TYPE_INITIATION, TYPE_RESPONSE, TYPE_TRANSPORT
 
 # Specification: linux/filter.h, linux/bpf_common.h, asm-generic/socket.h
 SO_ATTACH_FILTER = 26
 SO_ATTACH_REUSEPORT_CBPF = 51  # since Linux 4.5
 INSTRUCTION = struct.Struct("=HBBI")  # operation, jumps if true and if false, operand
 PROGRAM = struct.Struct("@HP")  # number of instructions, their address
-LOAD_BYTE = 0x30  # from an offset in the UDP payload; a payload that has no such byte ends the program with 0
-SUBTRACT = 0x14
+# From an offset in the UDP payload, for a filter in the datagram; one that has no such bytes ends the program with 0
+LOAD_WORD = 0x20  # its first byte highest
+LOAD_SIZE = 0x80  # of the payload; of all that are merged
+SHIFT_RIGHT = 0x74
+JUMP_IF_EQUAL = 0x15
 JUMP_IF_GREATER = 0x25
 RETURN = 0x06
+UDP_HEADER = 8
 
 ORDINARY, HANDSHAKES = 0, 1  # places in the group, in the order in which its sockets were bound
 
 # As a filter, what a program returns is how much of a datagram is kept.
 _NOTHING = array.array("Q", INSTRUCTION.pack(RETURN, 0, 0, 0))
 
-# The type is four bytes, little endian; of messages that are none the inbound path takes care on either socket.
-_INSTRUCTIONS = array.array(
-    "Q",
-    b"".join(
-        INSTRUCTION.pack(*each)
-        for each in (
-            (LOAD_BYTE, 0, 0, 0),
-            (SUBTRACT, 0, 0, TYPE_INITIATION),  # unsigned: 0 becomes the largest number
-            (JUMP_IF_GREATER, 1, 0, TYPE_COOKIE_REPLY - TYPE_INITIATION),
-            (RETURN, 0, 0, HANDSHAKES),
-            (RETURN, 0, 0, ORDINARY),
-        )
-    ),
+
+def _program(*instructions: tuple[int, int, int, int]) -> array.array[int]:
+    return array.array("Q", b"".join(INSTRUCTION.pack(*each) for each in instructions))
+
+
+def _first_word(kind: int) -> int:
+    """Return the first four bytes of messages of *kind*, a type and three zeros, as LOAD_WORD has them."""
+    return kind << 24
+
+
+# What is none of ours goes where handshake messages do, and is dropped there: it is seldom that one is lost for it.
+_STEER = _program(
+    (LOAD_SIZE, 0, 0, 0),
+    (JUMP_IF_GREATER, 0, 4, FRAGMENT_HEADER_SIZE),  # the smallest, with one byte of a unit, has more
+    (LOAD_WORD, 0, 0, 0),
+    (JUMP_IF_EQUAL, 3, 0, _first_word(TYPE_TRANSPORT)),
+    (SHIFT_RIGHT, 0, 0, 24),
+    (JUMP_IF_EQUAL, 1, 0, TYPE_FRAGMENT),
+    (RETURN, 0, 0, HANDSHAKES),
+    (RETURN, 0, 0, ORDINARY),
+)
+_TYPES = (TYPE_INITIATION, TYPE_RESPONSE, TYPE_COOKIE_REPLY)
+_HANDSHAKES_ALONE = _program(
+    (LOAD_WORD, 0, 0, UDP_HEADER),
+    *((JUMP_IF_EQUAL, len(_TYPES) - number, 0, _first_word(kind)) for number, kind in enumerate(_TYPES)),
+    (RETURN, 0, 0, 0),
+    (RETURN, 0, 0, 0xFFFFFFFF),
 )
 
 
 def steer(group: socket.socket) -> bool:
     """Have handshake messages go to the second socket of *group*, given by any of its two; return whether they will."""
-    address, count = _INSTRUCTIONS.buffer_info()
+    address, count = _STEER.buffer_info()
     try:
         group.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, PROGRAM.pack(count, address))
+    except OSError:
+        return False
+    return True
+
+
+def refuse_noise(handshakes: socket.socket) -> bool:
+    """Have the kernel drop what comes to *handshakes* and is no handshake message; return whether it will.
+
+    A flood of it then costs no turn of the forwarder.  Of merged datagrams the first tells for all.
+    """
+    address, count = _HANDSHAKES_ALONE.buffer_info()
+    try:
+        handshakes.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, PROGRAM.pack(count, address))
     except OSError:
         return False
     return True

@@ -14,11 +14,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from scripts.benchmarks import compare, gaps, goodput, handshakes, packets, parts, scale
+from scripts.benchmarks import attack, compare, gaps, goodput, handshakes, packets, parts, scale
 from scripts.benchmarks.console import progress
 from scripts.benchmarks.options import Parser
 
 MEASUREMENTS = {
+    "attack": attack,
     "compare": compare,
     "gaps": gaps,
     "goodput": goodput,

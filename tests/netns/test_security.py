@@ -75,12 +75,12 @@ def is_well(host, other):
 
 
 MALFORMED = {
-    "nothing": (b"", "unknown_type"),
-    "one byte": (b"\x01", "unknown_type"),
-    "text": (b"GET / HTTP/1.1\r\n\r\n", "unknown_type"),
-    "zeros": (bytes(200), "unknown_type"),
-    "a type that is none": (b"\x63\0\0\0" + bytes(100), "unknown_type"),
-    "reserved bytes": (b"\x01\0\x01\0" + bytes(144), "unknown_type"),
+    "nothing": (b"", "udp_filtered"),
+    "one byte": (b"\x01", "udp_filtered"),
+    "text": (b"GET / HTTP/1.1\r\n\r\n", "udp_filtered"),
+    "zeros": (bytes(200), "udp_filtered"),
+    "a type that is none": (b"\x63\0\0\0" + bytes(100), "udp_filtered"),
+    "reserved bytes": (b"\x01\0\x01\0" + bytes(144), "udp_filtered"),
     "short initiation": (b"\x01\0\0\0" + bytes(143), "initiation_size"),
     "long initiation": (b"\x01\0\0\0" + bytes(145), "initiation_size"),
     "huge initiation": (b"\x01\0\0\0" + bytes(60000), "initiation_size"),
@@ -287,13 +287,13 @@ def test_endpoint_does_not_follow_what_is_not_authentic(site, speaker):
 def test_nothing_is_logged_for_each_packet_above_debug(site, speaker):
     paris, _, _ = site
     before = len([line for line in paris.log.splitlines() if " DEBUG " not in line])
-    count = total(paris, "unknown_type")
+    count = total(paris, "udp_filtered")
 
     for _ in range(200):
         speaker.send(b"\xff" * 100)
         speaker.send(b"\x01\0\0\0" + bytes(144))
 
-    counted(paris, "unknown_type", count, 200)
+    counted(paris, "udp_filtered", count, 200)
     assert len([line for line in paris.log.splitlines() if " DEBUG " not in line]) == before
 
 

@@ -209,6 +209,9 @@ class FakeHost:
     def close_left(self, now):
         pass
 
+    def overruns(self):
+        return 0
+
     def findings(self, node):
         return list(self.found)
 

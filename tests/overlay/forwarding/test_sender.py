@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.encap.encapsulation import Role
-from overlay.forwarding.inbound import Arrival
 from overlay.forwarding.peer import SOL_UDP, UDP_SEGMENT, Peer
 from overlay.forwarding.sender import Sender, UdpSocket
 from overlay.host.queues import TELL
@@ -507,36 +506,6 @@ def test_an_answer_leaves_from_where_the_caller_called():
     assert not sender.answer(sender.sockets[0], b"reply", V4, SOURCE)
 
     assert raw.calls[0] == (5, None, SOURCE, V4)
-
-
-# What the kernel says beside a receive
-
-
-def test_control_messages_of_ipv4_are_read():
-    local = bytes([192, 0, 2, 7])
-    arrival = Arrival(
-        [
-            (SOL_UDP, 104, struct.pack("=i", 1452)),
-            (socket.IPPROTO_IP, socket.IP_TOS, b"\x03"),
-            (socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 2, local, local)),
-        ]
-    )
-
-    assert (arrival.segment, arrival.tos, arrival.pktinfo) == (1452, 3, (4, local))
-    assert arrival.source == [(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 0, local, bytes(4)))]
-
-
-@pytest.mark.parametrize(("address", "index"), [(b"\x20\x01" + bytes(14), 0), (b"\xfe\x80" + bytes(14), 2)])
-def test_control_messages_of_ipv6_are_read_and_only_link_local_keeps_its_interface(address, index):
-    arrival = Arrival(
-        [
-            (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", 2)),
-            (socket.IPPROTO_IPV6, 50, struct.pack("=16sI", address, 2)),
-        ]
-    )
-
-    assert (arrival.segment, arrival.tos, arrival.pktinfo) == (0, 2, (6, address))
-    assert arrival.source == [(socket.IPPROTO_IPV6, 50, struct.pack("=16sI", address, index))]
 
 
 # Single sends with an option of the socket changed

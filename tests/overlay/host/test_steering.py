@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import pytest
 
-from overlay.host.steering import HANDSHAKES, ORDINARY, refuse_all, steer
+from overlay.host.queues import SocketQueues
+from overlay.host.steering import HANDSHAKES, ORDINARY, refuse_all, refuse_noise, steer
 
 
 def bound(address):
@@ -14,26 +16,77 @@ def bound(address):
     return udp
 
 
-@pytest.mark.parametrize("given", [ORDINARY, HANDSHAKES])
-def test_the_first_byte_of_a_datagram_chooses_the_socket(given):
+@pytest.fixture(params=[ORDINARY, HANDSHAKES], ids=["by the first", "by the second"])
+def group(request):
+    """The two sockets of a group, whose datagrams are steered."""
     with bound(("127.0.0.1", 0)) as first, bound(first.getsockname()) as second:
-        assert steer((first, second)[given])
-        for value in range(256):
-            second.sendto(bytes([value]), first.getsockname())
-
-        handshakes = [second.recv(10)[0] for _ in range(3)]
-        others = [first.recv(10)[0] for _ in range(253)]
-
-    assert handshakes == [1, 2, 3]
-    assert others == [0, *range(4, 256)]
+        assert refuse_noise(second)
+        assert steer((first, second)[request.param])
+        yield first, second
 
 
-def test_an_empty_datagram_is_no_handshake_message():
-    with bound(("127.0.0.1", 0)) as first, bound(first.getsockname()) as second:
-        steer(first)
-        second.sendto(b"", first.getsockname())
+def taken(group, *datagrams):
+    """Return which of *datagrams* each socket of *group* gets to read."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for datagram in datagrams:
+            sender.sendto(datagram, group[0].getsockname())
+    heard = []
+    for each in group:
+        heard.append([])
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                heard[-1].append(each.recv(2000))
+    return heard
 
-        assert first.recv(10) == b""
+
+def test_the_type_of_a_message_chooses_the_socket_and_what_is_none_reaches_neither(group):
+    messages = [bytes([kind, 0, 0, 0]) + bytes(60) for kind in range(256)]
+
+    ordinary, handshakes = taken(group, *messages)
+
+    assert [each[0] for each in handshakes] == [1, 2, 3]
+    assert [each[0] for each in ordinary] == [4, 5]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("kind", [1, 2, 3, 4])
+def test_reserved_bytes_are_zero(group, kind, at):
+    message = bytearray([kind, 0, 0, 0, *bytes(60)])
+    message[at] = 1
+
+    assert taken(group, message) == [[], []]
+
+
+def test_the_header_of_a_fragment_may_have_any_numbers(group):
+    fragment = bytes([5, 200, 255, 2]) + bytes(60)
+
+    assert taken(group, fragment) == [[fragment], []]
+
+
+@pytest.mark.parametrize("size", range(20))
+def test_what_is_shorter_than_any_message_reaches_no_queue_of_packets(group, size):
+    fragment = (b"\5\0\1\1" + bytes(20))[:size]
+
+    assert taken(group, fragment) == [[fragment] if size > 16 else [], []]
+
+
+@pytest.mark.parametrize("size", [4, 64, 147, 148, 149, 1400])
+def test_handshake_messages_of_a_wrong_size_are_left_to_be_counted(group, size):
+    message = b"\1\0\0\0".ljust(size, b"x")
+
+    assert taken(group, message) == [[], [message]]
+
+
+def test_what_is_none_of_ours_is_counted_apart_from_what_found_no_room(group):
+    first, second = group
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    noise = [b"\xff" * 100] * 30
+    packets = [b"\4\0\0\0" + bytes(1000)] * 50
+
+    ordinary, _ = taken(group, *noise, *packets)
+
+    assert SocketQueues(second).dropped() == 30
+    assert SocketQueues(first).dropped() == 50 - len(ordinary) > 0
 
 
 def test_a_socket_that_shares_nothing_is_left_as_it_was():
@@ -41,6 +94,13 @@ def test_a_socket_that_shares_nothing_is_left_as_it_was():
         udp.bind(("127.0.0.1", 0))
 
         assert not steer(udp)
+
+
+def test_a_socket_that_is_gone_refuses_nothing():
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.close()
+
+    assert not refuse_noise(udp)
 
 
 def test_what_is_to_refuse_all_takes_nothing():

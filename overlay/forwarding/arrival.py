@@ -1,0 +1,48 @@
+"""What the kernel says beside a receive: how it was merged, how it was marked, and at which address it came."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from overlay.forwarding.peer import SOL_UDP
+
+if TYPE_CHECKING:
+    from overlay.forwarding.peer import Ancillary
+
+# Specification (Linux include/uapi/linux/udp.h, in.h, in6.h)
+UDP_GRO = 104
+IP_PKTINFO = 8
+IPV6_PKTINFO = 50
+_IN_PKTINFO = struct.Struct("=I4s4s")  # interface index, local address, header destination
+_IN6_PKTINFO = struct.Struct("=16sI")  # address, interface index
+_LINK_LOCAL = (b"\xfe\x80", b"\xfe\x90", b"\xfe\xa0", b"\xfe\xb0")  # fe80::/10 begins so
+
+
+class Arrival:
+    """What the kernel said beside the datagrams of one receive.  Values are made once for equal control messages."""
+
+    __slots__ = ("pktinfo", "segment", "source", "tos")
+
+    def __init__(self, control: list[tuple[int, int, bytes]]) -> None:
+        self.segment = 0  # bytes of each datagram but the last; 0 for a single one
+        self.tos = 0
+        self.pktinfo: tuple[int, bytes] | None = None
+        self.source: Ancillary = []  # control messages that answer from the address we were called at
+        for level, kind, data in control:
+            if level == SOL_UDP and kind == UDP_GRO:
+                self.segment = int.from_bytes(data[:4], "little")
+            elif level == socket.IPPROTO_IP and kind == socket.IP_TOS:
+                self.tos = data[0]
+            elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_TCLASS:
+                self.tos = int.from_bytes(data[:4], "little")
+            elif level == socket.IPPROTO_IP and kind == IP_PKTINFO:
+                _, local, _ = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
+                self.pktinfo = (4, local)
+                self.source = [(level, kind, _IN_PKTINFO.pack(0, local, bytes(4)))]
+            elif level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
+                local, index = _IN6_PKTINFO.unpack(data[: _IN6_PKTINFO.size])
+                scope = index if local[:2] in _LINK_LOCAL else 0
+                self.pktinfo = (6, local)
+                self.source = [(level, kind, _IN6_PKTINFO.pack(local, scope))]
