@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from overlay import config, logs, questions, status
+from overlay import config, ending, logs, questions, status
 from overlay.counters import CounterQuestions
+from overlay.ending import StoppedError, until_stopped
 from overlay.errors import (
     ConfigError,
     HostError,
-    OverlayError,
     PacketError,
     ReplayedInitiationError,
     UnknownInitiatorError,
@@ -75,7 +75,7 @@ from peers.stores.file import FileStore
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from overlay.config import Node, Options
     from overlay.host.sockets import UdpSocket
@@ -115,10 +115,6 @@ KEPT_CAPABILITIES = (
 log = logging.getLogger("overlay")
 
 
-class StoppedError(Exception):
-    """The agent was told to stop; carries nothing, ends the nursery."""
-
-
 def run(options: Options, log_level: str = "info", timing: Timing | None = None) -> None:
     """Run the agent until it is told to stop.  Raises ConfigError or HostError if it cannot start or go on."""
     logs.set_up(log_level)
@@ -127,25 +123,8 @@ def run(options: Options, log_level: str = "info", timing: Timing | None = None)
     log.info("stopped interface=%s", options.interface)
 
 
-@contextlib.contextmanager
-def until_stopped() -> Iterator[None]:
-    """Let StoppedError end the block in peace, and of a group of errors let the first of ours out."""
-    try:
-        yield
-    except* StoppedError:
-        pass
-    except* OverlayError as group:
-        raise _first(group) from None
-
-
-def _first(group: BaseExceptionGroup[OverlayError]) -> OverlayError:
-    for error in group.exceptions:
-        return _first(error) if isinstance(error, BaseExceptionGroup) else error
-    raise AssertionError
-
-
 async def run_agent(options: Options, timing: Timing) -> None:
-    """Bring a node up, run it, and take it down so that the host is as it was."""
+    """Bring a node up, run it, and take it down so that the host is as it was, or after an error at least guarded."""
     check_interface_name(options.interface)
     check_privileges(options)  # first: without root not even the key may be readable
     key, warnings = config.load_own_key(options.key)
@@ -161,7 +140,7 @@ async def run_agent(options: Options, timing: Timing) -> None:
         agent = Agent(options, node, store, timing, forwarder)
         try:
             agent.host = HostSetup(options.interface, answering.path.with_suffix(SUFFIX), is_tap=node.is_tap)
-            stack.callback(agent.host.close)
+            stack.push(lambda _, error, __: agent.host.close(opens=ending.is_wanted(error)))
             agent.set_up(warnings)
             for kept in privileges.keep_only(KEPT_CAPABILITIES):
                 agent.note(f"the agent keeps more privileges than it needs: {kept}")
@@ -267,6 +246,7 @@ class Agent:
             nursery.start_soon(self._heed, signals)
             async with self._reloading:  # SIGHUP may come at any moment, and waits for the end of the start
                 await self._bring_up()
+            self.host.is_relied_on = True
             nursery.start_soon(self._keep_forwarder)
             nursery.start_soon(self._watch_forwarder)
             nursery.start_soon(self._tick)

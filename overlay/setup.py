@@ -90,6 +90,8 @@ class HostSetup:
                 undo.callback(each.close)
             left = self._routing.read_back()
             undo.pop_all()
+        # Once packets were refused rather than sent unencrypted, an error is no reason to let them go.
+        self.is_relied_on = left > 0
         if left:
             log.info("took over %d routes and rules that a killed agent left interface=%s", left, interface)
 
@@ -132,8 +134,13 @@ class HostSetup:
         """The UDP port of the underlay sockets, of the encrypted encapsulation where that is in use; None without any."""
         return next((each.port for each in self.udp), None)
 
-    def close(self) -> None:
-        """Undo everything.  Raises HostError for what the kernel did not let go of; the rest is undone."""
+    def close(self, *, opens: bool = True) -> None:
+        """Undo everything.  Raises HostError for what the kernel did not let go of; the rest is undone.
+
+        Unless it *opens* the host again, the `unreachable` routes stay that packets for the overlay rely on, with the
+        rules that lead to them, for the next agent or `overlay down`.  Nothing relies on those of a first start that
+        failed.
+        """
         with contextlib.ExitStack() as rest:
             rest.callback(self.device.close)
             if self.icmp is not None:
@@ -147,7 +154,14 @@ class HostSetup:
             rest.callback(self._routing.close)
             rest.callback(self._settings.restore)
             rest.callback(self._tunnel_errors.close)
-            self._routing.withdraw()
+            if opens or not self.is_relied_on:
+                self._routing.withdraw()
+            else:
+                log.warning(
+                    "packets for the overlay stay refused: `overlay up` carries them again, "
+                    "`overlay down --interface %s` lets them go by the other routes of this host",
+                    self.interface,
+                )
 
     def adopt(self, node: Node, endpoints: Endpoints) -> list[UdpSocket]:
         """Bring the host to what *node* asks for and return the sockets that were replaced, still open.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from overlay.cli.exits import Failure
 from overlay.cli.options import interface_option
 from overlay.cli.output import show
 from overlay.cli.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from overlay.cli.surroundings import Remover
 
 # Ours
 PATIENCE = 10.0  # seconds; an agent with 10,000 routes takes two
@@ -26,8 +30,9 @@ POLL_INTERVAL = 0.05
 def command(ctx: click.Context, interface: str) -> None:
     """Stop the agent of an interface and wait until it has gone.
 
-    It takes its routes, addresses and the interface with it, and puts back what --fix-sysctl changed.  What a killed
-    agent left changed is put back too.
+    It takes its routes, addresses and the interface with it, and puts back what --fix-sysctl changed.  What an agent
+    left that was killed, or ended by an error, is taken back too: packets for the overlay, refused until then, leave
+    by the other routes of this host.
     """
     from overlay.host.control import NoAgentError
 
@@ -35,7 +40,7 @@ def command(ctx: click.Context, interface: str) -> None:
     try:
         answer = ask(ctx, interface, op="down")
     except NoAgentError:
-        if not _put_back(agent_path(ctx, interface), interface):
+        if not _put_back(surroundings.remove_leftovers, agent_path(ctx, interface), interface):
             raise
         return
     process = answer.get("pid")
@@ -51,20 +56,20 @@ def command(ctx: click.Context, interface: str) -> None:
     show(f"the agent of {interface} (process {process}) has stopped")
 
 
-def _put_back(path: Path, interface: str) -> bool:
-    """Put back the settings that a killed agent left changed; return whether there were any.  Raises HostError."""
-    from overlay.host.control import nobody_listening
-    from overlay.host.settings import SUFFIX, Settings
+def _put_back(remove: Remover | None, path: Path, interface: str) -> bool:
+    """Take back what an agent left that is gone; return whether there was anything.  Raises HostError."""
+    from overlay.host import leftovers
     from overlay.host.sysctl import key
 
-    settings = Settings(path.with_suffix(SUFFIX))
-    if not settings.is_left:
+    left = (remove or leftovers.remove)(path, interface)
+    if left is None:
         return False
-    with nobody_listening(path):
-        names = ", ".join(key(name) for name in settings.restore())
-    show(
-        f"no agent runs for {interface}; put back what a killed one had changed: {names or 'nothing was left so'}"
-    )
+    parts = [f"put back {', '.join(map(key, left.settings))}"] if left.settings else []
+    if left.routes:
+        what = "1 route or rule" if left.routes == 1 else f"{left.routes} routes and rules"
+        parts.append(f"removed {what} that kept packets from leaving unencrypted")
+    done = " and ".join(parts) or "nothing was left as it had set it"
+    show(f"no agent runs for {interface}; of one that was killed or ended by an error: {done}")
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -13,18 +13,22 @@ if TYPE_CHECKING:
     import click
 
     from overlay.cli.echo import EchoOpener
+    from overlay.host.leftovers import Leftovers
     from peers.addresses import Prefix
+
+Remover: TypeAlias = "Callable[[Path, str], Leftovers | None]"
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where agents answer, the clock, how echoes are sent, the routes; the defaults are the real ones."""
+    """Where agents answer, the clock, how echoes are sent, routes and leftovers; the defaults are the real ones."""
 
     control_directory: Path | None = None  # None for that of the agents of this machine
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     open_echo: EchoOpener | None = None  # None for a socket
     routes: Callable[[], Iterable[Prefix]] | None = None  # None for those of this host
+    remove_leftovers: Remover | None = None  # None for those of this host
 
     @classmethod
     def of(cls, ctx: click.Context) -> Surroundings:

@@ -119,16 +119,21 @@ class LinkEnd:
     def receive(self) -> tuple[Command | Report, list[int]] | None:
         """Return one message of the agent and the descriptors beside it, or None if there is none now.
 
-        Raises EOFError when the agent is gone, PacketError for what is no message.
+        Raises EOFError when the agent is gone, PacketError for what is no message, OSError when this process can
+        hold no more descriptors.
         """
         try:
-            data, descriptors, _, _ = socket.recv_fds(self.socket, MESSAGE_BYTES, DESCRIPTORS)
+            data, descriptors, flags, _ = socket.recv_fds(self.socket, MESSAGE_BYTES, DESCRIPTORS)
         except BlockingIOError:
             return None
         except OSError as error:
             raise EOFError from error
         if not data:
             raise EOFError
+        if (
+            flags & socket.MSG_CTRUNC
+        ):  # without the sockets that it was told of, it could not tell why it is silent
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         try:
             return decode(data), descriptors
         except PacketError:

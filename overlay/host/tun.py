@@ -110,10 +110,15 @@ class Tun:
         return self.descriptor
 
     def check_present(self) -> None:
-        """Raise HostError if somebody removed the interface, or gave it another name."""
+        """Raise HostError if somebody removed the interface, or gave it another name.
+
+        If it cannot be told, as without a free descriptor, it is taken to be there.
+        """
         try:
             present = socket.if_indextoname(self.index)
         except OSError as error:
+            if error.errno not in {errno.ENODEV, errno.ENXIO}:
+                return
             raise HostError(
                 f"interface {self.name} was removed by somebody else: start the agent again"
             ) from error

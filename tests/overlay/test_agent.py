@@ -24,14 +24,13 @@ from overlay.agent import (
     START_TIME,
     UNSET_CLOCK,
     Agent,
-    StoppedError,
-    until_stopped,
 )
 from overlay.config import Options, settle
 from overlay.crypto.keys import PrivateKey, encode_key
 from overlay.diagnosis.finding import Finding
 from overlay.encap.encapsulation import Role
-from overlay.errors import ConfigError, HostError
+from overlay.ending import StoppedError, until_stopped
+from overlay.errors import HostError
 from overlay.forwarder import ForwarderGoneError
 from overlay.host import clock, control
 from overlay.link import (
@@ -350,42 +349,6 @@ def initiation(private=TOKYO_PRIVATE, source=TOKYO_AT):
 
 
 # How it ends
-
-
-def test_stop_ends_in_peace_however_deep_it_comes_from():
-    with until_stopped():
-        raise ExceptionGroup("nursery", [ExceptionGroup("inner", [StoppedError()])])
-    with until_stopped():
-        raise StoppedError
-
-
-@pytest.mark.parametrize("error", [HostError("the tun is gone"), ConfigError("no key")])
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda error: error,
-        lambda error: ExceptionGroup("nursery", [error]),
-        lambda error: ExceptionGroup("nursery", [StoppedError(), ExceptionGroup("inner", [error])]),
-        lambda error: ExceptionGroup("nursery", [error, HostError("a second")]),
-    ],
-)
-def test_one_error_comes_out_of_any_group_as_itself(error, wrap):
-    with pytest.raises(type(error)) as raised, until_stopped():
-        raise wrap(error)
-
-    assert raised.value is error
-
-
-def test_bug_is_not_swallowed_by_a_stop():
-    with pytest.raises(ExceptionGroup) as raised, until_stopped():
-        raise ExceptionGroup("nursery", [StoppedError(), ZeroDivisionError()])
-
-    assert [type(error) for error in raised.value.exceptions] == [ZeroDivisionError]
-
-
-def test_impatience_is_not_swallowed_by_a_stop():
-    with pytest.raises(BaseExceptionGroup), until_stopped():
-        raise BaseExceptionGroup("nursery", [StoppedError(), KeyboardInterrupt()])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,13 @@ def clock():
 def surroundings(tmp_path, clock):
     directory = tmp_path / "run"
     directory.mkdir()
-    return Surroundings(directory, clock.now, clock.sleep, routes=lambda: [ip_network("10.244.0.0/22")])
+    return Surroundings(
+        directory,
+        clock.now,
+        clock.sleep,
+        routes=lambda: [ip_network("10.244.0.0/22")],
+        remove_leftovers=lambda path, interface: None,
+    )
 
 
 @pytest.fixture

@@ -1,9 +1,14 @@
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
+
+from overlay.cli import main
+from overlay.host.leftovers import Leftovers
 
 
 @pytest.fixture
@@ -86,3 +91,31 @@ def test_a_wait_for_the_end_can_be_interrupted(overlay, agent, clock, process):
     result = overlay("down")
 
     assert (result.exit_code, result.output) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("left", "done"),
+    [
+        (Leftovers(["ipv4/ip_forward"], 0), "put back net.ipv4.ip_forward"),
+        (Leftovers([], 1), "removed 1 route or rule that kept packets from leaving unencrypted"),
+        (
+            Leftovers(["ipv4/ip_forward"], 4),
+            "put back net.ipv4.ip_forward and removed 4 routes and rules that kept packets from leaving unencrypted",
+        ),
+        (Leftovers([], 0), "nothing was left as it had set it"),
+    ],
+)
+def test_what_an_agent_left_is_taken_back_and_told(surroundings, left, done):
+    asked = []
+
+    def remove(path, interface):
+        asked.append(interface)
+        return left
+
+    result = CliRunner().invoke(
+        main, ["down", "--interface", "wan1"], obj=dataclasses.replace(surroundings, remove_leftovers=remove)
+    )
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert asked == ["wan1"]
+    assert result.stdout == f"no agent runs for wan1; of one that was killed or ended by an error: {done}\n"

@@ -104,7 +104,6 @@ def test_version_tells_the_version():
         ["--help"],
         ["status", "--interface", "none"],
         ["ping", "tokyo", "--interface", "none"],
-        ["down", "--interface", "none"],
     ],
 )
 def test_quick_commands_load_nothing_slow(arguments):

@@ -5,11 +5,14 @@ import errno
 import os
 import re
 import socket
+import subprocess
+import sys
 
 import pytest
 
 from overlay.errors import ConfigError, HostError
 from overlay.host.tun import OFFLOAD_LADDER, Offloads, check_interface_name, negotiate_offloads, open_tun
+from tests.netns.topology import ROOT
 from tests.netns.users import AsUser
 
 CSUM, TSO, ECN, USO = 0x01, 0x06, 0x08, 0x60
@@ -305,3 +308,14 @@ def test_nobody_is_told_to_remove_an_interface_that_is_the_hosts():
 
     assert "choose another with --interface" in str(raised.value)
     assert "ip link delete" not in str(raised.value)
+
+
+def test_interface_is_not_missed_because_there_is_no_free_descriptor():
+    code = (
+        "import resource; from overlay.host.tun import Offloads, Tun; device = Tun('lo', 1, 0, Offloads())\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); device.check_present(); print('there')"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("there\n", "")

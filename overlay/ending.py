@@ -1,0 +1,44 @@
+"""How an agent ends: because it was told to, or by an error, and what of the host is taken back then.
+
+Only a wanted stop opens the host again.  After an error the ``unreachable`` routes stay that keep the overlay's
+packets from leaving unencrypted by the default route, as they do when the agent is killed: another one is likely to
+come, and until then nobody has said that these packets may go elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from overlay.errors import OverlayError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class StoppedError(Exception):
+    """The agent was told to stop; carries nothing, ends the nursery."""
+
+
+@contextlib.contextmanager
+def until_stopped() -> Iterator[None]:
+    """Let StoppedError end the block in peace, and of a group of errors let the first of ours out."""
+    try:
+        yield
+    except* StoppedError:
+        pass
+    except* OverlayError as group:
+        raise _first(group) from None
+
+
+def is_wanted(error: BaseException | None) -> bool:
+    """Return whether who ends with *error* was told to stop, whatever else went wrong at that moment."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(StoppedError) is not None
+    return isinstance(error, StoppedError)
+
+
+def _first(group: BaseExceptionGroup[OverlayError]) -> OverlayError:
+    for error in group.exceptions:
+        return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    raise AssertionError

@@ -1,0 +1,49 @@
+"""What an agent that was killed, or ended by an error, left on the host: found by nobody but its interface's name.
+
+The next agent of that name takes it over.  Where there is to be none, ``overlay down`` takes it away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overlay.host import control
+from overlay.host.netlink import Routing
+from overlay.host.settings import SUFFIX, Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What was taken away: the names of settings that were put back, and how many routes and rules were removed."""
+
+    settings: list[str]
+    routes: int
+
+
+def remove(path: Path, interface: str) -> Leftovers | None:
+    """Remove what an agent of *interface* left whose control socket was *path*; return None if there is nothing.
+
+    Raises HostError, also if an agent lives that has *path*.
+    """
+    settings = Settings(path.with_suffix(SUFFIX))
+    with contextlib.closing(Routing(interface, _index(interface))) as routing:
+        if not routing.read_back() and not settings.is_left:
+            return None
+        with control.nobody_listening(path):
+            routes = routing.read_back()
+            routing.withdraw()
+            return Leftovers(settings.restore(), routes)
+
+
+def _index(interface: str) -> int | None:
+    """Return the number of *interface*, if it is persistent and still there; None if not."""
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return None
