@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from overlay.config import Node, Options
+    from overlay.counters import Counted
     from overlay.host.sockets import UdpSocket
     from overlay.link import Command, Report
     from overlay.roster import Change, Remote
@@ -751,12 +752,15 @@ class Agent:
         remote = find_peer(asked, self._roster)
         if remote is None:
             return self._unknown_peer(asked)
-        counters = (await self._ask_counters())[0] if is_counted else {}
+        counters = (await self._ask_counters()).peers if is_counted else {}
         row = self._row(remote, counters.get(remote.number), clock.now())
         return {
             "ok": True,
             "peer": describe_peer(asked, remote, row, self._node, self._describe_strangers()),
         }
+
+    async def _ask_counters(self) -> Counted:
+        return await self._counters.ask(self.forwarder, self._next_serial(), self._roster.by_number)
 
     def _unknown_peer(self, asked: object) -> questions.Answer:
         return refuse_peer(asked, self._roster, self._node, self._options.peers)
@@ -787,7 +791,7 @@ class Agent:
     async def _status(self, tell_rows: questions.TellRows) -> dict[str, Any]:
         """Tell the rows of all peers, a few at a time, and return the rest."""
         self._look_at_host()  # of changed settings nobody is told
-        counted = await self._counters.ask(self.forwarder, self._next_serial(), self._roster.by_number)
+        counted = await self._ask_counters()
         node, troubled = self._node, list[dict[str, Any]]()
         others = list(node.others)
         for at in range(0, len(others), ROWS_AT_ONCE):
