@@ -103,6 +103,7 @@ PROOF_INTERVAL = 10.0  # seconds between two questions to the forwarder whether 
 HANG_TIME = 30.0  # seconds without an answer, after which it is ended
 NETWORK_PAUSE = 0.5  # seconds in which changes of the host's network are gathered
 REPLAN_PAUSE = 0.1  # seconds in which peers that ask for other routes are: one plan of 10,000 takes that long
+HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 UNSET_CLOCK = "the clock shows a time before 2020: peers may refuse this node until it is set"
 KEPT_CAPABILITIES = (
     Capability.DAC_READ_SEARCH,  # files in somebody's home: peers, keys, the interpreter of the next forwarder
@@ -133,7 +134,10 @@ async def run_agent(options: Options, timing: Timing) -> None:
     node = config.settle(store, key, options)
     with contextlib.ExitStack() as stack:
         # From here to the end no signal interrupts what is being set up or taken back; it is heard in Agent.run().
-        signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        # What comes after the first that stops changes nothing, not even the exit code.
+        for number in HEEDED:
+            signal.signal(number, signal.SIG_IGN)
+        signals = stack.enter_context(trio.open_signal_receiver(*HEEDED))
         answering = control.listen(control.control_path(options.interface, control.own_directory()))
         stack.callback(answering.close)
         forwarder = stack.enter_context(forwarders(answering.path.parent))

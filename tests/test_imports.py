@@ -207,7 +207,6 @@ TESTED_ELSEWHERE = {
     "overlay.host.watch": "test_netlink tells changes of others from our own",
     "overlay.session.constants": "test_sessions shortens each of them",
     "overlay.session.outputs": "values; test_sessions compares them",
-    "overlay.session.peer": "test_sessions: a peer's handshakes are reached by its node",
     "overlay.wire.virtio": "one format; test_segments reads and builds it",
     "peers.stores": "tests/peers/stores/test_stores.py holds what all stores have in common",
     "peers.stores.memory": "test_stores runs the shared contract over it",
@@ -222,6 +221,8 @@ STILL_TO_COME = {
 
 MORE_TESTS = {
     "tests/overlay/cli/test_main.py": "of overlay/cli/__init__.py",
+    "tests/overlay/forwarding/test_every_path.py": "of every way of a packet into overlay/forwarding/core.py",
+    "tests/overlay/forwarding/test_every_way_out.py": "of every way of a packet out of it",
     "tests/overlay/session/test_sessions_properties.py": "of overlay/session/sessions.py, by generated stories",
     "tests/peers/stores/test_stores.py": "of peers/stores/__init__.py",
 }

@@ -1,4 +1,4 @@
-"""Settings of the host, below /proc/sys/net, that keep traffic from going: forwarding and reverse path checks."""
+"""Settings of the host, below /proc/sys/net, that keep traffic from going, or make more of it than there should be."""
 
 from __future__ import annotations
 
@@ -58,6 +58,9 @@ def faults(facts: Facts) -> Iterator[Fault]:
     - on an interface that leads to an endpoint, that endpoint's datagrams if packets to it without our mark would
       go elsewhere: into the tun, by policy routes.  A peer without a known endpoint may call from wherever
       packets to such a route's addresses go with our mark.
+
+    A hub, through which peers reach each other, gets packets by the tun that leave by it again, and the kernel then
+    sends their senders ICMP redirects: to go to each other, which they cannot.
     """
     read = facts.read
     behind = {prefix.version for prefix in facts.node.own.subnets if prefix.num_addresses > 1}
@@ -79,6 +82,25 @@ def faults(facts: Facts) -> Iterator[Fault]:
             f"run {_command(name, sysctl.LOOSE)}",
         )
         yield Fault(name, sysctl.LOOSE, Finding("rp_filter", problem, remedy))
+
+    if _is_hub(facts):
+        switches = [sysctl.redirect_switch(each) for each in ("all", facts.device.name)]
+        for name in (each for each in switches if read(each)):
+            problem = "this host tells peers whose packets to each other it forwards to go elsewhere, by ICMP redirects"
+            yield Fault(name, 0, Finding("redirects", problem, f"run {_command(name, 0)}"))
+
+
+def _is_hub(facts: Facts) -> bool:
+    """Return whether another peer has a part of what is behind this node, so that others send it what is for that one."""
+    node = facts.node
+    if node.is_tap or len(node.others) < 2:
+        return False
+    prefixes = (each for peer in node.others for each in peer.subnets if each.version == 4)
+    return any(
+        owner == node.own.name
+        for prefix in islice(prefixes, QUESTIONS)
+        for _, owner in node.table.owners.covering(prefix)
+    )
 
 
 def _strict(facts: Facts) -> Iterator[tuple[str, str]]:

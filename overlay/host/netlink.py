@@ -356,9 +356,12 @@ class Routing:
     def watch(self, *, is_ours: bool = True) -> Watch:
         """Return a socket that becomes readable when links, addresses, routes or rules change.
 
-        Changes of our own interface tell nothing where it *is_ours* to set up.
+        Changes of our own interface tell nothing where it *is_ours* to set up, unless it is not what was set up.
         """
-        return Watch(self._kernel.port, self._index if is_ours else None)
+        return Watch(self._kernel.port, self._index if is_ours else None, self._is_as_wanted)
+
+    def _is_as_wanted(self, name: str, mtu: int) -> bool:
+        return name == self._interface and self._mtu in {mtu, None}
 
     def forget(self) -> None:
         """Ask for the MTU of each device again: the network changed."""
@@ -419,6 +422,7 @@ class Routing:
         if self._mtu is None:
             if not self._is_persistent:  # else it is an administrator's setting, see overlay/host/settings.py
                 sysctl.loosen_rp_filter(self._interface)
+                sysctl.stop_redirects(self._interface)
             attributes.append(("IFLA_TXQLEN", TRANSMIT_QUEUE))
         # Below its minimum MTU, a device has no IPv6, and the kernel refuses what is said of it.
         if sysctl.has_ipv6() and plan.mtu >= IPV6_MINIMUM_MTU > (self._mtu or 0):

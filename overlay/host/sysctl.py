@@ -81,6 +81,17 @@ def loosen_rp_filter(interface: str) -> None:
             ) from error
 
 
+def redirect_switch(interface: str = "all") -> str:
+    """Return the setting of ICMP redirects that this host sends by *interface*; by each where that of ``all`` is 1."""
+    return f"ipv4/conf/{interface}/send_redirects"
+
+
+def stop_redirects(interface: str) -> None:
+    """Have no ICMP redirects sent by *interface*, as far as that may be set and ``all`` does not ask for them."""
+    with contextlib.suppress(OSError):
+        write(redirect_switch(interface), 0)
+
+
 def enable_ipv6(interface: str) -> None:
     """Let *interface* have IPv6 addresses, also where new interfaces have none by default; without IPv6, nothing."""
     if not is_ipv6_disabled(interface):

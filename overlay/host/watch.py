@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from typing import TYPE_CHECKING
 
 from overlay.host.rtnetlink import (
     NETLINK_HEADER,
@@ -15,12 +16,18 @@ from overlay.host.rtnetlink import (
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWROUTE,
+    read_attributes,
+    read_number,
     refusal,
     split_messages,
 )
 
-# Specification: linux/rtnetlink.h, linux/if.h
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Specification: linux/rtnetlink.h, linux/if.h, linux/if_link.h
 IFF_UP = 0x1
+IFLA_IFNAME, IFLA_MTU = 3, 4
 RTMGRP_LINK = 0x1
 RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE = 0x10, 0x40, 0x80
 RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE, RTMGRP_IPV6_RULE = 0x100, 0x400, 0x40000
@@ -39,15 +46,20 @@ WATCHED = (
 
 # Where a field stands, from the start of a message
 LINK = struct.Struct("=4xiI")  # index, flags
+LINK_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + 16
 ADDRESS = struct.Struct("=4xi")  # index
 
 
 class Watch:
     """Tells that the host's network changed, so that routes, source addresses and MTU should be looked at again."""
 
-    def __init__(self, own_port: int, own_index: int | None) -> None:
+    def __init__(
+        self, own_port: int, own_index: int | None, is_as_wanted: Callable[[str, int], bool]
+    ) -> None:
+        """*is_as_wanted* tells whether our interface should have that name and MTU."""
         self._own_port = own_port
         self._own_index = own_index
+        self._is_as_wanted = is_as_wanted
         self._socket = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
@@ -94,7 +106,11 @@ class Watch:
         # What follows from our changes of the tun the kernel tells without a port.
         if kind == RTM_NEWLINK:
             index, flags = LINK.unpack_from(message, NETLINK_HEADER.size)
-            return index != self._own_index or not flags & IFF_UP
+            if index != self._own_index or not flags & IFF_UP:
+                return True
+            link = dict(read_attributes(message, LINK_ATTRIBUTES_OFFSET))
+            name = link.get(IFLA_IFNAME, b"").partition(b"\0")[0].decode("utf-8", "replace")
+            return not self._is_as_wanted(name, read_number(link.get(IFLA_MTU)))
         if kind == RTM_NEWADDR:
             return bool(ADDRESS.unpack_from(message, NETLINK_HEADER.size)[0] != self._own_index)
         return True

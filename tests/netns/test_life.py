@@ -85,6 +85,27 @@ def test_stop_leaves_no_trace(network, way):
     assert "Traceback" not in paris.log
 
 
+@pytest.mark.parametrize(
+    "numbers", [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGTERM"), ("SIGTERM", "SIGINT"), ("SIGINT", "SIGHUP")]
+)
+def test_more_signals_while_it_stops_change_nothing(network, numbers):
+    """The second of them ended it where it was, with the signal's exit code."""
+    first, second = (signal.Signals[number] for number in numbers)
+    paris, tokyo = network.host("paris"), network.host("tokyo")
+    before = trace(paris.namespace)
+    network.start()
+    paris.ping(tokyo.address)
+
+    paris.process.send_signal(first)
+    while paris.process.poll() is None:
+        paris.process.send_signal(second)
+        time.sleep(0.001)
+
+    assert paris.process.returncode == 0
+    assert trace(paris.namespace) == before
+    assert "Traceback" not in paris.log
+
+
 def test_stop_while_a_peer_is_called_is_clean(network):
     paris = network.host("paris")
     network.host("ghost", endpoint="192.0.2.99")

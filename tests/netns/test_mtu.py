@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.netns.network import Container, Host, Network, nft, ping, transfer_both_ways
+from tests.netns.network import PATIENCE, Container, Host, Network, nft, ping, transfer_both_ways
+from tests.netns.topology import wait_until
 
 OVERHEAD = 80  # IPv6 40, UDP 8, header and tag 32
 
@@ -115,3 +116,33 @@ def test_padding_never_exceeds_the_mtu(lab, tmp_path):
         ping(paris.namespace, tokyo.address, 2, "-M", "do", "-s", str(size - 28))
 
     network.close()
+
+
+@pytest.mark.parametrize("mtu", [9000, 1300])
+def test_mtu_that_somebody_sets_by_hand_is_put_back(lab, tmp_path, mtu):
+    """It stayed, and a larger one was cut in fragments, until an address of the host changed."""
+    network = Network(lab, tmp_path)
+    paris, tokyo = network.host("paris"), network.host("tokyo")
+    network.start()
+    paris.ping(tokyo.address)
+
+    paris.namespace.run("ip", "link", "set", "overlay0", "mtu", str(mtu))
+
+    wait_until(lambda: "mtu 1420 " in paris.namespace.run("ip", "link", "show", "overlay0"), 20)
+    paris.ping(tokyo.address)
+    network.close()
+
+
+def test_interface_that_gets_another_name_ends_the_agent_with_a_sentence(lab, tmp_path):
+    """Nothing was said until something else of the network changed."""
+    network = Network(lab, tmp_path)
+    paris = network.host("paris")
+    paris.start()
+    before = paris.status()["pid"]
+
+    paris.namespace.run("ip", "link", "set", "overlay0", "name", "vpn7")  # while it is up
+
+    assert paris.process.wait(PATIENCE) == 1
+    assert "interface overlay0 is now called vpn7: name it overlay0 again" in paris.log
+    assert "Traceback" not in paris.log
+    assert before == paris.process.pid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 import pytest
@@ -241,3 +242,26 @@ def test_stop_by_a_signal_during_the_start_puts_back(hosts):
     paris.stop(signal.SIGTERM)
 
     assert trace(paris.namespace) == before
+
+
+@pytest.mark.parametrize("options", [(), ("--fix-sysctl",)])
+def test_hub_tells_its_spokes_to_go_to_each_other_only_where_it_is_left_to(network, options):
+    hub, *spokes = (network.host(name) for name in ("hub", "paris", "tokyo"))
+    hub.settings["subnets"] = ["10.244.0.0/16"]
+    hub.namespace.run("sysctl", "-qw", f"{FORWARD}=1", "net.ipv4.conf.all.send_redirects=1")
+    for one, other in (spokes, reversed(spokes)):
+        one.write(re.sub(rf"\[peers\.{other.name}\].*?(?=\n\[|\Z)", "", network.toml(), flags=re.DOTALL))
+    for host in (hub, *spokes):
+        host.launch(*options)
+    for host in (hub, *spokes):
+        host.wait_ready()
+    paris, tokyo = spokes
+    noted = [note for note in hub.status()["notes"] if "redirects" in note]
+
+    said = paris.namespace.run("ping", "-c5", "-i0.2", "-W5", tokyo.address)
+
+    assert bool(noted) == ("Redirect" in said) == (not options)
+    for note in noted:
+        hub.namespace.run("sh", "-c", note.partition("`")[2].partition("`")[0])
+        assert "Redirect" not in paris.namespace.run("ping", "-c5", "-i0.2", "-W5", tokyo.address)
+        assert not [each for each in hub.status()["notes"] if "redirects" in each]

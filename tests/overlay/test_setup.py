@@ -425,6 +425,32 @@ def test_tun_of_our_own_making_is_loose_whatever_is_said_of_all(host):
         assert about_filters(setup, wanted) == []
 
 
+@pytest.mark.parametrize(("own", "spokes", "is_hub"), [
+    ("10.244.0.0/16", ("10.244.2.0/24", "10.244.3.0/24"), True),
+    ("10.244.0.0/16", ("10.244.2.0/24",), False),  # nobody to reach through this node
+    ("10.244.1.0/24", ("10.244.2.0/24", "10.244.3.0/24"), False),
+])  # fmt: skip
+def test_redirects_of_a_hub_are_noted_and_end_with_the_settings(host, own, spokes, is_hub):
+    """Spokes were told by ICMP, for one packet in two, to go to each other."""
+    host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=1")
+    before = host.dump()
+    hub = peer("paris", own, public_key=PRIVATE.public)
+    others = [peer(f"spoke{number}", each) for number, each in enumerate(spokes)]
+    wanted = Node(PRIVATE, table(hub, *others), hub, {})
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
+        setup.adopt(wanted, set())
+        assert setting(host, "net.ipv4.conf.overlay0.send_redirects") == 0
+
+        notes = [note for note in notes_of(setup, wanted) if "redirects" in note]
+        assert len(notes) == is_hub
+        setup.fix_settings(wanted)
+
+        assert not [note for note in notes_of(setup, wanted) if "redirects" in note]
+        assert setting(host, "net.ipv4.conf.all.send_redirects") == (0 if is_hub else 1)
+
+    assert host.dump() == before
+
+
 def test_settings_are_fixed_until_the_end(host):
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
     host.run("sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter=1")

@@ -667,6 +667,31 @@ def test_watch_tells_changes_of_others_from_our_own(host):
         watch.close()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [["mtu", "9000"], ["mtu", "1300"], ["down"], ["name", "vpn7"]],
+    ids=lambda change: change[0],
+)
+def test_watch_tells_that_our_own_interface_is_not_as_it_was_set_up(host, change):
+    """An MTU by hand stayed until something else changed, and a new name was found out as late."""
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(OVERLAY)
+        watch = agent.routing.watch()
+        agent.routing.apply(dataclasses.replace(OVERLAY, mtu=1400))
+        host.run("ip", "link", "set", "overlay0", "txqueuelen", "500")  # nobody's business
+        assert not watch.drain()
+
+        host.run("ip", "link", "set", "overlay0", *change)
+
+        assert watch.drain()
+        if change[0] == "mtu":
+            agent.routing.read_back()
+            agent.routing.apply(OVERLAY)
+            assert "mtu 1420" in host.run("ip", "link", "show", "overlay0")
+            assert not watch.drain()
+        watch.close()
+
+
 def test_route_mtu_is_that_of_the_route_or_of_its_device(host):
     host.run("ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.254", "mtu", "1300")
     host.run("ip", "link", "set", "eth0", "mtu", "1400")
@@ -739,7 +764,7 @@ def test_many_routes_are_quick(host):
 def test_refusal_for_want_of_privilege_says_so(host):
     code = (
         "from tests.overlay.host.test_netlink import *; from overlay.host.privileges import drop_all\n"
-        "agent = Agent(); drop_all()\n"
+        "agent = Agent(); drop_all(65520)\n"
         "try: agent.routing.apply(OVERLAY)\nexcept HostError as error: print(error, repr(error.__cause__))"
     )
 

@@ -267,7 +267,7 @@ def test_error_comes_from_the_given_address_and_nothing_is_received(lab):
 def test_process_without_privilege_gets_what_it_may_have(lab):
     code = (
         "from ipaddress import ip_address; from overlay.host.privileges import keep_only, drop_all\n"
-        "from overlay.host.sockets import *; drop_all()\n"
+        "from overlay.host.sockets import *; drop_all(65520)\n"
         "udp = open_udp(EVERY_IPV4, 51820); print(udp.receive_buffer > 0, udp.can_coalesce)\n"
         "print(open_icmp(ip_address('10.244.1.0')))\n"
         "for attempt in (lambda: open_udp(EVERY_IPV4, 53), lambda: open_udp(EVERY_IPV4, 5300, 1)):\n"
@@ -455,7 +455,7 @@ def test_host_with_ipv6_disabled_still_gets_raw_sockets(lab, opened, kind):
 def test_without_the_privilege_the_encapsulation_and_the_capability_are_named(lab):
     code = (
         "from overlay.encap import ENCAPSULATIONS; from overlay.host.privileges import drop_all\n"
-        "from overlay.host.sockets import open_raw; drop_all()\n"
+        "from overlay.host.sockets import open_raw; drop_all(65520)\n"
         "try: open_raw([], ENCAPSULATIONS['gre'])\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
