@@ -57,6 +57,7 @@ from overlay.link import (
     Start,
     Wanted,
 )
+from overlay.notes import HostNotes
 from overlay.peer_answers import describe_peer, find_peer, refuse_peer
 from overlay.reload import RETRY, Reloads
 from overlay.resolver import Resolver, literal
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Node, Options
     from overlay.counters import Counted
+    from overlay.host.firewall.rules import Firewall
     from overlay.host.sockets import UdpSocket
     from overlay.link import Command, Report
     from overlay.roster import Change, Remote
@@ -195,7 +197,7 @@ class Agent:
         self._strangers = Strangers()
         self._journal = Journal()
         self._notes: list[str] = []
-        self._host_notes: list[str] = []
+        self._host_notes = HostNotes(self._look_at_host, self._read_firewall)
         self._started = clock.now()
         self._reloads = Reloads(store, options)
         self._reloading = trio.Lock()  # one table is read at a time
@@ -219,21 +221,17 @@ class Agent:
             self.note(warning)
         if self._options.fix_sysctl:
             self.host.fix_settings(node)
-        self._look_at_host()
+        self._host_notes.look()
         if node.clear_note is not None:
             log.warning("%s", node.clear_note)
 
-    def _look_at_host(self) -> None:
-        """Say what of the host keeps traffic from going, where that is news."""
-        before, self._host_notes = self._host_notes, [str(each) for each in self.host.findings(self._node)]
-        if not self._sessions.is_clock_plausible():
-            self._host_notes.append(UNSET_CLOCK)
-        for note in self._host_notes:
-            if note not in before:
-                log.warning("%s", note)
-        for note in before:
-            if note not in self._host_notes:
-                log.info("no longer so: %s", note)
+    def _look_at_host(self, firewall: Firewall | None) -> list[str]:
+        """Return what of the host keeps traffic from going."""
+        sentences = [str(each) for each in self.host.findings(self._node, firewall)]
+        return sentences if self._sessions.is_clock_plausible() else [*sentences, UNSET_CLOCK]
+
+    def _read_firewall(self) -> Firewall:
+        return self.host.read_firewall()
 
     def _look_again(self) -> None:
         """Look at the host after a change, and fix what may be fixed."""
@@ -242,7 +240,7 @@ class Agent:
                 self.host.fix_settings(self._node)
             except HostError as error:
                 log.error("settings of the host could not be fixed: %s", error)  # noqa: TRY400  its text is the news
-        self._look_at_host()
+        self._host_notes.look()
 
     async def run(self, listener: socket.socket, signals: AsyncIterator[int]) -> None:
         """Serve until told to stop: then StoppedError comes out of the nursery."""
@@ -257,6 +255,8 @@ class Agent:
             nursery.start_soon(self._tick)
             nursery.start_soon(questions.serve, listener, self._answer, self._answered)
             nursery.start_soon(self._watch_network)
+            nursery.start_soon(self._host_notes.keep_reading)
+            self._host_notes.want()
             nursery.start_soon(self._greet)
             for remote in self._roster.by_number.values():
                 self._resolver.resolve_soon(remote, clock.now())
@@ -628,7 +628,7 @@ class Agent:
                 self.host.adopt(self._node, self._endpoints(self._node))
             except HostError as error:
                 log.error("routes could not be brought up to date: %s", error)  # noqa: TRY400  its text is the news
-                self._look_at_host()
+                self._host_notes.look()
                 return
             self._look_again()
             if self.host.mtu != mtu:
@@ -649,6 +649,7 @@ class Agent:
                 await self._tell(RenewSources())
                 log.debug("network of the host changed")
                 await self._replan()
+                self._host_notes.want()
 
     def _mend(self) -> None:
         try:
@@ -794,7 +795,7 @@ class Agent:
 
     async def _status(self, tell_rows: questions.TellRows) -> dict[str, Any]:
         """Tell the rows of all peers, a few at a time, and return the rest."""
-        self._look_at_host()  # of changed settings nobody is told
+        await self._host_notes.look_closely()  # of changed settings nobody is told
         counted = await self._ask_counters()
         node, troubled = self._node, list[dict[str, Any]]()
         others = list(node.others)
@@ -827,7 +828,13 @@ class Agent:
             "uptime": status.age(self._started, now),
             "peers_file": str(self._options.peers),
             "reload_error": self._reloads.error,
-            "notes": [*self._reloads.notes, *self._notes, *self._host_notes, *clear, *notes_of(troubled)],
+            "notes": [
+                *self._reloads.notes,
+                *self._notes,
+                *self._host_notes.sentences,
+                *clear,
+                *notes_of(troubled),
+            ],
             "drops": drops,
             "strangers": self._describe_strangers(),
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
 from overlay.host import modules, netlink, privileges, sockets, sysctl, tun
 from overlay.host.device_drops import overruns
+from overlay.host.firewall.read import read_firewall
 from overlay.host.leaving import Leaving
 from overlay.host.paths import open_paths
 from overlay.host.prepared import Prepared
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Node
     from overlay.diagnosis.finding import Finding
+    from overlay.host.firewall.rules import Firewall
     from overlay.host.plan import HostPlan
     from overlay.host.sockets import UdpSocket
     from overlay.wire.addresses import Sockaddr
@@ -251,9 +254,14 @@ class HostSetup:
         """Return how many packets for the tun the kernel has dropped since this was made, as nobody read them in time."""
         return max(0, overruns(self.interface) - self._overruns)
 
-    def findings(self, node: Node) -> list[Finding]:
+    def findings(self, node: Node, firewall: Firewall | None = None) -> list[Finding]:
         """Return everything of this host that keeps traffic from going, or from going fast."""
-        return diagnose(self._facts(node, sysctl.read))
+        return diagnose(replace(self._facts(node, sysctl.read), firewall=firewall))
+
+    @staticmethod
+    def read_firewall() -> Firewall:
+        """Return the packet filters of this host.  Blocks; may be called in any thread."""
+        return read_firewall()
 
     def fix_settings(self, node: Node) -> None:
         """Set what findings() says about settings of the host, until close(); what it was is written down before.

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peers.containers import default_networks
 from peers.encapsulation import WIREGUARD, has_ports, is_encrypted, own_encapsulation
 from peers.errors import format_keys
 from peers.prefixes import PrefixMap
@@ -46,6 +47,7 @@ def warnings(table: Table) -> list[str]:
         *grouped(_ports_apart(table)),
         *_unencrypted(table),
         *grouped(_public_endpoints(table)),
+        *default_networks(table),
     ]
 
 

@@ -129,7 +129,14 @@ ONLY_IN = {
     "click": (("overlay.cli",), "what a command does can be called and tested without a command line"),
     "numpy": (("overlay.forwarding",), "it takes 0.1 s to load, and only the packet path has arrays"),
     "trio": (
-        ("overlay.agent", "overlay.counters", "overlay.forwarder", "overlay.questions", "overlay.resolver"),
+        (
+            "overlay.agent",
+            "overlay.counters",
+            "overlay.forwarder",
+            "overlay.notes",
+            "overlay.questions",
+            "overlay.resolver",
+        ),
         "the rest computes, or is called synchronously, and is tested without a loop",
     ),
     "msgpack": (("overlay.link", "overlay.wire.control"), "bytes become typed values at two boundaries"),
@@ -147,13 +154,17 @@ ONLY_IN = {
         ),
         "the modules that call the C library by hand",
     ),
-    "subprocess": (("overlay.forwarder",), "the one process that is ever started is the forwarder"),
+    "subprocess": (
+        ("overlay.forwarder", "overlay.host.firewall.read"),
+        "the forwarder is the one process that stays; packet filters are read by programs",
+    ),
     "logging": (
         (
             "overlay.agent",
             "overlay.forwarder",
             "overlay.journal",
             "overlay.logs",
+            "overlay.notes",
             "overlay.reload",
             "overlay.resolver",
             "overlay.setup",
@@ -221,6 +232,9 @@ STILL_TO_COME = {
 
 MORE_TESTS = {
     "tests/overlay/cli/test_main.py": "of overlay/cli/__init__.py",
+    "tests/overlay/forwarding/test_key_lifetime.py": "of keypairs in overlay/forwarding/core.py",
+    "tests/overlay/forwarding/test_padding.py": "of what is around a packet in overlay/forwarding/core.py",
+    "tests/overlay/forwarding/test_reassembly.py": "of bulk units in overlay/forwarding/core.py",
     "tests/overlay/forwarding/test_every_path.py": "of every way of a packet into overlay/forwarding/core.py",
     "tests/overlay/forwarding/test_every_way_out.py": "of every way of a packet out of it",
     "tests/overlay/session/test_sessions_properties.py": "of overlay/session/sessions.py, by generated stories",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay.diagnosis.device import check_device
 from overlay.diagnosis.finding import Finding
+from overlay.diagnosis.firewall import check_firewall
 from overlay.diagnosis.kernel_tunnels import check_kernel_tunnels
 from overlay.diagnosis.routes import check_routes
 from overlay.diagnosis.settings import check_settings
@@ -25,6 +26,7 @@ CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
     check_kernel_tunnels,
     check_settings,
     check_routes,
+    check_firewall,
 )
 
 

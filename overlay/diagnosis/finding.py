@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Node
     from overlay.host.fib import Link, Match
+    from overlay.host.firewall.rules import Firewall
     from overlay.host.plan import HostPlan, IPAddress
     from overlay.host.sockets import UdpSocket
     from overlay.host.tun import Tun
@@ -50,7 +51,9 @@ class Facts:
     """A node on its host: what it wants, what it has set up, and where the rest can be asked for.
 
     *endpoints* are the underlay addresses known of the peers, with their names.  *lacking* says what a device that
-    was prepared by root lacks.  *errors_prevented* are the IP protocols of which the kernel's own tunnels answer no packets.  *read* returns a setting below /proc/sys/net, None where there is no such one.
+    was prepared by root lacks.  *read* returns a setting below /proc/sys/net, None where there is no such one.
+    *errors_prevented* are the IP protocols of which the kernel's own tunnels answer no packets.  *firewall* is None as
+    long as it was not read.
     """
 
     node: Node
@@ -63,3 +66,4 @@ class Facts:
     is_icmp_refused: bool = False
     lacking: str | None = None
     errors_prevented: frozenset[int] = frozenset()
+    firewall: Firewall | None = None

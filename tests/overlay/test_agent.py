@@ -33,6 +33,7 @@ from overlay.ending import StoppedError, until_stopped
 from overlay.errors import HostError
 from overlay.forwarder import ForwarderGoneError
 from overlay.host import clock, control
+from overlay.host.firewall.rules import Firewall
 from overlay.link import (
     OWN,
     PINGS_WAITING,
@@ -211,8 +212,11 @@ class FakeHost:
     def overruns(self):
         return 0
 
-    def findings(self, node):
+    def findings(self, node, firewall):
         return list(self.found)
+
+    def read_firewall(self):
+        return Firewall()
 
     def is_affected_by(self, name, endpoint):
         return endpoint in self.affecting

@@ -48,7 +48,7 @@ def set_up(host, *arguments, **fields):
 
 
 def node(*tokyo_subnets, own=(), **fields):
-    own_fields = {key: fields.pop(key) for key in ("listen", "listen_port") if key in fields}
+    own_fields = {key: fields.pop(key) for key in ("listen", "listen_port", "endpoint") if key in fields}
     paris = peer("paris", *own or ("10.244.1.0/24",), public_key=PRIVATE.public, **own_fields)
     tokyo = peer("tokyo", *tokyo_subnets or ("10.244.2.0/24",))
     return Node(PRIVATE, table(paris, tokyo, **fields), paris, {})

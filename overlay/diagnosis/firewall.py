@@ -1,0 +1,205 @@
+"""Packet filters of the host that drop or change what comes through the tunnel."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from overlay.diagnosis.finding import Finding
+from overlay.host.firewall.rules import Field, Packet, Span, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from overlay.diagnosis.finding import Facts
+    from overlay.host.firewall.rules import Decision, Firewall
+    from overlay.host.plan import IPAddress, IPNetwork
+
+# Ours
+SUBNETS = 8  # own subnets that are tried
+STATIONS = 16  # addresses of one's own that rules name, as container tools do for each container
+
+
+def check_firewall(facts: Facts) -> Iterator[Finding]:
+    """Yield what the packet filters of this host do to packets of the tunnel for certain.
+
+    Tried are the first packets of connections between own subnets and a peer's, in both directions, and of a
+    handshake that a peer begins.  Nothing is known where the filters were not read.
+    """
+    firewall, device = facts.firewall, facts.device.name
+    if firewall is None or facts.node.is_tap:
+        return
+    found: dict[str, Finding] = {}
+    for own, inside, peer in _pairs(facts):
+        _try_forwarding(firewall, Packet(peer, own, device, inside), Packet(own, peer, inside, device), found)
+        _try_raw(facts, firewall, Packet(peer, own, device), found)
+        _try_masquerade(facts, firewall, Packet(own, peer, inside, device), found)
+    _try_port(facts, firewall, found)
+    yield from found.values()
+
+
+def _pairs(facts: Facts) -> Iterator[tuple[IPAddress, str, IPAddress]]:
+    """Yield an address in each subnet behind this host, the interface that leads there, and an address of a peer."""
+    peers: dict[int, IPAddress] = {}
+    for peer in facts.node.others:
+        for prefix in peer.subnets:
+            peers.setdefault(prefix.version, _first(prefix))
+    behind = (each for each in facts.node.own.subnets if each.num_addresses > 1 and each.version in peers)
+    for subnet in islice(behind, SUBNETS):
+        own = _first(subnet)
+        route = facts.routes.match(own)
+        if route is None or route.index == facts.device.index or own.version != subnet.version:
+            continue
+        if route.is_local:
+            # The host's own address, as of a bridge: what is beside it goes by the same interface.
+            own += 1
+        try:
+            yield own, socket.if_indextoname(route.index), peers[subnet.version]
+        except OSError:  # gone meanwhile
+            continue
+
+
+def _first(prefix: IPNetwork) -> IPAddress:
+    return prefix.network_address + (prefix.num_addresses > 1)
+
+
+def _try_forwarding(firewall: Firewall, into: Packet, out: Packet, found: dict[str, Finding]) -> None:
+    if "firewall_forward" in found:
+        return
+    decisions = [(packet, firewall.decides(packet, "forward", Verdict.DROP)) for packet in (into, out)]
+    dropped = [(packet, decision) for packet, decision in decisions if decision is not None]
+    if not dropped:
+        return
+    ways = " and ".join(f"from {packet.enters} to {packet.leaves}" for packet, _ in dropped)
+    device = into.enters or ""
+    directions = ["in" if packet is into else "out" for packet, _ in dropped]
+    found["firewall_forward"] = Finding(
+        "firewall_forward",
+        f"the firewall of this host drops what is forwarded {ways} ({_place(dropped[0][1])})",
+        f"run {_allow(dropped[0][1], device, directions)}",
+    )
+
+
+def _place(decision: Decision) -> str:
+    table = decision.table
+    where = f"{table.name} of {table.program}" if table.program != "nft" else f"{table.family} {table.name}"
+    by = "the policy" if decision.is_policy else "a rule"
+    return f"by {by} of chain {decision.chain} in table {where}"
+
+
+def _allow(decision: Decision, device: str, directions: list[str]) -> str:
+    """Return the command that lets packets from and to *device* pass."""
+    table, chain = decision.table, decision.base
+    if table.program == "nft":
+        keys = {"in": "iifname", "out": "oifname"}
+        commands = [
+            f'nft insert rule {table.family} {table.name} {chain} {keys[each]} "{device}" accept'
+            for each in directions
+        ]
+        return f"`{' && '.join(commands)}`, or have what makes these rules do so"
+    if any(name.startswith("ufw-") for name in table.chains):
+        return f"`{' && '.join(f'ufw route allow {each} on {device}' for each in directions)}`"
+    if "DOCKER-USER" in table.chains:
+        chain = "DOCKER-USER"
+    options = {"in": "-i", "out": "-o"}
+    commands = [f"{table.program} -I {chain} {options[each]} {device} -j ACCEPT" for each in directions]
+    return f"`{' && '.join(commands)}`"
+
+
+def _try_raw(facts: Facts, firewall: Firewall, packet: Packet, found: dict[str, Finding]) -> None:
+    """Docker 28 drops what comes for a container's address by another interface than its bridge, before all else."""
+    assert packet.destination is not None
+    own = [each for each in facts.node.own.subnets if packet.destination in each]
+    for station in (packet.destination, *_named(firewall, Field.DESTINATION, own)):
+        if "firewall_raw" in found:
+            return
+        tried = Packet(packet.source, station, packet.enters)
+        decision = firewall.decides(tried, "prerouting", Verdict.DROP)
+        if decision is not None:
+            found["firewall_raw"] = Finding(
+                "firewall_raw",
+                f"the firewall of this host drops what comes by {packet.enters} for {station}, before it is forwarded "
+                f"({_place(decision)})",
+                "where these rules are Docker's, start dockerd with --allow-direct-routing (Docker 28.2 or later)",
+            )
+
+
+def _try_masquerade(facts: Facts, firewall: Firewall, packet: Packet, found: dict[str, Finding]) -> None:
+    own = [each for each in facts.node.own.subnets if packet.source in each]
+    for station in (packet.source, *_named(firewall, Field.SOURCE, own)):
+        if "masquerade" in found:
+            return
+        tried = Packet(station, packet.destination, packet.enters, packet.leaves)
+        decision = firewall.decides(tried, "postrouting", Verdict.MASQUERADE, "nat")
+        if decision is None:
+            continue
+        subnet, table, device = own[0], decision.table, packet.leaves
+        family = "ip" if subnet.version == 4 else "ip6"
+        command = (
+            f'nft insert rule {table.family} {table.name} {decision.base} {family} saddr {subnet} oifname "{device}" accept'
+            if table.program == "nft"
+            else f"{table.program} -t nat -I {decision.base} -s {subnet} -o {device} -j ACCEPT"
+        )
+        found["masquerade"] = Finding(
+            "masquerade",
+            f"packets from {subnet} into the tunnel get an address of this host for their source, which hides who sends "
+            f"them ({_place(decision)})",
+            f"run `{command}`",
+        )
+
+
+def _named(firewall: Firewall, field: Field, subnets: Iterable[IPNetwork]) -> list[IPAddress]:
+    """Return addresses in *subnets* that rules name by themselves."""
+    within = [(int(each.network_address), int(each.broadcast_address), each) for each in subnets]
+    found: dict[int, IPAddress] = {}
+    for table in firewall.tables:
+        for chain in table.chains.values():
+            for rule in chain.rules:
+                for match in rule.matches:
+                    if match.field != field:
+                        continue
+                    for span in match.values:
+                        if isinstance(span, Span) and span.first == span.last:
+                            for low, high, subnet in within:
+                                if span.version == subnet.version and low <= span.first <= high:
+                                    found[span.first] = type(subnet.network_address)(span.first)
+                    if len(found) >= STATIONS:
+                        return list(found.values())
+    return list(found.values())
+
+
+def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
+    """See whether a peer's handshake gets in, where the peers file says that others call this node."""
+    if facts.node.own.endpoint is None:
+        return
+    callers = sorted(facts.endpoints, key=str)[:1]
+    for _, sockaddr in callers:
+        caller = ip_address(sockaddr[0].partition("%")[0])
+        way = facts.routes.match(caller, facts.plan.fwmark)
+        if way is None:
+            continue
+        try:
+            device = socket.if_indextoname(way.index)
+        except OSError:
+            continue
+        for port in sorted({each.port for each in facts.udp}):
+            packet = Packet(caller, None, device, None, "udp", port)
+            decision = firewall.decides(packet, "input", Verdict.DROP)
+            if decision is None:
+                continue
+            table = decision.table
+            command = (
+                f"nft insert rule {table.family} {table.name} {decision.base} udp dport {port} accept"
+                if table.program == "nft"
+                else f"ufw allow {port}/udp"
+                if any(name.startswith("ufw-") for name in table.chains)
+                else f"{table.program} -I {decision.base} -p udp --dport {port} -j ACCEPT"
+            )
+            found[f"firewall_port_{port}"] = Finding(
+                "firewall_port",
+                f"the firewall of this host drops what comes by {device} for UDP port {port}, so peers cannot call it "
+                f"({_place(decision)})",
+                f"run `{command}`",
+            )

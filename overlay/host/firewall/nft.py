@@ -1,0 +1,184 @@
+"""What ``nft --json list ruleset`` prints (libnftables-json(5))."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from overlay.host.firewall.iptables import PROTOCOLS
+from overlay.host.firewall.rules import UNKNOWN, Chain, Field, Match, Rule, Span, Table, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Specification: libnftables-json(5)
+FAMILIES = {"ip", "ip6", "inet"}
+VERDICTS = {
+    "accept": Verdict.ACCEPT,
+    "drop": Verdict.DROP,
+    "reject": Verdict.DROP,
+    "return": Verdict.RETURN,
+    "continue": Verdict.CONTINUE,
+    "masquerade": Verdict.MASQUERADE,
+    "snat": Verdict.MASQUERADE,
+}
+# Statements after which the next is looked at, and which match everything
+PASSING = {
+    "comment", "counter", "ct count", "ct helper", "ct timeout", "ct expectation", "flow", "log", "mangle", "meter", "notrack",
+    "secmark", "set",
+}  # fmt: skip
+METAS = {
+    "iifname": Field.ENTERS,
+    "iif": Field.ENTERS,
+    "oifname": Field.LEAVES,
+    "oif": Field.LEAVES,
+    "l4proto": Field.PROTOCOL,
+    "nfproto": Field.FAMILY,
+}
+ADDRESSES = {"saddr": Field.SOURCE, "daddr": Field.DESTINATION}
+
+# Ours
+ELEMENTS = 1024  # of a set; a longer one is not looked into
+
+_Sets = dict[tuple[str, str, str], list[Any]]
+
+
+def parse(ruleset: Any) -> list[Table]:
+    """Return the tables of *ruleset*, the decoded JSON.  What is not understood matches nothing for certain.
+
+    Raises ValueError where it is no ruleset.
+    """
+    chains: dict[tuple[str, str], dict[str, Chain]] = {}
+    sets: _Sets = {}
+    try:
+        objects = [_only(each) for each in ruleset["nftables"]]
+        for kind, each in objects:
+            if kind == "chain" and each["family"] in FAMILIES:
+                chains.setdefault((each["family"], each["table"]), {})[each["name"]] = _chain(each)
+            elif kind in {"set", "map"}:
+                sets[each["family"], each["table"], each["name"]] = each.get("elem", [])
+        for kind, each in objects:
+            if kind == "rule" and each["family"] in FAMILIES:
+                chain = chains[each["family"], each["table"]][each["chain"]]
+                chain.rules += _rules(each["expr"], _Names(sets, each["family"], each["table"]))
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"nft printed no ruleset: {error!r}") from error
+    return [Table(family, name, "nft", found) for (family, name), found in chains.items()]
+
+
+def _only(each: dict[str, Any]) -> tuple[str, Any]:
+    """Return the first key of *each*, which tells what it is, and its value.  Raises KeyError for none."""
+    for item in each.items():
+        return item
+    raise KeyError("nothing")
+
+
+def _chain(each: dict[str, Any]) -> Chain:
+    policy = VERDICTS.get(each.get("policy", "accept"), Verdict.UNKNOWN)
+    priority = each.get("prio", 0)
+    hook, kind = each.get("hook"), "nat" if each.get("type") == "nat" else "filter"
+    return Chain(each["name"], [], hook, kind, priority if isinstance(priority, int) else 0, policy)
+
+
+class _Names:
+    """The named sets and maps of a table."""
+
+    def __init__(self, sets: _Sets, family: str, table: str) -> None:
+        self._sets, self._family, self._table = sets, family, table
+
+    def elements(self, right: Any) -> list[Any]:
+        """Return what *right* lists: an element, a list, or a set by its name.  Raises ValueError for too many."""
+        if isinstance(right, str) and right.startswith("@"):
+            right = {"set": self._sets[self._family, self._table, right[1:]]}
+        if isinstance(right, dict) and "set" in right:
+            right = right["set"]
+        found = right if isinstance(right, list) else [right]
+        if len(found) > ELEMENTS:
+            raise ValueError("too many elements")
+        return [each["elem"]["val"] if isinstance(each, dict) and "elem" in each else each for each in found]
+
+
+def _rules(expressions: list[dict[str, Any]], names: _Names) -> Iterator[Rule]:
+    """Yield a rule of nftables as rules with one action each: a verdict map has one for each of its keys."""
+    matches: list[Match] = []
+    for expression in expressions:
+        kind, body = _only(expression)
+        if kind == "match":
+            matches.append(_match(body, names))
+        elif kind == "vmap":
+            yield from _by_map(body, names, matches)
+        elif kind in VERDICTS or kind in {"jump", "goto"}:
+            yield replace(_action(kind, body), matches=tuple(matches))
+        elif kind not in PASSING:
+            # An extension of iptables, a limit, a queue, a redirection: what follows may be, or may not.
+            matches.append(UNKNOWN)
+            if kind not in {"limit", "quota", "connlimit", "xt"} or _is_target(body):
+                yield Rule(tuple(matches), Verdict.UNKNOWN)
+
+
+def _is_target(body: Any) -> bool:
+    return isinstance(body, dict) and body.get("type") == "target"
+
+
+def _action(kind: str, body: Any) -> Rule:
+    if kind in {"jump", "goto"}:
+        return Rule((), target=body["target"], is_goto=kind == "goto")
+    return Rule((), VERDICTS[kind])
+
+
+def _by_map(body: dict[str, Any], names: _Names, before: list[Match]) -> Iterator[Rule]:
+    try:
+        pairs = names.elements(body["data"])
+    except ValueError:
+        yield Rule((*before, UNKNOWN), Verdict.UNKNOWN)
+        return
+    for key, action in pairs:
+        match = _match({"op": "==", "left": body["key"], "right": key}, names)
+        yield replace(_action(*_only(action)), matches=(*before, match))
+
+
+def _match(body: dict[str, Any], names: _Names) -> Match:
+    left, operator = body["left"], body["op"]
+    field = _field(left)
+    if field == Field.OTHER or operator not in {"==", "!=", "in"}:
+        return UNKNOWN
+    try:
+        values = tuple(_value(each, field) for each in names.elements(body["right"]))
+    except (ValueError, TypeError):
+        return UNKNOWN
+    return Match(field, values, operator == "!=")
+
+
+def _field(left: Any) -> Field:
+    match left:
+        case {"meta": {"key": str(key)}}:
+            return METAS.get(key, Field.OTHER)
+        case {"payload": {"protocol": "ip" | "ip6", "field": str(key)}}:
+            return ADDRESSES.get(key, Field.OTHER)
+        case {"payload": {"protocol": "tcp" | "udp" | "th", "field": "dport"}}:
+            return Field.PORT
+        case {"ct": {"key": "state" | "status"}}:
+            return Field.STATE
+        case _:
+            return Field.OTHER
+
+
+def _value(each: Any, field: Field) -> str | Span:
+    """Return one element of a match.  Raises ValueError or TypeError for what is not understood."""
+    match field, each:
+        case ((Field.SOURCE | Field.DESTINATION), {"prefix": {"addr": str(address), "len": int(length)}}):
+            return Span.of_addresses(f"{address}/{length}")
+        case ((Field.SOURCE | Field.DESTINATION), {"range": [str(first), str(last)]}):
+            return Span.between(first, last)
+        case ((Field.SOURCE | Field.DESTINATION), str()):
+            return Span.of_addresses(each)
+        case Field.PORT, {"range": [int(first), int(last)]}:
+            return Span(first, last)
+        case Field.PORT, int():
+            return Span(each, each)
+        case Field.PROTOCOL, int() | str():
+            return PROTOCOLS.get(str(each), str(each))
+        case ((Field.ENTERS | Field.LEAVES | Field.STATE | Field.FAMILY), str()):
+            return str(each)
+        case _:
+            raise ValueError("not understood")

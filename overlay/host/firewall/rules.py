@@ -1,0 +1,280 @@
+"""Chains of rules as values, and what they do to a packet, as far as that can be told.
+
+iptables and nftables have hundreds of matches.  Those that firewalls of containers and hosts are made of are
+understood; any other is unknown, and then both ways are followed.  What is asked for is a verdict that is certain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from overlay.host.plan import IPAddress
+
+# Ours
+DEPTH = 32  # jumps within jumps; iptables allows no more than 16 as a rule
+STEPS = 50_000  # rules looked at for one packet; beyond that nothing is certain
+
+
+class Field(Enum):
+    """What a match looks at."""
+
+    ENTERS = "the interface by which a packet comes"
+    LEAVES = "the interface by which it goes"
+    SOURCE = "its source"
+    DESTINATION = "its destination"
+    FAMILY = "ipv4 or ipv6"
+    PROTOCOL = "its protocol"
+    PORT = "the port that it is for"
+    STATE = "what connection tracking says of it"
+    OTHER = "anything else"
+
+
+class Verdict(Enum):
+    """What a rule does to a packet; RETURN is the end of a chain, CONTINUE the next rule."""
+
+    ACCEPT = "accept"
+    DROP = "drop"
+    MASQUERADE = "masquerade"
+    RETURN = "return"
+    CONTINUE = "continue"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Addresses or ports from *first* to *last*; *version* is 0 for ports."""
+
+    first: int
+    last: int
+    version: int = 0
+
+    @classmethod
+    def of_addresses(cls, text: str) -> Span:
+        """Read an address or a prefix.  Raises ValueError."""
+        network = ip_network(text, strict=False)
+        return cls(int(network.network_address), int(network.broadcast_address), network.version)
+
+    @classmethod
+    def of_ports(cls, first: str, last: str | None = None) -> Span:
+        """Read a port, or those from *first* to *last*.  Raises ValueError."""
+        return cls(int(first), int(first if last is None else last))
+
+    @classmethod
+    def between(cls, first: str, last: str) -> Span:
+        """Read the addresses from *first* to *last*.  Raises ValueError."""
+        return cls(int(ip_address(first)), int(ip_address(last)), ip_address(first).version)
+
+    def holds(self, number: int, version: int = 0) -> bool:
+        """Return whether *number* is one of them."""
+        return self.version == version and self.first <= number <= self.last
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """The first packet of a connection.  A destination, interface, protocol or port of None is not known.
+
+    A port of 0 stands for one that no rule names.
+    """
+
+    source: IPAddress
+    destination: IPAddress | None = None
+    enters: str | None = None
+    leaves: str | None = None
+    protocol: str | None = "tcp"
+    port: int | None = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Whether a field of the packet is among *values*, or among none of them."""
+
+    field: Field
+    values: tuple[str | Span, ...] = ()
+    is_negated: bool = False
+
+    def holds(self, packet: Packet) -> bool | None:
+        """Return whether *packet* matches; None if that cannot be told."""
+        found = self._is_among(packet)
+        return None if found is None else found != self.is_negated
+
+    def _is_among(self, packet: Packet) -> bool | None:
+        match self.field:
+            case Field.ENTERS:
+                return _is_named(packet.enters, self.values)
+            case Field.LEAVES:
+                return _is_named(packet.leaves, self.values)
+            case Field.SOURCE:
+                return _is_in(packet.source, self.values)
+            case Field.DESTINATION:
+                return _is_in(packet.destination, self.values)
+            case Field.FAMILY:
+                return f"ipv{packet.source.version}" in self.values
+            case Field.PROTOCOL:
+                return None if packet.protocol is None else packet.protocol in self.values
+            case Field.PORT:
+                if packet.port is None:
+                    return None
+                return any(isinstance(each, Span) and each.holds(packet.port) for each in self.values)
+            case Field.STATE:
+                return "new" in self.values
+            case Field.OTHER:
+                return None
+
+
+UNKNOWN = Match(Field.OTHER)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is done to a packet that all *matches* hold for.  With a *target* that is a jump to that chain.
+
+    After a jump with *is_goto* the end of the target is that of the chain too.
+    """
+
+    matches: tuple[Match, ...]
+    verdict: Verdict = Verdict.CONTINUE
+    target: str | None = None
+    is_goto: bool = False
+
+
+@dataclass(slots=True)
+class Chain:
+    """Rules in their order.  One with a *hook* is where packets come in; *policy* is what is done at its end."""
+
+    name: str
+    rules: list[Rule] = field(default_factory=list)
+    hook: str | None = None
+    kind: str = "filter"  # or "nat"
+    priority: int = 0
+    policy: Verdict = Verdict.ACCEPT
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Chains that know each other.  *family* is ip, ip6 or inet; *program* is what changes them."""
+
+    family: str
+    name: str
+    program: str
+    chains: Mapping[str, Chain]
+
+    def sees(self, packet: Packet) -> bool:
+        """Return whether packets of that IP version come here."""
+        return self.family in {"inet", "ip" if packet.source.version == 4 else "ip6"}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Who decided: a chain with a hook in a table, and where: *chain* is itself, or one that it led to.
+
+    *is_policy* says that no rule did, but what is done at the end.
+    """
+
+    table: Table
+    base: str
+    chain: str
+    is_policy: bool = False
+
+
+Outcomes: TypeAlias = dict[Verdict, str]
+"""The verdicts that are possible, each with the name of the chain that gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """All tables of a host that could be read; *unread* says why others were not."""
+
+    tables: Sequence[Table] = ()
+    unread: tuple[str, ...] = ()
+
+    def decides(self, packet: Packet, hook: str, verdict: Verdict, kind: str = "filter") -> Decision | None:
+        """Return who gives *packet* that *verdict* at *hook* for certain; None if nobody does."""
+        bases = [
+            (chain.priority, position, table, chain)
+            for position, table in enumerate(self.tables)
+            if table.sees(packet)
+            for chain in table.chains.values()
+            if chain.hook == hook and chain.kind == kind
+        ]
+        for _, _, table, chain in sorted(bases, key=lambda base: base[:2]):
+            outcomes = _Walk(table, packet).through(chain, 0)
+            is_policy = outcomes.keys() == {Verdict.RETURN}
+            end = outcomes.pop(Verdict.RETURN, None)
+            if end is not None:
+                outcomes.setdefault(chain.policy, end)
+            if outcomes.keys() == {verdict}:
+                return Decision(table, chain.name, outcomes[verdict], is_policy)
+        return None
+
+
+class _Walk:
+    """The way of one packet through the chains of a table."""
+
+    def __init__(self, table: Table, packet: Packet) -> None:
+        self._table, self._packet = table, packet
+        self._left = STEPS
+
+    def through(self, chain: Chain, depth: int) -> Outcomes:
+        """Return what may become of the packet in *chain*; RETURN is its end."""
+        found: Outcomes = {}
+        for rule in chain.rules:
+            self._left -= 1
+            if self._left < 0 or depth > DEPTH:
+                found[Verdict.UNKNOWN] = chain.name
+                return found
+            if rule.target is None and rule.verdict == Verdict.CONTINUE:
+                continue
+            holds = self._hold(rule.matches)
+            if holds is False:
+                continue
+            outcomes = self._act(rule, chain, depth)
+            goes_on = outcomes.pop(Verdict.CONTINUE, None) is not None
+            for verdict, name in outcomes.items():
+                found.setdefault(verdict, name)
+            if holds and not goes_on:
+                return found
+        found.setdefault(Verdict.RETURN, chain.name)
+        return found
+
+    def _hold(self, matches: tuple[Match, ...]) -> bool | None:
+        answer: bool | None = True
+        for each in matches:
+            holds = each.holds(self._packet)
+            if holds is False:
+                return False
+            if holds is None:
+                answer = None
+        return answer
+
+    def _act(self, rule: Rule, chain: Chain, depth: int) -> Outcomes:
+        if rule.target is None:
+            return {rule.verdict: chain.name}
+        target = self._table.chains.get(rule.target)
+        if target is None:
+            return {Verdict.UNKNOWN: chain.name}
+        outcomes = self.through(target, depth + 1)
+        if not rule.is_goto and Verdict.RETURN in outcomes:
+            outcomes[Verdict.CONTINUE] = outcomes.pop(Verdict.RETURN)
+        return outcomes
+
+
+def _is_named(name: str | None, patterns: tuple[str | Span, ...]) -> bool | None:
+    if name is None:
+        return None
+    return any(
+        name.startswith(each[:-1]) if each.endswith("*") else name == each
+        for each in patterns
+        if isinstance(each, str)
+    )
+
+
+def _is_in(address: IPAddress | None, spans: tuple[str | Span, ...]) -> bool | None:
+    if address is None:
+        return None
+    return any(isinstance(each, Span) and each.holds(int(address), address.version) for each in spans)

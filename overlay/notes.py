@@ -1,0 +1,85 @@
+"""The notes on this host: what is wrong with it at the moment, told once when it comes and once when it goes.
+
+What costs little is looked at whenever somebody asks.  The packet filters are read by programs, in a worker thread:
+when the node has started, when the host's network changed, and when somebody asks, but never for more than a small
+part of the time.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from overlay.host import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from overlay.host.firewall.rules import Firewall
+
+# Ours
+SHARE = 0.1  # of the time, at most, that reading the packet filters takes
+LEAST_PAUSE = 0.5  # seconds between two readings
+PATIENCE = 2.0  # seconds that somebody who asks waits for a reading; the notes that there are do then
+
+log = logging.getLogger("overlay")
+
+
+class HostNotes:
+    """What *look* says of the host, as sentences; it is given the packet filters as *read* returned them last."""
+
+    def __init__(
+        self,
+        look: Callable[[Firewall | None], list[str]],
+        read: Callable[[], Firewall],
+    ) -> None:
+        self._look, self._read = look, read
+        self._firewall: Firewall | None = None
+        self._not_before = 0.0
+        self._wanted, self._read_once_more = trio.Event(), trio.Event()
+        self._thread = trio.CapacityLimiter(1)
+        self.sentences: list[str] = []
+
+    def look(self) -> None:
+        """Bring the sentences up to date, but for the packet filters, and tell what is news."""
+        before, self.sentences = self.sentences, self._look(self._firewall)
+        for sentence in self.sentences:
+            if sentence not in before:
+                log.warning("%s", sentence)
+        for sentence in before:
+            if sentence not in self.sentences:
+                log.info("no longer so: %s", sentence)
+
+    def want(self) -> None:
+        """Have the packet filters read soon."""
+        self._wanted.set()
+
+    async def look_closely(self) -> None:
+        """Bring the sentences up to date, with the packet filters as they are, or were a short time ago."""
+        if clock.now() >= self._not_before:
+            told = self._read_once_more
+            self.want()
+            with trio.move_on_after(PATIENCE):
+                await told.wait()
+        self.look()
+
+    async def keep_reading(self) -> None:
+        """Read the packet filters whenever that is wanted."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            began = clock.now()
+            firewall = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True, limiter=self._thread)
+            took = clock.now() - began
+            for reason in firewall.unread:
+                if self._firewall is None or reason not in self._firewall.unread:
+                    log.debug("packet filters are not all known: %s", reason)
+            self._firewall = firewall
+            pause = max(LEAST_PAUSE, took / SHARE)
+            self._not_before = clock.now() + pause
+            self.look()
+            told, self._read_once_more = self._read_once_more, trio.Event()
+            told.set()
+            await trio.sleep(pause)

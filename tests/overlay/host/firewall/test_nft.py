@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import contextlib
+import json
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.host.firewall.nft import ELEMENTS, parse
+from overlay.host.firewall.rules import Firewall, Packet, Verdict
+
+IN = Packet(ip_address("10.244.2.1"), ip_address("10.244.1.1"), "overlay0", "br1")
+OUT = Packet(ip_address("10.244.1.1"), ip_address("10.244.2.1"), "br1", "overlay0")
+
+# As nft 1.0.6 prints them
+TABLE = '{"table": {"family": "inet", "name": "t", "handle": 1}}'
+CHAIN = (
+    '{"chain": {"family": "inet", "table": "t", "name": "fwd", "handle": 3, "type": "filter", "hook": "forward", '
+    '"prio": 10, "policy": "%s"}}'
+)
+INNER = '{"chain": {"family": "inet", "table": "t", "name": "zones", "handle": 2}}'
+SETS = (
+    '{"set": {"family": "inet", "name": "names", "table": "t", "type": "ifname", "handle": 5, "elem": ["br1", "eth0"]}}',
+    (
+        '{"set": {"family": "inet", "name": "nets", "table": "t", "type": "ipv4_addr", "handle": 6, "flags": ["interval"], '
+        '"elem": [{"prefix": {"addr": "10.244.0.0", "len": 16}}, {"range": ["10.8.0.1", "10.8.0.5"]}]}}'
+    ),
+    (
+        '{"map": {"family": "inet", "name": "ports", "table": "t", "type": "inet_service", "handle": 7, "map": "verdict", '
+        '"elem": [[22, {"accept": null}]]}}'
+    ),
+    '{"set": {"family": "inet", "name": "empty", "table": "t", "type": "ipv4_addr", "handle": 8}}',
+)
+RULE = '{"rule": {"family": "inet", "table": "t", "chain": "%s", "handle": 10, "expr": [%s]}}'
+ACCEPT = '{"accept": null}'
+
+
+def firewall(*rules, policy="drop", zones=()):
+    objects = [TABLE, *SETS, CHAIN % policy, INNER]
+    objects += [RULE % ("fwd", rule) for rule in rules] + [RULE % ("zones", rule) for rule in zones]
+    return Firewall(parse(json.loads('{{"nftables": [{}]}}'.format(",".join(objects)))))
+
+
+def is_dropped(*rules, packet=IN, **others):
+    return firewall(*rules, **others).decides(packet, "forward", Verdict.DROP) is not None
+
+
+def match(left, right, op="=="):
+    return f'{{"match": {{"op": "{op}", "left": {left}, "right": {right}}}}}'
+
+
+META = '{"meta": {"key": "%s"}}'
+PAYLOAD = '{"payload": {"protocol": "%s", "field": "%s"}}'
+STATE = '{"ct": {"key": "state"}}'
+
+
+@pytest.mark.parametrize(
+    ("expression", "holds"),
+    [
+        (match(META % "iifname", '"overlay0"'), True),
+        (match(META % "iifname", '"over*"'), True),
+        (match(META % "iif", '"lo"'), False),
+        (match(META % "oifname", '"@names"'), True),
+        (match(META % "oifname", '{"set": ["br0", "br2"]}'), False),
+        (match(META % "oifname", '"br1"', "!="), False),
+        (match(PAYLOAD % ("ip", "saddr"), '"@nets"'), True),
+        (match(PAYLOAD % ("ip", "daddr"), '"@empty"'), False),
+        (match(PAYLOAD % ("ip", "saddr"), '{"prefix": {"addr": "10.2.0.0", "len": 16}}', "!="), True),
+        (match(PAYLOAD % ("ip", "daddr"), '{"set": [{"range": ["10.244.1.1", "10.244.1.9"]}]}'), True),
+        (match(PAYLOAD % ("ip6", "daddr"), '{"set": [{"prefix": {"addr": "::", "len": 96}}]}'), False),
+        (match(PAYLOAD % ("tcp", "dport"), '{"set": [22, {"range": [80, 90]}]}'), False),
+        (match(META % "l4proto", '{"set": ["icmp", "ipv6-icmp"]}'), False),
+        (match(META % "l4proto", "6"), True),
+        (match(META % "nfproto", '"ipv4"'), True),
+        (match(STATE, '{"set": ["established", "related"]}'), False),
+        (match(STATE, '["established", "related"]', "in"), False),
+        (match(STATE, '"new"', "in"), True),
+        (match('{"ct": {"key": "status"}}', '"dnat"', "in"), False),
+        (match('{"&": [{"meta": {"key": "mark"}}, 16384]}', "16384"), None),
+        (match('{"fib": {"result": "type", "flags": ["daddr"]}}', '"local"'), None),
+        (match(PAYLOAD % ("ip", "saddr"), '"example"'), None),
+        ('{"xt": {"type": "match", "name": "conntrack"}}', None),
+        ('{"xt": null}', None),
+        ('{"limit": {"rate": 3, "burst": 5, "per": "second"}}', None),
+        ('{"counter": {"packets": 0, "bytes": 0}}, {"log": {"prefix": "x"}}', True),
+    ],
+)
+def test_matches_of_nftables_hold_or_do_not_or_that_is_unknown(expression, holds):
+    assert is_dropped(f'{expression}, {{"drop": null}}', policy="accept") == (holds is True)
+    assert is_dropped(f"{expression}, {ACCEPT}") == (holds is False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "dropped"),
+    [
+        ('{"reject": {"type": "icmpx", "expr": "admin-prohibited"}}', True),
+        ('{"jump": {"target": "zones"}}', True),
+        ('{"goto": {"target": "zones"}}', True),
+        ('{"queue": {"num": 0}}', False),
+        ('{"xt": {"type": "target", "name": "REJECT"}}', False),
+        (('{"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [["invalid", {"drop": null}], ["new", '
+         '{"jump": {"target": "zones"}}]]}}}'), True),
+        ('{"vmap": {"key": {"payload": {"protocol": "tcp", "field": "dport"}}, "data": "@ports"}}', True),
+        ('{"vmap": {"key": {"meta": {"key": "iifname"}}, "data": {"set": [["overlay0", {"accept": null}]]}}}', False),
+    ],
+)  # fmt: skip
+def test_statements_of_nftables_do_what_they_say(rule, dropped):
+    assert is_dropped(rule, zones=['{"return": null}']) == dropped
+
+
+def test_masquerading_of_nftables_is_seen():
+    chain = (
+        '{"chain": {"family": "inet", "table": "t", "name": "post", "handle": 4, "type": "nat", "hook": "postrouting", '
+        '"prio": 100, "policy": "accept"}}'
+    )
+    rule = RULE % (
+        "post",
+        match(PAYLOAD % ("ip", "saddr"), '{"prefix": {"addr": "10.244.1.0", "len": 24}}')
+        + ', {"masquerade": {"flags": "fully-random"}}',
+    )
+    found = Firewall(parse(json.loads('{{"nftables": [{}]}}'.format(",".join([TABLE, chain, rule])))))
+
+    assert found.decides(OUT, "postrouting", Verdict.MASQUERADE, "nat").base == "post"
+    assert found.decides(IN, "postrouting", Verdict.MASQUERADE, "nat") is None
+
+
+def test_set_that_is_too_long_to_look_into_is_unknown():
+    elements = json.dumps([f"10.{number // 250}.{number % 250}.1" for number in range(ELEMENTS + 1)])
+    long = match(PAYLOAD % ("ip", "saddr"), f'{{"set": {elements}}}')
+
+    assert not is_dropped(f'{long}, {{"drop": null}}', policy="accept")
+    assert not is_dropped(f"{long}, {ACCEPT}")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"nftables": [1]}', '{"nftables": [{}]}', '{"nftables": [{"chain": {}}]}',
+                                  '{"nftables": [{"rule": {"family": "ip", "table": "t", "chain": "c", "expr": []}}]}'])  # fmt: skip
+def test_what_is_no_ruleset_is_refused(text):
+    with pytest.raises(ValueError, match="no ruleset"):
+        parse(json.loads(text))
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(max_size=4), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+    st.sampled_from(["match", "op", "left", "right", "vmap", "data", "key", "set", "meta", "payload", "jump", "target", "=="]),
+    inner, max_size=3)))  # fmt: skip
+def test_any_expression_is_read_or_refused_with_a_value_error(expression):
+    rule = {"family": "inet", "table": "t", "chain": "fwd", "expr": [expression]}
+    ruleset = {"nftables": [json.loads(CHAIN % "drop"), {"rule": rule}]}
+    with contextlib.suppress(ValueError):
+        Firewall(parse(ruleset)).decides(IN, "forward", Verdict.DROP)
