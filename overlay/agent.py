@@ -28,6 +28,7 @@ from overlay.errors import (
     UnknownInitiatorError,
 )
 from overlay.forwarder import Forwarder, ForwarderGoneError, forwarders
+from overlay.greetings import Greetings
 from overlay.host import advice, clock, control, memory, notify, privileges
 from overlay.host.cpu import has_aes
 from overlay.host.privileges import Capability
@@ -90,9 +91,6 @@ if TYPE_CHECKING:
 
 # Ours
 TICK = 1.0  # seconds; an idle agent wakes that often, to look at the peers file and at what is due
-GREETINGS_PER_SECOND = (
-    250  # handshakes with which a start makes itself known; the peers may hold old keys for us
-)
 REPORTS_AT_ONCE = 32  # reports taken before other tasks have their turn
 ROWS_AT_ONCE = 20  # rows of the status likewise, in one millisecond
 PING_TIMEOUT = 60.0  # seconds; nobody who asks for a ping is waited for longer
@@ -196,6 +194,7 @@ class Agent:
         self._roster = Roster()
         self._strangers = Strangers()
         self._journal = Journal()
+        self._greetings = Greetings(self._greet)
         self._notes: list[str] = []
         self._host_notes = HostNotes(self._look_at_host, self._read_firewall)
         self._started = clock.now()
@@ -257,7 +256,8 @@ class Agent:
             nursery.start_soon(self._watch_network)
             nursery.start_soon(self._host_notes.keep_reading)
             self._host_notes.want()
-            nursery.start_soon(self._greet)
+            nursery.start_soon(self._greetings.run)
+            self._greetings.add(self._roster.by_number)
             for remote in self._roster.by_number.values():
                 self._resolver.resolve_soon(remote, clock.now())
             count = len(self._roster.by_number)
@@ -302,12 +302,11 @@ class Agent:
             with trio.move_on_after(min(TICK, max(0.0, self._sessions.next_deadline() - clock.now()))):
                 await self._wake.wait()
 
-    async def _greet(self) -> None:
-        """Shake hands with every peer that can be reached: it may hold keypairs of our last life."""
-        for remote in list(self._roster.by_number.values()):
-            if remote.endpoint is not None and not remote.is_confirmed:
-                await self._want(remote.number)
-                await trio.sleep(1 / GREETINGS_PER_SECOND)
+    async def _greet(self, number: int) -> None:
+        """Shake hands with a peer that can be reached: it may hold keypairs of our last life."""
+        remote = self._roster.by_number.get(number)
+        if remote is not None and remote.endpoint is not None and not remote.is_confirmed:
+            await self._want(number)
 
     # The forwarder
 
@@ -417,7 +416,7 @@ class Agent:
             for remote in self._roster.by_number.values():
                 remote.is_confirmed = remote.is_silent = False
         log.info("forwarder restarted pid=%d", self.forwarder.pid)
-        self._nursery.start_soon(self._greet)
+        self._greetings.add(self._roster.by_number)
 
     async def _watch_forwarder(self) -> None:
         """End a forwarder that answers nothing any more, though its process lives; _keep_forwarder starts another."""
@@ -605,7 +604,7 @@ class Agent:
             return  # it was heard from elsewhere meanwhile
         await self._tell(SetEndpoint(remote.number, endpoint, cause))
         if is_first:
-            await self._want(remote.number)
+            self._greetings.add([remote.number])
 
     def _endpoints(self, node: Node) -> set[tuple[str, Sockaddr]]:
         """Return every underlay address known of *node*'s peers, with the name of the peer."""
@@ -730,9 +729,11 @@ class Agent:
             if remote.endpoint is None:
                 self._resolver.resolve_soon(remote, clock.now())
             elif remote.configured is not None:
-                await self._want(remote.number)
+                remote.is_confirmed = False
         for remote in change.new_preshared_key:
-            await self._want(remote.number)
+            remote.is_confirmed = False
+        changed = (*change.added, *change.new_endpoint, *change.new_preshared_key)
+        self._greetings.add(remote.number for remote in changed)
 
     # Questions
 

@@ -133,6 +133,7 @@ ONLY_IN = {
             "overlay.agent",
             "overlay.counters",
             "overlay.forwarder",
+            "overlay.greetings",
             "overlay.notes",
             "overlay.questions",
             "overlay.resolver",

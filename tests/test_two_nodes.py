@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from overlay import link
 from overlay.crypto.keys import PrivateKey
+from overlay.session.constants import GREETINGS_PER_SECOND
 from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying
 from overlay.session.sessions import Sessions
 from overlay.status import state_of
@@ -1425,3 +1426,44 @@ def test_a_completed_handshake_is_told_once_on_each_side(world, pair):
         link.Confirmed
     ]
     assert not a.logged(InstallKeypair)
+
+
+def test_first_keepalives_of_many_peers_are_paced_and_their_answers_are_no_load():
+    world = World()
+    hub = world.node("hub")
+    spokes = [world.node(f"spoke {number}") for number in range(100)]
+    for spoke in spokes:
+        hub.know(spoke, keepalive=25.0)
+        spoke.know(hub, endpoint=False)
+
+    world.run(0.1)
+    early = len(world.sent("initiation"))
+    world.run(2)
+
+    assert early <= 0.1 * GREETINGS_PER_SECOND + 1
+    assert len(world.sent("initiation")) == 100
+    assert world.sent("cookie") == []
+    assert len(hub.logged(Completed)) == 100
+
+
+def test_a_forwarder_that_begins_anew_greets_a_crowd_that_answers_slowly_without_cookies():
+    world = World()
+    hub = world.node("hub")
+    spokes = [world.node(f"spoke {number}") for number in range(100)]
+    for spoke in spokes:
+        hub.know(spoke)
+        spoke.know(hub, endpoint=False)
+    for number in range(100):
+        hub.want(number + 1)
+    hub.is_agent_busy = True  # while all answers come
+    world.run(1)
+    hub.is_agent_busy = False
+    stranger = world.node("stranger")
+    hub.know(stranger)
+    stranger.know(hub)
+    sent = stranger.send(hub)
+    world.run(1)
+
+    assert hub.received == sent
+    assert len(hub.logged(Completed)) == 101
+    assert world.sent("cookie") == []

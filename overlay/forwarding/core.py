@@ -33,7 +33,7 @@ from overlay.forwarding.segments import MAXIMUM_IP
 from overlay.forwarding.sender import DatagramSocket, Sender, UdpSocket
 from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Prefixes, Table
-from overlay.forwarding.timers import Timers
+from overlay.forwarding.timers import Slots, Timers
 from overlay.forwarding.unreachable import RawIcmp, Silent, Unreachable
 from overlay.forwarding.workqueue import Workqueue, always
 from overlay.host.queues import KernelSocket, SocketQueues
@@ -63,7 +63,7 @@ from overlay.link import (
     Start,
     Wanted,
 )
-from overlay.session.constants import REKEY_AFTER_MESSAGES, Timing
+from overlay.session.constants import GREETINGS_PER_SECOND, REKEY_AFTER_MESSAGES, Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.frames import FRAME_OVERHEAD
 from overlay.wire.messages import INITIATION, RESPONSE
@@ -123,6 +123,7 @@ class Core:
             self.inbound = FramesInbound(self, tun, start.joins_udp, bool(start.ciphers), self._bridge)
             self.unreachable = Silent(tun.write)
         self.timers, self.jobs = Timers(), Workqueue()
+        self._greetings = Slots(GREETINGS_PER_SECOND)
         self._own = Peer(OWN)
         self._staging = Staging()
         self._gate = Gate(start.public_key, entropy)
@@ -147,7 +148,7 @@ class Core:
         """Carry out one message of the agent; *sockets* came beside it."""
         match command:
             case Transmit():
-                self._transmit(command)
+                self._transmit(command, now)
             case InstallKeypair():
                 self._install(command, now)
             case Wipe():
@@ -210,10 +211,11 @@ class Core:
             self._closes_at = min((udp.closes_at for udp in self.sender.sockets), default=math.inf)
         return closed
 
-    def _transmit(self, command: Transmit) -> None:
+    def _transmit(self, command: Transmit, now: float) -> None:
         peer = self.peers.get(command.peer)
         if peer is None:
             return
+        self._gate.sent(command.datagram, now)
         if command.renew_source:
             peer.forget_source()
         if command.endpoint is None:
@@ -287,7 +289,8 @@ class Core:
                 peer.sources.insert(packed, length, True)
         if peer.keepalive != command.keepalive:
             peer.keepalive = command.keepalive
-            self.timers.rearm(now, peer, "keepalive")
+            is_paced = peer.keepalive > 0 and self._usable(peer, now) is None  # it will take a handshake
+            self.timers.rearm(self._greetings.next(now) if is_paced else now, peer, "keepalive")
 
     def _remove_peer(self, number: int) -> None:
         peer = self.peers.pop(number, None)
@@ -674,7 +677,7 @@ class Core:
             return
         self._callers.remember(source, udp, arrival)
         if not self._report(Handshake(datagram, source)):
-            self._gate.handled(1)
+            self._gate.not_taken()
 
     # Helpers
 

@@ -1,15 +1,18 @@
 """Which handshake messages may cost the agent a computation (whitepaper section 5.3).
 
 A message crosses the link only with the right size and mac1.  While the agent is behind, it must also carry a mac2,
-which shows that its sender owns its address, and each address has a bucket of its own.
+which shows that its sender owns its address, and each address has a bucket of its own.  The first answer to an
+initiation of this node passes by all that: it is no load, and is not asked for a mac2.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import TYPE_CHECKING
 
 from overlay.crypto.cookies import CookieChecker
+from overlay.forwarding.awaited import Awaited
 from overlay.forwarding.buckets import Buckets
 from overlay.wire.addresses import pack_host
 from overlay.wire.messages import (
@@ -52,12 +55,23 @@ class Gate:
     def __init__(self, public_key: bytes, entropy: Callable[[int], bytes]) -> None:
         self._checker = CookieChecker(public_key, entropy)
         self._buckets = Buckets(HANDSHAKES_PER_SECOND, HANDSHAKES_BURST)
-        self._waiting = 0
+        self._awaited = Awaited()
+        self._queue: deque[bool] = deque()  # of each message on the link, whether it is load
+        self._waiting = 0  # of those that are
         self._loaded_until = -math.inf
 
+    def sent(self, datagram: bytes, now: float) -> None:
+        """Note a handshake message that the agent sends: its answer is welcome."""
+        self._awaited.sent(datagram, now)
+
     def handled(self, count: int) -> None:
-        """Note that the agent is done with *count* messages that were let through."""
-        self._waiting = max(0, self._waiting - count)
+        """Note that the agent is done with the first *count* messages that were let through."""
+        for _ in range(min(count, len(self._queue))):
+            self._waiting -= self._queue.popleft()
+
+    def not_taken(self) -> None:
+        """Note that the last message did not reach the link."""
+        self._waiting -= self._queue.pop()
 
     def is_under_load(self, now: float) -> bool:
         """Return whether a mac2 is asked for."""
@@ -77,6 +91,8 @@ class Gate:
             if not self._checker.check_mac1(datagram):
                 drops["mac1"] += 1
                 return False, None
+            if self._awaited.take(kind, datagram, now):
+                return self._pass(is_load=False)
             if self.is_under_load(now):
                 address = pack_host(source)
                 place = address + source[1].to_bytes(2, "big")
@@ -86,8 +102,14 @@ class Gate:
                 if not self._buckets.allow(address if len(address) == 4 else address[:8], now):
                     drops["handshake_rate"] += 1
                     return False, None
+        elif self._awaited.take(kind, datagram, now):
+            return self._pass(is_load=False)
         if self._waiting >= (COOKIES_WAITING if kind == TYPE_COOKIE_REPLY else LINK_WAITING):
             drops["handshake_queue"] += 1
             return False, None
-        self._waiting += 1
+        return self._pass(is_load=True)
+
+    def _pass(self, *, is_load: bool) -> tuple[bool, None]:
+        self._queue.append(is_load)
+        self._waiting += is_load
         return True, None

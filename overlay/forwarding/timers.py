@@ -66,3 +66,16 @@ class Timers:
     def forget(peer: Peer) -> None:
         """Take back the entries of a peer that was removed."""
         peer.timers.clear()
+
+
+class Slots:
+    """Moments for what must not happen all at once: at most *rate* in a second, the first at once."""
+
+    def __init__(self, rate: float) -> None:
+        self._step, self._next = 1 / rate, -math.inf
+
+    def next(self, now: float) -> float:
+        """Return the first moment from *now* on that nobody has got."""
+        moment = max(now, self._next)
+        self._next = moment + self._step
+        return moment

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from overlay.crypto.replay import REJECT_AFTER_MESSAGES
 
 __all__ = [
+    "GREETINGS_PER_SECOND",
     "INITIATION_INTERVAL",
     "KEEPALIVE_TIMEOUT",
     "RECALL_INTERVAL",
@@ -37,6 +38,7 @@ INITIATION_INTERVAL = (
 )
 
 # Ours
+GREETINGS_PER_SECOND = 250  # handshakes that no packet waits for: of a start, and of first keepalives
 RECALL_INTERVAL = (
     60.0  # seconds between two calls to a peer whose clock was set back, for anybody can replay its messages
 )

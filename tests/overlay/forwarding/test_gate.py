@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from overlay.crypto.keys import PrivateKey
 from overlay.forwarding.gate import COOKIES_WAITING, LINK_WAITING, UNDER_LOAD_WAITING, Gate
+from overlay.session.outputs import Transmit
 from overlay.session.sessions import Sessions
 from overlay.wire.messages import TYPE_COOKIE_REPLY, TYPE_INITIATION, TYPE_RESPONSE, message_type
 from tests.overlay.session.pair import seeded
@@ -24,6 +25,7 @@ class Caller:
 
     def __init__(self, name="caller"):
         key = PrivateKey.generate(seeded(name))
+        self.public_key = key.public
         self.sessions = Sessions(key, entropy=seeded(name), wall_ns=lambda: 0)
         self.sessions.add_peer(1, HERE.public)
         self.at = 0.0
@@ -216,3 +218,68 @@ def test_more_may_be_handled_than_was_let_through(door):
     door.load()
 
     assert door.gate.is_under_load(0.0)
+
+
+# Answers that are awaited
+
+
+def answer_to(door, caller, initiation, now=0.0):
+    """Let HERE call *caller* by *initiation*, and return the caller's response."""
+    door.gate.sent(initiation.datagram, now)
+    outputs = caller.sessions.receive(initiation.datagram, V4, now)
+    return next(each.datagram for each in outputs if isinstance(each, Transmit))
+
+
+class Here:
+    """This node, which calls many."""
+
+    def __init__(self, *callers):
+        self.sessions = Sessions(HERE, entropy=seeded("here"), wall_ns=lambda: 0)
+        for number, caller in enumerate(callers):
+            self.sessions.add_peer(number, caller.public_key)
+
+    def initiations(self, count):
+        return [self.sessions.want(number, 0.0)[0] for number in range(count)]
+
+
+def test_answers_to_this_nodes_own_calls_are_no_load(door):
+    callers = [Caller(number) for number in range(2 * UNDER_LOAD_WAITING)]
+    for caller, initiation in zip(callers, Here(*callers).initiations(len(callers)), strict=True):
+        assert door.admit(answer_to(door, caller, initiation)) == (True, None)
+
+    assert not door.gate.is_under_load(0.0)
+    assert door.admit(Caller("stranger").initiation()) == (True, None)
+
+
+def test_an_answer_to_this_nodes_own_call_passes_under_load_once(door):
+    caller = Caller()
+    (initiation,) = Here(caller).initiations(1)
+    response = answer_to(door, caller, initiation)
+    door.load()
+
+    assert door.admit(response) == (True, None)
+    passed, reply = door.admit(response)
+    assert not passed
+    assert reply is not None
+    assert door.drops == {"handshake_under_load": 1}
+
+
+def test_messages_that_are_handled_are_told_apart(door):
+    caller = Caller()
+    (initiation,) = Here(caller).initiations(1)
+    door.admit(answer_to(door, caller, initiation))
+    door.load()
+
+    door.gate.handled(1)  # the answer, which is no load
+    assert door.gate.is_under_load(0.0)
+    door.gate.handled(UNDER_LOAD_WAITING)
+    door.gate.handled(7)  # more than there were
+    assert not door.gate.is_under_load(2.0)
+
+
+def test_a_message_that_the_link_did_not_take_is_no_load(door):
+    for _ in range(2 * UNDER_LOAD_WAITING):
+        door.admit(Caller("others").initiation())
+        door.gate.not_taken()
+
+    assert not door.gate.is_under_load(0.0)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.forwarding.peer import Peer
-from overlay.forwarding.timers import OUT_OF_FORCE, Timers
+from overlay.forwarding.timers import OUT_OF_FORCE, Slots, Timers
 
 
 def test_what_is_due_comes_out_once_and_in_order():
@@ -122,3 +122,10 @@ def test_thousands_of_entries_out_of_force_are_passed_over_a_few_at_a_time():
 
     assert found == [(peer, "path")]
     assert calls >= 5
+
+
+def test_slots_follow_one_another_and_begin_anew_after_a_pause():
+    slots = Slots(4)
+
+    assert [slots.next(10.0) for _ in range(3)] == [10.0, 10.25, 10.5]
+    assert slots.next(100.0) == 100.0
