@@ -812,6 +812,21 @@ def test_peer_that_flaps_is_told_in_few_lines_and_noted_and_the_host_is_asked_on
     node(story)
 
 
+def test_peer_is_asked_about_with_and_without_what_the_forwarder_counted(node):
+    async def story(machine):
+        await machine.greeted()
+        machine.counters = [PeerCounters(1, TOKYO_AT, 7, 8, 1, 1, clock.now() - 2.0, {})]
+
+        counted = (await machine.ask(op="peer", name="10.244.2.9", is_counted=True))["peer"]
+        plain = (await machine.ask(op="peer", name="tokyo"))["peer"]
+
+        assert (counted["name"], counted["asked_address"]) == ("tokyo", "10.244.2.9")
+        assert counted["last_received"] == pytest.approx(2.0, abs=1.0)
+        assert (plain["last_received"], plain["asked_address"]) == (None, None)
+
+    node(story)
+
+
 def test_peer_whose_clock_was_set_back_is_counted_noted_and_called(node):
     now_ns = time.time_ns()
 
