@@ -77,11 +77,12 @@ from peers.stores.file import FileStore
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from overlay.config import Node, Options
     from overlay.counters import Counted
     from overlay.host.firewall.rules import Firewall
+    from overlay.host.learnt import LearntMtu
     from overlay.host.sockets import UdpSocket
     from overlay.link import Command, Report
     from overlay.roster import Change, Remote
@@ -790,20 +791,26 @@ class Agent:
         seconds = pong.seconds if pong is not None else None
         return {"ok": True, "ping": {"is_possible": pong is None or seconds is not None, "seconds": seconds}}
 
-    def _row(self, remote: Remote, counters: PeerCounters | None, now: float) -> dict[str, Any]:
+    def _row(
+        self,
+        remote: Remote,
+        counters: PeerCounters | None,
+        now: float,
+        learnt: Mapping[str, LearntMtu] | None = None,
+    ) -> dict[str, Any]:
         handshake = self._sessions.status(remote.number) if remote.encapsulation.is_encrypted else None
-        return status.peer_status(remote, handshake, counters, now, self._timing.reject_after_time)
+        return status.peer_status(remote, handshake, counters, now, self._timing.reject_after_time, learnt)
 
     async def _status(self, tell_rows: questions.TellRows) -> dict[str, Any]:
         """Tell the rows of all peers, a few at a time, and return the rest."""
         await self._host_notes.look_closely()  # of changed settings nobody is told
         counted = await self._ask_counters()
         node, troubled = self._node, list[dict[str, Any]]()
-        others = list(node.others)
+        others, learnt = list(node.others), self.host.learnt_mtus()
         for at in range(0, len(others), ROWS_AT_ONCE):
             now = clock.now()
             rows = [
-                self._row(remote, counted.peers.get(remote.number), now)
+                self._row(remote, counted.peers.get(remote.number), now, learnt)
                 for peer in others[at : at + ROWS_AT_ONCE]
                 if (remote := self._roster.by_name.get(peer.name)) is not None
             ]

@@ -32,12 +32,13 @@ from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from overlay.config import Node
     from overlay.diagnosis.finding import Finding
     from overlay.host.firewall.rules import Firewall
+    from overlay.host.learnt import LearntMtu
     from overlay.host.plan import HostPlan
     from overlay.host.sockets import UdpSocket
     from overlay.wire.addresses import Sockaddr
@@ -262,6 +263,13 @@ class HostSetup:
     def read_firewall() -> Firewall:
         """Return the packet filters of this host.  Blocks; may be called in any thread."""
         return read_firewall()
+
+    def learnt_mtus(self) -> Mapping[str, LearntMtu]:
+        """Return what ICMP errors taught the kernel of paths, by address; nothing where it does not tell."""
+        try:
+            return self._routing.learnt()
+        except HostError:
+            return {}
 
     def fix_settings(self, node: Node) -> None:
         """Set what findings() says about settings of the host, until close(); what it was is written down before.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from overlay.troubles import troubles_of
+from overlay.troubles import told_too_little, troubles_of
 from overlay.wire.addresses import format_sockaddr
 from peers.mac import format_mac
 from peers.peer import format_public_key
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from overlay.encap.encapsulation import Encapsulation
+    from overlay.host.learnt import LearntMtu
     from overlay.link import PeerCounters
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus
@@ -37,13 +40,22 @@ def peer_status(
     counters: PeerCounters | None,
     now: float,
     reject_after_time: float,
+    learnt: Mapping[str, LearntMtu] | None = None,
 ) -> dict[str, Any]:
-    """Return one row.  Times are ages in seconds; None is never.  Without encryption there is no *handshake*."""
+    """Return one row.  Times are ages in seconds; None is never.  Without encryption there is no *handshake*.
+
+    *learnt* is what the kernel was told of the MTU of paths, by underlay address.
+    """
     endpoint = counters.endpoint if counters is not None else remote.endpoint
     received = counters.last_received if counters is not None else 0.0
     drops = dict(counters.drops) if counters is not None else {}
     if remote.replays:
         drops["initiation_replayed"] = remote.replays
+    told = (learnt or {}).get(endpoint[0].partition("%")[0]) if endpoint is not None else None
+    path_mtu = counters.path_mtu if counters is not None else 0
+    notes = troubles_of(remote, handshake, now, reject_after_time)
+    if told is not None and (note := told_too_little(remote.peer.name, told, path_mtu)) is not None:
+        notes.append(note)
     state = "unencrypted"
     if handshake is not None:
         state = state_of(handshake, now, reject_after_time, is_silent=remote.is_silent)
@@ -66,7 +78,9 @@ def peer_status(
         "tx_packets": counters.tx_packets if counters else 0,
         "rx_units": counters.rx_units if counters else 0,
         "tx_units": counters.tx_units if counters else 0,
-        "path_mtu": counters.path_mtu or None if counters else None,
+        "path_mtu": path_mtu or None,
+        "kernel_path_mtu": None if told is None else told.mtu,
+        "kernel_path_mtu_expires": None if told is None else round(told.seconds, 3),
         "learnt_macs": counters.learnt_macs if counters else 0,
         "state": state,
         "drops": drops,
@@ -75,7 +89,7 @@ def peer_status(
         else round(handshake.behind, 3),
         "unconfirmed": 0 if handshake is None else handshake.unconfirmed,
         "responses_refused": 0 if handshake is None else handshake.refused,
-        "notes": troubles_of(remote, handshake, now, reject_after_time),
+        "notes": notes,
     }
 
 

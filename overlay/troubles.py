@@ -9,11 +9,13 @@ from overlay.durations import format_duration
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from overlay.host.learnt import LearntMtu
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus
 
 # Ours
 CLOCK_TIME = 3600.0  # seconds for which there is a note on a clock; while this node calls, its peer need not call again
+LEAST_COMMON_MTU = 1280  # bytes; what every IPv6 link takes, and so do links of today
 SHOWN = 10  # peers of whom the notes of the node tell; the others tell in their own row
 
 
@@ -43,6 +45,20 @@ def _doubts(name: str, handshakes: HandshakeStatus) -> str:
     return (
         f"{handshakes.unconfirmed} handshakes of {name} were answered and never confirmed: "
         "do the preshared keys differ, or do the answers not reach it?"
+    )
+
+
+def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> str | None:
+    """Return a sentence where the kernel was told that the path to *name* takes less than any common link does.
+
+    What probes have found, *path_mtu* bytes or 0, counts more.
+    """
+    if learnt.mtu >= LEAST_COMMON_MTU or path_mtu > learnt.mtu:
+        return None
+    return (
+        f"the kernel was told, by an ICMP error that anybody may have sent, that the path to {name} takes packets of "
+        f"{learnt.mtu} bytes, and believes it for {format_duration(learnt.seconds)} more: if it is not so, run "
+        "`ip route flush cache`"
     )
 
 

@@ -162,8 +162,8 @@ class FakeSocket:
 
     @property
     def may_be_cut(self):
-        """IP_MTU_DISCOVER is DONT, or IPV6_MTU is set."""
-        return self.options.get((0, 10), 1) == 0 or self.options.get((41, 24), 0) > 0
+        """IP_MTU_DISCOVER is DONT or OMIT, or IPV6_MTU is set."""
+        return self.options.get((0, 10), 1) in {0, 5} or self.options.get((41, 24), 0) > 0
 
     @property
     def is_probing(self):

@@ -212,6 +212,7 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.outbound": "test_core hands it packets",
     "overlay.forwarding.peer": "plain attributes; test_core moves and times them",
     "overlay.host.fib": "test_netlink asks a real kernel; tests/overlay/diagnosis/test_routes.py too",
+    "overlay.host.learnt": "tests/netns/test_forged_path_mtu.py has a real kernel be told",
     "overlay.host.leftovers": "tests/netns/test_ending.py ends agents and removes what they left",
     "overlay.host.nftables": "test_tunnel_errors has a real kernel carry out all of it",
     "overlay.host.plan": "values; test_config makes them and test_netlink carries them out",

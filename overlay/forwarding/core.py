@@ -378,8 +378,8 @@ class Core:
         ]
         for udp in opened:
             udp.closes_at = math.inf
-            udp.undo_switches()
-            udp.learn_mtus(self._learns_mtus)
+            udp.discovery.undo()
+            udp.discovery.learn(self._learns_mtus)
         self.sender.use([*known.values(), *opened])
         self._closes_at = min((udp.closes_at for udp in known.values()), default=math.inf)
         own_ports = command.ports or [command.port]
@@ -396,7 +396,7 @@ class Core:
         self._kernel_paths.use(command.families, sockets[command.has_icmp :], mtu)
         self._learns_mtus = bool(command.families)
         for udp in self.sender.sockets:
-            udp.learn_mtus(self._learns_mtus)
+            udp.discovery.learn(self._learns_mtus)
         self.jobs.add_once("paths", list(self.peers.values()), self._kernel_paths.look_soon)
 
     def _tell_counters(self, serial: int) -> None:

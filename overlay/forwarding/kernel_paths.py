@@ -61,8 +61,13 @@ class KernelPaths:
         """Take what the kernel knows of the path to *peer*, unless probes tell more; ``peer.path_due`` says when again."""
         self._turn = max(self._turn, now) + 1 / LOOKS_PER_SECOND
         peer.path_due = max(now + LOOK_TIME, self._turn)
-        endpoint = peer.endpoint
-        if _is_probed(peer) or endpoint is None:
+        endpoint, udp = peer.endpoint, peer.socket
+        peer.omits = _is_probed(peer)
+        if udp is not None and peer.omits:
+            udp.discovery.omit(peer, now)
+        elif udp is not None:
+            udp.discovery.heed(peer, now)
+        if peer.omits or endpoint is None:
             peer.is_path_known = False
             return
         version, family = (4, socket.AF_INET) if len(endpoint) == 2 else (6, socket.AF_INET6)

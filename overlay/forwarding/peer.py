@@ -48,12 +48,54 @@ class Peer(Lane):
     """All that the packet path asks of a peer, as plain attributes."""
 
     __slots__ = (
-        "clear", "controls", "drops", "encapsulation", "endpoint", "endpoint_address", "endpoint_port", "ends", "finish",
-        "has_ports", "is_path_known", "is_silent", "is_unreachable",
-        "keepalive", "keypairs", "lanes", "last_received", "last_traffic", "messages", "moves", "number", "owed_since", "path", "path_due",
-        "path_mtu", "path_packets", "prefix", "received_source", "reporting", "rx_bytes", "rx_packets", "rx_units",
-        "segment_limit", "segment_limit_ends", "segment_size", "senders", "sequence", "sequence_at", "socket", "source", "sources", "timers",
-        "tx_bytes", "tx_packets", "tx_units", "unanswered_since", "wanted_at",
+        "clear",
+        "controls",
+        "drops",
+        "encapsulation",
+        "endpoint",
+        "endpoint_address",
+        "endpoint_port",
+        "ends",
+        "finish",
+        "has_ports",
+        "is_path_known",
+        "is_silent",
+        "is_unreachable",
+        "keepalive",
+        "keypairs",
+        "lanes",
+        "last_received",
+        "last_traffic",
+        "messages",
+        "moves",
+        "number",
+        "omits",
+        "owed_since",
+        "path",
+        "path_due",
+        "path_mtu",
+        "path_packets",
+        "prefix",
+        "received_source",
+        "reporting",
+        "rx_bytes",
+        "rx_packets",
+        "rx_units",
+        "segment_limit",
+        "segment_limit_ends",
+        "segment_size",
+        "senders",
+        "sequence",
+        "sequence_at",
+        "socket",
+        "source",
+        "sources",
+        "timers",
+        "tx_bytes",
+        "tx_packets",
+        "tx_units",
+        "unanswered_since",
+        "wanted_at",
     )  # fmt: skip
 
     def __init__(self, number: int, encapsulation: Encapsulation = wireguard.ENCAPSULATION) -> None:
@@ -86,6 +128,7 @@ class Peer(Lane):
         self.path_mtu = WIDE  # the largest packet that reaches it; WIDE where that is the tun's MTU
         self.path_due = 0.0  # when the kernel is to be asked for it
         self.is_path_known = False  # the kernel has told it
+        self.omits = False  # the kernel's word for it does not count: probes tell
         # Without ports: of super-packets that a kernel made of its packets, and that do not say so
         self.segment_limit = WIDE  # the largest packet that goes on from here, as an ICMP error told
         self.segment_limit_ends = 0.0  # when that is to be forgotten

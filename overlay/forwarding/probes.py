@@ -92,3 +92,5 @@ def _apply(peer: Peer) -> None:
     path = peer.path
     assert path is not None
     peer.path_mtu = path.size if path.size < path.most else WIDE
+    if not peer.omits:
+        peer.omits, peer.path_due = True, 0.0

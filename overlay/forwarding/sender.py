@@ -16,6 +16,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import PROTOCOL_UDP, Role
+from overlay.forwarding.discovery import (
+    DISCOVER,
+    LARGEST,
+    PMTUDISC_DO,
+    PMTUDISC_DONT,
+    PMTUDISC_PROBE,
+    Discovery,
+)
 from overlay.forwarding.held import HELD_MESSAGES, Held
 from overlay.forwarding.marks import IPV6, WHOLE
 from overlay.forwarding.mmsg import MESSAGES
@@ -40,17 +48,6 @@ _STALE_SOURCE = frozenset(
 )
 # A segment larger than the path's MTU; a device that computes no checksums.
 _UNCUT = frozenset({errno.EMSGSIZE, errno.EINVAL, errno.EIO, errno.EOPNOTSUPP})
-
-# Specification (Linux include/uapi/linux/in.h, in6.h)
-PMTUDISC_DONT, PMTUDISC_WANT, PMTUDISC_DO, PMTUDISC_PROBE = 0, 1, 2, 3
-IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 23, 24
-_DISCOVER: dict[int, tuple[int, int]] = {
-    socket.AF_INET: (socket.IPPROTO_IP, IP_MTU_DISCOVER),
-    socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER),
-}
-_LARGEST: dict[int, tuple[int, int]] = {
-    socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_MTU)
-}  # beyond that the kernel cuts; 0 is never
 
 # Ours
 _KIND = WHOLE | IPV6  # what of the marks decides for a raw socket
@@ -90,10 +87,7 @@ _NOTHING: tuple[memoryview, ...] = ()
 
 @dataclass(eq=False, slots=True)
 class UdpSocket:
-    """One underlay socket.  *closes_at*: it has been replaced and is only read until then.
-
-    *discover* is its IP_MTU_DISCOVER, but for single sends.
-    """
+    """One underlay socket.  *closes_at*: it has been replaced and is only read until then."""
 
     raw: DatagramSocket
     family: int
@@ -102,37 +96,16 @@ class UdpSocket:
     encapsulation: Encapsulation = wireguard.ENCAPSULATION
     role: Role = Role.ALL
     protocol: int = PROTOCOL_UDP
-    discover: int = PMTUDISC_WANT
     carrier: Carrier | None = None  # of a raw socket
     queue: SendQueue | None = None
     shares: Shares | None = None  # while much waits in the queue
     clear: Clear | None = field(init=False)
+    discovery: Discovery = field(init=False)
 
     def __post_init__(self) -> None:
         self.clear = self.encapsulation.clear
-
-    @property
-    def _is_switched(self) -> bool:
-        """Whether the forwarder changes what may be cut of its datagrams; of others the agent has said it."""
-        return self.protocol == PROTOCOL_UDP and self.role in {Role.ALL, Role.SENDS}
-
-    def undo_switches(self) -> None:
-        """Have it as the agent opened it, which an earlier forwarder may have switched, and have ended in one send."""
-        if self._is_switched:
-            self.raw.setsockopt(*_DISCOVER[self.family], PMTUDISC_WANT)
-            if self.family in _LARGEST:
-                self.raw.setsockopt(*_LARGEST[self.family], 0)
-            self.discover = PMTUDISC_WANT
-
-    def learn_mtus(self, learns: bool) -> None:
-        """Have routers tell the kernel of every datagram that is too large for them.
-
-        The system's WANT leaves the DF bit out of those that one IPv4 send makes many of, and routers cut them.
-        """
-        wanted = PMTUDISC_DO if learns else PMTUDISC_WANT
-        if self._is_switched and self.family == socket.AF_INET and wanted != self.discover:
-            self.raw.setsockopt(*_DISCOVER[self.family], wanted)
-            self.discover = wanted
+        is_switched = self.protocol == PROTOCOL_UDP and self.role in {Role.ALL, Role.SENDS}
+        self.discovery = Discovery(self.raw, self.family, is_switched=is_switched)
 
 
 class Sender:
@@ -210,16 +183,16 @@ class Sender:
 
         The socket is switched around the one send: another on the port would take arrivals from it.
         """
-        error = self._send_under(peer, [datagram], _DISCOVER, PMTUDISC_PROBE)
+        error = self._send_under(peer, [datagram], DISCOVER, PMTUDISC_PROBE)
         return error is None or error.errno != errno.EMSGSIZE
 
     def send_cuttable(self, peer: Peer, datagram: bytes, ecn: int = 0) -> None:
         """Send *datagram* so that it may be cut: by routers under IPv4, and under IPv6, where they do not, here."""
         target = self.socket_for(peer)
         if target is not None and target.family == socket.AF_INET6:
-            self._send_under(peer, [datagram], _LARGEST, IPV6_MINIMUM_MTU, ecn)
+            self._send_under(peer, [datagram], LARGEST, IPV6_MINIMUM_MTU, ecn)
         else:
-            self._send_under(peer, [datagram], _DISCOVER, PMTUDISC_DONT, ecn)
+            self._send_under(peer, [datagram], DISCOVER, PMTUDISC_DONT, ecn)
 
     def _send_under(
         self,
@@ -236,7 +209,7 @@ class Sender:
             peer.drops["no_endpoint"] += 1
             return None
         level, option = options[target.family]
-        otherwise = target.discover if options is _DISCOVER else 0
+        otherwise = target.discovery.value if options is DISCOVER else 0
         try:
             target.raw.setsockopt(level, option, value)
             try:
@@ -416,6 +389,7 @@ class Sender:
             return Outcome.LOST
         if flow:
             target = self._spread(target, flow)
+        discovery, omits = target.discovery, peer.omits
         control = peer.controls.get((ecn, segment))
         if control is None:
             control = peer.ancillary(ecn, segment)
@@ -423,12 +397,17 @@ class Sender:
         is_told = shares is not None and shares.asks(peer)
         if is_told:
             control = [*control, TELL]
+        if omits is not discovery.omits:
+            discovery.switch(omits)
         try:
             target.raw.sendmsg(buffers, control, 0, peer.endpoint)
         except OSError as error:
             if shares is not None and is_told:
                 shares.failed()
             return self._failed(peer, target, buffers, segment, ecn, flow, error)
+        finally:
+            if omits is not discovery.omits:
+                discovery.switch(discovery.omits)
         if shares is not None:
             shares.sent(peer, sum(map(len, buffers)), is_told)
         return _SENT
@@ -469,8 +448,8 @@ class Sender:
         if number == errno.EMSGSIZE:
             peer.path_due = 0.0
             # The kernel has learnt that the path takes less: this one it cuts, those that follow will fit.
-            if target.discover == PMTUDISC_DO and not self._send_under(
-                peer, buffers, _DISCOVER, PMTUDISC_DONT, ecn, target
+            if target.discovery.value == PMTUDISC_DO and not self._send_under(
+                peer, buffers, DISCOVER, PMTUDISC_DONT, ecn, target
             ):
                 return Outcome.CUT
         peer.drops["too_big" if number == errno.EMSGSIZE else "send_refused"] += _count(buffers, segment)

@@ -53,6 +53,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from overlay.errors import HostError
 from overlay.host import sysctl
 from overlay.host.fib import match, read_links
+from overlay.host.learnt import read_learnt
 from overlay.host.plan import Device
 from overlay.host.rtnetlink import (
     ATTRIBUTE,
@@ -105,9 +106,10 @@ from overlay.host.watch import Watch
 from overlay.wire.icmp import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from overlay.host.fib import Link, Match
+    from overlay.host.learnt import LearntMtu
     from overlay.host.plan import HostPlan, IPAddress, IPInterface, IPNetwork
     from overlay.host.rtnetlink import Version
 
@@ -350,6 +352,13 @@ class Routing:
         """Return the networks that this host is on, but for those by its tun.  Raises HostError."""
         try:
             return [link for link in read_links(self._kernel) if link.index != self._index]
+        except OSError as error:
+            raise refusal("the routing tables of this host could not be read", error) from error
+
+    def learnt(self) -> Mapping[str, LearntMtu]:
+        """Return what ICMP errors taught the kernel of paths, by address.  Raises HostError."""
+        try:
+            return read_learnt(self._kernel)
         except OSError as error:
             raise refusal("the routing tables of this host could not be read", error) from error
 

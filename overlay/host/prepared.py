@@ -11,7 +11,10 @@ from overlay.errors import HostError
 from overlay.host.netlink import Routing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from overlay.host.fib import Link, Match
+    from overlay.host.learnt import LearntMtu
     from overlay.host.plan import Device, HostPlan, IPAddress, IPInterface, IPNetwork
     from overlay.host.watch import Watch
 
@@ -69,6 +72,10 @@ class Prepared:
     def links(self) -> list[Link]:
         """Return what Routing.links() does."""
         return self._routing.links()
+
+    def learnt(self) -> Mapping[str, LearntMtu]:
+        """Return what Routing.learnt() does."""
+        return self._routing.learnt()
 
     def watch(self) -> Watch:
         """Return a socket that becomes readable when anything changes, our own interface included."""

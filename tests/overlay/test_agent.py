@@ -218,6 +218,9 @@ class FakeHost:
     def read_firewall(self):
         return Firewall()
 
+    def learnt_mtus(self):
+        return {}
+
     def is_affected_by(self, name, endpoint):
         return endpoint in self.affecting
 

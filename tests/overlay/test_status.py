@@ -6,6 +6,7 @@ import pytest
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
+from overlay.host.learnt import LearntMtu
 from overlay.link import PeerCounters
 from overlay.roster import Remote
 from overlay.session.constants import REJECT_AFTER_TIME
@@ -88,6 +89,8 @@ def test_row_of_a_peer_in_use():
         "rx_units": 6,
         "tx_units": 5,
         "path_mtu": 1344,
+        "kernel_path_mtu": None,
+        "kernel_path_mtu_expires": None,
         "learnt_macs": 7,
         "state": "up",
         "drops": {"replayed": 1},
@@ -141,3 +144,20 @@ def test_row_of_a_vxlan_peer_has_the_ethernet_addresses_of_both_ends():
     shown = peer_status(tokyo, None, None, NOW, REJECT_AFTER_TIME)
 
     assert (shown["mac"], shown["own_mac"]) == ("02:00:5e:10:00:02", "02:00:5e:10:00:01")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.2", "fe80::1%eth0"])
+def test_row_tells_what_the_kernel_was_told_of_the_path(host):
+    endpoint = (host, 51820) if "." in host else (host, 51820, 0, 2)
+    tokyo = Remote(1, peer("tokyo", "10.244.2.0/24"), None, endpoint=endpoint)
+    learnt = {
+        "192.0.2.2": LearntMtu(552, 598.0),
+        "fe80::1": LearntMtu(552, 598.0),
+        "192.0.2.3": LearntMtu(1400, 1),
+    }
+
+    shown = peer_status(tokyo, None, None, NOW, REJECT_AFTER_TIME, learnt)
+
+    assert (shown["kernel_path_mtu"], shown["kernel_path_mtu_expires"]) == (552, 598.0)
+    (note,) = shown["notes"]
+    assert "the path to tokyo takes packets of 552 bytes, and believes it for 9 min 58 s more" in note

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
+
+from overlay.host.learnt import LearntMtu
 from overlay.roster import Remote
 from overlay.session.peer import HandshakeStatus
-from overlay.troubles import CLOCK_TIME, SHOWN, notes_of, troubles_of
+from overlay.troubles import CLOCK_TIME, SHOWN, notes_of, told_too_little, troubles_of
 from tests.peers.examples import peer
 
 NOW = 1000.0
@@ -66,3 +69,20 @@ def test_notes_tell_of_few_peers_and_how_many_more_there_are():
 
     assert notes[:SHOWN] == [f"note {number}" for number in range(SHOWN)]
     assert notes[SHOWN:] == ["there are notes on 3 more peers: `overlay status --json` has them"]
+
+
+@pytest.mark.parametrize(
+    ("mtu", "path_mtu", "is_told"),
+    [
+        (552, 0, True),
+        (552, 496, True),
+        (1279, 1232, True),
+        (1280, 0, False),
+        (1400, 1344, False),
+        (552, 1420, False),
+    ],
+)
+def test_what_the_kernel_was_told_is_a_trouble_where_it_is_unlikely_and_no_probe_knows_more(
+    mtu, path_mtu, is_told
+):
+    assert (told_too_little("tokyo", LearntMtu(mtu, 60.0), path_mtu) is not None) == is_told

@@ -122,6 +122,28 @@ def test_probes_are_believed_more_than_the_kernel():
     assert a.peer().path_mtu == WIDE
 
 
+def test_of_probed_peers_alone_routers_tell_nothing_and_beside_others_they_do():
+    world = World(ciphers=[2, 1])
+    a, b, c = (world.node(name) for name in "abc")
+    for one, other in ((a, b), (b, a), (a, c), (c, a)):
+        one.know(other)
+    c.ciphers = []
+    c.restart_forwarder()
+    by_ipv4 = a.sockets[0]
+    assert by_ipv4.options[0, 10] == 2  # IP_PMTUDISC_DO
+
+    talk(world, a, b, 5)
+    assert (a.peer().omits, by_ipv4.options[0, 10]) == (True, 5)  # IP_PMTUDISC_OMIT
+    talk(world, a, c, 5)
+    assert (a.peer(2).omits, by_ipv4.options[0, 10]) == (False, 2)
+
+    talk(world, a, b, 5)
+    assert by_ipv4.options[0, 10] == 2
+    world.run(60)
+    talk(world, a, b, 5)
+    assert by_ipv4.options[0, 10] == 5
+
+
 def test_what_the_kernel_forgets_is_forgotten_here_while_packets_flow(world):
     a, b = clear(world)
     become_narrow(world, a, b)

@@ -570,7 +570,7 @@ def learning(*errors, endpoint=V4, family=socket.AF_INET, **how):
     """Return a sender over one socket that has routers tell of what is too large, the socket, and a peer."""
     raw, sender = SwitchedRaw(*errors), Sender(segments=True)
     udp = UdpSocket(raw, family, **how)
-    udp.learn_mtus(True)
+    udp.discovery.learn(True)
     sender.sockets.append(udp)
     return sender, raw, peer_at(endpoint)
 
@@ -581,7 +581,7 @@ def test_routers_are_not_to_cut_trains_so_that_the_kernel_learns_from_them():
     sender.send(peer, train(), 100, 0)
 
     assert raw.under == [{(0, 10): 2}]  # IP_PMTUDISC_DO
-    sender.sockets[0].learn_mtus(False)
+    sender.sockets[0].discovery.learn(False)
     assert raw.options == {(0, 10): 1}
 
 
@@ -632,6 +632,22 @@ def test_what_is_too_large_for_any_datagram_is_dropped_and_counted():
     assert peer.drops == {"too_big": 1}
 
 
+@pytest.mark.parametrize("fails", [(), (errno.EAGAIN,), (errno.EHOSTUNREACH,)])
+@pytest.mark.parametrize("rests", [False, True])
+@pytest.mark.parametrize("omits", [False, True])
+def test_each_send_is_under_the_mode_of_its_peer_and_the_socket_rests_in_its_own(rests, omits, fails):
+    sender, raw, peer = learning(*fails)
+    if rests:
+        sender.sockets[0].discovery.omit(peer, 1.0)
+    before = dict(raw.options)
+    peer.omits = omits
+
+    sender.send(peer, train(), 100, 0)
+
+    assert raw.under == [{(0, 10): 5 if omits else 2}]  # IP_PMTUDISC_OMIT, IP_PMTUDISC_DO
+    assert raw.options == before == {(0, 10): 5 if rests else 2}
+
+
 @pytest.mark.parametrize(
     ("family", "left", "options"),
     [
@@ -644,8 +660,8 @@ def test_what_an_earlier_forwarder_left_on_a_socket_is_undone(family, left, opti
     raw.options |= left
     udp = UdpSocket(raw, family)
 
-    udp.undo_switches()
-    udp.learn_mtus(False)
+    udp.discovery.undo()
+    udp.discovery.learn(False)
 
     assert raw.options == options
 
@@ -655,6 +671,6 @@ def test_what_the_agent_set_on_other_sockets_is_not_undone(how):
     raw = SwitchedRaw()
     raw.options[0, 10] = 0
 
-    UdpSocket(raw, socket.AF_INET, **how).undo_switches()
+    UdpSocket(raw, socket.AF_INET, **how).discovery.undo()
 
     assert raw.options == {(0, 10): 0}

@@ -1,0 +1,101 @@
+"""Whose word a socket takes for the MTU of a path: IP_MTU_DISCOVER, by peer and for single sends.
+
+- By the kernel's: for peers that answer no probes.  Datagrams over IPv4 have DF, routers tell this host of those that are
+  too large for them (ICMP), and for ten minutes the kernel sends none that is larger than it was told, or cuts it.  But
+  anybody who can guess ports may tell it so, from anywhere, and cut a path to a tenth of its throughput.
+- By nobody's (OMIT): for peers whose path is searched by probes, which cannot be forged (RFC 8899 section 6.2.1).  What
+  the kernel has heard does not count, what it hears is not kept, and routers cut what is too large for them until the
+  probes, which always have DF, have found out.
+
+One socket sends to all peers, for another on its port would take arrivals from it.  It rests in the one mode or the
+other and is switched around each send to a peer of the other kind: to such as answer no probes while there are any, for
+an ICMP error counts only if it comes while the socket is in their mode.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Switched(Protocol):
+        """A socket with options."""
+
+        def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+
+
+# Specification (Linux include/uapi/linux/in.h, in6.h)
+PMTUDISC_DONT, PMTUDISC_WANT, PMTUDISC_DO, PMTUDISC_PROBE, PMTUDISC_OMIT = 0, 1, 2, 3, 5
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 23, 24
+DISCOVER: dict[int, tuple[int, int]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, IP_MTU_DISCOVER),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER),
+}
+LARGEST: dict[int, tuple[int, int]] = {
+    socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_MTU)
+}  # beyond that the kernel cuts; 0 is never
+
+# Ours
+HEEDED_TIME = 15.0  # seconds after the last packet to a peer that answers no probes, for which a socket rests in its mode
+
+
+class Discovery:
+    """The mode of one socket, which this changes only where it *is_switched*; of others the agent has said it."""
+
+    __slots__ = (
+        "_family",
+        "_heeded_for",
+        "_heeded_until",
+        "_is_switched",
+        "_learns",
+        "_raw",
+        "omits",
+        "value",
+    )
+
+    def __init__(self, raw: Switched, family: int, *, is_switched: bool) -> None:
+        self._raw, self._family, self._is_switched = raw, family, is_switched
+        self._learns, self._heeded_until = False, 0.0
+        self._heeded_for: object = None  # the last
+        self.omits = False  # it rests in the mode that takes nobody's word
+        self.value = PMTUDISC_WANT  # of IP_MTU_DISCOVER, but for single sends
+
+    def undo(self) -> None:
+        """Have it as the agent opened it, which an earlier forwarder may have switched, and have ended in one send."""
+        if self._is_switched:
+            self._raw.setsockopt(*DISCOVER[self._family], PMTUDISC_WANT)
+            if self._family in LARGEST:
+                self._raw.setsockopt(*LARGEST[self._family], 0)
+            self.value, self.omits = PMTUDISC_WANT, False
+
+    def learn(self, learns: bool) -> None:
+        """Have routers tell the kernel of every datagram that is too large for them, unless nobody's word is taken.
+
+        The system's WANT leaves the DF bit out of those that one IPv4 send makes many of, and routers cut them.
+        """
+        self._learns = learns
+        self.switch(self.omits)
+
+    def heed(self, peer: object, now: float) -> None:
+        """Rest by the kernel's word: there is a packet for *peer*, which answers no probes."""
+        self._heeded_for, self._heeded_until = peer, now + HEEDED_TIME
+        if self.omits:
+            self.omits = False
+            self.switch(False)
+
+    def omit(self, peer: object, now: float) -> None:
+        """Rest by nobody's word: there is a packet for *peer*, which answers probes, unless there was one for others."""
+        is_heeded = now < self._heeded_until and self._heeded_for is not peer
+        if not self.omits and self._is_switched and not is_heeded:
+            self.omits = True
+            self.switch(True)
+
+    def switch(self, omits: bool) -> None:
+        """Have what is sent from now on by nobody's word, or by the kernel's."""
+        learnt = PMTUDISC_DO if self._learns and self._family == socket.AF_INET else PMTUDISC_WANT
+        wanted = PMTUDISC_OMIT if omits else learnt
+        if self._is_switched and wanted != self.value:
+            self._raw.setsockopt(*DISCOVER[self._family], wanted)
+            self.value = wanted

@@ -1,0 +1,73 @@
+"""What ICMP errors have taught the kernel about the MTU of paths: exceptions to its routes, which expire."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+from overlay.host.rtnetlink import (
+    CACHEINFO_EXPIRES,
+    NETLINK_HEADER,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    ROUTE,
+    ROUTE_ATTRIBUTES_OFFSET,
+    RTA_CACHEINFO,
+    RTA_DST,
+    RTA_METRICS,
+    RTAX_MTU,
+    RTM_GETROUTE,
+    family_of,
+    read_attributes,
+    read_number,
+    versions,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from overlay.host.rtnetlink import Kernel
+
+# Specification: linux/rtnetlink.h
+RTM_F_CLONED = 0x200  # in a question since Linux 5.3: exceptions alone
+TICKS = 100  # USER_HZ: how many of the kernel's units are a second, on every machine
+
+
+@dataclass(frozen=True, slots=True)
+class LearntMtu:
+    """The largest packet that is sent to an address, in bytes, for so many more seconds."""
+
+    mtu: int
+    seconds: float
+
+
+def read_learnt(kernel: Kernel) -> Mapping[str, LearntMtu]:
+    """Return what the kernel was told, by address; nothing before Linux 5.3.  Raises OSError."""
+    found: dict[str, LearntMtu] = {}
+    for version in versions():
+        body = ROUTE.pack(family_of(version), 0, 0, 0, 0, 0, 0, 0, RTM_F_CLONED)
+        question = NETLINK_HEADER.pack(
+            NETLINK_HEADER.size + len(body), RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, 0, 0
+        )
+        try:
+            answers = kernel.ask(question + body)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP}:
+                raise
+            continue
+        for raw in answers:
+            route = dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
+            metrics = dict(read_attributes(route.get(RTA_METRICS, b""), 0))
+            mtu, left = read_number(metrics.get(RTAX_MTU)), route.get(RTA_CACHEINFO, b"")[CACHEINFO_EXPIRES]
+            ticks = int.from_bytes(left, sys.byteorder, signed=True)
+            packed = route.get(RTA_DST)
+            if not mtu or ticks <= 0 or packed is None:
+                continue
+            address = str(IPv4Address(packed) if version == 4 else IPv6Address(packed))
+            before = found.get(address)
+            if before is None or mtu < before.mtu:
+                found[address] = LearntMtu(mtu, ticks / TICKS)
+    return found
