@@ -17,7 +17,6 @@ IP_PKTINFO = 8
 IPV6_PKTINFO = 50
 _IN_PKTINFO = struct.Struct("=I4s4s")  # interface index, local address, header destination
 _IN6_PKTINFO = struct.Struct("=16sI")  # address, interface index
-_LINK_LOCAL = (b"\xfe\x80", b"\xfe\x90", b"\xfe\xa0", b"\xfe\xb0")  # fe80::/10 begins so
 
 
 class Arrival:
@@ -43,6 +42,8 @@ class Arrival:
                 self.source = [(level, kind, _IN_PKTINFO.pack(0, local, bytes(4)))]
             elif level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
                 local, index = _IN6_PKTINFO.unpack(data[: _IN6_PKTINFO.size])
-                scope = index if local[:2] in _LINK_LOCAL else 0
+                scope = (
+                    index if local[0] == 0xFE and local[1] >> 6 == 2 else 0
+                )  # fe80::/10 (RFC 4291 section 2.4)
                 self.pktinfo = (6, local)
                 self.source = [(level, kind, _IN6_PKTINFO.pack(local, scope))]

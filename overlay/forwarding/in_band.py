@@ -95,7 +95,7 @@ class InBand:
         nibbles = firsts >> 4
         if not ((nibbles >= FIRST_NIBBLES[0]) & (nibbles <= FIRST_NIBBLES[-1])).all():
             return rows
-        room = _permits(peer).available(now)
+        room = max(0, _permits(peer).available(now))
         if room < len(rows):
             peer.drops["control_rate"] += len(rows) - room
         return rows[:room]

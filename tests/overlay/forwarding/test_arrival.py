@@ -34,3 +34,19 @@ def test_control_messages_of_ipv6_are_read_and_only_link_local_keeps_its_interfa
 
     assert (arrival.segment, arrival.tos, arrival.pktinfo) == (0, 2, (6, address))
     assert arrival.source == [(socket.IPPROTO_IPV6, 50, struct.pack("=16sI", address, index))]
+
+
+@pytest.mark.parametrize("second", range(256))
+def test_link_local_is_all_of_fe80_10_and_nothing_else(second):
+    local = bytes([0xFE, second]) + bytes(14)
+    arrival = Arrival([(socket.IPPROTO_IPV6, 50, struct.pack("=16sI", local, 5))])
+
+    assert arrival.source[0][2] == struct.pack("=16sI", local, 5 if 0x80 <= second <= 0xBF else 0)
+
+
+@pytest.mark.parametrize("first", [0xFD, 0xFF, 0x7E])
+def test_only_fe_begins_a_link_local_address(first):
+    local = bytes([first, 0x80]) + bytes(14)
+    arrival = Arrival([(socket.IPPROTO_IPV6, 50, struct.pack("=16sI", local, 5))])
+
+    assert arrival.source[0][2] == struct.pack("=16sI", local, 0)

@@ -87,3 +87,20 @@ def test_what_is_taken_is_the_rate_whatever_is_asked_for_at_once():
     taken = sum(50 for tenth in range(1000) if bucket.take(50, tenth / 10))
 
     assert taken <= 100 * 10 + 50
+
+
+def test_what_is_there_of_one_bucket_is_told_and_not_taken():
+    bucket = Bucket(10, 5)
+
+    assert bucket.available(0.0) == 5
+    assert bucket.take(2, 0.0)
+    assert bucket.available(0.0) == 3
+    assert bucket.available(0.15) == 4
+    assert bucket.available(100.0) == 5
+
+
+def test_what_is_owed_to_one_bucket_is_below_zero():
+    bucket = Bucket(10, 5)
+    bucket.take(9, 0.0)
+
+    assert bucket.available(0.05) == -4

@@ -1,0 +1,171 @@
+"""What the receiving half remembers, and from where a peer is answered; what it does with packets, test_core and others tell."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+
+from overlay import link
+from overlay.forwarding.inbound import VIEW_ROWS, VIEWS
+from overlay.forwarding.raw_inbound import SOURCES
+from overlay.wire.bulk import AES_256_GCM
+from tests.network import FakeSocket, Flight
+from tests.sim import World
+
+DIFFERENT = 10_000
+
+
+@pytest.fixture
+def pair():
+    """Nodes with a session and units, at rest."""
+    world = World(ciphers=[AES_256_GCM])
+    a, b = world.pair()
+    a.send(b)
+    world.run(1)
+    a.send_super(b, 20_000)
+    world.run(1)
+    return a, b
+
+
+def arrive(b, source, *datagrams, tos=0):
+    """Let b receive *datagrams* from the address *source* in one turn."""
+    ends = source, (b.addresses[0], b.port)
+    b.sockets[0].inbox += [Flight(*ends, each, tos) for each in datagrams]
+    b.turn()
+
+
+# Memory that strangers can fill
+
+
+def test_what_the_kernel_says_beside_receives_is_remembered_in_bounds(pair):
+    _, b = pair
+    inbound = b.core.inbound
+    for number in range(DIFFERENT):
+        local = number.to_bytes(4, "big")
+        inbound._arrival([(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 1, local, local))])
+        assert len(inbound._arrivals) <= VIEWS
+
+    arrival = inbound._arrival([(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 1, b"abcd", b"abcd"))])
+
+    assert arrival.pktinfo == (4, b"abcd")
+
+
+@pytest.mark.parametrize("step", [1, 37], ids=["of few", "of many"])
+def test_layouts_of_merged_receives_are_remembered_in_bounds(pair, step):
+    a, b = pair
+    index, inbound = a.peer().keypairs.current.remote_index, b.core.inbound
+    source, b.gro_count, most = (a.addresses[0], 4000), 2000, 0
+    for number in range(2 * VIEWS):
+        size, count = 33 + number, 2 + (step > 1) * (step * number % 500)
+        forged = struct.pack("<IIQ", 4, index, 2**40 + number).ljust(size, b"x")
+        arrive(b, source, *[forged] * min(count, 65000 // size))
+
+        assert len(inbound._views) <= VIEWS
+        rows = sum(count for _, count in inbound._views)
+        assert rows == inbound._view_rows <= VIEW_ROWS
+        most = max(most, len(inbound._views))
+
+    assert most > 1
+
+
+def test_layouts_of_units_are_remembered_in_bounds(pair):
+    a, b = pair
+    inbound = b.core.inbound
+    index = a.peer().keypairs.current.remote_index
+    source = (a.addresses[0], 4000)
+    for number in range(2 * VIEWS + 10):
+        size, count = 40 + number, 2 + number % 3
+        pieces = [
+            struct.pack("<BBBBIQ", 5, each, count, AES_256_GCM, index, 2**40 + number).ljust(size, b"x")
+            for each in range(count)
+        ]
+        arrive(b, source, *pieces)
+
+        assert len(inbound._unit_layouts) <= VIEWS
+
+    assert len(inbound._unit_layouts) > 1
+
+
+def test_outer_sources_of_raw_packets_are_remembered_in_bounds():
+    world = World()
+    _, b = world.raw_pair("ipip")
+    raw = b.core.inbound.raw
+    for number in range(DIFFERENT):
+        name = struct.pack("=H2x4s8x", socket.AF_INET, number.to_bytes(4, "big"))
+
+        assert raw._source(name)[0] == socket.inet_ntoa(number.to_bytes(4, "big"))
+        assert len(raw._sources) <= SOURCES
+
+
+# From where a peer is answered
+
+
+def open_two(node):
+    """Let *node* listen at two addresses of one family: two sockets, neither of which replaces the other."""
+    opened = [FakeSocket(node, socket.AF_INET, port) for port in (node.port + 1, node.port + 2)]
+    node.sockets += opened
+    node.tell(link.Sockets([2, 2], node.port + 1), opened)
+    return opened
+
+
+@pytest.mark.parametrize("has_gro", [True, False])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_peer_that_calls_at_another_socket_of_ours_is_answered_from_there(has_gro, count):
+    world = World(has_gro=has_gro)
+    a, b = world.pair()
+    first, second = open_two(b)
+    a.tell(link.SetEndpoint(1, (b.addresses[0], first.port), "configuration"))
+    a.send(b)
+    world.run(1)
+    assert b.peer().socket.raw is first
+
+    a.tell(link.SetEndpoint(1, (b.addresses[0], second.port), "configuration"))
+    a.send(b, count)
+    world.run(1)
+    sends = first.sends, second.sends
+    b.send(a, 3)
+    world.run(1)
+
+    assert b.peer().socket.raw is second
+    assert first.sends == sends[0]
+    assert second.sends > sends[1]
+    assert len(a.received) == 3
+    assert a.peer().endpoint == (b.addresses[0], second.port)
+
+
+def test_a_peer_is_answered_from_the_address_that_it_called():
+    world = World()
+    a, b = world.pair()
+    b.addresses.append("192.0.2.99")
+    a.send(b)
+    world.run(1)
+
+    a.tell(link.SetEndpoint(1, ("192.0.2.99", b.port), "configuration"))
+    a.send(b)
+    world.run(1)
+    b.send(a)
+    world.run(1)
+
+    assert a.peer().endpoint == ("192.0.2.99", b.port)
+
+
+def test_a_forged_datagram_moves_neither_socket_nor_address(pair):
+    a, b = pair
+    first, second = open_two(b)
+    a.tell(link.SetEndpoint(1, (b.addresses[0], first.port), "configuration"))
+    a.send(b)
+    a.world.run(1)
+    before = b.peer().socket, b.peer().endpoint, b.peer().received_source
+    index = a.peer().keypairs.current.remote_index
+
+    for forged in (
+        struct.pack("<IIQ", 4, index, 2**40) + bytes(64),
+        struct.pack("<BBBBIQ", 5, 0, 1, 1, index, 9) + bytes(64),
+    ):
+        second.inbox.append(Flight(("192.0.2.77", 1), (b.addresses[0], second.port), forged))
+        b.turn()
+
+    assert b.peer().socket is before[0]
+    assert (b.peer().endpoint, b.peer().received_source) == before[1:]
