@@ -31,6 +31,8 @@ from overlay.forwarder import Forwarder, ForwarderGoneError, forwarders
 from overlay.greetings import Greetings
 from overlay.host import advice, clock, control, memory, notify, privileges
 from overlay.host.cpu import has_aes
+from overlay.host.names import SUFFIX as NAMES
+from overlay.host.names import Names
 from overlay.host.privileges import Capability
 from overlay.host.settings import SUFFIX
 from overlay.host.tun import check_interface_name, is_there, prepared
@@ -61,7 +63,7 @@ from overlay.link import (
 from overlay.notes import HostNotes
 from overlay.peer_answers import describe_peer, find_peer, refuse_peer
 from overlay.reload import RETRY, Reloads
-from overlay.resolver import Resolver, literal
+from overlay.resolver import Outside, Resolver, known, literal, resolve_first
 from overlay.roster import Roster
 from overlay.session.constants import Timing
 from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
@@ -143,10 +145,18 @@ async def run_agent(options: Options, timing: Timing) -> None:
         stack.callback(answering.close)
         forwarder = stack.enter_context(forwarders(answering.path.parent))
         # The interpreter of the forwarder starts while the host is being set up.
-        agent = Agent(options, node, store, timing, forwarder)
+        agent = Agent(options, node, store, timing, forwarder, Names(answering.path.with_suffix(NAMES)))
+        if forwarder.uid is not None:
+            trio.socket.set_custom_hostname_resolver(Outside(forwarder.uid))
         try:
-            agent.host = HostSetup(options.interface, answering.path.with_suffix(SUFFIX), is_tap=node.is_tap)
+            agent.host = HostSetup(
+                options.interface,
+                answering.path.with_suffix(SUFFIX),
+                is_tap=node.is_tap,
+                passing_uid=forwarder.uid,
+            )
             stack.push(lambda _, error, __: agent.host.close(opens=ending.is_wanted(error)))
+            await agent.look_up_first()
             agent.set_up(warnings)
             for kept in privileges.keep_only(KEPT_CAPABILITIES):
                 agent.note(f"the agent keeps more privileges than it needs: {kept}")
@@ -185,6 +195,7 @@ class Agent:
         store: Store,
         timing: Timing,
         start_forwarder: Callable[[], Forwarder] = Forwarder,
+        names: Names | None = None,
     ) -> None:
         self.forwarder = start_forwarder()
         self._start_forwarder = start_forwarder
@@ -192,7 +203,7 @@ class Agent:
         self._sessions = Sessions(
             node.private_key, entropy=os.urandom, wall_ns=clock.wall_ns, constants=timing
         )
-        self._roster = Roster()
+        self._roster, self._names = Roster(), names or Names(None)
         self._strangers = Strangers()
         self._journal = Journal()
         self._greetings = Greetings(self._greet)
@@ -210,12 +221,17 @@ class Agent:
         self._refused: dict[str, int] = {}
         self._is_replan_due = False
 
+    async def look_up_first(self) -> None:
+        """Know the peers, and where they are as far as that can be known before routes lead into the tunnel."""
+        for remote in self._roster.change_to(self._node).added:
+            self._add_session(remote)
+            self._take_known(remote)
+        if config.holds_nearly_everything(self._node):
+            await resolve_first(self._roster.by_number.values(), self._names)
+
     def set_up(self, warnings: Iterable[str]) -> None:
         """Set the host up for this node.  Raises HostError."""
         node = self._node
-        for remote in self._roster.change_to(node).added:
-            self._add_session(remote)
-            self._take_literal(remote)
         self.host.adopt(node, self._endpoints(node))
         for warning in warnings:
             self.note(warning)
@@ -245,7 +261,7 @@ class Agent:
     async def run(self, listener: socket.socket, signals: AsyncIterator[int]) -> None:
         """Serve until told to stop: then StoppedError comes out of the nursery."""
         async with trio.open_nursery() as nursery:
-            self._nursery, self._resolver = nursery, Resolver(nursery, self._set_endpoint)
+            self._nursery, self._resolver = nursery, Resolver(nursery, self._set_endpoint, self._names)
             nursery.start_soon(self._heed, signals)
             async with self._reloading:  # SIGHUP may come at any moment, and waits for the end of the start
                 await self._bring_up()
@@ -299,6 +315,7 @@ class Agent:
                 if not self._reloading.locked() and (cause := self._reloads.look(now)):
                     self._nursery.start_soon(self._reload, cause)
                 self._resolver.resolve_due(self._roster.by_number.values(), now)
+                self._names.save()
             self._wake = trio.Event()
             with trio.move_on_after(min(TICK, max(0.0, self._sessions.next_deadline() - clock.now()))):
                 await self._wake.wait()
@@ -580,15 +597,14 @@ class Agent:
         else:
             remote.whereabouts.settle(endpoint, now)
 
-    @staticmethod
-    def _take_literal(remote: Remote) -> None:
-        """Use the configured endpoint at once if it is an address.  Without one the peer stays where it was heard."""
+    def _take_known(self, remote: Remote) -> None:
+        """Use at once what is known of the configured endpoint.  Without one the peer stays where it was heard."""
         endpoint = remote.configured
         if endpoint is None:
             remote.resolved = ()
             return
         remote.heard_at = None
-        remote.resolved = literal(endpoint)
+        remote.resolved = known(endpoint, self._names)
         remote.endpoint = remote.resolved[0] if remote.resolved else None
 
     async def _set_endpoint(self, remote: Remote, endpoint: Sockaddr, cause: str) -> None:
@@ -675,6 +691,10 @@ class Agent:
                 self._reloads.refused(error, cause, clock.now())
             else:
                 self._reloads.taken(cause, len(self._roster.by_number))
+                remotes = self._roster.by_number.values()
+                self._names.keep({each.configured.host for each in remotes if each.configured is not None})
+                if cause == "SIGHUP":
+                    self._resolver.resolve_again(remotes, clock.now())
                 memory.give_back()
             if cause != RETRY:
                 notify.ready()
@@ -710,7 +730,7 @@ class Agent:
         self.host.leave(replaced, clock.now())  # the forwarder holds descriptors of its own
         for remote in change.added:
             if not remote.resolved:
-                self._take_literal(remote)
+                self._take_known(remote)
         ends = {remote.number: remote.endpoint for remote in change.added}
         for command in change.commands:
             await self._tell(command)
@@ -723,7 +743,7 @@ class Agent:
     async def _meet(self, change: Change) -> None:
         """Begin to talk to the peers that are new, or elsewhere, or have a new preshared key."""
         for remote in change.new_endpoint:
-            self._take_literal(remote)
+            self._take_known(remote)
             if remote.endpoint is not None and remote.configured is not None:
                 await self._tell(SetEndpoint(remote.number, remote.endpoint, "configuration"))
         for remote in (*change.added, *change.new_endpoint):

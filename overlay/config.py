@@ -258,6 +258,13 @@ def _is_here(peer: Peer, options: Options, is_own: Callable[[Address], bool]) ->
     return address is not None and is_own(address)
 
 
+def holds_nearly_everything(node: Node) -> bool:
+    """Return whether what is of no peer in particular, such as a query to a name server, is for a peer of *node*."""
+    return not node.is_tap and any(
+        prefix.prefixlen <= NEARLY_EVERYTHING for prefix, name in node.table.routes if name != node.own.name
+    )
+
+
 def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -> HostPlan:
     """Return how the host is to be set up, given (peer name, underlay address) pairs as far as they are known.
 

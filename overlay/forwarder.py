@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import array
 import contextlib
-import functools
 import logging
 import os
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -206,17 +206,28 @@ class Forwarder:
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """Starts forwarders under one user id, None for that of the agent."""
+
+    uid: int | None
+
+    def __call__(self, program: Sequence[str] = PROGRAM) -> Forwarder:
+        """Return a forwarder that starts.  Raises HostError."""
+        return Forwarder(program) if self.uid is None else Forwarder(program, self.uid)
+
+
 @contextlib.contextmanager
-def forwarders(directory: Path) -> Iterator[Callable[[], Forwarder]]:
+def forwarders(directory: Path) -> Iterator[Starter]:
     """Yield what starts a forwarder under a user id that no other agent beside *directory* has for its own.
 
     Without root every process is the same user's.  Raises HostError.
     """
     if os.geteuid() != 0:
-        yield Forwarder
+        yield Starter(None)
         return
     with contextlib.closing(user_ids.take(directory)) as taken:
-        yield functools.partial(Forwarder, uid=taken.uid)
+        yield Starter(taken.uid)
 
 
 def _start(command: Sequence[str], link: int) -> subprocess.Popen[bytes]:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import socket
 from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from overlay.errors import OverlayError
+from overlay.host import outside
 from peers.addresses import BROADCAST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from overlay.host.names import Names
     from overlay.roster import Remote
     from overlay.wire.addresses import Sockaddr
     from peers.peer import Endpoint
 
 # Ours
+FIRST_TIME = 5.0  # seconds that the start waits for names, where their name servers may be behind the tunnel
 RESOLVE_TIMEOUT = 10.0  # seconds for one name
 RESOLVE_INTERVAL = 300.0  # seconds; names are looked up again that often even while all is well
+CLEAR_INTERVAL = 30.0  # seconds likewise in the clear, where no handshake fails when a peer has moved
 RESOLVE_PAUSE = 10.0  # seconds between two look-ups of one name when handshakes fail
 LOOKUPS_AT_ONCE = 16  # each takes a thread, for up to a minute where a name server is silent
 
@@ -90,13 +96,91 @@ def _usable(found: Sequence[object]) -> Sockaddr | None:
             return str(address), port
 
 
+def known(endpoint: Endpoint, names: Names) -> tuple[Sockaddr, ...]:
+    """Return what *endpoint* is known to stand for without a look-up: an address, or the last ones of its name."""
+    if endpoint.address is not None:
+        return literal(endpoint)
+    addresses = map(ip_address, names.find(endpoint.host))
+    return tuple(
+        (str(each), endpoint.port) if each.version == 4 else (str(each), endpoint.port, 0, 0)
+        for each in addresses
+    )
+
+
+async def resolve_first(remotes: Iterable[Remote], names: Names) -> None:
+    """Look up the names of *remotes* that nothing is known of, for FIRST_TIME at most.
+
+    A daemon of the host that does look-ups for everybody is not led past the tunnel: this comes before it is there.
+    """
+
+    async def look(remote: Remote, endpoint: Endpoint) -> None:
+        with contextlib.suppress(ResolveError):
+            remote.resolved = await resolve(endpoint)
+            remote.endpoint = remote.resolved[0]
+            names.remember(endpoint.host, tuple(sockaddr[0] for sockaddr in remote.resolved))
+
+    with trio.move_on_after(FIRST_TIME):
+        async with trio.open_nursery() as nursery:
+            for remote in remotes:
+                if remote.configured is not None and not remote.resolved:
+                    nursery.start_soon(look, remote, remote.configured)
+
+
+class Outside(trio.abc.HostnameResolver):
+    """Looks names up past the policy routes; after one failure, once as everybody on this host does.
+
+    A name server may be reached through the tunnel alone, and then answers once that is up.
+    """
+
+    def __init__(self, uid: int) -> None:
+        """*uid* is the user that those routes do not hold."""
+        self._uid = uid
+        self._failed: set[bytes] = set()  # names that were not found outside the last time
+
+    async def getaddrinfo(
+        self,
+        host: bytes | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,  # noqa: A002  trio's name
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[Any]:
+        """Return what socket.getaddrinfo() does."""
+        hints = family, type, proto, flags
+        if host is None or host in self._failed:
+            self._failed.discard(host or b"")
+            look = functools.partial(socket.getaddrinfo, host, port, *hints)
+        else:
+            self._failed.add(host)
+            look = functools.partial(outside.getaddrinfo, self._uid, host, port, *hints)
+        found: list[Any] = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+        self._failed.discard(host or b"")
+        return found
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        """Not used here."""
+        raise NotImplementedError
+
+
+def _interval(remote: Remote) -> float:
+    """Return for how long what is known of the name of *remote* is good enough."""
+    if not remote.resolved or remote.resolve_error is not None:
+        return RESOLVE_PAUSE
+    return RESOLVE_INTERVAL if remote.encapsulation.is_encrypted else CLEAR_INTERVAL
+
+
 class Resolver:
     """Keeps the endpoints of remotes up to date; *moved* is awaited with each new one and its cause."""
 
     def __init__(
-        self, nursery: trio.Nursery, moved: Callable[[Remote, Sockaddr, str], Awaitable[None]]
+        self,
+        nursery: trio.Nursery,
+        moved: Callable[[Remote, Sockaddr, str], Awaitable[None]],
+        names: Names,
     ) -> None:
-        self._nursery, self._moved = nursery, moved
+        """What names have for addresses goes into *names*, for the next start."""
+        self._nursery, self._moved, self._names = nursery, moved, names
         self._running: set[int] = set()
         self._at_once = trio.Semaphore(LOOKUPS_AT_ONCE)
 
@@ -116,7 +200,13 @@ class Resolver:
             endpoint = remote.configured
             if endpoint is None or (endpoint.address is not None and remote.resolved):
                 continue
-            if now - remote.resolved_at >= (RESOLVE_INTERVAL if remote.resolved else RESOLVE_PAUSE):
+            if now - remote.resolved_at >= _interval(remote):
+                self.resolve_soon(remote, now)
+
+    def resolve_again(self, remotes: Iterable[Remote], now: float) -> None:
+        """Look all names up again, but for those that were looked up just now: somebody has asked for it."""
+        for remote in remotes:
+            if remote.configured is not None and remote.configured.address is None:
                 self.resolve_soon(remote, now)
 
     async def _resolve(self, remote: Remote, endpoint: Endpoint, now: float, attempt: int) -> None:
@@ -127,6 +217,8 @@ class Resolver:
                 async with self._at_once:
                     found = await resolve(endpoint)
                 remote.resolve_error = None
+                if endpoint.address is None:
+                    self._names.remember(endpoint.host, tuple(sockaddr[0] for sockaddr in found))
         except ResolveError as error:
             self._failed(remote, str(error))
         finally:

@@ -58,10 +58,13 @@ class HostSetup:
     Without CAP_NET_ADMIN it takes a persistent tun as root has prepared it, and says what is missing.
     """
 
-    def __init__(self, interface: str, saved: Path, *, is_tap: bool = False) -> None:
+    def __init__(
+        self, interface: str, saved: Path, *, is_tap: bool = False, passing_uid: int | None = None
+    ) -> None:
         """Make the tun, or tap, or attach to a persistent one; put back what a killed agent had changed of the host's settings.
 
-        *saved* is the file that says so; see `overlay.host.settings`.  Nothing else is touched.  Raises HostError.
+        *saved* is the file that says so; see `overlay.host.settings`.  What *passing_uid* sends, look-ups of names, passes
+        the policy routes by.  Nothing else is touched.  Raises HostError.
         """
         self._settings = Settings(saved)
         restored = self._settings.restore()
@@ -69,6 +72,7 @@ class HostSetup:
             log.info("put back what a killed agent had changed settings=%s", ",".join(restored))
         self.device = tun.open_tun(interface, is_tap=is_tap)
         self._overruns = overruns(self.device.name)  # of a persistent device, before
+        self._passing_uid = passing_uid
         self.sockets: dict[str, list[UdpSocket]] = {}  # by encapsulation
         self.icmp: socket.socket | None = None
         self.plan: HostPlan | None = None
@@ -305,6 +309,8 @@ class HostSetup:
         plan = config.plan_host(node, mtu, endpoints)
         if any(prefix.prefixlen for prefix in plan.policy_routes):
             plan = config.yield_to_links(plan, {link.network for link in self._routing.links()})
+        if plan.policy_routes:
+            plan = replace(plan, passing_uid=self._passing_uid)
         if isinstance(self._routing, Prepared):
             plan = self._routing.fit(plan, node.table.network.fwmark)
             if plan.mtu < mtu:

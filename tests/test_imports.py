@@ -147,6 +147,7 @@ ONLY_IN = {
     ),
     "ctypes": (
         (
+            "overlay.host.outside",
             "overlay.host.privileges",
             "overlay.host.seccomp",
             "overlay.host.memory",

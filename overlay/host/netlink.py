@@ -23,7 +23,12 @@ prefixes first:
     31000 + 2 * (32 - L) + 1  not from all fwmark MARK lookup TABLE             all but our own datagrams
 
 where the first suppresses L - 1 for a SUBNET that this host is on itself: its own LAN goes on to win, as it does in the
-main table.  (128 instead of 32 for IPv6.)  For 0.0.0.0/0 these are the two rules of wg-quick.  ``not`` negates a whole rule, so
+main table.  Look-ups of names, by sockets of a user of their own (overlay/host/outside.py), pass both by:
+
+    30999                         uidrange UID-UID goto 31300
+    31300                         nop                                           other people's rules go on behind it
+
+(128 instead of 32 for IPv6.)  For 0.0.0.0/0 these are the two rules of wg-quick.  ``not`` negates a whole rule, so
 the second names no subnet: the table has routes for the subnets of length L only, and no other packet finds one.
 """
 
@@ -116,7 +121,7 @@ if TYPE_CHECKING:
 # Specification: linux/netlink.h, linux/rtnetlink.h, linux/fib_rules.h, linux/if_addr.h, linux/if_link.h
 # All numbers are in the byte order of the host.
 IFA_PROTO = 11  # since Linux 5.18; before, it is not looked at
-FR_ACT_TO_TBL = 1
+FR_ACT_TO_TBL, FR_ACT_GOTO, FR_ACT_NOP = 1, 2, 3
 FIB_RULE_INVERT = 0x2
 IFF_UP = 0x1
 IFA_F_NODAD = 0x002  # usable at once; nobody else is on this link
@@ -130,6 +135,7 @@ PROTOCOL = 151
 METRIC = 5182
 # The first priority: late, so that rules that somebody numbered on purpose go first, but before main's 32766.
 RULES = 31_000
+BEHIND_RULES = RULES + 300  # the last of a prefix length is RULES + 257
 # The number of an interface is this, plus six digits from its name, plus 000 where tables have the prefix length.
 NUMBER = 1_000_000_000
 TRANSMIT_QUEUE = 1000  # packets; the default of 500 for a tun is 7 ms at 1 Gbit/s
@@ -211,7 +217,22 @@ class _Capture:
     fwmark: int
 
 
-_Rule: TypeAlias = _PreferMain | _Capture
+@dataclass(frozen=True, slots=True)
+class _PassBy:
+    """The rule: what is of the user *uid* goes on behind our rules."""
+
+    version: Version
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """The rule behind our others, which does nothing."""
+
+    version: Version
+
+
+_Rule: TypeAlias = _PreferMain | _Capture | _PassBy | _Behind
 
 
 class Routing:
@@ -780,6 +801,19 @@ class Routing:
                 message["family"] = family_of(version)
                 message["flags"] = FIB_RULE_INVERT
                 message["attrs"] += [("FRA_TABLE", self._number + length), ("FRA_FWMARK", fwmark)]
+            case _PassBy(version, uid):
+                message["family"] = family_of(version)
+                message["action"] = FR_ACT_GOTO
+                message["attrs"] += [
+                    ("FRA_GOTO", BEHIND_RULES),
+                    ("FRA_UID_RANGE", f"{uid}:{uid}"),
+                    ("FRA_FWMARK", self._number),
+                    ("FRA_FWMASK", 0),
+                ]
+            case _Behind(version):
+                message["family"] = family_of(version)
+                message["action"] = FR_ACT_NOP
+                message["attrs"] += [("FRA_FWMARK", self._number), ("FRA_FWMASK", 0)]
             case _:
                 assert_never(rule)
         return message
@@ -793,7 +827,11 @@ class Routing:
                 table, mark = rule.get_attr("FRA_TABLE", rule["table"]), rule.get_attr("FRA_FWMARK")
                 if rule.get_attr("FRA_PROTOCOL", PROTOCOL) != PROTOCOL:
                     continue
-                if self._is_our_table(table) and mark:
+                if mark == self._number and rule["action"] == FR_ACT_NOP:
+                    yield _Behind(version)
+                elif mark == self._number and rule["action"] == FR_ACT_GOTO:
+                    yield _PassBy(version, int(rule.get_attr("FRA_UID_RANGE").partition(":")[0]))
+                elif self._is_our_table(table) and mark:
                     yield _Capture(version, table - self._number, mark)
                 elif table == RT_TABLE_MAIN and mark == self._number:
                     destination = rule.get_attr("FRA_DST", "0.0.0.0" if version == 4 else "::")
@@ -810,6 +848,8 @@ def _planned_rules(plan: HostPlan) -> set[_Rule]:
     for network in plan.policy_routes:
         rules.add(_PreferMain(network, network.prefixlen - (network in on_link)))
         rules.add(_Capture(network.version, network.prefixlen, plan.fwmark))
+        if plan.passing_uid is not None:
+            rules.update({_PassBy(network.version, plan.passing_uid), _Behind(network.version)})
     return rules
 
 
@@ -823,6 +863,10 @@ def _rule_priority(rule: _Rule) -> int:
             return RULES + 2 * (network.max_prefixlen - network.prefixlen)
         case _Capture(version, length, _):
             return RULES + 2 * ((32 if version == 4 else 128) - length) + 1
+        case _PassBy():
+            return RULES - 1
+        case _Behind():
+            return BEHIND_RULES
         case _:
             assert_never(rule)
 

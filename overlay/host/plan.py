@@ -27,7 +27,7 @@ class HostPlan:
     *routes* lead into the tun by the main table, *policy_routes* by tables of ours that packets with *fwmark* skip:
     with any of these the mark must be given, and not 0.  Own subnets are in neither.  *on_link* are those of the policy
     routes that this host is on itself, where its own route is preferred to the tun.  *mac* is the Ethernet address
-    of a tap; None for a tun.
+    of a tap; None for a tun.  What the user *passing_uid* sends skips the policy routes too.
     """
 
     mtu: int
@@ -38,6 +38,7 @@ class HostPlan:
     far_ends: tuple[IPAddress, ...] = ()
     mac: bytes | None = None
     on_link: tuple[IPNetwork, ...] = ()
+    passing_uid: int | None = None
 
     def far_end_of(self, address: IPInterface) -> IPAddress:
         """Return the far end of the link that *address* is at; *address* itself where it is no such link."""

@@ -287,6 +287,7 @@ class Machine:
         node = settle(self.store, PRIVATE, self.options)
         self.agent = Agent(self.options, node, self.store, self.timing, self.start_forwarder)
         self.agent.host = self.host
+        await self.agent.look_up_first()
         self.agent.set_up([])
         self.send_signal, signals = trio.open_memory_channel(10)
         listening = control.listen(self.control_path)

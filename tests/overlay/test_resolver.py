@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 
@@ -7,15 +8,22 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from overlay.encap import ENCAPSULATIONS
+from overlay.host.names import Names as Known
 from overlay.resolver import (
+    CLEAR_INTERVAL,
+    FIRST_TIME,
     LOOKUPS_AT_ONCE,
     RESOLVE_INTERVAL,
     RESOLVE_PAUSE,
     RESOLVE_TIMEOUT,
+    Outside,
     ResolveError,
     Resolver,
+    known,
     literal,
     resolve,
+    resolve_first,
 )
 from overlay.roster import Remote
 from peers.peer import Endpoint
@@ -72,7 +80,8 @@ class Site:
         trio.socket.set_custom_hostname_resolver(names)
         self.names = names
         self.moved = []
-        self.resolver = Resolver(nursery, self._take)
+        self.known = Known(None)
+        self.resolver = Resolver(nursery, self._take, self.known)
 
     async def _take(self, remote, endpoint, cause):
         self.moved.append((remote.peer.name, endpoint, cause))
@@ -444,3 +453,117 @@ def test_peer_without_endpoint_is_no_work(names, at_site):
 
     at_site(story)
     assert names.asked == []
+
+
+# What is known without a look-up, and what is looked up when
+
+
+def test_names_are_remembered_for_the_next_start(names, at_site):
+    async def story(site):
+        names.addresses["tokyo.example.net"] = ["192.0.2.1", "2001:db8::1"]
+        site.resolver.resolve_soon(remote(), 100.0)
+        site.resolver.resolve_soon(remote("192.0.2.7", 2), 100.0)
+        await site.settle()
+
+        assert site.known.find("tokyo.example.net") == ("192.0.2.1", "2001:db8::1")
+        assert site.known.find("192.0.2.7") == ()
+        assert known(Endpoint("tokyo.example.net", 7), site.known) == (
+            ("192.0.2.1", 7),
+            ("2001:db8::1", 7, 0, 0),
+        )
+
+    at_site(story)
+
+
+def test_a_name_that_fails_is_looked_up_soon_again_although_an_address_is_known(names, at_site):
+    async def story(site):
+        tokyo = remote()
+        tokyo.resolved, tokyo.endpoint = (FIRST,), FIRST
+        site.resolver.resolve_soon(tokyo, 100.0)
+        await site.settle()
+        assert tokyo.resolve_error is not None
+        names.addresses["tokyo.example.net"] = ["192.0.2.2"]
+
+        site.resolver.resolve_due([tokyo], 100.0 + RESOLVE_PAUSE)
+        await site.settle()
+
+        assert site.moved == [("tokyo", SECOND, "dns")]
+
+    at_site(story)
+
+
+def test_names_in_the_clear_are_looked_up_more_often(names, at_site):
+    async def story(site):
+        names.addresses["tokyo.example.net"] = ["192.0.2.1"]
+        tokyo = remote()
+        tokyo.encapsulation = ENCAPSULATIONS["udp"]
+        site.resolver.resolve_soon(tokyo, 100.0)
+        await site.settle()
+        names.addresses["tokyo.example.net"] = ["192.0.2.2"]
+
+        site.resolver.resolve_due([tokyo], 99.0 + CLEAR_INTERVAL)
+        await site.settle()
+        assert tokyo.endpoint == FIRST
+        site.resolver.resolve_due([tokyo], 100.0 + CLEAR_INTERVAL)
+        await site.settle()
+
+        assert tokyo.endpoint == SECOND
+
+    at_site(story)
+
+
+def test_all_names_are_looked_up_when_somebody_asks_but_not_twice_in_a_moment(names, at_site):
+    async def story(site):
+        names.addresses["tokyo.example.net"] = ["192.0.2.1"]
+        remotes = [remote(), remote("192.0.2.7", 2)]
+        for now in (100.0, 101.0, 109.0, 110.0):
+            site.resolver.resolve_again(remotes, now)
+            await site.settle()
+
+        assert names.asked == ["tokyo.example.net"] * 2
+
+    at_site(story)
+
+
+def test_the_start_waits_for_names_of_which_nothing_is_known_but_not_for_ever(names, at_site):
+    async def story(site):
+        names.addresses["tokyo.example.net"] = ["192.0.2.1"]
+        tokyo, known_already, silent = remote(), remote("rome.example.net", 2), remote(number=3)
+        known_already.resolved, known_already.endpoint = (THIRD,), THIRD
+        began = trio.current_time()
+
+        await resolve_first([tokyo, known_already], site.known)
+        assert (tokyo.endpoint, known_already.endpoint) == (FIRST, THIRD)
+        assert names.asked == ["tokyo.example.net"]
+        names.delay = 1000.0
+        await resolve_first([silent], site.known)
+
+        assert silent.endpoint is None
+        assert trio.current_time() - began <= FIRST_TIME
+
+    at_site(story)
+
+
+def test_a_name_that_is_not_found_outside_is_looked_up_as_others_do_the_next_time(monkeypatch):
+    asked = []
+
+    def look(way, answers):
+        def getaddrinfo(*arguments):
+            asked.append(way)
+            if not answers:
+                raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+            return []
+
+        return getaddrinfo
+
+    async def story():
+        resolver = Outside(65520)
+        for outside_answers in (True, False, False, True, True):
+            monkeypatch.setattr("overlay.host.outside.getaddrinfo", look("outside", outside_answers))
+            monkeypatch.setattr("socket.getaddrinfo", look("inside", True))
+            with contextlib.suppress(socket.gaierror):
+                await resolver.getaddrinfo(b"tokyo.example.net", 7)
+
+    trio.run(story)
+
+    assert asked == ["outside", "outside", "inside", "outside", "outside"]

@@ -1,0 +1,38 @@
+"""Looking names up past the policy routes, through which nothing goes before the names are known.
+
+The C library opens the sockets of a look-up, so they cannot be given our mark.  The kernel takes the owner of a socket
+from the file system user id of the thread that makes it, which each thread has for itself (setfsuid(2)), and a rule
+sends what is of that user past the policy routes (overlay/host/netlink.py).  So everything that resolv.conf and
+nsswitch.conf say goes on to hold.  What a daemon asks on our behalf is its own: systemd-resolved sends to the name
+servers of a link by that link, whatever the routes say; nscd does not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.setfsuid.argtypes = [ctypes.c_uint]
+
+
+def as_owner(uid: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what *function* returns, with the sockets that it opens owned by *uid*; without the privilege, by us.
+
+    Only the calling thread is affected, and has the rights of that user to files meanwhile.
+    """
+    before = _libc.setfsuid(uid)
+    try:
+        return function(*arguments)
+    finally:
+        _libc.setfsuid(before)
+
+
+def getaddrinfo(uid: int, host: bytes | str, port: bytes | str | int | None, *hints: int) -> list[Any]:
+    """Return what socket.getaddrinfo() does, having asked by sockets of *uid*."""
+    found: list[Any] = as_owner(uid, socket.getaddrinfo, host, port, *hints)
+    return found

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+import pytest
+
+from overlay.host import outside
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+UID = 65520
+
+
+def owner():
+    """Return who owns a socket that the calling thread makes."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        return os.fstat(made.fileno()).st_uid
+
+
+def test_sockets_of_a_look_up_are_those_of_the_user_and_of_that_thread_alone():
+    others = []
+
+    def look():
+        thread = threading.Thread(target=lambda: others.append(owner()))
+        before = owner()
+        thread.start()
+        thread.join()
+        return before
+
+    assert outside.as_owner(UID, look) == UID
+    assert owner() == 0
+
+
+def test_a_look_up_that_fails_leaves_the_thread_as_it_was():
+    with pytest.raises(OSError, match="no"):
+        outside.as_owner(UID, lambda: (_ for _ in ()).throw(OSError("no")))
+
+    assert owner() == 0
+
+
+def test_addresses_are_found():
+    assert outside.getaddrinfo(UID, "192.0.2.7", 9)[0][4] == ("192.0.2.7", 9)
