@@ -62,6 +62,7 @@ from overlay.link import (
 )
 from overlay.notes import HostNotes
 from overlay.peer_answers import describe_peer, find_peer, refuse_peer
+from overlay.reader import Reader
 from overlay.reload import RETRY, Reloads
 from overlay.resolver import Outside, Resolver, known, literal, resolve_first
 from overlay.roster import Roster
@@ -213,7 +214,7 @@ class Agent:
         self._reloads = Reloads(store, options)
         self._reloading = trio.Lock()  # one table is read at a time
         self._changing = trio.Lock()  # table, plan and forwarder change together
-        self._reader = trio.CapacityLimiter(1)  # a thread that look-ups of names do not share
+        self._reader = Reader(options.peers)
         self._wake = trio.Event()
         self._serial = 0
         self._counters = CounterQuestions()
@@ -244,6 +245,7 @@ class Agent:
     def _look_at_host(self, firewall: Firewall | None) -> list[str]:
         """Return what of the host keeps traffic from going."""
         sentences = [str(each) for each in self.host.findings(self._node, firewall)]
+        sentences += self._node.warnings
         return sentences if self._sessions.is_clock_plausible() else [*sentences, UNSET_CLOCK]
 
     def _read_firewall(self) -> Firewall:
@@ -269,6 +271,7 @@ class Agent:
             nursery.start_soon(self._keep_forwarder)
             nursery.start_soon(self._watch_forwarder)
             nursery.start_soon(self._tick)
+            nursery.start_soon(self._watch_files)
             nursery.start_soon(questions.serve, listener, self._answer, self._answered)
             nursery.start_soon(self._watch_network)
             nursery.start_soon(self._host_notes.keep_reading)
@@ -302,7 +305,7 @@ class Agent:
         raise StoppedError
 
     async def _tick(self) -> None:
-        """Do what is due, and look at the peers file; sleep until the next of them."""
+        """Do what is due; sleep until the next of it."""
         looked_at = clock.now()
         while True:
             now = clock.now()
@@ -312,8 +315,6 @@ class Agent:
                 looked_at = now
                 self.host.close_left(now)
                 self._journal.turn(now)
-                if not self._reloading.locked() and (cause := self._reloads.look(now)):
-                    self._nursery.start_soon(self._reload, cause)
                 self._resolver.resolve_due(self._roster.by_number.values(), now)
                 self._names.save()
             self._wake = trio.Event()
@@ -675,6 +676,19 @@ class Agent:
 
     # Reload
 
+    async def _watch_files(self) -> None:
+        """Look at the peers file, and read it when that calls for it."""
+        while True:
+            await trio.sleep(TICK)
+            if not self._reloading.locked():
+                try:
+                    cause = await self._reader.run(self._reloads.look, clock.now())
+                except StoreError as error:
+                    self._reloads.refused(error, RETRY, clock.now())
+                else:
+                    if cause:
+                        await self._reload(cause)
+
     async def _reload(self, cause: str) -> None:
         """Take the peers file as it is now, or say why not: then the last good table stays in force."""
         number = self._reloads.ask()
@@ -684,7 +698,7 @@ class Agent:
             if cause != RETRY:
                 notify.reloading()
             try:
-                node = await trio.to_thread.run_sync(self._reloads.read, self._node, limiter=self._reader)
+                node = await self._reader.run(self._reloads.read, self._node)
                 async with self._changing:
                     await self._change_to(node)
             except (ConfigError, HostError, StoreError) as error:

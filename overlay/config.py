@@ -5,8 +5,8 @@ Everything here is known before anything of the host is touched; what is wrong i
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import TYPE_CHECKING
@@ -17,11 +17,13 @@ from overlay.encap.encapsulation import Ends
 from overlay.errors import ConfigError, KeyFileError
 from overlay.host.plan import HostPlan
 from overlay.host.sockets import is_own_address
+from overlay.permissions import describe_readers, describe_readers_of, describe_writers
 from overlay.wire.frames import FRAME_OVERHEAD
 from peers import gre
 from peers.addresses import host_prefix
 from peers.encapsulation import is_encrypted, own_encapsulation
 from peers.errors import TableError
+from peers.files import UnfitFileError, read_regular
 from peers.mac import derived_mac
 from peers.peer import TAP, format_public_key, preshared_key_file_for
 from peers.prefixes import PrefixMap
@@ -46,6 +48,7 @@ DEFAULT_FWMARK = 0xD0
 UNDERLAY_MTU = 1500  # where none is known
 MINIMUM_MTU = 1280
 MAXIMUM_IP = 65535
+KEY_FILE_SIZE = 4096  # bytes; a key has 44
 LISTEN_ADDRESSES = 16  # twice as many descriptors go beside one message to the forwarder
 EITHER = frozenset(
     {("", 4), ("", 6)}
@@ -76,6 +79,7 @@ class Node:
     table: Table
     own: Peer
     preshared_keys: dict[str, bytes] = field(repr=False)  # by peer name
+    warnings: tuple[str, ...] = ()  # sentences on files that others can read or write
 
     @property
     def others(self) -> list[Peer]:
@@ -152,10 +156,7 @@ def load_private_key(path: Path) -> tuple[PrivateKey, list[str]]:
         key = PrivateKey.from_base64(text.strip())
     except ValueError as error:
         raise KeyFileError(f"{path} is no private key: {error}; make one with `overlay keygen`") from None
-    warnings = []
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        warnings.append(f"{path} can be read by others: run `chmod 600 {path}`")
-    return key, warnings
+    return key, describe_readers(path, mode)
 
 
 def load_preshared_key(path: Path) -> PresharedKey:
@@ -204,7 +205,9 @@ def settle(
             f"listen of peers.{own.name} in {options.peers} has {len(own.listen)} addresses: write at most "
             f"{LISTEN_ADDRESSES}, or none to listen on every address of this host"
         )
-    return Node(key or PrivateKey.generate(os.urandom), table, own, _preshared_keys(table, own))
+    keys, files = _preshared_keys(table, own)
+    warnings = (*describe_writers(options.peers), *describe_readers_of(files))
+    return Node(key or PrivateKey.generate(os.urandom), table, own, keys, warnings)
 
 
 def find_own(
@@ -372,7 +375,8 @@ def plan_overhead(node: Node, peer: Peer | None, version: int) -> int:
     return encapsulation.overhead(version, Ends() if peer is None else node.ends_of(peer)) + frame
 
 
-def _preshared_keys(table: Table, own: Peer) -> dict[str, bytes]:
+def _preshared_keys(table: Table, own: Peer) -> tuple[dict[str, bytes], list[Path]]:
+    """Return the keys by peer name, and the files that hold them."""
     keys: dict[str, bytes] = {}
     files: dict[Path, bytes] = {}
     for peer in table.peers.values():
@@ -382,19 +386,22 @@ def _preshared_keys(table: Table, own: Peer) -> dict[str, bytes]:
         if path not in files:
             files[path] = bytes(load_preshared_key(path).secret)
         keys[peer.name] = files[path]
-    return keys
+    return keys, list(files)
 
 
 def _read_secret(path: Path, remedy: str) -> tuple[str, int]:
     """Return the text in *path* and the file's mode."""
     try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read().removeprefix("\ufeff")  # some editors begin UTF-8 with a byte order mark
-            text.encode("ascii")
-            return text, os.fstat(file.fileno()).st_mode
+        data, status = read_regular(path, KEY_FILE_SIZE)
+        text = data.decode().removeprefix("\ufeff")  # some editors begin UTF-8 with a byte order mark
+        text.encode("ascii")
+    except UnfitFileError as error:
+        raise KeyFileError(f"{path} {error}: {remedy}") from None
     except FileNotFoundError:
         raise KeyFileError(f"{path} does not exist: {remedy}") from None
     except ValueError:  # what is no ASCII, or a null character in the path
         raise KeyFileError(f"{path} is no key file: it holds other than base64") from None
     except OSError as error:
-        raise KeyFileError(f"{path} cannot be read: {error.strerror}") from None
+        reason = error.strerror or os.strerror(errno.EISDIR)
+        raise KeyFileError(f"{path} cannot be read: {reason}") from None
+    return text, status.st_mode

@@ -59,6 +59,7 @@ from peers.encapsulation import (
     has_ports,
 )
 from peers.errors import KeyProblem, Keys, TableError
+from peers.files import UnfitFileError, read_regular
 from peers.foreign import recognize
 from peers.lines import find_line
 from peers.mac import format_mac, parse_mac
@@ -118,6 +119,7 @@ PEER_KEYS = (
     "mac",
 )
 
+FILE_SIZE = 64 * 1024 * 1024  # bytes; 50,000 peers take a quarter of it
 SHOWN_SIZE = 60  # characters of a value that an error text repeats
 
 
@@ -129,7 +131,9 @@ def load(path: Path) -> Table:
 def read(path: Path) -> str:
     """Return the text in the file *path*.  Raises TableError."""
     try:
-        data = path.read_bytes()
+        data, _ = read_regular(path, FILE_SIZE)
+    except UnfitFileError as error:
+        raise TableError(path, None, f"it {error}; name the peers file") from None
     except FileNotFoundError:
         raise TableError(path, None, "there is no such file; write it, or name the right one") from None
     except IsADirectoryError:

@@ -111,7 +111,7 @@ CORE = (
         ("peers",),
         frozenset(),
         "a table is computed from text; stores, which alone wait, hand the text in",
-        but=frozenset({"peers.stores"}),
+        but=frozenset({"peers.stores", "peers.files"}),
     ),
     Computes(
         ("overlay.forwarding",),
@@ -136,6 +136,7 @@ ONLY_IN = {
             "overlay.greetings",
             "overlay.notes",
             "overlay.questions",
+            "overlay.reader",
             "overlay.resolver",
         ),
         "the rest computes, or is called synchronously, and is tested without a loop",

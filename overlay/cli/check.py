@@ -42,6 +42,7 @@ def command(ctx: click.Context, peers: Path, key: Path, node: str | None, as_jso
     """
     from overlay.config import Options
     from overlay.host.routes import read_routes
+    from overlay.permissions import describe_writers
     from peers import toml
     from peers.errors import TableError
     from peers.hints import warnings
@@ -58,6 +59,7 @@ def command(ctx: click.Context, peers: Path, key: Path, node: str | None, as_jso
             problems.append("there may be more; correct these and check again")
         raise Misuse("\nError: ".join(problems)) from error
     own, sentences = _find_own(table, Options(peers, key, "", node))
+    sentences += describe_writers(peers)
     sentences += warnings(table)
     if own is not None:
         sentences += _check_preshared_keys(table, own)
@@ -105,6 +107,7 @@ def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
 def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
     """Return a sentence for each preshared key file that *own* needs and cannot use."""
     from overlay.config import load_preshared_key
+    from overlay.permissions import describe_readers_of
     from peers.hints import Hint, grouped
     from peers.peer import preshared_key_file_for
 
@@ -114,14 +117,15 @@ def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
         if path is not None:
             users.setdefault(path, []).append(peer.name)
     hints: list[Hint] = []
-
+    readable: list[str] = []
     for path, names in users.items():
         try:
             load_preshared_key(path)
+            readable += describe_readers_of([path])
         except KeyFileError as error:
             several = "preshared key files that this host needs do not exist, cannot be read or hold no key"
             hints.append(Hint(str(path), f"{error}; this host needs it for {format_some(names, 3)}", several))
-    return grouped(hints)
+    return [*grouped(hints), *readable]
 
 
 def _check_own_routes(table: Table, own: Peer, read_routes: Callable[[], Iterable[Prefix]]) -> list[str]:

@@ -289,6 +289,7 @@ def test_a_preshared_key_that_this_host_cannot_use_is_warned_of(check, tmp_path,
 @pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b""])
 def test_a_key_file_may_begin_with_a_byte_order_mark_and_end_with_blanks(check, tmp_path, key, mark):
     for name in ("key", "tokyo.psk"):
+        (tmp_path / name).touch(mode=0o600)
         (tmp_path / name).write_bytes(mark + PRIVATE.to_base64().encode() + b" \r\n\n")
 
     result = check(EXAMPLE + 'preshared_key_file = "tokyo.psk"\n')
@@ -470,3 +471,18 @@ def test_many_preshared_keys_that_are_missing_are_one_warning(check):
     assert line.startswith(
         "Warning: 5 preshared key files that this host needs do not exist, cannot be read or hold no key: "
     )
+
+
+def test_a_preshared_key_that_others_can_read_and_a_peers_file_that_they_can_write_are_warned_of(
+    check, tmp_path, key
+):
+    path = tmp_path / "tokyo.psk"
+    path.write_text(PRIVATE.to_base64())
+    path.chmod(0o640)
+    tmp_path.chmod(0o777)
+
+    result = check(EXAMPLE + 'preshared_key_file = "tokyo.psk"\n')
+
+    assert result.exit_code == 0
+    assert f"Warning: {path} can be read by others: run `chmod 600 {path}`\n" in result.stderr
+    assert f"Warning: {tmp_path} can be written by others" in result.stderr

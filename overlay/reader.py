@@ -1,0 +1,45 @@
+"""A thread for what waits for disks, so that nothing else does: not packets, not the control socket, not a stop.
+
+A file system may not answer for hours, as that of a server that is gone.  The agent then goes on with what it has, and
+says so; a thread that hangs is left behind when the agent ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from peers.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+T = TypeVar("T")
+
+# Ours
+PATIENCE = 60.0  # seconds; a table of 50,000 peers takes a quarter of it
+
+
+class Reader:
+    """Makes one call at a time."""
+
+    def __init__(self, path: Path, patience: float = PATIENCE) -> None:
+        """*path* names what is read, in errors."""
+        self._path, self._patience = path, patience
+        self._thread = trio.CapacityLimiter(1)  # that look-ups of names do not share
+
+    async def run(self, call: Callable[..., T], *arguments: object) -> T:
+        """Return what *call* returns.  Raises what it raises, and StoreError if that takes too long.
+
+        A call that was given up may still be running; those that come after it wait for its end.
+        """
+        with trio.move_on_after(self._patience):
+            return await trio.to_thread.run_sync(
+                call, *arguments, limiter=self._thread, abandon_on_cancel=True
+            )
+        raise StoreError(
+            f"{self._path} and the files beside it could not be read within {self._patience:g} s: "
+            "see whether their file system answers"
+        )

@@ -1,0 +1,61 @@
+"""Files that an operator names, read so that none of them can hold this process up or fill its memory.
+
+A named pipe would wait for its writer, a device has no end, and a file may be larger than anything that was meant.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Ours
+CHUNK = 1024 * 1024  # bytes
+KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+class UnfitFileError(Exception):
+    """What has the name of the file is not read.  The text ends a sentence: ``is a named pipe, ...``."""
+
+
+def read_regular(path: Path, most: int) -> tuple[bytes, os.stat_result]:
+    """Return the bytes of the regular file *path*, at most *most*, and its status.
+
+    Raises UnfitFileError for anything else and for more, IsADirectoryError, other OSErrors, and ValueError for a path
+    with a null character.  Only its file system can make this wait.
+    """
+    _check(os.stat(path), most)  # first: to open a device may do something
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        _check(status, most)
+        data = bytearray()
+        while chunk := os.read(descriptor, min(CHUNK, most + 1 - len(data))):
+            data += chunk
+            if len(data) > most:
+                raise UnfitFileError(_too_large(most))
+        return bytes(data), status
+    finally:
+        os.close(descriptor)
+
+
+def _check(status: os.stat_result, most: int) -> None:
+    kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError
+    if kind != stat.S_IFREG:
+        raise UnfitFileError(f"is {KINDS.get(kind, 'of an unknown kind')}, where a regular file is needed")
+    if status.st_size > most:
+        raise UnfitFileError(_too_large(most))
+
+
+def _too_large(most: int) -> str:
+    return f"has more than {most} bytes, which is more than any such file needs"
