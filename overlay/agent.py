@@ -489,7 +489,7 @@ class Agent:
             case Handshake():
                 await self._receive_handshake(report)
             case Wanted():
-                await self._want(report.peer)
+                await self._want(report.peer, is_idle=report.is_idle)
             case Confirmed():
                 await self._carry_out(self._sessions.confirmed(report.local_index, clock.now()))
             case Retired():
@@ -531,8 +531,8 @@ class Agent:
             whose = f" public_key={format_public_key(error.public_key)}"
         log.debug("handshake refused reason=%s source=%s%s", error.reason, format_sockaddr(source), whose)
 
-    async def _want(self, number: int) -> None:
-        await self._carry_out(self._sessions.want(number, clock.now()))
+    async def _want(self, number: int, *, is_idle: bool = False) -> None:
+        await self._carry_out(self._sessions.want(number, clock.now(), is_idle=is_idle))
         self._wake.set()
 
     async def _carry_out(self, outputs: Iterable[Output]) -> None:
@@ -544,6 +544,7 @@ class Agent:
                 case GiveUp():
                     remote = self._roster.by_number.get(output.peer)
                     if remote is not None:
+                        remote.is_confirmed = False
                         self._journal.lost(remote, "it was called in vain", clock.now())
                     await self._tell(output)
                 case Answered() | Completed():
@@ -572,6 +573,7 @@ class Agent:
         self._journal.met(remote, output, self._sessions.status(output.peer), clock.now())
         if isinstance(output, Completed):
             remote.is_confirmed, remote.is_silent = True, False
+            remote.whereabouts.reached()
         if isinstance(output, Answered) or output.is_initiator:  # the responder knows that since it answered
             self._heard_at(remote, output.endpoint)
 
@@ -612,16 +614,15 @@ class Agent:
         """Take an address that the resolver found for *remote*."""
         if self._roster.by_number.get(remote.number) is not remote:
             return  # removed meanwhile
-        is_first, remote.endpoint = remote.endpoint is None, endpoint
-        log.info(
-            "endpoint set peer=%s endpoint=%s cause=%s", remote.peer.name, format_sockaddr(endpoint), cause
-        )
+        is_news = remote.whereabouts.call(endpoint) and not remote.is_confirmed
+        remote.endpoint = endpoint
+        self._journal.endpoint_set(remote, endpoint, cause, clock.now())
         if self.host.is_affected_by(remote.peer.name, endpoint):
             await self._replan()
         if remote.endpoint != endpoint:
             return  # it was heard from elsewhere meanwhile
         await self._tell(SetEndpoint(remote.number, endpoint, cause))
-        if is_first:
+        if is_news:
             self._greetings.add([remote.number])
 
     def _endpoints(self, node: Node) -> set[tuple[str, Sockaddr]]:

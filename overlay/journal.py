@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from overlay.link import Moved
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus
+    from overlay.wire.addresses import Sockaddr
 
 # Ours
 MINUTE = 60.0  # seconds
@@ -76,6 +77,11 @@ class Journal:
         """Tell that *remote* is heard from another place."""
         fields = f"endpoint={format_sockaddr(report.endpoint)}"
         self._tell("peer moved", MOVES_BURST, remote, fields, now, report.count)
+
+    def endpoint_set(self, remote: Remote, endpoint: Sockaddr, cause: str, now: float) -> None:
+        """Tell that *remote* is to be called at another place; with several, one that is dead is called at each in turn."""
+        fields = f"endpoint={format_sockaddr(endpoint)} cause={cause}"
+        self._tell("endpoint set", MOVES_BURST, remote, fields, now)
 
     def lost(self, remote: Remote, cause: str, now: float) -> None:
         """Tell that *remote* is not reached any more, unless that has been told; *cause* is in words."""

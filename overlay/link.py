@@ -188,9 +188,10 @@ class Handshake:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """There is something to send to *peer* and no keypair fresh enough for it."""
+    """There is something to send to *peer* and no keypair fresh enough for it; with *is_idle* only a keepalive."""
 
     peer: int
+    is_idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)

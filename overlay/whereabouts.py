@@ -19,12 +19,13 @@ PLACES = 8  # remembered, of those that the host was asked about
 class Whereabouts:
     """The moves of one peer.  Times are seconds of CLOCK_BOOTTIME."""
 
-    __slots__ = ("_asked", "_last", "_moves")
+    __slots__ = ("_asked", "_called", "_last", "_moves")
 
     def __init__(self) -> None:
         self._moves: deque[tuple[float, int]] | None = None  # (when, how many), a second apart at least
         self._last: tuple[Sockaddr, Sockaddr] | None = None
         self._asked: dict[Sockaddr, float] = {}
+        self._called: dict[Sockaddr, None] = {}  # since it was reached last
 
     def moved(self, before: Sockaddr | None, endpoint: Sockaddr, count: int, now: float) -> None:
         """Note *count* moves, the last one from *before* to *endpoint*."""
@@ -57,6 +58,18 @@ class Whereabouts:
         if len(self._asked) >= PLACES:
             del self._asked[next(iter(self._asked))]
         self._asked[endpoint] = now
+
+    def call(self, endpoint: Sockaddr) -> bool:
+        """Note that the peer is to be called at *endpoint*, and return whether that is new since it was reached."""
+        is_new = endpoint not in self._called
+        if is_new and len(self._called) >= PLACES:
+            del self._called[next(iter(self._called))]
+        self._called[endpoint] = None
+        return is_new
+
+    def reached(self) -> None:
+        """Note that the peer is reached."""
+        self._called.clear()
 
     def _forget_old(self, now: float) -> None:
         while self._moves and now - self._moves[0][0] >= MINUTE:

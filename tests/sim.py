@@ -281,8 +281,8 @@ class Node:
                 except PacketError as error:
                     self.refused[error.reason] += 1
                 self.tell(link.Handled(1))
-            case link.Wanted(peer):
-                self.want(peer)
+            case link.Wanted(peer, is_idle):
+                self.want(peer, is_idle=is_idle)
             case link.Confirmed(_, local_index):
                 self._carry_out(self.sessions.confirmed(local_index, now))
             case link.Silence(peer, is_over):
@@ -292,8 +292,8 @@ class Node:
             case link.Retired(local_index):
                 self.sessions.retired(local_index)
 
-    def want(self, peer):
-        self._carry_out(self.sessions.want(peer, self.world.clock.now))
+    def want(self, peer, *, is_idle=False):
+        self._carry_out(self.sessions.want(peer, self.world.clock.now, is_idle=is_idle))
 
     def _carry_out(self, outputs):
         for output in outputs:

@@ -6,6 +6,7 @@ import errno
 import math
 import random
 from ipaddress import ip_address
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -1467,3 +1468,83 @@ def test_a_forwarder_that_begins_anew_greets_a_crowd_that_answers_slowly_without
     assert hub.received == sent
     assert len(hub.logged(Completed)) == 101
     assert world.sent("cookie") == []
+
+
+# A peer with a keepalive that is not there
+
+
+def dead(world, keepalive=25.0):
+    """Return a node with a peer that was given up, and the moment."""
+    a, b = world.pair(keepalive=keepalive)
+    world.network.lose = lambda flight: True
+    while not a.sessions.status(1).is_given_up:
+        world.run(1)
+    return a, b, world.clock.now
+
+
+@pytest.mark.parametrize("keepalive", [1.0, 25.0, 3600.0])
+def test_a_dead_peer_with_a_keepalive_is_called_ever_more_seldom(world, keepalive):
+    a, _, start = dead(world, keepalive)
+    world.run(2 * 3600)
+
+    calls = world.sent("initiation", by="a", since=start)
+    gaps = [later - sooner for sooner, later in pairwise(calls)]
+
+    assert len(calls) <= 7200 / 60 + 25
+    assert sorted(gaps[:3]) == gaps[:3]
+    assert gaps[:2] == [pytest.approx(20, abs=1), pytest.approx(40, abs=1)]
+    assert max(gaps[3:10]) <= 62
+    assert a.sessions.status(1).is_given_up
+    assert len(a.logged(GiveUp)) == 1
+
+
+def test_traffic_for_a_dead_peer_breaks_the_pause(world):
+    a, b, _ = dead(world)
+    world.run(600)
+    start = world.clock.now
+
+    a.send(b)
+    world.run(30)
+
+    assert len(world.sent("initiation", by="a", since=start)) >= 5
+    assert not a.sessions.status(1).is_given_up
+
+
+def test_a_dead_peer_that_calls_is_reached_and_not_left_alone_again(world):
+    a, b, _ = dead(world)
+    world.run(600)
+    world.network.lose = lambda flight: False
+    start = world.clock.now
+    b.want(1)
+    world.run(1)
+    assert a.sessions.status(1).completed_at == pytest.approx(start, abs=0.1)
+
+    world.network.lose = lambda flight: True
+    while not a.sessions.status(1).is_given_up:
+        a.send(b)
+        world.run(1)
+    start = world.clock.now
+    world.run(60)
+
+    assert len(world.sent("initiation", by="a", since=start)) >= 2
+
+
+def test_a_dead_peer_that_comes_back_is_found_by_itself_within_the_pause(world):
+    a, _, _ = dead(world)
+    world.run(3600)
+    world.network.lose = lambda flight: False
+
+    world.run(62)
+
+    assert a.sessions.status(1).completed_at is not None
+
+
+def test_a_peer_without_keepalive_that_is_dead_is_not_called(world):
+    a, b = world.pair()
+    world.network.lose = lambda flight: True
+    a.send(b)
+    world.run(120)
+    start = world.clock.now
+    world.run(3600)
+
+    assert world.sent("initiation", by="a", since=start) == []

@@ -526,13 +526,13 @@ class Core:
 
     def _send_keepalive(self, peer: Peer, now: float) -> None:
         keypair = self._usable(peer, now)
+        if keypair is None or self._is_old(keypair, now):
+            self._report(Wanted(peer.number, is_idle=True))
         if keypair is None:
-            self.want(peer, now)
             return
         self.outbound.send_payload(peer, keypair, b"")
         peer.owed_since = 0.0
         peer.last_traffic = now
-        self._rekey_if_old(peer, keypair, now)
 
     # What the packet path says
 
@@ -580,7 +580,7 @@ class Core:
                 wait = self.timing.keepalive_timeout + self.timing.rekey_timeout + self._jitter()
                 self.timers.arm(now + wait, peer, "silence")
         if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
-            self._rekey_if_old(peer, keypair, now)
+            self.want(peer, now)
         if now >= peer.path_due:
             self._kernel_paths.look(peer, now)
 
@@ -691,9 +691,9 @@ class Core:
         peer = remembered[address] if address in remembered else self.table.find(address)
         return None if peer is None else peer.number
 
-    def _rekey_if_old(self, peer: Peer, keypair: Keypair, now: float) -> None:
-        if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
-            self.want(peer, now)
+    @staticmethod
+    def _is_old(keypair: Keypair, now: float) -> bool:
+        return now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES
 
     def _keep(self, peer: Peer, packet: bytes) -> None:
         for owner, _ in self._staging.add(peer.number, packet):

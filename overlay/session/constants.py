@@ -70,6 +70,16 @@ class Timing:
         return round(self.rekey_attempt_time / self.rekey_timeout)
 
     @property
+    def first_pause(self) -> float:
+        """How long an idle peer that was given up is left alone, before it is called once more.  Our own choice."""
+        return 2 * self.rekey_timeout
+
+    @property
+    def longest_pause(self) -> float:
+        """What that grows to, with each call in vain: one minute."""
+        return 12 * self.rekey_timeout
+
+    @property
     def wipe_after_time(self) -> float:
         """After how long without a new keypair all keys are forgotten (whitepaper section 6.3)."""
         return 3 * self.reject_after_time

@@ -93,6 +93,7 @@ class _Attempt:
     # From the wish for a session to its fulfilment or the end of patience.
     began_at: float
     due_at: float  # when to send the initiation, or to send it again
+    is_idle: bool = False  # nothing waits for it, and the peer was given up: no haste
     retries: int = 0
     index: int = -1  # of the initiation sent last, and meaningless without a state
     state: noise.InitiatorState | None = None
@@ -116,6 +117,7 @@ class PeerHandshakes:
         "_node",
         "_outdated",
         "_outdated_at",
+        "_pause",
         "_preshared_key",
         "_recalled_at",
         "_refused",
@@ -145,20 +147,26 @@ class PeerHandshakes:
         self._initiation_sent_at = -math.inf
         self._completed_at: float | None = None
         self._is_given_up = False
+        self._pause = node.timing.first_pause  # before the next call to a peer that was given up and is idle
         self._wipe_at = math.inf
 
     # What the node asks for
 
-    def want(self, now: float) -> list[Output]:
-        """Begin an attempt unless one is under way."""
-        if self._attempt is not None:
+    def want(self, now: float, *, is_idle: bool = False) -> list[Output]:
+        """Begin an attempt unless one is under way.
+
+        A peer that was given up and *is_idle*, for there is nothing but keepalives to send, is called with pauses that
+        grow.  That ends as soon as it is wanted for more.
+        """
+        attempt, timing = self._attempt, self._node.timing
+        if (attempt is not None and (is_idle or not attempt.is_idle)) or not self._has_secret():
             return []
-        if not self._has_secret():
-            return []
-        self._is_given_up = False
+        self._end_attempt()
+        is_idle = is_idle and self._is_given_up
+        self._is_given_up = is_idle
         # At most one initiation in REKEY_TIMEOUT goes to a peer (whitepaper section 6.4).
-        due_at = max(now, self._initiation_sent_at + self._node.timing.rekey_timeout)
-        self._attempt = _Attempt(began_at=now, due_at=due_at)
+        due_at = max(now, self._initiation_sent_at + (self._pause if is_idle else timing.rekey_timeout))
+        self._attempt = _Attempt(began_at=now, due_at=due_at, is_idle=is_idle)
         return [self._initiate(self._attempt, now)] if due_at <= now else []
 
     def set_preshared_key(self, preshared_key: bytes | None) -> None:
@@ -223,6 +231,7 @@ class PeerHandshakes:
 
         self._greatest_timestamp = initiation.timestamp
         self._outdated = 0
+        self._pause = node.timing.first_pause  # it is there
         self._initiation_consumed_at = now
         node.indices.claim(index, self)
         remote_index = initiation.message.sender_index
@@ -244,8 +253,10 @@ class PeerHandshakes:
             return
         self._outdated += 1
         self._behind, self._outdated_at = behind, now
-        if now >= self._recalled_at + RECALL_INTERVAL and self._attempt is None:
+        is_called = self._attempt is not None and not self._attempt.is_idle
+        if now >= self._recalled_at + RECALL_INTERVAL and not is_called:
             self._recalled_at = now
+            self._end_attempt()
             due_at = max(now, self._initiation_sent_at + self._node.timing.rekey_timeout)
             self._attempt = _Attempt(began_at=now, due_at=due_at)
 
@@ -315,6 +326,8 @@ class PeerHandshakes:
             return [self._initiate(attempt, now)]
         if attempt.retries >= self._node.timing.max_retries:
             self._end_attempt()
+            if attempt.is_idle:
+                return []  # it is given up already; the next keepalive begins anew
             self._is_given_up = True
             return [GiveUp(self.number)]
         attempt.retries += 1
@@ -335,7 +348,10 @@ class PeerHandshakes:
         self._free_attempt_index(attempt)
         node.indices.claim(index, self)
         attempt.index, attempt.state = index, state
-        attempt.due_at = now + node.timing.rekey_timeout + self._jitter()
+        wait = node.timing.rekey_timeout
+        if attempt.is_idle:
+            wait = self._pause = min(2 * self._pause, node.timing.longest_pause)
+        attempt.due_at = now + wait + self._jitter()
         self._initiation_sent_at = now
         datagram = self._cookie_holder().add_macs(message.build(), now)
         return Transmit(self.number, datagram, renew_source=attempt.retries > 0)
@@ -376,6 +392,7 @@ class PeerHandshakes:
         """Take note that both ends have the keys of a handshake that was done *when*."""
         self._completed_at = when
         self._is_given_up = False
+        self._pause = self._node.timing.first_pause
         self._unconfirmed = self._refused = 0
 
     def _forget_keypairs(self) -> None:

@@ -92,15 +92,17 @@ class Sessions:
 
     # From the forwarder
 
-    def want(self, peer: int, now: float) -> list[Output]:
+    def want(self, peer: int, now: float, *, is_idle: bool = False) -> list[Output]:
         """Begin a handshake with *peer* unless one is under way, REKEY_TIMEOUT after the last initiation or at once.
+
+        If it *is_idle*, with nothing but keepalives to send, and was given up, it is called with pauses that grow.
 
         The forwarder may ask for a peer that has just been removed: nothing happens.
         """
         handshakes = self._by_number.get(peer)
         if handshakes is None:
             return []
-        outputs = handshakes.want(now)
+        outputs = handshakes.want(now, is_idle=is_idle)
         self._schedule(handshakes)
         return outputs
 

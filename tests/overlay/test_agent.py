@@ -60,7 +60,7 @@ from overlay.link import (
 )
 from overlay.reload import RETRY
 from overlay.session.constants import Timing
-from overlay.session.outputs import InstallKeypair, Transmit
+from overlay.session.outputs import GiveUp, InstallKeypair, Transmit
 from overlay.session.sessions import Sessions
 from peers.mac import derived_mac
 from peers.stores.memory import MemoryStore
@@ -812,6 +812,38 @@ def test_peer_that_flaps_is_told_in_few_lines_and_noted_and_the_host_is_asked_on
         assert "203.0.113.9:4500" in note
         assert "203.0.113.10:4500" in note
         assert status["peers"][0]["notes"] == [note]
+
+    node(story)
+
+
+def test_peer_given_up_is_called_at_a_new_endpoint_at_once_and_at_each_once(node):
+    async def story(machine):
+        await machine.greeted()
+        agent, remote = machine.agent, machine.agent._roster.by_name["tokyo"]
+        remote.is_confirmed = True
+        calls = []
+        for endpoint in (ELSEWHERE, FAR_AWAY, ELSEWHERE):
+            await agent._carry_out([GiveUp(1)])
+            agent._sessions.start_over()
+            before = len(machine.forwarder.told(Transmit))
+            await agent._set_endpoint(remote, endpoint, "dns")
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            calls.append(len(machine.forwarder.told(Transmit)) - before)
+
+        assert calls == [1, 1, 0]
+
+    node(story)
+
+
+def test_idle_wish_for_a_session_is_passed_on_as_such(node):
+    async def story(machine):
+        await machine.greeted()
+        wishes = []
+        machine.agent._sessions.want = lambda peer, now, *, is_idle: wishes.append((peer, is_idle)) or []
+        machine.forwarder.say(Wanted(1), Wanted(1, is_idle=True))
+        await until(lambda: len(wishes) == 2)
+
+        assert wishes == [(1, False), (1, True)]
 
     node(story)
 

@@ -75,7 +75,7 @@ MESSAGES = {
     GiveUp: st.builds(GiveUp, number),
     link.Ready: st.builds(link.Ready, st.lists(text)),
     link.Handshake: st.builds(link.Handshake, some_bytes, endpoint),
-    link.Wanted: st.builds(link.Wanted, number),
+    link.Wanted: st.builds(link.Wanted, number, st.booleans()),
     link.Confirmed: st.builds(link.Confirmed, number, u32),
     link.Retired: st.builds(link.Retired, u32),
     link.Moved: st.builds(link.Moved, number, endpoint, number, st.none() | endpoint),

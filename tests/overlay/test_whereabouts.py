@@ -54,3 +54,11 @@ def test_few_places_are_remembered_the_last_ones(places):
         False,
         *[True] * PLACES,
     ]
+
+
+def test_place_is_called_for_the_first_time_once_until_the_peer_is_reached(places):
+    assert [places.call(HERE), places.call(THERE), places.call(HERE)] == [True, True, False]
+
+    places.reached()
+
+    assert places.call(HERE)
