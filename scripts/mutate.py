@@ -21,9 +21,6 @@ ROOT = Path(__file__).resolve().parents[1]
 EQUIVALENT = ROOT / "tests" / "equivalent.toml"
 MUTMUT = (sys.executable, "-W", "ignore", "-m", "mutmut")
 
-# Rooms whose modules are reached by whole nodes in memory as well.
-WHOLE_NODES = ("overlay/session", "overlay/forwarding", "overlay/crypto")
-
 
 @dataclass(frozen=True)
 class Change:
@@ -42,7 +39,7 @@ class Change:
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--tests", multiple=True, help="Tests to run in place of those that mirror the modules.")
-@click.option("--whole-nodes/--no-whole-nodes", default=True, help="Run tests/test_two_nodes.py as well.")
+@click.option("--whole-nodes", is_flag=True, help="Run tests/test_two_nodes.py as well.")
 @click.option(
     "--jobs", default=os.cpu_count() or 1, show_default=True, help="Changes tried at the same time."
 )
@@ -85,12 +82,13 @@ def _modules(path: Path) -> list[Path]:
 
 
 def _mirror(modules: list[str], *, whole_nodes: bool) -> list[str]:
-    """Return the tests of the rooms of *modules*; those of whole nodes where the rooms are reached by them."""
-    rooms = {str(Path("tests") / Path(module).parent) for module in modules}
-    chosen = sorted(room for room in rooms if (ROOT / room).is_dir())
-    if whole_nodes and any(module.startswith(WHOLE_NODES) for module in modules):
-        chosen.append("tests/test_two_nodes.py")
-    return chosen
+    """Return the tests of *modules*: the file that mirrors each, else its room; those of whole nodes if asked for."""
+    chosen = set()
+    for module in map(Path, modules):
+        room = Path("tests") / module.parent
+        named = room / f"test_{module.name}"
+        chosen.add(str(named if (ROOT / named).is_file() else room))
+    return [*sorted(chosen), *(["tests/test_two_nodes.py"] if whole_nodes else [])]
 
 
 def _copy_tree(copy: Path, modules: list[str], tests: list[str]) -> None:

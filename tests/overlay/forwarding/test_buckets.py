@@ -104,3 +104,22 @@ def test_what_is_owed_to_one_bucket_is_below_zero():
     bucket.take(9, 0.0)
 
     assert bucket.available(0.05) == -4
+
+
+def test_idle_keys_are_forgotten_once_their_bucket_is_full_again_and_no_sooner():
+    buckets = Buckets(rate=10.0, burst=20.0, keys=3)
+    for key, at in ((b"a", 100.0), (b"b", 101.0), (b"c", 101.5)):
+        buckets.allow(key, at)
+
+    assert not buckets.allow(b"new", 101.9)
+    assert buckets.allow(b"new", 102.9)  # half the time to fill a bucket after the last look
+    assert set(buckets._state) == {b"b", b"c", b"new"}
+
+
+def test_between_two_looks_at_all_keys_lies_half_the_time_that_fills_a_bucket():
+    buckets = Buckets(rate=10.0, burst=20.0, keys=1)
+    buckets.allow(b"a", 0.0)
+
+    assert not buckets.allow(b"new", 1.1)  # a look
+    assert not buckets.allow(b"new", 2.05)  # the key is idle, but that is not looked at yet
+    assert buckets.allow(b"new", 2.15)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from overlay.forwarding.keypair import Keypair, Keypairs
 from overlay.forwarding.peer import Peer
 from overlay.session.constants import Timing
 from overlay.session.outputs import InstallKeypair
+from overlay.wire.bulk import CIPHERS
 
 
 def made(index=1, *, is_initiator, created=1000.0, initiated=None):
@@ -257,3 +259,64 @@ def test_a_keypair_is_in_a_slot_or_was_returned_once(steps, pause):
 
     left = [index for index in slots(keypairs) if index is not None]
     assert sorted(left + [each.local_index for each in gone]) == list(range(1, count + 1))
+
+
+def test_a_new_keypair_seals_what_its_other_end_opens_from_the_first_counter_on():
+    peer = Peer(1)
+    install = InstallKeypair(
+        1,
+        5,
+        9,
+        b"s" * 32,
+        b"r" * 32,
+        is_initiator=True,
+        initiated=1.0,
+        created=2.0,
+        endpoint=("192.0.2.1", 1),
+    )
+    keypair = Keypair(peer, install, Timing())
+    theirs = Keypair(
+        Peer(1), dataclasses.replace(install, send_key=b"r" * 32, receive_key=b"s" * 32), Timing()
+    )
+    sealed, opened = bytearray(4 + 16), bytearray(4)
+
+    keypair.seal(bytes(12), b"text", None, sealed)
+    theirs.open(bytes(12), sealed, None, opened)
+
+    assert opened == b"text"
+    assert (keypair.peer, keypair.counter, keypair.bulk) == (peer, 0, None)
+    assert (keypair.local_index, keypair.remote_index, keypair.created) == (5, 9, 2.0)
+    assert [keypair.window.accept(0) for _ in range(2)] == [True, False]
+
+
+def test_with_ciphers_a_keypair_has_what_units_take():
+    unit_keys = [(cipher, bytes([cipher]) * 32, bytes([cipher + 9]) * 32) for cipher in CIPHERS]
+    install = InstallKeypair(
+        1, 5, 9, b"s" * 32, b"r" * 32, is_initiator=True, initiated=1.0, created=2.0,
+        endpoint=("192.0.2.1", 1), unit_keys=unit_keys,
+    )  # fmt: skip
+
+    bulk = Keypair(Peer(1), install, Timing(), CIPHERS, 1420).bulk
+
+    assert bulk is not None
+    assert bulk.told_packet == 1420
+    assert bulk._receiver_index == 9
+    assert bulk._keys == {cipher: (forth, back) for cipher, forth, back in unit_keys}
+
+
+@pytest.mark.parametrize(
+    ("began", "theirs", "ours", "have_crossed"),
+    [
+        (1.0, 2.0, 3.0, True),
+        (1.0, 3.0, 3.0, True),  # both completed at one moment
+        (2.0, 2.0, 3.0, False),  # theirs was complete when ours began
+        (1.0, 4.0, 3.0, False),
+    ],
+)
+def test_handshakes_crossed_if_theirs_was_completed_while_ours_was_under_way(
+    began, theirs, ours, have_crossed
+):
+    mine = made(1, is_initiator=True, created=ours, initiated=began)
+    other = made(2, is_initiator=False, created=theirs)
+
+    assert mine.crossed(other) == have_crossed

@@ -37,3 +37,7 @@ def test_the_ttl_is_inherited_where_that_is_asked_for(version, ttl):
     assert ttl_of(packet, 6) == ttl
     assert marks_of(packet, 6) >> TTL_SHIFT & 0xFF == 0
     assert marks_of(packet, 6, inherits_ttl=True) >> TTL_SHIFT & 0xFF == ttl
+
+
+def test_the_ttl_is_that_of_a_packet_at_the_start_unless_told_otherwise():
+    assert ttl_of(packets.udp(b"x", ttl=77)) == 77

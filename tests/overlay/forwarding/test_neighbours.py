@@ -97,3 +97,28 @@ def test_answers_to_one_peer_are_limited(world, pair):
 
     assert len(answers) < 300
     assert a.peer().drops == {"neighbour": 1000 - len(answers)}
+
+
+def test_a_question_to_a_group_is_answered_and_to_a_single_address_of_another_is_not(world, pair):
+    a, b = pair
+    group, single = bytes.fromhex("0100deadbeef"), bytes.fromhex("0001deadbeef")
+
+    assert len(ask(world, a, b, arp(b.inner(), "10.244.1.0", asked=group))) == 1
+    assert ask(world, a, b, arp(b.inner(), "10.244.1.0", asked=single)) == []
+
+
+def test_a_peer_that_asks_for_ever_costs_no_other_its_answers(world):
+    a, b, c = (world.node(name) for name in "abc")
+    for other in (b, c):
+        a.know_in_the_clear(other, encapsulation="vxlan")
+    answered = []
+    world.network.lose = lambda flight: (
+        flight.source[0] == a.addresses[0] and answered.append(flight.destination)
+    )
+    for other, count in ((b, 1000), (c, 1)):
+        for _ in range(count):
+            frame = HEADER + arp(other.inner(), "10.244.1.0")
+            world.network.send(Flight((other.addresses[0], 50123), (a.addresses[0], CLEAR_PORT), frame))
+        world.run(0.05)
+
+    assert c.addresses[0] in {host for host, *_ in answered}

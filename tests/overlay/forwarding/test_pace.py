@@ -42,3 +42,25 @@ def test_after_a_burst_they_are_taken_one_by_one_again():
     pace = Pace()
 
     assert goes(pace, [5, 5, 1, 1], QUICK / 2) == [False, False, False, True]
+
+
+def test_a_go_of_two_packets_is_a_batch():
+    pace = Pace()
+    pace.took(2)
+
+    assert not pace.takes_one(1.0)
+
+
+def test_the_first_of_quick_goes_that_asks_for_more_is_the_fourth():
+    assert goes(Pace(), [1] * 10, QUICK / 2) == [False, *[True] * 3, False, *[True] * 3, False, True]
+
+
+def test_goes_at_exactly_the_pace_of_quick_ones_are_quick():
+    assert goes(Pace(), [1] * 9, QUICK).count(False) > 1
+
+
+def test_the_first_second_of_the_clock_is_like_any_other():
+    pace = Pace()
+    pace.took(1)
+
+    assert [pace.takes_one(0.5 + number) for number in range(2 * PROBE)] == [True] * 2 * PROBE

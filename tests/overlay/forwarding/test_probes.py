@@ -113,3 +113,78 @@ def test_a_probe_is_answered_with_its_identifier_at_a_bounded_rate(probes, peer)
 
     assert refusal(probes.answer, Probe(1), keypair(peer), 0.0) == "probe_rate"
     assert probes.answer(Probe(1), keypair(Peer(2)), 0.0)
+
+
+def test_a_peer_that_has_not_said_hello_is_said_it_and_looked_at_again_later(probes, peer):
+    said, under = [], keypair(peer)
+    under.bulk.has_heard, under.bulk.offer = False, lambda now: f"hello at {now}".encode()
+
+    due = probes.turn(peer, under, 5.0, lambda *sent: said.append(sent) or True)
+
+    assert said == [(peer, under, b"hello at 5.0")]
+    assert due == 5.0 + Timing().path_probe_time
+
+
+def test_probes_go_to_their_peer_under_its_keypair(probes, peer):
+    sent, under = [], keypair(peer)
+
+    probes.turn(peer, under, 5.0, lambda *given: sent.append(given[:2]) or True)
+
+    assert sent == [(peer, under)]
+
+
+def test_packets_that_did_not_fit_are_traffic(probes, peer):
+    under = keypair(peer)
+    under.bulk.has_heard, under.bulk.offer = False, lambda now: b"hello"
+    sent = Sent()
+    probes.turn(peer, under, 5.0, sent)
+    probes.turn(peer, under, 6.0, sent)
+
+    peer.drops["path_mtu"] += 1
+    probes.turn(peer, under, 7.0, sent)
+    peer.tx_packets, peer.drops["path_mtu"] = peer.tx_packets + 1, peer.drops["path_mtu"] + 1
+    probes.turn(peer, under, 8.0, sent)
+
+    assert sent.payloads == [b"hello"] * 3
+
+
+def test_what_a_narrow_path_takes_is_what_the_packet_path_sends(probes, peer):
+    sent, now = Sent(), 5.0
+    for _ in range(200):
+        sent.payloads.clear()
+        due = probes.turn(peer, keypair(peer), now, sent)
+        for payload in sent.payloads:
+            if len(payload) <= 1300:
+                probes.take(Probed(control.parse(payload).identifier), peer, now)
+        if peer.path.size < peer.path.most:
+            break
+        now = max(due, now + 0.5)
+        peer.tx_packets += 1
+
+    assert peer.path_mtu == peer.path.size <= 1300
+
+
+def test_a_peer_without_keypair_or_path_is_not_probed(probes):
+    assert probes.turn(Peer(2), keypair(Peer(2)), 5.0, Sent()) == math.inf
+    plain = SimpleNamespace(peer=Peer(3), bulk=None)
+    probes.due(plain.peer, 5.0)
+    assert probes.turn(plain.peer, plain, 5.0, Sent()) == math.inf
+    assert probes.turn(plain.peer, None, 5.0, Sent()) == math.inf
+
+
+def test_a_search_goes_by_the_times_it_was_given():
+    probes, peer = Probes(Timing(path_probe_time=77.0), 1420), Peer(1)
+    probes.due(peer, 5.0)
+
+    assert probes.turn(peer, keypair(peer), 5.0, Sent()) < 5.0 + 77.0 + 1
+    assert peer.path._timing.path_probe_time == 77.0
+
+
+def test_a_peer_that_was_sent_one_packet_is_said_hello(probes, peer):
+    sent, under = Sent(), keypair(peer)
+    under.bulk.has_heard, under.bulk.offer = False, lambda now: b"hello"
+    peer.tx_packets = 1
+
+    probes.turn(peer, under, 5.0, sent)
+
+    assert sent.payloads == [b"hello"]

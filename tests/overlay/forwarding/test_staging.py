@@ -104,3 +104,25 @@ def test_arrivals_of_packets_long_gone_are_forgotten():
         staged.take(1)
 
     assert len(staged._arrivals) < 100
+
+
+def test_departed_arrivals_are_forgotten_and_those_that_wait_keep_their_turn():
+    staged, kept = Staging(total=1000), []
+    for number in range(60):
+        kept += [number.to_bytes(4, "big") + bytes(4)]
+        staged.add(1, kept[-1])
+    for number in range(500):
+        staged.add(2, number.to_bytes(4, "big"))
+        staged.take(2)
+        assert len(staged._arrivals) <= 2 * (len(staged) + 1) + 64
+
+    dropped = staged.add(3, bytes(1000))
+
+    assert dropped == [(1, packet) for packet in kept]
+
+
+def test_a_packet_larger_than_a_peer_may_have_goes_at_once():
+    staged = Staging(per_peer=10)
+
+    assert staged.add(1, b"12345678901") == [(1, b"12345678901")]
+    assert (len(staged), 1 in staged) == (0, False)

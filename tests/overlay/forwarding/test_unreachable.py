@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+from overlay.forwarding import unreachable
 from overlay.forwarding.unreachable import Silent, Unreachable
 from tests import packets
 
+ERRORS_BURST = int(unreachable.ERRORS_BURST)
 NODE_V4, NODE_V6 = ip_address("10.244.1.1").packed, ip_address("fd00:244:1::1").packed
 
 
@@ -152,3 +154,50 @@ def test_a_bridge_tells_nobody():
     Silent(written.append).tell(packets.udp(b"x", source="10.244.1.9"), 0.0)
 
     assert written == []
+
+
+def test_ipv6_senders_whose_addresses_differ_in_any_byte_have_rates_of_their_own():
+    sender = Sender()
+    for at in range(16):
+        source = bytearray(ip_address("fd00:9::9").packed)
+        source[at] ^= 0x40
+        packet = packets.udp(b"x", version=6, source=str(ip_address(bytes(source))))
+        for _ in range(ERRORS_BURST + 5):
+            sender.tell(packet)
+
+    assert len(sender.written) == 16 * ERRORS_BURST
+
+
+def test_one_ipv6_sender_has_one_rate_whatever_it_sends_to():
+    sender = Sender()
+    for number in range(ERRORS_BURST + 5):
+        sender.tell(packets.udp(b"x", version=6, source="fd00:9::9", destination=f"fd00:{number + 1:x}00::1"))
+
+    assert len(sender.written) == ERRORS_BURST
+
+
+def test_the_error_of_a_borrowed_source_is_a_whole_packet():
+    lender = Sender(addresses=())
+    packet = packets.udp(b"x" * 40, version=6, source="fd00:9::9", destination="fd00:8::8")
+    packet4 = packets.udp(b"x" * 40, source="10.9.9.9", destination="10.8.8.8")
+
+    lender.tell(packet)
+    lender.tell(packet4)
+
+    error, error4 = (written[10:] for written in lender.written)
+    assert (error[8:24], error[24:40]) == (packet[24:40], packet[8:24])
+    assert (error[40:42], error[48:]) == (b"\1\3", packet)
+    assert packets.is_l4_checksum_right(error)
+    assert (error4[12:16], error4[16:20], error4[20:22]) == (packet4[16:20], packet4[12:16], b"\3\1")
+    assert packets.with_total_length(error4) == error4
+
+
+def test_a_packet_that_goes_nowhere_is_not_called_too_big():
+    sender = Sender()
+
+    for version in (4, 6):
+        sender.unreachable.tell(memoryview(packets.udp(b"x", version=version)), 0.0)
+
+    assert [written[10 + at : 12 + at] for written, at in zip(sender.written, (20, 40), strict=True)] == [
+        b"\3\1", b"\1\3",
+    ]  # fmt: skip
