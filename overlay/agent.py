@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from overlay import config, ending, logs, questions, status
+from overlay.arrival import wait_until_here
 from overlay.counters import CounterQuestions
 from overlay.ending import StoppedError, until_stopped
 from overlay.errors import (
@@ -135,7 +136,9 @@ async def run_agent(options: Options, timing: Timing) -> None:
     check_privileges(options)  # first: without root not even the key may be readable
     key, warnings = config.load_own_key(options.key)
     store = FileStore(options.peers)
-    node = config.settle(store, key, options)
+    node = await wait_until_here(lambda: config.settle(store, key, options))
+    if node is None:
+        return
     with contextlib.ExitStack() as stack:
         # From here to the end no signal interrupts what is being set up or taken back; it is heard in Agent.run().
         # What comes after the first that stops changes nothing, not even the exit code.

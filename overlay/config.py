@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from overlay.crypto.keys import PresharedKey, PrivateKey
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
-from overlay.errors import ConfigError, KeyFileError
+from overlay.errors import ConfigError, KeyFileError, NotHereError
 from overlay.host.plan import HostPlan
 from overlay.host.sockets import is_own_address
 from overlay.permissions import describe_readers, describe_readers_of, describe_writers
@@ -228,7 +228,7 @@ def find_own(
             return here[0]
         if options.node is None and (here or len(keyless) == len(table.peers)):
             found = "several endpoints" if here else "none of the endpoints"
-            raise ConfigError(
+            raise (ConfigError if here else NotHereError)(
                 f"{found} in {options.peers} belong to this host, so which peer it is cannot be told: "
                 "name it with --node"
             )

@@ -47,6 +47,10 @@ class ConfigError(OverlayError):
     """An option or a file that an operator must change."""
 
 
+class NotHereError(ConfigError):
+    """No endpoint of a peer without a key is an address of this host, which may get one later."""
+
+
 class KeyFileError(ConfigError):
     """A file with a private or preshared key that is missing, cannot be read, or holds no key."""
 

@@ -131,6 +131,7 @@ ONLY_IN = {
     "trio": (
         (
             "overlay.agent",
+            "overlay.arrival",
             "overlay.counters",
             "overlay.forwarder",
             "overlay.greetings",
@@ -164,6 +165,7 @@ ONLY_IN = {
     "logging": (
         (
             "overlay.agent",
+            "overlay.arrival",
             "overlay.forwarder",
             "overlay.journal",
             "overlay.logs",

@@ -12,6 +12,7 @@ from overlay.diagnosis.device import check_device
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.firewall import check_firewall
 from overlay.diagnosis.kernel_tunnels import check_kernel_tunnels
+from overlay.diagnosis.listen import check_listen
 from overlay.diagnosis.routes import check_routes
 from overlay.diagnosis.settings import check_settings
 from overlay.errors import HostError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
     check_device,
+    check_listen,
     check_kernel_tunnels,
     check_settings,
     check_routes,

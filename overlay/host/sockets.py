@@ -25,7 +25,7 @@ IPAddress: TypeAlias = IPv4Address | IPv6Address
 
 # Specification: linux/in.h, linux/udp.h, asm-generic/socket.h, linux/icmp.h; Python names only some
 IP_PKTINFO = 8
-IP_FREEBIND = 15
+IP_FREEBIND, IPV6_FREEBIND = 15, 78  # the latter since Linux 4.15
 UDP_SEGMENT = 103  # since Linux 4.18
 UDP_NO_CHECK6_RX = 102
 UDP_GRO = 104  # since Linux 5.0
@@ -158,6 +158,7 @@ def open_udp(
             refuse_all(udp)
         if role == Role.HANDSHAKES:  # it joins the group of the one with the same address
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        _bind_early(udp, address)
         binding.bind(udp, _sockaddr(address, port), [each.socket for each in ours])
         return UdpSocket(
             socket=udp,
@@ -239,6 +240,7 @@ def _open_raw(
             raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         if fwmark is not None:
             set_mark(raw, fwmark)
+        _bind_early(raw, address)
         raw.bind(_sockaddr(address, 0))
         return UdpSocket(
             socket=raw,
@@ -258,6 +260,15 @@ def _open_raw(
     except HostError:
         raw.close()
         raise
+
+
+def _bind_early(underlay: socket.socket, address: IPAddress) -> None:
+    """Let *underlay* be bound to an address that the host gets later, at boot perhaps; what comes then is received."""
+    if not address.is_unspecified:
+        level, option = (
+            (socket.IPPROTO_IP, IP_FREEBIND) if address.version == 4 else (socket.IPPROTO_IPV6, IPV6_FREEBIND)
+        )
+        underlay.setsockopt(level, option, 1)
 
 
 def set_ttl(underlay: socket.socket, ttl: int | None) -> None:

@@ -1,0 +1,24 @@
+"""Addresses to listen on that this host does not have, or not yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.diagnosis.finding import Finding
+from overlay.host.sockets import is_own_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.diagnosis.finding import Facts
+
+
+def check_listen(facts: Facts) -> Iterator[Finding]:
+    """Yield each address of `listen` that nothing can come to; what comes is taken as soon as the host has it."""
+    for address in facts.node.own.listen:
+        if not is_own_address(address):
+            yield Finding(
+                "listen_address",
+                f"{address}, on which this node listens, is not an address of this host",
+                "it is waited for; if it will not come, correct listen in the peers file",
+            )
