@@ -43,9 +43,12 @@ def check_firewall(facts: Facts) -> Iterator[Finding]:
 def _pairs(facts: Facts) -> Iterator[tuple[IPAddress, str, IPAddress]]:
     """Yield an address in each subnet behind this host, the interface that leads there, and an address of a peer."""
     peers: dict[int, IPAddress] = {}
+    wanted = {each.version for each in facts.node.own.subnets}
     for peer in facts.node.others:
         for prefix in peer.subnets:
             peers.setdefault(prefix.version, _first(prefix))
+        if peers.keys() >= wanted:
+            break
     behind = (each for each in facts.node.own.subnets if each.num_addresses > 1 and each.version in peers)
     for subnet in islice(behind, SUBNETS):
         own = _first(subnet)
@@ -172,34 +175,33 @@ def _named(firewall: Firewall, field: Field, subnets: Iterable[IPNetwork]) -> li
 
 def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
     """See whether a peer's handshake gets in, where the peers file says that others call this node."""
-    if facts.node.own.endpoint is None:
+    if facts.node.own.endpoint is None or not facts.endpoints:
         return
-    callers = sorted(facts.endpoints, key=str)[:1]
-    for _, sockaddr in callers:
-        caller = ip_address(sockaddr[0].partition("%")[0])
-        way = facts.routes.match(caller, facts.plan.fwmark)
-        if way is None:
-            continue
-        try:
-            device = socket.if_indextoname(way.index)
-        except OSError:
-            continue
-        for port in sorted({each.port for each in facts.udp}):
-            packet = Packet(caller, None, device, None, "udp", port)
-            decision = firewall.decides(packet, "input", Verdict.DROP)
-            if decision is None:
-                continue
-            table = decision.table
-            command = (
-                f"nft insert rule {table.family} {table.name} {decision.base} udp dport {port} accept"
-                if table.program == "nft"
-                else f"ufw allow {port}/udp"
-                if any(name.startswith("ufw-") for name in table.chains)
-                else f"{table.program} -I {decision.base} -p udp --dport {port} -j ACCEPT"
-            )
-            found[f"firewall_port_{port}"] = Finding(
+    _, sockaddr = min(facts.endpoints)
+    caller = ip_address(sockaddr[0].partition("%")[0])
+    way = facts.routes.match(caller, facts.plan.fwmark)
+    if way is None:
+        return
+    try:
+        device = socket.if_indextoname(way.index)
+    except OSError:  # gone meanwhile
+        return
+    for port in sorted({each.port for each in facts.udp}):
+        packet = Packet(caller, None, device, None, "udp", port)
+        decision = firewall.decides(packet, "input", Verdict.DROP)
+        if decision is not None:
+            found[f"firewall_port {port}"] = Finding(
                 "firewall_port",
                 f"the firewall of this host drops what comes by {device} for UDP port {port}, so peers cannot call it "
                 f"({_place(decision)})",
-                f"run `{command}`",
+                f"run `{_allow_port(decision, port)}`",
             )
+
+
+def _allow_port(decision: Decision, port: int) -> str:
+    table = decision.table
+    if table.program == "nft":
+        return f"nft insert rule {table.family} {table.name} {decision.base} udp dport {port} accept"
+    if any(name.startswith("ufw-") for name in table.chains):
+        return f"ufw allow {port}/udp"
+    return f"{table.program} -I {decision.base} -p udp --dport {port} -j ACCEPT"

@@ -23,7 +23,7 @@ ACCEPTS_AS_HOST = 1  # accept_ra: router advertisements are heeded unless the in
 ACCEPTS_ALWAYS = 2  # accept_ra: they are heeded
 
 # Ours
-QUESTIONS = 256  # addresses whose routes are asked for; those of one host are alike
+QUESTIONS = 64  # addresses whose routes are asked for; those of one host are alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +137,9 @@ def _one_way_interfaces(facts: Facts) -> set[str]:
     if not plan.fwmark:
         return set()
     addresses: set[IPAddress] = {
-        ip_address(sockaddr[0])
-        for sockaddr in sorted({sockaddr for _, sockaddr in facts.endpoints})[:QUESTIONS]
-        if len(sockaddr) == 2
+        ip_address(sockaddr[0]) for _, sockaddr in islice(facts.endpoints, QUESTIONS) if len(sockaddr) == 2
     }
-    if {peer.name for peer in facts.node.others} - {name for name, _ in facts.endpoints}:
+    if len({name for name, _ in facts.endpoints}) < len(facts.node.others):  # some are not known
         addresses |= {first_host(prefix) for prefix in plan.policy_routes if isinstance(prefix, IPv4Network)}
     found = set()
     for address in addresses:
