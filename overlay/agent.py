@@ -667,7 +667,7 @@ class Agent:
                 self.host.device.check_present()
                 async with self._changing:
                     self._mend()
-                await self._tell(RenewSources())
+                await self._tell(RenewSources(self.host.watch.take_move()))
                 log.debug("network of the host changed")
                 await self._replan()
                 self._host_notes.want()

@@ -153,7 +153,12 @@ class Handled:
 
 @dataclass(frozen=True, slots=True)
 class RenewSources:
-    """Addresses or routes of the host changed: forget which local address each peer was answered from."""
+    """Addresses or routes of the host changed: forget which local address each peer was answered from.
+
+    With *has_moved* the host may be elsewhere for its peers, and those with a session are told by a keepalive.
+    """
+
+    has_moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

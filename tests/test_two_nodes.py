@@ -729,6 +729,33 @@ def test_traffic_follows_a_peer_that_moved(world, pair, family):
     assert [report.endpoint[0] for report in b.reported if isinstance(report, link.Moved)] == a.addresses
 
 
+def test_a_silent_host_tells_its_peers_where_it_is_when_it_has_another_address(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    world.run(20)
+    a.addresses = ["198.51.100.7"]
+
+    a.tell(link.RenewSources(True))
+    world.run(1)
+
+    assert b.peer().endpoint[0] == "198.51.100.7"
+    sent = b.send(a)
+    world.run(1)
+    assert a.received == sent
+
+
+def test_a_change_of_routes_alone_tells_nobody(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    world.run(20)
+    before = len(world.sent("Transport", by="a"))
+
+    a.tell(link.RenewSources())
+    world.run(1)
+
+    assert len(world.sent("Transport", by="a")) == before
+
+
 def flap(world, a, b, count, seconds):
     """Let *a* send *count* packets to *b* within *seconds*, by two ports in turn; return the packets."""
     sent = []

@@ -181,6 +181,8 @@ class Core:
                     self.jobs.add_once("mtu", list(self.peers.values()), self._probes.restart)
             case RenewSources():
                 self.jobs.add_once("sources", list(self.peers.values()), self._renew_source)
+                if command.has_moved:
+                    self.jobs.add_once("moved", list(self.peers.values()), self._show_move)
             case AskCounters():
                 self._tell_counters(command.serial)
             case PingPeer():
@@ -312,6 +314,12 @@ class Core:
         peer.forget_source()
         peer.socket, peer.senders = None, {}
         if self._usable(peer, now) is not None:
+            self._send_keepalive(peer, now)
+
+    def _show_move(self, peer: Peer, now: float) -> None:
+        """Let *peer*, if there is a session, know where this host is now."""
+        if peer.endpoint is not None and self._usable(peer, now) is not None:
+            peer.forget_source()
             self._send_keepalive(peer, now)
 
     def _renew_source(self, peer: Peer, now: float) -> None:

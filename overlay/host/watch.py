@@ -21,6 +21,7 @@ from overlay.host.rtnetlink import (
     refusal,
     split_messages,
 )
+from overlay.host.standing import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +61,8 @@ class Watch:
         self._own_port = own_port
         self._own_index = own_index
         self._is_as_wanted = is_as_wanted
+        self._standing = Standing()
+        self._has_moved = False
         self._socket = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
@@ -89,9 +92,17 @@ class Watch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise refusal("changes of the host's network could not be watched", error) from error
-                is_foreign = True
+                is_foreign = self._has_moved = True
             else:
-                is_foreign = is_foreign or any(self._is_foreign(message) for message in split_messages(data))
+                for message in split_messages(data):
+                    if self._is_foreign(message):
+                        is_foreign = True
+                        self._has_moved |= self._standing.take(message)
+
+    def take_move(self) -> bool:
+        """Return whether, since the last call, drain() read that the host has other addresses or default routes."""
+        has_moved, self._has_moved = self._has_moved, False
+        return has_moved
 
     def close(self) -> None:
         """Stop watching."""

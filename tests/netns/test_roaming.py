@@ -135,6 +135,17 @@ def test_not_one_packet_is_lost_when_a_host_gets_another_address(pair, tmp_path)
     assert pinger.lost == []
 
 
+def test_a_host_that_is_silent_says_itself_that_it_has_another_address(pair):
+    paris, tokyo = pair
+    paris.ping(tokyo.address)
+    count = paris.peer(tokyo)["tx_packets"]
+
+    paris.move("192.0.2.101")
+
+    tokyo.wait_peer(paris, "at its new address", lambda row: row["endpoint"] == f"192.0.2.101:{PORT}")
+    assert paris.peer(tokyo)["tx_packets"] == count
+
+
 def test_both_may_move_one_after_the_other(pair):
     paris, tokyo = pair
     for step in range(2):

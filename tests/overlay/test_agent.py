@@ -169,7 +169,7 @@ class FakeHost:
         self.is_present = True
         self._ours, self.others = socket.socketpair()
         self._ours.setblocking(False)
-        self.watch = SimpleNamespace(fileno=self._ours.fileno, drain=self._drain)
+        self.watch = SimpleNamespace(fileno=self._ours.fileno, drain=self._drain, take_move=lambda: True)
         self.device = SimpleNamespace(
             descriptor=7, offloads=SimpleNamespace(udp=True), check_present=self._check_present
         )

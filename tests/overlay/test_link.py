@@ -64,7 +64,7 @@ MESSAGES = {
     ),
     link.Begin: st.builds(link.Begin),
     link.Handled: st.builds(link.Handled, number),
-    link.RenewSources: st.builds(link.RenewSources),
+    link.RenewSources: st.builds(link.RenewSources, st.booleans()),
     link.AskCounters: st.builds(link.AskCounters, number),
     link.PingPeer: st.builds(link.PingPeer, number, number),
     Transmit: st.builds(Transmit, number, some_bytes, st.none() | endpoint, st.booleans()),
