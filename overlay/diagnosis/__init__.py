@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.diagnosis.device import check_device
+from overlay.diagnosis.endpoints import check_endpoints
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.firewall import check_firewall
 from overlay.diagnosis.kernel_tunnels import check_kernel_tunnels
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
     check_device,
     check_listen,
+    check_endpoints,
     check_kernel_tunnels,
     check_settings,
     check_routes,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from overlay.resolver import RESOLVE_PAUSE
 from tests.netns.network import PATIENCE, Network
 from tests.netns.topology import wait_until
 
@@ -129,3 +132,42 @@ def test_rules_for_look_ups_go_at_the_end(exit_peer):
     paris.stop()
 
     assert (paris.namespace.run("ip", "rule"), paris.namespace.run("ip", "-6", "rule")) == before
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_peer_in_the_clear_is_found_where_its_name_leads_now(lab, network, tmp_path, is_asked):
+    network.settings["encapsulation"] = "udp"
+    paris = network.host("paris", public_key=None)
+    tokyo = network.host("tokyo", public_key=None, endpoint=NAME)
+    for host in (paris, tokyo):
+        host.key_path.unlink()
+    internet = Internet(lab, network, paris, tmp_path)
+    tokyo.start("--node", "tokyo")
+    paris.start()
+    paris.ping(tokyo.address)
+    time.sleep(RESOLVE_PAUSE)  # a name is not looked up twice in a moment, whoever asks
+    internet.answer.write_text("192.0.2.102")
+    tokyo.move("192.0.2.102")
+
+    if is_asked:
+        paris.process.send_signal(signal.SIGHUP)
+
+    patience = PATIENCE if is_asked else 2 * PATIENCE
+    wait_until(lambda: paris.peer(tokyo)["endpoint"] == "192.0.2.102:8285", patience, "the new address")
+    paris.ping(tokyo.address)
+
+
+def test_an_endpoint_that_resolves_into_its_own_tunnel_is_said(lab, network, tmp_path):
+    paris, _ = network.host("paris"), network.host("tokyo", endpoint=NAME)
+    internet = Internet(lab, network, paris, tmp_path)
+    paris.namespace.run("ip", "route", "add", "203.0.113.53", "via", "192.0.2.254")
+    paris.namespace.run("ip", "route", "delete", "default")
+    internet.answer.write_text("10.244.2.7")
+
+    paris.start()
+
+    wait_until(
+        lambda: any("the endpoint of tokyo, 10.244.2.7, lies in" in note for note in paris.status()["notes"]),
+        PATIENCE,
+        "the note",
+    )

@@ -1,0 +1,49 @@
+"""Endpoints that lie where only the tunnel leads."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from overlay.diagnosis.finding import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.diagnosis.finding import Facts
+    from peers.addresses import Address
+
+# Ours
+NAMED = 5  # endpoints told of; what is wrong with one name is wrong with the others
+
+
+def check_endpoints(facts: Facts) -> Iterator[Finding]:
+    """Yield the peers whose endpoint is inside their own tunnel: nothing can be sent to them."""
+    yield from islice(_inside(facts), NAMED)
+
+
+def _inside(facts: Facts) -> Iterator[Finding]:
+    for name, sockaddr in sorted(facts.endpoints):
+        address = ip_address(sockaddr[0].partition("%")[0])
+        where = _place(facts, name, address)
+        if where is None:
+            continue
+        # A host on that network itself, or with a better route, sends there past the tunnel.
+        if facts.routes.route_index(address, facts.plan.fwmark) in {None, facts.device.index}:
+            yield Finding(
+                "endpoint_inside",
+                f"the endpoint of {name}, {address}, lies in {where}, and no route but the tunnel leads there",
+                "correct the endpoint in the peers file, or the address of its name",
+            )
+
+
+def _place(facts: Facts, name: str, address: Address) -> str | None:
+    """Return what *address* lies in that leads into the tunnel of the peer *name*; None if in nothing."""
+    peer = facts.node.table.peers.get(name)
+    if peer is None:
+        return None
+    inside = next(
+        (prefix for prefix in peer.subnets if prefix.version == address.version and address in prefix), None
+    )
+    return None if inside is None else f"its own subnet {inside}"

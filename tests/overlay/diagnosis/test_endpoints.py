@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from overlay.config import Node
+from overlay.crypto.keys import PrivateKey
+from overlay.diagnosis.endpoints import NAMED, check_endpoints
+from tests.peers.examples import peer, table
+
+PRIVATE = PrivateKey(bytes(range(32)))
+OWN, ETH0 = 7, 2
+
+
+def found(endpoints, ways, *others):
+    """Return what is found where *ways* are the interfaces by which addresses are reached with our mark."""
+    paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
+    peers = others or (peer("tokyo", "10.244.2.0/24", "fd00:244:2::/64"),)
+    facts = SimpleNamespace(
+        node=Node(PRIVATE, table(paris, *peers), paris, {}),
+        endpoints=frozenset(endpoints),
+        plan=SimpleNamespace(fwmark=208),
+        device=SimpleNamespace(index=OWN),
+        routes=SimpleNamespace(
+            route_index=lambda address, mark: ways.get(str(address)) if mark == 208 else 0
+        ),
+    )
+    return [str(each) for each in check_endpoints(facts)]
+
+
+@pytest.mark.parametrize("ways", [{}, {"10.244.2.7": OWN}])
+def test_an_endpoint_that_only_its_own_tunnel_leads_to_is_named(ways):
+    assert found([("tokyo", ("10.244.2.7", 51820))], ways) == [
+        (
+            "the endpoint of tokyo, 10.244.2.7, lies in its own subnet 10.244.2.0/24, and no route but the tunnel leads "
+            "there: correct the endpoint in the peers file, or the address of its name"
+        )
+    ]
+
+
+def test_an_endpoint_of_ipv6_is_named_too():
+    assert "fd00:244:2::7" in found([("tokyo", ("fd00:244:2::7", 51820, 0, 0))], {})[0]
+
+
+@pytest.mark.parametrize("address", ["10.244.2.7", "192.0.2.2", "10.244.1.7"])
+def test_an_endpoint_that_another_route_leads_to_is_none_of_these(address):
+    assert found([("tokyo", (address, 51820))], {address: ETH0}) == []
+
+
+def test_an_endpoint_in_another_tunnel_or_of_nobody_is_none_of_these():
+    assert (
+        found([("tokyo", ("10.244.1.7", 51820)), ("rome", ("10.244.2.7", 51820))], {"10.244.1.7": OWN}) == []
+    )
+
+
+def test_a_host_that_is_offline_is_not_told_of_endpoints():
+    assert found([("tokyo", ("192.0.2.2", 51820))], {}) == []
+
+
+def test_of_many_a_few_are_named():
+    others = [peer(f"p{number}", f"10.244.{number}.0/24") for number in range(2, 22)]
+    endpoints = [(each.name, (str(each.subnets[0][1]), 51820)) for each in others]
+
+    assert len(found(endpoints, {}, *others)) == NAMED
