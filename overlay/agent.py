@@ -61,7 +61,7 @@ from overlay.link import (
     Start,
     Wanted,
 )
-from overlay.notes import HostNotes
+from overlay.notes import HostNotes, Reading
 from overlay.peer_answers import describe_peer, find_peer, refuse_peer
 from overlay.reader import Reader
 from overlay.reload import RETRY, Reloads
@@ -85,7 +85,6 @@ if TYPE_CHECKING:
 
     from overlay.config import Node, Options
     from overlay.counters import Counted
-    from overlay.host.firewall.rules import Firewall
     from overlay.host.learnt import LearntMtu
     from overlay.host.sockets import UdpSocket
     from overlay.link import Command, Report
@@ -134,7 +133,7 @@ async def run_agent(options: Options, timing: Timing) -> None:
     """Bring a node up, run it, and take it down so that the host is as it was, or after an error at least guarded."""
     check_interface_name(options.interface)
     check_privileges(options)  # first: without root not even the key may be readable
-    key, warnings = config.load_own_key(options.key)
+    key, _ = config.load_own_key(options.key)
     store = FileStore(options.peers)
     node = await wait_until_here(lambda: config.settle(store, key, options))
     if node is None:
@@ -161,7 +160,7 @@ async def run_agent(options: Options, timing: Timing) -> None:
             )
             stack.push(lambda _, error, __: agent.host.close(opens=ending.is_wanted(error)))
             await agent.look_up_first()
-            agent.set_up(warnings)
+            agent.set_up()
             for kept in privileges.keep_only(KEPT_CAPABILITIES):
                 agent.note(f"the agent keeps more privileges than it needs: {kept}")
             await agent.run(answering.socket, signals)
@@ -212,7 +211,7 @@ class Agent:
         self._journal = Journal()
         self._greetings = Greetings(self._greet)
         self._notes: list[str] = []
-        self._host_notes = HostNotes(self._look_at_host, self._read_firewall)
+        self._host_notes = HostNotes(self._look_at_host, self._read_host)
         self._started = clock.now()
         self._reloads = Reloads(store, options)
         self._reloading = trio.Lock()  # one table is read at a time
@@ -233,26 +232,26 @@ class Agent:
         if config.holds_nearly_everything(self._node):
             await resolve_first(self._roster.by_number.values(), self._names)
 
-    def set_up(self, warnings: Iterable[str]) -> None:
+    def set_up(self) -> None:
         """Set the host up for this node.  Raises HostError."""
         node = self._node
         self.host.adopt(node, self._endpoints(node))
-        for warning in warnings:
-            self.note(warning)
         if self._options.fix_sysctl:
             self.host.fix_settings(node)
         self._host_notes.look()
         if node.clear_note is not None:
             log.warning("%s", node.clear_note)
 
-    def _look_at_host(self, firewall: Firewall | None) -> list[str]:
-        """Return what of the host keeps traffic from going."""
-        sentences = [str(each) for each in self.host.findings(self._node, firewall)]
-        sentences += self._node.warnings
+    def _look_at_host(self, reading: Reading | None) -> list[str]:
+        """Return what of the host keeps traffic from going, and who else can read or write the node's files."""
+        firewall, files = (reading.firewall, reading.files) if reading is not None else (None, ())
+        sentences = [*(str(each) for each in self.host.findings(self._node, firewall)), *files]
         return sentences if self._sessions.is_clock_plausible() else [*sentences, UNSET_CLOCK]
 
-    def _read_firewall(self) -> Firewall:
-        return self.host.read_firewall()
+    def _read_host(self) -> Reading:
+        """Return what takes long to look at.  Called in a worker thread."""
+        files = config.describe_files(self._options, self._node)
+        return Reading(self.host.read_firewall(), tuple(files))
 
     def _look_again(self) -> None:
         """Look at the host after a change, and fix what may be fixed."""
@@ -262,6 +261,7 @@ class Agent:
             except HostError as error:
                 log.error("settings of the host could not be fixed: %s", error)  # noqa: TRY400  its text is the news
         self._host_notes.look()
+        self._host_notes.want()
 
     async def run(self, listener: socket.socket, signals: AsyncIterator[int]) -> None:
         """Serve until told to stop: then StoppedError comes out of the nursery."""
@@ -670,7 +670,6 @@ class Agent:
                 await self._tell(RenewSources(self.host.watch.take_move()))
                 log.debug("network of the host changed")
                 await self._replan()
-                self._host_notes.want()
 
     def _mend(self) -> None:
         try:

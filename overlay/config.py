@@ -79,7 +79,7 @@ class Node:
     table: Table
     own: Peer
     preshared_keys: dict[str, bytes] = field(repr=False)  # by peer name
-    warnings: tuple[str, ...] = ()  # sentences on files that others can read or write
+    key_files: tuple[Path, ...] = ()  # that of the private key and those of preshared keys
 
     @property
     def others(self) -> list[Peer]:
@@ -144,6 +144,11 @@ class Node:
         return f"traffic with {listed}{more} is not encrypted"
 
 
+def describe_files(options: Options, node: Node) -> list[str]:
+    """Return a sentence for each of the files of *node* that others can read or write, as they are now.  Blocks."""
+    return [*describe_writers(options.peers), *describe_readers_of(node.key_files)]
+
+
 def load_own_key(path: Path) -> tuple[PrivateKey | None, list[str]]:
     """Return the key in *path*, None where there is no such file, and sentences to warn of."""
     return load_private_key(path) if os.path.exists(path) else (None, [])  # Path's may raise
@@ -206,8 +211,7 @@ def settle(
             f"{LISTEN_ADDRESSES}, or none to listen on every address of this host"
         )
     keys, files = _preshared_keys(table, own)
-    warnings = (*describe_writers(options.peers), *describe_readers_of(files))
-    return Node(key or PrivateKey.generate(os.urandom), table, own, keys, warnings)
+    return Node(key or PrivateKey.generate(os.urandom), table, own, keys, (options.key, *files))
 
 
 def find_own(

@@ -1,13 +1,14 @@
 """The notes on this host: what is wrong with it at the moment, told once when it comes and once when it goes.
 
-What costs little is looked at whenever somebody asks.  The packet filters are read by programs, in a worker thread:
-when the node has started, when the host's network changed, and when somebody asks, but never for more than a small
-part of the time.
+What costs little is looked at whenever somebody asks.  Packet filters are read by programs, and files may be on a disk
+that hangs: both are looked at in a worker thread, when the node has started, when the peers file or the host's network
+changed, and when somebody asks, but never for more than a small part of the time.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -27,24 +28,32 @@ PATIENCE = 2.0  # seconds that somebody who asks waits for a reading; the notes 
 log = logging.getLogger("overlay")
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read in a worker thread: packet filters, and sentences on files that others can read or write."""
+
+    firewall: Firewall
+    files: tuple[str, ...] = ()
+
+
 class HostNotes:
-    """What *look* says of the host, as sentences; it is given the packet filters as *read* returned them last."""
+    """What *look* says of the host, as sentences; it is given what *read* returned last."""
 
     def __init__(
         self,
-        look: Callable[[Firewall | None], list[str]],
-        read: Callable[[], Firewall],
+        look: Callable[[Reading | None], list[str]],
+        read: Callable[[], Reading],
     ) -> None:
         self._look, self._read = look, read
-        self._firewall: Firewall | None = None
+        self._reading: Reading | None = None
         self._not_before = 0.0
         self._wanted, self._read_once_more = trio.Event(), trio.Event()
         self._thread = trio.CapacityLimiter(1)
         self.sentences: list[str] = []
 
     def look(self) -> None:
-        """Bring the sentences up to date, but for the packet filters, and tell what is news."""
-        before, self.sentences = self.sentences, self._look(self._firewall)
+        """Bring the sentences up to date, but for what is read, and tell what is news."""
+        before, self.sentences = self.sentences, self._look(self._reading)
         for sentence in self.sentences:
             if sentence not in before:
                 log.warning("%s", sentence)
@@ -53,12 +62,12 @@ class HostNotes:
                 log.info("no longer so: %s", sentence)
 
     def want(self) -> None:
-        """Have the packet filters read soon."""
+        """Have packet filters and files looked at soon."""
         self._wanted.set()
 
     async def look_closely(self) -> None:
-        """Bring the sentences up to date, with the packet filters as they are, or were a short time ago."""
-        if clock.now() >= self._not_before:
+        """Bring the sentences up to date, with packet filters and files as they are, or were a short time ago."""
+        if clock.now() >= self._not_before or self._wanted.is_set():
             told = self._read_once_more
             self.want()
             with trio.move_on_after(PATIENCE):
@@ -66,17 +75,18 @@ class HostNotes:
         self.look()
 
     async def keep_reading(self) -> None:
-        """Read the packet filters whenever that is wanted."""
+        """Read packet filters and files whenever that is wanted."""
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()
             began = clock.now()
-            firewall = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True, limiter=self._thread)
+            reading = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True, limiter=self._thread)
             took = clock.now() - began
-            for reason in firewall.unread:
-                if self._firewall is None or reason not in self._firewall.unread:
+            known = self._reading.firewall.unread if self._reading is not None else ()
+            for reason in reading.firewall.unread:
+                if reason not in known:
                     log.debug("packet filters are not all known: %s", reason)
-            self._firewall = firewall
+            self._reading = reading
             pause = max(LEAST_PAUSE, took / SHARE)
             self._not_before = clock.now() + pause
             self.look()

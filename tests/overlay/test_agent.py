@@ -288,7 +288,7 @@ class Machine:
         self.agent = Agent(self.options, node, self.store, self.timing, self.start_forwarder)
         self.agent.host = self.host
         await self.agent.look_up_first()
-        self.agent.set_up([])
+        self.agent.set_up()
         self.send_signal, signals = trio.open_memory_channel(10)
         listening = control.listen(self.control_path)
         try:
@@ -1217,6 +1217,22 @@ def test_notes_are_those_of_the_moment_at_which_they_are_asked_for(node, caplog)
     node(story)
     told = [(each.levelname, each.getMessage()) for each in caplog.records if str(found) in each.getMessage()]
     assert told == [("WARNING", str(found)), ("INFO", f"no longer so: {found}")]
+
+
+def test_key_that_others_can_read_is_noted_until_they_cannot(node):
+    async def story(machine):
+        key = machine.options.key
+        key.chmod(0o644)
+        await machine.ready()
+        noted = f"{key} can be read by others: run `chmod 600 {key}`"
+        assert noted in (await machine.status())["notes"]
+
+        key.chmod(0o600)
+        await trio.sleep(1)
+
+        assert noted not in (await machine.status())["notes"]
+
+    node(story)
 
 
 def test_unset_clock_is_noted_until_it_is_set(node, monkeypatch):

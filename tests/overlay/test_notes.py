@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from overlay.host.firewall.rules import Firewall
-from overlay.notes import PATIENCE, HostNotes
+from overlay.notes import PATIENCE, HostNotes, Reading
 
 
 class Host:
@@ -18,14 +18,14 @@ class Host:
         self.blocked = trio.Event()
         self.blocked.set()
 
-    def look(self, firewall):
-        self.seen.append(firewall)
+    def look(self, reading):
+        self.seen.append(reading)
         return list(self.sentences)
 
     def read(self):
         self.readings += 1
         trio.from_thread.run(self.blocked.wait)
-        return Firewall((), (f"reading {self.readings}",))
+        return Reading(Firewall((), (f"reading {self.readings}",)))
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_packet_filters_are_read_when_somebody_looks_closely(run):
         await notes.look_closely()
 
         assert host.readings == 1
-        assert host.seen[-1].unread == ("reading 1",)
+        assert host.seen[-1].firewall.unread == ("reading 1",)
 
     run(story)
 
