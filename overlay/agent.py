@@ -36,6 +36,7 @@ from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
 from overlay.host.privileges import Capability
 from overlay.host.settings import SUFFIX
+from overlay.host.steering import INDEX_MARK
 from overlay.host.tun import check_interface_name, is_there, prepared
 from overlay.journal import Journal
 from overlay.link import (
@@ -204,7 +205,11 @@ class Agent:
         self._start_forwarder = start_forwarder
         self._options, self._node, self._timing = options, node, timing
         self._sessions = Sessions(
-            node.private_key, entropy=os.urandom, wall_ns=clock.wall_ns, constants=timing
+            node.private_key,
+            entropy=os.urandom,
+            wall_ns=clock.wall_ns,
+            constants=timing,
+            index_mark=INDEX_MARK,
         )
         self._roster, self._names = Roster(), names or Names(None)
         self._strangers = Strangers()

@@ -10,6 +10,7 @@ messages and fragments of units, the second all others.  A program may be attach
 from __future__ import annotations
 
 import array
+import os
 import socket
 import struct
 
@@ -23,12 +24,19 @@ INSTRUCTION = struct.Struct("=HBBI")  # operation, jumps if true and if false, o
 PROGRAM = struct.Struct("@HP")  # number of instructions, their address
 # From an offset in the UDP payload, for a filter in the datagram; one that has no such bytes ends the program with 0
 LOAD_WORD = 0x20  # its first byte highest
+LOAD_BYTE = 0x30
 LOAD_SIZE = 0x80  # of the payload; of all that are merged
 SHIFT_RIGHT = 0x74
 JUMP_IF_EQUAL = 0x15
 JUMP_IF_GREATER = 0x25
 RETURN = 0x06
 UDP_HEADER = 8
+
+MARK_OFFSET = 7  # of the highest byte of the receiver index, in transport messages and fragments alike
+
+# Ours
+INDEX_MARK = 1 + os.urandom(1)[0] % 255
+"""The highest byte of the indices of this process's sessions."""
 
 ORDINARY, HANDSHAKES = 0, 1  # places in the group, in the order in which its sockets were bound
 
@@ -45,17 +53,6 @@ def _first_word(kind: int) -> int:
     return kind << 24
 
 
-# What is none of ours goes where handshake messages do, and is dropped there: it is seldom that one is lost for it.
-_STEER = _program(
-    (LOAD_SIZE, 0, 0, 0),
-    (JUMP_IF_GREATER, 0, 4, FRAGMENT_HEADER_SIZE),  # the smallest, with one byte of a unit, has more
-    (LOAD_WORD, 0, 0, 0),
-    (JUMP_IF_EQUAL, 3, 0, _first_word(TYPE_TRANSPORT)),
-    (SHIFT_RIGHT, 0, 0, 24),
-    (JUMP_IF_EQUAL, 1, 0, TYPE_FRAGMENT),
-    (RETURN, 0, 0, HANDSHAKES),
-    (RETURN, 0, 0, ORDINARY),
-)
 _TYPES = (TYPE_INITIATION, TYPE_RESPONSE, TYPE_COOKIE_REPLY)
 _HANDSHAKES_ALONE = _program(
     (LOAD_WORD, 0, 0, UDP_HEADER),
@@ -65,9 +62,25 @@ _HANDSHAKES_ALONE = _program(
 )
 
 
-def steer(group: socket.socket) -> bool:
-    """Have handshake messages go to the second socket of *group*, given by any of its two; return whether they will."""
-    address, count = _STEER.buffer_info()
+def steer(group: socket.socket, mark: int = INDEX_MARK) -> bool:
+    """Have handshake messages go to the second socket of *group*, given by any of its two; return whether they will.
+
+    What is none of ours goes there too, to be dropped: for it is seldom that a handshake message is lost.  That is also
+    what is for a session whose index has another *mark* as its highest byte; somebody who cannot see ours must guess it.
+    """
+    program = _program(
+        (LOAD_SIZE, 0, 0, 0),
+        (JUMP_IF_GREATER, 0, 6, FRAGMENT_HEADER_SIZE),  # the smallest, with one byte of a unit, has more
+        (LOAD_WORD, 0, 0, 0),
+        (JUMP_IF_EQUAL, 2, 0, _first_word(TYPE_TRANSPORT)),
+        (SHIFT_RIGHT, 0, 0, 24),
+        (JUMP_IF_EQUAL, 0, 2, TYPE_FRAGMENT),
+        (LOAD_BYTE, 0, 0, MARK_OFFSET),
+        (JUMP_IF_EQUAL, 1, 0, mark),
+        (RETURN, 0, 0, HANDSHAKES),
+        (RETURN, 0, 0, ORDINARY),
+    )
+    address, count = program.buffer_info()
     try:
         group.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, PROGRAM.pack(count, address))
     except OSError:

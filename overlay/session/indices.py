@@ -10,21 +10,28 @@ if TYPE_CHECKING:
 Owner = TypeVar("Owner")
 
 _INDEX_SIZE = 4
+_MARK_SHIFT = 24
+_UNMARKED = 2**_MARK_SHIFT - 1
 
 
 class Indices(Generic[Owner]):
-    """Who owns which index.  An index is random, so that nobody guesses it, and unique within the node."""
+    """Who owns which index.  An index is random, so that nobody guesses it, and unique within the node.
 
-    __slots__ = ("_entropy", "_owners")
+    With *mark* that is the highest byte of each: then the kernel can tell most of what is for no session of ours.
+    """
 
-    def __init__(self, entropy: Callable[[int], bytes]) -> None:
-        self._entropy = entropy
+    __slots__ = ("_entropy", "_mark", "_owners")
+
+    def __init__(self, entropy: Callable[[int], bytes], mark: int | None = None) -> None:
+        self._entropy, self._mark = entropy, mark
         self._owners: dict[int, Owner] = {}
 
     def draw(self) -> int:
         """Return an index that is free.  It stays so until claim()."""
         while True:
             index = int.from_bytes(self._entropy(_INDEX_SIZE), "little")
+            if self._mark is not None:
+                index = index & _UNMARKED | self._mark << _MARK_SHIFT
             if index not in self._owners:
                 return index
 

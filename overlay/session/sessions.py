@@ -39,7 +39,7 @@ class Sessions:
     """The handshakes of the node that owns *private_key*, with every peer that was added.
 
     *entropy* gives that many random bytes; *wall_ns* is the wall clock in nanoseconds since 1970, for timestamps
-    only.  ``now`` is, in each method, seconds of CLOCK_BOOTTIME.  A peer goes by its number, which the caller chose.
+    only; *index_mark* is that of Indices.  ``now`` is, in each method, seconds of CLOCK_BOOTTIME.  A peer goes by its number, which the caller chose.
     """
 
     def __init__(
@@ -49,9 +49,10 @@ class Sessions:
         entropy: Callable[[int], bytes],
         wall_ns: Callable[[], int],
         constants: Timing = _SPECIFIED,
+        index_mark: int | None = None,
     ) -> None:
         self._clock = Tai64nClock(wall_ns)
-        self._indices: Indices[PeerHandshakes] = Indices(entropy)
+        self._indices: Indices[PeerHandshakes] = Indices(entropy, index_mark)
         self._node = Node(private_key, entropy, self._clock, constants, self._indices)
         self._mac1_key = cookies.mac1_key(private_key.public)
         self._by_number: dict[int, PeerHandshakes] = {}

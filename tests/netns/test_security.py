@@ -89,9 +89,9 @@ MALFORMED = {
     "response without mac1": (b"\x02\0\0\0" + bytes(88), "mac1"),
     "short cookie reply": (b"\x03\0\0\0" + bytes(59), "cookie_size"),
     "cookie reply to nobody": (b"\x03\0\0\0" + bytes(60), "cookie_index"),
-    "short transport message": (b"\x04\0\0\0" + bytes(20), "transport_short"),
-    "transport message to nobody": (b"\x04\0\0\0" + bytes(28), "unknown_index"),
-    "huge transport message to nobody": (b"\x04\0\0\0" + bytes(65000), "unknown_index"),
+    "short transport message": (b"\x04\0\0\0" + bytes(20), "udp_filtered"),
+    "transport message to nobody": (b"\x04\0\0\0" + bytes(28), "udp_filtered"),
+    "huge transport message to nobody": (b"\x04\0\0\0" + bytes(65000), "udp_filtered"),
 }
 
 

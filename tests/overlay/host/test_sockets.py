@@ -24,6 +24,7 @@ from overlay.host.sockets import (
     set_mark,
     set_ttl,
 )
+from overlay.host.steering import INDEX_MARK
 
 LOOPBACK = ip_address("127.0.0.1")
 
@@ -112,7 +113,7 @@ def sort_out(opened, address, version=4):
     family, port = (socket.AF_INET, socket.AF_INET6)[version == 6], opened[0].port
     with socket.socket(family, socket.SOCK_DGRAM) as sender:
         for first in (*range(7), 255):
-            sender.sendto(bytes([first]).ljust(64, b"\0"), (address, port))
+            sender.sendto(bytes([first, 0, 0, 0, 1, 2, 3, INDEX_MARK]).ljust(64, b"\0"), (address, port))
         sender.sendto(b"", (address, port))
     heard = []
     for udp in opened:

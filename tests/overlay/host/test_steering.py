@@ -8,6 +8,9 @@ import pytest
 from overlay.host.queues import SocketQueues
 from overlay.host.steering import HANDSHAKES, ORDINARY, refuse_all, refuse_noise, steer
 
+MARK = 0xA5
+INDEX = bytes([1, 2, 3, MARK])
+
 
 def bound(address):
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -21,7 +24,7 @@ def group(request):
     """The two sockets of a group, whose datagrams are steered."""
     with bound(("127.0.0.1", 0)) as first, bound(first.getsockname()) as second:
         assert refuse_noise(second)
-        assert steer((first, second)[request.param])
+        assert steer((first, second)[request.param], MARK)
         yield first, second
 
 
@@ -40,7 +43,7 @@ def taken(group, *datagrams):
 
 
 def test_the_type_of_a_message_chooses_the_socket_and_what_is_none_reaches_neither(group):
-    messages = [bytes([kind, 0, 0, 0]) + bytes(60) for kind in range(256)]
+    messages = [bytes([kind, 0, 0, 0]) + INDEX + bytes(60) for kind in range(256)]
 
     ordinary, handshakes = taken(group, *messages)
 
@@ -51,21 +54,28 @@ def test_the_type_of_a_message_chooses_the_socket_and_what_is_none_reaches_neith
 @pytest.mark.parametrize("at", [1, 2, 3])
 @pytest.mark.parametrize("kind", [1, 2, 3, 4])
 def test_reserved_bytes_are_zero(group, kind, at):
-    message = bytearray([kind, 0, 0, 0, *bytes(60)])
+    message = bytearray([kind, 0, 0, 0, *INDEX, *bytes(60)])
     message[at] = 1
 
     assert taken(group, message) == [[], []]
 
 
 def test_the_header_of_a_fragment_may_have_any_numbers(group):
-    fragment = bytes([5, 200, 255, 2]) + bytes(60)
+    fragment = bytes([5, 200, 255, 2]) + INDEX + bytes(60)
 
     assert taken(group, fragment) == [[fragment], []]
 
 
+@pytest.mark.parametrize("head", [b"\4\0\0\0", b"\5\0\1\1"])
+def test_only_indices_with_our_mark_are_let_through(group, head):
+    messages = [head + bytes([1, 2, 3, mark]) + bytes(60) for mark in range(256)]
+
+    assert taken(group, *messages) == [[messages[MARK]], []]
+
+
 @pytest.mark.parametrize("size", range(20))
 def test_what_is_shorter_than_any_message_reaches_no_queue_of_packets(group, size):
-    fragment = (b"\5\0\1\1" + bytes(20))[:size]
+    fragment = (b"\5\0\1\1" + INDEX + bytes(20))[:size]
 
     assert taken(group, fragment) == [[fragment] if size > 16 else [], []]
 
@@ -81,7 +91,7 @@ def test_what_is_none_of_ours_is_counted_apart_from_what_found_no_room(group):
     first, second = group
     first.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     noise = [b"\xff" * 100] * 30
-    packets = [b"\4\0\0\0" + bytes(1000)] * 50
+    packets = [b"\4\0\0\0" + INDEX + bytes(1000)] * 50
 
     ordinary, _ = taken(group, *noise, *packets)
 

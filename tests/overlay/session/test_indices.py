@@ -22,3 +22,10 @@ def test_a_freed_index_belongs_to_nobody():
     assert indices.owner(0) is None
     assert indices.draw() == 0
     assert len(indices) == 0
+
+
+def test_a_mark_is_the_highest_byte_of_every_index():
+    draws = iter([b"\1\2\3\4", b"\xff\xff\xff\xff"])
+    indices = Indices(lambda _: next(draws), mark=0xA5)
+
+    assert [indices.draw(), indices.draw()] == [0xA5030201, 0xA5FFFFFF]
