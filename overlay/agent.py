@@ -19,7 +19,7 @@ import trio
 
 from overlay import config, ending, logs, questions, status
 from overlay.arrival import wait_until_here
-from overlay.counters import CounterQuestions
+from overlay.counters import PATIENCE, CounterQuestions
 from overlay.ending import StoppedError, until_stopped
 from overlay.errors import (
     ConfigError,
@@ -853,6 +853,8 @@ class Agent:
             now = clock.now()
             rows = [
                 self._row(remote, counted.peers.get(remote.number), now, learnt)
+                if counted.is_complete or remote.number in counted.peers
+                else status.doubt(self._row(remote, None, now, learnt))
                 for peer in others[at : at + ROWS_AT_ONCE]
                 if (remote := self._roster.by_name.get(peer.name)) is not None
             ]
@@ -863,6 +865,7 @@ class Agent:
             if count:
                 drops[reason] = drops.get(reason, 0) + count
         clear = [node.clear_note] if node.clear_note else []
+        silence = [] if counted.is_complete else [status.describe_silence(self.forwarder.pid, PATIENCE)]
         return {
             "node": node.own.name,
             "interface": self.host.interface,
@@ -878,14 +881,16 @@ class Agent:
             "uptime": status.age(self._started, now),
             "peers_file": str(self._options.peers),
             "reload_error": self._reloads.error,
+            "is_complete": counted.is_complete,
             "notes": [
+                *silence,
                 *self._reloads.notes,
                 *self._notes,
                 *self._host_notes.sentences,
                 *clear,
                 *notes_of(troubled),
             ],
-            "drops": drops,
+            "drops": drops if counted.is_complete else None,
             "strangers": self._describe_strangers(),
         }
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus
 
+UNENCRYPTED = "unencrypted"  # the state of a peer of which no handshake tells
+
 
 def state_of(
     handshake: HandshakeStatus, now: float, reject_after_time: float, *, is_silent: bool = False
@@ -44,6 +46,8 @@ def peer_status(
 ) -> dict[str, Any]:
     """Return one row.  Times are ages in seconds; None is never.  Without encryption there is no *handshake*.
 
+    What only *counters* tell is None without them.
+
     *learnt* is what the kernel was told of the MTU of paths, by underlay address.
     """
     endpoint = counters.endpoint if counters is not None else remote.endpoint
@@ -56,7 +60,7 @@ def peer_status(
     notes = troubles_of(remote, handshake, now, reject_after_time)
     if told is not None and (note := told_too_little(remote.peer.name, told, path_mtu)) is not None:
         notes.append(note)
-    state = "unencrypted"
+    state = UNENCRYPTED
     if handshake is not None:
         state = state_of(handshake, now, reject_after_time, is_silent=remote.is_silent)
     return {
@@ -72,18 +76,18 @@ def peer_status(
         "keepalive": remote.peer.keepalive,
         "last_handshake": None if handshake is None else age(handshake.completed_at, now),
         "last_received": age(received or None, now),
-        "rx_bytes": counters.rx_bytes if counters else 0,
-        "tx_bytes": counters.tx_bytes if counters else 0,
-        "rx_packets": counters.rx_packets if counters else 0,
-        "tx_packets": counters.tx_packets if counters else 0,
-        "rx_units": counters.rx_units if counters else 0,
-        "tx_units": counters.tx_units if counters else 0,
+        "rx_bytes": counters.rx_bytes if counters else None,
+        "tx_bytes": counters.tx_bytes if counters else None,
+        "rx_packets": counters.rx_packets if counters else None,
+        "tx_packets": counters.tx_packets if counters else None,
+        "rx_units": counters.rx_units if counters else None,
+        "tx_units": counters.tx_units if counters else None,
         "path_mtu": path_mtu or None,
         "kernel_path_mtu": None if told is None else told.mtu,
         "kernel_path_mtu_expires": None if told is None else round(told.seconds, 3),
-        "learnt_macs": counters.learnt_macs if counters else 0,
+        "learnt_macs": counters.learnt_macs if counters else None,
         "state": state,
-        "drops": drops,
+        "drops": drops if counters or drops else None,
         "clock_behind": None
         if handshake is None or not handshake.has_clock_behind
         else round(handshake.behind, 3),
@@ -91,6 +95,20 @@ def peer_status(
         "responses_refused": 0 if handshake is None else handshake.refused,
         "notes": notes,
     }
+
+
+def doubt(row: dict[str, Any]) -> dict[str, Any]:
+    """Return *row* of a peer of which the forwarder told nothing: whether its tunnel works is not known."""
+    return row if row["state"] == UNENCRYPTED else {**row, "state": None}
+
+
+def describe_silence(pid: int | None, patience: float) -> str:
+    """Return a sentence on a forwarder that did not tell all its counters."""
+    process = "" if pid is None else f" (process {pid})"
+    return (
+        f"the forwarder{process} did not tell all it has counted within {patience:g} s, so whether packets pass is not "
+        "known: one that hangs is started anew within a minute"
+    )
 
 
 def shown_mac(encapsulation: Encapsulation, mac: bytes) -> str | None:

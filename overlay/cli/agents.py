@@ -27,10 +27,10 @@ COMPLETION_TIMEOUT = 0.5  # seconds; who presses tab waits for nothing longer
 
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
-    """One peer as the agent sees it.  Ages are in seconds, None for never."""
+    """One peer as the agent sees it.  Ages are in seconds, None for never; anything else is None if not known."""
 
     name: str
-    state: str
+    state: str | None
     encapsulation: str
     endpoint: str | None
     subnets: list[str]
@@ -39,10 +39,15 @@ class PeerStatus:
     last_handshake: float | None
     last_received: float | None
     path_mtu: int | None
-    learnt_macs: int
-    rx_bytes: int
-    tx_bytes: int
-    drops: dict[str, int]
+    learnt_macs: int | None
+    rx_bytes: int | None
+    tx_bytes: int | None
+    drops: dict[str, int] | None
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the forwarder has told of it."""
+        return self.rx_bytes is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ class Status:
     peers_file: str
     reload_error: str | None
     notes: list[str]
-    drops: dict[str, int]
+    drops: dict[str, int] | None  # None if not known
     strangers: list[Stranger]
     peers: list[PeerStatus]
 

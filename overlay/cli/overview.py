@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from overlay.cli.agents import PeerStatus, Status, Stranger
 
 # Ours
+UNKNOWN = "?"  # in a column
 LABEL = 12  # columns of the names of fields
 LEAST_WIDTH = 40  # narrower terminals wrap
 SHOWN_SUBNETS = 2
@@ -40,7 +41,17 @@ class Column:
 
 
 def _state(peer: PeerStatus) -> str:
+    if peer.state is None:
+        return UNKNOWN
     return f"{peer.state} ({peer.encapsulation})" if peer.state == UNENCRYPTED else peer.state
+
+
+def _received(peer: PeerStatus) -> str:
+    return format_age(peer.last_received) if peer.is_counted else UNKNOWN
+
+
+def _bytes(size: int | None) -> str:
+    return UNKNOWN if size is None else format_bytes(size)
 
 
 def _handshake(peer: PeerStatus) -> str:
@@ -59,14 +70,16 @@ COLUMNS = (
     Column("HANDSHAKE", _handshake, lambda peer: _handshake(peer).removesuffix(" ago")),
     Column(
         "RECEIVED",
-        lambda peer: format_age(peer.last_received),
-        lambda peer: format_age(peer.last_received).removesuffix(" ago"),
+        _received,
+        lambda peer: _received(peer).removesuffix(" ago"),
     ),
-    Column("MTU", lambda peer: str(peer.path_mtu or "-"), is_right=True),
-    Column("RX", lambda peer: format_bytes(peer.rx_bytes), is_right=True),
-    Column("TX", lambda peer: format_bytes(peer.tx_bytes), is_right=True),
+    Column("MTU", lambda peer: str(peer.path_mtu or "-") if peer.is_counted else UNKNOWN, is_right=True),
+    Column("RX", lambda peer: _bytes(peer.rx_bytes), is_right=True),
+    Column("TX", lambda peer: _bytes(peer.tx_bytes), is_right=True),
 )
-LEARNT = Column("MACS", lambda peer: str(peer.learnt_macs), is_right=True)
+LEARNT = Column(
+    "MACS", lambda peer: UNKNOWN if peer.learnt_macs is None else str(peer.learnt_macs), is_right=True
+)
 LEFT_OUT = (
     "SUBNETS",
     "MTU",
@@ -148,10 +161,10 @@ def _describe_stranger(stranger: Stranger) -> str:
 
 def _drops(status: Status, before: Status | None) -> list[tuple[str, str]]:
     """Return a line on the drops of this node and of each peer, those with new ones first; the rest as one line."""
-    earlier = {} if before is None else {peer.name: peer.drops for peer in before.peers}
-    own = {} if before is None else before.drops
-    rows = [("this node", status.drops, own)]
-    rows += [(peer.name, peer.drops, earlier.get(peer.name, {})) for peer in status.peers]
+    earlier = {} if before is None else {peer.name: peer.drops or {} for peer in before.peers}
+    own = {} if before is None else before.drops or {}
+    rows = [("this node", status.drops or {}, own)]
+    rows += [(peer.name, peer.drops or {}, earlier.get(peer.name, {})) for peer in status.peers]
     counted = [
         (name, _new(drops, known) if before else {}, drops)
         for name, drops, known in rows

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from overlay.cli.agents import ask, read_status
+from overlay.cli.exits import Failure
 from overlay.cli.options import interface_option, json_option
 from overlay.cli.output import show, show_json
 from overlay.cli.overview import fit, render
@@ -44,11 +45,16 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
 
     Dropped packets are counted by reason, for the node and for each peer; with --watch those that grow come first.
 
+    What is not known, as while the process that carries packets hangs, is ? here and null in the JSON, and the exit code
+    is 1.
+
     On a terminal that is too narrow, columns are left out and named; --json has everything.
     """
     answer = ask(ctx, interface, op="status")
     if not watch:
         _show(answer, interface, as_json)
+        if (answer.get("status") or {}).get("is_complete") is False:
+            raise Failure(f"not all is known of {interface}: its forwarder did not tell what it has counted")
         return
     is_terminal = sys.stdout.isatty() and not as_json
     before: Status | None = None

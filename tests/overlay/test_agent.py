@@ -1280,7 +1280,7 @@ def test_status_shows_the_forwarders_counters_by_peer(node):
             22,
             {"replayed": 1},
         )
-        assert (rome["endpoint"], rome["rx_bytes"]) == ("192.0.2.3:51820", 0)
+        assert (rome["endpoint"], rome["rx_bytes"]) == ("192.0.2.3:51820", None)
         assert status["notes"] == ["the forwarder keeps privileges: a note"]
 
     node(story)
@@ -1310,12 +1310,22 @@ def test_status_is_answered_at_once_when_the_forwarder_dies_meanwhile(node):
         dying = machine.forwarder
         began = time.monotonic()
 
+        async def ask():
+            told.append(await machine.status())
+
+        told = []
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(machine.status)
+            nursery.start_soon(ask)
             await until(lambda: dying.told(AskCounters))
             dying.die()
 
         assert time.monotonic() - began < 2
+        (status,) = told
+        assert (status["is_complete"], status["drops"]) == (False, None)
+        assert {(row["state"], row["rx_bytes"], row["drops"]) for row in status["peers"]} == {
+            (None, None, None)
+        }
+        assert any("did not tell all it has counted" in note for note in status["notes"])
 
     node(story)
 

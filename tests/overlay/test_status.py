@@ -101,13 +101,23 @@ def test_row_of_a_peer_in_use():
     }
 
 
-def test_row_without_the_forwarders_counters_has_the_agents_endpoint_and_zeros():
+def test_row_without_the_forwarders_counters_has_the_agents_endpoint_and_nothing_that_is_not_known():
     tokyo = Remote(1, peer("tokyo", "10.244.2.0/24"), None, endpoint=("2001:db8::1", 51820, 0, 0))
 
     shown = row(remote=tokyo)
 
     assert shown["endpoint"] == "[2001:db8::1]:51820"
-    assert (shown["rx_bytes"], shown["tx_bytes"], shown["drops"]) == (0, 0, {})
+    names = (
+        "rx_bytes",
+        "tx_bytes",
+        "rx_packets",
+        "tx_packets",
+        "rx_units",
+        "tx_units",
+        "learnt_macs",
+        "drops",
+    )
+    assert {name: shown[name] for name in names} == dict.fromkeys(names)
     assert (shown["last_handshake"], shown["last_received"]) == (None, None)
 
 

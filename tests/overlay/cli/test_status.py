@@ -309,3 +309,34 @@ def test_ethernet_addresses_are_shown_where_packets_travel_in_frames(overlay, ag
     assert (
         "\n\nMAC\nthis node  02:00:5e:10:00:01\ntokyo      02:00:5e:10:00:02\nrome       02:00:5e:10:00:03\n"
     ) in result.stdout
+
+
+UNKNOWN = peer_status(
+    "tokyo",
+    state=None,
+    rx_bytes=None,
+    tx_bytes=None,
+    learnt_macs=None,
+    drops=None,
+    subnets=["10.244.2.0/24"],
+)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_what_a_hung_forwarder_did_not_tell_is_not_shown_as_zero_and_the_exit_code_says_so(
+    overlay, agent, arguments
+):
+    agent.answers["status"] = answer(is_complete=False, drops=None, peers=[UNKNOWN], notes=["it hangs"])
+
+    result = overlay("status", *arguments)
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: not all is known of overlay0: its forwarder did not tell what it has counted\n"
+    )
+    if arguments:
+        assert json.loads(result.stdout)["peers"][0]["rx_bytes"] is None
+    else:
+        row = result.stdout.splitlines()[-1].split()
+        assert row == ["tokyo", "?", "-", "10.244.2.0/24", "never", "?", "?", "?", "?"]
+        assert "it hangs" in result.stdout
