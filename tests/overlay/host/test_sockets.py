@@ -208,7 +208,7 @@ def test_an_address_that_comes_later_is_bound_before_and_receives_then(lab, open
 
     host.run("ip", "address", "add", address, "dev", "br0", *(["nodad"] if ":" in address else []))
 
-    message = bytes([4, 0, 0, 0]) + bytes(28)
+    message = bytes([4, 0, 0, 0, 1, 2, 3, INDEX_MARK]) + bytes(28)
     sender.sendto(message, (address, 51820))
     assert opened[0].socket.recv(100) == message
 
