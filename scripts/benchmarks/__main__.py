@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from scripts.benchmarks import attack, compare, gaps, goodput, handshakes, packets, parts, scale
+from scripts.benchmarks import attack, compare, gaps, goodput, handshakes, packets, parts, reload, scale
 from scripts.benchmarks.console import progress
 from scripts.benchmarks.options import Parser
 
@@ -26,6 +26,7 @@ MEASUREMENTS = {
     "handshakes": handshakes,
     "packets": packets,
     "parts": parts,
+    "reload": reload,
     "scale": scale,
 }
 DEFAULT = "compare"
