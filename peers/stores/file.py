@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from peers import toml
+from peers.sections import Reader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,13 +24,14 @@ class FileStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._reader = Reader(path)
         self._loaded: Signature | None = None
 
     def load(self) -> Table:
         """Return the table in the file.  Raises TableError if it is wrong, missing or unreadable."""
         # Taken first: what is written while we read is then seen as a change, never missed.
         self._loaded = self._signature()
-        return toml.load(self.path)
+        return self._reader.parse(toml.read(self.path))
 
     def changed(self) -> bool:
         """Return whether the file is another than at the last load().  One that has vanished is not."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peers import toml
+from peers.sections import Reader
 
 if TYPE_CHECKING:
     from peers.table import Table
@@ -17,6 +17,7 @@ class MemoryStore:
     """The table in a text that write() replaces."""
 
     def __init__(self, text: str) -> None:
+        self._reader = Reader(PATH)
         self._text = text
         self._loaded: str | None = None
 
@@ -27,7 +28,7 @@ class MemoryStore:
     def load(self) -> Table:
         """Return the table in the text.  Raises TableError if it is wrong."""
         self._loaded = self._text
-        return toml.parse(self._text, PATH)
+        return self._reader.parse(self._text)
 
     def changed(self) -> bool:
         """Return whether the text is another than at the last load()."""

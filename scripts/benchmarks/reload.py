@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Measure and report."""
     if not 1 <= arguments.reloads <= 20 or not 100 <= arguments.peers * arguments.subnets <= 130_000:
-        fail("reloads are 1 to 20, subnets of all peers 100 to 130000: the whole must end, and fit the network")
+        fail(
+            "reloads are 1 to 20, subnets of all peers 100 to 130000: the whole must end, and fit the network"
+        )
     results = Figures(NOTHING)
     with Lab() as lab, ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overlay-bench-")))
@@ -77,9 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     figures.write(arguments.json, vars(arguments), {"results": results.values})
 
 
-def measure(
-    pair: CrowdedPair, storm: Storm, peers: Sequence[Other], kind: str, results: Figures
-) -> None:
+def measure(pair: CrowdedPair, storm: Storm, peers: Sequence[Other], kind: str, results: Figures) -> None:
     """Note how long one reload took, and the longest wait for each kind of question meanwhile."""
     say(f"reload: {kind}")
     path = control.DIRECTORY / f"overlay0.{pair.a.host.inode}.sock"

@@ -95,7 +95,7 @@ def test_vxlan_has_its_network_identifier_and_the_others_none():
             ("network", "encapsulation"),
             "no Ethernet frames",
         ),
-        ([a_peer(1)], {"point_to_point": True}, ("network", "point_to_point"), "there are 1 peers"),
+        ([a_peer(1)], {"point_to_point": True}, ("network", "point_to_point"), "there is only one"),
         (
             [a_peer(1), a_peer(2)],
             {"point_to_point": True, "device": "tap"},
