@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from overlay import config, ending, logs, questions, status
+from overlay import config, ending, logs, planning, questions, status
 from overlay.arrival import wait_until_here
 from overlay.counters import PATIENCE, CounterQuestions
 from overlay.ending import StoppedError, until_stopped
@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from overlay.host.learnt import LearntMtu
     from overlay.host.sockets import UdpSocket
     from overlay.link import Command, Report
+    from overlay.planning import Endpoints, Planned
     from overlay.roster import Change, Remote
     from overlay.session.outputs import Output
     from overlay.wire.addresses import Sockaddr
@@ -107,6 +108,8 @@ STEADY_TIME = 60.0  # seconds that a forwarder must live for the pause to start 
 PROOF_INTERVAL = 10.0  # seconds between two questions to the forwarder whether it still answers
 HANG_TIME = 30.0  # seconds without an answer, after which it is ended
 NETWORK_PAUSE = 0.5  # seconds in which changes of the host's network are gathered
+LOGGED_PEERS = 50  # with a line of their own when a reload adds or removes them
+MANY_PEERS = 1000  # that a reload changed, for memory to be looked after
 REPLAN_PAUSE = 0.1  # seconds in which peers that ask for other routes are: one plan of 10,000 takes that long
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 UNSET_CLOCK = "the clock shows a time before 2020: peers may refuse this node until it is set"
@@ -185,6 +188,15 @@ def check_privileges(options: Options) -> None:
         )
 
 
+def _log_peers(what: str, peers: Sequence[Remote]) -> None:
+    """Log what became of *peers*: a line for each, or one for many."""
+    if len(peers) > LOGGED_PEERS:
+        log.info("peers %s count=%d first=%s", what, len(peers), peers[0].peer.name)
+        return
+    for remote in peers:
+        log.info("peer %s peer=%s", what, remote.peer.name)
+
+
 class Agent:
     """One node while it runs."""
 
@@ -222,6 +234,8 @@ class Agent:
         self._reloading = trio.Lock()  # one table is read at a time
         self._changing = trio.Lock()  # table, plan and forwarder change together
         self._reader = Reader(options.peers)
+        self._planner = trio.CapacityLimiter(1)  # a thread that nothing which waits shares
+        self._moved: dict[int, Remote] = {}  # peers that moved while a plan was computed, by number
         self._wake = trio.Event()
         self._serial = 0
         self._counters = CounterQuestions()
@@ -600,6 +614,8 @@ class Agent:
         """Remember where *remote* is, as the forwarder does already."""
         is_new, now = endpoint != remote.endpoint, clock.now()
         remote.endpoint = remote.heard_at = endpoint
+        if is_new and self._changing.locked():
+            self._moved[remote.number] = remote
         if not is_new or self._is_replan_due or remote.whereabouts.is_settled(endpoint, now):
             return
         if self.host.is_affected_by(remote.peer.name, endpoint):
@@ -633,7 +649,7 @@ class Agent:
         if is_news:
             self._greetings.add([remote.number])
 
-    def _endpoints(self, node: Node) -> set[tuple[str, Sockaddr]]:
+    def _endpoints(self, node: Node) -> Endpoints:
         """Return every underlay address known of *node*'s peers, with the name of the peer."""
         known = set(self._roster.endpoints(node))
         for peer in node.others:
@@ -651,7 +667,8 @@ class Agent:
         async with self._changing:
             mtu, asks = self.host.mtu, bool(self.host.paths)
             try:
-                self.host.adopt(self._node, self._endpoints(self._node))
+                self.host.adopt(self._node, *await self._foresee(self._node))
+                self._replan_for_moved()
             except HostError as error:
                 log.error("routes could not be brought up to date: %s", error)  # noqa: TRY400  its text is the news
                 self._host_notes.look()
@@ -708,7 +725,7 @@ class Agent:
             try:
                 node = await self._reader.run(self._reloads.read, self._node)
                 async with self._changing:
-                    await self._change_to(node)
+                    change = await self._change_to(node)
             except (ConfigError, HostError, StoreError) as error:
                 self._reloads.refused(error, cause, clock.now())
             else:
@@ -717,30 +734,35 @@ class Agent:
                 self._names.keep({each.configured.host for each in remotes if each.configured is not None})
                 if cause == "SIGHUP":
                     self._resolver.resolve_again(remotes, clock.now())
-                memory.give_back()
+                if len(change.added) + len(change.removed) >= MANY_PEERS:
+                    await trio.to_thread.run_sync(memory.give_back, limiter=self._planner)
+                    memory.settle()
             if cause != RETRY:
                 notify.ready()
 
-    async def _change_to(self, node: Node) -> None:
+    async def _change_to(self, node: Node) -> Change:
         """Go over to *node*: what is new before what is old goes, so that no packet finds neither.
 
         Raises HostError with nothing changed; what comes after the host's part cannot fail.
         """
+        endpoints, planned = await self._foresee(node)
+        prospect = await trio.to_thread.run_sync(self._roster.foresee, node, limiter=self._planner)
         before = dict(self.host.sockets)
-        replaced = self.host.adopt(node, self._endpoints(node))
+        replaced = self.host.adopt(node, endpoints, planned)
         if node.clear_note not in {None, self._node.clear_note}:
             log.warning("%s", node.clear_note)
-        change = self._roster.change_to(node)
+        change = self._roster.take(prospect)
         self._node = node
+        self._replan_for_moved()
         self._strangers.forget({each.peer.public_key for each in change.added if each.peer.public_key})
         self._look_again()
         for remote in change.removed:
             self._sessions.remove_peer(remote.number)
             self._journal.forget(remote)
-            log.info("peer removed peer=%s", remote.peer.name)
         for remote in change.added:
             self._add_session(remote)
-            log.info("peer added peer=%s", remote.peer.name)
+        _log_peers("removed", change.removed)
+        _log_peers("added", change.added)
         for remote in change.new_preshared_key:
             self._sessions.set_preshared_key(remote.number, remote.preshared_key)
         with contextlib.suppress(ForwarderGoneError):
@@ -761,6 +783,24 @@ class Agent:
                 if endpoint is not None:
                     await self._tell(SetEndpoint(command.peer, endpoint, "configuration"))
         await self._meet(change)
+        return change
+
+    async def _foresee(self, node: Node) -> tuple[Endpoints, Planned]:
+        """Return the endpoints of *node*'s peers and what it asks of the host, computed while others have their turn."""
+        self._moved.clear()
+        endpoints = await trio.to_thread.run_sync(self._endpoints, node, limiter=self._planner)
+        paths = self.host.ask_paths(node, endpoints)
+        return endpoints, await trio.to_thread.run_sync(
+            planning.plan, node, endpoints, paths, limiter=self._planner
+        )
+
+    def _replan_for_moved(self) -> None:
+        """Look at the peers that moved while a plan was computed without that."""
+        for remote in self._moved.values():
+            if remote.endpoint is not None and self.host.is_affected_by(remote.peer.name, remote.endpoint):
+                self._nursery.start_soon(self._replan_soon)
+                break
+        self._moved.clear()
 
     async def _meet(self, change: Change) -> None:
         """Begin to talk to the peers that are new, or elsewhere, or have a new preshared key."""

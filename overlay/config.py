@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import TYPE_CHECKING
 
@@ -68,9 +69,11 @@ class Options:
     fix_sysctl: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Node:
     """A node in one peer table: who it is, and what it needs to reach each other peer.
+
+    What takes a look at every peer is computed once; settle() has done so.
 
     *private_key* of a node without a key file is one that nobody knows: no tunnel of it is encrypted.
     """
@@ -81,7 +84,7 @@ class Node:
     preshared_keys: dict[str, bytes] = field(repr=False)  # by peer name
     key_files: tuple[Path, ...] = ()  # that of the private key and those of preshared keys
 
-    @property
+    @cached_property
     def others(self) -> list[Peer]:
         """All peers but this node, in the order of the file."""
         return [peer for peer in self.table.peers.values() if peer.name != self.own.name]
@@ -121,14 +124,14 @@ class Node:
         is_ours = peer is self.own or self.encapsulation_of(peer).is_encrypted
         return peer.macs or ((derived_mac(peer.name),) if is_ours else ())
 
-    @property
+    @cached_property
     def encapsulations(self) -> list[Encapsulation]:
         """Those in use, in the order of the registry; without other peers, that of a peer to come."""
         names = {self.encapsulation_of(peer).name for peer in self.others}
         names = names or {own_encapsulation(self.table.network, self.own)}
         return [each for name, each in ENCAPSULATIONS.items() if name in names]
 
-    @property
+    @cached_property
     def clear_note(self) -> str | None:
         """A sentence on the peers that traffic is not encrypted with; None if there are none."""
         clear = {peer.name: self.encapsulation_of(peer) for peer in self.others}
@@ -211,7 +214,9 @@ def settle(
             f"{LISTEN_ADDRESSES}, or none to listen on every address of this host"
         )
     keys, files = _preshared_keys(table, own)
-    return Node(key or PrivateKey.generate(os.urandom), table, own, keys, (options.key, *files))
+    node = Node(key or PrivateKey.generate(os.urandom), table, own, keys, (options.key, *files))
+    _ = node.others, node.encapsulations, node.clear_note  # computed here, where nobody waits
+    return node
 
 
 def find_own(
@@ -283,17 +288,15 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -
     """
     network = node.table.network
     owners = node.table.owners
-    carried = PrefixMap((prefix, True) for prefix in network.prefixes)
     routes: list[IPNetwork] = list(network.prefixes) if node.own.addresses or not node.is_tap else []
-    for prefix, name in node.table.routes:
-        if node.is_tap:
-            break
-        if name != node.own.name and next(carried.covering(prefix), None) is None:
-            routes.append(prefix)
+    if not node.is_tap:
+        routes += [prefix for prefix, name in node.table.outside if name != node.own.name]
     by_policy = {prefix for prefix in routes if prefix.prefixlen <= NEARLY_EVERYTHING}
     held = PrefixMap((prefix, prefix) for prefix in routes)
     for name, sockaddr in endpoints:
         address = ip_address(sockaddr[0].partition("%")[0])
+        if held.lookup(address) is None:
+            continue
         owner = owners.lookup(address)
         # In no peer's subnet, or in its own: it is of the underlay all the same.
         if owner is None or owner == name:

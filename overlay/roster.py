@@ -6,7 +6,6 @@ Computes only: what to tell the forwarder comes out as commands, in the order in
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from overlay.encap import wireguard
@@ -59,6 +58,30 @@ class Change:
     """For the forwarder: peers first, then the prefixes that lead to them, then the peers to forget."""
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What is to become of a peer that stays."""
+
+    remote: Remote
+    peer: Peer
+    preshared_key: bytes | None = field(repr=False)
+    ends: Ends
+    macs: tuple[bytes, ...]
+    configured: Endpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """A table that is not in force yet, and all that it changes."""
+
+    node: Node
+    change: Change
+    by_name: dict[str, Remote]
+    by_number: dict[int, Remote]
+    last: int
+    updates: list[Update]
+
+
 class Roster:
     """The remotes of the table in force.  A number is never given twice."""
 
@@ -66,19 +89,43 @@ class Roster:
         self.by_number: dict[int, Remote] = {}
         self.by_name: dict[str, Remote] = {}
         self._last = OWN
-        self._routes: dict[Prefix, int] = {}
+        self._node: Node | None = None
 
     def change_to(self, node: Node) -> Change:
-        """Make *node*'s table the one in force and return what is different.
+        """Make *node*'s table the one in force and return what is different."""
+        return self.take(self.foresee(node))
+
+    def take(self, prospect: Prospect) -> Change:
+        """Make the table of *prospect*, which was foreseen from the one in force, the one in force."""
+        self._node, self._last = prospect.node, prospect.last
+        self.by_name, self.by_number = prospect.by_name, prospect.by_number
+        for update in prospect.updates:
+            remote = update.remote
+            remote.peer, remote.preshared_key = update.peer, update.preshared_key
+            remote.ends, remote.macs, remote.configured = update.ends, update.macs, update.configured
+        return prospect.change
+
+    def foresee(self, node: Node) -> Prospect:
+        """Return what would change with *node*'s table; nothing does yet, so another thread may ask.
 
         A peer whose public key or encapsulation changed is another peer: its keys and counters go, and it gets a new
         number.  Where its configured host is the same, it is still where that was resolved to.
+
+        Of a peer that is the same object as before nothing can have changed where network and node are as they were:
+        a peers file that is read again leaves every peer be whose section is as it was.
         """
-        change = Change([], [], [], [], [])
+        change, updates = Change([], [], [], [], []), list[Update]()
+        by_name, by_number, last = dict(self.by_name), dict(self.by_number), self._last
+        former = self._node
+        is_alike = (
+            former is not None and former.own == node.own and former.table.network == node.table.network
+        )
         wanted = {peer.name: peer for peer in node.others}
         formerly: dict[str, Remote] = {}
-        for name, remote in list(self.by_name.items()):
+        for name, remote in self.by_name.items():
             peer = wanted.get(name)
+            if is_alike and peer is remote.peer:
+                continue
             if (
                 peer is None
                 or peer.public_key != remote.peer.public_key
@@ -86,65 +133,75 @@ class Roster:
             ):
                 change.removed.append(remote)
                 formerly[name] = remote
-                del self.by_name[name], self.by_number[remote.number]
+                del by_name[name], by_number[remote.number]
         for name, peer in wanted.items():
             preshared_key = node.preshared_keys.get(name)
-            known = self.by_name.get(name)
+            known = by_name.get(name)
             if known is None:
-                self._last += 1
+                last += 1
                 encapsulation, endpoint = node.encapsulation_of(peer), node.endpoint_of(peer)
-                known = Remote(
-                    self._last,
-                    peer,
-                    preshared_key,
-                    encapsulation,
-                    node.ends_of(peer),
-                    node.macs_of(peer),
-                    endpoint,
-                )
+                ends, macs = node.ends_of(peer), node.macs_of(peer)
+                known = Remote(last, peer, preshared_key, encapsulation, ends, macs, endpoint)
                 if name in formerly:
                     _leave_where_it_was(known, formerly[name])
-                self.by_name[name] = self.by_number[known.number] = known
+                by_name[name] = by_number[last] = known
                 change.added.append(known)
                 change.commands.append(_set_peer(known))
                 continue
-            before = known.peer.keepalive, known.peer.sources, known.ends, _station(known)
-            known.ends, known.macs = node.ends_of(peer), node.macs_of(peer)
-            after = replace(known, peer=peer)
-            if before != (peer.keepalive, peer.sources, known.ends, _station(after)):
+            if is_alike and peer is known.peer and preshared_key == known.preshared_key:
+                continue
+            update = Update(
+                known, peer, preshared_key, node.ends_of(peer), node.macs_of(peer), node.endpoint_of(peer)
+            )
+            updates.append(update)
+            after = replace(known, peer=peer, ends=update.ends, macs=update.macs)
+            if _told(known) != _told(after):
                 change.commands.append(_set_peer(after))
-            endpoint = node.endpoint_of(peer)
-            if endpoint != known.configured:
-                known.configured = endpoint
+            if update.configured != known.configured:
                 change.new_endpoint.append(known)
             if preshared_key != known.preshared_key:
-                known.preshared_key = preshared_key
                 change.new_preshared_key.append(known)
-            known.peer = peer
-        routes = {
-            prefix: OWN if name == node.own.name else self.by_name[name].number
-            for prefix, name in node.table.routes
-        }
-        removed = [prefix for prefix in self._routes if prefix not in routes]
-        added = [(prefix, number) for prefix, number in routes.items() if self._routes.get(prefix) != number]
-        self._routes = routes
+        added, removed = self._compare_routes(node, by_name)
         change.commands.extend(_pieces(added, removed))
         change.commands.extend(RemovePeer(remote.number) for remote in change.removed)
-        return change
+        return Prospect(node, change, by_name, by_number, last, updates)
+
+    def _compare_routes(
+        self, node: Node, by_name: dict[str, Remote]
+    ) -> tuple[list[tuple[Prefix, int]], list[Prefix]]:
+        """Return the prefixes that lead elsewhere than before, with the number of their peer, and those that are gone.
+
+        Routes of a section that did not change are the same objects, which is looked at first: to compare prefixes
+        costs a hundred times as much.
+        """
+        former = self._node
+        old = () if former is None else former.table.routes
+        before = {} if former is None else _numbers(former, self.by_name)
+        after = _numbers(node, by_name)
+        moved = {name for name, number in after.items() if before.get(name) != number}
+        stay = set(map(id, old)) & set(map(id, node.table.routes))
+        was = {route[0]: before[route[1]] for route in old if id(route) not in stay or route[1] in moved}
+        will_be = {
+            route[0]: after[route[1]]
+            for route in node.table.routes
+            if id(route) not in stay or route[1] in moved
+        }
+        added = [(prefix, number) for prefix, number in will_be.items() if was.get(prefix) != number]
+        return added, [prefix for prefix in was if prefix not in will_be]
 
     def everything(self) -> Iterator[Command]:
         """Yield what a new forwarder must be told to know the peers and their prefixes."""
         for remote in self.by_number.values():
             yield _set_peer(remote)
-        yield from _pieces(self._routes.items(), [])
+        if self._node is not None:
+            numbers = _numbers(self._node, self.by_name)
+            yield from _pieces([(prefix, numbers[name]) for prefix, name in self._node.table.routes], [])
 
     def owner(self, address: Address) -> int | None:
         """Return the number of the peer whose subnets hold *address*, OWN if it is of this node; None if of nobody."""
-        for length in range(address.max_prefixlen, -1, -1):
-            number = self._routes.get(ip_network((address, length), strict=False))
-            if number is not None:
-                return number
-        return None
+        if self._node is None or (name := self._node.table.owners.lookup(address)) is None:
+            return None
+        return OWN if name == self._node.own.name else self.by_name[name].number
 
     def places(self) -> Iterator[Command]:
         """Yield likewise where the peers are, as far as that is known."""
@@ -178,6 +235,16 @@ class Roster:
             for sockaddr in known:
                 if sockaddr is not None:
                     yield peer.name, sockaddr
+
+
+def _numbers(node: Node, by_name: dict[str, Remote]) -> dict[str, int]:
+    """Return the number of each peer of *node*'s table by its name."""
+    return {name: remote.number for name, remote in by_name.items()} | {node.own.name: OWN}
+
+
+def _told(remote: Remote) -> tuple[object, ...]:
+    """Return what the forwarder is told of *remote* beside its number."""
+    return remote.peer.keepalive, remote.peer.sources, remote.ends, _station(remote)
 
 
 def _leave_where_it_was(remote: Remote, former: Remote) -> None:

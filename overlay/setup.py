@@ -12,7 +12,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
 
-from overlay import config
+from overlay import config, planning
 from overlay.diagnosis import diagnose
 from overlay.diagnosis.finding import Facts
 from overlay.diagnosis.settings import faults
@@ -28,6 +28,7 @@ from overlay.host.privileges import Capability
 from overlay.host.settings import Settings
 from overlay.host.tunnel_errors import TunnelErrors
 from overlay.link import REPLACED_TIME
+from overlay.planning import Planned
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
@@ -41,15 +42,13 @@ if TYPE_CHECKING:
     from overlay.host.learnt import LearntMtu
     from overlay.host.plan import HostPlan
     from overlay.host.sockets import UdpSocket
+    from overlay.planning import Endpoints
     from overlay.wire.addresses import Sockaddr
 
 # Ours
 QUESTIONS = 256  # underlay addresses whose routes are asked for; underlays are alike
 
 log = logging.getLogger("overlay")
-
-Endpoints = set[tuple[str, "Sockaddr"]]
-"""Underlay addresses with the name of the peer each belongs to."""
 
 
 class HostSetup:
@@ -171,13 +170,15 @@ class HostSetup:
                     self.interface,
                 )
 
-    def adopt(self, node: Node, endpoints: Endpoints) -> list[UdpSocket]:
+    def adopt(self, node: Node, endpoints: Endpoints, planned: Planned | None = None) -> list[UdpSocket]:
         """Bring the host to what *node* asks for and return the sockets that were replaced, still open.
 
-        Raises HostError; then the host is as before.
+        *planned* is what that is, where it was computed beforehand.  Raises HostError; then the host is as before.
         """
         before, before_sockets = self.plan, [*self.underlay, *self._leaving.sockets]
-        plan, mtu_reason, room = self._compute(node, endpoints)
+        planned = planned or planning.plan(node, endpoints, self.ask_paths(node, endpoints))
+        planned = self._fit(node, planned)
+        plan = planned.plan
         with contextlib.ExitStack() as undo:
             wanted = {
                 each.name: (node.table.listen_port(node.own, each.name), node.own.listen)
@@ -215,7 +216,7 @@ class HostSetup:
                 self._apply(plan)
             undo.pop_all()
         self.plan, self._node, self._endpoints = plan, node, endpoints
-        self._mtu_reason, self._room = mtu_reason, room
+        self._mtu_reason, self._room = planned.mtu_reason, planned.room
         if icmp is not self.icmp and self.icmp is not None:
             self.icmp.close()
         self.icmp, self._icmp_for = icmp, icmp_for
@@ -303,32 +304,24 @@ class HostSetup:
             errors_prevented=self._tunnel_errors.prevented,
         )
 
-    def _compute(self, node: Node, endpoints: Endpoints) -> tuple[HostPlan, str, int]:
-        """Return the plan, what its MTU comes from, and what fits the underlay."""
-        mtu, reason, room = self._settle_mtu(node, endpoints)
-        plan = config.plan_host(node, mtu, endpoints)
+    def ask_paths(self, node: Node, endpoints: Endpoints) -> dict[str, int | None]:
+        """Return the MTU of the ways to the hosts of *endpoints*, as far as they are asked for; None is unknown."""
+        mark = self.plan.fwmark if self.plan is not None else node.table.network.fwmark
+        hosts = sorted({sockaddr[0] for _, sockaddr in endpoints})[:QUESTIONS]
+        return {host: self._routing.route_mtu(ip_address(host.partition("%")[0]), mark) for host in hosts}
+
+    def _fit(self, node: Node, planned: Planned) -> Planned:
+        """Return *planned* as far as the host lets it."""
+        plan = planned.plan
         if any(prefix.prefixlen for prefix in plan.policy_routes):
             plan = config.yield_to_links(plan, {link.network for link in self._routing.links()})
         if plan.policy_routes:
             plan = replace(plan, passing_uid=self._passing_uid)
         if isinstance(self._routing, Prepared):
             plan = self._routing.fit(plan, node.table.network.fwmark)
-            if plan.mtu < mtu:
-                reason = f"as {self.interface} was prepared"
-        return plan, reason, room
-
-    def _settle_mtu(self, node: Node, endpoints: Endpoints) -> tuple[int, str, int]:
-        """Return the MTU of the tun, what it comes from, and what fits the underlay."""
-        mark = self.plan.fwmark if self.plan is not None else node.table.network.fwmark
-        hosts = sorted({sockaddr[0] for _, sockaddr in endpoints})[:QUESTIONS]
-        known = {host: self._routing.route_mtu(ip_address(host.partition("%")[0]), mark) for host in hosts}
-        room = config.plan_room(node, endpoints, known)
-        chosen = node.table.network.mtu
-        if chosen is not None:
-            return chosen, "as the peers file says", room.size
-        if room.size < config.MINIMUM_MTU:
-            return config.MINIMUM_MTU, f"{room.reason}, but at least {config.MINIMUM_MTU}", room.size
-        return room.size, room.reason, room.size
+            if plan.mtu < planned.plan.mtu:
+                return Planned(plan, f"as {self.interface} was prepared", planned.room)
+        return replace(planned, plan=plan)
 
     def _apply(self, plan: HostPlan) -> None:
         """Change routes and rules, with the marks on our sockets before the rules that look at them, and off after."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Self
 
 from peers.addresses import BROADCAST, Address, Prefix, is_host_address, parse_address
 from peers.encapsulation import DEFAULT_UDP_PORT, DEFAULT_VNI, DEFAULT_VXLAN_PORT, UDP, VXLAN, WIREGUARD
+from peers.prefixes import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from pathlib import Path
+
+    from peers.prefixes import Place
 
 # Specification
 KEY_SIZE = 32  # a Curve25519 public key
@@ -35,6 +38,15 @@ class Endpoint:
 
     host: str
     port: int
+    address: Address | None = field(init=False, repr=False, compare=False)
+    """The host as an address; None if it is a DNS name."""
+
+    def __post_init__(self) -> None:
+        try:
+            address = parse_address(self.host)
+        except ValueError:
+            address = None
+        object.__setattr__(self, "address", address)
 
     @classmethod
     def parse(cls, text: str, default_port: int) -> Self:
@@ -51,14 +63,6 @@ class Endpoint:
         elif address.is_unspecified or address.is_multicast or address == BROADCAST:
             raise ValueError("is no address of one host; write the address where others reach it")
         return endpoint
-
-    @property
-    def address(self) -> Address | None:
-        """The host as an address; None if it is a DNS name."""
-        try:
-            return parse_address(self.host)
-        except ValueError:
-            return None
 
     def __str__(self) -> str:
         if not self.port:
@@ -94,6 +98,20 @@ class Peer:
     gre_checksum: bool | None = None
     gre_sequence: bool | None = None
     macs: tuple[bytes, ...] = ()
+    # Made once, for a peer outlives many tables
+    routes: tuple[tuple[Prefix, str], ...] = field(init=False, repr=False, compare=False)
+    """Its subnets, each with its name."""
+    places: tuple[Place, ...] = field(init=False, repr=False, compare=False)
+    """Where its subnets stand in a PrefixMap."""
+    numbers: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
+    """Its addresses as version and number."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "routes", tuple((subnet, self.name) for subnet in self.subnets))
+        object.__setattr__(self, "places", tuple(map(place_of, self.subnets)))
+        object.__setattr__(
+            self, "numbers", tuple((address.version, int(address)) for address in self.addresses)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from peers.addresses import Address, Prefix
 
 V = TypeVar("V")
+
+Place: TypeAlias = tuple[int, int, int]
+"""Where a prefix stands in a map: version, bits behind the prefix, and the bits before them as a number."""
 
 WIDTH = {4: 32, 6: 128}  # bits of an address
 
@@ -36,7 +39,11 @@ class PrefixMap(Generic[V]):
 
     def insert(self, prefix: Prefix, value: V) -> V | None:
         """Map *prefix* to *value*, and return the value that it replaces; None if there was none."""
-        version, shift, bits = _split(prefix)
+        return self.insert_at(place_of(prefix), value)
+
+    def insert_at(self, place: Place, value: V) -> V | None:
+        """Do what insert() does, for a prefix whose place is known."""
+        version, shift, bits = place
         entries = self._levels[version].get(shift)
         if entries is None:
             entries = {}
@@ -47,7 +54,7 @@ class PrefixMap(Generic[V]):
 
     def remove(self, prefix: Prefix) -> V:
         """Forget *prefix*, and return its value.  Raises KeyError if it is not here."""
-        version, shift, bits = _split(prefix)
+        version, shift, bits = place_of(prefix)
         try:
             value = self._levels[version][shift].pop(bits)
         except KeyError:
@@ -58,8 +65,11 @@ class PrefixMap(Generic[V]):
 
     def lookup(self, address: Address) -> V | None:
         """Return the value of the longest prefix that holds *address*; None if none does."""
-        number = int(address)
-        for shift, entries in self._levels[address.version].items():
+        return self.lookup_number(address.version, int(address))
+
+    def lookup_number(self, version: int, number: int) -> V | None:
+        """Do what lookup() does, for the address of *version* that is *number*."""
+        for shift, entries in self._levels[version].items():
             value = entries.get(number >> shift)
             if value is not None:
                 return value
@@ -71,12 +81,20 @@ class PrefixMap(Generic[V]):
 
     def covering(self, prefix: Prefix) -> Iterator[tuple[Prefix, V]]:
         """Yield each prefix that holds all of *prefix*, with its value, longest first; *prefix* itself too."""
-        version, shift, _ = _split(prefix)
+        version, shift, _ = place_of(prefix)
         return self._holding(version, int(prefix.network_address), shift)
+
+    def covers(self, place: Place) -> bool:
+        """Return whether the prefix at *place*, or one that holds it, is here."""
+        version, shift, bits = place
+        return any(
+            each >= shift and bits >> (each - shift) in entries
+            for each, entries in self._levels[version].items()
+        )
 
     def has_inside(self, prefix: Prefix) -> bool:
         """Return whether there is *prefix* itself, or one inside of it.  It looks at all of that family."""
-        version, shift, bits = _split(prefix)
+        version, shift, bits = place_of(prefix)
         return any(
             number >> (shift - each) == bits
             for each, entries in self._levels[version].items()
@@ -91,7 +109,8 @@ class PrefixMap(Generic[V]):
                 yield _join(version, shift, number >> shift), value
 
 
-def _split(prefix: Prefix) -> tuple[int, int, int]:
+def place_of(prefix: Prefix) -> Place:
+    """Return where *prefix* stands in a map."""
     version = prefix.version
     shift = WIDTH[version] - prefix.prefixlen
     return version, shift, int(prefix.network_address) >> shift

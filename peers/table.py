@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from peers.addresses import Address, Prefix, host_prefix
+from peers.addresses import Prefix, host_prefix
 from peers.encapsulation import (
     UDP,
     VXLAN,
@@ -23,10 +23,10 @@ from peers.errors import KeyProblem, format_keys
 from peers.gre import check_gre
 from peers.mac import format_mac
 from peers.peer import TAP, Endpoint
-from peers.prefixes import PrefixMap
+from peers.prefixes import PrefixMap, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from peers.errors import Keys
     from peers.peer import Network, Peer
@@ -49,13 +49,15 @@ class Table:
 
     *routes* holds each prefix once, in the order of the peers: the subnets of all, then a host route for each
     address of a peer that its own subnets do not already win by longest match, so that an address of a peer
-    always leads to that peer.  *owners* finds them by the longest match.
+    always leads to that peer.  *owners* finds them by the longest match; *outside* are those that none of the
+    network's prefixes holds.
     """
 
     network: Network
     peers: Mapping[str, Peer]
     routes: tuple[Route, ...] = field(init=False, repr=False, compare=False)
     owners: PrefixMap[str] = field(init=False, repr=False, compare=False)
+    outside: tuple[Route, ...] = field(init=False, repr=False, compare=False)
     _by_public_key: Mapping[bytes, Peer] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +75,7 @@ class Table:
         object.__setattr__(self, "peers", peers)
         object.__setattr__(self, "routes", (*subnets, *hosts))
         object.__setattr__(self, "owners", owners)
+        object.__setattr__(self, "outside", tuple(_find_outside(self.network, peers.values(), hosts)))
         object.__setattr__(self, "_by_public_key", by_public_key)
 
     def find_by_public_key(self, public_key: bytes) -> Peer | None:
@@ -250,23 +253,25 @@ def _collect_subnets(peers: Iterable[Peer]) -> tuple[list[Route], PrefixMap[str]
     owners: PrefixMap[str] = PrefixMap()
     for peer in peers:
         name = peer.name
-        for index, subnet in enumerate(peer.subnets):
-            earlier = owners.insert(subnet, name)
+        for index, place in enumerate(peer.places):
+            earlier = owners.insert_at(place, name)
+            if earlier is None:
+                continue
+            subnet = peer.subnets[index]
             if earlier == name:
                 raise KeyProblem(("peers", name, "subnets", index), f"{subnet} is here twice; write it once")
-            if earlier is not None:
-                raise KeyProblem(
-                    ("peers", name, "subnets", index),
-                    f"{subnet} is also a subnet of {_named(earlier)}; a prefix leads to one peer, "
-                    "so remove it from one of them",
-                )
-            routes.append((subnet, name))
+            raise KeyProblem(
+                ("peers", name, "subnets", index),
+                f"{subnet} is also a subnet of {_named(earlier)}; a prefix leads to one peer, "
+                "so remove it from one of them",
+            )
+        routes += peer.routes
     return routes, owners
 
 
 def _add_host_routes(network: Network, peers: Iterable[Peer], owners: PrefixMap[str]) -> list[Route]:
     routes: list[Route] = []
-    holders: dict[Address, str] = {}
+    holders: dict[tuple[int, int], str] = {}
     for peer in peers:
         keys = ("peers", peer.name, "address")
         if not peer.addresses and network.device != TAP:  # a bridge needs none
@@ -275,15 +280,15 @@ def _add_host_routes(network: Network, peers: Iterable[Peer], owners: PrefixMap[
                 "is missing and no subnet gives one; write the address of this host on the overlay, "
                 "such as 10.244.1.1",
             )
-        for address in peer.addresses:
-            earlier = holders.setdefault(address, peer.name)
+        for address, number in zip(peer.addresses, peer.numbers, strict=True):
+            earlier = holders.setdefault(number, peer.name)
             if earlier != peer.name:
                 raise KeyProblem(
                     keys,
                     f"{address} is also the address of {_named(earlier)}; write one for each of them "
                     "(by default it is the network address of the first subnet)",
                 )
-            if owners.lookup(address) == peer.name:
+            if owners.lookup_number(*number) == peer.name:
                 continue
             taken_by = owners.insert(host_prefix(address), peer.name)
             if taken_by is not None:
@@ -327,6 +332,18 @@ def _check_endpoints(network: Network, peers: Iterable[Peer], owners: PrefixMap[
                 f"{address} lies inside its own subnet {found[0]}: it could only be reached through the "
                 "tunnel itself; give its underlay address",
             )
+
+
+def _find_outside(network: Network, peers: Iterable[Peer], hosts: Iterable[Route]) -> Iterator[Route]:
+    """Yield the routes that none of the network's prefixes holds, in the order of all routes."""
+    carried = PrefixMap((prefix, True) for prefix in network.prefixes)
+    for peer in peers:
+        for route, place in zip(peer.routes, peer.places, strict=True):
+            if not carried.covers(place):
+                yield route
+    for route in hosts:
+        if not carried.covers(place_of(route[0])):
+            yield route
 
 
 def _diff_routes(old: dict[Prefix, str], new: dict[Prefix, str]) -> dict[Prefix, str | None]:

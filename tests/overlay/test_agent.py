@@ -187,7 +187,10 @@ class FakeHost:
         self._ours.close()
         self.others.close()
 
-    def adopt(self, node, endpoints):
+    def ask_paths(self, node, endpoints):
+        return {}
+
+    def adopt(self, node, endpoints, planned=None):
         if self.refusal:
             raise HostError(self.refusal)
         self.adopted.append((node, endpoints))

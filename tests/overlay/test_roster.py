@@ -373,3 +373,55 @@ def test_with_a_tun_nothing_is_told_of_ethernet():
     bob = peer("bob", "10.244.2.0/24", macs=(b"\2\0\0\0\0\1",))
 
     assert SetPeer(1, 0.0) in Roster().change_to(node(peer("own", "10.244.1.0/24"), bob)).commands
+
+
+def test_what_is_foreseen_changes_nothing_until_it_is_taken():
+    own, tokyo = peer("own", "10.244.1.0/24"), peer("tokyo", "10.244.2.0/24", endpoint="192.0.2.2")
+    roster = Roster()
+    roster.change_to(node(own, tokyo))
+    (before,) = roster.by_number.values()
+    told = list(roster.everything())
+
+    prospect = roster.foresee(
+        node(
+            own,
+            peer("tokyo", "10.244.9.0/24", endpoint="192.0.2.9", keepalive=25),
+            peer("oslo", "10.244.7.0/24"),
+        )
+    )
+
+    assert list(roster.by_number.values()) == [before]
+    assert (before.peer, list(roster.everything())) == (tokyo, told)
+    roster.take(prospect)
+    assert (before.peer.keepalive, str(before.configured)) == (25, "192.0.2.9:51820")
+    assert list(roster.by_name) == ["tokyo", "oslo"]
+
+
+def test_peers_that_are_the_same_objects_are_not_looked_at(monkeypatch):
+    own, crowd = peer("own", "10.244.1.0/24"), [peer(f"n{at}", f"10.244.{at}.0/24") for at in range(2, 200)]
+    roster = Roster()
+    roster.change_to(node(own, *crowd))
+    changed = peer("n9", "10.244.9.0/24", "192.168.9.0/24")
+    looked_at = []
+    ends_of = Node.ends_of
+    monkeypatch.setattr(
+        Node, "ends_of", lambda self, each: looked_at.append(each.name) or ends_of(self, each)
+    )
+
+    change = roster.change_to(node(own, *(changed if each.name == "n9" else each for each in crowd)))
+
+    assert looked_at == ["n9"]
+    assert [type(command) for command in change.commands] == [Routes]
+    assert len(change.commands[0].add) == 1
+
+
+def test_another_network_is_another_matter_for_every_peer():
+    own = peer("own", "10.244.1.0/24", endpoint="192.0.2.1")
+    tokyo = peer("tokyo", "10.244.2.0/24", endpoint="192.0.2.2")
+    roster = Roster()
+    roster.change_to(node(own, tokyo))
+
+    change = roster.change_to(node(own, tokyo, encapsulation="udp"))
+
+    assert [remote.peer for remote in change.removed] == [tokyo]
+    assert [remote.encapsulation.name for remote in change.added] == ["udp"]

@@ -1,0 +1,38 @@
+"""What a peer table asks of the host and of the forwarder: computed in a worker thread, so that nobody waits for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overlay import config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from overlay.config import Node
+    from overlay.host.plan import HostPlan
+    from overlay.wire.addresses import Sockaddr
+
+Endpoints = set[tuple[str, "Sockaddr"]]
+"""Underlay addresses with the name of the peer each belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """How the host is to be set up, what its MTU comes from, and what fits the underlay of a packet, in bytes."""
+
+    plan: HostPlan
+    mtu_reason: str
+    room: int
+
+
+def plan(node: Node, endpoints: Endpoints, paths: Mapping[str, int | None]) -> Planned:
+    """Return what *node* asks of its host; *paths* are the MTUs of ways to hosts of *endpoints*, None is unknown."""
+    room = config.plan_room(node, endpoints, paths)
+    mtu, reason = room.size, room.reason
+    if node.table.network.mtu is not None:
+        mtu, reason = node.table.network.mtu, "as the peers file says"
+    elif mtu < config.MINIMUM_MTU:
+        mtu, reason = config.MINIMUM_MTU, f"{reason}, but at least {config.MINIMUM_MTU}"
+    return Planned(config.plan_host(node, mtu, endpoints), reason, room.size)
