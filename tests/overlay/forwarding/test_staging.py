@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,6 +54,25 @@ def test_staging_does_what_its_twin_does(steps, per_peer, total):
 
     assert [fast.take(peer) for peer in range(1, 5)] == [slow.take(peer) for peer in range(1, 5)]
     assert (len(fast), fast._bytes) == (0, 0)
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(st.integers(0, 10_000))
+def test_the_oldest_goes_first_also_where_much_that_came_before_it_has_gone(seed):
+    """What arrived is looked through once most of it has been taken; those that are left keep their order."""
+    chance, total = random.Random(seed), 3000
+    fast, slow = Staging(10_000, total), SlowStaging(10_000, total, staging.STAGED_PACKETS_TOTAL)
+    for number in range(1500):
+        peer = chance.randrange(1, 30)
+        if chance.random() < 0.45:
+            assert fast.take(peer) == slow.take(peer)
+        else:
+            packet = number.to_bytes(4, "big").ljust(chance.randrange(4, 200), b".")
+            assert fast.add(peer, packet) == slow.add(peer, packet)
+
+    # Everything that waits is pushed out, one by one.
+    for number in range(200):
+        assert fast.add(100 + number, bytes(100)) == slow.add(100 + number, bytes(100))
 
 
 def test_one_peer_has_256_kib_and_the_oldest_goes():

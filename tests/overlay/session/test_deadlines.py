@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,3 +41,19 @@ def test_of_many_keys_whose_deadlines_change_no_more_than_twice_as_many_entries_
         for key in range(1000):
             deadlines.set(key, float(when))
             assert len(deadlines._heap) <= 2 * 1000 + 64
+
+
+@given(st.integers(0, 10_000))
+def test_thirty_keys_come_in_order_after_hundreds_of_changes(seed):
+    chance, deadlines, slow = random.Random(seed), Deadlines(), {}
+    for _ in range(600):  # more than the heap keeps: it is made anew, several times
+        key, when = chance.randrange(30), float(chance.randrange(1000))
+        deadlines.set(key, when)
+        slow[key] = when
+
+    came = [deadlines.take_due(float(now), limit=30) for now in range(0, 1000, 7)]
+
+    assert [key for due in came for key in due] == sorted(slow, key=lambda key: (slow[key], key))[
+        : sum(map(len, came))
+    ]
+    assert deadlines.next() == min((when for when in slow.values() if when > 994), default=math.inf)

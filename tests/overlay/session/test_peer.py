@@ -133,3 +133,27 @@ def test_what_is_not_a_handshake_message_of_this_node_is_refused(pair):
         sessions.receive(other.datagram, flight.source, now)
 
     assert sessions.receive(flight.datagram, flight.source, now)
+
+
+def test_each_forwarder_may_end_after_a_handshake_of_its_own(pair):
+    for _ in range(3):
+        pair.a.want()
+        pair.settle()
+        assert pair.is_connected()
+
+        for node in (pair.a, pair.b):
+            node.sessions.start_over()
+
+        assert len(pair.a.sessions._indices) == len(pair.b.sessions._indices) == 0
+        pair.advance(REKEY_TIMEOUT)
+
+
+def test_a_peer_may_be_wiped_twice(pair):
+    pair.a.want()
+    pair.settle()
+    handshakes = pair.a.sessions._by_number[1]
+
+    handshakes.wipe()
+    handshakes.wipe()
+
+    assert len(pair.a.sessions._indices) == 0
