@@ -400,7 +400,15 @@ class Agent:
         inherits_ttl, paths = node.table.network.ttl == INHERITED, self.host.paths
         macs, families = list(node.macs_of(node.own)), [int(each.family) for each in paths]
         await self.forwarder.send(
-            SetNode(self.host.mtu, bool(icmp), addresses, inherits_ttl, macs, families),
+            SetNode(
+                self.host.mtu,
+                bool(icmp),
+                addresses,
+                inherits_ttl,
+                macs,
+                families,
+                node.table.network.stations,
+            ),
             [*icmp, *(each.fileno() for each in paths)],
         )
 

@@ -87,6 +87,7 @@ class SetNode:
     inherits_ttl: bool = False
     macs: list[bytes] = dataclasses.field(default_factory=list)
     families: list[int] = dataclasses.field(default_factory=list)
+    stations: int = 4096  # Ethernet addresses that are learnt at one place
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,6 +460,7 @@ _BY_NAME: dict[str, Callable[[Any], Any]] = {
     "mtu": _between(1, 0xFFFF),
     "port": _between(0, 0xFFFF),
     "ports": _listed(_between(0, 0xFFFF)),
+    "stations": _between(1, 1_000_000),
     "own_mac": _sized(6),
     "mac": _sized(6),
     "macs": _listed(_sized(6)),

@@ -26,6 +26,7 @@ HOST_NAME_SIZE = 253  # RFC 1035 section 2.3.4, as text
 LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 # Ours
+DEFAULT_STATIONS, MOST_STATIONS = 4096, 1_000_000
 DEFAULT_PORT = 51820  # the port that WireGuard's documents use
 INHERITED = 0  # as a TTL: that of the inner packet, as Linux writes it
 TUN, TAP = "tun", "tap"
@@ -122,7 +123,8 @@ class Network:
     *bulk* tells whether agents that can send each other super-packets under one seal do so.  *ttl* is that of the
     outer headers, None for the system's; INHERITED takes the inner packet's where that is in the clear anyway.
     *device* is ``tun``, for IP packets, or ``tap``, for Ethernet frames.  With *point_to_point* the two peers have
-    each other's addresses as the far end of the device.
+    each other's addresses as the far end of the device.  *stations* are the Ethernet addresses that a tap learns at
+    most at one peer.
     """
 
     prefixes: tuple[Prefix, ...]
@@ -140,6 +142,7 @@ class Network:
     ttl: int | None = None
     device: str = TUN
     point_to_point: bool = False
+    stations: int = DEFAULT_STATIONS
 
     def port_for(self, encapsulation: str) -> int:
         """Return the UDP port that *encapsulation* has at every peer that names no other; 0 where there are none."""

@@ -16,6 +16,7 @@ gre_checksum = true               # whether what is sent by "gre" has checksums;
 gre_sequence = true               # and sequence numbers
 ttl = 64                          # of outer headers, or "inherit"; default the system's
 device = "tun"                    # or "tap": Ethernet frames
+stations = 4096                   # Ethernet addresses that a tap learns at one peer
 point_to_point = true             # the device's address has the other of two peers as its far end
 
 [peers.paris]
@@ -65,8 +66,10 @@ from peers.lines import find_line
 from peers.mac import format_mac, parse_mac
 from peers.peer import (
     DEFAULT_PORT,
+    DEFAULT_STATIONS,
     INHERITED,
     KEY_TEXT_SIZE,
+    MOST_STATIONS,
     PEER_NAME,
     TAP,
     TUN,
@@ -101,6 +104,7 @@ NETWORK_KEYS = (
     "ttl",
     "device",
     "point_to_point",
+    "stations",
 )
 PEER_KEYS = (
     "public_key",
@@ -315,6 +319,7 @@ def read_network(section: Section) -> Network:
         _read_ttl(section),
         section.choice("device", (TUN, TAP)) or TUN,
         section.boolean("point_to_point") is True,
+        section.integer("stations", 1, MOST_STATIONS, "a number of Ethernet addresses") or DEFAULT_STATIONS,
     )
 
 

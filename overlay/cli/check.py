@@ -245,6 +245,7 @@ def _describe(table: Table, own: Peer | None, sentences: list[str]) -> dict[str,
             "ttl": network.ttl,
             "device": network.device,
             "point_to_point": network.point_to_point,
+            "stations": network.stations,
         },
         "node": None if own is None else own.name,
         "peers": [

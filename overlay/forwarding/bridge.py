@@ -10,6 +10,7 @@ would be flooded to every node (as RFC 9161 describes it for ARP and for neighbo
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
@@ -39,6 +40,7 @@ HOLD_TIME = (
 )
 REMEMBERED = 16_384  # frames with another header, until what they came to is looked up anew
 MOST = 4096  # addresses learnt at one place, the longest silent forgotten first, so that no peer crowds out another's
+AT_ONCE = 2  # of them are forgotten for one that comes, where fewer are to be known than there were
 
 
 @dataclass(slots=True)
@@ -49,11 +51,14 @@ class _Entry(Generic[V]):
 
 
 class _Learnt(Generic[V]):
-    """What was seen at which peer, for a while, and no more than *most* of each."""
+    """What was seen at which peer, for a while, and no more than *most* of each.
 
-    def __init__(self, most: int, moved: Callable[[], None] = lambda: None) -> None:
-        """*moved* is called when anything becomes known, or known of another, or is forgotten."""
-        self._most, self._moved = most, moved
+    An entry that is forgotten is as one that was not seen for too long: whoever still holds it finds out by its time.
+    """
+
+    def __init__(self, most: int, crowded: Callable[[int], None] = lambda _: None) -> None:
+        """*crowded* is called with an owner when one of its entries had to go before its time."""
+        self.most, self._crowded = most, crowded
         self._entries: dict[bytes, _Entry[V]] = {}
         self._order: dict[int, OrderedDict[bytes, None]] = {}  # of each owner, the longest silent first
 
@@ -66,16 +71,18 @@ class _Learnt(Generic[V]):
         """Note that *key* was seen at *owner*, wherever it was before."""
         entry = self._entries.get(key)
         if entry is not None and entry.owner == owner:
-            if now - entry.seen_at >= AGEING_TIME:
-                self._moved()  # it was as good as forgotten
             entry.value, entry.seen_at = value, now
             self._order[owner].move_to_end(key)
             return
         self.forget(key)
-        self._moved()
         order = self._order.setdefault(owner, OrderedDict())
-        if len(order) >= self._most:
-            self.forget(next(iter(order)))
+        for _ in range(AT_ONCE):
+            if len(order) < self.most:
+                break
+            oldest = next(iter(order))
+            if now - self._entries[oldest].seen_at < AGEING_TIME:
+                self._crowded(owner)
+            self.forget(oldest)
         self._entries[key] = _Entry(owner, value, now)
         order[key] = None
 
@@ -84,13 +91,12 @@ class _Learnt(Generic[V]):
         entry = self._entries.pop(key, None)
         if entry is not None:
             del self._order[entry.owner][key]
-            self._moved()
+            entry.seen_at = -math.inf
 
     def forget_all_of(self, owner: int) -> None:
         """Forget what was seen at *owner*."""
         for key in self._order.pop(owner, ()):
-            del self._entries[key]
-        self._moved()
+            self._entries.pop(key).seen_at = -math.inf
 
     def count(self, owner: int, now: float) -> int:
         """Return how many are known of *owner*; those that are too old are forgotten."""
@@ -113,6 +119,11 @@ class _Way(NamedTuple):
     here: _Entry[None] | None
 
 
+def _holds(entry: _Entry[None] | None, now: float) -> bool:
+    """Return whether what came of *entry*, None for what is static or everybody's, still does."""
+    return entry is None or now - entry.seen_at < AGEING_TIME
+
+
 def _may_say(frame: Buffer) -> bool:
     """Return whether *frame* may tell who has which address."""
     return frame[12:14] != _IPV4 and frames.may_claim(frame)
@@ -121,17 +132,31 @@ def _may_say(frame: Buffer) -> bool:
 class Bridge:
     """The addresses of all peers, by peer number; OWN is the side of the tap.  Times are seconds of CLOCK_BOOTTIME."""
 
-    def __init__(self, owner_of: Callable[[bytes], int | None], most: int = MOST) -> None:
-        """*owner_of* tells which peer an IP address belongs to by the peers file; None is nobody's."""
+    def __init__(
+        self,
+        owner_of: Callable[[bytes], int | None],
+        most: int = MOST,
+        crowded: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """*owner_of* tells which peer an IP address belongs to by the peers file; None is nobody's.
+
+        Of each owner *most* Ethernet addresses are known, and as many IP addresses; *crowded* is called with the owner
+        when one of its Ethernet addresses had to be forgotten for another.
+        """
         self._owner_of = owner_of
         self._static: dict[bytes, int] = {}
-        # What frames with one header, and frames of one peer and source, came to, until anything moves
+        # What frames with one header, and frames of one peer and source, came to: it holds as long as the entries
+        # that it came from were seen lately, unless what is static changes.  That nobody knows an address is not kept.
         self._of_tap: dict[bytes, _Way] = {}
         self._of_peers: dict[tuple[int, bytes], _Entry[None] | None] = {}
-        self._learnt: _Learnt[None] = _Learnt(most, self._moved)
+        self._learnt: _Learnt[None] = _Learnt(most, crowded)
         self._hosts: dict[bytes, tuple[int, bytes]] = {}  # by IP address: the owner and its Ethernet address
         self._told: dict[int, tuple[tuple[bytes, ...], tuple[bytes, ...]]] = {}  # what is static, by owner
         self._neighbours: _Learnt[_Neighbour] = _Learnt(most)  # by IP address, as heard
+
+    def set_most(self, most: int) -> None:
+        """Know *most* addresses of each owner from now on; what is beyond that goes when others come."""
+        self._learnt.most = self._neighbours.most = most
 
     def set_static(self, owner: int, macs: Sequence[bytes], addresses: Iterable[bytes]) -> None:
         """Take *macs* for those that are at *owner* and nowhere else; the first has the IP *addresses*."""
@@ -158,7 +183,7 @@ class Bridge:
         way = self._of_tap.get(header)
         if way is not None and not _may_say(frame):
             number, there, here = way
-            if there is None or now - there.seen_at < AGEING_TIME:
+            if _holds(there, now) and _holds(here, now):
                 if here is not None:
                     self._learnt.see(header[6:12], OWN, None, now)
                 return number
@@ -178,6 +203,8 @@ class Bridge:
         if not destination[0] & GROUP:
             number = self.locate(destination, now)
             there = self._learnt.find(destination, now) if destination not in self._static else None
+        if number is None and not destination[0] & GROUP:
+            return None
         if len(self._of_tap) >= REMEMBERED:
             self._of_tap.clear()
         self._of_tap[header] = _Way(number, there, self._learnt.find(source, now))
@@ -192,9 +219,12 @@ class Bridge:
         """
         source = bytes(frame[6:12])
         if (owner, source) in self._of_peers and not _may_say(frame):
-            if self._of_peers[owner, source] is not None:
+            here = self._of_peers[owner, source]
+            if here is None:
+                return
+            if now - here.seen_at < AGEING_TIME:
                 self._learnt.see(source, owner, None, now)
-            return
+                return
         if source[0] & GROUP:
             raise PacketError("frame_source")
         static = self._static.get(source, owner)
@@ -257,12 +287,9 @@ class Bridge:
         if said.mac == source:
             self._neighbours.see(said.address, owner, _Neighbour(said.mac, said.is_router), now)
 
-    def _moved(self) -> None:
+    def _drop_static(self, owner: int) -> None:
         self._of_tap.clear()
         self._of_peers.clear()
-
-    def _drop_static(self, owner: int) -> None:
-        self._moved()
         macs, addresses = self._told.pop(owner, ((), ()))
         for mac in macs:
             if self._static.get(mac) == owner:  # not given to another meanwhile

@@ -110,7 +110,7 @@ class Core:
         self.drops: Counter[str] = Counter()
         self.own_ports: dict[str, frozenset[bytes]] = {}  # by encapsulation
         self.sender = Sender(start.segments_udp)
-        self._bridge = Bridge(self._owner_of) if start.is_tap else None
+        self._bridge = Bridge(self._owner_of, crowded=self._crowded) if start.is_tap else None
         mtu = self._payload_mtu(start.mtu)
         self.outbound: Outbound
         self.inbound: Inbound
@@ -174,6 +174,7 @@ class Core:
                 self.inherits_ttl = command.inherits_ttl
                 if self._bridge is not None:
                     self._bridge.set_static(OWN, command.macs, command.addresses)
+                    self._bridge.set_most(command.stations)
                 mtu = self._payload_mtu(command.mtu)
                 if mtu != self.outbound.splitter.mtu:
                     self.outbound.set_mtu(mtu)
@@ -692,6 +693,11 @@ class Core:
     def _payload_mtu(self, mtu: int) -> int:
         """Return what a payload takes where the device's MTU is *mtu*: packets as they are, or frames."""
         return mtu if self._bridge is None else min(mtu + FRAME_OVERHEAD, MAXIMUM_IP)
+
+    def _crowded(self, owner: int) -> None:
+        """Count an Ethernet address at *owner* that had to be forgotten for another: frames for it go to everybody."""
+        peer = self.peers.get(owner)
+        (self.drops if peer is None else peer.drops)["stations_full"] += 1
 
     def _owner_of(self, address: bytes) -> int | None:
         """Return the number of the peer that an IP address belongs to."""

@@ -194,6 +194,7 @@ WRONG = {
     "an Ethernet address of 7 bytes": link.SetPeer(1, 0.0, macs=[bytes(6), bytes(7)]),
     "an own Ethernet address of 5 bytes": link.SetNode(1420, False, [], [bytes(5)]),
     "no MTU": link.SetNode(0, False, []),
+    "no stations": link.SetNode(1420, False, [], stations=0),
     "a jumbo MTU": link.SetNode(65536, False, []),
     "a negative number": link.Handled(-1),
     "an identifier over 32 bits": link.SetPeer(1, 0.0, "gre", [], 2**32),

@@ -52,6 +52,7 @@ def render(table: Table) -> str:
     lines.append(f"udp_port = {table.network.udp_port}")
     network = table.network
     lines += [f"vxlan_port = {network.vxlan_port}", f"vni = {network.vni}", f'device = "{network.device}"']
+    lines.append(f"stations = {network.stations}")
     lines.append(f"point_to_point = {str(network.point_to_point).lower()}")
     lines += _gre(network)
     if network.ttl is not None:

@@ -180,6 +180,11 @@ SENTENCES = [
         8,
         "peers.paris.listen_port is of no use, because ipip has no ports; remove it",
     ),
+    (
+        file("stations = 0"),
+        3,
+        "network.stations is 0; write a number of Ethernet addresses from 1 to 1000000",
+    ),
     (file("point_to_point = 1"), 3, "network.point_to_point is 1; write true or false"),
     (file("mtu = 575"), 3, "network.mtu is 575; write bytes from 576 to 65535"),
     (file("mtu = 1979-05-27"), 3, "network.mtu is a date or time; write bytes"),
@@ -355,6 +360,7 @@ NETWORKS = st.builds(
     ttl=st.none() | st.integers(0, 255),
     device=st.sampled_from(["tun", "tap"]),
     point_to_point=st.booleans(),
+    stations=st.integers(1, 1_000_000),
 )
 
 

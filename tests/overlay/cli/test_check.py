@@ -84,6 +84,7 @@ def test_json_has_the_peers_this_node_and_the_warnings(check):
         "ttl": None,
         "device": "tun",
         "point_to_point": False,
+        "stations": 4096,
     }
     assert report["peers"][1] == {
         "name": "tokyo",

@@ -101,6 +101,76 @@ def test_a_bridge_does_what_its_twin_does(happened, most):
         ]
 
 
+@pytest.fixture
+def crowded():
+    """Return a bridge for three stations a place, and the owners of those that it had to forget."""
+    owners = []
+    return Bridge(lambda _: None, most=3, crowded=owners.append), owners
+
+
+def test_one_station_too_many_costs_the_longest_silent_and_is_counted(crowded):
+    bridge, owners = crowded
+    for number in (1, 2, 3, 1, 4):
+        bridge.from_peer(ONE, frame(mac(number)), START)
+
+    assert [bridge.locate(mac(number), START) for number in (1, 2, 3, 4)] == [ONE, None, ONE, ONE]
+    assert owners == [ONE]
+
+
+def test_a_station_that_was_silent_too_long_goes_without_being_counted(crowded):
+    bridge, owners = crowded
+    for number in (1, 2, 3):
+        bridge.from_peer(ONE, frame(mac(number)), START)
+
+    bridge.from_peer(ONE, frame(mac(4)), START + AGEING_TIME)
+
+    assert owners == []
+
+
+def test_what_is_remembered_of_others_outlives_a_station_that_comes_or_goes(crowded):
+    bridge, _ = crowded
+    bridge.from_peer(TWO, frame(mac(9)), START)
+    bridge.from_tap(frame(mac(8), mac(9)), START)
+    before = dict(bridge._of_tap), dict(bridge._of_peers)
+
+    for number in range(1, 7):
+        bridge.from_peer(ONE, frame(mac(number)), START)
+
+    assert bridge._of_tap == before[0]
+    assert bridge._of_peers.items() >= before[1].items()
+
+
+def test_a_station_that_was_unknown_is_found_as_soon_as_it_speaks(bridge):
+    assert bridge.from_tap(frame(mac(9), mac(1)), START) is None
+    bridge.from_peer(ONE, frame(mac(1)), START)
+
+    assert bridge.from_tap(frame(mac(9), mac(1)), START) == ONE
+
+
+def test_a_smaller_bound_is_reached_by_and_by(crowded):
+    bridge, owners = crowded
+    for number in (1, 2, 3):
+        bridge.from_peer(ONE, frame(mac(number)), START)
+
+    bridge.set_most(1)
+    bridge.from_peer(ONE, frame(mac(4)), START)
+    bridge.from_peer(ONE, frame(mac(5)), START)
+
+    assert [bridge.locate(mac(number), START) for number in (1, 2, 3, 4, 5)] == [None] * 4 + [ONE]
+    assert owners == [ONE] * 4
+
+
+def test_a_larger_bound_holds_at_once(crowded):
+    bridge, owners = crowded
+    bridge.set_most(6)
+
+    for number in range(1, 7):
+        bridge.from_peer(ONE, frame(mac(number)), START)
+
+    assert bridge.learnt(ONE, START) == 6
+    assert owners == []
+
+
 def test_a_frame_for_one_station_goes_where_that_was_seen(bridge):
     bridge.from_peer(ONE, frame(mac(1)), START)
 

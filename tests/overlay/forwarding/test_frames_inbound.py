@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay import link
 from overlay.wire import frames
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER
 from tests import packets
@@ -334,3 +335,16 @@ def test_any_frame_that_is_accepted_arrives_unchanged(frame, padding):
     bench.arrive(frames.build(frame, padding))
 
     assert bench.b.received == [frame]
+
+
+def test_stations_beyond_the_bound_are_counted_at_their_peer_and_the_bound_may_change(bench):
+    b = bench.b
+    b.tell(link.SetNode(b.mtu, False, [], macs=[b.mac], stations=2))
+    bench.arrive(*[frames.build(bench.frame(packets.udp(b"x"), source=mac(n)), 0) for n in (11, 12, 13)])
+    assert bench.dropped == {"stations_full": 1}
+
+    b.tell(link.SetNode(b.mtu, False, [], macs=[b.mac], stations=5))
+    bench.arrive(*[frames.build(bench.frame(packets.udp(b"x"), source=mac(n)), 0) for n in (14, 15, 16)])
+
+    assert b.peer().drops["stations_full"] == 1
+    assert b.core._bridge.learnt(1, bench.world.clock.now) == 5
