@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -31,6 +32,11 @@ ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, s
 DESCRIPTORS = (
     64  # beside one message: two sockets for each address that a node may bind to, or pools of senders
 )
+NUMBERS = 2**63  # every number is below: what sums of them are counted in
+ROWS = 1000  # peers in one message of counters; the forwarder tells far fewer at once
+REASONS = 200  # for which packets of one peer, or of none, are dropped; there are about a hundred
+REASON = re.compile(r"[a-z][a-z0-9_]{0,39}")
+NOTES, NOTE_CHARACTERS = 32, 500  # what the forwarder could not do, as sentences
 HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
 REPLACED_TIME = 10.0  # seconds for which a replaced socket is read: until peers have heard from the new one
@@ -341,9 +347,9 @@ def _exactly(*types: type) -> Callable[[Any], Any]:
     return check
 
 
-def _listed(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _listed(check: Callable[[Any], Any], most: int | None = None) -> Callable[[Any], Any]:
     def check_all(value: Any) -> Any:
-        if type(value) is not list:
+        if type(value) is not list or (most is not None and len(value) > most):
             raise PacketError("link")
         return [check(item) for item in value]
 
@@ -376,13 +382,24 @@ def _sockaddr(value: Any) -> Sockaddr:
 
 
 def _counts(value: Any) -> dict[str, int]:
-    if type(value) is not dict or not all(type(k) is str and type(v) is int for k, v in value.items()):
+    """Accept what was dropped by reason.  The reasons are told to people: names of a few letters, and not many."""
+    if type(value) is not dict or len(value) > REASONS:
+        raise PacketError("link")
+    for reason, count in value.items():
+        if type(reason) is not str or not REASON.fullmatch(reason):
+            raise PacketError("link")
+        _number(count)
+    return value
+
+
+def _sentence(value: Any) -> str:
+    if type(value) is not str or len(value) > NOTE_CHARACTERS or not value.isprintable():
         raise PacketError("link")
     return value
 
 
 def _number(value: Any) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < NUMBERS:
         raise PacketError("link")
     return value
 
@@ -448,10 +465,13 @@ _BY_ANNOTATION: dict[str, Callable[[Any], Any]] = {
     "list[str]": _listed(_exactly(str)),
     "list[tuple[bytes, int, int]]": _prefixes(_number),
     "list[tuple[bytes, int]]": _prefixes(),
-    "list[PeerCounters]": _listed(lambda value: _make(PeerCounters, value if type(value) is list else [])),
+    "list[PeerCounters]": _listed(
+        lambda value: _make(PeerCounters, value if type(value) is list else []), ROWS
+    ),
 }
 # Fields of which the type does not tell what is right.
 _BY_NAME: dict[str, Callable[[Any], Any]] = {
+    "notes": _listed(_sentence, NOTES),
     "public_key": _KEY,
     "send_key": _KEY,
     "receive_key": _KEY,

@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from overlay.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +40,19 @@ def is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
     return told == f"{status.st_dev}:{status.st_ino}"
 
 
-class TerminalFormatter(logging.Formatter):
+class _PrintableFormatter(logging.Formatter):
+    """What others wrote into a record shows nothing but itself, and takes one line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        """Return *record* without its traceback."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  logging's name
+        """Return a traceback, in its lines."""
+        return printable(super().formatException(ei), keeps_lines=True)
+
+
+class TerminalFormatter(_PrintableFormatter):
     """``2026-01-31T12:00:00+01:00 INFO ready ...``: the local time with its zone."""
 
     def __init__(self) -> None:
@@ -49,7 +63,7 @@ class TerminalFormatter(logging.Formatter):
         return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="seconds")
 
 
-class JournalFormatter(logging.Formatter):
+class JournalFormatter(_PrintableFormatter):
     """``<6>ready ...``, and the priority before each line of a traceback too."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from overlay.errors import ConfigError, HostError
+from overlay.text import printable
 from peers.errors import StoreError, TableError
 
 # Specification
@@ -20,6 +21,10 @@ class Failure(click.ClickException):
     """A sentence that ends the command: it failed."""
 
     exit_code = 1
+
+    def format_message(self) -> str:
+        """Return the sentence in printable characters: it may repeat what a file or an agent said."""
+        return printable(self.message, keeps_lines=True)
 
 
 class Misuse(Failure):

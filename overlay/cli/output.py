@@ -12,6 +12,7 @@ import click
 
 from overlay.cli.exits import Failure
 from overlay.durations import format_duration
+from overlay.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,10 +22,13 @@ SHOWN_NAMES = 10  # of those that a sentence could list
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def show(text: str) -> None:
-    """Print a result to stdout.  Raises Failure if it cannot be written; a reader that left is click's matter."""
+def show(text: str, prefix: str = "") -> None:
+    """Print a result to stdout, in printable characters but for *prefix*, which is ours.
+
+    Raises Failure if it cannot be written; a reader that left is click's matter.
+    """
     try:
-        click.echo(text)
+        click.echo(prefix + printable(text, keeps_lines=True))
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
@@ -38,7 +42,7 @@ def show_json(value: object, *, compact: bool = False) -> None:
 
 def warn(sentence: str) -> None:
     """Print a warning to stderr."""
-    click.echo(f"Warning: {sentence}", err=True)
+    click.echo(f"Warning: {printable(sentence)}", err=True)
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:

@@ -16,6 +16,7 @@ from overlay.cli.output import show, show_json
 from overlay.cli.overview import fit, render
 from overlay.cli.surroundings import Surroundings
 from overlay.errors import HostError
+from overlay.text import printable
 
 if TYPE_CHECKING:
     from overlay.cli.agents import Status
@@ -64,14 +65,14 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
             try:
                 answer = ask(ctx, interface, op="status")
             except HostError as error:  # it may come back: an agent that is started again keeps its interface
-                click.echo(f"{CLEAR if is_terminal else ''}{error}", err=True)
+                click.echo(f"{CLEAR if is_terminal else ''}{printable(str(error))}", err=True)
                 continue
         if as_json:
             show_json(answer.get("status"), compact=True)
             continue
         status = read_status(interface, answer)
         if is_terminal:
-            show(CLEAR + fit(status, *shutil.get_terminal_size(), before))
+            show(fit(status, *shutil.get_terminal_size(), before), CLEAR)
         else:
             show(render(status, None, before) + "\n")
         before = status

@@ -14,7 +14,7 @@ from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from tests.refusals import refused
 
 quick = settings(deadline=None, derandomize=True, max_examples=300)
-number = st.integers(0, 2**64 - 1)
+number = st.integers(0, 2**63 - 1)
 small = st.integers(0, 2**31)
 text = st.text(max_size=20)
 port = st.integers(0, 65535)
@@ -28,7 +28,8 @@ prefix = st.tuples(v4.map(lambda a: a.packed), st.integers(0, 32)) | st.tuples(
     v6.map(lambda a: a.packed), st.integers(0, 128)
 )
 address = (v4 | v6).map(lambda a: a.packed)
-counts = st.dictionaries(text, number, max_size=4)
+counts = st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True), number, max_size=4)
+notes = st.lists(text.filter(str.isprintable), max_size=4)
 key = st.binary(min_size=32, max_size=32)
 peer_counters = st.builds(
     link.PeerCounters, number, st.none() | endpoint, number, number, number, number, seconds, counts
@@ -73,7 +74,7 @@ MESSAGES = {
     ),
     Wipe: st.builds(Wipe, number),
     GiveUp: st.builds(GiveUp, number),
-    link.Ready: st.builds(link.Ready, st.lists(text)),
+    link.Ready: st.builds(link.Ready, notes),
     link.Handshake: st.builds(link.Handshake, some_bytes, endpoint),
     link.Wanted: st.builds(link.Wanted, number, st.booleans()),
     link.Confirmed: st.builds(link.Confirmed, number, u32),
@@ -202,6 +203,22 @@ WRONG = {
     "a round trip into the past": link.Ponged(1, 1, -1.0),
     "a keepalive without end": link.SetPeer(1, float("inf")),
     "a listening port over 16 bits": link.Sockets([2], 65536),
+    "a reason with an escape sequence": link.Counters(1, [], {"\x1b[2J": 1}, is_last=True),
+    "a reason of two lines": link.Counters(1, [], {"loop\nERROR": 1}, is_last=True),
+    "a long reason": link.Counters(1, [], {"x" * 41: 1}, is_last=True),
+    "an empty reason": link.Counters(1, [], {"": 1}, is_last=True),
+    "a negative count": link.Counters(1, [], {"loop": -1}, is_last=True),
+    "a count without end": link.Counters(1, [], {"loop": 2**63}, is_last=True),
+    "too many reasons": link.Counters(1, [], {f"r{n}": 1 for n in range(201)}, is_last=True),
+    "a negative count of a peer": link.Counters(
+        1, [link.PeerCounters(1, None, 0, 0, 0, 0, 0.0, {"loop": -1})], {}, is_last=True
+    ),
+    "too many peers": link.Counters(
+        1, [link.PeerCounters(1, None, 0, 0, 0, 0, 0.0, {})] * 1001, {}, is_last=True
+    ),
+    "a note with an escape sequence": link.Ready(["\x1b]0;root\x07"]),
+    "a long note": link.Ready(["x" * 501]),
+    "too many notes": link.Ready(["x"] * 33),
     "a sender's port over 16 bits": link.Sockets([2], 1, ports=[65536]),
 }
 

@@ -51,3 +51,25 @@ def test_the_journal_is_where_systemd_says(tmp_path):
         assert not is_journal(stream, {})
         assert not is_journal(stream, {"JOURNAL_STREAM": "nonsense"})
         assert not is_journal(io.StringIO(), environment)
+
+
+@pytest.mark.parametrize("formatter", [TerminalFormatter(), JournalFormatter()])
+def test_what_others_wrote_stays_on_its_line_and_moves_no_cursor(formatter):
+    record = logging.LogRecord(
+        "overlay", logging.INFO, __file__, 1, "peer=%s", ("\x1b[2J\nERROR forged\u202e",), None
+    )
+
+    assert formatter.format(record).endswith("peer=\\x1b[2J\\nERROR forged\\u202e")
+
+
+def test_traceback_keeps_its_lines_and_shows_nothing_else():
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        record = logging.LogRecord("overlay", logging.ERROR, __file__, 1, "bug", (), sys.exc_info())
+
+    lines = TerminalFormatter().format(record).splitlines()
+
+    assert len(lines) >= 4
+    assert lines[-1] == "ValueError: \\x1b[2J"
+    assert all(line.isprintable() for line in lines)

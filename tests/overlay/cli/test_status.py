@@ -340,3 +340,24 @@ def test_what_a_hung_forwarder_did_not_tell_is_not_shown_as_zero_and_the_exit_co
         row = result.stdout.splitlines()[-1].split()
         assert row == ["tokyo", "?", "-", "10.244.2.0/24", "never", "?", "?", "?", "?"]
         assert "it hangs" in result.stdout
+
+
+def test_text_from_outside_cannot_move_the_cursor(overlay, agent):
+    agent.answers["status"] = answer(
+        notes=["\x1b[2J\nforged"], peers=[peer_status("tokyo\u202e", endpoint="\x9b31m")]
+    )
+
+    shown = overlay("status").stdout
+
+    assert "\\x1b[2J" in shown
+    assert "tokyo\\u202e" in shown
+    assert "\\x9b31m" in shown
+    assert all(line.isprintable() for line in shown.splitlines())
+
+
+def test_refusal_of_an_agent_is_shown_in_printable_characters(overlay, agent):
+    agent.answers["status"] = {"ok": False, "kind": "failed", "error": "no\x1b]0;root\x07"}
+
+    result = overlay("status")
+
+    assert (result.exit_code, result.stderr) == (1, "Error: no\\x1b]0;root\\x07\n")
