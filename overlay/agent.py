@@ -312,6 +312,7 @@ class Agent:
                 count,
                 clock.now() - self._started,
             )
+            memory.settle()
             notify.ready(f"{self._node.own.name} on {self.host.interface}, {count} peer{'s' * (count != 1)}")
 
     async def _heed(self, signals: AsyncIterator[int]) -> None:
