@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from peers.errors import TableError
 from peers.problems import find_problems
-from peers.toml import parse
+from peers.toml import NETWORK_KEYS, PEER_KEYS, parse
 from tests.peers.examples import key_text, peer, render, table
 
 PATH = Path("peers.toml")
@@ -106,3 +110,44 @@ def test_no_more_are_named_than_asked_for():
 
     assert len(found(text)) == 10
     assert len(found(text, most=3)) == 3
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.integers(-1, 70000),
+    st.sampled_from(
+        ["", "x", "10.244.1.0/24", "10.244.1.1/24", "192.0.2.1", "wireguard", "ipip", "tap", key_text("a")]
+    ),
+    st.lists(st.sampled_from(["10.244.1.0/24", "10.244.2.0/24", "10.244.2.1/24", "y"]), max_size=4),
+)
+LINES = st.lists(
+    st.tuples(st.sampled_from([*PEER_KEYS, "colour"]), VALUES), max_size=5, unique_by=lambda line: line[0]
+)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([*NETWORK_KEYS, "colour"]), VALUES),
+        max_size=4,
+        unique_by=lambda line: line[0],
+    ),
+    st.lists(LINES, max_size=4),
+)
+@settings(max_examples=300)
+def test_files_of_any_kind_have_problems_exactly_where_they_are_refused(network, peers):
+    def write(lines):
+        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines if value is not None)
+
+    text = f"[network]\n{write(network)}"
+    for number, lines in enumerate(peers):
+        text += f"[peers.p{number}]\n{write(lines)}"
+
+    problems = [str(error) for error in find_problems(text, PATH)]
+
+    refused = None
+    try:
+        parse(text, PATH)
+    except TableError as error:
+        refused = str(error)
+    assert refused in problems if refused else problems == []
+    assert len(set(problems)) == len(problems) <= 10
