@@ -15,7 +15,7 @@ from overlay.errors import HostError
 from overlay.host.netlink import METRIC
 from overlay.host.settings import Settings
 from overlay.setup import HostSetup
-from tests.netns.topology import wait_until
+from tests.netns.topology import CommandError, wait_until
 from tests.peers.examples import peer, table
 
 pytestmark = pytest.mark.netns
@@ -225,6 +225,42 @@ def test_datagrams_with_our_mark_do_not_pass_the_full_tunnel_of_wg_quick_by(lab,
         (mark,) = marks(setup)
         assert mark == DEFAULT_FWMARK
         assert "dev vpn0" in host.run("ip", "route", "get", "203.0.113.7", "mark", str(mark))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_look_ups_pass_the_policy_routes_by_and_go_on_to_other_rules(host, tmp_path, first):
+    def way(uid):
+        return host.run("ip", "route", "get", "203.0.113.1", "uid", str(uid)).split(" dev ")[1].split()[0]
+
+    before = host.run("ip", "rule"), host.run("ip", "-6", "rule")
+    names, uids, opened = ["overlay0", "overlay1"], [65520, 65521], []
+    with host.entered(), contextlib.ExitStack() as closing:
+        for number, (name, uid) in enumerate(zip(names, uids, strict=True)):
+            prefix = f"10.{244 + number}.0.0/16"
+            everything = node(
+                f"10.{244 + number}.2.0/24",
+                "0.0.0.0/0",
+                "::/0",
+                own=(f"10.{244 + number}.1.0/24",),
+                prefixes=(ip_network(prefix),),
+                port=51820 + number,
+            )
+            opened.append(HostSetup(name, tmp_path / name, passing_uid=uid))
+            closing.callback(opened[-1].close)
+            opened[-1].adopt(everything, {TOKYO})
+        assert way(0) in names
+        assert all(way(uid) == "eth0" for uid in uids)
+        other = 1 - first
+        opened[first]._routing.withdraw()
+
+        assert way(uids[other]) == "eth0"
+        assert way(uids[first]) == way(0) == names[other]
+        host.run("ip", "rule", "add", "to", "203.0.113.1", "priority", "32000", "blackhole")
+        with pytest.raises(CommandError):
+            way(uids[other])
+        host.run("ip", "rule", "delete", "priority", "32000")
+
+    assert (host.run("ip", "rule"), host.run("ip", "-6", "rule")) == before
 
 
 def test_icmp_socket_follows_the_nodes_own_address(host):
