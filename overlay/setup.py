@@ -7,6 +7,7 @@ everything as it was.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
@@ -33,14 +34,14 @@ from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from overlay.config import Node
     from overlay.diagnosis.finding import Finding
     from overlay.host.firewall.rules import Firewall
     from overlay.host.learnt import LearntMtu
-    from overlay.host.plan import HostPlan
+    from overlay.host.plan import HostPlan, IPAddress
     from overlay.host.sockets import UdpSocket
     from overlay.planning import Endpoints
     from overlay.wire.addresses import Sockaddr
@@ -191,15 +192,7 @@ class HostSetup:
                 if self._bound.get(name) == (port, listen):
                     continue
                 if each.has_ports:
-                    opened[name] = sockets.open_underlay(
-                        listen,
-                        port,
-                        plan.fwmark,
-                        [*self.sockets.get(name, ()), *self._leaving.of(name)],
-                        name,
-                        senders=ENCAPSULATIONS[name].senders,
-                        spared=spared,
-                    )
+                    opened[name] = self._open_underlay(name, port, listen, plan.fwmark, spared)
                 else:
                     opened[name] = sockets.open_raw(listen, each, plan.fwmark)
                 for udp in opened[name]:
@@ -227,6 +220,31 @@ class HostSetup:
         self._set_ttl(node.table.network.ttl, {udp for new in opened.values() for udp in new})
         self._tunnel_errors.prevent(frozenset().union(*modules.beside(node.encapsulations).values()))
         return [udp for udp in former if udp not in self.underlay]
+
+    def _open_underlay(
+        self, name: str, port: int, listen: Sequence[IPAddress], fwmark: int | None, spared: set[int]
+    ) -> list[UdpSocket]:
+        """Return the sockets of the encapsulation *name*, those that are open already as they are.  Raises HostError."""
+        ours = [*self.underlay, *self._leaving.sockets]
+        try:
+            return sockets.open_underlay(
+                listen,
+                port,
+                fwmark,
+                [udp for udp in ours if udp.encapsulation == name],
+                name,
+                senders=ENCAPSULATIONS[name].senders,
+                spared=spared,
+            )
+        except HostError as error:
+            other = next(
+                (udp.encapsulation for udp in ours if udp.port == port and udp.encapsulation != name), None
+            )
+            if other is None or getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
+                raise
+            raise HostError(
+                f"UDP port {port} is in use by this agent for {other}: give {name} another, or restart the agent"
+            ) from error.__cause__
 
     def leave(self, replaced: Iterable[UdpSocket], now: float) -> None:
         """Give *replaced* up, once the forwarder knows of those in their place: it reads them for a while."""

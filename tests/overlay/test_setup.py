@@ -716,6 +716,16 @@ def test_vxlan_has_its_port_to_receive_and_others_to_send_and_spares_those_of_th
             udp.close()
 
 
+def test_a_port_that_this_agent_has_for_another_encapsulation_is_said_to_be_its_own(host):
+    with set_up(host) as setup:
+        before = state(host, setup)
+
+        with pytest.raises(HostError, match="UDP port 51820 is in use by this agent for wireguard: give udp"):
+            setup.adopt(clear_node("udp", port=51821, udp_port=51820), {TOKYO})
+
+        assert state(host, setup) == before
+
+
 def test_encapsulations_without_ports_have_raw_sockets_and_no_port(host):
     with set_up(host) as setup:
         encrypted = list(setup.underlay)
