@@ -287,7 +287,8 @@ class Inbound:
             self._heard(udp, keypair, arrival, source, size, now)
             if keypair.bulk is not None and is_control(self._view[HEADER_SIZE:]):
                 fresh = self._core.in_band.spare(keypair.peer, table[:, HEADER_SIZE], fresh, now)
-            self._deliver_table(keypair, fresh, count, stride, last, arrival, now)
+            if fresh:
+                self._deliver_table(keypair, fresh, count, stride, last, arrival, now)
         return True
 
     def _fresh(self, keypair: Keypair, rows: list[int], counters: list[int]) -> list[int]:
