@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from overlay.crypto.keys import PrivateKey
+from overlay.crypto.noise import HandshakeResult
 from overlay.session.constants import REKEY_JITTER, REKEY_TIMEOUT
 from overlay.session.sessions import Sessions
 from overlay.wire.bulk import CIPHERS
@@ -157,3 +158,36 @@ def test_a_peer_may_be_wiped_twice(pair):
     handshakes.wipe()
 
     assert len(pair.a.sessions._indices) == 0
+
+
+def test_a_preshared_key_that_is_replaced_is_overwritten():
+    handshakes = Pair(psk_a=PSK).a.sessions._by_number[1]
+    before = handshakes._preshared_key
+
+    handshakes.set_preshared_key(OTHER_PSK)
+
+    assert before == bytes(KEY_SIZE)
+    assert handshakes._preshared_key == OTHER_PSK
+
+
+def test_a_peer_that_is_wiped_keeps_neither_its_static_secret_nor_its_cookie(pair):
+    pair.handshake()
+    handshakes = pair.a.sessions._by_number[1]
+    cookies = handshakes._cookie_holder()
+    cookies._cookie, cookies._cookie_until = b"c" * 16, START + 100
+    assert handshakes._static_secret is not None
+
+    handshakes.wipe()
+
+    assert handshakes._static_secret is None
+    assert (cookies._cookie, cookies._sent_mac1) == (b"", None)
+
+
+def test_the_chaining_key_of_a_handshake_is_overwritten_once_its_keys_are_derived(pair):
+    handshakes = pair.a.sessions._by_number[1]
+    result = HandshakeResult(b"k" * KEY_SIZE, is_initiator=True)
+
+    handshakes._install(result, 1, 2, ("192.0.2.1", 1), START, is_initiator=True)
+
+    with pytest.raises(AssertionError, match="wiped"):
+        result.transport_keys()
