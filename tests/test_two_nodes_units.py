@@ -409,7 +409,7 @@ def test_a_plain_peer_gets_three_hellos_for_a_keypair_and_no_more(world):
     assert "fragment" not in kinds(world)
 
 
-def test_a_new_keypair_gives_a_plain_peer_three_more(world):
+def test_a_new_keypair_gives_a_plain_peer_none_and_a_later_one_a_single_one(world):
     a = world.node("a")
     world.ciphers = []
     b = world.node("b")
@@ -418,9 +418,46 @@ def test_a_new_keypair_gives_a_plain_peer_three_more(world):
     stream = Stream(world, a, b)
 
     stream.go_on(140, every=0.5, size=3000)
+    assert b.drops == {"inner_version": 3}
+    stream.go_on(600, every=2.0, size=3000)
 
     assert b.received == stream.sent
-    assert b.drops == {"inner_version": 6}
+    assert b.drops == {"inner_version": 4}
+
+
+def test_a_plain_peer_that_becomes_one_of_ours_is_found_when_its_program_begins_anew(world):
+    a = world.node("a")
+    world.ciphers, ciphers = [], world.ciphers
+    b = world.node("b")
+    a.know(b)
+    b.know(a)
+    stream = Stream(world, a, b)
+    stream.go_on(1800, every=10.0, size=3000)
+    assert "fragment" not in kinds(world)
+
+    b.ciphers = list(ciphers)
+    b.restart()
+    b.want(1)
+    for _ in range(4):
+        stream.go_on(200, every=2.0, size=3000)
+
+    assert "fragment" in kinds(world)
+
+
+def test_a_plain_peer_that_becomes_one_of_ours_and_sends_itself_is_found_at_once(world):
+    a = world.node("a")
+    world.ciphers, ciphers = [], world.ciphers
+    b = world.node("b")
+    a.know(b)
+    b.know(a)
+    Stream(world, a, b).go_on(1800, every=10.0, size=3000)
+
+    b.ciphers = list(ciphers)
+    b.restart()
+    Stream(world, b, a).go_on(5, every=0.5, size=3000)
+    Stream(world, a, b).go_on(5, every=0.5, size=3000)
+
+    assert "fragment" in kinds(world)
 
 
 def test_who_only_sees_single_packets_sees_no_hello(world):

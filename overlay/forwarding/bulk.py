@@ -2,7 +2,7 @@
 
 Capabilities belong to one keypair.  A hello is said first when there is a super-packet to carry, at most three times;
 whoever hears one may send units from then on, and answers if the other has not heard one yet.  A peer that never says
-hello gets WireGuard's messages and nothing else.
+hello gets WireGuard's messages and nothing else, and is asked ever more rarely (``asking``).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.crypto.replay import ReplayWindow
+from overlay.forwarding.asking import Asking
 from overlay.forwarding.unit_size import UnitSize
 from overlay.forwarding.units import UnitKey, make_aead
 from overlay.wire import control
@@ -32,7 +33,7 @@ class Bulk:
     """The units of one keypair."""
 
     __slots__ = (
-        "_ciphers", "_hello_times", "_keys", "_newest_at", "_opens", "_receiver_index", "_reported", "answers_pings",
+        "_asking", "_ciphers", "_hello_times", "_hellos", "_keys", "_newest_at", "_opens", "_receiver_index", "_reported", "answers_pings",
         "answers_probes", "datagrams",
         "fragments", "has_heard", "key", "missing", "most", "newest", "packet", "size", "told_packet", "units", "window",
     )  # fmt: skip
@@ -43,11 +44,14 @@ class Bulk:
         ciphers: Sequence[int],
         receiver_index: int,
         packet: int,
+        asking: Asking | None = None,
     ) -> None:
         """*keys* are (cipher, key to send with, key to receive with); *ciphers* what we use, best first.
 
-        *packet* is the largest packet we take as a segment.
+        *packet* is the largest packet we take as a segment.  *asking* is what earlier keypairs of the peer have taught.
         """
+        self._asking = asking or Asking()
+        self._hellos = 0  # that may be said
         self._keys = {cipher: (send, receive) for cipher, send, receive in keys if cipher in ciphers}
         self._ciphers, self._receiver_index, self.told_packet = tuple(ciphers), receiver_index, packet
         self._opens: dict[int, Callable[..., int]] = {}
@@ -71,7 +75,9 @@ class Bulk:
     def offer(self, now: float) -> bytes | None:
         """Return the hello that is due now that there is a super-packet to carry; None if none is."""
         said = len(self._hello_times)
-        if self.has_heard or said >= len(HELLO_TIMES):
+        if not said and not self.has_heard:
+            self._hellos = self._asking.begin(now)
+        if self.has_heard or said >= self._hellos:
             return None
         if said and now < self._hello_times[0] + HELLO_TIMES[said]:
             return None
@@ -81,6 +87,7 @@ class Bulk:
         """Take what the peer can, and return our hello for it to hear, if it has not heard one yet."""
         if not self.has_heard:
             self.has_heard = True
+            self._asking.answered()
             self.answers_pings, self.answers_probes = hello.answers_pings, hello.answers_probes
             cipher = next(
                 (each for each in self._ciphers if each in hello.ciphers and each in self._keys), None

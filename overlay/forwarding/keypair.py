@@ -43,10 +43,18 @@ class Keypair:
         self.local_index, self.remote_index = made.local_index, made.remote_index
         self.seal = ChaCha20Poly1305(made.send_key).encrypt_into
         self.open = ChaCha20Poly1305(made.receive_key).decrypt_into
-        self.bulk = Bulk(made.unit_keys, ciphers, made.remote_index, mtu) if ciphers else None
+        self.bulk = Bulk(made.unit_keys, ciphers, made.remote_index, mtu, peer.asking) if ciphers else None
         self.counter = 0
         self.window = ReplayWindow()
-        self.is_initiator, self.initiated, self.created = made.is_initiator, made.initiated, made.created
+        self.is_initiator, self.initiated = made.is_initiator, made.initiated
+        self.created: float = made.created
+        young = peer.keypairs.current
+        if (
+            not made.is_initiator
+            and young is not None
+            and made.created < young.created + timing.rekey_after_time / 2
+        ):
+            peer.asking.again()  # it may have begun anew, as an agent of ours
         self.reject_at = made.created + timing.reject_after_time
         self.rekey_at = made.created + timing.rekey_after_time if made.is_initiator else math.inf
         # Old enough at a receive that an answer, a retry and a keepalive may no longer fit before the end.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import Ends
+from overlay.forwarding.asking import Asking
 from overlay.forwarding.keypair import Keypairs
 from overlay.forwarding.lanes import FurtherLane, Lane
 from overlay.forwarding.marks import TOS, TTL_SHIFT
@@ -48,7 +49,7 @@ class Peer(Lane):
     """All that the packet path asks of a peer, as plain attributes."""
 
     __slots__ = (
-        "clear",
+        "asking", "clear",
         "controls",
         "drops",
         "encapsulation",
@@ -110,6 +111,7 @@ class Peer(Lane):
         self.lanes = [FurtherLane(self, flow) for flow in range(encapsulation.senders)]
         self.sources: Prefixes[bool] | None = None  # beside its own, from where it may send in the clear
         self.keypairs = Keypairs()
+        self.asking = Asking()
         self.endpoint: Sockaddr | None = None
         self.endpoint_address = b""  # packed, to recognise our own datagrams in the tun
         self.endpoint_port = b""
@@ -181,6 +183,7 @@ class Peer(Lane):
         self.endpoint = endpoint
         self.endpoint_address = pack_host(endpoint)
         self.endpoint_port = endpoint[1].to_bytes(2, "big")
+        self.asking.again()
         self.forget_source()
 
     def forget_source(self) -> None:

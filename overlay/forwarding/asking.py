@@ -1,0 +1,47 @@
+"""How often a peer is asked, by a hello, whether it is an agent of ours: one that never answers is asked ever more rarely.
+
+A plain WireGuard peer counts each hello as a receive error, and there is nothing to be had from it.  But what runs at
+the far end may be another program tomorrow.  So it is asked again after a while that doubles up to a day, and soon
+where something may have changed: a new endpoint, or a handshake of its own long before one is due.  An agent of ours
+also says hello itself as soon as it has a super-packet to send, and is answered whatever is known of it here.
+"""
+
+from __future__ import annotations
+
+# Ours
+HELLOS = 3  # under one keypair, while a peer may be expected to answer; afterwards one at a time
+LOYALTY = 5  # keypairs without an answer, after which a peer that did answer once is no longer expected to
+FIRST_PAUSE, LONGEST_PAUSE = 600.0, 86_400.0  # seconds between two that are not answered
+
+
+class Asking:
+    """What is known of one peer in this respect.  Times are seconds of CLOCK_BOOTTIME."""
+
+    __slots__ = ("_has_answered", "_last", "_next", "_unanswered")
+
+    def __init__(self) -> None:
+        self._has_answered = False
+        self._unanswered = 0  # keypairs under which it was asked since its last answer
+        self._last = self._next = 0.0  # when it was asked, and may be asked again
+
+    def begin(self, now: float) -> int:
+        """Return how many hellos may be said under a keypair under which none was yet; 0 for none now."""
+        patience = LOYALTY if self._has_answered else 1
+        if self._unanswered < patience:
+            allowed = HELLOS
+        elif now < self._next:
+            return 0
+        else:
+            allowed = 1
+        self._unanswered += 1
+        pause = FIRST_PAUSE * 2 ** min(max(0, self._unanswered - patience), 10)
+        self._last, self._next = now, now + min(pause, LONGEST_PAUSE)
+        return allowed
+
+    def answered(self) -> None:
+        """Note that the peer said hello: it is an agent of ours."""
+        self._has_answered, self._unanswered = True, 0
+
+    def again(self) -> None:
+        """Let the peer be asked soon, for it may be another, but not at once if it was asked just now."""
+        self._next = min(self._next, self._last + FIRST_PAUSE)
