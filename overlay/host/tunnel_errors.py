@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ICMP, ICMPV6 = 1, 58
 UNREACHABLE_PORT, UNREACHABLE_PORT_V6 = bytes((3, 3)), bytes((1, 4))
 PROTOCOL_AT, NEXT_HEADER_AT = 8 + 9, 8 + 6
+# RFC 8200 section 4.6: destination options, which a kernel's ip6tnl puts in between (RFC 2473 section 4.1.1)
+OPTIONS, BEHIND_OPTIONS_AT = 60, 8 + 40
 
 
 class TunnelErrors:
@@ -60,12 +62,12 @@ class TunnelErrors:
 
 def matches(protocols: Collection[int]) -> list[Match]:
     """Return what the errors about packets of *protocols* look like, over IPv4 and IPv6."""
-    kinds = (
-        (ICMP, UNREACHABLE_PORT, PROTOCOL_AT),
-        (ICMPV6, UNREACHABLE_PORT_V6, NEXT_HEADER_AT),
-    )
-    return [
-        Match(icmp, ((0, kind), (at, bytes([protocol]))))
-        for icmp, kind, at in kinds
-        for protocol in sorted(protocols)
-    ]
+    found = []
+    for each in sorted(protocols):
+        protocol, unreachable = bytes([each]), (0, UNREACHABLE_PORT_V6)
+        found += [
+            Match(ICMP, ((0, UNREACHABLE_PORT), (PROTOCOL_AT, protocol))),
+            Match(ICMPV6, (unreachable, (NEXT_HEADER_AT, protocol))),
+            Match(ICMPV6, (unreachable, (NEXT_HEADER_AT, bytes([OPTIONS])), (BEHIND_OPTIONS_AT, protocol))),
+        ]
+    return found
