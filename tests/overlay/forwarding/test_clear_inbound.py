@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay import link
+from overlay.forwarding.inbound import Arrival
 from overlay.wire.icmp import in_ipv4, too_big_v4
 from overlay.wire.ip import CE, ECT_0, NOT_ECT
+from peers.mac import derived_mac
 from tests import packets
 from tests.network import Flight
-from tests.sim import CLEAR_PORT, PORT, World
+from tests.sim import CLEAR_PORT, PORT, VNI, World
 
 STRANGER = "203.0.113.66"
 
@@ -290,3 +293,104 @@ def test_any_datagrams_are_taken_as_the_peer_s_packets_or_dropped_and_counted(sh
 
     assert len(a.received) + a.drops.total() - before >= len(payloads)
     assert all(packets.parsed(packet) for packet in a.received)
+
+
+# What one receive may hold beside a peer's packets
+
+
+def framed(packet, *, vni=VNI, to="a", extra=b""):
+    kind = b"\x08\0" if packet[:1] < b"\x60" else b"\x86\xdd"
+    return (
+        b"\x08\0\0\0"
+        + vni.to_bytes(3, "big")
+        + b"\0"
+        + derived_mac(to)
+        + derived_mac("b")
+        + kind
+        + packet
+        + extra
+    )
+
+
+@pytest.mark.parametrize("count", [2, 9])
+@pytest.mark.parametrize(
+    ("how", "reason"), [({"vni": VNI + 1}, "vni"), ({"vni": VNI ^ 0x800000}, "vni"), ({"to": "c"}, "mac")]
+)
+def test_merged_frames_of_another_network_or_for_another_are_each_refused(world, count, how, reason):
+    a, b = world.clear_pair(encapsulation="vxlan")
+    segments = packets.kernel_segments(
+        *packets.as_super_packet(genuine(b, a, size=count * 500, tcp=True), 500)
+    )
+
+    arrive(world, a, *[framed(each, **how) for each in segments], source=b.addresses[0])
+
+    assert len(segments) == count
+    assert (a.tun.writes, a.received) == ([], [])
+    assert a.drops == {reason: count}
+
+
+@pytest.mark.parametrize("count", [2, 9])
+@pytest.mark.parametrize("how", [{"vni": VNI + 1}, {"to": "c"}])
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_one_such_frame_among_a_peers_is_refused_alone(world, count, how, place):
+    a, b = world.clear_pair(encapsulation="vxlan")
+    segments = packets.kernel_segments(
+        *packets.as_super_packet(genuine(b, a, size=count * 500, tcp=True), 500)
+    )
+    frames = [framed(each) for each in segments]
+    frames[place] = framed(segments[place], **how)
+
+    arrive(world, a, *frames, source=b.addresses[0])
+
+    del segments[place]
+    assert a.received == segments
+    assert a.drops.total() == 1
+
+
+@pytest.mark.parametrize("left", range(23))
+@pytest.mark.parametrize("count", [2, 9])
+def test_a_last_payload_that_ends_in_its_header_is_refused_and_the_others_are_not(world, count, left):
+    a, b = world.clear_pair(encapsulation="vxlan")
+    segments = packets.kernel_segments(
+        *packets.as_super_packet(genuine(b, a, size=(count + 1) * 500, tcp=True), 500)
+    )
+    frames = [framed(each) for each in segments[:count]]
+
+    arrive(world, a, *frames, framed(segments[count])[:left], source=b.addresses[0])
+
+    assert a.received == segments[:count]
+    assert a.drops.total() == 1
+
+
+def test_the_place_of_a_peer_is_its_encapsulation_and_its_address(world):
+    a, b, c = (world.node(name) for name in "abc")
+    a.know_in_the_clear(b)
+    a.know_raw(c, "ipip", endpoint=(c.addresses[0], 0))
+
+    world.network.send(Flight((b.addresses[0], 0), (a.addresses[0], 0), genuine(b, a), protocol=4))
+    arrive(world, a, genuine(c, a), source=c.addresses[0])
+
+    assert (a.received, a.drops) == ([], {"outer_source": 2})
+
+
+@pytest.mark.parametrize(("interface", "is_taken"), [(2, True), (3, False)])
+def test_a_link_local_peer_is_taken_by_its_own_interface_alone(world, interface, is_taken):
+    a, b = world.node("a"), world.node("b")
+    a.know_in_the_clear(b, endpoint=("fe80::1", CLEAR_PORT, 0, 2))
+    udp = next(each for each in a.core.sender.sockets if each.clear is not None and each.family != 2)
+    payload = bytearray(genuine(b, a))
+    source = ("fe80::1", CLEAR_PORT, 0, interface)
+
+    a.core.inbound.clear.take(
+        udp.encapsulation,
+        np.frombuffer(payload, np.uint8),
+        memoryview(payload),
+        len(payload),
+        len(payload),
+        Arrival([]),
+        source,
+        1.0,
+    )
+
+    assert bool(a.received) == is_taken
+    assert a.drops == ({} if is_taken else {"outer_source": 1})

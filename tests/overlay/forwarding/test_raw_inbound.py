@@ -545,3 +545,88 @@ def test_an_icmp_error_on_its_way_through_takes_no_datagrams_and_is_forgotten(wo
     b.send(a)
     world.run(1)
     assert b.peer().segment_limit == WIDE
+
+
+# What one receive may hold beside a peer's packets
+
+
+@pytest.mark.parametrize("count", [2, 11])
+@pytest.mark.parametrize("place", [0, 1, -1])
+@pytest.mark.parametrize("is_tcp", [True, False])
+def test_a_stranger_s_packet_in_a_peer_s_batch_is_refused_alone(world, count, place, is_tcp):
+    a, b = world.raw_pair("ipip")
+    for _ in range(2):  # the second time rows have the size that the first had
+        whole = genuine(b, a, size=count * 400, tcp=is_tcp)
+        sent = packets.kernel_segments(*packets.as_super_packet(whole, 400)) if is_tcp else [whole] * count
+        sources = [b.addresses[0]] * count
+        sources[place] = STRANGER
+        a.received.clear()
+        before = a.drops["outer_source"]
+
+        for packet, source in zip(sent, sources, strict=True):
+            world.network.send(Flight((source, 0), (a.addresses[0], 0), packet, protocol=IPIP))
+        world.run(0.1)
+
+        del sent[place]
+        assert a.received == sent
+        assert a.drops["outer_source"] == before + 1
+    assert set(a.drops) == {"outer_source"}
+
+
+@pytest.mark.parametrize("count", [2, 11])
+@pytest.mark.parametrize("place", [0, 1, -1])
+@pytest.mark.parametrize(
+    "wrong", ["2000080000000008", "2000080001000007", "0000080000000007", "200086dd00000007"]
+)
+def test_a_packet_with_another_header_in_a_batch_is_refused_alone(world, count, place, wrong):
+    a, b = world.raw_pair("gre", identifier=7)
+    right = bytes.fromhex("2000080000000007")
+    for number in range(1, 3):
+        sent = packets.kernel_segments(
+            *packets.as_super_packet(genuine(b, a, size=count * 400, tcp=True), 400)
+        )
+        payloads = [right + packet for packet in sent]
+        payloads[place] = bytes.fromhex(wrong) + sent[place]
+        a.received.clear()
+
+        arrive(world, a, *payloads, source=b.addresses[0], protocol=GRE)
+
+        del sent[place]
+        assert a.received == sent
+        assert a.drops.total() == number
+
+
+@pytest.mark.parametrize("count", [2, 11])
+def test_packets_of_two_tunnels_at_one_address_in_a_batch_go_to_their_own(world, count):
+    a, b, c = (world.node(name) for name in "abc")
+    at = (b.addresses[0], 0)
+    one, two = (a.know_raw(each, "gre", identifier=key, endpoint=at) for each, key in ((b, 7), (c, 8)))
+    of = {key: bytes.fromhex("20000800") + key.to_bytes(4, "big") for key in (7, 8)}
+    mixed = [of[7] + genuine(b, a, size=100), of[8] + genuine(c, a, size=100)] * count
+
+    for _ in range(2):
+        arrive(world, a, *mixed, source=b.addresses[0], protocol=GRE)
+        arrive(world, a, of[8] + genuine(b, a), of[7] + genuine(c, a), source=b.addresses[0], protocol=GRE)
+
+    assert (a.peer(one).rx_packets, a.peer(two).rx_packets) == (2 * count, 2 * count)
+    assert a.drops == {"source": 4}
+    train = packets.kernel_segments(*packets.as_super_packet(genuine(b, a, size=count * 400, tcp=True), 400))
+    for _ in range(2):
+        arrive(world, a, *[of[8] + packet for packet in train], source=b.addresses[0], protocol=GRE)
+    assert a.drops == {"source": 4 + 2 * count}
+
+
+@pytest.mark.parametrize("beyond", [1, 2, 255])
+def test_rows_with_a_packet_that_is_longer_than_what_came_are_looked_at_one_by_one(world, beyond):
+    a, b = world.raw_pair("ipip")
+    for number in range(1, 3):
+        sent = packets.kernel_segments(*packets.as_super_packet(genuine(b, a, size=4000, tcp=True), 400))
+        length = int.from_bytes(sent[3][2:4], "big") + beyond
+        sent[3] = packets.with_ip_checksum(sent[3][:2] + length.to_bytes(2, "big") + sent[3][4:])
+        a.received.clear()
+
+        arrive(world, a, *sent, source=b.addresses[0])
+
+        del sent[3]
+        assert a.received == sent
+        assert a.drops == {"inner_length": number}
