@@ -8,18 +8,18 @@ the host's network, a signal).  What to do is decided by values without I/O: Ses
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import logging
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
-from overlay import config, ending, logs, planning, questions, status
+from overlay import answers, config, ending, introduction, logs, planning, questions
+from overlay.answers.running import Running
 from overlay.arrival import wait_until_here
-from overlay.counters import PATIENCE, CounterQuestions
+from overlay.counters import CounterQuestions
 from overlay.ending import StoppedError, until_stopped
 from overlay.errors import (
     ConfigError,
@@ -31,7 +31,6 @@ from overlay.errors import (
 from overlay.forwarder import Forwarder, ForwarderGoneError, forwarders
 from overlay.greetings import Greetings
 from overlay.host import advice, clock, control, memory, notify, privileges
-from overlay.host.cpu import has_aes
 from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
 from overlay.host.privileges import Capability
@@ -41,29 +40,24 @@ from overlay.host.tun import check_interface_name, is_there, prepared
 from overlay.journal import Journal
 from overlay.link import (
     OWN,
-    PINGS_WAITING,
     Begin,
     Confirmed,
     Counters,
     Handled,
     Handshake,
     Moved,
-    PeerCounters,
     PingPeer,
     Ponged,
     Ready,
     RenewSources,
     Retired,
     SetEndpoint,
-    SetNode,
     SetPeer,
     Silence,
-    Sockets,
-    Start,
     Wanted,
 )
 from overlay.notes import HostNotes, Reading
-from overlay.peer_answers import describe_peer, find_peer, refuse_peer
+from overlay.pings import PingQuestions
 from overlay.reader import Reader
 from overlay.reload import RETRY, Reloads
 from overlay.resolver import Outside, Resolver, known, literal, resolve_first
@@ -73,20 +67,16 @@ from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair,
 from overlay.session.sessions import Sessions
 from overlay.setup import HostSetup
 from overlay.strangers import Strangers
-from overlay.troubles import notes_of
 from overlay.wire.addresses import format_sockaddr
-from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from peers.errors import StoreError
-from peers.peer import INHERITED, format_public_key
+from peers.peer import format_public_key
 from peers.stores.file import FileStore
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from overlay.config import Node, Options
-    from overlay.counters import Counted
-    from overlay.host.learnt import LearntMtu
     from overlay.host.sockets import UdpSocket
     from overlay.link import Command, Report
     from overlay.planning import Endpoints, Planned
@@ -98,8 +88,6 @@ if TYPE_CHECKING:
 # Ours
 TICK = 1.0  # seconds; an idle agent wakes that often, to look at the peers file and at what is due
 REPORTS_AT_ONCE = 32  # reports taken before other tasks have their turn
-ROWS_AT_ONCE = 20  # rows of the status likewise, in one millisecond
-PING_TIMEOUT = 60.0  # seconds; nobody who asks for a ping is waited for longer
 START_TIME = (
     30.0  # seconds in which a new forwarder takes nothing and does not get ready; it takes 0.3 in all
 )
@@ -237,11 +225,29 @@ class Agent:
         self._planner = trio.CapacityLimiter(1)  # a thread that nothing which waits shares
         self._moved: dict[int, Remote] = {}  # peers that moved while a plan was computed, by number
         self._wake = trio.Event()
-        self._serial = 0
+        self._serials = itertools.count(1)
         self._counters = CounterQuestions()
-        self._pings: dict[int, trio.MemorySendChannel[Ponged]] = {}  # those under way, by identifier
+        self._pings = PingQuestions()
         self._refused: dict[str, int] = {}
         self._is_replan_due = False
+        self._running = Running(
+            lambda: self._node,
+            lambda: self.forwarder,
+            lambda: self.host,
+            options,
+            timing,
+            self._started,
+            self._sessions,
+            self._roster,
+            self._counters,
+            self._pings,
+            self._serials,
+            self._reloads,
+            self._notes,
+            self._host_notes,
+            self._strangers,
+            self._refused,
+        )
 
     async def look_up_first(self) -> None:
         """Know the peers, and where they are as far as that can be known before routes lead into the tunnel."""
@@ -356,24 +362,10 @@ class Agent:
         """Tell a new forwarder everything it must know, and wait until it is ready."""
         forwarder, host = self.forwarder, self.host
         self._nursery.start_soon(forwarder.hear)
-        times = [float(value) for value in dataclasses.astuple(self._timing)]
-        can_segment = all(each.can_segment for each in host.udp)
-        public_key = self._node.private_key.public
         notes: list[str] | None = None
         try:
             with trio.move_on_after(START_TIME) as patience:
-                await forwarder.send(
-                    Start(
-                        public_key,
-                        host.mtu,
-                        host.device.offloads.udp,
-                        can_segment,
-                        times,
-                        self._ciphers(),
-                        self._node.is_tap,
-                    ),
-                    [host.device.descriptor],
-                )
+                await forwarder.send(*introduction.describe_start(self._node, host, self._timing))
                 await self._tell_node(self._node)
                 for name, opened in host.sockets.items():
                     await self._tell_sockets(name, opened)
@@ -389,44 +381,11 @@ class Agent:
         for note in notes:
             self.note(f"the forwarder keeps privileges: {note}")
 
-    def _ciphers(self) -> list[int]:
-        """Return the ciphers of bulk units, best first."""
-        if not self._node.table.network.bulk:
-            return []
-        return [AES_256_GCM, CHACHA20_POLY1305] if has_aes() else [CHACHA20_POLY1305]
-
     async def _tell_node(self, node: Node) -> None:
-        addresses = [address.packed for address in node.own.addresses]
-        icmp = [] if self.host.icmp is None else [self.host.icmp.fileno()]
-        inherits_ttl, paths = node.table.network.ttl == INHERITED, self.host.paths
-        macs, families = list(node.macs_of(node.own)), [int(each.family) for each in paths]
-        await self.forwarder.send(
-            SetNode(
-                self.host.mtu,
-                bool(icmp),
-                addresses,
-                inherits_ttl,
-                macs,
-                families,
-                node.table.network.stations,
-            ),
-            [*icmp, *(each.fileno() for each in paths)],
-        )
+        await self.forwarder.send(*introduction.describe_node(node, self.host))
 
     async def _tell_sockets(self, encapsulation: str, opened: Sequence[UdpSocket]) -> None:
-        families, roles = [int(each.family) for each in opened], [int(each.role) for each in opened]
-        port = opened[0].port if opened else 0  # 0 for raw sockets too
-        await self.forwarder.send(
-            Sockets(
-                families,
-                port,
-                encapsulation,
-                roles,
-                [each.protocol for each in opened],
-                [each.port for each in opened],
-            ),
-            [each.fileno() for each in opened],
-        )
+        await self.forwarder.send(*introduction.describe_sockets(encapsulation, opened))
 
     async def _tell(self, *commands: Command) -> None:
         """Tell the forwarder; one that is gone is _keep_forwarder's matter, and its successor is told everything."""
@@ -484,23 +443,8 @@ class Agent:
         answered = False
         with contextlib.suppress(ForwarderGoneError):
             while not answered:
-                answered = (
-                    await self._pong(forwarder, PingPeer(OWN, self._next_serial()), PROOF_INTERVAL)
-                    is not None
-                )
-
-    async def _pong(self, forwarder: Forwarder, ping: PingPeer, timeout: float) -> Ponged | None:
-        """Return what *forwarder* says to *ping* within *timeout* seconds, if anything.  Raises ForwarderGoneError."""
-        pong_in, pong_out = trio.open_memory_channel[Ponged](1)
-        self._pings[ping.identifier] = pong_in
-        with pong_in, pong_out:
-            try:
-                with trio.move_on_after(timeout):
-                    await forwarder.send(ping)
-                    return await pong_out.receive()
-            finally:
-                self._pings.pop(ping.identifier, None)
-        return None
+                ping = PingPeer(OWN, next(self._serials))
+                answered = await self._pings.ask(forwarder, ping, PROOF_INTERVAL) is not None
 
     async def _take_reports(self, forwarder: Forwarder) -> None:
         while True:
@@ -532,9 +476,7 @@ class Agent:
             case Counters():
                 self._counters.take(report)
             case Ponged():
-                asker = self._pings.pop(report.identifier, None)
-                if asker is not None:
-                    asker.send_nowait(report)
+                self._pings.take(report)
             case Ready():
                 self._count("link")  # said once, at the start
 
@@ -830,124 +772,13 @@ class Agent:
     # Questions
 
     async def _answer(self, request: questions.Answer, tell_rows: questions.TellRows) -> questions.Answer:
-        match request.get("op"):
-            case "status":
-                return {"ok": True, "status": await self._status(tell_rows)}
-            case "down":
-                return {"ok": True, "pid": os.getpid()}
-            case "peer":
-                return await self._peer(request.get("name"), is_counted=request.get("is_counted") is True)
-            case "ping":
-                return await self._ping(request.get("name"), request.get("timeout"))
-            case _:
-                return questions.refusal("this agent does not know that request")
+        return await answers.answer(self._running, request, tell_rows)
 
     def _answered(self, request: questions.Answer, reply: questions.Answer) -> None:
         if request.get("op") == "down" and reply["ok"]:
             self._stop("down")
 
-    async def _peer(self, asked: object, *, is_counted: bool) -> questions.Answer:
-        remote = find_peer(asked, self._roster)
-        if remote is None:
-            return self._unknown_peer(asked)
-        counters = (await self._ask_counters()).peers if is_counted else {}
-        row = self._row(remote, counters.get(remote.number), clock.now())
-        return {
-            "ok": True,
-            "peer": describe_peer(asked, remote, row, self._node, self._describe_strangers()),
-        }
-
-    async def _ask_counters(self) -> Counted:
-        return await self._counters.ask(self.forwarder, self._next_serial(), self._roster.by_number)
-
-    def _unknown_peer(self, asked: object) -> questions.Answer:
-        return refuse_peer(asked, self._roster, self._node, self._options.peers)
-
-    def _describe_strangers(self) -> list[dict[str, Any]]:
-        names = self._roster.names_by_host() if self._strangers else {}
-        return self._strangers.describe(names, clock.now())
-
-    async def _ping(self, name: object, timeout: object) -> questions.Answer:
-        """Ping a peer in-band.  ``is_possible`` says whether it is known to answer, ``seconds`` when it did."""
-        remote = find_peer(name, self._roster)
-        if remote is None:
-            return self._unknown_peer(name)
-        if not isinstance(timeout, int | float) or not timeout > 0:
-            return questions.refusal("a ping needs a timeout in seconds, above 0")
-        if len(self._pings) >= PINGS_WAITING:
-            return questions.refusal(f"{PINGS_WAITING} pings wait for their answers", "busy")
-        ping, pong = PingPeer(remote.number, self._next_serial()), None
-        with contextlib.suppress(ForwarderGoneError):
-            pong = await self._pong(self.forwarder, ping, min(timeout, PING_TIMEOUT))
-        seconds = pong.seconds if pong is not None else None
-        return {"ok": True, "ping": {"is_possible": pong is None or seconds is not None, "seconds": seconds}}
-
-    def _row(
-        self,
-        remote: Remote,
-        counters: PeerCounters | None,
-        now: float,
-        learnt: Mapping[str, LearntMtu] | None = None,
-    ) -> dict[str, Any]:
-        handshake = self._sessions.status(remote.number) if remote.encapsulation.is_encrypted else None
-        return status.peer_status(remote, handshake, counters, now, self._timing.reject_after_time, learnt)
-
-    async def _status(self, tell_rows: questions.TellRows) -> dict[str, Any]:
-        """Tell the rows of all peers, a few at a time, and return the rest."""
-        await self._host_notes.look_closely()  # of changed settings nobody is told
-        counted = await self._ask_counters()
-        node, troubled = self._node, list[dict[str, Any]]()
-        others, learnt = list(node.others), self.host.learnt_mtus()
-        for at in range(0, len(others), ROWS_AT_ONCE):
-            now = clock.now()
-            rows = [
-                self._row(remote, counted.peers.get(remote.number), now, learnt)
-                if counted.is_complete or remote.number in counted.peers
-                else status.doubt(self._row(remote, None, now, learnt))
-                for peer in others[at : at + ROWS_AT_ONCE]
-                if (remote := self._roster.by_name.get(peer.name)) is not None
-            ]
-            troubled += [row for row in rows if row["notes"]]
-            await tell_rows(rows)
-        now, drops = clock.now(), counted.drops
-        for reason, count in (*self._refused.items(), ("tun_overrun", self.host.overruns())):
-            if count:
-                drops[reason] = drops.get(reason, 0) + count
-        clear = [node.clear_note] if node.clear_note else []
-        silence = [] if counted.is_complete else [status.describe_silence(self.forwarder.pid, PATIENCE)]
-        return {
-            "node": node.own.name,
-            "interface": self.host.interface,
-            "device": node.table.network.device,
-            "public_key": None if node.own.public_key is None else format_public_key(node.own.public_key),
-            "mtu": self.host.mtu,
-            "mtu_reason": self.host.mtu_reason,
-            "port": self.host.port,
-            "addresses": [str(address) for address in node.own.addresses],
-            "prefixes": [str(prefix) for prefix in node.table.network.prefixes],
-            "pid": os.getpid(),
-            "forwarder_pid": self.forwarder.pid,
-            "uptime": status.age(self._started, now),
-            "peers_file": str(self._options.peers),
-            "reload_error": self._reloads.error,
-            "is_complete": counted.is_complete,
-            "notes": [
-                *silence,
-                *self._reloads.notes,
-                *self._notes,
-                *self._host_notes.sentences,
-                *clear,
-                *notes_of(troubled),
-            ],
-            "drops": drops if counted.is_complete else None,
-            "strangers": self._describe_strangers(),
-        }
-
     # Helpers
-
-    def _next_serial(self) -> int:
-        self._serial += 1
-        return self._serial
 
     def _count(self, reason: str) -> None:
         self._refused[reason] = self._refused.get(reason, 0) + 1

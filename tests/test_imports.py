@@ -136,6 +136,7 @@ ONLY_IN = {
             "overlay.forwarder",
             "overlay.greetings",
             "overlay.notes",
+            "overlay.pings",
             "overlay.questions",
             "overlay.reader",
             "overlay.resolver",
@@ -198,6 +199,11 @@ NOT_LOADED = {
 }
 
 TESTED_ELSEWHERE = {
+    "overlay.answers.down": "test_agent.py, as questions of a running agent",
+    "overlay.answers.ping": "test_agent.py, as questions of a running agent",
+    "overlay.answers.running": "test_agent.py, as questions of a running agent",
+    "overlay.answers.status": "test_agent.py, as questions of a running agent",
+    "overlay.introduction": "test_agent.py, by what the forwarder is told",
     "overlay.__main__": "one call of the command line; test_main runs it as a process",
     "overlay.cli": "tests/overlay/cli/test_main.py runs the whole command line",
     "overlay.cli.agents": "each command that asks an agent is tested with a fake one",

@@ -5,15 +5,32 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from overlay.host import clock
 from overlay.link import OWN
 from peers.peer import format_public_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from overlay.answers.running import Running
     from overlay.config import Node
+    from overlay.questions import Answer, TellRows
     from overlay.roster import Remote, Roster
     from peers.addresses import Address
+
+
+async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
+    """Describe the peer that ``name`` names, or that has the address which it is."""
+    asked, node = request.get("name"), running.node()
+    remote = find_peer(asked, running.roster)
+    if remote is None:
+        return refuse_peer(asked, running.roster, node, running.options.peers)
+    counters = (await running.count()).peers if request.get("is_counted") is True else {}
+    row = running.row(remote, counters.get(remote.number), clock.now())
+    return {
+        "ok": True,
+        "peer": describe_peer(asked, remote, row, running.node(), running.describe_strangers()),
+    }
 
 
 def asked_address(asked: object) -> Address | None:

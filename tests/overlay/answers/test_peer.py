@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from overlay.answers.peer import describe_peer, find_peer, refuse_peer
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
-from overlay.peer_answers import describe_peer, find_peer, refuse_peer
 from overlay.roster import Roster
 from tests.peers.examples import peer, table
 

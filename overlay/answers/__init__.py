@@ -1,0 +1,33 @@
+"""What the agent answers on its control socket: one file for each question, and a line in the registry below."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from overlay.answers import down, peer, ping, status
+from overlay.questions import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from overlay.answers.running import Running
+    from overlay.questions import Answer, TellRows
+
+Question: TypeAlias = "Callable[[Running, Answer, TellRows], Awaitable[Answer]]"
+
+QUESTIONS: dict[str, Question] = {
+    "down": down.answer,
+    "peer": peer.answer,
+    "ping": ping.answer,
+    "status": status.answer,
+}
+"""By the name that a request has as its ``op``.  The status of many peers is told in pieces, before the answer."""
+
+
+async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answer:
+    """Return the answer to *request*, which any local root may have written."""
+    op = request.get("op")
+    question = QUESTIONS.get(op) if isinstance(op, str) else None
+    if question is None:
+        return refusal("this agent does not know that request")
+    return await question(running, request, tell_rows)

@@ -1,0 +1,35 @@
+"""An in-band ping of one peer."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from overlay.answers.peer import find_peer, refuse_peer
+from overlay.forwarder import ForwarderGoneError
+from overlay.link import PINGS_WAITING, PingPeer
+from overlay.questions import refusal
+
+if TYPE_CHECKING:
+    from overlay.answers.running import Running
+    from overlay.questions import Answer, TellRows
+
+# Ours
+PING_TIMEOUT = 60.0  # seconds; nobody who asks for a ping is waited for longer
+
+
+async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
+    """Ping a peer.  ``is_possible`` says whether it is known to answer, ``seconds`` when it did."""
+    asked, timeout = request.get("name"), request.get("timeout")
+    remote = find_peer(asked, running.roster)
+    if remote is None:
+        return refuse_peer(asked, running.roster, running.node(), running.options.peers)
+    if not isinstance(timeout, int | float) or not timeout > 0:
+        return refusal("a ping needs a timeout in seconds, above 0")
+    if len(running.pings) >= PINGS_WAITING:
+        return refusal(f"{PINGS_WAITING} pings wait for their answers", "busy")
+    ping, pong = PingPeer(remote.number, next(running.serials)), None
+    with contextlib.suppress(ForwarderGoneError):
+        pong = await running.pings.ask(running.forwarder(), ping, min(timeout, PING_TIMEOUT))
+    seconds = pong.seconds if pong is not None else None
+    return {"ok": True, "ping": {"is_possible": pong is None or seconds is not None, "seconds": seconds}}

@@ -1,0 +1,68 @@
+"""What answers are made of: the parts of a running node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from overlay import status
+from overlay.host import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from overlay.config import Node, Options
+    from overlay.counters import Counted, CounterQuestions
+    from overlay.forwarder import Forwarder
+    from overlay.host.learnt import LearntMtu
+    from overlay.link import PeerCounters
+    from overlay.notes import HostNotes
+    from overlay.pings import PingQuestions
+    from overlay.reload import Reloads
+    from overlay.roster import Remote, Roster
+    from overlay.session.constants import Timing
+    from overlay.session.sessions import Sessions
+    from overlay.setup import HostSetup
+    from overlay.strangers import Strangers
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A node while it runs.  Parts that a reload or a restart replaces are asked for each time."""
+
+    node: Callable[[], Node]
+    forwarder: Callable[[], Forwarder]
+    host: Callable[[], HostSetup]
+    options: Options
+    timing: Timing
+    started: float
+    sessions: Sessions
+    roster: Roster
+    counters: CounterQuestions
+    pings: PingQuestions
+    serials: Iterator[int]
+    reloads: Reloads
+    notes: list[str]
+    host_notes: HostNotes
+    strangers: Strangers
+    refused: Mapping[str, int]
+
+    async def count(self) -> Counted:
+        """Ask the forwarder for its counters; what it told in time if it is busy or gone."""
+        return await self.counters.ask(self.forwarder(), next(self.serials), self.roster.by_number)
+
+    def row(
+        self,
+        remote: Remote,
+        counters: PeerCounters | None,
+        now: float,
+        learnt: Mapping[str, LearntMtu] | None = None,
+    ) -> dict[str, Any]:
+        """Return what the status says of *remote*."""
+        handshake = self.sessions.status(remote.number) if remote.encapsulation.is_encrypted else None
+        return status.peer_status(remote, handshake, counters, now, self.timing.reject_after_time, learnt)
+
+    def describe_strangers(self) -> list[dict[str, Any]]:
+        """Return who calls with keys that nobody has."""
+        names = self.roster.names_by_host() if self.strangers else {}
+        return self.strangers.describe(names, clock.now())

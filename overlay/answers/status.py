@@ -1,0 +1,73 @@
+"""The status of the node and of all its peers."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from overlay import status
+from overlay.counters import PATIENCE
+from overlay.host import clock
+from overlay.troubles import notes_of
+from peers.peer import format_public_key
+
+if TYPE_CHECKING:
+    from overlay.answers.running import Running
+    from overlay.questions import Answer, TellRows
+
+# Ours
+ROWS_AT_ONCE = 20  # rows made before other tasks have their turn, in one millisecond
+
+
+async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Answer:
+    """Tell the rows of all peers, a few at a time, and return the rest."""
+    await running.host_notes.look_closely()  # of changed settings nobody is told
+    counted = await running.count()
+    node, host, troubled = running.node(), running.host(), list[dict[str, Any]]()
+    others, learnt = list(node.others), host.learnt_mtus()
+    for at in range(0, len(others), ROWS_AT_ONCE):
+        now = clock.now()
+        rows = [
+            running.row(remote, counted.peers.get(remote.number), now, learnt)
+            if counted.is_complete or remote.number in counted.peers
+            else status.doubt(running.row(remote, None, now, learnt))
+            for peer in others[at : at + ROWS_AT_ONCE]
+            if (remote := running.roster.by_name.get(peer.name)) is not None
+        ]
+        troubled += [row for row in rows if row["notes"]]
+        await tell_rows(rows)
+    drops = counted.drops
+    for reason, count in (*running.refused.items(), ("tun_overrun", host.overruns())):
+        if count:
+            drops[reason] = drops.get(reason, 0) + count
+    forwarder = running.forwarder()
+    clear = [node.clear_note] if node.clear_note else []
+    silence = [] if counted.is_complete else [status.describe_silence(forwarder.pid, PATIENCE)]
+    told = {
+        "node": node.own.name,
+        "interface": host.interface,
+        "device": node.table.network.device,
+        "public_key": None if node.own.public_key is None else format_public_key(node.own.public_key),
+        "mtu": host.mtu,
+        "mtu_reason": host.mtu_reason,
+        "port": host.port,
+        "addresses": [str(address) for address in node.own.addresses],
+        "prefixes": [str(prefix) for prefix in node.table.network.prefixes],
+        "pid": os.getpid(),
+        "forwarder_pid": forwarder.pid,
+        "uptime": status.age(running.started, clock.now()),
+        "peers_file": str(running.options.peers),
+        "reload_error": running.reloads.error,
+        "is_complete": counted.is_complete,
+        "notes": [
+            *silence,
+            *running.reloads.notes,
+            *running.notes,
+            *running.host_notes.sentences,
+            *clear,
+            *notes_of(troubled),
+        ],
+        "drops": drops if counted.is_complete else None,
+        "strangers": running.describe_strangers(),
+    }
+    return {"ok": True, "status": told}

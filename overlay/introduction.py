@@ -1,0 +1,60 @@
+"""What a forwarder must know of a node: the commands that tell it, with the descriptors that go with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from overlay.host.cpu import has_aes
+from overlay.link import SetNode, Sockets, Start
+from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
+from peers.peer import INHERITED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from overlay.config import Node
+    from overlay.host.sockets import UdpSocket
+    from overlay.session.constants import Timing
+    from overlay.setup import HostSetup
+
+
+def describe_start(node: Node, host: HostSetup, timing: Timing) -> tuple[Start, list[int]]:
+    """Return what a forwarder is told first, with the tun device."""
+    times = [float(value) for value in dataclasses.astuple(timing)]
+    can_segment = all(each.can_segment for each in host.udp)
+    offloads, public_key = host.device.offloads, node.private_key.public
+    start = Start(public_key, host.mtu, offloads.udp, can_segment, times, _ciphers(node), node.is_tap)
+    return start, [host.device.descriptor]
+
+
+def describe_node(node: Node, host: HostSetup) -> tuple[SetNode, list[int]]:
+    """Return what may change while the node runs, with the sockets for ICMP errors and for asking about paths."""
+    addresses = [address.packed for address in node.own.addresses]
+    icmp = [] if host.icmp is None else [host.icmp.fileno()]
+    network, paths = node.table.network, host.paths
+    macs, families = list(node.macs_of(node.own)), [int(each.family) for each in paths]
+    command = SetNode(
+        host.mtu, bool(icmp), addresses, network.ttl == INHERITED, macs, families, network.stations
+    )
+    return command, [*icmp, *(each.fileno() for each in paths)]
+
+
+def describe_sockets(encapsulation: str, opened: Sequence[UdpSocket]) -> tuple[Sockets, list[int]]:
+    """Return the sockets of an encapsulation: all of them, in place of those that it had."""
+    command = Sockets(
+        [int(each.family) for each in opened],
+        opened[0].port if opened else 0,  # 0 for raw sockets too
+        encapsulation,
+        [int(each.role) for each in opened],
+        [each.protocol for each in opened],
+        [each.port for each in opened],
+    )
+    return command, [each.fileno() for each in opened]
+
+
+def _ciphers(node: Node) -> list[int]:
+    """Return the ciphers of bulk units, best first."""
+    if not node.table.network.bulk:
+        return []
+    return [AES_256_GCM, CHACHA20_POLY1305] if has_aes() else [CHACHA20_POLY1305]
