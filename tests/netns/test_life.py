@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -330,6 +331,25 @@ def test_no_two_forwarders_are_the_same_user(pair):
     one, other = (proc_status(host.status()["forwarder_pid"])["Uid"] for host in pair)
 
     assert one != other
+
+
+def test_status_of_a_hung_forwarder_tells_what_is_not_known(pair):
+    paris, tokyo = pair
+    paris.ping(tokyo.address)
+    forwarder = paris.status()["forwarder_pid"]
+    os.kill(forwarder, signal.SIGSTOP)
+    try:
+        done = paris.overlay("status", "--json")
+    finally:
+        os.kill(forwarder, signal.SIGCONT)
+
+    status = json.loads(done.stdout)
+    (row,) = status["peers"]
+    assert done.returncode == 1
+    assert (status["is_complete"], row["state"], row["rx_bytes"]) == (False, None, None)
+    assert any(f"process {forwarder}" in note for note in status["notes"])
+    wait_until(lambda: paris.overlay("status").returncode == 0, PATIENCE, "the forwarder to answer again")
+    assert paris.peer(tokyo)["rx_bytes"] > 0
 
 
 def test_agent_keeps_only_the_capabilities_it_uses(pair):
