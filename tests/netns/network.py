@@ -471,6 +471,9 @@ def is_silent(namespace: Namespace, address: str) -> bool:
     return namespace.completed("ping", "-n", "-c1", "-W1", address).returncode != 0
 
 
+UNDER_WAY = 0.5  # seconds, in which a request that was sent is answered on the most loaded machine
+
+
 class Pinger:
     """A ``ping`` that goes on while something else happens."""
 
@@ -492,6 +495,16 @@ class Pinger:
         wait_until(
             lambda: len(self.received) >= before + count, PATIENCE, f"{count} more answers to {self._path}"
         )
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Send nothing inside the block, and have no request under way when it begins: what is cannot be promised."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(UNDER_WAY)
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     @property
     def lost(self) -> list[int]:

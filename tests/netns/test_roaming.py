@@ -128,7 +128,8 @@ def test_not_one_packet_is_lost_when_a_host_gets_another_address(pair, tmp_path)
     paris, tokyo = pair
     with pinging(paris.namespace, tokyo.address, tmp_path) as pinger:
         for number in (101, 102, 103):
-            paris.move(f"192.0.2.{number}", None if number == 101 else f"192.0.2.{number - 1}")
+            with pinger.held():  # what is on its way to an address that goes away is lost with any tunnel
+                paris.move(f"192.0.2.{number}", None if number == 101 else f"192.0.2.{number - 1}")
             pinger.go_on()
             assert endpoint(tokyo, paris) == f"192.0.2.{number}:{PORT}"
 
