@@ -11,6 +11,8 @@ OverlayError
 
 from __future__ import annotations
 
+from overlay.reasons import REASONS
+
 
 class OverlayError(Exception):
     """Every error that this package raises on purpose.  Its text is one sentence for a person."""
@@ -20,6 +22,7 @@ class PacketError(OverlayError):
     """A message that is refused.  *reason* is the name it is counted under, such as ``transport_short``."""
 
     def __init__(self, reason: str) -> None:
+        assert reason in REASONS, reason
         super().__init__(reason)
         self.reason = reason
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgpack
 
 from overlay.errors import PacketError
+from overlay.reasons import REASONS
 from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.addresses import pack_host
@@ -34,8 +34,6 @@ DESCRIPTORS = (
 )
 NUMBERS = 2**63  # every number is below: what sums of them are counted in
 ROWS = 1000  # peers in one message of counters; the forwarder tells far fewer at once
-REASONS = 200  # for which packets of one peer, or of none, are dropped; there are about a hundred
-REASON = re.compile(r"[a-z][a-z0-9_]{0,39}")
 NOTES, NOTE_CHARACTERS = 32, 500  # what the forwarder could not do, as sentences
 HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
@@ -382,11 +380,11 @@ def _sockaddr(value: Any) -> Sockaddr:
 
 
 def _counts(value: Any) -> dict[str, int]:
-    """Accept what was dropped by reason.  The reasons are told to people: names of a few letters, and not many."""
-    if type(value) is not dict or len(value) > REASONS:
+    """Accept what was dropped by reason.  The reasons are told to people, so they are those that the registry knows."""
+    if type(value) is not dict or len(value) > len(REASONS):
         raise PacketError("link")
     for reason, count in value.items():
-        if type(reason) is not str or not REASON.fullmatch(reason):
+        if type(reason) is not str or reason not in REASONS:
             raise PacketError("link")
         _number(count)
     return value

@@ -6,7 +6,6 @@ It computes and calls: sockets, tun and clock are handed to it, so a test runs i
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 from overlay.encap import ENCAPSULATIONS
@@ -63,6 +62,7 @@ from overlay.link import (
     Start,
     Wanted,
 )
+from overlay.reasons import Drops
 from overlay.session.constants import GREETINGS_PER_SECOND, REKEY_AFTER_MESSAGES, Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.frames import FRAME_OVERHEAD
@@ -107,7 +107,7 @@ class Core:
         self.table: Table[Peer] = Table()
         self.peers: dict[int, Peer] = {}
         self.by_index: dict[int, Keypair] = {}
-        self.drops: Counter[str] = Counter()
+        self.drops = Drops()
         self.own_ports: dict[str, frozenset[bytes]] = {}  # by encapsulation
         self.sender = Sender(start.segments_udp)
         self._bridge = Bridge(self._owner_of, crowded=self._crowded) if start.is_tap else None

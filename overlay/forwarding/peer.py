@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import socket
 import sys
-from collections import Counter
 from typing import TYPE_CHECKING, TypeAlias
 
 from overlay.encap import wireguard
@@ -15,6 +14,7 @@ from overlay.forwarding.keypair import Keypairs
 from overlay.forwarding.lanes import FurtherLane, Lane
 from overlay.forwarding.marks import TOS, TTL_SHIFT
 from overlay.forwarding.moves import Moves
+from overlay.reasons import Drops
 from overlay.wire.addresses import pack_host
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Peer(Lane):
         self.timers: dict[str, int] = {}  # the entry in force in the heap, for each kind that has one
 
         self.tx_bytes = self.rx_bytes = self.tx_packets = self.rx_packets = self.tx_units = self.rx_units = 0
-        self.drops: Counter[str] = Counter()
+        self.drops = Drops()
 
     @property
     def peer(self) -> Peer:
