@@ -218,7 +218,10 @@ class HostSetup:
         self._leaving.take_back(self.underlay)
         self._bound = dict(wanted)
         self._set_ttl(node.table.network.ttl, {udp for new in opened.values() for udp in new})
-        self._tunnel_errors.prevent(frozenset().union(*modules.beside(node.encapsulations).values()))
+        with contextlib.suppress(
+            OSError
+        ):  # without a free descriptor nobody can look: what is prevented stays so
+            self._tunnel_errors.prevent(frozenset().union(*modules.beside(node.encapsulations).values()))
         return [udp for udp in former if udp not in self.underlay]
 
     def _open_underlay(

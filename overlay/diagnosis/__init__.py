@@ -40,6 +40,7 @@ def diagnose(facts: Facts) -> list[Finding]:
     for check in CHECKS:
         try:
             found += check(facts)
-        except HostError as error:  # not known is not the same as nothing found
-            found.append(Finding("unknown", f"not all of this host could be looked at: {error}"))
+        except (HostError, OSError) as error:  # not known is not the same as nothing found
+            cause = error if isinstance(error, HostError) else error.strerror
+            found.append(Finding("unknown", f"not all of this host could be looked at: {cause}"))
     return found

@@ -160,6 +160,7 @@ def test_different_preshared_keys_look_like_no_tunnel_at_either_end(lab, tmp_pat
         assert re.search(rf"^{other.name} +unconfirmed", status, re.MULTILINE)
         assert "do the preshared keys differ" in status
         assert "handshake completed" not in host.log
+        wait_until(lambda h=host: "do the preshared keys differ" in h.log, PATIENCE, "the log to say so")
         assert host.log.count("do the preshared keys differ") == 1
         pinged = host.overlay("ping", other.name, "--count", "1", "--timeout", "0.3")
         assert "do the preshared keys differ" in pinged.stderr

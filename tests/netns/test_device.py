@@ -184,7 +184,10 @@ def test_agent_without_root_works_on_a_prepared_device(network, user):
         assert shown["NoNewPrivs"] == "1"
         assert {shown[kind] for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
     assert "up" in paris.overlay("status").stdout
-    assert "echo requests need CAP_NET_RAW" in paris.overlay("ping", "tokyo", "--icmp", "-c1").stderr
+    assert (
+        "no echo request can be sent: run as root with CAP_NET_RAW"
+        in paris.overlay("ping", "tokyo", "--icmp", "-c1").stderr
+    )
 
     done = paris.overlay("down")
 
@@ -327,11 +330,15 @@ def test_device_that_root_takes_down_is_noted_until_it_is_back(network, user):
         (
             None,
             (),
-            "to make a tun device: run it as root, or have root make the interface for this user (ip tuntap",
+            "to make a tun device: run as root with CAP_NET_ADMIN, or have root make the interface for this user (ip tuntap",
         ),
         (None, (), '), with `mode tap` for device = "tap"'),
         (("user", "1000"), (), "interface overlay0 belongs to another user or group"),
-        (("user", str(USER)), ("--fix-sysctl",), "--fix-sysctl needs the capability CAP_NET_ADMIN"),
+        (
+            ("user", str(USER)),
+            ("--fix-sysctl",),
+            "--fix-sysctl needs a capability: run as root with CAP_NET_ADMIN",
+        ),
     ],
 )
 def test_user_without_a_device_is_told_the_remedy(user, prepare, arguments, said):

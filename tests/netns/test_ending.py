@@ -19,14 +19,14 @@ from tests.netns.topology import wait_until
 FAULTY = """
 import sys
 from pathlib import Path
-from overlay import questions
+from overlay import answers
 from overlay.agent import run
 from overlay.config import Options
 
 def refusal(*_):
     raise ZeroDivisionError
 
-questions.refusal = refusal
+answers.refusal = refusal
 peers, key = map(Path, sys.argv[1:])
 run(Options(peers, key, "overlay0"), "debug")
 """

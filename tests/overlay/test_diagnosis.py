@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from ipaddress import ip_network
 from types import SimpleNamespace
 
@@ -68,13 +69,23 @@ def test_finding_reads_as_its_problem_and_its_remedy():
     assert str(Finding("name", "it rains", "run `umbrella`")) == "it rains: run `umbrella`"
 
 
-def test_what_cannot_be_looked_at_is_not_taken_for_right():
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (
+            HostError("the routing tables of this host could not be read"),
+            "the routing tables of this host could not be read",
+        ),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_not_taken_for_right(error, cause):
     def refuse():
-        raise HostError("the routing tables of this host could not be read")
+        raise error
 
     looked_at = facts()
     looked_at.routes.links = refuse
 
     assert [str(each) for each in diagnose(looked_at)] == [
-        "not all of this host could be looked at: the routing tables of this host could not be read"
+        f"not all of this host could be looked at: {cause}"
     ]

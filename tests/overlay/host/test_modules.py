@@ -44,3 +44,11 @@ def test_this_host_is_asked_by_default():
 def test_the_loopback_is_up_and_what_is_not_there_is_not():
     assert is_up("lo")
     assert not is_up("no-such-device")
+
+
+def test_where_no_encapsulation_has_a_protocol_of_its_own_nobody_looks():
+    class Unseen:
+        def __contains__(self, name):
+            raise AssertionError(name)
+
+    assert beside([ENCAPSULATIONS["wireguard"], ENCAPSULATIONS["udp"]], Unseen()) == {}
