@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from overlay.forwarding.neighbours import ANSWERS_BURST, Neighbours
 from overlay.wire.neighbours import ARP
 from peers.mac import derived_mac
 from tests import packets
@@ -122,3 +125,29 @@ def test_a_peer_that_asks_for_ever_costs_no_other_its_answers(world):
         world.run(0.05)
 
     assert c.addresses[0] in {host for host, *_ in answered}
+
+
+def test_one_peer_s_questions_do_not_cost_another_its_answers():
+    peers = [
+        SimpleNamespace(number=number, ends=SimpleNamespace(identifier=VNI, own_mac=A))
+        for number in (1, 2, 258)
+    ]
+    answered = []
+    core = SimpleNamespace(
+        is_own=lambda target: True,
+        owner=lambda source: peers[source[0]],
+        sender=SimpleNamespace(send_message=lambda peer, answer: answered.append(peer.number)),
+    )
+    frames = SimpleNamespace(
+        question=lambda payload: (VNI, SimpleNamespace(asked=A, source=payload, target=b"")),
+        answer=lambda question, ends: b"",
+    )
+    neighbours = Neighbours(core)
+
+    for _ in range(int(ANSWERS_BURST) + 1):
+        neighbours.answer(frames, peers, bytes(4), 0.0)
+
+    assert not neighbours.answer(frames, peers, bytes(4), 0.0)
+    assert neighbours.answer(frames, peers, b"\1\0\0\0", 0.0)
+    assert neighbours.answer(frames, peers, b"\2\0\0\0", 0.0)
+    assert [answered.count(peer.number) for peer in peers] == [ANSWERS_BURST, 1, 1]

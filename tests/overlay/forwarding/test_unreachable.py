@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+import pytest
+
 from overlay.forwarding import unreachable
 from overlay.forwarding.unreachable import Silent, Unreachable
 from tests import packets
@@ -105,6 +107,29 @@ def test_another_address_has_its_own_rate():
     sender.tell(packets.udp(b"x", source="10.244.1.10"))
 
     assert len(sender.written) == 21
+
+
+@pytest.mark.parametrize("other", ["fc00::9", "fd00::8", "fd00:0:0:1::9"])
+def test_ipv6_addresses_that_differ_in_any_byte_have_rates_of_their_own(other):
+    sender = Sender()
+    for _ in range(50):
+        sender.tell(packets.udp(b"x", version=6, source="fd00::9"))
+    sender.tell(packets.udp(b"x", version=6, source=other))
+
+    assert len(sender.written) == ERRORS_BURST + 1
+
+
+@pytest.mark.parametrize(
+    ("version", "source", "destinations"),
+    [(4, "10.244.1.9", ("10.244.2.9", "11.244.2.9")), (6, "fd00::9", ("fd00::1", "fc00::1"))],
+)
+def test_the_rate_is_that_of_the_sender_wherever_it_sends(version, source, destinations):
+    sender = Sender()
+    for _ in range(50):
+        for destination in destinations:
+            sender.tell(packets.udp(b"x", version=version, source=source, destination=destination))
+
+    assert len(sender.written) == ERRORS_BURST
 
 
 def test_a_raw_socket_that_refuses_is_no_matter():

@@ -52,6 +52,22 @@ def test_a_pseudo_header_is_summed(version):
     assert checksum(packet[packets.l4_start(packet) :], start) == 0
 
 
+@pytest.mark.parametrize(
+    ("source", "length"), [(b"\xff\xff\0\0", 0), (b"\xff\xe6\0\0", 8), (b"\xff\xe5\0\0", 0x10008)]
+)
+def test_a_pseudo_header_that_sums_to_all_ones_is_folded_no_further(source, length):
+    protocol = 0 if not length else packets.UDP
+
+    assert pseudo_header_sum(source, bytes(4), protocol, length) == 0xFFFF
+
+
+@pytest.mark.parametrize(
+    ("data", "start"), [(b"\xff\xff", 0), (b"\0\1", 0xFFFE), (b"", 0xFFFF), (b"\xff\xff", 0xFFFF)]
+)
+def test_a_sum_of_all_ones_is_a_checksum_of_zero(data, start):
+    assert checksum(data, start) == 0
+
+
 # Lengths
 
 
