@@ -172,16 +172,51 @@ def test_each_address_has_its_share_even_with_a_cookie(door):
     assert door.drops["handshake_rate"] == 2
 
 
-def test_ipv6_addresses_share_by_their_64(door):
+@pytest.mark.parametrize("form", ["2001:db8::{}", "2001:db8::{}00:0:0:1"])
+def test_ipv6_addresses_share_by_their_64(door, form):
     door.load()
     passed = []
     for number in range(7):
-        caller, source = Caller(number), (f"2001:db8::{number + 1}", 5000, 0, 0)
+        caller, source = Caller(number), (form.format(number + 1), 5000, 0, 0)
         _, reply = door.admit(caller.initiation(), source)
         caller.sessions.receive(reply, V4, caller.at)
         passed.append(door.admit(caller.initiation(), source)[0])
 
     assert passed == [True] * 5 + [False] * 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (V4, ("192.0.2.2", 5000)),
+        (V6, ("2001:db8:0:1::1", 5000, 0, 0)),
+        (V6, ("2002:db8::1", 5000, 0, 0)),
+        (V4, V6),
+    ],
+)
+def test_another_address_has_a_share_of_its_own(door, first, second):
+    door.load()
+    passed = []
+    for source, count in ((first, 7), (second, 1)):
+        caller = Caller(source[0])
+        _, reply = door.admit(caller.initiation(), source)
+        caller.sessions.receive(reply, V4, caller.at)
+        datagram = caller.initiation()
+        passed += [door.admit(datagram, source)[0] for _ in range(count)]
+
+    assert passed == [True] * 5 + [False] * 2 + [True]
+
+
+def test_every_message_that_is_refused_is_counted(door):
+    door.load()
+    datagram = Caller().initiation()
+    forged = datagram[:-20] + bytes(20)
+    for _ in range(3):
+        door.admit(datagram[:-1])
+        door.admit(forged)
+        door.admit(datagram)
+
+    assert door.drops == {"initiation_size": 3, "mac1": 3, "handshake_under_load": 3}
 
 
 # A full link
