@@ -127,3 +127,29 @@ def test_headers_that_leave_no_room_in_a_packet_are_refused(mtu):
 
     with refused("inner_length"):
         virtio_for(Peer(1), memoryview(unfinished(bytes(packet))), mtu)
+
+
+@pytest.mark.parametrize("build", [packets.tcp, packets.udp])
+def test_a_packet_as_long_as_the_limit_is_not_cut(build):
+    left = unfinished(build(bytes(1000)))
+
+    header = virtio_for(Peer(1), memoryview(left), len(left))
+
+    assert header[1] == 0
+    assert header != packets.PLAIN
+
+
+def test_datagrams_are_not_bound_by_what_segments_are():
+    peer, left = Peer(1), unfinished(packets.udp(bytes(1200)))
+    peer.segment_limit = 1000
+
+    header = virtio_for(peer, memoryview(left), 1400)
+
+    assert header[1] == 0
+    assert header != packets.PLAIN
+
+
+def test_a_packet_that_is_not_cut_has_no_segment_size():
+    left = unfinished(packets.tcp(b"x"))
+
+    assert virtio_for(Peer(1), memoryview(left), 1400)[4:6] == bytes(2)
