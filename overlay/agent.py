@@ -637,7 +637,6 @@ class Agent:
             await trio.lowlevel.wait_readable(self.host.watch.fileno())
             await trio.sleep(NETWORK_PAUSE)
             if self.host.watch.drain():
-                self.host.device.check_present()
                 async with self._changing:
                     self._mend()
                 await self._tell(RenewSources(self.host.watch.take_move()))
@@ -645,6 +644,13 @@ class Agent:
                 await self._replan()
 
     def _mend(self) -> None:
+        """Put back what somebody else changed.  Raises HostError if the interface itself is gone."""
+        if (other := self.host.check_device()) is not None:
+            log.warning(
+                "interface renamed by somebody else, has its name again interface=%s was=%s",
+                self.host.interface,
+                other,
+            )
         try:
             self.host.mend()
         except HostError as error:

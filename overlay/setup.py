@@ -271,6 +271,19 @@ class HostSetup:
         room = mtu - config.plan_overhead(self._node, peer, address.version)
         return room < min(self._room, self.plan.mtu)
 
+    def check_device(self) -> str | None:
+        """See that the interface is there by its own name, which it gets again if somebody gave it another.
+
+        Returns that other name.  Raises HostError if the interface is gone, or its name is taken.
+        """
+        present = self.device.name_now()
+        if present == self.interface:
+            return None
+        with contextlib.suppress(HostError):  # then the next line says what is to be done
+            self._routing.name_back()
+        self.device.check_present()
+        return present
+
     def mend(self) -> None:
         """Put back what somebody else took away.  Raises HostError."""
         self._routing.read_back()

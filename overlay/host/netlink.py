@@ -333,6 +333,17 @@ class Routing:
             self._set_back_link(self._former)
             self._former = self._mtu = None
 
+    def name_back(self) -> None:
+        """Give the interface its own name again; apply() puts back what the moment that it is down for takes away.
+
+        Raises HostError, as where another interface has the name by now.
+        """
+        try:
+            self._change_link([], 0, IFF_UP)  # kernels before 6.2 rename no interface that is up
+            self._change_link([("IFLA_IFNAME", self._interface)], 0)
+        except OSError as error:
+            raise refusal(f"{self._interface} could not be given its name again", error) from error
+
     def device(self) -> Device:
         """Return how the interface stands, whoever set it up so.  Needs no privilege."""
         try:

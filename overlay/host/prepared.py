@@ -54,6 +54,9 @@ class Prepared:
         self._routing.forget()
         return 0
 
+    def name_back(self) -> None:
+        """Leave the name as it is: whoever prepared the interface gave it another."""
+
     def withdraw(self) -> None:
         """Leave everything as it is."""
 

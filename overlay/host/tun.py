@@ -109,19 +109,23 @@ class Tun:
         """Return the descriptor, which is in non-blocking mode."""
         return self.descriptor
 
-    def check_present(self) -> None:
-        """Raise HostError if somebody removed the interface, or gave it another name.
+    def name_now(self) -> str:
+        """Return what the interface is called now, its own name where that cannot be told, as without a free descriptor.
 
-        If it cannot be told, as without a free descriptor, it is taken to be there.
+        Raises HostError if somebody removed it.
         """
         try:
-            present = socket.if_indextoname(self.index)
+            return socket.if_indextoname(self.index)
         except OSError as error:
             if error.errno not in {errno.ENODEV, errno.ENXIO}:
-                return
+                return self.name
             raise HostError(
                 f"interface {self.name} was removed by somebody else: start the agent again"
             ) from error
+
+    def check_present(self) -> None:
+        """Raise HostError if somebody removed the interface, or gave it another name."""
+        present = self.name_now()
         if present != self.name:
             gone = OSError(errno.ENODEV, os.strerror(errno.ENODEV))
             raise HostError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.netns.network import PATIENCE, Container, Host, Network, nft, ping, transfer_both_ways
+from tests.netns.network import PATIENCE, Container, Host, Network, nft, ping, trace, transfer_both_ways
 from tests.netns.topology import wait_until
 
 OVERHEAD = 80  # IPv6 40, UDP 8, header and tag 32
@@ -133,16 +133,36 @@ def test_mtu_that_somebody_sets_by_hand_is_put_back(lab, tmp_path, mtu):
     network.close()
 
 
-def test_interface_that_gets_another_name_ends_the_agent_with_a_sentence(lab, tmp_path):
-    """Nothing was said until something else of the network changed."""
+@pytest.mark.parametrize("is_up", [True, False], ids=["while it is up", "while it is down"])
+def test_interface_that_gets_another_name_has_its_own_again_and_goes_on(lab, tmp_path, is_up):
+    network = Network(lab, tmp_path)
+    paris, tokyo = network.host("paris"), network.host("tokyo")
+    network.start()
+    paris.ping(tokyo.address)
+    before = trace(paris.namespace)
+
+    if not is_up:
+        paris.namespace.run("ip", "link", "set", "overlay0", "down")
+    paris.namespace.run("ip", "link", "set", "overlay0", "name", "vpn7")
+    if not is_up:
+        paris.namespace.run("ip", "link", "set", "vpn7", "up")
+
+    wait_until(lambda: "was=vpn7" in paris.log, PATIENCE, "the name to be put back")
+    paris.ping(tokyo.address)
+    tokyo.ping(paris.address)
+    wait_until(lambda: trace(paris.namespace) == before, PATIENCE, "everything to be as it was")
+    network.close()
+
+
+def test_interface_whose_name_is_taken_ends_the_agent_with_a_sentence(lab, tmp_path):
     network = Network(lab, tmp_path)
     paris = network.host("paris")
     paris.start()
-    before = paris.status()["pid"]
 
-    paris.namespace.run("ip", "link", "set", "overlay0", "name", "vpn7")  # while it is up
+    batch = tmp_path / "batch"
+    batch.write_text("link set overlay0 name vpn7\nlink add overlay0 type bridge\n")
+    paris.namespace.run("ip", "-batch", str(batch))
 
     assert paris.process.wait(PATIENCE) == 1
     assert "interface overlay0 is now called vpn7: name it overlay0 again" in paris.log
     assert "Traceback" not in paris.log
-    assert before == paris.process.pid
