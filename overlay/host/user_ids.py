@@ -47,7 +47,11 @@ class UserId:
 
 
 def take(directory: Path) -> UserId:
-    """Return the lowest id that no other agent beside *directory* has.  Raises HostError if there is none."""
+    """Return the lowest id that no other agent beside *directory* has.  Raises HostError if all are taken.
+
+    Where none of them exists, as in a user namespace that maps root alone, it is one that nobody can become: the
+    forwarder then stays who it is, and says so.
+    """
     path = directory / FILE
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -56,9 +60,12 @@ def take(directory: Path) -> UserId:
     with contextlib.ExitStack() as undo:
         undo.callback(os.close, lock)
         mapped = _mapped()
-        for place, uid in enumerate(chain(USER_IDS, MORE_USER_IDS)):
-            if not any(uid in ids for ids in mapped):
-                continue
+        ids = list(enumerate(chain(USER_IDS, MORE_USER_IDS)))
+        there = [(place, uid) for place, uid in ids if any(uid in each for each in mapped)]
+        if not there:
+            undo.pop_all()
+            return UserId(USER_IDS[0], lock)
+        for place, uid in there:
             try:
                 fcntl.fcntl(lock, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0))
             except OSError as error:

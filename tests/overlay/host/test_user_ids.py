@@ -119,3 +119,11 @@ def test_link_in_its_place_is_not_followed(tmp_path, taken):
     with pytest.raises(HostError, match="uids could not be opened"):
         taken()
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_where_the_user_namespace_maps_root_alone_every_agent_gets_an_id_that_nobody_can_become(
+    taken, map_of_ids
+):
+    map_of_ids("0 0 1\n")
+
+    assert [taken().uid for _ in range(3)] == [USER_IDS[0]] * 3
