@@ -29,7 +29,7 @@ from overlay.forwarding.pings import Pings
 from overlay.forwarding.probes import Probes
 from overlay.forwarding.replaced import read_out
 from overlay.forwarding.segments import MAXIMUM_IP
-from overlay.forwarding.sender import DatagramSocket, Sender, UdpSocket
+from overlay.forwarding.sender import DatagramSocket, Sender, UdpSocket, pair
 from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Prefixes, Table
 from overlay.forwarding.timers import Slots, Timers
@@ -385,6 +385,7 @@ class Core:
             )
             for each, family, role, protocol in zip(raw, families, roles, protocols, strict=True)
         ]
+        pair(opened)
         for udp in opened:
             udp.closes_at = math.inf
             udp.discovery.undo()

@@ -45,6 +45,7 @@ class Discovery:
     """The mode of one socket, which this changes only where it *is_switched*; of others the agent has said it."""
 
     __slots__ = (
+        "_beside",
         "_family",
         "_heeded_for",
         "_heeded_until",
@@ -57,10 +58,17 @@ class Discovery:
 
     def __init__(self, raw: Switched, family: int, *, is_switched: bool) -> None:
         self._raw, self._family, self._is_switched = raw, family, is_switched
+        self._beside: Switched | None = None
         self._learns, self._heeded_until = False, 0.0
         self._heeded_for: object = None  # the last
         self.omits = False  # it rests in the mode that takes nobody's word
         self.value = PMTUDISC_WANT  # of IP_MTU_DISCOVER, but for single sends
+
+    def rest_with(self, beside: Switched) -> None:
+        """Have *beside* rest in the same mode: it shares the port, and the kernel may take it for who sent what an ICMP
+        error quotes.
+        """
+        self._beside = beside
 
     def undo(self) -> None:
         """Have it as the agent opened it, which an earlier forwarder may have switched, and have ended in one send."""
@@ -76,21 +84,21 @@ class Discovery:
         The system's WANT leaves the DF bit out of those that one IPv4 send makes many of, and routers cut them.
         """
         self._learns = learns
-        self.switch(self.omits)
+        self._rest()
 
     def heed(self, peer: object, now: float) -> None:
         """Rest by the kernel's word: there is a packet for *peer*, which answers no probes."""
         self._heeded_for, self._heeded_until = peer, now + HEEDED_TIME
         if self.omits:
             self.omits = False
-            self.switch(False)
+            self._rest()
 
     def omit(self, peer: object, now: float) -> None:
         """Rest by nobody's word: there is a packet for *peer*, which answers probes, unless there was one for others."""
         is_heeded = now < self._heeded_until and self._heeded_for is not peer
         if not self.omits and self._is_switched and not is_heeded:
             self.omits = True
-            self.switch(True)
+            self._rest()
 
     def switch(self, omits: bool) -> None:
         """Have what is sent from now on by nobody's word, or by the kernel's."""
@@ -99,3 +107,8 @@ class Discovery:
         if self._is_switched and wanted != self.value:
             self._raw.setsockopt(*DISCOVER[self._family], wanted)
             self.value = wanted
+
+    def _rest(self) -> None:
+        self.switch(self.omits)
+        if self._beside is not None:
+            self._beside.setsockopt(*DISCOVER[self._family], self.value)

@@ -108,6 +108,18 @@ class UdpSocket:
         self.discovery = Discovery(self.raw, self.family, is_switched=is_switched)
 
 
+def pair(opened: Iterable[UdpSocket]) -> None:
+    """Have the sockets of *opened* that get the handshakes rest by the same word as those whose ports they share."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        of_family = [udp for udp in opened if udp.family == family]
+        first = [udp for udp in of_family if udp.role == Role.ALL]
+        beside = [udp for udp in of_family if udp.role == Role.HANDSHAKES]
+        for udp, other in zip(
+            first, beside, strict=False
+        ):  # opened in one order; where one cannot be, there are none
+            udp.discovery.rest_with(other.raw)
+
+
 class Sender:
     """The way out to the underlay."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.netns.network import Network, ping, transfer_both_ways
+from tests.netns.network import PATIENCE, Network, ping, transfer_both_ways
 from tests.netns.test_clear_udp import keyless
 from tests.netns.test_tap import PREFIXES, inside, mac_of, station
 from tests.netns.test_vxlan import Kernel, use_ipv6
+from tests.netns.topology import wait_until
 
 
 @pytest.fixture(params=["IPv4", "IPv6", "IPv4 in frames of wire size"])
@@ -66,6 +67,13 @@ def test_encrypted_hosts_and_hosts_in_the_clear_share_a_link(lab, tmp_path):
 
     assert paris.peer(rome)["state"] == "unencrypted"
     assert paris.status()["mtu"] == 1404
-    known = paris.namespace.run("ip", "neighbour", "show", inside(rome))
-    assert mac_of(rome.namespace, rome.interface).hex(":") in known
+    expected = mac_of(rome.namespace, rome.interface).hex(":")
+    wait_until(  # entries of all namespaces share one table, and an older one may have had to go
+        lambda: (
+            paris.ping(inside(rome))
+            or expected in paris.namespace.run("ip", "neighbour", "show", inside(rome))
+        ),
+        PATIENCE,
+        "the neighbour to be known",
+    )
     network.close()

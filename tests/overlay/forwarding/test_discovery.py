@@ -107,3 +107,20 @@ def test_what_an_earlier_forwarder_left_is_undone(family):
     assert not found.omits
     expected = {DISCOVER: WANT} if family == socket.AF_INET else {DISCOVER6: WANT, (41, 24): 0}
     assert raw.options == expected
+
+
+def test_what_shares_the_port_rests_by_the_same_word_and_is_not_switched_for_single_sends():
+    found, _ = discovery()
+    beside = Socket()
+    found.rest_with(beside)
+
+    found.learn(True)
+    assert beside.options == {DISCOVER: DO}
+    found.omit(ONE, 1.0)
+    assert beside.options == {DISCOVER: OMIT}
+    calls = beside.calls
+    found.switch(False)
+    found.switch(True)
+    assert (beside.options, beside.calls) == ({DISCOVER: OMIT}, calls)
+    found.heed(ONE, 2.0)
+    assert beside.options == {DISCOVER: DO}
