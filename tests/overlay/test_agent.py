@@ -170,9 +170,7 @@ class FakeHost:
         self._ours, self.others = socket.socketpair()
         self._ours.setblocking(False)
         self.watch = SimpleNamespace(fileno=self._ours.fileno, drain=self._drain, take_move=lambda: True)
-        self.device = SimpleNamespace(
-            descriptor=7, offloads=SimpleNamespace(udp=True), check_present=self._check_present
-        )
+        self.device = SimpleNamespace(descriptor=7, offloads=SimpleNamespace(udp=True))
         self.sockets = {"wireguard": [self._udp()]}
 
     @property
@@ -235,7 +233,7 @@ class FakeHost:
     def _drain(self):
         return bool(self._ours.recv(1000))
 
-    def _check_present(self):
+    def check_device(self):
         if not self.is_present:
             raise HostError("interface overlay0 was removed by somebody else: start the agent again")
 
