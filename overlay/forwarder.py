@@ -31,6 +31,7 @@ PROGRAM = (sys.executable, "-I", "-m", "overlay.forwarding")
 ENVIRONMENT = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL", "BLIS")}
 LINK_BUFFER = 4 * 1024 * 1024  # bytes each way: a table of 100,000 routes takes about 3 MB
 READ_BYTES = 8 * 1024  # of reports read in one go: counters of a hundred peers, which take a millisecond
+EARLY_REPORTS = 20_000  # kept before it is ready: as many as it keeps itself for an agent that is busy
 STOP_TIME = 2.0  # seconds that a forwarder gets to end by itself
 OUTPUT_BYTES = 64 * 1024  # read at once of what it prints: as much as the pipe holds
 OUTPUT_PAUSE = 0.1  # seconds between two reads, so that one that prints without end keeps nobody busy
@@ -98,13 +99,17 @@ class Forwarder:
     async def get_ready(self) -> list[str]:
         """Wait until the forwarder says that it is ready, and return what it notes.  Raises ForwarderGoneError.
 
-        A peer may call before that: what is reported of it waits for receive().
+        A peer may call before that: what is reported of it waits for receive(), up to EARLY_REPORTS; one that reports
+        more before it is ready is ended.
         """
-        while True:
+        while len(self._early) < EARLY_REPORTS:
             for report in await self._read(1):
                 if isinstance(report, Ready):
                     return report.notes
                 self._early.append(report)
+            await trio.lowlevel.checkpoint()  # so that others have their turn, and a time limit its effect
+        self.disconnect()
+        raise ForwarderGoneError
 
     async def receive(self, most: int = 1) -> list[Report | None]:
         """Wait for reports and return those that are there, at least one and at most *most*.

@@ -86,7 +86,6 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "getsockopt": (55, 209),
     "getsockname": (51, 204),
     "getpeername": (52, 205),
-    "shutdown": (48, 210),
     "close": (3, 57),
     "fstat": (5, 80),
     "lseek": (8, 62),

@@ -14,7 +14,7 @@ import trio
 
 from overlay.crypto.keys import PrivateKey
 from overlay.errors import HostError
-from overlay.forwarder import STOP_TIME, Forwarder, ForwarderGoneError, forwarders
+from overlay.forwarder import EARLY_REPORTS, STOP_TIME, Forwarder, ForwarderGoneError, forwarders
 from overlay.host.user_ids import USER_IDS
 from overlay.link import AskCounters, Begin, Counters, Handled, SetPeer, Start, Wanted
 from overlay.process_output import BURST
@@ -302,6 +302,29 @@ def test_what_is_reported_before_the_forwarder_is_ready_is_kept():
         assert reports == [Wanted(1), Wanted(2), Wanted(3)]
         forwarder._process.kill()
         await forwarder.stop()
+
+    story(tell)
+
+
+def test_one_that_reports_without_end_before_it_is_ready_is_ended_and_holds_nobody_up():
+    async def tell():
+        code = "from overlay.link import Wanted, encode\nwhile True: link.send(encode(Wanted(1)))\n"
+        forwarder, turns = Forwarder(program(code)), 0
+
+        async def count():
+            nonlocal turns
+            while True:
+                await trio.sleep(0)
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            with pytest.raises(ForwarderGoneError):
+                await forwarder.get_ready()
+            nursery.cancel_scope.cancel()
+        await forwarder.stop()
+
+        assert turns >= EARLY_REPORTS // 2
 
     story(tell)
 
