@@ -14,7 +14,18 @@ from __future__ import annotations
 import argparse
 import sys
 
-from scripts.benchmarks import attack, compare, gaps, goodput, handshakes, packets, parts, reload, scale
+from scripts.benchmarks import (
+    attack,
+    compare,
+    gaps,
+    goodput,
+    handshakes,
+    keepalives,
+    packets,
+    parts,
+    reload,
+    scale,
+)
 from scripts.benchmarks.console import progress
 from scripts.benchmarks.options import Parser
 
@@ -24,6 +35,7 @@ MEASUREMENTS = {
     "gaps": gaps,
     "goodput": goodput,
     "handshakes": handshakes,
+    "keepalives": keepalives,
     "packets": packets,
     "parts": parts,
     "reload": reload,
