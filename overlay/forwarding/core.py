@@ -26,6 +26,7 @@ from overlay.forwarding.mmsg import RawCarrier
 from overlay.forwarding.outbound import Outbound
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.pings import Pings
+from overlay.forwarding.places import Places
 from overlay.forwarding.probes import Probes
 from overlay.forwarding.replaced import read_out
 from overlay.forwarding.segments import MAXIMUM_IP
@@ -109,6 +110,7 @@ class Core:
         self.by_index: dict[int, Keypair] = {}
         self.drops = Drops()
         self.own_ports: dict[str, frozenset[bytes]] = {}  # by encapsulation
+        self.places = Places()
         self.sender = Sender(start.segments_udp)
         self._bridge = Bridge(self._owner_of, crowded=self._crowded) if start.is_tap else None
         mtu = self._payload_mtu(start.mtu)
@@ -301,6 +303,7 @@ class Core:
             return
         self._retire(peer.keypairs.clear())
         self._staging.take(number)
+        self.places.leave(peer)
         self.timers.forget(peer)
         self.sender.forget(peer)
         if self._bridge is not None:
@@ -335,7 +338,7 @@ class Core:
             if peer.clear is not None:
                 self.inbound.clear.move(peer, endpoint)
             before = peer.endpoint
-            peer.move(endpoint)
+            self.places.move(peer, endpoint)
             if peer.moves.moved(before, now, is_known=True):
                 self._look_at_moves(peer, now)
 
@@ -647,7 +650,7 @@ class Core:
             if peer.socket is not udp:
                 peer.socket = None  # it may be of the other family
             before = peer.endpoint
-            peer.move(source)
+            self.places.move(peer, source)
             if peer.moves.moved(before, now):
                 self._look_at_moves(peer, now)
 

@@ -394,9 +394,7 @@ class FramesOutbound(Outbound):
         source = bytes(frame[ports : ports + 2])
         if not any(source in own_ports for own_ports in self._core.own_ports.values()):
             return False
-        port = frame[ports + 2 : ports + 4]
-        peers = self._core.peers.values()
-        return any(peer.endpoint_port == port and peer.endpoint_address == address for peer in peers)
+        return (bytes(address), bytes(frame[ports + 2 : ports + 4])) in self._core.places
 
     @staticmethod
     def _usable(peer: Peer, now: float) -> Keypair | None:
