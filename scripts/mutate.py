@@ -1,12 +1,14 @@
 """Change modules in many small ways, run the tests that reach each change, and show the changes that all of them pass.
 
-The work is done by mutmut in a copy of the tree.  This script chooses the tests, sets changes aside that
-``tests/equivalent.toml`` explains, and prints the rest as differences.
+The work is done by mutmut in a copy of the tree.  This script chooses the tests and, if asked to, a sample of the
+changes, sets those aside that ``tests/equivalent.toml`` explains, and prints the rest as differences.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from mutmut.mutation.file_mutation import mutate_file_contents
+from mutmut.utils.format_utils import get_mutant_name
 
 ROOT = Path(__file__).resolve().parents[1]
 EQUIVALENT = ROOT / "tests" / "equivalent.toml"
@@ -43,19 +47,37 @@ class Change:
 @click.option(
     "--jobs", default=os.cpu_count() or 1, show_default=True, help="Changes tried at the same time."
 )
-def main(paths: tuple[Path, ...], tests: tuple[str, ...], jobs: int, *, whole_nodes: bool) -> None:
+@click.option(
+    "--sample", type=click.IntRange(min=1), metavar="N", help="Try N changes of each module, not all."
+)
+@click.option("--seed", default=0, show_default=True, help="Another number chooses another sample.")
+def main(
+    paths: tuple[Path, ...],
+    tests: tuple[str, ...],
+    jobs: int,
+    sample: int | None,
+    seed: int,
+    *,
+    whole_nodes: bool,
+) -> None:
     """Show the changes of PATHS (modules or folders, as overlay/crypto/replay.py) that no test notices.
 
     Exits 1 if there are any.  Changes that alter nothing that anybody could see are explained in
     tests/equivalent.toml; they are counted and not shown.  Constants of a module are not changed.
+
+    A large module has thousands of changes.  --sample tries some of them, chosen at random; the same
+    module, N and seed choose the same changes again.
     """
     modules = sorted({str(module) for path in paths for module in _modules(path)})
     chosen = list(tests) or _mirror(modules, whole_nodes=whole_nodes)
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         copy = Path(folder)
         _copy_tree(copy, modules, chosen)
-        _run(copy, jobs)
-        results = _results(copy)
+        names = _names(copy, modules)
+        picked = [name for module in modules for name in pick(names[module], sample, seed)]
+        tried = frozenset(picked)
+        _run(copy, jobs, picked if sample else [])
+        results = {name: result for name, result in _results(copy).items() if name in tried}
         passed = [name for name, result in results.items() if result not in {"killed", "timeout"}]
         changes = [_change(copy, name) for name in passed]
     explained = _explained()
@@ -69,7 +91,19 @@ def main(paths: tuple[Path, ...], tests: tuple[str, ...], jobs: int, *, whole_no
         f"{counted - len(survivors)} of {counted} changes noticed ({share:.1f} %), {len(survivors)} not, "
         f"{equivalent} equivalent"
     )
+    if sample:
+        click.echo(f"A sample of {len(picked)} of {sum(map(len, names.values()))} changes, with seed {seed}.")
     sys.exit(1 if survivors else 0)
+
+
+def pick(names: list[str], size: int | None, seed: int) -> list[str]:
+    """Return *size* of the changes *names* of one module, or all if there are no more or *size* is None.
+
+    The choice depends on nothing but the arguments.
+    """
+    if size is None or size >= len(names):
+        return names
+    return sorted(random.Random(f"{seed} {names[0]}").sample(names, size))
 
 
 def _modules(path: Path) -> list[Path]:
@@ -115,12 +149,23 @@ def _copy_tree(copy: Path, modules: list[str], tests: list[str]) -> None:
         )
 
 
-def _run(copy: Path, jobs: int) -> None:
+def _names(copy: Path, modules: list[str]) -> dict[str, list[str]]:
+    """Return by module mutmut's names of its changes, in the order of the code."""
+    with contextlib.chdir(copy):  # where mutmut finds its settings
+        made = {module: mutate_file_contents(module, Path(module).read_text()) for module in modules}
+    return {
+        module: [get_mutant_name(Path(module), name) for name in changed.mutant_names]
+        for module, changed in made.items()
+    }
+
+
+def _run(copy: Path, jobs: int, names: list[str]) -> None:
+    """Try the changes *names*, or all if there are none."""
     environment = {**os.environ, "HYPOTHESIS_PROFILE": "mutation"}
     log = copy / "mutate.log"
     with log.open("w") as output:
         done = subprocess.run(
-            [*MUTMUT, "run", "--max-children", str(jobs)],
+            [*MUTMUT, "run", "--max-children", str(jobs), *names],
             cwd=copy, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
     if done.returncode != 0:
