@@ -66,7 +66,21 @@ def test_only_the_sum_of_the_pseudo_header_is_taken_for_a_checksum_left_partial(
 
     found = virtio_for(Peer(1), memoryview(packet), 1500)
 
-    assert (found != packets.PLAIN) == (field == partial and not packets.is_l4_checksum_right(bytes(packet)))
+    assert (found != packets.PLAIN) == (field == partial)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("build", [packets.tcp, packets.udp])
+def test_a_checksum_that_is_right_and_the_sum_of_the_pseudo_header_too_is_the_same_afterwards(version, build):
+    left = unfinished(build(bytes(2), version=version))
+    start = packets.l4_start(left)
+    rest = packets.ones_complement_sum(packets.pseudo_header(left, len(left) - start) + left[start:])
+    packet = left[:-2] + (0xFFFF - rest).to_bytes(2, "big")
+
+    header = virtio_for(Peer(1), memoryview(packet), 1500)
+
+    assert packets.is_l4_checksum_right(packet)
+    assert packets.kernel_segments(packet, header) == [packet]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +132,20 @@ def test_segments_are_cut_as_they_were_where_that_can_be_told_and_as_the_last_wh
     assert largest(10 * 1300 + 1) == 1000
     assert largest(10 * 900) == headers + 900
     assert largest(10 * 900 + 1, 576) == 576
+
+
+@pytest.mark.parametrize(("segment", "expected"), [(16, 14), (17, 1)])
+def test_a_last_segment_size_that_larger_headers_leave_no_room_for_is_not_taken(segment, expected):
+    peer = Peer(1)
+
+    def segment_size(payload, options):
+        left = unfinished(packets.tcp(bytes(payload), tcp_options=bytes([1] * options)))
+        return int.from_bytes(virtio_for(peer, memoryview(left), 70)[4:6], "little")
+
+    assert segment_size(2 * segment, 0) == segment
+    assert (
+        segment_size(29, 16) == expected
+    )  # of the 70 bytes headers take 56; the last packets had 40 + *segment*
 
 
 @pytest.mark.parametrize("mtu", [70, 80])
