@@ -154,10 +154,8 @@ class PathMtu:
 
     def _sizes(self) -> list[int]:
         """Return the sizes to try next; none if the search is over."""
-        ends = {self.size} | ({self.most} if self._high > self.most else set())
-        sizes = {size for size in ends if self._low < size < self._high}
-        if self._rounds:
-            sizes |= {size for size in CANDIDATES if self._low < size < self._high}
+        wanted = {self.size, self.most, *(CANDIDATES if self._rounds else ())}
+        sizes = {size for size in wanted if self._low < size < self._high}
         if not sizes:
             middle = (self._low + self._high) // 2 // STEP * STEP
             sizes = {middle} if middle > self._low >= LEAST else set()

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlay.forwarding.path_mtu import CANDIDATES, LEAST, MAX_PROBES, STEP, PathMtu
+from overlay.forwarding.path_mtu import (
+    CANDIDATES,
+    LEAST,
+    MAX_PROBES,
+    SHORTEST_WAIT,
+    SILENT_ROUNDS,
+    STEP,
+    PathMtu,
+)
 from overlay.session.constants import Timing
 
 quick = settings(deadline=None, derandomize=True, max_examples=200)
@@ -45,13 +53,17 @@ def fits(size, limit):
     return size <= limit < size + 2 * STEP
 
 
-def test_a_path_that_takes_everything_costs_one_probe():
-    path = Path()
+# One below a multiple of STEP, and others
+@pytest.mark.parametrize("most", [1407, 1420, 1423, 1424])
+def test_a_path_that_takes_everything_costs_one_probe_and_one_now_and_then(most):
+    path = Path(most, most)
 
     path.run(1)
+    assert (path.search.size, path.search.is_confirmed) == (most, True)
+    assert [size for _, size in path.sent] == [most]
+    path.run(10 * TIMING.path_confirm_time)
 
-    assert (path.search.size, path.search.is_confirmed) == (1420, True)
-    assert [size for _, size in path.sent] == [1420]
+    assert [size for _, size in path.sent] == [most] * 11
 
 
 @quick
@@ -64,6 +76,7 @@ def test_the_largest_size_that_passes_is_found(most, data):
 
     assert path.search.size == most if limit == most else fits(path.search.size, limit)
     assert path.search.is_confirmed
+    assert all(type(size) is int and LEAST <= size <= most for _, size in path.sent)
 
 
 @quick
@@ -129,6 +142,39 @@ def test_a_peer_that_is_gone_teaches_nothing():
     assert not path.search.is_confirmed
 
 
+def test_a_peer_that_never_answers_is_probed_in_five_rounds_and_teaches_nothing():
+    path = Path(limit=0)
+    assert not path.search.is_confirmed
+
+    path.run(SILENT_ROUNDS * TIMING.path_probe_time)
+
+    assert len({when for when, _ in path.sent}) == SILENT_ROUNDS
+    assert (path.search.size, path.search.is_confirmed) == (1420, False)
+    assert path.search.due == pytest.approx(path.now + TIMING.path_confirm_time)
+
+
+def test_another_path_that_answers_nothing_teaches_nothing():
+    path = Path()
+    path.run(10)
+    path.limit = 0
+
+    path.search.restart(1420, path.now)
+    assert not path.search.is_confirmed
+    path.run(60)
+
+    assert (path.search.size, path.search.is_confirmed) == (1420, False)
+
+
+def test_of_a_peer_that_answers_only_the_fourth_round_no_less_is_found():
+    path = Path(limit=0)
+    path.run(2.5 * TIMING.path_probe_time)
+    path.limit = 1330
+
+    path.run(10)
+
+    assert path.search.size == 1328
+
+
 def test_a_peer_that_comes_back_is_known_again():
     path = Path(limit=1350)
     path.run(10)
@@ -162,6 +208,19 @@ def test_nothing_is_probed_while_nothing_flows():
     assert path.sent == []
 
 
+def test_without_packets_it_is_looked_again_after_the_time_of_a_confirmation():
+    search = PathMtu(1420)
+
+    assert search.round(100.0, is_flowing=False) == []
+    assert search.due == 100.0 + TIMING.path_confirm_time
+    (probe,) = search.round(search.due, is_flowing=True)
+    search.answered(probe.identifier, search.due)
+    search.round(search.due, is_flowing=True)
+    at = search.due
+    assert search.round(at, is_flowing=False) == []
+    assert search.due == at + TIMING.path_confirm_time
+
+
 def test_a_search_begun_goes_on_although_nothing_flows():
     path = Path(limit=1300)
     path.run(0.5)
@@ -187,6 +246,139 @@ def test_a_round_trip_longer_than_patience_is_learnt_from_late_answers():
     path.run(120)
 
     assert (path.search.size, path.search.is_confirmed) == (1420, True)
+
+
+class Rounds:
+    """The rounds of a search, answered by hand."""
+
+    def __init__(self, most=1420):
+        self.search = PathMtu(most)
+        self.search.due = 0.0
+        self.asked = {}
+
+    def next(self):
+        """Send the round that is due, and return when that was; ``asked`` has its identifiers by size."""
+        now = self.search.due
+        self.asked = {probe.size: probe.identifier for probe in self.search.round(now, is_flowing=True)}
+        return now
+
+    def answer(self, now, *sizes):
+        for size in sizes:
+            assert self.search.answered(self.asked[size], now)
+
+
+def test_a_round_waits_for_three_round_trips():
+    rounds = Rounds()
+    first = rounds.next()
+    second = rounds.next()
+    assert second == first + TIMING.path_probe_time
+
+    rounds.answer(second + 0.5, LEAST)
+    assert rounds.search.due == second + TIMING.path_probe_time  # no longer than it would have been
+    rounds.answer(second + 0.25, 1200)
+
+    third = rounds.next()
+    assert rounds.search.due == third + 3 * (0.75 * 0.5 + 0.25 * 0.25)
+
+
+def test_a_round_on_a_quick_path_waits_for_a_moment():
+    rounds = Rounds()
+    rounds.next()
+    second = rounds.next()
+
+    rounds.answer(second, LEAST)
+    rounds.answer(second + 0.015625, 1200)
+
+    assert rounds.search.due == second + SHORTEST_WAIT
+
+
+def test_a_round_is_over_when_the_last_of_its_probes_is_answered():
+    rounds = Rounds()
+    rounds.next()
+    rounds.next()
+
+    *others, last = rounds.asked
+    rounds.answer(1.25, *others)
+    assert rounds.search.due > 1.25
+    rounds.answer(1.25, last)
+
+    assert rounds.search.due == 1.25
+
+
+def test_the_size_stays_while_a_search_goes_on():
+    rounds = Rounds()
+    rounds.next()
+    rounds.next()
+
+    rounds.answer(1.25, LEAST, 1200)
+
+    assert (rounds.search.size, rounds.search.is_confirmed) == (1420, False)
+
+
+@pytest.mark.parametrize("most", [1420, 1423])
+def test_an_answer_that_was_only_late_opens_what_its_absence_had_closed(most):
+    rounds = Rounds(most)
+    rounds.next()
+    late = {}
+    for _ in range(MAX_PROBES):
+        rounds.next()
+        late = late or rounds.asked
+        if 1200 in rounds.asked:
+            rounds.answer(rounds.search.due - 0.5, LEAST, 1200)
+    rounds.next()
+    assert rounds.search.size == 1200
+    assert max(rounds.asked) < 1280
+
+    rounds.search.answered(late[1280], rounds.search.due)
+    rounds.search.answered(late[1312], rounds.search.due)
+    seen = set()
+    while rounds.search.due < 60:
+        at = rounds.next()
+        rounds.answer(at + 0.01, *rounds.asked)
+        seen |= rounds.asked.keys()
+
+    assert (rounds.search.size, max(seen)) == (most, most)
+
+
+def test_a_size_that_this_hosts_device_refuses_is_not_tried_again():
+    rounds = Rounds()
+    rounds.next()
+    rounds.next()
+
+    rounds.search.refused(rounds.asked[1376])
+    rounds.answer(rounds.search.due - 0.5, LEAST, 1200, 1280, 1312, 1344)
+    rounds.next()
+
+    assert rounds.search.size == 1344
+    assert set(rounds.asked) == {1360}
+
+
+def test_larger_sizes_are_tried_again_exactly_when_it_is_time():
+    path = Path(limit=1300, round_trip=0.125)
+    while path.search.due - path.now != TIMING.path_confirm_time:  # until it is settled
+        path.run(0.125)
+    path.is_flowing = False
+    path.run(TIMING.path_raise_time - 0.125)
+    path.is_flowing = True
+    path.sent.clear()
+
+    path.run(0.125)
+
+    assert path.sent == [(path.now, 1420)]
+
+
+def test_identifiers_are_numbers_that_a_message_has_room_for():
+    path = Path(limit=1300)
+    identifiers = []
+    take, path.search.answered = (
+        path.search.answered,
+        lambda *given: identifiers.append(given[0]) or take(*given),
+    )
+
+    path.run(30)
+
+    assert len(set(identifiers)) == len(identifiers) > 5
+    assert all(0 <= each < 2**32 for each in identifiers)
 
 
 def test_a_size_is_tried_three_times():
@@ -228,7 +420,18 @@ def test_where_this_host_cuts_datagrams_there_is_nothing_to_search():
 
     search.refused(probe.identifier)
 
-    assert (search.size, search.due) == (34736, math.inf)
+    assert (search.size, search.is_confirmed, search.due) == (34736, False, math.inf)
+    assert not search.answered(probe.identifier, 0.1)
+
+
+def test_a_refusal_of_what_was_not_asked_changes_nothing():
+    search = PathMtu(1420)
+    (probe,) = search.round(0.0, is_flowing=True)
+
+    search.refused(probe.identifier + 1)
+
+    assert search.answered(probe.identifier, 0.1)
+    assert (search.size, search.is_confirmed) == (1420, True)
 
 
 def test_an_answer_that_nobody_waits_for_changes_nothing():
