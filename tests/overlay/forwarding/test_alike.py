@@ -67,7 +67,7 @@ def bench(request):
 @pytest.mark.parametrize("partial", [False, True], ids=["whole", "partial"])
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("protocol", [packets.UDP, packets.TCP])
-@pytest.mark.parametrize("size", [20, 21, 36, 77, 500])
+@pytest.mark.parametrize("size", [0, 20, 21, 36, 77, 500])
 def test_equal_packets_leave_together_and_arrive_as_they_were(bench, size, protocol, version, partial):
     sent = [bench.packet(size, number, version=version, protocol=protocol) for number in range(30)]
 
@@ -141,9 +141,10 @@ def test_packets_from_an_address_that_is_not_the_peers_are_refused_each(bench, a
     assert bench.b.peer().drops["source"] == (18 if alone else 9)
 
 
-def test_a_partial_checksum_that_points_outside_its_packet_is_refused(bench):
-    packet, _ = left_partial(bench.packet(36))
-    header = struct.pack("<BBHHHH", 1, 0, 0, 0, 20, 60)
+@pytest.mark.parametrize(("size", "offset"), [(36, 60), (36, 44), (37, 44), (37, 45)])
+def test_a_partial_checksum_that_points_outside_its_packet_is_refused(bench, size, offset):
+    packet, _ = left_partial(bench.packet(size))
+    header = struct.pack("<BBHHHH", 1, 0, 0, 0, 20, offset)
     bench.a.tun.outgoing += [header + packet] * 10
     bench.world.run(1)
 

@@ -107,6 +107,15 @@ def test_an_answer_to_one_of_two_hellos_tells_no_round_trip():
     assert one.size.round_trip == 0
 
 
+def test_a_hello_that_crossed_ours_tells_no_round_trip():
+    one = bulk()
+    one.offer(10.0)
+
+    take(one, hello(), 10.01)
+
+    assert one.size.round_trip == 0
+
+
 # What is agreed
 
 

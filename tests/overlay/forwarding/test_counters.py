@@ -6,6 +6,7 @@ from overlay.forwarding import counters
 from overlay.forwarding.counters import PEERS_PER_MESSAGE
 from overlay.forwarding.path_mtu import PathMtu
 from overlay.forwarding.peer import Peer
+from overlay.link import PeerCounters
 
 
 @pytest.mark.parametrize("count", [0, 1, PEERS_PER_MESSAGE, PEERS_PER_MESSAGE + 1, 5 * PEERS_PER_MESSAGE])
@@ -53,3 +54,16 @@ def test_what_a_probe_found_is_told_without_the_frame_around_the_packet():
     peer.path.is_confirmed, peer.path.size = True, 1300
 
     assert counters.row(peer, 1434, 14, 0).path_mtu == 1286
+
+
+def test_a_row_tells_everything():
+    peer = Peer(3)
+    peer.endpoint = ("192.0.2.1", 51820)
+    peer.tx_bytes, peer.rx_bytes, peer.tx_packets, peer.rx_packets = 10, 11, 12, 13
+    peer.last_received, peer.tx_units, peer.rx_units = 14.5, 15, 16
+    peer.drops["loop"] = 17
+
+    assert counters.row(peer, 1420, 0, 18) == PeerCounters(
+        peer=3, endpoint=("192.0.2.1", 51820), tx_bytes=10, rx_bytes=11, tx_packets=12, rx_packets=13,
+        last_received=14.5, drops={"loop": 17}, tx_units=15, rx_units=16, path_mtu=0, learnt_macs=18,
+    )  # fmt: skip

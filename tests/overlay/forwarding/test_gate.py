@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overlay.crypto.cookies import CookieChecker
 from overlay.crypto.keys import PrivateKey
 from overlay.forwarding.gate import COOKIES_WAITING, LINK_WAITING, UNDER_LOAD_WAITING, Gate
 from overlay.session.outputs import Transmit
@@ -318,3 +319,40 @@ def test_a_message_that_the_link_did_not_take_is_no_load(door):
         door.gate.not_taken()
 
     assert not door.gate.is_under_load(0.0)
+
+
+def test_the_first_message_that_the_link_did_not_take_leaves_as_much_load_as_before(door):
+    for _ in range(UNDER_LOAD_WAITING):
+        door.admit(Caller("others").initiation())
+    door.gate.not_taken()
+
+    assert not door.gate.is_under_load(0.0)
+    door.admit(Caller("others").initiation())
+    assert door.gate.is_under_load(0.0)
+
+
+def cookie_for(caller, initiation):
+    """Return the cookie reply of *caller*, who is under load, to *initiation*."""
+    return CookieChecker(caller.public_key, seeded("cookies")).make_reply(initiation.datagram, b"place", 0.0)
+
+
+def test_cookie_replies_to_this_nodes_own_calls_are_no_load(door):
+    callers = [Caller(number) for number in range(2 * UNDER_LOAD_WAITING)]
+    for caller, initiation in zip(callers, Here(*callers).initiations(len(callers)), strict=True):
+        door.gate.sent(initiation.datagram, 0.0)
+        assert door.admit(cookie_for(caller, initiation)) == (True, None)
+
+    assert not door.gate.is_under_load(0.0)
+
+
+def test_an_awaited_cookie_reply_passes_once_although_forged_ones_have_taken_their_share(door):
+    caller = Caller()
+    (initiation,) = Here(caller).initiations(1)
+    door.gate.sent(initiation.datagram, 0.0)
+    forged = TYPE_COOKIE_REPLY.to_bytes(4, "little") + bytes(60)
+    while door.admit(forged)[0]:
+        pass
+
+    reply = cookie_for(caller, initiation)
+
+    assert [door.admit(reply)[0] for _ in range(2)] == [True, False]

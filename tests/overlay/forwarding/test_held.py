@@ -110,3 +110,87 @@ def test_room_comes_back(way, monkeypatch):
     assert not queue
     assert peer not in queue
     assert queue.count(peer) == 0
+
+
+def test_a_send_is_tried_with_all_that_it_had_and_so_is_its_rest():
+    queue, peer, tried = Held(), Peer(1), []
+    queue.add(peer, [memoryview(b"a"), memoryview(b"bc")], 2, 7, 5, bounded=True)
+
+    def attempt(peer, send):
+        tried.append((peer, b"".join(send.buffers), send.size, send.marks, send.flow))
+        return send.buffers[1:] if len(tried) == 1 else ()
+
+    queue.resume(attempt)
+    queue.resume(attempt)
+
+    assert tried == [(peer, b"abc", 2, 7, 5), (peer, b"bc", 2, 7, 5)]
+
+
+def test_a_peer_may_have_exactly_its_bytes_and_gets_room_for_what_has_left():
+    queue, peer = Held(), Peer(1)
+    half = memoryview(bytes(HELD_BYTES // 2))
+    assert queue.add(peer, [half, half], len(half), 0, 0, bounded=True)
+    assert not hold(queue, peer, b"x")
+
+    queue.resume(lambda _, send: send.buffers[1:] if len(send.buffers) > 1 else send.buffers)
+
+    assert not hold(queue, peer, bytes(len(half) + 1))
+    assert hold(queue, peer, bytes(len(half)))
+    assert not hold(queue, peer, b"x")
+
+
+def test_all_peers_may_have_exactly_their_bytes_whatever_comes_and_goes(monkeypatch):
+    monkeypatch.setattr(held, "HELD_BYTES_TOTAL", 3000)
+    queue, peers = Held(), [Peer(number) for number in range(3)]
+    for _ in range(3):
+        for peer in peers:
+            assert hold(queue, peer, bytes(1000))
+        assert not hold(queue, Peer(9), b"x")
+        queue.forget(peers[0])
+        queue.forget(peers[0])
+        assert hold(queue, Peer(9), bytes(1000))
+        assert not hold(queue, Peer(9), b"x")
+        queue.resume(taking([]))
+
+
+def test_who_waits_is_told_and_how_much():
+    queue, one, other = Held(), Peer(1), Peer(2)
+    assert not queue
+    for number in range(3):
+        hold(queue, one, bytes([number]))
+
+    assert queue
+    assert (one in queue, other in queue) == (True, False)
+    assert (queue.count(one), queue.count(other), list(queue)) == (3, 0, [one])
+
+
+def test_a_peer_that_is_forgotten_in_its_turn_is_passed_over():
+    queue, one, other, sent = Held(), Peer(1), Peer(2), []
+    for peer in (one, other):
+        hold(queue, peer, b"x")
+        hold(queue, peer, b"y")
+
+    def attempt(peer, send):
+        sent.append(peer)
+        if peer is one:
+            queue.forget(other)
+        return ()
+
+    queue.resume(attempt)
+
+    assert sent == [one, one]
+    assert not queue
+
+
+def test_the_first_turn_goes_round():
+    queue, peers, first = Held(), [Peer(number) for number in range(3)], []
+    for peer in peers:
+        hold(queue, peer, b"x")
+
+    for _ in range(6):
+        tried = []
+        queue.resume(lambda peer, send, tried=tried: tried.append(peer) or send.buffers)
+        first.append(tried[0])
+        assert sorted(each.number for each in tried) == [0, 1, 2]
+
+    assert first == peers * 2

@@ -320,3 +320,32 @@ def test_handshakes_crossed_if_theirs_was_completed_while_ours_was_under_way(
     other = made(2, is_initiator=False, created=theirs)
 
     assert mine.crossed(other) == have_crossed
+
+
+def test_of_two_that_crossed_with_equal_indices_neither_gives_way():
+    mine = made(9, is_initiator=True, created=1001.0)
+    other = made(1, is_initiator=False)
+    assert mine.crossed(other)
+
+    assert not mine.yields_to(other)
+    assert not other.yields_to(mine)
+
+
+def test_what_is_in_use_is_kept_once_although_the_peer_was_heard_under_it():
+    keypairs = Keypairs()
+    keypairs.install(made(1, is_initiator=True))
+    keypairs.heard = keypairs.current
+
+    gone = keypairs.install(made(2, is_initiator=False, created=1120.0))
+
+    assert slots(keypairs) == [None, 1, 2]
+    assert gone == []
+
+
+def test_of_two_that_the_peer_began_at_one_moment_the_second_is_used_as_soon_as_the_peer_does():
+    keypairs = Keypairs()
+    keypairs.install(made(1, is_initiator=False))
+    keypairs.promote()
+    keypairs.install(made(2, is_initiator=False))
+
+    assert not keypairs.keeps_next_waiting()

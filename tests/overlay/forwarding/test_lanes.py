@@ -39,3 +39,28 @@ def test_packets_without_ports_are_told_apart_by_their_addresses(version):
 
     assert len(set(numbers)) == 1
     assert hash_flow(memoryview(build(b"", protocol=1, destination=other))) != numbers[0]
+
+
+@pytest.mark.parametrize(("version", "ends"), [(4, range(12, 24)), (6, range(8, 44))])
+@pytest.mark.parametrize("build", [packets.tcp, packets.udp])
+def test_flows_that_differ_in_one_byte_of_an_address_or_a_port_are_told_apart(version, ends, build):
+    packet = build(bytes(60), version=version)
+    others = [packet[:at] + bytes([packet[at] ^ 0x40]) + packet[at + 1 :] for at in ends]
+
+    numbers = {hash_flow(memoryview(each)) for each in (packet, *others)}
+
+    assert len(numbers) == 1 + len(ends)
+
+
+@pytest.mark.parametrize(("version", "ends"), [(4, range(12, 24)), (6, range(8, 44))])
+@pytest.mark.parametrize("build", [packets.tcp, packets.udp])
+def test_bytes_beside_the_addresses_and_ports_tell_no_flows_apart(version, ends, build):
+    packet = build(bytes(60), version=version)
+    kinds = {0, 6, 7, 9} if version == 4 else {0, 6}  # what says that there are ports at all
+    others = [
+        packet[:at] + bytes([packet[at] ^ 0x40]) + packet[at + 1 :]
+        for at in range(len(packet))
+        if at not in ends and at not in kinds
+    ]
+
+    assert {hash_flow(memoryview(each)) for each in others} == {hash_flow(memoryview(packet))}

@@ -74,3 +74,18 @@ def test_moves_that_the_link_did_not_take_are_told_later():
 
     assert due == NOW + MOVES_INTERVAL
     assert moves.turn(due).count == 1
+
+
+def test_moves_that_the_link_did_not_take_are_told_with_those_that_followed():
+    moves = Moves()
+    moves.moved(HERE, NOW)
+    turn = moves.turn(NOW)
+    moves.moved(THERE, NOW + 0.1)
+
+    due = moves.not_told(turn)
+
+    assert (moves.turn(due).count, moves.turn(due).count) == (2, 0)
+
+
+def test_a_peer_that_never_moved_has_nothing_due():
+    assert Moves().turn(NOW) == Turn(0, None, False, math.inf)
