@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from overlay import answers, config, ending, introduction, logs, planning, questions
+from overlay import answers, config, ending, introduction, logs, numbers, planning, questions
 from overlay.answers.running import Running
 from overlay.arrival import wait_until_here
 from overlay.counters import CounterQuestions
+from overlay.diagnosis.finding import Finding
 from overlay.ending import StoppedError, until_stopped
 from overlay.errors import (
     ConfigError,
@@ -31,13 +32,15 @@ from overlay.errors import (
 from overlay.forwarder import Forwarder, ForwarderGoneError, forwarders
 from overlay.greetings import Greetings
 from overlay.host import advice, clock, control, memory, notify, privileges
+from overlay.host.interfaces import is_there
 from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
 from overlay.host.privileges import Capability
 from overlay.host.settings import SUFFIX
 from overlay.host.steering import INDEX_MARK
-from overlay.host.tun import check_interface_name, is_there, prepared
+from overlay.host.tun import check_interface_name, prepared
 from overlay.journal import Journal
+from overlay.key_files import load_own_key
 from overlay.link import (
     OWN,
     Begin,
@@ -100,7 +103,7 @@ LOGGED_PEERS = 50  # with a line of their own when a reload adds or removes them
 MANY_PEERS = 1000  # that a reload changed, for memory to be looked after
 REPLAN_PAUSE = 0.1  # seconds in which peers that ask for other routes are: one plan of 10,000 takes that long
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-UNSET_CLOCK = "the clock shows a time before 2020: peers may refuse this node until it is set"
+UNSET_CLOCK = Finding("clock", "the clock shows a time before 2020, so peers may refuse this node", "set it")
 KEPT_CAPABILITIES = (
     Capability.DAC_READ_SEARCH,  # files in somebody's home: peers, keys, the interpreter of the next forwarder
     Capability.NET_ADMIN,  # tun, routes, marks
@@ -125,7 +128,7 @@ async def run_agent(options: Options, timing: Timing) -> None:
     """Bring a node up, run it, and take it down so that the host is as it was, or after an error at least guarded."""
     check_interface_name(options.interface)
     check_privileges(options)  # first: without root not even the key may be readable
-    key, _ = config.load_own_key(options.key)
+    key, _ = load_own_key(options.key)
     store = FileStore(options.peers)
     node = await wait_until_here(lambda: config.settle(store, key, options))
     if node is None:
@@ -267,11 +270,11 @@ class Agent:
         if node.clear_note is not None:
             log.warning("%s", node.clear_note)
 
-    def _look_at_host(self, reading: Reading | None) -> list[str]:
+    def _look_at_host(self, reading: Reading | None) -> list[Finding]:
         """Return what of the host keeps traffic from going, and who else can read or write the node's files."""
         firewall, files = (reading.firewall, reading.files) if reading is not None else (None, ())
-        sentences = [*(str(each) for each in self.host.findings(self._node, firewall)), *files]
-        return sentences if self._sessions.is_clock_plausible() else [*sentences, UNSET_CLOCK]
+        found = [*self.host.findings(self._node, firewall), *files]
+        return found if self._sessions.is_clock_plausible() else [*found, UNSET_CLOCK]
 
     def _read_host(self) -> Reading:
         """Return what takes long to look at.  Called in a worker thread."""
@@ -319,7 +322,7 @@ class Agent:
                 clock.now() - self._started,
             )
             memory.settle()
-            notify.ready(f"{self._node.own.name} on {self.host.interface}, {count} peer{'s' * (count != 1)}")
+            notify.ready(f"{self._node.own.name} on {self.host.interface}, {numbers.count(count, 'peer')}")
 
     async def _heed(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
@@ -518,7 +521,7 @@ class Agent:
                     remote = self._roster.by_number.get(output.peer)
                     if remote is not None:
                         remote.is_confirmed = False
-                        self._journal.lost(remote, "it was called in vain", clock.now())
+                        self._journal.lost(remote, "it answered no call", clock.now())
                     await self._tell(output)
                 case Answered() | Completed():
                     self._met(output)

@@ -5,26 +5,25 @@ Everything here is known before anything of the host is touched; what is wrong i
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import TYPE_CHECKING
 
-from overlay.crypto.keys import PresharedKey, PrivateKey
+from overlay.crypto.keys import PrivateKey
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
-from overlay.errors import ConfigError, KeyFileError, NotHereError
+from overlay.errors import ConfigError, NotHereError
+from overlay.host.interfaces import is_own_address
 from overlay.host.plan import HostPlan
-from overlay.host.sockets import is_own_address
-from overlay.permissions import describe_readers, describe_readers_of, describe_writers
+from overlay.key_files import load_preshared_key, load_private_key
+from overlay.permissions import describe_readers_of, describe_writers
 from overlay.wire.frames import FRAME_OVERHEAD
 from peers import gre
 from peers.addresses import host_prefix
 from peers.encapsulation import is_encrypted, own_encapsulation
 from peers.errors import TableError
-from peers.files import UnfitFileError, read_regular
 from peers.mac import derived_mac
 from peers.peer import TAP, format_public_key, preshared_key_file_for
 from peers.prefixes import PrefixMap
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
+    from overlay.diagnosis.finding import Finding
     from overlay.encap.encapsulation import Encapsulation
     from overlay.host.plan import IPNetwork
     from overlay.wire.addresses import Sockaddr
@@ -49,7 +49,6 @@ DEFAULT_FWMARK = 0xD0
 UNDERLAY_MTU = 1500  # where none is known
 MINIMUM_MTU = 1280
 MAXIMUM_IP = 65535
-KEY_FILE_SIZE = 4096  # bytes; a key has 44
 LISTEN_ADDRESSES = 16  # twice as many descriptors go beside one message to the forwarder
 EITHER = frozenset(
     {("", 4), ("", 6)}
@@ -147,33 +146,9 @@ class Node:
         return f"traffic with {listed}{more} is not encrypted"
 
 
-def describe_files(options: Options, node: Node) -> list[str]:
-    """Return a sentence for each of the files of *node* that others can read or write, as they are now.  Blocks."""
+def describe_files(options: Options, node: Node) -> list[Finding]:
+    """Return what is wrong with each of the files of *node* that others can read or write, as they are now.  Blocks."""
     return [*describe_writers(options.peers), *describe_readers_of(node.key_files)]
-
-
-def load_own_key(path: Path) -> tuple[PrivateKey | None, list[str]]:
-    """Return the key in *path*, None where there is no such file, and sentences to warn of."""
-    return load_private_key(path) if os.path.exists(path) else (None, [])  # Path's may raise
-
-
-def load_private_key(path: Path) -> tuple[PrivateKey, list[str]]:
-    """Return the key in *path* and sentences to warn of.  Raises KeyFileError."""
-    text, mode = _read_secret(path, f"make one with `overlay keygen --key {path}`")
-    try:
-        key = PrivateKey.from_base64(text.strip())
-    except ValueError as error:
-        raise KeyFileError(f"{path} is no private key: {error}; make one with `overlay keygen`") from None
-    return key, describe_readers(path, mode)
-
-
-def load_preshared_key(path: Path) -> PresharedKey:
-    """Return the key in *path*.  Raises KeyFileError."""
-    text, _ = _read_secret(path, f"make one with `overlay genpsk --out {path}`, or copy it from another host")
-    try:
-        return PresharedKey.from_base64(text.strip())
-    except ValueError as error:
-        raise KeyFileError(f"{path} is no preshared key: {error}; make one with `overlay genpsk`") from None
 
 
 def settle(
@@ -394,21 +369,3 @@ def _preshared_keys(table: Table, own: Peer) -> tuple[dict[str, bytes], list[Pat
             files[path] = bytes(load_preshared_key(path).secret)
         keys[peer.name] = files[path]
     return keys, list(files)
-
-
-def _read_secret(path: Path, remedy: str) -> tuple[str, int]:
-    """Return the text in *path* and the file's mode."""
-    try:
-        data, status = read_regular(path, KEY_FILE_SIZE)
-        text = data.decode().removeprefix("\ufeff")  # some editors begin UTF-8 with a byte order mark
-        text.encode("ascii")
-    except UnfitFileError as error:
-        raise KeyFileError(f"{path} {error}: {remedy}") from None
-    except FileNotFoundError:
-        raise KeyFileError(f"{path} does not exist: {remedy}") from None
-    except ValueError:  # what is no ASCII, or a null character in the path
-        raise KeyFileError(f"{path} is no key file: it holds other than base64") from None
-    except OSError as error:
-        reason = error.strerror or os.strerror(errno.EISDIR)
-        raise KeyFileError(f"{path} cannot be read: {reason}") from None
-    return text, status.st_mode

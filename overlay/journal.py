@@ -42,6 +42,7 @@ class Journal:
         self._lines: dict[tuple[int, str], _Line] = {}
         self._held: set[tuple[int, str]] = set()
         self._told_once: set[tuple[int, str]] = set()
+        self._reached: set[int] = set()  # peers that were, by number
         self._swept_at = 0.0
 
     def met(
@@ -84,20 +85,24 @@ class Journal:
         self._tell("endpoint set", MOVES_BURST, remote, fields, now)
 
     def lost(self, remote: Remote, cause: str, now: float) -> None:
-        """Tell that *remote* is not reached any more, unless that has been told; *cause* is in words."""
+        """Tell that *remote* is not reached, or not any more, unless that has been told; *cause* is in words."""
         if remote.lost_at is None:
             remote.lost_at = now
-            log.warning("peer lost peer=%s: %s", remote.peer.name, cause)
+            event = "peer lost" if remote.number in self._reached else "peer not reached"
+            log.warning("%s peer=%s: %s", event, remote.peer.name, cause)
 
     def found(self, remote: Remote, now: float) -> None:
-        """Tell that *remote* is reached again, if it was lost."""
+        """Tell that *remote* is reached, if it was not or was lost."""
         if remote.lost_at is not None:
-            log.info("peer back peer=%s away=%.1f", remote.peer.name, now - remote.lost_at)
+            event = "peer back" if remote.number in self._reached else "peer reached"
+            log.info("%s peer=%s away=%.1f", event, remote.peer.name, now - remote.lost_at)
             remote.lost_at = None
+        self._reached.add(remote.number)
 
     def forget(self, remote: Remote) -> None:
         """Forget *remote*, which was removed."""
         self._told_once = {place for place in self._told_once if place[0] != remote.number}
+        self._reached.discard(remote.number)
 
     def turn(self, now: float) -> None:
         """Write the lines whose minute has come."""

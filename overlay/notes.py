@@ -18,6 +18,7 @@ from overlay.host import clock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from overlay.diagnosis.finding import Finding
     from overlay.host.firewall.rules import Firewall
 
 # Ours
@@ -30,18 +31,18 @@ log = logging.getLogger("overlay")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read in a worker thread: packet filters, and sentences on files that others can read or write."""
+    """What was read in a worker thread: packet filters, and what is wrong with files that others can read or write."""
 
     firewall: Firewall
-    files: tuple[str, ...] = ()
+    files: tuple[Finding, ...] = ()
 
 
 class HostNotes:
-    """What *look* says of the host, as sentences; it is given what *read* returned last."""
+    """What *look* finds on the host, as sentences; it is given what *read* returned last."""
 
     def __init__(
         self,
-        look: Callable[[Reading | None], list[str]],
+        look: Callable[[Reading | None], list[Finding]],
         read: Callable[[], Reading],
     ) -> None:
         self._look, self._read = look, read
@@ -49,17 +50,25 @@ class HostNotes:
         self._not_before = 0.0
         self._wanted, self._read_once_more = trio.Event(), trio.Event()
         self._thread = trio.CapacityLimiter(1)
-        self.sentences: list[str] = []
+        self._found: list[Finding] = []
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was found the last time."""
+        return list(map(str, self._found))
 
     def look(self) -> None:
-        """Bring the sentences up to date, but for what is read, and tell what is news."""
-        before, self.sentences = self.sentences, self._look(self._reading)
-        for sentence in self.sentences:
-            if sentence not in before:
-                log.warning("%s", sentence)
-        for sentence in before:
-            if sentence not in self.sentences:
-                log.info("no longer so: %s", sentence)
+        """Bring the sentences up to date, but for what is read, and tell what is news.
+
+        Of what is over the problem is told alone: nobody is to follow its remedy any more.
+        """
+        before, self._found = self._found, self._look(self._reading)
+        for each in self._found:
+            if each not in before:
+                log.warning("%s", each)
+        for each in before:
+            if each not in self._found:
+                log.info("no longer true: %s", each.problem)
 
     def want(self) -> None:
         """Have packet filters and files looked at soon."""

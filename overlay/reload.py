@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from overlay import config
 from overlay.errors import ConfigError, HostError, KeyFileError
+from overlay.key_files import load_own_key, load_private_key
 from peers.peer import format_public_key
 
 if TYPE_CHECKING:
@@ -42,13 +43,22 @@ class Reloads:
         self._asked = self._begun = 0
 
     @property
+    def refusal(self) -> str | None:
+        """Why the peers file is not in force; None where it is, and where it is gone, which is a note."""
+        return None if self._is_gone else self.error
+
+    @property
+    def _is_gone(self) -> bool:
+        return self._absences >= PATIENCE
+
+    @property
     def notes(self) -> list[str]:
         """Sentences on files that are not as they should be, though the table in force is not affected."""
         notes = [self._key_note] if self._key_note else []
-        if self._absences >= PATIENCE:
+        if self._is_gone:
             notes.append(
-                f"{self._options.peers} is gone: the table that was in it stays in force until the agent ends; "
-                "put the file back"
+                f"{self._options.peers} is gone: the last good table stays in force until the agent ends; put the file "
+                "back"
             )
         return notes
 
@@ -115,7 +125,7 @@ class Reloads:
         path, is_keyed = self._options.key, node.own.public_key is not None
         key, note = None, None
         try:
-            key, _ = config.load_private_key(path) if is_keyed else config.load_own_key(path)
+            key, _ = load_private_key(path) if is_keyed else load_own_key(path)
         except ConfigError as error:
             note = f"{error}; this node goes on with the key that it has, but may not start again"
         if is_keyed:

@@ -6,6 +6,8 @@ cursor, set a title, hide a line or fake another.  Whatever this program prints 
 
 from __future__ import annotations
 
+from overlay.numbers import count
+
 # Ours
 LINE_BREAK = "\n"
 
@@ -25,7 +27,7 @@ def printable(text: str, *, keeps_lines: bool = False) -> str:
 
 def shortened(text: str, most: int) -> str:
     """Return *text* if it has at most *most* characters, else its beginning and how much is missing."""
-    return text if len(text) <= most else f"{text[:most]}... ({len(text) - most} more characters)"
+    return text if len(text) <= most else f"{text[:most]}... ({count(len(text) - most, 'more character')})"
 
 
 def _escaped(character: str) -> str:

@@ -69,8 +69,8 @@ ROOMS = {
 
 COMPUTE = {
     "__future__", "abc", "base64", "binascii", "collections", "collections.abc", "dataclasses", "difflib", "enum",
-    "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "math", "re", "struct", "tomllib", "types",
-    "typing", "zlib",
+    "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "math", "re", "shlex", "struct", "tomllib",
+    "types", "typing", "zlib",
 }  # fmt: skip
 """Modules that neither wait, nor read a clock, nor draw randomness, nor touch a file."""
 
@@ -93,10 +93,12 @@ CORE = (
             "overlay.session",
             "overlay.link",
             "overlay.durations",
+            "overlay.numbers",
             "overlay.errors",
             "overlay.roster",
             "overlay.status",
             "overlay.troubles",
+            "overlay.unresolved",
             "overlay.whereabouts",
             "overlay.text",
             "overlay.process_output",

@@ -57,7 +57,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         "forwarder_pid": forwarder.pid,
         "uptime": status.age(running.started, clock.now()),
         "peers_file": str(running.options.peers),
-        "reload_error": running.reloads.error,
+        "reload_error": running.reloads.refusal,
         "is_complete": counted.is_complete,
         "notes": [
             *silence,

@@ -11,9 +11,10 @@ import click
 
 from overlay.cli.exits import Misuse
 from overlay.cli.options import json_option, key_option, peers_option
-from overlay.cli.output import count, format_some, format_table, show, show_json, suggest, warn
+from overlay.cli.output import format_some, format_table, show, show_json, suggest, warn
 from overlay.cli.surroundings import Surroundings
 from overlay.errors import ConfigError, KeyFileError
+from overlay.numbers import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -59,7 +60,7 @@ def command(ctx: click.Context, peers: Path, key: Path, node: str | None, as_jso
             problems.append("there may be more; correct these and check again")
         raise Misuse("\nError: ".join(problems)) from error
     own, sentences = _find_own(table, Options(peers, key, "", node))
-    sentences += describe_writers(peers)
+    sentences += map(str, describe_writers(peers))
     sentences += warnings(table)
     if own is not None:
         sentences += _check_preshared_keys(table, own)
@@ -74,7 +75,8 @@ def command(ctx: click.Context, peers: Path, key: Path, node: str | None, as_jso
 
 def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
     """Return the peer that this host is, as far as its key, its addresses and ``--node`` tell, and sentences to warn of."""
-    from overlay.config import find_own, load_private_key
+    from overlay.config import find_own
+    from overlay.key_files import load_private_key
 
     named = None
     if options.node is not None:
@@ -106,7 +108,7 @@ def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
 
 def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
     """Return a sentence for each preshared key file that *own* needs and cannot use."""
-    from overlay.config import load_preshared_key
+    from overlay.key_files import load_preshared_key
     from overlay.permissions import describe_readers_of
     from peers.hints import Hint, grouped
     from peers.peer import preshared_key_file_for
@@ -121,7 +123,7 @@ def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
     for path, names in users.items():
         try:
             load_preshared_key(path)
-            readable += describe_readers_of([path])
+            readable += map(str, describe_readers_of([path]))
         except KeyFileError as error:
             several = "preshared key files that this host needs do not exist, cannot be read or hold no key"
             hints.append(Hint(str(path), f"{error}; this host needs it for {format_some(names, 3)}", several))

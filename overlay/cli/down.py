@@ -15,6 +15,7 @@ from overlay.cli.exits import Failure
 from overlay.cli.options import interface_option
 from overlay.cli.output import show
 from overlay.cli.surroundings import Surroundings
+from overlay.numbers import count
 
 if TYPE_CHECKING:
     from overlay.cli.surroundings import Remover
@@ -66,7 +67,7 @@ def _put_back(remove: Remover | None, path: Path, interface: str) -> bool:
         return False
     parts = [f"put back {', '.join(map(key, left.settings))}"] if left.settings else []
     if left.routes:
-        what = "1 route or rule" if left.routes == 1 else f"{left.routes} routes and rules"
+        what = count(left.routes, "route or rule", "routes and rules")
         parts.append(f"removed {what} that kept packets from leaving unencrypted")
     done = " and ".join(parts) or "nothing was left as it had set it"
     show(f"no agent runs for {interface}; of one that was killed or ended by an error: {done}")

@@ -37,4 +37,5 @@ def command(out: Path | None) -> None:
     try:
         write_secret(out, text + "\n")
     except FileExistsError:
-        raise Misuse(f"{out} exists already: remove it, or name another file with --out") from None
+        is_removed = "" if out.is_dir() or out.is_block_device() or out.is_char_device() else "remove it, or "
+        raise Misuse(f"{out} exists already: {is_removed}name another file with --out") from None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
 from typing import TYPE_CHECKING
 
 from overlay.cli.exits import Failure
+from overlay.host import advice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +26,7 @@ def write_secret(path: Path, text: str, *, replace: bool = False) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise Failure(f"{path.parent} cannot be created: {error.strerror}") from error
+        raise Failure(f"{path.parent} cannot be created: {error.strerror}; {_remedy(error)}") from error
     draft = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}"
     try:
         try:
@@ -43,7 +45,17 @@ def write_secret(path: Path, text: str, *, replace: bool = False) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise Failure(f"{path} cannot be written: {error.strerror}") from error
+        raise Failure(f"{path} cannot be written: {error.strerror}; {_remedy(error)}") from error
+
+
+def _remedy(error: OSError) -> str:
+    match error.errno:
+        case errno.EACCES | errno.EPERM:
+            return f"{advice.become_root()}, or name a file in another directory"
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return "make room on that disk, or name a file in another directory"
+        case _:
+            return "name a file in another directory"
 
 
 def _write_new(path: Path, text: str) -> None:
@@ -59,7 +71,7 @@ def _refuse_special(path: Path) -> None:
     """Raise Failure if *path* is other than a plain file: replacing /dev/null would break the machine."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise Failure(f"{path} is no plain file and is not replaced: name another")
+            raise Failure(f"{path} is not a regular file and is not replaced: name another")
 
 
 def _sync_directory(path: Path) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -34,8 +35,21 @@ def command(key: Path, force: bool) -> None:
     try:
         write_secret(key, private.to_base64() + "\n", replace=force)
     except FileExistsError:
-        raise Misuse(
-            f"{key} exists already: print its public key with `overlay pubkey --key {key}`, "
-            "or replace it with --force"
-        ) from None
+        raise Misuse(_describe_other(key)) from None
     show(encode_key(private.public))
+
+
+def _describe_other(path: Path) -> str:
+    """Return a sentence on what is in the place of the key to be made."""
+    from overlay.errors import KeyFileError
+    from overlay.key_files import load_private_key
+
+    try:
+        load_private_key(path)
+    except KeyFileError as error:
+        return str(error)  # and what to do about that
+    is_replaced = "replace it with --force" if not path.is_symlink() else "remove that link and make it anew"
+    return (
+        f"{path} exists already: print its public key with `overlay pubkey --key {shlex.quote(str(path))}`, "
+        f"or {is_replaced}"
+    )

@@ -24,8 +24,8 @@ LINE_SIZE = 4096  # bytes; a key takes 44, and what is longer is refused whateve
 @key_option("The file with the private key; - for stdin.")
 def command(key: Path) -> None:
     """Print the public key of a private key."""
-    from overlay.config import load_private_key
     from overlay.crypto.keys import encode_key
+    from overlay.key_files import load_private_key
 
     if key == STDIN:
         private = _read_stdin()

@@ -51,4 +51,13 @@ def command(
     from overlay import agent
     from overlay.config import Options
 
-    agent.run(Options(peers, key, interface, node, fix_sysctl), log_level)
+    # Whoever reads the log, or the status, may be in another directory.
+    agent.run(Options(_absolute(peers), _absolute(key), interface, node, fix_sysctl), log_level)
+
+
+def _absolute(path: Path) -> Path:
+    """Return *path* from the root; as it is where the current directory is gone."""
+    try:
+        return path.absolute()
+    except OSError:
+        return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.diagnosis.finding import Finding
-from overlay.host.sockets import is_own_address
+from overlay.host.interfaces import is_own_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,11 +6,11 @@ The next agent of that name takes it over.  Where there is to be none, ``overlay
 from __future__ import annotations
 
 import contextlib
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.host import control
+from overlay.host.interfaces import index_of
 from overlay.host.netlink import Routing
 from overlay.host.settings import SUFFIX, Settings
 
@@ -32,18 +32,10 @@ def remove(path: Path, interface: str) -> Leftovers | None:
     Raises HostError, also if an agent lives that has *path*.
     """
     settings = Settings(path.with_suffix(SUFFIX))
-    with contextlib.closing(Routing(interface, _index(interface))) as routing:
+    with contextlib.closing(Routing(interface, index_of(interface))) as routing:
         if not routing.read_back() and not settings.is_left:
             return None
         with control.nobody_listening(path):
             routes = routing.read_back()
             routing.withdraw()
             return Leftovers(settings.restore(), routes)
-
-
-def _index(interface: str) -> int | None:
-    """Return the number of *interface*, if it is persistent and still there; None if not."""
-    try:
-        return socket.if_nametoindex(interface)
-    except OSError:
-        return None

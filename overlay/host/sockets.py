@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from overlay.encap.encapsulation import PROTOCOL_UDP, Role
 from overlay.errors import HostError
 from overlay.host import advice, binding
+from overlay.host.interfaces import sockaddr_of
 from overlay.host.privileges import Capability
 from overlay.host.steering import refuse_all, refuse_noise, steer
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from overlay.encap.encapsulation import Encapsulation
-    from overlay.wire.addresses import Sockaddr
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 
@@ -46,7 +46,6 @@ HANDSHAKE_BUFFER = (
 SENDER_BUFFER = 4096  # bytes for what is never received; the kernel takes its least
 EVERY_IPV4 = IPv4Address("0.0.0.0")
 EVERY_IPV6 = IPv6Address("::")
-PROBED_PORT = 9  # discard; nothing is sent to it
 ATTEMPTS_FOR_ANY_PORT = 16  # port 0: how often to look for a number that is free in both families
 
 
@@ -159,7 +158,7 @@ def open_udp(
         if role == Role.HANDSHAKES:  # it joins the group of the one with the same address
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         _bind_early(udp, address)
-        binding.bind(udp, _sockaddr(address, port), [each.socket for each in ours])
+        binding.bind(udp, sockaddr_of(address, port), [each.socket for each in ours])
         return UdpSocket(
             socket=udp,
             address=address,
@@ -241,7 +240,7 @@ def _open_raw(
         if fwmark is not None:
             set_mark(raw, fwmark)
         _bind_early(raw, address)
-        raw.bind(_sockaddr(address, 0))
+        raw.bind(sockaddr_of(address, 0))
         return UdpSocket(
             socket=raw,
             address=address,
@@ -281,18 +280,6 @@ def set_ttl(underlay: socket.socket, ttl: int | None) -> None:
         underlay.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, value)
     else:
         underlay.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, value)
-
-
-def is_own_address(address: IPAddress) -> bool:
-    """Return whether *address* is one of this host's: a socket connected to it would send from it.  Sends nothing."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-            probe.connect(_sockaddr(address, PROBED_PORT))
-            host: str = probe.getsockname()[0]
-    except OSError:
-        return False
-    return host.partition("%")[0] == str(address).partition("%")[0]
 
 
 def set_mark(underlay: socket.socket, fwmark: int) -> None:
@@ -443,20 +430,6 @@ def _is_ipv6_missing(error: HostError) -> bool:
     return getattr(error.__cause__, "errno", None) in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
-def _sockaddr(address: IPAddress, port: int) -> Sockaddr:
-    if isinstance(address, IPv4Address):
-        return str(address), port
-    if address.scope_id is None:
-        return str(address), port, 0, 0
-    scope = address.scope_id
-    return (
-        str(address).partition("%")[0],
-        port,
-        0,
-        int(scope) if scope.isdigit() else socket.if_nametoindex(scope),
-    )
-
-
 def _set(udp: socket.socket, level: int, option: int, value: int) -> bool:
     try:
         udp.setsockopt(level, option, value)
@@ -476,9 +449,7 @@ def _bind_refused(address: IPAddress, port: int, error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             return f"UDP port {port} is taken by another program: choose another port, or stop it (ss -lunp shows which)"
-        case (
-            errno.EADDRNOTAVAIL | errno.ENODEV | errno.ENXIO | None
-        ):  # None: if_nametoindex() gives no number
+        case errno.EADDRNOTAVAIL | errno.ENODEV | errno.ENXIO:
             return f"{address} is not an address of this host: correct listen in the peers file"
         case _ if not port:
             return f"a raw socket could not be opened on {address}: {error.strerror}"

@@ -174,15 +174,6 @@ def open_tun(name: str, device: str = DEVICE, *, is_tap: bool = False) -> Tun:
     return Tun(name, index, descriptor, offloads, is_persistent)
 
 
-def is_there(name: str) -> bool:
-    """Return whether there is an interface *name*, of whatever kind."""
-    try:
-        socket.if_nametoindex(name)
-    except OSError:
-        return False
-    return True
-
-
 def _create_or_attach(descriptor: int, name: str, kind: int) -> bool:
     """Have *descriptor* lead to the tun *name*; return whether that is persistent.
 

@@ -1216,8 +1216,8 @@ def test_notes_are_those_of_the_moment_at_which_they_are_asked_for(node, caplog)
         assert str(found) not in (await machine.status())["notes"]
 
     node(story)
-    told = [(each.levelname, each.getMessage()) for each in caplog.records if str(found) in each.getMessage()]
-    assert told == [("WARNING", str(found)), ("INFO", f"no longer so: {found}")]
+    told = [(each.levelname, each.getMessage()) for each in caplog.records if "not forward" in each.getMessage()]
+    assert told == [("WARNING", str(found)), ("INFO", "no longer true: this host does not forward")]
 
 
 def test_key_that_others_can_read_is_noted_until_they_cannot(node):
@@ -1242,11 +1242,11 @@ def test_unset_clock_is_noted_until_it_is_set(node, monkeypatch):
 
     async def story(machine):
         await machine.ready()
-        assert UNSET_CLOCK in (await machine.status())["notes"]
+        assert str(UNSET_CLOCK) in (await machine.status())["notes"]
 
         seconds[0] = 1.8e9
 
-        assert UNSET_CLOCK not in (await machine.status())["notes"]
+        assert str(UNSET_CLOCK) not in (await machine.status())["notes"]
 
     node(story)
 

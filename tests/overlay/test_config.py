@@ -16,14 +16,13 @@ from overlay import config
 from overlay.config import (
     Node,
     Options,
-    load_own_key,
-    load_private_key,
     plan_host,
     plan_room,
     settle,
 )
 from overlay.crypto.keys import PresharedKey, PrivateKey, decode_key, encode_key
 from overlay.errors import ConfigError
+from overlay.key_files import load_private_key
 from overlay.link import DESCRIPTORS
 from peers.mac import derived_mac
 from peers.peer import format_public_key
@@ -68,59 +67,6 @@ def sentence(call, *arguments):
     assert "\n" not in text
     assert not text.endswith(".")
     return text
-
-
-# The private key
-
-
-def test_private_key_is_read_with_the_line_end_that_keygen_writes(tmp_path):
-    path = key_file(tmp_path / "key", PRIVATE.to_base64() + "\n")
-
-    assert load_private_key(path) == (PRIVATE, [])
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o610, 0o660])
-def test_private_key_that_others_can_use_gets_a_warning_with_the_remedy(tmp_path, mode):
-    path = key_file(tmp_path / "key", PRIVATE.to_base64(), mode)
-
-    key, warnings = load_private_key(path)
-
-    assert key == PRIVATE
-    assert warnings == [f"{path} can be read by others: run `chmod 600 {path}`"]
-
-
-def test_missing_private_key_names_the_command_that_makes_one(tmp_path):
-    path = tmp_path / "key"
-
-    assert sentence(load_private_key, path) == (
-        f"{path} does not exist: make one with `overlay keygen --key {path}`"
-    )
-
-
-@pytest.mark.parametrize("text", ["", "short", PRIVATE.to_base64()[:-1], "!" * 44, PRIVATE.to_base64() * 2])
-def test_file_without_a_private_key_is_refused_and_not_quoted(tmp_path, text):
-    path = key_file(tmp_path / "key", text)
-
-    refusal = sentence(load_private_key, path)
-
-    assert refusal.startswith(f"{path} is no private key: ")
-    assert refusal.endswith("make one with `overlay keygen`")
-    assert len(text) < 5 or text not in refusal
-
-
-def test_private_key_in_other_than_ascii_is_refused(tmp_path):
-    path = tmp_path / "key"
-    path.write_bytes(b"\xff\xfe" * 22)
-
-    assert sentence(load_private_key, path) == f"{path} is no key file: it holds other than base64"
-
-
-def test_directory_in_the_place_of_a_private_key_is_refused(tmp_path):
-    assert sentence(load_private_key, tmp_path) == f"{tmp_path} cannot be read: Is a directory"
-
-
-def test_path_that_no_file_can_have_is_refused():
-    assert "is no key file" in sentence(load_private_key, Path("a\0b"))
 
 
 # Who this node is
@@ -265,7 +211,7 @@ def test_file_without_a_preshared_key_is_refused_and_not_quoted(tmp_path):
 
     refusal = sentence(settle, store(paris(), tokyo(preshared_key_file=path)), PRIVATE, OPTIONS)
 
-    assert refusal.startswith(f"{path} is no preshared key: ")
+    assert refusal.startswith(f"{path} is not a preshared key: ")
     assert "almost a secret" not in refusal
 
 
@@ -581,10 +527,6 @@ def clear_node(*others, encapsulation="udp"):
 def own_name(options, *peers, key=None, own=(), **fields):
     here = {ip_address(address) for address in own}
     return settle(store(*peers, **fields), key, options, is_own=here.__contains__).own.name
-
-
-def test_no_key_file_is_no_key(tmp_path):
-    assert load_own_key(tmp_path / "key") == (None, [])
 
 
 def test_a_node_without_a_key_is_the_peer_whose_endpoint_is_an_address_of_the_host():

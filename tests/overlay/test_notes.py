@@ -4,6 +4,7 @@ import pytest
 import trio
 import trio.testing
 
+from overlay.diagnosis.finding import Finding
 from overlay.host.firewall.rules import Firewall
 from overlay.notes import PATIENCE, HostNotes, Reading
 
@@ -20,7 +21,7 @@ class Host:
 
     def look(self, reading):
         self.seen.append(reading)
-        return list(self.sentences)
+        return [Finding("name", sentence, "run `it`") for sentence in self.sentences]
 
     def read(self):
         self.readings += 1
@@ -55,12 +56,12 @@ def test_each_sentence_is_told_once_when_it_comes_and_once_when_it_goes(run, cap
         notes.look()
         host.sentences = ["b"]
         notes.look()
-        assert notes.sentences == ["b"]
+        assert notes.sentences == ["b: run `it`"]
 
     run(story)
 
     told = [(record.levelname, record.getMessage()) for record in caplog.records]
-    assert told == [("WARNING", "a"), ("WARNING", "b"), ("INFO", "no longer so: a")]
+    assert told == [("WARNING", "a: run `it`"), ("WARNING", "b: run `it`"), ("INFO", "no longer true: a")]
 
 
 def test_packet_filters_are_read_when_somebody_looks_closely(run):
@@ -111,7 +112,7 @@ def test_reading_that_hangs_does_not_hold_up_who_asks():
             nursery.start_soon(notes.keep_reading)
             with trio.fail_after(PATIENCE * 5):
                 await notes.look_closely()
-            assert notes.sentences == ["a"]
+            assert notes.sentences == ["a: run `it`"]
             nursery.cancel_scope.cancel()
         host.blocked.set()
         await trio.sleep(0)

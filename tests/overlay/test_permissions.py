@@ -4,9 +4,17 @@ import os
 
 import pytest
 
-from overlay.permissions import describe_readers_of, describe_writers
+from overlay import permissions
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="files are given away by root")
+
+
+def describe_writers(path):
+    return list(map(str, permissions.describe_writers(path)))
+
+
+def describe_readers_of(paths):
+    return list(map(str, permissions.describe_readers_of(paths)))
 
 
 @pytest.fixture
@@ -98,3 +106,11 @@ def test_key_that_others_can_read_is_warned_of(tmp_path, mode):
     bad.chmod(mode)
 
     assert describe_readers_of([good, bad]) == [f"{bad} can be read by others: run `chmod 600 {bad}`"]
+
+
+def test_command_that_mends_a_file_can_be_pasted_whatever_its_name(tmp_path):
+    key = tmp_path / "my key"
+    key.touch()
+    key.chmod(0o644)
+
+    assert describe_readers_of([key]) == [f"{key} can be read by others: run `chmod 600 '{key}'`"]

@@ -114,7 +114,7 @@ def test_peers_file_that_was_removed_is_said_once_and_so_is_its_return(files, ca
         for now in range(5):
             assert files.reloads.look(float(now)) is None
         (note,) = files.reloads.notes
-        assert note.startswith(f"{files.path} is gone: the table that was in it stays in force")
+        assert note.startswith(f"{files.path} is gone: the last good table stays in force")
 
         kept.rename(files.path)
         files.reloads.look(5.0)
@@ -122,6 +122,23 @@ def test_peers_file_that_was_removed_is_said_once_and_so_is_its_return(files, ca
     assert files.reloads.notes == []
     assert caplog.text.count("is gone") == 1
     assert caplog.text.count("peers file is back") == 1
+
+
+def test_of_a_peers_file_that_is_gone_one_thing_is_said(files):
+    """Both "not loaded" and "is gone" were shown after a SIGHUP, and of a wrong file that was removed its old error."""
+    files.path.rename(kept := files.path.with_suffix(".kept"))
+    files.reload("SIGHUP", 0.0)
+    for now in range(5):
+        files.reloads.look(float(now))
+
+    assert len(files.reloads.notes) == 1
+    assert files.reloads.refusal is None
+
+    kept.rename(files.path)
+    assert files.reloads.look(5.0) == "file"
+    assert "there is no such file" in files.reloads.refusal  # until it is read
+    files.reload("file", 5.0)
+    assert (files.reloads.refusal, files.reloads.notes) == (None, [])
 
 
 def test_peers_file_that_is_absent_for_a_moment_is_no_matter(files, caplog):

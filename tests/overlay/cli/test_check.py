@@ -235,8 +235,8 @@ def test_a_key_file_without_a_key_is_refused(check, key):
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
-        f"Error: {key} is no private key: a key has 44 characters of base64, as `wg genkey` writes it; "
-        "this has 8; make one with `overlay keygen`\n"
+        f"Error: {key} is not a private key: a key has 44 characters of base64, as `wg genkey` writes it; "
+        f"this has 8; name another file with --key, or replace it with `overlay keygen --key {key} --force`\n"
     )
 
 
@@ -258,6 +258,12 @@ def test_preshared_keys_that_this_host_cannot_use_are_warned_of(check, tmp_path)
     )
 
 
+REPLACED = (
+    "name another file as preshared_key_file in the peers file, or remove it and make one with "
+    "`overlay genpsk --out PATH`, or copy it from another host"
+)
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
@@ -265,15 +271,15 @@ def test_preshared_keys_that_this_host_cannot_use_are_warned_of(check, tmp_path)
             "missing",
             "does not exist: make one with `overlay genpsk --out PATH`, or copy it from another host",
         ),
-        ("broken", "is no key file: it holds other than base64"),
+        ("broken", f"is not a file with a key: it holds other than base64; {REPLACED}"),
         (
             "short",
             (
-                "is no preshared key: a key has 44 characters of base64, as `wg genkey` writes it; this has 3; "
-                "make one with `overlay genpsk`"
+                "is not a preshared key: a key has 44 characters of base64, as `wg genkey` writes it; this has 3; "
+                f"{REPLACED}"
             ),
         ),
-        ("directory", "cannot be read: Is a directory"),
+        ("directory", "is a directory: name another file as preshared_key_file in the peers file"),
     ],
 )
 def test_a_preshared_key_that_this_host_cannot_use_is_warned_of(check, tmp_path, name, problem):

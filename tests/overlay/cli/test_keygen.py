@@ -1,5 +1,7 @@
 import os
+import re
 import resource
+import shlex
 import stat
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from overlay.crypto.keys import PrivateKey, encode_key
+from tests.overlay.test_key_files import KINDS, put
 
 ROOT = Path(__file__).parents[3]
 NOBODY = 65534
@@ -69,16 +72,50 @@ def test_keygen_leaves_nothing_else_in_the_directory(overlay, tmp_path):
 
 def test_keygen_never_replaces_a_key(overlay, tmp_path):
     key = tmp_path / "key"
-    key.write_text("the old key")
+    overlay("keygen", "--key", key)
+    old = key.read_text()
 
     result = overlay("keygen", "--key", key)
 
-    assert key.read_text() == "the old key"
+    assert key.read_text() == old
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
         f"Error: {key} exists already: print its public key with `overlay pubkey --key {key}`, "
         "or replace it with --force\n"
     )
+
+
+def test_a_link_to_a_key_is_not_said_to_be_replaced_by_force(overlay, tmp_path):
+    overlay("keygen", "--key", tmp_path / "target")
+    (tmp_path / "key").symlink_to(tmp_path / "target")
+
+    result = overlay("keygen", "--key", tmp_path / "key")
+
+    assert result.exit_code == 2
+    assert result.stderr.endswith("or remove that link and make it anew\n")
+
+
+@pytest.mark.parametrize("command", ["pubkey", "keygen"])
+@pytest.mark.parametrize("kind", ["missing", *KINDS])
+def test_every_remedy_for_a_key_file_works_when_it_is_followed(overlay, tmp_path, command, kind):
+    key = tmp_path / "the key"
+    put(key, kind)
+    if (command, kind) == ("keygen", "missing"):
+        return
+
+    said = overlay(command, "--key", key).stderr
+
+    assert said.count("\n") == 1
+    if "remove it" in said:
+        key.unlink()
+    followed = re.findall(r"`overlay (.*?)`", said)
+    if followed:
+        assert overlay(*shlex.split(followed[0])).exit_code == 0
+    else:
+        assert said.endswith("name another file with --key\n")
+        key = tmp_path / "another"
+        assert overlay("keygen", "--key", key).exit_code == 0
+    assert overlay("pubkey", "--key", key).exit_code == 0
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
@@ -144,7 +181,7 @@ def test_keygen_with_force_replaces_files_only(overlay, tmp_path, make):
     result = overlay("keygen", "--key", key, "--force")
 
     assert result.exit_code == 1
-    assert result.stderr == f"Error: {key} is no plain file and is not replaced: name another\n"
+    assert result.stderr == f"Error: {key} is not a regular file and is not replaced: name another\n"
     assert key.lstat().st_ino == before.st_ino
     assert os.listdir(tmp_path) in (["key", "run"], ["run", "key"])
 
@@ -161,7 +198,10 @@ def test_a_full_disk_leaves_the_old_key(overlay, tmp_path):
     )
 
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == f"Error: {key} cannot be written: File too large\n"
+    assert result.stderr == (
+        f"Error: {key} cannot be written: File too large; make room on that disk, or name a file in another "
+        "directory\n"
+    )
     assert key.read_text() == old
     assert os.listdir(directory) == ["key"]
 
@@ -181,7 +221,9 @@ def test_a_directory_that_may_not_be_written_gets_a_sentence(overlay):
             os.seteuid(0)
 
         assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr == f"Error: {key} cannot be written: Permission denied\n"
+        assert result.stderr == (
+            f"Error: {key} cannot be written: Permission denied; run as root, or name a file in another directory\n"
+        )
         assert key.read_text() == "the old key"
 
 
@@ -191,4 +233,6 @@ def test_a_directory_that_cannot_be_made_gets_a_sentence(overlay, tmp_path):
     result = overlay("keygen", "--key", tmp_path / "file" / "etc" / "key")
 
     assert result.exit_code == 1
-    assert result.stderr == f"Error: {tmp_path}/file/etc cannot be created: Not a directory\n"
+    assert result.stderr == (
+        f"Error: {tmp_path}/file/etc cannot be created: Not a directory; name a file in another directory\n"
+    )

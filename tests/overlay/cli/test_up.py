@@ -36,29 +36,29 @@ def sentence(result):
     return result.stderr
 
 
-def test_a_missing_key_gets_its_remedy(up):
+def test_a_missing_key_gets_its_remedy_with_a_path_that_works_anywhere(up, tmp_path):
     assert sentence(up("--peers", "peers.toml", "--key", "none")) == (
-        "Error: none does not exist: make one with `overlay keygen --key none`\n"
+        f"Error: {tmp_path}/none does not exist: make one with `overlay keygen --key {tmp_path}/none`\n"
     )
 
 
-def test_a_missing_peers_file_gets_a_sentence(up):
+def test_a_missing_peers_file_gets_a_sentence(up, tmp_path):
     assert sentence(up("--peers", "none.toml", "--key", "key")) == (
-        "Error: none.toml: there is no such file; write it, or name the right one\n"
+        f"Error: {tmp_path}/none.toml: there is no such file; write it, or name the right one\n"
     )
 
 
-def test_a_host_without_a_peer_gets_its_public_key(up):
+def test_a_host_without_a_peer_gets_its_public_key(up, tmp_path):
     said = sentence(up("--peers", "peers.toml", "--key", "key"))
 
-    assert said.startswith("Error: no peer in peers.toml has this host's public key ")
-    assert said.endswith("=: add it, or name another private key than key with --key\n")
+    assert said.startswith(f"Error: no peer in {tmp_path}/peers.toml has this host's public key ")
+    assert said.endswith(f"=: add it, or name another private key than {tmp_path}/key with --key\n")
 
 
-def test_an_unknown_node_gets_those_that_are(up):
+def test_an_unknown_node_gets_those_that_are(up, tmp_path):
     said = sentence(up("--peers", "peers.toml", "--key", "key", "--node", "paris"))
 
-    assert said == "Error: --node paris: peers.toml has no such peer; it has tokyo\n"
+    assert said == f"Error: --node paris: {tmp_path}/peers.toml has no such peer; it has tokyo\n"
 
 
 def test_an_interface_name_that_the_kernel_refuses_is_refused(up):

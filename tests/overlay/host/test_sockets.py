@@ -16,7 +16,6 @@ from overlay.host.sockets import (
     IP_PKTINFO,
     UDP_GRO,
     UDP_SEGMENT,
-    is_own_address,
     open_icmp,
     open_raw,
     open_udp,
@@ -297,14 +296,6 @@ def test_process_without_privilege_gets_what_it_may_have(lab):
     assert said[1] == "None"
     assert re.fullmatch("HostError UDP port 53 needs CAP_NET_BIND_SERVICE: .*", said[2])
     assert re.fullmatch("HostError fwmark 0x1 could not be set: run as root with CAP_NET_ADMIN", said[3])
-
-
-@pytest.mark.parametrize(
-    ("address", "is_own"),
-    [("127.0.0.1", True), ("127.9.9.9", False), ("192.0.2.254", False), ("2001:db8::fe", False)],
-)
-def test_an_address_is_own_if_datagrams_to_it_would_come_from_it(address, is_own):
-    assert is_own_address(ip_address(address)) == is_own
 
 
 def test_sockets_in_the_clear_have_none_for_handshakes_beside_them(opened):

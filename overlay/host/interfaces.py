@@ -1,0 +1,102 @@
+"""Which interfaces and addresses this host has, with "there is none" told from "that cannot be told".
+
+socket.if_nametoindex() needs a descriptor of its own and says the same where it gets none.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from overlay.errors import HostError
+
+if TYPE_CHECKING:
+    from overlay.host.plan import IPAddress
+    from overlay.wire.addresses import Sockaddr
+
+# Specification: linux/sockios.h, linux/if.h
+SIOCGIFINDEX = 0x8933
+NAME_SIZE = 16  # bytes, with the null byte at the end
+REQUEST = struct.Struct("16si20x")  # name, index
+
+# Ours
+PROBED_PORT = 9  # discard; nothing is sent to it
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What the kernel says where it has nothing to answer with."""
+
+
+def is_there(name: str) -> bool:
+    """Return whether there is an interface *name*, of whatever kind.  Raises HostError if that cannot be told."""
+    return index_of(name) is not None
+
+
+def index_of(name: str) -> int | None:
+    """Return the number of the interface *name*; None if there is none.  Raises HostError if that cannot be told."""
+    encoded = name.encode(errors="surrogateescape")
+    if not 0 < len(encoded) < NAME_SIZE or b"\0" in encoded:
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
+            answer: bytes = fcntl.ioctl(asking, SIOCGIFINDEX, REQUEST.pack(encoded, 0))
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise HostError(
+            f"whether there is an interface {name} cannot be told: {describe_shortage(error)}"
+        ) from error
+    index: int = REQUEST.unpack(answer)[1]
+    return index
+
+
+def is_own_address(address: IPAddress) -> bool:
+    """Return whether *address* is one of this host's: a socket connected to it would send from it.  Sends nothing.
+
+    Raises HostError if that cannot be told, as without a free descriptor.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            probe.connect(sockaddr_of(address, PROBED_PORT))
+            host: str = probe.getsockname()[0]
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise HostError(
+                f"whether {address} is an address of this host cannot be told: {describe_shortage(error)}"
+            ) from error
+        return False
+    return host.partition("%")[0] == str(address).partition("%")[0]
+
+
+def sockaddr_of(address: IPAddress, port: int) -> Sockaddr:
+    """Return *address* and *port* as sockets take them.
+
+    Raises OSError, ENODEV, if its scope is no interface of this host, and HostError if that cannot be told.
+    """
+    if isinstance(address, IPv4Address):
+        return str(address), port
+    if address.scope_id is None:
+        return str(address), port, 0, 0
+    scope = address.scope_id
+    index = int(scope) if scope.isdigit() else index_of(scope)
+    if index is None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+    return str(address).partition("%")[0], port, 0, index
+
+
+def describe_shortage(error: OSError) -> str:
+    """Return what *error* says and, where it is known, what to do about it."""
+    match error.errno:
+        case errno.EMFILE:
+            remedy = "; raise the limit of open files of this process (ulimit -n, LimitNOFILE= of a service)"
+        case errno.ENFILE:
+            remedy = "; raise fs.file-max, or end what holds so many files"
+        case errno.ENOBUFS | errno.ENOMEM:
+            remedy = "; free memory of this host"
+        case _:
+            remedy = ""
+    return f"{error.strerror}{remedy}"

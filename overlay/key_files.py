@@ -1,0 +1,114 @@
+"""Files that hold a private or a preshared key: how they are read, and what to do where that fails.
+
+A remedy that is named has to work when it is followed, so it goes by what has the name of the file now.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overlay.crypto.keys import PresharedKey, PrivateKey
+from overlay.errors import KeyFileError
+from overlay.host import advice
+from overlay.permissions import describe_readers
+from peers.files import UnfitFileError, read_regular
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Ours
+KEY_FILE_SIZE = 4096  # bytes; a key has 44
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a file is for: *make* is the command that makes one, *elsewhere* how another file is named instead."""
+
+    name: str
+    make: str
+    force: str  # what has *make* replace a regular file; empty where nothing has
+    elsewhere: str
+    also: str = ""  # another way to get one
+
+
+PRIVATE = Kind("private key", "overlay keygen --key", " --force", "name another file with --key")
+PRESHARED = Kind(
+    "preshared key",
+    "overlay genpsk --out",
+    "",
+    "name another file as preshared_key_file in the peers file",
+    ", or copy it from another host",
+)
+
+
+def load_own_key(path: Path) -> tuple[PrivateKey | None, list[str]]:
+    """Return the key in *path*, None where there is no such file, and sentences to warn of."""
+    return load_private_key(path) if os.path.exists(path) else (None, [])  # Path's may raise
+
+
+def load_private_key(path: Path) -> tuple[PrivateKey, list[str]]:
+    """Return the key in *path* and sentences to warn of.  Raises KeyFileError."""
+    text, mode = _read_secret(path, PRIVATE)
+    try:
+        key = PrivateKey.from_base64(text.strip())
+    except ValueError as error:
+        raise KeyFileError(f"{path} is not a private key: {error}; {replace(path, PRIVATE)}") from None
+    return key, list(map(str, describe_readers(path, mode)))
+
+
+def load_preshared_key(path: Path) -> PresharedKey:
+    """Return the key in *path*.  Raises KeyFileError."""
+    text, _ = _read_secret(path, PRESHARED)
+    try:
+        return PresharedKey.from_base64(text.strip())
+    except ValueError as error:
+        raise KeyFileError(f"{path} is not a preshared key: {error}; {replace(path, PRESHARED)}") from None
+
+
+def replace(path: Path, kind: Kind) -> str:
+    """Return how a key comes into the place of what *path* names now, as the end of a sentence."""
+    make = f"`{kind.make} {shlex.quote(str(path))}`"
+    try:
+        found = os.lstat(path).st_mode
+    except (OSError, ValueError):
+        return kind.elsewhere
+    if stat.S_ISREG(found) and kind.force:
+        return f"{kind.elsewhere}, or replace it with {make[:-1]}{kind.force}`"
+    if stat.S_ISREG(found) or stat.S_ISLNK(found) or stat.S_ISFIFO(found) or stat.S_ISSOCK(found):
+        return f"{kind.elsewhere}, or remove it and make one with {make}{kind.also}"
+    return kind.elsewhere  # nobody is told to remove a directory or a device
+
+
+def _read_secret(path: Path, kind: Kind) -> tuple[str, int]:
+    """Return the text in *path* and the file's mode.  Raises KeyFileError."""
+    try:
+        data, status = read_regular(path, KEY_FILE_SIZE)
+        text = data.decode().removeprefix("\ufeff")  # some editors begin UTF-8 with a byte order mark
+        text.encode("ascii")
+    except UnfitFileError as error:
+        raise KeyFileError(f"{path} {error}: {replace(path, kind)}") from None
+    except FileNotFoundError:
+        raise KeyFileError(_describe_absence(path, kind)) from None
+    except IsADirectoryError:
+        raise KeyFileError(f"{path} is a directory: {kind.elsewhere}") from None
+    except ValueError:  # what is not ASCII, or a null character in the path
+        raise KeyFileError(
+            f"{path} is not a file with a key: it holds other than base64; {replace(path, kind)}"
+        ) from None
+    except PermissionError:
+        raise KeyFileError(
+            f"{path} cannot be read: permission denied; {advice.become_root()}, or {kind.elsewhere}"
+        ) from None
+    except OSError as error:
+        raise KeyFileError(f"{path} cannot be read: {error.strerror}; {kind.elsewhere}") from None
+    return text, status.st_mode
+
+
+def _describe_absence(path: Path, kind: Kind) -> str:
+    if path.is_symlink():
+        return f"{path} is a link to a file that does not exist: {replace(path, kind)}"
+    return f"{path} does not exist: make one with `{kind.make} {shlex.quote(str(path))}`{kind.also}"
