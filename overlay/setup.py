@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
 
-from overlay import config, planning
+from overlay import config, planning, taken_port
 from overlay.diagnosis import diagnose
 from overlay.diagnosis.finding import Facts
 from overlay.diagnosis.settings import faults
@@ -22,6 +23,7 @@ from overlay.errors import HostError
 from overlay.host import modules, netlink, privileges, sockets, sysctl, tun
 from overlay.host.device_drops import overruns
 from overlay.host.firewall.read import read_firewall
+from overlay.host.holders import find_holder
 from overlay.host.leaving import Leaving
 from overlay.host.paths import open_paths
 from overlay.host.prepared import Prepared
@@ -29,19 +31,20 @@ from overlay.host.privileges import Capability
 from overlay.host.settings import Settings
 from overlay.host.tunnel_errors import TunnelErrors
 from overlay.link import REPLACED_TIME
+from overlay.numbers import count
 from overlay.planning import Planned
 from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from overlay.config import Node
     from overlay.diagnosis.finding import Finding
     from overlay.host.firewall.rules import Firewall
     from overlay.host.learnt import LearntMtu
-    from overlay.host.plan import HostPlan, IPAddress
+    from overlay.host.plan import HostPlan
     from overlay.host.sockets import UdpSocket
     from overlay.planning import Endpoints
     from overlay.wire.addresses import Sockaddr
@@ -101,7 +104,8 @@ class HostSetup:
         # Once packets were refused rather than sent unencrypted, an error is no reason to let them go.
         self.is_relied_on = left > 0
         if left:
-            log.info("took over %d routes and rules that a killed agent left interface=%s", left, interface)
+            what = count(left, "route or rule", "routes and rules")
+            log.info("took over %s that a killed agent left interface=%s", what, interface)
 
     @property
     def interface(self) -> str:
@@ -192,7 +196,7 @@ class HostSetup:
                 if self._bound.get(name) == (port, listen):
                     continue
                 if each.has_ports:
-                    opened[name] = self._open_underlay(name, port, listen, plan.fwmark, spared)
+                    opened[name] = self._open_underlay(node, name, port, plan.fwmark, spared)
                 else:
                     opened[name] = sockets.open_raw(listen, each, plan.fwmark)
                 for udp in opened[name]:
@@ -225,13 +229,13 @@ class HostSetup:
         return [udp for udp in former if udp not in self.underlay]
 
     def _open_underlay(
-        self, name: str, port: int, listen: Sequence[IPAddress], fwmark: int | None, spared: set[int]
+        self, node: Node, name: str, port: int, fwmark: int | None, spared: set[int]
     ) -> list[UdpSocket]:
         """Return the sockets of the encapsulation *name*, those that are open already as they are.  Raises HostError."""
         ours = [*self.underlay, *self._leaving.sockets]
         try:
             return sockets.open_underlay(
-                listen,
+                node.own.listen,
                 port,
                 fwmark,
                 [udp for udp in ours if udp.encapsulation == name],
@@ -240,14 +244,16 @@ class HostSetup:
                 spared=spared,
             )
         except HostError as error:
+            if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
+                raise
             other = next(
                 (udp.encapsulation for udp in ours if udp.port == port and udp.encapsulation != name), None
             )
-            if other is None or getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
-                raise
-            raise HostError(
-                f"UDP port {port} is in use by this agent for {other}: give {name} another, or restart the agent"
-            ) from error.__cause__
+            if other is not None:
+                raise HostError(taken_port.describe_own(node, name, port, other)) from error.__cause__
+            inodes = {os.fstat(udp.fileno()).st_ino for udp in ours}
+            holder = find_holder(port, node.own.listen, inodes)
+            raise HostError(taken_port.describe(node, name, port, holder)) from error.__cause__
 
     def leave(self, replaced: Iterable[UdpSocket], now: float) -> None:
         """Give *replaced* up, once the forwarder knows of those in their place: it reads them for a while."""

@@ -11,20 +11,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import sys
-from ipaddress import IPv6Address, ip_address
-from pathlib import Path
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from overlay.host.udp_table import bound_sockets
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from overlay.wire.addresses import Sockaddr
-
-# Specification: proc_net_udp(5)
-TABLES = (Path("/proc/thread-self/net/udp"), Path("/proc/thread-self/net/udp6"))
-LOCAL, INODE = 1, 9  # columns
-WORD = 4  # bytes; an address stands there in hexadecimal words of the host's order
 
 
 def bind(udp: socket.socket, address: Sockaddr, ours: Sequence[socket.socket] = ()) -> None:
@@ -67,23 +62,6 @@ def _is_shared(udp: socket.socket, ours: Sequence[socket.socket]) -> bool:
     inodes = {os.fstat(each.fileno()).st_ino for each in (udp, *ours)}
     port = udp.getsockname()[1]
     return any(
-        (family, bound) == (udp.family, port) and inode not in inodes
-        for family, bound, inode in _bound_sockets()
+        (each.family, each.port) == (udp.family, port) and each.inode not in inodes
+        for each in bound_sockets()
     )
-
-
-def _bound_sockets() -> Iterator[tuple[int, int, int]]:
-    """Yield the family in which each UDP socket of this network namespace receives, its port and its inode."""
-    for path in TABLES:
-        try:
-            lines = path.read_text().splitlines()[1:]
-        except FileNotFoundError:  # no IPv6
-            continue
-        for line in lines:
-            fields = line.split()
-            host, _, port = fields[LOCAL].partition(":")
-            words = [bytes.fromhex(host[at : at + 2 * WORD]) for at in range(0, len(host), 2 * WORD)]
-            packed = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
-            address = ip_address(packed)
-            is_ipv6 = isinstance(address, IPv6Address) and address.ipv4_mapped is None
-            yield socket.AF_INET6 if is_ipv6 else socket.AF_INET, int(port, 16), int(fields[INODE])

@@ -158,6 +158,19 @@ def test_second_agent_for_an_interface_is_refused(pair):
     assert paris.status()["pid"] == paris.process.pid
 
 
+def test_a_second_agent_with_the_same_port_is_told_which_agent_has_it(pair, network, tmp_path):
+    paris, _ = pair
+    (tmp_path / "second").mkdir()
+    second = network.beside(tmp_path / "second", "second0", prefix="10.245.0.0/16").peers["paris"]
+    second.launch()
+
+    assert second.process.wait(PATIENCE) == 1
+    assert (
+        f"UDP port 51820 is taken by the agent of overlay0 (process {paris.process.pid}): stop that with "
+        "`overlay down --interface overlay0`, or write a listen_port of its own under [peers.paris]"
+    ) in second.log
+
+
 def test_two_agents_with_different_interfaces_live_side_by_side(pair, network, tmp_path):
     paris, tokyo = pair
     (tmp_path / "second").mkdir()

@@ -720,7 +720,7 @@ def test_a_port_that_this_agent_has_for_another_encapsulation_is_said_to_be_its_
     with set_up(host) as setup:
         before = state(host, setup)
 
-        with pytest.raises(HostError, match="UDP port 51820 is in use by this agent for wireguard: give udp"):
+        with pytest.raises(HostError, match="UDP port 51820 is in use by this agent for wireguard: write "):
             setup.adopt(clear_node("udp", port=51821, udp_port=51820), {TOKYO})
 
         assert state(host, setup) == before
