@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from overlay.errors import OverlayError
+from overlay.errors import HostError, OverlayError
 from overlay.host import outside
+from overlay.host.interfaces import sockaddr_of
+from overlay.unresolved import RESOLVE_PAUSE
 from peers.addresses import BROADCAST
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from overlay.host.names import Names
     from overlay.roster import Remote
     from overlay.wire.addresses import Sockaddr
+    from peers.addresses import Address
     from peers.peer import Endpoint
 
 # Ours
@@ -28,7 +31,6 @@ FIRST_TIME = 5.0  # seconds that the start waits for names, where their name ser
 RESOLVE_TIMEOUT = 10.0  # seconds for one name
 RESOLVE_INTERVAL = 300.0  # seconds; names are looked up again that often even while all is well
 CLEAR_INTERVAL = 30.0  # seconds likewise in the clear, where no handshake fails when a peer has moved
-RESOLVE_PAUSE = 10.0  # seconds between two look-ups of one name when handshakes fail
 LOOKUPS_AT_ONCE = 16  # each takes a thread, for up to a minute where a name server is silent
 
 log = logging.getLogger("overlay")
@@ -39,20 +41,13 @@ class ResolveError(OverlayError):
 
 
 def literal(endpoint: Endpoint) -> tuple[Sockaddr, ...]:
-    """Return the socket address of an endpoint that is an address, nothing for a DNS name."""
-    address = endpoint.address
-    if address is None:
+    """Return the socket address of an endpoint that is an address; nothing for a DNS name, or without its interface."""
+    if endpoint.address is None:
         return ()
-    if address.version == 4:
-        return ((str(address), endpoint.port),)
-    scope = address.scope_id
-    index = 0
-    if scope:
-        try:
-            index = int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
-        except OSError:
-            return ()  # the interface is not there yet
-    return ((str(address).partition("%")[0], endpoint.port, 0, index),)
+    try:
+        return (sockaddr_of(endpoint.address, endpoint.port),)
+    except (HostError, OSError):  # the interface is not there yet, or nobody can tell: it is looked for again
+        return ()
 
 
 async def resolve(endpoint: Endpoint) -> tuple[Sockaddr, ...]:
@@ -60,9 +55,8 @@ async def resolve(endpoint: Endpoint) -> tuple[Sockaddr, ...]:
 
     Raises ResolveError.
     """
-    known = literal(endpoint)
-    if known:
-        return known
+    if endpoint.address is not None:
+        return (_address_of(endpoint, endpoint.address),)
     try:
         with trio.fail_after(RESOLVE_TIMEOUT):
             found = await trio.socket.getaddrinfo(
@@ -71,12 +65,22 @@ async def resolve(endpoint: Endpoint) -> tuple[Sockaddr, ...]:
     except trio.TooSlowError:
         raise ResolveError(f"{endpoint.host} was not resolved in {RESOLVE_TIMEOUT:g} s") from None
     except (OSError, UnicodeError) as error:
-        reason = (error.strerror or error) if isinstance(error, OSError) else "it is no host name"
-        raise ResolveError(f"{endpoint.host} was not resolved: {reason}") from None
+        reason = (error.strerror or error) if isinstance(error, OSError) else "it is not a host name"
+        raise ResolveError(f"{endpoint.host} was not resolved ({reason})") from None
     usable = [sockaddr for _, _, _, _, each in found if (sockaddr := _usable(each)) is not None]
     if not usable:
-        raise ResolveError(f"{endpoint.host} was not resolved: it has no address of one host")
+        raise ResolveError(f"{endpoint.host} was not resolved (it has no address of a single host)")
     return tuple(dict.fromkeys(usable))
+
+
+def _address_of(endpoint: Endpoint, address: Address) -> Sockaddr:
+    """Return the socket address of *endpoint*, which is *address*.  Raises ResolveError without its interface."""
+    try:
+        return sockaddr_of(address, endpoint.port)
+    except HostError as error:
+        raise ResolveError(f"{endpoint.host} has no address yet ({error})") from None
+    except OSError:
+        raise ResolveError(f"{endpoint.host} is on an interface that this host does not have") from None
 
 
 def _usable(found: Sequence[object]) -> Sockaddr | None:
@@ -220,7 +224,8 @@ class Resolver:
                 if endpoint.address is None:
                     self._names.remember(endpoint.host, tuple(sockaddr[0] for sockaddr in found))
         except ResolveError as error:
-            self._failed(remote, str(error))
+            if remote.configured == endpoint:
+                self._failed(remote, str(error))
         finally:
             self._running.discard(remote.number)
         if remote.configured != endpoint:

@@ -101,6 +101,8 @@ class Roster:
         self.by_name, self.by_number = prospect.by_name, prospect.by_number
         for update in prospect.updates:
             remote = update.remote
+            if update.configured != remote.configured:
+                remote.resolve_error = None  # it was about another name
             remote.peer, remote.preshared_key = update.peer, update.preshared_key
             remote.ends, remote.macs, remote.configured = update.ends, update.macs, update.configured
         return prospect.change

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from overlay import unresolved
 from overlay.troubles import told_too_little, troubles_of
 from overlay.wire.addresses import format_sockaddr
 from peers.mac import format_mac
@@ -58,11 +59,15 @@ def peer_status(
     told = (learnt or {}).get(endpoint[0].partition("%")[0]) if endpoint is not None else None
     path_mtu = counters.path_mtu if counters is not None else 0
     notes = troubles_of(remote, handshake, now, reject_after_time)
+    if (note := unresolved.describe(remote, endpoint)) is not None:
+        notes.append(note)
     if told is not None and (note := told_too_little(remote.peer.name, told, path_mtu)) is not None:
         notes.append(note)
     state = UNENCRYPTED
     if handshake is not None:
         state = state_of(handshake, now, reject_after_time, is_silent=remote.is_silent)
+        if unresolved.is_nowhere(remote, endpoint):
+            state = unresolved.UNRESOLVED
     return {
         "name": remote.peer.name,
         "public_key": None if remote.peer.public_key is None else format_public_key(remote.peer.public_key),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from overlay.durations import format_duration
+from overlay.numbers import count
+from overlay.unresolved import UNRESOLVED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from overlay.host.learnt import LearntMtu
     from overlay.roster import Remote
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 # Ours
 CLOCK_TIME = 3600.0  # seconds for which there is a note on a clock; while this node calls, its peer need not call again
 LEAST_COMMON_MTU = 1280  # bytes; what every IPv6 link takes, and so do links of today
+# States of a peer that call for somebody, the worst first; one that is connecting may come to that.
+STATES = ("unreachable", UNRESOLVED, "unconfirmed", "silent")
+BEGINNING = "connecting"
 SHOWN = 10  # peers of whom the notes of the node tell; the others tell in their own row
 
 
@@ -62,12 +67,24 @@ def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> str | None:
     )
 
 
+def severity(state: str | None, notes: Collection[str]) -> int:
+    """Return how much a peer in *state*, with *notes* on it, calls for somebody: above 0 it is in trouble.
+
+    A state that is not known is that of all peers of a forwarder that does not answer, and of none in particular.
+    """
+    if state in STATES:
+        return len(STATES) - STATES.index(state) + 2
+    if notes:
+        return 2
+    return 1 if state == BEGINNING else 0
+
+
 def notes_of(rows: Iterable[dict[str, Any]]) -> list[str]:
     """Return the troubles in the *rows* of all peers, those of the first SHOWN that have any."""
     troubled = [row["notes"] for row in rows if row["notes"]]
     notes = [note for each in troubled[:SHOWN] for note in each]
     if len(troubled) > SHOWN:
         notes.append(
-            f"there are notes on {len(troubled) - SHOWN} more peers: `overlay status --json` has them"
+            f"{count(len(troubled) - SHOWN, 'more peer has', 'more peers have')} notes: `overlay status --json` has them"
         )
     return notes

@@ -43,6 +43,7 @@ class PeerStatus:
     rx_bytes: int | None
     tx_bytes: int | None
     drops: dict[str, int] | None
+    notes: list[str]
 
     @property
     def is_counted(self) -> bool:

@@ -63,7 +63,7 @@ def _where(answer: PeerAnswer) -> str:
     """Return what to look at on the way to the peer."""
     if answer.endpoint is None:
         if answer.resolve_error is not None:
-            return f"its endpoint is not known, for {answer.resolve_error}"
+            return f"it cannot be called, because its endpoint {answer.resolve_error}"
         if answer.is_configured:
             return "the name of its endpoint has not been looked up yet: try again in a second"
         if not answer.has_own_endpoint:
@@ -71,7 +71,7 @@ def _where(answer: PeerAnswer) -> str:
         return "it has no endpoint, so it must call first"
     look = f"see whether its agent runs, and whether UDP reaches it at {answer.endpoint}"
     if answer.resolve_error is not None:
-        return f"{look}, where it was before, for {answer.resolve_error}"
+        return f"{look}, its last known address, because its endpoint {answer.resolve_error}"
     return look
 
 

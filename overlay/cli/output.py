@@ -77,11 +77,6 @@ def format_age(seconds: float | None) -> str:
     return "never" if seconds is None else f"{format_duration(seconds)} ago"
 
 
-def count(number: int, noun: str) -> str:
-    """Return *number* with *noun* in its number: ``1 peer``, ``3 peers``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def format_some(items: Sequence[Any], most: int) -> str:
     """Return the first *most* items, and how many more there are: ``10.244.1.0/24, 10.244.2.0/24 +3``."""
     shown = ", ".join(str(item) for item in items[:most])

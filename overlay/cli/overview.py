@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from overlay.cli.agents import UNENCRYPTED
-from overlay.cli.output import count, format_age, format_bytes, format_some, format_table
+from overlay.cli.output import format_age, format_bytes, format_some, format_table
 from overlay.durations import format_duration
+from overlay.numbers import count
+from overlay.troubles import severity
 from peers.peer import TAP
 
 if TYPE_CHECKING:
@@ -22,12 +24,6 @@ LABEL = 12  # columns of the names of fields
 LEAST_WIDTH = 40  # narrower terminals wrap
 SHOWN_SUBNETS = 2
 SHOWN_DROPS = 10  # lines of drops; more of them would hide the peers
-STATES = (
-    "unreachable",
-    "unconfirmed",
-    "silent",
-    "connecting",
-)  # those that are shown first where not all have room
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +109,24 @@ def render(status: Status, width: int | None = None, before: Status | None = Non
     return "\n".join(lines)
 
 
+def troubled_first(status: Status) -> Status:
+    """Return *status* with the peers in trouble before the others, the worst first, else in their order."""
+    return replace(
+        status, peers=sorted(status.peers, key=lambda peer: severity(peer.state, peer.notes), reverse=True)
+    )
+
+
 def fit(status: Status, width: int, height: int, before: Status | None) -> str:
-    """Return *status* for a screen that must not scroll: where not all peers have room, those in trouble come first.
+    """Return *status* for a screen that must not scroll, as much of it as has room.
 
     The last line stays free for the cursor.
     """
     text = render(status, width, before)
     if text.count("\n") + 1 < height:
         return _cut(text, width)
-    peers = sorted(
-        status.peers, key=lambda peer: STATES.index(peer.state) if peer.state in STATES else len(STATES)
-    )
-    lines = render(replace(status, peers=peers), width, before).split("\n")
+    lines = text.split("\n")
     kept = max(0, height - 2)
-    return _cut("\n".join([*lines[:kept], f"... and {len(lines) - kept} more lines"]), width)
+    return _cut("\n".join([*lines[:kept], f"... and {count(len(lines) - kept, 'more line')}"]), width)
 
 
 def _troubles(status: Status) -> list[tuple[str, str]]:

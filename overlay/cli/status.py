@@ -13,7 +13,7 @@ from overlay.cli.agents import ask, read_status
 from overlay.cli.exits import Failure
 from overlay.cli.options import interface_option, json_option
 from overlay.cli.output import show, show_json
-from overlay.cli.overview import fit, render
+from overlay.cli.overview import fit, render, troubled_first
 from overlay.cli.surroundings import Surroundings
 from overlay.errors import HostError
 from overlay.text import printable
@@ -35,16 +35,17 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
     """Show this node and its peers.
 
     A peer is up (its tunnel works), silent (packets were sent to it, and it has answered nothing for 15 seconds),
-    connecting (a handshake runs), idle (nothing to send since the last tunnel ended), unconfirmed (handshakes are
-    answered and lead to no common keys, as where preshared keys differ) or unreachable (it was called for 90 seconds
-    and did not answer).  Of one that is unencrypted, with the encapsulation in parentheses, nothing of the kind is known.
+    connecting (a handshake runs), idle (nothing to send since the last tunnel ended), unresolved (its endpoint is a
+    name that has no address), unconfirmed (handshakes are answered and lead to no common keys, as where preshared keys
+    differ) or unreachable (it was called for 90 seconds and did not answer).  Of one that is unencrypted, with the encapsulation in parentheses, nothing of the kind is known.
 
     RECEIVED is when the last message of a peer came.  MTU is the largest packet that reaches it, as far as probes
     have told.  MACS, with a tap, is how many Ethernet addresses were seen at the peer in the last five minutes.
 
     MAC addresses are shown where packets travel in Ethernet frames: those to write at a far end that is no agent.
 
-    Dropped packets are counted by reason, for the node and for each peer; with --watch those that grow come first.
+    Dropped packets are counted by reason, for the node and for each peer; with --watch those that grow come first, and
+    so do peers in trouble.
 
     What is not known, as while the process that carries packets hangs, is ? here and null in the JSON, and the exit code
     is 1.
@@ -70,7 +71,7 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
         if as_json:
             show_json(answer.get("status"), compact=True)
             continue
-        status = read_status(interface, answer)
+        status = troubled_first(read_status(interface, answer))
         if is_terminal:
             show(fit(status, *shutil.get_terminal_size(), before), CLEAR)
         else:

@@ -108,6 +108,39 @@ def test_an_exit_peer_is_found_when_the_name_server_is_late(exit_peer):
     paris.ping(tokyo.address)
 
 
+def test_a_name_that_does_not_resolve_is_noted_with_its_remedy_until_it_does(lab, network, tmp_path):
+    paris, tokyo = network.host("paris"), network.host("tokyo", endpoint=NAME)
+    internet = Internet(lab, network, paris, tmp_path)
+    internet.answer.write_text("")
+    paris.start()
+
+    paris.wait_peer(tokyo, "unresolved", lambda row: row["state"] == "unresolved")
+    shown = paris.overlay("status").stdout
+    assert f"note        tokyo cannot be called, because its endpoint {NAME} was not resolved (" in shown
+    assert f"see what `getent ahosts {NAME}` finds on this host; it is looked up again every 10 s" in shown
+
+    tokyo.start()
+    internet.answer.write_text("192.0.2.2")
+    wait_until(lambda: not paris.peer(tokyo)["notes"], 2 * PATIENCE, "the name to be found")
+    paris.ping(tokyo.address)
+
+
+def test_a_reload_to_a_name_that_does_not_resolve_says_that_the_old_address_is_in_use(lab, network, tmp_path):
+    paris, tokyo = network.host("paris"), network.host("tokyo")
+    internet = Internet(lab, network, paris, tmp_path)
+    internet.answer.write_text("")
+    network.start()
+    paris.ping(tokyo.address)
+
+    tokyo.settings["endpoint"] = NAME
+    assert "reloaded" in paris.reload()
+
+    said = "tokyo is still called at 192.0.2.2:51820, its last known address, because its endpoint "
+    paris.wait_peer(tokyo, "noted", lambda row: any(note.startswith(said + NAME) for note in row["notes"]))
+    assert f"WARNING {NAME} was not resolved" in paris.log
+    paris.ping(tokyo.address)
+
+
 @pytest.mark.parametrize("ending", ["stop", "kill"])
 def test_the_last_address_of_a_name_is_kept_over_a_restart(exit_peer, ending):
     paris, tokyo, internet = exit_peer

@@ -1216,7 +1216,9 @@ def test_notes_are_those_of_the_moment_at_which_they_are_asked_for(node, caplog)
         assert str(found) not in (await machine.status())["notes"]
 
     node(story)
-    told = [(each.levelname, each.getMessage()) for each in caplog.records if "not forward" in each.getMessage()]
+    told = [
+        (each.levelname, each.getMessage()) for each in caplog.records if "not forward" in each.getMessage()
+    ]
     assert told == [("WARNING", str(found)), ("INFO", "no longer true: this host does not forward")]
 
 

@@ -138,6 +138,17 @@ def test_literal_endpoint_is_resolved_without_asking_anybody(names, at_site):
     assert names.asked == []
 
 
+def test_literal_endpoint_without_its_interface_is_not_asked_of_a_name_server(names, at_site):
+    async def story(site):
+        with pytest.raises(
+            ResolveError, match="fe80::1%nowhere is on an interface that this host does not have"
+        ):
+            await resolve(Endpoint.parse("fe80::1%nowhere", 51820))
+
+    at_site(story)
+    assert names.asked == []
+
+
 def test_name_stands_for_its_addresses_in_the_hosts_order_each_once(names, at_site):
     names.addresses["tokyo.example.net"] = ["2001:db8::1", "192.0.2.1", "2001:db8::1"]
 
@@ -156,7 +167,7 @@ def test_address_of_no_host_that_a_name_server_tells_is_passed_over(names, at_si
 
     async def story(site):
         assert await resolve(Endpoint("tokyo.example.net", 51820)) == (FIRST,)
-        with pytest.raises(ResolveError, match="it has no address of one host"):
+        with pytest.raises(ResolveError, match="it has no address of a single host"):
             await resolve(Endpoint("blocked.example.net", 51820))
 
     at_site(story)
@@ -188,14 +199,14 @@ def test_silent_name_server_is_a_sentence_after_ten_seconds(names, at_site):
     [
         (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), "Temporary failure"),
         (OSError("odd"), "odd"),
-        (UnicodeError("label too long"), "it is no host name"),
+        (UnicodeError("label too long"), "it is not a host name"),
     ],
 )
 def test_name_that_is_not_resolved_gets_its_reason(names, at_site, error, reason):
     names.addresses["tokyo.example.net"] = error
 
     async def story(site):
-        with pytest.raises(ResolveError, match=f"was not resolved: {reason}"):
+        with pytest.raises(ResolveError, match=rf"was not resolved \({reason}"):
             await resolve(Endpoint("tokyo.example.net", 51820))
 
     at_site(story)
@@ -220,6 +231,22 @@ def test_name_that_resolves_late_is_told_when_it_does(names, at_site):
         assert tokyo.resolved == (FIRST,)
 
     at_site(story)
+
+
+def test_failure_of_a_name_that_the_peer_has_no_more_is_not_its_error(names, at_site, caplog):
+    tokyo = remote()
+    names.delay = 1.0
+
+    async def story(site):
+        site.resolver.resolve_soon(tokyo, 100.0)
+        await trio.sleep(0.5)
+        tokyo.configured = Endpoint("192.0.2.1", 51820)
+        await site.settle()
+
+        assert (tokyo.resolve_error, site.moved) == (None, [("tokyo", FIRST, "configuration")])
+
+    at_site(story)
+    assert not caplog.records
 
 
 def test_failure_is_news_once(names, at_site, caplog):

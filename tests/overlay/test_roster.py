@@ -176,6 +176,19 @@ def test_unchanged_peer_keeps_its_number_its_endpoint_and_what_was_resolved():
     assert (remote.endpoint, remote.resolved) == (("192.0.2.9", 4500), (("192.0.2.10", 51820),))
 
 
+def test_why_a_name_was_not_found_is_forgotten_with_the_name():
+    """It stayed, so that a reload to that name was no news, and was shown of an address that replaced it."""
+    own, roster = peer("own", address=("10.9.0.1",)), Roster()
+    roster.change_to(node(own, peer("ann", address=("10.9.0.2",), endpoint="ann.example.net")))
+    ann = roster.by_name["ann"]
+    ann.resolve_error = "ann.example.net was not resolved"
+
+    roster.change_to(node(own, peer("ann", address=("10.9.0.2",), endpoint="ann.example.net", keepalive=25)))
+    assert ann.resolve_error is not None
+    roster.change_to(node(own, peer("ann", address=("10.9.0.2",), endpoint="192.0.2.1")))
+    assert ann.resolve_error is None
+
+
 def test_prefix_that_moves_to_another_peer_is_replaced_in_one_step():
     roster = Roster()
     own = peer("paris", "10.244.1.0/24")

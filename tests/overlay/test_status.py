@@ -12,6 +12,7 @@ from overlay.roster import Remote
 from overlay.session.constants import REJECT_AFTER_TIME
 from overlay.session.peer import HandshakeStatus
 from overlay.status import age, peer_status, state_of
+from peers.peer import Endpoint
 from tests.peers.examples import key_text, peer
 
 NOW = 10_000.0
@@ -58,6 +59,30 @@ def test_peer_that_answers_nothing_is_silent_as_long_as_it_would_be_up():
     states = [row(each, remote=tokyo)["state"] for each in (handshake(NOW - 100), handshake(NOW - 200))]
 
     assert states == ["silent", "idle"]
+
+
+@pytest.mark.parametrize("handshakes", [handshake(), handshake(is_running=True), handshake(is_given_up=True)])
+def test_peer_whose_endpoint_was_not_resolved_is_called_so_and_noted(handshakes):
+    endpoint = Endpoint.parse("tokyo.example.net", 51820)
+    error = "tokyo.example.net was not resolved (Name or service not known)"
+    tokyo = Remote(1, peer("tokyo", "10.244.2.0/24"), None, configured=endpoint, resolve_error=error)
+
+    shown = row(handshakes, remote=tokyo)
+
+    assert (shown["state"], shown["endpoint"]) == ("unresolved", None)
+    (note,) = shown["notes"]
+    assert note.startswith(f"tokyo cannot be called, because its endpoint {error}: ")
+
+
+def test_peer_that_is_still_called_where_it_was_is_noted_with_that_place():
+    endpoint = Endpoint.parse("new.example.net", 51820)
+    tokyo = Remote(1, peer("tokyo", "10.244.2.0/24"), None, configured=endpoint, resolve_error="it rains")
+    counters = PeerCounters(1, ("203.0.113.9", 4500), 11, 22, 3, 4, NOW - 2.5, {}, 5, 6, 1344, 7)
+
+    shown = row(handshake(completed_at=NOW), counters, tokyo)
+
+    assert (shown["state"], shown["endpoint"]) == ("up", "203.0.113.9:4500")
+    assert shown["notes"][0].startswith("tokyo is still called at 203.0.113.9:4500, its last known address")
 
 
 def test_replayed_initiations_are_counted_at_their_peer():

@@ -5,7 +5,7 @@ import pytest
 from overlay.host.learnt import LearntMtu
 from overlay.roster import Remote
 from overlay.session.peer import HandshakeStatus
-from overlay.troubles import CLOCK_TIME, SHOWN, notes_of, told_too_little, troubles_of
+from overlay.troubles import CLOCK_TIME, SHOWN, notes_of, severity, told_too_little, troubles_of
 from tests.peers.examples import peer
 
 NOW = 1000.0
@@ -68,7 +68,7 @@ def test_notes_tell_of_few_peers_and_how_many_more_there_are():
     notes = notes_of(rows)
 
     assert notes[:SHOWN] == [f"note {number}" for number in range(SHOWN)]
-    assert notes[SHOWN:] == ["there are notes on 3 more peers: `overlay status --json` has them"]
+    assert notes[SHOWN:] == ["3 more peers have notes: `overlay status --json` has them"]
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,15 @@ def test_what_the_kernel_was_told_is_a_trouble_where_it_is_unlikely_and_no_probe
     mtu, path_mtu, is_told
 ):
     assert (told_too_little("tokyo", LearntMtu(mtu, 60.0), path_mtu) is not None) == is_told
+
+
+def test_the_worse_a_state_the_more_it_calls_for_somebody():
+    states = ["unreachable", "unresolved", "unconfirmed", "silent"]
+    rows = [*((state, []) for state in states), ("up", ["a note"]), ("connecting", []), ("up", [])]
+
+    assert [severity(*row) for row in rows] == [6, 5, 4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("state", [None, "up", "idle", "unencrypted"])
+def test_peer_in_order_calls_for_nobody(state):
+    assert severity(state, []) == 0

@@ -8,7 +8,7 @@ from tests.overlay.cli.fakes import peer_answer
 
 AT = {"endpoint": "192.0.2.2:51820"}
 UP = AT | {"state": "up", "last_handshake": 12.7}
-UNRESOLVED = "tokyo.example.net was not resolved: Name or service not known"
+UNRESOLVED = "tokyo.example.net was not resolved (Name or service not known)"
 
 
 def why(way="icmp", elapsed=6.0, **fields):
@@ -41,11 +41,11 @@ def test_of_a_peer_not_heard_meanwhile_both_may_be_true(last_received):
 
 def test_a_name_that_does_not_resolve_is_said():
     assert why(resolve_error=UNRESOLVED) == (
-        f"tokyo (10.244.2.0) does not answer: its endpoint is not known, for {UNRESOLVED}"
+        f"tokyo (10.244.2.0) does not answer: it cannot be called, because its endpoint {UNRESOLVED}"
     )
     assert why(resolve_error=UNRESOLVED, **AT).startswith(
         "there was never a handshake with tokyo: see whether its agent runs, and whether UDP reaches it at "
-        f"192.0.2.2:51820, where it was before, for {UNRESOLVED}"
+        f"192.0.2.2:51820, its last known address, because its endpoint {UNRESOLVED}"
     )
 
 

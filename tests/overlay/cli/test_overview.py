@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from overlay.cli.agents import read_status
-from overlay.cli.overview import fit, render
+from overlay.cli.overview import fit, render, troubled_first
 from tests.overlay.cli.fakes import STATUS, peer_status
 
 LONG_NOTE = (
@@ -114,15 +114,22 @@ def test_drops_of_many_peers_do_not_hide_the_peers():
     assert "dropped     at 90 more; --json has all" in shown
 
 
-def test_a_screen_that_is_too_small_shows_the_peers_in_trouble_first():
+def test_peers_in_trouble_come_first_and_the_others_stay_in_their_order():
     peers = [busy(f"p{number}") for number in range(100)]
+    peers[50] = busy("p50", notes=["the clock of p50 is behind"])
     peers[70] = busy("p70", state="unreachable")
     peers[80] = busy("p80", state="connecting")
 
-    lines = fit(status(*peers), 80, 24, None).split("\n")
+    shown = troubled_first(status(*peers))
+
+    assert [each.name for each in shown.peers][:6] == ["p70", "p50", "p80", "p0", "p1", "p2"]
+
+
+def test_a_screen_that_is_too_small_keeps_its_first_lines_and_counts_the_others():
+    lines = fit(status(*(busy(f"p{number}") for number in range(100))), 80, 24, None).split("\n")
 
     assert len(lines) == 23
     names = [line.split()[0] for line in lines if line]
     at = names.index("NAME")
-    assert names[at : at + 3] == ["NAME", "p70", "p80"]
+    assert names[at : at + 3] == ["NAME", "p0", "p1"]
     assert lines[-1].startswith("... and ")

@@ -1,0 +1,45 @@
+"""Peers whose endpoint is a name without an address: what is to be said of them."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from overlay.wire.addresses import format_sockaddr
+
+if TYPE_CHECKING:
+    from overlay.roster import Remote
+    from overlay.wire.addresses import Sockaddr
+
+# Ours
+UNRESOLVED = (
+    "unresolved"  # the state of a peer that is not called because no address is known of its endpoint
+)
+RESOLVE_PAUSE = 10.0  # seconds between two look-ups of one name when they or handshakes fail
+
+
+def describe(remote: Remote, endpoint: Sockaddr | None) -> str | None:
+    """Return a sentence on *remote* if its endpoint could not be looked up the last time; None if all is well.
+
+    *endpoint* is where it is called all the same; None if nowhere.
+    """
+    name, error = remote.peer.name, remote.resolve_error
+    if remote.configured is None or error is None:
+        return None
+    again = f"it is looked up again every {RESOLVE_PAUSE:g} s"
+    if remote.configured.address is not None:
+        remedy = "correct it in the peers file, or add that interface"
+    else:
+        look = f"getent ahosts {shlex.quote(remote.configured.host)}"
+        remedy = f"correct the name in the peers file, or see what `{look}` finds on this host"
+    if endpoint is None:
+        return f"{name} cannot be called, because its endpoint {error}: {remedy}; {again}"
+    return (
+        f"{name} is still called at {format_sockaddr(endpoint)}, its last known address, because its endpoint {error}: "
+        f"{remedy}; {again}"
+    )
+
+
+def is_nowhere(remote: Remote, endpoint: Sockaddr | None) -> bool:
+    """Return whether *remote* is not called at all, because its endpoint could not be looked up."""
+    return endpoint is None and remote.configured is not None and remote.resolve_error is not None
