@@ -199,7 +199,7 @@ class Outbound:
         if peer is None or peer.number == OWN:
             core.refuse(view[start:end], "no_peer" if peer is None else "own_subnet", now)
             return
-        if destination == peer.endpoint_address and self._is_loop(peer, start):
+        if destination == peer.endpoint_address and self._is_loop(peer, start, end):
             peer.drops["loop"] += 1
             return
         keypair = peer.keypairs.current
@@ -441,8 +441,8 @@ class Outbound:
         self._arena[field + 1] = value & 0xFF
         return True
 
-    def _is_loop(self, peer: Peer, start: int) -> bool:
-        """Return whether the packet, addressed to *peer*'s endpoint, is a datagram of our own on its way there."""
+    def _is_loop(self, peer: Peer, start: int, end: int) -> bool:
+        """Return whether the packet from *start* to *end*, addressed to *peer*'s endpoint, is a datagram of our own."""
         arena = self._arena
         if arena[start] >> 4 == 4:
             protocol, ports = arena[start + 9], start + (arena[start] & 15) * 4
@@ -450,7 +450,7 @@ class Outbound:
             protocol, ports = arena[start + 6], start + 40
         if not peer.has_ports:
             return protocol in peer.encapsulation.protocols.values()
-        if protocol != PROTOCOL_UDP or ports + 4 > len(arena):
+        if protocol != PROTOCOL_UDP or ports + 4 > end:
             return False
         source, destination = arena[ports : ports + 2], arena[ports + 2 : ports + 4]
         own_ports = self._core.own_ports.get(peer.encapsulation.name, frozenset())
