@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.planning import plan
@@ -30,8 +32,17 @@ def test_mtu_of_the_peers_file_is_taken_as_it_is():
     assert (found.plan.mtu, found.mtu_reason, found.room) == (1400, "as the peers file says", 1420)
 
 
-def test_mtu_is_never_too_small_for_ipv6():
-    found = planned(mtu=1300)
+@pytest.mark.parametrize("room", [1220, 1279])
+def test_mtu_is_never_too_small_for_ipv6(room):
+    found = planned(mtu=room + 80)
 
-    assert (found.plan.mtu, found.room) == (1280, 1220)
+    assert (found.plan.mtu, found.room) == (1280, room)
     assert found.mtu_reason.endswith("but at least 1280")
+
+
+@pytest.mark.parametrize("room", [1280, 1281])
+def test_mtu_that_is_enough_for_ipv6_is_what_fits(room):
+    found = planned(mtu=room + 80)
+
+    assert (found.plan.mtu, found.room) == (room, room)
+    assert "at least" not in found.mtu_reason

@@ -253,6 +253,16 @@ SENTENCES = [
     (paris("keepalive = -1"), 6, "peers.paris.keepalive is -1; write seconds from 0 to 65535"),
     (paris("listen_port = 65536"), 6, "peers.paris.listen_port is 65536; write a UDP port from 1 to 65535"),
     (paris('listen = ["::", "0.0.0.0",', '"::"]'), 7, "peers.paris.listen[2] :: is here twice"),
+    (
+        paris('sources = ["0.0.0.0/0", "::/0",', '"0.0.0.0/0"]'),
+        7,
+        "peers.paris.sources[2] 0.0.0.0/0 is here twice; write it once",
+    ),
+    (
+        paris('mac = ["02:00:5e:10:00:01",', '"02-00-5E-10-00-01"]'),
+        7,
+        "peers.paris.mac[1] 02:00:5e:10:00:01 is here twice; write it once",
+    ),
     (paris('listen = "eth0"'), 6, "peers.paris.listen 'eth0' is not an IP address"),
     (
         paris("preshared_key_file = 1"),

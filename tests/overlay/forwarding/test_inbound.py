@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import struct
 
@@ -9,6 +10,7 @@ import pytest
 
 from overlay import link
 from overlay.forwarding.inbound import VIEW_ROWS, VIEWS
+from overlay.forwarding.pace import PROBE
 from overlay.forwarding.raw_inbound import SOURCES
 from overlay.wire.bulk import AES_256_GCM
 from tests.network import FakeSocket, Flight
@@ -97,6 +99,107 @@ def test_outer_sources_of_raw_packets_are_remembered_in_bounds():
 
         assert raw._source(name)[0] == socket.inet_ntoa(number.to_bytes(4, "big"))
         assert len(raw._sources) <= SOURCES
+
+
+# What does not fit, and what the kernel says instead of a datagram
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+@pytest.mark.parametrize("has_gro", [True, False])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_datagram_that_is_too_large_costs_its_neighbours_nothing(is_batch, has_gro, place):
+    world = World(has_gro=has_gro)
+    a, b = world.pair()
+    a.send(b, 3 * PROBE)
+    world.run(1)
+    if not is_batch:
+        for _ in range(PROBE):
+            a.send(b)
+            world.run(1)
+    b.received.clear()
+    sent = a.send(b, 3)
+    a.turn()
+    world.clock.advance(1)
+    world.network.deliver()
+    genuine = b.sockets[0].inbox[0]
+    for _ in range(2):
+        b.sockets[0].inbox.insert(place, dataclasses.replace(genuine, datagram=bytes(66000)))
+
+    b.turn()
+
+    assert b.received == sent
+    assert b.drops == {"oversized": 2}
+
+
+# How much is taken in one go
+
+
+def waiting(a, b, count, size=60):
+    """Return *count* packets of a that have arrived at b and are not yet read."""
+    sent = a.send(b, count, size)
+    a.turn()
+    a.world.clock.advance(1)
+    a.world.network.deliver()
+    return sent
+
+
+@pytest.mark.parametrize("has_gro", [True, False])
+def test_one_go_takes_as_many_bytes_as_it_is_told_and_leaves_the_rest(has_gro):
+    world = World(has_gro=has_gro)
+    a, b = world.pair()
+    a.send(b, 3 * PROBE)
+    world.run(1)
+    b.received.clear()
+    b.gro_count = 2
+    sent = waiting(a, b, 20, 1000 - 32 - 28)  # 1000 bytes each with what is around them
+    udp, now, inbox = b.core.sender.sockets[0], world.clock.now, b.sockets[0].inbox
+    udp.pace.took(2)
+
+    assert b.core.inbound.drain(udp, now, 5000)
+    assert len(inbox) == (14 if has_gro else 15)
+    assert b.received == sent[: 20 - len(inbox)]
+    assert b.core.inbound.drain(udp, now, 100_000) is False
+    assert b.received == sent
+
+
+@pytest.mark.parametrize("what", ["errors", "nothing", "too large"])
+def test_what_brings_no_bytes_counts_as_well_so_that_nobody_holds_up_the_tun(what):
+    world = World(has_gro=False)
+    a, b = world.pair()
+    a.send(b, 3 * PROBE)
+    world.run(1)
+    calls = []
+
+    def receive(buffers, _):
+        calls.append(1)
+        if what == "errors":
+            raise ConnectionRefusedError
+        return (0, [], 0, ("192.0.2.77", 1)) if what == "nothing" else (64, [], 0x20, ("192.0.2.77", 1))
+
+    b.sockets[0].recvmsg_into = receive
+
+    assert b.core.inbound.drain(b.core.sender.sockets[0], world.clock.now, 6400)
+    assert len(calls) == (100 if what == "too large" else 200)
+    assert b.drops.total() == len(calls)
+
+
+def test_segments_of_tcp_that_come_singly_enter_the_tun_in_one_write_and_end_with_a_push():
+    world = World(has_gro=False)
+    a, b = world.pair()
+    a.send(b, 3 * PROBE)
+    world.run(1)
+    b.tun.writes.clear()
+    b.received.clear()
+    first = a.send_super(b, 10_000)
+    second = a.send_super(b, 10_000, sequence=10_001)
+    a.turn()
+    world.clock.advance(1)
+    world.network.deliver()
+
+    b.turn()
+
+    assert b.received == first + second
+    assert len(b.tun.writes) == 2  # the last segment of a super-packet is shorter
 
 
 # From where a peer is answered

@@ -152,6 +152,54 @@ def test_odd_sizes_and_odd_mtus_are_cut_right(mtu, over, version):
     check_split(packets.tcp(payload_of(segment * 3 + over), version=version), segment, mtu)
 
 
+@pytest.mark.parametrize("make", [packets.tcp, packets.udp])
+@pytest.mark.parametrize("kind", [0, 60])
+@pytest.mark.parametrize("options", [6, 14, 62])
+@pytest.mark.parametrize("size", [3000, 3001, 2500, 700])
+def test_extension_headers_are_in_every_segment(make, kind, options, size):
+    whole = packets.with_options(make(payload_of(size), version=6), bytes(options), kind)
+
+    check_split(whole, 1000, 1420)
+
+
+@pytest.mark.parametrize("make", [packets.tcp, packets.udp])
+@pytest.mark.parametrize("size", [3000, 2999])
+def test_the_address_that_counts_may_be_in_an_extension_header(make, size):
+    """With a routing header the checksum is over the last destination: the kernel's partial sum alone has it."""
+    last = packets.ip_address("fd00::77").packed
+    whole = packets.with_options(make(payload_of(size), version=6))
+    changed = whole[:24] + last + whole[40:]
+    (counted, virtio), start = packets.as_super_packet(changed, 1000), packets.l4_start(whole)
+    packet = counted[:24] + whole[24:40] + counted[40:]
+
+    train = Splitter(1420).split(memoryview(packet), virtio[1], 1000, start)
+
+    found = [row[:24] + last + row[40:] for row in opened(sealed_train(train))]
+    expected = packets.kernel_segments(counted, virtio)
+    assert found == [with_padding(each, 1420) for each in expected]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_without_extension_headers_what_the_checksum_field_held_is_no_matter(version):
+    packet, virtio = packets.as_super_packet(packets.tcp(payload_of(2500), version=version), 1000)
+    start = packets.l4_start(packet)
+    rubbish = packet[: start + 16] + b"\xab\xcd" + packet[start + 18 :]
+
+    train = Splitter(1420).split(memoryview(rubbish), virtio[1], 1000, start)
+
+    expected = packets.kernel_segments(packet, virtio)
+    assert opened(sealed_train(train)) == [with_padding(each, 1420) for each in expected]
+
+
+@pytest.mark.parametrize("change", [lambda p: p[:40], lambda p: p[:55], lambda p: p[:61]])
+def test_an_extension_header_with_half_a_tcp_header_behind_it_is_refused(change):
+    whole = packets.with_options(packets.tcp(payload_of(2500), version=6))
+
+    with pytest.raises(PacketError) as refusal:
+        Splitter(1420).split(memoryview(change(whole)), 4, 1000, 48)
+    assert refusal.value.reason == "tun_gso"
+
+
 @pytest.mark.parametrize("segment", [8, 9, 16, 47, 48])
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_whole_super_packet_of_tiny_segments_is_cut(segment, version):

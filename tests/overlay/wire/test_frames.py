@@ -257,6 +257,37 @@ def test_what_a_kernel_would_believe_is_a_claim(frame, addresses):
     assert not addresses or frames.may_claim(frame)
 
 
+FIXED = {133: 8, 134: 16, 135: 24, 136: 24, 137: 40}  # bytes before the options, RFC 4861 section 4
+
+
+@pytest.mark.parametrize(("kind", "size"), FIXED.items())
+def test_a_message_ends_where_the_packet_says_and_is_no_shorter_than_its_fixed_part(kind, size):
+    def claims(frame):
+        return frames.read_claims(frame)
+
+    option = (b"\2\1" if kind in {136, 137} else b"\1\1") + A
+    named = [TARGET if kind in {136, 137} else v6("fd00::1")]
+    rest = (bytes(4) + TARGET).ljust(size - 4, b"\0")[: size - 4]
+
+    assert claims(message(kind, rest, option)) == named
+    assert claims(message(kind, rest, option) + bytes(6)) == named  # what Ethernet fills up
+    assert claims(message(kind, rest, b"") + option) == []
+    assert claims(message(kind, rest, b"")) == []
+    assert claims(message(kind, rest[:-1], b"")) == []
+    assert claims(message(kind, rest, option)[:-1]) == []
+
+
+@pytest.mark.parametrize("size", [23, 24, 32])
+@pytest.mark.parametrize("kind", [135, 136])
+def test_a_neighbour_message_is_read_from_its_least_size_on(kind, size):
+    rest = (bytes(4) + TARGET + (b"\2\1" if kind == 136 else b"\1\1") + A)[: size - 4]
+
+    asked, said = frames.read_neighbour(message(kind, rest, b""))
+
+    assert asked == (Solicitation(A, v6("fd00::1"), TARGET) if kind == 135 and size >= 24 else None)
+    assert said == (Announcement(A, TARGET) if kind == 136 and size == 32 else None)
+
+
 @pytest.mark.parametrize("kind", [133, 134, 135, 136, 137])
 @pytest.mark.parametrize(
     "headers",

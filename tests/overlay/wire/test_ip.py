@@ -79,6 +79,14 @@ def test_a_packet_ends_where_it_says(version, padding):
     assert packet_length(packet + bytes(padding)) == len(packet)
 
 
+@pytest.mark.parametrize(
+    "packet", [packets.ipv4(b""), packets.ipv4(b"", options=bytes(40)), packets.ipv6(b"")]
+)
+@pytest.mark.parametrize("padding", [0, 1, 16])
+def test_a_packet_may_be_nothing_but_its_header(packet, padding):
+    assert packet_length(packet + bytes(padding)) == len(packet)
+
+
 V4, V6 = packets.udp(b"hello"), packets.udp(b"hello", version=6)
 NO_PACKET = {
     "nothing": (b"", "inner_short"),
@@ -135,6 +143,20 @@ def test_the_header_checksum_follows_whatever_it_was(identifier, tos, after, fra
     set_ecn(packet, after)
 
     assert packet == packets.udp(b"", identifier=identifier, tos=tos & 0xFC | after, fragment=fragment)
+
+
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("after", range(4))
+def test_a_header_checksum_may_become_zero_or_have_been_zero(before, after):
+    """A sum of all ones is folded no further: to fold it again is to do so for ever."""
+    for tos in (before, after):
+        number = int.from_bytes(packets.ipv4(b"", identifier=0, tos=tos)[10:12], "big")
+        assert packets.ipv4(b"", identifier=number, tos=tos)[10:12] == b"\0\0"
+        packet = bytearray(packets.ipv4(b"", identifier=number, tos=before))
+
+        set_ecn(packet, after)
+
+        assert packet == packets.ipv4(b"", identifier=number, tos=after)
 
 
 NOT_ECT, ECT_1, ECT_0, CE = range(4)
