@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import array
 import dataclasses
+import errno
 import os
+import resource
 import select
 import socket
 import threading
+import time
 from ipaddress import ip_address
 
 import pytest
@@ -126,6 +129,53 @@ def test_garbage_is_refused_and_its_descriptors_are_closed(ends):
     os.close(reading)
 
 
+def test_descriptors_that_this_process_cannot_hold_are_an_error(ends):
+    agent, end = ends
+    reading, writing = os.pipe()
+    free = os.dup(reading)
+    os.close(free)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    message = link.encode(link.Sockets([2], 51820))
+    agent.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing]))])
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files") as raised:
+            end.receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert raised.value.errno == errno.EMFILE
+    for each in (reading, writing):
+        os.close(each)
+
+
+def test_as_many_descriptors_as_a_message_may_have_arrive_in_order(ends):
+    agent, end = ends
+    files = [os.memfd_create(f"number {number}") for number in range(link.DESCRIPTORS)]
+    agent.sendmsg(
+        [link.encode(link.Sockets([2], 51820))],
+        [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))],
+    )
+
+    _, descriptors = end.receive()
+
+    assert [os.fstat(each).st_ino for each in descriptors] == [os.fstat(each).st_ino for each in files]
+    for each in (*files, *descriptors):
+        os.close(each)
+
+
+def test_a_message_as_large_as_any_arrives_whole(ends):
+    agent, end = ends
+    agent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    rows = [(bytes([10, number >> 8, number & 255, 0]), 24, 1) for number in range(3000)]
+    message = link.Routes(rows, [], is_last=True)
+    assert 20_000 < len(link.encode(message)) <= link.MESSAGE_BYTES
+    agent.send(link.encode(message))
+
+    assert end.receive() == (message, [])
+
+
 def test_an_agent_that_is_gone_is_the_end(ends):
     agent, end = ends
     agent.close()
@@ -151,11 +201,11 @@ def test_an_agent_that_left_unread_reports_is_gone_too(ends):
 class Running:
     """A loop in a thread: its link, its tun's other end, and its UDP socket."""
 
-    def __init__(self):
+    def __init__(self, timing=None):
         self.link, theirs = socket_pair()
         self.tun, device = socket_pair()
         self.udp = [self._bound()]
-        start = link.Start(bytes(32), 1420, True, True, list(dataclasses.astuple(Timing())), CIPHERS)
+        start = link.Start(bytes(32), 1420, True, True, list(dataclasses.astuple(timing or Timing())), CIPHERS)
         self.loop = Loop(LinkEnd(theirs), clock.now, os.urandom)
         self.error = None
         self.turns = 0
@@ -233,10 +283,8 @@ class Running:
             each.close()
 
 
-@pytest.fixture
-def running():
-    """Two loops with a session between them, whose keys no handshake made."""
-    pair = Running(), Running()
+def connect(*pair):
+    """Make a session between two loops, whose keys no handshake made."""
     keys = b"1" * 32, b"2" * 32
     for number, (one, other) in enumerate((pair, pair[::-1])):
         one.tell(link.SetPeer(1, 0.0))
@@ -247,6 +295,13 @@ def running():
         one.tell(made)
         one.tell(link.Begin())
         one.counters()
+
+
+@pytest.fixture
+def running():
+    """Two loops with a session between them."""
+    pair = Running(), Running()
+    connect(*pair)
     yield pair
     for each in pair:
         each.close()
@@ -327,6 +382,95 @@ def test_an_idle_loop_sleeps(running):
 
     after = [each.turns for each in running]
     assert all(now <= then + 1 for then, now in zip(before, after, strict=True))  # the one it sleeps in
+
+
+def until(condition):
+    """Wait until *condition* holds; the machine is left alone in between."""
+    ends = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < ends
+        threading.Event().wait(0.02)
+
+
+def test_what_is_due_is_done_although_nothing_else_happens():
+    """The one who hears answers with a keepalive, and the one who hears nothing asks for a session."""
+    pair = [Running(Timing(keepalive_timeout=0.05, rekey_timeout=0.1, rekey_jitter=0.01)) for _ in range(2)]
+    connect(*pair)
+    a, b = pair
+
+    a.write(packets.udp(b"hello"))
+    b.read()
+    until(lambda: a.counters().peers[0].rx_bytes == 92 + 32)  # of the response, as it were, and the keepalive
+    b.udp[-1].close()  # the other descriptor of it is the loop's
+    b.link.close()
+    b.thread.join(PATIENCE)
+    a.write(packets.udp(b"nobody hears this"))
+    while not isinstance(a.hear(), link.Wanted):
+        pass
+
+    a.close()
+    b.close()
+    assert (a.error, b.error) == (None, None)
+
+
+def test_a_device_that_was_removed_is_read_no_more_and_the_rest_goes_on(running):
+    a, b = running
+    calls = []
+
+    def removed(_):
+        calls.append(1)
+        raise OSError(errno.EBADFD, "File descriptor in bad state")
+
+    a.loop._tun.readinto = removed
+    a.write(packets.udp(b"wakes the loop"))
+    until(lambda: calls)
+    b.write(packets.udp(b"hello"))
+
+    assert a.read() == [packets.udp(b"hello")]
+    a.counters()
+    assert len(calls) == 1
+
+
+def test_a_device_that_fails_otherwise_ends_the_loop():
+    alone = Running()
+    alone.tell(link.Begin())
+    alone.counters()
+
+    def fails(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    alone.loop._tun.readinto = fails
+    alone.write(packets.udp(b"wakes the loop"))
+    alone.thread.join(PATIENCE)
+    alone.close()
+
+    assert isinstance(alone.error, OSError)
+    assert alone.error.errno == errno.EIO
+
+
+def test_what_a_full_socket_did_not_take_leaves_later(running):
+    a, b = running
+    udp = a.loop._core.sender.sockets[-1]
+    raw, sent, failures = udp.raw, [], [errno.EAGAIN, errno.ENOBUFS, errno.EAGAIN]
+
+    class Full:
+        """The socket, of which the first sends find no room."""
+
+        def sendmsg(self, buffers, *rest):
+            sent.append(len(failures))
+            if failures:
+                raise OSError(failures.pop(0), "no room")
+            return raw.sendmsg(buffers, *rest)
+
+        def __getattr__(self, name):
+            return getattr(raw, name)
+
+    udp.raw = Full()
+    a.write(packets.udp(b"hello"))
+
+    assert b.read() == [packets.udp(b"hello")]
+    assert sent == [3, 2, 1, 0]
+    udp.raw = raw
 
 
 def test_new_sockets_are_used_and_the_old_ones_still_read(running):
