@@ -222,8 +222,6 @@ TESTED_ELSEWHERE = {
     "overlay.encap.encapsulation": "values; test_encap holds what all encapsulations have in common",
     "overlay.encap.wireguard": "test_encap runs the shared contract over it",
     "overlay.forwarding.__main__": "tests/overlay/test_forwarder.py starts it as the agent does",
-    "overlay.forwarding.outbound": "test_core hands it packets",
-    "overlay.forwarding.peer": "plain attributes; test_core moves and times them",
     "overlay.host.fib": "test_netlink asks a real kernel; tests/overlay/diagnosis/test_routes.py too",
     "overlay.host.learnt": "tests/netns/test_forged_path_mtu.py has a real kernel be told",
     "overlay.host.leftovers": "tests/netns/test_ending.py ends agents and removes what they left",

@@ -572,6 +572,47 @@ def test_sockets_without_their_descriptors_are_refused(bench):
     assert len(bench.core.sender.sockets) == 2
 
 
+CONTRADICTIONS = {
+    "an encapsulation that there is none of": lambda b: (link.SetPeer(7, 0.0, "nvgre"), []),
+    "another encapsulation for a peer": lambda b: (link.SetPeer(1, 0.0, "udp"), []),
+    "a GRE key over 32 bits": lambda b: (link.SetPeer(7, 0.0, "gre", [], 2**32), []),
+    "sockets of no encapsulation": lambda b: (link.Sockets([2], 1, "nvgre"), [FakeSocket(b, 2, 1)]),
+    "a role that there is none of": lambda b: (link.Sockets([2], 1, roles=[9]), [FakeSocket(b, 2, 1)]),
+    "more roles than sockets": lambda b: (link.Sockets([2], 1, roles=[0, 0]), [FakeSocket(b, 2, 1)]),
+    "more protocols than sockets": lambda b: (
+        link.Sockets([2], 1, protocols=[17, 17]),
+        [FakeSocket(b, 2, 1)],
+    ),
+    "more sockets than families": lambda b: (link.Sockets([2], 1), [FakeSocket(b, 2, 1)] * 2),
+    "a raw socket that did not come": lambda b: (link.SetNode(1420, True, []), []),
+    "a path socket that did not come": lambda b: (link.SetNode(1420, False, [], families=[2]), []),
+    "a socket that nothing is said of": lambda b: (link.SetNode(1420, False, []), [FakeSocket(b, 2, 1)]),
+    "a second start": lambda b: (link.Start(bytes(32), 1420, True, True, [1.0] * 14), []),
+}
+
+
+@pytest.mark.parametrize("make", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_command_that_contradicts_itself_is_counted_and_changes_nothing(bench, make):
+    command, sockets = make(bench.b)
+    before = [udp.closes_at for udp in bench.core.sender.sockets], sorted(bench.core.peers)
+
+    bench.core.handle(command, sockets, bench.world.clock.now)
+
+    assert bench.dropped == {"link": 1}
+    assert ([udp.closes_at for udp in bench.core.sender.sockets], sorted(bench.core.peers)) == before
+    there, back = bench.a.send(bench.b), bench.b.send(bench.a)
+    bench.world.run(1)
+    assert (bench.b.received, bench.a.received) == (there, back)
+
+
+@pytest.mark.parametrize(("name", "largest"), [("gre", 2**32 - 1), ("vxlan", 2**24 - 1)])
+def test_the_largest_identifier_of_an_encapsulation_is_taken(bench, name, largest):
+    bench.b.tell(link.SetPeer(7, 0.0, name, [], largest))
+
+    assert bench.core.peers[7].ends.identifier == largest
+    assert bench.dropped == {}
+
+
 def test_a_packet_for_a_peer_just_removed_has_nowhere_to_go(bench):
     bench.core.table.find(packets.ip_address(bench.a.inner()).packed)
     bench.b.tell(link.RemovePeer(1))

@@ -205,7 +205,9 @@ class Running:
         self.link, theirs = socket_pair()
         self.tun, device = socket_pair()
         self.udp = [self._bound()]
-        start = link.Start(bytes(32), 1420, True, True, list(dataclasses.astuple(timing or Timing())), CIPHERS)
+        start = link.Start(
+            bytes(32), 1420, True, True, list(dataclasses.astuple(timing or Timing())), CIPHERS
+        )
         self.loop = Loop(LinkEnd(theirs), clock.now, os.urandom)
         self.error = None
         self.turns = 0
