@@ -175,6 +175,7 @@ ONLY_IN = {
             "overlay.journal",
             "overlay.logs",
             "overlay.notes",
+            "overlay.questions",
             "overlay.reload",
             "overlay.resolver",
             "overlay.setup",

@@ -36,6 +36,7 @@ LINE_SIZE = (
 )  # bytes; a line of the status, of a few peers, takes some 20 KB, however many peers there are
 TIMEOUT = 10.0  # seconds for a question and the first line of its answer, and for each other
 BACKLOG = 16
+BUSY_INTERVAL = 0.02  # seconds between two attempts where so many ask that the queue is full
 
 # A sysctl that the kernel shows in the initial network namespace only.  The ways that look simpler fail: the inode of
 # that namespace differs from kernel to kernel, and /proc/1/ns/net may be read only with CAP_SYS_PTRACE, which a
@@ -147,7 +148,7 @@ def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
         try:
             client.settimeout(timeout)
-            client.connect(str(path))
+            _connect(client, path, timeout)
             client.sendall(encode(message))
             lines = _Lines(client, timeout)
             answer = decode(lines.read())
@@ -173,6 +174,20 @@ def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
     if isinstance(status := answer.get("status"), dict):
         status.setdefault("peers", rows)
     return answer
+
+
+def _connect(client: socket.socket, path: Path, timeout: float) -> None:
+    """Connect *client* with *path*, after those that ask before.  Raises TimeoutError, and other OSErrors."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            client.connect(str(path))
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise TimeoutError from None
+            time.sleep(BUSY_INTERVAL)
+        else:
+            return
 
 
 def is_answered(path: Path) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import struct
 
@@ -23,12 +24,13 @@ class Site:
         self.asked = []
         self.answered = []
         self.answer, self.rows = {"ok": True}, []
+        self.most = questions.CONVERSATIONS
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.listener.bind(self.path)
         self.listener.listen(16)
 
     async def serve(self):
-        await questions.serve(self.listener, self._answer, self._answered)
+        await questions.serve(self.listener, self._answer, self._answered, self.most)
 
     async def _answer(self, request, tell_rows):
         self.asked.append(request)
@@ -280,6 +282,42 @@ def test_slow_client_holds_nobody_up(at_site):
         await slow.aclose()
 
     at_site(story)
+
+
+def test_clients_that_ask_nothing_take_a_bounded_number_of_descriptors_and_then_make_way(at_site):
+    async def story(site):
+        site.most = 3
+        await trio.testing.wait_all_tasks_blocked()
+        before = len(os.listdir("/proc/self/fd"))
+        idle = [await site.connect() for _ in range(8)]
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert len(os.listdir("/proc/self/fd")) - before - len(idle) == 3
+        assert json.loads(await site.ask(b"{}\n")) == {"ok": True}
+        for stream in idle:
+            await stream.aclose()
+
+    at_site(story)
+
+
+def test_without_a_free_descriptor_questions_wait_and_one_line_says_so(at_site, caplog):
+    async def story(site):
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        async with await site.connect() as stream:
+            await stream.send_all(b"{}\n")
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+            try:
+                await trio.sleep(questions.EXHAUSTED_INTERVAL / 2)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+            assert json.loads(b"".join([chunk async for chunk in stream])) == {"ok": True}
+
+    at_site(story)
+
+    assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
+        ("questions to this agent wait until it can take them: Too many open files", None)
+    ]
 
 
 def test_listener_of_the_agent_stays_open_for_it_to_close(at_site):

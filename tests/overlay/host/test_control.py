@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -305,6 +307,22 @@ def test_silent_agent_is_given_up(path):
     with pytest.raises(HostError, match=r"did not answer in 0\.1 s"):
         control.request(path, {}, timeout=0.1)
 
+    server.close()
+
+
+def test_request_waits_while_so_many_ask_that_the_queue_is_full(path):
+    server = control.listen(path)
+    crowd = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            crowd.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+            crowd[-1].connect(str(path))
+
+    with pytest.raises(HostError, match=r"did not answer in 0\.1 s"):
+        control.request(path, {}, timeout=0.1)
+
+    for each in crowd:
+        each.close()
     server.close()
 
 
