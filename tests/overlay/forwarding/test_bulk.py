@@ -231,3 +231,35 @@ def test_a_unit_that_came_late_is_reported_after_all():
     deliver(one, 2)
 
     assert report(one) == Report(4, 4, 40, 0)
+
+
+def test_the_first_unit_of_all_may_be_overtaken_too():
+    one = bulk()
+    deliver(one, 1, 2)
+    assert report(one) == Report(0, 0, 20, 0)
+
+    deliver(one, 0)
+
+    assert report(one) == Report(3, 3, 30, 0)
+
+
+@pytest.mark.parametrize(("pings", "probes"), [(True, False), (False, True)])
+def test_what_a_peer_answers_is_what_its_first_hello_says(pings, probes):
+    one = bulk()
+    assert not (one.has_heard or one.answers_pings or one.answers_probes)
+
+    take(one, Hello(BOTH, 9000, 64, 1420, is_answer=True, answers_pings=pings, answers_probes=probes))
+    take(one, hello())
+
+    assert (one.answers_pings, one.answers_probes) == (pings, probes)
+
+
+def test_a_hello_is_said_once_it_was_offered_or_answered():
+    offers, answers = bulk(), bulk()
+    assert not offers.has_said_hello
+
+    offers.offer(0.0)
+    take(answers, hello())
+
+    assert offers.has_said_hello
+    assert answers.has_said_hello

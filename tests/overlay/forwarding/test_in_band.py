@@ -1,13 +1,124 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from overlay.errors import PacketError
 from overlay.forwarding.in_band import MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, InBand
 from overlay.forwarding.peer import Peer
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM
 from tests.sim import World
+
+NOW = 10.0
+
+
+class Parts:
+    """InBand among parts that note what they are asked, and answer."""
+
+    def __init__(self):
+        self.noted = []
+        self.peer = Peer(1)
+        self.keypair = SimpleNamespace(
+            bulk=SimpleNamespace(
+                take_hello=self.noting("take_hello", b"our hello"),
+                size=SimpleNamespace(reported=self.noting("reported")),
+            )
+        )
+        pings = SimpleNamespace(pong=self.noting("pong", b"a pong"), take=self.noting("take", "ponged"))
+        probes = SimpleNamespace(
+            due=self.noting("due", 11.0),
+            answer=self.noting("answer", b"probed"),
+            take=self.noting("taken", 12.0),
+        )
+        timers = SimpleNamespace(arm=self.noting("arm"), rearm=self.noting("rearm"))
+        self.in_band = InBand(pings, probes, timers, self.noting("report"), self.noting("send"))
+
+    def noting(self, name, answer=None):
+        return lambda *given: (self.noted.append((name, *given)), answer)[1]
+
+    def take(self, message):
+        payload = message if isinstance(message, bytes) else control.build(message)
+        self.in_band.take(self.peer, self.keypair, memoryview(payload), NOW)
+        return self.noted
+
+
+@pytest.fixture
+def parts():
+    return Parts()
+
+
+def hello(*, answers_probes):
+    return control.Hello(
+        (1,), 9000, 64, 1420, is_answer=False, answers_pings=True, answers_probes=answers_probes
+    )
+
+
+def test_a_hello_is_answered_and_a_peer_that_answers_probes_is_probed(parts):
+    said = hello(answers_probes=True)
+
+    assert parts.take(said) == [
+        ("take_hello", said, NOW),
+        ("due", parts.peer, NOW),
+        ("arm", 11.0, parts.peer, "path"),
+        ("send", parts.peer, parts.keypair, b"our hello"),
+    ]
+
+
+def test_a_peer_that_answers_no_probes_is_not_probed(parts):
+    said = hello(answers_probes=False)
+
+    assert parts.take(said) == [
+        ("take_hello", said, NOW),
+        ("send", parts.peer, parts.keypair, b"our hello"),
+    ]
+
+
+def test_a_report_is_taken_and_not_answered(parts):
+    report = control.Report(5, 4, 40, 1)
+
+    assert parts.take(report) == [("reported", report, NOW)]
+
+
+def test_a_ping_and_a_probe_are_answered_under_the_keypair_they_came_by(parts):
+    ping, probe = control.Ping(7), control.Probe(8)
+    parts.take(ping)
+    parts.take(probe)
+
+    assert parts.noted == [
+        ("pong", ping, parts.keypair, NOW),
+        ("send", parts.peer, parts.keypair, b"a pong"),
+        ("answer", probe, parts.keypair, NOW),
+        ("send", parts.peer, parts.keypair, b"probed"),
+    ]
+
+
+def test_a_pong_is_reported(parts):
+    pong = control.Pong(7)
+
+    assert parts.take(pong) == [("take", pong, parts.keypair, NOW), ("report", "ponged")]
+
+
+def test_the_answer_to_a_probe_sets_the_search_its_time(parts):
+    probed = control.Probed(8)
+
+    assert parts.take(probed) == [("taken", probed, parts.peer, NOW), ("rearm", 12.0, parts.peer, "path")]
+
+
+def test_what_is_refused_is_counted_each_time_and_not_answered(parts):
+    def refuse(*_):
+        raise PacketError("ping_rate")
+
+    parts.in_band._pings.pong = refuse
+    for _ in range(2):
+        parts.take(control.Ping(7))
+        parts.take(b"\x92\x92")
+
+    assert parts.noted == []
+    assert parts.peer.drops["ping_rate"] == 2
+    assert parts.peer.drops.total() == 4
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overlay.forwarding.asking import FIRST_PAUSE, LONGEST_PAUSE
 from overlay.forwarding.keypair import Keypair, Keypairs
 from overlay.forwarding.peer import Peer
 from overlay.session.constants import Timing
@@ -349,3 +350,59 @@ def test_of_two_that_the_peer_began_at_one_moment_the_second_is_used_as_soon_as_
     keypairs.install(made(2, is_initiator=False))
 
     assert not keypairs.keeps_next_waiting()
+
+
+DAY = LONGEST_PAUSE
+LAST = 7 * DAY  # when a peer that never answers was asked last
+
+
+def never_answering():
+    """Return a peer that was asked for days in vain, with a keypair that was made when it was asked last."""
+    peer = Peer(1)
+    for day in range(8):
+        peer.asking.begin(day * DAY)
+    peer.keypairs.install(made_with(peer, is_initiator=True, created=LAST))
+    return peer
+
+
+def made_with(peer, *, is_initiator, created, **how):
+    keys = (b"s" * 32, b"r" * 32)
+    install = InstallKeypair(1, 5, 9, *keys, is_initiator, created - 1, created, ("192.0.2.1", 1), **how)
+    return Keypair(peer, install, Timing(), CIPHERS if how else ())
+
+
+@pytest.mark.parametrize(
+    ("is_initiator", "seconds", "is_asked"),
+    [
+        (False, 1.0, True),
+        (False, 59.0, True),
+        (False, 60.0, False),  # a keypair is renewed after 120 seconds; this far from it, it is no sign
+        (False, 119.0, False),
+        (True, 1.0, False),
+    ],
+)
+def test_a_peer_whose_own_handshake_comes_long_before_one_is_due_is_asked_soon(
+    is_initiator, seconds, is_asked
+):
+    peer = never_answering()
+
+    made_with(peer, is_initiator=is_initiator, created=LAST + seconds)
+
+    assert peer.asking.begin(LAST + FIRST_PAUSE) == is_asked
+
+
+def test_a_first_keypair_is_no_sign_of_another_program():
+    peer = never_answering()
+    peer.keypairs.clear()
+
+    made_with(peer, is_initiator=False, created=LAST + 1)
+
+    assert peer.asking.begin(LAST + FIRST_PAUSE) == 0
+
+
+def test_a_peer_that_was_asked_in_vain_is_not_asked_under_each_new_keypair():
+    unit_keys = [(cipher, bytes(32), bytes(32)) for cipher in CIPHERS]
+
+    keypair = made_with(never_answering(), is_initiator=True, created=LAST + 120, unit_keys=unit_keys)
+
+    assert keypair.bulk.offer(LAST + 121) is None

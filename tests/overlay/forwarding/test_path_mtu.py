@@ -21,6 +21,7 @@ from overlay.session.constants import Timing
 
 quick = settings(deadline=None, derandomize=True, max_examples=200)
 TIMING = Timing()
+STEPS = 3000  # of one run of a path, at most
 
 
 class Path:
@@ -35,7 +36,7 @@ class Path:
 
     def run(self, seconds):
         end = self.now + seconds
-        while True:
+        for _ in range(STEPS):
             self.now = max(self.now, min(self.search.due, self._answers[0][0] if self._answers else math.inf))
             if self.now > end:
                 break
@@ -45,6 +46,8 @@ class Path:
                 self.sent.append((self.now, probe.size))
                 if probe.size <= self.limit and self.random.random() >= self.loss:
                     heapq.heappush(self._answers, (self.now + self.round_trip, probe.identifier))
+        else:
+            pytest.fail("it is looked again and again")
         self.now = end
 
 
@@ -332,7 +335,7 @@ def test_an_answer_that_was_only_late_opens_what_its_absence_had_closed(most):
     rounds.search.answered(late[1280], rounds.search.due)
     rounds.search.answered(late[1312], rounds.search.due)
     seen = set()
-    while rounds.search.due < 60:
+    for _ in range(20):
         at = rounds.next()
         rounds.answer(at + 0.01, *rounds.asked)
         seen |= rounds.asked.keys()
@@ -355,8 +358,10 @@ def test_a_size_that_this_hosts_device_refuses_is_not_tried_again():
 
 def test_larger_sizes_are_tried_again_exactly_when_it_is_time():
     path = Path(limit=1300, round_trip=0.125)
-    while path.search.due - path.now != TIMING.path_confirm_time:  # until it is settled
+    for _ in range(200):
         path.run(0.125)
+        if path.search.due - path.now == TIMING.path_confirm_time:  # it has just settled
+            break
     path.is_flowing = False
     path.run(TIMING.path_raise_time - 0.125)
     path.is_flowing = True

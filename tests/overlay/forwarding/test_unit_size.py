@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlay.forwarding.unit_size import FIRST, SMALLEST, WHOLE, UnitSize
+from overlay.forwarding.unit_size import (
+    FIRST,
+    FIRST_PAUSE,
+    LONGEST_ROUND_TRIP,
+    SILENCE_TIME,
+    SMALLEST,
+    WHOLE,
+    UnitSize,
+)
 from overlay.wire.control import Report
 
 
@@ -368,3 +376,315 @@ def test_the_next_keypair_does_not_inherit_silence():
     path = Path(1.0).run(5)
 
     assert path.size.successor().allowed(path.now) == WHOLE
+
+
+# What one report, one silence, makes of the size
+
+
+def told(size, newest, lost, now):
+    """Let *size* take a report that of the units before *newest* so many were *lost*."""
+    size.reported(Report(newest, newest - lost, 0, 0), now)
+
+
+def after(limit, seen, lost):
+    """Return the size after one report of *seen* units of *limit* segments; 0 for plain messages."""
+    size = UnitSize(limit)
+    size.sent(seen - 1, 0.0)
+    told(size, seen, lost, 0.1)
+    return size.allowed(0.1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "seen", "lost", "expected"),
+    [
+        (WHOLE, 100, 4, WHOLE),  # tolerated: 1.25, and two deviations and one
+        (WHOLE, 100, 5, 14),  # 0.009 of them would be lost
+        (WHOLE, 80, 4, WHOLE),
+        (WHOLE, 80, 5, 11),
+        (WHOLE, 4000, 66, 32),  # half at least
+        (63, 4000, 66, 31),
+        (WHOLE, 20, 10, 8),  # an eighth at most
+        (WHOLE, 20, 19, 8),
+        (56, 20, 10, 0),
+        (32, 20, 10, 0),
+    ],
+)
+def test_units_become_so_small_that_their_loss_would_be_what_is_aimed_at(limit, seen, lost, expected):
+    assert after(limit, seen, lost) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "at", "seen", "are_counted_anew"),
+    [
+        ((256, 7), 0.5, 100, True),
+        ((255, 7), 0.5, 101, False),
+        ((64, 3), 1.0, 100, True),
+        ((64, 3), 0.96875, 100, False),
+        ((63, 3), 1.0, 101, False),
+    ],
+)
+def test_losses_are_counted_anew_after_256_units_or_64_and_a_second(first, at, seen, are_counted_anew):
+    size = UnitSize(WHOLE)
+    size.sent(999, 0.0)
+    told(size, 10, 0, 1.0)
+    told(size, *first, 1.0 + at)
+
+    told(size, first[0] + seen, first[1] + 4, 1.0 + at)
+
+    assert (size.limit == WHOLE) == are_counted_anew
+
+
+def test_units_of_the_size_before_tell_nothing_of_the_present_one():
+    size = UnitSize(WHOLE)
+    size.sent(149, 0.0)
+    told(size, 100, 5, 0.1)
+    assert size.limit == 14
+
+    told(size, 120, 25, 0.2)
+    told(size, 150, 55, 0.3)
+    told(size, 150 + 1, 55 + 1, 0.4)  # more than was sent
+    size.sent(159, 0.3)
+    told(size, 160, 56, 0.4)
+
+    assert size.limit == 14
+
+
+@pytest.mark.parametrize(
+    ("seen", "lost", "at", "limit"),
+    [
+        (223, 1, 1.0, WHOLE),
+        (222, 1, 1.0, 32),
+        (223, 1, 0.96875, 32),
+        (2000, 9, 1.0, WHOLE),
+        (2000, 10, 1.0, 32),
+    ],
+)
+def test_units_grow_after_a_second_if_half_of_what_is_aimed_at_was_lost(seen, lost, at, limit):
+    size = UnitSize(32)
+    size.sent(9999, 0.0)
+    told(size, 10, 1, 1.0)
+    assert size.limit == 32
+
+    told(size, seen, lost, 1.0 + at)
+
+    assert size.limit == limit
+
+
+def test_a_second_of_growth_begins_where_the_last_ended():
+    size = UnitSize(9)
+    size.sent(9999, 0.0)
+    told(size, 10, 1, 1.0)
+    told(size, 500, 1, 2.0)
+    assert size.limit == 18
+    size.sent(10_999, 2.0)
+    told(size, 10_500, 1, 2.25)  # the first of the new size, from which its second counts
+    told(size, 10_700, 1, 2.5)
+    told(size, 10_800, 1, 3.125)
+    assert size.limit == 18
+
+    told(size, 10_900, 1, 3.5)
+
+    assert size.limit == 36
+
+
+def test_units_are_doubled_with_each_report_of_no_loss_and_no_more_once_they_are_whole():
+    size, limits = UnitSize(), []
+    for number in range(5):
+        size.sent(number, number / 10)
+        told(size, number + 1, 0, number / 10)
+        limits.append(size.limit)
+
+    assert limits == [16, 32, 64, 64, 64]
+
+
+def test_a_first_report_of_a_loss_or_a_silence_ends_the_doubling():
+    lossy, silent = UnitSize(16), UnitSize(32)
+    for size in (lossy, silent):
+        size.sent(9, 0.0)
+    told(lossy, 5, 1, 0.1)
+    silent.silence(0.2)
+    silent.sent(10, 0.2)
+
+    told(lossy, 10, 1, 0.15)
+    told(silent, 10, 0, 0.3)
+
+    assert (lossy.limit, silent.limit) == (16, 16)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(64, 32), (17, 8), (16, 8), (15, 0), (8, 0)])
+def test_a_silence_halves_units_that_are_no_less_than_the_smallest_then(limit, expected):
+    size = UnitSize(limit)
+    size.sent(0, 0.0)
+
+    size.silence(0.2)
+
+    assert size.allowed(0.2) == expected
+    assert size.silence_due() == math.inf
+
+
+def silent_twice(limit=WHOLE):
+    """Return a size that two silences have ended, at 0.4."""
+    size = UnitSize(limit)
+    for number in range(2):
+        size.sent(number, 0.2 * number)
+        size.silence(0.2 * number + 0.2)
+    assert size.allowed(0.4) == 0
+    return size
+
+
+def test_reports_that_come_after_all_bring_the_size_back_that_was_before_the_silence():
+    size = silent_twice()
+
+    told(size, 1, 0, 0.5)
+
+    assert size.allowed(0.5) == WHOLE
+    assert size.silence_due() == math.inf
+
+
+def test_a_silence_after_one_that_was_only_late_is_a_first_one_again():
+    size = silent_twice()
+    told(size, 1, 0, 0.5)
+    size.sent(2, 0.5)
+
+    size.silence(0.7)
+
+    assert size.allowed(0.7) == WHOLE // 2
+
+
+def test_a_unit_on_trial_that_is_reported_ends_the_pause_with_the_smallest_units():
+    size = silent_twice()
+    assert size.allowed(0.4 + FIRST_PAUSE - 0.01) == 0
+    assert size.allowed(0.4 + FIRST_PAUSE) == SMALLEST
+    size.sent(2, 0.4 + FIRST_PAUSE)
+    assert size.allowed(0.4 + FIRST_PAUSE) == 0
+
+    told(size, 3, 2, 1.5)
+
+    assert size.allowed(1.5) == size.limit == SMALLEST
+    assert size.silence_due() == math.inf
+    size.sent(3, 1.5)
+    size.silence(1.7)
+    assert size.allowed(1.7) == 0  # the smallest are not halved
+    assert size.allowed(1.7 + 2 * FIRST_PAUSE - 0.01) == 0
+    assert size.allowed(1.7 + 2 * FIRST_PAUSE) == SMALLEST
+
+
+def test_a_good_second_makes_the_next_pause_a_short_one():
+    size = silent_twice()
+    size.sent(2, 1.5)
+    told(size, 3, 2, 1.5)
+    size.sent(99, 1.5)
+    told(size, 50, 2, 1.5)
+    told(size, 100, 2, 2.5)
+    size.sent(100, 2.5)
+    size.silence(2.75)
+    size.sent(101, 2.75)
+    size.silence(3.0)
+
+    assert size.allowed(3.0 + FIRST_PAUSE - 0.01) == 0
+    assert size.allowed(3.0 + FIRST_PAUSE) == SMALLEST
+
+
+def test_the_round_trip_is_that_of_one_unit_at_a_time_and_smoothed():
+    size = UnitSize(WHOLE)
+    size.sent(0, 1.0)
+    size.sent(1, 1.25)
+    told(size, 1, 0, 1.5)
+    assert size.round_trip == 0.5
+    told(size, 2, 0, 1.75)
+    assert size.round_trip == 0.5  # nobody noted when that one was sent
+    size.sent(2, 2.0)
+    told(size, 3, 0, 3.0)
+
+    assert size.round_trip == 0.875 * 0.5 + 0.125 * 1.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_taken"), [(LONGEST_ROUND_TRIP, True), (LONGEST_ROUND_TRIP + 0.25, False)]
+)
+def test_a_round_trip_that_is_too_long_is_a_pause_of_the_sender(seconds, is_taken):
+    size = UnitSize(WHOLE)
+    size.sent(0, 1.0)
+
+    told(size, 1, 0, 1.0 + seconds)
+
+    assert bool(size.round_trip) == is_taken
+
+
+def test_after_a_silence_the_round_trip_is_that_of_the_next_unit():
+    size = UnitSize(WHOLE)
+    size.sent(0, 1.0)
+    size.silence(1.25)
+    size.sent(1, 2.0)
+    size.sent(2, 2.25)
+
+    told(size, 2, 1, 2.5)
+
+    assert size.round_trip == 0.5
+
+
+def test_a_report_is_waited_for_since_the_first_unit_that_nothing_was_reported_of():
+    size = UnitSize(WHOLE)
+    assert not size.is_known_to_pass
+    size.sent(0, 1.0)
+    size.sent(1, 1.125)
+    assert size.silence_due() == 1.0 + SILENCE_TIME
+
+    told(size, 1, 0, 1.25)
+    size.sent(2, 1.5)
+
+    assert size.silence_due() == 1.5 + 4 * 0.25
+    assert size.is_known_to_pass
+
+
+def test_units_that_are_given_up_are_not_known_to_pass():
+    size = UnitSize(WHOLE)
+    size.sent(19, 0.0)
+    told(size, 1, 0, 0.1)
+    for now in (0.2, 0.4):
+        size.sent(20, now)
+        size.silence(now + 0.2)
+
+    assert not size.is_known_to_pass
+
+
+# What the next keypair begins with
+
+
+def test_a_size_that_is_growing_goes_on_to_grow_under_the_next_keypair_and_another_does_not():
+    growing, lossy = UnitSize(16), UnitSize(16)
+    lossy.sent(9, 0.0)
+    told(lossy, 10, 1, 0.1)
+    limits = []
+    for size in (growing.successor(), lossy.successor()):
+        size.sent(0, 1.0)
+        told(size, 1, 0, 1.1)
+        limits.append(size.limit)
+
+    assert limits == [32, 16]
+
+
+def test_a_pause_that_loss_has_led_to_is_the_next_keypairs_too():
+    size = UnitSize(32)
+    size.sent(19, 0.0)
+    told(size, 20, 10, 1.0)
+    following = size.successor()
+
+    for each in (size, following):
+        assert each.allowed(1.0 + FIRST_PAUSE - 0.01) == 0
+        assert each.allowed(1.0 + FIRST_PAUSE) == SMALLEST
+        each.sent(20, 2.0)
+        each.silence(2.25)
+        assert each.allowed(2.25 + 2 * FIRST_PAUSE - 0.01) == 0
+        assert each.allowed(2.25 + 2 * FIRST_PAUSE) == SMALLEST
+
+
+def test_a_pause_that_silence_has_led_to_is_not():
+    following = silent_twice(40).successor()
+
+    assert following.allowed(0.4) == following.limit == 40
+    following.sent(0, 1.0)
+    following.silence(1.2)
+    following.sent(1, 1.2)
+    following.silence(1.4)
+    assert following.allowed(1.4 + FIRST_PAUSE) == SMALLEST
