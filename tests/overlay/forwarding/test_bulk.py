@@ -246,7 +246,7 @@ def test_the_first_unit_of_all_may_be_overtaken_too():
 @pytest.mark.parametrize(("pings", "probes"), [(True, False), (False, True)])
 def test_what_a_peer_answers_is_what_its_first_hello_says(pings, probes):
     one = bulk()
-    assert not (one.has_heard or one.answers_pings or one.answers_probes)
+    assert not any([one.has_heard, one.answers_pings, one.answers_probes])
 
     take(one, Hello(BOTH, 9000, 64, 1420, is_answer=True, answers_pings=pings, answers_probes=probes))
     take(one, hello())

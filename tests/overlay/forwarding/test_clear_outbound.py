@@ -3,11 +3,13 @@ from __future__ import annotations
 import errno
 import math
 import socket
+import struct
 
 import pytest
 
 from overlay import link
 from overlay.encap.encapsulation import Role
+from overlay.forwarding.pace import PROBE
 from tests import packets
 from tests.network import FakeRaw
 from tests.sim import CLEAR_PORT, World
@@ -348,3 +350,104 @@ def test_a_train_that_the_kernel_did_not_take_is_not_overwritten_by_the_next_sup
 
     assert b.received == sent
     assert not b.drops
+
+
+WAYS = {
+    "udp": lambda world: world.clear_pair(),
+    "vxlan": lambda world: world.clear_pair(encapsulation="vxlan"),
+    "ipip": lambda world: world.raw_pair("ipip"),
+    "gre": lambda world: world.raw_pair("gre", identifier=7),
+    "gre with a checksum": lambda world: world.raw_pair("gre", has_checksum=True),
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request):
+    """Two nodes in the clear, of which a reads in batches, on a path that takes packets of 1204 bytes."""
+    world = World()
+    a, b = WAYS[request.param](world)
+    a.send(b)
+    world.run(1)
+    a.send(b, 3 * PROBE)
+    world.run(1)
+    b.received.clear()
+    a.peer().path_mtu, a.peer().path_due = 1204, math.inf
+    return world, a, b
+
+
+def udp(a, b, size, **ip):
+    """Return a packet of *size* bytes that may be cut."""
+    ends = {"source": a.inner(), "destination": b.inner(), "fragment": 0, **ip}
+    return packets.udp(bytes(n % 251 for n in range(size - 28)), **ends)
+
+
+@pytest.mark.parametrize("is_super", [False, True])
+def test_what_is_cut_leaves_behind_what_was_read_before_it(way, is_super):
+    world, a, b = way
+    first, last = (udp(a, b, 100 + size) for size in (0, 1))
+    large = udp(a, b, 1428 if not is_super else 28 + 2 * 1300)
+    for packet in (first, large, last):
+        whole, virtio = (
+            packets.as_super_packet(packet, 1300) if is_super and packet is large else (packet, packets.PLAIN)
+        )
+        a.tun.outgoing.append(virtio + whole)
+    world.run(1)
+
+    assert (b.received[0], b.received[-1]) == (first, last)
+    assert len(b.received) == (6 if is_super else 4)
+    assert not a.drops + b.drops
+
+
+def test_packets_of_one_batch_do_not_overwrite_each_other(way):
+    world, a, b = way
+    sent = [udp(a, b, 100 + 7 * number % 50, identifier=number) for number in range(40)]
+
+    a.tun.outgoing += [packets.PLAIN + packet for packet in sent]
+    world.run(1)
+
+    assert sorted(b.received) == sorted(sent)
+    assert a.peer().tx_packets == 1 + 3 * PROBE + len(sent)
+    assert not a.drops + b.drops
+
+
+@pytest.mark.parametrize("start", [0, 1000])
+def test_a_checksum_that_points_outside_its_packet_is_refused_and_counted_each_time(way, start):
+    world, a, b = way
+    packet, virtio = packets.as_super_packet(udp(a, b, 200), 0)
+    a.tun.outgoing += [virtio[:1] + bytes(5) + start.to_bytes(2, "little") + virtio[8:] + packet] * 2
+    world.run(1)
+
+    assert (a.drops, b.received) == ({"tun_malformed": 2}, [])
+
+
+def test_a_super_packet_that_is_none_is_refused_and_counted_each_time(way):
+    world, a, b = way
+    a.peer().path_mtu = 1 << 17
+    packet, _ = packets.as_super_packet(udp(a, b, 3000), 1000)
+    a.tun.outgoing += [struct.pack("<BBHHHH", 1, 1, 40, 1000, 20, 16) + packet] * 2
+    world.run(1)
+
+    assert (a.drops, b.received) == ({"tun_gso": 2}, [])
+
+
+def test_a_mark_is_carried_outside_by_a_super_packet_and_by_one_that_is_alone(way, seen_of):
+    world, a, b = way
+    flights = seen_of(world)
+
+    a.send_super(b, 4000, 1000, tos=2)
+    a.send(b, tos=2)
+    world.run(1)
+
+    assert {flight.tos & 3 for flight in flights} == {2}
+    assert a.peer().tx_packets == 1 + 3 * PROBE + 5
+    assert a.peer().tx_bytes == b.peer().rx_bytes
+
+
+@pytest.fixture
+def seen_of():
+    def watch(world):
+        flights = []
+        world.network.mark = lambda flight: (flights.append(flight), flight.tos)[1]
+        return flights
+
+    return watch

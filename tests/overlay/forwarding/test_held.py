@@ -128,14 +128,14 @@ def test_a_send_is_tried_with_all_that_it_had_and_so_is_its_rest():
 
 def test_a_peer_may_have_exactly_its_bytes_and_gets_room_for_what_has_left():
     queue, peer = Held(), Peer(1)
-    half = memoryview(bytes(HELD_BYTES // 2))
-    assert queue.add(peer, [half, half], len(half), 0, 0, bounded=True)
+    first, second = HELD_BYTES // 4, HELD_BYTES - HELD_BYTES // 4
+    assert queue.add(peer, [memoryview(bytes(first)), memoryview(bytes(second))], second, 0, 0, bounded=True)
     assert not hold(queue, peer, b"x")
 
     queue.resume(lambda _, send: send.buffers[1:] if len(send.buffers) > 1 else send.buffers)
 
-    assert not hold(queue, peer, bytes(len(half) + 1))
-    assert hold(queue, peer, bytes(len(half)))
+    assert not hold(queue, peer, bytes(first + 1))
+    assert hold(queue, peer, bytes(first))
     assert not hold(queue, peer, b"x")
 
 
@@ -165,8 +165,8 @@ def test_who_waits_is_told_and_how_much():
 
 
 def test_a_peer_that_is_forgotten_in_its_turn_is_passed_over():
-    queue, one, other, sent = Held(), Peer(1), Peer(2), []
-    for peer in (one, other):
+    queue, one, other, third, sent = Held(), Peer(1), Peer(2), Peer(3), []
+    for peer in (one, other, third):
         hold(queue, peer, b"x")
         hold(queue, peer, b"y")
 
@@ -178,7 +178,7 @@ def test_a_peer_that_is_forgotten_in_its_turn_is_passed_over():
 
     queue.resume(attempt)
 
-    assert sent == [one, one]
+    assert sent == [one, third, one, third]
     assert not queue
 
 

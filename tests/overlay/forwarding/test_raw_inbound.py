@@ -616,17 +616,43 @@ def test_packets_of_two_tunnels_at_one_address_in_a_batch_go_to_their_own(world,
     assert a.drops == {"source": 4 + 2 * count}
 
 
+@pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("beyond", [1, 2, 255])
-def test_rows_with_a_packet_that_is_longer_than_what_came_are_looked_at_one_by_one(world, beyond):
+def test_rows_with_a_packet_that_is_longer_than_what_came_are_looked_at_one_by_one(world, version, beyond):
     a, b = world.raw_pair("ipip")
+    at, protocol = (2, IPIP) if version == 4 else (4, IPV6)
     for number in range(1, 3):
-        sent = packets.kernel_segments(*packets.as_super_packet(genuine(b, a, size=4000, tcp=True), 400))
-        length = int.from_bytes(sent[3][2:4], "big") + beyond
-        sent[3] = packets.with_ip_checksum(sent[3][:2] + length.to_bytes(2, "big") + sent[3][4:])
+        whole = genuine(b, a, size=4000, tcp=True, version=version)
+        sent = packets.kernel_segments(*packets.as_super_packet(whole, 400))
+        length = int.from_bytes(sent[3][at : at + 2], "big") + beyond
+        sent[3] = packets.with_ip_checksum(sent[3][:at] + length.to_bytes(2, "big") + sent[3][at + 2 :])
         a.received.clear()
 
-        arrive(world, a, *sent, source=b.addresses[0])
+        arrive(world, a, *sent, source=b.addresses[0], protocol=protocol)
 
         del sent[3]
         assert a.received == sent
         assert a.drops == {"inner_length": number}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("name", ["ipip", "gre"])
+def test_rows_of_packets_that_end_where_they_say_are_joined_and_counted_whole(name, version):
+    world = World()
+    a, b = world.raw_pair(name)
+    whole = genuine(b, a, size=4000, tcp=True, version=version)
+    sent = packets.kernel_segments(*packets.as_super_packet(whole, 400))
+    header = b"" if name == "ipip" else bytes.fromhex("00000800" if version == 4 else "000086dd")
+    protocol = GRE if name == "gre" else IPIP if version == 4 else IPV6
+    payloads = [header + packet for packet in sent]
+    arrive(world, a, *payloads, source=b.addresses[0], protocol=protocol)
+    before, writes = (a.peer().rx_bytes, a.peer().rx_packets), len(a.tun.writes)
+    a.received.clear()
+
+    arrive(world, a, *payloads, source=b.addresses[0], protocol=protocol)
+
+    assert a.received == sent
+    assert len(a.tun.writes) - writes == 1
+    assert a.peer().rx_bytes - before[0] == sum(map(len, payloads))
+    assert a.peer().rx_packets - before[1] == len(sent)
+    assert a.peer().last_received > 0

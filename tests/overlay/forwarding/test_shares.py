@@ -5,7 +5,7 @@ from collections import deque
 import pytest
 
 from overlay.forwarding.peer import Peer
-from overlay.forwarding.shares import CALM, CROWDED, LEAST_BUFFER, LEAST_SHARE, PART, SEND_COST, Shares
+from overlay.forwarding.shares import ASK, CALM, CROWDED, LEAST_BUFFER, LEAST_SHARE, PART, SEND_COST, Shares
 
 SIZE = 16 * 1024 * 1024
 TRAIN = 64_000
@@ -18,6 +18,7 @@ class FakeQueue:
         self.size, self.tells = size, tells
         self.ways = {}
         self.told, self.number, self.is_numbered, self.foreign = [], 0, False, 0
+        self.questions = 0
 
     def send(self, way, size, is_told):
         self.ways.setdefault(way, deque()).append((size + SEND_COST, self.number if is_told else None))
@@ -41,6 +42,7 @@ class FakeQueue:
         self.is_numbered = False
 
     def departed(self):
+        self.questions += 1
         told, self.told = self.told, []
         return told
 
@@ -190,3 +192,92 @@ def test_the_end_has_nothing_told_any_more():
     crowded(queue).end()
 
     assert not queue.is_numbered
+
+
+def test_it_is_not_over_while_just_as_much_waits_as_is_called_calm():
+    queue, slow = FakeQueue(SIZE + 1), Peer(1)
+    shares = crowded(queue)
+    assert not shares.is_over
+    queue.foreign = SIZE // CALM
+
+    assert shares.admits(slow)
+
+    assert not shares.is_over
+
+
+@pytest.mark.parametrize(("missing", "is_admitted"), [(0, False), (1, True)])
+def test_a_peer_that_has_exactly_its_share_may_send_no_more(missing, is_admitted):
+    queue, slow = FakeQueue(), Peer(1)
+    shares = crowded(queue)
+    queue.foreign = SIZE - LEAST_SHARE
+
+    shares.sent(slow, LEAST_SHARE - SEND_COST - missing, is_told=False)
+
+    assert shares.admits(slow) == is_admitted
+
+
+def test_the_kernel_is_not_asked_what_has_left_while_a_peer_has_less_than_its_share():
+    queue, slow = FakeQueue(), Peer(1)
+    shares = crowded(queue)
+    fill(shares, queue, slow)
+    queue.leave(slow)
+    assert shares.take_departures()
+    questions = queue.questions
+
+    for _ in range(3):
+        assert send(shares, queue, slow)
+
+    assert queue.questions == questions
+
+
+def test_the_departure_of_the_first_send_is_told_and_of_the_one_behind_each_128_kib():
+    shares, slow = crowded(FakeQueue()), Peer(1)
+    assert shares.asks(slow)
+    shares.sent(slow, 1000, is_told=True)
+    assert not shares.asks(slow)
+    shares.sent(slow, ASK - SEND_COST - 1, is_told=False)
+    assert not shares.asks(slow)
+
+    shares.sent(slow, 1 - SEND_COST, is_told=False)
+
+    assert shares.asks(slow)
+
+
+@pytest.mark.parametrize("has_failed", [False, True])
+def test_a_peer_whose_only_send_has_left_has_nothing_there(has_failed):
+    queue, slow = FakeQueue(), Peer(1)
+    shares = crowded(queue)
+    if has_failed:
+        fill(shares, queue, slow)
+        queue.ways.clear()
+        shares.failed()
+    queue.foreign = SIZE - 4 * 1024 * 1024
+    assert send(shares, queue, slow, 1024 * 1024)
+    assert not shares.admits(slow)
+
+    queue.leave(slow)
+
+    assert shares.admits(slow)
+    assert not shares._sends
+
+
+def test_what_is_known_to_have_left_is_taken_whatever_was_told_before_it():
+    queue, slow = FakeQueue(), Peer(1)
+    shares = crowded(queue)
+    fill(shares, queue, slow)
+    queue.told = [10**6]
+    queue.leave(slow)
+
+    assert shares.admits(slow)
+
+
+def test_nothing_is_kept_of_a_peer_that_was_removed_nor_looked_for_of_one_unknown():
+    queue, slow = FakeQueue(), Peer(1)
+    shares = crowded(queue)
+    fill(shares, queue, slow)
+
+    shares.forget(slow)
+    shares.forget(Peer(2))
+
+    assert shares.admits(slow)
+    assert not shares._sends
