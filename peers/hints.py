@@ -87,8 +87,14 @@ def _overlaps(table: Table) -> Iterator[Hint]:
 
 
 def _outsiders(table: Table) -> Iterator[Hint]:
-    """Yield one hint for each peer with prefixes that the network's prefixes do not hold."""
+    """Yield one hint for each peer with prefixes that the network's prefixes do not hold.
+
+    Where two peers are the ends of a link, and the network's prefix is that of the link alone, their LANs lie outside.
+    """
     carried = PrefixMap((prefix, True) for prefix in table.network.prefixes)
+    lans = [prefix for prefix, _ in table.routes if prefix.num_addresses > 1]
+    if table.network.point_to_point and all(next(carried.covering(prefix), None) is None for prefix in lans):
+        return
     outside: defaultdict[str, list[Prefix]] = defaultdict(list)
     for prefix, name in table.routes:
         if next(carried.covering(prefix), None) is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
 from peers.hints import warnings
@@ -44,6 +46,25 @@ def test_subnets_outside_the_network_prefixes_are_warned_of_once_for_each_peer()
             "each host gets a route for it"
         ),
     ]
+
+
+def test_lans_at_the_ends_of_a_link_are_expected_outside_its_prefix():
+    ends = [
+        peer(
+            f"n{number}",
+            f"192.168.{number}.0/24",
+            address=(f"10.9.0.{number}",),
+            endpoint=f"192.0.2.{number}",
+        )
+        for number in (1, 2)
+    ]
+    link = [ip_network("10.9.0.0/30")]
+    within = peer("n2", "10.9.0.2/31", address=("10.9.0.2",), endpoint="192.0.2.2")
+
+    assert warnings(table(*ends, prefixes=link, point_to_point=True)) == []
+    assert len(warnings(table(*ends, prefixes=link))) == 2
+    (sentence,) = warnings(table(ends[0], within, prefixes=link, point_to_point=True))
+    assert sentence.startswith("192.168.1.0/24 of peers.n1 lies outside the network prefix 10.9.0.0/30")
 
 
 def test_an_endpoint_inside_its_own_policy_routed_subnet_is_warned_of():
