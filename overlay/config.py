@@ -17,13 +17,13 @@ from overlay.encap.encapsulation import Ends
 from overlay.errors import ConfigError, NotHereError
 from overlay.host.interfaces import is_own_address
 from overlay.host.plan import HostPlan
-from overlay.key_files import load_preshared_key, load_private_key
+from overlay.key_files import PRIVATE, load_preshared_key, load_private_key, replace_key
 from overlay.permissions import describe_readers_of, describe_writers
 from overlay.wire.frames import FRAME_OVERHEAD
 from peers import gre
 from peers.addresses import host_prefix
 from peers.encapsulation import is_encrypted, own_encapsulation
-from peers.errors import TableError
+from peers.errors import TableError, format_keys
 from peers.mac import derived_mac
 from peers.peer import TAP, format_public_key, preshared_key_file_for
 from peers.prefixes import PrefixMap
@@ -218,6 +218,8 @@ def find_own(
             )
     if key is None and (options.node is None or options.node in table.peers):
         key, _ = load_private_key(options.key)
+    if own is None and key is not None:
+        _refuse_public_key(key, table, options)
     if options.node is not None:
         named = table.peers.get(options.node)
         if named is None:
@@ -236,6 +238,18 @@ def find_own(
             f"add it, or name another private key than {options.key} with --key"
         )
     return own
+
+
+def _refuse_public_key(key: PrivateKey, table: Table, options: Options) -> None:
+    """Raise ConfigError if *key*, which is nobody's, is the same as somebody's public key."""
+    for peer in table.peers.values():
+        if peer.public_key is not None and key.is_written_as(peer.public_key):
+            named = format_keys(("peers", peer.name))
+            raise ConfigError(
+                f"{options.key} holds what {options.peers} has as the public_key of {named}, so a public key stands in the "
+                "place of a private one, or a private one where everybody reads it: "
+                f"{replace_key(options.key, PRIVATE)}, and write the public key that `overlay keygen` prints into {named}"
+            )
 
 
 def _is_here(peer: Peer, options: Options, is_own: Callable[[Address], bool]) -> bool:

@@ -79,6 +79,19 @@ def test_node_knows_itself_by_its_private_key():
     assert [other.name for other in settled.others] == ["tokyo"]
 
 
+def test_a_public_key_in_the_place_of_the_private_one_is_said_and_neither_is_quoted():
+    """The same is found where a private key was written into the peers file: both have the same bytes."""
+    swapped = PrivateKey(OTHER.public)
+    peers = store(peer("paris", "10.244.1.0/24", public_key=OTHER.public), tokyo())
+
+    for options in (OPTIONS, dataclasses.replace(OPTIONS, node="paris")):
+        refusal = sentence(settle, peers, swapped, options)
+        assert refusal.startswith(
+            "/etc/overlay/private.key holds what /etc/overlay/peers.toml has as the public_key of peers.paris, so a "
+        )
+        assert_hidden_text(encode_key(OTHER.public), refusal)
+
+
 def test_table_without_this_nodes_key_shows_the_key_to_add():
     assert sentence(settle, store(tokyo()), PRIVATE, OPTIONS) == (
         f"no peer in /etc/overlay/peers.toml has this host's public key {format_public_key(PRIVATE.public)}: "

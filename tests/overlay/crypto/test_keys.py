@@ -130,3 +130,13 @@ def test_text_that_is_not_a_key_is_refused(text, problem):
         decode_key(text)
 
     assert str(refusal.value) == problem
+
+
+def test_bytes_that_a_private_key_was_read_from_are_known_again_clamped_or_not():
+    written = bytes(range(7, 39))
+    key = PrivateKey(written)
+
+    assert key.is_written_as(written)
+    assert key.is_written_as(decode_key(key.to_base64()))
+    assert not key.is_written_as(key.public)
+    assert not key.is_written_as(b"")
