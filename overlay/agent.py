@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from overlay import answers, config, ending, introduction, logs, numbers, planning, questions
+from overlay import answers, config, ending, introduction, logs, numbers, planning, questions, unprivileged
 from overlay.answers.running import Running
 from overlay.arrival import wait_until_here
 from overlay.counters import CounterQuestions
@@ -31,14 +31,13 @@ from overlay.errors import (
 )
 from overlay.forwarder import Forwarder, ForwarderGoneError, forwarders
 from overlay.greetings import Greetings
-from overlay.host import advice, clock, control, memory, notify, privileges
-from overlay.host.interfaces import is_there
+from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
 from overlay.host.privileges import Capability
 from overlay.host.settings import SUFFIX
 from overlay.host.steering import INDEX_MARK
-from overlay.host.tun import check_interface_name, prepared
+from overlay.host.tun import check_interface_name
 from overlay.journal import Journal
 from overlay.key_files import load_own_key
 from overlay.link import (
@@ -127,7 +126,7 @@ def run(options: Options, log_level: str = "info", timing: Timing | None = None)
 async def run_agent(options: Options, timing: Timing) -> None:
     """Bring a node up, run it, and take it down so that the host is as it was, or after an error at least guarded."""
     check_interface_name(options.interface)
-    check_privileges(options)  # first: without root not even the key may be readable
+    unprivileged.check(options)  # first: without root not even the key may be readable
     key, _ = load_own_key(options.key)
     store = FileStore(options.peers)
     node = await wait_until_here(lambda: config.settle(store, key, options))
@@ -162,21 +161,6 @@ async def run_agent(options: Options, timing: Timing) -> None:
         finally:
             with trio.CancelScope(shield=True):
                 log.debug("forwarder ended %s", await agent.forwarder.stop())
-
-
-def check_privileges(options: Options) -> None:
-    """Raise HostError where it is plain that this process cannot do what *options* ask for."""
-    if not privileges.missing([Capability.NET_ADMIN]):
-        return
-    if options.fix_sysctl:
-        raise HostError(
-            f"--fix-sysctl needs a capability: {advice.gain(Capability.NET_ADMIN)}, or set what is noted by hand"
-        )
-    if not is_there(options.interface):  # of which kind it should be is in the peers file, not read yet
-        raise HostError(
-            f"overlay up needs the capability CAP_NET_ADMIN to make a tun device: {advice.gain(Capability.NET_ADMIN)}, or "
-            f'{prepared(options.interface)}, with `mode tap` for device = "tap"'
-        )
 
 
 def _log_peers(what: str, peers: Sequence[Remote]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
@@ -89,8 +89,16 @@ class Prepared:
         self._routing.close()
 
 
-def describe_lack(interface: str, plan: HostPlan, device: Device) -> str | None:
-    """Return a sentence on what *device* lacks for *plan*, with the commands for root; None if nothing."""
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What a device lacks: what is wrong with it, as ends of sentences, and the commands with which root mends that."""
+
+    problems: list[str]
+    commands: list[str]
+
+
+def lack_of(interface: str, plan: HostPlan, device: Device) -> Lack:
+    """Return what *device* lacks for *plan*, but for policy routes."""
     problems, commands, link = [], [], []
     if not device.is_up:
         problems.append("is down")
@@ -114,12 +122,19 @@ def describe_lack(interface: str, plan: HostPlan, device: Device) -> str | None:
     if routes:
         problems.append(f"gets nothing for {_named([str(network) for network in routes])}")
         commands += [f"ip route add {network} dev {interface}" for network in routes[:NAMED]]
+    return Lack(problems, commands)
+
+
+def describe_lack(interface: str, plan: HostPlan, device: Device) -> str | None:
+    """Return a sentence on what *device* lacks for *plan*, with the commands for root; None if nothing."""
+    lack = lack_of(interface, plan, device)
+    problems = lack.problems
     if not problems:
         return _describe_policy(interface, plan, device)
     listed = problems[0] if len(problems) == 1 else f"{', '.join(problems[:-1])} and {problems[-1]}"
     return (
         f"interface {interface} {listed}, and this agent has no CAP_NET_ADMIN to change that: "
-        f"have root run `{' && '.join(commands)}`"
+        f"have root run `{' && '.join(lack.commands)}`"
     )
 
 

@@ -249,9 +249,14 @@ def _interface_refused(name: str, mode: str, error: OSError) -> str:
             return f"interface {name} could not be created: {error.strerror}"
 
 
-def prepared(name: str, mode: str = "tun") -> str:
+def prepared(name: str, mode: str) -> str:
     """Return what root can do for this user to have the interface *name*, as the end of a sentence."""
-    return f"have root make the interface for this user (ip tuntap add dev {name} mode {mode} user {_user()})"
+    return f"have root make the interface for this user ({tuntap(name, mode)})"
+
+
+def tuntap(name: str, mode: str) -> str:
+    """Return the command with which root makes the interface *name* for this user."""
+    return f"ip tuntap add dev {name} mode {mode} user {_user()}"
 
 
 def _user() -> str:

@@ -253,11 +253,10 @@ def test_device_that_is_down_is_refused_with_all_that_root_must_do(user):
 
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "Error: interface overlay0 is down, has an MTU of 1500, which is more than 1420, has no address 10.244.1.0, "
-        "fd00:244:1:: and gets nothing for 10.244.0.0/16, fd00:244::/32, and this agent has no CAP_NET_ADMIN to change "
-        "that: have root run `ip link set overlay0 up mtu 1420 && ip address add 10.244.1.0/32 dev overlay0 && "
+        "Error: overlay up has no CAP_NET_ADMIN here: run as root with CAP_NET_ADMIN, or without it have root set the "
+        "interface overlay0 up (`ip link set overlay0 up mtu 1420 && ip address add 10.244.1.0/32 dev overlay0 && "
         "ip address add fd00:244:1::/128 dev overlay0 && ip route add 10.244.0.0/16 dev overlay0 && "
-        "ip route add fd00:244::/32 dev overlay0`"
+        "ip route add fd00:244::/32 dev overlay0`)"
     )
     paris.root.run("sh", "-c", done.stderr.partition("`")[2].partition("`")[0])
     paris.start()
@@ -324,32 +323,86 @@ def test_device_that_root_takes_down_is_noted_until_it_is_back(network, user):
     ping(paris.root, tokyo.address)
 
 
+def test_user_is_told_all_that_is_missing_at_once_and_what_is_told_works(user):
+    paris = user()
+    paris.environment = {"XDG_RUNTIME_DIR": ""}
+
+    done = up(paris, "--fix-sysctl")
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith(
+        "Error: overlay up has no CAP_NET_ADMIN here: run as root with CAP_NET_ADMIN, or without it leave --fix-sysctl out"
+    )
+    assert (
+        "have root make the interface overlay0 for this user (`ip tuntap add dev overlay0 mode tun user "
+        in done.stderr
+    )
+    assert (
+        f"set XDG_RUNTIME_DIR, for the control socket, to a directory of this user such as /run/user/{USER}"
+        in done.stderr
+    )
+    assert "tap`" not in done.stderr
+
+    paris.root.run("sh", "-c", done.stderr.partition("`")[2].partition("`")[0])
+    paris.environment = {"XDG_RUNTIME_DIR": str(paris.runtime)}
+    paris.start()
+    assert not any("CAP_NET_ADMIN" in note for note in paris.status()["notes"])
+
+
+def test_user_is_told_the_kind_of_device_that_the_peers_file_asks_for(network, user):
+    network.settings["device"] = "tap"
+    paris = user()
+
+    assert "ip tuntap add dev overlay0 mode tap user" in up(paris).stderr
+
+
+def test_user_whose_files_are_closed_is_told_so_and_of_both_kinds(user):
+    paris = user()
+    paris.write()
+    for path in (paris.peers_path, paris.key_path):
+        os.chown(path, 0, 0)
+        path.chmod(0o600)
+
+    said = paris.overlay("up", "--peers", str(paris.peers_path), "--key", str(paris.key_path)).stderr
+
+    assert f"have root let this user read {paris.peers_path}; " in said
+    assert f"have root let this user read {paris.key_path}, or name another with --key; " in said
+    assert 'with `mode tap` if the peers file has device = "tap"' in said
+
+
 @pytest.mark.parametrize(
-    ("prepare", "arguments", "said"),
+    ("prepare", "said"),
     [
-        (
-            None,
-            (),
-            "to make a tun device: run as root with CAP_NET_ADMIN, or have root make the interface for this user (ip tuntap",
-        ),
-        (None, (), '), with `mode tap` for device = "tap"'),
-        (("user", "1000"), (), "interface overlay0 belongs to another user or group"),
+        (("user", "1000"), "interface overlay0 belongs to another user or group"),
         (
             ("user", str(USER)),
-            ("--fix-sysctl",),
-            "--fix-sysctl needs a capability: run as root with CAP_NET_ADMIN",
+            "or without it have root set the interface overlay0 up (`ip link set overlay0 up mtu 1420 && ",
         ),
     ],
 )
-def test_user_without_a_device_is_told_the_remedy(user, prepare, arguments, said):
+def test_user_with_a_device_that_does_not_do_is_told_the_remedy(user, prepare, said):
     paris = user()
-    if prepare is not None:
-        paris.root.run("ip", "tuntap", "add", "dev", "overlay0", "mode", "tun", *prepare)
+    paris.root.run("ip", "tuntap", "add", "dev", "overlay0", "mode", "tun", *prepare)
+    if "1000" in prepare:
+        paris.root.run("ip", "link", "set", "overlay0", "up")
 
-    done = up(paris, *arguments)
+    done = up(paris)
 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert said in done.stderr
+
+
+def test_user_without_capabilities_for_the_sockets_is_told_of_them(network, user):
+    network.settings["fwmark"] = 7
+    paris, tokyo = user(), network.host("tokyo")
+    paris.settings["listen_port"] = 500
+    tokyo.settings["encapsulation"] = "ipip"
+    paris.prepare()
+
+    said = up(paris).stderr
+
+    assert "CAP_NET_RAW for the encapsulation ipip" in said
+    assert "take fwmark out of the peers file" in said
 
 
 def test_user_without_a_place_for_the_control_socket_is_told_the_remedy(user):

@@ -156,6 +156,18 @@ def test_the_last_address_of_a_name_is_kept_over_a_restart(exit_peer, ending):
     paris.ping(tokyo.address)
 
 
+def test_the_addresses_of_names_are_all_that_stays_beside_the_control_socket(exit_peer):
+    paris, tokyo, _ = exit_peer
+    paris.start()
+    paris.ping(tokyo.address)
+    names = paris.control_path.with_suffix(".names")
+    wait_until(names.exists, PATIENCE, "the address to be written")
+
+    paris.stop()
+
+    assert list(names.parent.glob(f"*.{paris.namespace.inode}.*")) == [names]
+
+
 def test_rules_for_look_ups_go_at_the_end(exit_peer):
     paris, _, _ = exit_peer
     before = paris.namespace.run("ip", "rule"), paris.namespace.run("ip", "-6", "rule")

@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from overlay.config import Options
+from overlay.host import privileges
+from overlay.host.privileges import Capability
+from overlay.unprivileged import check
+
+
+def test_with_the_privilege_nothing_is_looked_at():
+    """What is said without it is tested in tests/netns/test_device.py, by a user of a namespace."""
+    if not privileges.missing([Capability.NET_ADMIN]):
+        check(Options(Path("/nowhere"), Path("/nowhere"), "no-such", fix_sysctl=True))
