@@ -84,7 +84,7 @@ class Reloads:
     def read(self, node: Node) -> Node:
         """Return *node* as the files have it now.
 
-        Raises ConfigError or StoreError where they cannot be taken.  A private key that is another now, or cannot be
+        Raises ConfigError, HostError or StoreError where they cannot be taken.  A private key that is another now, or cannot be
         read, keeps nothing else from being taken: there is a note until it is as it was.
         """
         taken = config.settle(self._store, self._key_of(node), self._options, node.own)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import stat
@@ -26,7 +25,9 @@ def write_secret(path: Path, text: str, *, replace: bool = False) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise Failure(f"{path.parent} cannot be created: {error.strerror}; {_remedy(error)}") from error
+        raise Failure(
+            f"{path.parent} cannot be created: {error.strerror}; {advice.after(error)}, or name another file"
+        ) from error
     draft = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}"
     try:
         try:
@@ -45,17 +46,9 @@ def write_secret(path: Path, text: str, *, replace: bool = False) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise Failure(f"{path} cannot be written: {error.strerror}; {_remedy(error)}") from error
-
-
-def _remedy(error: OSError) -> str:
-    match error.errno:
-        case errno.EACCES | errno.EPERM:
-            return f"{advice.become_root()}, or name a file in another directory"
-        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return "make room on that disk, or name a file in another directory"
-        case _:
-            return "name a file in another directory"
+        raise Failure(
+            f"{path} cannot be written: {error.strerror}; {advice.after(error)}, or name another file"
+        ) from error
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -1,7 +1,8 @@
-"""What to do where the kernel said no for want of privilege, as the end of a sentence: who is root is not sent for root."""
+"""What to do where the kernel said no, as the end of a sentence: who is root is not sent for root."""
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -21,3 +22,32 @@ def become_root() -> str:
     if os.geteuid() != 0:
         return "run as root"
     return "root is refused here too, so see whether the file system is read-only or a security policy forbids it"
+
+
+def after(error: OSError) -> str:
+    """Return what to do where a file could not be made, opened or written, by why it could not."""
+    match error.errno:
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return become_root()
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return "make room on that file system"
+        case (
+            errno.ENOENT
+            | errno.EISDIR
+            | errno.ENOTDIR
+            | errno.ELOOP
+            | errno.EEXIST
+            | errno.ENXIO
+            | errno.ENODEV
+        ):
+            return "see what is in its place, or in that of a directory on the way to it"
+        case errno.EMFILE:
+            return "raise the limit of open files of this process (ulimit -n, LimitNOFILE= of a service)"
+        case errno.ENFILE:
+            return "raise fs.file-max, or end what holds so many files"
+        case errno.ENOBUFS | errno.ENOMEM:
+            return "free memory of this host"
+        case None | errno.ENAMETOOLONG:  # Python gives no number where the name of a socket is too long
+            return "choose a shorter path"
+        case _:
+            return "see what is wrong with that place"

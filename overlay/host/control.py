@@ -122,7 +122,7 @@ def listen(path: Path) -> ControlSocket:
         listener.close()
         os.close(lock)
         raise HostError(
-            f"{path} could not be created: {error.strerror or error}; {advice.become_root()}"
+            f"{path} could not be created: {error.strerror or error}; {advice.after(error)}"
         ) from error
     return ControlSocket(path, listener, lock)
 
@@ -243,7 +243,7 @@ def _make_directory(directory: Path) -> None:
         status = directory.stat(follow_symlinks=False)
     except OSError as error:
         raise HostError(
-            f"{directory} could not be created: {error.strerror}; {advice.become_root()}"
+            f"{directory} could not be created: {error.strerror}; {advice.after(error)}"
         ) from error
     if status.st_uid not in {0, os.geteuid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise HostError(
@@ -263,7 +263,7 @@ def _take_lock(path: Path) -> int:
             lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise HostError(
-                f"{file} could not be created: {error.strerror}; {advice.become_root()}"
+                f"{file} could not be created: {error.strerror}; {advice.after(error)}"
             ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

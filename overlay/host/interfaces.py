@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
+from overlay.host import advice
 
 if TYPE_CHECKING:
     from overlay.host.plan import IPAddress
@@ -47,7 +48,7 @@ def index_of(name: str) -> int | None:
         if error.errno == errno.ENODEV:
             return None
         raise HostError(
-            f"whether there is an interface {name} cannot be told: {describe_shortage(error)}"
+            f"whether there is an interface {name} cannot be told: {error.strerror}; {advice.after(error)}"
         ) from error
     index: int = REQUEST.unpack(answer)[1]
     return index
@@ -66,7 +67,7 @@ def is_own_address(address: IPAddress) -> bool:
     except OSError as error:
         if error.errno in SHORTAGES:
             raise HostError(
-                f"whether {address} is an address of this host cannot be told: {describe_shortage(error)}"
+                f"whether {address} is an address of this host cannot be told: {error.strerror}; {advice.after(error)}"
             ) from error
         return False
     return host.partition("%")[0] == str(address).partition("%")[0]
@@ -86,17 +87,3 @@ def sockaddr_of(address: IPAddress, port: int) -> Sockaddr:
     if index is None:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
     return str(address).partition("%")[0], port, 0, index
-
-
-def describe_shortage(error: OSError) -> str:
-    """Return what *error* says and, where it is known, what to do about it."""
-    match error.errno:
-        case errno.EMFILE:
-            remedy = "; raise the limit of open files of this process (ulimit -n, LimitNOFILE= of a service)"
-        case errno.ENFILE:
-            remedy = "; raise fs.file-max, or end what holds so many files"
-        case errno.ENOBUFS | errno.ENOMEM:
-            remedy = "; free memory of this host"
-        case _:
-            remedy = ""
-    return f"{error.strerror}{remedy}"

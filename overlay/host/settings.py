@@ -152,7 +152,7 @@ class Settings:
             directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise HostError(
-                f"{parent} could not be opened: {error.strerror}; {advice.become_root()}"
+                f"{parent} could not be opened: {error.strerror}; {advice.after(error)}"
             ) from error
         try:
             if not _is_ours(os.fstat(directory)):

@@ -199,8 +199,8 @@ def test_a_full_disk_leaves_the_old_key(overlay, tmp_path):
 
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        f"Error: {key} cannot be written: File too large; make room on that disk, or name a file in another "
-        "directory\n"
+        f"Error: {key} cannot be written: File too large; make room on that file system, or name "
+        "another file\n"
     )
     assert key.read_text() == old
     assert os.listdir(directory) == ["key"]
@@ -222,7 +222,7 @@ def test_a_directory_that_may_not_be_written_gets_a_sentence(overlay):
 
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr == (
-            f"Error: {key} cannot be written: Permission denied; run as root, or name a file in another directory\n"
+            f"Error: {key} cannot be written: Permission denied; run as root, or name another file\n"
         )
         assert key.read_text() == "the old key"
 
@@ -234,5 +234,6 @@ def test_a_directory_that_cannot_be_made_gets_a_sentence(overlay, tmp_path):
 
     assert result.exit_code == 1
     assert result.stderr == (
-        f"Error: {tmp_path}/file/etc cannot be created: Not a directory; name a file in another directory\n"
+        f"Error: {tmp_path}/file/etc cannot be created: Not a directory; see what is in its place, or in "
+        "that of a directory on the way to it, or name another file\n"
     )

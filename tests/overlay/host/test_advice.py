@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 
 import pytest
+
+from overlay.host.advice import after
 
 CODE = """
 import os, sys
@@ -39,3 +42,25 @@ def test_root_is_not_sent_for_root(user, advice):
     )
 
     assert done.stdout.splitlines() == advice
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.EACCES, "root"),
+        (errno.ENOSPC, "make room"),
+        (errno.EISDIR, "see what is in its place"),
+        (errno.EMFILE, "raise the limit of open files of this process"),
+        (errno.ENFILE, "raise fs.file-max"),
+        (errno.ENOBUFS, "free memory"),
+        (errno.ENAMETOOLONG, "choose a shorter path"),
+        (errno.EIO, "see what is wrong with that place"),
+    ],
+)
+def test_advice_goes_by_why_a_file_could_not_be_made(code, advice):
+    """A directory in the place of a socket was blamed on a file system that may be read only."""
+    assert advice in after(OSError(code, os.strerror(code)))
+
+
+def test_name_of_a_socket_that_is_too_long_has_no_number():
+    assert after(OSError("AF_UNIX path too long")) == "choose a shorter path"

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import pytest
 
 from overlay.errors import HostError
-from overlay.host.interfaces import describe_shortage, index_of, is_own_address, is_there, sockaddr_of
+from overlay.host.interfaces import index_of, is_own_address, is_there, sockaddr_of
 
 
 @contextlib.contextmanager
@@ -88,12 +88,3 @@ def test_socket_address_has_the_number_of_its_interface(text, sockaddr):
 def test_scope_that_is_no_interface_is_no_device():
     with pytest.raises(OSError, match=os.strerror(errno.ENODEV)):
         sockaddr_of(ip_address("fe80::1%no-such"), 7)
-
-
-@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-def test_shortage_comes_with_its_remedy(code):
-    assert "; " in describe_shortage(OSError(code, os.strerror(code)))
-
-
-def test_other_errors_say_what_they_are():
-    assert describe_shortage(OSError(errno.EPERM, "Operation not permitted")) == "Operation not permitted"
