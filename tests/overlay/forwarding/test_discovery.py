@@ -124,3 +124,14 @@ def test_what_shares_the_port_rests_by_the_same_word_and_is_not_switched_for_sin
     assert (beside.options, beside.calls) == ({DISCOVER: OMIT}, calls)
     found.heed(ONE, 2.0)
     assert beside.options == {DISCOVER: DO}
+
+
+def test_without_a_word_about_learning_it_rests_as_the_system_has_it():
+    raw = Socket()
+    found = Discovery(raw, socket.AF_INET, is_switched=True)
+
+    found.omit(ONE, 0.5)  # also in the first second of the clock
+    assert raw.options == {DISCOVER: OMIT}
+    found.heed(ONE, 0.75)
+
+    assert raw.options == {DISCOVER: WANT}

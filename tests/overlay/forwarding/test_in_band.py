@@ -121,6 +121,16 @@ def test_what_is_refused_is_counted_each_time_and_not_answered(parts):
     assert parts.peer.drops.total() == 4
 
 
+def test_messages_that_come_one_by_one_beyond_the_rate_are_counted_and_not_read(parts):
+    for number in range(MESSAGES_AT_ONCE + 3):
+        parts.take(control.Pong(number))
+
+    assert len(parts.noted) == 2 * MESSAGES_AT_ONCE
+    assert parts.peer.drops == {"control_rate": 3}
+    assert InBand.spare(parts.peer, np.array([0x92] * 5, np.uint8), list(range(5)), NOW) == []
+    assert parts.peer.drops == {"control_rate": 8}
+
+
 @pytest.fixture
 def pair():
     """Nodes with a session that have said hello."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import math
+import socket
 import struct
+from types import SimpleNamespace
 
 import pytest
 
 from overlay import link
-from overlay.forwarding.kernel_paths import LOOK_TIME, LOOKS_PER_SECOND
-from overlay.forwarding.peer import WIDE
+from overlay.forwarding.kernel_paths import LEAST, LOOK_TIME, LOOKS_PER_SECOND, KernelPaths
+from overlay.forwarding.peer import WIDE, Peer
 from overlay.wire.fragments import may_be_cut
 from tests import packets
 from tests.overlay.wire.test_fragments import reassemble
@@ -360,3 +363,154 @@ def test_syns_announce_no_more_than_fits_when_they_come_in_the_clear(world):
     world.run(1)
 
     assert mss_of(b.received[-1]) == LIMIT - 28 - 40
+
+
+# One look
+
+
+class Asked:
+    """A socket that asks the kernel, which knows one MTU for everybody; 0 is none."""
+
+    def __init__(self, mtu):
+        self.mtu, self.questions, self.is_closed = mtu, [], False
+
+    def mtu_to(self, endpoint):
+        self.questions.append(endpoint)
+        return self.mtu
+
+    def close(self):
+        self.is_closed = True
+
+
+def looking(mtu, *, families=(socket.AF_INET, socket.AF_INET6)):
+    """Return paths of payloads of 1420 bytes, and the sockets by which they ask."""
+    paths, sockets = KernelPaths(1), [Asked(mtu) for _ in families]
+    paths.use(families, sockets, 1420)
+    return paths, sockets
+
+
+def peer_at(endpoint=("192.0.2.1", 1)):
+    """Return a peer whose socket notes which mode it is to rest in."""
+    peer, noted = Peer(1), []
+    peer.endpoint = endpoint
+    discovery = SimpleNamespace(
+        omit=lambda *given: noted.append(("omit", *given)), heed=lambda *given: noted.append(("heed", *given))
+    )
+    peer.socket = SimpleNamespace(discovery=discovery)
+    return peer, noted
+
+
+@pytest.mark.parametrize(
+    ("answers", "has_heard", "is_searched", "omits"),
+    [
+        (True, True, False, True),
+        (True, True, True, True),
+        (False, True, True, False),  # it said under this keypair that it does not
+        (False, False, True, True),
+        (False, False, False, False),
+        (None, None, True, False),  # no units
+    ],
+)
+def test_nobodys_word_is_taken_for_a_peer_that_answers_probes_or_did_so_last(
+    answers, has_heard, is_searched, omits
+):
+    paths, _ = looking(1300)
+    peer, noted = peer_at()
+    bulk = None if answers is None else SimpleNamespace(answers_probes=answers, has_heard=has_heard)
+    peer.keypairs.current = SimpleNamespace(bulk=bulk)
+    peer.path = object() if is_searched else None
+    peer.is_path_known = True
+
+    paths.look(peer, 5.0)
+
+    assert noted == [("omit" if omits else "heed", peer, 5.0)]
+    assert (peer.omits, peer.is_path_known) == (omits, not omits)
+    assert peer.path_mtu == (WIDE if omits else 1232)
+
+
+def test_a_peer_without_a_session_is_looked_at_by_the_kernels_word():
+    paths, (by_ipv4, by_ipv6) = looking(1300)
+    peer, noted = peer_at()
+
+    paths.look(peer, 5.0)
+
+    assert noted == [("heed", peer, 5.0)]
+    assert (by_ipv4.questions, by_ipv6.questions) == ([("192.0.2.1", 1)], [])
+    assert (peer.is_path_known, peer.path_mtu, peer.path_due) == (True, 1232, 5.0 + LOOK_TIME)
+
+
+def test_a_peer_without_an_endpoint_or_a_socket_has_no_path():
+    paths, (by_ipv4, _) = looking(1300)
+    peer, _ = peer_at(None)
+    peer.socket, peer.is_path_known = None, True
+
+    paths.look(peer, 5.0)
+
+    assert (peer.is_path_known, by_ipv4.questions) == (False, [])
+
+
+@pytest.mark.parametrize("was_known", [False, True])
+def test_without_a_route_what_was_known_stays(was_known):
+    paths, _ = looking(0)
+    peer, _ = peer_at()
+    peer.is_path_known, peer.path_mtu = was_known, 1300
+
+    paths.look(peer, 5.0)
+
+    assert (peer.is_path_known, peer.path_mtu) == (was_known, 1300)
+
+
+def test_without_a_socket_of_its_family_nothing_is_known_of_a_peer():
+    paths, _ = looking(1300, families=[socket.AF_INET])
+    peer, _ = peer_at(("2001:db8::1", 1, 0, 0))
+    peer.is_path_known, peer.path_mtu = True, 1300
+
+    paths.look(peer, 5.0)
+
+    assert (peer.is_path_known, peer.path_mtu) == (False, WIDE)
+
+
+@pytest.mark.parametrize("known", [1, LEAST - 1, LEAST])
+def test_no_path_is_believed_to_take_less_than_any_host_must(known):
+    paths, _ = looking(known)
+    peer, _ = peer_at()
+
+    paths.look(peer, 5.0)
+
+    assert peer.path_mtu == (LEAST - 60) // 16 * 16
+
+
+def test_other_sockets_take_the_place_of_those_before_which_are_closed():
+    paths, before = looking(1300)
+    after = [Asked(1400)]
+
+    paths.use([socket.AF_INET], after, 9000)
+    peer, _ = peer_at()
+    paths.look(peer, 5.0)
+
+    assert [each.is_closed for each in before] == [True, True]
+    assert (after[0].is_closed, peer.path_mtu) == (False, 1328)
+
+
+def test_with_many_peers_each_look_moves_the_next_one_a_little_on():
+    paths, _ = looking(1300)
+    peer, _ = peer_at()
+
+    due = []
+    for _ in range(3000):
+        paths.look(peer, 5.0)
+        due.append(peer.path_due)
+    paths.look(peer, 100.0)
+
+    assert due[:999] == [6.0] * 999
+    assert due[-1] == pytest.approx(5.0 + 3000 / LOOKS_PER_SECOND)
+    assert peer.path_due == 101.0
+
+
+def test_a_look_that_is_wanted_soon_is_due_with_the_next_packet():
+    peer, _ = peer_at()
+    peer.path_due = math.inf
+
+    KernelPaths.look_soon(peer, 5.0)
+
+    assert peer.path_due == 0.0
