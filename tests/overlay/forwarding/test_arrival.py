@@ -50,3 +50,32 @@ def test_only_fe_begins_a_link_local_address(first):
     arrival = Arrival([(socket.IPPROTO_IPV6, 50, struct.pack("=16sI", local, 5))])
 
     assert arrival.source[0][2] == struct.pack("=16sI", local, 0)
+
+
+def told(arrival):
+    return arrival.segment, arrival.tos, arrival.pktinfo, arrival.source
+
+
+def test_a_receive_beside_which_nothing_is_said_is_of_one_unmarked_datagram_from_anywhere():
+    assert told(Arrival([])) == (0, 0, None, [])
+
+
+@pytest.mark.parametrize("level", [socket.IPPROTO_IP, socket.IPPROTO_IPV6, SOL_UDP, socket.SOL_SOCKET])
+def test_what_else_the_kernel_says_is_passed_over(level):
+    known = {
+        SOL_UDP: {104}, socket.IPPROTO_IP: {socket.IP_TOS, 8}, socket.IPPROTO_IPV6: {socket.IPV6_TCLASS, 50},
+    }  # fmt: skip
+
+    for kind in (1, 2, 8, 29, 50, 67, 103, 104):
+        if kind not in known.get(level, ()):
+            assert told(Arrival([(level, kind, bytes([9]) * 20)])) == (0, 0, None, []), kind
+
+
+@pytest.mark.parametrize(
+    ("level", "kind", "expected"),
+    [(SOL_UDP, 104, (1452, 0)), (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, (0, 1452))],
+)
+def test_a_number_is_four_bytes_whatever_lies_behind_it(level, kind, expected):
+    arrival = Arrival([(level, kind, struct.pack("=i", 1452) + bytes([9]) * 4)])
+
+    assert (arrival.segment, arrival.tos) == expected

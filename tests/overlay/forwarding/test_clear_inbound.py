@@ -12,6 +12,7 @@ from overlay.wire.ip import CE, ECT_0, NOT_ECT
 from peers.mac import derived_mac
 from tests import packets
 from tests.network import Flight
+from tests.overlay.wire.test_mss import mss_of, syn
 from tests.sim import CLEAR_PORT, PORT, VNI, World
 
 STRANGER = "203.0.113.66"
@@ -394,3 +395,72 @@ def test_a_link_local_peer_is_taken_by_its_own_interface_alone(world, interface,
 
     assert bool(a.received) == is_taken
     assert a.drops == ({} if is_taken else {"outer_source": 1})
+
+
+@pytest.mark.parametrize("encapsulation", ["udp", "vxlan"])
+def test_what_came_is_counted_alone_and_in_trains_with_when_it_came(world, encapsulation):
+    a, b = world.clear_pair(encapsulation=encapsulation)
+    b.send(a)
+    world.run(1)
+
+    b.send_super(a, 30 * 1360 - 7)
+    b.send(a, 2)
+    b.send_super(a, 3000, 1000, version=6)
+    world.run(1)
+
+    (here, there) = (a.peer(), b.peer())
+    assert (here.rx_packets, here.rx_bytes) == (there.tx_packets, there.tx_bytes) == (36, there.tx_bytes)
+    assert here.last_received == pytest.approx(world.clock.now - 1 + world.network.delay)
+
+
+def test_a_peer_that_moves_leaves_the_other_at_its_old_address(world):
+    a, b, c = (world.node(name) for name in "abc")
+    one, two = (a.know_in_the_clear(each, endpoint=(b.addresses[0], port)) for each, port in ((b, 1), (c, 2)))
+
+    a.tell(link.SetEndpoint(one, (STRANGER, CLEAR_PORT), "dns"))
+    arrive(world, a, genuine(b, a), genuine(c, a), source=b.addresses[0])
+
+    assert (a.peer(one).rx_packets, a.peer(two).rx_packets) == (0, 1)
+    assert a.peer(two).drops == {"source": 1}
+    a.tell(link.SetEndpoint(two, (STRANGER, CLEAR_PORT), "dns"))
+    arrive(world, a, genuine(b, a), genuine(c, a), source=STRANGER)
+    assert (a.peer(one).rx_packets, a.peer(two).rx_packets) == (1, 2)
+
+
+def test_what_is_wrong_with_a_packet_is_counted_for_its_sender_and_else_for_the_first_at_that_address(world):
+    a, b, c = (world.node(name) for name in "abc")
+    one, two = (a.know_in_the_clear(each, endpoint=(b.addresses[0], port)) for each, port in ((b, 1), (c, 2)))
+
+    for _ in range(2):
+        arrive(world, a, genuine(c, a, tos=NOT_ECT), source=b.addresses[0], tos=CE)
+        arrive(world, a, genuine(a, b), source=b.addresses[0])
+
+    assert a.peer(one).drops == {"source": 2}
+    assert a.peer(two).drops == {"ecn": 2}
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+@pytest.mark.parametrize("encapsulation", ["udp", "vxlan"])
+@pytest.mark.parametrize(("version", "announced"), [(4, 1300 - 40), (6, 1300 - 60)])
+def test_a_syn_that_comes_announces_no_more_than_the_way_back_takes(
+    world, encapsulation, version, announced, is_partial
+):
+    a, b = world.clear_pair(encapsulation=encapsulation)
+    a.peer().path_mtu = 1300
+    ends = {"source": b.inner(version), "destination": a.inner(version)}
+    packet = syn(1460, version, **ends)
+    payload = unfinished(packet) if is_partial else packet
+
+    arrive(world, a, framed(payload) if encapsulation == "vxlan" else payload, source=b.addresses[0])
+
+    (got,) = a.received
+    assert mss_of(got) == announced
+    assert packets.is_l4_checksum_right(got)
+
+
+def test_a_syn_that_comes_announces_no_more_than_the_tun_takes(world):
+    a, b = world.clear_pair()
+
+    arrive(world, a, syn(8960, source=b.inner(), destination=a.inner()), source=b.addresses[0])
+
+    assert mss_of(a.received[0]) == a.mtu - 40

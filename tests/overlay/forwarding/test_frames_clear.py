@@ -346,3 +346,73 @@ def test_counters_tell_what_was_learnt(pair):
     b.world.run(0)
 
     assert [row.learnt_macs for row in b.reported[-1].peers] == [2]
+
+
+@pytest.mark.parametrize("payload", [HEADER + bytes(13), HEADER + mac(2) + mac(2) + bytes(50)])
+def test_each_that_is_refused_is_counted_and_none_that_is_taken(pair, payload):
+    a, b = pair
+    frame = b.mac + a.mac + packets.with_ethertype(packets.udp(b"x"))
+    for _ in range(2):
+        arrive(b, payload)
+        arrive(b, HEADER + frame)
+
+    assert b.drops.total() == 2
+    assert b.received == [frame] * 2
+
+
+def test_a_flow_from_a_refused_source_is_counted_whole_each_time():
+    _, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    whole, virtio = packets.as_super_packet(packets.tcp(bytes(4000)), 1000)
+    header = b.mac + mac(2) + b"\x08\0"
+    for _ in range(2):
+        arrive(b, *[HEADER + header + packet for packet in packets.kernel_segments(whole, virtio)])
+
+    assert b.drops == {"mac": 8}
+    assert b.peer().rx_packets == 1  # the greeting
+
+
+def test_frames_are_counted_alone_and_in_flows_with_when_they_came(pair):
+    a, b = pair
+    peer = b.peer()
+    before, b.world.clock.now = (peer.rx_packets, peer.rx_bytes), b.world.clock.now + 5
+    alone = HEADER + b.mac + a.mac + packets.with_ethertype(packets.udp(b"x"))
+    whole, virtio = packets.as_super_packet(packets.tcp(bytes(3500)), 1000)
+    header = b.mac + a.mac + b"\x08\0"
+    sent = [alone, *(HEADER + header + packet for packet in packets.kernel_segments(whole, virtio)), alone]
+
+    arrive(b, *sent)
+
+    assert peer.rx_packets - before[0] == len(sent)
+    assert peer.rx_bytes - before[1] == sum(map(len, sent))
+    assert peer.last_received == b.world.clock.now
+    assert b.received == [each[8:] for each in sent]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_frames_from_nobodys_address_are_counted_each_time(pair, count):
+    _, b = pair
+    for _ in range(2):
+        arrive(b, *[HEADER + mac(2) + mac(1) + bytes(50)] * count, source="198.51.100.9")
+
+    assert b.drops == {"outer_source": 2 * count}
+
+
+def test_frames_of_two_networks_at_one_address_go_to_their_own():
+    world = World(is_tap=True)
+    a, b, c = (world.node(name) for name in "abc")
+    one, two = (
+        a.know_in_the_clear(
+            each, encapsulation="vxlan", identifier=vni, endpoint=(b.addresses[0], CLEAR_PORT)
+        )
+        for each, vni in ((b, 7), (c, 8))
+    )
+    for vni, count in ((7, 2), (8, 3)):
+        header = b"\x08\0\0\0" + vni.to_bytes(3, "big") + b"\0"
+        frames = [
+            header + EVERYBODY + mac(vni) + packets.with_ethertype(packets.udp(bytes([number]) * 40))
+            for number in range(count)
+        ]
+        arrive(a, *frames, source=b.addresses[0])
+
+    assert (a.peer(one).rx_packets, a.peer(two).rx_packets) == (2, 3)
+    assert not a.drops

@@ -67,9 +67,17 @@ def test_sockets_that_are_closed_are_counted_a_last_time():
 def test_a_socket_of_which_nothing_is_known_is_left_out():
     counted = Counter()
 
-    KernelDrops().add_to(counted, [UdpSocket(None, socket.AF_INET)])
+    KernelDrops().add_to(counted, [UdpSocket(None, socket.AF_INET), made(Role.SENDS, 3), made(dropped=5)])
 
-    assert counted == {}
+    assert counted == {"receive_full": 5}
+
+
+def test_sockets_of_which_nothing_is_counted_are_closed_all_the_same():
+    counted = Counter()
+
+    KernelDrops().close(counted, [UdpSocket(None, socket.AF_INET), made(Role.SENDS, 3), made(dropped=5)])
+
+    assert counted == {"receive_full": 5}
 
 
 def test_a_node_tells_it_with_its_counters_also_of_sockets_it_had_before():

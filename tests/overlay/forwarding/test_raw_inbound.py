@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 
@@ -656,3 +657,69 @@ def test_rows_of_packets_that_end_where_they_say_are_joined_and_counted_whole(na
     assert a.peer().rx_bytes - before[0] == sum(map(len, payloads))
     assert a.peer().rx_packets - before[1] == len(sent)
     assert a.peer().last_received > 0
+
+
+# How much is taken in one go
+
+
+def drained(node, receive):
+    """Let *node* drain its socket of IP in IP over IPv4, which receives by *receive*; return whether there may be more."""
+    (udp,) = [
+        each
+        for each in node.core.sender.sockets
+        if each.protocol == IPIP and each.family == socket.AF_INET and each.raw.receives
+    ]
+    udp.carrier.receive = receive(udp.carrier.receive)
+    return node.core.inbound.drain(udp, 1.0)
+
+
+def test_errors_that_a_socket_tells_of_earlier_packets_are_counted_and_no_end_of_the_packets():
+    world = World()
+    a, b = world.raw_pair("ipip")
+    packet = genuine(b, a)
+    errors = [OSError(errno.ECONNREFUSED, "ECONNREFUSED")] * 2
+
+    def failing(receive):
+        def receive_or_fail(into):
+            if errors:
+                raise errors.pop()
+            return receive(into)
+
+        return receive_or_fail
+
+    world.network.send(Flight((b.addresses[0], 0), (a.addresses[0], 0), packet, protocol=IPIP))
+    world.clock.advance(1)
+    world.network.deliver()
+
+    assert not drained(a, failing)
+    assert a.received == [packet]
+    assert a.drops == {"udp_error": 2}
+
+
+def test_errors_without_end_are_left_for_the_next_turn():
+    a, _ = World().raw_pair("ipip")
+
+    def failing(_):
+        def fail(into):
+            raise OSError(errno.ECONNREFUSED, "ECONNREFUSED")
+
+        return fail
+
+    assert drained(a, failing)
+    assert 2 <= a.drops["udp_error"] <= 100
+
+
+def test_packets_without_end_are_left_for_the_next_turn():
+    world = World()
+    a, b = world.raw_pair("ipip")
+    flight = Flight((b.addresses[0], 0), (a.addresses[0], 0), genuine(b, a, size=1000), protocol=IPIP)
+
+    def endless(receive):
+        def receive_more(into):
+            receive.__self__.inbox.extend([flight] * 64)
+            return receive(into)
+
+        return receive_more
+
+    assert drained(a, endless)
+    assert 512 * 1024 <= sum(map(len, a.received)) < 2 * 512 * 1024
