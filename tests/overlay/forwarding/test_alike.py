@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import struct
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlay.forwarding.alike import MOST, WORTH
+from overlay.forwarding.alike import LAYOUTS, MOST, WORTH, Alike, stride_of
 from overlay.forwarding.pace import PROBE
 from tests import packets
 from tests.sim import World
@@ -221,3 +222,199 @@ def test_any_batch_arrives_as_its_packets_one_by_one(groups, has_gro):
 
     assert bench.b.received == expected["b"]
     assert bench.c.received == expected["c"]
+
+
+# A table by itself
+
+HEADER = 16  # bytes before each packet; the virtio header is the last ten of them
+MTU = 1420
+
+
+class Rows:
+    """A table with these packets, which all have one size, in a buffer that was used before."""
+
+    def __init__(self, made, mtu=MTU):
+        self.length, self.count = len(made[0]), len(made)
+        self.stride = stride_of(self.length, mtu)
+        self.buffer = bytearray(b"\xff" * (self.stride * max(self.count, MOST) + HEADER))
+        self.alike = Alike(self.buffer, mtu)
+        for row, packet in enumerate(made):
+            at = row * self.stride
+            self.buffer[at + 6 : at + HEADER] = packets.PLAIN
+            self.buffer[at + HEADER : at + HEADER + self.length] = packet
+
+    def packet(self, row):
+        at = row * self.stride + HEADER
+        return bytes(self.buffer[at : at + self.length])
+
+    @property
+    def are_alike(self):
+        return self.alike.are(self.length, self.count)
+
+
+def udp(version=4, size=60):
+    return packets.udp(bytes(size), version=version)
+
+
+@pytest.mark.parametrize(("version", "destination"), [(4, range(16, 20)), (6, range(24, 40))])
+@pytest.mark.parametrize("row", [0, 2, 4])
+def test_packets_are_alike_if_they_agree_in_what_decides_where_they_go(version, destination, row):
+    made = [udp(version)] * 5
+    assert Rows(made).are_alike
+
+    for at in range(-10, len(made[0])):
+        rows = Rows(made)
+        rows.buffer[row * rows.stride + HEADER + at] ^= 0x40
+        assert rows.are_alike == (at >= 2 and at not in destination), at
+
+
+@pytest.mark.parametrize("first", [0x00, 0x50, 0x70, 0xF0])
+def test_packets_of_no_known_version_are_not_alike(first):
+    assert not Rows([bytes([first]) + udp()[1:]] * 5).are_alike
+
+
+@pytest.mark.parametrize(("size", "are_alike"), [(20, False), (21, True)])
+def test_packets_that_end_with_their_addresses_are_not_alike(size, are_alike):
+    assert Rows([udp()[:size]] * 5).are_alike == are_alike
+
+
+@pytest.mark.parametrize(("mtu", "are_alike"), [(1420, True), (1419, False), (1418, False), (1416, True)])
+def test_packets_whose_rows_do_not_begin_at_words_are_not_alike(mtu, are_alike):
+    assert Rows([udp(size=mtu - 28)] * 5, mtu).are_alike == are_alike
+
+
+@pytest.mark.parametrize("options", [b"", bytes([1] * 12)])
+@pytest.mark.parametrize("row", [0, 4])
+@pytest.mark.parametrize("flags", [packets.SYN, packets.SYN | packets.ACK, packets.ACK, packets.FIN, 0])
+def test_a_syn_among_them_is_to_be_looked_at(options, row, flags):
+    made = [packets.tcp(bytes(20), options=options)] * 5
+    made[row] = packets.tcp(bytes(20), options=options, flags=flags)
+
+    assert Rows(made).are_alike == (not flags & packets.SYN)
+
+
+@pytest.mark.parametrize(("flags", "are_alike"), [(packets.SYN, False), (packets.ACK, True)])
+def test_a_syn_over_ipv6_among_them_is_to_be_looked_at(flags, are_alike):
+    made = [packets.tcp(bytes(20), version=6)] * 4 + [packets.tcp(bytes(20), version=6, flags=flags)]
+
+    assert Rows(made).are_alike == are_alike
+
+
+@pytest.mark.parametrize("protocol", [0, 43, 44, 60])
+def test_extension_headers_that_may_hide_a_syn_are_to_be_looked_at(protocol):
+    made = [packets.ipv6(bytes(40), protocol=17)] * 4 + [packets.ipv6(bytes(40), protocol=protocol)]
+
+    assert not Rows(made).are_alike
+
+
+def test_what_stands_where_a_syn_s_flag_would_be_is_no_syn_of_another_protocol():
+    made = [packets.udp(b"\xff" * 60)] * 5
+
+    assert Rows(made).are_alike
+
+
+@pytest.mark.parametrize("size", [33, 34])
+def test_a_tcp_header_that_is_cut_before_its_flags_is_no_syn(size):
+    packet = packets.tcp(bytes(20), flags=packets.SYN)[:size]
+
+    assert Rows([packet] * 5).are_alike == (size == 33)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [packets.UDP, packets.TCP])
+@pytest.mark.parametrize("size", [0, 1, 2, 21, 100, 501])
+def test_partial_checksums_are_completed_in_each_row(size, protocol, version):
+    make = packets.udp if protocol == packets.UDP else packets.tcp
+    made = [make(random.Random(number).randbytes(size), version=version) for number in range(5)]
+    partial = [left_partial(packet)[0] for packet in made]
+    rows = Rows(partial)
+    start = packets.l4_start(made[0])
+
+    assert rows.alike.complete(rows.length, rows.count, start, 6 if protocol == packets.UDP else 16)
+
+    assert [rows.packet(row) for row in range(5)] == made
+
+
+@pytest.mark.parametrize(("offset", "expected"), [(6, 0xFFFF), (16, 0)])
+def test_a_checksum_of_zero_is_written_as_udp_wants_it_and_as_tcp_does(offset, expected):
+    packet = bytearray(udp(size=40))
+    packet[20:] = bytes(len(packet) - 20)
+    packet[-2:] = b"\xff\xff"
+    rows = Rows([bytes(packet)] * 5)
+
+    assert rows.alike.complete(rows.length, rows.count, 20, offset)
+
+    assert rows.packet(3)[20 + offset : 22 + offset] == expected.to_bytes(2, "big")
+
+
+@pytest.mark.parametrize(
+    ("start", "offset", "size", "is_for_here"),
+    [
+        (20, 6, 28, True),
+        (20, 8, 29, False),
+        (20, 8, 30, True),
+        (20, 16, 37, False),
+        (18, 6, 60, False),
+        (19, 6, 60, False),
+        (21, 6, 60, False),
+        (20, 7, 60, False),
+        (40, 6, 60, True),
+        (20, 6, 1407, True),
+        (20, 6, MTU - 1, False),
+    ],
+)
+def test_a_checksum_is_completed_where_words_begin_and_the_packet_has_it(start, offset, size, is_for_here):
+    rows = Rows([bytes(udp(size=size)[:size])] * 5)
+    before = bytes(rows.buffer)
+
+    assert rows.alike.complete(rows.length, rows.count, start, offset) == is_for_here
+
+    assert is_for_here or bytes(rows.buffer) == before
+
+
+def test_an_odd_packet_that_fills_the_mtu_is_not_for_here():
+    rows = Rows([udp(size=1421 - 28)] * 5, 1421)
+
+    assert not rows.alike.complete(rows.length, rows.count, 20, 6)
+
+
+def sealing(counter):
+    """Return a keypair that seals by writing what it was given, and the list of its nonces."""
+    nonces = []
+
+    def seal(nonce, plain, _, sealed):
+        nonces.append(bytes(nonce))
+        sealed[-16:] = bytes([7]) * 16
+
+    return SimpleNamespace(counter=counter, remote_index=0x01020304, seal=seal), nonces
+
+
+@pytest.mark.parametrize("count", [1, 4, MOST])
+@pytest.mark.parametrize("size", [40, 61, 1376, 1392])
+def test_a_table_is_sealed_row_by_row_under_counters_of_its_own(size, count):
+    made = [packets.udp(random.Random(number).randbytes(size)) for number in range(count)]
+    rows = Rows(made)
+    keypair, nonces = sealing(0xFFFFFFFE)
+
+    sends = rows.alike.seal(keypair, rows.length, count)
+
+    assert keypair.counter == 0xFFFFFFFE + count
+    numbers = [(0xFFFFFFFE + number).to_bytes(8, "little") for number in range(count)]
+    assert nonces == [bytes(4) + each for each in numbers]
+    padding = bytes(rows.stride - rows.length - 32)
+    head = b"\4\0\0\0\4\3\2\1"
+    expected = [
+        head + number + packet + padding + bytes([7]) * 16
+        for number, packet in zip(numbers, made, strict=True)
+    ]
+    assert b"".join(sends) == b"".join(expected)
+    assert all(len(send) % rows.stride == 0 and len(send) <= 65507 for send in sends)
+    assert len(sends) == (2 if count * rows.stride > 65500 else 1)
+
+
+def test_of_a_scan_of_sizes_few_layouts_are_kept():
+    rows = Rows([udp(size=1000)] * 2)
+
+    for size in range(100, 100 + 3 * LAYOUTS):
+        rows.alike.seal(sealing(0)[0], size, 2)
+        assert len(rows.alike._trains) <= LAYOUTS
