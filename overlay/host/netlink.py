@@ -37,7 +37,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import zlib
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
@@ -59,6 +58,7 @@ from overlay.errors import HostError
 from overlay.host import sysctl
 from overlay.host.fib import match, read_links
 from overlay.host.learnt import read_learnt
+from overlay.host.ownership import PROTOCOL, number_of
 from overlay.host.plan import Device
 from overlay.host.rtnetlink import (
     ATTRIBUTE,
@@ -129,15 +129,11 @@ IFA_F_NOPREFIXROUTE = 0x200
 IN6_ADDR_GEN_MODE_NONE = 1
 
 # Ours
-# Free in iproute2's rt_protos, and clear of what FRR (186 to 199), Calico (80) and OVN (84) use.
-PROTOCOL = 151
 # Worse than what the kernel, DHCP or an administrator usually give: their route for the same prefix goes on to win.
 METRIC = 5182
 # The first priority: late, so that rules that somebody numbered on purpose go first, but before main's 32766.
 RULES = 31_000
 BEHIND_RULES = RULES + 300  # the last of a prefix length is RULES + 257
-# The number of an interface is this, plus six digits from its name, plus 000 where tables have the prefix length.
-NUMBER = 1_000_000_000
 TRANSMIT_QUEUE = 1000  # packets; the default of 500 for a tun is 7 ms at 1 Gbit/s
 GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL}  # nothing left to remove
 
@@ -146,14 +142,6 @@ MIXED = IPv4Address(0)  # the source of a shelf whose routes have several: like 
 DESTINATION_OFFSET = ROUTE_ATTRIBUTES_OFFSET + 4  # where it is the first attribute
 ADDRESS_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + 8
 LENGTH = struct.Struct("=I")  # at the start of a message
-
-
-def number_of(interface: str) -> int:
-    """Return the number that marks tables, rules and unreachable routes as belonging to the agent of *interface*.
-
-    It ends in 000; table numbers have the prefix length there.  Two names share it once in a million pairs.
-    """
-    return NUMBER + zlib.crc32(interface.encode()) % 1_000_000 * 1_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_net
 import pytest
 
 from overlay.errors import HostError
-from overlay.host.netlink import METRIC, PROTOCOL, Routing, number_of
+from overlay.host.netlink import METRIC, Routing
+from overlay.host.ownership import PROTOCOL, number_of
 from overlay.host.plan import HostPlan
 from overlay.host.rtnetlink import NETLINK_HEADER, RTM_DELROUTE, RTM_NEWROUTE
 from overlay.host.tun import open_tun

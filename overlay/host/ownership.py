@@ -1,0 +1,19 @@
+"""How routes, rules and tables are told to be of an agent of this project, and of which interface's."""
+
+from __future__ import annotations
+
+import zlib
+
+# Ours
+# Free in iproute2's rt_protos, and clear of what FRR (186 to 199), Calico (80) and OVN (84) use.
+PROTOCOL = 151
+# The number of an interface is this, plus six digits from its name, plus 000 where tables have the prefix length.
+NUMBER = 1_000_000_000
+
+
+def number_of(interface: str) -> int:
+    """Return the number that marks tables, rules and unreachable routes as belonging to the agent of *interface*.
+
+    It ends in 000; table numbers have the prefix length there.  Two names share it once in a million pairs.
+    """
+    return NUMBER + zlib.crc32(interface.encode()) % 1_000_000 * 1_000
