@@ -71,8 +71,8 @@ class Clear:
     A payload is a prefix and the packet.  *prefix* returns it for a tunnel by the packet's IP version, the same even
     number of bytes for both.  *strip* finds the packet; what follows it is padding.  It raises PacketError with the
     reason that is counted, and nothing else, for any bytes.  *mismatch* is the reason for a payload of a tunnel that
-    its sender does not have with this node.  *frames* is None where there are no frames around packets.  *sequence*
-    returns the number of a payload that strip takes, by which late ones are told, where the encapsulation has such.
+    its sender does not have with this node, and *identifier* what the number is called that tells, empty where there
+    is none.  *frames* is None where there are no frames around packets.  *sequence* returns the number of a payload that strip takes, by which late ones are told, where the encapsulation has such.
     *finisher* returns what writes into a tunnel's payload, which begins with its prefix, what differs from one to the
     next; None where nothing does.
     """
@@ -80,6 +80,7 @@ class Clear:
     prefix: Callable[[Ends], Mapping[int, bytes]]
     strip: Callable[[Buffer], Stripped]
     mismatch: str = "identifier"
+    identifier: str = ""
     largest_identifier: int = 2**32 - 1
     frames: Frames | None = None
     sequence: Callable[[Buffer], int | None] | None = None

@@ -151,6 +151,6 @@ ENCAPSULATION = Encapsulation(
     "gre",
     0,
     {4: 20, 6: 40},
-    Clear(prefix, strip, sequence=sequence, finisher=finisher),
+    Clear(prefix, strip, mismatch="gre_key", identifier="GRE key", sequence=sequence, finisher=finisher),
     dict.fromkeys((4, 6), PROTOCOL_GRE),
 )

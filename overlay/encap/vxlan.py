@@ -113,6 +113,7 @@ ENCAPSULATION = Encapsulation(
         prefix,
         strip,
         mismatch="vni",
+        identifier="VNI",
         largest_identifier=2**24 - 1,
         frames=Frames(admit, find_question, build_answer),
     ),

@@ -219,7 +219,7 @@ class RawInbound:
                 raise PacketError("inner_version")
             candidates = [each for each in peers if each.ends.identifier == identifier]
             if not candidates:
-                raise PacketError(f"{encapsulation.name}_key")
+                raise PacketError(clear.mismatch)
             blamed = candidates[0]
             peer = self._clear.sender(candidates, packet)
             if peer is None:

@@ -1,0 +1,24 @@
+"""What carries a tunnel over the underlay, in words: what has to pass there, and what both ends have to agree on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from overlay.encap.encapsulation import Encapsulation, Ends
+
+
+def carried_by(encapsulation: Encapsulation) -> str:
+    """Return what has to pass between the two ends: ``UDP``, ``IP protocol 47``."""
+    if encapsulation.has_ports:
+        return "UDP"
+    v4, v6 = encapsulation.protocols[4], encapsulation.protocols[6]
+    return f"IP protocol {v4}" if v4 == v6 else f"IP protocol {v4} (for IPv4) or {v6} (for IPv6)"
+
+
+def identified_by(encapsulation: Encapsulation, ends: Ends) -> str | None:
+    """Return the number that both ends have to have, such as ``the GRE key 7``; None where there is no such number."""
+    name = encapsulation.clear.identifier if encapsulation.clear is not None else ""
+    if not name:
+        return None
+    return f"no {name}" if ends.identifier is None else f"the {name} {ends.identifier}"
