@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from overlay import answers, config, ending, introduction, logs, numbers, planning, questions, unprivileged
+from overlay import (
+    answers,
+    config,
+    ending,
+    introduction,
+    logs,
+    numbers,
+    planning,
+    preshared,
+    questions,
+    unprivileged,
+)
 from overlay.answers.running import Running
 from overlay.arrival import wait_until_here
 from overlay.counters import CounterQuestions
@@ -26,8 +37,6 @@ from overlay.errors import (
     ConfigError,
     HostError,
     PacketError,
-    ReplayedInitiationError,
-    UnknownInitiatorError,
 )
 from overlay.forwarder import Forwarder, ForwarderGoneError, forwarders
 from overlay.greetings import Greetings
@@ -61,6 +70,7 @@ from overlay.link import (
 from overlay.notes import HostNotes, Reading
 from overlay.pings import PingQuestions
 from overlay.reader import Reader
+from overlay.refusals import Refusals
 from overlay.reload import RETRY, Reloads
 from overlay.resolver import Outside, Resolver, known, literal, resolve_first
 from overlay.roster import Roster
@@ -68,10 +78,7 @@ from overlay.session.constants import Timing
 from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
 from overlay.session.sessions import Sessions
 from overlay.setup import HostSetup
-from overlay.strangers import Strangers
-from overlay.wire.addresses import format_sockaddr
 from peers.errors import StoreError
-from peers.peer import format_public_key
 from peers.stores.file import FileStore
 
 if TYPE_CHECKING:
@@ -199,8 +206,8 @@ class Agent:
             index_mark=INDEX_MARK,
         )
         self._roster, self._names = Roster(), names or Names(None)
-        self._strangers = Strangers()
         self._journal = Journal()
+        self._refusals = Refusals(self._roster, self._sessions, self._journal)
         self._greetings = Greetings(self._greet)
         self._notes: list[str] = []
         self._host_notes = HostNotes(self._look_at_host, self._read_host)
@@ -215,7 +222,6 @@ class Agent:
         self._serials = itertools.count(1)
         self._counters = CounterQuestions()
         self._pings = PingQuestions()
-        self._refused: dict[str, int] = {}
         self._is_replan_due = False
         self._running = Running(
             lambda: self._node,
@@ -232,8 +238,7 @@ class Agent:
             self._reloads,
             self._notes,
             self._host_notes,
-            self._strangers,
-            self._refused,
+            self._refusals,
         )
 
     async def look_up_first(self) -> None:
@@ -438,7 +443,7 @@ class Agent:
             handshakes = 0
             for report in await forwarder.receive(REPORTS_AT_ONCE):
                 if report is None:
-                    self._count("link")
+                    self._refusals.count("link")
                     continue
                 handshakes += isinstance(report, Handshake)
                 await self._take_report(report)
@@ -465,31 +470,16 @@ class Agent:
             case Ponged():
                 self._pings.take(report)
             case Ready():
-                self._count("link")  # said once, at the start
+                self._refusals.count("link")  # said once, at the start
 
     async def _receive_handshake(self, report: Handshake) -> None:
         try:
             outputs = self._sessions.receive(report.datagram, report.source, clock.now())
         except PacketError as error:
-            self._refuse_handshake(error, report.source)
+            if self._refusals.take(error, report, self._node, clock.now()):
+                self._wake.set()
             return
         await self._carry_out(outputs)
-
-    def _refuse_handshake(self, error: PacketError, source: Sockaddr) -> None:
-        remote = (
-            self._roster.by_number.get(error.number) if isinstance(error, ReplayedInitiationError) else None
-        )
-        if remote is not None:
-            remote.replays += 1
-            self._journal.replayed(remote, self._sessions.status(remote.number))
-            self._wake.set()  # it may have to be called
-        else:
-            self._count(error.reason)
-        whose = ""
-        if isinstance(error, UnknownInitiatorError):
-            self._strangers.note(error.public_key, source, clock.now())
-            whose = f" public_key={format_public_key(error.public_key)}"
-        log.debug("handshake refused reason=%s source=%s%s", error.reason, format_sockaddr(source), whose)
 
     async def _want(self, number: int, *, is_idle: bool = False) -> None:
         await self._carry_out(self._sessions.want(number, clock.now(), is_idle=is_idle))
@@ -534,6 +524,7 @@ class Agent:
         if isinstance(output, Completed):
             remote.is_confirmed, remote.is_silent = True, False
             remote.whereabouts.reached()
+            self._refusals.misdirected.forget(output.endpoint[0])
         if isinstance(output, Answered) or output.is_initiator:  # the responder knows that since it answered
             self._heard_at(remote, output.endpoint)
 
@@ -698,7 +689,9 @@ class Agent:
         change = self._roster.take(prospect)
         self._node = node
         self._replan_for_moved()
-        self._strangers.forget({each.peer.public_key for each in change.added if each.peer.public_key})
+        self._refusals.strangers.forget(
+            {each.peer.public_key for each in change.added if each.peer.public_key}
+        )
         self._look_again()
         for remote in change.removed:
             self._sessions.remove_peer(remote.number)
@@ -709,6 +702,8 @@ class Agent:
         _log_peers("added", change.added)
         for remote in change.new_preshared_key:
             self._sessions.set_preshared_key(remote.number, remote.preshared_key)
+        if names := [remote.peer.name for remote in change.new_preshared_key]:
+            log.info("%s", preshared.describe_change(names, self._timing.reject_after_time))
         with contextlib.suppress(ForwarderGoneError):
             await self._tell_node(node)
             for name in before.keys() | self.host.sockets.keys():
@@ -772,9 +767,6 @@ class Agent:
             self._stop("down")
 
     # Helpers
-
-    def _count(self, reason: str) -> None:
-        self._refused[reason] = self._refused.get(reason, 0) + 1
 
     def _add_session(self, remote: Remote) -> None:
         """Be ready to shake hands with *remote*, if its tunnel is encrypted."""

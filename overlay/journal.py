@@ -22,6 +22,7 @@ MINUTE = 60.0  # seconds
 MOVES_BURST = 5
 HANDSHAKES_BURST = 60  # as many as new keys make in two hours
 SWEEP_INTERVAL = HANDSHAKES_BURST * MINUTE  # seconds; what was quiet for that long is as if it had never been
+DIFFER = "do the preshared keys differ? `overlay status` says what to compare"
 
 log = logging.getLogger("overlay")
 
@@ -60,7 +61,7 @@ class Journal:
         self._told_once.discard((remote.number, "clock"))
         log.debug("handshake answered peer=%s %s", remote.peer.name, where)
         if handshakes.unconfirmed >= UNCONFIRMED:
-            fields = f"{where} count={handshakes.unconfirmed}: do the preshared keys differ?"
+            fields = f"{where} count={handshakes.unconfirmed}: {DIFFER}"
             self._once("doubts", "handshakes answered and never confirmed", remote, fields)
 
     def replayed(self, remote: Remote, handshakes: HandshakeStatus) -> None:
@@ -71,7 +72,7 @@ class Journal:
     def retrying(self, remote: Remote, handshakes: HandshakeStatus) -> None:
         """Tell that *remote* answers what cannot be opened, if so, as its handshake is begun again."""
         if handshakes.refused:
-            fields = f"count={handshakes.refused}: do the preshared keys differ?"
+            fields = f"count={handshakes.refused}: {DIFFER}"
             self._once("doubts", "handshakes answered and not to be opened", remote, fields)
 
     def moved(self, remote: Remote, report: Moved, now: float) -> None:

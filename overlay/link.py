@@ -190,7 +190,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """A handshake message whose size and mac1 are right, and mac2 under load."""
+    """A handshake message whose size and mac1 are right, and mac2 under load; or one of a few for another public key."""
 
     datagram: bytes
     source: Sockaddr

@@ -44,12 +44,14 @@ def peer_status(
     now: float,
     reject_after_time: float,
     learnt: Mapping[str, LearntMtu] | None = None,
+    compare: str = "compare the preshared keys",
 ) -> dict[str, Any]:
     """Return one row.  Times are ages in seconds; None is never.  Without encryption there is no *handshake*.
 
     What only *counters* tell is None without them.
 
-    *learnt* is what the kernel was told of the MTU of paths, by underlay address.
+    *learnt* is what the kernel was told of the MTU of paths, by underlay address.  *compare* says how to find out whether
+    preshared keys differ.
     """
     endpoint = counters.endpoint if counters is not None else remote.endpoint
     received = counters.last_received if counters is not None else 0.0
@@ -58,7 +60,7 @@ def peer_status(
         drops["initiation_replayed"] = remote.replays
     told = (learnt or {}).get(endpoint[0].partition("%")[0]) if endpoint is not None else None
     path_mtu = counters.path_mtu if counters is not None else 0
-    notes = troubles_of(remote, handshake, now, reject_after_time)
+    notes = troubles_of(remote, handshake, now, reject_after_time, compare)
     if (note := unresolved.describe(remote, endpoint)) is not None:
         notes.append(note)
     if told is not None and (note := told_too_little(remote.peer.name, told, path_mtu)) is not None:

@@ -24,15 +24,22 @@ BEGINNING = "connecting"
 SHOWN = 10  # peers of whom the notes of the node tell; the others tell in their own row
 
 
-def troubles_of(remote: Remote, handshakes: HandshakeStatus | None, now: float, patience: float) -> list[str]:
+def troubles_of(
+    remote: Remote,
+    handshakes: HandshakeStatus | None,
+    now: float,
+    patience: float,
+    compare: str = "compare the preshared keys",
+) -> list[str]:
     """Return a sentence for everything that is wrong with *remote* as far as this node can tell.
 
-    *handshakes* are None without encryption; what they tell counts for *patience* seconds.
+    *handshakes* are None without encryption; what they tell counts for *patience* seconds.  *compare* says how to find
+    out whether preshared keys differ.
     """
     name = remote.peer.name
     found = [remote.whereabouts.trouble(name, now)]
     if handshakes is not None and handshakes.is_doubted(now, patience):
-        found.append(_doubts(name, handshakes))
+        found.append(f"{_doubts(name, handshakes)}; {compare}")
     if handshakes is not None and handshakes.has_clock_behind and now - handshakes.outdated_at < CLOCK_TIME:
         found.append(
             f"the clock of {name} is {format_duration(handshakes.behind)} behind what it said before, so its calls "
@@ -44,12 +51,12 @@ def troubles_of(remote: Remote, handshakes: HandshakeStatus | None, now: float, 
 def _doubts(name: str, handshakes: HandshakeStatus) -> str:
     if handshakes.refused:
         return (
-            f"{name} answers handshakes, and {handshakes.refused} of its answers could not be opened: "
-            "do the preshared keys differ?"
+            f"no common keys are found with {name}, for its answers to handshakes could not be opened "
+            f"({handshakes.refused} so far), as where the preshared keys differ"
         )
     return (
-        f"{handshakes.unconfirmed} handshakes of {name} were answered and never confirmed: "
-        "do the preshared keys differ, or do the answers not reach it?"
+        f"no common keys are found with {name}, for it used none of the {handshakes.unconfirmed} handshakes that this "
+        "node answered: the preshared keys differ, or the answers do not reach it"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from overlay.encap.carrier import carried_by, identified_by
 from overlay.host import clock
 from overlay.link import OWN
 from peers.peer import format_public_key
@@ -26,11 +27,12 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     if remote is None:
         return refuse_peer(asked, running.roster, node, running.options.peers)
     counters = (await running.count()).peers if request.get("is_counted") is True else {}
-    row = running.row(remote, counters.get(remote.number), clock.now())
-    return {
-        "ok": True,
-        "peer": describe_peer(asked, remote, row, running.node(), running.describe_strangers()),
-    }
+    node, now = running.node(), clock.now()
+    row, refusals = running.row(remote, counters.get(remote.number), now), running.refusals
+    if row["state"] != "up":
+        told = refusals.describe_misdirected(node, now).values()
+        row["notes"] += [sentence for name, sentence in told if name == remote.peer.name]
+    return {"ok": True, "peer": describe_peer(asked, remote, row, node, refusals.describe_strangers(now))}
 
 
 def asked_address(asked: object) -> Address | None:
@@ -72,8 +74,10 @@ def describe_peer(
     *strangers* are those who call with keys that nobody has.
     """
     address, own = asked_address(asked), node.own
+    encapsulation, clear = remote.encapsulation, remote.encapsulation.clear
     return {
         **row,
+        "own_name": own.name,
         "own_addresses": [str(each) for each in own.addresses],
         "own_public_key": None if own.public_key is None else format_public_key(own.public_key),
         "has_own_endpoint": own.endpoint is not None,
@@ -81,4 +85,7 @@ def describe_peer(
         "resolve_error": remote.resolve_error,
         "strangers": [each["public_key"] for each in strangers if each["peer"] == remote.peer.name],
         "asked_address": None if address is None else str(address),
+        "carried_by": carried_by(encapsulation),
+        "identified_by": identified_by(encapsulation, remote.ends),
+        "mismatched": (row.get("drops") or {}).get(clear.mismatch, 0) if clear is not None else 0,
     }

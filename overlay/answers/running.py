@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from overlay import status
-from overlay.host import clock
+from overlay.preshared import how_to_compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from overlay.link import PeerCounters
     from overlay.notes import HostNotes
     from overlay.pings import PingQuestions
+    from overlay.refusals import Refusals
     from overlay.reload import Reloads
     from overlay.roster import Remote, Roster
     from overlay.session.constants import Timing
     from overlay.session.sessions import Sessions
     from overlay.setup import HostSetup
-    from overlay.strangers import Strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,7 @@ class Running:
     reloads: Reloads
     notes: list[str]
     host_notes: HostNotes
-    strangers: Strangers
-    refused: Mapping[str, int]
+    refusals: Refusals
 
     async def count(self) -> Counted:
         """Ask the forwarder for its counters; what it told in time if it is busy or gone."""
@@ -60,9 +59,7 @@ class Running:
     ) -> dict[str, Any]:
         """Return what the status says of *remote*."""
         handshake = self.sessions.status(remote.number) if remote.encapsulation.is_encrypted else None
-        return status.peer_status(remote, handshake, counters, now, self.timing.reject_after_time, learnt)
-
-    def describe_strangers(self) -> list[dict[str, Any]]:
-        """Return who calls with keys that nobody has."""
-        names = self.roster.names_by_host() if self.strangers else {}
-        return self.strangers.describe(names, clock.now())
+        patience, compare = self.timing.reject_after_time, ""
+        if handshake is not None and handshake.is_doubted(now, patience):
+            compare = how_to_compare(self.node().own, remote.peer, self.options.peers)
+        return status.peer_status(remote, handshake, counters, now, patience, learnt, compare)

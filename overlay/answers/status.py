@@ -37,7 +37,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         troubled += [row for row in rows if row["notes"]]
         await tell_rows(rows)
     drops = counted.drops
-    for reason, count in (*running.refused.items(), ("tun_overrun", host.overruns())):
+    for reason, count in (*running.refusals.counts.items(), ("tun_overrun", host.overruns())):
         if count:
             drops[reason] = drops.get(reason, 0) + count
     forwarder = running.forwarder()
@@ -65,9 +65,10 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
             *running.notes,
             *running.host_notes.sentences,
             *clear,
+            *(sentence for _, sentence in running.refusals.describe_misdirected(node, clock.now()).values()),
             *notes_of(troubled),
         ],
         "drops": drops if counted.is_complete else None,
-        "strangers": running.describe_strangers(),
+        "strangers": running.refusals.describe_strangers(clock.now()),
     }
     return {"ok": True, "status": told}

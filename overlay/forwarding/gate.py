@@ -3,6 +3,9 @@
 A message crosses the link only with the right size and mac1.  While the agent is behind, it must also carry a mac2,
 which shows that its sender owns its address, and each address has a bucket of its own.  The first answer to an
 initiation of this node passes by all that: it is no load, and is not asked for a mac2.
+
+Of the initiations that are for another public key than this node's a few cross too, as long as there is no load: the
+agent refuses them, and can tell people from where they come.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ LINK_WAITING = 1024  # handshakes on the link at most; what comes then is droppe
 COOKIES_WAITING = (
     64  # beyond this many, cookie replies are: anybody can send them, so they must not fill the link
 )
+MISDIRECTED_PAUSE = 0.5  # seconds between two initiations for other public keys that the agent gets to see
 
 _SIZES = {
     TYPE_INITIATION: (INITIATION.size, "initiation_size"),
@@ -56,6 +60,7 @@ class Gate:
         self._checker = CookieChecker(public_key, entropy)
         self._buckets = Buckets(HANDSHAKES_PER_SECOND, HANDSHAKES_BURST)
         self._awaited = Awaited()
+        self._misdirected_at = -math.inf  # when the agent may see the next
         self._queue: deque[bool] = deque()  # of each message on the link, whether it is load
         self._waiting = 0  # of those that are
         self._loaded_until = -math.inf
@@ -89,6 +94,9 @@ class Gate:
             return False, None
         if kind != TYPE_COOKIE_REPLY:  # that one is authenticated by what it answers
             if not self._checker.check_mac1(datagram):
+                if now >= self._misdirected_at and kind == TYPE_INITIATION and not self.is_under_load(now):
+                    self._misdirected_at = now + MISDIRECTED_PAUSE
+                    return self._pass(is_load=True)  # the agent counts it
                 drops["mac1"] += 1
                 return False, None
             if self._awaited.take(kind, datagram, now):

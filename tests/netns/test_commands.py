@@ -153,17 +153,17 @@ def test_different_preshared_keys_look_like_no_tunnel_at_either_end(lab, tmp_pat
             other,
             "to be doubted",
             lambda row: (
-                row["state"] == "unconfirmed" and "do the preshared keys differ" in "".join(row["notes"])
+                row["state"] == "unconfirmed" and "the preshared keys differ" in "".join(row["notes"])
             ),
         )
         status = host.overlay("status").stdout
         assert re.search(rf"^{other.name} +unconfirmed", status, re.MULTILINE)
-        assert "do the preshared keys differ" in status
+        assert "the preshared keys differ" in status
         assert "handshake completed" not in host.log
         wait_until(lambda h=host: "do the preshared keys differ" in h.log, PATIENCE, "the log to say so")
         assert host.log.count("do the preshared keys differ") == 1
         pinged = host.overlay("ping", other.name, "--count", "1", "--timeout", "0.3")
-        assert "do the preshared keys differ" in pinged.stderr
+        assert "the preshared keys differ" in pinged.stderr
     network.close()
 
 
@@ -177,7 +177,7 @@ def test_ping_of_a_peer_that_went_tells_the_age_of_its_last_handshake(lab, tmp_p
     done = paris.overlay("ping", "tokyo", "--count", "1", "--timeout", "0.3")
 
     assert done.returncode == 1
-    assert re.search(r"its last handshake was \d+ s ago", done.stderr)
+    assert re.search(r"last handshake (of tokyo )?was \d+ s ago", done.stderr)
     network.close()
 
 

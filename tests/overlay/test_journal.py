@@ -11,7 +11,7 @@ from overlay.session.outputs import Answered, Completed
 from overlay.session.peer import UNCONFIRMED, HandshakeStatus
 from tests.peers.examples import peer
 
-DIFFER = "do the preshared keys differ?"
+DIFFER = "do the preshared keys differ? `overlay status` says what to compare"
 NOW, HERE = 1000.0, ("192.0.2.1", 1)
 TOKYO, ROME = (Remote(number, peer(name), None) for number, name in ((1, "tokyo"), (2, "rome")))
 

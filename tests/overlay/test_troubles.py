@@ -30,8 +30,8 @@ def test_answers_that_are_never_confirmed_ask_for_the_preshared_keys():
 
     (sentence,) = troubles_of(TOKYO, handshakes, NOW + 179, 180)
     assert sentence == (
-        "7 handshakes of tokyo were answered and never confirmed: do the preshared keys differ, or do the answers "
-        "not reach it?"
+        "no common keys are found with tokyo, for it used none of the 7 handshakes that this node answered: the preshared "
+        "keys differ, or the answers do not reach it; compare the preshared keys"
     )
     assert troubles_of(TOKYO, handshakes, NOW + 180, 180) == []
 
@@ -39,8 +39,11 @@ def test_answers_that_are_never_confirmed_ask_for_the_preshared_keys():
 def test_answers_that_cannot_be_opened_ask_for_the_preshared_keys():
     handshakes = HandshakeStatus(True, 2, False, None, refused=2, doubted_at=NOW)
 
-    assert troubles_of(TOKYO, handshakes, NOW, 180) == [
-        "tokyo answers handshakes, and 2 of its answers could not be opened: do the preshared keys differ?"
+    assert troubles_of(TOKYO, handshakes, NOW, 180, "compare these") == [
+        (
+            "no common keys are found with tokyo, for its answers to handshakes could not be opened (2 so far), as where the "
+            "preshared keys differ; compare these"
+        )
     ]
 
 

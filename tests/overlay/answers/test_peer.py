@@ -8,7 +8,9 @@ import pytest
 from overlay.answers.peer import describe_peer, find_peer, refuse_peer
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
-from overlay.roster import Roster
+from overlay.encap import gre
+from overlay.encap.encapsulation import Ends
+from overlay.roster import Remote, Roster
 from tests.peers.examples import peer, table
 
 PRIVATE = PrivateKey(bytes(range(32)))
@@ -76,6 +78,21 @@ def test_description_has_what_explains_a_silence(roster):
     assert described["resolve_error"] == "tokyo.example.net was not resolved"
     assert described["strangers"] == ["a"]
     assert described["asked_address"] == "10.244.2.7"
+    assert (described["own_name"], described["carried_by"], described["identified_by"]) == (
+        "paris",
+        "UDP",
+        None,
+    )
+
+
+def test_description_has_what_carries_a_tunnel_in_the_clear_and_what_came_of_another():
+    remote = Remote(1, TOKYO, None, gre.ENCAPSULATION, Ends(7))
+
+    described = describe_peer("tokyo", remote, {"drops": {"gre_key": 3}}, NODE, [])
+    unknown = describe_peer("tokyo", remote, {"drops": None}, NODE, [])
+
+    assert (described["carried_by"], described["identified_by"]) == ("IP protocol 47", "the GRE key 7")
+    assert (described["mismatched"], unknown["mismatched"]) == (3, 0)
 
 
 def test_a_question_by_name_asks_for_no_address(roster):

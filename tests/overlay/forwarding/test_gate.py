@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from overlay.crypto.cookies import CookieChecker
 from overlay.crypto.keys import PrivateKey
-from overlay.forwarding.gate import COOKIES_WAITING, LINK_WAITING, UNDER_LOAD_WAITING, Gate
+from overlay.forwarding.gate import (
+    COOKIES_WAITING,
+    LINK_WAITING,
+    MISDIRECTED_PAUSE,
+    UNDER_LOAD_WAITING,
+    Gate,
+)
 from overlay.session.outputs import Transmit
 from overlay.session.sessions import Sessions
 from overlay.wire.messages import TYPE_COOKIE_REPLY, TYPE_INITIATION, TYPE_RESPONSE, message_type
@@ -64,12 +70,38 @@ def test_a_message_with_the_right_mac1_passes(door):
     assert door.drops == {}
 
 
-def test_a_message_for_another_key_does_not(door):
+def for_another_key():
+    """Return an initiation that is not for HERE."""
     sessions = Sessions(PrivateKey.generate(seeded("x")), entropy=seeded("x"), wall_ns=lambda: 0)
     sessions.add_peer(1, PrivateKey.generate(seeded("somebody else")).public)
-    (transmit,) = sessions.want(1, 0.0)
+    return sessions.want(1, 0.0)[0].datagram
 
-    assert door.admit(transmit.datagram) == (False, None)
+
+def test_of_messages_for_another_key_a_few_a_second_are_shown_to_the_agent_which_counts_them(door):
+    datagram = for_another_key()
+    passed = [door.admit(datagram, now=number / 64) for number in range(640)]
+
+    assert passed.count((True, None)) == round(10 / MISDIRECTED_PAUSE)
+    assert door.drops == {"mac1": passed.count((False, None))}
+
+
+def test_under_load_no_message_for_another_key_is_shown(door):
+    door.load()
+
+    assert door.admit(for_another_key()) == (False, None)
+    assert door.drops == {"mac1": 1}
+
+
+def test_messages_for_another_key_that_the_agent_has_not_taken_are_load(door):
+    datagram = for_another_key()
+    passed = [door.admit(datagram, now=float(number))[0] for number in range(2 * UNDER_LOAD_WAITING)]
+
+    assert sum(passed) <= UNDER_LOAD_WAITING
+    assert door.gate.is_under_load(2.0 * UNDER_LOAD_WAITING)
+
+
+def test_a_response_for_another_key_does_not_pass(door):
+    assert door.admit(TYPE_RESPONSE.to_bytes(4, "little") + bytes(88)) == (False, None)
     assert door.drops == {"mac1": 1}
 
 

@@ -1,0 +1,110 @@
+"""Who sends this node handshakes that are made for another public key: as a rule a peer with a wrong key for this node.
+
+The mac1 of a handshake message is keyed by the public key of whom it is for (whitepaper section 5.4.4).  So of one that
+is not for this node it is known that it is not, whether it is for a key of the peers file, and where it came from, which
+anybody can forge.  Nothing but words follows from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from overlay.crypto import cookies
+from overlay.durations import format_duration
+from overlay.wire.addresses import format_sockaddr
+from peers.peer import format_public_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from overlay.wire.addresses import Sockaddr
+    from peers.peer import Peer
+
+# Ours
+MOST = 16  # hosts
+WORTH_TELLING = 3  # messages of one host: a single one may be damaged, or anybody's joke
+TOLD_TIME = 3600.0  # seconds after the last one
+TRIED_KEYS = 1000  # of the peers file, for one host; they take some milliseconds
+
+
+@dataclass(slots=True)
+class Caller:
+    """A host, where it sent from last and when, and the last message."""
+
+    source: Sockaddr
+    datagram: bytes
+    last_call: float
+    calls: int = 1
+
+
+class Misdirected:
+    """The MOST hosts of which most such messages were seen, so that a flood from made-up addresses displaces itself."""
+
+    def __init__(self) -> None:
+        self._by_host: dict[str, Caller] = {}
+
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._by_host)
+
+    def note(self, datagram: bytes, source: Sockaddr, now: float) -> bool:
+        """Take note of an initiation that is not for this node; return whether by it the host is worth a word."""
+        known = self._by_host.get(source[0])
+        if known is not None:
+            known.source, known.datagram, known.last_call = source, datagram, now
+            known.calls += 1
+            return known.calls == WORTH_TELLING
+        if len(self._by_host) >= MOST:
+            del self._by_host[
+                min(self._by_host.items(), key=lambda each: (each[1].calls, each[1].last_call))[0]
+            ]
+        self._by_host[source[0]] = Caller(source, datagram, now)
+        return False
+
+    def forget(self, host: str) -> None:
+        """Forget *host*: a peer there has the right key, or has it again."""
+        self._by_host.pop(host, None)
+
+    def describe(
+        self, names: Mapping[str, str], own: Peer, others: Iterable[Peer], now: float
+    ) -> dict[str, tuple[str | None, str]]:
+        """Return, by host, the name of the peer there and a sentence; the last caller comes first.
+
+        *names* are those of peers by underlay address.
+        """
+        if own.public_key is None:
+            return {}
+        told = [
+            (host, caller)
+            for host, caller in self._by_host.items()
+            if caller.calls >= WORTH_TELLING and now - caller.last_call < TOLD_TIME
+        ]
+        told.sort(key=lambda each: -each[1].last_call)
+        return {
+            host: (names.get(host), _describe(caller, names.get(host), own, others, now))
+            for host, caller in told
+        }
+
+
+def _describe(caller: Caller, name: str | None, own: Peer, others: Iterable[Peer], now: float) -> str:
+    place = f"where {name} is" if name is not None else "where no peer is known to be"
+    age = now - caller.last_call
+    since = f" (the last {format_duration(age)} ago)" if age >= 1 else ""
+    came = f"arrive from {format_sockaddr(caller.source)}, {place}{since}"
+    meant = next((each for each in islice(others, TRIED_KEYS) if _is_for(each, caller.datagram)), None)
+    if meant is not None:
+        return (
+            f"handshakes for the public key of {meant.name} {came}: see whether the peers file there has this node's "
+            f"address as the endpoint of {meant.name}, or the key of {meant.name} for {own.name}"
+        )
+    assert own.public_key is not None
+    return (
+        f"handshakes for another public key than this node's {came}: compare the public_key of {own.name} in the peers "
+        f"file there with {format_public_key(own.public_key)}, which is this node's"
+    )
+
+
+def _is_for(peer: Peer, datagram: bytes) -> bool:
+    return peer.public_key is not None and cookies.is_mac1_valid(cookies.mac1_key(peer.public_key), datagram)

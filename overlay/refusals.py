@@ -1,0 +1,85 @@
+"""Handshakes that were refused: how many, and what is known of who sent them."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from overlay.errors import ReplayedInitiationError, UnknownInitiatorError
+from overlay.misdirected import Misdirected
+from overlay.strangers import Strangers
+from overlay.wire.addresses import format_sockaddr
+from peers.peer import format_public_key
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from overlay.config import Node
+    from overlay.errors import PacketError
+    from overlay.journal import Journal
+    from overlay.link import Handshake
+    from overlay.roster import Roster
+    from overlay.session.sessions import Sessions
+
+# Ours
+LINES, LINES_TIME = (
+    5,
+    600.0,
+)  # warnings of somebody who is no peer: so many in as many seconds, whoever sends what
+
+log = logging.getLogger("overlay")
+
+
+class Refusals:
+    """What is remembered of refused handshakes.  Times are seconds of CLOCK_BOOTTIME.
+
+    *counts* are by reason, but for those that are counted at a peer.
+    """
+
+    def __init__(self, roster: Roster, sessions: Sessions, journal: Journal) -> None:
+        self.counts: dict[str, int] = {}
+        self.strangers = Strangers()
+        self.misdirected = Misdirected()
+        self._roster, self._sessions, self._journal = roster, sessions, journal
+        self._told: deque[float] = deque(maxlen=LINES)
+
+    def count(self, reason: str) -> None:
+        """Count one refusal."""
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+
+    def take(self, error: PacketError, report: Handshake, node: Node, now: float) -> bool:
+        """Take note that *report* was refused by *error*; return whether its sender may have to be called for it."""
+        source, whose = report.source, ""
+        remote = None
+        if isinstance(error, ReplayedInitiationError):
+            remote = self._roster.by_number.get(error.number)
+        if remote is not None:
+            remote.replays += 1
+            self._journal.replayed(remote, self._sessions.status(remote.number))
+        else:
+            self.count(error.reason)
+        if isinstance(error, UnknownInitiatorError):
+            self.strangers.note(error.public_key, source, now)
+            whose = f" public_key={format_public_key(error.public_key)}"
+        elif error.reason == "mac1" and self.misdirected.note(report.datagram, source, now):
+            self._warn(self.describe_misdirected(node, now)[source[0]][1], now)
+        log.debug("handshake refused reason=%s source=%s%s", error.reason, format_sockaddr(source), whose)
+        return remote is not None
+
+    def describe_strangers(self, now: float) -> list[dict[str, Any]]:
+        """Return who calls with keys that nobody has."""
+        return self.strangers.describe(self._roster.names_by_host() if self.strangers else {}, now)
+
+    def describe_misdirected(self, node: Node, now: float) -> dict[str, tuple[str | None, str]]:
+        """Return, by host, the peer that is there and a sentence on the handshakes for other keys that come from it."""
+        if not self.misdirected:
+            return {}
+        return self.misdirected.describe(self._roster.names_by_host(), node.own, node.others, now)
+
+    def _warn(self, sentence: str, now: float) -> None:
+        """Write a warning, unless there were many."""
+        if len(self._told) == LINES and now - self._told[0] < LINES_TIME:
+            return
+        self._told.append(now)
+        log.warning("%s", sentence)
