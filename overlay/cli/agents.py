@@ -91,7 +91,9 @@ class PeerAnswer:
     """What ``overlay ping`` needs of a peer."""
 
     name: str
+    public_key: str | None
     addresses: list[str]
+    own_name: str
     own_addresses: list[str]
     own_public_key: str | None
     has_own_endpoint: bool
@@ -107,6 +109,17 @@ class PeerAnswer:
     notes: list[str]
     asked_address: str | None
     """What it was asked for by, if not by its name."""
+    carried_by: str
+    """What has to pass between its end of the tunnel and this one, as ``UDP``."""
+    identified_by: str | None
+    """The number that both ends of the tunnel have to have, as ``the GRE key 7``."""
+    mismatched: int
+    """Packets that came from its endpoint with another such number."""
+
+    @property
+    def asked_behind(self) -> str | None:
+        """The address that it was asked for by, if that is behind it and not its own."""
+        return None if self.asked_address in self.addresses else self.asked_address
 
 
 def agent_path(ctx: click.Context, interface: str) -> Path:
@@ -125,7 +138,7 @@ def ask(ctx: click.Context, interface: str, **message: Any) -> dict[str, Any]:
     except NoAgentError as refused:
         others = [each for each in running_interfaces(ctx) if is_answered(agent_path(ctx, each))]
         if not others:
-            raise
+            raise NoAgentError(f"{refused}{_describe_guards(ctx, interface)}") from refused
         listed = " and ".join(others)
         raise NoAgentError(
             f"no overlay agent runs for {interface} here, but one does for {listed}: add --interface {others[0]}"
@@ -179,6 +192,23 @@ def known_peers(ctx: click.Context, interface: str) -> list[str]:
     except (HostError, OSError):
         return []
     return [str(name) for name in answer.get("known") or ()]
+
+
+def _describe_guards(ctx: click.Context, interface: str) -> str:
+    """Return what to add where an agent that is gone still keeps packets of the overlay from leaving unencrypted."""
+    from overlay.errors import HostError
+    from overlay.host import guards
+
+    try:
+        number = (Surroundings.of(ctx).count_guards or guards.count)(interface)
+    except HostError:  # that there is no agent is what was asked
+        number = 0
+    if not number:
+        return ""
+    return (
+        "; one that was killed or ended by an error left routes that refuse all packets for the overlay on purpose, so "
+        "that none leaves unencrypted: `overlay up` takes them over, `overlay down` removes them"
+    )
 
 
 def _directories(ctx: click.Context) -> list[Path]:

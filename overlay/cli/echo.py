@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import select
 import socket
+import struct
+from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from overlay.cli.exits import Failure
@@ -13,9 +17,10 @@ from overlay.errors import PacketError
 from overlay.host import advice
 from overlay.host.privileges import Capability
 from overlay.wire.icmp import Echo
+from overlay.wire.icmp_errors import IcmpError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from peers.addresses import Address
 
@@ -23,9 +28,23 @@ if TYPE_CHECKING:
 
 # Specification
 IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
+# linux/errqueue.h, struct sock_extended_err: errno, origin, type, code, information, data; then who sent the error
+EXTENDED_ERROR = struct.Struct("=IBBBxII")
+SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6 = 2, 3
+SOCKADDR_HOST = {4: slice(4, 8), 6: slice(8, 24)}  # where sockaddr_in and sockaddr_in6 have the address
 
 # Ours
 DATA_SIZE = 56  # bytes, as ping has always sent
+ANCILLARY_SIZE = 512  # bytes; one error with its sender takes less than a hundred
+
+
+@dataclass(frozen=True, slots=True)
+class EchoError:
+    """The ICMP error that *sender* answered the request *sequence* with."""
+
+    sequence: int
+    sender: Address
+    error: IcmpError
 
 
 class EchoSocket(Protocol):
@@ -34,10 +53,10 @@ class EchoSocket(Protocol):
     def send(self, sequence: int) -> None:
         """Send the request *sequence*.  Raises OSError if the kernel cannot."""
 
-    def receive(self, timeout: float) -> int | None:
-        """Return the sequence of the next reply; None if there was none in *timeout* seconds.
+    def receive(self, timeout: float) -> int | EchoError | None:
+        """Return the sequence of the next reply, or an error that came back for a request, of any earlier time perhaps.
 
-        Raises OSError if someone on the way said that the address cannot be reached.
+        None if there was neither in *timeout* seconds.  Raises OSError if this host cannot reach the address.
         """
 
     def close(self) -> None:
@@ -74,10 +93,13 @@ class IcmpSocket:
         except OSError:
             self._socket.send(message)  # the first call may have reported what befell an earlier request
 
-    def receive(self, timeout: float) -> int | None:
-        """Wait for a reply; whatever else arrives ends the wait early, with None."""
+    def receive(self, timeout: float) -> int | EchoError | None:
+        """Wait for a reply or an error; whatever else arrives ends the wait early, with None."""
         if not select.select([self._socket], [], [], timeout)[0]:
             return None
+        with contextlib.suppress(BlockingIOError):
+            quoted, ancillary, _, _ = self._socket.recvmsg(65535, ANCILLARY_SIZE, socket.MSG_ERRQUEUE)
+            return self._read_error(quoted, ancillary)
         try:
             message = self._socket.recv(65535)
         except BlockingIOError:
@@ -93,6 +115,29 @@ class IcmpSocket:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    def _read_error(self, quoted: bytes, ancillary: Iterable[tuple[int, int, bytes]]) -> EchoError | None:
+        """Return the error about the request that begins with *quoted*; None if that is another program's.
+
+        Raises OSError for an error of this host's own.
+        """
+        version = self._own.version
+        for _, kind, data in ancillary:
+            if kind not in {IP_RECVERR, IPV6_RECVERR} or len(data) < EXTENDED_ERROR.size:
+                continue
+            number, origin, icmp_type, code, value, _ = EXTENDED_ERROR.unpack_from(data)
+            if origin not in {SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6}:
+                raise OSError(number, os.strerror(number))
+            with contextlib.suppress(
+                PacketError, ValueError
+            ):  # an address of no bytes: the sender is not told
+                echo = Echo.parse(quoted, version)
+                sender = ip_address(data[EXTENDED_ERROR.size :][SOCKADDR_HOST[version]])
+                # A raw socket hears of every program's requests to this address.
+                is_ours = not self._is_raw or echo.identifier == self._identifier
+                if is_ours and not echo.is_reply:
+                    return EchoError(echo.sequence, sender, IcmpError(version, icmp_type, code, value))
+        return None
 
     def _open(self) -> tuple[socket.socket, bool]:
         """Return a raw socket and True; where that is not permitted a datagram socket and False."""

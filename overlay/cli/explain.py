@@ -1,51 +1,88 @@
-"""Why a peer does not answer, as far as its state tells."""
+"""Why a peer does not answer, as far as its state and what came back tell."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.cli.agents import UNENCRYPTED
 from overlay.cli.output import format_age
+from overlay.numbers import count
+from overlay.wire.icmp_errors import Hint
 
 if TYPE_CHECKING:
     from overlay.cli.agents import PeerAnswer
+    from overlay.cli.echo import EchoError
+    from peers.addresses import Address
 
 # Specification
 REJECT_AFTER_TIME = 180.0  # seconds; whitepaper section 6.1: no older handshake carries packets
 SILENCE_TIME = 15.0  # KEEPALIVE_TIMEOUT + REKEY_TIMEOUT: who is there has answered by then
 
 
-def why_silent(answer: PeerAnswer, name: str, way: str, elapsed: float) -> str:
-    """Return a sentence on a peer, shown as *name*, that has answered no request by *way* in *elapsed* seconds."""
-    silent = f"{name} does not answer"
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Requests that nobody answered, to whom is shown as *name*.
+
+    They went by *way*, the first of them *elapsed* seconds ago.  *error* is the last ICMP error that another host sent
+    back for one.  *proof* says how the peer itself answered after that, None if it did not or was not asked;
+    *is_peer_asked* tells whether it was asked at an address of its own, or in-band.
+    """
+
+    name: str
+    way: str
+    elapsed: float
+    error: EchoError | None = None
+    proof: str | None = None
+    is_peer_asked: bool = False
+
+
+def why_silent(answer: PeerAnswer, unanswered: Unanswered) -> str:
+    """Return a sentence on a peer, or somebody behind it, that has answered no request."""
+    silent, peer, behind = f"{unanswered.name} does not answer", answer.name, answer.asked_behind
+    if unanswered.error is not None:
+        return f"{silent}: {_describe(answer, unanswered.error)}"
+    if unanswered.proof is not None:
+        return _works(answer, unanswered, unanswered.proof)
+    if behind is not None and unanswered.is_peer_asked:
+        silent = f"{silent}, nor does {peer} itself"
     where = _where(answer)
     if answer.state == UNENCRYPTED:
-        return f"{silent}, and without encryption nothing is known of it: {where}"
+        return _in_the_clear(answer, unanswered, silent)
     if answer.notes:
         return f"{silent}: {'; '.join(answer.notes)}"
     if answer.strangers:
         return (
             f"{silent}, and from its address somebody calls with the public key {answer.strangers[0]}, which no peer "
-            f"has: see whether the public_key of {answer.name} is right"
+            f"has: see whether `overlay pubkey` prints that at {peer}, for here {peer} has {answer.public_key}"
         )
     if answer.endpoint is None:
         return f"{silent}: {where}"
     if answer.last_handshake is None:
-        return f"there was never a handshake with {answer.name}: {where}{_whose_key(answer)}"
+        return f"there was never a handshake with {peer}: {where}{_compare_keys(answer)}"
     age = format_age(answer.last_handshake)
     if answer.state != "up" or answer.last_handshake >= REJECT_AFTER_TIME:
-        return f"{silent}; it is {answer.state}, and its last handshake was {age}: {where}"
-    if way == "in-band":  # those pass by the firewall of the far host
-        return f"{silent}; its last handshake was {age}: {where}"
-    if answer.last_received is not None and answer.last_received < elapsed:
-        return (
-            f"{silent}, but its tunnel works: its last message came {format_age(answer.last_received)}; "
-            "see whether its firewall drops echo requests"
+        return f"{silent}; {peer} is {answer.state}, and its last handshake was {age}: {where}{_compare_keys(answer)}"
+    if answer.last_received is not None and answer.last_received < unanswered.elapsed:
+        return _works(
+            answer, unanswered, f"the last message of {peer} came {format_age(answer.last_received)}"
         )
-    return (
-        f"{silent}; its last handshake was {age}, and nothing at all came from it meanwhile: {where}; if `overlay status` does not call it silent "
-        f"within {SILENCE_TIME:g} s, its firewall drops echo requests"
+    silent = f"{silent}; the last handshake of {peer} was {age}, and {_heard(answer)}"
+    if unanswered.way == "in-band":  # those pass by the firewall of the far host
+        return f"{silent}: {where}"
+    inside = (
+        "its firewall drops echo requests" if behind is None else f"{behind} is up and accepts echo requests"
     )
+    if (
+        answer.last_received is not None
+        and answer.last_received < SILENCE_TIME
+        and not unanswered.is_peer_asked
+    ):
+        return (
+            f"{silent}, before these requests: see whether {inside}, and, if `overlay status` calls {peer} silent after "
+            f"{SILENCE_TIME:g} s, {where.removeprefix('see ')}"
+        )
+    return f"{silent}: {where}, or, if `overlay status` does not call {peer} silent after {SILENCE_TIME:g} s, whether {inside}"
 
 
 def why_no_echo(answer: PeerAnswer, *, is_asked_for: bool) -> str:
@@ -59,6 +96,62 @@ def why_no_echo(answer: PeerAnswer, *, is_asked_for: bool) -> str:
     return f"{why}, and {answer.name} has not said yet that it answers in-band pings: try again in a second"
 
 
+def name_sender(answer: PeerAnswer, sender: Address) -> str:
+    """Return who *sender* is, of an error that came back: this node, the peer, or somebody else."""
+    text = str(sender)
+    if text in answer.own_addresses:
+        return f"this node ({text})"
+    return f"{answer.name} ({text})" if text in answer.addresses else text
+
+
+def _describe(answer: PeerAnswer, error: EchoError) -> str:
+    """Return who sent *error*, what it says and what to look at."""
+    sender, asked = name_sender(answer, error.sender), answer.asked_address or answer.name
+    look = {
+        Hint.ABSENT: f"see whether {asked} is up, and on the link where that host looks for it",
+        Hint.NO_ROUTE: "see which routes there are at that host",
+        Hint.FILTERED: "see whether the packet filter of that host is meant to refuse echo requests",
+        Hint.TOO_BIG: "see the MTU of the links behind it",
+        Hint.LOOP: "see with `traceroute` whether routers send it in a circle",
+        Hint.OTHER: "see what is set up at that host",
+    }[error.error.hint]
+    return f'{sender} says "{error.error}"; {look}'
+
+
+def _works(answer: PeerAnswer, unanswered: Unanswered, proof: str) -> str:
+    """Return that the tunnel works, as *proof* tells, so that the fault is at its far end or behind it."""
+    silent, behind = f"{unanswered.name} does not answer", answer.asked_behind
+    if behind is None:
+        return f"{silent}, but its tunnel works: {proof}; see whether its firewall drops echo requests"
+    home = next(iter(answer.own_addresses), "this node")
+    return (
+        f"{silent}, but the tunnel to {answer.name} works: {proof}; see whether {behind} is up, accepts echo requests, "
+        f"and has a route to {home} by {answer.name}"
+    )
+
+
+def _in_the_clear(answer: PeerAnswer, unanswered: Unanswered, silent: str) -> str:
+    """Return what is known where no handshake tells anything."""
+    if answer.mismatched:
+        came = count(answer.mismatched, "packet")
+        return (
+            f"{silent}; {came} came from its endpoint that did not belong to the tunnel with {answer.identified_by}: "
+            "give both ends of the tunnel the same"
+        )
+    if answer.last_received is not None and answer.last_received < unanswered.elapsed:
+        return _works(
+            answer, unanswered, f"the last packet of {answer.name} came {format_age(answer.last_received)}"
+        )
+    return f"{silent}; the tunnel is not encrypted, so no handshake tells of it, and {_heard(answer)}: {_where(answer)}"
+
+
+def _heard(answer: PeerAnswer) -> str:
+    what = "packet" if answer.state == UNENCRYPTED else "message"
+    if answer.last_received is None:
+        return f"no {what} has come from it"
+    return f"its last {what} came {format_age(answer.last_received)}"
+
+
 def _where(answer: PeerAnswer) -> str:
     """Return what to look at on the way to the peer."""
     if answer.endpoint is None:
@@ -69,13 +162,20 @@ def _where(answer: PeerAnswer) -> str:
         if not answer.has_own_endpoint:
             return "neither it nor this node has an endpoint in the peers file, so none can call: give one to either"
         return "it has no endpoint, so it must call first"
-    look = f"see whether its agent runs, and whether UDP reaches it at {answer.endpoint}"
+    runs = "its end of the tunnel is up" if answer.state == UNENCRYPTED else "its agent runs"
+    look = f"see whether {runs}, and whether {answer.carried_by} reaches it at {answer.endpoint}"
+    if answer.identified_by is not None:
+        look = f"{look} with {answer.identified_by}"
     if answer.resolve_error is not None:
         return f"{look}, its last known address, because its endpoint {answer.resolve_error}"
     return look
 
 
-def _whose_key(answer: PeerAnswer) -> str:
-    if answer.own_public_key is None:
+def _compare_keys(answer: PeerAnswer) -> str:
+    """Return what both ends have to have as the other's public key: a mistake at either looks the same from here."""
+    if answer.own_public_key is None or answer.public_key is None:
         return ""
-    return f", and whether it knows this node by the public key {answer.own_public_key}"
+    return (
+        f", and whether the public keys are right: `overlay pubkey` at {answer.name} has to print {answer.public_key}, "
+        f"and its peers file has to have {answer.own_public_key} for {answer.own_name}"
+    )

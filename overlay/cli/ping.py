@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from overlay.cli.agents import agent_path, ask, known_peers, read_peer
+from overlay import numbers
+from overlay.cli.agents import UNENCRYPTED, agent_path, ask, known_peers, read_peer
 from overlay.cli.exits import INTERRUPTED, Failure, Misuse
-from overlay.cli.explain import why_no_echo, why_silent
+from overlay.cli.explain import Unanswered, name_sender, why_no_echo, why_silent
 from overlay.cli.options import DEFAULT_INTERFACE, Seconds, interface_option, json_option
 from overlay.cli.output import show, show_json
 from overlay.cli.surroundings import Surroundings
@@ -22,12 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from overlay.cli.agents import PeerAnswer
-    from overlay.cli.echo import EchoSocket
+    from overlay.cli.echo import EchoError, EchoSocket
     from overlay.cli.in_band import InBandPings
+    from overlay.wire.icmp_errors import IcmpError
     from peers.addresses import Address
 
 # Specification
 SEQUENCES = 1 << 16  # RFC 792: 16 bits
+
+# Ours
+TIMEOUT = 4.0  # seconds; a router needs three to find that nobody has an address, and then says so (RFC 4861 section 10)
+PROOF_TIMEOUT = 1.0  # seconds that the peer itself gets to answer, when something else did not
+SHOWN_ERRORS = 16  # ICMP errors that differ, in the JSON
 
 
 def complete_peer(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -54,7 +61,7 @@ def complete_peer(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
     "-W",
     "--timeout",
     type=Seconds(0.001, 3600),
-    default=2.0,
+    default=TIMEOUT,
     metavar="SECONDS",
     help="To wait for each reply.",
 )
@@ -83,9 +90,9 @@ def command(
     addresses = _choose_addresses(answer)
     own, address = addresses or (None, None)
     name = f"{answer.name} ({address})" if address else answer.name
-    is_behind = answer.asked_address is not None and answer.asked_address not in answer.addresses
+    is_behind = answer.asked_behind is not None
     if is_behind:
-        name = f"{answer.asked_address} behind {answer.name}"
+        name = f"{answer.asked_behind} behind {answer.name}"
     surroundings = Surroundings.of(ctx)
     tell = (lambda _: None) if as_json else show
     tell(f"ping {name} from {own}" if own else f"ping {name}")
@@ -96,7 +103,7 @@ def command(
             raise Failure(why_no_echo(answer, is_asked_for=icmp))
         return _open(surroundings, *addresses)
 
-    ping = Ping(in_band, open_echo, surroundings.now, name, tell)
+    ping = Ping(in_band, open_echo, surroundings.now, name, tell, lambda sender: name_sender(answer, sender))
     began_at = surroundings.now()
     try:
         ping.run(count, interval, timeout)
@@ -107,8 +114,20 @@ def command(
         ping.close()
     why = None
     if ping.sent and not ping.times:
+        elapsed = surroundings.now() - began_at
+        error = ping.last_error
+        if error is not None and str(error.sender) in answer.own_addresses:
+            error = None  # this node's forwarder says so, and the agent knows why
         answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer, is_counted=True))
-        why = why_silent(answer, name, ping.way, surroundings.now() - began_at)
+        is_asked, proof = False, None
+        if (
+            error is None
+            and ping.way == "icmp"
+            and answer.state in {"up", UNENCRYPTED}
+            and not is_interrupted
+        ):
+            is_asked, proof = _ask_peer(ctx, interface, answer, own)
+        why = why_silent(answer, Unanswered(name, ping.way, elapsed, error, proof, is_asked))
     if as_json:
         show_json(_describe(ping, answer, own, address) | {"why": why})
     else:
@@ -131,6 +150,7 @@ class Ping:
     now: Callable[[], float]
     name: str
     tell: Callable[[str], None]
+    name_sender: Callable[[Address], str]
     echo: EchoSocket | None = None
     sent: int = 0
     sent_in_band: int = 0
@@ -138,6 +158,9 @@ class Ping:
     """Seconds, in the order of the replies."""
     waiting: dict[int, float] = field(default_factory=dict)
     """When each request without a reply was sent, by its sequence; in the order of sending."""
+    errors: dict[tuple[Address, IcmpError], int] = field(default_factory=dict)
+    """How often each ICMP error came back, by who sent it; the first SHOWN_ERRORS that differ."""
+    last_error: EchoError | None = None
 
     @property
     def way(self) -> str:
@@ -191,20 +214,32 @@ class Ping:
             return
         assert self.echo is not None
         try:
-            sequence = self.echo.receive(timeout)
+            got = self.echo.receive(timeout)
         except OSError as error:
-            if self.waiting:  # whichever it was: an error names the address, not the request
+            if self.waiting:  # whichever it was: an error of this host names the address, not the request
                 sequence = next(iter(self.waiting))
                 del self.waiting[sequence]
                 self.tell(f"seq={sequence} to {self.name} is lost: {error.strerror}")
             return
-        if sequence in self.waiting:
-            self._answered(sequence, self.now() - self.waiting[sequence])
+        if isinstance(got, int):
+            if got in self.waiting:
+                self._answered(got, self.now() - self.waiting[got])
+        elif got is not None and 0 < got.sequence <= self.sent:
+            self._refused(got)
 
     def _answered(self, sequence: int, seconds: float, how: str = "") -> None:
         if self.waiting.pop(sequence, None) is not None:
             self.times.append(seconds)
             self.tell(f"reply from {self.name}: seq={sequence} time={_format_ms(seconds)} ms{how}")
+
+    def _refused(self, error: EchoError) -> None:
+        """Take an ICMP error for a request, which may have been taken for lost already."""
+        kind = error.sender, error.error
+        if kind in self.errors or len(self.errors) < SHOWN_ERRORS:
+            self.errors[kind] = self.errors.get(kind, 0) + 1
+        self.last_error = error
+        self.waiting.pop(error.sequence, None)
+        self.tell(f"error from {self.name_sender(error.sender)}: seq={error.sequence} {error.error}")
 
     def _expire(self, timeout: float) -> None:
         now = self.now()
@@ -237,6 +272,46 @@ def _in_band(ctx: click.Context, interface: str, peer: str, timeout: float) -> I
     return InBandPings(agent_path(ctx, interface), peer, timeout, Surroundings.of(ctx).sleep)
 
 
+def _ask_peer(
+    ctx: click.Context, interface: str, answer: PeerAnswer, own: Address | None
+) -> tuple[bool, str | None]:
+    """Return whether the peer itself can be asked, when what was asked does not answer, and how it answers, if so.
+
+    It is asked in-band, where it can be, else at an address of its own if that is not what was asked.
+    """
+    from overlay.cli.in_band import NotAbleError  # noqa: PLC0415  likewise
+
+    in_band = _in_band(ctx, interface, answer.name, PROOF_TIMEOUT)
+    try:
+        in_band.send(1)
+        reply = in_band.receive(PROOF_TIMEOUT)
+    except NotAbleError:
+        pass
+    else:
+        is_answered = reply is not None and reply.seconds is not None
+        return True, f"{answer.name} answers in-band pings" if is_answered else None
+    finally:
+        in_band.close()
+    if answer.asked_behind is None or own is None:
+        return False, None
+    address = next((each for each in map(ip_address, answer.addresses) if each.version == own.version), None)
+    if address is None:
+        return False, None
+    surroundings = Surroundings.of(ctx)
+    echo = _open(surroundings, own, address)
+    try:
+        echo.send(1)
+        until = surroundings.now() + PROOF_TIMEOUT
+        while (left := until - surroundings.now()) > 0:
+            if echo.receive(left) == 1:
+                return True, f"{answer.name} itself answers at {address}"
+    except OSError:
+        pass  # no answer either
+    finally:
+        echo.close()
+    return True, None
+
+
 def _open(surroundings: Surroundings, own: Address, address: Address) -> EchoSocket:
     if surroundings.open_echo is not None:
         return surroundings.open_echo(own, address)
@@ -265,8 +340,9 @@ def _choose_addresses(answer: PeerAnswer) -> tuple[Address, Address] | None:
 
 
 def _summarize(ping: Ping) -> str:
-    lost = ping.sent - len(ping.times)
-    line = f"{ping.sent} sent, {len(ping.times)} answered, {_percent(lost, ping.sent)}% lost"
+    lost, errors = ping.sent - len(ping.times), sum(ping.errors.values())
+    told = f", {numbers.count(errors, 'error')}" if errors else ""
+    line = f"{ping.sent} sent, {len(ping.times)} answered{told}, {_percent(lost, ping.sent)}% lost"
     if not ping.times:
         return line
     least, mean, most = min(ping.times), sum(ping.times) / len(ping.times), max(ping.times)
@@ -284,6 +360,16 @@ def _describe(
         "sent": ping.sent,
         "answered": len(ping.times),
         "times_ms": [round(seconds * 1000, 3) for seconds in ping.times],
+        "errors": [
+            {
+                "from": str(sender),
+                "type": error.kind,
+                "code": error.code,
+                "meaning": str(error),
+                "count": number,
+            }
+            for (sender, error), number in ping.errors.items()
+        ],
         "state": answer.state,
         "endpoint": answer.endpoint,
         "last_handshake": answer.last_handshake,

@@ -24,6 +24,7 @@ def surroundings(tmp_path, clock):
         clock.sleep,
         routes=lambda: [ip_network("10.244.0.0/22")],
         remove_leftovers=lambda path, interface: None,
+        count_guards=lambda interface: 0,
     )
 
 

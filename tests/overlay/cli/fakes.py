@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from ipaddress import ip_address
 
+from overlay.cli.echo import EchoError
 from overlay.host import control
 
 STATUS = {
@@ -59,6 +61,8 @@ def peer_status(name, **fields):
 def peer_answer(name, *addresses, own=("10.244.1.0", "fd00:244:1::"), **fields):
     row = peer_status(name, addresses=list(addresses))
     explained = {
+        "public_key": f"{name}+key=",
+        "own_name": "paris",
         "own_addresses": list(own),
         "own_public_key": "own+key=",
         "has_own_endpoint": True,
@@ -66,6 +70,9 @@ def peer_answer(name, *addresses, own=("10.244.1.0", "fd00:244:1::"), **fields):
         "resolve_error": None,
         "strangers": [],
         "asked_address": None,
+        "carried_by": "UDP",
+        "identified_by": None,
+        "mismatched": 0,
     }
     return {"ok": True, "peer": row | explained | fields}
 
@@ -134,7 +141,7 @@ class FakeAgent:
 class Tunnel:
     """An echo socket whose replies take as long as *delays* says, by sequence; None is no reply.
 
-    An exception in the place of a delay is raised by send().
+    An exception in the place of a delay is raised by send(), and an ICMP error with its sender comes back at once.
     """
 
     def __init__(self, clock, *delays):
@@ -152,9 +159,12 @@ class Tunnel:
         delay = self.delays[sequence - 1]
         if isinstance(delay, Exception):
             raise delay
-        if delay is not None:
+        if isinstance(delay, tuple):
+            sender, error = delay
+            self._replies.append((self.clock.time, EchoError(sequence, ip_address(sender), error)))
+        elif delay is not None:
             self._replies.append((self.clock.time + delay, sequence))
-            self._replies.sort()
+            self._replies.sort(key=lambda reply: reply[0])
 
     def receive(self, timeout):
         if self._replies and self._replies[0][0] <= self.clock.time + timeout:

@@ -1,10 +1,15 @@
+import shutil
 import socket
+import struct
+import subprocess
 from ipaddress import ip_address
 
 import pytest
 
-from overlay.cli.echo import IcmpSocket
+from overlay.cli.echo import EXTENDED_ERROR, EchoError, IcmpSocket
 from overlay.cli.exits import Failure
+from overlay.wire.icmp import Echo
+from overlay.wire.icmp_errors import IcmpError
 from tests.netns.topology import Lab, missing_requirement
 
 LOOPBACKS = [("127.0.0.1", "127.0.0.2"), ("::1", "::1")]
@@ -94,3 +99,111 @@ def test_an_address_that_is_not_on_this_host_gets_a_sentence():
         "no echo can be sent from 192.0.2.77 to 127.0.0.1: Cannot assign requested address",
         "no echo request can be sent: run as root with CAP_NET_RAW",
     }
+
+
+# Errors
+
+
+REJECTIONS = {  # what nftables says to an echo request: the ICMP type and code that come back
+    4: [("icmp port-unreachable", 3, 3), ("icmp host-unreachable", 3, 1), ("icmp admin-prohibited", 3, 13)],
+    6: [
+        ("icmpv6 port-unreachable", 1, 4),
+        ("icmpv6 no-route", 1, 0),
+        ("icmpv6 admin-prohibited", 1, 1),
+    ],
+}
+
+
+@pytest.fixture
+def reject():
+    """Have this namespace answer echo requests with an ICMP error."""
+    if missing_requirement() is not None or shutil.which("nft") is None:
+        pytest.skip("needs nft and a namespace of its own")
+
+    def set_up(how):
+        kind = "icmp type echo-request" if how.startswith("icmp ") else "icmpv6 type echo-request"
+        chain = f"chain i {{ type filter hook input priority 0; {kind} reject with {how}; }}"
+        subprocess.run(["nft", f"table inet t {{ {chain}; }}"], check=True)
+
+    return set_up
+
+
+def receive_error(echo):
+    for _ in range(100):
+        got = echo.receive(1.0)
+        if isinstance(got, EchoError):
+            return got
+    return None
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_an_icmp_error_is_told_with_the_request_its_sender_and_its_numbers(echo, addresses, reject, which):
+    own, peer = addresses
+    how, kind, code = REJECTIONS[own.version][which]
+    reject(how)
+
+    for sequence in (1, 2, 65535):
+        echo.send(sequence)
+
+        error = receive_error(echo)
+        assert (error.sequence, error.sender) == (sequence, peer)
+        assert (error.error.kind, error.error.code) == (kind, code)
+
+
+def test_errors_for_the_requests_of_another_ping_are_not_told(echo, addresses, reject):
+    other = IcmpSocket(*addresses)
+    reject(REJECTIONS[addresses[0].version][0][0])
+    try:
+        other.send(7)
+        echo.send(8)
+
+        assert receive_error(echo).sequence == 8
+        assert echo.receive(0.05) is None
+    finally:
+        other.close()
+
+
+def extended_error(origin, *numbers, sender="10.9.0.1"):
+    data = EXTENDED_ERROR.pack(113, origin, *numbers, 0)
+    return data + struct.pack("=HH4s8x", socket.AF_INET, 0, ip_address(sender).packed)
+
+
+@pytest.fixture
+def closed():
+    """An IcmpSocket that reads what a test hands it."""
+    echo = IcmpSocket.__new__(IcmpSocket)
+    echo._own, echo._is_raw, echo._identifier = ip_address("10.244.1.0"), True, 77
+    return echo
+
+
+REQUEST = Echo(False, 77, 3, b"").build(ip_address("10.244.1.0"), ip_address("10.244.2.0"))
+
+
+def test_an_error_of_this_host_itself_is_no_icmp_error(closed):
+    with pytest.raises(OSError, match="No route to host"):
+        closed._read_error(REQUEST, [(0, 11, extended_error(1, 0, 0, 0))])
+
+
+@pytest.mark.parametrize(
+    ("quoted", "ancillary"),
+    [
+        (REQUEST, []),
+        (REQUEST, [(0, 11, b"")]),
+        (REQUEST, [(0, 11, extended_error(2, 3, 1, 0)[:18])]),
+        (REQUEST, [(0, 99, extended_error(2, 3, 1, 0))]),
+        (REQUEST[:7], [(0, 11, extended_error(2, 3, 1, 0))]),
+        (
+            Echo(True, 77, 3, b"").build(*2 * (ip_address("10.244.1.0"),)),
+            [(0, 11, extended_error(2, 3, 1, 0))],
+        ),
+    ],
+    ids=["nothing", "empty", "no sender", "another kind", "cut short", "of a reply"],
+)
+def test_what_tells_no_error_of_a_request_is_passed_over(closed, quoted, ancillary):
+    assert closed._read_error(quoted, ancillary) is None
+
+
+def test_what_the_kernel_tells_of_an_error_is_read(closed):
+    error = closed._read_error(REQUEST, [(0, 11, extended_error(2, 3, 4, 1400))])
+
+    assert error == EchoError(3, ip_address("10.9.0.1"), IcmpError(4, 3, 4, 1400))

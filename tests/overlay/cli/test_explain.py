@@ -1,42 +1,140 @@
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 
 from overlay.cli.agents import read_peer
-from overlay.cli.explain import why_silent
+from overlay.cli.echo import EchoError
+from overlay.cli.explain import Unanswered, why_silent
+from overlay.wire.icmp_errors import IcmpError
 from tests.overlay.cli.fakes import peer_answer
 
 AT = {"endpoint": "192.0.2.2:51820"}
 UP = AT | {"state": "up", "last_handshake": 12.7}
+IN_THE_CLEAR = {"endpoint": "192.0.2.2", "state": "unencrypted", "carried_by": "IP protocol 47"}
 UNRESOLVED = "tokyo.example.net was not resolved (Name or service not known)"
 
 
-def why(way="icmp", elapsed=6.0, **fields):
+def why(way="icmp", elapsed=6.0, error=None, proof=None, is_peer_asked=False, **fields):
     answer = read_peer("overlay0", peer_answer("tokyo", "10.244.2.0", **fields))
-    return why_silent(answer, "tokyo (10.244.2.0)", way, elapsed)
+    name = "tokyo (10.244.2.0)" if answer.asked_behind is None else f"{answer.asked_behind} behind tokyo"
+    return why_silent(answer, Unanswered(name, way, elapsed, error, proof, is_peer_asked))
+
+
+def says(sender, *numbers):
+    return EchoError(1, ip_address(sender), IcmpError(*numbers))
 
 
 @pytest.mark.parametrize("state", ["silent", "unreachable", "connecting", "unconfirmed"])
 def test_no_firewall_inside_is_blamed_where_the_tunnel_is_not_up(state):
     assert why(**UP | {"state": state}) == (
-        f"tokyo (10.244.2.0) does not answer; it is {state}, and its last handshake was 12 s ago: see whether its "
-        "agent runs, and whether UDP reaches it at 192.0.2.2:51820"
+        f"tokyo (10.244.2.0) does not answer; tokyo is {state}, and its last handshake was 12 s ago: see whether its "
+        "agent runs, and whether UDP reaches it at 192.0.2.2:51820, and whether the public keys are right: `overlay "
+        "pubkey` at tokyo has to print tokyo+key=, and its peers file has to have own+key= for paris"
     )
 
 
 def test_a_peer_heard_meanwhile_has_a_firewall_inside():
     assert why(last_received=2.0, **UP) == (
-        "tokyo (10.244.2.0) does not answer, but its tunnel works: its last message came 2 s ago; "
+        "tokyo (10.244.2.0) does not answer, but its tunnel works: the last message of tokyo came 2 s ago; "
         "see whether its firewall drops echo requests"
     )
 
 
-@pytest.mark.parametrize("last_received", [6.1, 100.0, None])
-def test_of_a_peer_not_heard_meanwhile_both_may_be_true(last_received):
-    sentence = why(last_received=last_received, **UP)
+HANDSHAKE = "tokyo (10.244.2.0) does not answer; the last handshake of tokyo was 12 s ago"
 
-    assert "nothing at all came from it meanwhile: see whether its agent runs" in sentence
-    assert "does not call it silent within 15 s, its firewall drops echo requests" in sentence
+
+@pytest.mark.parametrize(
+    ("last_received", "heard"),
+    [(15.0, "its last message came 15 s ago"), (None, "no message has come from it")],
+)
+def test_of_a_peer_not_heard_for_long_the_way_is_to_be_looked_at_first(last_received, heard):
+    assert why(last_received=last_received, **UP) == (
+        f"{HANDSHAKE}, and {heard}: see whether its agent runs, and whether UDP reaches it at 192.0.2.2:51820, or, if "
+        "`overlay status` does not call tokyo silent after 15 s, whether its firewall drops echo requests"
+    )
+
+
+def test_of_a_peer_heard_just_before_the_firewall_inside_is_to_be_looked_at_first():
+    assert why(last_received=8.0, **UP) == (
+        f"{HANDSHAKE}, and its last message came 8 s ago, before these requests: see whether its firewall drops echo "
+        "requests, and, if `overlay status` calls tokyo silent after 15 s, whether its agent runs, and whether UDP reaches "
+        "it at 192.0.2.2:51820"
+    )
+
+
+def test_a_peer_that_answers_otherwise_has_a_firewall_inside():
+    assert why(proof="tokyo answers in-band pings", **UP) == (
+        "tokyo (10.244.2.0) does not answer, but its tunnel works: tokyo answers in-band pings; see whether its firewall "
+        "drops echo requests"
+    )
+
+
+# Behind a peer
+
+BEHIND = {"asked_address": "10.244.2.77"}
+LOOK_BEHIND = "see whether 10.244.2.77 is up, accepts echo requests, and has a route to 10.244.1.0 by tokyo"
+
+
+@pytest.mark.parametrize("proof", ["tokyo answers in-band pings", "tokyo itself answers at 10.244.2.0"])
+def test_an_address_behind_a_peer_that_answers_is_what_to_look_at(proof):
+    assert why(proof=proof, is_peer_asked=True, last_received=8.0, **UP, **BEHIND) == (
+        f"10.244.2.77 behind tokyo does not answer, but the tunnel to tokyo works: {proof}; {LOOK_BEHIND}"
+    )
+
+
+def test_an_address_behind_a_peer_that_was_heard_meanwhile_is_what_to_look_at():
+    assert why(last_received=2.0, **UP, **BEHIND) == (
+        "10.244.2.77 behind tokyo does not answer, but the tunnel to tokyo works: the last message of tokyo came 2 s ago; "
+        f"{LOOK_BEHIND}"
+    )
+
+
+@pytest.mark.parametrize("last_received", [8.0, 100.0])
+def test_where_the_peer_does_not_answer_either_that_is_said(last_received):
+    sentence = why(is_peer_asked=True, last_received=last_received, **UP, **BEHIND)
+
+    assert sentence.startswith(
+        "10.244.2.77 behind tokyo does not answer, nor does tokyo itself; the last handshake of"
+    )
+    assert "firewall" not in sentence
+
+
+# ICMP errors
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            says("10.244.2.0", 4, 3, 1),
+            'tokyo (10.244.2.0) says "host unreachable"; see whether 10.244.2.77 is up, and on the link where that host looks for it',
+        ),
+        (
+            says("10.9.0.1", 4, 3, 0),
+            '10.9.0.1 says "network unreachable"; see which routes there are at that host',
+        ),
+        (
+            says("10.244.2.77", 4, 3, 3),
+            '10.244.2.77 says "port unreachable"; see whether the packet filter of that host is meant to refuse echo requests',
+        ),
+        (
+            says("10.9.0.1", 4, 3, 4, 576),
+            '10.9.0.1 says "packet too big, at most 576 bytes pass"; see the MTU of the links behind it',
+        ),
+        (
+            says("10.9.0.1", 4, 11, 0),
+            '10.9.0.1 says "time exceeded"; see with `traceroute` whether routers send it in a circle',
+        ),
+        (says("10.9.0.1", 4, 12, 0), '10.9.0.1 says "parameter problem"; see what is set up at that host'),
+    ],
+)
+def test_an_error_that_came_back_is_the_reason_and_no_firewall_is_blamed(error, words):
+    assert why(error=error, **UP, **BEHIND) == f"10.244.2.77 behind tokyo does not answer: {words}"
+
+
+# What is not known
 
 
 def test_a_name_that_does_not_resolve_is_said():
@@ -66,9 +164,38 @@ def test_a_stranger_at_its_address_is_likely_the_peer():
     sentence = why(strangers=["other+key="], **AT)
 
     assert "calls with the public key other+key=, which no peer has" in sentence
-    assert "see whether the public_key of tokyo is right" in sentence
+    assert "see whether `overlay pubkey` prints that at tokyo, for here tokyo has tokyo+key=" in sentence
 
 
-def test_a_peer_never_reached_may_not_know_this_node():
-    assert why(**AT).endswith("and whether it knows this node by the public key own+key=")
+def test_of_a_peer_never_reached_both_ends_are_told_which_keys_to_have():
+    assert why(**AT) == (
+        "there was never a handshake with tokyo: see whether its agent runs, and whether UDP reaches it at "
+        "192.0.2.2:51820, and whether the public keys are right: `overlay pubkey` at tokyo has to print tokyo+key=, and "
+        "its peers file has to have own+key= for paris"
+    )
     assert "public key" not in why(own_public_key=None, **AT)
+
+
+# In the clear
+
+
+def test_what_has_to_pass_is_named_and_the_number_that_both_ends_share():
+    assert why(identified_by="the GRE key 7", **IN_THE_CLEAR) == (
+        "tokyo (10.244.2.0) does not answer; the tunnel is not encrypted, so no handshake tells of it, and no packet has "
+        "come from it: see whether its end of the tunnel is up, and whether IP protocol 47 reaches it at 192.0.2.2 with "
+        "the GRE key 7"
+    )
+
+
+def test_packets_of_another_tunnel_are_the_reason_to_compare_the_number():
+    assert why(identified_by="the GRE key 7", mismatched=3, **IN_THE_CLEAR) == (
+        "tokyo (10.244.2.0) does not answer; 3 packets came from its endpoint that did not belong to the tunnel with the "
+        "GRE key 7: give both ends of the tunnel the same"
+    )
+
+
+def test_a_tunnel_in_the_clear_by_which_packets_come_works():
+    sentence = why(last_received=2.0, **IN_THE_CLEAR)
+
+    assert "but its tunnel works: the last packet of tokyo came 2 s ago" in sentence
+    assert "its last packet came 1 min 40 s ago: see whether" in why(last_received=100.0, **IN_THE_CLEAR)
