@@ -29,21 +29,18 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     link = socket.socket(fileno=int(sys.argv[1]))
+    link.setblocking(False)  # first: once it is confined, this process changes no flag of a descriptor
     parent = os.getppid()
     priority.prefer()
     notes = drop_all(int(sys.argv[2]) if os.geteuid() == 0 else None, parent)
     notes += seccomp.confine()
     end = LinkEnd(link)
-    link.setblocking(True)
     try:
-        received = end.receive()
+        start, descriptors = end.wait()
     except (EOFError, PacketError):
         return
-    assert received is not None
-    start, descriptors = received
     if not isinstance(start, Start):
         return
-    link.setblocking(False)
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)

@@ -83,7 +83,7 @@ def _cookie(asked: KernelSocket) -> bytes:
 
 
 class LinkEnd:
-    """The forwarder's end of the link.  Nothing here blocks."""
+    """The forwarder's end of the link, which does not block.  Nothing here does but wait()."""
 
     def __init__(self, link: socket.socket) -> None:
         self.socket = link
@@ -115,6 +115,14 @@ class LinkEnd:
             except OSError as error:
                 raise EOFError from error
             self._waiting.popleft()
+
+    def wait(self) -> tuple[Command | Report, list[int]]:
+        """Wait for one message of the agent; else as receive()."""
+        with select.epoll() as poll:
+            poll.register(self.socket.fileno(), select.EPOLLIN)
+            while (received := self.receive()) is None:
+                poll.poll()
+        return received
 
     def receive(self) -> tuple[Command | Report, list[int]] | None:
         """Return one message of the agent and the descriptors beside it, or None if there is none now.

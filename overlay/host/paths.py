@@ -1,58 +1,119 @@
-"""What the kernel knows of the way to an address, asked by a socket that never sends or receives."""
+"""What the kernel knows of the way to an address, asked by a socket that never sends or receives.
+
+The kernel tells the MTU of a path to a socket that is connected (IP_MTU), or to one whose datagram it refuses as too
+large: by an entry in the error queue of that socket, with EMSGSIZE (ip(7), IP_RECVERR).  A connected socket would be
+simpler, but connect(2) is more than the forwarder may have: it would do for every other socket as well, and for
+addresses that are paths of files.  So a question is a datagram that fits no MTU at all, and is refused always.
+"""
 
 from __future__ import annotations
 
-import ctypes
+import errno
 import socket
+import struct
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
+from overlay.host.steering import refuse_all
 
 if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
-# Specification (Linux include/uapi/linux/in.h, in6.h, socket.h)
-IP_MTU, IPV6_MTU = 14, 24
-_UNSPECIFIED = bytes(16)  # a socket address of the family AF_UNSPEC
+# Specification (Linux include/uapi/linux/in.h, in6.h, errqueue.h)
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
+IP_RECVERR, IPV6_RECVERR = 11, 25
+PMTUDISC_DO, PMTUDISC_OMIT = 2, 5
+ORIGIN_LOCAL = 1  # of what the kernel found out before anything was sent
+_ERROR = struct.Struct("=IBBBxII")  # errno, origin, type, code, info, data
+_OPTIONS: dict[int, tuple[int, int, int]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_RECVERR),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_RECVERR),
+}
 
-_libc = ctypes.CDLL(None)
+# Ours
+ERRORS_BYTES = 8 * 1024  # of the queue of errors, in which anybody who forges ICMP errors can put some
+ERRORS_AT_ONCE = 64  # read of it; it takes fewer
+ATTEMPTS = 2  # to be told: such errors may have filled the queue
+
+# With the headers it is larger than 65,535 bytes, which no packet of IPv4 is and none of IPv6 without the jumbo option.
+_QUESTION = bytes(0xFFFF)
 
 
 class PathSocket:
-    """A UDP socket that is connected only to look up a route, and so binds no port for longer than that takes."""
+    """A UDP socket by which a route is looked up.
+
+    It has a port from its first question on, to which nothing is delivered.  Between two questions no ICMP error about
+    that port counts for the kernel: whoever guesses it cannot have the MTU of a path lowered.
+    """
 
     def __init__(self, raw: socket.socket) -> None:
         self._raw = raw
-        self._option = (
-            (socket.IPPROTO_IP, IP_MTU) if raw.family == socket.AF_INET else (socket.IPPROTO_IPV6, IPV6_MTU)
-        )
+        self._level, self._discover, self._kind = _OPTIONS[raw.family]
 
     def mtu_to(self, endpoint: Sockaddr) -> int:
         """Return the largest packet to *endpoint*, in bytes, by its route and what ICMP told; 0 if there is no way."""
-        try:
-            self._raw.connect(endpoint)
-            return self._raw.getsockopt(*self._option)
-        except OSError:
-            return 0
-        finally:
-            # Back to no address of its own: the next route may have another.
-            _libc.connect(self._raw.fileno(), _UNSPECIFIED, len(_UNSPECIFIED))
+        for _ in range(ATTEMPTS):
+            if not self._is_too_large(endpoint):
+                return 0
+            if mtu := self._told():
+                return mtu
+        return 0
 
     def close(self) -> None:
         """Close the socket."""
         self._raw.close()
 
+    def _is_too_large(self, endpoint: Sockaddr) -> bool:
+        """Ask, and return whether it was the size for which the kernel refused."""
+        try:
+            self._raw.setsockopt(self._level, self._discover, PMTUDISC_DO)
+            self._raw.sendto(_QUESTION, endpoint)
+        except OSError as error:
+            return error.errno == errno.EMSGSIZE
+        finally:
+            self._raw.setsockopt(self._level, self._discover, PMTUDISC_OMIT)
+        return False
+
+    def _told(self) -> int:
+        """Return the MTU that the kernel has told last; 0 if none."""
+        mtu = 0
+        for _ in range(ERRORS_AT_ONCE):
+            try:
+                _, control, _, _ = self._raw.recvmsg(1, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+            except OSError:
+                break
+            for level, kind, data in control:
+                if (level, kind) == (self._level, self._kind) and len(data) >= _ERROR.size:
+                    number, origin, _, _, info, _ = _ERROR.unpack_from(data)
+                    if (number, origin) == (errno.EMSGSIZE, ORIGIN_LOCAL):
+                        mtu = info
+        return mtu
+
 
 def open_paths() -> list[socket.socket]:
     """Return a socket for IPv4 and one for IPv6, as far as this host has them.  Raises HostError for neither."""
-    opened = []
+    opened: list[socket.socket] = []
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
-            opened.append(
-                socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-            )
+            opened.append(_open(family))
         except OSError as error:
             refused = error
     if not opened:
         raise HostError(f"this host cannot open a socket: {refused.strerror}") from refused
     return opened
+
+
+def _open(family: socket.AddressFamily) -> socket.socket:
+    asking = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        level, discover, errors = _OPTIONS[family]
+        asking.setsockopt(level, errors, 1)
+        asking.setsockopt(level, discover, PMTUDISC_OMIT)
+        if family == socket.AF_INET6:
+            asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ERRORS_BYTES)
+        refuse_all(asking)
+    except OSError:
+        asking.close()
+        raise
+    return asking

@@ -1,8 +1,12 @@
 """The system calls that the forwarder may make once it runs: a filter that nothing takes off again.
 
 The forwarder has all its descriptors from the agent.  It reads, writes, sends, receives, waits, and asks for memory,
-the time and randomness; it opens nothing, starts nothing and signals nobody.  Whoever takes it over can call no
-more of the kernel than that: no other socket, no ioctl of the tun, and no memory that is both written and executed.
+the time and randomness; it opens and connects nothing, starts nothing and signals nobody.  Whoever takes it over can
+call no more of the kernel than that: no other socket, no ioctl of the tun, and no memory that is both written and
+executed.
+
+The descriptors lead to what the agent shares with this forwarder and the next, so what can be changed of that matters:
+by these calls nothing of the tun, not even whether it blocks, and little of a socket (see `overlay.host.renewal`).
 
 A refused call fails, and the process goes on.  To kill it would be a signal to whoever watches, but a new C library
 or allocator that tries a new call would then end a forwarder that works, every few seconds.  A call that is not
@@ -43,9 +47,8 @@ INSTRUCTION = struct.Struct("=HBBI")  # code, instructions to skip if true, if f
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # where they stand in struct seccomp_data
 ARGUMENT_SIZE = 8  # bytes; the lower half comes first on the little-endian machines listed here
 
-# Specification: sys/ioctl.h, fcntl.h, linux/in.h, linux/in6.h
-FIONBIO = 0x5421
-F_GETFD, F_SETFD, F_GETFL, F_SETFL = 1, 2, 3, 4
+# Specification: fcntl.h, linux/in.h, linux/in6.h
+F_GETFD, F_SETFD, F_GETFL = 1, 2, 3
 IPPROTO_IP, IPPROTO_IPV6 = 0, 41
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 23, 24
 
@@ -82,7 +85,6 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "epoll_create1": (291, 20),
     "poll": (7, None),
     "ppoll": (271, 73),
-    "connect": (42, 203),  # a path is asked for so
     "getsockopt": (55, 209),
     "getsockname": (51, 204),
     "getpeername": (52, 205),
@@ -149,9 +151,9 @@ def _rules(process: int) -> dict[str, Rule]:
                 {1: socket.SOL_SOCKET, 2: SO_TIMESTAMPING},  # how the kernel tells what has left a socket
             ),
         ),
-        # What Python's setblocking() is; and how much waits in a socket
-        "ioctl": Rule((16, 29), ({1: FIONBIO}, {1: SIOCOUTQ})),
-        "fcntl": Rule((72, 25), tuple({1: command} for command in (F_GETFD, F_SETFD, F_GETFL, F_SETFL))),
+        "ioctl": Rule((16, 29), ({1: SIOCOUTQ},)),  # how much waits in a socket
+        # Not F_SETFL: the flags of a descriptor that the next forwarder gets as well are none of its own.
+        "fcntl": Rule((72, 25), tuple({1: command} for command in (F_GETFD, F_SETFD, F_GETFL))),
         "tgkill": Rule((234, 131), ({0: process},)),  # abort() and raise() signal their own process
     }
 

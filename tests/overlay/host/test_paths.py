@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 
 import pytest
 
 from overlay.host.paths import PathSocket, open_paths
+from tests import packets
+
+ENDS = ("192.0.2.1", "192.0.2.2")
 
 
 @pytest.fixture
@@ -28,14 +32,73 @@ def test_the_way_to_this_host_takes_what_its_loopback_does(ipv4):
     assert PathSocket(ipv4).mtu_to(("127.0.0.1", 9)) >= 65535
 
 
-def test_no_answer_leaves_an_address_or_a_port_behind(ipv4):
-    PathSocket(ipv4).mtu_to(("127.0.0.1", 9))
+@pytest.mark.parametrize(("family", "address"), [(0, "127.0.0.1"), (1, "::1")])
+def test_no_question_is_ever_sent_even_where_a_packet_may_have_any_size(family, address):
+    opened = open_paths()
+    if len(opened) <= family:
+        pytest.skip("this host has no IPv6")
+    with contextlib.ExitStack() as stack:
+        for each in opened:
+            stack.enter_context(each)
+        asked = stack.enter_context(socket.socket(opened[family].family, socket.SOCK_DGRAM))
+        asked.bind((address, 0))
+        asked.setblocking(False)
 
-    assert ipv4.getsockname() == ("0.0.0.0", 0)
+        assert PathSocket(opened[family]).mtu_to(asked.getsockname()) >= 65535
+
+        with pytest.raises(BlockingIOError):
+            asked.recv(1)
+
+
+def test_nothing_is_delivered_to_the_port_that_questions_take(ipv4):
+    PathSocket(ipv4).mtu_to(("127.0.0.1", 9))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"noise", ("127.0.0.1", ipv4.getsockname()[1]))
+
+    with pytest.raises(BlockingIOError):
+        ipv4.recv(100)
+
+
+def test_a_socket_that_is_connected_elsewhere_is_never_needed(ipv4):
+    path = PathSocket(ipv4)
+    path.mtu_to(("127.0.0.1", 9))
+
+    with pytest.raises(OSError, match="not connected"):
+        ipv4.getpeername()
+    assert ipv4.getsockname()[0] == "0.0.0.0"
 
 
 def test_where_there_is_no_way_nothing_is_known(ipv4):
     assert PathSocket(ipv4).mtu_to(("255.255.255.255", 9)) == 0
+
+
+@pytest.mark.netns
+def test_forged_errors_about_its_port_neither_count_nor_hide_an_answer(lab):
+    host, other = lab.namespace("host"), lab.namespace("other")
+    lab.veth(host.end("eth0", "192.0.2.1/24"), other.end("eth0", "192.0.2.2/24"))
+    with host.entered():
+        asking = open_paths()
+        path = PathSocket(asking[0])
+    with other.entered():
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    with contextlib.ExitStack() as stack:
+        for each in (*asking, raw):
+            stack.enter_context(each)
+        assert path.mtu_to(("192.0.2.2", 9)) == 1500
+
+        raw_error = forged_error(asking[0].getsockname()[1], mtu=600)
+        for _ in range(20_000):  # more than an error queue takes
+            raw.sendto(raw_error, ("192.0.2.1", 0))
+
+        assert path.mtu_to(("192.0.2.2", 9)) == 1500
+
+
+def forged_error(port, mtu):
+    """Return an ICMP error, fragmentation needed, about a datagram from *port* of 192.0.2.1 to port 9 of 192.0.2.2."""
+    quoted = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 1500, 1, 0x4000, 64, 17, 0, *map(socket.inet_aton, ENDS))
+    quoted += struct.pack("!4H", port, 9, 1480, 0)
+    error = struct.pack("!BBHHH", 3, 4, 0, 0, mtu) + quoted
+    return error[:2] + struct.pack("!H", packets.internet_checksum(error)) + error[4:]
 
 
 @pytest.mark.netns
