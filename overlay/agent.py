@@ -410,6 +410,7 @@ class Agent:
     async def _restart_forwarder(self) -> None:
         """Start another forwarder in the place of one that ended.  Raises HostError."""
         async with self._changing:
+            self.host.renew()
             self.forwarder = self._start_forwarder()
             await self._bring_up()
             # What was begun while there was no forwarder, or one that knew no peers yet, went nowhere.

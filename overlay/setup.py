@@ -20,7 +20,7 @@ from overlay.diagnosis.finding import Facts
 from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
-from overlay.host import modules, netlink, privileges, sockets, sysctl, tun
+from overlay.host import modules, netlink, privileges, renewal, sockets, sysctl, tun
 from overlay.host.device_drops import overruns
 from overlay.host.firewall.read import read_firewall
 from overlay.host.holders import find_holder
@@ -37,14 +37,14 @@ from peers.prefixes import PrefixMap
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from overlay.config import Node
     from overlay.diagnosis.finding import Finding
     from overlay.host.firewall.rules import Firewall
     from overlay.host.learnt import LearntMtu
-    from overlay.host.plan import HostPlan
+    from overlay.host.plan import HostPlan, IPAddress
     from overlay.host.sockets import UdpSocket
     from overlay.planning import Endpoints
     from overlay.wire.addresses import Sockaddr
@@ -82,7 +82,7 @@ class HostSetup:
         self._mtu_reason = ""
         self._room = 0  # what fits the underlay of a packet; where the tun's MTU is larger, the kernel cuts
         self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
-        self._bound: dict[str, tuple[object, ...]] = {}  # likewise: where they are bound
+        self._bound: dict[str, tuple[int, Sequence[IPAddress]]] = {}  # likewise: where they are bound
         self._leaving = Leaving(REPLACED_TIME)
         self._node: Node | None = None
         self._endpoints: Endpoints = set()
@@ -258,6 +258,29 @@ class HostSetup:
     def leave(self, replaced: Iterable[UdpSocket], now: float) -> None:
         """Give *replaced* up, once the forwarder knows of those in their place: it reads them for a while."""
         self._leaving.add(replaced, self.underlay, now)
+
+    def renew(self) -> None:
+        """Have sockets that no forwarder has had, and a tun as it was opened, for the next forwarder.
+
+        Raises HostError; then it may be called again.
+        """
+        assert self.plan is not None
+        fwmark = self.plan.fwmark
+        self._leaving.close()
+        for name, opened in self.sockets.items():
+            _, listen = self._bound[name]
+            renewal.renew(opened, ENCAPSULATIONS[name], listen, fwmark)
+        self._set_ttl(self._ttl, set(self.underlay))
+        if self.icmp is not None:
+            fresh = _open_icmp(*self._icmp_for)
+            self.icmp.close()
+            self.icmp = fresh
+        former, self._paths = self._paths, open_paths()
+        for each in former:
+            each.close()
+        for each in self._paths:
+            sockets.set_mark(each, self._marked)
+        self.device.restore()
 
     def close_left(self, now: float) -> None:
         """Close what was left so long ago that nobody reads it any more."""

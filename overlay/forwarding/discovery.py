@@ -71,7 +71,7 @@ class Discovery:
         self._beside = beside
 
     def undo(self) -> None:
-        """Have it as the agent opened it, which an earlier forwarder may have switched, and have ended in one send."""
+        """Have it as the agent opened it: one that is come back to rests as it did when it was left."""
         if self._is_switched:
             self._raw.setsockopt(*DISCOVER[self._family], PMTUDISC_WANT)
             if self._family in LARGEST:

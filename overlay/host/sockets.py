@@ -178,6 +178,24 @@ def open_udp(
         raise
 
 
+def open_beside(udp: UdpSocket, fwmark: int | None, ours: Sequence[UdpSocket]) -> UdpSocket | None:
+    """Return a socket that gets the handshake messages in the place of *udp*; None where this kernel cannot do it.
+
+    *udp* is bound by itself, so that a port that is taken shows, and made to share only then.
+    """
+    udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        beside = open_udp(udp.address, udp.port, fwmark, [udp, *ours], role=Role.HANDSHAKES)
+    except HostError:
+        beside = None
+    if beside is not None and refuse_noise(beside.socket) and steer(beside.socket):
+        return beside
+    if beside is not None:
+        beside.close()
+    udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+    return None
+
+
 def open_raw(
     listen: Sequence[IPAddress], encapsulation: Encapsulation, fwmark: int | None = None
 ) -> list[UdpSocket]:
@@ -303,6 +321,10 @@ def open_icmp(address: IPv4Address, fwmark: int | None = None) -> socket.socket 
         )
     except PermissionError:
         return None
+    except OSError as error:
+        raise HostError(
+            f"this host cannot open a raw IPv4 socket for ICMP errors: {error.strerror}"
+        ) from error
     try:
         if fwmark is not None:
             set_mark(icmp, fwmark)
@@ -344,7 +366,7 @@ def _open_all(
             if udp in ours:
                 beside = _kept(ours, udp.address, udp.port, Role.HANDSHAKES)
             else:
-                beside = _open_beside(udp, fwmark, ours)
+                beside = open_beside(udp, fwmark, ours)
             if beside is not None:
                 opened.append(beside)
     except BaseException:
@@ -406,24 +428,6 @@ def _receive_buffer(udp: socket.socket, role: Role) -> int:
         return udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     size = HANDSHAKE_BUFFER if role == Role.HANDSHAKES else BUFFER
     return _enlarge(udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, size)
-
-
-def _open_beside(udp: UdpSocket, fwmark: int | None, ours: Sequence[UdpSocket]) -> UdpSocket | None:
-    """Return a socket that gets the handshake messages in the place of *udp*; None where this kernel cannot do it.
-
-    *udp* is bound by itself, so that a port that is taken shows, and made to share only then.
-    """
-    udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        beside = open_udp(udp.address, udp.port, fwmark, [udp, *ours], role=Role.HANDSHAKES)
-    except HostError:
-        beside = None
-    if beside is not None and refuse_noise(beside.socket) and steer(beside.socket):
-        return beside
-    if beside is not None:
-        beside.close()
-    udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
-    return None
 
 
 def _is_ipv6_missing(error: HostError) -> bool:

@@ -38,6 +38,10 @@ TUNSETIFF = 0x400454CA
 TUNSETOFFLOAD = 0x400454D0
 TUNSETVNETHDRSZ = 0x400454D8
 TUNSETVNETLE = 0x400454DC
+TUNSETPERSIST = 0x400454CB
+TUNSETSNDBUF = 0x400454D4
+TUNSETSTEERINGEBPF, TUNSETFILTEREBPF = 0x800454E0, 0x800454E1  # since Linux 4.16
+TUNSETCARRIER = 0x400454E2  # since Linux 5.0
 TUNGETIFF = 0x800454D2
 TUN_F_CSUM = 0x01
 TUN_F_TSO4 = 0x02
@@ -132,6 +136,28 @@ class Tun:
                 f"interface {self.name} is now called {present}: name it {self.name} again, or start the agent again"
             ) from gone
 
+    def restore(self) -> None:
+        """Have the descriptor as open_tun() returned it, whatever a process with a copy of it did to it.
+
+        Raises HostError if the interface is gone.
+        """
+        whole, none = struct.pack("i", 0x7FFFFFFF), struct.pack("i", -1)
+        try:
+            _set_flags(self.descriptor)
+            _set_header(self.descriptor)
+            fcntl.ioctl(self.descriptor, TUNSETOFFLOAD, self.offloads.flags)
+            fcntl.ioctl(self.descriptor, TUNSETPERSIST, int(self.is_persistent))
+            fcntl.ioctl(self.descriptor, TUNSETSNDBUF, whole)
+        except OSError as error:
+            raise HostError(
+                f"interface {self.name} could not be prepared anew: {error.strerror}; see whether it is still there"
+            ) from error
+        for request in (TUNSETSTEERINGEBPF, TUNSETFILTEREBPF):
+            with contextlib.suppress(OSError):  # unknown to this kernel
+                fcntl.ioctl(self.descriptor, request, none)
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.descriptor, TUNSETCARRIER, struct.pack("i", 1))
+
     def close(self) -> None:
         """Give this process's descriptor back; the device goes with the last one, but for a persistent one."""
         if self.is_persistent:
@@ -164,14 +190,25 @@ def open_tun(name: str, device: str = DEVICE, *, is_tap: bool = False) -> Tun:
         raise HostError(_device_refused(device, error)) from error
     try:
         is_persistent = _create_or_attach(descriptor, name, IFF_TAP if is_tap else IFF_TUN)
-        fcntl.ioctl(descriptor, TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_SIZE))
-        fcntl.ioctl(descriptor, TUNSETVNETLE, struct.pack("i", 1))
+        _set_header(descriptor)
         index = socket.if_nametoindex(name)
     except OSError as error:
         os.close(descriptor)
         raise HostError(_interface_refused(name, mode, error)) from error
     offloads = negotiate_offloads(lambda flags: fcntl.ioctl(descriptor, TUNSETOFFLOAD, flags))
     return Tun(name, index, descriptor, offloads, is_persistent)
+
+
+def _set_header(descriptor: int) -> None:
+    """Have a virtio header of ten bytes, little endian, before each packet."""
+    fcntl.ioctl(descriptor, TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_SIZE))
+    fcntl.ioctl(descriptor, TUNSETVNETLE, struct.pack("i", 1))
+
+
+def _set_flags(descriptor: int) -> None:
+    """Have *descriptor* not block, and signal nobody."""
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_RDWR | os.O_NONBLOCK)
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, 0)
 
 
 def _create_or_attach(descriptor: int, name: str, kind: int) -> bool:

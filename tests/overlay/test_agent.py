@@ -165,7 +165,7 @@ class FakeHost:
         self.affecting = set()
         self.too_narrow = set()  # endpoints for which the kernel is left to cut
         self.port = 51820
-        self.mends = 0
+        self.mends = self.renewals = 0
         self.is_present = True
         self._ours, self.others = socket.socketpair()
         self._ours.setblocking(False)
@@ -209,6 +209,11 @@ class FakeHost:
 
     def close_left(self, now):
         pass
+
+    def renew(self):
+        self.renewals += 1
+        if self.refusal:
+            raise HostError(self.refusal)
 
     def overruns(self):
         return 0
@@ -559,6 +564,25 @@ def test_forwarder_that_died_has_a_successor_that_is_told_the_same_and_greets_at
         assert machine.forwarder.commands[: begin + 1] == first.commands[: begin + 1]
 
     node(story)
+
+
+def test_successor_gets_no_socket_that_another_forwarder_had(node, caplog):
+    async def story(machine):
+        await machine.ready()
+        assert machine.host.renewals == 0
+        machine.host.refusal = "UDP port 51820 is taken by another program"
+
+        machine.forwarder.die()
+        await until(lambda: machine.host.renewals == 2)
+        assert len(machine.forwarders) == 1
+        machine.host.refusal = None
+        await until(lambda: len(machine.forwarders) == 2 and machine.forwarder.told(Begin))
+
+        assert machine.host.renewals == 3
+
+    node(story)
+    assert "forwarder not restarted, trying again" in caplog.text
+    assert "UDP port 51820 is taken by another program" in caplog.text
 
 
 def test_forwarder_that_answers_nothing_any_more_has_a_successor(node, caplog):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import resource
 import socket
 import struct
 from ipaddress import ip_address, ip_network
@@ -680,6 +682,71 @@ def clear_or_not(**fields):
     return Node(
         PRIVATE, table(paris, peer("tokyo", "10.244.2.0/24", endpoint="192.0.2.2"), **fields), paris, {}
     )
+
+
+def test_next_forwarder_gets_sockets_that_none_had_in_the_same_places(host):
+    mixed = (
+        peer("tokyo", "10.244.2.0/24", encapsulation="vxlan", endpoint="192.0.2.2"),
+        peer("rome", "10.244.3.0/24", encapsulation="ipip", endpoint="192.0.2.3"),
+        peer("oslo", "10.244.4.0/24", "0.0.0.0/0"),
+    )
+    paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
+    with host.entered(), contextlib.closing(HostSetup("overlay0", host.saved)) as setup:
+        setup.adopt(Node(PRIVATE, table(paris, *mixed, ttl=7), paris, {}), {TOKYO})
+        before = [(udp.socket.getsockname()[:2], udp.encapsulation, udp.role) for udp in setup.underlay]
+        former = [*setup.underlay, setup.icmp, *setup.paths]
+        with contextlib.ExitStack() as forwarder:
+            for each in former:
+                copy = forwarder.enter_context(socket.socket(fileno=os.dup(each.fileno())))
+                with contextlib.suppress(OSError):
+                    copy.connect(("192.0.2.254", 9) if copy.family == socket.AF_INET else ("2001:db8::1", 9))
+
+        setup.renew()
+
+        assert [
+            (udp.socket.getsockname()[:2], udp.encapsulation, udp.role) for udp in setup.underlay
+        ] == before
+        assert all(each.fileno() == -1 for each in former)
+        fresh = [*(udp.socket for udp in setup.underlay), setup.icmp, *setup.paths]
+        for each in fresh:
+            with pytest.raises(OSError, match="not connected"):
+                each.getpeername()
+            assert each.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == DEFAULT_FWMARK
+        assert {
+            udp.socket.getsockopt(socket.IPPROTO_IP, socket.IP_TTL)
+            for udp in setup.underlay
+            if udp.family == socket.AF_INET
+        } == {7}
+
+
+def test_sockets_that_were_left_are_not_come_back_to_by_the_next_forwarder(host):
+    with set_up(host) as setup:
+        left = setup.adopt(node(port=4500), {TOKYO})
+        setup.leave(left, 0.0)
+
+        setup.renew()
+        assert all(udp.fileno() == -1 for udp in left)
+
+        setup.leave(setup.adopt(node(), {TOKYO}), 0.0)
+        assert not set(left) & set(setup.underlay)
+        assert bound(setup) == [("0.0.0.0", 51820), ("::", 51820)]
+
+
+def test_renewal_that_is_refused_leaves_what_can_be_renewed_later(host):
+    with set_up(host) as setup:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        least = len(os.listdir("/proc/self/fd")) - 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (least, most[1]))
+        try:
+            with pytest.raises(HostError):
+                setup.renew()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, most)
+
+        setup.renew()
+
+        assert bound(setup) == [("0.0.0.0", 51820), ("::", 51820)]
+        assert marks(setup) == {0}
 
 
 def test_a_tap_is_set_up_and_sends_no_icmp_errors(host):

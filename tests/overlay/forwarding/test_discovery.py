@@ -98,7 +98,7 @@ def test_a_socket_that_is_the_agents_matter_is_never_touched():
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_what_an_earlier_forwarder_left_is_undone(family):
+def test_a_socket_that_is_come_back_to_rests_as_the_agent_opened_it(family):
     found, raw = discovery(family)
     found.omit(ONE, 1.0)
 

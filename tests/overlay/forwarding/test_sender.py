@@ -655,7 +655,7 @@ def test_each_send_is_under_the_mode_of_its_peer_and_the_socket_rests_in_its_own
         (socket.AF_INET6, {(41, 23): 3, (41, 24): 1280}, {(41, 23): 1, (41, 24): 0}),
     ],
 )
-def test_what_an_earlier_forwarder_left_on_a_socket_is_undone(family, left, options):
+def test_a_socket_that_is_come_back_to_has_the_options_with_which_the_agent_opened_it(family, left, options):
     raw = SwitchedRaw()
     raw.options |= left
     udp = UdpSocket(raw, family)

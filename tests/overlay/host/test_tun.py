@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
+import shutil
 import socket
+import struct
 import subprocess
 import sys
 
@@ -92,6 +95,90 @@ def test_device_is_new_non_blocking_and_gone_after_close(lab):
 
         device.close()
         assert "overlay0" not in host.run("ip", "link")
+
+
+def number(value):
+    return struct.pack("i", value)
+
+
+# What a process with a copy of the descriptor could do to it if no filter of system calls kept it from that.
+CHANGES = {
+    "blocking": lambda fd: os.set_blocking(fd, True),
+    "signals": lambda fd: fcntl.fcntl(fd, fcntl.F_SETFL, os.O_RDWR | os.O_NONBLOCK | os.O_ASYNC),
+    "larger headers": lambda fd: fcntl.ioctl(fd, 0x400454D8, number(12)),  # TUNSETVNETHDRSZ
+    "headers of another order": lambda fd: fcntl.ioctl(fd, 0x400454DC, number(0)),  # TUNSETVNETLE
+    "no offloads": lambda fd: fcntl.ioctl(fd, 0x400454D0, 0),  # TUNSETOFFLOAD
+    "persistent": lambda fd: fcntl.ioctl(fd, 0x400454CB, 1),  # TUNSETPERSIST
+    "a small send buffer": lambda fd: fcntl.ioctl(fd, 0x400454D4, number(1)),  # TUNSETSNDBUF
+    "no carrier": lambda fd: fcntl.ioctl(fd, 0x400454E2, number(0)),  # TUNSETCARRIER
+}
+
+
+def state_of(host, device):
+    """Return what each of CHANGES shows in."""
+    fd = device.fileno()
+
+    def ask(request, size=4):
+        return fcntl.ioctl(fd, request, bytes(size))
+
+    return (
+        fcntl.fcntl(fd, fcntl.F_GETFL) & ~0o100000,  # but for O_LARGEFILE
+        fcntl.fcntl(fd, fcntl.F_GETOWN),
+        *map(ask, (0x800454D7, 0x800454DD, 0x800454D3)),  # header size, its order, send buffer
+        ask(0x800454D2, 40),  # TUNGETIFF: persistent
+        [line for line in host.run("ethtool", "-k", "overlay0").splitlines() if "segmentation" in line],
+        "NO-CARRIER" in host.run("ip", "link", "show", "overlay0"),
+    )
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("what", CHANGES)
+def test_restored_device_is_as_it_was_opened(lab, what):
+    host = lab.namespace("host")
+    if shutil.which("ethtool") is None:
+        pytest.skip("there is no ethtool")
+    with host.entered():
+        device = open_tun("overlay0")
+        host.run("ip", "link", "set", "overlay0", "addrgenmode", "none")
+        host.run("ip", "link", "set", "overlay0", "up")
+        before, copy = state_of(host, device), os.dup(device.fileno())
+        try:
+            CHANGES[what](copy)
+            assert state_of(host, device) != before
+
+            device.restore()
+
+            assert state_of(host, device) == before
+        finally:
+            os.close(copy)
+            device.close()
+
+
+@pytest.mark.netns
+def test_persistent_device_is_persistent_after_it_was_restored(lab):
+    host = lab.namespace("host")
+    host.run("ip", "tuntap", "add", "dev", "overlay0", "mode", "tun")
+    with host.entered():
+        device = open_tun("overlay0")
+        fcntl.ioctl(device.fileno(), 0x400454CB, 0)  # TUNSETPERSIST
+
+        device.restore()
+        device.close()
+
+        assert "overlay0" in host.run("ip", "link")
+
+
+@pytest.mark.netns
+def test_device_that_is_gone_cannot_be_restored_and_the_error_says_so(lab):
+    host = lab.namespace("host")
+    with host.entered():
+        device = open_tun("overlay0")
+        host.run("ip", "link", "delete", "overlay0")
+
+        with pytest.raises(HostError, match=r"interface overlay0 could not be prepared anew: .*still there"):
+            device.restore()
+
+        device.close()
 
 
 @pytest.mark.netns

@@ -1,0 +1,65 @@
+"""Fresh sockets in the place of those that a forwarder had, for the one that comes after it.
+
+A descriptor that is handed to a process leads to the same open file as the agent's own, so what that process does to it
+stays done.  A forwarder that somebody took over must leave nothing behind for its successor.  What it can do, by the
+system calls that it has (`overlay.host.seccomp`):
+
+===================  =====================================================  ==========================================
+of                   by                                                     what would become of the next forwarder
+===================  =====================================================  ==========================================
+a socket             setsockopt: IP_MTU_DISCOVER, IPV6_MTU_DISCOVER,        its datagrams are cut or refused
+                     IPV6_MTU
+a socket             setsockopt: SO_TIMESTAMPING                            each of its sends is told of, at a cost
+a socket             send with MSG_MORE, a datagram without an end          what it sends is added to that, and goes
+                                                                            where that was to go
+the tun              nothing                                                nothing
+===================  =====================================================  ==========================================
+
+Where there is no filter it can do anything: connect a socket, which hears one address then; shut it down; have it block
+or signal; attach a filter to it and lock that.  Not all of this can be taken back, and no list of it stays complete.  So
+sockets are never handed on: the agent opens others.  A tun cannot have a second descriptor beside the first; what can be
+set there is set again (`Tun.restore`).
+
+Each new socket is bound while the old one is there, so that at no moment somebody else can have its port.  The process
+that had the old ones has ended by then, and copies that it had sent by the link (SCM_RIGHTS) went with the link.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.encap.encapsulation import Role
+from overlay.host.sockets import open_beside, open_raw, open_udp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from overlay.encap.encapsulation import Encapsulation
+    from overlay.host.sockets import IPAddress, UdpSocket
+
+
+def renew(
+    opened: list[UdpSocket], encapsulation: Encapsulation, listen: Sequence[IPAddress], fwmark: int | None
+) -> None:
+    """Have another socket of the same kind in each place of *opened*, all those of *encapsulation*, and close those.
+
+    *listen* is what they were opened for.  Raises HostError; then some are replaced, and it may be called again.
+    """
+    if not encapsulation.has_ports:
+        former = list(opened)
+        opened[:] = open_raw(listen, encapsulation, fwmark)
+        for each in former:
+            each.close()
+        return
+    # Two of a group share an address: the kernel tells them apart by the order in which they came, so that one of them
+    # has to be alone when its successor comes.
+    for each in [udp for udp in opened if udp.role == Role.HANDSHAKES]:
+        opened.remove(each)
+        each.close()
+    for place, each in enumerate(opened):
+        name, role = encapsulation.name, each.role
+        opened[place] = open_udp(each.address, each.port, fwmark, opened, encapsulation=name, role=role)
+        each.close()
+    if encapsulation.is_encrypted:
+        beside = [open_beside(udp, fwmark, opened) for udp in opened]
+        opened += [each for each in beside if each is not None]
