@@ -69,9 +69,11 @@ from overlay.link import (
 )
 from overlay.notes import HostNotes, Reading
 from overlay.pings import PingQuestions
+from overlay.policing import Policing, kind_of
 from overlay.reader import Reader
 from overlay.refusals import Refusals
 from overlay.reload import RETRY, Reloads
+from overlay.relocations import Relocations
 from overlay.resolver import Outside, Resolver, known, literal, resolve_first
 from overlay.roster import Roster
 from overlay.session.constants import Timing
@@ -107,7 +109,6 @@ HANG_TIME = 30.0  # seconds without an answer, after which it is ended
 NETWORK_PAUSE = 0.5  # seconds in which changes of the host's network are gathered
 LOGGED_PEERS = 50  # with a line of their own when a reload adds or removes them
 MANY_PEERS = 1000  # that a reload changed, for memory to be looked after
-REPLAN_PAUSE = 0.1  # seconds in which peers that ask for other routes are: one plan of 10,000 takes that long
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 UNSET_CLOCK = Finding("clock", "the clock shows a time before 2020, so peers may refuse this node", "set it")
 KEPT_CAPABILITIES = (
@@ -217,12 +218,11 @@ class Agent:
         self._changing = trio.Lock()  # table, plan and forwarder change together
         self._reader = Reader(options.peers)
         self._planner = trio.CapacityLimiter(1)  # a thread that nothing which waits shares
-        self._moved: dict[int, Remote] = {}  # peers that moved while a plan was computed, by number
+        self._relocations = Relocations(self._is_affected_by, self._replan_later)
         self._wake = trio.Event()
         self._serials = itertools.count(1)
         self._counters = CounterQuestions()
         self._pings = PingQuestions()
-        self._is_replan_due = False
         self._running = Running(
             lambda: self._node,
             lambda: self.forwarder,
@@ -336,6 +336,7 @@ class Agent:
                 looked_at = now
                 self.host.close_left(now)
                 self._journal.turn(now)
+                self._relocations.turn(now)
                 self._resolver.resolve_due(self._roster.by_number.values(), now)
                 self._names.save()
             self._wake = trio.Event()
@@ -440,9 +441,14 @@ class Agent:
                 answered = await self._pings.ask(forwarder, ping, PROOF_INTERVAL) is not None
 
     async def _take_reports(self, forwarder: Forwarder) -> None:
+        policing = Policing(self._is_awaited)
         while True:
             handshakes = 0
             for report in await forwarder.receive(REPORTS_AT_ONCE):
+                if not policing.allows(report, len(self._roster.by_number), clock.now()):
+                    log.error("forwarder reports without end pid=%d kind=%s", forwarder.pid, kind_of(report))
+                    forwarder.disconnect()
+                    raise ForwarderGoneError
                 if report is None:
                     self._refusals.count("link")
                     continue
@@ -451,6 +457,9 @@ class Agent:
             if handshakes:
                 await forwarder.send(Handled(handshakes))
             await trio.lowlevel.checkpoint()
+
+    def _is_awaited(self, report: Counters | Ponged) -> bool:
+        return self._counters.awaits(report) if isinstance(report, Counters) else self._pings.awaits(report)
 
     async def _take_report(self, report: Report) -> None:
         match report:
@@ -542,17 +551,10 @@ class Agent:
 
     def _heard_at(self, remote: Remote, endpoint: Sockaddr) -> None:
         """Remember where *remote* is, as the forwarder does already."""
-        is_new, now = endpoint != remote.endpoint, clock.now()
+        is_new = endpoint != remote.endpoint
         remote.endpoint = remote.heard_at = endpoint
-        if is_new and self._changing.locked():
-            self._moved[remote.number] = remote
-        if not is_new or self._is_replan_due or remote.whereabouts.is_settled(endpoint, now):
-            return
-        if self.host.is_affected_by(remote.peer.name, endpoint):
-            self._is_replan_due = True
-            self._nursery.start_soon(self._replan_soon)
-        else:
-            remote.whereabouts.settle(endpoint, now)
+        if is_new:
+            self._relocations.moved(remote, clock.now(), is_planning=self._changing.locked())
 
     def _take_known(self, remote: Remote) -> None:
         """Use at once what is known of the configured endpoint.  Without one the peer stays where it was heard."""
@@ -587,9 +589,15 @@ class Agent:
                 known.update((peer.name, sockaddr) for sockaddr in literal(peer.endpoint))
         return known
 
+    def _is_affected_by(self, name: str, endpoint: Sockaddr) -> bool:
+        return self.host.is_affected_by(name, endpoint)
+
+    def _replan_later(self) -> None:
+        self._nursery.start_soon(self._replan_soon)
+
     async def _replan_soon(self) -> None:
-        await trio.sleep(REPLAN_PAUSE)
-        self._is_replan_due = False
+        await trio.sleep(self._relocations.pause(clock.now()))
+        self._relocations.plan(clock.now())
         await self._replan()
 
     async def _replan(self) -> None:
@@ -598,14 +606,14 @@ class Agent:
             mtu, asks = self.host.mtu, bool(self.host.paths)
             try:
                 self.host.adopt(self._node, *await self._foresee(self._node))
-                self._replan_for_moved()
+                self._relocations.end()
             except HostError as error:
                 log.error("routes could not be brought up to date: %s", error)  # noqa: TRY400  its text is the news
                 self._host_notes.look()
                 return
             self._look_again()
             if self.host.mtu != mtu:
-                log.info("mtu changed mtu=%d was=%d", self.host.mtu, mtu)
+                self._journal.mtu_changed(self.host.mtu, mtu, clock.now())
             if (self.host.mtu, bool(self.host.paths)) != (mtu, asks):
                 with contextlib.suppress(ForwarderGoneError):
                     await self._tell_node(self._node)
@@ -689,7 +697,7 @@ class Agent:
             log.warning("%s", node.clear_note)
         change = self._roster.take(prospect)
         self._node = node
-        self._replan_for_moved()
+        self._relocations.end()
         self._refusals.strangers.forget(
             {each.peer.public_key for each in change.added if each.peer.public_key}
         )
@@ -727,20 +735,12 @@ class Agent:
 
     async def _foresee(self, node: Node) -> tuple[Endpoints, Planned]:
         """Return the endpoints of *node*'s peers and what it asks of the host, computed while others have their turn."""
-        self._moved.clear()
+        self._relocations.begin()
         endpoints = await trio.to_thread.run_sync(self._endpoints, node, limiter=self._planner)
         paths = self.host.ask_paths(node, endpoints)
         return endpoints, await trio.to_thread.run_sync(
             planning.plan, node, endpoints, paths, limiter=self._planner
         )
-
-    def _replan_for_moved(self) -> None:
-        """Look at the peers that moved while a plan was computed without that."""
-        for remote in self._moved.values():
-            if remote.endpoint is not None and self.host.is_affected_by(remote.peer.name, remote.endpoint):
-                self._nursery.start_soon(self._replan_soon)
-                break
-        self._moved.clear()
 
     async def _meet(self, change: Change) -> None:
         """Begin to talk to the peers that are new, or elsewhere, or have a new preshared key."""

@@ -12,13 +12,15 @@ from overlay.forwarder import ForwarderGoneError
 from overlay.link import AskCounters
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Collection
 
     from overlay.forwarder import Forwarder
     from overlay.link import Counters, PeerCounters
 
 # Ours
 PATIENCE = 5.0  # seconds without a piece, after which the forwarder is busy or hung
+ROWS_PER_PEER = 2  # in one answer, and in each piece one more: some peers may come and go meanwhile
+MORE_ROWS = 100
 
 
 @dataclass(slots=True)
@@ -30,11 +32,12 @@ class Counted:
     is_complete: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked:
     counted: Counted
-    known: Container[int]
+    known: Collection[int]
     told: trio.MemorySendChannel[None]  # there is news; closed when there will be no more
+    rows: int = 0  # that came, with one for each piece
 
 
 class CounterQuestions:
@@ -43,7 +46,7 @@ class CounterQuestions:
     def __init__(self) -> None:
         self._asked: dict[int, _Asked] = {}
 
-    async def ask(self, forwarder: Forwarder, serial: int, known: Container[int]) -> Counted:
+    async def ask(self, forwarder: Forwarder, serial: int, known: Collection[int]) -> Counted:
         """Return what *forwarder* counted; what it told until then if it falls silent or is gone.
 
         Of peers that are not among the *known* it is not believed anything, and it may not repeat itself for ever.
@@ -61,11 +64,17 @@ class CounterQuestions:
                 self._asked.pop(serial, None)
         return counted
 
+    def awaits(self, report: Counters) -> bool:
+        """Return whether somebody waits for *report*, and not too much of that answer has come already."""
+        asked = self._asked.get(report.serial)
+        return asked is not None and asked.rows < ROWS_PER_PEER * len(asked.known) + MORE_ROWS
+
     def take(self, report: Counters) -> None:
         """Take one piece of an answer; of one that nobody waits for any more, nothing."""
         asked = self._asked.get(report.serial)
         if asked is None:
             return
+        asked.rows += 1 + len(report.peers)
         counted = asked.counted
         before = len(counted.peers)
         counted.peers.update((row.peer, row) for row in report.peers if row.peer in asked.known)

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from overlay.link import OWN
 from overlay.session.outputs import Answered, Completed
 from overlay.session.peer import UNCONFIRMED
 from overlay.wire.addresses import format_sockaddr
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 MINUTE = 60.0  # seconds
 # Lines on one event of one peer, before they come once a minute
 MOVES_BURST = 5
+LOSSES_BURST = 10  # lost and back five times
 HANDSHAKES_BURST = 60  # as many as new keys make in two hours
 SWEEP_INTERVAL = HANDSHAKES_BURST * MINUTE  # seconds; what was quiet for that long is as if it had never been
 DIFFER = "do the preshared keys differ? `overlay status` says what to compare"
@@ -34,6 +36,7 @@ class _Line:
     since: float
     held: int = 0  # events that no line has told of
     text: str = ""  # of the last of them
+    level: int = logging.INFO
 
 
 class Journal:
@@ -90,15 +93,19 @@ class Journal:
         if remote.lost_at is None:
             remote.lost_at = now
             event = "peer lost" if remote.number in self._reached else "peer not reached"
-            log.warning("%s peer=%s: %s", event, remote.peer.name, cause)
+            self._tell_reach(event, remote, f": {cause}", now, logging.WARNING)
 
     def found(self, remote: Remote, now: float) -> None:
         """Tell that *remote* is reached, if it was not or was lost."""
         if remote.lost_at is not None:
             event = "peer back" if remote.number in self._reached else "peer reached"
-            log.info("%s peer=%s away=%.1f", event, remote.peer.name, now - remote.lost_at)
+            self._tell_reach(event, remote, f" away={now - remote.lost_at:.1f}", now, logging.INFO)
             remote.lost_at = None
         self._reached.add(remote.number)
+
+    def mtu_changed(self, mtu: int, former: int, now: float) -> None:
+        """Tell that the MTU of the interface is another, as it may be whenever a peer moves."""
+        self._write_line((OWN, "mtu"), MOVES_BURST, f"mtu changed mtu={mtu} was={former}", now)
 
     def forget(self, remote: Remote) -> None:
         """Forget *remote*, which was removed."""
@@ -121,12 +128,29 @@ class Journal:
 
     def _tell(self, event: str, burst: int, remote: Remote, fields: str, now: float, count: int = 1) -> None:
         """Write that *event* happened *count* times to *remote*, now or, with the last *fields*, in a later line."""
-        place = remote.number, event
+        self._write_line(
+            (remote.number, event), burst, f"{event} peer={remote.peer.name} {fields}", now, count
+        )
+
+    def _tell_reach(self, event: str, remote: Remote, fields: str, now: float, level: int) -> None:
+        """Write that *remote* is lost or back.  Both have one line in a minute, so that the last is what is true."""
+        text = f"{event} peer={remote.peer.name}{fields}"
+        self._write_line((remote.number, "reached"), LOSSES_BURST, text, now, level=level)
+
+    def _write_line(
+        self,
+        place: tuple[int, str],
+        burst: int,
+        text: str,
+        now: float,
+        count: int = 1,
+        level: int = logging.INFO,
+    ) -> None:
         line = self._lines.get(place)
         if line is None:
             line = self._lines[place] = _Line(burst, burst, now)
         line.held += count
-        line.text = f"{event} peer={remote.peer.name} {fields}"
+        line.text, line.level = text, level
         self._write(place, line, now)
 
     def _once(self, kind: str, event: str, remote: Remote, fields: str) -> None:
@@ -144,5 +168,5 @@ class Journal:
             return
         self._held.discard(place)
         line.permits -= 1
-        log.info("%s%s", line.text, f" times={line.held}" if line.held > 1 else "")
+        log.log(line.level, "%s%s", line.text, f" times={line.held}" if line.held > 1 else "")
         line.held = 0

@@ -8,7 +8,6 @@ Descriptors travel beside ``Start``, ``SetNode`` and ``Sockets`` (SCM_RIGHTS).
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,7 +18,7 @@ from overlay.reasons import REASONS
 from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.addresses import pack_host
-from overlay.wire.messages import KEY_SIZE
+from overlay.wire.messages import COOKIE_REPLY, INITIATION, KEY_SIZE, RESPONSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +31,7 @@ ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, s
 DESCRIPTORS = (
     64  # beside one message: two sockets for each address that a node may bind to, or pools of senders
 )
+SECONDS = 2.0**40  # and every time, in 35,000 years; so that no sum or product of times is infinite
 NUMBERS = 2**63  # every number is below: what sums of them are counted in
 ROWS = 1000  # peers in one message of counters; the forwarder tells far fewer at once
 NOTES, NOTE_CHARACTERS = 32, 500  # what the forwarder could not do, as sentences
@@ -412,7 +412,7 @@ def _between(least: int, most: int) -> Callable[[Any], Any]:
 
 
 def _seconds(value: Any) -> float:
-    if type(value) not in {float, int} or not 0 <= value < math.inf:
+    if type(value) not in {float, int} or not 0 <= value < SECONDS:
         raise PacketError("link")
     number: float = value
     return number
@@ -470,6 +470,7 @@ _BY_ANNOTATION: dict[str, Callable[[Any], Any]] = {
 # Fields of which the type does not tell what is right.
 _BY_NAME: dict[str, Callable[[Any], Any]] = {
     "notes": _listed(_sentence, NOTES),
+    "datagram": _sized(INITIATION.size, RESPONSE.size, COOKIE_REPLY.size),
     "public_key": _KEY,
     "send_key": _KEY,
     "receive_key": _KEY,

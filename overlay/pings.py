@@ -35,6 +35,10 @@ class PingQuestions:
                 self._asked.pop(ping.identifier, None)
         return None
 
+    def awaits(self, report: Ponged) -> bool:
+        """Return whether somebody waits for *report*."""
+        return report.identifier in self._asked
+
     def take(self, report: Ponged) -> None:
         """Take an answer; one that nobody waits for any more is nothing."""
         asker = self._asked.pop(report.identifier, None)

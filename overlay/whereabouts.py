@@ -14,24 +14,31 @@ if TYPE_CHECKING:
 MINUTE = 60.0  # seconds
 RESTLESS = 10  # moves in a minute that are worth a note: nobody roams so often
 PLACES = 8  # remembered, of those that the host was asked about
+QUESTIONS = 16  # to the host about one peer at once; beyond that one a second
+INTERVAL = 1.0  # seconds; moves are counted together that come closer
 
 
 class Whereabouts:
     """The moves of one peer.  Times are seconds of CLOCK_BOOTTIME."""
 
-    __slots__ = ("_asked", "_called", "_last", "_moves")
+    __slots__ = ("_asked", "_called", "_last", "_moves", "_permits", "_permitted_at")
 
     def __init__(self) -> None:
-        self._moves: deque[tuple[float, int]] | None = None  # (when, how many), a second apart at least
+        self._moves: deque[tuple[float, int]] | None = None  # (when, how many), INTERVAL apart at least
         self._last: tuple[Sockaddr, Sockaddr] | None = None
         self._asked: dict[Sockaddr, float] = {}
         self._called: dict[Sockaddr, None] = {}  # since it was reached last
+        self._permits, self._permitted_at = float(QUESTIONS), 0.0
 
     def moved(self, before: Sockaddr | None, endpoint: Sockaddr, count: int, now: float) -> None:
         """Note *count* moves, the last one from *before* to *endpoint*."""
         if self._moves is None:
             self._moves = deque()
-        self._moves.append((now, count))
+        if self._moves and now - self._moves[-1][0] < INTERVAL:
+            began, before_that = self._moves.pop()
+            self._moves.append((began, before_that + count))
+        else:
+            self._moves.append((now, count))
         self._forget_old(now)
         if before is not None:
             self._last = before, endpoint
@@ -47,6 +54,15 @@ class Whereabouts:
             f"{name} is heard from {one} and {other} in turn, {count} times in a minute: is its key on two hosts, "
             "or does its network send by two ways?"
         )
+
+    def may_ask(self, now: float) -> bool:
+        """Return whether the host may be asked about a place of the peer now, and take it as asked."""
+        passed, self._permitted_at = now - self._permitted_at, now
+        self._permits = min(QUESTIONS, self._permits + passed)
+        if self._permits < 1:
+            return False
+        self._permits -= 1
+        return True
 
     def is_settled(self, endpoint: Sockaddr, now: float) -> bool:
         """Return whether *endpoint* was found to change nothing on this host, less than a minute ago."""

@@ -102,6 +102,8 @@ CORE = (
             "overlay.whereabouts",
             "overlay.text",
             "overlay.process_output",
+            "overlay.relocations",
+            "overlay.policing",
         ),
         frozenset({"msgpack"}),
         "a test hands them bytes, a time and randomness, and a run repeats byte for byte",

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 # Ours
 LATEST = 30.0  # seconds; no network keeps a message for longer
+KEYPAIRS = 16  # whose indices are kept, the last; a forwarder holds three, and tells which it forgets
 UNCONFIRMED = 3  # answers in a row that the peer did not use: more than the network loses
 
 
@@ -136,7 +137,7 @@ class PeerHandshakes:
         self._static_secret: bytes | None = None  # a cache, filled when first needed: ten thousand take 0.3 s
         self._cookies: CookieHolder | None = None  # likewise
         self._attempt: _Attempt | None = None
-        self._keypair_indices: set[int] = set()
+        self._keypair_indices: dict[int, None] = {}  # in the order in which they were made
         self._answers: dict[int, tuple[float, Sockaddr]] = {}  # keypairs that the peer has not used, by index
         self._unconfirmed = self._refused = 0
         self._doubted_at = -math.inf
@@ -194,7 +195,7 @@ class PeerHandshakes:
     def retire(self, index: int) -> None:
         """Free *index*, whose keypair is gone."""
         if index in self._keypair_indices:
-            self._keypair_indices.remove(index)
+            del self._keypair_indices[index]
             self._answers.pop(index, None)
             self._node.indices.free(index)
 
@@ -373,7 +374,9 @@ class PeerHandshakes:
             forth, back = result.export(key_label(cipher))
             unit_keys.append((cipher, forth, back) if is_initiator else (cipher, back, forth))
         result.wipe()
-        self._keypair_indices.add(index)
+        if len(self._keypair_indices) >= KEYPAIRS:  # the forwarder tells nothing
+            self.retire(next(iter(self._keypair_indices)))
+        self._keypair_indices[index] = None
         self._wipe_at = now + self._node.timing.wipe_after_time
         return InstallKeypair(
             peer=self.number,

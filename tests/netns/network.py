@@ -64,6 +64,19 @@ peers, key, interface, times = sys.argv[1:]
 run(Options(Path(peers), Path(key), interface), "debug", Timing(**json.loads(times)))
 """
 
+# An agent whose first forwarders, so many, are another program.
+OTHER_FORWARDER = """
+import sys
+from pathlib import Path
+from overlay import forwarder
+from overlay.agent import run
+from overlay.config import Options
+peers, key, interface, count, *program = sys.argv[1:]
+genuine, others = forwarder.Starter.__call__, [program] * int(count)
+forwarder.Starter.__call__ = lambda self: genuine(self, others.pop()) if others else genuine(self)
+run(Options(Path(peers), Path(key), interface))
+"""
+
 _wireguard_numbers = itertools.count()
 _network_numbers = itertools.count(1)
 
@@ -282,6 +295,16 @@ class Host(Node):
         with self.log_path.open("a") as log:
             self._log_start = log.tell()
             self.process = self.namespace.popen(*command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def launch_with(self, *program: str, count: int = 1) -> None:
+        """Start an agent whose first *count* forwarders are *program*; return at once."""
+        self.write()
+        command = [PYTHON, "-c", OTHER_FORWARDER, self.peers_path, self.key_path, self.interface, str(count)]
+        with self.log_path.open("a") as log:
+            self._log_start = log.tell()
+            self.process = self.namespace.popen(
+                *command, *program, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
 
     def wait_ready(self) -> None:
         """Return when the agent has said that it is ready."""

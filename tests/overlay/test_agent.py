@@ -19,7 +19,6 @@ import trio
 from overlay.agent import (
     HANG_TIME,
     PROOF_INTERVAL,
-    REPLAN_PAUSE,
     START_TIME,
     UNSET_CLOCK,
     Agent,
@@ -34,6 +33,7 @@ from overlay.errors import HostError
 from overlay.forwarder import ForwarderGoneError
 from overlay.host import clock, control
 from overlay.host.firewall.rules import Firewall
+from overlay.journal import LOSSES_BURST
 from overlay.link import (
     OWN,
     PINGS_WAITING,
@@ -47,6 +47,7 @@ from overlay.link import (
     PeerCounters,
     PingPeer,
     Ponged,
+    Ready,
     RemovePeer,
     RenewSources,
     Retired,
@@ -54,11 +55,14 @@ from overlay.link import (
     SetEndpoint,
     SetNode,
     SetPeer,
+    Silence,
     Sockets,
     Start,
     Wanted,
 )
+from overlay.policing import BURST, BURST_PER_PEER
 from overlay.reload import RETRY
+from overlay.relocations import REPLAN_PAUSE
 from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit
 from overlay.session.sessions import Sessions
@@ -585,6 +589,68 @@ def test_successor_gets_no_socket_that_another_forwarder_had(node, caplog):
     assert "UDP port 51820 is taken by another program" in caplog.text
 
 
+FLOODS = {
+    "garbage": None,
+    "wishes": Wanted(1),
+    "wishes for nobody": Wanted(77),
+    "moves": Moved(1, ELSEWHERE),
+    "moves of nobody": Moved(77, ELSEWHERE),
+    "silence": Silence(1, False),
+    "confirmations": Confirmed(1, 5),
+    "retirements": Retired(5),
+    "answers to no ping": Ponged(OWN, 77, 0.1),
+    "counters that nobody asked for": Counters(77, [PeerCounters(1, None, 0, 0, 0, 0, 0.0, {})], {}, True),
+    "beginnings": Ready([]),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_forwarder_that_reports_without_end_is_ended_with_one_line_and_has_a_successor(node, caplog, kind):
+    async def story(machine):
+        await machine.greeted()
+        first, most = machine.forwarder, int(BURST + 2 * BURST_PER_PEER)
+        with caplog.at_level(logging.INFO, "overlay"):
+            first.say(*[FLOODS[kind]] * 2 * most)
+            await until(lambda: machine.forwarder is not first and machine.forwarder.told(Begin))
+
+        assert first.is_gone
+        assert caplog.text.count("forwarder reports without end") == 1
+        assert len(caplog.records) < 20
+        assert {row["name"] for row in (await machine.status())["peers"]} == {"tokyo", "rome"}
+
+    node(story)
+
+
+def test_peer_that_a_forwarder_calls_silent_and_heard_in_turn_is_told_in_few_lines(node, caplog):
+    async def story(machine):
+        await machine.greeted()
+        with caplog.at_level(logging.INFO, "overlay"):
+            for _ in range(5000):
+                machine.forwarder.say(Silence(1, False), Silence(1, True))
+            await until(lambda: not machine.forwarder._reports)
+            await trio.testing.wait_all_tasks_blocked()
+
+        assert caplog.text.count("peer=tokyo") == LOSSES_BURST
+
+    node(story)
+
+
+def test_peer_that_is_said_to_be_anywhere_costs_the_host_few_questions(node):
+    async def story(machine):
+        await machine.greeted()
+        asked = []
+        machine.host.is_affected_by = lambda name, endpoint: asked.append(endpoint)
+        for port in range(1, 10_000):
+            machine.forwarder.say(Moved(1, ("192.0.2.9", port)))
+        await until(lambda: not machine.forwarder._reports)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert len(asked) < 100
+        assert (await machine.status())["peers"][0]["endpoint"] == "192.0.2.9:9999"
+
+    node(story)
+
+
 def test_forwarder_that_answers_nothing_any_more_has_a_successor(node, caplog):
     async def story(machine):
         await machine.ready()
@@ -714,12 +780,11 @@ def test_garbage_on_the_link_is_counted(node):
         Retired(5),
         Moved(77, ELSEWHERE),
         Counters(77, [], {}, True),
-        Handshake(b"", ELSEWHERE),
         Handshake(bytes(148), ELSEWHERE),
         Handshake(b"\x01" + bytes(147), ELSEWHERE),
         Handshake(b"\x02" + bytes(91), ELSEWHERE),
         Handshake(b"\x03" + bytes(63), ELSEWHERE),
-        Handshake(b"\xff" * 1000, ELSEWHERE),
+        Handshake(b"\xff" * 148, ELSEWHERE),
     ],
     ids=repr,
 )

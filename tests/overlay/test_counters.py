@@ -148,3 +148,26 @@ def test_an_answer_to_another_question_and_one_that_goes_on_behind_its_end_are_n
         assert set(asking.counted.peers) == {1}
 
     asking(story)
+
+
+def test_an_answer_is_awaited_while_it_is_asked_for_and_no_longer_than_it_can_be(asking):
+    async def story(asking):
+        piece = Counters(7, rows(*range(1, 21)), {}, False)
+        assert asking.questions.awaits(piece)
+        assert not asking.questions.awaits(Counters(8, [], {}, False))
+
+        for _ in range(100):
+            await asking.tell(range(1, 21))
+
+        assert not asking.questions.awaits(piece)
+
+    asking(story)
+
+
+def test_the_whole_answer_of_a_forwarder_that_tells_each_peer_once_is_awaited(asking):
+    async def story(asking):
+        for peer in KNOWN:
+            assert asking.questions.awaits(Counters(7, rows(peer), {}, False))
+            await asking.tell([peer])
+
+    asking(story)

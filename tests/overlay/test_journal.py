@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from overlay.journal import HANDSHAKES_BURST, MINUTE, MOVES_BURST, SWEEP_INTERVAL, Journal
+from overlay.journal import HANDSHAKES_BURST, LOSSES_BURST, MINUTE, MOVES_BURST, SWEEP_INTERVAL, Journal
 from overlay.link import Moved
 from overlay.roster import Remote
 from overlay.session.outputs import Answered, Completed
@@ -140,6 +140,34 @@ def test_peer_that_was_never_reached_is_not_called_lost(lines):
         "peer lost peer=tokyo: it answers nothing",
         "peer not reached peer=tokyo: it answered no call",
     ]
+
+
+def test_peer_that_is_lost_and_back_without_end_is_a_line_a_minute_that_says_which_it_is(lines, caplog):
+    tokyo, journal = Remote(1, peer("tokyo"), None), Journal()
+    for number in range(10_000):
+        now = NOW + number / 100
+        journal.lost(tokyo, "it answers nothing", now)
+        journal.found(tokyo, now)
+        journal.turn(now)
+    journal.lost(tokyo, "it answers nothing", NOW + 100)
+    assert len(lines()) == LOSSES_BURST + 1
+
+    journal.turn(NOW + 160)
+
+    last = caplog.records[-1]
+    assert len(lines()) == LOSSES_BURST + 2
+    assert last.levelname == "WARNING"
+    assert last.getMessage().startswith("peer lost peer=tokyo: it answers nothing times=")
+    assert sum(int(line.partition(" times=")[2] or 1) for line in lines()) == 20_001
+
+
+def test_an_mtu_that_changes_without_end_is_a_line_a_minute(lines):
+    journal = Journal()
+    for number in range(1000):
+        journal.mtu_changed(1420 - number % 2, 1419 + number % 2, NOW)
+
+    assert lines()[0] == "mtu changed mtu=1420 was=1419"
+    assert len(lines()) == MOVES_BURST
 
 
 def test_journal_forgets_what_was_quiet_for_a_while():

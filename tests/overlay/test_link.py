@@ -20,8 +20,9 @@ small = st.integers(0, 2**31)
 text = st.text(max_size=20)
 port = st.integers(0, 65535)
 u32 = st.integers(0, 2**32 - 1)
-seconds = st.floats(0, allow_infinity=False)
+seconds = st.floats(0, 2**40, exclude_max=True)
 some_bytes = st.binary(max_size=40)
+datagram = st.sampled_from([148, 92, 64]).flatmap(lambda size: st.binary(min_size=size, max_size=size))
 v4 = st.ip_addresses(v=4)
 v6 = st.ip_addresses(v=6)
 endpoint = st.tuples(v4.map(str), port) | st.tuples(v6.map(str), port, u32, u32)
@@ -69,14 +70,14 @@ MESSAGES = {
     link.RenewSources: st.builds(link.RenewSources, st.booleans()),
     link.AskCounters: st.builds(link.AskCounters, number),
     link.PingPeer: st.builds(link.PingPeer, number, number),
-    Transmit: st.builds(Transmit, number, some_bytes, st.none() | endpoint, st.booleans()),
+    Transmit: st.builds(Transmit, number, datagram, st.none() | endpoint, st.booleans()),
     InstallKeypair: st.builds(
         InstallKeypair, number, u32, u32, key, key, st.booleans(), seconds, seconds, endpoint
     ),
     Wipe: st.builds(Wipe, number),
     GiveUp: st.builds(GiveUp, number),
     link.Ready: st.builds(link.Ready, notes),
-    link.Handshake: st.builds(link.Handshake, some_bytes, endpoint),
+    link.Handshake: st.builds(link.Handshake, datagram, endpoint),
     link.Wanted: st.builds(link.Wanted, number, st.booleans()),
     link.Confirmed: st.builds(link.Confirmed, number, u32),
     link.Retired: st.builds(link.Retired, u32),
@@ -202,6 +203,14 @@ WRONG = {
     "an identifier over 32 bits": link.SetPeer(1, 0.0, "gre", [], 2**32),
     "a keepalive in the past": link.SetPeer(1, -1.0),
     "a round trip into the past": link.Ponged(1, 1, -1.0),
+    "a round trip of a million years": link.Ponged(1, 1, 3e13),
+    "a peer that is heard in a million years": link.Counters(
+        1, [link.PeerCounters(1, None, 0, 0, 0, 0, 3e13, {})], {}, is_last=True
+    ),
+    "a handshake message of a byte more": link.Handshake(bytes(149), ("192.0.2.1", 1)),
+    "a handshake message as large as the link takes": link.Handshake(bytes(130_000), ("192.0.2.1", 1)),
+    "no handshake message": link.Handshake(b"", ("192.0.2.1", 1)),
+    "a handshake message to send of a byte less": Transmit(1, bytes(147)),
     "a keepalive without end": link.SetPeer(1, float("inf")),
     "a listening port over 16 bits": link.Sockets([2], 65536),
     "a reason with an escape sequence": link.Counters(1, [], {"\x1b[2J": 1}, is_last=True),

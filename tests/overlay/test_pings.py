@@ -66,3 +66,18 @@ def test_a_forwarder_that_is_gone_is_said_and_nothing_waits():
         assert len(pings) == 0
 
     run(story)
+
+
+def test_the_answer_to_a_ping_under_way_is_awaited_once():
+    async def story():
+        pings = PingQuestions()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pings.ask, FakeForwarder(), PingPeer(1, 7), 10.0)
+            await trio.testing.wait_all_tasks_blocked()
+            assert pings.awaits(Ponged(1, 7, 0.5))
+            assert not pings.awaits(Ponged(1, 8, 0.5))
+
+            pings.take(Ponged(1, 7, 0.5))
+            assert not pings.awaits(Ponged(1, 7, 0.5))
+
+    run(story)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.whereabouts import MINUTE, PLACES, RESTLESS, Whereabouts
+from overlay.whereabouts import MINUTE, PLACES, QUESTIONS, RESTLESS, Whereabouts
 
 HERE, THERE = ("192.0.2.1", 51820), ("192.0.2.1", 51821)
 NOW = 1000.0
@@ -36,6 +36,19 @@ def test_trouble_ends_a_minute_after_the_moves(places):
 
     assert places.trouble("tokyo", NOW + MINUTE - 0.1) is not None
     assert places.trouble("tokyo", NOW + MINUTE) is None
+
+
+def test_moves_without_end_take_no_more_memory_than_one_a_second(places):
+    for number in range(100_000):
+        places.moved(HERE, THERE, 2, NOW + number / 1000)
+
+    assert len(places._moves) <= MINUTE + 1
+    assert "118000 times" in places.trouble("tokyo", NOW + 100)  # of the last 59 whole seconds
+
+
+def test_the_host_is_asked_about_a_peer_some_times_at_once_and_then_once_a_second(places):
+    assert [places.may_ask(NOW) for _ in range(QUESTIONS + 3)] == [*[True] * QUESTIONS, *[False] * 3]
+    assert [places.may_ask(NOW + second) for second in (0.5, 1, 1.5, 2)] == [False, True, False, True]
 
 
 def test_place_that_changed_nothing_is_settled_for_a_minute(places):

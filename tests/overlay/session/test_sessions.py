@@ -14,6 +14,7 @@ from overlay.session.constants import (
     Timing,
 )
 from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
+from overlay.session.peer import KEYPAIRS
 from overlay.session.sessions import DUE_AT_ONCE
 from overlay.wire.messages import (
     TYPE_COOKIE_REPLY,
@@ -829,6 +830,16 @@ def test_a_retired_keypair_frees_its_index(pair):
     pair.a.sessions.retired(mine.local_index)
 
     assert len(pair.a.sessions._indices) == 0
+
+
+def test_a_forwarder_that_tells_of_no_keypair_it_forgets_costs_no_more_than_some_indices(pair):
+    for _ in range(3 * KEYPAIRS):
+        last = pair.handshake()
+        pair.clock.advance(REKEY_TIMEOUT)
+
+    for node, keypair in zip((pair.a, pair.b), last, strict=True):
+        assert len(node.sessions._indices) == KEYPAIRS
+        assert node.sessions._indices.owner(keypair.local_index) is not None
 
 
 def test_an_index_of_a_running_handshake_is_not_retired(pair):

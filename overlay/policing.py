@@ -1,0 +1,55 @@
+"""How much of each kind a forwarder may report, before it is ended as one that was taken over.
+
+An honest forwarder reports each thing of each peer about once a second at most, and what it kept while the agent was
+busy.  A report costs the agent some ten microseconds, so one that reports without end takes a processor.  Not counted
+are answers that somebody waits for, and handshakes, which cost most: how many there are the network decides, the
+forwarder asks for cookies when there are many, and the agent takes them one batch after the other with its other tasks
+in between.  Counters that nobody asked for cost as many reports as they have rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.link import Counters, Handshake, Ponged, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Ours
+# Reports of one kind: beside those that all peers give cause for, as many as a forwarder keeps for a busy agent
+PER_SECOND, PER_SECOND_AND_PEER = 200.0, 2.0
+BURST, BURST_PER_PEER = 20_000.0, 4.0
+GARBAGE = (
+    100.0  # what is no report, in all: an honest forwarder sends none, and some of it takes long to read
+)
+
+
+class Policing:
+    """What one forwarder has reported lately.  Times are seconds of CLOCK_BOOTTIME."""
+
+    def __init__(self, is_awaited: Callable[[Counters | Ponged], bool]) -> None:
+        """*is_awaited* tells whether somebody waits for an answer."""
+        self._is_awaited = is_awaited
+        self._spent: dict[type, tuple[float, float]] = {}  # by kind: reports, as of when
+
+    def allows(self, report: Report | None, peers: int, now: float) -> bool:
+        """Count *report*, None for what is none, of a forwarder with *peers*; return False if that is too many."""
+        if isinstance(report, Handshake) or (
+            isinstance(report, Counters | Ponged) and self._is_awaited(report)
+        ):
+            return True
+        kind = type(report)
+        rate, burst = PER_SECOND + PER_SECOND_AND_PEER * peers, BURST + BURST_PER_PEER * peers
+        if report is None:
+            rate, burst = 0.0, GARBAGE
+        spent, since = self._spent.get(kind, (0.0, now))
+        cost = 1 + len(report.peers) if isinstance(report, Counters) else 1
+        spent = max(0.0, spent - (now - since) * rate) + cost
+        self._spent[kind] = spent, now
+        return spent <= burst
+
+
+def kind_of(report: Report | None) -> str:
+    """Return the name of a report's kind, for people."""
+    return "garbage" if report is None else type(report).__name__
