@@ -388,7 +388,7 @@ def test_start_without_the_capability_names_it(tmp_path):
     done = up(tmp_path, prelude="from overlay.host import privileges; privileges.keep_only([])")
 
     assert done.returncode == 1
-    assert "needs the capability CAP_NET_ADMIN" in done.stderr
+    assert "overlay up has no CAP_NET_ADMIN" in done.stderr
 
 
 def up(directory, interface="overlay0", prelude="pass"):
