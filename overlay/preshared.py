@@ -30,8 +30,8 @@ def how_to_compare(own: Peer, peer: Peer, peers_file: Path) -> str:
         )
     owner = min((each for each in (own, peer) if each.preshared_key_file == file), key=lambda each: each.name)
     return (
-        f"`sha256sum {shlex.quote(str(file))}`, the preshared_key_file of peers.{owner.name} in {peers_file}, has to print "
-        f"the same at {peer.name}, and an agent reads a changed file when it gets SIGHUP"
+        f"compare the preshared_key_file of peers.{owner.name} in {peers_file} with that at {peer.name}, by "
+        f"`sha256sum {shlex.quote(str(file))}`; an agent reads a changed file when it gets SIGHUP"
     )
 
 

@@ -51,12 +51,12 @@ def troubles_of(
 def _doubts(name: str, handshakes: HandshakeStatus) -> str:
     if handshakes.refused:
         return (
-            f"no common keys are found with {name}, for its answers to handshakes could not be opened "
-            f"({handshakes.refused} so far), as where the preshared keys differ"
+            f"handshakes with {name} fail because its answers cannot be opened ({handshakes.refused} so far), as where the "
+            "preshared keys differ"
         )
     return (
-        f"no common keys are found with {name}, for it used none of the {handshakes.unconfirmed} handshakes that this "
-        "node answered: the preshared keys differ, or the answers do not reach it"
+        f"handshakes with {name} fail because it used none of the {handshakes.unconfirmed} that this node answered, as "
+        "where the preshared keys differ, or the answers do not reach it"
     )
 
 

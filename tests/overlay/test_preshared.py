@@ -12,8 +12,8 @@ def test_file_and_section_are_named_with_a_hash_to_compare():
     tokyo = peer("tokyo", preshared_key_file=Path("/etc/overlay/my keys/tokyo.psk"))
 
     assert how_to_compare(peer("paris"), tokyo, FILE) == (
-        "`sha256sum '/etc/overlay/my keys/tokyo.psk'`, the preshared_key_file of peers.tokyo in /etc/overlay/peers.toml, has "
-        "to print the same at tokyo, and an agent reads a changed file when it gets SIGHUP"
+        "compare the preshared_key_file of peers.tokyo in /etc/overlay/peers.toml with that at tokyo, by `sha256sum "
+        "'/etc/overlay/my keys/tokyo.psk'`; an agent reads a changed file when it gets SIGHUP"
     )
 
 
@@ -24,8 +24,8 @@ def test_of_two_files_that_of_the_first_name_is_the_one_in_use():
     for own, other in ((paris, tokyo), (tokyo, paris)):
         sentence = how_to_compare(own, other, FILE)
 
-        assert "`sha256sum /k/paris.psk`, the preshared_key_file of peers.paris" in sentence
-        assert f"the same at {other.name}" in sentence
+        assert f"the preshared_key_file of peers.paris in {FILE} with that at {other.name}" in sentence
+        assert "`sha256sum /k/paris.psk`" in sentence
 
 
 def test_where_none_is_named_the_other_end_may_have_one():

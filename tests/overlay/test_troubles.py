@@ -30,8 +30,8 @@ def test_answers_that_are_never_confirmed_ask_for_the_preshared_keys():
 
     (sentence,) = troubles_of(TOKYO, handshakes, NOW + 179, 180)
     assert sentence == (
-        "no common keys are found with tokyo, for it used none of the 7 handshakes that this node answered: the preshared "
-        "keys differ, or the answers do not reach it; compare the preshared keys"
+        "handshakes with tokyo fail because it used none of the 7 that this node answered, as where the preshared keys "
+        "differ, or the answers do not reach it; compare the preshared keys"
     )
     assert troubles_of(TOKYO, handshakes, NOW + 180, 180) == []
 
@@ -41,8 +41,8 @@ def test_answers_that_cannot_be_opened_ask_for_the_preshared_keys():
 
     assert troubles_of(TOKYO, handshakes, NOW, 180, "compare these") == [
         (
-            "no common keys are found with tokyo, for its answers to handshakes could not be opened (2 so far), as where the "
-            "preshared keys differ; compare these"
+            "handshakes with tokyo fail because its answers cannot be opened (2 so far), as where the preshared "
+            "keys differ; compare these"
         )
     ]
 
