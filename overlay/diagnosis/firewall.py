@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from overlay.diagnosis.finding import Finding
+from overlay.host.firewall.iptables import PROTOCOLS
 from overlay.host.firewall.rules import Field, Packet, Span, Verdict
 
 if TYPE_CHECKING:
@@ -174,7 +175,10 @@ def _named(firewall: Firewall, field: Field, subnets: Iterable[IPNetwork]) -> li
 
 
 def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
-    """See whether a peer's handshake gets in, where the peers file says that others call this node."""
+    """See whether a peer's handshake gets in, where the peers file says that others call this node.
+
+    So does a packet in the clear, whether it has a port or not.
+    """
     if facts.node.own.endpoint is None or not facts.endpoints:
         return
     _, sockaddr = min(facts.endpoints)
@@ -186,16 +190,33 @@ def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> No
         device = socket.if_indextoname(way.index)
     except OSError:  # gone meanwhile
         return
-    for port in sorted({each.port for each in facts.udp}):
-        packet = Packet(caller, None, device, None, "udp", port)
+    ports = [("udp", port) for port in sorted({each.port for each in facts.udp})]
+    for protocol, port in (*ports, *((each, 0) for each in _portless(facts))):
+        packet = Packet(caller, None, device, None, PROTOCOLS.get(str(protocol), str(protocol)), port)
         decision = firewall.decides(packet, "input", Verdict.DROP)
         if decision is not None:
-            found[f"firewall_port {port}"] = Finding(
+            what, follows = f"UDP port {port}", "peers cannot call it"
+            if not port:
+                what, follows = f"IP protocol {protocol}", "what peers send in the clear does not arrive"
+            found[f"firewall_port {what}"] = Finding(
                 "firewall_port",
-                f"the firewall of this host drops what comes by {device} for UDP port {port}, so peers cannot call it "
+                f"the firewall of this host drops what comes by {device} for {what}, so {follows} "
                 f"({_place(decision)})",
-                f"run `{_allow_port(decision, port)}`",
+                f"run `{_allow_port(decision, port) if port else _allow_protocol(decision, protocol)}`",
             )
+
+
+def _portless(facts: Facts) -> list[int]:
+    """Return the IP protocols of the tunnels that are in no UDP datagrams."""
+    encapsulations = [each for each in facts.node.encapsulations if not each.has_ports]
+    return sorted({protocol for each in encapsulations for protocol in each.protocols.values()})
+
+
+def _allow_protocol(decision: Decision, protocol: object) -> str:
+    table = decision.table
+    if table.program == "nft":
+        return f"nft insert rule {table.family} {table.name} {decision.base} meta l4proto {protocol} accept"
+    return f"{table.program} -I {decision.base} -p {protocol} -j ACCEPT"
 
 
 def _allow_port(decision: Decision, port: int) -> str:

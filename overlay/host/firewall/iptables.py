@@ -32,7 +32,7 @@ PASSING = {
     "AUDIT", "CHECKSUM", "CLASSIFY", "CONNMARK", "CT", "DSCP", "ECN", "HL", "IDLETIMER", "LOG", "MARK", "NFLOG", "NOTRACK",
     "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TOS", "TRACE", "TTL",
 }  # fmt: skip
-PROTOCOLS = {"6": "tcp", "17": "udp"}
+PROTOCOLS = {"4": "ipencap", "ipip": "ipencap", "6": "tcp", "17": "udp", "41": "ipv6", "47": "gre"}
 
 
 def parse(lines: Iterable[str], family: str, program: str) -> list[Table]:

@@ -6,8 +6,10 @@ import shutil
 
 import pytest
 
+from overlay.config import Node
 from overlay.host.firewall.read import read_firewall
-from tests.overlay.test_setup import host, node, set_up
+from tests.overlay.test_setup import PRIVATE, host, node, set_up
+from tests.peers.examples import peer, table
 
 __all__ = ["host"]
 
@@ -38,9 +40,16 @@ def rules(host, text):
         host.run("sh", "-c", line)
 
 
-def found(host, *, endpoint=None):
+def in_the_clear(encapsulation):
+    """Return a node that others call, whose tunnel has *encapsulation*."""
+    paris = peer("paris", *OWN, public_key=PRIVATE.public, endpoint="192.0.2.1")
+    tokyo = peer("tokyo", "10.244.2.0/24", endpoint="203.0.113.2")
+    return Node(PRIVATE, table(paris, tokyo, encapsulation=encapsulation), paris, {})
+
+
+def found(host, *, endpoint=None, wanted=None):
     """Return what is found about the packet filters of *host*."""
-    wanted = node("10.244.2.0/24", "fd00:244:2::/64", own=OWN)
+    wanted = wanted or node("10.244.2.0/24", "fd00:244:2::/64", own=OWN)
     if endpoint is not None:
         wanted = node("10.244.2.0/24", own=OWN, endpoint=endpoint)
     with set_up(host, "10.244.2.0/24", "fd00:244:2::/64", own=OWN) as setup:
@@ -199,6 +208,31 @@ def test_filter_that_keeps_peers_from_calling_is_found_where_they_should(station
     mend(station, finding)
 
     assert found(station, endpoint="192.0.2.1") == []
+
+
+@pytest.mark.parametrize(("encapsulation", "protocols"), [("gre", [47]), ("ipip", [4, 41]), ("vxlan", [])])
+@pytest.mark.parametrize("program", ["iptables", "nft"])
+def test_filter_that_drops_a_protocol_without_ports_is_found_by_its_number(
+    station, program, encapsulation, protocols
+):
+    chain = "nft add chain inet filter input '{ type filter hook input priority 0; policy drop; }'"
+    rules(
+        station, "iptables -P INPUT DROP" if program == "iptables" else f"nft add table inet filter\n{chain}"
+    )
+
+    def portless():
+        every = found(station, wanted=in_the_clear(encapsulation))
+        return [each for each in every if "IP protocol" in each.problem]
+
+    findings = portless()
+    assert [each.problem.partition("IP protocol ")[2].partition(",")[0] for each in findings] == [
+        str(each) for each in protocols
+    ]
+
+    for finding in findings:
+        mend(station, finding)
+
+    assert portless() == []
 
 
 def test_what_docker_28_drops_before_all_else_is_found(station):
