@@ -18,6 +18,7 @@ import trio
 
 from overlay import (
     answers,
+    changes,
     config,
     ending,
     introduction,
@@ -106,7 +107,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a forwarder that died i
 STEADY_TIME = 60.0  # seconds that a forwarder must live for the pause to start over
 PROOF_INTERVAL = 10.0  # seconds between two questions to the forwarder whether it still answers
 HANG_TIME = 30.0  # seconds without an answer, after which it is ended
-NETWORK_PAUSE = 0.5  # seconds in which changes of the host's network are gathered
 LOGGED_PEERS = 50  # with a line of their own when a reload adds or removes them
 MANY_PEERS = 1000  # that a reload changed, for memory to be looked after
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -621,14 +621,15 @@ class Agent:
     async def _watch_network(self) -> None:
         """When addresses or routes change, choose source addresses anew and mend what was taken from us."""
         while True:
-            await trio.lowlevel.wait_readable(self.host.watch.fileno())
-            await trio.sleep(NETWORK_PAUSE)
-            if self.host.watch.drain():
-                async with self._changing:
-                    self._mend()
+            if await changes.gather(self.host.watch, self._mend_in_turn):
+                await self._mend_in_turn()
                 await self._tell(RenewSources(self.host.watch.take_move()))
                 log.debug("network of the host changed")
                 await self._replan()
+
+    async def _mend_in_turn(self) -> None:
+        async with self._changing:
+            self._mend()
 
     def _mend(self) -> None:
         """Put back what somebody else changed.  Raises HostError if the interface itself is gone."""

@@ -138,6 +138,7 @@ ONLY_IN = {
         (
             "overlay.agent",
             "overlay.arrival",
+            "overlay.changes",
             "overlay.counters",
             "overlay.forwarder",
             "overlay.greetings",

@@ -7,15 +7,20 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from overlay.host.ownership import PROTOCOL
 from overlay.host.rtnetlink import (
     NETLINK_HEADER,
     RECEIVE_SIZE,
+    ROUTE_PROTOCOL_OFFSET,
     ROUTE_TABLE_OFFSET,
+    ROUTE_TYPE_OFFSET,
     RT_TABLE_LOCAL,
     RTM_DELROUTE,
+    RTM_DELRULE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWROUTE,
+    RTN_UNREACHABLE,
     read_attributes,
     read_number,
     refusal,
@@ -62,7 +67,7 @@ class Watch:
         self._own_index = own_index
         self._is_as_wanted = is_as_wanted
         self._standing = Standing()
-        self._has_moved = False
+        self._has_moved = self._has_lost = False
         self._socket = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
@@ -92,21 +97,35 @@ class Watch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise refusal("changes of the host's network could not be watched", error) from error
-                is_foreign = self._has_moved = True
+                is_foreign = self._has_moved = self._has_lost = True
             else:
                 for message in split_messages(data):
                     if self._is_foreign(message):
                         is_foreign = True
                         self._has_moved |= self._standing.take(message)
+                        self._has_lost |= self._is_loss(message)
 
     def take_move(self) -> bool:
         """Return whether, since the last call, drain() read that the host has other addresses or default routes."""
         has_moved, self._has_moved = self._has_moved, False
         return has_moved
 
+    def take_loss(self) -> bool:
+        """Return whether, since the last call, drain() read that somebody took what keeps packets from leaving unencrypted."""
+        has_lost, self._has_lost = self._has_lost, False
+        return has_lost
+
     def close(self) -> None:
         """Stop watching."""
         self._socket.close()
+
+    def _is_loss(self, message: bytes) -> bool:
+        """Return whether a rule is gone, or an `unreachable` route of an agent; other routes have one behind them."""
+        kind = NETLINK_HEADER.unpack_from(message)[1]
+        if kind != RTM_DELROUTE:
+            return bool(kind == RTM_DELRULE)
+        is_ours = message[ROUTE_PROTOCOL_OFFSET] == PROTOCOL
+        return is_ours and message[ROUTE_TYPE_OFFSET] == RTN_UNREACHABLE
 
     def _is_foreign(self, message: bytes) -> bool:
         _, kind, _, _, port = NETLINK_HEADER.unpack_from(message)

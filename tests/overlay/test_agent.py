@@ -173,7 +173,9 @@ class FakeHost:
         self.is_present = True
         self._ours, self.others = socket.socketpair()
         self._ours.setblocking(False)
-        self.watch = SimpleNamespace(fileno=self._ours.fileno, drain=self._drain, take_move=lambda: True)
+        self.watch = SimpleNamespace(
+            fileno=self._ours.fileno, drain=self._drain, take_move=lambda: True, take_loss=lambda: False
+        )
         self.device = SimpleNamespace(descriptor=7, offloads=SimpleNamespace(udp=True))
         self.sockets = {"wireguard": [self._udp()]}
 
@@ -240,7 +242,9 @@ class FakeHost:
             raise HostError(self.refusal)
 
     def _drain(self):
-        return bool(self._ours.recv(1000))
+        with contextlib.suppress(BlockingIOError):
+            return bool(self._ours.recv(1000))
+        return False
 
     def check_device(self):
         if not self.is_present:

@@ -693,6 +693,28 @@ def test_watch_tells_that_our_own_interface_is_not_as_it_was_set_up(host, change
         watch.close()
 
 
+def test_watch_tells_that_somebody_took_what_keeps_packets_from_leaving(host):
+    """Only what leaves the host open is in a hurry: of any other route of ours the unreachable twin stands."""
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(FULL)
+        watch = agent.routing.watch()
+        agent.routing.apply(OVERLAY)
+        agent.routing.apply(FULL)
+        host.run("ip", "route", "add", "unreachable", "10.9.0.0/16")
+        host.run("ip", "route", "delete", "unreachable", "10.9.0.0/16")
+        host.run("ip", "route", "flush", "dev", "overlay0")
+        assert (watch.drain(), watch.take_loss()) == (True, False)
+
+        for command in (
+            ("ip", "-4", "route", "flush", "table", "all", "type", "unreachable"),
+            ("ip", "-6", "route", "flush", "table", "all", "type", "unreachable"),
+            ("ip", "rule", "flush"),
+        ):
+            host.run(*command)
+            assert (watch.drain(), watch.take_loss(), watch.take_loss()) == (True, True, False), command
+        watch.close()
+
+
 def test_route_mtu_is_that_of_the_route_or_of_its_device(host):
     host.run("ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.254", "mtu", "1300")
     host.run("ip", "link", "set", "eth0", "mtu", "1400")

@@ -1,0 +1,42 @@
+"""When to look at the host's network again: in a moment, for changes come in bursts; at once where the host is left open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+# Ours
+GATHER_TIME = 0.5  # seconds in which changes of the host's network are gathered
+READ_PAUSE = 0.05  # seconds between two reads meanwhile: a routing daemon may change thousands of routes
+
+
+class Watched(Protocol):
+    """What tells of changes: overlay.host.watch.Watch."""
+
+    def fileno(self) -> int: ...
+
+    def drain(self) -> bool: ...
+
+    def take_loss(self) -> bool: ...
+
+
+async def gather(watch: Watched, mend: Callable[[], Awaitable[None]]) -> bool:
+    """Return, GATHER_TIME after a change of the host's network, whether any since then was somebody else's doing.
+
+    *mend* is called as soon as it is read that routes or rules were taken without which packets for the overlay
+    leave unencrypted; it is not cancelled in the middle.
+    """
+    await trio.lowlevel.wait_readable(watch.fileno())
+    is_foreign, ends = False, trio.current_time() + GATHER_TIME
+    while trio.current_time() < ends:
+        is_foreign |= watch.drain()
+        if watch.take_loss():
+            await mend()
+        with trio.move_on_at(ends):
+            await trio.sleep(READ_PAUSE)
+            await trio.lowlevel.wait_readable(watch.fileno())
+    return watch.drain() or is_foreign
