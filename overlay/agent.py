@@ -28,6 +28,7 @@ from overlay import (
     preshared,
     questions,
     unprivileged,
+    unresolved,
 )
 from overlay.answers.running import Running
 from overlay.arrival import wait_until_here
@@ -505,7 +506,7 @@ class Agent:
                     remote = self._roster.by_number.get(output.peer)
                     if remote is not None:
                         remote.is_confirmed = False
-                        self._journal.lost(remote, "it answered no call", clock.now())
+                        self._journal.lost(remote, unresolved.why_lost(remote), clock.now())
                     await self._tell(output)
                 case Answered() | Completed():
                     self._met(output)

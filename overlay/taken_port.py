@@ -50,5 +50,5 @@ def _whom(holder: Holder | None) -> str:
         return f"{holder.program or 'a program'} (process {holder.process} of user {holder.user_name}): stop that"
     return (
         f"a socket of user {holder.user_name} whose process this agent cannot see: stop that (`ss -lunp`, run by root, "
-        "shows it unless the kernel itself has the port, as for a WireGuard interface)"
+        "shows it unless the kernel itself has the port, as for a WireGuard or VXLAN interface)"
     )

@@ -43,3 +43,10 @@ def describe(remote: Remote, endpoint: Sockaddr | None) -> str | None:
 def is_nowhere(remote: Remote, endpoint: Sockaddr | None) -> bool:
     """Return whether *remote* is not called at all, because its endpoint could not be looked up."""
     return endpoint is None and remote.configured is not None and remote.resolve_error is not None
+
+
+def why_lost(remote: Remote) -> str:
+    """Return why *remote*, which was given up, may not have answered, in words for the log."""
+    if remote.configured is None or remote.resolve_error is None:
+        return "it answered no call"
+    return f"it answered no call, and its endpoint {remote.resolve_error}"

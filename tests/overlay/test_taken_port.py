@@ -38,7 +38,7 @@ OWN_PORT = f"write a listen_port of its own under [peers.paris], or another port
             Holder(4_000_000_000),
             (
                 "a socket of user 4000000000 whose process this agent cannot see: stop that (`ss -lunp`, run by root, "
-                "shows it unless the kernel itself has the port, as for a WireGuard interface)"
+                "shows it unless the kernel itself has the port, as for a WireGuard or VXLAN interface)"
             ),
         ),
     ],

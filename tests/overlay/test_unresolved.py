@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from overlay.roster import Remote
-from overlay.unresolved import describe, is_nowhere
+from overlay.unresolved import describe, is_nowhere, why_lost
 from peers.peer import Endpoint
 from tests.peers.examples import peer
 
@@ -46,3 +46,9 @@ def test_of_an_address_on_an_interface_that_is_not_there_no_name_is_spoken():
         f"tokyo cannot be called, because its endpoint {error}: correct it in the peers file, or add that interface; "
         "it is looked up again every 10 s"
     )
+
+
+def test_peer_that_was_given_up_is_logged_with_the_error_of_its_name():
+    assert why_lost(remote()) == f"it answered no call, and its endpoint {ERROR}"
+    assert why_lost(remote(error=None)) == "it answered no call"
+    assert why_lost(remote(endpoint=None)) == "it answered no call"
