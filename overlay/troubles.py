@@ -75,7 +75,7 @@ def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> str | None:
 
 
 def severity(state: str | None, notes: Collection[str]) -> int:
-    """Return how much a peer in *state*, with *notes* on it, calls for somebody: above 0 it is in trouble.
+    """Return how much a peer in *state*, with *notes* on it, calls for somebody: above 1 it is in trouble, 1 is a doubt.
 
     A state that is not known is that of all peers of a forwarder that does not answer, and of none in particular.
     """
