@@ -29,9 +29,7 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     counters = (await running.count()).peers if request.get("is_counted") is True else {}
     node, now = running.node(), clock.now()
     row, refusals = running.row(remote, counters.get(remote.number), now), running.refusals
-    if row["state"] != "up":
-        told = refusals.describe_misdirected(node, now).values()
-        row["notes"] += [sentence for name, sentence in told if name == remote.peer.name]
+    row["notes"] += misdirected_notes(row, refusals.describe_misdirected(node, now).values())
     return {"ok": True, "peer": describe_peer(asked, remote, row, node, refusals.describe_strangers(now))}
 
 
@@ -64,6 +62,15 @@ def refuse_peer(asked: object, roster: Roster, node: Node, peers_file: object) -
     else:
         error = f"there is no peer {asked} in {peers_file}"
     return {"ok": False, "kind": "unknown_peer", "error": error, "known": list(roster.by_name)}
+
+
+def misdirected_notes(row: dict[str, Any], told: Iterable[tuple[str | None, str]]) -> list[str]:
+    """Return those of the sentences *told* that explain why the peer of *row* does not answer.
+
+    Handshakes for another key that come from its address, which anybody may have sent, tell nothing of a peer with which
+    a handshake was completed.
+    """
+    return [sentence for name, sentence in told if name == row["name"] and row["last_handshake"] is None]
 
 
 def describe_peer(

@@ -110,7 +110,7 @@ def _describe(answer: PeerAnswer, error: EchoError) -> str:
     look = {
         Hint.ABSENT: f"see whether {asked} is up, and on the link where that host looks for it",
         Hint.NO_ROUTE: "see which routes there are at that host",
-        Hint.FILTERED: "see whether the packet filter of that host is meant to refuse echo requests",
+        Hint.FILTERED: "see whether a packet filter or a route of that host is meant to refuse echo requests",
         Hint.TOO_BIG: "see the MTU of the links behind it",
         Hint.LOOP: "see with `traceroute` whether routers send it in a circle",
         Hint.OTHER: "see what is set up at that host",

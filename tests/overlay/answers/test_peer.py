@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from overlay.answers.peer import describe_peer, find_peer, refuse_peer
+from overlay.answers.peer import describe_peer, find_peer, misdirected_notes, refuse_peer
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.encap import gre
@@ -109,3 +109,15 @@ def test_a_question_by_name_asks_for_no_address(roster):
 
 def test_owner_of_an_address_of_nobody_is_none():
     assert Roster().owner(ip_address("10.244.2.1")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "last_handshake", "notes"),
+    [("tokyo", None, ["one", "three"]), ("tokyo", 600.0, []), ("rome", None, [])],
+)
+def test_handshakes_for_another_key_explain_a_peer_at_their_address_that_was_never_reached(
+    name, last_handshake, notes
+):
+    told = [("tokyo", "one"), (None, "two"), ("tokyo", "three")]
+
+    assert misdirected_notes({"name": name, "last_handshake": last_handshake}, told) == notes

@@ -117,7 +117,7 @@ def test_where_the_peer_does_not_answer_either_that_is_said(last_received):
         ),
         (
             says("10.244.2.77", 4, 3, 3),
-            '10.244.2.77 says "port unreachable"; see whether the packet filter of that host is meant to refuse echo requests',
+            '10.244.2.77 says "port unreachable"; see whether a packet filter or a route of that host is meant to refuse echo requests',
         ),
         (
             says("10.9.0.1", 4, 3, 4, 576),
