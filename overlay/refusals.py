@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from overlay.link import Handshake
     from overlay.roster import Roster
     from overlay.session.sessions import Sessions
+    from overlay.wire.addresses import Sockaddr
 
 # Ours
 LINES, LINES_TIME = (
@@ -60,8 +61,10 @@ class Refusals:
         else:
             self.count(error.reason)
         if isinstance(error, UnknownInitiatorError):
-            self.strangers.note(error.public_key, source, now)
-            whose = f" public_key={format_public_key(error.public_key)}"
+            key = format_public_key(error.public_key)
+            if self.strangers.note(error.public_key, source, now):
+                self._warn(_describe_stranger(key, source, self._roster.names_by_host().get(source[0])), now)
+            whose = f" public_key={key}"
         elif error.reason == "mac1" and self.misdirected.note(report.datagram, source, now):
             self._warn(self.describe_misdirected(node, now)[source[0]][1], now)
         log.debug("handshake refused reason=%s source=%s%s", error.reason, format_sockaddr(source), whose)
@@ -83,3 +86,11 @@ class Refusals:
             return
         self._told.append(now)
         log.warning("%s", sentence)
+
+
+def _describe_stranger(key: str, source: Sockaddr, name: str | None) -> str:
+    """Return a sentence on somebody who calls with *key*; the peer *name* is at that address."""
+    calls = f"handshakes by the public key {key}, which no peer has, arrive from {format_sockaddr(source)}"
+    if name is None:
+        return f"{calls}, where no peer is known to be: see whether a public_key in the peers file is wrong"
+    return f"{calls}, where {name} is: see whether `overlay pubkey` prints that key at {name}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Ours
 MOST = 16  # keys; whoever knows our public key can call with any number of them
+WORTH_TELLING = 3  # calls of one key: who is mistaken calls again every few seconds
 
 
 @dataclass(slots=True)
@@ -38,16 +39,17 @@ class Strangers:
     def __init__(self) -> None:
         self._by_key: dict[bytes, Stranger] = {}
 
-    def note(self, public_key: bytes, source: Sockaddr, now: float) -> None:
-        """Take note of an initiation with *public_key* from *source*."""
+    def note(self, public_key: bytes, source: Sockaddr, now: float) -> bool:
+        """Take note of an initiation with *public_key* from *source*; return whether by it the key is worth a word."""
         known = self._by_key.get(public_key)
         if known is not None:
             known.source, known.last_call, known.calls = source, now, known.calls + 1
-            return
+            return known.calls == WORTH_TELLING
         if len(self._by_key) >= MOST:
             least = min(self._by_key.values(), key=lambda each: (each.calls, each.last_call))
             del self._by_key[least.public_key]
         self._by_key[public_key] = Stranger(public_key, source, now)
+        return False
 
     def forget(self, public_keys: set[bytes]) -> None:
         """Forget those who have become peers."""

@@ -87,6 +87,10 @@ def test_wrong_public_key_for_a_node_is_told_at_both_ends_with_what_to_compare(l
         "handshakes for another public key" in ping(paris, "tokyo", "--count", "1", "--timeout", "0.3").stderr
     )
 
+    wait_until(
+        lambda: f"handshakes by the public key {paris.public_key}" in tokyo.log, PATIENCE, "tokyo to say so"
+    )
+
     tokyo.reload(right)
     paris.wait_up(tokyo)
     assert not [each for each in paris.status()["notes"] if "another public key" in each]

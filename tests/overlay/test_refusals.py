@@ -62,6 +62,28 @@ def test_stranger_is_remembered_with_the_peer_at_its_address(refusals, caplog):
     assert "public_key=AQEB" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (
+            AT,
+            "arrive from 192.0.2.2:51820, where tokyo is: see whether `overlay pubkey` prints that key at tokyo",
+        ),
+        (
+            ("198.51.100.1", 9),
+            "arrive from 198.51.100.1:9, where no peer is known to be: see whether a public_key in the peers file is wrong",
+        ),
+    ],
+)
+def test_stranger_that_keeps_calling_is_one_warning(refusals, caplog, source, words):
+    for _ in range(3 * WORTH_TELLING):
+        take(refusals, UnknownInitiatorError(b"\x01" * 32), source)
+
+    (line,) = warnings(caplog)
+    assert line.startswith("handshakes by the public key AQEB")
+    assert words in line
+
+
 def test_handshakes_for_another_key_are_one_warning_that_names_the_peer(refusals, caplog):
     for _ in range(3 * WORTH_TELLING):
         take(refusals, PacketError("mac1"))
