@@ -208,7 +208,8 @@ class Running:
         start = link.Start(
             bytes(32), 1420, True, True, list(dataclasses.astuple(timing or Timing())), CIPHERS
         )
-        self.loop = Loop(LinkEnd(theirs), clock.now, os.urandom)
+        self.later = 0.0  # seconds that its clock is ahead
+        self.loop = Loop(LinkEnd(theirs), lambda: clock.now() + self.later, os.urandom)
         self.error = None
         self.turns = 0
         turn = self.loop._turn
@@ -487,6 +488,29 @@ def test_new_sockets_are_used_and_the_old_ones_still_read(running):
     assert b.read() == [packets.udp(b"from the new one")]
     assert a.address != old
     assert b.counters().peers[0].endpoint == a.address
+
+
+def test_a_replaced_socket_is_closed_in_time_and_its_number_may_be_another_s(running):
+    a, b = running
+    old = a.loop._core.sender.sockets[0].raw
+    number = old.fileno()
+    a.move()
+    a.counters()
+    assert old.fileno() == number
+    a.udp.append(a._bound())
+
+    a.later += link.REPLACED_TIME + 1
+    a.counters()
+    until(lambda: old.fileno() == -1)
+    a.use_sockets()
+    a.counters()
+
+    assert a.loop._core.sender.sockets[-1].raw.fileno() == number
+    assert number in a.loop._udp
+    b.tell(link.SetEndpoint(1, a.address, "configuration"))
+    b.counters()
+    b.write(packets.udp(b"to the new one"))
+    assert a.read() == [packets.udp(b"to the new one")]
 
 
 def test_packets_go_from_tun_to_tun_over_raw_sockets_and_the_loop_sleeps_in_between(running):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
 from overlay.forwarding.peer import SOL_UDP, UDP_SEGMENT, Peer
 from overlay.forwarding.sender import Sender, UdpSocket
@@ -497,6 +498,113 @@ def test_a_removed_peer_and_a_closed_socket_leave_no_share_behind():
     sender.send(fast, train(), 100, 0)
 
     assert fast.drops == {}
+
+
+class RawWays(Ways):
+    """The same of a raw socket, which takes *room* packets in a call at most, and none once *full* is set."""
+
+    def __init__(self, *slow, room=64):
+        super().__init__(*slow)
+        self.room, self.error, self.begun, self.sizes = room, None, 0, []
+
+    def number_sends(self):
+        self.begun += 1
+        return super().number_sends()
+
+    def send(self, buffers, size, marks, address, *, tells=False):
+        if self.error:
+            raise OSError(self.error, errno.errorcode[self.error])
+        packed = [bytes(each) for each in buffers]
+        if len(packed) == 1:
+            packed = [packed[0][at : at + size] for at in range(0, len(packed[0]), size)]
+        sent = packed[: min(self.room, 64)]
+        for number, each in enumerate(sent):
+            is_last = number == min(len(packed), 64) - 1
+            self.sendmsg([each], [TELL] if tells and is_last else [], 0, address)
+        self.sizes += map(len, sent)
+        return len(sent)
+
+
+def raw_ways(*slow, **how):
+    raw, sender = RawWays(*slow, **how), Sender(segments=True)
+    ipip = ENCAPSULATIONS["ipip"]
+    for role in (Role.SENDS, Role.SENDS_WHOLE):
+        udp = UdpSocket(
+            raw, socket.AF_INET, encapsulation=ipip, role=role, protocol=4, carrier=raw, queue=raw
+        )
+        sender.sockets.append(udp)
+    peers = [Peer(number, ipip) for number in (1, 2)]
+    for peer, at in zip(peers, (SLOW, FAST), strict=True):
+        peer.move(at)
+    return sender, raw, *peers
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_congested_way_of_raw_packets_stops_no_other_either(whole):
+    sender, raw, slow, fast = raw_ways(SLOW)
+    packed = [memoryview(b"".join(train(40, 1400)))] if whole else train(40, 1400)
+
+    for _ in range(1000):
+        sender.send(slow, packed, 1400, 0)
+        sender.send(fast, packed, 1400, 0)
+
+    assert raw.taken[FAST] == fast.tx_bytes == 1000 * 40 * 1400
+    assert fast.drops == {}
+    assert raw.taken[SLOW] == slow.tx_bytes
+    assert raw.taken[SLOW] + slow.drops["send_full"] * 1400 == 1000 * 40 * 1400
+    assert 0.5 * 2**20 < raw.taken[SLOW] < 2.5 * 2**20
+    assert not sender.is_holding
+
+
+def test_a_congested_way_of_raw_packets_carries_what_it_can():
+    sender, raw, slow, _ = raw_ways(SLOW)
+    for _ in range(500):
+        sender.send(slow, train(40, 1400), 1400, 0)
+    before = raw.taken[SLOW]
+
+    for _ in range(300):
+        for _ in range(40):
+            raw.leave(SLOW)
+        sender.send(slow, train(40, 1400), 1400, 0)
+
+    assert raw.taken[SLOW] - before >= 280 * 40 * 1400
+
+
+@pytest.mark.parametrize(
+    ("count", "room", "begun"), [(40, 64, 1), (40, 39, 2), (100, 64, 1), (100, 63, 2), (1, 64, 1)]
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_where_the_packet_whose_departure_is_told_did_not_leave_shares_begin_anew(count, room, begun, whole):
+    sender, raw, slow, fast = raw_ways(SLOW)
+    for _ in range(100):
+        sender.send(slow, train(40, 1400), 1400, 0)
+    assert (sender.sockets[0].shares is not None, raw.begun) == (True, 1)
+    raw.room, raw.sizes = room, []
+    packed = [memoryview(b"".join(train(count, 1400, 700)))] if whole else train(count, 1400, 700)
+
+    sender.send(fast, packed, 1400, 0)
+
+    assert raw.begun >= begun
+    assert (raw.begun == 1) == (begun == 1)
+    assert raw.sizes == [1400] * (count - 1) + [700]
+    assert fast.tx_bytes == 1400 * (count - 1) + 700
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOBUFS, errno.EPERM, errno.EMSGSIZE])
+def test_a_send_of_raw_packets_that_fails_begins_shares_anew_if_it_was_to_be_told(code):
+    sender, raw, slow, fast = raw_ways(SLOW)
+    for _ in range(100):
+        sender.send(slow, train(40, 1400), 1400, 0)
+    raw.error, fast.path_due = code, 7.0
+
+    sender.send(fast, train(3), 100, 0)
+
+    assert raw.begun > 1
+    is_full = code in {errno.EAGAIN, errno.ENOBUFS}
+    reason = "too_big" if code == errno.EMSGSIZE else "send_refused"
+    assert (sender.is_holding, fast.drops) == (is_full, {} if is_full else {reason: 3})
+    assert fast.path_due == (0.0 if code == errno.EMSGSIZE else 7.0)
+    assert fast.tx_bytes == 0
 
 
 def test_an_answer_leaves_from_where_the_caller_called():
