@@ -214,7 +214,7 @@ class FakeSocket:
                 return host
         raise OSError(errno.ENETUNREACH, "ENETUNREACH")
 
-    def recvmsg_into(self, buffers, _):
+    def recvmsg_into(self, buffers, ancillary_size):
         if not self.inbox:
             raise BlockingIOError(errno.EAGAIN, "EAGAIN")
         first = self.inbox.popleft()
@@ -241,6 +241,7 @@ class FakeSocket:
         else:
             control.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", first.tos)))
             control.append((socket.IPPROTO_IPV6, IPV6_PKTINFO, struct.pack("=16sI", local, 1)))
+        assert sum(socket.CMSG_SPACE(len(value)) for *_, value in control) <= ancillary_size
         fits = data[: len(buffers[0])]
         buffers[0][: len(fits)] = fits
         return len(fits), control, 0 if fits == data else socket.MSG_TRUNC, first.source

@@ -31,6 +31,15 @@ def pair():
     return a, b
 
 
+def waiting(a, b, count, size=60):
+    """Return *count* packets of a that have arrived at b and are not yet read."""
+    sent = a.send(b, count, size)
+    a.turn()
+    a.world.clock.advance(1)
+    a.world.network.deliver()
+    return sent
+
+
 def arrive(b, source, *datagrams, tos=0):
     """Let b receive *datagrams* from the address *source* in one turn."""
     ends = source, (b.addresses[0], b.port)
@@ -131,16 +140,52 @@ def test_a_datagram_that_is_too_large_costs_its_neighbours_nothing(is_batch, has
     assert b.drops == {"oversized": 2}
 
 
+@pytest.mark.parametrize("pace", ["one", "batches"])
+@pytest.mark.parametrize("error", [ConnectionRefusedError, OSError])
+def test_an_icmp_error_of_the_underlay_is_counted_and_what_comes_behind_it_arrives(pace, error):
+    world = World(has_gro=False)
+    a, b = world.pair()
+    a.send(b)
+    world.run(1)
+    b.received.clear()
+    sent, raw, udp = waiting(a, b, 3), b.sockets[0], b.core.sender.sockets[0]
+    receive, errors = raw.recvmsg_into, [error("told of an earlier datagram")] * 2
+
+    def recvmsg_into(buffers, size):
+        if errors:
+            raise errors.pop()
+        return receive(buffers, size)
+
+    raw.recvmsg_into = recvmsg_into
+    udp.pace.took(1 if pace == "one" else 2)
+    while b.core.inbound.drain(udp, world.clock.now):
+        pass
+
+    assert b.received == sent
+    assert b.drops == {"udp_error": 2}
+
+
+@pytest.mark.parametrize("has_gro", [True, False])
+@pytest.mark.parametrize("ciphers", [(), (AES_256_GCM,)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_where_units_are_off_what_looks_like_a_control_message_is_a_packet_of_no_version(
+    has_gro, ciphers, count
+):
+    """Alone or merged; where units are on it is read, and what it says is no matter here."""
+    world = World(has_gro=has_gro, ciphers=ciphers)
+    a, b = world.pair()
+    a.send(b)
+    world.run(1)
+    peer = a.peer()
+    for _ in range(count):
+        a.core.outbound.send_payload(peer, peer.keypairs.current, b"\x91\x7f" + bytes(62))
+
+    world.run(1)
+
+    assert b.drops == ({} if ciphers else {"inner_version": count})
+
+
 # How much is taken in one go
-
-
-def waiting(a, b, count, size=60):
-    """Return *count* packets of a that have arrived at b and are not yet read."""
-    sent = a.send(b, count, size)
-    a.turn()
-    a.world.clock.advance(1)
-    a.world.network.deliver()
-    return sent
 
 
 @pytest.mark.parametrize("has_gro", [True, False])

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
+from overlay.forwarding.pace import PROBE
+from overlay.forwarding.unit_size import WHOLE, UnitSize
+from overlay.wire.bulk import AES_256_GCM
 from tests import packets
 from tests.sim import World
 
@@ -84,3 +89,133 @@ def test_a_loop_is_seen_behind_ip_options():
     packet = packets.udp(bytes(50), ports=(b.port, a.port), options=bytes([1]) * 8, **ends)
 
     assert send(b, packet) == ({"loop": 1}, 0)
+
+
+# What every way out has in common
+
+
+class Ways:
+    """Node a with sessions with b and c; what the other version's default route covers goes to c."""
+
+    def __init__(self, *, ciphers=()):
+        self.world = World(ciphers=ciphers)
+        self.a, self.b, self.c = (self.world.node(name) for name in "abc")
+        for other in (self.b, self.c):
+            self.a.know(other)
+            other.know(self.a)
+            self.a.send(other)
+            self.world.run(1)
+            self.a.send_super(other, 3000)
+            self.world.run(1)
+            other.send(self.a)
+            self.world.run(1)
+            self.a.send(other, 3 * PROBE)  # batches are taken
+            self.world.run(1)
+        self.a.route([("0.0.0.0/0", 2), ("::/0", 2)])
+        for node in (self.a, self.b, self.c):
+            node.received.clear()
+        self.outer = []
+        self.world.network.lose = lambda flight: bool(self.outer.append((flight.kind, flight.tos)))
+        assert not self.a.drops
+
+
+def singly(ways, version, tos):
+    return ways.a.send(ways.b, version=version, tos=tos)
+
+
+def alike(ways, version, tos):
+    return ways.a.send(ways.b, 9, version=version, tos=tos)
+
+
+def of_several_sizes(ways, version, tos):
+    return [each for size in (50, 100, 33) for each in ways.a.send(ways.b, 1, size, version, tos=tos)]
+
+
+def in_segments(ways, version, tos):
+    return ways.a.send_super(ways.b, 5000, 1300, version, tos=tos)
+
+
+def in_segments_for_a_narrow_path(ways, version, tos):
+    ways.a.peer().path_mtu = 1200
+    return ways.a.send_super(ways.b, 5000, 1100, version, tos=tos)
+
+
+def in_parts_of_units(ways, version, tos):
+    ways.a.peer().keypairs.current.bulk.size = UnitSize(4)
+    return ways.a.send_super(ways.b, 20_000, 1300, version, tos=tos)
+
+
+def in_a_whole_unit(ways, version, tos):
+    ways.a.peer().keypairs.current.bulk.size = UnitSize(WHOLE)
+    return ways.a.send_super(ways.b, 20_000, 1300, version, tos=tos)
+
+
+def in_a_trial(ways, version, tos):
+    size = ways.a.peer().keypairs.current.bulk.size = UnitSize(WHOLE)
+    for _ in range(40):
+        size.silence(ways.world.clock.now)
+    ways.world.run(30)
+    ways.outer.clear()
+    return ways.a.send_super(ways.b, 20_000, 1300, version, tos=tos)
+
+
+PLAIN = [singly, alike, of_several_sizes, in_segments, in_segments_for_a_narrow_path]
+UNITS = [in_parts_of_units, in_a_whole_unit, in_a_trial]
+
+
+@pytest.mark.parametrize("send_by", [*PLAIN, *UNITS], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("tos", [0x00, 0x01, 0xBA])
+def test_packets_go_to_their_peer_with_their_ecn_field_outside(send_by, version, tos):
+    ways = Ways(ciphers=[AES_256_GCM] if send_by in UNITS else ())
+
+    sent = send_by(ways, version, tos)
+    ways.world.run(0.01)
+    marks = {mark for kind, mark in ways.outer if kind in {"data", "fragment"}}
+    ways.world.run(0.1)
+
+    assert ways.b.received == sent
+    assert ways.c.received == []
+    assert marks == {tos & 3}
+    assert not ways.a.drops
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("count", [1, 2, 9])
+@pytest.mark.parametrize(("start", "offset"), [(19, 6), (1000, 6), (20, 2000), (65535, 65535)])
+def test_a_checksum_outside_the_packet_is_refused_whatever_the_path_takes(version, count, start, offset):
+    ways = Ways()
+    for mtu in (100, 1500):
+        ways.a.peer().path_mtu = mtu
+        before = ways.a.drops
+        for packet in [
+            packets.udp(
+                bytes(200), version=version, source=ways.a.inner(version), destination=ways.b.inner(version)
+            )
+        ] * count:
+            ways.a.tun.outgoing.append(struct.pack("<BBHHHH", 1, 0, 0, 0, start, offset) + packet)
+        ways.world.run(0.1)
+
+        assert ways.a.drops - before == {"tun_malformed": count}
+    assert ways.b.received == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("make", [packets.udp, packets.tcp])
+def test_a_partial_checksum_is_finished_before_a_packet_is_cut_for_a_narrow_path(version, make):
+    ways = Ways()
+    ways.a.peer().path_mtu = 600
+    ends = {"source": ways.a.inner(version), "destination": ways.b.inner(version)}
+    whole = make(bytes(range(256)) * 4, version=version, **ends, **({"fragment": 0} if version == 4 else {}))
+    packet, virtio = packets.as_super_packet(whole, 100)
+    ways.a.tun.outgoing.append(
+        struct.pack("<BBHHHH", 1, 0, 0, 0, packets.l4_start(whole), virtio[8]) + packet
+    )
+
+    ways.world.run(0.1)
+
+    if version == 4:
+        assert len(ways.b.received) == 2
+        assert b"".join(each[20:] for each in ways.b.received) == whole[20:]
+    else:
+        assert ways.b.received == [whole]  # IPv6 is not cut by routers, and this passes whole up to 1280
