@@ -174,6 +174,7 @@ class FakeSocket:
 
     def sendmsg(self, buffers, ancillary, flags, address):
         assert not self.is_closed
+        assert flags == 0
         data, control = b"".join(buffers), {(level, kind): value for level, kind, value in ancillary}
         if self.errors or self.is_full:
             code = self.errors.popleft() if self.errors else errno.EAGAIN

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.errors import PacketError
-from overlay.forwarding.bridge import AGEING_TIME, HOLD_TIME, Bridge
+from overlay.forwarding.bridge import AGEING_TIME, HOLD_TIME, Bridge, _Learnt
 from overlay.link import OWN
 from tests.models import SlowBridge
 from tests.overlay.wire.test_frames import HOP_BY_HOP, advertisement, behind, solicitation
@@ -158,6 +158,30 @@ def test_a_smaller_bound_is_reached_by_and_by(crowded):
 
     assert [bridge.locate(mac(number), START) for number in (1, 2, 3, 4, 5)] == [None] * 4 + [ONE]
     assert owners == [ONE] * 4
+
+
+@pytest.mark.parametrize("how", ["another took its place", "it was seen elsewhere", "its owner is gone"])
+def test_who_still_holds_what_was_forgotten_finds_out_by_its_time(how):
+    learnt = _Learnt(1)
+    learnt.see(mac(1), ONE, None, START)
+    held = learnt.find(mac(1), START)
+
+    if how == "another took its place":
+        learnt.see(mac(2), ONE, None, START)
+    elif how == "it was seen elsewhere":
+        learnt.see(mac(1), TWO, None, START)
+    else:
+        learnt.forget_all_of(ONE)
+
+    assert START - held.seen_at >= AGEING_TIME
+    assert held is not learnt.find(mac(1), START)
+
+
+def test_to_forget_what_nobody_knows_is_no_matter(bridge):
+    bridge.forget(TWO)
+    bridge.set_static(ONE, [mac(1)], [])
+
+    assert bridge.locate(mac(1), START) == ONE
 
 
 def test_a_larger_bound_holds_at_once(crowded):

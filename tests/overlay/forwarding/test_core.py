@@ -597,9 +597,10 @@ def test_a_command_that_contradicts_itself_is_counted_and_changes_nothing(bench,
     command, sockets = make(bench.b)
     before = [udp.closes_at for udp in bench.core.sender.sockets], sorted(bench.core.peers)
 
-    bench.core.handle(command, sockets, bench.world.clock.now)
+    for _ in range(2):
+        bench.core.handle(command, sockets, bench.world.clock.now)
 
-    assert bench.dropped == {"link": 1}
+    assert bench.dropped == {"link": 2}
     assert ([udp.closes_at for udp in bench.core.sender.sockets], sorted(bench.core.peers)) == before
     there, back = bench.a.send(bench.b), bench.b.send(bench.a)
     bench.world.run(1)
@@ -715,3 +716,27 @@ def test_sockets_that_are_told_again_stay_in_use_and_the_others_are_closed():
     sent = a.send(b)
     world.run(1)
     assert b.received == sent
+
+
+def test_who_could_not_answer_for_its_keys_were_too_old_answers_under_new_ones():
+    """A keepalive that is owed when there are no keys left is owed no longer: else none would ever be sent again."""
+    world = World()
+    a, b = world.pair()
+    a.send(b)
+    world.run(1)
+    b.send(a)
+    world.run(175)
+    b.is_agent_busy = a.is_agent_busy = True
+    a.send(b)
+    world.run(14)  # the keys have expired, and the answer was due
+    assert b.peer().keypairs.current.reject_at < world.clock.now
+    b.is_agent_busy = a.is_agent_busy = False
+    world.run(20)
+
+    a.send(b)
+    world.run(1)
+    answered = len(world.sent("keepalive", "b"))
+    a.send(b)
+    world.run(11)
+
+    assert len(world.sent("keepalive", "b")) == answered + 1

@@ -22,9 +22,11 @@ from tests.sim import World
 class TapBench:
     """Node b with a session from a, and a hand to forge what arrives at b.  A third peer, c, is only known."""
 
-    def __init__(self, *, has_gro=True, ciphers=()):
+    def __init__(self, *, has_gro=True, ciphers=(), joins_udp=True):
         self.world = World(has_gro=has_gro, is_tap=True, ciphers=ciphers)
         self.a, self.b, self.c = (self.world.node(name) for name in "abc")
+        self.b.joins_udp = joins_udp
+        self.b.restart_forwarder()
         self.a.know(self.b, macs=[self.b.mac])
         self.b.know(self.a, macs=[self.a.mac], addresses=[self.a.inner()])
         self.b.know(self.c, macs=[self.c.mac], addresses=[self.c.inner()], endpoint=None)
@@ -263,6 +265,35 @@ def test_frames_of_one_flow_are_written_as_one(tag):
     assert bench.b.received == sent
     assert len(bench.b.tun.writes) == before + 1
     assert bench.b.peer().rx_packets == len(sent) + 1
+
+
+@pytest.mark.parametrize("joins_udp", [True, False])
+def test_udp_is_written_as_one_where_the_kernel_takes_that(joins_udp):
+    bench = TapBench(joins_udp=joins_udp)
+    sent = [bench.frame(packets.udp(bytes(100), identifier=number)) for number in range(5)]
+    before = len(bench.b.tun.writes)
+    bench.arrive(*payloads(sent))
+
+    assert bench.b.received == sent
+    assert len(bench.b.tun.writes) == before + (1 if joins_udp else 5)
+
+
+@pytest.mark.parametrize("last", [60, 400, 999])
+@pytest.mark.parametrize("at", [0, 2])
+def test_frames_that_stay_alone_beside_joined_ones_are_as_long_as_they_were(last, at):
+    """Behind the last, which is shorter, is what came before; and what is no packet tells no length."""
+    bench = TapBench()
+    alone = [bench.frame(packets.udp(bytes([n]) * 1012, ports=(n, 9))) for n in range(1, 3)]
+    sent = [*train(bench, 3)[:2]]
+    sent[at:at] = alone
+    sent.append(bench.frame(packets.udp(b"." * last, ports=(7, 7))))
+    padded = payloads(sent)
+    assert len({len(each) for each in padded[:-1]}) == 1
+    before = len(bench.b.tun.writes)
+    bench.arrive(*padded)
+
+    assert bench.b.received == sent
+    assert [len(write) - 10 for write in bench.b.tun.writes[before:]][-1] == len(sent[-1])
 
 
 @pytest.mark.parametrize("at", range(12))

@@ -415,6 +415,21 @@ def test_the_path_is_searched_and_told_as_the_packet_that_fits():
 # Many frames for everybody
 
 
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 1388, 1389, 1402])
+def test_copies_for_everybody_are_padded_as_a_frame_for_one_is(world, size):
+    a, b, c = triple(world)
+    sizes = []
+    world.network.lose = lambda flight: bool(sizes.append(len(flight.datagram)))
+    for destination in (b.mac, EVERYBODY):
+        a.send_frame(destination, b"\x88\xb5" + b"\1" * size)
+    world.run(0.1)
+
+    whole, largest = -(-(size + 16) // 16) * 16, a.mtu + FRAME_OVERHEAD
+    assert sizes == [32 + (whole if whole <= largest else size + 16)] * 3
+    assert len(b.received) == 2
+    assert len(c.received) == 1
+
+
 def test_flooding_has_a_limit_that_is_counted(world):
     a, b, c = triple(world)
     most = int(FLOODED_AT_ONCE) // 2
@@ -466,6 +481,7 @@ def test_a_solicitation_that_the_peers_file_answers_is_not_flooded(world):
     assert (b.received, c.received) == ([], [])
     (answer,) = a.received
     assert (answer[:6], answer[6:12], answer[54]) == (a.mac, b.mac, 136)
+    assert answer[58] == 0x40, "solicited, and no router: of that the peers file says nothing"
 
 
 def test_the_second_request_for_an_address_that_answered_is_not_flooded(world):

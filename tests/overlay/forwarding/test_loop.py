@@ -3,6 +3,7 @@ from __future__ import annotations
 import array
 import dataclasses
 import errno
+import math
 import os
 import resource
 import select
@@ -19,7 +20,9 @@ from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
 from overlay.errors import HostError, PacketError
 from overlay.forwarding.loop import HANDSHAKE_BYTES, LinkEnd, Loop
+from overlay.forwarding.peer import Peer
 from overlay.forwarding.pings import PONGS_AT_ONCE
+from overlay.forwarding.sender import HELD_PAUSE
 from overlay.host import clock
 from overlay.host.sockets import open_raw
 from overlay.session.constants import Timing
@@ -414,6 +417,21 @@ def test_what_is_due_is_done_although_nothing_else_happens():
     a.close()
     b.close()
     assert (a.error, b.error) == (None, None)
+
+
+def test_the_loop_sleeps_until_something_is_due_and_a_moment_where_something_is_held():
+    ended = Running()
+    ended.counters()
+    ended.close()
+    loop, sender = ended.loop, ended.loop._core.sender
+    loop._clock = lambda: 100.0
+
+    assert loop._timeout(math.inf) == -1
+    assert loop._timeout(100.25) == 0.25
+    assert loop._timeout(100.0) == loop._timeout(7.0) == 0.0
+    sender._held.add(Peer(1), [memoryview(b"x")], 1, 0, 0, bounded=True)
+    assert sender.is_holding
+    assert loop._timeout(math.inf) == loop._timeout(100.25) == HELD_PAUSE
 
 
 def test_a_device_that_was_removed_is_read_no_more_and_the_rest_goes_on(running):

@@ -224,6 +224,29 @@ def test_ids_and_sequence_numbers_wrap_around():
     check_split(packets.tcp(payload_of(9000), sequence=2**32 - 1500, identifier=65534), 1000, 1420)
 
 
+@pytest.mark.parametrize("count", [1, 2, 9])
+@pytest.mark.parametrize("over", [-1, 0, 1, 2, 8])
+def test_ids_that_reach_the_end_count_on_from_zero(count, over):
+    identifier = (0x10000 - count + over) & 0xFFFF
+
+    check_split(packets.tcp(payload_of(100 * count), identifier=identifier), 100, 1420)
+
+
+@pytest.mark.parametrize("count", [2, 9])
+@pytest.mark.parametrize("over", [-2, -1, 0, 1, 2])
+@pytest.mark.parametrize("last", [100, 70])
+def test_header_checksums_that_reach_zero_count_on_from_the_other_end(count, over, last):
+    """Of the first segment; that of a super-packet has another length."""
+    first = packets.tcp(payload_of(100), identifier=0)
+    wanted = (count + over) % 0xFFFF
+    identifier = (int.from_bytes(first[10:12], "big") - wanted) % 0xFFFF
+    assert packets.tcp(payload_of(100), identifier=identifier)[10:12] == wanted.to_bytes(2, "big")
+    body = payload_of(100 * (count - 1) + last)
+
+    check_split(packets.tcp(body, identifier=identifier), 100, 1420)
+    assert check_join(flow(count, 100, last, identifier=identifier)) == [count]
+
+
 def payload_with_a_zero_checksum(size=100, **fields):
     """Return a payload whose UDP checksum comes out as zero, which is written as ones."""
     for number in range(2**16):

@@ -35,6 +35,7 @@ class FakeRaw:
         pass
 
     def sendmsg(self, buffers, control, flags, address):
+        assert flags == 0
         data = b"".join(buffers)
         segments = [value for level, kind, value in control if (level, kind) == (SOL_UDP, UDP_SEGMENT)]
         others = [each for each in control if each[:2] != (SOL_UDP, UDP_SEGMENT)]
