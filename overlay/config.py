@@ -22,11 +22,12 @@ from overlay.permissions import describe_readers_of, describe_writers
 from overlay.wire.frames import FRAME_OVERHEAD
 from peers import gre
 from peers.addresses import host_prefix
-from peers.encapsulation import is_encrypted, own_encapsulation
+from peers.encapsulation import is_encrypted
 from peers.errors import TableError, format_keys
 from peers.mac import derived_mac
 from peers.peer import TAP, format_public_key, preshared_key_file_for
 from peers.prefixes import PrefixMap
+from peers.tunnel import own_encapsulation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping

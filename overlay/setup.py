@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from overlay import config, planning, taken_port
 from overlay.diagnosis import diagnose
-from overlay.diagnosis.finding import Facts
+from overlay.diagnosis.facts import Facts
 from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError

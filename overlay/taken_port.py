@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peers.encapsulation import UDP, VXLAN, WIREGUARD, own_encapsulation
+from peers.encapsulation import UDP, VXLAN, WIREGUARD
 from peers.errors import format_keys
+from peers.tunnel import own_encapsulation
 
 if TYPE_CHECKING:
     from overlay.config import Node

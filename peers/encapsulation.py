@@ -7,11 +7,6 @@ network's otherwise.  ``wireguard`` alone encrypts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from peers.peer import Network, Peer
-
 WIREGUARD, UDP, IPIP, GRE, VXLAN = "wireguard", "udp", "ipip", "gre", "vxlan"
 ENCAPSULATIONS = (WIREGUARD, UDP, IPIP, GRE, VXLAN)
 
@@ -35,33 +30,8 @@ def has_ports(encapsulation: str) -> bool:
     return encapsulation not in {IPIP, GRE}
 
 
-def own_encapsulation(network: Network, peer: Peer) -> str:
-    """Return what *peer* names, else what the network does; the port of its endpoint is meant for this."""
-    return peer.encapsulation or network.encapsulation
-
-
-def encapsulation_between(network: Network, a: Peer, b: Peer) -> str:
-    """Return the encapsulation of the tunnel between *a* and *b*, which is the same for *b* and *a*."""
-    return resolve(a.encapsulation, b.encapsulation, network.encapsulation)
-
-
 def resolve(one: str | None, other: str | None, network: str) -> str:
     """Return the encapsulation of a tunnel whose ends name *one* and *other*; None is nothing named."""
     if one is None or other is None or one == other:
         return one or other or network
     return WIREGUARD if WIREGUARD in {one, other} else network
-
-
-def identifier_between(network: Network, a: Peer, b: Peer) -> int | None:
-    """Return the number that tells the tunnel between *a* and *b* from others of its encapsulation, as both send it.
-
-    A GRE key, a VXLAN network identifier, or None where there is none.
-    """
-    match encapsulation_between(network, a, b):
-        case "gre":
-            keys = [key for key in (a.gre_key, b.gre_key, network.gre_key) if key is not None]
-            return keys[0] if keys else None
-        case "vxlan":
-            return network.vni
-        case _:
-            return None

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peers.encapsulation import GRE, encapsulation_between, own_encapsulation
+from peers.encapsulation import GRE
 from peers.errors import KeyProblem, format_keys
+from peers.tunnel import encapsulation_between, own_encapsulation
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peers.containers import default_networks
-from peers.encapsulation import WIREGUARD, has_ports, is_encrypted, own_encapsulation
+from peers.encapsulation import WIREGUARD, has_ports, is_encrypted
 from peers.errors import format_keys
 from peers.prefixes import PrefixMap
+from peers.tunnel import own_encapsulation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -8,22 +8,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from peers.addresses import Prefix, host_prefix
-from peers.encapsulation import (
-    UDP,
-    VXLAN,
-    WIREGUARD,
-    encapsulation_between,
-    has_ports,
-    identifier_between,
-    is_encrypted,
-    own_encapsulation,
-    resolve,
-)
+from peers.encapsulation import UDP, VXLAN, WIREGUARD, has_ports, is_encrypted, resolve
 from peers.errors import KeyProblem, format_keys
 from peers.gre import check_gre
 from peers.mac import format_mac
 from peers.peer import TAP, Endpoint
 from peers.prefixes import PrefixMap, place_of
+from peers.tunnel import encapsulation_between, identifier_between, own_encapsulation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -201,7 +201,8 @@ def _tunnels(table: Table, own: Peer | None) -> dict[str, str]:
 
     Without *own*, and for it itself, what the peer has of its own is shown.
     """
-    from peers.encapsulation import is_encrypted, own_encapsulation
+    from peers.encapsulation import is_encrypted
+    from peers.tunnel import own_encapsulation
 
     names = {
         peer.name: own_encapsulation(table.network, peer)
@@ -217,8 +218,9 @@ def _macs(table: Table) -> dict[str, str]:
 
     Where one peer's do, its far ends have one too.
     """
-    from peers.encapsulation import VXLAN, own_encapsulation
+    from peers.encapsulation import VXLAN
     from peers.mac import derived_mac, format_mac
+    from peers.tunnel import own_encapsulation
 
     peers = table.peers.values()
     if not any(own_encapsulation(table.network, peer) == VXLAN for peer in peers):
@@ -227,8 +229,8 @@ def _macs(table: Table) -> dict[str, str]:
 
 
 def _describe(table: Table, own: Peer | None, sentences: list[str]) -> dict[str, object]:
-    from peers.encapsulation import own_encapsulation
     from peers.peer import format_public_key
+    from peers.tunnel import own_encapsulation
 
     network, macs = table.network, _macs(table)
     return {

@@ -21,7 +21,7 @@ from overlay.errors import HostError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from overlay.diagnosis.finding import Facts
+    from overlay.diagnosis.facts import Facts
 
 CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
     check_device,

@@ -11,7 +11,7 @@ from overlay.diagnosis.finding import Finding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from overlay.diagnosis.finding import Facts
+    from overlay.diagnosis.facts import Facts
     from peers.addresses import Address
 
 # Ours

@@ -14,7 +14,7 @@ from overlay.host.firewall.rules import Field, Packet, Span, Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from overlay.diagnosis.finding import Facts
+    from overlay.diagnosis.facts import Facts
     from overlay.host.firewall.rules import Decision, Firewall
     from overlay.host.plan import IPAddress, IPNetwork
 

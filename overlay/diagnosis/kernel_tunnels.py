@@ -10,7 +10,7 @@ from overlay.host import modules
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from overlay.diagnosis.finding import Facts
+    from overlay.diagnosis.facts import Facts
     from overlay.encap.encapsulation import Encapsulation
     from overlay.host.modules import KernelTunnel
 

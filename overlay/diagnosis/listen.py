@@ -10,7 +10,7 @@ from overlay.host.interfaces import is_own_address
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from overlay.diagnosis.finding import Facts
+    from overlay.diagnosis.facts import Facts
 
 
 def check_listen(facts: Facts) -> Iterator[Finding]:

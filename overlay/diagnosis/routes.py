@@ -14,7 +14,7 @@ from peers.addresses import host_prefix
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from overlay.diagnosis.finding import Facts
+    from overlay.diagnosis.facts import Facts
     from overlay.host.fib import Match
     from overlay.host.plan import IPAddress, IPNetwork
 

@@ -15,7 +15,7 @@ from overlay.host import sysctl
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from overlay.diagnosis.finding import Facts
+    from overlay.diagnosis.facts import Facts
     from overlay.host.plan import IPAddress
 
 # Specification: Documentation/networking/ip-sysctl.rst

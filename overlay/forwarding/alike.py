@@ -27,6 +27,7 @@ from overlay.wire.virtio import VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import Bytes2D
 
 # Ours
@@ -111,7 +112,7 @@ class Alike:
         rows[:, field : field + 2].view("<u2")[:, 0] = checks
         return True
 
-    def seal(self, keypair: Keypair, length: int, count: int) -> list[memoryview]:
+    def seal(self, keypair: Keypair[Peer], length: int, count: int) -> list[memoryview]:
         """Seal the packets in place and return the contents of sends, in each datagrams of equal size."""
         train = self._train(length)
         counter = keypair.counter

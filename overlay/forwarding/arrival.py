@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from overlay.forwarding.peer import SOL_UDP
 
 if TYPE_CHECKING:
-    from overlay.forwarding.peer import Ancillary
+    from overlay.forwarding.udp_socket import Ancillary
 
 # Specification (Linux include/uapi/linux/udp.h, in.h, in6.h)
 UDP_GRO = 104

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from overlay.forwarding.arrival import Arrival
-    from overlay.forwarding.peer import Ancillary
-    from overlay.forwarding.sender import UdpSocket
+    from overlay.forwarding.udp_socket import Ancillary, UdpSocket
     from overlay.wire.addresses import Sockaddr
 
 # Ours

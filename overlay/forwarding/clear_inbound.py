@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from overlay.encap.encapsulation import Clear, Encapsulation
     from overlay.forwarding.arrival import Arrival
-    from overlay.forwarding.core import Core
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import Bytes2D
+    from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.addresses import Sockaddr
 
 Place: TypeAlias = tuple[str | int, ...]
@@ -40,7 +40,7 @@ class ClearInbound:
 
     def __init__(
         self,
-        core: Core,
+        core: Upcalls,
         write: Callable[[Peer, list[memoryview | bytes]], None],
         joins_udp: bool,
     ) -> None:

@@ -16,10 +16,10 @@ from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
-    from overlay.forwarding.core import Core
     from overlay.forwarding.lanes import Lane
-    from overlay.forwarding.outbound import Outbound
+    from overlay.forwarding.narrow import Narrow
     from overlay.forwarding.peer import Peer
+    from overlay.forwarding.upcalls import Batch, Upcalls
 
 # Specification (RFC 791 section 3.1)
 LEAST_MTU = 576  # what everybody takes; less is not believed
@@ -31,8 +31,8 @@ HEEDED_TIME = 600.0  # seconds; the kernel's own memory of such errors is as lon
 class ClearOutbound:
     """The way of packets to peers in the clear, from the arena of *outbound*."""
 
-    def __init__(self, core: Core, outbound: Outbound, arena: bytearray) -> None:
-        self._core, self._outbound = core, outbound
+    def __init__(self, core: Upcalls, outbound: Batch, narrow: Narrow, arena: bytearray) -> None:
+        self._core, self._outbound, self._narrow = core, outbound, narrow
         self._arena, self._view = arena, memoryview(arena)
         self._splitters: dict[int, ClearSplitter] = {}  # by the bytes before each packet
 
@@ -58,7 +58,7 @@ class ClearOutbound:
         if now >= peer.path_due:
             self._core.look_at_path(peer, now)
         lanes = peer.lanes
-        lane: Lane = peer
+        lane: Lane[Peer] = peer
         if lanes:
             lane = lanes[hash_flow(view[start:end]) % len(lanes)]
         if gso_type:
@@ -68,7 +68,7 @@ class ClearOutbound:
                 and largest_segment(packet, gso_type, segment, csum_start) > peer.path_mtu
             ):
                 outbound.flush_peer(lane)
-                outbound.narrow.send_segments(peer, None, packet, gso_type, segment, csum_start, ecn, now)
+                self._narrow.send_segments(peer, None, packet, gso_type, segment, csum_start, ecn, now)
                 return False
             self._forward_segments(lane, packet, prefix, gso_type, segment, csum_start, ecn)
             return False
@@ -80,7 +80,7 @@ class ClearOutbound:
             return False
         if length > peer.path_mtu:
             outbound.flush_peer(lane)
-            outbound.narrow.send(peer, None, view[start:end], ecn, now)
+            self._narrow.send(peer, None, view[start:end], ecn, now)
             return False
         peer.tx_packets += 1
         begin = start - len(prefix)
@@ -109,7 +109,7 @@ class ClearOutbound:
 
     def _forward_segments(
         self,
-        lane: Lane,
+        lane: Lane[Peer],
         packet: memoryview,
         prefix: bytes,
         gso_type: int,

@@ -30,10 +30,11 @@ from overlay.forwarding.places import Places
 from overlay.forwarding.probes import Probes
 from overlay.forwarding.replaced import read_out
 from overlay.forwarding.segments import MAXIMUM_IP
-from overlay.forwarding.sender import DatagramSocket, Sender, UdpSocket, pair
+from overlay.forwarding.sender import Sender
 from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Prefixes, Table
 from overlay.forwarding.timers import Slots, Timers
+from overlay.forwarding.udp_socket import DatagramSocket, UdpSocket, pair
 from overlay.forwarding.unreachable import RawIcmp, Silent, Unreachable
 from overlay.forwarding.workqueue import Workqueue, always
 from overlay.host.queues import KernelSocket, SocketQueues
@@ -107,7 +108,7 @@ class Core:
         self._ciphers = start.ciphers
         self.table: Table[Peer] = Table()
         self.peers: dict[int, Peer] = {}
-        self.by_index: dict[int, Keypair] = {}
+        self.by_index: dict[int, Keypair[Peer]] = {}
         self.drops = Drops()
         self.own_ports: dict[str, frozenset[bytes]] = {}  # by encapsulation
         self.places = Places()
@@ -480,7 +481,7 @@ class Core:
             case _:
                 pass  # what it was for has happened
 
-    def _send_report(self, peer: Peer, keypair: Keypair, now: float) -> None:
+    def _send_report(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
         """Tell *peer* what came of its units; under the keypair they came by, whichever we send with."""
         peer.reporting = None
         report = keypair.bulk.report(now) if keypair.bulk is not None else None
@@ -533,7 +534,7 @@ class Core:
     def _jitter(self) -> float:
         return self.timing.rekey_jitter * self._entropy(1)[0] / 256
 
-    def _usable(self, peer: Peer, now: float) -> Keypair | None:
+    def _usable(self, peer: Peer, now: float) -> Keypair[Peer] | None:
         keypair = peer.keypairs.current
         return keypair if keypair is not None and now < keypair.reject_at else None
 
@@ -582,7 +583,7 @@ class Core:
         self._keep(peer, packet)
         self.want(peer, now)
 
-    def data_sent(self, peer: Peer, keypair: Keypair, count: int, now: float) -> None:
+    def data_sent(self, peer: Peer, keypair: Keypair[Peer], count: int, now: float) -> None:
         """Note that *count* packets have been sealed for *peer*."""
         peer.tx_packets += count
         peer.owed_since = 0.0
@@ -613,7 +614,7 @@ class Core:
         if "units" not in peer.timers:
             self.timers.arm(bulk.size.silence_due(), peer, "units")
 
-    def unit_received(self, peer: Peer, keypair: Keypair) -> None:
+    def unit_received(self, peer: Peer, keypair: Keypair[Peer]) -> None:
         """Note that a unit of *peer* came in whole: it is to be reported."""
         if peer.reporting is None:
             peer.reporting = keypair
@@ -622,7 +623,7 @@ class Core:
             self._send_report(peer, peer.reporting, peer.last_received)
             peer.reporting = keypair
 
-    def authenticated(self, peer: Peer, keypair: Keypair, now: float) -> None:
+    def authenticated(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
         """Note that a message under *keypair* was genuine and new."""
         peer.unanswered_since = 0.0
         peer.last_traffic = now
@@ -710,7 +711,7 @@ class Core:
         return None if peer is None else peer.number
 
     @staticmethod
-    def _is_old(keypair: Keypair, now: float) -> bool:
+    def _is_old(keypair: Keypair[Peer], now: float) -> bool:
         return now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES
 
     def _keep(self, peer: Peer, packet: bytes) -> None:
@@ -733,7 +734,7 @@ class Core:
         if peer.is_silent:
             peer.is_silent = not self._report(Silence(peer.number, True))
 
-    def _retire(self, keypairs: list[Keypair]) -> None:
+    def _retire(self, keypairs: list[Keypair[Peer]]) -> None:
         for keypair in keypairs:
             del self.by_index[keypair.local_index]
             self.inbound.forget_keypair(keypair.local_index)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from overlay.encap.encapsulation import Clear, Encapsulation
     from overlay.forwarding.arrival import Arrival
     from overlay.forwarding.bridge import Bridge
-    from overlay.forwarding.core import Core
     from overlay.forwarding.lanes import Lane
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import Bytes2D
+    from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.addresses import Sockaddr
 
 HEADER_SIZE = vxlan.HEADER.size  # 8
@@ -38,7 +38,7 @@ def header_of(peer: Peer) -> bytes:
     return peer.prefix[4][:HEADER_SIZE]
 
 
-def lane_for(peer: Peer, frame: memoryview, packet: int) -> Lane:
+def lane_for(peer: Peer, frame: memoryview, packet: int) -> Lane[Peer]:
     """Return the lane of the flow that *frame* is of: by its IP packet, which begins at *packet*, or its Ethernet header."""
     if not peer.lanes:
         return peer
@@ -51,7 +51,7 @@ class ClearFrames(ClearInbound):
 
     def __init__(
         self,
-        core: Core,
+        core: Upcalls,
         write: Callable[[Peer, list[memoryview | bytes]], None],
         joins_udp: bool,
         bridge: Bridge,

@@ -29,10 +29,10 @@ from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 if TYPE_CHECKING:
     from overlay.forwarding.arrival import Arrival
     from overlay.forwarding.bridge import Bridge
-    from overlay.forwarding.core import Core
     from overlay.forwarding.inbound import TunWriter
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Peer
+    from overlay.forwarding.upcalls import Upcalls
 
 _ETHERTYPES = {4: ETHERTYPE_IPV4, 6: ETHERTYPE_IPV6}
 _PLAIN = {version: kind.to_bytes(2, "big") for version, kind in _ETHERTYPES.items()}
@@ -43,7 +43,7 @@ class FramesInbound(Inbound):
     """The receiving half of the packet path of a tap."""
 
     def __init__(
-        self, core: Core, tap: TunWriter, joins_udp: bool, takes_units: bool, bridge: Bridge
+        self, core: Upcalls, tap: TunWriter, joins_udp: bool, takes_units: bool, bridge: Bridge
     ) -> None:
         super().__init__(core, tap, joins_udp, takes_units)
         self._bridge = bridge
@@ -51,7 +51,7 @@ class FramesInbound(Inbound):
 
     def _deliver_table(
         self,
-        keypair: Keypair,
+        keypair: Keypair[Peer],
         fresh: list[int],
         count: int,
         stride: int,
@@ -102,7 +102,7 @@ class FramesInbound(Inbound):
             frame[:packet]
         )
 
-    def _deliver(self, keypair: Keypair, at: int, size: int, arrival: Arrival, now: float) -> None:
+    def _deliver(self, keypair: Keypair[Peer], at: int, size: int, arrival: Arrival, now: float) -> None:
         """Write the frame in an opened payload of *size* bytes that begins at *at* + 16."""
         core, peer = self._core, keypair.peer
         if not size:

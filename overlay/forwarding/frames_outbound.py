@@ -38,12 +38,12 @@ from overlay.wire.virtio import NEEDS_CSUM, PLAIN, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from overlay.forwarding.bridge import Bridge
-    from overlay.forwarding.core import Core
     from overlay.forwarding.inbound import TunWriter
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.outbound import TunReader
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import SealedTrain
+    from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.ip import Buffer
 
 # Ours
@@ -65,7 +65,7 @@ class FramesOutbound(Outbound):
 
     _virtio_at, _room = _VIRTIO, _ROOM
 
-    def __init__(self, core: Core, mtu: int, tap: TunWriter, bridge: Bridge) -> None:
+    def __init__(self, core: Upcalls, mtu: int, tap: TunWriter, bridge: Bridge) -> None:
         super().__init__(core, mtu)
         self._tap, self._bridge = tap, bridge
         self._first = self._view[_VIRTIO : _VIRTIO + _READ]
@@ -179,7 +179,7 @@ class FramesOutbound(Outbound):
     def _send_segments(
         self,
         peer: Peer,
-        keypair: Keypair,
+        keypair: Keypair[Peer],
         start: int,
         frame: memoryview,
         packet: int,
@@ -318,7 +318,7 @@ class FramesOutbound(Outbound):
         else:
             self._send_clear_copy(peer, frame, now)
 
-    def _send_copy(self, peer: Peer, keypair: Keypair, frame: bytes, now: float) -> None:
+    def _send_copy(self, peer: Peer, keypair: Keypair[Peer], frame: bytes, now: float) -> None:
         """Send a complete frame in a datagram of its own, which routers may cut where the path takes no whole one.
 
         A bridge has nobody to tell that a frame is too large.
@@ -397,7 +397,7 @@ class FramesOutbound(Outbound):
         return (bytes(address), bytes(frame[ports + 2 : ports + 4])) in self._core.places
 
     @staticmethod
-    def _usable(peer: Peer, now: float) -> Keypair | None:
+    def _usable(peer: Peer, now: float) -> Keypair[Peer] | None:
         keypair = peer.keypairs.current
         if keypair is None or now >= keypair.reject_at or keypair.counter >= REJECT_AFTER_MESSAGES:
             return None

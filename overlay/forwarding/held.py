@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from overlay.forwarding.peer import Peer
+P = TypeVar("P")  # whom a send is for: a peer
 
 # Ours
 HELD_BYTES = 512 * 1024  # per peer: eight super-packets
@@ -33,27 +33,27 @@ class Send:
         return sum(map(len, self.buffers))
 
 
-class Held:
+class Held(Generic[P]):
     """The sends that wait."""
 
     def __init__(self) -> None:
-        self._queues: dict[Peer, deque[Send]] = {}  # who is first has the next turn
-        self._bytes: dict[Peer, int] = {}
+        self._queues: dict[P, deque[Send]] = {}  # who is first has the next turn
+        self._bytes: dict[P, int] = {}
         self._total = 0
 
     def __bool__(self) -> bool:
         return bool(self._queues)
 
-    def __contains__(self, peer: Peer) -> bool:
+    def __contains__(self, peer: P) -> bool:
         return peer in self._queues
 
-    def count(self, peer: Peer) -> int:
+    def count(self, peer: P) -> int:
         """Return how many sends wait for *peer*."""
         queue = self._queues.get(peer)
         return len(queue) if queue is not None else 0
 
     def add(
-        self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int, *, bounded: bool
+        self, peer: P, buffers: Sequence[memoryview], size: int, marks: int, flow: int, *, bounded: bool
     ) -> bool:
         """Hold a send behind what waits for *peer*; return False if there is no room, which needs *bounded*."""
         total = sum(map(len, buffers))
@@ -70,7 +70,7 @@ class Held:
         self._total += total
         return True
 
-    def resume(self, attempt: Callable[[Peer, Send], Sequence[memoryview]]) -> None:
+    def resume(self, attempt: Callable[[P, Send], Sequence[memoryview]]) -> None:
         """Let *attempt* have one send of each peer in turns, until nothing more leaves.
 
         It returns what is left of a send; then that peer waits for the next time.
@@ -96,15 +96,15 @@ class Held:
             waiting = going
         self._rotate()
 
-    def forget(self, peer: Peer) -> None:
+    def forget(self, peer: P) -> None:
         """Drop what is held for *peer*."""
         if self._queues.pop(peer, None) is not None:
             self._total -= self._bytes.pop(peer)
 
-    def __iter__(self) -> Iterator[Peer]:
+    def __iter__(self) -> Iterator[P]:
         return iter(self._queues)
 
-    def _shrink(self, peer: Peer, size: int) -> None:
+    def _shrink(self, peer: P, size: int) -> None:
         self._bytes[peer] -= size
         self._total -= size
 

@@ -42,7 +42,7 @@ class InBand:
         probes: Probes,
         timers: Timers,
         report: Callable[[Ponged], object],
-        send: Callable[[Peer, Keypair, bytes], object],
+        send: Callable[[Peer, Keypair[Peer], bytes], object],
     ) -> None:
         self._pings, self._probes, self._timers, self._report, self._send = (
             pings,
@@ -52,7 +52,7 @@ class InBand:
             send,
         )
 
-    def take(self, peer: Peer, keypair: Keypair, payload: memoryview, now: float) -> None:
+    def take(self, peer: Peer, keypair: Keypair[Peer], payload: memoryview, now: float) -> None:
         """Take a message of *peer*, or count it if it is one too many.
 
         It is answered under the keypair it came by, which may be ``next`` where handshakes crossed: its peer uses it.

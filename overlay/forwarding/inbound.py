@@ -51,12 +51,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from overlay.forwarding.bulk import Bulk
-    from overlay.forwarding.core import Core
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import Bytes2D
-    from overlay.forwarding.sender import UdpSocket
+    from overlay.forwarding.udp_socket import UdpSocket
     from overlay.forwarding.units import Partial
+    from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.addresses import Sockaddr
 
 # Ours
@@ -101,7 +101,7 @@ class _UnitLayout:
 class Inbound:
     """The receiving half of the packet path."""
 
-    def __init__(self, core: Core, tun: TunWriter, joins_udp: bool, takes_units: bool = False) -> None:
+    def __init__(self, core: Upcalls, tun: TunWriter, joins_udp: bool, takes_units: bool = False) -> None:
         self._core, self._tun, self._joins_udp = core, tun, joins_udp
         self._buffer = bytearray(RECEIVE_BYTES + _SLACK)
         self._view = memoryview(self._buffer)
@@ -291,7 +291,7 @@ class Inbound:
                 self._deliver_table(keypair, fresh, count, stride, last, arrival, now)
         return True
 
-    def _fresh(self, keypair: Keypair, rows: list[int], counters: list[int]) -> list[int]:
+    def _fresh(self, keypair: Keypair[Peer], rows: list[int], counters: list[int]) -> list[int]:
         """Return the rows whose counters are new, and mark them."""
         window, first = keypair.window, counters[rows[0]]
         total = len(rows)
@@ -308,7 +308,7 @@ class Inbound:
 
     def _deliver_table(
         self,
-        keypair: Keypair,
+        keypair: Keypair[Peer],
         fresh: list[int],
         count: int,
         stride: int,
@@ -499,7 +499,7 @@ class Inbound:
 
     @staticmethod
     def _check_unit(
-        keypair: Keypair, cipher: int, counter: int, now: float
+        keypair: Keypair[Peer], cipher: int, counter: int, now: float
     ) -> tuple[Bulk, Callable[..., int]]:
         """Return what opens a unit that may be taken.  Raises PacketError."""
         if now >= keypair.reject_at:
@@ -560,7 +560,7 @@ class Inbound:
     def _take_opened(
         self,
         udp: UdpSocket,
-        keypair: Keypair,
+        keypair: Keypair[Peer],
         bulk: Bulk,
         counter: int,
         fragments: int,
@@ -580,7 +580,7 @@ class Inbound:
         self._deliver_unit(peer, unit, bulk.told_packet, mark, now)
 
     @staticmethod
-    def _lost(partial: Partial) -> None:
+    def _lost(partial: Partial[Keypair[Peer]]) -> None:
         """Count a unit that was given up incomplete."""
         keypair = partial.keypair
         keypair.peer.drops["unit_incomplete"] += 1
@@ -618,7 +618,13 @@ class Inbound:
         return self._own_splitter
 
     def _heard(
-        self, udp: UdpSocket, keypair: Keypair, arrival: Arrival, source: Sockaddr, size: int, now: float
+        self,
+        udp: UdpSocket,
+        keypair: Keypair[Peer],
+        arrival: Arrival,
+        source: Sockaddr,
+        size: int,
+        now: float,
     ) -> None:
         """Note an authenticated receive of *size* bytes: the peer is there, and it is reached where it came from."""
         peer = keypair.peer
@@ -630,7 +636,7 @@ class Inbound:
             peer.answer_from(arrival.source, arrival.pktinfo)
         self._core.authenticated(peer, keypair, now)
 
-    def _deliver(self, keypair: Keypair, at: int, size: int, arrival: Arrival, now: float) -> None:
+    def _deliver(self, keypair: Keypair[Peer], at: int, size: int, arrival: Arrival, now: float) -> None:
         """Write the packet in an opened payload of *size* bytes that begins at *at* + 16."""
         core, peer = self._core, keypair.peer
         if not size:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable
 
-    from overlay.forwarding.sender import UdpSocket
+    from overlay.forwarding.udp_socket import UdpSocket
 
 # At the socket for handshake messages a filter drops what is no message, and nobody tells the two apart there.
 REASONS = {Role.ALL: "receive_full", Role.RECEIVES: "receive_full", Role.HANDSHAKES: "udp_filtered"}

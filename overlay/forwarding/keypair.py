@@ -7,7 +7,7 @@ restored, so no counter is used twice with a key.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
@@ -17,12 +17,22 @@ from overlay.forwarding.bulk import Bulk
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.asking import Asking
     from overlay.session.constants import Timing
     from overlay.session.outputs import InstallKeypair
 
 
-class Keypair:
+class Owner(Protocol):
+    """What a keypair asks of the peer that it is shared with."""
+
+    asking: Asking
+    keypairs: Keypairs[Any]
+
+
+P = TypeVar("P", bound=Owner)
+
+
+class Keypair(Generic[P]):
     """The two transport keys of one handshake.  Times are those of CLOCK_BOOTTIME, in seconds.
 
     The four moments are plain numbers so that the packet path compares and does nothing else: from *rekey_at* on a
@@ -36,7 +46,7 @@ class Keypair:
     )  # fmt: skip
 
     def __init__(
-        self, peer: Peer, made: InstallKeypair, timing: Timing, ciphers: Sequence[int] = (), mtu: int = 0
+        self, peer: P, made: InstallKeypair, timing: Timing, ciphers: Sequence[int] = (), mtu: int = 0
     ) -> None:
         """*ciphers* are those of bulk units, *mtu* what a segment of one may make; without ciphers there are none."""
         self.peer = peer
@@ -61,14 +71,14 @@ class Keypair:
         margin = timing.keepalive_timeout + timing.rekey_timeout
         self.rekey_receive_at = self.reject_at - margin if made.is_initiator else math.inf
 
-    def crossed(self, other: Keypair) -> bool:
+    def crossed(self, other: Keypair[P]) -> bool:
         """Return whether *other* came of an initiation of the peer while ours, of this keypair, was under way.
 
         Then the peer made both in one life.  Had it begun anew in between, it would know nothing of the first.
         """
         return self.is_initiator and not other.is_initiator and self.initiated < other.created <= self.created
 
-    def yields_to(self, other: Keypair) -> bool:
+    def yields_to(self, other: Keypair[P]) -> bool:
         """Return whether both ends are to use *other* and not this keypair, for their handshakes crossed.
 
         Each end is the initiator of one of the two, and only an initiator renews by time, so both must end up with
@@ -82,7 +92,7 @@ class Keypair:
         return self.local_index if self.is_initiator else self.remote_index
 
 
-class Keypairs:
+class Keypairs(Generic[P]):
     """The three slots of a peer: previous, current, next (whitepaper section 6.3).
 
     Each method returns the keypairs that left their slot, for the caller to forget.  *heard* is not among them: the
@@ -92,12 +102,14 @@ class Keypairs:
     __slots__ = ("current", "heard", "next", "previous")
 
     def __init__(self) -> None:
-        self.heard: Keypair | None = None  # under which something was received last; the packet path sets it
-        self.previous: Keypair | None = None
-        self.current: Keypair | None = None
-        self.next: Keypair | None = None
+        self.heard: Keypair[P] | None = (
+            None  # under which something was received last; the packet path sets it
+        )
+        self.previous: Keypair[P] | None = None
+        self.current: Keypair[P] | None = None
+        self.next: Keypair[P] | None = None
 
-    def install(self, keypair: Keypair) -> list[Keypair]:
+    def install(self, keypair: Keypair[P]) -> list[Keypair[P]]:
         """Put a new keypair into use.
 
         The initiator's becomes current, for its peer has it already, unless the peer was heard under one whose
@@ -118,7 +130,7 @@ class Keypairs:
         self.previous = previous
         return [old for old in gone if old is not None and old is not previous]
 
-    def promote(self) -> list[Keypair]:
+    def promote(self) -> list[Keypair[P]]:
         """Make the waiting keypair current: its peer has just used it."""
         current, waiting = self.current, self.next
         assert waiting is not None
@@ -141,7 +153,7 @@ class Keypairs:
             waiting.created < current.created and not current.yields_to(waiting)
         )
 
-    def follow(self, keypair: Keypair) -> None:
+    def follow(self, keypair: Keypair[P]) -> None:
         """Go back to *keypair*, which the peer has just used, if it is ``previous`` only because handshakes crossed.
 
         A peer that knows of it would not have used it.  To one that had our answer before our initiation they did not
@@ -151,12 +163,12 @@ class Keypairs:
         if keypair is self.previous and current is not None and keypair.yields_to(current):
             self.previous, self.current = current, keypair
 
-    def clear(self) -> list[Keypair]:
+    def clear(self) -> list[Keypair[P]]:
         """Empty all slots."""
         gone = [keypair for keypair in (self.previous, self.current, self.next) if keypair is not None]
         self.previous = self.current = self.next = self.heard = None
         return gone
 
-    def _older_heard(self) -> Keypair | None:
+    def _older_heard(self) -> Keypair[P] | None:
         """Return which of previous and current the peer may go on to use for a while, with another in its place."""
         return self.previous if self.previous is not None and self.previous is self.heard else self.current

@@ -7,20 +7,20 @@ by them (RFC 7348 section 5, RFC 6438), each of a peer's lanes has one of the po
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 from zlib import crc32
 
 from overlay.wire.ip import PROTOCOL_TCP, PROTOCOL_UDP
-
-if TYPE_CHECKING:
-    from overlay.forwarding.peer import Peer
 
 # Specification
 _PROTOCOL_SCTP = 132
 _WITH_PORTS = frozenset({PROTOCOL_TCP, PROTOCOL_UDP, _PROTOCOL_SCTP})
 
 
-class Lane(ABC):
+P = TypeVar("P")  # whom a lane is for: a peer
+
+
+class Lane(ABC, Generic[P]):
     """Datagrams made in this batch and not yet sent: all of one size but the last.  A peer is its own first lane."""
 
     __slots__ = ("pending", "pending_closed", "pending_ecn", "pending_size")
@@ -35,19 +35,19 @@ class Lane(ABC):
 
     @property
     @abstractmethod
-    def peer(self) -> Peer:
+    def peer(self) -> P:
         """Whom the datagrams go to."""
 
 
-class FurtherLane(Lane):
+class FurtherLane(Lane[P]):
     """A lane beside a peer's first."""
 
     __slots__ = ("flow", "peer")
 
     flow: int
-    peer: Peer
+    peer: P
 
-    def __init__(self, peer: Peer, flow: int) -> None:
+    def __init__(self, peer: P, flow: int) -> None:
         super().__init__()
         self.peer, self.flow = peer, flow
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from overlay.forwarding.core import AnySocket
-    from overlay.forwarding.sender import UdpSocket
+    from overlay.forwarding.udp_socket import UdpSocket
     from overlay.host.queues import KernelSocket
 
 # Specification (Linux include/uapi/asm-generic/socket.h)

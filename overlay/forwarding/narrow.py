@@ -20,9 +20,9 @@ from overlay.wire.virtio import GSO_ECN, GSO_UDP_L4
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from overlay.forwarding.core import Core
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Peer
+    from overlay.forwarding.upcalls import Upcalls
 
 
 def largest_segment(packet: memoryview, gso_type: int, segment: int, csum_start: int) -> int:
@@ -37,10 +37,12 @@ def largest_segment(packet: memoryview, gso_type: int, segment: int, csum_start:
 class Narrow:
     """The way of packets that are larger than ``peer.path_mtu``; without a keypair they go in the clear."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Upcalls) -> None:
         self._core = core
 
-    def send(self, peer: Peer, keypair: Keypair | None, packet: memoryview, ecn: int, now: float) -> None:
+    def send(
+        self, peer: Peer, keypair: Keypair[Peer] | None, packet: memoryview, ecn: int, now: float
+    ) -> None:
         """Send *packet*, whose checksums are complete, in pieces, or tell its sender."""
         if not self._is_refused(peer, packet, len(packet), now):
             self._send(peer, keypair, [packet], ecn, now)
@@ -48,7 +50,7 @@ class Narrow:
     def send_segments(
         self,
         peer: Peer,
-        keypair: Keypair | None,
+        keypair: Keypair[Peer] | None,
         packet: memoryview,
         gso_type: int,
         segment: int,
@@ -76,7 +78,7 @@ class Narrow:
         return True
 
     def _send(
-        self, peer: Peer, keypair: Keypair | None, packets: Iterable[memoryview], ecn: int, now: float
+        self, peer: Peer, keypair: Keypair[Peer] | None, packets: Iterable[memoryview], ecn: int, now: float
     ) -> None:
         count = 0
         for packet in packets:
@@ -91,7 +93,7 @@ class Narrow:
         else:
             peer.tx_packets += count
 
-    def _send_packet(self, peer: Peer, keypair: Keypair | None, packet: bytes, ecn: int) -> None:
+    def _send_packet(self, peer: Peer, keypair: Keypair[Peer] | None, packet: bytes, ecn: int) -> None:
         """Send *packet* by itself; where it is too large all the same, its datagram may be cut."""
         is_larger, sender = len(packet) > peer.path_mtu, self._core.sender
         if keypair is not None:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from overlay.encap.encapsulation import Frames
-    from overlay.forwarding.core import Core
     from overlay.forwarding.peer import Peer
+    from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.ip import Buffer
     from overlay.wire.neighbours import Question
 
@@ -28,7 +28,7 @@ ANSWERS_BURST = 200.0
 class Neighbours:
     """Answers for this node's own addresses and subnets, and for nothing else, to the peer that asks."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Upcalls) -> None:
         self._core = core
         self._buckets = Buckets(ANSWERS_PER_SECOND, ANSWERS_BURST)
 

@@ -40,11 +40,11 @@ from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from overlay.forwarding.bulk import Bulk
-    from overlay.forwarding.core import Core
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.lanes import Lane
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import SealedTrain
+    from overlay.forwarding.upcalls import Upcalls
 
 # Ours
 BATCH = 64  # packets read in one go before the other direction has its turn
@@ -68,7 +68,7 @@ class Outbound:
 
     _virtio_at, _room = _OFFSET, _ROOM  # of each packet in the arena
 
-    def __init__(self, core: Core, mtu: int) -> None:
+    def __init__(self, core: Upcalls, mtu: int) -> None:
         self._core = core
         self._arena = bytearray(ARENA_BYTES + LARGEST_DATAGRAM)  # what is cut from its end goes on behind it
         self._view, self._array = memoryview(self._arena), np.frombuffer(self._arena, np.uint8)
@@ -76,8 +76,8 @@ class Outbound:
         self._at = 0
         self._pace = Pace()
         self.narrow = Narrow(core)
-        self._clear = ClearOutbound(core, self, self._arena)
-        self._dirty: list[Lane] = []
+        self._clear = ClearOutbound(core, self, self.narrow, self._arena)
+        self._dirty: list[Lane[Peer]] = []
         self.set_mtu(mtu)
 
     def drain(self, tun: TunReader, now: float) -> bool:
@@ -271,7 +271,7 @@ class Outbound:
         core.data_sent(peer, keypair, 1, now)
 
     def send_payload(
-        self, peer: Peer, keypair: Keypair, payload: bytes, ecn: int = 0, *, may_be_cut: bool = False
+        self, peer: Peer, keypair: Keypair[Peer], payload: bytes, ecn: int = 0, *, may_be_cut: bool = False
     ) -> None:
         """Send a payload of its own: a control message, with no bytes a keepalive, or one packet.
 
@@ -283,13 +283,13 @@ class Outbound:
         elif datagram:
             self._core.sender.send_message(peer, datagram, ecn)
 
-    def offer(self, peer: Peer, keypair: Keypair, now: float) -> None:
+    def offer(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
         """Say hello to a peer that has not said it yet, if that is due."""
         hello = keypair.bulk.offer(now) if keypair.bulk is not None else None
         if hello is not None:
             self.send_payload(peer, keypair, hello)
 
-    def send_probe(self, peer: Peer, keypair: Keypair, payload: bytes) -> bool:
+    def send_probe(self, peer: Peer, keypair: Keypair[Peer], payload: bytes) -> bool:
         """Send a payload whole or not at all, and return False if it is too large for this host's own device."""
         datagram = self._sealed(keypair, payload)
         return not datagram or self._core.sender.send_probe(peer, datagram)
@@ -300,7 +300,7 @@ class Outbound:
         self._clear.set_mtu()
 
     @staticmethod
-    def _sealed(keypair: Keypair, payload: bytes) -> bytes:
+    def _sealed(keypair: Keypair[Peer], payload: bytes) -> bytes:
         """Return the transport message of *payload*; nothing if the keypair is used up."""
         counter = keypair.counter
         if counter >= REJECT_AFTER_MESSAGES:
@@ -317,7 +317,7 @@ class Outbound:
             self.flush_peer(lane)
         self._dirty.clear()
 
-    def queue(self, peer: Lane, datagram: memoryview, size: int, ecn: int) -> None:
+    def queue(self, peer: Lane[Peer], datagram: memoryview, size: int, ecn: int) -> None:
         """Put a sealed datagram behind the others of its peer that can leave in the same call."""
         pending = peer.pending
         if pending:
@@ -340,7 +340,7 @@ class Outbound:
             self._dirty.append(peer)
         pending.append(datagram)
 
-    def flush_peer(self, peer: Lane) -> None:
+    def flush_peer(self, peer: Lane[Peer]) -> None:
         """Send what is pending for *peer*, or in one lane of it, so that what is sent next comes behind it."""
         pending = peer.pending
         if pending:
@@ -353,7 +353,7 @@ class Outbound:
         """Return the segments of a super-packet in transport messages.  Raises PacketError."""
         return self.splitter.split(packet, gso_type, segment, csum_start)
 
-    def _send_train(self, peer: Peer, keypair: Keypair, train: SealedTrain, ecn: int) -> None:
+    def _send_train(self, peer: Peer, keypair: Keypair[Peer], train: SealedTrain, ecn: int) -> None:
         counter = keypair.counter
         keypair.counter = counter + train.count
         train.number(counter)
@@ -366,7 +366,7 @@ class Outbound:
     def _send_units(
         self,
         peer: Peer,
-        keypair: Keypair,
+        keypair: Keypair[Peer],
         bulk: Bulk,
         start: int,
         end: int,

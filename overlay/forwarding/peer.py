@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import socket
 import sys
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import Ends
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from overlay.forwarding.buckets import Bucket
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.path_mtu import PathMtu
-    from overlay.forwarding.sender import UdpSocket
     from overlay.forwarding.table import Prefixes
+    from overlay.forwarding.udp_socket import Ancillary, UdpSocket
     from overlay.wire.addresses import Sockaddr
 
 # Specification (Linux include/uapi/linux/udp.h)
@@ -41,11 +41,8 @@ _NO_PREFIX: dict[int, bytes] = {4: b"", 6: b""}
 WIDE = 1 << 17  # as a path MTU: nothing that the tun carries is larger, super-packets included
 CONTROLS = 64  # remembered before starting over: sizes of datagrams that go in trains
 
-Ancillary: TypeAlias = list[tuple[int, int, bytes]]
-"""Control messages as socket.sendmsg takes them."""
 
-
-class Peer(Lane):
+class Peer(Lane["Peer"]):
     """All that the packet path asks of a peer, as plain attributes."""
 
     __slots__ = (
@@ -110,7 +107,7 @@ class Peer(Lane):
         # One for each port that is sent from; none where there is but one, and the peer is the lane
         self.lanes = [FurtherLane(self, flow) for flow in range(encapsulation.senders)]
         self.sources: Prefixes[bool] | None = None  # beside its own, from where it may send in the clear
-        self.keypairs = Keypairs()
+        self.keypairs: Keypairs[Peer] = Keypairs()
         self.asking = Asking()
         self.endpoint: Sockaddr | None = None
         self.endpoint_address = b""  # packed, to recognise our own datagrams in the tun
@@ -148,7 +145,7 @@ class Peer(Lane):
         self.last_traffic = -math.inf  # authenticated, either way
         self.last_received = 0.0
         self.wanted_at = 0.0  # when the agent was last asked for a session
-        self.reporting: Keypair | None = None  # units came under it and are to be reported
+        self.reporting: Keypair[Peer] | None = None  # units came under it and are to be reported
         self.timers: dict[str, int] = {}  # the entry in force in the heap, for each kind that has one
 
         self.tx_bytes = self.rx_bytes = self.tx_packets = self.rx_packets = self.tx_units = self.rx_units = 0

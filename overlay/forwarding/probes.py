@@ -48,7 +48,11 @@ class Probes:
         return max(now, peer.path.due)
 
     def turn(
-        self, peer: Peer, keypair: Keypair | None, now: float, send: Callable[[Peer, Keypair, bytes], bool]
+        self,
+        peer: Peer,
+        keypair: Keypair[Peer] | None,
+        now: float,
+        send: Callable[[Peer, Keypair[Peer], bytes], bool],
     ) -> float:
         """Have *send* send what is due under *keypair* and return when to be called again; math.inf for a hello first.
 
@@ -72,7 +76,7 @@ class Probes:
         _apply(peer)
         return path.due
 
-    def answer(self, probe: Probe, keypair: Keypair, now: float) -> bytes:
+    def answer(self, probe: Probe, keypair: Keypair[Peer], now: float) -> bytes:
         """Return the answer to a probe that came by *keypair*.  Raises PacketError where its peer sends too many."""
         if not self._permits.allow(keypair.peer.number.to_bytes(8, "little"), now):
             raise PacketError("probe_rate")

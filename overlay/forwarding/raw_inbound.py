@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overlay.forwarding.clear_inbound import ClearInbound
-    from overlay.forwarding.core import Core
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.segments import Bytes2D
-    from overlay.forwarding.sender import UdpSocket
+    from overlay.forwarding.udp_socket import UdpSocket
+    from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.addresses import Sockaddr
 
 # Ours
@@ -59,7 +59,7 @@ class RawInbound:
 
     def __init__(
         self,
-        core: Core,
+        core: Upcalls,
         clear: ClearInbound,
         write: Callable[[Peer, list[memoryview | bytes]], None],
         joins_udp: bool,

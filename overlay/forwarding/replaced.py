@@ -8,7 +8,7 @@ from overlay.encap.encapsulation import PROTOCOL_UDP, Role
 
 if TYPE_CHECKING:
     from overlay.forwarding.inbound import Inbound
-    from overlay.forwarding.sender import UdpSocket
+    from overlay.forwarding.udp_socket import UdpSocket
 
 # Ours
 LAST_READS = 32  # what the buffer holds, and an end where more comes than is read

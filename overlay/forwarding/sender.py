@@ -10,36 +10,31 @@ from __future__ import annotations
 import errno
 import math
 import socket
-from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from overlay.encap import wireguard
-from overlay.encap.encapsulation import PROTOCOL_UDP, Role
+from overlay.encap.encapsulation import Role
 from overlay.forwarding.discovery import (
     DISCOVER,
     LARGEST,
     PMTUDISC_DO,
     PMTUDISC_DONT,
     PMTUDISC_PROBE,
-    Discovery,
 )
 from overlay.forwarding.held import HELD_MESSAGES, Held
 from overlay.forwarding.marks import IPV6, WHOLE
 from overlay.forwarding.mmsg import MESSAGES
-from overlay.forwarding.pace import Pace
 from overlay.forwarding.shares import SEND_COST, Shares
 from overlay.host.queues import TELL
 from overlay.wire.icmp import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from overlay.encap.encapsulation import Clear, Encapsulation
     from overlay.forwarding.held import Send
     from overlay.forwarding.mmsg import Carrier
-    from overlay.forwarding.peer import Ancillary, Peer
-    from overlay.forwarding.shares import SendQueue
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.udp_socket import Ancillary, UdpSocket
     from overlay.wire.addresses import Sockaddr
 
 # A local address or route that is gone; EINVAL is what Linux says for a source that is no address of the host.
@@ -57,20 +52,6 @@ HELD_PAUSE = (
 LOOK = 16  # sends, of which one asks how much waits: 1 MiB of super-packets
 
 
-class DatagramSocket(Protocol):
-    """What the forwarder needs of a UDP socket; socket.socket has it."""
-
-    def fileno(self) -> int: ...
-    def close(self) -> None: ...
-    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
-    def sendmsg(
-        self, buffers: Iterable[memoryview | bytes], ancdata: Ancillary, flags: int, address: Sockaddr, /
-    ) -> int: ...
-    def recvmsg_into(
-        self, buffers: Iterable[memoryview], ancbufsize: int, /
-    ) -> tuple[int, list[tuple[int, int, bytes]], int, Sockaddr]: ...
-
-
 class Outcome(Enum):
     """What became of a send."""
 
@@ -85,48 +66,13 @@ _SENT = Outcome.SENT  # looked up once: a member of an enumeration is not a plai
 _NOTHING: tuple[memoryview, ...] = ()
 
 
-@dataclass(eq=False, slots=True)
-class UdpSocket:
-    """One underlay socket.  *closes_at*: it has been replaced and is only read until then."""
-
-    raw: DatagramSocket
-    family: int
-    closes_at: float = math.inf
-    pace: Pace = field(default_factory=Pace)
-    encapsulation: Encapsulation = wireguard.ENCAPSULATION
-    role: Role = Role.ALL
-    protocol: int = PROTOCOL_UDP
-    carrier: Carrier | None = None  # of a raw socket
-    queue: SendQueue | None = None
-    shares: Shares | None = None  # while much waits in the queue
-    clear: Clear | None = field(init=False)
-    discovery: Discovery = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.clear = self.encapsulation.clear
-        is_switched = self.protocol == PROTOCOL_UDP and self.role in {Role.ALL, Role.SENDS}
-        self.discovery = Discovery(self.raw, self.family, is_switched=is_switched)
-
-
-def pair(opened: Iterable[UdpSocket]) -> None:
-    """Have the sockets of *opened* that get the handshakes rest by the same word as those whose ports they share."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        of_family = [udp for udp in opened if udp.family == family]
-        first = [udp for udp in of_family if udp.role == Role.ALL]
-        beside = [udp for udp in of_family if udp.role == Role.HANDSHAKES]
-        for udp, other in zip(
-            first, beside, strict=False
-        ):  # opened in one order; where one cannot be, there are none
-            udp.discovery.rest_with(other.raw)
-
-
 class Sender:
     """The way out to the underlay."""
 
     def __init__(self, segments: bool) -> None:
         self.segments = segments  # whether UDP_SEGMENT works; a device without checksum offload may refuse it
         self.sockets: list[UdpSocket] = []
-        self._held = Held()
+        self._held: Held[Peer] = Held()
         self._crowded: set[UdpSocket] = set()  # those that have shares
         self._sends = 0
         self._pools: dict[UdpSocket, list[UdpSocket]] = {}  # by the first of those that send by flow

@@ -13,10 +13,9 @@ first first, so all that the peer sent before has left too, or was dropped on th
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from overlay.forwarding.peer import Peer
+P = TypeVar("P")  # whom a send is for: a peer
 
 # Ours
 LEAST_BUFFER = 2 * 1024 * 1024  # bytes; smaller ones have no shares that could hold a few super-packets
@@ -52,12 +51,12 @@ class _Account:
         self.numbers: deque[int] = deque()  # of sends that have not left, oldest first
 
 
-class Shares:
+class Shares(Generic[P]):
     """The shares of one socket's send buffer, from when it is crowded until it is not."""
 
     def __init__(self, queue: SendQueue) -> None:
         self._queue = queue
-        self._accounts: dict[Peer, _Account] = {}
+        self._accounts: dict[P, _Account] = {}
         self._sends: dict[
             int, tuple[_Account, int]
         ] = {}  # by number: whose, and how much it had sent by then
@@ -66,14 +65,14 @@ class Shares:
         self.are_known = queue.number_sends()
 
     @classmethod
-    def if_crowded(cls, queue: SendQueue) -> Shares | None:
+    def if_crowded(cls, queue: SendQueue) -> Shares[P] | None:
         """Return the shares of *queue* if much waits in it and the kernel tells what leaves."""
         if queue.size < LEAST_BUFFER or queue.waiting() <= queue.size // CROWDED:
             return None
         made = cls(queue)
         return made if made.are_known else None
 
-    def admits(self, peer: Peer) -> bool:
+    def admits(self, peer: P) -> bool:
         """Return whether *peer* has less than its share, and may send more."""
         waiting = self._queue.waiting()
         if waiting < self._queue.size // CALM:
@@ -88,12 +87,12 @@ class Shares:
         self.take_departures()
         return account.sent - account.gone < share
 
-    def asks(self, peer: Peer) -> bool:
+    def asks(self, peer: P) -> bool:
         """Return whether the departure of the next send to *peer* is to be told."""
         account = self._accounts.get(peer)
         return account is None or account.sent - account.asked >= ASK
 
-    def sent(self, peer: Peer, size: int, is_told: bool) -> None:
+    def sent(self, peer: P, size: int, is_told: bool) -> None:
         """Note a send of *size* bytes to *peer*, whose departure will be told if asks() wanted it."""
         account = self._accounts.get(peer)
         if account is None:
@@ -128,7 +127,7 @@ class Shares:
                 del self._sends[numbers.popleft()]
         return bool(departed)
 
-    def forget(self, peer: Peer) -> None:
+    def forget(self, peer: P) -> None:
         """Forget a peer that was removed."""
         account = self._accounts.pop(peer, None)
         if account is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -55,9 +55,10 @@ from overlay.wire.virtio import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.segments import Bytes2D, Flow, Words
     from overlay.wire.addresses import Sockaddr
+
+K = TypeVar("K")  # under which a unit was sealed: a keypair
 
 # Ours
 UNITS_PER_SESSION = 16  # incomplete ones from the peer's endpoint; what a network reorders is far less
@@ -259,7 +260,7 @@ def take_link(unit: memoryview) -> tuple[memoryview, bytes]:
     return unit[:-size], bytes(unit[-size:])
 
 
-class Partial:
+class Partial(Generic[K]):
     """A unit of which some fragments are there."""
 
     __slots__ = (
@@ -269,7 +270,7 @@ class Partial:
 
     def __init__(
         self,
-        keypair: Keypair,
+        keypair: K,
         buffer: bytearray,
         count: int,
         cipher: int,
@@ -289,13 +290,13 @@ Place = tuple[int, int, "Sockaddr"]
 """Where fragments are kept: receiver index, counter, source address."""
 
 
-class Reassembly:
+class Reassembly(Generic[K]):
     """All incomplete units of a forwarder, bounded in number, memory and time."""
 
-    def __init__(self, lost: Callable[[Partial], None]) -> None:
+    def __init__(self, lost: Callable[[Partial[K]], None]) -> None:
         """*lost* is told of each unit that is given up."""
         self._lost = lost
-        self._partials: OrderedDict[Place, Partial] = OrderedDict()  # oldest first
+        self._partials: OrderedDict[Place, Partial[K]] = OrderedDict()  # oldest first
         self._at_endpoint: dict[int, int] = {}  # incomplete units by receiver index
         self._elsewhere = 0
         self._pool: list[bytearray] = []
@@ -304,8 +305,8 @@ class Reassembly:
         return len(self._partials)
 
     def place(
-        self, keypair: Keypair, place: Place, count: int, cipher: int, now: float, *, is_at_endpoint: bool
-    ) -> Partial:
+        self, keypair: K, place: Place, count: int, cipher: int, now: float, *, is_at_endpoint: bool
+    ) -> Partial[K]:
         """Return the unit that a fragment belongs to.
 
         Raises PacketError ``fragment_header`` where count or cipher contradicts what came before.
@@ -333,7 +334,7 @@ class Reassembly:
             self._elsewhere += 1
         return partial
 
-    def put(self, partial: Partial, number: int, rows: Bytes2D, last: int) -> bool:
+    def put(self, partial: Partial[K], number: int, rows: Bytes2D, last: int) -> bool:
         """Add consecutive fragments from *number* on, the last of which has *last* bytes; return whether all are there.
 
         The first copy of each stays.  Raises PacketError ``fragment_size`` where sizes contradict each other.
@@ -358,7 +359,7 @@ class Reassembly:
             partial.missing -= 1
         return partial.missing == 0
 
-    def take(self, place: Place) -> tuple[memoryview, Partial]:
+    def take(self, place: Place) -> tuple[memoryview, Partial[K]]:
         """Return a whole unit, LEAD bytes before its sealed ones, and forget it.  It is good until the next put().
 
         Raises PacketError ``fragment_size`` where the last fragment is larger than the others, or the whole too large.
@@ -384,7 +385,7 @@ class Reassembly:
                 return
             self._lost(self._forget(place))
 
-    def _copy(self, partial: Partial, number: int, rows: Bytes2D) -> None:
+    def _copy(self, partial: Partial[K], number: int, rows: Bytes2D) -> None:
         count, width = rows.shape
         bits = (1 << count) - 1 << number
         if not partial.have & bits:
@@ -398,7 +399,7 @@ class Reassembly:
             if not partial.have >> number + row & 1:
                 self._copy(partial, number + row, rows[row : row + 1])
 
-    def _forget(self, place: Place) -> Partial:
+    def _forget(self, place: Place) -> Partial[K]:
         partial = self._partials.pop(place)
         if partial.is_at_endpoint:
             left = self._at_endpoint[place[0]] - 1
@@ -412,7 +413,7 @@ class Reassembly:
             self._pool.append(partial.buffer)
         return partial
 
-    def _give_up_oldest(self, belongs: Callable[[int, Partial], bool]) -> None:
+    def _give_up_oldest(self, belongs: Callable[[int, Partial[K]], bool]) -> None:
         for place, partial in self._partials.items():
             if belongs(place[0], partial):
                 self._lost(self._forget(place))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import timeit
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -167,15 +167,15 @@ def unit_cutter(
 
 def unit_taker(cipher: int, fragments: bytes, datagram: int) -> Callable[[], object]:
     """Return what takes the datagrams of a unit with counter 0, again and again."""
-    keypair: Any = None  # only told to the callback, which no unit reaches here
-    reassembly, aead = Reassembly(lambda _: None), make_aead(cipher, bytes(KEY_SIZE))
+    reassembly: Reassembly[None] = Reassembly(lambda _: None)
+    aead = make_aead(cipher, bytes(KEY_SIZE))
     count, last = -(-len(fragments) // datagram), len(fragments) % datagram or datagram
     room = np.frombuffer(fragments.ljust(count * datagram, b"\0"), dtype=np.uint8)
     pieces = room.reshape(count, datagram)[:, FRAGMENT_HEADER_SIZE:]
     place = (1, 0, ("192.0.2.1", 51820))
 
     def take() -> object:
-        partial = reassembly.place(keypair, place, count, cipher, 0.0, is_at_endpoint=True)
+        partial = reassembly.place(None, place, count, cipher, 0.0, is_at_endpoint=True)
         assert reassembly.put(partial, 0, pieces, last - FRAGMENT_HEADER_SIZE)
         sealed, _ = reassembly.take(place)
         return read_unit(open_unit(aead.decrypt_into, 0, sealed), MTU)

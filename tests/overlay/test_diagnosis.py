@@ -9,7 +9,7 @@ import pytest
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.diagnosis import diagnose
-from overlay.diagnosis.finding import Facts, Finding
+from overlay.diagnosis.facts import Facts, Finding
 from overlay.errors import HostError
 from overlay.host.fib import Match
 from overlay.host.plan import HostPlan

@@ -7,7 +7,7 @@ import pytest
 
 from overlay.encap.encapsulation import Role
 from overlay.forwarding.kernel_drops import KernelDrops
-from overlay.forwarding.sender import UdpSocket
+from overlay.forwarding.udp_socket import UdpSocket
 from tests.sim import World
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
 from overlay.forwarding.peer import SOL_UDP, UDP_SEGMENT, Peer
-from overlay.forwarding.sender import Sender, UdpSocket
+from overlay.forwarding.sender import Sender
+from overlay.forwarding.udp_socket import UdpSocket
 from overlay.host.queues import TELL
 
 TOS_2 = (socket.IPPROTO_IP, socket.IP_TOS, struct.pack("=i", 2))

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from peers.encapsulation import encapsulation_between, has_ports, identifier_between, own_encapsulation
+from peers.encapsulation import has_ports
 from peers.errors import KeyProblem
 from peers.hints import warnings
 from peers.peer import Network
+from peers.tunnel import encapsulation_between, identifier_between, own_encapsulation
 from tests.peers.examples import PREFIXES, peer, table
 
 

@@ -1,0 +1,53 @@
+"""What is known of a host when it is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from overlay.config import Node
+    from overlay.host.fib import Link, Match
+    from overlay.host.firewall.rules import Firewall
+    from overlay.host.plan import HostPlan, IPAddress
+    from overlay.host.sockets import UdpSocket
+    from overlay.host.tun import Tun
+    from overlay.wire.addresses import Sockaddr
+
+
+class Routes(Protocol):
+    """The kernel's answers about routes."""
+
+    def route_index(self, address: IPAddress, fwmark: int | None = None) -> int | None:
+        """Return the index of the interface by which packets to *address* leave; None if there is none."""
+
+    def match(self, address: IPAddress, fwmark: int | None = None) -> Match | None:
+        """Return the route that packets to *address* take; None if there is none."""
+
+    def links(self) -> list[Link]:
+        """Return the networks that this host is on, but for those by its tun.  Raises HostError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A node on its host: what it wants, what it has set up, and where the rest can be asked for.
+
+    *endpoints* are the underlay addresses known of the peers, with their names.  *lacking* says what a device that
+    was prepared by root lacks.  *read* returns a setting below /proc/sys/net, None where there is no such one.
+    *errors_prevented* are the IP protocols of which the kernel's own tunnels answer no packets.  *firewall* is None as
+    long as it was not read.
+    """
+
+    node: Node
+    plan: HostPlan
+    device: Tun
+    udp: Sequence[UdpSocket]
+    endpoints: frozenset[tuple[str, Sockaddr]]
+    routes: Routes
+    read: Callable[[str], int | None]
+    is_icmp_refused: bool = False
+    lacking: str | None = None
+    errors_prevented: frozenset[int] = frozenset()
+    firewall: Firewall | None = None

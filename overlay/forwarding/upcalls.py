@@ -1,0 +1,123 @@
+"""What the packet path may call: the state that it reads, and what it tells the rest of the forwarder.
+
+Core has it all.  What takes packets out and in knows this much of it and not more, and no Core.  Times are seconds of
+CLOCK_BOOTTIME.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from overlay.forwarding.arrival import Arrival
+    from overlay.forwarding.bulk import Bulk
+    from overlay.forwarding.in_band import InBand
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.lanes import Lane
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.places import Places
+    from overlay.forwarding.segments import Splitter
+    from overlay.forwarding.sender import Sender
+    from overlay.forwarding.table import Table
+    from overlay.forwarding.udp_socket import UdpSocket
+    from overlay.forwarding.unreachable import Unreachable
+    from overlay.forwarding.workqueue import Workqueue
+    from overlay.reasons import Drops
+    from overlay.wire.addresses import Sockaddr
+    from overlay.wire.ip import Buffer
+
+
+class Batch(Protocol):
+    """The datagrams of the batch under way, which leave at its end."""
+
+    splitter: Splitter
+
+    def send_payload(
+        self, peer: Peer, keypair: Keypair[Peer], payload: bytes, ecn: int = 0, *, may_be_cut: bool = False
+    ) -> None:
+        """Seal *payload* for *peer* and send it by itself."""
+
+    def complete(self, start: int, length: int, csum_start: int, csum_offset: int) -> bool:
+        """Finish the checksum that the kernel left partial; return False where it points outside the packet."""
+
+    def queue(self, peer: Lane[Peer], datagram: memoryview, size: int, ecn: int) -> None:
+        """Put a datagram behind the others of its lane that can leave in the same call."""
+
+    def flush_peer(self, peer: Lane[Peer]) -> None:
+        """Send what waits in a lane."""
+
+
+class Upcalls(Protocol):
+    """The forwarder, as the packet path sees it."""
+
+    peers: dict[int, Peer]
+    by_index: dict[int, Keypair[Peer]]
+    table: Table[Peer]
+    places: Places
+    own_ports: dict[str, frozenset[bytes]]
+    inherits_ttl: bool
+    drops: Drops
+    sender: Sender
+    unreachable: Unreachable
+    in_band: InBand
+    jobs: Workqueue
+
+    @property
+    def outbound(self) -> Batch:
+        """What seals and sends."""
+
+    def want(self, peer: Peer, now: float) -> None:
+        """Ask the agent for a session with *peer*, unless it was asked just now."""
+
+    def refuse(self, packet: Buffer, reason: str, now: float) -> None:
+        """Drop a packet of the tun that no peer takes, and tell its sender."""
+
+    def refused(self, peer: Peer, reason: str, count: int = 1) -> None:
+        """Count *count* messages of *peer*, or such that claim to be, that were dropped."""
+
+    def cannot_reach(self, peer: Peer, packet: Buffer, now: float) -> None:
+        """Drop a packet for a peer whose address is not known, and tell its sender."""
+
+    def stage(self, peer: Peer, packet: bytes, now: float) -> None:
+        """Keep *packet*, with its virtio header, until there is a session with *peer*."""
+
+    def data_sent(self, peer: Peer, keypair: Keypair[Peer], count: int, now: float) -> None:
+        """Note that *count* packets have been sealed for *peer*."""
+
+    def look_at_path(self, peer: Peer, now: float) -> None:
+        """Have ``peer.path_mtu`` be what the kernel knows, for ``peer.path_due`` has come."""
+
+    def data_received(self, peer: Peer, now: float) -> None:
+        """Note that a payload that is no keepalive came from *peer*: it is owed an answer."""
+
+    def units_sent(self, peer: Peer, bulk: Bulk) -> None:
+        """Note that a unit left for *peer*: a report is to come."""
+
+    def unit_received(self, peer: Peer, keypair: Keypair[Peer]) -> None:
+        """Note that a unit of *peer* came in whole: it is to be reported."""
+
+    def authenticated(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
+        """Note that a message under *keypair* was genuine and new."""
+
+    def moved(self, peer: Peer, udp: UdpSocket, source: Sockaddr, now: float) -> None:
+        """Note that *peer* was heard from *source*, authenticated, through *udp*."""
+
+    def is_from(self, peer: Peer, packet: Buffer) -> bool:
+        """Return whether the source address of *packet* is one of *peer*'s."""
+
+    def owner(self, address: bytes) -> Peer | None:
+        """Return the peer that *address*, of 4 or 16 bytes, is one of; None if it is nobody's or this node's."""
+
+    def is_own(self, address: bytes) -> bool:
+        """Return whether *address*, of 4 or 16 bytes, is one of this node or of what is behind it."""
+
+    def is_from_sources(self, peer: Peer, packet: Buffer) -> bool:
+        """Return whether *peer*, in the clear, may send the source address of *packet* although it is none of its own.
+
+        The longer prefix decides, as for destinations: what is of another peer by a longer one is not among them.
+        """
+
+    def handshake_received(
+        self, udp: UdpSocket, kind: int, datagram: bytes, source: Sockaddr, arrival: Arrival, now: float
+    ) -> None:
+        """Let a handshake message through to the agent, answer it with a cookie, or drop it."""
