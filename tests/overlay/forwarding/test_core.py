@@ -530,7 +530,7 @@ def test_a_keypair_used_up_sends_no_more(bench):
 def test_commands_for_an_unknown_peer_are_no_matter(bench):
     endpoint = ("192.0.2.9", 9)
     for command in (
-        Transmit(7, b"x"),
+        Transmit(7, bytes(148)),
         Wipe(7),
         GiveUp(7),
         link.RemovePeer(7),
@@ -685,7 +685,7 @@ def test_callers_that_wait_are_answered_although_many_call_after_them(bench):
         bench.arrive(called, source=caller)
 
     for caller in callers:
-        bench.b.tell(Transmit(1, b"answer", endpoint=caller))
+        bench.b.tell(Transmit(1, bytes(92), endpoint=caller))
 
     assert bench.peer.drops == {"no_endpoint": 100}  # those that called first
 
