@@ -16,7 +16,7 @@ import trio
 
 from overlay.errors import HostError, PacketError
 from overlay.host import clock, user_ids
-from overlay.link import MESSAGE_BYTES, Command, Ready, Report, decode, encode
+from overlay.link import MESSAGE_BYTES, ROWS, Command, Ready, Report, decode, encode
 from overlay.process_output import ProcessOutput
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Forwarder:
                     break  # the next call says so
                 raise ForwarderGoneError
             try:
-                message = decode(data)
+                message = decode(data, ROWS)
             except PacketError:
                 message = None
             reports.append(message if isinstance(message, Report) else None)

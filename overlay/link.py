@@ -33,7 +33,7 @@ DESCRIPTORS = (
 )
 SECONDS = 2.0**40  # and every time, in 35,000 years; so that no sum or product of times is infinite
 NUMBERS = 2**63  # every number is below: what sums of them are counted in
-ROWS = 1000  # peers in one message of counters; the forwarder tells far fewer at once
+ROWS = 100  # peers in one message of counters; the forwarder tells far fewer at once
 NOTES, NOTE_CHARACTERS = 32, 500  # what the forwarder could not do, as sentences
 HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
@@ -302,11 +302,21 @@ def encode(message: Command | Report) -> bytes:
     return packed
 
 
-def decode(data: bytes | memoryview) -> Command | Report:
-    """Read one message.  Raises PacketError ``link``, and nothing else, for any bytes."""
+def decode(data: bytes | memoryview, longest: int = MESSAGE_BYTES) -> Command | Report:
+    """Read one message.  Raises PacketError ``link``, and nothing else, for any bytes.
+
+    No list in it is longer than *longest*.  What reads lists makes room for as many items as each says it has, also
+    for lists in lists a thousand deep, before it looks for the first.
+    """
     try:
-        # No nesting deeper than PeerCounters in Counters has; msgpack bounds every length by the data's.
-        parts = msgpack.unpackb(data, use_list=True, strict_map_key=False, max_ext_len=0)
+        parts = msgpack.unpackb(
+            data,
+            use_list=True,
+            strict_map_key=False,
+            max_ext_len=0,
+            max_array_len=longest,
+            max_map_len=len(REASONS),
+        )
     except (
         ValueError,
         TypeError,

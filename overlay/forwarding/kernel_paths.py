@@ -26,7 +26,7 @@ UDP_HEADERS = {4: 20 + 8, 6: 40 + 8}  # bytes before a datagram's payload
 
 # Ours
 LOOK_TIME = 1.0  # seconds
-LOOKS_PER_SECOND = 1000.0  # each takes some 5 microseconds
+LOOKS_PER_SECOND = 1000.0  # each takes some 10 microseconds
 LEAST = 576  # bytes; no smaller MTU is believed (RFC 791 section 3.2: what every host must take)
 
 

@@ -33,6 +33,7 @@ _OPTIONS: dict[int, tuple[int, int, int]] = {
 # Ours
 ERRORS_BYTES = 8 * 1024  # of the queue of errors, in which anybody who forges ICMP errors can put some
 ERRORS_AT_ONCE = 64  # read of it; it takes fewer
+CONTROL_BYTES = 128  # beside one of them: what it is, and whom it came from
 ATTEMPTS = 2  # to be told: such errors may have filled the queue
 
 # With the headers it is larger than 65,535 bytes, which no packet of IPv4 is and none of IPv6 without the jumbo option.
@@ -75,19 +76,20 @@ class PathSocket:
         return False
 
     def _told(self) -> int:
-        """Return the MTU that the kernel has told last; 0 if none."""
-        mtu = 0
+        """Return the MTU that the kernel has told, once; 0 if it has not."""
         for _ in range(ERRORS_AT_ONCE):
             try:
-                _, control, _, _ = self._raw.recvmsg(1, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+                _, control, _, _ = self._raw.recvmsg(
+                    1, CONTROL_BYTES, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
+                )
             except OSError:
                 break
             for level, kind, data in control:
                 if (level, kind) == (self._level, self._kind) and len(data) >= _ERROR.size:
-                    number, origin, _, _, info, _ = _ERROR.unpack_from(data)
+                    number, origin, _, _, mtu, _ = _ERROR.unpack_from(data)
                     if (number, origin) == (errno.EMSGSIZE, ORIGIN_LOCAL):
-                        mtu = info
-        return mtu
+                        return int(mtu)
+        return 0
 
 
 def open_paths() -> list[socket.socket]:

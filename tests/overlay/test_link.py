@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import msgpack
 import pytest
@@ -224,7 +225,7 @@ WRONG = {
         1, [link.PeerCounters(1, None, 0, 0, 0, 0, 0.0, {"loop": -1})], {}, is_last=True
     ),
     "too many peers": link.Counters(
-        1, [link.PeerCounters(1, None, 0, 0, 0, 0, 0.0, {})] * 1001, {}, is_last=True
+        1, [link.PeerCounters(1, None, 0, 0, 0, 0, 0.0, {})] * (link.ROWS + 1), {}, is_last=True
     ),
     "a note with an escape sequence": link.Ready(["\x1b]0;root\x07"]),
     "a long note": link.Ready(["x" * 501]),
@@ -237,6 +238,26 @@ WRONG = {
 def test_what_the_reader_could_not_carry_out_is_refused(message):
     with refused("link"):
         link.decode(link.encode(message))
+
+
+def test_lists_longer_than_those_of_a_report_are_refused_where_reports_are_read():
+    routes = link.Routes([(bytes(4), 8, 1)] * (link.ROWS + 1), [], is_last=True)
+
+    assert link.decode(link.encode(routes)) == routes
+    with refused("link"):
+        link.decode(link.encode(routes), link.ROWS)
+
+
+def test_no_room_is_made_for_lists_that_only_say_how_long_they_are():
+    lists_in_lists = (b"\xdd\x00\x01\xff\xff" * 1000).ljust(131_072, b"\x90")
+    tracemalloc.start()
+    try:
+        with refused("link"):
+            link.decode(lists_in_lists, link.ROWS)
+
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_scoped_endpoint_is_kept():
