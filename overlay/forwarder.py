@@ -204,8 +204,9 @@ class Forwarder:
                 await trio.sleep(0.01)
         if self._process.poll() is None:
             self._process.kill()
-        with contextlib.suppress(OSError):
-            self._process.wait()
+        with trio.CancelScope(shield=True):  # one that has much memory takes a while to let go of it
+            while self._process.poll() is None:
+                await trio.sleep(0.01)
         self._close_output()
         code = self._process.returncode
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from overlay import status
-from overlay.counters import PATIENCE
 from overlay.host import clock
 from overlay.troubles import notes_of
 from peers.peer import format_public_key
@@ -42,7 +41,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
             drops[reason] = drops.get(reason, 0) + count
     forwarder = running.forwarder()
     clear = [node.clear_note] if node.clear_note else []
-    silence = [] if counted.is_complete else [status.describe_silence(forwarder.pid, PATIENCE)]
+    silence = [] if counted.is_complete else [status.describe_silence(forwarder.pid, counted.patience)]
     told = {
         "node": node.own.name,
         "interface": host.interface,

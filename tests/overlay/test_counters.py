@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from overlay.counters import PATIENCE, CounterQuestions
+from overlay.counters import PATIENCE, SHORT_PATIENCE, CounterQuestions
 from overlay.forwarder import ForwarderGoneError
 from overlay.link import AskCounters, Counters, PeerCounters
 
@@ -171,3 +171,26 @@ def test_the_whole_answer_of_a_forwarder_that_tells_each_peer_once_is_awaited(as
             await asking.tell([peer])
 
     asking(story)
+
+
+def test_forwarder_that_told_nothing_is_waited_for_as_long_once_until_it_tells_something():
+    async def main():
+        questions, forwarder, took = CounterQuestions(), Forwarder(), []
+
+        async def ask(serial):
+            began = trio.current_time()
+            counted = await questions.ask(forwarder, serial, KNOWN)
+            took.append(trio.current_time() - began)
+            assert counted.patience == took[-1]
+
+        for serial in (1, 2, 3):
+            await ask(serial)
+        questions.take(Counters(2, [], {}, True))  # too late, but it does tell
+        await ask(4)
+        await ask(5)
+        questions.end()  # and of another forwarder nothing is known
+        await ask(6)
+
+        assert took == [PATIENCE, SHORT_PATIENCE, SHORT_PATIENCE, PATIENCE, SHORT_PATIENCE, PATIENCE]
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), strict_exception_groups=True)
