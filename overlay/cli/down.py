@@ -35,15 +35,24 @@ def command(ctx: click.Context, interface: str) -> None:
     left that was killed, or ended by an error, is taken back too: packets for the overlay, refused until then, leave
     by the other routes of this host.
     """
-    from overlay.host.control import NoAgentError
+    from overlay.host.control import NoAgentError, TakenError
 
     surroundings = Surroundings.of(ctx)
-    try:
-        answer = ask(ctx, interface, op="down")
-    except NoAgentError:
-        if not _put_back(surroundings.remove_leftovers, agent_path(ctx, interface), interface):
-            raise
-        return
+    deadline = surroundings.now() + PATIENCE
+    while True:
+        try:
+            answer = ask(ctx, interface, op="down")
+            break
+        except NoAgentError:
+            try:
+                if not _put_back(surroundings.remove_leftovers, agent_path(ctx, interface), interface):
+                    raise
+            except TakenError:  # one that starts just now does not listen yet
+                if surroundings.now() >= deadline:
+                    raise
+                surroundings.sleep(POLL_INTERVAL)
+            else:
+                return
     process = answer.get("pid")
     deadline = surroundings.now() + PATIENCE
     # The process is asked first: in a container it may not be visible, and then the socket tells.

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import click
@@ -48,6 +49,8 @@ def command(
     A persistent tun device of that name (ip tuntap add) is used and left in place.  Its owner may run the agent
     without root, if root has given the device what it needs; what is missing is said.
     """
+    # Until the agent listens: it asks for a file to be read that will be.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from overlay import agent
     from overlay.config import Options
 

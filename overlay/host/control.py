@@ -49,6 +49,10 @@ class NoAgentError(HostError):
     """Nobody answers for that interface here."""
 
 
+class TakenError(HostError):
+    """An agent that lives has that interface here, or is about to start for it."""
+
+
 def own_directory() -> Path:
     """Return where the agents of this user answer.  Raises HostError if there is no place for one."""
     if os.geteuid() == 0 or os.access(DIRECTORY, os.W_OK):
@@ -277,7 +281,7 @@ def _take_lock(path: Path) -> int:
             owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(lock)
             interface = interface_of(path)
-            raise HostError(
+            raise TakenError(
                 f"{interface} is already run by process {owner}: "
                 f"stop it with `overlay down --interface {interface}`, or choose another --interface"
             ) from error

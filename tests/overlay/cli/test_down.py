@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from overlay.cli import main
+from overlay.host.control import TakenError, control_path
 from overlay.host.leftovers import Leftovers
+from tests.overlay.cli.fakes import FakeAgent
 
 
 @pytest.fixture
@@ -119,3 +121,37 @@ def test_what_an_agent_left_is_taken_back_and_told(surroundings, left, done):
     assert (result.exit_code, result.stderr) == (0, "")
     assert asked == ["wan1"]
     assert result.stdout == f"no agent runs for wan1; of one that was killed or ended by an error: {done}\n"
+
+
+TAKEN = "overlay0 is already run by process 7: stop it with `overlay down --interface overlay0`"
+
+
+def taken(path, interface):
+    """Find the lock of an agent that does not listen yet."""
+    raise TakenError(TAKEN)
+
+
+def test_an_agent_that_starts_just_now_is_stopped_once_it_listens(surroundings, clock):
+    """The command said that `overlay down` stops it."""
+    agents = []
+
+    def begin():
+        if agents:
+            agents[0].stop()
+            return
+        agents.append(FakeAgent(control_path("overlay0", surroundings.control_directory)))
+        agents[0].answers["down"] = {"ok": True, "pid": ended_process()}
+        agents[0].__enter__()
+
+    clock.on_sleep = begin
+    result = CliRunner().invoke(main, ["down"], obj=dataclasses.replace(surroundings, remove_leftovers=taken))
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [request["op"] for request in agents[0].requests] == ["down"]
+
+
+def test_an_agent_that_never_listens_is_named(surroundings, clock):
+    result = CliRunner().invoke(main, ["down"], obj=dataclasses.replace(surroundings, remove_leftovers=taken))
+
+    assert (result.exit_code, result.stderr) == (1, f"Error: {TAKEN}\n")
+    assert 1010 <= clock.time < 1011

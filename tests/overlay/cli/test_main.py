@@ -166,6 +166,46 @@ def test_ctrl_c_ends_a_command_quietly(tmp_path):
     assert (process.returncode, output, errors) == (130, b"", b"")
 
 
+# A sitecustomize: the signal comes while the module is being loaded.
+SIGNALLED = """
+import os, signal, sys
+
+class Signal:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.{signal})
+
+sys.meta_path.insert(0, Signal())
+"""
+
+
+def run_signalled(directory, module, signal_name, *arguments):
+    """Run a command that gets a signal while it loads *module*."""
+    (directory / "sitecustomize.py").write_text(SIGNALLED.format(module=module, signal=signal_name))
+    return subprocess.run(
+        [sys.executable, "-m", "overlay", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(directory)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("module", ["overlay.cli", "click", "overlay.cli.status"])
+def test_ctrl_c_is_quiet_while_the_command_is_being_loaded(tmp_path, module):
+    result = run_signalled(tmp_path, module, "SIGINT", "--help")
+
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+def test_a_reload_that_is_asked_for_while_the_agent_is_being_loaded_does_not_end_it(tmp_path):
+    result = run_signalled(tmp_path, "overlay.agent", "SIGHUP", "up", "--peers", "/nonexistent/peers.toml")
+
+    assert result.returncode > 0
+    assert "Error: " in result.stderr
+
+
 def wait_until_reading(pid):
     """Wait until *pid* sleeps in a read of its stdin."""
     for _ in range(1000):
