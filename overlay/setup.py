@@ -278,8 +278,9 @@ class HostSetup:
         former, self._paths = self._paths, open_paths()
         for each in former:
             each.close()
-        for each in self._paths:
-            sockets.set_mark(each, self._marked)
+        if self._marked:  # none at all takes the privilege as well
+            for each in self._paths:
+                sockets.set_mark(each, self._marked)
         self.device.restore()
 
     def close_left(self, now: float) -> None:
