@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
@@ -46,8 +46,16 @@ class ForwarderGoneError(Exception):
 class Forwarder:
     """One forwarder process and our end of the link to it."""
 
-    def __init__(self, program: Sequence[str] = PROGRAM, uid: int = user_ids.USER_IDS[0]) -> None:
-        """Start *program*, which gets the number of its descriptor of the link, and *uid*.  Raises HostError."""
+    def __init__(
+        self,
+        program: Sequence[str] = PROGRAM,
+        uid: int = user_ids.USER_IDS[0],
+        output: ProcessOutput | None = None,
+    ) -> None:
+        """Start *program*, which gets the number of its descriptor of the link, and *uid*.
+
+        What it prints goes through *output*, which an earlier one that has ended may have used.  Raises HostError.
+        """
         with contextlib.ExitStack() as undo:
             try:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -64,7 +72,7 @@ class Forwarder:
         self._link = ours
         self._sending = trio.Lock()
         self._early: list[Report | None] = []
-        self._output = ProcessOutput()
+        self._output = output or ProcessOutput()
 
     @property
     def pid(self) -> int:
@@ -214,13 +222,18 @@ class Forwarder:
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """Starts forwarders under one user id, None for that of the agent."""
+    """Starts forwarders, one after the other, under one user id, None for that of the agent.
+
+    Together they print no more than one may.
+    """
 
     uid: int | None
+    output: ProcessOutput = field(default_factory=ProcessOutput)
 
     def __call__(self, program: Sequence[str] = PROGRAM) -> Forwarder:
         """Return a forwarder that starts.  Raises HostError."""
-        return Forwarder(program) if self.uid is None else Forwarder(program, self.uid)
+        uid = user_ids.USER_IDS[0] if self.uid is None else self.uid
+        return Forwarder(program, uid, self.output)
 
 
 @contextlib.contextmanager

@@ -39,8 +39,9 @@ class ProcessOutput:
         return shown
 
     def end(self, now: float) -> list[str]:
-        """Return what is left when no more comes, and how many lines were not shown."""
+        """Return what is left when no more comes, and how many lines were not shown; then another process may begin."""
         shown = self.feed(b"\n", now) if self._rest else []
+        self._is_cut = False
         self._tell_hidden(shown)
         return shown
 

@@ -237,6 +237,20 @@ def test_forwarder_that_prints_without_end_fills_no_log_and_is_stopped(caplog):
     assert "lines that were not shown" in caplog.records[-1].getMessage()
 
 
+def test_forwarders_that_follow_one_another_print_no_more_than_one(tmp_path, caplog):
+    async def tell():
+        with forwarders(tmp_path) as start:
+            for _ in range(3):
+                forwarder = start(program("os.write(1, b'noise\\n' * 1000)"))
+                await forwarder.hear()
+                await forwarder.stop()
+
+    story(tell)
+    noise = [record for record in caplog.records if record.getMessage().endswith(": noise")]
+    assert len(noise) == BURST
+    assert "lines that were not shown" in caplog.records[-1].getMessage()
+
+
 @pytest.mark.parametrize("garbage", [b"\x00", b"\xc1", os.urandom(1000), b"\x91\xcc\xff", b"x" * 100_000])
 def test_garbage_from_the_agent_is_counted_and_not_fatal(tun, garbage):
     async def tell():

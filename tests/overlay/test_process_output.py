@@ -34,6 +34,22 @@ def test_line_without_an_end_is_cut_and_its_rest_thrown_away(output):
     assert output.feed(b"xxx\nnext\n", 0.0) == ["next"]
 
 
+def test_a_line_that_one_process_did_not_end_takes_nothing_of_the_next(output):
+    output.feed(b"x" * 100_000, 0.0)
+    output.end(0.0)
+
+    assert output.feed(b"first\n", 0.0) == ["first"]
+
+
+def test_processes_one_after_the_other_print_no_more_than_one(output):
+    shown = []
+    for _ in range(10):
+        shown += output.feed(b"line\n" * BURST, 0.0)
+        output.end(0.0)
+
+    assert shown == ["line"] * BURST
+
+
 def test_beyond_a_burst_lines_are_counted(output):
     shown = output.feed(b"line\n" * (BURST + 50), 0.0)
 
