@@ -2,7 +2,7 @@
 
 Read run_agent() for the order in which a node comes up and goes down, then Agent: one method for each thing that
 may happen (a report of the forwarder, a deadline, a question on the control socket, a new peers file, a change of
-the host's network, a signal).  What to do is decided by values without I/O: Sessions, Roster, config.
+the host's network, a signal).  What to do is decided by values without I/O: Engine, config.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -28,20 +29,18 @@ from overlay import (
     preshared,
     questions,
     unprivileged,
-    unresolved,
 )
 from overlay.answers.running import Running
 from overlay.arrival import wait_until_here
 from overlay.counters import CounterQuestions
 from overlay.diagnosis.finding import Finding
 from overlay.ending import StoppedError, until_stopped
+from overlay.engine import Engine, LookUp, Relocated
 from overlay.errors import (
     ConfigError,
     HostError,
-    PacketError,
 )
 from overlay.forwarder import Forwarder, ForwarderGoneError, forwarders
-from overlay.greetings import Greetings
 from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
@@ -49,52 +48,42 @@ from overlay.host.privileges import Capability
 from overlay.host.settings import SUFFIX
 from overlay.host.steering import INDEX_MARK
 from overlay.host.tun import check_interface_name
-from overlay.journal import Journal
 from overlay.key_files import load_own_key
 from overlay.link import (
     OWN,
     Begin,
-    Confirmed,
     Counters,
     Handled,
     Handshake,
-    Moved,
     PingPeer,
     Ponged,
     Ready,
     RenewSources,
-    Retired,
     SetEndpoint,
     SetPeer,
-    Silence,
-    Wanted,
 )
 from overlay.notes import HostNotes, Reading
 from overlay.pings import PingQuestions
 from overlay.policing import Policing, kind_of
 from overlay.reader import Reader
-from overlay.refusals import Refusals
 from overlay.reload import RETRY, Reloads
 from overlay.relocations import Relocations
 from overlay.resolver import Outside, Resolver, known, literal, resolve_first
-from overlay.roster import Roster
 from overlay.session.constants import Timing
-from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
-from overlay.session.sessions import Sessions
 from overlay.setup import HostSetup
 from peers.errors import StoreError
 from peers.stores.file import FileStore
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from overlay.config import Node, Options
+    from overlay.engine import Effect
     from overlay.host.sockets import UdpSocket
     from overlay.link import Command, Report
     from overlay.planning import Endpoints, Planned
     from overlay.roster import Change, Remote
-    from overlay.session.outputs import Output
     from overlay.wire.addresses import Sockaddr
     from peers.stores import Store
 
@@ -200,17 +189,10 @@ class Agent:
         self.forwarder = start_forwarder()
         self._start_forwarder = start_forwarder
         self._options, self._node, self._timing = options, node, timing
-        self._sessions = Sessions(
-            node.private_key,
-            entropy=os.urandom,
-            wall_ns=clock.wall_ns,
-            constants=timing,
-            index_mark=INDEX_MARK,
+        self._engine = Engine(
+            node.private_key, timing, entropy=os.urandom, wall_ns=clock.wall_ns, index_mark=INDEX_MARK
         )
-        self._roster, self._names = Roster(), names or Names(None)
-        self._journal = Journal()
-        self._refusals = Refusals(self._roster, self._sessions, self._journal)
-        self._greetings = Greetings(self._greet)
+        self._names = names or Names(None)
         self._notes: list[str] = []
         self._host_notes = HostNotes(self._look_at_host, self._read_host)
         self._started = clock.now()
@@ -220,7 +202,7 @@ class Agent:
         self._reader = Reader(options.peers)
         self._planner = trio.CapacityLimiter(1)  # a thread that nothing which waits shares
         self._relocations = Relocations(self._is_affected_by, self._replan_later)
-        self._wake = trio.Event()
+        self._wake, self._wakes_at = trio.Event(), -math.inf
         self._serials = itertools.count(1)
         self._counters = CounterQuestions()
         self._pings = PingQuestions()
@@ -231,24 +213,21 @@ class Agent:
             options,
             timing,
             self._started,
-            self._sessions,
-            self._roster,
+            self._engine,
             self._counters,
             self._pings,
             self._serials,
             self._reloads,
             self._notes,
             self._host_notes,
-            self._refusals,
         )
 
     async def look_up_first(self) -> None:
         """Know the peers, and where they are as far as that can be known before routes lead into the tunnel."""
-        for remote in self._roster.change_to(self._node).added:
-            self._add_session(remote)
+        for remote in self._engine.adopt(self._engine.roster.foresee(self._node)).added:
             self._take_known(remote)
         if config.holds_nearly_everything(self._node):
-            await resolve_first(self._roster.by_number.values(), self._names)
+            await resolve_first(self._remotes.values(), self._names)
 
     def set_up(self) -> None:
         """Set the host up for this node.  Raises HostError."""
@@ -264,7 +243,7 @@ class Agent:
         """Return what of the host keeps traffic from going, and who else can read or write the node's files."""
         firewall, files = (reading.firewall, reading.files) if reading is not None else (None, ())
         found = [*self.host.findings(self._node, firewall), *files]
-        return found if self._sessions.is_clock_plausible() else [*found, UNSET_CLOCK]
+        return found if self._engine.sessions.is_clock_plausible() else [*found, UNSET_CLOCK]
 
     def _read_host(self) -> Reading:
         """Return what takes long to look at.  Called in a worker thread."""
@@ -297,11 +276,11 @@ class Agent:
             nursery.start_soon(self._watch_network)
             nursery.start_soon(self._host_notes.keep_reading)
             self._host_notes.want()
-            nursery.start_soon(self._greetings.run)
-            self._greetings.add(self._roster.by_number)
-            for remote in self._roster.by_number.values():
+            self._engine.greet(self._remotes)
+            self._wake_in_time()
+            for remote in self._remotes.values():
                 self._resolver.resolve_soon(remote, clock.now())
-            count = len(self._roster.by_number)
+            count = len(self._remotes)
             log.info(
                 "ready node=%s interface=%s mtu=%d port=%s peers=%d took=%.3f",
                 self._node.own.name,
@@ -331,30 +310,29 @@ class Agent:
         looked_at = clock.now()
         while True:
             now = clock.now()
-            while self._sessions.next_deadline() <= now:
-                await self._carry_out(self._sessions.handle_deadline(now))
+            while self._engine.next_deadline() <= now:
+                await self._carry_out(self._engine.handle_deadline(now))
             if now - looked_at >= TICK:
                 looked_at = now
                 self.host.close_left(now)
-                self._journal.turn(now)
+                self._engine.journal.turn(now)
                 self._relocations.turn(now)
-                self._resolver.resolve_due(self._roster.by_number.values(), now)
+                self._resolver.resolve_due(self._remotes.values(), now)
                 self._names.save()
-            self._wake = trio.Event()
-            with trio.move_on_after(min(TICK, max(0.0, self._sessions.next_deadline() - clock.now()))):
+            self._wake, self._wakes_at = trio.Event(), min(now + TICK, self._engine.next_deadline())
+            with trio.move_on_after(max(0.0, self._wakes_at - clock.now())):
                 await self._wake.wait()
 
-    async def _greet(self, number: int) -> None:
-        """Shake hands with a peer that can be reached: it may hold keypairs of our last life."""
-        remote = self._roster.by_number.get(number)
-        if remote is not None and remote.endpoint is not None and not remote.is_confirmed:
-            await self._want(number)
+    def _wake_in_time(self) -> None:
+        """Have _tick() wake for what has become due before it meant to."""
+        if self._engine.next_deadline() < self._wakes_at:
+            self._wake.set()
 
     # The forwarder
 
     async def _bring_up(self) -> None:
         """Tell a new forwarder everything it must know, and wait until it is ready."""
-        forwarder, host = self.forwarder, self.host
+        forwarder, host, roster = self.forwarder, self.host, self._engine.roster
         self._nursery.start_soon(forwarder.hear)
         notes: list[str] | None = None
         try:
@@ -363,7 +341,7 @@ class Agent:
                 await self._tell_node(self._node)
                 for name, opened in host.sockets.items():
                     await self._tell_sockets(name, opened)
-                for command in itertools.chain(self._roster.everything(), self._roster.places(), [Begin()]):
+                for command in itertools.chain(roster.everything(), roster.places(), [Begin()]):
                     await forwarder.send(command)
                     patience.deadline = trio.current_time() + START_TIME
                 notes = await forwarder.get_ready()
@@ -416,11 +394,9 @@ class Agent:
             self.forwarder = self._start_forwarder()
             await self._bring_up()
             # What was begun while there was no forwarder, or one that knew no peers yet, went nowhere.
-            self._sessions.start_over()
-            for remote in self._roster.by_number.values():
-                remote.is_confirmed = remote.is_silent = False
+            self._engine.start_over()
+            self._wake_in_time()
         log.info("forwarder restarted pid=%d", self.forwarder.pid)
-        self._greetings.add(self._roster.by_number)
 
     async def _watch_forwarder(self) -> None:
         """End a forwarder that answers nothing any more, though its process lives; _keep_forwarder starts another."""
@@ -446,12 +422,12 @@ class Agent:
         while True:
             handshakes = 0
             for report in await forwarder.receive(REPORTS_AT_ONCE):
-                if not policing.allows(report, len(self._roster.by_number), clock.now()):
+                if not policing.allows(report, len(self._remotes), clock.now()):
                     log.error("forwarder reports without end pid=%d kind=%s", forwarder.pid, kind_of(report))
                     forwarder.disconnect()
                     raise ForwarderGoneError
                 if report is None:
-                    self._refusals.count("link")
+                    self._engine.refusals.count("link")
                     continue
                 handshakes += isinstance(report, Handshake)
                 await self._take_report(report)
@@ -464,127 +440,45 @@ class Agent:
 
     async def _take_report(self, report: Report) -> None:
         match report:
-            case Handshake():
-                await self._receive_handshake(report)
-            case Wanted():
-                await self._want(report.peer, is_idle=report.is_idle)
-            case Confirmed():
-                await self._carry_out(self._sessions.confirmed(report.local_index, clock.now()))
-            case Retired():
-                self._sessions.retired(report.local_index)
-            case Moved():
-                self._peer_moved(report)
-            case Silence():
-                self._silence(report)
             case Counters():
                 self._counters.take(report)
             case Ponged():
                 self._pings.take(report)
             case Ready():
-                self._refusals.count("link")  # said once, at the start
+                self._engine.refusals.count("link")  # said once, at the start
+            case _:
+                await self._carry_out(self._engine.take(report, clock.now()))
 
-    async def _receive_handshake(self, report: Handshake) -> None:
-        try:
-            outputs = self._sessions.receive(report.datagram, report.source, clock.now())
-        except PacketError as error:
-            if self._refusals.take(error, report, self._node, clock.now()):
-                self._wake.set()
-            return
-        await self._carry_out(outputs)
-
-    async def _want(self, number: int, *, is_idle: bool = False) -> None:
-        await self._carry_out(self._sessions.want(number, clock.now(), is_idle=is_idle))
-        self._wake.set()
-
-    async def _carry_out(self, outputs: Iterable[Output]) -> None:
-        """Make happen what a session machine asks for."""
-        for output in outputs:
-            match output:
-                case Transmit() | InstallKeypair() | Wipe():
-                    await self._tell(output)
-                case GiveUp():
-                    remote = self._roster.by_number.get(output.peer)
-                    if remote is not None:
-                        remote.is_confirmed = False
-                        self._journal.lost(remote, unresolved.why_lost(remote), clock.now())
-                    await self._tell(output)
-                case Answered() | Completed():
-                    self._met(output)
-                case Retrying():
-                    remote = self._roster.by_number.get(output.peer)
-                    if remote is not None:
-                        self._journal.retrying(remote, self._sessions.status(output.peer))
-                        self._resolver.resolve_soon(remote, clock.now(), output.attempt)
-
-    def _silence(self, report: Silence) -> None:
-        remote = self._roster.by_number.get(report.peer)
-        if remote is None:
-            return
-        remote.is_silent = not report.is_over
-        if report.is_over:
-            self._sessions.heard(report.peer)
-            self._journal.found(remote, clock.now())
-        else:
-            self._journal.lost(remote, "it answers nothing", clock.now())
-
-    def _met(self, output: Answered | Completed) -> None:
-        remote = self._roster.by_number.get(output.peer)
-        if remote is None:
-            return
-        self._journal.met(remote, output, self._sessions.status(output.peer), clock.now())
-        if isinstance(output, Completed):
-            remote.is_confirmed, remote.is_silent = True, False
-            remote.whereabouts.reached()
-            self._refusals.misdirected.forget(output.endpoint[0])
-        if isinstance(output, Answered) or output.is_initiator:  # the responder knows that since it answered
-            self._heard_at(remote, output.endpoint)
+    async def _carry_out(self, effects: Iterable[Effect]) -> None:
+        """Make happen what the engine asks for."""
+        for effect in effects:
+            match effect:
+                case Relocated():
+                    self._relocations.moved(effect.remote, clock.now(), is_planning=self._changing.locked())
+                case LookUp():
+                    self._resolver.resolve_soon(effect.remote, clock.now(), effect.attempt)
+                case _:
+                    await self._tell(effect)
+        self._wake_in_time()
 
     # Endpoints
 
-    def _peer_moved(self, report: Moved) -> None:
-        remote = self._roster.by_number.get(report.peer)
-        if remote is None:
-            return
-        now = clock.now()
-        remote.whereabouts.moved(report.before, report.endpoint, report.count, now)
-        self._journal.moved(remote, report, now)
-        self._heard_at(remote, report.endpoint)
-
-    def _heard_at(self, remote: Remote, endpoint: Sockaddr) -> None:
-        """Remember where *remote* is, as the forwarder does already."""
-        is_new = endpoint != remote.endpoint
-        remote.endpoint = remote.heard_at = endpoint
-        if is_new:
-            self._relocations.moved(remote, clock.now(), is_planning=self._changing.locked())
-
     def _take_known(self, remote: Remote) -> None:
-        """Use at once what is known of the configured endpoint.  Without one the peer stays where it was heard."""
+        """Use at once what is known of the configured endpoint."""
         endpoint = remote.configured
-        if endpoint is None:
-            remote.resolved = ()
-            return
-        remote.heard_at = None
-        remote.resolved = known(endpoint, self._names)
-        remote.endpoint = remote.resolved[0] if remote.resolved else None
+        self._engine.place(remote, known(endpoint, self._names) if endpoint is not None else ())
 
     async def _set_endpoint(self, remote: Remote, endpoint: Sockaddr, cause: str) -> None:
         """Take an address that the resolver found for *remote*."""
-        if self._roster.by_number.get(remote.number) is not remote:
-            return  # removed meanwhile
-        is_news = remote.whereabouts.call(endpoint) and not remote.is_confirmed
-        remote.endpoint = endpoint
-        self._journal.endpoint_set(remote, endpoint, cause, clock.now())
+        if not self._engine.resolved(remote, endpoint, cause, clock.now()):
+            return
         if self.host.is_affected_by(remote.peer.name, endpoint):
             await self._replan()
-        if remote.endpoint != endpoint:
-            return  # it was heard from elsewhere meanwhile
-        await self._tell(SetEndpoint(remote.number, endpoint, cause))
-        if is_news:
-            self._greetings.add([remote.number])
+        await self._carry_out(self._engine.call(remote, endpoint, cause))
 
     def _endpoints(self, node: Node) -> Endpoints:
         """Return every underlay address known of *node*'s peers, with the name of the peer."""
-        known = set(self._roster.endpoints(node))
+        known = set(self._engine.roster.endpoints(node))
         for peer in node.others:
             if peer.endpoint is not None:
                 known.update((peer.name, sockaddr) for sockaddr in literal(peer.endpoint))
@@ -614,7 +508,7 @@ class Agent:
                 return
             self._look_again()
             if self.host.mtu != mtu:
-                self._journal.mtu_changed(self.host.mtu, mtu, clock.now())
+                self._engine.journal.mtu_changed(self.host.mtu, mtu, clock.now())
             if (self.host.mtu, bool(self.host.paths)) != (mtu, asks):
                 with contextlib.suppress(ForwarderGoneError):
                     await self._tell_node(self._node)
@@ -675,8 +569,8 @@ class Agent:
             except (ConfigError, HostError, StoreError) as error:
                 self._reloads.refused(error, cause, clock.now())
             else:
-                self._reloads.taken(cause, len(self._roster.by_number))
-                remotes = self._roster.by_number.values()
+                self._reloads.taken(cause, len(self._remotes))
+                remotes = self._remotes.values()
                 self._names.keep({each.configured.host for each in remotes if each.configured is not None})
                 if cause == "SIGHUP":
                     self._resolver.resolve_again(remotes, clock.now())
@@ -692,27 +586,17 @@ class Agent:
         Raises HostError with nothing changed; what comes after the host's part cannot fail.
         """
         endpoints, planned = await self._foresee(node)
-        prospect = await trio.to_thread.run_sync(self._roster.foresee, node, limiter=self._planner)
+        prospect = await trio.to_thread.run_sync(self._engine.roster.foresee, node, limiter=self._planner)
         before = dict(self.host.sockets)
         replaced = self.host.adopt(node, endpoints, planned)
         if node.clear_note not in {None, self._node.clear_note}:
             log.warning("%s", node.clear_note)
-        change = self._roster.take(prospect)
+        change = self._engine.adopt(prospect)
         self._node = node
         self._relocations.end()
-        self._refusals.strangers.forget(
-            {each.peer.public_key for each in change.added if each.peer.public_key}
-        )
         self._look_again()
-        for remote in change.removed:
-            self._sessions.remove_peer(remote.number)
-            self._journal.forget(remote)
-        for remote in change.added:
-            self._add_session(remote)
         _log_peers("removed", change.removed)
         _log_peers("added", change.added)
-        for remote in change.new_preshared_key:
-            self._sessions.set_preshared_key(remote.number, remote.preshared_key)
         if names := [remote.peer.name for remote in change.new_preshared_key]:
             log.info("%s", preshared.describe_change(names, self._timing.reject_after_time))
         with contextlib.suppress(ForwarderGoneError):
@@ -732,7 +616,9 @@ class Agent:
                 endpoint = ends.get(command.peer)
                 if endpoint is not None:
                     await self._tell(SetEndpoint(command.peer, endpoint, "configuration"))
-        await self._meet(change)
+        for remote in change.new_endpoint:
+            self._take_known(remote)
+        await self._carry_out(self._engine.meet(change))
         return change
 
     async def _foresee(self, node: Node) -> tuple[Endpoints, Planned]:
@@ -743,22 +629,6 @@ class Agent:
         return endpoints, await trio.to_thread.run_sync(
             planning.plan, node, endpoints, paths, limiter=self._planner
         )
-
-    async def _meet(self, change: Change) -> None:
-        """Begin to talk to the peers that are new, or elsewhere, or have a new preshared key."""
-        for remote in change.new_endpoint:
-            self._take_known(remote)
-            if remote.endpoint is not None and remote.configured is not None:
-                await self._tell(SetEndpoint(remote.number, remote.endpoint, "configuration"))
-        for remote in (*change.added, *change.new_endpoint):
-            if remote.endpoint is None:
-                self._resolver.resolve_soon(remote, clock.now())
-            elif remote.configured is not None:
-                remote.is_confirmed = False
-        for remote in change.new_preshared_key:
-            remote.is_confirmed = False
-        changed = (*change.added, *change.new_endpoint, *change.new_preshared_key)
-        self._greetings.add(remote.number for remote in changed)
 
     # Questions
 
@@ -771,11 +641,10 @@ class Agent:
 
     # Helpers
 
-    def _add_session(self, remote: Remote) -> None:
-        """Be ready to shake hands with *remote*, if its tunnel is encrypted."""
-        if remote.encapsulation.is_encrypted:
-            assert remote.peer.public_key is not None
-            self._sessions.add_peer(remote.number, remote.peer.public_key, remote.preshared_key)
+    @property
+    def _remotes(self) -> Mapping[int, Remote]:
+        """The other peers of the table in force, by number."""
+        return self._engine.roster.by_number
 
     def note(self, note: str) -> None:
         if note not in self._notes:

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
-
-import trio
 
 from overlay.session.constants import GREETINGS_PER_SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Iterable
 
 
 class Greetings:
-    """The peers that are to be called although no packet waits for them: after a start, or when they are new or changed."""
+    """The peers that are to be called although no packet waits for them: after a start, or when they are new or changed.
 
-    def __init__(self, greet: Callable[[int], Awaitable[None]]) -> None:
-        """*greet* calls the peer of a number, if that is still wanted by then."""
-        self._greet = greet
+    At most GREETINGS_PER_SECOND, evenly, also when time jumps.
+    """
+
+    def __init__(self) -> None:
         self._waiting: dict[int, None] = {}  # in their order
-        self._has_come = trio.Event()
+        self._next = -math.inf  # when the next may be called
 
     def add(self, numbers: Iterable[int]) -> None:
-        """Have the peers of *numbers* greeted, after those that wait already."""
+        """Have the peers of *numbers* called, after those that wait already."""
         self._waiting.update(dict.fromkeys(numbers))
-        self._has_come.set()
 
-    async def run(self) -> None:
-        """Greet whoever is to be, at most GREETINGS_PER_SECOND."""
-        while True:
-            while not self._waiting:
-                self._has_come = trio.Event()
-                await self._has_come.wait()
-            number = next(iter(self._waiting))
-            del self._waiting[number]
-            await self._greet(number)
-            await trio.sleep(1 / GREETINGS_PER_SECOND)
+    def next_deadline(self) -> float:
+        """Return when take() has somebody to call; infinity if nobody waits."""
+        return self._next if self._waiting else math.inf
+
+    def take(self, now: float) -> int | None:
+        """Return the number of a peer to call at *now*; None if it is nobody's turn yet."""
+        if not self._waiting or now < self._next:
+            return None
+        number = next(iter(self._waiting))
+        del self._waiting[number]
+        self._next = now + 1 / GREETINGS_PER_SECOND
+        return number

@@ -49,8 +49,8 @@ class Refusals:
         """Count one refusal."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
 
-    def take(self, error: PacketError, report: Handshake, node: Node, now: float) -> bool:
-        """Take note that *report* was refused by *error*; return whether its sender may have to be called for it."""
+    def take(self, error: PacketError, report: Handshake, node: Node | None, now: float) -> None:
+        """Take note that *report* was refused by *error*."""
         source, whose = report.source, ""
         remote = None
         if isinstance(error, ReplayedInitiationError):
@@ -65,10 +65,13 @@ class Refusals:
             if self.strangers.note(error.public_key, source, now):
                 self._warn(_describe_stranger(key, source, self._roster.names_by_host().get(source[0])), now)
             whose = f" public_key={key}"
-        elif error.reason == "mac1" and self.misdirected.note(report.datagram, source, now):
+        elif (
+            error.reason == "mac1"
+            and self.misdirected.note(report.datagram, source, now)
+            and node is not None
+        ):
             self._warn(self.describe_misdirected(node, now)[source[0]][1], now)
         log.debug("handshake refused reason=%s source=%s%s", error.reason, format_sockaddr(source), whose)
-        return remote is not None
 
     def describe_strangers(self, now: float) -> list[dict[str, Any]]:
         """Return who calls with keys that nobody has."""

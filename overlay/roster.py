@@ -89,7 +89,7 @@ class Roster:
         self.by_number: dict[int, Remote] = {}
         self.by_name: dict[str, Remote] = {}
         self._last = OWN
-        self._node: Node | None = None
+        self.node: Node | None = None  # of the table in force
 
     def change_to(self, node: Node) -> Change:
         """Make *node*'s table the one in force and return what is different."""
@@ -97,7 +97,7 @@ class Roster:
 
     def take(self, prospect: Prospect) -> Change:
         """Make the table of *prospect*, which was foreseen from the one in force, the one in force."""
-        self._node, self._last = prospect.node, prospect.last
+        self.node, self._last = prospect.node, prospect.last
         self.by_name, self.by_number = prospect.by_name, prospect.by_number
         for update in prospect.updates:
             remote = update.remote
@@ -118,7 +118,7 @@ class Roster:
         """
         change, updates = Change([], [], [], [], []), list[Update]()
         by_name, by_number, last = dict(self.by_name), dict(self.by_number), self._last
-        former = self._node
+        former = self.node
         is_alike = (
             former is not None and former.own == node.own and former.table.network == node.table.network
         )
@@ -176,7 +176,7 @@ class Roster:
         Routes of a section that did not change are the same objects, which is looked at first: to compare prefixes
         costs a hundred times as much.
         """
-        former = self._node
+        former = self.node
         old = () if former is None else former.table.routes
         before = {} if former is None else _numbers(former, self.by_name)
         after = _numbers(node, by_name)
@@ -195,15 +195,15 @@ class Roster:
         """Yield what a new forwarder must be told to know the peers and their prefixes."""
         for remote in self.by_number.values():
             yield _set_peer(remote)
-        if self._node is not None:
-            numbers = _numbers(self._node, self.by_name)
-            yield from _pieces([(prefix, numbers[name]) for prefix, name in self._node.table.routes], [])
+        if self.node is not None:
+            numbers = _numbers(self.node, self.by_name)
+            yield from _pieces([(prefix, numbers[name]) for prefix, name in self.node.table.routes], [])
 
     def owner(self, address: Address) -> int | None:
         """Return the number of the peer whose subnets hold *address*, OWN if it is of this node; None if of nobody."""
-        if self._node is None or (name := self._node.table.owners.lookup(address)) is None:
+        if self.node is None or (name := self.node.table.owners.lookup(address)) is None:
             return None
-        return OWN if name == self._node.own.name else self.by_name[name].number
+        return OWN if name == self.node.own.name else self.by_name[name].number
 
     def places(self) -> Iterator[Command]:
         """Yield likewise where the peers are, as far as that is known."""

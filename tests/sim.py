@@ -6,8 +6,8 @@ A story has three lines::
     world.run(1)
     assert b.received == sent
 
-Sessions and Core are the real ones, joined as the agent joins them: what the core reports goes to the sessions, what
-these put out goes back as commands, and everything crosses overlay.link as bytes.  ``world.trace`` tells what
+Engine and Core are the real ones, joined as the agent joins them: what the core reports goes to the engine, what that
+asks for goes back as commands, and everything crosses overlay.link as bytes.  ``world.trace`` tells what
 happened to each datagram.
 """
 
@@ -24,12 +24,14 @@ from overlay import link
 from overlay.crypto.keys import PrivateKey
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
-from overlay.errors import PacketError
+from overlay.engine import Engine, LookUp, Relocated, SessionReport
 from overlay.forwarding.core import Core
+from overlay.journal import Journal
+from overlay.roster import Change, Prospect, Remote
 from overlay.session.constants import Timing
-from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
-from overlay.session.sessions import Sessions
+from overlay.session.outputs import GiveUp
 from peers.mac import derived_mac
+from peers.peer import Peer
 from tests import packets
 from tests.network import FakePathSocket, FakeQueues, FakeRaw, FakeSocket, FakeTap, FakeTun, Network
 from tests.overlay.session.pair import Clock, seeded
@@ -60,10 +62,8 @@ class Node:
         self.known_mtus = {}  # by underlay address: what the kernel learnt of the path there
         self.known = {}  # number of the peer: (public key, preshared key, keepalive, endpoint, subnets)
         self.sockets, self.clear_sockets, self.raw_sockets = [], [], {}
-        self.log = []  # (time, what the sessions put out for the journal)
+        self.log = []  # (time, what the engine asked for or told its journal)
         self.reported = []
-        self.silent = set()  # the peers that answer nothing, as the agent knows
-        self.refused = Counter()  # by the sessions
         self.is_agent_busy, self.link_size = False, math.inf
         self.steps = math.inf  # of what is due, and of what concerns all peers, in one turn
         self.link_has_room = True  # the agent has read what it was told
@@ -75,10 +75,11 @@ class Node:
         self.lives += 1
         self._entropy = seeded((self.world.seed, self.name, self.lives))
         clock, timing = self.world.clock, self.world.timing
-        self.sessions = Sessions(self.key, entropy=self._entropy, wall_ns=clock.wall_ns, constants=timing)
+        self.engine = Engine(self.key, timing, entropy=self._entropy, wall_ns=clock.wall_ns)
+        self.engine.journal = Recorder(lambda output: self.log.append((clock.now, output)))
         self.restart_forwarder()
-        for number, (public_key, psk, *_) in self.known.items():
-            self.sessions.add_peer(number, public_key, psk)
+        for number in self.known:
+            self._adopt(number)
 
     def restart_forwarder(self):
         """Put a new core in place of the old one, and tell it all it must know."""
@@ -129,9 +130,21 @@ class Node:
         if endpoint is True:
             endpoint = (other.addresses[0], other.port)
         self.known[number] = (other.key.public, psk, keepalive, endpoint, subnets or other.subnets)
-        self.sessions.add_peer(number, other.key.public, psk)
+        self._adopt(number)
         self._tell_peer(number)
         return number
+
+    def _adopt(self, number):
+        """Have the engine know a peer."""
+        public_key, psk, keepalive, endpoint, _ = self.known[number]
+        peer = Peer(f"peer{number}", public_key, keepalive=keepalive)
+        remote = Remote(number, peer, psk, endpoint=endpoint or None)
+        by_name, by_number = (
+            {**known} for known in (self.engine.roster.by_name, self.engine.roster.by_number)
+        )
+        by_name[peer.name] = by_number[number] = remote
+        change = Change([remote], [], [], [], [])
+        self.engine.adopt(Prospect(None, change, by_name, by_number, number, []))
 
     def know_in_the_clear(
         self, other, *, endpoint=True, subnets=None, sources=(), encapsulation="udp", identifier=None
@@ -265,51 +278,30 @@ class Node:
         return lambda: next(steps) < self.steps
 
     def _agent_turn(self, now):
-        is_active = bool(self.reports) or self.sessions.next_deadline() <= now
+        is_active = bool(self.reports) or self.engine.next_deadline() <= now
         while self.reports:
-            self._take(link.decode(self.reports.popleft()), now)
-        if self.sessions.next_deadline() <= now:
-            self._carry_out(self.sessions.handle_deadline(now))
+            report = link.decode(self.reports.popleft())
+            self.reported.append(report)
+            if isinstance(report, SessionReport):
+                self._carry_out(self.engine.take(report, now))
+            if isinstance(report, link.Handshake):
+                self.tell(link.Handled(1))
+        if self.engine.next_deadline() <= now:
+            self._carry_out(self.engine.handle_deadline(now))
         return is_active
 
-    def _take(self, report, now):
-        self.reported.append(report)
-        match report:
-            case link.Handshake(datagram, source):
-                try:
-                    self._carry_out(self.sessions.receive(datagram, source, now))
-                except PacketError as error:
-                    self.refused[error.reason] += 1
-                self.tell(link.Handled(1))
-            case link.Wanted(peer, is_idle):
-                self.want(peer, is_idle=is_idle)
-            case link.Confirmed(_, local_index):
-                self._carry_out(self.sessions.confirmed(local_index, now))
-            case link.Silence(peer, is_over):
-                self.silent = self.silent - {peer} if is_over else self.silent | {peer}
-                if is_over:
-                    self.sessions.heard(peer)
-            case link.Retired(local_index):
-                self.sessions.retired(local_index)
-
     def want(self, peer, *, is_idle=False):
-        self._carry_out(self.sessions.want(peer, self.world.clock.now, is_idle=is_idle))
+        self._carry_out(self.engine.want(peer, self.world.clock.now, is_idle=is_idle))
 
-    def _carry_out(self, outputs):
-        for output in outputs:
-            match output:
-                case Transmit() | InstallKeypair() | Wipe():
-                    self.tell(output)
-                case GiveUp():
-                    self.log.append((self.world.clock.now, output))
-                    self.tell(output)
-                case Answered() | Completed() | Retrying():
-                    self.log.append((self.world.clock.now, output))
+    def _carry_out(self, effects):
+        for effect in effects:
+            if isinstance(effect, GiveUp | LookUp | Relocated):
+                self.log.append((self.world.clock.now, effect))
+            if not isinstance(effect, LookUp | Relocated):
+                self.tell(effect)
 
     def next_deadline(self):
-        return min(
-            self.core.next_deadline(), math.inf if self.is_agent_busy else self.sessions.next_deadline()
-        )
+        return min(self.core.next_deadline(), math.inf if self.is_agent_busy else self.engine.next_deadline())
 
     # What a story says and sees
 
@@ -343,6 +335,20 @@ class Node:
         return frame
 
     @property
+    def sessions(self):
+        return self.engine.sessions
+
+    @property
+    def refused(self):
+        """The handshakes that the sessions refused, by reason."""
+        return Counter(self.engine.refusals.counts)
+
+    @property
+    def silent(self):
+        """The peers that answer nothing, as the agent knows."""
+        return {number for number, remote in self.engine.roster.by_number.items() if remote.is_silent}
+
+    @property
     def received(self):
         return self.tun.received
 
@@ -356,6 +362,18 @@ class Node:
 
     def logged(self, kind):
         return [output for _, output in self.log if isinstance(output, kind)]
+
+
+class Recorder(Journal):
+    """A journal that hands on what it is told of handshakes."""
+
+    def __init__(self, record):
+        super().__init__()
+        self._record = record
+
+    def met(self, remote, output, handshakes, now):
+        self._record(output)
+        super().met(remote, output, handshakes, now)
 
 
 def crossed(message):

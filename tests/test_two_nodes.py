@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from overlay import link
 from overlay.crypto.keys import PrivateKey
+from overlay.engine import LookUp
 from overlay.session.constants import GREETINGS_PER_SECOND
-from overlay.session.outputs import Completed, GiveUp, InstallKeypair, Retrying
+from overlay.session.outputs import Completed, GiveUp, InstallKeypair
 from overlay.session.sessions import Sessions
 from overlay.status import state_of
 from overlay.wire.icmp import Echo
@@ -551,7 +552,7 @@ def test_a_silent_peer_is_given_up_after_90_seconds_and_its_senders_are_told(wor
     assert error[28:] == packet
     assert len(a.logged(GiveUp)) == 1
     assert len(world.sent("initiation")) == 19
-    assert len(a.logged(Retrying)) == 18
+    assert len(a.logged(LookUp)) == 18
     assert a.drops["given_up"] == 1
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Node, Options
     from overlay.counters import Counted, CounterQuestions
+    from overlay.engine import Engine
     from overlay.forwarder import Forwarder
     from overlay.host.learnt import LearntMtu
     from overlay.link import PeerCounters
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from overlay.reload import Reloads
     from overlay.roster import Remote, Roster
     from overlay.session.constants import Timing
-    from overlay.session.sessions import Sessions
     from overlay.setup import HostSetup
 
 
@@ -36,15 +36,23 @@ class Running:
     options: Options
     timing: Timing
     started: float
-    sessions: Sessions
-    roster: Roster
+    engine: Engine
     counters: CounterQuestions
     pings: PingQuestions
     serials: Iterator[int]
     reloads: Reloads
     notes: list[str]
     host_notes: HostNotes
-    refusals: Refusals
+
+    @property
+    def roster(self) -> Roster:
+        """The other peers of the table in force."""
+        return self.engine.roster
+
+    @property
+    def refusals(self) -> Refusals:
+        """What is remembered of refused handshakes."""
+        return self.engine.refusals
 
     async def count(self) -> Counted:
         """Ask the forwarder for its counters; what it told in time if it is busy or gone."""
@@ -58,7 +66,7 @@ class Running:
         learnt: Mapping[str, LearntMtu] | None = None,
     ) -> dict[str, Any]:
         """Return what the status says of *remote*."""
-        handshake = self.sessions.status(remote.number) if remote.encapsulation.is_encrypted else None
+        handshake = self.engine.sessions.status(remote.number) if remote.encapsulation.is_encrypted else None
         patience, compare = self.timing.reject_after_time, ""
         if handshake is not None and handshake.is_doubted(now, patience):
             compare = how_to_compare(self.node().own, remote.peer, self.options.peers)

@@ -318,7 +318,9 @@ class Machine:
     async def greeted(self):
         """Return when the peers that can be reached have been called, so that nothing of that is under way."""
         await self.ready()
-        reachable = [each for each in self.agent._roster.by_number.values() if each.endpoint is not None]
+        reachable = [
+            each for each in self.agent._engine.roster.by_number.values() if each.endpoint is not None
+        ]
         await until(lambda: len(self.forwarder.told(Transmit)) == len(reachable))
         await trio.testing.wait_all_tasks_blocked()
 
@@ -739,11 +741,11 @@ def test_table_that_changes_while_a_forwarder_starts_anew_is_in_force_afterwards
         assert "rome" in (await machine.ask(op="peer", name="nobody"))["known"]
 
         machine.forwarder.may_begin.set()
-        await until(lambda: "oslo" in machine.agent._roster.by_name)
+        await until(lambda: "oslo" in machine.agent._engine.roster.by_name)
         await trio.testing.wait_all_tasks_blocked()
 
         slow = machine.forwarder.in_force()
-        assert slow.named(machine.agent._roster, "paris") == dict(machine.agent._node.table.routes)
+        assert slow.named(machine.agent._engine.roster, "paris") == dict(machine.agent._node.table.routes)
 
     node(story)
 
@@ -755,11 +757,11 @@ def test_table_that_changes_while_there_is_no_forwarder_is_what_the_next_is_told
         machine.forwarder.die()
         machine.write(PARIS, peer("oslo", "10.244.7.0/24"))
         await machine.send_signal.send(signal.SIGHUP)
-        await until(lambda: "oslo" in machine.agent._roster.by_name)
+        await until(lambda: "oslo" in machine.agent._engine.roster.by_name)
         await until(lambda: len(machine.forwarders) == 2 and machine.forwarder.told(Begin))
 
         slow = machine.forwarder.in_force()
-        assert slow.named(machine.agent._roster, "paris") == dict(machine.agent._node.table.routes)
+        assert slow.named(machine.agent._engine.roster, "paris") == dict(machine.agent._node.table.routes)
 
     node(story)
 
@@ -913,12 +915,12 @@ def test_peer_that_flaps_is_told_in_few_lines_and_noted_and_the_host_is_asked_on
 def test_peer_given_up_is_called_at_a_new_endpoint_at_once_and_at_each_once(node):
     async def story(machine):
         await machine.greeted()
-        agent, remote = machine.agent, machine.agent._roster.by_name["tokyo"]
+        agent, remote = machine.agent, machine.agent._engine.roster.by_name["tokyo"]
         remote.is_confirmed = True
         calls = []
         for endpoint in (ELSEWHERE, FAR_AWAY, ELSEWHERE):
-            await agent._carry_out([GiveUp(1)])
-            agent._sessions.start_over()
+            await agent._carry_out(agent._engine._carry_out([GiveUp(1)], clock.now()))
+            agent._engine.sessions.start_over()
             before = len(machine.forwarder.told(Transmit))
             await agent._set_endpoint(remote, endpoint, "dns")
             await trio.testing.wait_all_tasks_blocked(0.05)
@@ -933,7 +935,9 @@ def test_idle_wish_for_a_session_is_passed_on_as_such(node):
     async def story(machine):
         await machine.greeted()
         wishes = []
-        machine.agent._sessions.want = lambda peer, now, *, is_idle: wishes.append((peer, is_idle)) or []
+        machine.agent._engine.sessions.want = lambda peer, now, *, is_idle: (
+            wishes.append((peer, is_idle)) or []
+        )
         machine.forwarder.say(Wanted(1), Wanted(1, is_idle=True))
         await until(lambda: len(wishes) == 2)
 
@@ -968,7 +972,7 @@ def test_peer_whose_clock_was_set_back_is_counted_noted_and_called(node):
 
     async def story(machine):
         await machine.greeted()
-        machine.agent._sessions.start_over()
+        machine.agent._engine.sessions.start_over()
         sent = len(machine.forwarder.told(Transmit))
         machine.forwarder.say(call(0), call(26 * 3600))
         await until(lambda: len(machine.forwarder.told(Transmit)) == sent + 2)  # its answer, and our own call
@@ -990,7 +994,7 @@ def test_name_that_does_not_resolve_at_the_start_is_used_when_it_does(node):
         assert not machine.forwarder.told(SetEndpoint)
         names.addresses["tokyo.example.net"] = ["192.0.2.2"]
 
-        remote = machine.agent._roster.by_name["tokyo"]
+        remote = machine.agent._engine.roster.by_name["tokyo"]
         await until(lambda: remote.resolve_error is not None)
         machine.agent._resolver.resolve_due([remote], clock.now() + 11)
         await until(lambda: machine.forwarder.told(Transmit))
@@ -1012,7 +1016,7 @@ def test_look_up_that_ends_after_the_peer_was_heard_elsewhere_does_not_move_it(n
         await trio.sleep(0.4)
 
         assert not machine.forwarder.told(SetEndpoint)
-        assert machine.agent._roster.by_name["tokyo"].endpoint == ELSEWHERE
+        assert machine.agent._engine.roster.by_name["tokyo"].endpoint == ELSEWHERE
 
     node(story, peer("tokyo", "10.244.2.0/24", endpoint="tokyo.example.net"))
 
@@ -1149,7 +1153,7 @@ def test_refusal_by_the_host_is_tried_again_and_said_once(node, caplog):
         await machine.agent._reload(RETRY)
 
         assert machine.agent._reloads.error is None
-        assert list(machine.agent._roster.by_name) == ["oslo"]
+        assert list(machine.agent._engine.roster.by_name) == ["oslo"]
 
     with caplog.at_level(logging.INFO, "overlay"):
         node(story)
@@ -1162,7 +1166,7 @@ def test_file_that_changes_is_read_without_a_signal(node):
         await machine.ready()
 
         machine.write(PARIS, peer("oslo", "10.244.7.0/24"))
-        await until(lambda: "oslo" in machine.agent._roster.by_name)
+        await until(lambda: "oslo" in machine.agent._engine.roster.by_name)
 
     node(story)
 
@@ -1187,11 +1191,11 @@ def test_many_reloads_at_once_end_with_the_last_file(node):
         for number in range(10):
             machine.write(PARIS, peer(f"peer{number}", f"10.244.{number + 10}.0/24"))
             await machine.send_signal.send(signal.SIGHUP)
-        await until(lambda: list(machine.agent._roster.by_name) == ["peer9"])
+        await until(lambda: list(machine.agent._engine.roster.by_name) == ["peer9"])
         await trio.testing.wait_all_tasks_blocked()
 
         slow = machine.forwarder.in_force()
-        assert slow.named(machine.agent._roster, "paris") == dict(machine.agent._node.table.routes)
+        assert slow.named(machine.agent._engine.roster, "paris") == dict(machine.agent._node.table.routes)
 
     node(story)
 
@@ -1258,7 +1262,7 @@ def test_endpoint_that_is_no_longer_configured_leaves_the_peer_where_it_is(node)
 
         await reload(machine)
 
-        assert machine.agent._roster.by_name["tokyo"].endpoint == ELSEWHERE
+        assert machine.agent._engine.roster.by_name["tokyo"].endpoint == ELSEWHERE
         assert SetEndpoint(1, ELSEWHERE, "configuration") not in machine.forwarder.commands
 
     node(story)
@@ -1386,7 +1390,8 @@ def test_status_tells_a_few_rows_at_a_time(node):
     async def story(machine):
         await machine.ready()
         machine.counters = [
-            PeerCounters(number, None, 0, number, 0, 0, 0.0, {}) for number in machine.agent._roster.by_number
+            PeerCounters(number, None, 0, number, 0, 0, 0.0, {})
+            for number in machine.agent._engine.roster.by_number
         ]
 
         status = await machine.status()
@@ -1494,7 +1499,7 @@ def test_ping_is_answered_with_what_the_forwarder_says(node, seconds, is_possibl
             answer = Ponged(command.peer, command.identifier, seconds)
             machine.forwarder.say(answer, answer)  # the second is for nobody
 
-        assert machine.agent._roster.by_number[command.peer].peer.name == "tokyo"
+        assert machine.agent._engine.roster.by_number[command.peer].peer.name == "tokyo"
         assert answers == [{"ok": True, "ping": {"is_possible": is_possible, "seconds": seconds}}]
 
     node(story)

@@ -1,51 +1,53 @@
-from __future__ import annotations
-
-from itertools import pairwise
-
-import trio
-import trio.testing
+import math
 
 from overlay.greetings import Greetings
 from overlay.session.constants import GREETINGS_PER_SECOND
 
+STEP = 1 / GREETINGS_PER_SECOND
 
-def run(story):
-    async def main():
-        calls = []
 
-        async def greet(number):
-            calls.append((round(trio.current_time(), 6), number))
-
-        greetings = Greetings(greet)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(greetings.run)
-            await story(greetings)
-            nursery.cancel_scope.cancel()
-        return calls
-
-    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+def calls(greetings, now, until):
+    """Return who is called when, each at its deadline, until then."""
+    called = []
+    while greetings.next_deadline() <= until:
+        now = max(now, greetings.next_deadline())
+        called.append((now, greetings.take(now)))
+    return called
 
 
 def test_peers_are_greeted_in_their_order_and_one_at_a_time():
-    async def story(greetings):
-        greetings.add([3, 1])
-        greetings.add([2, 3])
-        await trio.sleep(10)
+    greetings = Greetings()
+    greetings.add([3, 1])
+    greetings.add([2, 3])
 
-    calls = run(story)
-
-    assert [number for _, number in calls] == [3, 1, 2]
-    steps = {round(later - sooner, 6) for (sooner, _), (later, _) in pairwise(calls)}
-    assert steps == {1 / GREETINGS_PER_SECOND}
+    assert calls(greetings, 100.0, 200.0) == [(100.0, 3), (100.0 + STEP, 1), (100.0 + STEP + STEP, 2)]
+    assert greetings.next_deadline() == math.inf
 
 
 def test_who_comes_later_is_greeted_at_once_if_nobody_waits():
-    async def story(greetings):
-        greetings.add([1])
-        await trio.sleep(4)
-        greetings.add([])
-        await trio.sleep(1)
-        greetings.add([1])
-        await trio.sleep(1)
+    greetings = Greetings()
+    greetings.add([1])
+    assert greetings.take(100.0) == 1
+    greetings.add([])
+    assert greetings.next_deadline() == math.inf
 
-    assert [at for at, _ in run(story)] == [0.0, 5.0]
+    greetings.add([1])
+
+    assert greetings.take(105.0) == 1
+
+
+def test_nobody_is_greeted_before_their_turn():
+    greetings = Greetings()
+    greetings.add([1, 2])
+    assert greetings.take(100.0) == 1
+
+    assert greetings.take(100.0 + STEP / 2) is None
+    assert greetings.take(100.0 + STEP) == 2
+
+
+def test_a_pause_is_not_made_up_for():
+    greetings = Greetings()
+    greetings.add(range(100))
+    greetings.take(100.0)
+
+    assert len([number for _ in range(10) if (number := greetings.take(200.0)) is not None]) == 1

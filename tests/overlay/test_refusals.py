@@ -45,10 +45,10 @@ def warnings(caplog):
 
 
 def test_refusals_are_counted_by_reason_but_replays_at_their_peer(refusals):
-    assert not take(refusals, PacketError("response_index"))
-    assert not take(refusals, PacketError("response_index"))
-    assert take(refusals, ReplayedInitiationError(1, 0.0))
-    assert not take(refusals, ReplayedInitiationError(7, 0.0))  # removed meanwhile
+    take(refusals, PacketError("response_index"))
+    take(refusals, PacketError("response_index"))
+    take(refusals, ReplayedInitiationError(1, 0.0))
+    take(refusals, ReplayedInitiationError(7, 0.0))  # removed meanwhile
 
     assert refusals.counts == {"response_index": 2, "initiation_replayed": 1}
     assert refusals._roster.by_number[1].replays == 1

@@ -1,0 +1,255 @@
+"""The control plane without I/O: what a node makes of its forwarder's reports, and of the time that passes.
+
+Reports and the time go in; commands for the forwarder and events come out, in the order in which to act on them.
+The agent is the edge around it: it carries the commands out, looks names up, and asks the host for routes.  The
+simulator of the tests drives the same object.  Times are seconds of CLOCK_BOOTTIME.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from overlay import unresolved
+from overlay.errors import PacketError
+from overlay.greetings import Greetings
+from overlay.journal import Journal
+from overlay.link import Command, Confirmed, Handshake, Moved, Retired, SetEndpoint, Silence, Wanted
+from overlay.refusals import Refusals
+from overlay.roster import Roster
+from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
+from overlay.session.sessions import Sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from overlay.crypto.keys import PrivateKey
+    from overlay.roster import Change, Prospect, Remote
+    from overlay.session.constants import Timing
+    from overlay.session.outputs import Output
+    from overlay.wire.addresses import Sockaddr
+
+
+@dataclass(frozen=True, slots=True)
+class Relocated:
+    """*remote* is sent to at *endpoint* now: routes and MTU of this host may have to follow."""
+
+    remote: Remote
+    endpoint: Sockaddr
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """The configured endpoint of *remote* should be looked up, after *attempt* initiations without an answer."""
+
+    remote: Remote
+    attempt: int = 0
+
+
+Effect: TypeAlias = Command | Relocated | LookUp
+SessionReport: TypeAlias = Handshake | Wanted | Confirmed | Retired | Moved | Silence
+
+
+class Engine:
+    """Sessions with the peers of the table in force, and where each of them is."""
+
+    def __init__(
+        self,
+        private_key: PrivateKey,
+        timing: Timing,
+        *,
+        entropy: Callable[[int], bytes],
+        wall_ns: Callable[[], int],
+        index_mark: int | None = None,
+    ) -> None:
+        self.sessions = Sessions(
+            private_key, entropy=entropy, wall_ns=wall_ns, constants=timing, index_mark=index_mark
+        )
+        self.roster = Roster()
+        self.journal = Journal()
+        self.refusals = Refusals(self.roster, self.sessions, self.journal)
+        self._greetings = Greetings()
+
+    # The table
+
+    def adopt(self, prospect: Prospect) -> Change:
+        """Make the table of *prospect* the one in force; what the forwarder must be told is in the change."""
+        change = self.roster.take(prospect)
+        self.refusals.strangers.forget(
+            {each.peer.public_key for each in change.added if each.peer.public_key}
+        )
+        for remote in change.removed:
+            self.sessions.remove_peer(remote.number)
+            self.journal.forget(remote)
+        for remote in change.added:
+            if remote.encapsulation.is_encrypted:
+                assert remote.peer.public_key is not None
+                self.sessions.add_peer(remote.number, remote.peer.public_key, remote.preshared_key)
+        for remote in change.new_preshared_key:
+            self.sessions.set_preshared_key(remote.number, remote.preshared_key)
+        return change
+
+    def meet(self, change: Change) -> list[Effect]:
+        """Begin to talk to the peers that are new, or elsewhere, or have a new preshared key."""
+        effects: list[Effect] = [
+            SetEndpoint(remote.number, remote.endpoint, "configuration")
+            for remote in change.new_endpoint
+            if remote.endpoint is not None and remote.configured is not None
+        ]
+        for remote in (*change.added, *change.new_endpoint):
+            if remote.endpoint is None:
+                effects.append(LookUp(remote))
+            elif remote.configured is not None:
+                remote.is_confirmed = False
+        for remote in change.new_preshared_key:
+            remote.is_confirmed = False
+        changed = (*change.added, *change.new_endpoint, *change.new_preshared_key)
+        self.greet(remote.number for remote in changed)
+        return effects
+
+    def greet(self, numbers: Iterable[int]) -> None:
+        """Shake hands with peers that can be reached, a few at a time: they may hold keypairs of our last life."""
+        self._greetings.add(numbers)
+
+    def start_over(self) -> None:
+        """Begin anew with every peer: the forwarder that had the keypairs is gone."""
+        self.sessions.start_over()
+        for remote in self.roster.by_number.values():
+            remote.is_confirmed = remote.is_silent = False
+        self.greet(self.roster.by_number)
+
+    # Where peers are
+
+    def place(self, remote: Remote, resolved: tuple[Sockaddr, ...]) -> None:
+        """Take what is known of the configured endpoint.  Without one the peer stays where it was heard."""
+        remote.resolved = resolved
+        if remote.configured is not None:
+            remote.heard_at = None
+            remote.endpoint = resolved[0] if resolved else None
+
+    def resolved(self, remote: Remote, endpoint: Sockaddr, cause: str, now: float) -> bool:
+        """Note that *remote* is to be called at *endpoint*; return False if it was removed meanwhile.
+
+        call() follows, once the host's routes do not lead there through the tunnel.
+        """
+        if self.roster.by_number.get(remote.number) is not remote:
+            return False
+        remote.endpoint = endpoint
+        self.journal.endpoint_set(remote, endpoint, cause, now)
+        return True
+
+    def call(self, remote: Remote, endpoint: Sockaddr, cause: str) -> list[Effect]:
+        """Call *remote* at *endpoint*, unless it was heard from elsewhere meanwhile."""
+        if remote.endpoint != endpoint:
+            return []
+        if remote.whereabouts.call(endpoint) and not remote.is_confirmed:
+            self.greet([remote.number])
+        return [SetEndpoint(remote.number, endpoint, cause)]
+
+    # Time
+
+    def next_deadline(self) -> float:
+        """Return when handle_deadline() has something to do; infinity while it has not."""
+        return min(self.sessions.next_deadline(), self._greetings.next_deadline())
+
+    def handle_deadline(self, now: float) -> list[Effect]:
+        """Do what is due."""
+        effects = self._carry_out(self.sessions.handle_deadline(now), now)
+        number = self._greetings.take(now)
+        remote = self.roster.by_number.get(number) if number is not None else None
+        if remote is not None and remote.endpoint is not None and not remote.is_confirmed:
+            effects += self.want(remote.number, now)
+        return effects
+
+    # What the forwarder reports
+
+    def take(self, report: SessionReport, now: float) -> list[Effect]:
+        """Take a report of the forwarder, which is trusted no more than the network."""
+        match report:
+            case Handshake():
+                return self._receive_handshake(report, now)
+            case Wanted():
+                return self.want(report.peer, now, is_idle=report.is_idle)
+            case Confirmed():
+                return self._carry_out(self.sessions.confirmed(report.local_index, now), now)
+            case Retired():
+                self.sessions.retired(report.local_index)
+            case Moved():
+                return self._moved(report, now)
+            case Silence():
+                self._silence(report, now)
+        return []
+
+    def want(self, number: int, now: float, *, is_idle: bool = False) -> list[Effect]:
+        """Have a session with a peer, as long as there is none."""
+        return self._carry_out(self.sessions.want(number, now, is_idle=is_idle), now)
+
+    def _receive_handshake(self, report: Handshake, now: float) -> list[Effect]:
+        try:
+            outputs = self.sessions.receive(report.datagram, report.source, now)
+        except PacketError as error:
+            self.refusals.take(error, report, self.roster.node, now)
+            return []
+        return self._carry_out(outputs, now)
+
+    def _silence(self, report: Silence, now: float) -> None:
+        remote = self.roster.by_number.get(report.peer)
+        if remote is None:
+            return
+        remote.is_silent = not report.is_over
+        if report.is_over:
+            self.sessions.heard(report.peer)
+            self.journal.found(remote, now)
+        else:
+            self.journal.lost(remote, "it answers nothing", now)
+
+    def _moved(self, report: Moved, now: float) -> list[Effect]:
+        remote = self.roster.by_number.get(report.peer)
+        if remote is None:
+            return []
+        remote.whereabouts.moved(report.before, report.endpoint, report.count, now)
+        self.journal.moved(remote, report, now)
+        return self._heard_at(remote, report.endpoint)
+
+    # What the sessions put out
+
+    def _carry_out(self, outputs: Iterable[Output], now: float) -> list[Effect]:
+        """Return what follows from *outputs*, in their order."""
+        effects: list[Effect] = []
+        for output in outputs:
+            match output:
+                case Transmit() | InstallKeypair() | Wipe():
+                    effects.append(output)
+                case GiveUp():
+                    remote = self.roster.by_number.get(output.peer)
+                    if remote is not None:
+                        remote.is_confirmed = False
+                        self.journal.lost(remote, unresolved.why_lost(remote), now)
+                    effects.append(output)
+                case Answered() | Completed():
+                    effects += self._met(output, now)
+                case Retrying():
+                    remote = self.roster.by_number.get(output.peer)
+                    if remote is not None:
+                        self.journal.retrying(remote, self.sessions.status(output.peer))
+                        effects.append(LookUp(remote, output.attempt))
+        return effects
+
+    def _met(self, output: Answered | Completed, now: float) -> list[Effect]:
+        remote = self.roster.by_number.get(output.peer)
+        if remote is None:
+            return []
+        self.journal.met(remote, output, self.sessions.status(output.peer), now)
+        if isinstance(output, Completed):
+            remote.is_confirmed, remote.is_silent = True, False
+            remote.whereabouts.reached()
+            self.refusals.misdirected.forget(output.endpoint[0])
+        if isinstance(output, Answered) or output.is_initiator:  # the responder knows that since it answered
+            return self._heard_at(remote, output.endpoint)
+        return []
+
+    def _heard_at(self, remote: Remote, endpoint: Sockaddr) -> list[Effect]:
+        """Remember where *remote* is, as the forwarder does already."""
+        is_new = endpoint != remote.endpoint
+        remote.endpoint = remote.heard_at = endpoint
+        return [Relocated(remote, endpoint)] if is_new else []
