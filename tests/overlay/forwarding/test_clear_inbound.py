@@ -108,6 +108,18 @@ def test_sources_are_taken_as_far_as_no_longer_prefix_is_somebody_else_s(world):
     assert a.peer(number).drops == {"source": 2}
 
 
+def test_a_source_that_is_named_as_exactly_as_another_s_subnet_is_taken(world):
+    a, b, c = (world.node(name) for name in "abc")
+    a.know(c, subnets=["10.244.3.0/24", "0.0.0.0/0"])
+    number = a.know_in_the_clear(b, sources=["0.0.0.0/0", "10.244.3.0/24"])
+
+    for source in ("198.51.100.9", "10.244.3.1"):
+        arrive(world, a, genuine(b, a, source=source), source=b.addresses[0])
+
+    assert len(a.received) == 2
+    assert a.peer(number).drops == {}
+
+
 def test_two_peers_at_one_address_are_told_apart_by_their_packets(world):
     a, b, c = (world.node(name) for name in "abc")
     one, two = (a.know_in_the_clear(each, endpoint=(b.addresses[0], port)) for each, port in ((b, 1), (c, 2)))

@@ -219,3 +219,33 @@ def test_a_partial_checksum_is_finished_before_a_packet_is_cut_for_a_narrow_path
         assert b"".join(each[20:] for each in ways.b.received) == whole[20:]
     else:
         assert ways.b.received == [whole]  # IPv6 is not cut by routers, and this passes whole up to 1280
+
+
+def test_packets_that_waited_and_are_more_than_the_arena_holds_leave_in_their_order():
+    world = World()
+    a, b = world.pair()
+    sent = [packet for size in (1300, 1200) for packet in a.send(b, 90, size)]
+    world.run(1)
+
+    assert b.received == sent
+    assert a.drops == {}
+
+
+def test_units_that_come_together_are_reported_once():
+    ways = Ways(ciphers=[AES_256_GCM])
+    ways.a.peer().keypairs.current.bulk.size = UnitSize(WHOLE)
+
+    def reported():
+        before = len([1 for _, who, kind, size in ways.world.network.sent if (who, kind) == ("b", "data")])
+        for _ in range(5):
+            ways.a.send_super(ways.b, 20_000)
+            ways.world.run(0.001)
+        ways.world.run(1)
+        return (
+            len([1 for _, who, kind, size in ways.world.network.sent if (who, kind) == ("b", "data")])
+            - before
+        )
+
+    assert reported() == 1
+    assert ways.b.peer().reporting is None
+    assert reported() == 1

@@ -215,6 +215,19 @@ def test_units_and_messages_of_one_size_are_told_apart(bench):
     assert bench.b.received == [single, single, *segments, single, single, *other]
 
 
+def test_messages_between_fragments_of_their_size_are_told_apart(bench):
+    datagrams, segments = bench.unit(size=6 * PIECE - 16 - 44)
+    single = packets.udp(bytes(1420 - 28), source=bench.a.inner(), destination=bench.b.inner())
+    messages = [bench.message(single) for _ in range(4)]
+    more, other = bench.unit(size=6000)
+
+    bench.arrive(*datagrams[:2], messages[0], messages[1], *datagrams[2:], *more[:-1], messages[2], more[-1])
+    bench.arrive(more[0], messages[3])
+
+    assert bench.b.received == [single, single, *segments, single, *other, single]
+    assert bench.b.drops == {"replay": 1}
+
+
 def test_doubled_fragments_are_taken_once(bench):
     datagrams, segments = bench.unit(size=9000)
 
