@@ -137,11 +137,12 @@ def test_a_frame_for_a_station_of_the_tap_stays_at_home(pair):
 
 def test_a_frame_with_the_static_address_of_a_peer_as_source_is_refused(world):
     a, b, c = triple(world)
-    a.send_frame(c.mac, packets.udp(b"x"), source=b.mac)
+    for _ in range(2):
+        a.send_frame(c.mac, packets.udp(b"x"), source=b.mac)
     world.run(1)
 
     assert (b.received, c.received) == ([], [])
-    assert a.drops == {"mac": 1}
+    assert a.drops == {"mac": 2}
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -159,19 +160,20 @@ def test_a_datagram_of_our_own_that_a_bridge_brings_back_is_a_loop(world, versio
     )
     a.send_frame(EVERYBODY, own)
     sent = a.send_frame(EVERYBODY, other)
+    a.send_frame(EVERYBODY, own)
     world.run(1)
 
-    assert a.drops == {"loop": 1}
+    assert a.drops == {"loop": 2}
     assert b.received == [sent]
 
 
 @pytest.mark.parametrize("frame", [b"", bytes(13)])
 def test_what_is_no_frame_is_refused(pair, frame):
     a, _ = pair
-    a.tun.outgoing.append(packets.PLAIN + frame)
+    a.tun.outgoing += [packets.PLAIN + frame] * 2
     a.world.run(1)
 
-    assert a.drops == {"tun_malformed": 1}
+    assert a.drops == {"tun_malformed": 2}
 
 
 def test_frames_that_waited_for_a_session_arrive_in_order(world):
@@ -187,10 +189,11 @@ def test_frames_that_waited_for_a_session_arrive_in_order(world):
 def test_a_peer_without_an_endpoint_gets_nothing_and_nothing_waits_for_it(world):
     a, b = world.node("a"), world.node("b")
     a.know(b, endpoint=None)
-    a.send_frame(EVERYBODY, packets.udp(b"x"))
+    for _ in range(2):
+        a.send_frame(EVERYBODY, packets.udp(b"x"))
     world.run(1)
 
-    assert a.drops == {"no_endpoint": 1}
+    assert a.drops == {"no_endpoint": 2}
 
 
 def test_nobody_is_told_that_a_peer_cannot_be_reached(world):

@@ -217,9 +217,10 @@ def test_a_datagram_that_is_too_big_even_alone_is_counted():
     sender, raw, peer = made()
     raw.always = errno.EMSGSIZE
 
-    sender.send(peer, train(), 100, 0)
+    for _ in range(2):
+        sender.send(peer, train(), 100, 0)
 
-    assert peer.drops == {"too_big": 4}
+    assert peer.drops == {"too_big": 8}
     assert not sender.is_holding
     assert peer.tx_bytes == 0
 
@@ -229,9 +230,10 @@ def test_any_other_refusal_is_counted(code):
     sender, raw, peer = made()
     raw.always = code
 
-    sender.send(peer, train(1), 100, 0)
+    for _ in range(2):
+        sender.send(peer, train(1), 100, 0)
 
-    assert peer.drops == {"send_refused": 1}
+    assert peer.drops == {"send_refused": 2}
     assert not sender.is_holding
 
 
@@ -301,12 +303,14 @@ def test_a_peer_without_endpoint_or_socket_gets_nothing():
     sender, raw, _ = made()
     nowhere, far = Peer(1), peer_at(V6)
 
-    sender.send(nowhere, train(), 100, 0)
-    sender.send_message(far, b"message")
+    for _ in range(2):
+        sender.send(nowhere, train(), 100, 0)
+        sender.send_message(far, b"message")
+        sender.send_probe(nowhere, b"probe")
 
     assert raw.calls == []
-    assert nowhere.drops == {"no_endpoint": 4}
-    assert far.drops == {"no_endpoint": 1}
+    assert nowhere.drops == {"no_endpoint": 10}
+    assert far.drops == {"no_endpoint": 2}
 
 
 # Messages of our own
