@@ -80,19 +80,18 @@ class Outbound:
         self._dirty: list[Lane[Peer]] = []
         self.set_mtu(mtu)
 
-    def drain(self, tun: TunReader, now: float) -> bool:
-        """Forward what the tun has, at most a batch, and return whether there may be more."""
+    def drain(self, tun: TunReader, now: float) -> None:
+        """Forward what the tun has, at most a batch."""
         self._at = 0
         if self._pace.takes_one(now):
             size = tun.readinto(self._first)
             if size:
                 self.forward(0, size, now)
                 self.flush()
-            return bool(size)
+            return
         taken = self._read_batch(tun, now)
         self.flush()
         self._pace.took(taken)
-        return taken == BATCH
 
     def _read_batch(self, tun: TunReader, now: float) -> int:
         """Forward at most a batch and return how many packets it had.

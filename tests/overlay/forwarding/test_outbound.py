@@ -249,3 +249,60 @@ def test_units_that_come_together_are_reported_once():
     assert reported() == 1
     assert ways.b.peer().reporting is None
     assert reported() == 1
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_segments_over_the_path_s_mtu_are_cut_or_pass_as_packets_do(version):
+    ways = Ways()
+    ways.a.peer().path_mtu = 600
+    before = ways.a.peer().tx_packets
+    sent = ways.a.send_super(ways.b, 5000, 1100, version, tos=2, **({"fragment": 0} if version == 4 else {}))
+
+    ways.world.run(0.1)
+
+    got = ways.b.received
+    if version == 4:
+        assert len(got) == 2 * 4 + 2
+        assert all(len(each) <= 600 for each in got)
+        got = [one[:20] + one[20:] + two[20:] for one, two in zip(got[::2], got[1::2], strict=True)]
+        assert [each[20:] for each in got] == [each[20:] for each in sent]
+        assert [each[4:6] for each in got] == [each[4:6] for each in sent]
+    else:
+        assert got == sent  # up to 1280 bytes IPv6 takes them whole, in datagrams that routers may cut
+    assert {mark for kind, mark in ways.outer if kind == "data"} == {2}
+    assert ways.a.peer().tx_packets > before
+    assert not ways.a.drops
+
+
+@pytest.mark.parametrize("send_by", PLAIN, ids=lambda each: each.__name__)
+def test_counters_go_up_by_one(send_by):
+    ways, flights = Ways(), []
+    ways.world.network.lose = lambda flight: bool(flights.append(flight.datagram))
+    first = ways.a.peer().keypairs.current.counter
+
+    for _ in range(2):
+        send_by(ways, 4, 0)
+        ways.world.run(0.01)
+        ways.a.core.outbound.send_payload(ways.a.peer(), ways.a.peer().keypairs.current, b"")
+
+    counters = [int.from_bytes(each[8:16], "little") for each in flights if each[:1] == b"\4"]
+    assert counters == [*range(first, ways.a.peer().keypairs.current.counter)]
+    assert len(counters) >= 4
+
+
+@pytest.mark.parametrize("ciphers", [(), (AES_256_GCM,)])
+def test_what_we_say_ourselves_is_marked_by_nobody_and_never_cut(ciphers):
+    world = World(ciphers=ciphers)
+    a, b = world.pair(keepalive=2.0)
+    flights = []
+    world.network.lose = lambda flight: bool(flights.append(flight))
+    world.run(1)
+    for node, other in ((a, b), (b, a)):
+        node.send_super(other, 20_000)
+        world.run(1)
+    flights.clear()
+    world.run(30)
+
+    assert {flight.kind for flight in flights} >= {"keepalive"}
+    assert {flight.tos for flight in flights} == {0}
+    assert ciphers or not any(flight.may_be_cut for flight in flights)  # where probes tell, all may be
