@@ -113,6 +113,48 @@ def test_it_is_found_although_a_new_session_began_and_tcp_is_down_to_single_segm
     assert a.peer().path_mtu == 1344
 
 
+def forge(world, a, b, mtu=600):
+    """Let the kernel of *a* believe a stranger's ICMP error about the path to *b*."""
+    world.network.tells = True
+    a.known_mtus[b.addresses[0]] = mtu
+
+
+@pytest.mark.parametrize("size", [100, 1300], ids=["what fits anyway", "what would not fit"])
+def test_of_an_agent_that_had_no_super_packet_yet_a_forged_error_is_found_out(world, size):
+    """Until the first super-packet the kernel's word counted, for anybody who sent one such error in ten minutes."""
+    a, b = world.pair()
+    a.send(b)
+    world.run(1)
+    forge(world, a, b)
+
+    for _ in range(20):
+        a.send(b, size=size)
+        world.run(0.5)
+    forget(a, b)
+    sent = a.send(b, 3, size=1300)
+    world.run(1)
+
+    assert b.received == sent
+    assert a.peer().path.is_confirmed
+
+
+def test_a_peer_that_may_be_no_agent_of_ours_is_asked_three_times_whether_a_path_is_so_narrow(world):
+    a, b = world.node("a"), world.node("b")
+    b.ciphers = []
+    b.restart_forwarder()
+    a.know(b)
+    b.know(a)
+    a.send(b)
+    world.run(1)
+    forge(world, a, b)
+
+    for _ in range(100):
+        a.send(b)
+        world.run(1)
+
+    assert b.drops["inner_version"] == 3
+
+
 def test_it_rises_again(world):
     a, b = narrow(world, 1350)
     world.network.mtu = 1500

@@ -24,7 +24,7 @@ from overlay.forwarding.kernel_paths import KernelPaths, PathSocket
 from overlay.forwarding.keypair import Keypair
 from overlay.forwarding.mmsg import RawCarrier
 from overlay.forwarding.outbound import Outbound
-from overlay.forwarding.peer import Peer
+from overlay.forwarding.peer import WIDE, Peer
 from overlay.forwarding.pings import Pings
 from overlay.forwarding.places import Places
 from overlay.forwarding.probes import Probes
@@ -596,11 +596,18 @@ class Core:
         if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
             self.want(peer, now)
         if now >= peer.path_due:
-            self._kernel_paths.look(peer, now)
+            self.look_at_path(peer, now)
 
     def look_at_path(self, peer: Peer, now: float) -> None:
-        """Have ``peer.path_mtu`` be what the kernel knows, for ``peer.path_due`` has come."""
+        """Have ``peer.path_mtu`` be what the kernel knows, for ``peer.path_due`` has come.
+
+        Where that is little, anybody may have said so: a peer that may be an agent of ours is asked whether it answers
+        probes.
+        """
         self._kernel_paths.look(peer, now)
+        keypair = peer.keypairs.current
+        if peer.is_path_known and peer.path_mtu < WIDE and keypair is not None and now < keypair.reject_at:
+            self.outbound.offer(peer, keypair, now)
 
     def data_received(self, peer: Peer, now: float) -> None:
         """Note that a payload that is no keepalive came from *peer*: it is owed an answer."""

@@ -75,6 +75,26 @@ def test_an_agent_of_ours_goes_by_its_probes(attacked):
     assert paris.peer(tokyo)["kernel_path_mtu"] is None
 
 
+def test_an_agent_of_ours_that_had_no_super_packet_yet_is_asked_at_once(attacked):
+    paris, tokyo = attacked.host("paris"), attacked.host("tokyo")
+    attacked.start()
+    paris.ping(tokyo.address)
+
+    forge(attacked.stranger, paris, tokyo)
+
+    assert believed(paris, tokyo) == {FORGED}
+    largest = ("ping", "-n", "-c1", "-W1", "-M", "do", "-s", "1392", tokyo.address)
+    wait_until(
+        lambda: (
+            paris.ping(tokyo.address, 3)
+            or (paris.namespace.completed(*largest).returncode == 0 and paris.peer(tokyo)["tx_packets"] > 10)
+        ),
+        PATIENCE,
+        "the largest packet to pass",
+    )
+    assert paris.peer(tokyo)["path_mtu"] == 1420
+
+
 def test_of_a_plain_peer_the_kernels_word_counts_and_is_told(attacked):
     paris, tokyo = attacked.host("paris"), attacked.host("tokyo")
     attacked.settings["bulk"] = False
