@@ -9,9 +9,12 @@ import pytest
 
 from overlay import link
 from overlay.encap.encapsulation import Role
+from overlay.forwarding.clear_outbound import HEEDED_TIME
 from overlay.forwarding.pace import PROBE
+from overlay.forwarding.peer import WIDE
 from tests import packets
 from tests.network import FakeRaw
+from tests.overlay.wire.test_mss import mss_of, syn
 from tests.sim import CLEAR_PORT, World
 
 
@@ -195,7 +198,8 @@ def test_the_ttl_is_inherited_by_datagrams_in_the_clear_and_by_nothing_sealed(wo
     a.send(b, version=version, ttl=9, tos=2)
     world.run(1)
 
-    assert [(0, 2, b"\x09\0\0\0") in ancillary for ancillary in controls] == [True]
+    assert len(controls) == 1
+    assert {(0, 2, b"\x09\0\0\0"), (0, 1, b"\x02\0\0\0")} <= set(controls[0])
     c, d = (world.node(name) for name in "cd")
     c.know(d)
     d.know(c)
@@ -210,10 +214,10 @@ def test_the_ttl_is_inherited_by_datagrams_in_the_clear_and_by_nothing_sealed(wo
 def test_a_packet_without_life_is_not_carried(world, version, pair):
     a, b = world.clear_pair() if pair == "clear_pair" else world.raw_pair("ipip")
 
-    a.send(b, version=version, ttl=0)
+    a.send(b, 2, version=version, ttl=0)
     world.run(1)
 
-    assert (a.drops, b.received) == ({"ttl": 1}, [])
+    assert (a.drops, b.received) == ({"ttl": 2}, [])
 
 
 def test_our_own_packet_on_its_way_into_its_tunnel_is_a_loop(world):
@@ -451,3 +455,117 @@ def seen_of():
         return flights
 
     return watch
+
+
+def test_packets_of_one_flow_and_size_leave_in_one_send(way):
+    world, a, b = way
+    before = sum(each.sends for each in a.sockets)
+
+    sent = [udp(a, b, 300, identifier=number) for number in range(12)]
+    a.tun.outgoing += [packets.PLAIN + packet for packet in sent]
+    world.run(1)
+
+    assert b.received == sent
+    assert sum(each.sends for each in a.sockets) - before == 1
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_a_syn_announces_no_more_than_the_path_takes(way, version, is_partial):
+    world, a, b = way
+    packet = syn(1460, version, source=a.inner(version), destination=b.inner(version))
+    virtio = packets.PLAIN
+    if is_partial:
+        packet, virtio = packets.as_super_packet(packet, 0)
+        virtio = virtio[:1] + bytes(5) + virtio[6:]
+
+    a.tun.outgoing.append(virtio + packet)
+    world.run(1)
+
+    (got,) = b.received
+    assert mss_of(got) == (1204 - 40 if version == 4 else 1280 - 60)  # any link takes 1280 bytes of IPv6
+    assert packets.is_l4_checksum_right(got)
+
+
+def test_a_syn_announces_no_more_than_the_tun_takes_where_the_path_takes_more(way):
+    world, a, b = way
+    a.peer().path_mtu = 1 << 17
+
+    a.tun.outgoing.append(packets.PLAIN + syn(8960, source=a.inner(), destination=b.inner()))
+    world.run(1)
+
+    assert mss_of(b.received[0]) == a.mtu - 40
+
+
+def test_the_kernel_is_asked_for_the_path_from_the_moment_on_that_it_is_due(way):
+    world, a, b = way
+    a.peer().path_due = world.clock.now
+    before = sum(each.questions for each in a.paths)
+
+    a.send(b, 2)
+    world.run(0)
+
+    assert sum(each.questions for each in a.paths) - before == 1
+
+
+def tell(node, other, mtu):
+    """Let an ICMP error pass *node* on its way to *other*, that no more than *mtu* bytes of a packet of that fit."""
+    quoted = packets.udp(b"x", source=other.inner(), destination="192.0.2.99")
+    error = struct.pack("!BBHI", 3, 4, 0, mtu) + quoted[:28]
+    node.tun.outgoing.append(
+        packets.PLAIN + packets.ipv4(error, protocol=1, source=node.inner(), destination=other.inner())
+    )
+    node.world.run(1)
+
+
+def test_the_least_that_icmp_errors_tell_on_their_way_to_a_peer_is_heeded_for_a_while(way):
+    world, a, b = way
+    assert a.peer().segment_limit == WIDE
+
+    limits = []
+    for mtu in (1300, 1000, 1100, 68):
+        tell(a, b, mtu)
+        limits.append(a.peer().segment_limit)
+    assert limits == [1300, 1000, 1000, 576]
+    world.run(HEEDED_TIME - 2)
+    a.send(b)
+    world.run(0.5)
+    assert a.peer().segment_limit == 576
+    world.run(2)
+    a.send(b)
+    world.run(0.5)
+
+    assert a.peer().segment_limit == WIDE
+
+
+def test_a_super_packet_leaves_from_the_port_of_its_flow():
+    world = World()
+    a, b = world.clear_pair(encapsulation="vxlan")
+    ports = {}
+    for number in range(12):
+        flights = []
+        world.network.lose = flights.append
+        ends = {"source": a.inner(), "destination": b.inner(), "ports": (4000 + number, 80)}
+        a.tun.outgoing.append(packets.PLAIN + packets.tcp(b"x", **ends))
+        whole, virtio = packets.as_super_packet(packets.tcp(bytes(4000), **ends), 1360)
+        a.tun.outgoing.append(virtio + whole)
+        world.run(0.1)
+        ports[number] = {flight.source[1] for flight in flights}
+
+    assert all(len(each) == 1 for each in ports.values())
+    assert len(set.union(*ports.values())) > 3
+
+
+def test_the_tun_may_have_another_mtu(way):
+    world, a, b = way
+    a.peer().path_mtu = 1 << 17
+    sent = a.send_super(b, 8000, 1360)
+    world.run(1)
+    a.set_node(9000)
+    b.set_node(9000)
+    a.peer().path_due = math.inf
+
+    sent += a.send_super(b, 30_000, 8000)
+    world.run(1)
+
+    assert b.received == sent

@@ -140,6 +140,15 @@ def test_pieces_leave_in_the_order_of_their_packets_with_their_mark_and_are_coun
     assert not way.a.drops
 
 
+def test_sealed_pieces_are_filled_to_a_multiple_of_16():
+    way = Way("wireguard")
+
+    way.send(way.udp(1400, fragment=0), way.udp(1207, fragment=0))
+
+    assert len(way.flights) == 4
+    assert all(len(flight.datagram) % 16 == 0 for flight in way.flights)
+
+
 @pytest.mark.parametrize("is_super", [False, True])
 def test_ipv6_packets_that_any_link_must_take_may_be_cut_outside_and_keep_their_mark(way, is_super):
     sent = [way.udp(1280, version=6, tos=2), way.udp(1204, version=6, tos=2)]

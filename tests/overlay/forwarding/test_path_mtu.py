@@ -168,9 +168,9 @@ def test_another_path_that_answers_nothing_teaches_nothing():
     assert (path.search.size, path.search.is_confirmed) == (1420, False)
 
 
-def test_of_a_peer_that_answers_only_the_fourth_round_no_less_is_found():
+def test_of_a_peer_that_answers_only_the_fifth_round_no_less_is_found():
     path = Path(limit=0)
-    path.run(2.5 * TIMING.path_probe_time)
+    path.run((SILENT_ROUNDS - 1.5) * TIMING.path_probe_time)
     path.limit = 1330
 
     path.run(10)
@@ -318,8 +318,9 @@ def test_the_size_stays_while_a_search_goes_on():
     assert (rounds.search.size, rounds.search.is_confirmed) == (1420, False)
 
 
+@pytest.mark.parametrize("sizes", [(1280,), (1280, 1312), (1312,)])
 @pytest.mark.parametrize("most", [1420, 1423])
-def test_an_answer_that_was_only_late_opens_what_its_absence_had_closed(most):
+def test_an_answer_that_was_only_late_opens_what_its_absence_had_closed(most, sizes):
     rounds = Rounds(most)
     rounds.next()
     late = {}
@@ -332,10 +333,10 @@ def test_an_answer_that_was_only_late_opens_what_its_absence_had_closed(most):
     assert rounds.search.size == 1200
     assert max(rounds.asked) < 1280
 
-    rounds.search.answered(late[1280], rounds.search.due)
-    rounds.search.answered(late[1312], rounds.search.due)
+    for size in sizes:
+        rounds.search.answered(late[size], rounds.search.due)
     seen = set()
-    for _ in range(20):
+    for _ in range(4):
         at = rounds.next()
         rounds.answer(at + 0.01, *rounds.asked)
         seen |= rounds.asked.keys()
@@ -417,6 +418,21 @@ def test_another_mtu_of_the_tun_is_searched_for():
     path.search.restart(1280, path.now)
 
     assert path.search.size == 1280
+
+
+def test_nothing_larger_than_the_tun_s_mtu_is_probed_in_any_search():
+    path = Path(most=1500, limit=1300)
+    path.run(10)
+
+    path.search.restart(1423, path.now)  # the next multiple of STEP is one beyond
+    path.sent.clear()
+    path.run(10)
+    path.limit = 9000
+    path.run(2 * TIMING.path_raise_time)
+    path.search.restart(1423, path.now)
+    path.run(10)
+
+    assert path.search.size == max(size for _, size in path.sent) == 1423
 
 
 def test_where_this_host_cuts_datagrams_there_is_nothing_to_search():

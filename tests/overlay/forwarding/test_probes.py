@@ -188,3 +188,14 @@ def test_a_peer_that_was_sent_one_packet_is_said_hello(probes, peer):
     probes.turn(peer, under, 5.0, sent)
 
     assert sent.payloads == [b"hello"]
+
+
+def test_with_the_first_turn_the_kernels_word_counts_no_more_and_its_path_is_looked_at_at_once(probes, peer):
+    peer.path_due = 99.0
+
+    probes.turn(peer, keypair(peer), 5.0, Sent())
+    assert (peer.omits, peer.path_due) == (True, 0.0)
+    peer.path_due = 99.0
+    probes.turn(peer, keypair(peer), 6.0, Sent())
+
+    assert (peer.omits, peer.path_due) == (True, 99.0)

@@ -267,6 +267,7 @@ def test_what_is_known_to_have_left_is_taken_whatever_was_told_before_it():
     fill(shares, queue, slow)
     queue.told = [10**6]
     queue.leave(slow)
+    queue.foreign = SIZE - LEAST_SHARE  # so that its share is far less than it has sent
 
     assert shares.admits(slow)
 
