@@ -174,9 +174,7 @@ class Settings:
         try:
             lock = os.open(LOCK, flags, 0o600, dir_fd=directory)
         except OSError as error:
-            raise HostError(
-                f"{path} could not be opened ({error.strerror}): look at it and remove it"
-            ) from error
+            raise HostError(f"{path} could not be opened ({error.strerror}): {_remedy(error)}") from error
         try:
             status = os.fstat(lock)
             if not stat.S_ISREG(status.st_mode) or not _is_ours(status) or status.st_mode & 0o077:
@@ -243,6 +241,19 @@ class Settings:
             raise HostError(
                 f"{self._path} could not be written ({error.strerror}), and nothing is changed that cannot be put back"
             ) from error
+
+
+def _remedy(error: OSError) -> str:
+    """Return what to do about a file of ours that could not be made or opened: what is in its place, or what is short."""
+    is_short = error.errno in {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EROFS,
+    }
+    return advice.after(error) if is_short else "look at it and remove it"
 
 
 def _wait_for(lock: int, path: Path) -> None:

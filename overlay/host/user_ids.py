@@ -56,7 +56,7 @@ def take(directory: Path) -> UserId:
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise HostError(f"{path} could not be opened: {error.strerror}; {advice.become_root()}") from error
+        raise HostError(f"{path} could not be opened: {error.strerror}; {advice.after(error)}") from error
     with contextlib.ExitStack() as undo:
         undo.callback(os.close, lock)
         mapped = _mapped()

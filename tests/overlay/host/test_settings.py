@@ -465,3 +465,37 @@ def test_directory_that_may_not_be_opened_is_named(tmp_path):
     )
 
     assert "could not be opened: Permission denied; run as root" in done.stdout
+
+
+FULL = """
+import sys
+from pathlib import Path
+from overlay.errors import HostError
+from overlay.host import settings, user_ids
+for attempt in (lambda at: settings.Settings(at / "overlay0.settings").hold({}), user_ids.take):
+    try:
+        attempt(Path(sys.argv[1]))
+    except HostError as error:
+        print(error)
+"""
+
+
+def test_full_file_system_is_named_as_what_is_to_be_mended(tmp_path):
+    """It was said to look at the file that could not be made, and remove it."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a file system")
+    full = f'mount -t tmpfs -o mode=755,nr_inodes=1 none {tmp_path} && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", full, "sh", sys.executable, "-c", FULL, tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "mount" in done.stderr:
+        pytest.skip(f"needs a mount namespace: {done.stderr.strip()}")
+
+    assert done.stdout.splitlines() == [
+        f"{tmp_path}/.settings could not be opened (No space left on device): make room on that file system",
+        f"{tmp_path}/uids could not be opened: No space left on device; make room on that file system",
+    ]
