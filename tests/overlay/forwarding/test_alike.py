@@ -418,3 +418,11 @@ def test_of_a_scan_of_sizes_few_layouts_are_kept():
     for size in range(100, 100 + 3 * LAYOUTS):
         rows.alike.seal(sealing(0)[0], size, 2)
         assert len(rows.alike._trains) <= LAYOUTS
+
+
+def test_packets_that_fill_a_send_leave_one_by_one():
+    rows = Rows([udp(size=65_472 - 28)] * 2, 65_500)
+
+    sends = rows.alike.seal(sealing(0)[0], rows.length, 2)
+
+    assert [len(send) for send in sends] == [65_504] * 2

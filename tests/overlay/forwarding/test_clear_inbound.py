@@ -476,3 +476,22 @@ def test_a_syn_that_comes_announces_no_more_than_the_tun_takes(world):
     arrive(world, a, syn(8960, source=b.inner(), destination=a.inner()), source=b.addresses[0])
 
     assert mss_of(a.received[0]) == a.mtu - 40
+
+
+@pytest.mark.parametrize("encapsulation", ["udp", "vxlan"])
+@pytest.mark.parametrize("build", [packets.tcp, packets.udp])
+def test_packets_of_one_flow_enter_in_one_write(encapsulation, build):
+    world = World()
+    a, b = world.clear_pair(encapsulation=encapsulation)
+    whole = build(bytes(10 * 500), source=b.inner(), destination=a.inner())
+    sent = packets.kernel_segments(*packets.as_super_packet(whole, 500))
+
+    arrive(
+        world,
+        a,
+        *(framed(each) if encapsulation == "vxlan" else each for each in sent),
+        source=b.addresses[0],
+    )
+
+    assert a.received == sent
+    assert len(a.tun.writes) == 1

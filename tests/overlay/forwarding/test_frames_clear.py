@@ -14,6 +14,7 @@ from tests.network import Flight
 from tests.overlay.forwarding.test_bridge import EVERYBODY, arp, mac
 from tests.overlay.forwarding.test_core import quick
 from tests.overlay.forwarding.test_frames_outbound import greeted, segments_of
+from tests.overlay.wire.test_mss import mss_of, syn
 from tests.sim import CLEAR_PORT, SENDERS_PORT, VNI, World
 
 HEADER = b"\x08\0\0\0" + VNI.to_bytes(3, "big") + b"\0"
@@ -416,3 +417,18 @@ def test_frames_of_two_networks_at_one_address_go_to_their_own():
 
     assert (a.peer(one).rx_packets, a.peer(two).rx_packets) == (2, 3)
     assert not a.drops
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_a_syn_in_a_frame_announces_no_more_than_the_way_back_takes(pair, version, is_partial):
+    a, b = pair
+    packet = syn(8960, version)
+    if is_partial:
+        packet, _ = packets.as_super_packet(packet, 1)
+
+    arrive(b, HEADER + b.mac + a.mac + packets.with_ethertype(packet))
+
+    (frame,) = b.received
+    assert mss_of(frame[14:]) < 1460
+    assert packets.is_l4_checksum_right(frame[14:])

@@ -15,6 +15,7 @@ from overlay.wire.icmp import in_ipv4, too_big_v4
 from overlay.wire.ip import CE, ECT_0, ECT_1, NOT_ECT, packet_length, pseudo_header_sum
 from tests import packets
 from tests.network import Flight
+from tests.overlay.wire.test_mss import mss_of, syn
 from tests.sim import World
 
 STRANGER = "203.0.113.66"
@@ -723,3 +724,120 @@ def test_packets_without_end_are_left_for_the_next_turn():
 
     assert drained(a, endless)
     assert 512 * 1024 <= sum(map(len, a.received)) < 2 * 512 * 1024
+
+
+# What a second receive finds in the rows of the first
+
+
+def twice(world, a, payloads, **how):
+    """Let *payloads* arrive twice; return in how many writes they entered the second time."""
+    arrive(world, a, *payloads, **how)
+    a.received.clear()
+    before = len(a.tun.writes)
+    arrive(world, a, *payloads, **how)
+    return len(a.tun.writes) - before
+
+
+@pytest.mark.parametrize("build", [packets.tcp, packets.udp])
+def test_packets_of_one_flow_enter_in_one_write(build):
+    world = World()
+    a, b = world.raw_pair("ipip")
+    whole = build(bytes(10 * 500), source=b.inner(), destination=a.inner())
+    sent = packets.kernel_segments(*packets.as_super_packet(whole, 500))
+
+    assert twice(world, a, sent, source=b.addresses[0]) == 1
+
+    assert a.received == sent
+
+
+def test_a_shorter_packet_ends_a_train_whatever_lay_in_its_row():
+    world = World()
+    a, b = world.raw_pair("ipip")
+    whole = packets.tcp(b"\xa5" * 4000, source=b.inner(), destination=a.inner())
+    for _ in range(2):  # the second time rows have the size that the first had
+        arrive(
+            world, a, *packets.kernel_segments(*packets.as_super_packet(whole, 400)), source=b.addresses[0]
+        )
+    whole = packets.tcp(b"\x5a" * 1001, source=b.inner(), destination=a.inner())
+    train = packets.kernel_segments(*packets.as_super_packet(whole, 400))
+    alone = genuine(b, a, size=40)
+    a.received.clear()
+    before = len(a.tun.writes)
+
+    arrive(world, a, *train, alone, source=b.addresses[0])
+
+    assert a.received == [*train, alone]
+    assert len(a.tun.writes) - before == 2
+
+
+def test_packets_that_are_just_as_large_as_a_row_may_be_enter_in_one_write():
+    world = World()
+    a, b = world.raw_pair("ipip")
+    segment = LARGEST_ROW - 20 - 40
+    whole = genuine(b, a, size=3 * segment, tcp=True)
+
+    assert (
+        twice(
+            world, a, packets.kernel_segments(*packets.as_super_packet(whole, segment)), source=b.addresses[0]
+        )
+        == 1
+    )
+
+
+@pytest.mark.parametrize("beyond", [-1, 0, 1, 500])
+def test_packets_about_as_large_as_a_row_may_be_arrive_however_many_come_at_once(beyond):
+    world = World()
+    a, b = world.raw_pair("ipip")
+    sent = [genuine(b, a, size=LARGEST_ROW - 20 - 28 + beyond)] * 3
+
+    for _ in range(2):
+        arrive(world, a, *sent, source=b.addresses[0])
+
+    assert a.received == sent * 2
+
+
+@pytest.mark.parametrize("name", ["ipip", "gre"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_packets_of_nothing_are_refused_and_counted(name, count):
+    world = World()
+    a, b = world.raw_pair(name)
+
+    for _ in range(2):
+        arrive(world, a, *[b""] * count, source=b.addresses[0], protocol=GRE if name == "gre" else IPIP)
+
+    assert a.received == []
+    assert a.drops.total() == 2 * count
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(("path_mtu", "most"), [(1300, 1300), (WIDE, 1420)])
+def test_a_syn_that_comes_announces_no_more_than_the_way_back_and_the_tun_take(
+    world, path_mtu, most, version, is_partial
+):
+    a, b = world.raw_pair("ipip")
+    a.peer().path_mtu = path_mtu
+    packet = syn(8960, version, source=b.inner(version), destination=a.inner(version))
+
+    arrive(
+        world,
+        a,
+        unfinished(packet) if is_partial else packet,
+        source=b.addresses[0],
+        protocol=IPIP if version == 4 else IPV6,
+    )
+
+    (got,) = a.received
+    assert mss_of(got) == most - (40 if version == 4 else 60)
+    assert packets.is_l4_checksum_right(got)
+
+
+def test_a_packet_that_comes_alone_is_counted_with_when_it_came(world):
+    a, b = world.raw_pair("gre", identifier=7)
+    packet = bytes.fromhex("2000080000000007") + genuine(b, a)
+
+    arrive(world, a, packet, source=b.addresses[0], protocol=GRE)
+
+    peer = a.peer()
+    assert (peer.rx_packets, peer.rx_bytes) == (1, len(packet))
+    assert peer.last_received == pytest.approx(world.clock.now - 0.1 + world.network.delay)
