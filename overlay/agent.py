@@ -32,15 +32,14 @@ from overlay import (
 )
 from overlay.answers.running import Running
 from overlay.arrival import wait_until_here
-from overlay.counters import CounterQuestions
 from overlay.diagnosis.finding import Finding
 from overlay.ending import StoppedError, until_stopped
-from overlay.engine import Engine, LookUp, Relocated
+from overlay.engine import Engine, LookUp, Relocated, SessionReport
 from overlay.errors import (
     ConfigError,
     HostError,
 )
-from overlay.forwarder import Forwarder, ForwarderGoneError, forwarders
+from overlay.forwarder import Forwarder, forwarders
 from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
@@ -50,37 +49,28 @@ from overlay.host.steering import INDEX_MARK
 from overlay.host.tun import check_interface_name
 from overlay.key_files import load_own_key
 from overlay.link import (
-    OWN,
     Begin,
-    Counters,
-    Handled,
-    Handshake,
-    PingPeer,
-    Ponged,
-    Ready,
     RenewSources,
     SetEndpoint,
     SetPeer,
 )
 from overlay.notes import HostNotes, Reading
-from overlay.pings import PingQuestions
-from overlay.policing import Policing, kind_of
 from overlay.reader import Reader
 from overlay.reload import RETRY, Reloads
 from overlay.relocations import Relocations
 from overlay.resolver import Outside, Resolver, known, literal, resolve_first
 from overlay.session.constants import Timing
 from overlay.setup import HostSetup
+from overlay.supervisor import Supervisor
 from peers.errors import StoreError
 from peers.stores.file import FileStore
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from overlay.config import Node, Options
     from overlay.engine import Effect
-    from overlay.host.sockets import UdpSocket
     from overlay.link import Command, Report
     from overlay.planning import Endpoints, Planned
     from overlay.roster import Change, Remote
@@ -89,14 +79,6 @@ if TYPE_CHECKING:
 
 # Ours
 TICK = 1.0  # seconds; an idle agent wakes that often, to look at the peers file and at what is due
-REPORTS_AT_ONCE = 32  # reports taken before other tasks have their turn
-START_TIME = (
-    30.0  # seconds in which a new forwarder takes nothing and does not get ready; it takes 0.3 in all
-)
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a forwarder that died is started anew
-STEADY_TIME = 60.0  # seconds that a forwarder must live for the pause to start over
-PROOF_INTERVAL = 10.0  # seconds between two questions to the forwarder whether it still answers
-HANG_TIME = 30.0  # seconds without an answer, after which it is ended
 LOGGED_PEERS = 50  # with a line of their own when a reload adds or removes them
 MANY_PEERS = 1000  # that a reload changed, for memory to be looked after
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -158,7 +140,7 @@ async def run_agent(options: Options, timing: Timing) -> None:
             await agent.run(answering.socket, signals)
         finally:
             with trio.CancelScope(shield=True):
-                log.debug("forwarder ended %s", await agent.forwarder.stop())
+                log.debug("forwarder ended %s", await agent.supervisor.forwarder.stop())
 
 
 def _log_peers(what: str, peers: Sequence[Remote]) -> None:
@@ -186,8 +168,13 @@ class Agent:
         start_forwarder: Callable[[], Forwarder] = Forwarder,
         names: Names | None = None,
     ) -> None:
-        self.forwarder = start_forwarder()
-        self._start_forwarder = start_forwarder
+        self.supervisor = Supervisor(
+            start_forwarder,
+            introduce=self._introduce,
+            take=self._take_report,
+            note=self.note,
+            peers=lambda: self._remotes,
+        )
         self._options, self._node, self._timing = options, node, timing
         self._engine = Engine(
             node.private_key, timing, entropy=os.urandom, wall_ns=clock.wall_ns, index_mark=INDEX_MARK
@@ -203,20 +190,14 @@ class Agent:
         self._planner = trio.CapacityLimiter(1)  # a thread that nothing which waits shares
         self._relocations = Relocations(self._is_affected_by, self._replan_later)
         self._wake, self._wakes_at = trio.Event(), -math.inf
-        self._serials = itertools.count(1)
-        self._counters = CounterQuestions()
-        self._pings = PingQuestions()
         self._running = Running(
             lambda: self._node,
-            lambda: self.forwarder,
             lambda: self.host,
             options,
             timing,
             self._started,
             self._engine,
-            self._counters,
-            self._pings,
-            self._serials,
+            self.supervisor,
             self._reloads,
             self._notes,
             self._host_notes,
@@ -266,10 +247,10 @@ class Agent:
             self._nursery, self._resolver = nursery, Resolver(nursery, self._set_endpoint, self._names)
             nursery.start_soon(self._heed, signals)
             async with self._reloading:  # SIGHUP may come at any moment, and waits for the end of the start
-                await self._bring_up()
+                await self.supervisor.bring_up(nursery)
             self.host.is_relied_on = True
-            nursery.start_soon(self._keep_forwarder)
-            nursery.start_soon(self._watch_forwarder)
+            nursery.start_soon(self.supervisor.keep, self._restart_forwarder)
+            nursery.start_soon(self.supervisor.watch)
             nursery.start_soon(self._tick)
             nursery.start_soon(self._watch_files)
             nursery.start_soon(questions.serve, listener, self._answer, self._answered)
@@ -330,124 +311,31 @@ class Agent:
 
     # The forwarder
 
-    async def _bring_up(self) -> None:
-        """Tell a new forwarder everything it must know, and wait until it is ready."""
-        forwarder, host, roster = self.forwarder, self.host, self._engine.roster
-        self._nursery.start_soon(forwarder.hear)
-        notes: list[str] | None = None
-        try:
-            with trio.move_on_after(START_TIME) as patience:
-                await forwarder.send(*introduction.describe_start(self._node, host, self._timing))
-                await self._tell_node(self._node)
-                for name, opened in host.sockets.items():
-                    await self._tell_sockets(name, opened)
-                for command in itertools.chain(roster.everything(), roster.places(), [Begin()]):
-                    await forwarder.send(command)
-                    patience.deadline = trio.current_time() + START_TIME
-                notes = await forwarder.get_ready()
-        except ForwarderGoneError:
-            raise HostError(f"the forwarder did not start: {await forwarder.stop()}") from None
-        if notes is None:
-            await forwarder.stop()
-            raise HostError(f"the forwarder took nothing and was not ready for {START_TIME:g} s")
-        for note in notes:
-            self.note(f"the forwarder keeps privileges: {note}")
-
-    async def _tell_node(self, node: Node) -> None:
-        await self.forwarder.send(*introduction.describe_node(node, self.host))
-
-    async def _tell_sockets(self, encapsulation: str, opened: Sequence[UdpSocket]) -> None:
-        await self.forwarder.send(*introduction.describe_sockets(encapsulation, opened))
-
-    async def _tell(self, *commands: Command) -> None:
-        """Tell the forwarder; one that is gone is _keep_forwarder's matter, and its successor is told everything."""
-        with contextlib.suppress(ForwarderGoneError):
-            for command in commands:
-                await self.forwarder.send(command)
-
-    async def _keep_forwarder(self) -> None:
-        """Take the forwarder's reports; when it ends, start another and shake hands anew."""
-        pause = FIRST_PAUSE
-        while True:
-            began = clock.now()
-            try:
-                await self._take_reports(self.forwarder)
-            except ForwarderGoneError:
-                log.error("forwarder ended unexpectedly, starting another: %s", await self.forwarder.stop())  # noqa: TRY400  the process's end, not ours, is the news
-            self._counters.end()
-            if clock.now() - began > STEADY_TIME:
-                pause = FIRST_PAUSE
-            while True:
-                await trio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
-                try:
-                    await self._restart_forwarder()
-                    break
-                except HostError as error:
-                    # Not the end of the agent: as long as it lives, the overlay's packets do not leave unencrypted.
-                    log.error("forwarder not restarted, trying again in %g s: %s", pause, error)  # noqa: TRY400  its text is the news
+    def _introduce(self) -> Iterator[tuple[Command, Sequence[int]]]:
+        """Yield what a new forwarder must know, with the descriptors that go with it."""
+        roster = self._engine.roster
+        yield introduction.describe_start(self._node, self.host, self._timing)
+        yield introduction.describe_node(self._node, self.host)
+        for name, opened in self.host.sockets.items():
+            yield introduction.describe_sockets(name, opened)
+        for command in itertools.chain(roster.everything(), roster.places(), [Begin()]):
+            yield command, ()
 
     async def _restart_forwarder(self) -> None:
-        """Start another forwarder in the place of one that ended.  Raises HostError."""
+        """Start another forwarder in the place of one that ended, and shake hands anew.  Raises HostError."""
         async with self._changing:
             self.host.renew()
-            self.forwarder = self._start_forwarder()
-            await self._bring_up()
+            await self.supervisor.restart(self._nursery)
             # What was begun while there was no forwarder, or one that knew no peers yet, went nowhere.
             self._engine.start_over()
             self._wake_in_time()
-        log.info("forwarder restarted pid=%d", self.forwarder.pid)
+        log.info("forwarder restarted pid=%d", self.supervisor.forwarder.pid)
 
-    async def _watch_forwarder(self) -> None:
-        """End a forwarder that answers nothing any more, though its process lives; _keep_forwarder starts another."""
-        while True:
-            await trio.sleep(PROOF_INTERVAL)
-            forwarder = self.forwarder
-            with trio.move_on_after(HANG_TIME) as patience:
-                await self._prove_alive(forwarder)
-            if patience.cancelled_caught and forwarder is self.forwarder:
-                log.error("forwarder hung, ending it pid=%d silent=%g", forwarder.pid, HANG_TIME)
-                forwarder.disconnect()
-
-    async def _prove_alive(self, forwarder: Forwarder) -> None:
-        """Return when *forwarder* has answered, or is gone.  An answer that its link does not take is asked for again."""
-        answered = False
-        with contextlib.suppress(ForwarderGoneError):
-            while not answered:
-                ping = PingPeer(OWN, next(self._serials))
-                answered = await self._pings.ask(forwarder, ping, PROOF_INTERVAL) is not None
-
-    async def _take_reports(self, forwarder: Forwarder) -> None:
-        policing = Policing(self._is_awaited)
-        while True:
-            handshakes = 0
-            for report in await forwarder.receive(REPORTS_AT_ONCE):
-                if not policing.allows(report, len(self._remotes), clock.now()):
-                    log.error("forwarder reports without end pid=%d kind=%s", forwarder.pid, kind_of(report))
-                    forwarder.disconnect()
-                    raise ForwarderGoneError
-                if report is None:
-                    self._engine.refusals.count("link")
-                    continue
-                handshakes += isinstance(report, Handshake)
-                await self._take_report(report)
-            if handshakes:
-                await forwarder.send(Handled(handshakes))
-            await trio.lowlevel.checkpoint()
-
-    def _is_awaited(self, report: Counters | Ponged) -> bool:
-        return self._counters.awaits(report) if isinstance(report, Counters) else self._pings.awaits(report)
-
-    async def _take_report(self, report: Report) -> None:
-        match report:
-            case Counters():
-                self._counters.take(report)
-            case Ponged():
-                self._pings.take(report)
-            case Ready():
-                self._engine.refusals.count("link")  # said once, at the start
-            case _:
-                await self._carry_out(self._engine.take(report, clock.now()))
+    async def _take_report(self, report: Report | None) -> None:
+        if isinstance(report, SessionReport):
+            await self._carry_out(self._engine.take(report, clock.now()))
+        else:
+            self._engine.refusals.count("link")  # no report, or one that is said once, at the start
 
     async def _carry_out(self, effects: Iterable[Effect]) -> None:
         """Make happen what the engine asks for."""
@@ -458,7 +346,7 @@ class Agent:
                 case LookUp():
                     self._resolver.resolve_soon(effect.remote, clock.now(), effect.attempt)
                 case _:
-                    await self._tell(effect)
+                    await self.supervisor.tell(effect)
         self._wake_in_time()
 
     # Endpoints
@@ -510,15 +398,14 @@ class Agent:
             if self.host.mtu != mtu:
                 self._engine.journal.mtu_changed(self.host.mtu, mtu, clock.now())
             if (self.host.mtu, bool(self.host.paths)) != (mtu, asks):
-                with contextlib.suppress(ForwarderGoneError):
-                    await self._tell_node(self._node)
+                await self.supervisor.tell(*introduction.describe_node(self._node, self.host))
 
     async def _watch_network(self) -> None:
         """When addresses or routes change, choose source addresses anew and mend what was taken from us."""
         while True:
             if await changes.gather(self.host.watch, self._mend_in_turn):
                 await self._mend_in_turn()
-                await self._tell(RenewSources(self.host.watch.take_move()))
+                await self.supervisor.tell(RenewSources(self.host.watch.take_move()))
                 log.debug("network of the host changed")
                 await self._replan()
 
@@ -599,23 +486,22 @@ class Agent:
         _log_peers("added", change.added)
         if names := [remote.peer.name for remote in change.new_preshared_key]:
             log.info("%s", preshared.describe_change(names, self._timing.reject_after_time))
-        with contextlib.suppress(ForwarderGoneError):
-            await self._tell_node(node)
-            for name in before.keys() | self.host.sockets.keys():
-                opened = self.host.sockets.get(name, [])
-                if opened is not before.get(name):
-                    await self._tell_sockets(name, opened)
+        await self.supervisor.tell(*introduction.describe_node(node, self.host))
+        for name in before.keys() | self.host.sockets.keys():
+            opened = self.host.sockets.get(name, [])
+            if opened is not before.get(name):
+                await self.supervisor.tell(*introduction.describe_sockets(name, opened))
         self.host.leave(replaced, clock.now())  # the forwarder holds descriptors of its own
         for remote in change.added:
             if not remote.resolved:
                 self._take_known(remote)
         ends = {remote.number: remote.endpoint for remote in change.added}
         for command in change.commands:
-            await self._tell(command)
+            await self.supervisor.tell(command)
             if isinstance(command, SetPeer):  # its endpoint before the prefixes that lead to it
                 endpoint = ends.get(command.peer)
                 if endpoint is not None:
-                    await self._tell(SetEndpoint(command.peer, endpoint, "configuration"))
+                    await self.supervisor.tell(SetEndpoint(command.peer, endpoint, "configuration"))
         for remote in change.new_endpoint:
             self._take_known(remote)
         await self._carry_out(self._engine.meet(change))

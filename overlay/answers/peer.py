@@ -26,7 +26,7 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     remote = find_peer(asked, running.roster)
     if remote is None:
         return refuse_peer(asked, running.roster, node, running.options.peers)
-    counters = (await running.count()).peers if request.get("is_counted") is True else {}
+    counters = (await running.supervisor.count()).peers if request.get("is_counted") is True else {}
     node, now = running.node(), clock.now()
     row, refusals = running.row(remote, counters.get(remote.number), now), running.refusals
     row["notes"] += misdirected_notes(row, refusals.describe_misdirected(node, now).values())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from overlay.answers.peer import find_peer, refuse_peer
 from overlay.forwarder import ForwarderGoneError
-from overlay.link import PINGS_WAITING, PingPeer
+from overlay.link import PINGS_WAITING
 from overlay.questions import refusal
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
         return refuse_peer(asked, running.roster, running.node(), running.options.peers)
     if not isinstance(timeout, int | float) or not timeout > 0:
         return refusal("a ping needs a timeout in seconds, above 0")
-    if len(running.pings) >= PINGS_WAITING:
+    if running.supervisor.pings_waiting >= PINGS_WAITING:
         return refusal(f"{PINGS_WAITING} pings wait for their answers", "busy")
-    ping, pong = PingPeer(remote.number, next(running.serials)), None
+    pong = None
     with contextlib.suppress(ForwarderGoneError):
-        pong = await running.pings.ask(running.forwarder(), ping, min(timeout, PING_TIMEOUT))
+        pong = await running.supervisor.ping(remote.number, min(timeout, PING_TIMEOUT))
     seconds = pong.seconds if pong is not None else None
     return {"ok": True, "ping": {"is_possible": pong is None or seconds is not None, "seconds": seconds}}

@@ -9,21 +9,19 @@ from overlay import status
 from overlay.preshared import how_to_compare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from overlay.config import Node, Options
-    from overlay.counters import Counted, CounterQuestions
     from overlay.engine import Engine
-    from overlay.forwarder import Forwarder
     from overlay.host.learnt import LearntMtu
     from overlay.link import PeerCounters
     from overlay.notes import HostNotes
-    from overlay.pings import PingQuestions
     from overlay.refusals import Refusals
     from overlay.reload import Reloads
     from overlay.roster import Remote, Roster
     from overlay.session.constants import Timing
     from overlay.setup import HostSetup
+    from overlay.supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +29,12 @@ class Running:
     """A node while it runs.  Parts that a reload or a restart replaces are asked for each time."""
 
     node: Callable[[], Node]
-    forwarder: Callable[[], Forwarder]
     host: Callable[[], HostSetup]
     options: Options
     timing: Timing
     started: float
     engine: Engine
-    counters: CounterQuestions
-    pings: PingQuestions
-    serials: Iterator[int]
+    supervisor: Supervisor
     reloads: Reloads
     notes: list[str]
     host_notes: HostNotes
@@ -53,10 +48,6 @@ class Running:
     def refusals(self) -> Refusals:
         """What is remembered of refused handshakes."""
         return self.engine.refusals
-
-    async def count(self) -> Counted:
-        """Ask the forwarder for its counters; what it told in time if it is busy or gone."""
-        return await self.counters.ask(self.forwarder(), next(self.serials), self.roster.by_number)
 
     def row(
         self,

@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 20  # rows made before other tasks have their turn, in one millis
 async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Answer:
     """Tell the rows of all peers, a few at a time, and return the rest."""
     await running.host_notes.look_closely()  # of changed settings nobody is told
-    counted = await running.count()
+    counted = await running.supervisor.count()
     node, host, troubled = running.node(), running.host(), list[dict[str, Any]]()
     others, learnt = list(node.others), host.learnt_mtus()
     for at in range(0, len(others), ROWS_AT_ONCE):
@@ -39,7 +39,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
     for reason, count in (*running.refusals.counts.items(), ("tun_overrun", host.overruns())):
         if count:
             drops[reason] = drops.get(reason, 0) + count
-    forwarder = running.forwarder()
+    forwarder = running.supervisor.forwarder
     clear = [node.clear_note] if node.clear_note else []
     silence = [] if counted.is_complete else [status.describe_silence(forwarder.pid, counted.patience)]
     told = {

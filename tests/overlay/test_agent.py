@@ -16,13 +16,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from overlay.agent import (
-    HANG_TIME,
-    PROOF_INTERVAL,
-    START_TIME,
-    UNSET_CLOCK,
-    Agent,
-)
+from overlay.agent import UNSET_CLOCK, Agent
 from overlay.answers.status import ROWS_AT_ONCE
 from overlay.config import Options, settle
 from overlay.crypto.keys import PrivateKey, encode_key
@@ -66,6 +60,7 @@ from overlay.relocations import REPLAN_PAUSE
 from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit
 from overlay.session.sessions import Sessions
+from overlay.supervisor import HANG_TIME, PROOF_INTERVAL, START_TIME
 from peers.mac import derived_mac
 from peers.stores.memory import MemoryStore
 from tests.models import SlowForwarder
@@ -1533,7 +1528,7 @@ def test_ping_without_an_answer_is_given_up_and_an_answer_too_late_forgotten(nod
         await trio.testing.wait_all_tasks_blocked()
 
         assert answers == [{"ok": True, "ping": {"is_possible": True, "seconds": None}}]
-        assert len(machine.agent._pings) == 0
+        assert len(machine.agent.supervisor._pings) == 0
 
     node(story)
 
