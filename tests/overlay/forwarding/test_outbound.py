@@ -306,3 +306,23 @@ def test_what_we_say_ourselves_is_marked_by_nobody_and_never_cut(ciphers):
     assert {flight.kind for flight in flights} >= {"keepalive"}
     assert {flight.tos for flight in flights} == {0}
     assert ciphers or not any(flight.may_be_cut for flight in flights)  # where probes tell, all may be
+
+
+@pytest.mark.parametrize("is_tap", [False, True])
+def test_the_mtu_of_the_start_holds_until_another_is_told(is_tap):
+    world = World(is_tap=is_tap)
+    a, b = world.pair()
+    a.set_node = lambda: None
+    a.restart()
+    ends = {"source": a.inner(), "destination": b.inner()}
+    whole = packets.tcp(bytes(20_000), **ends)
+
+    if is_tap:
+        packet, virtio = packets.as_super_frame(whole, 1300)
+        sent = packets.kernel_frames(a.send_frame(b.mac, packet, virtio=virtio), virtio)
+        sent.append(a.send_frame(b.mac, packets.udp(bytes(1000), **ends)))
+    else:
+        sent = a.send_super(b, 20_000, 1300) + a.send(b, 1, 1000)
+    world.run(1)
+
+    assert b.received == sent
