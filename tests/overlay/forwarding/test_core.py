@@ -744,3 +744,87 @@ def test_who_could_not_answer_for_its_keys_were_too_old_answers_under_new_ones()
     world.run(11)
 
     assert len(world.sent("keepalive", "b", since)) == 1
+
+
+# Timers
+
+
+def silent_from(world, node):
+    """Let nothing of *node* arrive but its handshake messages."""
+    world.network.lose = lambda flight: (
+        flight.source[0] in node.addresses and flight.kind in {"data", "keepalive"}
+    )
+
+
+def test_a_peer_that_shook_hands_and_then_says_nothing_is_called_again():
+    world = World()
+    a, b = world.pair()
+    silent_from(world, b)
+    a.send(b)
+    world.run(1)
+    assert len(world.sent("initiation")) == 1
+
+    world.run(15)
+
+    assert len(world.sent("initiation", "a")) == 2
+
+
+def test_silence_counts_from_the_first_packet_that_was_not_answered(bench):
+    world, a, b, begin = bench.world, bench.a, bench.b, bench.world.clock.now
+    a.send(b)
+    world.run(1)
+    b.send(a)
+    world.run(7)
+    silent_from(world, b)
+    a.send(b)
+
+    world.run(14.9)
+    assert world.sent("initiation", since=begin) == []
+    world.run(1.2)
+    assert len(world.sent("initiation", "a", begin)) == 1
+
+
+def test_a_keepalive_counts_from_the_first_packet_that_was_not_answered(bench):
+    world, a, b, begin = bench.world, bench.a, bench.b, bench.world.clock.now
+    world.run(20)
+    a.send(b)
+    world.run(1)
+    b.send(a)
+    world.run(4)
+    begin = world.clock.now
+    a.send(b)
+
+    world.run(9.9)
+    assert world.sent("keepalive", "b", begin) == []
+    world.run(0.2)
+    assert len(world.sent("keepalive", "b", begin)) == 1
+
+
+def test_a_persistent_keepalive_goes_when_nothing_else_went_either_way():
+    world = World()
+    a, b = world.pair(keepalive=5.0)
+    world.run(1)
+    begin = world.clock.now
+    for number in range(20):
+        (a if number % 2 else b).send(b if number % 2 else a)
+        world.run(1)
+
+    assert world.sent("keepalive", since=begin) == []
+    world.run(6)
+    assert world.sent("keepalive", since=begin)
+
+
+def test_the_agent_is_not_told_of_an_endpoint_that_it_set_itself(bench):
+    bench.b.reported.clear()
+    for port in (1, 2, bench.a.port):
+        bench.b.tell(link.SetEndpoint(1, (bench.a.addresses[0], port), "dns"))
+    bench.world.run(10)
+
+    assert [each for each in bench.b.reported if isinstance(each, link.Moved)] == []
+
+
+def test_counters_of_a_tun_tell_of_no_ethernet_addresses(bench):
+    bench.b.tell(link.AskCounters(1))
+    bench.world.run(0)
+
+    assert [row.learnt_macs for row in bench.b.reported[-1].peers] == [0]
