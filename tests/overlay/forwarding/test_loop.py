@@ -469,6 +469,25 @@ def test_a_device_that_fails_otherwise_ends_the_loop():
     assert alone.error.errno == errno.EIO
 
 
+def test_after_an_icmp_error_the_loop_sleeps_again_and_hears_what_comes(running):
+    a, b = running
+    a.loop._core.sender.sockets[-1].raw.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+    with a._bound() as closed:
+        nowhere = closed.getsockname()
+    a.tell(link.SetEndpoint(1, nowhere, "configuration"))
+    a.counters()
+
+    a.write(packets.udp(b"nobody is there"))
+    until(lambda: a.counters().peers[0].tx_packets)
+    threading.Event().wait(0.1)
+    before = a.turns
+    threading.Event().wait(0.2)
+
+    assert a.turns <= before + 2
+    b.write(packets.udp(b"hello"))
+    assert a.read() == [packets.udp(b"hello")]
+
+
 def test_what_a_full_socket_did_not_take_leaves_later(running):
     a, b = running
     udp = a.loop._core.sender.sockets[-1]
