@@ -136,6 +136,7 @@ def test_the_sender_takes_the_first_of_its_ciphers_that_the_receiver_has(ours, t
     take(one, hello(theirs))
 
     assert (one.key and one.key.cipher) == chosen
+    assert one.key is None or one.key.receiver_index == 7
 
 
 def test_who_can_take_nothing_from_us_hears_what_we_take_all_the_same():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from overlay import link
 from overlay.forwarding.inbound import Arrival
 from overlay.wire.icmp import in_ipv4, too_big_v4
 from overlay.wire.ip import CE, ECT_0, NOT_ECT
+from overlay.wire.neighbours import ARP
 from peers.mac import derived_mac
 from tests import packets
 from tests.network import Flight
@@ -495,3 +498,44 @@ def test_packets_of_one_flow_enter_in_one_write(encapsulation, build):
 
     assert a.received == sent
     assert len(a.tun.writes) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(BlockingIOError(), "tun_full"), (OSError(5, "EIO"), "tun_refused")]
+)
+@pytest.mark.parametrize("encapsulation", ["udp", "vxlan"])
+@pytest.mark.parametrize("size", [100, 3000])
+def test_what_the_tun_does_not_take_is_counted_for_its_sender(encapsulation, size, error, reason):
+    world = World()
+    a, b = world.clear_pair(encapsulation=encapsulation)
+    a.tun.error = error
+
+    b.send_super(a, size, 1360)
+    world.run(1)
+
+    assert a.peer().drops == {reason: 1}
+
+
+@pytest.mark.parametrize("tos", [0x48, 0x60, 0xFC])
+def test_a_syn_is_one_whatever_its_class(world, tos):
+    a, b = world.clear_pair()
+
+    arrive(world, a, syn(8960, source=b.inner(), destination=a.inner(), tos=tos), source=b.addresses[0])
+
+    assert mss_of(a.received[0]) == a.mtu - 40
+
+
+@pytest.mark.parametrize("has_gro", [True, False])
+def test_a_question_where_an_address_of_ours_is_is_answered_by_its_tunnel(has_gro):
+    world = World(has_gro=has_gro)
+    a, b = world.clear_pair(encapsulation="vxlan")
+    answers = []
+    world.network.lose = lambda flight: flight.source[0] == a.addresses[0] and answers.append(flight.datagram)
+    addresses = [ip_address(each).packed for each in (b.inner(), a.inner())]
+    body = ARP.pack(1, 0x0800, 6, 4, 1, derived_mac("b"), addresses[0], bytes(6), addresses[1])
+    question = framed(body)[:20] + b"\x08\x06" + body
+
+    arrive(world, a, question, question, source=b.addresses[0])
+
+    assert len(answers) == 2
+    assert not a.drops

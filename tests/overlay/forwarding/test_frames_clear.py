@@ -432,3 +432,52 @@ def test_a_syn_in_a_frame_announces_no_more_than_the_way_back_takes(pair, versio
     (frame,) = b.received
     assert mss_of(frame[14:]) < 1460
     assert packets.is_l4_checksum_right(frame[14:])
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(BlockingIOError(), "tun_full"), (OSError(5, "EIO"), "tun_refused")]
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_the_tap_does_not_take_is_counted_for_its_sender(count, error, reason):
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    b.tun.error = error
+
+    arrive(b, *flow(b, a, count))
+
+    assert b.peer().drops == {reason: 1}
+
+
+@pytest.mark.parametrize("build", [packets.tcp, packets.udp])
+def test_frames_of_one_flow_enter_in_one_write(build):
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    whole, virtio = packets.as_super_packet(build(bytes(4000)), 1000)
+    header = b.mac + a.mac + b"\x08\0"
+    sent = [header + packet for packet in packets.kernel_segments(whole, virtio)]
+    before = len(b.tun.writes)
+
+    arrive(b, *(HEADER + frame for frame in sent))
+
+    assert b.received == sent
+    assert len(b.tun.writes) - before == 1
+
+
+@pytest.mark.parametrize("missing", [1, 10, 900, 1030])
+def test_a_last_frame_that_was_cut_short_is_joined_with_no_other(missing):
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    sent = flow(b, a)
+    sent[-1] = sent[-1][:-missing]
+
+    arrive(b, *sent)
+
+    assert b.received == [payload[8:] for payload in sent]
+
+
+def test_of_frames_of_one_flow_that_are_padded_every_packet_arrives():
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    whole, virtio = packets.as_super_packet(packets.tcp(bytes(4)), 1)
+    header = b.mac + a.mac + b"\x08\0"
+    sent = [header + packet for packet in packets.kernel_segments(whole, virtio)]
+
+    arrive(b, *(HEADER + frame + bytes(5) for frame in sent))
+
+    assert [frame[: len(sent[0])] for frame in b.received] == sent

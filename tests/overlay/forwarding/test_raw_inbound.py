@@ -841,3 +841,64 @@ def test_a_packet_that_comes_alone_is_counted_with_when_it_came(world):
     peer = a.peer()
     assert (peer.rx_packets, peer.rx_bytes) == (1, len(packet))
     assert peer.last_received == pytest.approx(world.clock.now - 0.1 + world.network.delay)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(BlockingIOError(), "tun_full"), (OSError(5, "EIO"), "tun_refused")]
+)
+@pytest.mark.parametrize("size", [100, 3000])
+def test_what_the_tun_does_not_take_is_counted_for_its_sender(size, error, reason):
+    world = World()
+    a, b = world.raw_pair("ipip")
+    for _ in range(2):  # the second time rows have the size that the first had
+        b.send_super(a, size, 1360)
+        world.run(1)
+    a.tun.error = error
+
+    b.send_super(a, size, 1360)
+    world.run(1)
+
+    assert a.peer().drops == {reason: 1}
+
+
+@pytest.mark.parametrize("tos", [0x48, 0x60, 0xFC])
+def test_a_syn_is_one_whatever_its_class(world, tos):
+    a, b = world.raw_pair("ipip")
+
+    arrive(world, a, syn(8960, source=b.inner(), destination=a.inner(), tos=tos), source=b.addresses[0])
+
+    assert mss_of(a.received[0]) == a.mtu - 40
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_packet_whose_end_is_missing_is_refused_although_that_would_have_been_zeros(version, place):
+    world = World()
+    a, b = world.raw_pair("ipip")
+    protocol = IPIP if version == 4 else IPV6
+    whole = genuine(b, a, size=2000, tcp=True, version=version)
+    sent = packets.kernel_segments(*packets.as_super_packet(whole, 400))
+    arrive(world, a, *sent, source=b.addresses[0], protocol=protocol)
+    a.received.clear()
+    cut = [packet[:-20] if row == place else packet for row, packet in enumerate(sent)]
+
+    arrive(world, a, *cut, source=b.addresses[0], protocol=protocol)
+
+    del sent[place]
+    assert a.received == sent
+    assert a.drops == {"inner_length": 1}
+
+
+@pytest.mark.parametrize("tos", [0xFC, 0x04, ECT_0])
+def test_packets_of_several_flows_in_one_receive_are_each_as_they_were_and_counted(tos):
+    world = World()
+    a, b = world.raw_pair("ipip")
+    sent = [genuine(b, a, size=100, ports=(4000 + number, 80), tos=ECT_1) for number in range(6)]
+
+    for _ in range(2):
+        arrive(world, a, *sent, source=b.addresses[0], tos=tos)
+
+    assert a.received == sent * 2
+    assert not a.drops
+    assert a.peer().rx_packets == 12
+    assert a.peer().last_received == pytest.approx(world.clock.now - 0.1 + world.network.delay)

@@ -282,3 +282,17 @@ def test_nothing_is_kept_of_a_peer_that_was_removed_nor_looked_for_of_one_unknow
 
     assert shares.admits(slow)
     assert not shares._sends
+
+
+def test_the_smallest_buffer_that_has_shares_has_them():
+    assert crowded(FakeQueue(LEAST_BUFFER)) is not None
+
+
+def test_shares_are_whole_bytes():
+    queue, slow = FakeQueue(), Peer(1)
+    shares = crowded(queue)
+    queue.foreign = SIZE - PART * (LEAST_SHARE + 1) - 1  # a fraction more than LEAST_SHARE + 1 is the share
+
+    shares.sent(slow, LEAST_SHARE + 1 - SEND_COST, is_told=False)
+
+    assert not shares.admits(slow)

@@ -497,6 +497,19 @@ def test_units_are_doubled_with_each_report_of_no_loss_and_no_more_once_they_are
     assert limits == [16, 32, 64, 64, 64]
 
 
+def test_units_that_have_grown_whole_shrink_with_the_first_report_of_many_losses():
+    size = UnitSize(32)
+    size.sent(0, 0.0)
+    told(size, 1, 0, 0.1)
+    size.sent(29, 0.1)
+    told(size, 10, 0, 0.2)
+    assert size.limit == WHOLE
+
+    told(size, 30, 10, 0.3)
+
+    assert size.limit == SMALLEST
+
+
 def test_a_first_report_of_a_loss_or_a_silence_ends_the_doubling():
     lossy, silent = UnitSize(16), UnitSize(32)
     for size in (lossy, silent):
