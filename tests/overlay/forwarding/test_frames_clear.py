@@ -448,9 +448,10 @@ def test_what_the_tap_does_not_take_is_counted_for_its_sender(count, error, reas
 
 
 @pytest.mark.parametrize("build", [packets.tcp, packets.udp])
-def test_frames_of_one_flow_enter_in_one_write(build):
+@pytest.mark.parametrize("count", [2, 4])
+def test_frames_of_one_flow_enter_in_one_write(build, count):
     a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
-    whole, virtio = packets.as_super_packet(build(bytes(4000)), 1000)
+    whole, virtio = packets.as_super_packet(build(bytes(1000 * count)), 1000)
     header = b.mac + a.mac + b"\x08\0"
     sent = [header + packet for packet in packets.kernel_segments(whole, virtio)]
     before = len(b.tun.writes)
@@ -481,3 +482,110 @@ def test_of_frames_of_one_flow_that_are_padded_every_packet_arrives():
     arrive(b, *(HEADER + frame + bytes(5) for frame in sent))
 
     assert [frame[: len(sent[0])] for frame in b.received] == sent
+
+
+def test_frames_of_two_stations_that_are_no_ip_leave_from_one_port():
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    flights = watch(a.world)
+    for number in range(20):
+        a.send_frame(b.mac, b"\x88\xb5" + bytes([number]) * 60)
+    a.world.run(1)
+
+    assert len(flights) == 20
+    assert len({flight.source for flight in flights}) == 1
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_mark_of_the_underlay_is_taken_into_each_packet_of_a_flow(count):
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    whole, virtio = packets.as_super_packet(packets.tcp(bytes(1000 * count), tos=2), 1000)
+    header = HEADER + b.mac + a.mac + b"\x08\0"
+
+    arrive(b, *(header + packet for packet in packets.kernel_segments(whole, virtio)), tos=3)
+
+    assert [frame[15] & 3 for frame in b.received] == [3] * count
+
+
+def trains(node, other, *counts, source=None):
+    """Return payloads with frames of so many flows, of *counts* frames whose last is shorter, from *other* to *node*."""
+    header = HEADER + node.mac + (source or other.mac) + b"\x08\0"
+    made = []
+    for number, count in enumerate(counts):
+        whole = packets.tcp(bytes(1000 * count - 100), ports=(4000 + number, 80))
+        made += [header + packet for packet in packets.kernel_segments(*packets.as_super_packet(whole, 1000))]
+    return made
+
+
+def test_frames_of_two_flows_in_one_receive_are_counted_whole_and_their_station_is_learnt():
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    peer = b.peer()
+    before, b.world.clock.now = (peer.rx_packets, peer.rx_bytes, len(b.tun.writes)), b.world.clock.now + 5
+    # The kernel merges no more behind a shorter datagram, so the first flow is whole.
+    sent = [*flow(b, a, 2), *trains(b, a, 3)]
+    sent = [each[:14] + mac(77) + each[20:] for each in sent]
+
+    arrive(b, *sent)
+
+    assert b.received == [each[8:] for each in sent]
+    assert len(b.tun.writes) - before[2] == 2
+    assert (peer.rx_packets - before[0], peer.rx_bytes - before[1]) == (5, sum(map(len, sent)))
+    assert peer.last_received == b.world.clock.now
+    b.tell(link.AskCounters(1))
+    b.world.run(0)
+    assert [row.learnt_macs for row in b.reported[-1].peers] == [2]
+
+
+def test_flows_from_a_refused_source_in_one_receive_are_each_refused():
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    sent = [each[:14] + mac(2) + each[20:] for each in (*flow(b, a, 2), *trains(b, a, 3))]
+
+    arrive(b, *sent)
+
+    assert (b.received, b.drops) == ([], {"mac": 5})
+
+
+def test_a_frame_of_another_network_before_those_of_a_flow_is_refused_alone():
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    sent = flow(b, a)
+
+    arrive(b, sent[0][:6] + b"\x09" + sent[0][7:], *sent[1:])
+
+    assert b.received == [payload[8:] for payload in sent[1:]]
+    assert b.drops == {"vni": 1}
+
+
+@pytest.mark.parametrize("left", [1, 8, 9, 14, 20, 21])
+def test_a_last_frame_that_ends_in_its_header_is_refused_and_the_others_are_not(left):
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    sent = flow(b, a)
+    arrive(b, *sent)  # so that whole frames lie in the buffer
+    b.received.clear()
+
+    arrive(b, *sent[:-1], sent[-1][:left])
+
+    assert b.received == [payload[8:] for payload in sent[:-1]]
+    assert b.drops.total() == 1
+
+
+def test_a_frame_that_was_cut_is_not_finished_whatever_its_checksum_looks_like():
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    packet = bytearray(packets.udp(bytes(60)))
+    packet[2:4] = (len(packet) + 4).to_bytes(2, "big")
+    value = packets.ones_complement_sum(packets.pseudo_header(bytes(packet), len(packet) - 20))
+    packet[26:28] = value.to_bytes(2, "big")
+    frame = b.mac + a.mac + b"\x08\0" + packets.with_ip_checksum(bytes(packet))
+
+    arrive(b, HEADER + frame)
+
+    assert b.received == [frame]
+    assert b.tun.writes[-1][:10] == packets.PLAIN
+
+
+def test_a_frame_of_another_flow_before_those_of_one_keeps_none_of_them_back():
+    a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
+    other = trains(b, a, 2)[:1]
+    sent = [*other, *(each[:50] + bytes([7]) + each[51:] for each in flow(b, a, 1)), *flow(b, a, 3)]
+
+    arrive(b, *sent)
+
+    assert b.received == [each[8:] for each in sent]
