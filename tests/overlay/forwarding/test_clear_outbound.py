@@ -566,3 +566,35 @@ def test_the_tun_may_have_another_mtu(way):
     world.run(1)
 
     assert b.received == sent
+
+
+def test_a_packet_that_ends_before_an_icmp_error_would_begin_tells_nothing_whatever_lies_behind_it(way):
+    world, a, b = way
+    tell(a, b, 1000)
+    a.peer().segment_limit = WIDE
+
+    bare = packets.ipv4(b"", protocol=1, source=a.inner(), destination=b.inner())
+    a.tun.outgoing.append(packets.PLAIN + bare)
+    world.run(1)
+
+    assert a.peer().segment_limit == WIDE
+
+
+@pytest.mark.parametrize(("size", "passes"), [(1204, True), (1205, False)])
+@pytest.mark.parametrize("is_super", [False, True])
+def test_what_must_not_be_cut_passes_as_far_as_the_path_takes_it_and_else_its_sender_is_told(
+    way, size, passes, is_super
+):
+    world, a, b = way
+    whole, virtio = udp(a, b, size, fragment=0x4000), packets.PLAIN
+    sent = [whole]
+    if is_super:
+        whole, virtio = packets.as_super_packet(udp(a, b, 28 + 2 * (size - 28), fragment=0x4000), size - 28)
+        sent = packets.kernel_segments(whole, virtio)
+
+    a.tun.outgoing.append(virtio + whole)
+    world.run(1)
+
+    assert b.received == (sent if passes else [])
+    assert a.drops == ({} if passes else {"path_mtu": 1})
+    assert len(a.received) == (not passes)
