@@ -101,7 +101,7 @@ class _UnitLayout:
 class Inbound:
     """The receiving half of the packet path."""
 
-    def __init__(self, core: Upcalls, tun: TunWriter, joins_udp: bool, takes_units: bool = False) -> None:
+    def __init__(self, core: Upcalls, tun: TunWriter, joins_udp: bool, takes_units: bool) -> None:
         self._core, self._tun, self._joins_udp = core, tun, joins_udp
         self._buffer = bytearray(RECEIVE_BYTES + _SLACK)
         self._view = memoryview(self._buffer)

@@ -203,7 +203,7 @@ class Train:
 
     __slots__ = (
         "body", "count", "framing", "full", "header_size", "headers", "l4_words", "last_padding", "offsets", "padding",
-        "plain", "plain_size", "rows", "segment", "size", "stride", "view",
+        "plain_size", "rows", "segment", "size", "stride", "view",
     )  # fmt: skip
 
     def __init__(
@@ -236,7 +236,6 @@ class Train:
         self.last_padding = 0  # bytes behind the packet of the last row
         self.offsets = np.arange(count, dtype=np.uint32)
         starts = range(0, count * self.stride, self.stride)
-        self.plain = [view[at + before : at + before + self.plain_size] for at in starts]
         self.full = [view[at : at + self.size] for at in starts]
 
     def prefix(self, prefix: bytes) -> None:
@@ -248,7 +247,6 @@ class Train:
     def finish(self, last_plain: int) -> None:
         """Set the length of the last row's plaintext."""
         at, before = (self.count - 1) * self.stride, self.framing.header
-        self.plain[-1] = self.view[at + before : at + before + last_plain]
         self.full[-1] = self.view[at : at + before + last_plain + self.framing.tag]
 
     def parts(self) -> list[list[memoryview]]:
@@ -266,7 +264,7 @@ class Train:
 class SealedTrain(Train):
     """A train of transport messages.  ``sealed[i]`` is ``plain[i]`` with the tag: an AEAD may write over its input."""
 
-    __slots__ = ("counters", "nonces", "sealed", "words")
+    __slots__ = ("counters", "nonces", "plain", "sealed", "words")
 
     def __init__(
         self,

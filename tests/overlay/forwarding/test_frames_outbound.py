@@ -418,6 +418,23 @@ def test_the_path_is_searched_and_told_as_the_packet_that_fits():
 # Many frames for everybody
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_frame_that_looks_like_a_syn_and_is_no_ip_packet_stays_as_it_is(world, is_known):
+    """Its Ethernet header has the bytes of an IPv6 header: 0x88b5 is the EtherType, and 6 begins the source."""
+    a, b = greeted(*world.pair())
+    ends = {"source": "fd00:0:88b5::1", "destination": "fd00::2"}
+    frame = packets.tcp(b"", version=6, flags=packets.SYN, tcp_options=b"\2\4\xff\xff", **ends)
+    assert (frame[6], frame[12:14]) == (6, b"\x88\xb5")
+    if is_known:
+        b.send_frame(a.mac, b"\x88\xb5", source=frame[:6])
+        world.run(1)
+
+    a.tun.outgoing.append(packets.PLAIN + frame)
+    world.run(1)
+
+    assert b.received == [frame]
+
+
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 1388, 1389, 1402])
 def test_copies_for_everybody_are_padded_as_a_frame_for_one_is(world, size):
     a, b, c = triple(world)

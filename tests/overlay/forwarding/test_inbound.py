@@ -14,6 +14,7 @@ from overlay.forwarding.inbound import VIEW_ROWS, VIEWS
 from overlay.forwarding.pace import PROBE
 from overlay.forwarding.raw_inbound import SOURCES
 from overlay.wire.bulk import AES_256_GCM
+from tests import packets
 from tests.network import FakeSocket, Flight
 from tests.sim import World
 
@@ -139,6 +140,26 @@ def test_a_datagram_that_is_too_large_costs_its_neighbours_nothing(is_batch, has
 
     assert b.received == sent
     assert b.drops == {"oversized": 2}
+
+
+@pytest.mark.parametrize("joins_udp", [True, False])
+@pytest.mark.parametrize("name", ["ipip", "gre"])
+def test_raw_packets_of_a_udp_flow_enter_the_tun_as_one_where_the_kernel_takes_that(name, joins_udp):
+    world = World()
+    a, b = world.node("a"), world.node("b")
+    b.joins_udp = joins_udp
+    b.restart_forwarder()
+    a.know_raw(b, name)
+    b.know_raw(a, name)
+    sent = [
+        packets.udp(bytes(100), identifier=number, source=a.inner(), destination=b.inner())
+        for number in range(5)
+    ]
+    a.tun.outgoing += [packets.PLAIN + packet for packet in sent]
+    world.run(1)
+
+    assert b.received == sent
+    assert len(b.tun.writes) == (1 if joins_udp else 5)
 
 
 @pytest.mark.parametrize("pace", ["one", "batches"])

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from overlay import link
 from overlay.forwarding.pace import PROBE
 from overlay.forwarding.unit_size import WHOLE, UnitSize
 from overlay.wire.bulk import AES_256_GCM
@@ -325,3 +326,51 @@ def test_the_mtu_of_the_start_holds_until_another_is_told(is_tap):
     world.run(1)
 
     assert b.received == sent
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("count", [1, 9])
+def test_a_syn_whose_checksum_is_unfinished_is_clamped_and_finished(version, count):
+    ways = Ways()
+    ends = {"source": ways.a.inner(version), "destination": ways.b.inner(version)}
+    option = b"\2\4\xff\xff"
+    for _ in range(count):
+        whole = packets.tcp(b"", version=version, flags=packets.SYN, tcp_options=option, **ends)
+        packet, virtio = packets.as_super_packet(whole, 100)
+        start = packets.l4_start(whole)
+        ways.a.tun.outgoing.append(struct.pack("<BBHHHH", 1, 0, 0, 0, start, virtio[8]) + packet)
+
+    ways.world.run(0.1)
+
+    most = struct.pack("!H", ways.a.mtu - (40 if version == 4 else 60))
+    clamped = packets.tcp(b"", version=version, flags=packets.SYN, tcp_options=option[:2] + most, **ends)
+    assert ways.b.received == [clamped] * count
+
+
+class Icmp:
+    """A raw ICMP socket."""
+
+    def __init__(self):
+        self.sent, self.is_closed = [], False
+
+    def sendto(self, message, address):
+        self.sent.append((message[:2], address))
+
+    def close(self):
+        self.is_closed = True
+
+
+def test_errors_over_ipv4_leave_by_the_socket_that_came_last():
+    ways = Ways()
+    first, second = Icmp(), Icmp()
+    for icmp in (first, second):
+        ways.a.tell(link.SetNode(ways.a.mtu, True, []), [icmp])
+
+    ways.a.tun.outgoing.append(
+        packets.PLAIN + packets.udp(b"x", source="10.9.9.9", destination=ways.a.inner())
+    )
+    ways.world.run(0.1)
+
+    assert (first.sent, second.sent) == ([], [(b"\3\1", ("10.9.9.9", 0))])
+    assert (first.is_closed, second.is_closed) == (True, False)
+    assert ways.a.received == []

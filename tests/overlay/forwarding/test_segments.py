@@ -586,6 +586,22 @@ def test_a_segment_with_a_bad_header_checksum_is_not_joined():
     assert check_join(inner) == [2, 1, 1]
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_partial_sum_of_all_ones_is_folded_no_further(version):
+    """To fold it again is to do so for ever."""
+    packet = bytearray(packets.tcp(payload_of(100), version=version))
+    at, end = (12, 20) if version == 4 else (8, 40)
+    size, start = len(packet), packets.l4_start(packet)
+    packet[at:end] = bytes(end - at)
+    rest = packets.ones_complement_sum(packets.pseudo_header(bytes(packet), size - start))
+    packet[at : at + 2] = (0xFFFF - rest).to_bytes(2, "big")
+
+    offset = segments.write_partial_checksum(packet, flow_of(bytes(packet)), size)
+
+    assert offset == 16
+    assert packet[start + 16 : start + 18] == b"\xff\xff"
+
+
 def test_udp_without_a_checksum_is_not_joined():
     inner = [packet[:26] + b"\0\0" + packet[28:] for packet in udp_flow()]
 
