@@ -96,6 +96,22 @@ def test_a_super_frame_of_udp_arrives_as_its_segments(pair):
     assert b.received == sent
 
 
+def test_copies_for_everybody_leave_from_the_port_of_their_flow(pair):
+    a, b = pair
+    flights = watch(a.world)
+    for number in range(1, 20):
+        for destination in (b.mac, EVERYBODY):
+            a.send_frame(destination, packets.udp(b"x", ports=(number, 7)))
+    a.world.run(0.1)
+
+    ports = {}
+    for flight in flights:
+        ports.setdefault(flight.datagram[8 + 14 + 20 :][:2], set()).add(flight.source[1])
+    assert len(ports) == 19
+    assert {len(each) for each in ports.values()} == {1}
+    assert len(set.union(*ports.values())) > 1
+
+
 def test_flows_leave_from_several_ports_and_each_from_one(pair):
     a, b = pair
     flights = watch(a.world)

@@ -418,6 +418,19 @@ def test_the_path_is_searched_and_told_as_the_packet_that_fits():
 # Many frames for everybody
 
 
+def test_frames_that_together_are_more_than_the_arena_arrive_in_their_order(world):
+    a, b = world.node("a"), world.node("b")
+    for one, other in ((a, b), (b, a)):
+        one.know(other, macs=[other.mac])
+        one.set_node(9000)
+    greeted(a, b)
+    sent = [a.send_frame(b.mac, packets.udp(bytes([n]) * 8000)) for n in range(64)]
+
+    world.run(1)
+
+    assert b.received == sent
+
+
 @pytest.mark.parametrize("is_known", [False, True])
 def test_a_frame_that_looks_like_a_syn_and_is_no_ip_packet_stays_as_it_is(world, is_known):
     """Its Ethernet header has the bytes of an IPv6 header: 0x88b5 is the EtherType, and 6 begins the source."""
@@ -574,12 +587,15 @@ def test_a_super_frame_of_udp_goes_as_a_unit_whatever_the_far_kernel_takes(joins
     a.know(b)
     b.know(a)
     greeted(a, b)
-    sent = segments_of(a, b.mac, packets.udp(bytes(9000)), 900)
+    before = len(b.tun.writes)
+    sent = [segments_of(a, b.mac, make(bytes(9000)), 900) for make in (packets.udp, packets.tcp)]
 
     world.run(1)
 
-    assert b.received == sent
-    assert b.peer().rx_units > 0
+    assert b.received == [*sent[0], *sent[1]]
+    each = b.peer().rx_units // 2
+    assert each
+    assert len(b.tun.writes) - before == (each if joins_udp else len(sent[0])) + each
 
 
 def test_super_frames_arrive_in_smaller_units_where_datagrams_are_lost():

@@ -19,6 +19,7 @@ from overlay.forwarding.mmsg import (
     pack_sockaddr,
     parse_sockaddr,
 )
+from overlay.host.queues import SocketQueues
 
 PROTOCOL = 253  # RFC 3692: for experiments
 IPV4, IPV6 = ("127.0.0.1", 0), ("::1", 0, 0, 0)
@@ -110,6 +111,22 @@ def test_rows_fit_what_they_are_told_and_longer_packets_come_whole(loopback, siz
         assert [payload for payload, *_ in received(carrier, address, receipt)] == sent
 
     assert receipt.stride == min(size + (size & 1), LARGEST_ROW)
+
+
+@pytest.mark.parametrize("count", [1, 3, MESSAGES])
+def test_the_kernel_tells_when_the_last_packet_of_a_send_has_left(loopback, count):
+    carrier, address, raw = loopback
+    queues = SocketQueues(raw)
+    if not queues.number_sends():
+        pytest.skip("this kernel numbers no sends")
+    buffers = [memoryview(bytearray(b"x"))] * count
+    departed = []
+
+    for marks, tells in ((0, True), (0, False), (7, True), (0, True)):
+        assert carrier.send(buffers, 1, marks, address, tells=tells) == count
+        departed.append(len(queues.departed()))
+
+    assert departed == [1, 0, 1, 1]
 
 
 def test_nothing_to_receive_is_blocking_and_a_failure_names_itself(loopback):
