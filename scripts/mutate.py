@@ -140,7 +140,7 @@ def _copy_tree(copy: Path, modules: list[str], tests: list[str]) -> None:
         settings.write(
             "\n[tool.mutmut]\n"
             f"source_paths = {modules!r}\n"
-            'also_copy = ["overlay", "peers", "scripts", "tests", "README.md"]\n'
+            'also_copy = ["overlay", "peers", "scripts", "tests", "docs", "README.md"]\n'
             f"pytest_add_cli_args_test_selection = {tests!r}\n"
             f"pytest_add_cli_args = {plugins!r}\n"
             "do_not_mutate_patterns = ['^\\s*assert ']\n"  # what our own code guarantees

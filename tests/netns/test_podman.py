@@ -63,7 +63,7 @@ def test_network_that_is_there_before_the_agent_goes_on_beside_the_default_addre
 
 
 def test_default_address_is_what_keeps_podman_from_the_subnet(network):
-    """If this fails, podman has become milder, and the README's recipe may go."""
+    """If this fails, podman has become milder, and the recipe in docs/containers.md may go."""
     paris = network.host("paris")
     paris.start()
 
