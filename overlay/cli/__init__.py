@@ -10,29 +10,13 @@ Modules that take long to load are imported by the functions that use them, so t
 and completion answer at once.
 """
 
-# ruff: noqa: PLC0415
-
 from __future__ import annotations
 
 import click
 
 from overlay.cli import check, down, genpsk, keygen, ping, pubkey, status, up
 from overlay.cli.exits import Commands
-
-
-def show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    """Print the version of the installed package and end."""
-    if not value or ctx.resilient_parsing:
-        return
-    from importlib import metadata
-
-    try:
-        version = metadata.version("overlay")
-    except metadata.PackageNotFoundError:
-        version = "from a source tree, not installed"
-    click.echo(f"overlay {version}")
-    ctx.exit()
-
+from overlay.cli.version import show_version
 
 EPILOG = """\
 \b
@@ -54,7 +38,7 @@ A host joins with three commands:
     is_eager=True,
     expose_value=False,
     callback=show_version,
-    help="Show the version and exit.",
+    help="Show the versions of overlay and of what it runs on, and exit.",
 )
 def main() -> None:
     """Connect hosts, and the networks behind them, through encrypted tunnels."""

@@ -92,13 +92,6 @@ def test_every_command_explains_itself_and_its_options(overlay, name):
             assert parameter.help.rstrip("]").endswith((".", "key")), parameter.name
 
 
-def test_version_tells_the_version():
-    result = run("--version")
-
-    assert result.returncode == 0
-    assert result.stdout.startswith("overlay ")
-
-
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -1,0 +1,43 @@
+"""``overlay --version``: what is asked for with every report of a fault."""
+
+# ruff: noqa: PLC0415  see overlay/cli/__init__.py
+
+from __future__ import annotations
+
+import re
+
+import click
+
+# Specification
+REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+")  # PEP 508: a requirement begins with the name of the package
+
+
+def show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    """Print the versions of the installed package and what it runs on, and end."""
+    if not value or ctx.resilient_parsing:
+        return
+    click.echo("\n".join(describe_versions()))
+    ctx.exit()
+
+
+def describe_versions() -> list[str]:
+    """Return a line with a version for each of this package, Python, the kernel and the packages that are required."""
+    import platform
+    from importlib import metadata
+
+    try:
+        own, required = metadata.version("overlay"), metadata.requires("overlay") or []
+    except metadata.PackageNotFoundError:
+        own, required = "from a source tree, not installed", []
+    names = [match[0] for each in required if (match := REQUIREMENT.match(each)) and ";" not in each]
+    lines = [
+        f"overlay {own}",
+        f"{platform.python_implementation()} {platform.python_version()}",
+        f"{platform.system()} {platform.release()} {platform.machine()}",
+    ]
+    for name in names:
+        try:
+            lines.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            lines.append(f"{name} is not installed")
+    return lines

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+import pytest
+
+from tests.test_imports import ROOT
+
+PACKAGES = ["click", "cryptography", "msgpack", "numpy", "pyroute2", "trio"]
+
+
+def test_version_tells_what_the_command_is_and_runs_on(overlay):
+    result = overlay("--version")
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        f"overlay {metadata.version('overlay')}",
+        f"{platform.python_implementation()} {platform.python_version()}",
+        f"{platform.system()} {platform.release()} {platform.machine()}",
+        *(f"{name} {metadata.version(name)}" for name in PACKAGES),
+    ]
+
+
+def test_all_that_is_required_is_told():
+    text = (ROOT / "pyproject.toml").read_text()
+    required = text.partition("\ndependencies = [\n")[2].partition("\n]\n")[0]
+
+    assert [line.split('"')[1].partition(">")[0] for line in required.splitlines()] == PACKAGES
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """The versions of installed packages; one without a version is not installed."""
+    versions = {name: metadata.version(name) for name in ("overlay", *PACKAGES)}
+
+    def version(name):
+        if name not in versions:
+            raise metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+    return versions
+
+
+def test_a_package_that_is_missing_is_said(overlay, installed):
+    del installed["numpy"]
+
+    assert "numpy is not installed" in overlay("--version").stdout.splitlines()
+
+
+def test_a_source_tree_that_is_not_installed_is_said(overlay, installed):
+    del installed["overlay"]
+
+    result = overlay("--version")
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("overlay from a source tree, not installed\n")
