@@ -257,7 +257,8 @@ class Node:
         core.table.catch_up()
         is_active = core.next_deadline() <= now
         if is_active:
-            core.handle_deadline(now, self._slice())
+            for udp in core.handle_deadline(now, self._slice()):
+                udp.raw.close()
         for udp in list(core.sender.sockets):
             while udp.raw.inbox:
                 core.inbound.drain(udp, now)

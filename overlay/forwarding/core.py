@@ -203,7 +203,7 @@ class Core:
         return min(self.timers.next_deadline(), self._closes_at)
 
     def handle_deadline(self, now: float, has_time: Callable[[], bool] = always) -> list[UdpSocket]:
-        """Do what is due until *has_time* says no, and return the replaced sockets that are closed now."""
+        """Do what is due until *has_time* says no, and return the replaced sockets whose time is over, to be closed."""
         for peer, kind in self.timers.due(now):
             self._timer(peer, kind, now)
             if not has_time():
@@ -212,7 +212,7 @@ class Core:
         self._kernel_drops.close(self.drops, closed)
         for udp in closed:
             read_out(self.inbound, udp, now)
-            self.sender.close(udp)
+            self.sender.leave(udp)
         if closed:
             self._closes_at = min((udp.closes_at for udp in self.sender.sockets), default=math.inf)
         return closed

@@ -282,7 +282,13 @@ class Loop:
                 return  # a large table comes in many pieces: packets go between them
 
     def _forget(self, udp: UdpSocket) -> None:
-        """Drop a socket that the core has closed; the kernel took it out of the poll at that."""
+        """Close a socket that the core uses no more.
+
+        The agent may still have a descriptor of it, so closing this one alone would leave it in the poll: what comes
+        to it would wake the loop for ever, and the socket could not be registered again.
+        """
+        self._poll.unregister(udp.raw)
+        udp.raw.close()
         self._udp = {descriptor: known for descriptor, known in self._udp.items() if known is not udp}
         self._for_handshakes &= self._udp.keys()
 

@@ -205,11 +205,10 @@ class Sender:
             assert udp.shares is not None
             udp.shares.forget(peer)
 
-    def close(self, udp: UdpSocket) -> None:
-        """Close a socket that has been replaced."""
+    def leave(self, udp: UdpSocket) -> None:
+        """Use a socket no more that has been replaced."""
         self.sockets.remove(udp)
         self._crowded.discard(udp)
-        udp.raw.close()
 
     def _look(self, peer: Peer, marks: int, flow: int) -> None:
         """Keep shares from now on if much waits where *peer* is sent to."""

@@ -311,7 +311,7 @@ def running():
     yield pair
     for each in pair:
         each.close()
-        assert each.error is None
+    assert [each.error for each in pair] == [None, None]
 
 
 def test_packets_go_from_tun_to_tun(running):
@@ -548,6 +548,49 @@ def test_a_replaced_socket_is_closed_in_time_and_its_number_may_be_another_s(run
     b.counters()
     b.write(packets.udp(b"to the new one"))
     assert a.read() == [packets.udp(b"to the new one")]
+
+
+def left(running):
+    """Have the first of two loops leave its socket, which the agent keeps, and close it; return the socket."""
+    a, _ = running
+    (former,) = a.udp
+    a.move()
+    close_replaced(a)
+    return former
+
+
+def close_replaced(loop):
+    loop.counters()
+    loop.later += link.REPLACED_TIME + 1
+    loop.counters()
+    until(lambda: [udp.raw.getsockname() for udp in loop.loop._core.sender.sockets] == [loop.address])
+
+
+def test_a_socket_that_was_closed_here_wakes_nobody_though_the_agent_still_has_it(running):
+    a, b = running
+    former = left(running)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+        caller.sendto(b"nobody hears this", former.getsockname())
+    a.counters()
+    before = a.turns
+
+    select.select([a.tun, b.tun], [], [], 0.2)
+
+    assert a.turns <= before + 1  # the one it sleeps in
+
+
+def test_a_socket_that_was_closed_here_is_come_back_to(running):
+    a, b = running
+    former = left(running)
+
+    for one in (former, a.udp[-1], former):
+        a.udp.append(one)
+        a.use_sockets()
+        close_replaced(a)
+
+    a.write(packets.udp(b"from the former one"))
+    assert b.read() == [packets.udp(b"from the former one")]
+    assert b.counters().peers[0].endpoint == former.getsockname()
 
 
 def test_packets_go_from_tun_to_tun_over_raw_sockets_and_the_loop_sleeps_in_between(running):

@@ -499,7 +499,7 @@ def test_a_removed_peer_and_a_closed_socket_leave_no_share_behind():
         sender.send(slow, train(40, 1400), 1400, 0)
 
     sender.forget(slow)
-    sender.close(sender.sockets[0])
+    sender.leave(sender.sockets[0])
     sender.sockets.append(UdpSocket(FakeRaw(), socket.AF_INET))
     sender.send(fast, train(), 100, 0)
 
