@@ -31,6 +31,7 @@ HELP = {"-h", "--help"}
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+NAMED_LINK = re.compile(r"\[([\w./-]+\.md)\]\(([^)\s#]+)")
 HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 CALL = re.compile(r"(?<![\w./-])(?:/\S+/)?overlay (?=[a-z]|-)([^|#&;)`]*)")
 SCRIPT_CALL = re.compile(r"(?<![\w./-])scripts/(\w+)([^|#&;)`]*)")
@@ -121,6 +122,13 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
             broken.append(link)
 
     assert not broken
+
+
+@parametrize_pages
+def test_a_link_that_is_named_by_a_file_leads_to_it(page):
+    wrong = [text for text, path in NAMED_LINK.findall(prose(page)) if Path(text).name != Path(path).name]
+
+    assert not wrong
 
 
 def test_every_page_is_linked_from_the_readme():
