@@ -25,6 +25,7 @@ from overlay.crypto.keys import PrivateKey
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
 from overlay.engine import Engine, LookUp, Relocated, SessionReport
+from overlay.forwarding.commands import Commands
 from overlay.forwarding.core import Core
 from overlay.journal import Journal
 from overlay.roster import Change, Prospect, Remote
@@ -102,6 +103,10 @@ class Node:
             self.tun,
             report=self._report,
             entropy=self._entropy,
+        )
+        self.commands = Commands(
+            self.core,
+            start.ciphers,
             carrier=self._carrier_of,
             queues=FakeQueues,
             link_is_idle=lambda: self.link_has_room,
@@ -241,7 +246,7 @@ class Node:
         self.tell(link.Sockets([int(each.family) for each in opened], self.port), opened)
 
     def tell(self, command, sockets=()):
-        self.core.handle(crossed(command), sockets, self.world.clock.now)
+        self.commands.handle(crossed(command), sockets, self.world.clock.now)
 
     def _report(self, report):
         if len(self.reports) >= self.link_size:

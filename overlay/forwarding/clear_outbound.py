@@ -16,10 +16,11 @@ from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 
 if TYPE_CHECKING:
+    from overlay.forwarding.batch import Batch
     from overlay.forwarding.lanes import Lane
     from overlay.forwarding.narrow import Narrow
     from overlay.forwarding.peer import Peer
-    from overlay.forwarding.upcalls import Batch, Upcalls
+    from overlay.forwarding.upcalls import Upcalls
 
 # Specification (RFC 791 section 3.1)
 LEAST_MTU = 576  # what everybody takes; less is not believed
@@ -56,7 +57,7 @@ class ClearOutbound:
             arena, start - VIRTIO_SIZE
         )
         if now >= peer.path_due:
-            self._core.look_at_path(peer, now)
+            self._core.liveness.look_at_path(peer, now)
         lanes = peer.lanes
         lane: Lane[Peer] = peer
         if lanes:

@@ -76,7 +76,7 @@ class FramesInbound(Inbound):
                 size = last if run.first == count - 1 else stride
                 self._deliver(keypair, run.first * stride, size - SEALED.header - SEALED.tag, arrival, now)
                 continue
-            core.data_received(peer, now)
+            core.liveness.data_received(peer, now)
             try:
                 self._bridge.from_peer(peer.number, header, now)
             except PacketError as error:
@@ -112,7 +112,7 @@ class FramesInbound(Inbound):
         if keypair.bulk is not None and is_control(payload):
             core.in_band.take(peer, keypair, payload, now)
             return
-        core.data_received(peer, now)
+        core.liveness.data_received(peer, now)
         try:
             begin, end = frames.parse(payload)
             frame = payload[begin:end]
@@ -144,7 +144,7 @@ class FramesInbound(Inbound):
     def _deliver_unit(self, peer: Peer, unit: memoryview, most: int, mark: int, now: float) -> None:
         """Write the super-frame of an opened unit, once every claim about it holds."""
         core = self._core
-        core.data_received(peer, now)
+        core.liveness.data_received(peer, now)
         try:
             unit, header = take_link(unit)
             packet, flow, gso_type, segment = read_unit(unit, most)

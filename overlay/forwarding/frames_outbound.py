@@ -174,7 +174,7 @@ class FramesOutbound(Outbound):
         )
         self._at = at + plain + OVERHEAD
         self.queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, mark)
-        core.data_sent(peer, keypair, 1, now)
+        core.liveness.data_sent(peer, keypair, 1, now)
 
     def _send_segments(
         self,
@@ -206,14 +206,14 @@ class FramesOutbound(Outbound):
                     peer, keypair, bulk, begin, end, gso_type, segment, l4, mark, now, link
                 )
                 if count:
-                    self._core.data_sent(peer, keypair, count, now)
+                    self._core.liveness.data_sent(peer, keypair, count, now)
                     return
             train = self._split(frame[packet:], gso_type, segment, l4, link)
         except (PacketError, IndexError):  # headers that do not fit the virtio header's claims
             peer.drops["tun_gso"] += 1
             return
         self._send_train(peer, keypair, train, mark)
-        self._core.data_sent(peer, keypair, train.count, now)
+        self._core.liveness.data_sent(peer, keypair, train.count, now)
 
     def _split(
         self, packet: memoryview, gso_type: int, segment: int, csum_start: int, link: bytes
@@ -231,7 +231,7 @@ class FramesOutbound(Outbound):
     def _send_clear(self, peer: Peer, start: int, end: int, packet: int, now: float) -> None:
         """Send the frame that the arena has from *start* to *end*, its virtio header before it, in the clear."""
         if now >= peer.path_due:
-            self._core.look_at_path(peer, now)
+            self._core.liveness.look_at_path(peer, now)
         view, header = self._view, header_of(peer)
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             self._arena, start - VIRTIO_SIZE
@@ -328,12 +328,12 @@ class FramesOutbound(Outbound):
         payload = frames.build(frame, padded(length, self.splitter.mtu) - length)
         mark = ecn(frame[packet:]) if packet else 0
         self.send_payload(peer, keypair, payload, mark, may_be_cut=len(payload) > peer.path_mtu)
-        self._core.data_sent(peer, keypair, 1, now)
+        self._core.liveness.data_sent(peer, keypair, 1, now)
 
     def _send_clear_copy(self, peer: Peer, frame: bytes, now: float) -> None:
         """Send a complete frame in the clear, in a datagram of its own."""
         if now >= peer.path_due:
-            self._core.look_at_path(peer, now)
+            self._core.liveness.look_at_path(peer, now)
         packet = ip_start(frame)
         lane, mark = lane_for(peer, memoryview(frame), packet), self._clear_mark(frame, packet)
         datagram = memoryview(header_of(peer) + frame)

@@ -333,11 +333,11 @@ class Inbound:
                 self._deliver(keypair, run.first * stride, len(rows.plaintext(run.first)), arrival, now)
             elif self._core.is_from(peer, rows.plaintext(run.first)):
                 peer.rx_packets += run.count
-                self._core.data_received(peer, now)
+                self._core.liveness.data_received(peer, now)
                 self._write(peer, rows.super_packet(run))
             else:
                 peer.drops["source"] += run.count
-                self._core.data_received(peer, now)
+                self._core.liveness.data_received(peer, now)
 
     def _deliver_alike(self, peer: Peer, count: int, stride: int, now: float) -> bool:
         """Write the packets of *count* rows, each by itself, if they agree in version, length and source.
@@ -357,7 +357,7 @@ class Inbound:
         if have_syn(table, length):
             return False
         core = self._core
-        core.data_received(peer, now)
+        core.liveness.data_received(peer, now)
         if not core.is_from(peer, payload):
             core.refused(peer, "source", count)
             return True
@@ -576,7 +576,7 @@ class Inbound:
         bulk.delivered(counter, fragments, now)
         peer.rx_units += 1
         self._heard(udp, keypair, arrival, source, size, now)
-        self._core.unit_received(peer, keypair)
+        self._core.liveness.unit_received(peer, keypair)
         self._deliver_unit(peer, unit, bulk.told_packet, mark, now)
 
     @staticmethod
@@ -590,7 +590,7 @@ class Inbound:
     def _deliver_unit(self, peer: Peer, unit: memoryview, most: int, mark: int, now: float) -> None:
         """Write the super-packet of an opened unit, once every claim about it holds."""
         core = self._core
-        core.data_received(peer, now)
+        core.liveness.data_received(peer, now)
         try:
             packet, flow, gso_type, segment = read_unit(unit, most)
             if not core.is_from(peer, packet):
@@ -646,7 +646,7 @@ class Inbound:
         if keypair.bulk is not None and is_control(payload):
             core.in_band.take(peer, keypair, payload, now)
             return
-        core.data_received(peer, now)
+        core.liveness.data_received(peer, now)
         try:
             length = packet_length(payload)
             packet = payload[:length]

@@ -109,6 +109,11 @@ class Keypairs(Generic[P]):
         self.current: Keypair[P] | None = None
         self.next: Keypair[P] | None = None
 
+    def usable(self, now: float) -> Keypair[P] | None:
+        """Return the keypair to send with at *now*; None if there is none, or its time is over."""
+        keypair = self.current
+        return keypair if keypair is not None and now < keypair.reject_at else None
+
     def install(self, keypair: Keypair[P]) -> list[Keypair[P]]:
         """Put a new keypair into use.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from overlay.encap.encapsulation import Role
 from overlay.errors import PacketError
+from overlay.forwarding.commands import Commands
 from overlay.forwarding.core import Core
 from overlay.forwarding.sender import HELD_PAUSE
 from overlay.host.paths import PathSocket
@@ -35,7 +36,7 @@ from overlay.link import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from overlay.forwarding.core import AnySocket
+    from overlay.forwarding.commands import AnySocket
     from overlay.forwarding.udp_socket import UdpSocket
     from overlay.host.queues import KernelSocket
 
@@ -178,9 +179,8 @@ class Loop:
         self._notes = notes
         self._tun = TunEnd(descriptors[0])
         link = self._link
-        self._core = Core(
-            start, self._tun, report=link.report, entropy=self._entropy, link_is_idle=lambda: not link.is_full
-        )
+        self._core = Core(start, self._tun, report=link.report, entropy=self._entropy)
+        self._commands = Commands(self._core, start.ciphers, link_is_idle=lambda: not link.is_full)
         self._link_descriptor = self._link.socket.fileno()
         self._poll.register(self._link_descriptor, select.EPOLLIN)
         try:
@@ -265,7 +265,7 @@ class Loop:
             if isinstance(message, Report):
                 self._core.drops["link"] += 1
                 continue
-            self._core.handle(message, sockets, now)
+            self._commands.handle(message, sockets, now)
             if isinstance(message, Sockets):
                 for udp in self._core.sender.sockets:
                     descriptor = udp.raw.fileno()

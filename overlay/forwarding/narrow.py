@@ -89,7 +89,7 @@ class Narrow:
                 self._send_packet(peer, keypair, bytes(packet), ecn)
             count += 1
         if keypair is not None:
-            self._core.data_sent(peer, keypair, count, now)
+            self._core.liveness.data_sent(peer, keypair, count, now)
         else:
             peer.tx_packets += count
 

@@ -158,7 +158,7 @@ class Outbound:
         size = stride_of(length, self.splitter.mtu)
         for part in self._alike.seal(keypair, length, count):
             core.sender.send(peer, [part], size, ecn)
-        core.data_sent(peer, keypair, count, now)
+        core.liveness.data_sent(peer, keypair, count, now)
         return True
 
     def send_staged(self, peer: Peer, packets: list[bytes], now: float) -> None:
@@ -236,7 +236,7 @@ class Outbound:
                     peer, keypair, bulk, start, end, gso_type, segment, csum_start, ecn, now
                 )
                 if count:
-                    core.data_sent(peer, keypair, count, now)
+                    core.liveness.data_sent(peer, keypair, count, now)
                     return
             try:
                 train = self.splitter.split(view[start:end], gso_type, segment, csum_start)
@@ -245,7 +245,7 @@ class Outbound:
                 return
             self.flush_peer(peer)
             self._send_train(peer, keypair, train, ecn)
-            core.data_sent(peer, keypair, train.count, now)
+            core.liveness.data_sent(peer, keypair, train.count, now)
             return
         if arena[start + PROTOCOL_AT[version]] in SYN_PROTOCOLS and may_be_syn(arena, start, end):
             mtu = min(peer.path_mtu, self.splitter.mtu)
@@ -267,7 +267,7 @@ class Outbound:
         )
         self._at = at + plain + OVERHEAD
         self.queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
-        core.data_sent(peer, keypair, 1, now)
+        core.liveness.data_sent(peer, keypair, 1, now)
 
     def send_payload(
         self, peer: Peer, keypair: Keypair[Peer], payload: bytes, ecn: int = 0, *, may_be_cut: bool = False
@@ -399,7 +399,7 @@ class Outbound:
         if limit < min(count, SMALLEST):
             return 0
         if key.is_old:
-            self._core.want(peer, now)
+            self._core.liveness.want(peer, now)
             if key.is_spent:
                 return 0
         self.flush_peer(peer)
@@ -413,7 +413,7 @@ class Outbound:
             for part in self._cutter.cut_in_place(key, self._view, self._array, start, end, datagram):
                 sender.send(peer, [part], datagram, ecn)
             peer.tx_units += 1
-            self._core.units_sent(peer, bulk)
+            self._core.liveness.units_sent(peer, bulk)
             return count
         cuts = [0, limit, count] if is_trial else marks(count, limit)
         for number, (kind, header, payload) in enumerate(portions(packet, flow, gso_type, segment, cuts)):
@@ -425,7 +425,7 @@ class Outbound:
             for part in self._cutter.cut(key, kind, segment, header, payload, datagram, link):
                 sender.send(peer, [part], datagram, ecn)
             peer.tx_units += 1
-        self._core.units_sent(peer, bulk)
+        self._core.liveness.units_sent(peer, bulk)
         return count
 
     def complete(self, start: int, length: int, csum_start: int, csum_offset: int) -> bool:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from overlay.forwarding.arrival import Arrival
-    from overlay.forwarding.bulk import Bulk
+    from overlay.forwarding.batch import Batch
     from overlay.forwarding.in_band import InBand
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.lanes import Lane
+    from overlay.forwarding.liveness import Liveness
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.places import Places
-    from overlay.forwarding.segments import Splitter
     from overlay.forwarding.sender import Sender
     from overlay.forwarding.table import Table
     from overlay.forwarding.udp_socket import UdpSocket
@@ -25,26 +24,6 @@ if TYPE_CHECKING:
     from overlay.reasons import Drops
     from overlay.wire.addresses import Sockaddr
     from overlay.wire.ip import Buffer
-
-
-class Batch(Protocol):
-    """The datagrams of the batch under way, which leave at its end."""
-
-    splitter: Splitter
-
-    def send_payload(
-        self, peer: Peer, keypair: Keypair[Peer], payload: bytes, ecn: int = 0, *, may_be_cut: bool = False
-    ) -> None:
-        """Seal *payload* for *peer* and send it by itself."""
-
-    def complete(self, start: int, length: int, csum_start: int, csum_offset: int) -> bool:
-        """Finish the checksum that the kernel left partial; return False where it points outside the packet."""
-
-    def queue(self, peer: Lane[Peer], datagram: memoryview, size: int, ecn: int) -> None:
-        """Put a datagram behind the others of its lane that can leave in the same call."""
-
-    def flush_peer(self, peer: Lane[Peer]) -> None:
-        """Send what waits in a lane."""
 
 
 class Upcalls(Protocol):
@@ -60,14 +39,12 @@ class Upcalls(Protocol):
     sender: Sender
     unreachable: Unreachable
     in_band: InBand
+    liveness: Liveness
     jobs: Workqueue
 
     @property
     def outbound(self) -> Batch:
         """What seals and sends."""
-
-    def want(self, peer: Peer, now: float) -> None:
-        """Ask the agent for a session with *peer*, unless it was asked just now."""
 
     def refuse(self, packet: Buffer, reason: str, now: float) -> None:
         """Drop a packet of the tun that no peer takes, and tell its sender."""
@@ -80,21 +57,6 @@ class Upcalls(Protocol):
 
     def stage(self, peer: Peer, packet: bytes, now: float) -> None:
         """Keep *packet*, with its virtio header, until there is a session with *peer*."""
-
-    def data_sent(self, peer: Peer, keypair: Keypair[Peer], count: int, now: float) -> None:
-        """Note that *count* packets have been sealed for *peer*."""
-
-    def look_at_path(self, peer: Peer, now: float) -> None:
-        """Have ``peer.path_mtu`` be what the kernel knows, for ``peer.path_due`` has come."""
-
-    def data_received(self, peer: Peer, now: float) -> None:
-        """Note that a payload that is no keepalive came from *peer*: it is owed an answer."""
-
-    def units_sent(self, peer: Peer, bulk: Bulk) -> None:
-        """Note that a unit left for *peer*: a report is to come."""
-
-    def unit_received(self, peer: Peer, keypair: Keypair[Peer]) -> None:
-        """Note that a unit of *peer* came in whole: it is to be reported."""
 
     def authenticated(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
         """Note that a message under *keypair* was genuine and new."""

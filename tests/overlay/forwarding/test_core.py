@@ -601,7 +601,7 @@ def test_a_command_that_contradicts_itself_is_counted_and_changes_nothing(bench,
     before = [udp.closes_at for udp in bench.core.sender.sockets], sorted(bench.core.peers)
 
     for _ in range(2):
-        bench.core.handle(command, sockets, bench.world.clock.now)
+        bench.b.commands.handle(command, sockets, bench.world.clock.now)
 
     assert bench.dropped == {"link": 2}
     assert ([udp.closes_at for udp in bench.core.sender.sockets], sorted(bench.core.peers)) == before
@@ -625,7 +625,7 @@ def test_a_packet_for_a_peer_just_removed_has_nowhere_to_go(bench):
     bench.world.run(1)
 
     assert bench.dropped == {"no_peer": 2}
-    assert len(bench.core._staging) == 0
+    assert len(bench.core.staging) == 0
 
 
 def test_what_is_staged_for_a_removed_peer_is_forgotten():
@@ -636,7 +636,7 @@ def test_what_is_staged_for_a_removed_peer_is_forgotten():
     world.run(1)
     a.tell(link.RemovePeer(1))
 
-    assert len(a.core._staging) == 0
+    assert len(a.core.staging) == 0
 
 
 def test_wiped_keypairs_open_nothing(bench):
@@ -708,7 +708,7 @@ def test_sockets_that_are_told_again_stay_in_use_and_the_others_are_closed():
     first, second = a.core.sender.sockets[:2]
 
     def use(udp):
-        a.core.handle(link.Sockets([udp.family], a.port), [udp.raw], world.clock.now)
+        a.commands.handle(link.Sockets([udp.family], a.port), [udp.raw], world.clock.now)
 
     use(first)
     assert [udp for udp in a.core.sender.sockets if udp.closes_at == math.inf] == [first]

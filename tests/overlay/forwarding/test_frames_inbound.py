@@ -103,7 +103,7 @@ def test_what_is_refused_is_counted_and_changes_nothing(bench, make, reason):
 
     assert bench.dropped == {reason: 2}
     assert bench.b.received == []
-    assert bench.b.core._bridge.locate(mac(66), bench.world.clock.now) is None
+    assert bench.b.core.bridge.locate(mac(66), bench.world.clock.now) is None
 
 
 @pytest.mark.parametrize("reply_to", ["10.9.9.9", "10.244.1.77"])
@@ -208,7 +208,7 @@ def test_a_mark_for_who_cannot_hear_of_it_drops_the_frame_and_teaches_nothing(be
     bench.arrive(frames.build(bench.frame(packets.udp(b"x"), mac(66))), tos=3)
 
     assert bench.dropped == {"ecn": 1}
-    assert bench.b.core._bridge.locate(mac(66), bench.world.clock.now) is None
+    assert bench.b.core.bridge.locate(mac(66), bench.world.clock.now) is None
 
 
 def test_a_mark_on_what_is_no_ip_packet_is_nothing(bench):
@@ -380,4 +380,4 @@ def test_stations_beyond_the_bound_are_counted_at_their_peer_and_the_bound_may_c
     bench.arrive(*[frames.build(bench.frame(packets.udp(b"x"), source=mac(n)), 0) for n in (14, 15, 16)])
 
     assert b.peer().drops["stations_full"] == 1
-    assert b.core._bridge.learnt(1, bench.world.clock.now) == 5
+    assert b.core.bridge.learnt(1, bench.world.clock.now) == 5

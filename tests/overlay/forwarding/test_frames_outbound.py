@@ -362,7 +362,7 @@ def test_what_a_removed_peer_had_may_be_at_another(world):
     a, _b, c = triple(world)
     a.tell(link.RemovePeer(1))
     frame = c.send_frame(a.mac, packets.udp(b"x"), source=mac(2))
-    c.core._bridge.forget(2)
+    c.core.bridge.forget(2)
     c.tun.outgoing.clear()
     c.tun.outgoing.append(packets.PLAIN + frame)
     world.run(1)

@@ -89,7 +89,7 @@ def test_a_node_tells_it_with_its_counters_also_of_sockets_it_had_before():
     world.run(20)
     a.sockets[0].dropped = 2
 
-    a.core._tell_counters(1)
+    a.commands._tell_counters(1)
     world.run(1)
 
     assert a.drops["receive_full"] == 6

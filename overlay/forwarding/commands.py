@@ -1,0 +1,355 @@
+"""What the agent tells the forwarder, carried out on its core."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Protocol, assert_never
+
+from overlay.encap import ENCAPSULATIONS
+from overlay.encap.encapsulation import PROTOCOL_UDP, Ends, Role
+from overlay.forwarding import counters
+from overlay.forwarding.kernel_paths import PathSocket
+from overlay.forwarding.keypair import Keypair
+from overlay.forwarding.mmsg import RawCarrier
+from overlay.forwarding.peer import Peer
+from overlay.forwarding.table import Prefixes
+from overlay.forwarding.timers import Slots
+from overlay.forwarding.udp_socket import DatagramSocket, UdpSocket, pair
+from overlay.forwarding.unreachable import RawIcmp
+from overlay.forwarding.workqueue import always
+from overlay.host.queues import KernelSocket, SocketQueues
+from overlay.link import (
+    OWN,
+    REPLACED_TIME,
+    AskCounters,
+    Begin,
+    Command,
+    Counters,
+    Handled,
+    PingPeer,
+    Ponged,
+    RemovePeer,
+    RenewSources,
+    Retired,
+    Routes,
+    SetEndpoint,
+    SetNode,
+    SetPeer,
+    Sockets,
+    Start,
+)
+from overlay.session.constants import GREETINGS_PER_SECOND
+from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from overlay.wire.frames import FRAME_OVERHEAD
+from overlay.wire.messages import INITIATION, RESPONSE
+from overlay.wire.virtio import VIRTIO_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from overlay.forwarding.core import Core
+    from overlay.forwarding.mmsg import Carrier
+    from overlay.forwarding.shares import SendQueue
+    from overlay.wire.addresses import Sockaddr
+
+
+class AnySocket(DatagramSocket, KernelSocket, RawIcmp, PathSocket, Protocol):
+    """What came as a descriptor: the message beside it says what it is."""
+
+
+class Commands:
+    """Carries out the commands of the agent.  Times are seconds of CLOCK_BOOTTIME."""
+
+    def __init__(
+        self,
+        core: Core,
+        ciphers: Sequence[int],
+        *,
+        carrier: Callable[[int, int], Carrier] = RawCarrier,
+        queues: Callable[[AnySocket], SendQueue] = SocketQueues,
+        link_is_idle: Callable[[], bool] = always,
+    ) -> None:
+        """*ciphers* are those of bulk units; *link_is_idle* tells whether the agent has read all that it was told."""
+        self._core, self._ciphers, self._link_is_idle = core, ciphers, link_is_idle
+        self._carrier, self._queues = carrier, queues
+        self._greetings = Slots(GREETINGS_PER_SECOND)
+        self._learns_mtus = False
+
+    def handle(self, command: Command, sockets: Sequence[AnySocket], now: float) -> None:
+        """Carry out one message of the agent; *sockets* came beside it."""
+        match command:
+            case Transmit():
+                self._transmit(command, now)
+            case InstallKeypair():
+                self._install(command, now)
+            case Wipe():
+                if command.peer in self._core.peers:
+                    self._core.retire(self._core.peers[command.peer].keypairs.clear())
+            case GiveUp():
+                self._give_up(command.peer, now)
+            case Handled():
+                self._core.gate.handled(command.count)
+            case SetPeer():
+                self._set_peer(command, now)
+            case RemovePeer():
+                self._remove_peer(command.peer)
+            case SetEndpoint():
+                if command.peer in self._core.peers:
+                    self._set_endpoint(self._core.peers[command.peer], command.endpoint, now)
+            case Routes():
+                self._change_routes(command)
+            case Sockets():
+                self._use_sockets(command, sockets, now)
+            case SetNode():
+                self._use_node(command, sockets)
+                self._core.inherits_ttl = command.inherits_ttl
+                if self._core.bridge is not None:
+                    self._core.bridge.set_static(OWN, command.macs, command.addresses)
+                    self._core.bridge.set_most(command.stations)
+                mtu = self._core.payload_mtu(command.mtu)
+                if mtu != self._core.outbound.splitter.mtu:
+                    self._core.outbound.set_mtu(mtu)
+                    self._core.probes.set_mtu(mtu)
+                    self._core.jobs.add_once(
+                        "mtu", list(self._core.peers.values()), self._core.probes.restart
+                    )
+            case RenewSources():
+                self._core.jobs.add_once("sources", list(self._core.peers.values()), self._renew_source)
+                if command.has_moved:
+                    self._core.jobs.add_once("moved", list(self._core.peers.values()), self._show_move)
+            case AskCounters():
+                self._tell_counters(command.serial)
+            case PingPeer():
+                self._ping(command, now)
+            case Begin():
+                pass  # the loop's matter
+            case Start():
+                self._core.drops["link"] += 1  # said once, before there is a core
+            case _:
+                assert_never(command)
+
+    def _transmit(self, command: Transmit, now: float) -> None:
+        peer = self._core.peers.get(command.peer)
+        if peer is None:
+            return
+        self._core.gate.sent(command.datagram, now)
+        if command.renew_source:
+            peer.forget_source()
+        if command.endpoint is None:
+            self._core.sender.send_message(peer, command.datagram)
+            return
+        caller = self._core.callers.find(command.endpoint, self._core.sender.sockets)
+        if caller is None:
+            peer.drops["no_endpoint"] += 1
+        elif self._core.sender.answer(caller.udp, command.datagram, command.endpoint, caller.source):
+            peer.tx_bytes += len(command.datagram)
+
+    def _install(self, made: InstallKeypair, now: float) -> None:
+        peer = self._core.peers.get(made.peer)
+        if peer is None or peer.clear is not None or made.local_index in self._core.by_index:
+            self._core.report(Retired(made.local_index))
+            return
+        keypair = Keypair(peer, made, self._core.timing, self._ciphers, self._core.outbound.splitter.mtu)
+        current = peer.keypairs.current
+        if keypair.bulk is not None and current is not None and current.bulk is not None:
+            keypair.bulk.size = current.bulk.size.successor()
+        self._core.retire(peer.keypairs.install(keypair))
+        self._core.by_index[made.local_index] = keypair
+        peer.rx_bytes += RESPONSE.size if made.is_initiator else INITIATION.size
+        peer.last_received = peer.last_traffic = now
+        peer.unanswered_since = 0.0
+        self._set_endpoint(peer, made.endpoint, now)
+        caller = self._core.callers.find(made.endpoint, self._core.sender.sockets)
+        if caller is not None:
+            peer.socket = caller.udp
+            peer.answer_from(caller.source, caller.pktinfo)
+        if made.is_initiator:
+            peer.is_unreachable = False
+            self._core.liveness.end_silence(peer)
+            self._core.send_staged(peer, now)
+            if self._core.bridge is not None:
+                self._core.outbound.offer(peer, keypair, now)
+            if not keypair.counter:
+                self._core.liveness.send_keepalive(
+                    peer, now
+                )  # tells the responder that it may use the keypair
+
+    def _give_up(self, number: int, now: float) -> None:
+        peer = self._core.peers.get(number)
+        if peer is None:
+            return
+        peer.is_unreachable = True
+        for packet in self._core.staging.take(number):
+            peer.drops["given_up"] += 1
+            self._core.unreachable.tell(packet[VIRTIO_SIZE:], now)
+
+    def _set_peer(self, command: SetPeer, now: float) -> None:
+        peer, encapsulation = self._core.peers.get(command.peer), ENCAPSULATIONS.get(command.encapsulation)
+        clear, identifier = (
+            encapsulation.clear if encapsulation is not None else None,
+            command.identifier or 0,
+        )
+        if (
+            encapsulation is None
+            or (peer is not None and peer.encapsulation is not encapsulation)
+            or (clear is not None and identifier > clear.largest_identifier)
+        ):
+            self._core.drops["link"] += 1
+            return
+        if peer is None:
+            peer = self._core.peers[command.peer] = Peer(command.peer, encapsulation)
+        has = command.has_checksum, command.has_sequence
+        peer.set_ends(Ends(command.identifier, command.own_mac, command.mac, *has))
+        if self._core.bridge is not None:
+            self._core.bridge.set_static(command.peer, command.macs, command.addresses)
+        peer.sources = Prefixes() if command.sources else None
+        if peer.sources is not None:
+            for packed, length in command.sources:
+                peer.sources.insert(packed, length, True)
+        if peer.keepalive != command.keepalive:
+            peer.keepalive = command.keepalive
+            is_paced = peer.keepalive > 0 and peer.keypairs.usable(now) is None  # it will take a handshake
+            self._core.timers.rearm(self._greetings.next(now) if is_paced else now, peer, "keepalive")
+
+    def _remove_peer(self, number: int) -> None:
+        peer = self._core.peers.pop(number, None)
+        if peer is None:
+            return
+        self._core.retire(peer.keypairs.clear())
+        self._core.staging.take(number)
+        self._core.places.leave(peer)
+        self._core.timers.forget(peer)
+        self._core.sender.forget(peer)
+        if self._core.bridge is not None:
+            self._core.bridge.forget(number)
+        if peer.clear is not None:
+            self._core.inbound.clear.move(peer, None)
+
+    def _leave_old_socket(self, peer: Peer, now: float) -> None:
+        """Send to *peer* from the sockets that are used now, unless it was heard there already, and let it know."""
+        if peer.socket is not None and peer.socket.closes_at == math.inf and not peer.senders:
+            return
+        peer.forget_source()
+        peer.socket, peer.senders = None, {}
+        if peer.keypairs.usable(now) is not None:
+            self._core.liveness.send_keepalive(peer, now)
+
+    def _show_move(self, peer: Peer, now: float) -> None:
+        """Let *peer*, if there is a session, know where this host is now."""
+        if peer.endpoint is not None and peer.keypairs.usable(now) is not None:
+            peer.forget_source()
+            self._core.liveness.send_keepalive(peer, now)
+
+    def _renew_source(self, peer: Peer, now: float) -> None:
+        peer.forget_source()
+        self._core.liveness.search_path_anew(peer, now)
+
+    def _set_endpoint(self, peer: Peer, endpoint: Sockaddr, now: float) -> None:
+        if endpoint != peer.endpoint:
+            if peer.endpoint and len(peer.endpoint) != len(endpoint):
+                peer.socket = None
+                peer.senders = {}
+            if peer.clear is not None:
+                self._core.inbound.clear.move(peer, endpoint)
+            before = peer.endpoint
+            self._core.places.move(peer, endpoint)
+            if peer.moves.moved(before, now, is_known=True):
+                self._core.liveness.look_at_moves(peer, now)
+
+    def _change_routes(self, command: Routes) -> None:
+        changes: list[tuple[bytes, int, Peer | None]] = [
+            (packed, length, None) for packed, length in command.remove
+        ]
+        for packed, length, number in command.add:
+            peer = self._core.own if number == OWN else self._core.peers.get(number)
+            if peer is not None:
+                changes.append((packed, length, peer))
+        self._core.table.stage(changes)
+        if command.is_last:
+            self._core.table.commit()
+
+    def _use_sockets(self, command: Sockets, raw: Sequence[AnySocket], now: float) -> None:
+        encapsulation = ENCAPSULATIONS.get(command.encapsulation)
+        families = command.families
+        roles, protocols = (
+            command.roles or [Role.ALL] * len(families),
+            command.protocols or [PROTOCOL_UDP] * len(families),
+        )
+        if (
+            encapsulation is None
+            or not set(Role).issuperset(roles)
+            or not len(raw) == len(families) == len(roles) == len(protocols)
+        ):
+            self._core.drops["link"] += 1
+            return
+        for udp in self._core.sender.sockets:
+            if udp.encapsulation is encapsulation:
+                # Of raw sockets each gets what arrives, so that with two every packet would come twice.
+                patience = REPLACED_TIME if encapsulation.has_ports else 0.0
+                udp.closes_at = min(udp.closes_at, now + patience)
+        known = {udp.raw: udp for udp in self._core.sender.sockets}
+        opened = [
+            known.pop(each)  # it stays in use, or comes back to it
+            if each in known
+            else UdpSocket(
+                each,
+                family,
+                encapsulation=encapsulation,
+                role=Role(role),
+                protocol=protocol,
+                carrier=None if encapsulation.has_ports else self._carrier(each.fileno(), family),
+                queue=self._queues(each),
+            )
+            for each, family, role, protocol in zip(raw, families, roles, protocols, strict=True)
+        ]
+        pair(opened)
+        for udp in opened:
+            udp.closes_at = math.inf
+            udp.discovery.undo()
+            udp.discovery.learn(self._learns_mtus)
+        self._core.sender.use([*known.values(), *opened])
+        self._core.closes_at = min((udp.closes_at for udp in known.values()), default=math.inf)
+        own_ports = command.ports or [command.port]
+        self._core.own_ports[encapsulation.name] = frozenset(port.to_bytes(2, "big") for port in own_ports)
+        peers = [peer for peer in self._core.peers.values() if peer.encapsulation is encapsulation]
+        self._core.jobs.add_once(f"sockets {encapsulation.name}", peers, self._leave_old_socket)
+
+    def _use_node(self, command: SetNode, sockets: Sequence[AnySocket]) -> None:
+        if len(sockets) != command.has_icmp + len(command.families):
+            self._core.drops["link"] += 1
+            return
+        self._core.unreachable.send_from(command.addresses, sockets[0] if command.has_icmp else None)
+        mtu = self._core.payload_mtu(command.mtu)
+        self._core.kernel_paths.use(command.families, sockets[command.has_icmp :], mtu)
+        self._learns_mtus = bool(command.families)
+        for udp in self._core.sender.sockets:
+            udp.discovery.learn(self._learns_mtus)
+        self._core.jobs.add_once("paths", list(self._core.peers.values()), self._core.kernel_paths.look_soon)
+
+    def _tell_counters(self, serial: int) -> None:
+        """Tell the counters of all peers, as they are when their turn comes, as fast as the agent reads them."""
+        self._core.kernel_drops.add_to(self._core.drops, self._core.sender.sockets)
+
+        def tell(piece: tuple[Sequence[Peer], bool], now: float) -> None:
+            mtu, bridge = self._core.outbound.splitter.mtu, self._core.bridge
+            overhead = 0 if bridge is None else FRAME_OVERHEAD
+            rows = [
+                counters.row(peer, mtu, overhead, 0 if bridge is None else bridge.learnt(peer.number, now))
+                for peer in piece[0]
+            ]
+            self._core.report(Counters(serial, rows, dict(self._core.drops), piece[1]))
+
+        self._core.jobs.add(
+            "counters", counters.batches(list(self._core.peers.values())), tell, self._link_is_idle
+        )
+
+    def _ping(self, command: PingPeer, now: float) -> None:
+        """Ping a peer that can answer; like a packet it asks for a handshake where keys are old or silence follows."""
+        peer = self._core.peers.get(command.peer)
+        keypair = peer.keypairs.usable(now) if peer is not None else None
+        payload = self._core.pings.ping(command, keypair, now)
+        if peer is None or keypair is None or payload is None:
+            self._core.report(Ponged(command.peer, command.identifier, None))
+            return
+        self._core.outbound.send_payload(peer, keypair, payload)
+        self._core.liveness.data_sent(peer, keypair, 0, now)

@@ -1,0 +1,219 @@
+"""What traffic and timers say of a peer: whether it is there, owed an answer, to be called, or to be told something.
+
+The forwarder's half of the timers of a session (whitepaper section 6): it reports edges to the agent, which has the
+other half, and answers by itself with keepalives.  Times are seconds of CLOCK_BOOTTIME.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from overlay.forwarding.bulk import REPORT_TIME
+from overlay.forwarding.peer import WIDE
+from overlay.link import Moved, Silence, Wanted
+from overlay.session.constants import REKEY_AFTER_MESSAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from overlay.forwarding.batch import Batch
+    from overlay.forwarding.bulk import Bulk
+    from overlay.forwarding.kernel_paths import KernelPaths
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.probes import Probes
+    from overlay.forwarding.timers import Timers
+    from overlay.link import Report
+    from overlay.session.constants import Timing
+
+# Ours
+WANTED_INTERVAL = 1.0  # seconds between two requests for the same session; the agent knows when to retry
+
+
+class Liveness:
+    """The timers of all peers, and what moves them."""
+
+    def __init__(
+        self,
+        timing: Timing,
+        timers: Timers,
+        probes: Probes,
+        paths: KernelPaths,
+        batch: Batch,
+        by_index: Mapping[int, Keypair[Peer]],
+        *,
+        report: Callable[[Report], bool],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        """*report* tells the agent, and returns whether its link took that."""
+        self._timing, self._timers, self._probes, self._paths = timing, timers, probes, paths
+        self._batch, self._by_index, self._report, self._entropy = batch, by_index, report, entropy
+
+    # What the packet path says
+
+    def want(self, peer: Peer, now: float) -> None:
+        """Ask the agent for a session with *peer*, unless it was asked just now."""
+        if now - peer.wanted_at >= WANTED_INTERVAL or not peer.wanted_at:
+            peer.wanted_at = now
+            self._report(Wanted(peer.number))
+
+    def data_sent(self, peer: Peer, keypair: Keypair[Peer], count: int, now: float) -> None:
+        """Note that *count* packets have been sealed for *peer*."""
+        peer.tx_packets += count
+        peer.owed_since = 0.0
+        peer.last_traffic = now
+        if not peer.unanswered_since:
+            peer.unanswered_since = now
+            if "silence" not in peer.timers:
+                wait = self._timing.keepalive_timeout + self._timing.rekey_timeout + self._jitter()
+                self._timers.arm(now + wait, peer, "silence")
+        if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
+            self.want(peer, now)
+        if now >= peer.path_due:
+            self.look_at_path(peer, now)
+
+    def look_at_path(self, peer: Peer, now: float) -> None:
+        """Have ``peer.path_mtu`` be what the kernel knows, for ``peer.path_due`` has come.
+
+        Where that is little, anybody may have said so: a peer that may be an agent of ours is asked whether it answers
+        probes.
+        """
+        self._paths.look(peer, now)
+        keypair = peer.keypairs.current
+        if peer.is_path_known and peer.path_mtu < WIDE and keypair is not None and now < keypair.reject_at:
+            self._batch.offer(peer, keypair, now)
+
+    def data_received(self, peer: Peer, now: float) -> None:
+        """Note that a payload that is no keepalive came from *peer*: it is owed an answer."""
+        if not peer.owed_since:
+            peer.owed_since = now
+            if "answer" not in peer.timers:
+                self._timers.arm(now + self._timing.keepalive_timeout, peer, "answer")
+
+    def units_sent(self, peer: Peer, bulk: Bulk) -> None:
+        """Note that a unit left for *peer*: a report is to come."""
+        if "units" not in peer.timers:
+            self._timers.arm(bulk.size.silence_due(), peer, "units")
+
+    def unit_received(self, peer: Peer, keypair: Keypair[Peer]) -> None:
+        """Note that a unit of *peer* came in whole: it is to be reported."""
+        if peer.reporting is None:
+            peer.reporting = keypair
+            self._timers.arm(peer.last_received + REPORT_TIME, peer, "report")
+        elif peer.reporting is not keypair:
+            self._send_report(peer, peer.reporting, peer.last_received)
+            peer.reporting = keypair
+
+    # What a timer says
+
+    def turn(self, peer: Peer, kind: str, now: float) -> None:
+        timing = self._timing
+        match kind:
+            case "silence" if peer.unanswered_since:
+                at = peer.unanswered_since + timing.keepalive_timeout + timing.rekey_timeout
+                if at <= now:
+                    peer.unanswered_since = 0.0
+                    peer.forget_source()
+                    peer.is_silent = peer.is_silent or self._report(Silence(peer.number, False))
+                    self.want(peer, now)
+                else:
+                    self._timers.arm(at + self._jitter(), peer, kind)
+            case "answer" if peer.owed_since:
+                at = peer.owed_since + timing.keepalive_timeout
+                if at <= now:
+                    peer.owed_since = 0.0
+                    self.send_keepalive(peer, now)
+                else:
+                    self._timers.arm(at, peer, kind)
+            case "keepalive" if peer.keepalive:
+                if peer.last_traffic + peer.keepalive <= now:
+                    peer.last_traffic = now
+                    self.send_keepalive(peer, now)
+                self._timers.arm(peer.last_traffic + peer.keepalive, peer, kind)
+            case "report" if peer.reporting is not None:
+                self._send_report(peer, peer.reporting, now)
+            case "units":
+                self._look_for_silence(peer, now)
+            case "gone":
+                self._look_whether_gone(peer, now)
+            case "moved":
+                self.look_at_moves(peer, now)
+            case "path":
+                keypair = peer.keypairs.usable(now)
+                at = self._probes.turn(peer, keypair, now, self._batch.send_probe)
+                if at < math.inf:
+                    self._timers.arm(at, peer, kind)
+            case _:
+                pass  # what it was for has happened
+
+    def send_keepalive(self, peer: Peer, now: float) -> None:
+        keypair = peer.keypairs.usable(now)
+        if keypair is None or self._is_old(keypair, now):
+            self._report(Wanted(peer.number, is_idle=True))
+        if keypair is None:
+            return
+        self._batch.send_payload(peer, keypair, b"")
+        peer.owed_since = 0.0
+        peer.last_traffic = now
+
+    def end_silence(self, peer: Peer) -> None:
+        if peer.is_silent:
+            peer.is_silent = not self._report(Silence(peer.number, True))
+
+    def look_at_moves(self, peer: Peer, now: float) -> None:
+        """Do what is due after moves of *peer*."""
+        assert peer.endpoint is not None
+        turn = peer.moves.turn(now)
+        due = turn.due
+        if turn.count and not self._report(Moved(peer.number, peer.endpoint, turn.count, turn.before)):
+            due = peer.moves.not_told(turn)
+        if turn.is_path_new:
+            self.search_path_anew(peer, now)
+        if due < math.inf:
+            self._timers.rearm(due, peer, "moved")
+
+    def search_path_anew(self, peer: Peer, now: float) -> None:
+        self._probes.restart(peer, now)
+        peer.path_due = 0.0
+        if "path" in peer.timers:
+            self._timers.rearm(now, peer, "path")
+
+    def _send_report(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
+        """Tell *peer* what came of its units; under the keypair they came by, whichever we send with."""
+        peer.reporting = None
+        report = keypair.bulk.report(now) if keypair.bulk is not None else None
+        is_kept = self._by_index.get(keypair.local_index) is keypair
+        if report is not None and is_kept and now < keypair.reject_at:
+            self._batch.send_payload(peer, keypair, report)
+
+    def _look_for_silence(self, peer: Peer, now: float) -> None:
+        keypair = peer.keypairs.current
+        if keypair is None or keypair.bulk is None:
+            return
+        size = keypair.bulk.size
+        due = size.silence_due()
+        if due <= now:
+            if size.is_known_to_pass:
+                self._timers.arm(now + size.patience, peer, "gone")
+            size.silence(now)
+        elif due < math.inf:
+            self._timers.arm(due, peer, "units")
+
+    def _look_whether_gone(self, peer: Peer, now: float) -> None:
+        """Call a peer that reported its units, was silent, and has not been heard at all since.
+
+        It may have begun anew, perhaps as somebody who knows nothing of units; and TCP waits longer each time.
+        """
+        keypair = peer.keypairs.current
+        if keypair is None or keypair.bulk is None:
+            return
+        if peer.last_received <= now - keypair.bulk.size.patience and keypair.created < peer.last_received:
+            self.want(peer, now)
+
+    def _jitter(self) -> float:
+        return self._timing.rekey_jitter * self._entropy(1)[0] / 256
+
+    @staticmethod
+    def _is_old(keypair: Keypair[Peer], now: float) -> bool:
+        return now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES
