@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peers.encapsulation import UDP, VXLAN, WIREGUARD
+from peers.encapsulation import PORTS
 from peers.errors import format_keys
 from peers.tunnel import own_encapsulation
 
 if TYPE_CHECKING:
     from overlay.config import Node
     from overlay.host.holders import Holder
-
-NETWORK_KEYS = {WIREGUARD: "port", UDP: "udp_port", VXLAN: "vxlan_port"}
 
 
 def describe(node: Node, encapsulation: str, port: int, holder: Holder | None) -> str:
@@ -28,7 +26,7 @@ def describe_own(node: Node, encapsulation: str, port: int, other: str) -> str:
 def remedy(node: Node, encapsulation: str) -> str:
     """Return which keys of the peers file give *node* another port for *encapsulation*, as the end of a sentence."""
     network, own = node.table.network, node.own
-    key = NETWORK_KEYS[encapsulation]
+    key = PORTS[encapsulation].key
     everywhere = f"another {key} under [network] into the peers file of every host"
     if encapsulation != own_encapsulation(network, own):
         return f"write {everywhere}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peers.containers import default_networks
-from peers.encapsulation import WIREGUARD, has_ports, is_encrypted
+from peers.encapsulation import has_ports, is_encrypted
 from peers.errors import format_keys
 from peers.prefixes import PrefixMap
 from peers.tunnel import own_encapsulation
@@ -166,7 +166,7 @@ def _ports_apart(table: Table) -> Iterator[Hint]:
             continue
         listening = table.listen_port(peer)
         if peer.endpoint.port != listening:
-            name = "the encrypted tunnels" if encapsulation == WIREGUARD else encapsulation
+            name = "the encrypted tunnels" if is_encrypted(encapsulation) else encapsulation
             yield Hint(
                 _named(peer.name),
                 f"{format_keys(('peers', peer.name, 'endpoint'))} has the port {peer.endpoint.port}, but {peer.name} "

@@ -10,11 +10,11 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Self
 
 from peers.addresses import BROADCAST, Address, Prefix, is_host_address, parse_address
-from peers.encapsulation import DEFAULT_UDP_PORT, DEFAULT_VNI, DEFAULT_VXLAN_PORT, UDP, VXLAN, WIREGUARD
+from peers.encapsulation import DEFAULT_VNI, PORTS, WIREGUARD
 from peers.prefixes import place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from peers.prefixes import Place
@@ -27,7 +27,6 @@ LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 # Ours
 DEFAULT_STATIONS, MOST_STATIONS = 4096, 1_000_000
-DEFAULT_PORT = 51820  # the port that WireGuard's documents use
 INHERITED = 0  # as a TTL: that of the inner packet, as Linux writes it
 TUN, TAP = "tun", "tap"
 PEER_NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")  # fits log lines, file names and shells without quoting
@@ -119,6 +118,8 @@ class Peer:
 class Network:
     """What all peers share: the prefixes that the overlay carries, the UDP ports, MTU, mark and encapsulation.
 
+    *ports* are by encapsulation; those that are left out are the default.
+
     *mtu* is that of the device in bytes, None to take it from the underlay; *fwmark* None lets the agent choose.
     *bulk* tells whether agents that can send each other super-packets under one seal do so.  *ttl* is that of the
     outer headers, None for the system's; INHERITED takes the inner packet's where that is in the clear anyway.
@@ -128,13 +129,11 @@ class Network:
     """
 
     prefixes: tuple[Prefix, ...]
-    port: int = DEFAULT_PORT
+    ports: Mapping[str, int] = field(default_factory=dict, hash=False)
     mtu: int | None = None
     fwmark: int | None = None
     bulk: bool = True
     encapsulation: str = WIREGUARD
-    udp_port: int = DEFAULT_UDP_PORT
-    vxlan_port: int = DEFAULT_VXLAN_PORT
     vni: int = DEFAULT_VNI
     gre_key: int | None = None
     gre_checksum: bool | None = None
@@ -144,9 +143,13 @@ class Network:
     point_to_point: bool = False
     stations: int = DEFAULT_STATIONS
 
+    def __post_init__(self) -> None:
+        defaults = {name: port.default for name, port in PORTS.items()}
+        object.__setattr__(self, "ports", defaults | dict(self.ports))
+
     def port_for(self, encapsulation: str) -> int:
         """Return the UDP port that *encapsulation* has at every peer that names no other; 0 where there are none."""
-        return {WIREGUARD: self.port, UDP: self.udp_port, VXLAN: self.vxlan_port}.get(encapsulation, 0)
+        return self.ports.get(encapsulation, 0)
 
 
 def preshared_key_file_for(a: Peer, b: Peer) -> Path | None:

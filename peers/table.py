@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from peers.addresses import Prefix, host_prefix
-from peers.encapsulation import UDP, VXLAN, WIREGUARD, has_ports, is_encrypted, resolve
+from peers.encapsulation import FACTS, PORTS, WIREGUARD, has_ports, is_encrypted, resolve
 from peers.errors import KeyProblem, format_keys
 from peers.gre import check_gre
 from peers.mac import format_mac
@@ -141,13 +141,12 @@ def _index_public_keys(peers: Iterable[Peer]) -> dict[bytes, Peer]:
 
 
 def _check_encapsulations(network: Network, peers: Collection[Peer]) -> None:
-    ports = {WIREGUARD: network.port}
-    for name, key in ((UDP, "udp_port"), (VXLAN, "vxlan_port")):
-        port = network.port_for(name)
-        for other, taken in ports.items():
-            if port == taken:
-                raise KeyProblem(("network", key), f"{port} is also the port of {other}; write another")
-        ports[name] = port
+    holders: dict[int, str] = {}
+    for name, port in PORTS.items():
+        number = network.port_for(name)
+        holder = holders.setdefault(number, name)
+        if holder != name:
+            raise KeyProblem(("network", port.key), f"{number} is also the port of {holder}; write another")
     named = Counter(peer.encapsulation for peer in peers)
     for peer in peers:
         if peer.public_key is None and _has_encrypted_tunnel(network, peer, named):
@@ -192,11 +191,13 @@ def _check_links(network: Network, peers: Collection[Peer]) -> None:
     if network.device == TAP:
         for peer in peers:
             encapsulation = own_encapsulation(network, peer)
-            if encapsulation not in {WIREGUARD, VXLAN}:
+            if not FACTS[encapsulation].carries_frames:
                 place: Keys = ("peers", peer.name) if peer.encapsulation else ("network",)
+                others = [name for name, each in FACTS.items() if each.carries_frames]
                 raise KeyProblem(
                     (*place, "encapsulation"),
-                    f'is {encapsulation}, which carries no Ethernet frames; write wireguard or vxlan, or device = "tun"',
+                    f"is {encapsulation}, which carries no Ethernet frames; write "
+                    f'{", ".join(others[:-1])} or {others[-1]}, or device = "tun"',
                 )
         _check_hosts(network, peers)
     if network.point_to_point and (len(peers) != 2 or network.device == TAP):
@@ -217,7 +218,10 @@ def _check_links(network: Network, peers: Collection[Peer]) -> None:
 
 
 def _check_hosts(network: Network, peers: Collection[Peer]) -> None:
-    """Refuse two peers at one host whom a third has VXLAN tunnels to: with a tap only their address tells them apart."""
+    """Refuse two peers at one host whom a third has tunnels in the clear to, by the same encapsulation.
+
+    With a tap only their address tells them apart.
+    """
     named = Counter(peer.encapsulation for peer in peers)
     found: defaultdict[str, dict[str | None, Peer]] = defaultdict(dict)
     for peer in peers:
@@ -226,17 +230,24 @@ def _check_hosts(network: Network, peers: Collection[Peer]) -> None:
         at_host = found[str(peer.endpoint.address or peer.endpoint.host.lower())]
         for other, earlier in at_host.items():
             thirds = named - Counter([peer.encapsulation, other])
-            if any(
-                {resolve(each, third, network.encapsulation) for each in (peer.encapsulation, other)}
-                == {VXLAN}
-                for third in thirds
-            ):
+            if shared := _shared_in_the_clear(network, peer.encapsulation, other, thirds):
                 raise KeyProblem(
                     ("peers", peer.name, "endpoint"),
-                    f"is at the same host as that of {_named(earlier.name)}, but with a tap vxlan tells peers apart by "
+                    f"is at the same host as that of {_named(earlier.name)}, but with a tap {shared} tells peers apart by "
                     f'their addresses alone; give each its own, or write encapsulation = "{WIREGUARD}" at one of them',
                 )
         at_host.setdefault(peer.encapsulation, peer)
+
+
+def _shared_in_the_clear(
+    network: Network, one: str | None, other: str | None, thirds: Iterable[str | None]
+) -> str | None:
+    """Return the encapsulation in the clear that two peers, which name *one* and *other*, both have with one of *thirds*."""
+    for third in thirds:
+        found = {resolve(each, third, network.encapsulation) for each in (one, other)}
+        if len(found) == 1 and not is_encrypted(shared := found.pop()):
+            return shared
+    return None
 
 
 def _collect_subnets(peers: Iterable[Peer]) -> tuple[list[Route], PrefixMap[str]]:

@@ -49,23 +49,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from peers.addresses import Address, parse_address, parse_host_address, parse_prefix
-from peers.encapsulation import (
-    DEFAULT_UDP_PORT,
-    DEFAULT_VNI,
-    DEFAULT_VXLAN_PORT,
-    ENCAPSULATIONS,
-    MOST_GRE_KEY,
-    MOST_VNI,
-    WIREGUARD,
-    has_ports,
-)
+from peers.encapsulation import DEFAULT_VNI, ENCAPSULATIONS, GRE_KEY, PORTS, VNI, WIREGUARD, has_ports
 from peers.errors import KeyProblem, Keys, TableError
 from peers.files import UnfitFileError, read_regular
 from peers.foreign import recognize
 from peers.lines import find_line
 from peers.mac import format_mac, parse_mac
 from peers.peer import (
-    DEFAULT_PORT,
     DEFAULT_STATIONS,
     INHERITED,
     KEY_TEXT_SIZE,
@@ -90,13 +80,11 @@ T = TypeVar("T")
 TABLES = ("network", "peers")
 NETWORK_KEYS = (
     "prefix",
-    "port",
+    *(port.key for port in PORTS.values()),
     "mtu",
     "fwmark",
     "bulk",
     "encapsulation",
-    "udp_port",
-    "vxlan_port",
     "vni",
     "gre_key",
     "gre_checksum",
@@ -305,15 +293,13 @@ def read_network(section: Section) -> Network:
     _refuse_repeated((*section.keys, "prefix"), prefixes)
     return Network(
         prefixes,
-        section.integer("port", 1, 65535, "a UDP port") or DEFAULT_PORT,
+        _read_ports(section),
         section.integer("mtu", 576, 65535, "bytes"),
         section.integer("fwmark", 1, 2**32 - 1, "a mark"),
         section.boolean("bulk") is not False,
         _read_encapsulation(section) or WIREGUARD,
-        section.integer("udp_port", 1, 65535, "a UDP port") or DEFAULT_UDP_PORT,
-        section.integer("vxlan_port", 1, 65535, "a UDP port") or DEFAULT_VXLAN_PORT,
-        DEFAULT_VNI if (vni := section.integer("vni", 0, MOST_VNI, "a number")) is None else vni,
-        section.integer("gre_key", 0, MOST_GRE_KEY, "a number"),
+        DEFAULT_VNI if (vni := section.integer("vni", 0, VNI.largest, "a number")) is None else vni,
+        section.integer("gre_key", 0, GRE_KEY.largest, "a number"),
         section.boolean("gre_checksum"),
         section.boolean("gre_sequence"),
         _read_ttl(section),
@@ -321,6 +307,12 @@ def read_network(section: Section) -> Network:
         section.boolean("point_to_point") is True,
         section.integer("stations", 1, MOST_STATIONS, "a number of Ethernet addresses") or DEFAULT_STATIONS,
     )
+
+
+def _read_ports(section: Section) -> dict[str, int]:
+    """Return the ports that *section* names, by encapsulation."""
+    named = {name: section.integer(port.key, 1, 65535, "a UDP port") for name, port in PORTS.items()}
+    return {name: number for name, number in named.items() if number is not None}
 
 
 def _read_ttl(section: Section) -> int | None:
@@ -369,7 +361,7 @@ def read_peer(peers: Section, name: str, network: Network, directory: Path) -> P
         listen_port,
         encapsulation,
         sources,
-        section.integer("gre_key", 0, MOST_GRE_KEY, "a number"),
+        section.integer("gre_key", 0, GRE_KEY.largest, "a number"),
         section.boolean("gre_checksum"),
         section.boolean("gre_sequence"),
         macs,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peers.encapsulation import resolve
+from peers.encapsulation import FACTS, resolve
 
 if TYPE_CHECKING:
     from peers.peer import Network, Peer
@@ -25,11 +25,8 @@ def identifier_between(network: Network, a: Peer, b: Peer) -> int | None:
 
     A GRE key, a VXLAN network identifier, or None where there is none.
     """
-    match encapsulation_between(network, a, b):
-        case "gre":
-            keys = [key for key in (a.gre_key, b.gre_key, network.gre_key) if key is not None]
-            return keys[0] if keys else None
-        case "vxlan":
-            return network.vni
-        case _:
-            return None
+    identifier = FACTS[encapsulation_between(network, a, b)].identifier
+    if identifier is None:
+        return None
+    named = (getattr(each, identifier.key, None) for each in (a, b, network))
+    return next((number for number in named if number is not None), None)

@@ -25,9 +25,13 @@ ROOMS = {
     "overlay.wire": {"overlay.errors"},
     "overlay.crypto": {"overlay.errors", "overlay.wire"},
     "overlay.session": {"overlay.errors", "overlay.wire", "overlay.crypto"},
-    "overlay.encap": {"overlay.errors", "overlay.wire"},
+    "overlay.encap": {
+        "overlay.errors",
+        "overlay.wire",
+        "peers.encapsulation",
+    },  # facts stand once, in the table
     "overlay.link": {"overlay.errors", "overlay.reasons", "overlay.wire", "overlay.session"},
-    "overlay.host": {"overlay.errors", "overlay.wire", "overlay.encap.encapsulation"},
+    "overlay.host": {"overlay.errors", "overlay.wire", "overlay.encap.encapsulation", "peers.encapsulation"},
     "overlay.forwarding": {
         "overlay.errors",
         "overlay.reasons",
@@ -194,7 +198,16 @@ ONLY_IN = {
 
 NOT_LOADED = {
     "overlay.forwarding.__main__": (
-        {"trio", "pyroute2", "click", "peers", "logging", "asyncio", "subprocess", "overlay.host.netlink"},
+        {
+            "trio",
+            "pyroute2",
+            "click",
+            "peers.peer",
+            "logging",
+            "asyncio",
+            "subprocess",
+            "overlay.host.netlink",
+        },
         "the process that opens tunnelled traffic has little in it, and starts while the host is set up",
     ),
     "overlay.cli": (

@@ -218,17 +218,18 @@ def _macs(table: Table) -> dict[str, str]:
 
     Where one peer's do, its far ends have one too.
     """
-    from peers.encapsulation import VXLAN
+    from peers.encapsulation import FACTS
     from peers.mac import derived_mac, format_mac
     from peers.tunnel import own_encapsulation
 
     peers = table.peers.values()
-    if not any(own_encapsulation(table.network, peer) == VXLAN for peer in peers):
+    if not any(FACTS[own_encapsulation(table.network, peer)].has_macs for peer in peers):
         return {}
     return {peer.name: format_mac(peer.macs[0] if peer.macs else derived_mac(peer.name)) for peer in peers}
 
 
 def _describe(table: Table, own: Peer | None, sentences: list[str]) -> dict[str, object]:
+    from peers.encapsulation import PORTS
     from peers.peer import format_public_key
     from peers.tunnel import own_encapsulation
 
@@ -236,12 +237,10 @@ def _describe(table: Table, own: Peer | None, sentences: list[str]) -> dict[str,
     return {
         "network": {
             "prefixes": [str(prefix) for prefix in network.prefixes],
-            "port": network.port,
+            **{port.key: network.port_for(name) for name, port in PORTS.items()},
             "mtu": network.mtu,
             "fwmark": network.fwmark,
             "encapsulation": network.encapsulation,
-            "udp_port": network.udp_port,
-            "vxlan_port": network.vxlan_port,
             "vni": network.vni,
             "gre_key": network.gre_key,
             "gre_checksum": bool(network.gre_checksum),

@@ -18,7 +18,7 @@ def carried_by(encapsulation: Encapsulation) -> str:
 
 def identified_by(encapsulation: Encapsulation, ends: Ends) -> str | None:
     """Return the number that both ends have to have, such as ``the GRE key 7``; None where there is no such number."""
-    name = encapsulation.clear.identifier if encapsulation.clear is not None else ""
-    if not name:
+    identifier = encapsulation.facts.identifier
+    if identifier is None:
         return None
-    return f"no {name}" if ends.identifier is None else f"the {name} {ends.identifier}"
+    return f"no {identifier.name}" if ends.identifier is None else f"the {identifier.name} {ends.identifier}"

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from peers.encapsulation import FACTS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from overlay.wire.ip import Buffer
     from overlay.wire.neighbours import Question
+    from peers.encapsulation import Facts
 
 # Specification (IANA, Assigned Internet Protocol Numbers)
 PROTOCOL_UDP = 17
@@ -52,13 +55,19 @@ class Stripped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """What a tunnel of Ethernet frames, which end where it ends, does with those around no packet for this end.
+    """How frames stand in payloads: those of a tap, and those that a tun's packets are in, which end where the tunnel ends.
 
-    *admit* raises PacketError for a payload whose frame is for another; the packet in it has been found.  *question*
-    finds who asks for an Ethernet address, and in which tunnel; None if nobody does.  *answer* returns the payload
-    that says it is that of this end.
+    *header* returns what stands before each frame that is sent, not more than a transport header of WireGuard.  *find*
+    returns where the frame in a payload begins, and which tunnel it is of; it raises PacketError, and nothing else, for
+    any bytes that hold no frame.
+
+    With a tun, *admit* raises PacketError for a payload whose frame is for another; the packet in it has been found.
+    *question* finds who asks for an Ethernet address, and in which tunnel; None if nobody does.  *answer* returns the
+    payload that says it is that of this end.
     """
 
+    header: Callable[[Ends], bytes]
+    find: Callable[[Buffer], tuple[int, int]]
     admit: Callable[[Buffer, Ends], None]
     question: Callable[[Buffer], tuple[int, Question] | None]
     answer: Callable[[Question, Ends], bytes]
@@ -71,25 +80,25 @@ class Clear:
     A payload is a prefix and the packet.  *prefix* returns it for a tunnel by the packet's IP version, the same even
     number of bytes for both.  *strip* finds the packet; what follows it is padding.  It raises PacketError with the
     reason that is counted, and nothing else, for any bytes.  *mismatch* is the reason for a payload of a tunnel that
-    its sender does not have with this node, and *identifier* what the number is called that tells, empty where there
-    is none.  *frames* is None where there are no frames around packets.  *sequence* returns the number of a payload that strip takes, by which late ones are told, where the encapsulation has such.
+    its sender does not have with this node, where tunnels have identifiers.  *frames* is None where there are no frames
+    around packets.  *sequence* returns the number of a payload that strip takes, where the encapsulation numbers them,
+    and *late* is the reason for one that is not above the last.
     *finisher* returns what writes into a tunnel's payload, which begins with its prefix, what differs from one to the
     next; None where nothing does.
     """
 
     prefix: Callable[[Ends], Mapping[int, bytes]]
     strip: Callable[[Buffer], Stripped]
-    mismatch: str = "identifier"
-    identifier: str = ""
-    largest_identifier: int = 2**32 - 1
+    mismatch: str = ""
     frames: Frames | None = None
     sequence: Callable[[Buffer], int | None] | None = None
+    late: str = ""
     finisher: Callable[[Ends], Callable[[memoryview], None] | None] = field(default=lambda _: None)
 
 
 @dataclass(frozen=True, slots=True)
 class Encapsulation:
-    """One way to carry packets between two peers.
+    """One way to carry packets between two peers: how payloads are made and read, beside the facts in ``peers``.
 
     *headers* is what stands before a payload on the underlay, in bytes by the version of the outer IP header: that
     header, those of the transport, and all that a session adds.  *protocols* are the protocols of the outer header by
@@ -99,11 +108,15 @@ class Encapsulation:
     """
 
     name: str
-    default_port: int
     headers: Mapping[int, int]
     clear: Clear | None = None
     protocols: Mapping[int, int] = field(default_factory=lambda: {4: PROTOCOL_UDP, 6: PROTOCOL_UDP})
     senders: int = 0
+
+    @property
+    def facts(self) -> Facts:
+        """What the peers file knows of it."""
+        return FACTS[self.name]
 
     @property
     def is_encrypted(self) -> bool:
@@ -114,6 +127,11 @@ class Encapsulation:
     def has_ports(self) -> bool:
         """Whether its payloads travel in UDP datagrams."""
         return self.protocols[4] == PROTOCOL_UDP
+
+    def has_identifier(self, number: int | None) -> bool:
+        """Return whether tunnels can have the identifier *number*; None is none."""
+        identifier = self.facts.identifier
+        return number is None or (identifier is not None and number <= identifier.largest)
 
     def overhead(self, version: int, ends: Ends) -> int:
         """Return what the tunnel's MTU is smaller by than an underlay's of IP *version*, in bytes."""

@@ -149,8 +149,7 @@ def _read(payload: Buffer) -> tuple[int, int, int]:
 
 ENCAPSULATION = Encapsulation(
     "gre",
-    0,
     {4: 20, 6: 40},
-    Clear(prefix, strip, mismatch="gre_key", identifier="GRE key", sequence=sequence, finisher=finisher),
+    Clear(prefix, strip, mismatch="gre_key", sequence=sequence, late="gre_sequence", finisher=finisher),
     dict.fromkeys((4, 6), PROTOCOL_GRE),
 )

@@ -32,5 +32,5 @@ def strip(payload: Buffer) -> Stripped:
 
 
 ENCAPSULATION = Encapsulation(
-    "ipip", 0, {4: 20, 6: 40}, Clear(prefix, strip), {4: PROTOCOL_IPV4, 6: PROTOCOL_IPV6}
+    "ipip", {4: 20, 6: 40}, Clear(prefix, strip), {4: PROTOCOL_IPV4, 6: PROTOCOL_IPV6}
 )

@@ -26,4 +26,4 @@ def strip(payload: Buffer) -> Stripped:
     return Stripped(0, packet_length(payload), None)
 
 
-ENCAPSULATION = Encapsulation("udp", 8285, {4: 20 + 8, 6: 40 + 8}, Clear(prefix, strip))
+ENCAPSULATION = Encapsulation("udp", {4: 20 + 8, 6: 40 + 8}, Clear(prefix, strip))

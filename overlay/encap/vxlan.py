@@ -41,11 +41,29 @@ SENDERS = 16  # source ports: enough for the queues and paths that a network spr
 _VERSIONS = {ETHERTYPE_IPV4: 4, ETHERTYPE_IPV6: 6}
 
 
+def header(ends: Ends) -> bytes:
+    """Return the VXLAN header before each frame."""
+    return HEADER.pack(HAS_VNI, (ends.identifier or 0) << 8)
+
+
+def find(payload: Buffer) -> tuple[int, int]:
+    """Return where the frame in *payload* begins, and its network identifier.
+
+    Raises PacketError, and nothing else, for any bytes.
+    """
+    if len(payload) < PREFIX_SIZE:
+        raise PacketError("vxlan_short")
+    flags, word = HEADER.unpack_from(payload)
+    if not flags & HAS_VNI:
+        raise PacketError("vxlan_flags")
+    return HEADER.size, word >> 8
+
+
 def prefix(ends: Ends) -> Mapping[int, bytes]:
     """Return VXLAN and Ethernet header of a packet to the far end, by its IP version."""
-    header = _header(ends)
+    before = header(ends)
     return {
-        version: header + ETHERNET.pack(ends.mac, ends.own_mac, kind) for kind, version in _VERSIONS.items()
+        version: before + ETHERNET.pack(ends.mac, ends.own_mac, kind) for kind, version in _VERSIONS.items()
     }
 
 
@@ -54,7 +72,7 @@ def strip(payload: Buffer) -> Stripped:
 
     ``neighbour`` is what find_question() may find a question in, whether of this node or not.
     """
-    vni = identifier(payload)
+    _, vni = find(payload)
     kind = payload[PREFIX_SIZE - 2] << 8 | payload[PREFIX_SIZE - 1]
     version = _VERSIONS.get(kind)
     if version is None:
@@ -80,42 +98,25 @@ def admit(payload: Buffer, ends: Ends) -> None:
 def find_question(payload: Buffer) -> tuple[int, Question] | None:
     """Return the tunnel of *payload* and the question for an Ethernet address in it; None if there is none."""
     try:
-        return identifier(payload), Question.parse(payload[HEADER.size :])
+        start, vni = find(payload)
+        return vni, Question.parse(payload[start:])
     except PacketError:
         return None
 
 
 def build_answer(question: Question, ends: Ends) -> bytes:
     """Return the payload that tells who asked that the target is at this end."""
-    return _header(ends) + question.answer(ends.own_mac)
-
-
-def _header(ends: Ends) -> bytes:
-    return HEADER.pack(HAS_VNI, (ends.identifier or 0) << 8)
-
-
-def identifier(payload: Buffer) -> int:
-    """Return the network identifier of *payload*, which has a frame.  Raises PacketError, and nothing else, for any bytes."""
-    if len(payload) < PREFIX_SIZE:
-        raise PacketError("vxlan_short")
-    flags, word = HEADER.unpack_from(payload)
-    if not flags & HAS_VNI:
-        raise PacketError("vxlan_flags")
-    vni: int = word >> 8
-    return vni
+    return header(ends) + question.answer(ends.own_mac)
 
 
 ENCAPSULATION = Encapsulation(
     "vxlan",
-    4789,
     {4: 20 + 8, 6: 40 + 8},
     Clear(
         prefix,
         strip,
         mismatch="vni",
-        identifier="VNI",
-        largest_identifier=2**24 - 1,
-        frames=Frames(admit, find_question, build_answer),
+        frames=Frames(header, find, admit, find_question, build_answer),
     ),
     senders=SENDERS,
 )

@@ -7,4 +7,4 @@ from overlay.encap.encapsulation import Encapsulation
 # IPv6 40, UDP 8, transport header and tag 32, whatever the outer version: a peer may roam between IPv4 and IPv6.
 OVERHEAD = 80
 
-ENCAPSULATION = Encapsulation("wireguard", 51820, {4: OVERHEAD, 6: OVERHEAD})
+ENCAPSULATION = Encapsulation("wireguard", {4: OVERHEAD, 6: OVERHEAD})

@@ -185,14 +185,10 @@ class Commands:
 
     def _set_peer(self, command: SetPeer, now: float) -> None:
         peer, encapsulation = self._core.peers.get(command.peer), ENCAPSULATIONS.get(command.encapsulation)
-        clear, identifier = (
-            encapsulation.clear if encapsulation is not None else None,
-            command.identifier or 0,
-        )
         if (
             encapsulation is None
             or (peer is not None and peer.encapsulation is not encapsulation)
-            or (clear is not None and identifier > clear.largest_identifier)
+            or not encapsulation.has_identifier(command.identifier)
         ):
             self._core.drops["link"] += 1
             return

@@ -1,6 +1,7 @@
-"""Ethernet frames in the clear, by VXLAN (RFC 7348): what a tap's frames become on the wire, and what comes from there.
+"""Ethernet frames in the clear: what a tap's frames become on the wire, and what comes from there.
 
-A frame is taken from the configured endpoint of a peer with that network identifier, and from nowhere else.
+A frame is taken from the configured endpoint of a peer whose tunnel has the identifier before the frame, and from
+nowhere else.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from overlay.encap import vxlan
 from overlay.errors import PacketError
 from overlay.forwarding.clear_inbound import ClearInbound, place_of
 from overlay.forwarding.lanes import hash_flow
@@ -29,13 +29,6 @@ if TYPE_CHECKING:
     from overlay.forwarding.segments import Bytes2D
     from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.addresses import Sockaddr
-
-HEADER_SIZE = vxlan.HEADER.size  # 8
-
-
-def header_of(peer: Peer) -> bytes:
-    """Return what stands before each frame to *peer*."""
-    return peer.prefix[4][:HEADER_SIZE]
 
 
 def lane_for(peer: Peer, frame: memoryview, packet: int) -> Lane[Peer]:
@@ -117,11 +110,12 @@ class ClearFrames(ClearInbound):
     ) -> tuple[Peer, Rows, bytes] | None:
         """Return whose frames these are if all have one Ethernet header, their IP packets, and that header."""
         try:
-            peer, frame = _open(clear, peers, view[:stride])
+            peer, start = _find(clear, peers, view[:stride])
         except PacketError:
             return None
+        frame = view[start:stride]
         packet = ip_start(frame)
-        before, last = HEADER_SIZE + packet, size - (count - 1) * stride
+        before, last = start + packet, size - (count - 1) * stride
         heads = array[: count * stride].reshape(count, stride)[:, :before]
         if not packet or last < before or (heads != heads[0]).any():
             return None
@@ -133,7 +127,8 @@ class ClearFrames(ClearInbound):
     ) -> None:
         blamed = peers[0]
         try:
-            blamed, frame = _open(clear, peers, payload)
+            blamed, start = _find(clear, peers, payload)
+            frame = payload[start:]
             virtio = self._virtio(blamed, frame)
             self._admit(blamed, frame, mark, now, virtio != PLAIN)
         except PacketError as error:
@@ -167,10 +162,12 @@ def _ends_with(packet: memoryview) -> bool:
         return False
 
 
-def _open(clear: Clear, peers: list[Peer], payload: memoryview) -> tuple[Peer, memoryview]:
-    """Return which of *peers*, all at one place, a payload is of, and the frame in it.  Raises PacketError."""
-    identifier = vxlan.identifier(payload)
+def _find(clear: Clear, peers: list[Peer], payload: memoryview) -> tuple[Peer, int]:
+    """Return which of *peers*, all at one place, a payload is of, and where the frame in it begins.  Raises PacketError."""
+    if clear.frames is None:
+        raise PacketError("no_frame")
+    start, identifier = clear.frames.find(payload)
     for peer in peers:
         if peer.ends.identifier == identifier:
-            return peer, payload[HEADER_SIZE:]
+            return peer, start
     raise PacketError(clear.mismatch)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
 from overlay.forwarding.buckets import Bucket
-from overlay.forwarding.frames_clear import header_of, lane_for
+from overlay.forwarding.frames_clear import lane_for
 from overlay.forwarding.marks import TTL_SHIFT, ttl_of
 from overlay.forwarding.narrow import largest_segment
 from overlay.forwarding.outbound import ARENA_BYTES, BATCH, READ_BYTES, Outbound
@@ -232,7 +232,7 @@ class FramesOutbound(Outbound):
         """Send the frame that the arena has from *start* to *end*, its virtio header before it, in the clear."""
         if now >= peer.path_due:
             self._core.liveness.look_at_path(peer, now)
-        view, header = self._view, header_of(peer)
+        view, header = self._view, peer.frame_header
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             self._arena, start - VIRTIO_SIZE
         )
@@ -336,7 +336,7 @@ class FramesOutbound(Outbound):
             self._core.liveness.look_at_path(peer, now)
         packet = ip_start(frame)
         lane, mark = lane_for(peer, memoryview(frame), packet), self._clear_mark(frame, packet)
-        datagram = memoryview(header_of(peer) + frame)
+        datagram = memoryview(peer.frame_header + frame)
         self.flush_peer(lane)
         self._core.sender.send(peer, [datagram], len(datagram), mark, lane.flow)
         peer.tx_packets += 1

@@ -55,6 +55,7 @@ class Peer(Lane["Peer"]):
         "endpoint_port",
         "ends",
         "finish",
+        "frame_header",
         "has_ports",
         "is_path_known",
         "is_silent",
@@ -165,6 +166,8 @@ class Peer(Lane["Peer"]):
         self.ends = ends
         self.prefix = self.clear.prefix(ends) if self.clear is not None else _NO_PREFIX
         self.finish = self.clear.finisher(ends) if self.clear is not None else None
+        frames = self.clear.frames if self.clear is not None else None
+        self.frame_header = frames.header(ends) if frames is not None else b""
 
     def payload(self, packet: bytes) -> bytes:
         """Return the payload in the clear that carries *packet* by itself."""

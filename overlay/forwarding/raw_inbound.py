@@ -231,7 +231,7 @@ class RawInbound:
             header = virtio_for(peer, packet, mtu)
             number = clear.sequence(payload) if clear.sequence is not None else None
             if number is not None:
-                _check_sequence(peer, number, now)
+                _check_sequence(peer, number, now, clear.late)
         except PacketError as error:
             blamed.drops[error.reason] += 1
             return
@@ -258,8 +258,8 @@ def _outer(name: Bytes2D, head: Bytes2D) -> _Outer:
     return _Outer(name.tobytes(), int(head[1]), (int(head[0]) & 15) * 4)
 
 
-def _check_sequence(peer: Peer, number: int, now: float) -> None:
-    """Note the number of a packet of *peer*.  Raises PacketError for one that is not above the last (RFC 2890).
+def _check_sequence(peer: Peer, number: int, now: float, late: str) -> None:
+    """Note the number of a packet of *peer*.  Raises PacketError *late* for one that is not above the last (RFC 2890).
 
     Numbers begin at zero again behind 2**32, and with a sender that begins anew.
     """
@@ -269,5 +269,5 @@ def _check_sequence(peer: Peer, number: int, now: float) -> None:
         and now - peer.sequence_at < SEQUENCE_LIFE
         and not 0 < (number - last) % 2**32 < 2**31
     ):
-        raise PacketError("gre_sequence")
+        raise PacketError(late)
     peer.sequence, peer.sequence_at = number, now

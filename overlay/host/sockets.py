@@ -15,6 +15,7 @@ from overlay.host import advice, binding
 from overlay.host.interfaces import sockaddr_of
 from overlay.host.privileges import Capability
 from overlay.host.steering import refuse_all, refuse_noise, steer
+from peers.encapsulation import WIREGUARD, is_encrypted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -60,7 +61,7 @@ class UdpSocket:
     can_coalesce: bool  # UDP_GRO is on: many datagrams in one receive
     receive_buffer: int  # bytes, as the kernel counts them: twice what was asked for
     send_buffer: int
-    encapsulation: str = "wireguard"  # what its datagrams are
+    encapsulation: str = WIREGUARD  # what its datagrams are
     role: Role = Role.ALL
     protocol: int = PROTOCOL_UDP
 
@@ -88,7 +89,7 @@ def open_underlay(
     port: int,
     fwmark: int | None = None,
     ours: Sequence[UdpSocket] = (),
-    encapsulation: str = "wireguard",
+    encapsulation: str = WIREGUARD,
     *,
     senders: int = 0,
     spared: Collection[int] = (),
@@ -128,7 +129,7 @@ def open_udp(
     fwmark: int | None = None,
     ours: Sequence[UdpSocket] = (),
     *,
-    encapsulation: str = "wireguard",
+    encapsulation: str = WIREGUARD,
     role: Role = Role.ALL,
 ) -> UdpSocket:
     """Return a socket bound to *address*, which may be unspecified: ``0.0.0.0`` or ``::`` for every address of the family.
@@ -362,7 +363,7 @@ def _open_all(
             except HostError as error:
                 if listen or address != EVERY_IPV6 or not _is_ipv6_missing(error):
                     raise
-        for udp in list(opened) if encapsulation == "wireguard" else []:
+        for udp in list(opened) if is_encrypted(encapsulation) else []:
             if udp in ours:
                 beside = _kept(ours, udp.address, udp.port, Role.HANDSHAKES)
             else:

@@ -195,7 +195,7 @@ class FakeHost:
         self.adopted.append((node, endpoints))
         if self.too_narrow & {sockaddr for _, sockaddr in endpoints}:
             self.paths = ()
-        before, port = self.sockets, node.table.network.port
+        before, port = self.sockets, node.table.network.port_for("wireguard")
         kept = {name for name in before if name != "wireguard" or port == self.port}
         self.port = port
         self.sockets = {

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from overlay.encap import ENCAPSULATIONS, wireguard
 from overlay.encap.encapsulation import Ends
 from overlay.errors import PacketError
-from peers.encapsulation import ENCAPSULATIONS as NAMES
-from peers.encapsulation import is_encrypted
-from peers.peer import Network
+from peers.encapsulation import FACTS
 from tests import packets
 
 ENDS = st.builds(
@@ -25,11 +23,37 @@ ENDS = st.builds(
 CLEAR = [each for each in ENCAPSULATIONS.values() if each.clear]
 
 
-def test_the_peers_file_knows_the_same_names_ports_and_which_are_encrypted():
-    assert tuple(ENCAPSULATIONS) == NAMES
+def test_the_rows_of_the_peers_file_agree_with_what_encapsulations_do():
+    assert [*ENCAPSULATIONS] == [*FACTS]
     for name, each in ENCAPSULATIONS.items():
-        assert (each.name, each.is_encrypted) == (name, is_encrypted(name))
-        assert Network(()).port_for(name) == each.default_port
+        facts, clear = each.facts, each.clear
+        assert each.name == facts.name == name
+        assert (each.is_encrypted, each.has_ports) == (facts.is_encrypted, facts.port is not None)
+        if clear is None:
+            assert facts.carries_frames
+            continue
+        assert bool(clear.mismatch) == (facts.identifier is not None)
+        assert (clear.frames is not None) == facts.has_macs == facts.carries_frames
+
+
+@pytest.mark.parametrize(
+    "encapsulation", [each for each in CLEAR if each.facts.identifier], ids=lambda each: each.name
+)
+def test_the_largest_identifier_fits_its_header_and_no_larger_one_is_taken(encapsulation):
+    largest = encapsulation.facts.identifier.largest
+    packet = packets.udp(b"")
+
+    payload = encapsulation.clear.prefix(Ends(largest))[4] + packet
+
+    assert encapsulation.clear.strip(payload).identifier == largest
+    assert encapsulation.has_identifier(largest)
+    assert not encapsulation.has_identifier(largest + 1)
+
+
+@pytest.mark.parametrize("name", ["wireguard", "udp", "ipip"])
+def test_an_encapsulation_without_identifiers_has_none(name):
+    assert ENCAPSULATIONS[name].has_identifier(None)
+    assert not ENCAPSULATIONS[name].has_identifier(7)
 
 
 def test_one_encapsulation_is_encrypted():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from ipaddress import ip_address, ip_network
 
+from peers.encapsulation import PORTS
 from peers.gre import KEYS
 from peers.mac import format_mac
 from peers.peer import Endpoint, Network, Peer, default_addresses, format_public_key
@@ -36,12 +37,17 @@ def peer(
 
 
 def table(*peers: Peer, **fields) -> Table:
-    return Table(Network(fields.pop("prefixes", PREFIXES), **fields), {peer.name: peer for peer in peers})
+    ports = {name: fields.pop(port.key) for name, port in PORTS.items() if port.key in fields}
+    return Table(
+        Network(fields.pop("prefixes", PREFIXES), ports, **fields), {peer.name: peer for peer in peers}
+    )
 
 
 def render(table: Table) -> str:
     """Return a peers file that parses to *table* if it lies in the directory ``/etc/overlay``."""
-    lines = ["[network]", f"prefix = {_quoted(table.network.prefixes)}", f"port = {table.network.port}"]
+    network = table.network
+    lines = ["[network]", f"prefix = {_quoted(network.prefixes)}"]
+    lines += [f"{port.key} = {network.port_for(name)}" for name, port in PORTS.items()]
     if table.network.mtu is not None:
         lines.append(f"mtu = {table.network.mtu}")
     if not table.network.bulk:
@@ -49,9 +55,7 @@ def render(table: Table) -> str:
     if table.network.fwmark is not None:
         lines.append(f"fwmark = {table.network.fwmark}")
     lines.append(f'encapsulation = "{table.network.encapsulation}"')
-    lines.append(f"udp_port = {table.network.udp_port}")
-    network = table.network
-    lines += [f"vxlan_port = {network.vxlan_port}", f"vni = {network.vni}", f'device = "{network.device}"']
+    lines += [f"vni = {network.vni}", f'device = "{network.device}"']
     lines.append(f"stations = {network.stations}")
     lines.append(f"point_to_point = {str(network.point_to_point).lower()}")
     lines += _gre(network)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peers.addresses import is_host_address
+from peers.encapsulation import PORTS as ENCAPSULATION_PORTS
 from peers.errors import KeyProblem, TableError
 from peers.peer import Endpoint, Network, Peer
 from peers.table import Table
@@ -43,7 +44,7 @@ listen_port = 4500
 
 def test_a_peers_file_gives_its_table():
     assert parse(EXAMPLE, PATH) == Table(
-        Network((ip_network("10.244.0.0/16"),), port=51000, mtu=1420),
+        Network((ip_network("10.244.0.0/16"),), {"wireguard": 51000}, mtu=1420),
         {
             "paris": Peer(
                 "paris",
@@ -360,12 +361,10 @@ PEERS = st.builds(
 NETWORKS = st.builds(
     Network,
     prefixes=st.lists(SUBNETS, min_size=1, max_size=3, unique=True).map(tuple),
-    port=PORTS,
+    ports=st.fixed_dictionaries(dict.fromkeys(ENCAPSULATION_PORTS, PORTS)),
     mtu=st.none() | st.integers(576, 65535),
     fwmark=st.none() | st.integers(1, 2**32 - 1),
     bulk=st.booleans(),
-    udp_port=PORTS,
-    vxlan_port=PORTS,
     vni=st.integers(0, 2**24 - 1),
     ttl=st.none() | st.integers(0, 255),
     device=st.sampled_from(["tun", "tap"]),

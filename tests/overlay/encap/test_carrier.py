@@ -35,9 +35,3 @@ def test_what_has_to_pass_is_named_as_firewalls_name_it(name, words):
 )
 def test_number_that_both_ends_share_is_named(name, identifier, words):
     assert identified_by(ENCAPSULATIONS[name], Ends(identifier)) == words
-
-
-def test_every_encapsulation_that_tells_tunnels_apart_has_a_word_for_the_number():
-    for encapsulation in ENCAPSULATIONS.values():
-        if encapsulation.clear is not None:
-            assert bool(encapsulation.clear.identifier) == (encapsulation.name in {"gre", "vxlan"})

@@ -25,7 +25,7 @@ def test_payload_of_the_outer_packet_is_the_inner_one():
 
 def test_ipv6_is_protocol_41_and_no_port_is_used():
     assert ENCAPSULATION.protocols == {4: 4, 6: 41}
-    assert (ENCAPSULATION.has_ports, ENCAPSULATION.default_port) == (False, 0)
+    assert not ENCAPSULATION.has_ports
     assert [ENCAPSULATION.overhead(version, Ends()) for version in (4, 6)] == [20, 40]
 
 
