@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.encap.encapsulation import Ends
-from overlay.encap.vxlan import ENCAPSULATION, admit, build_answer, find_question, prefix, strip
+from overlay.encap.vxlan import ENCAPSULATION
 from overlay.errors import PacketError
 from tests.overlay.wire.test_neighbours import ASKED, ASKING, BROADCAST, REPLY, REQUEST, solicitation
+
+prefix, strip, frames = ENCAPSULATION.clear.prefix, ENCAPSULATION.clear.strip, ENCAPSULATION.clear.frames
 
 # RFC 7348 section 5, figure 1: the I flag, 24 bits reserved, VNI 1234567, 8 bits reserved; then the inner Ethernet
 # header: destination, source, EtherType
@@ -32,7 +34,7 @@ def test_packet_is_found_behind_both_headers(header):
     payload = header + TO_US + b"\x08\x00" + ECHO + bytes(18)
 
     assert strip(payload) == (22, 22 + len(ECHO), 1234567)
-    admit(payload, ENDS)
+    frames.admit(payload, ENDS)
 
 
 @pytest.mark.parametrize(
@@ -66,20 +68,20 @@ def test_what_is_no_packet_is_refused_by_its_reason(payload, reason):
 )
 def test_frame_for_another_is_refused(destination, reason):
     with pytest.raises(PacketError) as raised:
-        admit(HEADER + destination + ASKED + b"\x08\x00" + ECHO, ENDS)
+        frames.admit(HEADER + destination + ASKED + b"\x08\x00" + ECHO, ENDS)
 
     assert raised.value.reason == reason
 
 
 def test_question_is_found_and_answered_in_its_tunnel():
-    identifier, question = find_question(HEADER + REQUEST)
+    identifier, question = frames.question(HEADER + REQUEST)
 
     assert identifier == 1234567
-    assert build_answer(question, Ends(1234567, own_mac=ASKED)) == HEADER + REPLY
+    assert frames.answer(question, Ends(1234567, own_mac=ASKED)) == HEADER + REPLY
 
 
 @given(st.binary(max_size=120) | st.builds(lambda rest: HEADER + rest, st.binary(max_size=120)))
 def test_any_bytes_hold_a_question_or_none(payload):
-    found = find_question(payload)
+    found = frames.question(payload)
 
     assert found is None or found[1].answer(ASKED)

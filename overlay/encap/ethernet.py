@@ -1,0 +1,103 @@
+"""Packets of a tun in Ethernet frames, which begin and end at the agents, behind the header of an encapsulation.
+
+The frame around a packet goes from one end's Ethernet address to the other's.  A frame to another address is refused,
+and so is one to many, unless it asks where an address of this node is: that is answered, so that a kernel's device
+finds its way with ARP and neighbour discovery or without.  Who a frame says that it is from is not looked at: it is no
+secret, and whoever can send from the peer's underlay address can write it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.encap.encapsulation import Clear, Ends, Frames, Stripped
+from overlay.errors import PacketError
+from overlay.wire.ip import packet_length
+from overlay.wire.neighbours import (
+    ETHERNET,
+    ETHERTYPE_ARP,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    Question,
+    is_discovery,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from overlay.wire.ip import Buffer
+
+# Specification
+ETHERTYPE_VLAN, ETHERTYPE_SERVICE_VLAN = 0x8100, 0x88A8  # IEEE 802.1Q
+GROUP = 0x01  # bit of an Ethernet address' first byte: that of many
+
+# Ours
+SENDERS = 16  # source ports: enough for the queues and paths that a network spreads flows over by them
+_VERSIONS = {ETHERTYPE_IPV4: 4, ETHERTYPE_IPV6: 6}
+
+
+def clear(header: Callable[[Ends], bytes], find: Callable[[Buffer], tuple[int, int]], mismatch: str) -> Clear:
+    """Return how payloads of frames are made and read behind what *header* returns and *find* finds, see Frames.
+
+    *find* takes payloads alone in which a whole Ethernet header follows.
+    """
+    inside = _Inside(header, find)
+    frames = Frames(header, find, inside.admit, inside.question, inside.answer)
+    return Clear(inside.prefix, inside.strip, mismatch, frames)
+
+
+class _Inside:
+    """The packets in the frames of one encapsulation."""
+
+    __slots__ = ("_find", "_header")
+
+    def __init__(self, header: Callable[[Ends], bytes], find: Callable[[Buffer], tuple[int, int]]) -> None:
+        self._header, self._find = header, find
+
+    def prefix(self, ends: Ends) -> Mapping[int, bytes]:
+        """Return all that stands before a packet to the far end, by its IP version."""
+        header = self._header(ends)
+        return {
+            version: header + ETHERNET.pack(ends.mac, ends.own_mac, kind)
+            for kind, version in _VERSIONS.items()
+        }
+
+    def strip(self, payload: Buffer) -> Stripped:
+        """Return where the packet in *payload* begins and ends.  Raises PacketError, and nothing else, for any bytes.
+
+        ``neighbour`` is what question() may find a question in, whether of this node or not.
+        """
+        frame, identifier = self._find(payload)
+        start = frame + ETHERNET.size
+        kind = payload[start - 2] << 8 | payload[start - 1]
+        version = _VERSIONS.get(kind)
+        if version is None:
+            if kind == ETHERTYPE_ARP:
+                raise PacketError("neighbour")
+            raise PacketError("vlan" if kind in {ETHERTYPE_VLAN, ETHERTYPE_SERVICE_VLAN} else "ethertype")
+        packet = payload[start:]
+        length = packet_length(packet)
+        if packet[0] >> 4 != version:
+            raise PacketError("inner_version")
+        if version == 6 and is_discovery(packet):
+            raise PacketError("neighbour")
+        return Stripped(start, start + length, identifier)
+
+    def admit(self, payload: Buffer, ends: Ends) -> None:
+        """Return if the frame in *payload*, which strip() has taken, is for this end.  Raises PacketError if not."""
+        start, _ = self._find(payload)
+        destination = payload[start : start + 6]
+        if destination != ends.own_mac:
+            raise PacketError("multicast" if destination[0] & GROUP else "mac")
+
+    def question(self, payload: Buffer) -> tuple[int, Question] | None:
+        """Return the tunnel of *payload* and the question for an Ethernet address in it; None if there is none."""
+        try:
+            start, identifier = self._find(payload)
+            return identifier, Question.parse(payload[start:])
+        except PacketError:
+            return None
+
+    def answer(self, question: Question, ends: Ends) -> bytes:
+        """Return the payload that tells who asked that the target is at this end."""
+        return self._header(ends) + question.answer(ends.own_mac)
