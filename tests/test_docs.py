@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from overlay.cli import main
 from peers import toml
+from peers.encapsulation import PORTS
 from peers.errors import TableError
 from peers.peer import Network
 from tests.test_imports import ROOT
@@ -299,7 +300,8 @@ def test_documented_bounds_are_those_that_are_accepted(table, key, low, high):
 
 @pytest.mark.parametrize(("key", "row"), key_rows("`[network]`").items())
 def test_documented_defaults_are_those_that_are_taken(key, row):
-    default, documented = getattr(Network(()), key, None), row[3].strip('`"')
+    ports = {port.key: port.default for port in PORTS.values()}
+    default, documented = ports.get(key, getattr(Network(()), key, None)), row[3].strip('`"')
     if re.fullmatch(r"\d+|true|false|[a-z]+", documented) and documented not in {"required", "none"}:
         assert str(default or False if documented == "false" else default).lower() == documented
     elif key != "prefix":
