@@ -1,0 +1,8 @@
+"""Fuzzing: whatever comes from outside is read by something here that is fed any bytes.
+
+- ``targets`` has a function for each parser, and for whole nodes in memory;
+- ``target`` says what such a function is, and finds its corpus in ``tests/corpus``;
+- ``__main__`` is ``scripts/fuzz``; ``worker`` is the process that it starts for each target.
+
+tests/test_fuzz.py runs every target over its seeds and its corpus, without the fuzzer.
+"""

@@ -1,0 +1,75 @@
+"""Messages of the wire: those of WireGuard, control messages, bulk units."""
+
+from __future__ import annotations
+
+import contextlib
+
+from overlay.errors import PacketError
+from overlay.forwarding.units import LEAD, make_for_tun, read_unit, take_link
+from overlay.wire import control as control_messages
+from overlay.wire.bulk import Fragment
+from overlay.wire.control import Hello, Ping, Pong, Probe, Probed, Report
+from overlay.wire.messages import CookieReply, Initiation, Response, Transport, message_type
+from tests import packets, units
+
+
+def messages(data):
+    message_type(data)
+    for kind in (Initiation, Response, CookieReply, Transport):
+        with contextlib.suppress(PacketError):
+            assert kind.parse(data).build() == data
+
+
+def message_seeds():
+    yield Initiation(1, bytes(32), bytes(48), bytes(28)).build()
+    yield Response(1, 2, bytes(32), bytes(16)).build()
+    yield CookieReply(1, bytes(24), bytes(32)).build()
+    yield Transport(1, 2, bytes(16)).build()
+
+
+def fragment(data):
+    with contextlib.suppress(PacketError):
+        assert Fragment.parse(data).build() == data
+
+
+def fragment_seeds():
+    yield Fragment(0, 1, 1, 7, 1, b"piece").build()
+    yield Fragment(1, 2, 2, 7, 1, b"p").build()
+
+
+def control(data):
+    with contextlib.suppress(PacketError):
+        message = control_messages.parse(data)
+        if message is not None:
+            assert control_messages.parse(control_messages.build(message)) == message
+
+
+def control_seeds():
+    for each in (
+        Hello((1, 2), 65000, 64, 65535, is_answer=True),
+        Report(9, 8, 7, 6),
+        Ping(1),
+        Pong(2),
+        Probe(3),
+        Probed(4),
+    ):
+        yield control_messages.build(each)
+
+
+def unit(data):
+    """The plaintext of a bulk unit that a peer has sealed, with and without a link header behind it."""
+    for has_link in (False, True):
+        whole = memoryview(bytearray(LEAD) + data)
+        with contextlib.suppress(PacketError):
+            if len(data) < 4:
+                return
+            if has_link:
+                whole, _ = take_link(whole)
+            _, flow, gso_type, segment = read_unit(whole, 1420)
+            make_for_tun(whole, flow, gso_type, segment)
+
+
+def unit_seeds():
+    for version, gso_type in ((4, 1), (6, 4)):
+        yield units.plaintext(packets.tcp(bytes(3000), version=version), gso_type, 1000)
+        yield units.plaintext(packets.udp(bytes(3000), version=version), 5, 1000)
