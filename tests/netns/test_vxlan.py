@@ -70,9 +70,10 @@ def test_mtu_ports_and_macs_are_shown(pair, request):
     assert status["mtu"] == 1500 - (70 if "IPv6" in request.node.callspec.id else 50)
     assert status["port"] == PORT
     assert (row["mac"], row["own_mac"]) == tuple(format_mac(derived_mac(name)) for name in ("tokyo", "paris"))
-    wait_until(lambda: len(bound(paris)) == 34, PATIENCE, "sockets of before to close")
-    assert bound(paris)[:2] == [PORT, PORT]
-    assert all(port >= 49152 for port in bound(paris)[2:])
+    # There may be one more for each family, that has asked the kernel for a path and takes nothing.
+    wait_until(lambda: len(bound(paris)) <= 36, PATIENCE, "sockets of before to close")
+    assert bound(paris).count(PORT) == 2
+    assert sum(port >= 49152 for port in bound(paris)) >= 32
 
 
 def bound(host):

@@ -9,7 +9,8 @@ import pytest
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.diagnosis import diagnose
-from overlay.diagnosis.facts import Facts, Finding
+from overlay.diagnosis.facts import Facts
+from overlay.diagnosis.finding import Finding
 from overlay.errors import HostError
 from overlay.host.fib import Match
 from overlay.host.plan import HostPlan
