@@ -44,8 +44,8 @@ from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
 from overlay.host.privileges import Capability
+from overlay.host.reuseport import INDEX_MARK
 from overlay.host.settings import SUFFIX
-from overlay.host.steering import INDEX_MARK
 from overlay.host.tun import check_interface_name
 from overlay.key_files import load_own_key
 from overlay.link import (

@@ -15,7 +15,7 @@ READ_PAUSE = 0.05  # seconds between two reads meanwhile: a routing daemon may c
 
 
 class Watched(Protocol):
-    """What tells of changes: overlay.host.watch.Watch."""
+    """What tells of changes: overlay.host.netlink.watch.Watch."""
 
     def fileno(self) -> int: ...
 

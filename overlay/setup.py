@@ -20,11 +20,12 @@ from overlay.diagnosis.facts import Facts
 from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
-from overlay.host import modules, netlink, privileges, renewal, sockets, sysctl, tun
+from overlay.host import modules, privileges, renewal, sockets, sysctl, tun
 from overlay.host.device_drops import overruns
 from overlay.host.firewall.read import read_firewall
 from overlay.host.holders import find_holder
 from overlay.host.leaving import Leaving
+from overlay.host.netlink.routing import Routing
 from overlay.host.paths import open_paths
 from overlay.host.prepared import Prepared
 from overlay.host.privileges import Capability
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from overlay.config import Node
     from overlay.diagnosis.finding import Finding
     from overlay.host.firewall.rules import Firewall
-    from overlay.host.learnt import LearntMtu
+    from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.host.plan import HostPlan, IPAddress
     from overlay.host.sockets import UdpSocket
     from overlay.planning import Endpoints
@@ -428,7 +429,7 @@ def _open_icmp(address: IPv4Address | None, fwmark: int | None) -> socket.socket
     return None if address is None else sockets.open_icmp(address, fwmark)
 
 
-def _open_routing(device: tun.Tun) -> netlink.Routing | Prepared:
+def _open_routing(device: tun.Tun) -> Routing | Prepared:
     if privileges.missing([Capability.NET_ADMIN]):
         return Prepared(device.name, device.index)
-    return netlink.Routing(device.name, device.index, is_persistent=device.is_persistent)
+    return Routing(device.name, device.index, is_persistent=device.is_persistent)

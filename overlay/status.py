@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from overlay.encap.encapsulation import Encapsulation
-    from overlay.host.learnt import LearntMtu
+    from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.link import PeerCounters
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus

@@ -11,7 +11,7 @@ from overlay.unresolved import UNRESOLVED
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from overlay.host.learnt import LearntMtu
+    from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus
 

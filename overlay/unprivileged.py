@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from overlay import config, planning
 from overlay.errors import ConfigError, HostError
-from overlay.host import advice, control, netlink, privileges, sysctl, tun
+from overlay.host import advice, control, privileges, sysctl, tun
 from overlay.host.interfaces import index_of
+from overlay.host.netlink.routing import Routing
 from overlay.host.plan import Device
 from overlay.host.prepared import lack_of
 from overlay.host.privileges import Capability
@@ -103,7 +104,7 @@ def _interface(options: Options, node: Node | None) -> Iterator[str]:
         what = f"make the interface {interface} for this user"
         either = "" if kind is not None else f', with `mode {TAP}` if the peers file has device = "{TAP}"'
     else:
-        with contextlib.closing(netlink.Routing(interface, index)) as routing:
+        with contextlib.closing(Routing(interface, index)) as routing:
             device = routing.device()
         if device.is_up:
             return

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Node, Options
     from overlay.engine import Engine
-    from overlay.host.learnt import LearntMtu
+    from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.link import PeerCounters
     from overlay.notes import HostNotes
     from overlay.refusals import Refusals

@@ -42,7 +42,7 @@ def command(ctx: click.Context, peers: Path, key: Path, node: str | None, as_jso
     may be a mistake is a warning.  Nothing of the host is touched.
     """
     from overlay.config import Options
-    from overlay.host.routes import read_routes
+    from overlay.host.proc_routes import read_routes
     from overlay.permissions import describe_writers
     from peers import toml
     from peers.errors import TableError

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from overlay.config import Node
-    from overlay.host.fib import Link, Match
     from overlay.host.firewall.rules import Firewall
+    from overlay.host.netlink.fib import Link, Match
     from overlay.host.plan import HostPlan, IPAddress
     from overlay.host.sockets import UdpSocket
     from overlay.host.tun import Tun

@@ -8,14 +8,14 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from overlay.diagnosis.finding import Finding
-from overlay.host.rtnetlink import RT_TABLE_MAIN
+from overlay.host.netlink.rtnetlink import RT_TABLE_MAIN
 from peers.addresses import host_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from overlay.diagnosis.facts import Facts
-    from overlay.host.fib import Match
+    from overlay.host.netlink.fib import Match
     from overlay.host.plan import IPAddress, IPNetwork
 
 # Ours

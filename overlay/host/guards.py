@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 
-from overlay.host.ownership import PROTOCOL, number_of
-from overlay.host.rtnetlink import (
+from overlay.host.netlink.rtnetlink import (
     NETLINK_HEADER,
     NLM_F_DUMP,
     NLM_F_REQUEST,
@@ -26,6 +25,7 @@ from overlay.host.rtnetlink import (
     refusal,
     versions,
 )
+from overlay.host.ownership import PROTOCOL, number_of
 
 
 def count(interface: str) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from overlay.host import control
 from overlay.host.interfaces import index_of
-from overlay.host.netlink import Routing
+from overlay.host.netlink.routing import Routing
 from overlay.host.settings import SUFFIX, Settings
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 The C library opens the sockets of a look-up, so they cannot be given our mark.  The kernel takes the owner of a socket
 from the file system user id of the thread that makes it, which each thread has for itself (setfsuid(2)), and a rule
-sends what is of that user past the policy routes (overlay/host/netlink.py).  So everything that resolv.conf and
+sends what is of that user past the policy routes (overlay/host/netlink).  So everything that resolv.conf and
 nsswitch.conf say goes on to hold.  What a daemon asks on our behalf is its own: systemd-resolved sends to the name
 servers of a link by that link, whatever the routes say; nscd does not.
 """

@@ -14,7 +14,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
-from overlay.host.steering import refuse_all
+from overlay.host.reuseport import refuse_all
 
 if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr

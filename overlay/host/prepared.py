@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
-from overlay.host.netlink import Routing
+from overlay.host.netlink.routing import Routing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from overlay.host.fib import Link, Match
-    from overlay.host.learnt import LearntMtu
+    from overlay.host.netlink.fib import Link, Match
+    from overlay.host.netlink.path_mtu_exceptions import LearntMtu
+    from overlay.host.netlink.watch import Watch
     from overlay.host.plan import Device, HostPlan, IPAddress, IPInterface, IPNetwork
-    from overlay.host.watch import Watch
 
 # Ours
 NAMED = 5  # prefixes or addresses in a sentence

@@ -14,7 +14,7 @@ from overlay.errors import HostError
 from overlay.host import advice, binding
 from overlay.host.interfaces import sockaddr_of
 from overlay.host.privileges import Capability
-from overlay.host.steering import refuse_all, refuse_noise, steer
+from overlay.host.reuseport import refuse_all, refuse_noise, steer
 from peers.encapsulation import WIREGUARD, is_encrypted
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from overlay.diagnosis import diagnose
 from overlay.diagnosis.facts import Facts
 from overlay.diagnosis.finding import Finding
 from overlay.errors import HostError
-from overlay.host.fib import Match
+from overlay.host.netlink.fib import Match
 from overlay.host.plan import HostPlan
 from overlay.host.tun import Offloads
 from tests.peers.examples import peer, table

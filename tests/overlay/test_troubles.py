@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.host.learnt import LearntMtu
+from overlay.host.netlink.path_mtu_exceptions import LearntMtu
 from overlay.roster import Remote
 from overlay.session.peer import HandshakeStatus
 from overlay.troubles import CLOCK_TIME, SHOWN, notes_of, severity, told_too_little, troubles_of

@@ -11,6 +11,7 @@ import pytest
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
 from overlay.errors import HostError
+from overlay.host.reuseport import INDEX_MARK
 from overlay.host.sockets import (
     EVERY_IPV4,
     IP_PKTINFO,
@@ -23,7 +24,6 @@ from overlay.host.sockets import (
     set_mark,
     set_ttl,
 )
-from overlay.host.steering import INDEX_MARK
 
 LOOPBACK = ip_address("127.0.0.1")
 

@@ -7,8 +7,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from overlay.host.ownership import PROTOCOL
-from overlay.host.rtnetlink import (
+from overlay.host.netlink.network_changes import Standing
+from overlay.host.netlink.rtnetlink import (
     NETLINK_HEADER,
     RECEIVE_SIZE,
     ROUTE_PROTOCOL_OFFSET,
@@ -26,7 +26,7 @@ from overlay.host.rtnetlink import (
     refusal,
     split_messages,
 )
-from overlay.host.standing import Standing
+from overlay.host.ownership import PROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Callable

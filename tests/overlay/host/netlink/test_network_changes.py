@@ -5,9 +5,9 @@ import socket
 
 import pytest
 
-from overlay.host.rtnetlink import split_messages
-from overlay.host.standing import Standing
-from overlay.host.watch import WATCHED
+from overlay.host.netlink.network_changes import Standing
+from overlay.host.netlink.rtnetlink import split_messages
+from overlay.host.netlink.watch import WATCHED
 
 pytestmark = pytest.mark.netns
 

@@ -14,12 +14,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_net
 import pytest
 
 from overlay.errors import HostError
-from overlay.host.netlink import METRIC, Routing
+from overlay.host.netlink.routing import METRIC, Routing
+from overlay.host.netlink.rtnetlink import NETLINK_HEADER, RTM_DELROUTE, RTM_NEWROUTE
+from overlay.host.netlink.watch import RTMGRP_IPV4_ROUTE
 from overlay.host.ownership import PROTOCOL, number_of
 from overlay.host.plan import HostPlan
-from overlay.host.rtnetlink import NETLINK_HEADER, RTM_DELROUTE, RTM_NEWROUTE
 from overlay.host.tun import open_tun
-from overlay.host.watch import RTMGRP_IPV4_ROUTE
 from tests.netns.topology import wait_until
 
 pytestmark = pytest.mark.netns
@@ -118,7 +118,7 @@ def our_routes(host, version=4):
 def start_and_kill(host, expression, interface="overlay0"):
     """Have another process apply the plan *expression*, and kill it so that it cannot clean up."""
     code = (
-        "import sys, time; from tests.overlay.host.test_netlink import *\n"
+        "import sys, time; from tests.overlay.host.netlink.test_routing import *\n"
         f"agent = Agent({interface!r}); agent.routing.read_back(); agent.routing.apply({expression})\n"
         "print('ready', flush=True); time.sleep(100)"
     )
@@ -786,7 +786,7 @@ def test_many_routes_are_quick(host):
 
 def test_refusal_for_want_of_privilege_says_so(host):
     code = (
-        "from tests.overlay.host.test_netlink import *; from overlay.host.privileges import drop_all\n"
+        "from tests.overlay.host.netlink.test_routing import *; from overlay.host.privileges import drop_all\n"
         "agent = Agent(); drop_all(65520)\n"
         "try: agent.routing.apply(OVERLAY)\nexcept HostError as error: print(error, repr(error.__cause__))"
     )

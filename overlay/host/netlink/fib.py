@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
-from overlay.host.rtnetlink import (
+from overlay.host.netlink.rtnetlink import (
     ATTRIBUTE,
     NETLINK_HEADER,
     NLM_F_ACK,
@@ -40,8 +40,8 @@ from overlay.host.rtnetlink import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from overlay.host.netlink.rtnetlink import Kernel, Version
     from overlay.host.plan import IPAddress, IPNetwork
-    from overlay.host.rtnetlink import Kernel, Version
 
 # Specification: linux/rtnetlink.h
 RTM_F_LOOKUP_TABLE = 0x1000  # the answer names the table; that of IPv6 does so anyway, and knows no such flag

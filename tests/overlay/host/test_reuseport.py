@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from overlay.host.queues import SocketQueues
-from overlay.host.steering import HANDSHAKES, ORDINARY, refuse_all, refuse_noise, steer
+from overlay.host.reuseport import HANDSHAKES, ORDINARY, refuse_all, refuse_noise, steer
 
 MARK = 0xA5
 INDEX = bytes([1, 2, 3, MARK])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from overlay.host.rtnetlink import NETLINK_HEADER, read_attributes
+from overlay.host.netlink.rtnetlink import NETLINK_HEADER, read_attributes
 
 # Specification: linux/rtnetlink.h, linux/if_addr.h
 RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE = 20, 21, 24, 25

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
-from overlay.host.rtnetlink import (
+from overlay.host.netlink.rtnetlink import (
     CACHEINFO_EXPIRES,
     NETLINK_HEADER,
     NLM_F_DUMP,
@@ -29,7 +29,7 @@ from overlay.host.rtnetlink import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from overlay.host.rtnetlink import Kernel
+    from overlay.host.netlink.rtnetlink import Kernel
 
 # Specification: linux/rtnetlink.h
 RTM_F_CLONED = 0x200  # in a question since Linux 5.3: exceptions alone

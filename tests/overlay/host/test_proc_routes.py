@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from overlay.host.routes import read_ipv4, read_ipv6, read_routes
+from overlay.host.proc_routes import read_ipv4, read_ipv6, read_routes
 
 # Linux 6.18, x86-64: `cat /proc/net/route /proc/net/ipv6_route`
 HEADER = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
