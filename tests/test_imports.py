@@ -255,6 +255,7 @@ TESTED_ELSEWHERE = {
     "overlay.host.nftables": "test_tunnel_errors has a real kernel carry out all of it",
     "overlay.host.ownership": "numbers; test_routing and test_guards find them in a real kernel",
     "overlay.host.plan": "values; test_config makes them and test_routing carries them out",
+    "overlay.host.netlink.kernel": "test_routing says all of it to a real kernel",
     "overlay.host.netlink.rtnetlink": "test_routing says all of it to a real kernel",
     "overlay.host.netlink.watch": "test_routing tells changes of others from our own",
     "overlay.session.constants": "test_sessions shortens each of them",

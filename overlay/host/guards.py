@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 
+from overlay.host.netlink.kernel import Kernel, refusal, versions
 from overlay.host.netlink.rtnetlink import (
     NETLINK_HEADER,
     NLM_F_DUMP,
@@ -18,12 +19,9 @@ from overlay.host.netlink.rtnetlink import (
     RTA_PRIORITY,
     RTM_GETROUTE,
     RTN_UNREACHABLE,
-    Kernel,
     family_of,
     read_attributes,
     read_number,
-    refusal,
-    versions,
 )
 from overlay.host.ownership import PROTOCOL, number_of
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
+from overlay.host.netlink.kernel import versions
 from overlay.host.netlink.rtnetlink import (
     ATTRIBUTE,
     NETLINK_HEADER,
@@ -34,13 +35,13 @@ from overlay.host.netlink.rtnetlink import (
     family_of,
     read_attributes,
     read_number,
-    versions,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from overlay.host.netlink.rtnetlink import Kernel, Version
+    from overlay.host.netlink.kernel import Kernel
+    from overlay.host.netlink.rtnetlink import Version
     from overlay.host.plan import IPAddress, IPNetwork
 
 # Specification: linux/rtnetlink.h

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
+from overlay.host.netlink.kernel import versions
 from overlay.host.netlink.rtnetlink import (
     CACHEINFO_EXPIRES,
     NETLINK_HEADER,
@@ -23,13 +24,12 @@ from overlay.host.netlink.rtnetlink import (
     family_of,
     read_attributes,
     read_number,
-    versions,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from overlay.host.netlink.rtnetlink import Kernel
+    from overlay.host.netlink.kernel import Kernel
 
 # Specification: linux/rtnetlink.h
 RTM_F_CLONED = 0x200  # in a question since Linux 5.3: exceptions alone

@@ -25,6 +25,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from overlay.errors import HostError
 from overlay.host import sysctl
 from overlay.host.netlink.fib import match, read_links
+from overlay.host.netlink.kernel import Kernel, refusal, versions
 from overlay.host.netlink.path_mtu_exceptions import read_learnt
 from overlay.host.netlink.rtnetlink import (
     ATTRIBUTE,
@@ -66,12 +67,9 @@ from overlay.host.netlink.rtnetlink import (
     RTM_NEWRULE,
     RTN_UNICAST,
     RTN_UNREACHABLE,
-    Kernel,
     family_of,
     read_attributes,
     read_number,
-    refusal,
-    versions,
 )
 from overlay.host.netlink.watch import Watch
 from overlay.host.ownership import PROTOCOL, number_of

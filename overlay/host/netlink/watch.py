@@ -7,6 +7,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from overlay.host.netlink.kernel import refusal
 from overlay.host.netlink.network_changes import Standing
 from overlay.host.netlink.rtnetlink import (
     NETLINK_HEADER,
@@ -23,7 +24,6 @@ from overlay.host.netlink.rtnetlink import (
     RTN_UNREACHABLE,
     read_attributes,
     read_number,
-    refusal,
     split_messages,
 )
 from overlay.host.ownership import PROTOCOL

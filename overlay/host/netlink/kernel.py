@@ -1,0 +1,141 @@
+"""A socket to the kernel's routing tables, and what is said where it refuses something."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from overlay.errors import HostError
+from overlay.host import advice, sysctl
+from overlay.host.netlink.rtnetlink import (
+    NETLINK_HEADER,
+    NLM_F_ACK,
+    NLM_F_DUMP_INTR,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    RECEIVE_SIZE,
+    split_messages,
+)
+from overlay.host.privileges import Capability
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from overlay.host.netlink.rtnetlink import Version
+
+# Specification: linux/netlink.h, linux/socket.h, asm-generic/socket.h
+SOL_NETLINK = 270
+NETLINK_CAP_ACK = 10  # since Linux 4.3: errors come without the message they are about
+NETLINK_GET_STRICT_CHK = 12  # since Linux 4.20: the kernel filters dumps
+SO_RCVBUFFORCE = 33
+# Where a field stands, from the start of a message
+FLAGS, FLAGS_OFFSET = struct.Struct("=H"), 6
+SEQUENCE, SEQUENCE_OFFSET = struct.Struct("=I"), 8
+ERROR_CODE = struct.Struct("=i")  # at the start of the payload
+
+# Ours
+BATCH = 512  # messages in one send
+RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes; holds an error for every message of a batch
+PATIENCE = 10.0  # seconds; the kernel answers at once or is broken
+ATTEMPTS = 5  # at a dump that was interrupted
+
+
+class Kernel:
+    """A socket to the kernel's routing tables.  Errors come out as OSError."""
+
+    def __init__(self) -> None:
+        self._sequence = 0
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        )
+        self._socket.settimeout(PATIENCE)
+        self._socket.bind((0, 0))
+        self.port: int = self._socket.getsockname()[0]
+        for level, option, value in (
+            (SOL_NETLINK, NETLINK_CAP_ACK, 1),
+            (SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1),
+            (socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER),
+        ):
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(level, option, value)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def do(self, message: bytes) -> None:
+        """Make one change."""
+        refused = self.do_all([bytearray(message)])
+        if refused:
+            raise OSError(refused[0], os.strerror(refused[0]))
+
+    def do_all(self, messages: Iterable[bytearray]) -> dict[int, int]:
+        """Make many changes, many in one send; return the errno of each that was refused, by its position."""
+        refused: dict[int, int] = {}
+        position = 0
+        iterator = iter(messages)
+        while batch := list(islice(iterator, BATCH)):
+            first = self._sequence + 1
+            for message in batch:
+                self._sequence += 1
+                SEQUENCE.pack_into(message, SEQUENCE_OFFSET, self._sequence)
+            FLAGS.pack_into(
+                batch[-1], FLAGS_OFFSET, FLAGS.unpack_from(batch[-1], FLAGS_OFFSET)[0] | NLM_F_ACK
+            )
+            self._socket.sendto(b"".join(batch), (0, 0))
+            for _, sequence, code in self._answers(self._sequence):
+                if code:
+                    refused[position + sequence - first] = code
+            position += len(batch)
+        return refused
+
+    def ask(self, message: bytes | bytearray) -> list[bytes]:
+        """Return the kernel's answers to a question, as messages."""
+        question = bytearray(message)
+        for _ in range(ATTEMPTS):
+            self._sequence += 1
+            SEQUENCE.pack_into(question, SEQUENCE_OFFSET, self._sequence)
+            self._socket.sendto(question, (0, 0))
+            answers = list(self._answers(self._sequence))
+            for _, _, code in answers:
+                if code:
+                    raise OSError(code, os.strerror(code))
+            found = [answer for answer, _, _ in answers if answer]
+            if not any(FLAGS.unpack_from(answer, FLAGS_OFFSET)[0] & NLM_F_DUMP_INTR for answer in found):
+                break
+        return found
+
+    def _answers(self, last: int) -> Iterator[tuple[bytes, int, int]]:
+        """Yield (message, sequence number, 0) for data and (b"", sequence number, errno) for errors up to *last*'s end."""
+        while True:
+            for message in split_messages(self._socket.recv(RECEIVE_SIZE)):
+                _, kind, _, sequence, _ = NETLINK_HEADER.unpack_from(message)
+                if kind == NLMSG_DONE:
+                    return
+                if kind == NLMSG_ERROR:
+                    code = -ERROR_CODE.unpack_from(message, NETLINK_HEADER.size)[0]
+                    yield b"", sequence, code
+                    if sequence == last:
+                        return
+                else:
+                    yield message, sequence, 0
+
+
+def versions() -> tuple[Version, ...]:
+    return (4, 6) if sysctl.has_ipv6() else (4,)
+
+
+def refusal(what: str, error: OSError) -> HostError:
+    """Return "*what*: why", with the remedy where we know one."""
+    match error.errno:
+        case errno.EPERM | errno.EACCES:
+            return HostError(f"{what}: {advice.gain(Capability.NET_ADMIN)}")
+        case errno.EOPNOTSUPP | errno.EAFNOSUPPORT:
+            return HostError(f"{what}: this kernel was built without it")
+        case _:
+            return HostError(f"{what}: {error.strerror or error}")
