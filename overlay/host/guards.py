@@ -7,19 +7,13 @@ from __future__ import annotations
 
 import contextlib
 
-from overlay.host.netlink.kernel import Kernel, refusal, versions
+from overlay.host.netlink.kernel import Kernel, dump_routes, refusal, versions
 from overlay.host.netlink.rtnetlink import (
-    NETLINK_HEADER,
-    NLM_F_DUMP,
-    NLM_F_REQUEST,
-    ROUTE,
     ROUTE_ATTRIBUTES_OFFSET,
     ROUTE_PROTOCOL_OFFSET,
     ROUTE_TYPE_OFFSET,
     RTA_PRIORITY,
-    RTM_GETROUTE,
     RTN_UNREACHABLE,
-    family_of,
     read_attributes,
     read_number,
 )
@@ -32,10 +26,8 @@ def count(interface: str) -> int:
     try:
         with contextlib.closing(Kernel()) as kernel:
             for version in versions():
-                route = ROUTE.pack(family_of(version), 0, 0, 0, 0, PROTOCOL, 0, RTN_UNREACHABLE, 0)
-                size, flags = NETLINK_HEADER.size + len(route), NLM_F_REQUEST | NLM_F_DUMP
-                header = NETLINK_HEADER.pack(size, RTM_GETROUTE, flags, 0, 0)
-                found += sum(_is_of(number, each) for each in kernel.ask(header + route))
+                routes = dump_routes(kernel, version, protocol=PROTOCOL, kind=RTN_UNREACHABLE)
+                found += sum(_is_of(number, each) for each in routes)
     except OSError as error:
         raise refusal("the routing tables of this host could not be read", error) from error
     return found

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
-from overlay.host.netlink.kernel import versions
+from overlay.host.netlink.kernel import dump_routes, versions
 from overlay.host.netlink.rtnetlink import (
-    ATTRIBUTE,
-    NETLINK_HEADER,
     NLM_F_ACK,
-    NLM_F_DUMP,
-    NLM_F_REQUEST,
+    NUMBER,
     ROUTE,
     ROUTE_ATTRIBUTES_OFFSET,
     ROUTE_LENGTH_OFFSET,
@@ -28,10 +23,14 @@ from overlay.host.netlink.rtnetlink import (
     RTA_PRIORITY,
     RTA_TABLE,
     RTA_VIA,
+    RTM_F_FIB_MATCH,
+    RTM_F_LOOKUP_TABLE,
     RTM_GETROUTE,
     RTN_BROADCAST,
     RTN_LOCAL,
     RTN_UNICAST,
+    build_attribute,
+    build_message,
     family_of,
     read_attributes,
     read_number,
@@ -45,11 +44,6 @@ if TYPE_CHECKING:
     from overlay.host.plan import IPAddress, IPNetwork
 
 # Specification: linux/rtnetlink.h
-RTM_F_LOOKUP_TABLE = 0x1000  # the answer names the table; that of IPv6 does so anyway, and knows no such flag
-RTM_F_FIB_MATCH = (
-    0x2000  # since Linux 4.13: the answer is the route in its table, not what follows for one address
-)
-MARK = struct.Struct("=I")
 # RTPROT_ for kernel, boot, static, ra and dhcp
 # Routing daemons have others; a table of theirs with a million routes is not read, and holds no link of the host.
 ORIGINS = (2, 3, 4, 9, 16)
@@ -85,18 +79,8 @@ def match(kernel: Kernel, address: IPAddress, fwmark: int | None) -> Match | Non
         if address.version == 4
         else (16, IPv6Network, RTM_F_FIB_MATCH)
     )
-    body = ROUTE.pack(family_of(address.version), size * 8, 0, 0, 0, 0, 0, 0, flags)
-    body += ATTRIBUTE.pack(ATTRIBUTE.size + size, RTA_DST) + address.packed
-    if fwmark:
-        body += ATTRIBUTE.pack(ATTRIBUTE.size + 4, RTA_MARK) + MARK.pack(fwmark)
-    try:
-        (raw,) = kernel.ask(
-            NETLINK_HEADER.pack(
-                NETLINK_HEADER.size + len(body), RTM_GETROUTE, NLM_F_REQUEST | NLM_F_ACK, 0, 0
-            )
-            + body
-        )
-    except OSError:
+    raw = _ask(kernel, address, fwmark, flags)
+    if raw is None:
         return None
     kind = raw[ROUTE_TYPE_OFFSET]
     if kind not in {RTN_UNICAST, RTN_LOCAL, RTN_BROADCAST}:
@@ -115,6 +99,17 @@ def match(kernel: Kernel, address: IPAddress, fwmark: int | None) -> Match | Non
     )
 
 
+def look_up(kernel: Kernel, address: IPAddress, fwmark: int | None) -> dict[int, bytes] | None:
+    """Return the attributes of the route to *address* for what this host sends with that mark.
+
+    None if it is no way out of this host.
+    """
+    raw = _ask(kernel, address, fwmark)
+    if raw is None or raw[ROUTE_TYPE_OFFSET] != RTN_UNICAST:
+        return None
+    return dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
+
+
 def read_links(kernel: Kernel) -> Iterator[Link]:
     """Yield the networks that the main table leads straight to an interface.  Raises OSError.
 
@@ -125,19 +120,22 @@ def read_links(kernel: Kernel) -> Iterator[Link]:
             yield from _read(kernel, version, origin)
 
 
+def _ask(kernel: Kernel, address: IPAddress, fwmark: int | None, flags: int = 0) -> bytes | None:
+    """Return the kernel's answer about the route to *address*; None where it has none."""
+    size = len(address.packed)
+    route = ROUTE.pack(family_of(address.version), size * 8, 0, 0, 0, 0, 0, 0, flags)
+    mark = build_attribute(RTA_MARK, NUMBER.pack(fwmark)) if fwmark else b""
+    question = build_message(RTM_GETROUTE, NLM_F_ACK, route, build_attribute(RTA_DST, address.packed), mark)
+    try:
+        (raw,) = kernel.ask(question)
+    except OSError:
+        return None
+    return raw
+
+
 def _read(kernel: Kernel, version: Version, origin: int) -> Iterator[Link]:
     size, network_of = (4, IPv4Network) if version == 4 else (16, IPv6Network)
-    body = ROUTE.pack(family_of(version), 0, 0, 0, RT_TABLE_MAIN, origin, 0, RTN_UNICAST, 0)
-    question = NETLINK_HEADER.pack(
-        NETLINK_HEADER.size + len(body), RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, 0, 0
-    )
-    try:
-        answers = kernel.ask(question + body)
-    except OSError as error:
-        if error.errno == errno.ENOENT:  # nothing was ever put into the table
-            return
-        raise
-    for raw in answers:
+    for raw in dump_routes(kernel, version, table=RT_TABLE_MAIN, protocol=origin, kind=RTN_UNICAST):
         # A kernel before 4.20 shows all routes.
         if raw[ROUTE_PROTOCOL_OFFSET] != origin or raw[ROUTE_TYPE_OFFSET] != RTN_UNICAST:
             continue

@@ -15,10 +15,18 @@ from overlay.host import advice, sysctl
 from overlay.host.netlink.rtnetlink import (
     NETLINK_HEADER,
     NLM_F_ACK,
+    NLM_F_DUMP,
     NLM_F_DUMP_INTR,
     NLMSG_DONE,
     NLMSG_ERROR,
+    NUMBER,
     RECEIVE_SIZE,
+    ROUTE,
+    RTA_OIF,
+    RTM_GETROUTE,
+    build_attribute,
+    build_message,
+    family_of,
     split_messages,
 )
 from overlay.host.privileges import Capability
@@ -128,6 +136,31 @@ class Kernel:
 
 def versions() -> tuple[Version, ...]:
     return (4, 6) if sysctl.has_ipv6() else (4,)
+
+
+def dump_routes(
+    kernel: Kernel,
+    version: Version,
+    *,
+    table: int = 0,
+    protocol: int = 0,
+    kind: int = 0,
+    interface: int | None = None,
+    flags: int = 0,
+) -> list[bytes]:
+    """Return the messages of all routes of an IP version.  Raises OSError.
+
+    Since Linux 4.20 these are the routes of a *table*, *protocol*, type *kind* and *interface* alone, where any of them
+    is given; before, all come.
+    """
+    route = ROUTE.pack(family_of(version), 0, 0, 0, table, protocol, 0, kind, flags)
+    leaving_by = b"" if interface is None else build_attribute(RTA_OIF, NUMBER.pack(interface))
+    try:
+        return kernel.ask(build_message(RTM_GETROUTE, NLM_F_DUMP, route, leaving_by))
+    except OSError as error:
+        if error.errno == errno.ENOENT:  # nothing was ever put into the table
+            return []
+        raise
 
 
 def refusal(what: str, error: OSError) -> HostError:

@@ -8,20 +8,15 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
-from overlay.host.netlink.kernel import versions
+from overlay.host.netlink.kernel import dump_routes, versions
 from overlay.host.netlink.rtnetlink import (
     CACHEINFO_EXPIRES,
-    NETLINK_HEADER,
-    NLM_F_DUMP,
-    NLM_F_REQUEST,
-    ROUTE,
     ROUTE_ATTRIBUTES_OFFSET,
     RTA_CACHEINFO,
     RTA_DST,
     RTA_METRICS,
     RTAX_MTU,
-    RTM_GETROUTE,
-    family_of,
+    RTM_F_CLONED,
     read_attributes,
     read_number,
 )
@@ -31,8 +26,7 @@ if TYPE_CHECKING:
 
     from overlay.host.netlink.kernel import Kernel
 
-# Specification: linux/rtnetlink.h
-RTM_F_CLONED = 0x200  # in a question since Linux 5.3: exceptions alone
+# Specification: include/asm-generic/param.h
 TICKS = 100  # USER_HZ: how many of the kernel's units are a second, on every machine
 
 
@@ -48,14 +42,10 @@ def read_learnt(kernel: Kernel) -> Mapping[str, LearntMtu]:
     """Return what the kernel was told, by address; nothing before Linux 5.3.  Raises OSError."""
     found: dict[str, LearntMtu] = {}
     for version in versions():
-        body = ROUTE.pack(family_of(version), 0, 0, 0, 0, 0, 0, 0, RTM_F_CLONED)
-        question = NETLINK_HEADER.pack(
-            NETLINK_HEADER.size + len(body), RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, 0, 0
-        )
         try:
-            answers = kernel.ask(question + body)
+            answers = dump_routes(kernel, version, flags=RTM_F_CLONED)
         except OSError as error:
-            if error.errno not in {errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP}:
+            if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP}:
                 raise
             continue
         for raw in answers:

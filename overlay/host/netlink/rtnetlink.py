@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Specification: linux/netlink.h, linux/rtnetlink.h
+# Specification: linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h
 # All numbers are in the byte order of the host.
 NETLINK_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
 NLMSG_ERROR = 2
@@ -24,14 +24,19 @@ NLM_F_DUMP = 0x300
 NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWLINK, RTM_GETLINK = 16, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 NLM_F_DUMP_INTR = 0x010  # the tables changed meanwhile: the dump may have holes
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
+RTM_F_CLONED = 0x200  # in a question since Linux 5.3: exceptions alone
+RTM_F_LOOKUP_TABLE = 0x1000  # the answer names the table; that of IPv6 always does, and knows no such flag
+# Since Linux 4.13: the answer is the route in its table, not what follows for one address.
+RTM_F_FIB_MATCH = 0x2000
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH = 1, 4, 5, 6, 7, 8, 9
 RTAX_MTU = 2
 RTA_CACHEINFO = 12
+RTA_TABLE = 15
 RTA_MARK = 16
 RTA_VIA = 18  # a gateway of the other family
 CACHEINFO_EXPIRES = slice(8, 12)  # struct rta_cacheinfo: 4 bytes of references, 4 of last use, then this
@@ -46,6 +51,11 @@ RT_TABLE_UNSPEC = 0
 RT_TABLE_MAIN = 254
 RT_TABLE_LOCAL = 255
 
+# struct ifaddrmsg: family, prefix length, flags, scope, index
+ADDRESS = struct.Struct("=BBBBi")
+IFA_ADDRESS, IFA_LOCAL = 1, 2
+IFA_F_TENTATIVE = 0x40  # not usable yet
+
 # struct rtmsg: family, lengths of destination and source, TOS, table, protocol, scope, type, flags
 ROUTE = struct.Struct("=BBBBBBBBI")
 
@@ -57,14 +67,27 @@ ROUTE_LENGTH_OFFSET = NETLINK_HEADER.size + 1  # of the destination prefix, in b
 ROUTE_TABLE_OFFSET = NETLINK_HEADER.size + 4
 ROUTE_PROTOCOL_OFFSET = NETLINK_HEADER.size + 5
 ROUTE_TYPE_OFFSET = NETLINK_HEADER.size + 7
-ROUTE_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + 12
+ROUTE_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + ROUTE.size
+ADDRESS_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + ADDRESS.size
 ATTRIBUTE = struct.Struct("=HH")  # length, type
+NUMBER = struct.Struct("=I")  # most numbers in attributes
 
 Version: TypeAlias = Literal[4, 6]
 
 
 def family_of(version: Version) -> int:
     return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def build_message(kind: int, flags: int, *parts: bytes) -> bytes:
+    """Return the request of *kind* with *parts*: a struct, then attributes.  Kernel numbers it."""
+    body = b"".join(parts)
+    return NETLINK_HEADER.pack(NETLINK_HEADER.size + len(body), kind, NLM_F_REQUEST | flags, 0, 0) + body
+
+
+def build_attribute(kind: int, value: bytes) -> bytes:
+    """Return an attribute, filled up to a multiple of four bytes."""
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) & 3)
 
 
 def split_messages(data: bytes) -> Iterator[bytes]:

@@ -8,8 +8,9 @@ import struct
 from typing import TYPE_CHECKING
 
 from overlay.host.netlink.kernel import refusal
-from overlay.host.netlink.network_changes import Standing
+from overlay.host.netlink.network_changes import NetworkChanges
 from overlay.host.netlink.rtnetlink import (
+    ADDRESS,
     NETLINK_HEADER,
     RECEIVE_SIZE,
     ROUTE_PROTOCOL_OFFSET,
@@ -53,7 +54,6 @@ WATCHED = (
 # Where a field stands, from the start of a message
 LINK = struct.Struct("=4xiI")  # index, flags
 LINK_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + 16
-ADDRESS = struct.Struct("=4xi")  # index
 
 
 class Watch:
@@ -66,7 +66,7 @@ class Watch:
         self._own_port = own_port
         self._own_index = own_index
         self._is_as_wanted = is_as_wanted
-        self._standing = Standing()
+        self._changes = NetworkChanges()
         self._has_moved = self._has_lost = False
         self._socket = socket.socket(
             socket.AF_NETLINK,
@@ -102,7 +102,7 @@ class Watch:
                 for message in split_messages(data):
                     if self._is_foreign(message):
                         is_foreign = True
-                        self._has_moved |= self._standing.take(message)
+                        self._has_moved |= self._changes.take(message)
                         self._has_lost |= self._is_loss(message)
 
     def take_move(self) -> bool:
@@ -142,5 +142,5 @@ class Watch:
             name = link.get(IFLA_IFNAME, b"").partition(b"\0")[0].decode("utf-8", "replace")
             return not self._is_as_wanted(name, read_number(link.get(IFLA_MTU)))
         if kind == RTM_NEWADDR:
-            return bool(ADDRESS.unpack_from(message, NETLINK_HEADER.size)[0] != self._own_index)
+            return bool(ADDRESS.unpack_from(message, NETLINK_HEADER.size)[4] != self._own_index)
         return True

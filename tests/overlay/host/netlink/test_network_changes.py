@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from overlay.host.netlink.network_changes import Standing
+from overlay.host.netlink.network_changes import NetworkChanges
 from overlay.host.netlink.rtnetlink import split_messages
 from overlay.host.netlink.watch import WATCHED
 
@@ -22,7 +22,7 @@ def host(lab):
         )
     with host.heard:
         host.heard.bind((0, WATCHED))
-        host.standing = Standing()
+        host.changes = NetworkChanges()
         yield host
 
 
@@ -35,7 +35,7 @@ def moves(host, *commands):
         with contextlib.suppress(BlockingIOError):
             while True:
                 for message in split_messages(host.heard.recv(65536)):
-                    said[-1] |= host.standing.take(message)
+                    said[-1] |= host.changes.take(message)
     return said
 
 
@@ -64,6 +64,6 @@ def test_a_default_route_counts_once_and_another_route_does_not(host):
 
 def test_too_many_to_remember_are_forgotten(host):
     for number in range(5000):
-        host.standing._note((number,), True)
+        host.changes._note((number,), True)
 
-    assert len(host.standing._known) <= 4096
+    assert len(host.changes._known) <= 4096
