@@ -17,3 +17,8 @@ def number_of(interface: str) -> int:
     It ends in 000; table numbers have the prefix length there.  Two names share it once in a million pairs.
     """
     return NUMBER + zlib.crc32(interface.encode()) % 1_000_000 * 1_000
+
+
+def is_table_of(number: int, table: int) -> bool:
+    """Return whether *table* is one of those that belong to the agent with *number*."""
+    return number <= table <= number + 128

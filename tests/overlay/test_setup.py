@@ -14,7 +14,7 @@ from overlay.config import DEFAULT_FWMARK, Node
 from overlay.crypto.keys import PrivateKey
 from overlay.encap.encapsulation import Role
 from overlay.errors import HostError
-from overlay.host.netlink.routing import METRIC
+from overlay.host.netlink.routes import METRIC
 from overlay.host.settings import Settings
 from overlay.setup import HostSetup
 from tests.netns.topology import CommandError, wait_until

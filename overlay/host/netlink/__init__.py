@@ -1,8 +1,8 @@
 """Routes, rules, addresses and the link of the tun: what the agent wants, and the difference to what is there.
 
-`routing` alone imports pyroute2, and of it only the message formats: messages are written and read by it, the socket
-is a plain one.  Its own sockets bring an asyncio loop and threads along, and write one route in 65 us;
-here the message for many routes is written once and copied with another destination.
+Only `codec` imports pyroute2, and of it only the message formats; the socket is a plain one.  pyroute2's own sockets
+bring an asyncio loop and threads along, and write one route in 65 us; here the message for many routes is written once,
+by hand, and copied with another destination.
 
 How our routes and rules are told from everybody else's, and from those of a second agent beside us:
 

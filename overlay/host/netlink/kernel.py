@@ -47,6 +47,7 @@ SEQUENCE, SEQUENCE_OFFSET = struct.Struct("=I"), 8
 ERROR_CODE = struct.Struct("=i")  # at the start of the payload
 
 # Ours
+GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL}  # nothing left to remove
 BATCH = 512  # messages in one send
 RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes; holds an error for every message of a batch
 PATIENCE = 10.0  # seconds; the kernel answers at once or is broken

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Specification: linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h
+# Specification: linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h, linux/if.h
 # All numbers are in the byte order of the host.
 NETLINK_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
 NLMSG_ERROR = 2
@@ -54,7 +54,12 @@ RT_TABLE_LOCAL = 255
 # struct ifaddrmsg: family, prefix length, flags, scope, index
 ADDRESS = struct.Struct("=BBBBi")
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-IFA_F_TENTATIVE = 0x40  # not usable yet
+IFA_PROTO = 11  # since Linux 5.18; before, it is not looked at
+IFA_F_NODAD = 0x002  # usable at once; nobody else is on this link
+IFA_F_TENTATIVE = 0x040  # not usable yet
+IFA_F_NOPREFIXROUTE = 0x200
+
+IFF_UP = 0x1  # of a link
 
 # struct rtmsg: family, lengths of destination and source, TOS, table, protocol, scope, type, flags
 ROUTE = struct.Struct("=BBBBBBBBI")

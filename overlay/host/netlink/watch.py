@@ -11,6 +11,7 @@ from overlay.host.netlink.kernel import refusal
 from overlay.host.netlink.network_changes import NetworkChanges
 from overlay.host.netlink.rtnetlink import (
     ADDRESS,
+    IFF_UP,
     NETLINK_HEADER,
     RECEIVE_SIZE,
     ROUTE_PROTOCOL_OFFSET,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Specification: linux/rtnetlink.h, linux/if.h, linux/if_link.h
-IFF_UP = 0x1
 IFLA_IFNAME, IFLA_MTU = 3, 4
 RTMGRP_LINK = 0x1
 RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE = 0x10, 0x40, 0x80

@@ -14,7 +14,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_net
 import pytest
 
 from overlay.errors import HostError
-from overlay.host.netlink.routing import METRIC, Routing
+from overlay.host.netlink.routes import METRIC
+from overlay.host.netlink.routing import Routing
 from overlay.host.netlink.rtnetlink import NETLINK_HEADER, RTM_DELROUTE, RTM_NEWROUTE
 from overlay.host.netlink.watch import RTMGRP_IPV4_ROUTE
 from overlay.host.ownership import PROTOCOL, number_of

@@ -1,0 +1,243 @@
+"""Our routes: those that lead into the tun, and the unreachable twin of each."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING, NoReturn
+
+from overlay.errors import HostError
+from overlay.host.netlink.kernel import GONE, dump_routes, refusal, versions
+from overlay.host.netlink.rtnetlink import (
+    ATTRIBUTE,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NUMBER,
+    ROUTE,
+    ROUTE_ATTRIBUTES_OFFSET,
+    ROUTE_LENGTH_OFFSET,
+    ROUTE_PROTOCOL_OFFSET,
+    ROUTE_TYPE_OFFSET,
+    RT_SCOPE_LINK,
+    RT_SCOPE_NOWHERE,
+    RT_SCOPE_UNIVERSE,
+    RT_TABLE_MAIN,
+    RT_TABLE_UNSPEC,
+    RTA_DST,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTA_PRIORITY,
+    RTA_TABLE,
+    RTM_DELROUTE,
+    RTM_NEWROUTE,
+    RTN_UNICAST,
+    RTN_UNREACHABLE,
+    build_attribute,
+    build_message,
+    family_of,
+    read_attributes,
+    read_number,
+)
+from overlay.host.ownership import PROTOCOL, is_table_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.host.netlink.kernel import Kernel
+    from overlay.host.netlink.rtnetlink import Version
+    from overlay.host.plan import HostPlan, IPAddress, IPNetwork
+
+# Ours
+# Worse than what the kernel, DHCP or an administrator usually give: their route for the same prefix goes on to win.
+METRIC = 5182
+UNKNOWN_SOURCE = IPv4Address(0)  # of routes that have several, or have lost theirs: like none that is wanted
+DESTINATION_OFFSET = ROUTE_ATTRIBUTES_OFFSET + ATTRIBUTE.size  # where it is the first attribute
+
+
+@dataclass(frozen=True, slots=True)
+class RouteKind:
+    """What routes have in common that differ only in their destination."""
+
+    version: Version
+    table: int
+    is_unreachable: bool
+
+
+@dataclass(slots=True)
+class RouteSet:
+    """The routes of one kind.  *source* is the address the host sends from, None for no preference."""
+
+    networks: set[IPNetwork]
+    source: IPAddress | None = None
+
+
+def planned_routes(plan: HostPlan, number: int) -> dict[RouteKind, RouteSet]:
+    """Return the routes that *plan* comes to, for the agent whose tables have *number*."""
+    sources: dict[int, IPAddress] = {}
+    for address in plan.addresses:
+        sources.setdefault(address.version, address.ip)
+    placed = [(RT_TABLE_MAIN, network) for network in plan.routes]
+    placed += [(number + network.prefixlen, network) for network in plan.policy_routes]
+    routes: dict[RouteKind, RouteSet] = {}
+    for table, network in placed:
+        version = network.version
+        for is_unreachable in (True, False):
+            kind = RouteKind(version, table, is_unreachable)
+            if kind not in routes:
+                routes[kind] = RouteSet(set(), None if is_unreachable else sources.get(version))
+            routes[kind].networks.add(network)
+    return routes
+
+
+class Routes:
+    """The routes that we have set up, in `ours`, and the way to change them."""
+
+    def __init__(self, kernel: Kernel, interface: str, index: int | None, number: int) -> None:
+        self._kernel = kernel
+        self._interface = interface
+        self._index = index
+        self._number = number
+        self.ours: dict[RouteKind, RouteSet] = {}
+
+    def read_back(self) -> None:
+        """Take over the routes in the kernel that carry our labels.  Raises OSError."""
+        found: dict[RouteKind, RouteSet] = {}
+        for version in versions():
+            for raw in dump_routes(self._kernel, version, protocol=PROTOCOL):
+                self._take_over(raw, version, found)
+        self.ours = found
+
+    def read_networks(self) -> Iterator[IPNetwork]:
+        """Yield what leads into the interface, by any table and whoever says so.  Raises OSError."""
+        for version in versions():
+            size, network_of = (4, IPv4Network) if version == 4 else (16, IPv6Network)
+            for raw in dump_routes(self._kernel, version, interface=self._index):
+                route = dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
+                if raw[ROUTE_TYPE_OFFSET] == RTN_UNICAST and read_number(route.get(RTA_OIF)) == self._index:
+                    yield network_of((route.get(RTA_DST, bytes(size)), raw[ROUTE_LENGTH_OFFSET]))
+
+    def forget_source(self, source: IPAddress) -> None:
+        """Note that the routes from *source*, an IPv6 address, have lost it with the address."""
+        for kind, routes in self.ours.items():
+            if kind.version == 6 and routes.source == source:
+                routes.source = UNKNOWN_SOURCE
+
+    def forget_ipv4(self) -> None:
+        """Note that the kernel has dropped the IPv4 routes on the tun, as it does with the last IPv4 address."""
+        for kind in [kind for kind in self.ours if kind.version == 4 and not kind.is_unreachable]:
+            del self.ours[kind]
+
+    def add(self, kind: RouteKind, wanted: RouteSet) -> None:
+        """Add what is missing of *kind*.  A route that should name another source is replaced in one step.
+
+        Raises HostError, after all that could be added has been.
+        """
+        ours = self.ours.setdefault(kind, RouteSet(set(), wanted.source))
+        if ours.source != wanted.source:
+            kept = ours.networks & wanted.networks
+            failures = self._change(kind, wanted.source, kept, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE)
+            if failures:
+                self._refuse(failures)
+            ours.source = wanted.source
+        missing = wanted.networks - ours.networks
+        failures = self._change(kind, wanted.source, missing, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL)
+        ours.networks |= missing - failures.keys()
+        if failures:
+            self._refuse(failures)
+
+    def remove(self, kind: RouteKind, networks: set[IPNetwork]) -> None:
+        """Remove ours of *kind* to *networks*; they may be gone already.  Raises HostError."""
+        ours = self.ours[kind]
+        failures = self._change(kind, None, networks, RTM_DELROUTE, 0)
+        failures = {network: code for network, code in failures.items() if code not in GONE}
+        ours.networks -= networks - failures.keys()
+        if not ours.networks:
+            del self.ours[kind]
+        if failures:
+            self._refuse(failures)
+
+    def _change(
+        self, kind: RouteKind, source: IPAddress | None, networks: set[IPNetwork], request: int, flags: int
+    ) -> dict[IPNetwork, int]:
+        """Send one message for each of *networks*; return which the kernel refused, each with its errno."""
+        if not networks:
+            return {}
+        template = self._message(kind, source, request, flags)
+        ordered = list(networks)
+        try:
+            refused = self._kernel.do_all(_with_destination(template, network) for network in ordered)
+        except OSError as error:  # not one message but the conversation failed
+            raise refusal(f"the routes by {self._interface} could not be changed", error) from error
+        return {ordered[position]: code for position, code in refused.items()}
+
+    def _message(self, kind: RouteKind, source: IPAddress | None, request: int, flags: int) -> bytes:
+        """Return the message for a route of *kind* to nowhere yet: _with_destination() fills it in."""
+        scope = RT_SCOPE_UNIVERSE
+        if request == RTM_DELROUTE:
+            scope = RT_SCOPE_NOWHERE
+        elif kind.version == 4 and not kind.is_unreachable:
+            scope = RT_SCOPE_LINK
+        table = kind.table if kind.table < 256 else RT_TABLE_UNSPEC
+        route_type = RTN_UNREACHABLE if kind.is_unreachable else RTN_UNICAST
+        parts = [
+            ROUTE.pack(family_of(kind.version), 0, 0, 0, table, PROTOCOL, scope, route_type, 0),
+            build_attribute(RTA_DST, bytes(4 if kind.version == 4 else 16)),  # first: see DESTINATION_OFFSET
+            build_attribute(RTA_TABLE, NUMBER.pack(kind.table)),
+            build_attribute(RTA_PRIORITY, NUMBER.pack(self._metric(kind.is_unreachable))),
+        ]
+        if not kind.is_unreachable:
+            assert self._index is not None
+            parts.append(build_attribute(RTA_OIF, NUMBER.pack(self._index)))
+        if source is not None:
+            parts.append(build_attribute(RTA_PREFSRC, source.packed))
+        return build_message(request, flags, *parts)
+
+    def _take_over(self, raw: bytes, version: Version, found: dict[RouteKind, RouteSet]) -> None:
+        """Put the route in *raw* into *found* if it is ours and not another agent's."""
+        length, protocol, kind = raw[ROUTE_LENGTH_OFFSET], raw[ROUTE_PROTOCOL_OFFSET], raw[ROUTE_TYPE_OFFSET]
+        if protocol != PROTOCOL:  # a kernel before 4.20 shows all routes
+            return
+        attributes = dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
+        table = read_number(attributes.get(RTA_TABLE))
+        is_unreachable = kind == RTN_UNREACHABLE
+        is_of_interface = is_unreachable or read_number(attributes.get(RTA_OIF)) == self._index
+        if not is_of_interface or read_number(attributes.get(RTA_PRIORITY)) != self._metric(is_unreachable):
+            return
+        if table != RT_TABLE_MAIN and not is_table_of(self._number, table):
+            return
+        network_of, address_of, size = (
+            (IPv4Network, IPv4Address, 4) if version == 4 else (IPv6Network, IPv6Address, 16)
+        )
+        source = address_of(attributes[RTA_PREFSRC]) if RTA_PREFSRC in attributes else None
+        routes = found.setdefault(RouteKind(version, table, is_unreachable), RouteSet(set(), source))
+        routes.networks.add(network_of((attributes.get(RTA_DST, bytes(size)), length)))
+        if routes.source != source:
+            routes.source = UNKNOWN_SOURCE
+
+    def _metric(self, is_unreachable: bool) -> int:
+        return self._number if is_unreachable else METRIC
+
+    def _refuse(self, failures: dict[IPNetwork, int]) -> NoReturn:
+        network, code = next(iter(failures.items()))
+        error = OSError(code, os.strerror(code))
+        others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        if code == errno.EEXIST:
+            raise HostError(
+                f"{network}{others} has a route with our metric already, of another overlay agent or made by hand: "
+                f"remove that route (ip route show {network} shows it), or the prefix from one of the peers files"
+            ) from error
+        raise refusal(
+            f"the route to {network}{others} by {self._interface} could not be changed", error
+        ) from error
+
+
+def _with_destination(template: bytes, network: IPNetwork) -> bytearray:
+    """Return the route message *template* with *network* for its destination, whose attribute stands first."""
+    packed = network.network_address.packed
+    message = bytearray(template)
+    message[ROUTE_LENGTH_OFFSET] = network.prefixlen
+    message[DESTINATION_OFFSET : DESTINATION_OFFSET + len(packed)] = packed
+    return message
