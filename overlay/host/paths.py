@@ -14,7 +14,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
-from overlay.host.reuseport import refuse_all
+from overlay.host.reuseport import take_nothing
 
 if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
@@ -114,7 +114,7 @@ def _open(family: socket.AddressFamily) -> socket.socket:
         if family == socket.AF_INET6:
             asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ERRORS_BYTES)
-        refuse_all(asking)
+        take_nothing(asking)
     except OSError:
         asking.close()
         raise

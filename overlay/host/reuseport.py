@@ -62,7 +62,7 @@ _HANDSHAKES_ALONE = _program(
 )
 
 
-def steer(group: socket.socket, mark: int = INDEX_MARK) -> bool:
+def separate_handshakes(group: socket.socket, mark: int = INDEX_MARK) -> bool:
     """Have handshake messages go to the second socket of *group*, given by any of its two; return whether they will.
 
     What is none of ours goes there too, to be dropped: for it is seldom that a handshake message is lost.  That is also
@@ -80,28 +80,31 @@ def steer(group: socket.socket, mark: int = INDEX_MARK) -> bool:
         (RETURN, 0, 0, HANDSHAKES),
         (RETURN, 0, 0, ORDINARY),
     )
-    address, count = program.buffer_info()
-    try:
-        group.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, PROGRAM.pack(count, address))
-    except OSError:
-        return False
-    return True
+    return _is_taken(group, SO_ATTACH_REUSEPORT_CBPF, program)
 
 
-def refuse_noise(handshakes: socket.socket) -> bool:
+def take_handshakes_only(handshakes: socket.socket) -> bool:
     """Have the kernel drop what comes to *handshakes* and is no handshake message; return whether it will.
 
     A flood of it then costs no turn of the forwarder.  Of merged datagrams the first tells for all.
     """
-    address, count = _HANDSHAKES_ALONE.buffer_info()
+    return _is_taken(handshakes, SO_ATTACH_FILTER, _HANDSHAKES_ALONE)
+
+
+def take_nothing(sender: socket.socket) -> None:
+    """Have the kernel drop whatever comes to *sender*, which nobody reads.  Raises OSError."""
+    _attach(sender, SO_ATTACH_FILTER, _NOTHING)
+
+
+def _is_taken(udp: socket.socket, option: int, program: array.array[int]) -> bool:
+    """Attach *program*; return whether the kernel takes it."""
     try:
-        handshakes.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, PROGRAM.pack(count, address))
+        _attach(udp, option, program)
     except OSError:
         return False
     return True
 
 
-def refuse_all(sender: socket.socket) -> None:
-    """Have the kernel drop whatever comes to *sender*, which nobody reads."""
-    address, count = _NOTHING.buffer_info()
-    sender.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, PROGRAM.pack(count, address))
+def _attach(udp: socket.socket, option: int, program: array.array[int]) -> None:
+    address, count = program.buffer_info()
+    udp.setsockopt(socket.SOL_SOCKET, option, PROGRAM.pack(count, address))

@@ -14,7 +14,7 @@ from overlay.errors import HostError
 from overlay.host import advice, binding
 from overlay.host.interfaces import sockaddr_of
 from overlay.host.privileges import Capability
-from overlay.host.reuseport import refuse_all, refuse_noise, steer
+from overlay.host.reuseport import separate_handshakes, take_handshakes_only, take_nothing
 from peers.encapsulation import WIREGUARD, is_encrypted
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def open_udp(
         if role == Role.RECEIVES and family == socket.AF_INET6:
             udp.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)  # no checksum is one (RFC 6935)
         if role == Role.SENDS:
-            refuse_all(udp)
+            take_nothing(udp)
         if role == Role.HANDSHAKES:  # it joins the group of the one with the same address
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         _bind_early(udp, address)
@@ -189,7 +189,7 @@ def open_beside(udp: UdpSocket, fwmark: int | None, ours: Sequence[UdpSocket]) -
         beside = open_udp(udp.address, udp.port, fwmark, [udp, *ours], role=Role.HANDSHAKES)
     except HostError:
         beside = None
-    if beside is not None and refuse_noise(beside.socket) and steer(beside.socket):
+    if beside is not None and take_handshakes_only(beside.socket) and separate_handshakes(beside.socket):
         return beside
     if beside is not None:
         beside.close()
@@ -248,7 +248,7 @@ def _open_raw(
         ) from error
     try:
         if role != Role.RECEIVES:
-            refuse_all(raw)
+            take_nothing(raw)
             discover = PMTUDISC_DO if role == Role.SENDS_WHOLE else PMTUDISC_DONT
             level, option = (
                 (socket.IPPROTO_IP, IP_MTU_DISCOVER) if is_ipv4 else (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER)

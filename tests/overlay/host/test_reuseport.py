@@ -6,7 +6,13 @@ import socket
 import pytest
 
 from overlay.host.queues import SocketQueues
-from overlay.host.reuseport import HANDSHAKES, ORDINARY, refuse_all, refuse_noise, steer
+from overlay.host.reuseport import (
+    HANDSHAKES,
+    ORDINARY,
+    separate_handshakes,
+    take_handshakes_only,
+    take_nothing,
+)
 
 MARK = 0xA5
 INDEX = bytes([1, 2, 3, MARK])
@@ -21,10 +27,10 @@ def bound(address):
 
 @pytest.fixture(params=[ORDINARY, HANDSHAKES], ids=["by the first", "by the second"])
 def group(request):
-    """The two sockets of a group, whose datagrams are steered."""
+    """The two sockets of a group, between which a program chooses."""
     with bound(("127.0.0.1", 0)) as first, bound(first.getsockname()) as second:
-        assert refuse_noise(second)
-        assert steer((first, second)[request.param], MARK)
+        assert take_handshakes_only(second)
+        assert separate_handshakes((first, second)[request.param], MARK)
         yield first, second
 
 
@@ -103,19 +109,19 @@ def test_a_socket_that_shares_nothing_is_left_as_it_was():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind(("127.0.0.1", 0))
 
-        assert not steer(udp)
+        assert not separate_handshakes(udp)
 
 
 def test_a_socket_that_is_gone_refuses_nothing():
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.close()
 
-    assert not refuse_noise(udp)
+    assert not take_handshakes_only(udp)
 
 
-def test_what_is_to_refuse_all_takes_nothing():
+def test_a_socket_that_takes_nothing_has_nothing_to_read():
     with bound(("127.0.0.1", 0)) as silent:
-        refuse_all(silent)
+        take_nothing(silent)
         silent.sendto(b"anybody there?", silent.getsockname())
 
         with pytest.raises(BlockingIOError):
