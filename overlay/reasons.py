@@ -61,7 +61,6 @@ _ROWS = (
     ("replay", _WAY, "arrived twice, or far too late"),
     ("transport_auth", _STRANGER, "failed authentication: it was forged, or damaged on the way"),
     ("transport_short", _STRANGER, "was a message too short to contain a packet"),
-    ("transport_type", _STRANGER, "was a message with another type than that of packets"),
     ("unknown_index", _PEER, "belongs to a session that this node does not have, for example after a restart"),
     ("keypair_expired", _PEER, "was sealed under an expired key"),
     ("unknown_type", _STRANGER, "is not a message of the protocol"),

@@ -6,8 +6,6 @@ cursor, set a title, hide a line or fake another.  Whatever this program prints 
 
 from __future__ import annotations
 
-from overlay.numbers import count
-
 # Ours
 LINE_BREAK = "\n"
 
@@ -23,11 +21,6 @@ def printable(text: str, *, keeps_lines: bool = False) -> str:
     if keeps_lines:
         return LINE_BREAK.join(map(printable, text.split(LINE_BREAK)))
     return "".join(each if each.isprintable() else _escaped(each) for each in text)
-
-
-def shortened(text: str, most: int) -> str:
-    """Return *text* if it has at most *most* characters, else its beginning and how much is missing."""
-    return text if len(text) <= most else f"{text[:most]}... ({count(len(text) - most, 'more character')})"
 
 
 def _escaped(character: str) -> str:

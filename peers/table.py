@@ -99,33 +99,6 @@ class Table:
         return Endpoint(peer.endpoint.host, self.network.port_for(encapsulation))
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What turns one table into another.  Equal to ``Difference()`` if nothing does.
-
-    Peers are told apart by name.  *changed* holds them as they are in the new table, in its order; one whose
-    public key changed is among them.  *routes* maps each prefix that leads somewhere else to the name of its
-    new peer, None if it leads nowhere any more.
-    """
-
-    added: tuple[Peer, ...] = ()
-    removed: tuple[Peer, ...] = ()
-    changed: tuple[Peer, ...] = ()
-    routes: Mapping[Prefix, str | None] = field(default_factory=dict)
-    network_changed: bool = False
-
-
-def diff(old: Table, new: Table) -> Difference:
-    """Return what changes from *old* to *new*."""
-    return Difference(
-        added=tuple(peer for name, peer in new.peers.items() if name not in old.peers),
-        removed=tuple(peer for name, peer in old.peers.items() if name not in new.peers),
-        changed=tuple(peer for name, peer in new.peers.items() if old.peers.get(name, peer) != peer),
-        routes=_diff_routes(dict(old.routes), dict(new.routes)),
-        network_changed=old.network != new.network,
-    )
-
-
 def _index_public_keys(peers: Iterable[Peer]) -> dict[bytes, Peer]:
     index: dict[bytes, Peer] = {}
     for peer in peers:
@@ -346,13 +319,6 @@ def _find_outside(network: Network, peers: Iterable[Peer], hosts: Iterable[Route
     for route in hosts:
         if not carried.covers(place_of(route[0])):
             yield route
-
-
-def _diff_routes(old: dict[Prefix, str], new: dict[Prefix, str]) -> dict[Prefix, str | None]:
-    changes: dict[Prefix, str | None] = {}
-    changes.update((prefix, name) for prefix, name in new.items() if old.get(prefix) != name)
-    changes.update((prefix, None) for prefix in old if prefix not in new)
-    return changes
 
 
 def _named(name: str) -> str:

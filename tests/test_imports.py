@@ -271,13 +271,6 @@ TESTED_ELSEWHERE = {
     "peers.stores.memory": "test_stores runs the shared contract over it",
 }
 
-STILL_TO_COME = {
-    "overlay.forwarding.bulk": "test_two_nodes sends units in any weather; tests of its own are missing",
-    "overlay.forwarding.unit_size": "likewise",
-    "overlay.wire.bulk": "likewise; literal bytes and garbage are missing",
-    "overlay.wire.control": "likewise; literal bytes and garbage are missing",
-}
-
 MORE_TESTS = {
     "tests/overlay/cli/test_main.py": "of overlay/cli/__init__.py",
     "tests/overlay/forwarding/test_key_lifetime.py": "of keypairs in overlay/forwarding/core.py",
@@ -470,7 +463,7 @@ def test_module_has_its_test_file(module):
 
     if module in TESTED_ELSEWHERE:
         assert not has_tests, f"{module} has its test file: take it out of TESTED_ELSEWHERE"
-    elif module not in STILL_TO_COME:
+    else:
         assert has_tests or is_described_only, f"write {mirror(module).relative_to(ROOT)}"
 
 
@@ -483,6 +476,6 @@ def test_test_file_has_its_module():
 
 
 def test_exceptions_name_modules_and_files_that_exist():
-    assert modules().keys() >= TESTED_ELSEWHERE.keys() | STILL_TO_COME.keys()
+    assert modules().keys() >= TESTED_ELSEWHERE.keys()
     assert all((ROOT / name).exists() for name in MORE_TESTS)
     assert set(ROOMS) <= modules().keys()

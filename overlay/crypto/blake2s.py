@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 from typing import TypeAlias
 
+from overlay.wire.messages import MAC_SIZE
+
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 # Specification
-DIGEST_SIZE = 32
-MAC_SIZE = 16
 _BLOCK_SIZE = 64
 
 _INNER_PAD, _OUTER_PAD = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))  # RFC 2104

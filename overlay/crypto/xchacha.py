@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 # Specification (draft-irtf-cfrg-xchacha sections 2.2 and 2.3)
-NONCE_SIZE = 24
 _HCHACHA_NONCE_SIZE = 16
 _CONSTANTS = b"expand 32-byte k"
 _WORDS = struct.Struct("<4I")

@@ -51,10 +51,7 @@ if its lengths match, the segment size is from 256 to what its hello said, and t
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Self
 
-from overlay.errors import PacketError
 from overlay.wire.messages import TAG_SIZE
 
 # Specification (this document)
@@ -78,32 +75,3 @@ MAXIMUM_SEALED = META.size + MAXIMUM_PACKET + TAG_SIZE
 def key_label(cipher: int) -> bytes:
     """Return the label under which the keys of *cipher* are derived."""
     return KEY_LABEL + CIPHERS[cipher]
-
-
-@dataclass(frozen=True, slots=True)
-class Fragment:
-    """One datagram of a unit."""
-
-    number: int
-    count: int
-    cipher: int
-    receiver_index: int
-    counter: int
-    piece: bytes
-
-    @classmethod
-    def parse(cls, datagram: bytes) -> Self:
-        """Read a datagram of type 5.  Raises PacketError, and nothing else, for any bytes."""
-        if len(datagram) <= FRAGMENT_HEADER_SIZE:
-            raise PacketError("fragment_short")
-        kind, number, count, cipher, index, counter = FRAGMENT_HEADER.unpack_from(datagram)
-        if kind != TYPE_FRAGMENT or cipher not in CIPHERS or number >= count:
-            raise PacketError("fragment_header")
-        return cls(number, count, cipher, index, counter, datagram[FRAGMENT_HEADER_SIZE:])
-
-    def build(self) -> bytes:
-        """Return the bytes that parse() reads back into an equal value."""
-        header = FRAGMENT_HEADER.pack(
-            TYPE_FRAGMENT, self.number, self.count, self.cipher, self.receiver_index, self.counter
-        )
-        return header + self.piece

@@ -23,7 +23,6 @@ TAG_SIZE = 16  # Poly1305
 MAC_SIZE = 16
 MACS_SIZE = 2 * MAC_SIZE  # mac1 and mac2, the last bytes of an initiation and of a response
 TIMESTAMP_SIZE = 12  # TAI64N
-COOKIE_SIZE = 16
 COOKIE_NONCE_SIZE = 24
 
 NO_MAC = bytes(MAC_SIZE)
@@ -161,26 +160,3 @@ class CookieReply:
 # - 8 bytes counter
 # - the sealed payload, 16 bytes of tag included
 TRANSPORT_HEADER = struct.Struct("<IIQ")
-
-
-@dataclass(frozen=True, slots=True)
-class Transport:
-    """One sealed payload on its way to the session *receiver_index* (whitepaper section 5.4.6)."""
-
-    receiver_index: int
-    counter: int
-    sealed: bytes
-
-    @classmethod
-    def parse(cls, datagram: bytes) -> Self:
-        """Read a datagram of type 4.  Raises PacketError, and nothing else, for any bytes."""
-        if len(datagram) < TRANSPORT_HEADER.size + TAG_SIZE:
-            raise PacketError("transport_short")
-        kind, receiver_index, counter = TRANSPORT_HEADER.unpack_from(datagram)
-        if kind != TYPE_TRANSPORT:
-            raise PacketError("transport_type")
-        return cls(receiver_index, counter, datagram[TRANSPORT_HEADER.size :])
-
-    def build(self) -> bytes:
-        """Return the bytes that parse() reads back into an equal value."""
-        return TRANSPORT_HEADER.pack(TYPE_TRANSPORT, self.receiver_index, self.counter) + self.sealed

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.text import printable, shortened
+from overlay.text import printable
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,3 @@ def test_nothing_but_printable_characters_comes_out(text):
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"])))
 def test_printable_text_stays_as_it_is(text):
     assert printable(text) == text
-
-
-def test_long_text_is_shortened_and_says_so():
-    assert shortened("abcdef", 6) == "abcdef"
-    assert shortened("abcdefg", 3) == "abc... (4 more characters)"

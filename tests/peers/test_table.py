@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from peers.errors import KeyProblem
 from peers.prefixes import PrefixMap
-from peers.table import Difference, Table, diff
+from peers.table import Table
 from tests.peers.examples import key, peer, table
 
 PARIS = peer("paris", "10.244.1.0/24", "fd00:244:1::/64", endpoint="192.0.2.1")
@@ -194,60 +194,6 @@ def test_without_ipv6_a_small_mtu_is_accepted():
 )
 def test_endpoints_that_can_be_reached_are_accepted(peers):
     assert len(table(*peers).peers) == len(peers)
-
-
-def test_equal_tables_do_not_differ():
-    assert diff(table(PARIS, ROME), table(PARIS, ROME)) == Difference()
-
-
-def test_a_difference_names_added_removed_and_changed_peers():
-    lyon = peer("lyon", "10.244.3.0/24")
-    keepalive = replace(ROME, keepalive=25)
-
-    difference = diff(table(PARIS, ROME), table(keepalive, lyon))
-
-    assert difference.added == (lyon,)
-    assert difference.removed == (PARIS,)
-    assert difference.changed == (keepalive,)
-    assert not difference.network_changed
-
-
-def test_a_difference_tells_that_the_network_changed():
-    difference = diff(table(PARIS), table(PARIS, mtu=1400))
-
-    assert difference == Difference(network_changed=True)
-
-
-def test_a_prefix_that_moves_is_one_change_of_its_route():
-    before = table(peer("a", "10.244.1.0/24", "10.244.2.0/24"), peer("b", "10.244.3.0/24"))
-    after = table(peer("a", "10.244.1.0/24"), peer("b", "10.244.3.0/24", "10.244.2.0/24"))
-
-    assert diff(before, after).routes == {ip_network("10.244.2.0/24"): "b"}
-
-
-TABLES = st.dictionaries(
-    st.sampled_from("abc"), st.lists(st.integers(0, 3), min_size=1, unique=True), min_size=1
-).map(
-    lambda numbers: [
-        peer(name, *(f"10.244.{number}.0/24" for number in set(own))) for name, own in numbers.items()
-    ]
-)
-
-
-@given(TABLES, TABLES)
-def test_a_difference_turns_one_table_into_the_other(old_peers, new_peers):
-    try:
-        old, new = table(*old_peers), table(*new_peers)
-    except KeyProblem:
-        return
-
-    difference = diff(old, new)
-
-    peers = {name: each for name, each in old.peers.items() if each not in difference.removed}
-    peers |= {each.name: each for each in (*difference.added, *difference.changed)}
-    assert peers == new.peers
-    routes = dict(old.routes) | difference.routes
-    assert {prefix: name for prefix, name in routes.items() if name is not None} == dict(new.routes)
 
 
 def test_point_to_point_with_one_peer_is_refused_in_english():
