@@ -5,8 +5,14 @@ OverlayError
 │   ├── UnknownInitiatorError    an initiation by a key that no peer has
 │   └── ReplayedInitiationError  an initiation of a peer that is no newer than the last
 ├── ConfigError    an operator must edit a file or an option; exit 2
+│   ├── NotHereError    no endpoint of a peer without a key is an address of this host
 │   └── KeyFileError    a file with a private or preshared key is missing or wrong
-└── HostError      the kernel or the machine said no; exit 1
+├── HostError      the kernel or the machine said no; exit 1
+│   └── NoAgentError    no agent answers on the control socket (host/control.py)
+└── ResolveError   a name could not be looked up; it is tried again (resolver.py)
+
+Not in the tree, because the caller answers them at once and no person sees them:
+ForwarderGoneError (forwarder.py), StoppedError (ending.py), UnreadError (host/firewall), NotAbleError (cli/in_band.py).
 """
 
 from __future__ import annotations
@@ -59,4 +65,4 @@ class KeyFileError(ConfigError):
 
 
 class HostError(OverlayError):
-    """The kernel refused something.  Raised only in ``host``, always from the error that caused it."""
+    """The kernel refused something, or our forwarder did not start.  Raised from the error that caused it, if any."""

@@ -1,1 +1,1 @@
-"""The machine the agent runs on: tun, sockets, routes, privileges, control socket.  Only this package raises HostError."""
+"""The machine the agent runs on: tun, sockets, routes, privileges, control socket.  What it refuses is a HostError."""
