@@ -16,8 +16,7 @@ from ipaddress import ip_address
 
 from overlay.encap.encapsulation import Role
 from overlay.forwarding import mmsg
-from overlay.forwarding.arrival import IP_PKTINFO, IPV6_PKTINFO, UDP_GRO
-from overlay.forwarding.peer import SOL_UDP, UDP_SEGMENT
+from overlay.linux import IP_PKTINFO, IPV6_PKTINFO, SOL_UDP, UDP_GRO, UDP_SEGMENT
 from tests import packets
 
 KINDS = {1: "initiation", 2: "response", 3: "cookie", 4: "data"}

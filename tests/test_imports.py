@@ -22,6 +22,7 @@ ROOMS = {
     "peers.stores": {"peers"},
     "overlay.reasons": set(),
     "overlay.errors": {"overlay.reasons"},
+    "overlay.linux": set(),
     "overlay.wire": {"overlay.errors"},
     "overlay.crypto": {"overlay.errors", "overlay.wire"},
     "overlay.session": {"overlay.errors", "overlay.wire", "overlay.crypto"},
@@ -31,9 +32,16 @@ ROOMS = {
         "peers.encapsulation",
     },  # facts stand once, in the table
     "overlay.link": {"overlay.errors", "overlay.reasons", "overlay.wire", "overlay.session"},
-    "overlay.host": {"overlay.errors", "overlay.wire", "overlay.encap.encapsulation", "peers.encapsulation"},
+    "overlay.host": {
+        "overlay.errors",
+        "overlay.linux",
+        "overlay.wire",
+        "overlay.encap.encapsulation",
+        "peers.encapsulation",
+    },
     "overlay.forwarding": {
         "overlay.errors",
+        "overlay.linux",
         "overlay.reasons",
         "overlay.wire",
         "overlay.crypto",
@@ -62,6 +70,7 @@ ROOMS = {
     "overlay.cli": {
         "overlay",
         "overlay.errors",
+        "overlay.linux",
         "overlay.wire",
         "overlay.crypto",
         "overlay.host",
@@ -263,6 +272,7 @@ TESTED_ELSEWHERE = {
     "overlay.host.nftables": "test_tunnel_errors has a real kernel carry out all of it",
     "overlay.host.ownership": "numbers; test_routing and test_guards find them in a real kernel",
     "overlay.host.plan": "values; test_config makes them and test_routing carries them out",
+    "overlay.linux": "numbers; tests of the modules that use them ask a real kernel",
     "overlay.session.constants": "test_sessions shortens each of them",
     "overlay.session.outputs": "values; test_sessions compares them",
     "overlay.wire.virtio": "one format; test_segments reads and builds it",

@@ -7,7 +7,6 @@ import os
 import secrets
 import select
 import socket
-import struct
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -16,6 +15,7 @@ from overlay.cli.exits import Failure
 from overlay.errors import PacketError
 from overlay.host import advice
 from overlay.host.privileges import Capability
+from overlay.linux import EXTENDED_ERROR, IP_RECVERR, IPV6_RECVERR
 from overlay.wire.icmp import Echo
 from overlay.wire.icmp_errors import IcmpError
 
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     EchoOpener: TypeAlias = Callable[[Address, Address], "EchoSocket"]
 
 # Specification
-IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
 # linux/errqueue.h, struct sock_extended_err: errno, origin, type, code, information, data; then who sent the error
-EXTENDED_ERROR = struct.Struct("=IBBBxII")
 SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6 = 2, 3
 SOCKADDR_HOST = {4: slice(4, 8), 6: slice(8, 24)}  # where sockaddr_in and sockaddr_in6 have the address
 

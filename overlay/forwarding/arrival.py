@@ -6,15 +6,12 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from overlay.forwarding.peer import SOL_UDP
+from overlay.linux import IP_PKTINFO, IPV6_PKTINFO, SOL_UDP, UDP_GRO
 
 if TYPE_CHECKING:
     from overlay.forwarding.udp_socket import Ancillary
 
-# Specification (Linux include/uapi/linux/udp.h, in.h, in6.h)
-UDP_GRO = 104
-IP_PKTINFO = 8
-IPV6_PKTINFO = 50
+# Specification (Linux include/uapi/linux/in.h, in6.h)
 _IN_PKTINFO = struct.Struct("=I4s4s")  # interface index, local address, header destination
 _IN6_PKTINFO = struct.Struct("=16sI")  # address, interface index
 

@@ -17,6 +17,15 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from overlay.linux import (
+    IP_MTU_DISCOVER,
+    IPV6_MTU,
+    IPV6_MTU_DISCOVER,
+    PMTUDISC_DO,
+    PMTUDISC_OMIT,
+    PMTUDISC_WANT,
+)
+
 if TYPE_CHECKING:
     from typing import Protocol
 
@@ -26,9 +35,7 @@ if TYPE_CHECKING:
         def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
 
 
-# Specification (Linux include/uapi/linux/in.h, in6.h)
-PMTUDISC_DONT, PMTUDISC_WANT, PMTUDISC_DO, PMTUDISC_PROBE, PMTUDISC_OMIT = 0, 1, 2, 3, 5
-IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 23, 24
+# Options, by the family of a socket
 DISCOVER: dict[int, tuple[int, int]] = {
     socket.AF_INET: (socket.IPPROTO_IP, IP_MTU_DISCOVER),
     socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER),

@@ -14,6 +14,7 @@ from overlay.forwarding.keypair import Keypairs
 from overlay.forwarding.lanes import FurtherLane, Lane
 from overlay.forwarding.marks import TOS, TTL_SHIFT
 from overlay.forwarding.moves import Moves
+from overlay.linux import SOL_UDP, UDP_SEGMENT
 from overlay.reasons import Drops
 from overlay.wire.addresses import pack_host
 
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
     from overlay.forwarding.table import Prefixes
     from overlay.forwarding.udp_socket import Ancillary, UdpSocket
     from overlay.wire.addresses import Sockaddr
-
-# Specification (Linux include/uapi/linux/udp.h)
-SOL_UDP = 17
-UDP_SEGMENT = 103
 
 # TOS and TTL, by the number of fields that an address has
 _OUTER = {

@@ -14,18 +14,13 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from overlay.encap.encapsulation import Role
-from overlay.forwarding.discovery import (
-    DISCOVER,
-    LARGEST,
-    PMTUDISC_DO,
-    PMTUDISC_DONT,
-    PMTUDISC_PROBE,
-)
+from overlay.forwarding.discovery import DISCOVER, LARGEST
 from overlay.forwarding.held import HELD_MESSAGES, Held
 from overlay.forwarding.marks import IPV6, WHOLE
 from overlay.forwarding.mmsg import MESSAGES
 from overlay.forwarding.shares import SEND_COST, Shares
 from overlay.host.queues import TELL
+from overlay.linux import PMTUDISC_DO, PMTUDISC_DONT, PMTUDISC_PROBE
 from overlay.wire.icmp import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import socket
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from overlay.linux import IFF_UP, INTERFACE_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 # Specification: linux/sockios.h, linux/if.h
 SIOCGIFFLAGS = 0x8913
-INTERFACE_REQUEST = struct.Struct("16sH22x")  # name, flags
-IFF_UP = 0x1
 MODULES = Path("/sys/module")
 
 
@@ -69,10 +68,10 @@ def is_up(device: str) -> bool:
     """Return whether the interface *device* is there and up."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
         try:
-            answer = fcntl.ioctl(asking, SIOCGIFFLAGS, INTERFACE_REQUEST.pack(device.encode(), 0))
+            answer = fcntl.ioctl(asking, SIOCGIFFLAGS, INTERFACE_FLAGS.pack(device.encode(), 0))
         except OSError:
             return False  # there is none
-    _, flags = INTERFACE_REQUEST.unpack(answer)
+    _, flags = INTERFACE_FLAGS.unpack(answer)
     return bool(flags & IFF_UP)
 
 

@@ -13,18 +13,25 @@ import socket
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from overlay.linux import (
+    ATTRIBUTE,
+    ERROR_CODE,
+    NETLINK_HEADER,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 # Specification: linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 # Attributes hold numbers in network byte order; headers have the order of the host.
 NETLINK_NETFILTER = 12
-NETLINK_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
 GENERIC_HEADER = struct.Struct("!BBH")  # family, version, resource
-ATTRIBUTE = struct.Struct("=HH")  # length, type
 NUMBER = struct.Struct("!I")
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND = 0x1, 0x4, 0x400, 0x800
-NLMSG_ERROR, ERROR_CODE = 2, struct.Struct("=i")
+NLM_F_APPEND = 0x800
 NESTED = 0x8000
 SUBSYSTEM = 10
 BATCH_BEGIN, BATCH_END = 0x10, 0x11

@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
 from overlay.host.reuseport import take_nothing
+from overlay.linux import (
+    EXTENDED_ERROR,
+    IP_MTU_DISCOVER,
+    IP_RECVERR,
+    IPV6_MTU_DISCOVER,
+    IPV6_RECVERR,
+    PMTUDISC_DO,
+    PMTUDISC_OMIT,
+)
 
 if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
 # Specification (Linux include/uapi/linux/in.h, in6.h, errqueue.h)
-IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
-IP_RECVERR, IPV6_RECVERR = 11, 25
-PMTUDISC_DO, PMTUDISC_OMIT = 2, 5
 ORIGIN_LOCAL = 1  # of what the kernel found out before anything was sent
-_ERROR = struct.Struct("=IBBBxII")  # errno, origin, type, code, info, data
 _OPTIONS: dict[int, tuple[int, int, int]] = {
     socket.AF_INET: (socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_RECVERR),
     socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_RECVERR),
@@ -85,8 +89,8 @@ class PathSocket:
             except OSError:
                 break
             for level, kind, data in control:
-                if (level, kind) == (self._level, self._kind) and len(data) >= _ERROR.size:
-                    number, origin, _, _, mtu, _ = _ERROR.unpack_from(data)
+                if (level, kind) == (self._level, self._kind) and len(data) >= EXTENDED_ERROR.size:
+                    number, origin, _, _, mtu, _ = EXTENDED_ERROR.unpack_from(data)
                     if (number, origin) == (errno.EMSGSIZE, ORIGIN_LOCAL):
                         return int(mtu)
         return 0

@@ -12,14 +12,15 @@ import socket
 import struct
 from typing import Protocol, overload
 
+from overlay.linux import EXTENDED_ERROR, IP_RECVERR, IPV6_RECVERR
+
 # Specification: asm-generic/socket.h, asm-generic/sockios.h, linux/net_tstamp.h, linux/errqueue.h, linux/sock_diag.h
 SO_TIMESTAMPING = 37
 SO_MEMINFO = 55  # since Linux 4.12
 SIOCOUTQ = 0x5411
 TX_SOFTWARE, SOFTWARE, OPT_ID, OPT_TSONLY, OPT_RX_FILTER = 1 << 1, 1 << 4, 1 << 7, 1 << 11, 1 << 17
 ORIGIN_TIMESTAMPING = 4
-_ERRORS = {(socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25)}  # IP_RECVERR, IPV6_RECVERR
-_ERROR = struct.Struct("=IBBBxII")  # errno, origin, type, code, info, data
+_ERRORS = {(socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)}
 _MEMINFO_DROPS, _MEMINFO_BYTES = 8, 36
 # Reports alone, with numbers and without the packets, and none for what is received; the last since Linux 6.12.
 _REPORTS = (SOFTWARE | OPT_ID | OPT_TSONLY | OPT_RX_FILTER, SOFTWARE | OPT_ID | OPT_TSONLY)
@@ -86,8 +87,8 @@ class SocketQueues:
             except OSError:
                 break
             for level, kind, data in control:
-                if (level, kind) in _ERRORS and len(data) >= _ERROR.size:
-                    _, origin, _, _, _, number = _ERROR.unpack_from(data)
+                if (level, kind) in _ERRORS and len(data) >= EXTENDED_ERROR.size:
+                    _, origin, _, _, _, number = EXTENDED_ERROR.unpack_from(data)
                     if origin == ORIGIN_TIMESTAMPING:
                         numbers.append(number)
         return numbers

@@ -14,22 +14,19 @@ import os
 import socket
 import struct
 
+from overlay.linux import INSTRUCTION, JUMP_IF_EQUAL, LOAD_WORD, RETURN
 from overlay.wire.bulk import FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT
 from overlay.wire.messages import TYPE_COOKIE_REPLY, TYPE_INITIATION, TYPE_RESPONSE, TYPE_TRANSPORT
 
 # Specification: linux/filter.h, linux/bpf_common.h, asm-generic/socket.h
 SO_ATTACH_FILTER = 26
 SO_ATTACH_REUSEPORT_CBPF = 51  # since Linux 4.5
-INSTRUCTION = struct.Struct("=HBBI")  # operation, jumps if true and if false, operand
 PROGRAM = struct.Struct("@HP")  # number of instructions, their address
 # From an offset in the UDP payload, for a filter in the datagram; one that has no such bytes ends the program with 0
-LOAD_WORD = 0x20  # its first byte highest
 LOAD_BYTE = 0x30
 LOAD_SIZE = 0x80  # of the payload; of all that are merged
 SHIFT_RIGHT = 0x74
-JUMP_IF_EQUAL = 0x15
 JUMP_IF_GREATER = 0x25
-RETURN = 0x06
 UDP_HEADER = 8
 
 MARK_OFFSET = 7  # of the highest byte of the receiver index, in transport messages and fragments alike

@@ -30,6 +30,15 @@ import struct
 from dataclasses import dataclass
 
 from overlay.host.queues import SIOCOUTQ, SO_TIMESTAMPING
+from overlay.linux import (
+    INSTRUCTION,
+    IP_MTU_DISCOVER,
+    IPV6_MTU,
+    IPV6_MTU_DISCOVER,
+    JUMP_IF_EQUAL,
+    LOAD_WORD,
+    RETURN,
+)
 
 # Specification: linux/seccomp.h, linux/filter.h, linux/bpf_common.h, linux/audit.h, linux/prctl.h
 SECCOMP_SET_MODE_FILTER = 1
@@ -37,20 +46,13 @@ SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1 << 2
 RET_KILL_PROCESS = 0x80000000
 RET_ERRNO = 0x00050000
 RET_ALLOW = 0x7FFF0000
-LOAD, JUMP_IF_EQUAL, JUMP_IF_ANY_BIT, RETURN = (
-    0x20,
-    0x15,
-    0x45,
-    0x06,
-)  # of 32 bits, at a fixed place, with constants
-INSTRUCTION = struct.Struct("=HBBI")  # code, instructions to skip if true, if false, constant
+JUMP_IF_ANY_BIT = 0x45  # that the operand has
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # where they stand in struct seccomp_data
 ARGUMENT_SIZE = 8  # bytes; the lower half comes first on the little-endian machines listed here
 
-# Specification: fcntl.h, linux/in.h, linux/in6.h
+# Specification: fcntl.h, linux/in.h
 F_GETFD, F_SETFD, F_GETFL = 1, 2, 3
 IPPROTO_IP, IPPROTO_IPV6 = 0, 41
-IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 23, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +230,7 @@ def _argument(place: int) -> int:
 
 
 def _load(offset: int) -> bytes:
-    return INSTRUCTION.pack(LOAD, 0, 0, offset)
+    return INSTRUCTION.pack(LOAD_WORD, 0, 0, offset)
 
 
 def _jump(kind: int, constant: int, if_true: int, if_false: int) -> bytes:

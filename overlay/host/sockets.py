@@ -15,6 +15,17 @@ from overlay.host import advice, binding
 from overlay.host.interfaces import sockaddr_of
 from overlay.host.privileges import Capability
 from overlay.host.reuseport import separate_handshakes, take_handshakes_only, take_nothing
+from overlay.linux import (
+    IP_MTU_DISCOVER,
+    IP_PKTINFO,
+    IPV6_MTU_DISCOVER,
+    PMTUDISC_DO,
+    PMTUDISC_DONT,
+    SO_RCVBUFFORCE,
+    SO_SNDBUFFORCE,
+    UDP_GRO,
+    UDP_SEGMENT,
+)
 from peers.encapsulation import WIREGUARD, is_encrypted
 
 if TYPE_CHECKING:
@@ -25,16 +36,9 @@ if TYPE_CHECKING:
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 
 # Specification: linux/in.h, linux/udp.h, asm-generic/socket.h, linux/icmp.h; Python names only some
-IP_PKTINFO = 8
 IP_FREEBIND, IPV6_FREEBIND = 15, 78  # the latter since Linux 4.15
-UDP_SEGMENT = 103  # since Linux 4.18
 UDP_NO_CHECK6_RX = 102
-UDP_GRO = 104  # since Linux 5.0
 SENDERS_PORTS = range(49152, 65536)  # the dynamic ports (RFC 6335 section 6), as RFC 7348 section 5 has it
-SO_SNDBUFFORCE = 32
-SO_RCVBUFFORCE = 33
-IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
-PMTUDISC_DONT, PMTUDISC_DO = 0, 2
 SYSTEM_TTL = -1
 SOL_RAW = 255
 ICMP_FILTER = 1

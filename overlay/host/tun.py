@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from overlay.errors import ConfigError, HostError
 from overlay.host import advice
 from overlay.host.privileges import Capability
+from overlay.linux import INTERFACE_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +51,6 @@ TUN_F_TSO_ECN = 0x08
 TUN_F_USO4 = 0x20  # since Linux 6.2, and only together with USO6
 TUN_F_USO6 = 0x40
 VIRTIO_HEADER_SIZE = 10
-IFREQ = struct.Struct("16sH22x")  # name, flags
 
 # Specification: linux/sockios.h, linux/ethtool.h
 SIOCETHTOOL = 0x8946
@@ -219,13 +219,13 @@ def _create_or_attach(descriptor: int, name: str, kind: int) -> bool:
     """
     flags = kind | IFF_NO_PI | IFF_VNET_HDR
     try:
-        fcntl.ioctl(descriptor, TUNSETIFF, IFREQ.pack(name.encode(), flags | IFF_TUN_EXCL))
+        fcntl.ioctl(descriptor, TUNSETIFF, INTERFACE_FLAGS.pack(name.encode(), flags | IFF_TUN_EXCL))
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
-        fcntl.ioctl(descriptor, TUNSETIFF, IFREQ.pack(name.encode(), flags))
-    attached: bytes = fcntl.ioctl(descriptor, TUNGETIFF, bytes(IFREQ.size))
-    return bool(IFREQ.unpack(attached)[1] & IFF_PERSIST)
+        fcntl.ioctl(descriptor, TUNSETIFF, INTERFACE_FLAGS.pack(name.encode(), flags))
+    attached: bytes = fcntl.ioctl(descriptor, TUNGETIFF, bytes(INTERFACE_FLAGS.size))
+    return bool(INTERFACE_FLAGS.unpack(attached)[1] & IFF_PERSIST)
 
 
 def negotiate_offloads(set_offload: Callable[[int], object]) -> Offloads:

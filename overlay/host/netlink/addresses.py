@@ -16,7 +16,6 @@ from overlay.host.netlink.rtnetlink import (
     IFA_F_NODAD,
     IFA_F_NOPREFIXROUTE,
     IFA_PROTO,
-    NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
     RTM_DELADDR,
@@ -28,6 +27,7 @@ from overlay.host.netlink.rtnetlink import (
     read_number,
 )
 from overlay.host.ownership import PROTOCOL
+from overlay.linux import NLM_F_CREATE
 
 if TYPE_CHECKING:
     from overlay.host.netlink.kernel import Kernel

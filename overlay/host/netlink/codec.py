@@ -11,7 +11,7 @@ from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from overlay.host.netlink.rtnetlink import NLM_F_REQUEST
+from overlay.linux import NLM_F_REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

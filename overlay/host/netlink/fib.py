@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from overlay.host.netlink.kernel import dump_routes, versions
 from overlay.host.netlink.rtnetlink import (
-    NLM_F_ACK,
     NUMBER,
     ROUTE,
     ROUTE_ATTRIBUTES_OFFSET,
@@ -35,6 +34,7 @@ from overlay.host.netlink.rtnetlink import (
     read_attributes,
     read_number,
 )
+from overlay.linux import NLM_F_ACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

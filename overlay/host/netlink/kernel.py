@@ -13,12 +13,9 @@ from typing import TYPE_CHECKING
 from overlay.errors import HostError
 from overlay.host import advice, sysctl
 from overlay.host.netlink.rtnetlink import (
-    NETLINK_HEADER,
-    NLM_F_ACK,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
     NLMSG_DONE,
-    NLMSG_ERROR,
     NUMBER,
     RECEIVE_SIZE,
     ROUTE,
@@ -30,21 +27,20 @@ from overlay.host.netlink.rtnetlink import (
     split_messages,
 )
 from overlay.host.privileges import Capability
+from overlay.linux import ERROR_CODE, NETLINK_HEADER, NLM_F_ACK, NLMSG_ERROR, SO_RCVBUFFORCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from overlay.host.netlink.rtnetlink import Version
 
-# Specification: linux/netlink.h, linux/socket.h, asm-generic/socket.h
+# Specification: linux/netlink.h, linux/socket.h
 SOL_NETLINK = 270
 NETLINK_CAP_ACK = 10  # since Linux 4.3: errors come without the message they are about
 NETLINK_GET_STRICT_CHK = 12  # since Linux 4.20: the kernel filters dumps
-SO_RCVBUFFORCE = 33
 # Where a field stands, from the start of a message
 FLAGS, FLAGS_OFFSET = struct.Struct("=H"), 6
 SEQUENCE, SEQUENCE_OFFSET = struct.Struct("=I"), 8
-ERROR_CODE = struct.Struct("=i")  # at the start of the payload
 
 # Ours
 GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL}  # nothing left to remove

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from overlay.host import sysctl
 from overlay.host.netlink import codec
 from overlay.host.netlink.kernel import GONE, refusal
-from overlay.host.netlink.rtnetlink import IFF_UP, NLM_F_ACK, RTM_GETLINK, RTM_NEWLINK
+from overlay.host.netlink.rtnetlink import RTM_GETLINK, RTM_NEWLINK
+from overlay.linux import IFF_UP, NLM_F_ACK
 from overlay.wire.icmp import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:

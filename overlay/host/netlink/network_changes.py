@@ -12,7 +12,6 @@ from overlay.host.netlink.rtnetlink import (
     IFA_ADDRESS,
     IFA_F_TENTATIVE,
     IFA_LOCAL,
-    NETLINK_HEADER,
     ROUTE,
     ROUTE_ATTRIBUTES_OFFSET,
     RT_SCOPE_UNIVERSE,
@@ -27,6 +26,7 @@ from overlay.host.netlink.rtnetlink import (
     RTM_NEWROUTE,
     read_attributes,
 )
+from overlay.linux import NETLINK_HEADER
 
 # Ours
 TELLING = (RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH)  # of a default route

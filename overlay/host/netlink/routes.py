@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, NoReturn
 from overlay.errors import HostError
 from overlay.host.netlink.kernel import GONE, dump_routes, refusal, versions
 from overlay.host.netlink.rtnetlink import (
-    ATTRIBUTE,
-    NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REPLACE,
     NUMBER,
@@ -42,6 +40,7 @@ from overlay.host.netlink.rtnetlink import (
     read_number,
 )
 from overlay.host.ownership import PROTOCOL, is_table_of
+from overlay.linux import ATTRIBUTE, NLM_F_CREATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

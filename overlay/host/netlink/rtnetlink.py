@@ -10,20 +10,17 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from overlay.linux import ATTRIBUTE, NETLINK_HEADER, NLM_F_REQUEST
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Specification: linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h, linux/if.h
 # All numbers are in the byte order of the host.
-NETLINK_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
-NLMSG_ERROR = 2
 NLMSG_DONE = 3
-NLM_F_REQUEST = 0x001
-NLM_F_ACK = 0x004
 NLM_F_DUMP = 0x300
 NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
-NLM_F_CREATE = 0x400
 RTM_NEWLINK, RTM_GETLINK = 16, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
@@ -59,7 +56,6 @@ IFA_F_NODAD = 0x002  # usable at once; nobody else is on this link
 IFA_F_TENTATIVE = 0x040  # not usable yet
 IFA_F_NOPREFIXROUTE = 0x200
 
-IFF_UP = 0x1  # of a link
 
 # struct rtmsg: family, lengths of destination and source, TOS, table, protocol, scope, type, flags
 ROUTE = struct.Struct("=BBBBBBBBI")
@@ -74,7 +70,6 @@ ROUTE_PROTOCOL_OFFSET = NETLINK_HEADER.size + 5
 ROUTE_TYPE_OFFSET = NETLINK_HEADER.size + 7
 ROUTE_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + ROUTE.size
 ADDRESS_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + ADDRESS.size
-ATTRIBUTE = struct.Struct("=HH")  # length, type
 NUMBER = struct.Struct("=I")  # most numbers in attributes
 
 Version: TypeAlias = Literal[4, 6]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 from overlay.host.netlink import codec
 from overlay.host.netlink.kernel import GONE, refusal, versions
 from overlay.host.netlink.rtnetlink import (
-    NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
     RT_TABLE_MAIN,
@@ -20,6 +19,7 @@ from overlay.host.netlink.rtnetlink import (
     family_of,
 )
 from overlay.host.ownership import PROTOCOL, is_table_of
+from overlay.linux import NLM_F_CREATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

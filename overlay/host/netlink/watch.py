@@ -11,8 +11,6 @@ from overlay.host.netlink.kernel import refusal
 from overlay.host.netlink.network_changes import NetworkChanges
 from overlay.host.netlink.rtnetlink import (
     ADDRESS,
-    IFF_UP,
-    NETLINK_HEADER,
     RECEIVE_SIZE,
     ROUTE_PROTOCOL_OFFSET,
     ROUTE_TABLE_OFFSET,
@@ -29,6 +27,7 @@ from overlay.host.netlink.rtnetlink import (
     split_messages,
 )
 from overlay.host.ownership import PROTOCOL
+from overlay.linux import IFF_UP, NETLINK_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from overlay.forwarding.arrival import Arrival
-from overlay.forwarding.peer import SOL_UDP
+from overlay.linux import SOL_UDP
 
 
 def test_control_messages_of_ipv4_are_read():

@@ -11,7 +11,8 @@ import pytest
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
 from overlay.forwarding.marks import TTL_SHIFT
-from overlay.forwarding.peer import CONTROLS, SOL_UDP, UDP_SEGMENT, WIDE, Peer
+from overlay.forwarding.peer import CONTROLS, WIDE, Peer
+from overlay.linux import SOL_UDP, UDP_SEGMENT
 from tests import packets
 
 V4, V6 = ("192.0.2.1", 51820), ("2001:db8::1", 51821, 0, 3)

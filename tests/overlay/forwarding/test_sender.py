@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
-from overlay.forwarding.peer import SOL_UDP, UDP_SEGMENT, Peer
+from overlay.forwarding.peer import Peer
 from overlay.forwarding.sender import Sender
 from overlay.forwarding.udp_socket import UdpSocket
 from overlay.host.queues import TELL
+from overlay.linux import SOL_UDP, UDP_SEGMENT
 
 TOS_2 = (socket.IPPROTO_IP, socket.IP_TOS, struct.pack("=i", 2))
 V4, V6 = ("192.0.2.1", 51820), ("2001:db8::1", 51820, 0, 0)

@@ -14,9 +14,6 @@ from overlay.errors import HostError
 from overlay.host.reuseport import INDEX_MARK
 from overlay.host.sockets import (
     EVERY_IPV4,
-    IP_PKTINFO,
-    UDP_GRO,
-    UDP_SEGMENT,
     open_icmp,
     open_raw,
     open_udp,
@@ -24,6 +21,7 @@ from overlay.host.sockets import (
     set_mark,
     set_ttl,
 )
+from overlay.linux import IP_PKTINFO, UDP_GRO, UDP_SEGMENT
 
 LOOPBACK = ip_address("127.0.0.1")
 

@@ -16,11 +16,12 @@ import pytest
 from overlay.errors import HostError
 from overlay.host.netlink.routes import METRIC
 from overlay.host.netlink.routing import Routing
-from overlay.host.netlink.rtnetlink import NETLINK_HEADER, RTM_DELROUTE, RTM_NEWROUTE
+from overlay.host.netlink.rtnetlink import RTM_DELROUTE, RTM_NEWROUTE
 from overlay.host.netlink.watch import RTMGRP_IPV4_ROUTE
 from overlay.host.ownership import PROTOCOL, number_of
 from overlay.host.plan import HostPlan
 from overlay.host.tun import open_tun
+from overlay.linux import NETLINK_HEADER
 from tests.netns.topology import wait_until
 
 pytestmark = pytest.mark.netns
