@@ -20,6 +20,7 @@ from overlay.host.plan import HostPlan
 from overlay.key_files import PRIVATE, load_preshared_key, load_private_key, replace_key
 from overlay.permissions import describe_readers_of, describe_writers
 from overlay.wire.frames import FRAME_OVERHEAD
+from overlay.wire.ip import MAXIMUM_IP
 from peers import gre
 from peers.addresses import host_prefix
 from peers.encapsulation import is_encrypted
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 DEFAULT_FWMARK = 0xD0
 UNDERLAY_MTU = 1500  # where none is known
 MINIMUM_MTU = 1280
-MAXIMUM_IP = 65535
 LISTEN_ADDRESSES = 16  # twice as many descriptors go beside one message to the forwarder
 EITHER = frozenset(
     {("", 4), ("", 6)}

@@ -6,8 +6,10 @@ What is imported for type checking alone counts where a rule is about dependence
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -73,6 +75,7 @@ ROOMS = {
         "overlay.linux",
         "overlay.wire",
         "overlay.crypto",
+        "overlay.session.constants",
         "overlay.host",
         "peers",
         "peers.stores",
@@ -275,6 +278,8 @@ TESTED_ELSEWHERE = {
     "overlay.linux": "numbers; tests of the modules that use them ask a real kernel",
     "overlay.session.constants": "test_sessions shortens each of them",
     "overlay.session.outputs": "values; test_sessions compares them",
+    "overlay.wire.ethernet": "numbers; test_frames and test_neighbours read and build with them",
+    "overlay.wire.tcp": "numbers; test_mss reads and changes with them",
     "overlay.wire.virtio": "one format; test_segments reads and builds it",
     "peers.encapsulation": "test_tunnel asks for what its names say",
     "peers.stores": "tests/peers/stores/test_stores.py holds what all stores have in common",
@@ -429,6 +434,41 @@ def test_library_stays_in_its_rooms(library):
     }
 
     assert not users, reason
+
+
+SECTION = re.compile(r"# (Specification|Ours)\b")
+
+
+def specified(module):
+    """Yield the name and value of each constant of *module* that a document or a header defines, not we."""
+    text = modules()[module].read_text()
+    sections = [match and match[1] for match in map(SECTION.match, text.splitlines())]
+    for node in ast.parse(text).body:
+        above = [section for section in sections[: getattr(node, "lineno", 0) - 1] if section]
+        if not isinstance(node, ast.Assign) or above[-1:] == ["Ours"]:
+            continue
+        names, values = node.targets, [node.value]
+        if isinstance(names[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+            names, values = names[0].elts, node.value.elts
+        for name, value in zip(names, values, strict=True):
+            is_literal = isinstance(value, ast.Constant | ast.Tuple)
+            if (
+                isinstance(name, ast.Name)
+                and name.id.isupper()
+                and (is_literal or "Struct(" in ast.unparse(value))
+            ):
+                yield name.id.strip("_"), ast.unparse(value)
+
+
+def test_what_a_document_defines_stands_in_one_module():
+    """Numbers of the kernel stand in overlay/linux.py, or with the only module that needs them; a protocol's in wire."""
+    places = defaultdict(set)
+    for module in modules():
+        if is_in(module, "overlay"):
+            for constant in specified(module):
+                places[constant].add(module)
+
+    assert not {constant: found for constant, found in places.items() if len(found) > 1}
 
 
 @pytest.mark.parametrize("package", ["overlay.crypto", "overlay.wire", "overlay.session"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from overlay.cli.agents import UNENCRYPTED
 from overlay.cli.output import format_age
 from overlay.numbers import count
+from overlay.session.constants import REJECT_AFTER_TIME
 from overlay.wire.icmp_errors import Hint
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from peers.addresses import Address
 
 # Specification
-REJECT_AFTER_TIME = 180.0  # seconds; whitepaper section 6.1: no older handshake carries packets
 SILENCE_TIME = 15.0  # KEEPALIVE_TIMEOUT + REKEY_TIMEOUT: who is there has answered by then
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from overlay.wire.ip import PROTOCOL_UDP
 from peers.encapsulation import FACTS
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
     from overlay.wire.neighbours import Question
     from peers.encapsulation import Facts
-
-# Specification (IANA, Assigned Internet Protocol Numbers)
-PROTOCOL_UDP = 17
 
 
 class Role(IntEnum):

@@ -12,24 +12,21 @@ from typing import TYPE_CHECKING
 
 from overlay.encap.encapsulation import Clear, Ends, Frames, Stripped
 from overlay.errors import PacketError
-from overlay.wire.ip import packet_length
-from overlay.wire.neighbours import (
+from overlay.wire.ethernet import (
     ETHERNET,
     ETHERTYPE_ARP,
     ETHERTYPE_IPV4,
     ETHERTYPE_IPV6,
-    Question,
-    is_discovery,
+    ETHERTYPE_TAGS,
+    GROUP,
 )
+from overlay.wire.ip import packet_length
+from overlay.wire.neighbours import Question, is_discovery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from overlay.wire.ip import Buffer
-
-# Specification
-ETHERTYPE_VLAN, ETHERTYPE_SERVICE_VLAN = 0x8100, 0x88A8  # IEEE 802.1Q
-GROUP = 0x01  # bit of an Ethernet address' first byte: that of many
 
 # Ours
 SENDERS = 16  # source ports: enough for the queues and paths that a network spreads flows over by them
@@ -74,7 +71,7 @@ class _Inside:
         if version is None:
             if kind == ETHERTYPE_ARP:
                 raise PacketError("neighbour")
-            raise PacketError("vlan" if kind in {ETHERTYPE_VLAN, ETHERTYPE_SERVICE_VLAN} else "ethertype")
+            raise PacketError("vlan" if kind in ETHERTYPE_TAGS else "ethertype")
         packet = payload[start:]
         length = packet_length(packet)
         if packet[0] >> 4 != version:

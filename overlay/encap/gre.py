@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from overlay.encap.encapsulation import Clear, Encapsulation, Ends, Stripped
 from overlay.errors import PacketError
+from overlay.wire.ethernet import ETHERTYPES
 from overlay.wire.ip import checksum, packet_length
 from overlay.wire.partial import may_be_partial
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from overlay.wire.ip import Buffer
 
-# Specification (RFC 2784 section 2, RFC 2890 section 2; IANA, IEEE 802 Numbers)
+# Specification (RFC 2784 section 2, RFC 2890 section 2)
 PROTOCOL_GRE = 47
 HEADER = struct.Struct(">HH")
 CHECKSUM, KEY, SEQUENCE = 0x8000, 0x2000, 0x1000
@@ -36,7 +37,6 @@ REFUSED = (
     0x4C00  # bits 1, 4 and 5, of RFC 1701: routing, strict source route and the first of recursion control
 )
 VERSION = 0x0007
-ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 FIELD_SIZE = 4  # of each of checksum, key and sequence number
 
 # Ours

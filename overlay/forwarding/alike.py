@@ -20,9 +20,11 @@ from overlay.forwarding.segments import (
     complement,
     padded,
 )
-from overlay.wire.ip import IPV6_HEADER_SIZE, PROTOCOL_TCP
+from overlay.wire.ip import EXTENSIONS, IPV6_HEADER_SIZE, PROTOCOL_TCP
 from overlay.wire.messages import TYPE_TRANSPORT
-from overlay.wire.mss import EXTENSIONS, FLAGS_OFFSET, PROTOCOL_AT, SYN
+from overlay.wire.mss import PROTOCOL_AT
+from overlay.wire.partial import UDP_CSUM_OFFSET
+from overlay.wire.tcp import FLAGS_OFFSET, SYN
 from overlay.wire.virtio import VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -35,7 +37,6 @@ WORTH = 4  # packets; fewer go one by one
 MOST = 64  # packets in a table: one send
 LAYOUTS = 64  # sizes remembered before starting over
 _BEFORE = HEADER_SIZE - VIRTIO_SIZE  # where the virtio header of a row begins
-_UDP_CSUM_OFFSET = 6
 
 
 def stride_of(length: int, mtu: int) -> int:
@@ -106,7 +107,7 @@ class Alike:
             rows[:, end] = 0
         words = rows[:, HEADER_SIZE + start : end + odd].view("<u2")
         checks = complement(np.add.reduce(words, axis=1, dtype=np.uint32))
-        if offset == _UDP_CSUM_OFFSET:
+        if offset == UDP_CSUM_OFFSET:
             checks[checks == 0] = 0xFFFF  # RFC 768: zero would say that there is none
         field = HEADER_SIZE + start + offset
         rows[:, field : field + 2].view("<u2")[:, 0] = checks

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from overlay.errors import PacketError
 from overlay.link import OWN
 from overlay.wire import frames
-from overlay.wire.frames import ETHERNET_SIZE, ETHERTYPE_IPV4
+from overlay.wire.ethernet import ETHERNET_SIZE, ETHERTYPE_IPV4, GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +32,6 @@ _IPV4 = ETHERTYPE_IPV4.to_bytes(2, "big")
 
 # Specification (IEEE 802.1Q section 8.8.3)
 AGEING_TIME = 300.0  # seconds without a frame, after which an address is forgotten
-GROUP = 0x01  # bit of the first byte: many are meant
 
 # Ours
 HOLD_TIME = (

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 from overlay.encap import ENCAPSULATIONS
-from overlay.encap.encapsulation import PROTOCOL_UDP, Ends, Role
+from overlay.encap.encapsulation import Ends, Role
 from overlay.forwarding import counters
 from overlay.forwarding.kernel_paths import PathSocket
 from overlay.forwarding.keypair import Keypair
@@ -41,6 +41,7 @@ from overlay.link import (
 from overlay.session.constants import GREETINGS_PER_SECOND
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.frames import FRAME_OVERHEAD
+from overlay.wire.ip import PROTOCOL_UDP
 from overlay.wire.messages import INITIATION, RESPONSE
 from overlay.wire.virtio import VIRTIO_SIZE
 

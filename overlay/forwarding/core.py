@@ -25,7 +25,6 @@ from overlay.forwarding.pings import Pings
 from overlay.forwarding.places import Places
 from overlay.forwarding.probes import Probes
 from overlay.forwarding.replaced import read_out
-from overlay.forwarding.segments import MAXIMUM_IP
 from overlay.forwarding.sender import Sender
 from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Table
@@ -43,6 +42,7 @@ from overlay.link import (
 from overlay.reasons import Drops
 from overlay.session.constants import Timing
 from overlay.wire.frames import FRAME_OVERHEAD
+from overlay.wire.ip import MAXIMUM_IP
 from overlay.wire.virtio import VIRTIO_SIZE
 
 if TYPE_CHECKING:

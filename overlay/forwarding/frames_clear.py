@@ -14,7 +14,8 @@ from overlay.forwarding.clear_inbound import ClearInbound, place_of
 from overlay.forwarding.lanes import hash_flow
 from overlay.forwarding.segments import Framing, Rows
 from overlay.forwarding.unfinished import virtio_for
-from overlay.wire.frames import ETHERNET_SIZE, FRAME_OVERHEAD, ip_start
+from overlay.wire.ethernet import ETHERNET_SIZE
+from overlay.wire.frames import FRAME_OVERHEAD, ip_start
 from overlay.wire.ip import CE, ECT_1, packet_length
 from overlay.wire.virtio import PLAIN, VIRTIO_HEADER
 

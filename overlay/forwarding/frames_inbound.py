@@ -15,9 +15,8 @@ from overlay.forwarding.segments import HEADER_SIZE, SEALED, Rows
 from overlay.forwarding.units import make_for_tun, read_unit, take_link
 from overlay.wire import frames
 from overlay.wire.control import is_control
+from overlay.wire.ethernet import ETHERTYPES
 from overlay.wire.frames import (
-    ETHERTYPE_IPV4,
-    ETHERTYPE_IPV6,
     FRAME_HEADER_SIZE,
     ethertype,
     ip_start,
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.upcalls import Upcalls
 
-_ETHERTYPES = {4: ETHERTYPE_IPV4, 6: ETHERTYPE_IPV6}
-_PLAIN = {version: kind.to_bytes(2, "big") for version, kind in _ETHERTYPES.items()}
+_PLAIN = {version: kind.to_bytes(2, "big") for version, kind in ETHERTYPES.items()}
 _FRAME = HEADER_SIZE + FRAME_HEADER_SIZE  # where a frame begins in its datagram
 
 
@@ -170,4 +168,4 @@ class FramesInbound(Inbound):
 
 def _carries(header: bytes, version: int) -> bool:
     """Return whether the Ethernet header *header*, all of it, is that of an IP packet of *version*."""
-    return ethertype(header) == (_ETHERTYPES[version], len(header))
+    return ethertype(header) == (ETHERTYPES[version], len(header))

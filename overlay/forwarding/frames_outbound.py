@@ -17,22 +17,15 @@ from overlay.forwarding.frames_clear import lane_for
 from overlay.forwarding.marks import TTL_SHIFT, ttl_of
 from overlay.forwarding.narrow import largest_segment
 from overlay.forwarding.outbound import ARENA_BYTES, BATCH, READ_BYTES, Outbound
-from overlay.forwarding.segments import OVERHEAD, PADDING, ClearSplitter, Splitter, padded
+from overlay.forwarding.segments import OVERHEAD, ClearSplitter, Splitter, padded
 from overlay.link import OWN
 from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire import frames
 from overlay.wire.bulk import MINIMUM_SEGMENT
-from overlay.wire.frames import (
-    ETHERNET_SIZE,
-    FRAME_HEADER,
-    FRAME_HEADER_SIZE,
-    MAXIMUM_TAGS,
-    TYPE_FRAME,
-    VLAN_SIZE,
-    ip_start,
-)
+from overlay.wire.ethernet import ETHERNET_SIZE, VLAN_SIZE
+from overlay.wire.frames import FRAME_HEADER, FRAME_HEADER_SIZE, MAXIMUM_TAGS, TYPE_FRAME, ip_start
 from overlay.wire.ip import IPV6_HEADER_SIZE, PROTOCOL_UDP, ecn, packet_length
-from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
+from overlay.wire.messages import PADDING, TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import NEEDS_CSUM, PLAIN, VIRTIO_HEADER, VIRTIO_SIZE
 

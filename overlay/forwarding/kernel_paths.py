@@ -13,7 +13,8 @@ import socket
 from typing import TYPE_CHECKING, Protocol
 
 from overlay.forwarding.peer import WIDE
-from overlay.forwarding.segments import OVERHEAD, PADDING
+from overlay.forwarding.segments import OVERHEAD
+from overlay.wire.messages import PADDING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

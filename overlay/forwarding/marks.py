@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from overlay.wire.ip import DONT_FRAGMENT
+
 if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
@@ -23,7 +25,6 @@ IPV6 = 1 << 17
 
 # Specification (RFC 791 section 3.1, RFC 8200 section 3): offsets in a packet
 _IPV4_FLAGS, _IPV4_TTL, _IPV6_HOP_LIMIT = 6, 8, 7
-_DONT_FRAGMENT = 0x40
 
 
 def ttl_of(packet: Buffer, start: int = 0) -> int:
@@ -35,7 +36,7 @@ def marks_of(packet: Buffer, start: int = 0, *, inherits_ttl: bool = False) -> i
     """Return the marks of the outer header right before the packet at *start*."""
     if packet[start] >> 4 == 4:
         marks = packet[start + 1]
-        if packet[start + _IPV4_FLAGS] & _DONT_FRAGMENT:
+        if packet[start + _IPV4_FLAGS] & DONT_FRAGMENT:
             marks |= WHOLE
     else:
         marks = (packet[start] << 4 | packet[start + 1] >> 4) & TOS | WHOLE | IPV6

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
 from overlay.forwarding.marks import WHOLE
-from overlay.forwarding.segments import PADDING
 from overlay.wire.fragments import cut, may_be_cut
-from overlay.wire.icmp import IPV6_MINIMUM_MTU
-from overlay.wire.ip import packet_length
+from overlay.wire.ip import IPV6_MINIMUM_MTU, packet_length
+from overlay.wire.messages import PADDING
 from overlay.wire.virtio import GSO_ECN, GSO_UDP_L4
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.forwarding.buckets import Buckets
+from overlay.wire.ethernet import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.ip import Buffer
     from overlay.wire.neighbours import Question
-
-# Specification
-GROUP = 0x01  # bit of an Ethernet address' first byte: that of many
 
 # Ours
 ANSWERS_PER_SECOND = (

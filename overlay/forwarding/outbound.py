@@ -19,7 +19,7 @@ from overlay.forwarding.alike import WORTH, Alike, stride_of
 from overlay.forwarding.clear_outbound import ClearOutbound
 from overlay.forwarding.narrow import Narrow, largest_segment
 from overlay.forwarding.pace import Pace
-from overlay.forwarding.segments import OVERHEAD, PADDING, Splitter, flow_of, padded
+from overlay.forwarding.segments import OVERHEAD, Splitter, flow_of, padded
 from overlay.forwarding.unit_size import SMALLEST
 from overlay.forwarding.units import (
     LARGEST_DATAGRAM,
@@ -34,7 +34,7 @@ from overlay.link import OWN
 from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire.bulk import META, MINIMUM_SEGMENT
 from overlay.wire.ip import PROTOCOL_UDP, checksum
-from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
+from overlay.wire.messages import PADDING, TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.encap.encapsulation import PROTOCOL_UDP, Role
+from overlay.encap.encapsulation import Role
+from overlay.wire.ip import PROTOCOL_UDP
 
 if TYPE_CHECKING:
     from overlay.forwarding.inbound import Inbound

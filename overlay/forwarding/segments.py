@@ -19,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from overlay.errors import PacketError
-from overlay.wire.ip import PROTOCOL_TCP, PROTOCOL_UDP
-from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
+from overlay.wire.ip import MAXIMUM_IP, PROTOCOL_TCP, PROTOCOL_UDP
+from overlay.wire.messages import PADDING, TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
+from overlay.wire.partial import TCP_CSUM_OFFSET, UDP_CSUM_OFFSET
+from overlay.wire.tcp import ACK, CWR, ECE, FIN, PSH, TCP_HEADER_SIZE
 from overlay.wire.virtio import (
     GSO_ECN,
     GSO_TCPV4,
@@ -34,12 +36,7 @@ from overlay.wire.virtio import (
 # Specification
 HEADER_SIZE = TRANSPORT_HEADER.size  # 16
 OVERHEAD = HEADER_SIZE + TAG_SIZE  # 32
-PADDING = 16  # a plaintext is filled with zeros to a multiple of this
-MAXIMUM_IP = 65535
-FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
-TCP_CSUM_OFFSET, UDP_CSUM_OFFSET = 16, 6
 UDP_HEADER_SIZE = 8
-TCP_HEADER_SIZE = 20
 
 # Ours
 MAXIMUM_TRAIN_BYTES = 65507 - 7  # one UDP send takes 65507; a multiple of 4 keeps rows aligned

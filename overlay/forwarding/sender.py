@@ -21,7 +21,7 @@ from overlay.forwarding.mmsg import MESSAGES
 from overlay.forwarding.shares import SEND_COST, Shares
 from overlay.host.queues import TELL
 from overlay.linux import PMTUDISC_DO, PMTUDISC_DONT, PMTUDISC_PROBE
-from overlay.wire.icmp import IPV6_MINIMUM_MTU
+from overlay.wire.ip import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

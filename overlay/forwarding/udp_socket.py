@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from overlay.encap import wireguard
-from overlay.encap.encapsulation import PROTOCOL_UDP, Role
+from overlay.encap.encapsulation import Role
 from overlay.forwarding.discovery import Discovery
 from overlay.forwarding.pace import Pace
+from overlay.wire.ip import PROTOCOL_UDP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

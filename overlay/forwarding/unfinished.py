@@ -19,9 +19,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
-from overlay.forwarding.segments import CWR, TCP_CSUM_OFFSET, UDP_CSUM_OFFSET, flow_of
+from overlay.forwarding.segments import flow_of
 from overlay.wire.ip import PROTOCOL_TCP, pseudo_header_sum
-from overlay.wire.partial import may_be_partial
+from overlay.wire.partial import TCP_CSUM_OFFSET, UDP_CSUM_OFFSET, may_be_partial
+from overlay.wire.tcp import CWR
 from overlay.wire.virtio import GSO_ECN, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, PLAIN, VIRTIO_HEADER
 
 if TYPE_CHECKING:

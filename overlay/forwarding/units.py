@@ -17,11 +17,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from overlay.errors import PacketError
 from overlay.forwarding.segments import (
-    CWR,
-    FIN,
     MAXIMUM_TRAIN_BYTES,
     MAXIMUM_TRAIN_COUNT,
-    PSH,
     flow_of,
     write_ipv4_checksum,
     write_partial_checksum,
@@ -42,6 +39,7 @@ from overlay.wire.bulk import (
 )
 from overlay.wire.ip import PROTOCOL_TCP
 from overlay.wire.messages import TAG_SIZE
+from overlay.wire.tcp import CWR, FIN, PSH
 from overlay.wire.virtio import (
     GSO_ECN,
     GSO_TCPV4,

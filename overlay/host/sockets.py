@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, TypeAlias
 
-from overlay.encap.encapsulation import PROTOCOL_UDP, Role
+from overlay.encap.encapsulation import Role
 from overlay.errors import HostError
 from overlay.host import advice, binding
 from overlay.host.interfaces import sockaddr_of
@@ -26,6 +26,7 @@ from overlay.linux import (
     UDP_GRO,
     UDP_SEGMENT,
 )
+from overlay.wire.ip import PROTOCOL_UDP
 from peers.encapsulation import WIREGUARD, is_encrypted
 
 if TYPE_CHECKING:

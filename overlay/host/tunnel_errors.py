@@ -11,16 +11,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.host.nftables import DropTable, Match
+from overlay.wire.ip import DESTINATION_OPTIONS, PROTOCOL_ICMP, PROTOCOL_ICMPV6
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
 # Specification: RFC 792, RFC 4443 section 3.1; where the protocol of the packet stands that an error is about
-ICMP, ICMPV6 = 1, 58
 UNREACHABLE_PORT, UNREACHABLE_PORT_V6 = bytes((3, 3)), bytes((1, 4))
 PROTOCOL_AT, NEXT_HEADER_AT = 8 + 9, 8 + 6
 # RFC 8200 section 4.6: destination options, which a kernel's ip6tnl puts in between (RFC 2473 section 4.1.1)
-OPTIONS, BEHIND_OPTIONS_AT = 60, 8 + 40
+BEHIND_OPTIONS_AT = 8 + 40
 
 
 class TunnelErrors:
@@ -66,8 +66,11 @@ def matches(protocols: Collection[int]) -> list[Match]:
     for each in sorted(protocols):
         protocol, unreachable = bytes([each]), (0, UNREACHABLE_PORT_V6)
         found += [
-            Match(ICMP, ((0, UNREACHABLE_PORT), (PROTOCOL_AT, protocol))),
-            Match(ICMPV6, (unreachable, (NEXT_HEADER_AT, protocol))),
-            Match(ICMPV6, (unreachable, (NEXT_HEADER_AT, bytes([OPTIONS])), (BEHIND_OPTIONS_AT, protocol))),
+            Match(PROTOCOL_ICMP, ((0, UNREACHABLE_PORT), (PROTOCOL_AT, protocol))),
+            Match(PROTOCOL_ICMPV6, (unreachable, (NEXT_HEADER_AT, protocol))),
+            Match(
+                PROTOCOL_ICMPV6,
+                (unreachable, (NEXT_HEADER_AT, bytes([DESTINATION_OPTIONS])), (BEHIND_OPTIONS_AT, protocol)),
+            ),
         ]
     return found

@@ -62,6 +62,7 @@ import msgpack
 
 from overlay.errors import PacketError
 from overlay.wire.bulk import CIPHERS, MAXIMUM_FRAGMENTS, MAXIMUM_PACKET, MAXIMUM_SEALED
+from overlay.wire.messages import PADDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +74,6 @@ FIRST_NIBBLES = (8, 9)  # of a message, in its first byte; the first is reserved
 MAXIMUM_ENTRIES = 15
 MAXIMUM_DEPTH = 4
 MAXIMUM_TEXT = 64  # bytes of one name or string
-PADDING = 16
 IDENTIFIER_SIZE = 8  # bytes
 
 Buffer = bytes | bytearray | memoryview

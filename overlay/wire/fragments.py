@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.wire.ip import IPV4_HEADER_SIZE, checksum
+from overlay.wire.ip import DONT_FRAGMENT, IPV4_HEADER_SIZE, checksum
 
 if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
 # Specification (RFC 791 section 3.1)
-DONT_FRAGMENT = 0x40  # in byte 6, with the two below
-MORE_FRAGMENTS = 0x20
+MORE_FRAGMENTS = 0x20  # in byte 6, beside DONT_FRAGMENT
 COPIED = 0x80  # of an option's type: it goes into every fragment
-END_OF_OPTIONS, NO_OPERATION = 0, 1
+OPTION_END, OPTION_NO_OPERATION = 0, 1
 UNIT = 8  # bytes that fragment offsets count in
 
 
@@ -62,8 +61,8 @@ def _with_options(header: bytes, options: bytes) -> bytes:
 def _copied(options: bytes) -> bytes:
     """Return those of *options* that every fragment has, filled up to a multiple of 4 bytes."""
     kept, at = b"", 0
-    while at < len(options) and options[at] != END_OF_OPTIONS:
-        if options[at] == NO_OPERATION:
+    while at < len(options) and options[at] != OPTION_END:
+        if options[at] == OPTION_NO_OPERATION:
             at += 1
             continue
         size = options[at + 1] if at + 1 < len(options) else 0

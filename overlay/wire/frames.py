@@ -21,7 +21,32 @@ import struct
 from typing import NamedTuple
 
 from overlay.errors import PacketError
+from overlay.wire.ethernet import (
+    ARP,
+    ARP_ETHERNET_IPV4,
+    ARP_IEEE_802,
+    ARP_REPLY,
+    ARP_REQUEST,
+    ETHERNET_SIZE,
+    ETHERTYPE_ARP,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    ETHERTYPE_TAGS,
+    ND_ADVERTISEMENT,
+    ND_HOP_LIMIT,
+    ND_REDIRECT,
+    ND_ROUTER,
+    ND_SIZE,
+    ND_SIZES,
+    ND_SOLICITATION,
+    ND_SOLICITED,
+    ND_SOURCE_LINK_ADDRESS,
+    ND_TARGET_LINK_ADDRESS,
+    VLAN_SIZE,
+)
 from overlay.wire.ip import (
+    EXTENSIONS,
+    FRAGMENT,
     IPV4_HEADER_SIZE,
     IPV6_HEADER_SIZE,
     PROTOCOL_ICMPV6,
@@ -29,33 +54,6 @@ from overlay.wire.ip import (
     checksum,
     pseudo_header_sum,
 )
-from overlay.wire.mss import EXTENSIONS, FRAGMENT
-
-# Specification
-ETHERNET_SIZE = 14  # destination, source, EtherType
-VLAN_SIZE = 4  # a tag of IEEE 802.1Q
-ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_IPV6 = 0x0800, 0x0806, 0x86DD
-ETHERTYPE_TAGS = frozenset({0x8100, 0x88A8})  # customer and service VLAN
-BROADCAST = b"\xff" * 6
-ARP = struct.Struct(
-    "!HHBBH6s4s6s4s"
-)  # hardware, protocol, their sizes, operation, sender's, target's addresses
-ARP_ETHERNET_IPV4 = (1, ETHERTYPE_IPV4, 6, 4)
-ARP_IEEE_802 = 6  # hardware that is Ethernet under another number (RFC 1042), which kernels take as well
-ARP_REQUEST, ARP_REPLY = 1, 2
-ND_SOLICITATION, ND_ADVERTISEMENT = 135, 136  # RFC 4861 sections 4.3, 4.4
-ND_SIZE = 24  # without options
-ND_REDIRECT = 137
-ND_SIZES = {
-    133: 8,
-    134: 16,
-    ND_SOLICITATION: ND_SIZE,
-    ND_ADVERTISEMENT: ND_SIZE,
-    ND_REDIRECT: 40,
-}  # section 4
-ND_ROUTER, ND_SOLICITED = 0x80, 0x40
-ND_SOURCE_LINK_ADDRESS, ND_TARGET_LINK_ADDRESS = 1, 2  # options, RFC 4861 section 4.6.1
-ND_HOP_LIMIT = 255  # none but that came from the same link
 
 # Ours
 TYPE_FRAME = 0xE0

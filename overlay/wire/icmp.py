@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from overlay.errors import PacketError
+from overlay.wire.ethernet import ND_REDIRECT
 from overlay.wire.ip import (
+    EXTENSIONS,
+    FRAGMENT,
     IPV4_HEADER_SIZE,
     IPV6_HEADER_SIZE,
+    IPV6_MINIMUM_MTU,
     PROTOCOL_ICMP,
     PROTOCOL_ICMPV6,
     Buffer,
@@ -29,7 +33,6 @@ FRAGMENTATION_NEEDED_V4 = 4  # code, RFC 1191 section 4
 TOO_BIG_V6 = 2  # RFC 4443 section 3.2
 ECHO_REPLY_V4, ECHO_REQUEST_V4 = 0, 8
 ECHO_REQUEST_V6, ECHO_REPLY_V6 = 128, 129
-IPV6_MINIMUM_MTU = 1280  # an ICMPv6 error never makes a larger packet (RFC 4443 section 2.4 c)
 IPV4_ERROR_MAXIMUM = 576  # RFC 1812 section 4.3.2.3
 
 # - 1 byte type, 1 byte code, 2 bytes checksum, 4 bytes that depend on the type
@@ -40,9 +43,6 @@ IPV6_HEADER = struct.Struct("!IHBB16s16s")
 
 # ICMPv4 types that report errors: RFC 1122 section 3.2.2 forbids an error about an error.
 _ERRORS_V4 = frozenset({3, 4, 5, 11, 12})
-_EXTENSIONS_V6 = frozenset({0, 43, 60})  # hop-by-hop, routing, destination options
-_FRAGMENT_V6 = 44
-_REDIRECT_V6 = 137
 
 
 def may_answer(packet: Buffer) -> bool:
@@ -61,16 +61,16 @@ def may_answer(packet: Buffer) -> bool:
     if packet[24] == 0xFF or packet[8] == 0xFF or not any(packet[8:24]):
         return False
     protocol, offset = packet[6], IPV6_HEADER_SIZE
-    while protocol in _EXTENSIONS_V6 or protocol == _FRAGMENT_V6:
+    while protocol in EXTENSIONS:
         if len(packet) < offset + 8:
             return False
-        if protocol == _FRAGMENT_V6 and (packet[offset + 2] or packet[offset + 3] & 0xF8):
+        if protocol == FRAGMENT and (packet[offset + 2] or packet[offset + 3] & 0xF8):
             return False
-        size = 8 if protocol == _FRAGMENT_V6 else (packet[offset + 1] + 1) * 8
+        size = 8 if protocol == FRAGMENT else (packet[offset + 1] + 1) * 8
         protocol, offset = packet[offset], offset + size
     if protocol != PROTOCOL_ICMPV6:
         return True
-    return len(packet) > offset and packet[offset] >= 128 and packet[offset] != _REDIRECT_V6
+    return len(packet) > offset and packet[offset] >= 128 and packet[offset] != ND_REDIRECT
 
 
 def told_mtu(packet: Buffer) -> int | None:
@@ -116,6 +116,7 @@ def _error_v4(packet: Buffer, code: int, value: int) -> bytes:
 
 
 def _error_v6(packet: Buffer, source: bytes, kind: int, code: int, value: int) -> bytes:
+    # No error makes a packet larger than that (RFC 4443 section 2.4 c).
     quoted = bytes(packet[: IPV6_MINIMUM_MTU - IPV6_HEADER_SIZE - ICMP_HEADER.size])
     message = ICMP_HEADER.pack(kind, code, 0, value) + quoted
     destination = bytes(packet[8:24])

@@ -20,6 +20,7 @@ TYPE_TRANSPORT = 4
 
 KEY_SIZE = 32
 TAG_SIZE = 16  # Poly1305
+PADDING = 16  # what is sealed is filled with zeros to a multiple of this
 MAC_SIZE = 16
 MACS_SIZE = 2 * MAC_SIZE  # mac1 and mac2, the last bytes of an initiation and of a response
 TIMESTAMP_SIZE = 12  # TAI64N

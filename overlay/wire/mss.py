@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from overlay.wire.ip import IPV4_HEADER_SIZE, IPV6_HEADER_SIZE, PROTOCOL_TCP
+from overlay.wire.ip import (
+    EXTENSIONS,
+    FRAGMENT,
+    IPV4_HEADER_SIZE,
+    IPV6_HEADER_SIZE,
+    IPV6_MINIMUM_MTU,
+    PROTOCOL_TCP,
+)
+from overlay.wire.partial import TCP_CSUM_OFFSET
+from overlay.wire.tcp import (
+    END_OF_OPTIONS,
+    FLAGS_OFFSET,
+    MAXIMUM_SEGMENT_SIZE,
+    MSS_SIZE,
+    NO_OPERATION,
+    SYN,
+    TCP_HEADER_SIZE,
+)
 
-# Specification (RFC 9293 sections 3.1 and 3.2)
-SYN = 0x02
-TCP_HEADER_SIZE = 20
-FLAGS_OFFSET = 13
-CHECKSUM_OFFSET = 16
-END_OF_OPTIONS, NO_OPERATION, MAXIMUM_SEGMENT_SIZE = 0, 1, 2
-MSS_SIZE = 4  # of the option
-IPV6_MINIMUM_MTU = 1280  # RFC 8200 section 5
+# Specification
 PROTOCOL_AT = {4: 9, 6: 6}  # where the protocol stands in the IP header
-HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS = 0, 43, 44, 60  # RFC 8200 section 4
 
 # Ours
-EXTENSIONS = frozenset({HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS})
 SYN_PROTOCOLS = frozenset({PROTOCOL_TCP, *EXTENSIONS})
 """What a packet has where its protocol stands, if it may be a TCP SYN: a first look that nearly all others do not pass."""
 
@@ -51,7 +59,7 @@ def clamp_mss(packet: bytearray | memoryview, mtu: int, *, is_partial: bool = Fa
     if not at or (packet[at] << 8 | packet[at + 1]) <= most:
         return False
     if not is_partial:
-        _update(packet, start + CHECKSUM_OFFSET, at, most)
+        _update(packet, start + TCP_CSUM_OFFSET, at, most)
     packet[at : at + 2] = most.to_bytes(2, "big")
     return True
 

@@ -10,6 +10,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from overlay.errors import PacketError
+from overlay.wire.ethernet import (
+    ARP,
+    ARP_ETHERNET_IPV4,
+    ARP_REPLY,
+    ARP_REQUEST,
+    ETHERNET,
+    ETHERTYPE_ARP,
+    ETHERTYPE_IPV6,
+    ND_ADVERTISEMENT,
+    ND_HOP_LIMIT,
+    ND_SOLICITATION,
+    ND_TARGET_LINK_ADDRESS,
+)
 from overlay.wire.icmp import IPV6_HEADER
 from overlay.wire.ip import IPV6_HEADER_SIZE, PROTOCOL_ICMPV6, checksum, packet_length, pseudo_header_sum
 
@@ -17,22 +30,10 @@ if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
 # Specification
-ETHERNET = struct.Struct("!6s6sH")  # destination, source, EtherType
-ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_ARP = 0x0800, 0x86DD, 0x0806
-
-# ARP: 2 bytes kind of hardware (1: Ethernet), 2 bytes EtherType, 1 byte each how long their addresses are, 2 bytes
-# operation, then the addresses of Ethernet and of IP of the sender and of the target
-ARP = struct.Struct("!HHBBH6s4s6s4s")
-_ARP_ETHERNET_IPV4 = (1, ETHERTYPE_IPV4, 6, 4)
-_REQUEST, _REPLY = 1, 2
-
 # Neighbour solicitation and advertisement: 1 byte type, 1 byte code, 2 bytes checksum, 4 bytes flags, 16 bytes target,
 # then options: 1 byte type, 1 byte length in units of 8 bytes, the rest
 NEIGHBOUR = struct.Struct("!BBHI16s")
-SOLICITATION, ADVERTISEMENT = 135, 136
 SOLICITED, OVERRIDE = 1 << 30, 1 << 29
-TARGET_ADDRESS = 2  # option: an Ethernet address
-HOP_LIMIT = 255  # what no router has passed on
 
 
 def is_discovery(packet: Buffer) -> bool:
@@ -40,7 +41,7 @@ def is_discovery(packet: Buffer) -> bool:
     return (
         packet[6] == PROTOCOL_ICMPV6
         and len(packet) > IPV6_HEADER_SIZE
-        and packet[IPV6_HEADER_SIZE] in {SOLICITATION, ADVERTISEMENT}
+        and packet[IPV6_HEADER_SIZE] in {ND_SOLICITATION, ND_ADVERTISEMENT}
     )
 
 
@@ -69,7 +70,7 @@ class Question:
         rest = frame[ETHERNET.size :]
         if kind == ETHERTYPE_ARP and len(rest) >= ARP.size:
             *form, operation, _, source, _, target = ARP.unpack_from(rest)
-            if tuple(form) == _ARP_ETHERNET_IPV4 and operation == _REQUEST and any(source):
+            if tuple(form) == ARP_ETHERNET_IPV4 and operation == ARP_REQUEST and any(source):
                 return cls(source, target, mac, asked)
         if kind == ETHERTYPE_IPV6:
             return cls(*_solicited(rest), mac, asked)
@@ -78,13 +79,15 @@ class Question:
     def answer(self, mac: bytes) -> bytes:
         """Return the frame that says that the target is at *mac*, to whom asked."""
         if len(self.target) == 4:
-            body = ARP.pack(*_ARP_ETHERNET_IPV4, _REPLY, mac, self.target, self.mac, self.source)
+            body = ARP.pack(*ARP_ETHERNET_IPV4, ARP_REPLY, mac, self.target, self.mac, self.source)
             return ETHERNET.pack(self.mac, mac, ETHERTYPE_ARP) + body
-        message = NEIGHBOUR.pack(ADVERTISEMENT, 0, 0, SOLICITED | OVERRIDE, self.target)
-        message += bytes((TARGET_ADDRESS, 1)) + mac
+        message = NEIGHBOUR.pack(ND_ADVERTISEMENT, 0, 0, SOLICITED | OVERRIDE, self.target)
+        message += bytes((ND_TARGET_LINK_ADDRESS, 1)) + mac
         start = pseudo_header_sum(self.target, self.source, PROTOCOL_ICMPV6, len(message))
         message = message[:2] + checksum(message, start).to_bytes(2, "big") + message[4:]
-        header = IPV6_HEADER.pack(6 << 28, len(message), PROTOCOL_ICMPV6, HOP_LIMIT, self.target, self.source)
+        header = IPV6_HEADER.pack(
+            6 << 28, len(message), PROTOCOL_ICMPV6, ND_HOP_LIMIT, self.target, self.source
+        )
         return ETHERNET.pack(self.mac, mac, ETHERTYPE_IPV6) + header + message
 
 
@@ -95,14 +98,14 @@ def _solicited(packet: Buffer) -> tuple[bytes, bytes]:
     except PacketError:
         raise PacketError("neighbour") from None
     message = packet[IPV6_HEADER_SIZE:]
-    if packet[0] >> 4 != 6 or packet[6] != PROTOCOL_ICMPV6 or packet[7] != HOP_LIMIT:
+    if packet[0] >> 4 != 6 or packet[6] != PROTOCOL_ICMPV6 or packet[7] != ND_HOP_LIMIT:
         raise PacketError("neighbour")
     if len(message) < NEIGHBOUR.size:
         raise PacketError("neighbour")
     source, destination = bytes(packet[8:24]), bytes(packet[24:40])
     kind, code, _, _, target = NEIGHBOUR.unpack_from(message)
     start = pseudo_header_sum(source, destination, PROTOCOL_ICMPV6, len(message))
-    if (kind, code) != (SOLICITATION, 0) or checksum(message, start) or target[0] == 0xFF:
+    if (kind, code) != (ND_SOLICITATION, 0) or checksum(message, start) or target[0] == 0xFF:
         raise PacketError("neighbour")
     if not any(source) or source[0] == 0xFF or not _has_whole_options(message[NEIGHBOUR.size :]):
         raise PacketError("neighbour")

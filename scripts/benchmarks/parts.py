@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from overlay.forwarding.segments import ACK, HEADER_SIZE, OVERHEAD, Rows, Splitter
+from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
 from overlay.forwarding.table import Table
 from overlay.forwarding.units import Cutter, Reassembly, UnitKey, make_aead, open_unit, read_unit
 from overlay.wire.bulk import CIPHERS, FRAGMENT_HEADER_SIZE
 from overlay.wire.messages import KEY_SIZE, TAG_SIZE
+from overlay.wire.tcp import ACK
 from overlay.wire.virtio import GSO_TCPV4
 from scripts.benchmarks import figures, plainly
 from scripts.benchmarks.figures import Figures

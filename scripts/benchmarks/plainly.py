@@ -6,8 +6,9 @@ taken with one remainder of a large integer, which is the fastest way Python has
 
 from __future__ import annotations
 
-from overlay.forwarding.segments import ACK, FIN, HEADER_SIZE, OVERHEAD, PSH
+from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD
 from overlay.wire.messages import TAG_SIZE
+from overlay.wire.tcp import ACK, FIN, PSH
 
 L4 = 20  # bytes of the IPv4 header
 

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from overlay.wire.neighbours import ARP
+from overlay.wire.ethernet import ARP
 from peers.mac import derived_mac, format_mac
 from tests import packets
 from tests.netns.network import PATIENCE, Network, Node, is_silent, ping, transfer_both_ways, udp_pair

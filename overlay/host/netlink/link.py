@@ -10,7 +10,7 @@ from overlay.host.netlink import codec
 from overlay.host.netlink.kernel import GONE, refusal
 from overlay.host.netlink.rtnetlink import RTM_GETLINK, RTM_NEWLINK
 from overlay.linux import IFF_UP, NLM_F_ACK
-from overlay.wire.icmp import IPV6_MINIMUM_MTU
+from overlay.wire.ip import IPV6_MINIMUM_MTU
 
 if TYPE_CHECKING:
     from overlay.host.netlink.codec import Attribute

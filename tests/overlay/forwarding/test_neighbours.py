@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from overlay.forwarding.neighbours import ANSWERS_BURST, Neighbours
-from overlay.wire.neighbours import ARP
+from overlay.wire.ethernet import ARP
 from peers.mac import derived_mac
 from tests import packets
 from tests.network import Flight
