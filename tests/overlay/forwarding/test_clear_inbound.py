@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from overlay import link
 from overlay.forwarding.inbound import Arrival
+from overlay.wire.ethernet import ARP
 from overlay.wire.icmp import in_ipv4, too_big_v4
 from overlay.wire.ip import CE, ECT_0, NOT_ECT
-from overlay.wire.neighbours import ARP
 from peers.mac import derived_mac
 from tests import packets
 from tests.network import Flight

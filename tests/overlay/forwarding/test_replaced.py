@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from overlay.encap.encapsulation import PROTOCOL_UDP, Role
+from overlay.encap.encapsulation import Role
 from overlay.forwarding.replaced import LAST_READS, read_out
+from overlay.wire.ip import PROTOCOL_UDP
 from overlay.wire.messages import TRANSPORT_HEADER
 from tests.network import Flight
 from tests.sim import World
