@@ -9,7 +9,6 @@ TARGETS = {
     each.name: each
     for each in (
         Target("messages", wire.messages, wire.message_seeds),
-        Target("fragment", wire.fragment, wire.fragment_seeds),
         Target("control", wire.control, wire.control_seeds),
         Target("unit", wire.unit, wire.unit_seeds),
         Target("ip", packet.ip, packet.seeds),

@@ -6,7 +6,8 @@ import contextlib
 
 from overlay.errors import PacketError
 from overlay.wire import frames as frame_payload
-from overlay.wire.neighbours import ETHERNET, Question
+from overlay.wire.ethernet import ETHERNET
+from overlay.wire.neighbours import Question
 from tests import packets
 
 MAC, OTHER = bytes([2, 0, 0, 0, 0, 1]), bytes([2, 0, 0, 0, 0, 2])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from overlay.forwarding import mmsg
-from overlay.host.rtnetlink import NETLINK_HEADER, read_attributes, read_number, split_messages
+from overlay.host.netlink.rtnetlink import read_attributes, read_number, split_messages
+from overlay.linux import NETLINK_HEADER
 
 NAME_BYTES = 28  # of struct sockaddr_in6
 

@@ -7,15 +7,14 @@ import contextlib
 from overlay.errors import PacketError
 from overlay.forwarding.units import LEAD, make_for_tun, read_unit, take_link
 from overlay.wire import control as control_messages
-from overlay.wire.bulk import Fragment
 from overlay.wire.control import Hello, Ping, Pong, Probe, Probed, Report
-from overlay.wire.messages import CookieReply, Initiation, Response, Transport, message_type
+from overlay.wire.messages import CookieReply, Initiation, Response, message_type
 from tests import packets, units
 
 
 def messages(data):
     message_type(data)
-    for kind in (Initiation, Response, CookieReply, Transport):
+    for kind in (Initiation, Response, CookieReply):
         with contextlib.suppress(PacketError):
             assert kind.parse(data).build() == data
 
@@ -24,17 +23,6 @@ def message_seeds():
     yield Initiation(1, bytes(32), bytes(48), bytes(28)).build()
     yield Response(1, 2, bytes(32), bytes(16)).build()
     yield CookieReply(1, bytes(24), bytes(32)).build()
-    yield Transport(1, 2, bytes(16)).build()
-
-
-def fragment(data):
-    with contextlib.suppress(PacketError):
-        assert Fragment.parse(data).build() == data
-
-
-def fragment_seeds():
-    yield Fragment(0, 1, 1, 7, 1, b"piece").build()
-    yield Fragment(1, 2, 2, 7, 1, b"p").build()
 
 
 def control(data):
