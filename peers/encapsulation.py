@@ -49,10 +49,10 @@ class Facts:
     has_macs: bool = False
 
 
-WIREGUARD, UDP, IPIP, GRE, VXLAN = "wireguard", "udp", "ipip", "gre", "vxlan"
+WIREGUARD, UDP, IPIP, GRE = "wireguard", "udp", "ipip", "gre"
 
 GRE_KEY = Identifier("gre_key", "GRE key", 2**32 - 1)  # RFC 2890 section 2.1
-VNI = Identifier("vni", "VNI", 2**24 - 1)  # RFC 7348 section 5
+VNI = Identifier("vni", "VNI", 2**24 - 1)  # RFC 7348 section 5, RFC 8926 section 3.4
 
 FACTS = {
     each.name: each
@@ -64,7 +64,9 @@ FACTS = {
         Facts(IPIP),
         Facts(GRE, identifier=GRE_KEY),
         # RFC 7348 section 5; older Linux and flannel take 8472
-        Facts(VXLAN, Port("vxlan_port", 4789), identifier=VNI, carries_frames=True, has_macs=True),
+        Facts("vxlan", Port("vxlan_port", 4789), identifier=VNI, carries_frames=True, has_macs=True),
+        # RFC 8926 section 3.3
+        Facts("geneve", Port("geneve_port", 6081), identifier=VNI, carries_frames=True, has_macs=True),
     )
 }
 """All encapsulations, by name."""

@@ -10,7 +10,8 @@ bulk = true                       # super-packets under one seal between agents 
 encapsulation = "wireguard"       # or one in the clear, such as "udp"
 udp_port = 8285                   # UDP port of the encapsulation "udp"
 vxlan_port = 4789                 # that of "vxlan"
-vni = 1                           # VXLAN network identifier
+geneve_port = 6081                # that of "geneve"
+vni = 1                           # network identifier of "vxlan" and "geneve"
 gre_key = 7                       # of "gre"; default none
 gre_checksum = true               # whether what is sent by "gre" has checksums; default not
 gre_sequence = true               # and sequence numbers
@@ -33,7 +34,7 @@ sources = ["0.0.0.0/0"]           # from where it may send in the clear, beside 
 gre_key = 7                       # of its tunnels with everyone, as the next two; default the network's
 gre_checksum = true
 gre_sequence = true
-mac = "02:00:5e:10:00:01"         # with vxlan or a tap: Ethernet addresses that are there; default derived
+mac = "02:00:5e:10:00:01"         # with vxlan, geneve or a tap: Ethernet addresses that are there; default derived
 ```
 
 Where a list is accepted, so is its single item.

@@ -159,7 +159,7 @@ class Node:
             self._open_clear_sockets(encapsulation)
         number = 1 + max(self.core.peers, default=0)
         packed = [(network.network_address.packed, network.prefixlen) for network in map(ip_network, sources)]
-        if encapsulation == "vxlan" and identifier is None:
+        if ENCAPSULATIONS[encapsulation].facts.has_macs and identifier is None:
             identifier = VNI
         ends = (identifier, derived_mac(self.name), derived_mac(other.name))
         self.tell(link.SetPeer(number, 0.0, encapsulation, packed, *ends))

@@ -253,7 +253,7 @@ TESTED_ELSEWHERE = {
     "overlay.diagnosis.settings": "test_setup changes the settings of real hosts",
     "overlay.errors": "a tree of classes, drawn in its docstring; whoever raises one tests its sentence",
     "overlay.encap.encapsulation": "values; test_encap holds what all encapsulations have in common",
-    "overlay.encap.ethernet": "test_vxlan, behind the header of VXLAN",
+    "overlay.encap.ethernet": "test_vxlan and test_geneve, behind the headers of both",
     "overlay.encap.wireguard": "test_encap runs the shared contract over it",
     "overlay.forwarding.__main__": "tests/overlay/test_forwarder.py starts it as the agent does",
     "overlay.forwarding.batch": "a protocol; Outbound is one, as mypy says",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.encap import gre, ipip, udp, vxlan, wireguard
+from overlay.encap import geneve, gre, ipip, udp, vxlan, wireguard
 
 if TYPE_CHECKING:
     from overlay.encap.encapsulation import Encapsulation
@@ -20,5 +20,6 @@ ENCAPSULATIONS: dict[str, Encapsulation] = {
         ipip.ENCAPSULATION,
         gre.ENCAPSULATION,
         vxlan.ENCAPSULATION,
+        geneve.ENCAPSULATION,
     )
 }

@@ -19,6 +19,7 @@ LAYERS = {
     "ipip": "ip",
     "gre": "gre:ip",
     "vxlan": "udp:vxlan:eth:ethertype:ip",
+    "geneve": "udp:geneve:eth:ethertype:ip",
     "wireguard": "udp:wg",
 }
 DECODE = {"udp": ("-d", "udp.port==8285,ip"), "vxlan": ("-d", "udp.port==4789,vxlan")}
@@ -43,7 +44,7 @@ def test_a_capture_is_what_tshark_knows_by_the_name_and_nothing_in_it_is_malform
     if outer == 6:
         for host in (paris, tokyo):
             host.settings["endpoint"] = (
-                f"[{host.outside6}]" if name in {"udp", "vxlan", "wireguard"} else host.outside6
+                f"[{host.outside6}]" if ENCAPSULATIONS[name].has_ports else host.outside6
             )
     network.start()
     paris.ping(tokyo.address)

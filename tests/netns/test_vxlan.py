@@ -146,20 +146,22 @@ def read(path, *arguments):
 class Kernel(Node):
     """A node whose tunnel is the kernel's VXLAN device."""
 
-    def start(self, other, vni=1, *options):
+    def options(self, other, vni):
         outside = "outside6" if ":" in self.settings["endpoint"] else "outside"
+        ends = "local", getattr(self, outside), "remote", getattr(other, outside)
+        return "type", "vxlan", "id", str(vni), "dstport", str(PORT), *ends
+
+    def start(self, other, vni=1, *options):
+        device, own = self.interface, self.options(other, vni)
         try:
             self.namespace.run(
-                *("ip", "link", "add", "vx0", "mtu", str(self.mtu), "address", KERNEL_MAC),
-                *("type", "vxlan", "id", str(vni)),
-                *("dstport", str(PORT), "local", getattr(self, outside), "remote", getattr(other, outside)),
-                *options,
+                *("ip", "link", "add", device, "mtu", str(self.mtu), "address", KERNEL_MAC), *own, *options
             )
         except CommandError as error:
-            pytest.skip(f"this kernel has no VXLAN device: {error}")
+            pytest.skip(f"this kernel has no {own[1]} device: {error}")
         for address in (f"{self.address}/16", f"{self.address6}/32"):
-            self.namespace.run("ip", "address", "add", address, "dev", "vx0", "nodad")
-        self.namespace.run("ip", "link", "set", "vx0", "up")
+            self.namespace.run("ip", "address", "add", address, "dev", device, "nodad")
+        self.namespace.run("ip", "link", "set", device, "up")
 
 
 @pytest.fixture(params=["IPv4", "IPv6", "IPv4 in frames of wire size"])

@@ -169,7 +169,7 @@ SENTENCES = [
     (
         file('encapsulation = "ip-in-ip"'),
         3,
-        "network.encapsulation is 'ip-in-ip'; write wireguard, udp, ipip, gre or vxlan",
+        "network.encapsulation is 'ip-in-ip'; write wireguard, udp, ipip, gre, vxlan or geneve",
     ),
     (
         paris('encapsulation = "gre"', 'endpoint = "192.0.2.1:9"'),

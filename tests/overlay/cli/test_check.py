@@ -77,6 +77,7 @@ def test_json_has_the_peers_this_node_and_the_warnings(check):
         "encapsulation": "wireguard",
         "udp_port": 8285,
         "vxlan_port": 4789,
+        "geneve_port": 6081,
         "vni": 1,
         "gre_key": None,
         "gre_checksum": False,

@@ -605,3 +605,25 @@ def test_a_frame_of_another_flow_before_those_of_one_keeps_none_of_them_back():
     arrive(b, *sent)
 
     assert b.received == [each[8:] for each in sent]
+
+
+@pytest.mark.parametrize("options", [b"", bytes.fromhex("01020102deadbeefdeadbeef01027f00")])
+def test_frames_of_geneve_are_found_behind_options_one_by_one_and_joined(world, options):
+    a, b = greeted(*world.clear_pair(encapsulation="geneve"))
+    header = bytes((len(options) // 4, 0)) + b"\x65\x58" + VNI.to_bytes(3, "big") + b"\0"
+    frames = [payload[8:] for payload in flow(b, a)]
+
+    arrive(b, *(header + options + each for each in frames))
+
+    assert b.received == frames
+    assert not b.drops + b.peer().drops
+
+
+def test_a_frame_of_geneve_is_sent_without_options(world):
+    a, b = greeted(*world.clear_pair(encapsulation="geneve"))
+    flights = watch(world)
+
+    frame = a.send_frame(b.mac, packets.udp(b"hello"))
+    world.run(1)
+
+    assert [flight.datagram for flight in flights] == [b"\0\0\x65\x58\0\0\x07\0" + frame]
