@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from overlay.encap import ethernet
 from overlay.encap.encapsulation import Encapsulation, Ends
 from overlay.errors import PacketError
-from overlay.wire.neighbours import ETHERNET
+from overlay.wire.ethernet import ETHERNET
 
 if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
