@@ -10,6 +10,7 @@ servers of a link by that link, whatever the routes say; nscd does not.
 from __future__ import annotations
 
 import ctypes
+import encodings.idna  # noqa: F401  the user of a look-up may not be able to read where it is
 import socket
 from typing import TYPE_CHECKING, Any
 
