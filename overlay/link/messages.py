@@ -1,0 +1,269 @@
+"""What the agent and the forwarder tell each other, as frozen values.
+
+A message or a field that is added, removed or changed needs its row in ``codec`` and another VERSION.
+Descriptors travel beside ``Start``, ``SetNode`` and ``Sockets`` (SCM_RIGHTS).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+
+if TYPE_CHECKING:
+    from overlay.wire.addresses import Sockaddr
+
+# Ours
+ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, so that none waits for a reload
+PINGS_WAITING = 256  # in-band pings that wait for an answer at once
+REPLACED_TIME = 10.0  # seconds for which a replaced socket is read: until peers have heard from the new one
+OWN = 0  # the peer number of this node in the routes: its own subnets
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The agent's first message, with the tun beside it.  *times* are the fields of Timing, in their order.
+
+    *ciphers* are those of bulk units, best first; without any, no unit is sent or taken.  With *is_tap* the device
+    carries Ethernet frames.
+    """
+
+    public_key: bytes
+    mtu: int
+    joins_udp: bool
+    segments_udp: bool
+    times: list[float]
+    ciphers: list[int] = dataclasses.field(default_factory=list)
+    is_tap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Sockets to use from now on for *encapsulation*, one for each of *families*, beside it.
+
+    *port* is their UDP port, 0 where there are none; *ports* are those of each where some have others.  *roles* are the values of Role and *protocols* the IP protocols
+    of each; without any, all are UDP sockets that receive and send.  Those in use before that are not among them are
+    read for REPLACED_TIME and then closed.
+    """
+
+    families: list[int]
+    port: int
+    encapsulation: str = "wireguard"
+    roles: list[int] = dataclasses.field(default_factory=list)
+    protocols: list[int] = dataclasses.field(default_factory=list)
+    ports: list[int] = dataclasses.field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class SetNode:
+    """The interface's MTU and this node's own overlay addresses, 4 or 16 bytes each: ICMP errors come from them.
+
+    With *has_icmp* a raw socket for those of IPv4 is beside it, and behind that one for each of *families* by which
+    the kernel is asked for the MTU of a path.  With *inherits_ttl* what is in the clear has the TTL of the packet
+    inside in its outer header too.  *macs* are the Ethernet addresses that are here and nowhere else, that of a tap
+    first.
+    """
+
+    mtu: int
+    has_icmp: bool
+    addresses: list[bytes]
+    inherits_ttl: bool = False
+    macs: list[bytes] = dataclasses.field(default_factory=list)
+    families: list[int] = dataclasses.field(default_factory=list)
+    stations: int = 4096  # Ethernet addresses that are learnt at one place
+
+
+@dataclass(frozen=True, slots=True)
+class SetPeer:
+    """Make or change a peer, whose *encapsulation* never changes.  *keepalive* is in seconds, 0 for none.
+
+    *sources* are prefixes beside its own from which packets may come in the clear.  *identifier*, *own_mac*, *mac*,
+    *has_checksum* and *has_sequence* are those of Ends.  *macs* are the Ethernet addresses that are there and nowhere else; the first is that of
+    *addresses*, its own on the overlay.
+    """
+
+    peer: int
+    keepalive: float
+    encapsulation: str = "wireguard"
+    sources: list[tuple[bytes, int]] = dataclasses.field(default_factory=list)
+    identifier: int | None = None
+    own_mac: bytes = bytes(6)
+    mac: bytes = bytes(6)
+    has_checksum: bool = False
+    has_sequence: bool = False
+    macs: list[bytes] = dataclasses.field(default_factory=list)
+    addresses: list[bytes] = dataclasses.field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePeer:
+    """Forget a peer, its keys and what is staged for it."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetEndpoint:
+    """Where a peer is to be reached from now on, and why: ``configuration`` or ``dns``."""
+
+    peer: int
+    endpoint: Sockaddr
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """A piece of a table change: prefixes to add as [packed, length, peer], to remove as [packed, length].
+
+    Nothing is in force until the piece with *is_last*, and then all of it.
+    """
+
+    add: list[tuple[bytes, int, int]]
+    remove: list[tuple[bytes, int]]
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The table is complete: read the tun from now on.  Packets that came before wait in its queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """The agent is done with *count* handshake messages: so the forwarder knows how busy it is."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RenewSources:
+    """Addresses or routes of the host changed: forget which local address each peer was answered from.
+
+    With *has_moved* the host may be elsewhere for its peers, and those with a session are told by a keepalive.
+    """
+
+    has_moved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AskCounters:
+    """Send the counters of all peers; *serial* comes back with them."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class PingPeer:
+    """Send an in-band ping to *peer*; *identifier* comes back with the answer, in ``Ponged``."""
+
+    peer: int
+    identifier: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The forwarder has begun.  *notes* are sentences on what it could not do."""
+
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """A handshake message whose size and mac1 are right, and mac2 under load; or one of a few for another public key."""
+
+    datagram: bytes
+    source: Sockaddr
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """There is something to send to *peer* and no keypair fresh enough for it; with *is_idle* only a keepalive."""
+
+    peer: int
+    is_idle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The first message under a keypair that we made as responder came in: the peer has it too."""
+
+    peer: int
+    local_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """The forwarder has forgotten the keypair of *local_index*."""
+
+    local_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Authenticated messages of *peer* came from new addresses: *endpoint* is the last, *before* that one before it.
+
+    Of many moves in a second this tells the last, and *count* how many there were.
+    """
+
+    peer: int
+    endpoint: Sockaddr
+    count: int = 1
+    before: Sockaddr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Packets were sent to *peer*, and nothing has come from it for so long that it must be gone; or that *is_over*."""
+
+    peer: int
+    is_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ponged:
+    """The ping *identifier* was answered after *seconds*; None if *peer* is not known to answer any, and got none."""
+
+    peer: int
+    identifier: int
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCounters:
+    """What was counted for one peer.  Bytes are UDP payload bytes of all message types."""
+
+    peer: int
+    endpoint: Sockaddr | None
+    tx_bytes: int
+    rx_bytes: int
+    tx_packets: int
+    rx_packets: int
+    last_received: float
+    drops: dict[str, int]
+    tx_units: int = 0  # bulk units sent
+    rx_units: int = 0  # and opened
+    # The largest packet of which a probe or the kernel says that it reaches the peer; 0 if neither
+    path_mtu: int = 0
+    learnt_macs: int = 0  # Ethernet addresses that were learnt there
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Counters of some peers; with *is_last* all have been told.  *drops* are those of no peer."""
+
+    serial: int
+    peers: list[PeerCounters]
+    drops: dict[str, int]
+    is_last: bool
+
+
+Command: TypeAlias = (
+    Start | Sockets | SetNode | SetPeer | RemovePeer | SetEndpoint | Routes | Begin | Handled | RenewSources
+    | AskCounters | PingPeer | Transmit | InstallKeypair | Wipe | GiveUp
+)  # fmt: skip
+"""What the agent tells the forwarder."""
+
+Report: TypeAlias = Ready | Handshake | Wanted | Confirmed | Retired | Moved | Silence | Ponged | Counters
+"""What the forwarder tells the agent."""
