@@ -16,7 +16,17 @@ import trio
 
 from overlay.errors import HostError, PacketError
 from overlay.host import clock, user_ids
-from overlay.link import MESSAGE_BYTES, ROWS, Command, Ready, Report, decode, encode
+from overlay.link import (
+    MESSAGE_BYTES,
+    ROWS,
+    VERSION,
+    Command,
+    OtherVersionError,
+    Ready,
+    Report,
+    decode,
+    encode,
+)
 from overlay.process_output import ProcessOutput
 
 if TYPE_CHECKING:
@@ -41,6 +51,10 @@ log = logging.getLogger("overlay")
 
 class ForwarderGoneError(Exception):
     """The forwarder process has ended."""
+
+
+class OtherReleaseError(ForwarderGoneError):
+    """The forwarder is of another release than this agent, and cannot be told anything."""
 
 
 class Forwarder:
@@ -149,6 +163,12 @@ class Forwarder:
                 raise ForwarderGoneError
             try:
                 message = decode(data, ROWS)
+            except OtherVersionError as error:
+                self.disconnect()
+                raise OtherReleaseError(
+                    f"the installed forwarder speaks version {error.version} of the link, and this agent version "
+                    f"{VERSION}: overlay was upgraded or downgraded while the agent ran; restart the agent"
+                ) from None
             except PacketError:
                 message = None
             reports.append(message if isinstance(message, Report) else None)

@@ -14,7 +14,7 @@ import trio
 
 from overlay.counters import CounterQuestions
 from overlay.errors import HostError
-from overlay.forwarder import ForwarderGoneError
+from overlay.forwarder import ForwarderGoneError, OtherReleaseError
 from overlay.host import clock
 from overlay.link import OWN, Counters, Handled, Handshake, PingPeer, Ponged
 from overlay.pings import PingQuestions
@@ -99,6 +99,9 @@ class Supervisor:
                     await forwarder.send(command, descriptors)
                     patience.deadline = trio.current_time() + START_TIME
                 notes = await forwarder.get_ready()
+        except OtherReleaseError as error:
+            await forwarder.stop()
+            raise HostError(str(error)) from None
         except ForwarderGoneError:
             raise HostError(f"the forwarder did not start: {await forwarder.stop()}") from None
         if notes is None:

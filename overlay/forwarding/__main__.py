@@ -7,6 +7,7 @@ Everything is imported before privileges go: afterwards not even the interpreter
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -17,7 +18,7 @@ from overlay.errors import PacketError
 from overlay.forwarding.loop import LinkEnd, Loop
 from overlay.host import clock, priority, seccomp
 from overlay.host.privileges import drop_all
-from overlay.link import Start
+from overlay.link import OtherVersionError, Ready, Start
 
 # Ours
 GC_THRESHOLD = 50_000  # allocations between two collections: the packet path makes no cycles
@@ -37,6 +38,9 @@ def main() -> None:
     end = LinkEnd(link)
     try:
         start, descriptors = end.wait()
+    except OtherVersionError:
+        _refuse(end)
+        return
     except (EOFError, PacketError):
         return
     if not isinstance(start, Start):
@@ -45,6 +49,16 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
     Loop(end, clock.now, os.urandom).run(start, descriptors, notes)
+
+
+def _refuse(end: LinkEnd) -> None:
+    """Let an agent of another release know the version of this forwarder, and wait until it ends the link."""
+    with contextlib.suppress(EOFError):
+        end.report(Ready([]))
+        while True:
+            with contextlib.suppress(PacketError):
+                for descriptor in end.wait()[1]:
+                    os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from overlay.link.codec import DESCRIPTORS, MESSAGE_BYTES, MESSAGES, ROWS, decode, encode
+from overlay.link.codec import (
+    DESCRIPTORS,
+    MESSAGE_BYTES,
+    MESSAGES,
+    ROWS,
+    VERSION,
+    OtherVersionError,
+    decode,
+    encode,
+)
 from overlay.link.messages import (
     OWN,
     PINGS_WAITING,
@@ -43,6 +52,7 @@ __all__ = [
     "REPLACED_TIME",
     "ROUTES_PER_MESSAGE",
     "ROWS",
+    "VERSION",
     "AskCounters",
     "Begin",
     "Command",
@@ -51,6 +61,7 @@ __all__ = [
     "Handled",
     "Handshake",
     "Moved",
+    "OtherVersionError",
     "PeerCounters",
     "PingPeer",
     "Ponged",

@@ -2,6 +2,9 @@
 
 The number is the place of the message in ``KINDS``, which also declares for each field what it may hold.  Neither
 side trusts the other: decode() checks every field and raises PacketError for anything else.
+
+The two greetings, ``Start`` and ``Ready``, are ``[number, VERSION, field, ...]``.  Their numbers and the place of the
+version never change, so that each end can tell that the other is from another release, whatever else is different.
 """
 
 from __future__ import annotations
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
 # Ours
+VERSION = 1  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
 MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 20 peers' counters stay far below
 # Beside one message: two sockets for each address that a node may bind to, or pools of senders
 DESCRIPTORS = 64
@@ -60,6 +64,15 @@ NOTES, NOTE_CHARACTERS = 32, 500  # what the forwarder could not do, as sentence
 HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
 STATIONS = 1_000_000  # Ethernet addresses that may be learnt at one place
 
+
+class OtherVersionError(PacketError):
+    """A greeting from an end that speaks *version* of the link, which is not VERSION."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__("link")
+        self.version = version
+
+
 Kind: TypeAlias = "Callable[[Any], Any]"
 """What a field may hold: returns the value as the message has it, or raises PacketError."""
 
@@ -67,12 +80,14 @@ Kind: TypeAlias = "Callable[[Any], Any]"
 def encode(message: Command | Report) -> bytes:
     """Return the bytes that decode() reads back into an equal value."""
     fields = [getattr(message, name) for name in KINDS[type(message)]]
-    packed: bytes = msgpack.packb([_NUMBERS[type(message)], *fields], default=_plain)
+    packed: bytes = msgpack.packb([*_HEADS[type(message)], *fields], default=_plain)
     return packed
 
 
 def decode(data: bytes | memoryview, longest: int = MESSAGE_BYTES) -> Command | Report:
     """Read one message.  Raises PacketError ``link``, and nothing else, for any bytes.
+
+    It is an OtherVersionError for a greeting of another version.
 
     No list in it is longer than *longest*.  What reads lists makes room for as many items as each says it has, also
     for lists in lists a thousand deep, before it looks for the first.
@@ -93,8 +108,19 @@ def decode(data: bytes | memoryview, longest: int = MESSAGE_BYTES) -> Command | 
         raise PacketError("link")
     if not 0 <= parts[0] < len(MESSAGES):
         raise PacketError("link")
-    value: Command | Report = _make(MESSAGES[parts[0]], parts[1:])
+    cls = MESSAGES[parts[0]]
+    if cls in GREETINGS:
+        _check_version(parts[1:2])
+        del parts[1]
+    value: Command | Report = _make(cls, parts[1:])
     return value
+
+
+def _check_version(found: list[Any]) -> None:
+    if not found:
+        raise PacketError("link")
+    if _number(found[0]) != VERSION:
+        raise OtherVersionError(found[0])
 
 
 def _plain(value: object) -> object:
@@ -270,6 +296,7 @@ KINDS: Mapping[type, Mapping[str, Kind]] = {
         "ciphers": _listed(_number),
         "is_tap": FLAG,
     },
+    Ready: {"notes": _listed(_sentence, NOTES)},
     Sockets: {
         "families": FAMILIES,
         "port": PORT,
@@ -323,7 +350,6 @@ KINDS: Mapping[type, Mapping[str, Kind]] = {
     },
     Wipe: {"peer": PEER},
     GiveUp: {"peer": PEER},
-    Ready: {"notes": _listed(_sentence, NOTES)},
     Handshake: {"datagram": DATAGRAM, "source": _sockaddr},
     Wanted: {"peer": PEER, "is_idle": FLAG},
     Confirmed: {"peer": PEER, "local_index": INDEX},
@@ -341,7 +367,9 @@ KINDS: Mapping[type, Mapping[str, Kind]] = {
 """The messages in the order of their numbers, and what each of their fields may hold."""
 
 MESSAGES = tuple(KINDS)
-_NUMBERS = {cls: number for number, cls in enumerate(MESSAGES)}
+GREETINGS = (Start, Ready)
+assert MESSAGES[: len(GREETINGS)] == GREETINGS
+_HEADS = {cls: (number, VERSION) if cls in GREETINGS else (number,) for number, cls in enumerate(MESSAGES)}
 _DECLARED = {**KINDS, PeerCounters: PEER_COUNTERS}
 _CHECKS = {cls: tuple(fields.values()) for cls, fields in _DECLARED.items()}
 for _cls, _fields in _DECLARED.items():

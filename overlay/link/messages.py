@@ -1,6 +1,6 @@
 """What the agent and the forwarder tell each other, as frozen values.
 
-A message or a field that is added, removed or changed needs its row in ``codec`` and another VERSION.
+A message or a field that is added, removed or changed needs its row in ``codec`` and another VERSION there.
 Descriptors travel beside ``Start``, ``SetNode`` and ``Sockets`` (SCM_RIGHTS).
 """
 

@@ -24,7 +24,7 @@ from overlay.diagnosis.finding import Finding
 from overlay.encap.encapsulation import Role
 from overlay.ending import StoppedError, until_stopped
 from overlay.errors import HostError
-from overlay.forwarder import ForwarderGoneError
+from overlay.forwarder import ForwarderGoneError, OtherReleaseError
 from overlay.host import clock, control
 from overlay.host.firewall.rules import Firewall
 from overlay.journal import LOSSES_BURST
@@ -123,6 +123,8 @@ class FakeForwarder:
 
     async def get_ready(self):
         await self.may_begin.wait()
+        if self.machine.is_upgraded:
+            raise OtherReleaseError("restart the agent")
         if self.is_gone:
             raise ForwarderGoneError
         return ["a note"]
@@ -264,6 +266,7 @@ class Machine:
     def __init__(self, directory, *peers):
         self.forwarders = []
         self.holds_forwarders = False
+        self.is_upgraded = False
         self.seconds_per_command = 0  # until the forwarder has taken a peer
         self.start_refusals = 0
         self.counters = []
@@ -708,6 +711,20 @@ def test_forwarder_that_cannot_be_started_again_is_tried_again(node, caplog):
     with caplog.at_level(logging.INFO, "overlay"):
         node(story)
     assert caplog.text.count("forwarder not restarted, trying again") == 2
+
+
+def test_successor_of_another_release_is_refused_with_the_remedy_and_the_agent_stays(node, caplog):
+    async def story(machine):
+        await machine.ready()
+        machine.is_upgraded = True
+
+        machine.forwarder.die()
+        await until(lambda: "restart the agent" in caplog.text)
+        machine.is_upgraded = False
+        await until(lambda: len(machine.forwarders) >= 3 and machine.forwarder.told(Begin))
+
+    node(story)
+    assert "forwarder not restarted, trying again in 0.2 s: restart the agent" in caplog.text
 
 
 def test_successor_that_dies_while_it_starts_has_one_too(node):

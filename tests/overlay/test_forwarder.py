@@ -9,14 +9,34 @@ import sys
 import time
 from pathlib import Path
 
+import msgpack
 import pytest
 import trio
 
 from overlay.crypto.keys import PrivateKey
 from overlay.errors import HostError
-from overlay.forwarder import EARLY_REPORTS, STOP_TIME, Forwarder, ForwarderGoneError, forwarders
+from overlay.forwarder import (
+    EARLY_REPORTS,
+    STOP_TIME,
+    Forwarder,
+    ForwarderGoneError,
+    OtherReleaseError,
+    forwarders,
+)
 from overlay.host.user_ids import USER_IDS
-from overlay.link import AskCounters, Begin, Counters, Handled, SetPeer, Start, Wanted
+from overlay.link import (
+    MESSAGE_BYTES,
+    MESSAGES,
+    VERSION,
+    AskCounters,
+    Begin,
+    Counters,
+    Handled,
+    Ready,
+    SetPeer,
+    Start,
+    Wanted,
+)
 from overlay.process_output import BURST
 from overlay.session.constants import Timing
 from tests.netns.topology import wait_until
@@ -280,6 +300,35 @@ def test_forwarder_that_hears_garbage_first_ends_by_itself(tun):
         with pytest.raises(ForwarderGoneError):
             await forwarder.receive()
         assert await forwarder.stop() == "exit code 0"
+
+    story(tell)
+
+
+def test_forwarder_tells_an_agent_of_another_version_its_own_and_waits_for_the_end_of_the_link():
+    async def tell():
+        forwarder = Forwarder()
+        forwarder._link.send(msgpack.packb([MESSAGES.index(Start), VERSION + 1, {"another": "layout"}]))
+        for _ in range(100):
+            await forwarder.send(Handled(1))
+
+        await trio.lowlevel.wait_readable(forwarder._link)
+        greeting = msgpack.unpackb(forwarder._link.recv(MESSAGE_BYTES))
+        assert greeting[:2] == [MESSAGES.index(Ready), VERSION]
+        assert is_alive(forwarder.pid)
+        assert await forwarder.stop() == "exit code 0"
+
+    story(tell)
+
+
+def test_forwarder_of_another_version_is_refused_in_a_sentence_with_the_remedy():
+    async def tell():
+        code = f"link.send({msgpack.packb([MESSAGES.index(Ready), 99, None])!r}); time.sleep(100)"
+        forwarder = Forwarder(program(code))
+
+        with pytest.raises(OtherReleaseError, match=r"version 99 of the link.*restart the agent$"):
+            await forwarder.get_ready()
+        forwarder._process.kill()
+        await forwarder.stop()
 
     story(tell)
 

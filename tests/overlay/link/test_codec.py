@@ -159,13 +159,14 @@ def test_a_field_of_another_type_is_refused(message, data):
     parts = msgpack.unpackb(link.encode(message), strict_map_key=False)
     if len(parts) == 1:
         return
-    at = data.draw(st.integers(1, len(parts) - 1))
+    first = 2 if type(message) in {link.Start, link.Ready} else 1  # their version stands before the fields
+    at = data.draw(st.integers(first, len(parts) - 1))
     parts[at] = data.draw(values)
 
     changed = read(msgpack.packb(parts))
 
     if changed is not None:
-        name = dataclasses.fields(message)[at - 1].name
+        name = dataclasses.fields(message)[at - first].name
         assert is_alike(getattr(changed, name), getattr(message, name))
 
 
@@ -258,6 +259,29 @@ def test_no_room_is_made_for_lists_that_only_say_how_long_they_are():
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("greeting", [link.Start, link.Ready])
+def test_a_greeting_of_another_version_is_told_apart_whatever_else_it_has(greeting):
+    data = msgpack.packb([link.MESSAGES.index(greeting), link.VERSION + 1, {"a": 1}, None])
+
+    with pytest.raises(link.OtherVersionError) as refusal:
+        link.decode(data)
+
+    assert refusal.value.version == link.VERSION + 1
+
+
+def test_greetings_keep_their_numbers_and_the_place_of_their_version():
+    start = link.Start(b"k" * 32, 1420, True, True, [1.0] * 10)
+
+    assert msgpack.unpackb(link.encode(start))[:2] == [0, link.VERSION]
+    assert msgpack.unpackb(link.encode(link.Ready([]))) == [1, link.VERSION, []]
+
+
+@pytest.mark.parametrize("rest", [[], [None], [-1], [True], [1.0], [[1]], ["1"], [2**63]])
+def test_a_greeting_without_a_version_is_refused(rest):
+    with refused("link"):
+        link.decode(msgpack.packb([0, *rest]))
 
 
 def test_a_scoped_endpoint_is_kept():
