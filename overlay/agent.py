@@ -63,7 +63,6 @@ from overlay.session.constants import Timing
 from overlay.setup import HostSetup
 from overlay.supervisor import Supervisor
 from peers.errors import StoreError
-from peers.stores.file import FileStore
 
 if TYPE_CHECKING:
     import socket
@@ -108,7 +107,7 @@ async def run_agent(options: Options, timing: Timing) -> None:
     check_interface_name(options.interface)
     unprivileged.check(options)  # first: without root not even the key may be readable
     key, _ = load_own_key(options.key)
-    store = FileStore(options.peers)
+    store = options.peers.open()
     node = await wait_until_here(lambda: config.settle(store, key, options))
     if node is None:
         return
@@ -186,7 +185,7 @@ class Agent:
         self._reloads = Reloads(store, options)
         self._reloading = trio.Lock()  # one table is read at a time
         self._changing = trio.Lock()  # table, plan and forwarder change together
-        self._reader = Reader(options.peers)
+        self._reader = Reader(str(options.peers))
         self._planner = trio.CapacityLimiter(1)  # a thread that nothing which waits shares
         self._relocations = Relocations(self._is_affected_by, self._replan_later)
         self._wake, self._wakes_at = trio.Event(), -math.inf

@@ -18,7 +18,7 @@ from overlay.errors import ConfigError, NotHereError
 from overlay.host.interfaces import is_own_address
 from overlay.host.plan import HostPlan
 from overlay.key_files import PRIVATE, load_preshared_key, load_private_key, replace_key
-from overlay.permissions import describe_readers_of, describe_writers
+from overlay.permissions import describe_readers_of, describe_writers_of
 from overlay.wire.frames import FRAME_OVERHEAD
 from overlay.wire.ip import MAXIMUM_IP
 from peers import gre
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
     from peers.addresses import Address
     from peers.peer import Endpoint, Peer
-    from peers.stores import Store
+    from peers.stores import Location, Store
     from peers.table import Table
 
 # Ours
@@ -62,7 +62,7 @@ NEARLY_EVERYTHING = 1  # prefixes of this length or shorter hold the underlay, w
 class Options:
     """What the command line of ``overlay up`` says."""
 
-    peers: Path
+    peers: Location
     key: Path
     interface: str
     node: str | None = None
@@ -149,7 +149,7 @@ class Node:
 
 def describe_files(options: Options, node: Node) -> list[Finding]:
     """Return what is wrong with each of the files of *node* that others can read or write, as they are now.  Blocks."""
-    return [*describe_writers(options.peers), *describe_readers_of(node.key_files)]
+    return [*describe_writers_of(options.peers.open().files()), *describe_readers_of(node.key_files)]
 
 
 def settle(

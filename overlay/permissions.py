@@ -32,6 +32,11 @@ def describe_readers_of(paths: Iterable[Path]) -> list[Finding]:
     return found
 
 
+def describe_writers_of(paths: Iterable[Path]) -> list[Finding]:
+    """Return what describe_writers() does for each of *paths*."""
+    return [finding for path in paths for finding in describe_writers(path)]
+
+
 def describe_writers(path: Path) -> list[Finding]:
     """Return what is wrong with the peers file *path*, and with each directory on the way to it, where others can change it.
 

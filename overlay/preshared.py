@@ -9,15 +9,15 @@ from peers.peer import preshared_key_file_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from peers.peer import Peer
+    from peers.stores import Location
 
 # Ours
 NAMED = 5  # peers in a line of the log
 
 
-def how_to_compare(own: Peer, peer: Peer, peers_file: Path) -> str:
+def how_to_compare(own: Peer, peer: Peer, peers_file: Location) -> str:
     """Return what to do where the preshared keys of *own*, this node, and *peer* may differ.
 
     A hash of a random key tells nothing of it.

@@ -14,7 +14,6 @@ from peers.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -25,9 +24,9 @@ PATIENCE = 60.0  # seconds; a table of 50,000 peers takes a quarter of it
 class Reader:
     """Makes one call at a time."""
 
-    def __init__(self, path: Path, patience: float = PATIENCE) -> None:
-        """*path* names what is read, in errors."""
-        self._path, self._patience = path, patience
+    def __init__(self, where: str, patience: float = PATIENCE) -> None:
+        """*where* names what is read, in errors."""
+        self._where, self._patience = where, patience
         self._thread = trio.CapacityLimiter(1)  # that look-ups of names do not share
 
     async def run(self, call: Callable[..., T], *arguments: object) -> T:
@@ -40,6 +39,6 @@ class Reader:
                 call, *arguments, limiter=self._thread, abandon_on_cancel=True
             )
         raise StoreError(
-            f"{self._path} and the files beside it could not be read within {self._patience:g} s: "
+            f"{self._where} and the files beside it could not be read within {self._patience:g} s: "
             "see whether their file system answers"
         )

@@ -16,10 +16,8 @@ from overlay.host.prepared import lack_of
 from overlay.host.privileges import Capability
 from overlay.key_files import load_own_key
 from overlay.resolver import literal
-from peers import toml
 from peers.errors import StoreError, TableError
 from peers.peer import TAP, TUN
-from peers.stores.file import FileStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +49,8 @@ def _steps(options: Options) -> Iterator[str]:
     """Yield what is to be done for each thing that is missing."""
     if options.fix_sysctl:
         yield "leave --fix-sysctl out, and have root set what the notes name"
-    for path, otherwise in ((options.peers, ""), (options.key, ", or name another with --key")):
+    files = [(path, "") for path in options.peers.open().files()]
+    for path, otherwise in (*files, (options.key, ", or name another with --key")):
         if _is_closed(path):
             yield f"have root let this user read {path}{otherwise}"
     node = _node(options)
@@ -82,7 +81,7 @@ def _node(options: Options) -> Node | None:
     """Return the node that this would be; None as long as that is not known, which is said later."""
     with contextlib.suppress(ConfigError, HostError, StoreError, TableError):
         key, _ = load_own_key(options.key)
-        return config.settle(FileStore(options.peers), key, options)
+        return config.settle(options.peers.open(), key, options)
     return None
 
 
@@ -90,8 +89,8 @@ def _kind(options: Options, node: Node | None) -> str | None:
     """Return the kind of device that the peers file asks for; None if it cannot be read."""
     if node is not None:
         return node.table.network.device
-    with contextlib.suppress(TableError):
-        return toml.load(options.peers).network.device
+    with contextlib.suppress(StoreError, TableError):
+        return options.peers.open().load().network.device
     return None
 
 

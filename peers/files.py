@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 # Ours
 CHUNK = 1024 * 1024  # bytes
@@ -45,6 +42,18 @@ def read_regular(path: Path, most: int) -> tuple[bytes, os.stat_result]:
         return bytes(data), status
     finally:
         os.close(descriptor)
+
+
+def path_below(directory: Path | None, name: str) -> Path:
+    """Return the path *name*, below *directory* if it is relative.
+
+    Raises ValueError for one that is relative to no directory; its message continues after *name*.
+    """
+    if directory is not None:
+        return directory / name
+    if not name.startswith("/"):
+        raise ValueError("and these peers come from no directory; write the path from the root")
+    return Path(name)
 
 
 def _check(status: os.stat_result, most: int) -> None:

@@ -24,10 +24,10 @@ STAND_IN = IPv4Address("240.0.0.0")
 OTHERS_DEPEND_ON = {"encapsulation", "device"}
 
 
-def find_problems(text: str, path: Path, most: int = 10) -> list[TableError]:
+def find_problems(text: str, path: Path, most: int = 10, *, has_directory: bool = True) -> list[TableError]:
     """Return what is wrong in *text*, the content of *path*, in the order of its lines; at most *most* problems.
 
-    Of text that is no TOML it is the first problem alone.  Empty if nothing is wrong.
+    *has_directory* is as for peers.toml.parse().  Of text that is no TOML it is the first problem alone.  Empty if nothing is wrong.
     """
     try:
         document = parse_document(text, path)
@@ -37,7 +37,7 @@ def find_problems(text: str, path: Path, most: int = 10) -> list[TableError]:
     problems: list[KeyProblem] = []
     for _ in range(ROUNDS):
         try:
-            read_document(document, path.parent)
+            read_document(document, path.parent if has_directory else None)
             break
         except KeyProblem as found:
             problem = KeyProblem(reduced.original(found.keys), found.finding)

@@ -32,8 +32,8 @@ STRINGS_OVER_LINES = ('"""', "'''")
 class Reader:
     """Reads the texts that the file *path* has had, one after the other."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, has_directory: bool = True) -> None:
+        self._path, self._has_directory = path, has_directory
         self._text: str | None = None  # the last one
         self._result: Table | TableError | None = None
         self._network: Network | None = None
@@ -54,7 +54,9 @@ class Reader:
 
     def _parse(self, text: str) -> Table | TableError:
         try:
-            return self._parse_sections(text.removeprefix("\ufeff")) or toml.parse(text, self._path)
+            return self._parse_sections(text.removeprefix("\ufeff")) or toml.parse(
+                text, self._path, has_directory=self._has_directory
+            )
         except KeyProblem as problem:
             return toml.to_error(problem, text, self._path)
         except TableError as error:
@@ -88,7 +90,7 @@ class Reader:
     def _read_peer(self, text: str, network: Network) -> Peer:
         section = _only(text, "peers")
         (name,) = section.values
-        return toml.read_peer(section, name, network, self._path.parent)
+        return toml.read_peer(section, name, network, self._path.parent if self._has_directory else None)
 
 
 def _cut(text: str) -> tuple[str, list[str]] | None:

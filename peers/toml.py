@@ -52,7 +52,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from peers.addresses import Address, parse_address, parse_host_address, parse_prefix
 from peers.encapsulation import DEFAULT_VNI, ENCAPSULATIONS, GRE_KEY, PORTS, VNI, WIREGUARD, has_ports
 from peers.errors import KeyProblem, Keys, TableError
-from peers.files import UnfitFileError, read_regular
+from peers.files import UnfitFileError, path_below, read_regular
 from peers.foreign import recognize
 from peers.lines import find_line
 from peers.mac import format_mac, parse_mac
@@ -144,13 +144,15 @@ def read(path: Path) -> str:
         raise TableError(path, line, f"{found}; save the file as UTF-8 text") from None
 
 
-def parse(text: str, path: Path) -> Table:
+def parse(text: str, path: Path, *, has_directory: bool = True) -> Table:
     """Return the table that *text* writes; *path* is its file, for errors and relative names.
+
+    Without *has_directory* it is no file, and files that the text names are named from the root.
 
     Raises TableError, and nothing else, for any text.
     """
     try:
-        return read_document(parse_document(text, path), path.parent)
+        return read_document(parse_document(text, path), path.parent if has_directory else None)
     except KeyProblem as problem:
         raise to_error(problem, text, path) from problem
 
@@ -270,7 +272,7 @@ class Section:
         return tuple(items)
 
 
-def read_document(document: Section, directory: Path) -> Table:
+def read_document(document: Section, directory: Path | None) -> Table:
     """Return the table that *document* writes.  Raises KeyProblem."""
     document.refuse_unknown(TABLES)
     network = read_network(
@@ -322,8 +324,8 @@ def _read_ttl(section: Section) -> int | None:
     return section.integer("ttl", 1, 255, 'the word "inherit" in quotes, or a number')
 
 
-def read_peer(peers: Section, name: str, network: Network, directory: Path) -> Peer:
-    """Return the peer *name* among *peers*; relative names are below *directory*.  Raises KeyProblem."""
+def read_peer(peers: Section, name: str, network: Network, directory: Path | None) -> Peer:
+    """Return the peer *name* among *peers*; relative names are below *directory*, if there is one.  Raises KeyProblem."""
     if not PEER_NAME.fullmatch(name):
         raise KeyProblem(
             (*peers.keys, name),
@@ -399,7 +401,7 @@ def _read_endpoint(section: Section, default_port: int, encapsulation: str) -> E
     return endpoint
 
 
-def _read_preshared_key_file(section: Section, directory: Path) -> Path | None:
+def _read_preshared_key_file(section: Section, directory: Path | None) -> Path | None:
     text = section.string("preshared_key_file", "the path of a file")
     if text is None:
         return None
@@ -410,7 +412,10 @@ def _read_preshared_key_file(section: Section, directory: Path) -> Path | None:
         )
     if not text or not text.isprintable():
         raise KeyProblem(keys, f"is {_describe(text)}; write the path of a file")
-    return directory / text
+    try:
+        return path_below(directory, text)
+    except ValueError as error:
+        raise KeyProblem(keys, f"is {_describe(text)}, {error}") from None
 
 
 def _refuse_second_of_family(keys: Keys, addresses: tuple[Address, ...]) -> None:

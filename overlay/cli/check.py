@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from overlay.config import Options
     from peers.addresses import Prefix
     from peers.peer import Peer
+    from peers.stores import Location
     from peers.table import Table
 
 # Ours
@@ -35,7 +36,7 @@ SHOWN_PROBLEMS = 10
 @click.option("--node", metavar="NAME", help="The peer that this host is.  [default: by the key]")
 @json_option
 @click.pass_context
-def command(ctx: click.Context, peers: Path, key: Path, node: str | None, as_json: bool) -> None:
+def command(ctx: click.Context, peers: Location, key: Path, node: str | None, as_json: bool) -> None:
     """Say whether a peers file is right, and list its peers and subnets.
 
     What is wrong is named with its line, the first ten problems of it, and the exit code is 2.  What is allowed but
@@ -43,24 +44,22 @@ def command(ctx: click.Context, peers: Path, key: Path, node: str | None, as_jso
     """
     from overlay.config import Options
     from overlay.host.proc_routes import read_routes
-    from overlay.permissions import describe_writers
-    from peers import toml
+    from overlay.permissions import describe_writers_of
     from peers.errors import TableError
     from peers.hints import warnings
-    from peers.problems import find_problems
 
-    text = toml.read(peers)
+    store = peers.open()
     try:
-        table = toml.parse(text, peers)
+        table = store.load()
     except TableError as error:
-        problems = [str(each) for each in find_problems(text, peers, SHOWN_PROBLEMS)]
+        problems = [str(each) for each in store.problems(SHOWN_PROBLEMS)]
         if len(problems) < 2:
             raise
         if len(problems) == SHOWN_PROBLEMS:
             problems.append("there may be more; correct these and check again")
         raise Misuse("\nError: ".join(problems)) from error
     own, sentences = _find_own(table, Options(peers, key, "", node))
-    sentences += map(str, describe_writers(peers))
+    sentences += map(str, describe_writers_of(store.files()))
     sentences += warnings(table)
     if own is not None:
         sentences += _check_preshared_keys(table, own)
@@ -161,7 +160,7 @@ def _check_own_routes(table: Table, own: Peer, read_routes: Callable[[], Iterabl
     return grouped(hints)
 
 
-def _render(table: Table, own: Peer | None, path: Path) -> str:
+def _render(table: Table, own: Peer | None, location: Location) -> str:
     network = table.network
     macs, tunnels = _macs(table), _tunnels(table, own)
     rows = [
@@ -186,7 +185,7 @@ def _render(table: Table, own: Peer | None, path: Path) -> str:
     number = network.port_for(network.encapsulation)
     port = f"port {number}" if number else "no port"
     lines = [
-        f"{path} is right: {count(len(rows), 'peer')}, {count(subnets, 'subnet')}",
+        f"{location} is right: {count(len(rows), 'peer')}, {count(subnets, 'subnet')}",
         f"network {', '.join(map(str, network.prefixes))}, {port}, MTU {mtu}",
         "",
         format_table(header, rows),

@@ -1,10 +1,11 @@
 """Options that several commands have."""
 
-# ruff: noqa: PLC0415  completion alone asks agents
+# ruff: noqa: PLC0415  completion alone asks agents, and not every command reads peers
 
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -71,6 +72,20 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+class PeersLocation(click.Path):
+    """Where the peer table is: a path, or a store and a place in it.  Completed as a path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a Location.  Fails for a store that is not known."""
+        from peers.errors import StoreError
+        from peers.stores import Location
+
+        try:
+            return Location.parse(os.fsdecode(super().convert(value, param, ctx)))
+        except StoreError as error:
+            self.fail(str(error), param, ctx)
+
+
 def interface_option(command: Command) -> Command:
     """Give *command* ``--interface``."""
     return click.option(
@@ -90,7 +105,11 @@ def key_option(help_text: str) -> Callable[[Command], Command]:
 def peers_option(command: Command) -> Command:
     """Give *command* ``--peers``."""
     return click.option(
-        "--peers", type=FILE, required=True, metavar="FILE", help="The peers file, the same on every host."
+        "--peers",
+        type=PeersLocation(readable=False),
+        required=True,
+        metavar="FILE",
+        help="The peers file, the same on every host.",
     )(command)
 
 

@@ -14,6 +14,8 @@ from overlay.cli.options import DEFAULT_INTERFACE, InterfaceName, key_option, pe
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from peers.stores import Location
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -39,7 +41,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 )
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
 def command(
-    peers: Path, key: Path, interface: str, node: str | None, fix_sysctl: bool, log_level: str
+    peers: Location, key: Path, interface: str, node: str | None, fix_sysctl: bool, log_level: str
 ) -> None:
     """Connect this host to the overlay.
 
@@ -55,7 +57,7 @@ def command(
     from overlay.config import Options
 
     # Whoever reads the log, or the status, may be in another directory.
-    agent.run(Options(_absolute(peers), _absolute(key), interface, node, fix_sysctl), log_level)
+    agent.run(Options(peers.absolute(), _absolute(key), interface, node, fix_sysctl), log_level)
 
 
 def _absolute(path: Path) -> Path:

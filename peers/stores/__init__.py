@@ -1,18 +1,24 @@
-"""Where the peer table comes from.  A store is opened by name; adding one is one module and one line here."""
+"""Where the peer table comes from.  A store is opened by name; adding one is one module and one row here."""
 
 from __future__ import annotations
 
+import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from peers.errors import StoreError
 from peers.stores.file import FileStore
-from peers.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from peers.errors import TableError
     from peers.table import Table
+
+FILE = "file"  # the store of a path alone
+NAME = re.compile(r"([a-z][a-z0-9+.-]*):")  # a store in front of its place, as a scheme in a URI (RFC 3986)
 
 
 class Store(Protocol):
@@ -31,22 +37,64 @@ class Store(Protocol):
     def is_absent(self) -> bool:
         """Return whether there is nothing to read any more, because somebody removed it.  As cheap."""
 
+    def problems(self, most: int) -> list[TableError]:
+        """Return what is wrong with the table as it is now, at most *most* problems.  Raises StoreError."""
 
-def open_file(location: str) -> FileStore:
-    """Return the store of the peers file at the path *location*."""
-    return FileStore(Path(location))
+    def files(self) -> tuple[Path, ...]:
+        """Return the files of this host that the table is read from: who can write them decides who is a peer."""
 
 
-STORES: Mapping[str, Callable[[str], Store]] = {
-    "file": open_file,
-    "memory": MemoryStore,
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is known of a store: *open* takes a place in the store's own words, which *is_path* says to be a path."""
+
+    open: Callable[[str], Store]
+    is_path: bool = False
+
+
+STORES: Mapping[str, Row] = {
+    FILE: Row(lambda place: FileStore(Path(place)), is_path=True),
 }
-"""What opens each store; the argument says where it is, in the store's own words."""
 
 
-def open_store(name: str, location: str) -> Store:
-    """Return the store *name* at *location*; nothing is read yet.  Raises StoreError for an unknown name."""
-    try:
-        return STORES[name](location)
-    except KeyError:
-        raise StoreError(f"there is no store named {name}; accepted are {', '.join(STORES)}") from None
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a peer table is: the name of a *store*, and a *place* in its own words.
+
+    Prints as ``STORE:PLACE``, and that of a file as its path alone, so that errors name it as other programs know it.
+    """
+
+    store: str
+    place: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``STORE:PLACE`` or a path.  Raises StoreError for a store that is not known.
+
+        A path of something that exists is that path, whatever its name looks like.
+        """
+        found = NAME.match(text)
+        if found is None or os.path.lexists(text):
+            return cls(FILE, text)
+        if found[1] not in STORES:
+            raise StoreError(
+                f"there is no store named {found[1]}; accepted are the path of a file and "
+                f"{', '.join(f'{name}:' for name in STORES)} in front of a place (a file of that name is ./{text})"
+            )
+        return cls(found[1], text[found.end() :])
+
+    def absolute(self) -> Location:
+        """Return the location for a reader in another directory; as it is where the current directory is gone."""
+        if not STORES[self.store].is_path:
+            return self
+        try:
+            return Location(self.store, str(Path(self.place).absolute()))
+        except OSError:
+            return self
+
+    def open(self) -> Store:
+        """Return the store at this location; nothing is read yet."""
+        return STORES[self.store].open(self.place)
+
+    def __str__(self) -> str:
+        return str(Path(self.place)) if self.store == FILE else f"{self.store}:{self.place}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from peers import toml
+from peers.errors import TableError
+from peers.problems import find_problems
 from peers.sections import Reader
 
 if TYPE_CHECKING:
@@ -47,6 +49,17 @@ class FileStore:
         except (OSError, ValueError):
             return False  # it may be there, out of our sight
         return False
+
+    def problems(self, most: int) -> list[TableError]:
+        """Return what is wrong in the file as it is now, at most *most* problems."""
+        try:
+            return find_problems(toml.read(self.path), self.path, most)
+        except TableError as error:
+            return [error]
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the file."""
+        return (self.path,)
 
     def _signature(self) -> Signature | None:
         try:

@@ -1,13 +1,15 @@
-"""A store in memory, for tests: it behaves as the file does, without a disk."""
+"""A store in memory, for tests: it behaves as the file does, without a disk.  No command line names it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peers.problems import find_problems
 from peers.sections import Reader
 
 if TYPE_CHECKING:
+    from peers.errors import TableError
     from peers.table import Table
 
 PATH = Path("memory")  # the file name in errors
@@ -17,7 +19,7 @@ class MemoryStore:
     """The table in a text that write() replaces."""
 
     def __init__(self, text: str) -> None:
-        self._reader = Reader(PATH)
+        self._reader = Reader(PATH, has_directory=False)
         self._text = text
         self._loaded: str | None = None
 
@@ -37,3 +39,11 @@ class MemoryStore:
     def is_absent(self) -> bool:
         """Return False: a text is always there."""
         return False
+
+    def problems(self, most: int) -> list[TableError]:
+        """Return what is wrong in the text, at most *most* problems."""
+        return find_problems(self._text, PATH, most, has_directory=False)
+
+    def files(self) -> tuple[Path, ...]:
+        """Return none."""
+        return ()

@@ -60,8 +60,9 @@ from pathlib import Path
 from overlay.agent import run
 from overlay.config import Options
 from overlay.session.constants import Timing
+from peers.stores import Location
 peers, key, interface, times = sys.argv[1:]
-run(Options(Path(peers), Path(key), interface), "debug", Timing(**json.loads(times)))
+run(Options(Location.parse(peers), Path(key), interface), "debug", Timing(**json.loads(times)))
 """
 
 # An agent whose first forwarders, so many, are another program.
@@ -71,10 +72,11 @@ from pathlib import Path
 from overlay import forwarder
 from overlay.agent import run
 from overlay.config import Options
+from peers.stores import Location
 peers, key, interface, count, *program = sys.argv[1:]
 genuine, others = forwarder.Starter.__call__, [program] * int(count)
 forwarder.Starter.__call__ = lambda self: genuine(self, others.pop()) if others else genuine(self)
-run(Options(Path(peers), Path(key), interface))
+run(Options(Location.parse(peers), Path(key), interface))
 """
 
 _wireguard_numbers = itertools.count()

@@ -22,13 +22,14 @@ from pathlib import Path
 from overlay import answers
 from overlay.agent import run
 from overlay.config import Options
+from peers.stores import Location
 
 def refusal(*_):
     raise ZeroDivisionError
 
 answers.refusal = refusal
 peers, key = map(Path, sys.argv[1:])
-run(Options(peers, key, "overlay0"), "debug")
+run(Options(Location.parse(str(peers)), key, "overlay0"), "debug")
 """
 
 

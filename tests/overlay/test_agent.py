@@ -62,6 +62,7 @@ from overlay.session.outputs import GiveUp, InstallKeypair, Transmit
 from overlay.session.sessions import Sessions
 from overlay.supervisor import HANG_TIME, PROOF_INTERVAL, START_TIME
 from peers.mac import derived_mac
+from peers.stores import Location
 from peers.stores.memory import MemoryStore
 from tests.models import SlowForwarder
 from tests.overlay.test_resolver import Names
@@ -272,7 +273,7 @@ class Machine:
         self.counters = []
         self.host = FakeHost()
         self.store = MemoryStore(render(table(PARIS, *peers)))
-        self.options = Options(directory / "peers.toml", directory / "key", "overlay0")
+        self.options = Options(Location.parse(str(directory / "peers.toml")), directory / "key", "overlay0")
         self.write_key(PRIVATE)
         self.timing = Timing()
         self.control_path = directory / "overlay0.sock"

@@ -26,12 +26,13 @@ from overlay.key_files import load_private_key
 from overlay.link import DESCRIPTORS
 from peers.mac import derived_mac
 from peers.peer import format_public_key
+from peers.stores import Location
 from peers.stores.memory import MemoryStore
 from tests.peers.examples import PREFIXES, peer, render, table
 
 PRIVATE = PrivateKey(bytes(range(32)))
 OTHER = PrivateKey(bytes(range(1, 33)))
-OPTIONS = Options(Path("/etc/overlay/peers.toml"), Path("/etc/overlay/private.key"), "overlay0")
+OPTIONS = Options(Location.parse("/etc/overlay/peers.toml"), Path("/etc/overlay/private.key"), "overlay0")
 
 
 def paris(*subnets, **fields):

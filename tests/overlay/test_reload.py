@@ -10,6 +10,7 @@ from overlay.config import Options, settle
 from overlay.crypto.keys import PrivateKey
 from overlay.errors import ConfigError, HostError
 from overlay.reload import RETRY_INTERVAL, Reloads
+from peers.stores import Location
 from peers.stores.file import FileStore
 from tests.peers.examples import peer, render, table
 
@@ -27,7 +28,7 @@ class Files:
         self.key.touch(mode=0o600)
         self.key.write_text(PRIVATE.to_base64())
         self.write(PARIS, TOKYO)
-        options = Options(self.path, self.key, "overlay0")
+        options = Options(Location.parse(str(self.path)), self.key, "overlay0")
         store = FileStore(self.path)
         self.node = settle(store, PRIVATE, options)
         self.reloads = Reloads(store, options)

@@ -6,9 +6,10 @@ from overlay.config import Options
 from overlay.host import privileges
 from overlay.host.privileges import Capability
 from overlay.unprivileged import check
+from peers.stores import Location
 
 
 def test_with_the_privilege_nothing_is_looked_at():
     """What is said without it is tested in tests/netns/test_device.py, by a user of a namespace."""
     if not privileges.missing([Capability.NET_ADMIN]):
-        check(Options(Path("/nowhere"), Path("/nowhere"), "no-such", fix_sysctl=True))
+        check(Options(Location.parse("/nowhere"), Path("/nowhere"), "no-such", fix_sysctl=True))

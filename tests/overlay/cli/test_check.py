@@ -170,6 +170,23 @@ def test_a_missing_file_gets_a_sentence(overlay):
     )
 
 
+def test_a_file_can_be_named_with_its_store(check, overlay, tmp_path, key):
+    alone = check(EXAMPLE)
+
+    named = overlay("check", "--peers", f"file:{tmp_path}/peers.toml", "--key", key)
+
+    assert (named.exit_code, named.stdout) == (0, alone.stdout)
+
+
+def test_a_store_that_is_not_known_is_a_wrong_use_with_the_known_ones(overlay):
+    result = overlay("check", "--peers", "etcd://127.0.0.1:2379/overlay")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert (
+        "'--peers': there is no store named etcd; accepted are the path of a file and file:" in result.stderr
+    )
+
+
 def test_check_needs_a_file(overlay):
     result = overlay("check")
 

@@ -42,8 +42,9 @@ def test_a_missing_key_gets_its_remedy_with_a_path_that_works_anywhere(up, tmp_p
     )
 
 
-def test_a_missing_peers_file_gets_a_sentence(up, tmp_path):
-    assert sentence(up("--peers", "none.toml", "--key", "key")) == (
+@pytest.mark.parametrize("name", ["none.toml", "file:none.toml"])
+def test_a_missing_peers_file_gets_a_sentence(up, tmp_path, name):
+    assert sentence(up("--peers", name, "--key", "key")) == (
         f"Error: {tmp_path}/none.toml: there is no such file; write it, or name the right one\n"
     )
 
