@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from overlay.host.cpu import has_aes
-from overlay.link import SetNode, Sockets, Start
+from overlay.link import SetNode, SocketRow, Sockets, Start
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from peers.peer import INHERITED
 
@@ -42,15 +42,8 @@ def describe_node(node: Node, host: HostSetup) -> tuple[SetNode, list[int]]:
 
 def describe_sockets(encapsulation: str, opened: Sequence[UdpSocket]) -> tuple[Sockets, list[int]]:
     """Return the sockets of an encapsulation: all of them, in place of those that it had."""
-    command = Sockets(
-        [int(each.family) for each in opened],
-        opened[0].port if opened else 0,  # 0 for raw sockets too
-        encapsulation,
-        [int(each.role) for each in opened],
-        [each.protocol for each in opened],
-        [each.port for each in opened],
-    )
-    return command, [each.fileno() for each in opened]
+    rows = [SocketRow(int(each.family), each.port, int(each.role), each.protocol) for each in opened]
+    return Sockets(encapsulation, rows), [each.fileno() for each in opened]
 
 
 def _ciphers(node: Node) -> list[int]:

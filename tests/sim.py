@@ -176,18 +176,12 @@ class Node:
         ports += [(family, SENDERS_PORT + number) for family in families for number in range(senders)]
         self.clear_sockets = [FakeSocket(self, family, port) for family, port in ports]
         self.sockets += self.clear_sockets
-        roles = [Role.RECEIVES, Role.RECEIVES, *[Role.SENDS] * 2 * senders] if senders else []
-        self.tell(
-            link.Sockets(
-                [int(family) for family, _ in ports],
-                CLEAR_PORT,
-                encapsulation,
-                roles,
-                [],
-                [port for _, port in ports],
-            ),
-            self.clear_sockets,
-        )
+        roles = [*[Role.RECEIVES] * 2, *[Role.SENDS] * 2 * senders] if senders else [Role.ALL] * 2
+        rows = [
+            link.SocketRow(int(family), port, int(role))
+            for (family, port), role in zip(ports, roles, strict=True)
+        ]
+        self.tell(link.Sockets(encapsulation, rows), self.clear_sockets)
 
     def _carrier_of(self, descriptor, _):
         return next(each for each in self.sockets if each.fileno() == descriptor)
@@ -217,10 +211,8 @@ class Node:
         """Use the raw sockets for *name* from now on."""
         opened = self.raw_sockets[name]
         self.sockets += opened
-        columns = [
-            [int(getattr(each, column)) for each in opened] for column in ("family", "role", "protocol")
-        ]
-        self.tell(link.Sockets(columns[0], 0, name, columns[1], columns[2]), opened)
+        rows = [link.SocketRow(int(each.family), 0, int(each.role), each.protocol) for each in opened]
+        self.tell(link.Sockets(name, rows), opened)
 
     def _tell_peer(self, number):
         _, _, keepalive, endpoint, subnets = self.known[number]
@@ -243,7 +235,10 @@ class Node:
         """Open sockets on ``port`` and use them from now on."""
         opened = [FakeSocket(self, family, self.port) for family in (socket.AF_INET, socket.AF_INET6)]
         self.sockets += opened
-        self.tell(link.Sockets([int(each.family) for each in opened], self.port), opened)
+        self.tell(
+            link.Sockets("wireguard", [link.SocketRow(int(each.family), self.port) for each in opened]),
+            opened,
+        )
 
     def tell(self, command, sockets=()):
         self.commands.handle(crossed(command), sockets, self.world.clock.now)

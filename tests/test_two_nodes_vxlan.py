@@ -349,7 +349,7 @@ def test_new_sockets_take_over_and_the_old_ones_close(world):
 def test_a_role_of_sockets_that_there_is_none_of_changes_nothing(world):
     a, b = pair_in(world)
 
-    a.tell(link.Sockets([2], CLEAR_PORT, "vxlan", [99], [17]), a.clear_sockets[:1])
+    a.tell(link.Sockets("vxlan", [link.SocketRow(2, CLEAR_PORT, 99)]), a.clear_sockets[:1])
 
     assert a.drops == {"link": 1}
     sent = a.send(b)

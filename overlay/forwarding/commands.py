@@ -41,7 +41,6 @@ from overlay.link import (
 from overlay.session.constants import GREETINGS_PER_SECOND
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.frames import FRAME_OVERHEAD
-from overlay.wire.ip import PROTOCOL_UDP
 from overlay.wire.messages import INITIATION, RESPONSE
 from overlay.wire.virtio import VIRTIO_SIZE
 
@@ -267,15 +266,11 @@ class Commands:
 
     def _use_sockets(self, command: Sockets, raw: Sequence[AnySocket], now: float) -> None:
         encapsulation = ENCAPSULATIONS.get(command.encapsulation)
-        families = command.families
-        roles, protocols = (
-            command.roles or [Role.ALL] * len(families),
-            command.protocols or [PROTOCOL_UDP] * len(families),
-        )
+        roles = set(Role)
         if (
             encapsulation is None
-            or not set(Role).issuperset(roles)
-            or not len(raw) == len(families) == len(roles) == len(protocols)
+            or len(raw) != len(command.rows)
+            or any(row.role not in roles for row in command.rows)
         ):
             self._core.drops["link"] += 1
             return
@@ -290,14 +285,14 @@ class Commands:
             if each in known
             else UdpSocket(
                 each,
-                family,
+                row.family,
                 encapsulation=encapsulation,
-                role=Role(role),
-                protocol=protocol,
-                carrier=None if encapsulation.has_ports else self._carrier(each.fileno(), family),
+                role=Role(row.role),
+                protocol=row.protocol,
+                carrier=None if encapsulation.has_ports else self._carrier(each.fileno(), row.family),
                 queue=self._queues(each),
             )
-            for each, family, role, protocol in zip(raw, families, roles, protocols, strict=True)
+            for each, row in zip(raw, command.rows, strict=True)
         ]
         pair(opened)
         for udp in opened:
@@ -306,8 +301,8 @@ class Commands:
             udp.discovery.learn(self._learns_mtus)
         self._core.sender.use([*known.values(), *opened])
         self._core.closes_at = min((udp.closes_at for udp in known.values()), default=math.inf)
-        own_ports = command.ports or [command.port]
-        self._core.own_ports[encapsulation.name] = frozenset(port.to_bytes(2, "big") for port in own_ports)
+        own_ports = frozenset(row.port.to_bytes(2, "big") for row in command.rows)
+        self._core.own_ports[encapsulation.name] = own_ports
         peers = [peer for peer in self._core.peers.values() if peer.encapsulation is encapsulation]
         self._core.jobs.add_once(f"sockets {encapsulation.name}", peers, self._leave_old_socket)
 

@@ -37,6 +37,7 @@ from overlay.link.messages import (
     SetNode,
     SetPeer,
     Silence,
+    SocketRow,
     Sockets,
     Start,
     Wanted,
@@ -124,9 +125,7 @@ def _check_version(found: list[Any]) -> None:
 
 
 def _plain(value: object) -> object:
-    if type(value) is PeerCounters:
-        return [getattr(value, name) for name in PEER_COUNTERS]
-    raise TypeError(type(value).__name__)
+    return [getattr(value, name) for name in ROW_KINDS[type(value)]]
 
 
 def _make(cls: type, values: list[Any]) -> Any:
@@ -271,20 +270,24 @@ MACS = _listed(MAC)
 ADDRESSES = _listed(_sized(4, 16))
 DATAGRAM = _sized(INITIATION.size, RESPONSE.size, COOKIE_REPLY.size)
 
-PEER_COUNTERS: Mapping[str, Kind] = {
-    "peer": PEER,
-    "endpoint": _optional(_sockaddr),
-    "tx_bytes": BYTES,
-    "rx_bytes": BYTES,
-    "tx_packets": COUNT,
-    "rx_packets": COUNT,
-    "last_received": _seconds,
-    "drops": _counts,
-    "tx_units": COUNT,
-    "rx_units": COUNT,
-    "path_mtu": BYTES,
-    "learnt_macs": COUNT,
+ROW_KINDS: Mapping[type, Mapping[str, Kind]] = {
+    SocketRow: {"family": _number, "port": PORT, "role": UINT8, "protocol": UINT8},
+    PeerCounters: {
+        "peer": PEER,
+        "endpoint": _optional(_sockaddr),
+        "tx_bytes": BYTES,
+        "rx_bytes": BYTES,
+        "tx_packets": COUNT,
+        "rx_packets": COUNT,
+        "last_received": _seconds,
+        "drops": _counts,
+        "tx_units": COUNT,
+        "rx_units": COUNT,
+        "path_mtu": BYTES,
+        "learnt_macs": COUNT,
+    },
 }
+"""Values inside messages."""
 
 KINDS: Mapping[type, Mapping[str, Kind]] = {
     Start: {
@@ -297,14 +300,7 @@ KINDS: Mapping[type, Mapping[str, Kind]] = {
         "is_tap": FLAG,
     },
     Ready: {"notes": _listed(_sentence, NOTES)},
-    Sockets: {
-        "families": FAMILIES,
-        "port": PORT,
-        "encapsulation": NAME,
-        "roles": _listed(_number),
-        "protocols": _listed(_number),
-        "ports": _listed(PORT),
-    },
+    Sockets: {"encapsulation": NAME, "rows": _listed(_value(SocketRow))},
     SetNode: {
         "mtu": MTU,
         "has_icmp": FLAG,
@@ -370,7 +366,7 @@ MESSAGES = tuple(KINDS)
 GREETINGS = (Start, Ready)
 assert MESSAGES[: len(GREETINGS)] == GREETINGS
 _HEADS = {cls: (number, VERSION) if cls in GREETINGS else (number,) for number, cls in enumerate(MESSAGES)}
-_DECLARED = {**KINDS, PeerCounters: PEER_COUNTERS}
+_DECLARED = {**KINDS, **ROW_KINDS}
 _CHECKS = {cls: tuple(fields.values()) for cls, fields in _DECLARED.items()}
 for _cls, _fields in _DECLARED.items():
     assert list(_fields) == [item.name for item in dataclasses.fields(_cls)], _cls

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from overlay.wire.ip import PROTOCOL_UDP
 
 if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
@@ -40,20 +41,24 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Sockets:
-    """Sockets to use from now on for *encapsulation*, one for each of *families*, beside it.
+class SocketRow:
+    """What one socket is for: *port* is its UDP port, 0 where there is none, *role* a value of Role."""
 
-    *port* is their UDP port, 0 where there are none; *ports* are those of each where some have others.  *roles* are the values of Role and *protocols* the IP protocols
-    of each; without any, all are UDP sockets that receive and send.  Those in use before that are not among them are
-    read for REPLACED_TIME and then closed.
+    family: int
+    port: int = 0
+    role: int = 0  # receives and sends
+    protocol: int = PROTOCOL_UDP
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Sockets to use from now on for *encapsulation*: a row for each of the descriptors beside it, in their order.
+
+    Those in use before that are not among them are read for REPLACED_TIME and then closed.
     """
 
-    families: list[int]
-    port: int
-    encapsulation: str = "wireguard"
-    roles: list[int] = dataclasses.field(default_factory=list)
-    protocols: list[int] = dataclasses.field(default_factory=list)
-    ports: list[int] = dataclasses.field(default_factory=list)
+    encapsulation: str
+    rows: list[SocketRow]
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,7 +260,10 @@ class Bench:
     def _use_sockets(self) -> None:
         udp = self._udp()
         udp.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
-        self._tell(link.Sockets([int(socket.AF_INET)], udp.getsockname()[1]), [udp.fileno()])
+        self._tell(
+            link.Sockets("wireguard", [link.SocketRow(int(socket.AF_INET), udp.getsockname()[1])]),
+            [udp.fileno()],
+        )
         udp.close()
 
     def _tell(self, command: link.Command, descriptors: Sequence[int] = ()) -> None:

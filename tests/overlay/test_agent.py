@@ -1646,7 +1646,7 @@ def test_sockets_of_an_encapsulation_are_told_when_it_comes_into_use_and_when_it
             await until(lambda before=before: len(machine.host.adopted) > before)
             await trio.testing.wait_all_tasks_blocked()
 
-        told = [(each.encapsulation, len(each.families)) for each in machine.forwarder.told(Sockets)]
+        told = [(each.encapsulation, len(each.rows)) for each in machine.forwarder.told(Sockets)]
         assert told == [("wireguard", 1), ("udp", 1), ("udp", 0)]
 
     node(story, TOKYO)

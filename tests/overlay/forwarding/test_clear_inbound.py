@@ -184,7 +184,7 @@ def test_a_removed_peer_is_heard_no_more_and_its_sockets_close(world):
 
     a.route([], b.subnets)
     a.tell(link.RemovePeer(1))
-    a.tell(link.Sockets([], 0, "udp"))
+    a.tell(link.Sockets("udp", []))
 
     arrive(world, a, genuine(b, a), source=b.addresses[0])
     assert (a.received, a.drops) == ([], {"outer_source": 1})
@@ -272,7 +272,7 @@ def test_merged_segments_are_cut_to_what_icmp_tells_on_its_way_to_the_far_end(wo
     [
         link.SetPeer(1, 0.0, "wireguard"),
         link.SetPeer(9, 0.0, "carrier pigeon"),
-        link.Sockets([], 0, "carrier pigeon"),
+        link.Sockets("carrier pigeon", []),
     ],
 )
 def test_what_the_agent_never_says_changes_nothing(world, command):

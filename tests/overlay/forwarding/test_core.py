@@ -564,13 +564,16 @@ def test_a_socket_that_an_earlier_forwarder_used_is_as_the_agent_opened_it(bench
     used.options[0, 10] = 2  # IP_PMTUDISC_DO
     bench.b.tell(link.SetNode(65535, False, []))  # the kernel is left to cut
 
-    bench.b.tell(link.Sockets([socket.AF_INET], 51820), [used])
+    bench.b.tell(link.Sockets("wireguard", [link.SocketRow(socket.AF_INET, 51820)]), [used])
 
     assert used.options[0, 10] == 1  # IP_PMTUDISC_WANT
 
 
 def test_sockets_without_their_descriptors_are_refused(bench):
-    bench.b.tell(link.Sockets([2, 10], 51820), [FakeSocket(bench.b, 2, 51820)])
+    bench.b.tell(
+        link.Sockets("wireguard", [link.SocketRow(2, 51820), link.SocketRow(10, 51820)]),
+        [FakeSocket(bench.b, 2, 51820)],
+    )
 
     assert bench.dropped == {"link": 1}
     assert len(bench.core.sender.sockets) == 2
@@ -580,14 +583,22 @@ CONTRADICTIONS = {
     "an encapsulation that there is none of": lambda b: (link.SetPeer(7, 0.0, "nvgre"), []),
     "another encapsulation for a peer": lambda b: (link.SetPeer(1, 0.0, "udp"), []),
     "a GRE key over 32 bits": lambda b: (link.SetPeer(7, 0.0, "gre", [], 2**32), []),
-    "sockets of no encapsulation": lambda b: (link.Sockets([2], 1, "nvgre"), [FakeSocket(b, 2, 1)]),
-    "a role that there is none of": lambda b: (link.Sockets([2], 1, roles=[9]), [FakeSocket(b, 2, 1)]),
-    "more roles than sockets": lambda b: (link.Sockets([2], 1, roles=[0, 0]), [FakeSocket(b, 2, 1)]),
-    "more protocols than sockets": lambda b: (
-        link.Sockets([2], 1, protocols=[17, 17]),
+    "sockets of no encapsulation": lambda b: (
+        link.Sockets("nvgre", [link.SocketRow(2, 1)]),
         [FakeSocket(b, 2, 1)],
     ),
-    "more sockets than families": lambda b: (link.Sockets([2], 1), [FakeSocket(b, 2, 1)] * 2),
+    "a role that there is none of": lambda b: (
+        link.Sockets("wireguard", [link.SocketRow(2, 1, 9)]),
+        [FakeSocket(b, 2, 1)],
+    ),
+    "more rows than sockets": lambda b: (
+        link.Sockets("wireguard", [link.SocketRow(2, 1)] * 2),
+        [FakeSocket(b, 2, 1)],
+    ),
+    "more sockets than rows": lambda b: (
+        link.Sockets("wireguard", [link.SocketRow(2, 1)]),
+        [FakeSocket(b, 2, 1)] * 2,
+    ),
     "a raw socket that did not come": lambda b: (link.SetNode(1420, True, []), []),
     "a path socket that did not come": lambda b: (link.SetNode(1420, False, [], families=[2]), []),
     "a socket that nothing is said of": lambda b: (link.SetNode(1420, False, []), [FakeSocket(b, 2, 1)]),
@@ -708,7 +719,9 @@ def test_sockets_that_are_told_again_stay_in_use_and_the_others_are_closed():
     first, second = a.core.sender.sockets[:2]
 
     def use(udp):
-        a.commands.handle(link.Sockets([udp.family], a.port), [udp.raw], world.clock.now)
+        a.commands.handle(
+            link.Sockets("wireguard", [link.SocketRow(udp.family, a.port)]), [udp.raw], world.clock.now
+        )
 
     use(first)
     assert [udp for udp in a.core.sender.sockets if udp.closes_at == math.inf] == [first]

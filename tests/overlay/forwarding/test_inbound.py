@@ -277,7 +277,7 @@ def open_two(node):
     """Let *node* listen at two addresses of one family: two sockets, neither of which replaces the other."""
     opened = [FakeSocket(node, socket.AF_INET, port) for port in (node.port + 1, node.port + 2)]
     node.sockets += opened
-    node.tell(link.Sockets([2, 2], node.port + 1), opened)
+    node.tell(link.Sockets("wireguard", [link.SocketRow(2, node.port + 1)] * 2), opened)
     return opened
 
 

@@ -105,7 +105,7 @@ def test_nothing_to_read_is_none(ends):
 def test_a_command_arrives_with_its_descriptors(ends):
     agent, end = ends
     reading, writing = os.pipe()
-    message = link.Sockets([2], 51820)
+    message = link.Sockets("wireguard", [link.SocketRow(2, 51820)])
     agent.sendmsg(
         [link.encode(message)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing]))]
     )
@@ -138,7 +138,7 @@ def test_descriptors_that_this_process_cannot_hold_are_an_error(ends):
     free = os.dup(reading)
     os.close(free)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    message = link.encode(link.Sockets([2], 51820))
+    message = link.encode(link.Sockets("wireguard", [link.SocketRow(2, 51820)]))
     agent.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing]))])
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
@@ -157,7 +157,7 @@ def test_as_many_descriptors_as_a_message_may_have_arrive_in_order(ends):
     agent, end = ends
     files = [os.memfd_create(f"number {number}") for number in range(link.DESCRIPTORS)]
     agent.sendmsg(
-        [link.encode(link.Sockets([2], 51820))],
+        [link.encode(link.Sockets("wireguard", [link.SocketRow(2, 51820)]))],
         [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))],
     )
 
@@ -251,7 +251,7 @@ class Running:
         self.use_sockets()
 
     def use_sockets(self):
-        self.tell(link.Sockets([2], self.address[1]), [self.udp[-1].fileno()])
+        self.tell(link.Sockets("wireguard", [link.SocketRow(2, self.address[1])]), [self.udp[-1].fileno()])
 
     def tell(self, command, descriptors=()):
         rights = (
@@ -602,8 +602,8 @@ def test_packets_go_from_tun_to_tun_over_raw_sockets_and_the_loop_sleeps_in_betw
         except HostError as error:
             pytest.skip(str(error))
         opened += raw
-        columns = [[int(getattr(one, name)) for one in raw] for name in ("family", "role", "protocol")]
-        each.tell(link.Sockets(columns[0], 0, "gre", *columns[1:]), [one.fileno() for one in raw])
+        rows = [link.SocketRow(int(one.family), 0, int(one.role), one.protocol) for one in raw]
+        each.tell(link.Sockets("gre", rows), [one.fileno() for one in raw])
         each.tell(link.SetPeer(2, 0.0, "gre", [], 7))
         each.tell(link.SetEndpoint(2, (str(far), 0), "configuration"))
         each.tell(link.Routes([(bytes([172, 16, 0, 0]), 12, 2)], [], is_last=True))
@@ -631,7 +631,10 @@ def test_packets_go_from_tun_to_tun_over_raw_sockets_and_the_loop_sleeps_in_betw
 def test_handshakes_that_queue_by_themselves_are_passed_on_a_few_a_turn(running):
     a, _ = running
     a.udp.insert(0, a._bound())
-    a.tell(link.Sockets([2, 2], a.address[1], roles=[0, 1]), [a.udp[1].fileno(), a.udp[0].fileno()])
+    a.tell(
+        link.Sockets("wireguard", [link.SocketRow(2, a.address[1], role) for role in (0, 1)]),
+        [a.udp[1].fileno(), a.udp[0].fileno()],
+    )
     a.counters()
     before, count = a.turns, 60
     called = CookieHolder(bytes(32)).add_macs(b"\1\0\0\0" + bytes(144), 0.0)
@@ -667,7 +670,7 @@ def test_a_socket_that_only_sends_is_not_read(running):
     a, _ = running
     sender = a._bound()
     port = sender.getsockname()[1]
-    a.tell(link.Sockets([2], port, "vxlan", roles=[Role.SENDS], ports=[port]), [sender.fileno()])
+    a.tell(link.Sockets("vxlan", [link.SocketRow(2, port, Role.SENDS)]), [sender.fileno()])
     a.counters()
     before = a.turns
 

@@ -460,7 +460,7 @@ def test_a_removed_peer_is_heard_no_more_and_its_sockets_close_at_once(world):
 
     a.route([], b.subnets)
     a.tell(link.RemovePeer(1))
-    a.tell(link.Sockets([], 0, "ipip"))
+    a.tell(link.Sockets("ipip", []))
     world.run(0.1)
 
     assert all(each.is_closed for each in opened)

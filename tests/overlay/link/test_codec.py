@@ -49,10 +49,10 @@ MESSAGES = {
     ),
     link.Sockets: st.builds(
         link.Sockets,
-        st.lists(st.sampled_from([2, 10])),
-        port,
-        roles=st.lists(st.integers(0, 4)),
-        ports=st.lists(port),
+        text,
+        st.lists(
+            st.builds(link.SocketRow, st.sampled_from([2, 10]), port, st.integers(0, 4), st.integers(0, 255))
+        ),
     ),
     link.SetNode: st.builds(
         link.SetNode, st.integers(576, 65535), st.booleans(), st.lists(address, max_size=4)
@@ -214,7 +214,7 @@ WRONG = {
     "no handshake message": link.Handshake(b"", ("192.0.2.1", 1)),
     "a handshake message to send of a byte less": Transmit(1, bytes(147)),
     "a keepalive without end": link.SetPeer(1, float("inf")),
-    "a listening port over 16 bits": link.Sockets([2], 65536),
+    "a listening port over 16 bits": link.Sockets("wireguard", [link.SocketRow(2, 65536)]),
     "a reason with an escape sequence": link.Counters(1, [], {"\x1b[2J": 1}, is_last=True),
     "a reason of two lines": link.Counters(1, [], {"loop\nERROR": 1}, is_last=True),
     "a reason that is none": link.Counters(1, [], {"replayed": 1}, is_last=True),
@@ -231,7 +231,11 @@ WRONG = {
     "a note with an escape sequence": link.Ready(["\x1b]0;root\x07"]),
     "a long note": link.Ready(["x" * 501]),
     "too many notes": link.Ready(["x"] * 33),
-    "a sender's port over 16 bits": link.Sockets([2], 1, ports=[65536]),
+    "a sender's port over 16 bits": link.Sockets(
+        "wireguard", [link.SocketRow(2, 1), link.SocketRow(2, 65536, 3)]
+    ),
+    "a role over 8 bits": link.Sockets("wireguard", [link.SocketRow(2, 1, 256)]),
+    "a protocol over 8 bits": link.Sockets("wireguard", [link.SocketRow(2, 1, 0, 256)]),
 }
 
 
