@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from peers import toml
 from peers.errors import KeyProblem, TableError
 from peers.table import Table
+from peers.toml_section import Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,9 +112,9 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n")]
 
 
-def _only(text: str, name: str) -> toml.Section:
+def _only(text: str, name: str) -> Section:
     """Return the table *name*, which is all that *text* has.  Raises ValueError."""
     document = tomllib.loads(text)
     if document.keys() != {name}:
         raise ValueError("there are other tables")
-    return toml.Section((name,), cast("Mapping[str, object]", document[name]))
+    return Section((name,), cast("Mapping[str, object]", document[name]))

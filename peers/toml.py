@@ -1,4 +1,4 @@
-"""The peers file: TOML in, one table or one sentence out.
+"""The peers file: TOML in, one table or one sentence out.  The rows of its keys are in peers.keys.
 
 ```toml
 [network]
@@ -42,78 +42,27 @@ Where a list is accepted, so is its single item.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
-from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING
 
-from peers.addresses import Address, parse_address, parse_host_address, parse_prefix
-from peers.encapsulation import DEFAULT_VNI, ENCAPSULATIONS, GRE_KEY, PORTS, VNI, WIREGUARD, has_ports
-from peers.errors import KeyProblem, Keys, TableError
+from peers.encapsulation import PORTS, has_ports
+from peers.errors import KeyProblem, TableError
 from peers.files import UnfitFileError, path_below, read_regular
 from peers.foreign import recognize
+from peers.keys import NETWORK, PEER, read_keys
 from peers.lines import find_line
-from peers.mac import format_mac, parse_mac
-from peers.peer import (
-    DEFAULT_STATIONS,
-    INHERITED,
-    KEY_TEXT_SIZE,
-    MOST_STATIONS,
-    PEER_NAME,
-    TAP,
-    TUN,
-    Endpoint,
-    Network,
-    Peer,
-    default_addresses,
-    parse_public_key,
-)
+from peers.peer import KEY_TEXT_SIZE, PEER_NAME, TUN, Endpoint, Network, Peer, default_addresses
 from peers.table import Table
+from peers.toml_section import Section, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-T = TypeVar("T")
-
 TABLES = ("network", "peers")
-NETWORK_KEYS = (
-    "prefix",
-    *(port.key for port in PORTS.values()),
-    "mtu",
-    "fwmark",
-    "bulk",
-    "encapsulation",
-    "vni",
-    "gre_key",
-    "gre_checksum",
-    "gre_sequence",
-    "ttl",
-    "device",
-    "point_to_point",
-    "stations",
-)
-PEER_KEYS = (
-    "public_key",
-    "subnets",
-    "address",
-    "endpoint",
-    "preshared_key_file",
-    "keepalive",
-    "listen",
-    "listen_port",
-    "encapsulation",
-    "sources",
-    "gre_key",
-    "gre_checksum",
-    "gre_sequence",
-    "mac",
-)
+NETWORK_KEYS, PEER_KEYS = (tuple(key.name for key in each) for each in (NETWORK, PEER))
 
 FILE_SIZE = 64 * 1024 * 1024  # bytes; 50,000 peers take a quarter of it
-SHOWN_SIZE = 60  # characters of a value that an error text repeats
 
 
 def load(path: Path) -> Table:
@@ -196,82 +145,6 @@ def _syntax_error(text: str, path: Path, message: str) -> TableError:
     return TableError(path, line, f"this is not TOML: {found[:1].lower()}{found[1:]}")
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One table of the file and its place.  Its methods raise KeyProblem for what is not accepted."""
-
-    keys: Keys
-    values: Mapping[str, object]
-
-    def refuse_unknown(self, known: tuple[str, ...]) -> None:
-        for key in self.values:
-            if key in known:
-                continue
-            if key == "private_key":
-                remedy = "keep private keys out of this file and write the public_key"
-            elif close := difflib.get_close_matches(key, known, n=1):
-                remedy = f"did you mean {close[0]}?"
-            else:
-                remedy = f"accepted are {', '.join(known)}"
-            raise KeyProblem((*self.keys, key), f"is not known; {remedy}")
-
-    def section(self, key: str, remedy: str) -> Section:
-        if key not in self.values:
-            raise KeyProblem((*self.keys, key), f"is missing; {remedy}")
-        value = self.values[key]
-        if not isinstance(value, dict):
-            raise KeyProblem((*self.keys, key), f"is {_describe(value)}; {remedy}")
-        return Section((*self.keys, key), cast("Mapping[str, object]", value))
-
-    def integer(self, key: str, low: int, high: int, what: str) -> int | None:
-        value = self.values.get(key)
-        if value is None:
-            return None
-        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-            return value
-        hint = ", without quotes" if isinstance(value, str) else ""
-        raise KeyProblem((*self.keys, key), f"is {_describe(value)}; write {what} from {low} to {high}{hint}")
-
-    def boolean(self, key: str) -> bool | None:
-        value = self.values.get(key)
-        if value is None or isinstance(value, bool):
-            return value
-        raise KeyProblem((*self.keys, key), f"is {_describe(value)}; write true or false, without quotes")
-
-    def string(self, key: str, accepted: str) -> str | None:
-        value = self.values.get(key)
-        if value is None or isinstance(value, str):
-            return value
-        raise KeyProblem((*self.keys, key), f"is {_describe(value)}; write {accepted} in quotes")
-
-    def choice(self, key: str, accepted: tuple[str, ...]) -> str | None:
-        listed = f"{', '.join(accepted[:-1])} or {accepted[-1]}"
-        text = self.string(key, listed)
-        if text is None or text in accepted:
-            return text
-        raise KeyProblem((*self.keys, key), f"is {_describe(text)}; write {listed}")
-
-    def each(self, key: str, parse_item: Callable[[str], T], accepted: str) -> tuple[T, ...] | None:
-        """Return the items of a list or of a single string, parsed; None if *key* is absent."""
-        value = self.values.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, str | list):
-            raise KeyProblem(
-                (*self.keys, key), f"is {_describe(value)}; write {accepted} in quotes, or a list"
-            )
-        items: list[T] = []
-        for index, item in enumerate([value] if isinstance(value, str) else value):
-            place = (*self.keys, key) if isinstance(value, str) else (*self.keys, key, index)
-            if not isinstance(item, str):
-                raise KeyProblem(place, f"is {_describe(item)}; write {accepted} in quotes")
-            try:
-                items.append(parse_item(item))
-            except ValueError as error:
-                raise KeyProblem(place, f"{_describe(item)} {error}") from None
-        return tuple(items)
-
-
 def read_document(document: Section, directory: Path | None) -> Table:
     """Return the table that *document* writes.  Raises KeyProblem."""
     document.refuse_unknown(TABLES)
@@ -286,42 +159,15 @@ def read_document(document: Section, directory: Path | None) -> Table:
 def read_network(section: Section) -> Network:
     """Return what *section* says of the network.  Raises KeyProblem."""
     section.refuse_unknown(NETWORK_KEYS)
-    prefixes = section.each("prefix", parse_prefix, "a prefix such as 10.244.0.0/16")
-    if not prefixes:
-        found = "is missing" if prefixes is None else "is empty"
+    values = read_keys(section, NETWORK)
+    if not values.get("prefixes"):
+        found = "is empty" if "prefixes" in values else "is missing"
         raise KeyProblem(
             (*section.keys, "prefix"),
             f'{found}; write what the overlay carries, such as prefix = "10.244.0.0/16"',
         )
-    _refuse_repeated((*section.keys, "prefix"), prefixes)
-    return Network(
-        prefixes,
-        _read_ports(section),
-        section.integer("mtu", 576, 65535, "bytes"),
-        section.integer("fwmark", 1, 2**32 - 1, "a mark"),
-        section.boolean("bulk") is not False,
-        _read_encapsulation(section) or WIREGUARD,
-        DEFAULT_VNI if (vni := section.integer("vni", 0, VNI.largest, "a number")) is None else vni,
-        section.integer("gre_key", 0, GRE_KEY.largest, "a number"),
-        section.boolean("gre_checksum"),
-        section.boolean("gre_sequence"),
-        _read_ttl(section),
-        section.choice("device", (TUN, TAP)) or TUN,
-        section.boolean("point_to_point") is True,
-        section.integer("stations", 1, MOST_STATIONS, "a number of Ethernet addresses") or DEFAULT_STATIONS,
-    )
-
-
-def _read_ports(section: Section) -> dict[str, int]:
-    """Return the ports that *section* names, by encapsulation."""
-    named = {name: section.integer(port.key, 1, 65535, "a UDP port") for name, port in PORTS.items()}
-    return {name: number for name, number in named.items() if number is not None}
-
-
-def _read_ttl(section: Section) -> int | None:
-    if section.values.get("ttl") == "inherit":
-        return INHERITED
-    return section.integer("ttl", 1, 255, 'the word "inherit" in quotes, or a number')
+    ports = {name: values.pop(port.key) for name, port in PORTS.items() if port.key in values}
+    return Network(ports=ports, **values)
 
 
 def read_peer(peers: Section, name: str, network: Network, directory: Path | None) -> Peer:
@@ -333,56 +179,22 @@ def read_peer(peers: Section, name: str, network: Network, directory: Path | Non
         )
     section = peers.section(name, f"write a [peers.{name}] table with public_key and subnets")
     section.refuse_unknown(PEER_KEYS)
-    subnets = section.each("subnets", parse_prefix, "a prefix such as 10.244.1.0/24")
-    addresses = section.each("address", parse_host_address, "an address such as 10.244.1.1")
-    if not subnets and not addresses and network.device == TUN:
+    values = read_keys(section, PEER)
+    subnets = values.get("subnets", ())
+    if not subnets and not values.get("addresses") and network.device == TUN:
         raise KeyProblem(section.keys, "has neither subnets nor an address; write what lies behind it")
-    if addresses:
-        _refuse_second_of_family((*section.keys, "address"), addresses)
-    listen_port = section.integer("listen_port", 1, 65535, "a UDP port")
-    listen = section.each("listen", parse_address, "an address such as 192.0.2.10") or ()
-    _refuse_repeated((*section.keys, "listen"), listen)
-    sources = section.each("sources", parse_prefix, "a prefix such as 0.0.0.0/0") or ()
-    _refuse_repeated((*section.keys, "sources"), sources)
-    encapsulation = _read_encapsulation(section)
-    used = encapsulation or network.encapsulation
+    used = values.get("encapsulation") or network.encapsulation
+    listen_port = values.get("listen_port")
     if listen_port is not None and not has_ports(used):
         raise KeyProblem(
             (*section.keys, "listen_port"), f"is of no use, because {used} has no ports; remove it"
         )
-    macs = section.each("mac", parse_mac, "an Ethernet address such as 02:00:5e:10:00:01") or ()
-    _refuse_repeated((*section.keys, "mac"), tuple(map(format_mac, macs)))
-    return Peer(
-        name,
-        _read_public_key(section),
-        subnets or (),
-        addresses or default_addresses(subnets or (), network.prefixes),
-        _read_endpoint(section, listen_port or network.port_for(used), used),
-        _read_preshared_key_file(section, directory),
-        section.integer("keepalive", 0, 65535, "seconds") or 0,
-        listen,
-        listen_port,
-        encapsulation,
-        sources,
-        section.integer("gre_key", 0, GRE_KEY.largest, "a number"),
-        section.boolean("gre_checksum"),
-        section.boolean("gre_sequence"),
-        macs,
-    )
-
-
-def _read_encapsulation(section: Section) -> str | None:
-    return section.choice("encapsulation", ENCAPSULATIONS)
-
-
-def _read_public_key(section: Section) -> bytes | None:
-    text = section.string("public_key", "the public key")
-    if text is None:
-        return None
-    try:
-        return parse_public_key(text)
-    except ValueError as error:
-        raise KeyProblem((*section.keys, "public_key"), str(error)) from None
+    # What depends on more than its own text
+    values["addresses"] = values.get("addresses") or default_addresses(subnets, network.prefixes)
+    values["endpoint"] = _read_endpoint(section, listen_port or network.port_for(used), used)
+    values["preshared_key_file"] = _read_preshared_key_file(section, directory)
+    values.setdefault("public_key", None)
+    return Peer(name, **values)
 
 
 def _read_endpoint(section: Section, default_port: int, encapsulation: str) -> Endpoint | None:
@@ -392,11 +204,11 @@ def _read_endpoint(section: Section, default_port: int, encapsulation: str) -> E
     try:
         endpoint = Endpoint.parse(text, default_port)
     except ValueError as error:
-        raise KeyProblem((*section.keys, "endpoint"), f"{_describe(text)} {error}") from None
+        raise KeyProblem((*section.keys, "endpoint"), f"{describe(text)} {error}") from None
     if endpoint.port and not has_ports(encapsulation):
         raise KeyProblem(
             (*section.keys, "endpoint"),
-            f"{_describe(text)} has a port, and {encapsulation} has none; write {endpoint.host}",
+            f"{describe(text)} has a port, and {encapsulation} has none; write {endpoint.host}",
         )
     return endpoint
 
@@ -411,47 +223,8 @@ def _read_preshared_key_file(section: Section, directory: Path | None) -> Path |
             keys, "is a key itself; put it into a file that only root can read and write its path"
         )
     if not text or not text.isprintable():
-        raise KeyProblem(keys, f"is {_describe(text)}; write the path of a file")
+        raise KeyProblem(keys, f"is {describe(text)}; write the path of a file")
     try:
         return path_below(directory, text)
     except ValueError as error:
-        raise KeyProblem(keys, f"is {_describe(text)}, {error}") from None
-
-
-def _refuse_second_of_family(keys: Keys, addresses: tuple[Address, ...]) -> None:
-    seen: set[int] = set()
-    for index, address in enumerate(addresses):
-        if address.version in seen:
-            raise KeyProblem(
-                (*keys, index),
-                f"{address} is a second IPv{address.version} address; write at most one of each family",
-            )
-        seen.add(address.version)
-
-
-def _refuse_repeated(keys: Keys, values: tuple[object, ...]) -> None:
-    counts: Counter[object] = Counter()
-    for index, value in enumerate(values):
-        counts[value] += 1
-        if counts[value] > 1:
-            raise KeyProblem((*keys, index), f"{value} is here twice; write it once")
-
-
-def _describe(value: object) -> str:
-    """Return *value* for an error text: on one line, and short."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case int() if abs(value) >= 2**64:
-            return "a number beyond 64 bits"
-        case int() | float():
-            return str(value)
-        case str():
-            shown = repr(value)
-            return shown if len(shown) <= SHOWN_SIZE else f"{shown[:SHOWN_SIZE]}..."
-        case list():
-            return "an array"
-        case dict():
-            return "a table"
-        case _:
-            return "a date or time"
+        raise KeyProblem(keys, f"is {describe(text)}, {error}") from None

@@ -284,6 +284,8 @@ TESTED_ELSEWHERE = {
     "overlay.wire.tcp": "numbers; test_mss reads and changes with them",
     "overlay.wire.virtio": "one format; test_segments reads and builds it",
     "peers.encapsulation": "test_tunnel asks for what its names say",
+    "peers.keys": "test_toml reads, bounds and refuses each of them; test_docs holds the docs to them",
+    "peers.toml_section": "test_toml has every sentence of it",
     "peers.stores": "tests/peers/stores/test_stores.py holds what all stores have in common",
     "peers.stores.memory": "test_stores runs the shared contract over it",
 }
