@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from overlay.encap.encapsulation import Role
-from overlay.forwarding import mmsg
+from overlay.forwarding.underlay import mmsg
 from overlay.linux import IP_PKTINFO, IPV6_PKTINFO, SOL_UDP, UDP_GRO, UDP_SEGMENT
 from tests import packets
 

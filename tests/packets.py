@@ -1,4 +1,4 @@
-"""IP packets built and checked the slow way: a second opinion on everything that overlay.forwarding.segments computes.
+"""IP packets built and checked the slow way: a second opinion on everything that overlay.forwarding.offload.segments computes.
 
 Nothing here is shared with the code under test: checksums go word by word, segmentation packet by packet.
 """

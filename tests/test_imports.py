@@ -139,7 +139,9 @@ CORE = (
         ("overlay.forwarding",),
         frozenset({"cryptography", "numpy", "socket", "sys", "errno", "contextlib"}),
         "the packet path runs on a network in memory; its loop alone waits, and one module calls raw sockets",
-        but=frozenset({"overlay.forwarding.loop", "overlay.forwarding.__main__", "overlay.forwarding.mmsg"}),
+        but=frozenset(
+            {"overlay.forwarding.loop", "overlay.forwarding.__main__", "overlay.forwarding.underlay.mmsg"}
+        ),
     ),
 )
 
@@ -178,7 +180,7 @@ ONLY_IN = {
             "overlay.host.seccomp",
             "overlay.host.memory",
             "overlay.host.paths",
-            "overlay.forwarding.mmsg",
+            "overlay.forwarding.underlay.mmsg",
         ),
         "the modules that call the C library by hand",
     ),
@@ -234,6 +236,9 @@ NOT_LOADED = {
 }
 
 TESTED_ELSEWHERE = {
+    "overlay.forwarding.offload.flow": "test_segments splits and joins the packets of flows",
+    "overlay.forwarding.offload.split": "test_segments joins again what it split",
+    "overlay.forwarding.offload.join": "test_segments joins again what it split",
     "overlay.answers.down": "test_agent.py, as questions of a running agent",
     "overlay.answers.ping": "test_agent.py, as questions of a running agent",
     "overlay.answers.running": "test_agent.py, as questions of a running agent",
@@ -259,7 +264,7 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.batch": "a protocol; Outbound is one, as mypy says",
     "overlay.forwarding.commands": "test_core tells a core everything",
     "overlay.forwarding.liveness": "test_core and the stories of two nodes let time pass",
-    "overlay.forwarding.udp_socket": "test_sender sends from them, and test_discovery pairs them",
+    "overlay.forwarding.underlay.udp_socket": "test_sender sends from them, and test_discovery pairs them",
     "overlay.forwarding.upcalls": "a protocol; Core is one, as mypy says",
     "overlay.host.netlink.addresses": "test_routing gives them to a real device and takes them back",
     "overlay.host.netlink.codec": "test_routing says all of it to a real kernel",
@@ -291,6 +296,7 @@ TESTED_ELSEWHERE = {
 }
 
 MORE_TESTS = {
+    "tests/overlay/forwarding/offload/test_segments.py": "of split and join, which undo each other",
     "tests/overlay/cli/test_main.py": "of overlay/cli/__init__.py",
     "tests/overlay/forwarding/test_key_lifetime.py": "of keypairs in overlay/forwarding/core.py",
     "tests/overlay/forwarding/test_padding.py": "of what is around a packet in overlay/forwarding/core.py",

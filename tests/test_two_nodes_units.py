@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from overlay.forwarding.bulk import Bulk
+from overlay.forwarding.bulk.capability import Bulk
+from overlay.forwarding.bulk.size import SMALLEST, WHOLE
 from overlay.forwarding.pings import PONGS_AT_ONCE
-from overlay.forwarding.unit_size import SMALLEST, WHOLE
 from overlay.link import PINGS_WAITING, PingPeer, Ponged, Wanted
 from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from overlay.wire import control

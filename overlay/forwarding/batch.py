@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.lanes import Lane
+    from overlay.forwarding.offload.split import Splitter
     from overlay.forwarding.peer import Peer
-    from overlay.forwarding.segments import Splitter
+    from overlay.forwarding.underlay.flows import FlowQueue
 
 
 class Batch(Protocol):
@@ -30,8 +30,8 @@ class Batch(Protocol):
     def complete(self, start: int, length: int, csum_start: int, csum_offset: int) -> bool:
         """Finish the checksum that the kernel left partial; return False where it points outside the packet."""
 
-    def queue(self, peer: Lane[Peer], datagram: memoryview, size: int, ecn: int) -> None:
+    def queue(self, peer: FlowQueue[Peer], datagram: memoryview, size: int, ecn: int) -> None:
         """Put a datagram behind the others of its lane that can leave in the same call."""
 
-    def flush_peer(self, peer: Lane[Peer]) -> None:
+    def flush_peer(self, peer: FlowQueue[Peer]) -> None:
         """Send what waits in a lane."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from overlay.forwarding.arrival import Arrival
-    from overlay.forwarding.udp_socket import Ancillary, UdpSocket
+    from overlay.forwarding.underlay.arrival import Arrival
+    from overlay.forwarding.underlay.udp_socket import Ancillary, UdpSocket
     from overlay.wire.addresses import Sockaddr
 
 # Ours

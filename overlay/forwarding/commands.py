@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends, Role
 from overlay.forwarding import counters
-from overlay.forwarding.kernel_paths import PathSocket
 from overlay.forwarding.keypair import Keypair
-from overlay.forwarding.mmsg import RawCarrier
+from overlay.forwarding.path.kernel import PathSocket
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.table import Prefixes
 from overlay.forwarding.timers import Slots
-from overlay.forwarding.udp_socket import DatagramSocket, UdpSocket, pair
+from overlay.forwarding.underlay.mmsg import RawCarrier
+from overlay.forwarding.underlay.udp_socket import DatagramSocket, UdpSocket, pair
 from overlay.forwarding.unreachable import RawIcmp
 from overlay.forwarding.workqueue import always
 from overlay.host.queues import KernelSocket, SocketQueues
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from overlay.forwarding.core import Core
-    from overlay.forwarding.mmsg import Carrier
-    from overlay.forwarding.shares import SendQueue
+    from overlay.forwarding.underlay.mmsg import Carrier
+    from overlay.forwarding.underlay.shares import SendQueue
     from overlay.wire.addresses import Sockaddr
 
 
@@ -88,7 +88,7 @@ class Commands:
             case GiveUp():
                 self._give_up(command.peer, now)
             case Handled():
-                self._core.gate.handled(command.count)
+                self._core.admission.handled(command.count)
             case SetPeer():
                 self._set_peer(command, now)
             case RemovePeer():
@@ -132,7 +132,7 @@ class Commands:
         peer = self._core.peers.get(command.peer)
         if peer is None:
             return
-        self._core.gate.sent(command.datagram, now)
+        self._core.admission.sent(command.datagram, now)
         if command.renew_source:
             peer.forget_source()
         if command.endpoint is None:

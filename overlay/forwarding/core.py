@@ -9,26 +9,26 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from overlay.forwarding.bridge import Bridge
+from overlay.forwarding.admission import Admission
 from overlay.forwarding.callers import Callers
-from overlay.forwarding.frames_inbound import FramesInbound
-from overlay.forwarding.frames_outbound import FramesOutbound
-from overlay.forwarding.gate import Gate
+from overlay.forwarding.ethernet.bridge import Bridge
+from overlay.forwarding.ethernet.inbound import FramesInbound
+from overlay.forwarding.ethernet.outbound import FramesOutbound
 from overlay.forwarding.in_band import InBand
-from overlay.forwarding.inbound import Inbound, TunWriter
-from overlay.forwarding.kernel_drops import KernelDrops
-from overlay.forwarding.kernel_paths import KernelPaths
 from overlay.forwarding.liveness import Liveness
-from overlay.forwarding.outbound import Outbound
+from overlay.forwarding.path.kernel import KernelPaths
+from overlay.forwarding.path.probes import Probes
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.pings import Pings
 from overlay.forwarding.places import Places
-from overlay.forwarding.probes import Probes
-from overlay.forwarding.replaced import read_out
-from overlay.forwarding.sender import Sender
 from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Table
 from overlay.forwarding.timers import Timers
+from overlay.forwarding.tun.inbound import Inbound, TunWriter
+from overlay.forwarding.tun.outbound import Outbound
+from overlay.forwarding.underlay.kernel_drops import KernelDrops
+from overlay.forwarding.underlay.replaced import read_out
+from overlay.forwarding.underlay.sender import Sender
 from overlay.forwarding.unreachable import Silent, Unreachable
 from overlay.forwarding.workqueue import Workqueue, always
 from overlay.link import (
@@ -48,9 +48,9 @@ from overlay.wire.virtio import VIRTIO_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from overlay.forwarding.arrival import Arrival
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.udp_socket import UdpSocket
+    from overlay.forwarding.underlay.arrival import Arrival
+    from overlay.forwarding.underlay.udp_socket import UdpSocket
     from overlay.wire.addresses import Sockaddr
     from overlay.wire.ip import Buffer
 
@@ -90,7 +90,7 @@ class Core:
         self.timers, self.jobs = Timers(), Workqueue()
         self.own = Peer(OWN)
         self.staging = Staging()
-        self.gate = Gate(start.public_key, entropy)
+        self.admission = Admission(start.public_key, entropy)
         self.pings = Pings(entropy)
         self.probes = Probes(self.timing, mtu)
         self.in_band = InBand(self.pings, self.probes, self.timers, self.report, self.outbound.send_payload)
@@ -220,14 +220,14 @@ class Core:
         self, udp: UdpSocket, kind: int, datagram: bytes, source: Sockaddr, arrival: Arrival, now: float
     ) -> None:
         """Let a handshake message through to the agent, answer it with a cookie, or drop it."""
-        admitted, reply = self.gate.admit(kind, datagram, source, now, self.drops)
+        admitted, reply = self.admission.admit(kind, datagram, source, now, self.drops)
         if reply is not None:
             self.sender.answer(udp, reply, source, arrival.source)
         if not admitted:
             return
         self.callers.remember(source, udp, arrival)
         if not self.report(Handshake(datagram, source)):
-            self.gate.not_taken()
+            self.admission.not_taken()
 
     # Helpers
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
-from overlay.forwarding.buckets import Bucket
+from overlay.forwarding.ratelimit import Bucket
 from overlay.wire import control
 from overlay.wire.control import FIRST_NIBBLES, Hello, Ping, Pong, Probe, Probed, Report
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.path.probes import Probes
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.pings import Pings
-    from overlay.forwarding.probes import Probes
     from overlay.forwarding.timers import Timers
     from overlay.link import Ponged
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from overlay.crypto.replay import ReplayWindow
-from overlay.forwarding.bulk import Bulk
+from overlay.forwarding.bulk.capability import Bulk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from overlay.forwarding.asking import Asking
+    from overlay.forwarding.bulk.asking import Asking
     from overlay.session.constants import Timing
     from overlay.session.outputs import InstallKeypair
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from overlay.forwarding.bulk import REPORT_TIME
+from overlay.forwarding.bulk.capability import REPORT_TIME
 from overlay.forwarding.peer import WIDE
 from overlay.link import Moved, Silence, Wanted
 from overlay.session.constants import REKEY_AFTER_MESSAGES
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from overlay.forwarding.batch import Batch
-    from overlay.forwarding.bulk import Bulk
-    from overlay.forwarding.kernel_paths import KernelPaths
+    from overlay.forwarding.bulk.capability import Bulk
     from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.path.kernel import KernelPaths
+    from overlay.forwarding.path.probes import Probes
     from overlay.forwarding.peer import Peer
-    from overlay.forwarding.probes import Probes
     from overlay.forwarding.timers import Timers
     from overlay.link import Report
     from overlay.session.constants import Timing

@@ -15,7 +15,7 @@ from overlay.encap.encapsulation import Role
 from overlay.errors import PacketError
 from overlay.forwarding.commands import Commands
 from overlay.forwarding.core import Core
-from overlay.forwarding.sender import HELD_PAUSE
+from overlay.forwarding.underlay.sender import HELD_PAUSE
 from overlay.host.paths import PathSocket
 from overlay.link import (
     DESCRIPTORS,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from overlay.forwarding.commands import AnySocket
-    from overlay.forwarding.udp_socket import UdpSocket
+    from overlay.forwarding.underlay.udp_socket import UdpSocket
     from overlay.host.queues import KernelSocket
 
 # Specification (Linux include/uapi/asm-generic/socket.h)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.forwarding.segments import OVERHEAD
+from overlay.forwarding.offload.flow import OVERHEAD
 from overlay.wire.bulk import FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT
 from overlay.wire.messages import TYPE_COOKIE_REPLY, TYPE_INITIATION, TYPE_TRANSPORT
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from overlay.forwarding.segments import Bytes2D
+    from overlay.forwarding.offload.flow import Bytes2D
 
 LEAST_ROW = 8  # bytes: the type, and the index of a session
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import Ends
-from overlay.forwarding.asking import Asking
+from overlay.forwarding.bulk.asking import Asking
 from overlay.forwarding.keypair import Keypairs
-from overlay.forwarding.lanes import FurtherLane, Lane
-from overlay.forwarding.marks import TOS, TTL_SHIFT
 from overlay.forwarding.moves import Moves
+from overlay.forwarding.underlay.flows import FlowQueue, FurtherFlow
+from overlay.forwarding.underlay.outer_header import TOS, TTL_SHIFT
 from overlay.linux import SOL_UDP, UDP_SEGMENT
 from overlay.reasons import Drops
 from overlay.wire.addresses import pack_host
 
 if TYPE_CHECKING:
     from overlay.encap.encapsulation import Encapsulation
-    from overlay.forwarding.buckets import Bucket
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.path_mtu import PathMtu
+    from overlay.forwarding.path.search import PathMtu
+    from overlay.forwarding.ratelimit import Bucket
     from overlay.forwarding.table import Prefixes
-    from overlay.forwarding.udp_socket import Ancillary, UdpSocket
+    from overlay.forwarding.underlay.udp_socket import Ancillary, UdpSocket
     from overlay.wire.addresses import Sockaddr
 
 # TOS and TTL, by the number of fields that an address has
@@ -39,7 +39,7 @@ WIDE = 1 << 17  # as a path MTU: nothing that the tun carries is larger, super-p
 CONTROLS = 64  # remembered before starting over: sizes of datagrams that go in trains
 
 
-class Peer(Lane["Peer"]):
+class Peer(FlowQueue["Peer"]):
     """All that the packet path asks of a peer, as plain attributes."""
 
     __slots__ = (
@@ -103,7 +103,7 @@ class Peer(Lane["Peer"]):
         self.has_ports = encapsulation.has_ports
         self._use_ends(Ends())
         # One for each port that is sent from; none where there is but one, and the peer is the lane
-        self.lanes = [FurtherLane(self, flow) for flow in range(encapsulation.senders)]
+        self.lanes = [FurtherFlow(self, flow) for flow in range(encapsulation.senders)]
         self.sources: Prefixes[bool] | None = None  # beside its own, from where it may send in the clear
         self.keypairs: Keypairs[Peer] = Keypairs()
         self.asking = Asking()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from overlay.errors import PacketError
-from overlay.forwarding.buckets import Buckets
+from overlay.forwarding.ratelimit import Buckets
 from overlay.link import PINGS_WAITING, Ponged
 from overlay.wire import control
 from overlay.wire.control import IDENTIFIER_SIZE, Ping, Pong

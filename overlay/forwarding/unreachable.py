@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Protocol
 
-from overlay.forwarding.buckets import Buckets
+from overlay.forwarding.ratelimit import Buckets
 from overlay.wire.icmp import (
     in_ipv4,
     may_answer,

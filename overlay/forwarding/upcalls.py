@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from overlay.forwarding.arrival import Arrival
     from overlay.forwarding.batch import Batch
     from overlay.forwarding.in_band import InBand
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.liveness import Liveness
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.places import Places
-    from overlay.forwarding.sender import Sender
     from overlay.forwarding.table import Table
-    from overlay.forwarding.udp_socket import UdpSocket
+    from overlay.forwarding.underlay.arrival import Arrival
+    from overlay.forwarding.underlay.sender import Sender
+    from overlay.forwarding.underlay.udp_socket import UdpSocket
     from overlay.forwarding.unreachable import Unreachable
     from overlay.forwarding.workqueue import Workqueue
     from overlay.reasons import Drops

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD, Rows, Splitter
+from overlay.forwarding.bulk.units import Cutter, Reassembly, UnitKey, make_aead, open_unit, read_unit
+from overlay.forwarding.offload.flow import HEADER_SIZE, OVERHEAD
+from overlay.forwarding.offload.join import Rows
+from overlay.forwarding.offload.split import Splitter
 from overlay.forwarding.table import Table
-from overlay.forwarding.units import Cutter, Reassembly, UnitKey, make_aead, open_unit, read_unit
 from overlay.wire.bulk import CIPHERS, FRAGMENT_HEADER_SIZE
 from overlay.wire.messages import KEY_SIZE, TAG_SIZE
 from overlay.wire.tcp import ACK

@@ -6,7 +6,7 @@ taken with one remainder of a large integer, which is the fastest way Python has
 
 from __future__ import annotations
 
-from overlay.forwarding.segments import HEADER_SIZE, OVERHEAD
+from overlay.forwarding.offload.flow import HEADER_SIZE, OVERHEAD
 from overlay.wire.messages import TAG_SIZE
 from overlay.wire.tcp import ACK, FIN, PSH
 

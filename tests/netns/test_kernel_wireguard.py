@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from overlay.forwarding.asking import HELLOS
+from overlay.forwarding.bulk.asking import HELLOS
 from tests.netns.network import PATIENCE, PORT, Network, Node, ping, transfer_both_ways
 from tests.netns.topology import wait_until
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overlay.forwarding import mmsg
+from overlay.forwarding.underlay import mmsg
 from overlay.host.netlink.rtnetlink import read_attributes, read_number, split_messages
 from overlay.linux import NETLINK_HEADER
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from overlay.errors import PacketError
-from overlay.forwarding.segments import flow_of
+from overlay.forwarding.offload.flow import flow_of
 from overlay.wire import fragments, icmp
 from overlay.wire import ip as ip_header
 from overlay.wire import mss as segment_size

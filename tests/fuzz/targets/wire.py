@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from overlay.errors import PacketError
-from overlay.forwarding.units import LEAD, make_for_tun, read_unit, take_link
+from overlay.forwarding.bulk.units import LEAD, make_for_tun, read_unit, take_link
 from overlay.wire import control as control_messages
 from overlay.wire.control import Hello, Ping, Pong, Probe, Probed, Report
 from overlay.wire.messages import CookieReply, Initiation, Response, message_type

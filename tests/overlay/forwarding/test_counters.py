@@ -4,7 +4,7 @@ import pytest
 
 from overlay.forwarding import counters
 from overlay.forwarding.counters import PEERS_PER_MESSAGE
-from overlay.forwarding.path_mtu import PathMtu
+from overlay.forwarding.path.search import PathMtu
 from overlay.forwarding.peer import Peer
 from overlay.link import PeerCounters
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from overlay.forwarding.pace import PROBE
+from overlay.forwarding.underlay.batching import PROBE
 from peers.mac import derived_mac
 from tests import packets
 from tests.hostile import REFUSED, rows

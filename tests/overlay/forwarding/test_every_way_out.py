@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from overlay.forwarding.pace import PROBE
+from overlay.forwarding.underlay.batching import PROBE
 from overlay.wire.bulk import CHACHA20_POLY1305
 from tests import hostile, packets
 from tests.sim import PORT, World

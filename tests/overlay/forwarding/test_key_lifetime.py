@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.forwarding.pace import PROBE
+from overlay.forwarding.underlay.batching import PROBE
 from overlay.session.constants import REJECT_AFTER_MESSAGES, Timing
 from overlay.wire.bulk import CHACHA20_POLY1305
 from tests.sim import World

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlay.forwarding.asking import FIRST_PAUSE, LONGEST_PAUSE
+from overlay.forwarding.bulk.asking import FIRST_PAUSE, LONGEST_PAUSE
 from overlay.forwarding.keypair import Keypair, Keypairs
 from overlay.forwarding.peer import Peer
 from overlay.session.constants import Timing

@@ -22,7 +22,7 @@ from overlay.errors import HostError, PacketError
 from overlay.forwarding.loop import HANDSHAKE_BYTES, LinkEnd, Loop
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.pings import PONGS_AT_ONCE
-from overlay.forwarding.sender import HELD_PAUSE
+from overlay.forwarding.underlay.sender import HELD_PAUSE
 from overlay.host import clock
 from overlay.host.sockets import open_raw
 from overlay.session.constants import Timing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.forwarding.pace import PROBE
+from overlay.forwarding.underlay.batching import PROBE
 from overlay.wire.ip import packet_length
 from tests import packets
 from tests.sim import World

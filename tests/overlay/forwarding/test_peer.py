@@ -10,8 +10,8 @@ import pytest
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
-from overlay.forwarding.marks import TTL_SHIFT
 from overlay.forwarding.peer import CONTROLS, WIDE, Peer
+from overlay.forwarding.underlay.outer_header import TTL_SHIFT
 from overlay.linux import SOL_UDP, UDP_SEGMENT
 from tests import packets
 

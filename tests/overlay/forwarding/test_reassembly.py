@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from overlay.forwarding import units
-from overlay.forwarding.units import (
+from overlay.forwarding.bulk import units
+from overlay.forwarding.bulk.units import (
     LAYOUTS,
     UNITS_FROM_ELSEWHERE,
     UNITS_PER_SESSION,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.crypto.noise import HandshakeResult
-from overlay.forwarding.units import LEAD, Cutter, UnitKey, make_aead, open_unit
+from overlay.forwarding.bulk.units import LEAD, Cutter, UnitKey, make_aead, open_unit
 from overlay.wire.bulk import FRAGMENT_HEADER, FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT, key_label
 from tests import units
 from tests.overlay.crypto.vectors import vectors

@@ -1,0 +1,145 @@
+"""What one keypair knows of bulk units: what was said, the keys both ways, the size, and what came in.
+
+Capabilities belong to one keypair.  A hello is said first when there is a super-packet to carry, at most three times;
+whoever hears one may send units from then on, and answers if the other has not heard one yet.  A peer that never says
+hello gets WireGuard's messages and nothing else, and is asked ever more rarely (``asking``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.crypto.replay import ReplayWindow
+from overlay.forwarding.bulk.asking import Asking
+from overlay.forwarding.bulk.size import UnitSize
+from overlay.forwarding.bulk.units import UnitKey, make_aead
+from overlay.wire import control
+from overlay.wire.bulk import MAXIMUM_FRAGMENTS, MAXIMUM_SEALED
+from overlay.wire.control import Hello, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# Specification (wire.control): when a hello is said, in seconds after the first
+HELLO_TIMES = (0.0, 1.0, 5.0)
+
+# Ours
+REPORT_TIME = 0.04  # seconds in which deliveries are gathered into one report
+OVERTAKEN = 4  # units: one that is this far behind is missing
+LATE = REPORT_TIME / 2  # seconds: and so is one that has not come for so long after another overtook it
+
+
+class Bulk:
+    """The units of one keypair."""
+
+    __slots__ = (
+        "_asking", "_ciphers", "_hello_times", "_hellos", "_keys", "_newest_at", "_opens", "_receiver_index", "_reported", "answers_pings",
+        "answers_probes", "datagrams",
+        "fragments", "has_heard", "key", "missing", "most", "newest", "packet", "size", "told_packet", "units", "window",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        keys: Sequence[tuple[int, bytes, bytes]],
+        ciphers: Sequence[int],
+        receiver_index: int,
+        packet: int,
+        asking: Asking | None = None,
+    ) -> None:
+        """*keys* are (cipher, key to send with, key to receive with); *ciphers* what we use, best first.
+
+        *packet* is the largest packet we take as a segment.  *asking* is what earlier keypairs of the peer have taught.
+        """
+        self._asking = asking or Asking()
+        self._hellos = 0  # that may be said
+        self._keys = {cipher: (send, receive) for cipher, send, receive in keys if cipher in ciphers}
+        self._ciphers, self._receiver_index, self.told_packet = tuple(ciphers), receiver_index, packet
+        self._opens: dict[int, Callable[..., int]] = {}
+        self._hello_times: list[float] = []  # when each of ours was said
+        self.has_heard = False  # a hello of the peer
+        self.answers_pings = False  # the peer, as it has said
+        self.answers_probes = False  # likewise
+        self.key: UnitKey | None = None  # None until the peer has said that it takes units
+        # What the peer takes: bytes of a sealed unit, fragments, bytes of a packet
+        self.most = self.fragments = self.packet = 0
+        self.size = UnitSize()
+        self.window = ReplayWindow()
+        self._newest_at = 0.0
+        self.newest = self.units = self.datagrams = self.missing = self._reported = 0
+
+    @property
+    def has_said_hello(self) -> bool:
+        """Whether the peer can know that we take units."""
+        return bool(self._hello_times)
+
+    def offer(self, now: float) -> bytes | None:
+        """Return the hello that is due now that there is a super-packet to carry; None if none is."""
+        said = len(self._hello_times)
+        if not said and not self.has_heard:
+            self._hellos = self._asking.begin(now)
+        if self.has_heard or said >= self._hellos:
+            return None
+        if said and now < self._hello_times[0] + HELLO_TIMES[said]:
+            return None
+        return self._hello(now)
+
+    def take_hello(self, hello: Hello, now: float) -> bytes | None:
+        """Take what the peer can, and return our hello for it to hear, if it has not heard one yet."""
+        if not self.has_heard:
+            self.has_heard = True
+            self._asking.answered()
+            self.answers_pings, self.answers_probes = hello.answers_pings, hello.answers_probes
+            cipher = next(
+                (each for each in self._ciphers if each in hello.ciphers and each in self._keys), None
+            )
+            if cipher is not None:
+                self.most, self.fragments, self.packet = hello.unit, hello.fragments, hello.packet
+                self.key = UnitKey(cipher, self._keys[cipher][0], self._receiver_index)
+            if hello.is_answer and len(self._hello_times) == 1:
+                self.size.round_trip = now - self._hello_times[0]
+        if hello.is_answer or len(self._hello_times) >= len(HELLO_TIMES):
+            return None
+        return self._hello(now)
+
+    def opener(self, cipher: int) -> Callable[..., int] | None:
+        """Return what opens units of *cipher*; None for one we do not use."""
+        opens = self._opens.get(cipher)
+        if opens is None and cipher in self._keys:
+            opens = self._opens[cipher] = make_aead(cipher, self._keys[cipher][1]).decrypt_into
+        return opens
+
+    def delivered(self, counter: int, fragments: int, now: float) -> None:
+        """Note that the unit *counter* came in whole and was opened."""
+        if counter >= self.newest:
+            self.newest, self._newest_at = counter + 1, now
+        self.units += 1
+        self.datagrams += fragments
+
+    def report(self, now: float) -> bytes | None:
+        """Return the report that tells of what came in since the last; None if nothing did."""
+        if self._reported == self.units:
+            return None
+        self._reported = self.units
+        # One that was overtaken just now may still come: what lies above it is told with the next report.
+        newest, units = self.newest, self.units
+        overtaken = range(max(0, newest - OVERTAKEN), newest) if now < self._newest_at + LATE else ()
+        for counter in overtaken:
+            if self.window.check(counter):
+                units -= sum(not self.window.check(above) for above in range(counter, newest))
+                newest = counter
+                break
+        return control.build(Report(newest, units, self.datagrams, self.missing))
+
+    def _hello(self, now: float) -> bytes:
+        self._hello_times.append(now)
+        return control.build(
+            Hello(
+                self._ciphers,
+                MAXIMUM_SEALED,
+                MAXIMUM_FRAGMENTS,
+                self.told_packet,
+                is_answer=self.has_heard,
+                answers_pings=True,
+                answers_probes=True,
+            )
+        )

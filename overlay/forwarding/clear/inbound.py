@@ -1,0 +1,184 @@
+"""From the wire to the tun, in the clear: nothing tells who made a packet but the addresses that it came with.
+
+So a payload is taken only from the configured endpoint of a peer whose tunnel is not encrypted, whatever port it came
+from, and only with an inner source that is that peer's.  Whoever can send from that address can be that peer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from overlay.errors import PacketError
+from overlay.forwarding.clear.neighbours import Neighbours
+from overlay.forwarding.offload.flow import Framing
+from overlay.forwarding.offload.join import Geometries, Rows
+from overlay.forwarding.offload.partial import virtio_for
+from overlay.wire.ip import CE, ECT_1, take_outer_ecn
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
+from overlay.wire.virtio import PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from overlay.encap.encapsulation import Clear, Encapsulation
+    from overlay.forwarding.offload.flow import Bytes2D
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.underlay.arrival import Arrival
+    from overlay.forwarding.upcalls import Upcalls
+    from overlay.wire.addresses import Sockaddr
+
+Place: TypeAlias = tuple[str | int, ...]
+"""An encapsulation and an underlay address: where peers of that encapsulation are."""
+
+
+def place_of(encapsulation: Encapsulation, sockaddr: Sockaddr) -> Place:
+    """Return the place of *sockaddr*: its address, with the interface of a link-local one, and not its port."""
+    return encapsulation.name, sockaddr[0], *sockaddr[3:]
+
+
+class ClearInbound:
+    """Knows where the peers in the clear are, and delivers what comes from there."""
+
+    def __init__(
+        self,
+        core: Upcalls,
+        write: Callable[[Peer, list[memoryview | bytes]], None],
+        joins_udp: bool,
+    ) -> None:
+        self._core, self._write, self._joins_udp = core, write, joins_udp
+        self._geometries = Geometries()
+        self._peers: dict[Place, list[Peer]] = {}
+        self._neighbours = Neighbours(core)
+
+    def move(self, peer: Peer, endpoint: Sockaddr | None) -> None:
+        """Take packets of *peer* from *endpoint*, and from where it was until now no more; None is nowhere."""
+        if peer.endpoint is not None:
+            place = place_of(peer.encapsulation, peer.endpoint)
+            left = [each for each in self._peers.pop(place, []) if each is not peer]
+            if left:
+                self._peers[place] = left
+        if endpoint is not None:
+            self._peers.setdefault(place_of(peer.encapsulation, endpoint), []).append(peer)
+
+    def peers_at(self, place: Place) -> list[Peer]:
+        """Return the peers that are at *place*."""
+        return self._peers.get(place, [])
+
+    def take(
+        self,
+        encapsulation: Encapsulation,
+        array: Bytes2D,
+        view: memoryview,
+        size: int,
+        stride: int,
+        arrival: Arrival,
+        source: Sockaddr,
+        now: float,
+    ) -> None:
+        """Take *size* bytes at the start of *view*: payloads of *stride* bytes but for the last."""
+        clear = encapsulation.clear
+        assert clear is not None
+        count = -(-size // stride)
+        peers = self._peers.get(place_of(encapsulation, source))
+        if peers is None:
+            self._core.drops["outer_source"] += count
+            return
+        last = size - (count - 1) * stride
+        mark = arrival.tos & 3
+        before = 0
+        # A mark changes packets one by one, and so does what is not the same before each.
+        may_join = count > 1 and mark not in {CE, ECT_1}
+        if may_join and peers[0].prefix[4]:
+            peers_before, before = self._same_before(clear, peers, array, view, stride, count, last)
+            may_join, peers = bool(peers_before), peers_before or peers
+        framing = Framing(before, 0, pads=False)
+        rows = Rows(array, view, stride, count, last, framing, self._geometries)
+        runs = rows.runs(self._joins_udp) if may_join else None
+        if runs is None:
+            for row in range(count):
+                self._take_one(clear, peers, _payload(view, row, stride, size), mark, now)
+            return
+        for run in runs:
+            first = rows.plaintext(run.first)
+            if run.count == 1:
+                self._take_one(clear, peers, _payload(view, run.first, stride, size), mark, now)
+                continue
+            peer = self.sender(peers, first)
+            if peer is None:
+                peers[0].drops["source"] += run.count
+                continue
+            peer.rx_packets += run.count
+            peer.rx_bytes += min(run.count * stride, size - run.first * stride)
+            peer.last_received = now
+            self._write(peer, rows.super_packet(run))
+
+    def _same_before(
+        self,
+        clear: Clear,
+        peers: list[Peer],
+        array: Bytes2D,
+        view: memoryview,
+        stride: int,
+        count: int,
+        last: int,
+    ) -> tuple[list[Peer], int]:
+        """Return the peers that the tunnel of *count* payloads is of, and how many bytes stand before each packet.
+
+        They are the same before all; where they are not, there are no peers.
+        """
+        payload = view[:stride]
+        try:
+            start, _, identifier = clear.strip(payload)
+            found = [each for each in peers if each.ends.identifier == identifier]
+            if found and clear.frames is not None:
+                clear.frames.admit(payload, found[0].ends)
+        except PacketError:
+            return [], 0
+        heads = array[: count * stride].reshape(count, stride)[:, :start]
+        if last <= start or start & 1 or (heads != heads[0]).any():
+            return [], 0
+        return found, start
+
+    def _take_one(self, clear: Clear, peers: list[Peer], payload: memoryview, mark: int, now: float) -> None:
+        blamed = peers[0]
+        try:
+            start, end, identifier = clear.strip(payload)
+            packet = payload[start:end]
+            found = [each for each in peers if each.ends.identifier == identifier]
+            if not found:
+                raise PacketError(clear.mismatch)
+            if clear.frames is not None:
+                clear.frames.admit(payload, found[0].ends)
+            peer = self.sender(found, packet)
+            if peer is None:
+                raise PacketError("source")
+            blamed = peer
+            if mark:
+                take_outer_ecn(packet, mark)
+            # The far end may be a kernel, which leaves work to its card.
+            mtu = self._core.outbound.splitter.mtu
+            virtio = virtio_for(peer, packet, mtu)
+        except PacketError as error:
+            frames = clear.frames
+            if frames is None or not self._neighbours.answer(frames, peers, payload, now):
+                blamed.drops[error.reason] += 1
+            return
+        peer.rx_packets += 1
+        peer.rx_bytes += len(payload)
+        peer.last_received = now
+        if packet[PROTOCOL_AT[packet[0] >> 4]] in SYN_PROTOCOLS and may_be_syn(packet, 0, len(packet)):
+            clamp_mss(packet, min(peer.path_mtu, mtu), is_partial=virtio is not PLAIN)
+        self._write(peer, [virtio, packet])
+
+    def sender(self, peers: list[Peer], packet: memoryview) -> Peer | None:
+        """Return which of *peers*, all at one place, may have sent *packet*."""
+        for peer in peers:
+            if self._core.is_from(peer, packet) or (
+                peer.sources is not None and self._core.is_from_sources(peer, packet)
+            ):
+                return peer
+        return None
+
+
+def _payload(view: memoryview, row: int, stride: int, size: int) -> memoryview:
+    return view[row * stride : min((row + 1) * stride, size)]

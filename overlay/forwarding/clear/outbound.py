@@ -1,0 +1,138 @@
+"""From the tun to the wire, in the clear: the prefix of the tunnel before each packet, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.errors import PacketError
+from overlay.forwarding.offload.split import ClearSplitter
+from overlay.forwarding.path.oversize import largest_segment
+from overlay.forwarding.peer import WIDE
+from overlay.forwarding.underlay.flows import hash_flow
+from overlay.forwarding.underlay.outer_header import TTL_SHIFT, marks_of, ttl_of
+from overlay.wire.icmp import told_mtu
+from overlay.wire.messages import TRANSPORT_HEADER
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
+from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
+
+if TYPE_CHECKING:
+    from overlay.forwarding.batch import Batch
+    from overlay.forwarding.path.oversize import Oversize
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.underlay.flows import FlowQueue
+    from overlay.forwarding.upcalls import Upcalls
+
+# Specification (RFC 791 section 3.1)
+LEAST_MTU = 576  # what everybody takes; less is not believed
+
+# Ours
+HEEDED_TIME = 600.0  # seconds; the kernel's own memory of such errors is as long
+
+
+class ClearOutbound:
+    """The way of packets to peers in the clear, from the arena of *outbound*."""
+
+    def __init__(self, core: Upcalls, outbound: Batch, oversize: Oversize, arena: bytearray) -> None:
+        self._core, self._outbound, self._oversize = core, outbound, oversize
+        self._arena, self._view = arena, memoryview(arena)
+        self._splitters: dict[int, ClearSplitter] = {}  # by the bytes before each packet
+
+    def forward(self, peer: Peer, start: int, end: int, ecn: int, now: float) -> bool:
+        """Send the packet that the arena has from *start* to *end*, its virtio header before it.
+
+        Returns whether the arena is in use up to *end* until the next flush().
+        """
+        arena, view, outbound = self._arena, self._view, self._outbound
+        version, length = arena[start] >> 4, end - start
+        if not ttl_of(arena, start):
+            peer.drops["ttl"] += 1  # RFC 2003 section 3.1
+            return False
+        if not peer.has_ports:
+            ecn = marks_of(arena, start, inherits_ttl=self._core.inherits_ttl)
+        elif self._core.inherits_ttl:
+            ecn |= ttl_of(arena, start) << TTL_SHIFT
+        self._heed(peer, start, end, now)  # its far end may be a kernel
+        prefix = peer.prefix[version]
+        flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
+            arena, start - VIRTIO_SIZE
+        )
+        if now >= peer.path_due:
+            self._core.liveness.look_at_path(peer, now)
+        lanes = peer.lanes
+        lane: FlowQueue[Peer] = peer
+        if lanes:
+            lane = lanes[hash_flow(view[start:end]) % len(lanes)]
+        if gso_type:
+            packet = view[start:end]
+            if (
+                length > peer.path_mtu
+                and largest_segment(packet, gso_type, segment, csum_start) > peer.path_mtu
+            ):
+                outbound.flush_peer(lane)
+                self._oversize.send_segments(peer, None, packet, gso_type, segment, csum_start, ecn, now)
+                return False
+            self._forward_segments(lane, packet, prefix, gso_type, segment, csum_start, ecn)
+            return False
+        if arena[start + PROTOCOL_AT[version]] in SYN_PROTOCOLS and may_be_syn(arena, start, end):
+            mtu = min(peer.path_mtu, outbound.splitter.mtu)
+            clamp_mss(view[start:end], mtu, is_partial=bool(flags & NEEDS_CSUM))
+        if flags & NEEDS_CSUM and not outbound.complete(start, length, csum_start, csum_offset):
+            peer.drops["tun_malformed"] += 1
+            return False
+        if length > peer.path_mtu:
+            outbound.flush_peer(lane)
+            self._oversize.send(peer, None, view[start:end], ecn, now)
+            return False
+        peer.tx_packets += 1
+        begin = start - len(prefix)
+        if len(prefix) > TRANSPORT_HEADER.size:
+            # The arena has no room for it: only a transport header's before each packet, which a table of them needs.
+            outbound.queue(lane, memoryview(prefix + view[start:end]), end - begin, ecn)
+            return False
+        view[begin:start] = prefix
+        if peer.finish is not None:
+            peer.finish(view[begin:end])
+        outbound.queue(lane, view[begin:end], end - begin, ecn)
+        return True
+
+    def _heed(self, peer: Peer, start: int, end: int, now: float) -> None:
+        """Learn from an ICMP error on its way to *peer* what its packets must not be larger than, for a while."""
+        if now >= peer.segment_limit_ends:
+            peer.segment_limit = WIDE
+        mtu = told_mtu(self._view[start:end])
+        if mtu is not None:
+            peer.segment_limit = min(peer.segment_limit, max(mtu, LEAST_MTU))
+            peer.segment_limit_ends = now + HEEDED_TIME
+
+    def set_mtu(self) -> None:
+        """Cut for an interface of another MTU, and leave what is kept in the buffers of the last alone."""
+        self._splitters = {}
+
+    def _forward_segments(
+        self,
+        lane: FlowQueue[Peer],
+        packet: memoryview,
+        prefix: bytes,
+        gso_type: int,
+        segment: int,
+        csum_start: int,
+        ecn: int,
+    ) -> None:
+        peer = lane.peer
+        splitter = self._splitters.get(len(prefix))
+        if splitter is None:
+            splitter = ClearSplitter(self._outbound.splitter.mtu, len(prefix))
+            self._splitters[len(prefix)] = splitter
+        try:
+            train = splitter.split(packet, gso_type, segment, csum_start)
+        except PacketError as error:
+            peer.drops[error.reason] += 1
+            return
+        self._outbound.flush_peer(lane)
+        train.prefix(prefix)
+        if peer.finish is not None:
+            for payload in train.full:
+                peer.finish(payload)
+        for part in train.parts():
+            self._core.sender.send(peer, part, train.size, ecn, lane.flow)
+        peer.tx_packets += train.count

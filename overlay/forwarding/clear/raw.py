@@ -1,0 +1,274 @@
+"""From raw sockets to the tun: packets right behind an outer IP header, or behind that and a header of GRE.
+
+One call of the kernel gives many packets (``mmsg``), rows of one array.  Those of one sender and one tunnel are joined
+as datagrams of one receive are; anything else goes packet by packet.  What is taken from whom is the same as for any
+encapsulation in the clear: see ``clear_inbound``.
+"""
+
+from __future__ import annotations
+
+import socket
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from overlay.errors import PacketError
+from overlay.forwarding.clear.inbound import place_of
+from overlay.forwarding.offload.flow import Framing
+from overlay.forwarding.offload.join import Rows
+from overlay.forwarding.offload.partial import virtio_for
+from overlay.forwarding.underlay.mmsg import (
+    LARGEST_ROW,
+    MESSAGES,
+    SOCKADDR_IN,
+    SOCKADDR_IN6,
+    Receipt,
+    parse_sockaddr,
+)
+from overlay.wire.ip import CE, ECT_1, take_outer_ecn
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
+from overlay.wire.virtio import PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from overlay.forwarding.clear.inbound import ClearInbound
+    from overlay.forwarding.offload.flow import Bytes2D
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.underlay.udp_socket import UdpSocket
+    from overlay.forwarding.upcalls import Upcalls
+    from overlay.wire.addresses import Sockaddr
+
+# Ours
+DRAIN_BYTES = 512 * 1024  # taken in one go before the other direction has its turn
+LEAST_ROW = 128  # bytes; so that a few tiny packets do not have all that follow copied
+SOURCES = 256  # addresses remembered in both forms before starting over
+SEQUENCE_LIFE = 3.0  # seconds without a higher number, after which a sender is taken to have begun anew
+
+
+class _Outer(NamedTuple):
+    """What packets must have in common to be joined: the source, the traffic class and the size of the outer header."""
+
+    name: bytes
+    tos: int
+    header: int
+
+
+class RawInbound:
+    """Takes what raw sockets receive."""
+
+    def __init__(
+        self,
+        core: Upcalls,
+        clear: ClearInbound,
+        write: Callable[[Peer, list[memoryview | bytes]], None],
+        joins_udp: bool,
+    ) -> None:
+        self._core, self._clear, self._write, self._joins_udp = core, clear, write, joins_udp
+        self._receipt: Receipt | None = None  # some megabytes that other nodes do not need
+        self._sources: dict[bytes, Sockaddr] = {}
+
+    def drain(self, udp: UdpSocket, now: float) -> bool:
+        """Take what *udp*, a raw socket, has, a batch or a little more, and return whether there may be more."""
+        assert udp.carrier is not None
+        if self._receipt is None:
+            self._receipt = Receipt()
+        receipt, taken = self._receipt, 0
+        while taken < DRAIN_BYTES:
+            try:
+                count = udp.carrier.receive(receipt)
+            except BlockingIOError:
+                return False
+            except OSError:
+                # An ICMP error for an earlier packet, reported here once: nobody has authenticated it.
+                self._core.drops["udp_error"] += 1
+                taken += LARGEST_ROW
+                continue
+            sizes: list[int] = receipt.sizes[:count].tolist()
+            self._take(udp, receipt, sizes, now)
+            if count > 1:
+                largest = max((size for size in sizes if size <= LARGEST_ROW), default=receipt.stride)
+                receipt.fit(max(largest, LEAST_ROW))
+            if count < MESSAGES:
+                return False
+            taken += sum(sizes)
+        return True
+
+    def _take(self, udp: UdpSocket, receipt: Receipt, sizes: list[int], now: float) -> None:
+        """Take one receive: as few groups of rows as can be, in order."""
+        count, stride = len(sizes), receipt.stride
+        if udp.family == socket.AF_INET:
+            names = receipt.names[:count, : SOCKADDR_IN.size]
+            heads = receipt.array[: count * stride].reshape(count, stride)[:, :2]
+        else:
+            names = receipt.names[:count, : SOCKADDR_IN6.size]
+            heads = receipt.traffic_classes[:count].reshape(count, 1)
+        if max(sizes) <= stride and not (names != names[0]).any() and not (heads != heads[0]).any():
+            self._take_group(udp, receipt, _outer(names[0], heads[0]), 0, sizes, now, fits=True)
+            return
+        outers = [_outer(names[row], heads[row]) for row in range(count)]
+        for (outer, fits), rows in groupby(range(count), lambda row: (outers[row], sizes[row] <= stride)):
+            group = list(rows)
+            self._take_group(udp, receipt, outer, group[0], sizes[group[0] : group[-1] + 1], now, fits=fits)
+
+    def _take_group(
+        self,
+        udp: UdpSocket,
+        receipt: Receipt,
+        outer: _Outer,
+        first: int,
+        sizes: list[int],
+        now: float,
+        *,
+        fits: bool,
+    ) -> None:
+        """Take the rows from *first* on, of *sizes* bytes, of one sender; they fit into their rows, or none does."""
+        source = self._source(outer.name)
+        peers = self._clear.peers_at(place_of(udp.encapsulation, source))
+        count, mark = len(sizes), outer.tos & 3
+        if not peers:
+            self._core.drops["outer_source"] += count
+            return
+        # A mark changes packets one by one.
+        is_alike = fits and count > 1 and mark not in {CE, ECT_1}
+        if is_alike and self._take_alike(udp, receipt, outer, first, sizes, peers, now):
+            return
+        for row, size in enumerate(sizes, first):
+            packet = (
+                receipt.view[row * receipt.stride : row * receipt.stride + size]
+                if fits
+                else receipt.packet(row)
+            )
+            self._take_one(udp, peers, packet[outer.header :], mark, now)
+
+    def _take_alike(
+        self,
+        udp: UdpSocket,
+        receipt: Receipt,
+        outer: _Outer,
+        first: int,
+        sizes: list[int],
+        peers: list[Peer],
+        now: float,
+    ) -> bool:
+        """Take rows of one tunnel, joined where they can be; return False, with nothing done, if they are not of one."""
+        count, stride = len(sizes), receipt.stride
+        start = first * stride
+        array, view = receipt.array[start:], receipt.view[start:]
+        found = self._tunnel(udp, peers, view[outer.header : sizes[0]])
+        if found is None or min(sizes) < outer.header + len(found[1]) + 40:
+            return False
+        version, prefix = found
+        before = outer.header + len(prefix)
+        table = array[: count * stride].reshape(count, stride)
+        if prefix and (table[:, outer.header : before] != np.frombuffer(prefix, np.uint8)).any():
+            return False
+        if min(sizes[:-1]) < stride:
+            for row, size in enumerate(sizes[:-1]):
+                table[row, size:] = 0
+        at = before + (2 if version == 4 else 4)
+        room = receipt.sizes[first : first + count] - (before if version == 4 else before + 40)
+        if (table[:, at : at + 2].copy().view(">u2")[:, 0] > room).any():
+            return False  # cut short somewhere
+        rows = Rows(array, view, stride, count, sizes[-1], Framing(before, 0, pads=False))
+        runs = rows.runs(self._joins_udp)
+        if runs is None:
+            return False
+        mark = outer.tos & 3
+        for run in runs:
+            at, size = run.first * stride, sizes[run.first]
+            if run.count == 1:
+                self._take_one(udp, peers, view[at + outer.header : at + size], mark, now)
+                continue
+            candidates = [each for each in peers if each.prefix[version] == prefix]
+            peer = self._clear.sender(candidates, view[at + before : at + size])
+            if peer is None:
+                candidates[0].drops["source"] += run.count
+                continue
+            peer.rx_packets += run.count
+            peer.rx_bytes += sum(sizes[run.first : run.first + run.count]) - run.count * outer.header
+            peer.last_received = now
+            self._write(peer, rows.super_packet(run))
+        return True
+
+    @staticmethod
+    def _tunnel(udp: UdpSocket, peers: list[Peer], payload: memoryview) -> tuple[int, bytes] | None:
+        """Return IP version and prefix of *payload* if they are just what one of *peers* is to send."""
+        for version, protocol in udp.encapsulation.protocols.items():
+            if protocol != udp.protocol:
+                continue
+            for peer in peers:
+                if peer.finish is not None:
+                    continue  # no two payloads begin alike
+                prefix = peer.prefix[version]
+                start = payload[: len(prefix) + 1]
+                if len(start) > len(prefix) and start[:-1] == prefix and start[-1] >> 4 == version:
+                    return version, prefix
+        return None
+
+    def _take_one(
+        self, udp: UdpSocket, peers: list[Peer], payload: memoryview, mark: int, now: float
+    ) -> None:
+        clear, encapsulation = udp.clear, udp.encapsulation
+        assert clear is not None
+        blamed = peers[0]
+        try:
+            start, end, identifier = clear.strip(payload)
+            packet = payload[start:end]
+            if encapsulation.protocols[packet[0] >> 4] != udp.protocol:
+                raise PacketError("inner_version")
+            candidates = [each for each in peers if each.ends.identifier == identifier]
+            if not candidates:
+                raise PacketError(clear.mismatch)
+            blamed = candidates[0]
+            peer = self._clear.sender(candidates, packet)
+            if peer is None:
+                raise PacketError("source")
+            blamed = peer
+            if mark:
+                take_outer_ecn(packet, mark)
+            mtu = self._core.outbound.splitter.mtu
+            header = virtio_for(peer, packet, mtu)
+            number = clear.sequence(payload) if clear.sequence is not None else None
+            if number is not None:
+                _check_sequence(peer, number, now, clear.late)
+        except PacketError as error:
+            blamed.drops[error.reason] += 1
+            return
+        if packet[PROTOCOL_AT[packet[0] >> 4]] in SYN_PROTOCOLS and may_be_syn(packet, 0, len(packet)):
+            clamp_mss(packet, min(peer.path_mtu, mtu), is_partial=header is not PLAIN)
+        peer.rx_packets += 1
+        peer.rx_bytes += len(payload)
+        peer.last_received = now
+        self._write(peer, [header, packet])
+
+    def _source(self, name: bytes) -> Sockaddr:
+        source = self._sources.get(name)
+        if source is None:
+            if len(self._sources) >= SOURCES:
+                self._sources.clear()
+            source = self._sources[name] = parse_sockaddr(name)
+        return source
+
+
+def _outer(name: Bytes2D, head: Bytes2D) -> _Outer:
+    """Return what stands outside, from an IPv4 header's first two bytes or an IPv6 header's traffic class."""
+    if len(head) == 1:
+        return _Outer(name.tobytes(), int(head[0]), 0)
+    return _Outer(name.tobytes(), int(head[1]), (int(head[0]) & 15) * 4)
+
+
+def _check_sequence(peer: Peer, number: int, now: float, late: str) -> None:
+    """Note the number of a packet of *peer*.  Raises PacketError *late* for one that is not above the last (RFC 2890).
+
+    Numbers begin at zero again behind 2**32, and with a sender that begins anew.
+    """
+    last = peer.sequence
+    if (
+        last is not None
+        and now - peer.sequence_at < SEQUENCE_LIFE
+        and not 0 < (number - last) % 2**32 < 2**31
+    ):
+        raise PacketError(late)
+    peer.sequence, peer.sequence_at = number, now

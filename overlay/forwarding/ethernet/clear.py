@@ -1,0 +1,175 @@
+"""Ethernet frames in the clear: what a tap's frames become on the wire, and what comes from there.
+
+A frame is taken from the configured endpoint of a peer whose tunnel has the identifier before the frame, and from
+nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from overlay.errors import PacketError
+from overlay.forwarding.clear.inbound import ClearInbound, place_of
+from overlay.forwarding.offload.flow import Framing
+from overlay.forwarding.offload.join import Rows
+from overlay.forwarding.offload.partial import virtio_for
+from overlay.forwarding.underlay.flows import hash_flow
+from overlay.wire.ethernet import ETHERNET_SIZE
+from overlay.wire.frames import FRAME_OVERHEAD, ip_start
+from overlay.wire.ip import CE, ECT_1, packet_length
+from overlay.wire.virtio import PLAIN, VIRTIO_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from overlay.encap.encapsulation import Clear, Encapsulation
+    from overlay.forwarding.ethernet.bridge import Bridge
+    from overlay.forwarding.offload.flow import Bytes2D
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.underlay.arrival import Arrival
+    from overlay.forwarding.underlay.flows import FlowQueue
+    from overlay.forwarding.upcalls import Upcalls
+    from overlay.wire.addresses import Sockaddr
+
+
+def lane_for(peer: Peer, frame: memoryview, packet: int) -> FlowQueue[Peer]:
+    """Return the lane of the flow that *frame* is of: by its IP packet, which begins at *packet*, or its Ethernet header."""
+    if not peer.lanes:
+        return peer
+    number = hash_flow(frame[packet:]) if packet else crc32(frame[:ETHERNET_SIZE])
+    return peer.lanes[number % len(peer.lanes)]
+
+
+class ClearFrames(ClearInbound):
+    """Knows where the peers in the clear are, and delivers the frames that come from there."""
+
+    def __init__(
+        self,
+        core: Upcalls,
+        write: Callable[[Peer, list[memoryview | bytes]], None],
+        joins_udp: bool,
+        bridge: Bridge,
+        admit: Callable[[Peer, memoryview, int, float, bool], None],
+    ) -> None:
+        """*admit* takes note of a frame and makes of it what leaves the tunnel, or raises PacketError."""
+        super().__init__(core, write, joins_udp)
+        self._bridge, self._admit = bridge, admit
+
+    def take(
+        self,
+        encapsulation: Encapsulation,
+        array: Bytes2D,
+        view: memoryview,
+        size: int,
+        stride: int,
+        arrival: Arrival,
+        source: Sockaddr,
+        now: float,
+    ) -> None:
+        """Take *size* bytes at the start of *view*: payloads of *stride* bytes but for the last."""
+        clear = encapsulation.clear
+        assert clear is not None
+        count = -(-size // stride)
+        peers = self._peers.get(place_of(encapsulation, source))
+        if peers is None:
+            self._core.drops["outer_source"] += count
+            return
+        mark = arrival.tos & 3
+        joined = None
+        if count > 1 and mark not in {CE, ECT_1}:
+            joined = self._joinable(clear, peers, array, view, size, stride, count)
+        runs = joined[1].runs(self._joins_udp) if joined is not None else None
+        if joined is None or runs is None:
+            for at in range(0, size, stride):
+                self._take_frame(clear, peers, view[at : min(at + stride, size)], mark, now)
+            return
+        peer, rows, header = joined
+        for run in runs:
+            at = run.first * stride
+            if run.count == 1:
+                self._take_frame(clear, peers, view[at : min(at + stride, size)], mark, now)
+                continue
+            try:
+                self._bridge.from_peer(peer.number, header, now)
+            except PacketError as error:
+                peer.drops[error.reason] += run.count
+                continue
+            peer.rx_packets += run.count
+            peer.rx_bytes += min(run.count * stride, size - at)
+            peer.last_received = now
+            self._write(peer, rows.super_packet(run, header))
+
+    def _joinable(
+        self,
+        clear: Clear,
+        peers: list[Peer],
+        array: Bytes2D,
+        view: memoryview,
+        size: int,
+        stride: int,
+        count: int,
+    ) -> tuple[Peer, Rows, bytes] | None:
+        """Return whose frames these are if all have one Ethernet header, their IP packets, and that header."""
+        try:
+            peer, start = _find(clear, peers, view[:stride])
+        except PacketError:
+            return None
+        frame = view[start:stride]
+        packet = ip_start(frame)
+        before, last = start + packet, size - (count - 1) * stride
+        heads = array[: count * stride].reshape(count, stride)[:, :before]
+        if not packet or last < before or (heads != heads[0]).any():
+            return None
+        framing = Framing(before, 0, pads=False)
+        return peer, Rows(array, view, stride, count, last, framing, self._geometries), bytes(frame[:packet])
+
+    def _take_frame(
+        self, clear: Clear, peers: list[Peer], payload: memoryview, mark: int, now: float
+    ) -> None:
+        blamed = peers[0]
+        try:
+            blamed, start = _find(clear, peers, payload)
+            frame = payload[start:]
+            virtio = self._virtio(blamed, frame)
+            self._admit(blamed, frame, mark, now, virtio != PLAIN)
+        except PacketError as error:
+            blamed.drops[error.reason] += 1
+            return
+        blamed.rx_packets += 1
+        blamed.rx_bytes += len(payload)
+        blamed.last_received = now
+        self._write(blamed, [virtio, frame])
+
+    def _virtio(self, peer: Peer, frame: memoryview) -> bytes:
+        """Return the virtio header of *frame*: a far end that is a kernel may leave work to its card.
+
+        Raises PacketError for what nobody can finish.
+        """
+        packet = ip_start(frame)
+        if not packet or not _ends_with(frame[packet:]):
+            return PLAIN
+        virtio = virtio_for(peer, frame[packet:], self._core.outbound.splitter.mtu - FRAME_OVERHEAD)
+        if virtio == PLAIN:
+            return PLAIN
+        flags, kind, size, segment, start, offset = VIRTIO_HEADER.unpack(virtio)
+        return VIRTIO_HEADER.pack(flags, kind, packet + size, segment, packet + start, offset)
+
+
+def _ends_with(packet: memoryview) -> bool:
+    """Return whether a frame ends with its IP *packet*: who pads a frame, or cuts it, has finished the packet before."""
+    try:
+        return packet_length(packet) == len(packet)
+    except PacketError:
+        return False
+
+
+def _find(clear: Clear, peers: list[Peer], payload: memoryview) -> tuple[Peer, int]:
+    """Return which of *peers*, all at one place, a payload is of, and where the frame in it begins.  Raises PacketError."""
+    if clear.frames is None:
+        raise PacketError("no_frame")
+    start, identifier = clear.frames.find(payload)
+    for peer in peers:
+        if peer.ends.identifier == identifier:
+            return peer, start
+    raise PacketError(clear.mismatch)

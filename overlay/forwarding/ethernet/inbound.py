@@ -1,0 +1,172 @@
+"""From the wire to the tap: open, check the Ethernet source, join, write.
+
+Who may have which IP address nobody knows on a link like this, so nothing but Ethernet addresses is checked, and what
+frames claim about who has an address that the peers file gives to somebody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.errors import PacketError
+from overlay.forwarding.bulk.units import make_for_tun, read_unit, take_link
+from overlay.forwarding.ethernet.clear import ClearFrames
+from overlay.forwarding.offload.flow import HEADER_SIZE, SEALED
+from overlay.forwarding.offload.join import Rows
+from overlay.forwarding.tun.inbound import Inbound
+from overlay.wire import frames
+from overlay.wire.control import is_control
+from overlay.wire.ethernet import ETHERTYPES
+from overlay.wire.frames import (
+    FRAME_HEADER_SIZE,
+    ethertype,
+    ip_start,
+)
+from overlay.wire.ip import CE, ECT_1, PROTOCOL_UDP, packet_length, take_outer_ecn
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
+from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
+
+if TYPE_CHECKING:
+    from overlay.forwarding.ethernet.bridge import Bridge
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.tun.inbound import TunWriter
+    from overlay.forwarding.underlay.arrival import Arrival
+    from overlay.forwarding.upcalls import Upcalls
+
+_PLAIN = {version: kind.to_bytes(2, "big") for version, kind in ETHERTYPES.items()}
+_FRAME = HEADER_SIZE + FRAME_HEADER_SIZE  # where a frame begins in its datagram
+
+
+class FramesInbound(Inbound):
+    """The receiving half of the packet path of a tap."""
+
+    def __init__(
+        self, core: Upcalls, tap: TunWriter, joins_udp: bool, takes_units: bool, bridge: Bridge
+    ) -> None:
+        super().__init__(core, tap, joins_udp, takes_units)
+        self._bridge = bridge
+        self.clear = ClearFrames(core, self._write, joins_udp, bridge, self._admit)
+
+    def _deliver_table(
+        self,
+        keypair: Keypair[Peer],
+        fresh: list[int],
+        count: int,
+        stride: int,
+        last: int,
+        arrival: Arrival,
+        now: float,
+    ) -> None:
+        """Write the frames of the rows *fresh*, joined where they can be."""
+        joined = None
+        if len(fresh) == count and arrival.tos & 3 not in {CE, ECT_1}:
+            joined = self._joinable(count, stride, last)
+        runs = joined[0].runs(self._joins_udp) if joined is not None else None
+        if joined is None or runs is None:
+            for row in fresh:
+                size = last if row == count - 1 else stride
+                self._deliver(keypair, row * stride, size - SEALED.header - SEALED.tag, arrival, now)
+            return
+        rows, header = joined
+        core, peer = self._core, keypair.peer
+        for run in runs:
+            if run.count == 1:
+                size = last if run.first == count - 1 else stride
+                self._deliver(keypair, run.first * stride, size - SEALED.header - SEALED.tag, arrival, now)
+                continue
+            core.liveness.data_received(peer, now)
+            try:
+                self._bridge.from_peer(peer.number, header, now)
+            except PacketError as error:
+                core.refused(peer, error.reason, run.count)
+                continue
+            peer.rx_packets += run.count
+            self._write(peer, rows.super_packet(run, header))
+
+    def _joinable(self, count: int, stride: int, last: int) -> tuple[Rows, bytes] | None:
+        """Return the IP packets of frames that all have one Ethernet header, and that header; None if they do not."""
+        frame = self._view[_FRAME : stride - SEALED.tag]
+        packet = ip_start(frame) if self._buffer[HEADER_SIZE] == frames.TYPE_FRAME else 0
+        before = _FRAME + packet
+        if not packet or last < before + SEALED.tag:
+            return None
+        heads = self._array[: count * stride].reshape(count, stride)[:, HEADER_SIZE:before]
+        differs = heads != heads[0]
+        differs[:, 1] = False  # the padding, behind which an IP packet ends anyway
+        if differs.any():
+            return None
+        framing = SEALED._replace(header=before, inner=before - HEADER_SIZE)
+        return Rows(self._array, self._view, stride, count, last, framing, self._geometries), bytes(
+            frame[:packet]
+        )
+
+    def _deliver(self, keypair: Keypair[Peer], at: int, size: int, arrival: Arrival, now: float) -> None:
+        """Write the frame in an opened payload of *size* bytes that begins at *at* + 16."""
+        core, peer = self._core, keypair.peer
+        if not size:
+            return  # a keepalive
+        start = at + HEADER_SIZE
+        payload = self._view[start : start + size]
+        if keypair.bulk is not None and is_control(payload):
+            core.in_band.take(peer, keypair, payload, now)
+            return
+        core.liveness.data_received(peer, now)
+        try:
+            begin, end = frames.parse(payload)
+            frame = payload[begin:end]
+            self._admit(peer, frame, arrival.tos & 3, now)
+        except PacketError as error:
+            core.refused(peer, error.reason)
+            return
+        peer.rx_packets += 1
+        begin += start - VIRTIO_SIZE
+        self._view[begin : begin + VIRTIO_SIZE] = PLAIN
+        self._write(peer, [self._view[begin : start + end]])
+
+    def _admit(self, peer: Peer, frame: memoryview, mark: int, now: float, is_partial: bool = False) -> None:
+        """Take note of a frame of *peer* and make of it what leaves the tunnel.  Raises PacketError.
+
+        With *is_partial* the kernel is to finish its checksum.
+        """
+        packet = ip_start(frame)
+        if mark and packet:
+            take_outer_ecn(frame[packet:], mark)
+        self._bridge.from_peer(peer.number, frame, now)
+        if not packet:
+            return
+        protocol = frame[packet + PROTOCOL_AT[frame[packet] >> 4]]
+        if protocol in SYN_PROTOCOLS and may_be_syn(frame, packet, len(frame)):
+            most = min(peer.path_mtu, self._core.outbound.splitter.mtu) - FRAME_HEADER_SIZE - packet
+            clamp_mss(frame[packet:], most, is_partial=is_partial)
+
+    def _deliver_unit(self, peer: Peer, unit: memoryview, most: int, mark: int, now: float) -> None:
+        """Write the super-frame of an opened unit, once every claim about it holds."""
+        core = self._core
+        core.liveness.data_received(peer, now)
+        try:
+            unit, header = take_link(unit)
+            packet, flow, gso_type, segment = read_unit(unit, most)
+            if header[12:] != _PLAIN[flow.version] and not _carries(header, flow.version):
+                raise PacketError("unit_packet")
+            if mark:
+                take_outer_ecn(packet, mark)
+            self._bridge.from_peer(peer.number, header, now)
+        except PacketError as error:
+            core.refused(peer, error.reason)
+            return
+        peer.rx_packets += -(-(len(packet) - flow.size) // segment)
+        if flow.protocol == PROTOCOL_UDP and not self._joins_udp:
+            train = self._splitter().split(packet, gso_type, segment, flow.l4)
+            for row in train.plain:
+                segments: list[memoryview | bytes] = [PLAIN, header, row[: packet_length(row)]]
+                self._write(peer, segments)
+            return
+        make_for_tun(unit, flow, gso_type, segment, len(header))
+        whole: list[memoryview | bytes] = [unit[:VIRTIO_SIZE], header, packet]
+        self._write(peer, whole)
+
+
+def _carries(header: bytes, version: int) -> bool:
+    """Return whether the Ethernet header *header*, all of it, is that of an IP packet of *version*."""
+    return ethertype(header) == (ETHERTYPES[version], len(header))

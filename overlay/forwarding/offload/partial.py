@@ -1,0 +1,71 @@
+"""Packets that a kernel has left unfinished: that of this host, or that of a far end beyond a wire that is none.
+
+A kernel that sends in a tunnel of its own leaves it to the network card to write TCP and UDP checksums and to cut
+super-packets; between containers of one host there is no card, and they come as they are.  And a device with GRO on
+merges TCP segments that come inside IP in IP or GRE as well, up to 64 KB.  A socket gets such a super-packet whole, and
+nothing beside it tells its segment size.  Like any packet that is left unfinished it shows by its checksum: the field
+holds the folded sum of the pseudo header alone.  The kernel vouches for the rest: it has checked the sum of what it
+merged, and what was never cut was never on a wire.
+
+It goes into the tun as what it is.  The segment size is to be what it was: larger, and a narrow link behind this host
+would refuse segments that had fitted.  Where the whole divides into equal segments, as few as the tun's MTU allows,
+that is it, but for senders of much smaller ones; else the size that was found last is taken, and without any, what the
+MTU allows.  A link that refuses these all the same says so with an ICMP error, which goes through here to the sender,
+and is heeded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.errors import PacketError
+from overlay.forwarding.offload.flow import flow_of
+from overlay.wire.ip import PROTOCOL_TCP, pseudo_header_sum
+from overlay.wire.partial import TCP_CSUM_OFFSET, UDP_CSUM_OFFSET, may_be_partial
+from overlay.wire.tcp import CWR
+from overlay.wire.virtio import GSO_ECN, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, PLAIN, VIRTIO_HEADER
+
+if TYPE_CHECKING:
+    from overlay.forwarding.offload.flow import Flow
+    from overlay.forwarding.peer import Peer
+
+
+def virtio_for(peer: Peer, packet: memoryview, mtu: int) -> bytes:
+    """Return the header with which *packet*, just received from *peer*, goes into a tun of *mtu* bytes.
+
+    Raises PacketError ``udp_merged`` for datagrams that nobody can tell apart any more, and ``inner_length`` for headers
+    that leave no room in a packet.
+    """
+    flow = flow_of(packet) if may_be_partial(packet) else None
+    if flow is None:
+        return PLAIN
+    offset = TCP_CSUM_OFFSET if flow.protocol == PROTOCOL_TCP else UDP_CSUM_OFFSET
+    at = flow.l4 + offset
+    ends = (packet[12:16], packet[16:20]) if flow.version == 4 else (packet[8:24], packet[24:40])
+    partial = pseudo_header_sum(*ends, flow.protocol, len(packet) - flow.l4)
+    if packet[at] << 8 | packet[at + 1] != partial:
+        return PLAIN
+    is_tcp = flow.protocol == PROTOCOL_TCP
+    limit = min(mtu, peer.segment_limit) if is_tcp else mtu
+    if len(packet) <= limit:
+        # Where this happens to be the whole checksum, too, the kernel finds it again.
+        return VIRTIO_HEADER.pack(NEEDS_CSUM, 0, flow.size, 0, flow.l4, offset)
+    if not is_tcp:
+        raise PacketError("udp_merged")
+    if limit <= flow.size:
+        raise PacketError("inner_length")
+    kind = GSO_TCPV4 if flow.version == 4 else GSO_TCPV6
+    if packet[flow.l4 + 13] & CWR:
+        kind |= GSO_ECN
+    segment = _segment(peer, flow, len(packet) - flow.size, limit - flow.size)
+    return VIRTIO_HEADER.pack(NEEDS_CSUM, kind, flow.size, segment, flow.l4, offset)
+
+
+def _segment(peer: Peer, flow: Flow, payload: int, most: int) -> int:
+    """Return the segment size of *payload* bytes that were merged, of *most* bytes each at most."""
+    count = -(-payload // most)
+    if payload % count == 0:
+        peer.segment_size = flow.size + payload // count
+        return payload // count
+    found = peer.segment_size - flow.size
+    return found if 0 < found <= most else most

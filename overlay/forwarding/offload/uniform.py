@@ -1,0 +1,136 @@
+"""Small packets of one flow that were read one behind the other: completed, numbered and sealed as a table.
+
+A batch of packets that have one size and one destination differs in little else, so what is asked of each is asked of
+the first, and the others are compared with it column by column.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import pairwise, repeat
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from overlay.forwarding.offload.flow import HEADER_SIZE, OVERHEAD, complement, padded
+from overlay.forwarding.offload.split import MAXIMUM_TRAIN_BYTES, SealedTrain
+from overlay.wire.ip import EXTENSIONS, IPV6_HEADER_SIZE, PROTOCOL_TCP
+from overlay.wire.messages import TYPE_TRANSPORT
+from overlay.wire.mss import PROTOCOL_AT
+from overlay.wire.partial import UDP_CSUM_OFFSET
+from overlay.wire.tcp import FLAGS_OFFSET, SYN
+from overlay.wire.virtio import VIRTIO_SIZE
+
+if TYPE_CHECKING:
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.offload.flow import Bytes2D
+    from overlay.forwarding.peer import Peer
+
+# Ours
+WORTH = 4  # packets; fewer go one by one
+MOST = 64  # packets in a table: one send
+LAYOUTS = 64  # sizes remembered before starting over
+_BEFORE = HEADER_SIZE - VIRTIO_SIZE  # where the virtio header of a row begins
+
+
+def stride_of(length: int, mtu: int) -> int:
+    """Return how far behind a packet of *length* bytes the next of its size is to be read."""
+    return padded(length, mtu) + OVERHEAD
+
+
+def have_syn(rows: Bytes2D, length: int) -> bool:
+    """Return whether one of the packets of *length* bytes, all with the same first byte, may be a TCP SYN, which needs a look."""
+    first = int(rows[0, HEADER_SIZE])
+    version = first >> 4
+    protocols = rows[:, HEADER_SIZE + PROTOCOL_AT[version]]
+    if version == 6 and not EXTENSIONS.isdisjoint(protocols.tolist()):
+        return True
+    flags_at = ((first & 15) * 4 if version == 4 else IPV6_HEADER_SIZE) + FLAGS_OFFSET
+    if flags_at >= length:
+        return False
+    flags = rows[:, HEADER_SIZE + flags_at]
+    return bool(((protocols == PROTOCOL_TCP) & (flags & SYN != 0)).any())
+
+
+class UniformRows:
+    """Tables of packets at the start of a buffer, each with room for a header before and a tag behind."""
+
+    def __init__(self, buffer: bytearray, mtu: int) -> None:
+        self._buffer, self._array, self._mtu = buffer, np.frombuffer(buffer, np.uint8), mtu
+        self._trains: dict[int, SealedTrain] = {}
+
+    def are(self, length: int, count: int) -> bool:
+        """Return whether the first *count* packets, of *length* bytes each, agree in what decides where they go.
+
+        That is the virtio header, version, traffic class and destination.  So one send may carry them, unless a SYN
+        among them is to be looked at.
+        """
+        stride = stride_of(length, self._mtu)
+        if stride & 3 or not HEADER_SIZE + length > 36:
+            return False
+        rows = self._array[: count * stride].reshape(count, stride)
+        first = rows[0]
+        version = int(first[HEADER_SIZE]) >> 4
+        if version not in PROTOCOL_AT:
+            return False
+        begin, end = (32, 36) if version == 4 else (40, 56)
+        return bool(
+            (rows[:, _BEFORE : HEADER_SIZE + 2] == first[_BEFORE : HEADER_SIZE + 2]).all()
+            and (rows[:, begin:end] == first[begin:end]).all()
+            and not have_syn(rows, length)
+        )
+
+    def complete(self, length: int, count: int, start: int, offset: int) -> bool:
+        """Finish the checksums that the kernel left partial; return False, with nothing done, where that is not for here.
+
+        They cover each packet from *start* on and stand *offset* behind that.
+        """
+        stride = stride_of(length, self._mtu)
+        odd = length & 1
+        end = HEADER_SIZE + length
+        if (
+            start < 20
+            or start & 1
+            or offset & 1
+            or start + offset + 2 > length
+            or (odd and end >= stride - 16)
+        ):
+            return False
+        rows = self._array[: count * stride].reshape(count, stride)
+        if odd:
+            rows[:, end] = 0
+        words = rows[:, HEADER_SIZE + start : end + odd].view("<u2")
+        checks = complement(np.add.reduce(words, axis=1, dtype=np.uint32))
+        if offset == UDP_CSUM_OFFSET:
+            checks[checks == 0] = 0xFFFF  # RFC 768: zero would say that there is none
+        field = HEADER_SIZE + start + offset
+        rows[:, field : field + 2].view("<u2")[:, 0] = checks
+        return True
+
+    def seal(self, keypair: Keypair[Peer], length: int, count: int) -> list[memoryview]:
+        """Seal the packets in place and return the contents of sends, in each datagrams of equal size."""
+        train = self._train(length)
+        counter = keypair.counter
+        keypair.counter = counter + count
+        if train.padding.shape[1]:
+            train.padding[:count] = 0
+        words = train.words[:count]
+        words[:, 0] = TYPE_TRANSPORT
+        words[:, 1] = 0  # the nonces lie over the headers, which get their index once all is sealed
+        np.add(train.offsets[:count], np.uint64(counter), out=train.counters[:count])
+        deque(map(keypair.seal, train.nonces[:count], train.plain, repeat(None), train.sealed), maxlen=0)
+        words[:, 1] = keypair.remote_index
+        stride = train.stride
+        limit = min(MOST, MAXIMUM_TRAIN_BYTES // stride) or 1
+        sends = -(-count // limit)
+        marks = [count * part // sends * stride for part in range(sends + 1)]
+        return [train.view[a:b] for a, b in pairwise(marks)]
+
+    def _train(self, length: int) -> SealedTrain:
+        train = self._trains.get(length)
+        if train is None:
+            if len(self._trains) >= LAYOUTS:
+                self._trains.clear()
+            most = min(MOST, len(self._buffer) // stride_of(length, self._mtu))
+            train = self._trains[length] = SealedTrain(self._buffer, length, 0, most, self._mtu, 0)
+        return train

@@ -1,0 +1,1 @@
+"""How large a packet the path to a peer takes, and what happens to one that is larger."""

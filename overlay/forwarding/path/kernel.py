@@ -1,0 +1,99 @@
+"""What the kernel knows of the paths to peers that answer no probes: those in the clear, and plain WireGuard.
+
+It learns from ICMP errors about our datagrams and forgets after some minutes.  A path that swallows large datagrams
+without such an error (a black hole) cannot be seen so: only an answer would tell, and these peers give none.
+
+The kernel is asked while packets flow and at most once in LOOK_TIME for a peer, or at once when it refused a send as too
+large.  With very many peers their turns come more seldom, so that asking costs little at any number.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Protocol
+
+from overlay.forwarding.offload.flow import OVERHEAD
+from overlay.forwarding.peer import WIDE
+from overlay.wire.messages import PADDING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from overlay.forwarding.peer import Peer
+    from overlay.wire.addresses import Sockaddr
+
+# Specification
+UDP_HEADERS = {4: 20 + 8, 6: 40 + 8}  # bytes before a datagram's payload
+
+# Ours
+LOOK_TIME = 1.0  # seconds
+LOOKS_PER_SECOND = 1000.0  # each takes some 10 microseconds
+LEAST = 576  # bytes; no smaller MTU is believed (RFC 791 section 3.2: what every host must take)
+
+
+class PathSocket(Protocol):
+    """A socket that asks the kernel and sends nothing."""
+
+    def mtu_to(self, endpoint: Sockaddr, /) -> int: ...
+    def close(self) -> None: ...
+
+
+class KernelPaths:
+    """Keeps ``peer.path_mtu`` as the kernel knows it."""
+
+    def __init__(self, mtu: int, link: int = 0) -> None:
+        """*mtu* is what one payload takes, of which *link* bytes are not the packet's: those before it in a frame."""
+        self._mtu, self._link = mtu, link
+        self._sockets: dict[int, PathSocket] = {}
+        self._turn = 0.0  # when the next one may be asked for again, if all are
+
+    def use(self, families: Sequence[int], sockets: Sequence[PathSocket], mtu: int) -> None:
+        """Ask by *sockets*, of *families*, from now on; *mtu* is what a payload takes.  Without any, nothing is asked."""
+        for each in self._sockets.values():
+            each.close()
+        self._sockets, self._mtu = dict(zip(families, sockets, strict=True)), mtu
+
+    @staticmethod
+    def look_soon(peer: Peer, _: float) -> None:
+        """Have look() be called when the next packet leaves for *peer*."""
+        peer.path_due = 0.0
+
+    def look(self, peer: Peer, now: float) -> None:
+        """Take what the kernel knows of the path to *peer*, unless probes tell more; ``peer.path_due`` says when again."""
+        self._turn = max(self._turn, now) + 1 / LOOKS_PER_SECOND
+        peer.path_due = max(now + LOOK_TIME, self._turn)
+        endpoint, udp = peer.endpoint, peer.socket
+        peer.omits = _is_probed(peer)
+        if udp is not None and peer.omits:
+            udp.discovery.omit(peer, now)
+        elif udp is not None:
+            udp.discovery.heed(peer, now)
+        if peer.omits or endpoint is None:
+            peer.is_path_known = False
+            return
+        version, family = (4, socket.AF_INET) if len(endpoint) == 2 else (6, socket.AF_INET6)
+        asked = self._sockets.get(family)
+        found = asked.mtu_to(endpoint) if asked is not None else 0
+        if not found:  # no route now; what was known stays
+            peer.is_path_known = peer.is_path_known and asked is not None
+            if asked is None:
+                peer.path_mtu = WIDE
+            return
+        found = max(found, LEAST)
+        if peer.clear is not None:
+            # What overhead() counts includes an Ethernet header where one is carried.
+            room = fits = found - peer.encapsulation.overhead(version, peer.ends) + self._link
+        else:
+            room = found - UDP_HEADERS[version] - OVERHEAD
+            fits = (
+                room // PADDING * PADDING
+            )  # what fits still does once it is padded, which never exceeds the tun's MTU
+        peer.is_path_known = True
+        peer.path_mtu = fits if room < self._mtu else WIDE
+
+
+def _is_probed(peer: Peer) -> bool:
+    """Return whether *peer* answers probes, or did so last and has not been asked under its new keypair."""
+    keypair = peer.keypairs.current
+    bulk = keypair.bulk if keypair is not None else None
+    return bulk is not None and (bulk.answers_probes or (peer.path is not None and not bulk.has_heard))

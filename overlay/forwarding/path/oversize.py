@@ -1,0 +1,110 @@
+"""What becomes of packets that the path to their peer does not take whole.
+
+A router would do the same: it tells the sender of a packet that must not be cut, and cuts any other IPv4 packet.
+IPv6 packets up to 1280 bytes must pass whole on any link (RFC 8200 section 5), so on a path that takes less their
+datagrams are left to be cut outside the tunnel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.errors import PacketError
+from overlay.forwarding.underlay.outer_header import WHOLE
+from overlay.wire.fragments import cut, may_be_cut
+from overlay.wire.ip import IPV6_MINIMUM_MTU, packet_length
+from overlay.wire.messages import PADDING
+from overlay.wire.virtio import GSO_ECN, GSO_UDP_L4
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.upcalls import Upcalls
+
+
+def largest_segment(packet: memoryview, gso_type: int, segment: int, csum_start: int) -> int:
+    """Return how large a packet the segments of a super-packet make, headers included."""
+    if gso_type & ~GSO_ECN == GSO_UDP_L4:
+        return csum_start + 8 + segment
+    at = csum_start + 12
+    words = packet[at] >> 4 if at < len(packet) else 5  # such a header is refused when it is to be split
+    return csum_start + words * 4 + segment
+
+
+class Oversize:
+    """The way of packets that are larger than ``peer.path_mtu``; without a keypair they go in the clear."""
+
+    def __init__(self, core: Upcalls) -> None:
+        self._core = core
+
+    def send(
+        self, peer: Peer, keypair: Keypair[Peer] | None, packet: memoryview, ecn: int, now: float
+    ) -> None:
+        """Send *packet*, whose checksums are complete, in pieces, or tell its sender."""
+        if not self._is_refused(peer, packet, len(packet), now):
+            self._send(peer, keypair, [packet], ecn, now)
+
+    def send_segments(
+        self,
+        peer: Peer,
+        keypair: Keypair[Peer] | None,
+        packet: memoryview,
+        gso_type: int,
+        segment: int,
+        csum_start: int,
+        ecn: int,
+        now: float,
+    ) -> None:
+        """Send the segments of a super-packet, which are too large, in pieces, or tell their sender."""
+        if self._is_refused(peer, packet, largest_segment(packet, gso_type, segment, csum_start), now):
+            return
+        try:
+            train = self._core.outbound.splitter.split(packet, gso_type, segment, csum_start)
+        except PacketError as error:
+            peer.drops[error.reason] += 1
+            return
+        self._send(peer, keypair, (row[: packet_length(row)] for row in train.plain), ecn, now)
+
+    def _is_refused(self, peer: Peer, packet: memoryview, size: int, now: float) -> bool:
+        """Return whether packets of *size* bytes do not pass and must not be cut; then their sender is told."""
+        is_ipv6 = packet[0] >> 4 == 6
+        if size <= IPV6_MINIMUM_MTU if is_ipv6 else may_be_cut(packet):
+            return False
+        peer.drops["path_mtu"] += 1
+        self._core.unreachable.tell(packet, now, peer.path_mtu)
+        return True
+
+    def _send(
+        self, peer: Peer, keypair: Keypair[Peer] | None, packets: Iterable[memoryview], ecn: int, now: float
+    ) -> None:
+        count = 0
+        for packet in packets:
+            if packet[0] >> 4 == 4:
+                for piece in cut(packet, peer.path_mtu):
+                    self._send_packet(peer, keypair, piece, ecn)
+            else:
+                self._send_packet(peer, keypair, bytes(packet), ecn)
+            count += 1
+        if keypair is not None:
+            self._core.liveness.data_sent(peer, keypair, count, now)
+        else:
+            peer.tx_packets += count
+
+    def _send_packet(self, peer: Peer, keypair: Keypair[Peer] | None, packet: bytes, ecn: int) -> None:
+        """Send *packet* by itself; where it is too large all the same, its datagram may be cut."""
+        is_larger, sender = len(packet) > peer.path_mtu, self._core.sender
+        if keypair is not None:
+            self._core.outbound.send_payload(peer, keypair, _filled(packet), ecn, may_be_cut=is_larger)
+        elif is_larger and not peer.has_ports:
+            sender.send_message(peer, peer.payload(packet), ecn & ~WHOLE)
+        elif is_larger:
+            sender.send_cuttable(peer, peer.payload(packet), ecn)
+        else:
+            sender.send_message(peer, peer.payload(packet), ecn)
+
+
+def _filled(packet: bytes) -> bytes:
+    """Return *packet* with zeros to a multiple of 16; so is the path MTU, if it is less than the tun's."""
+    return packet + bytes(-len(packet) % PADDING)

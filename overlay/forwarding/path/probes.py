@@ -1,0 +1,100 @@
+"""Probes of the path's MTU, between a peer's search and the wire: when to send them, and the answers to others'."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from overlay.errors import PacketError
+from overlay.forwarding.path.search import PathMtu
+from overlay.forwarding.peer import WIDE
+from overlay.forwarding.ratelimit import Buckets
+from overlay.wire import control
+from overlay.wire.control import Probe, Probed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.peer import Peer
+    from overlay.session.constants import Timing
+
+# Ours
+PROBES_PER_SECOND = 100.0  # of one peer that are answered: a search sends some ten in each round trip
+PROBES_AT_ONCE = 100
+
+
+class Probes:
+    """The probes of all peers."""
+
+    def __init__(self, timing: Timing, mtu: int) -> None:
+        self._timing, self._mtu = timing, mtu
+        self._permits = Buckets(PROBES_PER_SECOND, PROBES_AT_ONCE)
+
+    def set_mtu(self, mtu: int) -> None:
+        """Search for packets of up to *mtu* bytes from now on: each path once it is restarted."""
+        self._mtu = mtu
+
+    def restart(self, peer: Peer, now: float) -> None:
+        """Search anew, for the path to *peer* may be another."""
+        if peer.path is not None:
+            peer.path.restart(self._mtu, now)
+            _apply(peer)
+
+    def due(self, peer: Peer, now: float) -> float:
+        """Return when turn() is to be called; math.inf where nothing is to be probed."""
+        if peer.path is None:
+            peer.path, peer.path_packets = PathMtu(self._mtu, self._timing), -1
+        return max(now, peer.path.due)
+
+    def turn(
+        self,
+        peer: Peer,
+        keypair: Keypair[Peer] | None,
+        now: float,
+        send: Callable[[Peer, Keypair[Peer], bytes], bool],
+    ) -> float:
+        """Have *send* send what is due under *keypair* and return when to be called again; math.inf for a hello first.
+
+        A peer that has answered under an earlier keypair is said hello: super-packets alone may not, for where they
+        vanish TCP goes on with single segments.  *send* returns False for what no device of this host takes.
+        """
+        path, bulk = peer.path, keypair.bulk if keypair is not None else None
+        if path is None or keypair is None or bulk is None or (bulk.has_heard and not bulk.answers_probes):
+            return math.inf
+        packets = peer.tx_packets + peer.drops["path_mtu"]  # those that did not fit were to flow, too
+        is_flowing, peer.path_packets = packets != peer.path_packets, packets
+        if not bulk.has_heard:
+            hello = bulk.offer(now) if is_flowing else None
+            if hello is not None:
+                send(peer, keypair, hello)
+            return now + self._timing.path_probe_time
+        for probe in path.round(now, is_flowing=is_flowing):
+            payload = control.build(Probe(probe.identifier))
+            if not send(peer, keypair, payload + bytes(probe.size - len(payload))):
+                path.refused(probe.identifier)
+        _apply(peer)
+        return path.due
+
+    def answer(self, probe: Probe, keypair: Keypair[Peer], now: float) -> bytes:
+        """Return the answer to a probe that came by *keypair*.  Raises PacketError where its peer sends too many."""
+        if not self._permits.allow(keypair.peer.number.to_bytes(8, "little"), now):
+            raise PacketError("probe_rate")
+        return control.build(Probed(probe.identifier))
+
+    @staticmethod
+    def take(probed: Probed, peer: Peer, now: float) -> float:
+        """Take an answer and return when turn() is to be called.  Raises PacketError if nothing waits for it."""
+        if peer.path is None or not peer.path.answered(probed.identifier, now):
+            raise PacketError("probed_unexpected")
+        _apply(peer)
+        return peer.path.due
+
+
+def _apply(peer: Peer) -> None:
+    """Let the packet path know what is known of the path."""
+    path = peer.path
+    assert path is not None
+    peer.path_mtu = path.size if path.size < path.most else WIDE
+    if not peer.omits:
+        peer.omits, peer.path_due = True, 0.0

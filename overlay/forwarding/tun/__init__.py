@@ -1,0 +1,1 @@
+"""IP packets between the tun and peers that are reached under encryption."""

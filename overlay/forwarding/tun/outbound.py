@@ -1,0 +1,457 @@
+"""From the tun to the wire: look up, seal, send.
+
+Small packets are read into an arena, each at an offset that leaves room for its header before and its tag behind,
+sealed where they are, and sent together when nothing more can be read: nothing waits.  A super-packet is cut into a
+train (``offload``), sealed, and sent at once with one call or two.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from itertools import repeat
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from overlay.errors import PacketError
+from overlay.forwarding.bulk.size import SMALLEST
+from overlay.forwarding.bulk.units import (
+    LARGEST_DATAGRAM,
+    Cutter,
+    append_link,
+    gso_type_of,
+    marks,
+    portions,
+    segments_in,
+)
+from overlay.forwarding.clear.outbound import ClearOutbound
+from overlay.forwarding.offload.flow import OVERHEAD, flow_of, padded
+from overlay.forwarding.offload.split import Splitter
+from overlay.forwarding.offload.uniform import WORTH, UniformRows, stride_of
+from overlay.forwarding.path.oversize import Oversize, largest_segment
+from overlay.forwarding.underlay.batching import Batching
+from overlay.link import OWN
+from overlay.session.constants import REJECT_AFTER_MESSAGES
+from overlay.wire.bulk import META, MINIMUM_SEGMENT
+from overlay.wire.ip import PROTOCOL_UDP, checksum
+from overlay.wire.messages import PADDING, TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
+from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
+from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
+
+if TYPE_CHECKING:
+    from overlay.forwarding.bulk.capability import Bulk
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.offload.split import SealedTrain
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.underlay.flows import FlowQueue
+    from overlay.forwarding.upcalls import Upcalls
+
+# Ours
+BATCH = 64  # packets read in one go before the other direction has its turn
+ARENA_BYTES = 256 * 1024
+READ_BYTES = VIRTIO_SIZE + 65535  # the most one read of the tun gives
+MAXIMUM_PENDING_BYTES = 65500  # one UDP send
+MAXIMUM_PENDING = 64
+_OFFSET = TRANSPORT_HEADER.size - VIRTIO_SIZE  # where the virtio header goes, so that the packet is at 16
+_ROOM = _OFFSET + READ_BYTES + PADDING + TAG_SIZE  # what one packet may take of the arena
+_NONCE = struct.Struct("<4xQ").pack  # RFC 8439's 96 bits: 32 of zeros, then the counter
+
+
+class TunReader(Protocol):
+    """The reading end of the tun; io.FileIO has it."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None: ...
+
+
+class Outbound:
+    """The sending half of the packet path."""
+
+    _virtio_at, _room = _OFFSET, _ROOM  # of each packet in the arena
+
+    def __init__(self, core: Upcalls, mtu: int) -> None:
+        self._core = core
+        self._arena = bytearray(ARENA_BYTES + LARGEST_DATAGRAM)  # what is cut from its end goes on behind it
+        self._view, self._array = memoryview(self._arena), np.frombuffer(self._arena, np.uint8)
+        self._first = self._view[_OFFSET : _OFFSET + READ_BYTES]
+        self._at = 0
+        self._pace = Batching()
+        self.oversize = Oversize(core)
+        self._clear = ClearOutbound(core, self, self.oversize, self._arena)
+        self._dirty: list[FlowQueue[Peer]] = []
+        self.set_mtu(mtu)
+
+    def drain(self, tun: TunReader, now: float) -> None:
+        """Forward what the tun has, at most a batch."""
+        self._at = 0
+        if self._pace.takes_one(now):
+            size = tun.readinto(self._first)
+            if size:
+                self.forward(0, size, now)
+                self.flush()
+            return
+        taken = self._read_batch(tun, now)
+        self.flush()
+        self._pace.took(taken)
+
+    def _read_batch(self, tun: TunReader, now: float) -> int:
+        """Forward at most a batch and return how many packets it had.
+
+        Packets of one size are read behind each other as rows of a table, and go on together.
+        """
+        view, mtu = self._view, self.splitter.mtu
+        alike = size_alike = 0
+        for taken in range(BATCH):
+            at = self._at
+            if at + _ROOM > ARENA_BYTES:
+                self._forward_alike(size_alike, alike, now)
+                return BATCH
+            size = tun.readinto(view[at + _OFFSET : at + _OFFSET + READ_BYTES])
+            if size and alike and size == size_alike:
+                alike += 1
+                self._at = at + stride_of(size - VIRTIO_SIZE, mtu)
+                continue
+            if alike:
+                self._forward_alike(size_alike, alike, now)
+                alike = 0
+                self._at = at
+            if not size:
+                return taken
+            if at or size - VIRTIO_SIZE > mtu:
+                self.forward(at, size, now)
+            else:
+                alike, size_alike = 1, size
+                self._at = stride_of(size - VIRTIO_SIZE, mtu)
+        self._forward_alike(size_alike, alike, now)
+        return BATCH
+
+    def _forward_alike(self, size: int, count: int, now: float) -> None:
+        """Send *count* packets, read as *size* bytes each one behind the other from the start of the arena on."""
+        if count >= WORTH and self._send_uniform(size - VIRTIO_SIZE, count, now):
+            return
+        stride = stride_of(size - VIRTIO_SIZE, self.splitter.mtu)
+        for at in range(0, count * stride, stride):
+            self.forward(at, size, now)
+
+    def _send_uniform(self, length: int, count: int, now: float) -> bool:
+        """Send packets of one flow as a table; return False, with nothing done, for what is to be looked at one by one."""
+        core, start = self._core, TRANSPORT_HEADER.size
+        if length < 40 or not self._uniform.are(length, count):
+            return False
+        if self._arena[start] >> 4 == 4:
+            destination, ecn = bytes(self._view[start + 16 : start + 20]), self._arena[start + 1] & 3
+        else:
+            destination, ecn = bytes(self._view[start + 24 : start + 40]), self._arena[start + 1] >> 4 & 3
+        peer = core.table.remembered.get(destination) or core.table.find(destination)
+        if peer is None or peer.number == OWN or destination == peer.endpoint_address:
+            return False
+        if length > peer.path_mtu:
+            return False
+        keypair = peer.keypairs.current
+        if keypair is None or now >= keypair.reject_at or keypair.counter + count > REJECT_AFTER_MESSAGES:
+            return False
+        flags, gso_type, _, _, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(self._arena, _OFFSET)
+        if gso_type or (
+            flags & NEEDS_CSUM and not self._uniform.complete(length, count, csum_start, csum_offset)
+        ):
+            return False
+        self.flush_peer(peer)
+        size = stride_of(length, self.splitter.mtu)
+        for part in self._uniform.seal(keypair, length, count):
+            core.sender.send(peer, [part], size, ecn)
+        core.liveness.data_sent(peer, keypair, count, now)
+        return True
+
+    def send_staged(self, peer: Peer, packets: list[bytes], now: float) -> None:
+        """Forward packets that waited for a keypair, in their order."""
+        self._at = 0
+        for packet in packets:
+            if self._at + self._room > ARENA_BYTES:
+                self.flush()
+                self._at = 0
+            start = self._at + self._virtio_at
+            self._view[start : start + len(packet)] = packet
+            self._forward_staged(peer, len(packet), now)
+        self.flush()
+
+    def _forward_staged(self, _: Peer, size: int, now: float) -> None:
+        """Send what stands where the next packet is read to, with its virtio header *size* bytes, to whom it is for."""
+        self.forward(self._at, size, now)
+
+    def forward(self, at: int, size: int, now: float) -> None:
+        """Send the packet whose virtio header stands in the arena at *at* + 6; *size* covers both."""
+        core, arena, view = self._core, self._arena, self._view
+        start = at + TRANSPORT_HEADER.size
+        end = at + _OFFSET + size
+        length = end - start
+        version = arena[start] >> 4
+        if version == 4 and length >= 20:
+            destination = bytes(view[start + 16 : start + 20])
+            ecn = arena[start + 1] & 3
+        elif version == 6 and length >= 40:
+            destination = bytes(view[start + 24 : start + 40])
+            ecn = arena[start + 1] >> 4 & 3
+        else:
+            core.drops["tun_malformed"] += 1
+            return
+        remembered = core.table.remembered
+        peer = remembered[destination] if destination in remembered else core.table.find(destination)
+        if peer is None or peer.number == OWN:
+            core.refuse(view[start:end], "no_peer" if peer is None else "own_subnet", now)
+            return
+        if destination == peer.endpoint_address and self._is_loop(peer, start, end):
+            peer.drops["loop"] += 1
+            return
+        keypair = peer.keypairs.current
+        if keypair is None or now >= keypair.reject_at or keypair.counter >= REJECT_AFTER_MESSAGES:
+            if peer.clear is None:
+                core.stage(peer, bytes(view[at + _OFFSET : end]), now)
+            elif peer.endpoint is None:
+                core.cannot_reach(peer, view[start:end], now)
+            elif self._clear.forward(peer, start, end, ecn, now):
+                self._at = end
+            return
+        if arena[at + _OFFSET] or arena[at + _OFFSET + 1]:
+            flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
+                arena, at + _OFFSET
+            )
+        else:
+            flags = gso_type = segment = csum_start = csum_offset = 0  # complete as it stands
+        if length > peer.path_mtu:
+            packet = view[start:end]
+            if not gso_type:
+                if flags & NEEDS_CSUM and not self.complete(start, length, csum_start, csum_offset):
+                    peer.drops["tun_malformed"] += 1
+                    return
+                self.flush_peer(peer)
+                self.oversize.send(peer, keypair, packet, ecn, now)
+                return
+            if largest_segment(packet, gso_type, segment, csum_start) > peer.path_mtu:
+                self.flush_peer(peer)
+                self.oversize.send_segments(peer, keypair, packet, gso_type, segment, csum_start, ecn, now)
+                return
+        if gso_type:
+            bulk = keypair.bulk
+            if bulk is not None and segment >= MINIMUM_SEGMENT and flags & NEEDS_CSUM:
+                count = self._send_units(
+                    peer, keypair, bulk, start, end, gso_type, segment, csum_start, ecn, now
+                )
+                if count:
+                    core.liveness.data_sent(peer, keypair, count, now)
+                    return
+            try:
+                train = self.splitter.split(view[start:end], gso_type, segment, csum_start)
+            except PacketError as error:
+                peer.drops[error.reason] += 1
+                return
+            self.flush_peer(peer)
+            self._send_train(peer, keypair, train, ecn)
+            core.liveness.data_sent(peer, keypair, train.count, now)
+            return
+        if arena[start + PROTOCOL_AT[version]] in SYN_PROTOCOLS and may_be_syn(arena, start, end):
+            mtu = min(peer.path_mtu, self.splitter.mtu)
+            clamp_mss(view[start:end], mtu, is_partial=bool(flags & NEEDS_CSUM))
+        if flags & NEEDS_CSUM and not self.complete(start, length, csum_start, csum_offset):
+            peer.drops["tun_malformed"] += 1
+            return
+        plain = padded(length, self.splitter.mtu)
+        if plain > length:
+            view[end : start + plain] = bytes(plain - length)
+        counter = keypair.counter
+        keypair.counter = counter + 1
+        TRANSPORT_HEADER.pack_into(arena, at, TYPE_TRANSPORT, keypair.remote_index, counter)
+        keypair.seal(
+            _NONCE(counter),
+            view[start : start + plain],
+            None,
+            view[start : start + plain + 16],
+        )
+        self._at = at + plain + OVERHEAD
+        self.queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
+        core.liveness.data_sent(peer, keypair, 1, now)
+
+    def send_payload(
+        self, peer: Peer, keypair: Keypair[Peer], payload: bytes, ecn: int = 0, *, may_be_cut: bool = False
+    ) -> None:
+        """Send a payload of its own: a control message, with no bytes a keepalive, or one packet.
+
+        With *may_be_cut* routers may cut the datagram in fragments.
+        """
+        datagram = self._sealed(keypair, payload)
+        if datagram and may_be_cut:
+            self._core.sender.send_cuttable(peer, datagram, ecn)
+        elif datagram:
+            self._core.sender.send_message(peer, datagram, ecn)
+
+    def offer(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
+        """Say hello to a peer that has not said it yet, if that is due."""
+        hello = keypair.bulk.offer(now) if keypair.bulk is not None else None
+        if hello is not None:
+            self.send_payload(peer, keypair, hello)
+
+    def send_probe(self, peer: Peer, keypair: Keypair[Peer], payload: bytes) -> bool:
+        """Send a payload whole or not at all, and return False if it is too large for this host's own device."""
+        datagram = self._sealed(keypair, payload)
+        return not datagram or self._core.sender.send_probe(peer, datagram)
+
+    def set_mtu(self, mtu: int) -> None:
+        """Cut for an interface of *mtu* bytes from now on."""
+        self.splitter, self._cutter, self._uniform = Splitter(mtu), Cutter(), UniformRows(self._arena, mtu)
+        self._clear.set_mtu()
+
+    @staticmethod
+    def _sealed(keypair: Keypair[Peer], payload: bytes) -> bytes:
+        """Return the transport message of *payload*; nothing if the keypair is used up."""
+        counter = keypair.counter
+        if counter >= REJECT_AFTER_MESSAGES:
+            return b""
+        keypair.counter = counter + 1
+        sealed = bytearray(OVERHEAD + len(payload))
+        TRANSPORT_HEADER.pack_into(sealed, 0, TYPE_TRANSPORT, keypair.remote_index, counter)
+        keypair.seal(_NONCE(counter), payload, None, memoryview(sealed)[TRANSPORT_HEADER.size :])
+        return bytes(sealed)
+
+    def flush(self) -> None:
+        """Send what is sealed and pending, for every peer."""
+        for lane in self._dirty:
+            self.flush_peer(lane)
+        self._dirty.clear()
+
+    def queue(self, peer: FlowQueue[Peer], datagram: memoryview, size: int, ecn: int) -> None:
+        """Put a sealed datagram behind the others of its peer that can leave in the same call."""
+        pending = peer.pending
+        if pending:
+            first = peer.pending_size
+            if not peer.peer.has_ports and ecn == peer.pending_ecn and len(pending) < MAXIMUM_PENDING:
+                peer.pending_size = max(first, size)
+            elif (
+                peer.pending_closed
+                or size > first
+                or ecn != peer.pending_ecn
+                or len(pending) >= MAXIMUM_PENDING
+                or (len(pending) + 1) * first > MAXIMUM_PENDING_BYTES
+            ):
+                self.flush_peer(peer)
+                pending = peer.pending
+            elif size < first:
+                peer.pending_closed = True
+        if not pending:
+            peer.pending_size, peer.pending_ecn, peer.pending_closed = size, ecn, False
+            self._dirty.append(peer)
+        pending.append(datagram)
+
+    def flush_peer(self, peer: FlowQueue[Peer]) -> None:
+        """Send what is pending for *peer*, or in one lane of it, so that what is sent next comes behind it."""
+        pending = peer.pending
+        if pending:
+            peer.pending = []
+            self._core.sender.send(peer.peer, pending, peer.pending_size, peer.pending_ecn, peer.flow)
+
+    def _split(
+        self, packet: memoryview, gso_type: int, segment: int, csum_start: int, _link: bytes
+    ) -> SealedTrain:
+        """Return the segments of a super-packet in transport messages.  Raises PacketError."""
+        return self.splitter.split(packet, gso_type, segment, csum_start)
+
+    def _send_train(self, peer: Peer, keypair: Keypair[Peer], train: SealedTrain, ecn: int) -> None:
+        counter = keypair.counter
+        keypair.counter = counter + train.count
+        train.number(counter)
+        deque(map(keypair.seal, train.nonces, train.plain, repeat(None), train.sealed), maxlen=0)
+        train.address(keypair.remote_index)
+        send = self._core.sender.send
+        for part in train.parts():
+            send(peer, part, train.size, ecn)
+
+    def _send_units(
+        self,
+        peer: Peer,
+        keypair: Keypair[Peer],
+        bulk: Bulk,
+        start: int,
+        end: int,
+        gso_type: int,
+        segment: int,
+        csum_start: int,
+        ecn: int,
+        now: float,
+        link: bytes = b"",
+    ) -> int:
+        """Send a super-packet as one unit or a few; return how many segments it has, 0 if it cannot go this way.
+
+        *link* is the Ethernet header of a super-frame.
+        """
+        if not bulk.has_heard:
+            self.offer(peer, keypair, now)
+        key, size = bulk.key, bulk.size
+        limit = size.allowed(now) if size.is_plain else size.limit
+        if key is None or not limit:
+            return 0
+        packet = self._view[start:end]
+        flow = flow_of(packet)
+        if flow is None or flow.l4 != csum_start or gso_type & ~GSO_ECN != gso_type_of(flow):
+            return 0
+        count = -(-(len(packet) - flow.size) // segment)
+        if count < 2 or flow.size + segment > bulk.packet:
+            return 0
+        # No larger than a full transport message, which the path carries; that of the end with the smaller MTU.
+        datagram = min(self.splitter.mtu, bulk.packet, peer.path_mtu) + OVERHEAD
+        limit = min(limit, segments_in(bulk.most, bulk.fragments, datagram, flow.size + len(link), segment))
+        if limit < min(count, SMALLEST):
+            return 0
+        if key.is_old:
+            self._core.liveness.want(peer, now)
+            if key.is_spent:
+                return 0
+        self.flush_peer(peer)
+        sender, is_trial = self._core.sender, size.is_plain
+        if count <= limit:
+            size.sent(key.counter, now)
+            start -= META.size
+            META.pack_into(self._arena, start, gso_type, segment)
+            if link:
+                end = append_link(self._arena, start, end, link)
+            for part in self._cutter.cut_in_place(key, self._view, self._array, start, end, datagram):
+                sender.send(peer, [part], datagram, ecn)
+            peer.tx_units += 1
+            self._core.liveness.units_sent(peer, bulk)
+            return count
+        cuts = [0, limit, count] if is_trial else marks(count, limit)
+        for number, (kind, header, payload) in enumerate(portions(packet, flow, gso_type, segment, cuts)):
+            if is_trial and number:
+                rest = memoryview(header + bytes(payload))
+                self._send_train(peer, keypair, self._split(rest, kind, segment, flow.l4, link), ecn)
+                continue
+            size.sent(key.counter, now)
+            for part in self._cutter.cut(key, kind, segment, header, payload, datagram, link):
+                sender.send(peer, [part], datagram, ecn)
+            peer.tx_units += 1
+        self._core.liveness.units_sent(peer, bulk)
+        return count
+
+    def complete(self, start: int, length: int, csum_start: int, csum_offset: int) -> bool:
+        """Finish the checksum that the kernel left partial; return False where it points outside the packet."""
+        field = start + csum_start + csum_offset
+        if csum_start < 20 or csum_start + csum_offset + 2 > length:
+            return False
+        value = checksum(self._view[start + csum_start : start + length])
+        if not value and csum_offset == 6:
+            value = 0xFFFF  # RFC 768: zero would say that there is none
+        self._arena[field] = value >> 8
+        self._arena[field + 1] = value & 0xFF
+        return True
+
+    def _is_loop(self, peer: Peer, start: int, end: int) -> bool:
+        """Return whether the packet from *start* to *end*, addressed to *peer*'s endpoint, is a datagram of our own."""
+        arena = self._arena
+        if arena[start] >> 4 == 4:
+            protocol, ports = arena[start + 9], start + (arena[start] & 15) * 4
+        else:
+            protocol, ports = arena[start + 6], start + 40
+        if not peer.has_ports:
+            return protocol in peer.encapsulation.protocols.values()
+        if protocol != PROTOCOL_UDP or ports + 4 > end:
+            return False
+        source, destination = arena[ports : ports + 2], arena[ports + 2 : ports + 4]
+        own_ports = self._core.own_ports.get(peer.encapsulation.name, frozenset())
+        return destination == peer.endpoint_port and bytes(source) in own_ports

@@ -1,0 +1,1 @@
+"""Sockets of the underlay: how datagrams leave and arrive."""

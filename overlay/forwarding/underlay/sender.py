@@ -1,0 +1,436 @@
+"""Sending datagrams: many in one call where the kernel cuts them, one by one where it does not.
+
+No peer stops another.  While much waits in a socket's send buffer, each may have but a share of it (``shares``).  A
+send that the kernel cannot take is held, copied, with all that come after it for that peer (``held``), and tried again
+at each turn; the tun is read all the while.  What is beyond either bound is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from overlay.encap.encapsulation import Role
+from overlay.forwarding.path.discovery import DISCOVER, LARGEST
+from overlay.forwarding.underlay.held import HELD_MESSAGES, Held
+from overlay.forwarding.underlay.mmsg import MESSAGES
+from overlay.forwarding.underlay.outer_header import IPV6, WHOLE
+from overlay.forwarding.underlay.shares import SEND_COST, Shares
+from overlay.host.queues import TELL
+from overlay.linux import PMTUDISC_DO, PMTUDISC_DONT, PMTUDISC_PROBE
+from overlay.wire.ip import IPV6_MINIMUM_MTU
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.underlay.held import Send
+    from overlay.forwarding.underlay.mmsg import Carrier
+    from overlay.forwarding.underlay.udp_socket import Ancillary, UdpSocket
+    from overlay.wire.addresses import Sockaddr
+
+# A local address or route that is gone; EINVAL is what Linux says for a source that is no address of the host.
+_STALE_SOURCE = frozenset(
+    {errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV}
+)
+# A segment larger than the path's MTU; a device that computes no checksums.
+_UNCUT = frozenset({errno.EMSGSIZE, errno.EINVAL, errno.EIO, errno.EOPNOTSUPP})
+
+# Ours
+_KIND = WHOLE | IPV6  # what of the marks decides for a raw socket
+HELD_PAUSE = (
+    0.001  # seconds; poll tells only when half of a send buffer is free, and of a device's queue nothing
+)
+LOOK = 16  # sends, of which one asks how much waits: 1 MiB of super-packets
+
+
+class Outcome(Enum):
+    """What became of a send."""
+
+    SENT = auto()
+    LATER = auto()  # the kernel is full
+    UNCUT = auto()  # this path does not cut: send the datagrams one by one
+    LOST = auto()  # counted at the peer
+    CUT = auto()  # sent, in fragments, and counted
+
+
+_SENT = Outcome.SENT  # looked up once: a member of an enumeration is not a plain attribute
+_NOTHING: tuple[memoryview, ...] = ()
+
+
+class Sender:
+    """The way out to the underlay."""
+
+    def __init__(self, segments: bool) -> None:
+        self.segments = segments  # whether UDP_SEGMENT works; a device without checksum offload may refuse it
+        self.sockets: list[UdpSocket] = []
+        self._held: Held[Peer] = Held()
+        self._crowded: set[UdpSocket] = set()  # those that have shares
+        self._sends = 0
+        self._pools: dict[UdpSocket, list[UdpSocket]] = {}  # by the first of those that send by flow
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether something waits for the kernel to take it: then resume() is due in HELD_PAUSE."""
+        return bool(self._held)
+
+    def use(self, sockets: list[UdpSocket]) -> None:
+        """Send from *sockets* from now on, the first that fits a peer, but for those that are to be closed."""
+        self.sockets = sockets
+        self._pools = {}
+
+    def socket_for(self, peer: Peer) -> UdpSocket | None:
+        """Return the socket to send to *peer* from: where it was heard last, else the first of its family and encapsulation."""
+        chosen = peer.socket
+        if chosen is not None and chosen.closes_at == math.inf:
+            return chosen
+        if peer.endpoint is None:
+            return None
+        family = socket.AF_INET if len(peer.endpoint) == 2 else socket.AF_INET6
+        for candidate in self.sockets:
+            is_usable = candidate.family == family and candidate.closes_at == math.inf
+            if (
+                is_usable
+                and candidate.role not in {Role.HANDSHAKES, Role.RECEIVES}
+                and candidate.encapsulation is peer.encapsulation
+            ):
+                peer.socket = candidate
+                return candidate
+        return None
+
+    def send(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int = 0) -> None:
+        """Send *buffers*, together datagrams of *size* bytes but for the last, to *peer*, hold a copy, or drop them.
+
+        *flow* chooses one of the sockets where the peer's encapsulation sends from several.
+        """
+        self._sends += 1
+        if not self._sends % LOOK:
+            self._look(peer, ecn, flow)
+        if self._crowded and not self._admits(peer, ecn, flow):
+            peer.drops["send_full"] += _count_all(buffers, size)
+        elif not self._held or peer not in self._held:
+            rest = self._try(peer, buffers, size, ecn, flow)
+            if rest:
+                self._hold(peer, rest, size, ecn, flow, bounded=True)
+        else:
+            self._hold(peer, buffers, size, ecn, flow, bounded=True)
+
+    def send_message(self, peer: Peer, datagram: bytes, ecn: int = 0) -> None:
+        """Send one datagram of its own, or hold it, unless much is held already.
+
+        One that is lost costs much more than its bytes: without a hello, say, a second of units.
+        """
+        waiting = self._held.count(peer)
+        if waiting >= HELD_MESSAGES:
+            peer.drops["send_full"] += 1
+            return
+        buffers: Sequence[memoryview] = [memoryview(datagram)]
+        if waiting or self._try(peer, buffers, len(datagram), ecn, 0):
+            self._hold(peer, buffers, len(datagram), ecn, 0, bounded=False)
+
+    def send_probe(self, peer: Peer, datagram: bytes) -> bool:
+        """Send *datagram* so that nobody on the way cuts it; return False if the host's own device cannot carry it.
+
+        The socket is switched around the one send: another on the port would take arrivals from it.
+        """
+        error = self._send_under(peer, [datagram], DISCOVER, PMTUDISC_PROBE)
+        return error is None or error.errno != errno.EMSGSIZE
+
+    def send_cuttable(self, peer: Peer, datagram: bytes, ecn: int = 0) -> None:
+        """Send *datagram* so that it may be cut: by routers under IPv4, and under IPv6, where they do not, here."""
+        target = self.socket_for(peer)
+        if target is not None and target.family == socket.AF_INET6:
+            self._send_under(peer, [datagram], LARGEST, IPV6_MINIMUM_MTU, ecn)
+        else:
+            self._send_under(peer, [datagram], DISCOVER, PMTUDISC_DONT, ecn)
+
+    def _send_under(
+        self,
+        peer: Peer,
+        datagram: Sequence[memoryview | bytes],
+        options: dict[int, tuple[int, int]],
+        value: int,
+        ecn: int = 0,
+        target: UdpSocket | None = None,
+    ) -> OSError | None:
+        """Make one send with an option of the socket set to *value*, and as it was again; return what failed."""
+        target = target or self.socket_for(peer)
+        if target is None or peer.endpoint is None:
+            peer.drops["no_endpoint"] += 1
+            return None
+        level, option = options[target.family]
+        otherwise = target.discovery.value if options is DISCOVER else 0
+        try:
+            target.raw.setsockopt(level, option, value)
+            try:
+                target.raw.sendmsg(datagram, peer.ancillary(ecn), 0, peer.endpoint)
+            finally:
+                target.raw.setsockopt(level, option, otherwise)
+        except OSError as error:  # a timer, or the packet's sender, tries again
+            return error
+        peer.tx_bytes += sum(map(len, datagram))
+        return None
+
+    def answer(self, via: UdpSocket, datagram: bytes, endpoint: Sockaddr, source: Ancillary) -> bool:
+        """Send one datagram to an address that need not be a peer's, from where it called us."""
+        try:
+            via.raw.sendmsg([datagram], source, 0, endpoint)
+        except OSError:
+            return False  # what an unknown sender asked for is not worth another attempt
+        return True
+
+    def resume(self) -> None:
+        """Send what is held, as far as the kernel takes it, peers in turns."""
+        self._held.resume(self._try_again)
+
+    def take_departures(self, udp: UdpSocket) -> bool:
+        """Learn from the kernel what has left *udp*, and return whether it told anything."""
+        if udp.shares is not None:
+            return udp.shares.take_departures()
+        # What is told late and left unread would wake the loop for ever.
+        return udp.queue is not None and bool(udp.queue.departed())
+
+    def forget(self, peer: Peer) -> None:
+        """Drop what is held for a peer that was removed."""
+        self._held.forget(peer)
+        for udp in self._crowded:
+            assert udp.shares is not None
+            udp.shares.forget(peer)
+
+    def leave(self, udp: UdpSocket) -> None:
+        """Use a socket no more that has been replaced."""
+        self.sockets.remove(udp)
+        self._crowded.discard(udp)
+
+    def _look(self, peer: Peer, marks: int, flow: int) -> None:
+        """Keep shares from now on if much waits where *peer* is sent to."""
+        target = self._target(peer, marks, flow)
+        if target is not None and target.queue is not None and target.shares is None:
+            target.shares = Shares.if_crowded(target.queue)
+            if target.shares is not None:
+                self._crowded.add(target)
+
+    def _admits(self, peer: Peer, marks: int, flow: int) -> bool:
+        """Return whether *peer* may have more of the send buffer."""
+        target = self._target(peer, marks, flow)
+        if target is None or target.shares is None:
+            return True
+        is_admitted = target.shares.admits(peer)
+        if target.shares.is_over:
+            target.shares.end()
+            target.shares = None
+            self._crowded.discard(target)
+        return is_admitted
+
+    def _target(self, peer: Peer, marks: int, flow: int) -> UdpSocket | None:
+        """Return the socket that a send to *peer* leaves from."""
+        if not peer.has_ports:
+            return peer.senders.get(marks & _KIND)
+        target = peer.socket
+        if target is None or target.closes_at != math.inf:
+            target = self.socket_for(peer)
+        return self._spread(target, flow) if flow and target is not None else target
+
+    def _hold(
+        self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int, *, bounded: bool
+    ) -> None:
+        if not self._held.add(peer, buffers, size, marks, flow, bounded=bounded):
+            peer.drops["send_full"] += _count_all(buffers, size)
+
+    def _try_again(self, peer: Peer, send: Send) -> Sequence[memoryview]:
+        return self._try(peer, send.buffers, send.size, send.marks, send.flow)
+
+    def _try(
+        self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int
+    ) -> Sequence[memoryview]:
+        """Send, and return what the kernel cannot take now.  Any other failure is counted at the peer."""
+        if not peer.has_ports:
+            return self._try_raw(peer, buffers, size, ecn)
+        total = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
+        segment = size if total > size else 0
+        if segment and not self.segments:
+            return self._one_by_one(peer, buffers, size, ecn, flow)
+        outcome = self._call(peer, buffers, segment, ecn, flow)
+        if outcome is _SENT:
+            peer.tx_bytes += total
+            return _NOTHING
+        if outcome is Outcome.UNCUT:
+            return self._one_by_one(peer, buffers, size, ecn, flow)
+        return buffers if outcome is Outcome.LATER else _NOTHING
+
+    def _try_raw(
+        self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int
+    ) -> Sequence[memoryview]:
+        """Send from a raw socket, many packets in each call; if the kernel is full in the middle, return the rest."""
+        while buffers:
+            carrier = self._carrier(peer, marks)
+            if carrier is None or peer.endpoint is None:
+                peer.drops["no_endpoint"] += _count_raw(buffers, size)
+                return _NOTHING
+            shares = peer.senders[marks & _KIND].shares
+            is_told = shares is not None and shares.asks(peer)
+            try:
+                sent = carrier.send(buffers, size, marks, peer.endpoint, tells=is_told)
+            except OSError as error:
+                if shares is not None and is_told:
+                    shares.failed()
+                if error.errno in {errno.EAGAIN, errno.ENOBUFS}:
+                    return buffers
+                if error.errno == errno.EMSGSIZE:
+                    peer.path_due = 0.0  # the kernel knows more than we do
+                peer.drops["too_big" if error.errno == errno.EMSGSIZE else "send_refused"] += 1
+                buffers = _behind(buffers, size, 1)
+            else:
+                rest = _behind(buffers, size, sent)
+                total = sum(map(len, buffers)) - sum(map(len, rest))
+                peer.tx_bytes += total
+                if shares is not None and is_told and sent < _count_call(buffers, size):
+                    shares.failed()  # the last, whose departure was to be told, is not among them
+                elif shares is not None:
+                    shares.sent(peer, total + (sent - 1) * SEND_COST, is_told)
+                buffers = rest
+        return _NOTHING
+
+    def _carrier(self, peer: Peer, marks: int) -> Carrier | None:
+        """Return the raw socket for packets with *marks*: that of its protocol, and for such as may not be cut or may."""
+        chosen = peer.senders.get(marks & _KIND)
+        if chosen is not None and chosen.closes_at == math.inf:
+            return chosen.carrier
+        if peer.endpoint is None:
+            return None
+        family = socket.AF_INET if len(peer.endpoint) == 2 else socket.AF_INET6
+        role = Role.SENDS_WHOLE if marks & WHOLE else Role.SENDS
+        protocol = peer.encapsulation.protocols[6 if marks & IPV6 else 4]
+        for each in self.sockets:
+            if (each.encapsulation, each.family, each.role, each.protocol, each.closes_at) == (
+                peer.encapsulation,
+                family,
+                role,
+                protocol,
+                math.inf,
+            ):
+                peer.senders[marks & _KIND] = each
+                return each.carrier
+        return None
+
+    def _one_by_one(
+        self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int
+    ) -> Sequence[memoryview]:
+        """Send each datagram by itself; if the kernel is full in the middle, return the rest."""
+        datagrams = [view[at : at + size] for view in buffers for at in range(0, len(view), size)]
+        for number, datagram in enumerate(datagrams):
+            outcome = self._call(peer, [datagram], 0, ecn, flow)
+            if outcome is Outcome.LATER:
+                return datagrams[number:]
+            if outcome is Outcome.SENT:
+                peer.tx_bytes += len(datagram)
+        return _NOTHING
+
+    def _call(
+        self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int, flow: int
+    ) -> Outcome:
+        """Make one send, cut into *segment* bytes unless that is 0.  A stale local address is forgotten."""
+        target = peer.socket
+        if target is None or target.closes_at != math.inf:
+            target = self.socket_for(peer)
+        if target is None or peer.endpoint is None:
+            peer.drops["no_endpoint"] += _count(buffers, segment)
+            return Outcome.LOST
+        if flow:
+            target = self._spread(target, flow)
+        discovery, omits = target.discovery, peer.omits
+        control = peer.controls.get((ecn, segment))
+        if control is None:
+            control = peer.ancillary(ecn, segment)
+        shares = target.shares
+        is_told = shares is not None and shares.asks(peer)
+        if is_told:
+            control = [*control, TELL]
+        if omits is not discovery.omits:
+            discovery.switch(omits)
+        try:
+            target.raw.sendmsg(buffers, control, 0, peer.endpoint)
+        except OSError as error:
+            if shares is not None and is_told:
+                shares.failed()
+            return self._failed(peer, target, buffers, segment, ecn, flow, error)
+        finally:
+            if omits is not discovery.omits:
+                discovery.switch(discovery.omits)
+        if shares is not None:
+            shares.sent(peer, sum(map(len, buffers)), is_told)
+        return _SENT
+
+    def _spread(self, first: UdpSocket, flow: int) -> UdpSocket:
+        """Return the socket for *flow* among those that send as *first* does."""
+        pool = self._pools.get(first)
+        if pool is None:
+            self._pools = {key: each for key, each in self._pools.items() if key.closes_at == math.inf}
+            pool = self._pools[first] = [
+                udp
+                for udp in self.sockets
+                if (udp.encapsulation, udp.family, udp.role, udp.closes_at)
+                == (first.encapsulation, first.family, first.role, math.inf)
+            ]
+        return pool[flow % len(pool)]
+
+    def _failed(
+        self,
+        peer: Peer,
+        target: UdpSocket,
+        buffers: Sequence[memoryview | bytes],
+        segment: int,
+        ecn: int,
+        flow: int,
+        error: OSError,
+    ) -> Outcome:
+        number = error.errno
+        if number in {errno.EAGAIN, errno.ENOBUFS}:
+            return Outcome.LATER
+        if peer.source and number in _STALE_SOURCE:
+            peer.forget_source()
+            return self._call(peer, buffers, segment, ecn, flow)
+        if segment and number in _UNCUT:
+            self.segments = number != errno.EIO
+            peer.path_due = 0.0  # the kernel may have learnt that the path takes less
+            return Outcome.UNCUT
+        if number == errno.EMSGSIZE:
+            peer.path_due = 0.0
+            # The kernel has learnt that the path takes less: this one it cuts, those that follow will fit.
+            if target.discovery.value == PMTUDISC_DO and not self._send_under(
+                peer, buffers, DISCOVER, PMTUDISC_DONT, ecn, target
+            ):
+                return Outcome.CUT
+        peer.drops["too_big" if number == errno.EMSGSIZE else "send_refused"] += _count(buffers, segment)
+        return Outcome.LOST
+
+
+def _count_all(buffers: Sequence[memoryview], size: int) -> int:
+    """Return how many datagrams of *size* bytes, but for shorter ones, *buffers* are."""
+    return sum(-(-len(view) // size) for view in buffers)
+
+
+def _count_raw(buffers: Sequence[memoryview], size: int) -> int:
+    """Return how many packets *buffers* are, as a carrier understands them."""
+    return max(len(buffers), -(-len(buffers[0]) // size))
+
+
+def _count_call(buffers: Sequence[memoryview], size: int) -> int:
+    """Return how many packets of *buffers* a carrier sends in one call."""
+    return min(_count_raw(buffers, size), MESSAGES)
+
+
+def _behind(buffers: Sequence[memoryview], size: int, count: int) -> Sequence[memoryview]:
+    """Return *buffers*, as a carrier understands them, without the first *count* packets."""
+    if len(buffers) == 1 and len(buffers[0]) > size:
+        rest = buffers[0][count * size :]
+        return [rest] if rest else []
+    return buffers[count:]
+
+
+def _count(buffers: Sequence[memoryview | bytes], segment: int) -> int:
+    """Return how many datagrams *buffers* are, cut into *segment* bytes unless that is 0."""
+    return -(-sum(map(len, buffers)) // segment) if segment else 1

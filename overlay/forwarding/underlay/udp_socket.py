@@ -1,0 +1,74 @@
+"""An underlay socket as the packet path uses it: UDP, or of an IP protocol."""
+
+from __future__ import annotations
+
+import math
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from overlay.encap import wireguard
+from overlay.encap.encapsulation import Role
+from overlay.forwarding.path.discovery import Discovery
+from overlay.forwarding.underlay.batching import Batching
+from overlay.wire.ip import PROTOCOL_UDP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from overlay.encap.encapsulation import Clear, Encapsulation
+    from overlay.forwarding.underlay.mmsg import Carrier
+    from overlay.forwarding.underlay.shares import SendQueue, Shares
+    from overlay.wire.addresses import Sockaddr
+
+Ancillary: TypeAlias = list[tuple[int, int, bytes]]
+"""Control messages as socket.sendmsg takes them."""
+
+
+class DatagramSocket(Protocol):
+    """What the forwarder needs of a UDP socket; socket.socket has it."""
+
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+    def sendmsg(
+        self, buffers: Iterable[memoryview | bytes], ancdata: Ancillary, flags: int, address: Sockaddr, /
+    ) -> int: ...
+    def recvmsg_into(
+        self, buffers: Iterable[memoryview], ancbufsize: int, /
+    ) -> tuple[int, list[tuple[int, int, bytes]], int, Sockaddr]: ...
+
+
+@dataclass(eq=False, slots=True)
+class UdpSocket:
+    """One underlay socket.  *closes_at*: it has been replaced and is only read until then."""
+
+    raw: DatagramSocket
+    family: int
+    closes_at: float = math.inf
+    pace: Batching = field(default_factory=Batching)
+    encapsulation: Encapsulation = wireguard.ENCAPSULATION
+    role: Role = Role.ALL
+    protocol: int = PROTOCOL_UDP
+    carrier: Carrier | None = None  # of a raw socket
+    queue: SendQueue | None = None
+    shares: Shares[Any] | None = None  # while much waits in the queue
+    clear: Clear | None = field(init=False)
+    discovery: Discovery = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clear = self.encapsulation.clear
+        is_switched = self.protocol == PROTOCOL_UDP and self.role in {Role.ALL, Role.SENDS}
+        self.discovery = Discovery(self.raw, self.family, is_switched=is_switched)
+
+
+def pair(opened: Iterable[UdpSocket]) -> None:
+    """Have the sockets of *opened* that get the handshakes rest by the same word as those whose ports they share."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        of_family = [udp for udp in opened if udp.family == family]
+        first = [udp for udp in of_family if udp.role == Role.ALL]
+        beside = [udp for udp in of_family if udp.role == Role.HANDSHAKES]
+        for udp, other in zip(
+            first, beside, strict=False
+        ):  # opened in one order; where one cannot be, there are none
+            udp.discovery.rest_with(other.raw)

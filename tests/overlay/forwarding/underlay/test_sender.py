@@ -1,0 +1,791 @@
+from __future__ import annotations
+
+import errno
+import math
+import socket
+import struct
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overlay.encap import ENCAPSULATIONS
+from overlay.encap.encapsulation import Role
+from overlay.forwarding.peer import Peer
+from overlay.forwarding.underlay.sender import Sender
+from overlay.forwarding.underlay.udp_socket import UdpSocket
+from overlay.host.queues import TELL
+from overlay.linux import SOL_UDP, UDP_SEGMENT
+
+TOS_2 = (socket.IPPROTO_IP, socket.IP_TOS, struct.pack("=i", 2))
+V4, V6 = ("192.0.2.1", 51820), ("2001:db8::1", 51820, 0, 0)
+SOURCE = [(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 0, b"\xc0\0\2\7", bytes(4)))]
+
+
+class FakeRaw:
+    """A socket that takes sends, cut into datagrams, or fails as told: an errno for each send, None for success."""
+
+    def __init__(self, *errors):
+        self.errors, self.calls, self.datagrams = list(errors), [], []
+        self.always = None
+
+    def fileno(self):
+        return 3
+
+    def close(self):
+        pass
+
+    def sendmsg(self, buffers, control, flags, address):
+        assert flags == 0
+        data = b"".join(buffers)
+        segments = [value for level, kind, value in control if (level, kind) == (SOL_UDP, UDP_SEGMENT)]
+        others = [each for each in control if each[:2] != (SOL_UDP, UDP_SEGMENT)]
+        size = struct.unpack("=H", segments[0])[0] if segments else None
+        self.calls.append((len(data), size, others, address))
+        code = self.errors.pop(0) if self.errors else self.always
+        if callable(code):
+            code = code(size, others)
+        if code:
+            raise OSError(code, errno.errorcode[code])
+        self.datagrams += [
+            data[at : at + (size or len(data))] for at in range(0, len(data), size or len(data))
+        ]
+        return len(data)
+
+
+def peer_at(endpoint=V4):
+    peer = Peer(1)
+    peer.move(endpoint)
+    return peer
+
+
+def made(*errors, segments=True):
+    """Return a sender over one IPv4 socket that fails as told, the socket, and a peer."""
+    raw, sender = FakeRaw(*errors), Sender(segments)
+    sender.sockets.append(UdpSocket(raw, socket.AF_INET))
+    return sender, raw, peer_at()
+
+
+def train(count=4, size=100, last=None, mark=b"."):
+    """Return datagrams as outbound seals them: a view for each."""
+    return [
+        memoryview(mark + bytes([number]) * ((last if last and number == count - 1 else size) - 1))
+        for number in range(count)
+    ]
+
+
+def test_datagrams_of_one_size_leave_in_one_call():
+    sender, raw, peer = made()
+
+    sender.send(peer, train(last=40), 100, 0)
+
+    assert raw.calls == [(340, 100, [], V4)]
+    assert raw.datagrams == train(last=40)
+    assert peer.tx_bytes == 340
+
+
+def test_one_datagram_is_not_cut():
+    sender, raw, peer = made()
+
+    sender.send(peer, train(1), 100, 0)
+
+    assert raw.calls == [(100, None, [], V4)]
+
+
+def test_a_kernel_that_does_not_cut_gets_them_one_by_one():
+    sender, raw, peer = made(segments=False)
+
+    sender.send(peer, [memoryview(b"".join(train(last=40)))], 100, 0)
+
+    assert [call[:2] for call in raw.calls] == [(100, None)] * 3 + [(40, None)]
+    assert raw.datagrams == train(last=40)
+    assert peer.tx_bytes == 340
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "family", "expected"),
+    [
+        (V4, socket.AF_INET, (socket.IPPROTO_IP, socket.IP_TOS, struct.pack("=i", 2))),
+        (V6, socket.AF_INET6, (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", 2))),
+    ],
+)
+def test_the_ecn_field_goes_beside_the_datagram(endpoint, family, expected):
+    raw, sender, peer = FakeRaw(), Sender(segments=True), peer_at(endpoint)
+    sender.sockets.append(UdpSocket(raw, family))
+
+    sender.send(peer, train(1), 100, 2)
+    sender.send(peer, train(1), 100, 0)
+
+    assert [call[2] for call in raw.calls] == [[expected], []]
+
+
+# The kernel is full
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOBUFS])
+def test_what_the_kernel_cannot_take_waits_with_all_that_comes_after_for_that_peer(code):
+    sender, raw, peer = made(code)
+    sender.send(peer, train(mark=b"a"), 100, 0)
+    sender.send(peer, train(mark=b"b"), 100, 0)
+    assert sender.is_holding
+    assert raw.datagrams == []
+    assert peer.tx_bytes == 0
+
+    sender.resume()
+
+    assert not sender.is_holding
+    assert raw.datagrams == train(mark=b"a") + train(mark=b"b")
+    assert peer.tx_bytes == 800
+    assert peer.drops == {}
+
+
+def test_one_by_one_the_rest_waits_in_its_place():
+    sender, raw, peer = made(None, None, errno.EAGAIN, errno.EAGAIN, None, errno.EAGAIN, segments=False)
+    sender.send(peer, train(mark=b"a"), 100, 0)
+    sender.send(peer, train(mark=b"b"), 100, 0)
+    while sender.is_holding:
+        sender.resume()
+
+    assert raw.datagrams == train(mark=b"a") + train(mark=b"b")
+    assert peer.tx_bytes == 800
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.integers(1, 100)), min_size=1, max_size=8),
+    st.lists(
+        st.sampled_from([None, None, errno.EAGAIN, errno.ENOBUFS, errno.EIO, errno.EMSGSIZE]), max_size=40
+    ),
+    st.booleans(),
+)
+def test_whatever_fails_order_is_kept_and_what_is_lost_is_counted(trains, errors, segments):
+    sender, raw, peer = made(*errors, segments=segments)
+    sent = []
+    for number, (count, last) in enumerate(trains):
+        made_now = train(count, 100, last, mark=bytes([number]))
+        sent += made_now
+        sender.send(peer, made_now, 100, 0)
+        if number % 3 == 2:
+            sender.resume()
+    for _ in range(len(errors) + 1):
+        sender.resume()
+
+    assert not sender.is_holding
+    positions = [sent.index(datagram) for datagram in raw.datagrams]
+    assert positions == sorted(positions)
+    assert len(raw.datagrams) + sum(peer.drops.values()) == len(sent)
+    assert peer.tx_bytes == sum(map(len, raw.datagrams))
+
+
+def test_a_removed_peer_s_datagrams_wait_no_more():
+    sender, raw, peer = made(errno.EAGAIN)
+    other = peer_at()
+    sender.send(peer, train(mark=b"a"), 100, 0)
+    sender.send(other, train(mark=b"b"), 100, 0)
+
+    sender.forget(peer)
+    sender.resume()
+
+    assert raw.datagrams == train(mark=b"b")
+
+
+# This path does not cut
+
+
+def test_segments_over_the_path_s_mtu_go_one_by_one_this_time():
+    sender, raw, peer = made(errno.EMSGSIZE)
+
+    sender.send(peer, train(), 100, 0)
+    sender.send(peer, train(), 100, 0)
+
+    assert [call[1] for call in raw.calls] == [100, None, None, None, None, 100]
+    assert sender.segments
+
+
+def test_a_device_that_computes_no_checksums_is_not_asked_again():
+    sender, raw, peer = made(errno.EIO)
+
+    sender.send(peer, train(), 100, 0)
+    sender.send(peer, train(), 100, 0)
+
+    assert [call[1] for call in raw.calls] == [100] + [None] * 8
+    assert raw.datagrams == train() + train()
+    assert not sender.segments
+
+
+def test_a_datagram_that_is_too_big_even_alone_is_counted():
+    sender, raw, peer = made()
+    raw.always = errno.EMSGSIZE
+
+    for _ in range(2):
+        sender.send(peer, train(), 100, 0)
+
+    assert peer.drops == {"too_big": 8}
+    assert not sender.is_holding
+    assert peer.tx_bytes == 0
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ECONNREFUSED, errno.ENETUNREACH, errno.EINVAL])
+def test_any_other_refusal_is_counted(code):
+    sender, raw, peer = made()
+    raw.always = code
+
+    for _ in range(2):
+        sender.send(peer, train(1), 100, 0)
+
+    assert peer.drops == {"send_refused": 2}
+    assert not sender.is_holding
+
+
+def test_a_train_that_is_refused_counts_each_datagram():
+    sender, raw, peer = made()
+    raw.always = errno.EPERM
+
+    sender.send(peer, train(), 100, 0)
+
+    assert peer.drops == {"send_refused": 4}
+
+
+# A stale source
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH])
+def test_a_local_address_that_is_gone_is_forgotten_and_the_send_repeated(code):
+    sender, raw, peer = made(lambda size, others: code if others else None)
+    peer.answer_from(SOURCE, (4, b"\xc0\0\2\7"))
+
+    sender.send(peer, train(), 100, 0)
+
+    assert [call[2] for call in raw.calls] == [SOURCE, []]
+    assert raw.datagrams == train()
+    assert peer.source == []
+    assert peer.drops == {}
+
+
+def test_a_stale_source_and_a_path_that_does_not_cut_are_told_apart():
+    sender, raw, peer = made()
+    raw.always = lambda size, others: errno.EINVAL if size or others else None
+    peer.answer_from(SOURCE, (4, b"\xc0\0\2\7"))
+
+    sender.send(peer, train(), 100, 0)
+
+    assert raw.datagrams == train()
+    assert sender.segments
+
+
+# Which socket
+
+
+def test_the_first_socket_of_the_endpoint_s_family_is_used():
+    sender, raw, _ = made()
+    six = UdpSocket(FakeRaw(), socket.AF_INET6)
+    sender.sockets.append(six)
+
+    assert sender.socket_for(peer_at(V4)).raw is raw
+    assert sender.socket_for(peer_at(V6)) is six
+
+
+def test_a_socket_that_is_about_to_close_is_not_sent_from():
+    sender, raw, peer = made()
+    old = sender.sockets[0]
+    peer.socket = old
+    old.closes_at = 10.0
+    new = UdpSocket(FakeRaw(), socket.AF_INET)
+    sender.sockets.append(new)
+
+    sender.send(peer, train(), 100, 0)
+
+    assert (raw.calls, len(new.raw.calls)) == ([], 1)
+    assert new.closes_at == math.inf
+
+
+def test_a_peer_without_endpoint_or_socket_gets_nothing():
+    sender, raw, _ = made()
+    nowhere, far = Peer(1), peer_at(V6)
+
+    for _ in range(2):
+        sender.send(nowhere, train(), 100, 0)
+        sender.send_message(far, b"message")
+        sender.send_probe(nowhere, b"probe")
+
+    assert raw.calls == []
+    assert nowhere.drops == {"no_endpoint": 10}
+    assert far.drops == {"no_endpoint": 2}
+
+
+# Messages of our own
+
+
+def test_a_message_the_kernel_cannot_take_leaves_later_and_in_its_order():
+    sender, raw, peer = made(errno.EAGAIN)
+
+    sender.send_message(peer, b"first")
+    sender.send_message(peer, b"second")
+    assert sender.is_holding
+    assert raw.datagrams == []
+    sender.resume()
+
+    assert raw.datagrams == [b"first", b"second"]
+    assert not sender.is_holding
+    assert peer.tx_bytes == 11
+
+
+def test_messages_that_are_held_are_bounded():
+    sender, raw, peer = made(errno.EAGAIN)
+
+    for _ in range(1000):
+        sender.send_message(peer, b"message")
+    sender.resume()
+
+    assert len(raw.datagrams) == 256
+    assert peer.drops == {"send_full": 744}
+
+
+def test_a_peer_whose_datagrams_wait_holds_up_no_other():
+    sender, raw, peer = made(errno.EAGAIN)
+    other = peer_at(("192.0.2.2", 51820))
+    sender.send(peer, train(mark=b"a"), 100, 0)
+
+    sender.send(other, train(mark=b"b"), 100, 0)
+
+    assert raw.datagrams == train(mark=b"b")
+
+
+def test_what_is_more_than_may_be_held_is_counted():
+    sender, raw, peer = made()
+    raw.always = errno.EAGAIN
+    for number in range(20):
+        sender.send(peer, train(40, 1400, mark=bytes([number])), 1400, 0)
+    raw.always = None
+
+    sender.resume()
+
+    assert peer.drops == {"send_full": 20 * 40 - len(raw.datagrams)}
+    assert len(raw.datagrams) == 9 * 40
+
+
+def test_what_is_held_is_not_what_the_buffer_has_later():
+    sender, raw, peer = made(errno.EAGAIN)
+    arena = bytearray(b"x" * 100)
+    sender.send(peer, [memoryview(arena)], 100, 0)
+    arena[:] = b"y" * 100
+
+    sender.resume()
+
+    assert raw.datagrams == [b"x" * 100]
+
+
+# A way that takes less than is sent
+
+
+class Ways(FakeRaw):
+    """A socket before several ways, and the kernel's word on it: what goes to an address of *slow* stays."""
+
+    size = 16 * 1024 * 1024
+
+    def __init__(self, *slow):
+        super().__init__()
+        self.slow, self.inside, self.told, self.numbers, self.taken = slow, {}, [], None, Counter()
+
+    def sendmsg(self, buffers, control, flags, address):
+        is_told = TELL in control
+        data = sum(map(len, buffers))
+        if self.waiting() >= self.size:
+            raise BlockingIOError(errno.EAGAIN, "EAGAIN")
+        self.taken[address] += data
+        number = self.numbers
+        if is_told:
+            self.numbers += 1
+        if address in self.slow:
+            self.inside.setdefault(address, []).append((data + 768, number if is_told else None))
+        elif is_told:
+            self.told.append(number)
+        return data
+
+    def leave(self, address):
+        _, number = self.inside[address].pop(0)
+        if number is not None:
+            self.told.append(number)
+
+    def waiting(self):
+        return sum(size for way in self.inside.values() for size, _ in way)
+
+    def number_sends(self):
+        self.numbers = 0
+        return True
+
+    def stop_numbers(self):
+        self.numbers = None
+
+    def departed(self):
+        told, self.told = self.told, []
+        return told
+
+
+SLOW, FAST = ("192.0.2.1", 51820), ("192.0.2.2", 51820)
+
+
+def before_ways(*slow):
+    raw, sender = Ways(*slow), Sender(segments=True)
+    sender.sockets.append(UdpSocket(raw, socket.AF_INET, queue=raw))
+    return sender, raw, peer_at(SLOW), peer_at(FAST)
+
+
+def test_a_congested_way_stops_no_other_and_what_is_beyond_its_share_is_counted():
+    sender, raw, slow, fast = before_ways(SLOW)
+
+    for _ in range(2000):
+        sender.send(slow, train(40, 1400), 1400, 0)
+        sender.send(fast, train(40, 1400), 1400, 0)
+
+    assert raw.taken[FAST] == 2000 * 40 * 1400
+    assert fast.drops == {}
+    assert raw.taken[SLOW] + slow.drops["send_full"] * 1400 == 2000 * 40 * 1400
+    assert 0.5 * 2**20 < raw.taken[SLOW] < 2.5 * 2**20
+    assert not sender.is_holding
+
+
+def test_a_congested_way_carries_what_it_can():
+    sender, raw, slow, _ = before_ways(SLOW)
+    for _ in range(500):
+        sender.send(slow, train(40, 1400), 1400, 0)
+    before = raw.taken[SLOW]
+
+    for _ in range(300):
+        raw.leave(SLOW)
+        sender.send(slow, train(40, 1400), 1400, 0)
+
+    assert raw.taken[SLOW] - before >= 280 * 40 * 1400  # not every departure is told
+
+
+def test_messages_of_our_own_leave_for_a_congested_way_too():
+    sender, raw, slow, _ = before_ways(SLOW)
+    for _ in range(500):
+        sender.send(slow, train(40, 1400), 1400, 0)
+    before = raw.taken[SLOW]
+
+    sender.send_message(slow, b"keepalive")
+
+    assert raw.taken[SLOW] == before + 9
+
+
+def test_when_the_way_is_free_again_nothing_is_dropped_or_told():
+    sender, raw, slow, _ = before_ways(SLOW)
+    for _ in range(500):
+        sender.send(slow, train(40, 1400), 1400, 0)
+    while raw.inside[SLOW]:
+        raw.leave(SLOW)
+    raw.slow = ()
+    slow.drops.clear()
+
+    for _ in range(500):
+        sender.send(slow, train(40, 1400), 1400, 0)
+
+    assert slow.drops == {}
+    assert raw.numbers is None
+
+
+def test_late_departures_are_read_so_that_they_wake_nobody():
+    sender, raw, _, _ = before_ways()
+    raw.told = [3]
+
+    assert sender.take_departures(sender.sockets[0])
+    assert not sender.take_departures(sender.sockets[0])
+
+
+def test_a_removed_peer_and_a_closed_socket_leave_no_share_behind():
+    sender, _, slow, fast = before_ways(SLOW)
+    for _ in range(500):
+        sender.send(slow, train(40, 1400), 1400, 0)
+
+    sender.forget(slow)
+    sender.leave(sender.sockets[0])
+    sender.sockets.append(UdpSocket(FakeRaw(), socket.AF_INET))
+    sender.send(fast, train(), 100, 0)
+
+    assert fast.drops == {}
+
+
+class RawWays(Ways):
+    """The same of a raw socket, which takes *room* packets in a call at most, and none once *full* is set."""
+
+    def __init__(self, *slow, room=64):
+        super().__init__(*slow)
+        self.room, self.error, self.begun, self.sizes = room, None, 0, []
+
+    def number_sends(self):
+        self.begun += 1
+        return super().number_sends()
+
+    def send(self, buffers, size, marks, address, *, tells=False):
+        if self.error:
+            raise OSError(self.error, errno.errorcode[self.error])
+        packed = [bytes(each) for each in buffers]
+        if len(packed) == 1:
+            packed = [packed[0][at : at + size] for at in range(0, len(packed[0]), size)]
+        sent = packed[: min(self.room, 64)]
+        for number, each in enumerate(sent):
+            is_last = number == min(len(packed), 64) - 1
+            self.sendmsg([each], [TELL] if tells and is_last else [], 0, address)
+        self.sizes += map(len, sent)
+        return len(sent)
+
+
+def raw_ways(*slow, **how):
+    raw, sender = RawWays(*slow, **how), Sender(segments=True)
+    ipip = ENCAPSULATIONS["ipip"]
+    for role in (Role.SENDS, Role.SENDS_WHOLE):
+        udp = UdpSocket(
+            raw, socket.AF_INET, encapsulation=ipip, role=role, protocol=4, carrier=raw, queue=raw
+        )
+        sender.sockets.append(udp)
+    peers = [Peer(number, ipip) for number in (1, 2)]
+    for peer, at in zip(peers, (SLOW, FAST), strict=True):
+        peer.move(at)
+    return sender, raw, *peers
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_congested_way_of_raw_packets_stops_no_other_either(whole):
+    sender, raw, slow, fast = raw_ways(SLOW)
+    packed = [memoryview(b"".join(train(40, 1400)))] if whole else train(40, 1400)
+
+    for _ in range(1000):
+        sender.send(slow, packed, 1400, 0)
+        sender.send(fast, packed, 1400, 0)
+
+    assert raw.taken[FAST] == fast.tx_bytes == 1000 * 40 * 1400
+    assert fast.drops == {}
+    assert raw.taken[SLOW] == slow.tx_bytes
+    assert raw.taken[SLOW] + slow.drops["send_full"] * 1400 == 1000 * 40 * 1400
+    assert 0.5 * 2**20 < raw.taken[SLOW] < 2.5 * 2**20
+    assert not sender.is_holding
+
+
+def test_a_congested_way_of_raw_packets_carries_what_it_can():
+    sender, raw, slow, _ = raw_ways(SLOW)
+    for _ in range(500):
+        sender.send(slow, train(40, 1400), 1400, 0)
+    before = raw.taken[SLOW]
+
+    for _ in range(300):
+        for _ in range(40):
+            raw.leave(SLOW)
+        sender.send(slow, train(40, 1400), 1400, 0)
+
+    assert raw.taken[SLOW] - before >= 280 * 40 * 1400
+
+
+@pytest.mark.parametrize(
+    ("count", "room", "begun"), [(40, 64, 1), (40, 39, 2), (100, 64, 1), (100, 63, 2), (1, 64, 1)]
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_where_the_packet_whose_departure_is_told_did_not_leave_shares_begin_anew(count, room, begun, whole):
+    sender, raw, slow, fast = raw_ways(SLOW)
+    for _ in range(100):
+        sender.send(slow, train(40, 1400), 1400, 0)
+    assert (sender.sockets[0].shares is not None, raw.begun) == (True, 1)
+    raw.room, raw.sizes = room, []
+    packed = [memoryview(b"".join(train(count, 1400, 700)))] if whole else train(count, 1400, 700)
+
+    sender.send(fast, packed, 1400, 0)
+
+    assert raw.begun >= begun
+    assert (raw.begun == 1) == (begun == 1)
+    assert raw.sizes == [1400] * (count - 1) + [700]
+    assert fast.tx_bytes == 1400 * (count - 1) + 700
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOBUFS, errno.EPERM, errno.EMSGSIZE])
+def test_a_send_of_raw_packets_that_fails_begins_shares_anew_if_it_was_to_be_told(code):
+    sender, raw, slow, fast = raw_ways(SLOW)
+    for _ in range(100):
+        sender.send(slow, train(40, 1400), 1400, 0)
+    raw.error, fast.path_due = code, 7.0
+
+    sender.send(fast, train(3), 100, 0)
+
+    assert raw.begun > 1
+    is_full = code in {errno.EAGAIN, errno.ENOBUFS}
+    reason = "too_big" if code == errno.EMSGSIZE else "send_refused"
+    assert (sender.is_holding, fast.drops) == (is_full, {} if is_full else {reason: 3})
+    assert fast.path_due == (0.0 if code == errno.EMSGSIZE else 7.0)
+    assert fast.tx_bytes == 0
+
+
+def test_an_answer_leaves_from_where_the_caller_called():
+    sender, raw, _ = made(None, errno.EPERM)
+
+    assert sender.answer(sender.sockets[0], b"reply", V4, SOURCE)
+    assert not sender.answer(sender.sockets[0], b"reply", V4, SOURCE)
+
+    assert raw.calls[0] == (5, None, SOURCE, V4)
+
+
+# Single sends with an option of the socket changed
+
+
+class SwitchedRaw(FakeRaw):
+    """A socket that notes its options, and those that each send went under."""
+
+    def __init__(self, *errors):
+        super().__init__(*errors)
+        self.options, self.under = {}, []
+
+    def setsockopt(self, level, option, value):
+        self.options[level, option] = value
+
+    def sendmsg(self, buffers, control, flags, address):
+        self.under.append(dict(self.options))
+        return super().sendmsg(buffers, control, flags, address)
+
+
+@pytest.mark.parametrize(
+    ("family", "endpoint", "option"), [(socket.AF_INET, V4, (0, 10)), (socket.AF_INET6, V6, (41, 23))]
+)
+@pytest.mark.parametrize("error", [None, errno.EAGAIN, errno.EMSGSIZE])
+def test_a_probe_alone_is_sent_uncut(family, endpoint, option, error):
+    raw, sender, peer = SwitchedRaw(error), Sender(segments=True), peer_at(endpoint)
+    sender.sockets.append(UdpSocket(raw, family))
+
+    assert sender.send_probe(peer, b"probe") == (error != errno.EMSGSIZE)
+
+    assert raw.under == [{option: 3}]  # IP_PMTUDISC_PROBE
+    assert raw.options == {option: 1}  # IP_PMTUDISC_WANT
+    assert peer.tx_bytes == (0 if error else 5)
+
+
+@pytest.mark.parametrize(
+    ("family", "endpoint", "option", "value", "otherwise"),
+    [(socket.AF_INET, V4, (0, 10), 0, 1), (socket.AF_INET6, V6, (41, 24), 1280, 0)],
+)
+def test_a_datagram_that_may_be_cut_is_sent_so(family, endpoint, option, value, otherwise):
+    raw, sender, peer = SwitchedRaw(), Sender(segments=True), peer_at(endpoint)
+    sender.sockets.append(UdpSocket(raw, family))
+
+    sender.send_cuttable(peer, b"whole")
+
+    assert raw.under == [{option: value}]
+    assert raw.options == {option: otherwise}
+
+
+def test_nothing_is_probed_at_no_endpoint():
+    sender, raw = Sender(segments=True), SwitchedRaw()
+    sender.sockets.append(UdpSocket(raw, socket.AF_INET))
+    peer = Peer(1)
+
+    assert sender.send_probe(peer, b"probe")
+
+    assert raw.calls == []
+    assert peer.drops["no_endpoint"] == 1
+
+
+def learning(*errors, endpoint=V4, family=socket.AF_INET, **how):
+    """Return a sender over one socket that has routers tell of what is too large, the socket, and a peer."""
+    raw, sender = SwitchedRaw(*errors), Sender(segments=True)
+    udp = UdpSocket(raw, family, **how)
+    udp.discovery.learn(True)
+    sender.sockets.append(udp)
+    return sender, raw, peer_at(endpoint)
+
+
+def test_routers_are_not_to_cut_trains_so_that_the_kernel_learns_from_them():
+    sender, raw, peer = learning()
+
+    sender.send(peer, train(), 100, 0)
+
+    assert raw.under == [{(0, 10): 2}]  # IP_PMTUDISC_DO
+    sender.sockets[0].discovery.learn(False)
+    assert raw.options == {(0, 10): 1}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"family": socket.AF_INET6},
+        {"role": Role.SENDS_WHOLE},
+        {"role": Role.RECEIVES},
+        {"protocol": 4},
+        {"protocol": 4, "role": Role.SENDS},
+    ],
+)
+def test_other_sockets_stay_as_the_agent_made_them(how):
+    _, raw, _ = learning(**how)
+
+    assert raw.options == {}
+
+
+def test_what_the_kernel_would_not_send_whole_it_cuts_that_once():
+    sender, raw, peer = learning(errno.EMSGSIZE)
+    peer.path_due = 7.0
+
+    sender.send(peer, [memoryview(b"x" * 1400)], 1400, 2)
+
+    assert raw.under == [{(0, 10): 2}, {(0, 10): 0}]
+    assert [control for _, _, control, _ in raw.calls] == [[TOS_2], [TOS_2]]
+    assert raw.options == {(0, 10): 2}
+    assert raw.datagrams == [b"x" * 1400]
+    assert (peer.tx_bytes, peer.drops, peer.path_due) == (1400, {}, 0.0)
+
+
+def test_a_train_whose_segments_are_too_large_goes_one_by_one_and_cut():
+    sender, raw, peer = learning(errno.EMSGSIZE, *[errno.EMSGSIZE, None] * 4)
+
+    sender.send(peer, train(), 100, 0)
+
+    assert raw.datagrams == train()
+    assert (peer.tx_bytes, peer.path_due) == (400, 0.0)
+
+
+def test_what_is_too_large_for_any_datagram_is_dropped_and_counted():
+    sender, raw, peer = learning(errno.EMSGSIZE, errno.EMSGSIZE)
+
+    sender.send(peer, [memoryview(bytes(65520))], 65520, 0)
+
+    assert raw.datagrams == []
+    assert peer.drops == {"too_big": 1}
+
+
+@pytest.mark.parametrize("fails", [(), (errno.EAGAIN,), (errno.EHOSTUNREACH,)])
+@pytest.mark.parametrize("rests", [False, True])
+@pytest.mark.parametrize("omits", [False, True])
+def test_each_send_is_under_the_mode_of_its_peer_and_the_socket_rests_in_its_own(rests, omits, fails):
+    sender, raw, peer = learning(*fails)
+    if rests:
+        sender.sockets[0].discovery.omit(peer, 1.0)
+    before = dict(raw.options)
+    peer.omits = omits
+
+    sender.send(peer, train(), 100, 0)
+
+    assert raw.under == [{(0, 10): 5 if omits else 2}]  # IP_PMTUDISC_OMIT, IP_PMTUDISC_DO
+    assert raw.options == before == {(0, 10): 5 if rests else 2}
+
+
+@pytest.mark.parametrize(
+    ("family", "left", "options"),
+    [
+        (socket.AF_INET, {(0, 10): 2}, {(0, 10): 1}),  # IP_PMTUDISC_DO, IP_PMTUDISC_WANT
+        (socket.AF_INET6, {(41, 23): 3, (41, 24): 1280}, {(41, 23): 1, (41, 24): 0}),
+    ],
+)
+def test_a_socket_that_is_come_back_to_has_the_options_with_which_the_agent_opened_it(family, left, options):
+    raw = SwitchedRaw()
+    raw.options |= left
+    udp = UdpSocket(raw, family)
+
+    udp.discovery.undo()
+    udp.discovery.learn(False)
+
+    assert raw.options == options
+
+
+@pytest.mark.parametrize("how", [{"role": Role.RECEIVES}, {"protocol": 4, "role": Role.SENDS}])
+def test_what_the_agent_set_on_other_sockets_is_not_undone(how):
+    raw = SwitchedRaw()
+    raw.options[0, 10] = 0
+
+    UdpSocket(raw, socket.AF_INET, **how).discovery.undo()
+
+    assert raw.options == {(0, 10): 0}
