@@ -19,9 +19,8 @@ from overlay.host.interfaces import is_own_address
 from overlay.host.plan import HostPlan
 from overlay.key_files import PRIVATE, load_preshared_key, load_private_key, replace_key
 from overlay.permissions import describe_readers_of, describe_writers_of
-from overlay.wire.frames import FRAME_OVERHEAD
+from overlay.tunnels import make_tunnels, overheads_of
 from overlay.wire.ip import MAXIMUM_IP
-from peers import gre
 from peers.addresses import host_prefix
 from peers.encapsulation import is_encrypted
 from peers.errors import TableError, format_keys
@@ -37,9 +36,10 @@ if TYPE_CHECKING:
     from overlay.diagnosis.finding import Finding
     from overlay.encap.encapsulation import Encapsulation
     from overlay.host.plan import IPNetwork
+    from overlay.tunnels import Tunnel
     from overlay.wire.addresses import Sockaddr
     from peers.addresses import Address
-    from peers.peer import Endpoint, Peer
+    from peers.peer import Peer
     from peers.stores import Location, Store
     from peers.table import Table
 
@@ -85,57 +85,40 @@ class Node:
     key_files: tuple[Path, ...] = ()  # that of the private key and those of preshared keys
 
     @cached_property
+    def tunnels(self) -> dict[str, Tunnel]:
+        """The tunnels with all peers but this node, by name in the order of the file."""
+        return make_tunnels(self.table, self.own)
+
+    @cached_property
     def others(self) -> list[Peer]:
         """All peers but this node, in the order of the file."""
-        return [peer for peer in self.table.peers.values() if peer.name != self.own.name]
-
-    def encapsulation_of(self, peer: Peer) -> Encapsulation:
-        """Return the encapsulation of the tunnel with *peer*."""
-        return ENCAPSULATIONS[self.table.encapsulation_between(self.own, peer)]
-
-    def endpoint_of(self, peer: Peer) -> Endpoint | None:
-        """Return where *peer* is called by the encapsulation of the tunnel with it."""
-        return self.table.endpoint_for(peer, self.encapsulation_of(peer).name)
-
-    def ends_of(self, peer: Peer) -> Ends:
-        """Return what both ends of the tunnel with *peer* know of it, as seen from here."""
-        own, far = (each.macs[0] if each.macs else derived_mac(each.name) for each in (self.own, peer))
-        ends = self.table.network, self.own, peer
-        return Ends(
-            self.table.identifier_between(self.own, peer),
-            own,
-            far,
-            gre.has_checksum(*ends),
-            gre.has_sequence(*ends),
-        )
+        return [tunnel.peer for tunnel in self.tunnels.values()]
 
     @property
     def is_tap(self) -> bool:
         """Whether the device carries Ethernet frames."""
         return self.table.network.device == TAP
 
-    def macs_of(self, peer: Peer) -> tuple[bytes, ...]:
-        """Return the Ethernet addresses that are at *peer* and nowhere else, that of its tap first; none with a tun.
-
-        A peer that no agent of ours may run at has those alone that the peers file names.
-        """
-        if not self.is_tap:
-            return ()
-        is_ours = peer is self.own or self.encapsulation_of(peer).is_encrypted
-        return peer.macs or ((derived_mac(peer.name),) if is_ours else ())
+    @property
+    def macs(self) -> tuple[bytes, ...]:
+        """The Ethernet addresses that are at this node and nowhere else, that of its tap first; none with a tun."""
+        return (self.own.macs or (derived_mac(self.own.name),)) if self.is_tap else ()
 
     @cached_property
     def encapsulations(self) -> list[Encapsulation]:
         """Those in use, in the order of the registry; without other peers, that of a peer to come."""
-        names = {self.encapsulation_of(peer).name for peer in self.others}
+        names = {tunnel.encapsulation.name for tunnel in self.tunnels.values()}
         names = names or {own_encapsulation(self.table.network, self.own)}
         return [each for name, each in ENCAPSULATIONS.items() if name in names]
 
     @cached_property
     def clear_note(self) -> str | None:
         """A sentence on the peers that traffic is not encrypted with; None if there are none."""
-        clear = {peer.name: self.encapsulation_of(peer) for peer in self.others}
-        clear = {name: each for name, each in clear.items() if not each.is_encrypted}
+        clear = {
+            name: tunnel.encapsulation
+            for name, tunnel in self.tunnels.items()
+            if not tunnel.encapsulation.is_encrypted
+        }
         if not clear:
             return None
         names = list(clear)
@@ -191,7 +174,7 @@ def settle(
         )
     keys, files = _preshared_keys(table, own)
     node = Node(key or PrivateKey.generate(os.urandom), table, own, keys, (options.key, *files))
-    _ = node.others, node.encapsulations, node.clear_note  # computed here, where nobody waits
+    _ = node.tunnels, node.others, node.encapsulations, node.clear_note  # computed here, where nobody waits
     return node
 
 
@@ -303,7 +286,7 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -
         policy_routes=tuple(prefix for prefix in routes if prefix in by_policy),
         fwmark=fwmark,
         far_ends=node.others[0].addresses if network.point_to_point else (),
-        mac=next(iter(node.macs_of(node.own)), None),
+        mac=next(iter(node.macs), None),
     )
 
 
@@ -343,14 +326,14 @@ def plan_room(
     ]
     narrowest, via, whose = min(ways, default=(UNDERLAY_MTU, "", ""))
     tunnels = []  # (size, is assumed, name, host, MTU, overhead)
-    for peer in node.others:
-        for host, version in at.get(peer.name, EITHER):
-            overhead = plan_overhead(node, peer, version)
+    for name, tunnel in node.tunnels.items():
+        for host, version in at.get(name, EITHER):
+            overhead = tunnel.overheads[version]
             mtu = underlay.get(host)
             found = narrowest if mtu is None else mtu
-            tunnels.append((min(found, MAXIMUM_IP) - overhead, mtu is None, peer.name, host, found, overhead))
+            tunnels.append((min(found, MAXIMUM_IP) - overhead, mtu is None, name, host, found, overhead))
     if not tunnels:
-        overhead = max(plan_overhead(node, None, version) for _, version in EITHER)
+        overhead = max(overheads_of(node.encapsulations[0], Ends(), is_tap=node.is_tap).values())
         tunnels.append((min(narrowest, MAXIMUM_IP) - overhead, True, "", "", narrowest, overhead))
     size, is_assumed, name, host, found, overhead = min(tunnels)
     if not ways:
@@ -362,14 +345,6 @@ def plan_room(
     return Room(
         size, f"{found} on the way to {name or whose} at {host or via}, less {overhead} for the tunnel"
     )
-
-
-def plan_overhead(node: Node, peer: Peer | None, version: int) -> int:
-    """Return how many bytes the tunnel with *peer* over IP of *version* puts around a packet; None is a peer to come."""
-    encapsulation = node.encapsulations[0] if peer is None else node.encapsulation_of(peer)
-    # A frame in the clear is part of what its encapsulation puts before a packet.
-    frame = FRAME_OVERHEAD if node.is_tap and encapsulation.is_encrypted else 0
-    return encapsulation.overhead(version, Ends() if peer is None else node.ends_of(peer)) + frame
 
 
 def _preshared_keys(table: Table, own: Peer) -> tuple[dict[str, bytes], list[Path]]:

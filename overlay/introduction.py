@@ -33,7 +33,7 @@ def describe_node(node: Node, host: HostSetup) -> tuple[SetNode, list[int]]:
     addresses = [address.packed for address in node.own.addresses]
     icmp = [] if host.icmp is None else [host.icmp.fileno()]
     network, paths = node.table.network, host.paths
-    macs, families = list(node.macs_of(node.own)), [int(each.family) for each in paths]
+    macs, families = list(node.macs), [int(each.family) for each in paths]
     command = SetNode(
         host.mtu, bool(icmp), addresses, network.ttl == INHERITED, macs, families, network.stations
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Node
     from overlay.encap.encapsulation import Encapsulation
+    from overlay.tunnels import Tunnel
     from overlay.wire.addresses import Sockaddr
     from peers.addresses import Address, Prefix
     from peers.peer import Endpoint, Peer
@@ -63,11 +64,8 @@ class Update:
     """What is to become of a peer that stays."""
 
     remote: Remote
-    peer: Peer
+    tunnel: Tunnel
     preshared_key: bytes | None = field(repr=False)
-    ends: Ends
-    macs: tuple[bytes, ...]
-    configured: Endpoint | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +98,11 @@ class Roster:
         self.node, self._last = prospect.node, prospect.last
         self.by_name, self.by_number = prospect.by_name, prospect.by_number
         for update in prospect.updates:
-            remote = update.remote
-            if update.configured != remote.configured:
+            remote, tunnel = update.remote, update.tunnel
+            if tunnel.endpoint != remote.configured:
                 remote.resolve_error = None  # it was about another name
-            remote.peer, remote.preshared_key = update.peer, update.preshared_key
-            remote.ends, remote.macs, remote.configured = update.ends, update.macs, update.configured
+            remote.peer, remote.preshared_key = tunnel.peer, update.preshared_key
+            remote.ends, remote.macs, remote.configured = tunnel.ends, tunnel.macs, tunnel.endpoint
         return prospect.change
 
     def foresee(self, node: Node) -> Prospect:
@@ -122,44 +120,42 @@ class Roster:
         is_alike = (
             former is not None and former.own == node.own and former.table.network == node.table.network
         )
-        wanted = {peer.name: peer for peer in node.others}
+        wanted = node.tunnels
         formerly: dict[str, Remote] = {}
         for name, remote in self.by_name.items():
-            peer = wanted.get(name)
-            if is_alike and peer is remote.peer:
+            tunnel = wanted.get(name)
+            if is_alike and tunnel is not None and tunnel.peer is remote.peer:
                 continue
             if (
-                peer is None
-                or peer.public_key != remote.peer.public_key
-                or node.encapsulation_of(peer) is not remote.encapsulation
+                tunnel is None
+                or tunnel.peer.public_key != remote.peer.public_key
+                or tunnel.encapsulation is not remote.encapsulation
             ):
                 change.removed.append(remote)
                 formerly[name] = remote
                 del by_name[name], by_number[remote.number]
-        for name, peer in wanted.items():
+        for name, tunnel in wanted.items():
             preshared_key = node.preshared_keys.get(name)
             known = by_name.get(name)
             if known is None:
                 last += 1
-                encapsulation, endpoint = node.encapsulation_of(peer), node.endpoint_of(peer)
-                ends, macs = node.ends_of(peer), node.macs_of(peer)
-                known = Remote(last, peer, preshared_key, encapsulation, ends, macs, endpoint)
+                known = Remote(
+                    *(last, tunnel.peer, preshared_key, tunnel.encapsulation),
+                    *(tunnel.ends, tunnel.macs, tunnel.endpoint),
+                )
                 if name in formerly:
                     _leave_where_it_was(known, formerly[name])
                 by_name[name] = by_number[last] = known
                 change.added.append(known)
                 change.commands.append(_set_peer(known))
                 continue
-            if is_alike and peer is known.peer and preshared_key == known.preshared_key:
+            if is_alike and tunnel.peer is known.peer and preshared_key == known.preshared_key:
                 continue
-            update = Update(
-                known, peer, preshared_key, node.ends_of(peer), node.macs_of(peer), node.endpoint_of(peer)
-            )
-            updates.append(update)
-            after = replace(known, peer=peer, ends=update.ends, macs=update.macs)
+            updates.append(Update(known, tunnel, preshared_key))
+            after = replace(known, peer=tunnel.peer, ends=tunnel.ends, macs=tunnel.macs)
             if _told(known) != _told(after):
                 change.commands.append(_set_peer(after))
-            if update.configured != known.configured:
+            if tunnel.endpoint != known.configured:
                 change.new_endpoint.append(known)
             if preshared_key != known.preshared_key:
                 change.new_preshared_key.append(known)
@@ -226,17 +222,16 @@ class Roster:
 
         Where a peer's endpoint is another in that table, what its host was resolved to is all that stays known.
         """
-        for peer in node.others:
-            remote = self.by_name.get(peer.name)
+        for name, tunnel in node.tunnels.items():
+            remote, endpoint = self.by_name.get(name), tunnel.endpoint
             if remote is None:
                 continue
-            endpoint = node.endpoint_of(peer)
             known: set[Sockaddr | None] = {*_resolved_for(endpoint, remote)}
             if endpoint in {None, remote.configured}:
                 known = {remote.endpoint, remote.heard_at, *remote.resolved}
             for sockaddr in known:
                 if sockaddr is not None:
-                    yield peer.name, sockaddr
+                    yield name, sockaddr
 
 
 def _numbers(node: Node, by_name: dict[str, Remote]) -> dict[str, int]:

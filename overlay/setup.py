@@ -296,10 +296,10 @@ class HostSetup:
         if self._routed.lookup(address):
             return True
         mtu = self._routing.route_mtu(address, self.plan.fwmark)
-        peer = self._node.table.peers.get(name)
-        if mtu is None or peer is None:
+        tunnel = self._node.tunnels.get(name)
+        if mtu is None or tunnel is None:
             return False
-        room = mtu - config.plan_overhead(self._node, peer, address.version)
+        room = mtu - tunnel.overheads[address.version]
         return room < min(self._room, self.plan.mtu)
 
     def check_device(self) -> str | None:

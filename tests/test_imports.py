@@ -114,6 +114,7 @@ CORE = (
             "overlay.roster",
             "overlay.status",
             "overlay.troubles",
+            "overlay.tunnels",
             "overlay.unresolved",
             "overlay.whereabouts",
             "overlay.text",

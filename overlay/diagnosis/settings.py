@@ -123,9 +123,9 @@ def _first_stray(facts: Facts) -> IPv4Network | None:
         if facts.routes.route_index(first_host(subnet)) not in {facts.device.index, None}:
             return subnet
     led = [prefix for prefix in (*plan.routes, *plan.policy_routes) if prefix.version == 4]
-    for peer in node.others:
-        if not node.encapsulation_of(peer).is_encrypted:
-            for prefix in peer.sources:
+    for tunnel in node.tunnels.values():
+        if not tunnel.encapsulation.is_encrypted:
+            for prefix in tunnel.peer.sources:
                 if isinstance(prefix, IPv4Network) and not any(map(prefix.subnet_of, led)):
                     return prefix
     return None

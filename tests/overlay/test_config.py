@@ -328,12 +328,9 @@ def test_ethernet_addresses_are_those_of_the_peers_file_or_made_of_the_name():
     listed = tokyo(macs=(b"\2\0\0\0\0\1", b"\2\0\0\0\0\2"))
     tap, tun = node(paris(), listed, peer("rome"), device="tap"), node(paris(), listed)
 
-    assert [tap.macs_of(each) for each in tap.table.peers.values()] == [
-        (derived_mac("paris"),),
-        listed.macs,
-        (derived_mac("rome"),),
-    ]
-    assert [tun.macs_of(each) for each in tun.table.peers.values()] == [(), ()]
+    assert tap.macs == (derived_mac("paris"),)
+    assert [tunnel.macs for tunnel in tap.tunnels.values()] == [listed.macs, (derived_mac("rome"),)]
+    assert (tun.macs, tun.tunnels["tokyo"].macs) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -625,7 +622,7 @@ def test_encapsulations_in_use_are_those_of_the_tunnels():
     mixed = node(paris(), tokyo(), clear("bob", 3, encapsulation="udp"))
 
     assert [each.name for each in mixed.encapsulations] == ["wireguard", "udp"]
-    assert [mixed.encapsulation_of(each).name for each in mixed.others] == ["wireguard", "udp"]
+    assert [each.encapsulation.name for each in mixed.tunnels.values()] == ["wireguard", "udp"]
     assert [each.name for each in clear_node(clear("bob", 2)).encapsulations] == ["udp"]
     assert [each.name for each in clear_node().encapsulations] == ["udp"]
     assert [each.name for each in node(paris()).encapsulations] == ["wireguard"]
