@@ -37,12 +37,13 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
     A peer is up (its tunnel works), silent (packets were sent to it, and it has answered nothing for 15 seconds),
     connecting (a handshake runs), idle (nothing to send since the last tunnel ended), unresolved (its endpoint is a
     name that has no address), unconfirmed (handshakes are answered and lead to no common keys, as where preshared keys
-    differ) or unreachable (it was called for 90 seconds and did not answer).  Of one that is unencrypted, with the encapsulation in parentheses, nothing of the kind is known.
+    differ) or unreachable (it was called for 90 seconds and did not answer).
+    The state of an unencrypted peer, with the encapsulation in parentheses, is not known.
 
-    RECEIVED is when the last message of a peer came.  MTU is the largest packet that reaches it, as far as probes
-    have told.  MACS, with a tap, is how many Ethernet addresses were seen at the peer in the last five minutes.
+    RECEIVED is when the last message of a peer came.  MTU is the largest packet that is sent to it: what the device
+    takes, unless probes or the kernel have shown that less passes.  MACS, with a tap, is how many Ethernet addresses were seen at the peer in the last five minutes.
 
-    MAC addresses are shown where packets travel in Ethernet frames: those to write at a far end that is no agent.
+    MAC addresses are shown where packets travel in Ethernet frames: those to write at a far end that is not an agent.
 
     Dropped packets are counted by reason, for the node and for each peer; with --watch those that grow come first, and
     so do peers in trouble.
