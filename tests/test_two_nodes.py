@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay import link
@@ -21,6 +21,7 @@ from overlay.session.sessions import Sessions
 from overlay.status import state_of
 from overlay.wire.icmp import Echo
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.network import Flight, Nat
 from tests.overlay.session.pair import seeded
 from tests.packets import ACK, CWR, ECE, PSH
@@ -240,7 +241,7 @@ def crossing(seed, reorder):
     return a.peer().keypairs.current, b.peer().keypairs.current
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@examples(200)
 @given(st.integers(0, 2**32))
 def test_both_ends_use_one_keypair_after_handshakes_at_the_same_time_whatever_was_slow(seed):
     """A keepalive that came before the answer was taken left each end with a keypair of its own."""
@@ -249,7 +250,7 @@ def test_both_ends_use_one_keypair_after_handshakes_at_the_same_time_whatever_wa
     assert (one.local_index, one.remote_index) == (other.remote_index, other.local_index)
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@examples(200)
 @given(st.integers(0, 2**32), st.sampled_from([0.3, 1.0]))
 def test_handshakes_whose_messages_come_in_any_order_leave_keypairs_that_are_renewed_in_time(seed, reorder):
     """Packets were lost: an end had forgotten the keypair that the other went on to use."""

@@ -8,7 +8,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.bulk.capability import Bulk
@@ -19,6 +19,7 @@ from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGE
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM, AES_BLOCKS_PER_KEY, CHACHA20_POLY1305
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.network import Nat
 from tests.packets import ACK, CWR, ECE, FIN, PSH
 from tests.sim import World
@@ -1183,15 +1184,7 @@ def story(chance, ciphers, has_gro, weather, joins_udp):
     return b.received, wanted
 
 
-quick = settings(
-    deadline=None,
-    derandomize=True,
-    max_examples=40,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-
-
-@quick
+@examples(40)
 @given(st.integers(0, 2**32), st.sampled_from([BOTH, BOTH[1:]]), st.booleans(), st.booleans())
 def test_what_leaves_the_far_tun_is_what_the_kernel_would_have_delivered(seed, ciphers, has_gro, joins_udp):
     received, wanted = story(random.Random(seed), ciphers, has_gro, {}, joins_udp)
@@ -1201,7 +1194,7 @@ def test_what_leaves_the_far_tun_is_what_the_kernel_would_have_delivered(seed, c
     assert alone == wanted
 
 
-@quick
+@examples(40)
 @given(
     st.integers(0, 2**32),
     st.booleans(),
@@ -1218,7 +1211,7 @@ def test_in_any_weather_nothing_is_corrupted_or_doubled(seed, has_gro, loss, reo
         assert missing(wanted, received) == {}
 
 
-@quick
+@examples(40)
 @given(st.integers(0, 2**32), st.booleans(), st.sampled_from([packets.tcp, packets.udp]))
 def test_what_is_wrong_in_a_packet_of_a_flow_is_wrong_when_it_arrives(seed, has_gro, make):
     """Segments are joined where they arrive, and the kernel computes the checksums of those anew."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay import link
 from overlay.wire.ip import CE, ECT_0, NOT_ECT
 from peers.mac import derived_mac
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.network import Flight
 from tests.overlay.wire.test_neighbours import solicitation
 from tests.sim import CLEAR_PORT, SENDERS_PORT, VNI, World
@@ -375,7 +376,7 @@ def shared():
     return world, *pair_in(world)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     payloads=st.lists(
         st.binary(max_size=80)

@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from peers.errors import TableError
 from peers.problems import find_problems
 from peers.toml import NETWORK_KEYS, PEER_KEYS, parse
+from tests.hypothesis_profiles import examples
 from tests.peers.examples import key_text, peer, render, table
 
 PATH = Path("peers.toml")
@@ -133,7 +134,7 @@ LINES = st.lists(
     ),
     st.lists(LINES, max_size=4),
 )
-@settings(max_examples=300)
+@examples(300)
 def test_files_of_any_kind_have_problems_exactly_where_they_are_refused(network, peers):
     def write(lines):
         return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines if value is not None)

@@ -6,12 +6,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from peers.errors import TableError
 from peers.sections import Reader
 from peers.toml import parse
+from tests.hypothesis_profiles import examples
 from tests.peers.examples import key_text
 
 PATH = Path("/etc/overlay/peers.toml")
@@ -84,7 +85,7 @@ FILES = st.builds(lambda head, sections: head + "".join(sections), HEADS, st.lis
 
 
 @given(st.lists(FILES, min_size=1, max_size=6))
-@settings(max_examples=300)
+@examples(300)
 def test_reading_one_text_after_the_other_is_reading_each_from_scratch(texts):
     reader = Reader(PATH)
 
@@ -98,7 +99,7 @@ def test_reading_one_text_after_the_other_is_reading_each_from_scratch(texts):
         max_size=6,
     )
 )
-@settings(max_examples=300)
+@examples(300)
 def test_edits_of_any_kind_are_read_as_from_scratch(edits):
     text = HEAD + section("a") + section("b") + section("c", 'endpoint = "192.0.2.3"')
     reader = Reader(PATH)

@@ -9,10 +9,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.crypto.keys import PrivateKey, encode_key
+from tests.hypothesis_profiles import examples
 from tests.overlay.test_key_files import KINDS, put
 
 ROOT = Path(__file__).parents[3]
@@ -118,7 +119,7 @@ def test_every_remedy_for_a_key_file_works_when_it_is_followed(overlay, tmp_path
     assert overlay("pubkey", "--key", key).exit_code == 0
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@examples(30)
 @given(st.sampled_from(["file", "empty", "unreadable", "directory", "link", "dead link", "fifo"]))
 def test_keygen_without_force_changes_nothing_that_has_the_name(overlay, tmp_path, kind):
     key, target = tmp_path / "key", tmp_path / "target"

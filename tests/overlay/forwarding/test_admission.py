@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.crypto.cookies import CookieChecker
@@ -125,7 +125,6 @@ def test_a_message_of_the_wrong_size_does_not_pass(door, kind, size, reason):
     st.binary(max_size=160),
     st.booleans(),
 )
-@settings(deadline=None, derandomize=True)
 def test_any_bytes_pass_or_are_counted(kind, rest, is_loaded):
     door = Door()
     if is_loaded:

@@ -6,7 +6,7 @@ import socket
 import struct
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay import link
@@ -18,15 +18,9 @@ from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGE
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.network import FakeSocket, Flight
 from tests.sim import World
-
-quick = settings(
-    deadline=None,
-    derandomize=True,
-    max_examples=150,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 
 
 class Bench:
@@ -265,7 +259,7 @@ kinds = st.sampled_from([b"\1\0\0\0", b"\2\0\0\0", b"\3\0\0\0", b"\4\0\0\0"])
 headed = st.tuples(kinds, st.sampled_from([b"", b"index"]), st.binary(max_size=160))
 
 
-@quick
+@examples(150)
 @given(datagrams=st.lists(headed.map(list) | st.binary(max_size=80), max_size=5), segment=st.integers(0, 100))
 def test_any_datagrams_are_dropped_and_counted(shared, datagrams, segment):
     bench = shared
@@ -283,7 +277,7 @@ def test_any_datagrams_are_dropped_and_counted(shared, datagrams, segment):
     assert (bench.peer.endpoint, len(bench.b.tun.writes), bench.peer.rx_bytes) == (endpoint, writes, rx_bytes)
 
 
-@quick
+@examples(150)
 @given(data=st.binary(max_size=700), segment=st.integers(1, 200), known=st.booleans())
 def test_any_merged_receive_is_dropped(shared, data, segment, known):
     bench = shared
@@ -310,7 +304,7 @@ def test_any_merged_receive_is_dropped(shared, data, segment, known):
     assert (len(bench.b.tun.writes), bench.peer.endpoint) == before
 
 
-@quick
+@examples(150)
 @given(
     plaintexts=st.lists(st.binary(max_size=120), min_size=1, max_size=6),
     first=st.sampled_from([0x45, 0x60, 0x81]),
@@ -329,7 +323,7 @@ def test_any_payload_of_a_peer_is_no_exception_and_never_spoofs(shared, plaintex
         assert source in allowed or source[:3] == allowed[0][:3] or source[:8] == allowed[1][:8]
 
 
-@quick
+@examples(150)
 @given(
     packet=st.binary(max_size=300),
     virtio=st.binary(min_size=10, max_size=10),

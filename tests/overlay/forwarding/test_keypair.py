@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.bulk.asking import FIRST_PAUSE, LONGEST_PAUSE
@@ -236,7 +236,6 @@ def test_clear_empties_every_slot():
     assert slots(keypairs) == [None, None, None]
 
 
-@settings(deadline=None, derandomize=True)
 @given(
     st.lists(st.sampled_from([I, R, P, "clear", "previous", "current", "next"]), max_size=20),
     st.integers(0, 10),

@@ -4,11 +4,12 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.nonsense import sort_out
 from overlay.wire.bulk import AES_256_GCM
+from tests.hypothesis_profiles import examples
 from tests.network import Flight
 from tests.sim import World
 
@@ -93,7 +94,7 @@ HEADS = st.sampled_from(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@examples(200)
 @given(
     st.lists(st.tuples(HEADS, st.booleans(), st.binary(min_size=8, max_size=8)), min_size=1, max_size=12),
     st.sampled_from([*SIZES, 148]),

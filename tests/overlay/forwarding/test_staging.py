@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding import staging
 from overlay.forwarding.staging import STAGED_BYTES, STAGED_BYTES_TOTAL, Staging
+from tests.hypothesis_profiles import examples
 
 
 class SlowStaging:
@@ -37,7 +38,7 @@ adds = st.tuples(st.just("add"), st.integers(1, 4), st.integers(2, 60))
 takes = st.tuples(st.just("take"), st.integers(1, 4), st.just(0))
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@examples(300)
 @given(st.lists(adds | adds | adds | takes, max_size=120), st.integers(60, 150), st.integers(60, 400))
 def test_staging_does_what_its_twin_does(steps, per_peer, total):
     fast, slow = Staging(per_peer, total), SlowStaging(per_peer, total, staging.STAGED_PACKETS_TOTAL)
@@ -56,7 +57,7 @@ def test_staging_does_what_its_twin_does(steps, per_peer, total):
     assert (len(fast), fast._bytes) == (0, 0)
 
 
-@settings(deadline=None, derandomize=True, max_examples=30)
+@examples(30)
 @given(st.integers(0, 10_000))
 def test_the_oldest_goes_first_also_where_much_that_came_before_it_has_gone(seed):
     """What arrived is looked through once most of it has been taken; those that are left keep their order."""

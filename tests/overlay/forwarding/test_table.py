@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding import table as table_module
 from overlay.forwarding.table import Table
+from tests.hypothesis_profiles import examples
 from tests.models import SlowPrefixMap
 
 
@@ -33,7 +34,7 @@ def changes(draw):
     return ip_network(f"{address}/{length}", strict=False), draw(st.none() | st.integers(1, 5))
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@examples(200)
 @given(
     st.lists(st.lists(st.lists(changes(), max_size=8), min_size=1, max_size=3), max_size=4),
     st.lists(addresses, min_size=5, max_size=20),
@@ -119,7 +120,7 @@ def test_a_scan_of_addresses_only_empties_the_memory(monkeypatch):
     assert len(table.remembered) <= 100
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@examples(200)
 @given(st.lists(changes(), max_size=10), addresses)
 def test_length_is_that_of_the_longest_prefix_that_holds_an_address(pieces, asked):
     table, prefixes = Table(), {prefix for prefix, value in pieces if value is not None}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.peer import Peer
@@ -62,7 +62,6 @@ def test_an_entry_that_came_due_may_be_armed_again():
     assert list(timers.due(2.0)) == [(peer, "answer")]
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.integers(0, 10_000))
 def test_timers_do_what_their_twin_does(seed):
     chance, timers, twin = random.Random(seed), Timers(), {}

@@ -5,7 +5,7 @@ import tracemalloc
 
 import msgpack
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from overlay import link
@@ -13,9 +13,9 @@ from overlay.errors import PacketError
 from overlay.forwarding.counters import PEERS_PER_MESSAGE
 from overlay.reasons import REASONS
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from tests.hypothesis_profiles import examples
 from tests.refusals import refused
 
-quick = settings(deadline=None, derandomize=True, max_examples=300)
 number = st.integers(0, 2**63 - 1)
 small = st.integers(0, 2**31)
 text = st.text(max_size=20)
@@ -98,7 +98,7 @@ def test_every_message_is_tested():
 
 @pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
 def test_a_message_reads_back_equal(kind):
-    @settings(deadline=None, derandomize=True, max_examples=40)
+    @examples(40)
     @given(MESSAGES[kind])
     def check(message):
         assert link.decode(link.encode(message)) == message
@@ -106,7 +106,7 @@ def test_a_message_reads_back_equal(kind):
     check()
 
 
-@quick
+@examples(300)
 @given(st.binary(max_size=200))
 @example(b"")
 @example(b"\x81\x90\xc0")  # a map whose key is a list
@@ -127,7 +127,7 @@ def read(data):
         return None
 
 
-@quick
+@examples(300)
 @given(anything, st.data())
 def test_a_damaged_message_gives_a_message_or_the_one_error(message, data):
     damaged = bytearray(link.encode(message))
@@ -145,7 +145,7 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=1000)
+@examples(1000)
 @given(st.integers(-1, len(link.MESSAGES)), st.lists(values, max_size=9))
 def test_any_fields_give_a_message_that_can_be_sent_on_or_the_one_error(kind, fields):
     message = read(msgpack.packb([kind, *fields]))
@@ -153,7 +153,7 @@ def test_any_fields_give_a_message_that_can_be_sent_on_or_the_one_error(kind, fi
     assert message is None or read(link.encode(message)) is not None
 
 
-@settings(deadline=None, derandomize=True, max_examples=1000)
+@examples(1000)
 @given(anything, st.data())
 def test_a_field_of_another_type_is_refused(message, data):
     parts = msgpack.unpackb(link.encode(message), strict_map_key=False)

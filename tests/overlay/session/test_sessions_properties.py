@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.crypto.cookies import CookieHolder
 from overlay.errors import PacketError
 from overlay.session.outputs import InstallKeypair
+from tests.hypothesis_profiles import examples
 from tests.overlay.session.pair import START, Flight, Pair, match, snapshot
 
 SOURCE = ("203.0.113.9", 9)
@@ -117,7 +118,7 @@ def test_a_flipped_bit_of_a_response_is_refused_with_nothing_changed(bit, is_mac
     assert pair.is_connected()
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.integers(0, 2**32), st.floats(0, 0.6), st.floats(0, 0.3), st.floats(0, 0.5))
 def test_two_nodes_meet_through_any_weather(seed, loss, duplication, disorder):
     dice = random.Random(seed)

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.wire.fragments import cut, may_be_cut
 from tests import packets
+from tests.hypothesis_profiles import examples
 
-quick = settings(deadline=None, derandomize=True, max_examples=300)
 # RFC 791 section 3.1: security and loose source route are copied, record route and timestamp are not
 SECURITY, ROUTE, RECORD = bytes([130, 4, 1, 2]), bytes([131, 3, 4]), bytes([7, 7, 4, 0, 0, 0, 0])
 
@@ -40,7 +40,7 @@ def reassemble(pieces):
     return bytes(whole[at] for at in range(end))
 
 
-@quick
+@examples(300)
 @given(size=st.integers(0, 4000), mtu=st.integers(68, 1500), options=st.sampled_from([b"", SECURITY, RECORD]))
 def test_fragments_reassemble_to_the_original(size, mtu, options):
     packet = with_ip_options(with_flags(packets.udp(bytes(n % 251 for n in range(size))), 0), options)
@@ -54,7 +54,7 @@ def test_fragments_reassemble_to_the_original(size, mtu, options):
     }
 
 
-@quick
+@examples(300)
 @given(size=st.integers(0, 2000), mtu=st.integers(68, 900), again=st.integers(68, 900))
 def test_fragments_can_be_cut_again(size, mtu, again):
     packet = with_flags(packets.udp(bytes(size)), 0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.errors import PacketError
@@ -11,8 +11,7 @@ from overlay.wire import frames
 from overlay.wire.control import is_control
 from overlay.wire.frames import Announcement, Solicitation
 from tests import packets
-
-quick = settings(deadline=None, derandomize=True, max_examples=300)
+from tests.hypothesis_profiles import examples
 
 A, B = bytes.fromhex("02005e100001"), bytes.fromhex("02005e100002")
 
@@ -53,7 +52,7 @@ def test_a_frame_is_two_bytes_before_itself_and_zeros_behind():
     assert frames.build(b"frame of some kind", 3) == b"\xe0\x03frame of some kind\0\0\0"
 
 
-@quick
+@examples(300)
 @given(frame=st.binary(min_size=14, max_size=200), padding=st.integers(0, 255))
 def test_a_frame_comes_back_as_long_as_it_was(frame, padding):
     payload = frames.build(frame, padding)
@@ -63,7 +62,7 @@ def test_a_frame_comes_back_as_long_as_it_was(frame, padding):
     assert payload[begin:end] == frame
 
 
-@quick
+@examples(300)
 @given(payload=st.binary(max_size=60) | st.binary(max_size=60).map(lambda rest: b"\xe0" + rest))
 def test_any_payload_is_a_frame_inside_it_or_refused(payload):
     try:
@@ -184,7 +183,7 @@ def test_what_is_malformed_asks_and_says_nothing(frame):
     assert frames.read_neighbour(frame) == (None, None)
 
 
-@quick
+@examples(300)
 @given(
     frame=st.sampled_from([b"", REQUEST, solicitation(), advertisement()]),
     cut=st.integers(0, 100),
@@ -304,7 +303,7 @@ def test_neighbour_discovery_behind_extension_headers_is_refused(kind, headers):
     assert caught.value.reason == "neighbour"
 
 
-@quick
+@examples(300)
 @given(
     frame=st.sampled_from([b"", REPLY, solicitation(), behind(advertisement(), (0, HOP_BY_HOP))]),
     cut=st.integers(0, 100),

@@ -4,7 +4,7 @@ import struct
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.errors import PacketError
@@ -19,9 +19,9 @@ from overlay.wire.icmp import (
     unreachable_v6,
 )
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.refusals import refused
 
-quick = settings(deadline=None, derandomize=True, max_examples=300)
 ICMP, ICMPV6 = 1, 58
 NODE_V4, NODE_V6 = ip_address("10.244.1.1").packed, ip_address("fd00:244:1::1").packed
 
@@ -159,7 +159,7 @@ def test_no_error_is_sent_about(packet):
     assert not may_answer(packet)
 
 
-@quick
+@examples(300)
 @given(st.binary(min_size=40, max_size=120), st.sampled_from([0x45, 0x4F, 0x40, 0x60]))
 def test_any_bytes_are_answered_or_not(data, first):
     packet = bytes([first]) + data[1:]
@@ -185,7 +185,7 @@ def test_an_echo_request_has_these_bytes():
     assert Echo.parse(PING, 4) == echo
 
 
-@quick
+@examples(300)
 @given(
     st.builds(Echo, st.booleans(), st.integers(0, 65535), st.integers(0, 65535), st.binary(max_size=60)),
     st.tuples(st.ip_addresses(v=4), st.ip_addresses(v=4))
@@ -202,7 +202,7 @@ def test_an_echo_reads_back_equal_and_its_checksum_holds(echo, addresses):
     assert Echo.parse(message, source.version) == echo
 
 
-@quick
+@examples(300)
 @given(st.binary(max_size=40), st.sampled_from([4, 6]))
 def test_any_bytes_give_an_echo_or_the_one_error(message, version):
     try:
@@ -220,7 +220,7 @@ def test_what_is_no_echo_is_refused(message, version):
         Echo.parse(message, version)
 
 
-@quick
+@examples(300)
 @given(st.integers(0, 0xFFFF), st.binary(max_size=100))
 def test_what_an_error_tells_is_read_from_it_and_from_nothing_else(mtu, body):
     packet = packets.udp(body)

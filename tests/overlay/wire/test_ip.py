@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.errors import PacketError
@@ -15,10 +15,8 @@ from overlay.wire.ip import (
     set_ecn,
 )
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.refusals import refused
-
-quick = settings(deadline=None, derandomize=True, max_examples=200)
-
 
 # Checksums
 
@@ -30,13 +28,13 @@ def test_the_example_of_rfc_1071():
     assert checksum(data) == 0xDDF2 ^ 0xFFFF
 
 
-@quick
+@examples(200)
 @given(st.binary(max_size=100) | st.integers(0, 50).map(lambda n: b"\xff" * n))
 def test_a_sum_is_the_one_taken_word_by_word(data):
     assert ones_sum(data) == packets.ones_complement_sum(data)
 
 
-@quick
+@examples(200)
 @given(st.binary(max_size=50).map(lambda data: data + bytes(len(data) % 2)), st.binary(max_size=50))
 def test_sums_of_parts_add_up(head, tail):
     assert checksum(tail, ones_sum(head)) == packets.internet_checksum(head + tail)
@@ -109,7 +107,7 @@ def test_what_is_no_whole_packet_is_refused(payload, reason):
     assert refusal.value.reason == reason
 
 
-@quick
+@examples(200)
 @given(st.binary(max_size=80), st.sampled_from([0x45, 0x60, 0x4F, 0x00]))
 def test_any_bytes_give_a_length_or_the_one_error(payload, first):
     for data in (payload, bytes([first]) + payload):
@@ -135,7 +133,7 @@ def test_the_ecn_field_is_written_and_nothing_else(version, before, after):
     assert packet == packets.udp(b"hello", version=version, tos=0xB8 | after)
 
 
-@quick
+@examples(200)
 @given(st.integers(0, 65535), st.integers(0, 255), st.integers(0, 3), st.sampled_from([0, 0x4000]))
 def test_the_header_checksum_follows_whatever_it_was(identifier, tos, after, fragment):
     packet = bytearray(packets.udp(b"", identifier=identifier, tos=tos, fragment=fragment))

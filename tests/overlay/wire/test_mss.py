@@ -3,14 +3,14 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.packets import ACK
 
-quick = settings(deadline=None, derandomize=True, max_examples=300)
 SYN = 2
 HEADERS = {4: 40, 6: 60}
 USUAL = b"\4\2\1\1"  # SACK permitted, and two of no operation
@@ -33,7 +33,7 @@ def mss_of(packet):
     return None
 
 
-@quick
+@examples(300)
 @given(
     mss=st.integers(0, 65535),
     mtu=st.integers(1280, 65535),
@@ -53,7 +53,7 @@ def test_a_larger_mss_becomes_what_fits_and_the_checksum_follows(mss, mtu, versi
     assert changed or packet == before_it
 
 
-@quick
+@examples(300)
 @given(mss=st.integers(1241, 65535), version=st.sampled_from([4, 6]))
 def test_a_partial_checksum_stays_and_is_right_once_it_is_completed(mss, version):
     whole, virtio = packets.as_super_packet(syn(mss, version), 1000)
@@ -96,7 +96,7 @@ def test_anything_else_is_left_alone(packet):
     assert copy == packet
 
 
-@quick
+@examples(300)
 @given(st.binary(min_size=40, max_size=128), st.integers(576, 9000))
 def test_garbage_is_no_mishap(data, mtu):
     packet = bytearray(data)
@@ -182,7 +182,7 @@ def test_what_is_no_syn_behind_its_headers_is_left_alone(packet):
     assert copy == packet
 
 
-@quick
+@examples(300)
 @given(
     version=st.sampled_from([4, 6]),
     flags=st.integers(0, 255),

@@ -6,7 +6,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.bulk.size import (
@@ -334,7 +334,6 @@ def test_a_report_of_less_than_before_changes_nothing():
 numbers = st.integers(0, 40) | st.integers(0, 2**64 - 1)
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.sampled_from(["send", "report", "wait"]), numbers, numbers), max_size=200))
 def test_whatever_is_reported_the_size_is_one_that_can_be(steps):
     size, now, counter = UnitSize(), 0.0, 0

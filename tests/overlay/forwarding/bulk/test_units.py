@@ -6,7 +6,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay import link
@@ -30,19 +30,13 @@ from overlay.forwarding.offload.flow import flow_of
 from overlay.wire import bulk
 from overlay.wire.bulk import AES_BLOCKS_PER_KEY
 from tests import packets, units
+from tests.hypothesis_profiles import examples
 from tests.network import Flight
 from tests.packets import ACK, CWR, ECE, FIN, PSH
 from tests.sim import World
 
 ELSEWHERE = ("198.51.100.9", 9)
 PIECE = 1436
-
-quick = settings(
-    deadline=None,
-    derandomize=True,
-    max_examples=150,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 
 
 class Bench:
@@ -878,7 +872,7 @@ def has_cwr(head, flow):
     return flow.protocol == packets.TCP and bool(head[flow.l4 + 13] & CWR)
 
 
-@quick
+@examples(150)
 @given(supers, st.integers(4, 64))
 def test_parts_of_a_super_packet_are_the_segments_the_kernel_would_make(made, limit):
     version, protocol, size, segment, flags, options, number = made
@@ -911,7 +905,7 @@ def test_parts_of_a_super_packet_are_the_segments_the_kernel_would_make(made, li
     assert all(2 <= stop - start <= limit for start, stop in pairwise(cuts))
 
 
-@quick
+@examples(150)
 @given(
     st.integers(0, 65_555),
     st.integers(0, 255),
@@ -939,7 +933,7 @@ def shared():
     return Bench()
 
 
-@quick
+@examples(150)
 @given(
     st.lists(
         st.tuples(
@@ -965,7 +959,7 @@ def test_any_fragments_are_survived_within_the_bounds(shared, rows):
     assert shared.peer.endpoint == shared.source
 
 
-@quick
+@examples(150)
 @given(st.lists(st.binary(max_size=80).map(lambda tail: b"\5" + tail), max_size=30))
 def test_any_bytes_behind_the_type_are_survived(shared, datagrams):
     shared.arrive(*datagrams)
@@ -973,7 +967,7 @@ def test_any_bytes_behind_the_type_are_survived(shared, datagrams):
     assert shared.b.tun.writes == []
 
 
-@settings(quick, max_examples=100)
+@examples(100)
 @given(st.randoms(use_true_random=False), st.booleans())
 def test_in_any_weather_each_unit_arrives_once_and_unchanged_or_not_at_all(chance, has_gro):
     bench = Bench(has_gro=has_gro)
@@ -1014,7 +1008,7 @@ def in_order(flights):
     return arrives
 
 
-@settings(quick, max_examples=150)
+@examples(150)
 @given(st.randoms(use_true_random=False), st.booleans())
 def test_in_any_weather_packets_leave_as_their_datagrams_arrive_and_wait_for_no_others(chance, has_gro):
     bench = Bench(has_gro=has_gro)

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay import link
@@ -14,6 +14,7 @@ from overlay.wire.icmp import in_ipv4, too_big_v4
 from overlay.wire.ip import CE, ECT_0, NOT_ECT
 from peers.mac import derived_mac
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.network import Flight
 from tests.overlay.wire.test_mss import mss_of, syn
 from tests.sim import CLEAR_PORT, PORT, VNI, World
@@ -286,7 +287,7 @@ def test_what_the_agent_never_says_changes_nothing(world, command):
     assert b.received == sent
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     payloads=st.lists(
         st.binary(max_size=80)

@@ -5,7 +5,7 @@ import socket
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay import link
@@ -14,6 +14,7 @@ from overlay.forwarding.underlay.mmsg import LARGEST_ROW
 from overlay.wire.icmp import in_ipv4, too_big_v4
 from overlay.wire.ip import CE, ECT_0, ECT_1, NOT_ECT, packet_length, pseudo_header_sum
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.network import Flight
 from tests.overlay.wire.test_mss import mss_of, syn
 from tests.sim import World
@@ -466,7 +467,7 @@ def test_a_removed_peer_is_heard_no_more_and_its_sockets_close_at_once(world):
     assert all(each.is_closed for each in opened)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     payloads=st.lists(
         st.binary(max_size=80)

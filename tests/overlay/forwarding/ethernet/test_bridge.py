@@ -5,12 +5,13 @@ import time
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.errors import PacketError
 from overlay.forwarding.ethernet.bridge import AGEING_TIME, HOLD_TIME, Bridge, _Learnt
 from overlay.link import OWN
+from tests.hypothesis_profiles import examples
 from tests.models import SlowBridge
 from tests.overlay.wire.test_frames import HOP_BY_HOP, advertisement, behind, solicitation
 
@@ -68,7 +69,7 @@ events = st.one_of(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=400)
+@examples(400)
 @given(st.lists(events, max_size=30), st.integers(1, 3))
 def test_a_bridge_does_what_its_twin_does(happened, most):
     bridge, twin, now = Bridge(lambda _: None, most), SlowBridge(most), START

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from overlay import link
 from overlay.wire.ip import pseudo_header_sum
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.network import Flight
 from tests.overlay.forwarding.ethernet.test_bridge import EVERYBODY, arp, mac
 from tests.overlay.forwarding.ethernet.test_outbound import greeted, segments_of
-from tests.overlay.forwarding.test_core import quick
 from tests.overlay.wire.test_mss import mss_of, syn
 from tests.sim import CLEAR_PORT, SENDERS_PORT, VNI, World
 
@@ -300,7 +300,7 @@ def test_a_peer_without_an_endpoint_gets_nothing(world):
     assert a.drops == {"no_endpoint": 1}
 
 
-@quick
+@examples(150)
 @given(
     payloads=st.lists(st.binary(max_size=90), min_size=1, max_size=5),
     head=st.sampled_from(
@@ -319,7 +319,7 @@ def test_any_payload_is_no_exception_and_never_spoofs(shared, payloads, head, to
         assert frame[6:12] != b.mac
 
 
-@quick
+@examples(150)
 @given(
     frame=st.binary(max_size=120),
     virtio=st.binary(min_size=10, max_size=10),

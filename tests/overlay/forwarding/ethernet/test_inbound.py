@@ -12,10 +12,11 @@ from overlay import link
 from overlay.wire import frames
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.network import Flight
 from tests.overlay.forwarding.ethernet.test_bridge import EVERYBODY, arp, mac
 from tests.overlay.forwarding.ethernet.test_outbound import greeted
-from tests.overlay.forwarding.test_core import Bench, quick
+from tests.overlay.forwarding.test_core import Bench
 from tests.sim import World
 
 
@@ -339,7 +340,7 @@ def test_frames_that_begin_like_a_flow_and_go_on_otherwise_arrive():
     assert bench.b.received == sent
 
 
-@quick
+@examples(150)
 @given(
     contents=st.lists(st.binary(max_size=120), min_size=1, max_size=6),
     first=st.sampled_from([b"\xe0\0", b"\xe0\x05", b"\x45\0", b"\x60\0", b"\xe0"]),
@@ -360,7 +361,7 @@ def test_any_payload_is_no_exception_and_never_spoofs(shared, contents, first, e
         assert not frame[6] & 1
 
 
-@quick
+@examples(150)
 @given(frame=st.binary(min_size=14, max_size=200), padding=st.integers(0, 15))
 def test_any_frame_that_is_accepted_arrives_unchanged(frame, padding):
     bench = TapBench()

@@ -11,8 +11,8 @@ from overlay import link
 from overlay.forwarding.ethernet.outbound import FLOODED_AT_ONCE, FLOODED_PER_SECOND
 from overlay.wire.frames import FRAME_OVERHEAD
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.overlay.forwarding.ethernet.test_bridge import EVERYBODY, arp, mac
-from tests.overlay.forwarding.test_core import quick
 from tests.overlay.wire.test_frames import solicitation
 from tests.sim import World
 
@@ -311,7 +311,7 @@ def test_a_super_frame_without_an_ip_packet_is_refused(pair, ethertype, number):
     assert a.drops == {"tun_gso": 1}
 
 
-@quick
+@examples(150)
 @given(
     frame=st.binary(max_size=120),
     virtio=st.binary(min_size=10, max_size=10),

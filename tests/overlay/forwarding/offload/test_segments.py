@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from overlay.errors import PacketError
@@ -15,11 +15,11 @@ from overlay.forwarding.offload.join import Rows
 from overlay.forwarding.offload.split import ClearSplitter, Splitter
 from overlay.wire.messages import TRANSPORT_HEADER, TYPE_TRANSPORT
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.packets import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG
 
 AEAD = ChaCha20Poly1305(bytes(32))
 INDEX = 0x12345678
-quick = settings(deadline=None, derandomize=True, max_examples=250)
 
 
 def payload_of(size, start=0):
@@ -130,13 +130,13 @@ def super_packets(draw):
     )
 
 
-@quick
+@examples(250)
 @given(super_packets(), st.sampled_from([1280, 1299, 1300, 1419, 1420, 8920]) | st.integers(576, 9000))
 def test_a_train_is_what_the_kernel_would_have_made(super_packet, mtu):
     check_split(*super_packet, mtu)
 
 
-@quick
+@examples(250)
 @given(st.lists(super_packets(), min_size=2, max_size=4), st.sampled_from([1299, 1420]))
 def test_what_an_earlier_train_left_in_the_buffer_is_not_seen(several, mtu):
     splitter = Splitter(mtu)
@@ -275,7 +275,7 @@ def test_the_parts_of_a_train_are_nearly_equal_and_in_order():
     assert b"".join(b"".join(part) for part in train.parts()) == b"".join(train.full)
 
 
-@quick
+@examples(250)
 @given(st.integers(1, 1400), st.integers(1, 65000))
 def test_no_send_is_over_what_the_kernel_takes(segment, size):
     packet, virtio = packets.as_super_packet(packets.udp(payload_of(size)), segment)
@@ -328,7 +328,7 @@ def test_a_virtio_header_that_contradicts_the_packet_is_refused(change, kind, se
     assert refusal.value.reason == "tun_gso"
 
 
-@quick
+@examples(250)
 @given(
     st.binary(min_size=40, max_size=200),
     st.sampled_from([0x45, 0x46, 0x4F, 0x60]),
@@ -361,7 +361,7 @@ def test_trains_remembered_are_bounded(monkeypatch):
 # Flows
 
 
-@quick
+@examples(250)
 @given(st.binary(min_size=20, max_size=120), st.integers(0, 255))
 def test_flow_of_takes_any_ipv4_bytes(packet, first):
     flow = flow_of(bytes([0x40 | first & 15]) + packet[1:])
@@ -369,7 +369,7 @@ def test_flow_of_takes_any_ipv4_bytes(packet, first):
     assert flow is None or flow.l4 + 8 <= flow.size <= len(packet)
 
 
-@quick
+@examples(250)
 @given(st.binary(min_size=40, max_size=120))
 def test_flow_of_takes_any_ipv6_bytes(packet):
     flow = flow_of(b"\x60" + packet[1:])
@@ -757,7 +757,7 @@ def sequences(draw):
     return inner
 
 
-@settings(deadline=None, derandomize=True, max_examples=800)
+@examples(800)
 @given(sequences(), st.integers(0, 20))
 @example(flow(3, 2), 0)
 def test_what_is_joined_comes_apart_as_it_was(inner, slack):
@@ -796,7 +796,7 @@ def visible(plaintext, packet):
     return plaintext[:length] if 40 <= length <= len(plaintext) else packet
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@examples(300)
 @given(
     st.lists(st.binary(min_size=60, max_size=60), min_size=2, max_size=4), st.sampled_from([0x45, 0x60, 0x4F])
 )

@@ -7,12 +7,13 @@ import struct
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.offload.uniform import LAYOUTS, MOST, WORTH, UniformRows, stride_of
 from overlay.forwarding.underlay.batching import PROBE
 from tests import packets
+from tests.hypothesis_profiles import examples
 from tests.sim import World
 
 
@@ -201,7 +202,7 @@ kinds = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(kinds, min_size=1, max_size=8), st.booleans())
 def test_any_batch_arrives_as_its_packets_one_by_one(groups, has_gro):
     bench = Bench(has_gro=has_gro)

@@ -5,7 +5,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.path.search import (
@@ -18,8 +18,8 @@ from overlay.forwarding.path.search import (
     PathMtu,
 )
 from overlay.session.constants import Timing
+from tests.hypothesis_profiles import examples
 
-quick = settings(deadline=None, derandomize=True, max_examples=200)
 TIMING = Timing()
 STEPS = 3000  # of one run of a path, at most
 
@@ -69,7 +69,7 @@ def test_a_path_that_takes_everything_costs_one_probe_and_one_now_and_then(most)
     assert [size for _, size in path.sent] == [most] * 11
 
 
-@quick
+@examples(200)
 @given(most=st.integers(1280, 9000), data=st.data())
 def test_the_largest_size_that_passes_is_found(most, data):
     limit = data.draw(st.integers(LEAST, most))
@@ -82,7 +82,7 @@ def test_the_largest_size_that_passes_is_found(most, data):
     assert all(type(size) is int and LEAST <= size <= most for _, size in path.sent)
 
 
-@quick
+@examples(200)
 @given(most=st.integers(1280, 9000), data=st.data())
 def test_a_size_stays_one_after_padding(most, data):
     path = Path(most, data.draw(st.integers(LEAST, most - 1)))
@@ -92,7 +92,7 @@ def test_a_size_stays_one_after_padding(most, data):
     assert path.search.size % STEP == 0
 
 
-@quick
+@examples(200)
 @given(limits=st.lists(st.integers(LEAST, 1420), min_size=1, max_size=4), seed=st.integers(0, 9))
 def test_a_path_that_changes_is_found_again_in_both_directions(limits, seed):
     path = Path(seed=seed, loss=0.05)
@@ -190,7 +190,7 @@ def test_a_peer_that_comes_back_is_known_again():
     assert (path.search.size, path.search.is_confirmed) == (1344, True)
 
 
-@quick
+@examples(200)
 @given(st.integers(0, 10_000))
 def test_some_loss_is_not_taken_for_a_limit(seed):
     path = Path(loss=0.02, seed=seed)

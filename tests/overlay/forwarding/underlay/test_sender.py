@@ -7,7 +7,7 @@ import struct
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.encap import ENCAPSULATIONS
@@ -17,6 +17,7 @@ from overlay.forwarding.underlay.sender import Sender
 from overlay.forwarding.underlay.udp_socket import UdpSocket
 from overlay.host.queues import TELL
 from overlay.linux import SOL_UDP, UDP_SEGMENT
+from tests.hypothesis_profiles import examples
 
 TOS_2 = (socket.IPPROTO_IP, socket.IP_TOS, struct.pack("=i", 2))
 V4, V6 = ("192.0.2.1", 51820), ("2001:db8::1", 51820, 0, 0)
@@ -151,7 +152,7 @@ def test_one_by_one_the_rest_waits_in_its_place():
     assert peer.tx_bytes == 800
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@examples(300)
 @given(
     st.lists(st.tuples(st.integers(1, 5), st.integers(1, 100)), min_size=1, max_size=8),
     st.lists(

@@ -1,0 +1,36 @@
+"""How property tests are run: the profiles of Hypothesis, in the one place for all tests.
+
+HYPOTHESIS_PROFILE names one: ``full`` by default, ``quick`` for a first look, ``mutation`` for
+``scripts/mutate``.  Each makes the same examples every time, so a failure comes back; to look for others is the
+fuzzer's work (docs/fuzzing.md).  How long an example takes says more of the machine than of the code: none has a limit.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, Phase, settings
+
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "full")
+FEW = 10  # examples in the quick profile
+
+_COMMON = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    # Worlds that a test's examples share are meant to be shared; a loaded machine makes any strategy slow.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.register_profile("full", _COMMON)
+settings.register_profile("quick", _COMMON, max_examples=FEW)
+# A failure is enough, however large its example is.
+settings.register_profile("mutation", _COMMON, max_examples=30, phases=(Phase.explicit, Phase.generate))
+settings.load_profile(PROFILE)
+
+
+def examples(count: int) -> settings:
+    """Return the settings of a test that tries *count* examples, 100 being what one without them tries.
+
+    In the quick profile it is as few as for the others.
+    """
+    return settings(max_examples=min(count, FEW) if PROFILE == "quick" else count)
