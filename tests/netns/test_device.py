@@ -260,7 +260,8 @@ def test_device_that_is_down_is_refused_with_all_that_root_must_do(user):
     )
     paris.root.run("sh", "-c", done.stderr.partition("`")[2].partition("`")[0])
     paris.start()
-    assert "CAP_NET_ADMIN" not in paris.log
+    # What it cannot read of packet filters, if the host has any, is for who looks for it.
+    assert not [line for line in paris.log.splitlines() if "CAP_NET_ADMIN" in line and " DEBUG " not in line]
 
 
 def test_what_else_is_missing_is_a_note_until_root_has_done_it(network, user):

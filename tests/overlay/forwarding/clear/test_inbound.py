@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay import link
+from overlay.forwarding.clear.inbound import place_of
 from overlay.forwarding.tun.inbound import Arrival
 from overlay.wire.ethernet import ARP
 from overlay.wire.icmp import in_ipv4, too_big_v4
@@ -540,3 +541,49 @@ def test_a_question_where_an_address_of_ours_is_is_answered_by_its_tunnel(has_gr
 
     assert len(answers) == 2
     assert not a.drops
+
+
+@pytest.mark.parametrize("encapsulation", ["udp", "vxlan"])
+def test_two_flows_in_one_receive_are_counted_to_the_byte_with_when_they_came(encapsulation):
+    world = World()
+    a, b = world.clear_pair(encapsulation=encapsulation)
+    sent = []
+    for port, size in ((4000, 2000), (4001, 2900)):  # the last packet of all is shorter
+        whole = genuine(b, a, size=size, tcp=True, ports=(port, 80))
+        sent += packets.kernel_segments(*packets.as_super_packet(whole, 1000))
+    payloads = [framed(each) if encapsulation == "vxlan" else each for each in sent]
+
+    arrive(world, a, *payloads, source=b.addresses[0])
+
+    assert a.received == sent
+    assert len(a.tun.writes) == 2
+    assert (a.peer().rx_packets, a.peer().rx_bytes) == (5, sum(map(len, payloads)))
+    assert a.peer().last_received == pytest.approx(world.clock.now - 1 + world.network.delay)
+
+
+@pytest.mark.parametrize("encapsulation", ["udp", "vxlan"])
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("missing", [1, 40, 999])
+def test_a_last_packet_that_was_cut_short_is_refused_whatever_lay_behind_it(encapsulation, count, missing):
+    world = World()
+    a, b = world.clear_pair(encapsulation=encapsulation)
+    whole = genuine(b, a, size=1000 * count, tcp=True)
+    sent = packets.kernel_segments(*packets.as_super_packet(whole, 1000))
+    payloads = [framed(each) if encapsulation == "vxlan" else each for each in sent]
+    arrive(world, a, *payloads, source=b.addresses[0])  # so that the missing bytes lie in the buffer
+    a.received.clear()
+
+    arrive(world, a, *payloads[:-1], payloads[-1][:-missing], source=b.addresses[0])
+
+    assert a.received == sent[:-1]
+    assert a.drops.total() == 1
+
+
+def test_at_a_place_without_a_peer_there_is_no_peer():
+    a, _ = World().clear_pair()
+    clear, peer = a.core.inbound.clear, a.peer()
+
+    place = place_of(peer.encapsulation, peer.endpoint)
+    assert clear.peers_at(place) == [peer]
+    clear.move(peer, None)
+    assert clear.peers_at(place) == []
