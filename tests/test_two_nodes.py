@@ -805,6 +805,21 @@ def test_a_peer_that_comes_from_two_ports_in_turn_costs_no_handshake_of_another(
     assert b.drops["link_full"] == 0
 
 
+def test_a_move_that_the_link_did_not_take_is_told_a_second_later(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    b.link_size = 0
+    before = len(b.reported)
+    flap(world, a, b, 2, 0.2)
+    world.run(0.2)
+    b.link_size = math.inf
+
+    world.run(1)
+
+    (move,) = [report for report in b.reported[before:] if isinstance(report, link.Moved)]
+    assert move.endpoint == b.peer().endpoint
+
+
 def test_the_path_to_a_peer_that_comes_from_two_ports_in_turn_is_searched_once_it_stays(world, pair):
     a, b = pair
     connected(world, a, b)

@@ -138,6 +138,46 @@ def test_of_an_agent_that_had_no_super_packet_yet_a_forged_error_is_found_out(wo
     assert a.peer().path.is_confirmed
 
 
+@pytest.mark.parametrize("at_once", [1, 12], ids=["singly", "alike"])
+def test_large_packets_that_are_no_super_packets_have_the_path_searched_too(world, at_once):
+    """Pings, DNS and calls: where ICMP is filtered, nothing else would tell that the path does not take them."""
+    a, b = world.pair()
+    world.network.mtu = 1300 + OUTER
+    for _ in range(20):
+        put(a, *[df(udp(a, b, 1390)) for _ in range(at_once)])
+        world.run(0.5)
+    assert a.peer().path.is_confirmed
+    forget(a, b)
+
+    put(a, df(udp(a, b, 1390)))
+    world.run(1)
+    (error,) = a.received
+    assert int.from_bytes(error[26:28], "big") == a.peer().path_mtu <= 1300
+    sent = df(udp(a, b, a.peer().path_mtu))
+    put(a, sent)
+    world.run(1)
+
+    assert b.received == [sent]
+
+
+def test_packets_that_every_path_takes_have_nobody_asked(world):
+    a, b = world.node("a"), world.node("b")
+    b.ciphers = []
+    b.restart_forwarder()
+    a.know(b)
+    b.know(a)
+    for _ in range(30):
+        put(a, udp(a, b, 1280))
+        world.run(1)
+    assert not b.drops
+
+    for _ in range(100):
+        put(a, udp(a, b, 1281))
+        world.run(1)
+
+    assert b.drops == {"inner_version": 3}  # and then ever more rarely
+
+
 def test_a_peer_that_may_be_no_agent_of_ours_is_asked_three_times_whether_a_path_is_so_narrow(world):
     a, b = world.node("a"), world.node("b")
     b.ciphers = []

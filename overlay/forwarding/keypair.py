@@ -7,6 +7,7 @@ restored, so no counter is used twice with a key.
 from __future__ import annotations
 
 import math
+import struct
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -30,6 +31,8 @@ class Owner(Protocol):
 
 
 P = TypeVar("P", bound=Owner)
+
+NONCE = struct.Struct("<4xQ").pack  # RFC 8439 section 2.8: 96 bits, 32 of zeros and then the counter
 
 
 class Keypair(Generic[P]):

@@ -76,12 +76,13 @@ class Liveness:
     def look_at_path(self, peer: Peer, now: float) -> None:
         """Have ``peer.path_mtu`` be what the kernel knows, for ``peer.path_due`` has come.
 
-        Where that is little, anybody may have said so: a peer that may be an agent of ours is asked whether it answers
-        probes.
+        Where that is little, anybody may have said so, and where ICMP is filtered the kernel learns nothing: a peer that
+        may be an agent of ours is asked whether it answers probes, as soon as a packet goes that may be too large.
         """
         self._paths.look(peer, now)
-        keypair = peer.keypairs.current
-        if peer.is_path_known and peer.path_mtu < WIDE and keypair is not None and now < keypair.reject_at:
+        keypair = peer.keypairs.usable(now)
+        is_narrow = peer.is_path_known and peer.path_mtu < WIDE
+        if keypair is not None and (is_narrow or peer.asking.is_worth_it):
             self._batch.offer(peer, keypair, now)
 
     def data_received(self, peer: Peer, now: float) -> None:
@@ -108,6 +109,7 @@ class Liveness:
     # What a timer says
 
     def turn(self, peer: Peer, kind: str, now: float) -> None:
+        """Do what the timer of *kind* of *peer*, which is due, was armed for."""
         timing = self._timing
         match kind:
             case "silence" if peer.unanswered_since:
@@ -148,6 +150,7 @@ class Liveness:
                 pass  # what it was for has happened
 
     def send_keepalive(self, peer: Peer, now: float) -> None:
+        """Send *peer* a keepalive, and ask the agent for newer keys where there are none or the time of these is over."""
         keypair = peer.keypairs.usable(now)
         if keypair is None or self._is_old(keypair, now):
             self._report(Wanted(peer.number, is_idle=True))
@@ -158,6 +161,7 @@ class Liveness:
         peer.last_traffic = now
 
     def end_silence(self, peer: Peer) -> None:
+        """Tell the agent that *peer* is heard again, if it was told that it is silent; a full link is tried again."""
         if peer.is_silent:
             peer.is_silent = not self._report(Silence(peer.number, True))
 
@@ -174,6 +178,7 @@ class Liveness:
             self._timers.rearm(due, peer, "moved")
 
     def search_path_anew(self, peer: Peer, now: float) -> None:
+        """Search for the MTU of the path to *peer* again, and ask the kernel for it: it may be another path."""
         self._probes.restart(peer, now)
         peer.path_due = 0.0
         if "path" in peer.timers:

@@ -3,7 +3,8 @@
 A plain WireGuard peer counts each hello as a receive error, and there is nothing to be had from it.  But what runs at
 the far end may be another program tomorrow.  So it is asked again after a while that doubles up to a day, and soon
 where something may have changed: a new endpoint, or a handshake of its own long before one is due.  An agent of ours
-also says hello itself as soon as it has a super-packet to send, and is answered whatever is known of it here.
+also says hello itself as soon as it has a super-packet or a large packet to send, and is answered whatever is known of
+it here.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 600.0, 86_400.0  # seconds between two that are not
 class Asking:
     """What is known of one peer in this respect.  Times are seconds of CLOCK_BOOTTIME."""
 
-    __slots__ = ("_has_answered", "_last", "_next", "_unanswered")
+    __slots__ = ("_has_answered", "_last", "_next", "_unanswered", "is_worth_it")
 
     def __init__(self) -> None:
         self._has_answered = False
         self._unanswered = 0  # keypairs under which it was asked since its last answer
         self._last = self._next = 0.0  # when it was asked, and may be asked again
+        self.is_worth_it = False  # a packet went there that not every path takes: worth a hello
 
     def begin(self, now: float) -> int:
         """Return how many hellos may be said under a keypair under which none was yet; 0 for none now."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import struct
 from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
 from overlay.forwarding.ethernet.clear import lane_for
+from overlay.forwarding.keypair import NONCE
 from overlay.forwarding.offload.flow import OVERHEAD, padded
 from overlay.forwarding.offload.split import ClearSplitter, Splitter
 from overlay.forwarding.path.oversize import largest_segment
@@ -51,7 +51,6 @@ _VIRTIO = _FRAME - VIRTIO_SIZE
 _READ = READ_BYTES + ETHERNET_SIZE + MAXIMUM_TAGS * VLAN_SIZE  # a super-packet, and the headers of its frame
 _LINK = 64  # more than an Ethernet header takes behind its packet, in a unit
 _ROOM = _VIRTIO + _READ + PADDING + TAG_SIZE + _LINK
-_NONCE = struct.Struct("<4xQ").pack  # RFC 8439's 96 bits: 32 of zeros, then the counter
 
 
 class FramesOutbound(Outbound):
@@ -164,7 +163,7 @@ class FramesOutbound(Outbound):
         keypair.counter = counter + 1
         TRANSPORT_HEADER.pack_into(arena, at, TYPE_TRANSPORT, keypair.remote_index, counter)
         keypair.seal(
-            _NONCE(counter), view[begin : begin + plain], None, view[begin : begin + plain + TAG_SIZE]
+            NONCE(counter), view[begin : begin + plain], None, view[begin : begin + plain + TAG_SIZE]
         )
         self._at = at + plain + OVERHEAD
         self.queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, mark)

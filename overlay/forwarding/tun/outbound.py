@@ -7,7 +7,6 @@ train (``offload``), sealed, and sent at once with one call or two.
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
@@ -26,6 +25,7 @@ from overlay.forwarding.bulk.units import (
     segments_in,
 )
 from overlay.forwarding.clear.outbound import ClearOutbound
+from overlay.forwarding.keypair import NONCE
 from overlay.forwarding.offload.flow import OVERHEAD, flow_of, padded
 from overlay.forwarding.offload.split import Splitter
 from overlay.forwarding.offload.uniform import WORTH, UniformRows, stride_of
@@ -34,7 +34,7 @@ from overlay.forwarding.underlay.batching import Batching
 from overlay.link import OWN
 from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire.bulk import META, MINIMUM_SEGMENT
-from overlay.wire.ip import PROTOCOL_UDP, checksum
+from overlay.wire.ip import IPV6_MINIMUM_MTU, PROTOCOL_UDP, checksum
 from overlay.wire.messages import PADDING, TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
@@ -55,7 +55,6 @@ MAXIMUM_PENDING_BYTES = 65500  # one UDP send
 MAXIMUM_PENDING = 64
 _OFFSET = TRANSPORT_HEADER.size - VIRTIO_SIZE  # where the virtio header goes, so that the packet is at 16
 _ROOM = _OFFSET + READ_BYTES + PADDING + TAG_SIZE  # what one packet may take of the arena
-_NONCE = struct.Struct("<4xQ").pack  # RFC 8439's 96 bits: 32 of zeros, then the counter
 
 
 class TunReader(Protocol):
@@ -155,6 +154,8 @@ class Outbound:
             flags & NEEDS_CSUM and not self._uniform.complete(length, count, csum_start, csum_offset)
         ):
             return False
+        if length > IPV6_MINIMUM_MTU and not peer.asking.is_worth_it:
+            _ask(peer)
         self.flush_peer(peer)
         size = stride_of(length, self.splitter.mtu)
         for part in self._uniform.seal(keypair, length, count):
@@ -254,6 +255,8 @@ class Outbound:
         if flags & NEEDS_CSUM and not self.complete(start, length, csum_start, csum_offset):
             peer.drops["tun_malformed"] += 1
             return
+        if length > IPV6_MINIMUM_MTU and not peer.asking.is_worth_it:
+            _ask(peer)
         plain = padded(length, self.splitter.mtu)
         if plain > length:
             view[end : start + plain] = bytes(plain - length)
@@ -261,7 +264,7 @@ class Outbound:
         keypair.counter = counter + 1
         TRANSPORT_HEADER.pack_into(arena, at, TYPE_TRANSPORT, keypair.remote_index, counter)
         keypair.seal(
-            _NONCE(counter),
+            NONCE(counter),
             view[start : start + plain],
             None,
             view[start : start + plain + 16],
@@ -308,7 +311,7 @@ class Outbound:
         keypair.counter = counter + 1
         sealed = bytearray(OVERHEAD + len(payload))
         TRANSPORT_HEADER.pack_into(sealed, 0, TYPE_TRANSPORT, keypair.remote_index, counter)
-        keypair.seal(_NONCE(counter), payload, None, memoryview(sealed)[TRANSPORT_HEADER.size :])
+        keypair.seal(NONCE(counter), payload, None, memoryview(sealed)[TRANSPORT_HEADER.size :])
         return bytes(sealed)
 
     def flush(self) -> None:
@@ -455,3 +458,8 @@ class Outbound:
         source, destination = arena[ports : ports + 2], arena[ports + 2 : ports + 4]
         own_ports = self._core.own_ports.get(peer.encapsulation.name, frozenset())
         return destination == peer.endpoint_port and bytes(source) in own_ports
+
+
+def _ask(peer: Peer) -> None:
+    """Have *peer* be asked whether it answers probes, now that there is a packet that its path may not take."""
+    peer.asking.is_worth_it, peer.path_due = True, 0.0
