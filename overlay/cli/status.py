@@ -41,7 +41,8 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
     The state of an unencrypted peer, with the encapsulation in parentheses, is not known.
 
     RECEIVED is when the last message of a peer came.  MTU is the largest packet that is sent to it: what the device
-    takes, unless probes or the kernel have shown that less passes.  MACS, with a tap, is how many Ethernet addresses were seen at the peer in the last five minutes.
+    takes, unless probes or the kernel have shown that less passes.  MACS, with a tap, is how many Ethernet addresses
+    were seen at the peer in the last five minutes.
 
     MAC addresses are shown where packets travel in Ethernet frames: those to write at a far end that is not an agent.
 

@@ -240,7 +240,6 @@ class Loop:
             if error.errno != errno.EBADFD:
                 raise
             self._poll.unregister(self._tun.descriptor)
-            self._has_tun = False
 
     def _timeout(self, deadline: float) -> float:
         """Return how long to wait, in seconds, when something is due at *deadline*; -1 for ever."""

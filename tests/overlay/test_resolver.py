@@ -594,3 +594,11 @@ def test_a_name_that_is_not_found_outside_is_looked_up_as_others_do_the_next_tim
     trio.run(story)
 
     assert asked == ["outside", "outside", "inside", "outside", "outside"]
+
+
+def test_the_name_of_an_address_is_asked_for_as_that_user_too(monkeypatch):
+    monkeypatch.setattr("overlay.host.outside.as_owner", lambda uid, look, *arguments: (uid, look, arguments))
+
+    found = trio.run(Outside(65520).getnameinfo, ("192.0.2.7", 9), 4)
+
+    assert found == (65520, socket.getnameinfo, (("192.0.2.7", 9), 4))

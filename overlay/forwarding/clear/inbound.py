@@ -78,13 +78,26 @@ class ClearInbound:
         """Take *size* bytes at the start of *view*: payloads of *stride* bytes but for the last."""
         clear = encapsulation.clear
         assert clear is not None
-        count = -(-size // stride)
         peers = self._peers.get(place_of(encapsulation, source))
         if peers is None:
-            self._core.drops["outer_source"] += count
+            self._core.drops["outer_source"] += -(-size // stride)
             return
+        self._take_from(clear, peers, array, view, size, stride, arrival.tos & 3, now)
+
+    def _take_from(
+        self,
+        clear: Clear,
+        peers: list[Peer],
+        array: Bytes2D,
+        view: memoryview,
+        size: int,
+        stride: int,
+        mark: int,
+        now: float,
+    ) -> None:
+        """Take payloads of *peers*, who are at one place; *mark* is the ECN field of the outer headers."""
+        count = -(-size // stride)
         last = size - (count - 1) * stride
-        mark = arrival.tos & 3
         before = 0
         # A mark changes packets one by one, and so does what is not the same before each.
         may_join = count > 1 and mark not in {CE, ECT_1}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from overlay.errors import PacketError
-from overlay.forwarding.clear.inbound import ClearInbound, place_of
+from overlay.forwarding.clear.inbound import ClearInbound
 from overlay.forwarding.offload.flow import Framing
 from overlay.forwarding.offload.join import Rows
 from overlay.forwarding.offload.partial import virtio_for
@@ -23,14 +23,12 @@ from overlay.wire.virtio import PLAIN, VIRTIO_HEADER
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from overlay.encap.encapsulation import Clear, Encapsulation
+    from overlay.encap.encapsulation import Clear
     from overlay.forwarding.ethernet.bridge import Bridge
     from overlay.forwarding.offload.flow import Bytes2D
     from overlay.forwarding.peer import Peer
-    from overlay.forwarding.underlay.arrival import Arrival
     from overlay.forwarding.underlay.flows import FlowQueue
     from overlay.forwarding.upcalls import Upcalls
-    from overlay.wire.addresses import Sockaddr
 
 
 def lane_for(peer: Peer, frame: memoryview, packet: int) -> FlowQueue[Peer]:
@@ -56,26 +54,18 @@ class ClearFrames(ClearInbound):
         super().__init__(core, write, joins_udp)
         self._bridge, self._admit = bridge, admit
 
-    def take(
+    def _take_from(
         self,
-        encapsulation: Encapsulation,
+        clear: Clear,
+        peers: list[Peer],
         array: Bytes2D,
         view: memoryview,
         size: int,
         stride: int,
-        arrival: Arrival,
-        source: Sockaddr,
+        mark: int,
         now: float,
     ) -> None:
-        """Take *size* bytes at the start of *view*: payloads of *stride* bytes but for the last."""
-        clear = encapsulation.clear
-        assert clear is not None
         count = -(-size // stride)
-        peers = self._peers.get(place_of(encapsulation, source))
-        if peers is None:
-            self._core.drops["outer_source"] += count
-            return
-        mark = arrival.tos & 3
         joined = None
         if count > 1 and mark not in {CE, ECT_1}:
             joined = self._joinable(clear, peers, array, view, size, stride, count)

@@ -36,6 +36,17 @@ def test_a_responder_s_keypair_is_never_renewed_by_time():
     assert (keypair.rekey_at, keypair.rekey_receive_at, keypair.reject_at) == (math.inf, math.inf, 1180)
 
 
+def test_what_may_be_sent_with_is_current_and_within_its_time():
+    keypairs = Keypairs()
+    assert keypairs.usable(1000.0) is None
+
+    keypair = made(is_initiator=True)
+    keypairs.install(keypair)
+
+    assert keypairs.usable(math.nextafter(1180.0, 0)) is keypair
+    assert keypairs.usable(1180.0) is None
+
+
 def slots(keypairs):
     return [each and each.local_index for each in (keypairs.previous, keypairs.current, keypairs.next)]
 

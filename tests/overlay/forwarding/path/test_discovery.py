@@ -4,7 +4,9 @@ import socket
 
 import pytest
 
+from overlay.encap.encapsulation import Role
 from overlay.forwarding.path.discovery import HEEDED_TIME, Discovery
+from overlay.forwarding.underlay.udp_socket import UdpSocket, pair
 
 DISCOVER, DISCOVER6 = (0, 10), (41, 23)
 WANT, DO, OMIT = 1, 2, 5
@@ -124,6 +126,22 @@ def test_what_shares_the_port_rests_by_the_same_word_and_is_not_switched_for_sin
     assert (beside.options, beside.calls) == ({DISCOVER: OMIT}, calls)
     found.heed(ONE, 2.0)
     assert beside.options == {DISCOVER: DO}
+
+
+def test_a_socket_for_handshakes_rests_with_the_one_of_its_family_that_has_the_port_with_it():
+    raws = [Socket() for _ in range(5)]
+    roles = [Role.ALL, Role.ALL, Role.HANDSHAKES, Role.SENDS, Role.HANDSHAKES]
+    families = [socket.AF_INET, socket.AF_INET6, socket.AF_INET, socket.AF_INET, socket.AF_INET6]
+    opened = [
+        UdpSocket(raw, family, role=role) for raw, family, role in zip(raws, families, roles, strict=True)
+    ]
+    pair(opened)
+
+    opened[0].discovery.learn(True)
+    assert [raw.options for raw in raws[1:]] == [{}, {DISCOVER: DO}, {}, {}]
+    opened[1].discovery.learn(True)
+    assert DISCOVER6 in raws[4].options
+    assert raws[3].options == {}
 
 
 def test_without_a_word_about_learning_it_rests_as_the_system_has_it():
