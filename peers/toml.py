@@ -42,10 +42,10 @@ Where a list is accepted, so is its single item.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from typing import TYPE_CHECKING
 
+from peers import syntax
 from peers.encapsulation import PORTS, has_ports
 from peers.errors import KeyProblem, TableError
 from peers.files import UnfitFileError, path_below, read_regular
@@ -133,16 +133,7 @@ def to_error(problem: KeyProblem, text: str, path: Path) -> TableError:
 def _syntax_error(text: str, path: Path, message: str) -> TableError:
     if (foreign := recognize(text)) is not None:
         return TableError(path, None, foreign)
-    match = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
-    if match is None:
-        return TableError(path, None, f"this is not TOML: {message}")
-    line = int(match[1]) if match[1] else text.rstrip("\n").count("\n") + 1
-    found = message[: match.start()]
-    if found.startswith("Cannot declare"):
-        return TableError(path, line, "this table is here twice; write each [peers.NAME] once")
-    if found.startswith("Cannot overwrite"):
-        return TableError(path, line, "this key is here twice; write it once")
-    return TableError(path, line, f"this is not TOML: {found[:1].lower()}{found[1:]}")
+    return TableError(path, *syntax.describe(text, message))
 
 
 def read_document(document: Section, directory: Path | None) -> Table:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from overlay.counters import Counted
 from overlay.encap.carrier import carried_by, identified_by
 from overlay.host import clock
 from overlay.link import OWN
+from overlay.questions import refusal
+from overlay.status import describe_silence
 from peers.peer import format_public_key
 
 if TYPE_CHECKING:
@@ -26,11 +29,16 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     remote = find_peer(asked, running.roster)
     if remote is None:
         return refuse_peer(asked, running.roster, node, running.options.peers)
-    counters = (await running.supervisor.count()).peers if request.get("is_counted") is True else {}
+    counted = (
+        await running.supervisor.count() if request.get("is_counted") is True else Counted(is_complete=True)
+    )
     node, now = running.node(), clock.now()
-    row, refusals = running.row(remote, counters.get(remote.number), now), running.refusals
+    row, refusals = running.row(remote, counted.peers.get(remote.number), now), running.refusals
     row["notes"] += misdirected_notes(row, refusals.describe_misdirected(node, now).values())
-    return {"ok": True, "peer": describe_peer(asked, remote, row, node, refusals.describe_strangers(now))}
+    described = describe_peer(asked, remote, row, node, refusals.describe_strangers(now))
+    if not counted.is_complete and remote.number not in counted.peers:
+        described["forwarder_note"] = describe_silence(running.supervisor.forwarder.pid, counted.patience)
+    return {"ok": True, "peer": described}
 
 
 def asked_address(asked: object) -> Address | None:
@@ -53,11 +61,16 @@ def find_peer(asked: object, roster: Roster) -> Remote | None:
 
 
 def refuse_peer(asked: object, roster: Roster, node: Node, peers_file: object) -> dict[str, Any]:
-    """Return the answer that says why *asked* is no peer of *node*."""
+    """Return the answer that says why *asked* is not another peer of *node*; its kind is ``own`` for what is here."""
     address = asked_address(asked)
-    if asked == node.own.name or (address is not None and roster.owner(address) == OWN):
-        error = f"{asked} is this node itself"
-    elif address is not None:
+    if asked == node.own.name or address in node.own.addresses:
+        return refusal(f"{asked} is this node itself; name another peer", "own")
+    if address is not None and roster.owner(address) == OWN:
+        return refusal(
+            f"{asked} is in a subnet of this node, so no tunnel leads to it: use `ping {asked}`, or name another peer",
+            "own",
+        )
+    if address is not None:
         error = f"no peer in {peers_file} has the address {asked}"
     else:
         error = f"there is no peer {asked} in {peers_file}"
@@ -94,5 +107,6 @@ def describe_peer(
         "asked_address": None if address is None else str(address),
         "carried_by": carried_by(encapsulation),
         "identified_by": identified_by(encapsulation, remote.ends),
+        "forwarder_note": None,
         "mismatched": (row.get("drops") or {}).get(clear.mismatch, 0) if clear is not None else 0,
     }

@@ -23,6 +23,9 @@ T = TypeVar("T")
 # Ours
 UNENCRYPTED = "unencrypted"  # the state of a peer that no handshake is made with
 COMPLETION_TIMEOUT = 0.5  # seconds; who presses tab waits for nothing longer
+# What follows "no overlay agent runs", by request; START for any other
+REMEDIES = {"down": "there is nothing to stop"}
+START = "start it with `overlay up --peers FILE`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,8 @@ class PeerAnswer:
     """The number that both ends of the tunnel have to have, as ``the GRE key 7``."""
     mismatched: int
     """Packets that came from its endpoint with another such number."""
+    forwarder_note: str | None
+    """A sentence on a forwarder that did not report its counters, so that nothing is known of the tunnel."""
 
     @property
     def asked_behind(self) -> str | None:
@@ -138,7 +143,8 @@ def ask(ctx: click.Context, interface: str, **message: Any) -> dict[str, Any]:
     except NoAgentError as refused:
         others = [each for each in running_interfaces(ctx) if is_answered(agent_path(ctx, each))]
         if not others:
-            raise NoAgentError(f"{refused}{_describe_guards(ctx, interface)}") from refused
+            remedy = REMEDIES.get(str(message.get("op")), START)
+            raise NoAgentError(f"{refused}: {remedy}{_describe_guards(ctx, interface)}") from refused
         listed = " and ".join(others)
         raise NoAgentError(
             f"no overlay agent runs for {interface} here, but one does for {listed}: add --interface {others[0]}"
@@ -146,6 +152,8 @@ def ask(ctx: click.Context, interface: str, **message: Any) -> dict[str, Any]:
     if answer.get("ok") is True:
         return answer
     error = str(answer.get("error") or f"the agent of {interface} refused without a reason: see its log")
+    if answer.get("kind") == "own":
+        raise Misuse(error)
     if answer.get("kind") == "unknown_peer":
         known = [str(name) for name in answer.get("known") or ()]
         raise Misuse(f"{error}; {suggest(str(message.get('name')), known)}")
@@ -206,8 +214,8 @@ def _describe_guards(ctx: click.Context, interface: str) -> str:
     if not number:
         return ""
     return (
-        "; one that was killed or ended by an error left routes that refuse all packets for the overlay on purpose, so "
-        "that none leaves unencrypted: `overlay up` takes them over, `overlay down` removes them"
+        "; one that was killed or ended with an error left routes that reject all packets for the overlay, so that none "
+        "leaves unencrypted: `overlay up` takes them over, `overlay down` removes them"
     )
 
 

@@ -67,7 +67,7 @@ def command(ctx: click.Context, peers: Location, key: Path, node: str | None, as
     if as_json:
         show_json(_describe(table, own, sentences))
     else:
-        show(_render(table, own, peers))
+        show(_render(table, own, peers, node))
     for sentence in sentences:
         warn(sentence)
 
@@ -75,7 +75,7 @@ def command(ctx: click.Context, peers: Location, key: Path, node: str | None, as
 def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
     """Return the peer that this host is, as far as its key, its addresses and ``--node`` tell, and sentences to warn of."""
     from overlay.config import find_own
-    from overlay.key_files import load_private_key
+    from overlay.key_files import load_own_key
 
     named = None
     if options.node is not None:
@@ -83,22 +83,18 @@ def _find_own(table: Table, options: Options) -> tuple[Peer | None, list[str]]:
         if named is None:
             hint = suggest(options.node, list(table.peers))
             raise ConfigError(f"--node {options.node}: {options.peers} has no such peer; {hint}")
-    if all(peer.public_key is None for peer in table.peers.values()):
-        try:
-            return find_own(table, None, options), []
-        except ConfigError as error:
-            return None, [str(error)]
-    if named is not None and named.public_key is None:
-        return named, []
+    key, sentences = None, list[str]()
     try:
-        key, sentences = load_private_key(options.key)
-    except ConfigError as error:
+        if any(peer.public_key is not None for peer in table.peers.values()):
+            key, sentences = load_own_key(options.key)
+        return find_own(table, key, options), sentences
+    except KeyFileError as error:
         if os.access(options.key, os.R_OK):
             raise
-        unknown = "which peer is this host" if named is None else f"whether {named.name} has its public key"
-        return named, [f"{error}; without it, {unknown} cannot be told"]
-    try:
-        return find_own(table, key, options), sentences
+        unknown = (
+            "which peer this host is" if named is None else f"whether {named.name} has the key of this host"
+        )
+        return named, [f"{error}; until then it is not known {unknown}"]
     except ConfigError as error:
         if named is not None:
             raise
@@ -160,7 +156,7 @@ def _check_own_routes(table: Table, own: Peer, read_routes: Callable[[], Iterabl
     return grouped(hints)
 
 
-def _render(table: Table, own: Peer | None, location: Location) -> str:
+def _render(table: Table, own: Peer | None, location: Location, node: str | None) -> str:
     network = table.network
     macs, tunnels = _macs(table), _tunnels(table, own)
     rows = [
@@ -185,13 +181,13 @@ def _render(table: Table, own: Peer | None, location: Location) -> str:
     number = network.port_for(network.encapsulation)
     port = f"port {number}" if number else "no port"
     lines = [
-        f"{location} is right: {count(len(rows), 'peer')}, {count(subnets, 'subnet')}",
+        f"{location} is valid: {count(len(rows), 'peer')}, {count(subnets, 'subnet')}",
         f"network {', '.join(map(str, network.prefixes))}, {port}, MTU {mtu}",
         "",
         format_table(header, rows),
     ]
     if own is not None:
-        lines += ["", "* this host"]
+        lines += ["", "* this host" if node is None else "* this host, according to --node"]
     return "\n".join(lines)
 
 

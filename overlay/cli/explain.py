@@ -46,6 +46,8 @@ def why_silent(answer: PeerAnswer, unanswered: Unanswered) -> str:
         return _works(answer, unanswered, unanswered.proof)
     if behind is not None and unanswered.is_peer_asked:
         silent = f"{silent}, nor does {peer} itself"
+    if answer.forwarder_note is not None:
+        return f"{unanswered.name} does not answer, and it may not have been asked: {answer.forwarder_note}"
     where = _where(answer)
     if answer.state == UNENCRYPTED:
         return _in_the_clear(answer, unanswered, silent)

@@ -160,9 +160,7 @@ def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
                 rows += _rows(answer)
                 answer = decode(lines.read())
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NoAgentError(
-                f"no overlay agent runs for {interface} here: start it with `overlay up --peers FILE`"
-            ) from error
+            raise NoAgentError(f"no overlay agent runs for {interface} here") from error
         except PermissionError as error:
             raise HostError(f"{path} may be used by root only: {advice.become_root()}") from error
         except TimeoutError as error:

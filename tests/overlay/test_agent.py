@@ -970,6 +970,27 @@ def test_peer_is_asked_about_with_and_without_what_the_forwarder_counted(node):
         assert (counted["name"], counted["asked_address"]) == ("tokyo", "10.244.2.9")
         assert counted["last_received"] == pytest.approx(2.0, abs=1.0)
         assert (plain["last_received"], plain["asked_address"]) == (None, None)
+        assert (counted["forwarder_note"], plain["forwarder_note"]) == (None, None)
+
+    node(story)
+
+
+def test_peer_is_told_with_a_note_on_a_forwarder_that_counts_nothing(node):
+    async def story(machine):
+        await machine.greeted()
+        machine.forwarder.answers_counters = False
+        dying = machine.forwarder
+
+        async def ask():
+            told.append(await machine.ask(op="peer", name="tokyo", is_counted=True))
+
+        told = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await until(lambda: dying.told(AskCounters))
+            dying.die()
+
+        assert told[0]["peer"]["forwarder_note"].startswith("the forwarder (process ")
 
     node(story)
 
@@ -1460,7 +1481,7 @@ def test_unknown_question_is_refused(node, request_):
     node(story)
 
 
-@pytest.mark.parametrize("name", [None, 7, [], {}, "nobody", "paris", "", "\ud800"])
+@pytest.mark.parametrize("name", [None, 7, [], {}, "nobody", "", "\ud800"])
 def test_unknown_peer_gets_the_names_that_there_are(node, name):
     async def story(machine):
         await machine.ready()
@@ -1469,7 +1490,22 @@ def test_unknown_peer_gets_the_names_that_there_are(node, name):
 
         assert answer["kind"] == "unknown_peer"
         assert answer["known"] == ["tokyo", "rome"]
-        assert ("this node itself" in answer["error"]) == (name == "paris")
+
+    node(story)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("paris", "paris is this node itself"), ("10.244.1.77", "10.244.1.77 is in a subnet of this node")],
+)
+def test_what_is_at_this_node_is_no_peer_to_ping(node, name, words):
+    async def story(machine):
+        await machine.ready()
+
+        answer = await machine.ask(op="peer", name=name)
+
+        assert answer["kind"] == "own"
+        assert answer["error"].startswith(words)
 
     node(story)
 
@@ -1562,7 +1598,7 @@ def test_ping_needs_a_timeout(node, timeout):
     node(story)
 
 
-@pytest.mark.parametrize("name", [None, 7, [], "nobody", "paris"])
+@pytest.mark.parametrize("name", [None, 7, [], "nobody"])
 def test_ping_of_nobody_gets_the_names_that_there_are(node, name):
     async def story(machine):
         await machine.ready()

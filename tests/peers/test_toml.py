@@ -126,9 +126,48 @@ SENTENCES = [
     ("network = 1", 1, "network is 1; write a [network] table"),
     (file("[[peers]]", 'name = "paris"'), 3, "peers is an array; write a [peers.NAME] table"),
     # TOML itself
-    ("[network]\nprefix =\n", 2, "this is not TOML: invalid value"),
-    ("[network]\nprefix = [\n\n", 2, "this is not TOML: invalid value"),
-    ("[network\n", 1, "this is not TOML: expected ']' at the end of a table declaration"),
+    (
+        "[network]\nprefix =\n",
+        2,
+        "this is not TOML: invalid value; write text in double quotes, as in endpoint =",
+    ),
+    ("[network]\nprefix = [\n\n", 2, "this is not TOML: invalid value; write text in double quotes"),
+    (
+        "[network\n",
+        1,
+        "this is not TOML: expected ']' at the end of a table declaration; close the name of the table with a bracket",
+    ),
+    (
+        file("port 51820"),
+        3,
+        "this is not TOML: expected '=' after a key in a key/value pair; write key = value, as in",
+    ),
+    (
+        file('mtu: "1420"'),
+        3,
+        "this is not TOML: expected '=' after a key in a key/value pair; write key = value",
+    ),
+    (
+        paris("endpoint = 192.0.2.10"),
+        6,
+        "this is not TOML: expected newline or end of document after a statement; write",
+    ),
+    (
+        paris('endpoint = "192.0.2.10'),
+        6,
+        "this is not TOML: unterminated string; close the double quotes on the line",
+    ),
+    (
+        paris("listen = [1"),
+        6,
+        "this is not TOML: unclosed array; close the list with a bracket, as in subnets =",
+    ),
+    (
+        paris('preshared_key_file = "C:\\x"'),
+        6,
+        "this is not TOML: unescaped '\\' in a string; write a backslash twice",
+    ),
+    (paris("!"), 6, "this is not TOML: invalid statement; write [TABLE] lines, key = value lines such as"),
     (file("[peers.paris]", "[peers.paris]"), 4, "this table is here twice; write each [peers.NAME] once"),
     (paris('subnets = "10.244.2.0/24"'), 6, "this key is here twice; write it once"),
     ("x = " + "9" * 5000, None, "a number has thousands of digits"),

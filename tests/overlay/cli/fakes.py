@@ -73,6 +73,7 @@ def peer_answer(name, *addresses, own=("10.244.1.0", "fd00:244:1::"), **fields):
         "carried_by": "UDP",
         "identified_by": None,
         "mismatched": 0,
+        "forwarder_note": None,
     }
     return {"ok": True, "peer": row | explained | fields}
 

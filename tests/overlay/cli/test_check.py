@@ -53,7 +53,7 @@ def test_a_right_file_is_listed_and_this_host_marked(check, tmp_path):
 
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
-        f"{tmp_path}/peers.toml is right: 2 peers, 3 subnets\n"
+        f"{tmp_path}/peers.toml is valid: 2 peers, 3 subnets\n"
         "network 10.244.0.0/16, port 51820, MTU by the underlay\n"
         "\n"
         "   NAME   ADDRESS     ENDPOINT                 SUBNETS\n"
@@ -140,7 +140,10 @@ def test_json_has_the_peers_this_node_and_the_warnings(check):
             "[peers.tokyo]",
             "[peers.tokyo",
             8,
-            "this is not TOML: expected ']' at the end of a table declaration",
+            (
+                "this is not TOML: expected ']' at the end of a table declaration; close the name of the table with a "
+                "bracket, as in [peers.NAME]"
+            ),
         ),
         (
             'subnets = ["10.244.2.0/24", "10.244.3.0/24"]',
@@ -203,7 +206,7 @@ def test_without_a_key_check_says_that_it_cannot_tell_which_peer_this_host_is(ch
     assert "*" not in result.stdout
     assert result.stderr == (
         f"Warning: {missing} does not exist: make one with `overlay keygen --key {missing}`; "
-        "without it, which peer is this host cannot be told\n"
+        "until then it is not known which peer this host is\n"
     )
 
 
@@ -214,7 +217,20 @@ def test_without_a_key_node_says_which_peer_this_host_is(check, tmp_path):
 
     assert result.exit_code == 0
     assert "*  tokyo" in result.stdout
-    assert result.stderr.endswith("; without it, whether tokyo has its public key cannot be told\n")
+    assert "* this host, according to --node\n" in result.stdout
+    assert result.stderr.endswith("; until then it is not known whether tokyo has the key of this host\n")
+
+
+def test_a_host_without_a_key_is_the_peer_without_one_whose_endpoint_is_its_address_as_for_up(
+    check, tmp_path
+):
+    keyless = '[peers.rome]\nencapsulation = "udp"\nendpoint = "127.0.0.1"\naddress = "10.244.9.1"\n'
+
+    result = check(EXAMPLE + keyless, key=tmp_path / "none")
+
+    assert result.exit_code == 0
+    assert "*  rome" in result.stdout
+    assert str(tmp_path / "none") not in result.stderr
 
 
 def test_a_key_that_no_peer_has_is_warned_of(check, tmp_path, key):

@@ -123,6 +123,13 @@ def test_what_an_agent_left_is_taken_back_and_told(surroundings, left, done):
     assert result.stdout == f"no agent runs for wan1; of one that was killed or ended by an error: {done}\n"
 
 
+def test_where_no_agent_runs_there_is_nothing_to_stop(overlay):
+    result = overlay("down")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: no overlay agent runs for overlay0 here: there is nothing to stop\n"
+
+
 TAKEN = "overlay0 is already run by process 7: stop it with `overlay down --interface overlay0`"
 
 

@@ -42,6 +42,22 @@ def test_a_peer_heard_meanwhile_has_a_firewall_inside():
     )
 
 
+@pytest.mark.parametrize("state", ["up", "idle", "unencrypted"])
+def test_a_forwarder_that_hangs_is_named_and_the_peer_is_not_blamed(state):
+    sentence = why(
+        **UP | {"state": state}, forwarder_note="the forwarder (process 7) did not report its counters"
+    )
+
+    assert sentence == (
+        "tokyo (10.244.2.0) does not answer, and it may not have been asked: the forwarder (process 7) did not report its "
+        "counters"
+    )
+
+
+def test_a_peer_that_answers_otherwise_has_its_say_whatever_the_forwarder_counts():
+    assert "its tunnel works" in why(proof="tokyo answers in-band pings", forwarder_note="hung", **UP)
+
+
 HANDSHAKE = "tokyo (10.244.2.0) does not answer; the last handshake of tokyo was 12 s ago"
 
 

@@ -356,6 +356,14 @@ def test_an_unknown_peer_of_many_gets_some_names(ping, agent):
     )
 
 
+def test_an_address_of_this_node_is_a_wrong_use(ping, agent):
+    agent.answers["peer"] = {"ok": False, "kind": "own", "error": "10.244.1.3 is in a subnet of this node"}
+
+    result = ping("10.244.1.3")
+
+    assert (result.exit_code, result.stderr) == (2, "Error: 10.244.1.3 is in a subnet of this node\n")
+
+
 def test_a_node_does_not_ping_itself(ping, agent):
     agent.answers["peer"] = peer_answer("paris", "10.244.1.0")
 

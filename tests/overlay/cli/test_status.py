@@ -243,7 +243,7 @@ def test_agent_of_another_interface_is_named(overlay, surroundings):
     )
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["status", "--watch"], ["down"], ["ping", "tokyo"]])
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--watch"], ["ping", "tokyo"]])
 def test_without_an_agent_there_is_a_sentence(overlay, arguments):
     result = overlay(*arguments)
 

@@ -324,14 +324,12 @@ def test_request_waits_while_so_many_ask_that_the_queue_is_full(path):
     server.close()
 
 
-def test_request_without_agent_says_how_to_start_one(path):
-    with pytest.raises(
-        HostError, match="no overlay agent runs for overlay0 here: start it with `overlay up --peers FILE`"
-    ):
+def test_request_without_agent_says_that_none_runs(path):
+    with pytest.raises(control.NoAgentError, match=r"^no overlay agent runs for overlay0 here$"):
         control.request(path, {})
 
 
-def test_request_to_a_killed_agent_says_how_to_start_one(path):
+def test_request_to_a_killed_agent_says_that_none_runs(path):
     server = control.listen(path)
     server.socket.close()
 
