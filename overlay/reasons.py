@@ -141,6 +141,13 @@ _ROWS = (
     ("stations_full", _PEER, "is not a packet: an Ethernet address was forgotten to make room for another, because there are more than `stations`"),
     # Answers to `overlay ping`
     ("not_echo", _WAY, "is not an answer to an ICMP echo request, so `overlay ping` ignores it"),
+    # VRRP
+    ("vrrp_form", _PEER, "was not a whole VRRP advertisement"),
+    ("vrrp_ttl", _STRANGER, "was a VRRP advertisement that did not come from this link: its TTL is not 255"),
+    ("vrrp_version", _PEER, "was a VRRP advertisement of another version than this node's"),
+    ("vrrp_checksum", _WAY, "was a VRRP advertisement with a wrong checksum"),
+    ("vrrp_password", _PEER, "was a VRRP advertisement with another password than this node's"),
+    ("vrrp_interval", _PEER, "was a VRRP advertisement with another interval than this node's, which version 2 does not allow"),
     # Between agent and forwarder
     ("link", _HERE, "was malformed between agent and forwarder: please report this"),
     ("link_full", _HERE, "was a report of the forwarder that the agent was too busy to accept"),

@@ -34,6 +34,7 @@ ROOMS = {
         "peers.encapsulation",
     },  # facts stand once, in the table
     "overlay.link": {"overlay.errors", "overlay.reasons", "overlay.wire", "overlay.session"},
+    "overlay.services": {"overlay.errors", "overlay.wire", "peers"},
     "overlay.host": {
         "overlay.errors",
         "overlay.linux",
@@ -121,6 +122,7 @@ CORE = (
             "overlay.process_output",
             "overlay.relocations",
             "overlay.policing",
+            "overlay.services",
         ),
         frozenset({"msgpack"}),
         "a test hands them bytes, a time and randomness, and a run repeats byte for byte",

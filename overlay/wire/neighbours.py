@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 # Neighbour solicitation and advertisement: 1 byte type, 1 byte code, 2 bytes checksum, 4 bytes flags, 16 bytes target,
 # then options: 1 byte type, 1 byte length in units of 8 bytes, the rest
 NEIGHBOUR = struct.Struct("!BBHI16s")
-SOLICITED, OVERRIDE = 1 << 30, 1 << 29
+ROUTER, SOLICITED, OVERRIDE = 1 << 31, 1 << 30, 1 << 29
+ALL_NODES, ALL_NODES_MAC = bytes.fromhex("ff02000000000000 0000000000000001"), bytes.fromhex("333300000001")
+BROADCAST = bytes.fromhex("ffffffffffff")
 
 
 def is_discovery(packet: Buffer) -> bool:
@@ -83,12 +85,31 @@ class Question:
             return ETHERNET.pack(self.mac, mac, ETHERTYPE_ARP) + body
         message = NEIGHBOUR.pack(ND_ADVERTISEMENT, 0, 0, SOLICITED | OVERRIDE, self.target)
         message += bytes((ND_TARGET_LINK_ADDRESS, 1)) + mac
-        start = pseudo_header_sum(self.target, self.source, PROTOCOL_ICMPV6, len(message))
-        message = message[:2] + checksum(message, start).to_bytes(2, "big") + message[4:]
-        header = IPV6_HEADER.pack(
-            6 << 28, len(message), PROTOCOL_ICMPV6, ND_HOP_LIMIT, self.target, self.source
-        )
-        return ETHERNET.pack(self.mac, mac, ETHERTYPE_IPV6) + header + message
+        return _discovery(message, self.target, self.source, self.mac, mac)
+
+
+def announcement(address: bytes, mac: bytes, *, is_router: bool = True) -> bytes:
+    """Return the frame that tells everybody on a link, unasked, that *address*, of 4 or 16 bytes, is at *mac*.
+
+    It is a gratuitous ARP request (RFC 5227 section 3), or an unsolicited advertisement of neighbour discovery
+    (RFC 4861 section 7.2.6), in which *is_router* is said of its sender.
+    """
+    if len(address) == 4:
+        body = ARP.pack(*ARP_ETHERNET_IPV4, ARP_REQUEST, mac, address, bytes(6), address)
+        return ETHERNET.pack(BROADCAST, mac, ETHERTYPE_ARP) + body
+    flags = OVERRIDE | (ROUTER if is_router else 0)
+    message = (
+        NEIGHBOUR.pack(ND_ADVERTISEMENT, 0, 0, flags, address) + bytes((ND_TARGET_LINK_ADDRESS, 1)) + mac
+    )
+    return _discovery(message, address, ALL_NODES, ALL_NODES_MAC, mac)
+
+
+def _discovery(message: bytes, source: bytes, to: bytes, to_mac: bytes, mac: bytes) -> bytes:
+    """Return the frame with *message*, whose checksum is still zero, from *source* at *mac*."""
+    start = pseudo_header_sum(source, to, PROTOCOL_ICMPV6, len(message))
+    message = message[:2] + checksum(message, start).to_bytes(2, "big") + message[4:]
+    header = IPV6_HEADER.pack(6 << 28, len(message), PROTOCOL_ICMPV6, ND_HOP_LIMIT, source, to)
+    return ETHERNET.pack(to_mac, mac, ETHERTYPE_IPV6) + header + message
 
 
 def _solicited(packet: Buffer) -> tuple[bytes, bytes]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.errors import PacketError
-from overlay.wire.neighbours import Question
+from overlay.wire.neighbours import Question, announcement
 from tests import packets
 from tests.refusals import refused
 
@@ -104,3 +104,24 @@ def test_any_bytes_are_a_question_or_refused(frame):
         return
     assert len(question.source) == len(question.target)
     assert question.answer(ASKED)
+
+
+def test_an_address_that_has_come_here_is_announced_by_arp():
+    # Seen on the wire from keepalived 2.2.7 as it takes over
+    announced = bytes.fromhex(
+        "ffffffffffff 02005e100002 0806 0001 0800 06 04 0001 02005e100002 0a3202c8 000000000000 0a3202c8"
+    )
+    assert announcement(bytes([10, 50, 2, 200]), ASKED) == announced
+
+
+@pytest.mark.parametrize(("is_router", "flags"), [(True, "a0000000"), (False, "20000000")])
+def test_an_address_that_has_come_here_is_announced_by_neighbour_discovery(is_router, flags):
+    address = ip_address("fd50:2::200").packed
+    frame = announcement(address, ASKED, is_router=is_router)
+
+    assert frame[:14] == bytes.fromhex("333300000001") + ASKED + b"\x86\xdd"
+    packet = frame[14:]
+    assert packet[:8] == bytes.fromhex("60000000 0020 3a ff")
+    assert (packet[8:24], packet[24:40]) == (address, ip_address("ff02::1").packed)
+    assert packet[40:42] + packet[44:] == bytes.fromhex(f"8800 {flags}") + address + b"\2\1" + ASKED
+    assert packets.is_l4_checksum_right(packet)

@@ -1,0 +1,1 @@
+"""Virtual services: what is computed of them, by the agent and by the forwarder."""

@@ -1,0 +1,45 @@
+"""When a host tells a link, unasked, that an address is at it now: at once, soon again, and from then on rarely.
+
+Hosts and routers keep what they have learnt for minutes, and switches may lose a single frame, or forget before they do.
+Times are seconds of any clock that only moves forward.
+"""
+
+from __future__ import annotations
+
+import math
+
+# Ours; the numbers are those of keepalived, but for the last, which it leaves out by default
+BURST = 5  # frames for each address
+AGAIN = 5.0  # seconds until a second burst
+REFRESH = 60.0  # seconds between single frames later
+
+
+class Announcements:
+    """The schedule for the addresses that a host holds together."""
+
+    def __init__(self, refresh: float = REFRESH) -> None:
+        self._refresh = refresh
+        self._due = math.inf
+        self._bursts = 0  # that are still to come
+
+    def begin(self, now: float) -> None:
+        """Announce from now on: the addresses have come here."""
+        self._due, self._bursts = now, 2
+
+    def end(self) -> None:
+        """Announce no longer: they are elsewhere."""
+        self._due = math.inf
+
+    def next_deadline(self) -> float:
+        """Return when handle_deadline() has something to say; infinity if never."""
+        return self._due
+
+    def handle_deadline(self, now: float) -> int:
+        """Return how many times each address is to be announced now."""
+        if now < self._due:
+            return 0
+        self._due = now + (AGAIN if self._bursts == 2 else self._refresh)
+        if not self._bursts:
+            return 1
+        self._bursts -= 1
+        return BURST

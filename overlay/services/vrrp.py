@@ -1,0 +1,223 @@
+"""The state machine of one virtual router, without I/O (RFC 9568 section 6, RFC 3768 section 6).
+
+Advertisements, the time and what is tracked go in; what to send and which state it is in come out.  Times are seconds
+of any clock that only moves forward.
+
+    INITIALIZE ──start──► BACKUP ◄──────────────► ACTIVE
+         ▲                  │   silence, or a resigning      │
+         └──── stop, fault ─┴────────────────────────────────┘
+
+A priority that is tracked to zero is a fault: the router resigns and is silent until it is mended.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from overlay.errors import PacketError
+from overlay.wire.vrrp import OWNER_PRIORITY, RESIGNING, TTL, Advertisement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Specification
+LOST = 3  # advertisements in a row that do not come: their sender is gone
+
+
+class State(enum.Enum):
+    """Where a virtual router is; the names are those of RFC 9568."""
+
+    INITIALIZE = "initialize"  # not started, stopped, or faulty
+    BACKUP = "backup"
+    ACTIVE = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one router is told of its group.
+
+    *priority* is 1 to 255.  *interval* is in seconds between advertisements.  Without *preempts* a router that lives
+    keeps the addresses whatever its priority; *preempt_delay* is how long a router of a higher priority waits, in
+    seconds, before it takes them.
+    """
+
+    version: int
+    router: int
+    priority: int
+    interval: float
+    addresses: tuple[bytes, ...]
+    preempts: bool = True
+    preempt_delay: float = 0.0
+    password: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this advertisement to the group."""
+
+    advertisement: Advertisement
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The router is in *state* now, because of *reason*, which goes on behind "because"."""
+
+    state: State
+    reason: str
+
+
+Output: TypeAlias = Send | Changed
+
+
+class VirtualRouter:
+    """One router of a group, at the address *own*, which decides between equals."""
+
+    def __init__(self, settings: Settings, own: bytes) -> None:
+        self._settings, self._own = settings, own
+        self._handlers: dict[State, Callable[[Advertisement, bytes, float], list[Output]]] = {
+            State.INITIALIZE: lambda *_: [],
+            State.BACKUP: self._heard_as_backup,
+            State.ACTIVE: self._heard_as_active,
+        }
+        self.state = State.INITIALIZE
+        self.priority = settings.priority  # with what is tracked
+        self.active: bytes | None = None  # who holds the addresses, as far as is known
+        self._interval = settings.interval  # of the one that is active
+        self._due = math.inf
+        self._preempts_at: float | None = None  # since a lower priority was heard first
+        self._is_started = False
+
+    def next_deadline(self) -> float:
+        """Return when handle_deadline() has something to do; infinity while it has not."""
+        return self._due
+
+    def start(self, now: float) -> list[Output]:
+        """Take part from now on, unless a fault keeps it from that."""
+        self._is_started = True
+        if not self.priority:
+            return []
+        self._interval = self._settings.interval
+        if self.priority == OWNER_PRIORITY:
+            return self._take_over("it owns the addresses", now)
+        return self._fall_back("it has started", now)
+
+    def stop(self) -> list[Output]:
+        """Take no part any more; who waits is told at once."""
+        self._is_started = False
+        return self._leave("it was stopped")
+
+    def set_priority(self, priority: int, reason: str, now: float) -> list[Output]:
+        """Have *priority* from now on, for what is tracked changed; 0 is a fault, because of *reason*."""
+        before, self.priority = self.priority, priority
+        if not priority:
+            return self._leave(reason)
+        if not before and self._is_started:
+            return self.start(now)
+        return []
+
+    def receive(
+        self, advertisement: Advertisement, source: bytes, now: float, ttl: int | None = TTL
+    ) -> list[Output]:
+        """Take an advertisement of this group from the router at *source*; *ttl* is None from one that is named.
+
+        Raises PacketError ``vrrp_ttl``, ``vrrp_version``, ``vrrp_password`` or ``vrrp_interval``, with nothing changed.
+        """
+        settings = self._settings
+        if ttl not in {TTL, None}:
+            raise PacketError("vrrp_ttl")
+        if advertisement.version != settings.version:
+            raise PacketError("vrrp_version")
+        if advertisement.password != settings.password:
+            raise PacketError("vrrp_password")
+        if settings.version == 2 and advertisement.interval != settings.interval:
+            raise PacketError(
+                "vrrp_interval"
+            )  # RFC 3768 section 7.1; version 3 goes by that of the active router
+        return self._handlers[self.state](advertisement, source, now)
+
+    def handle_deadline(self, now: float) -> list[Output]:
+        """Do what is due."""
+        if now < self._due:
+            return []
+        if self.state is State.ACTIVE:
+            self._due = now + self._settings.interval
+            return [self._advertise(self.priority)]
+        return self._take_over("nobody advertises the addresses", now)
+
+    # States
+
+    def _heard_as_backup(self, heard: Advertisement, source: bytes, now: float) -> list[Output]:
+        if heard.priority == RESIGNING:
+            self.active = None
+            self._due = now + self._skew()
+            return []
+        if heard.priority >= self.priority or not self._may_preempt(now):
+            if heard.priority >= self.priority:
+                self._preempts_at = None
+            self.active, self._interval = source, heard.interval
+            self._due = now + self._patience()
+        return []  # else its time runs out, and this router takes over
+
+    def _heard_as_active(self, heard: Advertisement, source: bytes, now: float) -> list[Output]:
+        if heard.priority == RESIGNING:
+            self._due = now + self._settings.interval
+            return [self._advertise(self.priority)]
+        if (heard.priority, source) > (self.priority, self._own):
+            self._interval = heard.interval
+            return self._fall_back("a router with precedence advertises the addresses", now, source)
+        # RFC 9568 section 6.4.3: assert it at once, for switches that learnt the other's place
+        self._due = now + self._settings.interval
+        return [self._advertise(self.priority)]
+
+    def _take_over(self, reason: str, now: float) -> list[Output]:
+        self.state, self.active, self._preempts_at = State.ACTIVE, self._own, None
+        self._due = now + self._settings.interval
+        return [self._advertise(self.priority), Changed(State.ACTIVE, reason)]
+
+    def _fall_back(self, reason: str, now: float, active: bytes | None = None) -> list[Output]:
+        self.state, self.active, self._preempts_at = State.BACKUP, active, None
+        self._due = now + self._patience()
+        return [Changed(State.BACKUP, reason)]
+
+    def _leave(self, reason: str) -> list[Output]:
+        before, self.state, self._due, self.active = self.state, State.INITIALIZE, math.inf, None
+        if before is State.INITIALIZE:
+            return []
+        told: list[Output] = [self._advertise(RESIGNING)] if before is State.ACTIVE else []
+        return [*told, Changed(State.INITIALIZE, reason)]
+
+    # Times
+
+    def _may_preempt(self, now: float) -> bool:
+        """Return whether to let the time of a router with a lower priority run out."""
+        if not self._settings.preempts:
+            return False
+        if self._preempts_at is None:
+            self._preempts_at = now + self._settings.preempt_delay
+        return now >= self._preempts_at
+
+    def _skew(self) -> float:
+        """Return how long this router lets those of a higher priority go first, in seconds."""
+        unit = 1.0 if self._settings.version == 2 else self._interval
+        return (256 - self.priority) * unit / 256
+
+    def _patience(self) -> float:
+        """Return after how many seconds of silence the active router is gone."""
+        interval = self._settings.interval if self._settings.version == 2 else self._interval
+        return LOST * interval + self._skew()
+
+    def _advertise(self, priority: int) -> Send:
+        settings = self._settings
+        return Send(
+            Advertisement(
+                settings.version,
+                settings.router,
+                priority,
+                settings.interval,
+                settings.addresses,
+                settings.password,
+            )
+        )
