@@ -2,12 +2,125 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
 
 from scripts.mutate import pick
 from tests.test_imports import ROOT
 
-MUTATE = [sys.executable, str(ROOT / "scripts" / "mutate.py")]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MUTATE = [sys.executable, "-W", "ignore", "-m", "scripts.mutate"]
+
+MODULE = '''
+"""A module with changes of every fate."""
+
+
+class Door:
+    def __init__(self, limit: int = 3) -> None:
+        self.limit = limit
+
+    def admits(self, number: int) -> bool:
+        return number < self.limit
+
+
+def unseen(number):
+    return number + 1
+
+
+def drain(number):
+    while number > 0:
+        number -= 1
+    return number
+
+
+def unreached():
+    return 1
+'''
+
+TESTS = """
+from overlay import example
+from overlay.example import drain
+
+
+def test_a_door_admits_two_of_three_by_default():
+    door = example.Door()
+
+    assert door.admits(2)
+    assert not door.admits(4)
+    assert door.limit == 3
+
+
+def test_nothing_is_said_of_it():
+    example.unseen(1)
+
+
+def test_what_is_drained_is_empty():
+    assert drain(3) == 0
+
+
+def test_that_fails():
+    assert example.unseen(0) == 7
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project of one module and its tests, with the scripts of this one."""
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    for name in ("overlay", "tests", "tests/overlay"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    (tmp_path / "overlay" / "example.py").write_text(MODULE)
+    (tmp_path / "tests" / "overlay" / "test_example.py").write_text(TESTS)
+    (tmp_path / "tests" / "equivalent.toml").write_text(
+        textwrap.dedent("""
+            [[change]]
+            module = "overlay/example.py"
+            before = "return number < self.limit"
+            after = "return number <= self.limit"
+            why = "nobody counts"
+        """)
+    )
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    return tmp_path
+
+
+def mutate(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*MUTATE, *arguments], cwd=project, capture_output=True, text=True, check=False)
+
+
+def test_each_change_is_counted_by_what_became_of_it(project):
+    done = mutate(project, "overlay/example.py")
+
+    assert done.returncode == 1
+    assert "- return number + 1\n  + return number - 1\n  in unseen: survived" in done.stdout
+    assert "- return 1\n  + return 2\n  in unreached: reached by no test" in done.stdout
+    assert "number < self.limit" not in done.stdout
+    assert (
+        "7 of 10 changes noticed (70.0 %), 2 of them by a time-out; 3 not, 1 of them reached by no test; 1 equivalent"
+    ) in done.stdout
+
+
+def test_a_test_that_fails_without_a_change_is_named_and_notices_nothing(project):
+    done = mutate(project, "overlay/example.py")
+
+    assert "test_example.py::test_that_fails fails without a change and was not used." in done.stderr
+
+
+def test_tests_that_cannot_be_collected_are_shown_and_nothing_is_counted(project):
+    (project / "tests" / "overlay" / "test_example.py").write_text("import overlay.gone\n")
+
+    done = mutate(project, "overlay/example.py")
+
+    assert done.returncode == 1
+    assert "No module named 'overlay.gone'" in done.stdout
+    assert "the tests could not be run" in done.stderr
+    assert "noticed" not in done.stdout
 
 
 def test_every_change_that_is_called_equivalent_says_why_and_is_of_a_line_that_is_there():
@@ -21,26 +134,30 @@ def test_every_change_that_is_called_equivalent_says_why_and_is_of_a_line_that_i
 
 
 def test_a_module_that_is_not_there_is_refused_in_one_sentence():
-    done = subprocess.run([*MUTATE, "overlay/none.py"], capture_output=True, text=True, check=False)
+    done = mutate(ROOT, "overlay/none.py")
 
     assert done.returncode == 2
     assert "overlay/none.py is not a module or a folder of this project" in done.stderr
 
 
 def test_a_sample_is_the_same_each_time_and_another_with_another_seed():
-    names = [f"overlay.some.x_do__mutmut_{number}" for number in range(500)]
+    first = pick(range(500), 60, seed=0)
 
-    first = pick(names, 60, seed=0)
-
-    assert pick(names, 60, seed=0) == first
-    assert pick(names, 60, seed=1) != first
+    assert pick(range(500), 60, seed=0) == first
+    assert pick(range(500), 60, seed=1) != first
     assert len(set(first)) == 60
-    assert set(first) <= set(names)
+    assert set(first) <= set(range(500))
 
 
-def test_a_module_with_fewer_changes_than_the_sample_is_tried_as_a_whole():
-    names = ["overlay.some.x_do__mutmut_1", "overlay.some.x_do__mutmut_2"]
+def test_a_sample_has_of_each_module_the_share_that_it_has_of_all_changes():
+    changes = ["large"] * 9000 + ["small"] * 1000
 
-    assert pick(names, 60, seed=0) == names
-    assert pick(names, None, seed=0) == names
+    sample = pick(changes, 1000, seed=3)
+
+    assert 70 <= sample.count("small") <= 130
+
+
+def test_fewer_changes_than_the_sample_are_all_tried():
+    assert pick(["one", "two"], 60, seed=0) == ["one", "two"]
+    assert pick(["one", "two"], None, seed=0) == ["one", "two"]
     assert pick([], 60, seed=0) == []

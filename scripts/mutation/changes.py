@@ -1,0 +1,141 @@
+"""The small changes of a module that mutmut knows, and one of them put into force in this process."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING
+
+import libcst as cst
+from mutmut.mutation.file_mutation import Mutation, create_mutations, deep_replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ROOT = Path(__file__).absolute().parents[2]  # of the project from which it is run
+EQUIVALENT = ROOT / "tests" / "equivalent.toml"
+
+_CONSTANTS = (bool, int, float, str, bytes, type(None))
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change as one reads it: the module, the lines that it takes away and the lines that it puts there."""
+
+    module: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        """Return the change as a difference."""
+        lines = [self.module, *(f"  - {line}" for line in self.before.splitlines())]
+        return "\n".join([*lines, *(f"  + {line}" for line in self.after.splitlines())])
+
+
+@dataclass(frozen=True, eq=False)
+class Mutant:
+    """A change of one function or method that can be put into force."""
+
+    module: str  # its path below the root
+    function: str  # its qualified name
+    _tree: cst.Module
+    _mutation: Mutation
+
+    @property
+    def mirror(self) -> Path:
+        """The file of tests that mirrors the module, which need not exist."""
+        return mirror(self.module)
+
+    def source(self) -> str:
+        """Return the text of the module with the change."""
+        changed = deep_replace(self._tree, self._mutation.original_node, self._mutation.mutated_node)
+        assert isinstance(changed, cst.Module)
+        return changed.code
+
+    def change(self) -> Change:
+        """Return what the change takes away and puts there."""
+        before, after = list[str](), list[str]()
+        for line in difflib.unified_diff(self._tree.code.splitlines(), self.source().splitlines(), n=0):
+            if line.startswith("-") and not line.startswith("--- "):
+                before.append(line[1:].strip())
+            elif line.startswith("+") and not line.startswith("+++ "):
+                after.append(line[1:].strip())
+        return Change(self.module, "\n".join(before), "\n".join(after))
+
+    def target(self) -> FunctionType | None:
+        """Return the function to change; None if another one stands in its place, as one from a library."""
+        return _function(importlib.import_module(_name(self.module)), self.function)
+
+    def apply(self) -> None:
+        """Put the change into force in this process, wherever the function is referred to."""
+        target = self.target()
+        changed = ModuleType(_name(self.module))
+        changed.__file__ = str(ROOT / self.module)
+        exec(compile(self.source(), changed.__file__, "exec"), vars(changed))
+        function = _function(changed, self.function)
+        assert target is not None
+        assert function is not None
+        target.__code__ = function.__code__
+        # Only constants among the defaults are ever changed; other values are those of the module in use.
+        if target.__defaults__ and function.__defaults__:
+            target.__defaults__ = tuple(map(_default, target.__defaults__, function.__defaults__))
+        for name, value in (function.__kwdefaults__ or {}).items():
+            target.__kwdefaults__[name] = _default(target.__kwdefaults__.get(name), value)
+
+
+def mirror(module: str) -> Path:
+    """Return the file of tests that mirrors *module*, both as paths below the root."""
+    path = Path(module)
+    return Path("tests") / path.parent / f"test_{path.name}"
+
+
+def mutants(modules: Iterable[str]) -> list[Mutant]:
+    """Return every change of *modules*, in the order of the code.  Constants of a module are not changed."""
+    made = []
+    for module in modules:
+        tree, mutations, *_ = create_mutations(module, (ROOT / module).read_text())
+        names = _methods(tree)
+        made += [
+            Mutant(module, names[mutation.contained_by_top_level_function], tree, mutation)
+            for mutation in mutations
+            if mutation.contained_by_top_level_function in names
+        ]
+    return made
+
+
+def explained() -> set[Change]:
+    """Return the changes that alter nothing that anybody could see, each of which has its reason in the file."""
+    rows = tomllib.loads(EQUIVALENT.read_text())["change"]
+    return {Change(row["module"], row["before"], row["after"]) for row in rows if row["why"]}
+
+
+def _methods(tree: cst.Module) -> dict[cst.CSTNode | None, str]:
+    """Return the qualified names of the functions and methods in *tree*."""
+    names = dict[cst.CSTNode | None, str]()
+    for node in tree.body:
+        if isinstance(node, cst.FunctionDef):
+            names[node] = node.name.value
+        elif isinstance(node, cst.ClassDef):
+            inside = (child for child in node.body.body if isinstance(child, cst.FunctionDef))
+            names |= {child: f"{node.name.value}.{child.name.value}" for child in inside}
+    return names
+
+
+def _name(module: str) -> str:
+    return module.removesuffix(".py").replace("/", ".")
+
+
+def _function(module: ModuleType, name: str) -> FunctionType | None:
+    found: object = module
+    for part in name.split("."):
+        found = vars(found)[part]
+    found = getattr(found, "__func__", found)
+    return found if isinstance(found, FunctionType) else None
+
+
+def _default(used: object, changed: object) -> object:
+    return changed if isinstance(changed, _CONSTANTS) else used

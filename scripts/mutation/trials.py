@@ -1,0 +1,202 @@
+"""Trials of changes: the tests are collected once, and those that reach a change run in a fork that has it in force."""
+
+from __future__ import annotations
+
+import enum
+import gc
+import json
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import CodeType
+from typing import TYPE_CHECKING
+
+import pytest
+
+from scripts.mutation.children import Children
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+    from types import FrameType
+
+    from scripts.mutation.changes import Mutant
+
+PASSED, FAILED = 0, 1  # exit statuses of a child
+
+
+class Outcome(enum.Enum):
+    """What the tests said about a change."""
+
+    NOTICED = "noticed"  # a test failed, or its process died
+    TIMED_OUT = "timed out"  # a test took far longer than it does without the change
+    SURVIVED = "survived"
+    UNREACHED = "reached by no test"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """A test that passes without a change: the seconds of CPU that it takes and the functions that it calls."""
+
+    test: int
+    seconds: float
+    functions: list[int]
+
+
+class Trials:
+    """A plugin of pytest that tries *mutants*, *jobs* at a time, in place of the usual run.
+
+    The tests of one change take at most *seconds* of CPU, as measured without it: those of the file that mirrors the
+    module are first, then the quickest.  *report* is called with each outcome; *folder* is for files of this run.
+    """
+
+    def __init__(
+        self,
+        mutants: list[Mutant],
+        jobs: int,
+        seconds: float,
+        report: Callable[[Mutant, Outcome], None],
+        folder: Path,
+    ) -> None:
+        self.failing = list[str]()  # the tests that fail without a change, which are not used
+        self._mutants = mutants
+        self._jobs = jobs
+        self._seconds = seconds
+        self._report = report
+        self._folder = folder
+        self._failed = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a failure (hook of pytest)."""
+        self._failed = self._failed or report.failed
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Try the changes (hook of pytest).  Raises session.Interrupted if tests could not be collected."""
+        if session.testsfailed:
+            raise session.Interrupted("some tests cannot be collected")
+        gc.collect()
+        gc.freeze()  # so that the children share these pages
+        numbers = dict[CodeType, int]()
+        for mutant in self._mutants:
+            if (function := mutant.target()) is not None:
+                numbers.setdefault(function.__code__, len(numbers))
+        reaching = dict[int, list[Reach]]()
+        for reach in self._measure(session.items, numbers):
+            for function in reach.functions:
+                reaching.setdefault(function, []).append(reach)
+
+        trying: Children[Mutant] = Children(self._folder / "error")
+        with trying as children:
+            for mutant in self._mutants:
+                function = mutant.target()
+                found = reaching.get(numbers[function.__code__], []) if function is not None else []
+                if not found:
+                    self._report(mutant, Outcome.UNREACHED)
+                    continue
+                tests = self._choose(session.items, found, mutant)
+                if len(children) == self._jobs:
+                    self._settle(*children.wait())
+                children.start(mutant, lambda mutant=mutant, tests=tests: self._trial(mutant, tests))
+            while children:
+                self._settle(*children.wait())
+        return True
+
+    def _measure(self, items: list[pytest.Item], numbers: dict[CodeType, int]) -> list[Reach]:
+        """Return what each test reaches of the functions with *numbers* when it runs without a change."""
+
+        def work(job: int) -> int:
+            rows = []
+            for test in range(job, len(items), self._jobs):
+                codes = set[CodeType]()
+                begin = time.process_time()
+                with _calls_noted_in(codes):
+                    passed = self._passes(items[test])
+                row = (
+                    test,
+                    time.process_time() - begin,
+                    sorted(numbers[code] for code in codes & numbers.keys()),
+                )
+                rows.append((row, passed))
+            (self._folder / f"reach-{job}").write_text(json.dumps(rows))
+            return PASSED
+
+        measuring: Children[int] = Children(self._folder / "error")
+        with measuring as children:
+            for job in range(self._jobs):
+                children.start(job, lambda job=job: work(job))
+            while children:
+                job, status = children.wait()
+                if status != PASSED:
+                    raise ChildProcessError(f"the tests end their process without a change (status {status})")
+        made = list[Reach]()
+        for job in range(self._jobs):
+            for row, passed in json.loads((self._folder / f"reach-{job}").read_text()):
+                reach = Reach(*row)
+                if passed:
+                    made.append(reach)
+                else:
+                    self.failing.append(items[reach.test].nodeid)
+        return made
+
+    def _choose(
+        self, items: list[pytest.Item], found: list[Reach], mutant: Mutant
+    ) -> list[tuple[pytest.Item, float]]:
+        """Return the tests of a change, best first, and the seconds that each takes."""
+        ordered = sorted(
+            found, key=lambda reach: (not items[reach.test].path.match(str(mutant.mirror)), reach.seconds)
+        )
+        return [(items[reach.test], reach.seconds) for reach in _within(self._seconds, ordered)]
+
+    def _trial(self, mutant: Mutant, tests: list[tuple[pytest.Item, float]]) -> int:
+        mutant.apply()
+        for item, seconds in tests:
+            signal.setitimer(signal.ITIMER_PROF, 5 * seconds + 2)  # CPU, the same on a loaded machine
+            signal.setitimer(signal.ITIMER_REAL, 20 * seconds + 60)
+            if not self._passes(item):
+                return FAILED
+        return PASSED
+
+    def _settle(self, mutant: Mutant, status: int) -> None:
+        if status == PASSED:
+            outcome = Outcome.SURVIVED
+        elif -status in {signal.SIGPROF, signal.SIGALRM}:
+            outcome = Outcome.TIMED_OUT
+        else:
+            outcome = Outcome.NOTICED
+        self._report(mutant, outcome)
+
+    def _passes(self, item: pytest.Item) -> bool:
+        """Run one test, with all that it sets up and tears down."""
+        self._failed = False
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+        return not self._failed
+
+
+@contextmanager
+def _calls_noted_in(codes: set[CodeType]) -> Iterator[None]:
+    """Add the code of each function that is called meanwhile to *codes*."""
+
+    def note(frame: FrameType, _event: str, _value: object) -> None:
+        codes.add(frame.f_code)
+
+    threading.settrace(note)
+    sys.settrace(note)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]  None is what takes it away
+
+
+def _within(seconds: float, reaches: Iterable[Reach]) -> Iterator[Reach]:
+    """Yield the first of *reaches* that together take no more than *seconds*, and one at least."""
+    total = 0.0
+    for reach in reaches:
+        if total and total + reach.seconds > seconds:
+            return
+        total += reach.seconds
+        yield reach
