@@ -49,6 +49,11 @@ def warnings(table: Table) -> list[str]:
         *_unencrypted(table),
         *grouped(_public_endpoints(table)),
         *default_networks(table),
+        *(
+            sentence
+            for kind in table.sections
+            for sentence in kind.warn(table.network, table.peers, table.sections)
+        ),
     ]
 
 

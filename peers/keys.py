@@ -1,4 +1,4 @@
-"""The keys of a peers file, one row for each: its name, how it is read and bounded, and the field that it fills.
+"""The keys of [network] and of each [peers.NAME], one row for each.
 
 A key that is left out leaves its field at the default of Network or Peer.  A new key is a row here and a field there;
 what is refused, suggested for a misspelt key and demanded of the documentation follows from the row.
@@ -6,61 +6,15 @@ what is refused, suggested for a misspelt key and demanded of the documentation 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from peers.addresses import parse_address, parse_host_address, parse_prefix
 from peers.encapsulation import ENCAPSULATIONS, GRE_KEY, PORTS, VNI
 from peers.errors import KeyProblem
+from peers.key import Key, choice, each, integer
 from peers.mac import format_mac, parse_mac
 from peers.peer import INHERITED, MOST_STATIONS, TAP, TUN, parse_public_key
-from peers.toml_section import Section, refuse_repeated, refuse_second_of_family
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-Read: TypeAlias = "Callable[[Section, str], Any]"
-"""Returns the value of a key in a section, None if it is left out.  Raises KeyProblem."""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A key *name*, read by *read* into *field*, which has the same name unless it is given.
-
-    Without *read* its value depends on other keys, and its section's reader takes it.
-    """
-
-    name: str
-    read: Read | None
-    field: str = ""
-
-
-def read_keys(section: Section, keys: Iterable[Key]) -> dict[str, Any]:
-    """Return the values of *keys* that *section* has, by field.  Raises KeyProblem for the first that is wrong."""
-    read = ((key.field or key.name, key.read(section, key.name)) for key in keys if key.read is not None)
-    return {field: value for field, value in read if value is not None}
-
-
-def _integer(least: int, most: int, what: str) -> Read:
-    return lambda section, key: section.integer(key, least, most, what)
-
-
-def _choice(*accepted: str) -> Read:
-    return lambda section, key: section.choice(key, accepted)
-
-
-def _each(
-    parse: Callable[[str], Any], accepted: str, shown: Callable[[Any], object] = lambda value: value
-) -> Read:
-    """Return what reads a list, or one item of it, in which nothing is twice; *shown* is an item as errors write it."""
-
-    def read(section: Section, key: str) -> tuple[Any, ...] | None:
-        values = section.each(key, parse, accepted)
-        if values is not None:
-            refuse_repeated((*section.keys, key), tuple(map(shown, values)))
-        return values
-
-    return read
+from peers.toml_section import Section, refuse_second_of_family
 
 
 def _subnets(section: Section, key: str) -> tuple[Any, ...] | None:
@@ -89,27 +43,27 @@ def _ttl(section: Section, key: str) -> int | None:
     return section.integer(key, 1, 255, 'the word "inherit" in quotes, or a number')
 
 
-_PORT = _integer(1, 65535, "a UDP port")
+_PORT = integer(1, 65535, "a UDP port")
 _GRE = (
-    Key("gre_key", _integer(0, GRE_KEY.largest, "a number")),
+    Key("gre_key", integer(0, GRE_KEY.largest, "a number")),
     Key("gre_checksum", Section.boolean),
     Key("gre_sequence", Section.boolean),
 )
-_ENCAPSULATION = Key("encapsulation", _choice(*ENCAPSULATIONS))
+_ENCAPSULATION = Key("encapsulation", choice(*ENCAPSULATIONS))
 
 NETWORK = (
-    Key("prefix", _each(parse_prefix, "a prefix such as 10.244.0.0/16"), "prefixes"),
+    Key("prefix", each(parse_prefix, "a prefix such as 10.244.0.0/16"), "prefixes"),
     *(Key(port.key, _PORT) for port in PORTS.values()),
-    Key("mtu", _integer(576, 65535, "bytes")),
-    Key("fwmark", _integer(1, 2**32 - 1, "a mark")),
+    Key("mtu", integer(576, 65535, "bytes")),
+    Key("fwmark", integer(1, 2**32 - 1, "a mark")),
     Key("bulk", Section.boolean),
     _ENCAPSULATION,
-    Key("vni", _integer(0, VNI.largest, "a number")),
+    Key("vni", integer(0, VNI.largest, "a number")),
     *_GRE,
     Key("ttl", _ttl),
-    Key("device", _choice(TUN, TAP)),
+    Key("device", choice(TUN, TAP)),
     Key("point_to_point", Section.boolean),
-    Key("stations", _integer(1, MOST_STATIONS, "a number of Ethernet addresses")),
+    Key("stations", integer(1, MOST_STATIONS, "a number of Ethernet addresses")),
 )
 """The keys of [network]."""
 
@@ -119,12 +73,12 @@ PEER = (
     Key("address", _addresses, "addresses"),
     Key("endpoint", None),
     Key("preshared_key_file", None),
-    Key("keepalive", _integer(0, 65535, "seconds")),
-    Key("listen", _each(parse_address, "an address such as 192.0.2.10")),
+    Key("keepalive", integer(0, 65535, "seconds")),
+    Key("listen", each(parse_address, "an address such as 192.0.2.10")),
     Key("listen_port", _PORT),
     _ENCAPSULATION,
-    Key("sources", _each(parse_prefix, "a prefix such as 0.0.0.0/0")),
+    Key("sources", each(parse_prefix, "a prefix such as 0.0.0.0/0")),
     *_GRE,
-    Key("mac", _each(parse_mac, "an Ethernet address such as 02:00:5e:10:00:01", format_mac), "macs"),
+    Key("mac", each(parse_mac, "an Ethernet address such as 02:00:5e:10:00:01", format_mac), "macs"),
 )
 """The keys of each [peers.NAME]."""

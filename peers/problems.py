@@ -10,12 +10,15 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 from peers.errors import KeyProblem, TableError
+from peers.kinds import KINDS
 from peers.toml import parse_document, read_document, to_error
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from peers.errors import Keys
+    from peers.kind import Kind
 
 # Ours
 ROUNDS = 100  # readings at most, among them those that tell nothing new
@@ -24,10 +27,17 @@ STAND_IN = IPv4Address("240.0.0.0")
 OTHERS_DEPEND_ON = {"encapsulation", "device"}
 
 
-def find_problems(text: str, path: Path, most: int = 10, *, has_directory: bool = True) -> list[TableError]:
+def find_problems(
+    text: str,
+    path: Path,
+    most: int = 10,
+    *,
+    has_directory: bool = True,
+    kinds: Collection[Kind[Any]] = KINDS,
+) -> list[TableError]:
     """Return what is wrong in *text*, the content of *path*, in the order of its lines; at most *most* problems.
 
-    *has_directory* is as for peers.toml.parse().  Of text that is no TOML it is the first problem alone.  Empty if nothing is wrong.
+    *has_directory* and *kinds* are as for peers.toml.  Of text that is no TOML it is the first problem alone.  Empty if nothing is wrong.
     """
     try:
         document = parse_document(text, path)
@@ -37,7 +47,7 @@ def find_problems(text: str, path: Path, most: int = 10, *, has_directory: bool 
     problems: list[KeyProblem] = []
     for _ in range(ROUNDS):
         try:
-            read_document(document, path.parent if has_directory else None)
+            read_document(document, path.parent if has_directory else None, kinds)
             break
         except KeyProblem as found:
             problem = KeyProblem(reduced.original(found.keys), found.finding)
@@ -76,8 +86,8 @@ class _Reduced:
         """Return whether a problem at *keys* may be there only because of what is gone."""
         if any(place[: len(keys)] == keys for place in self._gone):
             return True
-        is_peer_gone = any(len(place) == 2 and place[0] == "peers" for place in self._gone)
-        if keys[:1] == ("network",) and is_peer_gone:
+        # Whatever names a section may miss one of another kind; the network is that of all peers.
+        if any(len(place) == 2 and place[0] not in {"network", keys[0]} for place in self._gone):
             return True
         return (*keys[:2], "encapsulation") in self._gone
 
@@ -103,7 +113,8 @@ class _Reduced:
             return False
         self._gone.add(place)
         del container[keys[-1]]
-        peer = _item(self._values.get("peers"), keys[1]) if len(keys) > 2 else None
+        is_of_peer = len(keys) > 2 and keys[0] == "peers"
+        peer = _item(self._values.get("peers"), keys[1]) if is_of_peer else None
         if isinstance(peer, dict) and not peer.get("subnets") and not peer.get("address"):
             peer["address"] = str(STAND_IN + len(self._gone))
         return True

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from peers.errors import Keys
+    from peers.kind import Sections
     from peers.peer import Network, Peer
 
 # Specification
@@ -36,7 +37,8 @@ class Table:
     Making one raises KeyProblem for peers that contradict each other: a public key, prefix or address of two,
     an endpoint that could only be reached through its own tunnel, an MTU too small for IPv6, no peers; an
     encrypted tunnel without a key, a peer in the clear without an endpoint, two keys for one GRE tunnel, what the
-    encapsulations in use have no place for, two peers that nothing would tell apart.
+    encapsulations in use have no place for, two peers that nothing would tell apart; and for what the kinds of the
+    other *sections* refuse.
 
     *routes* holds each prefix once, in the order of the peers: the subnets of all, then a host route for each
     address of a peer that its own subnets do not already win by longest match, so that an address of a peer
@@ -46,6 +48,7 @@ class Table:
 
     network: Network
     peers: Mapping[str, Peer]
+    sections: Sections = field(default_factory=dict)
     routes: tuple[Route, ...] = field(init=False, repr=False, compare=False)
     owners: PrefixMap[str] = field(init=False, repr=False, compare=False)
     outside: tuple[Route, ...] = field(init=False, repr=False, compare=False)
@@ -63,6 +66,8 @@ class Table:
         hosts = _add_host_routes(self.network, peers.values(), owners)
         _check_mtu(self.network, [*subnets, *hosts])
         _check_endpoints(self.network, peers.values(), owners)
+        for kind in self.sections:
+            kind.check(self.network, peers, self.sections)
         object.__setattr__(self, "peers", peers)
         object.__setattr__(self, "routes", (*subnets, *hosts))
         object.__setattr__(self, "owners", owners)

@@ -1,4 +1,4 @@
-"""The peers file: TOML in, one table or one sentence out.  The rows of its keys are in peers.keys.
+"""The peers file: TOML in, one table or one sentence out.  The rows of its keys are in peers.keys, its kinds of sections in peers.kinds.
 
 ```toml
 [network]
@@ -43,24 +43,29 @@ Where a list is accepted, so is its single item.
 from __future__ import annotations
 
 import tomllib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peers import syntax
-from peers.encapsulation import PORTS, has_ports
+from peers.encapsulation import PORTS
 from peers.errors import KeyProblem, TableError
-from peers.files import UnfitFileError, path_below, read_regular
+from peers.files import UnfitFileError, read_regular
 from peers.foreign import recognize
-from peers.keys import NETWORK, PEER, read_keys
+from peers.key import read_keys
+from peers.keys import NETWORK
+from peers.kinds import KINDS
 from peers.lines import find_line
-from peers.peer import KEY_TEXT_SIZE, PEER_NAME, TUN, Endpoint, Network, Peer, default_addresses
+from peers.peer import Network
+from peers.peer_section import PEERS
 from peers.table import Table
-from peers.toml_section import Section, describe
+from peers.toml_section import Section
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
-TABLES = ("network", "peers")
-NETWORK_KEYS, PEER_KEYS = (tuple(key.name for key in each) for each in (NETWORK, PEER))
+    from peers.kind import Kind
+
+NETWORK_KEYS = tuple(key.name for key in NETWORK)
 
 FILE_SIZE = 64 * 1024 * 1024  # bytes; 50,000 peers take a quarter of it
 
@@ -136,15 +141,14 @@ def _syntax_error(text: str, path: Path, message: str) -> TableError:
     return TableError(path, *syntax.describe(text, message))
 
 
-def read_document(document: Section, directory: Path | None) -> Table:
-    """Return the table that *document* writes.  Raises KeyProblem."""
-    document.refuse_unknown(TABLES)
+def read_document(document: Section, directory: Path | None, kinds: Collection[Kind[Any]] = KINDS) -> Table:
+    """Return the table that *document* writes in sections of *kinds*.  Raises KeyProblem."""
+    document.refuse_unknown(("network", *(kind.name for kind in kinds)))
     network = read_network(
         document.section("network", 'write a [network] table with prefix = "10.244.0.0/16"')
     )
-    section = document.section("peers", "write a [peers.NAME] table for each host")
-    peers = {name: read_peer(section, name, network, directory) for name in section.values}
-    return Table(network, peers)
+    sections = {kind: kind.read_all(document, network, directory) for kind in kinds}
+    return Table(network, sections.pop(PEERS), sections)
 
 
 def read_network(section: Section) -> Network:
@@ -159,63 +163,3 @@ def read_network(section: Section) -> Network:
         )
     ports = {name: values.pop(port.key) for name, port in PORTS.items() if port.key in values}
     return Network(ports=ports, **values)
-
-
-def read_peer(peers: Section, name: str, network: Network, directory: Path | None) -> Peer:
-    """Return the peer *name* among *peers*; relative names are below *directory*, if there is one.  Raises KeyProblem."""
-    if not PEER_NAME.fullmatch(name):
-        raise KeyProblem(
-            (*peers.keys, name),
-            "is no peer name; write 1 to 63 letters, digits, dots, hyphens or underscores",
-        )
-    section = peers.section(name, f"write a [peers.{name}] table with public_key and subnets")
-    section.refuse_unknown(PEER_KEYS)
-    values = read_keys(section, PEER)
-    subnets = values.get("subnets", ())
-    if not subnets and not values.get("addresses") and network.device == TUN:
-        raise KeyProblem(section.keys, "has neither subnets nor an address; write what lies behind it")
-    used = values.get("encapsulation") or network.encapsulation
-    listen_port = values.get("listen_port")
-    if listen_port is not None and not has_ports(used):
-        raise KeyProblem(
-            (*section.keys, "listen_port"), f"is of no use, because {used} has no ports; remove it"
-        )
-    # What depends on more than its own text
-    values["addresses"] = values.get("addresses") or default_addresses(subnets, network.prefixes)
-    values["endpoint"] = _read_endpoint(section, listen_port or network.port_for(used), used)
-    values["preshared_key_file"] = _read_preshared_key_file(section, directory)
-    values.setdefault("public_key", None)
-    return Peer(name, **values)
-
-
-def _read_endpoint(section: Section, default_port: int, encapsulation: str) -> Endpoint | None:
-    text = section.string("endpoint", "an address or a DNS name")
-    if text is None:
-        return None
-    try:
-        endpoint = Endpoint.parse(text, default_port)
-    except ValueError as error:
-        raise KeyProblem((*section.keys, "endpoint"), f"{describe(text)} {error}") from None
-    if endpoint.port and not has_ports(encapsulation):
-        raise KeyProblem(
-            (*section.keys, "endpoint"),
-            f"{describe(text)} has a port, and {encapsulation} has none; write {endpoint.host}",
-        )
-    return endpoint
-
-
-def _read_preshared_key_file(section: Section, directory: Path | None) -> Path | None:
-    text = section.string("preshared_key_file", "the path of a file")
-    if text is None:
-        return None
-    keys = (*section.keys, "preshared_key_file")
-    if len(text) == KEY_TEXT_SIZE and text.endswith("="):  # not repeated in the error: it is a secret
-        raise KeyProblem(
-            keys, "is a key itself; put it into a file that only root can read and write its path"
-        )
-    if not text or not text.isprintable():
-        raise KeyProblem(keys, f"is {describe(text)}; write the path of a file")
-    try:
-        return path_below(directory, text)
-    except ValueError as error:
-        raise KeyProblem(keys, f"is {describe(text)}, {error}") from None

@@ -19,6 +19,7 @@ from overlay.cli import main
 from peers import toml
 from peers.encapsulation import PORTS
 from peers.errors import TableError
+from peers.kinds import KINDS
 from peers.peer import Network
 from tests.test_imports import ROOT
 
@@ -250,7 +251,8 @@ def key_rows(title):
 
 
 @pytest.mark.parametrize(
-    ("title", "known"), [("`[network]`", toml.NETWORK_KEYS), ("`[peers.NAME]`", toml.PEER_KEYS)]
+    ("title", "known"),
+    [("`[network]`", toml.NETWORK_KEYS), *((f"`[{kind.name}.NAME]`", kind.names) for kind in KINDS)],
 )
 def test_every_key_is_documented_and_every_documented_key_is_there(title, known):
     assert sorted(key_rows(title)) == sorted(known)
@@ -261,7 +263,7 @@ def test_every_key_that_is_given_a_value_is_there(page):
     """In the prose; what stands in an example is read as a peers file."""
     named = {match[1] for span in SPAN.findall(prose(page)) if (match := re.match(r"([a-z_]+) = ", span))}
 
-    assert named <= {*toml.NETWORK_KEYS, *toml.PEER_KEYS}
+    assert named <= {*toml.NETWORK_KEYS, *(key for kind in KINDS for key in kind.names)}
 
 
 def read(table, key, value):

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peers.errors import TableError
+from peers.peer_section import PEERS
 from peers.problems import find_problems
-from peers.toml import NETWORK_KEYS, PEER_KEYS, parse
+from peers.toml import NETWORK_KEYS, parse
 from tests.hypothesis_profiles import examples
 from tests.peers.examples import key_text, peer, render, table
 
@@ -122,7 +123,7 @@ VALUES = st.one_of(
     st.lists(st.sampled_from(["10.244.1.0/24", "10.244.2.0/24", "10.244.2.1/24", "y"]), max_size=4),
 )
 LINES = st.lists(
-    st.tuples(st.sampled_from([*PEER_KEYS, "colour"]), VALUES), max_size=5, unique_by=lambda line: line[0]
+    st.tuples(st.sampled_from([*PEERS.names, "colour"]), VALUES), max_size=5, unique_by=lambda line: line[0]
 )
 
 

@@ -1,0 +1,58 @@
+"""One key of a section, as a row: its name, how it is read and bounded, and the field that it fills."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from peers.toml_section import refuse_repeated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from peers.toml_section import Section
+
+Read: TypeAlias = "Callable[[Section, str], Any]"
+"""Returns the value of a key in a section, None if it is left out.  Raises KeyProblem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key *name*, read by *read* into *field*, which has the same name unless it is given.
+
+    Without *read* its value depends on other keys, and its section's reader takes it.
+    """
+
+    name: str
+    read: Read | None
+    field: str = ""
+
+
+def read_keys(section: Section, keys: Iterable[Key]) -> dict[str, Any]:
+    """Return the values of *keys* that *section* has, by field.  Raises KeyProblem for the first that is wrong."""
+    read = ((key.field or key.name, key.read(section, key.name)) for key in keys if key.read is not None)
+    return {field: value for field, value in read if value is not None}
+
+
+def integer(least: int, most: int, what: str) -> Read:
+    """Return what reads a number from *least* to *most*; *what* is how errors name it, with its unit."""
+    return lambda section, key: section.integer(key, least, most, what)
+
+
+def choice(*accepted: str) -> Read:
+    """Return what reads one of the words *accepted*."""
+    return lambda section, key: section.choice(key, accepted)
+
+
+def each(
+    parse: Callable[[str], Any], accepted: str, shown: Callable[[Any], object] = lambda value: value
+) -> Read:
+    """Return what reads a list, or one item of it, in which nothing is twice; *shown* is an item as errors write it."""
+
+    def read(section: Section, key: str) -> tuple[Any, ...] | None:
+        values = section.each(key, parse, accepted)
+        if values is not None:
+            refuse_repeated((*section.keys, key), tuple(map(shown, values)))
+        return values
+
+    return read

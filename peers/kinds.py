@@ -1,0 +1,13 @@
+"""The kinds of sections that a peers file may have beside [network]."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peers.peer_section import PEERS
+
+if TYPE_CHECKING:
+    from peers.kind import Kind
+
+KINDS: tuple[Kind[Any], ...] = (PEERS,)
+"""All of them, in the order in which they are read and checked."""
