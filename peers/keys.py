@@ -80,5 +80,6 @@ PEER = (
     Key("sources", each(parse_prefix, "a prefix such as 0.0.0.0/0")),
     *_GRE,
     Key("mac", each(parse_mac, "an Ethernet address such as 02:00:5e:10:00:01", format_mac), "macs"),
+    Key("agent", Section.boolean),
 )
 """The keys of each [peers.NAME]."""

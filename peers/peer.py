@@ -81,6 +81,7 @@ class Peer:
     network.  *sources* are addresses beside its subnets from which packets may come in the clear.  *gre_key*,
     *gre_checksum* and *gre_sequence* are those of its GRE tunnels with everyone, None for the network's.  *macs* are Ethernet addresses, of 6 bytes each: the
     first is that of the peer itself where frames end there, and all of them are at no other peer where they go on.
+    *agent* tells whether an agent of this project runs there; None leaves it to the public key: see is_agent.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Peer:
     gre_checksum: bool | None = None
     gre_sequence: bool | None = None
     macs: tuple[bytes, ...] = ()
+    agent: bool | None = None
     # Made once, for a peer outlives many tables
     routes: tuple[tuple[Prefix, str], ...] = field(init=False, repr=False, compare=False)
     """Its subnets, each with its name."""
@@ -112,6 +114,11 @@ class Peer:
         object.__setattr__(
             self, "numbers", tuple((address.version, int(address)) for address in self.addresses)
         )
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether an agent of this project runs there, as far as the file tells: a peer without a key may be a kernel's tunnel."""
+        return self.public_key is not None if self.agent is None else self.agent
 
 
 @dataclass(frozen=True, slots=True)

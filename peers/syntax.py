@@ -32,7 +32,7 @@ def describe(text: str, message: str) -> tuple[int | None, str]:
     line = int(match[1]) if match[1] else text.rstrip("\n").count("\n") + 1
     found = message[: match.start()]
     if found.startswith("Cannot declare"):
-        return line, "this table is here twice; write each [peers.NAME] once"
+        return line, "this table is here twice; write each table once"
     if found.startswith("Cannot overwrite"):
         return line, "this key is here twice; write it once"
     remedy = next((remedy for beginning, remedy in REMEDIES if found.startswith(beginning)), REMEDY)

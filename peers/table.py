@@ -14,6 +14,7 @@ from peers.gre import check_gre
 from peers.mac import format_mac
 from peers.peer import TAP, Endpoint
 from peers.prefixes import PrefixMap, place_of
+from peers.services.sections import services_of
 from peers.tunnel import encapsulation_between, identifier_between, own_encapsulation
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from peers.errors import Keys
     from peers.kind import Sections
     from peers.peer import Network, Peer
+    from peers.service import Service
 
 # Specification
 IPV6_MINIMUM_MTU = 1280  # RFC 8200 section 5
@@ -43,12 +45,13 @@ class Table:
     *routes* holds each prefix once, in the order of the peers: the subnets of all, then a host route for each
     address of a peer that its own subnets do not already win by longest match, so that an address of a peer
     always leads to that peer.  *owners* finds them by the longest match; *outside* are those that none of the
-    network's prefixes holds.
+    network's prefixes holds.  *services* are by their names, with the checks and the VRRP that they name.
     """
 
     network: Network
     peers: Mapping[str, Peer]
     sections: Sections = field(default_factory=dict)
+    services: Mapping[str, Service] = field(init=False, repr=False, compare=False)
     routes: tuple[Route, ...] = field(init=False, repr=False, compare=False)
     owners: PrefixMap[str] = field(init=False, repr=False, compare=False)
     outside: tuple[Route, ...] = field(init=False, repr=False, compare=False)
@@ -66,9 +69,12 @@ class Table:
         hosts = _add_host_routes(self.network, peers.values(), owners)
         _check_mtu(self.network, [*subnets, *hosts])
         _check_endpoints(self.network, peers.values(), owners)
-        for kind in self.sections:
-            kind.check(self.network, peers, self.sections)
+        sections = MappingProxyType({kind: found for kind, found in self.sections.items() if found})
+        for kind in sections:
+            kind.check(self.network, peers, sections)
         object.__setattr__(self, "peers", peers)
+        object.__setattr__(self, "sections", sections)
+        object.__setattr__(self, "services", MappingProxyType(services_of(sections)))
         object.__setattr__(self, "routes", (*subnets, *hosts))
         object.__setattr__(self, "owners", owners)
         object.__setattr__(self, "outside", tuple(_find_outside(self.network, peers.values(), hosts)))

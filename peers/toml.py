@@ -35,6 +35,11 @@ gre_key = 7                       # of its tunnels with everyone, as the next tw
 gre_checksum = true
 gre_sequence = true
 mac = "02:00:5e:10:00:01"         # with vxlan, geneve or a tap: Ethernet addresses that are there; default derived
+agent = true                      # whether an agent runs there, and not a kernel's tunnel; default with a public key
+
+[services.web]                    # these, [checks.NAME] and [vrrp.NAME] are in peers.services
+address = "192.0.2.100"
+servers = ["paris"]
 ```
 
 Where a list is accepted, so is its single item.

@@ -56,6 +56,18 @@ class Section:
         hint = ", without quotes" if isinstance(value, str) else ""
         raise KeyProblem((*self.keys, key), f"is {describe(value)}; write {what} from {low} to {high}{hint}")
 
+    def number(self, key: str, low: float, high: float, what: str) -> float | None:
+        """Return a number with or without a fraction; None if *key* is absent."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
+            return float(value)
+        hint = ", without quotes" if isinstance(value, str) else ""
+        raise KeyProblem(
+            (*self.keys, key), f"is {describe(value)}; write {what} from {low:g} to {high:g}{hint}"
+        )
+
     def boolean(self, key: str) -> bool | None:
         value = self.values.get(key)
         if value is None or isinstance(value, bool):
@@ -74,6 +86,15 @@ class Section:
         if text is None or text in accepted:
             return text
         raise KeyProblem((*self.keys, key), f"is {describe(text)}; write {listed}")
+
+    def items(self, key: str) -> list[tuple[Keys, object]] | None:
+        """Return the items of a list, or the single item that stands without one, with their places; None if absent."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, list):
+            return [((*self.keys, key, index), item) for index, item in enumerate(value)]
+        return [((*self.keys, key), value)]
 
     def each(self, key: str, parse_item: Callable[[str], T], accepted: str) -> tuple[T, ...] | None:
         """Return the items of a list or of a single string, parsed; None if *key* is absent."""

@@ -77,6 +77,8 @@ def render(table: Table) -> str:
             lines.append(f'preshared_key_file = "{peer.preshared_key_file}"')
         if peer.listen_port is not None:
             lines.append(f"listen_port = {peer.listen_port}")
+        if peer.agent is not None:
+            lines.append(f"agent = {str(peer.agent).lower()}")
     return "\n".join(lines) + "\n"
 
 

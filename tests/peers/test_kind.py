@@ -78,7 +78,7 @@ def test_a_file_without_any_peer_is_refused():
 
 
 def test_sections_of_a_kind_that_is_not_in_the_registry_are_not_known():
-    with pytest.raises(KeyProblem, match=r"^gates is not known; accepted are network, peers$"):
+    with pytest.raises(KeyProblem, match=r"^gates is not known; accepted are network, peers, services"):
         read(HOSTS + GATE, KINDS)
 
 

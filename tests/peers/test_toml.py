@@ -168,7 +168,7 @@ SENTENCES = [
         "this is not TOML: unescaped '\\' in a string; write a backslash twice",
     ),
     (paris("!"), 6, "this is not TOML: invalid statement; write [TABLE] lines, key = value lines such as"),
-    (file("[peers.paris]", "[peers.paris]"), 4, "this table is here twice; write each [peers.NAME] once"),
+    (file("[peers.paris]", "[peers.paris]"), 4, "this table is here twice; write each table once"),
     (paris('subnets = "10.244.2.0/24"'), 6, "this key is here twice; write it once"),
     ("x = " + "9" * 5000, None, "a number has thousands of digits"),
     ("x = " + "[" * 100000, None, "arrays or tables are nested too deeply"),

@@ -1,0 +1,236 @@
+"""A virtual service: one address in front of many servers, with its checks and the VRRP of its directors.
+
+Values alone.  They are read in peers.services; what contradicts the rest of the table is refused there too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from peers.addresses import Address
+
+# Specification
+MOST_WEIGHT = 65535
+MOST_DSCP = 63  # RFC 2474: 6 bits
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # by the name in the file: IP protocol numbers
+
+# Ours
+EVERY_PORT = (1, 65535)
+MAGLEV = "maglev"
+SCHEDULERS = (MAGLEV, "rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "dh", "fo", "ovf")
+ALIASES = {"mh": MAGLEV}  # the kernel's name
+REMOVE, KEEP = "remove", "keep"
+DIRECT, DIRECTOR = "direct", "director"
+UP, DOWN = "up", "down"
+FIRST_PRIORITY, PRIORITY_STEP = 150, 10
+
+Ports: TypeAlias = tuple[int, int]
+"""The first and the last port of a range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How a server is asked whether it works.
+
+    *name* is that under ``[checks]``, empty where the check is written at the service.  *kind* tells which of the keys
+    below count.  *port* is another one than that of the service, at the same server.  All times are in seconds: *every*
+    from the end of one check to the next, *timeout* for a whole check, *retry_delay* before another try while up,
+    *warmup* the time in a random part of which the first check begins (None: *every*).
+
+    While up, *retries* more failures in a row are allowed; while down, *rise* successes in a row are asked for.
+    *start* is the state before the first result.
+
+    ``http`` and ``https``: *path* is asked for; *status* are the accepted ranges; *regex* is found in the body, *digest*
+    is the MD5 or SHA-256 of the body in lower-case hexadecimal digits; *host* is the Host header; *sni* the name in TLS;
+    with *verify* the certificate is verified, by *ca_file* or the system's authorities; *certificate_file* and *key_file*
+    are those of the client.  ``udp``: *send* is sent; the answer begins with *expect*, or, for None, silence is good.
+    ``dns``: *query* is asked for by *query_type*.  ``script``: *command* is run; with *weight_from_exit* its exit status
+    is the weight, as keepalived's ``misc_dynamic``.
+    """
+
+    kind: str
+    name: str = ""
+    port: int | None = None
+    every: float = 6.0
+    timeout: float = 5.0
+    retries: int = 1
+    retry_delay: float = 1.0
+    warmup: float | None = None
+    rise: int = 1
+    start: str = UP
+    path: str = "/"
+    status: tuple[tuple[int, int], ...] = ((200, 299),)
+    regex: str | None = None
+    digest: str | None = None
+    host: str | None = None
+    sni: str | None = None
+    verify: bool = False
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    send: bytes = b""
+    expect: bytes | None = None
+    query: str = "."
+    query_type: str = "SOA"
+    command: tuple[str, ...] = ()
+    weight_from_exit: bool = False
+
+    @property
+    def fall(self) -> int:
+        """How many failures in a row take a server down."""
+        return self.retries + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One entry among the servers of a service.
+
+    *name* is as in ``web/web2``.  *address* is a container behind the host of *peer*; None is that host itself.  *port*
+    None is the port that the client asked for.  *weight* is 0 to 65535; 0 is drained from the start.  From *upper* flows
+    on, none are added until there are fewer than *lower*; 0 is no limit, and 3/4 of *upper*.  *checks* None are those of
+    the service.
+    """
+
+    name: str
+    peer: str
+    address: Address | None = None
+    port: int | None = None
+    weight: int = 1
+    upper: int = 0
+    lower: int = 0
+    checks: tuple[Check, ...] | None = None
+
+    @property
+    def key(self) -> str:
+        """The identity of the server in schedulers, which does not depend on its place in the file."""
+        return f"{self.address or self.peer}:{self.port or 0}"
+
+
+@dataclass(frozen=True, slots=True)
+class Vrrp:
+    """How directors on one LAN agree on who holds the addresses of a service, or of several (RFC 9568, RFC 3768).
+
+    *name* is that under ``[vrrp]``, ``services.NAME`` where it is written at a service.  *interface* is that of every
+    director; *interfaces* and *priorities* are those of single ones, by the name of the peer.  *interval* is in seconds.
+    With *unicast* addresses, advertisements go to each of them but a host's own, instead of to the group.  *password* is
+    that of version 2, which is sent in the clear.
+
+    While one of *track_interfaces* is down, *track_overlay* holds and the overlay is not up here, or one of
+    *track_services* lacks its quorum, the priority is less by *track_weight*, or, for 0, the router takes no part.
+    """
+
+    name: str
+    router: int
+    interface: str | None = None
+    interfaces: Mapping[str, str] = field(default_factory=dict, hash=False)
+    version: int = 3
+    priority: int | None = None
+    priorities: Mapping[str, int] = field(default_factory=dict, hash=False)
+    interval: float = 1.0
+    preempt: bool = True
+    preempt_delay: float = 0.0
+    unicast: tuple[Address, ...] = ()
+    password: str = field(default="", repr=False)
+    track_interfaces: tuple[str, ...] = ()
+    track_overlay: bool = False
+    track_services: tuple[str, ...] = ()
+    track_weight: int = 0
+
+    def interface_of(self, director: str) -> str | None:
+        """Return the interface on which *director* speaks VRRP; None if nothing names one."""
+        return self.interfaces.get(director, self.interface)
+
+    def priority_of(self, director: str, directors: tuple[str, ...]) -> int:
+        """Return the priority of *director*, one of *directors*: the first of them has the highest unless it is written."""
+        default = self.priority or max(1, FIRST_PRIORITY - PRIORITY_STEP * directors.index(director))
+        return self.priorities.get(director, default)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One virtual service.
+
+    *ports* are ranges, none of which overlap; empty is every port.  *protocols* are ``tcp``, ``udp``, ``sctp``.
+    *directors* None is every node.  *persistence* is in seconds, 0 for none, of clients by the first
+    *persistence_prefix* bits of their address, by IP version.  *checks* all have to succeed, and none is always up.
+    *quorum* and *hysteresis* are sums of the weights of live servers.  *idle_tcp*, *idle_fin* and *idle_udp* are seconds
+    until a flow is forgotten: established, closing, and of UDP.  *new_flows_per_second*, *most_flows* and *recent_flows*
+    are limits, the last that of the flows that are remembered beside Maglev's table.  Commands are programs with their
+    arguments, empty for none.
+    """
+
+    name: str
+    addresses: tuple[Address, ...]
+    ports: tuple[Ports, ...] = ()
+    protocols: tuple[str, ...] = ("tcp",)
+    directors: tuple[str, ...] | None = None
+    scheduler: str = MAGLEV
+    persistence: int = 0
+    persistence_prefix: Mapping[int, int] = field(default_factory=lambda: {4: 32, 6: 128}, hash=False)
+    servers: tuple[Server, ...] = ()
+    checks: tuple[Check, ...] = ()
+    sorry: Server | None = None
+    quorum: int = 1
+    hysteresis: int = 0
+    on_failure: str = REMOVE
+    reply: str = DIRECT
+    one_packet: bool = False
+    slow_start: float = 0.0
+    idle_tcp: float = 900.0
+    idle_fin: float = 120.0
+    idle_udp: float = 300.0
+    new_flows_per_second: int = 50_000
+    most_flows: int = 1_000_000
+    recent_flows: int = 65_536
+    up_command: tuple[str, ...] = ()
+    down_command: tuple[str, ...] = ()
+    quorum_up_command: tuple[str, ...] = ()
+    quorum_down_command: tuple[str, ...] = ()
+    vrrp: Vrrp | None = None
+
+    @property
+    def entries(self) -> tuple[Server, ...]:
+        """Its servers, and behind them the sorry server if there is one that is not among them."""
+        if self.sorry is None or any(server.key == self.sorry.key for server in self.servers):
+            return self.servers
+        return (*self.servers, self.sorry)
+
+    def is_directed_by(self, peer: str) -> bool:
+        """Return whether *peer* balances this service."""
+        return self.directors is None or peer in self.directors
+
+    def entries_at(self, peer: str) -> tuple[Server, ...]:
+        """Return its entries at *peer*, the sorry server among them, in the order of the file."""
+        return tuple(entry for entry in self.entries if entry.peer == peer)
+
+    def checks_of(self, server: Server) -> tuple[Check, ...]:
+        """Return the checks that decide whether *server* is up; none for the sorry server unless it has its own."""
+        if server.checks is not None:
+            return server.checks
+        return () if server is self.sorry else self.checks
+
+    def checked_ports(self) -> Iterator[int]:
+        """Yield the ports beside its own that its checks go to; a server takes those from its directors too."""
+        for entry in self.entries:
+            yield from (check.port for check in self.checks_of(entry) if check.port is not None)
+
+    def dscp_of(self, server: Server) -> int:
+        """Return the DSCP by which the host of *server* tells it from its others of this service; 0 where it has one.
+
+        Both ends compute it from the same file, by the servers' identities and not by their order.
+        """
+        entries = sorted(self.entries_at(server.peer), key=_identity)
+        keys = [entry.key for entry in entries]
+        return keys.index(server.key) + 1 if len(keys) > 1 else 0
+
+
+def _identity(server: Server) -> tuple[int, int, int]:
+    """Return what sorts the servers at one host; one without an address comes first."""
+    if server.address is None:
+        return 0, 0, server.port or 0
+    return server.address.version, int(server.address), server.port or 0

@@ -1,0 +1,278 @@
+"""What a peers file says of services."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from peers.errors import TableError
+from peers.service import Check, Server, Service, Vrrp
+from peers.services.sections import CHECKS, SERVICES, VRRPS
+from peers.toml import parse
+from tests.peers.examples import key_text
+
+PATH = Path("/etc/overlay/peers.toml")
+PEERS = ("lb1", "lb2", "web1", "web2", "web3", "static")
+HEAD = '[network]\nprefix = "10.244.0.0/16"\n' + "".join(
+    f'[peers.{name}]\npublic_key = "{key_text(name)}"\naddress = "10.244.0.{number}"\n'
+    for number, name in enumerate(PEERS, 1)
+)
+FIRST_LINE = HEAD.count("\n") + 1
+
+EXAMPLE = """
+[services.web]
+address = "192.0.2.100"
+ports = [80, 443]
+protocol = "tcp"
+directors = ["lb1", "lb2"]
+scheduler = "wlc"
+persistence = 300
+servers = ["web1", { peer = "web2", weight = 3 }, { peer = "web3", port = 8080 }, { peer = "web3", address = "10.244.3.7" }]
+check = { kind = "http", path = "/health", status = "200-299", every = 6, timeout = 5, retries = 1 }
+sorry = "static"
+quorum = 2
+"""
+
+
+def read(*lines):
+    return parse(HEAD + "\n".join(lines), PATH)
+
+
+def web(*lines):
+    """Return the service that *lines* write, which may leave out the address."""
+    first = [] if any(line.startswith("address") for line in lines) else ['address = "192.0.2.100"']
+    return read("[services.web]", *first, *lines).services["web"]
+
+
+def test_the_example_of_a_service_gives_its_value():
+    assert read(EXAMPLE).services == {
+        "web": Service(
+            "web",
+            (ip_address("192.0.2.100"),),
+            ((80, 80), (443, 443)),
+            ("tcp",),
+            ("lb1", "lb2"),
+            "wlc",
+            persistence=300,
+            servers=(
+                Server("web1", "web1"),
+                Server("web2", "web2", weight=3),
+                Server("web3:8080", "web3", port=8080),
+                Server("web3@10.244.3.7", "web3", ip_address("10.244.3.7")),
+            ),
+            checks=(Check("http", path="/health", every=6, timeout=5, retries=1),),
+            sorry=Server("static", "static"),
+            quorum=2,
+        )
+    }
+
+
+def test_what_is_left_out_has_its_default():
+    assert web() == Service("web", (ip_address("192.0.2.100"),))
+
+
+def test_a_file_without_services_has_none():
+    table = parse(HEAD, PATH)
+
+    assert not table.services
+    assert not any(kind.of(table.sections) for kind in (SERVICES, CHECKS, VRRPS))
+
+
+def test_every_node_may_be_a_director():
+    assert web('directors = "all"').directors is None
+    assert web('directors = "lb1"').directors == ("lb1",)
+
+
+def test_the_kernels_name_of_maglev_is_maglev():
+    assert web('scheduler = "mh"').scheduler == "maglev"
+
+
+def test_ports_are_sorted_ranges():
+    assert web('ports = [443, "8000-8099", 80]').ports == ((80, 80), (443, 443), (8000, 8099))
+    assert web("ports = 53").ports == ((53, 53),)
+
+
+def test_persistence_prefixes_are_by_version():
+    service = web(
+        'address = ["192.0.2.1", "2001:db8::1"]',
+        "persistence = 60",
+        "persistence_prefix = 24",
+        "persistence_prefix_v6 = 56",
+    )
+
+    assert service.persistence_prefix == {4: 24, 6: 56}
+
+
+def test_a_check_is_shared_by_its_name():
+    table = read(
+        "[checks.page]",
+        'kind = "http"',
+        "[services.web]",
+        'address = "192.0.2.1"',
+        'check = "page"',
+        "[services.more]",
+        'address = "192.0.2.2"',
+        'servers = [{ peer = "web1", check = ["page", { kind = "ping" }] }]',
+    )
+
+    page = CHECKS.of(table.sections)["page"]
+    assert page == Check("http", "page")
+    assert table.services["web"].checks == (page,)
+    assert table.services["more"].servers[0].checks == (page, Check("ping"))
+
+
+def test_vrrp_is_shared_by_its_name_or_written_at_the_service():
+    table = read(
+        "[vrrp.lan]",
+        "router = 51",
+        'interface = "eth0"',
+        "[services.web]",
+        'address = "192.0.2.1"',
+        'directors = ["lb1", "lb2"]',
+        'vrrp = "lan"',
+        "[services.more]",
+        'address = "192.0.2.2"',
+        'directors = ["lb1", "lb2"]',
+        "[services.more.vrrp]",
+        "router = 52",
+        'interface = { lb1 = "eth1", lb2 = "ens3" }',
+        "priority = { lb2 = 200 }",
+    )
+
+    assert VRRPS.of(table.sections) == {"lan": Vrrp("lan", 51, "eth0")}
+    assert table.services["web"].vrrp is VRRPS.of(table.sections)["lan"]
+    more = table.services["more"].vrrp
+    assert more == Vrrp(
+        "services.more", 52, interfaces={"lb1": "eth1", "lb2": "ens3"}, priorities={"lb2": 200}
+    )
+
+
+def test_files_of_checks_are_relative_to_the_peers_file():
+    (check,) = web('check = { kind = "https", ca_file = "ca.pem" }').checks
+
+    assert check.ca_file == Path("/etc/overlay/ca.pem")
+    assert check.verify
+
+
+def test_bytes_of_udp_checks_are_text_or_hexadecimal():
+    (one,) = web('check = { kind = "udp", send = "hello", expect = "" }').checks
+    (other,) = web('check = { kind = "udp", send_hex = "00 ff" }').checks
+
+    assert (one.send, one.expect) == (b"hello", b"")
+    assert (other.send, other.expect) == (b"\x00\xff", None)
+
+
+SENTENCES = [
+    ("[services]\nweb = 1", 2, "services.web is 1; write a [services.web] table"),
+    ("services = 1", 1, "services is 1; write a [services.NAME] table for each"),
+    ('[services."a/b"]', 1, 'services."a/b" is no name of a service'),
+    ("[services.web]\nports = 80", 1, "services.web.address is missing; write a virtual address"),
+    ("[services.web]\naddres = 1", 2, "services.web.addres is not known; did you mean address?"),
+]
+WEB_SENTENCES = [
+    ('address = "192.0.2.0/24"', "services.web.address '192.0.2.0/24' has a length"),
+    ('address = ["192.0.2.1", "192.0.2.1"]', "services.web.address[1] 192.0.2.1 is here twice"),
+    ('address = "127.0.0.1"', "services.web.address '127.0.0.1' is no address that a host can have"),
+    ('address = "fe80::1"', "services.web.address 'fe80::1' is link-local"),
+    ('address = "::ffff:192.0.2.1"', "is an IPv4 address in IPv6 form; write 192.0.2.1"),
+    ("ports = 0", "services.web.ports is 0; write numbers from 1 to 65535"),
+    ("ports = true", "services.web.ports is true; write a port such as 80"),
+    ("ports = []", "services.web.ports is empty; write a port such as 80"),
+    (
+        'ports = "90-80"',
+        "services.web.ports is '90-80'; write numbers from 1 to 65535, the smaller one first",
+    ),
+    ('ports = [80, "70-90"]', "services.web.ports[0] 80 shares a port with 70-90; write each port once"),
+    ('protocol = "icmp"', "services.web.protocol 'icmp' is not one; write tcp, udp or sctp"),
+    ('scheduler = "wlcc"', "services.web.scheduler is 'wlcc'; write maglev, rr, wrr"),
+    ("directors = []", 'services.web.directors is empty; write the names of peers, or "all"'),
+    ("persistence = -1", "services.web.persistence is -1; write seconds from 0 to 2678400"),
+    ("persistence_prefix = 24", "services.web.persistence_prefix has no effect without persistence"),
+    ("persistence = 1\npersistence_prefix = 33", "is 33; write bits of an IPv4 address from 1 to 32"),
+    ("persistence = 1\npersistence_prefix_v6 = 64", "has no IPv6 address; write persistence_prefix"),
+    ("quorum = 0", "services.web.quorum is 0; write a sum of weights from 1"),
+    ("slow_start = '60'", "services.web.slow_start is '60'; write seconds from 0 to 86400, without quotes"),
+    ("servers = 1", "services.web.servers is 1; write the name of a peer, or a table"),
+    ('servers = [["web1"]]', "services.web.servers[0] is an array; write the name of a peer, or a table"),
+    ('servers = ["web1:80"]', "services.web.servers[0] is 'web1:80', which no peer is called"),
+    ("servers = [{ weight = 1 }]", "services.web.servers[0] names no peer"),
+    (
+        'servers = [{ peer = "web1", weight = 65536 }]',
+        "services.web.servers[0].weight is 65536; write a weight from 0 to 65535",
+    ),
+    ('servers = ["web1", "web1"]', "services.web.servers[1] is also the server web1"),
+    (
+        'servers = ["web1", { peer = "web2", name = "web1" }]',
+        "services.web.servers[1] has the name of another server, web1",
+    ),
+    ('servers = [{ peer = "web1", lower_threshold = 5 }]', "lower_threshold is above upper_threshold"),
+    (
+        'check = "page"',
+        "services.web.check is 'page', which is not in [checks]; write a [checks.page] table",
+    ),
+    ("check = { }", "services.web.check has no kind; write kind = "),
+    ('check = { kind = "htp" }', "services.web.check.kind is 'htp'; write tcp, http, https"),
+    (
+        'check = { kind = "tcp", path = "/" }',
+        'services.web.check.path is for kind = "http" or "https", and this is tcp; remove it',
+    ),
+    ('check = { kind = "tcp", evry = 1 }', "services.web.check.evry is not known; did you mean every?"),
+    ('check = { kind = "http", regex = "(" }', "services.web.check.regex is not a regular expression"),
+    (
+        'check = { kind = "http", status = 99 }',
+        "services.web.check.status is 99; write numbers from 100 to 599",
+    ),
+    (
+        'check = { kind = "http", path = "health" }',
+        "services.web.check.path is 'health'; write a path such as",
+    ),
+    ('check = { kind = "http", digest = "12" }', "services.web.check.digest is '12'; write the body's MD5"),
+    ('check = { kind = "udp", send = "a", send_hex = "61" }', "send_hex is the same as send in other digits"),
+    ('check = { kind = "script" }', "services.web.check.command is missing; write the full path"),
+    ('check = { kind = "script", command = "true" }', "command is 'true'; write the full path of a program"),
+    ('check = { kind = "tcp", retries = 1, fall = 3 }', "services.web.check.fall is retries + 1"),
+    ('check = { kind = "https", key_file = "k" }', "has one of certificate_file and key_file; write both"),
+    (
+        'up_command = "/bin/echo \\"a"',
+        "services.web.up_command is '/bin/echo \"a', where a quote is not closed",
+    ),
+    ('vrrp = "lan"', "services.web.vrrp is 'lan', which is not in [vrrp]; write a [vrrp.lan] table"),
+    ('vrrp = { interface = "eth0" }', "services.web.vrrp.router is missing"),
+    (
+        'vrrp = { router = 256, interface = "eth0" }',
+        "router is 256; write a virtual router identifier from 1",
+    ),
+    ("vrrp = { router = 5 }", "services.web.vrrp.interface is missing; write the one on the LAN"),
+    (
+        'vrrp = { router = 5, interface = "eth0", version = 2, interval = 0.5 }',
+        "services.web.vrrp.interval is 0.5; version 2 has whole seconds",
+    ),
+    (
+        'vrrp = { router = 5, interface = "eth0", password = "x" }',
+        "services.web.vrrp.password is for version 2, and version 3 has none; remove it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "sentence"), SENTENCES)
+def test_what_is_not_accepted_is_one_sentence_with_its_line(text, line, sentence):
+    text = f"{text}\n{HEAD}" if text.startswith("services") else f"{HEAD}{text}"
+    line = line if text.startswith("services") else line + FIRST_LINE - 1
+
+    with pytest.raises(TableError) as caught:
+        parse(text, PATH)
+
+    assert caught.value.line == line
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(("lines", "sentence"), WEB_SENTENCES)
+def test_what_a_service_cannot_have_is_one_sentence_with_its_line(lines, sentence):
+    with pytest.raises(TableError) as caught:
+        web(lines)
+
+    assert sentence in str(caught.value)
+    assert caught.value.line is not None
+    assert caught.value.line >= FIRST_LINE
