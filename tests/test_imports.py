@@ -35,6 +35,13 @@ ROOMS = {
     },  # facts stand once, in the table
     "overlay.link": {"overlay.errors", "overlay.reasons", "overlay.wire", "overlay.session"},
     "overlay.services": {"overlay.errors", "overlay.wire", "peers"},
+    "overlay.services.checks": {
+        "overlay.errors",
+        "overlay.services",
+        "overlay.text",
+        "overlay.wire",
+        "peers",
+    },  # the edge: each asks a server
     "overlay.host": {
         "overlay.errors",
         "overlay.linux",
@@ -125,7 +132,8 @@ CORE = (
             "overlay.services",
         ),
         frozenset({"msgpack"}),
-        "a test hands them bytes, a time and randomness, and a run repeats byte for byte",
+        but=frozenset({"overlay.services.checks"}),
+        reason="a test hands them bytes, a time and randomness, and a run repeats byte for byte",
     ),
     Computes(
         ("overlay.crypto",),
@@ -167,6 +175,7 @@ ONLY_IN = {
             "overlay.questions",
             "overlay.reader",
             "overlay.resolver",
+            "overlay.services.checks",
             "overlay.supervisor",
         ),
         "the rest computes, or is called synchronously, and is tested without a loop",
@@ -188,8 +197,8 @@ ONLY_IN = {
         "the modules that call the C library by hand",
     ),
     "subprocess": (
-        ("overlay.forwarder", "overlay.host.firewall.read"),
-        "the forwarder is the one process that stays; packet filters are read by programs",
+        ("overlay.forwarder", "overlay.host.firewall.read", "overlay.services.checks.script"),
+        "the forwarder is the one process that stays; packet filters are read by programs; a check may be one",
     ),
     "logging": (
         (
@@ -288,6 +297,12 @@ TESTED_ELSEWHERE = {
     "overlay.link.messages": "values; test_codec sends and reads each of them",
     "overlay.session.constants": "test_sessions shortens each of them",
     "overlay.session.outputs": "values; test_sessions compares them",
+    "overlay.services.checks": "test_checks has what all kinds have in common",
+    "overlay.services.checks.dns": "test_checks asks a server of its own",
+    "overlay.services.checks.ping": "test_checks asks the kernel",
+    "overlay.services.checks.tcp": "test_checks connects to a server of its own",
+    "overlay.services.checks.udp": "test_checks asks a server of its own",
+    "overlay.services.checks.way": "a protocol; the tests of the checks have one that leads to this host",
     "overlay.wire.ethernet": "numbers; test_frames and test_neighbours read and build with them",
     "overlay.wire.tcp": "numbers; test_mss reads and changes with them",
     "overlay.wire.virtio": "one format; test_segments reads and builds it",
@@ -313,6 +328,7 @@ MORE_TESTS = {
     "tests/overlay/forwarding/test_every_path.py": "of every way of a packet into overlay/forwarding/core.py",
     "tests/overlay/forwarding/test_every_way_out.py": "of every way of a packet out of it",
     "tests/overlay/session/test_sessions_properties.py": "of overlay/session/sessions.py, by generated stories",
+    "tests/overlay/services/checks/test_checks.py": "of all kinds that are a few lines",
     "tests/peers/stores/test_stores.py": "of peers/stores/__init__.py",
 }
 

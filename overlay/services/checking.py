@@ -1,0 +1,74 @@
+"""One check of one server, without I/O: when it is due, and what its results mean.
+
+The semantics are those of keepalived: a server that is up may fail *retries* times in a row before it is down, and
+before there is any result one failure suffices.  Times are seconds of any clock that only moves forward.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peers.service import UP
+
+if TYPE_CHECKING:
+    from peers.service import Check
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a check found: *reason* is why it failed, or what it was answered.
+
+    *weight* is that of the server from now on, from a script that tells one; None leaves it to the file.
+    """
+
+    is_good: bool
+    reason: str
+    weight: int | None = None
+
+
+class Checking:
+    """The state of one check, begun at *now*; *share* is from 0 to 1: which part of the warm-up to wait for."""
+
+    def __init__(self, check: Check, now: float, share: float) -> None:
+        self.check = check
+        self.is_up = check.start == UP
+        self.result: Result | None = None  # the last one
+        self.failures = 0  # in a row
+        self.successes = 0
+        warmup = check.every if check.warmup is None else check.warmup
+        self._due = now + warmup * share
+
+    def next_deadline(self) -> float:
+        """Return when to run it; infinity while it runs."""
+        return self._due
+
+    def begin(self) -> None:
+        """Note that it runs."""
+        self._due = math.inf
+
+    def run_now(self, now: float) -> None:
+        """Have it run at once, unless it does."""
+        if self._due != math.inf:
+            self._due = now
+
+    def finish(self, result: Result, now: float) -> bool:
+        """Take a result, and return whether the check says something else of the server than before."""
+        before, is_first = self._verdict(), self.result is None
+        self.result = result
+        self._due = now + self.check.every
+        if result.is_good:
+            self.failures, self.successes = 0, self.successes + 1
+            self.is_up = self.is_up or self.successes >= self.check.rise
+        else:
+            self.failures, self.successes = self.failures + 1, 0
+            if self.is_up and not is_first and self.failures <= self.check.retries:
+                self._due = now + self.check.retry_delay
+            else:
+                self.is_up = False
+        return self._verdict() != before
+
+    def _verdict(self) -> tuple[bool, bool, int | None]:
+        result = self.result
+        return self.is_up, result is None, result.weight if result is not None else None

@@ -1,0 +1,132 @@
+"""``script``: a program of the operator's own says whether the server works, by its exit status.
+
+0 is good, and anything else bad; where the status tells a weight, 2 to 255 is good with a weight of status - 2
+(keepalived's ``misc_dynamic``).  The program runs as a user without privileges, never as root, in a session of its own:
+when its time is over all of it is told to end, and killed two seconds later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import trio
+
+from overlay.services.checking import Result
+from overlay.services.checks.way import why
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from overlay.services.checks.way import Way
+    from peers.service import Check
+
+# Ours
+USERS = ("overlay_script", "keepalived_script", "nobody")  # the first that this host has
+PATIENCE = 2.0  # seconds between being told to end and being killed
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+FIRST_WEIGHT = 2  # the exit status of weight 0
+
+
+async def run(check: Check, way: Way) -> Result:
+    """Run the program; it knows the server by its environment."""
+    environment = {
+        "PATH": PATH,
+        "OVERLAY_SERVICE": way.service,
+        "OVERLAY_SERVER": way.server,
+        "OVERLAY_PEER": way.peer,
+        "OVERLAY_ADDRESS": way.address,
+        "OVERLAY_PORT": str(way.port),
+    }
+    try:
+        status = await run_as_nobody(check.command, environment)
+    except LookupError as error:
+        return Result(False, f"{check.command[0]} cannot be started: {error.args[0]}")
+    except OSError as error:
+        return Result(False, f"{check.command[0]} cannot be started: {why(error)}")
+    if status < 0:
+        return Result(False, f"{check.command[0]} was ended by {signal.Signals(-status).name}")
+    told = f"{check.command[0]} ended with {status}"
+    if check.weight_from_exit and status >= FIRST_WEIGHT:
+        return Result(True, told, status - FIRST_WEIGHT)
+    return Result(not status, told)
+
+
+async def run_as_nobody(
+    command: tuple[str, ...], environment: Mapping[str, str], standard_input: bytes = b""
+) -> int:
+    """Run *command* without the agent's privileges, and return its exit status, negative for a signal.
+
+    Its output goes nowhere.  Cancelled, it ends the program and what that has started.  Raises OSError, and LookupError
+    if there is nobody to run it as.
+    """
+    user, group = _identity()
+    process = await trio.lowlevel.open_process(
+        command,
+        stdin=subprocess.PIPE if standard_input else subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=dict(environment),
+        cwd="/",
+        start_new_session=True,
+        user=user,
+        group=group,
+        extra_groups=[] if user is not None else None,
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            if process.stdin is not None:
+                nursery.start_soon(_feed, process.stdin, standard_input)
+            status: int = await process.wait()
+            nursery.cancel_scope.cancel()
+    finally:
+        await _end(process)
+    return status
+
+
+async def _feed(stdin: trio.abc.SendStream, data: bytes) -> None:
+    """Write *data* as far as it is read."""
+    with contextlib.suppress(trio.BrokenResourceError):
+        async with stdin:
+            await stdin.send_all(data)
+
+
+async def _end(process: trio.Process) -> None:
+    """End what is left of the session of *process*."""
+    with trio.CancelScope(shield=True):
+        for how, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, 0.0)):
+            try:
+                os.killpg(process.pid, how)
+            except ProcessLookupError:
+                break
+            with trio.move_on_after(patience):
+                await _all_gone(process)
+                break
+        await process.wait()
+
+
+async def _all_gone(process: trio.Process) -> None:
+    await process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.killpg(process.pid, 0)
+            await trio.sleep(0.05)
+
+
+def _identity() -> tuple[int | None, int | None]:
+    """Return user and group to run as: those of somebody without privileges; None where the agent has none itself.
+
+    Raises LookupError where there is nobody of that kind.
+    """
+    if os.geteuid():
+        return None, None
+    for name in USERS:
+        with contextlib.suppress(KeyError):
+            user = pwd.getpwnam(name)
+            if user.pw_uid:
+                return user.pw_uid, user.pw_gid
+    raise LookupError(f"there is no user to run it as; add the user {USERS[0]}")

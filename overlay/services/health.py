@@ -1,0 +1,242 @@
+"""Which servers of a service take flows, without I/O: from checks, settings by hand, quorum and slow start.
+
+Results and the time go in; the standing of each server and what has happened come out.  Times are seconds of any clock
+that only moves forward.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from peers.service import KEEP, MOST_WEIGHT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from overlay.services.checking import Checking
+    from peers.service import Server, Service
+
+T = TypeVar("T")
+
+# Ours
+STEPS = 10  # in which a slow start reaches the whole weight; each makes Maglev's table anew
+
+
+class Condition(enum.Enum):
+    """What an operator is told of a server."""
+
+    UP = "up"
+    DOWN = "down"
+    DRAINED = "drained"  # its weight is 0: it keeps its flows and gets no more
+    DISABLED = "disabled"
+    CHECKING = "checking"  # a check has no result yet
+
+
+class Flows(enum.Enum):
+    """What a server is given.  The values are those that the forwarder is told."""
+
+    NEW = 0  # takes new flows
+    OLD = 1  # keeps those it has
+    NONE = 2  # loses those it has
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """What an operator has set for a server; None and False leave it to the file and to the checks."""
+
+    weight: int | None = None
+    is_drained: bool = False
+    is_disabled: bool = False
+
+    def __bool__(self) -> bool:
+        return self != ByHand()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a server stands.  *weight* is the one in force, *effective* what it is given now; *since* is when that began."""
+
+    condition: Condition
+    reason: str
+    flows: Flows
+    weight: int
+    effective: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerChanged:
+    """*server* is up or down now, as its checks say."""
+
+    server: Server
+    is_up: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumChanged:
+    """The weights of live servers are enough now, or no longer: *live* of the *needed*."""
+
+    has_quorum: bool
+    live: int
+    needed: int
+
+
+Event: TypeAlias = ServerChanged | QuorumChanged
+
+
+class Health:
+    """The servers of one *service*, by their keys; *checkings* are the checks of each, which others may share."""
+
+    def __init__(self, service: Service, checkings: Mapping[str, Sequence[Checking]], now: float) -> None:
+        self.service = service
+        self.by_hand: dict[str, ByHand] = {}
+        self._checkings = checkings
+        self._was_up = {server.key: self._is_up(server) for server in service.entries}
+        self._came_back: dict[str, float] = {}  # when servers that start slowly did
+        self.has_quorum = self._live() >= max(1, service.quorum)
+        self.standings: dict[str, Standing] = {}
+        self._stand(now)
+
+    def succeed(
+        self, service: Service, checkings: Mapping[str, Sequence[Checking]], now: float
+    ) -> list[Event]:
+        """Go on with *service* as it is written now.
+
+        Servers that are written as before keep what is set by hand, since when they are what they are, and how far they
+        have started.
+        """
+        kept = {server.key for server in self.service.entries} & {
+            server.key for server in service.entries if server in self.service.entries
+        }
+        self.by_hand, self._came_back = _only(self.by_hand, kept), _only(self._came_back, kept)
+        self.standings, was_up = _only(self.standings, kept), _only(self._was_up, kept)
+        self.service, self._checkings = service, checkings
+        self._was_up = {server.key: self._is_up(server) for server in service.entries} | was_up
+        return self.look(now)
+
+    def set_by_hand(self, key: str, by_hand: ByHand, now: float) -> list[Event]:
+        """Set what holds for the server *key* until the agent stops or the file changes that server."""
+        self.by_hand[key] = by_hand
+        return self.look(now)
+
+    def next_deadline(self) -> float:
+        """Return when look() has something to do although no result came; infinity if never."""
+        if not self.service.slow_start:
+            return math.inf
+        step = self.service.slow_start / STEPS
+        return min(
+            (came + step * (self._steps(came, self._looked_at) + 1) for came in self._came_back.values()),
+            default=math.inf,
+        )
+
+    def look(self, now: float) -> list[Event]:
+        """Look at the results of the checks again, and return what has happened since the last look."""
+        events: list[Event] = []
+        for server in self.service.entries:
+            is_up, was_up = self._is_up(server), self._was_up[server.key]
+            if is_up != was_up:
+                self._was_up[server.key] = is_up
+                events.append(ServerChanged(server, is_up, self._reason(server)))
+                self._came_back.pop(server.key, None)
+                if is_up and self.service.slow_start:
+                    self._came_back[server.key] = now
+        self._came_back = {
+            key: came for key, came in self._came_back.items() if now < came + self.service.slow_start
+        }
+        service, live = self.service, self._live()
+        if self.has_quorum and (live < service.quorum - service.hysteresis or not live):
+            self.has_quorum = False
+            events.append(QuorumChanged(False, live, service.quorum))
+        elif not self.has_quorum and live and live >= service.quorum + service.hysteresis:
+            self.has_quorum = True
+            events.append(QuorumChanged(True, live, service.quorum))
+        self._stand(now)
+        return events
+
+    # One server
+
+    def _is_up(self, server: Server) -> bool:
+        return all(checking.is_up for checking in self._checkings.get(server.key, ()))
+
+    def _reason(self, server: Server) -> str:
+        """Return why the server is what its checks say, from the last results."""
+        failed = [each for each in self._checkings.get(server.key, ()) if not each.is_up]
+        told = [each.result.reason for each in failed or self._checkings.get(server.key, ()) if each.result]
+        return "; ".join(dict.fromkeys(told))
+
+    def _weight(self, server: Server) -> int:
+        """Return the weight in force: that set by hand, else the file's, with what scripts tell."""
+        by_hand = self.by_hand.get(server.key, ByHand())
+        if by_hand.weight is not None:
+            return by_hand.weight
+        told = [
+            each.result.weight
+            for each in self._checkings.get(server.key, ())
+            if each.result is not None and each.result.weight is not None
+        ]
+        return max(0, min(MOST_WEIGHT, server.weight + sum(weight - server.weight for weight in told)))
+
+    def _takes_new(self, server: Server) -> bool:
+        by_hand = self.by_hand.get(server.key, ByHand())
+        return self._is_up(server) and not by_hand.is_drained and not by_hand.is_disabled
+
+    def _live(self) -> int:
+        """Return the sum of the weights of live servers; a slow start does not lower it."""
+        return sum(self._weight(server) for server in self.service.servers if self._takes_new(server))
+
+    def _steps(self, came: float, now: float) -> int:
+        return int((now - came) / (self.service.slow_start / STEPS) + 1e-9)
+
+    def _effective(self, server: Server, now: float) -> int:
+        weight, came = self._weight(server), self._came_back.get(server.key)
+        if came is None or not weight:
+            return weight
+        return max(1, weight * min(STEPS, self._steps(came, now) + 1) // STEPS)
+
+    def _stand(self, now: float) -> None:
+        self._looked_at = now
+        for server in self.service.entries:
+            condition, reason, flows = self._judge(server)
+            effective = self._effective(server, now) if flows is Flows.NEW else 0
+            before = self.standings.get(server.key)
+            since = before.since if before is not None and before.condition is condition else now
+            self.standings[server.key] = Standing(
+                condition, reason, flows, self._weight(server), effective, since
+            )
+
+    def _judge(self, server: Server) -> tuple[Condition, str, Flows]:
+        by_hand, checkings = self.by_hand.get(server.key, ByHand()), self._checkings.get(server.key, ())
+        if by_hand.is_disabled:
+            return Condition.DISABLED, "disabled by hand", Flows.NONE
+        if not self._is_up(server):
+            if any(each.result is None for each in checkings) and not any(
+                each.failures for each in checkings
+            ):
+                return Condition.CHECKING, "no check has ended yet", Flows.OLD
+            kept = Flows.OLD if self.service.on_failure == KEEP else Flows.NONE
+            return Condition.DOWN, self._reason(server), kept
+        if by_hand.is_drained:
+            return Condition.DRAINED, "drained by hand", Flows.OLD
+        if not self._weight(server):
+            return Condition.DRAINED, "its weight is 0", Flows.OLD
+        takes = Flows.NEW if self._is_on_duty(server) else Flows.OLD
+        if any(each.result is None for each in checkings):
+            return Condition.CHECKING, "no check has ended yet", takes
+        return Condition.UP, self._reason(server), takes
+
+    def _is_on_duty(self, server: Server) -> bool:
+        """Return whether it is the turn of the servers, or of the sorry server alone, to take new flows."""
+        service = self.service
+        if service.sorry is None:
+            return True
+        if server.key == service.sorry.key and server not in service.servers:
+            return not self.has_quorum
+        return self.has_quorum or not self._takes_new(service.sorry)
+
+
+def _only(values: dict[str, T], keys: set[str]) -> dict[str, T]:
+    return {key: value for key, value in values.items() if key in keys}

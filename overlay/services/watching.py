@@ -1,0 +1,178 @@
+"""All checks of a director and what they say of its services, without I/O.
+
+A check of [checks.NAME] that several services name is run once for each host or container that they have in common.
+Times are seconds of any clock that only moves forward.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from overlay.services.checking import Checking
+from overlay.services.health import Health
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from overlay.services.checking import Result
+    from overlay.services.health import ByHand, Event
+    from peers.service import Check, Server, Service
+
+Key: TypeAlias = tuple[object, ...]
+News: TypeAlias = "tuple[str, Event]"
+"""What has happened to the servers of a service, behind its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A check to be run now: of *server*, in the way of the clients of *service*."""
+
+    key: Key
+    check: Check
+    service: Service
+    server: Server
+
+    @property
+    def port(self) -> int:
+        """The port at the virtual address; 0 for a check of a service with every port that names none."""
+        if self.check.port is not None:
+            return self.check.port
+        return self.service.ports[0][0] if self.service.ports else 0
+
+
+class Watching:
+    """The checks of all services that this node directs, and the health of each service.
+
+    *random* returns numbers from 0 to 1: checks that begin together would stay together.
+    """
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self.healths: dict[str, Health] = {}
+        self._probes: dict[Key, tuple[Probe, Checking]] = {}
+        self._users: dict[Key, list[str]] = {}  # names of the services that each check serves
+        self._heap: list[tuple[float, int, Key, Checking]] = []
+        self._serial = itertools.count()
+
+    def adopt(self, services: Mapping[str, Service], now: float) -> list[News]:
+        """Watch *services* from now on; checks and servers that are as before go on as they are."""
+        before, self._probes, self._users = self._probes, {}, {}
+        news: list[News] = []
+        healths: dict[str, Health] = {}
+        for name, service in services.items():
+            checkings = {
+                server.key: [
+                    self._checking(service, server, index, check, before, now)
+                    for index, check in enumerate(service.checks_of(server))
+                ]
+                for server in service.entries
+            }
+            health = self.healths.get(name)
+            if health is None:
+                healths[name] = Health(service, checkings, now)
+            else:
+                healths[name] = health
+                news += [(name, event) for event in health.succeed(service, checkings, now)]
+        self.healths = healths
+        self._heap = []
+        for key, (_, checking) in self._probes.items():
+            self._schedule(key, checking)
+        return news
+
+    def next_deadline(self) -> float:
+        """Return when due() or look() has something to do; infinity while neither has."""
+        self._forget_stale()
+        due = self._heap[0][0] if self._heap else math.inf
+        return min(due, min((health.next_deadline() for health in self.healths.values()), default=math.inf))
+
+    def due(self, now: float) -> list[Probe]:
+        """Return the checks to run now; finish() is called for each in the end."""
+        probes: list[Probe] = []
+        while True:
+            self._forget_stale()
+            if not self._heap or self._heap[0][0] > now:
+                return probes
+            key = heapq.heappop(self._heap)[2]
+            probe, checking = self._probes[key]
+            checking.begin()
+            probes.append(probe)
+
+    def finish(self, probe: Probe, result: Result, now: float) -> list[News]:
+        """Take the result of *probe*, which counts for nothing if the file has changed it meanwhile."""
+        current = self._probes.get(probe.key)
+        if current is None or current[0].check != probe.check:
+            return []
+        checking = current[1]
+        has_changed = checking.finish(result, now)
+        self._schedule(probe.key, checking)
+        return self._look(self._users[probe.key], now) if has_changed else []
+
+    def look(self, now: float) -> list[News]:
+        """Take the next step of what starts slowly."""
+        return self._look([name for name, each in self.healths.items() if each.next_deadline() <= now], now)
+
+    def set_by_hand(self, service: str, server: str, by_hand: ByHand, now: float) -> list[News]:
+        """Set what holds for the server with the key *server*, until the agent stops or the file changes it."""
+        return [(service, event) for event in self.healths[service].set_by_hand(server, by_hand, now)]
+
+    def run_now(self, service: str, server: str, now: float) -> list[Probe]:
+        """Have the checks of a server run at once, and return them; those that run are among them."""
+        probes: list[Probe] = []
+        for key, (probe, checking) in self._probes.items():
+            if service in self._users[key] and self._serves(probe, service, server):
+                checking.run_now(now)
+                self._schedule(key, checking)
+                probes.append(probe)
+        return probes
+
+    def _serves(self, probe: Probe, service: str, key: str) -> bool:
+        servers = {each.key: each for each in self.healths[service].service.entries}
+        server = servers.get(key)
+        return server is not None and (server.peer, server.address) == (
+            probe.server.peer,
+            probe.server.address,
+        )
+
+    def _checking(
+        self,
+        service: Service,
+        server: Server,
+        index: int,
+        check: Check,
+        before: Mapping[Key, tuple[Probe, Checking]],
+        now: float,
+    ) -> Checking:
+        """Return the state of a check of a server: one that another service shares, one of before, or a new one."""
+        key: Key = (service.name, server.key, index)
+        if check.name:
+            key = (check.name, server.peer, server.address)
+        self._users.setdefault(key, []).append(service.name)
+        if key in self._probes:
+            return self._probes[key][1]
+        known = before.get(key)
+        if known is not None and known[0].check == check:
+            checking = known[1]
+        else:
+            checking = Checking(check, now, self._random())
+        self._probes[key] = (Probe(key, check, service, server), checking)
+        return checking
+
+    def _look(self, names: Iterable[str], now: float) -> list[News]:
+        return [(name, event) for name in dict.fromkeys(names) for event in self.healths[name].look(now)]
+
+    def _schedule(self, key: Key, checking: Checking) -> None:
+        if checking.next_deadline() != math.inf:
+            heapq.heappush(self._heap, (checking.next_deadline(), next(self._serial), key, checking))
+
+    def _forget_stale(self) -> None:
+        """Drop entries at the head of the heap whose check is due at another time, or gone."""
+        while self._heap:
+            due, _, key, checking = self._heap[0]
+            current = self._probes.get(key)
+            if current is not None and current[1] is checking and checking.next_deadline() == due:
+                return
+            heapq.heappop(self._heap)

@@ -1,0 +1,1 @@
+"""The checks, each against a real server on the loopback interface."""

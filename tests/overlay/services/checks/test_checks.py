@@ -1,0 +1,125 @@
+"""``tcp``, ``udp``, ``dns`` and ``ping``; and what all kinds have in common."""
+
+from __future__ import annotations
+
+import socket
+
+import dns.message
+import dns.rcode
+import pytest
+import trio
+
+from overlay.services import checks
+from overlay.services.checking import Result
+from peers.services.keys import KINDS
+
+
+async def silent(_stream):
+    await trio.sleep_forever()
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        yield one.getsockname()[1]
+
+
+def test_every_kind_that_a_file_may_name_can_be_run():
+    assert checks.KINDS.keys() == KINDS.keys()
+
+
+def test_tcp_is_good_where_a_connection_is_accepted(check):
+    result = check("tcp", silent)
+    assert result.is_good
+    assert result.reason.startswith("accepts connections at port ")
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http", "https"])
+def test_refused_connection_is_told_as_such(check, kind, closed_port):
+    assert check(kind, port=closed_port) == Result(False, "connection refused")
+
+
+@pytest.mark.parametrize("kind", ["http", "https"])
+def test_check_of_a_server_that_hangs_ends_in_its_time(check, kind):
+    assert check(kind, silent, timeout=0.2) == Result(False, "no answer within 0.2 s")
+
+
+def test_reason_is_of_printable_characters_and_bounded(monkeypatch, check):
+    async def hostile(*_):
+        return Result(False, "\x1b[2J" + "x" * 10_000)
+
+    monkeypatch.setitem(checks.KINDS, "tcp", hostile)
+    reason = check("tcp").reason
+    assert reason.startswith("\\x1b[2Jxxx")
+    assert len(reason) == checks.REASON_SIZE
+
+
+# udp
+
+
+@pytest.mark.parametrize(
+    ("expect", "answers", "result"),
+    [
+        (b"pong", [b"pong 1"], Result(True, "answers as expected")),
+        (b"", [b"anything"], Result(True, "answers as expected")),
+        (b"pong", [b"ping"], Result(False, "answers otherwise than expected")),
+        (b"pong", [], Result(False, "no answer within 0.3 s")),
+        (None, [b"anything"], Result(True, "answers")),
+        (None, [], Result(True, "does not refuse datagrams")),
+    ],
+)
+def test_udp(check, expect, answers, result):
+    assert check("udp", datagrams=lambda _: answers, send=b"ping", expect=expect, timeout=0.3) == result
+
+
+def test_udp_sends_what_it_is_told(check):
+    heard = []
+    check("udp", datagrams=lambda data: heard.append(data) or [b""], send=b"\0\1")
+    assert heard == [b"\0\1"]
+
+
+def test_udp_that_is_refused_by_icmp_is_bad_although_nothing_is_expected(check, closed_port):
+    assert check("udp", port=closed_port, send=b"x") == Result(False, "connection refused")
+
+
+# dns
+
+
+def answering(code):
+    def answer(data):
+        reply = dns.message.make_response(dns.message.from_wire(data))
+        reply.set_rcode(code)
+        return [reply.to_wire()]
+
+    return answer
+
+
+@pytest.mark.parametrize(("code", "is_good"), [("NOERROR", True), ("SERVFAIL", False), ("NXDOMAIN", False)])
+def test_dns_is_good_without_an_error(check, code, is_good):
+    result = check(
+        "dns", datagrams=answering(dns.rcode.from_text(code)), query="health.example.", query_type="A"
+    )
+    assert result == Result(is_good, f"answers A health.example. with {code}")
+
+
+def test_dns_passes_over_what_does_not_answer_its_question(check):
+    def answers(data):
+        other = dns.message.make_response(dns.message.make_query("other.example.", "A"))
+        return [b"garbage", other.to_wire(), *answering(dns.rcode.NOERROR)(data)]
+
+    assert check("dns", datagrams=answers).is_good
+    assert check("dns", datagrams=lambda _: [b"garbage"], timeout=0.2) == Result(
+        False, "no answer within 0.2 s"
+    )
+
+
+# ping
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_ping(check, address):
+    try:
+        assert check("ping", address=address) == Result(True, "answers pings")
+    except PermissionError:
+        pytest.skip("no raw sockets")
