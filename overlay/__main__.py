@@ -2,10 +2,17 @@
 
 # ruff: noqa: PLC0415  what takes time to load is loaded where an interrupt is heard
 
+import errno
 import sys
 
 # Ours
-INTERRUPTED = 130  # as in overlay.cli.exits
+FAILED, INTERRUPTED = 1, 130  # as in overlay.cli.exits
+# Any call may fail with these, so they are handled here and not where each file is opened
+SHORTAGES = {
+    errno.EMFILE: "this process may not open more files: raise its limit (ulimit -n, LimitNOFILE= of a service)",
+    errno.ENFILE: "this host may not open more files: raise fs.file-max, or end what holds so many",
+}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def main() -> None:
@@ -16,6 +23,23 @@ def main() -> None:
         cli.main()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except (OSError, ExceptionGroup) as error:
+        sentence = describe(error)
+        if sentence is None:
+            raise
+        sys.stderr.write(f"Error: {sentence}\n")
+        sys.exit(FAILED)
+
+
+def describe(error: Exception) -> str | None:
+    """Return a sentence for a shortage of files, or of room for what is printed; None for any other *error*."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in UNWRITABLE and error.filename is None:  # printed by click, as --help and --version are
+        return f"the result cannot be written: {error.strerror}"
+    return None if error.errno is None else SHORTAGES.get(error.errno)
 
 
 if __name__ == "__main__":

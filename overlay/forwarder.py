@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay.errors import HostError, PacketError
-from overlay.host import clock, user_ids
+from overlay.host import advice, clock, user_ids
 from overlay.link import (
     MESSAGE_BYTES,
     ROWS,
@@ -80,7 +80,10 @@ class Forwarder:
                             end.setsockopt(socket.SOL_SOCKET, option, LINK_BUFFER)
                     self._process = _start([*program, str(theirs.fileno()), str(uid)], theirs.fileno())
             except OSError as error:
-                raise HostError(f"the forwarder could not be started: {error.strerror}") from error
+                place = "" if error.filename is None else f"{error.filename}: "
+                raise HostError(
+                    f"the forwarder could not be started: {place}{error.strerror}; {advice.after(error)}"
+                ) from error
             undo.pop_all()
         ours.setblocking(False)
         self._link = ours

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from overlay.host.privileges import Capability
 
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
 
 def gain(capability: Capability) -> str:
     """Return how this process comes by *capability*."""
@@ -22,6 +24,12 @@ def become_root() -> str:
     if os.geteuid() != 0:
         return "run as root"
     return "root is refused here too, so see whether the file system is read-only or a security policy forbids it"
+
+
+def with_reason(error: OSError) -> str:
+    """Return what the kernel said, and what to do if something ran short: for calls that name no file."""
+    reason = error.strerror or str(error)
+    return f"{reason}; {after(error)}" if error.errno in SHORTAGES else reason
 
 
 def after(error: OSError) -> str:
@@ -43,6 +51,8 @@ def after(error: OSError) -> str:
             return "see what is in its place, or in that of a directory on the way to it"
         case errno.EMFILE:
             return "raise the limit of open files of this process (ulimit -n, LimitNOFILE= of a service)"
+        case errno.EAGAIN:  # of a process that cannot be started
+            return "raise the limit of processes (ulimit -u, TasksMax= of a service, pids.max of a container)"
         case errno.ENFILE:
             return "raise fs.file-max, or end what holds so many files"
         case errno.ENOBUFS | errno.ENOMEM:

@@ -13,6 +13,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
+from overlay.host import advice
 from overlay.host.reuseport import take_nothing
 from overlay.linux import (
     EXTENDED_ERROR,
@@ -105,7 +106,7 @@ def open_paths() -> list[socket.socket]:
         except OSError as error:
             refused = error
     if not opened:
-        raise HostError(f"this host cannot open a socket: {refused.strerror}") from refused
+        raise HostError(f"this host cannot open a socket: {advice.with_reason(refused)}") from refused
     return opened
 
 

@@ -146,7 +146,9 @@ def open_udp(
     try:
         udp = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     except OSError as error:
-        raise HostError(f"this host cannot open an IPv{address.version} socket: {error.strerror}") from error
+        raise HostError(
+            f"this host cannot open an IPv{address.version} socket: {advice.with_reason(error)}"
+        ) from error
     try:
         if fwmark is not None:
             set_mark(udp, fwmark)
@@ -249,7 +251,7 @@ def _open_raw(
         ) from error
     except OSError as error:
         raise HostError(
-            f"this host cannot open a raw IPv{address.version} socket for {encapsulation}: {error.strerror}"
+            f"this host cannot open a raw IPv{address.version} socket for {encapsulation}: {advice.with_reason(error)}"
         ) from error
     try:
         if role != Role.RECEIVES:
@@ -329,7 +331,7 @@ def open_icmp(address: IPv4Address, fwmark: int | None = None) -> socket.socket 
         return None
     except OSError as error:
         raise HostError(
-            f"this host cannot open a raw IPv4 socket for ICMP errors: {error.strerror}"
+            f"this host cannot open a raw IPv4 socket for ICMP errors: {advice.with_reason(error)}"
         ) from error
     try:
         if fwmark is not None:

@@ -471,9 +471,18 @@ def test_forwarder_that_does_not_end_by_itself_is_killed():
     story(tell)
 
 
-def test_forwarder_that_cannot_be_started_is_a_sentence(tmp_path):
-    with pytest.raises(HostError, match="the forwarder could not be started: No such file or directory"):
-        Forwarder([str(tmp_path / "nothing")])
+def test_forwarder_that_cannot_be_started_is_a_sentence_with_its_program(tmp_path):
+    missing, refused = tmp_path / "nothing", tmp_path / "refused"
+    refused.touch(mode=0o600)
+
+    with pytest.raises(HostError) as caught:
+        Forwarder([str(missing)])
+    assert str(caught.value).startswith(
+        f"the forwarder could not be started: {missing}: No such file or directory; see what is in its place"
+    )
+    with pytest.raises(HostError) as caught:
+        Forwarder([str(refused)])
+    assert str(caught.value).startswith(f"the forwarder could not be started: {refused}: Permission denied; ")
 
 
 AGENT = """

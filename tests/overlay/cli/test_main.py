@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
+from overlay.__main__ import describe
 from overlay.cli import main
 from overlay.cli.exits import Commands
 from overlay.errors import ConfigError, HostError
@@ -57,6 +60,34 @@ def test_an_error_is_a_sentence_and_an_exit_code(error, exit_code):
 
     assert (result.exit_code, result.stdout) == (exit_code, "")
     assert result.stderr == f"Error: {error}\n"
+
+
+@pytest.mark.parametrize("files", range(5, 13))
+def test_too_few_files_get_a_sentence(tmp_path, files):
+    """There was a traceback, where the file that could not be opened was another than usual."""
+    (tmp_path / "peers.toml").write_text("")  # so that no agent ever starts
+
+    result = run(
+        "up", "--peers", str(tmp_path / "peers.toml"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
+    )  # fmt: skip
+
+    assert result.returncode in {1, 2}
+    assert result.stderr.startswith("Error: ")
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_shortage_is_told_from_a_bug():
+    shortage = OSError(errno.EMFILE, "Too many open files", "/proc/self/uid_map")
+
+    assert describe(ExceptionGroup("", [shortage])).startswith(
+        "this process may not open more files: raise its limit"
+    )
+    assert describe(ExceptionGroup("", [shortage, ValueError()])) is None
+    assert describe(OSError(errno.ENOSPC, "No space left on device", "/etc/file")) is None
+    assert describe(OSError(errno.ENOENT, "No such file or directory")) is None
+    assert describe(OSError("no number")) is None
 
 
 def test_an_interrupt_is_quiet():
@@ -134,9 +165,10 @@ def test_a_reader_that_left_gets_no_traceback(arguments, tmp_path):
     assert (result.returncode, result.stderr) == (1, "")
 
 
-def test_a_result_that_cannot_be_written_gets_a_sentence():
+@pytest.mark.parametrize("arguments", [("genpsk",), ("--help",), ("--version",), ("ping", "--help")])
+def test_a_result_that_cannot_be_written_gets_a_sentence(arguments):
     with open("/dev/full", "w") as full:
-        result = run("genpsk", stdout=full, stderr=subprocess.PIPE, capture_output=False)
+        result = run(*arguments, stdout=full, stderr=subprocess.PIPE, capture_output=False)
 
     assert (result.returncode, result.stderr) == (
         1,

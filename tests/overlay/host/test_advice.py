@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from overlay.host.advice import after
+from overlay.host.advice import after, with_reason
 
 CODE = """
 import os, sys
@@ -51,6 +51,7 @@ def test_root_is_not_sent_for_root(user, advice):
         (errno.ENOSPC, "make room"),
         (errno.EISDIR, "see what is in its place"),
         (errno.EMFILE, "raise the limit of open files of this process"),
+        (errno.EAGAIN, "raise the limit of processes"),
         (errno.ENFILE, "raise fs.file-max"),
         (errno.ENOBUFS, "free memory"),
         (errno.ENAMETOOLONG, "choose a shorter path"),
@@ -64,3 +65,10 @@ def test_advice_goes_by_why_a_file_could_not_be_made(code, advice):
 
 def test_name_of_a_socket_that_is_too_long_has_no_number():
     assert after(OSError("AF_UNIX path too long")) == "choose a shorter path"
+
+
+def test_a_shortage_has_its_remedy_where_no_file_is_named():
+    assert with_reason(OSError(errno.EMFILE, "Too many open files")) == (
+        "Too many open files; raise the limit of open files of this process (ulimit -n, LimitNOFILE= of a service)"
+    )
+    assert with_reason(OSError(errno.EAFNOSUPPORT, "Not supported")) == "Not supported"
