@@ -826,14 +826,14 @@ def test_the_path_to_a_peer_that_comes_from_two_ports_in_turn_is_searched_once_i
     b.send(a)
     world.run(0.5)
     flap(world, a, b, 10, 0.5)
-    b.peer().path_due = math.inf  # the kernel is asked for the path once this is reset
+    b.peer().path.due = math.inf  # the kernel is asked for the path once this is reset
 
     flap(world, a, b, 100, 10.0)
-    is_asked_meanwhile = b.peer().path_due < math.inf
+    is_asked_meanwhile = b.peer().path.due < math.inf
     world.run(6)
 
     assert not is_asked_meanwhile
-    assert b.peer().path_due < math.inf
+    assert b.peer().path.due < math.inf
 
 
 def test_a_source_address_that_went_away_costs_no_packet(world, pair):

@@ -86,7 +86,7 @@ def udp(a, b, size, version=4):
 def test_both_ends_find_the_mtu_of_a_path_that_became_narrower(world):
     a, b = narrow(world, 1350)
 
-    assert a.peer().path_mtu == b.peer().path_mtu == 1344
+    assert a.peer().path.mtu == b.peer().path.mtu == 1344
 
 
 def test_it_is_found_by_a_session_that_begins_on_a_narrow_path(world):
@@ -95,7 +95,7 @@ def test_it_is_found_by_a_session_that_begins_on_a_narrow_path(world):
 
     talk(world, a, b, 10)
 
-    assert a.peer().path_mtu == b.peer().path_mtu == 1344
+    assert a.peer().path.mtu == b.peer().path.mtu == 1344
 
 
 def test_it_is_found_although_a_new_session_began_and_tcp_is_down_to_single_segments(world):
@@ -110,7 +110,7 @@ def test_it_is_found_although_a_new_session_began_and_tcp_is_down_to_single_segm
         put(a, df(udp(a, b, 1400)))
         world.run(1)
 
-    assert a.peer().path_mtu == 1344
+    assert a.peer().path.mtu == 1344
 
 
 def forge(world, a, b, mtu=600):
@@ -135,7 +135,7 @@ def test_of_an_agent_that_had_no_super_packet_yet_a_forged_error_is_found_out(wo
     world.run(1)
 
     assert b.received == sent
-    assert a.peer().path.is_confirmed
+    assert a.peer().path.search.is_confirmed
 
 
 @pytest.mark.parametrize("at_once", [1, 12], ids=["singly", "alike"])
@@ -146,14 +146,14 @@ def test_large_packets_that_are_no_super_packets_have_the_path_searched_too(worl
     for _ in range(20):
         put(a, *[df(udp(a, b, 1390)) for _ in range(at_once)])
         world.run(0.5)
-    assert a.peer().path.is_confirmed
+    assert a.peer().path.search.is_confirmed
     forget(a, b)
 
     put(a, df(udp(a, b, 1390)))
     world.run(1)
     (error,) = a.received
-    assert int.from_bytes(error[26:28], "big") == a.peer().path_mtu <= 1300
-    sent = df(udp(a, b, a.peer().path_mtu))
+    assert int.from_bytes(error[26:28], "big") == a.peer().path.mtu <= 1300
+    sent = df(udp(a, b, a.peer().path.mtu))
     put(a, sent)
     world.run(1)
 
@@ -201,7 +201,7 @@ def test_it_rises_again(world):
 
     talk(world, a, b, world.timing.path_raise_time + 5)
 
-    assert min(a.peer().path_mtu, b.peer().path_mtu) > a.mtu
+    assert min(a.peer().path.mtu, b.peer().path.mtu) > a.mtu
 
 
 def test_what_fits_arrives_on_a_narrow_path_whole_and_as_units(world):
@@ -235,7 +235,7 @@ def test_no_probe_goes_to_a_peer_that_has_not_said_that_it_answers():
 
     talk(world, a, b, 5)
 
-    assert a.peer().path is None
+    assert a.peer().path.search is None
 
 
 def test_where_this_host_s_device_is_narrower_the_kernel_goes_on_to_cut(world):
@@ -244,7 +244,7 @@ def test_where_this_host_s_device_is_narrower_the_kernel_goes_on_to_cut(world):
 
     talk(world, a, b, 10)
 
-    assert a.peer().path_mtu > a.mtu
+    assert a.peer().path.mtu > a.mtu
 
 
 def test_a_peer_at_another_endpoint_is_searched_for_anew(world):
@@ -254,7 +254,7 @@ def test_a_peer_at_another_endpoint_is_searched_for_anew(world):
 
     talk(world, a, b, 3)
 
-    assert a.peer().path_mtu > a.mtu
+    assert a.peer().path.mtu > a.mtu
 
 
 def test_the_path_s_mtu_is_told_with_the_counters(world):
@@ -328,7 +328,7 @@ def test_ipv4_without_df_is_cut_in_fragments(world):
 
 def test_ipv6_up_to_1280_passes_a_path_that_takes_less(world):
     a, b = narrow(world, 1200)
-    assert a.peer().path_mtu == 1200
+    assert a.peer().path.mtu == 1200
     sent = udp(a, b, 1280, version=6)
 
     put(a, sent, udp(a, b, 1281, version=6))
@@ -356,7 +356,7 @@ def test_syns_both_ways_announce_no_more_than_fits(world, version):
 
 def test_a_syn_from_a_peer_that_clamps_nothing_is_clamped_here(world):
     a, b = narrow(world, 1350)
-    a.peer().path_mtu = 1 << 17
+    a.peer().path.mtu = 1 << 17
     a.core.outbound.splitter.mtu = 9000
 
     put(

@@ -46,13 +46,13 @@ class Crowded:
 
     def turn_by_turn(self, is_done):
         """Send a packet in each turn of a until *is_done*; return how many turns there were, and packets that left."""
-        turns, before = 0, self.a.peer().tx_packets
+        turns, before = 0, self.a.peer().traffic.tx_packets
         while not is_done():
             self.send()
             self.a.turn()
             turns += 1
             assert turns < 2 * CROWD
-        return turns, self.a.peer().tx_packets - before
+        return turns, self.a.peer().traffic.tx_packets - before
 
 
 @pytest.fixture
@@ -76,17 +76,17 @@ def test_packets_go_between_the_pieces_of_counters(crowded):
 
 
 def test_packets_go_between_the_keepalives_that_tell_of_new_sockets(crowded):
-    a, before = crowded.a, {peer.number: peer.tx_bytes for peer in crowded.crowd()}
+    a, before = crowded.a, {peer.number: peer.traffic.tx_bytes for peer in crowded.crowd()}
     a.open_sockets()
 
     def are_told():
-        return all(peer.tx_bytes > before[peer.number] for peer in crowded.crowd())
+        return all(peer.traffic.tx_bytes > before[peer.number] for peer in crowded.crowd())
 
     turns, left = crowded.turn_by_turn(are_told)
 
     assert turns >= CROWD / STEPS
     assert left == turns
-    assert all(peer.socket in a.core.sender.sockets[2:] for peer in crowded.crowd())
+    assert all(peer.local.socket in a.core.sender.sockets[2:] for peer in crowded.crowd())
 
 
 def test_a_peer_whose_turn_has_not_come_is_sent_to_from_the_new_socket(crowded):
@@ -99,7 +99,7 @@ def test_a_peer_whose_turn_has_not_come_is_sent_to_from_the_new_socket(crowded):
     a.send(crowded.b, destination="10.9.0.1")
     a.turn()
 
-    assert last.socket.closes_at > crowded.world.clock.now + 1000
+    assert last.local.socket.closes_at > crowded.world.clock.now + 1000
 
 
 def test_a_peer_heard_at_the_new_socket_before_its_turn_keeps_where_it_was_heard(crowded):
@@ -113,13 +113,13 @@ def test_a_peer_heard_at_the_new_socket_before_its_turn_keeps_where_it_was_heard
     b.turn()
     world.network.deliver()
     a.turn()
-    heard = peer.received_source
+    heard = peer.local.received_source
     assert a.core.jobs.has("sockets wireguard")
 
     world.run(1)
 
     assert heard is not None
-    assert peer.received_source is heard
+    assert peer.local.received_source is heard
 
 
 def test_packets_go_between_keepalives_that_are_due_together(crowded):
@@ -129,11 +129,11 @@ def test_packets_go_between_keepalives_that_are_due_together(crowded):
         a.tell(link.SetPeer(peer.number, KEEPALIVE))
     world.run(KEEPALIVE / 2)
     a.steps = STEPS
-    before = {peer.number: peer.tx_bytes for peer in crowded.crowd()}
+    before = {peer.number: peer.traffic.tx_bytes for peer in crowded.crowd()}
     world.sleep(KEEPALIVE / 2 + 0.1)
 
     turns, left = crowded.turn_by_turn(
-        lambda: all(peer.tx_bytes > before[peer.number] for peer in crowded.crowd())
+        lambda: all(peer.traffic.tx_bytes > before[peer.number] for peer in crowded.crowd())
     )
 
     assert turns >= CROWD / STEPS
@@ -143,10 +143,12 @@ def test_packets_go_between_keepalives_that_are_due_together(crowded):
 def test_packets_go_while_sources_are_chosen_anew(crowded):
     a = crowded.a
     for peer in crowded.crowd():
-        peer.received_source = object()
+        peer.local.received_source = object()
     a.tell(link.RenewSources())
 
-    turns, left = crowded.turn_by_turn(lambda: all(peer.received_source is None for peer in crowded.crowd()))
+    turns, left = crowded.turn_by_turn(
+        lambda: all(peer.local.received_source is None for peer in crowded.crowd())
+    )
 
     assert turns >= CROWD / STEPS
     assert left == turns
@@ -155,23 +157,23 @@ def test_packets_go_while_sources_are_chosen_anew(crowded):
 def test_sources_that_change_again_and_again_are_chosen_anew_for_every_peer(crowded):
     a, world = crowded.a, crowded.world
     for peer in crowded.crowd():
-        peer.received_source = object()
+        peer.local.received_source = object()
     for _ in range(CROWD):
         a.tell(link.RenewSources())
         a.turn()
 
-    assert all(peer.received_source is None for peer in crowded.crowd())
+    assert all(peer.local.received_source is None for peer in crowded.crowd())
     world.run(1)
     assert not a.core.jobs.is_ready()
 
 
 def test_packets_go_between_the_copies_of_a_frame_for_everybody():
     crowded = Crowded(is_tap=True)
-    a, before = crowded.a, {peer.number: peer.tx_packets for peer in crowded.crowd()}
+    a, before = crowded.a, {peer.number: peer.traffic.tx_packets for peer in crowded.crowd()}
     frame = a.send_frame(b"\xff" * 6, packets.udp(b"for everybody"))
 
     turns, left = crowded.turn_by_turn(
-        lambda: all(peer.tx_packets > before[peer.number] for peer in crowded.crowd())
+        lambda: all(peer.traffic.tx_packets > before[peer.number] for peer in crowded.crowd())
     )
 
     assert turns >= CROWD / STEPS
@@ -201,7 +203,7 @@ def test_a_peer_removed_while_a_frame_for_everybody_is_sent_gets_none():
 
     crowded.world.run(1)
 
-    assert gone.tx_packets == 0
+    assert gone.traffic.tx_packets == 0
 
 
 def test_counters_wait_while_the_agent_has_not_read_what_it_was_told(crowded):

@@ -108,7 +108,7 @@ def test_a_super_packet_arrives_as_the_kernel_would_cut_it(world, pair):
 
     assert b.received == sent
     assert kinds(world, "a") == {"fragment": 42}
-    assert b.peer().rx_units == a.peer().tx_units >= 1
+    assert b.peer().traffic.rx_units == a.peer().traffic.tx_units >= 1
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -126,8 +126,8 @@ def test_both_families_go_inside_both(version, outer, ciphers):
     world.run(1)
 
     assert (a.received, b.received) == (back.sent, there.sent)
-    assert a.peer().rx_units > 20
-    assert b.peer().rx_units > 20
+    assert a.peer().traffic.rx_units > 20
+    assert b.peer().traffic.rx_units > 20
 
 
 def test_the_first_super_packets_go_as_messages_until_both_have_said_hello(world, pair):
@@ -389,7 +389,7 @@ def test_units_are_sent_one_by_one_where_the_kernel_cannot_cut(world):
     world.run(1)
 
     assert b.received == stream.sent
-    assert b.peer().rx_units > 10
+    assert b.peer().traffic.rx_units > 10
 
 
 # Plain peers
@@ -533,7 +533,7 @@ def test_a_hello_for_which_the_socket_is_full_is_not_lost(world, pair, side):
     world.run(1)
 
     assert b.received == stream.sent
-    assert a.peer().tx_units > 10
+    assert a.peer().traffic.tx_units > 10
     assert not any(node.sockets[0].errors for node in (a, b))
 
 
@@ -560,7 +560,7 @@ def test_a_side_that_has_heard_a_hello_sends_units_although_its_own_is_not_seen(
     world.run(0.1)
 
     assert a.received == back.sent
-    assert a.peer().rx_units > 10
+    assert a.peer().traffic.rx_units > 10
     assert not are_units_in_use(a)
 
 
@@ -601,7 +601,7 @@ def test_a_hello_holds_for_no_other_peer(world):
     world.run(1)
 
     assert c.received == sent
-    assert a.core.peers[2].tx_units == 0
+    assert a.core.peers[2].traffic.tx_units == 0
 
 
 # Control messages and the timers
@@ -613,7 +613,7 @@ def test_reports_under_old_keys_ask_for_no_new_ones(world, pair):
     assert b.peer().keypairs.current.is_initiator
     world.run(130)
     forget(a, b)
-    before = b.peer().rx_units
+    before = b.peer().traffic.rx_units
 
     for _ in range(8):
         a.send_super(b, 20_000)
@@ -621,7 +621,7 @@ def test_reports_under_old_keys_ask_for_no_new_ones(world, pair):
 
     probes = sum((who, kind, size) == ("a", "data", a.mtu + 32) for _, who, kind, size in world.network.sent)
     assert kinds(world, "b") == {"data": 8 + probes}
-    assert b.peer().rx_units - before == 8
+    assert b.peer().traffic.rx_units - before == 8
 
 
 def test_control_messages_stop_with_the_data(world, pair):
@@ -772,7 +772,7 @@ def test_a_transfer_under_fire_of_handshakes_loses_nothing(world, pair):
     world.run(1)
 
     assert missing(stream.sent, b.received) == extra(stream.sent, b.received) == {}
-    assert b.peer().rx_units > 1000
+    assert b.peer().traffic.rx_units > 1000
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -1003,7 +1003,7 @@ def test_smaller_units_are_the_segments_of_the_whole(world, pair):
     world.run(0.1)
 
     assert b.received == sent
-    assert a.peer().tx_units >= 5 * 6
+    assert a.peer().traffic.tx_units >= 5 * 6
 
 
 # The socket is full
@@ -1110,7 +1110,7 @@ def test_unit_keys_go_with_their_keypair(world, pair):
     world.run(545)
 
     assert a.core.by_index == b.core.by_index == {}
-    assert a.peer().keypairs.current is a.peer().reporting is None
+    assert a.peer().keypairs.current is a.peer().contact.reporting is None
 
 
 # Any packets in any weather, beside a twin that sends packet by packet

@@ -65,8 +65,8 @@ def test_packets_arrive_unchanged_in_frames_of_the_two_ends(world, version):
     assert [flight.datagram for flight in flights] == [framed(packet, to=B, by=A) for packet in sent]
     assert {flight.destination[1] for flight in flights} == {CLEAR_PORT}
     assert not a.drops + b.drops
-    assert (a.peer().tx_packets, b.peer().rx_packets) == (5, 5)
-    assert a.peer().tx_bytes == b.peer().rx_bytes == sum(len(packet) + 22 for packet in sent)
+    assert (a.peer().traffic.tx_packets, b.peer().traffic.rx_packets) == (5, 5)
+    assert a.peer().traffic.tx_bytes == b.peer().traffic.rx_bytes == sum(len(packet) + 22 for packet in sent)
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -87,7 +87,7 @@ def test_a_super_packet_arrives_as_its_segments(world, version, size, segment):
 
     assert b.received == sent
     assert not a.drops + b.drops
-    assert a.peer().tx_bytes == b.peer().rx_bytes == sum(len(packet) + 22 for packet in sent)
+    assert a.peer().traffic.tx_bytes == b.peer().traffic.rx_bytes == sum(len(packet) + 22 for packet in sent)
 
 
 def test_a_super_packet_leaves_in_one_send_and_enters_in_one_write():

@@ -134,7 +134,7 @@ class Commands:
             return
         self._core.admission.sent(command.datagram, now)
         if command.renew_source:
-            peer.forget_source()
+            peer.local.forget_source()
         if command.endpoint is None:
             self._core.sender.send_message(peer, command.datagram)
             return
@@ -142,7 +142,7 @@ class Commands:
         if caller is None:
             peer.drops["no_endpoint"] += 1
         elif self._core.sender.answer(caller.udp, command.datagram, command.endpoint, caller.source):
-            peer.tx_bytes += len(command.datagram)
+            peer.traffic.tx_bytes += len(command.datagram)
 
     def _install(self, made: InstallKeypair, now: float) -> None:
         peer = self._core.peers.get(made.peer)
@@ -155,16 +155,16 @@ class Commands:
             keypair.bulk.size = current.bulk.size.successor()
         self._core.retire(peer.keypairs.install(keypair))
         self._core.by_index[made.local_index] = keypair
-        peer.rx_bytes += RESPONSE.size if made.is_initiator else INITIATION.size
-        peer.last_received = peer.last_traffic = now
-        peer.unanswered_since = 0.0
+        peer.traffic.rx_bytes += RESPONSE.size if made.is_initiator else INITIATION.size
+        peer.contact.last_received = peer.contact.last_traffic = now
+        peer.contact.unanswered_since = 0.0
         self._set_endpoint(peer, made.endpoint, now)
         caller = self._core.callers.find(made.endpoint, self._core.sender.sockets)
         if caller is not None:
-            peer.socket = caller.udp
-            peer.answer_from(caller.source, caller.pktinfo)
+            peer.local.socket = caller.udp
+            peer.local.answer_from(caller.source, caller.pktinfo)
         if made.is_initiator:
-            peer.is_unreachable = False
+            peer.contact.is_unreachable = False
             self._core.liveness.end_silence(peer)
             self._core.send_staged(peer, now)
             if self._core.bridge is not None:
@@ -178,7 +178,7 @@ class Commands:
         peer = self._core.peers.get(number)
         if peer is None:
             return
-        peer.is_unreachable = True
+        peer.contact.is_unreachable = True
         for packet in self._core.staging.take(number):
             peer.drops["given_up"] += 1
             self._core.unreachable.tell(packet[VIRTIO_SIZE:], now)
@@ -198,13 +198,15 @@ class Commands:
         peer.set_ends(Ends(command.identifier, command.own_mac, command.mac, *has))
         if self._core.bridge is not None:
             self._core.bridge.set_static(command.peer, command.macs, command.addresses)
-        peer.sources = Prefixes() if command.sources else None
-        if peer.sources is not None:
+        peer.unsealed.sources = Prefixes() if command.sources else None
+        if peer.unsealed.sources is not None:
             for packed, length in command.sources:
-                peer.sources.insert(packed, length, True)
-        if peer.keepalive != command.keepalive:
-            peer.keepalive = command.keepalive
-            is_paced = peer.keepalive > 0 and peer.keypairs.usable(now) is None  # it will take a handshake
+                peer.unsealed.sources.insert(packed, length, True)
+        if peer.contact.keepalive != command.keepalive:
+            peer.contact.keepalive = command.keepalive
+            is_paced = (
+                peer.contact.keepalive > 0 and peer.keypairs.usable(now) is None
+            )  # it will take a handshake
             self._core.timers.rearm(self._greetings.next(now) if is_paced else now, peer, "keepalive")
 
     def _remove_peer(self, number: int) -> None:
@@ -223,33 +225,37 @@ class Commands:
 
     def _leave_old_socket(self, peer: Peer, now: float) -> None:
         """Send to *peer* from the sockets that are used now, unless it was heard there already, and let it know."""
-        if peer.socket is not None and peer.socket.closes_at == math.inf and not peer.senders:
+        if (
+            peer.local.socket is not None
+            and peer.local.socket.closes_at == math.inf
+            and not peer.local.senders
+        ):
             return
-        peer.forget_source()
-        peer.socket, peer.senders = None, {}
+        peer.local.forget_source()
+        peer.local.socket, peer.local.senders = None, {}
         if peer.keypairs.usable(now) is not None:
             self._core.liveness.send_keepalive(peer, now)
 
     def _show_move(self, peer: Peer, now: float) -> None:
         """Let *peer*, if there is a session, know where this host is now."""
         if peer.endpoint is not None and peer.keypairs.usable(now) is not None:
-            peer.forget_source()
+            peer.local.forget_source()
             self._core.liveness.send_keepalive(peer, now)
 
     def _renew_source(self, peer: Peer, now: float) -> None:
-        peer.forget_source()
+        peer.local.forget_source()
         self._core.liveness.search_path_anew(peer, now)
 
     def _set_endpoint(self, peer: Peer, endpoint: Sockaddr, now: float) -> None:
         if endpoint != peer.endpoint:
             if peer.endpoint and len(peer.endpoint) != len(endpoint):
-                peer.socket = None
-                peer.senders = {}
+                peer.local.socket = None
+                peer.local.senders = {}
             if peer.clear is not None:
                 self._core.inbound.clear.move(peer, endpoint)
             before = peer.endpoint
             self._core.places.move(peer, endpoint)
-            if peer.moves.moved(before, now, is_known=True):
+            if peer.contact.moves.moved(before, now, is_known=True):
                 self._core.liveness.look_at_moves(peer, now)
 
     def _change_routes(self, command: Routes) -> None:

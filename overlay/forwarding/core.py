@@ -154,21 +154,21 @@ class Core:
         if peer.endpoint is None:
             self.cannot_reach(peer, packet[VIRTIO_SIZE:], now)
             return
-        if peer.is_unreachable:
+        if peer.contact.is_unreachable:
             self.unreachable.tell(packet[VIRTIO_SIZE:], now)
         self._keep(peer, packet)
         self.liveness.want(peer, now)
 
     def authenticated(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
         """Note that a message under *keypair* was genuine and new."""
-        peer.unanswered_since = 0.0
-        peer.last_traffic = now
-        if peer.is_silent:
+        contact, keypairs = peer.contact, peer.keypairs
+        contact.unanswered_since = 0.0
+        contact.last_traffic = now
+        if contact.is_silent:
             self.liveness.end_silence(peer)
-        keypairs = peer.keypairs
         if keypair is keypairs.next and not keypairs.keeps_next_waiting():
             self.retire(keypairs.promote())
-            peer.is_unreachable = False
+            contact.is_unreachable = False
             self.report(Confirmed(peer.number, keypair.local_index))
             self.send_staged(peer, now)
         elif keypair is keypairs.previous:
@@ -182,13 +182,13 @@ class Core:
     def moved(self, peer: Peer, udp: UdpSocket, source: Sockaddr, now: float) -> None:
         """Note that *peer* was heard from *source*, authenticated, through *udp*."""
         if udp.closes_at == math.inf:
-            peer.socket = udp
+            peer.local.socket = udp
         if source != peer.endpoint:
-            if peer.socket is not udp:
-                peer.socket = None  # it may be of the other family
+            if peer.local.socket is not udp:
+                peer.local.socket = None  # it may be of the other family
             before = peer.endpoint
             self.places.move(peer, source)
-            if peer.moves.moved(before, now):
+            if peer.contact.moves.moved(before, now):
                 self.liveness.look_at_moves(peer, now)
 
     def is_from(self, peer: Peer, packet: Buffer) -> bool:
@@ -213,7 +213,7 @@ class Core:
         The longer prefix decides, as for destinations: what is of another peer by a longer one is not among them.
         """
         source = bytes(packet[12:16] if packet[0] >> 4 == 4 else packet[8:24])
-        length = peer.sources.length(source) if peer.sources is not None else -1
+        length = peer.unsealed.sources.length(source) if peer.unsealed.sources is not None else -1
         return length >= 0 and length >= self.table.length(source)
 
     def handshake_received(

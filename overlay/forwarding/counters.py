@@ -29,14 +29,14 @@ def row(peer: Peer, mtu: int, overhead: int, learnt: int) -> PeerCounters:
     return PeerCounters(
         peer.number,
         peer.endpoint,
-        peer.tx_bytes,
-        peer.rx_bytes,
-        peer.tx_packets,
-        peer.rx_packets,
-        peer.last_received,
+        peer.traffic.tx_bytes,
+        peer.traffic.rx_bytes,
+        peer.traffic.tx_packets,
+        peer.traffic.rx_packets,
+        peer.contact.last_received,
         dict(peer.drops),
-        peer.tx_units,
-        peer.rx_units,
+        peer.traffic.tx_units,
+        peer.traffic.rx_units,
         _known_path_mtu(peer, mtu, overhead),
         learnt,
     )
@@ -44,6 +44,10 @@ def row(peer: Peer, mtu: int, overhead: int, learnt: int) -> PeerCounters:
 
 def _known_path_mtu(peer: Peer, mtu: int, overhead: int) -> int:
     """Return the largest packet of which a probe or the kernel says that it reaches *peer*; 0 if neither does."""
-    if peer.is_path_known:
-        return min(peer.path_mtu, mtu) - overhead
-    return peer.path.size - overhead if peer.path is not None and peer.path.is_confirmed else 0
+    if peer.path.is_known:
+        return min(peer.path.mtu, mtu) - overhead
+    return (
+        peer.path.search.size - overhead
+        if peer.path.search is not None and peer.path.search.is_confirmed
+        else 0
+    )

@@ -102,6 +102,6 @@ class InBand:
 
 
 def _permits(peer: Peer) -> Bucket:
-    if peer.messages is None:
-        peer.messages = Bucket(MESSAGES_PER_SECOND, MESSAGES_AT_ONCE)
-    return peer.messages
+    if peer.contact.messages is None:
+        peer.contact.messages = Bucket(MESSAGES_PER_SECOND, MESSAGES_AT_ONCE)
+    return peer.contact.messages

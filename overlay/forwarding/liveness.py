@@ -54,41 +54,42 @@ class Liveness:
 
     def want(self, peer: Peer, now: float) -> None:
         """Ask the agent for a session with *peer*, unless it was asked just now."""
-        if now - peer.wanted_at >= WANTED_INTERVAL or not peer.wanted_at:
-            peer.wanted_at = now
+        if now - peer.contact.wanted_at >= WANTED_INTERVAL or not peer.contact.wanted_at:
+            peer.contact.wanted_at = now
             self._report(Wanted(peer.number))
 
     def data_sent(self, peer: Peer, keypair: Keypair[Peer], count: int, now: float) -> None:
         """Note that *count* packets have been sealed for *peer*."""
-        peer.tx_packets += count
-        peer.owed_since = 0.0
-        peer.last_traffic = now
-        if not peer.unanswered_since:
-            peer.unanswered_since = now
+        contact = peer.contact
+        peer.traffic.tx_packets += count
+        contact.owed_since = 0.0
+        contact.last_traffic = now
+        if not contact.unanswered_since:
+            contact.unanswered_since = now
             if "silence" not in peer.timers:
                 wait = self._timing.keepalive_timeout + self._timing.rekey_timeout + self._jitter()
                 self._timers.arm(now + wait, peer, "silence")
         if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
             self.want(peer, now)
-        if now >= peer.path_due:
+        if now >= peer.path.due:
             self.look_at_path(peer, now)
 
     def look_at_path(self, peer: Peer, now: float) -> None:
-        """Have ``peer.path_mtu`` be what the kernel knows, for ``peer.path_due`` has come.
+        """Have ``peer.path.mtu`` be what the kernel knows, for ``peer.path.due`` has come.
 
         Where that is little, anybody may have said so, and where ICMP is filtered the kernel learns nothing: a peer that
         may be an agent of ours is asked whether it answers probes, as soon as a packet goes that may be too large.
         """
         self._paths.look(peer, now)
         keypair = peer.keypairs.usable(now)
-        is_narrow = peer.is_path_known and peer.path_mtu < WIDE
+        is_narrow = peer.path.is_known and peer.path.mtu < WIDE
         if keypair is not None and (is_narrow or peer.asking.is_worth_it):
             self._batch.offer(peer, keypair, now)
 
     def data_received(self, peer: Peer, now: float) -> None:
         """Note that a payload that is no keepalive came from *peer*: it is owed an answer."""
-        if not peer.owed_since:
-            peer.owed_since = now
+        if not peer.contact.owed_since:
+            peer.contact.owed_since = now
             if "answer" not in peer.timers:
                 self._timers.arm(now + self._timing.keepalive_timeout, peer, "answer")
 
@@ -99,12 +100,12 @@ class Liveness:
 
     def unit_received(self, peer: Peer, keypair: Keypair[Peer]) -> None:
         """Note that a unit of *peer* came in whole: it is to be reported."""
-        if peer.reporting is None:
-            peer.reporting = keypair
-            self._timers.arm(peer.last_received + REPORT_TIME, peer, "report")
-        elif peer.reporting is not keypair:
-            self._send_report(peer, peer.reporting, peer.last_received)
-            peer.reporting = keypair
+        if peer.contact.reporting is None:
+            peer.contact.reporting = keypair
+            self._timers.arm(peer.contact.last_received + REPORT_TIME, peer, "report")
+        elif peer.contact.reporting is not keypair:
+            self._send_report(peer, peer.contact.reporting, peer.contact.last_received)
+            peer.contact.reporting = keypair
 
     # What a timer says
 
@@ -112,29 +113,31 @@ class Liveness:
         """Do what the timer of *kind* of *peer*, which is due, was armed for."""
         timing = self._timing
         match kind:
-            case "silence" if peer.unanswered_since:
-                at = peer.unanswered_since + timing.keepalive_timeout + timing.rekey_timeout
+            case "silence" if peer.contact.unanswered_since:
+                at = peer.contact.unanswered_since + timing.keepalive_timeout + timing.rekey_timeout
                 if at <= now:
-                    peer.unanswered_since = 0.0
-                    peer.forget_source()
-                    peer.is_silent = peer.is_silent or self._report(Silence(peer.number, False))
+                    peer.contact.unanswered_since = 0.0
+                    peer.local.forget_source()
+                    peer.contact.is_silent = peer.contact.is_silent or self._report(
+                        Silence(peer.number, False)
+                    )
                     self.want(peer, now)
                 else:
                     self._timers.arm(at + self._jitter(), peer, kind)
-            case "answer" if peer.owed_since:
-                at = peer.owed_since + timing.keepalive_timeout
+            case "answer" if peer.contact.owed_since:
+                at = peer.contact.owed_since + timing.keepalive_timeout
                 if at <= now:
-                    peer.owed_since = 0.0
+                    peer.contact.owed_since = 0.0
                     self.send_keepalive(peer, now)
                 else:
                     self._timers.arm(at, peer, kind)
-            case "keepalive" if peer.keepalive:
-                if peer.last_traffic + peer.keepalive <= now:
-                    peer.last_traffic = now
+            case "keepalive" if peer.contact.keepalive:
+                if peer.contact.last_traffic + peer.contact.keepalive <= now:
+                    peer.contact.last_traffic = now
                     self.send_keepalive(peer, now)
-                self._timers.arm(peer.last_traffic + peer.keepalive, peer, kind)
-            case "report" if peer.reporting is not None:
-                self._send_report(peer, peer.reporting, now)
+                self._timers.arm(peer.contact.last_traffic + peer.contact.keepalive, peer, kind)
+            case "report" if peer.contact.reporting is not None:
+                self._send_report(peer, peer.contact.reporting, now)
             case "units":
                 self._look_for_silence(peer, now)
             case "gone":
@@ -157,21 +160,21 @@ class Liveness:
         if keypair is None:
             return
         self._batch.send_payload(peer, keypair, b"")
-        peer.owed_since = 0.0
-        peer.last_traffic = now
+        peer.contact.owed_since = 0.0
+        peer.contact.last_traffic = now
 
     def end_silence(self, peer: Peer) -> None:
         """Tell the agent that *peer* is heard again, if it was told that it is silent; a full link is tried again."""
-        if peer.is_silent:
-            peer.is_silent = not self._report(Silence(peer.number, True))
+        if peer.contact.is_silent:
+            peer.contact.is_silent = not self._report(Silence(peer.number, True))
 
     def look_at_moves(self, peer: Peer, now: float) -> None:
         """Do what is due after moves of *peer*."""
         assert peer.endpoint is not None
-        turn = peer.moves.turn(now)
+        turn = peer.contact.moves.turn(now)
         due = turn.due
         if turn.count and not self._report(Moved(peer.number, peer.endpoint, turn.count, turn.before)):
-            due = peer.moves.not_told(turn)
+            due = peer.contact.moves.not_told(turn)
         if turn.is_path_new:
             self.search_path_anew(peer, now)
         if due < math.inf:
@@ -180,13 +183,13 @@ class Liveness:
     def search_path_anew(self, peer: Peer, now: float) -> None:
         """Search for the MTU of the path to *peer* again, and ask the kernel for it: it may be another path."""
         self._probes.restart(peer, now)
-        peer.path_due = 0.0
+        peer.path.due = 0.0
         if "path" in peer.timers:
             self._timers.rearm(now, peer, "path")
 
     def _send_report(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
         """Tell *peer* what came of its units; under the keypair they came by, whichever we send with."""
-        peer.reporting = None
+        peer.contact.reporting = None
         report = keypair.bulk.report(now) if keypair.bulk is not None else None
         is_kept = self._by_index.get(keypair.local_index) is keypair
         if report is not None and is_kept and now < keypair.reject_at:
@@ -213,7 +216,10 @@ class Liveness:
         keypair = peer.keypairs.current
         if keypair is None or keypair.bulk is None:
             return
-        if peer.last_received <= now - keypair.bulk.size.patience and keypair.created < peer.last_received:
+        if (
+            peer.contact.last_received <= now - keypair.bulk.size.patience
+            and keypair.created < peer.contact.last_received
+        ):
             self.want(peer, now)
 
     def _jitter(self) -> float:

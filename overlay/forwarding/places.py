@@ -20,15 +20,14 @@ class Places:
         """Send to *peer* at *endpoint* from now on."""
         self.leave(peer)
         peer.move(endpoint)
-        self._count[peer.endpoint_address, peer.endpoint_port] += 1
+        self._count[peer.place] += 1
 
     def leave(self, peer: Peer) -> None:
         """Forget where *peer* is, which is to be sent nothing any more."""
-        place = peer.endpoint_address, peer.endpoint_port
-        if self._count[place] <= 1:
-            del self._count[place]
+        if self._count[peer.place] <= 1:
+            del self._count[peer.place]
         else:
-            self._count[place] -= 1
+            self._count[peer.place] -= 1
 
     def __contains__(self, place: tuple[bytes, bytes]) -> bool:
         """Return whether a peer is at *place*: address of 4 or 16 bytes and port of 2, in network byte order."""

@@ -101,7 +101,7 @@ class ClearInbound:
         before = 0
         # A mark changes packets one by one, and so does what is not the same before each.
         may_join = count > 1 and mark not in {CE, ECT_1}
-        if may_join and peers[0].prefix[4]:
+        if may_join and peers[0].tunnel.prefix[4]:
             peers_before, before = self._same_before(clear, peers, array, view, stride, count, last)
             may_join, peers = bool(peers_before), peers_before or peers
         framing = Framing(before, 0, pads=False)
@@ -120,9 +120,9 @@ class ClearInbound:
             if peer is None:
                 peers[0].drops["source"] += run.count
                 continue
-            peer.rx_packets += run.count
-            peer.rx_bytes += min(run.count * stride, size - run.first * stride)
-            peer.last_received = now
+            peer.traffic.rx_packets += run.count
+            peer.traffic.rx_bytes += min(run.count * stride, size - run.first * stride)
+            peer.contact.last_received = now
             self._write(peer, rows.super_packet(run))
 
     def _same_before(
@@ -142,9 +142,9 @@ class ClearInbound:
         payload = view[:stride]
         try:
             start, _, identifier = clear.strip(payload)
-            found = [each for each in peers if each.ends.identifier == identifier]
+            found = [each for each in peers if each.tunnel.ends.identifier == identifier]
             if found and clear.frames is not None:
-                clear.frames.admit(payload, found[0].ends)
+                clear.frames.admit(payload, found[0].tunnel.ends)
         except PacketError:
             return [], 0
         heads = array[: count * stride].reshape(count, stride)[:, :start]
@@ -157,11 +157,11 @@ class ClearInbound:
         try:
             start, end, identifier = clear.strip(payload)
             packet = payload[start:end]
-            found = [each for each in peers if each.ends.identifier == identifier]
+            found = [each for each in peers if each.tunnel.ends.identifier == identifier]
             if not found:
                 raise PacketError(clear.mismatch)
             if clear.frames is not None:
-                clear.frames.admit(payload, found[0].ends)
+                clear.frames.admit(payload, found[0].tunnel.ends)
             peer = self.sender(found, packet)
             if peer is None:
                 raise PacketError("source")
@@ -176,18 +176,18 @@ class ClearInbound:
             if frames is None or not self._neighbours.answer(frames, peers, payload, now):
                 blamed.drops[error.reason] += 1
             return
-        peer.rx_packets += 1
-        peer.rx_bytes += len(payload)
-        peer.last_received = now
+        peer.traffic.rx_packets += 1
+        peer.traffic.rx_bytes += len(payload)
+        peer.contact.last_received = now
         if packet[PROTOCOL_AT[packet[0] >> 4]] in SYN_PROTOCOLS and may_be_syn(packet, 0, len(packet)):
-            clamp_mss(packet, min(peer.path_mtu, mtu), is_partial=virtio is not PLAIN)
+            clamp_mss(packet, min(peer.path.mtu, mtu), is_partial=virtio is not PLAIN)
         self._write(peer, [virtio, packet])
 
     def sender(self, peers: list[Peer], packet: memoryview) -> Peer | None:
         """Return which of *peers*, all at one place, may have sent *packet*."""
         for peer in peers:
             if self._core.is_from(peer, packet) or (
-                peer.sources is not None and self._core.is_from_sources(peer, packet)
+                peer.unsealed.sources is not None and self._core.is_from_sources(peer, packet)
             ):
                 return peer
         return None

@@ -40,17 +40,17 @@ class Neighbours:
             return False
         identifier, question = found
         for peer in peers:
-            if peer.ends.identifier == identifier and self._may_ask(peer, question):
+            if peer.tunnel.ends.identifier == identifier and self._may_ask(peer, question):
                 break
         else:
             return False
         is_own = self._core.is_own(question.target)
         if not is_own or not self._buckets.allow(peer.number.to_bytes(8, "big"), now):
             return False
-        self._core.sender.send_message(peer, frames.answer(question, peer.ends))
+        self._core.sender.send_message(peer, frames.answer(question, peer.tunnel.ends))
         return True
 
     def _may_ask(self, peer: Peer, question: Question) -> bool:
-        is_for_us = question.asked == peer.ends.own_mac or question.asked[0] & GROUP
+        is_for_us = question.asked == peer.tunnel.ends.own_mac or question.asked[0] & GROUP
         is_linked = len(question.source) == 16 and question.source[:2] == b"\xfe\x80"
         return bool(is_for_us) and (is_linked or self._core.owner(question.source) is peer)

@@ -47,16 +47,16 @@ class ClearOutbound:
         if not ttl_of(arena, start):
             peer.drops["ttl"] += 1  # RFC 2003 section 3.1
             return False
-        if not peer.has_ports:
+        if not peer.tunnel.has_ports:
             ecn = marks_of(arena, start, inherits_ttl=self._core.inherits_ttl)
         elif self._core.inherits_ttl:
             ecn |= ttl_of(arena, start) << TTL_SHIFT
         self._heed(peer, start, end, now)  # its far end may be a kernel
-        prefix = peer.prefix[version]
+        prefix = peer.tunnel.prefix[version]
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             arena, start - VIRTIO_SIZE
         )
-        if now >= peer.path_due:
+        if now >= peer.path.due:
             self._core.liveness.look_at_path(peer, now)
         lanes = peer.lanes
         lane: FlowQueue[Peer] = peer
@@ -65,8 +65,8 @@ class ClearOutbound:
         if gso_type:
             packet = view[start:end]
             if (
-                length > peer.path_mtu
-                and largest_segment(packet, gso_type, segment, csum_start) > peer.path_mtu
+                length > peer.path.mtu
+                and largest_segment(packet, gso_type, segment, csum_start) > peer.path.mtu
             ):
                 outbound.flush_peer(lane)
                 self._oversize.send_segments(peer, None, packet, gso_type, segment, csum_start, ecn, now)
@@ -74,35 +74,35 @@ class ClearOutbound:
             self._forward_segments(lane, packet, prefix, gso_type, segment, csum_start, ecn)
             return False
         if arena[start + PROTOCOL_AT[version]] in SYN_PROTOCOLS and may_be_syn(arena, start, end):
-            mtu = min(peer.path_mtu, outbound.splitter.mtu)
+            mtu = min(peer.path.mtu, outbound.splitter.mtu)
             clamp_mss(view[start:end], mtu, is_partial=bool(flags & NEEDS_CSUM))
         if flags & NEEDS_CSUM and not outbound.complete(start, length, csum_start, csum_offset):
             peer.drops["tun_malformed"] += 1
             return False
-        if length > peer.path_mtu:
+        if length > peer.path.mtu:
             outbound.flush_peer(lane)
             self._oversize.send(peer, None, view[start:end], ecn, now)
             return False
-        peer.tx_packets += 1
+        peer.traffic.tx_packets += 1
         begin = start - len(prefix)
         if len(prefix) > TRANSPORT_HEADER.size:
             # The arena has no room for it: only a transport header's before each packet, which a table of them needs.
             outbound.queue(lane, memoryview(prefix + view[start:end]), end - begin, ecn)
             return False
         view[begin:start] = prefix
-        if peer.finish is not None:
-            peer.finish(view[begin:end])
+        if peer.tunnel.finish is not None:
+            peer.tunnel.finish(view[begin:end])
         outbound.queue(lane, view[begin:end], end - begin, ecn)
         return True
 
     def _heed(self, peer: Peer, start: int, end: int, now: float) -> None:
         """Learn from an ICMP error on its way to *peer* what its packets must not be larger than, for a while."""
-        if now >= peer.segment_limit_ends:
-            peer.segment_limit = WIDE
+        if now >= peer.unsealed.segment_limit_ends:
+            peer.unsealed.segment_limit = WIDE
         mtu = told_mtu(self._view[start:end])
         if mtu is not None:
-            peer.segment_limit = min(peer.segment_limit, max(mtu, LEAST_MTU))
-            peer.segment_limit_ends = now + HEEDED_TIME
+            peer.unsealed.segment_limit = min(peer.unsealed.segment_limit, max(mtu, LEAST_MTU))
+            peer.unsealed.segment_limit_ends = now + HEEDED_TIME
 
     def set_mtu(self) -> None:
         """Cut for an interface of another MTU, and leave what is kept in the buffers of the last alone."""
@@ -130,9 +130,9 @@ class ClearOutbound:
             return
         self._outbound.flush_peer(lane)
         train.prefix(prefix)
-        if peer.finish is not None:
+        if peer.tunnel.finish is not None:
             for payload in train.full:
-                peer.finish(payload)
+                peer.tunnel.finish(payload)
         for part in train.parts():
             self._core.sender.send(peer, part, train.size, ecn, lane.flow)
-        peer.tx_packets += train.count
+        peer.traffic.tx_packets += train.count

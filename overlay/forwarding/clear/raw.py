@@ -181,14 +181,14 @@ class RawInbound:
             if run.count == 1:
                 self._take_one(udp, peers, view[at + outer.header : at + size], mark, now)
                 continue
-            candidates = [each for each in peers if each.prefix[version] == prefix]
+            candidates = [each for each in peers if each.tunnel.prefix[version] == prefix]
             peer = self._clear.sender(candidates, view[at + before : at + size])
             if peer is None:
                 candidates[0].drops["source"] += run.count
                 continue
-            peer.rx_packets += run.count
-            peer.rx_bytes += sum(sizes[run.first : run.first + run.count]) - run.count * outer.header
-            peer.last_received = now
+            peer.traffic.rx_packets += run.count
+            peer.traffic.rx_bytes += sum(sizes[run.first : run.first + run.count]) - run.count * outer.header
+            peer.contact.last_received = now
             self._write(peer, rows.super_packet(run))
         return True
 
@@ -199,9 +199,9 @@ class RawInbound:
             if protocol != udp.protocol:
                 continue
             for peer in peers:
-                if peer.finish is not None:
+                if peer.tunnel.finish is not None:
                     continue  # no two payloads begin alike
-                prefix = peer.prefix[version]
+                prefix = peer.tunnel.prefix[version]
                 start = payload[: len(prefix) + 1]
                 if len(start) > len(prefix) and start[:-1] == prefix and start[-1] >> 4 == version:
                     return version, prefix
@@ -218,7 +218,7 @@ class RawInbound:
             packet = payload[start:end]
             if encapsulation.protocols[packet[0] >> 4] != udp.protocol:
                 raise PacketError("inner_version")
-            candidates = [each for each in peers if each.ends.identifier == identifier]
+            candidates = [each for each in peers if each.tunnel.ends.identifier == identifier]
             if not candidates:
                 raise PacketError(clear.mismatch)
             blamed = candidates[0]
@@ -237,10 +237,10 @@ class RawInbound:
             blamed.drops[error.reason] += 1
             return
         if packet[PROTOCOL_AT[packet[0] >> 4]] in SYN_PROTOCOLS and may_be_syn(packet, 0, len(packet)):
-            clamp_mss(packet, min(peer.path_mtu, mtu), is_partial=header is not PLAIN)
-        peer.rx_packets += 1
-        peer.rx_bytes += len(payload)
-        peer.last_received = now
+            clamp_mss(packet, min(peer.path.mtu, mtu), is_partial=header is not PLAIN)
+        peer.traffic.rx_packets += 1
+        peer.traffic.rx_bytes += len(payload)
+        peer.contact.last_received = now
         self._write(peer, [header, packet])
 
     def _source(self, name: bytes) -> Sockaddr:
@@ -264,11 +264,11 @@ def _check_sequence(peer: Peer, number: int, now: float, late: str) -> None:
 
     Numbers begin at zero again behind 2**32, and with a sender that begins anew.
     """
-    last = peer.sequence
+    last = peer.unsealed.sequence
     if (
         last is not None
-        and now - peer.sequence_at < SEQUENCE_LIFE
+        and now - peer.unsealed.sequence_at < SEQUENCE_LIFE
         and not 0 < (number - last) % 2**32 < 2**31
     ):
         raise PacketError(late)
-    peer.sequence, peer.sequence_at = number, now
+    peer.unsealed.sequence, peer.unsealed.sequence_at = number, now

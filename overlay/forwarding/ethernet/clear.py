@@ -85,9 +85,9 @@ class ClearFrames(ClearInbound):
             except PacketError as error:
                 peer.drops[error.reason] += run.count
                 continue
-            peer.rx_packets += run.count
-            peer.rx_bytes += min(run.count * stride, size - at)
-            peer.last_received = now
+            peer.traffic.rx_packets += run.count
+            peer.traffic.rx_bytes += min(run.count * stride, size - at)
+            peer.contact.last_received = now
             self._write(peer, rows.super_packet(run, header))
 
     def _joinable(
@@ -126,9 +126,9 @@ class ClearFrames(ClearInbound):
         except PacketError as error:
             blamed.drops[error.reason] += 1
             return
-        blamed.rx_packets += 1
-        blamed.rx_bytes += len(payload)
-        blamed.last_received = now
+        blamed.traffic.rx_packets += 1
+        blamed.traffic.rx_bytes += len(payload)
+        blamed.contact.last_received = now
         self._write(blamed, [virtio, frame])
 
     def _virtio(self, peer: Peer, frame: memoryview) -> bytes:
@@ -160,6 +160,6 @@ def _find(clear: Clear, peers: list[Peer], payload: memoryview) -> tuple[Peer, i
         raise PacketError("no_frame")
     start, identifier = clear.frames.find(payload)
     for peer in peers:
-        if peer.ends.identifier == identifier:
+        if peer.tunnel.ends.identifier == identifier:
             return peer, start
     raise PacketError(clear.mismatch)

@@ -81,7 +81,7 @@ class FramesInbound(Inbound):
             except PacketError as error:
                 core.refused(peer, error.reason, run.count)
                 continue
-            peer.rx_packets += run.count
+            peer.traffic.rx_packets += run.count
             self._write(peer, rows.super_packet(run, header))
 
     def _joinable(self, count: int, stride: int, last: int) -> tuple[Rows, bytes] | None:
@@ -119,7 +119,7 @@ class FramesInbound(Inbound):
         except PacketError as error:
             core.refused(peer, error.reason)
             return
-        peer.rx_packets += 1
+        peer.traffic.rx_packets += 1
         begin += start - VIRTIO_SIZE
         self._view[begin : begin + VIRTIO_SIZE] = PLAIN
         self._write(peer, [self._view[begin : start + end]])
@@ -137,7 +137,7 @@ class FramesInbound(Inbound):
             return
         protocol = frame[packet + PROTOCOL_AT[frame[packet] >> 4]]
         if protocol in SYN_PROTOCOLS and may_be_syn(frame, packet, len(frame)):
-            most = min(peer.path_mtu, self._core.outbound.splitter.mtu) - FRAME_HEADER_SIZE - packet
+            most = min(peer.path.mtu, self._core.outbound.splitter.mtu) - FRAME_HEADER_SIZE - packet
             clamp_mss(frame[packet:], most, is_partial=is_partial)
 
     def _deliver_unit(self, peer: Peer, unit: memoryview, most: int, mark: int, now: float) -> None:
@@ -155,7 +155,7 @@ class FramesInbound(Inbound):
         except PacketError as error:
             core.refused(peer, error.reason)
             return
-        peer.rx_packets += -(-(len(packet) - flow.size) // segment)
+        peer.traffic.rx_packets += -(-(len(packet) - flow.size) // segment)
         if flow.protocol == PROTOCOL_UDP and not self._joins_udp:
             train = self._splitter().split(packet, gso_type, segment, flow.l4)
             for row in train.plain:

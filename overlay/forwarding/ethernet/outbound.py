@@ -150,7 +150,7 @@ class FramesOutbound(Outbound):
             peer.drops["tun_malformed"] += 1
             return
         length = FRAME_HEADER_SIZE + end - start
-        if length > peer.path_mtu:
+        if length > peer.path.mtu:
             self._send_copy(peer, keypair, bytes(frame), now)
             return
         mark = _mark(arena, start + packet) if packet else 0
@@ -188,7 +188,7 @@ class FramesOutbound(Outbound):
         try:
             if not packet:
                 raise PacketError("tun_gso")
-            if inner + largest_segment(frame[packet:], gso_type, segment, l4) > peer.path_mtu:
+            if inner + largest_segment(frame[packet:], gso_type, segment, l4) > peer.path.mtu:
                 for each in self._segments(frame, packet, gso_type, segment, csum_start):
                     self._send_copy(peer, keypair, each, now)
                 return
@@ -223,9 +223,9 @@ class FramesOutbound(Outbound):
 
     def _send_clear(self, peer: Peer, start: int, end: int, packet: int, now: float) -> None:
         """Send the frame that the arena has from *start* to *end*, its virtio header before it, in the clear."""
-        if now >= peer.path_due:
+        if now >= peer.path.due:
             self._core.liveness.look_at_path(peer, now)
-        view, header = self._view, peer.frame_header
+        view, header = self._view, peer.tunnel.frame_header
         flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             self._arena, start - VIRTIO_SIZE
         )
@@ -239,7 +239,7 @@ class FramesOutbound(Outbound):
             view[begin:start] = header
             self._at = end
             self.queue(lane, view[begin:end], end - begin, mark)
-            peer.tx_packets += 1
+            peer.traffic.tx_packets += 1
             return
         inner = len(header) + packet
         splitter = self._clear_splitters.get(inner)
@@ -256,7 +256,7 @@ class FramesOutbound(Outbound):
         train.prefix(header + bytes(frame[:packet]))
         for part in train.parts():
             self._core.sender.send(peer, part, train.size, mark, lane.flow)
-        peer.tx_packets += train.count
+        peer.traffic.tx_packets += train.count
 
     def _segments(
         self, frame: memoryview, packet: int, gso_type: int, segment: int, csum_start: int
@@ -320,19 +320,19 @@ class FramesOutbound(Outbound):
         length = FRAME_HEADER_SIZE + len(frame)
         payload = frames.build(frame, padded(length, self.splitter.mtu) - length)
         mark = ecn(frame[packet:]) if packet else 0
-        self.send_payload(peer, keypair, payload, mark, may_be_cut=len(payload) > peer.path_mtu)
+        self.send_payload(peer, keypair, payload, mark, may_be_cut=len(payload) > peer.path.mtu)
         self._core.liveness.data_sent(peer, keypair, 1, now)
 
     def _send_clear_copy(self, peer: Peer, frame: bytes, now: float) -> None:
         """Send a complete frame in the clear, in a datagram of its own."""
-        if now >= peer.path_due:
+        if now >= peer.path.due:
             self._core.liveness.look_at_path(peer, now)
         packet = ip_start(frame)
         lane, mark = lane_for(peer, memoryview(frame), packet), self._clear_mark(frame, packet)
-        datagram = memoryview(peer.frame_header + frame)
+        datagram = memoryview(peer.tunnel.frame_header + frame)
         self.flush_peer(lane)
         self._core.sender.send(peer, [datagram], len(datagram), mark, lane.flow)
-        peer.tx_packets += 1
+        peer.traffic.tx_packets += 1
 
     def _clear_mark(self, frame: Buffer, packet: int) -> int:
         """Return what the outer header takes over from the IP packet that *frame* has at *packet*; 0 is without any."""
@@ -367,7 +367,7 @@ class FramesOutbound(Outbound):
             and self._arena[at + PROTOCOL_AT[self._arena[at] >> 4]] in SYN_PROTOCOLS
             and may_be_syn(self._arena, at, end)
         ):
-            mtu = self.splitter.mtu if peer is None else min(peer.path_mtu, self.splitter.mtu)
+            mtu = self.splitter.mtu if peer is None else min(peer.path.mtu, self.splitter.mtu)
             most = mtu - FRAME_HEADER_SIZE - packet
             clamp_mss(self._view[at:end], most, is_partial=bool(flags & NEEDS_CSUM))
         if not flags & NEEDS_CSUM:

@@ -46,7 +46,7 @@ def virtio_for(peer: Peer, packet: memoryview, mtu: int) -> bytes:
     if packet[at] << 8 | packet[at + 1] != partial:
         return PLAIN
     is_tcp = flow.protocol == PROTOCOL_TCP
-    limit = min(mtu, peer.segment_limit) if is_tcp else mtu
+    limit = min(mtu, peer.unsealed.segment_limit) if is_tcp else mtu
     if len(packet) <= limit:
         # Where this happens to be the whole checksum, too, the kernel finds it again.
         return VIRTIO_HEADER.pack(NEEDS_CSUM, 0, flow.size, 0, flow.l4, offset)
@@ -65,7 +65,7 @@ def _segment(peer: Peer, flow: Flow, payload: int, most: int) -> int:
     """Return the segment size of *payload* bytes that were merged, of *most* bytes each at most."""
     count = -(-payload // most)
     if payload % count == 0:
-        peer.segment_size = flow.size + payload // count
+        peer.unsealed.segment_size = flow.size + payload // count
         return payload // count
-    found = peer.segment_size - flow.size
+    found = peer.unsealed.segment_size - flow.size
     return found if 0 < found <= most else most

@@ -39,7 +39,7 @@ class PathSocket(Protocol):
 
 
 class KernelPaths:
-    """Keeps ``peer.path_mtu`` as the kernel knows it."""
+    """Keeps ``peer.path.mtu`` as the kernel knows it."""
 
     def __init__(self, mtu: int, link: int = 0) -> None:
         """*mtu* is what one payload takes, of which *link* bytes are not the packet's: those before it in a frame."""
@@ -56,44 +56,44 @@ class KernelPaths:
     @staticmethod
     def look_soon(peer: Peer, _: float) -> None:
         """Have look() be called when the next packet leaves for *peer*."""
-        peer.path_due = 0.0
+        peer.path.due = 0.0
 
     def look(self, peer: Peer, now: float) -> None:
-        """Take what the kernel knows of the path to *peer*, unless probes tell more; ``peer.path_due`` says when again."""
+        """Take what the kernel knows of the path to *peer*, unless probes tell more; ``peer.path.due`` says when again."""
         self._turn = max(self._turn, now) + 1 / LOOKS_PER_SECOND
-        peer.path_due = max(now + LOOK_TIME, self._turn)
-        endpoint, udp = peer.endpoint, peer.socket
-        peer.omits = _is_probed(peer)
-        if udp is not None and peer.omits:
+        peer.path.due = max(now + LOOK_TIME, self._turn)
+        endpoint, udp = peer.endpoint, peer.local.socket
+        peer.path.omits = _is_probed(peer)
+        if udp is not None and peer.path.omits:
             udp.discovery.omit(peer, now)
         elif udp is not None:
             udp.discovery.heed(peer, now)
-        if peer.omits or endpoint is None:
-            peer.is_path_known = False
+        if peer.path.omits or endpoint is None:
+            peer.path.is_known = False
             return
         version, family = (4, socket.AF_INET) if len(endpoint) == 2 else (6, socket.AF_INET6)
         asked = self._sockets.get(family)
         found = asked.mtu_to(endpoint) if asked is not None else 0
         if not found:  # no route now; what was known stays
-            peer.is_path_known = peer.is_path_known and asked is not None
+            peer.path.is_known = peer.path.is_known and asked is not None
             if asked is None:
-                peer.path_mtu = WIDE
+                peer.path.mtu = WIDE
             return
         found = max(found, LEAST)
         if peer.clear is not None:
             # What overhead() counts includes an Ethernet header where one is carried.
-            room = fits = found - peer.encapsulation.overhead(version, peer.ends) + self._link
+            room = fits = found - peer.encapsulation.overhead(version, peer.tunnel.ends) + self._link
         else:
             room = found - UDP_HEADERS[version] - OVERHEAD
             fits = (
                 room // PADDING * PADDING
             )  # what fits still does once it is padded, which never exceeds the tun's MTU
-        peer.is_path_known = True
-        peer.path_mtu = fits if room < self._mtu else WIDE
+        peer.path.is_known = True
+        peer.path.mtu = fits if room < self._mtu else WIDE
 
 
 def _is_probed(peer: Peer) -> bool:
     """Return whether *peer* answers probes, or did so last and has not been asked under its new keypair."""
     keypair = peer.keypairs.current
     bulk = keypair.bulk if keypair is not None else None
-    return bulk is not None and (bulk.answers_probes or (peer.path is not None and not bulk.has_heard))
+    return bulk is not None and (bulk.answers_probes or (peer.path.search is not None and not bulk.has_heard))

@@ -34,7 +34,7 @@ def largest_segment(packet: memoryview, gso_type: int, segment: int, csum_start:
 
 
 class Oversize:
-    """The way of packets that are larger than ``peer.path_mtu``; without a keypair they go in the clear."""
+    """The way of packets that are larger than ``peer.path.mtu``; without a keypair they go in the clear."""
 
     def __init__(self, core: Upcalls) -> None:
         self._core = core
@@ -73,7 +73,7 @@ class Oversize:
         if size <= IPV6_MINIMUM_MTU if is_ipv6 else may_be_cut(packet):
             return False
         peer.drops["path_mtu"] += 1
-        self._core.unreachable.tell(packet, now, peer.path_mtu)
+        self._core.unreachable.tell(packet, now, peer.path.mtu)
         return True
 
     def _send(
@@ -82,7 +82,7 @@ class Oversize:
         count = 0
         for packet in packets:
             if packet[0] >> 4 == 4:
-                for piece in cut(packet, peer.path_mtu):
+                for piece in cut(packet, peer.path.mtu):
                     self._send_packet(peer, keypair, piece, ecn)
             else:
                 self._send_packet(peer, keypair, bytes(packet), ecn)
@@ -90,19 +90,19 @@ class Oversize:
         if keypair is not None:
             self._core.liveness.data_sent(peer, keypair, count, now)
         else:
-            peer.tx_packets += count
+            peer.traffic.tx_packets += count
 
     def _send_packet(self, peer: Peer, keypair: Keypair[Peer] | None, packet: bytes, ecn: int) -> None:
         """Send *packet* by itself; where it is too large all the same, its datagram may be cut."""
-        is_larger, sender = len(packet) > peer.path_mtu, self._core.sender
+        is_larger, sender = len(packet) > peer.path.mtu, self._core.sender
         if keypair is not None:
             self._core.outbound.send_payload(peer, keypair, _filled(packet), ecn, may_be_cut=is_larger)
-        elif is_larger and not peer.has_ports:
-            sender.send_message(peer, peer.payload(packet), ecn & ~WHOLE)
+        elif is_larger and not peer.tunnel.has_ports:
+            sender.send_message(peer, peer.tunnel.payload(packet), ecn & ~WHOLE)
         elif is_larger:
-            sender.send_cuttable(peer, peer.payload(packet), ecn)
+            sender.send_cuttable(peer, peer.tunnel.payload(packet), ecn)
         else:
-            sender.send_message(peer, peer.payload(packet), ecn)
+            sender.send_message(peer, peer.tunnel.payload(packet), ecn)
 
 
 def _filled(packet: bytes) -> bytes:

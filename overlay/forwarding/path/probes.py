@@ -37,15 +37,15 @@ class Probes:
 
     def restart(self, peer: Peer, now: float) -> None:
         """Search anew, for the path to *peer* may be another."""
-        if peer.path is not None:
-            peer.path.restart(self._mtu, now)
+        if peer.path.search is not None:
+            peer.path.search.restart(self._mtu, now)
             _apply(peer)
 
     def due(self, peer: Peer, now: float) -> float:
         """Return when turn() is to be called; math.inf where nothing is to be probed."""
-        if peer.path is None:
-            peer.path, peer.path_packets = PathMtu(self._mtu, self._timing), -1
-        return max(now, peer.path.due)
+        if peer.path.search is None:
+            peer.path.search, peer.path.packets = PathMtu(self._mtu, self._timing), -1
+        return max(now, peer.path.search.due)
 
     def turn(
         self,
@@ -59,11 +59,11 @@ class Probes:
         A peer that has answered under an earlier keypair is said hello: super-packets alone may not, for where they
         vanish TCP goes on with single segments.  *send* returns False for what no device of this host takes.
         """
-        path, bulk = peer.path, keypair.bulk if keypair is not None else None
+        path, bulk = peer.path.search, keypair.bulk if keypair is not None else None
         if path is None or keypair is None or bulk is None or (bulk.has_heard and not bulk.answers_probes):
             return math.inf
-        packets = peer.tx_packets + peer.drops["path_mtu"]  # those that did not fit were to flow, too
-        is_flowing, peer.path_packets = packets != peer.path_packets, packets
+        packets = peer.traffic.tx_packets + peer.drops["path_mtu"]  # those that did not fit were to flow, too
+        is_flowing, peer.path.packets = packets != peer.path.packets, packets
         if not bulk.has_heard:
             hello = bulk.offer(now) if is_flowing else None
             if hello is not None:
@@ -85,16 +85,16 @@ class Probes:
     @staticmethod
     def take(probed: Probed, peer: Peer, now: float) -> float:
         """Take an answer and return when turn() is to be called.  Raises PacketError if nothing waits for it."""
-        if peer.path is None or not peer.path.answered(probed.identifier, now):
+        if peer.path.search is None or not peer.path.search.answered(probed.identifier, now):
             raise PacketError("probed_unexpected")
         _apply(peer)
-        return peer.path.due
+        return peer.path.search.due
 
 
 def _apply(peer: Peer) -> None:
     """Let the packet path know what is known of the path."""
-    path = peer.path
+    path = peer.path.search
     assert path is not None
-    peer.path_mtu = path.size if path.size < path.most else WIDE
-    if not peer.omits:
-        peer.omits, peer.path_due = True, 0.0
+    peer.path.mtu = path.size if path.size < path.most else WIDE
+    if not peer.path.omits:
+        peer.path.omits, peer.path.due = True, 0.0

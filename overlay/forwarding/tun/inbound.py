@@ -339,7 +339,7 @@ class Inbound:
             if run.count == 1:
                 self._deliver(keypair, run.first * stride, len(rows.plaintext(run.first)), arrival, now)
             elif self._core.is_from(peer, rows.plaintext(run.first)):
-                peer.rx_packets += run.count
+                peer.traffic.rx_packets += run.count
                 self._core.liveness.data_received(peer, now)
                 self._write(peer, rows.super_packet(run))
             else:
@@ -368,7 +368,7 @@ class Inbound:
         if not core.is_from(peer, payload):
             core.refused(peer, "source", count)
             return True
-        peer.rx_packets += count
+        peer.traffic.rx_packets += count
         table[:, HEADER_SIZE - VIRTIO_SIZE : HEADER_SIZE] = 0  # complete as they stand
         for at in range(HEADER_SIZE - VIRTIO_SIZE, count * stride, stride):
             self._write(peer, [self._view[at : at + VIRTIO_SIZE + length]])
@@ -581,7 +581,7 @@ class Inbound:
         """Take an authentic unit, which came as *size* bytes in *fragments* datagrams."""
         peer = keypair.peer
         bulk.delivered(counter, fragments, now)
-        peer.rx_units += 1
+        peer.traffic.rx_units += 1
         self._heard(udp, keypair, arrival, source, size, now)
         self._core.liveness.unit_received(peer, keypair)
         self._deliver_unit(peer, unit, bulk.told_packet, mark, now)
@@ -607,7 +607,7 @@ class Inbound:
         except PacketError as error:
             core.refused(peer, error.reason)
             return
-        peer.rx_packets += -(-(len(packet) - flow.size) // segment)
+        peer.traffic.rx_packets += -(-(len(packet) - flow.size) // segment)
         if flow.protocol == PROTOCOL_UDP and not self._joins_udp:
             train = self._splitter().split(packet, gso_type, segment, flow.l4)
             for row in train.plain:
@@ -635,12 +635,13 @@ class Inbound:
     ) -> None:
         """Note an authenticated receive of *size* bytes: the peer is there, and it is reached where it came from."""
         peer = keypair.peer
-        peer.rx_bytes += size
-        peer.last_received = now
-        if source != peer.endpoint or peer.socket is not udp:
+        local = peer.local
+        peer.traffic.rx_bytes += size
+        peer.contact.last_received = now
+        if source != peer.endpoint or local.socket is not udp:
             self._core.moved(peer, udp, source, now)
-        if arrival.pktinfo != peer.received_source:
-            peer.answer_from(arrival.source, arrival.pktinfo)
+        if arrival.pktinfo != local.received_source:
+            local.answer_from(arrival.source, arrival.pktinfo)
         self._core.authenticated(peer, keypair, now)
 
     def _deliver(self, keypair: Keypair[Peer], at: int, size: int, arrival: Arrival, now: float) -> None:
@@ -664,10 +665,10 @@ class Inbound:
         except PacketError as error:
             core.refused(peer, "frame" if is_frame(payload) else error.reason)
             return
-        peer.rx_packets += 1
+        peer.traffic.rx_packets += 1
         protocol = self._buffer[start + PROTOCOL_AT[packet[0] >> 4]]
         if protocol in SYN_PROTOCOLS and may_be_syn(self._buffer, start, start + length):
-            clamp_mss(packet, min(peer.path_mtu, core.outbound.splitter.mtu))
+            clamp_mss(packet, min(peer.path.mtu, core.outbound.splitter.mtu))
         begin = start - VIRTIO_SIZE
         self._view[begin:start] = PLAIN
         self._write(peer, [self._view[begin : start + length]])

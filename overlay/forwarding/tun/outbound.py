@@ -142,9 +142,9 @@ class Outbound:
         else:
             destination, ecn = bytes(self._view[start + 24 : start + 40]), self._arena[start + 1] >> 4 & 3
         peer = core.table.remembered.get(destination) or core.table.find(destination)
-        if peer is None or peer.number == OWN or destination == peer.endpoint_address:
+        if peer is None or peer.number == OWN or destination == peer.place[0]:
             return False
-        if length > peer.path_mtu:
+        if length > peer.path.mtu:
             return False
         keypair = peer.keypairs.current
         if keypair is None or now >= keypair.reject_at or keypair.counter + count > REJECT_AFTER_MESSAGES:
@@ -200,7 +200,7 @@ class Outbound:
         if peer is None or peer.number == OWN:
             core.refuse(view[start:end], "no_peer" if peer is None else "own_subnet", now)
             return
-        if destination == peer.endpoint_address and self._is_loop(peer, start, end):
+        if destination == peer.place[0] and self._is_loop(peer, start, end):
             peer.drops["loop"] += 1
             return
         keypair = peer.keypairs.current
@@ -218,7 +218,7 @@ class Outbound:
             )
         else:
             flags = gso_type = segment = csum_start = csum_offset = 0  # complete as it stands
-        if length > peer.path_mtu:
+        if length > peer.path.mtu:
             packet = view[start:end]
             if not gso_type:
                 if flags & NEEDS_CSUM and not self.complete(start, length, csum_start, csum_offset):
@@ -227,7 +227,7 @@ class Outbound:
                 self.flush_peer(peer)
                 self.oversize.send(peer, keypair, packet, ecn, now)
                 return
-            if largest_segment(packet, gso_type, segment, csum_start) > peer.path_mtu:
+            if largest_segment(packet, gso_type, segment, csum_start) > peer.path.mtu:
                 self.flush_peer(peer)
                 self.oversize.send_segments(peer, keypair, packet, gso_type, segment, csum_start, ecn, now)
                 return
@@ -250,7 +250,7 @@ class Outbound:
             core.liveness.data_sent(peer, keypair, train.count, now)
             return
         if arena[start + PROTOCOL_AT[version]] in SYN_PROTOCOLS and may_be_syn(arena, start, end):
-            mtu = min(peer.path_mtu, self.splitter.mtu)
+            mtu = min(peer.path.mtu, self.splitter.mtu)
             clamp_mss(view[start:end], mtu, is_partial=bool(flags & NEEDS_CSUM))
         if flags & NEEDS_CSUM and not self.complete(start, length, csum_start, csum_offset):
             peer.drops["tun_malformed"] += 1
@@ -325,7 +325,7 @@ class Outbound:
         pending = peer.pending
         if pending:
             first = peer.pending_size
-            if not peer.peer.has_ports and ecn == peer.pending_ecn and len(pending) < MAXIMUM_PENDING:
+            if not peer.peer.tunnel.has_ports and ecn == peer.pending_ecn and len(pending) < MAXIMUM_PENDING:
                 peer.pending_size = max(first, size)
             elif (
                 peer.pending_closed
@@ -398,7 +398,7 @@ class Outbound:
         if count < 2 or flow.size + segment > bulk.packet:
             return 0
         # No larger than a full transport message, which the path carries; that of the end with the smaller MTU.
-        datagram = min(self.splitter.mtu, bulk.packet, peer.path_mtu) + OVERHEAD
+        datagram = min(self.splitter.mtu, bulk.packet, peer.path.mtu) + OVERHEAD
         limit = min(limit, segments_in(bulk.most, bulk.fragments, datagram, flow.size + len(link), segment))
         if limit < min(count, SMALLEST):
             return 0
@@ -416,7 +416,7 @@ class Outbound:
                 end = append_link(self._arena, start, end, link)
             for part in self._cutter.cut_in_place(key, self._view, self._array, start, end, datagram):
                 sender.send(peer, [part], datagram, ecn)
-            peer.tx_units += 1
+            peer.traffic.tx_units += 1
             self._core.liveness.units_sent(peer, bulk)
             return count
         cuts = [0, limit, count] if is_trial else marks(count, limit)
@@ -428,7 +428,7 @@ class Outbound:
             size.sent(key.counter, now)
             for part in self._cutter.cut(key, kind, segment, header, payload, datagram, link):
                 sender.send(peer, [part], datagram, ecn)
-            peer.tx_units += 1
+            peer.traffic.tx_units += 1
         self._core.liveness.units_sent(peer, bulk)
         return count
 
@@ -451,15 +451,15 @@ class Outbound:
             protocol, ports = arena[start + 9], start + (arena[start] & 15) * 4
         else:
             protocol, ports = arena[start + 6], start + 40
-        if not peer.has_ports:
+        if not peer.tunnel.has_ports:
             return protocol in peer.encapsulation.protocols.values()
         if protocol != PROTOCOL_UDP or ports + 4 > end:
             return False
         source, destination = arena[ports : ports + 2], arena[ports + 2 : ports + 4]
         own_ports = self._core.own_ports.get(peer.encapsulation.name, frozenset())
-        return destination == peer.endpoint_port and bytes(source) in own_ports
+        return destination == peer.place[1] and bytes(source) in own_ports
 
 
 def _ask(peer: Peer) -> None:
     """Have *peer* be asked whether it answers probes, now that there is a packet that its path may not take."""
-    peer.asking.is_worth_it, peer.path_due = True, 0.0
+    peer.asking.is_worth_it, peer.path.due = True, 0.0

@@ -84,7 +84,7 @@ class Sender:
 
     def socket_for(self, peer: Peer) -> UdpSocket | None:
         """Return the socket to send to *peer* from: where it was heard last, else the first of its family and encapsulation."""
-        chosen = peer.socket
+        chosen = peer.local.socket
         if chosen is not None and chosen.closes_at == math.inf:
             return chosen
         if peer.endpoint is None:
@@ -97,7 +97,7 @@ class Sender:
                 and candidate.role not in {Role.HANDSHAKES, Role.RECEIVES}
                 and candidate.encapsulation is peer.encapsulation
             ):
-                peer.socket = candidate
+                peer.local.socket = candidate
                 return candidate
         return None
 
@@ -166,12 +166,12 @@ class Sender:
         try:
             target.raw.setsockopt(level, option, value)
             try:
-                target.raw.sendmsg(datagram, peer.ancillary(ecn), 0, peer.endpoint)
+                target.raw.sendmsg(datagram, peer.local.ancillary(peer.endpoint, ecn), 0, peer.endpoint)
             finally:
                 target.raw.setsockopt(level, option, otherwise)
         except OSError as error:  # a timer, or the packet's sender, tries again
             return error
-        peer.tx_bytes += sum(map(len, datagram))
+        peer.traffic.tx_bytes += sum(map(len, datagram))
         return None
 
     def answer(self, via: UdpSocket, datagram: bytes, endpoint: Sockaddr, source: Ancillary) -> bool:
@@ -227,9 +227,9 @@ class Sender:
 
     def _target(self, peer: Peer, marks: int, flow: int) -> UdpSocket | None:
         """Return the socket that a send to *peer* leaves from."""
-        if not peer.has_ports:
-            return peer.senders.get(marks & _KIND)
-        target = peer.socket
+        if not peer.tunnel.has_ports:
+            return peer.local.senders.get(marks & _KIND)
+        target = peer.local.socket
         if target is None or target.closes_at != math.inf:
             target = self.socket_for(peer)
         return self._spread(target, flow) if flow and target is not None else target
@@ -247,7 +247,7 @@ class Sender:
         self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int
     ) -> Sequence[memoryview]:
         """Send, and return what the kernel cannot take now.  Any other failure is counted at the peer."""
-        if not peer.has_ports:
+        if not peer.tunnel.has_ports:
             return self._try_raw(peer, buffers, size, ecn)
         total = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         segment = size if total > size else 0
@@ -255,7 +255,7 @@ class Sender:
             return self._one_by_one(peer, buffers, size, ecn, flow)
         outcome = self._call(peer, buffers, segment, ecn, flow)
         if outcome is _SENT:
-            peer.tx_bytes += total
+            peer.traffic.tx_bytes += total
             return _NOTHING
         if outcome is Outcome.UNCUT:
             return self._one_by_one(peer, buffers, size, ecn, flow)
@@ -270,7 +270,7 @@ class Sender:
             if carrier is None or peer.endpoint is None:
                 peer.drops["no_endpoint"] += _count_raw(buffers, size)
                 return _NOTHING
-            shares = peer.senders[marks & _KIND].shares
+            shares = peer.local.senders[marks & _KIND].shares
             is_told = shares is not None and shares.asks(peer)
             try:
                 sent = carrier.send(buffers, size, marks, peer.endpoint, tells=is_told)
@@ -280,13 +280,13 @@ class Sender:
                 if error.errno in {errno.EAGAIN, errno.ENOBUFS}:
                     return buffers
                 if error.errno == errno.EMSGSIZE:
-                    peer.path_due = 0.0  # the kernel knows more than we do
+                    peer.path.due = 0.0  # the kernel knows more than we do
                 peer.drops["too_big" if error.errno == errno.EMSGSIZE else "send_refused"] += 1
                 buffers = _behind(buffers, size, 1)
             else:
                 rest = _behind(buffers, size, sent)
                 total = sum(map(len, buffers)) - sum(map(len, rest))
-                peer.tx_bytes += total
+                peer.traffic.tx_bytes += total
                 if shares is not None and is_told and sent < _count_call(buffers, size):
                     shares.failed()  # the last, whose departure was to be told, is not among them
                 elif shares is not None:
@@ -296,7 +296,7 @@ class Sender:
 
     def _carrier(self, peer: Peer, marks: int) -> Carrier | None:
         """Return the raw socket for packets with *marks*: that of its protocol, and for such as may not be cut or may."""
-        chosen = peer.senders.get(marks & _KIND)
+        chosen = peer.local.senders.get(marks & _KIND)
         if chosen is not None and chosen.closes_at == math.inf:
             return chosen.carrier
         if peer.endpoint is None:
@@ -312,7 +312,7 @@ class Sender:
                 protocol,
                 math.inf,
             ):
-                peer.senders[marks & _KIND] = each
+                peer.local.senders[marks & _KIND] = each
                 return each.carrier
         return None
 
@@ -326,14 +326,15 @@ class Sender:
             if outcome is Outcome.LATER:
                 return datagrams[number:]
             if outcome is Outcome.SENT:
-                peer.tx_bytes += len(datagram)
+                peer.traffic.tx_bytes += len(datagram)
         return _NOTHING
 
     def _call(
         self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int, flow: int
     ) -> Outcome:
         """Make one send, cut into *segment* bytes unless that is 0.  A stale local address is forgotten."""
-        target = peer.socket
+        local = peer.local
+        target = local.socket
         if target is None or target.closes_at != math.inf:
             target = self.socket_for(peer)
         if target is None or peer.endpoint is None:
@@ -341,10 +342,10 @@ class Sender:
             return Outcome.LOST
         if flow:
             target = self._spread(target, flow)
-        discovery, omits = target.discovery, peer.omits
-        control = peer.controls.get((ecn, segment))
+        discovery, omits = target.discovery, peer.path.omits
+        control = local.controls.get((ecn, segment))
         if control is None:
-            control = peer.ancillary(ecn, segment)
+            control = local.ancillary(peer.endpoint, ecn, segment)
         shares = target.shares
         is_told = shares is not None and shares.asks(peer)
         if is_told:
@@ -390,15 +391,15 @@ class Sender:
         number = error.errno
         if number in {errno.EAGAIN, errno.ENOBUFS}:
             return Outcome.LATER
-        if peer.source and number in _STALE_SOURCE:
-            peer.forget_source()
+        if peer.local.source and number in _STALE_SOURCE:
+            peer.local.forget_source()
             return self._call(peer, buffers, segment, ecn, flow)
         if segment and number in _UNCUT:
             self.segments = number != errno.EIO
-            peer.path_due = 0.0  # the kernel may have learnt that the path takes less
+            peer.path.due = 0.0  # the kernel may have learnt that the path takes less
             return Outcome.UNCUT
         if number == errno.EMSGSIZE:
-            peer.path_due = 0.0
+            peer.path.due = 0.0
             # The kernel has learnt that the path takes less: this one it cuts, those that follow will fit.
             if target.discovery.value == PMTUDISC_DO and not self._send_under(
                 peer, buffers, DISCOVER, PMTUDISC_DONT, ecn, target

@@ -122,14 +122,16 @@ def raise_counter(datagram):
 )
 def test_a_refused_datagram_is_counted_and_changes_nothing(bench, make, reason, source):
     is_genuine = reason.startswith(("inner", "source"))
-    before = bench.peer.endpoint, bench.peer.rx_packets
+    before = bench.peer.endpoint, bench.peer.traffic.rx_packets
 
     for _ in range(2):
         bench.arrive(make(bench), source=source)
 
     assert bench.dropped == {reason: 2}
     assert bench.b.tun.writes[1:] == []
-    assert (bench.peer.endpoint, bench.peer.rx_packets) == ((source, before[1]) if is_genuine else before)
+    assert (bench.peer.endpoint, bench.peer.traffic.rx_packets) == (
+        (source, before[1]) if is_genuine else before
+    )
     assert bench.b.refused == ({reason: 1} if reason == "mac1" else {})  # of those the agent is shown some
 
 
@@ -156,12 +158,12 @@ def test_a_replay_is_refused_alone_in_a_batch_and_within_one(bench):
 
 
 def test_bytes_are_counted_for_what_was_authentic_and_new(bench):
-    before = bench.peer.rx_bytes
+    before = bench.peer.traffic.rx_bytes
     good, bad = bench.sealed(bench.packet() + bytes(8)), flip(bench.sealed(bench.packet() + bytes(8)), -1)
 
     bench.arrive(good, good, bad)
 
-    assert bench.peer.rx_bytes - before == len(good)
+    assert bench.peer.traffic.rx_bytes - before == len(good)
 
 
 def test_counters_out_of_order_are_taken_and_those_out_of_the_window_not(bench):
@@ -266,7 +268,12 @@ def test_any_datagrams_are_dropped_and_counted(shared, datagrams, segment):
     keypair = bench.peer.keypairs.current
     index = keypair.local_index.to_bytes(4, "little")
     built = [d if isinstance(d, bytes) else d[0] + (index if d[1] else b"") + d[2] for d in datagrams]
-    before = sum(bench.dropped.values()), bench.peer.endpoint, len(bench.b.tun.writes), bench.peer.rx_bytes
+    before = (
+        sum(bench.dropped.values()),
+        bench.peer.endpoint,
+        len(bench.b.tun.writes),
+        bench.peer.traffic.rx_bytes,
+    )
     bench.b.reported.clear()
 
     bench.arrive(*built, source=("198.51.100.9", 9))
@@ -274,7 +281,11 @@ def test_any_datagrams_are_dropped_and_counted(shared, datagrams, segment):
     reported = sum(isinstance(report, link.Handshake) for report in bench.b.reported)
     dropped, endpoint, writes, rx_bytes = before
     assert sum(bench.dropped.values()) + reported == dropped + len(built)
-    assert (bench.peer.endpoint, len(bench.b.tun.writes), bench.peer.rx_bytes) == (endpoint, writes, rx_bytes)
+    assert (bench.peer.endpoint, len(bench.b.tun.writes), bench.peer.traffic.rx_bytes) == (
+        endpoint,
+        writes,
+        rx_bytes,
+    )
 
 
 @examples(150)
@@ -619,7 +630,7 @@ def test_a_command_that_contradicts_itself_is_counted_and_changes_nothing(bench,
 def test_the_largest_identifier_of_an_encapsulation_is_taken(bench, name, largest):
     bench.b.tell(link.SetPeer(7, 0.0, name, [], largest))
 
-    assert bench.core.peers[7].ends.identifier == largest
+    assert bench.core.peers[7].tunnel.ends.identifier == largest
     assert bench.dropped == {}
 
 

@@ -23,7 +23,7 @@ def test_the_batches_are_all_peers_and_the_last_alone_says_that_it_is(count):
 def test_a_row_is_a_copy_of_what_was_counted():
     peer = Peer(3)
     peer.drops["loop"] = 2
-    peer.rx_bytes, peer.tx_packets, peer.last_received = 5, 7, 9.0
+    peer.traffic.rx_bytes, peer.traffic.tx_packets, peer.contact.last_received = 5, 7, 9.0
 
     row = counters.row(peer, 1420, 0, 4)
     peer.drops["loop"] = 8
@@ -34,24 +34,24 @@ def test_a_row_is_a_copy_of_what_was_counted():
 
 def test_a_path_of_which_nothing_is_known_is_zero():
     peer = Peer(1)
-    peer.path = PathMtu(1420)
+    peer.path.search = PathMtu(1420)
 
     assert counters.row(Peer(1), 1420, 0, 0).path_mtu == counters.row(peer, 1420, 0, 0).path_mtu == 0
 
 
 def test_what_the_kernel_knows_of_a_path_is_no_more_than_the_device_takes():
     peer = Peer(1)
-    peer.is_path_known = True
+    peer.path.is_known = True
 
     assert counters.row(peer, 1434, 14, 0).path_mtu == 1420
-    peer.path_mtu = 1300
+    peer.path.mtu = 1300
     assert counters.row(peer, 1434, 14, 0).path_mtu == 1286
 
 
 def test_what_a_probe_found_is_told_without_the_frame_around_the_packet():
     peer = Peer(1)
-    peer.path = PathMtu(1434)
-    peer.path.is_confirmed, peer.path.size = True, 1300
+    peer.path.search = PathMtu(1434)
+    peer.path.search.is_confirmed, peer.path.search.size = True, 1300
 
     assert counters.row(peer, 1434, 14, 0).path_mtu == 1286
 
@@ -59,8 +59,13 @@ def test_what_a_probe_found_is_told_without_the_frame_around_the_packet():
 def test_a_row_tells_everything():
     peer = Peer(3)
     peer.endpoint = ("192.0.2.1", 51820)
-    peer.tx_bytes, peer.rx_bytes, peer.tx_packets, peer.rx_packets = 10, 11, 12, 13
-    peer.last_received, peer.tx_units, peer.rx_units = 14.5, 15, 16
+    peer.traffic.tx_bytes, peer.traffic.rx_bytes, peer.traffic.tx_packets, peer.traffic.rx_packets = (
+        10,
+        11,
+        12,
+        13,
+    )
+    peer.contact.last_received, peer.traffic.tx_units, peer.traffic.rx_units = 14.5, 15, 16
     peer.drops["loop"] = 17
 
     assert counters.row(peer, 1420, 0, 18) == PeerCounters(

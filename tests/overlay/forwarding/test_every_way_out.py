@@ -39,7 +39,7 @@ class Way:
             self.a.send(other, 3 * PROBE)  # batches are taken
             self.world.run(1)
         self.a.route([("192.0.2.2/32", 1), ("2001:db8::2/128", 1)])  # where b is called
-        self.a.peer(2).path_mtu = NARROW
+        self.a.peer(2).path.mtu = NARROW
         self.serial = 0
 
     def send(self, made):

@@ -137,13 +137,13 @@ def test_a_unit_is_not_opened_from_reject_at_on():
         a.send_super(b, 20_000)
         world.run(1)
     b.received.clear()
-    units = a.peer().tx_units
+    units = a.peer().traffic.tx_units
     a.send_super(b, 20_000)
     a.turn()
     current(b).reject_at = world.network.next_arrival()
 
     world.run(0.1)
 
-    assert a.peer().tx_units > units
+    assert a.peer().traffic.tx_units > units
     assert b.received == []
     assert set(b.drops) == {"keypair_expired"}

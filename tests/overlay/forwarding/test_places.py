@@ -7,11 +7,10 @@ ONE, OTHER = ("192.0.2.1", 51820), ("2001:db8::1", 51821, 0, 0)
 
 
 class Peer:
-    endpoint_address = endpoint_port = b""
+    place = b"", b""
 
     def move(self, endpoint):
-        self.endpoint_address = pack_host(endpoint)
-        self.endpoint_port = endpoint[1].to_bytes(2, "big")
+        self.place = packed(endpoint)
 
 
 def packed(endpoint):

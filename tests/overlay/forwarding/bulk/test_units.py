@@ -266,14 +266,14 @@ def test_a_forged_counter_moves_no_window(bench):
 
 
 def test_bytes_of_a_unit_are_counted_as_they_were_on_the_wire(bench):
-    before, rx_packets = bench.peer.rx_bytes, bench.peer.rx_packets
+    before, rx_packets = bench.peer.traffic.rx_bytes, bench.peer.traffic.rx_packets
     datagrams, segments = bench.unit(size=9000)
 
     bench.arrive(*datagrams)
 
-    assert bench.peer.rx_bytes - before == sum(map(len, datagrams))
-    assert bench.peer.rx_packets - rx_packets == len(segments)
-    assert bench.peer.rx_units == 1
+    assert bench.peer.traffic.rx_bytes - before == sum(map(len, datagrams))
+    assert bench.peer.traffic.rx_packets - rx_packets == len(segments)
+    assert bench.peer.traffic.rx_units == 1
 
 
 def test_where_the_kernel_takes_no_udp_super_packets_they_are_split():
@@ -814,7 +814,7 @@ def test_every_block_that_is_sealed_counts_and_two_more_for_each_unit(bench, siz
 
     bench.world.run(1)
 
-    assert bench.a.peer().tx_units == 1
+    assert bench.a.peer().traffic.tx_units == 1
     assert bench.key.blocks - before == -(-(4 + 40 + size) // 16) + 2
 
 

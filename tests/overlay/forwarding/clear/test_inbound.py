@@ -132,7 +132,7 @@ def test_two_peers_at_one_address_are_told_apart_by_their_packets(world):
     arrive(world, a, genuine(b, a), genuine(c, a), source=b.addresses[0])
 
     assert len(a.received) == 2
-    assert (a.peer(one).rx_packets, a.peer(two).rx_packets) == (1, 1)
+    assert (a.peer(one).traffic.rx_packets, a.peer(two).traffic.rx_packets) == (1, 1)
 
 
 def test_nothing_is_taken_in_the_clear_from_an_encrypted_peer_nor_sent_so_to_it(world):
@@ -425,9 +425,9 @@ def test_what_came_is_counted_alone_and_in_trains_with_when_it_came(world, encap
     b.send_super(a, 3000, 1000, version=6)
     world.run(1)
 
-    (here, there) = (a.peer(), b.peer())
+    (here, there) = (a.peer().traffic, b.peer().traffic)
     assert (here.rx_packets, here.rx_bytes) == (there.tx_packets, there.tx_bytes) == (36, there.tx_bytes)
-    assert here.last_received == pytest.approx(world.clock.now - 1 + world.network.delay)
+    assert a.peer().contact.last_received == pytest.approx(world.clock.now - 1 + world.network.delay)
 
 
 def test_a_peer_that_moves_leaves_the_other_at_its_old_address(world):
@@ -437,11 +437,11 @@ def test_a_peer_that_moves_leaves_the_other_at_its_old_address(world):
     a.tell(link.SetEndpoint(one, (STRANGER, CLEAR_PORT), "dns"))
     arrive(world, a, genuine(b, a), genuine(c, a), source=b.addresses[0])
 
-    assert (a.peer(one).rx_packets, a.peer(two).rx_packets) == (0, 1)
+    assert (a.peer(one).traffic.rx_packets, a.peer(two).traffic.rx_packets) == (0, 1)
     assert a.peer(two).drops == {"source": 1}
     a.tell(link.SetEndpoint(two, (STRANGER, CLEAR_PORT), "dns"))
     arrive(world, a, genuine(b, a), genuine(c, a), source=STRANGER)
-    assert (a.peer(one).rx_packets, a.peer(two).rx_packets) == (1, 2)
+    assert (a.peer(one).traffic.rx_packets, a.peer(two).traffic.rx_packets) == (1, 2)
 
 
 def test_what_is_wrong_with_a_packet_is_counted_for_its_sender_and_else_for_the_first_at_that_address(world):
@@ -463,7 +463,7 @@ def test_a_syn_that_comes_announces_no_more_than_the_way_back_takes(
     world, encapsulation, version, announced, is_partial
 ):
     a, b = world.clear_pair(encapsulation=encapsulation)
-    a.peer().path_mtu = 1300
+    a.peer().path.mtu = 1300
     ends = {"source": b.inner(version), "destination": a.inner(version)}
     packet = syn(1460, version, **ends)
     payload = unfinished(packet) if is_partial else packet
@@ -557,8 +557,8 @@ def test_two_flows_in_one_receive_are_counted_to_the_byte_with_when_they_came(en
 
     assert a.received == sent
     assert len(a.tun.writes) == 2
-    assert (a.peer().rx_packets, a.peer().rx_bytes) == (5, sum(map(len, payloads)))
-    assert a.peer().last_received == pytest.approx(world.clock.now - 1 + world.network.delay)
+    assert (a.peer().traffic.rx_packets, a.peer().traffic.rx_bytes) == (5, sum(map(len, payloads)))
+    assert a.peer().contact.last_received == pytest.approx(world.clock.now - 1 + world.network.delay)
 
 
 @pytest.mark.parametrize("encapsulation", ["udp", "vxlan"])

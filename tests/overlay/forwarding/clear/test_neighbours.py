@@ -129,7 +129,9 @@ def test_a_peer_that_asks_for_ever_costs_no_other_its_answers(world):
 
 def test_one_peer_s_questions_do_not_cost_another_its_answers():
     peers = [
-        SimpleNamespace(number=number, ends=SimpleNamespace(identifier=VNI, own_mac=A))
+        SimpleNamespace(
+            number=number, tunnel=SimpleNamespace(ends=SimpleNamespace(identifier=VNI, own_mac=A))
+        )
         for number in (1, 2, 258)
     ]
     answered = []

@@ -33,8 +33,8 @@ def test_packets_arrive_unchanged_and_as_they_are_on_the_wire(world, version):
     assert b.received == sent
     assert [size for *_, size in world.network.sent] == [len(packet) for packet in sent]
     assert not b.drops
-    assert (a.peer().tx_packets, b.peer().rx_packets) == (5, 5)
-    assert a.peer().tx_bytes == b.peer().rx_bytes == sum(map(len, sent))
+    assert (a.peer().traffic.tx_packets, b.peer().traffic.rx_packets) == (5, 5)
+    assert a.peer().traffic.tx_bytes == b.peer().traffic.rx_bytes == sum(map(len, sent))
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -252,7 +252,7 @@ def test_what_a_full_socket_does_not_take_leaves_later_and_in_order(world, room,
 
     assert b.received == before + segments + after
     assert not a.drops + b.drops
-    assert a.peer().tx_bytes == b.peer().rx_bytes
+    assert a.peer().traffic.tx_bytes == b.peer().traffic.rx_bytes
 
 
 def test_a_packet_that_does_not_fit_is_counted_and_those_behind_it_leave(world):
@@ -375,7 +375,7 @@ def way(request):
     a.send(b, 3 * PROBE)
     world.run(1)
     b.received.clear()
-    a.peer().path_mtu, a.peer().path_due = 1204, math.inf
+    a.peer().path.mtu, a.peer().path.due = 1204, math.inf
     return world, a, b
 
 
@@ -410,7 +410,7 @@ def test_packets_of_one_batch_do_not_overwrite_each_other(way):
     world.run(1)
 
     assert sorted(b.received) == sorted(sent)
-    assert a.peer().tx_packets == 1 + 3 * PROBE + len(sent)
+    assert a.peer().traffic.tx_packets == 1 + 3 * PROBE + len(sent)
     assert not a.drops + b.drops
 
 
@@ -426,7 +426,7 @@ def test_a_checksum_that_points_outside_its_packet_is_refused_and_counted_each_t
 
 def test_a_super_packet_that_is_none_is_refused_and_counted_each_time(way):
     world, a, b = way
-    a.peer().path_mtu = 1 << 17
+    a.peer().path.mtu = 1 << 17
     packet, _ = packets.as_super_packet(udp(a, b, 3000), 1000)
     a.tun.outgoing += [struct.pack("<BBHHHH", 1, 1, 40, 1000, 20, 16) + packet] * 2
     world.run(1)
@@ -443,8 +443,8 @@ def test_a_mark_is_carried_outside_by_a_super_packet_and_by_one_that_is_alone(wa
     world.run(1)
 
     assert {flight.tos & 3 for flight in flights} == {2}
-    assert a.peer().tx_packets == 1 + 3 * PROBE + 5
-    assert a.peer().tx_bytes == b.peer().rx_bytes
+    assert a.peer().traffic.tx_packets == 1 + 3 * PROBE + 5
+    assert a.peer().traffic.tx_bytes == b.peer().traffic.rx_bytes
 
 
 @pytest.fixture
@@ -489,7 +489,7 @@ def test_a_syn_announces_no_more_than_the_path_takes(way, version, is_partial):
 
 def test_a_syn_announces_no_more_than_the_tun_takes_where_the_path_takes_more(way):
     world, a, b = way
-    a.peer().path_mtu = 1 << 17
+    a.peer().path.mtu = 1 << 17
 
     a.tun.outgoing.append(packets.PLAIN + syn(8960, source=a.inner(), destination=b.inner()))
     world.run(1)
@@ -499,7 +499,7 @@ def test_a_syn_announces_no_more_than_the_tun_takes_where_the_path_takes_more(wa
 
 def test_the_kernel_is_asked_for_the_path_from_the_moment_on_that_it_is_due(way):
     world, a, b = way
-    a.peer().path_due = world.clock.now
+    a.peer().path.due = world.clock.now
     before = sum(each.questions for each in a.paths)
 
     a.send(b, 2)
@@ -520,19 +520,19 @@ def tell(node, other, mtu):
 
 def test_the_least_that_icmp_errors_tell_on_their_way_to_a_peer_is_heeded_for_a_while(way):
     world, a, b = way
-    assert a.peer().segment_limit == WIDE
+    assert a.peer().unsealed.segment_limit == WIDE
 
     limits = []
     for mtu in (1300, 1000, 1100, 68):
         tell(a, b, mtu)
-        limits.append(a.peer().segment_limit)
+        limits.append(a.peer().unsealed.segment_limit)
     assert limits == [1300, 1000, 1000, 576]
     told_at = world.clock.now - 1
     for seconds, limit in ((HEEDED_TIME - 0.5, 576), (HEEDED_TIME, WIDE)):
         world.run(told_at + seconds - world.clock.now)
         a.send(b)
         world.run(0)
-        assert a.peer().segment_limit == limit
+        assert a.peer().unsealed.segment_limit == limit
 
 
 def test_a_super_packet_leaves_from_the_port_of_its_flow():
@@ -555,12 +555,12 @@ def test_a_super_packet_leaves_from_the_port_of_its_flow():
 
 def test_the_tun_may_have_another_mtu(way):
     world, a, b = way
-    a.peer().path_mtu = 1 << 17
+    a.peer().path.mtu = 1 << 17
     sent = a.send_super(b, 8000, 1360)
     world.run(1)
     a.set_node(9000)
     b.set_node(9000)
-    a.peer().path_due = math.inf
+    a.peer().path.due = math.inf
 
     sent += a.send_super(b, 30_000, 8000)
     world.run(1)
@@ -571,13 +571,13 @@ def test_the_tun_may_have_another_mtu(way):
 def test_a_packet_that_ends_before_an_icmp_error_would_begin_tells_nothing_whatever_lies_behind_it(way):
     world, a, b = way
     tell(a, b, 1000)
-    a.peer().segment_limit = WIDE
+    a.peer().unsealed.segment_limit = WIDE
 
     bare = packets.ipv4(b"", protocol=1, source=a.inner(), destination=b.inner())
     a.tun.outgoing.append(packets.PLAIN + bare)
     world.run(1)
 
-    assert a.peer().segment_limit == WIDE
+    assert a.peer().unsealed.segment_limit == WIDE
 
 
 @pytest.mark.parametrize(("size", "passes"), [(1204, True), (1205, False)])

@@ -73,8 +73,8 @@ def test_packets_arrive_unchanged(world, name, key, outer, version):
 
     assert sorted(b.received) == sorted(sent)
     assert not a.drops + b.drops
-    assert (a.peer().tx_packets, b.peer().rx_packets) == (8, 8)
-    assert a.peer().tx_bytes == b.peer().rx_bytes
+    assert (a.peer().traffic.tx_packets, b.peer().traffic.rx_packets) == (8, 8)
+    assert a.peer().traffic.tx_bytes == b.peer().traffic.rx_bytes
 
 
 @pytest.mark.parametrize(("name", "key"), KINDS, ids=NAMES)
@@ -92,7 +92,7 @@ def test_a_super_packet_arrives_as_its_segments(world, name, key, outer, version
         assert b.received == sent
         b.received.clear()
     assert not a.drops + b.drops
-    assert a.peer().tx_bytes == b.peer().rx_bytes
+    assert a.peer().traffic.tx_bytes == b.peer().traffic.rx_bytes
 
 
 @pytest.mark.parametrize(("name", "key"), KINDS, ids=NAMES)
@@ -134,7 +134,7 @@ def test_packets_with_checksum_and_number_arrive_unchanged(world, has, outer, ve
 
     assert sorted(b.received) == sorted(sent)
     assert not a.drops + b.drops
-    assert a.peer().tx_bytes == b.peer().rx_bytes
+    assert a.peer().traffic.tx_bytes == b.peer().traffic.rx_bytes
     payloads = [flight.datagram for flight in flights]
     if "has_checksum" in has:
         assert all(packets.internet_checksum(payload) == 0 for payload in payloads)
@@ -267,7 +267,7 @@ def test_peers_at_one_address_are_told_apart_by_key_and_by_source(world):
 
     for header, sender in ((keyed, b), (keyed, c), (bare, d)):
         arrive(world, a, *[header + genuine(sender, a)] * 2, source=b.addresses[0], protocol=GRE)
-    assert [a.peer(number).rx_packets for number in numbers] == [2, 2, 2]
+    assert [a.peer(number).traffic.rx_packets for number in numbers] == [2, 2, 2]
 
     arrive(world, a, bare + genuine(b, a), source=b.addresses[0], protocol=GRE)
     arrive(world, a, keyed + genuine(d, a), source=b.addresses[0], protocol=GRE)
@@ -539,7 +539,7 @@ def test_an_icmp_error_on_its_way_through_takes_no_datagrams_and_is_forgotten(wo
     told = in_ipv4(too_big_v4(packets.udp(b"x"), 68), bytes([10, 244, 2, 9]), bytes([10, 244, 1, 1]))
     b.tun.outgoing.append(packets.PLAIN + told)
     world.run(1)
-    assert b.peer().segment_limit == 576
+    assert b.peer().unsealed.segment_limit == 576
 
     arrive(world, b, partial_udp(a, b, 1000), source=a.addresses[0])
 
@@ -547,7 +547,7 @@ def test_an_icmp_error_on_its_way_through_takes_no_datagrams_and_is_forgotten(wo
     world.run(700)
     b.send(a)
     world.run(1)
-    assert b.peer().segment_limit == WIDE
+    assert b.peer().unsealed.segment_limit == WIDE
 
 
 # What one receive may hold beside a peer's packets
@@ -611,7 +611,7 @@ def test_packets_of_two_tunnels_at_one_address_in_a_batch_go_to_their_own(world,
         arrive(world, a, *mixed, source=b.addresses[0], protocol=GRE)
         arrive(world, a, of[8] + genuine(b, a), of[7] + genuine(c, a), source=b.addresses[0], protocol=GRE)
 
-    assert (a.peer(one).rx_packets, a.peer(two).rx_packets) == (2 * count, 2 * count)
+    assert (a.peer(one).traffic.rx_packets, a.peer(two).traffic.rx_packets) == (2 * count, 2 * count)
     assert a.drops == {"source": 4}
     train = packets.kernel_segments(*packets.as_super_packet(genuine(b, a, size=count * 400, tcp=True), 400))
     for _ in range(2):
@@ -649,16 +649,16 @@ def test_rows_of_packets_that_end_where_they_say_are_joined_and_counted_whole(na
     protocol = GRE if name == "gre" else IPIP if version == 4 else IPV6
     payloads = [header + packet for packet in sent]
     arrive(world, a, *payloads, source=b.addresses[0], protocol=protocol)
-    before, writes = (a.peer().rx_bytes, a.peer().rx_packets), len(a.tun.writes)
+    before, writes = (a.peer().traffic.rx_bytes, a.peer().traffic.rx_packets), len(a.tun.writes)
     a.received.clear()
 
     arrive(world, a, *payloads, source=b.addresses[0], protocol=protocol)
 
     assert a.received == sent
     assert len(a.tun.writes) - writes == 1
-    assert a.peer().rx_bytes - before[0] == sum(map(len, payloads))
-    assert a.peer().rx_packets - before[1] == len(sent)
-    assert a.peer().last_received > 0
+    assert a.peer().traffic.rx_bytes - before[0] == sum(map(len, payloads))
+    assert a.peer().traffic.rx_packets - before[1] == len(sent)
+    assert a.peer().contact.last_received > 0
 
 
 # How much is taken in one go
@@ -817,7 +817,7 @@ def test_a_syn_that_comes_announces_no_more_than_the_way_back_and_the_tun_take(
     world, path_mtu, most, version, is_partial
 ):
     a, b = world.raw_pair("ipip")
-    a.peer().path_mtu = path_mtu
+    a.peer().path.mtu = path_mtu
     packet = syn(8960, version, source=b.inner(version), destination=a.inner(version))
 
     arrive(
@@ -840,8 +840,8 @@ def test_a_packet_that_comes_alone_is_counted_with_when_it_came(world):
     arrive(world, a, packet, source=b.addresses[0], protocol=GRE)
 
     peer = a.peer()
-    assert (peer.rx_packets, peer.rx_bytes) == (1, len(packet))
-    assert peer.last_received == pytest.approx(world.clock.now - 0.1 + world.network.delay)
+    assert (peer.traffic.rx_packets, peer.traffic.rx_bytes) == (1, len(packet))
+    assert peer.contact.last_received == pytest.approx(world.clock.now - 0.1 + world.network.delay)
 
 
 @pytest.mark.parametrize(
@@ -901,5 +901,5 @@ def test_packets_of_several_flows_in_one_receive_are_each_as_they_were_and_count
 
     assert a.received == sent * 2
     assert not a.drops
-    assert a.peer().rx_packets == 12
-    assert a.peer().last_received == pytest.approx(world.clock.now - 0.1 + world.network.delay)
+    assert a.peer().traffic.rx_packets == 12
+    assert a.peer().contact.last_received == pytest.approx(world.clock.now - 0.1 + world.network.delay)

@@ -178,11 +178,14 @@ def flow(node, other, count=4):
 def test_frames_of_one_flow_are_counted_whole(pair):
     a, b = pair
     peer = b.peer()
-    before = peer.rx_bytes, peer.rx_packets
+    before = peer.traffic.rx_bytes, peer.traffic.rx_packets
     sent = flow(b, a)
     arrive(b, *sent)
 
-    assert (peer.rx_bytes - before[0], peer.rx_packets - before[1]) == (sum(map(len, sent)), 4)
+    assert (peer.traffic.rx_bytes - before[0], peer.traffic.rx_packets - before[1]) == (
+        sum(map(len, sent)),
+        4,
+    )
 
 
 @pytest.mark.parametrize("at", range(8, 20))
@@ -385,13 +388,13 @@ def test_a_flow_from_a_refused_source_is_counted_whole_each_time():
         arrive(b, *[HEADER + header + packet for packet in packets.kernel_segments(whole, virtio)])
 
     assert b.drops == {"mac": 8}
-    assert b.peer().rx_packets == 1  # the greeting
+    assert b.peer().traffic.rx_packets == 1  # the greeting
 
 
 def test_frames_are_counted_alone_and_in_flows_with_when_they_came(pair):
     a, b = pair
     peer = b.peer()
-    before, b.world.clock.now = (peer.rx_packets, peer.rx_bytes), b.world.clock.now + 5
+    before, b.world.clock.now = (peer.traffic.rx_packets, peer.traffic.rx_bytes), b.world.clock.now + 5
     alone = HEADER + b.mac + a.mac + packets.with_ethertype(packets.udp(b"x"))
     whole, virtio = packets.as_super_packet(packets.tcp(bytes(3500)), 1000)
     header = b.mac + a.mac + b"\x08\0"
@@ -399,9 +402,9 @@ def test_frames_are_counted_alone_and_in_flows_with_when_they_came(pair):
 
     arrive(b, *sent)
 
-    assert peer.rx_packets - before[0] == len(sent)
-    assert peer.rx_bytes - before[1] == sum(map(len, sent))
-    assert peer.last_received == b.world.clock.now
+    assert peer.traffic.rx_packets - before[0] == len(sent)
+    assert peer.traffic.rx_bytes - before[1] == sum(map(len, sent))
+    assert peer.contact.last_received == b.world.clock.now
     assert b.received == [each[8:] for each in sent]
 
 
@@ -431,7 +434,7 @@ def test_frames_of_two_networks_at_one_address_go_to_their_own():
         ]
         arrive(a, *frames, source=b.addresses[0])
 
-    assert (a.peer(one).rx_packets, a.peer(two).rx_packets) == (2, 3)
+    assert (a.peer(one).traffic.rx_packets, a.peer(two).traffic.rx_packets) == (2, 3)
     assert not a.drops
 
 
@@ -535,7 +538,10 @@ def trains(node, other, *counts, source=None):
 def test_frames_of_two_flows_in_one_receive_are_counted_whole_and_their_station_is_learnt():
     a, b = greeted(*World(is_tap=True).clear_pair(encapsulation="vxlan"))
     peer = b.peer()
-    before, b.world.clock.now = (peer.rx_packets, peer.rx_bytes, len(b.tun.writes)), b.world.clock.now + 5
+    before, b.world.clock.now = (
+        (peer.traffic.rx_packets, peer.traffic.rx_bytes, len(b.tun.writes)),
+        b.world.clock.now + 5,
+    )
     # The kernel merges no more behind a shorter datagram, so the first flow is whole.
     sent = [*flow(b, a, 2), *trains(b, a, 3)]
     sent = [each[:14] + mac(77) + each[20:] for each in sent]
@@ -544,8 +550,11 @@ def test_frames_of_two_flows_in_one_receive_are_counted_whole_and_their_station_
 
     assert b.received == [each[8:] for each in sent]
     assert len(b.tun.writes) - before[2] == 2
-    assert (peer.rx_packets - before[0], peer.rx_bytes - before[1]) == (5, sum(map(len, sent)))
-    assert peer.last_received == b.world.clock.now
+    assert (peer.traffic.rx_packets - before[0], peer.traffic.rx_bytes - before[1]) == (
+        5,
+        sum(map(len, sent)),
+    )
+    assert peer.contact.last_received == b.world.clock.now
     b.tell(link.AskCounters(1))
     b.world.run(0)
     assert [row.learnt_macs for row in b.reported[-1].peers] == [2]

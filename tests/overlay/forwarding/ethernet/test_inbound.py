@@ -220,7 +220,7 @@ def test_a_mark_on_what_is_no_ip_packet_is_nothing(bench):
 
 
 def test_a_syn_is_clamped_to_what_the_path_back_takes(bench):
-    bench.b.peer().path_mtu = 1216
+    bench.b.peer().path.mtu = 1216
     bench.arrive(frames.build(bench.frame(packets.tcp(b"", flags=packets.SYN, tcp_options=b"\2\4\5\xb4"))))
 
     assert int.from_bytes(bench.b.received[0][14 + 42 : 14 + 44], "big") == 1200 - 40
@@ -267,7 +267,7 @@ def test_frames_of_one_flow_are_written_as_one(tag):
 
     assert bench.b.received == sent
     assert len(bench.b.tun.writes) == before + 1
-    assert bench.b.peer().rx_packets == len(sent) + 1
+    assert bench.b.peer().traffic.rx_packets == len(sent) + 1
 
 
 @pytest.mark.parametrize("joins_udp", [True, False])

@@ -378,7 +378,7 @@ def narrowed(pair, mtu=1300):
     a, b = pair
     a.world.network.mtu = mtu
     for node in pair:
-        node.peer().path_mtu = mtu - 80
+        node.peer().path.mtu = mtu - 80
     return a, b
 
 
@@ -394,7 +394,7 @@ def test_a_frame_that_the_path_does_not_take_whole_arrives_by_a_datagram_that_ma
 
 def test_a_syn_is_clamped_to_what_the_path_takes(pair):
     a, b = narrowed(pair)
-    b.peer().path_mtu = 1 << 17
+    b.peer().path.mtu = 1 << 17
     a.send_frame(b.mac, packets.tcp(b"", flags=packets.SYN, tcp_options=b"\2\4\5\xb4"))
     a.world.run(1)
 
@@ -412,7 +412,7 @@ def test_the_path_is_searched_and_told_as_the_packet_that_fits():
     world.run(0)
 
     (row,) = a.reported[-1].peers
-    assert 1100 < row.path_mtu == a.peer().path_mtu - FRAME_OVERHEAD < 1220
+    assert 1100 < row.path_mtu == a.peer().path.mtu - FRAME_OVERHEAD < 1220
 
 
 # Many frames for everybody
@@ -468,11 +468,11 @@ def test_flooding_has_a_limit_that_is_counted(world):
     most = int(FLOODED_AT_ONCE) // 2
     for node in (b, c):
         node.tun.write = lambda buffers: None
-    before = a.peer().tx_packets
+    before = a.peer().traffic.tx_packets
     for _ in range(most + 500):
         a.send_frame(EVERYBODY, b"\x88\xb5")
     world.run(0)
-    sent = a.peer().tx_packets - before
+    sent = a.peer().traffic.tx_packets - before
 
     assert a.drops == {"flood": most + 500 - sent}
     assert sent == most
@@ -481,7 +481,7 @@ def test_flooding_has_a_limit_that_is_counted(world):
     for _ in range(most):
         a.send_frame(EVERYBODY, b"\x88\xb5")
     world.run(0)
-    assert a.peer().tx_packets - before - sent == pytest.approx(0.1 * FLOODED_PER_SECOND / 2, abs=2)
+    assert a.peer().traffic.tx_packets - before - sent == pytest.approx(0.1 * FLOODED_PER_SECOND / 2, abs=2)
 
 
 def test_frames_for_one_station_have_no_limit(world):
@@ -574,8 +574,8 @@ def test_a_super_frame_goes_as_a_unit(version, tag, size):
     a.world.run(1)
 
     assert b.received == sent
-    assert b.peer().rx_units >= (3 if size < 30_000 else 2), "and that is all there was"
-    assert a.peer().tx_packets - 2 == b.peer().rx_packets - 2 == len(sent)
+    assert b.peer().traffic.rx_units >= (3 if size < 30_000 else 2), "and that is all there was"
+    assert a.peer().traffic.tx_packets - 2 == b.peer().traffic.rx_packets - 2 == len(sent)
 
 
 @pytest.mark.parametrize("joins_udp", [True, False])
@@ -588,15 +588,15 @@ def test_a_super_frame_of_udp_goes_as_a_unit_whatever_the_far_kernel_takes(joins
     b.know(a)
     greeted(a, b)
     for make, is_joined in ((packets.udp, joins_udp), (packets.tcp, True)):
-        writes, units = len(b.tun.writes), b.peer().rx_units
+        writes, units = len(b.tun.writes), b.peer().traffic.rx_units
         b.received.clear()
 
         sent = segments_of(a, b.mac, make(bytes(9000)), 900)
         world.run(1)
 
         assert b.received == sent
-        assert b.peer().rx_units > units
-        assert len(b.tun.writes) - writes == (b.peer().rx_units - units if is_joined else len(sent))
+        assert b.peer().traffic.rx_units > units
+        assert len(b.tun.writes) - writes == (b.peer().traffic.rx_units - units if is_joined else len(sent))
 
 
 def test_super_frames_arrive_in_smaller_units_where_datagrams_are_lost():
@@ -620,4 +620,4 @@ def test_only_what_the_kernel_vouches_for_goes_as_a_unit(flags):
     a.send_frame(b.mac, packet, virtio=bytes([flags]) + virtio[1:])
     a.world.run(1)
 
-    assert (b.peer().rx_units, len(b.received)) == (flags, 5)
+    assert (b.peer().traffic.rx_units, len(b.received)) == (flags, 5)

@@ -128,7 +128,7 @@ def test_segments_are_cut_as_they_were_where_that_can_be_told_and_as_the_last_wh
     assert largest(10 * 1300 + 1) == 1400
     assert largest(10 * 1300) == headers + 1300
     assert largest(10 * 1300 + 1) == headers + 1300
-    peer.segment_limit = 1000
+    peer.unsealed.segment_limit = 1000
     assert largest(10 * 1300 + 1) == 1000
     assert largest(10 * 900) == headers + 900
     assert largest(10 * 900 + 1, 576) == 576
@@ -169,7 +169,7 @@ def test_a_packet_as_long_as_the_limit_is_not_cut(build):
 
 def test_datagrams_are_not_bound_by_what_segments_are():
     peer, left = Peer(1), unfinished(packets.udp(bytes(1200)))
-    peer.segment_limit = 1000
+    peer.unsealed.segment_limit = 1000
 
     header = virtio_for(peer, memoryview(left), 1400)
 

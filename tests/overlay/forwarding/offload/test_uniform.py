@@ -77,7 +77,7 @@ def test_equal_packets_leave_together_and_arrive_as_they_were(bench, size, proto
 
     assert bench.b.received == sent
     assert bench.a.sockets[0].sends <= 2
-    assert bench.a.peer().tx_packets >= 30
+    assert bench.a.peer().traffic.tx_packets >= 30
 
 
 def test_fewer_than_are_worth_a_table_arrive_as_well(bench):

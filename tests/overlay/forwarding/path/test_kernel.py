@@ -57,12 +57,12 @@ def told(node):
 def test_a_peer_in_the_clear_is_sent_what_fits_behind_ip_and_udp(world):
     a, b = clear(world)
     talk(world, a, b, 2, 1432)
-    assert (a.peer().path_mtu, told(a)) == (WIDE, 1472)
+    assert (a.peer().path.mtu, told(a)) == (WIDE, 1472)
 
     a.reported.clear()
     become_narrow(world, a, b, 1380)
 
-    assert a.peer().path_mtu == told(a) == 1380 - 28
+    assert a.peer().path.mtu == told(a) == 1380 - 28
 
 
 def test_over_ipv6_the_headers_outside_are_larger(world):
@@ -73,7 +73,7 @@ def test_over_ipv6_the_headers_outside_are_larger(world):
     a.send(b)
     world.run(1)
 
-    assert a.peer().path_mtu == LIMIT - 48
+    assert a.peer().path.mtu == LIMIT - 48
 
 
 @pytest.mark.parametrize("by_ipv6", [False, True])
@@ -90,9 +90,9 @@ def test_a_plain_wireguard_peer_is_sent_what_fits_once_it_is_padded(world, by_ip
     world.run(1)
 
     room = LIMIT - (80 if by_ipv6 else 60)
-    assert a.peer().path_mtu == room // 16 * 16
+    assert a.peer().path.mtu == room // 16 * 16
     world.network.mtu = LIMIT
-    sent = [df(udp(a, b, a.peer().path_mtu))]
+    sent = [df(udp(a, b, a.peer().path.mtu))]
     put(a, *sent)
     world.run(1)
     assert b.received[-1:] == sent
@@ -110,7 +110,7 @@ def test_the_whole_mtu_of_the_tun_fits_a_plain_wireguard_peer_s_path_although_it
     a.send(b)
     world.run(1)
 
-    assert a.peer().path_mtu == (WIDE if is_wide else 1408)
+    assert a.peer().path.mtu == (WIDE if is_wide else 1408)
 
 
 def test_probes_are_believed_more_than_the_kernel():
@@ -122,7 +122,7 @@ def test_probes_are_believed_more_than_the_kernel():
     a.known_mtus = {b.addresses[0]: LIMIT}
     talk(world, a, b, 5)
 
-    assert a.peer().path_mtu == WIDE
+    assert a.peer().path.mtu == WIDE
 
 
 def test_of_probed_peers_alone_routers_tell_nothing_and_beside_others_they_do():
@@ -136,9 +136,9 @@ def test_of_probed_peers_alone_routers_tell_nothing_and_beside_others_they_do():
     assert by_ipv4.options[0, 10] == 2  # IP_PMTUDISC_DO
 
     talk(world, a, b, 5)
-    assert (a.peer().omits, by_ipv4.options[0, 10]) == (True, 5)  # IP_PMTUDISC_OMIT
+    assert (a.peer().path.omits, by_ipv4.options[0, 10]) == (True, 5)  # IP_PMTUDISC_OMIT
     talk(world, a, c, 5)
-    assert (a.peer(2).omits, by_ipv4.options[0, 10]) == (False, 2)
+    assert (a.peer(2).path.omits, by_ipv4.options[0, 10]) == (False, 2)
 
     talk(world, a, b, 5)
     assert by_ipv4.options[0, 10] == 2
@@ -150,13 +150,13 @@ def test_of_probed_peers_alone_routers_tell_nothing_and_beside_others_they_do():
 def test_what_the_kernel_forgets_is_forgotten_here_while_packets_flow(world):
     a, b = clear(world)
     become_narrow(world, a, b)
-    assert a.peer().path_mtu < a.mtu
+    assert a.peer().path.mtu < a.mtu
 
     a.known_mtus.clear()
     a.send(b)
     world.run(1)
 
-    assert a.peer().path_mtu == WIDE
+    assert a.peer().path.mtu == WIDE
 
 
 def test_a_peer_is_asked_for_once_a_second_while_packets_flow_and_never_else(world):
@@ -180,7 +180,7 @@ def test_very_many_peers_have_their_turns_more_seldom(world):
     for peer in peers:
         a.core.liveness.look_at_path(a.peer(peer), world.clock.now)
 
-    due = sorted(a.peer(peer).path_due - world.clock.now for peer in peers)
+    due = sorted(a.peer(peer).path.due - world.clock.now for peer in peers)
     assert due[0] >= LOOK_TIME
     assert sum(at < 2 for at in due) <= LOOKS_PER_SECOND * 2
     assert due[-1] >= 2.9
@@ -198,7 +198,7 @@ def test_a_send_that_the_kernel_refuses_as_too_large_is_the_reason_to_ask_at_onc
     a.send(b)
     world.run(0.1)
 
-    assert a.peer().path_mtu == LIMIT - 28
+    assert a.peer().path.mtu == LIMIT - 28
 
 
 def test_another_endpoint_has_another_path(world):
@@ -209,7 +209,7 @@ def test_another_endpoint_has_another_path(world):
     a.send(b)
     world.run(0.1)
 
-    assert a.peer().path_mtu == WIDE
+    assert a.peer().path.mtu == WIDE
 
 
 def test_without_sockets_to_ask_by_nothing_is_held_back(world):
@@ -220,7 +220,7 @@ def test_without_sockets_to_ask_by_nothing_is_held_back(world):
     a.send(b)
     world.run(0.1)
 
-    assert a.peer().path_mtu == WIDE
+    assert a.peer().path.mtu == WIDE
 
 
 @pytest.mark.parametrize("families", [[2], [2, 10, 10]])
@@ -248,7 +248,7 @@ def test_a_tap_in_the_clear_is_sent_what_fits_behind_the_headers_of_its_frames(k
     a.known_mtus = {b.addresses[0]: known}
     a.send_frame(b"\xff" * 6 if is_flooded else b.mac, packets.udp(b"x"))
     world.run(1)
-    assert a.peer().path_mtu == (WIDE if is_wide else known - 50 + 16)
+    assert a.peer().path.mtu == (WIDE if is_wide else known - 50 + 16)
     a.send_frame(b.mac, syn(1460, source=a.inner(), destination=b.inner()))
     world.run(0.1)
 
@@ -396,7 +396,7 @@ def peer_at(endpoint=("192.0.2.1", 1)):
     discovery = SimpleNamespace(
         omit=lambda *given: noted.append(("omit", *given)), heed=lambda *given: noted.append(("heed", *given))
     )
-    peer.socket = SimpleNamespace(discovery=discovery)
+    peer.local.socket = SimpleNamespace(discovery=discovery)
     return peer, noted
 
 
@@ -418,14 +418,14 @@ def test_nobodys_word_is_taken_for_a_peer_that_answers_probes_or_did_so_last(
     peer, noted = peer_at()
     bulk = None if answers is None else SimpleNamespace(answers_probes=answers, has_heard=has_heard)
     peer.keypairs.current = SimpleNamespace(bulk=bulk)
-    peer.path = object() if is_searched else None
-    peer.is_path_known = True
+    peer.path.search = object() if is_searched else None
+    peer.path.is_known = True
 
     paths.look(peer, 5.0)
 
     assert noted == [("omit" if omits else "heed", peer, 5.0)]
-    assert (peer.omits, peer.is_path_known) == (omits, not omits)
-    assert peer.path_mtu == (WIDE if omits else 1232)
+    assert (peer.path.omits, peer.path.is_known) == (omits, not omits)
+    assert peer.path.mtu == (WIDE if omits else 1232)
 
 
 def test_a_peer_without_a_session_is_looked_at_by_the_kernels_word():
@@ -436,38 +436,38 @@ def test_a_peer_without_a_session_is_looked_at_by_the_kernels_word():
 
     assert noted == [("heed", peer, 5.0)]
     assert (by_ipv4.questions, by_ipv6.questions) == ([("192.0.2.1", 1)], [])
-    assert (peer.is_path_known, peer.path_mtu, peer.path_due) == (True, 1232, 5.0 + LOOK_TIME)
+    assert (peer.path.is_known, peer.path.mtu, peer.path.due) == (True, 1232, 5.0 + LOOK_TIME)
 
 
 def test_a_peer_without_an_endpoint_or_a_socket_has_no_path():
     paths, (by_ipv4, _) = looking(1300)
     peer, _ = peer_at(None)
-    peer.socket, peer.is_path_known = None, True
+    peer.local.socket, peer.path.is_known = None, True
 
     paths.look(peer, 5.0)
 
-    assert (peer.is_path_known, by_ipv4.questions) == (False, [])
+    assert (peer.path.is_known, by_ipv4.questions) == (False, [])
 
 
 @pytest.mark.parametrize("was_known", [False, True])
 def test_without_a_route_what_was_known_stays(was_known):
     paths, _ = looking(0)
     peer, _ = peer_at()
-    peer.is_path_known, peer.path_mtu = was_known, 1300
+    peer.path.is_known, peer.path.mtu = was_known, 1300
 
     paths.look(peer, 5.0)
 
-    assert (peer.is_path_known, peer.path_mtu) == (was_known, 1300)
+    assert (peer.path.is_known, peer.path.mtu) == (was_known, 1300)
 
 
 def test_without_a_socket_of_its_family_nothing_is_known_of_a_peer():
     paths, _ = looking(1300, families=[socket.AF_INET])
     peer, _ = peer_at(("2001:db8::1", 1, 0, 0))
-    peer.is_path_known, peer.path_mtu = True, 1300
+    peer.path.is_known, peer.path.mtu = True, 1300
 
     paths.look(peer, 5.0)
 
-    assert (peer.is_path_known, peer.path_mtu) == (False, WIDE)
+    assert (peer.path.is_known, peer.path.mtu) == (False, WIDE)
 
 
 @pytest.mark.parametrize("known", [1, LEAST - 1, LEAST])
@@ -477,7 +477,7 @@ def test_no_path_is_believed_to_take_less_than_any_host_must(known):
 
     paths.look(peer, 5.0)
 
-    assert peer.path_mtu == (LEAST - 60) // 16 * 16
+    assert peer.path.mtu == (LEAST - 60) // 16 * 16
 
 
 def test_other_sockets_take_the_place_of_those_before_which_are_closed():
@@ -489,7 +489,7 @@ def test_other_sockets_take_the_place_of_those_before_which_are_closed():
     paths.look(peer, 5.0)
 
     assert [each.is_closed for each in before] == [True, True]
-    assert (after[0].is_closed, peer.path_mtu) == (False, 1328)
+    assert (after[0].is_closed, peer.path.mtu) == (False, 1328)
 
 
 def test_with_many_peers_each_look_moves_the_next_one_a_little_on():
@@ -499,18 +499,18 @@ def test_with_many_peers_each_look_moves_the_next_one_a_little_on():
     due = []
     for _ in range(3000):
         paths.look(peer, 5.0)
-        due.append(peer.path_due)
+        due.append(peer.path.due)
     paths.look(peer, 100.0)
 
     assert due[:999] == [6.0] * 999
     assert due[-1] == pytest.approx(5.0 + 3000 / LOOKS_PER_SECOND)
-    assert peer.path_due == 101.0
+    assert peer.path.due == 101.0
 
 
 def test_a_look_that_is_wanted_soon_is_due_with_the_next_packet():
     peer, _ = peer_at()
-    peer.path_due = math.inf
+    peer.path.due = math.inf
 
     KernelPaths.look_soon(peer, 5.0)
 
-    assert peer.path_due == 0.0
+    assert peer.path.due == 0.0

@@ -19,7 +19,7 @@ def pair():
     a.send(b)
     world.run(1)
     b.received.clear()
-    a.peer().path_mtu = 1200
+    a.peer().path.mtu = 1200
     return world, a, b
 
 
@@ -102,11 +102,11 @@ class Way:
         self.world.run(1)
         self.b.received.clear()
         self.peer = self.a.peer()
-        self.peer.path_mtu, self.peer.path_due = NARROW, math.inf
+        self.peer.path.mtu, self.peer.path.due = NARROW, math.inf
         self.has_ports = name in {"wireguard", "udp"}
         self.flights = []
         self.world.network.lose = self.flights.append
-        self.sent_before = self.peer.tx_packets
+        self.sent_before = self.peer.traffic.tx_packets
 
     def udp(self, size, *, version=4, **ip):
         """Return a packet of *size* bytes."""
@@ -136,7 +136,7 @@ def test_pieces_leave_in_the_order_of_their_packets_with_their_mark_and_are_coun
     assert max(map(len, got)) == NARROW
     assert {flight.tos for flight in way.flights} == {2}
     assert {flight.may_be_cut for flight in way.flights} == {not way.has_ports}
-    assert way.peer.tx_packets - way.sent_before == len(sent)
+    assert way.peer.traffic.tx_packets - way.sent_before == len(sent)
     assert not way.a.drops
 
 
@@ -161,7 +161,7 @@ def test_ipv6_packets_that_any_link_must_take_may_be_cut_outside_and_keep_their_
     assert way.b.received == sent
     assert {flight.tos for flight in way.flights} == {2}
     assert [flight.may_be_cut for flight in way.flights] == [len(packet) > NARROW for packet in sent]
-    assert way.peer.tx_packets - way.sent_before == len(sent)
+    assert way.peer.traffic.tx_packets - way.sent_before == len(sent)
 
 
 @pytest.mark.parametrize("version", [4, 6])

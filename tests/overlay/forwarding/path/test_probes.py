@@ -91,7 +91,7 @@ def test_an_answer_before_any_probe_is_refused(probes):
 
 def test_a_device_that_takes_no_probe_ends_the_search(probes, peer):
     assert probes.turn(peer, keypair(peer), 5.0, Sent(1280)) == math.inf
-    assert peer.path_mtu == WIDE
+    assert peer.path.mtu == WIDE
 
 
 def test_another_mtu_of_the_tun_begins_a_search(probes, peer):
@@ -101,7 +101,7 @@ def test_another_mtu_of_the_tun_begins_a_search(probes, peer):
     probes.set_mtu(8920)
     probes.restart(peer, 6.0)
     probes.restart(Peer(2), 6.0)
-    peer.tx_packets += 1
+    peer.traffic.tx_packets += 1
     probes.turn(peer, keypair(peer), 6.0, sent)
 
     assert len(sent.payloads[-1]) == 8920
@@ -142,7 +142,7 @@ def test_packets_that_did_not_fit_are_traffic(probes, peer):
 
     peer.drops["path_mtu"] += 1
     probes.turn(peer, under, 7.0, sent)
-    peer.tx_packets, peer.drops["path_mtu"] = peer.tx_packets + 1, peer.drops["path_mtu"] + 1
+    peer.traffic.tx_packets, peer.drops["path_mtu"] = peer.traffic.tx_packets + 1, peer.drops["path_mtu"] + 1
     probes.turn(peer, under, 8.0, sent)
 
     assert sent.payloads == [b"hello"] * 3
@@ -156,12 +156,12 @@ def test_what_a_narrow_path_takes_is_what_the_packet_path_sends(probes, peer):
         for payload in sent.payloads:
             if len(payload) <= 1300:
                 probes.take(Probed(control.parse(payload).identifier), peer, now)
-        if peer.path.size < peer.path.most:
+        if peer.path.search.size < peer.path.search.most:
             break
         now = max(due, now + 0.5)
-        peer.tx_packets += 1
+        peer.traffic.tx_packets += 1
 
-    assert peer.path_mtu == peer.path.size <= 1300
+    assert peer.path.mtu == peer.path.search.size <= 1300
 
 
 def test_a_peer_without_keypair_or_path_is_not_probed(probes):
@@ -177,13 +177,13 @@ def test_a_search_goes_by_the_times_it_was_given():
     probes.due(peer, 5.0)
 
     assert probes.turn(peer, keypair(peer), 5.0, Sent()) < 5.0 + 77.0 + 1
-    assert peer.path._timing.path_probe_time == 77.0
+    assert peer.path.search._timing.path_probe_time == 77.0
 
 
 def test_a_peer_that_was_sent_one_packet_is_said_hello(probes, peer):
     sent, under = Sent(), keypair(peer)
     under.bulk.has_heard, under.bulk.offer = False, lambda now: b"hello"
-    peer.tx_packets = 1
+    peer.traffic.tx_packets = 1
 
     probes.turn(peer, under, 5.0, sent)
 
@@ -191,11 +191,11 @@ def test_a_peer_that_was_sent_one_packet_is_said_hello(probes, peer):
 
 
 def test_with_the_first_turn_the_kernels_word_counts_no_more_and_its_path_is_looked_at_at_once(probes, peer):
-    peer.path_due = 99.0
+    peer.path.due = 99.0
 
     probes.turn(peer, keypair(peer), 5.0, Sent())
-    assert (peer.omits, peer.path_due) == (True, 0.0)
-    peer.path_due = 99.0
+    assert (peer.path.omits, peer.path.due) == (True, 0.0)
+    peer.path.due = 99.0
     probes.turn(peer, keypair(peer), 6.0, Sent())
 
-    assert (peer.omits, peer.path_due) == (True, 99.0)
+    assert (peer.path.omits, peer.path.due) == (True, 99.0)

@@ -290,7 +290,7 @@ def test_a_peer_that_calls_at_another_socket_of_ours_is_answered_from_there(has_
     a.tell(link.SetEndpoint(1, (b.addresses[0], first.port), "configuration"))
     a.send(b)
     world.run(1)
-    assert b.peer().socket.raw is first
+    assert b.peer().local.socket.raw is first
 
     a.tell(link.SetEndpoint(1, (b.addresses[0], second.port), "configuration"))
     a.send(b, count)
@@ -299,7 +299,7 @@ def test_a_peer_that_calls_at_another_socket_of_ours_is_answered_from_there(has_
     b.send(a, 3)
     world.run(1)
 
-    assert b.peer().socket.raw is second
+    assert b.peer().local.socket.raw is second
     assert first.sends == sends[0]
     assert second.sends > sends[1]
     assert len(a.received) == 3
@@ -328,7 +328,7 @@ def test_a_forged_datagram_moves_neither_socket_nor_address(pair):
     a.tell(link.SetEndpoint(1, (b.addresses[0], first.port), "configuration"))
     a.send(b)
     a.world.run(1)
-    before = b.peer().socket, b.peer().endpoint, b.peer().received_source
+    before = b.peer().local.socket, b.peer().endpoint, b.peer().local.received_source
     index = a.peer().keypairs.current.remote_index
 
     for forged in (
@@ -338,5 +338,5 @@ def test_a_forged_datagram_moves_neither_socket_nor_address(pair):
         second.inbox.append(Flight(("192.0.2.77", 1), (b.addresses[0], second.port), forged))
         b.turn()
 
-    assert b.peer().socket is before[0]
-    assert (b.peer().endpoint, b.peer().received_source) == before[1:]
+    assert b.peer().local.socket is before[0]
+    assert (b.peer().endpoint, b.peer().local.received_source) == before[1:]

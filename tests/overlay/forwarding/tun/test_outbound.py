@@ -38,10 +38,10 @@ def looped(request):
 
 def send(b, packet):
     """Let b send *packet*; return what was dropped, and how many packets left."""
-    before, sent = b.drops, b.peer().tx_packets
+    before, sent = b.drops, b.peer().traffic.tx_packets
     b.tun.outgoing.append(packets.PLAIN + packet)
     b.world.run(0.1)
-    return b.drops - before, b.peer().tx_packets - sent
+    return b.drops - before, b.peer().traffic.tx_packets - sent
 
 
 def test_our_own_datagram_to_a_peer_is_a_loop_and_none_that_differs(looped):
@@ -137,7 +137,7 @@ def in_segments(ways, version, tos):
 
 
 def in_segments_for_a_narrow_path(ways, version, tos):
-    ways.a.peer().path_mtu = 1200
+    ways.a.peer().path.mtu = 1200
     return ways.a.send_super(ways.b, 5000, 1100, version, tos=tos)
 
 
@@ -187,7 +187,7 @@ def test_packets_go_to_their_peer_with_their_ecn_field_outside(send_by, version,
 def test_a_checksum_outside_the_packet_is_refused_whatever_the_path_takes(version, count, start, offset):
     ways = Ways()
     for mtu in (100, 1500):
-        ways.a.peer().path_mtu = mtu
+        ways.a.peer().path.mtu = mtu
         before = ways.a.drops
         for packet in [
             packets.udp(
@@ -205,7 +205,7 @@ def test_a_checksum_outside_the_packet_is_refused_whatever_the_path_takes(versio
 @pytest.mark.parametrize("make", [packets.udp, packets.tcp])
 def test_a_partial_checksum_is_finished_before_a_packet_is_cut_for_a_narrow_path(version, make):
     ways = Ways()
-    ways.a.peer().path_mtu = 600
+    ways.a.peer().path.mtu = 600
     ends = {"source": ways.a.inner(version), "destination": ways.b.inner(version)}
     whole = make(bytes(range(256)) * 4, version=version, **ends, **({"fragment": 0} if version == 4 else {}))
     packet, virtio = packets.as_super_packet(whole, 100)
@@ -248,15 +248,15 @@ def test_units_that_come_together_are_reported_once():
         )
 
     assert reported() == 1
-    assert ways.b.peer().reporting is None
+    assert ways.b.peer().contact.reporting is None
     assert reported() == 1
 
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_segments_over_the_path_s_mtu_are_cut_or_pass_as_packets_do(version):
     ways = Ways()
-    ways.a.peer().path_mtu = 600
-    before = ways.a.peer().tx_packets
+    ways.a.peer().path.mtu = 600
+    before = ways.a.peer().traffic.tx_packets
     sent = ways.a.send_super(ways.b, 5000, 1100, version, tos=2, **({"fragment": 0} if version == 4 else {}))
 
     ways.world.run(0.1)
@@ -271,7 +271,7 @@ def test_segments_over_the_path_s_mtu_are_cut_or_pass_as_packets_do(version):
     else:
         assert got == sent  # up to 1280 bytes IPv6 takes them whole, in datagrams that routers may cut
     assert {mark for kind, mark in ways.outer if kind == "data"} == {2}
-    assert ways.a.peer().tx_packets > before
+    assert ways.a.peer().traffic.tx_packets > before
     assert not ways.a.drops
 
 

@@ -83,7 +83,7 @@ def test_datagrams_of_one_size_leave_in_one_call():
 
     assert raw.calls == [(340, 100, [], V4)]
     assert raw.datagrams == train(last=40)
-    assert peer.tx_bytes == 340
+    assert peer.traffic.tx_bytes == 340
 
 
 def test_one_datagram_is_not_cut():
@@ -101,7 +101,7 @@ def test_a_kernel_that_does_not_cut_gets_them_one_by_one():
 
     assert [call[:2] for call in raw.calls] == [(100, None)] * 3 + [(40, None)]
     assert raw.datagrams == train(last=40)
-    assert peer.tx_bytes == 340
+    assert peer.traffic.tx_bytes == 340
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ def test_what_the_kernel_cannot_take_waits_with_all_that_comes_after_for_that_pe
     sender.send(peer, train(mark=b"b"), 100, 0)
     assert sender.is_holding
     assert raw.datagrams == []
-    assert peer.tx_bytes == 0
+    assert peer.traffic.tx_bytes == 0
 
     sender.resume()
 
     assert not sender.is_holding
     assert raw.datagrams == train(mark=b"a") + train(mark=b"b")
-    assert peer.tx_bytes == 800
+    assert peer.traffic.tx_bytes == 800
     assert peer.drops == {}
 
 
@@ -149,7 +149,7 @@ def test_one_by_one_the_rest_waits_in_its_place():
         sender.resume()
 
     assert raw.datagrams == train(mark=b"a") + train(mark=b"b")
-    assert peer.tx_bytes == 800
+    assert peer.traffic.tx_bytes == 800
 
 
 @examples(300)
@@ -176,7 +176,7 @@ def test_whatever_fails_order_is_kept_and_what_is_lost_is_counted(trains, errors
     positions = [sent.index(datagram) for datagram in raw.datagrams]
     assert positions == sorted(positions)
     assert len(raw.datagrams) + sum(peer.drops.values()) == len(sent)
-    assert peer.tx_bytes == sum(map(len, raw.datagrams))
+    assert peer.traffic.tx_bytes == sum(map(len, raw.datagrams))
 
 
 def test_a_removed_peer_s_datagrams_wait_no_more():
@@ -224,7 +224,7 @@ def test_a_datagram_that_is_too_big_even_alone_is_counted():
 
     assert peer.drops == {"too_big": 8}
     assert not sender.is_holding
-    assert peer.tx_bytes == 0
+    assert peer.traffic.tx_bytes == 0
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ECONNREFUSED, errno.ENETUNREACH, errno.EINVAL])
@@ -254,20 +254,20 @@ def test_a_train_that_is_refused_counts_each_datagram():
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH])
 def test_a_local_address_that_is_gone_is_forgotten_and_the_send_repeated(code):
     sender, raw, peer = made(lambda size, others: code if others else None)
-    peer.answer_from(SOURCE, (4, b"\xc0\0\2\7"))
+    peer.local.answer_from(SOURCE, (4, b"\xc0\0\2\7"))
 
     sender.send(peer, train(), 100, 0)
 
     assert [call[2] for call in raw.calls] == [SOURCE, []]
     assert raw.datagrams == train()
-    assert peer.source == []
+    assert peer.local.source == []
     assert peer.drops == {}
 
 
 def test_a_stale_source_and_a_path_that_does_not_cut_are_told_apart():
     sender, raw, peer = made()
     raw.always = lambda size, others: errno.EINVAL if size or others else None
-    peer.answer_from(SOURCE, (4, b"\xc0\0\2\7"))
+    peer.local.answer_from(SOURCE, (4, b"\xc0\0\2\7"))
 
     sender.send(peer, train(), 100, 0)
 
@@ -290,7 +290,7 @@ def test_the_first_socket_of_the_endpoint_s_family_is_used():
 def test_a_socket_that_is_about_to_close_is_not_sent_from():
     sender, raw, peer = made()
     old = sender.sockets[0]
-    peer.socket = old
+    peer.local.socket = old
     old.closes_at = 10.0
     new = UdpSocket(FakeRaw(), socket.AF_INET)
     sender.sockets.append(new)
@@ -329,7 +329,7 @@ def test_a_message_the_kernel_cannot_take_leaves_later_and_in_its_order():
 
     assert raw.datagrams == [b"first", b"second"]
     assert not sender.is_holding
-    assert peer.tx_bytes == 11
+    assert peer.traffic.tx_bytes == 11
 
 
 def test_messages_that_are_held_are_bounded():
@@ -556,9 +556,9 @@ def test_a_congested_way_of_raw_packets_stops_no_other_either(whole):
         sender.send(slow, packed, 1400, 0)
         sender.send(fast, packed, 1400, 0)
 
-    assert raw.taken[FAST] == fast.tx_bytes == 1000 * 40 * 1400
+    assert raw.taken[FAST] == fast.traffic.tx_bytes == 1000 * 40 * 1400
     assert fast.drops == {}
-    assert raw.taken[SLOW] == slow.tx_bytes
+    assert raw.taken[SLOW] == slow.traffic.tx_bytes
     assert raw.taken[SLOW] + slow.drops["send_full"] * 1400 == 1000 * 40 * 1400
     assert 0.5 * 2**20 < raw.taken[SLOW] < 2.5 * 2**20
     assert not sender.is_holding
@@ -595,7 +595,7 @@ def test_where_the_packet_whose_departure_is_told_did_not_leave_shares_begin_ane
     assert raw.begun >= begun
     assert (raw.begun == 1) == (begun == 1)
     assert raw.sizes == [1400] * (count - 1) + [700]
-    assert fast.tx_bytes == 1400 * (count - 1) + 700
+    assert fast.traffic.tx_bytes == 1400 * (count - 1) + 700
 
 
 @pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOBUFS, errno.EPERM, errno.EMSGSIZE])
@@ -603,7 +603,7 @@ def test_a_send_of_raw_packets_that_fails_begins_shares_anew_if_it_was_to_be_tol
     sender, raw, slow, fast = raw_ways(SLOW)
     for _ in range(100):
         sender.send(slow, train(40, 1400), 1400, 0)
-    raw.error, fast.path_due = code, 7.0
+    raw.error, fast.path.due = code, 7.0
 
     sender.send(fast, train(3), 100, 0)
 
@@ -611,8 +611,8 @@ def test_a_send_of_raw_packets_that_fails_begins_shares_anew_if_it_was_to_be_tol
     is_full = code in {errno.EAGAIN, errno.ENOBUFS}
     reason = "too_big" if code == errno.EMSGSIZE else "send_refused"
     assert (sender.is_holding, fast.drops) == (is_full, {} if is_full else {reason: 3})
-    assert fast.path_due == (0.0 if code == errno.EMSGSIZE else 7.0)
-    assert fast.tx_bytes == 0
+    assert fast.path.due == (0.0 if code == errno.EMSGSIZE else 7.0)
+    assert fast.traffic.tx_bytes == 0
 
 
 def test_an_answer_leaves_from_where_the_caller_called():
@@ -654,7 +654,7 @@ def test_a_probe_alone_is_sent_uncut(family, endpoint, option, error):
 
     assert raw.under == [{option: 3}]  # IP_PMTUDISC_PROBE
     assert raw.options == {option: 1}  # IP_PMTUDISC_WANT
-    assert peer.tx_bytes == (0 if error else 5)
+    assert peer.traffic.tx_bytes == (0 if error else 5)
 
 
 @pytest.mark.parametrize(
@@ -719,7 +719,7 @@ def test_other_sockets_stay_as_the_agent_made_them(how):
 
 def test_what_the_kernel_would_not_send_whole_it_cuts_that_once():
     sender, raw, peer = learning(errno.EMSGSIZE)
-    peer.path_due = 7.0
+    peer.path.due = 7.0
 
     sender.send(peer, [memoryview(b"x" * 1400)], 1400, 2)
 
@@ -727,7 +727,7 @@ def test_what_the_kernel_would_not_send_whole_it_cuts_that_once():
     assert [control for _, _, control, _ in raw.calls] == [[TOS_2], [TOS_2]]
     assert raw.options == {(0, 10): 2}
     assert raw.datagrams == [b"x" * 1400]
-    assert (peer.tx_bytes, peer.drops, peer.path_due) == (1400, {}, 0.0)
+    assert (peer.traffic.tx_bytes, peer.drops, peer.path.due) == (1400, {}, 0.0)
 
 
 def test_a_train_whose_segments_are_too_large_goes_one_by_one_and_cut():
@@ -736,7 +736,7 @@ def test_a_train_whose_segments_are_too_large_goes_one_by_one_and_cut():
     sender.send(peer, train(), 100, 0)
 
     assert raw.datagrams == train()
-    assert (peer.tx_bytes, peer.path_due) == (400, 0.0)
+    assert (peer.traffic.tx_bytes, peer.path.due) == (400, 0.0)
 
 
 def test_what_is_too_large_for_any_datagram_is_dropped_and_counted():
@@ -756,7 +756,7 @@ def test_each_send_is_under_the_mode_of_its_peer_and_the_socket_rests_in_its_own
     if rests:
         sender.sockets[0].discovery.omit(peer, 1.0)
     before = dict(raw.options)
-    peer.omits = omits
+    peer.path.omits = omits
 
     sender.send(peer, train(), 100, 0)
 
