@@ -92,7 +92,7 @@ ROOMS = {
 }
 
 COMPUTE = {
-    "__future__", "abc", "base64", "binascii", "collections", "collections.abc", "dataclasses", "difflib", "enum",
+    "__future__", "abc", "array", "base64", "binascii", "collections", "collections.abc", "dataclasses", "difflib", "enum",
     "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "math", "re", "shlex", "struct", "tomllib",
     "types", "typing", "zlib",
 }  # fmt: skip
@@ -295,6 +295,18 @@ TESTED_ELSEWHERE = {
     "overlay.linux": "numbers; tests of the modules that use them ask a real kernel",
     "overlay.link": "re-exports; test_codec and all around the link use them",
     "overlay.link.messages": "values; test_codec sends and reads each of them",
+    "overlay.services.schedulers.buckets": "test_schedulers, as sh and dh",
+    "overlay.services.schedulers.dh": "test_schedulers has it choose as the kernel did",
+    "overlay.services.schedulers.fo": "test_schedulers has it choose as the kernel did",
+    "overlay.services.schedulers.lc": "test_schedulers has it choose as the kernel did",
+    "overlay.services.schedulers.nq": "test_schedulers has it choose as the kernel did",
+    "overlay.services.schedulers.ovf": "test_schedulers has it choose as the kernel did",
+    "overlay.services.schedulers.rr": "test_schedulers has it choose as the kernel did",
+    "overlay.services.schedulers.sed": "test_schedulers has it choose as the kernel did",
+    "overlay.services.schedulers.sh": "test_schedulers has it choose as the kernel did",
+    "overlay.services.schedulers.wlc": "test_schedulers has it choose as the kernel did",
+    "overlay.services.schedulers.wrr": "test_schedulers has it choose as the kernel did",
+    "overlay.services.schedulers.scheduler": "test_schedulers holds what all schedulers have in common",
     "overlay.session.constants": "test_sessions shortens each of them",
     "overlay.session.outputs": "values; test_sessions compares them",
     "overlay.services.checks": "test_checks has what all kinds have in common",

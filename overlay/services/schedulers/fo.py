@@ -1,0 +1,17 @@
+"""Weighted fail-over: everything goes to one server as long as it lives."""
+
+from __future__ import annotations
+
+from overlay.services.schedulers.scheduler import InOrder, Kind, Loads
+
+
+class FailOver(InOrder):
+    """Takes the server of the highest weight."""
+
+    def choose(self, flow: int, loads: Loads) -> int | None:  # noqa: ARG002
+        """Return the index of the first of the servers with the highest weight; *flow* does not matter."""
+        takers = self.takers(loads)
+        return max(takers, key=lambda server: server.weight).index if takers else None
+
+
+KIND = Kind("fo", FailOver, "takes the server of the highest weight as long as it lives", is_function=True)

@@ -1,0 +1,198 @@
+"""Maglev: consistent hashing by a table of slots (Eisenbud et al., NSDI 2016, section 3.4).
+
+Each server has an order of its own in which it likes the slots of the table; the servers take turns, and each takes
+the next slot of its order that is free, until there is none.  The servers stand in the order of their keys and all else
+comes from these and the weights, so that every director has the same table.  If a server goes, its slots are shared
+among the others, and few others move.
+
+Weights are as katran has them (MaglevHashV2.cpp): in each round a server's account grows by its weight, and it has a
+turn if that has reached the largest weight, which is then taken off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from array import array
+from typing import TYPE_CHECKING
+
+from overlay.services.schedulers.scheduler import Hashed, Kind, Loads, Real
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+# Ours
+SLOTS = 65_537  # a prime, as katran has it: 128 KiB
+SLOTS_PER_SERVER = 100  # at least, so that each has its share to a hundredth
+REHASHES = (
+    64  # before any server will do that takes flows: a table that is out of date has them almost at once
+)
+PIECE = 2000  # steps of filling a table, of which each takes 50 to 100 ns
+_FREE = 0xFFFF
+
+
+def slots_for(servers: int) -> int:
+    """Return the size of the table for a number of servers, a prime: 65,537 up to 655 of them."""
+    size = max(SLOTS, servers * SLOTS_PER_SERVER)
+    while any(size % divisor == 0 for divisor in range(2, math.isqrt(size) + 1)):
+        size += 1
+    return size
+
+
+def likes(key: str, slots: int) -> tuple[int, int]:
+    """Return the first slot that a server likes, and the step to the next."""
+    digest = hashlib.blake2s(key.encode(), digest_size=16).digest()
+    first, step = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
+    return first % slots, step % (slots - 1) + 1
+
+
+def fill(
+    table: array[int], likings: Iterable[tuple[int, int]], weights: Sequence[int], piece: int = PIECE
+) -> Iterator[None]:
+    """Fill *table* with the places of servers, which like its slots after *likings*; yield after each piece of work.
+
+    All weights are above 0.  Nearly all slots are found by trying; the last ones would take up to the size of the table
+    each, and are put in the order in which each server comes to them instead.
+    """
+    assert len(weights) < _FREE, "the table has 16 bits for a place"
+    slots, left, tail = len(table), len(table), max(8, len(table) // (16 * len(weights)))
+    following, steps, done = [], [], 0
+    for first, step in likings:
+        following.append(first)
+        steps.append(step)
+        done += 20
+        if done >= piece:
+            done = 0
+            yield
+    largest, accounts = max(weights), [0] * len(weights)
+    ordered: list[list[int]] = []
+    while left:
+        for place, weight in enumerate(weights):
+            account = accounts[place] + weight
+            done += 1
+            if account < largest:
+                accounts[place] = account
+                continue
+            accounts[place] = account - largest
+            if ordered:
+                slot = ordered[place].pop()
+                while table[slot] != _FREE:
+                    slot = ordered[place].pop()
+            else:
+                slot, step = following[place], steps[place]
+                while table[slot] != _FREE:
+                    done += 1
+                    slot += step
+                    if slot >= slots:
+                        slot -= slots
+                following[place] = slot
+            table[slot] = place
+            left -= 1
+            if not left:
+                return
+            if left <= tail and not ordered:
+                free: list[int] = []
+                for start in range(0, slots, SLOTS):
+                    free += _free(table, start, start + SLOTS)
+                    yield
+                for first, step in zip(following, steps, strict=True):
+                    ordered.append(_in_order(free, first, step, slots))
+                    done += 4 * left
+                    if done >= piece:
+                        done = 0
+                        yield
+            if done >= piece:
+                done = 0
+                yield
+
+
+def _free(table: array[int], start: int, end: int) -> list[int]:
+    """Return the slots of *table* from *start* to *end* that are free."""
+    part = table[start:end]
+    free, at = [], -1
+    for _ in range(part.count(_FREE)):
+        at = part.index(_FREE, at + 1)
+        free.append(start + at)
+    return free
+
+
+def _in_order(free: list[int], first: int, step: int, slots: int) -> list[int]:
+    """Return *free* slots, the last of them that to which a server comes first that goes on from *first*."""
+    inverse = pow(step, -1, slots)
+    return sorted(free, key=lambda slot: (slot - first) * inverse % slots, reverse=True)
+
+
+class Maglev:
+    """Chooses by the hash of a flow, with a table that prepare() makes.
+
+    Until a table is ready the one before is in force.  Servers that take no flows any more are passed over at once:
+    the hash is hashed again until it meets one that does.
+    """
+
+    def __init__(self) -> None:
+        self._servers: list[tuple[str, int]] = []  # keys and weights, sorted: what the next table is made of
+        self._keys: list[str] = []  # of the table in force
+        self._indices: list[int] = []  # of the servers of the table in force; -1 for one that takes nothing
+        self._table = array("H")
+        self._coming = array("H")
+        self._work: Iterator[None] | None = None  # which fills it
+        self._by_key: dict[str, int] = {}  # the index of each that takes flows
+
+    def set_servers(self, servers: Sequence[Real]) -> None:
+        """Choose among *servers*, in whatever order, once prepare() says that nothing is left to do."""
+        live = sorted((server.key, server.weight) for server in servers if server.weight)
+        self._by_key = {server.key: server.index for server in servers if server.weight}
+        if live != self._servers:
+            self._servers = live
+            slots = slots_for(len(live))
+            self._coming = array("H", [_FREE]) * (slots if live else 0)
+            likings = (likes(key, slots) for key, _ in live)
+            self._work = fill(self._coming, likings, [weight for _, weight in live]) if live else None
+        self._point()
+
+    def prepare(self) -> bool:
+        """Fill a part of the table that is being made, and return whether more is to be done."""
+        if self._work is None:
+            return False
+        for _ in self._work:
+            return True
+        self._table, self._work = self._coming, None
+        self._keys = [key for key, _ in self._servers]
+        self._point()
+        return False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a table, if only an older one, or no server that one could be made of."""
+        return bool(self._table) or not self._servers
+
+    def _point(self) -> None:
+        self._indices = [self._by_key.get(key, -1) for key in self._keys]
+
+    def choose(self, flow: int, loads: Loads) -> int | None:
+        """Return the index of the server in whose slot *flow* falls, or of the next choice of this flow.
+
+        None if there is no table yet, or no server that takes flows.
+        """
+        table, indices, full = self._table, self._indices, loads.full
+        if not table:
+            return None
+        index = indices[table[flow % len(table)]]
+        if index >= 0 and index not in full:
+            return index
+        for again in range(1, REHASHES):
+            index = indices[table[zlib.crc32(again.to_bytes(2, "big"), flow) % len(table)]]
+            if index >= 0 and index not in full:
+                return index
+        takers = [index for _, index in sorted(self._by_key.items()) if index not in full]
+        return takers[flow % len(takers)] if takers else None
+
+
+KIND = Kind(
+    "maglev",
+    Maglev,
+    "chooses by the client's address and port in a table that is the same on every director, by weight",
+    hashed=Hashed.FLOW,
+    is_function=True,
+)

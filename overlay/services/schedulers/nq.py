@@ -1,0 +1,19 @@
+"""Never queue: an idle server if there is one, else the shortest expected delay."""
+
+from __future__ import annotations
+
+from overlay.services.schedulers.scheduler import Kind, Loads
+from overlay.services.schedulers.sed import ShortestExpectedDelay
+
+
+class NeverQueue(ShortestExpectedDelay):
+    """Lets no server be idle as long as another has to do."""
+
+    def choose(self, flow: int, loads: Loads) -> int | None:
+        """Return the index of the first server without active flows, else that of shortest expected delay."""
+        idle = (server.index for server in self.takers(loads) if not loads.active[server.index])
+        found = next(idle, None)
+        return super().choose(flow, loads) if found is None else found
+
+
+KIND = Kind("nq", NeverQueue, "takes the first server without active flows, else as sed does")
