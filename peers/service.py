@@ -115,7 +115,7 @@ class Server:
 class Vrrp:
     """How directors on one LAN agree on who holds the addresses of a service, or of several (RFC 9568, RFC 3768).
 
-    *name* is that under ``[vrrp]``, ``services.NAME`` where it is written at a service.  *interface* is that of every
+    *name* is that under ``[vrrp]``, ``services/NAME`` where it is written at a service.  *interface* is that of every
     director; *interfaces* and *priorities* are those of single ones, by the name of the peer.  *interval* is in seconds.
     With *unicast* addresses, advertisements go to each of them but a host's own, instead of to the group.  *password* is
     that of version 2, which is sent in the clear.

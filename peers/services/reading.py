@@ -230,7 +230,7 @@ def _vrrp(section: Section) -> Vrrp | Named | None:
     table = section.section(
         "vrrp", "write a name from [vrrp] in quotes, or a table with router and interface"
     )
-    return _vrrp_in(table, f"services.{section.keys[-1]}")
+    return _vrrp_in(table, f"services/{section.keys[-1]}")
 
 
 def _check_in(section: Section, directory: Path | None, name: str = "") -> Check:

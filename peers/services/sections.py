@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peers.kind import Kind
+from peers.services.conflicts import check_services
 from peers.services.keys import EVERY_CHECK, SERVICE, VRRP
 from peers.services.reading import read_check, read_service, read_vrrp
 
@@ -23,8 +24,8 @@ def services_of(sections: Sections) -> dict[str, Service]:
     return {name: draft.finish(checks, vrrps) for name, draft in drafts.items()}
 
 
-def _check(_network: Network, _peers: Mapping[str, Peer], sections: Sections) -> None:
-    services_of(sections)
+def _check(network: Network, peers: Mapping[str, Peer], sections: Sections) -> None:
+    check_services(network, peers, services_of(sections))
 
 
 SERVICES = Kind("services", SERVICE, read_service, _check)

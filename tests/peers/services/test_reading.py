@@ -11,15 +11,8 @@ from peers.errors import TableError
 from peers.service import Check, Server, Service, Vrrp
 from peers.services.sections import CHECKS, SERVICES, VRRPS
 from peers.toml import parse
-from tests.peers.examples import key_text
-
-PATH = Path("/etc/overlay/peers.toml")
-PEERS = ("lb1", "lb2", "web1", "web2", "web3", "static")
-HEAD = '[network]\nprefix = "10.244.0.0/16"\n' + "".join(
-    f'[peers.{name}]\npublic_key = "{key_text(name)}"\naddress = "10.244.0.{number}"\n'
-    for number, name in enumerate(PEERS, 1)
-)
-FIRST_LINE = HEAD.count("\n") + 1
+from tests.peers.services.files import FIRST_LINE, HEAD, PATH, read
+from tests.peers.services.files import web as section
 
 EXAMPLE = """
 [services.web]
@@ -29,21 +22,16 @@ protocol = "tcp"
 directors = ["lb1", "lb2"]
 scheduler = "wlc"
 persistence = 300
-servers = ["web1", { peer = "web2", weight = 3 }, { peer = "web3", port = 8080 }, { peer = "web3", address = "10.244.3.7" }]
+servers = ["web1", { peer = "web2", weight = 3 }, { peer = "web3", port = 8080 }, { peer = "web3", address = "10.244.5.7" }]
 check = { kind = "http", path = "/health", status = "200-299", every = 6, timeout = 5, retries = 1 }
 sorry = "static"
 quorum = 2
 """
 
 
-def read(*lines):
-    return parse(HEAD + "\n".join(lines), PATH)
-
-
 def web(*lines):
     """Return the service that *lines* write, which may leave out the address."""
-    first = [] if any(line.startswith("address") for line in lines) else ['address = "192.0.2.100"']
-    return read("[services.web]", *first, *lines).services["web"]
+    return read(section(*lines)).services["web"]
 
 
 def test_the_example_of_a_service_gives_its_value():
@@ -60,7 +48,7 @@ def test_the_example_of_a_service_gives_its_value():
                 Server("web1", "web1"),
                 Server("web2", "web2", weight=3),
                 Server("web3:8080", "web3", port=8080),
-                Server("web3@10.244.3.7", "web3", ip_address("10.244.3.7")),
+                Server("web3@10.244.5.7", "web3", ip_address("10.244.5.7")),
             ),
             checks=(Check("http", path="/health", every=6, timeout=5, retries=1),),
             sorry=Server("static", "static"),
@@ -109,6 +97,7 @@ def test_a_check_is_shared_by_its_name():
     table = read(
         "[checks.page]",
         'kind = "http"',
+        "port = 80",
         "[services.web]",
         'address = "192.0.2.1"',
         'check = "page"',
@@ -118,7 +107,7 @@ def test_a_check_is_shared_by_its_name():
     )
 
     page = CHECKS.of(table.sections)["page"]
-    assert page == Check("http", "page")
+    assert page == Check("http", "page", 80)
     assert table.services["web"].checks == (page,)
     assert table.services["more"].servers[0].checks == (page, Check("ping"))
 
@@ -145,20 +134,22 @@ def test_vrrp_is_shared_by_its_name_or_written_at_the_service():
     assert table.services["web"].vrrp is VRRPS.of(table.sections)["lan"]
     more = table.services["more"].vrrp
     assert more == Vrrp(
-        "services.more", 52, interfaces={"lb1": "eth1", "lb2": "ens3"}, priorities={"lb2": 200}
+        "services/more", 52, interfaces={"lb1": "eth1", "lb2": "ens3"}, priorities={"lb2": 200}
     )
 
 
 def test_files_of_checks_are_relative_to_the_peers_file():
-    (check,) = web('check = { kind = "https", ca_file = "ca.pem" }').checks
+    (check,) = web("ports = 443", 'check = { kind = "https", ca_file = "ca.pem" }').checks
 
     assert check.ca_file == Path("/etc/overlay/ca.pem")
     assert check.verify
 
 
 def test_bytes_of_udp_checks_are_text_or_hexadecimal():
-    (one,) = web('check = { kind = "udp", send = "hello", expect = "" }').checks
-    (other,) = web('check = { kind = "udp", send_hex = "00 ff" }').checks
+    (one,) = web(
+        "ports = 7", 'protocol = "udp"', 'check = { kind = "udp", send = "hello", expect = "" }'
+    ).checks
+    (other,) = web("ports = 7", 'protocol = "udp"', 'check = { kind = "udp", send_hex = "00 ff" }').checks
 
     assert (one.send, one.expect) == (b"hello", b"")
     assert (other.send, other.expect) == (b"\x00\xff", None)
