@@ -35,6 +35,11 @@ class Flight:
     ttl: int = 0  # 0: the sender's own
 
     @property
+    def head(self):
+        """All but the datagram."""
+        return self.source, self.destination, self.tos, self.may_be_cut, self.protocol, self.ttl
+
+    @property
     def kind(self):
         if self.datagram[:1] == b"\5":
             return "fragment"
@@ -62,7 +67,8 @@ class Network:
     def send(self, flight, sender="?"):
         now, chance = self.clock.now, self.random.random
         self.sent.append((now, sender, flight.kind, len(flight.datagram)))
-        self.digest.update(repr((now, flight)).encode())
+        self.digest.update(repr((now, *flight.head, len(flight.datagram))).encode())
+        self.digest.update(flight.datagram)
         nat = self.nats.get(flight.source[0])
         if nat is not None:
             flight = dataclasses.replace(flight, source=nat.outside(flight.source, now))
@@ -90,7 +96,9 @@ class Network:
         """Put what has arrived by now into the sockets it is for."""
         while self._arrivals and self._arrivals[0][0] <= self.clock.now:
             flight = heapq.heappop(self._arrivals)[2]
-            flight = dataclasses.replace(flight, tos=self.mark(flight))
+            tos = self.mark(flight)
+            if tos != flight.tos:
+                flight = dataclasses.replace(flight, tos=tos)
             for nat in self.nats.values():
                 flight = nat.inside(flight, self.clock.now)
             target = self._socket_at(flight.destination, flight.protocol)
@@ -228,8 +236,11 @@ class FakeSocket:
             and len(joined[-1]) == size
         ):
             after = self.inbox[0]
-            alike = dataclasses.replace(after, datagram=first.datagram) == first
-            if not alike or not 0 < len(after.datagram) <= size or (len(joined) + 1) * size > 65535:
+            if (
+                after.head != first.head
+                or not 0 < len(after.datagram) <= size
+                or (len(joined) + 1) * size > 65535
+            ):
                 break
             joined.append(self.inbox.popleft().datagram)
         data = b"".join(joined)
