@@ -9,7 +9,7 @@ from overlay.numbers import count
 from overlay.unresolved import UNRESOLVED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.roster import Remote
@@ -21,6 +21,10 @@ LEAST_COMMON_MTU = 1280  # bytes; what every IPv6 link takes, and so do links of
 # States of a peer that call for somebody, the worst first; one that is connecting may come to that.
 STATES = ("unreachable", UNRESOLVED, "unconfirmed", "silent")
 BEGINNING = "connecting"
+UNREACHED = {
+    "unreachable": "has not answered a handshake for 90 s",
+    "silent": "has answered nothing for 15 s",
+}
 SHOWN = 10  # peers of whom the notes of the node tell; the others tell in their own row
 
 
@@ -71,6 +75,24 @@ def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> str | None:
         f"the kernel was told, by an ICMP error that anybody may have sent, that the path to {name} takes packets of "
         f"{learnt.mtu} bytes, and believes it for {format_duration(learnt.seconds)} more: if it is not so, run "
         "`ip route flush cache`"
+    )
+
+
+def unreached(row: Mapping[str, Any], carried_by: str) -> str | None:
+    """Return a sentence on the peer of a status *row* that does not answer; None if it does, or another note says why.
+
+    *carried_by* is what has to pass on the way to it, as ``UDP``.
+    """
+    beginning = UNREACHED.get(row["state"])
+    if beginning is None or row["notes"] or row["endpoint"] is None:
+        return None
+    name, endpoint = row["name"], row["endpoint"]
+    keys = ""
+    if row["last_handshake"] is None:
+        keys = f"whether `overlay pubkey` at {name} prints {row['public_key']}, "
+    return (
+        f"{name} at {endpoint} {beginning}: see whether its agent runs, {keys}whether it listens on that port, and whether "
+        f"firewalls on the way let {carried_by} pass; `overlay ping {name}` tells more"
     )
 
 

@@ -6,8 +6,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from overlay import status
+from overlay.encap import ENCAPSULATIONS
+from overlay.encap.carrier import carried_by
 from overlay.host import clock
-from overlay.troubles import notes_of
+from overlay.troubles import notes_of, unreached
 from peers.peer import format_public_key
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
             for peer in others[at : at + ROWS_AT_ONCE]
             if (remote := running.roster.by_name.get(peer.name)) is not None
         ]
+        for row in rows:
+            if (note := unreached(row, carried_by(ENCAPSULATIONS[row["encapsulation"]]))) is not None:
+                row["notes"].append(note)
         troubled += [row for row in rows if row["notes"]]
         await tell_rows(rows)
     drops = counted.drops

@@ -640,6 +640,34 @@ def test_peer_that_a_forwarder_calls_silent_and_heard_in_turn_is_told_in_few_lin
     node(story)
 
 
+def test_peer_that_has_fallen_silent_has_a_note_with_what_to_look_at_until_it_is_heard(node):
+    async def tokyo_is(machine, state):
+        while (status := await machine.status())["peers"][0]["state"] != state:
+            await trio.sleep(0.01)
+        return status
+
+    async def story(machine):
+        await machine.greeted()
+        machine.forwarder.say(initiation())
+        await until(lambda: machine.forwarder.told(InstallKeypair))
+        machine.forwarder.say(
+            Confirmed(1, machine.forwarder.told(InstallKeypair)[0].local_index), Silence(1, False)
+        )
+
+        with trio.fail_after(PATIENCE):
+            status = await tokyo_is(machine, "silent")
+        (note,) = status["peers"][0]["notes"]
+        assert "has answered nothing for 15 s: see whether its agent runs" in note
+        assert note in status["notes"]
+
+        machine.forwarder.say(Silence(1, True))
+        with trio.fail_after(PATIENCE):
+            status = await tokyo_is(machine, "up")
+        assert status["peers"][0]["notes"] == []
+
+    node(story)
+
+
 def test_peer_that_is_said_to_be_anywhere_costs_the_host_few_questions(node):
     async def story(machine):
         await machine.greeted()

@@ -5,7 +5,7 @@ import pytest
 from overlay.host.netlink.path_mtu_exceptions import LearntMtu
 from overlay.roster import Remote
 from overlay.session.peer import HandshakeStatus
-from overlay.troubles import CLOCK_TIME, SHOWN, notes_of, severity, told_too_little, troubles_of
+from overlay.troubles import CLOCK_TIME, SHOWN, notes_of, severity, told_too_little, troubles_of, unreached
 from tests.peers.examples import peer
 
 NOW = 1000.0
@@ -101,3 +101,40 @@ def test_the_worse_a_state_the_more_it_calls_for_somebody():
 @pytest.mark.parametrize("state", [None, "up", "idle", "unencrypted"])
 def test_peer_in_order_calls_for_nobody(state):
     assert severity(state, []) == 0
+
+
+ROW = {
+    "name": "tokyo",
+    "state": "unreachable",
+    "endpoint": "192.0.2.2:51820",
+    "public_key": "key=",
+    "last_handshake": None,
+    "notes": [],
+}
+
+
+def test_peer_that_never_answered_has_a_note_with_what_to_look_at():
+    assert unreached(ROW, "UDP") == (
+        "tokyo at 192.0.2.2:51820 has not answered a handshake for 90 s: see whether its agent runs, whether `overlay "
+        "pubkey` at tokyo prints key=, whether it listens on that port, and whether firewalls on the way let UDP pass; "
+        "`overlay ping tokyo` tells more"
+    )
+
+
+def test_peer_that_has_fallen_silent_has_the_right_keys():
+    assert unreached(ROW | {"state": "silent", "last_handshake": 20.0}, "UDP") == (
+        "tokyo at 192.0.2.2:51820 has answered nothing for 15 s: see whether its agent runs, whether it listens on that "
+        "port, and whether firewalls on the way let UDP pass; `overlay ping tokyo` tells more"
+    )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"notes": ["its clock"]},
+        {"endpoint": None},
+        *({"state": state} for state in ("up", "idle", "connecting", None)),
+    ],
+)
+def test_peer_that_answers_or_that_another_note_is_about_has_no_such_note(changed):
+    assert unreached(ROW | changed, "UDP") is None
