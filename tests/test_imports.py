@@ -58,6 +58,9 @@ ROOMS = {
         "overlay.encap",
         "overlay.session",
         "overlay.link",
+        "overlay.services.schedulers",
+        "overlay.services.schedulers.scheduler",
+        "overlay.services.states",
         "overlay.host.clock",  # four modules of the edge, for the process itself, and two that ask the kernel
         "overlay.host.paths",
         "overlay.host.queues",

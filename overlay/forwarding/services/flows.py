@@ -1,0 +1,254 @@
+"""The table of flows: which server each one has, how far it is, and when it was seen last.
+
+A key is the bytes that tell a flow from others; the value is a row of columns.  A million flows take less than 200 MB,
+and nothing takes long at any size: the table consists of shards of at most some ten thousand flows, because a
+dictionary of a million keys takes a tenth of a second to grow.  Flows that have not been seen for the time of their
+state go in sweeps, a shard at a time.
+
+Flows that nothing has proven (states.UNPROVEN) are the first to go when a shard is nearly full, the oldest before the
+others: a flood of spoofed SYNs displaces itself, and never an established flow.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from overlay.services.schedulers.scheduler import Loads
+from overlay.services.states import CLOSING, UNPROVEN, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy.typing as npt
+
+# Ours
+SHARD = 16_384  # flows at most: a dictionary of so many grows in half a millisecond
+ROWS = 256  # of a new shard; it grows by four
+NEARLY = 0.9  # full, when flows that are not proven go
+BATCH = 64  # one of so many of a shard goes at once: a look at all of it is worth that
+REMOVED = 500  # flows at most in one step of a sweep
+SERVERS = 0xFFFF  # at most, in 16 bits
+_NUMBERS = tuple(range(SHARD))  # of rows: the same integers serve all shards
+
+_IS_UNPROVEN, _IS_CLOSING = (np.array([state in kinds for state in State]) for kinds in (UNPROVEN, CLOSING))
+_CLOSING = tuple(state in CLOSING for state in State)
+_UNPROVEN = tuple(state in UNPROVEN for state in State)
+
+
+class Shard:
+    """A part of the table: a dictionary from keys to rows, and the rows' columns.
+
+    The packet path reads and writes the columns itself.
+    """
+
+    __slots__ = ("free", "index", "keys", "seen", "server", "state", "unproven")
+
+    def __init__(self) -> None:
+        self.index: dict[bytes, int] = {}
+        self.keys: list[bytes] = []  # of rows up to the last that was ever used
+        self.free: list[int] = []
+        self.seen = array("d")  # when the last packet came
+        self.state = array("B")
+        self.server = array("H")
+        self.unproven = 0
+
+    def row(self, key: bytes, most: int) -> int:
+        """Return a row that is from now on that of *key*; at most *most* rows may be in use."""
+        if self.free:
+            row = self.free.pop()
+            self.keys[row] = key
+        else:
+            row = _NUMBERS[len(self.keys)]
+            if row == len(self.state):
+                self._grow(min(most, max(ROWS, row * 4)))
+            self.keys.append(key)
+        self.index[key] = row
+        return row
+
+    def _grow(self, rows: int) -> None:
+        more = rows - len(self.state)
+        self.seen = self.seen + array("d", bytes(8 * more))
+        self.state = self.state + array("B", bytes(more))
+        self.server = self.server + array("H", bytes(2 * more))
+
+    def columns(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
+        """Return the columns of when rows were seen, and of their states, as far as they were ever used."""
+        used = len(self.keys)
+        return np.frombuffer(self.seen)[:used], np.frombuffer(self.state, np.uint8)[:used]
+
+
+_NO_SHARD = Shard()  # stands for all that have no flow; nothing is put into it
+
+
+class Flows:
+    """At most *limit* flows of one service, and how many each of its servers has (*loads*).
+
+    Those that have had no packet for their time in *timeouts*, by state, are forgotten.  With *is_cache* the oldest
+    makes room where there is none, or the new flow is refused.  *forgotten* is told the key of each flow that goes.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        timeouts: Sequence[float],
+        *,
+        is_cache: bool = False,
+        forgotten: Callable[[bytes], None] | None = None,
+    ) -> None:
+        count = 1
+        while count * SHARD < limit:
+            count *= 2
+        self._most = max(1, limit // count)  # in a shard
+        self._nearly = max(1, int(self._most * NEARLY))
+        self._batch = max(1, self._most // BATCH)
+        self.shards = [_NO_SHARD] * count
+        self.mask = count - 1
+        self.loads = Loads()
+        self.set_timeouts(timeouts)
+        self._is_cache = is_cache
+        self._forgotten = forgotten
+        self._swept = 0  # the shard that is looked at next
+        self.evicted = 0  # flows that had to make room
+
+    def __len__(self) -> int:
+        return sum(len(shard.index) for shard in self.shards)
+
+    def set_timeouts(self, timeouts: Sequence[float]) -> None:
+        """Forget flows after these times, by state, from now on."""
+        self.timeouts = tuple(timeouts)
+        self._timeouts = np.array(self.timeouts)
+
+    def make_room(self, servers: int) -> None:
+        """Count the flows of servers of indices up to *servers*."""
+        more = servers - len(self.loads.active)
+        self.loads.active += [0] * more
+        self.loads.inactive += [0] * more
+
+    def find(self, key: bytes) -> tuple[Shard, int] | None:
+        """Return the shard and the row of a flow, None if there is none."""
+        shard = self.shards[hash(key) & self.mask]
+        row = shard.index.get(key)
+        return None if row is None else (shard, row)
+
+    def is_over(self, shard: Shard, row: int, now: float) -> bool:
+        """Return whether the time of a flow is over that no sweep has come to yet."""
+        return shard.seen[row] + self.timeouts[shard.state[row]] < now
+
+    def add(self, key: bytes, state: State, server: int, now: float) -> bool:
+        """Note a flow that was not there, of the server of an index; return False if there is no room for it."""
+        place = hash(key) & self.mask
+        shard = self.shards[place]
+        if shard is _NO_SHARD:
+            shard = self.shards[place] = Shard()
+        flows = len(shard.index)
+        if (
+            flows >= self._nearly
+            and (flows >= self._most or shard.unproven >= self._batch)
+            and not self._evict(shard)
+            and flows >= self._most
+        ):
+            return False
+        row = shard.row(key, self._most)
+        shard.seen[row], shard.state[row], shard.server[row] = now, state, server
+        if _UNPROVEN[state]:
+            shard.unproven += 1
+        self._count(state, server, 1)
+        return True
+
+    def set_state(self, shard: Shard, row: int, state: State) -> None:
+        """Put a flow in another state."""
+        before = shard.state[row]
+        shard.unproven += _UNPROVEN[state] - _UNPROVEN[before]
+        if _CLOSING[before] != _CLOSING[state]:
+            server = shard.server[row]
+            self._count(before, server, -1)
+            self._count(state, server, 1)
+        shard.state[row] = state
+
+    def move(self, shard: Shard, row: int, server: int) -> None:
+        """Give a flow to another server."""
+        state = shard.state[row]
+        self._count(state, shard.server[row], -1)
+        self._count(state, server, 1)
+        shard.server[row] = server
+
+    def remove(self, shard: Shard, key: bytes) -> None:
+        """Forget a flow that is there."""
+        row = shard.index.pop(key)
+        state = shard.state[row]
+        shard.unproven -= _UNPROVEN[state]
+        self._count(state, shard.server[row], -1)
+        shard.state[row], shard.keys[row] = State.NONE, b""
+        shard.free.append(row)
+        if self._forgotten is not None:
+            self._forgotten(key)
+
+    def _count(self, state: int, server: int, change: int) -> None:
+        counts = self.loads.inactive if _CLOSING[state] else self.loads.active
+        counts[server] += change
+
+    def _evict(self, shard: Shard) -> bool:
+        """Forget a batch of the oldest flows of *shard* that may go, and return whether there were any."""
+        seen, state = shard.columns()
+        rows = np.flatnonzero(_IS_UNPROVEN[state])
+        if not len(rows):
+            rows = np.flatnonzero(_IS_CLOSING[state])
+        if not len(rows) and self._is_cache:
+            rows = np.flatnonzero(state)
+        if len(rows) > self._batch:
+            rows = rows[np.argpartition(seen[rows], self._batch)[: self._batch]]
+        for row in rows.tolist():
+            self.remove(shard, shard.keys[row])
+        self.evicted += len(rows)
+        return len(rows) > 0
+
+    def sweep(self, now: float) -> bool:
+        """Forget flows of one shard whose time is over, and return False once all shards have had their turn."""
+        shard = self.shards[self._swept]
+        seen, state = shard.columns()
+        due = np.flatnonzero((state != 0) & (seen + self._timeouts[state] < now))
+        for row in due[:REMOVED].tolist():
+            self.expire(shard, row, now)
+        if len(due) > REMOVED:
+            return True
+        if not shard.index:
+            self.shards[self._swept] = _NO_SHARD
+        self._swept = (self._swept + 1) & self.mask
+        return self._swept != 0
+
+    def expire(self, shard: Shard, row: int, now: float) -> None:  # noqa: ARG002  others know better
+        """Forget the flow of a row, whose time is over."""
+        self.remove(shard, shard.keys[row])
+
+    def flush(self, server: int) -> Iterator[None]:
+        """Forget the flows of a server, a piece each time that the iterator is asked."""
+        for shard in self.shards:
+            servers = np.frombuffer(shard.server, np.uint16)[: len(shard.keys)] if shard.keys else ()
+            for done, row in enumerate(np.flatnonzero(np.equal(servers, server)).tolist(), 1):
+                if shard.state[row] and shard.server[row] == server:
+                    self.remove(shard, shard.keys[row])
+                if not done % REMOVED:
+                    yield
+            yield
+
+    def clear(self) -> Iterator[None]:
+        """Forget all flows without a word to anybody, a piece each time that the iterator is asked."""
+        for place in range(len(self.shards)):
+            self.shards[place] = _NO_SHARD
+            yield
+        self.loads = Loads([0] * len(self.loads.active), [0] * len(self.loads.inactive))
+
+    def rows(self) -> Iterator[list[tuple[bytes, State, int, float]]]:
+        """Yield key, state, server and when it was seen last of all flows, a piece at a time."""
+        for place in range(len(self.shards)):
+            shard = self.shards[place]
+            for start in range(0, len(shard.keys), REMOVED):
+                end = min(start + REMOVED, len(shard.keys))
+                yield [
+                    (shard.keys[row], State(shard.state[row]), shard.server[row], shard.seen[row])
+                    for row in range(start, end)
+                    if shard.state[row]
+                ]

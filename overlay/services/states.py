@@ -1,0 +1,84 @@
+"""The states of a flow as a director sees them, to whom clients' packets come and servers' answers do not.
+
+The states of TCP and their changes are those of the "input only" table of the kernel's ip_vs_proto_tcp.c, with two more
+for flows of which one packet has come and nothing has shown that anybody answered: with a spoofed source there is never
+a second one, so these are the first to be forgotten.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class State(enum.IntEnum):
+    """What has been seen of a flow.  0 is no flow."""
+
+    NONE = 0
+    SYN_RECV = 1
+    ESTABLISHED = 2
+    FIN_WAIT = 3
+    TIME_WAIT = 4
+    CLOSE = 5
+    MIDSTREAM = 6  # TCP of which the first packet seen was no SYN: after a restart, or a takeover
+    DATAGRAM = 7  # UDP or SCTP of which one packet came
+    UDP = 8  # of which more came; SCTP too, whose heartbeats keep it
+
+
+# Specification (ip_vs_proto_tcp.c; the flags are those of RFC 9293 section 3.1)
+_FIN, _SYN, _RST = 0x01, 0x02, 0x04
+_TIMEOUTS = {
+    State.NONE: 0.0,
+    State.SYN_RECV: 60.0,
+    State.TIME_WAIT: 120.0,
+    State.CLOSE: 10.0,
+}
+TCP_TIMEOUT, FIN_TIMEOUT, UDP_TIMEOUT = 900.0, 120.0, 300.0  # seconds, unless the peers file says otherwise
+
+_SYN_NEXT, _FIN_NEXT, _OTHER_NEXT, _RST_NEXT = range(4)
+_NEXT = {
+    State.NONE: (State.SYN_RECV, State.CLOSE, State.MIDSTREAM, State.CLOSE),
+    State.SYN_RECV: (State.SYN_RECV, State.TIME_WAIT, State.ESTABLISHED, State.SYN_RECV),
+    State.ESTABLISHED: (State.ESTABLISHED, State.FIN_WAIT, State.ESTABLISHED, State.CLOSE),
+    State.FIN_WAIT: (State.SYN_RECV, State.FIN_WAIT, State.FIN_WAIT, State.CLOSE),
+    State.TIME_WAIT: (State.SYN_RECV, State.TIME_WAIT, State.TIME_WAIT, State.CLOSE),
+    State.CLOSE: (State.SYN_RECV, State.CLOSE, State.CLOSE, State.CLOSE),
+    State.MIDSTREAM: (State.SYN_RECV, State.FIN_WAIT, State.ESTABLISHED, State.CLOSE),
+}
+
+CLOSING = frozenset({State.FIN_WAIT, State.TIME_WAIT, State.CLOSE})
+"""A flow of these states counts as inactive, and a SYN begins another connection."""
+
+UNPROVEN = frozenset({State.SYN_RECV, State.MIDSTREAM, State.DATAGRAM})
+"""Nothing has shown that the client of such a flow exists."""
+
+
+def after_tcp(state: State, flags: int) -> State:
+    """Return the state of a TCP flow in *state* after a packet with *flags*, the byte of the header."""
+    if flags & _RST:
+        event = _RST_NEXT
+    elif flags & _SYN:
+        event = _SYN_NEXT
+    elif flags & _FIN:
+        event = _FIN_NEXT
+    else:
+        event = _OTHER_NEXT
+    return _NEXT[state][event]
+
+
+def after_datagram(state: State) -> State:
+    """Return the state of a flow without connection in *state* after one more packet."""
+    return State.DATAGRAM if state is State.NONE else State.UDP
+
+
+def timeouts(
+    tcp: float = TCP_TIMEOUT, fin: float = FIN_TIMEOUT, udp: float = UDP_TIMEOUT
+) -> tuple[float, ...]:
+    """Return after how many seconds without a packet a flow is forgotten, by state."""
+    by_state = _TIMEOUTS | {
+        State.ESTABLISHED: tcp,
+        State.MIDSTREAM: tcp,
+        State.FIN_WAIT: fin,
+        State.DATAGRAM: udp,
+        State.UDP: udp,
+    }
+    return tuple(by_state[state] for state in State)
