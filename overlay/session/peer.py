@@ -100,13 +100,21 @@ class _Attempt:
     state: noise.InitiatorState | None = None
 
 
+@dataclass(slots=True)
+class _Outdated:
+    # Initiations since the last that was taken, with timestamps that are older, and what was done about them.
+    count: int = 0
+    behind: float = 0.0  # seconds, of the last
+    at: float = -math.inf  # when that came
+    recalled_at: float = -math.inf  # when the peer was called because of one
+
+
 class PeerHandshakes:
     """All handshakes with one peer.  Whoever calls a method asks for ``deadline`` afterwards."""
 
     __slots__ = (
         "_answers",
         "_attempt",
-        "_behind",
         "_completed_at",
         "_cookies",
         "_doubted_at",
@@ -117,10 +125,8 @@ class PeerHandshakes:
         "_keypair_indices",
         "_node",
         "_outdated",
-        "_outdated_at",
         "_pause",
         "_preshared_key",
-        "_recalled_at",
         "_refused",
         "_static_secret",
         "_unconfirmed",
@@ -141,8 +147,7 @@ class PeerHandshakes:
         self._answers: dict[int, tuple[float, Sockaddr]] = {}  # keypairs that the peer has not used, by index
         self._unconfirmed = self._refused = 0
         self._doubted_at = -math.inf
-        self._outdated, self._behind = 0, 0.0
-        self._outdated_at = self._recalled_at = -math.inf
+        self._outdated = _Outdated()
         self._greatest_timestamp = bytes(TIMESTAMP_SIZE)
         self._initiation_consumed_at = -math.inf
         self._initiation_sent_at = -math.inf
@@ -231,7 +236,7 @@ class PeerHandshakes:
         )
 
         self._greatest_timestamp = initiation.timestamp
-        self._outdated = 0
+        self._outdated.count = 0
         self._pause = node.timing.first_pause  # it is there
         self._initiation_consumed_at = now
         node.indices.claim(index, self)
@@ -252,11 +257,12 @@ class PeerHandshakes:
         """
         if behind <= 0:
             return
-        self._outdated += 1
-        self._behind, self._outdated_at = behind, now
+        outdated = self._outdated
+        outdated.count += 1
+        outdated.behind, outdated.at = behind, now
         is_called = self._attempt is not None and not self._attempt.is_idle
-        if now >= self._recalled_at + RECALL_INTERVAL and not is_called:
-            self._recalled_at = now
+        if now >= outdated.recalled_at + RECALL_INTERVAL and not is_called:
+            outdated.recalled_at = now
             self._end_attempt()
             due_at = max(now, self._initiation_sent_at + self._node.timing.rekey_timeout)
             self._attempt = _Attempt(began_at=now, due_at=due_at)
@@ -315,9 +321,9 @@ class PeerHandshakes:
             unconfirmed=self._unconfirmed,
             refused=self._refused,
             doubted_at=self._doubted_at,
-            outdated=self._outdated,
-            behind=self._behind,
-            outdated_at=self._outdated_at,
+            outdated=self._outdated.count,
+            behind=self._outdated.behind,
+            outdated_at=self._outdated.at,
         )
 
     # Helpers
