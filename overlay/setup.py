@@ -10,7 +10,7 @@ import contextlib
 import errno
 import logging
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,14 @@ QUESTIONS = 256  # underlay addresses whose routes are asked for; underlays are 
 log = logging.getLogger("overlay")
 
 
+@dataclass(frozen=True, slots=True)
+class _Adopted:
+    # What the host was brought to.  Where the tun's MTU is larger than the room on the underlay, the kernel cuts.
+    node: Node
+    endpoints: Endpoints
+    planned: Planned
+
+
 class HostSetup:
     """The tun and everything around it.  Closing it takes back what was set up; the host is then as before.
 
@@ -79,14 +87,10 @@ class HostSetup:
         self._passing_uid = passing_uid
         self.sockets: dict[str, list[UdpSocket]] = {}  # by encapsulation
         self.icmp: socket.socket | None = None
-        self.plan: HostPlan | None = None
-        self._mtu_reason = ""
-        self._room = 0  # what fits the underlay of a packet; where the tun's MTU is larger, the kernel cuts
+        self._adopted: _Adopted | None = None
         self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
         self._bound: dict[str, tuple[int, Sequence[IPAddress]]] = {}  # likewise: where they are bound
         self._leaving = Leaving(REPLACED_TIME)
-        self._node: Node | None = None
-        self._endpoints: Endpoints = set()
         self._ttl: int | None = None  # that of the outer headers, as the peers file says
         self._marked = 0  # the mark of `underlay`
         self._routed: PrefixMap[bool] = PrefixMap()
@@ -114,23 +118,32 @@ class HostSetup:
         return self.device.name
 
     @property
+    def plan(self) -> HostPlan | None:
+        """How the host is set up; None before the first adopt()."""
+        return None if self._adopted is None else self._adopted.planned.plan
+
+    @property
     def paths(self) -> list[socket.socket]:
         """Sockets by which the kernel is asked for the MTU of a path; none where the tun's is larger than any takes.
 
         It was chosen so, or is the least that IPv6 needs; then the kernel is left to cut datagrams in fragments.
         """
-        return [] if self.mtu > self._room else self._paths
+        return [] if self.mtu > self._in_force.planned.room else self._paths
 
     @property
     def mtu(self) -> int:
         """The MTU of the tun in bytes."""
-        assert self.plan is not None
-        return self.plan.mtu
+        return self._in_force.planned.plan.mtu
 
     @property
     def mtu_reason(self) -> str:
         """What the MTU comes from, for people."""
-        return self._mtu_reason
+        return self._in_force.planned.mtu_reason
+
+    @property
+    def _in_force(self) -> _Adopted:
+        assert self._adopted is not None
+        return self._adopted
 
     @property
     def underlay(self) -> list[UdpSocket]:
@@ -213,8 +226,7 @@ class HostSetup:
                     undo.callback(self._go_back, before)
                 self._apply(plan)
             undo.pop_all()
-        self.plan, self._node, self._endpoints = plan, node, endpoints
-        self._mtu_reason, self._room = planned.mtu_reason, planned.room
+        self._adopted = _Adopted(node, endpoints, planned)
         if icmp is not self.icmp and self.icmp is not None:
             self.icmp.close()
         self.icmp, self._icmp_for = icmp, icmp_for
@@ -265,8 +277,7 @@ class HostSetup:
 
         Raises HostError; then it may be called again.
         """
-        assert self.plan is not None
-        fwmark = self.plan.fwmark
+        fwmark = self._in_force.planned.plan.fwmark
         self._leaving.close()
         for name, opened in self.sockets.items():
             _, listen = self._bound[name]
@@ -290,17 +301,16 @@ class HostSetup:
 
     def is_affected_by(self, name: str, endpoint: Sockaddr) -> bool:
         """Return whether the peer *name* at *endpoint* may ask for other routes or a smaller MTU than there are."""
-        assert self.plan is not None
-        assert self._node is not None
+        node, planned = self._in_force.node, self._in_force.planned
         address = ip_address(endpoint[0].partition("%")[0])
         if self._routed.lookup(address):
             return True
-        mtu = self._routing.route_mtu(address, self.plan.fwmark)
-        tunnel = self._node.tunnels.get(name)
+        mtu = self._routing.route_mtu(address, planned.plan.fwmark)
+        tunnel = node.tunnels.get(name)
         if mtu is None or tunnel is None:
             return False
         room = mtu - tunnel.overheads[address.version]
-        return room < min(self._room, self.plan.mtu)
+        return room < min(planned.room, planned.plan.mtu)
 
     def check_device(self) -> str | None:
         """See that the interface is there by its own name, which it gets again if somebody gave it another.
@@ -318,8 +328,7 @@ class HostSetup:
     def mend(self) -> None:
         """Put back what somebody else took away.  Raises HostError."""
         self._routing.read_back()
-        assert self.plan is not None
-        self._routing.apply(self.plan)
+        self._routing.apply(self._in_force.planned.plan)
 
     def overruns(self) -> int:
         """Return how many packets for the tun the kernel has dropped since this was made, as nobody read them in time."""
@@ -355,13 +364,12 @@ class HostSetup:
                 log.info("set %s=%d until the end", sysctl.key(name), wanted[name])
 
     def _facts(self, node: Node, read: Callable[[str], int | None]) -> Facts:
-        assert self.plan is not None
         return Facts(
             node,
-            self.plan,
+            self._in_force.planned.plan,
             self.device,
             self.udp,
-            frozenset(self._endpoints),
+            frozenset(self._in_force.endpoints),
             self._routing,
             read,
             is_icmp_refused=self._icmp_for[0] is not None and self.icmp is None,
