@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus
 
+# Of PeerCounters, shown as they are
+COUNTED = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_units", "tx_units", "learnt_macs")
 UNENCRYPTED = "unencrypted"  # the state of a peer of which no handshake tells
 
 
@@ -54,10 +56,6 @@ def peer_status(
     preshared keys differ.
     """
     endpoint = counters.endpoint if counters is not None else remote.endpoint
-    received = counters.last_received if counters is not None else 0.0
-    drops = dict(counters.drops) if counters is not None else {}
-    if remote.replays:
-        drops["initiation_replayed"] = remote.replays
     told = (learnt or {}).get(endpoint[0].partition("%")[0]) if endpoint is not None else None
     path_mtu = counters.path_mtu if counters is not None else 0
     notes = troubles_of(remote, handshake, now, reject_after_time, compare)
@@ -71,36 +69,55 @@ def peer_status(
         if unresolved.is_nowhere(remote, endpoint):
             state = unresolved.UNRESOLVED
     return {
-        "name": remote.peer.name,
-        "public_key": None if remote.peer.public_key is None else format_public_key(remote.peer.public_key),
-        "encapsulation": remote.encapsulation.name,
-        "is_encrypted": remote.encapsulation.is_encrypted,
+        **_configured(remote),
+        **_shaken(handshake, now),
+        **_counted(remote, counters, now),
         "endpoint": format_sockaddr(endpoint) if endpoint is not None else None,
-        "addresses": [str(address) for address in remote.peer.addresses],
-        "subnets": [str(subnet) for subnet in remote.peer.subnets],
-        "mac": shown_mac(remote.encapsulation, remote.ends.mac),
-        "own_mac": shown_mac(remote.encapsulation, remote.ends.own_mac),
-        "keepalive": remote.peer.keepalive,
-        "last_handshake": None if handshake is None else age(handshake.completed_at, now),
-        "last_received": age(received or None, now),
-        "rx_bytes": counters.rx_bytes if counters else None,
-        "tx_bytes": counters.tx_bytes if counters else None,
-        "rx_packets": counters.rx_packets if counters else None,
-        "tx_packets": counters.tx_packets if counters else None,
-        "rx_units": counters.rx_units if counters else None,
-        "tx_units": counters.tx_units if counters else None,
-        "path_mtu": path_mtu or None,
         "kernel_path_mtu": None if told is None else told.mtu,
         "kernel_path_mtu_expires": None if told is None else round(told.seconds, 3),
-        "learnt_macs": counters.learnt_macs if counters else None,
         "state": state,
-        "drops": drops if counters or drops else None,
-        "clock_behind": None
-        if handshake is None or not handshake.has_clock_behind
-        else round(handshake.behind, 3),
-        "unconfirmed": 0 if handshake is None else handshake.unconfirmed,
-        "responses_refused": 0 if handshake is None else handshake.refused,
         "notes": notes,
+    }
+
+
+def _configured(remote: Remote) -> dict[str, Any]:
+    """Return what the peers file says of *remote*."""
+    peer, encapsulation = remote.peer, remote.encapsulation
+    return {
+        "name": peer.name,
+        "public_key": None if peer.public_key is None else format_public_key(peer.public_key),
+        "encapsulation": encapsulation.name,
+        "is_encrypted": encapsulation.is_encrypted,
+        "addresses": [str(address) for address in peer.addresses],
+        "subnets": [str(subnet) for subnet in peer.subnets],
+        "mac": shown_mac(encapsulation, remote.ends.mac),
+        "own_mac": shown_mac(encapsulation, remote.ends.own_mac),
+        "keepalive": peer.keepalive,
+    }
+
+
+def _shaken(handshake: HandshakeStatus | None, now: float) -> dict[str, Any]:
+    """Return how the handshakes stand."""
+    if handshake is None:
+        return {"last_handshake": None, "clock_behind": None, "unconfirmed": 0, "responses_refused": 0}
+    return {
+        "last_handshake": age(handshake.completed_at, now),
+        "clock_behind": round(handshake.behind, 3) if handshake.has_clock_behind else None,
+        "unconfirmed": handshake.unconfirmed,
+        "responses_refused": handshake.refused,
+    }
+
+
+def _counted(remote: Remote, counters: PeerCounters | None, now: float) -> dict[str, Any]:
+    """Return what the forwarder counted, None for each without *counters*; drops of the agent are known all the same."""
+    drops = dict(counters.drops) if counters is not None else {}
+    if remote.replays:
+        drops["initiation_replayed"] = remote.replays
+    return {
+        **{name: None if counters is None else getattr(counters, name) for name in COUNTED},
+        "last_received": age((counters and counters.last_received) or None, now),
+        "path_mtu": (counters and counters.path_mtu) or None,
+        "drops": drops if counters or drops else None,
     }
 
 

@@ -6,7 +6,7 @@ import contextlib
 import math
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -69,14 +69,7 @@ def complete_peer(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context,
-    peer: str,
-    interface: str,
-    count: int,
-    interval: float,
-    timeout: float,
-    icmp: bool,
-    as_json: bool,
+    ctx: click.Context, /, peer: str, interface: str, icmp: bool, as_json: bool, **series: Any
 ) -> None:
     """See whether PEER answers through the tunnel, and how fast.
 
@@ -96,7 +89,7 @@ def command(
     surroundings = Surroundings.of(ctx)
     tell = (lambda _: None) if as_json else show
     tell(f"ping {name} from {own}" if own else f"ping {name}")
-    in_band = None if icmp or is_behind else _in_band(ctx, interface, answer.name, timeout)
+    in_band = None if icmp or is_behind else _in_band(ctx, interface, answer.name, series["timeout"])
 
     def open_echo() -> EchoSocket:
         if addresses is None:
@@ -105,29 +98,12 @@ def command(
 
     ping = Ping(in_band, open_echo, surroundings.now, name, tell, lambda sender: name_sender(answer, sender))
     began_at = surroundings.now()
-    try:
-        ping.run(count, interval, timeout)
-        is_interrupted = False
-    except KeyboardInterrupt:
-        is_interrupted = True
-    finally:
-        ping.close()
+    is_interrupted = _run(ping, **series)
     why = None
     if ping.sent and not ping.times:
         elapsed = surroundings.now() - began_at
-        error = ping.last_error
-        if error is not None and str(error.sender) in answer.own_addresses:
-            error = None  # this node's forwarder says so, and the agent knows why
         answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer, is_counted=True))
-        is_asked, proof = False, None
-        if (
-            error is None
-            and ping.way == "icmp"
-            and answer.state in {"up", UNENCRYPTED}
-            and not is_interrupted
-        ):
-            is_asked, proof = _ask_peer(ctx, interface, answer, own)
-        why = why_silent(answer, Unanswered(name, ping.way, elapsed, error, proof, is_asked))
+        why = _explain(ctx, interface, answer, own, ping, elapsed, is_asking=not is_interrupted)
     if as_json:
         show_json(_describe(ping, answer, own, address) | {"why": why})
     else:
@@ -264,6 +240,37 @@ class Ping:
             self.sent_in_band -= len(waiting)
             for sequence in waiting:
                 self._send(sequence)
+
+
+def _run(ping: Ping, count: int, interval: float, timeout: float) -> bool:
+    """Run *ping* and close it; return whether it was interrupted."""
+    try:
+        ping.run(count, interval, timeout)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        ping.close()
+    return False
+
+
+def _explain(
+    ctx: click.Context,
+    interface: str,
+    answer: PeerAnswer,
+    own: Address | None,
+    ping: Ping,
+    elapsed: float,
+    *,
+    is_asking: bool,
+) -> str:
+    """Return why nothing answered for *elapsed* seconds; with *is_asking* the peer itself may be asked."""
+    error = ping.last_error
+    if error is not None and str(error.sender) in answer.own_addresses:
+        error = None  # this node's forwarder says so, and the agent knows why
+    is_asked, proof = False, None
+    if is_asking and error is None and ping.way == "icmp" and answer.state in {"up", UNENCRYPTED}:
+        is_asked, proof = _ask_peer(ctx, interface, answer, own)
+    return why_silent(answer, Unanswered(ping.name, ping.way, elapsed, error, proof, is_asked))
 
 
 def _in_band(ctx: click.Context, interface: str, peer: str, timeout: float) -> InBandPings:
