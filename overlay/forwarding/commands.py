@@ -32,6 +32,7 @@ from overlay.link import (
     RenewSources,
     Retired,
     Routes,
+    SendControl,
     SetEndpoint,
     SetNode,
     SetPeer,
@@ -121,6 +122,8 @@ class Commands:
                 self._tell_counters(command.serial)
             case PingPeer():
                 self._ping(command, now)
+            case SendControl():
+                self._send_control(command, now)
             case Begin():
                 pass  # the loop's matter
             case Start():
@@ -351,3 +354,23 @@ class Commands:
             return
         self._core.outbound.send_payload(peer, keypair, payload)
         self._core.liveness.data_sent(peer, keypair, 0, now)
+
+    def _send_control(self, command: SendControl, now: float) -> None:
+        """Pass on what the agent says to other agents."""
+        for number in command.peers:
+            peer = self._core.peers.get(number)
+            if peer is not None and peer.endpoint is not None and peer.clear is None:
+                self._core.liveness.send_message(peer, command.payload, now)
+        if command.peers:
+            return
+
+        def tell(peer: Peer, now: float) -> None:
+            keypair = peer.keypairs.usable(now)
+            if keypair is None or keypair.bulk is None:
+                return
+            if keypair.bulk.has_heard:
+                self._core.liveness.send_message(peer, command.payload, now)
+            else:
+                self._core.outbound.offer(peer, keypair, now)
+
+        self._core.jobs.add("control", list(self._core.peers.values()), tell)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
 from overlay.forwarding.ratelimit import Bucket
+from overlay.link import ControlReceived
 from overlay.wire import control
-from overlay.wire.control import FIRST_NIBBLES, Hello, Ping, Pong, Probe, Probed, Report
+from overlay.wire.control import FIRST_NIBBLES, Hello, Ping, Pong, Presence, Probe, Probed, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ class InBand:
         pings: Pings,
         probes: Probes,
         timers: Timers,
-        report: Callable[[Ponged], object],
+        report: Callable[[Ponged | ControlReceived], object],
         send: Callable[[Peer, Keypair[Peer], bytes], object],
     ) -> None:
         self._pings, self._probes, self._timers, self._report, self._send = (
@@ -79,6 +80,8 @@ class InBand:
                     answer = self._probes.answer(probe, keypair, now)
                 case Probed() as probed:
                     self._timers.rearm(self._probes.take(probed, peer, now), peer, "path")
+                case Presence() as presence:
+                    self._report(ControlReceived(peer.number, control.build(presence)))
                 case None:
                     pass  # of a later version
         except PacketError as error:

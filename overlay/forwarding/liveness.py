@@ -154,12 +154,16 @@ class Liveness:
 
     def send_keepalive(self, peer: Peer, now: float) -> None:
         """Send *peer* a keepalive, and ask the agent for newer keys where there are none or the time of these is over."""
+        self.send_message(peer, b"", now)
+
+    def send_message(self, peer: Peer, payload: bytes, now: float) -> None:
+        """Send *peer* a control message that wants no answer; it counts as a keepalive does, and may be lost as one."""
         keypair = peer.keypairs.usable(now)
         if keypair is None or self._is_old(keypair, now):
             self._report(Wanted(peer.number, is_idle=True))
         if keypair is None:
             return
-        self._batch.send_payload(peer, keypair, b"")
+        self._batch.send_payload(peer, keypair, payload)
         peer.contact.owed_since = 0.0
         peer.contact.last_traffic = now
 

@@ -20,6 +20,7 @@ from overlay.link.messages import (
     Begin,
     Command,
     Confirmed,
+    ControlReceived,
     Counters,
     Handled,
     Handshake,
@@ -33,6 +34,7 @@ from overlay.link.messages import (
     Report,
     Retired,
     Routes,
+    SendControl,
     SetEndpoint,
     SetNode,
     SetPeer,
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
 # Ours
-VERSION = 1  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
+VERSION = 2  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
 MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 20 peers' counters stay far below
 # Beside one message: two sockets for each address that a node may bind to, or pools of senders
 DESCRIPTORS = 64
@@ -63,6 +65,7 @@ NUMBERS = 2**63  # every number is below: what sums of them are counted in
 ROWS = 100  # peers in one message of counters; the forwarder tells far fewer at once
 NOTES, NOTE_CHARACTERS = 32, 500  # what the forwarder could not do, as sentences
 HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
+CONTROL_BYTES = 1200  # of an in-band message, so that every path takes it whole
 STATIONS = 1_000_000  # Ethernet addresses that may be learnt at one place
 
 
@@ -244,6 +247,15 @@ def _sized(*sizes: int) -> Callable[[Any], Any]:
     return check
 
 
+def _up_to(size: int) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if type(value) is not bytes or not 0 < len(value) <= size:
+            raise PacketError("link")
+        return value
+
+    return check
+
+
 def _prefixes(*after: Callable[[Any], Any]) -> Callable[[Any], Any]:
     check_row = _row(_sized(4, 16), _number, *after)
 
@@ -268,6 +280,7 @@ FAMILIES = _listed(_number)
 MAC = _sized(6)
 MACS = _listed(MAC)
 ADDRESSES = _listed(_sized(4, 16))
+CONTROL = _up_to(CONTROL_BYTES)
 DATAGRAM = _sized(INITIATION.size, RESPONSE.size, COOKIE_REPLY.size)
 
 ROW_KINDS: Mapping[type, Mapping[str, Kind]] = {
@@ -331,6 +344,7 @@ KINDS: Mapping[type, Mapping[str, Kind]] = {
     RenewSources: {"has_moved": FLAG},
     AskCounters: {"serial": IDENTIFIER},
     PingPeer: {"peer": PEER, "identifier": IDENTIFIER},
+    SendControl: {"peers": _listed(PEER), "payload": CONTROL},
     Transmit: {"peer": PEER, "datagram": DATAGRAM, "endpoint": _optional(_sockaddr), "renew_source": FLAG},
     InstallKeypair: {
         "peer": PEER,
@@ -353,6 +367,7 @@ KINDS: Mapping[type, Mapping[str, Kind]] = {
     Moved: {"peer": PEER, "endpoint": _sockaddr, "count": COUNT, "before": _optional(_sockaddr)},
     Silence: {"peer": PEER, "is_over": FLAG},
     Ponged: {"peer": PEER, "identifier": IDENTIFIER, "seconds": _optional(_seconds)},
+    ControlReceived: {"peer": PEER, "payload": CONTROL},
     Counters: {
         "serial": IDENTIFIER,
         "peers": _listed(_value(PeerCounters), ROWS),

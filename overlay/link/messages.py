@@ -168,6 +168,17 @@ class PingPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class SendControl:
+    """Send the in-band control message *payload* to *peers*, or for none to every agent with whom there is a session.
+
+    A peer of *peers* without a session is called, and the message is not kept for it.
+    """
+
+    peers: list[int]
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The forwarder has begun.  *notes* are sentences on what it could not do."""
 
@@ -236,6 +247,14 @@ class Ponged:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlReceived:
+    """*peer* sent *payload*, an in-band control message that is for the agent."""
+
+    peer: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class PeerCounters:
     """What was counted for one peer.  Bytes are UDP payload bytes of all message types."""
 
@@ -266,9 +285,11 @@ class Counters:
 
 Command: TypeAlias = (
     Start | Sockets | SetNode | SetPeer | RemovePeer | SetEndpoint | Routes | Begin | Handled | RenewSources
-    | AskCounters | PingPeer | Transmit | InstallKeypair | Wipe | GiveUp
+    | AskCounters | PingPeer | SendControl | Transmit | InstallKeypair | Wipe | GiveUp
 )  # fmt: skip
 """What the agent tells the forwarder."""
 
-Report: TypeAlias = Ready | Handshake | Wanted | Confirmed | Retired | Moved | Silence | Ponged | Counters
+Report: TypeAlias = (
+    Ready | Handshake | Wanted | Confirmed | Retired | Moved | Silence | Ponged | ControlReceived | Counters
+)  # fmt: skip
 """What the forwarder tells the agent."""

@@ -47,6 +47,13 @@ kind 5, probed: the answer to a probe, under the keypair that the probe came by,
 
     id          that of the probe
 
+kind 6, presence: a sign of life of a director of virtual services.  It goes to the other directors several times a
+second, and to everybody now and then.  It is for the agent, and who is no director of that group is not heeded
+
+    group       the CRC-32 of the directors' names, in the order of the file, with zero bytes between them
+    active      true if the sender takes the group's services for its own
+    gone        the places, from 0, of those directors that it has not heard lately; of an active one alone
+
 Who sends a ping remembers when, and under which keypair: the round trip is the time until the pong with its ``id``
 comes under the same, and any other pong is dropped.  Who gets a ping or a probe answers at once or, where they are too
 many, not at all.  None of the four asks for an answer by a keepalive; a pong, a probe and a probed ask for nothing else.
@@ -68,7 +75,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Specification (this document)
-KIND_HELLO, KIND_REPORT, KIND_PING, KIND_PONG, KIND_PROBE, KIND_PROBED = range(6)
+KIND_HELLO, KIND_REPORT, KIND_PING, KIND_PONG, KIND_PROBE, KIND_PROBED, KIND_PRESENCE = range(7)
 VERSION = 1
 FIRST_NIBBLES = (8, 9)  # of a message, in its first byte; the first is reserved for maps
 MAXIMUM_ENTRIES = 15
@@ -130,7 +137,19 @@ class Probed:
     identifier: int
 
 
-Control: TypeAlias = Hello | Report | Ping | Pong | Probe | Probed
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """A sign of life of a director; *gone* are the places of directors of the *group* that it has not heard."""
+
+    group: int
+    is_active: bool
+    gone: tuple[int, ...] = ()
+
+
+ForAgent: TypeAlias = Presence
+"""Messages that are for the agent: the forwarder passes them on."""
+
+Control: TypeAlias = Hello | Report | Ping | Pong | Probe | Probed | ForAgent
 
 
 def is_control(payload: Buffer) -> bool:
@@ -203,6 +222,9 @@ def build(message: Control) -> bytes:
             packed = msgpack.packb([KIND_PROBE, {"id": message.identifier}])
         case Probed():
             packed = msgpack.packb([KIND_PROBED, {"id": message.identifier}])
+        case Presence():
+            body = {"group": message.group, "active": message.is_active, "gone": list(message.gone)}
+            packed = msgpack.packb([KIND_PRESENCE, body])
     return packed + bytes(-len(packed) % PADDING)
 
 
@@ -227,6 +249,13 @@ def _read_report(body: dict[Any, Any]) -> Report:
     )
 
 
+def _read_presence(body: dict[Any, Any]) -> Presence:
+    gone = body.get("gone", [])
+    if type(gone) is not list or any(type(place) is not int or place < 0 for place in gone):
+        raise PacketError("control")
+    return Presence(_number(body, "group"), body.get("active") is True, tuple(gone))
+
+
 _READERS: dict[int, Callable[[dict[Any, Any]], Control]] = {
     KIND_HELLO: _read_hello,
     KIND_REPORT: _read_report,
@@ -234,6 +263,7 @@ _READERS: dict[int, Callable[[dict[Any, Any]], Control]] = {
     KIND_PONG: lambda body: Pong(_number(body, "id")),
     KIND_PROBE: lambda body: Probe(_number(body, "id")),
     KIND_PROBED: lambda body: Probed(_number(body, "id")),
+    KIND_PRESENCE: _read_presence,
 }
 
 

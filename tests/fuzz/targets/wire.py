@@ -7,7 +7,7 @@ import contextlib
 from overlay.errors import PacketError
 from overlay.forwarding.bulk.units import LEAD, make_for_tun, read_unit, take_link
 from overlay.wire import control as control_messages
-from overlay.wire.control import Hello, Ping, Pong, Probe, Probed, Report
+from overlay.wire.control import Hello, Ping, Pong, Presence, Probe, Probed, Report
 from overlay.wire.messages import CookieReply, Initiation, Response, message_type
 from tests import packets, units
 
@@ -40,6 +40,7 @@ def control_seeds():
         Pong(2),
         Probe(3),
         Probed(4),
+        Presence(5, True, (0, 2)),
     ):
         yield control_messages.build(each)
 

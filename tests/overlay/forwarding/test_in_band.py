@@ -8,6 +8,7 @@ import pytest
 from overlay.errors import PacketError
 from overlay.forwarding.in_band import MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, InBand
 from overlay.forwarding.peer import Peer
+from overlay.link import ControlReceived
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM
 from tests.sim import World
@@ -54,6 +55,13 @@ def hello(*, answers_probes):
     return control.Hello(
         (1,), 9000, 64, 1420, is_answer=False, answers_pings=True, answers_probes=answers_probes
     )
+
+
+def test_what_is_for_the_agent_is_passed_on_without_its_padding(parts):
+    presence = control.Presence(7, True, (1,))
+    padded = control.build(presence) + bytes(8000)
+
+    assert parts.take(padded) == [("report", ControlReceived(1, control.build(presence)))]
 
 
 def test_a_hello_is_answered_and_a_peer_that_answers_probes_is_probed(parts):

@@ -71,6 +71,9 @@ MESSAGES = {
     link.RenewSources: st.builds(link.RenewSources, st.booleans()),
     link.AskCounters: st.builds(link.AskCounters, number),
     link.PingPeer: st.builds(link.PingPeer, number, number),
+    link.SendControl: st.builds(
+        link.SendControl, st.lists(number, max_size=5), st.binary(min_size=1, max_size=1200)
+    ),
     Transmit: st.builds(Transmit, number, datagram, st.none() | endpoint, st.booleans()),
     InstallKeypair: st.builds(
         InstallKeypair, number, u32, u32, key, key, st.booleans(), seconds, seconds, endpoint
@@ -85,6 +88,7 @@ MESSAGES = {
     link.Moved: st.builds(link.Moved, number, endpoint, number, st.none() | endpoint),
     link.Silence: st.builds(link.Silence, number, st.booleans()),
     link.Ponged: st.builds(link.Ponged, number, number, st.none() | seconds),
+    link.ControlReceived: st.builds(link.ControlReceived, number, st.binary(min_size=1, max_size=1200)),
     link.Counters: st.builds(
         link.Counters, number, st.lists(peer_counters, max_size=3), counts, st.booleans()
     ),
@@ -204,6 +208,8 @@ WRONG = {
     "a negative number": link.Handled(-1),
     "an identifier over 32 bits": link.SetPeer(1, 0.0, "gre", [], 2**32),
     "a keepalive in the past": link.SetPeer(1, -1.0),
+    "a control message of nothing": link.ControlReceived(1, b""),
+    "a control message too long": link.SendControl([1], bytes(1201)),
     "a round trip into the past": link.Ponged(1, 1, -1.0),
     "a round trip of a million years": link.Ponged(1, 1, 3e13),
     "a peer that is heard in a million years": link.Counters(

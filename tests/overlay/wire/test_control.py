@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from overlay.errors import PacketError
 from overlay.wire import control
 from overlay.wire.bulk import CIPHERS, MAXIMUM_FRAGMENTS, MAXIMUM_PACKET, MAXIMUM_SEALED
-from overlay.wire.control import Hello, Ping, Pong, Probe, Probed, Report
+from overlay.wire.control import Hello, Ping, Pong, Presence, Probe, Probed, Report
 from tests.refusals import refused
 
 HELLO = Hello((1, 2), 65555, 255, 1420, is_answer=True, answers_pings=True, answers_probes=True)
@@ -90,6 +90,20 @@ def test_a_probe_and_its_answer_have_these_bytes():
     assert control.build(Probed(7)) == b"\x92\x05\x81\xa2id\x07" + bytes(9)
 
 
+def test_a_presence_has_these_bytes():
+    expected = b"\x92\x06\x83\xa5group\xce\x01\x02\x03\x04\xa6active\xc3\xa4gone\x92\x00\x02"
+
+    assert control.build(Presence(0x01020304, True, (0, 2))) == expected + bytes(-len(expected) % 16)
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"group": -1}, {"group": "a"}, {"group": 1, "gone": 2}, {"group": 1, "gone": [-1]}, {"group": 1, "gone": [True]}]
+)  # fmt: skip
+def test_a_presence_of_another_form_is_refused(body):
+    with refused("control"):
+        control.parse(msgpack.packb([6, body]))
+
+
 def test_a_probe_is_read_whatever_it_is_filled_up_to():
     assert control.parse(control.build(Probe(7)) + bytes(8900)) == Probe(7)
 
@@ -119,8 +133,8 @@ def test_a_packet_is_never_taken_for_a_control_message(payload):
     [
         {},
         {"kind": 0},
-        [6],
-        [6, {}],
+        [15],
+        [15, {}],
         [77, "another form"],
         [-1, {}],
         [2**40, [1, 2, 3], "more"],

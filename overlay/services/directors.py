@@ -1,0 +1,201 @@
+"""Which director of a service the overlay sends to, without I/O: the first, in the order of the file, that lives.
+
+Directors tell each other several times a second that they live; one that hears of none before it for a while takes the
+service over and tells everybody.  All directors have the same tables and balance whatever reaches them, so that two
+that are active at once, as when the network between them is cut, harm nothing.
+
+Whoever is no director goes by what directors say, newest first: that they are active, and whom they have found gone.
+Services with the same directors share their fate; they are a group.  Times are seconds of any clock that only moves
+forward.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from overlay.wire.control import Presence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Group: TypeAlias = "tuple[str, ...]"
+"""The names of directors, in the order of the file."""
+
+# Ours
+HEARTBEAT = 0.4  # seconds between two signs of life
+PATIENCE = 1.2  # without any: gone
+REPEATS = (0.4, 1.0)  # seconds after a takeover at which everybody is told again: a message may be lost
+REFRESH = 10.0  # seconds between telling everybody by the active director
+STANDBY_REFRESH = 60.0  # and by the others, which keeps the session by which they would tell of a takeover
+CLAIM_TIME = 3 * REFRESH + 2.0  # seconds for which a claim holds, and the word that a director is gone
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Say *presence* to *peers*, or for None to everybody with whom there is a session."""
+
+    peers: tuple[str, ...] | None
+    presence: Presence
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveChanged:
+    """The group is sent to at *active* now, because of *reason*, which goes on behind "because"."""
+
+    group: Group
+    active: str
+    reason: str
+
+
+Output: TypeAlias = Tell | ActiveChanged
+
+
+def group_number(group: Group) -> int:
+    """Return the number by which a group is called on the wire; 32 bits."""
+    return zlib.crc32("\0".join(group).encode())
+
+
+@dataclass(slots=True)
+class _State:
+    """One group, as this node sees it."""
+
+    active: str
+    knows_at: float  # when whoever lives has been heard; infinity once that is past
+    heard: dict[str, float] = field(default_factory=dict)  # until when each director counts as alive
+    gone: dict[str, float] = field(default_factory=dict)  # until when each counts as gone
+    is_active: bool = False  # this node itself
+    beat: float = math.inf  # when the other directors are to be told
+    tells: list[float] = field(default_factory=list)  # when everybody is
+
+
+class Directors:
+    """The groups of all services, at the node *own*."""
+
+    def __init__(self, own: str) -> None:
+        self._own = own
+        self._groups: dict[Group, _State] = {}
+        self._by_number: dict[int, Group] = {}
+
+    def adopt(self, groups: Iterable[Group], now: float) -> list[Output]:
+        """Go by *groups* from now on; of those that are as before, what is known stays."""
+        before = self._groups
+        self._groups = {group: before.get(group) or self._begin(group, now) for group in groups}
+        self._by_number = {group_number(group): group for group in self._groups}
+        return self.handle_deadline(now)
+
+    def active(self, group: Group) -> str:
+        """Return the director that *group* is sent to."""
+        return self._groups[group].active
+
+    def is_active(self, group: Group) -> bool:
+        """Return whether this node is the active director of *group*."""
+        return self._groups[group].is_active
+
+    def next_deadline(self) -> float:
+        """Return when handle_deadline() has something to do; infinity while it has not."""
+        return min(map(self._due, self._groups.values()), default=math.inf)
+
+    def heard(self, peer: str, presence: Presence, now: float) -> list[Output]:
+        """Take what *peer* says of itself; who is no director of that group is not heeded."""
+        group = self._by_number.get(presence.group)
+        if group is None or peer not in group or peer == self._own:
+            return []
+        state = self._groups[group]
+        state.gone.pop(peer, None)
+        if self._own in group:
+            state.heard[peer] = now + PATIENCE
+        elif presence.is_active:
+            state.heard[peer] = now + CLAIM_TIME
+            for place in presence.gone:
+                if place < len(group) and group[place] != peer:
+                    state.heard.pop(group[place], None)
+                    state.gone[group[place]] = now + CLAIM_TIME
+        return self._look(group, state, f"{peer} said so", now)
+
+    def met(self, peer: str) -> list[Output]:
+        """Note that a session with *peer* has begun: it may have missed what everybody was told."""
+        return [
+            Tell((peer,), self._presence(group, state))
+            for group, state in self._groups.items()
+            if self._own in group and state.is_active
+        ]
+
+    def lost(self, peer: str, now: float) -> list[Output]:
+        """Note that *peer* answers nothing."""
+        outputs: list[Output] = []
+        for group, state in self._groups.items():
+            if peer in group and peer != self._own:
+                state.heard.pop(peer, None)
+                state.gone[peer] = now + CLAIM_TIME
+                outputs += self._look(group, state, f"{peer} answers nothing", now)
+        return outputs
+
+    def handle_deadline(self, now: float) -> list[Output]:
+        """Say what is to be said by *now*, and take over what nobody else holds."""
+        outputs: list[Output] = []
+        for group, state in self._groups.items():
+            outputs += self._look(group, state, "no director before it is heard", now)
+            if state.beat <= now:
+                state.beat = now + HEARTBEAT
+                others = tuple(name for name in group if name != self._own)
+                if others:
+                    outputs.append(Tell(others, self._presence(group, state)))
+            if state.tells and state.tells[0] <= now:
+                state.tells = [at for at in state.tells if at > now]
+                if not state.tells:
+                    state.tells = [now + (REFRESH if state.is_active else STANDBY_REFRESH)]
+                outputs.append(Tell(None, self._presence(group, state)))
+        return outputs
+
+    # One group
+
+    def _begin(self, group: Group, now: float) -> _State:
+        state = _State(group[0], now + PATIENCE)
+        if self._own in group:
+            state.beat, state.tells = now, [now + STANDBY_REFRESH]
+        return state
+
+    @staticmethod
+    def _due(state: _State) -> float:
+        """Return when something is to be said, or who is active may be another because of the time alone."""
+        waits = [state.beat, *state.tells[:1], *state.heard.values(), *state.gone.values()]
+        return min(*waits, state.knows_at)
+
+    def _look(self, group: Group, state: _State, reason: str, now: float) -> list[Output]:
+        """See who is active now."""
+        for known in (state.heard, state.gone):
+            for name in [name for name, until in known.items() if until <= now]:
+                del known[name]
+        before, was_active = state.active, state.is_active
+        if self._own in group:
+            ahead = group[: group.index(self._own)]
+            alive = next((name for name in ahead if name in state.heard), None)
+            # Who has just begun does not know yet who lives.
+            if state.knows_at <= now or not ahead:
+                state.knows_at = math.inf
+            knows = state.knows_at == math.inf
+            state.is_active = alive is None and knows
+            state.active = alive or (self._own if knows else group[0])
+        else:
+            state.knows_at = math.inf
+            state.active = next(
+                (name for name in group if name in state.heard),
+                next((name for name in group if name not in state.gone), group[0]),
+            )
+        outputs: list[Output] = []
+        if state.active != before or state.is_active != was_active:
+            outputs.append(ActiveChanged(group, state.active, reason))
+        if state.is_active and not was_active:
+            state.tells = [now, *(now + pause for pause in REPEATS)]
+        return outputs
+
+    def _presence(self, group: Group, state: _State) -> Presence:
+        gone: tuple[int, ...] = ()
+        if state.is_active:
+            gone = tuple(
+                place for place, name in enumerate(group) if name != self._own and name not in state.heard
+            )
+        return Presence(group_number(group), state.is_active, gone)

@@ -1,0 +1,229 @@
+"""Who is active: directors that start, die, come back and are cut off, and the nodes that go by them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.services.directors import ActiveChanged, Directors, Tell, group_number
+from overlay.wire import control
+from overlay.wire.control import Presence
+
+GROUP = ("lb1", "lb2", "lb3")
+NODES = (*GROUP, "web", "client")
+
+
+class World:
+    """Nodes of one group that hear each other at once, but for those that are cut off, and a clock."""
+
+    def __init__(self, names=NODES, group=GROUP):
+        self.now, self.group, self.nodes, self.news = 0.0, group, {}, []
+        self.cut = set()  # pairs that do not hear each other, and names of whom nobody does
+        for name in names:
+            self.start(name)
+
+    def start(self, name):
+        self.nodes[name] = Directors(name)
+        self.carry(name, self.nodes[name].adopt([self.group], self.now))
+        for other in list(self.nodes):
+            if other != name and self.hears(name, other):
+                self.carry(other, self.nodes[other].met(name))
+                self.carry(name, self.nodes[name].met(other))
+
+    def kill(self, name):
+        del self.nodes[name]
+
+    def hears(self, one, other):
+        return not {one, other, (one, other), (other, one)} & self.cut
+
+    def carry(self, sender, outputs):
+        for output in outputs:
+            if isinstance(output, ActiveChanged):
+                self.news.append((round(self.now, 3), sender, output.active))
+                continue
+            presence = control.parse(control.build(output.presence))
+            for name in list(self.nodes):
+                if (
+                    name != sender
+                    and (output.peers is None or name in output.peers)
+                    and self.hears(sender, name)
+                ):
+                    self.carry(name, self.nodes[name].heard(sender, presence, self.now))
+
+    def run(self, seconds):
+        end = self.now + seconds
+        while (due := min(node.next_deadline() for node in self.nodes.values())) <= end:
+            self.now = max(self.now, due)
+            for name in list(self.nodes):
+                self.carry(name, self.nodes[name].handle_deadline(self.now))
+        self.now = end
+
+    def active(self):
+        return {name: node.active(self.group) for name, node in self.nodes.items()}
+
+    def everybody_goes_to(self, director):
+        return set(self.active().values()) == {director}
+
+
+def test_first_of_the_file_is_active_at_once():
+    world = World()
+    assert world.everybody_goes_to("lb1")
+    world.run(30)
+    assert world.everybody_goes_to("lb1")
+    assert [name for name in GROUP if world.nodes[name].is_active(GROUP)] == ["lb1"]
+    assert {name for _, name, _ in world.news} <= {"lb1"}  # no node has ever gone elsewhere
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_everybody_goes_to_the_next_within_two_seconds_after_the_active_one_died(place):
+    world = World()
+    world.run(30)
+    for name in GROUP[:place]:
+        world.kill(name)
+        world.run(30)
+    world.kill(GROUP[place])
+    world.run(1.99)
+    assert world.everybody_goes_to(GROUP[place + 1])
+
+
+def test_director_that_comes_back_is_active_again_at_once():
+    world = World()
+    world.run(30)
+    world.kill("lb1")
+    world.run(30)
+    world.start("lb1")
+    world.run(0.5)
+    assert world.everybody_goes_to("lb1")
+
+
+def test_second_director_that_starts_beside_the_first_does_not_take_over_for_a_moment():
+    world = World(names=("lb1", "client"))
+    world.run(30)
+    world.news.clear()
+    world.start("lb2")
+    world.run(30)
+    assert world.everybody_goes_to("lb1")
+    assert world.news == []
+
+
+def test_second_director_without_the_first_waits_as_long_as_one_would_be_heard():
+    world = World(names=("lb2", "client"))
+    assert not world.nodes["lb2"].is_active(GROUP)
+    world.run(1.3)
+    assert world.nodes["lb2"].is_active(GROUP)
+    assert world.everybody_goes_to("lb2")
+
+
+def test_node_that_starts_later_learns_who_is_active_from_the_session():
+    world = World()
+    world.run(30)
+    world.kill("lb1")
+    world.run(30)
+    world.start("late")
+    assert world.active()["late"] == "lb2"
+
+
+def test_node_that_hears_nothing_from_a_director_goes_to_the_next():
+    world = World()
+    world.run(30)
+    world.cut.add(("lb1", "client"))
+    world.carry("client", world.nodes["client"].lost("lb1", world.now))
+    assert world.active()["client"] == "lb2"
+    assert world.active()["web"] == "lb1"
+
+
+def test_claim_is_told_again_for_those_who_missed_it():
+    world = World()
+    world.run(30)
+    world.cut.add("client")
+    world.kill("lb1")
+    world.run(1.3)
+    world.cut.clear()
+    world.run(1.0)
+    assert world.everybody_goes_to("lb2")
+
+
+def test_after_a_cut_between_the_directors_all_is_as_before():
+    world = World()
+    world.run(30)
+    world.cut.update({("lb1", "lb2"), ("lb1", "lb3")})
+    world.run(30)
+    assert world.nodes["lb1"].is_active(GROUP)
+    assert world.nodes["lb2"].is_active(GROUP)
+    assert world.active()["client"] in {"lb1", "lb2"}
+    world.cut.clear()
+    world.run(15)
+    assert world.everybody_goes_to("lb1")
+
+
+def test_who_is_no_director_of_the_group_is_not_heeded():
+    node = Directors("client")
+    node.adopt([GROUP], 0.0)
+    claim = Presence(group_number(GROUP), True, (0,))
+    assert node.heard("web", claim, 1.0) == []
+    assert node.heard("lb2", Presence(group_number(GROUP[:2]), True, (0,)), 1.0) == []
+    assert node.active(GROUP) == "lb1"
+    assert node.heard("lb2", claim, 1.0) == [ActiveChanged(GROUP, "lb2", "lb2 said so")]
+
+
+def test_places_beyond_the_group_and_its_own_are_passed_over():
+    node = Directors("client")
+    node.adopt([GROUP], 0.0)
+    node.heard("lb2", Presence(group_number(GROUP), True, (0, 1, 77, 2**60)), 1.0)
+    assert node.active(GROUP) == "lb2"
+
+
+def test_heartbeats_go_to_directors_and_everybody_is_told_now_and_then():
+    node = Directors("lb1")
+    told = node.adopt([GROUP], 0.0)
+    while (due := node.next_deadline()) < 30.0:
+        told += node.handle_deadline(due)
+    everybody = [each for each in told if isinstance(each, Tell) and each.peers is None]
+    beats = [each for each in told if isinstance(each, Tell) and each.peers == ("lb2", "lb3")]
+    assert len(everybody) == 1 + 2 + 2
+    assert 70 <= len(beats) <= 80
+    assert {each.presence for each in everybody} == {Presence(group_number(GROUP), True, (1, 2))}
+
+
+def test_reload_keeps_what_is_known_of_groups_that_stay():
+    world = World()
+    world.run(30)
+    world.kill("lb1")
+    world.run(30)
+    client = world.nodes["client"]
+    assert client.adopt([GROUP, ("lb3",)], world.now) == []
+    assert client.active(GROUP) == "lb2"
+    assert client.active(("lb3",)) == "lb3"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("kill", "start", "cut", "heal")),
+            st.sampled_from(NODES),
+            st.sampled_from(NODES),
+            st.floats(0.0, 3.0),
+        ),
+        max_size=15,
+    )
+)
+def test_after_quiet_everybody_goes_to_the_first_that_lives(story):
+    world = World()
+    for event, one, other, pause in story:
+        if event == "kill" and one in world.nodes and len(world.nodes) > 1:
+            world.kill(one)
+        elif event == "start" and one not in world.nodes:
+            world.start(one)
+        elif event == "cut":
+            world.cut.add((one, other))
+        elif event == "heal":
+            world.cut.clear()
+        world.run(pause)
+    world.cut.clear()
+    world.run(15)
+
+    alive = [name for name in GROUP if name in world.nodes]
+    if alive:
+        assert world.everybody_goes_to(alive[0])
+        assert [name for name in alive if world.nodes[name].is_active(GROUP)] == alive[:1]
