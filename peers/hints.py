@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peers.containers import default_networks
 from peers.encapsulation import has_ports, is_encrypted
 from peers.errors import format_keys
+from peers.hint import Hint, and_more, grouped, listed
 from peers.prefixes import PrefixMap
 from peers.tunnel import own_encapsulation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from peers.addresses import Prefix
     from peers.peer import Peer
     from peers.table import Route, Table
-
-# Ours
-SEVERAL = 3  # hints of one kind that become one sentence
-NAMED = 3  # subjects in that sentence
-
-
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """One likely mistake.
-
-    *sentence* says it alone.  *several* is what is said of many *subjects* at once, after their number: ``peers have
-    public endpoints``.
-    """
-
-    subject: str
-    sentence: str
-    several: str
 
 
 def warnings(table: Table) -> list[str]:
@@ -57,20 +40,6 @@ def warnings(table: Table) -> list[str]:
     ]
 
 
-def grouped(hints: Iterable[Hint]) -> list[str]:
-    """Return the sentences of *hints*, with one for those that are SEVERAL of a kind, where the first of them was."""
-    kinds: defaultdict[str, list[Hint]] = defaultdict(list)
-    for hint in hints:
-        kinds[hint.several].append(hint)
-    sentences: list[str] = []
-    for several, alike in kinds.items():
-        if len(alike) < SEVERAL:
-            sentences += [hint.sentence for hint in alike]
-        else:
-            sentences.append(f"{len(alike)} {several}: {_listed([hint.subject for hint in alike])}")
-    return sentences
-
-
 def _overlaps(table: Table) -> Iterator[Hint]:
     """Yield one hint for each prefix that holds prefixes of other peers.
 
@@ -87,7 +56,7 @@ def _overlaps(table: Table) -> Iterator[Hint]:
         yield Hint(
             f"{prefix} of {_named(name)}",
             f"{prefix} of {_named(name)} holds {routes[0][0]} of {_named(routes[0][1])}"
-            f"{_and_more(len(routes) - 1)}; the longer prefix wins",
+            f"{and_more(len(routes) - 1)}; the longer prefix wins",
             "prefixes hold longer ones of other peers, which win",
         )
 
@@ -109,7 +78,7 @@ def _outsiders(table: Table) -> Iterator[Hint]:
     for name, prefixes in outside.items():
         yield Hint(
             _named(name),
-            f"{prefixes[0]} of {_named(name)}{_and_more(len(prefixes) - 1)} "
+            f"{prefixes[0]} of {_named(name)}{and_more(len(prefixes) - 1)} "
             f"{'lies' if len(prefixes) == 1 else 'lie'} outside the network prefix {network}; "
             f"each host gets a route for {'it' if len(prefixes) == 1 else 'each'}",
             f"peers have prefixes outside the network prefix {network}, and each host gets routes for them",
@@ -135,7 +104,7 @@ def _unreachable_pairs(table: Table) -> list[str]:
     if len(silent) < 2:
         return []
     sentence = (
-        f"{len(silent)} peers have no endpoint, and never meet each other: {_listed(map(_named, silent))}; "
+        f"{len(silent)} peers have no endpoint, and never meet each other: {listed(map(_named, silent))}; "
         "give an endpoint to those that others can reach"
     )
     if len(silent) == len(table.peers):
@@ -154,7 +123,7 @@ def _shared_endpoints(table: Table) -> Iterator[Hint]:
             names = [_named(peer.name) for peer in peers]
             yield Hint(
                 str(peers[0].endpoint),
-                f"{_listed(names)} have the same endpoint {peers[0].endpoint}, where only one of them can be: "
+                f"{listed(names)} have the same endpoint {peers[0].endpoint}, where only one of them can be: "
                 "behind one address each needs a port of its own",
                 "endpoints are those of two peers or more, and only one can be there",
             )
@@ -189,7 +158,7 @@ def _unencrypted(table: Table) -> list[str]:
         return [f"nothing is encrypted: the encapsulation of all peers is {by}"]
     if clear:
         first = next(iter(clear))
-        more = _and_more(len(clear) - 1)
+        more = and_more(len(clear) - 1)
         return [f"traffic with {_named(first)}{more} is not encrypted: the encapsulation is {by}"]
     return []
 
@@ -212,17 +181,6 @@ def _in_the_clear(table: Table) -> dict[str, str]:
     """Return the encapsulation of each peer that is not encrypted, by its name."""
     own = {name: own_encapsulation(table.network, peer) for name, peer in table.peers.items()}
     return {name: encapsulation for name, encapsulation in own.items() if not is_encrypted(encapsulation)}
-
-
-def _listed(names: Iterable[str]) -> str:
-    listed = list(names)
-    if len(listed) == 2:
-        return " and ".join(listed)
-    return f"{', '.join(listed[:NAMED])}{_and_more(len(listed) - NAMED)}"
-
-
-def _and_more(count: int) -> str:
-    return f" and {count} more" if count > 0 else ""
 
 
 def _named(name: str) -> str:

@@ -325,6 +325,7 @@ TESTED_ELSEWHERE = {
     "peers.key": "test_toml reads keys of every kind",
     "peers.kinds": "a registry; test_kind adds to it, and test_docs holds the docs to its keys",
     "peers.peer_section": "test_toml reads and refuses each of its keys",
+    "peers.hint": "test_hints groups hints of every kind",
     "peers.keys": "test_toml reads, bounds and refuses each of them; test_docs holds the docs to them",
     "peers.services.keys": "test_reading reads, bounds and refuses each of them",
     "peers.services.sections": "test_reading reads all of them",

@@ -105,7 +105,7 @@ def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
     """Return a sentence for each preshared key file that *own* needs and cannot use."""
     from overlay.key_files import load_preshared_key
     from overlay.permissions import describe_readers_of
-    from peers.hints import Hint, grouped
+    from peers.hint import Hint, grouped
     from peers.peer import preshared_key_file_for
 
     users: dict[Path, list[str]] = {}
@@ -131,7 +131,7 @@ def _check_own_routes(table: Table, own: Peer, read_routes: Callable[[], Iterabl
     With a tap none is needed, nor for an address of the host alone.  What the agent itself sets up does not count.
     """
     from peers.addresses import host_prefix
-    from peers.hints import Hint, grouped
+    from peers.hint import Hint, grouped
     from peers.peer import TAP
     from peers.prefixes import PrefixMap
 

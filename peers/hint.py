@@ -1,0 +1,54 @@
+"""One likely mistake in a peer table, and how many of a kind become one sentence."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Ours
+SEVERAL = 3  # hints of one kind that become one sentence
+NAMED = 3  # subjects in that sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """One likely mistake.
+
+    *sentence* says it alone.  *several* is what is said of many *subjects* at once, after their number: ``peers have
+    public endpoints``.
+    """
+
+    subject: str
+    sentence: str
+    several: str
+
+
+def grouped(hints: Iterable[Hint]) -> list[str]:
+    """Return the sentences of *hints*, with one for those that are SEVERAL of a kind, where the first of them was."""
+    kinds: defaultdict[str, list[Hint]] = defaultdict(list)
+    for hint in hints:
+        kinds[hint.several].append(hint)
+    sentences: list[str] = []
+    for several, alike in kinds.items():
+        if len(alike) < SEVERAL:
+            sentences += [hint.sentence for hint in alike]
+        else:
+            sentences.append(f"{len(alike)} {several}: {listed([hint.subject for hint in alike])}")
+    return sentences
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return two *names* with "and", and of more the first ones and how many there are beside."""
+    every = list(names)
+    if len(every) == 2:
+        return " and ".join(every)
+    return f"{', '.join(every[:NAMED])}{and_more(len(every) - NAMED)}"
+
+
+def and_more(count: int) -> str:
+    """Return the end of a list of which *count* items are not shown."""
+    return f" and {count} more" if count > 0 else ""
