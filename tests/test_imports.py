@@ -121,6 +121,7 @@ CORE = (
             "overlay.link",
             "overlay.durations",
             "overlay.numbers",
+            "overlay.plain_servers",
             "overlay.errors",
             "overlay.roster",
             "overlay.status",

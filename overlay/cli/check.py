@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from overlay.cli.checked_services import describe_services, render_services
 from overlay.cli.exits import Misuse
 from overlay.cli.options import json_option, key_option, peers_option
 from overlay.cli.output import format_some, format_table, show, show_json, suggest, warn
@@ -188,6 +189,7 @@ def _render(table: Table, own: Peer | None, location: Location, node: str | None
     ]
     if own is not None:
         lines += ["", "* this host" if node is None else "* this host, according to --node"]
+    lines += render_services(table)
     return "\n".join(lines)
 
 
@@ -261,9 +263,11 @@ def _describe(table: Table, own: Peer | None, sentences: list[str]) -> dict[str,
                 "listen": [str(address) for address in peer.listen],
                 "listen_port": table.listen_port(peer),
                 "sources": [str(prefix) for prefix in peer.sources],
+                "agent": peer.is_agent,
                 "mac": macs.get(peer.name),
             }
             for peer in table.peers.values()
         ],
+        **describe_services(table),
         "warnings": sentences,
     }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from peers.kind import Kind
 from peers.services.conflicts import check_services
+from peers.services.hints import warn_of_services, warn_of_unused
 from peers.services.keys import EVERY_CHECK, SERVICE, VRRP
 from peers.services.reading import read_check, read_service, read_vrrp
 
@@ -28,6 +29,22 @@ def _check(network: Network, peers: Mapping[str, Peer], sections: Sections) -> N
     check_services(network, peers, services_of(sections))
 
 
-SERVICES = Kind("services", SERVICE, read_service, _check)
-CHECKS = Kind("checks", EVERY_CHECK, read_check)
-VRRPS = Kind("vrrp", VRRP, read_vrrp)
+def _warn(network: Network, peers: Mapping[str, Peer], sections: Sections) -> list[str]:
+    return warn_of_services(network, peers, services_of(sections).values())
+
+
+def _warn_of_checks(_network: Network, _peers: Mapping[str, Peer], sections: Sections) -> list[str]:
+    services = services_of(sections).values()
+    used = {check for each in services for entry in each.entries for check in each.checks_of(entry)}
+    used.update(check for each in services for check in each.checks)
+    return warn_of_unused("checks", CHECKS.of(sections), {check.name for check in used})
+
+
+def _warn_of_vrrps(_network: Network, _peers: Mapping[str, Peer], sections: Sections) -> list[str]:
+    used = {each.vrrp.name for each in services_of(sections).values() if each.vrrp is not None}
+    return warn_of_unused("vrrp", VRRPS.of(sections), used)
+
+
+SERVICES = Kind("services", SERVICE, read_service, _check, _warn)
+CHECKS = Kind("checks", EVERY_CHECK, read_check, warn=_warn_of_checks)
+VRRPS = Kind("vrrp", VRRP, read_vrrp, warn=_warn_of_vrrps)

@@ -99,6 +99,7 @@ def test_json_has_the_peers_this_node_and_the_warnings(check):
         "listen": [],
         "listen_port": 51820,
         "sources": [],
+        "agent": True,
         "mac": None,
     }
     assert len(report["warnings"]) == 1

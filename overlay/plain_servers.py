@@ -1,0 +1,133 @@
+"""What a real server without an agent needs: a kernel's tunnel, the virtual addresses, and four settings.
+
+The commands are those of a Linux host.  Nothing here runs them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overlay.encap import ENCAPSULATIONS
+from overlay.encap.encapsulation import Ends
+from overlay.tunnels import overheads_of
+from peers.encapsulation import IPIP
+from peers.prefixes import PrefixMap
+from peers.tunnel import own_encapsulation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from peers.addresses import Address
+    from peers.peer import Peer
+    from peers.table import Table
+
+# Specification
+IP_HEADERS = {4: 20, 6: 40}  # RFC 791, RFC 8200
+TCP_HEADER = 20  # RFC 9293
+
+# Ours
+UNDERLAY_MTU = 1500  # where the file says nothing
+DEVICES = {4: ("ipip", "tunl0"), 6: ("sit", "sit0")}
+"""The module and the device of a kernel for ``ipip`` over IPv4, by the version of the IP inside."""
+OVER_IPV6, ANOTHER = "services", "TUNNEL"  # names of devices that are made, and of one that the reader has
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command for the shell of a root user, and why it is needed."""
+
+    command: str
+    why: str
+
+
+def commands_by_peer(table: Table) -> dict[str, list[Command]]:
+    """Return what each peer without an agent, and without WireGuard, needs to be a server of the services that name it."""
+    found: dict[str, list[Command]] = {}
+    for service in table.services.values():
+        for entry in service.entries:
+            peer = table.peers[entry.peer]
+            if not peer.is_agent and peer.public_key is None and peer.name not in found:
+                found[peer.name] = list(_commands(table, peer))
+    return found
+
+
+def _commands(table: Table, peer: Peer) -> Iterator[Command]:
+    services = [each for each in table.services.values() if each.entries_at(peer.name)]
+    addresses = list(dict.fromkeys(address for each in services for address in each.addresses))
+    ready: set[str] = set()
+    for version in (4, 6):
+        inside = [address for address in addresses if address.version == version]
+        if inside:
+            device, commands = _device(table, peer, version)
+            yield from commands if device not in ready else ()
+            ready.add(device)
+            yield from _for_addresses(table, version, device, inside)
+    tcp = {address.version for each in services if "tcp" in each.protocols for address in each.addresses}
+    for version in sorted(tcp):
+        size = _tunnel_mtu(table) - IP_HEADERS[version] - TCP_HEADER
+        family = f"ip -{version} route"
+        yield Command(
+            f"{family} change $({family} show default | head -n 1) advmss {size}",
+            "clients then send what fits into the tunnel; the answer that tells them passes no director",
+        )
+
+
+def _device(table: Table, peer: Peer, version: int) -> tuple[str, list[Command]]:
+    """Return the device that takes packets of IP *version* out of the tunnel from any director, and what makes it."""
+    if own_encapsulation(table.network, peer) != IPIP:
+        return ANOTHER, []
+    endpoint = None if peer.endpoint is None else peer.endpoint.address
+    up = "until then nothing is taken out of the tunnel"
+    if endpoint is not None and endpoint.version == 6:
+        make = f"ip -6 tunnel add {OVER_IPV6} mode any local {endpoint} remote :: encaplimit none"
+        commands = [
+            Command(make, "takes packets from any director"),
+            Command(f"ip link set {OVER_IPV6} up", up),
+        ]
+        return OVER_IPV6, commands
+    module, device = DEVICES[version]
+    return device, [
+        Command(f"modprobe {module}", f"makes {device}, which takes packets from any director"),
+        Command(f"ip link set {device} up", up),
+    ]
+
+
+def _for_addresses(
+    table: Table, version: int, device: str, addresses: Iterable[Address]
+) -> Iterator[Command]:
+    carried = PrefixMap((prefix, True) for prefix in table.network.prefixes)
+    on_lan = [address for address in addresses if carried.lookup(address) is None]
+    for address in addresses:
+        length = address.max_prefixlen
+        options = " nodad" if version == 6 else ""
+        yield Command(
+            f"ip address add {address}/{length} dev {device}{options}",
+            "the address that the server answers as",
+        )
+    if version == 4:
+        yield Command(
+            f"sysctl -w net.ipv4.conf.{device}.rp_filter=2",
+            "packets of clients come out of the tunnel, though the way back is another",
+        )
+        if on_lan:
+            yield Command(
+                "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
+                f"on a LAN where {on_lan[0]} is on-link, the director alone answers for it",
+            )
+
+
+def _tunnel_mtu(table: Table) -> int:
+    """Return how large a packet all tunnels carry, which the device of a director goes by."""
+    network = table.network
+    if network.mtu is not None:
+        return network.mtu
+    endpoints = [peer.endpoint.address for peer in table.peers.values() if peer.endpoint is not None]
+    outer = 6 if any(address is not None and address.version == 6 for address in endpoints) else 4
+    ends = Ends(
+        network.gre_key,
+        has_checksum=bool(network.gre_checksum),
+        has_sequence=bool(network.gre_sequence),
+    )
+    used = {own_encapsulation(network, peer) for peer in table.peers.values()}
+    return UNDERLAY_MTU - max(overheads_of(ENCAPSULATIONS[name], ends, is_tap=False)[outer] for name in used)

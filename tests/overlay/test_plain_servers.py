@@ -1,0 +1,87 @@
+"""What a real server without an agent needs."""
+
+from __future__ import annotations
+
+from overlay.plain_servers import commands_by_peer
+from peers.toml import parse
+from tests.peers.services.files import HEAD, PATH, PLAIN, read, web
+
+SERVICE = web("ports = 80", "servers = ['plain', 'web1']")
+
+
+def commands(*texts):
+    """Return the commands for the peer ``plain``."""
+    return [each.command for each in commands_by_peer(read(*texts))["plain"]]
+
+
+def test_a_kernels_ipip_needs_a_device_an_address_settings_and_a_segment_size():
+    assert commands(SERVICE, PLAIN) == [
+        "modprobe ipip",
+        "ip link set tunl0 up",
+        "ip address add 192.0.2.100/32 dev tunl0",
+        "sysctl -w net.ipv4.conf.tunl0.rp_filter=2",
+        "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
+        "ip -4 route change $(ip -4 route show default | head -n 1) advmss 1380",
+    ]
+
+
+def test_an_address_of_the_overlay_needs_no_arp_settings():
+    inside = web('address = "10.244.200.1"', "servers = 'plain'")
+
+    assert not [each for each in commands(inside, PLAIN) if "arp_" in each]
+
+
+def test_ipv6_has_a_device_of_its_own_and_no_reverse_path_filter():
+    six = web('address = "2001:db8::100"', "servers = 'plain'")
+
+    assert commands(six, PLAIN)[:3] == [
+        "modprobe sit",
+        "ip link set sit0 up",
+        "ip address add 2001:db8::100/128 dev sit0 nodad",
+    ]
+    assert not [each for each in commands(six, PLAIN) if "rp_filter" in each]
+
+
+def test_over_ipv6_one_device_takes_both_families():
+    both = web('address = ["192.0.2.100", "2001:db8::100"]', "servers = 'plain'")
+    plain = PLAIN.replace("198.51.100.50", "2001:db8:f::50")
+
+    assert commands(both, plain)[:3] == [
+        "ip -6 tunnel add services mode any local 2001:db8:f::50 remote :: encaplimit none",
+        "ip link set services up",
+        "ip address add 192.0.2.100/32 dev services",
+    ]
+    assert "ip address add 2001:db8::100/128 dev services nodad" in commands(both, plain)
+
+
+def test_the_segment_size_follows_the_mtu_of_the_network():
+    text = (HEAD + SERVICE + PLAIN).replace("[network]", "[network]\nmtu = 1400")
+
+    found = commands_by_peer(parse(text, PATH))["plain"]
+
+    assert found[-1].command.endswith("advmss 1360")
+
+
+def test_datagrams_have_no_segment_size():
+    udp = web("ports = 53", 'protocol = "udp"', "servers = 'plain'")
+
+    assert not [each for each in commands(udp, PLAIN) if "advmss" in each]
+
+
+def test_another_tunnel_is_named_and_not_made():
+    gre = PLAIN.replace("ipip", "gre")
+
+    assert commands(SERVICE, gre)[0] == "ip address add 192.0.2.100/32 dev TUNNEL"
+
+
+def test_addresses_of_all_services_of_a_server_are_given_once():
+    more = '[services.more]\naddress = ["192.0.2.100", "192.0.2.101"]\nports = 443\nsorry = "plain"\n'
+
+    given = [each for each in commands(SERVICE, more, PLAIN) if "address add" in each]
+
+    assert given == ["ip address add 192.0.2.100/32 dev tunl0", "ip address add 192.0.2.101/32 dev tunl0"]
+
+
+def test_agents_and_peers_that_serve_nothing_need_nothing():
+    assert commands_by_peer(read(web("servers = 'web1'"), PLAIN)) == {}
+    assert commands_by_peer(read(SERVICE, PLAIN, "agent = true")) == {}

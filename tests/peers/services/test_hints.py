@@ -1,0 +1,112 @@
+"""What services may have and may yet be a mistake."""
+
+from __future__ import annotations
+
+import pytest
+
+from peers.hints import warnings
+from peers.toml import parse
+from tests.peers.services.files import HEAD, PATH, PLAIN, read, web
+from tests.peers.services.test_clients import WIREGUARD
+
+DIRECTORS = 'directors = ["lb1", "lb2"]'
+SERVERS = "servers = ['web1', 'web2']"
+
+
+def hints(*texts):
+    """Return what is warned of beside what the peers alone are warned of."""
+    usual = set(warnings(read(PLAIN))) | set(warnings(read(PLAIN, WIREGUARD)))
+    return [each for each in warnings(read(*texts)) if each not in usual]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        web(DIRECTORS, SERVERS),
+        web(DIRECTORS, SERVERS, "quorum = 2", "ports = 80", 'check = { kind = "tcp" }', 'sorry = "static"'),
+        web(
+            DIRECTORS,
+            "servers = [{ peer = 'web1', weight = 2 }, 'web2']",
+            'scheduler = "wrr"',
+            "slow_start = 9",
+        ),
+        web(SERVERS),
+    ],
+)
+def test_a_service_that_is_right_has_no_hints(text):
+    assert hints(text) == []
+
+
+HINTS = [
+    (web(), "services.web has no servers: clients are refused"),
+    (
+        web("sorry = 'static'"),
+        "services.web has no servers: all connections go to the sorry server static",
+    ),
+    (web("servers = { peer = 'web1', weight = 0 }"), "has servers of weight 0 alone, which take nothing new"),
+    (
+        web(SERVERS, "quorum = 2", "hysteresis = 1"),
+        "services.web needs a sum of weights of 3 for its quorum, and that of all its servers is 2",
+    ),
+    (
+        web("servers = [{ peer = 'web1', weight = 2 }, 'web2']", 'scheduler = "rr"'),
+        "services.web has servers of different weights, and rr does not look at them",
+    ),
+    (
+        web(SERVERS, 'scheduler = "lc"', "slow_start = 60"),
+        "services.web has a slow start, which lc does not look at",
+    ),
+    (web(SERVERS, 'sorry = "static"'), "services.web has a sorry server and no check"),
+    (
+        web('address = "2001:db8::100"', "directors = 'web1'", SERVERS),
+        "peers.web1 balances services.web and is one of its servers, but has no IPv6 address on the overlay",
+    ),
+    (
+        web('address = "10.244.6.9"', DIRECTORS, SERVERS),
+        "10.244.6.9 of services.web lies inside 10.244.6.0/24 of peers.static",
+    ),
+    (
+        web(SERVERS) + '[checks.page]\nkind = "ping"\n',
+        "checks.page is named by no service, so it has no effect",
+    ),
+    (web(SERVERS) + '[vrrp.lan]\nrouter = 1\ninterface = "eth0"\n', "vrrp.lan is named by no service"),
+    (web(SERVERS) + WIREGUARD, "clients at peers.phone cannot use services.web: WireGuard there accepts"),
+    (
+        web(DIRECTORS, "servers = 'phone'") + WIREGUARD,
+        "peers.phone is a server of services.web by WireGuard without an agent: its AllowedIPs",
+    ),
+    (
+        web("ports = 80", DIRECTORS, "servers = 'web1'")
+        + f'[services.mail]\naddress = "192.0.2.100"\nports = 25\n{DIRECTORS}\nservers = "web2"\n',
+        "clients at peers.web2 cannot use services.web: its host has 192.0.2.100 itself, as a server of services.mail",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), HINTS)
+def test_what_may_be_a_mistake_is_one_sentence(text, sentence):
+    found = hints(text)
+
+    assert [each for each in found if sentence in each], found
+
+
+@pytest.mark.parametrize(
+    ("address", "reply", "is_hinted"),
+    [("8.8.4.4", "direct", True), ("8.8.4.4", "director", False), ("9.9.9.9", "direct", False)],
+)
+def test_answers_from_an_address_of_another_site_may_be_filtered(address, reply, is_hinted):
+    text = HEAD.replace("198.51.100.3", "9.9.9.1") + web(
+        f'address = "{address}"', "servers = 'web1'", f'reply = "{reply}"'
+    )
+
+    found = [each for each in warnings(parse(text, PATH)) if "BCP 38" in each]
+
+    assert bool(found) == is_hinted
+
+
+def test_many_of_a_kind_are_one_sentence():
+    text = "".join(f'[services.s{n}]\naddress = "192.0.2.{n}"\n' for n in range(1, 5))
+
+    (found,) = hints(text)
+
+    assert found.startswith("4 services have no server that takes anything")
