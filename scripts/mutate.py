@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 import pytest
 
-from scripts.mutation.changes import ROOT, Mutant, explained, mirror, mutants
+from scripts.mutation.changes import ROOT, Explained, Mutant, mirror, mutants
 from scripts.mutation.trials import Outcome, Trials
 
 if TYPE_CHECKING:
@@ -43,6 +43,12 @@ T = TypeVar("T")
 @click.option(
     "--seconds", default=30.0, show_default=True, help="CPU time of the tests that are run for one change."
 )
+@click.option(
+    "--variants",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Use N of the parameters of each test, not all.",
+)
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Try N of all changes of PATHS.")
 @click.option("--seed", default=0, show_default=True, help="Another number chooses another sample.")
 def main(
@@ -50,6 +56,7 @@ def main(
     tests: tuple[str, ...],
     jobs: int,
     seconds: float,
+    variants: int | None,
     sample: int | None,
     seed: int,
     *,
@@ -60,13 +67,16 @@ def main(
     Exits 1 if there are any.  Changes that alter nothing that anybody could see are explained in
     tests/equivalent.toml; they are counted and not shown.  Constants of a module are not changed.
 
+    Most of the time goes into the tests that run for a change that none of them notices: --seconds and --variants
+    bound it.  They can only miss a test that would have noticed.
+
     A large module has thousands of changes.  --sample tries some, chosen at random from all changes of PATHS, so that
     each module has its share of them; the same code, N and seed choose the same changes again.
     """
     modules = sorted({str(module) for path in paths for module in _modules(path)})
     every = mutants(modules)
     picked = pick(every, sample, seed)
-    counts, equivalent = Counter[str](), explained()
+    counts, equivalent = Counter[str](), Explained()
 
     def report(mutant: Mutant, outcome: Outcome) -> None:
         kind = outcome.value
@@ -82,7 +92,7 @@ def main(
     os.environ["HYPOTHESIS_PROFILE"] = "mutation"
     with tempfile.TemporaryDirectory(prefix="mutate-", ignore_cleanup_errors=True) as folder:
         os.environ["TMPDIR"] = tempfile.tempdir = folder  # for what a test leaves that is cut short
-        trials = Trials(picked, jobs, seconds, report, Path(folder))
+        trials = Trials(picked, jobs, seconds, variants, report, Path(folder))
         status = pytest.main([*PYTEST, *(tests or _mirror(paths, whole_nodes=whole_nodes))], plugins=[trials])
         tempfile.tempdir = None
     for test in trials.failing:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ROOT = Path(__file__).absolute().parents[2]  # of the project from which it is run
-EQUIVALENT = ROOT / "tests" / "equivalent.toml"
+EQUIVALENT = "tests/equivalent.toml"
 
 _CONSTANTS = (bool, int, float, str, bytes, type(None))
 
@@ -107,10 +107,24 @@ def mutants(modules: Iterable[str]) -> list[Mutant]:
     return made
 
 
-def explained() -> set[Change]:
-    """Return the changes that alter nothing that anybody could see, each of which has its reason in the file."""
-    rows = tomllib.loads(EQUIVALENT.read_text())["change"]
-    return {Change(row["module"], row["before"], row["after"]) for row in rows if row["why"]}
+class Explained:
+    """The changes that alter nothing that anybody could see: each of them, or all of a kind, has its reason in a file."""
+
+    def __init__(self) -> None:
+        rows = tomllib.loads((ROOT / EQUIVALENT).read_text())
+        self._changes = {
+            Change(row["module"], row["before"], row["after"]) for row in rows["change"] if row["why"]
+        }
+        self._kinds = [(row["before"], row["after"]) for row in rows.get("everywhere", []) if row["why"]]
+
+    def __contains__(self, change: Change) -> bool:
+        """Return whether *change* is one of them."""
+        return change in self._changes or any(
+            change.before[:at] + after + change.before[at + len(before) :] == change.after
+            for before, after in self._kinds
+            for at in range(len(change.before))
+            if change.before.startswith(before, at)
+        )
 
 
 def _methods(tree: cst.Module) -> dict[cst.CSTNode | None, str]:

@@ -12,18 +12,20 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
 from scripts.mutation.children import Children
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import FrameType
 
     from scripts.mutation.changes import Mutant
+
+T = TypeVar("T")
 
 PASSED, FAILED = 0, 1  # exit statuses of a child
 
@@ -50,7 +52,9 @@ class Trials:
     """A plugin of pytest that tries *mutants*, *jobs* at a time, in place of the usual run.
 
     The tests of one change take at most *seconds* of CPU, as measured without it: those of the file that mirrors the
-    module are first, then the quickest.  *report* is called with each outcome; *folder* is for files of this run.
+    module are first, then the quickest. Of a
+    test with many parameters *variants* are used, or all.  *report* is called with each outcome; *folder* is for files
+    of this run.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Trials:
         mutants: list[Mutant],
         jobs: int,
         seconds: float,
+        variants: int | None,
         report: Callable[[Mutant, Outcome], None],
         folder: Path,
     ) -> None:
@@ -65,9 +70,17 @@ class Trials:
         self._mutants = mutants
         self._jobs = jobs
         self._seconds = seconds
+        self._variants = variants
         self._report = report
         self._folder = folder
         self._failed = False
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out what is more than the variants of a test that are asked for (hook of pytest)."""
+        by_test = dict[str, list[pytest.Item]]()
+        for item in items:
+            by_test.setdefault(item.nodeid.partition("[")[0], []).append(item)
+        items[:] = [item for variants in by_test.values() for item in spread(variants, self._variants)]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a failure (hook of pytest)."""
@@ -174,6 +187,13 @@ class Trials:
         self._failed = False
         item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
         return not self._failed
+
+
+def spread(items: Sequence[T], most: int | None) -> list[T]:
+    """Return *most* of *items* at equal distances, the first and the last among them, or all if they are no more."""
+    if most is None or len(items) <= most:
+        return list(items)
+    return [items[at * (len(items) - 1) // max(1, most - 1)] for at in range(most)]
 
 
 @contextmanager

@@ -84,6 +84,11 @@ def project(tmp_path: Path) -> Path:
             before = "return number < self.limit"
             after = "return number <= self.limit"
             why = "nobody counts"
+
+            [[everywhere]]
+            before = "+ 1"
+            after = "- 1"
+            why = "as good"
         """)
     )
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
@@ -98,11 +103,12 @@ def test_each_change_is_counted_by_what_became_of_it(project):
     done = mutate(project, "overlay/example.py")
 
     assert done.returncode == 1
-    assert "- return number + 1\n  + return number - 1\n  in unseen: survived" in done.stdout
+    assert "- return number + 1\n  + return number + 2\n  in unseen: survived" in done.stdout
     assert "- return 1\n  + return 2\n  in unreached: reached by no test" in done.stdout
     assert "number < self.limit" not in done.stdout
+    assert "number - 1" not in done.stdout
     assert (
-        "7 of 10 changes noticed (70.0 %), 2 of them by a time-out; 3 not, 1 of them reached by no test; 1 equivalent"
+        "7 of 9 changes noticed (77.8 %), 2 of them by a time-out; 2 not, 1 of them reached by no test; 2 equivalent"
     ) in done.stdout
 
 
