@@ -128,15 +128,20 @@ class Explained:
 
 
 def _methods(tree: cst.Module) -> dict[cst.CSTNode | None, str]:
-    """Return the qualified names of the functions and methods in *tree*."""
+    """Return the qualified names of the functions and methods in *tree*; a Protocol only says how others look."""
     names = dict[cst.CSTNode | None, str]()
     for node in tree.body:
         if isinstance(node, cst.FunctionDef):
             names[node] = node.name.value
-        elif isinstance(node, cst.ClassDef):
+        elif isinstance(node, cst.ClassDef) and not any(map(_is_protocol, node.bases)):
             inside = (child for child in node.body.body if isinstance(child, cst.FunctionDef))
             names |= {child: f"{node.name.value}.{child.name.value}" for child in inside}
     return names
+
+
+def _is_protocol(base: cst.Arg) -> bool:
+    name = base.value.value if isinstance(base.value, cst.Subscript) else base.value
+    return isinstance(name, cst.Name) and name.value == "Protocol"
 
 
 def _name(module: str) -> str:

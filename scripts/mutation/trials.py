@@ -11,6 +11,8 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,7 +22,6 @@ from scripts.mutation.children import Children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
     from types import FrameType
 
     from scripts.mutation.changes import Mutant
@@ -52,9 +53,8 @@ class Trials:
     """A plugin of pytest that tries *mutants*, *jobs* at a time, in place of the usual run.
 
     The tests of one change take at most *seconds* of CPU, as measured without it: those of the file that mirrors the
-    module are first, then the quickest. Of a
-    test with many parameters *variants* are used, or all.  *report* is called with each outcome; *folder* is for files
-    of this run.
+    module are first, then the quickest of each other file.  Of a test with many parameters *variants* are used, or all.  *report* is
+    called with each outcome; *folder* is for files of this run.
     """
 
     def __init__(
@@ -159,10 +159,14 @@ class Trials:
         self, items: list[pytest.Item], found: list[Reach], mutant: Mutant
     ) -> list[tuple[pytest.Item, float]]:
         """Return the tests of a change, best first, and the seconds that each takes."""
-        ordered = sorted(
-            found, key=lambda reach: (not items[reach.test].path.match(str(mutant.mirror)), reach.seconds)
-        )
-        return [(items[reach.test], reach.seconds) for reach in _within(self._seconds, ordered)]
+        by_file = dict[Path, list[Reach]]()
+        for reach in sorted(found, key=lambda reach: reach.seconds):
+            by_file.setdefault(items[reach.test].path, []).append(reach)
+        mirrors = [path for path in by_file if path.match(str(mutant.mirror))]
+        first = [reach for path in mirrors for reach in by_file.pop(path)]
+        # The quickest of each file, then the next of each: tests of one file are much alike.
+        others = [reach for reach in chain(*zip_longest(*by_file.values())) if reach is not None]
+        return [(items[reach.test], reach.seconds) for reach in _within(self._seconds, first + others)]
 
     def _trial(self, mutant: Mutant, tests: list[tuple[pytest.Item, float]]) -> int:
         mutant.apply()

@@ -82,6 +82,15 @@ def test_only_a_peer_s_endpoint_may_send_from_any_port(world, count):
     assert a.peer().endpoint == (b.addresses[0], CLEAR_PORT)
 
 
+def test_payloads_of_a_stranger_are_counted_each_though_the_last_is_shorter(world):
+    a, b = world.clear_pair()
+    payloads = [genuine(b, a, size=100)] * 3 + [genuine(b, a, size=50)]
+
+    arrive(world, a, *payloads, source=STRANGER)
+
+    assert a.drops == {"outer_source": 4}
+
+
 @pytest.mark.parametrize("is_tcp", [True, False])
 def test_an_inner_source_that_is_not_the_peer_s_is_refused(world, is_tcp):
     a, b = world.clear_pair()

@@ -785,6 +785,41 @@ def test_packets_that_are_just_as_large_as_a_row_may_be_enter_in_one_write():
     )
 
 
+def test_a_stranger_s_packet_in_their_receive_keeps_them_not_from_entering_in_one_write():
+    world = World()
+    a, b = world.raw_pair("ipip")
+    segment = LARGEST_ROW - 20 - 40
+    train = packets.kernel_segments(
+        *packets.as_super_packet(genuine(b, a, size=3 * segment, tcp=True), segment)
+    )
+    at = (a.addresses[0], 0)
+    flights = [Flight((STRANGER, 0), at, train[0], protocol=IPIP)]
+    flights += [Flight((b.addresses[0], 0), at, packet, protocol=IPIP) for packet in train]
+
+    for _ in range(2):
+        writes = len(a.tun.writes)
+        for flight in flights:
+            world.network.send(flight)
+        world.run(0.1)
+
+    assert (len(a.tun.writes) - writes, a.received) == (1, train * 2)
+    assert a.drops == {"outer_source": 2}
+
+
+def test_packets_beside_a_tunnel_with_checksums_enter_in_one_write():
+    world = World()
+    a, b, c = (world.node(name) for name in "abc")
+    a.know_raw(c, "gre", endpoint=(b.addresses[0], 0), identifier=9, has_checksum=True)
+    a.know_raw(b, "gre", identifier=7)
+    header = bytes.fromhex("2000080000000007")
+    train = packets.kernel_segments(*packets.as_super_packet(genuine(b, a, size=4000, tcp=True), 400))
+
+    payloads = [header + packet for packet in train]
+    assert twice(world, a, payloads, source=b.addresses[0], protocol=GRE) == 1
+
+    assert a.received == train
+
+
 @pytest.mark.parametrize("beyond", [-1, 0, 1, 500])
 def test_packets_about_as_large_as_a_row_may_be_arrive_however_many_come_at_once(beyond):
     world = World()

@@ -1,0 +1,48 @@
+"""What the forwarder does with messages of the agent; the whole way is in test_core.py and test_loop.py."""
+
+from __future__ import annotations
+
+from overlay import link
+from overlay.session.constants import GREETINGS_PER_SECOND
+from tests.sim import World
+
+
+def test_each_packet_for_a_peer_without_an_address_is_counted():
+    world = World()
+    a, b = world.node("a"), world.node("b")
+    a.know(b, endpoint=False)
+
+    a.send(b, 3)
+    world.run(1)
+
+    assert a.peer().drops == {"no_endpoint": 3}
+
+
+def test_a_first_keepalive_waits_for_its_turn_only_if_it_takes_a_handshake():
+    """Thousands of peers are not called at once; who has a session has been called."""
+    world = World()
+    a, b = world.pair()
+    a.send(b)
+    world.run(100)
+    others = 2 * GREETINGS_PER_SECOND
+    for number in range(2, 2 + others):
+        a.tell(link.SetPeer(number, 0.0))
+        a.tell(link.SetPeer(number, 25.0))
+    since = world.clock.now
+
+    a.tell(link.SetPeer(1, 25.0))
+    world.run(0.5)  # a quarter of what the others take
+
+    assert world.sent("keepalive", by="a", since=since)
+
+
+def test_a_ping_of_a_peer_without_a_session_is_answered_with_nothing():
+    world = World()
+    a, _ = world.pair()
+    a.reported.clear()
+
+    a.tell(link.PingPeer(1, 7))
+    a.tell(link.PingPeer(9, 8))
+    world.run(0)
+
+    assert a.reported == [link.Ponged(1, 7, None), link.Ponged(9, 8, None)]
