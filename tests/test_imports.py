@@ -278,7 +278,6 @@ TESTED_ELSEWHERE = {
     "overlay.encap.wireguard": "test_encap runs the shared contract over it",
     "overlay.forwarding.__main__": "tests/overlay/test_forwarder.py starts it as the agent does",
     "overlay.forwarding.batch": "a protocol; Outbound is one, as mypy says",
-    "overlay.forwarding.commands": "test_core tells a core everything",
     "overlay.forwarding.liveness": "test_core and the stories of two nodes let time pass",
     "overlay.forwarding.underlay.udp_socket": "test_sender sends from them, and test_discovery pairs them",
     "overlay.forwarding.upcalls": "a protocol; Core is one, as mypy says",

@@ -52,9 +52,9 @@ class Reach:
 class Trials:
     """A plugin of pytest that tries *mutants*, *jobs* at a time, in place of the usual run.
 
-    The tests of one change take at most *seconds* of CPU, as measured without it: those of the file that mirrors the
-    module are first, then the quickest of each other file.  Of a test with many parameters *variants* are used, or all.  *report* is
-    called with each outcome; *folder* is for files of this run.
+    The tests of one change take at most *seconds* of CPU, as measured without it: the quickest of the file that mirrors
+    the module and of each other file, then the next of each.  Of a test with many parameters *variants* are
+    used, or all.  *report* is called with each outcome; *folder* is for files of this run.
     """
 
     def __init__(
@@ -162,11 +162,12 @@ class Trials:
         by_file = dict[Path, list[Reach]]()
         for reach in sorted(found, key=lambda reach: reach.seconds):
             by_file.setdefault(items[reach.test].path, []).append(reach)
-        mirrors = [path for path in by_file if path.match(str(mutant.mirror))]
-        first = [reach for path in mirrors for reach in by_file.pop(path)]
         # The quickest of each file, then the next of each: tests of one file are much alike.
-        others = [reach for reach in chain(*zip_longest(*by_file.values())) if reach is not None]
-        return [(items[reach.test], reach.seconds) for reach in _within(self._seconds, first + others)]
+        files = sorted(by_file, key=lambda path: not path.match(str(mutant.mirror)))
+        ordered = [
+            reach for reach in chain(*zip_longest(*map(by_file.__getitem__, files))) if reach is not None
+        ]
+        return [(items[reach.test], reach.seconds) for reach in _within(self._seconds, ordered)]
 
     def _trial(self, mutant: Mutant, tests: list[tuple[pytest.Item, float]]) -> int:
         mutant.apply()

@@ -36,6 +36,34 @@ def test_a_first_keepalive_waits_for_its_turn_only_if_it_takes_a_handshake():
     assert world.sent("keepalive", by="a", since=since)
 
 
+def test_first_keepalives_that_take_a_handshake_are_spread():
+    world = World()
+    a = world.node("a")
+    others = 2 * GREETINGS_PER_SECOND
+    for number in range(1, 1 + others):
+        a.tell(link.SetPeer(number, 25.0))
+
+    world.run(0.5)
+    early = len(a.reported)
+    world.run(2)
+
+    assert early <= others // 4 + 1
+    assert a.reported[others - 1] == link.Wanted(others, is_idle=True)
+
+
+def test_a_host_that_has_moved_tells_those_with_a_session():
+    world = World()
+    a, b = world.pair()
+    a.send(b)
+    world.run(1)
+    since = world.clock.now
+
+    a.tell(link.RenewSources(has_moved=True))
+    world.run(0.1)
+
+    assert len(world.sent("keepalive", by="a", since=since)) == 1
+
+
 def test_a_ping_of_a_peer_without_a_session_is_answered_with_nothing():
     world = World()
     a, _ = world.pair()

@@ -700,3 +700,15 @@ def test_a_pause_that_silence_has_led_to_is_not():
     following.sent(1, 1.2)
     following.silence(1.4)
     assert following.allowed(1.4 + FIRST_PAUSE) == SMALLEST
+
+
+def test_a_report_that_was_overtaken_changes_nothing():
+    size = UnitSize(FIRST)
+    for counter in range(20):
+        size.sent(counter, 1.0)
+    size.reported(Report(newest=10, units=5, datagrams=5, missing=0), 1.1)
+    size.sent(20, 1.2)
+
+    size.reported(Report(newest=8, units=6, datagrams=6, missing=0), 1.3)
+
+    assert size.waits_since == 1.2
