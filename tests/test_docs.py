@@ -182,6 +182,18 @@ def test_every_name_with_an_underscore_is_one_that_the_code_knows(page, sources)
 # Commands
 
 
+def commands(group=main, before=""):
+    """Yield all commands by what is written behind ``overlay``, those of groups with the name of their group."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{before}{name} ")
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield f"{before}{name}", command
+
+
+ALL = dict(commands())
+
+
 def options(command):
     return {
         name: option for option in command.params if isinstance(option, click.Option) for name in option.opts
@@ -195,6 +207,13 @@ def test_every_command_and_option_that_is_named_is_there(page):
         for call in CALL.findall(piece):
             name, *words = shlex.split(call, comments=True)
             command = main if name.startswith("-") else main.commands.get(name)
+            while (
+                isinstance(command, click.Group)
+                and command is not main
+                and words
+                and words[0] in command.commands
+            ):
+                command = command.commands[words.pop(0)]
             if command is None:
                 unknown.append(f"overlay {name}")
                 continue
@@ -202,7 +221,7 @@ def test_every_command_and_option_that_is_named_is_there(page):
             given = [word for word in (name, *words) if re.match(r"--?[a-zA-Z]", word)]
             unknown += [f"overlay {name} {word}" for word in given if word not in known]
         if re.match(r"--?[a-zA-Z]", piece):
-            everywhere = HELP.union(options(main), *map(options, main.commands.values()))
+            everywhere = HELP.union(options(main), *map(options, ALL.values()))
             unknown += [piece] if piece.replace(",", " ").split()[0] not in everywhere else []
 
     assert not unknown
@@ -222,11 +241,11 @@ def test_every_script_and_option_of_it_that_is_named_is_there(page):
     assert not unknown
 
 
-@pytest.mark.parametrize("name", main.commands)
+@pytest.mark.parametrize("name", ALL)
 def test_every_command_and_each_of_its_options_is_documented(name):
     table = rows(section(COMMANDS, f"`overlay {name}`"))
     documented = {span.split()[0]: row for row in table for span in SPAN.findall(row[0]) if span[0] == "-"}
-    known = options(main.commands[name])
+    known = options(ALL[name])
 
     assert documented.keys() == known.keys()
     for spelling, option in known.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.fuzz.target import Target
-from tests.fuzz.targets import encap, files, frames, host, inbound, link, outbound, packet, wire
+from tests.fuzz.targets import encap, files, frames, host, importing, inbound, link, outbound, packet, wire
 
 TARGETS = {
     each.name: each
@@ -29,6 +29,8 @@ TARGETS = {
         Target("peers-reload", files.reload, files.reload_seeds),
         Target("key-file", files.key_file, files.key_seeds),
         Target("endpoint", files.endpoint, files.endpoint_seeds),
+        Target("keepalived", importing.keepalived, importing.keepalived_seeds),
+        Target("ipvsadm-rules", importing.rules, importing.rules_seeds),
         Target("inbound", inbound.datagrams, inbound.datagram_seeds),
         Target("inbound-sealed", inbound.sealed, inbound.sealed_seeds),
         Target("inbound-unit", inbound.unit, inbound.unit_seeds),

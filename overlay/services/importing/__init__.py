@@ -1,0 +1,1 @@
+"""Virtual services of keepalived and ipvsadm, read and written as sections of a peers file."""

@@ -1,0 +1,516 @@
+"""Rules of ipvsadm, as ``ipvsadm -Sn`` prints them and as people write them for ``ipvsadm -R``, as a plan.
+
+A line is one call of ipvsadm 1.31 without its name.  The calls are carried out on an empty table, and what is in it at
+the end is the plan.  A call that ipvsadm would refuse because of the table is a remark, for ``-R`` goes on after it; one
+that is no call of ipvsadm ends the reading, as there.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from overlay.services.importing.keepalived import idle_keys, service_name
+from overlay.services.importing.keepalived_addresses import MARKS, prefix_keys
+from overlay.services.importing.keepalived_services import (
+    DIRECT_ROUTING,
+    INSTEAD,
+    MOST_FLOWS,
+    MOST_PERSISTENCE,
+    MOST_WEIGHT,
+    NAT,
+    SCHEDULERS,
+)
+from overlay.services.importing.places import Place, UnreadableError
+from overlay.services.importing.plan import Plan, RealServer, Tunnel, VirtualService
+from peers.addresses import parse_host_address
+from peers.encapsulation import GRE, IPIP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from overlay.services.importing.lines import File
+    from overlay.services.importing.places import Remarks
+    from overlay.services.importing.toml_text import Value
+    from peers.addresses import Address
+
+PortOf: TypeAlias = "Callable[[str, str], int | None]"
+"""Returns the port of a service name and a protocol, as /etc/services has it; None if it has none."""
+
+# Specification (ipvsadm 1.31)
+COMMANDS = {
+    "A": "--add-service",
+    "E": "--edit-service",
+    "D": "--delete-service",
+    "C": "--clear",
+    "R": "--restore",
+    "S": "--save",
+    "a": "--add-server",
+    "e": "--edit-server",
+    "d": "--delete-server",
+    "L": "--list",
+    "l": "--list",
+    "Z": "--zero",
+    "": "--set",
+    "start": "--start-daemon",
+    "stop": "--stop-daemon",
+    "h": "--help",
+}
+"""By the letter of the command, or a name of ours for those without one."""
+
+OPTIONS = {
+    "t": "--tcp-service",
+    "u": "--udp-service",
+    "f": "--fwmark-service",
+    "sctp": "--sctp-service",
+    "6": "--ipv6",
+    "s": "--scheduler",
+    "p": "--persistent",
+    "M": "--netmask",
+    "pe": "--pe",
+    "o": "--ops",
+    "r": "--real-server",
+    "g": "--gatewaying",
+    "i": "--ipip",
+    "m": "--masquerading",
+    "w": "--weight",
+    "x": "--u-threshold",
+    "y": "--l-threshold",
+    "b": "--sched-flags",
+    "tun-type": "--tun-type",
+    "tun-port": "--tun-port",
+    "tun-nocsum": "--tun-nocsum",
+    "tun-csum": "--tun-csum",
+    "tun-remcsum": "--tun-remcsum",
+    "n": "--numeric",
+    "c": "--connection",
+    "timeout": "--timeout",
+    "daemon": "--daemon",
+    "stats": "--stats",
+    "rate": "--rate",
+    "exact": "--exact",
+    "thresholds": "--thresholds",
+    "persistent-conn": "--persistent-conn",
+    "tun-info": "--tun-info",
+    "nosort": "--nosort",
+    "sort": "--sort",
+    "mcast-interface": "--mcast-interface",
+    "syncid": "--syncid",
+    "sync-maxlen": "--sync-maxlen",
+    "mcast-group": "--mcast-group",
+    "mcast-port": "--mcast-port",
+    "mcast-ttl": "--mcast-ttl",
+}
+WITH_VALUE = {
+    *("t", "u", "f", "sctp", "s", "M", "pe", "r", "w", "x", "y", "b", "tun-type", "tun-port"),
+    *("mcast-interface", "syncid", "sync-maxlen", "mcast-group", "mcast-port", "mcast-ttl", "start", "stop"),
+}
+PROTOCOLS = {"t": "tcp", "u": "udp", "sctp": "sctp"}
+FLAGS = {
+    "sh": ("sh-fallback", "sh-port", "flag-1", "flag-2", "flag-3"),
+    "mh": ("mh-fallback", "mh-port", "flag-1", "flag-2", "flag-3"),
+}
+DEFAULT_PERSISTENCE = 300  # seconds, of -p alone
+DEFAULT_SCHEDULER = "wlc"
+LARGEST = 2**31 - 1
+
+# Ours
+MOST_RULES = 200_000
+AFFINITY = 360  # seconds, of a scheduler that gives a client one server without persistence
+
+_LETTERS = {long: short for short, long in {**OPTIONS, **COMMANDS}.items() if short != "l"}
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_PROGRAM = re.compile(r"(?:.*/)?ipvsadm")
+
+
+@dataclass(slots=True)
+class _Service:
+    place: Place
+    subject: str
+    address: Address
+    port: int
+    protocol: str
+    keys: dict[str, Value] = field(default_factory=dict)
+    servers: dict[tuple[Address, int], RealServer] = field(default_factory=dict)
+    is_refused: bool = False  # one of its servers could not be carried over
+
+
+Key: TypeAlias = "tuple[str, str, int]"
+"""Protocol, address as text and port of a service; ``mark``, the mark and the IP version of one by mark."""
+
+
+def read_rules(file: File, port_of: PortOf, remarks: Remarks) -> Plan:
+    """Return what the rules in *file* plan.
+
+    Remarks are added for what cannot be carried over.  Raises UnreadableError for what are no rules of ipvsadm.
+    """
+    reader = _Reader(port_of, remarks)
+    lines = file.text.removeprefix("\ufeff").split("\n")
+    if len(lines) > MOST_RULES:
+        raise UnreadableError(
+            Place(file.path, MOST_RULES), f"there are more than {MOST_RULES} rules; write fewer"
+        )
+    is_empty = True
+    for number, line in enumerate(lines, 1):
+        place = Place(file.path, number)
+        if "\0" in line:
+            raise UnreadableError(place, "has a null character, so this is no text; name a file with rules")
+        words = line.partition("#")[0].split()
+        if words[:1] == ["sudo"]:
+            words = words[1:]
+        if words and _PROGRAM.fullmatch(words[0]):
+            words = words[1:]
+        if words:
+            is_empty = False
+            reader.carry_out(place, words)
+    if is_empty:
+        raise UnreadableError(Place(file.path, 1), "there are no rules; write what ipvsadm -Sn prints")
+    return reader.plan()
+
+
+class _Reader:
+    def __init__(self, port_of: PortOf, remarks: Remarks) -> None:
+        self._port_of, self._remarks = port_of, remarks
+        self._services: dict[Key, _Service] = {}
+        self._left_out: set[Key] = set()
+        self._idle: dict[str, Value] = {}
+
+    def carry_out(self, place: Place, words: list[str]) -> None:
+        """Carry out one call.  Raises UnreadableError for what is none."""
+        call = _Call(place, words)
+        match call.command:
+            case "A":
+                self._add(call, is_edit=False)
+            case "E":
+                self._add(call, is_edit=True)
+            case "D":
+                self._delete(call)
+            case "C":
+                self._services.clear()
+                self._left_out.clear()
+            case "a" | "e":
+                self._add_server(call)
+            case "d":
+                self._delete_server(call)
+            case "set":
+                self._set(call)
+            case _:  # the others change nothing, or the directors do it by themselves
+                pass
+
+    def plan(self) -> Plan:
+        """Return what the calls so far have come to."""
+        names: set[str] = set()
+        services = []
+        for each in self._services.values():
+            if each.is_refused and not each.servers:
+                self._remarks.add(
+                    each.place, each.subject, "is left out, because none of its servers could be carried over"
+                )
+                continue
+            ports = (each.port,) if each.port else ()
+            services.append(
+                VirtualService(
+                    each.place,
+                    each.subject,
+                    service_name(None, (each.address,), ports, each.protocol, names),
+                    (each.address,),
+                    ports,
+                    each.protocol,
+                    (*each.keys.items(), *idle_keys(self._idle, each.protocol)),
+                    tuple(each.servers.values()),
+                )
+            )
+        return Plan(tuple(services))
+
+    def _add(self, call: _Call, *, is_edit: bool) -> None:
+        key, address = self._key(call)
+        if key in self._left_out and not is_edit:
+            self._remarks.add(call.place, call.subject, "the service is there already")
+            return
+        if key[0] == "mark" or address is None:
+            self._left_out.add(key)
+            if key[0] == "mark":
+                self._remarks.add(call.place, call.subject, f"{MARKS}; its servers are left out with it")
+            return
+        known = self._services.get(key)
+        if is_edit and known is None:
+            if key not in self._left_out:
+                self._remarks.add(call.place, call.subject, "there is no such service")
+            return
+        if not is_edit and known is not None:
+            self._remarks.add(
+                call.place, call.subject, f"the service is there already, by line {known.place.line}"
+            )
+            return
+        if "o" in call.options and key[0] != "udp":
+            raise UnreadableError(call.place, "one-packet scheduling is for UDP; remove -o")
+        keys = self._keys(call, key, address)
+        if known is not None:
+            known.keys = keys
+            return
+        self._services[key] = _Service(call.place, call.subject, address, key[2], key[0], keys)
+
+    def _keys(self, call: _Call, key: Key, address: Address) -> dict[str, Value]:
+        scheduler = call.options.get("s") or DEFAULT_SCHEDULER
+        if scheduler not in SCHEDULERS:
+            self._remarks.add(
+                call.place, f"-s {scheduler}", f"there is no such scheduler; it becomes {DEFAULT_SCHEDULER}"
+            )
+            scheduler = DEFAULT_SCHEDULER
+        keys: dict[str, Value] = {"scheduler": INSTEAD.get(scheduler, scheduler)}
+        persistence = 0
+        if "p" in call.options:
+            persistence = call.number("p", 1, MOST_PERSISTENCE) if call.options["p"] else DEFAULT_PERSISTENCE
+        if not key[2] and not persistence:
+            raise UnreadableError(call.place, "a service without a port is a persistent one; write -p")
+        flags = [flag for flag in call.options.get("b", "").split(",") if flag]
+        self._heed_flags(call, scheduler, flags)
+        if scheduler == "mh" and not {"mh-port", "flag-2"} & set(flags):
+            persistence = persistence or AFFINITY  # its clients have one server each, whatever their port
+        if persistence:
+            keys["persistence"] = persistence
+        mask = call.options.get("M")
+        if mask is not None and persistence:
+            keys |= prefix_keys(call.place, f"-M {mask}", mask, {address.version}, self._remarks)
+        if "o" in call.options:
+            keys["one_packet"] = True
+        if "pe" in call.options:
+            reason = "clients are told apart by their address alone"
+            self._remarks.add(call.place, f"--pe {call.options['pe']}", reason)
+        return keys
+
+    def _heed_flags(self, call: _Call, scheduler: str, flags: list[str]) -> None:
+        for flag in flags:
+            if flag not in FLAGS.get(scheduler, ("flag-1", "flag-2", "flag-3")):
+                raise UnreadableError(call.place, f"the scheduler {scheduler} has no flag {flag}; correct -b")
+            is_passed_over = flag in {"sh-fallback", "mh-fallback"} or (
+                scheduler in FLAGS and flag == "flag-1"
+            )
+            is_by_port = flag == "mh-port" or (scheduler == "mh" and flag == "flag-2")
+            if is_passed_over or is_by_port:
+                continue
+            reason = "the scheduler has no such flag"
+            if scheduler == "sh" and flag in {"sh-port", "flag-2"}:
+                reason = "sh chooses by the address of the client alone; maglev also takes its port"
+            self._remarks.add(call.place, f"-b {flag}", reason)
+
+    def _delete(self, call: _Call) -> None:
+        key, _ = self._key(call)
+        if key in self._left_out:
+            self._left_out.discard(key)
+        elif self._services.pop(key, None) is None:
+            self._remarks.add(call.place, call.subject, "there is no such service")
+
+    def _add_server(self, call: _Call) -> None:
+        key, _ = self._key(call)
+        service = self._services.get(key)
+        methods = [letter for letter in ("g", "i", "m") if letter in call.options]
+        if len(methods) > 1:
+            raise UnreadableError(call.place, "has more than one of -g, -i and -m; write -i")
+        if "r" not in call.options:
+            raise UnreadableError(call.place, "names no server; write -r ADDRESS")
+        weight = call.number("w", 0, LARGEST) if "w" in call.options else 1
+        upper, lower = (call.number(each, 0, LARGEST) if each in call.options else 0 for each in ("x", "y"))
+        if service is None:
+            if key not in self._left_out:
+                self._remarks.add(call.place, call.subject, "there is no such service")
+            return
+        found = self._address(call, call.options["r"], service.protocol)
+        is_edit = call.command == "e"
+        method = methods[0] if methods else "g"
+        if method != "i":
+            service.is_refused = True
+            if found is not None:
+                service.servers.pop((found[0], 0), None)
+            reason = (
+                NAT
+                if method == "m"
+                else f"{'-g' if methods else 'without -i it'} is direct routing: {DIRECT_ROUTING}"
+            )
+            self._remarks.add(call.place, call.subject, f"{reason}; it is left out")
+            return
+        tunnel = self._tunnel(call)
+        if found is None or tunnel is None:
+            service.is_refused = True
+            return
+        address, port = found
+        at = (address, 0)  # the port of a tunnelled server is that of the service
+        if (at in service.servers) != is_edit:
+            reason = "there is no such server" if is_edit else "the server is there already"
+            self._remarks.add(call.place, call.subject, reason)
+            return
+        if port not in {0, service.port}:
+            self._remarks.add(
+                call.place,
+                call.subject,
+                f"the port of a tunnelled server is the service's, with ipvsadm too; if {port} is meant, write port = {port}",
+            )
+        if weight > MOST_WEIGHT:
+            self._remarks.add(call.place, f"-w {weight}", f"is {MOST_WEIGHT} here, the most that there is")
+        for letter, number in (("x", upper), ("y", lower)):
+            if number > MOST_FLOWS:
+                self._remarks.add(
+                    call.place, f"-{letter} {number}", f"is {MOST_FLOWS} here, the most that there is"
+                )
+        if lower > upper:
+            self._remarks.add(call.place, f"-y {lower}", "is above -x, where it has no effect")
+            lower = 0
+        service.servers[at] = RealServer(
+            call.place,
+            call.subject,
+            address,
+            min(weight, MOST_WEIGHT),
+            min(upper, MOST_FLOWS),
+            min(lower, MOST_FLOWS),
+            tunnel,
+        )
+
+    def _tunnel(self, call: _Call) -> Tunnel | None:
+        kind = call.options.get("tun-type", IPIP)
+        if kind in {IPIP, GRE}:
+            return Tunnel(kind, kind == GRE and "tun-csum" in call.options)
+        if kind != "gue":
+            raise UnreadableError(call.place, f"{kind} is no type of tunnel; write --tun-type ipip")
+        self._remarks.add(
+            call.place, call.subject, "there is no GUE; make it a tunnel by ipip or gre; it is left out"
+        )
+        return None
+
+    def _delete_server(self, call: _Call) -> None:
+        key, _ = self._key(call)
+        service = self._services.get(key)
+        if "r" not in call.options:
+            raise UnreadableError(call.place, "names no server; write -r ADDRESS")
+        if service is None:
+            if key not in self._left_out:
+                self._remarks.add(call.place, call.subject, "there is no such service")
+            return
+        found = self._address(call, call.options["r"], service.protocol)
+        if found is not None and service.servers.pop((found[0], 0), None) is None and not service.is_refused:
+            self._remarks.add(call.place, call.subject, "there is no such server")
+
+    def _set(self, call: _Call) -> None:
+        for name, text in zip(("idle_tcp", "idle_fin", "idle_udp"), call.arguments, strict=True):
+            if int(text):  # 0 keeps what there is
+                self._idle[name] = min(int(text), MOST_PERSISTENCE)
+
+    def _key(self, call: _Call) -> tuple[Key, Address | None]:
+        """Return the service that *call* is about, and its address; None, with a remark, where that is not known."""
+        written = [letter for letter in ("t", "u", "sctp", "f") if letter in call.options]
+        if len(written) != 1:
+            raise UnreadableError(
+                call.place, "names not one service; write one of -t, -u, --sctp-service and -f"
+            )
+        letter = written[0]
+        if letter == "f":
+            mark = call.number("f", 1, 2**32 - 1)
+            return ("mark", str(mark), 6 if "6" in call.options else 4), None
+        found = self._address(call, call.options[letter], PROTOCOLS[letter])
+        if found is None:
+            return (PROTOCOLS[letter], call.options[letter], 0), None
+        address, port = found
+        return (PROTOCOLS[letter], str(address), port), address
+
+    def _address(self, call: _Call, text: str, protocol: str) -> tuple[Address, int] | None:
+        """Return the address and port of *text*; None, with a remark, for a name that only DNS knows."""
+        host, port_text = _split(text)
+        port = 0
+        if port_text is not None:
+            known = int(port_text) if _NUMBER.fullmatch(port_text) else self._port_of(port_text, protocol)
+            if known is None or known > 65535:
+                raise UnreadableError(call.place, f"{text} has no port that is known; write it as a number")
+            port = known
+        try:
+            return parse_host_address(host), port
+        except ValueError as error:
+            if not re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9._-]+", host):
+                raise UnreadableError(call.place, f"{host or text} {error}") from None
+        self._remarks.add(
+            call.place, text, "names are not looked up; write the address (ipvsadm -Sn prints it)"
+        )
+        return None
+
+
+class _Call:
+    """One call: its *command*, *options* by their letters or names, and *arguments*.  Raises UnreadableError."""
+
+    def __init__(self, place: Place, words: list[str]) -> None:
+        self.place = place
+        self.subject = " ".join(words)
+        self.command = ""
+        self.options: dict[str, str] = {}
+        self.arguments: list[str] = []
+        pending = list(words)
+        while pending:
+            word = pending.pop(0)
+            if word.startswith("--"):
+                name, equals, value = word.partition("=")
+                if name not in _LETTERS:
+                    raise UnreadableError(place, f"ipvsadm has no option {name}; correct the rule")
+                self._take(_LETTERS[name] or "set", value if equals else None, pending)
+            elif word.startswith("-") and len(word) > 1:
+                self._take_letters(word[1:], pending)
+            else:
+                self.arguments.append(word)
+        if not self.command:
+            raise UnreadableError(place, "has no command, such as -A or -a; write what ipvsadm -Sn prints")
+        expected = 3 if self.command == "set" else 0
+        if len(self.arguments) != expected:
+            wrong = (
+                f"has {self.arguments[0]} where no option takes it"
+                if not expected
+                else "takes three times in seconds"
+            )
+            raise UnreadableError(place, f"{wrong}; correct the rule")
+        if self.command == "set" and not all(_NUMBER.fullmatch(each) for each in self.arguments):
+            raise UnreadableError(place, "takes three times in seconds; correct the rule")
+
+    def number(self, letter: str, least: int, most: int) -> int:
+        """Return the number that the option *letter* has."""
+        text = self.options[letter]
+        if _NUMBER.fullmatch(text) and least <= int(text) <= most:
+            return int(text)
+        raise UnreadableError(
+            self.place, f"-{letter} {text} is not a number from {least} to {most}; correct the rule"
+        )
+
+    def _take_letters(self, letters: str, pending: list[str]) -> None:
+        while letters:
+            letter, letters = letters[0], letters[1:]
+            if letter in WITH_VALUE or (letter == "p" and letters):
+                self._take(letter, letters or None, pending)
+                return
+            self._take(letter, None, pending)
+
+    def _take(self, letter: str, value: str | None, pending: list[str]) -> None:
+        """Note the option *letter*, with its *value* or that in the next of the *pending* words."""
+        if letter in COMMANDS or letter == "set":
+            if self.command:
+                raise UnreadableError(self.place, "has several commands; write one in each line")
+            self.command = letter
+        elif letter not in OPTIONS:
+            raise UnreadableError(self.place, f"ipvsadm has no option -{letter}; correct the rule")
+        elif letter in self.options:
+            raise UnreadableError(self.place, f"has {OPTIONS[letter]} twice; write it once")
+        if letter in WITH_VALUE and value is None:
+            if not pending:
+                raise UnreadableError(
+                    self.place, f"{OPTIONS.get(letter, f'--{letter}-daemon')} lacks its value; write it"
+                )
+            value = pending.pop(0)
+        elif letter == "p" and value is None and pending and not pending[0].startswith("-"):
+            value = pending.pop(0)
+        if letter not in COMMANDS and letter != "set":
+            self.options[letter] = value or ""
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """Return the host and the port of *text*; None if there is none."""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        return host, rest.removeprefix(":") if rest else None
+    if text.count(":") > 1:  # ipvsadm wants brackets only where a port follows
+        return text, None
+    host, colon, port = text.partition(":")
+    return host, port if colon else None
