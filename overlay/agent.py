@@ -1,8 +1,9 @@
 """The control plane: the life of a node, from start to clean stop.
 
 Read run_agent() for the order in which a node comes up and goes down, then Agent: one method for each thing that
-may happen (a report of the forwarder, a deadline, a question on the control socket, a new peers file, a change of
-the host's network, a signal).  What to do is decided by values without I/O: Engine, config.
+may happen (a signal, a deadline, a report of the forwarder, an address that was looked up, a new peers file, a
+question on the control socket).  What to do is decided by values without I/O: Engine, config.  Supervisor keeps the
+forwarder alive, Upkeep the host as it should be.
 """
 
 from __future__ import annotations
@@ -19,27 +20,24 @@ import trio
 
 from overlay import (
     answers,
-    changes,
     config,
     ending,
     introduction,
     logs,
     numbers,
-    planning,
     preshared,
     questions,
     unprivileged,
 )
 from overlay.answers.running import Running
 from overlay.arrival import wait_until_here
-from overlay.diagnosis.finding import Finding
 from overlay.ending import StoppedError, until_stopped
 from overlay.engine import Engine, LookUp, Relocated, SessionReport
 from overlay.errors import (
     ConfigError,
     HostError,
 )
-from overlay.forwarder import Forwarder, forwarders
+from overlay.forwarder import forwarders
 from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
@@ -50,28 +48,25 @@ from overlay.host.tun import check_interface_name
 from overlay.key_files import load_own_key
 from overlay.link import (
     Begin,
-    RenewSources,
     SetEndpoint,
     SetPeer,
 )
-from overlay.notes import HostNotes, Reading
 from overlay.reader import Reader
 from overlay.reload import RETRY, Reloads
-from overlay.relocations import Relocations
-from overlay.resolver import Outside, Resolver, known, literal, resolve_first
+from overlay.resolver import Outside, Resolver, known, resolve_first
 from overlay.session.constants import Timing
 from overlay.setup import HostSetup
 from overlay.supervisor import Supervisor
+from overlay.upkeep import Upkeep
 from peers.errors import StoreError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     from overlay.config import Node, Options
     from overlay.engine import Effect
     from overlay.link import Command, Report
-    from overlay.planning import Endpoints, Planned
     from overlay.roster import Change, Remote
     from overlay.wire.addresses import Sockaddr
     from peers.stores import Store
@@ -81,7 +76,6 @@ TICK = 1.0  # seconds; an idle agent wakes that often, to look at the peers file
 LOGGED_PEERS = 50  # with a line of their own when a reload adds or removes them
 MANY_PEERS = 1000  # that a reload changed, for memory to be looked after
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-UNSET_CLOCK = Finding("clock", "the clock shows a time before 2020, so peers may refuse this node", "set it")
 KEPT_CAPABILITIES = (
     Capability.DAC_READ_SEARCH,  # files in somebody's home: peers, keys, the interpreter of the next forwarder
     Capability.NET_ADMIN,  # tun, routes, marks
@@ -119,27 +113,25 @@ async def run_agent(options: Options, timing: Timing) -> None:
         signals = stack.enter_context(trio.open_signal_receiver(*HEEDED))
         answering = control.listen(control.control_path(options.interface, control.own_directory()))
         stack.callback(answering.close)
-        forwarder = stack.enter_context(forwarders(answering.path.parent))
-        # The interpreter of the forwarder starts while the host is being set up.
-        agent = Agent(options, node, store, timing, forwarder, Names(answering.path.with_suffix(NAMES)))
-        if forwarder.uid is not None:
-            trio.socket.set_custom_hostname_resolver(Outside(forwarder.uid))
+        start = stack.enter_context(forwarders(answering.path.parent))
+        if start.uid is not None:
+            trio.socket.set_custom_hostname_resolver(Outside(start.uid))
+        supervisor = Supervisor(
+            start
+        )  # the interpreter of the forwarder starts while the host is being set up
         try:
-            agent.host = HostSetup(
-                options.interface,
-                answering.path.with_suffix(SUFFIX),
-                is_tap=node.is_tap,
-                passing_uid=forwarder.uid,
-            )
-            stack.push(lambda _, error, __: agent.host.close(opens=ending.is_wanted(error)))
-            await agent.look_up_first()
-            agent.set_up()
+            saved = answering.path.with_suffix(SUFFIX)
+            host = HostSetup(options.interface, saved, is_tap=node.is_tap, passing_uid=start.uid)
+            stack.push(lambda _, error, __: host.close(opens=ending.is_wanted(error)))
+            names = Names(answering.path.with_suffix(NAMES))
+            agent = Agent(options, node, store, timing, host, supervisor, names)
+            await agent.set_up()
             for kept in privileges.keep_only(KEPT_CAPABILITIES):
                 agent.note(f"the agent keeps more privileges than it needs: {kept}")
             await agent.run(answering.socket, signals)
         finally:
             with trio.CancelScope(shield=True):
-                log.debug("forwarder ended %s", await agent.supervisor.forwarder.stop())
+                log.debug("forwarder ended %s", await supervisor.forwarder.stop())
 
 
 def _log_peers(what: str, peers: Sequence[Remote]) -> None:
@@ -154,7 +146,6 @@ def _log_peers(what: str, peers: Sequence[Remote]) -> None:
 class Agent:
     """One node while it runs."""
 
-    host: HostSetup
     _nursery: trio.Nursery
     _resolver: Resolver
 
@@ -164,81 +155,47 @@ class Agent:
         node: Node,
         store: Store,
         timing: Timing,
-        start_forwarder: Callable[[], Forwarder] = Forwarder,
-        names: Names | None = None,
+        host: HostSetup,
+        supervisor: Supervisor,
+        names: Names,
     ) -> None:
-        self.supervisor = Supervisor(
-            start_forwarder,
-            introduce=self._introduce,
-            take=self._take_report,
-            note=self.note,
-            peers=lambda: self._remotes,
-        )
         self._options, self._node, self._timing = options, node, timing
+        self._host, self._supervisor, self._names = host, supervisor, names
         self._engine = Engine(
             node.private_key, timing, entropy=os.urandom, wall_ns=clock.wall_ns, index_mark=INDEX_MARK
         )
-        self._names = names or Names(None)
+        self._upkeep = Upkeep(host, options, lambda: self._node, self._engine, supervisor)
         self._notes: list[str] = []
-        self._host_notes = HostNotes(self._look_at_host, self._read_host)
         self._started = clock.now()
         self._reloads = Reloads(store, options)
         self._reloading = trio.Lock()  # one table is read at a time
-        self._changing = trio.Lock()  # table, plan and forwarder change together
         self._reader = Reader(str(options.peers))
-        self._planner = trio.CapacityLimiter(1)  # a thread that nothing which waits shares
-        self._relocations = Relocations(self._is_affected_by, self._replan_later)
         self._wake, self._wakes_at = trio.Event(), -math.inf
         self._running = Running(
             lambda: self._node,
-            lambda: self.host,
+            host,
             options,
             timing,
             self._started,
             self._engine,
-            self.supervisor,
+            supervisor,
             self._reloads,
             self._notes,
-            self._host_notes,
+            self._upkeep.notes,
         )
 
-    async def look_up_first(self) -> None:
-        """Know the peers, and where they are as far as that can be known before routes lead into the tunnel."""
+    async def set_up(self) -> None:
+        """Set the host up for this node.  Raises HostError.
+
+        First it is found out where the peers are, as far as that can be known before routes lead into the tunnel.
+        """
         for remote in self._engine.adopt(self._engine.roster.foresee(self._node)).added:
             self._take_known(remote)
         if config.holds_nearly_everything(self._node):
             await resolve_first(self._remotes.values(), self._names)
-
-    def set_up(self) -> None:
-        """Set the host up for this node.  Raises HostError."""
-        node = self._node
-        self.host.adopt(node, self._endpoints(node))
-        if self._options.fix_sysctl:
-            self.host.fix_settings(node)
-        self._host_notes.look()
-        if node.clear_note is not None:
-            log.warning("%s", node.clear_note)
-
-    def _look_at_host(self, reading: Reading | None) -> list[Finding]:
-        """Return what of the host keeps traffic from going, and who else can read or write the node's files."""
-        firewall, files = (reading.firewall, reading.files) if reading is not None else (None, ())
-        found = [*self.host.findings(self._node, firewall), *files]
-        return found if self._engine.sessions.is_clock_plausible() else [*found, UNSET_CLOCK]
-
-    def _read_host(self) -> Reading:
-        """Return what takes long to look at.  Called in a worker thread."""
-        files = config.describe_files(self._options, self._node)
-        return Reading(self.host.read_firewall(), tuple(files))
-
-    def _look_again(self) -> None:
-        """Look at the host after a change, and fix what may be fixed."""
-        if self._options.fix_sysctl:
-            try:
-                self.host.fix_settings(self._node)
-            except HostError as error:
-                log.error("settings of the host could not be fixed: %s", error)  # noqa: TRY400  its text is the news
-        self._host_notes.look()
-        self._host_notes.want()
+        self._upkeep.set_up()
+        if self._node.clear_note is not None:
+            log.warning("%s", self._node.clear_note)
 
     async def run(self, listener: socket.socket, signals: AsyncIterator[int]) -> None:
         """Serve until told to stop: then StoppedError comes out of the nursery."""
@@ -246,16 +203,19 @@ class Agent:
             self._nursery, self._resolver = nursery, Resolver(nursery, self._set_endpoint, self._names)
             nursery.start_soon(self._heed, signals)
             async with self._reloading:  # SIGHUP may come at any moment, and waits for the end of the start
-                await self.supervisor.bring_up(nursery)
-            self.host.is_relied_on = True
-            nursery.start_soon(self.supervisor.keep, self._restart_forwarder)
-            nursery.start_soon(self.supervisor.watch)
+                self._note_all(await self._supervisor.bring_up(nursery, self._introduce()))
+            self._host.is_relied_on = True
+            nursery.start_soon(
+                self._supervisor.keep, self._take_report, lambda: len(self._remotes), self._restart_forwarder
+            )
+            nursery.start_soon(self._supervisor.watch)
             nursery.start_soon(self._tick)
             nursery.start_soon(self._watch_files)
             nursery.start_soon(questions.serve, listener, self._answer, self._answered)
-            nursery.start_soon(self._watch_network)
-            nursery.start_soon(self._host_notes.keep_reading)
-            self._host_notes.want()
+            nursery.start_soon(self._upkeep.watch_network)
+            nursery.start_soon(self._upkeep.follow_peers)
+            nursery.start_soon(self._upkeep.notes.keep_reading)
+            self._upkeep.notes.want()
             self._engine.greet(self._remotes)
             self._wake_in_time()
             for remote in self._remotes.values():
@@ -264,14 +224,14 @@ class Agent:
             log.info(
                 "ready node=%s interface=%s mtu=%d port=%s peers=%d took=%.3f",
                 self._node.own.name,
-                self.host.interface,
-                self.host.mtu,
-                self.host.port or "-",
+                self._host.interface,
+                self._host.mtu,
+                self._host.port or "-",
                 count,
                 clock.now() - self._started,
             )
             memory.settle()
-            notify.ready(f"{self._node.own.name} on {self.host.interface}, {numbers.count(count, 'peer')}")
+            notify.ready(f"{self._node.own.name} on {self._host.interface}, {numbers.count(count, 'peer')}")
 
     async def _heed(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
@@ -294,9 +254,8 @@ class Agent:
                 await self._carry_out(self._engine.handle_deadline(now))
             if now - looked_at >= TICK:
                 looked_at = now
-                self.host.close_left(now)
+                self._upkeep.turn(now)
                 self._engine.journal.turn(now)
-                self._relocations.turn(now)
                 self._resolver.resolve_due(self._remotes.values(), now)
                 self._names.save()
             self._wake, self._wakes_at = trio.Event(), min(now + TICK, self._engine.next_deadline())
@@ -313,22 +272,22 @@ class Agent:
     def _introduce(self) -> Iterator[tuple[Command, Sequence[int]]]:
         """Yield what a new forwarder must know, with the descriptors that go with it."""
         roster = self._engine.roster
-        yield introduction.describe_start(self._node, self.host, self._timing)
-        yield introduction.describe_node(self._node, self.host)
-        for name, opened in self.host.sockets.items():
+        yield introduction.describe_start(self._node, self._host, self._timing)
+        yield introduction.describe_node(self._node, self._host)
+        for name, opened in self._host.sockets.items():
             yield introduction.describe_sockets(name, opened)
         for command in itertools.chain(roster.everything(), roster.places(), [Begin()]):
             yield command, ()
 
     async def _restart_forwarder(self) -> None:
         """Start another forwarder in the place of one that ended, and shake hands anew.  Raises HostError."""
-        async with self._changing:
-            self.host.renew()
-            await self.supervisor.restart(self._nursery)
+        async with self._upkeep.changing:
+            self._host.renew()
+            self._note_all(await self._supervisor.restart(self._nursery, self._introduce()))
             # What was begun while there was no forwarder, or one that knew no peers yet, went nowhere.
             self._engine.start_over()
             self._wake_in_time()
-        log.info("forwarder restarted pid=%d", self.supervisor.forwarder.pid)
+        log.info("forwarder restarted pid=%d", self._supervisor.forwarder.pid)
 
     async def _take_report(self, report: Report | None) -> None:
         if isinstance(report, SessionReport):
@@ -341,11 +300,11 @@ class Agent:
         for effect in effects:
             match effect:
                 case Relocated():
-                    self._relocations.moved(effect.remote, clock.now(), is_planning=self._changing.locked())
+                    self._upkeep.moved(effect.remote)
                 case LookUp():
                     self._resolver.resolve_soon(effect.remote, clock.now(), effect.attempt)
                 case _:
-                    await self.supervisor.tell(effect)
+                    await self._supervisor.tell(effect)
         self._wake_in_time()
 
     # Endpoints
@@ -359,71 +318,9 @@ class Agent:
         """Take an address that the resolver found for *remote*."""
         if not self._engine.resolved(remote, endpoint, cause, clock.now()):
             return
-        if self.host.is_affected_by(remote.peer.name, endpoint):
-            await self._replan()
+        if self._host.is_affected_by(remote.peer.name, endpoint):
+            await self._upkeep.replan()
         await self._carry_out(self._engine.call(remote, endpoint, cause))
-
-    def _endpoints(self, node: Node) -> Endpoints:
-        """Return every underlay address known of *node*'s peers, with the name of the peer."""
-        known = set(self._engine.roster.endpoints(node))
-        for peer in node.others:
-            if peer.endpoint is not None:
-                known.update((peer.name, sockaddr) for sockaddr in literal(peer.endpoint))
-        return known
-
-    def _is_affected_by(self, name: str, endpoint: Sockaddr) -> bool:
-        return self.host.is_affected_by(name, endpoint)
-
-    def _replan_later(self) -> None:
-        self._nursery.start_soon(self._replan_soon)
-
-    async def _replan_soon(self) -> None:
-        await trio.sleep(self._relocations.pause(clock.now()))
-        self._relocations.plan(clock.now())
-        await self._replan()
-
-    async def _replan(self) -> None:
-        """Compute routes and MTU again from what is known now."""
-        async with self._changing:
-            mtu, asks = self.host.mtu, bool(self.host.paths)
-            try:
-                self.host.adopt(self._node, *await self._foresee(self._node))
-                self._relocations.end()
-            except HostError as error:
-                log.error("routes could not be brought up to date: %s", error)  # noqa: TRY400  its text is the news
-                self._host_notes.look()
-                return
-            self._look_again()
-            if self.host.mtu != mtu:
-                self._engine.journal.mtu_changed(self.host.mtu, mtu, clock.now())
-            if (self.host.mtu, bool(self.host.paths)) != (mtu, asks):
-                await self.supervisor.tell(*introduction.describe_node(self._node, self.host))
-
-    async def _watch_network(self) -> None:
-        """When addresses or routes change, choose source addresses anew and mend what was taken from us."""
-        while True:
-            if await changes.gather(self.host.watch, self._mend_in_turn):
-                await self._mend_in_turn()
-                await self.supervisor.tell(RenewSources(self.host.watch.take_move()))
-                log.debug("network of the host changed")
-                await self._replan()
-
-    async def _mend_in_turn(self) -> None:
-        async with self._changing:
-            self._mend()
-
-    def _mend(self) -> None:
-        """Put back what somebody else changed.  Raises HostError if the interface itself is gone."""
-        if (other := self.host.check_device()) is not None:
-            log.warning(
-                "interface renamed by somebody else, has its name again interface=%s was=%s",
-                self.host.interface,
-                other,
-            )
-        try:
-            self.host.mend()
-        except HostError as error:
-            log.error("what somebody else changed could not be put back: %s", error)  # noqa: TRY400  its text is the news
 
     # Reload
 
@@ -450,7 +347,7 @@ class Agent:
                 notify.reloading()
             try:
                 node = await self._reader.run(self._reloads.read, self._node)
-                async with self._changing:
+                async with self._upkeep.changing:
                     change = await self._change_to(node)
             except (ConfigError, HostError, StoreError) as error:
                 self._reloads.refused(error, cause, clock.now())
@@ -461,7 +358,7 @@ class Agent:
                 if cause == "SIGHUP":
                     self._resolver.resolve_again(remotes, clock.now())
                 if len(change.added) + len(change.removed) >= MANY_PEERS:
-                    await trio.to_thread.run_sync(memory.give_back, limiter=self._planner)
+                    await self._upkeep.compute(memory.give_back)
                     memory.settle()
             if cause != RETRY:
                 notify.ready()
@@ -471,49 +368,39 @@ class Agent:
 
         Raises HostError with nothing changed; what comes after the host's part cannot fail.
         """
-        endpoints, planned = await self._foresee(node)
-        prospect = await trio.to_thread.run_sync(self._engine.roster.foresee, node, limiter=self._planner)
-        before = dict(self.host.sockets)
-        replaced = self.host.adopt(node, endpoints, planned)
+        endpoints, planned = await self._upkeep.foresee(node)
+        prospect = await self._upkeep.compute(self._engine.roster.foresee, node)
+        before = dict(self._host.sockets)
+        replaced = self._host.adopt(node, endpoints, planned)
         if node.clear_note not in {None, self._node.clear_note}:
             log.warning("%s", node.clear_note)
         change = self._engine.adopt(prospect)
         self._node = node
-        self._relocations.end()
-        self._look_again()
+        self._upkeep.adopted()
         _log_peers("removed", change.removed)
         _log_peers("added", change.added)
         if names := [remote.peer.name for remote in change.new_preshared_key]:
             log.info("%s", preshared.describe_change(names, self._timing.reject_after_time))
-        await self.supervisor.tell(*introduction.describe_node(node, self.host))
-        for name in before.keys() | self.host.sockets.keys():
-            opened = self.host.sockets.get(name, [])
+        await self._supervisor.tell(*introduction.describe_node(node, self._host))
+        for name in before.keys() | self._host.sockets.keys():
+            opened = self._host.sockets.get(name, [])
             if opened is not before.get(name):
-                await self.supervisor.tell(*introduction.describe_sockets(name, opened))
-        self.host.leave(replaced, clock.now())  # the forwarder holds descriptors of its own
+                await self._supervisor.tell(*introduction.describe_sockets(name, opened))
+        self._host.leave(replaced, clock.now())  # the forwarder holds descriptors of its own
         for remote in change.added:
             if not remote.resolved:
                 self._take_known(remote)
         ends = {remote.number: remote.endpoint for remote in change.added}
         for command in change.commands:
-            await self.supervisor.tell(command)
+            await self._supervisor.tell(command)
             if isinstance(command, SetPeer):  # its endpoint before the prefixes that lead to it
                 endpoint = ends.get(command.peer)
                 if endpoint is not None:
-                    await self.supervisor.tell(SetEndpoint(command.peer, endpoint, "configuration"))
+                    await self._supervisor.tell(SetEndpoint(command.peer, endpoint, "configuration"))
         for remote in change.new_endpoint:
             self._take_known(remote)
         await self._carry_out(self._engine.meet(change))
         return change
-
-    async def _foresee(self, node: Node) -> tuple[Endpoints, Planned]:
-        """Return the endpoints of *node*'s peers and what it asks of the host, computed while others have their turn."""
-        self._relocations.begin()
-        endpoints = await trio.to_thread.run_sync(self._endpoints, node, limiter=self._planner)
-        paths = self.host.ask_paths(node, endpoints)
-        return endpoints, await trio.to_thread.run_sync(
-            planning.plan, node, endpoints, paths, limiter=self._planner
-        )
 
     # Questions
 
@@ -535,3 +422,7 @@ class Agent:
         if note not in self._notes:
             self._notes.append(note)
             log.warning("%s", note)
+
+    def _note_all(self, notes: Iterable[str]) -> None:
+        for each in notes:
+            self.note(each)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
@@ -36,34 +36,23 @@ STEADY_TIME = 60.0  # seconds that a forwarder must live for the pause to start 
 PROOF_INTERVAL = 10.0  # seconds between two questions to the forwarder whether it still answers
 HANG_TIME = 30.0  # seconds without an answer, after which it is ended
 
+Told: TypeAlias = "tuple[Command, Sequence[int]]"
+"""A command, and the descriptors that go with it."""
+Take: TypeAlias = "Callable[[Report | None], Awaitable[None]]"
+"""Takes a report that is no answer; None for what is none."""
+
 log = logging.getLogger("overlay")
 
 
 class Supervisor:
-    """The forwarder of a node, whichever it is now.
+    """The forwarder of a node, whichever it is now."""
 
-    What an agent does around it comes as functions: *introduce* yields what a new forwarder must be told, each with its
-    descriptors; *take* takes a report that is no answer, None for what is none; *peers* are the numbers of the peers.
-    """
-
-    def __init__(
-        self,
-        start: Callable[[], Forwarder],
-        *,
-        introduce: Callable[[], Iterable[tuple[Command, Sequence[int]]]],
-        take: Callable[[Report | None], Awaitable[None]],
-        note: Callable[[str], None],
-        peers: Callable[[], Collection[int]],
-    ) -> None:
+    def __init__(self, start: Callable[[], Forwarder]) -> None:
         """Start the first forwarder, whose interpreter takes a while.  Raises HostError."""
         self.forwarder = start()
-        self._start, self._introduce, self._take, self._note, self._peers = (
-            start,
-            introduce,
-            take,
-            note,
-            peers,
-        )
+        self.trouble: str | None = None
+        """Why there is none at the moment; None where there is one."""
+        self._start = start
         self._serials = itertools.count(1)
         self._counters, self._pings = CounterQuestions(), PingQuestions()
 
@@ -72,9 +61,9 @@ class Supervisor:
         """How many in-band pings wait for their answer."""
         return len(self._pings)
 
-    async def count(self) -> Counted:
-        """Ask for the counters; return what it told in time if it is busy or gone."""
-        return await self._counters.ask(self.forwarder, next(self._serials), self._peers())
+    async def count(self, peers: Collection[int]) -> Counted:
+        """Ask for the counters of all *peers*; return what it told in time if it is busy or gone."""
+        return await self._counters.ask(self.forwarder, next(self._serials), peers)
 
     async def ping(self, peer: int, timeout: float) -> Ponged | None:
         """Ask for an in-band ping of *peer*; return None if it was not answered in *timeout* seconds.
@@ -88,14 +77,14 @@ class Supervisor:
         with contextlib.suppress(ForwarderGoneError):
             await self.forwarder.send(command, descriptors)
 
-    async def bring_up(self, nursery: trio.Nursery) -> None:
-        """Tell a new forwarder everything it must know, and wait until it is ready.  Raises HostError."""
+    async def bring_up(self, nursery: trio.Nursery, introduction: Iterable[Told]) -> list[str]:
+        """Tell a new forwarder everything it must know, and wait until it is ready; return notes.  Raises HostError."""
         forwarder = self.forwarder
         nursery.start_soon(forwarder.hear)
         notes: list[str] | None = None
         try:
             with trio.move_on_after(START_TIME) as patience:
-                for command, descriptors in self._introduce():
+                for command, descriptors in introduction:
                     await forwarder.send(command, descriptors)
                     patience.deadline = trio.current_time() + START_TIME
                 notes = await forwarder.get_ready()
@@ -107,21 +96,25 @@ class Supervisor:
         if notes is None:
             await forwarder.stop()
             raise HostError(f"the forwarder took nothing and was not ready for {START_TIME:g} s")
-        for note in notes:
-            self._note(f"the forwarder keeps privileges: {note}")
+        return [f"the forwarder keeps privileges: {note}" for note in notes]
 
-    async def restart(self, nursery: trio.Nursery) -> None:
-        """Start another forwarder in the place of one that ended.  Raises HostError."""
+    async def restart(self, nursery: trio.Nursery, introduction: Iterable[Told]) -> list[str]:
+        """Start another forwarder in the place of one that ended; return notes.  Raises HostError."""
         self.forwarder = self._start()
-        await self.bring_up(nursery)
+        return await self.bring_up(nursery, introduction)
 
-    async def keep(self, restart: Callable[[], Awaitable[None]]) -> None:
-        """Take the forwarder's reports; when it ends, have *restart* put another in its place, which raises HostError."""
+    async def keep(
+        self, take: Take, count: Callable[[], int], restart: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Have *take* take the forwarder's reports, of as many peers as *count* returns.
+
+        When the forwarder ends, *restart* puts another in its place, or raises HostError.
+        """
         pause = FIRST_PAUSE
         while True:
             began = clock.now()
             try:
-                await self._take_reports(self.forwarder)
+                await self._take_reports(self.forwarder, take, count)
             except ForwarderGoneError:
                 log.error("forwarder ended unexpectedly, starting another: %s", await self.forwarder.stop())  # noqa: TRY400  the process's end, not ours, is the news
             self._counters.end()
@@ -132,10 +125,13 @@ class Supervisor:
                 pause = min(pause * 2, LONGEST_PAUSE)
                 try:
                     await restart()
-                    break
                 except HostError as error:
+                    self.trouble = f"no forwarder runs, so no packet passes: {error}"
                     # Not the end of the agent: as long as it lives, the overlay's packets do not leave unencrypted.
                     log.error("forwarder not restarted, trying again in %g s: %s", pause, error)  # noqa: TRY400  its text is the news
+                else:
+                    self.trouble = None
+                    break
 
     async def watch(self) -> None:
         """End a forwarder that answers nothing any more, though its process lives; keep() starts another."""
@@ -156,12 +152,12 @@ class Supervisor:
                 ping = PingPeer(OWN, next(self._serials))
                 answered = await self._pings.ask(forwarder, ping, PROOF_INTERVAL) is not None
 
-    async def _take_reports(self, forwarder: Forwarder) -> None:
+    async def _take_reports(self, forwarder: Forwarder, take: Take, count: Callable[[], int]) -> None:
         policing = Policing(self._is_awaited)
         while True:
             handshakes = 0
             for report in await forwarder.receive(REPORTS_AT_ONCE):
-                if not policing.allows(report, len(self._peers()), clock.now()):
+                if not policing.allows(report, count(), clock.now()):
                     log.error("forwarder reports without end pid=%d kind=%s", forwarder.pid, kind_of(report))
                     forwarder.disconnect()
                     raise ForwarderGoneError
@@ -172,7 +168,7 @@ class Supervisor:
                         self._pings.take(report)
                     case _:
                         handshakes += isinstance(report, Handshake)
-                        await self._take(report)
+                        await take(report)
             if handshakes:
                 await forwarder.send(Handled(handshakes))
             await trio.lowlevel.checkpoint()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from overlay.config import Node, Options
+    from overlay.counters import Counted
     from overlay.engine import Engine
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.link import PeerCounters
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A node while it runs.  Parts that a reload or a restart replaces are asked for each time."""
+    """A node while it runs.  The *node* in force, which a reload replaces, is asked for each time."""
 
     node: Callable[[], Node]
-    host: Callable[[], HostSetup]
+    host: HostSetup
     options: Options
     timing: Timing
     started: float
@@ -48,6 +49,10 @@ class Running:
     def refusals(self) -> Refusals:
         """What is remembered of refused handshakes."""
         return self.engine.refusals
+
+    async def count(self) -> Counted:
+        """Ask the forwarder for its counters; return what it told in time."""
+        return await self.supervisor.count(self.roster.by_number)
 
     def row(
         self,

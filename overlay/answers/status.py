@@ -23,8 +23,8 @@ ROWS_AT_ONCE = 20  # rows made before other tasks have their turn, in one millis
 async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Answer:
     """Tell the rows of all peers, a few at a time, and return the rest."""
     await running.host_notes.look_closely()  # of changed settings nobody is told
-    counted = await running.supervisor.count()
-    node, host, troubled = running.node(), running.host(), list[dict[str, Any]]()
+    counted = await running.count()
+    node, host, troubled = running.node(), running.host, list[dict[str, Any]]()
     others, learnt = list(node.others), host.learnt_mtus()
     for at in range(0, len(others), ROWS_AT_ONCE):
         now = clock.now()
@@ -46,7 +46,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
             drops[reason] = drops.get(reason, 0) + count
     forwarder = running.supervisor.forwarder
     clear = [node.clear_note] if node.clear_note else []
-    silence = [] if counted.is_complete else [status.describe_silence(forwarder.pid, counted.patience)]
+    trouble = running.supervisor.trouble or status.describe_silence(forwarder.pid, counted.patience)
     told = {
         "node": node.own.name,
         "interface": host.interface,
@@ -64,7 +64,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         "reload_error": running.reloads.refusal,
         "is_complete": counted.is_complete,
         "notes": [
-            *silence,
+            *([] if counted.is_complete else [trouble]),
             *running.reloads.notes,
             *running.notes,
             *running.host_notes.sentences,

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from overlay.agent import UNSET_CLOCK, Agent
+from overlay.agent import Agent
 from overlay.answers.status import ROWS_AT_ONCE
 from overlay.config import Options, settle
 from overlay.crypto.keys import PrivateKey, encode_key
@@ -27,6 +27,7 @@ from overlay.errors import HostError
 from overlay.forwarder import ForwarderGoneError, OtherReleaseError
 from overlay.host import clock, control
 from overlay.host.firewall.rules import Firewall
+from overlay.host.names import Names as KnownNames
 from overlay.journal import LOSSES_BURST
 from overlay.link import (
     OWN,
@@ -60,7 +61,8 @@ from overlay.relocations import REPLAN_PAUSE
 from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit
 from overlay.session.sessions import Sessions
-from overlay.supervisor import HANG_TIME, PROOF_INTERVAL, START_TIME
+from overlay.supervisor import HANG_TIME, PROOF_INTERVAL, START_TIME, Supervisor
+from overlay.upkeep import UNSET_CLOCK
 from peers.mac import derived_mac
 from peers.stores import Location
 from peers.stores.memory import MemoryStore
@@ -298,10 +300,11 @@ class Machine:
 
     async def run(self):
         node = settle(self.store, PRIVATE, self.options)
-        self.agent = Agent(self.options, node, self.store, self.timing, self.start_forwarder)
-        self.agent.host = self.host
-        await self.agent.look_up_first()
-        self.agent.set_up()
+        self.supervisor = Supervisor(self.start_forwarder)
+        self.agent = Agent(
+            self.options, node, self.store, self.timing, self.host, self.supervisor, KnownNames(None)
+        )
+        await self.agent.set_up()
         self.send_signal, signals = trio.open_memory_channel(10)
         listening = control.listen(self.control_path)
         try:
@@ -390,7 +393,9 @@ def test_start_that_cannot_be_is_refused_before_anything_is_touched(tmp_path, in
 
 
 def test_start_without_the_capability_names_it(tmp_path):
-    done = up(tmp_path, prelude="from overlay.host import privileges; privileges.keep_only([])")
+    done = up(
+        tmp_path, interface="absent0", prelude="from overlay.host import privileges; privileges.keep_only([])"
+    )
 
     assert done.returncode == 1
     assert "overlay up has no CAP_NET_ADMIN" in done.stderr
@@ -742,15 +747,19 @@ def test_forwarder_that_cannot_be_started_again_is_tried_again(node, caplog):
     assert caplog.text.count("forwarder not restarted, trying again") == 2
 
 
-def test_successor_of_another_release_is_refused_with_the_remedy_and_the_agent_stays(node, caplog):
+def test_successor_of_another_release_is_refused_with_the_remedy_in_log_and_status(node, caplog):
     async def story(machine):
         await machine.ready()
         machine.is_upgraded = True
 
         machine.forwarder.die()
         await until(lambda: "restart the agent" in caplog.text)
+        status = await machine.status()
+        assert status["notes"][0] == "no forwarder runs, so no packet passes: restart the agent"
         machine.is_upgraded = False
         await until(lambda: len(machine.forwarders) >= 3 and machine.forwarder.told(Begin))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not [note for note in (await machine.status())["notes"] if "no forwarder runs" in note]
 
     node(story)
     assert "forwarder not restarted, trying again in 0.2 s: restart the agent" in caplog.text
@@ -1610,7 +1619,7 @@ def test_ping_without_an_answer_is_given_up_and_an_answer_too_late_forgotten(nod
         await trio.testing.wait_all_tasks_blocked()
 
         assert answers == [{"ok": True, "ping": {"is_possible": True, "seconds": None}}]
-        assert len(machine.agent.supervisor._pings) == 0
+        assert len(machine.supervisor._pings) == 0
 
     node(story)
 

@@ -1,0 +1,182 @@
+"""Keeps the host as the node in force asks for: while peers move, and while other programs change routes and settings."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from overlay import changes, config, introduction, planning
+from overlay.diagnosis.finding import Finding
+from overlay.errors import HostError
+from overlay.host import clock
+from overlay.link import RenewSources
+from overlay.notes import HostNotes, Reading
+from overlay.relocations import Relocations
+from overlay.resolver import literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from overlay.config import Node, Options
+    from overlay.engine import Engine
+    from overlay.planning import Endpoints, Planned
+    from overlay.roster import Remote
+    from overlay.setup import HostSetup
+    from overlay.supervisor import Supervisor
+    from overlay.wire.addresses import Sockaddr
+
+T = TypeVar("T")
+
+UNSET_CLOCK = Finding("clock", "the clock shows a time before 2020, so peers may refuse this node", "set it")
+
+log = logging.getLogger("overlay")
+
+
+class Upkeep:
+    """The host under a running node.
+
+    *node* returns the one in force.  Who changes host, table and forwarder together holds *changing* meanwhile.
+    """
+
+    def __init__(
+        self,
+        host: HostSetup,
+        options: Options,
+        node: Callable[[], Node],
+        engine: Engine,
+        supervisor: Supervisor,
+    ) -> None:
+        self.host = host
+        self.changing = trio.Lock()
+        self.notes = HostNotes(self._look_at_host, self._read_host)
+        self._options, self._node, self._engine, self._supervisor = options, node, engine, supervisor
+        self._planner = trio.CapacityLimiter(1)  # a thread that nothing which waits shares
+        self._plan_wanted = trio.Event()
+        self._relocations = Relocations(self._is_affected_by, self._want_plan)
+
+    # The plan
+
+    def set_up(self) -> None:
+        """Set the host up for the node.  Raises HostError."""
+        node = self._node()
+        self.host.adopt(node, self._endpoints(node))
+        if self._options.fix_sysctl:
+            self.host.fix_settings(node)
+        self.notes.look()
+
+    async def foresee(self, node: Node) -> tuple[Endpoints, Planned]:
+        """Return the endpoints of *node*'s peers and what it asks of the host, computed while others have their turn."""
+        self._relocations.begin()
+        endpoints = await self.compute(self._endpoints, node)
+        paths = self.host.ask_paths(node, endpoints)
+        return endpoints, await self.compute(planning.plan, node, endpoints, paths)
+
+    async def compute(self, call: Callable[..., T], *arguments: object) -> T:
+        """Return what *call* returns, which takes long and waits for nothing; nobody waits for it meanwhile."""
+        return await trio.to_thread.run_sync(call, *arguments, limiter=self._planner)
+
+    def adopted(self) -> None:
+        """See what follows from a node that the host has adopted, once it is the one in force."""
+        self._relocations.end()
+        self._look_again()
+
+    async def replan(self) -> None:
+        """Compute routes and MTU again from what is known now."""
+        async with self.changing:
+            node, mtu, asks = self._node(), self.host.mtu, bool(self.host.paths)
+            try:
+                self.host.adopt(node, *await self.foresee(node))
+                self._relocations.end()
+            except HostError as error:
+                log.error("routes could not be brought up to date: %s", error)  # noqa: TRY400  its text is the news
+                self.notes.look()
+                return
+            self._look_again()
+            if self.host.mtu != mtu:
+                self._engine.journal.mtu_changed(self.host.mtu, mtu, clock.now())
+            if (self.host.mtu, bool(self.host.paths)) != (mtu, asks):
+                await self._supervisor.tell(*introduction.describe_node(node, self.host))
+
+    # Peers that move
+
+    def moved(self, remote: Remote) -> None:
+        """Take note that *remote* is elsewhere: routes and MTU may have to follow."""
+        self._relocations.moved(remote, clock.now(), is_planning=self.changing.locked())
+
+    def turn(self, now: float) -> None:
+        """Do what is due each second."""
+        self.host.close_left(now)
+        self._relocations.turn(now)
+
+    async def follow_peers(self) -> None:
+        """Make another plan whenever peers that moved ask for one, with pauses."""
+        while True:
+            await self._plan_wanted.wait()
+            self._plan_wanted = trio.Event()
+            await trio.sleep(self._relocations.pause(clock.now()))
+            self._relocations.plan(clock.now())
+            await self.replan()
+
+    def _want_plan(self) -> None:
+        self._plan_wanted.set()
+
+    def _endpoints(self, node: Node) -> Endpoints:
+        """Return every underlay address known of *node*'s peers, with the name of the peer."""
+        known = set(self._engine.roster.endpoints(node))
+        for peer in node.others:
+            if peer.endpoint is not None:
+                known.update((peer.name, sockaddr) for sockaddr in literal(peer.endpoint))
+        return known
+
+    def _is_affected_by(self, name: str, endpoint: Sockaddr) -> bool:
+        return self.host.is_affected_by(name, endpoint)
+
+    # Other programs
+
+    async def watch_network(self) -> None:
+        """When addresses or routes change, choose source addresses anew and mend what was taken from us."""
+        while True:
+            if await changes.gather(self.host.watch, self._mend):
+                await self._mend()
+                await self._supervisor.tell(RenewSources(self.host.watch.take_move()))
+                log.debug("network of the host changed")
+                await self.replan()
+
+    async def _mend(self) -> None:
+        """Put back what somebody else changed.  Raises HostError if the interface itself is gone."""
+        async with self.changing:
+            if (other := self.host.check_device()) is not None:
+                log.warning(
+                    "interface renamed by somebody else, has its name again interface=%s was=%s",
+                    self.host.interface,
+                    other,
+                )
+            try:
+                self.host.mend()
+            except HostError as error:
+                log.error("what somebody else changed could not be put back: %s", error)  # noqa: TRY400  its text is the news
+
+    # What keeps traffic from going
+
+    def _look_again(self) -> None:
+        """Look at the host after a change, and fix what may be fixed."""
+        if self._options.fix_sysctl:
+            try:
+                self.host.fix_settings(self._node())
+            except HostError as error:
+                log.error("settings of the host could not be fixed: %s", error)  # noqa: TRY400  its text is the news
+        self.notes.look()
+        self.notes.want()
+
+    def _look_at_host(self, reading: Reading | None) -> list[Finding]:
+        """Return what of the host keeps traffic from going, and who else can read or write the node's files."""
+        firewall, files = (reading.firewall, reading.files) if reading is not None else (None, ())
+        found = [*self.host.findings(self._node(), firewall), *files]
+        return found if self._engine.sessions.is_clock_plausible() else [*found, UNSET_CLOCK]
+
+    def _read_host(self) -> Reading:
+        """Return what takes long to look at.  Called in a worker thread."""
+        files = config.describe_files(self._options, self._node())
+        return Reading(self.host.read_firewall(), tuple(files))
