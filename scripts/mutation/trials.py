@@ -52,9 +52,8 @@ class Reach:
 class Trials:
     """A plugin of pytest that tries *mutants*, *jobs* at a time, in place of the usual run.
 
-    The tests of one change take at most *seconds* of CPU, as measured without it: the quickest of the file that mirrors
-    the module and of each other file, then the next of each.  Of a test with many parameters *variants* are
-    used, or all.  *report* is called with each outcome; *folder* is for files of this run.
+    The tests of one change take at most *seconds* of CPU, as measured without it.  Of a test with many parameters
+    *variants* are used, or all.  *report* is called with each outcome; *folder* is for files of this run.
     """
 
     def __init__(
@@ -158,16 +157,18 @@ class Trials:
     def _choose(
         self, items: list[pytest.Item], found: list[Reach], mutant: Mutant
     ) -> list[tuple[pytest.Item, float]]:
-        """Return the tests of a change, best first, and the seconds that each takes."""
-        by_file = dict[Path, list[Reach]]()
+        """Return the tests of a change, best first, and the seconds that each takes.
+
+        Those beside the file that mirrors the module have half of the time at most, the others what is left.
+        """
+        near, far = dict[Path, list[Reach]](), dict[Path, list[Reach]]()
         for reach in sorted(found, key=lambda reach: reach.seconds):
-            by_file.setdefault(items[reach.test].path, []).append(reach)
-        # The quickest of each file, then the next of each: tests of one file are much alike.
-        files = sorted(by_file, key=lambda path: not path.match(str(mutant.mirror)))
-        ordered = [
-            reach for reach in chain(*zip_longest(*map(by_file.__getitem__, files))) if reach is not None
-        ]
-        return [(items[reach.test], reach.seconds) for reach in _within(self._seconds, ordered)]
+            path = items[reach.test].path
+            files = near if path.parent.match(str(mutant.mirror.parent)) else far
+            files.setdefault(path, []).append(reach)
+        chosen = list(_within(self._seconds / 2, _in_turn(near)))
+        chosen += _within(self._seconds - sum(reach.seconds for reach in chosen), _in_turn(far))
+        return [(items[reach.test], reach.seconds) for reach in chosen]
 
     def _trial(self, mutant: Mutant, tests: list[tuple[pytest.Item, float]]) -> int:
         mutant.apply()
@@ -215,6 +216,11 @@ def _calls_noted_in(codes: set[CodeType]) -> Iterator[None]:
     finally:
         sys.settrace(None)
         threading.settrace(None)  # type: ignore[arg-type]  None is what takes it away
+
+
+def _in_turn(files: dict[Path, list[Reach]]) -> Iterator[Reach]:
+    """Yield the first of each file, then the next of each: tests of one file are much alike."""
+    return (reach for reach in chain(*zip_longest(*files.values())) if reach is not None)
 
 
 def _within(seconds: float, reaches: Iterable[Reach]) -> Iterator[Reach]:
