@@ -382,3 +382,14 @@ def test_stations_beyond_the_bound_are_counted_at_their_peer_and_the_bound_may_c
 
     assert b.peer().drops["stations_full"] == 1
     assert b.core.bridge.learnt(1, bench.world.clock.now) == 5
+
+
+@pytest.mark.parametrize(("inner", "mark", "expected"), [(2, 3, 3), (2, 1, 1), (2, 2, 2), (1, 3, 3)])
+def test_frames_of_one_flow_that_come_at_once_take_the_mark_of_their_path(bench, inner, mark, expected):
+    whole = packets.tcp(bytes(4000), source=bench.a.inner(), destination=bench.b.inner(), tos=inner)
+    train = packets.kernel_segments(*packets.as_super_packet(whole, 1000))
+
+    bench.arrive(*[frames.build(bench.frame(packet)) for packet in train], tos=mark)
+
+    marks = [frame[14 + 1] & 3 for frame in bench.b.received]
+    assert marks == [expected] * 4

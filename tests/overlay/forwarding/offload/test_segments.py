@@ -202,6 +202,17 @@ def test_an_extension_header_with_half_a_tcp_header_behind_it_is_refused(change)
     assert refusal.value.reason == "tun_gso"
 
 
+@pytest.mark.parametrize("kind", [4, 5])
+def test_what_is_no_tcp_or_udp_right_behind_the_ipv6_header_is_refused(kind):
+    make = packets.tcp if kind == 4 else packets.udp
+    packet = make(payload_of(2500), version=6)
+    changed = packet[:6] + bytes([0]) + packet[7:]  # hop-by-hop options, by what the header says
+
+    with pytest.raises(PacketError) as refusal:
+        Splitter(1420).split(memoryview(changed), kind, 1000, 40)
+    assert refusal.value.reason == "tun_gso"
+
+
 @pytest.mark.parametrize("segment", [8, 9, 16, 47, 48])
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_whole_super_packet_of_tiny_segments_is_cut(segment, version):
@@ -375,6 +386,15 @@ def test_flow_of_takes_any_ipv6_bytes(packet):
     flow = flow_of(b"\x60" + packet[1:])
 
     assert flow is None or (flow.l4 == 40 and 48 <= flow.size <= len(packet))
+
+
+@pytest.mark.parametrize("make", [packets.tcp, packets.udp])
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_packet_with_half_a_header_of_tcp_or_udp_is_of_no_flow(make, version):
+    packet = make(b"", version=version)
+
+    assert flow_of(packet) is not None
+    assert all(flow_of(packet[:size]) is None for size in range(20 if version == 4 else 40, len(packet)))
 
 
 # Joining
@@ -581,11 +601,41 @@ def test_a_segment_with_a_bad_checksum_is_not_joined(row, version, make, at):
     assert 1 in check_join(inner)
 
 
-def test_a_segment_with_a_bad_header_checksum_is_not_joined():
-    inner = flow()
-    inner[2] = inner[2][:10] + bytes([inner[2][10] ^ 1]) + inner[2][11:]
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [({2}, [2, 1, 1]), ({0}, [1, 3]), ({3}, [3, 1]), ({0, 1, 2}, [1, 1, 1, 1]), ({0, 1, 2, 3}, [1, 1, 1, 1])],
+)
+@pytest.mark.parametrize("last", [100, 60])
+def test_a_segment_with_a_bad_header_checksum_is_not_joined(bad, expected, last):
+    inner = flow(last=last)
+    for row in bad:
+        inner[row] = inner[row][:10] + bytes([inner[row][10] ^ 1]) + inner[row][11:]
 
-    assert check_join(inner) == [2, 1, 1]
+    assert check_join(inner) == expected
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("lying", [{0, 1, 2}, {2}, {0, 1}])
+@pytest.mark.parametrize("by", [0x100, 0x200, 1, -1])
+def test_udp_that_lies_about_its_length_is_not_joined_even_where_the_sum_holds(version, lying, by):
+    inner = udp_flow(3, size=300, version=version)
+    for row in lying:
+        packet = bytearray(inner[row])
+        at = packets.l4_start(inner[row])
+        length = int.from_bytes(packet[at + 4 : at + 6], "big") + by
+        check = (int.from_bytes(packet[at + 6 : at + 8], "big") - by) % 0xFFFF
+        packet[at + 4 : at + 8] = length.to_bytes(2, "big") + check.to_bytes(2, "big")
+        inner[row] = bytes(packet)
+
+    rows = rows_of(inner)
+
+    joined = {
+        row
+        for run in rows.runs(udp=True) or []
+        if run.count > 1
+        for row in range(run.first, run.first + run.count)
+    }
+    assert not joined & lying
 
 
 @pytest.mark.parametrize("version", [4, 6])
