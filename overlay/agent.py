@@ -46,11 +46,7 @@ from overlay.host.reuseport import INDEX_MARK
 from overlay.host.settings import SUFFIX
 from overlay.host.tun import check_interface_name
 from overlay.key_files import load_own_key
-from overlay.link import (
-    Begin,
-    SetEndpoint,
-    SetPeer,
-)
+from overlay.link.messages import Begin, SetEndpoint, SetPeer
 from overlay.reader import Reader
 from overlay.reload import RETRY, Reloads
 from overlay.resolver import Outside, Resolver, known, resolve_first
@@ -66,7 +62,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Node, Options
     from overlay.engine import Effect
-    from overlay.link import Command, Report
+    from overlay.link.messages import Command, Report
     from overlay.roster import Change, Remote
     from overlay.wire.addresses import Sockaddr
     from peers.stores import Store

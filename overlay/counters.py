@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay.forwarder import ForwarderGoneError
-from overlay.link import AskCounters
+from overlay.link.messages import AskCounters
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from overlay.forwarder import Forwarder
-    from overlay.link import Counters, PeerCounters
+    from overlay.link.messages import Counters, PeerCounters
 
 # Ours
 PATIENCE = 5.0  # seconds without a piece, after which the forwarder is busy or hung

@@ -14,7 +14,7 @@ from overlay import unresolved
 from overlay.errors import PacketError
 from overlay.greetings import Greetings
 from overlay.journal import Journal
-from overlay.link import Command, Confirmed, Handshake, Moved, Retired, SetEndpoint, Silence, Wanted
+from overlay.link.messages import Command, Confirmed, Handshake, Moved, Retired, SetEndpoint, Silence, Wanted
 from overlay.refusals import Refusals
 from overlay.roster import Roster
 from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe

@@ -16,17 +16,8 @@ import trio
 
 from overlay.errors import HostError, PacketError
 from overlay.host import advice, clock, user_ids
-from overlay.link import (
-    MESSAGE_BYTES,
-    ROWS,
-    VERSION,
-    Command,
-    OtherVersionError,
-    Ready,
-    Report,
-    decode,
-    encode,
-)
+from overlay.link.codec import MESSAGE_BYTES, ROWS, VERSION, OtherVersionError, decode, encode
+from overlay.link.messages import Command, Ready, Report
 from overlay.process_output import ProcessOutput
 
 if TYPE_CHECKING:

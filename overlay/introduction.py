@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from overlay.host.cpu import has_aes
-from overlay.link import SetNode, SocketRow, Sockets, Start
+from overlay.link.messages import SetNode, SocketRow, Sockets, Start
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from peers.peer import INHERITED
 

@@ -6,13 +6,13 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from overlay.link import OWN
+from overlay.link.messages import OWN
 from overlay.session.outputs import Answered, Completed
 from overlay.session.peer import UNCONFIRMED
 from overlay.wire.addresses import format_sockaddr
 
 if TYPE_CHECKING:
-    from overlay.link import Moved
+    from overlay.link.messages import Moved
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus
     from overlay.wire.addresses import Sockaddr

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from overlay.link import Ponged
+from overlay.link.messages import Ponged
 
 if TYPE_CHECKING:
     from overlay.forwarder import Forwarder
-    from overlay.link import PingPeer
+    from overlay.link.messages import PingPeer
 
 
 class PingQuestions:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.link import Counters, Handshake, Ponged, Report
+from overlay.link.messages import Counters, Handshake, Ponged, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from overlay.config import Node
     from overlay.errors import PacketError
     from overlay.journal import Journal
-    from overlay.link import Handshake
+    from overlay.link.messages import Handshake
     from overlay.roster import Roster
     from overlay.session.sessions import Sessions
     from overlay.wire.addresses import Sockaddr

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import Ends
-from overlay.link import OWN, ROUTES_PER_MESSAGE, Command, RemovePeer, Routes, SetEndpoint, SetPeer
+from overlay.link.messages import OWN, ROUTES_PER_MESSAGE, Command, RemovePeer, Routes, SetEndpoint, SetPeer
 from overlay.whereabouts import Whereabouts
 
 if TYPE_CHECKING:

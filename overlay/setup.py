@@ -31,7 +31,7 @@ from overlay.host.prepared import Prepared
 from overlay.host.privileges import Capability
 from overlay.host.settings import Settings
 from overlay.host.tunnel_errors import TunnelErrors
-from overlay.link import REPLACED_TIME
+from overlay.link.messages import REPLACED_TIME
 from overlay.numbers import count
 from overlay.planning import Planned
 from peers.prefixes import PrefixMap

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from overlay.encap.encapsulation import Encapsulation
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
-    from overlay.link import PeerCounters
+    from overlay.link.messages import PeerCounters
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus
 

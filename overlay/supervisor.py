@@ -16,7 +16,7 @@ from overlay.counters import CounterQuestions
 from overlay.errors import HostError
 from overlay.forwarder import ForwarderGoneError, OtherReleaseError
 from overlay.host import clock
-from overlay.link import OWN, Counters, Handled, Handshake, PingPeer, Ponged
+from overlay.link.messages import OWN, Counters, Handled, Handshake, PingPeer, Ponged
 from overlay.pings import PingQuestions
 from overlay.policing import Policing, kind_of
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from overlay.counters import Counted
     from overlay.forwarder import Forwarder
-    from overlay.link import Command, Report
+    from overlay.link.messages import Command, Report
 
 # Ours
 REPORTS_AT_ONCE = 32  # reports taken before other tasks have their turn

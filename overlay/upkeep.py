@@ -11,7 +11,7 @@ from overlay import changes, config, introduction, planning
 from overlay.diagnosis.finding import Finding
 from overlay.errors import HostError
 from overlay.host import clock
-from overlay.link import RenewSources
+from overlay.link.messages import RenewSources
 from overlay.notes import HostNotes, Reading
 from overlay.relocations import Relocations
 from overlay.resolver import literal

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from overlay.link import MESSAGE_BYTES, OWN, ROUTES_PER_MESSAGE, RemovePeer, Routes, SetPeer, decode, encode
+from overlay.link.codec import MESSAGE_BYTES, decode, encode
+from overlay.link.messages import OWN, ROUTES_PER_MESSAGE, RemovePeer, Routes, SetPeer
 
 if TYPE_CHECKING:
     from peers.addresses import Address, Prefix

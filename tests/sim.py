@@ -20,7 +20,6 @@ import socket
 from collections import Counter, deque
 from ipaddress import ip_address, ip_network
 
-from overlay import link
 from overlay.crypto.keys import PrivateKey
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
@@ -28,6 +27,8 @@ from overlay.engine import Engine, LookUp, Relocated, SessionReport
 from overlay.forwarding.commands import Commands
 from overlay.forwarding.core import Core
 from overlay.journal import Journal
+from overlay.link import codec
+from overlay.link import messages as link
 from overlay.roster import Change, Prospect, Remote
 from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp
@@ -246,7 +247,7 @@ class Node:
     def _report(self, report):
         if len(self.reports) >= self.link_size:
             return False
-        self.reports.append(link.encode(report))
+        self.reports.append(codec.encode(report))
         return True
 
     # The two loops
@@ -281,7 +282,7 @@ class Node:
     def _agent_turn(self, now):
         is_active = bool(self.reports) or self.engine.next_deadline() <= now
         while self.reports:
-            report = link.decode(self.reports.popleft())
+            report = codec.decode(self.reports.popleft())
             self.reported.append(report)
             if isinstance(report, SessionReport):
                 self._carry_out(self.engine.take(report, now))
@@ -379,9 +380,9 @@ class Recorder(Journal):
 
 def crossed(message):
     """Return *message* as the other end of the link reads it."""
-    data = link.encode(message)
-    assert len(data) <= link.MESSAGE_BYTES
-    return link.decode(data)
+    data = codec.encode(message)
+    assert len(data) <= codec.MESSAGE_BYTES
+    return codec.decode(data)
 
 
 class World:

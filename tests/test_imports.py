@@ -300,7 +300,6 @@ TESTED_ELSEWHERE = {
     "overlay.host.ownership": "numbers; test_routing and test_guards find them in a real kernel",
     "overlay.host.plan": "values; test_config makes them and test_routing carries them out",
     "overlay.linux": "numbers; tests of the modules that use them ask a real kernel",
-    "overlay.link": "re-exports; test_codec and all around the link use them",
     "overlay.link.messages": "values; test_codec sends and reads each of them",
     "overlay.services.schedulers.buckets": "test_schedulers, as sh and dh",
     "overlay.services.schedulers.dh": "test_schedulers has it choose as the kernel did",

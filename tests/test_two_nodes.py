@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay import link
 from overlay.crypto.keys import PrivateKey
 from overlay.engine import LookUp
+from overlay.link import messages as link
 from overlay.session.constants import GREETINGS_PER_SECOND
 from overlay.session.outputs import Completed, GiveUp, InstallKeypair
 from overlay.session.sessions import Sessions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.link import ControlReceived, SendControl
+from overlay.link.messages import ControlReceived, SendControl
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM
 from overlay.wire.control import Presence

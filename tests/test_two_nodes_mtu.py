@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from overlay import link
-from overlay.link import AskCounters
+from overlay.link import messages as link
+from overlay.link.messages import AskCounters
 from overlay.wire.fragments import may_be_cut
 from tests import packets
 from tests.overlay.wire.test_fragments import reassemble

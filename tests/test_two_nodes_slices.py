@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from overlay import link
 from overlay.forwarding.counters import PEERS_PER_MESSAGE
+from overlay.link import messages as link
 from overlay.session.outputs import InstallKeypair
 from tests import packets
 from tests.sim import World

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from overlay.forwarding.bulk.capability import Bulk
 from overlay.forwarding.bulk.size import SMALLEST, WHOLE
 from overlay.forwarding.pings import PONGS_AT_ONCE
-from overlay.link import PINGS_WAITING, PingPeer, Ponged, Wanted
+from overlay.link.messages import PINGS_WAITING, PingPeer, Ponged, Wanted
 from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM, AES_BLOCKS_PER_KEY, CHACHA20_POLY1305

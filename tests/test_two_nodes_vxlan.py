@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay import link
+from overlay.link import messages as link
 from overlay.wire.ip import CE, ECT_0, NOT_ECT
 from peers.mac import derived_mac
 from tests import packets

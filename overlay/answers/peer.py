@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from overlay.counters import Counted
 from overlay.encap.carrier import carried_by, identified_by
 from overlay.host import clock
-from overlay.link import OWN
+from overlay.link.messages import OWN
 from overlay.questions import refusal
 from overlay.status import describe_silence
 from peers.peer import format_public_key

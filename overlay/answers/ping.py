@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from overlay.answers.peer import find_peer, refuse_peer
 from overlay.forwarder import ForwarderGoneError
-from overlay.link import PINGS_WAITING
+from overlay.link.messages import PINGS_WAITING
 from overlay.questions import refusal
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from overlay.counters import Counted
     from overlay.engine import Engine
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
-    from overlay.link import PeerCounters
+    from overlay.link.messages import PeerCounters
     from overlay.notes import HostNotes
     from overlay.refusals import Refusals
     from overlay.reload import Reloads

@@ -18,7 +18,8 @@ from overlay.errors import PacketError
 from overlay.forwarding.loop import LinkEnd, Loop
 from overlay.host import clock, priority, seccomp
 from overlay.host.privileges import drop_all
-from overlay.link import OtherVersionError, Ready, Start
+from overlay.link.codec import OtherVersionError
+from overlay.link.messages import Ready, Start
 
 # Ours
 GC_THRESHOLD = 50_000  # allocations between two collections: the packet path makes no cycles

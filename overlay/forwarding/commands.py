@@ -18,7 +18,7 @@ from overlay.forwarding.underlay.udp_socket import DatagramSocket, UdpSocket, pa
 from overlay.forwarding.unreachable import RawIcmp
 from overlay.forwarding.workqueue import always
 from overlay.host.queues import KernelSocket, SocketQueues
-from overlay.link import (
+from overlay.link.messages import (
     OWN,
     REPLACED_TIME,
     AskCounters,

@@ -31,14 +31,7 @@ from overlay.forwarding.underlay.replaced import read_out
 from overlay.forwarding.underlay.sender import Sender
 from overlay.forwarding.unreachable import Silent, Unreachable
 from overlay.forwarding.workqueue import Workqueue, always
-from overlay.link import (
-    OWN,
-    Confirmed,
-    Handshake,
-    Report,
-    Retired,
-    Start,
-)
+from overlay.link.messages import OWN, Confirmed, Handshake, Report, Retired, Start
 from overlay.reasons import Drops
 from overlay.session.constants import Timing
 from overlay.wire.frames import FRAME_OVERHEAD

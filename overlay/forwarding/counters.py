@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.link import PeerCounters
+from overlay.link.messages import PeerCounters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

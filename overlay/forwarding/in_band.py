@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
 from overlay.forwarding.ratelimit import Bucket
-from overlay.link import ControlReceived
+from overlay.link.messages import ControlReceived
 from overlay.wire import control
 from overlay.wire.control import FIRST_NIBBLES, Hello, Ping, Pong, Presence, Probe, Probed, Report
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.pings import Pings
     from overlay.forwarding.timers import Timers
-    from overlay.link import Ponged
+    from overlay.link.messages import Ponged
 
 # Ours
 MESSAGES_PER_SECOND = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from overlay.forwarding.bulk.capability import REPORT_TIME
 from overlay.forwarding.peer import WIDE
-from overlay.link import Moved, Silence, Wanted
+from overlay.link.messages import Moved, Silence, Wanted
 from overlay.session.constants import REKEY_AFTER_MESSAGES
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.path.probes import Probes
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.timers import Timers
-    from overlay.link import Report
+    from overlay.link.messages import Report
     from overlay.session.constants import Timing
 
 # Ours

@@ -17,21 +17,8 @@ from overlay.forwarding.commands import Commands
 from overlay.forwarding.core import Core
 from overlay.forwarding.underlay.sender import HELD_PAUSE
 from overlay.host.paths import PathSocket
-from overlay.link import (
-    DESCRIPTORS,
-    MESSAGE_BYTES,
-    Begin,
-    Command,
-    Handshake,
-    Ready,
-    Report,
-    Routes,
-    SetNode,
-    Sockets,
-    Start,
-    decode,
-    encode,
-)
+from overlay.link.codec import DESCRIPTORS, MESSAGE_BYTES, decode, encode
+from overlay.link.messages import Begin, Command, Handshake, Ready, Report, Routes, SetNode, Sockets, Start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

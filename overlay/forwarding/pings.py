@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from overlay.errors import PacketError
 from overlay.forwarding.ratelimit import Buckets
-from overlay.link import PINGS_WAITING, Ponged
+from overlay.link.messages import PINGS_WAITING, Ponged
 from overlay.wire import control
 from overlay.wire.control import IDENTIFIER_SIZE, Ping, Pong
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Peer
-    from overlay.link import PingPeer
+    from overlay.link.messages import PingPeer
 
 # Ours
 PONGS_PER_SECOND = 1000.0  # to one peer: as many as `overlay ping` can ask for at its shortest interval

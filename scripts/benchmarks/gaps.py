@@ -32,8 +32,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from overlay import link
 from overlay.host import clock
+from overlay.link import codec
+from overlay.link import messages as link
 from overlay.session.constants import Timing
 from overlay.session.outputs import InstallKeypair
 from overlay.wire.messages import KEY_SIZE
@@ -198,7 +199,7 @@ class Bench:
                 if not is_done:
                     ends_at = began + LONGEST
             for key, _ in self._selector.select(max(0.0, min(next_at - time.monotonic(), INTERVAL))):
-                data, ancillary, _, _ = key.fileobj.recvmsg(link.MESSAGE_BYTES, 64)  # type: ignore[union-attr]
+                data, ancillary, _, _ = key.fileobj.recvmsg(codec.MESSAGE_BYTES, 64)  # type: ignore[union-attr]
                 if key.fileobj is self._watched:
                     if 40 < len(data) < 200:  # no keepalive, and no copy of a frame for everybody
                         seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
@@ -245,15 +246,15 @@ class Bench:
         time.sleep(0.2)
         while self._selector.select(0):
             for key, _ in self._selector.select(0):
-                key.fileobj.recv(link.MESSAGE_BYTES)  # type: ignore[union-attr]
+                key.fileobj.recv(codec.MESSAGE_BYTES)  # type: ignore[union-attr]
 
     def _wait_for(self, is_wanted: object) -> None:
         deadline = time.monotonic() + LONGEST
         assert callable(is_wanted)
         while time.monotonic() < deadline:
             for key, _ in self._selector.select(0.1):
-                data = key.fileobj.recv(link.MESSAGE_BYTES)  # type: ignore[union-attr]
-                if key.fileobj is self._link and is_wanted(link.decode(data)):
+                data = key.fileobj.recv(codec.MESSAGE_BYTES)  # type: ignore[union-attr]
+                if key.fileobj is self._link and is_wanted(codec.decode(data)):
                     return
         fail("the forwarder did not answer")
 
@@ -268,7 +269,7 @@ class Bench:
 
     def _tell(self, command: link.Command, descriptors: Sequence[int] = ()) -> None:
         rights = array.array("i", descriptors)
-        data, deadline = link.encode(command), time.monotonic() + LONGEST
+        data, deadline = codec.encode(command), time.monotonic() + LONGEST
         while time.monotonic() < deadline:
             try:
                 self._link.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else [])

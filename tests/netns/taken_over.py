@@ -24,8 +24,8 @@ from overlay.errors import PacketError
 from overlay.forwarding.loop import LinkEnd
 from overlay.host import seccomp
 from overlay.host.privileges import drop_all
-from overlay.link import (
-    MESSAGES,
+from overlay.link.codec import MESSAGES, encode
+from overlay.link.messages import (
     OWN,
     Begin,
     Confirmed,
@@ -40,7 +40,6 @@ from overlay.link import (
     Silence,
     Sockets,
     Wanted,
-    encode,
 )
 from overlay.wire.messages import INITIATION
 

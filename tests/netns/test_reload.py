@@ -13,7 +13,7 @@ import pytest
 
 from overlay.crypto.keys import PrivateKey, encode_key
 from overlay.host.leaving import LATER
-from overlay.link import REPLACED_TIME
+from overlay.link.messages import REPLACED_TIME
 from tests.netns.network import (
     PATIENCE,
     Network,

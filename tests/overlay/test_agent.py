@@ -29,7 +29,7 @@ from overlay.host import clock, control
 from overlay.host.firewall.rules import Firewall
 from overlay.host.names import Names as KnownNames
 from overlay.journal import LOSSES_BURST
-from overlay.link import (
+from overlay.link.messages import (
     OWN,
     PINGS_WAITING,
     AskCounters,

@@ -6,7 +6,7 @@ import trio.testing
 
 from overlay.counters import PATIENCE, SHORT_PATIENCE, CounterQuestions
 from overlay.forwarder import ForwarderGoneError
-from overlay.link import AskCounters, Counters, PeerCounters
+from overlay.link.messages import AskCounters, Counters, PeerCounters
 
 KNOWN = range(1, 101)
 

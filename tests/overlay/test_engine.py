@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from overlay import link
 from overlay.crypto.keys import PrivateKey
 from overlay.engine import Engine, LookUp, Relocated
-from overlay.link import SetEndpoint
+from overlay.link import messages as link
+from overlay.link.messages import SetEndpoint
 from overlay.roster import Change, Prospect, Remote
 from overlay.session.constants import GREETINGS_PER_SECOND, Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit

@@ -24,19 +24,8 @@ from overlay.forwarder import (
     forwarders,
 )
 from overlay.host.user_ids import USER_IDS
-from overlay.link import (
-    MESSAGE_BYTES,
-    MESSAGES,
-    VERSION,
-    AskCounters,
-    Begin,
-    Counters,
-    Handled,
-    Ready,
-    SetPeer,
-    Start,
-    Wanted,
-)
+from overlay.link.codec import MESSAGE_BYTES, MESSAGES, VERSION
+from overlay.link.messages import AskCounters, Begin, Counters, Handled, Ready, SetPeer, Start, Wanted
 from overlay.process_output import BURST
 from overlay.session.constants import Timing
 from tests.netns.topology import wait_until
@@ -337,7 +326,7 @@ def test_garbage_from_the_forwarder_is_none_among_its_reports():
     async def tell():
         forwarder = Forwarder(
             program(
-                "from overlay.link import Handled, Ready, Wanted, encode\n"
+                "from overlay.link.codec import encode\nfrom overlay.link.messages import Handled, Ready, Wanted\n"
                 "for data in (encode(Ready(['note'])), b'garbage', encode(Handled(1)), encode(Wanted(7))):\n"
                 "    link.send(data)\n"
             )
@@ -355,7 +344,7 @@ def test_garbage_from_the_forwarder_is_none_among_its_reports():
 def test_what_is_reported_before_the_forwarder_is_ready_is_kept():
     async def tell():
         code = (
-            "from overlay.link import Ready, Wanted, encode\n"
+            "from overlay.link.codec import encode\nfrom overlay.link.messages import Ready, Wanted\n"
             "for message in (Wanted(1), Wanted(2), Ready(['note']), Wanted(3)): link.send(encode(message))\n"
         )
         forwarder = Forwarder(program(code + "time.sleep(100)"))
@@ -371,7 +360,7 @@ def test_what_is_reported_before_the_forwarder_is_ready_is_kept():
 
 def test_one_that_reports_without_end_before_it_is_ready_is_ended_and_holds_nobody_up():
     async def tell():
-        code = "from overlay.link import Wanted, encode\nwhile True: link.send(encode(Wanted(1)))\n"
+        code = "from overlay.link.codec import encode\nfrom overlay.link.messages import Wanted\nwhile True: link.send(encode(Wanted(1)))\n"
         forwarder, turns = Forwarder(program(code)), 0
 
         async def count():
@@ -394,7 +383,7 @@ def test_one_that_reports_without_end_before_it_is_ready_is_ended_and_holds_nobo
 
 def test_reports_come_in_batches_of_at_most_what_was_asked_for():
     async def tell():
-        code = "from overlay.link import Wanted, encode\nfor n in range(5): link.send(encode(Wanted(n)))\n"
+        code = "from overlay.link.codec import encode\nfrom overlay.link.messages import Wanted\nfor n in range(5): link.send(encode(Wanted(n)))\n"
         forwarder = Forwarder(program(code + "time.sleep(100)"))
         await forwarder.receive()
         await trio.sleep(0.3)
@@ -489,7 +478,7 @@ AGENT = """
 import sys, time, trio
 from overlay.forwarder import Forwarder
 from tests.overlay.test_forwarder import START
-from overlay.link import Begin
+from overlay.link.messages import Begin
 
 async def main():
     import socket
@@ -609,7 +598,7 @@ WITHOUT_CAPABILITIES = """
 import os, socket, trio
 from overlay.forwarder import Forwarder
 from overlay.host import privileges
-from overlay.link import Begin
+from overlay.link.messages import Begin
 from tests.overlay.test_forwarder import START
 
 async def main():

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from overlay.journal import HANDSHAKES_BURST, LOSSES_BURST, MINUTE, MOVES_BURST, SWEEP_INTERVAL, Journal
-from overlay.link import Moved
+from overlay.link.messages import Moved
 from overlay.roster import Remote
 from overlay.session.outputs import Answered, Completed
 from overlay.session.peer import UNCONFIRMED, HandshakeStatus

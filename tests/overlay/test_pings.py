@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from overlay.forwarder import ForwarderGoneError
-from overlay.link import PingPeer, Ponged
+from overlay.link.messages import PingPeer, Ponged
 from overlay.pings import PingQuestions
 
 

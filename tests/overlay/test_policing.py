@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.link import Counters, Handshake, Moved, PeerCounters, Ponged, Ready, Silence, Wanted
+from overlay.link.messages import Counters, Handshake, Moved, PeerCounters, Ponged, Ready, Silence, Wanted
 from overlay.policing import (
     BURST,
     BURST_PER_PEER,

@@ -10,7 +10,7 @@ from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.errors import PacketError, ReplayedInitiationError, UnknownInitiatorError
 from overlay.journal import Journal
-from overlay.link import Handshake
+from overlay.link.messages import Handshake
 from overlay.misdirected import WORTH_TELLING
 from overlay.refusals import LINES, LINES_TIME, Refusals
 from overlay.roster import Roster

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
-from overlay.link import OWN, ROUTES_PER_MESSAGE, RemovePeer, Routes, SetPeer
+from overlay.link.messages import OWN, ROUTES_PER_MESSAGE, RemovePeer, Routes, SetPeer
 from overlay.roster import Roster
 from peers.mac import derived_mac
 from tests.models import SlowForwarder

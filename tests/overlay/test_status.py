@@ -7,7 +7,7 @@ import pytest
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
 from overlay.host.netlink.path_mtu_exceptions import LearntMtu
-from overlay.link import PeerCounters
+from overlay.link.messages import PeerCounters
 from overlay.roster import Remote
 from overlay.session.constants import REJECT_AFTER_TIME
 from overlay.session.peer import HandshakeStatus

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from overlay.errors import PacketError
-from overlay.link import OWN
+from overlay.link.messages import OWN
 from overlay.wire import frames
 from overlay.wire.ethernet import ETHERNET_SIZE, ETHERTYPE_IPV4, GROUP
 

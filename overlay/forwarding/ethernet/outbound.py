@@ -19,7 +19,7 @@ from overlay.forwarding.path.oversize import largest_segment
 from overlay.forwarding.ratelimit import Bucket
 from overlay.forwarding.tun.outbound import ARENA_BYTES, BATCH, READ_BYTES, Outbound
 from overlay.forwarding.underlay.outer_header import TTL_SHIFT, ttl_of
-from overlay.link import OWN
+from overlay.link.messages import OWN
 from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire import frames
 from overlay.wire.bulk import MINIMUM_SEGMENT

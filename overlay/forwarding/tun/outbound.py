@@ -31,7 +31,7 @@ from overlay.forwarding.offload.split import Splitter
 from overlay.forwarding.offload.uniform import WORTH, UniformRows, stride_of
 from overlay.forwarding.path.oversize import Oversize, largest_segment
 from overlay.forwarding.underlay.batching import Batching
-from overlay.link import OWN
+from overlay.link.messages import OWN
 from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire.bulk import META, MINIMUM_SEGMENT
 from overlay.wire.ip import IPV6_MINIMUM_MTU, PROTOCOL_UDP, checksum

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import contextlib
 
-from overlay import link as link_messages
 from overlay.errors import PacketError
 from overlay.host import control
+from overlay.link import codec, messages
 
 
 def link(data):
     with contextlib.suppress(PacketError):
-        message = link_messages.decode(data)
-        assert link_messages.decode(link_messages.encode(message)) == message
+        message = codec.decode(data)
+        assert codec.decode(codec.encode(message)) == message
 
 
 def seeds():
-    yield link_messages.encode(link_messages.Ready([]))
-    yield link_messages.encode(
-        link_messages.SetPeer(1, 25.0, "vxlan", [(bytes(4), 32)], 7, bytes(6), bytes(6))
-    )
-    yield link_messages.encode(link_messages.SetEndpoint(1, ("192.0.2.1", 51820), "configuration"))
-    yield link_messages.encode(link_messages.SetEndpoint(1, ("fe80::1", 51820, 0, 2), "configuration"))
-    yield link_messages.encode(link_messages.Routes([(bytes(4), 8, 1)], [(bytes(16), 64)], is_last=True))
-    yield link_messages.encode(link_messages.Handled(1))
+    yield codec.encode(messages.Ready([]))
+    yield codec.encode(messages.SetPeer(1, 25.0, "vxlan", [(bytes(4), 32)], 7, bytes(6), bytes(6)))
+    yield codec.encode(messages.SetEndpoint(1, ("192.0.2.1", 51820), "configuration"))
+    yield codec.encode(messages.SetEndpoint(1, ("fe80::1", 51820, 0, 2), "configuration"))
+    yield codec.encode(messages.Routes([(bytes(4), 8, 1)], [(bytes(16), 64)], is_last=True))
+    yield codec.encode(messages.Handled(1))
 
 
 def requests(data):

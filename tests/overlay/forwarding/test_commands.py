@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overlay import link
+from overlay.link import messages as link
 from overlay.session.constants import GREETINGS_PER_SECOND
 from tests.sim import World
 

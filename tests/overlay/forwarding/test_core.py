@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay import link
 from overlay.crypto.cookies import CookieHolder
 from overlay.forwarding.callers import CALLERS
 from overlay.forwarding.counters import PEERS_PER_MESSAGE
 from overlay.forwarding.underlay.batching import PROBE
+from overlay.link import messages as link
 from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER

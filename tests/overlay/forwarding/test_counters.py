@@ -6,7 +6,7 @@ from overlay.forwarding import counters
 from overlay.forwarding.counters import PEERS_PER_MESSAGE
 from overlay.forwarding.path.search import PathMtu
 from overlay.forwarding.peer import Peer
-from overlay.link import PeerCounters
+from overlay.link.messages import PeerCounters
 
 
 @pytest.mark.parametrize("count", [0, 1, PEERS_PER_MESSAGE, PEERS_PER_MESSAGE + 1, 5 * PEERS_PER_MESSAGE])

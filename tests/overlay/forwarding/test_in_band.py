@@ -8,7 +8,7 @@ import pytest
 from overlay.errors import PacketError
 from overlay.forwarding.in_band import MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, InBand
 from overlay.forwarding.peer import Peer
-from overlay.link import ControlReceived
+from overlay.link.messages import ControlReceived
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM
 from tests.sim import World

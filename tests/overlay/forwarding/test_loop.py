@@ -14,7 +14,6 @@ from ipaddress import ip_address
 
 import pytest
 
-from overlay import link
 from overlay.crypto.cookies import CookieHolder
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
@@ -25,6 +24,8 @@ from overlay.forwarding.pings import PONGS_AT_ONCE
 from overlay.forwarding.underlay.sender import HELD_PAUSE
 from overlay.host import clock
 from overlay.host.sockets import open_raw
+from overlay.link import codec
+from overlay.link import messages as link
 from overlay.session.constants import Timing
 from overlay.session.outputs import InstallKeypair
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
@@ -61,7 +62,7 @@ def test_what_is_reported_arrives(ends):
 
     assert end.report(link.Wanted(3))
 
-    assert link.decode(agent.recv(100)) == link.Wanted(3)
+    assert codec.decode(agent.recv(100)) == link.Wanted(3)
     assert not end.is_full
 
 
@@ -82,7 +83,7 @@ def test_a_full_link_keeps_what_is_reported_in_order(ends):
 
     heard = []
     while end.is_full or select.select([agent], [], [], 0)[0]:
-        heard.append(link.decode(agent.recv(1000)))
+        heard.append(codec.decode(agent.recv(1000)))
         end.flush()
     assert heard == [*map(link.Wanted, range(count)), HANDSHAKE, link.Wanted(count)]
 
@@ -107,7 +108,7 @@ def test_a_command_arrives_with_its_descriptors(ends):
     reading, writing = os.pipe()
     message = link.Sockets("wireguard", [link.SocketRow(2, 51820)])
     agent.sendmsg(
-        [link.encode(message)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing]))]
+        [codec.encode(message)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing]))]
     )
 
     received, (descriptor,) = end.receive()
@@ -138,7 +139,7 @@ def test_descriptors_that_this_process_cannot_hold_are_an_error(ends):
     free = os.dup(reading)
     os.close(free)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    message = link.encode(link.Sockets("wireguard", [link.SocketRow(2, 51820)]))
+    message = codec.encode(link.Sockets("wireguard", [link.SocketRow(2, 51820)]))
     agent.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing]))])
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
@@ -155,9 +156,9 @@ def test_descriptors_that_this_process_cannot_hold_are_an_error(ends):
 
 def test_as_many_descriptors_as_a_message_may_have_arrive_in_order(ends):
     agent, end = ends
-    files = [os.memfd_create(f"number {number}") for number in range(link.DESCRIPTORS)]
+    files = [os.memfd_create(f"number {number}") for number in range(codec.DESCRIPTORS)]
     agent.sendmsg(
-        [link.encode(link.Sockets("wireguard", [link.SocketRow(2, 51820)]))],
+        [codec.encode(link.Sockets("wireguard", [link.SocketRow(2, 51820)]))],
         [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))],
     )
 
@@ -173,8 +174,8 @@ def test_a_message_as_large_as_any_arrives_whole(ends):
     agent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     rows = [(bytes([10, number >> 8, number & 255, 0]), 24, 1) for number in range(3000)]
     message = link.Routes(rows, [], is_last=True)
-    assert 20_000 < len(link.encode(message)) <= link.MESSAGE_BYTES
-    agent.send(link.encode(message))
+    assert 20_000 < len(codec.encode(message)) <= codec.MESSAGE_BYTES
+    agent.send(codec.encode(message))
 
     assert end.receive() == (message, [])
 
@@ -258,11 +259,11 @@ class Running:
             [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         )
         assert select.select([], [self.link], [], PATIENCE)[1]
-        self.link.sendmsg([link.encode(command)], rights)
+        self.link.sendmsg([codec.encode(command)], rights)
 
     def hear(self):
         assert select.select([self.link], [], [], PATIENCE)[0]
-        return link.decode(self.link.recv(link.MESSAGE_BYTES))
+        return codec.decode(self.link.recv(codec.MESSAGE_BYTES))
 
     def counters(self):
         """Ask for the counters and wait for them: all commands before have been carried out then."""

@@ -6,7 +6,7 @@ import pytest
 
 from overlay.errors import PacketError
 from overlay.forwarding.pings import PONGS_AT_ONCE, PONGS_PER_SECOND, Pings
-from overlay.link import PINGS_WAITING, PingPeer, Ponged
+from overlay.link.messages import PINGS_WAITING, PingPeer, Ponged
 from overlay.wire import control
 from overlay.wire.control import Ping, Pong
 from tests.overlay.session.pair import seeded

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from overlay import link
 from overlay.errors import PacketError
 from overlay.forwarding.counters import PEERS_PER_MESSAGE
+from overlay.link import codec
+from overlay.link import messages as link
 from overlay.reasons import REASONS
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from tests.hypothesis_profiles import examples
@@ -97,7 +98,7 @@ anything = st.one_of(*MESSAGES.values())
 
 
 def test_every_message_is_tested():
-    assert set(MESSAGES) == set(link.MESSAGES)
+    assert set(MESSAGES) == set(codec.MESSAGES)
 
 
 @pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
@@ -105,7 +106,7 @@ def test_a_message_reads_back_equal(kind):
     @examples(40)
     @given(MESSAGES[kind])
     def check(message):
-        assert link.decode(link.encode(message)) == message
+        assert codec.decode(codec.encode(message)) == message
 
     check()
 
@@ -124,7 +125,7 @@ def test_any_bytes_give_a_message_or_the_one_error(data):
 def read(data):
     """Return the message in *data* or None; any error but PacketError goes on to the test."""
     try:
-        return link.decode(data)
+        return codec.decode(data)
     except PacketError as error:
         if error.reason != "link":
             raise
@@ -134,7 +135,7 @@ def read(data):
 @examples(300)
 @given(anything, st.data())
 def test_a_damaged_message_gives_a_message_or_the_one_error(message, data):
-    damaged = bytearray(link.encode(message))
+    damaged = bytearray(codec.encode(message))
     at = data.draw(st.integers(0, len(damaged) - 1))
     damaged[at] ^= data.draw(st.integers(1, 255))
 
@@ -150,17 +151,17 @@ values = st.recursive(
 
 
 @examples(1000)
-@given(st.integers(-1, len(link.MESSAGES)), st.lists(values, max_size=9))
+@given(st.integers(-1, len(codec.MESSAGES)), st.lists(values, max_size=9))
 def test_any_fields_give_a_message_that_can_be_sent_on_or_the_one_error(kind, fields):
     message = read(msgpack.packb([kind, *fields]))
 
-    assert message is None or read(link.encode(message)) is not None
+    assert message is None or read(codec.encode(message)) is not None
 
 
 @examples(1000)
 @given(anything, st.data())
 def test_a_field_of_another_type_is_refused(message, data):
-    parts = msgpack.unpackb(link.encode(message), strict_map_key=False)
+    parts = msgpack.unpackb(codec.encode(message), strict_map_key=False)
     if len(parts) == 1:
         return
     first = 2 if type(message) in {link.Start, link.Ready} else 1  # their version stands before the fields
@@ -232,7 +233,7 @@ WRONG = {
         1, [link.PeerCounters(1, None, 0, 0, 0, 0, 0.0, {"loop": -1})], {}, is_last=True
     ),
     "too many peers": link.Counters(
-        1, [link.PeerCounters(1, None, 0, 0, 0, 0, 0.0, {})] * (link.ROWS + 1), {}, is_last=True
+        1, [link.PeerCounters(1, None, 0, 0, 0, 0, 0.0, {})] * (codec.ROWS + 1), {}, is_last=True
     ),
     "a note with an escape sequence": link.Ready(["\x1b]0;root\x07"]),
     "a long note": link.Ready(["x" * 501]),
@@ -248,15 +249,15 @@ WRONG = {
 @pytest.mark.parametrize("message", WRONG.values(), ids=WRONG)
 def test_what_the_reader_could_not_carry_out_is_refused(message):
     with refused("link"):
-        link.decode(link.encode(message))
+        codec.decode(codec.encode(message))
 
 
 def test_lists_longer_than_those_of_a_report_are_refused_where_reports_are_read():
-    routes = link.Routes([(bytes(4), 8, 1)] * (link.ROWS + 1), [], is_last=True)
+    routes = link.Routes([(bytes(4), 8, 1)] * (codec.ROWS + 1), [], is_last=True)
 
-    assert link.decode(link.encode(routes)) == routes
+    assert codec.decode(codec.encode(routes)) == routes
     with refused("link"):
-        link.decode(link.encode(routes), link.ROWS)
+        codec.decode(codec.encode(routes), codec.ROWS)
 
 
 def test_no_room_is_made_for_lists_that_only_say_how_long_they_are():
@@ -264,7 +265,7 @@ def test_no_room_is_made_for_lists_that_only_say_how_long_they_are():
     tracemalloc.start()
     try:
         with refused("link"):
-            link.decode(lists_in_lists, link.ROWS)
+            codec.decode(lists_in_lists, codec.ROWS)
 
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
@@ -273,31 +274,31 @@ def test_no_room_is_made_for_lists_that_only_say_how_long_they_are():
 
 @pytest.mark.parametrize("greeting", [link.Start, link.Ready])
 def test_a_greeting_of_another_version_is_told_apart_whatever_else_it_has(greeting):
-    data = msgpack.packb([link.MESSAGES.index(greeting), link.VERSION + 1, {"a": 1}, None])
+    data = msgpack.packb([codec.MESSAGES.index(greeting), codec.VERSION + 1, {"a": 1}, None])
 
-    with pytest.raises(link.OtherVersionError) as refusal:
-        link.decode(data)
+    with pytest.raises(codec.OtherVersionError) as refusal:
+        codec.decode(data)
 
-    assert refusal.value.version == link.VERSION + 1
+    assert refusal.value.version == codec.VERSION + 1
 
 
 def test_greetings_keep_their_numbers_and_the_place_of_their_version():
     start = link.Start(b"k" * 32, 1420, True, True, [1.0] * 10)
 
-    assert msgpack.unpackb(link.encode(start))[:2] == [0, link.VERSION]
-    assert msgpack.unpackb(link.encode(link.Ready([]))) == [1, link.VERSION, []]
+    assert msgpack.unpackb(codec.encode(start))[:2] == [0, codec.VERSION]
+    assert msgpack.unpackb(codec.encode(link.Ready([]))) == [1, codec.VERSION, []]
 
 
 @pytest.mark.parametrize("rest", [[], [None], [-1], [True], [1.0], [[1]], ["1"], [2**63]])
 def test_a_greeting_without_a_version_is_refused(rest):
     with refused("link"):
-        link.decode(msgpack.packb([0, *rest]))
+        codec.decode(msgpack.packb([0, *rest]))
 
 
 def test_a_scoped_endpoint_is_kept():
     message = link.Moved(1, ("fe80::1%eth0", 1, 0, 2))
 
-    assert link.decode(link.encode(message)) == message
+    assert codec.decode(codec.encode(message)) == message
 
 
 def test_the_largest_messages_fit_the_link():
@@ -311,10 +312,10 @@ def test_the_largest_messages_fit_the_link():
         link.Routes(routes, [row[:2] for row in routes], is_last=True),
         link.Counters(2**31, [row] * PEERS_PER_MESSAGE, drops, is_last=True),
     ):
-        assert len(link.encode(message)) <= link.MESSAGE_BYTES
+        assert len(codec.encode(message)) <= codec.MESSAGE_BYTES
 
 
 def test_keys_do_not_show_in_a_message():
     message = InstallKeypair(1, 1, 1, b"k" * 32, b"k" * 32, True, 1.0, 1.0, ("192.0.2.1", 1))
 
-    assert "kkk" not in repr(link.decode(link.encode(message)))
+    assert "kkk" not in repr(codec.decode(codec.encode(message)))

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay import link
 from overlay.crypto.replay import WINDOW
 from overlay.forwarding.bulk.size import WHOLE, UnitSize
 from overlay.forwarding.bulk.units import (
@@ -27,6 +26,7 @@ from overlay.forwarding.bulk.units import (
     segments_in,
 )
 from overlay.forwarding.offload.flow import flow_of
+from overlay.link import messages as link
 from overlay.wire import bulk
 from overlay.wire.bulk import AES_BLOCKS_PER_KEY
 from tests import packets, units

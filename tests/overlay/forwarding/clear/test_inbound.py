@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay import link
 from overlay.forwarding.clear.inbound import place_of
 from overlay.forwarding.tun.inbound import Arrival
+from overlay.link import messages as link
 from overlay.wire.ethernet import ARP
 from overlay.wire.icmp import in_ipv4, too_big_v4
 from overlay.wire.ip import CE, ECT_0, NOT_ECT

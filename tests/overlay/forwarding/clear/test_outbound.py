@@ -7,11 +7,11 @@ import struct
 
 import pytest
 
-from overlay import link
 from overlay.encap.encapsulation import Role
 from overlay.forwarding.clear.outbound import HEEDED_TIME
 from overlay.forwarding.peer import WIDE
 from overlay.forwarding.underlay.batching import PROBE
+from overlay.link import messages as link
 from tests import packets
 from tests.network import FakeRaw
 from tests.overlay.wire.test_mss import mss_of, syn

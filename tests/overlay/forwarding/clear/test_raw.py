@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay import link
 from overlay.forwarding.peer import WIDE
 from overlay.forwarding.underlay.mmsg import LARGEST_ROW
+from overlay.link import messages as link
 from overlay.wire.icmp import in_ipv4, too_big_v4
 from overlay.wire.ip import CE, ECT_0, ECT_1, NOT_ECT, packet_length, pseudo_header_sum
 from tests import packets

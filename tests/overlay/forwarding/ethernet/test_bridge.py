@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from overlay.errors import PacketError
 from overlay.forwarding.ethernet.bridge import AGEING_TIME, HOLD_TIME, Bridge, _Learnt
-from overlay.link import OWN
+from overlay.link.messages import OWN
 from tests.hypothesis_profiles import examples
 from tests.models import SlowBridge
 from tests.overlay.wire.test_frames import HOP_BY_HOP, advertisement, behind, solicitation

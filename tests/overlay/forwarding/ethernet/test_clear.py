@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay import link
+from overlay.link import messages as link
 from overlay.wire.ip import pseudo_header_sum
 from tests import packets
 from tests.hypothesis_profiles import examples

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay import link
+from overlay.link import messages as link
 from overlay.wire import frames
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER
 from tests import packets

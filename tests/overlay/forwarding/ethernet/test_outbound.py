@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay import link
 from overlay.forwarding.ethernet.outbound import FLOODED_AT_ONCE, FLOODED_PER_SECOND
+from overlay.link import messages as link
 from overlay.wire.frames import FRAME_OVERHEAD
 from tests import packets
 from tests.hypothesis_profiles import examples

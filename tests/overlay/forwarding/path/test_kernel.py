@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from overlay import link
 from overlay.forwarding.path.kernel import LEAST, LOOK_TIME, LOOKS_PER_SECOND, KernelPaths
 from overlay.forwarding.peer import WIDE, Peer
+from overlay.link import messages as link
 from overlay.wire.fragments import may_be_cut
 from tests import packets
 from tests.overlay.wire.test_fragments import reassemble

@@ -8,11 +8,11 @@ import struct
 
 import pytest
 
-from overlay import link
 from overlay.forwarding.clear.raw import SOURCES
 from overlay.forwarding.in_band import MESSAGES_AT_ONCE
 from overlay.forwarding.tun.inbound import VIEW_ROWS, VIEWS
 from overlay.forwarding.underlay.batching import PROBE
+from overlay.link import messages as link
 from overlay.wire.bulk import AES_256_GCM
 from tests import packets
 from tests.network import FakeSocket, Flight

@@ -6,9 +6,9 @@ import struct
 
 import pytest
 
-from overlay import link
 from overlay.forwarding.bulk.size import WHOLE, UnitSize
 from overlay.forwarding.underlay.batching import PROBE
+from overlay.link import messages as link
 from overlay.wire.bulk import AES_256_GCM
 from tests import packets
 from tests.sim import World
