@@ -161,6 +161,16 @@ def test_what_is_refused_is_counted(pair, payload, reason):
     assert b.received == []
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_packets_of_an_encapsulation_without_frames_are_refused_and_counted(world, count):
+    _, b = world.clear_pair(encapsulation="udp")
+
+    for _ in range(2):
+        arrive(b, *[packets.udp(b"x")] * count)
+
+    assert (b.received, b.drops) == ([], {"no_frame": 2 * count})
+
+
 def test_a_frame_from_an_address_of_nobody_is_refused(pair):
     _, b = pair
     arrive(b, HEADER + mac(2) + mac(1) + bytes(50), source="198.51.100.9")

@@ -393,3 +393,12 @@ def test_frames_of_one_flow_that_come_at_once_take_the_mark_of_their_path(bench,
 
     marks = [frame[14 + 1] & 3 for frame in bench.b.received]
     assert marks == [expected] * 4
+
+
+def test_frames_whose_first_bytes_look_like_packets_of_one_flow_stay_frames(bench):
+    whole = packets.tcp(bytes(4000), source="10.9.9.9", destination="10.9.9.8")
+    train = packets.kernel_segments(*packets.as_super_packet(whole, 1000))
+
+    bench.arrive(*[frames.build(packet) for packet in train])
+
+    assert bench.b.received == train

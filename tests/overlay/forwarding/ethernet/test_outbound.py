@@ -230,12 +230,19 @@ def test_a_checksum_outside_the_packet_is_refused(pair, start, offset):
     assert a.drops == {"tun_malformed": 1}
 
 
+@pytest.mark.parametrize("is_partial", [False, True], ids=["whole", "partial"])
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("tag", [b"", b"\x81\0\0\5"])
-def test_a_syn_is_clamped_to_what_fits(pair, version, tag):
+def test_a_syn_is_clamped_to_what_fits(pair, version, tag, is_partial):
     a, b = pair
-    syn = packets.tcp(b"", version=version, flags=packets.SYN, tcp_options=b"\2\4\5\xb4")
-    a.send_frame(b.mac, syn, tag=tag)
+    syn, virtio = (
+        packets.tcp(b"", version=version, flags=packets.SYN, tcp_options=b"\2\4\5\xb4"),
+        packets.PLAIN,
+    )
+    if is_partial:
+        start = 14 + len(tag) + packets.l4_start(syn)
+        (syn, _), virtio = packets.as_super_packet(syn, 100), struct.pack("<BBHHHH", 1, 0, 0, 0, start, 16)
+    a.send_frame(b.mac, syn, tag=tag, virtio=virtio)
     a.world.run(1)
 
     headers = {4: 40, 6: 60}[version]
