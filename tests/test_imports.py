@@ -314,6 +314,7 @@ TESTED_ELSEWHERE = {
     "overlay.services.schedulers.wrr": "test_schedulers has it choose as the kernel did",
     "overlay.services.schedulers.scheduler": "test_schedulers holds what all schedulers have in common",
     "overlay.cli.services": "test_importing runs the group; its commands have tests of their own",
+    "overlay.services.importing.calls": "test_rules writes and refuses calls of every kind",
     "overlay.services.importing.keepalived_addresses": "test_keepalived and its examples write all kinds of addresses",
     "overlay.services.importing.keepalived_checks": "test_keepalived and its examples have all kinds of checkers",
     "overlay.services.importing.keepalived_services": "test_keepalived and its examples have all settings of services",

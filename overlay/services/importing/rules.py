@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from overlay.services.importing.calls import NUMBER, Call
 from overlay.services.importing.keepalived import idle_keys, service_name
 from overlay.services.importing.keepalived_addresses import MARKS, prefix_keys
 from overlay.services.importing.keepalived_services import (
@@ -39,73 +40,6 @@ PortOf: TypeAlias = "Callable[[str, str], int | None]"
 """Returns the port of a service name and a protocol, as /etc/services has it; None if it has none."""
 
 # Specification (ipvsadm 1.31)
-COMMANDS = {
-    "A": "--add-service",
-    "E": "--edit-service",
-    "D": "--delete-service",
-    "C": "--clear",
-    "R": "--restore",
-    "S": "--save",
-    "a": "--add-server",
-    "e": "--edit-server",
-    "d": "--delete-server",
-    "L": "--list",
-    "l": "--list",
-    "Z": "--zero",
-    "": "--set",
-    "start": "--start-daemon",
-    "stop": "--stop-daemon",
-    "h": "--help",
-}
-"""By the letter of the command, or a name of ours for those without one."""
-
-OPTIONS = {
-    "t": "--tcp-service",
-    "u": "--udp-service",
-    "f": "--fwmark-service",
-    "sctp": "--sctp-service",
-    "6": "--ipv6",
-    "s": "--scheduler",
-    "p": "--persistent",
-    "M": "--netmask",
-    "pe": "--pe",
-    "o": "--ops",
-    "r": "--real-server",
-    "g": "--gatewaying",
-    "i": "--ipip",
-    "m": "--masquerading",
-    "w": "--weight",
-    "x": "--u-threshold",
-    "y": "--l-threshold",
-    "b": "--sched-flags",
-    "tun-type": "--tun-type",
-    "tun-port": "--tun-port",
-    "tun-nocsum": "--tun-nocsum",
-    "tun-csum": "--tun-csum",
-    "tun-remcsum": "--tun-remcsum",
-    "n": "--numeric",
-    "c": "--connection",
-    "timeout": "--timeout",
-    "daemon": "--daemon",
-    "stats": "--stats",
-    "rate": "--rate",
-    "exact": "--exact",
-    "thresholds": "--thresholds",
-    "persistent-conn": "--persistent-conn",
-    "tun-info": "--tun-info",
-    "nosort": "--nosort",
-    "sort": "--sort",
-    "mcast-interface": "--mcast-interface",
-    "syncid": "--syncid",
-    "sync-maxlen": "--sync-maxlen",
-    "mcast-group": "--mcast-group",
-    "mcast-port": "--mcast-port",
-    "mcast-ttl": "--mcast-ttl",
-}
-WITH_VALUE = {
-    *("t", "u", "f", "sctp", "s", "M", "pe", "r", "w", "x", "y", "b", "tun-type", "tun-port"),
-    *("mcast-interface", "syncid", "sync-maxlen", "mcast-group", "mcast-port", "mcast-ttl", "start", "stop"),
-}
 PROTOCOLS = {"t": "tcp", "u": "udp", "sctp": "sctp"}
 FLAGS = {
     "sh": ("sh-fallback", "sh-port", "flag-1", "flag-2", "flag-3"),
@@ -119,8 +53,6 @@ LARGEST = 2**31 - 1
 MOST_RULES = 200_000
 AFFINITY = 360  # seconds, of a scheduler that gives a client one server without persistence
 
-_LETTERS = {long: short for short, long in {**OPTIONS, **COMMANDS}.items() if short != "l"}
-_NUMBER = re.compile(r"[0-9]{1,18}")
 _PROGRAM = re.compile(r"(?:.*/)?ipvsadm")
 
 
@@ -178,7 +110,7 @@ class _Reader:
 
     def carry_out(self, place: Place, words: list[str]) -> None:
         """Carry out one call.  Raises UnreadableError for what is none."""
-        call = _Call(place, words)
+        call = Call(place, words)
         match call.command:
             case "A":
                 self._add(call, is_edit=False)
@@ -223,7 +155,7 @@ class _Reader:
             )
         return Plan(tuple(services))
 
-    def _add(self, call: _Call, *, is_edit: bool) -> None:
+    def _add(self, call: Call, *, is_edit: bool) -> None:
         key, address = self._key(call)
         if key in self._left_out and not is_edit:
             self._remarks.add(call.place, call.subject, "the service is there already")
@@ -251,7 +183,7 @@ class _Reader:
             return
         self._services[key] = _Service(call.place, call.subject, address, key[2], key[0], keys)
 
-    def _keys(self, call: _Call, key: Key, address: Address) -> dict[str, Value]:
+    def _keys(self, call: Call, key: Key, address: Address) -> dict[str, Value]:
         scheduler = call.options.get("s") or DEFAULT_SCHEDULER
         if scheduler not in SCHEDULERS:
             self._remarks.add(
@@ -280,7 +212,7 @@ class _Reader:
             self._remarks.add(call.place, f"--pe {call.options['pe']}", reason)
         return keys
 
-    def _heed_flags(self, call: _Call, scheduler: str, flags: list[str]) -> None:
+    def _heed_flags(self, call: Call, scheduler: str, flags: list[str]) -> None:
         for flag in flags:
             if flag not in FLAGS.get(scheduler, ("flag-1", "flag-2", "flag-3")):
                 raise UnreadableError(call.place, f"the scheduler {scheduler} has no flag {flag}; correct -b")
@@ -295,14 +227,14 @@ class _Reader:
                 reason = "sh chooses by the address of the client alone; maglev also takes its port"
             self._remarks.add(call.place, f"-b {flag}", reason)
 
-    def _delete(self, call: _Call) -> None:
+    def _delete(self, call: Call) -> None:
         key, _ = self._key(call)
         if key in self._left_out:
             self._left_out.discard(key)
         elif self._services.pop(key, None) is None:
             self._remarks.add(call.place, call.subject, "there is no such service")
 
-    def _add_server(self, call: _Call) -> None:
+    def _add_server(self, call: Call) -> None:
         key, _ = self._key(call)
         service = self._services.get(key)
         methods = [letter for letter in ("g", "i", "m") if letter in call.options]
@@ -366,7 +298,7 @@ class _Reader:
             tunnel,
         )
 
-    def _tunnel(self, call: _Call) -> Tunnel | None:
+    def _tunnel(self, call: Call) -> Tunnel | None:
         kind = call.options.get("tun-type", IPIP)
         if kind in {IPIP, GRE}:
             return Tunnel(kind, kind == GRE and "tun-csum" in call.options)
@@ -377,7 +309,7 @@ class _Reader:
         )
         return None
 
-    def _delete_server(self, call: _Call) -> None:
+    def _delete_server(self, call: Call) -> None:
         key, _ = self._key(call)
         service = self._services.get(key)
         if "r" not in call.options:
@@ -390,12 +322,12 @@ class _Reader:
         if found is not None and service.servers.pop((found[0], 0), None) is None and not service.is_refused:
             self._remarks.add(call.place, call.subject, "there is no such server")
 
-    def _set(self, call: _Call) -> None:
+    def _set(self, call: Call) -> None:
         for name, text in zip(("idle_tcp", "idle_fin", "idle_udp"), call.arguments, strict=True):
             if int(text):  # 0 keeps what there is
                 self._idle[name] = min(int(text), MOST_PERSISTENCE)
 
-    def _key(self, call: _Call) -> tuple[Key, Address | None]:
+    def _key(self, call: Call) -> tuple[Key, Address | None]:
         """Return the service that *call* is about, and its address; None, with a remark, where that is not known."""
         written = [letter for letter in ("t", "u", "sctp", "f") if letter in call.options]
         if len(written) != 1:
@@ -412,12 +344,12 @@ class _Reader:
         address, port = found
         return (PROTOCOLS[letter], str(address), port), address
 
-    def _address(self, call: _Call, text: str, protocol: str) -> tuple[Address, int] | None:
+    def _address(self, call: Call, text: str, protocol: str) -> tuple[Address, int] | None:
         """Return the address and port of *text*; None, with a remark, for a name that only DNS knows."""
         host, port_text = _split(text)
         port = 0
         if port_text is not None:
-            known = int(port_text) if _NUMBER.fullmatch(port_text) else self._port_of(port_text, protocol)
+            known = int(port_text) if NUMBER.fullmatch(port_text) else self._port_of(port_text, protocol)
             if known is None or known > 65535:
                 raise UnreadableError(call.place, f"{text} has no port that is known; write it as a number")
             port = known
@@ -430,79 +362,6 @@ class _Reader:
             call.place, text, "names are not looked up; write the address (ipvsadm -Sn prints it)"
         )
         return None
-
-
-class _Call:
-    """One call: its *command*, *options* by their letters or names, and *arguments*.  Raises UnreadableError."""
-
-    def __init__(self, place: Place, words: list[str]) -> None:
-        self.place = place
-        self.subject = " ".join(words)
-        self.command = ""
-        self.options: dict[str, str] = {}
-        self.arguments: list[str] = []
-        pending = list(words)
-        while pending:
-            word = pending.pop(0)
-            if word.startswith("--"):
-                name, equals, value = word.partition("=")
-                if name not in _LETTERS:
-                    raise UnreadableError(place, f"ipvsadm has no option {name}; correct the rule")
-                self._take(_LETTERS[name] or "set", value if equals else None, pending)
-            elif word.startswith("-") and len(word) > 1:
-                self._take_letters(word[1:], pending)
-            else:
-                self.arguments.append(word)
-        if not self.command:
-            raise UnreadableError(place, "has no command, such as -A or -a; write what ipvsadm -Sn prints")
-        expected = 3 if self.command == "set" else 0
-        if len(self.arguments) != expected:
-            wrong = (
-                f"has {self.arguments[0]} where no option takes it"
-                if not expected
-                else "takes three times in seconds"
-            )
-            raise UnreadableError(place, f"{wrong}; correct the rule")
-        if self.command == "set" and not all(_NUMBER.fullmatch(each) for each in self.arguments):
-            raise UnreadableError(place, "takes three times in seconds; correct the rule")
-
-    def number(self, letter: str, least: int, most: int) -> int:
-        """Return the number that the option *letter* has."""
-        text = self.options[letter]
-        if _NUMBER.fullmatch(text) and least <= int(text) <= most:
-            return int(text)
-        raise UnreadableError(
-            self.place, f"-{letter} {text} is not a number from {least} to {most}; correct the rule"
-        )
-
-    def _take_letters(self, letters: str, pending: list[str]) -> None:
-        while letters:
-            letter, letters = letters[0], letters[1:]
-            if letter in WITH_VALUE or (letter == "p" and letters):
-                self._take(letter, letters or None, pending)
-                return
-            self._take(letter, None, pending)
-
-    def _take(self, letter: str, value: str | None, pending: list[str]) -> None:
-        """Note the option *letter*, with its *value* or that in the next of the *pending* words."""
-        if letter in COMMANDS or letter == "set":
-            if self.command:
-                raise UnreadableError(self.place, "has several commands; write one in each line")
-            self.command = letter
-        elif letter not in OPTIONS:
-            raise UnreadableError(self.place, f"ipvsadm has no option -{letter}; correct the rule")
-        elif letter in self.options:
-            raise UnreadableError(self.place, f"has {OPTIONS[letter]} twice; write it once")
-        if letter in WITH_VALUE and value is None:
-            if not pending:
-                raise UnreadableError(
-                    self.place, f"{OPTIONS.get(letter, f'--{letter}-daemon')} lacks its value; write it"
-                )
-            value = pending.pop(0)
-        elif letter == "p" and value is None and pending and not pending[0].startswith("-"):
-            value = pending.pop(0)
-        if letter not in COMMANDS and letter != "set":
-            self.options[letter] = value or ""
 
 
 def _split(text: str) -> tuple[str, str | None]:

@@ -1,0 +1,156 @@
+"""One call of ipvsadm 1.31: its command and options, short and long, in the ways in which popt reads them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from overlay.services.importing.places import UnreadableError
+
+if TYPE_CHECKING:
+    from overlay.services.importing.places import Place
+
+# Specification (ipvsadm 1.31)
+COMMANDS = {
+    "A": "--add-service",
+    "E": "--edit-service",
+    "D": "--delete-service",
+    "C": "--clear",
+    "R": "--restore",
+    "S": "--save",
+    "a": "--add-server",
+    "e": "--edit-server",
+    "d": "--delete-server",
+    "L": "--list",
+    "l": "--list",
+    "Z": "--zero",
+    "": "--set",
+    "start": "--start-daemon",
+    "stop": "--stop-daemon",
+    "h": "--help",
+}
+"""By the letter of the command, or a name of ours for those without one."""
+
+OPTIONS = {
+    "t": "--tcp-service",
+    "u": "--udp-service",
+    "f": "--fwmark-service",
+    "sctp": "--sctp-service",
+    "6": "--ipv6",
+    "s": "--scheduler",
+    "p": "--persistent",
+    "M": "--netmask",
+    "pe": "--pe",
+    "o": "--ops",
+    "r": "--real-server",
+    "g": "--gatewaying",
+    "i": "--ipip",
+    "m": "--masquerading",
+    "w": "--weight",
+    "x": "--u-threshold",
+    "y": "--l-threshold",
+    "b": "--sched-flags",
+    "tun-type": "--tun-type",
+    "tun-port": "--tun-port",
+    "tun-nocsum": "--tun-nocsum",
+    "tun-csum": "--tun-csum",
+    "tun-remcsum": "--tun-remcsum",
+    "n": "--numeric",
+    "c": "--connection",
+    "timeout": "--timeout",
+    "daemon": "--daemon",
+    "stats": "--stats",
+    "rate": "--rate",
+    "exact": "--exact",
+    "thresholds": "--thresholds",
+    "persistent-conn": "--persistent-conn",
+    "tun-info": "--tun-info",
+    "nosort": "--nosort",
+    "sort": "--sort",
+    "mcast-interface": "--mcast-interface",
+    "syncid": "--syncid",
+    "sync-maxlen": "--sync-maxlen",
+    "mcast-group": "--mcast-group",
+    "mcast-port": "--mcast-port",
+    "mcast-ttl": "--mcast-ttl",
+}
+WITH_VALUE = {
+    *("t", "u", "f", "sctp", "s", "M", "pe", "r", "w", "x", "y", "b", "tun-type", "tun-port"),
+    *("mcast-interface", "syncid", "sync-maxlen", "mcast-group", "mcast-port", "mcast-ttl", "start", "stop"),
+}
+
+NUMBER = re.compile(r"[0-9]{1,18}")
+_LETTERS = {long: short for short, long in {**OPTIONS, **COMMANDS}.items() if short != "l"}
+
+
+class Call:
+    """One call: its *command*, *options* by their letters or names, and *arguments*.  Raises UnreadableError."""
+
+    def __init__(self, place: Place, words: list[str]) -> None:
+        self.place = place
+        self.subject = " ".join(words)
+        self.command = ""
+        self.options: dict[str, str] = {}
+        self.arguments: list[str] = []
+        pending = list(words)
+        while pending:
+            word = pending.pop(0)
+            if word.startswith("--"):
+                name, equals, value = word.partition("=")
+                if name not in _LETTERS:
+                    raise UnreadableError(place, f"ipvsadm has no option {name}; correct the rule")
+                self._take(_LETTERS[name] or "set", value if equals else None, pending)
+            elif word.startswith("-") and len(word) > 1:
+                self._take_letters(word[1:], pending)
+            else:
+                self.arguments.append(word)
+        if not self.command:
+            raise UnreadableError(place, "has no command, such as -A or -a; write what ipvsadm -Sn prints")
+        expected = 3 if self.command == "set" else 0
+        if len(self.arguments) != expected:
+            wrong = (
+                f"has {self.arguments[0]} where no option takes it"
+                if not expected
+                else "takes three times in seconds"
+            )
+            raise UnreadableError(place, f"{wrong}; correct the rule")
+        if self.command == "set" and not all(NUMBER.fullmatch(each) for each in self.arguments):
+            raise UnreadableError(place, "takes three times in seconds; correct the rule")
+
+    def number(self, letter: str, least: int, most: int) -> int:
+        """Return the number that the option *letter* has."""
+        text = self.options[letter]
+        if NUMBER.fullmatch(text) and least <= int(text) <= most:
+            return int(text)
+        raise UnreadableError(
+            self.place, f"-{letter} {text} is not a number from {least} to {most}; correct the rule"
+        )
+
+    def _take_letters(self, letters: str, pending: list[str]) -> None:
+        while letters:
+            letter, letters = letters[0], letters[1:]
+            if letter in WITH_VALUE or (letter == "p" and letters):
+                self._take(letter, letters or None, pending)
+                return
+            self._take(letter, None, pending)
+
+    def _take(self, letter: str, value: str | None, pending: list[str]) -> None:
+        """Note the option *letter*, with its *value* or that in the next of the *pending* words."""
+        if letter in COMMANDS or letter == "set":
+            if self.command:
+                raise UnreadableError(self.place, "has several commands; write one in each line")
+            self.command = letter
+        elif letter not in OPTIONS:
+            raise UnreadableError(self.place, f"ipvsadm has no option -{letter}; correct the rule")
+        elif letter in self.options:
+            raise UnreadableError(self.place, f"has {OPTIONS[letter]} twice; write it once")
+        if letter in WITH_VALUE and value is None:
+            if not pending:
+                raise UnreadableError(
+                    self.place, f"{OPTIONS.get(letter, f'--{letter}-daemon')} lacks its value; write it"
+                )
+            value = pending.pop(0)
+        elif letter == "p" and value is None and pending and not pending[0].startswith("-"):
+            value = pending.pop(0)
+        if letter not in COMMANDS and letter != "set":
+            self.options[letter] = value or ""
