@@ -35,7 +35,7 @@ T = TypeVar("T")
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--tests", multiple=True, help="Tests to run in place of those that mirror PATHS.")
-@click.option("--whole-nodes", is_flag=True, help="Run tests/test_two_nodes*.py as well.")
+@click.option("--whole-nodes", is_flag=True, help="Run tests/two_nodes/ as well.")
 @click.option(
     "--jobs", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(min=1),
     help="Changes tried at the same time.",
@@ -145,7 +145,7 @@ def _mirror(paths: Sequence[Path], *, whole_nodes: bool) -> list[str]:
         place = Path(os.path.normpath(ROOT / path)).relative_to(ROOT)
         mirrors = [mirror(str(place)), *(Path("tests") / room for room in (place, *place.parents))]
         chosen.add(str(next(tests for tests in mirrors if (ROOT / tests).exists())))
-    nodes = sorted(ROOT.glob("tests/test_two_nodes*.py")) if whole_nodes else []
+    nodes = sorted(ROOT.glob("tests/two_nodes/test_*.py")) if whole_nodes else []
     return [*sorted(chosen), *(str(tests.relative_to(ROOT)) for tests in nodes)]
 
 

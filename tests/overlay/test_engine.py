@@ -1,4 +1,4 @@
-"""The engine alone: reports and the time go in, commands and events come out.  Whole nodes are in test_two_nodes.py."""
+"""The engine alone: reports and the time go in, commands and events come out.  Whole nodes are in tests/two_nodes/."""
 
 import math
 

@@ -18,7 +18,7 @@ from tests import packets
 from tests.overlay.wire.test_fragments import reassemble
 from tests.overlay.wire.test_mss import mss_of, syn
 from tests.sim import CLEAR_PORT, World
-from tests.test_two_nodes_mtu import df, forget, free, icmp_mtus, put, talk, udp
+from tests.two_nodes.test_mtu import df, forget, free, icmp_mtus, put, talk, udp
 
 LIMIT = 1400  # bytes of an IP packet
 
