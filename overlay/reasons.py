@@ -139,6 +139,17 @@ _ROWS = (
     ("flood", _SENDER, "was a broadcast, or to an unknown Ethernet address, beyond the limit"),
     ("own_side", _SENDER, "was a frame to a station on the side of the tap that it came from"),
     ("stations_full", _PEER, "is not a packet: an Ethernet address was forgotten to make room for another, because there are more than `stations`"),
+    # Virtual services
+    ("service_port", _SENDER, "was for a port of a virtual address that no service has; TCP was answered with a reset, all else with an ICMP error"),
+    ("service_protocol", _SENDER, "was for a virtual address, but is neither TCP nor UDP nor SCTP nor an echo request"),
+    ("service_empty", _HERE, "was for a service none of whose servers takes new flows; TCP was answered with a reset, all else with an ICMP error"),
+    ("service_gone", _HERE, "was of a flow whose server was removed, disabled or found down; TCP was answered with a reset"),
+    ("service_unknown", _SENDER, "was TCP to a service, but of no connection that it knows; it was answered with a reset"),
+    ("service_rate", _SENDER, "began a flow beyond the limit of new flows per second of its service"),
+    ("service_full", _SENDER, "began a flow while its service had as many as it may have"),
+    ("service_preparing", _HERE, "was for a service whose table of servers was not ready yet"),
+    ("service_fragment", _WAY, "was a fragment for a virtual address, and the first of its fragments did not come in time, or too many waited for theirs"),
+    ("service_icmp", _WAY, "was an ICMP message to a virtual address that is not about one of its flows"),
     # Answers to `overlay ping`
     ("not_echo", _WAY, "is not an answer to an ICMP echo request, so `overlay ping` ignores it"),
     # VRRP

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # Specification
 UNREACHABLE_V4 = 3
 UNREACHABLE_V6 = 1
-HOST_UNREACHABLE_V4 = 1  # code, RFC 792
-ADDRESS_UNREACHABLE_V6 = 3  # code, RFC 4443 section 3.1
+HOST_UNREACHABLE_V4, PORT_UNREACHABLE_V4 = 1, 3  # codes, RFC 792
+ADDRESS_UNREACHABLE_V6, PORT_UNREACHABLE_V6 = 3, 4  # codes, RFC 4443 section 3.1
 FRAGMENTATION_NEEDED_V4 = 4  # code, RFC 1191 section 4
 TOO_BIG_V6 = 2  # RFC 4443 section 3.2
 ECHO_REPLY_V4, ECHO_REQUEST_V4 = 0, 8
@@ -102,6 +102,21 @@ def too_big_v4(packet: Buffer, mtu: int) -> bytes:
 def unreachable_v6(packet: Buffer, source: bytes) -> bytes:
     """Return the IPv6 packet from *source* (16 bytes) that says the destination of *packet* cannot be reached."""
     return _error_v6(packet, source, UNREACHABLE_V6, ADDRESS_UNREACHABLE_V6, 0)
+
+
+def port_unreachable(packet: Buffer) -> bytes:
+    """Return the IP packet, from the destination of *packet*, that says that nobody takes what is for its port."""
+    if packet[0] >> 4 == 4:
+        message = _error_v4(packet, PORT_UNREACHABLE_V4, 0)
+        return in_ipv4(message, bytes(packet[16:20]), bytes(packet[12:16]))
+    return _error_v6(packet, bytes(packet[24:40]), UNREACHABLE_V6, PORT_UNREACHABLE_V6, 0)
+
+
+def too_big(packet: Buffer, mtu: int) -> bytes:
+    """Return the IP packet, from the destination of *packet*, that says that it is larger than *mtu*."""
+    if packet[0] >> 4 == 4:
+        return in_ipv4(too_big_v4(packet, mtu), bytes(packet[16:20]), bytes(packet[12:16]))
+    return too_big_v6(packet, bytes(packet[24:40]), mtu)
 
 
 def too_big_v6(packet: Buffer, source: bytes, mtu: int) -> bytes:

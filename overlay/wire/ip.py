@@ -14,6 +14,7 @@ PROTOCOL_ICMP = 1
 PROTOCOL_TCP = 6
 PROTOCOL_UDP = 17
 PROTOCOL_ICMPV6 = 58
+PROTOCOL_SCTP = 132  # its ports stand where those of TCP and UDP do
 MAXIMUM_IP = 65535  # bytes of a packet
 DONT_FRAGMENT = 0x40  # in byte 6 of an IPv4 header
 IPV6_MINIMUM_MTU = 1280  # RFC 8200 section 5

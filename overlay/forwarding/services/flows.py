@@ -55,15 +55,15 @@ class Shard:
         self.server = array("H")
         self.unproven = 0
 
-    def row(self, key: bytes, most: int) -> int:
-        """Return a row that is from now on that of *key*; at most *most* rows may be in use."""
+    def row(self, key: bytes) -> int:
+        """Return a row that is from now on that of *key*; there are less than SHARD."""
         if self.free:
             row = self.free.pop()
             self.keys[row] = key
         else:
             row = _NUMBERS[len(self.keys)]
             if row == len(self.state):
-                self._grow(min(most, max(ROWS, row * 4)))
+                self._grow(min(SHARD, max(ROWS, row * 4)))
             self.keys.append(key)
         self.index[key] = row
         return row
@@ -87,7 +87,8 @@ class Flows:
     """At most *limit* flows of one service, and how many each of its servers has (*loads*).
 
     Those that have had no packet for their time in *timeouts*, by state, are forgotten.  With *is_cache* the oldest
-    makes room where there is none, or the new flow is refused.  *forgotten* is told the key of each flow that goes.
+    makes room where there is none, else the new flow is refused.  *forgotten* is told the key of each flow that goes.
+    set_limit() may give other limits, up to *largest*.
     """
 
     def __init__(
@@ -96,25 +97,31 @@ class Flows:
         timeouts: Sequence[float],
         *,
         is_cache: bool = False,
+        largest: int = 0,
         forgotten: Callable[[bytes], None] | None = None,
     ) -> None:
         count = 1
-        while count * SHARD < limit:
+        while count * SHARD < max(limit, largest):
             count *= 2
-        self._most = max(1, limit // count)  # in a shard
-        self._nearly = max(1, int(self._most * NEARLY))
-        self._batch = max(1, self._most // BATCH)
         self.shards = [_NO_SHARD] * count
         self.mask = count - 1
         self.loads = Loads()
         self.set_timeouts(timeouts)
-        self._is_cache = is_cache
+        self.set_limit(limit, is_cache=is_cache)
         self._forgotten = forgotten
         self._swept = 0  # the shard that is looked at next
+        self._filled = 0  # shards that are there
         self.evicted = 0  # flows that had to make room
 
     def __len__(self) -> int:
         return sum(len(shard.index) for shard in self.shards)
+
+    def set_limit(self, limit: int, *, is_cache: bool) -> None:
+        """Have room for *limit* flows from now on; those that are there stay until others need their room."""
+        self._most = max(1, min(SHARD, limit // len(self.shards)))
+        self._nearly = max(1, int(self._most * NEARLY))
+        self._batch = max(1, self._most // BATCH)
+        self._is_cache = is_cache
 
     def set_timeouts(self, timeouts: Sequence[float]) -> None:
         """Forget flows after these times, by state, from now on."""
@@ -143,15 +150,15 @@ class Flows:
         shard = self.shards[place]
         if shard is _NO_SHARD:
             shard = self.shards[place] = Shard()
+            self._filled += 1
         flows = len(shard.index)
         if (
             flows >= self._nearly
             and (flows >= self._most or shard.unproven >= self._batch)
             and not self._evict(shard)
-            and flows >= self._most
         ):
             return False
-        row = shard.row(key, self._most)
+        row = shard.row(key)
         shard.seen[row], shard.state[row], shard.server[row] = now, state, server
         if _UNPROVEN[state]:
             shard.unproven += 1
@@ -191,7 +198,7 @@ class Flows:
         counts[server] += change
 
     def _evict(self, shard: Shard) -> bool:
-        """Forget a batch of the oldest flows of *shard* that may go, and return whether there were any."""
+        """Forget a batch of the oldest flows of *shard* that may go, and return whether there is room then."""
         seen, state = shard.columns()
         rows = np.flatnonzero(_IS_UNPROVEN[state])
         if not len(rows):
@@ -203,10 +210,12 @@ class Flows:
         for row in rows.tolist():
             self.remove(shard, shard.keys[row])
         self.evicted += len(rows)
-        return len(rows) > 0
+        return len(shard.index) < self._most
 
     def sweep(self, now: float) -> bool:
         """Forget flows of one shard whose time is over, and return False once all shards have had their turn."""
+        if not self._filled:
+            return False
         shard = self.shards[self._swept]
         seen, state = shard.columns()
         due = np.flatnonzero((state != 0) & (seen + self._timeouts[state] < now))
@@ -214,8 +223,9 @@ class Flows:
             self.expire(shard, row, now)
         if len(due) > REMOVED:
             return True
-        if not shard.index:
+        if not shard.index and shard is not _NO_SHARD:
             self.shards[self._swept] = _NO_SHARD
+            self._filled -= 1
         self._swept = (self._swept + 1) & self.mask
         return self._swept != 0
 
@@ -239,6 +249,7 @@ class Flows:
         for place in range(len(self.shards)):
             self.shards[place] = _NO_SHARD
             yield
+        self._filled = 0
         self.loads = Loads([0] * len(self.loads.active), [0] * len(self.loads.inactive))
 
     def rows(self) -> Iterator[list[tuple[bytes, State, int, float]]]:

@@ -10,11 +10,9 @@ from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 from zlib import crc32
 
-from overlay.wire.ip import PROTOCOL_TCP, PROTOCOL_UDP
+from overlay.wire.ip import PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP
 
-# Specification
-_PROTOCOL_SCTP = 132
-_WITH_PORTS = frozenset({PROTOCOL_TCP, PROTOCOL_UDP, _PROTOCOL_SCTP})
+_WITH_PORTS = frozenset({PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOL_SCTP})
 
 
 P = TypeVar("P")  # whom a lane is for: a peer

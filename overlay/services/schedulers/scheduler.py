@@ -62,8 +62,12 @@ class Scheduler(Protocol):
     def prepare(self) -> bool:
         """Do a piece of the work that set_servers() left, some 0.2 ms, and return whether there is more of it."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether choose() can answer; if not, prepare() has to be called first."""
+
     def choose(self, flow: int, loads: Loads) -> int | None:
-        """Return the index of the server for a new flow; None if none takes one.
+        """Return the index of the server for a new flow; None if none takes one, or it is not ready.
 
         *flow* is the 32-bit hash of what the kind of scheduler asks for (Hashed), 0 where that is nothing.
         """
@@ -106,6 +110,11 @@ class InOrder:
     def prepare(self) -> bool:
         """Return False: there is nothing to prepare."""
         return False
+
+    @property
+    def is_ready(self) -> bool:
+        """Always True."""
+        return True
 
     def takers(self, loads: Loads) -> list[Real]:
         """Return the servers that take new flows, in their order."""

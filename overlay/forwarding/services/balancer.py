@@ -1,0 +1,262 @@
+"""All virtual services of this node, as the agent's commands make them: the whole that the forwarder talks to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overlay.forwarding.services.service import Service
+from overlay.forwarding.services.vip import Shared, Vip, flow_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from overlay.forwarding.services.flows import Flows
+    from overlay.forwarding.services.service import Server, ServerRow, Settings
+    from overlay.reasons import Drops
+    from overlay.services.states import State
+
+# Ours
+ROUND = 10.0  # seconds in which sweeps come to every flow
+STEPS = 64  # of a round
+PINS = 65_536  # flows of health checks at a time
+EVERY_PORT = (0, 65_535)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCounters:
+    """What went to a server, and how many flows it has; *number* is -1 for the sorry server."""
+
+    number: int
+    active: int
+    inactive: int
+    connections: int
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRow:
+    """A flow.  Addresses are packed; *idle* is seconds since its last packet, *left* seconds until it is forgotten."""
+
+    protocol: int
+    client: bytes
+    client_port: int
+    address: bytes
+    port: int
+    state: State
+    server: int  # -1 for the sorry server, or one that is gone
+    idle: float
+    left: float
+
+
+@dataclass(slots=True)
+class _Served:
+    """A service, and where it is served."""
+
+    service: Service
+    addresses: tuple[bytes, ...] = ()
+    protocols: tuple[int, ...] = ()
+    ports: tuple[tuple[int, int], ...] = ()
+
+
+class Balancer:
+    """Virtual services by the numbers that the agent gives them.
+
+    *write* puts a packet into the tun, its virtio header before it; *resend* has packets go the way of packets from the
+    tun once more, after the batch.  *later* does the steps of an iterator between packets, as a job.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Iterable[bytes]], None],
+        resend: Callable[[list[bytes]], None],
+        later: Callable[[Iterator[None]], None],
+    ) -> None:
+        self._shared = Shared(write, resend)
+        self._later = later
+        self._served: dict[int, _Served] = {}
+        self._vips: dict[bytes, Vip] = {}
+        self._swept_at, self._is_sweeping = -math.inf, False
+
+    @property
+    def drops(self) -> Drops:
+        """Packets to virtual addresses that were dropped, and belong to no service."""
+        return self._shared.drops
+
+    # What the agent says
+
+    def set_service(
+        self,
+        number: int,
+        name: str,
+        settings: Settings,
+        addresses: Iterable[bytes],
+        protocols: Iterable[int],
+        ports: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        """Have a service, or have it with other *settings* and at other addresses; it keeps its servers and flows.
+
+        *ports* are ranges, the last of each included; none are all.
+        """
+        served = self._served.get(number)
+        if served is None:
+            served = self._served[number] = _Served(Service(name, settings))
+        else:
+            served.service.name = name
+            templates = served.service.set(settings)
+            if templates is not None:
+                self._later(templates.clear())
+            self._prepare(served.service)
+        served.addresses, served.protocols = tuple(addresses), tuple(protocols)
+        served.ports = tuple(ports) or (EVERY_PORT,)
+        self._place()
+
+    def set_servers(
+        self,
+        number: int,
+        rows: Sequence[ServerRow],
+        sorry: ServerRow | None = None,
+        *,
+        is_sorry: bool = False,
+    ) -> None:
+        """Have these servers in the service of a number, in the order of the peers file (see Service.set_servers)."""
+        service = self._served[number].service
+        service.set_servers(rows, sorry, is_sorry=is_sorry)
+        self._shared.pins = {
+            key: pin
+            for key, pin in self._shared.pins.items()
+            if pin[1].peer is not None or pin[0] is not service
+        }
+        self._prepare(service)
+
+    def remove_service(self, number: int) -> None:
+        """Forget a service and its flows."""
+        service = self._served.pop(number).service
+        self._shared.pins = {key: pin for key, pin in self._shared.pins.items() if pin[0] is not service}
+        self._place()
+        self._later(service.flows.clear())
+        if service.templates is not None:
+            self._later(service.templates.clear())
+
+    def pin(
+        self, protocol: int, client: bytes, port: int, vip: bytes, vip_port: int, service: int, server: int
+    ) -> bool:
+        """Lead packets of a health check to a server, whatever its state; return False if it is unknown or there are too many.
+
+        For ICMP, *port* is the identifier of the echo requests, and *vip_port* 0.
+        """
+        served, pins = self._served.get(service), self._shared.pins
+        found = None if served is None else served.service.by_number.get(server)
+        key = flow_key(protocol, client, port, vip, vip_port)
+        if served is None or found is None or (len(pins) >= PINS and key not in pins):
+            return False
+        for each in self._served.values():
+            flow = each.service.flows.find(key)
+            if flow is not None:
+                each.service.flows.remove(flow[0], key)
+        pins[key] = (served.service, found)
+        return True
+
+    def unpin(self, protocol: int, client: bytes, port: int, vip: bytes, vip_port: int) -> None:
+        """Lead packets of a flow as all others again."""
+        self._shared.pins.pop(flow_key(protocol, client, port, vip, vip_port), None)
+
+    def _place(self) -> None:
+        """Let each virtual address have the services that are there now."""
+        rules: dict[bytes, list[tuple[int, int, int, Service]]] = {address: [] for address in self._vips}
+        for served in self._served.values():
+            found = [
+                (protocol, first, last, served.service)
+                for protocol in served.protocols
+                for first, last in served.ports
+            ]
+            for address in served.addresses:
+                rules.setdefault(address, []).extend(found)
+        for address, found in rules.items():
+            if address not in self._vips:
+                self._vips[address] = Vip(address, self._shared)
+            self._vips[address].set_rules(found)
+            if not found:
+                del self._vips[address]
+
+    def _prepare(self, service: Service) -> None:
+        if not service.is_preparing:
+            self._later(service.prepare())
+
+    # What the forwarder asks
+
+    def vip(self, address: bytes) -> Vip | None:
+        """Return the virtual address of 4 or 16 bytes, the same object as long as a service has it."""
+        return self._vips.get(address)
+
+    def next_deadline(self) -> float:
+        """Return when handle_deadline() is due; math.inf if never."""
+        return self._swept_at + ROUND / STEPS if self._served else math.inf
+
+    def handle_deadline(self, now: float) -> None:
+        """Sweep a shard of each service."""
+        if now < self.next_deadline():
+            return
+        self._swept_at = now
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            self._later(self._sweep(now))
+
+    def _sweep(self, now: float) -> Iterator[None]:
+        for served in list(self._served.values()):
+            if served.service.sweep(now):
+                yield
+        self._is_sweeping = False
+
+    def counters(self, number: int) -> list[ServerCounters]:
+        """Return the counters of the servers of a service, in the order of the peers file, the sorry server last."""
+        service = self._served[number].service
+        loads = service.flows.loads
+        rows: list[tuple[int, Server]] = list(service.by_number.items())
+        if service.sorry is not None:
+            rows.append((-1, service.sorry))
+        return [
+            ServerCounters(
+                place,
+                loads.active[server.index],
+                loads.inactive[server.index],
+                server.connections,
+                server.packets,
+                server.bytes,
+            )
+            for place, server in rows
+        ]
+
+    def service(self, number: int) -> Service:
+        """Return the service of a number."""
+        return self._served[number].service
+
+    def flows(self, number: int, now: float) -> Iterator[list[FlowRow]]:
+        """Yield the flows of a service, some at a time."""
+        service = self._served[number].service
+        numbers = {server.index: each for each, server in service.by_number.items()}
+        table: Flows = service.flows
+        for part in table.rows():
+            yield [
+                _flow_row(key, state, numbers.get(server, -1), now - seen, table.timeouts[state])
+                for key, state, server, seen in part
+            ]
+
+
+def _flow_row(key: bytes, state: State, server: int, idle: float, timeout: float) -> FlowRow:
+    half = 4 if len(key) < 32 else 16
+    ports = key[2 * half : 2 * half + 4]
+    protocol = key[-1] if len(key) > 2 * half + 4 else 6
+    return FlowRow(
+        protocol,
+        key[:half],
+        int.from_bytes(ports[:2], "big"),
+        key[half : 2 * half],
+        int.from_bytes(ports[2:], "big"),
+        state,
+        server,
+        idle,
+        max(0.0, timeout - idle),
+    )

@@ -1,0 +1,321 @@
+"""A virtual service as the forwarder has it: its servers, its flows, and which server a new flow gets."""
+
+from __future__ import annotations
+
+import enum
+import zlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from overlay.forwarding.ratelimit import Bucket
+from overlay.forwarding.services.flows import Flows
+from overlay.forwarding.services.persistence import Templates, network_of
+from overlay.reasons import Drops
+from overlay.services.schedulers import SCHEDULERS, Hashed, Real
+from overlay.services.states import FIN_TIMEOUT, TCP_TIMEOUT, UDP_TIMEOUT, State, timeouts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from overlay.forwarding.peer import Peer
+    from overlay.services.schedulers import Scheduler
+
+# Ours
+NEW_FLOWS = 20_000  # per second and service, twice as many at once
+FLOWS = 1_000_000  # of a service whose scheduler needs to know them
+CACHE = 65_536  # of one whose scheduler is a function of the flow; more are only forgotten earlier
+
+
+class Takes(enum.IntEnum):
+    """What a server takes."""
+
+    NEW = 0
+    KEPT = 1  # packets of the flows that it has: drained
+    NOTHING = 2  # down or disabled; packets of health checks reach it
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRow:
+    """One server of a service, as the agent says.
+
+    *number* is stable in the service, *key* the identity in schedulers.  *weight* is the effective one.  A *dscp* above
+    0 is written into all packets to it, so that its peer tells its servers apart.
+    """
+
+    number: int
+    key: str
+    peer: Peer
+    weight: int = 1
+    takes: Takes = Takes.NEW
+    dscp: int = 0
+    upper: int = 0
+    lower: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the peers file says of a service beside its servers; times in seconds."""
+
+    scheduler: str = "maglev"
+    persistence: float = 0.0  # 0 is none
+    prefix4: int = 32
+    prefix6: int = 128
+    one_packet: bool = False
+    tcp: float = TCP_TIMEOUT
+    fin: float = FIN_TIMEOUT
+    udp: float = UDP_TIMEOUT
+    new_flows: int = NEW_FLOWS  # per second; 0 is no limit
+    flows: int = FLOWS
+    cache: int = CACHE
+
+
+class Server:
+    """A server, and what went to it.
+
+    Flows of the table refer to it by *index*.  *peer* is None once it has lost its flows: those that are still in the
+    table end with their next packet.
+    """
+
+    __slots__ = (
+        "bytes", "connections", "dscp", "index", "key", "lower", "number", "packets", "peer", "takes", "upper", "weight"
+    )  # fmt: skip
+
+    def __init__(self, index: int, row: ServerRow) -> None:
+        self.index = index
+        self.packets = self.bytes = self.connections = 0
+        self.update(row)
+
+    def update(self, row: ServerRow) -> None:
+        """Be as *row* says, and keep the flows."""
+        self.number, self.key, self.weight, self.takes = row.number, row.key, row.weight, row.takes
+        self.dscp, self.upper, self.lower = row.dscp, row.upper, row.lower
+        self.peer: Peer | None = row.peer
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether new flows may go to it."""
+        return self.takes is Takes.NEW and self.weight > 0
+
+    def real(self) -> Real:
+        """Return what schedulers are told of it."""
+        weight = self.weight if self.takes is Takes.NEW else 0
+        return Real(self.key, weight, self.index, self.upper, self.lower)
+
+
+class Service:
+    """One service with all its addresses and ports."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self.drops = Drops()
+        self.servers: list[Server] = []  # by index; some have lost their flows
+        self._free: list[int] = []  # places of servers that have lost their flows, and of which none is left
+        self.by_number: dict[int, Server] = {}  # those of the peers file
+        self.past = (0, 0, 0)  # connections, packets and bytes of servers that are gone
+        self._rows: tuple[ServerRow, ...] = ()
+        self.sorry: Server | None = None
+        self._is_sorry = False
+        self._limited: list[Real] = []  # with thresholds
+        self.is_preparing = False  # an iterator of prepare() is in use
+        self.has_marks = False  # some packets are changed on their way
+        self.templates: Templates | None = None
+        self.settings = settings
+        self.flows = Flows(
+            settings.flows,
+            _timeouts(settings),
+            largest=max(settings.flows, settings.cache, FLOWS),
+            forgotten=self._forgotten,
+        )
+        self._use(settings)
+
+    def set(self, settings: Settings) -> Templates | None:
+        """Follow other *settings* from now on, and keep all flows.
+
+        Returns the templates that do not hold any more, if there were any: clear() is still to be done.
+        """
+        before, self.settings = self.settings, settings
+        self.flows.set_timeouts(_timeouts(settings))
+        if _without(before) == _without(settings):
+            self._limit(settings)
+            return None
+        old, self.templates = self.templates, None
+        self._use(settings)
+        self._make_room()
+        self._tell_scheduler()
+        return old
+
+    def _use(self, settings: Settings) -> None:
+        kind = SCHEDULERS[settings.scheduler]
+        self.hashed, self.is_function = kind.hashed, kind.is_function
+        self.scheduler: Scheduler = kind.make()
+        if settings.persistence and kind.hashed is Hashed.NOTHING:
+            self.templates = Templates(settings.flows, settings.persistence)
+        self._limit(settings)
+
+    def _limit(self, settings: Settings) -> None:
+        is_hashed = self.hashed is not Hashed.NOTHING
+        self.flows.set_limit(settings.cache if is_hashed else settings.flows, is_cache=is_hashed)
+        self._new = Bucket(settings.new_flows, 2.0 * settings.new_flows) if settings.new_flows else None
+
+    def set_servers(
+        self, rows: Sequence[ServerRow], sorry: ServerRow | None = None, *, is_sorry: bool = False
+    ) -> None:
+        """Have the servers of *rows*, in the order of the peers file, and a *sorry* server that new flows go to if *is_sorry*.
+
+        Servers that are gone, or that take nothing any more, lose their flows; those of all others stay.  A server
+        that comes back has none of those that it had.
+        """
+        self._free = [
+            each.index for each in self.servers if each.peer is None and not self._is_in_use(each.index)
+        ]
+        before = {server.key: server for server in self.by_number.values()}
+        if self.sorry is not None:
+            before[_sorry_key(self.sorry.key)] = self.sorry
+        self.by_number = {}
+        self._rows, self._is_sorry = tuple(rows), is_sorry
+        for row in rows:
+            self.by_number[row.number] = self._settle(before.pop(row.key, None), row)
+        self.sorry = None
+        if sorry is not None:
+            self.sorry = self._settle(before.pop(_sorry_key(sorry.key), None), sorry)
+        for server in before.values():
+            self._lose(server)
+            self._keep_totals(server)
+        self.has_marks = any(row.dscp for row in (*rows, *([] if sorry is None else [sorry])))
+        self._make_room()
+        self._tell_scheduler()
+
+    def _settle(self, server: Server | None, row: ServerRow) -> Server:
+        """Return the server of *row*, which *server* was before, if it was there."""
+        if server is not None and (row.takes is not Takes.NOTHING or server.takes is Takes.NOTHING):
+            server.update(row)
+            return server
+        index = self._free.pop() if self._free else len(self.servers)
+        new = Server(index, row)
+        if index == len(self.servers):
+            self.servers.append(new)
+        else:
+            self.servers[index] = new
+        if server is not None:
+            new.connections, new.packets, new.bytes = server.connections, server.packets, server.bytes
+            self._lose(server)
+        return new
+
+    def _is_in_use(self, index: int) -> bool:
+        tables: list[Flows] = [self.flows] if self.templates is None else [self.flows, self.templates]
+        return any(table.loads.active[index] or table.loads.inactive[index] for table in tables)
+
+    @staticmethod
+    def _lose(server: Server) -> None:
+        server.peer, server.takes = None, Takes.NOTHING
+
+    def _keep_totals(self, server: Server) -> None:
+        connections, packets, size = self.past
+        self.past = connections + server.connections, packets + server.packets, size + server.bytes
+
+    def _make_room(self) -> None:
+        self.flows.make_room(len(self.servers))
+        if self.templates is not None:
+            self.templates.make_room(len(self.servers))
+
+    def _tell_scheduler(self) -> None:
+        reals = [self.by_number[row.number].real() for row in self._rows]
+        self._limited = [real for real in reals if real.upper]
+        self.flows.loads.full.clear()
+        self.scheduler.set_servers(reals)
+
+    def prepare(self) -> Iterator[None]:
+        """Do what set_servers() and set() left to do, a piece each time that the iterator is asked."""
+        self.is_preparing = True
+        while self.scheduler.prepare():
+            yield
+        self.is_preparing = False
+
+    def totals(self) -> tuple[int, int, int]:
+        """Return how many connections, packets and bytes the service had, all servers that it ever had together."""
+        now = [*self.by_number.values(), *([] if self.sorry is None else [self.sorry])]
+        connections, packets, size = self.past
+        return (
+            connections + sum(each.connections for each in now),
+            packets + sum(each.packets for each in now),
+            size + sum(each.bytes for each in now),
+        )
+
+    # What a flow gets
+
+    def may_begin(self, now: float) -> bool:
+        """Take one permit for a new flow, and return whether there was one."""
+        return self._new is None or self._new.take(1, now)
+
+    def choose(self, client: bytes, port: bytes, address: bytes, now: float) -> Server | None:
+        """Return the server for a new flow of a client's address and port to an *address* of the service."""
+        sorry = self.sorry
+        if self._is_sorry and sorry is not None and sorry.takes_new:
+            return sorry
+        if self.templates is not None:
+            known = self.templates.server(self._network(client), now)
+            if known is not None and self.servers[known].takes_new:
+                return self.servers[known]
+        for real in self._limited:
+            self.flows.loads.heed(real)
+        index = self.scheduler.choose(self._hash(client, port, address), self.flows.loads)
+        if index is not None:
+            return self.servers[index]
+        return sorry if self.scheduler.is_ready and sorry is not None and sorry.takes_new else None
+
+    def begin(self, key: bytes, state: State, server: Server, now: float) -> bool:
+        """Note a new flow to *server*; return False if there is no room for it."""
+        if not self.flows.add(key, state, server.index, now):
+            return False
+        server.connections += 1
+        if self.templates is not None:
+            self.templates.began(self._client(key), server.index, now)
+        return True
+
+    def pass_by(self, client: bytes, server: Server, now: float) -> None:
+        """Count a datagram to *server* that is a flow by itself."""
+        server.connections += 1
+        if self.templates is not None:
+            self.templates.began(self._network(client), server.index, now, is_counted=False)
+
+    def _hash(self, client: bytes, port: bytes, address: bytes) -> int:
+        hashed = self.hashed
+        if hashed is Hashed.FLOW and not self.settings.persistence:
+            return zlib.crc32(port, zlib.crc32(client))
+        if hashed is Hashed.NOTHING:
+            return 0
+        return zlib.crc32(address if hashed is Hashed.ADDRESS else self._network(client))
+
+    def _network(self, client: bytes) -> bytes:
+        if not self.settings.persistence:
+            return client
+        return network_of(client, self.settings.prefix4 if len(client) == 4 else self.settings.prefix6)
+
+    def _client(self, key: bytes) -> bytes:
+        """Return the network of the client whose flow has *key*."""
+        return self._network(key[:4] if len(key) < 32 else key[:16])
+
+    def _forgotten(self, key: bytes) -> None:
+        if self.templates is not None:
+            self.templates.ended(self._client(key))
+
+    def sweep(self, now: float) -> bool:
+        """Forget some flows whose time is over, and return whether there is more to look at in this round."""
+        more = self.flows.sweep(now)
+        if self.templates is not None:
+            more = self.templates.sweep(now) or more
+        return more
+
+
+def _timeouts(settings: Settings) -> tuple[float, ...]:
+    return timeouts(settings.tcp, settings.fin, settings.udp)
+
+
+def _without(settings: Settings) -> Settings:
+    """Return *settings* without those that change nothing of what is remembered."""
+    return replace(settings, one_packet=False, tcp=0, fin=0, udp=0, new_flows=0)
+
+
+def _sorry_key(key: str) -> str:
+    """Return what tells the sorry server from a server that is the same."""
+    return f"sorry {key}"

@@ -1,0 +1,317 @@
+"""A virtual address: each packet to it is for a server of one of its services, or is answered here.
+
+choose() is called for each packet, or each super-packet; for one of a known flow it takes about a microsecond.  All
+else goes the slow way, which begins at _other(): first packets, ends of connections, fragments, ICMP.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from overlay.forwarding.ratelimit import Bucket
+from overlay.forwarding.services.answers import echo_reply, flags_of, refusal
+from overlay.forwarding.services.errors import about, is_error
+from overlay.forwarding.services.fragments import Fragments
+from overlay.forwarding.services.headers import Upper, upper_of
+from overlay.reasons import Drops
+from overlay.services.states import CLOSING, State, after_datagram, after_tcp
+from overlay.wire.dscp import set_dscp
+from overlay.wire.ip import PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP
+from overlay.wire.tcp import ACK, FIN, RST, SYN
+from overlay.wire.virtio import PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.services.errors import About
+    from overlay.forwarding.services.flows import Shard
+    from overlay.forwarding.services.service import Server, Service
+
+# Of IPv4 without options: first byte, flags and offset of fragments, protocol, the addresses and ports, flags of TCP
+_HEAD_V4 = struct.Struct("!B5xHxB2x12s9xB")
+# Of IPv6 without extensions: next header, the addresses and ports, flags of TCP
+_HEAD_V6 = struct.Struct("!6xBx36s9xB")
+_NO_OPTIONS = 0x45
+_FRAGMENT = 0x3FFF  # flags and offset of a fragment
+_CHANGES = FIN | SYN | RST
+
+# Ours
+SERVICE = -1  # the number of a virtual address, where peers have theirs
+ANSWERS_PER_SECOND = 5000.0  # RSTs, ICMP errors and echo replies of all virtual addresses together
+_PROTOCOLS = (PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOL_SCTP)
+_SUFFIXES = {PROTOCOL_TCP: b"", PROTOCOL_UDP: b"\x11", PROTOCOL_SCTP: b"\x84"}
+_UDP_SUFFIX = _SUFFIXES[PROTOCOL_UDP]
+_ESTABLISHED, _UDP = int(State.ESTABLISHED), int(State.UDP)
+_CLOSING = frozenset(map(int, CLOSING))
+
+
+def flow_key(protocol: int, client: bytes, port: int, vip: bytes, vip_port: int) -> bytes:
+    """Return the key of a flow in tables; for ICMP *port* is the identifier of an echo, and *vip_port* 0."""
+    ports = port.to_bytes(2, "big") + vip_port.to_bytes(2, "big")
+    return client + vip + ports + _SUFFIXES.get(protocol, bytes([protocol]))
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all virtual addresses have in common.
+
+    *write* puts a packet into the tun, its virtio header before it.  *resend* has packets that were held go the way of
+    packets from the tun once more, after the batch.  *pins* lead flows of health checks to a server whatever its state.
+    """
+
+    write: Callable[[Iterable[bytes]], None]
+    resend: Callable[[list[bytes]], None]
+    drops: Drops = field(default_factory=Drops)
+    fragments: Fragments[tuple[Service, Server]] = field(init=False)
+    pins: dict[bytes, tuple[Service, Server]] = field(default_factory=dict)
+    answers: Bucket = field(default_factory=lambda: Bucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND))
+
+    def __post_init__(self) -> None:
+        self.fragments = Fragments(self.drops)
+
+
+class Vip:
+    """One virtual address, in the place of a peer in the table of routes."""
+
+    number = SERVICE
+
+    def __init__(self, address: bytes, shared: Shared) -> None:
+        self.address = address
+        self._shared = shared
+        self._rules: dict[int, list[tuple[int, int, Service]]] = {}
+        # By protocol, and by the two bytes of a port that was looked for
+        self._ports: list[dict[bytes, Service | None]] = [{} for _ in range(256)]
+
+    def set_rules(self, rules: Iterable[tuple[int, int, int, Service]]) -> None:
+        """Have services for ranges of ports: protocol, first and last port, service.  The narrowest range wins."""
+        self._rules = {}
+        for protocol, first, last, service in sorted(rules, key=lambda rule: rule[2] - rule[1]):
+            self._rules.setdefault(protocol, []).append((first, last, service))
+        self._ports = [{} for _ in range(256)]
+
+    def service(self, protocol: int, port: bytes) -> Service | None:
+        """Return the service that has a port, of 2 bytes; None if none has it."""
+        known = self._ports[protocol]
+        if port not in known:
+            number = int.from_bytes(port, "big")
+            rules = self._rules.get(protocol, ())
+            known[port] = next((each for first, last, each in rules if first <= number <= last), None)
+        return known[port]
+
+    @property
+    def marks(self) -> bool:
+        """Whether packets of some service are changed on their way, each one."""
+        return any(service.has_marks for rules in self._rules.values() for _, _, service in rules)
+
+    def choose(self, packet: memoryview, now: float, count: int = 1) -> Peer | None:
+        """Return the peer of the server that *packet* is for; None if it was answered, held or dropped.
+
+        *packet* is a whole IP packet or super-packet to this address, and may be changed.  It stands for *count*
+        packets, all of this size.
+        """
+        size = len(packet)
+        if size >= _HEAD_V6.size:
+            first, fragment, protocol, key, flags = _HEAD_V4.unpack_from(packet)
+            if first != _NO_OPTIONS:
+                if first >> 4 != 6:
+                    return self._other(packet, now, count)
+                protocol, key, flags = _HEAD_V6.unpack_from(packet)
+            elif fragment & _FRAGMENT:
+                return self._other(packet, now, count)
+            service: Service | None = self._ports[protocol].get(key[-2:])
+            if service is not None:
+                if protocol != PROTOCOL_TCP:
+                    key += _SUFFIXES[protocol]
+                flows = service.flows
+                shard = flows.shards[hash(key) & flows.mask]
+                row = shard.index.get(key)
+                if row is not None:
+                    state = shard.state[row]
+                    if (state == _ESTABLISHED and not flags & _CHANGES) or state == _UDP:
+                        server = service.servers[shard.server[row]]
+                        peer = server.peer
+                        if peer is not None:
+                            shard.seen[row] = now
+                            server.packets += count
+                            server.bytes += size * count
+                            if server.dscp:
+                                set_dscp(packet, server.dscp)
+                            return peer
+        return self._other(packet, now, count)
+
+    # The slow way
+
+    def _other(self, packet: memoryview, now: float, count: int) -> Peer | None:
+        upper = upper_of(packet)
+        if upper is None:
+            self._shared.drops["tun_malformed"] += count
+            return None
+        if upper.is_later:
+            found = self._later_fragment(packet, upper, now)
+        elif upper.protocol in _PROTOCOLS:
+            found = self._of_flow(packet, upper, now, count)
+        else:
+            found = self._message(packet, upper, now)
+        if found is None:
+            return None
+        service, server = found
+        if upper.fragment and not upper.is_later:
+            held = self._shared.fragments.first(upper.fragment, found, now)
+            if held:
+                self._shared.resend(held)
+        peer = server.peer
+        if peer is None:
+            service.drops["service_gone"] += count
+            return None
+        server.packets += count
+        server.bytes += len(packet) * count
+        if server.dscp:
+            set_dscp(packet, server.dscp)
+        return peer
+
+    def _later_fragment(self, packet: memoryview, upper: Upper, now: float) -> tuple[Service, Server] | None:
+        found = self._shared.fragments.later(upper.fragment, now)
+        if found is None:
+            self._shared.fragments.hold(upper.fragment, bytes(packet), now)
+        return found
+
+    def _of_flow(
+        self, packet: memoryview, upper: Upper, now: float, count: int
+    ) -> tuple[Service, Server] | None:
+        """Return the server of a packet with ports, and note what the packet says of its flow."""
+        at, protocol, shared = upper.at, upper.protocol, self._shared
+        if len(packet) < at + 4:
+            shared.drops["tun_malformed"] += count
+            return None
+        addresses = bytes(packet[12:20]) if packet[0] >> 4 == 4 else bytes(packet[8:40])
+        ports = bytes(packet[at : at + 4])
+        key = addresses + ports + _SUFFIXES[protocol]
+        pinned = shared.pins.get(key)
+        if pinned is not None:
+            return pinned
+        service = self.service(protocol, ports[2:])
+        if service is None:
+            self._refuse(shared.drops, "service_port", packet, upper, now, count)
+            return None
+        flags = flags_of(packet, at) if protocol == PROTOCOL_TCP else 0
+        is_syn = flags & (SYN | ACK | RST) == SYN
+        found = service.flows.find(key)
+        if found is not None:
+            server = service.servers[found[0].server[found[1]]]
+            if self._is_over(service, found, server, now, is_syn=is_syn):
+                service.flows.remove(found[0], key)
+                if server.peer is None and protocol == PROTOCOL_TCP and not is_syn:
+                    self._refuse(service.drops, "service_gone", packet, upper, now, count)
+                    return None
+            else:
+                self._note(service, found, server, protocol, flags, now)
+                return service, server
+        half = len(self.address)
+        client, address = addresses[:half], addresses[half:]
+        if protocol == PROTOCOL_TCP and not is_syn:
+            if not service.is_function:
+                self._refuse(service.drops, "service_unknown", packet, upper, now, count)
+                return None
+        elif not service.may_begin(now):
+            service.drops["service_rate"] += count
+            return None
+        chosen = service.choose(client, ports[:2], address, now)
+        if chosen is None:
+            if not service.scheduler.is_ready:
+                service.drops["service_preparing"] += count
+                return None
+            self._refuse(service.drops, "service_empty", packet, upper, now, count)
+            return None
+        if protocol != PROTOCOL_TCP and service.settings.one_packet:
+            service.pass_by(client, chosen, now)
+            return service, chosen
+        state = after_tcp(State.NONE, flags) if protocol == PROTOCOL_TCP else after_datagram(State.NONE)
+        if state is not State.CLOSE and not service.begin(key, state, chosen, now):
+            service.drops["service_full"] += count
+            return None
+        return service, chosen
+
+    @staticmethod
+    def _is_over(
+        service: Service, found: tuple[Shard, int], server: Server, now: float, *, is_syn: bool
+    ) -> bool:
+        """Return whether a flow is over before this packet, which then belongs to another one."""
+        shard, row = found
+        if server.peer is None or service.flows.is_over(shard, row, now):
+            return True
+        return is_syn and shard.state[row] in _CLOSING and not server.takes_new
+
+    @staticmethod
+    def _note(
+        service: Service, found: tuple[Shard, int], server: Server, protocol: int, flags: int, now: float
+    ) -> None:
+        """Note a packet of a flow that is there."""
+        shard, row = found
+        before = State(shard.state[row])
+        after = after_tcp(before, flags) if protocol == PROTOCOL_TCP else after_datagram(before)
+        if after is not before:
+            if after is State.SYN_RECV:
+                server.connections += 1
+            service.flows.set_state(shard, row, after)
+        shard.seen[row] = now
+
+    def _message(self, packet: memoryview, upper: Upper, now: float) -> tuple[Service, Server] | None:
+        """Return the server that an ICMP message is for; answer echo requests."""
+        at, protocol, shared = upper.at, upper.protocol, self._shared
+        if protocol != (PROTOCOL_ICMP if len(self.address) == 4 else PROTOCOL_ICMPV6):
+            shared.drops["service_protocol"] += 1
+            return None
+        if is_error(packet, upper):
+            quoted = about(packet, upper)
+            found = None if quoted is None else self._concerned(quoted, now)
+            if found is None:
+                shared.drops["service_icmp"] += 1
+            return found
+        if shared.pins and len(packet) >= at + 6:
+            addresses = bytes(packet[12:20]) if packet[0] >> 4 == 4 else bytes(packet[8:40])
+            pinned = shared.pins.get(addresses + bytes(packet[at + 4 : at + 6]) + bytes([0, 0, protocol]))
+            if pinned is not None:
+                return pinned
+        reply = None if upper.fragment else echo_reply(packet, at)
+        if reply is None:
+            shared.drops["service_icmp"] += 1
+        else:
+            self._answer(reply, now)
+        return None
+
+    def _concerned(self, quoted: About, now: float) -> tuple[Service, Server] | None:
+        """Return the server that has a flow, or would have it."""
+        protocol, key = quoted
+        if protocol not in _PROTOCOLS:
+            return None
+        pinned = self._shared.pins.get(key + _SUFFIXES[protocol])
+        if pinned is not None:
+            return pinned
+        service = self.service(protocol, key[-2:])
+        if service is None:
+            return None
+        found = service.flows.find(key + _SUFFIXES[protocol])
+        if found is not None:
+            server: Server | None = service.servers[found[0].server[found[1]]]
+        else:
+            half = len(self.address)
+            server = (
+                service.choose(key[:half], key[-4:-2], self.address, now) if service.is_function else None
+            )
+        return None if server is None or server.peer is None else (service, server)
+
+    def _refuse(
+        self, drops: Drops, reason: str, packet: memoryview, upper: Upper, now: float, count: int
+    ) -> None:
+        """Drop a packet, and tell its sender that nobody takes it."""
+        drops[reason] += count
+        answer = refusal(packet, upper.protocol, upper.at)
+        if answer is not None:
+            self._answer(answer, now)
+
+    def _answer(self, packet: bytes, now: float) -> None:
+        if self._shared.answers.take(1, now):
+            self._shared.write([PLAIN, packet])

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.forwarding.services.service import Takes
+from overlay.services.schedulers import SCHEDULERS
+from overlay.services.states import CLOSING, State, after_datagram, after_tcp, timeouts
+from tests.hypothesis_profiles import examples
+from tests.overlay.forwarding.services.conftest import CLIENTS, VIPS, World, flags_of, tcp, udp
+from tests.packets import ACK, FIN, RST, SYN
+
+SERVERS = 4
+
+
+class Twin:
+    """What must hold of flows, whoever chooses: a dictionary, and the servers of the moment.
+
+    A life of a server begins when it comes, and when it is up again: flows belong to lives.
+    """
+
+    def __init__(self):
+        self.flows = {}  # key: [life, state, last packet]
+        self.rows = {}
+        self.lives = {}
+        self.count = 0
+
+    def set_servers(self, rows):
+        for number in range(SERVERS):
+            lives = number in rows and rows[number].takes is not Takes.NOTHING
+            if not lives:
+                self.lives.pop(number, None)
+            elif number not in self.lives:
+                self.count += 1
+                self.lives[number] = self.count
+        self.rows = rows
+
+    def takers(self):
+        return {number for number, row in self.rows.items() if row.takes is Takes.NEW and row.weight}
+
+    def expected(self, key, is_tcp, flags, now):
+        """Return the servers that a packet may go to, and whether None is allowed."""
+        new, is_syn = self.takers(), is_tcp and flags & (SYN | ACK | RST) == SYN
+        if key in self.flows:
+            life, state, seen = self.flows[key]
+            number = next((number for number, each in self.lives.items() if each == life), None)
+            is_over = seen + timeouts()[state] < now
+            if not is_over and number is None:
+                return (new, not new) if is_syn or not is_tcp else (set(), True)
+            if not is_over and not (is_syn and state in CLOSING and number not in new):
+                return {number}, False
+        return new, not new or (is_tcp and not is_syn)
+
+    def note(self, key, is_tcp, flags, number, now):
+        if number is None:
+            self.flows.pop(key, None)
+            return
+        life, state, seen = self.flows.get(key, (None, State.NONE, now))
+        if life != self.lives[number] or seen + timeouts()[state] < now:
+            state = State.NONE
+        after = after_tcp(state, flags) if is_tcp else after_datagram(state)
+        if state is State.NONE and after is State.CLOSE:
+            self.flows.pop(key, None)
+        else:
+            self.flows[key] = [self.lives[number], after, now]
+
+
+packets_of_flows = st.tuples(
+    st.just("packet"),
+    st.integers(1, 3),
+    st.integers(1000, 1002),
+    st.sampled_from([4, 6]),
+    st.sampled_from([None, SYN, SYN, ACK, ACK, ACK, FIN | ACK, RST]),
+)
+changes = st.tuples(
+    st.just("servers"),
+    st.lists(st.sampled_from([None, *Takes]), min_size=SERVERS, max_size=SERVERS),
+    st.lists(st.integers(0, 3), min_size=SERVERS, max_size=SERVERS),
+)
+others = st.one_of(
+    st.tuples(st.just("time"), st.sampled_from([0.1, 9.0, 11.0, 100.0, 1000.0])),
+    st.tuples(st.just("sweep")),
+    st.tuples(st.just("scheduler"), st.sampled_from(sorted(SCHEDULERS))),
+)
+
+
+@pytest.mark.parametrize("persistence", [0.0, 60.0])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@examples(60)
+@given(
+    st.lists(st.one_of(packets_of_flows, packets_of_flows, packets_of_flows, changes, others), max_size=60)
+)
+def test_a_flow_keeps_its_server_while_that_lives_and_nothing_goes_to_others(scheduler, persistence, story):
+    world, twin, now = World(), Twin(), 1000.0
+    world.serve(scheduler=scheduler, persistence=persistence)
+
+    def change(takes, weights):
+        rows = {
+            number: world.row(number, takes=each, weight=weights[number])
+            for number, each in enumerate(takes)
+            if each is not None
+        }
+        world.servers(*rows.values())
+        twin.set_servers(rows)
+
+    change([Takes.NEW] * SERVERS, [1] * SERVERS)
+    for what, *more in story:
+        if what == "time":
+            now += more[0]
+        elif what == "sweep":
+            for _ in range(64):
+                world.service().sweep(now)
+        elif what == "servers":
+            change(*more)
+        elif what == "scheduler":
+            scheduler = more[0]
+            world.serve(scheduler=scheduler, persistence=persistence)
+            world.work()
+        else:
+            client, port, version, flags = more
+            is_tcp = flags is not None
+            packet = (
+                tcp(client, port, flags, version=version) if is_tcp else udp(client, port, version=version)
+            )
+            key = (client, port, version, is_tcp)
+            allowed, may_be_none = twin.expected(key, is_tcp, flags, now)
+            written = len(world.written)
+
+            number = world.send(packet, now)
+
+            if number is None:
+                assert may_be_none or (scheduler == "ovf" and key not in twin.flows) or not allowed
+                answers = world.written[written:]
+                assert len(answers) == (not (is_tcp and flags & RST))
+                assert not is_tcp or all(flags_of(answer) & RST for answer in answers)
+            else:
+                assert number in allowed
+                assert len(world.written) == written
+            twin.note(key, is_tcp, flags or 0, number, now)
+        loads = world.service().flows.loads
+        assert sum(loads.active) + sum(loads.inactive) == len(world.service().flows)
+        assert min([*loads.active, *loads.inactive], default=0) >= 0
+
+
+def test_a_service_that_is_removed_forgets_its_flows_and_its_addresses():
+    world = World()
+    world.serve(scheduler="rr", persistence=300.0)
+    world.servers(0)
+    world.send(tcp(flags=SYN))
+    vip = world.balancer.vip(world.vips[4])
+
+    world.balancer.remove_service(1)
+    world.work()
+
+    assert world.balancer.vip(world.vips[4]) is None
+    assert vip.choose(memoryview(tcp()), 0.0) is None
+    world.serve(scheduler="rr")
+    world.servers(0)
+    assert world.send(tcp()) is None
+    assert world.count(0).active == 0
+
+
+def test_a_virtual_address_is_the_same_object_as_long_as_a_service_has_it():
+    world = World()
+    world.serve(1)
+    world.serve(2, ports=((81, 81),))
+    vip = world.balancer.vip(world.vips[4])
+
+    world.balancer.remove_service(1)
+    assert world.balancer.vip(world.vips[4]) is vip
+    world.serve(2, ports=((81, 81),), addresses=[world.vips[6]])
+
+    assert world.balancer.vip(world.vips[4]) is None
+    assert world.balancer.vip(world.vips[6]) is not None
+
+
+def test_turns_are_shared_by_addresses_protocols_and_ports():
+    world = World()
+    world.serve(scheduler="rr", ports=((80, 80), (443, 443)))
+    world.servers(0, 1, 2)
+
+    found = [
+        world.send(tcp(flags=SYN)),
+        world.send(tcp(flags=SYN, version=6)),
+        world.send(udp()),
+        world.send(tcp(flags=SYN, to=443)),
+    ]
+
+    assert found == [0, 1, 2, 0]
+
+
+def test_flows_are_listed_with_all_that_tells_them_apart():
+    world = World()
+    world.serve(scheduler="rr")
+    world.servers(0, 1)
+    world.send(tcp(7, 5000, SYN, version=6), 100.0)
+    world.send(udp(8, 5001), 110.0)
+
+    rows = {row.protocol: row for part in world.balancer.flows(1, 120.0) for row in part}
+
+    assert rows[6].client == ip_address(CLIENTS[6].format(7)).packed
+    assert rows[6].address == ip_address(VIPS[6]).packed
+    assert (rows[6].client_port, rows[6].port, rows[6].state, rows[6].server) == (5000, 80, State.SYN_RECV, 0)
+    assert (rows[6].idle, rows[6].left) == (20.0, 40.0)
+    assert (rows[17].client_port, rows[17].port, rows[17].state, rows[17].server) == (
+        5001,
+        80,
+        State.DATAGRAM,
+        1,
+    )
+    assert rows[17].left == 290.0
+
+
+def test_a_pin_needs_a_server_that_is_there():
+    world = World()
+    world.serve()
+    world.servers(0)
+    client = ip_address(CLIENTS[4].format(1)).packed
+    pin = (6, client, 5000, world.vips[4], 80)
+
+    assert not world.balancer.pin(*pin, 1, 3)
+    assert not world.balancer.pin(*pin, 2, 0)
+    assert world.balancer.pin(*pin, 1, 0)
+    world.servers(1)
+    assert world.send(tcp(flags=SYN)) == 1, "the pin went with its server"
+
+
+def test_pins_are_bounded(monkeypatch):
+    monkeypatch.setattr("overlay.forwarding.services.balancer.PINS", 2)
+    world = World()
+    world.serve()
+    world.servers(0)
+    client = ip_address(CLIENTS[4].format(1)).packed
+
+    done = [world.balancer.pin(6, client, port, world.vips[4], 80, 1, 0) for port in (1, 2, 3, 1)]
+
+    assert done == [True, True, False, True]
+
+
+def test_a_pin_takes_the_place_of_a_flow():
+    world = World()
+    world.serve(scheduler="rr")
+    world.servers(0, 1)
+    assert world.send(tcp(flags=SYN)) == 0
+    world.send(tcp())
+
+    world.balancer.pin(6, ip_address(CLIENTS[4].format(1)).packed, 5000, world.vips[4], 80, 1, 1)
+
+    assert world.send(tcp(flags=SYN)) == 1
+    assert world.count(0).active == 0
+
+
+def test_sweeps_do_not_pile_up_while_there_is_no_time_for_them():
+    world = World()
+    world.serve(scheduler="rr")
+    world.servers(0)
+    for now in range(1, 100):
+        world.balancer.handle_deadline(float(now))
+
+    assert len(world.jobs) == 1
+    world.work()
+    world.balancer.handle_deadline(200.0)
+    assert len(world.jobs) == 1

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.forwarding.services.persistence import Templates, network_of
+
+CLIENT = ip_address("198.51.100.7").packed
+
+
+def made():
+    templates = Templates(1000, 300.0)
+    templates.make_room(4)
+    return templates
+
+
+def sweep(templates, now):
+    while templates.sweep(now):
+        pass
+
+
+@pytest.mark.parametrize("bits", [32, 128])
+@given(st.data())
+def test_a_network_is_the_first_bits_of_an_address(bits, data):
+    number, length = data.draw(st.integers(0, 2**bits - 1)), data.draw(st.integers(0, bits))
+    packed = number.to_bytes(bits // 8, "big")
+
+    expected = ip_network((packed, length), strict=False).network_address.packed
+
+    assert network_of(packed, length) == expected
+
+
+def test_a_client_keeps_its_server_for_the_time_of_persistence_after_its_last_new_flow():
+    templates = made()
+    templates.began(CLIENT, 2, 0.0, is_counted=False)
+    templates.began(CLIENT, 2, 100.0, is_counted=False)
+
+    assert templates.server(CLIENT, 400.0) == 2
+    assert templates.server(CLIENT, 400.1) is None
+    sweep(templates, 400.1)
+    assert len(templates) == 0
+    assert templates.loads.active == [0] * 4
+
+
+def test_a_template_stays_while_flows_of_its_client_are_there():
+    templates = made()
+    templates.began(CLIENT, 2, 0.0)
+    templates.began(CLIENT, 2, 0.0)
+    templates.ended(CLIENT)
+
+    for now in range(0, 2000, 10):
+        sweep(templates, float(now))
+        assert templates.server(CLIENT, float(now)) == 2
+    templates.ended(CLIENT)
+    sweep(templates, 2000.0)
+
+    assert templates.server(CLIENT, 2000.0) == 2
+    sweep(templates, 2060.1)
+    assert len(templates) == 0
+
+
+def test_a_client_has_one_server_at_a_time():
+    templates = made()
+    templates.began(CLIENT, 2, 0.0)
+    templates.began(CLIENT, 1, 1.0)
+
+    assert templates.server(CLIENT, 1.0) == 1
+    assert templates.loads.active == [0, 1, 0, 0]
+
+
+def test_an_end_too_many_changes_nothing():
+    templates = made()
+    templates.ended(CLIENT)
+    templates.began(CLIENT, 2, 0.0)
+
+    assert templates.server(CLIENT, 1000.0) == 2
