@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,79 +24,91 @@ class Place:
     """
 
     name: str
-    peers: tuple[str, ...]
     works: bool
     way: str
+    peers: tuple[str, ...] = ()
 
 
 def places_of(service: Service, peers: Mapping[str, Peer]) -> list[Place]:
     """Return the places from which clients may use *service*, among *peers* and outside; those without peers are left out."""
-    is_shared = service.directors is None
+    named = set(service.directors or ())
     serving = {entry.peer for entry in service.entries if entry.address is None}
-    agents = [name for name, peer in peers.items() if peer.is_agent or name in (service.directors or ())]
-    directors = tuple(name for name in agents if service.is_directed_by(name))
-    holding = tuple(name for name in peers if name in serving and name not in directors)
-    others = tuple(name for name in agents if name not in directors and name not in holding)
-    rest = [peer for name, peer in peers.items() if name not in agents and name not in holding]
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, peer in peers.items():
+        is_agent = peer.is_agent or name in named
+        if is_agent and (service.directors is None or name in named):
+            found["director"].append(name)
+        elif name in serving:
+            found["server"].append(name)
+        elif is_agent:
+            found["peer"].append(name)
+        else:
+            found["plain" if peer.public_key is None else "wireguard"].append(name)
     answers = "answers come straight from the server"
     if service.reply != DIRECT:
         answers = "answers come back through the director"
-    by_wireguard = tuple(peer.name for peer in rest if peer.public_key is not None)
-    places = [
-        Place("director", directors, True, f"balanced there; {answers.replace('the director', 'it')}"),
-        Place("peer", others, True, f"to the first director that is alive; {answers}"),
+    inside = [
+        Place(
+            "director",
+            True,
+            f"balanced there; {answers.replace('the director', 'it')}",
+            tuple(found["director"]),
+        ),
+        Place("peer", True, f"to the first director that is alive; {answers}", tuple(found["peer"])),
         Place(
             "server",
-            holding,
             True,
             "the server there answers, whatever its checks say, because its host has the address itself",
+            tuple(found["server"]),
         ),
-        _wireguard(service, by_wireguard),
+        wireguard_place(service, tuple(found["wireguard"])),
         Place(
             "plain",
-            tuple(peer.name for peer in rest if peer.public_key is None),
             True,
             f"where a route there leads the address into the tunnel to a director; {answers}",
+            tuple(found["plain"]),
         ),
     ]
-    outside = "by the host that they send to" if is_shared else "to the director that has the address"
-    return [place for place in places if place.peers] + [
+    outside = (
+        "by the host that they send to"
+        if service.directors is None
+        else "to the director that has the address"
+    )
+    return [place for place in inside if place.peers] + [
         Place(
             "lan",
-            (),
             True,
             f"{outside}, which answers ARP and neighbour solicitations where it is on-link; {answers}",
         ),
         Place(
             "routed",
-            (),
             True,
             f"{outside}, where routers lead them; {answers}, which a stateful firewall on the way has to see too",
         ),
     ]
 
 
-def _wireguard(service: Service, names: tuple[str, ...]) -> Place:
+def wireguard_place(service: Service, names: tuple[str, ...]) -> Place:
     """Return the place behind WireGuard without an agent, whose AllowedIPs give each address to one peer."""
     if service.reply == DIRECT:
         return Place(
             "wireguard",
-            names,
             False,
             "WireGuard there accepts the virtual address from one peer, and answers come from each server; write "
             'reply = "director", with the virtual address in its AllowedIPs for the director',
+            names,
         )
     if service.directors is not None and len(service.directors) == 1:
         return Place(
             "wireguard",
-            names,
             True,
             "with the virtual address in its AllowedIPs for the director; answers come back through it",
+            names,
         )
     return Place(
         "wireguard",
-        names,
         False,
         "WireGuard there sends the virtual address to one director, and no other can take over; write one name as "
         "directors",
+        names,
     )

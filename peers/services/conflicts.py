@@ -222,8 +222,8 @@ def _check_addresses(peers: Mapping[str, Peer], services: Collection[Service]) -
         for index, address in enumerate(service.addresses)
     }
 
-    def refuse(address: Address | None, what: str) -> None:
-        found = None if address is None else holders.get((address.version, int(address)))
+    def refuse(address: Address, what: str) -> None:
+        found = holders.get((address.version, int(address)))
         if found is not None:
             raise KeyProblem(
                 _address_place(*found), f"{address} is also {what}; write an address that no host has"
@@ -233,8 +233,9 @@ def _check_addresses(peers: Mapping[str, Peer], services: Collection[Service]) -
         for number, address in zip(peer.numbers, peer.addresses, strict=True):
             if number in holders:
                 refuse(address, f"the address of {_peer(peer.name)}")
-        if peer.endpoint is not None:
-            refuse(peer.endpoint.address, f"the endpoint of {_peer(peer.name)}")
+        endpoint = None if peer.endpoint is None else peer.endpoint.address
+        if endpoint is not None and (endpoint.version, int(endpoint)) in holders:
+            refuse(endpoint, f"the endpoint of {_peer(peer.name)}")
         for address in peer.listen:
             refuse(address, f"an address that {_peer(peer.name)} listens on")
         for (version, shift, bits), subnet in zip(peer.places, peer.subnets, strict=True):
@@ -242,7 +243,8 @@ def _check_addresses(peers: Mapping[str, Peer], services: Collection[Service]) -
                 refuse(subnet.network_address, f"a subnet of {_peer(peer.name)}")
     for service in services:
         for place, server in places(service):
-            refuse(server.address, f"the address of a server, {format_keys(place)}")
+            if server.address is not None:
+                refuse(server.address, f"the address of a server, {format_keys(place)}")
 
 
 def _check_containers(peers: Mapping[str, Peer], services: Collection[Service]) -> None:
@@ -268,8 +270,8 @@ def owners_of(peers: Iterable[Peer]) -> PrefixMap[str]:
         for place in peer.places:
             owners.insert_at(place, peer.name)
     for peer in peers:
-        for address in peer.addresses:
-            if owners.lookup(address) != peer.name:
+        for number, address in zip(peer.numbers, peer.addresses, strict=True):
+            if owners.lookup_number(*number) != peer.name:
                 owners.insert(host_prefix(address), peer.name)
     return owners
 

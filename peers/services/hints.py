@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from peers.errors import format_keys
 from peers.hint import Hint, grouped
 from peers.service import DIRECT
-from peers.services.clients import places_of
+from peers.services.clients import wireguard_place
 from peers.services.conflicts import owners_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def warn_of_services(
     _network: Network, peers: Mapping[str, Peer], services: Collection[Service]
 ) -> list[str]:
     """Return a sentence for everything in *services* that is allowed and may yet be a mistake."""
+    by_wireguard = [peer.name for peer in peers.values() if peer.public_key is not None and not peer.is_agent]
     hints = [
         hint
         for service in services
@@ -39,7 +40,7 @@ def warn_of_services(
             *_directing_servers(service, peers),
             *_foreign_sources(service, peers),
             *_wireguard_servers(service, peers),
-            *_clients(service, peers),
+            *_clients(service, by_wireguard),
         )
     ]
     return grouped([*hints, *_inside(services, peers), *_held(services)])
@@ -172,11 +173,12 @@ def _wireguard_servers(service: Service, peers: Mapping[str, Peer]) -> Iterator[
         )
 
 
-def _clients(service: Service, peers: Mapping[str, Peer]) -> Iterator[Hint]:
-    for place in places_of(service, peers):
-        if place.works:
-            continue
-        for name in place.peers:
+def _clients(service: Service, by_wireguard: Collection[str]) -> Iterator[Hint]:
+    place = wireguard_place(service, tuple(by_wireguard))
+    if place.works:
+        return
+    for name in place.peers:
+        if not service.entries_at(name):
             yield Hint(
                 _peer(name),
                 f"clients at {_peer(name)} cannot use {_named(service)}: {place.way}",
