@@ -30,7 +30,7 @@ def find_line(text: str, keys: Keys) -> int | None:
     """Return the line, from 1, where *keys* stands in *text*.
 
     If it is not there, it is the line of the nearest key or table around it, None without any.  Any text gives
-    an answer; it is right for text that is TOML.  Items of arrays of tables are not told apart.
+    an answer; it is right for text that is TOML.
     """
     line, depth = None, 0
     for found, found_line in _positions(text):
@@ -49,6 +49,8 @@ def _positions(text: str) -> Iterator[tuple[Keys, int]]:
     open_values: list[tuple[Keys, int | None]] = []  # arrays with the index of their item, inline tables
     parts: list[str] = []  # of the key or header being read
     parts_line = 1
+    arrays: dict[Keys, int] = {}  # of tables, [[NAME]]: how many of them came before the last one
+    is_array = False  # of tables, in the header being read
     here: Keys = ()  # the key whose value is being read
     expected = "key"  # or "header", "value", "end" of a value, of a header or of a line
     for match in TOKEN.finditer(text):
@@ -64,9 +66,18 @@ def _positions(text: str) -> Iterator[tuple[Keys, int]]:
             parts_line = parts_line if parts else line
             parts.append(_unquote(lexeme))
         elif expected == "key" and lexeme == "[" and not parts and not open_values:
-            expected = "header"
+            expected, is_array = "header", False
+        elif expected == "header" and lexeme == "[" and not parts:
+            is_array = True
         elif expected == "header" and lexeme == "]":
-            table = tuple(parts)
+            names = tuple(parts)
+            if is_array:
+                inner = [each for each in arrays if len(each) > len(names) and each[: len(names)] == names]
+                for each in inner:
+                    del arrays[each]  # a new item has its own
+                arrays[names] = arrays.get(names, -1) + 1
+                yield names, parts_line
+            table = _placed(names, arrays)
             yield table, parts_line
             expected = "end"
         elif expected == "key" and lexeme == "=":
@@ -94,6 +105,16 @@ def _positions(text: str) -> Iterator[tuple[Keys, int]]:
             else:
                 open_values[-1] = (container, index + 1)
         line += 0 if kind == "newline" else lexeme.count("\n")
+
+
+def _placed(names: tuple[str, ...], arrays: dict[Keys, int]) -> Keys:
+    """Return where the table *names* is: of each of the *arrays* of tables on the way, in the last item."""
+    keys: Keys = ()
+    for length, name in enumerate(names, 1):
+        keys = (*keys, name)
+        if (index := arrays.get(names[:length])) is not None:
+            keys = (*keys, index)
+    return keys
 
 
 def _unquote(lexeme: str) -> str:

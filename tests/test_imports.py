@@ -357,6 +357,7 @@ MORE_TESTS = {
     "tests/overlay/forwarding/test_every_way_out.py": "of every way of a packet out of it",
     "tests/overlay/session/test_sessions_properties.py": "of overlay/session/sessions.py, by generated stories",
     "tests/overlay/services/checks/test_checks.py": "of all kinds that are a few lines",
+    "tests/peers/services/test_reading_properties.py": "of peers/services/reading.py, by generated files",
     "tests/peers/stores/test_stores.py": "of peers/stores/__init__.py",
 }
 

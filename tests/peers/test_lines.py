@@ -135,3 +135,39 @@ def numbers(value, keys=()):
             yield from numbers(inner, (*keys, index))
     elif type(value) is int:
         yield keys, value
+
+
+ARRAYS = """\
+[[a]]
+x = 1
+[[a.b]]
+y = 1
+[a.b.c]
+z = 1
+[[a]]         # line 7
+[[a.b]]
+y = 2
+[[a.b]]
+y = 3
+z = [1, { w = 2 }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (("a",), 1),
+        (("a", 0), 1),
+        (("a", 0, "x"), 2),
+        (("a", 0, "b", 0, "y"), 4),
+        (("a", 0, "b", 0, "c", "z"), 6),
+        (("a", 1), 7),
+        (("a", 1, "b", 0, "y"), 9),
+        (("a", 1, "b", 1, "y"), 11),
+        (("a", 1, "b", 1, "z", 1, "w"), 12),
+        (("a", 1, "x"), 7),
+        (("a", 2), 1),
+    ],
+)
+def test_items_of_arrays_of_tables_are_told_apart(keys, line):
+    assert find_line(ARRAYS, keys) == line

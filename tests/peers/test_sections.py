@@ -32,7 +32,7 @@ def outcome(read):
         table = read()
     except TableError as error:
         return str(error), error.line
-    return table, list(table.peers), table.routes
+    return table, list(table.peers), table.routes, dict(table.services)
 
 
 # Sections as people write them, well and badly
@@ -64,6 +64,15 @@ SECTIONS = st.sampled_from(
         "[peers.u]\n[peers.v]\n",
         "peers.w.address = '10.244.22.1'\n",
         "  [peers.x]\n  address = '10.244.23.1'\n",
+        '[services.web]\naddress = "192.0.2.1"\nservers = ["a", { peer = "b", port = 80 }]\n',
+        '[services.mail]\naddress = "192.0.2.1"\nports = 25\ncheck = "page"\nservers = "c"\n',
+        '[services.mail]\naddress = "192.0.2.2"\n[[services.mail.servers]]\npeer = "d"\n',
+        '[services.twin]\naddress = "192.0.2.1"\n',
+        '[services.web.check]\nkind = "ping"\n',
+        '[checks.page] # shared\nkind = "tcp"\n',
+        '[checks."page"]\nkind = "tcp"\nport = 7\n',
+        '[vrrp.lan]\nrouter = 5\ninterface = "eth0"\n',
+        "[services]\n",
         "\ufeff",
         "\n\n",
     ]
@@ -172,3 +181,25 @@ def test_another_network_is_another_meaning_of_every_section():
     table = reader.parse(text.replace('/16"', '/16"\nport = 4500'))
 
     assert table.peers["a"].endpoint.port == 4500
+
+
+def test_services_whose_sections_did_not_change_are_not_read_again(parsed):
+    sections = [
+        section("a"),
+        '[services.web]\naddress = "192.0.2.1"\ncheck = "page"\nports = 80\n[services.web.vrrp]\nrouter = 1\n',
+        section("b"),
+        '[checks.page]\nkind = "tcp"\n',
+    ]
+    sections[1] = sections[1].replace(
+        "[services.web.vrrp]", 'directors = "a"\n[services.web.vrrp]\ninterface = "e"'
+    )
+    reader = Reader(PATH)
+    first = reader.parse(HEAD + "".join(sections))
+    parsed.clear()
+    sections[3] = '[checks.page]\nkind = "tcp"\nevery = 9\n'
+
+    second = reader.parse(HEAD + "".join(sections))
+
+    assert [text for text in parsed if "[network]" not in text] == [sections[3]]
+    assert first.services["web"].checks[0].every == 6
+    assert second.services["web"].checks[0].every == 9
