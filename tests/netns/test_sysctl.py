@@ -22,8 +22,11 @@ def network(lab, tmp_path):
 
 @pytest.fixture
 def hosts(network):
-    """Paris, which is strict and forwards nothing, and Tokyo, behind which is everything, its endpoint included."""
-    paris, tokyo = network.host("paris"), network.host("tokyo", endpoint="203.0.113.2")
+    """Paris, which is strict and forwards nothing, and Tokyo, behind which is everything, its endpoint included.
+
+    Tokyo does not know where Paris is: it would call from its address beside Paris, which no filter stops.
+    """
+    paris, tokyo = network.host("paris", endpoint=None), network.host("tokyo", endpoint="203.0.113.2")
     tokyo.settings["subnets"] += ["0.0.0.0/0"]
     tokyo.namespace.run("ip", "address", "add", "203.0.113.2/32", "dev", "eth0")
     paris.namespace.run("ip", "route", "add", "default", "via", tokyo.outside)
