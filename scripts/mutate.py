@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EQUIVALENT = "equivalent"
 PYTEST = [
     "-qq", "-s", "--no-header", "-m", "not netns", "-o", "timeout=0",
-    "-p", "no:randomly", "-p", "no:rerunfailures", "-p", "no:xdist", "-p", "no:cacheprovider",
+    "-p", "no:randomly", "-p", "no:xdist", "-p", "no:cacheprovider",
 ]  # fmt: skip
 
 T = TypeVar("T")

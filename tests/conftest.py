@@ -5,6 +5,8 @@ from __future__ import annotations
 import encodings.idna  # noqa: F401  a codec that cannot be loaded once is missing for good: see below
 import signal
 
+import pytest
+
 from tests import hypothesis_profiles  # noqa: F401  it chooses the profile
 
 # encodings.idna is loaded here: a test that becomes another user for a moment may be unable to read Python's own files,
@@ -12,3 +14,9 @@ from tests import hypothesis_profiles  # noqa: F401  it chooses the profile
 
 # A job in the background has SIGINT ignored, and so would have every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that wait most: in parallel runs the others fill what time they leave to the end."""
+    items.sort(key=lambda item: item.get_closest_marker("netns") is None)

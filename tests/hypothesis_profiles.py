@@ -1,7 +1,7 @@
 """How property tests are run: the profiles of Hypothesis, in the one place for all tests.
 
-HYPOTHESIS_PROFILE names one: ``full`` by default, ``quick`` for a first look, ``mutation`` for
-``scripts/mutate``.  Each makes the same examples every time, so a failure comes back; to look for others is the
+HYPOTHESIS_PROFILE names one: ``full`` by default, ``quick`` for ``scripts/test --quick``, ``thorough`` for
+``scripts/test --thorough``, ``mutation`` for ``scripts/mutate``.  Each makes the same examples every time, so a failure comes back; to look for others is the
 fuzzer's work (docs/fuzzing.md).  How long an example takes says more of the machine than of the code: none has a limit.
 """
 
@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "full")
 FEW = 10  # examples in the quick profile
+MORE = 10  # times as many as in the full profile are tried in the thorough one
 
 _COMMON = settings(
     deadline=None,
@@ -23,6 +24,7 @@ _COMMON = settings(
 )
 settings.register_profile("full", _COMMON)
 settings.register_profile("quick", _COMMON, max_examples=FEW)
+settings.register_profile("thorough", _COMMON, max_examples=100 * MORE)
 # A failure is enough, however large its example is.
 settings.register_profile("mutation", _COMMON, max_examples=30, phases=(Phase.explicit, Phase.generate))
 settings.load_profile(PROFILE)
@@ -31,6 +33,7 @@ settings.load_profile(PROFILE)
 def examples(count: int) -> settings:
     """Return the settings of a test that tries *count* examples, 100 being what one without them tries.
 
-    In the quick profile it is as few as for the others.
+    In the quick and the thorough profile it is fewer or more, as for the others.
     """
-    return settings(max_examples=min(count, FEW) if PROFILE == "quick" else count)
+    by_profile = {"quick": min(count, FEW), "thorough": MORE * count}
+    return settings(max_examples=by_profile.get(PROFILE, count))

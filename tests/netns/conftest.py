@@ -21,10 +21,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.netns)
-            # One after the other: two of them at once would be in each other's way, where the rest is beside them.
-            item.add_marker(pytest.mark.xdist_group("netns"))
-            # Whole hosts on a machine that others load as well: one that comes late once is tried again, and counted.
-            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture(scope="module")

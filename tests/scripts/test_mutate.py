@@ -14,6 +14,8 @@ from tests.test_imports import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 MUTATE = [sys.executable, "-W", "ignore", "-m", "scripts.mutate"]
 
 MODULE = '''

@@ -24,6 +24,8 @@ from tests.network import Nat
 from tests.packets import ACK, CWR, ECE, FIN, PSH
 from tests.sim import World
 
+pytestmark = pytest.mark.slow
+
 BOTH = [AES_256_GCM, CHACHA20_POLY1305]
 RTT = 0.02
 # Bytes on the wire: datagrams of these sizes are control messages where a story sends nothing as small.

@@ -372,6 +372,7 @@ def test_warnings_of_the_table_go_to_stderr(check):
     )
 
 
+@pytest.mark.slow
 def test_ten_thousand_peers_are_listed(check):
     text = EXAMPLE
     for number in range(9998):

@@ -62,6 +62,7 @@ def test_an_error_is_a_sentence_and_an_exit_code(error, exit_code):
     assert result.stderr == f"Error: {error}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", range(5, 13))
 def test_too_few_files_get_a_sentence(tmp_path, files):
     """There was a traceback, where the file that could not be opened was another than usual."""

@@ -130,6 +130,7 @@ def test_json_is_the_status_as_the_agent_gave_it(overlay, agent):
     assert json.loads(result.stdout) == status
 
 
+@pytest.mark.slow
 def test_ten_thousand_peers_are_shown_in_the_order_of_the_file(overlay, agent):
     names = [f"p{number * 7919 % 10_000}" for number in range(10_000)]
     agent.answers["status"] = answer(peers=[peer_status(name) for name in names])

@@ -129,6 +129,7 @@ def path(request):
     return request.param()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flows", [1, 3])
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_hostile_packet_in_company_fares_as_alone_and_harms_nobody(path, version, flows):

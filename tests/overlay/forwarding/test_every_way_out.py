@@ -109,6 +109,7 @@ def way(request):
     return Way(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*ROWS, *ODD])
 @pytest.mark.parametrize("version", [4, 6])
 def test_an_odd_packet_in_company_fares_as_alone(way, version, name):

@@ -122,6 +122,7 @@ def test_units_are_halved_at_least_half_a_second_after_losses_begin(round_trip):
     assert path.size.limit <= WHOLE // 2 or path.size.is_plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "least", "most"), [(0.0001, 40, 64), (0.0005, 8, 32), (0.001, 6, 16)])
 @pytest.mark.parametrize("round_trip", [0.0001, 0.02, 0.1])
 def test_units_find_the_size_that_fits_the_loss(loss, least, most, round_trip):

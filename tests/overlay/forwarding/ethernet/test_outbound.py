@@ -470,6 +470,7 @@ def test_copies_for_everybody_are_padded_as_a_frame_for_one_is(world, size):
     assert len(c.received) == 1
 
 
+@pytest.mark.slow
 def test_flooding_has_a_limit_that_is_counted(world):
     a, b, c = triple(world)
     most = int(FLOODED_AT_ONCE) // 2

@@ -547,6 +547,7 @@ def raw_ways(*slow, **how):
     return sender, raw, *peers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_congested_way_of_raw_packets_stops_no_other_either(whole):
     sender, raw, slow, fast = raw_ways(SLOW)
