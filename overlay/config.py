@@ -155,7 +155,7 @@ def settle(
         if now.public_key != running.public_key:
             raise ConfigError(
                 f"the public_key of peers.{running.name}, which is this node, changed in {options.peers}: "
-                "taking another key needs a restart"
+                "a new key takes effect only after a restart"
             )
         if running.name in table.peers and running.public_key is None:
             # Who this node is does not change, whatever endpoints and keys the others get.
@@ -163,7 +163,7 @@ def settle(
             if keyed is not None:
                 raise ConfigError(
                     f"{options.key} is the key of peers.{keyed.name} in {options.peers}, but this node runs as "
-                    f"{running.name}: becoming another peer needs a restart"
+                    f"{running.name}: restart the agent to run as that peer"
                 )
             options = replace(options, node=running.name)
     own = find_own(table, key, options, is_own)
@@ -197,7 +197,7 @@ def find_own(
         if options.node is None and (here or len(keyless) == len(table.peers)):
             found = "several endpoints" if here else "none of the endpoints"
             raise (ConfigError if here else NotHereError)(
-                f"{found} in {options.peers} belong to this host, so which peer it is cannot be told: "
+                f"{found} in {options.peers} belong to this host, so it is not known which peer it is: "
                 "name it with --node"
             )
     if key is None and (options.node is None or options.node in table.peers):
@@ -219,7 +219,7 @@ def find_own(
         assert key is not None
         raise ConfigError(
             f"no peer in {options.peers} has this host's public key {format_public_key(key.public)}: "
-            f"add it, or name another private key than {options.key} with --key"
+            f"add it, or use a private key other than {options.key} with --key"
         )
     return own
 
@@ -230,8 +230,8 @@ def _refuse_public_key(key: PrivateKey, table: Table, options: Options) -> None:
         if peer.public_key is not None and key.is_written_as(peer.public_key):
             named = format_keys(("peers", peer.name))
             raise ConfigError(
-                f"{options.key} holds what {options.peers} has as the public_key of {named}, so a public key stands in the "
-                "place of a private one, or a private one where everybody reads it: "
+                f"{options.key} contains what {options.peers} has as the public_key of {named}, so either a public key is in "
+                "the place of a private key, or a private key is where everybody can read it: "
                 f"{replace_key(options.key, PRIVATE)}, and write the public key that `overlay keygen` prints into {named}"
             )
 

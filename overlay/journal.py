@@ -24,7 +24,7 @@ MOVES_BURST = 5
 LOSSES_BURST = 10  # lost and back five times
 HANDSHAKES_BURST = 60  # as many as new keys make in two hours
 SWEEP_INTERVAL = HANDSHAKES_BURST * MINUTE  # seconds; what was quiet for that long is as if it had never been
-DIFFER = "do the preshared keys differ? `overlay status` says what to compare"
+DIFFER = "the preshared keys may differ, `overlay status` says what to compare"
 
 log = logging.getLogger("overlay")
 
@@ -76,7 +76,7 @@ class Journal:
         """Tell that *remote* answers what cannot be opened, if so, as its handshake is begun again."""
         if handshakes.refused:
             fields = f"count={handshakes.refused}: {DIFFER}"
-            self._once("doubts", "handshakes answered and not to be opened", remote, fields)
+            self._once("doubts", "handshake answers could not be opened", remote, fields)
 
     def moved(self, remote: Remote, report: Moved, now: float) -> None:
         """Tell that *remote* is heard from another place."""

@@ -99,7 +99,7 @@ def _read_secret(path: Path, kind: Kind) -> tuple[str, int]:
         raise KeyFileError(f"{path} is a directory: {kind.elsewhere}") from None
     except ValueError:  # what is not ASCII, or a null character in the path
         raise KeyFileError(
-            f"{path} is not a file with a key: it holds other than base64; {replace_key(path, kind)}"
+            f"{path} is not a file with a key: it contains characters that are not base64; {replace_key(path, kind)}"
         ) from None
     except PermissionError:
         raise KeyFileError(

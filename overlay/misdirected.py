@@ -101,7 +101,7 @@ def _describe(caller: Caller, name: str | None, own: Peer, others: Iterable[Peer
         )
     assert own.public_key is not None
     return (
-        f"handshakes for another public key than this node's {came}: compare the public_key of {own.name} in the peers "
+        f"handshakes for a public key other than this node's {came}: compare the public_key of {own.name} in the peers "
         f"file there with {format_public_key(own.public_key)}, which is this node's"
     )
 

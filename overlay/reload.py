@@ -57,7 +57,7 @@ class Reloads:
         notes = [self._key_note] if self._key_note else []
         if self._is_gone:
             notes.append(
-                f"{self._options.peers} is gone: the last good table stays in force until the agent ends; put the file "
+                f"{self._options.peers} is gone: the previous table stays in force until the agent ends; put the file "
                 "back"
             )
         return notes
@@ -89,9 +89,13 @@ class Reloads:
         """
         taken = config.settle(self._store, self._key_of(node), self._options, node.own)
         if taken.table.network.bulk != node.table.network.bulk:
-            raise ConfigError(f"network.bulk changed in {self._options.peers}: taking it needs a restart")
+            raise ConfigError(
+                f"network.bulk changed in {self._options.peers}: it takes effect only after a restart"
+            )
         if taken.is_tap != node.is_tap:
-            raise ConfigError(f"network.device changed in {self._options.peers}: taking it needs a restart")
+            raise ConfigError(
+                f"network.device changed in {self._options.peers}: it takes effect only after a restart"
+            )
         return taken
 
     def taken(self, cause: str, peers: int) -> None:
@@ -100,7 +104,7 @@ class Reloads:
         log.info("reloaded cause=%s peers=%d", cause, peers)
 
     def refused(self, error: ConfigError | HostError | StoreError, cause: str, now: float) -> None:
-        """Take note that the last good table stays in force, because of *error*.
+        """Take note that the previous table stays in force, because of *error*.
 
         What only a change of the peers file can mend waits for that; the rest is tried again, and logged again when
         it is another error.
@@ -110,7 +114,7 @@ class Reloads:
         waits_for_file = isinstance(error, ConfigError) and not isinstance(error, KeyFileError)
         self._retry_at = math.inf if waits_for_file else now + RETRY_INTERVAL
         if is_news:
-            log.error("reload refused, the last good table stays in force: %s", error)
+            log.error("reload refused, the previous table stays in force: %s", error)
 
     def _look_for_file(self) -> None:
         before = self._absences
@@ -131,7 +135,9 @@ class Reloads:
         if is_keyed:
             if key is not None and key != node.private_key:
                 public = format_public_key(key.public)
-                note = f"{path} holds another key now, that of {public}: it takes effect only after a restart"
+                note = (
+                    f"{path} now contains another key, that of {public}: it takes effect only after a restart"
+                )
             key = node.private_key
         if note is not None and note != self._key_note:
             log.warning("%s", note)

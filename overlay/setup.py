@@ -73,7 +73,7 @@ class HostSetup:
     def __init__(
         self, interface: str, saved: Path, *, is_tap: bool = False, passing_uid: int | None = None
     ) -> None:
-        """Make the tun, or tap, or attach to a persistent one; put back what a killed agent had changed of the host's settings.
+        """Make the tun, or tap, or attach to a persistent one; restored settings that a killed agent had changed of the host's settings.
 
         *saved* is the file that says so; see `overlay.host.settings`.  What *passing_uid* sends, look-ups of names, passes
         the policy routes by.  Nothing else is touched.  Raises HostError.
@@ -81,7 +81,7 @@ class HostSetup:
         self._settings = Settings(saved)
         restored = self._settings.restore()
         if restored:
-            log.info("put back what a killed agent had changed settings=%s", ",".join(restored))
+            log.info("restored settings that a killed agent had changed settings=%s", ",".join(restored))
         self.device = tun.open_tun(interface, is_tap=is_tap)
         self._overruns = overruns(self.device.name)  # of a persistent device, before
         self._passing_uid = passing_uid
@@ -184,8 +184,8 @@ class HostSetup:
                 self._routing.withdraw()
             else:
                 log.warning(
-                    "packets for the overlay stay refused: `overlay up` carries them again, "
-                    "`overlay down --interface %s` lets them go by the other routes of this host",
+                    "packets for the overlay stay blocked: `overlay up` carries them again, "
+                    "`overlay down --interface %s` lets them leave by the other routes of this host",
                     self.interface,
                 )
 

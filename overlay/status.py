@@ -127,11 +127,11 @@ def doubt(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_silence(pid: int | None, patience: float) -> str:
-    """Return a sentence on a forwarder that did not tell all its counters."""
+    """Return a sentence on a forwarder that did not report all its counters."""
     process = "" if pid is None else f" (process {pid})"
     return (
-        f"the forwarder{process} did not tell all it has counted within {patience:g} s, so whether packets pass is not "
-        "known: one that hangs is started anew within a minute"
+        f"the forwarder{process} did not report its counters within {patience:g} s, so it is not known whether "
+        "packets pass; a forwarder that hangs is restarted within a minute"
     )
 
 

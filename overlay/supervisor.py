@@ -95,7 +95,7 @@ class Supervisor:
             raise HostError(f"the forwarder did not start: {await forwarder.stop()}") from None
         if notes is None:
             await forwarder.stop()
-            raise HostError(f"the forwarder took nothing and was not ready for {START_TIME:g} s")
+            raise HostError(f"the forwarder accepted nothing and was not ready for {START_TIME:g} s")
         return [f"the forwarder keeps privileges: {note}" for note in notes]
 
     async def restart(self, nursery: trio.Nursery, introduction: Iterable[Told]) -> list[str]:
@@ -158,7 +158,9 @@ class Supervisor:
             handshakes = 0
             for report in await forwarder.receive(REPORTS_AT_ONCE):
                 if not policing.allows(report, count(), clock.now()):
-                    log.error("forwarder reports without end pid=%d kind=%s", forwarder.pid, kind_of(report))
+                    log.error(
+                        "forwarder sends too many reports pid=%d kind=%s", forwarder.pid, kind_of(report)
+                    )
                     forwarder.disconnect()
                     raise ForwarderGoneError
                 match report:

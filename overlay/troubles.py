@@ -46,8 +46,8 @@ def troubles_of(
         found.append(f"{_doubts(name, handshakes)}; {compare}")
     if handshakes is not None and handshakes.has_clock_behind and now - handshakes.outdated_at < CLOCK_TIME:
         found.append(
-            f"the clock of {name} is {format_duration(handshakes.behind)} behind what it said before, so its calls "
-            "are refused and this node calls it: set its clock"
+            f"the clock of {name} was set back by {format_duration(handshakes.behind)}, so this node refuses its handshakes "
+            "and starts them itself: correct that clock"
         )
     return [sentence for sentence in found if sentence is not None]
 
@@ -55,12 +55,12 @@ def troubles_of(
 def _doubts(name: str, handshakes: HandshakeStatus) -> str:
     if handshakes.refused:
         return (
-            f"handshakes with {name} fail because its answers cannot be opened ({handshakes.refused} so far), as where the "
-            "preshared keys differ"
+            f"handshakes with {name} fail because its answers cannot be opened ({handshakes.refused} so far), probably "
+            "because the preshared keys differ"
         )
     return (
-        f"handshakes with {name} fail because it used none of the {handshakes.unconfirmed} that this node answered, as "
-        "where the preshared keys differ, or the answers do not reach it"
+        f"handshakes with {name} fail because it used none of the {handshakes.unconfirmed} that this node "
+        "answered: the preshared keys differ, or the answers do not reach it"
     )
 
 
@@ -72,8 +72,8 @@ def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> str | None:
     if learnt.mtu >= LEAST_COMMON_MTU or path_mtu > learnt.mtu:
         return None
     return (
-        f"the kernel was told, by an ICMP error that anybody may have sent, that the path to {name} takes packets of "
-        f"{learnt.mtu} bytes, and believes it for {format_duration(learnt.seconds)} more: if it is not so, run "
+        f"an ICMP error, which anybody may have sent, told the kernel that the path to {name} carries packets of at most "
+        f"{learnt.mtu} bytes, and the kernel believes it for {format_duration(learnt.seconds)} more: if it is wrong, run "
         "`ip route flush cache`"
     )
 

@@ -48,7 +48,7 @@ def check(options: Options) -> None:
 def _steps(options: Options) -> Iterator[str]:
     """Yield what is to be done for each thing that is missing."""
     if options.fix_sysctl:
-        yield "leave --fix-sysctl out, and have root set what the notes name"
+        yield "omit --fix-sysctl, and let root set the sysctls that the notes name"
     files = [(path, "") for path in options.peers.open().files()]
     for path, otherwise in (*files, (options.key, ", or name another with --key")):
         if _is_closed(path):
@@ -59,7 +59,7 @@ def _steps(options: Options) -> Iterator[str]:
         yield f"have root load the tun module (`modprobe tun`), or give the container {tun.DEVICE}"
     elif not os.access(tun.DEVICE, os.R_OK | os.W_OK):
         yield (
-            f"have root let everybody open {tun.DEVICE}, which gives nobody an interface (`chmod 666 {tun.DEVICE}`)"
+            f"have root let everybody open {tun.DEVICE}, which by itself lets nobody create an interface (`chmod 666 {tun.DEVICE}`)"
         )
     yield from _control_socket()
     if node is not None:

@@ -33,9 +33,9 @@ def describe(remote: Remote, endpoint: Sockaddr | None) -> str | None:
         look = f"getent ahosts {shlex.quote(remote.configured.host)}"
         remedy = f"correct the name in the peers file, or see what `{look}` finds on this host"
     if endpoint is None:
-        return f"{name} cannot be called, because its endpoint {error}: {remedy}; {again}"
+        return f"{name} cannot be reached, because its endpoint {error}: {remedy}; {again}"
     return (
-        f"{name} is still called at {format_sockaddr(endpoint)}, its last known address, because its endpoint {error}: "
+        f"{name} is still contacted at {format_sockaddr(endpoint)}, its last known address, because its endpoint {error}: "
         f"{remedy}; {again}"
     )
 
@@ -48,5 +48,5 @@ def is_nowhere(remote: Remote, endpoint: Sockaddr | None) -> bool:
 def why_lost(remote: Remote) -> str:
     """Return why *remote*, which was given up, may not have answered, in words for the log."""
     if remote.configured is None or remote.resolve_error is None:
-        return "it answered no call"
-    return f"it answered no call, and its endpoint {remote.resolve_error}"
+        return "it does not answer"
+    return f"it does not answer, and its endpoint {remote.resolve_error}"

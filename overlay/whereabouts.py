@@ -51,8 +51,8 @@ class Whereabouts:
             return None
         one, other = map(format_sockaddr, self._last)
         return (
-            f"{name} is heard from {one} and {other} in turn, {count} times in a minute: is its key on two hosts, "
-            "or does its network send by two ways?"
+            f"{name} is heard from {one} and {other} in turn, {count} times in a minute: see whether two hosts "
+            "use its key, or its network has two ways out"
         )
 
     def may_ask(self, now: float) -> bool:

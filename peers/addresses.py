@@ -38,7 +38,7 @@ def parse_address(text: str) -> Address:
             raise ValueError(f"has a length; write {bare}") from None
         raise ValueError("is not an IP address; write one such as 10.244.1.1 or fd00:244:1::1") from None
     if isinstance(address, IPv6Address) and address.scope_id and not SCOPE.fullmatch(address.scope_id):
-        raise ValueError("has a scope that is no interface name; write one such as fe80::1%eth0")
+        raise ValueError("has a scope that is not an interface name; write one such as fe80::1%eth0")
     return address
 
 
@@ -46,7 +46,7 @@ def parse_host_address(text: str) -> Address:
     """Return the address that *text* writes, if one host can have it.  Raises ValueError."""
     address = parse_address(text)
     if not is_host_address(address):
-        raise ValueError("is no address that a host can have; write one such as 10.244.1.1")
+        raise ValueError("is not an address that a host can have; write one such as 10.244.1.1")
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         raise ValueError(f"has a scope; write {text.partition('%')[0]}")
     return address

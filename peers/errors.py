@@ -4,7 +4,7 @@ PeersError
 ├── TableError    an operator must edit the peers file; names the file and, where known, the line
 ├── KeyProblem    the same before file and line are known: what is wrong at one key; the reader of a
 │                 format turns it into a TableError
-└── StoreError    the peer store cannot be opened or reached; the last good table stays in force
+└── StoreError    the peer store cannot be opened or reached; the previous table stays in force
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def check_gre(network: Network, peers: Collection[Peer], in_use: Collection[str]
     for key in KEYS:
         if getattr(network, key) is not None and GRE not in in_use:
             raise KeyProblem(
-                ("network", key), "is of no use, because no encapsulation is gre; remove it, or write gre"
+                ("network", key),
+                'has no effect, because no peer uses gre; remove it, or write encapsulation = "gre"',
             )
         naming = [peer for peer in peers if getattr(peer, key) is not None]
         for peer in naming:
@@ -42,7 +43,7 @@ def check_gre(network: Network, peers: Collection[Peer], in_use: Collection[str]
             if encapsulation != GRE:
                 raise KeyProblem(
                     keys,
-                    f"is of no use, because the encapsulation is {encapsulation}; remove it, or write "
+                    f"has no effect, because the encapsulation is {encapsulation}; remove it, or write "
                     'encapsulation = "gre"',
                 )
             named, first = getattr(peer, key), getattr(naming[0], key)

@@ -104,11 +104,11 @@ def _unreachable_pairs(table: Table) -> list[str]:
     if len(silent) < 2:
         return []
     sentence = (
-        f"{len(silent)} peers have no endpoint, and never meet each other: {listed(map(_named, silent))}; "
+        f"{len(silent)} peers have no endpoint, and can never connect to each other: {listed(map(_named, silent))}; "
         "give an endpoint to those that others can reach"
     )
     if len(silent) == len(table.peers):
-        sentence = "no peer has an endpoint, so no tunnel can begin: write the address of at least one host as its endpoint"
+        sentence = "no peer has an endpoint, so no tunnel can be set up: write the address of at least one host as its endpoint"
     return [sentence]
 
 

@@ -15,10 +15,12 @@ _TEXT = re.compile(r"[0-9a-fA-F]{2}(?:([:-])[0-9a-fA-F]{2})(?:\1[0-9a-fA-F]{2}){
 def parse_mac(text: str) -> bytes:
     """Return the 6 bytes of one device's address.  Raises ValueError; its message continues after *text*."""
     if not _TEXT.fullmatch(text):
-        raise ValueError("is no Ethernet address; write six pairs of hex digits, such as 02:00:5e:10:00:01")
+        raise ValueError(
+            "is not an Ethernet address; write six pairs of hex digits, such as 02:00:5e:10:00:01"
+        )
     mac = bytes.fromhex(text.replace(":", "").replace("-", ""))
     if mac[0] & GROUP or not any(mac):
-        raise ValueError("is no address of one device; write that of the device itself")
+        raise ValueError("is not the address of a single device; write that of the device itself")
     return mac
 
 

@@ -61,7 +61,7 @@ class Endpoint:
                 f"is an IPv4 address in IPv6 form; write {cls(str(address.ipv4_mapped), endpoint.port)}"
             )
         elif address.is_unspecified or address.is_multicast or address == BROADCAST:
-            raise ValueError("is no address of one host; write the address where others reach it")
+            raise ValueError("is not the address of a single host; write the address where others reach it")
         return endpoint
 
     def __str__(self) -> str:
@@ -205,7 +205,7 @@ def parse_public_key(text: str) -> bytes:
     if len(key) != KEY_SIZE or format_public_key(key) != text:
         raise ValueError("is not the base64 of 32 bytes; copy the public key as overlay pubkey prints it")
     if not any(key):
-        raise ValueError("is all zeros, which is no key; copy the public key as overlay pubkey prints it")
+        raise ValueError("is all zeros, which is not a key; copy the public key as overlay pubkey prints it")
     return key
 
 

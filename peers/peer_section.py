@@ -25,7 +25,7 @@ def read_peer(peers: Section, name: str, network: Network, directory: Path | Non
     if not PEER_NAME.fullmatch(name):
         raise KeyProblem(
             (*peers.keys, name),
-            "is no peer name; write 1 to 63 letters, digits, dots, hyphens or underscores",
+            "is not a peer name; write 1 to 63 letters, digits, dots, hyphens or underscores",
         )
     section = peers.section(name, f"write a [peers.{name}] table with public_key and subnets")
     section.refuse_unknown(PEERS.names)
@@ -37,7 +37,7 @@ def read_peer(peers: Section, name: str, network: Network, directory: Path | Non
     listen_port = values.get("listen_port")
     if listen_port is not None and not has_ports(used):
         raise KeyProblem(
-            (*section.keys, "listen_port"), f"is of no use, because {used} has no ports; remove it"
+            (*section.keys, "listen_port"), f"has no effect, because {used} has no ports; remove it"
         )
     # What depends on more than its own text
     values["addresses"] = values.get("addresses") or default_addresses(subnets, network.prefixes)

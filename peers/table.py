@@ -154,7 +154,7 @@ def _check_encapsulations(network: Network, peers: Collection[Peer]) -> None:
         if peer.preshared_key_file is not None:
             raise KeyProblem(
                 ("peers", peer.name, "preshared_key_file"),
-                f"is of no use, because {encapsulation} encrypts nothing; remove it, or write encapsulation = "
+                f"has no effect, because {encapsulation} encrypts nothing; remove it, or write encapsulation = "
                 f'"{WIREGUARD}"',
             )
 

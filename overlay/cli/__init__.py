@@ -22,7 +22,7 @@ EPILOG = """\
 \b
 A host joins with three commands:
   overlay keygen                      make its private key; the public key goes into peers.toml
-  overlay check --peers peers.toml    see whether the file is right
+  overlay check --peers peers.toml    check that file
   overlay up --peers peers.toml       connect
 """
 

@@ -1,4 +1,4 @@
-"""``overlay check``: see whether a peers file is right."""
+"""``overlay check``: check a peers file."""
 
 # ruff: noqa: PLC0415  see overlay/cli/__init__.py
 
@@ -38,10 +38,10 @@ SHOWN_PROBLEMS = 10
 @json_option
 @click.pass_context
 def command(ctx: click.Context, peers: Location, key: Path, node: str | None, as_json: bool) -> None:
-    """Say whether a peers file is right, and list its peers and subnets.
+    """Check a peers file, and list its peers and subnets.
 
-    What is wrong is named with its line, the first ten problems of it, and the exit code is 2.  What is allowed but
-    may be a mistake is a warning.  Nothing of the host is touched.
+    Up to ten mistakes are reported with their lines; the exit code is 2 then.  What is allowed but may be a mistake is
+    a warning.  Nothing on the host is changed.
     """
     from overlay.config import Options
     from overlay.host.proc_routes import read_routes
@@ -121,7 +121,9 @@ def _check_preshared_keys(table: Table, own: Peer) -> list[str]:
             load_preshared_key(path)
             readable += map(str, describe_readers_of([path]))
         except KeyFileError as error:
-            several = "preshared key files that this host needs do not exist, cannot be read or hold no key"
+            several = (
+                "preshared key files that this host needs do not exist, cannot be read or contain no key"
+            )
             hints.append(Hint(str(path), f"{error}; this host needs it for {format_some(names, 3)}", several))
     return [*grouped(hints), *readable]
 

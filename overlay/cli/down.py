@@ -31,9 +31,9 @@ POLL_INTERVAL = 0.05
 def command(ctx: click.Context, interface: str) -> None:
     """Stop the agent of an interface and wait until it has gone.
 
-    It takes its routes, addresses and the interface with it, and puts back what --fix-sysctl changed.  What an agent
-    left that was killed, or ended by an error, is taken back too: packets for the overlay, refused until then, leave
-    by the other routes of this host.
+    The agent removes its routes, its addresses and the interface, and restores what --fix-sysctl changed.  If an agent
+    was killed, or ended with an error, what it left is removed: packets for the overlay, rejected until then, leave by
+    the other routes of this host.
     """
     from overlay.host.control import NoAgentError, TakenError
 
@@ -78,8 +78,10 @@ def _put_back(remove: Remover | None, path: Path, interface: str) -> bool:
     if left.routes:
         what = count(left.routes, "route or rule", "routes and rules")
         parts.append(f"removed {what} that kept packets from leaving unencrypted")
-    done = " and ".join(parts) or "nothing was left as it had set it"
-    show(f"no agent runs for {interface}; of one that was killed or ended by an error: {done}")
+    done = " and ".join(parts) or "nothing was left to restore"
+    show(
+        f"no agent runs for {interface}; cleaned up after one that was killed or ended with an error: {done}"
+    )
     return True
 
 

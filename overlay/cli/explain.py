@@ -55,13 +55,13 @@ def why_silent(answer: PeerAnswer, unanswered: Unanswered) -> str:
         return f"{silent}: {'; '.join(answer.notes)}"
     if answer.strangers:
         return (
-            f"{silent}, and from its address somebody calls with the public key {answer.strangers[0]}, which no peer "
-            f"has: see whether `overlay pubkey` prints that at {peer}, for here {peer} has {answer.public_key}"
+            f"{silent}, and handshakes from its address use the public key {answer.strangers[0]}, which no peer has: see "
+            f"whether `overlay pubkey` at {peer} prints that key; the peers file here has {answer.public_key}"
         )
     if answer.endpoint is None:
         return f"{silent}: {where}"
     if answer.last_handshake is None:
-        return f"there was never a handshake with {peer}: {where}{_compare_keys(answer)}"
+        return f"no handshake with {peer} yet: {where}{_compare_keys(answer)}"
     age = format_age(answer.last_handshake)
     if answer.state != "up" or answer.last_handshake >= REJECT_AFTER_TIME:
         return f"{silent}; {peer} is {answer.state}, and its last handshake was {age}: {where}{_compare_keys(answer)}"
@@ -90,12 +90,12 @@ def why_silent(answer: PeerAnswer, unanswered: Unanswered) -> str:
 def why_no_echo(answer: PeerAnswer, *, is_asked_for: bool) -> str:
     """Return a sentence on a peer that cannot be sent echo requests; *is_asked_for*: by ``--icmp``."""
     without = answer.name if answer.own_addresses else "this node"
-    why = f"{without} has no address on the overlay, so there are no echo requests"
+    why = f"{without} has no address on the overlay, so it cannot be sent echo requests"
     if is_asked_for:
-        return f"{why}: leave --icmp out"
+        return f"{why}: omit --icmp"
     if answer.last_handshake is None or answer.last_handshake >= REJECT_AFTER_TIME:
-        return f"{why}, and there is no session with {answer.name}: see whether its agent runs and is reached"
-    return f"{why}, and {answer.name} has not said yet that it answers in-band pings: try again in a second"
+        return f"{why}, and there is no session with {answer.name}: see whether its agent runs and can be reached"
+    return f"{why}, and {answer.name} has not announced support for in-band pings yet: try again in a second"
 
 
 def name_sender(answer: PeerAnswer, sender: Address) -> str:
@@ -110,12 +110,12 @@ def _describe(answer: PeerAnswer, error: EchoError) -> str:
     """Return who sent *error*, what it says and what to look at."""
     sender, asked = name_sender(answer, error.sender), answer.asked_address or answer.name
     look = {
-        Hint.ABSENT: f"see whether {asked} is up, and on the link where that host looks for it",
-        Hint.NO_ROUTE: "see which routes there are at that host",
-        Hint.FILTERED: "see whether a packet filter or a route of that host is meant to refuse echo requests",
+        Hint.ABSENT: f"see whether {asked} is up and attached to the link on which that host looks for it",
+        Hint.NO_ROUTE: "check the routes of that host",
+        Hint.FILTERED: "see whether a packet filter or a route of that host is meant to reject echo requests",
         Hint.TOO_BIG: "see the MTU of the links behind it",
         Hint.LOOP: "see with `traceroute` whether routers send it in a circle",
-        Hint.OTHER: "see what is set up at that host",
+        Hint.OTHER: "check the configuration of that host",
     }[error.error.hint]
     return f'{sender} says "{error.error}"; {look}'
 
@@ -137,14 +137,14 @@ def _in_the_clear(answer: PeerAnswer, unanswered: Unanswered, silent: str) -> st
     if answer.mismatched:
         came = count(answer.mismatched, "packet")
         return (
-            f"{silent}; {came} came from its endpoint that did not belong to the tunnel with {answer.identified_by}: "
-            "give both ends of the tunnel the same"
+            f"{silent}; {came} from its endpoint did not have {answer.identified_by}: configure the same at both ends of the "
+            "tunnel"
         )
     if answer.last_received is not None and answer.last_received < unanswered.elapsed:
         return _works(
             answer, unanswered, f"the last packet of {answer.name} came {format_age(answer.last_received)}"
         )
-    return f"{silent}; the tunnel is not encrypted, so no handshake tells of it, and {_heard(answer)}: {_where(answer)}"
+    return f"{silent}; the tunnel is not encrypted, so there is no handshake to go by, and {_heard(answer)}: {_where(answer)}"
 
 
 def _heard(answer: PeerAnswer) -> str:
@@ -158,12 +158,12 @@ def _where(answer: PeerAnswer) -> str:
     """Return what to look at on the way to the peer."""
     if answer.endpoint is None:
         if answer.resolve_error is not None:
-            return f"it cannot be called, because its endpoint {answer.resolve_error}"
+            return f"it cannot be reached, because its endpoint {answer.resolve_error}"
         if answer.is_configured:
             return "the name of its endpoint has not been looked up yet: try again in a second"
         if not answer.has_own_endpoint:
-            return "neither it nor this node has an endpoint in the peers file, so none can call: give one to either"
-        return "it has no endpoint, so it must call first"
+            return "neither it nor this node has an endpoint in the peers file, so neither can connect: give one of them an endpoint"
+        return "it has no endpoint, so it has to connect first"
     runs = "its end of the tunnel is up" if answer.state == UNENCRYPTED else "its agent runs"
     look = f"see whether {runs}, and whether {answer.carried_by} reaches it at {answer.endpoint}"
     if answer.identified_by is not None:
@@ -178,6 +178,6 @@ def _compare_keys(answer: PeerAnswer) -> str:
     if answer.own_public_key is None or answer.public_key is None:
         return ""
     return (
-        f", and whether the public keys are right: `overlay pubkey` at {answer.name} has to print {answer.public_key}, "
-        f"and its peers file has to have {answer.own_public_key} for {answer.own_name}"
+        f", and whether the public keys are right: `overlay pubkey` at {answer.name} must print {answer.public_key}, "
+        f"and its peers file must have {answer.own_public_key} for {answer.own_name}"
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command("keygen", epilog="Example: overlay keygen --key paris.key")
 @key_option("Where the private key is written, for its owner alone.")
 @click.option(
-    "--force", is_flag=True, help="Replace a key that is there; its peers then need the new public key."
+    "--force", is_flag=True, help="Replace an existing key; the other hosts then need the new public key."
 )
 def command(key: Path, force: bool) -> None:
     """Make a private key for this host and print its public key.
@@ -48,7 +48,9 @@ def _describe_other(path: Path) -> str:
         load_private_key(path)
     except KeyFileError as error:
         return str(error)  # and what to do about that
-    is_replaced = "replace it with --force" if not path.is_symlink() else "remove that link and make it anew"
+    is_replaced = (
+        "replace it with --force" if not path.is_symlink() else "remove that link and create it again"
+    )
     return (
         f"{path} exists already: print its public key with `overlay pubkey --key {shlex.quote(str(path))}`, "
         f"or {is_replaced}"

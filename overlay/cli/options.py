@@ -41,7 +41,7 @@ class InterfaceName(click.ParamType):  # type: ignore[type-arg]  # older release
         # The kernel refuses slash, colon and blanks; with a percent sign it makes up a name of its own.
         if not is_name or not value.isprintable() or any(character in "/:% " for character in value):
             self.fail(
-                f"{value!r} is no name for an interface; write 1 to {INTERFACE_SIZE} letters and digits",
+                f"{value!r} is not an interface name; write 1 to {INTERFACE_SIZE} letters and digits",
                 param,
                 ctx,
             )
@@ -68,7 +68,7 @@ class Seconds(click.FloatRange):
         """Return *value* as a float.  Fails outside the range; ``nan`` compares with nothing, so it is inside."""
         seconds = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
-            self.fail(f"{value} is no number of seconds", param, ctx)
+            self.fail(f"{value} is not a number of seconds", param, ctx)
         return seconds
 
 

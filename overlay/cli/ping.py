@@ -1,4 +1,4 @@
-"""``overlay ping``: see whether a peer answers through its tunnel."""
+"""``overlay ping``: test whether a peer answers through its tunnel."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def complete_peer(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
     type=Seconds(0.001, 3600),
     default=1.0,
     metavar="SECONDS",
-    help="Between two requests.",
+    help="Time between two requests.",
 )
 @click.option(
     "-W",
@@ -63,21 +63,21 @@ def complete_peer(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
     type=Seconds(0.001, 3600),
     default=TIMEOUT,
     metavar="SECONDS",
-    help="To wait for each reply.",
+    help="Time to wait for each reply.",
 )
-@click.option("--icmp", is_flag=True, help="Send ICMP echo requests, also if the peer answers in-band pings.")
+@click.option("--icmp", is_flag=True, help="Send ICMP echo requests even if the peer answers in-band pings.")
 @json_option
 @click.pass_context
 def command(
     ctx: click.Context, /, peer: str, interface: str, icmp: bool, as_json: bool, **series: Any
 ) -> None:
-    """See whether PEER answers through the tunnel, and how fast.
+    """Test whether PEER answers through the tunnel, and how fast.
 
-    PEER is its name or an address.  Where that is the address of something behind the peer, it is asked itself.
+    PEER is the name of a peer, or an address.  An address behind a peer is sent the requests itself.
 
     The requests are ICMP echo requests from this node's overlay address to the peer's, which its kernel answers.  A
-    peer that has said under the keys in use that it can gets in-band pings instead: they go from forwarder to
-    forwarder, and each line says so.  The exit code is 0 if any was answered, else 1.
+    peer that has announced support in the current session gets in-band pings instead: they go from forwarder to
+    forwarder, and each line says so.  The exit code is 0 if any request was answered, else 1.
     """
     answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer))
     addresses = _choose_addresses(answer)

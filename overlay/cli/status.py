@@ -35,22 +35,22 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
     """Show this node and its peers.
 
     A peer is up (its tunnel works), silent (packets were sent to it, and it has answered nothing for 15 seconds),
-    connecting (a handshake runs), idle (nothing to send since the last tunnel ended), unresolved (its endpoint is a
-    name that has no address), unconfirmed (handshakes are answered and lead to no common keys, as where preshared keys
-    differ) or unreachable (it was called for 90 seconds and did not answer).
-    The state of an unencrypted peer, with the encapsulation in parentheses, is not known.
+    connecting (a handshake runs), idle (nothing to send since the last session ended), unresolved (its endpoint is a
+    name that has no address), unconfirmed (handshakes are answered but lead to no common keys, probably because the
+    preshared keys differ) or unreachable (it has not answered a handshake for 90 seconds).  For an unencrypted peer the
+    state is not known; its encapsulation is in parentheses.
 
-    RECEIVED is when the last message of a peer came.  MTU is the largest packet that is sent to it: what the device
-    takes, unless probes or the kernel have shown that less passes.  MACS, with a tap, is how many Ethernet addresses
-    were seen at the peer in the last five minutes.
+    RECEIVED is when the last message of the peer arrived.  MTU is the largest packet that is sent to it: that of the
+    device, unless probes or the kernel have found that the path carries less.  MACS, with a tap, is how many Ethernet
+    addresses were seen at the peer in the last five minutes.
 
-    MAC addresses are shown where packets travel in Ethernet frames: those to write at a far end that is not an agent.
+    MAC addresses are shown where packets travel in Ethernet frames, to be configured at a far end that is not an agent.
 
-    Dropped packets are counted by reason, for the node and for each peer; with --watch those that grow come first, and
-    so do peers in trouble.
+    Dropped packets are counted by reason, for the node and for each peer.  With --watch, reasons whose counters grow and
+    peers in trouble come first.
 
-    What is not known, as while the process that carries packets hangs, is ? here and null in the JSON, and the exit code
-    is 1.
+    While the process that carries packets hangs, values that are not known are ? here and null in the JSON, and the exit
+    code is 1.
 
     On a terminal that is too narrow, columns are left out and named; --json has everything.
     """
@@ -58,7 +58,9 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
     if not watch:
         _show(answer, interface, as_json)
         if (answer.get("status") or {}).get("is_complete") is False:
-            raise Failure(f"not all is known of {interface}: its forwarder did not tell what it has counted")
+            raise Failure(
+                f"the status of {interface} is incomplete: its forwarder did not report its counters"
+            )
         return
     is_terminal = sys.stdout.isatty() and not as_json
     before: Status | None = None

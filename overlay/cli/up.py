@@ -32,12 +32,12 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.option(
     "--node",
     metavar="NAME",
-    help="The peer that this host is; its key must agree, if it has one.  [default: by the key]",
+    help="The peer that this host is; its key must match, if it has one.  [default: by the key]",
 )
 @click.option(
     "--fix-sysctl",
     is_flag=True,
-    help="Set the sysctls that keep traffic from going (forwarding, rp_filter), and put them back at the end.",
+    help="Set the sysctls that would block traffic (forwarding, rp_filter), and restore them at the end.",
 )
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
 def command(
@@ -45,11 +45,11 @@ def command(
 ) -> None:
     """Connect this host to the overlay.
 
-    Stays in the foreground, logs to stderr and says when it is ready.  SIGINT, SIGTERM and `overlay down` stop
-    it, and leave the host as it was.  When the peers file changes, or on SIGHUP, it is read again.
+    Runs in the foreground, logs to stderr and reports when it is ready.  SIGINT, SIGTERM and `overlay down` stop it,
+    and it leaves the host as it was.  The peers file is read again when it changes, and on SIGHUP.
 
-    A persistent tun device of that name (ip tuntap add) is used and left in place.  Its owner may run the agent
-    without root, if root has given the device what it needs; what is missing is said.
+    A persistent tun device of that name (ip tuntap add) is used and left in place.  Its owner may run the agent without
+    root, provided that root has configured the device; anything missing is reported.
     """
     # Until the agent listens: it asks for a file to be read that will be.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

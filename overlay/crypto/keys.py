@@ -42,7 +42,7 @@ def decode_key(text: str) -> bytes:
         raise ValueError("a key is written in base64; this has characters that are not") from None
     # Of the last character two bits are unused; set, they would give one key a second spelling.
     if len(key) != KEY_SIZE or encode_key(key) != text:
-        raise ValueError("a key is 32 bytes in base64; this is not how 32 bytes are written")
+        raise ValueError("a key is 32 bytes in base64; this does not decode to 32 bytes")
     return key
 
 

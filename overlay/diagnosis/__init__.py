@@ -42,5 +42,5 @@ def diagnose(facts: Facts) -> list[Finding]:
             found += check(facts)
         except (HostError, OSError) as error:  # not known is not the same as nothing found
             cause = error if isinstance(error, HostError) else error.strerror
-            found.append(Finding("unknown", f"not all of this host could be looked at: {cause}"))
+            found.append(Finding("unknown", f"not all of this host could be examined: {cause}"))
     return found

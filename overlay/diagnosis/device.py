@@ -17,9 +17,15 @@ def check_device(facts: Facts) -> Iterator[Finding]:
     offloads = facts.device.offloads
     if not (offloads.tcp and offloads.udp):
         missing = "UDP" if offloads.tcp else "TCP and UDP"
-        yield Finding("tun_offloads", f"this kernel gives no {missing} super-packets: throughput is lower")
+        yield Finding(
+            "tun_offloads",
+            f"this kernel does not support {missing} segmentation offload on tun devices: throughput is lower",
+        )
     if not all(each.can_segment and each.can_coalesce for each in facts.udp):
-        yield Finding("udp_offloads", "this kernel cannot cut or join UDP datagrams: throughput is lower")
+        yield Finding(
+            "udp_offloads",
+            "this kernel does not support UDP segmentation offload on sockets: throughput is lower",
+        )
     if facts.is_icmp_refused:
         yield Finding(
             "icmp_source", "without CAP_NET_RAW, ICMP errors carry the unreachable address as their source"

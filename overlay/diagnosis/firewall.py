@@ -102,7 +102,7 @@ def _allow(decision: Decision, device: str, directions: list[str]) -> str:
             f'nft insert rule {table.family} {table.name} {chain} {keys[each]} "{device}" accept'
             for each in directions
         ]
-        return f"`{' && '.join(commands)}`, or have what makes these rules do so"
+        return f"`{' && '.join(commands)}`, or change what makes these rules"
     if any(name.startswith("ufw-") for name in table.chains):
         return f"`{' && '.join(f'ufw route allow {each} on {device}' for each in directions)}`"
     if "DOCKER-USER" in table.chains:
@@ -148,8 +148,8 @@ def _try_masquerade(facts: Facts, firewall: Firewall, packet: Packet, found: dic
         )
         found["masquerade"] = Finding(
             "masquerade",
-            f"packets from {subnet} into the tunnel get an address of this host for their source, which hides who sends "
-            f"them ({_place(decision)})",
+            f"packets from {subnet} into the tunnel get an address of this host as their source, which hides the "
+            f"sender ({_place(decision)})",
             f"run `{command}`",
         )
 
@@ -195,7 +195,7 @@ def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> No
         packet = Packet(caller, None, device, None, PROTOCOLS.get(str(protocol), str(protocol)), port)
         decision = firewall.decides(packet, "input", Verdict.DROP)
         if decision is not None:
-            what, follows = f"UDP port {port}", "peers cannot call it"
+            what, follows = f"UDP port {port}", "peers cannot connect to it"
             if not port:
                 what, follows = f"IP protocol {protocol}", "what peers send in the clear does not arrive"
             found[f"firewall_port {what}"] = Finding(

@@ -20,5 +20,5 @@ def check_listen(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "listen_address",
                 f"{address}, on which this node listens, is not an address of this host",
-                "it is waited for; if it will not come, correct listen in the peers file",
+                "the agent waits for it; if it is wrong, correct listen in the peers file",
             )

@@ -25,9 +25,9 @@ NAMED = 3  # prefixes in a sentence
 # Whose network an interface of that name is, and how it is given another.
 MAKERS = (
     ("docker0", 'give it another network with "bip" in /etc/docker/daemon.json'),
-    ("br-", "remove that network with `docker network rm` and make it anew with another --subnet"),
-    ("podman", "remove that network with `podman network rm` and make it anew with another --subnet"),
-    ("cni-podman", "remove that network with `podman network rm` and make it anew with another --subnet"),
+    ("br-", "remove that network with `docker network rm` and create it again with another --subnet"),
+    ("podman", "remove that network with `podman network rm` and create it again with another --subnet"),
+    ("cni-podman", "remove that network with `podman network rm` and create it again with another --subnet"),
 )
 
 
@@ -54,7 +54,7 @@ def _taken(facts: Facts) -> Iterator[Finding]:
                 continue  # it was put right between two questions
             yield Finding(
                 "route_refused",
-                f"a route of this host refuses what is sent to {prefix} of {name}",
+                f"a route of this host rejects packets to {prefix} of {name}",
                 f"find it with `ip route show match {address}` and `ip rule`, and remove it",
             )
         elif _is_taker(facts, route, prefix):
@@ -136,14 +136,14 @@ def _describe(route: Match, taken: list[tuple[IPNetwork, str]]) -> Iterator[Find
     if route.is_local:
         yield Finding(
             "address_taken",
-            f"this host has addresses of its own in what is a peer's, {route.network} on {device}, so {end}",
+            f"this host has addresses of its own in the network of a peer, {route.network} on {device}, so {end}",
             _renumber(device),
         )
     elif route.table != RT_TABLE_MAIN:
         yield Finding(
             "route_taken",
             f"a routing rule of this host leads to {device} by table {route.table}, so {end}",
-            f"see `ip rule` and `ip route show table {route.table}`, and take the rule or the route away",
+            f"see `ip rule` and `ip route show table {route.table}`, and remove the rule or the route",
         )
     elif route.gateway is None:
         yield Finding(

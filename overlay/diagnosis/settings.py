@@ -66,7 +66,7 @@ def faults(facts: Facts) -> Iterator[Fault]:
     behind = {prefix.version for prefix in facts.node.own.subnets if prefix.num_addresses > 1}
     for version, name in sysctl.FORWARDING.items():
         if version in behind and read(name) == 0:
-            problem = f"this host does not forward IPv{version}, so its subnets are not reached"
+            problem = f"this host does not forward IPv{version}, so its subnets cannot be reached"
             remedy = "run "
             before = tuple((each, ACCEPTS_ALWAYS) for each in _heeding(read)) if version == 6 else ()
             if before:
@@ -86,7 +86,7 @@ def faults(facts: Facts) -> Iterator[Fault]:
     if _is_hub(facts):
         switches = [sysctl.redirect_switch(each) for each in ("all", facts.device.name)]
         for name in (each for each in switches if read(each)):
-            problem = "this host tells peers whose packets to each other it forwards to go elsewhere, by ICMP redirects"
+            problem = "this host sends ICMP redirects to peers whose packets to each other it forwards"
             yield Fault(name, 0, Finding("redirects", problem, f"run {_command(name, 0)}"))
 
 

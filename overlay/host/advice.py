@@ -16,14 +16,16 @@ def gain(capability: Capability) -> str:
     """Return how this process comes by *capability*."""
     if os.geteuid() != 0:
         return f"run as root with {capability}"
-    return f"give the container or service {capability}, for it runs as root without"
+    return f"give the container or service {capability}, which it lacks although it runs as root"
 
 
 def become_root() -> str:
     """Return how this process comes to what belongs to root."""
     if os.geteuid() != 0:
         return "run as root"
-    return "root is refused here too, so see whether the file system is read-only or a security policy forbids it"
+    return (
+        "root was refused, too, so see whether the file system is read-only or a security policy forbids it"
+    )
 
 
 def with_reason(error: OSError) -> str:
@@ -48,7 +50,7 @@ def after(error: OSError) -> str:
             | errno.ENXIO
             | errno.ENODEV
         ):
-            return "see what is in its place, or in that of a directory on the way to it"
+            return "see what is in its place, or in the place of one of its directories"
         case errno.EMFILE:
             return "raise the limit of open files of this process (ulimit -n, LimitNOFILE= of a service)"
         case errno.EAGAIN:  # of a process that cannot be started

@@ -60,8 +60,8 @@ def own_directory() -> Path:
     directory = _user_directory()
     if directory is None:
         raise HostError(
-            f"the control socket needs a place, and {DIRECTORY} is root's: set XDG_RUNTIME_DIR to a directory of "
-            "this user, such as /run/user/UID"
+            f"there is no directory for the control socket, because only root may write to {DIRECTORY}: set "
+            "XDG_RUNTIME_DIR to a directory of this user, such as /run/user/UID"
         ) from PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return directory
 
@@ -168,11 +168,9 @@ def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
                 f"the agent of {interface} did not answer in {timeout:g} s: see its log"
             ) from error
         except OSError as error:
-            raise HostError(
-                f"the agent of {interface} broke the conversation off: {error.strerror}"
-            ) from error
+            raise HostError(f"the agent of {interface} closed the connection: {error.strerror}") from error
         except ValueError as error:
-            raise HostError(f"the agent of {interface} gave no complete answer: see its log") from error
+            raise HostError(f"the agent of {interface} did not answer completely: see its log") from error
     if isinstance(status := answer.get("status"), dict):
         status.setdefault("peers", rows)
     return answer
@@ -249,7 +247,7 @@ def _make_directory(directory: Path) -> None:
         ) from error
     if status.st_uid not in {0, os.geteuid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise HostError(
-            f"{directory} belongs to somebody else or can be written by others: correct its owner and mode"
+            f"{directory} belongs to another user or can be written by others: correct its owner and mode"
         ) from PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 

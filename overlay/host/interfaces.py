@@ -48,7 +48,7 @@ def index_of(name: str) -> int | None:
         if error.errno == errno.ENODEV:
             return None
         raise HostError(
-            f"whether there is an interface {name} cannot be told: {error.strerror}; {advice.after(error)}"
+            f"cannot tell whether interface {name} exists: {error.strerror}; {advice.after(error)}"
         ) from error
     index: int = REQUEST.unpack(answer)[1]
     return index
@@ -67,7 +67,7 @@ def is_own_address(address: IPAddress) -> bool:
     except OSError as error:
         if error.errno in SHORTAGES:
             raise HostError(
-                f"whether {address} is an address of this host cannot be told: {error.strerror}; {advice.after(error)}"
+                f"cannot tell whether {address} is an address of this host: {error.strerror}; {advice.after(error)}"
             ) from error
         return False
     return host.partition("%")[0] == str(address).partition("%")[0]

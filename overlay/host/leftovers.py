@@ -1,4 +1,4 @@
-"""What an agent that was killed, or ended by an error, left on the host: found by nobody but its interface's name.
+"""What an agent that was killed, or ended with an error, left on the host: found by nobody but its interface's name.
 
 The next agent of that name takes it over.  Where there is to be none, ``overlay down`` takes it away.
 """

@@ -120,7 +120,7 @@ def lack_of(interface: str, plan: HostPlan, device: Device) -> Lack:
         ]
     routes = [network for network in plan.routes if not _leads_in(network, device)]
     if routes:
-        problems.append(f"gets nothing for {_named([str(network) for network in routes])}")
+        problems.append(f"has no route for {_named([str(network) for network in routes])}")
         commands += [f"ip route add {network} dev {interface}" for network in routes[:NAMED]]
     return Lack(problems, commands)
 
@@ -143,8 +143,8 @@ def _describe_policy(interface: str, plan: HostPlan, device: Device) -> str | No
     if not routes:
         return None
     return (
-        f"interface {interface} gets nothing for {_named([str(network) for network in routes])}, where endpoints of "
-        "peers are: leading that past our own datagrams needs CAP_NET_ADMIN"
+        f"interface {interface} has no route for {_named([str(network) for network in routes])}, where endpoints of "
+        "peers are: routing it without capturing this node's own datagrams needs CAP_NET_ADMIN"
     )
 
 

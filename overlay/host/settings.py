@@ -110,7 +110,7 @@ class Settings:
                 except OSError as error:
                     raise HostError(
                         f"{sysctl.key(change.name)} could not be set to {change.value} ({error.strerror}): "
-                        "make /proc/sys writable, or set it before the start and leave --fix-sysctl away"
+                        "make /proc/sys writable, or set it before the start and omit --fix-sysctl"
                     ) from error
         return [change.name for change in changed]
 
@@ -157,7 +157,7 @@ class Settings:
         try:
             if not _is_ours(os.fstat(directory)):
                 raise HostError(
-                    f"{parent} belongs to somebody else or can be written by others: correct its owner and mode"
+                    f"{parent} belongs to another user or can be written by others: correct its owner and mode"
                 ) from _not_permitted()
             lock = self._lock(directory)
             try:
@@ -179,7 +179,7 @@ class Settings:
             status = os.fstat(lock)
             if not stat.S_ISREG(status.st_mode) or not _is_ours(status) or status.st_mode & 0o077:
                 raise HostError(
-                    f"{path} is no file of ours alone, so others could lock it: look at it and remove it"
+                    f"{path} is not a file that this user alone can open, so others could lock it: look at it and remove it"
                 ) from _not_permitted()
             _wait_for(lock, path)
         except BaseException:
@@ -213,12 +213,12 @@ class Settings:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or not _is_ours(status):
                 raise HostError(
-                    f"{path} is no file of ours, so the settings in it are not believed: look at it and remove it"
+                    f"{path} was not written by an agent of this user, so the settings in it are not trusted: look at it and remove it"
                 ) from _not_permitted()
             namespace, changes = _decode(os.pread(descriptor, FILE_SIZE, 0))
         except ValueError as error:
             raise HostError(
-                f"{path} does not hold what an agent writes there: look at it and remove it"
+                f"{path} does not contain what an agent writes there: look at it and remove it"
             ) from error
         finally:
             os.close(descriptor)

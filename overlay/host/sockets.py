@@ -424,7 +424,7 @@ def _open_senders(
         raise
     if not opened:
         raise HostError(
-            f"no UDP port from 49152 is free on {address} to send from: see ss -lunp for who has them"
+            f"no UDP port from 49152 is free on {address} to send from: `ss -lunp` shows what uses them"
         )
     return opened
 

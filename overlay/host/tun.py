@@ -124,7 +124,7 @@ class Tun:
             if error.errno not in {errno.ENODEV, errno.ENXIO}:
                 return self.name
             raise HostError(
-                f"interface {self.name} was removed by somebody else: start the agent again"
+                f"interface {self.name} was removed by another program: start the agent again"
             ) from error
 
     def check_present(self) -> None:
@@ -150,7 +150,7 @@ class Tun:
             fcntl.ioctl(self.descriptor, TUNSETSNDBUF, whole)
         except OSError as error:
             raise HostError(
-                f"interface {self.name} could not be prepared anew: {error.strerror}; see whether it is still there"
+                f"interface {self.name} could not be prepared again: {error.strerror}; see whether it is still there"
             ) from error
         for request in (TUNSETSTEERINGEBPF, TUNSETFILTEREBPF):
             with contextlib.suppress(OSError):  # unknown to this kernel
@@ -248,7 +248,7 @@ def _device_refused(device: str, error: OSError) -> str:
         case errno.EACCES | errno.EPERM:
             return (
                 f"{device} may not be opened: {advice.gain(Capability.NET_ADMIN)} and let the container use the device, "
-                f"or have root let everybody open it (chmod 666 {device}), which gives nobody an interface"
+                f"or have root let everybody open it (chmod 666 {device}), which by itself lets nobody create an interface"
             )
         case _:
             return f"{device} could not be opened: {error.strerror}"
@@ -267,7 +267,7 @@ def _interface_refused(name: str, mode: str, error: OSError) -> str:
             )
         case errno.EBUSY | errno.EEXIST | errno.EINVAL if driver is not None and driver != ("tun", mode):
             kind = driver[1] if driver[0] == "tun" else driver[0]
-            return f"interface {name} exists already and is no {mode} device but of the kind {kind}: {other}"
+            return f"interface {name} exists already and is of the kind {kind}, not a {mode} device: {other}"
         case errno.EBUSY:
             return (
                 f"interface {name} exists already and another process holds it: stop that, "
@@ -277,7 +277,7 @@ def _interface_refused(name: str, mode: str, error: OSError) -> str:
             return f"interface {name} exists already: {other}"
         case errno.EPERM | errno.EACCES if driver is not None:
             return (
-                f"interface {name} belongs to another user or group: run as that one, or have root make it anew "
+                f"interface {name} belongs to another user or group: run as that one, or have root create it again "
                 f"(ip tuntap del dev {name} mode {mode}; ip tuntap add dev {name} mode {mode} user {_user()})"
             )
         case errno.EPERM | errno.EACCES:

@@ -9,7 +9,7 @@ from enum import Enum
 class Hint(Enum):
     """What most likely is behind an error."""
 
-    ABSENT = "nobody has the address where it should be"
+    ABSENT = "no host has the address on its link"
     NO_ROUTE = "a router does not know the way"
     FILTERED = "a packet filter refuses the packet"
     TOO_BIG = "a link takes smaller packets only"

@@ -269,7 +269,7 @@ def test_what_else_is_missing_is_a_note_until_root_has_done_it(network, user):
     paris.prepare(routes=False)
     network_start(tokyo, paris)
     (note,) = [note for note in paris.status()["notes"] if "CAP_NET_ADMIN" in note]
-    assert "gets nothing for 10.244.0.0/16, fd00:244::/32, and" in note
+    assert "has no route for 10.244.0.0/16, fd00:244::/32, and" in note
     assert note in paris.log
 
     paris.root.run("sh", "-c", note.partition("`")[2].partition("`")[0])

@@ -141,7 +141,7 @@ def test_down_removes_what_is_left_and_packets_leave_by_other_routes_again(netwo
     done = paris.overlay("down")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert "no agent runs for overlay0; of one that was killed or ended by an error: removed" in done.stdout
+    assert "no agent runs for overlay0; of one that was killed or ended with an error: removed" in done.stdout
     assert trace(paris.namespace) == before
     again = paris.overlay("down")
     assert (again.returncode, "no overlay agent runs for overlay0" in again.stderr) == (1, True)

@@ -116,7 +116,7 @@ def test_a_name_that_does_not_resolve_is_noted_with_its_remedy_until_it_does(lab
 
     paris.wait_peer(tokyo, "unresolved", lambda row: row["state"] == "unresolved")
     shown = paris.overlay("status").stdout
-    assert f"note        tokyo cannot be called, because its endpoint {NAME} was not resolved (" in shown
+    assert f"note        tokyo cannot be reached, because its endpoint {NAME} was not resolved (" in shown
     assert f"see what `getent ahosts {NAME}` finds on this host; it is looked up again every 10 s" in shown
 
     tokyo.start()

@@ -408,7 +408,7 @@ def test_wrong_file_is_refused_with_its_reason_and_the_last_good_table_stays(tri
     ):
         line = paris.reload(wrong)
 
-        assert line.startswith("ERROR reload refused, the last good table stays in force")
+        assert line.startswith("ERROR reload refused, the previous table stays in force")
         assert reason in line
         assert reason in paris.status()["reload_error"]
         assert reason in paris.overlay("status").stdout
@@ -432,7 +432,7 @@ def test_own_key_changes_only_with_a_restart(trio, network, steady):
 
     line = paris.reload(network.toml().replace(paris.public_key, other))
 
-    assert "needs a restart" in line
+    assert "takes effect only after a restart" in line
     paris.key_path.write_text(PrivateKey(bytes(range(32))).to_base64())
     assert "reloaded" in paris.reload(network.toml())
     assert "takes effect only after a restart" in paris.overlay("status").stdout

@@ -69,7 +69,7 @@ def test_forwarder_that_reports_without_end_is_ended_and_the_next_one_works(pair
     assert paris.status()["node"] == "paris"
     has_successor(paris)
 
-    assert paris.log.count("forwarder reports without end") == 1
+    assert paris.log.count("forwarder sends too many reports") == 1
     assert is_calm(paris, tokyo)
 
 

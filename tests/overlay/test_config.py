@@ -88,7 +88,7 @@ def test_a_public_key_in_the_place_of_the_private_one_is_said_and_neither_is_quo
     for options in (OPTIONS, dataclasses.replace(OPTIONS, node="paris")):
         refusal = sentence(settle, peers, swapped, options)
         assert refusal.startswith(
-            "/etc/overlay/private.key holds what /etc/overlay/peers.toml has as the public_key of peers.paris, so a "
+            "/etc/overlay/private.key contains what /etc/overlay/peers.toml has as the public_key of peers.paris, so either a "
         )
         assert_hidden_text(encode_key(OTHER.public), refusal)
 
@@ -96,7 +96,7 @@ def test_a_public_key_in_the_place_of_the_private_one_is_said_and_neither_is_quo
 def test_table_without_this_nodes_key_shows_the_key_to_add():
     assert sentence(settle, store(tokyo()), PRIVATE, OPTIONS) == (
         f"no peer in /etc/overlay/peers.toml has this host's public key {format_public_key(PRIVATE.public)}: "
-        "add it, or name another private key than /etc/overlay/private.key with --key"
+        "add it, or use a private key other than /etc/overlay/private.key with --key"
     )
 
 
@@ -127,7 +127,7 @@ def test_another_public_key_for_the_running_node_needs_a_restart():
 
     assert sentence(settle, changed, PRIVATE, OPTIONS, running) == (
         "the public_key of peers.paris, which is this node, changed in /etc/overlay/peers.toml: "
-        "taking another key needs a restart"
+        "a new key takes effect only after a restart"
     )
 
 
@@ -592,7 +592,7 @@ def test_a_running_node_without_a_key_that_got_another_name_is_known_by_its_endp
 def test_a_running_node_without_a_key_does_not_become_the_peer_of_a_key():
     peers = store(paris(endpoint="192.0.2.1"), clear("bob", 2, encapsulation="udp"))
 
-    with pytest.raises(ConfigError, match=r"the key of peers\.paris in .* runs as bob: .* needs a restart"):
+    with pytest.raises(ConfigError, match=r"the key of peers\.paris in .* runs as bob: restart the agent"):
         settle(peers, PRIVATE, OPTIONS, clear("bob", 2), is_own=ip_address("192.0.2.2").__eq__)
 
 

@@ -43,7 +43,8 @@ def test_nothing_is_found_where_nothing_is_wrong():
 
 
 @pytest.mark.parametrize(
-    ("offloads", "missing"), [((True, False), "no UDP super"), ((False, False), "no TCP and UDP super")]
+    ("offloads", "missing"),
+    [((True, False), "support UDP segmentation"), ((False, False), "support TCP and UDP segmentation")],
 )
 def test_kernel_without_super_packets_is_found(offloads, missing):
     (finding,) = diagnose(facts(offloads=offloads))
@@ -87,6 +88,4 @@ def test_what_cannot_be_looked_at_is_not_taken_for_right(error, cause):
     looked_at = facts()
     looked_at.routes.links = refuse
 
-    assert [str(each) for each in diagnose(looked_at)] == [
-        f"not all of this host could be looked at: {cause}"
-    ]
+    assert [str(each) for each in diagnose(looked_at)] == [f"not all of this host could be examined: {cause}"]

@@ -11,7 +11,7 @@ from overlay.session.outputs import Answered, Completed
 from overlay.session.peer import UNCONFIRMED, HandshakeStatus
 from tests.peers.examples import peer
 
-DIFFER = "do the preshared keys differ? `overlay status` says what to compare"
+DIFFER = "the preshared keys may differ, `overlay status` says what to compare"
 NOW, HERE = 1000.0, ("192.0.2.1", 1)
 TOKYO, ROME = (Remote(number, peer(name), None) for number, name in ((1, "tokyo"), (2, "rome")))
 
@@ -91,7 +91,7 @@ def test_doubts_are_told_again_after_a_handshake_that_was_completed(lines):
         meet(journal, Completed(1, HERE, is_initiator=False, took=0.0))
 
     assert [line.partition(" peer=")[0] for line in lines()] == [
-        "handshakes answered and not to be opened",
+        "handshake answers could not be opened",
         "handshake completed",
     ] * 2
 

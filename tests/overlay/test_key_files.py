@@ -109,7 +109,7 @@ def test_private_key_in_other_than_ascii_is_refused(tmp_path):
     path.write_bytes(b"\xff\xfe" * 22)
 
     assert sentence(load_private_key, path).startswith(
-        f"{path} is not a file with a key: it holds other than base64; "
+        f"{path} is not a file with a key: it contains characters that are not base64; "
     )
 
 

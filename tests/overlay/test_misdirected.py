@@ -48,7 +48,7 @@ def test_host_that_keeps_calling_another_key_is_told_with_what_to_compare():
         "192.0.2.2": (
             "tokyo",
             (
-                "handshakes for another public key than this node's arrive from 192.0.2.2:51820, where tokyo is (the last 5 s "
+                "handshakes for a public key other than this node's arrive from 192.0.2.2:51820, where tokyo is (the last 5 s "
                 f"ago): compare the public_key of paris in the peers file there with {format_public_key(PRIVATE.public)}, which "
                 "is this node's"
             ),

@@ -115,7 +115,7 @@ def test_peers_file_that_was_removed_is_said_once_and_so_is_its_return(files, ca
         for now in range(5):
             assert files.reloads.look(float(now)) is None
         (note,) = files.reloads.notes
-        assert note.startswith(f"{files.path} is gone: the last good table stays in force")
+        assert note.startswith(f"{files.path} is gone: the previous table stays in force")
 
         kept.rename(files.path)
         files.reloads.look(5.0)

@@ -361,8 +361,8 @@ def test_notes_name_the_setting_that_keeps_subnets_from_being_reached(host):
         notes = notes_of(setup, node(own=("10.244.1.0/24", "fd00:244:1::/64")))
 
         assert [note.partition(":")[0] for note in notes if "forward" in note] == [
-            "this host does not forward IPv4, so its subnets are not reached",
-            "this host does not forward IPv6, so its subnets are not reached",
+            "this host does not forward IPv4, so its subnets cannot be reached",
+            "this host does not forward IPv6, so its subnets cannot be reached",
         ]
         assert any("sysctl -w net.ipv6.conf.all.forwarding=1" in note for note in notes)
         assert not any("forward" in note for note in notes_of(setup, node(own=("10.244.1.1/32",))))

@@ -71,7 +71,7 @@ def test_peer_whose_endpoint_was_not_resolved_is_called_so_and_noted(handshakes)
 
     assert (shown["state"], shown["endpoint"]) == ("unresolved", None)
     (note,) = shown["notes"]
-    assert note.startswith(f"tokyo cannot be called, because its endpoint {error}: ")
+    assert note.startswith(f"tokyo cannot be reached, because its endpoint {error}: ")
 
 
 def test_peer_that_is_still_called_where_it_was_is_noted_with_that_place():

@@ -21,7 +21,7 @@ def remote(endpoint="tokyo.example.net", error=ERROR):
 
 
 def test_peer_without_any_address_cannot_be_called():
-    assert describe(remote(), None) == f"tokyo cannot be called, because its endpoint {ERROR}: {REMEDY}"
+    assert describe(remote(), None) == f"tokyo cannot be reached, because its endpoint {ERROR}: {REMEDY}"
     assert is_nowhere(remote(), None)
 
 
@@ -43,7 +43,7 @@ def test_of_an_address_on_an_interface_that_is_not_there_no_name_is_spoken():
     error = "fe80::1%eth9 is on an interface that this host does not have"
 
     assert describe(remote("fe80::1%eth9", error), None) == (
-        f"tokyo cannot be called, because its endpoint {error}: correct it in the peers file, or add that interface; "
+        f"tokyo cannot be reached, because its endpoint {error}: correct it in the peers file, or add that interface; "
         "it is looked up again every 10 s"
     )
 

@@ -47,13 +47,13 @@ def test_a_wrong_prefix_is_refused_with_the_right_form(text, words):
     [
         ("10.244.1.0/24", "has a length; write 10.244.1.0"),
         ("paris", "is not an IP address"),
-        ("0.0.0.0", "is no address that a host can have"),
-        ("::", "is no address that a host can have"),
-        ("127.0.0.1", "is no address that a host can have"),
-        ("224.0.0.1", "is no address that a host can have"),
-        ("255.255.255.255", "is no address that a host can have"),
+        ("0.0.0.0", "is not an address that a host can have"),
+        ("::", "is not an address that a host can have"),
+        ("127.0.0.1", "is not an address that a host can have"),
+        ("224.0.0.1", "is not an address that a host can have"),
+        ("255.255.255.255", "is not an address that a host can have"),
         ("fe80::1%eth0", "has a scope; write fe80::1"),
-        ("fe80::1%\0", "has a scope that is no interface name"),
+        ("fe80::1%\0", "has a scope that is not an interface name"),
     ],
 )
 def test_a_wrong_overlay_address_is_refused_with_its_reason(text, words):

@@ -64,10 +64,10 @@ def test_two_values_for_one_tunnel_are_refused(key, one, other, words):
 
 @pytest.mark.parametrize(("key", "value"), [("gre_checksum", True), ("gre_sequence", False), ("gre_key", 7)])
 def test_what_no_tunnel_has_is_refused(key, value):
-    with pytest.raises(KeyProblem, match="no encapsulation is gre") as raised:
+    with pytest.raises(KeyProblem, match="no peer uses gre") as raised:
         table(a_peer(1), a_peer(2), **{key: value})
     assert raised.value.keys == ("network", key)
 
-    with pytest.raises(KeyProblem, match="is of no use, because the encapsulation is udp") as raised:
+    with pytest.raises(KeyProblem, match="has no effect, because the encapsulation is udp") as raised:
         table(a_peer(1, "udp", **{key: value}), a_peer(2, "gre"))
     assert raised.value.keys == ("peers", "p1", key)

@@ -81,18 +81,18 @@ def test_peers_of_which_none_can_call_another_are_named_in_one_warning():
 
     assert warnings(table(PARIS, *phones[:1])) == []
     assert "".join(warnings(table(PARIS, *phones[:2]))) == (
-        "2 peers have no endpoint, and never meet each other: peers.phone3 and peers.phone4; "
+        "2 peers have no endpoint, and can never connect to each other: peers.phone3 and peers.phone4; "
         "give an endpoint to those that others can reach"
     )
     assert "".join(warnings(table(PARIS, *phones))) == (
-        "5 peers have no endpoint, and never meet each other: peers.phone3, peers.phone4, peers.phone5 and 2 more; "
+        "5 peers have no endpoint, and can never connect to each other: peers.phone3, peers.phone4, peers.phone5 and 2 more; "
         "give an endpoint to those that others can reach"
     )
 
 
 def test_a_network_in_which_nobody_can_be_called_is_warned_of():
     assert warnings(table(peer("a", "10.244.3.0/24"), peer("b", "10.244.4.0/24"))) == [
-        "no peer has an endpoint, so no tunnel can begin: write the address of at least one host as its endpoint"
+        "no peer has an endpoint, so no tunnel can be set up: write the address of at least one host as its endpoint"
     ]
 
 

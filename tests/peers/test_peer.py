@@ -62,8 +62,8 @@ def test_an_endpoint_is_host_and_port(text, host, port):
         ("[2001:db8::1]51820", "has wrong brackets"),
         ("[192.0.2.10]:51820", "has wrong brackets"),
         ("[::ffff:192.0.2.10]:1", "is an IPv4 address in IPv6 form; write 192.0.2.10:1"),
-        ("0.0.0.0", "is no address of one host"),
-        ("ff02::1", "is no address of one host"),
+        ("0.0.0.0", "is not the address of a single host"),
+        ("ff02::1", "is not the address of a single host"),
     ],
 )
 def test_a_wrong_endpoint_is_refused_with_its_reason(text, words):

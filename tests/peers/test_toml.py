@@ -218,7 +218,7 @@ SENTENCES = [
     (
         paris('encapsulation = "ipip"', 'endpoint = "192.0.2.1"', "listen_port = 9"),
         8,
-        "peers.paris.listen_port is of no use, because ipip has no ports; remove it",
+        "peers.paris.listen_port has no effect, because ipip has no ports; remove it",
     ),
     (
         file("stations = 0"),
@@ -240,9 +240,9 @@ SENTENCES = [
         "network.mtu 1000 is too small for IPv6, and network has fd00::/16; write at least 1280",
     ),
     # A peer
-    (file('[peers."to kyo"]'), 3, 'peers."to kyo" is no peer name; write 1 to 63 letters, digits'),
-    (file("[peers." + "x" * 64 + "]"), 3, "is no peer name"),
-    (file('[peers."\\n"]'), 3, 'peers."\\n" is no peer name'),
+    (file('[peers."to kyo"]'), 3, 'peers."to kyo" is not a peer name; write 1 to 63 letters, digits'),
+    (file("[peers." + "x" * 64 + "]"), 3, "is not a peer name"),
+    (file('[peers."\\n"]'), 3, 'peers."\\n" is not a peer name'),
     (file("[peers]", "", "paris = 1"), 5, "peers.paris is 1; write a [peers.paris] table"),
     (paris(subnets=""), 3, "peers.paris has neither subnets nor an address"),
     (paris(subnets="subnets = []"), 3, "peers.paris has neither subnets nor an address"),

@@ -76,8 +76,8 @@ def test_vxlan_has_its_network_identifier_and_the_others_none():
 @pytest.mark.parametrize(
     ("peers", "network", "keys", "words"),
     [
-        ([a_peer(1), a_peer(2)], {"gre_key": 7}, ("network", "gre_key"), "no encapsulation is gre"),
-        ([a_peer(1, gre_key=7), a_peer(2)], {}, ("peers", "p1", "gre_key"), "is of no use"),
+        ([a_peer(1), a_peer(2)], {"gre_key": 7}, ("network", "gre_key"), "no peer uses gre"),
+        ([a_peer(1, gre_key=7), a_peer(2)], {}, ("peers", "p1", "gre_key"), "has no effect"),
         (
             [a_peer(1, "gre", gre_key=7), a_peer(2, "gre", gre_key=8)],
             {},

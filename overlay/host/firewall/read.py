@@ -55,7 +55,7 @@ def read_firewall() -> Firewall:
     except UnreadError as error:
         unread.append(str(error))
     except (ValueError, RecursionError):
-        unread.append("nft printed what is not understood")
+        unread.append("the output of nft was not understood")
     for family, program in NFT.items():
         of_iptables = [each for each in tables if _is_of_iptables(each, family)]
         if not of_iptables and not unread:

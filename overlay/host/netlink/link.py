@@ -108,7 +108,7 @@ class OwnLink:
             self._change(attributes, 0)
         except OSError as error:
             if error.errno not in GONE:
-                raise refusal(f"{self._interface} could not be set back to what it was", error) from error
+                raise refusal(f"{self._interface} could not be restored", error) from error
         if former.is_without_ipv6:
             sysctl.disable_ipv6(self._interface)
         self._former = self._mtu = None
@@ -122,7 +122,7 @@ class OwnLink:
             self._change([], 0, IFF_UP)  # kernels before 6.2 rename no interface that is up
             self._change([("IFLA_IFNAME", self._interface)], 0)
         except OSError as error:
-            raise refusal(f"{self._interface} could not be given its name again", error) from error
+            raise refusal(f"{self._interface} could not be renamed back", error) from error
 
     def read(self) -> LinkState:
         """Return how the link stands, whoever set it up so.  Raises OSError."""

@@ -49,7 +49,7 @@ class Routing:
         try:
             self._kernel = Kernel()
         except OSError as error:
-            raise refusal("the routing tables of this host are out of reach", error) from error
+            raise refusal("the routing tables of this host cannot be accessed", error) from error
         self._link = OwnLink(self._kernel, interface, index, is_persistent=is_persistent)
         self._addresses = Addresses(self._kernel, interface, index)
         self._routes = Routes(self._kernel, interface, index, self._number)

@@ -240,7 +240,7 @@ def test_a_key_that_no_peer_has_is_warned_of(check, tmp_path, key):
     assert result.exit_code == 0
     assert result.stderr == (
         f"Warning: no peer in {tmp_path}/peers.toml has this host's public key {PUBLIC}: "
-        f"add it, or name another private key than {key} with --key\n"
+        f"add it, or use a private key other than {key} with --key\n"
     )
 
 
@@ -288,7 +288,7 @@ def test_preshared_keys_that_this_host_cannot_use_are_warned_of(check, tmp_path)
 
     assert result.exit_code == 0
     assert result.stderr == (
-        "Warning: 4 preshared key files that this host needs do not exist, cannot be read or hold no key: "
+        "Warning: 4 preshared key files that this host needs do not exist, cannot be read or contain no key: "
         f"{tmp_path}/missing.psk, {tmp_path}/broken.psk, {tmp_path}/short.psk and 1 more\n"
     )
 
@@ -306,7 +306,7 @@ REPLACED = (
             "missing",
             "does not exist: make one with `overlay genpsk --out PATH`, or copy it from another host",
         ),
-        ("broken", f"is not a file with a key: it holds other than base64; {REPLACED}"),
+        ("broken", f"is not a file with a key: it contains characters that are not base64; {REPLACED}"),
         (
             "short",
             (
@@ -512,7 +512,7 @@ def test_many_preshared_keys_that_are_missing_are_one_warning(check):
     (line,) = check(text).stderr.splitlines()
 
     assert line.startswith(
-        "Warning: 5 preshared key files that this host needs do not exist, cannot be read or hold no key: "
+        "Warning: 5 preshared key files that this host needs do not exist, cannot be read or contain no key: "
     )
 
 

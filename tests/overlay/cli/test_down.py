@@ -104,7 +104,7 @@ def test_a_wait_for_the_end_can_be_interrupted(overlay, agent, clock, process):
             Leftovers(["ipv4/ip_forward"], 4),
             "put back net.ipv4.ip_forward and removed 4 routes and rules that kept packets from leaving unencrypted",
         ),
-        (Leftovers([], 0), "nothing was left as it had set it"),
+        (Leftovers([], 0), "nothing was left to restore"),
     ],
 )
 def test_what_an_agent_left_is_taken_back_and_told(surroundings, left, done):
@@ -120,7 +120,10 @@ def test_what_an_agent_left_is_taken_back_and_told(surroundings, left, done):
 
     assert (result.exit_code, result.stderr) == (0, "")
     assert asked == ["wan1"]
-    assert result.stdout == f"no agent runs for wan1; of one that was killed or ended by an error: {done}\n"
+    assert (
+        result.stdout
+        == f"no agent runs for wan1; cleaned up after one that was killed or ended with an error: {done}\n"
+    )
 
 
 def test_where_no_agent_runs_there_is_nothing_to_stop(overlay):

@@ -31,7 +31,7 @@ def test_no_firewall_inside_is_blamed_where_the_tunnel_is_not_up(state):
     assert why(**UP | {"state": state}) == (
         f"tokyo (10.244.2.0) does not answer; tokyo is {state}, and its last handshake was 12 s ago: see whether its "
         "agent runs, and whether UDP reaches it at 192.0.2.2:51820, and whether the public keys are right: `overlay "
-        "pubkey` at tokyo has to print tokyo+key=, and its peers file has to have own+key= for paris"
+        "pubkey` at tokyo must print tokyo+key=, and its peers file must have own+key= for paris"
     )
 
 
@@ -125,15 +125,15 @@ def test_where_the_peer_does_not_answer_either_that_is_said(last_received):
     [
         (
             says("10.244.2.0", 4, 3, 1),
-            'tokyo (10.244.2.0) says "host unreachable"; see whether 10.244.2.77 is up, and on the link where that host looks for it',
+            'tokyo (10.244.2.0) says "host unreachable"; see whether 10.244.2.77 is up and attached to the link on which that host looks for it',
         ),
         (
             says("10.9.0.1", 4, 3, 0),
-            '10.9.0.1 says "network unreachable"; see which routes there are at that host',
+            '10.9.0.1 says "network unreachable"; check the routes of that host',
         ),
         (
             says("10.244.2.77", 4, 3, 3),
-            '10.244.2.77 says "port unreachable"; see whether a packet filter or a route of that host is meant to refuse echo requests',
+            '10.244.2.77 says "port unreachable"; see whether a packet filter or a route of that host is meant to reject echo requests',
         ),
         (
             says("10.9.0.1", 4, 3, 4, 576),
@@ -143,7 +143,10 @@ def test_where_the_peer_does_not_answer_either_that_is_said(last_received):
             says("10.9.0.1", 4, 11, 0),
             '10.9.0.1 says "time exceeded"; see with `traceroute` whether routers send it in a circle',
         ),
-        (says("10.9.0.1", 4, 12, 0), '10.9.0.1 says "parameter problem"; see what is set up at that host'),
+        (
+            says("10.9.0.1", 4, 12, 0),
+            '10.9.0.1 says "parameter problem"; check the configuration of that host',
+        ),
     ],
 )
 def test_an_error_that_came_back_is_the_reason_and_no_firewall_is_blamed(error, words):
@@ -155,17 +158,17 @@ def test_an_error_that_came_back_is_the_reason_and_no_firewall_is_blamed(error, 
 
 def test_a_name_that_does_not_resolve_is_said():
     assert why(resolve_error=UNRESOLVED) == (
-        f"tokyo (10.244.2.0) does not answer: it cannot be called, because its endpoint {UNRESOLVED}"
+        f"tokyo (10.244.2.0) does not answer: it cannot be reached, because its endpoint {UNRESOLVED}"
     )
     assert why(resolve_error=UNRESOLVED, **AT).startswith(
-        "there was never a handshake with tokyo: see whether its agent runs, and whether UDP reaches it at "
+        "no handshake with tokyo yet: see whether its agent runs, and whether UDP reaches it at "
         f"192.0.2.2:51820, its last known address, because its endpoint {UNRESOLVED}"
     )
 
 
 def test_two_ends_without_an_endpoint_cannot_meet():
-    assert "none can call" in why(is_configured=False, has_own_endpoint=False)
-    assert why(is_configured=False).endswith("it has no endpoint, so it must call first")
+    assert "neither can connect" in why(is_configured=False, has_own_endpoint=False)
+    assert why(is_configured=False).endswith("it has no endpoint, so it has to connect first")
 
 
 def test_what_the_agent_notes_of_the_peer_is_the_reason():
@@ -179,15 +182,18 @@ def test_what_the_agent_notes_of_the_peer_is_the_reason():
 def test_a_stranger_at_its_address_is_likely_the_peer():
     sentence = why(strangers=["other+key="], **AT)
 
-    assert "calls with the public key other+key=, which no peer has" in sentence
-    assert "see whether `overlay pubkey` prints that at tokyo, for here tokyo has tokyo+key=" in sentence
+    assert "use the public key other+key=, which no peer has" in sentence
+    assert (
+        "see whether `overlay pubkey` at tokyo prints that key; the peers file here has tokyo+key="
+        in sentence
+    )
 
 
 def test_of_a_peer_never_reached_both_ends_are_told_which_keys_to_have():
     assert why(**AT) == (
-        "there was never a handshake with tokyo: see whether its agent runs, and whether UDP reaches it at "
-        "192.0.2.2:51820, and whether the public keys are right: `overlay pubkey` at tokyo has to print tokyo+key=, and "
-        "its peers file has to have own+key= for paris"
+        "no handshake with tokyo yet: see whether its agent runs, and whether UDP reaches it at "
+        "192.0.2.2:51820, and whether the public keys are right: `overlay pubkey` at tokyo must print tokyo+key=, and "
+        "its peers file must have own+key= for paris"
     )
     assert "public key" not in why(own_public_key=None, **AT)
 
@@ -197,7 +203,7 @@ def test_of_a_peer_never_reached_both_ends_are_told_which_keys_to_have():
 
 def test_what_has_to_pass_is_named_and_the_number_that_both_ends_share():
     assert why(identified_by="the GRE key 7", **IN_THE_CLEAR) == (
-        "tokyo (10.244.2.0) does not answer; the tunnel is not encrypted, so no handshake tells of it, and no packet has "
+        "tokyo (10.244.2.0) does not answer; the tunnel is not encrypted, so there is no handshake to go by, and no packet has "
         "come from it: see whether its end of the tunnel is up, and whether IP protocol 47 reaches it at 192.0.2.2 with "
         "the GRE key 7"
     )
@@ -205,8 +211,8 @@ def test_what_has_to_pass_is_named_and_the_number_that_both_ends_share():
 
 def test_packets_of_another_tunnel_are_the_reason_to_compare_the_number():
     assert why(identified_by="the GRE key 7", mismatched=3, **IN_THE_CLEAR) == (
-        "tokyo (10.244.2.0) does not answer; 3 packets came from its endpoint that did not belong to the tunnel with the "
-        "GRE key 7: give both ends of the tunnel the same"
+        "tokyo (10.244.2.0) does not answer; 3 packets from its endpoint did not have the GRE key 7: configure "
+        "the same at both ends of the tunnel"
     )
 
 

@@ -93,7 +93,7 @@ def test_a_link_to_a_key_is_not_said_to_be_replaced_by_force(overlay, tmp_path):
     result = overlay("keygen", "--key", tmp_path / "key")
 
     assert result.exit_code == 2
-    assert result.stderr.endswith("or remove that link and make it anew\n")
+    assert result.stderr.endswith("or remove that link and create it again\n")
 
 
 @pytest.mark.parametrize("command", ["pubkey", "keygen"])
@@ -236,5 +236,5 @@ def test_a_directory_that_cannot_be_made_gets_a_sentence(overlay, tmp_path):
     assert result.exit_code == 1
     assert result.stderr == (
         f"Error: {tmp_path}/file/etc cannot be created: Not a directory; see what is in its place, or in "
-        "that of a directory on the way to it, or name another file\n"
+        "the place of one of its directories, or name another file\n"
     )

@@ -96,8 +96,8 @@ def test_an_icmp_error_is_told_with_its_sender_and_ends_the_wait(ping, clock):
         "1 sent, 0 answered, 1 error, 100% lost\n"
     )
     assert result.stderr == (
-        'Error: tokyo (10.244.2.0) does not answer: tokyo (10.244.2.0) says "host unreachable"; see whether tokyo is up, '
-        "and on the link where that host looks for it\n"
+        'Error: tokyo (10.244.2.0) does not answer: tokyo (10.244.2.0) says "host unreachable"; see whether tokyo is up '
+        "and attached to the link on which that host looks for it\n"
     )
     assert (result.exit_code, clock.time) == (1, 1000)
 
@@ -229,7 +229,7 @@ def test_an_interrupted_ping_still_sums_up(ping, clock):
 
 
 KEYS = (
-    ", and whether the public keys are right: `overlay pubkey` at tokyo has to print tokyo+key=, and its peers file has "
+    ", and whether the public keys are right: `overlay pubkey` at tokyo must print tokyo+key=, and its peers file has "
     "to have own+key= for paris"
 )
 
@@ -290,21 +290,21 @@ def test_a_silent_peer_whose_session_is_over_gets_what_to_look_at(ping, agent):
 
 def test_a_peer_without_any_handshake_gets_what_to_look_at(ping, agent):
     assert silence(ping, agent, endpoint="192.0.2.2:51820") == (
-        "Error: there was never a handshake with tokyo: "
+        "Error: no handshake with tokyo yet: "
         f"see whether its agent runs, and whether UDP reaches it at 192.0.2.2:51820{KEYS}\n"
     )
 
 
 def test_of_a_peer_in_the_clear_no_handshake_is_spoken_of(ping, agent):
     assert silence(ping, agent, endpoint="192.0.2.2:8285", state="unencrypted") == (
-        "Error: tokyo (10.244.2.0) does not answer; the tunnel is not encrypted, so no handshake tells of it, and no "
+        "Error: tokyo (10.244.2.0) does not answer; the tunnel is not encrypted, so there is no handshake to go by, and no "
         "packet has come from it: see whether its end of the tunnel is up, and whether UDP reaches it at 192.0.2.2:8285\n"
     )
 
 
 def test_a_peer_that_has_to_call_first_gets_that(ping, agent):
     assert silence(ping, agent, is_configured=False) == (
-        "Error: tokyo (10.244.2.0) does not answer: it has no endpoint, so it must call first\n"
+        "Error: tokyo (10.244.2.0) does not answer: it has no endpoint, so it has to connect first\n"
     )
 
 
@@ -574,8 +574,8 @@ def test_json_tells_of_no_address(bare, agent):
             3.2,
             (),
             (
-                "this node has no address on the overlay, so there are no echo requests, and tokyo has not said yet that "
-                "it answers in-band pings: try again in a second"
+                "this node has no address on the overlay, so it cannot be sent echo requests, and tokyo has not announced "
+                "support for in-band pings yet: try again in a second"
             ),
         ),
         (
@@ -583,15 +583,15 @@ def test_json_tells_of_no_address(bare, agent):
             None,
             (),
             (
-                "tokyo has no address on the overlay, so there are no echo requests, and there is no session with tokyo: "
-                "see whether its agent runs and is reached"
+                "tokyo has no address on the overlay, so it cannot be sent echo requests, and there is no session with tokyo: "
+                "see whether its agent runs and can be reached"
             ),
         ),
         (
             (),
             3.2,
             ("--icmp",),
-            "this node has no address on the overlay, so there are no echo requests: leave --icmp out",
+            "this node has no address on the overlay, so it cannot be sent echo requests: omit --icmp",
         ),
     ],
 )

@@ -54,7 +54,7 @@ def test_a_missing_key_gets_its_remedy(overlay, tmp_path):
         (b"short", "a key has 44 characters of base64, as `wg genkey` writes it; this has 5"),
         (b"*" * 44, "a key is written in base64; this has characters that are not"),
         (b"\xff" * 44, "a key is written in base64; this has characters that are not"),
-        (base64.b64encode(bytes(31)), "a key is 32 bytes in base64; this is not how 32 bytes are written"),
+        (base64.b64encode(bytes(31)), "a key is 32 bytes in base64; this does not decode to 32 bytes"),
     ],
 )
 def test_what_is_no_key_gets_a_sentence_that_does_not_repeat_it(overlay, text, finding):

@@ -116,7 +116,7 @@ def test_callers_with_unknown_keys_are_shown(overlay, agent):
     result = overlay("status")
 
     assert (
-        f"stranger    {TOKYO['public_key']} is no peer's key; 3 calls from 192.0.2.2:51820, the last 2 s ago; "
+        f"stranger    {TOKYO['public_key']} is not the key of any peer; 3 handshakes from 192.0.2.2:51820, the last 2 s ago; "
         "tokyo is at that address: is its public_key right?\n"
     ) in result.stdout
 
@@ -268,7 +268,7 @@ def test_what_is_no_interface_name_is_refused(overlay, name):
     result = overlay("status", "--interface", name)
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert f"{name!r} is no name for an interface; write 1 to 15 letters and digits" in result.stderr
+    assert f"{name!r} is not an interface name; write 1 to 15 letters and digits" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_what_a_hung_forwarder_did_not_tell_is_not_shown_as_zero_and_the_exit_co
 
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: not all is known of overlay0: its forwarder did not tell what it has counted\n"
+        "Error: the status of overlay0 is incomplete: its forwarder did not report its counters\n"
     )
     if arguments:
         assert json.loads(result.stdout)["peers"][0]["rx_bytes"] is None

@@ -53,7 +53,7 @@ def test_a_host_without_a_peer_gets_its_public_key(up, tmp_path):
     said = sentence(up("--peers", "peers.toml", "--key", "key"))
 
     assert said.startswith(f"Error: no peer in {tmp_path}/peers.toml has this host's public key ")
-    assert said.endswith(f"=: add it, or name another private key than {tmp_path}/key with --key\n")
+    assert said.endswith(f"=: add it, or use a private key other than {tmp_path}/key with --key\n")
 
 
 def test_an_unknown_node_gets_those_that_are(up, tmp_path):
@@ -63,7 +63,7 @@ def test_an_unknown_node_gets_those_that_are(up, tmp_path):
 
 
 def test_an_interface_name_that_the_kernel_refuses_is_refused(up):
-    assert "'a/b' is no name for an interface" in sentence(up("--peers", "peers.toml", "--interface", "a/b"))
+    assert "'a/b' is not an interface name" in sentence(up("--peers", "peers.toml", "--interface", "a/b"))
 
 
 def test_an_unknown_log_level_gets_those_that_are(up):

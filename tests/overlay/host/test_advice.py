@@ -30,8 +30,8 @@ print(become_root())
         (
             0,
             [
-                "give the container or service CAP_NET_ADMIN, for it runs as root without",
-                "root is refused here too, so see whether the file system is read-only or a security policy forbids it",
+                "give the container or service CAP_NET_ADMIN, which it lacks although it runs as root",
+                "root was refused, too, so see whether the file system is read-only or a security policy forbids it",
             ],
         ),
     ],

@@ -115,7 +115,7 @@ def test_directory_that_is_a_link_is_refused(path, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     path.parent.symlink_to(tmp_path / "elsewhere")
 
-    with pytest.raises(HostError, match="belongs to somebody else or can be written by others"):
+    with pytest.raises(HostError, match="belongs to another user or can be written by others"):
         control.listen(path)
 
 
@@ -124,7 +124,7 @@ def test_directory_of_somebody_else_is_refused(path):
     path.parent.mkdir(mode=0o755)
     os.chown(path.parent, 65528, 65528)
 
-    with pytest.raises(HostError, match="belongs to somebody else"):
+    with pytest.raises(HostError, match="belongs to another user"):
         control.listen(path)
 
 
@@ -172,10 +172,15 @@ print(*control.directories())
         (
             65528,
             "relative",
-            "the control socket needs a place, and /run/overlay is root's: set XDG",
+            "there is no directory for the control socket, because only root may write to /run/overlay",
             "/run/overlay",
         ),
-        (65528, "", "the control socket needs a place, and /run/overlay is root's: set XDG", "/run/overlay"),
+        (
+            65528,
+            "",
+            "there is no directory for the control socket, because only root may write to /run/overlay",
+            "/run/overlay",
+        ),
     ],
 )
 def test_users_without_root_have_a_place_of_their_own(uid, runtime, own, asked):
@@ -243,14 +248,14 @@ def test_request_returns_the_answer(path, agent):
 def test_incomplete_answer_is_refused(path, agent, data):
     agent(data)
 
-    with pytest.raises(HostError, match="the agent of overlay0 gave no complete answer"):
+    with pytest.raises(HostError, match="the agent of overlay0 did not answer completely"):
         control.request(path, {})
 
 
 def test_answer_without_end_is_refused(path, agent):
     agent(b"x" * 2 * control.LINE_SIZE)
 
-    with pytest.raises(HostError, match="no complete answer"):
+    with pytest.raises(HostError, match="did not answer completely"):
         control.request(path, {})
 
 
@@ -288,14 +293,14 @@ def test_an_answer_may_be_larger_than_any_line(path, agent, monkeypatch):
 def test_a_piece_without_rows_is_refused(path, agent, piece):
     agent(control.encode(piece) + control.encode({"status": {}}))
 
-    with pytest.raises(HostError, match="no complete answer"):
+    with pytest.raises(HostError, match="did not answer completely"):
         control.request(path, {})
 
 
 def test_an_answer_that_ends_among_its_rows_is_refused(path, agent):
     agent(control.encode({"peers": [{}], "more": True}))
 
-    with pytest.raises(HostError, match="no complete answer"):
+    with pytest.raises(HostError, match="did not answer completely"):
         control.request(path, {})
 
 

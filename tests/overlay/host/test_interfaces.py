@@ -50,7 +50,7 @@ def test_an_address_is_own_if_datagrams_to_it_would_come_from_it(address, is_own
 def test_without_a_free_descriptor_no_address_is_called_another_hosts(address):
     said = outcome(lambda: is_own_address(ip_address(address)))
 
-    assert "cannot be told: Too many open files; raise the limit of open files" in said
+    assert "of this host: Too many open files; raise the limit of open files" in said
 
 
 def test_interface_has_the_number_that_the_kernel_gives_it():
@@ -67,9 +67,7 @@ def test_interface_that_is_not_there_has_no_number(name):
 def test_without_a_free_descriptor_no_interface_is_called_absent():
     said = outcome(lambda: is_there("lo"))
 
-    assert said.startswith(
-        "whether there is an interface lo cannot be told: Too many open files; raise the limit"
-    )
+    assert said.startswith("cannot tell whether interface lo exists: Too many open files; raise the limit")
 
 
 @pytest.mark.parametrize(

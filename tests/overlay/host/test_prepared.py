@@ -54,7 +54,7 @@ def test_more_than_is_planned_is_fine(fields):
         ),
         (
             {"networks": frozenset(networks("10.244.0.0/17", "fd00:244::/32"))},
-            "gets nothing for 10.244.0.0/16",
+            "has no route for 10.244.0.0/16",
             "ip route add 10.244.0.0/16 dev overlay0",
         ),
     ],
@@ -117,7 +117,7 @@ def test_routes_past_our_own_datagrams_cannot_be_made_by_a_command():
 
     said = describe_lack("overlay0", plan, GOOD)
 
-    assert said.startswith("interface overlay0 gets nothing for 0.0.0.0/0, where endpoints of peers are: ")
+    assert said.startswith("interface overlay0 has no route for 0.0.0.0/0, where endpoints of peers are: ")
     led = replace(GOOD, networks=GOOD.networks | set(networks("0.0.0.0/0")))
     assert describe_lack("overlay0", plan, led) is None
 

@@ -248,7 +248,7 @@ def test_damaged_file_is_named_and_kept(agent, path, what):
 
     for attempt in (agent().restore, lambda: agent().hold({FORWARDING: 1})):
         with pytest.raises(
-            HostError, match=r"overlay0\.sysctl does not hold .*: look at it and remove it$"
+            HostError, match=r"overlay0\.sysctl does not contain .*: look at it and remove it$"
         ) as raised:
             attempt()
         assert raised.value.__cause__ is not None
@@ -304,7 +304,7 @@ def test_link_in_the_place_of_the_fresh_file_is_not_written_through(host, agent,
 def test_what_is_no_file_is_refused_without_waiting(agent, path, make):
     make(path)
 
-    with pytest.raises(HostError, match="is no file of ours"):
+    with pytest.raises(HostError, match="was not written by an agent of this user"):
         agent().restore()
 
 
@@ -313,7 +313,7 @@ def test_file_that_others_may_write_is_not_believed(agent, path, mode):
     path.write_text("{}")
     path.chmod(mode)
 
-    with pytest.raises(HostError, match=r"overlay0\.sysctl is no file of ours"):
+    with pytest.raises(HostError, match=r"overlay0\.sysctl was not written by an agent of this user"):
         agent().restore()
 
 
@@ -323,7 +323,7 @@ def test_file_of_somebody_else_is_not_believed(agent, path, what):
     path.write_text("{}")
     os.chown(path if what == "file" else path.parent, 65528, 65528)
 
-    with pytest.raises(HostError, match=r"is no file of ours|belongs to somebody else"):
+    with pytest.raises(HostError, match=r"was not written by an agent of this user|belongs to another user"):
         agent().restore()
 
 
@@ -394,7 +394,8 @@ def test_lock_that_is_no_file_or_that_others_may_open_is_refused(agent, lock, ma
     make(lock)
 
     with pytest.raises(
-        HostError, match=r"/\.settings is no file of ours alone, .*: look at it and remove it"
+        HostError,
+        match=r"/\.settings is not a file that this user alone can open, .*: look at it and remove it",
     ):
         agent().hold({})
 
@@ -404,7 +405,7 @@ def test_lock_of_somebody_else_is_refused(agent, lock):
     lock.touch(0o600)
     os.chown(lock, 65528, 65528)
 
-    with pytest.raises(HostError, match="is no file of ours alone"):
+    with pytest.raises(HostError, match="is not a file that this user alone can open"):
         agent().hold({})
 
 

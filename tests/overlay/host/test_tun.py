@@ -175,7 +175,7 @@ def test_device_that_is_gone_cannot_be_restored_and_the_error_says_so(lab):
         device = open_tun("overlay0")
         host.run("ip", "link", "delete", "overlay0")
 
-        with pytest.raises(HostError, match=r"interface overlay0 could not be prepared anew: .*still there"):
+        with pytest.raises(HostError, match=r"interface overlay0 could not be prepared again: .*still there"):
             device.restore()
 
         device.close()
@@ -346,7 +346,7 @@ def test_owner_needs_no_privilege_and_others_are_told_the_remedy(lab, options, s
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("delete overlay0", "was removed by somebody else"),
+        ("delete overlay0", "was removed by another program"),
         ("set overlay0 name other0", "is now called other0"),
     ],
 )
