@@ -1,9 +1,9 @@
 """The control plane: the life of a node, from start to clean stop.
 
-Read run_agent() for the order in which a node comes up and goes down, then Agent: one method for each thing that
-may happen (a signal, a deadline, a report of the forwarder, an address that was looked up, a new peers file, a
-question on the control socket).  What to do is decided by values without I/O: Engine, config.  Supervisor keeps the
-forwarder alive, Upkeep the host as it should be.
+Read run_agent() for the order in which a node comes up and goes down, then Agent, which has one method for each event
+(a signal, a deadline, a report from the forwarder, a resolved name, a new peers file, a request on the control socket).
+Decisions are made without I/O, in Engine and config.  Supervisor keeps the forwarder running, and Upkeep keeps the host
+in the state that the node needs.
 """
 
 from __future__ import annotations
@@ -68,24 +68,24 @@ if TYPE_CHECKING:
     from peers.stores import Store
 
 # Ours
-TICK = 1.0  # seconds; an idle agent wakes that often, to look at the peers file and at what is due
-LOGGED_PEERS = 50  # with a line of their own when a reload adds or removes them
-MANY_PEERS = 1000  # that a reload changed, for memory to be looked after
+TICK = 1.0  # seconds; how often an idle agent wakes to check the peers file and its deadlines
+LOGGED_PEERS = 50  # most peers that a reload logs one by one
+MANY_PEERS = 1000  # changed by a reload; from there on, memory is given back
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 KEPT_CAPABILITIES = (
-    Capability.DAC_READ_SEARCH,  # files in somebody's home: peers, keys, the interpreter of the next forwarder
+    Capability.DAC_READ_SEARCH,  # files in a user's home: peers, keys, the interpreter of the next forwarder
     Capability.NET_ADMIN,  # tun, routes, marks
     Capability.NET_RAW,  # ICMP errors, and encapsulations without ports
     Capability.NET_BIND_SERVICE,  # a port below 1024, at a reload
     Capability.SETUID, Capability.SETGID, Capability.SETPCAP, Capability.KILL,  # to start and end a forwarder
-    Capability.SYS_NICE,  # which goes before other programs
+    Capability.SYS_NICE,  # the forwarder's priority
 )  # fmt: skip
 
 log = logging.getLogger("overlay")
 
 
 def run(options: Options, log_level: str = "info", timing: Timing | None = None) -> None:
-    """Run the agent until it is told to stop.  Raises ConfigError or HostError if it cannot start or go on."""
+    """Run the agent until it is stopped.  Raises ConfigError or HostError if it cannot start or continue."""
     logs.set_up(log_level)
     with until_stopped():
         trio.run(run_agent, options, timing or Timing(), strict_exception_groups=True)
@@ -93,17 +93,20 @@ def run(options: Options, log_level: str = "info", timing: Timing | None = None)
 
 
 async def run_agent(options: Options, timing: Timing) -> None:
-    """Bring a node up, run it, and take it down so that the host is as it was, or after an error at least guarded."""
+    """Bring a node up, run it, and take it down.
+
+    A clean stop restores the host.  After an error, guard routes stay, so that no packets leave unencrypted.
+    """
     check_interface_name(options.interface)
-    unprivileged.check(options)  # first: without root not even the key may be readable
+    unprivileged.check(options)  # first: without root, even the key may be unreadable
     key, _ = load_own_key(options.key)
     store = options.peers.open()
     node = await wait_until_here(lambda: config.settle(store, key, options))
     if node is None:
         return
     with contextlib.ExitStack() as stack:
-        # From here to the end no signal interrupts what is being set up or taken back; it is heard in Agent.run().
-        # What comes after the first that stops changes nothing, not even the exit code.
+        # From here on, no signal interrupts setting up or cleaning up; Agent.run() handles them.  After the first that
+        # stops the agent, further signals change nothing, not even the exit code.
         for number in HEEDED:
             signal.signal(number, signal.SIG_IGN)
         signals = stack.enter_context(trio.open_signal_receiver(*HEEDED))
@@ -131,7 +134,7 @@ async def run_agent(options: Options, timing: Timing) -> None:
 
 
 def _log_peers(what: str, peers: Sequence[Remote]) -> None:
-    """Log what became of *peers*: a line for each, or one for many."""
+    """Log that *peers* were added or removed: a line for each, or one for many."""
     if len(peers) > LOGGED_PEERS:
         log.info("peers %s count=%d first=%s", what, len(peers), peers[0].peer.name)
         return
@@ -194,11 +197,11 @@ class Agent:
             log.warning("%s", self._node.clear_note)
 
     async def run(self, listener: socket.socket, signals: AsyncIterator[int]) -> None:
-        """Serve until told to stop: then StoppedError comes out of the nursery."""
+        """Serve until stopped: StoppedError then comes out of the nursery."""
         async with trio.open_nursery() as nursery:
             self._nursery, self._resolver = nursery, Resolver(nursery, self._set_endpoint, self._names)
             nursery.start_soon(self._heed, signals)
-            async with self._reloading:  # SIGHUP may come at any moment, and waits for the end of the start
+            async with self._reloading:  # SIGHUP waits until the start is complete
                 self._note_all(await self._supervisor.bring_up(nursery, self._introduce()))
             self._host.is_relied_on = True
             nursery.start_soon(
@@ -242,7 +245,7 @@ class Agent:
         raise StoppedError
 
     async def _tick(self) -> None:
-        """Do what is due; sleep until the next of it."""
+        """Do what is due, then sleep until the next deadline."""
         looked_at = clock.now()
         while True:
             now = clock.now()
@@ -259,14 +262,14 @@ class Agent:
                 await self._wake.wait()
 
     def _wake_in_time(self) -> None:
-        """Have _tick() wake for what has become due before it meant to."""
+        """Wake _tick() early if there is a deadline before its next one."""
         if self._engine.next_deadline() < self._wakes_at:
             self._wake.set()
 
     # The forwarder
 
     def _introduce(self) -> Iterator[tuple[Command, Sequence[int]]]:
-        """Yield what a new forwarder must know, with the descriptors that go with it."""
+        """Yield the commands that a new forwarder needs, with their descriptors."""
         roster = self._engine.roster
         yield introduction.describe_start(self._node, self._host, self._timing)
         yield introduction.describe_node(self._node, self._host)
@@ -276,11 +279,11 @@ class Agent:
             yield command, ()
 
     async def _restart_forwarder(self) -> None:
-        """Start another forwarder in the place of one that ended, and shake hands anew.  Raises HostError."""
+        """Start another forwarder in place of one that ended, and start new sessions.  Raises HostError."""
         async with self._upkeep.changing:
             self._host.renew()
             self._note_all(await self._supervisor.restart(self._nursery, self._introduce()))
-            # What was begun while there was no forwarder, or one that knew no peers yet, went nowhere.
+            # Handshakes begun while there was no forwarder, or one without peers, were never sent.
             self._engine.start_over()
             self._wake_in_time()
         log.info("forwarder restarted pid=%d", self._supervisor.forwarder.pid)
@@ -289,10 +292,10 @@ class Agent:
         if isinstance(report, SessionReport):
             await self._carry_out(self._engine.take(report, clock.now()))
         else:
-            self._engine.refusals.count("link")  # no report, or one that is said once, at the start
+            self._engine.refusals.count("link")  # not a report, or one that belongs to the start
 
     async def _carry_out(self, effects: Iterable[Effect]) -> None:
-        """Make happen what the engine asks for."""
+        """Carry out the effects that the engine returned."""
         for effect in effects:
             match effect:
                 case Relocated():
@@ -306,12 +309,12 @@ class Agent:
     # Endpoints
 
     def _take_known(self, remote: Remote) -> None:
-        """Use at once what is known of the configured endpoint."""
+        """Use the addresses of the configured endpoint that are known without a lookup."""
         endpoint = remote.configured
         self._engine.place(remote, known(endpoint, self._names) if endpoint is not None else ())
 
     async def _set_endpoint(self, remote: Remote, endpoint: Sockaddr, cause: str) -> None:
-        """Take an address that the resolver found for *remote*."""
+        """Use an address that the resolver found for *remote*."""
         if not self._engine.resolved(remote, endpoint, cause, clock.now()):
             return
         if self._host.is_affected_by(remote.peer.name, endpoint):
@@ -321,7 +324,7 @@ class Agent:
     # Reload
 
     async def _watch_files(self) -> None:
-        """Look at the peers file, and read it when that calls for it."""
+        """Check the peers file, and reload when it has changed."""
         while True:
             await trio.sleep(TICK)
             if not self._reloading.locked():
@@ -334,11 +337,11 @@ class Agent:
                         await self._reload(cause)
 
     async def _reload(self, cause: str) -> None:
-        """Take the peers file as it is now, or say why not: then the last good table stays in force."""
+        """Reload the peers file, or log why it is refused: the previous table then stays in force."""
         number = self._reloads.ask()
         async with self._reloading:
             if not self._reloads.begin(number):
-                return  # one that began after this was asked for has read what this would
+                return  # a reload that began later has read the same file
             if cause != RETRY:
                 notify.reloading()
             try:
@@ -360,9 +363,9 @@ class Agent:
                 notify.ready()
 
     async def _change_to(self, node: Node) -> Change:
-        """Go over to *node*: what is new before what is old goes, so that no packet finds neither.
+        """Change to *node*.  New state is added before old state is removed, so that every packet finds one of them.
 
-        Raises HostError with nothing changed; what comes after the host's part cannot fail.
+        Raises HostError with nothing changed; after the host has adopted the node, nothing can fail.
         """
         endpoints, planned = await self._upkeep.foresee(node)
         prospect = await self._upkeep.compute(self._engine.roster.foresee, node)
@@ -411,7 +414,7 @@ class Agent:
 
     @property
     def _remotes(self) -> Mapping[int, Remote]:
-        """The other peers of the table in force, by number."""
+        """The other peers of the current table, by number."""
         return self._engine.roster.by_number
 
     def note(self, note: str) -> None:

@@ -1,8 +1,8 @@
-"""The control plane without I/O: what a node makes of its forwarder's reports, and of the time that passes.
+"""The control plane without I/O: how a node reacts to reports from its forwarder, and to time.
 
-Reports and the time go in; commands for the forwarder and events come out, in the order in which to act on them.
-The agent is the edge around it: it carries the commands out, looks names up, and asks the host for routes.  The
-simulator of the tests drives the same object.  Times are seconds of CLOCK_BOOTTIME.
+Reports and the current time go in; effects come out, to be carried out in their order.  The agent does the I/O around it:
+it passes commands to the forwarder, resolves names, and asks the host for routes.  The simulator in the tests drives the
+same object.  Times are seconds of CLOCK_BOOTTIME.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Relocated:
-    """*remote* is sent to at *endpoint* now: routes and MTU of this host may have to follow."""
+    """Datagrams for *remote* now go to *endpoint*: routes and MTU of this host may have to change."""
 
     remote: Remote
     endpoint: Sockaddr
@@ -40,7 +40,7 @@ class Relocated:
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """The configured endpoint of *remote* should be looked up, after *attempt* initiations without an answer."""
+    """The configured endpoint of *remote* is to be resolved, after *attempt* unanswered initiations."""
 
     remote: Remote
     attempt: int = 0
@@ -51,7 +51,7 @@ SessionReport: TypeAlias = Handshake | Wanted | Confirmed | Retired | Moved | Si
 
 
 class Engine:
-    """Sessions with the peers of the table in force, and where each of them is."""
+    """Sessions with the peers of the current table, and the endpoint of each."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Engine:
     # The table
 
     def adopt(self, prospect: Prospect) -> Change:
-        """Make the table of *prospect* the one in force; what the forwarder must be told is in the change."""
+        """Make the table of *prospect* the current one; the change has the commands for the forwarder."""
         change = self.roster.take(prospect)
         self.refusals.strangers.forget(
             {each.peer.public_key for each in change.added if each.peer.public_key}
@@ -90,7 +90,7 @@ class Engine:
         return change
 
     def meet(self, change: Change) -> list[Effect]:
-        """Begin to talk to the peers that are new, or elsewhere, or have a new preshared key."""
+        """Contact the peers that are new, have a new endpoint, or have a new preshared key."""
         effects: list[Effect] = [
             SetEndpoint(remote.number, remote.endpoint, "configuration")
             for remote in change.new_endpoint
@@ -108,11 +108,11 @@ class Engine:
         return effects
 
     def greet(self, numbers: Iterable[int]) -> None:
-        """Shake hands with peers that can be reached, a few at a time: they may hold keypairs of our last life."""
+        """Start handshakes with reachable peers, a few at a time: they may still use keypairs from before a restart."""
         self._greetings.add(numbers)
 
     def start_over(self) -> None:
-        """Begin anew with every peer: the forwarder that had the keypairs is gone."""
+        """Start new sessions with every peer: the forwarder that held the keypairs has ended."""
         self.sessions.start_over()
         for remote in self.roster.by_number.values():
             remote.is_confirmed = remote.is_silent = False
@@ -121,16 +121,16 @@ class Engine:
     # Where peers are
 
     def place(self, remote: Remote, resolved: tuple[Sockaddr, ...]) -> None:
-        """Take what is known of the configured endpoint.  Without one the peer stays where it was heard."""
+        """Set the addresses of the configured endpoint.  A peer without one keeps the endpoint it was last heard from."""
         remote.resolved = resolved
         if remote.configured is not None:
             remote.heard_at = None
             remote.endpoint = resolved[0] if resolved else None
 
     def resolved(self, remote: Remote, endpoint: Sockaddr, cause: str, now: float) -> bool:
-        """Note that *remote* is to be called at *endpoint*; return False if it was removed meanwhile.
+        """Note that *remote* was resolved to *endpoint*; return False if the peer has been removed.
 
-        call() follows, once the host's routes do not lead there through the tunnel.
+        The caller calls call() once no route of the host leads to *endpoint* through the tunnel.
         """
         if self.roster.by_number.get(remote.number) is not remote:
             return False
@@ -139,7 +139,7 @@ class Engine:
         return True
 
     def call(self, remote: Remote, endpoint: Sockaddr, cause: str) -> list[Effect]:
-        """Call *remote* at *endpoint*, unless it was heard from elsewhere meanwhile."""
+        """Contact *remote* at *endpoint*, unless it has been heard from another address since."""
         if remote.endpoint != endpoint:
             return []
         if remote.whereabouts.call(endpoint) and not remote.is_confirmed:
@@ -149,7 +149,7 @@ class Engine:
     # Time
 
     def next_deadline(self) -> float:
-        """Return when handle_deadline() has something to do; infinity while it has not."""
+        """Return when handle_deadline() is due; math.inf if never."""
         return min(self.sessions.next_deadline(), self._greetings.next_deadline())
 
     def handle_deadline(self, now: float) -> list[Effect]:
@@ -161,10 +161,10 @@ class Engine:
             effects += self.want(remote.number, now)
         return effects
 
-    # What the forwarder reports
+    # Reports from the forwarder
 
     def take(self, report: SessionReport, now: float) -> list[Effect]:
-        """Take a report of the forwarder, which is trusted no more than the network."""
+        """Handle a report from the forwarder, which is trusted no more than the network."""
         match report:
             case Handshake():
                 return self._receive_handshake(report, now)
@@ -181,7 +181,7 @@ class Engine:
         return []
 
     def want(self, number: int, now: float, *, is_idle: bool = False) -> list[Effect]:
-        """Have a session with a peer, as long as there is none."""
+        """Start a handshake with a peer unless there is a session with it."""
         return self._carry_out(self.sessions.want(number, now, is_idle=is_idle), now)
 
     def _receive_handshake(self, report: Handshake, now: float) -> list[Effect]:
@@ -211,7 +211,7 @@ class Engine:
         self.journal.moved(remote, report, now)
         return self._heard_at(remote, report.endpoint)
 
-    # What the sessions put out
+    # Outputs of the sessions
 
     def _carry_out(self, outputs: Iterable[Output], now: float) -> list[Effect]:
         """Return what follows from *outputs*, in their order."""
@@ -244,12 +244,14 @@ class Engine:
             remote.is_confirmed, remote.is_silent = True, False
             remote.whereabouts.reached()
             self.refusals.misdirected.forget(output.endpoint[0])
-        if isinstance(output, Answered) or output.is_initiator:  # the responder knows that since it answered
+        if (
+            isinstance(output, Answered) or output.is_initiator
+        ):  # a responder learnt the endpoint when it answered
             return self._heard_at(remote, output.endpoint)
         return []
 
     def _heard_at(self, remote: Remote, endpoint: Sockaddr) -> list[Effect]:
-        """Remember where *remote* is, as the forwarder does already."""
+        """Record the endpoint of *remote*, which the forwarder already uses."""
         is_new = endpoint != remote.endpoint
         remote.endpoint = remote.heard_at = endpoint
         return [Relocated(remote, endpoint)] if is_new else []

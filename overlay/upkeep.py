@@ -1,4 +1,4 @@
-"""Keeps the host as the node in force asks for: while peers move, and while other programs change routes and settings."""
+"""Keeps the host in the state that the current node needs, while peers move and other programs change the host."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ log = logging.getLogger("overlay")
 class Upkeep:
     """The host under a running node.
 
-    *node* returns the one in force.  Who changes host, table and forwarder together holds *changing* meanwhile.
+    *node* returns the current one.  Hold *changing* while host, table and forwarder change together.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Upkeep:
         self.changing = trio.Lock()
         self.notes = HostNotes(self._look_at_host, self._read_host)
         self._options, self._node, self._engine, self._supervisor = options, node, engine, supervisor
-        self._planner = trio.CapacityLimiter(1)  # a thread that nothing which waits shares
+        self._planner = trio.CapacityLimiter(1)  # a thread of its own, so that nothing slow delays a plan
         self._plan_wanted = trio.Event()
         self._relocations = Relocations(self._is_affected_by, self._want_plan)
 
@@ -67,23 +67,23 @@ class Upkeep:
         self.notes.look()
 
     async def foresee(self, node: Node) -> tuple[Endpoints, Planned]:
-        """Return the endpoints of *node*'s peers and what it asks of the host, computed while others have their turn."""
+        """Return the endpoints of *node*'s peers and the plan for the host, computed in a worker thread."""
         self._relocations.begin()
         endpoints = await self.compute(self._endpoints, node)
         paths = self.host.ask_paths(node, endpoints)
         return endpoints, await self.compute(planning.plan, node, endpoints, paths)
 
     async def compute(self, call: Callable[..., T], *arguments: object) -> T:
-        """Return what *call* returns, which takes long and waits for nothing; nobody waits for it meanwhile."""
+        """Return what *call* returns, run in a worker thread: it takes long, but waits for nothing."""
         return await trio.to_thread.run_sync(call, *arguments, limiter=self._planner)
 
     def adopted(self) -> None:
-        """See what follows from a node that the host has adopted, once it is the one in force."""
+        """Examine the host again, after it has adopted a node that is now the current one."""
         self._relocations.end()
         self._look_again()
 
     async def replan(self) -> None:
-        """Compute routes and MTU again from what is known now."""
+        """Compute routes and MTU again from the endpoints known now."""
         async with self.changing:
             node, mtu, asks = self._node(), self.host.mtu, bool(self.host.paths)
             try:
@@ -102,7 +102,7 @@ class Upkeep:
     # Peers that move
 
     def moved(self, remote: Remote) -> None:
-        """Take note that *remote* is elsewhere: routes and MTU may have to follow."""
+        """Note that *remote* has moved: routes and MTU may have to change."""
         self._relocations.moved(remote, clock.now(), is_planning=self.changing.locked())
 
     def turn(self, now: float) -> None:
@@ -111,7 +111,7 @@ class Upkeep:
         self._relocations.turn(now)
 
     async def follow_peers(self) -> None:
-        """Make another plan whenever peers that moved ask for one, with pauses."""
+        """Plan again after peers have moved, with pauses between two plans."""
         while True:
             await self._plan_wanted.wait()
             self._plan_wanted = trio.Event()
@@ -123,7 +123,7 @@ class Upkeep:
         self._plan_wanted.set()
 
     def _endpoints(self, node: Node) -> Endpoints:
-        """Return every underlay address known of *node*'s peers, with the name of the peer."""
+        """Return every known underlay address of *node*'s peers, with the name of the peer."""
         known = set(self._engine.roster.endpoints(node))
         for peer in node.others:
             if peer.endpoint is not None:
@@ -136,7 +136,7 @@ class Upkeep:
     # Other programs
 
     async def watch_network(self) -> None:
-        """When addresses or routes change, choose source addresses anew and mend what was taken from us."""
+        """When addresses or routes of the host change, choose source addresses again and restore what was removed."""
         while True:
             if await changes.gather(self.host.watch, self._mend):
                 await self._mend()
@@ -145,23 +145,23 @@ class Upkeep:
                 await self.replan()
 
     async def _mend(self) -> None:
-        """Put back what somebody else changed.  Raises HostError if the interface itself is gone."""
+        """Restore what another program changed.  Raises HostError if the interface itself is gone."""
         async with self.changing:
             if (other := self.host.check_device()) is not None:
                 log.warning(
-                    "interface renamed by somebody else, has its name again interface=%s was=%s",
+                    "interface renamed by another program, name restored interface=%s was=%s",
                     self.host.interface,
                     other,
                 )
             try:
                 self.host.mend()
             except HostError as error:
-                log.error("what somebody else changed could not be put back: %s", error)  # noqa: TRY400  its text is the news
+                log.error("could not restore routes or addresses that another program changed: %s", error)  # noqa: TRY400  its text is the news
 
-    # What keeps traffic from going
+    # Findings
 
     def _look_again(self) -> None:
-        """Look at the host after a change, and fix what may be fixed."""
+        """Examine the host after a change, and set sysctls if --fix-sysctl allows it."""
         if self._options.fix_sysctl:
             try:
                 self.host.fix_settings(self._node())
@@ -171,12 +171,12 @@ class Upkeep:
         self.notes.want()
 
     def _look_at_host(self, reading: Reading | None) -> list[Finding]:
-        """Return what of the host keeps traffic from going, and who else can read or write the node's files."""
+        """Return findings about the host: what blocks traffic, and who else can read or write the node's files."""
         firewall, files = (reading.firewall, reading.files) if reading is not None else (None, ())
         found = [*self.host.findings(self._node(), firewall), *files]
         return found if self._engine.sessions.is_clock_plausible() else [*found, UNSET_CLOCK]
 
     def _read_host(self) -> Reading:
-        """Return what takes long to look at.  Called in a worker thread."""
+        """Return what takes long to read.  Called in a worker thread."""
         files = config.describe_files(self._options, self._node())
         return Reading(self.host.read_firewall(), tuple(files))

@@ -1,9 +1,9 @@
-"""The handshakes with one peer: what is under way, what was the last, and when to try again.
+"""The handshakes with one peer: the current attempt, the last completed handshake, and when to try again.
 
-An attempt to reach the peer and an answer to the peer's own attempt are independent here.  Where both sides begin
-at once, each answers the other and each takes the other's answer: two keypairs come out of it, both known at both
-ends, and traffic starts after one round trip.  Other implementations keep a single handshake state and drop their
-own attempt when the peer's arrives; with them one keypair comes out of it.
+Our attempt to reach the peer and our answer to an attempt of the peer are independent here.  If both sides start at the
+same time, each answers the other and accepts the other's answer: this yields two keypairs, both known at both ends, and
+traffic starts after one round trip.  Other implementations keep a single handshake state and drop their own attempt when
+the peer's arrives; with them, the result is one keypair.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from overlay.wire.messages import CookieReply, Response
 
 # Ours
-LATEST = 30.0  # seconds; no network keeps a message for longer
-KEYPAIRS = 16  # whose indices are kept, the last; a forwarder holds three, and tells which it forgets
-UNCONFIRMED = 3  # answers in a row that the peer did not use: more than the network loses
+LATEST = 30.0  # seconds; no network delays a message for longer
+KEYPAIRS = 16  # the most recent, whose indices are kept; a forwarder holds three and reports those it drops
+UNCONFIRMED = 3  # answers in a row that the peer did not use; more than a network loses
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What all peers of a node have in common."""
+    """What all peers of a node share."""
 
     private_key: PrivateKey
     entropy: Callable[[int], bytes]
@@ -59,7 +59,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class HandshakeStatus:
-    """How a peer's handshakes stand, for a person who asks.
+    """The state of a peer's handshakes, for the status.
 
     Of the handshakes since the last that was completed, *unconfirmed* were answered by this node and never used by
     the peer, and *refused* are responses of the peer that could not be opened; *doubted_at* is when the last of either
@@ -80,23 +80,23 @@ class HandshakeStatus:
 
     @property
     def has_clock_behind(self) -> bool:
-        """Whether the peer's clock was set back, and its messages did not just come late."""
+        """Whether the peer's clock was set back, rather than its messages delayed."""
         return self.outdated > 0 and self.behind > LATEST
 
     def is_doubted(self, now: float, patience: float) -> bool:
-        """Return whether both ends shake hands and come to no common keys, as of the last *patience* seconds."""
+        """Return whether handshakes in the last *patience* seconds were answered but led to no common keys."""
         is_enough = self.unconfirmed >= UNCONFIRMED or self.refused > 0
         return is_enough and now - self.doubted_at < patience
 
 
 @dataclass(slots=True)
 class _Attempt:
-    # From the wish for a session to its fulfilment or the end of patience.
+    # From the request for a session until it is complete or given up.
     began_at: float
     due_at: float  # when to send the initiation, or to send it again
-    is_idle: bool = False  # nothing waits for it, and the peer was given up: no haste
+    is_idle: bool = False  # no packets wait for it and the peer was given up: no hurry
     retries: int = 0
-    index: int = -1  # of the initiation sent last, and meaningless without a state
+    index: int = -1  # of the last initiation sent; meaningless without a state
     state: noise.InitiatorState | None = None
 
 
@@ -110,7 +110,7 @@ class _Outdated:
 
 
 class PeerHandshakes:
-    """All handshakes with one peer.  Whoever calls a method asks for ``deadline`` afterwards."""
+    """All handshakes with one peer.  After each call of a method, ask for ``deadline`` again."""
 
     __slots__ = (
         "_answers",
@@ -140,8 +140,8 @@ class PeerHandshakes:
         self.public_key = public_key
         self._node = node
         self._preshared_key = _preshared_bytes(preshared_key)
-        self._static_secret: bytes | None = None  # a cache, filled when first needed: ten thousand take 0.3 s
-        self._cookies: CookieHolder | None = None  # likewise
+        self._static_secret: bytes | None = None  # a cache, filled on first use: ten thousand take 0.3 s
+        self._cookies: CookieHolder | None = None  # made on first use
         self._attempt: _Attempt | None = None
         self._keypair_indices: dict[int, None] = {}  # in the order in which they were made
         self._answers: dict[int, tuple[float, Sockaddr]] = {}  # keypairs that the peer has not used, by index
@@ -153,13 +153,13 @@ class PeerHandshakes:
         self._initiation_sent_at = -math.inf
         self._completed_at: float | None = None
         self._is_given_up = False
-        self._pause = node.timing.first_pause  # before the next call to a peer that was given up and is idle
+        self._pause = node.timing.first_pause  # between attempts at a peer that was given up
         self._wipe_at = math.inf
 
-    # What the node asks for
+    # Requests of the node
 
     def want(self, now: float, *, is_idle: bool = False) -> list[Output]:
-        """Begin an attempt unless one is under way.
+        """Start an attempt unless one is running.
 
         A peer that was given up and *is_idle*, for there is nothing but keepalives to send, is called with pauses that
         grow.  That ends as soon as it is wanted for more.
@@ -182,7 +182,7 @@ class PeerHandshakes:
         self._preshared_key = new
 
     def confirm(self, index: int, now: float) -> list[Output]:
-        """Take note that the peer uses our keypair *index*: an attempt of our own is needless now."""
+        """Record that the peer uses our keypair *index*: an attempt of ours is no longer needed."""
         if index not in self._keypair_indices:
             return []
         self._end_attempt()
@@ -194,7 +194,7 @@ class PeerHandshakes:
         return [Completed(self.number, source, is_initiator=False, took=now - answered_at)]
 
     def hear(self) -> None:
-        """Take note that the peer is there: it was heard under a keypair that is older than our attempt."""
+        """Record that the peer was heard, under a keypair older than our attempt."""
         self._is_given_up = False
 
     def retire(self, index: int) -> None:
@@ -205,23 +205,23 @@ class PeerHandshakes:
             self._node.indices.free(index)
 
     def start_over(self) -> None:
-        """End the attempt, forget the keypairs, and let the next attempt begin at once."""
+        """End the attempt, forget the keypairs, and let the next attempt start at once."""
         self._end_attempt()
         self._forget_keypairs()
         self._initiation_sent_at = -math.inf
 
     def wipe(self) -> None:
-        """Forget everything.  What Python holds in immutable bytes can only be let go of."""
+        """Forget everything.  Secrets in immutable bytes cannot be overwritten, only released."""
         self.start_over()
         _overwrite(self._preshared_key)
         self._static_secret = None
         if self._cookies is not None:
             self._cookies.wipe()
 
-    # What the peer sends
+    # Messages from the peer
 
     def consume_initiation(self, opened: noise.OpenedStatic, source: Sockaddr, now: float) -> list[Output]:
-        """Answer an initiation.  Raises PacketError if it is not the peer's, or is old, or follows too soon."""
+        """Answer an initiation.  Raises PacketError if it is not from the peer, is old, or follows too soon."""
         node = self._node
         initiation = noise.open_timestamp(opened, self._secret())
         if initiation.timestamp <= self._greatest_timestamp:
@@ -237,7 +237,7 @@ class PeerHandshakes:
 
         self._greatest_timestamp = initiation.timestamp
         self._outdated.count = 0
-        self._pause = node.timing.first_pause  # it is there
+        self._pause = node.timing.first_pause  # it is reachable
         self._initiation_consumed_at = now
         node.indices.claim(index, self)
         remote_index = initiation.message.sender_index
@@ -250,7 +250,7 @@ class PeerHandshakes:
         return [install, Transmit(self.number, datagram, endpoint=source), Answered(self.number, source)]
 
     def _take_old(self, behind: float, now: float) -> None:
-        """Call the peer if the stamp of its initiation is *behind* one that was taken: its clock was set back, perhaps.
+        """Start a handshake if the timestamp of an initiation is *behind* an accepted one: the clock may have been set back.
 
         Then all its own calls are refused until its clock has caught up.  As the message may be an old one that somebody
         sends again, the call goes where the peer was heard last, and is made seldom.
@@ -277,7 +277,7 @@ class PeerHandshakes:
                 attempt.state, message, static=self._node.private_key, preshared_key=self._preshared_key
             )
         except PacketError:
-            # Who knew the index and yet made no answer is most likely the peer, with another preshared key.
+            # A sender who knew the index but not the keys is most likely the peer with another preshared key.
             self._refused += 1
             self._doubted_at = now
             raise
@@ -289,10 +289,10 @@ class PeerHandshakes:
         return [install, Completed(self.number, source, is_initiator=True, took=took)]
 
     def consume_cookie_reply(self, reply: CookieReply, now: float) -> None:
-        """Keep a cookie for the next message.  Nothing is sent: that is the retry's matter (section 6.6)."""
+        """Keep a cookie for the next message.  Nothing is sent until the next retry (section 6.6)."""
         self._cookie_holder().consume_reply(reply, now)
 
-    # What time brings
+    # Deadlines
 
     @property
     def deadline(self) -> float:
@@ -300,7 +300,7 @@ class PeerHandshakes:
         return min(self._wipe_at, self._attempt.due_at if self._attempt else math.inf)
 
     def handle_deadline(self, now: float) -> list[Output]:
-        """Send or repeat the initiation, give up, or wipe, whatever is due."""
+        """Send or repeat the initiation, give up, or wipe keys, as due."""
         outputs: list[Output] = []
         if self._attempt is not None and now >= self._attempt.due_at:
             outputs += self._go_on(self._attempt, now)
@@ -311,7 +311,7 @@ class PeerHandshakes:
 
     @property
     def status(self) -> HandshakeStatus:
-        """How the handshakes stand."""
+        """The state of the handshakes."""
         attempt = self._attempt
         return HandshakeStatus(
             is_running=attempt is not None,
@@ -334,7 +334,7 @@ class PeerHandshakes:
         if attempt.retries >= self._node.timing.max_retries:
             self._end_attempt()
             if attempt.is_idle:
-                return []  # it is given up already; the next keepalive begins anew
+                return []  # given up already; the next keepalive starts an attempt
             self._is_given_up = True
             return [GiveUp(self.number)]
         attempt.retries += 1
@@ -373,14 +373,14 @@ class PeerHandshakes:
         *,
         is_initiator: bool,
     ) -> InstallKeypair:
-        # The one place where a handshake's keys are derived, exported ones too, and its chaining key is wiped.
+        # The only place where keys are derived from a handshake, exported ones included, and its chaining key is wiped.
         send_key, receive_key = result.transport_keys()
         unit_keys = []
         for cipher in CIPHERS:
             forth, back = result.export(key_label(cipher))
             unit_keys.append((cipher, forth, back) if is_initiator else (cipher, back, forth))
         result.wipe()
-        if len(self._keypair_indices) >= KEYPAIRS:  # the forwarder tells nothing
+        if len(self._keypair_indices) >= KEYPAIRS:  # the forwarder has reported nothing
             self.retire(next(iter(self._keypair_indices)))
         self._keypair_indices[index] = None
         self._wipe_at = now + self._node.timing.wipe_after_time
@@ -398,7 +398,7 @@ class PeerHandshakes:
         )
 
     def _complete(self, when: float) -> None:
-        """Take note that both ends have the keys of a handshake that was done *when*."""
+        """Record that both ends have the keys of a handshake completed at *when*."""
         self._completed_at = when
         self._is_given_up = False
         self._pause = self._node.timing.first_pause

@@ -1,5 +1,6 @@
 """Byte formats.
 
-What a transport payload is, its first nibble tells: 4 and 6 are IP packets (``ip``), 8 and 9 control messages between
-two of our agents (``control``), E an Ethernet frame (``frames``, which says why).  No bytes at all are a keepalive.
+The first nibble of a transport payload gives its kind: 4 and 6 are IP packets (``ip``), 8 and 9 are control messages
+between two agents of this project (``control``), and E is an Ethernet frame (``frames`` explains the choice).  An empty
+payload is a keepalive.
 """

@@ -90,7 +90,7 @@ def test_agent_that_ends_by_an_error_leaks_nothing_and_its_successor_takes_over(
     sender = web.namespace.popen("ping", "-n", "-i0.01", shop.address, stdout=DEVNULL, stderr=DEVNULL)
 
     assert fault(paris) == paris.process.wait(PATIENCE), paris.log
-    assert "packets for the overlay stay refused" in paris.log
+    assert "packets for the overlay stay blocked" in paris.log
     wait_until(lambda: "overlay0" not in paris.namespace.run("ip", "link"), PATIENCE, "the tun to vanish")
     lab.end_process(sender)  # the kernel answers each sender at a bounded rate
     assert icmp_error(web.namespace, shop.address) == IcmpError(3, 1, "10.244.1.1")
@@ -141,7 +141,10 @@ def test_down_removes_what_is_left_and_packets_leave_by_other_routes_again(netwo
     done = paris.overlay("down")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert "no agent runs for overlay0; of one that was killed or ended with an error: removed" in done.stdout
+    assert (
+        "no agent runs for overlay0; cleaned up after one that was killed or ended with an error: removed"
+        in done.stdout
+    )
     assert trace(paris.namespace) == before
     again = paris.overlay("down")
     assert (again.returncode, "no overlay agent runs for overlay0" in again.stderr) == (1, True)

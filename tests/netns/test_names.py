@@ -135,7 +135,7 @@ def test_a_reload_to_a_name_that_does_not_resolve_says_that_the_old_address_is_i
     tokyo.settings["endpoint"] = NAME
     assert "reloaded" in paris.reload()
 
-    said = "tokyo is still called at 192.0.2.2:51820, its last known address, because its endpoint "
+    said = "tokyo is still contacted at 192.0.2.2:51820, its last known address, because its endpoint "
     paris.wait_peer(tokyo, "noted", lambda row: any(note.startswith(said + NAME) for note in row["notes"]))
     assert f"WARNING {NAME} was not resolved" in paris.log
     paris.ping(tokyo.address)

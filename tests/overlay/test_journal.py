@@ -127,18 +127,18 @@ def test_losing_a_peer_and_having_it_back_is_a_line_each(lines):
 
 def test_peer_that_was_never_reached_is_not_called_lost(lines):
     tokyo, journal = Remote(1, peer("tokyo"), None), Journal()
-    journal.lost(tokyo, "it answered no call", NOW)
+    journal.lost(tokyo, "it does not answer", NOW)
     journal.found(tokyo, NOW + 30)
     journal.lost(tokyo, "it answers nothing", NOW + 60)
     journal.forget(tokyo)
     tokyo.lost_at = None
-    journal.lost(tokyo, "it answered no call", NOW + 90)
+    journal.lost(tokyo, "it does not answer", NOW + 90)
 
     assert lines() == [
-        "peer not reached peer=tokyo: it answered no call",
+        "peer not reached peer=tokyo: it does not answer",
         "peer reached peer=tokyo away=30.0",
         "peer lost peer=tokyo: it answers nothing",
-        "peer not reached peer=tokyo: it answered no call",
+        "peer not reached peer=tokyo: it does not answer",
     ]
 
 

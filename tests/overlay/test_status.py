@@ -82,7 +82,9 @@ def test_peer_that_is_still_called_where_it_was_is_noted_with_that_place():
     shown = row(handshake(completed_at=NOW), counters, tokyo)
 
     assert (shown["state"], shown["endpoint"]) == ("up", "203.0.113.9:4500")
-    assert shown["notes"][0].startswith("tokyo is still called at 203.0.113.9:4500, its last known address")
+    assert shown["notes"][0].startswith(
+        "tokyo is still contacted at 203.0.113.9:4500, its last known address"
+    )
 
 
 def test_replayed_initiations_are_counted_at_their_peer():
@@ -195,4 +197,7 @@ def test_row_tells_what_the_kernel_was_told_of_the_path(host):
 
     assert (shown["kernel_path_mtu"], shown["kernel_path_mtu_expires"]) == (552, 598.0)
     (note,) = shown["notes"]
-    assert "the path to tokyo takes packets of 552 bytes, and believes it for 9 min 58 s more" in note
+    assert (
+        "the path to tokyo carries packets of at most 552 bytes, and the kernel believes it for 9 min 58 s more"
+        in note
+    )

@@ -30,7 +30,7 @@ def test_answers_that_are_never_confirmed_ask_for_the_preshared_keys():
 
     (sentence,) = troubles_of(TOKYO, handshakes, NOW + 179, 180)
     assert sentence == (
-        "handshakes with tokyo fail because it used none of the 7 that this node answered, as where the preshared keys "
+        "handshakes with tokyo fail because it used none of the 7 that this node answered: the preshared keys "
         "differ, or the answers do not reach it; compare the preshared keys"
     )
     assert troubles_of(TOKYO, handshakes, NOW + 180, 180) == []
@@ -41,7 +41,7 @@ def test_answers_that_cannot_be_opened_ask_for_the_preshared_keys():
 
     assert troubles_of(TOKYO, handshakes, NOW, 180, "compare these") == [
         (
-            "handshakes with tokyo fail because its answers cannot be opened (2 so far), as where the preshared "
+            "handshakes with tokyo fail because its answers cannot be opened (2 so far), probably because the preshared "
             "keys differ; compare these"
         )
     ]
@@ -52,7 +52,7 @@ def test_clock_that_was_set_back_is_a_trouble_with_the_time():
 
     (sentence,) = troubles_of(TOKYO, handshakes, NOW + CLOCK_TIME - 1, 180)
 
-    assert sentence.startswith("the clock of tokyo is 1 d 2 h ")
+    assert sentence.startswith("the clock of tokyo was set back by 1 d 2 h, so this node refuses")
     assert troubles_of(TOKYO, handshakes, NOW + CLOCK_TIME, 180) == []
 
 

@@ -27,7 +27,7 @@ def test_peer_without_any_address_cannot_be_called():
 
 def test_peer_with_an_address_of_before_is_said_to_be_called_there():
     assert describe(remote(), AT) == (
-        f"tokyo is still called at 192.0.2.2:51820, its last known address, because its endpoint {ERROR}: {REMEDY}"
+        f"tokyo is still contacted at 192.0.2.2:51820, its last known address, because its endpoint {ERROR}: {REMEDY}"
     )
     assert not is_nowhere(remote(), AT)
 
@@ -49,6 +49,6 @@ def test_of_an_address_on_an_interface_that_is_not_there_no_name_is_spoken():
 
 
 def test_peer_that_was_given_up_is_logged_with_the_error_of_its_name():
-    assert why_lost(remote()) == f"it answered no call, and its endpoint {ERROR}"
-    assert why_lost(remote(error=None)) == "it answered no call"
-    assert why_lost(remote(endpoint=None)) == "it answered no call"
+    assert why_lost(remote()) == f"it does not answer, and its endpoint {ERROR}"
+    assert why_lost(remote(error=None)) == "it does not answer"
+    assert why_lost(remote(endpoint=None)) == "it does not answer"

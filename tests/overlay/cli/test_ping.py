@@ -229,8 +229,8 @@ def test_an_interrupted_ping_still_sums_up(ping, clock):
 
 
 KEYS = (
-    ", and whether the public keys are right: `overlay pubkey` at tokyo must print tokyo+key=, and its peers file has "
-    "to have own+key= for paris"
+    ", and whether the public keys are right: `overlay pubkey` at tokyo must print tokyo+key=, and its peers file must "
+    "have own+key= for paris"
 )
 
 
