@@ -846,3 +846,15 @@ def test_counters_of_a_tun_tell_of_no_ethernet_addresses(bench):
     bench.world.run(0)
 
     assert [row.learnt_macs for row in bench.b.reported[-1].peers] == [0]
+
+
+def test_each_packet_that_found_no_room_to_wait_for_the_session_is_counted():
+    world = World()
+    a, b = world.pair()
+
+    a.send(b, 600, size=1300)
+    world.run(1)
+
+    dropped = a.peer().drops["staging_full"]
+    assert dropped > 1
+    assert len(b.received) == 600 - dropped
