@@ -6,8 +6,10 @@ tests/overlay/test_reasons.py compares docs/drops.md with the registry that it i
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shlex
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +20,13 @@ from click.testing import CliRunner
 from overlay.cli import main
 from peers import toml
 from peers.encapsulation import PORTS
-from peers.errors import TableError
+from peers.errors import KeyProblem, TableError
 from peers.kinds import KINDS
 from peers.peer import Network
+from peers.services.keys import KINDS as CHECK_KINDS
+from peers.services.keys import SERVER
+from peers.services.sections import CHECKS, SERVICES, VRRPS
+from peers.toml_section import Section
 from tests.test_imports import ROOT
 
 README = ROOT / "README.md"
@@ -39,6 +45,8 @@ CALL = re.compile(r"(?<![\w./-])(?:/\S+/)?overlay (?=[a-z]|-)([^|#&;)`]*)")
 SCRIPT_CALL = re.compile(r"(?<![\w./-])scripts/(\w+)([^|#&;)`]*)")
 TREE_PATH = re.compile(r"(?<![\w./-])(?:overlay|peers|scripts|tests|docs)/[\w./-]*\w")
 RANGE = re.compile(r"^(\d+) to (\d+)")
+BOUNDS = re.compile(r"^(\d+(?:\.\d+)?) to (\d+)")  # with a fraction or not
+DEFAULT = re.compile(r"""`?("[^"]*"|[\d.]+|true|false)`?(?:$|:)""")
 
 
 @dataclass(frozen=True)
@@ -317,6 +325,78 @@ def test_documented_bounds_are_those_that_are_accepted(table, key, low, high):
     for beyond in (low - 1, high + 1):
         with pytest.raises(TableError):
             read(table, key, beyond)
+
+
+SERVICE_KINDS = (SERVICES, CHECKS, VRRPS)
+NARROWED = {"interval"}  # by another key
+
+
+def read_section(kind, key, *value):
+    """Read a section of *kind* in which *key* is *value*, or is left out."""
+    needed = {"address": ["192.0.2.1", "2001:db8::1"]}
+    if key.startswith("persistence_"):
+        needed["persistence"] = 1
+    if kind is CHECKS:
+        of = next((name for name, keys in CHECK_KINDS.items() if key in {row.name for row in keys}), "tcp")
+        needed = {"kind": of, "command": "/bin/true"} if of == "script" else {"kind": of}
+    if kind is VRRPS:
+        needed = {"router": 1, "interface": "eth0"}
+    needed.update((key, each) for each in value)
+    return kind.read(Section((kind.name,), {"x": needed}), "x", Network(()), None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "low", "high"),
+    [
+        (kind, key, *(json.loads(each) for each in match.groups()))
+        for kind in SERVICE_KINDS
+        for key, row in key_rows(f"`[{kind.name}.NAME]`").items()
+        if key not in NARROWED and (match := BOUNDS.match(row[2]))
+    ],
+)
+def test_documented_bounds_of_services_are_those_that_are_accepted(kind, key, low, high):
+    read_section(kind, key, low)
+    read_section(kind, key, high)
+    for beyond in (low - 1, high + 1):
+        with pytest.raises(KeyProblem):
+            read_section(kind, key, beyond)
+
+
+@pytest.mark.parametrize(
+    ("key", "low", "high"),
+    [
+        (key, *map(int, match.groups()))
+        for key, row in key_rows("Entries of servers").items()
+        if (match := RANGE.match(row[2])) and key != "name"
+    ],
+)
+def test_documented_bounds_of_servers_are_those_that_are_accepted(key, low, high):
+    def read_server(value):
+        around = {"upper_threshold": 4_000_000} if key == "lower_threshold" else {}
+        read_section(SERVICES, "servers", [{"peer": "a", key: value, **around}])
+
+    read_server(low)
+    read_server(high)
+    for beyond in (low - 1, high + 1):
+        with pytest.raises(KeyProblem):
+            read_server(beyond)
+
+
+def test_every_key_of_an_entry_of_servers_is_documented():
+    assert sorted(key_rows("Entries of servers")) == sorted(key.name for key in SERVER)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "default"),
+    [
+        (kind, key, tomllib.loads(f"x = {match[1]}")["x"])
+        for kind in SERVICE_KINDS
+        for key, row in key_rows(f"`[{kind.name}.NAME]`").items()
+        if (match := DEFAULT.match(row[3]))
+    ],
+)
+def test_documented_defaults_of_services_are_those_that_are_taken(kind, key, default):
+    assert read_section(kind, key, default) == read_section(kind, key)
 
 
 @pytest.mark.parametrize(("key", "row"), key_rows("`[network]`").items())
