@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.underlay.arrival import Arrival
+    from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.underlay.udp_socket import UdpSocket
     from overlay.wire.addresses import Sockaddr
     from overlay.wire.ip import Buffer
@@ -209,11 +209,10 @@ class Core:
         length = peer.unsealed.sources.length(source) if peer.unsealed.sources is not None else -1
         return length >= 0 and length >= self.table.length(source)
 
-    def handshake_received(
-        self, udp: UdpSocket, kind: int, datagram: bytes, source: Sockaddr, arrival: Arrival, now: float
-    ) -> None:
+    def handshake_received(self, kind: int, datagram: bytes, received: Received) -> None:
         """Let a handshake message through to the agent, answer it with a cookie, or drop it."""
-        admitted, reply = self.admission.admit(kind, datagram, source, now, self.drops)
+        udp, source, arrival = received.udp, received.source, received.arrival
+        admitted, reply = self.admission.admit(kind, datagram, source, received.now, self.drops)
         if reply is not None:
             self.sender.answer(udp, reply, source, arrival.source)
         if not admitted:
@@ -260,5 +259,5 @@ class Core:
         """Forget *keypairs*, and let the agent forget their indices."""
         for keypair in keypairs:
             del self.by_index[keypair.local_index]
-            self.inbound.forget_keypair(keypair.local_index)
+            self.inbound.units.forget_keypair(keypair.local_index)
             self.report(Retired(keypair.local_index))

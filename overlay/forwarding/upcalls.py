@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.places import Places
     from overlay.forwarding.table import Table
-    from overlay.forwarding.underlay.arrival import Arrival
+    from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.underlay.sender import Sender
     from overlay.forwarding.underlay.udp_socket import UdpSocket
     from overlay.forwarding.unreachable import Unreachable
@@ -79,7 +79,5 @@ class Upcalls(Protocol):
         The longer prefix decides, as for destinations: what is of another peer by a longer one is not among them.
         """
 
-    def handshake_received(
-        self, udp: UdpSocket, kind: int, datagram: bytes, source: Sockaddr, arrival: Arrival, now: float
-    ) -> None:
+    def handshake_received(self, kind: int, datagram: bytes, received: Received) -> None:
         """Let a handshake message through to the agent, answer it with a cookie, or drop it."""

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overlay.encap.encapsulation import Clear, Encapsulation
-    from overlay.forwarding.offload.flow import Bytes2D
     from overlay.forwarding.peer import Peer
-    from overlay.forwarding.underlay.arrival import Arrival
+    from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.addresses import Sockaddr
 
@@ -64,57 +63,38 @@ class ClearInbound:
         """Return the peers that are at *place*."""
         return self._peers.get(place, [])
 
-    def take(
-        self,
-        encapsulation: Encapsulation,
-        array: Bytes2D,
-        view: memoryview,
-        size: int,
-        stride: int,
-        arrival: Arrival,
-        source: Sockaddr,
-        now: float,
-    ) -> None:
-        """Take *size* bytes at the start of *view*: payloads of *stride* bytes but for the last."""
+    def take(self, received: Received) -> None:
+        """Take the payloads of *received*."""
+        encapsulation = received.udp.encapsulation
         clear = encapsulation.clear
         assert clear is not None
-        peers = self._peers.get(place_of(encapsulation, source))
+        peers = self._peers.get(place_of(encapsulation, received.source))
         if peers is None:
-            self._core.drops["outer_source"] += -(-size // stride)
+            self._core.drops["outer_source"] += -(-received.size // received.stride)
             return
-        self._take_from(clear, peers, array, view, size, stride, arrival.tos & 3, now)
+        self._take_from(clear, peers, received)
 
-    def _take_from(
-        self,
-        clear: Clear,
-        peers: list[Peer],
-        array: Bytes2D,
-        view: memoryview,
-        size: int,
-        stride: int,
-        mark: int,
-        now: float,
-    ) -> None:
-        """Take payloads of *peers*, who are at one place; *mark* is the ECN field of the outer headers."""
+    def _take_from(self, clear: Clear, peers: list[Peer], received: Received) -> None:
+        """Take payloads of *peers*, who are at one place."""
+        view, size, stride = received.view, received.size, received.stride
+        ecn, now = received.arrival.ecn, received.now
         count = -(-size // stride)
-        last = size - (count - 1) * stride
         before = 0
-        # A mark changes packets one by one, and so does what is not the same before each.
-        may_join = count > 1 and mark not in {CE, ECT_1}
+        # A congestion mark changes packets one by one, and so does what is not the same before each.
+        may_join = count > 1 and ecn not in {CE, ECT_1}
         if may_join and peers[0].tunnel.prefix[4]:
-            peers_before, before = self._same_before(clear, peers, array, view, stride, count, last)
+            peers_before, before = self._same_before(clear, peers, received)
             may_join, peers = bool(peers_before), peers_before or peers
-        framing = Framing(before, 0, pads=False)
-        rows = Rows(array, view, stride, count, last, framing, self._geometries)
+        rows = Rows.of(received, Framing(before, 0, pads=False), self._geometries)
         runs = rows.runs(self._joins_udp) if may_join else None
         if runs is None:
             for row in range(count):
-                self._take_one(clear, peers, _payload(view, row, stride, size), mark, now)
+                self._take_one(clear, peers, _payload(view, row, stride, size), ecn, now)
             return
         for run in runs:
             first = rows.plaintext(run.first)
             if run.count == 1:
-                self._take_one(clear, peers, _payload(view, run.first, stride, size), mark, now)
+                self._take_one(clear, peers, _payload(view, run.first, stride, size), ecn, now)
                 continue
             peer = self.sender(peers, first)
             if peer is None:
@@ -125,21 +105,13 @@ class ClearInbound:
             peer.contact.last_received = now
             self._write(peer, rows.super_packet(run))
 
-    def _same_before(
-        self,
-        clear: Clear,
-        peers: list[Peer],
-        array: Bytes2D,
-        view: memoryview,
-        stride: int,
-        count: int,
-        last: int,
-    ) -> tuple[list[Peer], int]:
-        """Return the peers that the tunnel of *count* payloads is of, and how many bytes stand before each packet.
+    def _same_before(self, clear: Clear, peers: list[Peer], received: Received) -> tuple[list[Peer], int]:
+        """Return the peers that the tunnel of the payloads is of, and how many bytes stand before each packet.
 
         They are the same before all; where they are not, there are no peers.
         """
-        payload = view[:stride]
+        size, stride = received.size, received.stride
+        payload, count = received.view[:stride], -(-size // stride)
         try:
             start, _, identifier = clear.strip(payload)
             found = [each for each in peers if each.tunnel.ends.identifier == identifier]
@@ -147,12 +119,12 @@ class ClearInbound:
                 clear.frames.admit(payload, found[0].tunnel.ends)
         except PacketError:
             return [], 0
-        heads = array[: count * stride].reshape(count, stride)[:, :start]
-        if last <= start or start & 1 or (heads != heads[0]).any():
+        heads = received.array[: count * stride].reshape(count, stride)[:, :start]
+        if size - (count - 1) * stride <= start or start & 1 or (heads != heads[0]).any():
             return [], 0
         return found, start
 
-    def _take_one(self, clear: Clear, peers: list[Peer], payload: memoryview, mark: int, now: float) -> None:
+    def _take_one(self, clear: Clear, peers: list[Peer], payload: memoryview, ecn: int, now: float) -> None:
         blamed = peers[0]
         try:
             start, end, identifier = clear.strip(payload)
@@ -166,8 +138,8 @@ class ClearInbound:
             if peer is None:
                 raise PacketError("source")
             blamed = peer
-            if mark:
-                take_outer_ecn(packet, mark)
+            if ecn:
+                take_outer_ecn(packet, ecn)
             # The far end may be a kernel, which leaves work to its card.
             mtu = self._core.outbound.splitter.mtu
             virtio = virtio_for(peer, packet, mtu)

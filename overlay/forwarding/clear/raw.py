@@ -126,12 +126,12 @@ class RawInbound:
         """Take the rows from *first* on, of *sizes* bytes, of one sender; they fit into their rows, or none does."""
         source = self._source(outer.name)
         peers = self._clear.peers_at(place_of(udp.encapsulation, source))
-        count, mark = len(sizes), outer.tos & 3
+        count, ecn = len(sizes), outer.tos & 3
         if not peers:
             self._core.drops["outer_source"] += count
             return
-        # A mark changes packets one by one.
-        is_alike = fits and count > 1 and mark not in {CE, ECT_1}
+        # A congestion mark changes packets one by one.
+        is_alike = fits and count > 1 and ecn not in {CE, ECT_1}
         if is_alike and self._take_alike(udp, receipt, outer, first, sizes, peers, now):
             return
         for row, size in enumerate(sizes, first):
@@ -140,7 +140,7 @@ class RawInbound:
                 if fits
                 else receipt.packet(row)
             )
-            self._take_one(udp, peers, packet[outer.header :], mark, now)
+            self._take_one(udp, peers, packet[outer.header :], ecn, now)
 
     def _take_alike(
         self,
@@ -175,11 +175,11 @@ class RawInbound:
         runs = rows.runs(self._joins_udp)
         if runs is None:
             return False
-        mark = outer.tos & 3
+        ecn = outer.tos & 3
         for run in runs:
             at, size = run.first * stride, sizes[run.first]
             if run.count == 1:
-                self._take_one(udp, peers, view[at + outer.header : at + size], mark, now)
+                self._take_one(udp, peers, view[at + outer.header : at + size], ecn, now)
                 continue
             candidates = [each for each in peers if each.tunnel.prefix[version] == prefix]
             peer = self._clear.sender(candidates, view[at + before : at + size])
@@ -207,9 +207,7 @@ class RawInbound:
                     return version, prefix
         return None
 
-    def _take_one(
-        self, udp: UdpSocket, peers: list[Peer], payload: memoryview, mark: int, now: float
-    ) -> None:
+    def _take_one(self, udp: UdpSocket, peers: list[Peer], payload: memoryview, ecn: int, now: float) -> None:
         clear, encapsulation = udp.clear, udp.encapsulation
         assert clear is not None
         blamed = peers[0]
@@ -226,8 +224,8 @@ class RawInbound:
             if peer is None:
                 raise PacketError("source")
             blamed = peer
-            if mark:
-                take_outer_ecn(packet, mark)
+            if ecn:
+                take_outer_ecn(packet, ecn)
             mtu = self._core.outbound.splitter.mtu
             header = virtio_for(peer, packet, mtu)
             number = clear.sequence(payload) if clear.sequence is not None else None

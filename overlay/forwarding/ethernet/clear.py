@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from overlay.encap.encapsulation import Clear
     from overlay.forwarding.ethernet.bridge import Bridge
-    from overlay.forwarding.offload.flow import Bytes2D
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.underlay.flows import FlowQueue
+    from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.upcalls import Upcalls
 
 
@@ -54,31 +54,22 @@ class ClearFrames(ClearInbound):
         super().__init__(core, write, joins_udp)
         self._bridge, self._admit = bridge, admit
 
-    def _take_from(
-        self,
-        clear: Clear,
-        peers: list[Peer],
-        array: Bytes2D,
-        view: memoryview,
-        size: int,
-        stride: int,
-        mark: int,
-        now: float,
-    ) -> None:
-        count = -(-size // stride)
+    def _take_from(self, clear: Clear, peers: list[Peer], received: Received) -> None:
+        view, size, stride = received.view, received.size, received.stride
+        ecn, now = received.arrival.ecn, received.now
         joined = None
-        if count > 1 and mark not in {CE, ECT_1}:
-            joined = self._joinable(clear, peers, array, view, size, stride, count)
+        if size > stride and ecn not in {CE, ECT_1}:
+            joined = self._joinable(clear, peers, received)
         runs = joined[1].runs(self._joins_udp) if joined is not None else None
         if joined is None or runs is None:
             for at in range(0, size, stride):
-                self._take_frame(clear, peers, view[at : min(at + stride, size)], mark, now)
+                self._take_frame(clear, peers, view[at : min(at + stride, size)], ecn, now)
             return
         peer, rows, header = joined
         for run in runs:
             at = run.first * stride
             if run.count == 1:
-                self._take_frame(clear, peers, view[at : min(at + stride, size)], mark, now)
+                self._take_frame(clear, peers, view[at : min(at + stride, size)], ecn, now)
                 continue
             try:
                 self._bridge.from_peer(peer.number, header, now)
@@ -91,38 +82,30 @@ class ClearFrames(ClearInbound):
             self._write(peer, rows.super_packet(run, header))
 
     def _joinable(
-        self,
-        clear: Clear,
-        peers: list[Peer],
-        array: Bytes2D,
-        view: memoryview,
-        size: int,
-        stride: int,
-        count: int,
+        self, clear: Clear, peers: list[Peer], received: Received
     ) -> tuple[Peer, Rows, bytes] | None:
         """Return whose frames these are if all have one Ethernet header, their IP packets, and that header."""
+        size, stride = received.size, received.stride
         try:
-            peer, start = _find(clear, peers, view[:stride])
+            peer, start = _find(clear, peers, received.view[:stride])
         except PacketError:
             return None
-        frame = view[start:stride]
+        frame, count = received.view[start:stride], -(-size // stride)
         packet = ip_start(frame)
         before, last = start + packet, size - (count - 1) * stride
-        heads = array[: count * stride].reshape(count, stride)[:, :before]
+        heads = received.array[: count * stride].reshape(count, stride)[:, :before]
         if not packet or last < before or (heads != heads[0]).any():
             return None
         framing = Framing(before, 0, pads=False)
-        return peer, Rows(array, view, stride, count, last, framing, self._geometries), bytes(frame[:packet])
+        return peer, Rows.of(received, framing, self._geometries), bytes(frame[:packet])
 
-    def _take_frame(
-        self, clear: Clear, peers: list[Peer], payload: memoryview, mark: int, now: float
-    ) -> None:
+    def _take_frame(self, clear: Clear, peers: list[Peer], payload: memoryview, ecn: int, now: float) -> None:
         blamed = peers[0]
         try:
             blamed, start = _find(clear, peers, payload)
             frame = payload[start:]
             virtio = self._virtio(blamed, frame)
-            self._admit(blamed, frame, mark, now, virtio != PLAIN)
+            self._admit(blamed, frame, ecn, now, virtio != PLAIN)
         except PacketError as error:
             blamed.drops[error.reason] += 1
             return

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.tun.inbound import TunWriter
-    from overlay.forwarding.underlay.arrival import Arrival
+    from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.upcalls import Upcalls
 
 _PLAIN = {version: kind.to_bytes(2, "big") for version, kind in ETHERTYPES.items()}
@@ -48,32 +48,23 @@ class FramesInbound(Inbound):
         self._bridge = bridge
         self.clear = ClearFrames(core, self._write, joins_udp, bridge, self._admit)
 
-    def _deliver_table(
-        self,
-        keypair: Keypair[Peer],
-        fresh: list[int],
-        count: int,
-        stride: int,
-        last: int,
-        arrival: Arrival,
-        now: float,
-    ) -> None:
+    def _deliver_table(self, received: Received, keypair: Keypair[Peer], fresh: list[int]) -> None:
         """Write the frames of the rows *fresh*, joined where they can be."""
+        rows = Rows.of(received, SEALED, self._geometries)
+        stride, ecn, now = rows.stride, received.arrival.ecn, received.now
         joined = None
-        if len(fresh) == count and arrival.tos & 3 not in {CE, ECT_1}:
-            joined = self._joinable(count, stride, last)
+        if len(fresh) == rows.count and ecn not in {CE, ECT_1}:
+            joined = self._joinable(rows)
         runs = joined[0].runs(self._joins_udp) if joined is not None else None
         if joined is None or runs is None:
             for row in fresh:
-                size = last if row == count - 1 else stride
-                self._deliver(keypair, row * stride, size - SEALED.header - SEALED.tag, arrival, now)
+                self._deliver(keypair, row * stride, len(rows.plaintext(row)), ecn, now)
             return
-        rows, header = joined
+        packets, header = joined
         core, peer = self._core, keypair.peer
         for run in runs:
             if run.count == 1:
-                size = last if run.first == count - 1 else stride
-                self._deliver(keypair, run.first * stride, size - SEALED.header - SEALED.tag, arrival, now)
+                self._deliver(keypair, run.first * stride, len(rows.plaintext(run.first)), ecn, now)
                 continue
             core.liveness.data_received(peer, now)
             try:
@@ -82,10 +73,11 @@ class FramesInbound(Inbound):
                 core.refused(peer, error.reason, run.count)
                 continue
             peer.traffic.rx_packets += run.count
-            self._write(peer, rows.super_packet(run, header))
+            self._write(peer, packets.super_packet(run, header))
 
-    def _joinable(self, count: int, stride: int, last: int) -> tuple[Rows, bytes] | None:
+    def _joinable(self, rows: Rows) -> tuple[Rows, bytes] | None:
         """Return the IP packets of frames that all have one Ethernet header, and that header; None if they do not."""
+        count, stride, last = rows.count, rows.stride, rows.last
         frame = self._view[_FRAME : stride - SEALED.tag]
         packet = ip_start(frame) if self._buffer[HEADER_SIZE] == frames.TYPE_FRAME else 0
         before = _FRAME + packet
@@ -101,7 +93,7 @@ class FramesInbound(Inbound):
             frame[:packet]
         )
 
-    def _deliver(self, keypair: Keypair[Peer], at: int, size: int, arrival: Arrival, now: float) -> None:
+    def _deliver(self, keypair: Keypair[Peer], at: int, size: int, ecn: int, now: float) -> None:
         """Write the frame in an opened payload of *size* bytes that begins at *at* + 16."""
         core, peer = self._core, keypair.peer
         if not size:
@@ -115,7 +107,7 @@ class FramesInbound(Inbound):
         try:
             begin, end = frames.parse(payload)
             frame = payload[begin:end]
-            self._admit(peer, frame, arrival.tos & 3, now)
+            self._admit(peer, frame, ecn, now)
         except PacketError as error:
             core.refused(peer, error.reason)
             return
@@ -124,14 +116,14 @@ class FramesInbound(Inbound):
         self._view[begin : begin + VIRTIO_SIZE] = PLAIN
         self._write(peer, [self._view[begin : start + end]])
 
-    def _admit(self, peer: Peer, frame: memoryview, mark: int, now: float, is_partial: bool = False) -> None:
+    def _admit(self, peer: Peer, frame: memoryview, ecn: int, now: float, is_partial: bool = False) -> None:
         """Take note of a frame of *peer* and make of it what leaves the tunnel.  Raises PacketError.
 
         With *is_partial* the kernel is to finish its checksum.
         """
         packet = ip_start(frame)
-        if mark and packet:
-            take_outer_ecn(frame[packet:], mark)
+        if ecn and packet:
+            take_outer_ecn(frame[packet:], ecn)
         self._bridge.from_peer(peer.number, frame, now)
         if not packet:
             return
@@ -140,7 +132,7 @@ class FramesInbound(Inbound):
             most = min(peer.path.mtu, self._core.outbound.splitter.mtu) - FRAME_HEADER_SIZE - packet
             clamp_mss(frame[packet:], most, is_partial=is_partial)
 
-    def _deliver_unit(self, peer: Peer, unit: memoryview, most: int, mark: int, now: float) -> None:
+    def deliver_unit(self, peer: Peer, unit: memoryview, most: int, ecn: int, now: float) -> None:
         """Write the super-frame of an opened unit, once every claim about it holds."""
         core = self._core
         core.liveness.data_received(peer, now)
@@ -149,8 +141,8 @@ class FramesInbound(Inbound):
             packet, flow, gso_type, segment = read_unit(unit, most)
             if header[12:] != _PLAIN[flow.version] and not _carries(header, flow.version):
                 raise PacketError("unit_packet")
-            if mark:
-                take_outer_ecn(packet, mark)
+            if ecn:
+                take_outer_ecn(packet, ecn)
             self._bridge.from_peer(peer.number, header, now)
         except PacketError as error:
             core.refused(peer, error.reason)

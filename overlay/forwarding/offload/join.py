@@ -6,6 +6,7 @@ As in ``split`` whole trains are looked at at once: what must be equal, and what
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,6 +35,11 @@ from overlay.wire.virtio import (
     VIRTIO_HEADER,
     VIRTIO_SIZE,
 )
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from overlay.forwarding.underlay.received import Received
 
 # Ours
 MAXIMUM_JOINED = (
@@ -153,6 +159,14 @@ class Rows:
         self.array, self.view, self.stride, self.count, self.last = array, view, stride, count, last
         self.before, self.tag = framing.header, framing.tag
         self.geometries = geometries or Geometries()
+
+    @classmethod
+    def of(cls, received: Received, framing: Framing, geometries: Geometries) -> Self:
+        """Return the rows of *received*."""
+        size, stride = received.size, received.stride
+        count = -(-size // stride)
+        last = size - (count - 1) * stride
+        return cls(received.array, received.view, stride, count, last, framing, geometries)
 
     def plaintext(self, row: int) -> memoryview:
         """Return the opened payload of *row*, padding included."""

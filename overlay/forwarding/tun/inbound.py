@@ -12,19 +12,11 @@ import struct
 from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from overlay.errors import PacketError
-from overlay.forwarding.bulk.units import (
-    LEAD,
-    Reassembly,
-    WholeUnit,
-    ends_of_runs,
-    make_for_tun,
-    open_unit,
-    read_unit,
-)
+from overlay.forwarding.bulk.inbound import UnitInbound
+from overlay.forwarding.bulk.units import make_for_tun, read_unit
 from overlay.forwarding.clear.inbound import ClearInbound
 from overlay.forwarding.clear.raw import RawInbound
 from overlay.forwarding.nonsense import LEAST_ROW, sort_out
@@ -33,7 +25,8 @@ from overlay.forwarding.offload.join import Geometries, Rows
 from overlay.forwarding.offload.split import Splitter
 from overlay.forwarding.offload.uniform import WORTH, have_syn
 from overlay.forwarding.underlay.arrival import Arrival
-from overlay.wire.bulk import FRAGMENT_HEADER, FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT
+from overlay.forwarding.underlay.received import Received
+from overlay.wire.bulk import FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT
 from overlay.wire.control import is_control
 from overlay.wire.frames import is_frame
 from overlay.wire.ip import CE, ECT_1, PROTOCOL_UDP, packet_length, take_outer_ecn
@@ -50,16 +43,12 @@ from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
 from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from overlay.forwarding.bulk.capability import Bulk
-    from overlay.forwarding.bulk.units import Partial
     from overlay.forwarding.keypair import Keypair
-    from overlay.forwarding.offload.flow import Bytes2D
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.underlay.udp_socket import UdpSocket
     from overlay.forwarding.upcalls import Upcalls
-    from overlay.wire.addresses import Sockaddr
 
 # Ours
 GATHERED_BYTES = (
@@ -87,36 +76,18 @@ class TunWriter(Protocol):
     def write(self, buffers: Iterable[memoryview | bytes], /) -> None: ...
 
 
-class _UnitLayout:
-    """A unit that comes whole in one receive: where its headers and its pieces are, and where they go."""
-
-    __slots__ = ("headers", "pieces", "target", "whole")
-
-    def __init__(self, received: Bytes2D, unit: Bytes2D, count: int, stride: int) -> None:
-        rows = received[: count * stride].reshape(count, stride)
-        width = stride - FRAGMENT_HEADER_SIZE
-        self.headers, self.pieces = rows[:, :FRAGMENT_HEADER_SIZE], rows[:, FRAGMENT_HEADER_SIZE:]
-        self.whole = WholeUnit(count)
-        self.target = unit[LEAD : LEAD + count * width].reshape(count, width)
-
-
 class Inbound:
     """The receiving half of the packet path."""
 
     def __init__(self, core: Upcalls, tun: TunWriter, joins_udp: bool, takes_units: bool) -> None:
-        self._core, self._tun, self._joins_udp = core, tun, joins_udp
-        self._buffer = bytearray(RECEIVE_BYTES + _SLACK)
-        self._view = memoryview(self._buffer)
+        self._core, self._tun, self._joins_udp, self._takes_units = core, tun, joins_udp, takes_units
+        received = self._received = Received(RECEIVE_BYTES + _SLACK)
+        self._buffer, self._view, self._array = received.buffer, received.view, received.array
         self._receive_view = self._view[:RECEIVE_BYTES]
-        self._array = np.frombuffer(self._buffer, dtype=np.uint8)
         self._geometries = Geometries()
         self.clear: ClearInbound = ClearInbound(core, self._write, joins_udp)
         self.raw = RawInbound(core, self.clear, self._write, joins_udp)
-        self._takes_units = takes_units
-        unit = bytearray(LEAD + RECEIVE_BYTES + _SLACK)
-        self._unit, self._unit_array = memoryview(unit), np.frombuffer(unit, dtype=np.uint8)
-        self._unit_layouts: dict[tuple[int, int], _UnitLayout] = {}
-        self._reassembly = Reassembly(self._lost)
+        self.units = UnitInbound(core, received, self)
         self._own_splitter: Splitter | None = None
         self._arrivals: dict[object, Arrival] = {}
         self._views: dict[tuple[int, int], tuple[list[memoryview], list[memoryview], list[memoryview]]] = {}
@@ -131,11 +102,11 @@ class Inbound:
         """
         if udp.carrier is not None:
             return self.raw.drain(udp, now)
+        received, receive, view = self._received, udp.raw.recvmsg_into, self._view
+        received.udp, received.now = udp, now
         if udp.pace.takes_one(now):
-            return self._drain_one(udp, now)
-        receive, view = udp.raw.recvmsg_into, self._view
+            return self._drain_one(received)
         count = gathered = stride = taken = 0
-        held: tuple[Arrival, Sockaddr] | None = None
         is_empty = False
         while taken < most:
             try:
@@ -156,36 +127,35 @@ class Inbound:
                 self._core.drops["oversized"] += 1
                 continue
             arrival = self._arrival(control)
-            if held is not None:
+            if gathered:
                 room = GATHERED_BYTES - gathered if arrival.segment else stride
-                if 0 < size <= room and arrival is held[0] and source == held[1]:
+                if 0 < size <= room and arrival is received.arrival and source == received.source:
                     gathered += size
                     is_end = size % stride or (
                         arrival.segment and not may_go_on(view[gathered - stride : gathered])
                     )
                     if is_end or gathered > RECEIVE_BYTES - stride:
-                        self._take(udp, gathered, stride, arrival, source, now)
-                        gathered, held = 0, None
+                        self._take(received, gathered, stride)
+                        gathered = 0
                     continue
-                self._take(udp, gathered, stride, *held, now)
+                self._take(received, gathered, stride)
                 view[:size] = view[gathered : gathered + size]
-                gathered, held = 0, None
-            segment = arrival.segment or size
+            received.arrival, received.source = arrival, source
+            gathered, stride = size, arrival.segment or size
             is_end = arrival.segment and (
-                udp.clear is None or size % segment or not may_go_on(view[size - segment : size])
+                udp.clear is None or size % stride or not may_go_on(view[size - stride : size])
             )
             if is_end or size < OVERHEAD:
-                self._take(udp, size, segment, arrival, source, now)
-            else:
-                gathered, stride = size, segment
-                held = arrival, source
-        if held is not None:
-            self._take(udp, gathered, stride, *held, now)
+                self._take(received, size, stride)
+                gathered = 0
+        if gathered:
+            self._take(received, gathered, stride)
         udp.pace.took(count)
         return not is_empty
 
-    def _drain_one(self, udp: UdpSocket, now: float) -> bool:
+    def _drain_one(self, received: Received) -> bool:
         """Take what one receive gives, and return whether there was anything."""
+        udp = received.udp
         try:
             size, control, flags, source = udp.raw.recvmsg_into([self._receive_view], ANCILLARY_BYTES)
         except BlockingIOError:
@@ -196,16 +166,13 @@ class Inbound:
         if flags & _TRUNCATED:
             self._core.drops["oversized"] += 1
             return True
-        arrival = self._arrival(control)
+        received.arrival = arrival = self._arrival(control)
+        received.source = source
         if arrival.segment or not size or udp.clear is not None:
-            self._take(udp, size, arrival.segment or size, arrival, source, now)
+            self._take(received, size, arrival.segment or size)
         else:
-            self._take_one(udp, 0, size, arrival, source, now)
+            self.take_one(received, 0, size)
         return True
-
-    def forget_keypair(self, index: int) -> None:
-        """Forget what has come of units under a keypair that is gone."""
-        self._reassembly.forget_keypair(index)
 
     def _arrival(self, control: list[tuple[int, int, bytes]]) -> Arrival:
         key = tuple(control)
@@ -216,21 +183,20 @@ class Inbound:
             arrival = self._arrivals[key] = Arrival(control)
         return arrival
 
-    def _take(
-        self, udp: UdpSocket, size: int, stride: int, arrival: Arrival, source: Sockaddr, now: float
-    ) -> None:
+    def _take(self, received: Received, size: int, stride: int) -> None:
         """Take *size* bytes at the start of the buffer: datagrams of *stride* bytes but for the last."""
         if not size:
             self._core.drops["unknown_type"] += 1
             return
-        if udp.clear is not None:
-            self.clear.take(udp.encapsulation, self._array, self._view, size, stride, arrival, source, now)
+        received.size, received.stride = size, stride
+        if received.udp.clear is not None:
+            self.clear.take(received)
             return
         if self._takes_units and self._buffer[0] == TYPE_FRAGMENT and stride > FRAGMENT_HEADER_SIZE:
             if _FIRST_WORDS(self._buffer)[1] in self._core.by_index:
-                self._take_fragments(udp, 0, size, stride, arrival, source, now)
+                self.units.take(received, 0, size, stride)
                 return
-        elif OVERHEAD <= stride < size and self._take_table(udp, size, stride, arrival, source, now):
+        elif OVERHEAD <= stride < size and self._take_table(received):
             return
         count = size // stride if stride >= LEAST_ROW else 0
         core, rows = self._core, list(range(count))
@@ -239,14 +205,13 @@ class Inbound:
             refused, rows = sort_out(table, core.by_index, takes_units=self._takes_units)
             core.drops.update(refused)
         for row in rows:
-            self._take_one(udp, row * stride, stride, arrival, source, now)
+            self.take_one(received, row * stride, stride)
         for at in range(count * stride, size, stride):
-            self._take_one(udp, at, min(stride, size - at), arrival, source, now)
+            self.take_one(received, at, min(stride, size - at))
 
-    def _take_table(
-        self, udp: UdpSocket, size: int, stride: int, arrival: Arrival, source: Sockaddr, now: float
-    ) -> bool:
+    def _take_table(self, received: Received) -> bool:
         """Open datagrams that are all transport messages of one keypair; return False, with nothing done, if not."""
+        size, stride, now = received.size, received.stride, received.now
         count = -(-size // stride)
         last = size - (count - 1) * stride
         if last < OVERHEAD:
@@ -286,11 +251,11 @@ class Inbound:
         if fresh:
             if len(fresh) < count:
                 size = sum(last if row == count - 1 else stride for row in fresh)
-            self._heard(udp, keypair, arrival, source, size, now)
+            self.heard(keypair, received, size)
             if keypair.bulk is not None and is_control(self._view[HEADER_SIZE:]):
                 fresh = self._core.in_band.spare(keypair.peer, table[:, HEADER_SIZE], fresh, now)
             if fresh:
-                self._deliver_table(keypair, fresh, count, stride, last, arrival, now)
+                self._deliver_table(received, keypair, fresh)
         return True
 
     def _fresh(self, keypair: Keypair[Peer], rows: list[int], counters: list[int]) -> list[int]:
@@ -308,36 +273,27 @@ class Inbound:
             keypair.peer.drops["replay"] += total - len(fresh)
         return fresh
 
-    def _deliver_table(
-        self,
-        keypair: Keypair[Peer],
-        fresh: list[int],
-        count: int,
-        stride: int,
-        last: int,
-        arrival: Arrival,
-        now: float,
-    ) -> None:
+    def _deliver_table(self, received: Received, keypair: Keypair[Peer], fresh: list[int]) -> None:
         """Write the packets of the rows *fresh*, joined where they can be."""
-        rows = Rows(self._array, self._view, stride, count, last, SEALED, self._geometries)
-        mark = arrival.tos & 3
-        runs = None if len(fresh) < count or mark in (CE, ECT_1) else rows.runs(self._joins_udp)
-        is_alone = len(fresh) == count and last == stride and (runs is None or len(runs) == count)
+        rows = Rows.of(received, SEALED, self._geometries)
+        count, stride, ecn, now = rows.count, rows.stride, received.arrival.ecn, received.now
+        runs = None if len(fresh) < count or ecn in (CE, ECT_1) else rows.runs(self._joins_udp)
+        is_alone = len(fresh) == count and rows.last == stride and (runs is None or len(runs) == count)
         if (
             is_alone
             and count >= WORTH
-            and not mark
+            and not ecn
             and self._deliver_uniform(keypair.peer, count, stride, now)
         ):
             return
         if runs is None:
             for row in fresh:
-                self._deliver(keypair, row * stride, len(rows.plaintext(row)), arrival, now)
+                self._deliver(keypair, row * stride, len(rows.plaintext(row)), ecn, now)
             return
         peer = keypair.peer
         for run in runs:
             if run.count == 1:
-                self._deliver(keypair, run.first * stride, len(rows.plaintext(run.first)), arrival, now)
+                self._deliver(keypair, run.first * stride, len(rows.plaintext(run.first)), ecn, now)
             elif self._core.is_from(peer, rows.plaintext(run.first)):
                 peer.traffic.rx_packets += run.count
                 self._core.liveness.data_received(peer, now)
@@ -391,11 +347,9 @@ class Inbound:
             )
         return views
 
-    def _take_one(
-        self, udp: UdpSocket, at: int, size: int, arrival: Arrival, source: Sockaddr, now: float
-    ) -> None:
+    def take_one(self, received: Received, at: int, size: int) -> None:
         """Take one datagram, whatever it is."""
-        core, view = self._core, self._view
+        core, view, now = self._core, self._view, received.now
         if size >= OVERHEAD:
             kind, index, counter = _FIRST_WORDS(self._buffer, at)
             keypair = core.by_index.get(index)
@@ -410,14 +364,14 @@ class Inbound:
                 if not keypair.window.accept(counter):
                     keypair.peer.drops["replay"] += 1
                     return
-                self._heard(udp, keypair, arrival, source, size, now)
-                self._deliver(keypair, at, end - start, arrival, now)
+                self.heard(keypair, received, size)
+                self._deliver(keypair, at, end - start, received.arrival.ecn, now)
                 return
         kind = message_type(view[at : at + 4]) if size >= 4 else 0
         if kind in _HANDSHAKES:
-            core.handshake_received(udp, kind, bytes(view[at : at + size]), source, arrival, now)
+            core.handshake_received(kind, bytes(view[at : at + size]), received)
         elif self._takes_units and kind & 0xFF == TYPE_FRAGMENT:
-            self._take_fragments(udp, at, size, size, arrival, source, now)
+            self.units.take(received, at, size, size)
         elif kind != TYPE_TRANSPORT:
             core.drops["unknown_type"] += 1
         elif size < OVERHEAD:
@@ -427,174 +381,7 @@ class Inbound:
         else:
             keypair.peer.drops["keypair_expired"] += 1
 
-    def _take_fragments(
-        self, udp: UdpSocket, at: int, size: int, stride: int, arrival: Arrival, source: Sockaddr, now: float
-    ) -> None:
-        """Take datagrams that begin at *at* and are of *stride* bytes but for the last, the first a fragment."""
-        count = -(-size // stride)
-        last = size - (count - 1) * stride
-        if last <= FRAGMENT_HEADER_SIZE:
-            end = at + size - last
-            if self._buffer[end] == TYPE_FRAGMENT:
-                self._core.drops["fragment_short"] += 1
-            else:
-                self._take_one(udp, end, last, arrival, source, now)
-            count, last = count - 1, stride
-        if not count:
-            return
-        if not at and self._buffer[2] == count and not self._reassembly and self._takes_whole(count, stride):
-            self._take_whole(udp, count, stride, last, arrival, source, now)
-            return
-        table = self._array[at : at + count * stride].reshape(count, stride)
-        if count == 1:
-            self._take_run(udp, at, table, last, arrival, source, now)
-            return
-        first = 0
-        for stop in ends_of_runs(table[:, :FRAGMENT_HEADER_SIZE].view("<u4")):
-            start, size = at + first * stride, last if stop == count else stride
-            if self._buffer[start] == TYPE_FRAGMENT:
-                rows = table[first:stop, :size] if stop == first + 1 else table[first:stop]
-                self._take_run(udp, start, rows, size, arrival, source, now)
-            else:
-                self._take_one(udp, start, size, arrival, source, now)
-            first = stop
-
-    def _takes_whole(self, count: int, stride: int) -> bool:
-        """Return whether the *count* datagrams at the start of the buffer are one unit, all of it and in order."""
-        layout = self._unit_layouts.get((count, stride))
-        if layout is None:
-            if len(self._unit_layouts) >= VIEWS:
-                self._unit_layouts.clear()
-            layout = _UnitLayout(self._array, self._unit_array, count, stride)
-            self._unit_layouts[count, stride] = layout
-        return not self._buffer[1] and layout.whole.are(layout.headers.tobytes())
-
-    def _take_whole(
-        self,
-        udp: UdpSocket,
-        count: int,
-        stride: int,
-        last: int,
-        arrival: Arrival,
-        source: Sockaddr,
-        now: float,
-    ) -> None:
-        """Take a unit for which _takes_whole() holds, the last of its datagrams *last* bytes long."""
-        _, _, _, cipher, index, counter = FRAGMENT_HEADER.unpack_from(self._buffer)
-        keypair = self._core.by_index.get(index)
-        if keypair is None:
-            self._core.drops["unknown_index"] += count
-            return
-        try:
-            bulk, opener = self._check_unit(keypair, cipher, counter, now)
-        except PacketError as error:
-            self._core.refused(keypair.peer, error.reason, count)
-            return
-        layout = self._unit_layouts[count, stride]
-        layout.target[:] = layout.pieces
-        end = LEAD + (count - 1) * (stride - FRAGMENT_HEADER_SIZE) + last - FRAGMENT_HEADER_SIZE
-        try:
-            unit = open_unit(opener, counter, self._unit[:end])
-        except PacketError as error:
-            self._core.refused(keypair.peer, error.reason)
-            return
-        bulk.window.mark(counter)
-        size = (count - 1) * stride + last
-        self._take_opened(
-            udp, keypair, bulk, counter, count, unit, size, arrival.tos & 3, arrival, source, now
-        )
-
-    @staticmethod
-    def _check_unit(
-        keypair: Keypair[Peer], cipher: int, counter: int, now: float
-    ) -> tuple[Bulk, Callable[..., int]]:
-        """Return what opens a unit that may be taken.  Raises PacketError."""
-        if now >= keypair.reject_at:
-            raise PacketError("keypair_expired")
-        bulk = keypair.bulk
-        opener = bulk.opener(cipher) if bulk is not None and bulk.has_said_hello else None
-        if bulk is None or opener is None:
-            raise PacketError("unit_unexpected")
-        if not bulk.window.check(counter):
-            raise PacketError("replay")
-        return bulk, opener
-
-    def _take_run(
-        self,
-        udp: UdpSocket,
-        at: int,
-        table: Bytes2D,
-        last: int,
-        arrival: Arrival,
-        source: Sockaddr,
-        now: float,
-    ) -> None:
-        """Take consecutive fragments of one unit, the rows of *table*, the last of which has *last* bytes."""
-        core, count = self._core, len(table)
-        _, number, total, cipher, index, counter = FRAGMENT_HEADER.unpack_from(self._buffer, at)
-        keypair = core.by_index.get(index)
-        if keypair is None:
-            core.drops["unknown_index"] += count
-            return
-        peer = keypair.peer
-        refused = count
-        try:
-            if number + count > total:
-                raise PacketError("fragment_header")
-            bulk, opener = self._check_unit(keypair, cipher, counter, now)
-            place = (index, counter, source)
-            reassembly = self._reassembly
-            partial = reassembly.place(
-                keypair, place, total, cipher, now, is_at_endpoint=source == peer.endpoint
-            )
-            partial.is_marked |= arrival.tos & 3 == CE
-            if not reassembly.put(
-                partial, number, table[:, FRAGMENT_HEADER_SIZE:], last - FRAGMENT_HEADER_SIZE
-            ):
-                return
-            refused = 1
-            sealed, partial = reassembly.take(place)
-            unit = open_unit(opener, counter, sealed)
-            if not bulk.window.accept(counter):
-                raise PacketError("replay")
-        except PacketError as error:
-            core.refused(peer, error.reason, refused)
-            return
-        mark = CE if partial.is_marked else arrival.tos & 3
-        size = len(sealed) - LEAD + total * FRAGMENT_HEADER_SIZE
-        self._take_opened(udp, keypair, bulk, counter, total, unit, size, mark, arrival, source, now)
-
-    def _take_opened(
-        self,
-        udp: UdpSocket,
-        keypair: Keypair[Peer],
-        bulk: Bulk,
-        counter: int,
-        fragments: int,
-        unit: memoryview,
-        size: int,
-        mark: int,
-        arrival: Arrival,
-        source: Sockaddr,
-        now: float,
-    ) -> None:
-        """Take an authentic unit, which came as *size* bytes in *fragments* datagrams."""
-        peer = keypair.peer
-        bulk.delivered(counter, fragments, now)
-        peer.traffic.rx_units += 1
-        self._heard(udp, keypair, arrival, source, size, now)
-        self._core.liveness.unit_received(peer, keypair)
-        self._deliver_unit(peer, unit, bulk.told_packet, mark, now)
-
-    @staticmethod
-    def _lost(partial: Partial[Keypair[Peer]]) -> None:
-        """Count a unit that was given up incomplete."""
-        keypair = partial.keypair
-        keypair.peer.drops["unit_incomplete"] += 1
-        if keypair.bulk is not None and partial.is_at_endpoint:
-            keypair.bulk.missing += partial.missing
-
-    def _deliver_unit(self, peer: Peer, unit: memoryview, most: int, mark: int, now: float) -> None:
+    def deliver_unit(self, peer: Peer, unit: memoryview, most: int, ecn: int, now: float) -> None:
         """Write the super-packet of an opened unit, once every claim about it holds."""
         core = self._core
         core.liveness.data_received(peer, now)
@@ -602,8 +389,8 @@ class Inbound:
             packet, flow, gso_type, segment = read_unit(unit, most)
             if not core.is_from(peer, packet):
                 raise PacketError("source")
-            if mark:
-                take_outer_ecn(packet, mark)
+            if ecn:
+                take_outer_ecn(packet, ecn)
         except PacketError as error:
             core.refused(peer, error.reason)
             return
@@ -624,27 +411,19 @@ class Inbound:
             self._own_splitter = Splitter(mtu)
         return self._own_splitter
 
-    def _heard(
-        self,
-        udp: UdpSocket,
-        keypair: Keypair[Peer],
-        arrival: Arrival,
-        source: Sockaddr,
-        size: int,
-        now: float,
-    ) -> None:
+    def heard(self, keypair: Keypair[Peer], received: Received, size: int) -> None:
         """Note an authenticated receive of *size* bytes: the peer is there, and it is reached where it came from."""
         peer = keypair.peer
-        local = peer.local
+        local, arrival, now = peer.local, received.arrival, received.now
         peer.traffic.rx_bytes += size
         peer.contact.last_received = now
-        if source != peer.endpoint or local.socket is not udp:
-            self._core.moved(peer, udp, source, now)
+        if received.source != peer.endpoint or local.socket is not received.udp:
+            self._core.moved(peer, received.udp, received.source, now)
         if arrival.pktinfo != local.received_source:
             local.answer_from(arrival.source, arrival.pktinfo)
         self._core.authenticated(peer, keypair, now)
 
-    def _deliver(self, keypair: Keypair[Peer], at: int, size: int, arrival: Arrival, now: float) -> None:
+    def _deliver(self, keypair: Keypair[Peer], at: int, size: int, ecn: int, now: float) -> None:
         """Write the packet in an opened payload of *size* bytes that begins at *at* + 16."""
         core, peer = self._core, keypair.peer
         if not size:
@@ -660,8 +439,8 @@ class Inbound:
             packet = payload[:length]
             if not core.is_from(peer, packet):
                 raise PacketError("source")
-            if arrival.tos & 3:
-                take_outer_ecn(packet, arrival.tos & 3)
+            if ecn:
+                take_outer_ecn(packet, ecn)
         except PacketError as error:
             core.refused(peer, "frame" if is_frame(payload) else error.reason)
             return

@@ -19,20 +19,20 @@ _IN6_PKTINFO = struct.Struct("=16sI")  # address, interface index
 class Arrival:
     """What the kernel said beside the datagrams of one receive.  Values are made once for equal control messages."""
 
-    __slots__ = ("pktinfo", "segment", "source", "tos")
+    __slots__ = ("ecn", "pktinfo", "segment", "source")
 
     def __init__(self, control: list[tuple[int, int, bytes]]) -> None:
         self.segment = 0  # bytes of each datagram but the last; 0 for a single one
-        self.tos = 0
+        self.ecn = 0  # of the outer headers
         self.pktinfo: tuple[int, bytes] | None = None
         self.source: Ancillary = []  # control messages that answer from the address we were called at
         for level, kind, data in control:
             if level == SOL_UDP and kind == UDP_GRO:
                 self.segment = int.from_bytes(data[:4], "little")
             elif level == socket.IPPROTO_IP and kind == socket.IP_TOS:
-                self.tos = data[0]
+                self.ecn = data[0] & 3
             elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_TCLASS:
-                self.tos = int.from_bytes(data[:4], "little")
+                self.ecn = data[0] & 3  # of a number in little endian
             elif level == socket.IPPROTO_IP and kind == IP_PKTINFO:
                 _, local, _ = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
                 self.pktinfo = (4, local)

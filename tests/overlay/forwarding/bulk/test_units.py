@@ -61,7 +61,7 @@ class Bench:
 
     @property
     def reassembly(self):
-        return self.b.core.inbound._reassembly
+        return self.b.core.inbound.units._reassembly
 
     def packet(self, size=6000, segment=1360, version=4, protocol=packets.TCP, **how):
         """Return (packet, virtio header) of a super-packet from a to b."""
@@ -661,7 +661,7 @@ def test_all_sessions_together_are_bounded():
     b.sockets[0].inbox += flood
     world.run(0)
 
-    assert len(b.core.inbound._reassembly) == UNITS_TOTAL
+    assert len(b.core.inbound.units._reassembly) == UNITS_TOTAL
 
 
 def test_an_incomplete_unit_is_given_up_in_time(bench):

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.clear.inbound import place_of
-from overlay.forwarding.tun.inbound import Arrival
+from overlay.forwarding.underlay.arrival import Arrival
+from overlay.forwarding.underlay.received import Received
 from overlay.link import messages as link
 from overlay.wire.ethernet import ARP
 from overlay.wire.icmp import in_ipv4, too_big_v4
@@ -405,19 +405,15 @@ def test_a_link_local_peer_is_taken_by_its_own_interface_alone(world, interface,
     a, b = world.node("a"), world.node("b")
     a.know_in_the_clear(b, endpoint=("fe80::1", CLEAR_PORT, 0, 2))
     udp = next(each for each in a.core.sender.sockets if each.clear is not None and each.family != 2)
-    payload = bytearray(genuine(b, a))
+    payload = genuine(b, a)
     source = ("fe80::1", CLEAR_PORT, 0, interface)
 
-    a.core.inbound.clear.take(
-        udp.encapsulation,
-        np.frombuffer(payload, np.uint8),
-        memoryview(payload),
-        len(payload),
-        len(payload),
-        Arrival([]),
-        source,
-        1.0,
-    )
+    received = Received(len(payload))
+    received.view[:] = payload
+    received.udp, received.arrival, received.source, received.now = udp, Arrival([]), source, 1.0
+    received.size = received.stride = len(payload)
+
+    a.core.inbound.clear.take(received)
 
     assert bool(a.received) == is_taken
     assert a.drops == ({} if is_taken else {"outer_source": 1})

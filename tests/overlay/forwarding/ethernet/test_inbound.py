@@ -140,7 +140,7 @@ def opened_unit(packet, header, segment=1000):
 
 
 def deliver_unit(bench, unit, mark=0):
-    bench.b.core.inbound._deliver_unit(bench.b.peer(), unit, 1420, mark, bench.world.clock.now)
+    bench.b.core.inbound.deliver_unit(bench.b.peer(), unit, 1420, mark, bench.world.clock.now)
 
 
 HEADER = {4: mac(2) + mac(1) + b"\x08\0", 6: mac(2) + mac(1) + b"\x86\xdd"}

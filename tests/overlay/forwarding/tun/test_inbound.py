@@ -83,24 +83,6 @@ def test_layouts_of_merged_receives_are_remembered_in_bounds(pair, step):
     assert most > 1
 
 
-def test_layouts_of_units_are_remembered_in_bounds(pair):
-    a, b = pair
-    inbound = b.core.inbound
-    index = a.peer().keypairs.current.remote_index
-    source = (a.addresses[0], 4000)
-    for number in range(2 * VIEWS + 10):
-        size, count = 40 + number, 2 + number % 3
-        pieces = [
-            struct.pack("<BBBBIQ", 5, each, count, AES_256_GCM, index, 2**40 + number).ljust(size, b"x")
-            for each in range(count)
-        ]
-        arrive(b, source, *pieces)
-
-        assert len(inbound._unit_layouts) <= VIEWS
-
-    assert len(inbound._unit_layouts) > 1
-
-
 def test_outer_sources_of_raw_packets_are_remembered_in_bounds():
     world = World()
     _, b = world.raw_pair("ipip")

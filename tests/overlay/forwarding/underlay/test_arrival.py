@@ -19,7 +19,7 @@ def test_control_messages_of_ipv4_are_read():
         ]
     )
 
-    assert (arrival.segment, arrival.tos, arrival.pktinfo) == (1452, 3, (4, local))
+    assert (arrival.segment, arrival.ecn, arrival.pktinfo) == (1452, 3, (4, local))
     assert arrival.source == [(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 0, local, bytes(4)))]
 
 
@@ -32,7 +32,7 @@ def test_control_messages_of_ipv6_are_read_and_only_link_local_keeps_its_interfa
         ]
     )
 
-    assert (arrival.segment, arrival.tos, arrival.pktinfo) == (0, 2, (6, address))
+    assert (arrival.segment, arrival.ecn, arrival.pktinfo) == (0, 2, (6, address))
     assert arrival.source == [(socket.IPPROTO_IPV6, 50, struct.pack("=16sI", address, index))]
 
 
@@ -53,7 +53,7 @@ def test_only_fe_begins_a_link_local_address(first):
 
 
 def told(arrival):
-    return arrival.segment, arrival.tos, arrival.pktinfo, arrival.source
+    return arrival.segment, arrival.ecn, arrival.pktinfo, arrival.source
 
 
 def test_a_receive_beside_which_nothing_is_said_is_of_one_unmarked_datagram_from_anywhere():
@@ -73,9 +73,9 @@ def test_what_else_the_kernel_says_is_passed_over(level):
 
 @pytest.mark.parametrize(
     ("level", "kind", "expected"),
-    [(SOL_UDP, 104, (1452, 0)), (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, (0, 1452))],
+    [(SOL_UDP, 104, (1453, 0)), (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, (0, 1))],
 )
 def test_a_number_is_four_bytes_whatever_lies_behind_it(level, kind, expected):
-    arrival = Arrival([(level, kind, struct.pack("=i", 1452) + bytes([9]) * 4)])
+    arrival = Arrival([(level, kind, struct.pack("=i", 1453) + bytes([9]) * 4)])
 
-    assert (arrival.segment, arrival.tos) == expected
+    assert (arrival.segment, arrival.ecn) == expected
