@@ -35,7 +35,7 @@ from overlay.link.messages import OWN, Confirmed, Handshake, Report, Retired, St
 from overlay.reasons import Drops
 from overlay.session.constants import Timing
 from overlay.wire.frames import FRAME_OVERHEAD
-from overlay.wire.ip import MAXIMUM_IP
+from overlay.wire.ip import ADDRESS_V4, ADDRESS_V6, MAXIMUM_IP
 from overlay.wire.virtio import VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Core:
 
     def is_from(self, peer: Peer, packet: Buffer) -> bool:
         """Return whether the source address of *packet* is one of *peer*'s."""
-        source = bytes(packet[12:16] if packet[0] >> 4 == 4 else packet[8:24])
+        (source,) = ADDRESS_V4(packet, 12) if packet[0] >> 4 == 4 else ADDRESS_V6(packet, 8)
         remembered = self.table.remembered
         owner = remembered[source] if source in remembered else self.table.find(source)
         return owner is peer

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from overlay.crypto.replay import ReplayWindow
 from overlay.forwarding.bulk.capability import Bulk
+from overlay.session.constants import REJECT_AFTER_MESSAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,10 +113,12 @@ class Keypairs(Generic[P]):
         self.current: Keypair[P] | None = None
         self.next: Keypair[P] | None = None
 
-    def usable(self, now: float) -> Keypair[P] | None:
-        """Return the keypair to send with at *now*; None if there is none, or its time is over."""
+    def usable(self, now: float, count: int = 1) -> Keypair[P] | None:
+        """Return the keypair that may seal *count* messages at *now*; None if there is none, or it is used up."""
         keypair = self.current
-        return keypair if keypair is not None and now < keypair.reject_at else None
+        if keypair is None or now >= keypair.reject_at or keypair.counter + count > REJECT_AFTER_MESSAGES:
+            return None
+        return keypair
 
     def install(self, keypair: Keypair[P]) -> list[Keypair[P]]:
         """Put a new keypair into use.

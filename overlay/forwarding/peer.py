@@ -89,12 +89,11 @@ class Unsealed:
 class TunnelHeader:
     """What stands before the packets of a tunnel with *ends*: nothing of its own where they are sealed."""
 
-    __slots__ = ("ends", "finish", "frame_header", "has_ports", "prefix")
+    __slots__ = ("ends", "finish", "frame_header", "prefix")
 
     def __init__(self, encapsulation: Encapsulation, ends: Ends) -> None:
         clear, self.ends = encapsulation.clear, ends
         frames = clear.frames if clear is not None else None
-        self.has_ports = encapsulation.has_ports
         self.prefix = clear.prefix(ends) if clear is not None else _NO_PREFIX
         self.finish = clear.finisher(ends) if clear is not None else None
         self.frame_header = frames.header(ends) if frames is not None else b""
@@ -118,7 +117,7 @@ class Peer(FlowQueue["Peer"]):
     )  # fmt: skip
 
     def __init__(self, number: int, encapsulation: Encapsulation = wireguard.ENCAPSULATION) -> None:
-        super().__init__()
+        super().__init__(encapsulation.has_ports)
         self.number = number
         self.encapsulation = encapsulation
         # None where what is sent is sealed; a peer in the clear has no keypairs

@@ -24,21 +24,33 @@ from overlay.wire.tcp import (
 # Specification
 PROTOCOL_AT = {4: 9, 6: 6}  # where the protocol stands in the IP header
 
-# Ours
-SYN_PROTOCOLS = frozenset({PROTOCOL_TCP, *EXTENSIONS})
-"""What a packet has where its protocol stands, if it may be a TCP SYN: a first look that nearly all others do not pass."""
 
+def clamp_syn(
+    packets: bytearray | memoryview,
+    start: int,
+    end: int,
+    mtu: int,
+    path_mtu: int,
+    *,
+    is_partial: bool = False,
+) -> None:
+    """Have the packet from *start* to *end*, if it is a TCP SYN, announce no more than fits *mtu* and *path_mtu*.
 
-def may_be_syn(packets: bytes | bytearray | memoryview, start: int, end: int) -> bool:
-    """Return whether the packet from *start* to *end*, whose protocol is of SYN_PROTOCOLS, may be a TCP SYN."""
+    With *is_partial* its checksum covers the pseudo header only.  Nearly all packets are left alone after a look at
+    their protocol, or at the flags of TCP.
+    """
     first = packets[start]
     if first >> 4 == 4:
+        if packets[start + PROTOCOL_AT[4]] != PROTOCOL_TCP:
+            return
         flags = start + (first & 15) * 4 + FLAGS_OFFSET
-    elif packets[start + PROTOCOL_AT[6]] == PROTOCOL_TCP:
-        flags = start + IPV6_HEADER_SIZE + FLAGS_OFFSET
     else:
-        return True
-    return flags < end and bool(packets[flags] & SYN)
+        protocol = packets[start + PROTOCOL_AT[6]]
+        if protocol != PROTOCOL_TCP and protocol not in EXTENSIONS:
+            return
+        flags = start + IPV6_HEADER_SIZE + FLAGS_OFFSET if protocol == PROTOCOL_TCP else 0
+    if not flags or (flags < end and packets[flags] & SYN):
+        clamp_mss(memoryview(packets)[start:end], min(mtu, path_mtu), is_partial=is_partial)
 
 
 def clamp_mss(packet: bytearray | memoryview, mtu: int, *, is_partial: bool = False) -> bool:

@@ -12,6 +12,10 @@ Little endian, 10 bytes (virtio 1.2 section 5.1.6; Linux ``include/uapi/linux/vi
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from overlay.wire.ip import Buffer
 
 VIRTIO_HEADER = struct.Struct("<BBHHHH")
 VIRTIO_SIZE = VIRTIO_HEADER.size  # 10
@@ -24,3 +28,22 @@ GSO_ECN = 0x80
 
 PLAIN = bytes(VIRTIO_SIZE)
 """The header of a packet that is complete as it stands."""
+
+
+class Offload(NamedTuple):
+    """What the header of a super-packet says: the work that its kernel leaves to us."""
+
+    flags: int
+    gso_type: int
+    header_size: int
+    segment: int  # bytes of payload
+    csum_start: int
+    csum_offset: int
+
+
+def offload_at(buffer: Buffer, at: int) -> Offload:
+    """Return the header that *buffer* has at *at*."""
+    return _make(VIRTIO_HEADER.unpack_from(buffer, at))
+
+
+_make = Offload._make

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from overlay.crypto.replay import ReplayWindow
 from overlay.forwarding.bulk.asking import Asking
 from overlay.forwarding.bulk.size import UnitSize
-from overlay.forwarding.bulk.units import UnitKey, make_aead
+from overlay.forwarding.bulk.units import UnitKey, make_aead, segments_in
 from overlay.wire import control
 from overlay.wire.bulk import MAXIMUM_FRAGMENTS, MAXIMUM_SEALED
 from overlay.wire.control import Hello, Report
@@ -107,6 +107,16 @@ class Bulk:
         if opens is None and cipher in self._keys:
             opens = self._opens[cipher] = make_aead(cipher, self._keys[cipher][1]).decrypt_into
         return opens
+
+    def most_segments(self, datagram: int, headers: int, segment: int, link: int, now: float) -> int:
+        """Return how many segments a unit may have now that travels in datagrams of *datagram* bytes; 0 if none may be sent.
+
+        They are of *segment* bytes behind *headers* in a packet, and *link* before that in a frame.
+        """
+        limit = self.size.allowed(now) if self.size.is_plain else self.size.limit
+        if self.key is None or not limit or headers + segment > self.packet:
+            return 0
+        return min(limit, segments_in(self.most, self.fragments, datagram, headers + link, segment))
 
     def delivered(self, counter: int, fragments: int, now: float) -> None:
         """Note that the unit *counter* came in whole and was opened."""

@@ -104,7 +104,7 @@ class UnitKey:
         return self.counter >= REJECT_AFTER_MESSAGES - MAXIMUM_FRAGMENTS
 
 
-def marks(count: int, limit: int) -> list[int]:
+def cut_points(count: int, limit: int) -> list[int]:
     """Return where a super-packet of *count* segments is cut into nearly equal parts of at most *limit*, 4 or more.
 
     Each part has two segments at least.
@@ -158,7 +158,7 @@ def segments_in(room: int, fragments: int, datagram_size: int, headers: int, seg
 class _Layout:
     """How a sealed unit of some size lies as *count* datagrams of *size* bytes: views, made once."""
 
-    __slots__ = ("counters", "headers", "marks", "pieces")
+    __slots__ = ("counters", "cuts", "headers", "pieces")
 
     def __init__(self, out: Bytes2D, count: int, size: int) -> None:
         rows = out[: count * size].reshape(count, size)
@@ -167,7 +167,7 @@ class _Layout:
         self.counters = rows[:, FRAGMENT_HEADER_SIZE - 8 : FRAGMENT_HEADER_SIZE].view("<u8")
         limit = min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // size) or 1
         sends = -(-count // limit)
-        self.marks = [count * part // sends * size for part in range(sends + 1)]
+        self.cuts = [count * part // sends * size for part in range(sends + 1)]
 
 
 class Cutter:
@@ -224,11 +224,11 @@ class Cutter:
             first = FRAGMENT_HEADER.pack(TYPE_FRAGMENT, 0, count, key.cipher, key.receiver_index, counter)
             np.add(np.frombuffer(first, "<u4"), _STEPS[:count], out=layout.headers)
             self._written = layout, key
-        marks, view = layout.marks, self._out_view
+        cuts, view = layout.cuts, self._out_view
         total = sealed + count * FRAGMENT_HEADER_SIZE
-        if len(marks) == 2:
+        if len(cuts) == 2:
             return [view[:total]]
-        return [view[a : min(b, total)] for a, b in pairwise(marks)]
+        return [view[a : min(b, total)] for a, b in pairwise(cuts)]
 
     def _lay_out(self, count: int, size: int) -> _Layout:
         if len(self._layouts) >= LAYOUTS:

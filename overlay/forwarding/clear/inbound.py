@@ -14,7 +14,7 @@ from overlay.forwarding.offload.flow import Framing
 from overlay.forwarding.offload.join import Geometries, Rows
 from overlay.forwarding.offload.partial import virtio_for
 from overlay.wire.ip import CE, ECT_1, take_outer_ecn
-from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
+from overlay.wire.mss import clamp_syn
 from overlay.wire.virtio import PLAIN
 
 if TYPE_CHECKING:
@@ -151,8 +151,7 @@ class ClearInbound:
         peer.traffic.rx_packets += 1
         peer.traffic.rx_bytes += len(payload)
         peer.contact.last_received = now
-        if packet[PROTOCOL_AT[packet[0] >> 4]] in SYN_PROTOCOLS and may_be_syn(packet, 0, len(packet)):
-            clamp_mss(packet, min(peer.path.mtu, mtu), is_partial=virtio is not PLAIN)
+        clamp_syn(packet, 0, len(packet), mtu, peer.path.mtu, is_partial=virtio is not PLAIN)
         self._write(peer, [virtio, packet])
 
     def sender(self, peers: list[Peer], packet: memoryview) -> Peer | None:

@@ -12,8 +12,8 @@ from overlay.forwarding.underlay.flows import hash_flow
 from overlay.forwarding.underlay.outer_header import TTL_SHIFT, marks_of, ttl_of
 from overlay.wire.icmp import told_mtu
 from overlay.wire.messages import TRANSPORT_HEADER
-from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
-from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
+from overlay.wire.mss import clamp_syn
+from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE, offload_at
 
 if TYPE_CHECKING:
     from overlay.forwarding.batch import Batch
@@ -47,15 +47,14 @@ class ClearOutbound:
         if not ttl_of(arena, start):
             peer.drops["ttl"] += 1  # RFC 2003 section 3.1
             return False
-        if not peer.tunnel.has_ports:
-            ecn = marks_of(arena, start, inherits_ttl=self._core.inherits_ttl)
+        marks = ecn
+        if not peer.has_ports:
+            marks = marks_of(arena, start, inherits_ttl=self._core.inherits_ttl)
         elif self._core.inherits_ttl:
-            ecn |= ttl_of(arena, start) << TTL_SHIFT
+            marks |= ttl_of(arena, start) << TTL_SHIFT
         self._heed(peer, start, end, now)  # its far end may be a kernel
         prefix = peer.tunnel.prefix[version]
-        flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
-            arena, start - VIRTIO_SIZE
-        )
+        flags, gso_type, _, _, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(arena, start - VIRTIO_SIZE)
         if now >= peer.path.due:
             self._core.liveness.look_at_path(peer, now)
         lanes = peer.lanes
@@ -63,36 +62,26 @@ class ClearOutbound:
         if lanes:
             lane = lanes[hash_flow(view[start:end]) % len(lanes)]
         if gso_type:
-            packet = view[start:end]
-            if (
-                length > peer.path.mtu
-                and largest_segment(packet, gso_type, segment, csum_start) > peer.path.mtu
-            ):
-                outbound.flush_peer(lane)
-                self._oversize.send_segments(peer, None, packet, gso_type, segment, csum_start, ecn, now)
-                return False
-            self._forward_segments(lane, packet, prefix, gso_type, segment, csum_start, ecn)
+            self._forward_segments(lane, prefix, start, end, marks, now)
             return False
-        if arena[start + PROTOCOL_AT[version]] in SYN_PROTOCOLS and may_be_syn(arena, start, end):
-            mtu = min(peer.path.mtu, outbound.splitter.mtu)
-            clamp_mss(view[start:end], mtu, is_partial=bool(flags & NEEDS_CSUM))
+        clamp_syn(arena, start, end, outbound.splitter.mtu, peer.path.mtu, is_partial=flags & NEEDS_CSUM != 0)
         if flags & NEEDS_CSUM and not outbound.complete(start, length, csum_start, csum_offset):
             peer.drops["tun_malformed"] += 1
             return False
         if length > peer.path.mtu:
             outbound.flush_peer(lane)
-            self._oversize.send(peer, None, view[start:end], ecn, now)
+            self._oversize.send(peer, None, view[start:end], marks, now)
             return False
         peer.traffic.tx_packets += 1
         begin = start - len(prefix)
         if len(prefix) > TRANSPORT_HEADER.size:
             # The arena has no room for it: only a transport header's before each packet, which a table of them needs.
-            outbound.queue(lane, memoryview(prefix + view[start:end]), end - begin, ecn)
+            outbound.queue(lane, memoryview(prefix + view[start:end]), end - begin, marks)
             return False
         view[begin:start] = prefix
         if peer.tunnel.finish is not None:
             peer.tunnel.finish(view[begin:end])
-        outbound.queue(lane, view[begin:end], end - begin, ecn)
+        outbound.queue(lane, view[begin:end], end - begin, marks)
         return True
 
     def _heed(self, peer: Peer, start: int, end: int, now: float) -> None:
@@ -109,22 +98,21 @@ class ClearOutbound:
         self._splitters = {}
 
     def _forward_segments(
-        self,
-        lane: FlowQueue[Peer],
-        packet: memoryview,
-        prefix: bytes,
-        gso_type: int,
-        segment: int,
-        csum_start: int,
-        ecn: int,
+        self, lane: FlowQueue[Peer], prefix: bytes, start: int, end: int, marks: int, now: float
     ) -> None:
-        peer = lane.peer
+        """Send the super-packet that the arena has from *start* to *end* as a train of payloads."""
+        peer, packet = lane.peer, self._view[start:end]
+        offload = offload_at(self._arena, start - VIRTIO_SIZE)
+        if end - start > peer.path.mtu and largest_segment(packet, offload) > peer.path.mtu:
+            self._outbound.flush_peer(lane)
+            self._oversize.send_segments(peer, None, packet, offload, marks, now)
+            return
         splitter = self._splitters.get(len(prefix))
         if splitter is None:
             splitter = ClearSplitter(self._outbound.splitter.mtu, len(prefix))
             self._splitters[len(prefix)] = splitter
         try:
-            train = splitter.split(packet, gso_type, segment, csum_start)
+            train = splitter.split(packet, offload.gso_type, offload.segment, offload.csum_start)
         except PacketError as error:
             peer.drops[error.reason] += 1
             return
@@ -134,5 +122,5 @@ class ClearOutbound:
             for payload in train.full:
                 peer.tunnel.finish(payload)
         for part in train.parts():
-            self._core.sender.send(peer, part, train.size, ecn, lane.flow)
+            self._core.sender.send(peer, part, train.size, marks, lane.flow)
         peer.traffic.tx_packets += train.count

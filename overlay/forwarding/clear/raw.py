@@ -27,7 +27,7 @@ from overlay.forwarding.underlay.mmsg import (
     parse_sockaddr,
 )
 from overlay.wire.ip import CE, ECT_1, take_outer_ecn
-from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
+from overlay.wire.mss import clamp_syn
 from overlay.wire.virtio import PLAIN
 
 if TYPE_CHECKING:
@@ -234,8 +234,7 @@ class RawInbound:
         except PacketError as error:
             blamed.drops[error.reason] += 1
             return
-        if packet[PROTOCOL_AT[packet[0] >> 4]] in SYN_PROTOCOLS and may_be_syn(packet, 0, len(packet)):
-            clamp_mss(packet, min(peer.path.mtu, mtu), is_partial=header is not PLAIN)
+        clamp_syn(packet, 0, len(packet), mtu, peer.path.mtu, is_partial=header is not PLAIN)
         peer.traffic.rx_packets += 1
         peer.traffic.rx_bytes += len(payload)
         peer.contact.last_received = now

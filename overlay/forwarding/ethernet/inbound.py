@@ -23,7 +23,7 @@ from overlay.wire.frames import (
     ip_start,
 )
 from overlay.wire.ip import CE, ECT_1, PROTOCOL_UDP, packet_length, take_outer_ecn
-from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
+from overlay.wire.mss import clamp_syn
 from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -125,12 +125,9 @@ class FramesInbound(Inbound):
         if ecn and packet:
             take_outer_ecn(frame[packet:], ecn)
         self._bridge.from_peer(peer.number, frame, now)
-        if not packet:
-            return
-        protocol = frame[packet + PROTOCOL_AT[frame[packet] >> 4]]
-        if protocol in SYN_PROTOCOLS and may_be_syn(frame, packet, len(frame)):
-            most = min(peer.path.mtu, self._core.outbound.splitter.mtu) - FRAME_HEADER_SIZE - packet
-            clamp_mss(frame[packet:], most, is_partial=is_partial)
+        if packet:
+            inner, mtu = FRAME_HEADER_SIZE + packet, self._core.outbound.splitter.mtu
+            clamp_syn(frame, packet, len(frame), mtu - inner, peer.path.mtu - inner, is_partial=is_partial)
 
     def deliver_unit(self, peer: Peer, unit: memoryview, most: int, ecn: int, now: float) -> None:
         """Write the super-frame of an opened unit, once every claim about it holds."""

@@ -20,15 +20,13 @@ from overlay.forwarding.ratelimit import Bucket
 from overlay.forwarding.tun.outbound import ARENA_BYTES, BATCH, READ_BYTES, Outbound
 from overlay.forwarding.underlay.outer_header import TTL_SHIFT, ttl_of
 from overlay.link.messages import OWN
-from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire import frames
-from overlay.wire.bulk import MINIMUM_SEGMENT
 from overlay.wire.ethernet import ETHERNET_SIZE, VLAN_SIZE
 from overlay.wire.frames import FRAME_HEADER, FRAME_HEADER_SIZE, MAXIMUM_TAGS, TYPE_FRAME, ip_start
 from overlay.wire.ip import IPV6_HEADER_SIZE, PROTOCOL_UDP, ecn, packet_length
 from overlay.wire.messages import PADDING, TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
-from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
-from overlay.wire.virtio import NEEDS_CSUM, PLAIN, VIRTIO_HEADER, VIRTIO_SIZE
+from overlay.wire.mss import clamp_syn
+from overlay.wire.virtio import NEEDS_CSUM, PLAIN, VIRTIO_HEADER, VIRTIO_SIZE, Offload, offload_at
 
 if TYPE_CHECKING:
     from overlay.forwarding.ethernet.bridge import Bridge
@@ -125,7 +123,7 @@ class FramesOutbound(Outbound):
         """
         core, arena, view = self._core, self._arena, self._view
         start = at + _FRAME
-        keypair = self._usable(peer, now)
+        keypair = peer.keypairs.usable(now)
         if keypair is None:
             if peer.clear is None:
                 self._stage(peer, bytes(view[at + _VIRTIO : end]), now)
@@ -138,14 +136,12 @@ class FramesOutbound(Outbound):
             self.offer(peer, keypair, now)
         frame = view[start:end]
         if arena[at + _VIRTIO] or arena[at + _VIRTIO + 1]:
-            flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
-                arena, at + _VIRTIO
-            )
+            flags, gso_type, _, _, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(arena, at + _VIRTIO)
+            if gso_type:
+                self._send_segments(peer, keypair, start, end, packet, now)
+                return
         else:
-            flags = gso_type = segment = csum_start = csum_offset = 0  # complete as it stands
-        if gso_type:
-            self._send_segments(peer, keypair, start, frame, packet, gso_type, segment, csum_start, now)
-            return
+            flags = csum_start = csum_offset = 0  # complete as it stands
         if not self._finish(start, end, packet, flags, csum_start, csum_offset, peer):
             peer.drops["tun_malformed"] += 1
             return
@@ -153,7 +149,7 @@ class FramesOutbound(Outbound):
         if length > peer.path.mtu:
             self._send_copy(peer, keypair, bytes(frame), now)
             return
-        mark = _mark(arena, start + packet) if packet else 0
+        congestion = ecn(arena, start + packet) if packet else 0
         plain = padded(length, self.splitter.mtu)
         if plain > length:
             view[end : end + plain - length] = bytes(plain - length)
@@ -166,57 +162,44 @@ class FramesOutbound(Outbound):
             NONCE(counter), view[begin : begin + plain], None, view[begin : begin + plain + TAG_SIZE]
         )
         self._at = at + plain + OVERHEAD
-        self.queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, mark)
+        self.queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, congestion)
         core.liveness.data_sent(peer, keypair, 1, now)
 
     def _send_segments(
-        self,
-        peer: Peer,
-        keypair: Keypair[Peer],
-        start: int,
-        frame: memoryview,
-        packet: int,
-        gso_type: int,
-        segment: int,
-        csum_start: int,
-        now: float,
+        self, peer: Peer, keypair: Keypair[Peer], start: int, end: int, packet: int, now: float
     ) -> None:
-        """Send the super-frame that the arena has at *start* to *peer*; its IP packet begins *packet* bytes later."""
+        """Send the super-frame that the arena has from *start* to *end*; its IP packet begins *packet* bytes later."""
         self.flush_peer(peer)
-        link, mark, bulk = bytes(frame[:packet]), ecn(frame[packet:]) if packet else 0, keypair.bulk
-        l4, inner = csum_start - packet, FRAME_HEADER_SIZE + packet
+        frame, offload = self._view[start:end], _offload_behind(self._arena, start, packet)
+        link, congestion, inner = (
+            bytes(frame[:packet]),
+            ecn(frame, packet) if packet else 0,
+            FRAME_HEADER_SIZE + packet,
+        )
         try:
             if not packet:
                 raise PacketError("tun_gso")
-            if inner + largest_segment(frame[packet:], gso_type, segment, l4) > peer.path.mtu:
-                for each in self._segments(frame, packet, gso_type, segment, csum_start):
+            if inner + largest_segment(frame[packet:], offload) > peer.path.mtu:
+                for each in self._segments(frame, packet, offload):
                     self._send_copy(peer, keypair, each, now)
                 return
-            is_vouched_for = self._arena[start - VIRTIO_SIZE] & NEEDS_CSUM
-            if bulk is not None and segment >= MINIMUM_SEGMENT and is_vouched_for:
-                begin, end = start + packet, start + len(frame)
-                count = self._send_units(
-                    peer, keypair, bulk, begin, end, gso_type, segment, l4, mark, now, link
-                )
-                if count:
-                    self._core.liveness.data_sent(peer, keypair, count, now)
-                    return
-            train = self._split(frame[packet:], gso_type, segment, l4, link)
+            count = self._send_units(peer, keypair, start + packet, end, offload, congestion, now, link)
+            if not count:
+                train = self._split(frame[packet:], offload, link)
+                self._send_train(peer, keypair, train, congestion)
+                count = train.count
         except (PacketError, IndexError):  # headers that do not fit the virtio header's claims
             peer.drops["tun_gso"] += 1
             return
-        self._send_train(peer, keypair, train, mark)
-        self._core.liveness.data_sent(peer, keypair, train.count, now)
+        self._core.liveness.data_sent(peer, keypair, count, now)
 
-    def _split(
-        self, packet: memoryview, gso_type: int, segment: int, csum_start: int, link: bytes
-    ) -> SealedTrain:
+    def _split(self, packet: memoryview, offload: Offload, link: bytes) -> SealedTrain:
         """Return the segments of a super-packet in transport messages, each in a frame.  Raises PacketError."""
         inner = FRAME_HEADER_SIZE + len(link)
         splitter = self._splitters.get(inner)
         if splitter is None:
             splitter = self._splitters[inner] = Splitter(self.splitter.mtu, inner)
-        train = splitter.split(packet, gso_type, segment, csum_start)
+        train = splitter.split(packet, offload.gso_type, offload.segment, offload.csum_start)
         train.prefix(FRAME_HEADER.pack(TYPE_FRAME, train.padding.shape[1]) + link)
         train.rows[-1, TRANSPORT_HEADER.size + 1] = train.last_padding
         return train
@@ -226,11 +209,11 @@ class FramesOutbound(Outbound):
         if now >= peer.path.due:
             self._core.liveness.look_at_path(peer, now)
         view, header = self._view, peer.tunnel.frame_header
-        flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
+        flags, gso_type, _, _, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             self._arena, start - VIRTIO_SIZE
         )
         frame = view[start:end]
-        lane, mark = lane_for(peer, frame, packet), self._clear_mark(frame, packet)
+        lane, marks = lane_for(peer, frame, packet), self._clear_marks(frame, packet)
         if not gso_type:
             if not self._finish(start, end, packet, flags, csum_start, csum_offset, peer):
                 peer.drops["tun_malformed"] += 1
@@ -238,7 +221,7 @@ class FramesOutbound(Outbound):
             begin = start - len(header)
             view[begin:start] = header
             self._at = end
-            self.queue(lane, view[begin:end], end - begin, mark)
+            self.queue(lane, view[begin:end], end - begin, marks)
             peer.traffic.tx_packets += 1
             return
         inner = len(header) + packet
@@ -248,35 +231,34 @@ class FramesOutbound(Outbound):
         try:
             if not packet:
                 raise PacketError("tun_gso")
-            train = splitter.split(frame[packet:], gso_type, segment, csum_start - packet)
+            offload = _offload_behind(self._arena, start, packet)
+            train = splitter.split(frame[packet:], offload.gso_type, offload.segment, offload.csum_start)
         except PacketError as error:
             peer.drops[error.reason] += 1
             return
         self.flush_peer(lane)
         train.prefix(header + bytes(frame[:packet]))
         for part in train.parts():
-            self._core.sender.send(peer, part, train.size, mark, lane.flow)
+            self._core.sender.send(peer, part, train.size, marks, lane.flow)
         peer.traffic.tx_packets += train.count
 
-    def _segments(
-        self, frame: memoryview, packet: int, gso_type: int, segment: int, csum_start: int
-    ) -> list[bytes]:
+    def _segments(self, frame: memoryview, packet: int, offload: Offload) -> list[bytes]:
         """Return the frames that a super-frame stands for.  Raises PacketError."""
         if not packet:
             raise PacketError("tun_gso")
-        train = self.splitter.split(frame[packet:], gso_type, segment, csum_start - packet)
+        train = self.splitter.split(frame[packet:], offload.gso_type, offload.segment, offload.csum_start)
         header = bytes(frame[:packet])
         return [header + bytes(row[: packet_length(row)]) for row in train.plain]
 
     def _flood(self, start: int, end: int, packet: int, now: float) -> None:
         """Send the frame that the arena has from *start* to *end* once to every peer."""
         core, frame = self._core, self._view[start:end]
-        flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
+        flags, gso_type, _, _, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
             self._arena, start - VIRTIO_SIZE
         )
         if gso_type:
             try:
-                copies = self._segments(frame, packet, gso_type, segment, csum_start)
+                copies = self._segments(frame, packet, _offload_behind(self._arena, start, packet))
             except PacketError as error:
                 core.drops[error.reason] += 1
                 return
@@ -302,7 +284,7 @@ class FramesOutbound(Outbound):
         frame, peer = copy_and_peer
         if self._core.peers.get(peer.number) is not peer:
             return  # removed meanwhile
-        keypair = self._usable(peer, now)
+        keypair = peer.keypairs.usable(now)
         if keypair is not None:
             self.flush_peer(peer)
             self._send_copy(peer, keypair, frame, now)
@@ -319,8 +301,8 @@ class FramesOutbound(Outbound):
         packet = ip_start(frame)
         length = FRAME_HEADER_SIZE + len(frame)
         payload = frames.build(frame, padded(length, self.splitter.mtu) - length)
-        mark = ecn(frame[packet:]) if packet else 0
-        self.send_payload(peer, keypair, payload, mark, may_be_cut=len(payload) > peer.path.mtu)
+        congestion = ecn(frame, packet) if packet else 0
+        self.send_payload(peer, keypair, payload, congestion, may_be_cut=len(payload) > peer.path.mtu)
         self._core.liveness.data_sent(peer, keypair, 1, now)
 
     def _send_clear_copy(self, peer: Peer, frame: bytes, now: float) -> None:
@@ -328,18 +310,18 @@ class FramesOutbound(Outbound):
         if now >= peer.path.due:
             self._core.liveness.look_at_path(peer, now)
         packet = ip_start(frame)
-        lane, mark = lane_for(peer, memoryview(frame), packet), self._clear_mark(frame, packet)
+        lane, marks = lane_for(peer, memoryview(frame), packet), self._clear_marks(frame, packet)
         datagram = memoryview(peer.tunnel.frame_header + frame)
         self.flush_peer(lane)
-        self._core.sender.send(peer, [datagram], len(datagram), mark, lane.flow)
+        self._core.sender.send(peer, [datagram], len(datagram), marks, lane.flow)
         peer.traffic.tx_packets += 1
 
-    def _clear_mark(self, frame: Buffer, packet: int) -> int:
+    def _clear_marks(self, frame: Buffer, packet: int) -> int:
         """Return what the outer header takes over from the IP packet that *frame* has at *packet*; 0 is without any."""
         if not packet:
             return 0
-        mark = ecn(frame[packet:])
-        return mark | ttl_of(frame, packet) << TTL_SHIFT if self._core.inherits_ttl else mark
+        marks = ecn(frame, packet)
+        return marks | ttl_of(frame, packet) << TTL_SHIFT if self._core.inherits_ttl else marks
 
     def _stage(self, peer: Peer, frame: bytes, now: float) -> None:
         if peer.endpoint is None:
@@ -362,15 +344,12 @@ class FramesOutbound(Outbound):
         Returns False where the checksum points outside the packet, which begins at *packet*; 0 is without any.
         """
         at = start + packet
-        if (
-            packet
-            and self._arena[at + PROTOCOL_AT[self._arena[at] >> 4]] in SYN_PROTOCOLS
-            and may_be_syn(self._arena, at, end)
-        ):
-            mtu = self.splitter.mtu if peer is None else min(peer.path.mtu, self.splitter.mtu)
-            most = mtu - FRAME_HEADER_SIZE - packet
-            clamp_mss(self._view[at:end], most, is_partial=bool(flags & NEEDS_CSUM))
-        if not flags & NEEDS_CSUM:
+        is_partial = flags & NEEDS_CSUM != 0
+        if packet:
+            inner, mtu = FRAME_HEADER_SIZE + packet, self.splitter.mtu
+            path_mtu = peer.path.mtu if peer is not None else mtu
+            clamp_syn(self._arena, at, end, mtu - inner, path_mtu - inner, is_partial=is_partial)
+        if not is_partial:
             return True
         return bool(packet) and self.complete(at, end - at, csum_start - packet, csum_offset)
 
@@ -389,16 +368,8 @@ class FramesOutbound(Outbound):
             return False
         return (bytes(address), bytes(frame[ports + 2 : ports + 4])) in self._core.places
 
-    @staticmethod
-    def _usable(peer: Peer, now: float) -> Keypair[Peer] | None:
-        keypair = peer.keypairs.current
-        if keypair is None or now >= keypair.reject_at or keypair.counter >= REJECT_AFTER_MESSAGES:
-            return None
-        return keypair
 
-
-def _mark(arena: bytearray, packet: int) -> int:
-    """Return the ECN field of the IP packet that *arena* has at *packet*."""
-    if arena[packet] >> 4 == 4:
-        return arena[packet + 1] & 3
-    return arena[packet + 1] >> 4 & 3
+def _offload_behind(arena: bytearray, start: int, packet: int) -> Offload:
+    """Return the header of the super-frame that *arena* has at *start*, as of the packet behind *packet* bytes of it."""
+    offload = offload_at(arena, start - VIRTIO_SIZE)
+    return offload._replace(csum_start=offload.csum_start - packet)

@@ -110,11 +110,11 @@ class Train:
         # At least one: what is too big for any send, the send refuses.
         limit = min(MAXIMUM_TRAIN_COUNT, MAXIMUM_TRAIN_BYTES // self.size) or 1
         sends = -(-self.count // limit)
-        marks = [self.count * part // sends for part in range(sends + 1)]
+        cuts = [self.count * part // sends for part in range(sends + 1)]
         if self.stride != self.size:
-            return [self.full[start:stop] for start, stop in pairwise(marks)]
+            return [self.full[start:stop] for start, stop in pairwise(cuts)]
         end = (self.count - 1) * self.stride + len(self.full[-1])
-        return [[self.view[a * self.stride : min(b * self.stride, end)]] for a, b in pairwise(marks)]
+        return [[self.view[a * self.stride : min(b * self.stride, end)]] for a, b in pairwise(cuts)]
 
 
 class SealedTrain(Train):

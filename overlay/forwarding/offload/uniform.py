@@ -123,8 +123,8 @@ class UniformRows:
         stride = train.stride
         limit = min(MOST, MAXIMUM_TRAIN_BYTES // stride) or 1
         sends = -(-count // limit)
-        marks = [count * part // sends * stride for part in range(sends + 1)]
-        return [train.view[a:b] for a, b in pairwise(marks)]
+        cuts = [count * part // sends * stride for part in range(sends + 1)]
+        return [train.view[a:b] for a, b in pairwise(cuts)]
 
     def _train(self, length: int) -> SealedTrain:
         train = self._trains.get(length)

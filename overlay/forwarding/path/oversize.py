@@ -22,15 +22,17 @@ if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.upcalls import Upcalls
+    from overlay.wire.virtio import Offload
 
 
-def largest_segment(packet: memoryview, gso_type: int, segment: int, csum_start: int) -> int:
+def largest_segment(packet: memoryview, offload: Offload) -> int:
     """Return how large a packet the segments of a super-packet make, headers included."""
-    if gso_type & ~GSO_ECN == GSO_UDP_L4:
-        return csum_start + 8 + segment
-    at = csum_start + 12
+    start = offload.csum_start
+    if offload.gso_type & ~GSO_ECN == GSO_UDP_L4:
+        return start + 8 + offload.segment
+    at = start + 12
     words = packet[at] >> 4 if at < len(packet) else 5  # such a header is refused when it is to be split
-    return csum_start + words * 4 + segment
+    return start + words * 4 + offload.segment
 
 
 class Oversize:
@@ -40,32 +42,32 @@ class Oversize:
         self._core = core
 
     def send(
-        self, peer: Peer, keypair: Keypair[Peer] | None, packet: memoryview, ecn: int, now: float
+        self, peer: Peer, keypair: Keypair[Peer] | None, packet: memoryview, marks: int, now: float
     ) -> None:
         """Send *packet*, whose checksums are complete, in pieces, or tell its sender."""
         if not self._is_refused(peer, packet, len(packet), now):
-            self._send(peer, keypair, [packet], ecn, now)
+            self._send(peer, keypair, [packet], marks, now)
 
     def send_segments(
         self,
         peer: Peer,
         keypair: Keypair[Peer] | None,
         packet: memoryview,
-        gso_type: int,
-        segment: int,
-        csum_start: int,
-        ecn: int,
+        offload: Offload,
+        marks: int,
         now: float,
     ) -> None:
         """Send the segments of a super-packet, which are too large, in pieces, or tell their sender."""
-        if self._is_refused(peer, packet, largest_segment(packet, gso_type, segment, csum_start), now):
+        if self._is_refused(peer, packet, largest_segment(packet, offload), now):
             return
         try:
-            train = self._core.outbound.splitter.split(packet, gso_type, segment, csum_start)
+            train = self._core.outbound.splitter.split(
+                packet, offload.gso_type, offload.segment, offload.csum_start
+            )
         except PacketError as error:
             peer.drops[error.reason] += 1
             return
-        self._send(peer, keypair, (row[: packet_length(row)] for row in train.plain), ecn, now)
+        self._send(peer, keypair, (row[: packet_length(row)] for row in train.plain), marks, now)
 
     def _is_refused(self, peer: Peer, packet: memoryview, size: int, now: float) -> bool:
         """Return whether packets of *size* bytes do not pass and must not be cut; then their sender is told."""
@@ -77,32 +79,32 @@ class Oversize:
         return True
 
     def _send(
-        self, peer: Peer, keypair: Keypair[Peer] | None, packets: Iterable[memoryview], ecn: int, now: float
+        self, peer: Peer, keypair: Keypair[Peer] | None, packets: Iterable[memoryview], marks: int, now: float
     ) -> None:
         count = 0
         for packet in packets:
             if packet[0] >> 4 == 4:
                 for piece in cut(packet, peer.path.mtu):
-                    self._send_packet(peer, keypair, piece, ecn)
+                    self._send_packet(peer, keypair, piece, marks)
             else:
-                self._send_packet(peer, keypair, bytes(packet), ecn)
+                self._send_packet(peer, keypair, bytes(packet), marks)
             count += 1
         if keypair is not None:
             self._core.liveness.data_sent(peer, keypair, count, now)
         else:
             peer.traffic.tx_packets += count
 
-    def _send_packet(self, peer: Peer, keypair: Keypair[Peer] | None, packet: bytes, ecn: int) -> None:
+    def _send_packet(self, peer: Peer, keypair: Keypair[Peer] | None, packet: bytes, marks: int) -> None:
         """Send *packet* by itself; where it is too large all the same, its datagram may be cut."""
         is_larger, sender = len(packet) > peer.path.mtu, self._core.sender
         if keypair is not None:
-            self._core.outbound.send_payload(peer, keypair, _filled(packet), ecn, may_be_cut=is_larger)
-        elif is_larger and not peer.tunnel.has_ports:
-            sender.send_message(peer, peer.tunnel.payload(packet), ecn & ~WHOLE)
+            self._core.outbound.send_payload(peer, keypair, _filled(packet), marks, may_be_cut=is_larger)
+        elif is_larger and not peer.has_ports:
+            sender.send_message(peer, peer.tunnel.payload(packet), marks & ~WHOLE)
         elif is_larger:
-            sender.send_cuttable(peer, peer.tunnel.payload(packet), ecn)
+            sender.send_cuttable(peer, peer.tunnel.payload(packet), marks)
         else:
-            sender.send_message(peer, peer.tunnel.payload(packet), ecn)
+            sender.send_message(peer, peer.tunnel.payload(packet), marks)
 
 
 def _filled(packet: bytes) -> bytes:

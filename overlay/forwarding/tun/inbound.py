@@ -39,7 +39,7 @@ from overlay.wire.messages import (
     TYPE_TRANSPORT,
     message_type,
 )
-from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
+from overlay.wire.mss import clamp_syn
 from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -445,9 +445,7 @@ class Inbound:
             core.refused(peer, "frame" if is_frame(payload) else error.reason)
             return
         peer.traffic.rx_packets += 1
-        protocol = self._buffer[start + PROTOCOL_AT[packet[0] >> 4]]
-        if protocol in SYN_PROTOCOLS and may_be_syn(self._buffer, start, start + length):
-            clamp_mss(packet, min(peer.path.mtu, core.outbound.splitter.mtu))
+        clamp_syn(self._buffer, start, start + length, core.outbound.splitter.mtu, peer.path.mtu)
         begin = start - VIRTIO_SIZE
         self._view[begin:start] = PLAIN
         self._write(peer, [self._view[begin : start + length]])

@@ -19,10 +19,9 @@ from overlay.forwarding.bulk.units import (
     LARGEST_DATAGRAM,
     Cutter,
     append_link,
+    cut_points,
     gso_type_of,
-    marks,
     portions,
-    segments_in,
 )
 from overlay.forwarding.clear.outbound import ClearOutbound
 from overlay.forwarding.keypair import NONCE
@@ -34,13 +33,12 @@ from overlay.forwarding.underlay.batching import Batching
 from overlay.link.messages import OWN
 from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire.bulk import META, MINIMUM_SEGMENT
-from overlay.wire.ip import IPV6_MINIMUM_MTU, PROTOCOL_UDP, checksum
+from overlay.wire.ip import ADDRESS_V4, ADDRESS_V6, IPV6_MINIMUM_MTU, PROTOCOL_UDP, checksum, ecn
 from overlay.wire.messages import PADDING, TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
-from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
-from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE
+from overlay.wire.mss import clamp_syn
+from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE, Offload, offload_at
 
 if TYPE_CHECKING:
-    from overlay.forwarding.bulk.capability import Bulk
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.offload.split import SealedTrain
     from overlay.forwarding.peer import Peer
@@ -137,17 +135,18 @@ class Outbound:
         core, start = self._core, TRANSPORT_HEADER.size
         if length < 40 or not self._uniform.are(length, count):
             return False
-        if self._arena[start] >> 4 == 4:
-            destination, ecn = bytes(self._view[start + 16 : start + 20]), self._arena[start + 1] & 3
-        else:
-            destination, ecn = bytes(self._view[start + 24 : start + 40]), self._arena[start + 1] >> 4 & 3
+        is_ipv4 = self._arena[start] >> 4 == 4
+        destination: bytes
+        (destination,) = (
+            ADDRESS_V4(self._arena, start + 16) if is_ipv4 else ADDRESS_V6(self._arena, start + 24)
+        )
         peer = core.table.remembered.get(destination) or core.table.find(destination)
         if peer is None or peer.number == OWN or destination == peer.place[0]:
             return False
         if length > peer.path.mtu:
             return False
-        keypair = peer.keypairs.current
-        if keypair is None or now >= keypair.reject_at or keypair.counter + count > REJECT_AFTER_MESSAGES:
+        keypair = peer.keypairs.usable(now, count)
+        if keypair is None:
             return False
         flags, gso_type, _, _, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(self._arena, _OFFSET)
         if gso_type or (
@@ -158,8 +157,9 @@ class Outbound:
             _ask(peer)
         self.flush_peer(peer)
         size = stride_of(length, self.splitter.mtu)
+        congestion = ecn(self._arena, start)
         for part in self._uniform.seal(keypair, length, count):
-            core.sender.send(peer, [part], size, ecn)
+            core.sender.send(peer, [part], size, congestion)
         core.liveness.data_sent(peer, keypair, count, now)
         return True
 
@@ -187,10 +187,10 @@ class Outbound:
         length = end - start
         version = arena[start] >> 4
         if version == 4 and length >= 20:
-            destination = bytes(view[start + 16 : start + 20])
+            (destination,) = ADDRESS_V4(arena, start + 16)
             ecn = arena[start + 1] & 3
         elif version == 6 and length >= 40:
-            destination = bytes(view[start + 24 : start + 40])
+            (destination,) = ADDRESS_V6(arena, start + 24)
             ecn = arena[start + 1] >> 4 & 3
         else:
             core.drops["tun_malformed"] += 1
@@ -203,8 +203,8 @@ class Outbound:
         if destination == peer.place[0] and self._is_loop(peer, start, end):
             peer.drops["loop"] += 1
             return
-        keypair = peer.keypairs.current
-        if keypair is None or now >= keypair.reject_at or keypair.counter >= REJECT_AFTER_MESSAGES:
+        keypair = peer.keypairs.usable(now) if peer.clear is None else None
+        if keypair is None:
             if peer.clear is None:
                 core.stage(peer, bytes(view[at + _OFFSET : end]), now)
             elif peer.endpoint is None:
@@ -212,46 +212,16 @@ class Outbound:
             elif self._clear.forward(peer, start, end, ecn, now):
                 self._at = end
             return
+        flags = csum_start = csum_offset = 0  # complete as it stands
         if arena[at + _OFFSET] or arena[at + _OFFSET + 1]:
-            flags, gso_type, _, segment, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(
-                arena, at + _OFFSET
-            )
-        else:
-            flags = gso_type = segment = csum_start = csum_offset = 0  # complete as it stands
+            flags, gso_type, _, _, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(arena, at + _OFFSET)
+            if gso_type:
+                self._forward_segments(peer, keypair, start, end, ecn, now)
+                return
         if length > peer.path.mtu:
-            packet = view[start:end]
-            if not gso_type:
-                if flags & NEEDS_CSUM and not self.complete(start, length, csum_start, csum_offset):
-                    peer.drops["tun_malformed"] += 1
-                    return
-                self.flush_peer(peer)
-                self.oversize.send(peer, keypair, packet, ecn, now)
-                return
-            if largest_segment(packet, gso_type, segment, csum_start) > peer.path.mtu:
-                self.flush_peer(peer)
-                self.oversize.send_segments(peer, keypair, packet, gso_type, segment, csum_start, ecn, now)
-                return
-        if gso_type:
-            bulk = keypair.bulk
-            if bulk is not None and segment >= MINIMUM_SEGMENT and flags & NEEDS_CSUM:
-                count = self._send_units(
-                    peer, keypair, bulk, start, end, gso_type, segment, csum_start, ecn, now
-                )
-                if count:
-                    core.liveness.data_sent(peer, keypair, count, now)
-                    return
-            try:
-                train = self.splitter.split(view[start:end], gso_type, segment, csum_start)
-            except PacketError as error:
-                peer.drops[error.reason] += 1
-                return
-            self.flush_peer(peer)
-            self._send_train(peer, keypair, train, ecn)
-            core.liveness.data_sent(peer, keypair, train.count, now)
+            self._forward_oversize(peer, keypair, start, end, ecn, now)
             return
-        if arena[start + PROTOCOL_AT[version]] in SYN_PROTOCOLS and may_be_syn(arena, start, end):
-            mtu = min(peer.path.mtu, self.splitter.mtu)
-            clamp_mss(view[start:end], mtu, is_partial=bool(flags & NEEDS_CSUM))
+        clamp_syn(arena, start, end, self.splitter.mtu, peer.path.mtu, is_partial=flags & NEEDS_CSUM != 0)
         if flags & NEEDS_CSUM and not self.complete(start, length, csum_start, csum_offset):
             peer.drops["tun_malformed"] += 1
             return
@@ -264,14 +234,45 @@ class Outbound:
         keypair.counter = counter + 1
         TRANSPORT_HEADER.pack_into(arena, at, TYPE_TRANSPORT, keypair.remote_index, counter)
         keypair.seal(
-            NONCE(counter),
-            view[start : start + plain],
-            None,
-            view[start : start + plain + 16],
+            NONCE(counter), view[start : start + plain], None, view[start : start + plain + TAG_SIZE]
         )
         self._at = at + plain + OVERHEAD
         self.queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
         core.liveness.data_sent(peer, keypair, 1, now)
+
+    def _forward_oversize(
+        self, peer: Peer, keypair: Keypair[Peer], start: int, end: int, ecn: int, now: float
+    ) -> None:
+        """Send the packet that the arena has from *start* to *end* over a path that does not take it whole."""
+        offload = offload_at(self._arena, start - VIRTIO_SIZE)
+        if offload.flags & NEEDS_CSUM and not self.complete(
+            start, end - start, offload.csum_start, offload.csum_offset
+        ):
+            peer.drops["tun_malformed"] += 1
+            return
+        self.flush_peer(peer)
+        self.oversize.send(peer, keypair, self._view[start:end], ecn, now)
+
+    def _forward_segments(
+        self, peer: Peer, keypair: Keypair[Peer], start: int, end: int, ecn: int, now: float
+    ) -> None:
+        """Send the super-packet that the arena has from *start* to *end*: as units, or as a train."""
+        packet, offload = self._view[start:end], offload_at(self._arena, start - VIRTIO_SIZE)
+        if end - start > peer.path.mtu and largest_segment(packet, offload) > peer.path.mtu:
+            self.flush_peer(peer)
+            self.oversize.send_segments(peer, keypair, packet, offload, ecn, now)
+            return
+        count = self._send_units(peer, keypair, start, end, offload, ecn, now)
+        if not count:
+            try:
+                train = self.splitter.split(packet, offload.gso_type, offload.segment, offload.csum_start)
+            except PacketError as error:
+                peer.drops[error.reason] += 1
+                return
+            self.flush_peer(peer)
+            self._send_train(peer, keypair, train, ecn)
+            count = train.count
+        self._core.liveness.data_sent(peer, keypair, count, now)
 
     def send_payload(
         self, peer: Peer, keypair: Keypair[Peer], payload: bytes, ecn: int = 0, *, may_be_cut: bool = False
@@ -320,17 +321,17 @@ class Outbound:
             self.flush_peer(lane)
         self._dirty.clear()
 
-    def queue(self, peer: FlowQueue[Peer], datagram: memoryview, size: int, ecn: int) -> None:
+    def queue(self, peer: FlowQueue[Peer], datagram: memoryview, size: int, marks: int) -> None:
         """Put a sealed datagram behind the others of its peer that can leave in the same call."""
         pending = peer.pending
         if pending:
             first = peer.pending_size
-            if not peer.peer.tunnel.has_ports and ecn == peer.pending_ecn and len(pending) < MAXIMUM_PENDING:
+            if not peer.has_ports and marks == peer.pending_marks and len(pending) < MAXIMUM_PENDING:
                 peer.pending_size = max(first, size)
             elif (
                 peer.pending_closed
                 or size > first
-                or ecn != peer.pending_ecn
+                or marks != peer.pending_marks
                 or len(pending) >= MAXIMUM_PENDING
                 or (len(pending) + 1) * first > MAXIMUM_PENDING_BYTES
             ):
@@ -339,7 +340,7 @@ class Outbound:
             elif size < first:
                 peer.pending_closed = True
         if not pending:
-            peer.pending_size, peer.pending_ecn, peer.pending_closed = size, ecn, False
+            peer.pending_size, peer.pending_marks, peer.pending_closed = size, marks, False
             self._dirty.append(peer)
         pending.append(datagram)
 
@@ -348,13 +349,11 @@ class Outbound:
         pending = peer.pending
         if pending:
             peer.pending = []
-            self._core.sender.send(peer.peer, pending, peer.pending_size, peer.pending_ecn, peer.flow)
+            self._core.sender.send(peer.peer, pending, peer.pending_size, peer.pending_marks, peer.flow)
 
-    def _split(
-        self, packet: memoryview, gso_type: int, segment: int, csum_start: int, _link: bytes
-    ) -> SealedTrain:
+    def _split(self, packet: memoryview, offload: Offload, _link: bytes) -> SealedTrain:
         """Return the segments of a super-packet in transport messages.  Raises PacketError."""
-        return self.splitter.split(packet, gso_type, segment, csum_start)
+        return self.splitter.split(packet, offload.gso_type, offload.segment, offload.csum_start)
 
     def _send_train(self, peer: Peer, keypair: Keypair[Peer], train: SealedTrain, ecn: int) -> None:
         counter = keypair.counter
@@ -370,12 +369,9 @@ class Outbound:
         self,
         peer: Peer,
         keypair: Keypair[Peer],
-        bulk: Bulk,
         start: int,
         end: int,
-        gso_type: int,
-        segment: int,
-        csum_start: int,
+        offload: Offload,
         ecn: int,
         now: float,
         link: bytes = b"",
@@ -384,34 +380,31 @@ class Outbound:
 
         *link* is the Ethernet header of a super-frame.
         """
+        bulk, segment = keypair.bulk, offload.segment
+        if bulk is None or segment < MINIMUM_SEGMENT or not offload.flags & NEEDS_CSUM:
+            return 0
         if not bulk.has_heard:
             self.offer(peer, keypair, now)
-        key, size = bulk.key, bulk.size
-        limit = size.allowed(now) if size.is_plain else size.limit
-        if key is None or not limit:
-            return 0
         packet = self._view[start:end]
-        flow = flow_of(packet)
-        if flow is None or flow.l4 != csum_start or gso_type & ~GSO_ECN != gso_type_of(flow):
+        flow, key, size, is_trial = flow_of(packet), bulk.key, bulk.size, bulk.size.is_plain
+        if flow is None or flow.l4 != offload.csum_start or offload.gso_type & ~GSO_ECN != gso_type_of(flow):
             return 0
         count = -(-(len(packet) - flow.size) // segment)
-        if count < 2 or flow.size + segment > bulk.packet:
-            return 0
         # No larger than a full transport message, which the path carries; that of the end with the smaller MTU.
         datagram = min(self.splitter.mtu, bulk.packet, peer.path.mtu) + OVERHEAD
-        limit = min(limit, segments_in(bulk.most, bulk.fragments, datagram, flow.size + len(link), segment))
-        if limit < min(count, SMALLEST):
+        limit = bulk.most_segments(datagram, flow.size, segment, len(link), now)
+        if key is None or count < 2 or limit < min(count, SMALLEST):
             return 0
         if key.is_old:
             self._core.liveness.want(peer, now)
             if key.is_spent:
                 return 0
         self.flush_peer(peer)
-        sender, is_trial = self._core.sender, size.is_plain
+        sender = self._core.sender
         if count <= limit:
             size.sent(key.counter, now)
             start -= META.size
-            META.pack_into(self._arena, start, gso_type, segment)
+            META.pack_into(self._arena, start, offload.gso_type, segment)
             if link:
                 end = append_link(self._arena, start, end, link)
             for part in self._cutter.cut_in_place(key, self._view, self._array, start, end, datagram):
@@ -419,11 +412,12 @@ class Outbound:
             peer.traffic.tx_units += 1
             self._core.liveness.units_sent(peer, bulk)
             return count
-        cuts = [0, limit, count] if is_trial else marks(count, limit)
-        for number, (kind, header, payload) in enumerate(portions(packet, flow, gso_type, segment, cuts)):
+        cuts = [0, limit, count] if is_trial else cut_points(count, limit)
+        pieces = portions(packet, flow, offload.gso_type, segment, cuts)
+        for number, (kind, header, payload) in enumerate(pieces):
             if is_trial and number:
                 rest = memoryview(header + bytes(payload))
-                self._send_train(peer, keypair, self._split(rest, kind, segment, flow.l4, link), ecn)
+                self._send_train(peer, keypair, self._split(rest, offload._replace(gso_type=kind), link), ecn)
                 continue
             size.sent(key.counter, now)
             for part in self._cutter.cut(key, kind, segment, header, payload, datagram, link):
@@ -451,7 +445,7 @@ class Outbound:
             protocol, ports = arena[start + 9], start + (arena[start] & 15) * 4
         else:
             protocol, ports = arena[start + 6], start + 40
-        if not peer.tunnel.has_ports:
+        if not peer.has_ports:
             return protocol in peer.encapsulation.protocols.values()
         if protocol != PROTOCOL_UDP or ports + 4 > end:
             return False

@@ -21,14 +21,16 @@ P = TypeVar("P")  # whom a lane is for: a peer
 class FlowQueue(ABC, Generic[P]):
     """Datagrams made in this batch and not yet sent: all of one size but the last.  A peer is its own first lane."""
 
-    __slots__ = ("pending", "pending_closed", "pending_ecn", "pending_size")
+    __slots__ = ("has_ports", "pending", "pending_closed", "pending_marks", "pending_size")
 
     flow: int = 0  # which of the sockets it sends from, modulo their number
 
-    def __init__(self) -> None:
+    def __init__(self, has_ports: bool = True) -> None:
+        """*has_ports*: they leave from UDP sockets, which cut one send in datagrams of one size."""
+        self.has_ports = has_ports
         self.pending: list[memoryview] = []
         self.pending_size = 0
-        self.pending_ecn = 0
+        self.pending_marks = 0
         self.pending_closed = False
 
     @property

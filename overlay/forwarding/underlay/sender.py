@@ -101,24 +101,24 @@ class Sender:
                 return candidate
         return None
 
-    def send(self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int = 0) -> None:
+    def send(self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int = 0) -> None:
         """Send *buffers*, together datagrams of *size* bytes but for the last, to *peer*, hold a copy, or drop them.
 
         *flow* chooses one of the sockets where the peer's encapsulation sends from several.
         """
         self._sends += 1
         if not self._sends % LOOK:
-            self._look(peer, ecn, flow)
-        if self._crowded and not self._admits(peer, ecn, flow):
+            self._look(peer, marks, flow)
+        if self._crowded and not self._admits(peer, marks, flow):
             peer.drops["send_full"] += _count_all(buffers, size)
         elif not self._held or peer not in self._held:
-            rest = self._try(peer, buffers, size, ecn, flow)
+            rest = self._try(peer, buffers, size, marks, flow)
             if rest:
-                self._hold(peer, rest, size, ecn, flow, bounded=True)
+                self._hold(peer, rest, size, marks, flow, bounded=True)
         else:
-            self._hold(peer, buffers, size, ecn, flow, bounded=True)
+            self._hold(peer, buffers, size, marks, flow, bounded=True)
 
-    def send_message(self, peer: Peer, datagram: bytes, ecn: int = 0) -> None:
+    def send_message(self, peer: Peer, datagram: bytes, marks: int = 0) -> None:
         """Send one datagram of its own, or hold it, unless much is held already.
 
         One that is lost costs much more than its bytes: without a hello, say, a second of units.
@@ -128,8 +128,8 @@ class Sender:
             peer.drops["send_full"] += 1
             return
         buffers: Sequence[memoryview] = [memoryview(datagram)]
-        if waiting or self._try(peer, buffers, len(datagram), ecn, 0):
-            self._hold(peer, buffers, len(datagram), ecn, 0, bounded=False)
+        if waiting or self._try(peer, buffers, len(datagram), marks, 0):
+            self._hold(peer, buffers, len(datagram), marks, 0, bounded=False)
 
     def send_probe(self, peer: Peer, datagram: bytes) -> bool:
         """Send *datagram* so that nobody on the way cuts it; return False if the host's own device cannot carry it.
@@ -139,13 +139,13 @@ class Sender:
         error = self._send_under(peer, [datagram], DISCOVER, PMTUDISC_PROBE)
         return error is None or error.errno != errno.EMSGSIZE
 
-    def send_cuttable(self, peer: Peer, datagram: bytes, ecn: int = 0) -> None:
+    def send_cuttable(self, peer: Peer, datagram: bytes, marks: int = 0) -> None:
         """Send *datagram* so that it may be cut: by routers under IPv4, and under IPv6, where they do not, here."""
         target = self.socket_for(peer)
         if target is not None and target.family == socket.AF_INET6:
-            self._send_under(peer, [datagram], LARGEST, IPV6_MINIMUM_MTU, ecn)
+            self._send_under(peer, [datagram], LARGEST, IPV6_MINIMUM_MTU, marks)
         else:
-            self._send_under(peer, [datagram], DISCOVER, PMTUDISC_DONT, ecn)
+            self._send_under(peer, [datagram], DISCOVER, PMTUDISC_DONT, marks)
 
     def _send_under(
         self,
@@ -153,7 +153,7 @@ class Sender:
         datagram: Sequence[memoryview | bytes],
         options: dict[int, tuple[int, int]],
         value: int,
-        ecn: int = 0,
+        marks: int = 0,
         target: UdpSocket | None = None,
     ) -> OSError | None:
         """Make one send with an option of the socket set to *value*, and as it was again; return what failed."""
@@ -166,7 +166,7 @@ class Sender:
         try:
             target.raw.setsockopt(level, option, value)
             try:
-                target.raw.sendmsg(datagram, peer.local.ancillary(peer.endpoint, ecn), 0, peer.endpoint)
+                target.raw.sendmsg(datagram, peer.local.ancillary(peer.endpoint, marks), 0, peer.endpoint)
             finally:
                 target.raw.setsockopt(level, option, otherwise)
         except OSError as error:  # a timer, or the packet's sender, tries again
@@ -227,7 +227,7 @@ class Sender:
 
     def _target(self, peer: Peer, marks: int, flow: int) -> UdpSocket | None:
         """Return the socket that a send to *peer* leaves from."""
-        if not peer.tunnel.has_ports:
+        if not peer.has_ports:
             return peer.local.senders.get(marks & _KIND)
         target = peer.local.socket
         if target is None or target.closes_at != math.inf:
@@ -244,21 +244,21 @@ class Sender:
         return self._try(peer, send.buffers, send.size, send.marks, send.flow)
 
     def _try(
-        self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int
+        self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int
     ) -> Sequence[memoryview]:
         """Send, and return what the kernel cannot take now.  Any other failure is counted at the peer."""
-        if not peer.tunnel.has_ports:
-            return self._try_raw(peer, buffers, size, ecn)
+        if not peer.has_ports:
+            return self._try_raw(peer, buffers, size, marks)
         total = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         segment = size if total > size else 0
         if segment and not self.segments:
-            return self._one_by_one(peer, buffers, size, ecn, flow)
-        outcome = self._call(peer, buffers, segment, ecn, flow)
+            return self._one_by_one(peer, buffers, size, marks, flow)
+        outcome = self._call(peer, buffers, segment, marks, flow)
         if outcome is _SENT:
             peer.traffic.tx_bytes += total
             return _NOTHING
         if outcome is Outcome.UNCUT:
-            return self._one_by_one(peer, buffers, size, ecn, flow)
+            return self._one_by_one(peer, buffers, size, marks, flow)
         return buffers if outcome is Outcome.LATER else _NOTHING
 
     def _try_raw(
@@ -317,12 +317,12 @@ class Sender:
         return None
 
     def _one_by_one(
-        self, peer: Peer, buffers: Sequence[memoryview], size: int, ecn: int, flow: int
+        self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int
     ) -> Sequence[memoryview]:
         """Send each datagram by itself; if the kernel is full in the middle, return the rest."""
         datagrams = [view[at : at + size] for view in buffers for at in range(0, len(view), size)]
         for number, datagram in enumerate(datagrams):
-            outcome = self._call(peer, [datagram], 0, ecn, flow)
+            outcome = self._call(peer, [datagram], 0, marks, flow)
             if outcome is Outcome.LATER:
                 return datagrams[number:]
             if outcome is Outcome.SENT:
@@ -330,7 +330,7 @@ class Sender:
         return _NOTHING
 
     def _call(
-        self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, ecn: int, flow: int
+        self, peer: Peer, buffers: Sequence[memoryview | bytes], segment: int, marks: int, flow: int
     ) -> Outcome:
         """Make one send, cut into *segment* bytes unless that is 0.  A stale local address is forgotten."""
         local = peer.local
@@ -343,9 +343,9 @@ class Sender:
         if flow:
             target = self._spread(target, flow)
         discovery, omits = target.discovery, peer.path.omits
-        control = local.controls.get((ecn, segment))
+        control = local.controls.get((marks, segment))
         if control is None:
-            control = local.ancillary(peer.endpoint, ecn, segment)
+            control = local.ancillary(peer.endpoint, marks, segment)
         shares = target.shares
         is_told = shares is not None and shares.asks(peer)
         if is_told:
@@ -357,7 +357,7 @@ class Sender:
         except OSError as error:
             if shares is not None and is_told:
                 shares.failed()
-            return self._failed(peer, target, buffers, segment, ecn, flow, error)
+            return self._failed(peer, target, buffers, segment, marks, flow, error)
         finally:
             if omits is not discovery.omits:
                 discovery.switch(discovery.omits)
@@ -384,7 +384,7 @@ class Sender:
         target: UdpSocket,
         buffers: Sequence[memoryview | bytes],
         segment: int,
-        ecn: int,
+        marks: int,
         flow: int,
         error: OSError,
     ) -> Outcome:
@@ -393,7 +393,7 @@ class Sender:
             return Outcome.LATER
         if peer.local.source and number in _STALE_SOURCE:
             peer.local.forget_source()
-            return self._call(peer, buffers, segment, ecn, flow)
+            return self._call(peer, buffers, segment, marks, flow)
         if segment and number in _UNCUT:
             self.segments = number != errno.EIO
             peer.path.due = 0.0  # the kernel may have learnt that the path takes less
@@ -402,7 +402,7 @@ class Sender:
             peer.path.due = 0.0
             # The kernel has learnt that the path takes less: this one it cuts, those that follow will fit.
             if target.discovery.value == PMTUDISC_DO and not self._send_under(
-                peer, buffers, DISCOVER, PMTUDISC_DONT, ecn, target
+                peer, buffers, DISCOVER, PMTUDISC_DONT, marks, target
             ):
                 return Outcome.CUT
         peer.drops["too_big" if number == errno.EMSGSIZE else "send_refused"] += _count(buffers, segment)

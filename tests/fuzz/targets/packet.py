@@ -68,11 +68,12 @@ def mss(data):
     packet = whole(data)
     if packet is None:
         return
-    segment_size.may_be_syn(packet, 0, len(packet))
-    before = bytes(packet)
+    before, looked_at = bytes(packet), bytearray(packet)
     for mtu in (1280, 576):
         segment_size.clamp_mss(packet, mtu)
+        segment_size.clamp_syn(looked_at, 0, len(packet), mtu, 1500)
         assert len(packet) == len(before)
+        assert looked_at == packet  # the first look lets none pass by
     assert not segment_size.clamp_mss(packet, 1280)  # it is clamped
 
 

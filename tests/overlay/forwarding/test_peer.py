@@ -67,7 +67,7 @@ def test_the_path_to_a_new_peer_is_wide_and_to_be_asked_for():
 def test_a_peer_has_ports_and_lanes_as_its_encapsulation_has(name, has_ports, lanes):
     peer = Peer(1, ENCAPSULATIONS[name])
 
-    assert (peer.tunnel.has_ports, len(peer.lanes)) == (has_ports, lanes)
+    assert (peer.has_ports, len(peer.lanes)) == (has_ports, lanes)
     assert peer.peer is peer
 
 

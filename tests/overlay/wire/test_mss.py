@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.wire.mss import PROTOCOL_AT, SYN_PROTOCOLS, clamp_mss, may_be_syn
+from overlay.wire.mss import clamp_mss, clamp_syn
 from tests import packets
 from tests.hypothesis_profiles import examples
 from tests.packets import ACK
@@ -94,6 +94,7 @@ def test_anything_else_is_left_alone(packet):
 
     assert not clamp_mss(copy, 100)
     assert copy == packet
+    assert clamped(packet, 1280, 1280) == packet
 
 
 @examples(300)
@@ -129,10 +130,12 @@ def plain(packet, size):
     return shorter[:4] + struct.pack("!H", len(shorter) - 40) + shorter[6:]
 
 
-def may_be(packet):
-    """Return what the packet path finds out before it calls clamp_mss()."""
-    protocol = packet[PROTOCOL_AT[packet[0] >> 4]]
-    return protocol in SYN_PROTOCOLS and may_be_syn(packet, 0, len(packet))
+def clamped(packet, mtu, path_mtu, **how):
+    """Return *packet* as it leaves the packet path, which has it between others."""
+    buffer = bytearray(b"\x45" * 7 + packet + b"\x02" * 60)
+    clamp_syn(buffer, 7, 7 + len(packet), mtu, path_mtu, **how)
+    assert (buffer[:7], buffer[7 + len(packet) :]) == (b"\x45" * 7, b"\x02" * 60)
+    return bytes(buffer[7 : 7 + len(packet)])
 
 
 @pytest.mark.parametrize("size", [0, 100, 1300])
@@ -143,10 +146,11 @@ def test_a_syn_of_any_size_and_with_any_ipv4_options_is_clamped_to_what_fits_wit
     )
     packet = bytearray(made)
 
-    assert may_be(packet)
+    at_once = clamped(bytes(packet), 1500, 1400)
     assert clamp_mss(packet, 1400)
 
     assert mss_of(bytes(packet)) == 1360
+    assert bytes(packet) == at_once == clamped(made, 1400, 1500)
     assert packets.is_l4_checksum_right(bytes(packet))
 
 
@@ -156,8 +160,9 @@ def test_a_syn_behind_ipv6_extension_headers_is_clamped(extension):
     packet = bytearray(extension(whole))
     added = len(packet) - len(whole)
 
-    assert may_be(packet)
+    at_once = clamped(bytes(packet), 1500, 1400)
     assert clamp_mss(packet, 1400)
+    assert bytes(packet) == at_once
 
     inner = plain(bytes(packet), added)
     assert mss_of(inner) == 1340
@@ -180,6 +185,7 @@ def test_what_is_no_syn_behind_its_headers_is_left_alone(packet):
 
     assert not clamp_mss(copy, 100)
     assert copy == packet
+    assert clamped(packet, 1280, 1280) == packet
 
 
 @examples(300)
@@ -190,13 +196,17 @@ def test_what_is_no_syn_behind_its_headers_is_left_alone(packet):
     options=st.sampled_from([0, 4, 40]),
     is_tcp=st.booleans(),
 )
-def test_the_first_look_lets_every_syn_through_and_hardly_anything_else(
+def test_among_other_packets_a_syn_is_clamped_and_nothing_else_is_touched(
     version, flags, size, options, is_tcp
 ):
     ip = {"options": bytes([1]) * options} if version == 4 else {}
     if is_tcp:
-        packet = packets.tcp(bytes(size), version=version, flags=flags, **ip)
+        announced = {"tcp_options": b"\2\4" + struct.pack("!H", 1460) + USUAL}
+        packet = packets.tcp(bytes(size), version=version, flags=flags, **announced, **ip)
     else:
         packet = packets.udp(bytes([flags]) * size, version=version, **ip)
+    alone = bytearray(packet)
 
-    assert may_be(packet) == (is_tcp and bool(flags & SYN))
+    assert clamp_mss(alone, 1300) == (is_tcp and bool(flags & SYN))
+
+    assert clamped(packet, 1300, 1500) == alone

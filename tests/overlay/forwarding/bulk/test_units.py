@@ -19,8 +19,8 @@ from overlay.forwarding.bulk.units import (
     UNITS_TOTAL,
     UnitKey,
     WholeUnit,
+    cut_points,
     make_for_tun,
-    marks,
     portions,
     read_unit,
     segments_in,
@@ -892,7 +892,7 @@ def test_parts_of_a_super_packet_are_the_segments_the_kernel_would_make(made, li
     flow = flow_of(packet)
     count = -(-size // segment)
 
-    cuts = marks(count, limit)
+    cuts = cut_points(count, limit)
     left = []
     for kind, head, payload in portions(memoryview(packet), flow, virtio[1], segment, cuts):
         assert kind >= 0x80 if has_cwr(head, flow) else kind < 0x80

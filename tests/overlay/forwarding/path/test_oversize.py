@@ -6,6 +6,7 @@ import struct
 import pytest
 
 from overlay.forwarding.path.oversize import largest_segment
+from overlay.wire.virtio import Offload
 from tests import packets
 from tests.overlay.wire.test_fragments import reassemble
 from tests.sim import World
@@ -32,7 +33,7 @@ def test_the_largest_segment_is_that_which_the_kernel_would_make(version, make):
     packet, virtio = packets.as_super_packet(make(bytes(5000), version=version), 1000)
     _, kind, _, segment, start, _ = struct.unpack("<BBHHHH", virtio)
 
-    assert largest_segment(memoryview(packet), kind, segment, start) == len(
+    assert largest_segment(memoryview(packet), Offload(1, kind, 0, segment, start, 0)) == len(
         packets.kernel_segments(packet, virtio)[0]
     )
 
@@ -77,7 +78,7 @@ def test_a_super_packet_that_is_none_is_dropped(pair):
 def test_a_super_packet_whose_headers_are_told_to_be_elsewhere_is_dropped(pair, csum_start):
     packet = packets.tcp(bytes(3000))[: 20 + csum_start]
 
-    assert largest_segment(memoryview(packet), 1, 1360, csum_start) > 1360
+    assert largest_segment(memoryview(packet), Offload(1, 1, 0, 1360, csum_start, 0)) > 1360
 
 
 # On every way
@@ -198,11 +199,11 @@ def test_the_largest_segment_is_told_by_the_size_of_its_tcp_header(words, size):
     packet = bytearray(packets.tcp(bytes(3000)))
     packet[32] = words << 4
 
-    assert largest_segment(memoryview(packet), 1, 1000, 20) == size + 1000
+    assert largest_segment(memoryview(packet), Offload(1, 1, 0, 1000, 20, 0)) == size + 1000
 
 
 def test_the_largest_segment_of_a_packet_that_ends_before_its_tcp_header_does_is_that_of_a_usual_one():
     packet = memoryview(packets.tcp(bytes(3000)))
 
-    assert largest_segment(packet[:32], 1, 1000, 20) == 1040
-    assert largest_segment(packet[:33], 1, 1000, 20) == 1040
+    assert largest_segment(packet[:32], Offload(1, 1, 0, 1000, 20, 0)) == 1040
+    assert largest_segment(packet[:33], Offload(1, 1, 0, 1000, 20, 0)) == 1040
