@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from overlay.crypto.cookies import CookieChecker
 from overlay.forwarding.awaited import Awaited
+from overlay.forwarding.callers import Callers
 from overlay.forwarding.ratelimit import Buckets
 from overlay.wire.addresses import pack_host
 from overlay.wire.messages import (
@@ -57,6 +58,7 @@ class Admission:
     """Lets handshake messages through or counts why not; answers with cookies under load."""
 
     def __init__(self, public_key: bytes, entropy: Callable[[int], bytes]) -> None:
+        self.callers = Callers()  # whose messages were let through
         self._checker = CookieChecker(public_key, entropy)
         self._buckets = Buckets(HANDSHAKES_PER_SECOND, HANDSHAKES_BURST)
         self._awaited = Awaited()

@@ -110,9 +110,9 @@ class Commands:
                 mtu = self._core.payload_mtu(command.mtu)
                 if mtu != self._core.outbound.splitter.mtu:
                     self._core.outbound.set_mtu(mtu)
-                    self._core.probes.set_mtu(mtu)
+                    self._core.in_band.probes.set_mtu(mtu)
                     self._core.jobs.add_once(
-                        "mtu", list(self._core.peers.values()), self._core.probes.restart
+                        "mtu", list(self._core.peers.values()), self._core.in_band.probes.restart
                     )
             case RenewSources():
                 self._core.jobs.add_once("sources", list(self._core.peers.values()), self._renew_source)
@@ -141,7 +141,7 @@ class Commands:
         if command.endpoint is None:
             self._core.sender.send_message(peer, command.datagram)
             return
-        caller = self._core.callers.find(command.endpoint, self._core.sender.sockets)
+        caller = self._core.admission.callers.find(command.endpoint, self._core.sender.sockets)
         if caller is None:
             peer.drops["no_endpoint"] += 1
         elif self._core.sender.answer(caller.udp, command.datagram, command.endpoint, caller.source):
@@ -162,7 +162,7 @@ class Commands:
         peer.contact.last_received = peer.contact.last_traffic = now
         peer.contact.unanswered_since = 0.0
         self._set_endpoint(peer, made.endpoint, now)
-        caller = self._core.callers.find(made.endpoint, self._core.sender.sockets)
+        caller = self._core.admission.callers.find(made.endpoint, self._core.sender.sockets)
         if caller is not None:
             peer.local.socket = caller.udp
             peer.local.answer_from(caller.source, caller.pktinfo)
@@ -309,9 +309,8 @@ class Commands:
             udp.discovery.undo()
             udp.discovery.learn(self._learns_mtus)
         self._core.sender.use([*known.values(), *opened])
-        self._core.closes_at = min((udp.closes_at for udp in known.values()), default=math.inf)
         own_ports = frozenset(row.port.to_bytes(2, "big") for row in command.rows)
-        self._core.own_ports[encapsulation.name] = own_ports
+        self._core.places.own_ports[encapsulation.name] = own_ports
         peers = [peer for peer in self._core.peers.values() if peer.encapsulation is encapsulation]
         self._core.jobs.add_once(f"sockets {encapsulation.name}", peers, self._leave_old_socket)
 
@@ -348,7 +347,7 @@ class Commands:
         """Ping a peer that can answer; like a packet it asks for a handshake where keys are old or silence follows."""
         peer = self._core.peers.get(command.peer)
         keypair = peer.keypairs.usable(now) if peer is not None else None
-        payload = self._core.pings.ping(command, keypair, now)
+        payload = self._core.in_band.pings.ping(command, keypair, now)
         if peer is None or keypair is None or payload is None:
             self._core.report(Ponged(command.peer, command.identifier, None))
             return

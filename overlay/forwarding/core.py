@@ -10,7 +10,6 @@ import math
 from typing import TYPE_CHECKING
 
 from overlay.forwarding.admission import Admission
-from overlay.forwarding.callers import Callers
 from overlay.forwarding.ethernet.bridge import Bridge
 from overlay.forwarding.ethernet.inbound import FramesInbound
 from overlay.forwarding.ethernet.outbound import FramesOutbound
@@ -65,7 +64,6 @@ class Core:
         self.peers: dict[int, Peer] = {}
         self.by_index: dict[int, Keypair[Peer]] = {}
         self.drops = Drops()
-        self.own_ports: dict[str, frozenset[bytes]] = {}  # by encapsulation
         self.places = Places()
         self.sender = Sender(start.segments_udp)
         self.bridge = Bridge(self._owner_of, crowded=self._crowded) if start.is_tap else None
@@ -84,19 +82,16 @@ class Core:
         self.own = Peer(OWN)
         self.staging = Staging()
         self.admission = Admission(start.public_key, entropy)
-        self.pings = Pings(entropy)
-        self.probes = Probes(self.timing, mtu)
-        self.in_band = InBand(self.pings, self.probes, self.timers, self.report, self.outbound.send_payload)
+        pings, probes = Pings(entropy), Probes(self.timing, mtu)
+        self.in_band = InBand(pings, probes, self.timers, self.report, self.outbound.send_payload)
         self.kernel_paths = KernelPaths(mtu, 0 if self.bridge is None else FRAME_OVERHEAD)
         self.kernel_drops = KernelDrops()
-        self.closes_at = math.inf  # when the next replaced socket does
-        self.callers = Callers()
         self._link_takes = report
         self.inherits_ttl = False
         self.liveness = Liveness(
             self.timing,
             self.timers,
-            self.probes,
+            probes,
             self.kernel_paths,
             self.outbound,
             self.by_index,
@@ -106,7 +101,7 @@ class Core:
 
     def next_deadline(self) -> float:
         """Return when handle_deadline() is due; math.inf if never."""
-        return min(self.timers.next_deadline(), self.closes_at)
+        return min(self.timers.next_deadline(), self.sender.closes_at)
 
     def handle_deadline(self, now: float, has_time: Callable[[], bool] = always) -> list[UdpSocket]:
         """Do what is due until *has_time* says no, and return the replaced sockets whose time is over, to be closed."""
@@ -119,8 +114,6 @@ class Core:
         for udp in closed:
             read_out(self.inbound, udp, now)
             self.sender.leave(udp)
-        if closed:
-            self.closes_at = min((udp.closes_at for udp in self.sender.sockets), default=math.inf)
         return closed
 
     # What the packet path says
@@ -217,7 +210,7 @@ class Core:
             self.sender.answer(udp, reply, source, arrival.source)
         if not admitted:
             return
-        self.callers.remember(source, udp, arrival)
+        self.admission.callers.remember(source, udp, arrival)
         if not self.report(Handshake(datagram, source)):
             self.admission.not_taken()
 

@@ -45,7 +45,7 @@ class InBand:
         report: Callable[[Ponged | ControlReceived], object],
         send: Callable[[Peer, Keypair[Peer], bytes], object],
     ) -> None:
-        self._pings, self._probes, self._timers, self._report, self._send = (
+        self.pings, self.probes, self._timers, self._report, self._send = (
             pings,
             probes,
             timers,
@@ -69,17 +69,17 @@ class InBand:
                 case Hello() as hello:
                     answer = bulk.take_hello(hello, now)
                     if hello.answers_probes:
-                        self._timers.arm(self._probes.due(peer, now), peer, "path")
+                        self._timers.arm(self.probes.due(peer, now), peer, "path")
                 case Report() as report:
                     bulk.size.reported(report, now)
                 case Ping() as ping:
-                    answer = self._pings.pong(ping, keypair, now)
+                    answer = self.pings.pong(ping, keypair, now)
                 case Pong() as pong:
-                    self._report(self._pings.take(pong, keypair, now))
+                    self._report(self.pings.take(pong, keypair, now))
                 case Probe() as probe:
-                    answer = self._probes.answer(probe, keypair, now)
+                    answer = self.probes.answer(probe, keypair, now)
                 case Probed() as probed:
-                    self._timers.rearm(self._probes.take(probed, peer, now), peer, "path")
+                    self._timers.rearm(self.probes.take(probed, peer, now), peer, "path")
                 case Presence() as presence:
                     self._report(ControlReceived(peer.number, control.build(presence)))
                 case None:

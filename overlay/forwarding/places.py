@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
 
 class Places:
-    """The endpoints of all peers.  Several peers may be at one, as behind a router."""
+    """The endpoints of all peers, of which several may be at one, as behind a router; and the ports sent from."""
 
     def __init__(self) -> None:
+        self.own_ports: dict[str, frozenset[bytes]] = {}  # of this node, packed, by encapsulation
         self._count: Counter[tuple[bytes, bytes]] = Counter()  # by address and port, packed
 
     def move(self, peer: Peer, endpoint: Sockaddr) -> None:

@@ -33,7 +33,6 @@ class Upcalls(Protocol):
     by_index: dict[int, Keypair[Peer]]
     table: Table[Peer]
     places: Places
-    own_ports: dict[str, frozenset[bytes]]
     inherits_ttl: bool
     drops: Drops
     sender: Sender

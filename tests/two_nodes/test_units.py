@@ -1475,7 +1475,7 @@ def test_pings_that_wait_are_bounded(world, pair):
 
     ping(world, a, count=PINGS_WAITING * 3)
 
-    assert len(a.core.pings._sent) == PINGS_WAITING
+    assert len(a.core.in_band.pings._sent) == PINGS_WAITING
 
 
 def test_pings_go_on_in_the_middle_of_a_transfer(world, pair):

@@ -364,7 +364,7 @@ class FramesOutbound(Outbound):
         if protocol != PROTOCOL_UDP:
             return False
         source = bytes(frame[ports : ports + 2])
-        if not any(source in own_ports for own_ports in self._core.own_ports.values()):
+        if not any(source in own_ports for own_ports in self._core.places.own_ports.values()):
             return False
         return (bytes(address), bytes(frame[ports + 2 : ports + 4])) in self._core.places
 

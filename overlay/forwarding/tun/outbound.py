@@ -450,7 +450,7 @@ class Outbound:
         if protocol != PROTOCOL_UDP or ports + 4 > end:
             return False
         source, destination = arena[ports : ports + 2], arena[ports + 2 : ports + 4]
-        own_ports = self._core.own_ports.get(peer.encapsulation.name, frozenset())
+        own_ports = self._core.places.own_ports.get(peer.encapsulation.name, frozenset())
         return destination == peer.place[1] and bytes(source) in own_ports
 
 

@@ -67,6 +67,7 @@ class Sender:
     def __init__(self, segments: bool) -> None:
         self.segments = segments  # whether UDP_SEGMENT works; a device without checksum offload may refuse it
         self.sockets: list[UdpSocket] = []
+        self.closes_at = math.inf  # when the next replaced socket does
         self._held: Held[Peer] = Held()
         self._crowded: set[UdpSocket] = set()  # those that have shares
         self._sends = 0
@@ -80,6 +81,7 @@ class Sender:
     def use(self, sockets: list[UdpSocket]) -> None:
         """Send from *sockets* from now on, the first that fits a peer, but for those that are to be closed."""
         self.sockets = sockets
+        self.closes_at = min((udp.closes_at for udp in sockets), default=math.inf)
         self._pools = {}
 
     def socket_for(self, peer: Peer) -> UdpSocket | None:
@@ -203,6 +205,7 @@ class Sender:
     def leave(self, udp: UdpSocket) -> None:
         """Use a socket no more that has been replaced."""
         self.sockets.remove(udp)
+        self.closes_at = min((each.closes_at for each in self.sockets), default=math.inf)
         self._crowded.discard(udp)
 
     def _look(self, peer: Peer, marks: int, flow: int) -> None:

@@ -119,7 +119,7 @@ def test_what_is_refused_is_counted_each_time_and_not_answered(parts):
     def refuse(*_):
         raise PacketError("ping_rate")
 
-    parts.in_band._pings.pong = refuse
+    parts.in_band.pings.pong = refuse
     for _ in range(2):
         parts.take(control.Ping(7))
         parts.take(b"\x92\x92")

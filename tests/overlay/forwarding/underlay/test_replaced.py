@@ -25,7 +25,7 @@ def test_what_waits_in_a_socket_that_is_closed_is_read_first():
             Flight(("192.0.2.1", a.port), ("192.0.2.2", b.port), TRANSPORT_HEADER.pack(4, 99, 0) + bytes(16))
         )
 
-    b.core.handle_deadline(b.core.closes_at)
+    b.core.handle_deadline(b.core.sender.closes_at)
 
     assert old not in b.core.sender.sockets
     assert b.core.drops["unknown_index"] == 3
