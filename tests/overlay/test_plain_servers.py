@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from overlay.plain_servers import commands_by_peer
 from peers.toml import parse
 from tests.peers.services.files import HEAD, PATH, PLAIN, read, web
+from tests.test_imports import ROOT
 
 SERVICE = web("ports = 80", "servers = ['plain', 'web1']")
 
@@ -85,3 +88,19 @@ def test_addresses_of_all_services_of_a_server_are_given_once():
 def test_agents_and_peers_that_serve_nothing_need_nothing():
     assert commands_by_peer(read(web("servers = 'web1'"), PLAIN)) == {}
     assert commands_by_peer(read(SERVICE, PLAIN, "agent = true")) == {}
+
+
+def test_the_documented_commands_are_those_for_the_documented_file():
+    page = (ROOT / "docs" / "services.md").read_text()
+    example, shown = (
+        re.search(f"```{language}\n(.*?)```", page, re.DOTALL)[1] for language in ("toml", "text")
+    )
+
+    (needed,) = commands_by_peer(parse(example, PATH)).values()
+
+    assert [line for line in shown.splitlines() if not line.startswith("#")] == [
+        each.command for each in needed
+    ]
+    assert {line for line in shown.splitlines() if line.startswith("#")} == {
+        f"# {each.why}" for each in needed
+    }
