@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from overlay.services.importing import blocks, keepalived_addresses
 from overlay.services.importing.keepalived_services import MAIL, MOST_PERSISTENCE, VirtualServer
-from overlay.services.importing.keepalived_vrrp import VrrpDefaults, read_vrrp
+from overlay.services.importing.keepalived_vrrp import ANNOUNCED, VrrpDefaults, read_vrrp
 from overlay.services.importing.lines import read_lines
 from overlay.services.importing.places import Place, UnreadableError
 from overlay.services.importing.plan import Plan, VirtualService
@@ -78,6 +78,19 @@ GLOBAL = {
     "lvs_flush_on_stop": "services end with the agent",
     "lvs_flush_onstop": "services end with the agent",
     "router_id": "it is the name in keepalived's mails",
+    **{
+        f"vrrp_{keyword}": ANNOUNCED
+        for keyword in (
+            *("garp_master_delay", "garp_master_repeat", "garp_master_refresh", "garp_master_refresh_repeat"),
+            *(
+                "garp_lower_prio_delay",
+                "garp_lower_prio_repeat",
+                "garp_interval",
+                "gna_interval",
+                "garp_extra_if",
+            ),
+        )
+    },
 }
 
 

@@ -80,6 +80,7 @@ def read_vrrp(directive: Directive, given: VrrpDefaults, remarks: Remarks) -> Vr
     device = given.interface if interface is None else interface.value
     version = settings.number("version", 2, 3) or given.version
     settings.each("state")  # of the start alone
+    settings.each("lvs_sync_daemon_interface")  # directors tell each other of flows by themselves
     for keyword, default in AT_TAKEOVER.items():
         found = settings.each(keyword)
         for each in found:

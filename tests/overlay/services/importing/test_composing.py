@@ -103,9 +103,22 @@ def test_what_the_reader_refuses_is_left_out_with_its_reason():
 
     imported = keepalived(both, (), LINK.format(""))
 
-    if imported.remarks:  # once the reader compares addresses of services with those of hosts
-        assert list(imported.table.services) == ["10.9.9.9-tcp-80"]
-        assert imported.remarks[0].startswith("k.conf:1: virtual_server 10.244.0.1 80: ")
+    assert list(imported.table.services) == ["10.9.9.9-tcp-80"]
+    (remark,) = imported.remarks
+    assert remark.startswith("k.conf:1: virtual_server 10.244.0.1 80: address ")
+    assert remark.endswith("; it is left out")
+
+
+def test_server_alone_is_left_out_where_the_reader_refuses_it_alone():
+    """A container has to be of the family of the service."""
+    servers = real_server(address="fd00:1::7") + real_server(address="192.0.2.1")
+    peers = PEERS.replace('subnets = ["10.244.1.0/24"', 'subnets = ["fd00:1::/64", "10.244.1.0/24"')
+
+    imported = keepalived(virtual_server(servers=servers), (), peers)
+
+    assert [each.peer for each in imported.service.servers] == ["a"]
+    (remark,) = imported.remarks
+    assert remark.startswith("k.conf:5: real_server fd00:1::7 80: servers[0].address ")
 
 
 def test_file_that_no_section_can_follow_is_refused():

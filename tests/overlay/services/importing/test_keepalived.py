@@ -1,10 +1,6 @@
 """keepalived.conf as a peers file.  Whole files with what is expected of them are in examples."""
 
-import os
 import re
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,8 +11,6 @@ from overlay.services.importing.places import UnreadableError
 from peers.service import SCHEDULERS, Check
 from tests.hypothesis_profiles import examples
 from tests.overlay.services.importing.reading import keepalived, real_server, refusal, virtual_server
-
-EXAMPLES = Path(__file__).parent / "examples"
 
 
 def check(content, **fields):
@@ -393,62 +387,3 @@ def test_whatever_is_imported_is_accepted_alone_and_behind_a_peers_file(text):
         except UnreadableError:
             continue
         assert imported.table is not None or not imported.text
-
-
-ORACLE = re.compile(r"Shutting down service \[(.*)\]:\w+:\d+ from VS \[(.*)\]:(\w+):(\d+)")
-
-
-@pytest.mark.netns
-@pytest.mark.parametrize(
-    "name", ["braces_tidy", "comments", "crlf", "dns", "ipv6", "sctp", "variables", "vrrp", "web"]
-)
-def test_servers_are_those_that_keepalived_reads(name, tmp_path):
-    """keepalived says what it would remove, when it finds no ip_vs, in a network namespace of its own."""
-    if shutil.which("keepalived") is None or os.geteuid() != 0:
-        pytest.skip("keepalived and root are needed")
-    if Path("/proc/net/ip_vs").exists():
-        pytest.skip("this kernel has ip_vs, which keepalived would use")
-    text = TIDY if name == "braces_tidy" else (EXAMPLES / f"{name}.conf").read_bytes().decode("latin-1")
-    path = tmp_path / "keepalived.conf"
-    path.write_bytes(text.removeprefix("\xef\xbb\xbf").encode("latin-1"))
-    command = ["unshare", "--net", "keepalived", "-C", "-n", "-l", "-i", "dir-a", "-f", str(path)]
-    files = ["-p", str(tmp_path / "pid"), "-c", str(tmp_path / "checkers.pid")]
-    done = subprocess.run([*command, *files], capture_output=True, text=True, timeout=60, check=False)
-    seen = {(vip, int(port), server) for server, vip, _, port in ORACLE.findall(done.stdout + done.stderr)}
-    if not seen:
-        pytest.skip("keepalived removes nothing here")
-
-    services = keepalived(path.read_bytes().decode("latin-1"), config_id="dir-a").plan.services
-
-    assert {
-        (str(address), port, str(server.address))
-        for service in services
-        for address in service.addresses
-        for port in service.ports or (0,)
-        for server in service.servers
-    } >= {each for each in seen if "%" not in each[2]}
-
-
-TIDY = """virtual_server 10.96.255.40 80{lb_algo rr
-lb_kind TUN
-  protocol TCP
-    real_server 10.96.5.1 80
-    {
-        weight 1
- TCP_CHECK { connect_timeout 3 } }
-    real_server 10.96.5.2 80{weight 2
-        TCP_CHECK{connect_timeout 3}}
-    real_server 10.96.5.3 80 { HTTP_GET { url { path "/{id}"
-                status_code 200 } } }
-    real_server 10.96.5.4 80 { }
-}   virtual_server 10.96.255.41 80
-
-# the block comes later
-
-{
-    lb_algo rr
-    lb_kind TUN
-    protocol TCP
-    real_server 10.96.5.1 80 {	HTTP_GET {	url	{ path	/a } url { path / } } }
-}
-"""
