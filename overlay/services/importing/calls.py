@@ -24,7 +24,7 @@ COMMANDS = {
     "L": "--list",
     "l": "--list",
     "Z": "--zero",
-    "": "--set",
+    "set": "--set",
     "start": "--start-daemon",
     "stop": "--stop-daemon",
     "h": "--help",
@@ -79,6 +79,20 @@ WITH_VALUE = {
     *("mcast-interface", "syncid", "sync-maxlen", "mcast-group", "mcast-port", "mcast-ttl", "start", "stop"),
 }
 
+_OF_SERVICE = {"t", "u", "f", "sctp", "6"}
+_OF_TUNNEL = {"tun-type", "tun-port", "tun-nocsum", "tun-csum", "tun-remcsum"}
+ACCEPTED = {
+    "A": _OF_SERVICE | {"s", "p", "M", "pe", "o", "b"},
+    "E": _OF_SERVICE | {"s", "p", "M", "pe", "o", "b"},
+    "D": _OF_SERVICE,
+    "C": set(),
+    "a": _OF_SERVICE | _OF_TUNNEL | {"r", "g", "i", "m", "w", "x", "y"},
+    "e": _OF_SERVICE | _OF_TUNNEL | {"r", "g", "i", "m", "w", "x", "y"},
+    "d": _OF_SERVICE | {"r"},
+    "set": set(),
+}
+"""The options of commands that change the table (commands_v_options)."""
+
 NUMBER = re.compile(r"[0-9]{1,18}")
 _LETTERS = {long: short for short, long in {**OPTIONS, **COMMANDS}.items() if short != "l"}
 
@@ -99,21 +113,25 @@ class Call:
                 name, equals, value = word.partition("=")
                 if name not in _LETTERS:
                     raise UnreadableError(place, f"ipvsadm has no option {name}; correct the rule")
-                self._take(_LETTERS[name] or "set", value if equals else None, pending)
+                self._take(_LETTERS[name], value if equals else None, pending)
             elif word.startswith("-") and len(word) > 1:
                 self._take_letters(word[1:], pending)
             else:
                 self.arguments.append(word)
         if not self.command:
             raise UnreadableError(place, "has no command, such as -A or -a; write what ipvsadm -Sn prints")
-        expected = 3 if self.command == "set" else 0
-        if len(self.arguments) != expected:
-            wrong = (
-                f"has {self.arguments[0]} where no option takes it"
-                if not expected
-                else "takes three times in seconds"
+        unfit = self.options.keys() - ACCEPTED.get(self.command, self.options.keys())
+        if unfit:
+            command, option = COMMANDS[self.command], OPTIONS[min(unfit)]
+            raise UnreadableError(place, f"{command} has no {option}; remove it")
+        if _OF_TUNNEL & self.options.keys() and "i" not in self.options:
+            raise UnreadableError(place, "has options of a tunnel without -i; write -i, or remove them")
+        if self.arguments and self.command != "set":
+            raise UnreadableError(
+                place, f"has {self.arguments[0]} where no option takes it; correct the rule"
             )
-            raise UnreadableError(place, f"{wrong}; correct the rule")
+        if self.command == "set" and len(self.arguments) != 3:
+            raise UnreadableError(place, "takes three times in seconds; correct the rule")
         if self.command == "set" and not all(NUMBER.fullmatch(each) for each in self.arguments):
             raise UnreadableError(place, "takes three times in seconds; correct the rule")
 
@@ -130,13 +148,13 @@ class Call:
         while letters:
             letter, letters = letters[0], letters[1:]
             if letter in WITH_VALUE or (letter == "p" and letters):
-                self._take(letter, letters or None, pending)
+                self._take(letter, letters.removeprefix("=") or None, pending)
                 return
             self._take(letter, None, pending)
 
     def _take(self, letter: str, value: str | None, pending: list[str]) -> None:
         """Note the option *letter*, with its *value* or that in the next of the *pending* words."""
-        if letter in COMMANDS or letter == "set":
+        if letter in COMMANDS:
             if self.command:
                 raise UnreadableError(self.place, "has several commands; write one in each line")
             self.command = letter
@@ -152,5 +170,5 @@ class Call:
             value = pending.pop(0)
         elif letter == "p" and value is None and pending and not pending[0].startswith("-"):
             value = pending.pop(0)
-        if letter not in COMMANDS and letter != "set":
+        if letter not in COMMANDS:
             self.options[letter] = value or ""

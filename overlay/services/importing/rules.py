@@ -45,7 +45,7 @@ FLAGS = {
     "sh": ("sh-fallback", "sh-port", "flag-1", "flag-2", "flag-3"),
     "mh": ("mh-fallback", "mh-port", "flag-1", "flag-2", "flag-3"),
 }
-DEFAULT_PERSISTENCE = 300  # seconds, of -p alone
+DEFAULT_PERSISTENCE = 360  # seconds, of -p alone; the manual says 300, and the program has 360
 DEFAULT_SCHEDULER = "wlc"
 LARGEST = 2**31 - 1
 
@@ -165,19 +165,18 @@ class _Reader:
             if key[0] == "mark":
                 self._remarks.add(call.place, call.subject, f"{MARKS}; its servers are left out with it")
             return
+        if "o" in call.options and key[0] != "udp":
+            raise UnreadableError(call.place, "one-packet scheduling is for UDP; remove -o")
+        keys = self._keys(call, key, address)
         known = self._services.get(key)
         if is_edit and known is None:
-            if key not in self._left_out:
-                self._remarks.add(call.place, call.subject, "there is no such service")
+            self._remarks.add(call.place, call.subject, "there is no such service")
             return
         if not is_edit and known is not None:
             self._remarks.add(
                 call.place, call.subject, f"the service is there already, by line {known.place.line}"
             )
             return
-        if "o" in call.options and key[0] != "udp":
-            raise UnreadableError(call.place, "one-packet scheduling is for UDP; remove -o")
-        keys = self._keys(call, key, address)
         if known is not None:
             known.keys = keys
             return

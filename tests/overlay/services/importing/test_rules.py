@@ -35,6 +35,7 @@ def test_direct_routing_is_the_default_and_is_named():
     "text",
     [
         "ipvsadm -A -t 10.9.9.9:80 -s rr -p 60\nipvsadm -a -t 10.9.9.9:80 -r 10.0.0.2:80 -i -w 3\n",
+        "-A -t=10.9.9.9:80 -s=rr -p=60\n-a -t=10.9.9.9:80 -r=10.0.0.2 -i -w=3\n",
         "sudo /sbin/ipvsadm -At10.9.9.9:80 -srr -p60\r\n\n# now the server\n-ait 10.9.9.9:80 -r10.0.0.2 -w3 # it\n",
         (
             "--add-service --tcp-service=10.9.9.9:http --scheduler rr --persistent=60\n"
@@ -62,8 +63,8 @@ def test_rules_are_read_however_they_are_written(text):
 @pytest.mark.parametrize(
     ("options", "field", "expected"),
     [
-        ("-p", "persistence", 300),
-        ("-p -s rr", "persistence", 300),
+        ("-p", "persistence", 360),
+        ("-p -s rr", "persistence", 360),
         ("-s mh", "persistence", 360),
         ("-s mh -b mh-port,mh-fallback", "persistence", 0),
         ("-s twos", "scheduler", "wlc"),
@@ -150,6 +151,13 @@ def test_what_cannot_be_carried_over_is_named(text, expected):
         (f"{WEB}-a -t 10.9.9.9:80 -r 10.0.0.3 -i -m\n", "rules:3: has more than one of -g, -i and -m"),
         (f"{WEB}-a -t 10.9.9.9:80 -r 10.0.0.3 -i -w -1\n", "rules:3: -w -1 is not a number"),
         (f"{WEB}-a -t 10.9.9.9:80 -r 10.0.0.3 -i --tun-type x\n", "rules:3: x is no type of tunnel"),
+        ("-A -t 10.9.9.9:80 -w 3\n", "rules:1: --add-service has no --weight"),
+        (f"{WEB}-D -t 10.9.9.9:80 -s rr\n", "rules:3: --delete-service has no --scheduler"),
+        ("-C -n\n", "rules:1: --clear has no --numeric"),
+        (
+            f"{WEB}-a -t 10.9.9.9:80 -r 10.0.0.3 --tun-type ipip\n",
+            "rules:3: has options of a tunnel without -i",
+        ),
         ("-A -f 0\n", "rules:1: -f 0 is not a number"),
         ("--set 1 2\n", "rules:1: takes three times in seconds"),
         ("--set 1 2 x\n", "rules:1: takes three times in seconds"),
