@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from peers.addresses import Address
 
 # Specification (keepalived 2.2.7)
-DEFAULT_PERSISTENCE = 360  # seconds
+DEFAULT_PERSISTENCE = 360  # seconds; of ipvsadm -p too, whatever its manual says
 MOST_PERSISTENCE = 31 * 86400
 MOST_WEIGHT = 65535
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "sh", "mh", "dh", "fo", "ovf", "lblcr", "sed", "nq", "twos")

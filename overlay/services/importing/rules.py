@@ -15,6 +15,7 @@ from overlay.services.importing.calls import NUMBER, Call
 from overlay.services.importing.keepalived import idle_keys, service_name
 from overlay.services.importing.keepalived_addresses import MARKS, prefix_keys
 from overlay.services.importing.keepalived_services import (
+    DEFAULT_PERSISTENCE,
     DIRECT_ROUTING,
     INSTEAD,
     MOST_FLOWS,
@@ -45,13 +46,11 @@ FLAGS = {
     "sh": ("sh-fallback", "sh-port", "flag-1", "flag-2", "flag-3"),
     "mh": ("mh-fallback", "mh-port", "flag-1", "flag-2", "flag-3"),
 }
-DEFAULT_PERSISTENCE = 360  # seconds, of -p alone; the manual says 300, and the program has 360
 DEFAULT_SCHEDULER = "wlc"
 LARGEST = 2**31 - 1
 
 # Ours
 MOST_RULES = 200_000
-AFFINITY = 360  # seconds, of a scheduler that gives a client one server without persistence
 
 _PROGRAM = re.compile(r"(?:.*/)?ipvsadm")
 
@@ -198,7 +197,9 @@ class _Reader:
         flags = [flag for flag in call.options.get("b", "").split(",") if flag]
         self._heed_flags(call, scheduler, flags)
         if scheduler == "mh" and not {"mh-port", "flag-2"} & set(flags):
-            persistence = persistence or AFFINITY  # its clients have one server each, whatever their port
+            persistence = (
+                persistence or DEFAULT_PERSISTENCE
+            )  # its clients have one server each, whatever their port
         if persistence:
             keys["persistence"] = persistence
         mask = call.options.get("M")
