@@ -1,6 +1,7 @@
-"""The tables of services, checks and VRRP: TOML in, values or one sentence out.
+"""[services.NAME]: TOML in, a draft of a service or one sentence out.
 
-What a service names elsewhere in the file, its peers, is compared with the table later: see peers.services.conflicts.
+The checks and the group that it names are looked up when the draft is finished, for sections are read one by one; its
+peers are compared with the table: see peers.services.conflicts.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from peers.errors import KeyProblem
-from peers.files import path_below
 from peers.key import read_keys
 from peers.peer import PEER_NAME
 from peers.service import Check, Server, Service, Vrrp
-from peers.services.keys import CHECK, FILES, KINDS, SERVER, SERVICE, VRRP
-from peers.services.values import INTERFACE, MOST_ITEMS
+from peers.services.checks import check_in
+from peers.services.keys import SERVER, SERVICE
+from peers.services.names import named_section, names_of
+from peers.services.values import MOST_ITEMS
+from peers.services.vrrp import vrrp_in
 from peers.toml_section import Section, describe, refuse_repeated
 
 if TYPE_CHECKING:
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peers.errors import Keys
-    from peers.key import Key
     from peers.peer import Network
 
 T = TypeVar("T")
@@ -93,8 +95,8 @@ def _look_up(each: T | Named, known: Mapping[str, T], table: str) -> T:
 
 def read_service(services: Section, name: str, _network: Network, directory: Path | None) -> Draft:
     """Return the service *name* among *services*; files that it names are below *directory*.  Raises KeyProblem."""
-    section = _named(services, name, "service")
-    section.refuse_unknown(_names(SERVICE))
+    section = named_section(services, name, "service")
+    section.refuse_unknown(names_of(SERVICE))
     values = read_keys(section, SERVICE)
     if not values.get("addresses"):
         found = "is empty" if "addresses" in values else "is missing"
@@ -108,25 +110,6 @@ def read_service(services: Section, name: str, _network: Network, directory: Pat
     values["sorry"] = _sorry(section, directory, server_checks)
     checks = _checks(section, directory) or ()
     return Draft(Service(name, **values), checks, server_checks, _vrrp(section))
-
-
-def read_check(checks: Section, name: str, _network: Network, directory: Path | None) -> Check:
-    """Return the check *name* among *checks*.  Raises KeyProblem."""
-    return _check_in(_named(checks, name, "check"), directory, name)
-
-
-def read_vrrp(groups: Section, name: str, _network: Network, _directory: Path | None) -> Vrrp:
-    """Return the group *name* among *groups*.  Raises KeyProblem."""
-    return _vrrp_in(_named(groups, name, "group"), name)
-
-
-def _named(table: Section, name: str, what: str) -> Section:
-    if not PEER_NAME.fullmatch(name):
-        raise KeyProblem(
-            (*table.keys, name),
-            f"is no name of a {what}; write 1 to 63 letters, digits, dots, hyphens or underscores",
-        )
-    return table.section(name, f"write a [{table.keys[0]}.{name}] table")
 
 
 def _servers(
@@ -179,7 +162,7 @@ def _server(place: Keys, item: object, directory: Path | None) -> tuple[dict[str
     if not isinstance(item, dict):
         raise KeyProblem(place, f"is {describe(item)}; write {_SERVER}")
     section = Section(place, item)
-    section.refuse_unknown(_names(SERVER))
+    section.refuse_unknown(names_of(SERVER))
     values = read_keys(section, SERVER)
     peer = section.string("peer", "the name of a peer")
     if peer is None:
@@ -218,7 +201,7 @@ def _check(place: Keys, item: object, directory: Path | None) -> Check | Named:
         return Named(place, item)
     if not isinstance(item, dict):
         raise KeyProblem(place, f"is {describe(item)}; write {_CHECK}")
-    return _check_in(Section(place, item), directory)
+    return check_in(Section(place, item), directory)
 
 
 def _vrrp(section: Section) -> Vrrp | Named | None:
@@ -230,95 +213,7 @@ def _vrrp(section: Section) -> Vrrp | Named | None:
     table = section.section(
         "vrrp", "write a name from [vrrp] in quotes, or a table with router and interface"
     )
-    return _vrrp_in(table, f"services/{section.keys[-1]}")
-
-
-def _check_in(section: Section, directory: Path | None, name: str = "") -> Check:
-    """Return the check that *section* writes, which has *name* if it is one of [checks]."""
-    kind = section.choice("kind", tuple(KINDS))
-    if kind is None:
-        raise KeyProblem(section.keys, f"has no kind; write kind = {_listed(tuple(KINDS))}")
-    known = _names(CHECK) + _names(KINDS[kind])
-    for key in section.values:
-        holders = [each for each, keys in KINDS.items() if key in _names(keys)]
-        if key not in known and holders:
-            raise KeyProblem(
-                (*section.keys, key),
-                f"is for kind = {_listed(tuple(holders))}, and this is {kind}; remove it",
-            )
-    section.refuse_unknown(known)
-    values = read_keys(section, (*CHECK, *KINDS[kind]))
-    fall = section.integer("fall", 1, 1001, "a number of failures")
-    if fall is not None and values.setdefault("retries", fall - 1) != fall - 1:
-        raise KeyProblem(
-            (*section.keys, "fall"), "is retries + 1, and retries says otherwise; write one of them"
-        )
-    for one, other in (("send", "send_hex"), ("expect", "expect_hex")):
-        if one in section.values and other in section.values:
-            raise KeyProblem(
-                (*section.keys, other), f"is the same as {one} in other digits; write one of them"
-            )
-    if kind == "script" and not values.get("command"):
-        raise KeyProblem(
-            (*section.keys, "command"), "is missing; write the full path of a program and its arguments"
-        )
-    for key in FILES:
-        if key in _names(KINDS[kind]):
-            values[key] = _file(section, key, directory)
-    if (values.get("certificate_file") is None) != (values.get("key_file") is None):
-        raise KeyProblem(section.keys, "has one of certificate_file and key_file; write both")
-    if values.get("ca_file") is not None and values.setdefault("verify", True) is False:
-        raise KeyProblem((*section.keys, "ca_file"), "is of no use with verify = false; remove one of them")
-    return Check(kind, name, **values)
-
-
-def _vrrp_in(section: Section, name: str) -> Vrrp:
-    section.refuse_unknown(_names(VRRP))
-    values = read_keys(section, VRRP)
-    if "router" not in values:
-        raise KeyProblem(
-            (*section.keys, "router"),
-            "is missing; write the virtual router identifier, 1 to 255, that the LAN has free",
-        )
-    values["interface"], values["interfaces"] = _by_director(section, "interface", _interface)
-    values["priority"], values["priorities"] = _by_director(section, "priority", _priority)
-    if values["interface"] is None and not values["interfaces"]:
-        raise KeyProblem((*section.keys, "interface"), 'is missing; write the one on the LAN, such as "eth0"')
-    version, interval = values.get("version", 3), values.get("interval", 1.0)
-    if version == 3 and interval > 40.95:
-        raise KeyProblem((*section.keys, "interval"), f"is {interval:g}; version 3 has up to 40.95 seconds")
-    if version == 2 and interval != int(interval):
-        raise KeyProblem(
-            (*section.keys, "interval"),
-            f"is {interval:g}; version 2 has whole seconds, so write those or version = 3",
-        )
-    if version == 3 and "password" in values:
-        raise KeyProblem((*section.keys, "password"), "is for version 2, and version 3 has none; remove it")
-    return Vrrp(name, **values)
-
-
-def _by_director(section: Section, key: str, read: Any) -> tuple[Any, dict[str, Any]]:
-    """Return the value of *key* for all directors, and those for single ones where it is a table by their names."""
-    if not isinstance(section.values.get(key), dict):
-        return read(section, key), {}
-    table = section.section(key, "")
-    for name in table.values:
-        if not PEER_NAME.fullmatch(name):
-            raise KeyProblem((*table.keys, name), "is no name of a peer; write that of a director")
-    return None, {name: read(table, name) for name in table.values}
-
-
-def _interface(section: Section, key: str) -> str | None:
-    found = section.string(key, "the name of an interface")
-    if found is not None and (not INTERFACE.fullmatch(found) or found in {".", ".."}):
-        raise KeyProblem(
-            (*section.keys, key), f"is {describe(found)}, no name of an interface; write one such as eth0"
-        )
-    return found
-
-
-def _priority(section: Section, key: str) -> int | None:
-    return section.integer(key, 1, 255, "a priority")
+    return vrrp_in(table, f"services/{section.keys[-1]}")
 
 
 def _directors(section: Section) -> tuple[str, ...] | None:
@@ -362,18 +257,6 @@ def _persistence_prefix(section: Section, values: dict[str, Any]) -> dict[int, i
     return prefixes
 
 
-def _file(section: Section, key: str, directory: Path | None) -> Path | None:
-    text = section.string(key, "the path of a file")
-    if text is None:
-        return None
-    if not text or not text.isprintable():
-        raise KeyProblem((*section.keys, key), f"is {describe(text)}; write the path of a file")
-    try:
-        return path_below(directory, text)
-    except ValueError as error:
-        raise KeyProblem((*section.keys, key), f"is {describe(text)}, {error}") from None
-
-
 def _name_of_peer(place: Keys, text: str) -> str:
     if not PEER_NAME.fullmatch(text):
         raise KeyProblem(place, f"is {describe(text)}, which no peer is called; write {_SERVER}")
@@ -389,12 +272,3 @@ def _server_name(values: Mapping[str, Any], *, is_single: bool) -> str:
         return f"{peer}:{port}" if port else str(peer)
     shown = f"[{address}]" if port and address.version == 6 else str(address)
     return f"{peer}@{shown}:{port}" if port else f"{peer}@{shown}"
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    quoted = [f'"{name}"' for name in names]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
-
-
-def _names(keys: tuple[Key, ...]) -> tuple[str, ...]:
-    return tuple(key.name for key in keys)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peers.kind import Kind
+from peers.services.checks import read_check
 from peers.services.conflicts import check_services
 from peers.services.hints import warn_of_services, warn_of_unused
 from peers.services.keys import EVERY_CHECK, SERVICE, VRRP
-from peers.services.reading import read_check, read_service, read_vrrp
+from peers.services.reading import read_service
+from peers.services.vrrp import read_vrrp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
