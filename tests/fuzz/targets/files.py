@@ -11,6 +11,7 @@ from overlay.key_files import KeyFileError, load_preshared_key, load_private_key
 from peers import foreign, toml
 from peers.addresses import parse_address, parse_host_address, parse_prefix
 from peers.errors import TableError
+from peers.hints import warnings
 from peers.lines import find_line
 from peers.mac import format_mac, parse_mac
 from peers.peer import Endpoint, format_public_key, parse_public_key
@@ -40,6 +41,29 @@ PLAIN = "".join(
     f'[peers.p{number}]\npublic_key = "{key}"\nendpoint = "[2001:db8::{number}]"\nsubnets = ["10.244.{number}.0/24"]\n'
     for number, key in enumerate(KEYS)
 )
+SERVICES = """
+[services.web]
+address = ["192.0.2.100", "2001:db8::100"]
+ports = [80, "8000-8099"]
+directors = ["p0"]
+servers = ["p0", { peer = "p1", weight = 3, port = 8080, check = { kind = "tcp" } }]
+check = ["page", { kind = "script", command = "/bin/true 1" }]
+vrrp = "lan"
+
+[[services.dns.servers]]
+peer = "p1"
+address = "10.244.1.9"
+[services.dns]
+address = "192.0.2.53"
+protocol = "udp"
+[checks.page]
+kind = "http"
+regex = "^a|b$"
+status = [200, "300-399"]
+[vrrp.lan]
+router = 51
+interface = { p0 = "eth0" }
+"""
 
 
 def text_of(data):
@@ -58,6 +82,8 @@ def peers_file(data):
     text = text_of(data)
     read = refusal(toml.parse, text, PATH)
     assert not isinstance(read, str) or "\n" not in read.strip()
+    if not isinstance(read, str):
+        warnings(read)
     foreign.recognize(text)
     find_line(text, ("peers", "berlin", "subnets", 0))
 
@@ -79,10 +105,13 @@ def reload(data):
 def peers_seeds():
     yield WHOLE.encode()
     yield (NETWORK + PLAIN).encode()
+    yield (NETWORK + PLAIN + SERVICES).encode()
     yield b"[Interface]\nPrivateKey = x\n[Peer]\n"
 
 
 def reload_seeds():
+    services = NETWORK + PLAIN + SERVICES
+    yield join([services.encode(), services.replace("weight = 3", "weight = 4").encode()])
     yield join([(NETWORK + PLAIN).encode(), (NETWORK + PLAIN).replace("10.244.1", "10.244.9").encode()])
 
 
