@@ -34,16 +34,17 @@ _TIMEOUTS = {
 }
 TCP_TIMEOUT, FIN_TIMEOUT, UDP_TIMEOUT = 900.0, 120.0, 300.0  # seconds, unless the peers file says otherwise
 
+# The state after a packet with SYN, with FIN, with neither, and with RST, by the state before it
+_NEXT = (
+    (State.SYN_RECV, State.CLOSE, State.MIDSTREAM, State.CLOSE),  # of a flow that was not known
+    (State.SYN_RECV, State.TIME_WAIT, State.ESTABLISHED, State.SYN_RECV),  # SYN_RECV
+    (State.ESTABLISHED, State.FIN_WAIT, State.ESTABLISHED, State.CLOSE),  # ESTABLISHED
+    (State.SYN_RECV, State.FIN_WAIT, State.FIN_WAIT, State.CLOSE),  # FIN_WAIT
+    (State.SYN_RECV, State.TIME_WAIT, State.TIME_WAIT, State.CLOSE),  # TIME_WAIT
+    (State.SYN_RECV, State.CLOSE, State.CLOSE, State.CLOSE),  # CLOSE
+    (State.SYN_RECV, State.FIN_WAIT, State.ESTABLISHED, State.CLOSE),  # MIDSTREAM
+)
 _SYN_NEXT, _FIN_NEXT, _OTHER_NEXT, _RST_NEXT = range(4)
-_NEXT = {
-    State.NONE: (State.SYN_RECV, State.CLOSE, State.MIDSTREAM, State.CLOSE),
-    State.SYN_RECV: (State.SYN_RECV, State.TIME_WAIT, State.ESTABLISHED, State.SYN_RECV),
-    State.ESTABLISHED: (State.ESTABLISHED, State.FIN_WAIT, State.ESTABLISHED, State.CLOSE),
-    State.FIN_WAIT: (State.SYN_RECV, State.FIN_WAIT, State.FIN_WAIT, State.CLOSE),
-    State.TIME_WAIT: (State.SYN_RECV, State.TIME_WAIT, State.TIME_WAIT, State.CLOSE),
-    State.CLOSE: (State.SYN_RECV, State.CLOSE, State.CLOSE, State.CLOSE),
-    State.MIDSTREAM: (State.SYN_RECV, State.FIN_WAIT, State.ESTABLISHED, State.CLOSE),
-}
 
 CLOSING = frozenset({State.FIN_WAIT, State.TIME_WAIT, State.CLOSE})
 """A flow of these states counts as inactive, and a SYN begins another connection."""
@@ -52,8 +53,8 @@ UNPROVEN = frozenset({State.SYN_RECV, State.MIDSTREAM, State.DATAGRAM})
 """Nothing has shown that the client of such a flow exists."""
 
 
-def after_tcp(state: State, flags: int) -> State:
-    """Return the state of a TCP flow in *state* after a packet with *flags*, the byte of the header."""
+def after_tcp(state: int, flags: int) -> State:
+    """Return the state of a TCP flow in *state*, a State, after a packet with *flags*, the byte of the header."""
     if flags & _RST:
         event = _RST_NEXT
     elif flags & _SYN:
@@ -65,9 +66,9 @@ def after_tcp(state: State, flags: int) -> State:
     return _NEXT[state][event]
 
 
-def after_datagram(state: State) -> State:
-    """Return the state of a flow without connection in *state* after one more packet."""
-    return State.DATAGRAM if state is State.NONE else State.UDP
+def after_datagram(state: int) -> State:
+    """Return the state of a flow without connection in *state*, a State, after one more packet."""
+    return State.UDP if state else State.DATAGRAM
 
 
 def timeouts(

@@ -43,7 +43,6 @@ SERVICE = -1  # the number of a virtual address, where peers have theirs
 ANSWERS_PER_SECOND = 5000.0  # RSTs, ICMP errors and echo replies of all virtual addresses together
 _PROTOCOLS = (PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOL_SCTP)
 _SUFFIXES = {PROTOCOL_TCP: b"", PROTOCOL_UDP: b"\x11", PROTOCOL_SCTP: b"\x84"}
-_UDP_SUFFIX = _SUFFIXES[PROTOCOL_UDP]
 _ESTABLISHED, _UDP = int(State.ESTABLISHED), int(State.UDP)
 _CLOSING = frozenset(map(int, CLOSING))
 
@@ -130,16 +129,20 @@ class Vip:
                 row = shard.index.get(key)
                 if row is not None:
                     state = shard.state[row]
+                    server = service.servers[shard.server[row]]
+                    peer = server.peer
                     if (state == _ESTABLISHED and not flags & _CHANGES) or state == _UDP:
-                        server = service.servers[shard.server[row]]
-                        peer = server.peer
-                        if peer is not None:
-                            shard.seen[row] = now
-                            server.packets += count
-                            server.bytes += size * count
-                            if server.dscp:
-                                set_dscp(packet, server.dscp)
-                            return peer
+                        shard.seen[row] = now
+                    elif (flags & SYN and protocol == PROTOCOL_TCP) or flows.is_over(shard, row, now):
+                        peer = None
+                    elif peer is not None:
+                        self._note(service, shard, row, server, protocol, flags, now)
+                    if peer is not None:
+                        server.packets += count
+                        server.bytes += size * count
+                        if server.dscp:
+                            set_dscp(packet, server.dscp)
+                        return peer
         return self._other(packet, now, count)
 
     # The slow way
@@ -207,7 +210,7 @@ class Vip:
                     self._refuse(service.drops, "service_gone", packet, upper, now, count)
                     return None
             else:
-                self._note(service, found, server, protocol, flags, now)
+                self._note(service, *found, server, protocol, flags, now)
                 return service, server
         half = len(self.address)
         client, address = addresses[:half], addresses[half:]
@@ -246,13 +249,18 @@ class Vip:
 
     @staticmethod
     def _note(
-        service: Service, found: tuple[Shard, int], server: Server, protocol: int, flags: int, now: float
+        service: Service,
+        shard: Shard,
+        row: int,
+        server: Server,
+        protocol: int,
+        flags: int,
+        now: float,
     ) -> None:
         """Note a packet of a flow that is there."""
-        shard, row = found
-        before = State(shard.state[row])
+        before = shard.state[row]
         after = after_tcp(before, flags) if protocol == PROTOCOL_TCP else after_datagram(before)
-        if after is not before:
+        if after != before:
             if after is State.SYN_RECV:
                 server.connections += 1
             service.flows.set_state(shard, row, after)
