@@ -186,7 +186,7 @@ def _decode_line(line: bytes) -> str:
 def _why(error: Exception) -> str:
     match error:
         case FileNotFoundError():
-            return "there is no such file; name the one to import"
+            return "the file does not exist; name the one to import"
         case IsADirectoryError():
             return "this is a directory; name a file in it"
         case PermissionError():
@@ -228,5 +228,5 @@ def _check_directors(directors: tuple[str, ...], known: Known | None) -> None:
             raise Misuse(f"--director {name} is here twice; write it once")
         if known is None and not PEER_NAME.fullmatch(name):
             raise Misuse(
-                f"--director {printable(name)!r} is no name of a peer; write 1 to 63 letters, digits, dots, hyphens or underscores"
+                f"--director {printable(name)!r} is not the name of a peer; write 1 to 63 letters, digits, dots, hyphens or underscores"
             )

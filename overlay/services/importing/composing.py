@@ -15,8 +15,10 @@ from overlay.services.importing.toml_text import format_comment, format_table
 from peers import toml
 from peers.encapsulation import IPIP
 from peers.errors import KeyProblem, format_keys
+from peers.kinds import KINDS
 from peers.peer import LABEL
-from peers.services.sections import CHECKS
+from peers.peer_section import PEERS
+from peers.services.sections import CHECKS, SERVICES
 from peers.toml_section import Section
 
 if TYPE_CHECKING:
@@ -69,8 +71,9 @@ def compose(
     if known is None and not directors:
         directors = (DIRECTOR,)
     composer = _Composer(plan, remarks, title, directors, known)
-    while (problem := composer.write()) is not None:
-        composer.leave_out(problem)
+    while problems := composer.write():
+        for problem in problems:
+            composer.leave_out(problem)
     return composer.text
 
 
@@ -88,8 +91,8 @@ class _Composer:
         self._vrrps = list(plan.vrrps)
         self._used = [each for service in plan.services for each in _addresses_of(service)]
 
-    def write(self) -> KeyProblem | None:
-        """Write the sections; return what the reader of peers files refuses in them."""
+    def write(self) -> list[KeyProblem]:
+        """Write the sections; return what the reader of peers files refuses in them, some or all of it."""
         newcomers = Newcomers(self._prefixes(), self._table)
         own = (
             [] if self._known is not None else [(name, newcomers.next_address()) for name in self._directors]
@@ -120,7 +123,7 @@ class _Composer:
         ]
         self._written = {service.name: list(servers.values()) for service, servers, _ in services}
         self.text = "\n".join(parts) if services else ""
-        return self._problem() if services else None
+        return self._problems() if services else []
 
     def leave_out(self, problem: KeyProblem) -> None:
         """Leave out what *problem* is about, and say so."""
@@ -158,19 +161,38 @@ class _Composer:
         else:
             self._services[index] = service.without(server)
 
-    def _problem(self) -> KeyProblem | None:
+    def _problems(self) -> list[KeyProblem]:
         before = "" if self._known is None else self._known.text.removeprefix("\ufeff")
+        directory = None if self._known is None else self._known.path.parent
         try:
-            document = tomllib.loads(f"{before}\n{self.text}")
+            document = Section((), tomllib.loads(f"{before}\n{self.text}"))
         except tomllib.TOMLDecodeError as error:
             raise CannotFollowError from error
         try:
-            toml.read_document(
-                Section((), document), None if self._known is None else self._known.path.parent
-            )
+            toml.read_document(document, directory)
         except KeyProblem as problem:
-            return problem
-        return None
+            return [problem, *self._further_problems(document, directory, problem)]
+        return []
+
+    def _further_problems(
+        self, document: Section, directory: Path | None, problem: KeyProblem
+    ) -> Iterator[KeyProblem]:
+        """Yield what is wrong with more services than that of *problem*, without reading everything again for each."""
+        try:
+            network = toml.read_network(document.section("network", ""))
+            sections = {kind: kind.read_all(document, network, directory) for kind in KINDS}
+        except KeyProblem:
+            return
+        peers, own = sections.pop(PEERS), {service.name for service in self._services}
+        while problem.keys[0] == "services" and problem.keys[1:2] and problem.keys[1] in own:
+            del sections[SERVICES][str(problem.keys[1])]
+            try:
+                SERVICES.check(network, peers, sections)
+            except KeyProblem as further:
+                problem = further
+                yield problem
+            else:
+                return
 
     def _prefixes(self) -> tuple[Prefix, ...]:
         return (free_prefix(self._used),) if self._table is None else self._table.network.prefixes
@@ -214,7 +236,7 @@ class _Composer:
             self._remarks.add(
                 server.place,
                 server.subject,
-                f"is no peer of the file, and cannot become one in the clear ({self._refusal}); it is left out",
+                f"is not a peer of the file, and cannot become one in the clear ({self._refusal}); it is left out",
             )
             return None
         return newcomers.add(server).name, None
@@ -252,7 +274,9 @@ class _Composer:
                 found.append(group)
                 for place, subject, address in group.addresses:
                     if address not in held:
-                        self._remarks.add(place, subject, "is no address of a service that is carried over")
+                        self._remarks.add(
+                            place, subject, "is not an address of a service that is carried over"
+                        )
         return found
 
     def _vrrp_keys(self, group: VrrpGroup) -> Keys:

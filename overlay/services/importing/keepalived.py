@@ -42,7 +42,7 @@ ROOTS = {
     "vrrp_track_file": "VRRP tracks interfaces, the overlay and the quorum of services, and no files",
     "track_file": "VRRP tracks interfaces, the overlay and the quorum of services, and no files",
     "track_group": "VRRP tracks interfaces, the overlay and the quorum of services, and no groups",
-    "bfd_instance": "there is no BFD; tell directors apart by their sessions or by VRRP",
+    "bfd_instance": "the agent does not speak BFD; directors watch each other by their sessions or by VRRP",
     "garp_group": "addresses are announced at takeover and once a minute",
     "static_ipaddress": "addresses of the host are set by its own configuration",
     "static_routes": "routes of the host are set by its own configuration",
@@ -97,13 +97,13 @@ GLOBAL = {
 def read_keepalived(file: File, include: Include, remarks: Remarks, config_id: str | None = None) -> Plan:
     """Return what *file* plans, with the files that it includes.
 
-    Remarks are added for what cannot be carried over.  Raises UnreadableError for what is no such file.
+    Remarks are added for what cannot be carried over.  Raises UnreadableError for anything else.
     """
     directives = blocks.parse(read_lines(file, include, remarks, config_id))
     if not any(each.keyword in ROOTS for each in directives):
         raise UnreadableError(
             directives[0].place if directives else Place(file.path, 1),
-            "this is no configuration of keepalived: it has no virtual_server; name its keepalived.conf",
+            "this is not a configuration of keepalived: it has no virtual_server; name its keepalived.conf",
         )
     return _Reader(directives, remarks).plan()
 
@@ -169,7 +169,7 @@ class _Reader:
                 or not 1 <= int(text[:9]) <= MOST_PERSISTENCE
             ):
                 self._remarks.add(
-                    directive.place, f"lvs_timeouts {name} {text}".rstrip(), "is no time-out in seconds"
+                    directive.place, f"lvs_timeouts {name} {text}".rstrip(), "is not a time-out in seconds"
                 )
             else:
                 found[names[name]] = int(text)
@@ -235,7 +235,7 @@ class _Reader:
             name = directive.values[1] if len(directive.values) > 1 else ""
             if name not in self._groups:
                 self._remarks.add(
-                    directive.place, str(directive), "there is no virtual_server_group of this name"
+                    directive.place, str(directive), "the file has no virtual_server_group of this name"
                 )
                 return []
             entries = list(dict.fromkeys(self._groups[name].entries))

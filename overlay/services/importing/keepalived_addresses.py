@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Ours
 MOST_ADDRESSES = 1024  # of one entry of a group
+MOST_IN_GROUP = 16_384
 
 MARKS = (
     "packets are told apart by their addresses and ports here, not by marks; write a service for each address"
@@ -45,7 +46,10 @@ def read_group(directive: Directive, remarks: Remarks) -> tuple[tuple[Address, i
             continue
         try:
             port = _parse_port(entry.value or None)
-            found += [(address, port) for address in _range(entry.keyword)]
+            addresses = _range(entry.keyword)
+            if len(found) + len(addresses) > MOST_IN_GROUP:
+                raise ValueError(f"{entry.keyword} is beyond {MOST_IN_GROUP} addresses in a group")
+            found += [(address, port) for address in addresses]
         except ValueError as error:
             remarks.add(entry.place, str(entry), f"{error}; it is left out")
     return tuple(found)
@@ -67,7 +71,7 @@ def prefix_keys(
         try:
             mask = int(IPv4Address(text))
         except ValueError:
-            remarks.add(place, subject, "is no netmask")
+            remarks.add(place, subject, "is not a netmask")
             return {}
         ones = mask.bit_count()
         if mask != ((1 << ones) - 1) << (32 - ones) or not ones:
@@ -80,7 +84,7 @@ def prefix_keys(
         return {} if ones == 32 else {"persistence_prefix": ones}
     if 6 in versions and re.fullmatch(r"[0-9]{1,3}", text) and 1 <= int(text) <= 128:
         return {} if int(text) == 128 else {"persistence_prefix_v6": int(text)}
-    remarks.add(place, subject, "is no mask for clients of the service's addresses")
+    remarks.add(place, subject, "is not a mask for clients of the service's addresses")
     return {}
 
 
@@ -101,7 +105,7 @@ def _parse_port(text: str | None) -> int | None:
     if text is None:
         return None
     if not _PORT.fullmatch(text) or int(text) > 65535:
-        raise ValueError(f"{text} is no port from 0 to 65535")
+        raise ValueError(f"{text} is not a port from 0 to 65535")
     return int(text) or None
 
 
@@ -131,14 +135,14 @@ def _last_of(first: Address, text: str) -> Address:
         return IPv6Address(int(first) & ~0xFFFF | int(text, 16))
     if isinstance(first, IPv4Address) and re.fullmatch(r"[0-9]{1,3}", text) and int(text) < 256:
         return IPv4Address(int(first) & ~0xFF | int(text))
-    raise ValueError(f"{text} is no end of a range that begins with {first}")
+    raise ValueError(f"{text} cannot be the end of a range that begins with {first}")
 
 
 def _prefix(text: str) -> list[Address]:
     try:
         network = IPv6Network(text) if ":" in text else IPv4Network(text)
     except ValueError:
-        raise ValueError(f"{text} is no prefix without host bits") from None
+        raise ValueError(f"{text} is not a prefix, or has host bits") from None
     _refuse_many(text, network.num_addresses)
     return [
         type(network.network_address)(int(network.network_address) + i) for i in range(network.num_addresses)

@@ -56,8 +56,8 @@ NOT_CARRIED = {
     "regex_stack": "the regular expressions are not those of PCRE",
     "min_reply_length": "of an answer, only its beginning is compared",
     "max_reply_length": "of an answer, only its beginning is compared",
-    "helo_name": "there is no check that speaks SMTP",
-    "host": "there is no check that speaks SMTP",
+    "helo_name": "the agent does not check SMTP",
+    "host": "the agent does not check SMTP",
 }
 REGEX_OPTIONS = {"caseless": "i", "multiline": "m", "dotall": "s", "extended": "x"}
 
@@ -168,7 +168,7 @@ def _smtp(checker: _Checker) -> tuple[Keys, ...]:
     checker.remarks.add(
         checker.directive.place,
         checker.directive.keyword,
-        "there is no check that speaks SMTP; this becomes a check that connects",
+        "the agent does not check SMTP; this becomes a check that connects",
     )
     hosts = [each for each in checker.directive.content if each.keyword == "host" and each.block is not None]
     inner = hosts[0].content if hosts else []
@@ -252,7 +252,7 @@ def _script(checker: _Checker) -> tuple[Keys, ...]:
 
 def read_command(directive: Directive, remarks: Remarks) -> tuple[str, ...]:
     """Return the program and its arguments that *directive* writes; says why if there are none."""
-    reason = "is no command"
+    reason = "is not a command"
     try:
         found = words.split_escaped(directive.text)
         command = words.split_escaped(found[1]) if len(found) > 1 else ()
@@ -264,7 +264,7 @@ def read_command(directive: Directive, remarks: Remarks) -> tuple[str, ...]:
                     "commands run without the agent's privileges, whoever is named",
                 )
             return command
-        reason = "is no full path of a program, so that it is not known what would run"
+        reason = "does not begin with the full path of a program"
     except ValueError as error:
         reason = str(error)
     remarks.add(directive.place, str(directive), reason)
@@ -316,7 +316,9 @@ def _url(url: Directive, host: str | None, remarks: Remarks) -> dict[str, Value]
     if digest is not None and re.fullmatch(r"[0-9a-fA-F]{32}", digest.value):
         extra["digest"] = digest.value.lower()
     elif digest is not None:
-        remarks.add(digest.place, str(digest), "is no MD5 digest in 32 hexadecimal digits, and is ignored")
+        remarks.add(
+            digest.place, str(digest), "is not an MD5 digest in 32 hexadecimal digits, and is ignored"
+        )
     if (regex := _regex(settings, remarks)) is not None:
         extra["regex"] = regex
     own_host = settings.last("virtualhost")
@@ -324,7 +326,7 @@ def _url(url: Directive, host: str | None, remarks: Remarks) -> dict[str, Value]
     if name and name.isascii() and name.isprintable() and " " not in name and len(name) < 254:
         extra["host"] = name
     elif name:
-        remarks.add((own_host or url).place, f"virtualhost {name}", "is no name of a host")
+        remarks.add((own_host or url).place, f"virtualhost {name}", "is not the name of a host")
     settings.remark(NOT_CARRIED)
     return extra
 
@@ -340,7 +342,7 @@ def _path(directive: Directive, remarks: Remarks) -> str:
     if path.startswith("/") and len(path) <= 1024:
         return path
     remarks.add(
-        directive.place, str(directive), "is no path that begins with / and has 1024 characters at most"
+        directive.place, str(directive), "is not a path that begins with / and has at most 1024 characters"
     )
     return f"/{path}"[:1024].replace("//", "/", 1)
 
@@ -352,7 +354,7 @@ def _status(settings: Settings, remarks: Remarks) -> tuple[Value, ...] | None:
             match = re.fullmatch(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", value)
             if match is None or int(match[2] or match[1]) < int(match[1]):
                 remarks.add(
-                    directive.place, f"status_code {value}", "is no status from 100 to 599, and is ignored"
+                    directive.place, f"status_code {value}", "is not a status from 100 to 599, and is ignored"
                 )
             elif match[2] is None or match[1] == match[2]:
                 found.append(int(match[1]))
@@ -389,7 +391,9 @@ def _regex(settings: Settings, remarks: Remarks) -> str | None:
             raise ValueError("has more than 1024 characters")
         re.compile(pattern.encode())
     except (ValueError, re.error, OverflowError, RecursionError) as error:
-        reason = f"is no regular expression of Python: {error}" if isinstance(error, re.error) else str(error)
+        reason = (
+            f"is not a regular expression of Python: {error}" if isinstance(error, re.error) else str(error)
+        )
         remarks.add(directive.place, str(directive), f"{reason}; the body is not searched")
         return None
     return pattern
@@ -406,8 +410,8 @@ CHECKERS: dict[str, Callable[[_Checker], tuple[Keys, ...]]] = {
     "SMTP_CHECK": _smtp,
 }
 REPLACED = {
-    "BFD_CHECK": "there is no BFD; a check of another kind finds out as well whether the server lives",
-    "FILE_CHECK": "there are no tracked files; overlay services weight sets a weight by hand",
+    "BFD_CHECK": "the agent does not speak BFD; write a check of another kind",
+    "FILE_CHECK": "files are not tracked; overlay services weight sets a weight by hand",
 }
 """Checkers that have nothing in their place, with the reason."""
 KEYWORDS = (*CHECKERS, *REPLACED)

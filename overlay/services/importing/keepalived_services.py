@@ -50,7 +50,7 @@ VIRTUAL = {
     "ha_suspend": "every director checks, whoever holds the address",
     "omega": "no command runs when the agent stops",
     "smtp_alert": MAIL,
-    "snmp_name": "there is no SNMP",
+    "snmp_name": "the agent does not speak SNMP",
     "persistence_engine": "clients are told apart by their address alone",
     "flag-1": NO_FLAG,
     "flag-2": NO_FLAG,
@@ -61,7 +61,7 @@ VIRTUAL = {
     "sh-fallback": NO_FLAG,
     "mh-fallback": NO_FLAG,
 }
-REAL = {"smtp_alert": MAIL, "snmp_name": "there is no SNMP"}
+REAL = {"smtp_alert": MAIL, "snmp_name": "the agent does not speak SNMP"}
 
 
 class VirtualServer:
@@ -79,7 +79,7 @@ class VirtualServer:
         name = "udp" if protocol is None else protocol.value.lower()
         if protocol is not None and name not in {"tcp", "udp", "sctp"}:
             remarks.add(
-                protocol.place, str(protocol), "is none of TCP, UDP and SCTP; it is UDP, as with keepalived"
+                protocol.place, str(protocol), "is not TCP, UDP or SCTP; it becomes UDP, as with keepalived"
             )
             name = "udp"
         self.protocol = name
@@ -100,7 +100,7 @@ class VirtualServer:
             )
             return False
         if method.value != "TUN":
-            reason = FORWARDING.get(method.value, "is none of NAT, DR and TUN")
+            reason = FORWARDING.get(method.value, "is not NAT, DR or TUN")
             self._remarks.add(method.place, str(method), f"{reason}; {self._directive} is left out")
             return False
         return True
@@ -128,7 +128,7 @@ class VirtualServer:
         if ops and self.protocol == "udp":
             keys["one_packet"] = True
         elif ops:
-            remarks.add(ops[-1].place, "ops", "is for UDP, and keepalived ignores it here too")
+            remarks.add(ops[-1].place, "ops", "is for UDP, and keepalived ignores it, too")
         total = sum(each.weight for each in servers.values())
         keys |= self._quorum(total)
         keys |= self._on_failure(is_inhibited, inhibits)
@@ -136,7 +136,7 @@ class VirtualServer:
         sorry = self._sorry()
         settings.each("ip_family")  # the addresses say it
         if not any(commands) and not settings.each("quorum_down"):
-            settings.each("omega")  # there is no command that it could run
+            settings.each("omega")  # it has no command to run
         settings.remark(VIRTUAL)
         return tuple(servers.values()), sorry, tuple(keys.items())
 
@@ -235,7 +235,7 @@ class VirtualServer:
         if name not in SCHEDULERS:
             assert directive is not None
             self._remarks.add(
-                directive.place, str(directive), "is no scheduler of keepalived; it is wlc there too"
+                directive.place, str(directive), "is not a scheduler of keepalived, which takes wlc instead"
             )
             name = "wlc"
         self._scheduler_name = name
@@ -339,7 +339,7 @@ def read_tunnel(method: Directive | None, owner: Directive, remarks: Remarks) ->
         remarks.add(owner.place, str(owner), f"has no lvs_method, which is NAT: {NAT}")
         return None
     if method.value != "TUN":
-        reason = FORWARDING.get(method.value, "is none of NAT, DR and TUN")
+        reason = FORWARDING.get(method.value, "is not NAT, DR or TUN")
         remarks.add(method.place, str(method), f"{reason}; {owner} is left out")
         return None
     options = list(method.values[1:])
@@ -357,8 +357,8 @@ def read_tunnel(method: Directive | None, owner: Directive, remarks: Remarks) ->
         remarks.add(
             method.place,
             str(method),
-            f"there is no GUE; make it a tunnel by ipip or gre; {owner} is left out",
+            f"GUE is not supported; make it a tunnel by ipip or gre; {owner} is left out",
         )
     else:
-        remarks.add(method.place, str(method), f"is no tunnel of keepalived; {owner} is left out")
+        remarks.add(method.place, str(method), f"is not a tunnel of keepalived; {owner} is left out")
     return None

@@ -192,7 +192,7 @@ class _Reader:
             return self._each(place, match[3], names, filled)
         raise UnreadableError(
             place,
-            "this is no repetition; write ~SEQ(NAME, START, STEP, END) or ~LST(NAME, VALUE, VALUE) and a line",
+            "this is not a repetition; write ~SEQ(NAME, START, STEP, END) or ~LST(NAME, VALUE, VALUE) and a line",
         )
 
     def _numbers(self, place: Place, text: str) -> range:
@@ -204,7 +204,7 @@ class _Reader:
         matches = [_NUMBER.fullmatch(each.strip(" \t")) for each in text.split(",")]
         numbers = [_strtol(match) for match in matches if match is not None]
         if len(numbers) != len(matches) or not 1 <= len(numbers) <= 3:
-            raise UnreadableError(place, "the limits of this ~SEQ are no numbers; write START, STEP, END")
+            raise UnreadableError(place, "the limits of this ~SEQ are not numbers; write START, STEP, END")
         last = numbers[-1]
         if len(numbers) == 1:
             start, step = (-1 if last < 0 else 1), (-1 if last < 1 else 1)
@@ -237,7 +237,7 @@ class _Reader:
         if not files and match[1]:
             raise UnreadableError(place, f"{text} names no file that can be read; correct the name")
         if not files:
-            self._remarks.add(place, text, "there is no such file, so what it says is missing here")
+            self._remarks.add(place, text, "the file does not exist, so what it says is missing here")
         for file in reversed(files):
             self._push(place, _lines_of(file))
         return True
@@ -248,7 +248,7 @@ def _lines_of(file: File) -> _Source:
         place = Place(file.path, number)
         if "\0" in line:
             raise UnreadableError(
-                place, "has a null character, so this is no text; name a configuration file"
+                place, "has a null character, so this is not text; name a configuration file"
             )
         yield place, _without_comment(place, line.rstrip("\r"))
 

@@ -29,25 +29,25 @@ class Remark:
 
 
 class Remarks:
-    """What is said so far."""
+    """What is said so far, each remark once."""
 
     def __init__(self) -> None:
-        self._said: list[Remark] = []
+        self._said: dict[Remark, None] = {}
 
     def add(self, place: Place, subject: str, reason: str) -> None:
-        """Say *reason* of *subject*, once however often it is met again."""
-        remark = Remark(place, subject, reason)
-        if remark not in self._said:
-            self._said.append(remark)
+        """Say *reason* of *subject*."""
+        self._said.setdefault(Remark(place, subject, reason))
 
     def all(self) -> tuple[Remark, ...]:
         """Return everything that was said, by the lines of each file."""
-        paths = list(dict.fromkeys(remark.place.path for remark in self._said))
-        return tuple(sorted(self._said, key=lambda each: (paths.index(each.place.path), each.place.line)))
+        files: dict[str, int] = {}
+        for remark in self._said:
+            files.setdefault(remark.place.path, len(files))
+        return tuple(sorted(self._said, key=lambda each: (files[each.place.path], each.place.line)))
 
 
 class UnreadableError(Exception):
-    """What was given is no such file.  The text is one sentence that begins with the place."""
+    """What was given cannot be read as such a file.  The text is one sentence that begins with the place."""
 
     def __init__(self, place: Place, problem: str) -> None:
         super().__init__(f"{place}: {problem}")

@@ -21,7 +21,7 @@ Keys: TypeAlias = "tuple[tuple[str, Value], ...]"
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """How a server is reached that is no peer yet: an encapsulation in the clear, with checksums or not."""
+    """How a server is reached that is not yet a peer: an encapsulation in the clear, with checksums or not."""
 
     encapsulation: str = IPIP
     has_checksums: bool = False

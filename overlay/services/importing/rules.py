@@ -2,7 +2,7 @@
 
 A line is one call of ipvsadm 1.31 without its name.  The calls are carried out on an empty table, and what is in it at
 the end is the plan.  A call that ipvsadm would refuse because of the table is a remark, for ``-R`` goes on after it; one
-that is no call of ipvsadm ends the reading, as there.
+that ipvsadm cannot read ends the reading, as there.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ Key: TypeAlias = "tuple[str, str, int]"
 def read_rules(file: File, port_of: PortOf, remarks: Remarks) -> Plan:
     """Return what the rules in *file* plan.
 
-    Remarks are added for what cannot be carried over.  Raises UnreadableError for what are no rules of ipvsadm.
+    Remarks are added for what cannot be carried over.  Raises UnreadableError for anything but rules of ipvsadm.
     """
     reader = _Reader(port_of, remarks)
     lines = file.text.removeprefix("\ufeff").split("\n")
@@ -86,7 +86,7 @@ def read_rules(file: File, port_of: PortOf, remarks: Remarks) -> Plan:
     for number, line in enumerate(lines, 1):
         place = Place(file.path, number)
         if "\0" in line:
-            raise UnreadableError(place, "has a null character, so this is no text; name a file with rules")
+            raise UnreadableError(place, "has a null character, so this is not text; name a file with rules")
         words = line.partition("#")[0].split()
         if words[:1] == ["sudo"]:
             words = words[1:]
@@ -96,7 +96,7 @@ def read_rules(file: File, port_of: PortOf, remarks: Remarks) -> Plan:
             is_empty = False
             reader.carry_out(place, words)
     if is_empty:
-        raise UnreadableError(Place(file.path, 1), "there are no rules; write what ipvsadm -Sn prints")
+        raise UnreadableError(Place(file.path, 1), "the file has no rules; write what ipvsadm -Sn prints")
     return reader.plan()
 
 
@@ -169,7 +169,7 @@ class _Reader:
         keys = self._keys(call, key, address)
         known = self._services.get(key)
         if is_edit and known is None:
-            self._remarks.add(call.place, call.subject, "there is no such service")
+            self._remarks.add(call.place, call.subject, "the service does not exist")
             return
         if not is_edit and known is not None:
             self._remarks.add(
@@ -185,7 +185,7 @@ class _Reader:
         scheduler = call.options.get("s") or DEFAULT_SCHEDULER
         if scheduler not in SCHEDULERS:
             self._remarks.add(
-                call.place, f"-s {scheduler}", f"there is no such scheduler; it becomes {DEFAULT_SCHEDULER}"
+                call.place, f"-s {scheduler}", f"the scheduler is not known; it becomes {DEFAULT_SCHEDULER}"
             )
             scheduler = DEFAULT_SCHEDULER
         keys: dict[str, Value] = {"scheduler": INSTEAD.get(scheduler, scheduler)}
@@ -232,7 +232,7 @@ class _Reader:
         if key in self._left_out:
             self._left_out.discard(key)
         elif self._services.pop(key, None) is None:
-            self._remarks.add(call.place, call.subject, "there is no such service")
+            self._remarks.add(call.place, call.subject, "the service does not exist")
 
     def _add_server(self, call: Call) -> None:
         key, _ = self._key(call)
@@ -246,7 +246,7 @@ class _Reader:
         upper, lower = (call.number(each, 0, LARGEST) if each in call.options else 0 for each in ("x", "y"))
         if service is None:
             if key not in self._left_out:
-                self._remarks.add(call.place, call.subject, "there is no such service")
+                self._remarks.add(call.place, call.subject, "the service does not exist")
             return
         found = self._address(call, call.options["r"], service.protocol)
         is_edit = call.command == "e"
@@ -269,7 +269,7 @@ class _Reader:
         address, port = found
         at = (address, 0)  # the port of a tunnelled server is that of the service
         if (at in service.servers) != is_edit:
-            reason = "there is no such server" if is_edit else "the server is there already"
+            reason = "the server does not exist" if is_edit else "the server is there already"
             self._remarks.add(call.place, call.subject, reason)
             return
         if port not in {0, service.port}:
@@ -303,9 +303,9 @@ class _Reader:
         if kind in {IPIP, GRE}:
             return Tunnel(kind, kind == GRE and "tun-csum" in call.options)
         if kind != "gue":
-            raise UnreadableError(call.place, f"{kind} is no type of tunnel; write --tun-type ipip")
+            raise UnreadableError(call.place, f"{kind} is not a type of tunnel; write --tun-type ipip")
         self._remarks.add(
-            call.place, call.subject, "there is no GUE; make it a tunnel by ipip or gre; it is left out"
+            call.place, call.subject, "GUE is not supported; make it a tunnel by ipip or gre; it is left out"
         )
         return None
 
@@ -316,11 +316,11 @@ class _Reader:
             raise UnreadableError(call.place, "names no server; write -r ADDRESS")
         if service is None:
             if key not in self._left_out:
-                self._remarks.add(call.place, call.subject, "there is no such service")
+                self._remarks.add(call.place, call.subject, "the service does not exist")
             return
         found = self._address(call, call.options["r"], service.protocol)
         if found is not None and service.servers.pop((found[0], 0), None) is None and not service.is_refused:
-            self._remarks.add(call.place, call.subject, "there is no such server")
+            self._remarks.add(call.place, call.subject, "the server does not exist")
 
     def _set(self, call: Call) -> None:
         for name, text in zip(("idle_tcp", "idle_fin", "idle_udp"), call.arguments, strict=True):

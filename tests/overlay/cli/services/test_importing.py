@@ -68,7 +68,7 @@ def test_file_may_be_standard_input(option, overlay):
     [
         ([], {}, "name one file: a keepalived.conf, or the rules of ipvsadm with --ipvsadm"),
         (["k.conf", "--ipvsadm", "r"], {}, "name one file"),
-        (["nowhere.conf"], {}, "nowhere.conf: there is no such file; name the one to import"),
+        (["nowhere.conf"], {}, "nowhere.conf: the file does not exist; name the one to import"),
         (["."], {}, ".: this is a directory; name a file in it"),
         (["/dev/null"], {}, "/dev/null: it is a device"),
         (["k.conf"], {"k.conf": "}\n"}, "k.conf:1: this } closes nothing"),
@@ -79,7 +79,7 @@ def test_file_may_be_standard_input(option, overlay):
             {"r": RULES},
             "--config-id is for keepalived's configuration",
         ),
-        (["k.conf", "--director", "a b"], {"k.conf": WEB}, "--director 'a b' is no name of a peer"),
+        (["k.conf", "--director", "a b"], {"k.conf": WEB}, "--director 'a b' is not the name of a peer"),
         (["k.conf", "--director", "a", "--director", "a"], {"k.conf": WEB}, "--director a is here twice"),
         (["k.conf", "--peers", "p"], {"k.conf": WEB}, "p: there is no such file"),
         (["k.conf", "--peers", "p"], {"k.conf": WEB, "p": "[network\n"}, "p, line 1: this is not TOML"),

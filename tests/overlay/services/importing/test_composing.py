@@ -76,7 +76,7 @@ def test_file_that_takes_no_peers_in_the_clear_keeps_its_own_servers():
     assert [each.peer for each in imported.service.servers] == ["a"]
     (remark,) = imported.remarks
     assert remark.startswith(
-        "k.conf:5: real_server 10.0.0.2 80: is no peer of the file, and cannot become one"
+        "k.conf:5: real_server 10.0.0.2 80: is not a peer of the file, and cannot become one"
     )
 
 
@@ -107,6 +107,16 @@ def test_what_the_reader_refuses_is_left_out_with_its_reason():
     (remark,) = imported.remarks
     assert remark.startswith("k.conf:1: virtual_server 10.244.0.1 80: address ")
     assert remark.endswith("; it is left out")
+
+
+def test_what_is_there_already_is_left_out_however_much_it_is():
+    text = "".join(virtual_server(head=f"10.9.9.{number} 80") for number in range(1, 31))
+    first = keepalived(text, ("lb1",))
+
+    again = keepalived(text, ("lb1",), first.text)
+
+    assert again.text == ""
+    assert len(again.remarks) == 30
 
 
 def test_server_alone_is_left_out_where_the_reader_refuses_it_alone():

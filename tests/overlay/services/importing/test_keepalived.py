@@ -252,12 +252,23 @@ def test_three_hundred_servers_are_three_hundred_peers():
     assert imported.remarks == []
 
 
+def test_group_has_so_many_addresses_at_most():
+    ranges = "".join(f"10.{number}.0.0-10.{number}.3.255 80\n" for number in range(1, 18))
+
+    imported = keepalived(f"virtual_server_group g {{\n{ranges}}}\n" + virtual_server(head="group g"))
+
+    assert sum(len(each.addresses) for each in imported.table.services.values()) == 16384
+    assert imported.remarks == [
+        "k.conf:18: 10.17.0.0-10.17.3.255 80: 10.17.0.0-10.17.3.255 is beyond 16384 addresses in a group; it is left out"
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "k.conf:1: this is no configuration of keepalived"),
-        ("server {\n listen 80;\n}\n", "k.conf:1: this is no configuration of keepalived"),
-        ("[network]\nprefix = 1\n", "k.conf:1: this is no configuration of keepalived"),
+        ("", "k.conf:1: this is not a configuration of keepalived"),
+        ("server {\n listen 80;\n}\n", "k.conf:1: this is not a configuration of keepalived"),
+        ("[network]\nprefix = 1\n", "k.conf:1: this is not a configuration of keepalived"),
         (virtual_server() + "}\n", "k.conf:8: this } closes nothing"),
         ("virtual_server 10.9.9.9 80 {\n", "k.conf:1: the { of virtual_server 10.9.9.9 80 is never closed"),
         (virtual_server('quorum_up "/bin/x'), 'k.conf:4: a " is not closed'),

@@ -111,7 +111,7 @@ def test_included_file_that_does_not_exist_is_named():
 
     assert read("a\ninclude nowhere\nb\n", remarks=remarks) == ["a", "b"]
     assert [str(each) for each in remarks.all()] == [
-        "k.conf:2: include nowhere: there is no such file, so what it says is missing here"
+        "k.conf:2: include nowhere: the file does not exist, so what it says is missing here"
     ]
 
 
@@ -121,8 +121,8 @@ def test_included_file_that_does_not_exist_is_named():
         ('a\nb "c\n', 'k.conf:2: a " is not closed'),
         ("a\0b\n", "k.conf:1: has a null character"),
         ("includer nowhere\n", "k.conf:1: includer nowhere names no file"),
-        ("~SEQ(A) x\n", "k.conf:1: this is no repetition"),
-        ("~SEQ(A, b) x\n", "k.conf:1: the limits of this ~SEQ are no numbers"),
+        ("~SEQ(A) x\n", "k.conf:1: this is not a repetition"),
+        ("~SEQ(A, b) x\n", "k.conf:1: the limits of this ~SEQ are not numbers"),
         ("~SEQ(A, 1, 0, 2) x\n", "k.conf:1: this ~SEQ never ends"),
         ("~SEQ(A, 1, 9999999999) x\n", f"k.conf:1: this ~SEQ has more than {MOST_LINES} numbers"),
         ("~SEQ(A, 999) ~SEQ(B, 999) x\n", f"k.conf:1: the repetitions come to more than {MOST_LINES} lines"),
