@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from overlay.forwarding.services.service import Service
 from overlay.forwarding.services.vip import Shared, Vip, flow_key
+from overlay.services.schedulers import Hashed
+from overlay.services.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from overlay.forwarding.services.flows import Flows
     from overlay.forwarding.services.service import Server, ServerRow, Settings
     from overlay.reasons import Drops
-    from overlay.services.states import State
 
 # Ours
 ROUND = 10.0  # seconds in which sweeps come to every flow
@@ -49,6 +50,16 @@ class FlowRow:
     server: int  # -1 for the sorry server, or one that is gone
     idle: float
     left: float
+
+
+@dataclass(frozen=True, slots=True)
+class FlowNews:
+    """A flow of a service that another director is told of; *server* is -1 for the sorry server."""
+
+    service: int
+    key: bytes
+    state: State
+    server: int
 
 
 @dataclass(slots=True)
@@ -95,10 +106,13 @@ class Balancer:
         addresses: Iterable[bytes],
         protocols: Iterable[int],
         ports: Iterable[tuple[int, int]] = (),
+        *,
+        is_shared: bool = False,
     ) -> None:
         """Have a service, or have it with other *settings* and at other addresses; it keeps its servers and flows.
 
-        *ports* are ranges, the last of each included; none are all.
+        *ports* are ranges, the last of each included; none are all.  A service that *is_shared* has other directors,
+        which are told of its flows (news) unless their scheduler finds the servers itself.
         """
         served = self._served.get(number)
         if served is None:
@@ -109,6 +123,8 @@ class Balancer:
             if templates is not None:
                 self._later(templates.clear())
             self._prepare(served.service)
+        service = served.service
+        service.flows.keep_news(is_wanted=is_shared and service.hashed is Hashed.NOTHING)
         served.addresses, served.protocols = tuple(addresses), tuple(protocols)
         served.ports = tuple(ports) or (EVERY_PORT,)
         self._place()
@@ -232,6 +248,32 @@ class Balancer:
     def service(self, number: int) -> Service:
         """Return the service of a number."""
         return self._served[number].service
+
+    def news(self, most: int) -> list[FlowNews]:
+        """Return at most *most* flows that were proven or closed since they were returned last, and are still there."""
+        found: list[FlowNews] = []
+        for number, served in self._served.items():
+            service, waiting = served.service, served.service.flows.news
+            while waiting and len(found) < most:
+                key = waiting.popleft()
+                flow = service.flows.find(key)
+                if flow is None:
+                    continue
+                server = service.servers[flow[0].server[flow[1]]]
+                if server.peer is not None:
+                    state = State(flow[0].state[flow[1]])
+                    found.append(
+                        FlowNews(number, key, state, -1 if server is service.sorry else server.number)
+                    )
+        return found
+
+    def learn(self, rows: Iterable[FlowNews], now: float) -> int:
+        """Have flows that another director told of, and return how many could be used."""
+        learnt = 0
+        for row in rows:
+            served = self._served.get(row.service)
+            learnt += served is not None and served.service.learn(row.key, row.state, row.server, now)
+        return learnt
 
     def flows(self, number: int, now: float) -> Iterator[list[FlowRow]]:
         """Yield the flows of a service, some at a time."""

@@ -12,6 +12,7 @@ others: a flood of spoofed SYNs displaces itself, and never an established flow.
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,7 @@ ROWS = 256  # of a new shard; it grows by four
 NEARLY = 0.9  # full, when flows that are not proven go
 BATCH = 64  # one of so many of a shard goes at once: a look at all of it is worth that
 REMOVED = 500  # flows at most in one step of a sweep
-SERVERS = 0xFFFF  # at most, in 16 bits
+NEWS = 65_536  # flows at most that another director is still to be told of; the oldest go
 _NUMBERS = tuple(range(SHARD))  # of rows: the same integers serve all shards
 
 _IS_UNPROVEN, _IS_CLOSING = (np.array([state in kinds for state in State]) for kinds in (UNPROVEN, CLOSING))
@@ -112,6 +113,7 @@ class Flows:
         self._swept = 0  # the shard that is looked at next
         self._filled = 0  # shards that are there
         self.evicted = 0  # flows that had to make room
+        self.news: deque[bytes] | None = None  # keys of flows whose state changed, for another director
 
     def __len__(self) -> int:
         return sum(len(shard.index) for shard in self.shards)
@@ -133,6 +135,13 @@ class Flows:
         more = servers - len(self.loads.active)
         self.loads.active += [0] * more
         self.loads.inactive += [0] * more
+
+    def keep_news(self, *, is_wanted: bool) -> None:
+        """Note in *news* which flows are proven or closed, or do not any more."""
+        if not is_wanted:
+            self.news = None
+        elif self.news is None:
+            self.news = deque(maxlen=NEWS)
 
     def find(self, key: bytes) -> tuple[Shard, int] | None:
         """Return the shard and the row of a flow, None if there is none."""
@@ -167,6 +176,8 @@ class Flows:
 
     def set_state(self, shard: Shard, row: int, state: State) -> None:
         """Put a flow in another state."""
+        if self.news is not None:
+            self.news.append(shard.keys[row])
         before = shard.state[row]
         shard.unproven += _UNPROVEN[state] - _UNPROVEN[before]
         if _CLOSING[before] != _CLOSING[state]:
@@ -232,17 +243,6 @@ class Flows:
     def expire(self, shard: Shard, row: int, now: float) -> None:  # noqa: ARG002  others know better
         """Forget the flow of a row, whose time is over."""
         self.remove(shard, shard.keys[row])
-
-    def flush(self, server: int) -> Iterator[None]:
-        """Forget the flows of a server, a piece each time that the iterator is asked."""
-        for shard in self.shards:
-            servers = np.frombuffer(shard.server, np.uint16)[: len(shard.keys)] if shard.keys else ()
-            for done, row in enumerate(np.flatnonzero(np.equal(servers, server)).tolist(), 1):
-                if shard.state[row] and shard.server[row] == server:
-                    self.remove(shard, shard.keys[row])
-                if not done % REMOVED:
-                    yield
-            yield
 
     def clear(self) -> Iterator[None]:
         """Forget all flows without a word to anybody, a piece each time that the iterator is asked."""

@@ -272,6 +272,28 @@ class Service:
             self.templates.began(self._client(key), server.index, now)
         return True
 
+    def learn(self, key: bytes, state: State, number: int, now: float) -> bool:
+        """Have a flow that another director has, and return whether its server is here and keeps flows.
+
+        A flow that is known here keeps its server.
+        """
+        server = self.by_number.get(number) if number >= 0 else self.sorry
+        if server is None or server.takes is Takes.NOTHING:
+            return False
+        found = self.flows.find(key)
+        if found is None:
+            if not self.flows.add(key, state, server.index, now):
+                return False
+            if self.templates is not None:
+                self.templates.began(self._client(key), server.index, now)
+            return True
+        shard, row = found
+        if self.servers[shard.server[row]].peer is None:
+            self.flows.move(shard, row, server.index)
+        self.flows.set_state(shard, row, state)
+        shard.seen[row] = now
+        return True
+
     def pass_by(self, client: bytes, server: Server, now: float) -> None:
         """Count a datagram to *server* that is a flow by itself."""
         server.connections += 1

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.services import flows as module
-from overlay.forwarding.services.flows import Flows
+from overlay.forwarding.services.flows import SHARD, Flows
 from overlay.services.states import CLOSING, UNPROVEN, State, timeouts
 from tests.hypothesis_profiles import examples
 
@@ -46,7 +48,7 @@ class Twin:
 
 
 steps = st.tuples(
-    st.sampled_from(["add", "add", "see", "state", "move", "remove", "sweep", "flush"]),
+    st.sampled_from(["add", "add", "see", "state", "move", "remove", "sweep"]),
     st.integers(0, 30),
     st.sampled_from(STATES),
     st.integers(0, 3),
@@ -70,10 +72,6 @@ def test_table_is_a_dictionary_of_flows_that_times_out(story):
             whole_sweep(flows, now)
             twin.sweep(now)
             assert set(gone) == before - set(twin.flows)
-        elif what == "flush":
-            for _ in flows.flush(server):
-                pass
-            twin.flows = {each: flow for each, flow in twin.flows.items() if flow[1] != server}
         elif known:
             shard, row = flows.find(key)
             assert flows.is_over(shard, row, now) == (
@@ -212,3 +210,28 @@ def test_rows_are_used_again():
         flows.remove(flows.find(key_of(number))[0], key_of(number))
 
     assert len(flows.shards[0].keys) == 1
+
+
+def test_a_million_flows_of_ipv6_take_less_than_200_megabytes():
+    flows = Flows(SHARD, timeouts())
+    flows.make_room(1)
+    for number in range(SHARD):
+        assert flows.add(number.to_bytes(37, "big"), OPEN, 0, 0.0)
+    (shard,) = flows.shards
+
+    parts = [shard.index, shard.keys, shard.free, shard.seen, shard.state, shard.server, *shard.keys]
+
+    assert sum(map(sys.getsizeof, parts)) / SHARD < 200
+
+
+def test_news_are_of_flows_that_were_proven_or_closed_and_bounded(monkeypatch):
+    monkeypatch.setattr(module, "NEWS", 3)
+    flows = table()
+    flows.keep_news(is_wanted=True)
+    for number in range(5):
+        flows.add(key_of(number), SYN, 0, 0.0)
+        flows.set_state(*flows.find(key_of(number)), OPEN)
+
+    assert list(flows.news) == [key_of(2), key_of(3), key_of(4)]
+    flows.keep_news(is_wanted=False)
+    assert flows.news is None
