@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from overlay.cli.exits import Misuse
-from overlay.cli.options import FILE
+from overlay.cli.options import FILE, PeersLocation
 from overlay.cli.output import show, suggest
 from overlay.text import printable
 from peers.files import UnfitFileError, read_regular
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from overlay.services.importing.lines import File
     from overlay.services.importing.places import Remarks
     from overlay.services.importing.plan import Plan
+    from peers.stores import Location
 
 # Specification
 SOMETHING_NAMED = 1
@@ -53,7 +54,7 @@ BRACES = re.compile(r"\{([^{}]*)\}")
 )
 @click.option(
     "--peers",
-    type=FILE,
+    type=PeersLocation(readable=False),
     metavar="FILE",
     help="The peers file that the output is to follow, whose peers it names.",
 )
@@ -70,7 +71,7 @@ def command(
     ctx: click.Context,
     keepalived_conf: Path | None,
     rules: Path | None,
-    peers: Path | None,
+    peers: Location | None,
     directors: tuple[str, ...],
     config_id: str | None,
 ) -> None:
@@ -204,11 +205,15 @@ def _port_of(name: str, protocol: str) -> int | None:
         return None
 
 
-def _read_peers(path: Path, directors: tuple[str, ...]) -> Known:
-    """Return the peers file *path*.  Raises TableError, and Misuse for a director that it does not have."""
+def _read_peers(location: Location, directors: tuple[str, ...]) -> Known:
+    """Return the peers file at *location*.  Raises TableError, and Misuse for a director that it does not have."""
     from overlay.services.importing.composing import Known
     from peers import toml
+    from peers.stores import STORES
 
+    if not STORES[location.store].is_path:
+        raise Misuse(f"--peers {location}: sections can follow a file alone; write the path of one")
+    path = Path(location.place)
     text = toml.read(path)
     known = Known(path, text, toml.parse(text, path))
     for name in directors:

@@ -46,8 +46,9 @@ def test_output_of_an_example_is_accepted_by_check(name, overlay):
     assert result.exit_code == 0
 
 
-def test_output_is_accepted_behind_its_peers_file(run):
-    result = run("k.conf", "--peers", "peers.toml", "--director", "a", **{"k.conf": WEB, "peers.toml": PEERS})
+@pytest.mark.parametrize("location", ["peers.toml", "file:peers.toml"])
+def test_output_is_accepted_behind_its_peers_file(location, run):
+    result = run("k.conf", "--peers", location, "--director", "a", **{"k.conf": WEB, "peers.toml": PEERS})
 
     table = toml.parse(PEERS + result.stdout, Path("peers.toml"))
     assert table.services["10.9.9.9-tcp-80"].directors == ("a",)
