@@ -112,10 +112,10 @@ class Vip:
         packets, all of this size.
         """
         size = len(packet)
-        if size >= _HEAD_V6.size:
+        if size >= _HEAD_V4.size:
             first, fragment, protocol, key, flags = _HEAD_V4.unpack_from(packet)
             if first != _NO_OPTIONS:
-                if first >> 4 != 6:
+                if first >> 4 != 6 or size < _HEAD_V6.size:
                     return self._other(packet, now, count)
                 protocol, key, flags = _HEAD_V6.unpack_from(packet)
             elif fragment & _FRAGMENT:

@@ -39,6 +39,21 @@ def test_all_packets_of_a_connection_go_to_one_server(world, version):
 
 
 @both
+def test_packets_of_known_flows_take_the_short_way_however_short_they_are(world, version, monkeypatch):
+    number, datagrams = (
+        established(world, version=version),
+        [world.send(udp(version=version)) for _ in range(2)],
+    )
+    vip = world.balancer.vip(world.vips[version])
+    monkeypatch.setattr(vip, "_other", None)
+
+    assert world.send(tcp(version=version)) == number
+    assert world.send(tcp(version=version, tcp_options=bytes(12))) == number
+    assert world.send(tcp(version=version, flags=FIN | ACK)) == number
+    assert world.send(udp(version=version, payload=b"6bytes")) == datagrams[0]
+
+
+@both
 def test_flows_are_spread_over_all_servers(world, version):
     found = Counter(world.send(udp(port=port, version=version)) for port in range(1000, 1300))
 
