@@ -109,6 +109,10 @@ class _Checker:
         found.setdefault("timeout", settings.seconds("connect_timeout", 0.1, MOST_TIMEOUT) or given.timeout)
         own = settings.number("retry", 0, 2**32 - 1)
         own = given.retries if own is None else own
+        if own is not None and own > MOST_RETRIES:
+            self.remarks.add(
+                self.directive.place, f"retry {own}", f"is {MOST_RETRIES} here, the most that is accepted"
+            )
         found["retries"] = min(retries if own is None else own, MOST_RETRIES)
         delay = settings.seconds("delay_before_retry", 0, MOST_EVERY)
         delay = given.retry_delay if delay is None else delay
