@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from overlay.plain_servers import commands_by_peer
 from peers.toml import parse
 from tests.peers.services.files import HEAD, PATH, PLAIN, read, web
@@ -63,6 +65,33 @@ def test_the_segment_size_follows_the_mtu_of_the_network():
     found = commands_by_peer(parse(text, PATH))["plain"]
 
     assert found[-1].command.endswith("advmss 1360")
+
+
+@pytest.mark.parametrize(
+    ("network", "endpoint", "size"),
+    [
+        ('encapsulation = "gre"\ngre_checksum = true', "198.51.100", 1500 - 20 - 8 - 40),
+        (
+            'encapsulation = "gre"\ngre_checksum = true\ngre_sequence = true',
+            "198.51.100",
+            1500 - 20 - 12 - 40,
+        ),
+        ('encapsulation = "gre"\ngre_key = 7', "198.51.100", 1500 - 20 - 8 - 40),
+        ('encapsulation = "ipip"', "198.51.100", 1500 - 20 - 40),
+        ('encapsulation = "ipip"', "2001:db8::", 1500 - 40 - 40),
+    ],
+)
+def test_the_segment_size_is_what_the_widest_headers_leave(network, endpoint, size):
+    text = (
+        (HEAD + SERVICE + PLAIN)
+        .replace("[network]", f"[network]\n{network}")
+        .replace("198.51.100.", endpoint)
+    )
+    text = text.replace(endpoint, endpoint if ":" in endpoint else f"{endpoint}.")
+
+    found = commands_by_peer(parse(text, PATH))["plain"]
+
+    assert found[-1].command.endswith(f"advmss {size}")
 
 
 def test_datagrams_have_no_segment_size():

@@ -78,6 +78,16 @@ REFUSED = [
         4,
         "services.web.servers[1].check does not fit: kind udp speaks udp",
     ),
+    (
+        web("ports = 80", "servers = []", 'check = { kind = "udp" }'),
+        5,
+        "services.web.check does not fit: kind udp",
+    ),
+    (
+        web("servers = [{ peer = 'web1', check = { kind = 'ping' } }]", 'check = { kind = "tcp" }'),
+        4,
+        "services.web.check has no port, and neither has the service",
+    ),
     # Two services
     (
         web() + OTHER,
@@ -154,6 +164,7 @@ def test_what_contradicts_itself_is_refused_with_its_line(text, line, sentence):
         web("ports = 53", 'protocol = "udp"', 'check = { kind = "http", port = 8080 }'),
         web("ports = 53", 'protocol = "udp"', 'check = [{ kind = "dns" }, { kind = "ping" }]'),
         web("protocol = 'sctp'", "check = { kind = 'ping' }"),
+        web("ports = 53", 'protocol = "udp"', "one_packet = true"),
         web(
             "servers = [{ peer = 'web1', address = '10.244.3.9' }, { peer = 'web1', address = '172.17.0.2' }]"
         ),
@@ -179,3 +190,11 @@ def test_a_virtual_address_of_ipv6_needs_its_mtu():
         TableError, match=r"line 2: network.mtu 1000 is too small for IPv6, and services.web has 2001"
     ):
         parse(narrow + web(BOTH), PATH)
+
+
+def test_an_mtu_for_ipv4_is_asked_of_every_service():
+    narrow = HEAD.replace("[network]", "[network]\nmtu = 1000")
+    second = '[services.second]\naddress = "2001:db8::200"\n'
+
+    with pytest.raises(TableError, match=r"services\.second has 2001:db8::200"):
+        parse(narrow + web() + second, PATH)

@@ -37,6 +37,18 @@ REFUSED = [
         "services.another.vrrp.router 51 is also that of services.web.vrrp on eth0 of peers.lb1; write another, or share",
     ),
     (
+        web(DIRECTORS, 'vrrp = { router = 51, interface = { lb1 = "a", lb2 = "b" } }')
+        + ANOTHER
+        + f'{DIRECTORS}\nvrrp = {{ router = 51, interface = {{ lb1 = "c", lb2 = "b" }} }}',
+        8,
+        "services.another.vrrp.router 51 is also that of services.web.vrrp on b of peers.lb2",
+    ),
+    (
+        web(DIRECTORS, 'vrrp = { router = 51, interface = { lb1 = "a", lb2 = "b", web1 = "c" } }'),
+        4,
+        "services.web.vrrp.interface.web1 is for a director, and web1 is none of services.web",
+    ),
+    (
         web(DIRECTORS, 'address = "2001:db8::1"', 'vrrp = { router = 51, interface = "eth0", version = 2 }'),
         4,
         "services.web.vrrp.version 2 has no IPv6, and services.web has it; write version = 3",

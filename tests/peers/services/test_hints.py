@@ -31,6 +31,11 @@ def hints(*texts):
             "slow_start = 9",
         ),
         web(SERVERS),
+        web('address = "2001:db8::100"', "servers = [{ peer = 'web1', address = '2001:db8:1::1' }]"),
+        web(DIRECTORS, SERVERS)
+        + '[peers.roaming]\npublic_key = "EY1X6q7LmSThjaSdMPmTs7LTkI971d+0dxdtL8ZfTH4="\n'
+        + 'address = "10.244.0.99"\n[services.more]\naddress = "8.8.4.4"\nservers = "roaming"\n',
+        web('address = "10.244.1.9"', DIRECTORS, SERVERS),
     ],
 )
 def test_a_service_that_is_right_has_no_hints(text):
@@ -72,6 +77,11 @@ HINTS = [
     (web(SERVERS) + '[vrrp.lan]\nrouter = 1\ninterface = "eth0"\n', "vrrp.lan is named by no service"),
     (web(SERVERS) + WIREGUARD, "clients at peers.phone cannot use services.web: WireGuard there accepts"),
     (
+        web('address = "10.244.1.9"', DIRECTORS, SERVERS)
+        + f'[services.more]\naddress = "10.244.6.9"\n{DIRECTORS}\n{SERVERS}\n',
+        "10.244.6.9 of services.more lies inside 10.244.6.0/24 of peers.static",
+    ),
+    (
         web(DIRECTORS, "servers = 'phone'") + WIREGUARD,
         "peers.phone is a server of services.web by WireGuard without an agent: its AllowedIPs",
     ),
@@ -110,3 +120,30 @@ def test_many_of_a_kind_are_one_sentence():
     (found,) = hints(text)
 
     assert found.startswith("4 services have no server that takes anything")
+
+
+def test_a_server_by_wireguard_is_not_among_the_clients():
+    found = hints(web(DIRECTORS, "servers = 'phone'"), WIREGUARD)
+
+    assert not [each for each in found if each.startswith("clients at peers.phone")]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("quorum = 9", SERVERS),
+        ("servers = [{ peer = 'web1', weight = 2 }, 'web2']", 'scheduler = "rr"'),
+        (SERVERS, 'scheduler = "lc"', "slow_start = 60"),
+        (SERVERS, 'sorry = "static"'),
+        ("servers = 'phone'", 'reply = "direct"'),
+    ],
+)
+def test_many_services_with_one_mistake_are_one_sentence_of_the_kind(lines):
+    text = "".join(
+        web(f'address = "192.0.2.{n}"', DIRECTORS, *lines).replace("web]", f"s{n}]") for n in range(4)
+    )
+
+    found = [each for each in hints(text, WIREGUARD) if "cannot use" not in each]
+
+    assert len(found) == 1
+    assert found[0].startswith("4 s")
