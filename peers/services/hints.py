@@ -51,8 +51,8 @@ def warn_of_unused(table: str, names: Collection[str], used: Collection[str]) ->
     return grouped(
         Hint(
             format_keys((table, name)),
-            f"{format_keys((table, name))} is named by no service, so it has no effect",
-            f"sections of [{table}] are named by no service, so they have no effect",
+            f"{format_keys((table, name))} has no effect, because no service names it",
+            f"sections of [{table}] have no effect, because no service names them",
         )
         for name in names
         if name not in used

@@ -24,6 +24,7 @@ from peers.services.values import (
     command,
     digest,
     hexadecimal,
+    interface_name,
     names,
     path_of_url,
     persistence_prefix,
@@ -33,6 +34,7 @@ from peers.services.values import (
     scheduler,
     seconds,
     server_address,
+    service_name,
     status,
     text,
     unicast,
@@ -157,9 +159,9 @@ VRRP = (
     Key("preempt_delay", seconds(0, 1000)),
     Key("unicast", unicast),
     Key("password", text("up to 8 characters", 8)),
-    Key("track_interfaces", names("the name of an interface")),
+    Key("track_interfaces", names("the name of an interface", interface_name)),
     Key("track_overlay", Section.boolean),
-    Key("track_services", names("the name of a service")),
+    Key("track_services", names("the name of a service", service_name)),
     Key("track_weight", integer(0, 253, "a part of the priority")),
 )
 """The keys of each [vrrp.NAME] and of [services.NAME.vrrp]."""

@@ -17,7 +17,7 @@ def named_section(table: Section, name: str, what: str) -> Section:
     if not PEER_NAME.fullmatch(name):
         raise KeyProblem(
             (*table.keys, name),
-            f"is no name of a {what}; write 1 to 63 letters, digits, dots, hyphens or underscores",
+            f"is not the name of a {what}; write 1 to 63 letters, digits, dots, hyphens or underscores",
         )
     return table.section(name, f"write a [{table.keys[0]}.{name}] table")
 

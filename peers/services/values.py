@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from peers.addresses import parse_address, parse_host_address
 from peers.errors import KeyProblem
+from peers.peer import PEER_NAME
 from peers.service import EVERY_PORT
 from peers.toml_section import describe, refuse_repeated
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from peers.addresses import Address
     from peers.errors import Keys
@@ -66,11 +67,11 @@ def text(what: str, most: int, *, encoding: str | None = None, least: int = 1) -
     return read
 
 
-def names(what: str) -> Read:
-    """Return what reads a list of names, or one of them, none of them twice."""
+def names(what: str, parse: Callable[[str], str]) -> Read:
+    """Return what reads a list of names, or one of them, none of them twice; *parse* raises ValueError for one that is none."""
 
     def read(section: Section, key: str) -> tuple[str, ...] | None:
-        found = section.each(key, _printable, what)
+        found = section.each(key, parse, what)
         if found is not None:
             _refuse_many((*section.keys, key), found)
             refuse_repeated((*section.keys, key), found)
@@ -289,13 +290,14 @@ def hexadecimal(section: Section, key: str) -> bytes | None:
 def interface_name(text: str) -> str:
     """Return *text* if an interface can have it as its name.  Raises ValueError; its message continues after it."""
     if not INTERFACE.fullmatch(text) or text in {".", ".."}:
-        raise ValueError("is no name of an interface; write one such as eth0")
+        raise ValueError("is not the name of an interface; write one such as eth0")
     return text
 
 
-def _printable(text: str) -> str:
-    if not text or not text.isprintable() or len(text) > 63:
-        raise ValueError("is no name; write one of 1 to 63 characters")
+def service_name(text: str) -> str:
+    """Return *text* if a service can be called so.  Raises ValueError; its message continues after it."""
+    if not PEER_NAME.fullmatch(text):
+        raise ValueError("is not the name of a service; write one of those in [services]")
     return text
 
 

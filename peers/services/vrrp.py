@@ -10,7 +10,7 @@ from peers.peer import PEER_NAME
 from peers.service import Vrrp
 from peers.services.keys import VRRP
 from peers.services.names import named_section, names_of
-from peers.services.values import INTERFACE
+from peers.services.values import interface_name
 from peers.toml_section import describe
 
 if TYPE_CHECKING:
@@ -58,17 +58,16 @@ def _by_director(section: Section, key: str, read: Any) -> tuple[Any, dict[str, 
     table = section.section(key, "")
     for name in table.values:
         if not PEER_NAME.fullmatch(name):
-            raise KeyProblem((*table.keys, name), "is no name of a peer; write that of a director")
+            raise KeyProblem((*table.keys, name), "is not the name of a peer; write that of a director")
     return None, {name: read(table, name) for name in table.values}
 
 
 def _interface(section: Section, key: str) -> str | None:
     found = section.string(key, "the name of an interface")
-    if found is not None and (not INTERFACE.fullmatch(found) or found in {".", ".."}):
-        raise KeyProblem(
-            (*section.keys, key), f"is {describe(found)}, no name of an interface; write one such as eth0"
-        )
-    return found
+    try:
+        return None if found is None else interface_name(found)
+    except ValueError as error:
+        raise KeyProblem((*section.keys, key), f"{describe(found)} {error}") from None
 
 
 def _priority(section: Section, key: str) -> int | None:

@@ -72,9 +72,9 @@ HINTS = [
     ),
     (
         web(SERVERS) + '[checks.page]\nkind = "ping"\n',
-        "checks.page is named by no service, so it has no effect",
+        "checks.page has no effect, because no service names it",
     ),
-    (web(SERVERS) + '[vrrp.lan]\nrouter = 1\ninterface = "eth0"\n', "vrrp.lan is named by no service"),
+    (web(SERVERS) + '[vrrp.lan]\nrouter = 1\ninterface = "eth0"\n', "vrrp.lan has no effect"),
     (web(SERVERS) + WIREGUARD, "clients at peers.phone cannot use services.web: WireGuard there accepts"),
     (
         web('address = "10.244.1.9"', DIRECTORS, SERVERS)

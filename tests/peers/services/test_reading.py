@@ -138,6 +138,33 @@ def test_vrrp_is_shared_by_its_name_or_written_at_the_service():
     )
 
 
+def test_version_2_has_longer_intervals_and_a_password():
+    group = 'vrrp = { router = 5, interface = "eth0", version = 2, interval = 255, password = "secret" }'
+
+    vrrp = web('directors = "lb1"', group).vrrp
+
+    assert (vrrp.interval, vrrp.password) == (255, "secret")
+
+
+def test_routers_may_be_called_by_their_addresses():
+    group = 'vrrp = { router = 5, interface = "eth0", unicast = ["192.0.2.2", "fe80::2"], track_interfaces = "eth1" }'
+
+    vrrp = web('directors = "lb1"', group).vrrp
+
+    assert vrrp.unicast == (ip_address("192.0.2.2"), ip_address("fe80::2"))
+    assert vrrp.track_interfaces == ("eth1",)
+
+
+def test_failures_in_a_row_are_one_more_than_retries():
+    for keys in ("fall = 3", "retries = 2", "fall = 3, retries = 2"):
+        (check,) = web("ports = 80", f'check = {{ kind = "tcp", {keys} }}').checks
+
+        assert (check.retries, check.fall) == (2, 3)
+
+    (once,) = web("ports = 80", 'check = { kind = "tcp", fall = 1 }').checks
+    assert once.retries == 0
+
+
 def test_files_of_checks_are_relative_to_the_peers_file():
     (check,) = web("ports = 443", 'check = { kind = "https", ca_file = "ca.pem" }').checks
 
@@ -158,7 +185,7 @@ def test_bytes_of_udp_checks_are_text_or_hexadecimal():
 SENTENCES = [
     ("[services]\nweb = 1", 2, "services.web is 1; write a [services.web] table"),
     ("services = 1", 1, "services is 1; write a [services.NAME] table for each"),
-    ('[services."a/b"]', 1, 'services."a/b" is no name of a service'),
+    ('[services."a/b"]', 1, 'services."a/b" is not the name of a service'),
     ("[services.web]\nports = 80", 1, "services.web.address is missing; write a virtual address"),
     ("[services.web]\naddres = 1", 2, "services.web.addres is not known; did you mean address?"),
 ]
@@ -229,6 +256,72 @@ WEB_SENTENCES = [
         'up_command = "/bin/echo \\"a"',
         "services.web.up_command is '/bin/echo \"a', where a quote is not closed",
     ),
+    ("ports = 80.5", "services.web.ports is 80.5; write a port such as 80, or a range"),
+    ("ports = [80, '80-']", "services.web.ports[1] is '80-'; write a port such as 80, or a range"),
+    ("protocol = []", "services.web.protocol is empty; write tcp, udp or sctp"),
+    ("protocol = ['tcp', 'tcp']", "services.web.protocol[1] tcp is here twice; write it once"),
+    (
+        'check = { kind = "http", status = [] }',
+        'services.web.check.status is empty; write a status such as 204, or a range such as "200-299"',
+    ),
+    ('check = { kind = "http", path = "/a b" }', "with %20 for a blank"),
+    ('check = { kind = "http", host = "a b" }', "services.web.check.host is 'a b'; write the name of a host"),
+    ('check = { kind = "udp", send_hex = "0" }', "services.web.check.send_hex is '0'; write 1 to 1400 bytes"),
+    (
+        'check = { kind = "script", command = ["/bin/x", 1] }',
+        "services.web.check.command[1] is 1; write words in quotes",
+    ),
+    ("up_command = []", "services.web.up_command is an array; write the full path of a program"),
+    ('check = [{ kind = "tcp" }, 1]', "services.web.check[1] is 1; write a name from [checks], or a table"),
+    ('check = ["a", "a"]', "services.web.check[1] a is here twice; write it once"),
+    ('check = { kind = "https", ca_file = "c", verify = false }', "ca_file is of no use with verify = false"),
+    (
+        'check = { kind = "https", ca_file = "" }',
+        "services.web.check.ca_file is ''; write the path of a file",
+    ),
+    (
+        "servers = [{ peer = 'web1', name = 'a/b' }]",
+        "services.web.servers[0].name is 'a/b'; write 1 to 63 letters",
+    ),
+    (
+        "servers = [{ peer = 'web1', address = '10.0.0.0/8' }]",
+        "address '10.0.0.0/8' has a length; write 10.0.0.0",
+    ),
+    ("directors = [1]", "services.web.directors[0] is 1; write names of peers"),
+    ("directors = ['lb1', 'lb1']", "services.web.directors[1] lb1 is here twice"),
+    (
+        f"address = [{', '.join(repr(f'192.0.2.{n}') for n in range(256))}, '192.0.3.1']",
+        "has 257 items; write at most 256",
+    ),
+    (
+        f"servers = [{', '.join(f'{{ peer = {chr(39)}web1{chr(39)}, port = {n} }}' for n in range(1, 1002))}]",
+        "has 1001 entries",
+    ),
+    (
+        'vrrp = { router = 5, interface = "a/b" }',
+        "services.web.vrrp.interface 'a/b' is not the name of an interface",
+    ),
+    (
+        'vrrp = { router = 5, interface = "e", interval = 41 }',
+        "interval is 41; version 3 has up to 40.95 seconds",
+    ),
+    (
+        'vrrp = { router = 5, interface = { "a b" = "e" } }',
+        'interface."a b" is not the name of a peer; write that of a director',
+    ),
+    (
+        'vrrp = { router = 5, interface = "e", unicast = "fe80::1%e" }',
+        "'fe80::1%e' has a scope; write fe80::1",
+    ),
+    (
+        'vrrp = { router = 5, interface = "e", unicast = "0.0.0.0" }',
+        "'0.0.0.0' is not an address that a host can have",
+    ),
+    (
+        'vrrp = { router = 5, interface = "e", track_interfaces = "" }',
+        "track_interfaces '' is not the name of an interface",
+    ),
+    ('vrrp = { router = 5, interface = "e", track_services = "a/b" }', "'a/b' is not the name of a service"),
     ('vrrp = "lan"', "services.web.vrrp is 'lan', which is not in [vrrp]; write a [vrrp.lan] table"),
     ('vrrp = { interface = "eth0" }', "services.web.vrrp.router is missing"),
     (
