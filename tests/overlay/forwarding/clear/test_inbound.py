@@ -592,3 +592,28 @@ def test_at_a_place_without_a_peer_there_is_no_peer():
     assert clear.peers_at(place) == [peer]
     clear.move(peer, None)
     assert clear.peers_at(place) == []
+
+
+@pytest.mark.parametrize(
+    ("inner", "mark", "expected"), [(ECT_0, CE, CE), (ECT_0, 1, 1), (ECT_0, ECT_0, ECT_0)]
+)
+def test_payloads_of_one_flow_take_the_mark_of_their_path(world, inner, mark, expected):
+    a, b = world.clear_pair()
+    whole = genuine(b, a, size=4000, tcp=True, tos=inner)
+    train = packets.kernel_segments(*packets.as_super_packet(whole, 1000))
+
+    arrive(world, a, *train, source=b.addresses[0], tos=mark)
+
+    assert [packet[1] & 3 for packet in a.received] == [expected] * 4
+
+
+def test_a_payload_behind_those_of_a_flow_is_noted_with_when_it_came(world):
+    a, b = world.clear_pair()
+    train = packets.kernel_segments(*packets.as_super_packet(genuine(b, a, size=2000, tcp=True), 1000))
+    world.run(5)
+    began = world.clock.now
+
+    arrive(world, a, *train, genuine(b, a, size=1012), source=b.addresses[0])
+
+    assert len(a.received) == 3
+    assert began <= a.peer().contact.last_received <= world.clock.now

@@ -739,11 +739,12 @@ def twice(world, a, payloads, **how):
     return len(a.tun.writes) - before
 
 
+@pytest.mark.parametrize("count", [2, 10])
 @pytest.mark.parametrize("build", [packets.tcp, packets.udp])
-def test_packets_of_one_flow_enter_in_one_write(build):
+def test_packets_of_one_flow_enter_in_one_write(build, count):
     world = World()
     a, b = world.raw_pair("ipip")
-    whole = build(bytes(10 * 500), source=b.inner(), destination=a.inner())
+    whole = build(bytes(count * 500), source=b.inner(), destination=a.inner())
     sent = packets.kernel_segments(*packets.as_super_packet(whole, 500))
 
     assert twice(world, a, sent, source=b.addresses[0]) == 1

@@ -308,6 +308,16 @@ def test_a_super_frame_for_nobody_known_goes_to_each_peer_in_segments(world):
     assert (b.received, c.received) == (sent, sent)
 
 
+def test_a_super_frame_whose_header_tells_nothing_but_its_kind_arrives_as_its_segments(pair):
+    a, b = pair
+    whole = packets.tcp(bytes(3000), source=a.inner(), destination=b.inner())
+    packet, virtio = packets.as_super_packet(whole, 1000)
+    a.send_frame(b.mac, packet, virtio=struct.pack("<BBHHHH", 0, virtio[1], 0, 1000, 14 + 20, 0))
+    a.world.run(1)
+
+    assert [frame[14:] for frame in b.received] == packets.kernel_segments(packet, virtio)
+
+
 @pytest.mark.parametrize("ethertype", [b"\x08\x06", b"\x88\xb5"])
 @pytest.mark.parametrize("number", [2, 99])
 def test_a_super_frame_without_an_ip_packet_is_refused(pair, ethertype, number):
