@@ -19,6 +19,7 @@ from overlay.host.interfaces import is_own_address
 from overlay.host.plan import HostPlan
 from overlay.key_files import PRIVATE, load_preshared_key, load_private_key, replace_key
 from overlay.permissions import describe_readers_of, describe_writers_of
+from overlay.services.delivery import plan_delivery
 from overlay.tunnels import make_tunnels, overheads_of
 from overlay.wire.ip import MAXIMUM_IP
 from peers.addresses import host_prefix
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from overlay.diagnosis.finding import Finding
     from overlay.encap.encapsulation import Encapsulation
-    from overlay.host.plan import IPNetwork
+    from overlay.host.plan import IPAddress, IPInterface, IPNetwork
     from overlay.tunnels import Tunnel
     from overlay.wire.addresses import Sockaddr
     from peers.addresses import Address
@@ -250,12 +251,13 @@ def holds_nearly_everything(node: Node) -> bool:
     )
 
 
-def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -> HostPlan:
+def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]], interface: str) -> HostPlan:
     """Return how the host is to be set up, given (peer name, underlay address) pairs as far as they are known.
 
     With a tap only the network's prefixes lead there, where peers are asked for by ARP, and nothing does on a node
     without an address, whose tap is a port of somebody's bridge.
-    The network's prefixes and the other peers' subnets outside them lead into the tun.  Those that hold an underlay
+    The network's prefixes and the other peers' subnets outside them lead into the tun, and so do the addresses of virtual
+    services that this host does not hold.  Those that hold an underlay
     endpoint which is not reached through them would swallow our own datagrams: they are routed by policy, past our
     mark.  An endpoint in a subnet of another peer lies inside that peer's tunnel.
     """
@@ -265,6 +267,9 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -
     if not node.is_tap:
         routes += [prefix for prefix, name in node.table.outside if name != node.own.name]
     by_policy = {prefix for prefix in routes if prefix.prefixlen <= NEARLY_EVERYTHING}
+    delivery = plan_delivery(node.table, node.own, interface, mtu)
+    if not node.is_tap:
+        routes += [host_prefix(address) for address in delivery.routed]
     held = PrefixMap((prefix, prefix) for prefix in routes)
     for name, sockaddr in endpoints:
         address = ip_address(sockaddr[0].partition("%")[0])
@@ -274,20 +279,24 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]]) -
         # In no peer's subnet, or in its own: it is of the underlay all the same.
         if owner is None or owner == name:
             by_policy.update(prefix for prefix, _ in held.covering(host_prefix(address)))
-    addresses = [
-        IPv4Interface(f"{address}/32") if address.version == 4 else IPv6Interface(f"{address}/128")
-        for address in node.own.addresses
-    ]
     fwmark = network.fwmark or (DEFAULT_FWMARK if by_policy else None)
     return HostPlan(
         mtu=mtu,
-        addresses=tuple(addresses),
+        addresses=tuple(map(_host_interface, node.own.addresses)),
         routes=tuple(prefix for prefix in routes if prefix not in by_policy),
         policy_routes=tuple(prefix for prefix in routes if prefix in by_policy),
         fwmark=fwmark,
         far_ends=node.others[0].addresses if network.point_to_point else (),
         mac=next(iter(node.macs), None),
+        held=tuple(map(_host_interface, delivery.held)),
+        rules=delivery.rules,
+        settings=tuple(delivery.settings(interface).items()),
     )
+
+
+def _host_interface(address: IPAddress) -> IPInterface:
+    """Return *address* as one of an interface that is on no network by it."""
+    return IPv4Interface(f"{address}/32") if address.version == 4 else IPv6Interface(f"{address}/128")
 
 
 def yield_to_links(plan: HostPlan, links: Collection[IPNetwork]) -> HostPlan:

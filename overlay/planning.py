@@ -27,7 +27,7 @@ class Planned:
     room: int
 
 
-def plan(node: Node, endpoints: Endpoints, paths: Mapping[str, int | None]) -> Planned:
+def plan(node: Node, endpoints: Endpoints, paths: Mapping[str, int | None], interface: str) -> Planned:
     """Return what *node* asks of its host; *paths* are the MTUs of ways to hosts of *endpoints*, None is unknown."""
     room = config.plan_room(node, endpoints, paths)
     mtu, reason = room.size, room.reason
@@ -35,4 +35,4 @@ def plan(node: Node, endpoints: Endpoints, paths: Mapping[str, int | None]) -> P
         mtu, reason = node.table.network.mtu, "as the peers file says"
     elif mtu < config.MINIMUM_MTU:
         mtu, reason = config.MINIMUM_MTU, f"{reason}, but at least {config.MINIMUM_MTU}"
-    return Planned(config.plan_host(node, mtu, endpoints), reason, room.size)
+    return Planned(config.plan_host(node, mtu, endpoints, interface), reason, room.size)

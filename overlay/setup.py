@@ -30,6 +30,7 @@ from overlay.host.paths import open_paths
 from overlay.host.prepared import Prepared
 from overlay.host.privileges import Capability
 from overlay.host.settings import Settings
+from overlay.host.translations import Translations
 from overlay.host.tunnel_errors import TunnelErrors
 from overlay.link.messages import REPLACED_TIME
 from overlay.numbers import count
@@ -95,6 +96,7 @@ class HostSetup:
         self._marked = 0  # the mark of `underlay`
         self._routed: PrefixMap[bool] = PrefixMap()
         self._tunnel_errors = TunnelErrors(interface)
+        self._translations = Translations(interface)
         with contextlib.ExitStack() as undo:
             undo.callback(self.device.close)
             self._routing = _open_routing(self.device)
@@ -180,6 +182,7 @@ class HostSetup:
             rest.callback(self._routing.close)
             rest.callback(self._settings.restore)
             rest.callback(self._tunnel_errors.close)
+            rest.callback(self._translations.close)
             if opens or not self.is_relied_on:
                 self._routing.withdraw()
             else:
@@ -195,7 +198,7 @@ class HostSetup:
         *planned* is what that is, where it was computed beforehand.  Raises HostError; then the host is as before.
         """
         before, before_sockets = self.plan, [*self.underlay, *self._leaving.sockets]
-        planned = planned or planning.plan(node, endpoints, self.ask_paths(node, endpoints))
+        planned = planned or planning.plan(node, endpoints, self.ask_paths(node, endpoints), self.interface)
         planned = self._fit(node, planned)
         plan = planned.plan
         with contextlib.ExitStack() as undo:
@@ -404,6 +407,9 @@ class HostSetup:
         if not plan.fwmark:
             self._mark(0)
         self._routed = PrefixMap((prefix, True) for prefix in (*plan.routes, *plan.policy_routes))
+        self._translations.hold(plan.rules)
+        for name in self._settings.hold(dict(plan.settings)):
+            log.info("set %s=%d until the end", sysctl.key(name), dict(plan.settings)[name])
 
     def _set_ttl(self, ttl: int | None, opened: set[UdpSocket]) -> None:
         """Give all sockets the TTL of outer headers.  An inherited one comes with each packet; what is sealed has none."""

@@ -117,7 +117,7 @@ def _interface(options: Options, node: Node | None) -> Iterator[str]:
             if peer.endpoint is not None
             for sockaddr in literal(peer.endpoint)
         }
-        commands += lack_of(interface, planning.plan(node, endpoints, {}).plan, device).commands
+        commands += lack_of(interface, planning.plan(node, endpoints, {}, interface).plan, device).commands
     yield f"have root {what} (`{' && '.join(commands)}`{either})"
 
 

@@ -71,7 +71,7 @@ class Upkeep:
         self._relocations.begin()
         endpoints = await self.compute(self._endpoints, node)
         paths = self.host.ask_paths(node, endpoints)
-        return endpoints, await self.compute(planning.plan, node, endpoints, paths)
+        return endpoints, await self.compute(planning.plan, node, endpoints, paths, self.host.interface)
 
     async def compute(self, call: Callable[..., T], *arguments: object) -> T:
         """Return what *call* returns, run in a worker thread: it takes long, but waits for nothing."""

@@ -9,10 +9,11 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from overlay.host import control
+from overlay.host import control, nftables
 from overlay.host.interfaces import index_of
 from overlay.host.netlink.routing import Routing
 from overlay.host.settings import SUFFIX, Settings
+from overlay.host.translations import table_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,4 +39,6 @@ def remove(path: Path, interface: str) -> Leftovers | None:
         with control.nobody_listening(path):
             routes = routing.read_back()
             routing.withdraw()
+            with contextlib.suppress(OSError):  # a kernel without nftables has no table of ours
+                nftables.remove_table(table_name(interface))
             return Leftovers(settings.restore(), routes)

@@ -66,6 +66,15 @@ class Match(NamedTuple):
     fields: tuple[tuple[int, bytes], ...]
 
 
+def remove_table(name: str) -> None:
+    """Remove the table *name* of the family inet, if there is one.  Raises OSError."""
+    table = _text(TABLE_NAME, name)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as kernel:
+        kernel.settimeout(PATIENCE)
+        kernel.bind((0, 0))
+        _say(kernel, [_message(NEW_TABLE, NLM_F_CREATE, table), _message(DELETE_TABLE, NLM_F_ACK, table)])
+
+
 class DropTable:
     """A table that drops what this host sends and any of *matches* is true of, as long as it is open."""
 
@@ -79,11 +88,11 @@ class DropTable:
             self._socket.settimeout(PATIENCE)
             self._socket.bind((0, 0))
             try:
-                self._say(_table(name, rules, OWNER))
+                _say(self._socket, _table(name, rules, OWNER))
             except OSError as error:
                 if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP}:
                     raise
-                self._say(_table(name, rules, 0))  # a kernel that knows no owners
+                _say(self._socket, _table(name, rules, 0))  # a kernel that knows no owners
         except OSError:
             self._socket.close()
             raise
@@ -91,21 +100,22 @@ class DropTable:
     def close(self) -> None:
         """Remove the table, if nobody else has."""
         with self._socket, contextlib.suppress(OSError):
-            self._say([_message(DELETE_TABLE, NLM_F_ACK, _text(TABLE_NAME, self._name))])
+            _say(self._socket, [_message(DELETE_TABLE, NLM_F_ACK, _text(TABLE_NAME, self._name))])
 
-    def _say(self, messages: Sequence[bytes]) -> None:
-        """Carry out *messages* as one batch.  Raises OSError."""
-        self._socket.send(b"".join((_bracket(BATCH_BEGIN), *messages, _bracket(BATCH_END))))
-        while True:
-            # What was refused comes first, and then that the last was carried out: it alone asks for it.
-            data = self._socket.recv(RECEIVE_SIZE)
-            _, kind, *_ = NETLINK_HEADER.unpack_from(data)
-            if kind != NLMSG_ERROR:
-                continue
-            (code,) = ERROR_CODE.unpack_from(data, NETLINK_HEADER.size)
-            if code:
-                raise OSError(-code, os.strerror(-code))
-            return
+
+def _say(kernel: socket.socket, messages: Sequence[bytes]) -> None:
+    """Carry out *messages* as one batch.  Raises OSError."""
+    kernel.send(b"".join((_bracket(BATCH_BEGIN), *messages, _bracket(BATCH_END))))
+    while True:
+        # What was refused comes first, and then that the last was carried out: it alone asks for it.
+        data = kernel.recv(RECEIVE_SIZE)
+        _, kind, *_ = NETLINK_HEADER.unpack_from(data)
+        if kind != NLMSG_ERROR:
+            continue
+        (code,) = ERROR_CODE.unpack_from(data, NETLINK_HEADER.size)
+        if code:
+            raise OSError(-code, os.strerror(-code))
+        return
 
 
 def _table(name: str, rules: Iterable[Match], flags: int) -> list[bytes]:

@@ -28,6 +28,10 @@ class HostPlan:
     with any of these the mark must be given, and not 0.  Own subnets are in neither.  *on_link* are those of the policy
     routes that this host is on itself, where its own route is preferred to the tun.  *mac* is the Ethernet address
     of a tap; None for a tun.  What the user *passing_uid* sends skips the policy routes too.
+
+    *held* are addresses of virtual services, which this host answers with and never prefers as a source.  *rules* is what
+    nft is told to translate, empty for nothing, and *settings* are settings of the host by their names, as long as the
+    plan is in force.
     """
 
     mtu: int
@@ -39,10 +43,13 @@ class HostPlan:
     mac: bytes | None = None
     on_link: tuple[IPNetwork, ...] = ()
     passing_uid: int | None = None
+    held: tuple[IPInterface, ...] = ()
+    rules: str = ""
+    settings: tuple[tuple[str, int], ...] = ()
 
     def far_end_of(self, address: IPInterface) -> IPAddress:
         """Return the far end of the link that *address* is at; *address* itself where it is no such link."""
-        first = next(each for each in self.addresses if each.version == address.version)
+        first = next((each for each in self.addresses if each.version == address.version), None)
         ends = [each for each in self.far_ends if each.version == address.version and address == first]
         return ends[0] if ends else address.ip
 

@@ -46,7 +46,7 @@ FILE_SIZE = 2 * 1024 * 1024  # bytes; a host with 10,000 interfaces needs up to 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 NAMES = re.compile(
     r"ipv4/ip_forward|ipv4/conf/all/accept_redirects"
-    r"|ipv6/conf/(?!\.\.?/)[^/\0]{1,15}/(accept_ra|forwarding)|ipv4/conf/(?!\.\.?/)[^/\0]{1,15}/(rp_filter|forwarding|send_redirects)"
+    r"|ipv6/conf/(?!\.\.?/)[^/\0]{1,15}/(accept_ra|forwarding)|ipv4/conf/(?!\.\.?/)[^/\0]{1,15}/(rp_filter|forwarding|send_redirects|accept_local|arp_ignore|arp_announce)"
 )
 VALUES = range(3)
 

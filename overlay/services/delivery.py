@@ -31,16 +31,17 @@ HEADERS = {4: 40, 6: 60}  # bytes of IP and TCP, which an MSS does not count: RF
 
 FAMILIES = {4: "ip", 6: "ip6"}  # as nft names what is of one IP version
 
+LOOSE = 2  # of rp_filter, RFC 3704 section 2.4: some route to the source is enough
+
 # Ours
-TABLE = "overlay"  # and the name of the interface
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """What the services of one host come to.
 
-    *routed* are virtual addresses that lead into the tun, *held* those that are addresses of the tun.  *rules* is a script
-    for nft that makes the table *table* anew; empty where there is nothing to translate.  *returned* are addresses whose
+    *routed* are virtual addresses that lead into the tun, *held* those that are addresses of the tun.  *rules* are the
+    chains of a table of the family inet, as nft reads them; empty where there is nothing to translate.  *returned* are addresses whose
     answers go back through the director.
     """
 
@@ -48,6 +49,18 @@ class Delivery:
     held: tuple[Address, ...] = ()
     rules: str = ""
     returned: tuple[Address, ...] = ()
+
+    def settings(self, interface: str) -> dict[str, int]:
+        """Return the settings of the tun *interface* without which packets of clients are dropped on their way out of it.
+
+        Their sources are anywhere, and where this host is a director as well, its own.
+        """
+        if not self.held and not self.rules:
+            return {}
+        wanted = {f"ipv4/conf/{interface}/rp_filter": LOOSE}
+        if not self.held:
+            wanted[f"ipv4/conf/{interface}/accept_local"] = 1
+        return wanted
 
 
 NONE = Delivery()
@@ -85,22 +98,9 @@ def plan_delivery(table: Table, own: Peer, interface: str, mtu: int) -> Delivery
     return Delivery(
         routed=tuple(address for address in addresses if address not in held),
         held=tuple(held),
-        rules=_script(interface, translations, marked, limits),
+        rules=_chains(interface, translations, marked, limits),
         returned=tuple(returned),
     )
-
-
-def table_name(interface: str) -> str:
-    """Return the name of our table in nftables, of the family inet: letters, digits, ``_``, and ``x`` with two digits."""
-    return f"{TABLE}_" + "".join(
-        each if each.isascii() and each.isalnum() else "_" if each == "_" else f"x{ord(each):02x}"
-        for each in interface
-    )
-
-
-def removal(name: str) -> str:
-    """Return the script for nft after which there is no table *name*, whether or not there was one."""
-    return f"add table inet {name}\ndelete table inet {name}\n"
 
 
 def _translate(
@@ -145,11 +145,10 @@ def _has_narrow_way(table: Table, service: Service, own: Peer) -> bool:
     )
 
 
-def _script(
+def _chains(
     interface: str, translations: list[str], marked: Iterable[Address], limits: dict[Address, int]
 ) -> str:
-    """Return what makes our table of these rules at once; no rules make no table."""
-    name = table_name(interface)
+    """Return the chains that have these rules."""
     chains: list[str] = []
     if translations:
         head = f"type nat hook prerouting priority {DESTINATION_NAT};"
@@ -174,9 +173,7 @@ def _script(
             for address, size in limits.items()
         ]
         chains.append(_chain("clamp", f"type filter hook postrouting priority {MANGLE};", sizes))
-    if not chains:
-        return ""
-    return removal(name) + f"table inet {name} {{\n" + "".join(chains) + "}\n"
+    return "".join(chains)
 
 
 def _chain(name: str, head: str, rules: Iterable[str]) -> str:

@@ -16,7 +16,6 @@ from overlay import config
 from overlay.config import (
     Node,
     Options,
-    plan_host,
     plan_room,
     settle,
 )
@@ -33,6 +32,10 @@ from tests.peers.examples import PREFIXES, peer, render, table
 PRIVATE = PrivateKey(bytes(range(32)))
 OTHER = PrivateKey(bytes(range(1, 33)))
 OPTIONS = Options(Location.parse("/etc/overlay/peers.toml"), Path("/etc/overlay/private.key"), "overlay0")
+
+
+def plan_host(node, mtu, endpoints):
+    return config.plan_host(node, mtu, endpoints, "overlay0")
 
 
 def paris(*subnets, **fields):

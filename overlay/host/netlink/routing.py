@@ -83,9 +83,10 @@ class Routing:
         rules = planned_rules(plan)
 
         self._link.set_up(plan)
-        if not any(address.version == 4 for address in plan.addresses):
+        planned = (*plan.addresses, *plan.held)
+        if not any(address.version == 4 for address in planned):
             self._remove_last_ipv4_addresses()
-        addresses = [Address(each, plan.far_end_of(each)) for each in plan.addresses]
+        addresses = [Address(each, plan.far_end_of(each)) for each in planned]
         for address in addresses:
             if address not in self._addresses.ours:
                 self._make_way(address)

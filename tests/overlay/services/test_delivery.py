@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import base64
-import os
-import shutil
-import subprocess
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from overlay.services.delivery import NONE, plan_delivery, removal, table_name
+from overlay.services.delivery import NONE, plan_delivery
 from peers import toml
 
 KEYS = [base64.b64encode(bytes([number]) * 32).decode() for number in range(1, 5)]
@@ -164,26 +161,10 @@ def test_answers_go_back_through_the_director_where_the_file_says_so():
     assert delivery("client", WEB + 'reply = "director"\n').returned == ()
 
 
-@pytest.mark.parametrize(
-    ("interface", "name"),
-    [("overlay0", "overlay_overlay0"), ("a.b-c", "overlay_ax2ebx2dc"), ("é", "overlay_xe9")],
-)
-def test_name_of_the_table_is_one_that_nft_takes(interface, name):
-    assert table_name(interface) == name
-
-
-@pytest.mark.skipif(shutil.which("nft") is None or os.geteuid(), reason="nft as root")
-def test_nft_takes_the_rules_twice_and_their_removal(tmp_path):
-    servers = '{ peer = "web1", port = 8080 }, { peer = "web1", address = "10.244.2.7", port = 81 }'
-    clear = PEERS.replace("[peers.web1]", '[peers.web1]\nencapsulation = "ipip"')
-    planned = delivery("web1", WEB.replace('"web1"', servers), clear)
-    assert len(planned.rules) > 500
-    gone = removal(table_name("overlay0"))
-    shell = 'echo "$1" | nft -f - && echo "$1" | nft -f - && nft list tables && echo "$2" | nft -f - && nft list tables'
-    ended = subprocess.run(
-        ["unshare", "-n", "sh", "-ec", shell, "-", planned.rules, gone],
-        check=False,
-        text=True,
-        capture_output=True,
-    )
-    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "table inet overlay_overlay0\n")
+def test_settings_are_those_of_the_tun_where_clients_packets_come_out_of_it():
+    loose = {"ipv4/conf/overlay0/rp_filter": 2}
+    assert delivery("client", WEB).settings("overlay0") == {}
+    assert delivery("lb", WEB).settings("overlay0") == {}
+    assert delivery("web1", WEB).settings("overlay0") == loose
+    itself = delivery("lb", WEB.replace('"web1"', '"lb"'))
+    assert itself.settings("overlay0") == loose | {"ipv4/conf/overlay0/accept_local": 1}

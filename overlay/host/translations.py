@@ -1,0 +1,98 @@
+"""The table of packet translations for virtual services, made by the program nft.
+
+It is replaced as a whole and goes with the agent.  What a killed agent left has the same name: the next agent replaces
+or removes it, and ``overlay down`` removes it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+from overlay.errors import HostError
+from overlay.host import nftables
+from overlay.host.firewall.read import FOLDERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Ours
+PATIENCE = 10.0  # seconds; nft takes 10 ms
+SHOWN = 300  # characters of what nft says
+
+
+def table_name(interface: str) -> str:
+    """Return the name of the table of an agent's *interface*: of letters, digits and ``_``, others as ``x`` and hex digits."""
+    return "overlay_" + "".join(
+        each if each.isascii() and (each.isalnum() or each == "_") else f"x{ord(each):02x}"
+        for each in interface
+    )
+
+
+class Translations:
+    """The rules of the agent of *interface*; *run* has nft carry a script out."""
+
+    def __init__(self, interface: str, run: Callable[[str], None] | None = None) -> None:
+        self._name, self._run = table_name(interface), run or run_nft
+        self._rules: str | None = None  # None: what a killed agent left is not known
+
+    def hold(self, rules: str) -> None:
+        """Have *rules*, the chains of the table as nft reads them, in force in place of others; empty for none.
+
+        Raises HostError; then what was in force still is.
+        """
+        if rules == self._rules:
+            return
+        if rules:
+            made_anew = f"add table inet {self._name}\ndelete table inet {self._name}\n"
+            self._run(f"{made_anew}table inet {self._name} {{\n{rules}}}\n")
+        else:
+            self._remove()
+        self._rules = rules
+
+    def close(self) -> None:
+        """Remove the table."""
+        if self._rules:
+            self._remove()
+        self._rules = ""
+
+    def _remove(self) -> None:
+        try:
+            nftables.remove_table(self._name)
+        except OSError as error:
+            if self._rules:
+                raise HostError(
+                    f"the table {self._name} of nftables could not be removed ({error.strerror}): "
+                    f"run `nft delete table inet {self._name}`"
+                ) from error
+            # Without nftables in the kernel, or the privilege, there is none of ours.
+
+
+def run_nft(script: str) -> None:
+    """Have nft carry *script* out, all of it or nothing.  Raises HostError."""
+    path = next((each for folder in FOLDERS if os.access(each := f"{folder}/nft", os.X_OK)), None)
+    if path is None:
+        raise HostError("services need the program nft for what they translate here: install nftables")
+    try:
+        ended = subprocess.run(
+            [path, "-f", "-"],
+            check=False,
+            input=script,
+            text=True,
+            capture_output=True,
+            timeout=PATIENCE,
+            env={"PATH": ":".join(FOLDERS), "LC_ALL": "C"},
+            cwd="/",
+        )
+    except OSError as error:
+        raise HostError(
+            f"{path} could not be started: {error.strerror}; see whether it can be run"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise HostError(f"{path} took more than {PATIENCE:g} s: see what keeps it from ending") from error
+    if ended.returncode:
+        said = " ".join(ended.stderr.split())[:SHOWN]
+        raise HostError(
+            f"{path} refused the rules for services ({said}): see whether the kernel has nf_tables and nft_nat"
+        )
