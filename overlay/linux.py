@@ -49,3 +49,6 @@ INSTRUCTION = struct.Struct("=HBBI")  # operation, jumps if true and if false, o
 LOAD_WORD = 0x20  # of 32 bits, at a fixed place, its first byte highest where it is of a packet
 JUMP_IF_EQUAL = 0x15  # to the operand
 RETURN = 0x06
+
+# Documentation/networking/ip-sysctl: rp_filter, RFC 3704 section 2.4
+LOOSE = 2  # some route to the source is enough

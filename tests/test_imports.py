@@ -34,7 +34,7 @@ ROOMS = {
         "peers.encapsulation",
     },  # facts stand once, in the table
     "overlay.link": {"overlay.errors", "overlay.reasons", "overlay.wire", "overlay.session"},
-    "overlay.services": {"overlay.errors", "overlay.wire", "peers"},
+    "overlay.services": {"overlay.errors", "overlay.linux", "overlay.wire", "peers"},
     "overlay.services.checks": {
         "overlay.errors",
         "overlay.services",
@@ -70,7 +70,10 @@ ROOMS = {
     },
     # The agent and the modules around it.
     "overlay": {
+        "overlay.services",
+        "overlay.services.checks",
         "overlay.errors",
+        "overlay.linux",
         "overlay.wire",
         "overlay.crypto",
         "overlay.encap",
@@ -203,8 +206,13 @@ ONLY_IN = {
         "the modules that call the C library by hand",
     ),
     "subprocess": (
-        ("overlay.forwarder", "overlay.host.firewall.read", "overlay.services.checks.script"),
-        "the forwarder is the one process that stays; packet filters are read by programs; a check may be one",
+        (
+            "overlay.forwarder",
+            "overlay.host.firewall.read",
+            "overlay.host.translations",
+            "overlay.services.checks.script",
+        ),
+        "the forwarder is the one process that stays; packet filters are read and made by programs; a check may be one",
     ),
     "logging": (
         (
@@ -300,6 +308,9 @@ TESTED_ELSEWHERE = {
     "overlay.host.ownership": "numbers; test_routing and test_guards find them in a real kernel",
     "overlay.host.plan": "values; test_config makes them and test_routing carries them out",
     "overlay.linux": "numbers; tests of the modules that use them ask a real kernel",
+    "overlay.forwarding.services.commands": "tests/two_nodes/test_services.py tells a director everything",
+    "overlay.forwarding.services.permits": "tests/two_nodes/test_services.py sends what is and is not permitted",
+    "overlay.link.service_messages": "values; test_codec sends and reads each of them",
     "overlay.link.messages": "values; test_codec sends and reads each of them",
     "overlay.services.schedulers.buckets": "test_schedulers, as sh and dh",
     "overlay.services.schedulers.dh": "test_schedulers has it choose as the kernel did",

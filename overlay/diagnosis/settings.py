@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from overlay.diagnosis.finding import Finding
 from overlay.host import sysctl
+from overlay.linux import LOOSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,9 +80,9 @@ def faults(facts: Facts) -> Iterator[Fault]:
         name = sysctl.filter_switch(interface)
         problem, remedy = (
             f"strict rp_filter on {interface} drops {what}",
-            f"run {_command(name, sysctl.LOOSE)}",
+            f"run {_command(name, LOOSE)}",
         )
-        yield Fault(name, sysctl.LOOSE, Finding("rp_filter", problem, remedy))
+        yield Fault(name, LOOSE, Finding("rp_filter", problem, remedy))
 
     if _is_hub(facts):
         switches = [sysctl.redirect_switch(each) for each in ("all", facts.device.name)]

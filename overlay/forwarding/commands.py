@@ -39,6 +39,17 @@ from overlay.link.messages import (
     Sockets,
     Start,
 )
+from overlay.link.service_messages import (
+    VIRTUAL,
+    AskFlows,
+    AskServices,
+    Pin,
+    RemoveService,
+    SetPermits,
+    SetServers,
+    SetService,
+    Unpin,
+)
 from overlay.session.constants import GREETINGS_PER_SECOND
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.frames import FRAME_OVERHEAD
@@ -124,6 +135,17 @@ class Commands:
                 self._ping(command, now)
             case SendControl():
                 self._send_control(command, now)
+            case (
+                SetService()
+                | SetServers()
+                | RemoveService()
+                | SetPermits()
+                | Pin()
+                | Unpin()
+                | AskServices()
+                | AskFlows()
+            ):
+                self._core.services.handle(command, self._link_is_idle, now)
             case Begin():
                 pass  # the loop's matter
             case Start():
@@ -266,7 +288,10 @@ class Commands:
             (packed, length, None) for packed, length in command.remove
         ]
         for packed, length, number in command.add:
-            peer = self._core.own if number == OWN else self._core.peers.get(number)
+            if number == VIRTUAL:
+                peer = self._core.services.vip(packed)
+            else:
+                peer = self._core.own if number == OWN else self._core.peers.get(number)
             if peer is not None:
                 changes.append((packed, length, peer))
         self._core.table.stage(changes)

@@ -20,6 +20,7 @@ from overlay.forwarding.path.probes import Probes
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.pings import Pings
 from overlay.forwarding.places import Places
+from overlay.forwarding.services.commands import Services
 from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Table
 from overlay.forwarding.timers import Timers
@@ -35,7 +36,7 @@ from overlay.reasons import Drops
 from overlay.session.constants import Timing
 from overlay.wire.frames import FRAME_OVERHEAD
 from overlay.wire.ip import ADDRESS_V4, ADDRESS_V6, MAXIMUM_IP
-from overlay.wire.virtio import VIRTIO_SIZE
+from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +89,16 @@ class Core:
         self.kernel_drops = KernelDrops()
         self._link_takes = report
         self.inherits_ttl = False
+        self.services = Services(
+            self.peers,
+            self.own,
+            self.jobs,
+            self.drops,
+            write=tun.write,
+            resend=self._resend,
+            report=self.report,
+        )
+        self.unreachable.is_virtual = self.services.is_virtual
         self.liveness = Liveness(
             self.timing,
             self.timers,
@@ -101,7 +112,7 @@ class Core:
 
     def next_deadline(self) -> float:
         """Return when handle_deadline() is due; math.inf if never."""
-        return min(self.timers.next_deadline(), self.sender.closes_at)
+        return min(self.timers.next_deadline(), self.sender.closes_at, self.services.next_deadline())
 
     def handle_deadline(self, now: float, has_time: Callable[[], bool] = always) -> list[UdpSocket]:
         """Do what is due until *has_time* says no, and return the replaced sockets whose time is over, to be closed."""
@@ -109,6 +120,7 @@ class Core:
             self.liveness.turn(peer, kind, now)
             if not has_time():
                 break
+        self.services.handle_deadline(now)
         closed = [udp for udp in self.sender.sockets if udp.closes_at <= now]
         self.kernel_drops.close(self.drops, closed)
         for udp in closed:
@@ -182,12 +194,12 @@ class Core:
         (source,) = ADDRESS_V4(packet, 12) if packet[0] >> 4 == 4 else ADDRESS_V6(packet, 8)
         remembered = self.table.remembered
         owner = remembered[source] if source in remembered else self.table.find(source)
-        return owner is peer
+        return owner is peer or self.services.permits.admits(peer, packet)
 
     def owner(self, address: bytes) -> Peer | None:
         """Return the peer that *address*, of 4 or 16 bytes, is one of; None if it is nobody's or this node's."""
         owner = self.table.find(address)
-        return None if owner is self.own else owner
+        return None if owner is None or owner.number <= OWN else owner
 
     def is_own(self, address: bytes) -> bool:
         """Return whether *address*, of 4 or 16 bytes, is one of this node or of what is behind it."""
@@ -229,7 +241,7 @@ class Core:
         """Return the number of the peer that an IP address belongs to."""
         remembered = self.table.remembered
         peer = remembered[address] if address in remembered else self.table.find(address)
-        return None if peer is None else peer.number
+        return None if peer is None or peer.number < OWN else peer.number
 
     def _keep(self, peer: Peer, packet: bytes) -> None:
         for owner, _ in self.staging.add(peer.number, packet):
@@ -240,6 +252,14 @@ class Core:
         packets = self.staging.take(peer.number)
         if packets:
             self.outbound.send_staged(peer, packets, now)
+
+    def _resend(self, packets: list[bytes]) -> None:
+        """Have packets that were held go out, once the batch under way has left."""
+
+        def send(packets: list[bytes], now: float) -> None:
+            self.outbound.send_staged(self.own, packets, now)
+
+        self.jobs.add("held", [[PLAIN + packet for packet in packets]], send)
 
     def report(self, report: Report) -> bool:
         """Tell the agent and return whether the link took it; with the link full, it is dropped and counted."""

@@ -40,7 +40,8 @@ class Unreachable:
     """Sends ICMP errors from this node's overlay addresses, at a bounded rate for each sender.
 
     IPv6 enters by the tun.  An IPv4 packet with a local source would be dropped there as martian, so it leaves
-    through a raw socket; without one the unreachable destination itself stands as the source.
+    through a raw socket; without one the unreachable destination itself stands as the source.  It does so too where it
+    is a virtual address that is balanced here, which is nobody's: its clients know no other.
     """
 
     def __init__(self, write: Callable[[Iterable[bytes]], None]) -> None:
@@ -48,6 +49,7 @@ class Unreachable:
         self._raw: RawIcmp | None = None
         self._address_v6: bytes | None = None
         self._buckets = Buckets(ERRORS_PER_SECOND, ERRORS_BURST)
+        self.is_virtual: Callable[[bytes], bool] = lambda _: False  # whether an address is balanced here
 
     def send_from(self, addresses: list[bytes], raw: RawIcmp | None) -> None:
         """Send IPv6 errors from the first 16-byte address of *addresses*, those of IPv4 through *raw*."""
@@ -64,20 +66,28 @@ class Unreachable:
         if not may_answer(packet):
             return
         is_ipv4 = packet[0] >> 4 == 4
-        sender = bytes(packet[12:16] if is_ipv4 else packet[8:24])
+        sender, destination = _addresses(packet)
         if not self._buckets.allow(sender, now):
             return
         with contextlib.suppress(OSError):  # an error about an error helps nobody
             if not is_ipv4:
-                source = self._address_v6 or bytes(packet[24:40])
+                own = None if self.is_virtual(destination) else self._address_v6
+                source = own or destination
                 error = too_big_v6(packet, source, mtu) if mtu else unreachable_v6(packet, source)
                 self._write([PLAIN, error])
                 return
             message = too_big_v4(packet, mtu) if mtu else unreachable_v4(packet)
-            if self._raw is not None:
+            if self._raw is not None and not self.is_virtual(destination):
                 self._raw.sendto(message, (".".join(map(str, sender)), 0))
             else:
-                self._write([PLAIN, in_ipv4(message, bytes(packet[16:20]), sender)])
+                self._write([PLAIN, in_ipv4(message, destination, sender)])
+
+
+def _addresses(packet: Buffer) -> tuple[bytes, bytes]:
+    """Return where *packet* comes from and where it goes to."""
+    if packet[0] >> 4 == 4:
+        return bytes(packet[12:16]), bytes(packet[16:20])
+    return bytes(packet[8:24]), bytes(packet[24:40])
 
 
 class Silent(Unreachable):

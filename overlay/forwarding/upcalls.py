@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.liveness import Liveness
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.places import Places
+    from overlay.forwarding.services.commands import Services
     from overlay.forwarding.table import Table
     from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.underlay.sender import Sender
@@ -40,6 +41,7 @@ class Upcalls(Protocol):
     in_band: InBand
     liveness: Liveness
     jobs: Workqueue
+    services: Services
 
     @property
     def outbound(self) -> Batch:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
+from overlay.linux import LOOSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,6 @@ FORWARDING = {
     6: "ipv6/conf/all/forwarding",
 }  # by IP version: whether this host forwards
 STRICT = 1  # rp_filter: a packet must come from where its source is routed to
-LOOSE = 2  # rp_filter: its source must be routed somewhere
 
 
 def read(name: str) -> int | None:

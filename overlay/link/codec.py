@@ -44,6 +44,24 @@ from overlay.link.messages import (
     Start,
     Wanted,
 )
+from overlay.link.service_messages import (
+    VIRTUAL,
+    AskFlows,
+    AskServices,
+    FlowRow,
+    Flows,
+    PermitRow,
+    Pin,
+    Pinned,
+    RemoveService,
+    ServerCounters,
+    ServerRow,
+    ServiceCounters,
+    SetPermits,
+    SetServers,
+    SetService,
+    Unpin,
+)
 from overlay.reasons import REASONS
 from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
@@ -66,6 +84,7 @@ ROWS = 100  # peers in one message of counters; the forwarder tells far fewer at
 NOTES, NOTE_CHARACTERS = 32, 500  # what the forwarder could not do, as sentences
 HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
 CONTROL_BYTES = 1200  # of an in-band message, so that every path takes it whole
+NAME_CHARACTERS = 200  # of a service, or the identity of a server
 STATIONS = 1_000_000  # Ethernet addresses that may be learnt at one place
 
 
@@ -172,6 +191,11 @@ def _row(*checks: Kind) -> Kind:
     return check_row
 
 
+def _row_list(check: Kind, size: int) -> Kind:
+    check_row = _row(*[check] * size)
+    return lambda value: list(check_row(value))
+
+
 def _value(cls: type) -> Kind:
     """Return the kind of a value inside a message, which is the list of its fields."""
     return lambda value: _make(cls, value if type(value) is list else [])
@@ -223,6 +247,16 @@ def _between(least: int, most: int) -> Callable[[Any], Any]:
         return value
 
     return check
+
+
+def _number_of_route(value: Any) -> int:
+    return VIRTUAL if value == VIRTUAL and type(value) is int else _number(value)
+
+
+def _short(value: Any) -> str:
+    if type(value) is not str or not 0 < len(value) <= NAME_CHARACTERS or not value.isprintable():
+        raise PacketError("link")
+    return value
 
 
 def _seconds(value: Any) -> float:
@@ -279,6 +313,9 @@ MTU = _between(1, 0xFFFF)
 FAMILIES = _listed(_number)
 MAC = _sized(6)
 MACS = _listed(MAC)
+ADDRESS = _sized(4, 16)
+PORTS = _listed(_row(PORT, PORT))
+UINT32 = _between(0, 2**32 - 1)
 ADDRESSES = _listed(_sized(4, 16))
 CONTROL = _up_to(CONTROL_BYTES)
 DATAGRAM = _sized(INITIATION.size, RESPONSE.size, COOKIE_REPLY.size)
@@ -298,6 +335,44 @@ ROW_KINDS: Mapping[type, Mapping[str, Kind]] = {
         "rx_units": COUNT,
         "path_mtu": BYTES,
         "learnt_macs": COUNT,
+    },
+    ServerRow: {
+        "server": IDENTIFIER,
+        "key": _short,
+        "peer": PEER,
+        "weight": PORT,
+        "takes": UINT8,
+        "dscp": UINT8,
+        "upper": COUNT,
+        "lower": COUNT,
+    },
+    PermitRow: {
+        "address": ADDRESS,
+        "is_source": FLAG,
+        "peers": _listed(PEER),
+        "protocols": _listed(UINT8),
+        "ports": PORTS,
+        "returns": FLAG,
+    },
+    ServerCounters: {
+        "service": IDENTIFIER,
+        "server": IDENTIFIER,
+        "active": COUNT,
+        "inactive": COUNT,
+        "connections": COUNT,
+        "packets": COUNT,
+        "bytes": BYTES,
+    },
+    FlowRow: {
+        "protocol": UINT8,
+        "client": ADDRESS,
+        "client_port": PORT,
+        "address": ADDRESS,
+        "port": PORT,
+        "state": UINT8,
+        "server": IDENTIFIER,
+        "idle": _seconds,
+        "left": _seconds,
     },
 }
 """Values inside messages."""
@@ -338,13 +413,48 @@ KINDS: Mapping[type, Mapping[str, Kind]] = {
     },
     RemovePeer: {"peer": PEER},
     SetEndpoint: {"peer": PEER, "endpoint": _sockaddr, "cause": NAME},
-    Routes: {"add": _prefixes(PEER), "remove": _prefixes(), "is_last": FLAG},
+    Routes: {"add": _prefixes(_number_of_route), "remove": _prefixes(), "is_last": FLAG},
     Begin: {},
     Handled: {"count": COUNT},
     RenewSources: {"has_moved": FLAG},
     AskCounters: {"serial": IDENTIFIER},
     PingPeer: {"peer": PEER, "identifier": IDENTIFIER},
     SendControl: {"peers": _listed(PEER), "payload": CONTROL},
+    SetService: {
+        "service": IDENTIFIER,
+        "name": _short,
+        "addresses": ADDRESSES,
+        "protocols": _listed(UINT8),
+        "ports": PORTS,
+        "scheduler": _short,
+        "persistence": _seconds,
+        "prefix4": _between(0, 32),
+        "prefix6": _between(0, 128),
+        "one_packet": FLAG,
+        "idle": _row_list(_seconds, 3),
+        "limits": _row_list(COUNT, 3),
+    },
+    SetServers: {
+        "service": IDENTIFIER,
+        "rows": _listed(_value(ServerRow)),
+        "sorry": _listed(_value(ServerRow), 1),
+        "is_sorry": FLAG,
+    },
+    RemoveService: {"service": IDENTIFIER},
+    SetPermits: {"rows": _listed(_value(PermitRow))},
+    Pin: {
+        "serial": IDENTIFIER,
+        "protocol": UINT8,
+        "client": ADDRESS,
+        "port": PORT,
+        "vip": ADDRESS,
+        "vip_port": PORT,
+        "service": IDENTIFIER,
+        "server": IDENTIFIER,
+    },
+    Unpin: {"protocol": UINT8, "client": ADDRESS, "port": PORT, "vip": ADDRESS, "vip_port": PORT},
+    AskServices: {"serial": IDENTIFIER},
+    AskFlows: {"serial": IDENTIFIER, "service": IDENTIFIER},
     Transmit: {"peer": PEER, "datagram": DATAGRAM, "endpoint": _optional(_sockaddr), "renew_source": FLAG},
     InstallKeypair: {
         "peer": PEER,
@@ -374,6 +484,14 @@ KINDS: Mapping[type, Mapping[str, Kind]] = {
         "drops": _counts,
         "is_last": FLAG,
     },
+    Pinned: {"serial": IDENTIFIER, "is_done": FLAG},
+    ServiceCounters: {
+        "serial": IDENTIFIER,
+        "servers": _listed(_value(ServerCounters), ROWS),
+        "drops": _counts,
+        "is_last": FLAG,
+    },
+    Flows: {"serial": IDENTIFIER, "rows": _listed(_value(FlowRow), ROWS), "is_last": FLAG},
 }
 """The messages in the order of their numbers, and what each of their fields may hold."""
 

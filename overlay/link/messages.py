@@ -10,6 +10,19 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from overlay.link.service_messages import (
+    AskFlows,
+    AskServices,
+    Flows,
+    Pin,
+    Pinned,
+    RemoveService,
+    ServiceCounters,
+    SetPermits,
+    SetServers,
+    SetService,
+    Unpin,
+)
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from overlay.wire.ip import PROTOCOL_UDP
 
@@ -283,13 +296,21 @@ class Counters:
     is_last: bool
 
 
+ServiceCommand: TypeAlias = (
+    SetService | SetServers | RemoveService | SetPermits | Pin | Unpin | AskServices | AskFlows
+)
+"""Those that are about virtual services."""
+
+ServiceReport: TypeAlias = Pinned | ServiceCounters | Flows
+
 Command: TypeAlias = (
     Start | Sockets | SetNode | SetPeer | RemovePeer | SetEndpoint | Routes | Begin | Handled | RenewSources
-    | AskCounters | PingPeer | SendControl | Transmit | InstallKeypair | Wipe | GiveUp
+    | AskCounters | PingPeer | SendControl | ServiceCommand | Transmit | InstallKeypair | Wipe | GiveUp
 )  # fmt: skip
 """What the agent tells the forwarder."""
 
 Report: TypeAlias = (
     Ready | Handshake | Wanted | Confirmed | Retired | Moved | Silence | Ponged | ControlReceived | Counters
+    | ServiceReport
 )  # fmt: skip
 """What the forwarder tells the agent."""

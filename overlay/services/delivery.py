@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from overlay.linux import LOOSE
 from peers.encapsulation import is_encrypted
 from peers.service import DIRECTOR, EVERY_PORT
 
@@ -30,8 +31,6 @@ DESTINATION_NAT, MANGLE = -100, -150
 HEADERS = {4: 40, 6: 60}  # bytes of IP and TCP, which an MSS does not count: RFC 9293 section 3.7.1
 
 FAMILIES = {4: "ip", 6: "ip6"}  # as nft names what is of one IP version
-
-LOOSE = 2  # of rp_filter, RFC 3704 section 2.4: some route to the source is enough
 
 # Ours
 

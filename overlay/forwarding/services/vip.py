@@ -100,11 +100,6 @@ class Vip:
             known[port] = next((each for first, last, each in rules if first <= number <= last), None)
         return known[port]
 
-    @property
-    def marks(self) -> bool:
-        """Whether packets of some service are changed on their way, each one."""
-        return any(service.has_marks for rules in self._rules.values() for _, _, service in rules)
-
     def choose(self, packet: memoryview, now: float, count: int = 1) -> Peer | None:
         """Return the peer of the server that *packet* is for; None if it was answered, held or dropped.
 
@@ -144,6 +139,25 @@ class Vip:
                             set_dscp(packet, server.dscp)
                         return peer
         return self._other(packet, now, count)
+
+    def peek(self, packet: memoryview) -> Peer | None:
+        """Return the peer of a flow that is known, and changed neither by *packet* nor its packets on their way.
+
+        Nothing is counted or noted.
+        """
+        upper = upper_of(packet)
+        if upper is None or upper.fragment or upper.protocol not in _PROTOCOLS or len(packet) < upper.at + 20:
+            return None
+        at, protocol = upper.at, upper.protocol
+        service = self.service(protocol, bytes(packet[at + 2 : at + 4]))
+        if service is None or (protocol == PROTOCOL_TCP and flags_of(packet, at) & _CHANGES):
+            return None
+        addresses = bytes(packet[12:20]) if packet[0] >> 4 == 4 else bytes(packet[8:40])
+        found = service.flows.find(addresses + bytes(packet[at : at + 4]) + _SUFFIXES[protocol])
+        if found is None or found[0].state[found[1]] not in {_ESTABLISHED, _UDP}:
+            return None
+        server = service.servers[found[0].server[found[1]]]
+        return None if server.dscp else server.peer
 
     # The slow way
 

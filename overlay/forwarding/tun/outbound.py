@@ -31,6 +31,7 @@ from overlay.forwarding.offload.uniform import WORTH, UniformRows, stride_of
 from overlay.forwarding.path.oversize import Oversize, largest_segment
 from overlay.forwarding.underlay.batching import Batching
 from overlay.link.messages import OWN
+from overlay.link.service_messages import VIRTUAL
 from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire.bulk import META, MINIMUM_SEGMENT
 from overlay.wire.ip import ADDRESS_V4, ADDRESS_V6, IPV6_MINIMUM_MTU, PROTOCOL_UDP, checksum, ecn
@@ -72,6 +73,7 @@ class Outbound:
         self._view, self._array = memoryview(self._arena), np.frombuffer(self._arena, np.uint8)
         self._first = self._view[_OFFSET : _OFFSET + READ_BYTES]
         self._at = 0
+        self._is_again = False  # what is forwarded has waited, and was counted when it came
         self._pace = Batching()
         self.oversize = Oversize(core)
         self._clear = ClearOutbound(core, self, self.oversize, self._arena)
@@ -141,6 +143,9 @@ class Outbound:
             ADDRESS_V4(self._arena, start + 16) if is_ipv4 else ADDRESS_V6(self._arena, start + 24)
         )
         peer = core.table.remembered.get(destination) or core.table.find(destination)
+        vip = peer
+        if peer is not None and peer.number == VIRTUAL:
+            peer = core.services.peek(peer, self._view[start : start + length])
         if peer is None or peer.number == OWN or destination == peer.place[0]:
             return False
         if length > peer.path.mtu:
@@ -155,6 +160,8 @@ class Outbound:
             return False
         if length > IPV6_MINIMUM_MTU and not peer.asking.is_worth_it:
             _ask(peer)
+        if vip is not None and vip is not peer:
+            core.services.choose(vip, self._view[start : start + length], now, count)
         self.flush_peer(peer)
         size = stride_of(length, self.splitter.mtu)
         congestion = ecn(self._arena, start)
@@ -165,7 +172,7 @@ class Outbound:
 
     def send_staged(self, peer: Peer, packets: list[bytes], now: float) -> None:
         """Forward packets that waited for a keypair, in their order."""
-        self._at = 0
+        self._at, self._is_again = 0, True
         for packet in packets:
             if self._at + self._room > ARENA_BYTES:
                 self.flush()
@@ -173,6 +180,7 @@ class Outbound:
             start = self._at + self._virtio_at
             self._view[start : start + len(packet)] = packet
             self._forward_staged(peer, len(packet), now)
+        self._is_again = False
         self.flush()
 
     def _forward_staged(self, _: Peer, size: int, now: float) -> None:
@@ -197,9 +205,10 @@ class Outbound:
             return
         remembered = core.table.remembered
         peer = remembered[destination] if destination in remembered else core.table.find(destination)
-        if peer is None or peer.number == OWN:
-            core.refuse(view[start:end], "no_peer" if peer is None else "own_subnet", now)
-            return
+        if peer is None or peer.number <= OWN:
+            peer = self._find_elsewhere(peer, at, start, end, now)
+            if peer is None:
+                return
         if destination == peer.place[0] and self._is_loop(peer, start, end):
             peer.drops["loop"] += 1
             return
@@ -273,6 +282,28 @@ class Outbound:
             self._send_train(peer, keypair, train, ecn)
             count = train.count
         self._core.liveness.data_sent(peer, keypair, count, now)
+
+    def _find_elsewhere(self, found: Peer | None, at: int, start: int, end: int, now: float) -> Peer | None:
+        """Return the peer of a packet for which the table has *found* no peer; None if the packet is dealt with.
+
+        A virtual address leads to the server of the flow.  An answer from one goes back to the director of its client.
+        """
+        core, packet = self._core, self._view[start:end]
+        if found is None:
+            director = core.services.permits.director_of(packet)
+            if director is None:
+                core.refuse(packet, "no_peer", now)
+            return director
+        if found.number == OWN:
+            core.refuse(packet, "own_subnet", now)
+            return None
+        segment = offload_at(self._arena, at + _OFFSET).segment
+        count = -(-len(packet) // segment) if segment else 1
+        chosen = core.services.choose(found, packet, now, 0 if self._is_again else count)
+        if chosen is not None and chosen.number == OWN:
+            core.services.deliver(self._view[at + _OFFSET : end])
+            return None
+        return chosen
 
     def send_payload(
         self, peer: Peer, keypair: Keypair[Peer], payload: bytes, ecn: int = 0, *, may_be_cut: bool = False

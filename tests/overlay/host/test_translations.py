@@ -67,9 +67,7 @@ def test_rules_that_nft_refuses_leave_those_before_in_force(host):
     with host.entered():
         held = Translations("overlay0")
         held.hold(RULES)
-        with pytest.raises(
-            HostError, match="refused the rules for services"
-        ):
+        with pytest.raises(HostError, match="refused the rules for services"):
             held.hold("chain x { nonsense }\n")
         assert "chain translate" in host.run("nft", "list", "ruleset")
         held.close()

@@ -12,6 +12,7 @@ from overlay.errors import PacketError
 from overlay.forwarding.counters import PEERS_PER_MESSAGE
 from overlay.link import codec
 from overlay.link import messages as link
+from overlay.link import service_messages as sm
 from overlay.reasons import REASONS
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
 from tests.hypothesis_profiles import examples
@@ -39,6 +40,10 @@ peer_counters = st.builds(
     link.PeerCounters, number, st.none() | endpoint, number, number, number, number, seconds, counts
 )
 
+u8, u16 = st.integers(0, 255), st.integers(0, 65535)
+name = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
+ports = st.lists(st.tuples(u16, u16), max_size=3)
+server_row = st.builds(sm.ServerRow, number, name, number, u16, u8, u8, number, number)
 MESSAGES = {
     link.Start: st.builds(
         link.Start,
@@ -74,6 +79,64 @@ MESSAGES = {
     link.PingPeer: st.builds(link.PingPeer, number, number),
     link.SendControl: st.builds(
         link.SendControl, st.lists(number, max_size=5), st.binary(min_size=1, max_size=1200)
+    ),
+    sm.SetService: st.builds(
+        sm.SetService,
+        number,
+        name,
+        st.lists(address, max_size=3),
+        st.lists(u8, max_size=3),
+        ports,
+        name,
+        seconds,
+        st.integers(0, 32),
+        st.integers(0, 128),
+        st.booleans(),
+        st.tuples(*[seconds] * 3).map(list),
+        st.tuples(*[number] * 3).map(list),
+    ),
+    sm.SetServers: st.builds(
+        sm.SetServers,
+        number,
+        st.lists(server_row, max_size=3),
+        st.lists(server_row, max_size=1),
+        st.booleans(),
+    ),
+    sm.RemoveService: st.builds(sm.RemoveService, number),
+    sm.SetPermits: st.builds(
+        sm.SetPermits,
+        st.lists(
+            st.builds(
+                sm.PermitRow,
+                address,
+                st.booleans(),
+                st.lists(number, max_size=3),
+                st.lists(u8, max_size=3),
+                ports,
+                st.booleans(),
+            ),
+            max_size=3,
+        ),
+    ),
+    sm.Pin: st.builds(sm.Pin, number, u8, address, u16, address, u16, number, number),
+    sm.Unpin: st.builds(sm.Unpin, u8, address, u16, address, u16),
+    sm.AskServices: st.builds(sm.AskServices, number),
+    sm.AskFlows: st.builds(sm.AskFlows, number, number),
+    sm.Pinned: st.builds(sm.Pinned, number, st.booleans()),
+    sm.ServiceCounters: st.builds(
+        sm.ServiceCounters,
+        number,
+        st.lists(st.builds(sm.ServerCounters, *[number] * 7), max_size=3),
+        counts,
+        st.booleans(),
+    ),
+    sm.Flows: st.builds(
+        sm.Flows,
+        number,
+        st.lists(
+            st.builds(sm.FlowRow, u8, address, u16, address, u16, u8, number, seconds, seconds), max_size=3
+        ),
+        st.booleans(),
     ),
     Transmit: st.builds(Transmit, number, datagram, st.none() | endpoint, st.booleans()),
     InstallKeypair: st.builds(

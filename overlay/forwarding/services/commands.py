@@ -1,0 +1,252 @@
+"""The commands of the agent that are about virtual services, and the ways of packets to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never, cast
+
+from overlay.errors import PacketError
+from overlay.forwarding.services import service as services
+from overlay.forwarding.services.balancer import Balancer
+from overlay.forwarding.services.permits import Permit, Permits
+from overlay.forwarding.services.service import Takes
+from overlay.link.codec import ROWS
+from overlay.link.messages import OWN
+from overlay.link.service_messages import (
+    AskFlows,
+    AskServices,
+    FlowRow,
+    Flows,
+    Pin,
+    Pinned,
+    RemoveService,
+    ServerCounters,
+    ServerRow,
+    ServiceCounters,
+    SetPermits,
+    SetServers,
+    SetService,
+    Unpin,
+)
+from overlay.services.schedulers import SCHEDULERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.services.vip import Vip
+    from overlay.forwarding.workqueue import Workqueue
+    from overlay.link.messages import Report, ServiceCommand
+    from overlay.reasons import Drops
+
+
+class Services:
+    """All that the forwarder has of virtual services.  Times are seconds of CLOCK_BOOTTIME."""
+
+    def __init__(
+        self,
+        peers: dict[int, Peer],
+        own: Peer,
+        jobs: Workqueue,
+        drops: Drops,
+        *,
+        write: Callable[[Iterable[bytes | memoryview]], None],
+        resend: Callable[[list[bytes]], None],
+        report: Callable[[Report], object],
+    ) -> None:
+        """*resend* has packets go the way of packets from the tun once more, *write* writes to the tun."""
+        self._peers, self._own, self._jobs, self._drops = peers, own, jobs, drops
+        self._report, self._write = report, write
+        self._balancer = Balancer(write, resend, self._later)
+        self._names: dict[int, dict[int, int]] = {}  # the agent's number of the sorry server, by service
+        self._sorry: dict[int, int] = {}
+        self.permits = Permits()
+
+    def vip(self, address: bytes) -> Peer | None:
+        """Return what stands in the place of a peer in the table for the virtual *address*; None if nobody serves it."""
+        return cast("Peer | None", self._balancer.vip(address))
+
+    def is_virtual(self, address: bytes) -> bool:
+        """Return whether this node balances *address*."""
+        return self._balancer.vip(address) is not None
+
+    def choose(self, vip: Peer, packet: memoryview, now: float, count: int = 1) -> Peer | None:
+        """Return the peer for *packet*, which stands for *count*, to a virtual address that vip() returned.
+
+        None if it was answered, held or dropped; OWN for this node itself.
+        """
+        return cast("Vip", vip).choose(packet, now, count)
+
+    def peek(self, vip: Peer, packet: memoryview) -> Peer | None:
+        """Return the peer of the flow of *packet*, with nothing counted; None for what is to be looked at one by one."""
+        return cast("Vip", vip).peek(packet)
+
+    def deliver(self, buffer: memoryview) -> None:
+        """Write a packet for a server that is this node itself, its virtio header before it, to the tun it came from."""
+        try:
+            self._write([buffer])
+        except BlockingIOError:
+            self._drops["tun_full"] += 1
+        except OSError:
+            self._drops["tun_refused"] += 1
+
+    def next_deadline(self) -> float:
+        """Return when handle_deadline() is due; math.inf if never."""
+        return self._balancer.next_deadline()
+
+    def handle_deadline(self, now: float) -> None:
+        """Forget flows whose time is over, some at a time."""
+        self._balancer.handle_deadline(now)
+
+    # Commands
+
+    def handle(self, command: ServiceCommand, link_is_idle: Callable[[], bool], now: float) -> None:
+        """Carry out one message of the agent; what it cannot mean is counted as ``link`` and changes nothing.
+
+        *link_is_idle* tells whether the agent has read all that it was told.
+        """
+        try:
+            self._handle(command, link_is_idle, now)
+        except PacketError as error:
+            self._drops[error.reason] += 1
+
+    def _handle(self, command: ServiceCommand, link_is_idle: Callable[[], bool], now: float) -> None:
+        match command:
+            case SetService():
+                self._set_service(command)
+            case SetServers():
+                self._check_service(command.service)
+                rows = [self._row(row) for row in command.rows]
+                sorry = [self._row(row) for row in command.sorry]
+                self._sorry[command.service] = command.sorry[0].server if command.sorry else -1
+                self._balancer.set_servers(
+                    command.service, rows, sorry[0] if sorry else None, is_sorry=command.is_sorry
+                )
+            case RemoveService():
+                self._check_service(command.service)
+                self._balancer.remove_service(command.service)
+                del self._names[command.service]
+                self._sorry.pop(command.service, None)
+            case SetPermits():
+                self.permits.set(
+                    (
+                        row.address,
+                        row.is_source,
+                        Permit(
+                            frozenset(row.peers) or None,
+                            frozenset(row.protocols),
+                            tuple(row.ports),
+                            row.returns,
+                        ),
+                    )
+                    for row in command.rows
+                )
+            case Pin():
+                flow = command.protocol, command.client, command.port, command.vip, command.vip_port
+                is_done = len(command.client) == len(command.vip) and self._balancer.pin(
+                    *flow, command.service, command.server
+                )
+                self._report(Pinned(command.serial, is_done))
+            case Unpin():
+                flow = command.protocol, command.client, command.port, command.vip, command.vip_port
+                self._balancer.unpin(*flow)
+            case AskServices():
+                self._tell_counters(command.serial, link_is_idle)
+            case AskFlows():
+                self._tell_flows(command, link_is_idle, now)
+            case _:
+                assert_never(command)
+
+    def _set_service(self, command: SetService) -> None:
+        if command.scheduler not in SCHEDULERS or not command.addresses or not command.protocols:
+            raise PacketError("link")
+        tcp, fin, udp = command.idle
+        new_flows, flows, cache = command.limits
+        settings = services.Settings(
+            command.scheduler,
+            command.persistence,
+            command.prefix4,
+            command.prefix6,
+            command.one_packet,
+            tcp,
+            fin,
+            udp,
+            new_flows,
+            flows,
+            cache,
+        )
+        self._balancer.set_service(
+            command.service, command.name, settings, command.addresses, command.protocols, command.ports
+        )
+        self._names.setdefault(command.service, {})
+
+    def _check_service(self, service: int) -> None:
+        if service not in self._names:
+            raise PacketError("link")
+
+    def _row(self, row: ServerRow) -> services.ServerRow:
+        peer = self._own if row.peer == OWN else self._peers.get(row.peer)
+        if peer is None or row.takes not in set(Takes):
+            raise PacketError("link")
+        return services.ServerRow(
+            row.server, row.key, peer, row.weight, Takes(row.takes), row.dscp, row.upper, row.lower
+        )
+
+    # Answers
+
+    def _tell_counters(self, serial: int, link_is_idle: Callable[[], bool]) -> None:
+        rows = [
+            ServerCounters(
+                number, self._number(number, each.number), each.active, each.inactive, each.connections, each.packets, each.bytes
+            )
+            for number in self._names
+            for each in self._balancer.counters(number)
+        ]  # fmt: skip
+        drops = dict(self._balancer.drops)
+        for number in self._names:
+            for reason, count in self._balancer.service(number).drops.items():
+                drops[reason] = drops.get(reason, 0) + count
+        pieces = [rows[at : at + ROWS] for at in range(0, len(rows), ROWS)] or [[]]
+        last = len(pieces) - 1
+
+        def tell(piece: tuple[int, list[ServerCounters]], _: float) -> None:
+            self._report(ServiceCounters(serial, piece[1], drops, piece[0] == last))
+
+        self._jobs.add("services", enumerate(pieces), tell, link_is_idle)
+
+    def _tell_flows(self, command: AskFlows, link_is_idle: Callable[[], bool], now: float) -> None:
+        """Tell the flows as they are when their turn comes, as fast as the agent reads them."""
+        if command.service not in self._names:
+            self._report(Flows(command.serial, [], True))
+            return
+
+        def tell(piece: tuple[list[FlowRow], bool], _: float) -> None:
+            self._report(Flows(command.serial, *piece))
+
+        self._jobs.add("flows", self._flow_rows(command.service, now), tell, link_is_idle)
+
+    def _flow_rows(self, service: int, now: float) -> Iterator[tuple[list[FlowRow], bool]]:
+        for rows in self._balancer.flows(service, now):
+            told = [
+                FlowRow(
+                    each.protocol,
+                    each.client,
+                    each.client_port,
+                    each.address,
+                    each.port,
+                    int(each.state),
+                    self._number(service, each.server),
+                    each.idle,
+                    each.left,
+                )
+                for each in rows
+            ]
+            for at in range(0, len(told), ROWS):
+                yield told[at : at + ROWS], False
+        yield [], True
+
+    def _number(self, service: int, server: int) -> int:
+        """Return the agent's number of a server: that of the sorry server is -1 here."""
+        return server if server >= 0 else max(0, self._sorry.get(service, 0))
+
+    def _later(self, steps: Iterator[None]) -> None:
+        self._jobs.add("balancing", steps, lambda _, __: None)

@@ -1,0 +1,193 @@
+"""What the agent and the forwarder tell each other about virtual services, as frozen values.
+
+Addresses are packed, of 4 or 16 bytes.  Services and their servers have numbers that the agent gives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+# Ours
+VIRTUAL = -1  # in the place of a peer number in the routes: a virtual address that this node balances
+
+
+@dataclass(frozen=True, slots=True)
+class SetService:
+    """Have the service, or have it otherwise; it keeps its servers and flows.
+
+    *ports* are ranges, the last of each included; none are all.  *persistence* is in seconds, *idle* are the seconds after
+    which flows are forgotten: of TCP, of TCP that is ending, and of UDP.  *limits* are new flows in a second, flows, and
+    flows that are remembered beside a scheduler which is a function of the flow.
+    """
+
+    service: int
+    name: str
+    addresses: list[bytes]
+    protocols: list[int]
+    ports: list[tuple[int, int]]
+    scheduler: str
+    persistence: float
+    prefix4: int
+    prefix6: int
+    one_packet: bool
+    idle: list[float]
+    limits: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRow:
+    """One server of a service, behind *peer*, which is OWN for this node.
+
+    *key* is its identity in schedulers, *weight* the effective one, *takes* a value of ``health.Flows``.
+    """
+
+    server: int
+    key: str
+    peer: int
+    weight: int
+    takes: int
+    dscp: int = 0
+    upper: int = 0
+    lower: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetServers:
+    """Have these servers in the service, in the order of the peers file; *sorry* has one row or none.
+
+    With *is_sorry* it is the turn of the sorry server.
+    """
+
+    service: int
+    rows: list[ServerRow]
+    sorry: list[ServerRow] = dataclasses.field(default_factory=list)
+    is_sorry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveService:
+    """Forget the service and its flows."""
+
+    service: int
+
+
+@dataclass(frozen=True, slots=True)
+class PermitRow:
+    """What *peers* may send, none being all: packets to *address* from anywhere or, with *is_source*, from it.
+
+    *protocols* and *ports* are those of the service at that address.  With *returns* answers from here go back through
+    the peer that a client's packets came from.
+    """
+
+    address: bytes
+    is_source: bool
+    peers: list[int]
+    protocols: list[int]
+    ports: list[tuple[int, int]]
+    returns: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetPermits:
+    """What peers may send for the sake of services from now on, in place of what they might before."""
+
+    rows: list[PermitRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Lead a flow of a health check to *server* whatever its state; ``Pinned`` follows.
+
+    For ICMP, *port* is the identifier of the echo requests, and *vip_port* 0.
+    """
+
+    serial: int
+    protocol: int
+    client: bytes
+    port: int
+    vip: bytes
+    vip_port: int
+    service: int
+    server: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unpin:
+    """Lead the flow as all others again."""
+
+    protocol: int
+    client: bytes
+    port: int
+    vip: bytes
+    vip_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskServices:
+    """Tell the counters of all services; *serial* comes back with them."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskFlows:
+    """Tell the flows of a service; *serial* comes back with them."""
+
+    serial: int
+    service: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """The flow of the ``Pin`` with *serial* is led to its server; or it is not, as its server is unknown."""
+
+    serial: int
+    is_done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCounters:
+    """What was counted for a server of a service; *server* is that of its row."""
+
+    service: int
+    server: int
+    active: int
+    inactive: int
+    connections: int
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCounters:
+    """Counters of some servers, and with *is_last* all have been told.  *drops* are of all services together."""
+
+    serial: int
+    servers: list[ServerCounters]
+    drops: dict[str, int]
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRow:
+    """One flow.  *state* is a value of ``states.State``; *idle* and *left* are seconds."""
+
+    protocol: int
+    client: bytes
+    client_port: int
+    address: bytes
+    port: int
+    state: int
+    server: int
+    idle: float
+    left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """Some flows of a service, and with *is_last* all have been told."""
+
+    serial: int
+    rows: list[FlowRow]
+    is_last: bool
