@@ -1350,7 +1350,7 @@ def test_a_version_without_pings_is_not_pinged(world, pair):
     assert world.network.sent == []
 
 
-@pytest.mark.parametrize("message", [b"\x92\x06\x80", b"\x92\x06\x81\xa2id\x07", b"\x80"])
+@pytest.mark.parametrize("message", [b"\x92\x0f\x80", b"\x92\x0f\x81\xa2id\x07", b"\x80"])
 def test_a_version_that_does_not_know_a_message_ignores_it(world, pair, message):
     a, b = pair
     connected(world, a, b)
