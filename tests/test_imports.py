@@ -293,6 +293,7 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.liveness": "test_core and the stories of two nodes let time pass",
     "overlay.forwarding.underlay.udp_socket": "test_sender sends from them, and test_discovery pairs them",
     "overlay.forwarding.upcalls": "a protocol; Core is one, as mypy says",
+    "overlay.host.bpf": "test_reuseport has a real kernel run its programs",
     "overlay.host.netlink.addresses": "test_routing gives them to a real device and takes them back",
     "overlay.host.netlink.codec": "test_routing says all of it to a real kernel",
     "overlay.host.netlink.fib": "test_routing asks a real kernel; tests/overlay/diagnosis/test_routes.py too",

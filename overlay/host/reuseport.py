@@ -9,24 +9,29 @@ messages and fragments of units, the second all others.  A program may be attach
 
 from __future__ import annotations
 
-import array
 import os
-import socket
-import struct
+from typing import TYPE_CHECKING
 
-from overlay.linux import INSTRUCTION, JUMP_IF_EQUAL, LOAD_WORD, RETURN
+from overlay.host.bpf import (
+    JUMP_IF_GREATER,
+    LOAD_BYTE,
+    LOAD_SIZE,
+    NOTHING,
+    SHIFT_RIGHT,
+    SO_ATTACH_FILTER,
+    attach,
+    program,
+)
+from overlay.linux import JUMP_IF_EQUAL, LOAD_WORD, RETURN
 from overlay.wire.bulk import FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT
 from overlay.wire.messages import TYPE_COOKIE_REPLY, TYPE_INITIATION, TYPE_RESPONSE, TYPE_TRANSPORT
 
-# Specification: linux/filter.h, linux/bpf_common.h, asm-generic/socket.h
-SO_ATTACH_FILTER = 26
+if TYPE_CHECKING:
+    import array
+    import socket
+
+# Specification: asm-generic/socket.h
 SO_ATTACH_REUSEPORT_CBPF = 51  # since Linux 4.5
-PROGRAM = struct.Struct("@HP")  # number of instructions, their address
-# From an offset in the UDP payload, for a filter in the datagram; one that has no such bytes ends the program with 0
-LOAD_BYTE = 0x30
-LOAD_SIZE = 0x80  # of the payload; of all that are merged
-SHIFT_RIGHT = 0x74
-JUMP_IF_GREATER = 0x25
 UDP_HEADER = 8
 
 MARK_OFFSET = 7  # of the highest byte of the receiver index, in transport messages and fragments alike
@@ -37,13 +42,6 @@ INDEX_MARK = 1 + os.urandom(1)[0] % 255
 
 ORDINARY, HANDSHAKES = 0, 1  # places in the group, in the order in which its sockets were bound
 
-# As a filter, what a program returns is how much of a datagram is kept.
-_NOTHING = array.array("Q", INSTRUCTION.pack(RETURN, 0, 0, 0))
-
-
-def _program(*instructions: tuple[int, int, int, int]) -> array.array[int]:
-    return array.array("Q", b"".join(INSTRUCTION.pack(*each) for each in instructions))
-
 
 def _first_word(kind: int) -> int:
     """Return the first four bytes of messages of *kind*, a type and three zeros, as LOAD_WORD has them."""
@@ -51,7 +49,7 @@ def _first_word(kind: int) -> int:
 
 
 _TYPES = (TYPE_INITIATION, TYPE_RESPONSE, TYPE_COOKIE_REPLY)
-_HANDSHAKES_ALONE = _program(
+_HANDSHAKES_ALONE = program(
     (LOAD_WORD, 0, 0, UDP_HEADER),
     *((JUMP_IF_EQUAL, len(_TYPES) - number, 0, _first_word(kind)) for number, kind in enumerate(_TYPES)),
     (RETURN, 0, 0, 0),
@@ -65,7 +63,7 @@ def separate_handshakes(group: socket.socket, mark: int = INDEX_MARK) -> bool:
     What is none of ours goes there too, to be dropped: for it is seldom that a handshake message is lost.  That is also
     what is for a session whose index has another *mark* as its highest byte; somebody who cannot see ours must guess it.
     """
-    program = _program(
+    sorting = program(
         (LOAD_SIZE, 0, 0, 0),
         (JUMP_IF_GREATER, 0, 6, FRAGMENT_HEADER_SIZE),  # the smallest, with one byte of a unit, has more
         (LOAD_WORD, 0, 0, 0),
@@ -77,7 +75,7 @@ def separate_handshakes(group: socket.socket, mark: int = INDEX_MARK) -> bool:
         (RETURN, 0, 0, HANDSHAKES),
         (RETURN, 0, 0, ORDINARY),
     )
-    return _is_taken(group, SO_ATTACH_REUSEPORT_CBPF, program)
+    return _is_taken(group, SO_ATTACH_REUSEPORT_CBPF, sorting)
 
 
 def take_handshakes_only(handshakes: socket.socket) -> bool:
@@ -90,18 +88,13 @@ def take_handshakes_only(handshakes: socket.socket) -> bool:
 
 def take_nothing(sender: socket.socket) -> None:
     """Have the kernel drop whatever comes to *sender*, which nobody reads.  Raises OSError."""
-    _attach(sender, SO_ATTACH_FILTER, _NOTHING)
+    attach(sender, SO_ATTACH_FILTER, NOTHING)
 
 
-def _is_taken(udp: socket.socket, option: int, program: array.array[int]) -> bool:
-    """Attach *program*; return whether the kernel takes it."""
+def _is_taken(udp: socket.socket, option: int, instructions: array.array[int]) -> bool:
+    """Attach *instructions*; return whether the kernel takes them."""
     try:
-        _attach(udp, option, program)
+        attach(udp, option, instructions)
     except OSError:
         return False
     return True
-
-
-def _attach(udp: socket.socket, option: int, program: array.array[int]) -> None:
-    address, count = program.buffer_info()
-    udp.setsockopt(socket.SOL_SOCKET, option, PROGRAM.pack(count, address))
