@@ -109,6 +109,12 @@ class VirtualRouter:
         self._is_started = False
         return self._leave("it was stopped")
 
+    def change(self, settings: Settings, own: bytes) -> None:
+        """Go by *settings* and speak from *own* from now on; the state stays, and so do priority and deadlines."""
+        if self.active == self._own:
+            self.active = own
+        self._settings, self._own = settings, own
+
     def set_priority(self, priority: int, reason: str, now: float) -> list[Output]:
         """Have *priority* from now on, for what is tracked changed; 0 is a fault, because of *reason*."""
         before, self.priority = self.priority, priority
@@ -152,7 +158,7 @@ class VirtualRouter:
     def _heard_as_backup(self, heard: Advertisement, source: bytes, now: float) -> list[Output]:
         if heard.priority == RESIGNING:
             self.active = None
-            self._due = now + self._skew()
+            self._due = min(self._due, now + self._skew())  # again and again, it would keep everybody waiting
             return []
         if heard.priority >= self.priority or not self._may_preempt(now):
             if heard.priority >= self.priority:

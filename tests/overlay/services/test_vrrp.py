@@ -164,6 +164,31 @@ def test_router_that_comes_back_takes_the_addresses_as_its_preemption_says(setti
     assert began + expected - 1 <= taken <= began + expected + 1.0
 
 
+def test_resignations_without_end_do_not_put_off_the_takeover():
+    one = router()
+    one.start(0.0)
+    one.receive(advertisement(150), HIGH, 0.5)
+    one.receive(advertisement(0), HIGH, 1.0)
+    due = one.next_deadline()
+
+    for number in range(10):
+        one.receive(advertisement(0), HIGH, 1.0 + number / 100)
+
+    assert one.next_deadline() == due == pytest.approx(1 + 156 / 256)
+
+
+def test_router_goes_on_in_its_state_with_another_address_and_other_settings():
+    one = router(LOW)
+    one.start(0.0)
+    one.handle_deadline(one.next_deadline())
+    due = one.next_deadline()
+
+    one.change(dataclasses.replace(SETTINGS, addresses=(VIP, HIGH)), HIGH)
+
+    assert (one.state, one.active, one.next_deadline()) == (State.ACTIVE, HIGH, due)
+    assert one.handle_deadline(due)[0].advertisement.addresses == (VIP, HIGH)
+
+
 def test_fault_resigns_and_its_end_begins_anew():
     a, b = router(LOW, priority=150), router(HIGH, priority=100)
     link = Link(a, b)
