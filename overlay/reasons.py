@@ -155,6 +155,7 @@ _ROWS = (
     # VRRP
     ("vrrp_form", _PEER, "was not a whole VRRP advertisement"),
     ("vrrp_ttl", _STRANGER, "was a VRRP advertisement that did not come from this link: its TTL is not 255"),
+    ("vrrp_source", _STRANGER, "was a VRRP advertisement from an address of this node, or from none of the routers that are named"),
     ("vrrp_version", _PEER, "was a VRRP advertisement of another version than this node's"),
     ("vrrp_checksum", _WAY, "was a VRRP advertisement with a wrong checksum"),
     ("vrrp_password", _PEER, "was a VRRP advertisement with another password than this node's"),

@@ -33,6 +33,12 @@ CHECKSUM_AT = 6
 LARGEST_INTERVAL = {2: 255.0, 3: 40.95}  # seconds, by version
 NO_AUTHENTICATION, PASSWORD = 0, 1  # kinds of version 2; a third, by IPsec headers, was never used
 AUTHENTICATION_SIZE = 8  # bytes
+LINK_LOCAL = bytes.fromhex("fe80000000000000 02005efffe0002")  # RFC 9568 section 7.4, before the identifier
+
+
+def link_local_of(router: int) -> bytes:
+    """Return the link-local address of the virtual router *router*, by its virtual Ethernet address."""
+    return LINK_LOCAL + bytes((router,))
 
 
 @dataclass(frozen=True, slots=True)

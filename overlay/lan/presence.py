@@ -1,0 +1,127 @@
+"""The addresses that are at this host for the links around it: who asks is answered, and everybody is told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from overlay.errors import HostError
+from overlay.host.neighbours import Neighbours
+from overlay.services.announcements import Announcements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    from overlay.host.netlink.lan_interfaces import Interface
+    from overlay.host.plan import IPAddress
+
+
+@dataclass(slots=True)
+class _Held:
+    """Addresses that came here together, by the interface (name or index) on whose link they are."""
+
+    places: Mapping[str | int, frozenset[IPAddress]]
+    schedule: Announcements = field(default_factory=Announcements)
+
+
+class Presence:
+    """What is held, under keys of the caller's, and the sockets for it.
+
+    Nothing is done before look(), which is to be called after each change, and when the interfaces change.
+    """
+
+    def __init__(self, opened: Callable[[Neighbours], None], closing: Callable[[Neighbours], None]) -> None:
+        """*opened* and *closing* are called with each socket that is to be waited on, and is not any more."""
+        self._opened, self._closing = opened, closing
+        self._held: dict[Hashable, _Held] = {}
+        self._sockets: dict[tuple[str | int, int], Neighbours] = {}  # by interface and IP version
+        self.troubles: tuple[str, ...] = ()
+
+    def hold(self, key: Hashable, places: Mapping[str | int, frozenset[IPAddress]], now: float) -> None:
+        """Have *places* be where addresses are on the link, beside those of other keys; they are announced if new."""
+        held = self._held.get(key)
+        if held is not None and held.places == places:
+            return
+        self._held[key] = fresh = _Held(places)
+        fresh.schedule.begin(now)
+
+    def release(self, key: Hashable) -> None:
+        """Have nothing any more of what was held under *key*, if anything was."""
+        self._held.pop(key, None)
+
+    def places(self) -> set[str | int]:
+        """Return the interfaces that are needed."""
+        return {place for held in self._held.values() for place in held.places}
+
+    def look(self, interfaces: Mapping[str | int, Interface | None], now: float) -> None:
+        """Have sockets for what is held, by how the *interfaces* stand; what cannot be is in `troubles`."""
+        troubles: dict[str, None] = {}
+        wanted = self._wanted()
+        for key in self._sockets.keys() - wanted.keys():
+            self._close(key)
+        for key, addresses in wanted.items():
+            interface = _usable(interfaces.get(key[0]))
+            found = self._sockets.get(key)
+            if found is not None and (interface is None or not _is_same(found.interface, interface)):
+                self._close(key)
+                found = None
+            if interface is None:
+                continue
+            try:
+                if found is None:
+                    found = self._sockets[key] = Neighbours(interface, key[1])
+                    self._opened(found)
+                    self._begin_again(key[0], now)  # nobody on that link knows it, or still knows
+                found.set_addresses(addresses)
+            except HostError as error:
+                troubles[str(error)] = None
+        self.troubles = tuple(troubles)
+
+    def next_deadline(self) -> float:
+        """Return when handle_deadline() is due; infinity if never."""
+        return min((held.schedule.next_deadline() for held in self._held.values()), default=math.inf)
+
+    def handle_deadline(self, now: float) -> None:
+        """Announce what is due."""
+        for held in self._held.values():
+            times = held.schedule.handle_deadline(now)
+            if times:
+                for (place, version), neighbours in self._sockets.items():
+                    addresses = [
+                        each.packed for each in held.places.get(place, ()) if each.version == version
+                    ]
+                    neighbours.announce(addresses, times)
+
+    def close(self) -> None:
+        """Have nothing any more."""
+        self._held.clear()
+        for key in list(self._sockets):
+            self._close(key)
+
+    def _wanted(self) -> dict[tuple[str | int, int], frozenset[bytes]]:
+        wanted: dict[tuple[str | int, int], set[bytes]] = {}
+        for held in self._held.values():
+            for place, addresses in held.places.items():
+                for address in addresses:
+                    wanted.setdefault((place, address.version), set()).add(address.packed)
+        return {key: frozenset(addresses) for key, addresses in wanted.items()}
+
+    def _begin_again(self, place: str | int, now: float) -> None:
+        for held in self._held.values():
+            if place in held.places:
+                held.schedule.begin(now)
+
+    def _close(self, key: tuple[str | int, int]) -> None:
+        neighbours = self._sockets.pop(key)
+        self._closing(neighbours)
+        neighbours.close()
+
+
+def _usable(interface: Interface | None) -> Interface | None:
+    """Return *interface* if it is an Ethernet that is up."""
+    return interface if interface is not None and interface.is_up and interface.mac is not None else None
+
+
+def _is_same(before: Interface, now: Interface) -> bool:
+    return (before.name, before.index, before.mac) == (now.name, now.index, now.mac)
