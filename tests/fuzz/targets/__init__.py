@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from tests.fuzz.target import Target
-from tests.fuzz.targets import encap, files, frames, host, importing, inbound, link, outbound, packet, wire
+from tests.fuzz.targets import (
+    encap,
+    files,
+    frames,
+    host,
+    importing,
+    inbound,
+    link,
+    outbound,
+    packet,
+    services,
+    wire,
+)
 
 TARGETS = {
     each.name: each
@@ -37,6 +49,7 @@ TARGETS = {
         Target("inbound-frames", inbound.frames, inbound.frame_seeds),
         Target("inbound-clear", inbound.clear, inbound.clear_seeds),
         Target("outbound", outbound.packets_out, outbound.packet_seeds),
+        Target("virtual-address", services.to_vip, services.seeds),
         Target("outbound-frames", outbound.frames, outbound.frame_seeds),
     )
 }
