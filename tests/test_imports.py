@@ -87,6 +87,7 @@ ROOMS = {
         "overlay.session",
         "overlay.link",
         "overlay.host",
+        "overlay.lan",
         "peers",
         "peers.stores",
     },

@@ -110,7 +110,8 @@ class Neighbours:
                 continue
             with contextlib.suppress(PacketError, OSError):
                 question = Question.parse(frame)
-                if question.target in self.addresses:
+                # One who asks from the address itself claims it, as a director that gives it up or takes it does.
+                if question.target in self.addresses and question.source != question.target:
                     self._socket.send(question.answer(self.mac))
         return True
 

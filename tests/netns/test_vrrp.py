@@ -260,23 +260,23 @@ def test_without_preemption_the_one_that_has_the_addresses_keeps_them(lan):
     ours.becomes("active")
 
 
-def test_routers_that_are_named_need_no_multicast(lan):
-    for namespace in (lan.ours, lan.other):
-        namespace.run("ip", "maddr", "show")
-    other = lan.keepalived(priority=100, extra="unicast_src_ip 10.50.2.2\nunicast_peer {\n10.50.2.1\n}\n")
+@pytest.mark.parametrize("family", [4, 6])
+def test_routers_that_are_named_need_no_multicast(lan, family):
+    ours_at, other_at = ("10.50.2.1", "10.50.2.2") if family == 4 else ("fd50:2::1", "fd50:2::2")
+    extra = f"unicast_src_ip {other_at}\nunicast_peer {{\n{ours_at}\n}}\n"
+    other = lan.keepalived(family=family, priority=100, extra=extra)
     other.becomes("MASTER")
     sniffer = lan.other.sniff("eth0")
 
-    ours = lan.director(priority=150, unicast=["10.50.2.1", "10.50.2.2"])
-    ours.becomes("active")
+    ours = lan.director(family=family, priority=150, unicast=[ours_at, other_at])
+    ours.becomes("active", family)
     other.becomes("BACKUP")
     ours.stop()
     other.becomes("MASTER")
 
-    destinations = {
-        frame[30:34] for frame in sniffer.frames() if frame[12:14] == b"\x08\x00" and frame[23] == 112
-    }
-    assert destinations == {ip_address(each).packed for each in ("10.50.2.1", "10.50.2.2")}
+    kind, protocol, start, end = (b"\x08\x00", 23, 30, 34) if family == 4 else (b"\x86\xdd", 20, 38, 54)
+    frames = [each for each in sniffer.frames() if each[12:14] == kind and each[protocol] == 112]
+    assert {each[start:end] for each in frames} == {ip_address(each).packed for each in (ours_at, other_at)}
 
 
 def test_password_of_version_2_is_keepaliveds(lan):
@@ -523,6 +523,49 @@ def test_flood_of_questions_costs_little_and_the_next_one_is_answered(lan):
     spent = processor_time(ours.process) - before
     assert spent < 1.5, f"{spent} s of processor time"
     assert lan.ask(4) == lan.mac(lan.ours)
+
+
+GARBAGE = """
+import os, random, socket, struct
+from tests.overlay.host.test_neighbours import VIP, question
+from overlay.wire.vrrp import Advertisement
+chance, vip6 = random.Random(7), socket.inet_pton(socket.AF_INET6, "fd50:2::200")
+index = socket.if_nametoindex("eth0")
+raw4 = socket.socket(socket.AF_INET, socket.SOCK_RAW, 112)
+raw4.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+raw4.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), index))
+raw6 = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 112)
+raw6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+frames.bind(("eth0", 0))
+solicited = bytes.fromhex("3333ff000200 020000000003 86dd 60000000 0020 3aff") + bytes(15) + b"\\x01"
+solicited += bytes.fromhex("ff02000000000000 00000001ff000200 87000000 00000000") + vip6 + bytes(8)
+for _ in range(1500):
+    size = chance.choice((0, 1, 2, 7, 8, 12, 20, 28, 60, 1400))
+    message = b"\\x31\\x33" + chance.randbytes(size)
+    raw4.sendto(message, ("224.0.0.18", 0))
+    raw6.sendto(message, ("ff02::12", 0, 0, index))
+    for whole in (question(VIP), solicited):
+        frame = bytearray(whole)
+        for _ in range(chance.randrange(4)):
+            frame[chance.randrange(12, len(frame))] = chance.randrange(256)
+        frames.send(frame[: chance.randrange(14, len(frame) + 1)] if chance.random() < 0.3 else frame)
+"""
+
+
+def test_garbage_of_every_form_ends_nothing(lan):
+    ours = lan.director()
+    ours.tell(groups=[lan.group(addresses=[VIPS[4], VIPS[6]])])
+    for family in (4, 6):
+        ours.becomes("active", family)
+
+    lan.client.python(GARBAGE)
+
+    assert [set(row["refused"]) <= {"vrrp_form", "vrrp_checksum"} for row in ours.status()] == [True, True]
+    assert all(row["refused"] for row in ours.status())
+    for family in (4, 6):
+        ours.becomes("active", family)
+        assert lan.ask(family) == lan.mac(lan.ours)
 
 
 def test_resignations_without_end_keep_nobody_from_taking_over(lan):
