@@ -89,6 +89,7 @@ REFUSED = {
     "another counter": (lambda b: raise_counter(b.sealed(b.packet())), "transport_auth"),
     "another key": (lambda b: b.sealed(b.packet())[:16] + bytes(96), "transport_auth"),
     "a flipped bit": (lambda b: flip(b.sealed(b.packet()), -20), "transport_auth"),
+    "a keepalive for nobody": (lambda b: b"\4\0\0\0\1\2\3\4" + b.sealed(b"")[8:], "unknown_index"),
     "version 5": (lambda b: b.sealed(b"\x55" + bytes(31)), "inner_version"),
     "half a packet": (lambda b: b.sealed(b.packet()[:40]), "inner_length"),
     "a short IPv4 header": (lambda b: b.sealed(b"\x45" + bytes(15)), "inner_short"),
@@ -858,3 +859,26 @@ def test_each_packet_that_found_no_room_to_wait_for_the_session_is_counted():
     dropped = a.peer().drops["staging_full"]
     assert dropped > 1
     assert len(b.received) == 600 - dropped
+
+
+def test_packets_of_one_flow_with_a_spoofed_source_are_owed_an_answer_from_when_they_came(bench):
+    """The peer is there and has been heard, whatever it sends."""
+    whole = packets.tcp(bytes(4000), source="10.244.9.9", destination=bench.b.inner())
+    bench.world.run(30)
+
+    bench.arrive(*map(bench.sealed, packets.kernel_segments(*packets.as_super_packet(whole, 992))))
+
+    assert bench.peer.drops["source"] == 5
+    assert bench.peer.contact.owed_since == bench.world.clock.now
+
+
+def test_a_session_is_asked_for_once_while_the_agent_looks_for_it(bench):
+    world = World()
+    a, b = world.pair()
+    world.network.lose = lambda _: True
+
+    for _ in range(5):
+        a.send(b)
+        world.run(0.01)
+
+    assert a.reported.count(link.Wanted(1)) == 1

@@ -617,3 +617,14 @@ def test_a_payload_behind_those_of_a_flow_is_noted_with_when_it_came(world):
 
     assert len(a.received) == 3
     assert began <= a.peer().contact.last_received <= world.clock.now
+
+
+def test_a_flow_that_comes_in_several_receives_enters_in_one_write():
+    world = World()
+    a, b = world.clear_pair()
+    b.gro_count = 4
+
+    sent = a.send_super(b, 12 * 1360)
+    world.run(1)
+
+    assert (b.received, len(b.tun.writes)) == (sent, 1)

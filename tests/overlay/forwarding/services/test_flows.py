@@ -200,7 +200,7 @@ def test_all_flows_are_forgotten_a_shard_at_a_time():
 
     assert len(left) == 4
     assert left == sorted(left, reverse=True)
-    assert flows.loads.active == [0] * 4
+    assert (flows.loads.active, flows.loads.inactive) == ([0] * 4, [0] * 4)
 
 
 def test_rows_are_used_again():
@@ -235,3 +235,14 @@ def test_news_are_of_flows_that_were_proven_or_closed_and_bounded(monkeypatch):
     assert list(flows.news) == [key_of(2), key_of(3), key_of(4)]
     flows.keep_news(is_wanted=False)
     assert flows.news is None
+
+
+def test_servers_that_come_later_leave_the_counts_of_the_others_alone():
+    flows = table(servers=1)
+    flows.add(key_of(1), OPEN, 0, 0.0)
+    flows.add(key_of(2), SYN, 0, 0.0)
+    active, inactive = list(flows.loads.active), list(flows.loads.inactive)
+
+    flows.make_room(3)
+
+    assert (flows.loads.active, flows.loads.inactive) == ([*active, 0, 0], [*inactive, 0, 0])

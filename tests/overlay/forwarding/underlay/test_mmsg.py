@@ -158,3 +158,13 @@ def test_an_address_reads_back_from_its_bytes(address, scope):
 def test_addresses_are_laid_out_as_the_kernel_has_them():
     assert pack_sockaddr(("192.0.2.1", 9)) == b"\2\0\0\0\xc0\0\2\1" + bytes(8)
     assert pack_sockaddr(("fe80::1", 9, 0, 3)) == b"\x0a\0\0\0\0\0\0\0\xfe\x80" + bytes(13) + b"\1\3\0\0\0"
+
+
+@pytest.mark.parametrize("size", [FIRST_ROW, LARGEST_ROW])
+def test_every_row_lies_in_the_buffer_that_the_kernel_writes_to(size):
+    receipt = Receipt()
+
+    receipt.fit(size)
+
+    assert receipt.stride >= size
+    assert MESSAGES * receipt.stride <= len(receipt.view)
