@@ -31,6 +31,7 @@ from overlay import (
 )
 from overlay.answers.running import Running
 from overlay.arrival import wait_until_here
+from overlay.balancing import Balancing
 from overlay.ending import StoppedError, until_stopped
 from overlay.engine import Engine, LookUp, Relocated, SessionReport
 from overlay.errors import (
@@ -46,11 +47,13 @@ from overlay.host.reuseport import INDEX_MARK
 from overlay.host.settings import SUFFIX
 from overlay.host.tun import check_interface_name
 from overlay.key_files import load_own_key
-from overlay.link.messages import Begin, SetEndpoint, SetPeer
+from overlay.link.messages import Begin, ControlReceived, SetEndpoint, SetPeer, Silence
+from overlay.link.service_messages import Pinned, ServiceCounters
 from overlay.reader import Reader
 from overlay.reload import RETRY, Reloads
 from overlay.resolver import Outside, Resolver, known, resolve_first
 from overlay.session.constants import Timing
+from overlay.session.outputs import InstallKeypair
 from overlay.setup import HostSetup
 from overlay.supervisor import Supervisor
 from overlay.upkeep import Upkeep
@@ -164,6 +167,7 @@ class Agent:
             node.private_key, timing, entropy=os.urandom, wall_ns=clock.wall_ns, index_mark=INDEX_MARK
         )
         self._upkeep = Upkeep(host, options, lambda: self._node, self._engine, supervisor)
+        self._balancing = Balancing(node, self._engine.roster, supervisor.tell)
         self._notes: list[str] = []
         self._started = clock.now()
         self._reloads = Reloads(store, options)
@@ -209,6 +213,7 @@ class Agent:
             )
             nursery.start_soon(self._supervisor.watch)
             nursery.start_soon(self._tick)
+            nursery.start_soon(self._balancing.run)
             nursery.start_soon(self._watch_files)
             nursery.start_soon(questions.serve, listener, self._answer, self._answered)
             nursery.start_soon(self._upkeep.watch_network)
@@ -275,7 +280,8 @@ class Agent:
         yield introduction.describe_node(self._node, self._host)
         for name, opened in self._host.sockets.items():
             yield introduction.describe_sockets(name, opened)
-        for command in itertools.chain(roster.everything(), roster.places(), [Begin()]):
+        everything = (roster.everything(), roster.places(), self._balancing.everything(), [Begin()])
+        for command in itertools.chain.from_iterable(everything):
             yield command, ()
 
     async def _restart_forwarder(self) -> None:
@@ -291,7 +297,11 @@ class Agent:
     async def _take_report(self, report: Report | None) -> None:
         if isinstance(report, SessionReport):
             await self._carry_out(self._engine.take(report, clock.now()))
-        else:
+            if isinstance(report, Silence) and not report.is_over:
+                await self._balancing.lost(report.peer)
+        elif not isinstance(
+            report, ControlReceived | Pinned | ServiceCounters
+        ) or not await self._balancing.take(report):
             self._engine.refusals.count("link")  # not a report, or one that belongs to the start
 
     async def _carry_out(self, effects: Iterable[Effect]) -> None:
@@ -304,6 +314,8 @@ class Agent:
                     self._resolver.resolve_soon(effect.remote, clock.now(), effect.attempt)
                 case _:
                     await self._supervisor.tell(effect)
+                    if isinstance(effect, InstallKeypair):
+                        await self._balancing.met(effect.peer)
         self._wake_in_time()
 
     # Endpoints
@@ -398,6 +410,7 @@ class Agent:
                     await self._supervisor.tell(SetEndpoint(command.peer, endpoint, "configuration"))
         for remote in change.new_endpoint:
             self._take_known(remote)
+        await self._balancing.adopt(node)
         await self._carry_out(self._engine.meet(change))
         return change
 

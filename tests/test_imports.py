@@ -34,7 +34,7 @@ ROOMS = {
         "peers.encapsulation",
     },  # facts stand once, in the table
     "overlay.link": {"overlay.errors", "overlay.reasons", "overlay.wire", "overlay.session"},
-    "overlay.services": {"overlay.errors", "overlay.linux", "overlay.wire", "peers"},
+    "overlay.services": {"overlay.errors", "overlay.link", "overlay.linux", "overlay.wire", "peers"},
     "overlay.services.checks": {
         "overlay.errors",
         "overlay.services",
@@ -184,6 +184,7 @@ ONLY_IN = {
         (
             "overlay.agent",
             "overlay.arrival",
+            "overlay.balancing",
             "overlay.changes",
             "overlay.counters",
             "overlay.forwarder",
@@ -229,6 +230,7 @@ ONLY_IN = {
         (
             "overlay.agent",
             "overlay.arrival",
+            "overlay.balancing",
             "overlay.forwarder",
             "overlay.journal",
             "overlay.logs",
@@ -277,6 +279,7 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.offload.flow": "test_segments splits and joins the packets of flows",
     "overlay.forwarding.offload.split": "test_segments joins again what it split",
     "overlay.forwarding.offload.join": "test_segments joins again what it split",
+    "overlay.balancing": "tests/netns/test_services.py has real agents balance, check and take over",
     "overlay.answers.down": "test_agent.py, as questions of a running agent",
     "overlay.answers.ping": "test_agent.py, as questions of a running agent",
     "overlay.answers.running": "test_agent.py, as questions of a running agent",

@@ -41,22 +41,25 @@ class Delivery:
 
     *routed* are virtual addresses that lead into the tun, *held* those that are addresses of the tun.  *rules* are the
     chains of a table of the family inet, as nft reads them; empty where there is nothing to translate.  *returned* are addresses whose
-    answers go back through the director.
+    answers go back through the director.  Whether this host is a director is *balances*.
     """
 
     routed: tuple[Address, ...] = ()
     held: tuple[Address, ...] = ()
     rules: str = ""
     returned: tuple[Address, ...] = ()
+    balances: bool = False
 
     def settings(self, interface: str) -> dict[str, int]:
         """Return the settings of the tun *interface* without which packets of clients are dropped on their way out of it.
 
-        Their sources are anywhere, and where this host is a director as well, its own.
+        Their sources are anywhere, and where this host is a director as well, its own.  A director sends what other
+        hosts of the overlay ask back into the tun, as a router does.
         """
+        wanted = {f"ipv4/conf/{interface}/forwarding": 1} if self.balances else {}
         if not self.held and not self.rules:
-            return {}
-        wanted = {f"ipv4/conf/{interface}/rp_filter": LOOSE}
+            return wanted
+        wanted[f"ipv4/conf/{interface}/rp_filter"] = LOOSE
         if not self.held:
             wanted[f"ipv4/conf/{interface}/accept_local"] = 1
         return wanted
@@ -99,6 +102,7 @@ def plan_delivery(table: Table, own: Peer, interface: str, mtu: int) -> Delivery
         held=tuple(held),
         rules=_chains(interface, translations, marked, limits),
         returned=tuple(returned),
+        balances=bool(directed),
     )
 
 

@@ -101,6 +101,7 @@ class Network:
         self.settings: dict[str, Any] = {"prefix": list(DEFAULT_PREFIXES), **settings}
         self.underlay = self.lab.switch(self.namespace_name("underlay"), mtu)
         self.peers: dict[str, Node] = {}
+        self.more = ""  # sections of the peers file beside those of network and peers
 
     def host(self, name: str, *, interface: str = INTERFACE, **settings: Any) -> Host:
         """Return a new host on the underlay; *settings* go into its table of the peers file, None takes one away."""
@@ -150,7 +151,7 @@ class Network:
         for title, settings in tables:
             lines.append(f"[{title}]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items() if value is not None]
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines) + "\n" + self.more
 
     def _plug(self, node: Any) -> Any:
         self.peers[node.name] = node

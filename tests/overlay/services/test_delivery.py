@@ -164,7 +164,8 @@ def test_answers_go_back_through_the_director_where_the_file_says_so():
 def test_settings_are_those_of_the_tun_where_clients_packets_come_out_of_it():
     loose = {"ipv4/conf/overlay0/rp_filter": 2}
     assert delivery("client", WEB).settings("overlay0") == {}
-    assert delivery("lb", WEB).settings("overlay0") == {}
+    forwarding = {"ipv4/conf/overlay0/forwarding": 1}
+    assert delivery("lb", WEB).settings("overlay0") == forwarding
     assert delivery("web1", WEB).settings("overlay0") == loose
     itself = delivery("lb", WEB.replace('"web1"', '"lb"'))
-    assert itself.settings("overlay0") == loose | {"ipv4/conf/overlay0/accept_local": 1}
+    assert itself.settings("overlay0") == forwarding | loose | {"ipv4/conf/overlay0/accept_local": 1}

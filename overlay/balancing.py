@@ -1,0 +1,325 @@
+"""Virtual services at a running node: the forwarder is told, servers are checked, directors hear of each other."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import logging
+import math
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import trio
+
+from overlay.errors import PacketError
+from overlay.host import clock
+from overlay.link.messages import OWN, SendControl
+from overlay.link.service_messages import Pin, Pinned, RemoveService, ServiceCounters, Unpin
+from overlay.services import checks, instructions
+from overlay.services.checks.script import run_as_nobody
+from overlay.services.directors import ActiveChanged, Directors
+from overlay.services.health import QuorumChanged
+from overlay.services.watching import Watching
+from overlay.wire import control
+from overlay.wire.control import Presence
+from overlay.wire.ip import PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+    from overlay.config import Node
+    from overlay.link.messages import Command, ControlReceived
+    from overlay.roster import Roster
+    from overlay.services.directors import Output
+    from overlay.services.health import ServerChanged
+    from overlay.services.watching import News, Probe
+    from peers.addresses import Address
+    from peers.service import Service
+
+# Ours
+PIN_PATIENCE = 2.0  # seconds for the forwarder to lead a check to its server
+COMMAND_PATIENCE = 60.0  # seconds for a command of the peers file
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+log = logging.getLogger("overlay")
+
+
+class Balancing:
+    """The services of the node in force.  *tell* tells the forwarder, whose reports take() takes."""
+
+    def __init__(self, node: Node, roster: Roster, tell: Callable[[Command], Awaitable[None]]) -> None:
+        self._node, self._roster, self._tell = node, roster, tell
+        self._numbers = instructions.Numbers()
+        self._directors = Directors(node.own.name)
+        self.watching = Watching(lambda: int.from_bytes(os.urandom(4), "big") / 2**32)
+        self._served: dict[str, Service] = {}  # by name, as the forwarder has them
+        self._ways: dict[Address, int] = {}
+        self._serials = itertools.count(1)
+        self._pins: dict[int, trio.MemorySendChannel[bool]] = {}
+        self._counts: dict[int, tuple[list[ServiceCounters], trio.Event]] = {}
+        self._wake = trio.Event()
+        self._take(node, clock.now())
+
+    def _take(self, node: Node, now: float) -> list[News]:
+        self._node = node
+        services, own = node.table.services, node.own.name
+        groups = dict.fromkeys(each.directors for each in services.values() if each.directors)
+        self._log_active(self._directors.adopt([each for each in groups if each], now))
+        return self.watching.adopt(
+            {name: each for name, each in services.items() if each.is_directed_by(own)}, now
+        )
+
+    # What the forwarder is told
+
+    def everything(self) -> Iterator[Command]:
+        """Yield what a new forwarder must be told, once it knows the peers and their prefixes."""
+        self._served, self._ways = {}, {}
+        yield from self._changes()
+
+    async def adopt(self, node: Node) -> None:
+        """Go over to the services of *node*, whose peers the forwarder knows already."""
+        if not node.table.services and not self._node.table.services:
+            self._node = node
+            return
+        news = self._take(node, clock.now())
+        for command in self._changes():
+            await self._tell(command)
+        self._log_news(news)
+        self._wake.set()
+
+    def _changes(self) -> Iterator[Command]:
+        """Yield what leads from what the forwarder has to what it should have."""
+        table = self._node.table
+        wanted = {name: health.service for name, health in self.watching.healths.items()}
+        for name, service in wanted.items():
+            if self._served.get(name) != service:
+                yield instructions.set_service(service, self._numbers.service(name))
+            yield self._servers(name)
+        yield from self._new_ways()
+        if table.services or self._served:
+            yield instructions.set_permits(table, self._node.own, self._number)
+        for name in self._served.keys() - wanted.keys():
+            yield RemoveService(self._numbers.service(name))
+        self._served = wanted
+
+    def _servers(self, name: str) -> Command:
+        return instructions.set_servers(self.watching.healths[name], self._numbers, self._number)
+
+    def _new_ways(self) -> Iterator[Command]:
+        ways = instructions.ways(self._node.table, self._node.own, self._directors.active, self._number)
+        change = instructions.change_ways(self._ways, ways)
+        self._ways = ways
+        if change is not None:
+            yield change
+
+    def _number(self, name: str) -> int:
+        return OWN if name == self._node.own.name else self._roster.by_name[name].number
+
+    # What happens
+
+    async def run(self) -> None:
+        """Check servers and hear directors, for ever."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                now = clock.now()
+                await self._carry_out(self._directors.handle_deadline(now))
+                await self._heed(self.watching.look(now))
+                for probe in self.watching.due(now):
+                    nursery.start_soon(self._check, probe)
+                due = min(self._directors.next_deadline(), self.watching.next_deadline())
+                self._wake = trio.Event()
+                with trio.move_on_after(math.inf if due == math.inf else max(0.0, due - clock.now())):
+                    await self._wake.wait()
+
+    async def take(self, report: ControlReceived | Pinned | ServiceCounters) -> bool:
+        """Take a report of the forwarder; return False for what nobody waits for, or means nothing."""
+        if isinstance(report, Pinned):
+            waiting = self._pins.pop(report.serial, None)
+            if waiting is not None:
+                waiting.send_nowait(report.is_done)
+            return waiting is not None
+        if isinstance(report, ServiceCounters):
+            asked = self._counts.get(report.serial)
+            if asked is not None:
+                asked[0].append(report)
+                if report.is_last:
+                    asked[1].set()
+            return asked is not None
+        remote = self._roster.by_number.get(report.peer)
+        try:
+            message = control.parse(report.payload)
+        except PacketError:
+            return False
+        if remote is not None and isinstance(message, Presence):
+            await self._carry_out(self._directors.heard(remote.peer.name, message, clock.now()))
+            self._wake.set()
+        return True
+
+    async def met(self, number: int) -> None:
+        """Note that a session with a peer has begun."""
+        if number in self._roster.by_number:
+            await self._carry_out(self._directors.met(self._roster.by_number[number].peer.name))
+
+    async def lost(self, number: int) -> None:
+        """Note that a peer answers nothing."""
+        if number in self._roster.by_number:
+            name = self._roster.by_number[number].peer.name
+            await self._carry_out(self._directors.lost(name, clock.now()))
+
+    async def _carry_out(self, outputs: Iterable[Output]) -> None:
+        for output in outputs:
+            if isinstance(output, ActiveChanged):
+                for command in self._new_ways():
+                    await self._tell(command)
+                continue
+            peers = output.peers
+            numbers = (
+                []
+                if peers is None
+                else [self._number(name) for name in peers if name in self._roster.by_name]
+            )
+            if numbers or peers is None:
+                await self._tell(SendControl(numbers, control.build(output.presence)))
+        self._log_active(outputs)
+
+    async def _heed(self, news: list[News]) -> None:
+        """Tell the forwarder of servers that stand otherwise than before, and whoever is to know."""
+        for name in dict.fromkeys(name for name, _ in news):
+            await self._tell(self._servers(name))
+        self._log_news(news)
+
+    def _log_active(self, outputs: Iterable[Output]) -> None:
+        for output in outputs:
+            if isinstance(output, ActiveChanged):
+                log.info("services balanced by director=%s because %s", output.active, output.reason)
+
+    def _log_news(self, news: list[News]) -> None:
+        for name, event in news:
+            if isinstance(event, QuorumChanged):
+                what = "has its quorum" if event.has_quorum else "has lost its quorum"
+                log.warning("service %s service=%s live=%d needed=%d", what, name, event.live, event.needed)
+            else:
+                state = "up" if event.is_up else "down"
+                log.warning(
+                    "server %s service=%s server=%s: %s", state, name, event.server.name, event.reason
+                )
+
+    # Checks
+
+    async def _check(self, probe: Probe) -> None:
+        way = _Way(self, probe)
+        try:
+            result = await checks.run(probe.check, way)
+        finally:
+            with trio.CancelScope(shield=True):
+                await way.close()
+        news = self.watching.finish(probe, result, clock.now())
+        await self._heed(news)
+        await self._run_commands(news)
+        self._wake.set()
+
+    async def _run_commands(self, news: list[News]) -> None:
+        for name, event in news:
+            service = self._served.get(name)
+            if service is None:
+                continue
+            if isinstance(event, QuorumChanged):
+                command = service.quorum_up_command if event.has_quorum else service.quorum_down_command
+                told: dict[str, object] = {"has_quorum": event.has_quorum, "live": event.live}
+            else:
+                command = service.up_command if event.is_up else service.down_command
+                told = _tell_server(event)
+            if command:
+                text = json.dumps({"service": name, **told}).encode() + b"\n"
+                try:
+                    with trio.move_on_after(COMMAND_PATIENCE):
+                        await run_as_nobody(command, {"PATH": PATH}, text)
+                except (OSError, LookupError) as error:
+                    log.error("command not run service=%s command=%s: %s", name, command[0], error)  # noqa: TRY400  its text is the news
+
+    async def pin(self, flow: tuple[int, bytes, int, bytes, int], probe: Probe) -> None:
+        """Have the forwarder lead *flow* to the server of *probe*.  Raises OSError if it does not."""
+        serial = next(self._serials)
+        told, answer = trio.open_memory_channel[bool](1)
+        self._pins[serial] = told
+        number = self._numbers.service(probe.service.name)
+        server = self._numbers.server(probe.service.name, probe.server.key)
+        try:
+            with trio.move_on_after(PIN_PATIENCE):
+                await self._tell(Pin(serial, *flow, number, server))
+                if await answer.receive():
+                    return
+        finally:
+            self._pins.pop(serial, None)
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    async def unpin(self, flow: tuple[int, bytes, int, bytes, int]) -> None:
+        """Let *flow* be led as all others again."""
+        await self._tell(Unpin(*flow))
+
+    def source(self, version: int) -> str:
+        """Return this node's own address that checks come from.  Raises OSError if it has none of *version*."""
+        for address in self._node.own.addresses:
+            if address.version == version:
+                return str(address)
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+
+
+def _tell_server(event: ServerChanged) -> dict[str, object]:
+    server = event.server
+    return {"server": server.name, "peer": server.peer, "is_up": event.is_up, "reason": event.reason}
+
+
+class _Way:
+    """The way of one check through the tunnel to its server: each flow is pinned before its first packet."""
+
+    def __init__(self, balancing: Balancing, probe: Probe) -> None:
+        self._balancing, self._probe = balancing, probe
+        self._vip = probe.service.addresses[0]
+        self._flows: list[tuple[int, bytes, int, bytes, int]] = []
+        self.address, self.port = str(self._vip), probe.port
+        self.service, self.server, self.peer = probe.service.name, probe.server.name, probe.server.peer
+        self._family = socket.AF_INET if self._vip.version == 4 else socket.AF_INET6
+
+    async def connect(self) -> trio.SocketStream:
+        return trio.SocketStream(await self._connected(socket.SOCK_STREAM, PROTOCOL_TCP))
+
+    async def associate(self) -> trio.socket.SocketType:
+        return await self._connected(socket.SOCK_DGRAM, PROTOCOL_UDP)
+
+    async def echo(self) -> tuple[trio.socket.SocketType, int]:
+        protocol = PROTOCOL_ICMP if self._vip.version == 4 else PROTOCOL_ICMPV6
+        identifier = int.from_bytes(os.urandom(2), "big")
+        opened = trio.socket.socket(self._family, socket.SOCK_RAW, protocol)
+        try:
+            source = self._balancing.source(self._vip.version)
+            await opened.bind((source, 0))
+            await self._pin(protocol, source, identifier, 0)
+            await opened.connect((self.address, 0))
+        except BaseException:
+            opened.close()
+            raise
+        return opened, identifier
+
+    async def close(self) -> None:
+        for flow in self._flows:
+            await self._balancing.unpin(flow)
+
+    async def _connected(self, kind: int, protocol: int) -> trio.socket.SocketType:
+        opened = trio.socket.socket(self._family, kind)
+        try:
+            source = self._balancing.source(self._vip.version)
+            await opened.bind((source, 0))
+            await self._pin(protocol, source, opened.getsockname()[1], self.port)
+            await opened.connect((self.address, self.port))
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    async def _pin(self, protocol: int, source: str, port: int, vip_port: int) -> None:
+        flow = protocol, socket.inet_pton(self._family, source), port, self._vip.packed, vip_port
+        await self._balancing.pin(flow, self._probe)
+        self._flows.append(flow)

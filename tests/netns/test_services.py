@@ -1,0 +1,127 @@
+"""Virtual services on real hosts: clients of every place, servers that answer directly, checks, and failover."""
+
+from __future__ import annotations
+
+import collections
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.netns.network import Network
+from tests.netns.topology import wait_until
+
+VIP = "203.0.113.80"
+# Answers each connection with the name of the server and the addresses that it sees.
+SERVER = """
+import socket, sys
+name, port = sys.argv[1], int(sys.argv[2])
+server = socket.create_server(("", port), backlog=128)
+print("ready", flush=True)
+while True:
+    connection, peer = server.accept()
+    with connection:
+        local = connection.getsockname()
+        connection.sendall(f"{name} {peer[0]} {local[0]} {local[1]}".encode())
+"""
+CLIENT = """
+import socket, sys
+address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+for _ in range(count):
+    with socket.create_connection((address, port), 5) as connection:
+        print(connection.makefile().read(), flush=True)
+"""
+
+
+class Farm:
+    """A director, two servers and a client, all hosts of the overlay; web2 has its server on another port."""
+
+    def __init__(self, lab, directory, more=""):
+        self.lab, self.network = lab, Network(lab, directory)
+        names = ("lb1", "lb2", "web1", "web2", "client")
+        self.lb1, self.lb2, self.web1, self.web2, self.client = (self.network.host(name) for name in names)
+        self.network.more = f"""
+[services.web]
+address = "{VIP}"
+ports = [80]
+directors = ["lb1", "lb2"]
+servers = ["web1", {{ peer = "web2", port = 8080 }}]
+check = {{ kind = "tcp", every = 0.3, timeout = 2, retries = 0, warmup = 0 }}
+{more}"""
+        self.inside = self.client.container("inside")
+        self.processes = {}
+
+    def start(self):
+        self.serve(self.web1, 80)
+        self.serve(self.web2, 8080)
+        self.network.start()
+
+    def serve(self, host, port, name=None):
+        process = host.namespace.popen(
+            sys.executable, "-c", SERVER, name or host.name, str(port), stdout=subprocess.PIPE
+        )
+        assert process.stdout.readline() == "ready\n"
+        self.processes[name or host.name] = process
+
+    def ask(self, namespace, count=1, port=80, address=VIP):
+        """Return what the servers said."""
+        said = namespace.run(sys.executable, "-c", CLIENT, address, str(port), str(count))
+        return [line.split() for line in said.splitlines()]
+
+    def servers(self, namespace, count=40):
+        return collections.Counter(line[0] for line in self.ask(namespace, count))
+
+    def wait_servers(self, namespace, *names):
+        wait_until(lambda: set(self.servers(namespace, 12)) == set(names))
+
+
+@pytest.fixture
+def farm(lab, tmp_path):
+    made = Farm(lab, tmp_path)
+    made.start()
+    yield made
+    made.network.close()
+
+
+def test_connections_of_every_client_are_spread_and_servers_see_who_asks(farm):
+    farm.wait_servers(farm.inside, "web1", "web2")
+    for line in farm.ask(farm.inside, 10):
+        assert line[1] == "10.244.5.2"
+        assert line[2:] in ([VIP, "80"], [VIP, "8080"])
+    # The client's own host, and the director itself
+    assert set(farm.servers(farm.client.namespace)) == {"web1", "web2"}
+    assert set(farm.servers(farm.lb1.namespace)) == {"web1", "web2"}
+
+
+def test_port_without_a_service_is_refused_and_the_address_answers_pings(farm):
+    farm.wait_servers(farm.inside, "web1", "web2")
+    refused = farm.inside.namespace.completed(sys.executable, "-c", CLIENT, VIP, "81", "1")
+    assert "ConnectionRefusedError" in refused.stderr
+    farm.inside.ping(VIP)
+
+
+def test_server_that_fails_gets_no_connections_until_it_is_back(farm):
+    farm.wait_servers(farm.inside, "web1", "web2")
+    farm.lab.end_process(farm.processes["web1"])
+    farm.wait_servers(farm.inside, "web2")
+    assert set(farm.servers(farm.inside)) == {"web2"}
+    farm.serve(farm.web1, 80)
+    farm.wait_servers(farm.inside, "web1", "web2")
+
+
+def test_next_director_takes_over_and_the_first_takes_it_back(farm):
+    farm.wait_servers(farm.inside, "web1", "web2")
+    farm.lb1.process.send_signal(signal.SIGKILL)
+    farm.lb1.process.wait()
+    farm.wait_servers(farm.inside, "web1", "web2")
+    assert "balanced by director=lb2" in farm.client.log
+
+
+def test_host_is_as_before_when_the_agent_ends(farm):
+    farm.wait_servers(farm.inside, "web1", "web2")
+    before = farm.web2.namespace.run("nft", "list", "tables")
+    assert "overlay_overlay0" in before
+    farm.web2.stop()
+    assert "overlay_overlay0" not in farm.web2.namespace.run("nft", "list", "tables")
+    assert VIP not in farm.web2.namespace.run("ip", "address")
