@@ -185,6 +185,7 @@ class Agent:
             self._reloads,
             self._notes,
             self._upkeep.notes,
+            self._balancing,
         )
 
     async def set_up(self) -> None:

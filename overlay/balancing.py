@@ -16,7 +16,7 @@ import trio
 from overlay.errors import PacketError
 from overlay.host import clock
 from overlay.link.messages import OWN, SendControl
-from overlay.link.service_messages import Pin, Pinned, RemoveService, ServiceCounters, Unpin
+from overlay.link.service_messages import AskServices, Pin, Pinned, RemoveService, ServiceCounters, Unpin
 from overlay.services import checks, instructions
 from overlay.services.checks.script import run_as_nobody
 from overlay.services.directors import ActiveChanged, Directors
@@ -31,14 +31,16 @@ if TYPE_CHECKING:
 
     from overlay.config import Node
     from overlay.link.messages import Command, ControlReceived
+    from overlay.link.service_messages import ServerCounters
     from overlay.roster import Roster
     from overlay.services.directors import Output
-    from overlay.services.health import ServerChanged
+    from overlay.services.health import ByHand, ServerChanged
     from overlay.services.watching import News, Probe
     from peers.addresses import Address
-    from peers.service import Service
+    from peers.service import Server, Service
 
 # Ours
+COUNT_PATIENCE = 2.0  # seconds for the forwarder to tell its counters
 PIN_PATIENCE = 2.0  # seconds for the forwarder to lead a check to its server
 COMMAND_PATIENCE = 60.0  # seconds for a command of the peers file
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -205,6 +207,45 @@ class Balancing:
                 log.warning(
                     "server %s service=%s server=%s: %s", state, name, event.server.name, event.reason
                 )
+
+    # Questions
+
+    def active(self, service: Service) -> str:
+        """Return the director that this node sends packets for *service* to: itself where it is one."""
+        if service.directors is None or self._node.own.name in service.directors:
+            return self._node.own.name
+        return self._directors.active(service.directors)
+
+    async def count(self) -> dict[tuple[str, str], ServerCounters] | None:
+        """Return the counters of servers by the name of the service and the key; None if the forwarder does not tell."""
+        serial, complete = next(self._serials), trio.Event()
+        pieces: list[ServiceCounters] = []
+        self._counts[serial] = pieces, complete
+        try:
+            with trio.move_on_after(COUNT_PATIENCE):
+                await self._tell(AskServices(serial))
+                await complete.wait()
+        finally:
+            del self._counts[serial]
+        if not complete.is_set():
+            return None
+        rows = {(row.service, row.server): row for piece in pieces for row in piece.servers}
+        found: dict[tuple[str, str], ServerCounters] = {}
+        for name, service in self._served.items():
+            number = self._numbers.service(name)
+            for server in service.entries:
+                row = rows.get((number, self._numbers.server(name, server.key)))
+                if row is not None:
+                    found[name, server.key] = row
+        return found
+
+    async def set_by_hand(self, service: str, server: Server, by_hand: ByHand) -> None:
+        """Set what holds for *server* until the agent stops or the file changes it."""
+        news = self.watching.set_by_hand(service, server.key, by_hand, clock.now())
+        log.info("server set by hand service=%s server=%s", service, server.name)
+        await self._tell(self._servers(service))
+        await self._heed(news)
+        self._wake.set()
 
     # Checks
 

@@ -11,6 +11,7 @@ from overlay.preshared import how_to_compare
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from overlay.balancing import Balancing
     from overlay.config import Node, Options
     from overlay.counters import Counted
     from overlay.engine import Engine
@@ -39,6 +40,7 @@ class Running:
     reloads: Reloads
     notes: list[str]
     host_notes: HostNotes
+    balancing: Balancing
 
     @property
     def roster(self) -> Roster:

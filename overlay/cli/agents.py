@@ -157,6 +157,9 @@ def ask(ctx: click.Context, interface: str, **message: Any) -> dict[str, Any]:
     if answer.get("kind") == "unknown_peer":
         known = [str(name) for name in answer.get("known") or ()]
         raise Misuse(f"{error}; {suggest(str(message.get('name')), known)}")
+    if answer.get("kind") == "unknown_service":
+        known = [str(name) for name in answer.get("known") or ()]
+        raise Misuse(f"{error}: {'there are ' + ', '.join(known) if known else 'there are none'}")
     raise Failure(error)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import signal
 import subprocess
 import sys
@@ -29,8 +30,11 @@ CLIENT = """
 import socket, sys
 address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 for _ in range(count):
-    with socket.create_connection((address, port), 5) as connection:
-        print(connection.makefile().read(), flush=True)
+    try:
+        with socket.create_connection((address, port), 5) as connection:
+            print(connection.makefile().read(), flush=True)
+    except OSError as error:
+        print(type(error).__name__, flush=True)
 """
 
 
@@ -96,8 +100,7 @@ def test_connections_of_every_client_are_spread_and_servers_see_who_asks(farm):
 
 def test_port_without_a_service_is_refused_and_the_address_answers_pings(farm):
     farm.wait_servers(farm.inside, "web1", "web2")
-    refused = farm.inside.namespace.completed(sys.executable, "-c", CLIENT, VIP, "81", "1")
-    assert "ConnectionRefusedError" in refused.stderr
+    assert farm.ask(farm.inside, port=81) == [["ConnectionRefusedError"]]
     farm.inside.ping(VIP)
 
 
@@ -125,3 +128,58 @@ def test_host_is_as_before_when_the_agent_ends(farm):
     farm.web2.stop()
     assert "overlay_overlay0" not in farm.web2.namespace.run("nft", "list", "tables")
     assert VIP not in farm.web2.namespace.run("ip", "address")
+
+
+def listed(host, *arguments):
+    told = host.overlay("services", *arguments, "--json")
+    assert told.returncode == 0, told.stderr
+    return json.loads(told.stdout)["services"]
+
+
+def test_services_are_listed_and_servers_set_by_hand(farm):
+    farm.wait_servers(farm.inside, "web1", "web2")
+    (web,) = listed(farm.lb1)
+    assert (web["name"], web["addresses"], web["ports"], web["state"]) == ("web", [VIP], ["80"], "up")
+    assert [(each["name"], each["state"], each["weight"]) for each in web["servers"]] == [
+        ("web1", "up", 1), ("web2", "up", 1),
+    ]  # fmt: skip
+    assert sum(each["packets"] for each in web["servers"]) > 20
+    assert all(each["reason"].startswith("accepts connections at port 80") for each in web["servers"])
+
+    drained = farm.lb1.overlay("services", "drain", "web/web1")
+    assert drained.stdout == "web/web1 is drained, with a weight of 0\n"
+    farm.wait_servers(farm.inside, "web2")
+    shown = farm.lb1.overlay("services", "web").stdout
+    assert "drained by hand" in shown
+    assert farm.lb1.overlay("services", "enable", "web/web1").stdout.startswith("web/web1 is up")
+    farm.wait_servers(farm.inside, "web1", "web2")
+    assert (
+        farm.lb1.overlay("services", "weight", "web/web2", "5").stdout
+        == "web/web2 is up, with a weight of 5\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("nothing",), 2, "there is no service 'nothing': there are web"),
+        (("drain", "web/nobody"), 2, "there is no server of web 'nobody': there are web1, web2"),
+        (("weight", "web/web1", "70000"), 2, "70000 is not in the range"),
+        (("drain", "nothing/web1"), 2, "there is no service 'nothing'"),
+    ],
+)
+def test_wrong_names_and_weights_get_a_sentence(farm, arguments, code, said):
+    told = farm.lb1.overlay("services", *arguments)
+    assert (told.returncode, told.stdout) == (code, "")
+    assert said in told.stderr
+
+
+def test_node_that_is_no_director_says_who_is(farm):
+    farm.wait_servers(farm.inside, "web1", "web2")
+    (web,) = listed(farm.client)
+    assert (web["state"], web["reason"], web["servers"]) == ("elsewhere", "balanced by lb1", [])
+    told = farm.client.overlay("services", "drain", "web/web1")
+    assert (told.returncode, told.stderr) == (
+        1,
+        "Error: this node is no director of web: ask one of its directors\n",
+    )
