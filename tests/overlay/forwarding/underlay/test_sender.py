@@ -565,6 +565,19 @@ def test_a_congested_way_of_raw_packets_stops_no_other_either(whole):
     assert not sender.is_holding
 
 
+def test_a_congested_way_of_small_raw_packets_has_the_same_share():
+    """What the kernel adds to each is most of what they take."""
+    sender, raw, slow, fast = raw_ways(SLOW)
+
+    for _ in range(100):
+        sender.send(slow, train(40, 60), 60, 0)
+        sender.send(fast, train(40, 60), 60, 0)
+
+    assert raw.taken[FAST] == 100 * 40 * 60
+    assert raw.taken[SLOW] < 0.5 * raw.taken[FAST]
+    assert raw.taken[SLOW] + slow.drops["send_full"] * 60 == 100 * 40 * 60
+
+
 def test_a_congested_way_of_raw_packets_carries_what_it_can():
     sender, raw, slow, _ = raw_ways(SLOW)
     for _ in range(500):
