@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.crypto.replay import WINDOW
+from overlay.errors import PacketError
 from overlay.forwarding.bulk.size import WHOLE, UnitSize
 from overlay.forwarding.bulk.units import (
     LEAD,
@@ -24,11 +25,12 @@ from overlay.forwarding.bulk.units import (
     portions,
     read_unit,
     segments_in,
+    take_link,
 )
 from overlay.forwarding.offload.flow import flow_of
 from overlay.link import messages as link
 from overlay.wire import bulk
-from overlay.wire.bulk import AES_BLOCKS_PER_KEY
+from overlay.wire.bulk import AES_BLOCKS_PER_KEY, META
 from tests import packets, units
 from tests.hypothesis_profiles import examples
 from tests.network import Flight
@@ -1065,3 +1067,17 @@ def test_fragments_in_another_order_are_no_whole_unit():
     first, second, third = headers_of(3)
 
     assert not WholeUnit(3).are(first + third + second)
+
+
+def test_the_ethernet_header_behind_a_unit_is_all_that_may_be_there_and_no_less():
+    size = LEAD + META.size
+    whole = bytearray(size + 14)
+    whole[LEAD + 1] = 14
+
+    for missing in (1, 14):
+        with pytest.raises(PacketError) as refusal:
+            take_link(memoryview(whole)[:-missing])
+        assert refusal.value.reason == "no_frame"
+    unit, header = take_link(memoryview(whole))
+
+    assert (len(unit), header) == (size, bytes(14))
