@@ -20,6 +20,7 @@ from overlay.linux import IP_PKTINFO, IPV6_PKTINFO, SOL_UDP, UDP_GRO, UDP_SEGMEN
 from tests import packets
 
 KINDS = {1: "initiation", 2: "response", 3: "cookie", 4: "data"}
+HANDSHAKES = {"initiation", "response", "cookie"}
 
 
 @dataclass(frozen=True)
@@ -101,17 +102,19 @@ class Network:
                 flight = dataclasses.replace(flight, tos=tos)
             for nat in self.nats.values():
                 flight = nat.inside(flight, self.clock.now)
-            target = self._socket_at(flight.destination, flight.protocol)
+            target = self._socket_at(flight)
             self._note(flight, "arrived" if target else "nobody there")
             if target:
                 target.inbox.append(flight)
 
-    def _socket_at(self, address, protocol):
+    def _socket_at(self, flight):
+        address, is_handshake = flight.destination, flight.kind in HANDSHAKES
         for node in self.nodes:
             if address[0] in node.addresses:
                 for each in reversed(node.sockets):  # the kernel asks the one bound last first
                     here = (each.port, len(each.sockaddr("::")), each.protocol)
-                    if here == (address[1], len(address), protocol) and each.receives:
+                    is_for = each.receives and (is_handshake or each.role != Role.HANDSHAKES)
+                    if here == (address[1], len(address), flight.protocol) and is_for:
                         return each
         return None
 
@@ -147,8 +150,8 @@ class Nat:
 class FakeSocket:
     """A UDP socket bound to every address of its family, with UDP_SEGMENT, UDP_GRO, PKTINFO and TOS."""
 
-    def __init__(self, node, family, port):
-        self.node, self.family, self.port = node, family, port
+    def __init__(self, node, family, port, role=Role.ALL):
+        self.node, self.family, self.port, self.role = node, family, port, role
         self.inbox = deque()
         self.errors = deque()  # what the next sends fail with
         self.sends = 0
@@ -295,8 +298,8 @@ class FakeRaw(FakeSocket):
     """A raw socket of a protocol, which a core calls as its carrier: it sends and receives many packets at once."""
 
     def __init__(self, node, family, protocol, role):
-        super().__init__(node, family, 0)
-        self.protocol, self.role = protocol, role
+        super().__init__(node, family, 0, role)
+        self.protocol = protocol
         self.receives = role == Role.RECEIVES
         self.room = math.inf  # packets that the kernel takes until it is full
 

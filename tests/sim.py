@@ -232,14 +232,13 @@ class Node:
             link.Routes([(*split(p), peer) for p, peer in add], [split(p) for p in remove], is_last=is_last)
         )
 
-    def open_sockets(self):
-        """Open sockets on ``port`` and use them from now on."""
-        opened = [FakeSocket(self, family, self.port) for family in (socket.AF_INET, socket.AF_INET6)]
+    def open_sockets(self, roles=(Role.ALL,)):
+        """Open sockets on ``port`` and use them from now on; of Role.HANDSHAKES too where these are received apart."""
+        families = (socket.AF_INET, socket.AF_INET6)
+        opened = [FakeSocket(self, family, self.port, role) for role in roles for family in families]
         self.sockets += opened
-        self.tell(
-            link.Sockets("wireguard", [link.SocketRow(int(each.family), self.port) for each in opened]),
-            opened,
-        )
+        rows = [link.SocketRow(int(each.family), self.port, int(each.role)) for each in opened]
+        self.tell(link.Sockets("wireguard", rows), opened)
 
     def tell(self, command, sockets=()):
         self.commands.handle(crossed(command), sockets, self.world.clock.now)

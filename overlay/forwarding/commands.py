@@ -186,7 +186,7 @@ class Commands:
         self._set_endpoint(peer, made.endpoint, now)
         caller = self._core.admission.callers.find(made.endpoint, self._core.sender.sockets)
         if caller is not None:
-            peer.local.socket = caller.udp
+            peer.local.socket = caller.udp.sends_by
             peer.local.answer_from(caller.source, caller.pktinfo)
         if made.is_initiator:
             peer.contact.is_unreachable = False

@@ -179,6 +179,7 @@ class Core:
 
     def moved(self, peer: Peer, udp: UdpSocket, source: Sockaddr, now: float) -> None:
         """Note that *peer* was heard from *source*, authenticated, through *udp*."""
+        udp = udp.sends_by
         if udp.closes_at == math.inf:
             peer.local.socket = udp
         if source != peer.endpoint:

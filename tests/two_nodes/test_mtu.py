@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from overlay.encap.encapsulation import Role
 from overlay.link import messages as link
 from overlay.link.messages import AskCounters
 from overlay.wire.fragments import may_be_cut
@@ -117,6 +118,21 @@ def forge(world, a, b, mtu=600):
     """Let the kernel of *a* believe a stranger's ICMP error about the path to *b*."""
     world.network.tells = True
     a.known_mtus[b.addresses[0]] = mtu
+
+
+def test_where_handshakes_come_by_a_socket_of_their_own_packets_go_by_the_other_from_the_first_on(world):
+    """One that only receives is never switched: what routers told of a path did not count, or counted for all."""
+    a, b = world.pair()
+    for node in (a, b):
+        node.open_sockets((Role.ALL, Role.HANDSHAKES))
+    world.run(60)
+    world.network.lose = lambda flight: flight.kind not in {"initiation", "response"}
+
+    a.send(b)
+    world.run(5)
+
+    assert a.peer().keypairs.current is not None
+    assert a.peer().local.socket.role == b.peer().local.socket.role == Role.ALL
 
 
 @pytest.mark.parametrize("size", [100, 1300], ids=["what fits anyway", "what would not fit"])

@@ -15,6 +15,7 @@ an ICMP error counts only if it comes while the socket is in their mode.
 from __future__ import annotations
 
 import socket
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from overlay.linux import (
@@ -54,8 +55,7 @@ class Discovery:
     __slots__ = (
         "_beside",
         "_family",
-        "_heeded_for",
-        "_heeded_until",
+        "_heeded",
         "_is_switched",
         "_learns",
         "_raw",
@@ -66,8 +66,9 @@ class Discovery:
     def __init__(self, raw: Switched, family: int, *, is_switched: bool) -> None:
         self._raw, self._family, self._is_switched = raw, family, is_switched
         self._beside: Switched | None = None
-        self._learns, self._heeded_until = False, 0.0
-        self._heeded_for: object = None  # the last
+        self._learns = False
+        # Peers that answer no probes, as far as is known, and until when each counts: the next to expire first.
+        self._heeded: OrderedDict[object, float] = OrderedDict()
         self.omits = False  # it rests in the mode that takes nobody's word
         self.value = PMTUDISC_WANT  # of IP_MTU_DISCOVER, but for single sends
 
@@ -95,15 +96,20 @@ class Discovery:
 
     def heed(self, peer: object, now: float) -> None:
         """Rest by the kernel's word: there is a packet for *peer*, which answers no probes."""
-        self._heeded_for, self._heeded_until = peer, now + HEEDED_TIME
+        self._heeded[peer] = now + HEEDED_TIME
+        self._heeded.move_to_end(peer)
+        self._forget(now)
         if self.omits:
             self.omits = False
             self._rest()
 
     def omit(self, peer: object, now: float) -> None:
         """Rest by nobody's word: there is a packet for *peer*, which answers probes, unless there was one for others."""
-        is_heeded = now < self._heeded_until and self._heeded_for is not peer
-        if not self.omits and self._is_switched and not is_heeded:
+        if self.omits or not self._is_switched:
+            return
+        self._heeded.pop(peer, None)
+        self._forget(now)
+        if not self._heeded:
             self.omits = True
             self._rest()
 
@@ -114,6 +120,11 @@ class Discovery:
         if self._is_switched and wanted != self.value:
             self._raw.setsockopt(*DISCOVER[self._family], wanted)
             self.value = wanted
+
+    def _forget(self, now: float) -> None:
+        """Forget the peers that no longer count."""
+        while self._heeded and next(iter(self._heeded.values())) <= now:
+            self._heeded.popitem(last=False)
 
     def _rest(self) -> None:
         self.switch(self.omits)

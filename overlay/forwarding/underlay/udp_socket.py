@@ -55,15 +55,20 @@ class UdpSocket:
     shares: Shares[Any] | None = None  # while much waits in the queue
     clear: Clear | None = field(init=False)
     discovery: Discovery = field(init=False)
+    sends_by: UdpSocket = field(init=False, repr=False)
+    """The one that sends to whom this one hears: itself, or what it shares its port with if it gets the handshakes."""
 
     def __post_init__(self) -> None:
         self.clear = self.encapsulation.clear
         is_switched = self.protocol == PROTOCOL_UDP and self.role in {Role.ALL, Role.SENDS}
         self.discovery = Discovery(self.raw, self.family, is_switched=is_switched)
+        self.sends_by = self
 
 
 def pair(opened: Iterable[UdpSocket]) -> None:
-    """Have the sockets of *opened* that get the handshakes rest by the same word as those whose ports they share."""
+    """Have the sockets of *opened* that get the handshakes leave sends to those whose ports they share, and rest by
+    the same word.
+    """
     for family in (socket.AF_INET, socket.AF_INET6):
         of_family = [udp for udp in opened if udp.family == family]
         first = [udp for udp in of_family if udp.role == Role.ALL]
@@ -72,3 +77,4 @@ def pair(opened: Iterable[UdpSocket]) -> None:
             first, beside, strict=False
         ):  # opened in one order; where one cannot be, there are none
             udp.discovery.rest_with(other.raw)
+            other.sends_by = udp

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import weakref
 
 import pytest
 
@@ -63,6 +64,33 @@ def test_while_there_are_packets_for_another_that_is_not_probed_it_rests_by_the_
 
     assert found.omits
     assert raw.options == {DISCOVER: OMIT}
+
+
+def test_a_peer_that_turns_out_to_answer_probes_leaves_it_resting_for_the_others():
+    found, raw = discovery()
+    found.heed(OTHER, 1.0)
+    found.heed(ONE, 2.0)  # not known yet to answer probes
+
+    found.omit(ONE, 3.0)
+    assert not found.omits
+    found.omit(OTHER, 4.0)
+
+    assert found.omits
+    assert raw.options == {DISCOVER: OMIT}
+
+
+def test_peers_without_packets_are_forgotten():
+    found, _ = discovery()
+    for number in range(100):
+        peer = type("Peer", (), {})()
+        found.heed(peer, number * HEEDED_TIME)
+
+    forgotten = weakref.ref(peer)
+    del peer
+    assert forgotten() is not None
+    found.heed(ONE, 100 * HEEDED_TIME)
+
+    assert forgotten() is None
 
 
 def test_what_is_so_already_costs_no_call():

@@ -147,6 +147,24 @@ def test_of_probed_peers_alone_routers_tell_nothing_and_beside_others_they_do():
     assert by_ipv4.options[0, 10] == 5
 
 
+def test_a_peer_that_answers_its_first_probe_does_not_stop_routers_from_telling_of_another():
+    world = World(ciphers=[2, 1])
+    a, b, c = (world.node(name) for name in "abc")
+    for one, other in ((a, b), (b, a), (a, c), (c, a)):
+        one.know(other)
+    c.ciphers = []
+    c.restart_forwarder()
+    for other in (b, c, b):  # small packets: b is not asked yet
+        a.send(other)
+        world.run(1.5)
+    assert not a.peer().path.omits
+
+    talk(world, a, b, 5)
+
+    assert a.peer().path.omits
+    assert a.sockets[0].options[0, 10] == 2  # IP_PMTUDISC_DO
+
+
 def test_what_the_kernel_forgets_is_forgotten_here_while_packets_flow(world):
     a, b = clear(world)
     become_narrow(world, a, b)
