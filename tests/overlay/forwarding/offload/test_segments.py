@@ -193,7 +193,16 @@ def test_without_extension_headers_what_the_checksum_field_held_is_no_matter(ver
     assert opened(sealed_train(train)) == [with_padding(each, 1420) for each in expected]
 
 
-@pytest.mark.parametrize("change", [lambda p: p[:40], lambda p: p[:55], lambda p: p[:61]])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: p[:40],
+        lambda p: p[:55],
+        lambda p: p[:61],
+        lambda p: p[:60] + b"\x40" + p[61:],
+        lambda p: p[:60] + b"\0" + p[61:],
+    ],
+)
 def test_an_extension_header_with_half_a_tcp_header_behind_it_is_refused(change):
     whole = packets.with_options(packets.tcp(payload_of(2500), version=6))
 
@@ -635,6 +644,35 @@ def test_udp_that_lies_about_its_length_is_not_joined_even_where_the_sum_holds(v
         if run.count > 1
         for row in range(run.first, run.first + run.count)
     }
+    assert not joined & lying
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("make", [flow, udp_flow])
+@pytest.mark.parametrize("lying", [{0}, {1}, {2}, {0, 1}, {0, 1, 2}])
+@pytest.mark.parametrize("by", [2, 16])
+def test_a_packet_that_claims_more_than_its_row_is_not_joined_even_where_the_sums_hold(
+    make, version, lying, by
+):
+    inner = make(3, size=300, version=version)
+    for row in lying:
+        packet = bytearray(inner[row])
+        start = packets.l4_start(inner[row])
+        fields = [(2, by), (10, -by)] if version == 4 else [(4, by)]
+        if make is udp_flow:
+            fields += [(start + 4, by), (start + 6, -2 * by)]
+        else:
+            fields += [(start + 16, -by)]
+        for at, more in fields:
+            packet[at : at + 2] = ((int.from_bytes(packet[at : at + 2], "big") + more) % 0xFFFF).to_bytes(
+                2, "big"
+            )
+        inner[row] = bytes(packet)
+    rows = rows_of(inner)
+
+    runs = rows.runs(udp=True) or []
+
+    joined = {row for run in runs if run.count > 1 for row in range(run.first, run.first + run.count)}
     assert not joined & lying
 
 
