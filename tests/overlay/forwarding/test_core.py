@@ -882,3 +882,13 @@ def test_a_session_is_asked_for_once_while_the_agent_looks_for_it(bench):
         world.run(0.01)
 
     assert a.reported.count(link.Wanted(1)) == 1
+
+
+@pytest.mark.parametrize("missing", [8, 16, 24, 32, 40])
+def test_equal_packets_that_claim_more_than_came_are_each_refused(bench, missing):
+    bench.world.run(1)
+    cut = [bench.packet(number, size=200)[:-missing] for number in range(8)]
+
+    bench.arrive(*map(bench.sealed, cut))
+
+    assert (bench.b.received, bench.dropped) == ([], {"inner_length": 8})

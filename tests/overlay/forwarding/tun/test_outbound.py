@@ -374,3 +374,18 @@ def test_errors_over_ipv4_leave_by_the_socket_that_came_last():
     assert (first.sent, second.sent) == ([], [(b"\3\1", ("10.9.9.9", 0))])
     assert (first.is_closed, second.is_closed) == (True, False)
     assert ways.a.received == []
+
+
+def test_each_super_packet_that_cannot_be_cut_is_counted():
+    world = World()
+    a, b = world.pair()
+    a.send(b)
+    world.run(1)
+    whole = packets.tcp(bytes(4000), source=a.inner(), destination=b.inner())
+    packet, virtio = packets.as_super_packet(whole, 1000)
+
+    for _ in range(3):
+        a.tun.outgoing.append(virtio[:4] + bytes(2) + virtio[6:] + packet)  # into segments of nothing
+    world.run(1)
+
+    assert a.drops == {"tun_gso": 3}
