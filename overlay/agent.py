@@ -167,7 +167,7 @@ class Agent:
             node.private_key, timing, entropy=os.urandom, wall_ns=clock.wall_ns, index_mark=INDEX_MARK
         )
         self._upkeep = Upkeep(host, options, lambda: self._node, self._engine, supervisor)
-        self._balancing = Balancing(node, self._engine.roster, supervisor.tell)
+        self._balancing = Balancing(node, self._engine.roster, supervisor.tell, host.links)
         self._notes: list[str] = []
         self._started = clock.now()
         self._reloads = Reloads(store, options)

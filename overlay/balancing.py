@@ -15,6 +15,8 @@ import trio
 
 from overlay.errors import PacketError
 from overlay.host import clock
+from overlay.lan.lan import Lan
+from overlay.lan.memberships import memberships_of
 from overlay.link.messages import OWN, SendControl
 from overlay.link.service_messages import AskServices, Pin, Pinned, RemoveService, ServiceCounters, Unpin
 from overlay.services import checks, instructions
@@ -27,9 +29,11 @@ from overlay.wire.control import Presence
 from overlay.wire.ip import PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from overlay.config import Node
+    from overlay.host.netlink.fib import Link
+    from overlay.lan.router import RouterStatus
     from overlay.link.messages import Command, ControlReceived
     from overlay.link.service_messages import ServerCounters
     from overlay.roster import Roster
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 # Ours
 COUNT_PATIENCE = 2.0  # seconds for the forwarder to tell its counters
 PIN_PATIENCE = 2.0  # seconds for the forwarder to lead a check to its server
+LAN_INTERVAL = 5.0  # seconds between looks at the networks of this host
 COMMAND_PATIENCE = 60.0  # seconds for a command of the peers file
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -51,8 +56,16 @@ log = logging.getLogger("overlay")
 class Balancing:
     """The services of the node in force.  *tell* tells the forwarder, whose reports take() takes."""
 
-    def __init__(self, node: Node, roster: Roster, tell: Callable[[Command], Awaitable[None]]) -> None:
-        self._node, self._roster, self._tell = node, roster, tell
+    def __init__(
+        self,
+        node: Node,
+        roster: Roster,
+        tell: Callable[[Command], Awaitable[None]],
+        links: Callable[[], Sequence[Link]],
+    ) -> None:
+        """*links* returns the networks that this host is on."""
+        self._node, self._roster, self._tell, self._links = node, roster, tell, links
+        self.lan = Lan(_log_router)
         self._numbers = instructions.Numbers()
         self._directors = Directors(node.own.name)
         self.watching = Watching(lambda: int.from_bytes(os.urandom(4), "big") / 2**32)
@@ -62,6 +75,7 @@ class Balancing:
         self._pins: dict[int, trio.MemorySendChannel[bool]] = {}
         self._counts: dict[int, tuple[list[ServiceCounters], trio.Event]] = {}
         self._wake = trio.Event()
+        self._is_on_lan = False
         self._take(node, clock.now())
 
     def _take(self, node: Node, now: float) -> list[News]:
@@ -124,16 +138,42 @@ class Balancing:
     async def run(self) -> None:
         """Check servers and hear directors, for ever."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.lan.run)
             while True:
                 now = clock.now()
+                self._look_at_lan()
                 await self._carry_out(self._directors.handle_deadline(now))
                 await self._heed(self.watching.look(now))
                 for probe in self.watching.due(now):
                     nursery.start_soon(self._check, probe)
                 due = min(self._directors.next_deadline(), self.watching.next_deadline())
+                if self.watching.healths:
+                    due = min(due, now + LAN_INTERVAL)
                 self._wake = trio.Event()
                 with trio.move_on_after(math.inf if due == math.inf else max(0.0, due - clock.now())):
                     await self._wake.wait()
+
+    def _look_at_lan(self) -> None:
+        """Have the virtual addresses be on this host's links that are to be here, and what VRRP tracks be known."""
+        healths = self.watching.healths
+        if not healths and not self._is_on_lan:
+            return
+        self._is_on_lan = bool(healths)
+        services = [health.service for health in healths.values()]
+        self.lan.set_links(self._links())
+        self.lan.configure(memberships_of(services, self._node.own.name))
+        by_vrrp = {address for each in services if each.vrrp is not None for address in each.addresses}
+        self.lan.hold(
+            address
+            for each in services
+            if each.directors and self._directors.is_active(each.directors)
+            for address in each.addresses
+            if address not in by_vrrp
+        )
+        self.lan.set_quorums(name for name, health in healths.items() if not health.has_quorum)
+        self.lan.set_overlay(
+            is_up=any(each.is_confirmed and not each.is_silent for each in self._roster.by_number.values())
+        )
 
     async def take(self, report: ControlReceived | Pinned | ServiceCounters) -> bool:
         """Take a report of the forwarder; return False for what nobody waits for, or means nothing."""
@@ -173,6 +213,7 @@ class Balancing:
     async def _carry_out(self, outputs: Iterable[Output]) -> None:
         for output in outputs:
             if isinstance(output, ActiveChanged):
+                self._wake.set()
                 for command in self._new_ways():
                     await self._tell(command)
                 continue
@@ -306,6 +347,17 @@ class Balancing:
             if address.version == version:
                 return str(address)
         raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+
+
+def _log_router(status: RouterStatus) -> None:
+    log.info(
+        "vrrp router %s group=%s version=%d priority=%d: %s",
+        status.state.value,
+        status.group,
+        status.version,
+        status.priority,
+        status.reason,
+    )
 
 
 def _tell_server(event: ServerChanged) -> dict[str, object]:

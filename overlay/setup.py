@@ -29,6 +29,7 @@ from overlay.host.netlink.routing import Routing
 from overlay.host.paths import open_paths
 from overlay.host.prepared import Prepared
 from overlay.host.privileges import Capability
+from overlay.host.quiet import keep_to_tun
 from overlay.host.settings import Settings
 from overlay.host.translations import Translations
 from overlay.host.tunnel_errors import TunnelErrors
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from overlay.config import Node
     from overlay.diagnosis.finding import Finding
     from overlay.host.firewall.rules import Firewall
+    from overlay.host.netlink.fib import Link
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.host.plan import HostPlan, IPAddress
     from overlay.host.sockets import UdpSocket
@@ -346,6 +348,13 @@ class HostSetup:
         """Return the packet filters of this host.  Blocks; may be called in any thread."""
         return read_firewall()
 
+    def links(self) -> list[Link]:
+        """Return the networks that this host is on, but for those by the tun; none where it does not tell."""
+        try:
+            return self._routing.links()
+        except HostError:
+            return []
+
     def learnt_mtus(self) -> Mapping[str, LearntMtu]:
         """Return what ICMP errors taught the kernel of paths, by address; nothing where it does not tell."""
         try:
@@ -393,6 +402,9 @@ class HostSetup:
             plan = config.yield_to_links(plan, {link.network for link in self._routing.links()})
         if plan.policy_routes:
             plan = replace(plan, passing_uid=self._passing_uid)
+        if plan.held:
+            quiet = keep_to_tun((each.ip for each in plan.held), self._routing.links())
+            plan = replace(plan, settings=(*plan.settings, *quiet))
         if isinstance(self._routing, Prepared):
             plan = self._routing.fit(plan, node.table.network.fwmark)
             if plan.mtu < planned.plan.mtu:

@@ -41,13 +41,13 @@ for _ in range(count):
 class Farm:
     """A director, two servers and a client, all hosts of the overlay; web2 has its server on another port."""
 
-    def __init__(self, lab, directory, more=""):
+    def __init__(self, lab, directory, more="", vip=VIP):
         self.lab, self.network = lab, Network(lab, directory)
         names = ("lb1", "lb2", "web1", "web2", "client")
         self.lb1, self.lb2, self.web1, self.web2, self.client = (self.network.host(name) for name in names)
         self.network.more = f"""
 [services.web]
-address = "{VIP}"
+address = "{vip}"
 ports = [80]
 directors = ["lb1", "lb2"]
 servers = ["web1", {{ peer = "web2", port = 8080 }}]
@@ -183,3 +183,51 @@ def test_node_that_is_no_director_says_who_is(farm):
         1,
         "Error: this node is no director of web: ask one of its directors\n",
     )
+
+
+LAN_VIP = "192.0.2.100"
+
+
+@pytest.fixture(params=["the overlay decides", "VRRP decides"])
+def lan(request, lab, tmp_path):
+    """A farm whose address is on the link that all hosts share, and a client there that knows no overlay."""
+    vrrp = 'vrrp = { router = 51, interface = "eth0", interval = 0.5 }' if "VRRP" in request.param else ""
+    farm = Farm(lab, tmp_path, vrrp, LAN_VIP)
+    farm.start()
+    for host in (farm.lb1, farm.lb2):
+        host.namespace.run(
+            "sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1", "net.ipv4.conf.eth0.send_redirects=0"
+        )
+    farm.visitor = lab.namespace(farm.network.namespace_name("visitor"))
+    lab.plug(farm.network.underlay, farm.visitor.end("eth0", "192.0.2.200/24"))
+    yield farm
+    farm.network.close()
+
+
+def test_client_of_the_lan_is_served_and_answered_directly_also_after_the_director_died(lan):
+    def served():
+        return {line[0] for line in lan.ask(lan.visitor, 12, address=LAN_VIP)} == {"web1", "web2"}
+
+    wait_until(served, 30)
+    assert lan.ask(lan.visitor, 1, address=LAN_VIP)[0][1:3] == ["192.0.2.200", LAN_VIP]
+    place = lan.visitor.run("ip", "neighbour", "show", LAN_VIP)
+    lan.lb1.process.send_signal(signal.SIGKILL)
+    lan.lb1.process.wait()
+    wait_until(lambda: lan.visitor.run("ip", "neighbour", "show", LAN_VIP) != place, 30)
+    wait_until(served, 30)
+
+
+def test_servers_on_the_link_are_quiet_about_the_address(lan):
+    settings = lan.web1.namespace.run(
+        "sysctl", "net.ipv4.conf.eth0.arp_ignore", "net.ipv4.conf.eth0.arp_announce"
+    )
+    assert settings.split() == [
+        "net.ipv4.conf.eth0.arp_ignore",
+        "=",
+        "1",
+        "net.ipv4.conf.eth0.arp_announce",
+        "=",
+        "2",
+    ]
+    lan.web1.stop()
+    assert "= 1" not in lan.web1.namespace.run("sysctl", "net.ipv4.conf.eth0.arp_ignore")
