@@ -332,7 +332,7 @@ def test_user_is_told_all_that_is_missing_at_once_and_what_is_told_works(user):
 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert done.stderr.startswith(
-        "Error: overlay up has no CAP_NET_ADMIN here: run as root with CAP_NET_ADMIN, or without it leave --fix-sysctl out"
+        "Error: overlay up has no CAP_NET_ADMIN here: run as root with CAP_NET_ADMIN, or without it omit --fix-sysctl"
     )
     assert (
         "have root make the interface overlay0 for this user (`ip tuntap add dev overlay0 mode tun user "

@@ -83,11 +83,11 @@ def test_container_that_a_plugin_masquerades_is_noted_and_shows_itself_after_the
         return ".".join(map(str, source))
 
     assert seen_from() == paris.address
-    wait_until(lambda: notes(paris, "hides who sends"), 20)
-    (note,) = notes(paris, "hides who sends")
+    wait_until(lambda: notes(paris, "hides the"), 20)
+    (note,) = notes(paris, "hides the")
     mend(paris, note)
 
     assert seen_from().startswith("10.244.1.")
     assert seen_from() != paris.address
-    wait_until(lambda: not notes(paris, "hides who sends"), 20)
+    wait_until(lambda: not notes(paris, "hides the"), 20)
     paris.namespace.run("sh", "-c", call % "DEL")

@@ -138,7 +138,7 @@ def test_down_puts_back_what_a_killed_agent_changed(hosts):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(
-        "no agent runs for overlay0; of one that was killed or ended with an error: put back net.ipv"
+        "no agent runs for overlay0; cleaned up after one that was killed or ended with an error: put back net.ipv"
     )
     assert "and removed " in done.stdout
     assert (value(paris, ETH0), value(paris, FORWARD)) == ("1", "0")

@@ -177,10 +177,9 @@ def test_counters_agree_with_each_other(site):
         sent, received = site.paris.peer(site.tokyo), site.tokyo.peer(site.paris)
         return (sent["tx_bytes"], sent["tx_packets"]), (received["rx_bytes"], received["rx_packets"])
 
-    before = counted()  # tests at full speed may have lost something on a busy machine
-    site.web.ping(site.shop.address, 3)
-
     def settled():
+        before = counted()  # tests at full speed may have lost something, and something may be under way
+        site.web.ping(site.shop.address, 3)
         sent, received = (
             tuple(now - then for now, then in zip(*each, strict=True))
             for each in zip(counted(), before, strict=True)

@@ -222,8 +222,8 @@ def test_a_tap_carries_frames(lab):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("link add overlay0 type bridge", "exists already and is no tap device but of the kind bridge: "),
-        ("tuntap add overlay0 mode tun", "exists already and is no tap device but of the kind tun: "),
+        ("link add overlay0 type bridge", "exists already and is of the kind bridge, not a tap device: "),
+        ("tuntap add overlay0 mode tun", "exists already and is of the kind tun, not a tap device: "),
     ],
 )
 def test_name_that_is_taken_is_refused_for_a_tap_too(lab, command, said):
@@ -238,9 +238,9 @@ def test_name_that_is_taken_is_refused_for_a_tap_too(lab, command, said):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("link add overlay0 type bridge", "exists already and is no tun device but of the kind bridge: "),
-        ("link add overlay0 type veth", "exists already and is no tun device but of the kind veth: "),
-        ("tuntap add overlay0 mode tap", "exists already and is no tun device but of the kind tap: "),
+        ("link add overlay0 type bridge", "exists already and is of the kind bridge, not a tun device: "),
+        ("link add overlay0 type veth", "exists already and is of the kind veth, not a tun device: "),
+        ("tuntap add overlay0 mode tap", "exists already and is of the kind tap, not a tun device: "),
         ("tuntap add overlay0 mode tun multi_queue", "is a multi-queue tun device, which is not supported: "),
     ],
 )
@@ -325,7 +325,7 @@ except HostError as error: print(error)
         ("group 65534", "attached True"),
         (
             "user 1000",
-            "interface overlay0 belongs to another user or group: run as that one, or have root make",
+            "interface overlay0 belongs to another user or group: run as that one, or have root create",
         ),
         (None, "interface overlay0 may not be created: run as root with CAP_NET_ADMIN, or have root make"),
     ],
