@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from overlay.answers import down, peer, ping, services, status
+from overlay.answers import down, peer, ping, services, set_server, status
 from overlay.questions import refusal
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ QUESTIONS: dict[str, Question] = {
     "peer": peer.answer,
     "ping": ping.answer,
     "services": services.answer,
-    "set_server": services.set_by_hand,
+    "set_server": set_server.answer,
     "status": status.answer,
 }
 """By the name that a request has as its ``op``.  The status of many peers is told in pieces, before the answer."""

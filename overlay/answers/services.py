@@ -1,4 +1,4 @@
-"""Virtual services: how their servers stand, what went to them, and settings by hand."""
+"""Virtual services: how their servers stand, and what went to them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from overlay.host import clock
 from overlay.questions import refusal
-from overlay.services.health import ByHand, Condition
-from peers.service import MOST_WEIGHT
+from overlay.services.health import Condition
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running
@@ -17,14 +16,12 @@ if TYPE_CHECKING:
     from overlay.services.health import Health
     from peers.service import Server, Service
 
-SETTINGS = ("drain", "disable", "enable", "weight")
-
 
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
     """Tell all services, or the one that is asked for by ``name``; counters are null where they are not known."""
     name, table = request.get("name"), running.node().table
     if name is not None and name not in table.services:
-        return _unknown(name, list(table.services), "service")
+        return unknown(name, list(table.services), "service")
     counters = await running.balancing.count()
     rows = [
         _row(running.balancing, service, counters)
@@ -34,40 +31,8 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     return {"ok": True, "services": rows, "is_complete": counters is not None}
 
 
-async def set_by_hand(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
-    """Set what ``what`` says for the server ``name``, SERVICE/SERVER, until the agent stops or the file changes it."""
-    asked, what, weight = request.get("name"), request.get("what"), request.get("weight")
-    name, _, server_name = str(asked).partition("/")
-    health = running.balancing.watching.healths.get(name)
-    if health is None:
-        if name in running.node().table.services:
-            return refusal(f"this node is no director of {name}: ask one of its directors")
-        return _unknown(name, list(running.balancing.watching.healths), "service")
-    server = next((each for each in health.service.entries if each.name == server_name), None)
-    if server is None:
-        return _unknown(server_name, [each.name for each in health.service.entries], f"server of {name}")
-    if what not in SETTINGS or (
-        what == "weight" and not (type(weight) is int and 0 <= weight <= MOST_WEIGHT)
-    ):
-        return refusal(f"a server is drained, enabled, disabled, or given a weight from 0 to {MOST_WEIGHT}")
-    before = health.by_hand.get(server.key, ByHand())
-    await running.balancing.set_by_hand(name, server, _set(before, what, weight))
-    return {"ok": True, "server": _server(health, server, None)}
-
-
-def _set(before: ByHand, what: str, weight: int | None) -> ByHand:
-    """Return what is set by hand after *before*."""
-    match what:
-        case "drain":
-            return ByHand(before.weight, is_drained=True)
-        case "disable":
-            return ByHand(before.weight, is_disabled=True)
-        case "weight":
-            return ByHand(weight, before.is_drained, before.is_disabled)
-    return ByHand()
-
-
-def _unknown(name: object, known: list[str], what: str) -> Answer:
+def unknown(name: object, known: list[str], what: str) -> Answer:
+    """Refuse a name that no *what* has, with those that there are."""
     return refusal(f"there is no {what} {name!r}", "unknown_service") | {"known": known}
 
 
@@ -80,7 +45,9 @@ def _row(
     if health is not None:
         state, reason = _state(health)
         servers = [
-            _server(health, server, None if counters is None else counters.get((service.name, server.key)))
+            tell_server(
+                health, server, None if counters is None else counters.get((service.name, server.key))
+            )
             for server in service.entries
         ]
     return {
@@ -105,7 +72,8 @@ def _state(health: Health) -> tuple[str, str]:
     return ("up", "") if health.has_quorum else ("degraded", "the quorum is lost")
 
 
-def _server(health: Health, server: Server, counters: ServerCounters | None) -> dict[str, Any]:
+def tell_server(health: Health, server: Server, counters: ServerCounters | None) -> dict[str, Any]:
+    """Return what is told of *server*; its counters are null where *counters* is None."""
     standing = health.standings[server.key]
     return {
         "name": server.name,

@@ -162,6 +162,9 @@ class FakeHost:
     paths = ()
     mtu_reason = "1500 on the way to tokyo at 192.0.2.2, less 80 for the tunnel"
 
+    def links(self):
+        return []
+
     def __init__(self):
         self.adopted = []
         self.refusal = None

@@ -16,7 +16,7 @@ AT = {("tokyo", ("192.0.2.2", 51820))}
 
 
 def planned(mtu=1500):
-    return plan(Node(PRIVATE, table(PARIS, TOKYO), PARIS, {}), AT, {"192.0.2.2": mtu})
+    return plan(Node(PRIVATE, table(PARIS, TOKYO), PARIS, {}), AT, {"192.0.2.2": mtu}, "overlay0")
 
 
 def test_mtu_is_what_fits_the_narrowest_way():
@@ -27,7 +27,7 @@ def test_mtu_is_what_fits_the_narrowest_way():
 
 
 def test_mtu_of_the_peers_file_is_taken_as_it_is():
-    found = plan(Node(PRIVATE, table(PARIS, TOKYO, mtu=1400), PARIS, {}), AT, {"192.0.2.2": 1500})
+    found = plan(Node(PRIVATE, table(PARIS, TOKYO, mtu=1400), PARIS, {}), AT, {"192.0.2.2": 1500}, "overlay0")
 
     assert (found.plan.mtu, found.mtu_reason, found.room) == (1400, "as the peers file says", 1420)
 

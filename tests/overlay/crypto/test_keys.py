@@ -106,7 +106,7 @@ def test_any_text_is_a_key_or_a_value_error(text):
 def test_the_refusal_of_a_key_does_not_quote_it():
     text = "A" * 42 + "B="
 
-    with pytest.raises(ValueError, match="not how 32 bytes are written") as refusal:
+    with pytest.raises(ValueError, match="does not decode to 32 bytes") as refusal:
         decode_key(text)
 
     assert text not in str(refusal.value)

@@ -1,0 +1,49 @@
+"""Settings of a server by hand: drained, disabled, enabled, or of another weight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.answers.services import tell_server, unknown
+from overlay.questions import refusal
+from overlay.services.health import ByHand
+from peers.service import MOST_WEIGHT
+
+if TYPE_CHECKING:
+    from overlay.answers.running import Running
+    from overlay.questions import Answer, TellRows
+
+SETTINGS = ("drain", "disable", "enable", "weight")
+
+
+async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
+    """Set what ``what`` says for the server ``name``, SERVICE/SERVER, until the agent stops or the file changes it."""
+    asked, what, weight = request.get("name"), request.get("what"), request.get("weight")
+    name, _, server_name = str(asked).partition("/")
+    health = running.balancing.watching.healths.get(name)
+    if health is None:
+        if name in running.node().table.services:
+            return refusal(f"this node is no director of {name}: ask one of its directors")
+        return unknown(name, list(running.balancing.watching.healths), "service")
+    server = next((each for each in health.service.entries if each.name == server_name), None)
+    if server is None:
+        return unknown(server_name, [each.name for each in health.service.entries], f"server of {name}")
+    if what not in SETTINGS or (
+        what == "weight" and not (type(weight) is int and 0 <= weight <= MOST_WEIGHT)
+    ):
+        return refusal(f"a server is drained, enabled, disabled, or given a weight from 0 to {MOST_WEIGHT}")
+    before = health.by_hand.get(server.key, ByHand())
+    await running.balancing.set_by_hand(name, server, _set(before, what, weight))
+    return {"ok": True, "server": tell_server(health, server, None)}
+
+
+def _set(before: ByHand, what: str, weight: int | None) -> ByHand:
+    """Return what is set by hand after *before*."""
+    match what:
+        case "drain":
+            return ByHand(before.weight, is_drained=True)
+        case "disable":
+            return ByHand(before.weight, is_disabled=True)
+        case "weight":
+            return ByHand(weight, before.is_drained, before.is_disabled)
+    return ByHand()
