@@ -73,7 +73,7 @@ def test_peer_whose_packets_come_by_two_ways_in_turn_is_noted_and_delays_no_othe
         rome.start()
         rome.wait_up(tokyo)
         tokyo.wait_peer(
-            paris, "to be noted", lambda peer: "is its key on two hosts" in "".join(peer["notes"])
+            paris, "to be noted", lambda peer: "whether two hosts use its key" in "".join(peer["notes"])
         )
 
     assert tokyo.log.count("peer moved peer=paris") - lines <= 6  # a burst, and at most one for the minute

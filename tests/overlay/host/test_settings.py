@@ -434,7 +434,7 @@ def test_setting_that_may_not_be_changed_is_named_with_the_remedy(host, agent, p
 
     assert said == (
         "net.ipv4.conf.br0.rp_filter could not be set to 2 (Read-only file system): make /proc/sys writable, or set it "
-        "before the start and leave --fix-sysctl away\n"
+        "before the start and omit --fix-sysctl\n"
     )
     assert agent().restore() == []
 
