@@ -210,7 +210,11 @@ class Agent:
                 self._note_all(await self._supervisor.bring_up(nursery, self._introduce()))
             self._host.is_relied_on = True
             nursery.start_soon(
-                self._supervisor.keep, self._take_report, lambda: len(self._remotes), self._restart_forwarder
+                self._supervisor.keep,
+                self._take_report,
+                lambda: len(self._remotes),
+                self._restart_forwarder,
+                self._balancing.awaits,
             )
             nursery.start_soon(self._supervisor.watch)
             nursery.start_soon(self._tick)

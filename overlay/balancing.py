@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import json
@@ -47,10 +48,15 @@ if TYPE_CHECKING:
 COUNT_PATIENCE = 2.0  # seconds for the forwarder to tell its counters
 PIN_PATIENCE = 2.0  # seconds for the forwarder to lead a check to its server
 LAN_INTERVAL = 5.0  # seconds between looks at the networks of this host
+MORE_ROWS = 100  # in an answer than there are servers, some of which may come and go meanwhile
 COMMAND_PATIENCE = 60.0  # seconds for a command of the peers file
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 log = logging.getLogger("overlay")
+
+
+class _PeerGoneError(Exception):
+    """A peer that a service names is not among those that the forwarder knows."""
 
 
 class Balancing:
@@ -71,6 +77,8 @@ class Balancing:
         self.watching = Watching(lambda: int.from_bytes(os.urandom(4), "big") / 2**32)
         self._served: dict[str, Service] = {}  # by name, as the forwarder has them
         self._ways: dict[Address, int] = {}
+        self._told: dict[str, Command] = {}  # of the servers of each
+        self._nursery: trio.Nursery | None = None
         self._serials = itertools.count(1)
         self._pins: dict[int, trio.MemorySendChannel[bool]] = {}
         self._counts: dict[int, tuple[list[ServiceCounters], trio.Event]] = {}
@@ -82,7 +90,11 @@ class Balancing:
         self._node = node
         services, own = node.table.services, node.own.name
         groups = dict.fromkeys(each.directors for each in services.values() if each.directors)
-        self._log_active(self._directors.adopt([each for each in groups if each], now))
+        in_band = node.table.network.bulk
+        unheard = [
+            name for name, each in node.tunnels.items() if not (in_band and each.encapsulation.is_encrypted)
+        ]
+        self._log_active(self._directors.adopt([each for each in groups if each], now, unheard))
         return self.watching.adopt(
             {name: each for name, each in services.items() if each.is_directed_by(own)}, now
         )
@@ -91,7 +103,7 @@ class Balancing:
 
     def everything(self) -> Iterator[Command]:
         """Yield what a new forwarder must be told, once it knows the peers and their prefixes."""
-        self._served, self._ways = {}, {}
+        self._served, self._ways, self._told = {}, {}, {}
         yield from self._changes()
 
     async def adopt(self, node: Node) -> None:
@@ -102,7 +114,7 @@ class Balancing:
         news = self._take(node, clock.now())
         for command in self._changes():
             await self._tell(command)
-        self._log_news(news)
+        await self._heed((), news)
         self._wake.set()
 
     def _changes(self) -> Iterator[Command]:
@@ -112,38 +124,53 @@ class Balancing:
         for name, service in wanted.items():
             if self._served.get(name) != service:
                 yield instructions.set_service(service, self._numbers.service(name))
-            yield self._servers(name)
+            yield from self._new_servers(name)
         yield from self._new_ways()
         if table.services or self._served:
             yield instructions.set_permits(table, self._node.own, self._number)
         for name in self._served.keys() - wanted.keys():
+            self._told.pop(name, None)
             yield RemoveService(self._numbers.service(name))
         self._served = wanted
 
-    def _servers(self, name: str) -> Command:
-        return instructions.set_servers(self.watching.healths[name], self._numbers, self._number)
+    def _new_servers(self, name: str) -> Iterator[Command]:
+        """Yield how the servers of a service stand, if the forwarder was told otherwise."""
+        with contextlib.suppress(_PeerGoneError):  # the peers are being changed, and adopt() follows
+            command = instructions.set_servers(self.watching.healths[name], self._numbers, self._number)
+            if self._told.get(name) != command:
+                self._told[name] = command
+                yield command
 
     def _new_ways(self) -> Iterator[Command]:
-        ways = instructions.ways(self._node.table, self._node.own, self._directors.active, self._number)
-        change = instructions.change_ways(self._ways, ways)
-        self._ways = ways
-        if change is not None:
-            yield change
+        with contextlib.suppress(_PeerGoneError):
+            ways = instructions.ways(self._node.table, self._node.own, self._directors.active, self._number)
+            change = instructions.change_ways(self._ways, ways)
+            self._ways = ways
+            if change is not None:
+                yield change
 
     def _number(self, name: str) -> int:
-        return OWN if name == self._node.own.name else self._roster.by_name[name].number
+        """Return the number of a peer.  Raises _PeerGoneError for one that a reload under way has taken out."""
+        if name == self._node.own.name:
+            return OWN
+        remote = self._roster.by_name.get(name)
+        if remote is None:
+            raise _PeerGoneError
+        return remote.number
 
     # What happens
 
     async def run(self) -> None:
         """Check servers and hear directors, for ever."""
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as self._nursery:
+            nursery = self._nursery
             nursery.start_soon(self.lan.run)
             while True:
                 now = clock.now()
                 self._look_at_lan()
                 await self._carry_out(self._directors.handle_deadline(now))
-                await self._heed(self.watching.look(now))
+                growing = self.watching.growing(now)
+                await self._heed(growing, self.watching.look(now))
                 for probe in self.watching.due(now):
                     nursery.start_soon(self._check, probe)
                 due = min(self._directors.next_deadline(), self.watching.next_deadline())
@@ -173,6 +200,16 @@ class Balancing:
         self.lan.set_quorums(name for name, health in healths.items() if not health.has_quorum)
         self.lan.set_overlay(
             is_up=any(each.is_confirmed and not each.is_silent for each in self._roster.by_number.values())
+        )
+
+    def awaits(self, report: Pinned | ServiceCounters) -> bool:
+        """Return whether somebody waits for *report*, and not too much of that answer has come already."""
+        if isinstance(report, Pinned):
+            return report.serial in self._pins
+        asked = self._counts.get(report.serial)
+        known = sum(len(service.entries) for service in self._served.values())
+        return (
+            asked is not None and sum(1 + len(piece.servers) for piece in asked[0]) <= 2 * known + MORE_ROWS
         )
 
     async def take(self, report: ControlReceived | Pinned | ServiceCounters) -> bool:
@@ -227,11 +264,15 @@ class Balancing:
                 await self._tell(SendControl(numbers, control.build(output.presence)))
         self._log_active(outputs)
 
-    async def _heed(self, news: list[News]) -> None:
-        """Tell the forwarder of servers that stand otherwise than before, and whoever is to know."""
-        for name in dict.fromkeys(name for name, _ in news):
-            await self._tell(self._servers(name))
+    async def _heed(self, names: Iterable[str], news: list[News]) -> None:
+        """Tell the forwarder of servers of services *names* that stand otherwise than before, and whoever is to know."""
+        for name in names:
+            if name in self.watching.healths:
+                for command in self._new_servers(name):
+                    await self._tell(command)
         self._log_news(news)
+        if news and self._nursery is not None:
+            self._nursery.start_soon(self._run_commands, news)
 
     def _log_active(self, outputs: Iterable[Output]) -> None:
         for output in outputs:
@@ -284,8 +325,7 @@ class Balancing:
         """Set what holds for *server* until the agent stops or the file changes it."""
         news = self.watching.set_by_hand(service, server.key, by_hand, clock.now())
         log.info("server set by hand service=%s server=%s", service, server.name)
-        await self._tell(self._servers(service))
-        await self._heed(news)
+        await self._heed([service], news)
         self._wake.set()
 
     # Checks
@@ -298,8 +338,7 @@ class Balancing:
             with trio.CancelScope(shield=True):
                 await way.close()
         news = self.watching.finish(probe, result, clock.now())
-        await self._heed(news)
-        await self._run_commands(news)
+        await self._heed(self.watching.users(probe), news)
         self._wake.set()
 
     async def _run_commands(self, news: list[News]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.link.messages import Counters, Handshake, Ponged, Report
+from overlay.link.service_messages import Pinned, ServiceCounters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,19 +26,20 @@ GARBAGE = (
 )
 
 
+Answer = Counters | Ponged | Pinned | ServiceCounters
+
+
 class Policing:
     """What one forwarder has reported lately.  Times are seconds of CLOCK_BOOTTIME."""
 
-    def __init__(self, is_awaited: Callable[[Counters | Ponged], bool]) -> None:
+    def __init__(self, is_awaited: Callable[[Answer], bool]) -> None:
         """*is_awaited* tells whether somebody waits for an answer."""
         self._is_awaited = is_awaited
         self._spent: dict[type, tuple[float, float]] = {}  # by kind: reports, as of when
 
     def allows(self, report: Report | None, peers: int, now: float) -> bool:
         """Count *report*, None for what is none, of a forwarder with *peers*; return False if that is too many."""
-        if isinstance(report, Handshake) or (
-            isinstance(report, Counters | Ponged) and self._is_awaited(report)
-        ):
+        if isinstance(report, Handshake) or (isinstance(report, Answer) and self._is_awaited(report)):
             return True
         kind = type(report)
         rate, burst = PER_SECOND + PER_SECOND_AND_PEER * peers, BURST + BURST_PER_PEER * peers

@@ -18,7 +18,7 @@ from overlay.forwarder import ForwarderGoneError, OtherReleaseError
 from overlay.host import clock
 from overlay.link.messages import OWN, Counters, Handled, Handshake, PingPeer, Ponged
 from overlay.pings import PingQuestions
-from overlay.policing import Policing, kind_of
+from overlay.policing import Answer, Policing, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from overlay.counters import Counted
     from overlay.forwarder import Forwarder
     from overlay.link.messages import Command, Report
+    from overlay.link.service_messages import Pinned, ServiceCounters
 
 # Ours
 REPORTS_AT_ONCE = 32  # reports taken before other tasks have their turn
@@ -104,17 +105,21 @@ class Supervisor:
         return await self.bring_up(nursery, introduction)
 
     async def keep(
-        self, take: Take, count: Callable[[], int], restart: Callable[[], Awaitable[None]]
+        self,
+        take: Take,
+        count: Callable[[], int],
+        restart: Callable[[], Awaitable[None]],
+        awaits: Callable[[Pinned | ServiceCounters], bool],
     ) -> None:
         """Have *take* take the forwarder's reports, of as many peers as *count* returns.
 
-        When the forwarder ends, *restart* puts another in its place, or raises HostError.
+        *awaits* tells whether somebody waits for an answer about services.  When the forwarder ends, *restart* puts another in its place, or raises HostError.
         """
         pause = FIRST_PAUSE
         while True:
             began = clock.now()
             try:
-                await self._take_reports(self.forwarder, take, count)
+                await self._take_reports(self.forwarder, take, count, awaits)
             except ForwarderGoneError:
                 log.error("forwarder ended unexpectedly, starting another: %s", await self.forwarder.stop())  # noqa: TRY400  the process's end, not ours, is the news
             self._counters.end()
@@ -152,8 +157,22 @@ class Supervisor:
                 ping = PingPeer(OWN, next(self._serials))
                 answered = await self._pings.ask(forwarder, ping, PROOF_INTERVAL) is not None
 
-    async def _take_reports(self, forwarder: Forwarder, take: Take, count: Callable[[], int]) -> None:
-        policing = Policing(self._is_awaited)
+    async def _take_reports(
+        self,
+        forwarder: Forwarder,
+        take: Take,
+        count: Callable[[], int],
+        awaits: Callable[[Pinned | ServiceCounters], bool],
+    ) -> None:
+        def is_awaited(report: Answer) -> bool:
+            match report:
+                case Counters():
+                    return self._counters.awaits(report)
+                case Ponged():
+                    return self._pings.awaits(report)
+            return awaits(report)
+
+        policing = Policing(is_awaited)
         while True:
             handshakes = 0
             for report in await forwarder.receive(REPORTS_AT_ONCE):
@@ -174,6 +193,3 @@ class Supervisor:
             if handshakes:
                 await forwarder.send(Handled(handshakes))
             await trio.lowlevel.checkpoint()
-
-    def _is_awaited(self, report: Counters | Ponged) -> bool:
-        return self._counters.awaits(report) if isinstance(report, Counters) else self._pings.awaits(report)

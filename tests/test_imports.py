@@ -279,7 +279,6 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.offload.flow": "test_segments splits and joins the packets of flows",
     "overlay.forwarding.offload.split": "test_segments joins again what it split",
     "overlay.forwarding.offload.join": "test_segments joins again what it split",
-    "overlay.balancing": "tests/netns/test_services.py has real agents balance, check and take over",
     "overlay.answers.set_server": "tests/netns/test_services.py sets servers of running agents",
     "overlay.answers.services": "tests/netns/test_services.py asks running agents",
     "overlay.cli.services.listing": "tests/netns/test_services.py lists what running agents have",

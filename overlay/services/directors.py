@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from overlay.wire.control import Presence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 Group: TypeAlias = "tuple[str, ...]"
 """The names of directors, in the order of the file."""
@@ -78,9 +78,14 @@ class Directors:
         self._own = own
         self._groups: dict[Group, _State] = {}
         self._by_number: dict[int, Group] = {}
+        self._unheard: frozenset[str] = frozenset()
 
-    def adopt(self, groups: Iterable[Group], now: float) -> list[Output]:
-        """Go by *groups* from now on; of those that are as before, what is known stays."""
+    def adopt(self, groups: Iterable[Group], now: float, unheard: Collection[str] = ()) -> list[Output]:
+        """Go by *groups* from now on; of those that are as before, what is known stays.
+
+        Peers in *unheard* cannot tell this node that they live, as where the tunnel is in the clear; they count as alive.
+        """
+        self._unheard = frozenset(unheard)
         before = self._groups
         self._groups = {group: before.get(group) or self._begin(group, now) for group in groups}
         self._by_number = {group_number(group): group for group in self._groups}
@@ -172,7 +177,7 @@ class Directors:
         before, was_active = state.active, state.is_active
         if self._own in group:
             ahead = group[: group.index(self._own)]
-            alive = next((name for name in ahead if name in state.heard), None)
+            alive = next((name for name in ahead if name in state.heard or name in self._unheard), None)
             # Who has just begun does not know yet who lives.
             if state.knows_at <= now or not ahead:
                 state.knows_at = math.inf

@@ -16,7 +16,7 @@ from overlay.services.checking import Checking
 from overlay.services.health import Health
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from overlay.services.checking import Result
     from overlay.services.health import ByHand, Event
@@ -111,9 +111,17 @@ class Watching:
         self._schedule(probe.key, checking)
         return self._look(self._users[probe.key], now) if has_changed else []
 
+    def users(self, probe: Probe) -> Sequence[str]:
+        """Return the names of the services that a check serves."""
+        return self._users.get(probe.key, ())
+
+    def growing(self, now: float) -> list[str]:
+        """Return the services of which look() takes a step now."""
+        return [name for name, each in self.healths.items() if each.next_deadline() <= now]
+
     def look(self, now: float) -> list[News]:
         """Take the next step of what starts slowly."""
-        return self._look([name for name, each in self.healths.items() if each.next_deadline() <= now], now)
+        return self._look(self.growing(now), now)
 
     def set_by_hand(self, service: str, server: str, by_hand: ByHand, now: float) -> list[News]:
         """Set what holds for the server with the key *server*, until the agent stops or the file changes it."""

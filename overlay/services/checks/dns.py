@@ -20,7 +20,10 @@ LARGEST = 65535  # bytes of an answer
 
 async def run(check: Check, way: Way) -> Result:
     """Ask by UDP.  Datagrams that do not answer the question are passed over, as a resolver does."""
-    question = dns.message.make_query(check.query, check.query_type)
+    try:
+        question = dns.message.make_query(check.query, check.query_type)
+    except dns.exception.DNSException as error:
+        return Result(False, f"{check.query!r} cannot be asked for: {error}")
     with await way.associate() as socket:
         await socket.send(question.to_wire())
         while True:

@@ -44,6 +44,8 @@ async def run(check: Check, way: Way) -> Result:
                 return Result(False, f"the files of the certificate cannot be used: {why(error)}")
         try:
             status, body = await _ask(stream, check, way)
+        except h11.LocalProtocolError as error:
+            return Result(False, f"the request cannot be made: {error}")
         except h11.RemoteProtocolError as error:
             return Result(False, f"does not speak HTTP: {error}")
         except trio.BrokenResourceError as error:

@@ -32,8 +32,8 @@ class Buckets(InOrder):
         self._buckets = [turns[place % len(turns)] for place in range(BUCKETS)] if turns else []
 
     def in_a_row(self, server: Real) -> int:
-        """Return how many buckets *server* has in a row."""
-        raise NotImplementedError
+        """Return how many buckets *server* has in a row: its weight; one if it is drained, which has its place too."""
+        return min(max(server.weight, 1), BUCKETS)
 
     def choose(self, flow: int, loads: Loads) -> int | None:
         """Return the index of the server in whose bucket *flow* falls, or of the next choice of this flow."""

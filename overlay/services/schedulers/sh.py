@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from overlay.services.schedulers.buckets import BUCKETS, Buckets
-from overlay.services.schedulers.scheduler import Hashed, Kind, Real
+from overlay.services.schedulers.buckets import Buckets
+from overlay.services.schedulers.scheduler import Hashed, Kind
 
 
 class SourceHashing(Buckets):
     """Chooses by the client's address."""
-
-    def in_a_row(self, server: Real) -> int:
-        """Return its weight; one for a drained server, which has its place in the round."""
-        return min(max(server.weight, 1), BUCKETS)
 
 
 KIND = Kind(

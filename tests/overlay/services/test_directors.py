@@ -167,6 +167,15 @@ def test_who_is_no_director_of_the_group_is_not_heeded():
     assert node.heard("lb2", claim, 1.0) == [ActiveChanged(GROUP, "lb2", "lb2 said so")]
 
 
+def test_director_before_it_that_it_cannot_hear_counts_as_alive():
+    node = Directors("lb2")
+    node.adopt([GROUP], 0.0, {"lb1"})
+    while (due := node.next_deadline()) < 10.0:
+        node.handle_deadline(due)
+    assert not node.is_active(GROUP)
+    assert node.active(GROUP) == "lb1"
+
+
 def test_places_beyond_the_group_and_its_own_are_passed_over():
     node = Directors("client")
     node.adopt([GROUP], 0.0)

@@ -1,0 +1,122 @@
+"""Services at a running node, with a forwarder that only listens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from overlay.balancing import Balancing
+from overlay.config import Node
+from overlay.crypto.keys import PrivateKey
+from overlay.host import clock
+from overlay.link.service_messages import Pinned, ServerCounters, ServiceCounters, SetServers
+from overlay.services.checking import Result
+from peers import toml
+from tests.overlay.services.test_delivery import PEERS
+
+WEB = """
+[services.web]
+address = "203.0.113.80"
+ports = [80]
+directors = ["lb"]
+servers = [{ peer = "web1", weight = 100 }, "web2"]
+slow_start = 60
+check = { kind = "tcp", retries = 0 }
+"""
+
+
+def node(text=WEB):
+    table = toml.parse(PEERS + text, Path("peers.toml"))
+    return Node(PrivateKey(bytes(32)), table, table.peers["lb"], {})
+
+
+class Bench:
+    """A director whose peers have numbers, and what its forwarder was told."""
+
+    def __init__(self, text=WEB):
+        self.told = []
+        numbers = {"web1": 1, "web2": 2, "client": 3}
+        self.roster = SimpleNamespace(
+            by_name={name: SimpleNamespace(number=number) for name, number in numbers.items()}, by_number={}
+        )
+        self.balancing = Balancing(node(text), self.roster, self.tell, list)
+        self.told += self.balancing.everything()
+
+    async def tell(self, command):
+        self.told.append(command)
+
+    def weights(self):
+        """Return the weights that the forwarder was told last."""
+        return [row.weight for row in [each for each in self.told if isinstance(each, SetServers)][-1].rows]
+
+    async def result(self, place, is_good):
+        watching = self.balancing.watching
+        watching.run_now("web", watching.healths["web"].service.servers[place].key, clock.now())
+        probe = watching.due(clock.now())[0]
+        news = watching.finish(probe, Result(is_good, "so it is"), clock.now())
+        await self.balancing._heed(watching.users(probe), news)
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    made = Bench()
+    made.now = now
+    return made
+
+
+def test_steps_of_a_slow_start_reach_the_forwarder(bench):
+    async def main():
+        assert bench.weights() == [100, 1]
+        await bench.result(0, False)
+        assert bench.weights() == [0, 1]
+        await bench.result(0, True)
+        assert bench.weights() == [10, 1]
+        bench.now[0] += 30
+        watching = bench.balancing.watching
+        growing = watching.growing(bench.now[0])
+        await bench.balancing._heed(growing, watching.look(bench.now[0]))
+        assert bench.weights() == [60, 1]
+
+    trio.run(main)
+
+
+def test_forwarder_is_not_told_again_what_it_knows(bench):
+    async def main():
+        count = len(bench.told)
+        await bench.result(1, True)
+        await bench.balancing.adopt(node())
+        assert [each for each in bench.told[count:] if isinstance(each, SetServers)] == []
+
+    trio.run(main)
+
+
+def test_result_that_comes_while_a_reload_takes_a_peer_out_waits_for_the_new_table(bench):
+    async def main():
+        gone = bench.roster.by_name.pop("web1")
+        count = len(bench.told)
+        await bench.result(0, False)
+        assert len(bench.told) == count
+        bench.roster.by_name["web1"] = gone
+        await bench.balancing.adopt(node())
+        assert bench.weights() == [0, 1]
+
+    trio.run(main)
+
+
+def test_answers_that_nobody_waits_for_are_not_awaited_and_those_of_a_flood_neither(bench):
+    balancing = bench.balancing
+    piece = ServiceCounters(1, [ServerCounters(0, 0, 0, 0, 0, 0, 0)] * 60, {}, False)
+    assert not balancing.awaits(Pinned(1, True))
+    assert not balancing.awaits(piece)
+    balancing._pins[1], balancing._counts[1] = None, ([], trio.Event())
+    assert balancing.awaits(Pinned(1, True))
+    taken = 0
+    while balancing.awaits(piece):
+        balancing._counts[1][0].append(piece)
+        taken += 1
+    assert taken == 2
