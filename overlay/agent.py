@@ -31,7 +31,7 @@ from overlay import (
 )
 from overlay.answers.running import Running
 from overlay.arrival import wait_until_here
-from overlay.balancing import Balancing
+from overlay.balancing.balancing import Balancing
 from overlay.ending import StoppedError, until_stopped
 from overlay.engine import Engine, LookUp, Relocated, SessionReport
 from overlay.errors import (

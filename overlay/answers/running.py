@@ -11,7 +11,7 @@ from overlay.preshared import how_to_compare
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from overlay.balancing import Balancing
+    from overlay.balancing.balancing import Balancing
     from overlay.config import Node, Options
     from overlay.counters import Counted
     from overlay.engine import Engine

@@ -10,7 +10,7 @@ from overlay.services.health import Condition
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running
-    from overlay.balancing import Balancing
+    from overlay.balancing.balancing import Balancing
     from overlay.link.service_messages import ServerCounters
     from overlay.questions import Answer, TellRows
     from overlay.services.health import Health

@@ -3,56 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import itertools
-import json
-import logging
 import math
 import os
-import socket
 from typing import TYPE_CHECKING
 
 import trio
 
+from overlay.balancing import commands, journal
+from overlay.balancing.counting import Counting
+from overlay.balancing.pins import Pins
+from overlay.balancing.way import Way
 from overlay.errors import PacketError
 from overlay.host import clock
 from overlay.lan.lan import Lan
 from overlay.lan.memberships import memberships_of
 from overlay.link.messages import OWN, SendControl
-from overlay.link.service_messages import AskServices, Pin, Pinned, RemoveService, ServiceCounters, Unpin
+from overlay.link.service_messages import Pinned, RemoveService, ServiceCounters
 from overlay.services import checks, instructions
-from overlay.services.checks.script import run_as_nobody
 from overlay.services.directors import ActiveChanged, Directors
-from overlay.services.health import QuorumChanged
 from overlay.services.watching import Watching
 from overlay.wire import control
 from overlay.wire.control import Presence
-from overlay.wire.ip import PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from overlay.config import Node
     from overlay.host.netlink.fib import Link
-    from overlay.lan.router import RouterStatus
     from overlay.link.messages import Command, ControlReceived
     from overlay.link.service_messages import ServerCounters
     from overlay.roster import Roster
     from overlay.services.directors import Output
-    from overlay.services.health import ByHand, ServerChanged
+    from overlay.services.health import ByHand
     from overlay.services.watching import News, Probe
     from peers.addresses import Address
     from peers.service import Server, Service
 
 # Ours
-COUNT_PATIENCE = 2.0  # seconds for the forwarder to tell its counters
-PIN_PATIENCE = 2.0  # seconds for the forwarder to lead a check to its server
 LAN_INTERVAL = 5.0  # seconds between looks at the networks of this host
-MORE_ROWS = 100  # in an answer than there are servers, some of which may come and go meanwhile
-COMMAND_PATIENCE = 60.0  # seconds for a command of the peers file
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-log = logging.getLogger("overlay")
 
 
 class _PeerGoneError(Exception):
@@ -71,7 +59,7 @@ class Balancing:
     ) -> None:
         """*links* returns the networks that this host is on."""
         self._node, self._roster, self._tell, self._links = node, roster, tell, links
-        self.lan = Lan(_log_router)
+        self.lan = Lan(journal.log_router)
         self._numbers = instructions.Numbers()
         self._directors = Directors(node.own.name)
         self.watching = Watching(lambda: int.from_bytes(os.urandom(4), "big") / 2**32)
@@ -79,9 +67,8 @@ class Balancing:
         self._ways: dict[Address, int] = {}
         self._told: dict[str, Command] = {}  # of the servers of each
         self._nursery: trio.Nursery | None = None
-        self._serials = itertools.count(1)
-        self._pins: dict[int, trio.MemorySendChannel[bool]] = {}
-        self._counts: dict[int, tuple[list[ServiceCounters], trio.Event]] = {}
+        self._pins = Pins(tell)
+        self._counting = Counting(tell, lambda: sum(len(each.entries) for each in self._served.values()))
         self._wake = trio.Event()
         self._is_on_lan = False
         self._take(node, clock.now())
@@ -94,7 +81,7 @@ class Balancing:
         unheard = [
             name for name, each in node.tunnels.items() if not (in_band and each.encapsulation.is_encrypted)
         ]
-        self._log_active(self._directors.adopt([each for each in groups if each], now, unheard))
+        journal.log_active(self._directors.adopt([each for each in groups if each], now, unheard))
         return self.watching.adopt(
             {name: each for name, each in services.items() if each.is_directed_by(own)}, now
         )
@@ -204,28 +191,14 @@ class Balancing:
 
     def awaits(self, report: Pinned | ServiceCounters) -> bool:
         """Return whether somebody waits for *report*, and not too much of that answer has come already."""
-        if isinstance(report, Pinned):
-            return report.serial in self._pins
-        asked = self._counts.get(report.serial)
-        known = sum(len(service.entries) for service in self._served.values())
-        return (
-            asked is not None and sum(1 + len(piece.servers) for piece in asked[0]) <= 2 * known + MORE_ROWS
-        )
+        return self._pins.awaits(report) if isinstance(report, Pinned) else self._counting.awaits(report)
 
     async def take(self, report: ControlReceived | Pinned | ServiceCounters) -> bool:
         """Take a report of the forwarder; return False for what nobody waits for, or means nothing."""
         if isinstance(report, Pinned):
-            waiting = self._pins.pop(report.serial, None)
-            if waiting is not None:
-                waiting.send_nowait(report.is_done)
-            return waiting is not None
+            return self._pins.take(report)
         if isinstance(report, ServiceCounters):
-            asked = self._counts.get(report.serial)
-            if asked is not None:
-                asked[0].append(report)
-                if report.is_last:
-                    asked[1].set()
-            return asked is not None
+            return self._counting.take(report)
         remote = self._roster.by_number.get(report.peer)
         try:
             message = control.parse(report.payload)
@@ -262,7 +235,7 @@ class Balancing:
             )
             if numbers or peers is None:
                 await self._tell(SendControl(numbers, control.build(output.presence)))
-        self._log_active(outputs)
+        journal.log_active(outputs)
 
     async def _heed(self, names: Iterable[str], news: list[News]) -> None:
         """Tell the forwarder of servers of services *names* that stand otherwise than before, and whoever is to know."""
@@ -270,25 +243,9 @@ class Balancing:
             if name in self.watching.healths:
                 for command in self._new_servers(name):
                     await self._tell(command)
-        self._log_news(news)
+        journal.log_news(news)
         if news and self._nursery is not None:
             self._nursery.start_soon(self._run_commands, news)
-
-    def _log_active(self, outputs: Iterable[Output]) -> None:
-        for output in outputs:
-            if isinstance(output, ActiveChanged):
-                log.info("services balanced by director=%s because %s", output.active, output.reason)
-
-    def _log_news(self, news: list[News]) -> None:
-        for name, event in news:
-            if isinstance(event, QuorumChanged):
-                what = "has its quorum" if event.has_quorum else "has lost its quorum"
-                log.warning("service %s service=%s live=%d needed=%d", what, name, event.live, event.needed)
-            else:
-                state = "up" if event.is_up else "down"
-                log.warning(
-                    "server %s service=%s server=%s: %s", state, name, event.server.name, event.reason
-                )
 
     # Questions
 
@@ -300,18 +257,9 @@ class Balancing:
 
     async def count(self) -> dict[tuple[str, str], ServerCounters] | None:
         """Return the counters of servers by the name of the service and the key; None if the forwarder does not tell."""
-        serial, complete = next(self._serials), trio.Event()
-        pieces: list[ServiceCounters] = []
-        self._counts[serial] = pieces, complete
-        try:
-            with trio.move_on_after(COUNT_PATIENCE):
-                await self._tell(AskServices(serial))
-                await complete.wait()
-        finally:
-            del self._counts[serial]
-        if not complete.is_set():
+        rows = await self._counting.ask()
+        if rows is None:
             return None
-        rows = {(row.service, row.server): row for piece in pieces for row in piece.servers}
         found: dict[tuple[str, str], ServerCounters] = {}
         for name, service in self._served.items():
             number = self._numbers.service(name)
@@ -324,14 +272,16 @@ class Balancing:
     async def set_by_hand(self, service: str, server: Server, by_hand: ByHand) -> None:
         """Set what holds for *server* until the agent stops or the file changes it."""
         news = self.watching.set_by_hand(service, server.key, by_hand, clock.now())
-        log.info("server set by hand service=%s server=%s", service, server.name)
+        journal.log_by_hand(service, server)
         await self._heed([service], news)
         self._wake.set()
 
     # Checks
 
     async def _check(self, probe: Probe) -> None:
-        way = _Way(self, probe)
+        name, server = probe.service.name, probe.server.key
+        target = self._numbers.service(name), self._numbers.server(name, server)
+        way = Way(self._pins, target, self._node.own.addresses, probe)
         try:
             result = await checks.run(probe.check, way)
         finally:
@@ -344,114 +294,5 @@ class Balancing:
     async def _run_commands(self, news: list[News]) -> None:
         for name, event in news:
             service = self._served.get(name)
-            if service is None:
-                continue
-            if isinstance(event, QuorumChanged):
-                command = service.quorum_up_command if event.has_quorum else service.quorum_down_command
-                told: dict[str, object] = {"has_quorum": event.has_quorum, "live": event.live}
-            else:
-                command = service.up_command if event.is_up else service.down_command
-                told = _tell_server(event)
-            if command:
-                text = json.dumps({"service": name, **told}).encode() + b"\n"
-                try:
-                    with trio.move_on_after(COMMAND_PATIENCE):
-                        await run_as_nobody(command, {"PATH": PATH}, text)
-                except (OSError, LookupError) as error:
-                    log.error("command not run service=%s command=%s: %s", name, command[0], error)  # noqa: TRY400  its text is the news
-
-    async def pin(self, flow: tuple[int, bytes, int, bytes, int], probe: Probe) -> None:
-        """Have the forwarder lead *flow* to the server of *probe*.  Raises OSError if it does not."""
-        serial = next(self._serials)
-        told, answer = trio.open_memory_channel[bool](1)
-        self._pins[serial] = told
-        number = self._numbers.service(probe.service.name)
-        server = self._numbers.server(probe.service.name, probe.server.key)
-        try:
-            with trio.move_on_after(PIN_PATIENCE):
-                await self._tell(Pin(serial, *flow, number, server))
-                if await answer.receive():
-                    return
-        finally:
-            self._pins.pop(serial, None)
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
-    async def unpin(self, flow: tuple[int, bytes, int, bytes, int]) -> None:
-        """Let *flow* be led as all others again."""
-        await self._tell(Unpin(*flow))
-
-    def source(self, version: int) -> str:
-        """Return this node's own address that checks come from.  Raises OSError if it has none of *version*."""
-        for address in self._node.own.addresses:
-            if address.version == version:
-                return str(address)
-        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-
-
-def _log_router(status: RouterStatus) -> None:
-    log.info(
-        "vrrp router %s group=%s version=%d priority=%d: %s",
-        status.state.value,
-        status.group,
-        status.version,
-        status.priority,
-        status.reason,
-    )
-
-
-def _tell_server(event: ServerChanged) -> dict[str, object]:
-    server = event.server
-    return {"server": server.name, "peer": server.peer, "is_up": event.is_up, "reason": event.reason}
-
-
-class _Way:
-    """The way of one check through the tunnel to its server: each flow is pinned before its first packet."""
-
-    def __init__(self, balancing: Balancing, probe: Probe) -> None:
-        self._balancing, self._probe = balancing, probe
-        self._vip = probe.service.addresses[0]
-        self._flows: list[tuple[int, bytes, int, bytes, int]] = []
-        self.address, self.port = str(self._vip), probe.port
-        self.service, self.server, self.peer = probe.service.name, probe.server.name, probe.server.peer
-        self._family = socket.AF_INET if self._vip.version == 4 else socket.AF_INET6
-
-    async def connect(self) -> trio.SocketStream:
-        return trio.SocketStream(await self._connected(socket.SOCK_STREAM, PROTOCOL_TCP))
-
-    async def associate(self) -> trio.socket.SocketType:
-        return await self._connected(socket.SOCK_DGRAM, PROTOCOL_UDP)
-
-    async def echo(self) -> tuple[trio.socket.SocketType, int]:
-        protocol = PROTOCOL_ICMP if self._vip.version == 4 else PROTOCOL_ICMPV6
-        identifier = int.from_bytes(os.urandom(2), "big")
-        opened = trio.socket.socket(self._family, socket.SOCK_RAW, protocol)
-        try:
-            source = self._balancing.source(self._vip.version)
-            await opened.bind((source, 0))
-            await self._pin(protocol, source, identifier, 0)
-            await opened.connect((self.address, 0))
-        except BaseException:
-            opened.close()
-            raise
-        return opened, identifier
-
-    async def close(self) -> None:
-        for flow in self._flows:
-            await self._balancing.unpin(flow)
-
-    async def _connected(self, kind: int, protocol: int) -> trio.socket.SocketType:
-        opened = trio.socket.socket(self._family, kind)
-        try:
-            source = self._balancing.source(self._vip.version)
-            await opened.bind((source, 0))
-            await self._pin(protocol, source, opened.getsockname()[1], self.port)
-            await opened.connect((self.address, self.port))
-        except BaseException:
-            opened.close()
-            raise
-        return opened
-
-    async def _pin(self, protocol: int, source: str, port: int, vip_port: int) -> None:
-        flow = protocol, socket.inet_pton(self._family, source), port, self._vip.packed, vip_port
-        await self._balancing.pin(flow, self._probe)
-        self._flows.append(flow)
+            if service is not None:
+                await commands.run(service, event)

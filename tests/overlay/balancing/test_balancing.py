@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from overlay.balancing import Balancing
+from overlay.balancing.balancing import Balancing
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.host import clock
@@ -113,10 +113,10 @@ def test_answers_that_nobody_waits_for_are_not_awaited_and_those_of_a_flood_neit
     piece = ServiceCounters(1, [ServerCounters(0, 0, 0, 0, 0, 0, 0)] * 60, {}, False)
     assert not balancing.awaits(Pinned(1, True))
     assert not balancing.awaits(piece)
-    balancing._pins[1], balancing._counts[1] = None, ([], trio.Event())
+    balancing._pins._waiting[1], balancing._counting._asked[1] = None, ([], trio.Event())
     assert balancing.awaits(Pinned(1, True))
     taken = 0
     while balancing.awaits(piece):
-        balancing._counts[1][0].append(piece)
+        balancing._counting._asked[1][0].append(piece)
         taken += 1
     assert taken == 2

@@ -1,0 +1,45 @@
+"""Commands of the peers file that are run when a server or a quorum comes or goes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from overlay.services.checks.script import run_as_nobody
+from overlay.services.health import QuorumChanged
+
+if TYPE_CHECKING:
+    from overlay.services.health import Event, ServerChanged
+    from peers.service import Service
+
+# Ours
+PATIENCE = 60.0  # seconds for a command of the peers file
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+log = logging.getLogger("overlay")
+
+
+async def run(service: Service, event: Event) -> None:
+    """Run the command that *service* has for *event*, if any, with what happened as JSON on its standard input."""
+    if isinstance(event, QuorumChanged):
+        command = service.quorum_up_command if event.has_quorum else service.quorum_down_command
+        told: dict[str, object] = {"has_quorum": event.has_quorum, "live": event.live}
+    else:
+        command = service.up_command if event.is_up else service.down_command
+        told = _tell_server(event)
+    if not command:
+        return
+    text = json.dumps({"service": service.name, **told}).encode() + b"\n"
+    try:
+        with trio.move_on_after(PATIENCE):
+            await run_as_nobody(command, {"PATH": PATH}, text)
+    except (OSError, LookupError) as error:
+        log.error("command not run service=%s command=%s: %s", service.name, command[0], error)  # noqa: TRY400  its text is the news
+
+
+def _tell_server(event: ServerChanged) -> dict[str, object]:
+    server = event.server
+    return {"server": server.name, "peer": server.peer, "is_up": event.is_up, "reason": event.reason}

@@ -1,0 +1,92 @@
+"""The way of a check: pinned before its first packet, and given back after its last."""
+
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from overlay.balancing.way import Way
+from peers.addresses import parse_address
+
+LOOPBACK = parse_address("127.0.0.1")
+
+
+class Pins:
+    """Pins that note what they are asked, and what was received by then."""
+
+    def __init__(self, is_refused=False):
+        self.asked, self._is_refused = [], is_refused
+
+    async def pin(self, flow, target):
+        self.asked.append(("pin", flow, target))
+        if self._is_refused:
+            raise BlockingIOError
+
+    async def unpin(self, flow):
+        self.asked.append(("unpin", flow))
+
+
+def way(pins, port, own=(LOOPBACK,), address=LOOPBACK):
+    service = SimpleNamespace(name="web", addresses=[address])
+    server = SimpleNamespace(name="web1", peer="web1")
+    return Way(pins, (3, 7), own, SimpleNamespace(service=service, server=server, port=port))
+
+
+def flow(protocol, connected):
+    host, port = connected.getsockname()
+    other, other_port = connected.getpeername()
+    return protocol, socket.inet_aton(host), port, socket.inet_aton(other), other_port
+
+
+def test_stream_is_pinned_by_its_own_port_and_unpinned_at_the_end():
+    async def main():
+        pins = Pins()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            made = way(pins, listening.getsockname()[1])
+            async with await made.connect() as stream:
+                expected = flow(6, stream.socket)
+                assert pins.asked == [("pin", expected, (3, 7))]
+            await made.close()
+        assert pins.asked[1:] == [("unpin", expected)]
+
+    trio.run(main)
+
+
+def test_datagrams_are_pinned_likewise():
+    async def main():
+        pins = Pins()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            with await way(pins, other.getsockname()[1]).associate() as associated:
+                assert pins.asked == [("pin", flow(17, associated), (3, 7))]
+
+    trio.run(main)
+
+
+def test_nothing_is_sent_where_the_forwarder_refuses():
+    async def main():
+        pins = Pins(is_refused=True)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setblocking(False)
+            made = way(pins, listening.getsockname()[1])
+            with pytest.raises(BlockingIOError):
+                await made.connect()
+            await made.close()
+            with pytest.raises(BlockingIOError):
+                listening.accept()
+        assert [kind for kind, *_ in pins.asked] == ["pin"]
+
+    trio.run(main)
+
+
+def test_node_without_an_address_of_the_family_cannot_check():
+    async def main():
+        pins = Pins()
+        with pytest.raises(OSError, match="assign requested address"):
+            await way(pins, 80, own=(parse_address("fd00::1"),)).connect()
+        assert pins.asked == []
+
+    trio.run(main)
