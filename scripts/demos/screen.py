@@ -1,0 +1,105 @@
+"""What the user of a demo sees and does: steps on the screen, and signals that end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class DemoError(Exception):
+    """A step failed; the text is one sentence."""
+
+
+class StoppedError(BaseException):
+    """Somebody wants the demo to end."""
+
+
+class Interruptions:
+    """Makes StoppedError of the first signal, wherever the program is, unless it must not be disturbed just then."""
+
+    def __init__(self) -> None:
+        self._is_held = False
+        self._is_pending = False
+        self._is_over = False
+
+    def watch(self) -> None:
+        for number in SIGNALS:
+            signal.signal(number, self._handle)
+
+    def ignore(self) -> None:
+        """Let nothing disturb what comes now."""
+        self._is_over = True
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Put a signal off until the end of the block."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            if self._is_pending:
+                self.stop()
+
+    def stop(self) -> None:
+        """Raise StoppedError, once."""
+        if not self._is_over:
+            self._is_over = True
+            raise StoppedError
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._is_held:
+            self._is_pending = True
+        else:
+            self.stop()
+
+
+class Screen:
+    """What the user sees: one line for each step."""
+
+    def __init__(self, interruptions: Interruptions) -> None:
+        self._interruptions = interruptions
+        self._is_terminal = sys.stdout.isatty()
+        self._is_gone = False
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a TextIOWrapper
+        try:
+            "✔✘".encode(sys.stdout.encoding)
+            self._tick, self._cross = "✔", "✘"
+        except UnicodeEncodeError:
+            self._tick, self._cross = "ok", "FAILED"
+
+    def say(self, text: str = "", end: str = "\n") -> None:
+        """Print *text*.  Whoever left stops the demo as Ctrl-C does."""
+        if self._is_gone:
+            return
+        try:
+            print(text, end=end, flush=True)
+        except OSError:
+            self._is_gone = True
+            # What is still in the buffer must not fail again when the program ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._interruptions.stop()
+
+    @contextlib.contextmanager
+    def step(self, text: str) -> Iterator[list[str]]:
+        """Show *text* with a tick after the block, and what the block appended to the list."""
+        notes: list[str] = []
+        if self._is_terminal:
+            self.say(f"  {text} ...", end="")
+        clear = "\r\033[K" if self._is_terminal else ""
+        try:
+            yield notes
+        except BaseException:
+            with contextlib.suppress(StoppedError):
+                self.say(f"{clear}{self._cross} {text}")
+            raise
+        self.say(f"{clear}{self._tick} {': '.join([text, *notes])}")
