@@ -241,8 +241,9 @@ def test_every_script_and_option_of_it_that_is_named_is_there(page):
     for piece in code(page):
         for name, rest in SCRIPT_CALL.findall(piece):
             texts = [path.read_text() for path in (ROOT / "scripts").glob(f"{name}*") if path.is_file()]
-            if name == "bench":
-                texts += [path.read_text() for path in (ROOT / "scripts" / "benchmarks").rglob("*.py")]
+            package = {"bench": "benchmarks", "demo": "demos"}.get(name)
+            if package is not None:
+                texts += [path.read_text() for path in (ROOT / "scripts" / package).rglob("*.py")]
             given = [word for word in rest.split() if word.startswith("--") and word not in HELP]
             unknown += [f"scripts/{name} {word}" for word in given if word not in "\n".join(texts)]
 

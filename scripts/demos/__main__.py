@@ -17,8 +17,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from scripts.demos import stage
-from scripts.demos.hosts import Demo
+from scripts.demos import hosts, services, stage
 from scripts.demos.screen import DemoError, Interruptions, Screen, StoppedError
 from scripts.demos.stage import Stage
 
@@ -41,7 +40,9 @@ def stop(name: str, screen: Screen, interruptions: Interruptions) -> int:
     return 0
 
 
-def show(keep: bool, screen: Screen, interruptions: Interruptions) -> int:
+def show(
+    kind: type[hosts.Demo | services.Demo], keep: bool, screen: Screen, interruptions: Interruptions
+) -> int:
     """Run the demo; return the exit code.  Whatever happens, nothing is left unless it is to be kept."""
     code = 1
     place: Stage | None = None
@@ -50,7 +51,7 @@ def show(keep: bool, screen: Screen, interruptions: Interruptions) -> int:
         try:
             with interruptions.held():
                 place = stage.new(screen, interruptions)
-            demo = Demo(place)
+            demo = kind(place)
             demo.run()
             screen.say(demo.closing)
             if keep:
@@ -84,6 +85,11 @@ def main() -> int:
         prog="scripts/demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
+        "--services",
+        action="store_true",
+        help="show a virtual service, its directors and its servers instead of three hosts",
+    )
+    parser.add_argument(
         "--keep", action="store_true", help="leave it running, and say how to enter and stop it"
     )
     parser.add_argument(
@@ -107,7 +113,8 @@ def main() -> int:
     if not Path("/dev/net/tun").exists():
         print("scripts/demo: this machine has no /dev/net/tun: load the kernel module tun", file=sys.stderr)
         return 1
-    return show(arguments.keep, screen, interruptions)
+    kind = services.Demo if arguments.services else hosts.Demo
+    return show(kind, arguments.keep, screen, interruptions)
 
 
 if __name__ == "__main__":

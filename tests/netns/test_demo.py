@@ -1,0 +1,81 @@
+"""scripts/demo --services: it shows what it should, and leaves nothing behind however it ends."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.netns.topology import NAMESPACES, ROOT
+
+PATIENCE = 110
+
+
+@pytest.fixture
+def demo(_requirements):
+    """Starts the demo of services; whatever it leaves is removed."""
+    if _requirements or not shutil.which("nft"):
+        pytest.skip(_requirements or "nft is not installed")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scripts.demos", "--services"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    yield process
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+    process.stdout.close()
+    name = f"overlay-demo-{process.pid}"
+    if left(name):
+        subprocess.run(
+            [sys.executable, "-m", "scripts.demos", "--stop", name], cwd=ROOT, timeout=PATIENCE, check=False
+        )
+
+
+def left(name):
+    """Return what is there of the demo *name*."""
+    return [path for folder in (NAMESPACES, Path("/tmp")) for path in folder.glob(f"{name}*")]
+
+
+def test_demo_of_services_shows_every_step_and_leaves_nothing(demo):
+    shown, _ = demo.communicate(timeout=PATIENCE)
+
+    assert demo.returncode == 0, shown
+    assert "the sha256 is right" in shown
+    assert "✘" not in shown
+    assert left(f"overlay-demo-{demo.pid}") == []
+
+
+def test_demo_that_is_interrupted_leaves_nothing(demo):
+    for line in demo.stdout:
+        if "ready after" in line:
+            break
+    demo.send_signal(signal.SIGINT)
+    shown, _ = demo.communicate(timeout=PATIENCE)
+
+    assert demo.returncode == 130, shown
+    assert left(f"overlay-demo-{demo.pid}") == []
+
+
+def test_demo_that_fails_says_why_and_leaves_nothing(demo):
+    for line in demo.stdout:
+        if "at port 8080" in line:
+            break
+    # An agent of the demo ends under it
+    for pid in subprocess.run(
+        ["ip", "netns", "pids", f"overlay-demo-{demo.pid}-web1"], capture_output=True, text=True, check=True
+    ).stdout.split():
+        subprocess.run(["kill", "-9", pid], check=False)
+    shown, _ = demo.communicate(timeout=PATIENCE)
+
+    assert demo.returncode == 1, shown
+    assert "The demo failed: " in shown
+    assert "Traceback" not in shown
+    assert left(f"overlay-demo-{demo.pid}") == []
