@@ -333,6 +333,7 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.services.commands": "tests/two_nodes/test_services.py tells a director everything",
     "overlay.forwarding.services.permits": "tests/two_nodes/test_services.py sends what is and is not permitted",
     "overlay.link.service_messages": "values; test_codec sends and reads each of them",
+    "overlay.link.fields": "test_codec fills each field of each message with what it may hold and may not",
     "overlay.link.messages": "values; test_codec sends and reads each of them",
     "overlay.services.schedulers.buckets": "test_schedulers, as sh and dh",
     "overlay.services.schedulers.dh": "test_schedulers has it choose as the kernel did",

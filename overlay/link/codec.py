@@ -10,11 +10,45 @@ version never change, so that each end can tell that the other is from another r
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from overlay.errors import PacketError
+from overlay.link.fields import (
+    ADDRESS,
+    ADDRESSES,
+    BYTES,
+    CONTROL,
+    COUNT,
+    DATAGRAM,
+    FAMILIES,
+    FLAG,
+    IDENTIFIER,
+    INDEX,
+    KEY,
+    MAC,
+    MACS,
+    MTU,
+    NAME,
+    PEER,
+    PORT,
+    PORTS,
+    UINT8,
+    between,
+    counts,
+    listed,
+    number,
+    number_of_route,
+    optional,
+    prefixes,
+    row,
+    row_list,
+    seconds,
+    sentence,
+    short,
+    sockaddr,
+)
 from overlay.link.messages import (
     AskCounters,
     Begin,
@@ -45,7 +79,6 @@ from overlay.link.messages import (
     Wanted,
 )
 from overlay.link.service_messages import (
-    VIRTUAL,
     AskFlows,
     AskServices,
     FlowRow,
@@ -65,26 +98,19 @@ from overlay.link.service_messages import (
 from overlay.reasons import REASONS
 from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
-from overlay.wire.addresses import pack_host
-from overlay.wire.messages import COOKIE_REPLY, INITIATION, KEY_SIZE, RESPONSE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from overlay.wire.addresses import Sockaddr
+    from overlay.link.fields import Kind
 
 # Ours
 VERSION = 2  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
 MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 20 peers' counters stay far below
 # Beside one message: two sockets for each address that a node may bind to, or pools of senders
 DESCRIPTORS = 64
-SECONDS = 2.0**40  # every time is below, in 35,000 years; so that no sum or product of times is infinite
-NUMBERS = 2**63  # every number is below: what sums of them are counted in
 ROWS = 100  # peers in one message of counters; the forwarder tells far fewer at once
-NOTES, NOTE_CHARACTERS = 32, 500  # what the forwarder could not do, as sentences
-HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
-CONTROL_BYTES = 1200  # of an in-band message, so that every path takes it whole
-NAME_CHARACTERS = 200  # of a service, or the identity of a server
+NOTES = 32  # what the forwarder could not do, as sentences
 STATIONS = 1_000_000  # Ethernet addresses that may be learnt at one place
 
 
@@ -94,10 +120,6 @@ class OtherVersionError(PacketError):
     def __init__(self, version: int) -> None:
         super().__init__("link")
         self.version = version
-
-
-Kind: TypeAlias = "Callable[[Any], Any]"
-"""What a field may hold: returns the value as the message has it, or raises PacketError."""
 
 
 def encode(message: Command | Report) -> bytes:
@@ -142,7 +164,7 @@ def decode(data: bytes | memoryview, longest: int = MESSAGE_BYTES) -> Command | 
 def _check_version(found: list[Any]) -> None:
     if not found:
         raise PacketError("link")
-    if _number(found[0]) != VERSION:
+    if number(found[0]) != VERSION:
         raise OtherVersionError(found[0])
 
 
@@ -157,180 +179,28 @@ def _make(cls: type, values: list[Any]) -> Any:
     return cls(*[check(value) for check, value in zip(checks, values, strict=True)])
 
 
-# Kinds
-
-
-def _exactly(*types: type) -> Kind:
-    def check(value: Any) -> Any:
-        if type(value) not in types:
-            raise PacketError("link")
-        return value
-
-    return check
-
-
-def _optional(check: Kind) -> Kind:
-    return lambda value: None if value is None else check(value)
-
-
-def _listed(check: Kind, most: int | None = None) -> Kind:
-    def check_all(value: Any) -> Any:
-        if type(value) is not list or (most is not None and len(value) > most):
-            raise PacketError("link")
-        return [check(item) for item in value]
-
-    return check_all
-
-
-def _row(*checks: Kind) -> Kind:
-    def check_row(value: Any) -> Any:
-        if type(value) is not list or len(value) != len(checks):
-            raise PacketError("link")
-        return tuple(check(item) for check, item in zip(checks, value, strict=True))
-
-    return check_row
-
-
-def _row_list(check: Kind, size: int) -> Kind:
-    check_row = _row(*[check] * size)
-    return lambda value: list(check_row(value))
-
-
 def _value(cls: type) -> Kind:
     """Return the kind of a value inside a message, which is the list of its fields."""
     return lambda value: _make(cls, value if type(value) is list else [])
 
 
-def _sockaddr(value: Any) -> Sockaddr:
-    if type(value) is not list or len(value) not in {2, 4}:
-        raise PacketError("link")
-    host, port, *rest = value
-    if not all(type(number) is int and 0 <= number < 2**32 for number in (port, *rest)) or port > 0xFFFF:
-        raise PacketError("link")
-    if type(host) is not str or len(host) > HOST_CHARACTERS or not host.isprintable():
-        raise PacketError("link")
-    address: Sockaddr = (host, port, *rest)
-    try:
-        pack_host(address)
-    except ValueError:
-        raise PacketError("link") from None
-    return address
-
-
-def _counts(value: Any) -> dict[str, int]:
-    """Accept what was dropped by reason.  The reasons are told to people, so they are those that the registry knows."""
-    if type(value) is not dict or len(value) > len(REASONS):
-        raise PacketError("link")
-    for reason, count in value.items():
-        if type(reason) is not str or reason not in REASONS:
-            raise PacketError("link")
-        _number(count)
-    return value
-
-
-def _sentence(value: Any) -> str:
-    if type(value) is not str or len(value) > NOTE_CHARACTERS or not value.isprintable():
-        raise PacketError("link")
-    return value
-
-
-def _number(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < NUMBERS:
-        raise PacketError("link")
-    return value
-
-
-def _between(least: int, most: int) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if not least <= _number(value) <= most:
-            raise PacketError("link")
-        return value
-
-    return check
-
-
-def _number_of_route(value: Any) -> int:
-    return VIRTUAL if value == VIRTUAL and type(value) is int else _number(value)
-
-
-def _short(value: Any) -> str:
-    if type(value) is not str or not 0 < len(value) <= NAME_CHARACTERS or not value.isprintable():
-        raise PacketError("link")
-    return value
-
-
-def _seconds(value: Any) -> float:
-    if type(value) not in {float, int} or not 0 <= value < SECONDS:
-        raise PacketError("link")
-    number: float = value
-    return number
-
-
 def _times(value: Any) -> list[float]:
     if type(value) is not list or len(value) != len(dataclasses.fields(Timing)):
         raise PacketError("link")
-    return [_seconds(item) for item in value]
+    return [seconds(item) for item in value]
 
-
-def _sized(*sizes: int) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if type(value) is not bytes or len(value) not in sizes:
-            raise PacketError("link")
-        return value
-
-    return check
-
-
-def _up_to(size: int) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if type(value) is not bytes or not 0 < len(value) <= size:
-            raise PacketError("link")
-        return value
-
-    return check
-
-
-def _prefixes(*after: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    check_row = _row(_sized(4, 16), _number, *after)
-
-    def check(value: Any) -> Any:
-        rows = _listed(check_row)(value)
-        if any(row[1] > len(row[0]) * 8 for row in rows):
-            raise PacketError("link")
-        return rows
-
-    return check
-
-
-FLAG = _exactly(bool)
-NAME = _exactly(str)
-PEER = COUNT = BYTES = IDENTIFIER = _number  # without bounds of their own
-KEY = _sized(KEY_SIZE)
-INDEX = _between(0, 2**32 - 1)
-UINT8 = _between(0, 0xFF)
-PORT = _between(0, 0xFFFF)
-MTU = _between(1, 0xFFFF)
-FAMILIES = _listed(_number)
-MAC = _sized(6)
-MACS = _listed(MAC)
-ADDRESS = _sized(4, 16)
-PORTS = _listed(_row(PORT, PORT))
-UINT32 = _between(0, 2**32 - 1)
-ADDRESSES = _listed(_sized(4, 16))
-CONTROL = _up_to(CONTROL_BYTES)
-DATAGRAM = _sized(INITIATION.size, RESPONSE.size, COOKIE_REPLY.size)
 
 ROW_KINDS: Mapping[type, Mapping[str, Kind]] = {
-    SocketRow: {"family": _number, "port": PORT, "role": UINT8, "protocol": UINT8},
+    SocketRow: {"family": number, "port": PORT, "role": UINT8, "protocol": UINT8},
     PeerCounters: {
         "peer": PEER,
-        "endpoint": _optional(_sockaddr),
+        "endpoint": optional(sockaddr),
         "tx_bytes": BYTES,
         "rx_bytes": BYTES,
         "tx_packets": COUNT,
         "rx_packets": COUNT,
-        "last_received": _seconds,
-        "drops": _counts,
+        "last_received": seconds,
+        "drops": counts,
         "tx_units": COUNT,
         "rx_units": COUNT,
         "path_mtu": BYTES,
@@ -338,7 +208,7 @@ ROW_KINDS: Mapping[type, Mapping[str, Kind]] = {
     },
     ServerRow: {
         "server": IDENTIFIER,
-        "key": _short,
+        "key": short,
         "peer": PEER,
         "weight": PORT,
         "takes": UINT8,
@@ -349,8 +219,8 @@ ROW_KINDS: Mapping[type, Mapping[str, Kind]] = {
     PermitRow: {
         "address": ADDRESS,
         "is_source": FLAG,
-        "peers": _listed(PEER),
-        "protocols": _listed(UINT8),
+        "peers": listed(PEER),
+        "protocols": listed(UINT8),
         "ports": PORTS,
         "returns": FLAG,
     },
@@ -371,8 +241,8 @@ ROW_KINDS: Mapping[type, Mapping[str, Kind]] = {
         "port": PORT,
         "state": UINT8,
         "server": IDENTIFIER,
-        "idle": _seconds,
-        "left": _seconds,
+        "idle": seconds,
+        "left": seconds,
     },
 }
 """Values inside messages."""
@@ -384,11 +254,11 @@ KINDS: Mapping[type, Mapping[str, Kind]] = {
         "joins_udp": FLAG,
         "segments_udp": FLAG,
         "times": _times,
-        "ciphers": _listed(_number),
+        "ciphers": listed(number),
         "is_tap": FLAG,
     },
-    Ready: {"notes": _listed(_sentence, NOTES)},
-    Sockets: {"encapsulation": NAME, "rows": _listed(_value(SocketRow))},
+    Ready: {"notes": listed(sentence, NOTES)},
+    Sockets: {"encapsulation": NAME, "rows": listed(_value(SocketRow))},
     SetNode: {
         "mtu": MTU,
         "has_icmp": FLAG,
@@ -396,14 +266,14 @@ KINDS: Mapping[type, Mapping[str, Kind]] = {
         "inherits_ttl": FLAG,
         "macs": MACS,
         "families": FAMILIES,
-        "stations": _between(1, STATIONS),
+        "stations": between(1, STATIONS),
     },
     SetPeer: {
         "peer": PEER,
-        "keepalive": _seconds,
+        "keepalive": seconds,
         "encapsulation": NAME,
-        "sources": _prefixes(),
-        "identifier": _optional(INDEX),
+        "sources": prefixes(),
+        "identifier": optional(INDEX),
         "own_mac": MAC,
         "mac": MAC,
         "has_checksum": FLAG,
@@ -412,36 +282,36 @@ KINDS: Mapping[type, Mapping[str, Kind]] = {
         "addresses": ADDRESSES,
     },
     RemovePeer: {"peer": PEER},
-    SetEndpoint: {"peer": PEER, "endpoint": _sockaddr, "cause": NAME},
-    Routes: {"add": _prefixes(_number_of_route), "remove": _prefixes(), "is_last": FLAG},
+    SetEndpoint: {"peer": PEER, "endpoint": sockaddr, "cause": NAME},
+    Routes: {"add": prefixes(number_of_route), "remove": prefixes(), "is_last": FLAG},
     Begin: {},
     Handled: {"count": COUNT},
     RenewSources: {"has_moved": FLAG},
     AskCounters: {"serial": IDENTIFIER},
     PingPeer: {"peer": PEER, "identifier": IDENTIFIER},
-    SendControl: {"peers": _listed(PEER), "payload": CONTROL},
+    SendControl: {"peers": listed(PEER), "payload": CONTROL},
     SetService: {
         "service": IDENTIFIER,
-        "name": _short,
+        "name": short,
         "addresses": ADDRESSES,
-        "protocols": _listed(UINT8),
+        "protocols": listed(UINT8),
         "ports": PORTS,
-        "scheduler": _short,
-        "persistence": _seconds,
-        "prefix4": _between(0, 32),
-        "prefix6": _between(0, 128),
+        "scheduler": short,
+        "persistence": seconds,
+        "prefix4": between(0, 32),
+        "prefix6": between(0, 128),
         "one_packet": FLAG,
-        "idle": _row_list(_seconds, 3),
-        "limits": _row_list(COUNT, 3),
+        "idle": row_list(seconds, 3),
+        "limits": row_list(COUNT, 3),
     },
     SetServers: {
         "service": IDENTIFIER,
-        "rows": _listed(_value(ServerRow)),
-        "sorry": _listed(_value(ServerRow), 1),
+        "rows": listed(_value(ServerRow)),
+        "sorry": listed(_value(ServerRow), 1),
         "is_sorry": FLAG,
     },
     RemoveService: {"service": IDENTIFIER},
-    SetPermits: {"rows": _listed(_value(PermitRow))},
+    SetPermits: {"rows": listed(_value(PermitRow))},
     Pin: {
         "serial": IDENTIFIER,
         "protocol": UINT8,
@@ -455,7 +325,7 @@ KINDS: Mapping[type, Mapping[str, Kind]] = {
     Unpin: {"protocol": UINT8, "client": ADDRESS, "port": PORT, "vip": ADDRESS, "vip_port": PORT},
     AskServices: {"serial": IDENTIFIER},
     AskFlows: {"serial": IDENTIFIER, "service": IDENTIFIER},
-    Transmit: {"peer": PEER, "datagram": DATAGRAM, "endpoint": _optional(_sockaddr), "renew_source": FLAG},
+    Transmit: {"peer": PEER, "datagram": DATAGRAM, "endpoint": optional(sockaddr), "renew_source": FLAG},
     InstallKeypair: {
         "peer": PEER,
         "local_index": INDEX,
@@ -463,35 +333,35 @@ KINDS: Mapping[type, Mapping[str, Kind]] = {
         "send_key": KEY,
         "receive_key": KEY,
         "is_initiator": FLAG,
-        "initiated": _seconds,
-        "created": _seconds,
-        "endpoint": _sockaddr,
-        "unit_keys": _listed(_row(UINT8, KEY, KEY)),
+        "initiated": seconds,
+        "created": seconds,
+        "endpoint": sockaddr,
+        "unit_keys": listed(row(UINT8, KEY, KEY)),
     },
     Wipe: {"peer": PEER},
     GiveUp: {"peer": PEER},
-    Handshake: {"datagram": DATAGRAM, "source": _sockaddr},
+    Handshake: {"datagram": DATAGRAM, "source": sockaddr},
     Wanted: {"peer": PEER, "is_idle": FLAG},
     Confirmed: {"peer": PEER, "local_index": INDEX},
     Retired: {"local_index": INDEX},
-    Moved: {"peer": PEER, "endpoint": _sockaddr, "count": COUNT, "before": _optional(_sockaddr)},
+    Moved: {"peer": PEER, "endpoint": sockaddr, "count": COUNT, "before": optional(sockaddr)},
     Silence: {"peer": PEER, "is_over": FLAG},
-    Ponged: {"peer": PEER, "identifier": IDENTIFIER, "seconds": _optional(_seconds)},
+    Ponged: {"peer": PEER, "identifier": IDENTIFIER, "seconds": optional(seconds)},
     ControlReceived: {"peer": PEER, "payload": CONTROL},
     Counters: {
         "serial": IDENTIFIER,
-        "peers": _listed(_value(PeerCounters), ROWS),
-        "drops": _counts,
+        "peers": listed(_value(PeerCounters), ROWS),
+        "drops": counts,
         "is_last": FLAG,
     },
     Pinned: {"serial": IDENTIFIER, "is_done": FLAG},
     ServiceCounters: {
         "serial": IDENTIFIER,
-        "servers": _listed(_value(ServerCounters), ROWS),
-        "drops": _counts,
+        "servers": listed(_value(ServerCounters), ROWS),
+        "drops": counts,
         "is_last": FLAG,
     },
-    Flows: {"serial": IDENTIFIER, "rows": _listed(_value(FlowRow), ROWS), "is_last": FLAG},
+    Flows: {"serial": IDENTIFIER, "rows": listed(_value(FlowRow), ROWS), "is_last": FLAG},
 }
 """The messages in the order of their numbers, and what each of their fields may hold."""
 
