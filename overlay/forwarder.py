@@ -16,9 +16,10 @@ import trio
 
 from overlay.errors import HostError, PacketError
 from overlay.host import advice, clock, user_ids
-from overlay.link.codec import MESSAGE_BYTES, ROWS, VERSION, OtherVersionError, decode, encode
+from overlay.link.codec import MESSAGE_BYTES, VERSION, OtherVersionError, decode, encode
 from overlay.link.messages import Command, Ready, Report
 from overlay.process_output import ProcessOutput
+from overlay.wire.bounds import ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence

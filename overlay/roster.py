@@ -153,8 +153,8 @@ class Roster:
                 continue
             updates.append(Update(known, tunnel, preshared_key))
             after = replace(known, peer=tunnel.peer, ends=tunnel.ends, macs=tunnel.macs)
-            if _told(known) != _told(after):
-                change.commands.append(_set_peer(after))
+            if _set_peer(known) != (command := _set_peer(after)):
+                change.commands.append(command)
             if tunnel.endpoint != known.configured:
                 change.new_endpoint.append(known)
             if preshared_key != known.preshared_key:
@@ -239,11 +239,6 @@ def _numbers(node: Node, by_name: dict[str, Remote]) -> dict[str, int]:
     return {name: remote.number for name, remote in by_name.items()} | {node.own.name: OWN}
 
 
-def _told(remote: Remote) -> tuple[object, ...]:
-    """Return what the forwarder is told of *remote* beside its number."""
-    return remote.peer.keepalive, remote.peer.sources, remote.ends, _station(remote)
-
-
 def _leave_where_it_was(remote: Remote, former: Remote) -> None:
     """Have *remote* be where the configured endpoint of *former* was resolved to, if that is the same host.
 
@@ -268,21 +263,18 @@ def _at_port(sockaddr: Sockaddr, port: int) -> Sockaddr:
 
 
 def _set_peer(remote: Remote) -> SetPeer:
-    peer, encapsulation = remote.peer, remote.encapsulation
-    macs, addresses = _station(remote)
-    if encapsulation.is_encrypted:
-        keepalive = float(peer.keepalive)
-        return SetPeer(remote.number, keepalive, encapsulation.name, macs=macs, addresses=addresses)
-    sources = [(prefix.network_address.packed, prefix.prefixlen) for prefix in peer.sources]
-    ends = remote.ends
-    # No keepalive, which nobody would know as such.
-    link = ends.identifier, ends.own_mac, ends.mac, ends.has_checksum, ends.has_sequence
-    return SetPeer(remote.number, 0.0, encapsulation.name, sources, *link, macs, addresses)
-
-
-def _station(remote: Remote) -> tuple[list[bytes], list[bytes]]:
-    """Return the Ethernet addresses of *remote* and the IP addresses that the first of them has."""
-    return list(remote.macs), [each.packed for each in remote.peer.addresses] if remote.macs else []
+    """Return what the forwarder is told of *remote*."""
+    peer, is_encrypted = remote.peer, remote.encapsulation.is_encrypted
+    sources = () if is_encrypted else peer.sources
+    return SetPeer(
+        remote.number,
+        float(peer.keepalive) if is_encrypted else 0.0,  # in the clear nobody would know one as such
+        remote.encapsulation.name,
+        [(prefix.network_address.packed, prefix.prefixlen) for prefix in sources],
+        remote.ends,
+        list(remote.macs),
+        [each.packed for each in peer.addresses] if remote.macs else [],
+    )
 
 
 def _pieces(added: Iterable[tuple[Prefix, int]], removed: Iterable[Prefix]) -> Iterator[Command]:

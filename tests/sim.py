@@ -22,7 +22,7 @@ from ipaddress import ip_address, ip_network
 
 from overlay.crypto.keys import PrivateKey
 from overlay.encap import ENCAPSULATIONS
-from overlay.encap.encapsulation import Role
+from overlay.encap.encapsulation import Ends, Role
 from overlay.engine import Engine, LookUp, Relocated, SessionReport
 from overlay.forwarding.commands import Commands
 from overlay.forwarding.core import Core
@@ -162,8 +162,8 @@ class Node:
         packed = [(network.network_address.packed, network.prefixlen) for network in map(ip_network, sources)]
         if ENCAPSULATIONS[encapsulation].facts.has_macs and identifier is None:
             identifier = VNI
-        ends = (identifier, derived_mac(self.name), derived_mac(other.name))
-        self.tell(link.SetPeer(number, 0.0, encapsulation, packed, *ends))
+        ends = Ends(identifier, derived_mac(self.name), derived_mac(other.name))
+        self.tell(link.SetPeer(number, 0.0, encapsulation, packed, ends))
         if endpoint:
             at = (other.addresses[0], CLEAR_PORT) if endpoint is True else endpoint
             self.tell(link.SetEndpoint(number, at, "configuration"))
@@ -202,7 +202,7 @@ class Node:
             self.open_raw(name)
         number = 1 + max(self.core.peers, default=0)
         packed = [(network.network_address.packed, network.prefixlen) for network in map(ip_network, sources)]
-        self.tell(link.SetPeer(number, 0.0, name, packed, identifier, **has))
+        self.tell(link.SetPeer(number, 0.0, name, packed, Ends(identifier, **has)))
         at = endpoint or ((other.addresses[0], 0) if outer == 4 else (other.addresses[1], 0, 0, 0))
         self.tell(link.SetEndpoint(number, at, "configuration"))
         self.route([(subnet, number) for subnet in subnets or other.subnets])

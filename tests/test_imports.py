@@ -33,7 +33,13 @@ ROOMS = {
         "overlay.wire",
         "peers.encapsulation",
     },  # facts stand once, in the table
-    "overlay.link": {"overlay.errors", "overlay.reasons", "overlay.wire", "overlay.session"},
+    "overlay.link": {
+        "overlay.encap.encapsulation",
+        "overlay.errors",
+        "overlay.reasons",
+        "overlay.session",
+        "overlay.wire",
+    },
     "overlay.services": {"overlay.errors", "overlay.link", "overlay.linux", "overlay.wire", "peers"},
     "overlay.services.checks": {
         "overlay.errors",
@@ -333,7 +339,6 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.services.commands": "tests/two_nodes/test_services.py tells a director everything",
     "overlay.forwarding.services.permits": "tests/two_nodes/test_services.py sends what is and is not permitted",
     "overlay.link.service_messages": "values; test_codec sends and reads each of them",
-    "overlay.link.fields": "test_codec fills each field of each message with what it may hold and may not",
     "overlay.link.messages": "values; test_codec sends and reads each of them",
     "overlay.services.schedulers.buckets": "test_schedulers, as sh and dh",
     "overlay.services.schedulers.dh": "test_schedulers has it choose as the kernel did",
@@ -364,6 +369,7 @@ TESTED_ELSEWHERE = {
     "overlay.services.checks.tcp": "test_checks connects to a server of its own",
     "overlay.services.checks.udp": "test_checks asks a server of its own",
     "overlay.services.checks.way": "a protocol; the tests of the checks have one that leads to this host",
+    "overlay.wire.bounds": "test_codec has each check refuse what is out of its bounds",
     "overlay.wire.ethernet": "numbers; test_frames and test_neighbours read and build with them",
     "overlay.wire.tcp": "numbers; test_mss reads and changes with them",
     "overlay.wire.virtio": "one format; test_segments reads and builds it",

@@ -1,20 +1,14 @@
 """What the agent and the packet path ask of an encapsulation."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from overlay.wire.ip import PROTOCOL_UDP
-from peers.encapsulation import FACTS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from overlay.wire.ip import Buffer
-    from overlay.wire.neighbours import Question
-    from peers.encapsulation import Facts
+from overlay.wire.bounds import Mac, UInt32
+from overlay.wire.ip import PROTOCOL_UDP, Buffer
+from overlay.wire.neighbours import Question
+from peers.encapsulation import FACTS, Facts
 
 
 class Role(IntEnum):
@@ -29,16 +23,16 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What the two ends of a tunnel in the clear must know of it beside its encapsulation.
+    """What the two ends of a tunnel in the clear must know of it beside its encapsulation; it crosses the link as it is.
 
     *identifier* is a GRE key or a VXLAN network identifier, None where there is none; *own_mac* and *mac* are the
     Ethernet addresses of this end and the far one, 6 bytes each, where frames end at the tunnel.  *has_checksum* and
     *has_sequence* tell whether the headers of GRE have these.
     """
 
-    identifier: int | None = None
-    own_mac: bytes = bytes(6)
-    mac: bytes = bytes(6)
+    identifier: UInt32 | None = None
+    own_mac: Mac = bytes(6)
+    mac: Mac = bytes(6)
     has_checksum: bool = False
     has_sequence: bool = False
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 from overlay.encap import ENCAPSULATIONS
-from overlay.encap.encapsulation import Ends, Role
+from overlay.encap.encapsulation import Role
 from overlay.forwarding import counters
 from overlay.forwarding.keypair import Keypair
 from overlay.forwarding.path.kernel import PathSocket
@@ -213,14 +213,13 @@ class Commands:
         if (
             encapsulation is None
             or (peer is not None and peer.encapsulation is not encapsulation)
-            or not encapsulation.has_identifier(command.identifier)
+            or not encapsulation.has_identifier(command.ends.identifier)
         ):
             self._core.drops["link"] += 1
             return
         if peer is None:
             peer = self._core.peers[command.peer] = Peer(command.peer, encapsulation)
-        has = command.has_checksum, command.has_sequence
-        peer.set_ends(Ends(command.identifier, command.own_mac, command.mac, *has))
+        peer.set_ends(command.ends)
         if self._core.bridge is not None:
             self._core.bridge.set_static(command.peer, command.macs, command.addresses)
         peer.unsealed.sources = Prefixes() if command.sources else None

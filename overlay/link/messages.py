@@ -1,16 +1,17 @@
 """What the agent and the forwarder tell each other, as frozen values.
 
-A message or a field that is added, removed or changed needs its row in ``codec`` and another VERSION there.
+The type of a field says what it may hold, and ``codec`` makes bytes and checks of it.  A new message stands in
+``Command`` or ``Report`` too; one that is added, removed or changed in any field needs another VERSION in ``codec``.
 Descriptors travel beside ``Start``, ``SetNode`` and ``Sockets`` (SCM_RIGHTS).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Annotated, TypeAlias
 
+from overlay.encap.encapsulation import Ends
 from overlay.link.service_messages import (
+    VIRTUAL,
     AskFlows,
     AskServices,
     Flows,
@@ -23,17 +24,39 @@ from overlay.link.service_messages import (
     SetService,
     Unpin,
 )
+from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from overlay.wire.addresses import Sockaddr
+from overlay.wire.bounds import (
+    NUMBERS,
+    ROWS,
+    Address,
+    Control,
+    Datagram,
+    Items,
+    Key,
+    Mac,
+    Mtu,
+    Prefix,
+    UInt8,
+    UInt16,
+    UInt32,
+    between,
+    prefix,
+    text,
+)
 from overlay.wire.ip import PROTOCOL_UDP
-
-if TYPE_CHECKING:
-    from overlay.wire.addresses import Sockaddr
 
 # Ours
 ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, so that none waits for a reload
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
 REPLACED_TIME = 10.0  # seconds for which a replaced socket is read: until peers have heard from the new one
 OWN = 0  # the peer number of this node in the routes: its own subnets
+NOTES, NOTE_CHARACTERS = 32, 500  # what the forwarder could not do, as sentences
+STATIONS = 1_000_000  # Ethernet addresses that may be learnt at one place
+
+TIMES = len(dataclasses.fields(Timing))
+Route: TypeAlias = Annotated[tuple[bytes, int, int], prefix(between(VIRTUAL, NUMBERS - 1))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +67,11 @@ class Start:
     carries Ethernet frames.
     """
 
-    public_key: bytes
-    mtu: int
+    public_key: Key
+    mtu: Mtu
     joins_udp: bool
     segments_udp: bool
-    times: list[float]
+    times: Annotated[list[float], Items(TIMES, TIMES)]
     ciphers: list[int] = dataclasses.field(default_factory=list)
     is_tap: bool = False
 
@@ -58,9 +81,9 @@ class SocketRow:
     """What one socket is for: *port* is its UDP port, 0 where there is none, *role* a value of Role."""
 
     family: int
-    port: int = 0
-    role: int = 0  # receives and sends
-    protocol: int = PROTOCOL_UDP
+    port: UInt16 = 0
+    role: UInt8 = 0  # receives and sends
+    protocol: UInt8 = PROTOCOL_UDP
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,35 +107,30 @@ class SetNode:
     first.
     """
 
-    mtu: int
+    mtu: Mtu
     has_icmp: bool
-    addresses: list[bytes]
+    addresses: list[Address]
     inherits_ttl: bool = False
-    macs: list[bytes] = dataclasses.field(default_factory=list)
+    macs: list[Mac] = dataclasses.field(default_factory=list)
     families: list[int] = dataclasses.field(default_factory=list)
-    stations: int = 4096  # Ethernet addresses that are learnt at one place
+    stations: Annotated[int, between(1, STATIONS)] = 4096  # Ethernet addresses that are learnt at one place
 
 
 @dataclass(frozen=True, slots=True)
 class SetPeer:
     """Make or change a peer, whose *encapsulation* never changes.  *keepalive* is in seconds, 0 for none.
 
-    *sources* are prefixes beside its own from which packets may come in the clear.  *identifier*, *own_mac*, *mac*,
-    *has_checksum* and *has_sequence* are those of Ends.  *macs* are the Ethernet addresses that are there and nowhere else; the first is that of
-    *addresses*, its own on the overlay.
+    *sources* are prefixes beside its own from which packets may come in the clear.  *macs* are the Ethernet addresses
+    that are there and nowhere else; the first is that of *addresses*, its own on the overlay.
     """
 
     peer: int
     keepalive: float
     encapsulation: str = "wireguard"
-    sources: list[tuple[bytes, int]] = dataclasses.field(default_factory=list)
-    identifier: int | None = None
-    own_mac: bytes = bytes(6)
-    mac: bytes = bytes(6)
-    has_checksum: bool = False
-    has_sequence: bool = False
-    macs: list[bytes] = dataclasses.field(default_factory=list)
-    addresses: list[bytes] = dataclasses.field(default_factory=list)
+    sources: list[Prefix] = dataclasses.field(default_factory=list)
+    ends: Ends = dataclasses.field(default_factory=Ends)
+    macs: list[Mac] = dataclasses.field(default_factory=list)
+    addresses: list[Address] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +156,8 @@ class Routes:
     Nothing is in force until the piece with *is_last*, and then all of it.
     """
 
-    add: list[tuple[bytes, int, int]]
-    remove: list[tuple[bytes, int]]
+    add: list[Route]
+    remove: list[Prefix]
     is_last: bool
 
 
@@ -188,21 +206,21 @@ class SendControl:
     """
 
     peers: list[int]
-    payload: bytes
+    payload: Control
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     """The forwarder has begun.  *notes* are sentences on what it could not do."""
 
-    notes: list[str]
+    notes: Annotated[list[Annotated[str, text(0, NOTE_CHARACTERS)]], Items(0, NOTES)]
 
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
     """A handshake message whose size and mac1 are right, and mac2 under load; or one of a few for another public key."""
 
-    datagram: bytes
+    datagram: Datagram
     source: Sockaddr
 
 
@@ -219,14 +237,14 @@ class Confirmed:
     """The first message under a keypair that we made as responder came in: the peer has it too."""
 
     peer: int
-    local_index: int
+    local_index: UInt32
 
 
 @dataclass(frozen=True, slots=True)
 class Retired:
     """The forwarder has forgotten the keypair of *local_index*."""
 
-    local_index: int
+    local_index: UInt32
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +282,7 @@ class ControlReceived:
     """*peer* sent *payload*, an in-band control message that is for the agent."""
 
     peer: int
-    payload: bytes
+    payload: Control
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +309,7 @@ class Counters:
     """Counters of some peers; with *is_last* all have been told.  *drops* are those of no peer."""
 
     serial: int
-    peers: list[PeerCounters]
+    peers: Annotated[list[PeerCounters], Items(0, ROWS)]
     drops: dict[str, int]
     is_last: bool
 

@@ -3,10 +3,11 @@
 Addresses are packed, of 4 or 16 bytes.  Services and their servers have numbers that the agent gives.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
+from typing import Annotated
+
+from overlay.wire.bounds import ROWS, Address, Items, Name, Ports, UInt8, UInt16, between
 
 # Ours
 VIRTUAL = -1  # in the place of a peer number in the routes: a virtual address that this node balances
@@ -22,17 +23,17 @@ class SetService:
     """
 
     service: int
-    name: str
-    addresses: list[bytes]
-    protocols: list[int]
-    ports: list[tuple[int, int]]
-    scheduler: str
+    name: Name
+    addresses: list[Address]
+    protocols: list[UInt8]
+    ports: Ports
+    scheduler: Name
     persistence: float
-    prefix4: int
-    prefix6: int
+    prefix4: Annotated[int, between(0, 32)]
+    prefix6: Annotated[int, between(0, 128)]
     one_packet: bool
-    idle: list[float]
-    limits: list[int]
+    idle: Annotated[list[float], Items(3, 3)]
+    limits: Annotated[list[int], Items(3, 3)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,11 @@ class ServerRow:
     """
 
     server: int
-    key: str
+    key: Name
     peer: int
-    weight: int
-    takes: int
-    dscp: int = 0
+    weight: UInt16
+    takes: UInt8
+    dscp: UInt8 = 0
     upper: int = 0
     lower: int = 0
 
@@ -61,7 +62,7 @@ class SetServers:
 
     service: int
     rows: list[ServerRow]
-    sorry: list[ServerRow] = dataclasses.field(default_factory=list)
+    sorry: Annotated[list[ServerRow], Items(0, 1)] = dataclasses.field(default_factory=list)
     is_sorry: bool = False
 
 
@@ -80,11 +81,11 @@ class PermitRow:
     the peer that a client's packets came from.
     """
 
-    address: bytes
+    address: Address
     is_source: bool
     peers: list[int]
-    protocols: list[int]
-    ports: list[tuple[int, int]]
+    protocols: list[UInt8]
+    ports: Ports
     returns: bool = False
 
 
@@ -103,11 +104,11 @@ class Pin:
     """
 
     serial: int
-    protocol: int
-    client: bytes
-    port: int
-    vip: bytes
-    vip_port: int
+    protocol: UInt8
+    client: Address
+    port: UInt16
+    vip: Address
+    vip_port: UInt16
     service: int
     server: int
 
@@ -116,11 +117,11 @@ class Pin:
 class Unpin:
     """Lead the flow as all others again."""
 
-    protocol: int
-    client: bytes
-    port: int
-    vip: bytes
-    vip_port: int
+    protocol: UInt8
+    client: Address
+    port: UInt16
+    vip: Address
+    vip_port: UInt16
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class ServiceCounters:
     """Counters of some servers, and with *is_last* all have been told.  *drops* are of all services together."""
 
     serial: int
-    servers: list[ServerCounters]
+    servers: Annotated[list[ServerCounters], Items(0, ROWS)]
     drops: dict[str, int]
     is_last: bool
 
@@ -173,12 +174,12 @@ class ServiceCounters:
 class FlowRow:
     """One flow.  *state* is a value of ``states.State``; *idle* and *left* are seconds."""
 
-    protocol: int
-    client: bytes
-    client_port: int
-    address: bytes
-    port: int
-    state: int
+    protocol: UInt8
+    client: Address
+    client_port: UInt16
+    address: Address
+    port: UInt16
+    state: UInt8
     server: int
     idle: float
     left: float
@@ -189,5 +190,5 @@ class Flows:
     """Some flows of a service, and with *is_last* all have been told."""
 
     serial: int
-    rows: list[FlowRow]
+    rows: Annotated[list[FlowRow], Items(0, ROWS)]
     is_last: bool

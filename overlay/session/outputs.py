@@ -1,12 +1,13 @@
-"""What a session machine asks the edge to do.  Values only: the machine itself does no I/O."""
+"""What a session machine asks the edge to do.  Values only: the machine itself does no I/O.
 
-from __future__ import annotations
+What is for the forwarder crosses the link as it is, so the types of fields say what they may hold there.
+"""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from overlay.wire.addresses import Sockaddr
+from overlay.wire.addresses import Sockaddr
+from overlay.wire.bounds import Datagram, Key, UInt8, UInt32
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Transmit:
     """
 
     peer: int
-    datagram: bytes
+    datagram: Datagram
     endpoint: Sockaddr | None = None
     renew_source: bool = False
 
@@ -34,15 +35,15 @@ class InstallKeypair:
     """
 
     peer: int
-    local_index: int
-    remote_index: int
-    send_key: bytes = field(repr=False)
-    receive_key: bytes = field(repr=False)
+    local_index: UInt32
+    remote_index: UInt32
+    send_key: Key = field(repr=False)
+    receive_key: Key = field(repr=False)
     is_initiator: bool
     initiated: float
     created: float
     endpoint: Sockaddr
-    unit_keys: list[tuple[int, bytes, bytes]] = field(default_factory=list, repr=False)
+    unit_keys: list[tuple[UInt8, Key, Key]] = field(default_factory=list, repr=False)
     """(number of the cipher, key to send with, key to receive with) for bulk units."""
 
 

@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TypeAlias
+from typing import Annotated, Any, TypeAlias
+
+from overlay.errors import PacketError
 
 # Ours
 REMEMBERED = 4096  # hosts whose bytes are remembered: one handshake asks several times
+HOST_CHARACTERS = 64  # an IPv6 address with the name of an interface
 
-Sockaddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+
+def read_sockaddr(value: Any) -> Sockaddr:
+    """Return the address that a message between agent and forwarder has as the list *value*.
+
+    Raises PacketError ``link``, and nothing else, for any value.
+    """
+    if type(value) is not list or len(value) not in {2, 4}:
+        raise PacketError("link")
+    host, port, *rest = value
+    if not all(type(number) is int and 0 <= number < 2**32 for number in (port, *rest)) or port > 0xFFFF:
+        raise PacketError("link")
+    if type(host) is not str or len(host) > HOST_CHARACTERS or not host.isprintable():
+        raise PacketError("link")
+    address: Sockaddr = (host, port, *rest)
+    try:
+        pack_host(address)
+    except ValueError:
+        raise PacketError("link") from None
+    return address
+
+
+Sockaddr: TypeAlias = Annotated[tuple[str, int] | tuple[str, int, int, int], read_sockaddr]
 """(host, port) for IPv4; (host, port, flow info, scope id) for IPv6.  The host is numeric."""
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
+from overlay.encap.encapsulation import Ends
 from overlay.link.messages import OWN, ROUTES_PER_MESSAGE, RemovePeer, Routes, SetPeer
 from overlay.roster import Roster
 from peers.mac import derived_mac
@@ -290,7 +291,9 @@ def test_a_peer_in_the_clear_has_no_keepalive_and_has_its_sources():
         if isinstance(each, SetPeer)
     ]
 
-    assert command == SetPeer(1, 0.0, "udp", [(bytes(4), 0)], None, derived_mac("own"), derived_mac("bob"))
+    assert command == SetPeer(
+        1, 0.0, "udp", [(bytes(4), 0)], Ends(None, derived_mac("own"), derived_mac("bob"))
+    )
 
 
 def test_other_sources_are_told_for_the_peer_as_it_is():
@@ -302,7 +305,9 @@ def test_other_sources_are_told_for_the_peer_as_it_is():
     )
 
     assert changed.commands == [
-        SetPeer(1, 0.0, "udp", [(bytes([10, 0, 0, 0]), 8)], None, derived_mac("own"), derived_mac("bob"))
+        SetPeer(
+            1, 0.0, "udp", [(bytes([10, 0, 0, 0]), 8)], Ends(None, derived_mac("own"), derived_mac("bob"))
+        )
     ]
 
 

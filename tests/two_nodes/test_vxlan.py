@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.encap.encapsulation import Ends
 from overlay.link import messages as link
 from overlay.wire.ip import CE, ECT_0, NOT_ECT
 from peers.mac import derived_mac
@@ -265,7 +266,7 @@ def test_another_vni_and_another_mac_hold_from_the_change_on(world):
     packet, mac = genuine(b, a), bytes.fromhex("02bbbbbbbbbb")
     flights = watch(world)
 
-    a.tell(link.SetPeer(1, 0.0, "vxlan", [], 9, mac, mac))
+    a.tell(link.SetPeer(1, 0.0, "vxlan", [], Ends(9, mac, mac)))
     arrive(
         world,
         a,

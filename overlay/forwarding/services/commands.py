@@ -9,7 +9,6 @@ from overlay.forwarding.services import service as services
 from overlay.forwarding.services.balancer import Balancer
 from overlay.forwarding.services.permits import Permit, Permits
 from overlay.forwarding.services.service import Takes
-from overlay.link.codec import ROWS
 from overlay.link.messages import OWN
 from overlay.link.service_messages import (
     AskFlows,
@@ -28,6 +27,7 @@ from overlay.link.service_messages import (
     Unpin,
 )
 from overlay.services.schedulers import SCHEDULERS
+from overlay.wire.bounds import ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

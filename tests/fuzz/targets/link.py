@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from overlay.encap.encapsulation import Ends
 from overlay.errors import PacketError
 from overlay.host import control
 from overlay.link import codec, messages
@@ -17,7 +18,7 @@ def link(data):
 
 def seeds():
     yield codec.encode(messages.Ready([]))
-    yield codec.encode(messages.SetPeer(1, 25.0, "vxlan", [(bytes(4), 32)], 7, bytes(6), bytes(6)))
+    yield codec.encode(messages.SetPeer(1, 25.0, "vxlan", [(bytes(4), 32)], Ends(7)))
     yield codec.encode(messages.SetEndpoint(1, ("192.0.2.1", 51820), "configuration"))
     yield codec.encode(messages.SetEndpoint(1, ("fe80::1", 51820, 0, 2), "configuration"))
     yield codec.encode(messages.Routes([(bytes(4), 8, 1)], [(bytes(16), 64)], is_last=True))

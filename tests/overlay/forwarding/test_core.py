@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.crypto.cookies import CookieHolder
+from overlay.encap.encapsulation import Ends
 from overlay.forwarding.callers import CALLERS
 from overlay.forwarding.counters import PEERS_PER_MESSAGE
 from overlay.forwarding.underlay.batching import PROBE
@@ -588,7 +589,7 @@ def test_sockets_without_their_descriptors_are_refused(bench):
 CONTRADICTIONS = {
     "an encapsulation that there is none of": lambda b: (link.SetPeer(7, 0.0, "nvgre"), []),
     "another encapsulation for a peer": lambda b: (link.SetPeer(1, 0.0, "udp"), []),
-    "a GRE key over 32 bits": lambda b: (link.SetPeer(7, 0.0, "gre", [], 2**32), []),
+    "a GRE key over 32 bits": lambda b: (link.SetPeer(7, 0.0, "gre", [], Ends(2**32)), []),
     "sockets of no encapsulation": lambda b: (
         link.Sockets("nvgre", [link.SocketRow(2, 1)]),
         [FakeSocket(b, 2, 1)],
@@ -629,7 +630,7 @@ def test_a_command_that_contradicts_itself_is_counted_and_changes_nothing(bench,
 
 @pytest.mark.parametrize(("name", "largest"), [("gre", 2**32 - 1), ("vxlan", 2**24 - 1)])
 def test_the_largest_identifier_of_an_encapsulation_is_taken(bench, name, largest):
-    bench.b.tell(link.SetPeer(7, 0.0, name, [], largest))
+    bench.b.tell(link.SetPeer(7, 0.0, name, [], Ends(largest)))
 
     assert bench.core.peers[7].tunnel.ends.identifier == largest
     assert bench.dropped == {}
@@ -712,7 +713,7 @@ def test_callers_that_wait_are_answered_although_many_call_after_them(bench):
 
 
 def test_a_vxlan_network_over_24_bits_is_refused(bench):
-    bench.b.tell(link.SetPeer(7, 0.0, "vxlan", [], 2**24))
+    bench.b.tell(link.SetPeer(7, 0.0, "vxlan", [], Ends(2**24)))
 
     assert 7 not in bench.b.core.peers
     assert bench.b.core.drops["link"] == 1

@@ -16,7 +16,7 @@ import pytest
 
 from overlay.crypto.cookies import CookieHolder
 from overlay.encap import ENCAPSULATIONS
-from overlay.encap.encapsulation import Role
+from overlay.encap.encapsulation import Ends, Role
 from overlay.errors import HostError, PacketError
 from overlay.forwarding.loop import HANDSHAKE_BYTES, LinkEnd, Loop
 from overlay.forwarding.peer import Peer
@@ -605,7 +605,7 @@ def test_packets_go_from_tun_to_tun_over_raw_sockets_and_the_loop_sleeps_in_betw
         opened += raw
         rows = [link.SocketRow(int(one.family), 0, int(one.role), one.protocol) for one in raw]
         each.tell(link.Sockets("gre", rows), [one.fileno() for one in raw])
-        each.tell(link.SetPeer(2, 0.0, "gre", [], 7))
+        each.tell(link.SetPeer(2, 0.0, "gre", [], Ends(7)))
         each.tell(link.SetEndpoint(2, (str(far), 0), "configuration"))
         each.tell(link.Routes([(bytes([172, 16, 0, 0]), 12, 2)], [], is_last=True))
         each.counters()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from overlay.encap.encapsulation import Ends
 from overlay.errors import PacketError
 from overlay.forwarding.counters import PEERS_PER_MESSAGE
 from overlay.link import codec
@@ -15,6 +16,7 @@ from overlay.link import messages as link
 from overlay.link import service_messages as sm
 from overlay.reasons import REASONS
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
+from overlay.wire.bounds import ROWS
 from tests.hypothesis_profiles import examples
 from tests.refusals import refused
 
@@ -36,6 +38,7 @@ address = (v4 | v6).map(lambda a: a.packed)
 counts = st.dictionaries(st.sampled_from(sorted(REASONS)), number, max_size=4)
 notes = st.lists(text.filter(str.isprintable), max_size=4)
 key = st.binary(min_size=32, max_size=32)
+mac = st.binary(min_size=6, max_size=6)
 peer_counters = st.builds(
     link.PeerCounters, number, st.none() | endpoint, number, number, number, number, seconds, counts
 )
@@ -63,7 +66,16 @@ MESSAGES = {
     link.SetNode: st.builds(
         link.SetNode, st.integers(576, 65535), st.booleans(), st.lists(address, max_size=4)
     ),
-    link.SetPeer: st.builds(link.SetPeer, number, seconds),
+    link.SetPeer: st.builds(
+        link.SetPeer,
+        number,
+        seconds,
+        text,
+        st.lists(prefix, max_size=3),
+        st.builds(Ends, st.none() | u32, mac, mac, st.booleans(), st.booleans()),
+        st.lists(mac, max_size=3),
+        st.lists(address, max_size=3),
+    ),
     link.RemovePeer: st.builds(link.RemovePeer, number),
     link.SetEndpoint: st.builds(link.SetEndpoint, number, endpoint, text),
     link.Routes: st.builds(
@@ -264,13 +276,14 @@ WRONG = {
     "an IPv6 prefix of 129 bits": link.Routes([], [(bytes(16), 129)], is_last=True),
     "a prefix of 5 bytes": link.Routes([(bytes(5), 8, 1)], [], is_last=True),
     "an overlay address of 5 bytes": link.SetNode(1420, False, [bytes(5)]),
+    "an Ethernet address of 5 bytes in a tunnel": link.SetPeer(1, 0.0, "vxlan", [], Ends(1, bytes(5))),
     "an Ethernet address of 7 bytes": link.SetPeer(1, 0.0, macs=[bytes(6), bytes(7)]),
     "an own Ethernet address of 5 bytes": link.SetNode(1420, False, [], [bytes(5)]),
     "no MTU": link.SetNode(0, False, []),
     "no stations": link.SetNode(1420, False, [], stations=0),
     "a jumbo MTU": link.SetNode(65536, False, []),
     "a negative number": link.Handled(-1),
-    "an identifier over 32 bits": link.SetPeer(1, 0.0, "gre", [], 2**32),
+    "an identifier over 32 bits": link.SetPeer(1, 0.0, "gre", [], Ends(2**32)),
     "a keepalive in the past": link.SetPeer(1, -1.0),
     "a control message of nothing": link.ControlReceived(1, b""),
     "a control message too long": link.SendControl([1], bytes(1201)),
@@ -296,7 +309,7 @@ WRONG = {
         1, [link.PeerCounters(1, None, 0, 0, 0, 0, 0.0, {"loop": -1})], {}, is_last=True
     ),
     "too many peers": link.Counters(
-        1, [link.PeerCounters(1, None, 0, 0, 0, 0, 0.0, {})] * (codec.ROWS + 1), {}, is_last=True
+        1, [link.PeerCounters(1, None, 0, 0, 0, 0, 0.0, {})] * (ROWS + 1), {}, is_last=True
     ),
     "a note with an escape sequence": link.Ready(["\x1b]0;root\x07"]),
     "a long note": link.Ready(["x" * 501]),
@@ -316,11 +329,11 @@ def test_what_the_reader_could_not_carry_out_is_refused(message):
 
 
 def test_lists_longer_than_those_of_a_report_are_refused_where_reports_are_read():
-    routes = link.Routes([(bytes(4), 8, 1)] * (codec.ROWS + 1), [], is_last=True)
+    routes = link.Routes([(bytes(4), 8, 1)] * (ROWS + 1), [], is_last=True)
 
     assert codec.decode(codec.encode(routes)) == routes
     with refused("link"):
-        codec.decode(codec.encode(routes), codec.ROWS)
+        codec.decode(codec.encode(routes), ROWS)
 
 
 def test_no_room_is_made_for_lists_that_only_say_how_long_they_are():
@@ -328,7 +341,7 @@ def test_no_room_is_made_for_lists_that_only_say_how_long_they_are():
     tracemalloc.start()
     try:
         with refused("link"):
-            codec.decode(lists_in_lists, codec.ROWS)
+            codec.decode(lists_in_lists, ROWS)
 
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:

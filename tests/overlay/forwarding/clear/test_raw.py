@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.encap.encapsulation import Ends
 from overlay.forwarding.peer import WIDE
 from overlay.forwarding.underlay.mmsg import LARGEST_ROW
 from overlay.link import messages as link
@@ -170,7 +171,7 @@ def test_a_reload_that_changes_nothing_of_a_tunnel_does_not_begin_its_numbers_an
     flights = []
     world.network.lose = flights.append
 
-    a.tell(link.SetPeer(1, 0.0, "gre", [(bytes(4), 0)], has_sequence=True))
+    a.tell(link.SetPeer(1, 0.0, "gre", [(bytes(4), 0)], Ends(has_sequence=True)))
     a.send(b)
     world.run(1)
 
