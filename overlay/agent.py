@@ -47,8 +47,7 @@ from overlay.host.reuseport import INDEX_MARK
 from overlay.host.settings import SUFFIX
 from overlay.host.tun import check_interface_name
 from overlay.key_files import load_own_key
-from overlay.link.messages import Begin, ControlReceived, SetEndpoint, SetPeer, Silence
-from overlay.link.service_messages import Pinned, ServiceCounters
+from overlay.link.messages import Begin, ControlReceived, ServiceReport, SetEndpoint, SetPeer, Silence
 from overlay.reader import Reader
 from overlay.reload import RETRY, Reloads
 from overlay.resolver import Outside, Resolver, known, resolve_first
@@ -304,9 +303,9 @@ class Agent:
             await self._carry_out(self._engine.take(report, clock.now()))
             if isinstance(report, Silence) and not report.is_over:
                 await self._balancing.lost(report.peer)
-        elif not isinstance(
-            report, ControlReceived | Pinned | ServiceCounters
-        ) or not await self._balancing.take(report):
+        elif not isinstance(report, ControlReceived | ServiceReport) or not await self._balancing.take(
+            report
+        ):
             self._engine.refusals.count("link")  # not a report, or one that belongs to the start
 
     async def _carry_out(self, effects: Iterable[Effect]) -> None:

@@ -4,15 +4,15 @@ An honest forwarder reports each thing of each peer about once a second at most,
 busy.  A report costs the agent some ten microseconds, so one that reports without end takes a processor.  Not counted
 are answers that somebody waits for, and handshakes, which cost most: how many there are the network decides, the
 forwarder asks for cookies when there are many, and the agent takes them one batch after the other with its other tasks
-in between.  Counters that nobody asked for cost as many reports as they have rows.
+in between.  Counters and flows that nobody asked for cost as many reports as they have rows.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.link.messages import Counters, Handshake, Ponged, Report
-from overlay.link.service_messages import Pinned, ServiceCounters
+from overlay.link.messages import Counters, Handshake, Ponged, Report, ServiceReport
+from overlay.link.service_messages import Flows, ServiceCounters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ GARBAGE = (
 )
 
 
-Answer = Counters | Ponged | Pinned | ServiceCounters
+Answer = Counters | Ponged | ServiceReport
 
 
 class Policing:
@@ -46,10 +46,21 @@ class Policing:
         if report is None:
             rate, burst = 0.0, GARBAGE
         spent, since = self._spent.get(kind, (0.0, now))
-        cost = 1 + len(report.peers) if isinstance(report, Counters) else 1
+        cost = 1 + _rows(report)
         spent = max(0.0, spent - (now - since) * rate) + cost
         self._spent[kind] = spent, now
         return spent <= burst
+
+
+def _rows(report: Report | None) -> int:
+    match report:
+        case Counters():
+            return len(report.peers)
+        case ServiceCounters():
+            return len(report.servers) + len(report.services)
+        case Flows():
+            return len(report.rows)
+    return 0
 
 
 def kind_of(report: Report | None) -> str:

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from overlay.counters import Counted
     from overlay.forwarder import Forwarder
-    from overlay.link.messages import Command, Report
-    from overlay.link.service_messages import Pinned, ServiceCounters
+    from overlay.link.messages import Command, Report, ServiceReport
 
 # Ours
 REPORTS_AT_ONCE = 32  # reports taken before other tasks have their turn
@@ -109,7 +108,7 @@ class Supervisor:
         take: Take,
         count: Callable[[], int],
         restart: Callable[[], Awaitable[None]],
-        awaits: Callable[[Pinned | ServiceCounters], bool],
+        awaits: Callable[[ServiceReport], bool],
     ) -> None:
         """Have *take* take the forwarder's reports, of as many peers as *count* returns.
 
@@ -162,7 +161,7 @@ class Supervisor:
         forwarder: Forwarder,
         take: Take,
         count: Callable[[], int],
-        awaits: Callable[[Pinned | ServiceCounters], bool],
+        awaits: Callable[[ServiceReport], bool],
     ) -> None:
         def is_awaited(report: Answer) -> bool:
             match report:

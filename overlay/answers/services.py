@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from overlay.balancing.traffic import measure, tell_rate
 from overlay.host import clock
 from overlay.questions import refusal
 from overlay.services.health import Condition
@@ -11,6 +12,8 @@ from overlay.services.health import Condition
 if TYPE_CHECKING:
     from overlay.answers.running import Running
     from overlay.balancing.balancing import Balancing
+    from overlay.balancing.counting import Rate
+    from overlay.balancing.traffic import Traffic
     from overlay.link.service_messages import ServerCounters
     from overlay.questions import Answer, TellRows
     from overlay.services.health import Health
@@ -22,13 +25,13 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     name, table = request.get("name"), running.node().table
     if name is not None and name not in table.services:
         return unknown(name, list(table.services), "service")
-    counters = await running.balancing.count()
+    traffic = await measure(running.balancing.counting, running.balancing.numbers)
     rows = [
-        _row(running.balancing, service, counters)
+        _row(running.balancing, service, traffic)
         for service in table.services.values()
         if name in {None, service.name}
     ]
-    return {"ok": True, "services": rows, "is_complete": counters is not None}
+    return {"ok": True, "services": rows, "is_complete": traffic.now is not None}
 
 
 def unknown(name: object, known: list[str], what: str) -> Answer:
@@ -36,18 +39,14 @@ def unknown(name: object, known: list[str], what: str) -> Answer:
     return refusal(f"there is no {what} {name!r}", "unknown_service") | {"known": known}
 
 
-def _row(
-    balancing: Balancing, service: Service, counters: dict[tuple[str, str], ServerCounters] | None
-) -> Answer:
+def _row(balancing: Balancing, service: Service, traffic: Traffic) -> Answer:
     health = balancing.watching.healths.get(service.name)
     state, reason = "elsewhere", f"balanced by {balancing.active(service)}"
     servers: list[Answer] = []
     if health is not None:
         state, reason = _state(health)
         servers = [
-            tell_server(
-                health, server, None if counters is None else counters.get((service.name, server.key))
-            )
+            tell_server(health, server, *traffic.server(service.name, server.key))
             for server in service.entries
         ]
     return {
@@ -72,8 +71,10 @@ def _state(health: Health) -> tuple[str, str]:
     return ("up", "") if health.has_quorum else ("degraded", "the quorum is lost")
 
 
-def tell_server(health: Health, server: Server, counters: ServerCounters | None) -> dict[str, Any]:
-    """Return what is told of *server*; its counters are null where *counters* is None."""
+def tell_server(
+    health: Health, server: Server, counters: ServerCounters | None = None, rate: Rate | None = None
+) -> dict[str, Any]:
+    """Return what is told of *server*; counters and rates are null where they are not known."""
     standing = health.standings[server.key]
     return {
         "name": server.name,
@@ -90,4 +91,6 @@ def tell_server(health: Health, server: Server, counters: ServerCounters | None)
         "inactive_flows": None if counters is None else counters.inactive,
         "packets": None if counters is None else counters.packets,
         "bytes": None if counters is None else counters.bytes,
+        "connections": None if counters is None else counters.connections,
+        **tell_rate(rate),
     }

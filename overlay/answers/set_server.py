@@ -34,7 +34,7 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
         return refusal(f"a server is drained, enabled, disabled, or given a weight from 0 to {MOST_WEIGHT}")
     before = health.by_hand.get(server.key, ByHand())
     await running.balancing.set_by_hand(name, server, _set(before, what, weight))
-    return {"ok": True, "server": tell_server(health, server, None)}
+    return {"ok": True, "server": tell_server(health, server)}
 
 
 def _set(before: ByHand, what: str, weight: int | None) -> ByHand:

@@ -11,6 +11,7 @@ import trio
 
 from overlay.balancing import commands, journal
 from overlay.balancing.counting import Counting
+from overlay.balancing.flow_pages import FlowPages
 from overlay.balancing.pins import Pins
 from overlay.balancing.way import Way
 from overlay.errors import PacketError
@@ -18,7 +19,7 @@ from overlay.host import clock
 from overlay.lan.lan import Lan
 from overlay.lan.memberships import memberships_of
 from overlay.link.messages import OWN, SendControl
-from overlay.link.service_messages import Pinned, RemoveService, ServiceCounters
+from overlay.link.service_messages import Flows, Pinned, RemoveService, ServiceCounters
 from overlay.services import checks, instructions
 from overlay.services.directors import ActiveChanged, Directors
 from overlay.services.watching import Watching
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 
     from overlay.config import Node
     from overlay.host.netlink.fib import Link
-    from overlay.link.messages import Command, ControlReceived
-    from overlay.link.service_messages import ServerCounters
+    from overlay.link.messages import Command, ControlReceived, ServiceReport
     from overlay.roster import Roster
     from overlay.services.directors import Output
     from overlay.services.health import ByHand
@@ -68,7 +68,8 @@ class Balancing:
         self._told: dict[str, Command] = {}  # of the servers of each
         self._nursery: trio.Nursery | None = None
         self._pins = Pins(tell)
-        self._counting = Counting(tell, lambda: sum(len(each.entries) for each in self._served.values()))
+        self.counting = Counting(tell, lambda: sum(1 + len(each.entries) for each in self._served.values()))
+        self.flow_pages = FlowPages(tell)
         self._wake = trio.Event()
         self._is_on_lan = False
         self._take(node, clock.now())
@@ -91,6 +92,7 @@ class Balancing:
     def everything(self) -> Iterator[Command]:
         """Yield what a new forwarder must be told, once it knows the peers and their prefixes."""
         self._served, self._ways, self._told = {}, {}, {}
+        self.counting.forget()
         yield from self._changes()
 
     async def adopt(self, node: Node) -> None:
@@ -152,6 +154,7 @@ class Balancing:
         async with trio.open_nursery() as self._nursery:
             nursery = self._nursery
             nursery.start_soon(self.lan.run)
+            nursery.start_soon(self.counting.keep_counting)
             while True:
                 now = clock.now()
                 self._look_at_lan()
@@ -189,16 +192,24 @@ class Balancing:
             is_up=any(each.is_confirmed and not each.is_silent for each in self._roster.by_number.values())
         )
 
-    def awaits(self, report: Pinned | ServiceCounters) -> bool:
+    def awaits(self, report: ServiceReport) -> bool:
         """Return whether somebody waits for *report*, and not too much of that answer has come already."""
-        return self._pins.awaits(report) if isinstance(report, Pinned) else self._counting.awaits(report)
+        match report:
+            case Pinned():
+                return self._pins.awaits(report)
+            case ServiceCounters():
+                return self.counting.awaits(report)
+        return self.flow_pages.awaits(report)
 
-    async def take(self, report: ControlReceived | Pinned | ServiceCounters) -> bool:
+    async def take(self, report: ControlReceived | ServiceReport) -> bool:
         """Take a report of the forwarder; return False for what nobody waits for, or means nothing."""
-        if isinstance(report, Pinned):
-            return self._pins.take(report)
-        if isinstance(report, ServiceCounters):
-            return self._counting.take(report)
+        match report:
+            case Pinned():
+                return self._pins.take(report)
+            case ServiceCounters():
+                return self.counting.take(report)
+            case Flows():
+                return self.flow_pages.take(report)
         remote = self._roster.by_number.get(report.peer)
         try:
             message = control.parse(report.payload)
@@ -255,19 +266,10 @@ class Balancing:
             return self._node.own.name
         return self._directors.active(service.directors)
 
-    async def count(self) -> dict[tuple[str, str], ServerCounters] | None:
-        """Return the counters of servers by the name of the service and the key; None if the forwarder does not tell."""
-        rows = await self._counting.ask()
-        if rows is None:
-            return None
-        found: dict[tuple[str, str], ServerCounters] = {}
-        for name, service in self._served.items():
-            number = self._numbers.service(name)
-            for server in service.entries:
-                row = rows.get((number, self._numbers.server(name, server.key)))
-                if row is not None:
-                    found[name, server.key] = row
-        return found
+    @property
+    def numbers(self) -> instructions.Numbers:
+        """The numbers that the forwarder knows services and servers by."""
+        return self._numbers
 
     async def set_by_hand(self, service: str, server: Server, by_hand: ByHand) -> None:
         """Set what holds for *server* until the agent stops or the file changes it."""

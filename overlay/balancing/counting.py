@@ -1,35 +1,62 @@
-"""The counters of services, which the forwarder tells in pieces."""
+"""The counters of services, which the forwarder tells in pieces, and what they grow by in a second."""
 
 from __future__ import annotations
 
 import itertools
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
 
+from overlay.host import clock
 from overlay.link.service_messages import AskServices
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from overlay.link.messages import Command
-    from overlay.link.service_messages import ServerCounters, ServiceCounters
+    from overlay.link.service_messages import ServerCounters, ServiceCounters, ServiceTotals
 
 # Ours
 PATIENCE = 2.0  # seconds for the forwarder to tell its counters
-MORE_ROWS = 100  # in an answer than there are servers, some of which may come and go meanwhile
+MORE_ROWS = 100  # in an answer than there are servers and services, some of which may come and go meanwhile
+LEAST_PAUSE = 2.0  # seconds between two counts that rates are made of
+SHARE = 0.02  # of the time that counting takes at most
+LEAST_TIME = 1.0  # seconds that a rate is of
+COUNTS = 3  # that are kept, so that one of them is LEAST_TIME old
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What came in a second: connections, packets, bytes."""
+
+    connections: float
+    packets: float
+    bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was counted until the time *at*, by the numbers of services, and of services and servers."""
+
+    at: float
+    servers: dict[tuple[int, int], ServerCounters] = field(default_factory=dict)
+    services: dict[int, ServiceTotals] = field(default_factory=dict)
+    drops: dict[str, int] = field(default_factory=dict)  # of packets that belong to no service
 
 
 class Counting:
-    """Questions for counters.  *tell* tells the forwarder, which has *known* servers now."""
+    """Questions for counters.  *tell* tells the forwarder, which has *known* servers and services now."""
 
     def __init__(self, tell: Callable[[Command], Awaitable[None]], known: Callable[[], int]) -> None:
         self._tell, self._known = tell, known
         self._serials = itertools.count(1)
         self._asked: dict[int, tuple[list[ServiceCounters], trio.Event]] = {}
+        self._before: deque[Counts] = deque(maxlen=COUNTS)  # the latest last
 
-    async def ask(self) -> dict[tuple[int, int], ServerCounters] | None:
-        """Return the counters by the numbers of service and server; None if the forwarder does not tell."""
+    async def ask(self) -> Counts | None:
+        """Return the counters; None if the forwarder does not tell."""
         serial, complete = next(self._serials), trio.Event()
         pieces: list[ServiceCounters] = []
         self._asked[serial] = pieces, complete
@@ -41,13 +68,21 @@ class Counting:
             del self._asked[serial]
         if not complete.is_set():
             return None
-        return {(row.service, row.server): row for piece in pieces for row in piece.servers}
+        return Counts(
+            pieces[-1].at,
+            {(row.service, row.server): row for piece in pieces for row in piece.servers},
+            {row.service: row for piece in pieces for row in piece.services},
+            pieces[-1].drops,
+        )
 
     def awaits(self, report: ServiceCounters) -> bool:
         """Return whether somebody waits for *report*, and not too much of that answer has come already."""
         asked = self._asked.get(report.serial)
         most = 2 * self._known() + MORE_ROWS
-        return asked is not None and sum(1 + len(piece.servers) for piece in asked[0]) <= most
+        return (
+            asked is not None
+            and sum(1 + len(piece.servers) + len(piece.services) for piece in asked[0]) <= most
+        )
 
     def take(self, report: ServiceCounters) -> bool:
         """Take a piece of the answer; return False if nobody waits for it."""
@@ -57,3 +92,42 @@ class Counting:
             if report.is_last:
                 asked[1].set()
         return asked is not None
+
+    # Rates
+
+    async def keep_counting(self) -> None:
+        """Count every few seconds, for ever, so that rates are known when somebody asks."""
+        while True:
+            began = clock.now()
+            if self._known():
+                self.keep(await self.ask())
+            await trio.sleep(max(LEAST_PAUSE, (clock.now() - began) / SHARE))
+
+    def keep(self, counts: Counts | None) -> None:
+        """Keep *counts* for rates; what was counted before counters that are not known is too old for them."""
+        if counts is None:
+            self._before.clear()
+        else:
+            self._before.append(counts)
+
+    def forget(self) -> None:
+        """Forget what was counted: another forwarder begins at nothing."""
+        self._before.clear()
+
+    def before(self, counts: Counts) -> Counts | None:
+        """Return what was counted some time before *counts*; None where that is not known."""
+        return next((each for each in reversed(self._before) if counts.at - each.at >= LEAST_TIME), None)
+
+
+def rate(
+    now: ServerCounters | ServiceTotals | None, before: ServerCounters | ServiceTotals | None, seconds: float
+) -> Rate | None:
+    """Return what came in a second, of *seconds*; None where one of the counters is not known, or began anew."""
+    if now is None or before is None:
+        return None
+    grown = (
+        now.connections - before.connections,
+        now.packets - before.packets,
+        now.bytes - before.bytes,
+    )
+    return None if min(grown) < 0 else Rate(*(each / seconds for each in grown))

@@ -132,11 +132,33 @@ class AskServices:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowFilter:
+    """Which flows of a service are asked for; None, and no *states*, ask for all.
+
+    *client* is a packed address of which the first *prefix* bits count, *port* is that of the service, *states* are
+    values of ``states.State``.
+    """
+
+    client: Address | None = None
+    prefix: UInt8 = 0
+    server: int | None = None
+    protocol: UInt8 | None = None
+    port: UInt16 | None = None
+    states: list[UInt8] = dataclasses.field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class AskFlows:
-    """Tell the flows of a service; *serial* comes back with them."""
+    """Tell at most *most* flows of a service that are *wanted*, from the place *at* in its table on.
+
+    The answer may end before, for a table may be large: it has the place to go on at.
+    """
 
     serial: int
     service: int
+    at: int
+    most: int
+    wanted: FlowFilter
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +183,37 @@ class ServerCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceTotals:
+    """What was counted for a service since it is there, for servers that are gone too."""
+
+    service: int
+    connections: int
+    packets: int
+    bytes: int
+    drops: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceCounters:
-    """Counters of some servers, and with *is_last* all have been told.  *drops* are of all services together."""
+    """Counters of some servers and services at the time *at*, and with *is_last* all have been told.
+
+    *at* is in seconds of CLOCK_BOOTTIME, *drops* are those of no service.
+    """
 
     serial: int
+    at: float
     servers: Annotated[list[ServerCounters], Items(0, ROWS)]
+    services: Annotated[list[ServiceTotals], Items(0, ROWS)]
     drops: dict[str, int]
     is_last: bool
 
 
 @dataclass(frozen=True, slots=True)
 class FlowRow:
-    """One flow.  *state* is a value of ``states.State``; *idle* and *left* are seconds."""
+    """One flow.  *state* is a value of ``states.State``; *idle* and *left* are seconds since its last packet and to live.
+
+    *server* is None for one that is gone.
+    """
 
     protocol: UInt8
     client: Address
@@ -180,15 +221,19 @@ class FlowRow:
     address: Address
     port: UInt16
     state: UInt8
-    server: int
+    server: int | None
     idle: float
     left: float
 
 
 @dataclass(frozen=True, slots=True)
 class Flows:
-    """Some flows of a service, and with *is_last* all have been told."""
+    """Some of the flows that were asked for; with *is_last* this answer is complete.
+
+    *rest* is then the place in the table to go on at, None where all of it was looked at.
+    """
 
     serial: int
     rows: Annotated[list[FlowRow], Items(0, ROWS)]
     is_last: bool
+    rest: int | None = None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from overlay.link.messages import Counters, Handshake, Moved, PeerCounters, Ponged, Ready, Silence, Wanted
+from overlay.link.service_messages import FlowRow, Flows, ServerCounters, ServiceCounters
 from overlay.policing import (
     BURST,
     BURST_PER_PEER,
@@ -46,6 +47,23 @@ def test_counters_cost_as_many_reports_as_they_have_rows():
     allowed = [policing.allows(Counters(1, rows, {}, False), 1, NOW) for _ in range(100)]
 
     assert sum(allowed) == int(most)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        ServiceCounters(1, 0.0, [ServerCounters(0, 0, 0, 0, 0, 0, 0)] * 100, [], {}, False),
+        Flows(1, [FlowRow(6, bytes(4), 1, bytes(4), 80, 2, 0, 0.0, 0.0)] * 100, is_last=False),
+    ],
+    ids=kind_of,
+)
+def test_rows_about_services_that_nobody_asked_for_count_like_reports(report):
+    policing = Policing(lambda _: False)
+
+    allowed = [policing.allows(report, 1, NOW) for _ in range(300)]
+
+    assert 190 <= sum(allowed) <= 210
+    assert Policing(lambda _: True).allows(report, 1, NOW)
 
 
 @pytest.mark.parametrize("report", [Counters(1, [], {}, False), Ponged(1, 1, 0.1)], ids=kind_of)

@@ -13,6 +13,7 @@ from overlay.link.service_messages import (
     VIRTUAL,
     AskFlows,
     AskServices,
+    FlowFilter,
     Flows,
     PermitRow,
     Pin,
@@ -240,14 +241,14 @@ def test_flow_of_a_check_goes_to_its_server_whatever_the_state(director):
 
 def test_flows_are_told_with_their_server(director):
     director.send(tcp(SYN), tcp(ACK), tcp(SYN, version=6))
-    director.node.tell(AskFlows(3, 0))
+    director.node.tell(AskFlows(3, 0, 0, 100, FlowFilter()))
     director.world.run(1)
     rows = [row for each in director.node.reported if isinstance(each, Flows) for row in each.rows]
     assert {(row.client, row.client_port, row.address, row.port, row.server) for row in rows} == {
         (ip_address(CLIENT).packed, 40000, VIP.packed, 80, 0),
         (ip_address(CLIENT6).packed, 40000, VIP6.packed, 80, 0),
     }
-    director.node.tell(AskFlows(4, 99))
+    director.node.tell(AskFlows(4, 99, 0, 100, FlowFilter()))
     assert director.report(Flows) == Flows(4, [], True)
 
 

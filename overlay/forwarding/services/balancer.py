@@ -14,7 +14,6 @@ from overlay.services.states import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from overlay.forwarding.services.flows import Flows
     from overlay.forwarding.services.service import Server, ServerRow, Settings
     from overlay.reasons import Drops
 
@@ -35,21 +34,6 @@ class ServerCounters:
     connections: int
     packets: int
     bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class FlowRow:
-    """A flow.  Addresses are packed; *idle* is seconds since its last packet, *left* seconds until it is forgotten."""
-
-    protocol: int
-    client: bytes
-    client_port: int
-    address: bytes
-    port: int
-    state: State
-    server: int  # -1 for the sorry server, or one that is gone
-    idle: float
-    left: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,31 +258,3 @@ class Balancer:
             served = self._served.get(row.service)
             learnt += served is not None and served.service.learn(row.key, row.state, row.server, now)
         return learnt
-
-    def flows(self, number: int, now: float) -> Iterator[list[FlowRow]]:
-        """Yield the flows of a service, some at a time."""
-        service = self._served[number].service
-        numbers = {server.index: each for each, server in service.by_number.items()}
-        table: Flows = service.flows
-        for part in table.rows():
-            yield [
-                _flow_row(key, state, numbers.get(server, -1), now - seen, table.timeouts[state])
-                for key, state, server, seen in part
-            ]
-
-
-def _flow_row(key: bytes, state: State, server: int, idle: float, timeout: float) -> FlowRow:
-    half = 4 if len(key) < 32 else 16
-    ports = key[2 * half : 2 * half + 4]
-    protocol = key[-1] if len(key) > 2 * half + 4 else 6
-    return FlowRow(
-        protocol,
-        key[:half],
-        int.from_bytes(ports[:2], "big"),
-        key[half : 2 * half],
-        int.from_bytes(ports[2:], "big"),
-        state,
-        server,
-        idle,
-        max(0.0, timeout - idle),
-    )

@@ -8,6 +8,7 @@ from overlay.errors import PacketError
 from overlay.forwarding.services import service as services
 from overlay.forwarding.services.balancer import Balancer
 from overlay.forwarding.services.permits import Permit, Permits
+from overlay.forwarding.services.search import search
 from overlay.forwarding.services.service import Takes
 from overlay.link.messages import OWN
 from overlay.link.service_messages import (
@@ -21,6 +22,7 @@ from overlay.link.service_messages import (
     ServerCounters,
     ServerRow,
     ServiceCounters,
+    ServiceTotals,
     SetPermits,
     SetServers,
     SetService,
@@ -150,7 +152,7 @@ class Services:
                 flow = command.protocol, command.client, command.port, command.vip, command.vip_port
                 self._balancer.unpin(*flow)
             case AskServices():
-                self._tell_counters(command.serial, link_is_idle)
+                self._tell_counters(command.serial, link_is_idle, now)
             case AskFlows():
                 self._tell_flows(command, link_is_idle, now)
             case _:
@@ -193,56 +195,51 @@ class Services:
 
     # Answers
 
-    def _tell_counters(self, serial: int, link_is_idle: Callable[[], bool]) -> None:
-        rows = [
+    def _tell_counters(self, serial: int, link_is_idle: Callable[[], bool], now: float) -> None:
+        servers = [
             ServerCounters(
                 number, self._number(number, each.number), each.active, each.inactive, each.connections, each.packets, each.bytes
             )
             for number in self._names
             for each in self._balancer.counters(number)
         ]  # fmt: skip
+        totals = [
+            ServiceTotals(number, *service.totals(), dict(service.drops))
+            for number in self._names
+            for service in [self._balancer.service(number)]
+        ]
         drops = dict(self._balancer.drops)
-        for number in self._names:
-            for reason, count in self._balancer.service(number).drops.items():
-                drops[reason] = drops.get(reason, 0) + count
-        pieces = [rows[at : at + ROWS] for at in range(0, len(rows), ROWS)] or [[]]
+        pieces = [
+            (servers[at : at + ROWS], totals[at : at + ROWS])
+            for at in range(0, max(len(servers), len(totals)), ROWS)
+        ] or [([], [])]
         last = len(pieces) - 1
 
-        def tell(piece: tuple[int, list[ServerCounters]], _: float) -> None:
-            self._report(ServiceCounters(serial, piece[1], drops, piece[0] == last))
+        def tell(piece: tuple[int, tuple[list[ServerCounters], list[ServiceTotals]]], _: float) -> None:
+            self._report(ServiceCounters(serial, now, *piece[1], drops, piece[0] == last))
 
         self._jobs.add("services", enumerate(pieces), tell, link_is_idle)
 
     def _tell_flows(self, command: AskFlows, link_is_idle: Callable[[], bool], now: float) -> None:
         """Tell the flows as they are when their turn comes, as fast as the agent reads them."""
         if command.service not in self._names:
-            self._report(Flows(command.serial, [], True))
+            self._report(Flows(command.serial, [], is_last=True))
             return
+        service = self._balancer.service(command.service)
+        numbers = {
+            server.index: self._number(command.service, number)
+            for number, server in service.by_number.items()
+        }
+        if service.sorry is not None:
+            numbers[service.sorry.index] = self._number(command.service, -1)
+        steps = search(service.flows, command.wanted, numbers, command.at, command.most, now)
 
-        def tell(piece: tuple[list[FlowRow], bool], _: float) -> None:
-            self._report(Flows(command.serial, *piece))
+        def tell(step: tuple[list[FlowRow], bool, int | None], _: float) -> None:
+            found, is_last, rest = step
+            if found or is_last:
+                self._report(Flows(command.serial, found, is_last, rest))
 
-        self._jobs.add("flows", self._flow_rows(command.service, now), tell, link_is_idle)
-
-    def _flow_rows(self, service: int, now: float) -> Iterator[tuple[list[FlowRow], bool]]:
-        for rows in self._balancer.flows(service, now):
-            told = [
-                FlowRow(
-                    each.protocol,
-                    each.client,
-                    each.client_port,
-                    each.address,
-                    each.port,
-                    int(each.state),
-                    self._number(service, each.server),
-                    each.idle,
-                    each.left,
-                )
-                for each in rows
-            ]
-            for at in range(0, len(told), ROWS):
-                yield told[at : at + ROWS], False
-        yield [], True
+        self._jobs.add("flows", steps, tell, link_is_idle)
 
     def _number(self, service: int, server: int) -> int:
         """Return the agent's number of a server: that of the sorry server is -1 here."""

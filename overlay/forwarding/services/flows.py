@@ -251,15 +251,3 @@ class Flows:
             yield
         self._filled = 0
         self.loads = Loads([0] * len(self.loads.active), [0] * len(self.loads.inactive))
-
-    def rows(self) -> Iterator[list[tuple[bytes, State, int, float]]]:
-        """Yield key, state, server and when it was seen last of all flows, a piece at a time."""
-        for place in range(len(self.shards)):
-            shard = self.shards[place]
-            for start in range(0, len(shard.keys), REMOVED):
-                end = min(start + REMOVED, len(shard.keys))
-                yield [
-                    (shard.keys[row], State(shard.state[row]), shard.server[row], shard.seen[row])
-                    for row in range(start, end)
-                    if shard.state[row]
-                ]

@@ -110,13 +110,13 @@ def test_result_that_comes_while_a_reload_takes_a_peer_out_waits_for_the_new_tab
 
 def test_answers_that_nobody_waits_for_are_not_awaited_and_those_of_a_flood_neither(bench):
     balancing = bench.balancing
-    piece = ServiceCounters(1, [ServerCounters(0, 0, 0, 0, 0, 0, 0)] * 60, {}, False)
+    piece = ServiceCounters(1, 0.0, [ServerCounters(0, 0, 0, 0, 0, 0, 0)] * 60, [], {}, False)
     assert not balancing.awaits(Pinned(1, True))
     assert not balancing.awaits(piece)
-    balancing._pins._waiting[1], balancing._counting._asked[1] = None, ([], trio.Event())
+    balancing._pins._waiting[1], balancing.counting._asked[1] = None, ([], trio.Event())
     assert balancing.awaits(Pinned(1, True))
     taken = 0
     while balancing.awaits(piece):
-        balancing._counting._asked[1][0].append(piece)
+        balancing.counting._asked[1][0].append(piece)
         taken += 1
     assert taken == 2

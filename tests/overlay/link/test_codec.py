@@ -133,12 +133,29 @@ MESSAGES = {
     sm.Pin: st.builds(sm.Pin, number, u8, address, u16, address, u16, number, number),
     sm.Unpin: st.builds(sm.Unpin, u8, address, u16, address, u16),
     sm.AskServices: st.builds(sm.AskServices, number),
-    sm.AskFlows: st.builds(sm.AskFlows, number, number),
+    sm.AskFlows: st.builds(
+        sm.AskFlows,
+        number,
+        number,
+        number,
+        number,
+        st.builds(
+            sm.FlowFilter,
+            st.none() | address,
+            u8,
+            st.none() | number,
+            st.none() | u8,
+            st.none() | u16,
+            st.lists(u8, max_size=3),
+        ),
+    ),
     sm.Pinned: st.builds(sm.Pinned, number, st.booleans()),
     sm.ServiceCounters: st.builds(
         sm.ServiceCounters,
         number,
+        seconds,
         st.lists(st.builds(sm.ServerCounters, *[number] * 7), max_size=3),
+        st.lists(st.builds(sm.ServiceTotals, *[number] * 4, counts), max_size=3),
         counts,
         st.booleans(),
     ),
@@ -146,9 +163,11 @@ MESSAGES = {
         sm.Flows,
         number,
         st.lists(
-            st.builds(sm.FlowRow, u8, address, u16, address, u16, u8, number, seconds, seconds), max_size=3
+            st.builds(sm.FlowRow, u8, address, u16, address, u16, u8, st.none() | number, seconds, seconds),
+            max_size=3,
         ),
         st.booleans(),
+        st.none() | number,
     ),
     Transmit: st.builds(Transmit, number, datagram, st.none() | endpoint, st.booleans()),
     InstallKeypair: st.builds(

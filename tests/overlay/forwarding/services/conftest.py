@@ -6,7 +6,9 @@ import pytest
 
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.services.balancer import Balancer
+from overlay.forwarding.services.search import search
 from overlay.forwarding.services.service import ServerRow, Settings
+from overlay.link.service_messages import FlowFilter
 from tests import packets
 
 VIPS = {4: "192.0.2.100", 6: "2001:db8::100"}
@@ -54,6 +56,17 @@ class World:
         version = packet[0] >> 4
         peer = self.balancer.vip(self.vips[version]).choose(self.last, now, count)
         return None if peer is None else peer.number - 1
+
+    def flows(self, now=0.0, number=WEB, **wanted):
+        """Return the flows of a service that are wanted, those of the server that has number N with number N."""
+        service = self.balancer.service(number)
+        numbers = {server.index: number for number, server in service.by_number.items()}
+        found, at = [], 0
+        while at is not None:
+            steps = list(search(service.flows, FlowFilter(**wanted), numbers, at, 10**6, now))
+            found += [row for rows, _, _ in steps for row in rows]
+            at = steps[-1][2]
+        return found
 
     def service(self, number=WEB):
         return self.balancer.service(number)

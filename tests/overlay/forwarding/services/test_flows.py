@@ -31,7 +31,11 @@ def whole_sweep(flows, now):
 
 
 def held(flows):
-    return {key: rest for part in flows.rows() for key, *rest in part}
+    return {
+        key: [State(shard.state[row]), shard.server[row], shard.seen[row]]
+        for shard in flows.shards
+        for key, row in shard.index.items()
+    }
 
 
 class Twin:

@@ -26,7 +26,7 @@ def established(world, now=0.0, **flow):
 
 
 def states(world):
-    return Counter(row.state for part in world.balancer.flows(1, 0.0) for row in part)
+    return Counter(row.state for row in world.flows())
 
 
 @both
@@ -226,7 +226,7 @@ def test_protocols_of_one_port_are_flows_of_their_own(world):
 
     assert None not in numbers
     assert len(world.service().flows) == 3
-    assert {row.protocol for part in world.balancer.flows(1, 0.0) for row in part} == {6, 17, 132}
+    assert {row.protocol for row in world.flows()} == {6, 17, 132}
 
 
 @both
