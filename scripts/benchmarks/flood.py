@@ -30,8 +30,8 @@ class Iovec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_char_p), ("length", ctypes.c_size_t))
 
 
-class Message(ctypes.Structure):
-    """What struct mmsghdr is: a struct msghdr, and how much of it was sent."""
+class Header(ctypes.Structure):
+    """What struct msghdr is."""
 
     _fields_ = (
         ("name", ctypes.c_char_p),
@@ -41,8 +41,13 @@ class Message(ctypes.Structure):
         ("control", ctypes.c_void_p),
         ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-        ("sent", ctypes.c_uint32),
     )
+
+
+class Message(ctypes.Structure):
+    """What struct mmsghdr is: a struct msghdr, and how much of it was sent."""
+
+    _fields_ = (("header", Header), ("sent", ctypes.c_uint32))
 
 
 def send_single(udp: socket.socket, targets: list[Target], payload: bytes, seconds: float) -> int:
@@ -55,10 +60,11 @@ def send_single(udp: socket.socket, targets: list[Target], payload: bytes, secon
     ]
     messages = (Message * count)()
     for number, message in enumerate(messages):
-        message.name = names[number % len(names)]
-        message.name_length = len(names[0])
-        message.vector = ctypes.pointer(vector)
-        message.vector_length = 1
+        header = message.header
+        header.name = names[number % len(names)]
+        header.name_length = len(names[0])
+        header.vector = ctypes.pointer(vector)
+        header.vector_length = 1
     size = ctypes.sizeof(Message)
     calls = [
         (ctypes.byref(messages, first * size), min(BATCH, count - first)) for first in range(0, count, BATCH)
