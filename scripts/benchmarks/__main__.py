@@ -25,6 +25,7 @@ from scripts.benchmarks import (
     parts,
     reload,
     scale,
+    services,
 )
 from scripts.benchmarks.console import progress
 from scripts.benchmarks.options import Parser
@@ -40,6 +41,7 @@ MEASUREMENTS = {
     "parts": parts,
     "reload": reload,
     "scale": scale,
+    "services": services,
 }
 DEFAULT = "compare"
 

@@ -64,7 +64,7 @@ class Figures:
 def machine() -> dict[str, Any]:
     """Return what the figures were measured on."""
     return {
-        "cpu": processor(),
+        "cpu": f"{processor()} ({', '.join(aes()) or 'no AES'})",
         "kernel": platform.release(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
@@ -76,6 +76,13 @@ def processor() -> str:
     """Return the model of the processor as the kernel names it."""
     found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return found[1] if found else platform.machine()
+
+
+def aes() -> list[str]:
+    """Return which of the instructions that make AES fast the processor has."""
+    found = re.search(r"^(?:flags|Features)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    flags = found[1].split() if found else []
+    return [name for name in ("aes", "vaes", "avx2", "avx512f") if name in flags]
 
 
 def write(path: Path | None, options: Mapping[str, Any], results: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from tests.netns.topology import CommandError, wait_until
 
 if TYPE_CHECKING:
     from scripts.benchmarks.nodes import Pair
+    from tests.netns.topology import Namespace
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 
@@ -25,6 +26,18 @@ def tcp(
     With *both_directions* as many go the other way at the same time, and count as well.
     """
     sender, receiver, address = pair.ends(place)
+    return stream(sender, receiver, address, seconds, streams, both_directions)
+
+
+def stream(
+    sender: Namespace,
+    receiver: Namespace,
+    address: str,
+    seconds: int,
+    streams: int = 1,
+    both_directions: bool = False,
+) -> tuple[float, float]:
+    """Return Gbit/s and GB of TCP from one namespace to an *address* that leads to another (see tcp)."""
     server = receiver.popen("iperf3", "-s", "-1", stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: ":5201 " in receiver.run("ss", "-Htln"), 10, "iperf3 listens")

@@ -146,7 +146,7 @@ class Demo:
             "ports = [80]",
             f"directors = {json.dumps(DIRECTORS)}",
             f"servers = [{', '.join(servers)}]",
-            f'check = {{ kind = "http", path = "/health", every = {EVERY}, retries = {RETRIES}, timeout = 2, warmup = 0 }}',
+            f'check = {{ kind = "http", path = "/health", every = {EVERY}, retries = {RETRIES}, retry_delay = {EVERY}, timeout = 2, warmup = 0 }}',
         ]
         self._stage.write_peers("\n".join(lines) + "\n", DIRECTORS[0])
 

@@ -1,0 +1,216 @@
+"""Virtual services: what a director costs a flow, new connections beside proxies, memory of a flow, and failovers.
+
+**path**: one TCP stream, and 64-byte datagrams of one flow and of a thousand, from a container behind a director to a
+server at another host: to the virtual address, and to the server's own, which takes the same way without a service.
+
+**connections**: new TCP connections per second, a request on each, from a client on the director's LAN, which the server
+answers directly.  Beside it, on the same hosts: HAProxy in TCP mode, nginx with its stream module, and the server without
+anything before it.  Client (wrk), server (nginx, one worker) and balancer share the processors; the tunnel to the server
+is encrypted, what the proxies send is not.
+
+**memory**: what a director needs for each flow that it knows.
+
+**failover**: for how long datagrams of a client do not arrive when its director is killed with ``kill -9``; for how long
+new connections fail when a server is killed that is checked every half second; and how long a server that is drained
+gets new ones after the command.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scripts.benchmarks import figures, takeover
+from scripts.benchmarks.console import fail, progress, say
+from scripts.benchmarks.contenders import Program
+from scripts.benchmarks.farm import VIP, Farm
+from scripts.benchmarks.figures import Figures, machine
+from scripts.benchmarks.measures import cpu_seconds, memory_mb, stream
+from scripts.benchmarks.options import between, some_of
+from scripts.benchmarks.packets import PORT, SIZE, count_and_drop, flood
+from scripts.benchmarks.proxies import NGINX, PROXIES, WRK, connections, start_pages
+from tests.netns.topology import Lab
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+PARTS = ("path", "connections", "memory", "failover")
+PLAIN, BALANCED, ALONE = "without a service", "by a director", "no balancer"
+TCP, ONE, MANY = "TCP, Gbit/s", "one flow, thousand/s", "1000 flows, thousand/s"
+CONNECTIONS, CPU = "new connections/s", "CPU of a connection, both agents, us"
+FLOWS = 1000  # of datagrams
+GOALS = {TCP: 0.95, ONE: 0.8, MANY: 0.8}
+GOAL_CONNECTIONS = 0.5
+IPERF3 = Program("iperf3", "iperf3")
+
+MANY_ADDRESSES = tuple(f"203.0.113.{last}" for last in range(100, 120))
+PORTS = 50_000
+SERVICES_TOML = f"""
+[services.web]
+address = "{VIP}"
+protocol = ["tcp", "udp"]
+directors = "lb"
+servers = "web"
+new_flows_per_second = 1000000
+
+[services.many]
+address = {list(MANY_ADDRESSES)}
+protocol = "udp"
+directors = "lb"
+servers = "web"
+scheduler = "wlc"
+new_flows_per_second = 1000000
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this measurement."""
+    add = parser.add_argument
+    add("--rounds", type=between(1, 50), default=5, help="interleaved rounds (default 5)")
+    add("--seconds", type=between(1, 30), default=2, help="of each transfer and flood (default 2)")
+    add("--parts", type=some_of(PARTS), default=PARTS, help=f"of: {', '.join(PARTS)}; default all")
+    add("--at-once", type=between(1, 1000), default=256, help="connections at a time (default 256)")
+    add(
+        "--flows",
+        type=between(1000, 1_000_000),
+        default=200_000,
+        help="of which the memory is measured (default 200000)",
+    )
+    add("--json", type=Path, metavar="FILE", help="write every measurement to this file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure and report."""
+    programs = needed(arguments.parts)
+    results = Figures(PLAIN, second_reference=PROXIES[0].name)
+    with Lab() as lab, ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overlay-bench-")))
+        if set(arguments.parts) - {"failover"}:
+            progress("setting up a director and a server")
+            farm = Farm(lab, folder, "s", ("lb", "web"), SERVICES_TOML)
+            measure(farm, arguments, results)
+        if "failover" in arguments.parts:
+            takeover.measure(lab, folder, arguments.rounds, results)
+    say()
+    for name, value in {**machine(), **programs}.items():
+        say(f"{name}: {value}")
+    results.show()
+    say_goals(results)
+    figures.write(arguments.json, vars(arguments), {"versions": programs, "results": results.values})
+
+
+def needed(parts: Sequence[str]) -> dict[str, str]:
+    """Return the versions of the programs that *parts* take; SystemExit that names those that are missing."""
+    wanted: list[Program] = []
+    if "path" in parts:
+        wanted.append(IPERF3)
+    if "connections" in parts:
+        wanted += [WRK, NGINX]
+    missing = [program for program in wanted if not program.is_installed()]
+    if missing:
+        names = " ".join(program.package for program in missing)
+        fail(f"missing: {names}; install them (apt-get install {names}), or choose other --parts")
+    if "connections" in parts:
+        wanted += [proxy.program for proxy in PROXIES if proxy.is_installed()]
+        for proxy in PROXIES:
+            if not proxy.is_installed():
+                progress(
+                    f"left out, as not installed: {proxy.name} (apt-get install {proxy.program.package})"
+                )
+    return {program.package: program.version() for program in wanted}
+
+
+def measure(farm: Farm, arguments: argparse.Namespace, results: Figures) -> None:
+    """Measure path, connections and memory, in interleaved rounds."""
+    web = farm.nodes["web"]
+    parts = arguments.parts
+    if "connections" in parts:
+        farm.lead_visitor("lb")
+        start_pages(web.host, farm.folder)
+        for proxy in PROXIES:
+            if proxy.is_installed():
+                proxy.start(farm.nodes["lb"].host, farm.folder, "192.0.2.1", web.underlay_address)
+    if "path" in parts or "memory" in parts:
+        count_and_drop(web.host, 'iifname "overlay0" udp dport != 5201')
+    for number in range(arguments.rounds):
+        for part, each in (("path", measure_path), ("connections", measure_connections)):
+            if part in parts:
+                progress(f"round {number + 1} of {arguments.rounds}: {part}")
+                each(farm, arguments, results)
+    if "memory" in parts:
+        progress(f"memory of {arguments.flows} flows")
+        measure_memory(farm, arguments.flows, results)
+
+
+def measure_path(farm: Farm, arguments: argparse.Namespace, results: Figures) -> None:
+    """Measure a stream and datagrams, to the server's address and to the virtual one."""
+    director, server = farm.nodes["lb"], farm.nodes["web"]
+    sender, receiver = director.container, server.host
+    processes = [*director.processes, *server.processes]
+    targets = {PLAIN: server.address, BALANCED: VIP}
+    for name, address in targets.items():
+        results.note(TCP, name, stream(sender, receiver, address, arguments.seconds)[0])
+    for column, count in ((ONE, 1), (MANY, FLOWS)):
+        for name, address in targets.items():
+            flows = [(address, PORT + number) for number in range(count)]
+            _, arrived, _ = flood(sender, receiver, flows, "single", arguments.seconds, SIZE, processes)
+            results.note(column, name, arrived)
+
+
+def measure_connections(farm: Farm, arguments: argparse.Namespace, results: Figures) -> None:
+    """Measure new connections by each way."""
+    director, server = farm.nodes["lb"], farm.nodes["web"]
+    ways = {ALONE: f"http://{server.underlay_address}/", BALANCED: f"http://{VIP}/"}
+    for proxy in PROXIES:
+        if proxy.is_installed():
+            ways[proxy.name] = f"http://{director.underlay_address}:{proxy.port}/"
+    processes = [*director.processes, *server.processes]
+    for name, url in ways.items():
+        used = sum(map(cpu_seconds, processes))
+        rate = connections(farm.visitor, url, arguments.seconds, arguments.at_once)
+        results.note(CONNECTIONS, name, rate)
+        if name == BALANCED:
+            spent = sum(map(cpu_seconds, processes)) - used
+            results.note(CPU, name, spent / (rate * arguments.seconds) * 1e6)
+
+
+def measure_memory(farm: Farm, wanted: int, results: Figures) -> None:
+    """Have the director know that many flows more, and note what each takes."""
+    director, receiver = farm.nodes["lb"], farm.nodes["web"].host
+    count = -(-wanted // PORTS)
+    before = sum(map(memory_mb, director.processes))
+    for address in MANY_ADDRESSES[:count]:
+        ports = range(1, min(PORTS, wanted) + 1)
+        targets = [(address, port) for port in ports if port != 5201]
+        known = flows_of(farm)
+        for _ in range(10):  # some datagrams are lost
+            flood(director.container, receiver, targets, "single", 0.5, SIZE, [])
+            if flows_of(farm) - known >= 0.99 * len(targets):
+                break
+    flows = flows_of(farm)
+    after = sum(map(memory_mb, director.processes))
+    results.note("memory of a flow, bytes", f"of {flows}", (after - before) * 2**20 / flows)
+    results.note("memory of a director, MB", "no flows", before)
+    results.note("memory of a director, MB", f"{flows} flows", after)
+
+
+def flows_of(farm: Farm) -> int:
+    """Return how many flows the service of many addresses has."""
+    return sum(each["active_flows"] + each["inactive_flows"] for each in farm.servers("lb", "many").values())
+
+
+def say_goals(results: Figures) -> None:
+    """Print the ratios that are aimed at, as far as both of their sides were measured."""
+    say()
+    for column, goal in GOALS.items():
+        ratio = results.ratio(column, BALANCED, PLAIN)
+        if ratio is not None:
+            say(f"{column}, by a director to without a service: {ratio:.2f} (goal: at least {goal})")
+    for proxy in PROXIES:
+        ratio = results.ratio(CONNECTIONS, BALANCED, proxy.name)
+        if ratio is not None:
+            aim = f" (goal: at least {GOAL_CONNECTIONS})" if proxy is PROXIES[0] else ""
+            say(f"{CONNECTIONS}, by a director to {proxy.name}: {ratio:.2f}{aim}")

@@ -1,0 +1,134 @@
+"""How long it takes until a client of a virtual service is served again when a director or a server fails."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from scripts.benchmarks.console import progress
+from scripts.benchmarks.farm import VIP, Farm
+from tests.netns.topology import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from scripts.benchmarks.figures import Figures
+    from tests.netns.topology import Lab, Namespace
+
+DATAGRAMS, CONNECTIONS = 9000, 80  # ports
+EVERY, RETRIES = 0.5, 0
+BEFORE, AFTER = 0.5, 3.0  # seconds of traffic before what happens, and after it
+FAILOVER_TOML = f"""
+[services.web]
+address = "{VIP}"
+protocol = ["tcp", "udp"]
+ports = [{DATAGRAMS}, {CONNECTIONS}]
+directors = ["lb1", "lb2"]
+servers = ["web1", "web2"]
+check = {{ kind = "tcp", port = {CONNECTIONS}, every = {EVERY}, retries = {RETRIES}, timeout = 2, warmup = 0 }}
+"""
+COLUMN = "failover, ms"
+GAP, DRAINED, KILLED = (
+    "director killed: no packet arrives",
+    "server drained: new connections after the command",
+    "server killed: new connections fail",
+)
+
+
+def measure(lab: Lab, folder: Path, rounds: int, results: Figures) -> None:
+    """Let directors and servers fail, *rounds* times each."""
+    for number in range(rounds):
+        progress(f"round {number + 1} of {rounds}: failover")
+        farm = Farm(lab, folder, f"f{number}", ("client", "lb1", "lb2", "web1", "web2"), FAILOVER_TOML)
+        client = farm.nodes["client"].host
+        servers = {name: answering(farm.nodes[name].host, name) for name in ("web1", "web2")}
+        for director in ("lb1", "lb2"):
+            farm.wait_states(director, "web", web1="up", web2="up")
+        results.note(COLUMN, DRAINED, drained(farm, client))
+        results.note(COLUMN, KILLED, killed(farm, client, servers["web2"]))
+        results.note(COLUMN, GAP, gap(farm, client))
+        for node in farm.nodes.values():
+            node.stop()
+
+
+def answering(host: Namespace, name: str) -> subprocess.Popen[str]:
+    """Start what answers connections with the name of the server, and datagrams with themselves."""
+    process = host.popen(
+        *(
+            sys.executable,
+            "-m",
+            "scripts.benchmarks.served",
+            "answer",
+            name,
+            str(CONNECTIONS),
+            str(DATAGRAMS),
+        ),
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        raise AssertionError(f"{name} does not answer")
+    return process
+
+
+class Asking:
+    """A client that asks from now on; stop() returns when each question was asked, and who answered."""
+
+    def __init__(self, client: Namespace, how: str, port: int) -> None:
+        self._process = client.popen(
+            *(sys.executable, "-m", "scripts.benchmarks.served", how, VIP, str(port)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+        time.sleep(BEFORE)
+
+    def stop(self, after: float = AFTER) -> list[tuple[float, str]]:
+        """Ask for another while, then return times of CLOCK_MONOTONIC with the answers, ``""`` for none."""
+        time.sleep(after)
+        told, _ = self._process.communicate("", timeout=30)
+        return [(at, answer) for at, answer in json.loads(told)]
+
+
+def drained(farm: Farm, client: Namespace) -> float:
+    """Return for how many milliseconds new connections went to a drained server once the command had ended."""
+    asking = Asking(client, "connect", CONNECTIONS)
+    for director in ("lb1", "lb2"):
+        farm.overlay(director, "services", "drain", "web/web1")
+    began = time.monotonic()
+    answers = asking.stop(0.5)
+    for director in ("lb1", "lb2"):
+        farm.overlay(director, "services", "enable", "web/web1")
+    return last(answers, began, "web1")
+
+
+def killed(farm: Farm, client: Namespace, server: subprocess.Popen[str]) -> float:
+    """Return for how many milliseconds from the end of web2's program on new connections failed."""
+    asking = Asking(client, "connect", CONNECTIONS)
+    began = time.monotonic()
+    server.kill()
+    answers = asking.stop()
+    farm.wait_states("lb1", "web", web2="down")
+    return last(answers, began, "")
+
+
+def last(answers: list[tuple[float, str]], began: float, answer: str) -> float:
+    """Return how long after *began*, in milliseconds, the last question was asked that got *answer*."""
+    return max((at - began for at, said in answers if said == answer and at > began), default=0.0) * 1000
+
+
+def gap(farm: Farm, client: Namespace) -> float:
+    """Return for how many milliseconds datagrams of a flow did not arrive, its director being killed."""
+    asking = Asking(client, "send", DATAGRAMS)
+    for pid in farm.nodes["lb1"].processes:
+        subprocess.run(["kill", "-9", str(pid)], check=False)
+    answers = [at for at, said in asking.stop() if said]
+    if len(answers) < 2:
+        raise AssertionError("no datagram was answered")
+    wait_until(lambda: not farm.nodes["lb1"].processes, 10, "lb1 has ended")
+    return max(later - earlier for earlier, later in itertools.pairwise(answers)) * 1000
