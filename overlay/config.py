@@ -16,6 +16,7 @@ from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
 from overlay.errors import ConfigError, NotHereError
 from overlay.host.interfaces import is_own_address
+from overlay.host.ownership import number_of
 from overlay.host.plan import HostPlan
 from overlay.key_files import PRIVATE, load_preshared_key, load_private_key, replace_key
 from overlay.permissions import describe_readers_of, describe_writers_of
@@ -267,7 +268,7 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]], i
     if not node.is_tap:
         routes += [prefix for prefix, name in node.table.outside if name != node.own.name]
     by_policy = {prefix for prefix in routes if prefix.prefixlen <= NEARLY_EVERYTHING}
-    delivery = plan_delivery(node.table, node.own, interface, mtu)
+    delivery = plan_delivery(node.table, node.own, interface, mtu, number_of(interface))
     if not node.is_tap:
         routes += [host_prefix(address) for address in delivery.routed]
     held = PrefixMap((prefix, prefix) for prefix in routes)
@@ -291,6 +292,8 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]], i
         held=tuple(map(_host_interface, delivery.held)),
         rules=delivery.rules,
         settings=tuple(delivery.settings(interface).items()),
+        returned=delivery.returned,
+        inside=node.own.subnets if delivery.returned else (),
     )
 
 

@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 # Specification
 MOST_WEIGHT = 65535
 MOST_DSCP = 63  # RFC 2474: 6 bits
+LOCAL_USE = range(3, 64, 4)  # DSCPs of pool 2, "experimental or local use": RFC 2474 section 6
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # by the name in the file: IP protocol numbers
 
 # Ours
 EVERY_PORT = (1, 65535)
+DSCPS: tuple[int, ...] = (
+    *LOCAL_USE,
+    *sorted(set(range(1, MOST_DSCP + 1)) - set(LOCAL_USE)),
+)  # in the order of their use
 MAGLEV = "maglev"
 SCHEDULERS = (MAGLEV, "rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "dh", "fo", "ovf")
 ALIASES = {"mh": MAGLEV}  # the kernel's name
@@ -220,13 +225,16 @@ class Service:
             yield from (check.port for check in self.checks_of(entry) if check.port is not None)
 
     def dscp_of(self, server: Server) -> int:
-        """Return the DSCP by which the host of *server* tells it from its others of this service; 0 where it has one.
+        """Return the DSCP by which the host of *server* tells that a packet is for it; 0 where it needs none.
 
-        Both ends compute it from the same file, by the servers' identities and not by their order.
+        It needs one to tell its servers of this service apart, and as one of some directors to tell what has been chosen
+        for it from what is still to be balanced.  (Where all are directors, nothing comes that was not chosen.)  Both ends
+        compute it from the same file, by the servers' identities and not by their order.
         """
         entries = sorted(self.entries_at(server.peer), key=_identity)
-        keys = [entry.key for entry in entries]
-        return keys.index(server.key) + 1 if len(keys) > 1 else 0
+        if len(entries) == 1 and server.peer not in (self.directors or ()):
+            return 0
+        return DSCPS[[entry.key for entry in entries].index(server.key)]
 
 
 def _identity(server: Server) -> tuple[int, int, int]:

@@ -31,7 +31,9 @@ class HostPlan:
 
     *held* are addresses of virtual services, which this host answers with and never prefers as a source.  *rules* is what
     nft is told to translate, empty for nothing, and *settings* are settings of the host by their names, as long as the
-    plan is in force.
+    plan is in force.  With *returned* addresses, answers of servers here go into the tun wherever they are to, unless that
+    is in *inside*, networks behind this host: what is from a returned address that is held, and what *rules* mark with
+    the number of the interface.
     """
 
     mtu: int
@@ -46,6 +48,8 @@ class HostPlan:
     held: tuple[IPInterface, ...] = ()
     rules: str = ""
     settings: tuple[tuple[str, int], ...] = ()
+    returned: tuple[IPAddress, ...] = ()
+    inside: tuple[IPNetwork, ...] = ()
 
     def far_end_of(self, address: IPInterface) -> IPAddress:
         """Return the far end of the link that *address* is at; *address* itself where it is no such link."""

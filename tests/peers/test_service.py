@@ -17,14 +17,28 @@ def test_servers_at_one_host_are_told_apart_by_numbers_that_do_not_depend_on_the
 
     numbers = {server.name: there.dscp_of(server) for server in servers}
 
-    assert numbers == {"host": 1, "a": 2, "b": 3, "other": 0}
+    assert numbers == {"host": 3, "a": 7, "b": 11, "other": 0}
     assert numbers == {server.name: back.dscp_of(server) for server in servers}
+
+
+def test_a_director_that_is_a_server_tells_what_was_chosen_for_it():
+    servers = (Server("lb", "lb"), Server("web", "web"))
+    service = Service("s", VIP, servers=servers, directors=("lb",))
+
+    assert [service.dscp_of(server) for server in servers] == [3, 0]
+
+
+def test_every_entry_at_a_host_has_a_dscp_of_its_own():
+    servers = tuple(Server(f"{port}", "web", port=port) for port in range(1, 64))
+    service = Service("s", VIP, servers=servers)
+
+    assert {service.dscp_of(server) for server in servers} == set(range(1, 64))
 
 
 def test_a_sorry_server_counts_among_those_at_its_host():
     service = Service("s", VIP, servers=(Server("web", "web"),), sorry=Server("web", "web", A))
 
-    assert service.dscp_of(service.sorry) == 2
+    assert service.dscp_of(service.sorry) == 7
 
 
 def test_a_sorry_server_that_is_also_a_server_is_one_entry():

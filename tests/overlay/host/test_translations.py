@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -101,11 +102,20 @@ def test_nothing_to_remove_is_no_error_without_nftables(monkeypatch):
 
 
 def test_nft_takes_the_rules_of_services_of_every_kind(host):
-    servers = '{ peer = "web1", port = 8080 }, { peer = "web1", address = "10.244.2.7", port = 81 }'
+    servers = """{ peer = "web1", port = 8080 }, { peer = "web1", address = "10.244.2.7", port = 81 },
+        { peer = "web1", address = "fd00:244:2::7" }"""
     clear = PEERS.replace("[peers.web1]", '[peers.web1]\nencapsulation = "ipip"')
-    table = toml.parse(clear + WEB.replace('"web1"', servers), Path("peers.toml"))
-    rules = plan_delivery(table, table.peers["web1"], "overlay0", 1420).rules
+    other = """
+[services.other]
+address = ["203.0.113.81", "2001:db8:9::81"]
+servers = [{ peer = "web1", address = "10.244.2.7" }, "web1"]
+reply = "director"
+"""
+    table = toml.parse(clear + WEB.replace('"web1"', servers) + other, Path("peers.toml"))
+    rules = plan_delivery(table, table.peers["web1"], "overlay0", 1420, 1_000_000_000).rules
     with host.entered():
         Translations("overlay0").hold(rules)
     shown = host.run("nft", "list", "table", "inet", "overlay_overlay0")
-    assert all(f"chain {name}" in shown for name in ("translate", "unmark", "clamp"))
+    assert set(re.findall(r"chain (\w+)", shown)) == {
+        "apart", "translate", "translate_own", "unmark", "answer", "answer_own", "hairpin", "clamp",
+    }  # fmt: skip
