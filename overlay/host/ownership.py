@@ -9,16 +9,17 @@ import zlib
 PROTOCOL = 151
 # The number of an interface is this, plus six digits from its name, plus 000 where tables have the prefix length.
 NUMBER = 1_000_000_000
+ANSWERS = 129  # behind the prefix lengths: the table of answers that go back through the tunnel
 
 
 def number_of(interface: str) -> int:
     """Return the number that marks tables, rules and unreachable routes as belonging to the agent of *interface*.
 
-    It ends in 000; table numbers have the prefix length there.  Two names share it once in a million pairs.
+    It ends in 000; table numbers have the prefix length there, or ANSWERS.  Two names share it once in a million pairs.
     """
     return NUMBER + zlib.crc32(interface.encode()) % 1_000_000 * 1_000
 
 
 def is_table_of(number: int, table: int) -> bool:
     """Return whether *table* is one of those that belong to the agent with *number*."""
-    return number <= table <= number + 128
+    return number <= table <= number + ANSWERS

@@ -170,6 +170,40 @@ def test_answer_goes_back_to_the_director_of_its_client_where_the_service_says_s
     assert director.node.received == [answer()]
 
 
+def test_answer_to_a_client_that_is_not_known_goes_to_the_director_that_sent_last(director):
+    director.server.tell(SetPermits([PermitRow(VIP.packed, False, [1], [TCP], [(80, 80)], True)]))
+    director.node.tell(SetPermits([PermitRow(VIP.packed, True, [1], [TCP], [(80, 80)])]))
+    stranger = packets.tcp(b"", source=str(VIP), destination="198.51.100.99", ports=(80, 4), flags=ACK)
+    director.server.tun.outgoing.append(packets.PLAIN + stranger)
+    director.world.run(1)
+    assert director.node.received == []  # no director has sent anything
+
+    director.send(tcp(SYN))
+    director.server.tun.outgoing.append(packets.PLAIN + stranger)
+    director.world.run(1)
+    assert director.node.received == [stranger]
+
+
+def test_only_answers_from_the_address_go_to_the_director(director):
+    director.server.tell(SetPermits([PermitRow(VIP.packed, False, [1], [TCP], [(80, 80)], True)]))
+    director.send(tcp(SYN))
+    other = packets.tcp(b"", source="10.0.0.1", destination=CLIENT, ports=(80, 40000), flags=ACK)
+    director.server.tun.outgoing.append(packets.PLAIN + other)
+    director.world.run(1)
+    assert director.node.received == []
+    assert director.server.drops["no_peer"] == 1
+
+
+def test_answer_of_a_server_at_the_director_itself_comes_out_of_its_tun_again(director):
+    director.node.tell(SetPermits([PermitRow(VIP.packed, False, [1], [TCP], [(80, 80)], True)]))
+    director.serve([ServerRow(0, "own:0", OWN, 1, 0)])
+    director.send(tcp(SYN))
+    assert director.node.received == [tcp(SYN)]
+    director.send(answer())
+    assert director.node.received == [tcp(SYN), answer()]
+    assert director.server.received == []
+
+
 @pytest.mark.parametrize(
     "rows",
     [

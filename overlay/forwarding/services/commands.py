@@ -30,6 +30,7 @@ from overlay.link.service_messages import (
 )
 from overlay.services.schedulers import SCHEDULERS
 from overlay.wire.bounds import ROWS
+from overlay.wire.virtio import VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -83,7 +84,12 @@ class Services:
         return cast("Vip", vip).peek(packet)
 
     def deliver(self, buffer: memoryview) -> None:
-        """Write a packet for a server that is this node itself, its virtio header before it, to the tun it came from."""
+        """Give a packet to a server that is this node itself, or behind it; its virtio header stands before it."""
+        self.permits.delivered(self._own, buffer[VIRTIO_SIZE:])
+        self.give_back(buffer)
+
+    def give_back(self, buffer: memoryview) -> None:
+        """Write a packet, its virtio header before it, to the tun that it came from."""
         try:
             self._write([buffer])
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What peers may send for the sake of virtual services, beside what is their own.
+"""What peers may send for the sake of virtual services, beside what is their own, and where answers go back through them.
 
 A director of a service sends what clients sent, whoever they are, to the service's servers; the servers answer with the
 service's address as their source.  This is looked at for packets alone whose source is not their sender's.
@@ -46,16 +46,25 @@ class Permits:
     """All permits of this node."""
 
     def __init__(self) -> None:
+        self._rows: tuple[tuple[bytes, bool, Permit], ...] = ()
         self._to: dict[bytes, list[Permit]] = {}
         self._from: dict[bytes, list[Permit]] = {}
-        self._returns: dict[bytes, Peer] = {}  # by the address of a client
+        self._returns: dict[bytes, Peer] = {}  # by the addresses of a client and of the service
+        self._last: dict[bytes, Peer] = {}  # who sent something to an address of a service last
+        self.returning: frozenset[bytes] = frozenset()  # addresses whose answers go back through a director
 
     def set(self, rows: Iterable[tuple[bytes, bool, Permit]]) -> None:
         """Have these in place of all others: an address, whether it is that of the source, and what is permitted."""
-        self._to, self._from = {}, {}
-        for address, is_source, permit in rows:
+        found = tuple(rows)
+        if found == self._rows:
+            return
+        self._rows, self._to, self._from = found, {}, {}
+        for address, is_source, permit in found:
             (self._from if is_source else self._to).setdefault(address, []).append(permit)
-        self._returns = {}
+        self._returns, self._last = {}, {}
+        self.returning = frozenset(
+            address for address, permits in self._to.items() if any(each.returns for each in permits)
+        )
 
     def admits(self, peer: Peer, packet: Buffer) -> bool:
         """Return whether *peer* may send *packet*, a whole IP packet whose source is none of its own."""
@@ -69,27 +78,47 @@ class Permits:
         if upper is None:
             return False
         at, protocol = upper.at, upper.protocol
-        for found, client, place in (
-            (self._to.get(destination), source, at + 2),
-            (self._from.get(source), None, at),
+        for found, is_request, place in (
+            (self._to.get(destination), True, at + 2),
+            (self._from.get(source), False, at),
         ):
             port = None
             if not upper.is_later and protocol not in {PROTOCOL_ICMP, PROTOCOL_ICMPV6}:
                 port = int.from_bytes(packet[place : place + 2], "big") if len(packet) >= at + 4 else -1
             for permit in found or ():
                 if permit.holds(peer.number, protocol, port):
-                    if permit.returns and client is not None:
-                        self._remember(client, peer)
+                    if permit.returns and is_request:
+                        self._remember(source, destination, peer)
                     return True
         return False
 
     def director_of(self, packet: Buffer) -> Peer | None:
-        """Return the peer that a client's packets came from, for an answer that goes back that way; None for others."""
-        if not self._returns:
-            return None
-        return self._returns.get(bytes(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]))
+        """Return the director that an answer goes back through: that which the client's packets came from.
 
-    def _remember(self, client: bytes, director: Peer) -> None:
-        if client not in self._returns and len(self._returns) >= RETURNS:
+        Where that is not known, as after a restart, it is the one that sent the last packet to that service's address.
+        None for what is no such answer.
+        """
+        if not self.returning:
+            return None
+        if packet[0] >> 4 == 4:
+            source, destination = bytes(packet[12:16]), bytes(packet[16:20])
+        else:
+            source, destination = bytes(packet[8:24]), bytes(packet[24:40])
+        if source not in self.returning:
+            return None
+        return self._returns.get(destination + source) or self._last.get(source)
+
+    def delivered(self, own: Peer, packet: Buffer) -> None:
+        """Note that this node, *own*, is the director that a packet to a server of its own came from."""
+        if not self.returning:
+            return
+        at, middle, end = (12, 16, 20) if packet[0] >> 4 == 4 else (8, 24, 40)
+        address = bytes(packet[middle:end])
+        if address in self.returning:
+            self._remember(bytes(packet[at:middle]), address, own)
+
+    def _remember(self, client: bytes, address: bytes, director: Peer) -> None:
+        key = client + address
+        if key not in self._returns and len(self._returns) >= RETURNS:
             del self._returns[next(iter(self._returns))]
-        self._returns[client] = director
+        self._returns[key] = self._last[address] = director

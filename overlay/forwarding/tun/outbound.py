@@ -293,6 +293,9 @@ class Outbound:
             director = core.services.permits.director_of(packet)
             if director is None:
                 core.refuse(packet, "no_peer", now)
+            elif director.number == OWN:
+                core.services.give_back(self._view[at + _OFFSET : end])
+                return None
             return director
         if found.number == OWN:
             core.refuse(packet, "own_subnet", now)

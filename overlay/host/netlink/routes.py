@@ -1,4 +1,4 @@
-"""Our routes: those that lead into the tun, and the unreachable twin of each."""
+"""Our routes: those that lead into the tun, the unreachable twin of each, and ways past a table of ours."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from overlay.host.netlink.rtnetlink import (
     RTA_TABLE,
     RTM_DELROUTE,
     RTM_NEWROUTE,
+    RTN_THROW,
     RTN_UNICAST,
     RTN_UNREACHABLE,
     build_attribute,
@@ -39,7 +40,7 @@ from overlay.host.netlink.rtnetlink import (
     read_attributes,
     read_number,
 )
-from overlay.host.ownership import PROTOCOL, is_table_of
+from overlay.host.ownership import ANSWERS, PROTOCOL, is_table_of
 from overlay.linux import ATTRIBUTE, NLM_F_CREATE
 
 if TYPE_CHECKING:
@@ -53,16 +54,28 @@ if TYPE_CHECKING:
 # Worse than what the kernel, DHCP or an administrator usually give: their route for the same prefix goes on to win.
 METRIC = 5182
 UNKNOWN_SOURCE = IPv4Address(0)  # of routes that have several, or have lost theirs: like none that is wanted
+EVERYWHERE: dict[int, IPv4Network | IPv6Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
 DESTINATION_OFFSET = ROUTE_ATTRIBUTES_OFFSET + ATTRIBUTE.size  # where it is the first attribute
 
 
 @dataclass(frozen=True, slots=True)
 class RouteKind:
-    """What routes have in common that differ only in their destination."""
+    """What routes have in common that differ only in their destination.
+
+    With *is_past*, the lookup goes on behind the table, as if it had nothing for the destination.
+    """
 
     version: Version
     table: int
     is_unreachable: bool
+    is_past: bool = False
+
+    @property
+    def type(self) -> int:
+        """The type of the routes, as the kernel numbers it."""
+        if self.is_past:
+            return RTN_THROW
+        return RTN_UNREACHABLE if self.is_unreachable else RTN_UNICAST
 
 
 @dataclass(slots=True)
@@ -80,6 +93,8 @@ def planned_routes(plan: HostPlan, number: int) -> dict[RouteKind, RouteSet]:
         sources.setdefault(address.version, address.ip)
     placed = [(RT_TABLE_MAIN, network) for network in plan.routes]
     placed += [(number + network.prefixlen, network) for network in plan.policy_routes]
+    answering = {address.version for address in plan.returned}
+    placed += [(number + ANSWERS, EVERYWHERE[version]) for version in sorted(answering)]
     routes: dict[RouteKind, RouteSet] = {}
     for table, network in placed:
         version = network.version
@@ -88,6 +103,10 @@ def planned_routes(plan: HostPlan, number: int) -> dict[RouteKind, RouteSet]:
             if kind not in routes:
                 routes[kind] = RouteSet(set(), None if is_unreachable else sources.get(version))
             routes[kind].networks.add(network)
+    for network in plan.inside:
+        if network.version in answering:
+            past = RouteKind(network.version, number + ANSWERS, is_unreachable=False, is_past=True)
+            routes.setdefault(past, RouteSet(set())).networks.add(network)
     return routes
 
 
@@ -126,7 +145,7 @@ class Routes:
 
     def forget_ipv4(self) -> None:
         """Note that the kernel has dropped the IPv4 routes on the tun, as it does with the last IPv4 address."""
-        for kind in [kind for kind in self.ours if kind.version == 4 and not kind.is_unreachable]:
+        for kind in [kind for kind in self.ours if kind.version == 4 and kind.type == RTN_UNICAST]:
             del self.ours[kind]
 
     def add(self, kind: RouteKind, wanted: RouteSet) -> None:
@@ -177,17 +196,16 @@ class Routes:
         scope = RT_SCOPE_UNIVERSE
         if request == RTM_DELROUTE:
             scope = RT_SCOPE_NOWHERE
-        elif kind.version == 4 and not kind.is_unreachable:
+        elif kind.version == 4 and kind.type == RTN_UNICAST:
             scope = RT_SCOPE_LINK
         table = kind.table if kind.table < 256 else RT_TABLE_UNSPEC
-        route_type = RTN_UNREACHABLE if kind.is_unreachable else RTN_UNICAST
         parts = [
-            ROUTE.pack(family_of(kind.version), 0, 0, 0, table, PROTOCOL, scope, route_type, 0),
+            ROUTE.pack(family_of(kind.version), 0, 0, 0, table, PROTOCOL, scope, kind.type, 0),
             build_attribute(RTA_DST, bytes(4 if kind.version == 4 else 16)),  # first: see DESTINATION_OFFSET
             build_attribute(RTA_TABLE, NUMBER.pack(kind.table)),
-            build_attribute(RTA_PRIORITY, NUMBER.pack(self._metric(kind.is_unreachable))),
+            build_attribute(RTA_PRIORITY, NUMBER.pack(self._metric(kind.type))),
         ]
-        if not kind.is_unreachable:
+        if kind.type == RTN_UNICAST:
             assert self._index is not None
             parts.append(build_attribute(RTA_OIF, NUMBER.pack(self._index)))
         if source is not None:
@@ -201,9 +219,11 @@ class Routes:
             return
         attributes = dict(read_attributes(raw, ROUTE_ATTRIBUTES_OFFSET))
         table = read_number(attributes.get(RTA_TABLE))
-        is_unreachable = kind == RTN_UNREACHABLE
-        is_of_interface = is_unreachable or read_number(attributes.get(RTA_OIF)) == self._index
-        if not is_of_interface or read_number(attributes.get(RTA_PRIORITY)) != self._metric(is_unreachable):
+        is_past = kind == RTN_THROW and table == self._number + ANSWERS
+        if kind not in {RTN_UNICAST, RTN_UNREACHABLE} and not is_past:
+            return
+        is_of_interface = kind != RTN_UNICAST or read_number(attributes.get(RTA_OIF)) == self._index
+        if not is_of_interface or read_number(attributes.get(RTA_PRIORITY)) != self._metric(kind):
             return
         if table != RT_TABLE_MAIN and not is_table_of(self._number, table):
             return
@@ -211,13 +231,15 @@ class Routes:
             (IPv4Network, IPv4Address, 4) if version == 4 else (IPv6Network, IPv6Address, 16)
         )
         source = address_of(attributes[RTA_PREFSRC]) if RTA_PREFSRC in attributes else None
-        routes = found.setdefault(RouteKind(version, table, is_unreachable), RouteSet(set(), source))
+        routes = found.setdefault(
+            RouteKind(version, table, kind == RTN_UNREACHABLE, is_past), RouteSet(set(), source)
+        )
         routes.networks.add(network_of((attributes.get(RTA_DST, bytes(size)), length)))
         if routes.source != source:
             routes.source = UNKNOWN_SOURCE
 
-    def _metric(self, is_unreachable: bool) -> int:
-        return self._number if is_unreachable else METRIC
+    def _metric(self, kind: int) -> int:
+        return METRIC if kind == RTN_UNICAST else self._number
 
     def _refuse(self, failures: dict[IPNetwork, int]) -> NoReturn:
         network, code = next(iter(failures.items()))

@@ -91,15 +91,15 @@ class Routing:
             if address not in self._addresses.ours:
                 self._make_way(address)
                 self._addresses.add(self._addresses.first_form(address))
-        # The unreachable twin first: no moment, and no kill, leaves a prefix to the default route.
-        for kind in sorted(routes, key=lambda kind: not kind.is_unreachable):
+        # The unreachable twin and ways past a table first: no moment, and no kill, leads packets where none belong.
+        for kind in sorted(routes, key=lambda kind: kind.type, reverse=True):
             self._routes.add(kind, routes[kind])
         for rule in sorted(rules - self._rules.ours, key=priority):
             self._rules.add(rule)
 
         for rule in sorted(self._rules.ours - rules, key=priority, reverse=True):
             self._rules.remove(rule)
-        for kind in sorted(self._routes.ours, key=lambda kind: kind.is_unreachable):
+        for kind in sorted(self._routes.ours, key=lambda kind: kind.type):
             wanted = routes[kind].networks if kind in routes else set()
             self._routes.remove(kind, self._routes.ours[kind].networks - wanted)
         forms = {Address(address.interface, address.interface.ip) for address in addresses}
@@ -115,7 +115,7 @@ class Routing:
         """Remove everything of ours; the host is then as it was.  What is gone already is no error."""
         for rule in sorted(self._rules.ours, key=priority, reverse=True):
             self._rules.remove(rule)
-        for kind in sorted(self._routes.ours, key=lambda kind: kind.is_unreachable):
+        for kind in sorted(self._routes.ours, key=lambda kind: kind.type):
             self._routes.remove(kind, set(self._routes.ours[kind].networks))
         for address in list(self._addresses.ours):
             self._addresses.remove(address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from overlay.host.netlink import codec
@@ -18,7 +18,7 @@ from overlay.host.netlink.rtnetlink import (
     RTM_NEWRULE,
     family_of,
 )
-from overlay.host.ownership import PROTOCOL, is_table_of
+from overlay.host.ownership import ANSWERS, PROTOCOL, is_table_of
 from overlay.linux import NLM_F_CREATE
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from overlay.host.netlink.codec import Attribute
     from overlay.host.netlink.kernel import Kernel
     from overlay.host.netlink.rtnetlink import Version
-    from overlay.host.plan import HostPlan, IPNetwork
+    from overlay.host.plan import HostPlan, IPAddress, IPNetwork
 
 # Specification: linux/fib_rules.h
 FR_ACT_TO_TBL, FR_ACT_GOTO, FR_ACT_NOP = 1, 2, 3
@@ -71,15 +71,25 @@ class GotoTarget:
     version: Version
 
 
-Rule: TypeAlias = LookUpMain | LookUpOurs | GotoByUser | GotoTarget
+@dataclass(frozen=True, slots=True)
+class LookUpAnswers:
+    """The rule: what is from *source*, or for None what nft has marked as an answer, looks up our table of answers."""
+
+    version: Version
+    source: IPAddress | None
+
+
+Rule: TypeAlias = LookUpMain | LookUpOurs | GotoByUser | GotoTarget | LookUpAnswers
 
 
 def planned_rules(plan: HostPlan) -> set[Rule]:
     """Return the rules that *plan* comes to."""
+    rules: set[Rule] = {LookUpAnswers(address.version, None) for address in plan.returned}
+    held = {each.ip for each in plan.held}
+    rules |= {LookUpAnswers(address.version, address) for address in plan.returned if address in held}
     if not plan.policy_routes:
-        return set()
+        return rules
     assert plan.fwmark, "policy routes need a mark for our own datagrams"
-    rules: set[Rule] = set()
     on_link = set(plan.on_link)
     for network in plan.policy_routes:
         rules.add(LookUpMain(network, network.prefixlen - (network in on_link)))
@@ -100,6 +110,8 @@ def priority(rule: Rule) -> int:
             return PRIORITIES - 1
         case GotoTarget():
             return BEHIND
+        case LookUpAnswers():
+            return PRIORITIES - 2
         case _:
             assert_never(rule)
 
@@ -162,6 +174,14 @@ class Rules:
                 fields["family"] = family_of(version)
                 fields["action"] = FR_ACT_NOP
                 attributes += label
+            case LookUpAnswers(version, source):
+                fields["family"] = family_of(version)
+                attributes.append(("FRA_TABLE", self._number + ANSWERS))
+                if source is None:
+                    attributes.append(("FRA_FWMARK", self._number))
+                else:
+                    fields["src_len"] = source.max_prefixlen
+                    attributes.append(("FRA_SRC", str(source)))
             case _:
                 assert_never(rule)
         return codec.encode(codec.RULE, kind, flags, fields, attributes)
@@ -178,6 +198,9 @@ class Rules:
                     yield GotoTarget(version)
                 elif mark == self._number and rule["action"] == FR_ACT_GOTO:
                     yield GotoByUser(version, int(rule.get_attr("FRA_UID_RANGE").partition(":")[0]))
+                elif table == self._number + ANSWERS:
+                    source = rule.get_attr("FRA_SRC")
+                    yield LookUpAnswers(version, None if source is None else ip_address(source))
                 elif is_table_of(self._number, table) and mark:
                     yield LookUpOurs(version, table - self._number, mark)
                 elif table == RT_TABLE_MAIN and mark == self._number:

@@ -56,6 +56,13 @@ def plan(
 OVERLAY = plan(["10.244.0.0/16", "192.168.77.0/24", "fd00:244::/48"])
 FULL = plan(["10.244.0.0/16", "fd00:244::/48"], ["0.0.0.0/0", "::/0", "198.51.100.0/24"], fwmark=MARK)
 
+ANSWERING = dataclasses.replace(
+    OVERLAY,
+    held=(ip_interface("203.0.113.80/32"), ip_interface("2001:db8:9::80/128")),
+    returned=(ip_address("203.0.113.80"), ip_address("203.0.113.81"), ip_address("2001:db8:9::80")),
+    inside=networks("10.244.1.0/24", "fd00:244:1::/64"),
+)
+
 
 class Agent:
     """A tun and its routing in a namespace that the calling thread has entered."""
@@ -194,7 +201,54 @@ def test_each_route_has_an_unreachable_twin_and_the_own_source(host):
         ]
 
 
-@pytest.mark.parametrize("wanted", [OVERLAY, FULL], ids=["overlay", "full"])
+def route_of(host, to, *options):
+    return (
+        host.run("ip", *("-6" if ":" in to else "-4", "route", "get", to, *options))
+        .split(" dev ")[1]
+        .split()[0]
+    )
+
+
+def test_answers_from_a_held_address_go_into_the_tun_but_to_what_is_behind_the_host(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(ANSWERING)
+
+        for to, answering in (("198.51.100.7", "203.0.113.80"), ("2001:db8:7::7", "2001:db8:9::80")):
+            assert route_of(host, to) == "eth0"
+            assert route_of(host, to, "from", answering) == "overlay0"
+            assert route_of(host, to, "mark", str(number_of("overlay0"))) == "overlay0"
+        assert route_of(host, "192.0.2.7", "from", "203.0.113.80") == "overlay0"  # on the LAN all the same
+        assert route_of(host, "10.244.1.9", "from", "203.0.113.80") == "br0"
+        assert route_of(host, "fd00:244:1::9", "from", "2001:db8:9::80") == "br0"
+        # What is translated has another source, and what comes out of the tun on a director is on its way to clients.
+        assert "from 203.0.113.81" not in host.run("ip", "rule")
+
+
+def test_answers_go_the_way_of_everything_again_when_nothing_is_returned(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(OVERLAY)
+        before = host.dump()
+        agent.routing.apply(ANSWERING)
+        agent.routing.apply(OVERLAY)
+
+        assert host.dump() == before
+
+
+def test_rules_for_answers_of_a_killed_agent_are_taken_over(host):
+    start_and_kill(host, "ANSWERING")
+    assert "from 203.0.113.80 lookup" in host.run("ip", "rule")
+    before = host.run("ip", "rule"), host.run("ip", "-6", "rule")
+    with host.entered(), Agent() as agent:
+        agent.routing.read_back()
+        agent.routing.apply(ANSWERING)
+        assert (host.run("ip", "rule"), host.run("ip", "-6", "rule")) == before
+        assert route_of(host, "198.51.100.7", "from", "203.0.113.80") == "overlay0"
+        agent.routing.apply(OVERLAY)
+        assert "203.0.113.80" not in host.run("ip", "rule")
+        assert "throw" not in host.run("ip", "route", "show", "table", "all")
+
+
+@pytest.mark.parametrize("wanted", [OVERLAY, FULL, ANSWERING], ids=["overlay", "full", "answering"])
 def test_host_is_as_before_after_a_clean_stop(host, wanted):
     before = host.dump()
 
