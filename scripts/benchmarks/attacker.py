@@ -6,7 +6,6 @@ merges none with the one before, but for the merged kinds, which are sent in tra
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import random
@@ -15,35 +14,13 @@ import struct
 import sys
 import time
 
+from scripts.benchmarks.batches import BATCH, Batches, sockaddr
+
 SOL_UDP, UDP_SEGMENT = 17, 103  # linux/udp.h
 IP_PKTINFO, IP_TRANSPARENT = 8, 19  # linux/in.h
-BATCH = 64  # datagrams in one call, and in one train
 BATCHES = 64  # different ones, sent in turn
 SIZE, MERGED_SIZE = 96, 1008  # bytes of a datagram
 NETWORK = int.from_bytes(socket.inet_aton("198.18.0.0"), "big")
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Iovec(ctypes.Structure):
-    """What struct iovec is."""
-
-    _fields_ = (("base", ctypes.c_char_p), ("length", ctypes.c_size_t))
-
-
-class Message(ctypes.Structure):
-    """What struct mmsghdr is: a struct msghdr, and how much of it was sent."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("name_length", ctypes.c_uint32),
-        ("vector", ctypes.POINTER(Iovec)),
-        ("vector_length", ctypes.c_size_t),
-        ("control", ctypes.c_char_p),
-        ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-        ("sent", ctypes.c_uint32),
-    )
 
 
 def noise(source: random.Random, size: int) -> bytes:
@@ -75,16 +52,13 @@ class Flood:
             udp.setsockopt(SOL_UDP, UDP_SEGMENT, MERGED_SIZE)
             self._trains = [b"".join(make(source, MERGED_SIZE) for _ in range(BATCH)) for _ in range(BATCHES)]
             return
-        name = struct.pack("=H", socket.AF_INET) + target[1].to_bytes(2, "big") + socket.inet_aton(target[0])
-        name += bytes(8)
-        self._messages = (Message * (BATCH * BATCHES))()
-        for message in self._messages:
-            data = make(source, SIZE)
-            message.name, message.name_length = name, len(name)
-            message.vector, message.vector_length = ctypes.pointer(Iovec(data, len(data))), 1
-            address = (NETWORK + source.randrange(1, 65535)).to_bytes(4, "big")
-            message.control = struct.pack("@Nii I4s4s4x", 28, 0, IP_PKTINFO, 0, address, bytes(4))
-            message.control_length = 32
+        name = sockaddr(*target)
+        self._batches = Batches(
+            [
+                (name, make(source, SIZE), sender((NETWORK + source.randrange(1, 65535)).to_bytes(4, "big")))
+                for _ in range(BATCH * BATCHES)
+            ]
+        )
 
     def send(self, number: int) -> int:
         """Send batch *number*, and return how many datagrams left."""
@@ -93,8 +67,12 @@ class Flood:
                 return self._udp.sendto(self._trains[number % BATCHES], self._target) // MERGED_SIZE
             except BlockingIOError:
                 return 0
-        at = ctypes.byref(self._messages, number % BATCHES * BATCH * ctypes.sizeof(Message))
-        return max(0, int(_libc.sendmmsg(self._udp.fileno(), at, BATCH, 0)))
+        return self._batches.send(self._udp.fileno(), number)
+
+
+def sender(address: bytes) -> bytes:
+    """Return the control data that has a datagram leave from *address*."""
+    return struct.pack("@Nii I4s4s4x", 28, 0, IP_PKTINFO, 0, address, bytes(4))
 
 
 def main(address: str, port: int, seconds: float, rate: float, kind: str) -> None:

@@ -9,71 +9,27 @@ It reads its targets from stdin, "ADDRESS PORT" in each line, and takes them in 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import socket
-import struct
 import sys
 import time
 
+from scripts.benchmarks.batches import BATCH, Batches, sockaddr
+
 SOL_UDP, UDP_SEGMENT = 17, 103  # linux/udp.h
-BATCH = 64  # datagrams in one call: enough to make the call's own cost small
 
 Target = tuple[str, int]
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Iovec(ctypes.Structure):
-    """What struct iovec is."""
-
-    _fields_ = (("base", ctypes.c_char_p), ("length", ctypes.c_size_t))
-
-
-class Header(ctypes.Structure):
-    """What struct msghdr is."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("name_length", ctypes.c_uint32),
-        ("vector", ctypes.POINTER(Iovec)),
-        ("vector_length", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class Message(ctypes.Structure):
-    """What struct mmsghdr is: a struct msghdr, and how much of it was sent."""
-
-    _fields_ = (("header", Header), ("sent", ctypes.c_uint32))
 
 
 def send_single(udp: socket.socket, targets: list[Target], payload: bytes, seconds: float) -> int:
     """Return how many datagrams left in *seconds*, each by itself."""
     count = max(BATCH, len(targets))
-    vector = Iovec(payload, len(payload))
-    names = [
-        struct.pack("=H", socket.AF_INET) + port.to_bytes(2, "big") + socket.inet_aton(address) + bytes(8)
-        for address, port in targets
-    ]
-    messages = (Message * count)()
-    for number, message in enumerate(messages):
-        header = message.header
-        header.name = names[number % len(names)]
-        header.name_length = len(names[0])
-        header.vector = ctypes.pointer(vector)
-        header.vector_length = 1
-    size = ctypes.sizeof(Message)
-    calls = [
-        (ctypes.byref(messages, first * size), min(BATCH, count - first)) for first in range(0, count, BATCH)
-    ]
-    sent, descriptor, sendmmsg = 0, udp.fileno(), _libc.sendmmsg
+    batches = Batches([(sockaddr(*targets[number % len(targets)]), payload, b"") for number in range(count)])
+    sent, descriptor = 0, udp.fileno()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for messages_at, length in calls:
-            sent += max(0, sendmmsg(descriptor, messages_at, length, 0))
+        for number in range(len(batches)):
+            sent += batches.send(descriptor, number)
     return sent
 
 

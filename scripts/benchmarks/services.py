@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 PARTS = ("path", "connections", "memory", "failover")
 PLAIN, BALANCED, ALONE = "without a service", "by a director", "no balancer"
 TCP, ONE, MANY = "TCP, Gbit/s", "one flow, thousand/s", "1000 flows, thousand/s"
+CPU_EACH = {ONE: "one flow, CPU us each, both agents", MANY: "1000 flows, CPU us each, both agents"}
 CONNECTIONS, CPU = "new connections/s", "CPU of a connection, both agents, us"
 FLOWS = 1000  # of datagrams
 GOALS = {TCP: 0.95, ONE: 0.8, MANY: 0.8}
@@ -156,8 +157,9 @@ def measure_path(farm: Farm, arguments: argparse.Namespace, results: Figures) ->
     for column, count in ((ONE, 1), (MANY, FLOWS)):
         for name, address in targets.items():
             flows = [(address, PORT + number) for number in range(count)]
-            _, arrived, _ = flood(sender, receiver, flows, "single", arguments.seconds, SIZE, processes)
+            _, arrived, cost = flood(sender, receiver, flows, "single", arguments.seconds, SIZE, processes)
             results.note(column, name, arrived)
+            results.note(CPU_EACH[column], name, cost)
 
 
 def measure_connections(farm: Farm, arguments: argparse.Namespace, results: Figures) -> None:
