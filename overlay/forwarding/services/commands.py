@@ -72,12 +72,12 @@ class Services:
         """Return whether this node balances *address*."""
         return self._balancer.vip(address) is not None
 
-    def choose(self, vip: Peer, packet: memoryview, now: float, count: int = 1) -> Peer | None:
-        """Return the peer for *packet*, which stands for *count*, to a virtual address that vip() returned.
+    def choose(self, vip: Peer, packet: memoryview, now: float, count: int, total: int) -> Peer | None:
+        """Return the peer for *packet*, which stands for *count* of *total* bytes, to a virtual address that vip() returned.
 
         None if it was answered, held or dropped; OWN for this node itself.
         """
-        return cast("Vip", vip).choose(packet, now, count)
+        return cast("Vip", vip).choose(packet, now, count, total)
 
     def peek(self, vip: Peer, packet: memoryview) -> Peer | None:
         """Return the peer of the flow of *packet*, with nothing counted; None for what is to be looked at one by one."""

@@ -100,21 +100,23 @@ class Vip:
             known[port] = next((each for first, last, each in rules if first <= number <= last), None)
         return known[port]
 
-    def choose(self, packet: memoryview, now: float, count: int = 1) -> Peer | None:
+    def choose(self, packet: memoryview, now: float, count: int = 1, total: int = -1) -> Peer | None:
         """Return the peer of the server that *packet* is for; None if it was answered, held or dropped.
 
         *packet* is a whole IP packet or super-packet to this address, and may be changed.  It stands for *count*
-        packets, all of this size.
+        packets of *total* bytes together, by default what it has itself.
         """
         size = len(packet)
+        if total < 0:
+            total = size
         if size >= _HEAD_V4.size:
             first, fragment, protocol, key, flags = _HEAD_V4.unpack_from(packet)
             if first != _NO_OPTIONS:
                 if first >> 4 != 6 or size < _HEAD_V6.size:
-                    return self._other(packet, now, count)
+                    return self._other(packet, now, count, total)
                 protocol, key, flags = _HEAD_V6.unpack_from(packet)
             elif fragment & _FRAGMENT:
-                return self._other(packet, now, count)
+                return self._other(packet, now, count, total)
             service: Service | None = self._ports[protocol].get(key[-2:])
             if service is not None:
                 if protocol != PROTOCOL_TCP:
@@ -134,11 +136,11 @@ class Vip:
                         self._note(service, shard, row, server, protocol, flags, now)
                     if peer is not None:
                         server.packets += count
-                        server.bytes += size * count
+                        server.bytes += total
                         if server.dscp:
                             set_dscp(packet, server.dscp)
                         return peer
-        return self._other(packet, now, count)
+        return self._other(packet, now, count, total)
 
     def peek(self, packet: memoryview) -> Peer | None:
         """Return the peer of a flow that is known, and changed neither by *packet* nor its packets on their way.
@@ -161,7 +163,7 @@ class Vip:
 
     # The slow way
 
-    def _other(self, packet: memoryview, now: float, count: int) -> Peer | None:
+    def _other(self, packet: memoryview, now: float, count: int, total: int) -> Peer | None:
         upper = upper_of(packet)
         if upper is None:
             self._shared.drops["tun_malformed"] += count
@@ -184,7 +186,7 @@ class Vip:
             service.drops["service_gone"] += count
             return None
         server.packets += count
-        server.bytes += len(packet) * count
+        server.bytes += total
         if server.dscp:
             set_dscp(packet, server.dscp)
         return peer

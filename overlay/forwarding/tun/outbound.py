@@ -161,7 +161,7 @@ class Outbound:
         if length > IPV6_MINIMUM_MTU and not peer.asking.is_worth_it:
             _ask(peer)
         if vip is not None and vip is not peer:
-            core.services.choose(vip, self._view[start : start + length], now, count)
+            core.services.choose(vip, self._view[start : start + length], now, count, length * count)
         self.flush_peer(peer)
         size = stride_of(length, self.splitter.mtu)
         congestion = ecn(self._arena, start)
@@ -300,9 +300,11 @@ class Outbound:
         if found.number == OWN:
             core.refuse(packet, "own_subnet", now)
             return None
-        segment = offload_at(self._arena, at + _OFFSET).segment
-        count = -(-len(packet) // segment) if segment else 1
-        chosen = core.services.choose(found, packet, now, 0 if self._is_again else count)
+        count = total = 0
+        if not self._is_again:
+            total, segment = end - start, offload_at(self._arena, at + _OFFSET).segment
+            count = -(-total // segment) if segment else 1
+        chosen = core.services.choose(found, packet, now, count, total)
         if chosen is not None and chosen.number == OWN:
             core.services.deliver(self._view[at + _OFFSET : end])
             return None

@@ -50,11 +50,11 @@ class World:
         self.balancer.set_servers(service, made, sorry, is_sorry=is_sorry)
         self.work()
 
-    def send(self, packet, now=0.0, count=1):
+    def send(self, packet, now=0.0, count=1, total=-1):
         """Return the number of the server that *packet* goes to; None for none."""
         self.last = memoryview(bytearray(packet))
         version = packet[0] >> 4
-        peer = self.balancer.vip(self.vips[version]).choose(self.last, now, count)
+        peer = self.balancer.vip(self.vips[version]).choose(self.last, now, count, total)
         return None if peer is None else peer.number - 1
 
     def flows(self, now=0.0, number=WEB, **wanted):

@@ -159,10 +159,11 @@ def test_packets_and_bytes_are_counted_at_the_server(world):
     packet = tcp(flags=SYN)
     number = world.send(packet)
     world.send(tcp())
-    world.send(tcp(payload=b"x" * 100), count=10)
+    world.send(tcp(payload=b"x" * 100), count=10, total=1400)
+    world.send(tcp(payload=b"x" * 1000), count=5)  # a super-packet
 
     row = world.count(number)
-    assert (row.connections, row.packets, row.bytes) == (1, 12, 2 * 40 + 10 * 140)
+    assert (row.connections, row.packets, row.bytes) == (1, 17, 2 * 40 + 10 * 140 + 1040)
 
 
 @both
