@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from overlay.balancing import standing
 from overlay.balancing.traffic import measure, tell_rate
 from overlay.host import clock
 from overlay.questions import refusal
-from overlay.services.health import Condition
+from overlay.services.health import Condition, Flows
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running
@@ -20,18 +21,25 @@ if TYPE_CHECKING:
     from peers.service import Server, Service
 
 
+TAKES = {Flows.NEW: "new", Flows.OLD: "known", Flows.NONE: "nothing"}
+"""What packets a server gets: of new flows too, of those that it has, or none."""
+
+
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
     """Tell all services, or the one that is asked for by ``name``; counters are null where they are not known."""
     name, table = request.get("name"), running.node().table
     if name is not None and name not in table.services:
         return unknown(name, list(table.services), "service")
     traffic = await measure(running.balancing.counting, running.balancing.numbers)
-    rows = [
-        _row(running.balancing, service, traffic)
-        for service in table.services.values()
-        if name in {None, service.name}
-    ]
-    return {"ok": True, "services": rows, "is_complete": traffic.now is not None}
+    services = [each for each in table.services.values() if name in {None, each.name}]
+    return {
+        "ok": True,
+        "services": [_row(running.balancing, service, traffic) for service in services],
+        "notes": standing.troubles_of(running.balancing, services),
+        "rates_over_s": traffic.seconds,
+        "drops": traffic.drops,
+        "is_complete": traffic.now is not None,
+    }
 
 
 def unknown(name: object, known: list[str], what: str) -> Answer:
@@ -41,12 +49,12 @@ def unknown(name: object, known: list[str], what: str) -> Answer:
 
 def _row(balancing: Balancing, service: Service, traffic: Traffic) -> Answer:
     health = balancing.watching.healths.get(service.name)
-    state, reason = "elsewhere", f"balanced by {balancing.active(service)}"
+    state, reason = standing.state_of(balancing, service)
     servers: list[Answer] = []
     if health is not None:
-        state, reason = _state(health)
         servers = [
             tell_server(health, server, *traffic.server(service.name, server.key))
+            | standing.place_of(balancing, server)
             for server in service.entries
         ]
     return {
@@ -55,37 +63,51 @@ def _row(balancing: Balancing, service: Service, traffic: Traffic) -> Answer:
         "ports": [f"{first}" if first == last else f"{first}-{last}" for first, last in service.ports],
         "protocols": list(service.protocols),
         "scheduler": service.scheduler,
+        "persistence": service.persistence,
+        "persistence_prefix": {f"ipv{version}": size for version, size in service.persistence_prefix.items()},
+        "one_packet": service.one_packet,
         "state": state,
         "reason": reason,
+        "director": standing.director_of(balancing, service),
+        "vrrp": standing.vrrp_of(balancing, service),
+        "quorum": None if health is None else standing.quorum_of(health),
+        **_totals(service, traffic, is_here=health is not None),
         "servers": servers,
     }
 
 
-def _state(health: Health) -> tuple[str, str]:
-    """Return how a service stands, and why."""
-    takes = [standing for standing in health.standings.values() if standing.effective]
-    if not takes:
-        return "down", "no server takes new connections"
-    if health.service.sorry is not None and not health.has_quorum:
-        return "sorry", "the quorum is lost, and the sorry server answers"
-    return ("up", "") if health.has_quorum else ("degraded", "the quorum is lost")
+def _totals(service: Service, traffic: Traffic, *, is_here: bool) -> Answer:
+    """Return what was counted for *service*, null for what is not known, as where another node balances it."""
+    totals, rate = traffic.service(service.name) if is_here else (None, None)
+    rows = [traffic.server(service.name, server.key)[0] for server in service.entries] if is_here else [None]
+    known = [row for row in rows if row is not None]
+    is_known = totals is not None and len(known) == len(rows)
+    return {
+        "active_flows": sum(row.active for row in known) if is_known else None,
+        "inactive_flows": sum(row.inactive for row in known) if is_known else None,
+        "connections": None if totals is None else totals.connections,
+        "packets": None if totals is None else totals.packets,
+        "bytes": None if totals is None else totals.bytes,
+        **tell_rate(rate),
+        "drops": None if totals is None else totals.drops,
+    }
 
 
 def tell_server(
     health: Health, server: Server, counters: ServerCounters | None = None, rate: Rate | None = None
 ) -> dict[str, Any]:
     """Return what is told of *server*; counters and rates are null where they are not known."""
-    standing = health.standings[server.key]
+    stands = health.standings[server.key]
     return {
         "name": server.name,
         "peer": server.peer,
         "address": None if server.address is None else str(server.address),
         "port": server.port,
-        "weight": standing.weight,
-        "effective_weight": standing.effective,
-        "state": Condition(standing.condition).value,
-        "reason": standing.reason,
-        "since_s": clock.now() - standing.since,
+        "weight": stands.weight,
+        "effective_weight": stands.effective,
+        "state": Condition(stands.condition).value,
+        "reason": stands.reason,
+        "since_s": clock.now() - stands.since,
         "set_by_hand": bool(health.by_hand.get(server.key)),
         "active_flows": None if counters is None else counters.active,
         "inactive_flows": None if counters is None else counters.inactive,
@@ -93,4 +115,7 @@ def tell_server(
         "bytes": None if counters is None else counters.bytes,
         "connections": None if counters is None else counters.connections,
         **tell_rate(rate),
+        "takes": TAKES[stands.flows],
+        "upper": server.upper,
+        "lower": server.lower,
     }

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from overlay import status
+from overlay.balancing import standing
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.carrier import carried_by
 from overlay.host import clock
@@ -45,6 +46,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         if count:
             drops[reason] = drops.get(reason, 0) + count
     forwarder = running.supervisor.forwarder
+    services = node.table.services.values()
     clear = [node.clear_note] if node.clear_note else []
     trouble = running.supervisor.trouble or status.describe_silence(forwarder.pid, counted.patience)
     told = {
@@ -63,6 +65,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         "peers_file": str(running.options.peers),
         "reload_error": running.reloads.refusal,
         "is_complete": counted.is_complete,
+        "services": standing.count_states(running.balancing, services),
         "notes": [
             *([] if counted.is_complete else [trouble]),
             *running.reloads.notes,
@@ -71,6 +74,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
             *clear,
             *(sentence for _, sentence in running.refusals.describe_misdirected(node, clock.now()).values()),
             *notes_of(troubled),
+            *standing.troubles_of(running.balancing, services),
         ],
         "drops": drops if counted.is_complete else None,
         "strangers": running.refusals.describe_strangers(clock.now()),

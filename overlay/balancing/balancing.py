@@ -61,7 +61,7 @@ class Balancing:
         self._node, self._roster, self._tell, self._links = node, roster, tell, links
         self.lan = Lan(journal.log_router)
         self._numbers = instructions.Numbers()
-        self._directors = Directors(node.own.name)
+        self.directors = Directors(node.own.name)
         self.watching = Watching(lambda: int.from_bytes(os.urandom(4), "big") / 2**32)
         self._served: dict[str, Service] = {}  # by name, as the forwarder has them
         self._ways: dict[Address, int] = {}
@@ -82,7 +82,7 @@ class Balancing:
         unheard = [
             name for name, each in node.tunnels.items() if not (in_band and each.encapsulation.is_encrypted)
         ]
-        journal.log_active(self._directors.adopt([each for each in groups if each], now, unheard))
+        journal.log_active(self.directors.adopt([each for each in groups if each], now, unheard))
         return self.watching.adopt(
             {name: each for name, each in services.items() if each.is_directed_by(own)}, now
         )
@@ -132,7 +132,7 @@ class Balancing:
 
     def _new_ways(self) -> Iterator[Command]:
         with contextlib.suppress(_PeerGoneError):
-            ways = instructions.ways(self._node.table, self._node.own, self._directors.active, self._number)
+            ways = instructions.ways(self._node.table, self._node.own, self.directors.active, self._number)
             change = instructions.change_ways(self._ways, ways)
             self._ways = ways
             if change is not None:
@@ -158,12 +158,12 @@ class Balancing:
             while True:
                 now = clock.now()
                 self._look_at_lan()
-                await self._carry_out(self._directors.handle_deadline(now))
+                await self._carry_out(self.directors.handle_deadline(now))
                 growing = self.watching.growing(now)
                 await self._heed(growing, self.watching.look(now))
                 for probe in self.watching.due(now):
                     nursery.start_soon(self._check, probe)
-                due = min(self._directors.next_deadline(), self.watching.next_deadline())
+                due = min(self.directors.next_deadline(), self.watching.next_deadline())
                 if self.watching.healths:
                     due = min(due, now + LAN_INTERVAL)
                 self._wake = trio.Event()
@@ -183,7 +183,7 @@ class Balancing:
         self.lan.hold(
             address
             for each in services
-            if each.directors and self._directors.is_active(each.directors)
+            if each.directors and self.directors.is_active(each.directors)
             for address in each.addresses
             if address not in by_vrrp
         )
@@ -216,20 +216,20 @@ class Balancing:
         except PacketError:
             return False
         if remote is not None and isinstance(message, Presence):
-            await self._carry_out(self._directors.heard(remote.peer.name, message, clock.now()))
+            await self._carry_out(self.directors.heard(remote.peer.name, message, clock.now()))
             self._wake.set()
         return True
 
     async def met(self, number: int) -> None:
         """Note that a session with a peer has begun."""
         if number in self._roster.by_number:
-            await self._carry_out(self._directors.met(self._roster.by_number[number].peer.name))
+            await self._carry_out(self.directors.met(self._roster.by_number[number].peer.name))
 
     async def lost(self, number: int) -> None:
         """Note that a peer answers nothing."""
         if number in self._roster.by_number:
             name = self._roster.by_number[number].peer.name
-            await self._carry_out(self._directors.lost(name, clock.now()))
+            await self._carry_out(self.directors.lost(name, clock.now()))
 
     async def _carry_out(self, outputs: Iterable[Output]) -> None:
         for output in outputs:
@@ -264,7 +264,12 @@ class Balancing:
         """Return the director that this node sends packets for *service* to: itself where it is one."""
         if service.directors is None or self._node.own.name in service.directors:
             return self._node.own.name
-        return self._directors.active(service.directors)
+        return self.directors.active(service.directors)
+
+    @property
+    def node(self) -> Node:
+        """The node in force."""
+        return self._node
 
     @property
     def numbers(self) -> instructions.Numbers:

@@ -86,6 +86,7 @@ class Status:
     notes: list[str]
     drops: dict[str, int] | None  # None if not known
     strangers: list[Stranger]
+    services: dict[str, int]  # how many stand in each way
     peers: list[PeerStatus]
 
 

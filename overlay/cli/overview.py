@@ -14,7 +14,7 @@ from overlay.troubles import severity
 from peers.peer import TAP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from overlay.cli.agents import PeerStatus, Status, Stranger
 
@@ -146,8 +146,13 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         ("network", ", ".join(status.prefixes)),
         ("public key", status.public_key or "-"),
         ("peers file", status.peers_file),
+        *([("services", _services(status.services))] if status.services else []),
         ("agent", f"process {status.pid}, forwarder {forwarder}, up for {format_duration(status.uptime)}"),
     ]
+
+
+def _services(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {state}" for state, number in states.items())
 
 
 def _describe_stranger(stranger: Stranger) -> str:

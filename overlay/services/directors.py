@@ -99,6 +99,23 @@ class Directors:
         """Return whether this node is the active director of *group*."""
         return self._groups[group].is_active
 
+    def why(self, group: Group) -> str:
+        """Return why *group* is sent to at the director that active() tells; goes on behind "because"."""
+        state = self._groups[group]
+        active = state.active
+        before = group[: group.index(active)]
+        if self._own not in group:
+            if active in state.heard:
+                return f"{active} says so"
+            return f"{_listed(before)} gone" if before else "it is the first of its directors"
+        if active == self._own:
+            return f"{_listed(before)} not heard" if before else "it is the first of its directors"
+        if active in state.heard:
+            return f"{active} comes before this node and lives"
+        if active in self._unheard:
+            return f"{active} comes before this node and cannot be heard through its tunnel, so it counts as alive"
+        return "it is not known yet which directors live"
+
     def next_deadline(self) -> float:
         """Return when handle_deadline() has something to do; infinity while it has not."""
         return min(map(self._due, self._groups.values()), default=math.inf)
@@ -204,3 +221,7 @@ class Directors:
                 place for place, name in enumerate(group) if name != self._own and name not in state.heard
             )
         return Presence(group_number(group), state.is_active, gone)
+
+
+def _listed(names: Group) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"

@@ -97,7 +97,7 @@ class Health:
         self._checkings = checkings
         self._was_up = {server.key: self._is_up(server) for server in service.entries}
         self._came_back: dict[str, float] = {}  # when servers that start slowly did
-        self.has_quorum = self._live() >= max(1, service.quorum)
+        self.has_quorum = self.live_weight >= max(1, service.quorum)
         self.standings: dict[str, Standing] = {}
         self._stand(now)
 
@@ -123,6 +123,11 @@ class Health:
         self.by_hand[key] = by_hand
         return self.look(now)
 
+    @property
+    def live_weight(self) -> int:
+        """The sum of the weights of live servers; a slow start does not lower it."""
+        return sum(self._weight(server) for server in self.service.servers if self._takes_new(server))
+
     def next_deadline(self) -> float:
         """Return when look() has something to do although no result came; infinity if never."""
         if not self.service.slow_start:
@@ -147,7 +152,7 @@ class Health:
         self._came_back = {
             key: came for key, came in self._came_back.items() if now < came + self.service.slow_start
         }
-        service, live = self.service, self._live()
+        service, live = self.service, self.live_weight
         if self.has_quorum and (live < service.quorum - service.hysteresis or not live):
             self.has_quorum = False
             events.append(QuorumChanged(False, live, service.quorum))
@@ -183,10 +188,6 @@ class Health:
     def _takes_new(self, server: Server) -> bool:
         by_hand = self.by_hand.get(server.key, ByHand())
         return self._is_up(server) and not by_hand.is_drained and not by_hand.is_disabled
-
-    def _live(self) -> int:
-        """Return the sum of the weights of live servers; a slow start does not lower it."""
-        return sum(self._weight(server) for server in self.service.servers if self._takes_new(server))
 
     def _steps(self, came: float, now: float) -> int:
         return int((now - came) / (self.service.slow_start / STEPS) + 1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,11 @@ import click
 from overlay.cli.agents import ask
 from overlay.cli.exits import Failure
 from overlay.cli.options import interface_option
-from overlay.cli.output import format_bytes, format_table, show, show_json
+from overlay.cli.output import show, show_json
+from overlay.cli.services.rendering import render
 from overlay.cli.surroundings import Surroundings
-from overlay.durations import format_duration
+from overlay.errors import HostError
+from overlay.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +24,7 @@ if TYPE_CHECKING:
 # Ours
 CLEAR = "\x1b[H\x1b[2J"
 INTERVAL = 1.0  # seconds
-UNKNOWN = "?"
-HEADER = ("SERVER", "STATE", "WEIGHT", "ACTIVE", "INACTIVE", "PACKETS", "BYTES", "SINCE", "REASON")
+TOLD = ("services", "notes", "rates_over_s", "drops")  # of an answer, as JSON has them
 
 
 @click.command("list")
@@ -36,18 +38,26 @@ def command(ctx: click.Context, name: str | None, interface: str, as_json: bool,
 
     A server is up, down, drained (it keeps its connections and gets no more), disabled, or checking (no check has ended
     yet).  WEIGHT is what it is given now, and in parentheses what it will have, or an asterisk for one that was set by
-    hand.  ACTIVE connections are open; what is not known is ? here and null in the JSON, and the exit code is 1.
+    hand.  ACTIVE connections are open.  Rates are those of the last seconds, as long as the last line says.
+
+    What is not known is ? here and null in the JSON.  The exit code is 1 if the process that carries packets did not
+    report its counters.
     """
     for turn in itertools.count():
-        answer = ask_services(ctx, interface, op="services", name=name)
-        if as_json:
-            show_json({"services": answer["services"]}, compact=watch)
-        else:
-            prefix = CLEAR if watch and sys.stdout.isatty() else "\n" if turn else ""
-            show(render(answer["services"]), prefix)
+        if turn:
+            Surroundings.of(ctx).sleep(INTERVAL)
+        try:
+            answer = ask_services(ctx, interface, op="services", name=name)
+        except HostError as error:
+            if not turn:
+                raise
+            click.echo(printable(str(error)), err=True)  # it may come back, as after an upgrade
+            continue
+        if any(key not in answer for key in TOLD):
+            raise Failure(f"the agent of {interface} is of another version than this command: start it again")
+        _show(answer, as_json=as_json, watch=watch, is_first=not turn)
         if not watch:
             break
-        Surroundings.of(ctx).sleep(INTERVAL)
     if not answer.get("is_complete"):
         raise Failure(f"the forwarder of {interface} did not report its counters")
 
@@ -57,44 +67,10 @@ def ask_services(ctx: click.Context, interface: str, **message: Any) -> dict[str
     return ask(ctx, interface, **message)
 
 
-def render(services: list[Mapping[str, Any]]) -> str:
-    """Return *services* as text."""
-    if not services:
-        return "there are no services"
-    return "\n\n".join(map(_render, services))
-
-
-def _render(service: Mapping[str, Any]) -> str:
-    where = f"{','.join(service['protocols'])} {', '.join(service['addresses'])}"
-    ports = ",".join(service["ports"]) or "every"
-    reason = f" ({service['reason']})" if service["reason"] else ""
-    head = f"{service['name']}: {service['state']}{reason}\n  {where} port {ports}, {service['scheduler']}"
-    if service["state"] == "elsewhere":
-        return head
-    if not service["servers"]:
-        return f"{head}\n  no servers"
-    rows = [_cells(server) for server in service["servers"]]
-    table = format_table(HEADER, rows, right=range(2, 7))
-    return "\n".join([head, *(f"  {line}" for line in table.split("\n"))])
-
-
-def _cells(server: Mapping[str, Any]) -> list[str]:
-    weight = f"{server['effective_weight']}"
-    if server["weight"] != server["effective_weight"]:
-        weight += f" ({server['weight']})"
-    if server["set_by_hand"]:
-        weight += "*"
-    size = server["bytes"]
-    return [
-        server["name"],
-        server["state"],
-        weight,
-        *(_number(server[key]) for key in ("active_flows", "inactive_flows", "packets")),
-        UNKNOWN if size is None else format_bytes(size),
-        format_duration(server["since_s"]),
-        server["reason"],
-    ]
-
-
-def _number(value: int | None) -> str:
-    return UNKNOWN if value is None else str(value)
+def _show(answer: Mapping[str, Any], *, as_json: bool, watch: bool, is_first: bool) -> None:
+    if as_json:
+        show_json({key: answer[key] for key in TOLD}, compact=watch)
+        return
+    is_terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if is_terminal else None
+    show(render(answer, width), CLEAR if watch and is_terminal else "" if is_first else "\n")

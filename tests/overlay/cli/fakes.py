@@ -26,6 +26,7 @@ STATUS = {
     "notes": [],
     "drops": {},
     "strangers": [],
+    "services": {},
     "peers": [],
 }
 

@@ -133,3 +133,9 @@ def test_a_screen_that_is_too_small_keeps_its_first_lines_and_counts_the_others(
     at = names.index("NAME")
     assert names[at : at + 3] == ["NAME", "p0", "p1"]
     assert lines[-1].startswith("... and ")
+
+
+def test_services_are_a_line_by_how_they_stand():
+    status = read_status("overlay0", {"status": STATUS | {"services": {"up": 3, "degraded": 1}}})
+
+    assert "\nservices    3 up, 1 degraded\n" in render(status)

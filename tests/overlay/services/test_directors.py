@@ -236,3 +236,39 @@ def test_after_quiet_everybody_goes_to_the_first_that_lives(story):
     if alive:
         assert world.everybody_goes_to(alive[0])
         assert [name for name in alive if world.nodes[name].is_active(GROUP)] == alive[:1]
+
+
+def test_every_node_knows_why_a_director_is_active():
+    world = World()
+    world.run(5)
+    reasons = {name: node.why(GROUP) for name, node in world.nodes.items()}
+    assert reasons == {
+        "lb1": "it is the first of its directors",
+        "lb2": "lb1 comes before this node and lives",
+        "lb3": "lb1 comes before this node and lives",
+        "web": "lb1 says so",
+        "client": "lb1 says so",
+    }
+
+    world.kill("lb1")
+    world.run(5)
+    assert world.nodes["lb2"].why(GROUP) == "lb1 is not heard"
+    assert world.nodes["client"].why(GROUP) == "lb2 says so"
+
+
+def test_reasons_tell_what_is_not_known_yet_or_cannot_be():
+    late = Directors("lb2")
+    late.adopt([GROUP], 0.0)
+    assert late.why(GROUP) == "it is not known yet which directors live"
+
+    deaf = Directors("lb3")
+    deaf.adopt([GROUP], 0.0, ["lb2"])
+    deaf.handle_deadline(5.0)
+    assert deaf.why(GROUP).startswith("lb2 comes before this node and cannot be heard through its tunnel")
+
+    client = Directors("client")
+    client.adopt([GROUP], 0.0)
+    assert client.why(GROUP) == "it is the first of its directors"
+    client.lost("lb1", 1.0)
+    client.lost("lb2", 1.0)
+    assert client.why(GROUP) == "lb1 and lb2 are gone"
