@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from peers.addresses import Address
@@ -224,17 +224,33 @@ class Service:
         for entry in self.entries:
             yield from (check.port for check in self.checks_of(entry) if check.port is not None)
 
-    def dscp_of(self, server: Server) -> int:
-        """Return the DSCP by which the host of *server* tells that a packet is for it; 0 where it needs none.
+    def dscps(self) -> dict[str, int]:
+        """Return the DSCP by which the host of each entry tells that a packet is for it, by its key; 0 where it needs none.
 
         It needs one to tell its servers of this service apart, and as one of some directors to tell what has been chosen
         for it from what is still to be balanced.  (Where all are directors, nothing comes that was not chosen.)  Both ends
         compute it from the same file, by the servers' identities and not by their order.
         """
-        entries = sorted(self.entries_at(server.peer), key=_identity)
-        if len(entries) == 1 and server.peer not in (self.directors or ()):
-            return 0
-        return DSCPS[[entry.key for entry in entries].index(server.key)]
+        by_peer: dict[str, list[Server]] = {}
+        for entry in self.entries:
+            by_peer.setdefault(entry.peer, []).append(entry)
+        found: dict[str, int] = {}
+        for peer, entries in by_peer.items():
+            found.update(self._dscps_at(peer, entries))
+        return found
+
+    def dscp_of(self, server: Server) -> int:
+        """Return that of one of its entries."""
+        return self._dscps_at(server.peer, self.entries_at(server.peer))[server.key]
+
+    def _dscps_at(self, peer: str, entries: Sequence[Server]) -> dict[str, int]:
+        """Return those of *entries*, which are all at *peer*."""
+        needs_none = len(entries) == 1 and peer not in (self.directors or ())
+        ordered = sorted(entries, key=_identity)
+        return {
+            entry.key: 0 if needs_none else dscp
+            for entry, dscp in zip(ordered, DSCPS[: len(ordered)], strict=True)
+        }
 
 
 def _identity(server: Server) -> tuple[int, int, int]:

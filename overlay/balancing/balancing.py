@@ -13,6 +13,7 @@ from overlay.balancing import commands, journal
 from overlay.balancing.counting import Counting
 from overlay.balancing.flow_pages import FlowPages
 from overlay.balancing.pins import Pins
+from overlay.balancing.probing import Probing
 from overlay.balancing.way import Way
 from overlay.errors import PacketError
 from overlay.host import clock
@@ -20,7 +21,7 @@ from overlay.lan.lan import Lan
 from overlay.lan.memberships import memberships_of
 from overlay.link.messages import OWN, SendControl
 from overlay.link.service_messages import Flows, Pinned, RemoveService, ServiceCounters
-from overlay.services import checks, instructions
+from overlay.services import instructions
 from overlay.services.directors import ActiveChanged, Directors
 from overlay.services.watching import Watching
 from overlay.wire import control
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 # Ours
 LAN_INTERVAL = 5.0  # seconds between looks at the networks of this host
+PAUSE = 0.05  # seconds between two looks at what checks say: a host that fails fails many checks
+SHARE = 0.2  # of a processor that these looks may take
 
 
 class _PeerGoneError(Exception):
@@ -70,7 +73,8 @@ class Balancing:
         self._pins = Pins(tell)
         self.counting = Counting(tell, lambda: sum(1 + len(each.entries) for each in self._served.values()))
         self.flow_pages = FlowPages(tell)
-        self._wake = trio.Event()
+        self._probing = Probing(self.watching, self._way, self._pins.waiting, self._note_change)
+        self._wake, self._changed = trio.Event(), trio.Event()
         self._is_on_lan = False
         self._take(node, clock.now())
 
@@ -103,7 +107,8 @@ class Balancing:
         news = self._take(node, clock.now())
         for command in self._changes():
             await self._tell(command)
-        await self._heed((), news)
+        self._heed(news)
+        self._probing.wake()
         self._wake.set()
 
     def _changes(self) -> Iterator[Command]:
@@ -155,15 +160,14 @@ class Balancing:
             nursery = self._nursery
             nursery.start_soon(self.lan.run)
             nursery.start_soon(self.counting.keep_counting)
+            nursery.start_soon(self._pins.run)
+            nursery.start_soon(self._probing.run)
+            nursery.start_soon(self._follow_checks)
             while True:
                 now = clock.now()
                 self._look_at_lan()
                 await self._carry_out(self.directors.handle_deadline(now))
-                growing = self.watching.growing(now)
-                await self._heed(growing, self.watching.look(now))
-                for probe in self.watching.due(now):
-                    nursery.start_soon(self._check, probe)
-                due = min(self.directors.next_deadline(), self.watching.next_deadline())
+                due = self.directors.next_deadline()
                 if self.watching.healths:
                     due = min(due, now + LAN_INTERVAL)
                 self._wake = trio.Event()
@@ -248,15 +252,36 @@ class Balancing:
                 await self._tell(SendControl(numbers, control.build(output.presence)))
         journal.log_active(outputs)
 
-    async def _heed(self, names: Iterable[str], news: list[News]) -> None:
-        """Tell the forwarder of servers of services *names* that stand otherwise than before, and whoever is to know."""
-        for name in names:
-            if name in self.watching.healths:
-                for command in self._new_servers(name):
-                    await self._tell(command)
+    async def _follow_checks(self) -> None:
+        """Have what checks say of servers its effect, for ever: what changes at about the same time, together."""
+        while True:
+            self._changed = trio.Event()
+            began = clock.now()
+            if await self.look():
+                await trio.sleep(max(PAUSE, (clock.now() - began) / SHARE))
+            due = self.watching.next_step()
+            with trio.move_on_after(math.inf if due == math.inf else max(0.0, due - clock.now())):
+                await self._changed.wait()
+
+    def _note_change(self) -> None:
+        self._changed.set()
+
+    async def look(self) -> bool:
+        """Have results of checks and the steps of slow starts their effect now; return whether there was any."""
+        looked = self.watching.look(clock.now())
+        for name in looked.services:
+            for command in self._new_servers(name):
+                await self._tell(command)
+        self._heed(looked.news)
+        return bool(looked.services)
+
+    def _heed(self, news: list[News]) -> None:
+        """Have what has happened to servers told to whoever is to know."""
         journal.log_news(news)
-        if news and self._nursery is not None:
-            self._nursery.start_soon(self._run_commands, news)
+        if news:
+            self._wake.set()
+            if self._nursery is not None:
+                self._nursery.start_soon(self._run_commands, news)
 
     # Questions
 
@@ -280,23 +305,15 @@ class Balancing:
         """Set what holds for *server* until the agent stops or the file changes it."""
         news = self.watching.set_by_hand(service, server.key, by_hand, clock.now())
         journal.log_by_hand(service, server)
-        await self._heed([service], news)
-        self._wake.set()
+        for command in self._new_servers(service):
+            await self._tell(command)
+        self._heed(news)
+        self._changed.set()
 
-    # Checks
-
-    async def _check(self, probe: Probe) -> None:
-        name, server = probe.service.name, probe.server.key
-        target = self._numbers.service(name), self._numbers.server(name, server)
-        way = Way(self._pins, target, self._node.own.addresses, probe)
-        try:
-            result = await checks.run(probe.check, way)
-        finally:
-            with trio.CancelScope(shield=True):
-                await way.close()
-        news = self.watching.finish(probe, result, clock.now())
-        await self._heed(self.watching.users(probe), news)
-        self._wake.set()
+    def _way(self, probe: Probe) -> Way:
+        name = probe.service.name
+        target = self._numbers.service(name), self._numbers.server(name, probe.server.key)
+        return Way(self._pins, target, self._node.own.addresses, probe)
 
     async def _run_commands(self, news: list[News]) -> None:
         for name, event in news:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from overlay.services.directors import ActiveChanged
@@ -13,8 +14,11 @@ if TYPE_CHECKING:
 
     from overlay.lan.router import RouterStatus
     from overlay.services.directors import Output
-    from overlay.services.watching import News
+    from overlay.services.watching import News, Probe
     from peers.service import Server
+
+# Ours
+QUIET = 60.0  # seconds between two lines about the same trouble
 
 log = logging.getLogger("overlay")
 
@@ -52,3 +56,44 @@ def log_router(status: RouterStatus) -> None:
         status.priority,
         status.reason,
     )
+
+
+class Troubles:
+    """What keeps this node from checking, a line now and then: there may be thousands of checks."""
+
+    def __init__(self) -> None:
+        self._logged: dict[str, float] = {}  # when, by what it is about
+
+    def log_late(self, late: float, limit: int | None, now: float) -> None:
+        """Log that checks wait for others to end: for the agent may open *limit* files, None for want of time."""
+        if not self._is_news("late", now):
+            return
+        if limit is None:
+            log.warning(
+                "checks of services are late by %d s: this host has not the time for so many; check less often, or "
+                "have other directors",
+                late,
+            )
+        else:
+            log.warning(
+                "checks of services are late by %d s: the agent may open no more than %d files; raise its limit "
+                "(LimitNOFILE= in its unit, or ulimit -Hn)",
+                late,
+                limit,
+            )
+
+    def log_not_asked(self, probe: Probe, reason: str, now: float) -> None:
+        """Log that a check could not be made, which says nothing about the server."""
+        if self._is_news(reason, now):
+            log.warning(
+                "check not made, trying again service=%s server=%s: %s",
+                probe.service.name,
+                probe.server.name,
+                reason,
+            )
+
+    def _is_news(self, what: str, now: float) -> bool:
+        if now < self._logged.get(what, -math.inf) + QUIET:
+            return False
+        self._logged[what] = now
+        return True

@@ -1,15 +1,19 @@
-"""Flows of this node's own that the forwarder leads to a server of its choice."""
+"""Flows of this node's own that the forwarder leads to a server of its choice.
+
+What is asked for at about the same time goes to the forwarder as one message, and so does what is over: with ten
+thousand checks every few seconds, a message for each would cost more than the check.
+"""
 
 from __future__ import annotations
 
-import errno
 import itertools
-import os
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import trio
 
-from overlay.link.service_messages import Pin, Unpin
+from overlay.link.service_messages import Pin
+from overlay.services.checks.way import NotAskedError
+from overlay.wire.bounds import ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,46 +21,99 @@ if TYPE_CHECKING:
     from overlay.link.messages import Command
     from overlay.link.service_messages import Pinned
 
-Flow: TypeAlias = "tuple[int, bytes, int, bytes, int]"
-"""Protocol, client, client's port, virtual address and port; of an echo the identifier and 0."""
-
 # Ours
 PATIENCE = 2.0  # seconds for the forwarder to lead a flow to its server
+LINGER = 1.0  # seconds that flows which are over wait for others to be told with
+OVER = 1000  # flows that are over, in one message
+
+
+class _Batch:
+    """Flows that are told together, and the answer."""
+
+    def __init__(self) -> None:
+        self.flows: list[tuple[bytes, int, int]] = []
+        self.answered = trio.Event()
+        self.refused: frozenset[int] = frozenset()
+        self.is_lost = False
 
 
 class Pins:
-    """What the forwarder is asked to lead.  *tell* tells it."""
+    """What the forwarder is asked to lead.  *tell* tells it, while run() runs."""
 
     def __init__(self, tell: Callable[[Command], Awaitable[None]]) -> None:
         self._tell = tell
         self._serials = itertools.count(1)
-        self._waiting: dict[int, trio.MemorySendChannel[bool]] = {}
+        self._batches: list[_Batch] = []  # to be told
+        self._over: dict[bytes, None] = {}  # and these, in the order in which they were over
+        self._told: dict[int, _Batch] = {}  # by serial, until they are answered
+        self._has_flows, self._has_some = trio.Event(), trio.Event()
 
-    async def pin(self, flow: Flow, target: tuple[int, int]) -> None:
-        """Have *flow* led to *target*, the numbers of a service and its server.  Raises OSError if it is not."""
-        serial = next(self._serials)
-        told, answer = trio.open_memory_channel[bool](1)
-        self._waiting[serial] = told
-        try:
-            with trio.move_on_after(PATIENCE):
-                await self._tell(Pin(serial, *flow, *target))
-                if await answer.receive():
-                    return
-        finally:
-            self._waiting.pop(serial, None)
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    async def run(self) -> None:
+        """Tell the forwarder, for ever."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._has_some.wait()
+                with trio.move_on_after(LINGER):
+                    await self._has_flows.wait()
+                batches, self._batches = self._batches, []
+                over, self._over = list(self._over), {}
+                self._has_flows, self._has_some = trio.Event(), trio.Event()
+                for batch in batches:
+                    serial = next(self._serials)
+                    self._told[serial] = batch
+                    over_now, over = over[:OVER], over[OVER:]
+                    await self._tell(Pin(serial, batch.flows, over_now))
+                    nursery.start_soon(self._expire, serial, batch)
+                while over:
+                    over_now, over = over[:OVER], over[OVER:]
+                    await self._tell(Pin(next(self._serials), [], over_now))
 
-    async def unpin(self, flow: Flow) -> None:
-        """Let *flow* be led as all others again."""
-        await self._tell(Unpin(*flow))
+    async def pin(self, key: bytes, target: tuple[int, int]) -> None:
+        """Have the flow *key* led to *target*, the numbers of a service and its server.
+
+        Raises NotAskedError if it is not.
+        """
+        if not self._batches or len(self._batches[-1].flows) >= ROWS:
+            self._batches.append(_Batch())
+        batch = self._batches[-1]
+        place = len(batch.flows)
+        batch.flows.append((key, *target))
+        self._over.pop(key, None)
+        self._has_flows.set()
+        self._has_some.set()
+        await batch.answered.wait()
+        if batch.is_lost:
+            raise NotAskedError(f"the forwarder did not answer within {PATIENCE:g} s")
+        if place in batch.refused:
+            raise NotAskedError("the forwarder leads no more flows of checks, or not to this server")
+
+    async def _expire(self, serial: int, batch: _Batch) -> None:
+        """Have nobody wait longer for an answer than it is worth."""
+        with trio.move_on_after(PATIENCE):
+            await batch.answered.wait()
+        if not batch.answered.is_set():
+            self._told.pop(serial, None)
+            batch.is_lost = True
+            batch.answered.set()
+
+    def waiting(self) -> int:
+        """Return how many flows are not led yet that are to be."""
+        return sum(len(each.flows) for each in (*self._batches, *self._told.values()))
+
+    def unpin(self, key: bytes) -> None:
+        """Let a flow be led as all others again, within LINGER."""
+        self._over[key] = None
+        self._has_some.set()
 
     def awaits(self, report: Pinned) -> bool:
         """Return whether somebody waits for *report*."""
-        return report.serial in self._waiting
+        return report.serial in self._told
 
     def take(self, report: Pinned) -> bool:
         """Take the forwarder's answer; return False if nobody waits for it."""
-        waiting = self._waiting.pop(report.serial, None)
-        if waiting is not None:
-            waiting.send_nowait(report.is_done)
-        return waiting is not None
+        batch = self._told.pop(report.serial, None)
+        if batch is None:
+            return False
+        batch.refused = frozenset(report.refused)
+        batch.answered.set()
+        return True

@@ -3,33 +3,56 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
+import struct
 from typing import TYPE_CHECKING
 
 import trio
 
+from overlay.services.checks.way import NotAskedError, why
+from overlay.wire.flow_key import flow_key
 from overlay.wire.ip import PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
-    from overlay.balancing.pins import Flow, Pins
+    from overlay.balancing.pins import Pins
     from overlay.services.watching import Probe
     from peers.addresses import Address
+
+# Ours
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a connection is ended by a RST
 
 
 class Way:
     """The way of one check through the tunnel to its server: each flow is pinned before its first packet."""
 
-    def __init__(self, pins: Pins, target: tuple[int, int], own: Iterable[Address], probe: Probe) -> None:
+    def __init__(self, pins: Pins, target: tuple[int, int], own: Sequence[Address], probe: Probe) -> None:
         """*target* is the number of the service and that of its server; *own* are the addresses of this node."""
-        self._pins, self._target, self._own = pins, target, tuple(own)
+        self._pins, self._target, self._own = pins, target, own
         self._vip = probe.service.addresses[0]
-        self._flows: list[Flow] = []
-        self.address, self.port = str(self._vip), probe.port
+        self._flows: list[bytes] = []
+        self.address, self.port = _text(self._vip), probe.port
         self.service, self.server, self.peer = probe.service.name, probe.server.name, probe.server.peer
         self._family = socket.AF_INET if self._vip.version == 4 else socket.AF_INET6
+
+    async def knock(self) -> None:
+        """Return once the server accepts a TCP connection, in three packets: SYN, SYN and ACK, RST.
+
+        The server's program sees nothing of it, and neither end keeps a connection that waits for its end.
+        """
+        with self._open(socket.SOCK_STREAM) as opened:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)  # the RST comes before the ACK
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            await self._lead(opened, PROTOCOL_TCP)
+            code = opened.connect_ex((self.address, self.port))
+            if code == errno.EINPROGRESS:
+                await trio.lowlevel.wait_writable(opened)
+                code = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
 
     async def connect(self) -> trio.SocketStream:
         return trio.SocketStream(await self._connected(socket.SOCK_STREAM, PROTOCOL_TCP))
@@ -40,41 +63,61 @@ class Way:
     async def echo(self) -> tuple[trio.socket.SocketType, int]:
         protocol = PROTOCOL_ICMP if self._vip.version == 4 else PROTOCOL_ICMPV6
         identifier = int.from_bytes(os.urandom(2), "big")
-        opened = trio.socket.socket(self._family, socket.SOCK_RAW, protocol)
+        opened = trio.socket.from_stdlib_socket(self._open(socket.SOCK_RAW, protocol))
         try:
-            source = self._source()
-            await opened.bind((source, 0))
-            await self._pin(protocol, source, identifier, 0)
+            await self._pin(flow_key(protocol, self._source().packed, identifier, self._vip.packed, 0))
             await opened.connect((self.address, 0))
         except BaseException:
             opened.close()
             raise
         return opened, identifier
 
-    async def close(self) -> None:
+    def close(self) -> None:
+        """Have the flows led as all others again."""
         for flow in self._flows:
-            await self._pins.unpin(flow)
+            self._pins.unpin(flow)
 
-    def _source(self) -> str:
-        """Return this node's own address that checks come from.  Raises OSError if it has none of the family."""
+    def _source(self) -> Address:
+        """Return this node's own address that checks come from.  Raises NotAskedError if it has none of the family."""
         for address in self._own:
             if address.version == self._vip.version:
-                return str(address)
-        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+                return address
+        raise NotAskedError(f"this node has no IPv{self._vip.version} address that a check could come from")
+
+    def _open(self, kind: int, protocol: int = 0) -> socket.socket:
+        """Return a socket that is bound to this node's own address.  Raises NotAskedError."""
+        source = _text(self._source())
+        opened = None
+        try:
+            opened = socket.socket(self._family, kind | socket.SOCK_NONBLOCK, protocol)
+            opened.bind((source, 0))
+        except OSError as error:
+            if opened is not None:
+                opened.close()
+            raise NotAskedError(why(error)) from error
+        return opened
 
     async def _connected(self, kind: int, protocol: int) -> trio.socket.SocketType:
-        opened = trio.socket.socket(self._family, kind)
+        opened = trio.socket.from_stdlib_socket(self._open(kind))
         try:
-            source = self._source()
-            await opened.bind((source, 0))
-            await self._pin(protocol, source, opened.getsockname()[1], self.port)
+            await self._lead(opened, protocol)
             await opened.connect((self.address, self.port))
         except BaseException:
             opened.close()
             raise
         return opened
 
-    async def _pin(self, protocol: int, source: str, port: int, vip_port: int) -> None:
-        flow = protocol, socket.inet_pton(self._family, source), port, self._vip.packed, vip_port
-        await self._pins.pin(flow, self._target)
+    async def _lead(self, opened: socket.socket | trio.socket.SocketType, protocol: int) -> None:
+        """Have what *opened* sends to the virtual address led to the server."""
+        port = opened.getsockname()[1]
+        await self._pin(flow_key(protocol, self._source().packed, port, self._vip.packed, self.port))
+
+    async def _pin(self, flow: bytes) -> None:
         self._flows.append(flow)
+        await self._pins.pin(flow, self._target)
+
+
+@functools.lru_cache(maxsize=4096)
+def _text(address: Address) -> str:
+    """Return *address* as text, which takes longer than all else here."""
+    return str(address)

@@ -48,7 +48,6 @@ from overlay.link.service_messages import (
     SetPermits,
     SetServers,
     SetService,
-    Unpin,
 )
 from overlay.session.constants import GREETINGS_PER_SECOND
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
@@ -141,7 +140,6 @@ class Commands:
                 | RemoveService()
                 | SetPermits()
                 | Pin()
-                | Unpin()
                 | AskServices()
                 | AskFlows()
             ):

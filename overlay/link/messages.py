@@ -22,7 +22,6 @@ from overlay.link.service_messages import (
     SetPermits,
     SetServers,
     SetService,
-    Unpin,
 )
 from overlay.session.constants import Timing
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
@@ -315,7 +314,7 @@ class Counters:
 
 
 ServiceCommand: TypeAlias = (
-    SetService | SetServers | RemoveService | SetPermits | Pin | Unpin | AskServices | AskFlows
+    SetService | SetServers | RemoveService | SetPermits | Pin | AskServices | AskFlows
 )
 """Those that are about virtual services."""
 

@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated
 
-from overlay.wire.bounds import ROWS, Address, Items, Name, Ports, UInt8, UInt16, between
+from overlay.wire.bounds import ROWS, Address, FlowKey, Items, Name, Ports, UInt8, UInt16, between
 
 # Ours
 VIRTUAL = -1  # in the place of a peer number in the routes: a virtual address that this node balances
@@ -98,30 +98,15 @@ class SetPermits:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """Lead a flow of a health check to *server* whatever its state; ``Pinned`` follows.
+    """Lead flows of health checks to servers whatever their state, each to one; ``Pinned`` follows if there are any.
 
-    For ICMP, *port* is the identifier of the echo requests, and *vip_port* 0.
+    *flows* are keys with the numbers of a service and its server; *over* are those of before that are led as all others
+    again.
     """
 
     serial: int
-    protocol: UInt8
-    client: Address
-    port: UInt16
-    vip: Address
-    vip_port: UInt16
-    service: int
-    server: int
-
-
-@dataclass(frozen=True, slots=True)
-class Unpin:
-    """Lead the flow as all others again."""
-
-    protocol: UInt8
-    client: Address
-    port: UInt16
-    vip: Address
-    vip_port: UInt16
+    flows: Annotated[list[tuple[FlowKey, int, int]], Items(0, ROWS)]
+    over: list[FlowKey]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +148,13 @@ class AskFlows:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """The flow of the ``Pin`` with *serial* is led to its server; or it is not, as its server is unknown."""
+    """The flows of the ``Pin`` with *serial* are led to their servers; but not *refused*, by their places in it.
+
+    Their servers are unknown, or too many flows are led already.
+    """
 
     serial: int
-    is_done: bool
+    refused: Annotated[list[int], Items(0, ROWS)]
 
 
 @dataclass(frozen=True, slots=True)

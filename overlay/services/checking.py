@@ -53,6 +53,10 @@ class Checking:
         if self._due != math.inf:
             self._due = now
 
+    def postpone(self, until: float) -> None:
+        """Have it run at *until* instead of now: it could not be run, and there is no result."""
+        self._due = until
+
     def finish(self, result: Result, now: float) -> bool:
         """Take a result, and return whether the check says something else of the server than before."""
         before, is_first = self._verdict(), self.result is None

@@ -67,6 +67,7 @@ def set_servers(health: Health, numbers: Numbers, peer_number: Callable[[str], i
     """Return the command to have the servers of a service as they stand now."""
     service = health.service
     keys = {server.key for server in service.servers}
+    dscps = service.dscps()
 
     def row(server: Server) -> ServerRow:
         standing: Standing = health.standings[server.key]
@@ -76,7 +77,7 @@ def set_servers(health: Health, numbers: Numbers, peer_number: Callable[[str], i
             peer_number(server.peer),
             standing.effective,
             standing.flows.value,
-            service.dscp_of(server),
+            dscps[server.key],
             server.upper,
             server.lower,
         )

@@ -16,7 +16,7 @@ from overlay.services.checking import Checking
 from overlay.services.health import Health
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from overlay.services.checking import Result
     from overlay.services.health import ByHand, Event
@@ -44,6 +44,14 @@ class Probe:
         return self.service.ports[0][0] if self.service.ports else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The services whose servers stand otherwise than before, and what has happened to them."""
+
+    services: tuple[str, ...]
+    news: list[News]
+
+
 class Watching:
     """The checks of all services that this node directs, and the health of each service.
 
@@ -55,6 +63,9 @@ class Watching:
         self.healths: dict[str, Health] = {}
         self._probes: dict[Key, tuple[Probe, Checking]] = {}
         self._users: dict[Key, list[str]] = {}  # names of the services that each check serves
+        self._changed: dict[
+            str, None
+        ] = {}  # services of which a check says something else than at the last look
         self._heap: list[tuple[float, int, Key, Checking]] = []
         self._serial = itertools.count()
 
@@ -84,44 +95,58 @@ class Watching:
         return news
 
     def next_deadline(self) -> float:
-        """Return when due() or look() has something to do; infinity while neither has."""
+        """Return when due() has something to do; infinity if never."""
         self._forget_stale()
-        due = self._heap[0][0] if self._heap else math.inf
-        return min(due, min((health.next_deadline() for health in self.healths.values()), default=math.inf))
+        return self._heap[0][0] if self._heap else math.inf
 
-    def due(self, now: float) -> list[Probe]:
-        """Return the checks to run now; finish() is called for each in the end."""
+    def next_step(self) -> float:
+        """Return when look() has something to do though no check has ended; infinity if never."""
+        return min((health.next_deadline() for health in self.healths.values()), default=math.inf)
+
+    def due(self, now: float, most: int | None = None) -> list[Probe]:
+        """Return the checks to run now, *most* of them; finish() or postpone() is called for each in the end."""
         probes: list[Probe] = []
-        while True:
+        while most is None or len(probes) < most:
             self._forget_stale()
             if not self._heap or self._heap[0][0] > now:
-                return probes
+                break
             key = heapq.heappop(self._heap)[2]
             probe, checking = self._probes[key]
             checking.begin()
             probes.append(probe)
+        return probes
 
-    def finish(self, probe: Probe, result: Result, now: float) -> list[News]:
-        """Take the result of *probe*, which counts for nothing if the file has changed it meanwhile."""
-        current = self._probes.get(probe.key)
-        if current is None or current[0].check != probe.check:
-            return []
-        checking = current[1]
+    def finish(self, probe: Probe, result: Result, now: float) -> bool:
+        """Take the result of *probe*, which counts for nothing if the file has changed it meanwhile.
+
+        Returns whether look() has something to do.
+        """
+        checking = self._running(probe)
+        if checking is None:
+            return False
         has_changed = checking.finish(result, now)
         self._schedule(probe.key, checking)
-        return self._look(self._users[probe.key], now) if has_changed else []
+        if has_changed:
+            self._changed.update(dict.fromkeys(self._users[probe.key]))
+        return has_changed
 
-    def users(self, probe: Probe) -> Sequence[str]:
-        """Return the names of the services that a check serves."""
-        return self._users.get(probe.key, ())
+    def postpone(self, probe: Probe, until: float) -> None:
+        """Have *probe*, which could not be run, run at *until*."""
+        checking = self._running(probe)
+        if checking is not None:
+            checking.postpone(until)
+            self._schedule(probe.key, checking)
 
-    def growing(self, now: float) -> list[str]:
-        """Return the services of which look() takes a step now."""
-        return [name for name, each in self.healths.items() if each.next_deadline() <= now]
-
-    def look(self, now: float) -> list[News]:
-        """Take the next step of what starts slowly."""
-        return self._look(self.growing(now), now)
+    def look(self, now: float) -> Looked:
+        """Have results and the steps of slow starts have their effect, and return it."""
+        names = dict.fromkeys(name for name in self._changed if name in self.healths)
+        names.update(
+            dict.fromkeys(name for name, each in self.healths.items() if each.next_deadline() <= now)
+        )
+        self._changed = {}
+        return Looked(
+            tuple(names), [(name, event) for name in names for event in self.healths[name].look(now)]
+        )
 
     def set_by_hand(self, service: str, server: str, by_hand: ByHand, now: float) -> list[News]:
         """Set what holds for the server with the key *server*, until the agent stops or the file changes it."""
@@ -169,8 +194,10 @@ class Watching:
         self._probes[key] = (Probe(key, check, service, server), checking)
         return checking
 
-    def _look(self, names: Iterable[str], now: float) -> list[News]:
-        return [(name, event) for name in dict.fromkeys(names) for event in self.healths[name].look(now)]
+    def _running(self, probe: Probe) -> Checking | None:
+        """Return the state of a check that runs; None if the file has changed or removed it."""
+        current = self._probes.get(probe.key)
+        return current[1] if current is not None and current[0].check == probe.check else None
 
     def _schedule(self, key: Key, checking: Checking) -> None:
         if checking.next_deadline() != math.inf:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
 from overlay.errors import PacketError
+from overlay.wire import flow_key
 from overlay.wire.messages import COOKIE_REPLY, INITIATION, KEY_SIZE, RESPONSE
 
 # Ours
@@ -89,6 +90,7 @@ Key: TypeAlias = Annotated[bytes, sized({KEY_SIZE})]
 Mac: TypeAlias = Annotated[bytes, sized({6})]
 Address: TypeAlias = Annotated[bytes, _address]
 Prefix: TypeAlias = Annotated[tuple[bytes, int], prefix()]
+FlowKey: TypeAlias = Annotated[bytes, sized(flow_key.SIZES)]
 Ports: TypeAlias = list[tuple[UInt16, UInt16]]
 Control: TypeAlias = Annotated[bytes, sized(range(1, CONTROL_BYTES + 1))]
 Datagram: TypeAlias = Annotated[bytes, sized({INITIATION.size, RESPONSE.size, COOKIE_REPLY.size})]

@@ -16,6 +16,7 @@ import sys
 
 from scripts.benchmarks import (
     attack,
+    checks,
     compare,
     gaps,
     goodput,
@@ -32,6 +33,7 @@ from scripts.benchmarks.options import Parser
 
 MEASUREMENTS = {
     "attack": attack,
+    "checks": checks,
     "compare": compare,
     "gaps": gaps,
     "goodput": goodput,

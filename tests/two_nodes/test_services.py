@@ -24,9 +24,9 @@ from overlay.link.service_messages import (
     SetPermits,
     SetServers,
     SetService,
-    Unpin,
 )
 from overlay.wire.bulk import AES_256_GCM
+from overlay.wire.flow_key import flow_key
 from tests import packets
 from tests.packets import ACK, SYN
 from tests.sim import World
@@ -261,17 +261,17 @@ def test_flow_of_a_check_goes_to_its_server_whatever_the_state(director):
     director.send(tcp(SYN))
     assert director.server.received == []
 
-    flow = TCP, ip_address(CLIENT).packed, 40001, VIP.packed, 80
-    director.node.tell(Pin(9, *flow, 0, 0))
-    assert director.report(Pinned) == Pinned(9, True)
+    flow = flow_key(TCP, ip_address(CLIENT).packed, 40001, VIP.packed, 80)
+    director.node.tell(Pin(9, [(flow, 0, 0)], []))
+    assert director.report(Pinned) == Pinned(9, [])
     director.send(tcp(SYN, port=40001))
     assert director.server.received == [tcp(SYN, port=40001)]
 
-    director.node.tell(Unpin(*flow))
+    director.node.tell(Pin(10, [], [flow]))
     director.send(tcp(SYN, port=40001))
     assert len(director.server.received) == 1
-    director.node.tell(Pin(10, *flow, 0, 99))
-    assert director.report(Pinned) == Pinned(10, False)
+    director.node.tell(Pin(11, [(flow, 0, 0), (flow, 0, 99), (flow, 99, 0)], []))
+    assert director.report(Pinned) == Pinned(11, [1, 2])
 
 
 def test_flows_are_told_with_their_server(director):

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.forwarding.services.service import Service
-from overlay.forwarding.services.vip import Shared, Vip, flow_key
+from overlay.forwarding.services.vip import Shared, Vip
 from overlay.services.schedulers import Hashed
 from overlay.services.states import State
+from overlay.wire.flow_key import parse_flow_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -140,28 +141,28 @@ class Balancer:
         if service.templates is not None:
             self._later(service.templates.clear())
 
-    def pin(
-        self, protocol: int, client: bytes, port: int, vip: bytes, vip_port: int, service: int, server: int
-    ) -> bool:
+    def pin(self, key: bytes, service: int, server: int) -> bool:
         """Lead packets of a health check to a server, whatever its state; return False if it is unknown or there are too many.
 
-        For ICMP, *port* is the identifier of the echo requests, and *vip_port* 0.
+        *key* is that of the flow (overlay.wire.flow_key).
         """
         served, pins = self._served.get(service), self._shared.pins
         found = None if served is None else served.service.by_number.get(server)
-        key = flow_key(protocol, client, port, vip, vip_port)
         if served is None or found is None or (len(pins) >= PINS and key not in pins):
             return False
-        for each in self._served.values():
-            flow = each.service.flows.find(key)
-            if flow is not None:
-                each.service.flows.remove(flow[0], key)
+        protocol, _, _, address, port = parse_flow_key(key)
+        vip = self._vips.get(address)
+        there = None if vip is None else vip.service(protocol, port.to_bytes(2, "big"))
+        flow = None if there is None else there.flows.find(key)
+        if there is not None and flow is not None:  # what is known of the flow goes before pins
+            there.flows.remove(flow[0], key)
         pins[key] = (served.service, found)
         return True
 
-    def unpin(self, protocol: int, client: bytes, port: int, vip: bytes, vip_port: int) -> None:
-        """Lead packets of a flow as all others again."""
-        self._shared.pins.pop(flow_key(protocol, client, port, vip, vip_port), None)
+    def unpin(self, keys: Iterable[bytes]) -> None:
+        """Lead packets of flows as all others again."""
+        for key in keys:
+            self._shared.pins.pop(key, None)
 
     def _place(self) -> None:
         """Let each virtual address have the services that are there now."""

@@ -26,7 +26,6 @@ from overlay.link.service_messages import (
     SetPermits,
     SetServers,
     SetService,
-    Unpin,
 )
 from overlay.services.schedulers import SCHEDULERS
 from overlay.wire.bounds import ROWS
@@ -149,14 +148,10 @@ class Services:
                     for row in command.rows
                 )
             case Pin():
-                flow = command.protocol, command.client, command.port, command.vip, command.vip_port
-                is_done = len(command.client) == len(command.vip) and self._balancer.pin(
-                    *flow, command.service, command.server
-                )
-                self._report(Pinned(command.serial, is_done))
-            case Unpin():
-                flow = command.protocol, command.client, command.port, command.vip, command.vip_port
-                self._balancer.unpin(*flow)
+                self._balancer.unpin(command.over)
+                refused = [place for place, flow in enumerate(command.flows) if not self._balancer.pin(*flow)]
+                if command.flows:
+                    self._report(Pinned(command.serial, refused))
             case AskServices():
                 self._tell_counters(command.serial, link_is_idle, now)
             case AskFlows():

@@ -13,6 +13,7 @@ import numpy as np
 from overlay.forwarding.services.flows import SHARD
 from overlay.link.service_messages import FlowRow
 from overlay.services.states import State
+from overlay.wire.flow_key import parse_flow_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -88,19 +89,7 @@ class _Finder:
 
 def flow_row(key: bytes, state: int, server: int | None, idle: float, left: float) -> FlowRow:
     """Return what is told of the flow that has *key*."""
-    half = 4 if len(key) < 32 else 16
-    ports = key[2 * half : 2 * half + 4]
-    return FlowRow(
-        _protocol(key),
-        key[:half],
-        int.from_bytes(ports[:2], "big"),
-        key[half : 2 * half],
-        int.from_bytes(ports[2:], "big"),
-        state,
-        server,
-        idle,
-        left,
-    )
+    return FlowRow(*parse_flow_key(key), state, server, idle, left)
 
 
 def _protocol(key: bytes) -> int:

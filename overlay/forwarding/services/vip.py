@@ -47,12 +47,6 @@ _ESTABLISHED, _UDP = int(State.ESTABLISHED), int(State.UDP)
 _CLOSING = frozenset(map(int, CLOSING))
 
 
-def flow_key(protocol: int, client: bytes, port: int, vip: bytes, vip_port: int) -> bytes:
-    """Return the key of a flow in tables; for ICMP *port* is the identifier of an echo, and *vip_port* 0."""
-    ports = port.to_bytes(2, "big") + vip_port.to_bytes(2, "big")
-    return client + vip + ports + _SUFFIXES.get(protocol, bytes([protocol]))
-
-
 @dataclass(slots=True)
 class Shared:
     """What all virtual addresses have in common.

@@ -37,7 +37,10 @@ KINDS: dict[str, Callable[[Check, Way], Awaitable[Result]]] = {
 
 
 async def run(check: Check, way: Way) -> Result:
-    """Run *check* once, at most for its time, and return what it found.  Nothing that a server does is an exception."""
+    """Run *check* once, at most for its time, and return what it found.  Nothing that a server does is an exception.
+
+    Raises NotAskedError where this node could not ask.
+    """
     result = Result(False, f"no answer within {check.timeout:g} s")
     with trio.move_on_after(check.timeout):
         try:

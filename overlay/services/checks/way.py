@@ -9,6 +9,13 @@ if TYPE_CHECKING:
     import trio
 
 
+class NotAskedError(Exception):
+    """A node could not ask the server, for want of something of its own, which the text names.
+
+    That says nothing about the server.
+    """
+
+
 class Way(Protocol):
     """Opens sockets whose packets to the virtual address reach the server under test, and no other.
 
@@ -22,16 +29,19 @@ class Way(Protocol):
     server: str
     peer: str
 
+    async def knock(self) -> None:
+        """Return once the server accepts a TCP connection, which is ended at once.  Raises OSError, NotAskedError."""
+
     async def connect(self) -> trio.SocketStream:
-        """Return a TCP connection to the server.  Raises OSError."""
+        """Return a TCP connection to the server.  Raises OSError, NotAskedError."""
 
     async def associate(self) -> trio.socket.SocketType:
-        """Return a UDP socket that is connected to the server.  Raises OSError."""
+        """Return a UDP socket that is connected to the server.  Raises OSError, NotAskedError."""
 
     async def echo(self) -> tuple[trio.socket.SocketType, int]:
         """Return a raw ICMP socket that is connected to the server, and the identifier of echoes that reach it.
 
-        Raises OSError.
+        Raises OSError, NotAskedError.
         """
 
 

@@ -56,8 +56,8 @@ class Bench:
         watching = self.balancing.watching
         watching.run_now("web", watching.healths["web"].service.servers[place].key, clock.now())
         probe = watching.due(clock.now())[0]
-        news = watching.finish(probe, Result(is_good, "so it is"), clock.now())
-        await self.balancing._heed(watching.users(probe), news)
+        watching.finish(probe, Result(is_good, "so it is"), clock.now())
+        await self.balancing.look()
 
 
 @pytest.fixture
@@ -77,9 +77,7 @@ def test_steps_of_a_slow_start_reach_the_forwarder(bench):
         await bench.result(0, True)
         assert bench.weights() == [10, 1]
         bench.now[0] += 30
-        watching = bench.balancing.watching
-        growing = watching.growing(bench.now[0])
-        await bench.balancing._heed(growing, watching.look(bench.now[0]))
+        await bench.balancing.look()
         assert bench.weights() == [60, 1]
 
     trio.run(main)
@@ -111,10 +109,10 @@ def test_result_that_comes_while_a_reload_takes_a_peer_out_waits_for_the_new_tab
 def test_answers_that_nobody_waits_for_are_not_awaited_and_those_of_a_flood_neither(bench):
     balancing = bench.balancing
     piece = ServiceCounters(1, 0.0, [ServerCounters(0, 0, 0, 0, 0, 0, 0)] * 60, [], {}, False)
-    assert not balancing.awaits(Pinned(1, True))
+    assert not balancing.awaits(Pinned(1, []))
     assert not balancing.awaits(piece)
-    balancing._pins._waiting[1], balancing.counting._asked[1] = None, ([], trio.Event())
-    assert balancing.awaits(Pinned(1, True))
+    balancing._pins._told[1], balancing.counting._asked[1] = None, ([], trio.Event())
+    assert balancing.awaits(Pinned(1, []))
     taken = 0
     while balancing.awaits(piece):
         balancing.counting._asked[1][0].append(piece)

@@ -4,46 +4,126 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from overlay.balancing import pins
 from overlay.balancing.pins import Pins
-from overlay.link.service_messages import Pin, Pinned, Unpin
+from overlay.link.service_messages import Pin, Pinned
+from overlay.services.checks.way import NotAskedError
+from overlay.wire.bounds import ROWS
 
-FLOW = 6, bytes([10, 0, 0, 1]), 5000, bytes([203, 0, 113, 80]), 80
+FLOW, OTHER = bytes(12), bytes(13)
 
 
 class Forwarder:
-    def __init__(self, is_done):
-        self.told, self._is_done = [], is_done
+    """Hears what it is told; answers that it leads all flows but *refused*, or, for None, nothing."""
+
+    def __init__(self, refused=()):
+        self.told, self._refused = [], refused
         self.pins = Pins(self.tell)
 
     async def tell(self, command):
         self.told.append(command)
-        if isinstance(command, Pin) and self._is_done is not None:
-            report = Pinned(command.serial, self._is_done)
+        if command.flows and self._refused is not None:
+            report = Pinned(command.serial, list(self._refused))
             assert self.pins.awaits(report)
             assert self.pins.take(report)
 
+    def run(self, act):
+        async def main():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.pins.run)
+                await act(self.pins)
+                nursery.cancel_scope.cancel()
+
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
 
 def test_flow_is_led_once_the_forwarder_says_so():
-    forwarder = Forwarder(True)
-    trio.run(forwarder.pins.pin, FLOW, (3, 7))
-    assert forwarder.told == [Pin(1, *FLOW, 3, 7)]
-    trio.run(forwarder.pins.unpin, FLOW)
-    assert forwarder.told[1:] == [Unpin(*FLOW)]
+    forwarder = Forwarder()
+
+    async def act(asked):
+        await asked.pin(FLOW, (3, 7))
+        assert forwarder.told == [Pin(1, [(FLOW, 3, 7)], [])]
+
+    forwarder.run(act)
 
 
-@pytest.mark.parametrize("is_done", [False, None])
-def test_forwarder_that_refuses_or_is_silent_is_an_error(is_done, monkeypatch):
-    monkeypatch.setattr(pins, "PATIENCE", 0.05)
-    forwarder = Forwarder(is_done)
-    with pytest.raises(OSError, match="temporarily unavailable"):
-        trio.run(forwarder.pins.pin, FLOW, (3, 7))
-    assert not forwarder.pins.awaits(Pinned(1, True))
-    assert not forwarder.pins.take(Pinned(1, True))
+def test_flows_that_begin_at_the_same_time_are_told_together():
+    forwarder = Forwarder()
+
+    async def act(asked):
+        async with trio.open_nursery() as nursery:
+            for number in range(ROWS + 1):
+                nursery.start_soon(asked.pin, number.to_bytes(12, "big"), (3, number))
+        assert sorted(len(each.flows) for each in forwarder.told) == [1, ROWS]
+
+    forwarder.run(act)
+
+
+def test_flows_that_are_over_are_told_with_the_next_or_after_a_while():
+    forwarder = Forwarder()
+
+    async def act(asked):
+        await asked.pin(FLOW, (3, 7))
+        asked.unpin(FLOW)
+        await asked.pin(OTHER, (3, 7))
+        assert forwarder.told[1:] == [Pin(2, [(OTHER, 3, 7)], [FLOW])]
+        asked.unpin(OTHER)
+        await trio.sleep(pins.LINGER + 1)
+        assert forwarder.told[2:] == [Pin(3, [], [OTHER])]
+
+    forwarder.run(act)
+
+
+def test_flow_that_begins_again_before_its_end_was_told_is_led():
+    forwarder = Forwarder()
+
+    async def act(asked):
+        await asked.pin(FLOW, (3, 7))
+        asked.unpin(FLOW)
+        await asked.pin(FLOW, (3, 8))
+        assert forwarder.told[1:] == [Pin(2, [(FLOW, 3, 8)], [])]
+
+    forwarder.run(act)
+
+
+def test_more_flows_that_are_over_than_a_message_takes_come_in_several(monkeypatch):
+    monkeypatch.setattr(pins, "OVER", 2)
+    forwarder = Forwarder()
+    keys = [number.to_bytes(12, "big") for number in range(5)]
+
+    async def act(asked):
+        for key in keys:
+            asked.unpin(key)
+        await asked.pin(OTHER, (3, 7))
+        await trio.sleep(1)
+        assert [each.over for each in forwarder.told] == [keys[:2], keys[2:4], keys[4:]]
+
+    forwarder.run(act)
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"), [([0], "not to this server"), (None, "did not answer within 2 s")]
+)
+def test_forwarder_that_refuses_or_is_silent_says_nothing_about_the_server(refused, reason):
+    forwarder = Forwarder(refused)
+
+    async def act(asked):
+        with pytest.raises(NotAskedError, match=reason):
+            await asked.pin(FLOW, (3, 7))
+        assert asked.waiting() == 0
+        assert not asked.awaits(Pinned(1, []))
+        assert not asked.take(Pinned(1, []))
+
+    forwarder.run(act)
 
 
 def test_second_answer_is_not_awaited():
-    forwarder = Forwarder(True)
-    trio.run(forwarder.pins.pin, FLOW, (3, 7))
-    assert not forwarder.pins.take(Pinned(1, True))
+    forwarder = Forwarder()
+
+    async def act(asked):
+        await asked.pin(FLOW, (3, 7))
+        assert not asked.take(Pinned(1, []))
+
+    forwarder.run(act)

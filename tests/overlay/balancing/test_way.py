@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from types import SimpleNamespace
 
@@ -9,6 +10,8 @@ import pytest
 import trio
 
 from overlay.balancing.way import Way
+from overlay.services.checks.way import NotAskedError
+from overlay.wire.flow_key import flow_key
 from peers.addresses import parse_address
 
 LOOPBACK = parse_address("127.0.0.1")
@@ -23,9 +26,9 @@ class Pins:
     async def pin(self, flow, target):
         self.asked.append(("pin", flow, target))
         if self._is_refused:
-            raise BlockingIOError
+            raise NotAskedError("no")
 
-    async def unpin(self, flow):
+    def unpin(self, flow):
         self.asked.append(("unpin", flow))
 
 
@@ -38,7 +41,7 @@ def way(pins, port, own=(LOOPBACK,), address=LOOPBACK):
 def flow(protocol, connected):
     host, port = connected.getsockname()
     other, other_port = connected.getpeername()
-    return protocol, socket.inet_aton(host), port, socket.inet_aton(other), other_port
+    return flow_key(protocol, socket.inet_aton(host), port, socket.inet_aton(other), other_port)
 
 
 def test_stream_is_pinned_by_its_own_port_and_unpinned_at_the_end():
@@ -49,7 +52,7 @@ def test_stream_is_pinned_by_its_own_port_and_unpinned_at_the_end():
             async with await made.connect() as stream:
                 expected = flow(6, stream.socket)
                 assert pins.asked == [("pin", expected, (3, 7))]
-            await made.close()
+            made.close()
         assert pins.asked[1:] == [("unpin", expected)]
 
     trio.run(main)
@@ -72,12 +75,14 @@ def test_nothing_is_sent_where_the_forwarder_refuses():
         with socket.create_server(("127.0.0.1", 0)) as listening:
             listening.setblocking(False)
             made = way(pins, listening.getsockname()[1])
-            with pytest.raises(BlockingIOError):
+            with pytest.raises(NotAskedError):
                 await made.connect()
-            await made.close()
+            with pytest.raises(NotAskedError):
+                await made.knock()
+            made.close()
             with pytest.raises(BlockingIOError):
                 listening.accept()
-        assert [kind for kind, *_ in pins.asked] == ["pin"]
+        assert [kind for kind, *_ in pins.asked] == ["pin", "pin", "unpin", "unpin"]
 
     trio.run(main)
 
@@ -85,8 +90,38 @@ def test_nothing_is_sent_where_the_forwarder_refuses():
 def test_node_without_an_address_of_the_family_cannot_check():
     async def main():
         pins = Pins()
-        with pytest.raises(OSError, match="assign requested address"):
+        with pytest.raises(NotAskedError, match="no IPv4 address that a check could come from"):
             await way(pins, 80, own=(parse_address("fd00::1"),)).connect()
         assert pins.asked == []
+
+    trio.run(main)
+
+
+def test_knock_is_seen_by_no_program_and_leaves_no_connection():
+    async def main():
+        pins = Pins()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setblocking(False)
+            made = way(pins, listening.getsockname()[1])
+            await made.knock()
+            made.close()
+            with pytest.raises(BlockingIOError):
+                listening.accept()
+        assert [kind for kind, *_ in pins.asked] == ["pin", "unpin"]
+        with pytest.raises(ConnectionRefusedError):
+            await made.knock()
+
+    trio.run(main)
+
+
+def test_node_without_a_descriptor_left_says_so(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EMFILE, "")
+
+    async def main():
+        monkeypatch.setattr(socket, "socket", refuse)
+        with pytest.raises(NotAskedError, match="too many open files"):
+            await way(Pins(), 80).knock()
+        monkeypatch.undo()
 
     trio.run(main)

@@ -43,6 +43,7 @@ peer_counters = st.builds(
     link.PeerCounters, number, st.none() | endpoint, number, number, number, number, seconds, counts
 )
 
+flow_key = st.sampled_from([12, 13, 36, 37]).flatmap(lambda size: st.binary(min_size=size, max_size=size))
 u8, u16 = st.integers(0, 255), st.integers(0, 65535)
 name = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
 ports = st.lists(st.tuples(u16, u16), max_size=3)
@@ -130,8 +131,12 @@ MESSAGES = {
             max_size=3,
         ),
     ),
-    sm.Pin: st.builds(sm.Pin, number, u8, address, u16, address, u16, number, number),
-    sm.Unpin: st.builds(sm.Unpin, u8, address, u16, address, u16),
+    sm.Pin: st.builds(
+        sm.Pin,
+        number,
+        st.lists(st.tuples(flow_key, number, number), max_size=4),
+        st.lists(flow_key, max_size=4),
+    ),
     sm.AskServices: st.builds(sm.AskServices, number),
     sm.AskFlows: st.builds(
         sm.AskFlows,
@@ -149,7 +154,7 @@ MESSAGES = {
             st.lists(u8, max_size=3),
         ),
     ),
-    sm.Pinned: st.builds(sm.Pinned, number, st.booleans()),
+    sm.Pinned: st.builds(sm.Pinned, number, st.lists(number, max_size=4)),
     sm.ServiceCounters: st.builds(
         sm.ServiceCounters,
         number,

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 from overlay.services.checking import Result
 from overlay.services.health import ByHand, QuorumChanged, ServerChanged
-from overlay.services.watching import Watching
+from overlay.services.watching import Looked, Watching
 from peers.service import Check, Server, Service
 
 GOOD, BAD = Result(True, "fine"), Result(False, "refused")
@@ -46,11 +46,14 @@ def test_result_of_a_shared_check_counts_for_all_its_services():
     made = watching(WEB, SECURE)
     page1, page2, own = made.due(100.0)
     for probe in (page2, own):
-        assert made.finish(probe, GOOD, 100.0) == []
-    news = made.finish(page1, BAD, 101.0)
+        assert made.finish(probe, GOOD, 100.0)
+    assert made.look(100.0) == Looked(("web", "secure"), [])
+    assert made.finish(page1, BAD, 101.0)
+    looked = made.look(101.0)
     (secure1,) = SECURE.servers
 
-    assert news == [
+    assert looked.services == ("web", "secure")
+    assert looked.news == [
         ("web", ServerChanged(WEB1, False, "refused")),
         ("secure", ServerChanged(secure1, False, "refused")),
         ("secure", QuorumChanged(False, 0, 1)),
@@ -87,22 +90,25 @@ def test_reload_goes_on_with_checks_as_they_are():
     made = watching(WEB)
     page1, page2 = made.due(100.0)
     made.finish(page1, BAD, 100.0)
+    made.look(100.0)
     made.adopt({"web": dataclasses.replace(WEB, scheduler="wlc"), "secure": SECURE}, 103.0)
 
     assert not made.healths["web"].standings[WEB1.key].effective
     assert names(made.due(103.0)) == [("tcp", "secure", "web1")]  # the page of web2 still runs
-    assert made.finish(page2, BAD, 104.0)[0] == ("web", ServerChanged(WEB2, False, "refused"))
+    assert made.finish(page2, BAD, 104.0)
+    assert made.look(104.0).news[0] == ("web", ServerChanged(WEB2, False, "refused"))
 
 
 def test_result_of_a_check_that_the_file_has_changed_meanwhile_counts_for_nothing():
     made = watching(WEB)
     page1, _ = made.due(100.0)
     made.adopt({"web": dataclasses.replace(WEB, checks=(dataclasses.replace(PAGE, path="/other"),))}, 101.0)
-    assert made.finish(page1, BAD, 101.0) == []
+    assert not made.finish(page1, BAD, 101.0)
     assert made.healths["web"].standings[WEB1.key].effective == 1
 
     made.adopt({}, 102.0)
-    assert made.finish(page1, BAD, 102.0) == []
+    assert not made.finish(page1, BAD, 102.0)
+    assert made.look(102.0) == Looked((), [])
     assert made.next_deadline() == math.inf
 
 
@@ -123,11 +129,40 @@ def test_settings_by_hand_and_slow_start_are_those_of_the_service():
     page1, page2 = made.due(100.0)
     made.finish(page2, GOOD, 100.0)
     made.finish(page1, BAD, 100.0)
+    made.look(100.0)
     assert made.set_by_hand("web", WEB2.key, ByHand(is_drained=True), 101.0) == [
         ("web", QuorumChanged(False, 0, 1))
     ]
     (page1,) = [each for each in made.due(106.0) if each.server is WEB1]
     made.finish(page1, GOOD, 106.0)
-    assert made.next_deadline() == 107.0
-    assert made.look(107.0) == []
+    made.look(106.0)
+    assert made.next_step() == 107.0
+    assert made.look(107.0) == Looked(("web",), [])
     assert made.healths["web"].next_deadline() == 108.0
+
+
+def test_result_like_the_last_is_nothing_to_look_at():
+    made = watching(WEB)
+    for now in (100.0, 110.0):
+        for probe in made.due(now):
+            assert made.finish(probe, GOOD, now) == (now == 100.0)
+    assert made.look(110.0).services == ("web",)
+    assert made.look(110.0) == Looked((), [])
+
+
+def test_check_that_could_not_be_made_is_due_again_and_says_nothing():
+    made = watching(WEB)
+    page1, page2 = made.due(100.0)
+    made.finish(page2, GOOD, 100.0)
+    made.look(100.0)
+    made.postpone(page1, 101.0)
+    assert made.look(100.5) == Looked((), [])
+    assert made.next_deadline() == 101.0
+    assert names(made.due(101.0)) == [("page", "web", "web1")]
+
+
+def test_checks_that_there_is_no_room_for_stay_due():
+    made = watching(WEB)
+    assert made.due(100.0, 0) == []
+    assert names(made.due(100.0, 1)) == [("page", "web", "web1")]
+    assert names(made.due(100.0, 5)) == [("page", "web", "web2")]

@@ -9,6 +9,7 @@ from overlay.forwarding.services.balancer import FlowNews
 from overlay.forwarding.services.service import Settings, Takes
 from overlay.services.schedulers import SCHEDULERS
 from overlay.services.states import CLOSING, State, after_datagram, after_tcp, timeouts
+from overlay.wire.flow_key import flow_key
 from tests.overlay.forwarding.services.conftest import CLIENTS, VIPS, World, flags_of, tcp, udp
 from tests.packets import ACK, FIN, RST, SYN
 
@@ -221,11 +222,11 @@ def test_a_pin_needs_a_server_that_is_there():
     world.serve()
     world.servers(0)
     client = ip_address(CLIENTS[4].format(1)).packed
-    pin = (6, client, 5000, world.vips[4], 80)
+    key = flow_key(6, client, 5000, world.vips[4], 80)
 
-    assert not world.balancer.pin(*pin, 1, 3)
-    assert not world.balancer.pin(*pin, 2, 0)
-    assert world.balancer.pin(*pin, 1, 0)
+    assert not world.balancer.pin(key, 1, 3)
+    assert not world.balancer.pin(key, 2, 0)
+    assert world.balancer.pin(key, 1, 0)
     world.servers(1)
     assert world.send(tcp(flags=SYN)) == 1, "the pin went with its server"
 
@@ -237,7 +238,7 @@ def test_pins_are_bounded(monkeypatch):
     world.servers(0)
     client = ip_address(CLIENTS[4].format(1)).packed
 
-    done = [world.balancer.pin(6, client, port, world.vips[4], 80, 1, 0) for port in (1, 2, 3, 1)]
+    done = [world.balancer.pin(flow_key(6, client, port, world.vips[4], 80), 1, 0) for port in (1, 2, 3, 1)]
 
     assert done == [True, True, False, True]
 
@@ -249,7 +250,8 @@ def test_a_pin_takes_the_place_of_a_flow():
     assert world.send(tcp(flags=SYN)) == 0
     world.send(tcp())
 
-    world.balancer.pin(6, ip_address(CLIENTS[4].format(1)).packed, 5000, world.vips[4], 80, 1, 1)
+    client = ip_address(CLIENTS[4].format(1)).packed
+    world.balancer.pin(flow_key(6, client, 5000, world.vips[4], 80), 1, 1)
 
     assert world.send(tcp(flags=SYN)) == 1
     assert world.count(0).active == 0

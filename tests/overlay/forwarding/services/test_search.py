@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from overlay.forwarding.services import search as searching
 from overlay.forwarding.services.flows import SHARD, Flows
 from overlay.forwarding.services.search import search
-from overlay.forwarding.services.vip import flow_key
 from overlay.link.service_messages import FlowFilter
 from overlay.services.states import State, timeouts
+from overlay.wire.flow_key import flow_key
 
 NOW = 100.0
 CLIENTS = [

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from overlay.forwarding.services.service import Takes
 from overlay.services.states import State
+from overlay.wire.flow_key import flow_key
 from tests import packets
 from tests.hypothesis_profiles import examples
 from tests.overlay.forwarding.services.conftest import CLIENTS, VIPS, World, flags_of, tcp, udp
@@ -619,7 +620,7 @@ def test_pinned_flows_go_to_their_server_whatever_its_state(world, version):
     world.servers(world.row(0, takes=Takes.NOTHING), world.row(1, takes=Takes.KEPT), 2)
     client, vip = ip_address(CLIENTS[version].format(1)).packed, world.vips[version]
     for number, port in ((0, 5000), (1, 5001)):
-        assert world.balancer.pin(6, client, port, vip, 80, 1, number)
+        assert world.balancer.pin(flow_key(6, client, port, vip, 80), 1, number)
 
     for flags in (SYN, ACK, ACK | FIN):
         assert world.send(tcp(port=5000, flags=flags, version=version)) == 0
@@ -627,14 +628,14 @@ def test_pinned_flows_go_to_their_server_whatever_its_state(world, version):
     assert len(world.service().flows) == 0
     assert world.send(error(answer_of(tcp(port=5000, version=version)), version)) == 0
 
-    world.balancer.unpin(6, client, 5000, vip, 80)
+    world.balancer.unpin([flow_key(6, client, 5000, vip, 80)])
     assert world.send(tcp(port=5000, flags=SYN, version=version)) == 2
 
 
 @both
 def test_pings_can_be_pinned(world, version):
     client, vip = ip_address(CLIENTS[version].format(99)).packed, world.vips[version]
-    world.balancer.pin(1 if version == 4 else 58, client, 7, vip, 0, 1, 2)
+    world.balancer.pin(flow_key(1 if version == 4 else 58, client, 7, vip, 0), 1, 2)
     kind = 8 if version == 4 else 128
 
     assert world.send(error(b"x", version, bytes([kind, 0, 0, 0, 0, 7, 0, 1]))) == 2

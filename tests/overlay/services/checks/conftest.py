@@ -20,6 +20,9 @@ class Loopback:
     server: str = "web2"
     peer: str = "paris"
 
+    async def knock(self):
+        (await self._connected(socket.SOCK_STREAM)).close()
+
     async def connect(self):
         return trio.SocketStream(await self._connected(socket.SOCK_STREAM))
 

@@ -1,0 +1,24 @@
+"""The limit of open files, in a process of its own: a test may not lower that of all others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+from overlay.host import descriptors
+soft, hard = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(descriptors.raise_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+@pytest.mark.parametrize(("soft", "hard"), [(100, 1000), (1000, 1000)])
+def test_limit_is_raised_as_far_as_this_process_may(soft, hard):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(soft), str(hard)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["1000", "1000", "1000"]
