@@ -73,6 +73,7 @@ def test_a_bounded_number_of_bytes_is_held_in_all_and_counts_down_again():
     fragments.hold(b"\1", b"x", 1.0)
     assert drops == {"service_fragment": 2}
 
-    fragments.hold(b"new", bytes(65_536), 31.1)
-    assert len(fragments) == 1
+    for number in range(64):
+        fragments.hold(b"new" + number.to_bytes(1, "big"), bytes(65_536), 31.1)
+    assert len(fragments) == 64
     assert drops == {"service_fragment": 2 + 64}

@@ -45,6 +45,78 @@ def test_ipv6_fragments_are_told_apart_likewise():
     assert first == Upper(packets.UDP, 48, first.fragment)
 
 
+def v4_fragment(at, value):
+    """Return the name of a later IPv4 fragment that has another byte at *at*."""
+    packet = bytearray(packets.ipv4(bytes(8), identifier=0x0102, fragment=0x2001))
+    packet[at] ^= value
+    return upper_of(packet).fragment
+
+
+def test_ipv4_fragments_belong_together_by_addresses_identifier_and_protocol():
+    name = v4_fragment(1, 0)
+
+    changed = [at for at in range(1, 28) if at not in {6, 7} and v4_fragment(at, 1) != name]
+
+    assert changed == [4, 5, 9, *range(12, 20)]
+
+
+def test_ipv6_fragments_belong_together_by_addresses_and_identifier():
+    packet = v6_fragment(bytes(24), 24)
+
+    def name(at, value):
+        return upper_of(packet[:at] + bytes([packet[at] ^ value]) + packet[at + 1 :]).fragment
+
+    changed = [at for at in range(1, 64) if at not in {6, 42, 43} and name(at, 1) != name(1, 0)]
+    assert changed == [*range(8, 40), *range(44, 48)]
+
+
+@pytest.mark.parametrize("offset", [8 << bit for bit in range(13)])
+def test_a_fragment_is_a_later_one_whatever_its_offset(offset):
+    v4 = packets.ipv4(bytes(24), fragment=offset // 8)
+
+    for packet in (v4, v6_fragment(bytes(24), offset, more=False)):
+        upper = upper_of(packet)
+
+        assert upper.is_later
+        assert upper.fragment
+
+
+@pytest.mark.parametrize("offset", [8 << bit for bit in range(13)])
+def test_nothing_behind_the_header_of_a_later_fragment_is_taken_for_an_extension(offset):
+    packet = v6_fragment(bytes([packets.UDP]) + bytes(23), offset, protocol=60)
+
+    assert upper_of(packet)[:2] == (60, 48)
+
+
+@pytest.mark.parametrize(
+    ("packet", "size"),
+    [
+        (packets.ipv4(b""), 20),
+        (packets.ipv4(b"", options=bytes(40)), 60),
+        (packets.ipv6(b""), 40),
+        (v6_fragment(b""), 48),
+        (v6_fragment(b"", 64), 48),
+        (packets.with_options(packets.ipv6(b"")), 48),
+        (packets.with_options(packets.ipv6(b""), bytes(30)), 72),
+    ],
+)
+def test_a_packet_that_ends_with_its_headers_carries_nothing(packet, size):
+    assert len(packet) == size
+
+    assert [upper_of(packet[:end]) for end in range(size + 1)] == [None] * (size + 1)
+    assert upper_of(packet + b"x")[:2] == (packets.UDP, size)
+
+
+@pytest.mark.parametrize("version", [0, 1, 5, 7, 15])
+def test_a_packet_of_another_version_carries_nothing_that_is_known(version):
+    assert upper_of(bytes([version << 4 | 5]) + packets.udp(b"x" * 40, version=6)[1:]) is None
+
+
+@pytest.mark.parametrize("words", [0, 1, 2, 4])
+def test_an_ipv4_header_of_less_than_20_bytes_is_none(words):
+    assert upper_of(bytes([4 << 4 | words]) + packets.udp(b"x")[1:]) is None
+
+
 def test_the_only_fragment_is_a_whole_packet():
     assert upper_of(v6_fragment(bytes(8), 0, more=False)) == Upper(packets.UDP, 48)
 

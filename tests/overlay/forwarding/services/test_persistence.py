@@ -77,3 +77,24 @@ def test_an_end_too_many_changes_nothing():
     templates.began(CLIENT, 2, 0.0)
 
     assert templates.server(CLIENT, 1000.0) == 2
+
+
+def test_clients_that_came_last_long_ago_make_room_for_others():
+    templates = Templates(64, 300.0)
+    templates.make_room(1)
+
+    for number in range(100):
+        templates.began(number.to_bytes(4, "big"), 0, float(number))
+
+    assert len(templates) == 64
+    known = [templates.server(number.to_bytes(4, "big"), 100.0) for number in range(100)]
+    assert known == [None] * 36 + [0] * 64
+
+
+def test_an_end_too_many_is_the_end_of_no_other_flow():
+    templates = made()
+    templates.began(CLIENT, 2, 0.0)
+    templates.ended(CLIENT)
+    templates.ended(CLIENT)
+
+    assert templates.server(CLIENT, 300.1) is None
