@@ -32,6 +32,7 @@ def test_fragments_of_one_packet_have_the_same_name_and_others_another():
 
     assert first.fragment == last.fragment != other.fragment
     assert (first.is_later, last.is_later) == (False, True)
+    assert first == Upper(packets.UDP, 20, first.fragment)
 
 
 def test_ipv6_fragments_are_told_apart_likewise():

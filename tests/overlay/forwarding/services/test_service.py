@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from overlay.forwarding.peer import Peer
@@ -134,6 +136,215 @@ def test_templates_of_other_persistence_are_given_back():
     service.flows.remove(service.flows.find(key(0))[0], key(0))
     assert service.set(Settings(scheduler="rr")) is not None
     assert service.templates is None
+
+
+OTHER_SETTINGS = {
+    "scheduler": "wrr", "persistence": 60.0, "prefix4": 24, "prefix6": 64, "flows": 64, "cache": 64
+}  # fmt: skip
+SETTINGS_OF_NEW_FLOWS = {"one_packet": True, "tcp": 5.0, "fin": 5.0, "udp": 5.0, "new_flows": 5}
+
+
+@pytest.mark.parametrize("name", [*OTHER_SETTINGS, *SETTINGS_OF_NEW_FLOWS])
+def test_clients_are_scheduled_anew_only_if_what_is_remembered_of_them_may_be_another(name):
+    settings = Settings(scheduler="rr", persistence=300.0)
+    service = Service("web", settings)
+    have(service, row(0), row(1))
+    begin(service, 0)
+    templates = service.templates
+
+    given_back = service.set(replace(settings, **{name: (OTHER_SETTINGS | SETTINGS_OF_NEW_FLOWS)[name]}))
+
+    assert given_back is (templates if name in OTHER_SETTINGS else None)
+    assert (service.templates is templates) is (name in SETTINGS_OF_NEW_FLOWS)
+
+
+CLIENTS = [bytes([10, 0, 0, last]) for last in range(50)]
+CLIENTS6 = [bytes([32, 1, *bytes(13), last]) for last in range(50)]
+PORTS = [bytes([1, last]) for last in range(50)]
+ADDRESSES = [bytes([192, 0, 2, last]) for last in range(50)]
+
+
+def spread(service, clients=CLIENTS[:1], ports=PORTS[:1], addresses=(VIP,)):
+    """Return how many servers the flows of these go to."""
+    return len(
+        {
+            service.choose(client, port, address, 0.0).number
+            for client in clients
+            for port in ports
+            for address in addresses
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "by"), [("maglev", {"client", "port"}), ("sh", {"client"}), ("dh", {"address"})]
+)
+def test_hashed_flows_are_spread_by_what_the_scheduler_goes_by_and_nothing_else(scheduler, by):
+    service = made(scheduler=scheduler)
+    have(service, *(row(number) for number in range(5)))
+
+    assert (spread(service, clients=CLIENTS) > 3) is ("client" in by)
+    assert (spread(service, ports=PORTS) > 3) is ("port" in by)
+    assert (spread(service, addresses=ADDRESSES) > 3) is ("address" in by)
+
+
+@pytest.mark.parametrize("scheduler", ["maglev", "sh"])
+@pytest.mark.parametrize(("clients", "prefixes"), [(CLIENTS, (24, 128)), (CLIENTS6, (32, 64))])
+def test_with_persistence_hashed_flows_are_spread_by_the_network_of_the_client(scheduler, clients, prefixes):
+    whole, networks = (
+        made(scheduler=scheduler, persistence=300.0, prefix4=prefix4, prefix6=prefix6)
+        for prefix4, prefix6 in ((32, 128), prefixes)
+    )
+    for service in (whole, networks):
+        have(service, *(row(number) for number in range(5)))
+
+    assert spread(whole, clients=clients) > 3
+    assert spread(whole, clients=clients[:1], ports=PORTS) == 1
+    assert spread(networks, clients=clients, ports=PORTS) == 1
+
+
+def test_packets_are_changed_if_any_server_has_a_mark_the_sorry_server_included():
+    service = made()
+    assert not service.has_marks
+    for servers, sorry, expected in (
+        ([row(0), row(1, dscp=5)], None, True),
+        ([row(0)], row(1), False),
+        ([row(0)], row(1, dscp=5), True),
+        ([row(0)], None, False),
+    ):
+        have(service, *servers, sorry=sorry)
+
+        assert service.has_marks is expected
+
+
+def test_the_total_has_the_servers_that_are_there_the_sorry_server_and_those_that_are_gone():
+    service = made(scheduler="rr")
+    have(service, row(0), row(1), sorry=row(2))
+    for number, server in enumerate([*service.servers[:2], service.sorry], 1):
+        server.connections, server.packets, server.bytes = number, number * 10, number * 100
+    assert service.totals() == (6, 60, 600)
+
+    have(service, row(0))
+
+    assert service.totals() == (6, 60, 600)
+    assert service.past == (5, 50, 500)
+
+
+def test_one_server_and_the_same_as_sorry_server_are_counted_apart():
+    service = made(scheduler="rr")
+    for _ in range(2):
+        have(service, row(0), sorry=row(0))
+    service.by_number[0].connections, service.sorry.connections = 1, 2
+
+    have(service, row(0), sorry=row(0))
+
+    assert (service.by_number[0].connections, service.sorry.connections) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("takes", "weight", "expected"), [(Takes.NEW, 1, 0), (Takes.NEW, 0, None), (Takes.KEPT, 1, None)]
+)
+def test_a_sorry_server_takes_new_flows_as_any_server_does(takes, weight, expected):
+    service = made(scheduler="rr")
+    have(service, sorry=row(0, takes=takes, weight=weight))
+
+    assert begin(service, 1) == expected
+
+    have(service, row(1), sorry=row(0, takes=takes, weight=weight), is_sorry=True)
+    assert begin(service, 2) == (1 if expected is None else expected)
+
+
+def test_a_client_whose_server_takes_no_new_flows_gets_another_and_keeps_that():
+    service = made(scheduler="rr", persistence=300.0)
+    have(service, row(0), row(1))
+    first = begin(service, 1)
+
+    have(service, *(row(number, takes=Takes.KEPT if number == first else Takes.NEW) for number in (0, 1)))
+    assert begin(service, 1, now=1.0) == 1 - first
+
+    have(service, row(0), row(1))
+    assert begin(service, 1, now=2.0) == 1 - first
+
+
+def test_a_datagram_that_is_a_flow_by_itself_is_counted_and_keeps_its_client_for_a_while():
+    service = made(scheduler="rr", persistence=300.0, one_packet=True)
+    have(service, row(0), row(1))
+    server = service.choose(CLIENTS[1], PORTS[0], VIP, 0.0)
+
+    service.pass_by(CLIENTS[1], server, 0.0)
+
+    assert server.connections == 1
+    assert len(service.flows) == 0
+    assert {service.choose(CLIENTS[1], PORTS[0], VIP, now) for now in (1.0, 100.0, 300.0)} == {server}
+    assert {service.choose(CLIENTS[1], PORTS[0], VIP, 301.0) for _ in range(2)} == set(service.servers)
+
+
+def test_flows_that_another_director_has_keep_their_clients_too():
+    service = made(scheduler="rr", persistence=300.0)
+    have(service, row(0), row(1))
+
+    assert service.learn(key(1), State.ESTABLISHED, 1, 0.0)
+
+    assert [begin(service, 1, now) for now in (1.0, 2.0)] == [1, 1]
+
+
+def test_what_another_director_says_of_a_known_flow_is_its_state_and_that_it_lives():
+    service = made(scheduler="rr")
+    have(service, row(0), row(1))
+    service.learn(key(1), State.ESTABLISHED, 1, 0.0)
+
+    assert service.learn(key(1), State.FIN_WAIT, 0, 50.0)
+
+    shard, place = service.flows.find(key(1))
+    assert service.servers[shard.server[place]].number == 1
+    assert (shard.state[place], shard.seen[place]) == (State.FIN_WAIT, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(0, True), (1, False), (2, True), (7, False), (-1, True), (-2, True)]
+)
+def test_flows_of_other_directors_are_taken_for_servers_that_keep_flows(number, expected):
+    service = made(scheduler="rr")
+    have(service, row(0), row(1, takes=Takes.NOTHING), row(2, takes=Takes.KEPT), sorry=row(3))
+
+    assert service.learn(key(1), State.ESTABLISHED, number, 0.0) is expected
+    assert (service.flows.find(key(1)) is not None) is expected
+
+
+def test_without_a_sorry_server_no_flow_of_one_is_taken():
+    service = made(scheduler="rr")
+    have(service, row(0))
+
+    assert not service.learn(key(1), State.ESTABLISHED, -1, 0.0)
+
+
+def test_a_flow_of_a_server_that_is_gone_follows_the_other_director():
+    service = made(scheduler="rr")
+    have(service, row(0), row(1))
+    service.learn(key(1), State.ESTABLISHED, 1, 0.0)
+    have(service, row(0))
+
+    assert service.learn(key(1), State.ESTABLISHED, 0, 1.0)
+
+    shard, place = service.flows.find(key(1))
+    assert service.servers[shard.server[place]].number == 0
+
+
+def test_a_full_table_takes_no_flow_of_another_director():
+    service = made(scheduler="rr", flows=64)
+    have(service, row(0))
+    taken = [service.learn(key(number), State.ESTABLISHED, 0, 0.0) for number in range(200)]
+
+    assert taken.count(True) == len(service.flows) < 200
+
+
+def test_new_flows_have_a_second_rate_and_twice_that_at_once():
+    service = made(new_flows=5)
+    assert [service.may_begin(0.0) for _ in range(11)] == [True] * 10 + [False]
+    assert [service.may_begin(1.0) for _ in range(6)] == [True] * 5 + [False]
+
+    unlimited = made(new_flows=0)
+    assert all(unlimited.may_begin(0.0) for _ in range(100))
 
 
 def test_dh_chooses_by_the_address_and_sh_by_the_client():
