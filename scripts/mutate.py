@@ -65,7 +65,8 @@ def main(
     """Show the changes of PATHS (modules or folders, as overlay/crypto/replay.py) that no test notices.
 
     Exits 1 if there are any.  Changes that alter nothing that anybody could see are explained in
-    tests/equivalent.toml; they are counted and not shown.  Constants of a module are not changed.
+    tests/equivalent.toml; they are counted, and neither tried nor shown.  Constants of a module are not changed.
+    A change under which a test takes far longer, in CPU time, is noticed; it is shown, for one to look at.
 
     Most of the time goes into the tests that run for a change that none of them notices: --seconds and --variants
     bound it.  They can only miss a test that would have noticed.
@@ -76,23 +77,20 @@ def main(
     modules = sorted({str(module) for path in paths for module in _modules(path)})
     every = mutants(modules)
     picked = pick(every, sample, seed)
-    counts, equivalent = Counter[str](), Explained()
+    explained = Explained()
+    tried = [mutant for mutant in picked if mutant.change() not in explained]
+    counts = Counter({EQUIVALENT: len(picked) - len(tried)})
 
     def report(mutant: Mutant, outcome: Outcome) -> None:
-        kind = outcome.value
-        if outcome in {Outcome.SURVIVED, Outcome.UNREACHED}:
-            change = mutant.change()
-            if change in equivalent:
-                kind = EQUIVALENT
-            else:
-                click.echo(f"{change}\n  in {mutant.function}: {kind}\n")
-        counts[kind] += 1
+        if outcome is not Outcome.NOTICED:
+            click.echo(f"{mutant.change()}\n  in {mutant.function}: {outcome.value}\n")
+        counts[outcome.value] += 1
 
     os.chdir(ROOT)
     os.environ["HYPOTHESIS_PROFILE"] = "mutation"
     with tempfile.TemporaryDirectory(prefix="mutate-", ignore_cleanup_errors=True) as folder:
         os.environ["TMPDIR"] = tempfile.tempdir = folder  # for what a test leaves that is cut short
-        trials = Trials(picked, jobs, seconds, variants, report, Path(folder))
+        trials = Trials(tried, jobs, seconds, variants, report, Path(folder))
         status = pytest.main([*PYTEST, *(tests or _mirror(paths, whole_nodes=whole_nodes))], plugins=[trials])
         tempfile.tempdir = None
     for test in trials.failing:

@@ -14,6 +14,7 @@ import libcst as cst
 from mutmut.mutation.file_mutation import Mutation, create_mutations, deep_replace
 
 if TYPE_CHECKING:
+    import ast
     from collections.abc import Iterable
 
 ROOT = Path(__file__).absolute().parents[2]  # of the project from which it is run
@@ -68,29 +69,49 @@ class Mutant:
 
     def target(self) -> FunctionType | None:
         """Return the function to change; None if another one stands in its place, as one from a library."""
-        return _function(importlib.import_module(_name(self.module)), self.function)
+        return function(importlib.import_module(name(self.module)), self.function)
 
     def apply(self) -> None:
         """Put the change into force in this process, wherever the function is referred to."""
         target = self.target()
-        changed = ModuleType(_name(self.module))
-        changed.__file__ = str(ROOT / self.module)
-        exec(compile(self.source(), changed.__file__, "exec"), vars(changed))
-        function = _function(changed, self.function)
+        changed = function(executed(self.module, self.source()), self.function)
         assert target is not None
-        assert function is not None
-        target.__code__ = function.__code__
+        assert changed is not None
+        target.__code__ = changed.__code__
         # Only constants among the defaults are ever changed; other values are those of the module in use.
-        if target.__defaults__ and function.__defaults__:
-            target.__defaults__ = tuple(map(_default, target.__defaults__, function.__defaults__))
-        for name, value in (function.__kwdefaults__ or {}).items():
-            target.__kwdefaults__[name] = _default(target.__kwdefaults__.get(name), value)
+        if target.__defaults__ and changed.__defaults__:
+            target.__defaults__ = tuple(map(_default, target.__defaults__, changed.__defaults__))
+        for parameter, value in (changed.__kwdefaults__ or {}).items():
+            target.__kwdefaults__[parameter] = _default(target.__kwdefaults__.get(parameter), value)
 
 
 def mirror(module: str) -> Path:
     """Return the file of tests that mirrors *module*, both as paths below the root."""
     path = Path(module)
     return Path("tests") / path.parent / f"test_{path.name}"
+
+
+def name(module: str) -> str:
+    """Return the name by which the module at a path is imported."""
+    return module.removesuffix(".py").replace("/", ".")
+
+
+def function(module: ModuleType, qualified: str) -> FunctionType | None:
+    """Return the function of a qualified name; None if another thing stands in its place, as one from a library."""
+    found: object = module
+    for part in qualified.split("."):
+        found = vars(found)[part]
+    found = getattr(found, "__func__", found)
+    return found if isinstance(found, FunctionType) else None
+
+
+def executed(module: str, source: str | ast.Module, **names: object) -> ModuleType:
+    """Return another module made of *source*, as if it were the one at a path, which has *names* from the beginning."""
+    made = ModuleType(name(module))
+    made.__file__ = str(ROOT / module)
+    vars(made).update(names)
+    exec(compile(source, made.__file__, "exec"), vars(made))
+    return made
 
 
 def mutants(modules: Iterable[str]) -> list[Mutant]:
@@ -142,18 +163,6 @@ def _methods(tree: cst.Module) -> dict[cst.CSTNode | None, str]:
 def _is_protocol(base: cst.Arg) -> bool:
     name = base.value.value if isinstance(base.value, cst.Subscript) else base.value
     return isinstance(name, cst.Name) and name.value == "Protocol"
-
-
-def _name(module: str) -> str:
-    return module.removesuffix(".py").replace("/", ".")
-
-
-def _function(module: ModuleType, name: str) -> FunctionType | None:
-    found: object = module
-    for part in name.split("."):
-        found = vars(found)[part]
-    found = getattr(found, "__func__", found)
-    return found if isinstance(found, FunctionType) else None
 
 
 def _default(used: object, changed: object) -> object:

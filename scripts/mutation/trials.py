@@ -6,23 +6,19 @@ import enum
 import gc
 import json
 import signal
-import sys
-import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
-from types import CodeType
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
 from scripts.mutation.children import Children
+from scripts.mutation.reach import Calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from types import FrameType
 
     from scripts.mutation.changes import Mutant
 
@@ -92,20 +88,18 @@ class Trials:
             raise session.Interrupted("some tests cannot be collected")
         gc.collect()
         gc.freeze()  # so that the children share these pages
-        numbers = dict[CodeType, int]()
-        for mutant in self._mutants:
-            if (function := mutant.target()) is not None:
-                numbers.setdefault(function.__code__, len(numbers))
-        reaching = dict[int, list[Reach]]()
-        for reach in self._measure(session.items, numbers):
-            for function in reach.functions:
-                reaching.setdefault(function, []).append(reach)
+        functions = list(
+            dict.fromkeys(_function_of(each) for each in self._mutants if each.target() is not None)
+        )
+        reaching = dict[tuple[str, str], list[Reach]]()
+        for reach in self._measure(session.items, functions):
+            for number in reach.functions:
+                reaching.setdefault(functions[number], []).append(reach)
 
         trying: Children[Mutant] = Children(self._folder / "error")
         with trying as children:
             for mutant in self._mutants:
-                function = mutant.target()
-                found = reaching.get(numbers[function.__code__], []) if function is not None else []
+                found = reaching.get(_function_of(mutant), [])
                 if not found:
                     self._report(mutant, Outcome.UNREACHED)
                     continue
@@ -117,22 +111,16 @@ class Trials:
                 self._settle(*children.wait())
         return True
 
-    def _measure(self, items: list[pytest.Item], numbers: dict[CodeType, int]) -> list[Reach]:
-        """Return what each test reaches of the functions with *numbers* when it runs without a change."""
+    def _measure(self, items: list[pytest.Item], functions: list[tuple[str, str]]) -> list[Reach]:
+        """Return what each test reaches of *functions*, by their places, when it runs without a change."""
 
         def work(job: int) -> int:
-            rows = []
+            rows, calls = [], Calls(functions)
             for test in range(job, len(items), self._jobs):
-                codes = set[CodeType]()
+                calls.take()
                 begin = time.process_time()
-                with _calls_noted_in(codes):
-                    passed = self._passes(items[test])
-                row = (
-                    test,
-                    time.process_time() - begin,
-                    sorted(numbers[code] for code in codes & numbers.keys()),
-                )
-                rows.append((row, passed))
+                passed = self._passes(items[test])
+                rows.append(((test, time.process_time() - begin, calls.take()), passed))
             (self._folder / f"reach-{job}").write_text(json.dumps(rows))
             return PASSED
 
@@ -174,7 +162,7 @@ class Trials:
         mutant.apply()
         for item, seconds in tests:
             signal.setitimer(signal.ITIMER_PROF, 5 * seconds + 2)  # CPU, the same on a loaded machine
-            signal.setitimer(signal.ITIMER_REAL, 20 * seconds + 60)
+            signal.setitimer(signal.ITIMER_REAL, 60 * seconds + 120)  # it sleeps
             if not self._passes(item):
                 return FAILED
         return PASSED
@@ -202,20 +190,8 @@ def spread(items: Sequence[T], most: int | None) -> list[T]:
     return [items[at * (len(items) - 1) // max(1, most - 1)] for at in range(most)]
 
 
-@contextmanager
-def _calls_noted_in(codes: set[CodeType]) -> Iterator[None]:
-    """Add the code of each function that is called meanwhile to *codes*."""
-
-    def note(frame: FrameType, _event: str, _value: object) -> None:
-        codes.add(frame.f_code)
-
-    threading.settrace(note)
-    sys.settrace(note)
-    try:
-        yield
-    finally:
-        sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]  None is what takes it away
+def _function_of(mutant: Mutant) -> tuple[str, str]:
+    return mutant.module, mutant.function
 
 
 def _in_turn(files: dict[Path, list[Reach]]) -> Iterator[Reach]:

@@ -40,11 +40,21 @@ def drain(number):
     return number
 
 
+def apart():
+    return 5
+
+
 def unreached():
     return 1
+
+
+DOOR = Door()
+unseen(drain(1))
 '''
 
 TESTS = """
+import os
+
 from overlay import example
 from overlay.example import drain
 
@@ -63,6 +73,14 @@ def test_nothing_is_said_of_it():
 
 def test_what_is_drained_is_empty():
     assert drain(3) == 0
+
+
+def test_a_process_of_its_own_calls_it():
+    child = os.fork()
+    if not child:
+        os._exit(example.apart() != 5)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_that_fails():
@@ -110,7 +128,7 @@ def test_each_change_is_counted_by_what_became_of_it(project):
     assert "number < self.limit" not in done.stdout
     assert "number - 1" not in done.stdout
     assert (
-        "7 of 9 changes noticed (77.8 %), 2 of them by a time-out; 2 not, 1 of them reached by no test; 2 equivalent"
+        "8 of 10 changes noticed (80.0 %), 2 of them by a time-out; 2 not, 1 of them reached by no test; 2 equivalent"
     ) in done.stdout
 
 
