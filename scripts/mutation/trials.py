@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+IMPORT_SECONDS = 20  # of CPU at most; no module takes one
 PASSED, FAILED = 0, 1  # exit statuses of a child
 
 
@@ -159,6 +160,7 @@ class Trials:
         return [(items[reach.test], reach.seconds) for reach in chosen]
 
     def _trial(self, mutant: Mutant, tests: list[tuple[pytest.Item, float]]) -> int:
+        signal.setitimer(signal.ITIMER_PROF, IMPORT_SECONDS)  # some functions are called by that
         mutant.apply()
         for item, seconds in tests:
             signal.setitimer(signal.ITIMER_PROF, 5 * seconds + 2)  # CPU, the same on a loaded machine

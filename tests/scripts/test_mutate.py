@@ -49,7 +49,6 @@ def unreached():
 
 
 DOOR = Door()
-unseen(drain(1))
 '''
 
 TESTS = """

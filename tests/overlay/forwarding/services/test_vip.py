@@ -612,6 +612,187 @@ def test_answers_are_limited(world):
     assert len(world.written) == 5001
 
 
+@both
+def test_icmp_errors_about_a_flow_of_a_server_that_is_gone_are_dropped(world, version):
+    number = established(world, version=version)
+    world.servers(*({0, 1, 2} - {number}))
+
+    assert world.send(error(answer_of(tcp(version=version)), version)) is None
+    assert world.balancer.drops == {"service_icmp": 1}
+
+
+@both
+@pytest.mark.parametrize("protocol", [1, 47, 58])
+def test_icmp_errors_about_what_no_service_is_for_are_dropped(world, version, protocol):
+    build = packets.ipv4 if version == 4 else packets.ipv6
+    ends = {"source": VIPS[version], "destination": CLIENTS[version].format(1)}
+
+    assert world.send(error(build(bytes(20), protocol=protocol, **ends), version)) is None
+    assert world.balancer.drops == {"service_icmp": 1}
+
+
+@both
+def test_icmp_of_the_other_version_is_dropped(world, version):
+    build, protocol = (packets.ipv4, 58) if version == 4 else (packets.ipv6, 1)
+    for kind in (3, 8, 128):
+        packet = build(bytes([kind]) + bytes(30), protocol=protocol, destination=VIPS[version])
+        assert world.send(packet) is None
+
+    assert world.balancer.drops == {"service_protocol": 3}
+    assert not world.written
+
+
+@both
+def test_fragments_of_pings_are_not_answered(world, version):
+    message = bytes([8 if version == 4 else 128, 0, 0, 0, 0, 7, 0, 1]) + bytes(16)
+    if version == 4:
+        fragment = packets.ipv4(message, protocol=1, fragment=0x2000, destination=VIPS[4])
+    else:
+        fragment = packets.ipv6(bytes([58, 0, 0, 1, 0, 0, 0, 9]) + message, protocol=44, destination=VIPS[6])
+
+    assert world.send(fragment) is None
+    assert world.balancer.drops == {"service_icmp": 1}
+    assert not world.written
+
+
+# What is dropped
+
+
+def gone(world):
+    established(world)
+    world.servers()
+    return tcp(), "service_gone"
+
+
+def gone_datagram_in_fragments(world):
+    first, later, _ = fragments_of(4, 1000)
+    world.send(first)
+    world.servers()
+    return later, "service_gone"
+
+
+def unknown(world):
+    world.serve(scheduler="rr")
+    return tcp(), "service_unknown"
+
+
+def too_many(world):
+    world.serve(new_flows=1)
+    for port in (1, 2):
+        world.send(udp(port=port))
+    return udp(port=3), "service_rate"
+
+
+def without_servers(world):
+    world.servers()
+    return tcp(flags=SYN), "service_empty"
+
+
+def full(world):
+    world.serve(scheduler="rr", flows=64)
+    for client in range(1, 250):
+        established(world, client=client)
+    return next(packet for port in range(100) if world.send(packet := udp(port=port)) is None), "service_full"
+
+
+@pytest.mark.parametrize("make", [gone, gone_datagram_in_fragments, unknown, too_many, without_servers, full])
+def test_each_packet_that_a_service_drops_is_counted(world, make):
+    packet, reason = make(world)
+    before = world.service().drops[reason]
+
+    assert world.send(packet, count=7) is None
+
+    assert world.service().drops[reason] - before == 7
+    assert not world.balancer.drops
+
+
+def test_each_packet_that_comes_before_the_servers_are_known_is_counted():
+    world = World()
+    world.serve()
+    world.balancer.set_servers(1, [world.row(0)])
+
+    assert world.send(udp(), count=7) is None
+
+    assert world.service().drops == {"service_preparing": 7}
+    assert not world.written
+
+
+@both
+def test_each_packet_that_no_service_is_for_is_counted(world, version):
+    header = 20 if version == 4 else 40
+    for packet, reason in (
+        (udp(to=81, version=version), "service_port"),
+        (udp(version=version)[:header], "tun_malformed"),
+        (udp(version=version)[: header + 3], "tun_malformed"),
+    ):
+        before = world.balancer.drops[reason]
+
+        assert world.send(packet, count=7) is None
+
+        assert world.balancer.drops[reason] - before == 7
+
+
+@both
+def test_all_packets_and_bytes_of_a_flow_are_counted_whichever_way_they_take(world, version):
+    first = udp(version=version)
+    number = world.send(first, count=2)
+    for _ in range(2):
+        world.send(first, count=3)
+
+    row = world.count(number)
+    assert (row.packets, row.bytes) == (8, 8 * len(first))
+
+
+# Looking ahead
+
+
+def peek(world, packet):
+    peer = world.balancer.vip(world.vips[packet[0] >> 4]).peek(memoryview(bytearray(packet)))
+    return None if peer is None else peer.number - 1
+
+
+@both
+def test_the_server_of_a_flow_that_goes_on_is_seen_ahead_and_nothing_counted(world, version):
+    number = established(world, version=version)
+    datagrams = [world.send(udp(version=version, payload=bytes(20))) for _ in range(2)]
+    before = world.balancer.counters(1)
+
+    assert peek(world, tcp(version=version)) == number
+    assert peek(world, udp(version=version, payload=bytes(20))) == datagrams[0]
+    assert world.balancer.counters(1) == before
+
+
+@both
+def test_what_is_to_be_looked_at_one_by_one_is_not_seen_ahead(world, version):
+    established(world, version=version)
+    for _ in range(2):
+        world.send(udp(version=version, payload=bytes(20)))
+    world.send(tcp(flags=SYN, port=6000, version=version))
+    world.send(udp(port=6000, version=version, payload=bytes(20)))
+    build = packets.ipv4 if version == 4 else packets.ipv6
+
+    for packet in (
+        *(tcp(flags=flags | ACK, version=version) for flags in (SYN, FIN, RST)),
+        tcp(port=6000, version=version),  # half open
+        udp(port=6000, version=version, payload=bytes(20)),  # the first of its flow
+        tcp(port=7000, version=version),  # unknown
+        tcp(to=81, version=version),
+        fragments_of(version, 5000)[0],
+        build(bytes(40), protocol=47, destination=VIPS[version]),
+        tcp(version=version)[:-1],
+        tcp(version=version)[:20],
+    ):
+        assert peek(world, packet) is None
+
+
+@both
+def test_flows_of_a_server_that_is_gone_are_not_seen_ahead(world, version):
+    number = established(world, version=version)
+    world.servers(*({0, 1, 2} - {number}))
+
+    assert peek(world, tcp(version=version)) is None
+
+
 # Health checks
 
 
@@ -663,11 +844,8 @@ def test_servers_of_one_peer_are_told_apart_by_the_dscp(world, version):
         )
         assert (world.last[1] & 3 if version == 4 else world.last[1] >> 4 & 3) == expected
         assert packets.is_ip_checksum_right(bytes(world.last))
-        assert (
-            bytes(world.last[2:10] if version == 4 else world.last[2:]) == packet[2:10]
-            if version == 4
-            else packet[2:]
-        )
+        kept = slice(2, 10) if version == 4 else slice(2, None)
+        assert bytes(world.last)[kept] == packet[kept]
     assert vip.peek(memoryview(bytearray(tcp(version=version)))) is None  # each packet is changed
     world.servers(0)
     world.send(tcp(flags=SYN, version=version))
