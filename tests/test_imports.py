@@ -334,7 +334,6 @@ TESTED_ELSEWHERE = {
     "overlay.lan.presence": "tests/netns/test_vrrp.py asks for the addresses on a LAN",
     "overlay.linux": "numbers; tests of the modules that use them ask a real kernel",
     "overlay.forwarding.services.commands": "tests/two_nodes/test_services.py tells a director everything",
-    "overlay.forwarding.services.permits": "tests/two_nodes/test_services.py sends what is and is not permitted",
     "overlay.balancing.traffic": "test_counting asks for it",
     "overlay.link.service_messages": "values; test_codec sends and reads each of them",
     "overlay.link.messages": "values; test_codec sends and reads each of them",

@@ -195,12 +195,37 @@ def test_answers_go_back_to_the_director_that_the_client_s_last_packet_came_from
     made.admits(DIRECTOR, question(version, client=2))
     made.admits(OTHER, question(version, client=2))
 
-    found = [made.director_of(answer(version, client=client)) for client in (1, 2, 3)]
-    assert found == [DIRECTOR, OTHER, None]
+    assert [made.director_of(answer(version, client=client)) for client in (1, 2)] == [DIRECTOR, OTHER]
 
 
 @both
-def test_only_what_is_admitted_where_the_service_asks_for_it_shows_the_way_back(version):
+def test_answers_to_clients_that_are_not_known_go_back_to_the_director_that_sent_last(version):
+    made = permitted(permit([1, 2], returns=True), version=version)
+    assert made.director_of(answer(version)) is None
+
+    for director in (OTHER, DIRECTOR):
+        made.admits(director, question(version, client=1))
+
+        assert made.director_of(answer(version, client=2)) is director
+
+
+@both
+def test_answers_of_one_service_do_not_go_back_as_those_of_another(version):
+    other = ip_address("192.0.2.101" if version == 4 else "2001:db8::101")
+    made = Permits()
+    made.set([(each, False, permit([1, 2], returns=True)) for each in (vip(version), other.packed)])
+    ends = CLIENTS[version].format(1), str(other)
+
+    made.admits(DIRECTOR, question(version))
+    assert made.director_of(packets.udp(version=version, source=ends[1], destination=ends[0])) is None
+
+    made.admits(OTHER, packets.udp(version=version, ports=(5000, 80), source=ends[0], destination=ends[1]))
+    assert made.director_of(packets.udp(version=version, source=ends[1], destination=ends[0])) is OTHER
+    assert made.director_of(answer(version)) is DIRECTOR
+
+
+@both
+def test_only_answers_of_a_service_that_asks_for_it_go_back_through_a_director(version):
     for made in (
         permitted(permit(), version=version),
         permitted(permit([2], returns=True), version=version),
@@ -213,12 +238,67 @@ def test_only_what_is_admitted_where_the_service_asks_for_it_shows_the_way_back(
         assert made.director_of(question(version)) is None
 
 
+@both
+def test_no_packet_of_another_address_goes_back_through_a_director(version):
+    made = permitted(permit(returns=True), version=version)
+    made.admits(DIRECTOR, question(version))
+
+    assert made.director_of(question(version)) is None
+    assert made.director_of(packets.udp(version=version)) is None
+
+
+@both
+def test_one_permit_of_an_address_that_asks_for_it_is_enough_for_its_answers(version):
+    made = permitted(permit(ports=[(1, 1)]), permit(returns=True), permit(ports=[(2, 2)]), version=version)
+
+    made.admits(DIRECTOR, question(version))
+
+    assert made.director_of(answer(version)) is DIRECTOR
+
+
+@both
+def test_the_same_permits_once_more_leave_the_ways_back_and_others_do_not(version):
+    permits = [permit(returns=True), permit(ports=[(1, 1)])]
+    made = permitted(*permits, version=version)
+    made.admits(DIRECTOR, question(version))
+
+    made.set((vip(version), False, each) for each in permits)
+    assert made.director_of(answer(version)) is DIRECTOR
+
+    made.set((vip(version), False, each) for each in permits[:1])
+    assert made.director_of(answer(version)) is None
+
+
+@both
+def test_this_node_is_the_director_of_what_it_delivers_to_a_server_of_its_own(version):
+    made = permitted(permit(returns=True), version=version)
+    made.admits(DIRECTOR, question(version, client=1))
+
+    made.delivered(OTHER, question(version, client=2))
+
+    assert [made.director_of(answer(version, client=client)) for client in (1, 2, 3)] == [
+        DIRECTOR,
+        OTHER,
+        OTHER,
+    ]
+
+
+@both
+def test_what_is_delivered_to_another_address_shows_no_way_back(version):
+    for made in (permitted(permit(), version=version), permitted(permit(returns=True), version=version)):
+        made.delivered(OTHER, packets.udp(version=version))
+        made.delivered(OTHER, answer(version))
+
+        assert made.director_of(answer(version)) is None
+
+
 def test_the_client_that_was_new_first_makes_room_for_another(monkeypatch):
     monkeypatch.setattr(permits_of, "RETURNS", 3)
-    made = permitted(permit(returns=True))
+    made = permitted(permit([1, 2], returns=True))
 
     for client in (1, 2, 3, 1, 2, 3, 4):
         made.admits(DIRECTOR, question(4, client=client))
+    made.delivered(OTHER, question(4, client=4))
 
     found = [made.director_of(answer(4, client=client)) for client in (1, 2, 3, 4)]
-    assert found == [None, DIRECTOR, DIRECTOR, DIRECTOR]
+    assert found == [OTHER, DIRECTOR, DIRECTOR, OTHER], "of the first nothing is known but who sent last"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
 from overlay.forwarding.peer import Peer
+from overlay.forwarding.underlay.outer_header import IPV6, WHOLE
 from overlay.forwarding.underlay.sender import Sender
 from overlay.forwarding.underlay.udp_socket import UdpSocket
 from overlay.host.queues import TELL
@@ -804,3 +805,191 @@ def test_what_the_agent_set_on_other_sockets_is_not_undone(how):
     UdpSocket(raw, socket.AF_INET, **how).discovery.undo()
 
     assert raw.options == {(0, 10): 0}
+
+
+# Which socket
+
+
+VXLAN, IPIP, GRE = (ENCAPSULATIONS[name] for name in ("vxlan", "ipip", "gre"))
+INET, INET6 = socket.AF_INET, socket.AF_INET6
+
+
+def sender_over(*sockets):
+    """Return a sender that uses *sockets*, each what tells it from a WireGuard socket over IPv4."""
+    sender = Sender(segments=True)
+    made = []
+    for how in sockets:
+        options = {"family": INET, **how}
+        closes_at = options.pop("closes_at", math.inf)
+        udp = UdpSocket(raw := FakeRaw(), options.pop("family"), carrier=raw, **options)
+        udp.closes_at = closes_at
+        made.append(udp)
+    sender.use(made)
+    return sender
+
+
+def peer_of(encapsulation, endpoint=V4):
+    peer = Peer(1, encapsulation)
+    peer.move(endpoint)
+    return peer
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"family": INET6},
+        {"encapsulation": VXLAN},
+        {"role": Role.HANDSHAKES},
+        {"role": Role.RECEIVES},
+        {"closes_at": 100.0},
+    ],
+)
+def test_a_socket_that_does_not_fit_is_passed_over(other):
+    sender, peer = sender_over(other, {}, {}), peer_at()
+
+    assert sender.socket_for(peer) is sender.sockets[1] is peer.local.socket
+
+    alone, peer = sender_over(other), peer_at()
+    alone.send(peer, train(3), 100, 0)
+    assert alone.sockets[0].raw.calls == []
+    assert peer.drops == {"no_endpoint": 3}
+
+
+def test_a_peer_is_sent_to_from_where_it_was_heard_until_that_socket_is_to_be_closed():
+    sender, peer = sender_over({}, {}), peer_at()
+    peer.local.socket = sender.sockets[1]
+    assert sender.socket_for(peer) is sender.sockets[1]
+
+    sender.sockets[1].closes_at = 100.0
+    assert sender.socket_for(peer) is sender.sockets[0]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "marks", "expected"),
+    [
+        (V4, 0, 0),
+        (V4, WHOLE, 1),
+        (V4, IPV6, 2),
+        (V4, IPV6 | WHOLE, 3),
+        (V6, 0, 4),
+        (V6, WHOLE | 2, 5),
+        (V6, IPV6 | 1, 6),
+        (V6, IPV6 | WHOLE, 7),
+    ],
+)
+def test_raw_packets_leave_from_the_socket_of_their_protocol_and_whether_they_may_be_cut(
+    endpoint, marks, expected
+):
+    kinds = [
+        {"family": family, "protocol": protocol, "role": role, "encapsulation": IPIP}
+        for family in (INET, INET6)
+        for protocol in (IPIP.protocols[4], IPIP.protocols[6])
+        for role in (Role.SENDS, Role.SENDS_WHOLE)
+    ]
+    others = [
+        {**kinds[expected], **change}
+        for change in ({"encapsulation": GRE}, {"role": Role.RECEIVES}, {"closes_at": 100.0})
+    ]
+    sender, peer = sender_over(*others, *kinds), peer_of(IPIP, endpoint)
+    chosen = sender.sockets[len(others) + expected]
+    sent = []
+    chosen.carrier.send = lambda buffers, size, marks, address, **_: (
+        sent.append((size, marks, address)) or len(buffers)
+    )
+
+    for _ in range(2):
+        sender.send(peer, train(3), 100, marks)
+
+    assert sent == [(100, marks, endpoint)] * 2
+    assert peer.traffic.tx_bytes == 600
+    assert not peer.drops
+
+
+def test_raw_packets_leave_from_another_socket_once_theirs_is_to_be_closed():
+    kind = {"protocol": IPIP.protocols[4], "role": Role.SENDS, "encapsulation": IPIP}
+    sender, peer = sender_over(kind, kind), peer_of(IPIP)
+    sent = []
+    for number, udp in enumerate(sender.sockets):
+        udp.carrier.send = lambda buffers, *_, number=number, **__: sent.append(number) or len(buffers)
+
+    sender.send(peer, train(1), 100, 0)
+    sender.sockets[0].closes_at = 100.0
+    sender.send(peer, train(1), 100, 0)
+
+    assert sent == [0, 1]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_raw_packets_without_a_socket_or_an_endpoint_are_each_counted(packed):
+    sender = sender_over({"protocol": 4, "role": Role.RECEIVES, "encapsulation": IPIP})
+    buffers = [memoryview(b"".join(train(4, 100, 40)))] if packed else train(4, 100, 40)
+    for peer in (peer_of(IPIP), Peer(1, IPIP)):
+        sender.send(peer, buffers, 100, 0)
+
+        assert peer.drops == {"no_endpoint": 4}
+
+
+FLOWS = {"encapsulation": VXLAN, "role": Role.SENDS}
+
+
+def test_flows_are_spread_over_the_sockets_that_send_alike():
+    others, whole = (
+        [{**FLOWS, "family": INET6}, {**FLOWS, "closes_at": 100.0}, {}],
+        {**FLOWS, "role": Role.SENDS_WHOLE},
+    )
+    sender, peer = sender_over(*others, FLOWS, FLOWS, FLOWS, whole), peer_of(VXLAN)
+
+    for flow in range(6):
+        sender.send(peer, train(1), 100, 0, flow)
+
+    assert [len(udp.raw.calls) for udp in sender.sockets] == [0, 0, 0, 2, 2, 2, 0]
+
+
+def test_flows_leave_from_other_sockets_once_theirs_are_replaced():
+    sender, peer = sender_over(FLOWS, FLOWS), peer_of(VXLAN)
+    sender.send(peer, train(1), 100, 0, 1)
+    old = sender.sockets
+    for udp in old:
+        udp.closes_at = 100.0
+
+    sender.use([*old, *sender_over(FLOWS, FLOWS).sockets])
+    for flow in (1, 2):
+        sender.send(peer, train(1), 100, 0, flow)
+
+    assert sender.closes_at == 100.0
+    assert [len(udp.raw.calls) for udp in sender.sockets] == [0, 1, 1, 1]
+
+
+def test_the_next_socket_to_close_is_known_while_there_are_any():
+    sender = sender_over({}, {"closes_at": 30.0}, {"closes_at": 20.0})
+    assert sender.closes_at == 20.0
+
+    sender.leave(sender.sockets[2])
+    assert sender.closes_at == 30.0
+    sender.leave(sender.sockets[1])
+    assert sender.closes_at == math.inf
+    sender.use([])
+    assert sender.closes_at == math.inf
+
+
+def test_a_message_goes_with_its_marks_whenever_it_goes():
+    sender, raw, peer = made(errno.EAGAIN)
+
+    sender.send_message(peer, b"first", 2)
+    sender.resume()
+    sender.send_message(peer, b"second", 2)
+
+    assert [call[2] for call in raw.calls] == [[TOS_2]] * 3
+    assert raw.datagrams == [b"first", b"second"]
+
+
+def test_what_is_sent_under_an_option_is_counted():
+    sender, raw, peer = made()
+    raw.setsockopt = lambda *_: None
+
+    assert sender.send_probe(peer, b"probe")
+    sender.send_cuttable(peer, b"cuttable", 2)
+
+    assert raw.datagrams == [b"probe", b"cuttable"]
+    assert [call[2] for call in raw.calls] == [[], [TOS_2]]
+    assert peer.traffic.tx_bytes == 13
