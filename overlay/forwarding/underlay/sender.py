@@ -372,7 +372,6 @@ class Sender:
         """Return the socket for *flow* among those that send as *first* does."""
         pool = self._pools.get(first)
         if pool is None:
-            self._pools = {key: each for key, each in self._pools.items() if key.closes_at == math.inf}
             pool = self._pools[first] = [
                 udp
                 for udp in self.sockets

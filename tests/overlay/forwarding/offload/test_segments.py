@@ -10,10 +10,18 @@ from hypothesis import strategies as st
 
 from overlay.errors import PacketError
 from overlay.forwarding.offload import split
-from overlay.forwarding.offload.flow import flow_of, may_go_on, padded, write_partial_checksum
+from overlay.forwarding.offload.flow import (
+    Flow,
+    flow_behind_extensions,
+    flow_of,
+    may_go_on,
+    padded,
+    write_partial_checksum,
+)
 from overlay.forwarding.offload.join import Rows
 from overlay.forwarding.offload.split import ClearSplitter, Splitter
 from overlay.wire.messages import TRANSPORT_HEADER, TYPE_TRANSPORT
+from overlay.wire.virtio import GSO_TCPV6, GSO_UDP_L4
 from tests import packets
 from tests.hypothesis_profiles import examples
 from tests.packets import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG
@@ -918,3 +926,29 @@ def test_a_train_in_the_clear_is_the_prefix_and_the_kernel_s_segments(prefix, ve
         assert len(data) <= 65507
         datagrams += [data[at : at + train.size] for at in range(0, len(data), train.size)]
     assert datagrams == [prefix + each for each in packets.kernel_segments(packet, virtio)]
+
+
+# Where headers are
+
+
+@pytest.mark.parametrize("options", [bytes(6), bytes(14)])
+@pytest.mark.parametrize(
+    ("packet", "kind", "protocol", "size"),
+    [
+        (packets.udp(version=6), GSO_UDP_L4, packets.UDP, 8),
+        (packets.tcp(version=6), GSO_TCPV6, packets.TCP, 20),
+        (packets.tcp(version=6, tcp_options=bytes(12)), GSO_TCPV6, packets.TCP, 32),
+    ],
+)
+def test_headers_behind_extensions_are_found_where_the_kernel_says_and_are_whole(
+    packet, kind, protocol, size, options
+):
+    packet, at = packets.with_options(packet, options), 42 + len(options)
+
+    def found(packet, at=at):
+        return flow_behind_extensions(memoryview(packet), kind, at)
+
+    assert found(packet) == found(packet + b"more") == Flow(6, protocol, at, at + size)
+    assert all(found(packet[:end]) is None for end in range(1, at + size))
+    assert all(found(packet + bytes(200), wrong) is None for wrong in (0, 20, 40, at + 1, at - 1))
+    assert found(packets.udp(bytes(100))) is None
