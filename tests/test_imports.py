@@ -365,6 +365,8 @@ TESTED_ELSEWHERE = {
     "overlay.services.checks.ping": "test_checks asks the kernel",
     "overlay.services.checks.tcp": "test_checks connects to a server of its own",
     "overlay.services.checks.udp": "test_checks asks a server of its own",
+    "overlay.services.checks.searching": "test_http has servers whose pages take years to search",
+    "overlay.services.checks.tls": "test_http has certificates of all kinds",
     "overlay.services.checks.way": "a protocol; the tests of the checks have one that leads to this host",
     "overlay.wire.bounds": "test_codec has each check refuse what is out of its bounds",
     "overlay.wire.ethernet": "numbers; test_frames and test_neighbours read and build with them",

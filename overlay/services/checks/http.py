@@ -6,7 +6,6 @@ HTTP is that of h11, TLS that of Python.  Redirections are not followed: what th
 from __future__ import annotations
 
 import hashlib
-import re
 import ssl
 from typing import TYPE_CHECKING
 
@@ -14,18 +13,18 @@ import h11
 import trio
 
 from overlay.services.checking import Result
-from overlay.services.checks.way import why
+from overlay.services.checks.searching import is_found
+from overlay.services.checks.tls import context_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from overlay.services.checks.way import Way
     from peers.service import Check
 
 # Ours
 READ_BYTES = 16_384
 BODY_BYTES = 1 << 20  # of a body; more of it is not what a check asks for
-SEARCHED_BYTES = 1 << 16  # of it that a regular expression is sought in: it runs while nothing else does
+SEARCHED_BYTES = 1 << 16  # of it that a regular expression is sought in
+PIECES = 10_000  # of an answer, which take a tenth of a second of a processor
 HASHES = {32: hashlib.md5, 64: hashlib.sha256}  # by the number of digits
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
@@ -37,11 +36,13 @@ async def run(check: Check, way: Way) -> Result:
         stream: Stream = connection
         if check.kind == "https":
             try:
-                stream = await _secure(check, connection)
+                context = await context_of(check)
+            except OSError as error:
+                return Result(False, f"the files of the certificate cannot be used: {_tls_reason(error)}")
+            try:
+                stream = await _secure(check, connection, context)
             except (ssl.SSLError, trio.BrokenResourceError) as error:
                 return Result(False, f"TLS fails: {_tls_reason(error)}")
-            except OSError as error:
-                return Result(False, f"the files of the certificate cannot be used: {why(error)}")
         try:
             status, body = await _ask(stream, check, way)
         except h11.LocalProtocolError as error:
@@ -50,18 +51,27 @@ async def run(check: Check, way: Way) -> Result:
             return Result(False, f"does not speak HTTP: {error}")
         except trio.BrokenResourceError as error:
             return Result(False, f"ended the connection: {_tls_reason(error)}")
-    return _judge(check, status, body)
+    return await _judge(check, status, body)
 
 
-def _judge(check: Check, status: int, body: bytes | None) -> Result:
+async def _judge(check: Check, status: int, body: bytes | None) -> Result:
     if not any(first <= status <= last for first, last in check.status):
         return Result(False, f"answers {status}")
     if (check.regex is not None or check.digest is not None) and body is None:
         return Result(False, f"answers {status} with a body of more than {BODY_BYTES} bytes")
     if check.digest is not None and HASHES[len(check.digest)](body or b"").hexdigest() != check.digest:
         return Result(False, f"answers {status} with a body of another digest")
-    if check.regex is not None and not re.search(check.regex.encode(), (body or b"")[:SEARCHED_BYTES]):
-        return Result(False, f"answers {status} with a body in which {check.regex!r} is not found")
+    if check.regex is not None:
+        try:
+            found = await is_found(check.regex, (body or b"")[:SEARCHED_BYTES])
+        except ValueError as error:
+            return Result(False, f"{check.regex!r} is not a regular expression: {error}")
+        if found is None:
+            return Result(
+                False, f"answers {status} with a body in which {check.regex!r} takes too long to find"
+            )
+        if not found:
+            return Result(False, f"answers {status} with a body in which {check.regex!r} is not found")
     return Result(True, f"answers {status}")
 
 
@@ -82,7 +92,7 @@ async def _ask(stream: Stream, check: Check, way: Way) -> tuple[int, bytes | Non
     await stream.send_all((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
     status, body = 0, bytearray()
     wants_body = check.regex is not None or check.digest is not None
-    while True:
+    for _ in range(PIECES):
         match connection.next_event():
             case h11.NEED_DATA:
                 connection.receive_data(bytes(await stream.receive_some(READ_BYTES)))
@@ -98,29 +108,18 @@ async def _ask(stream: Stream, check: Check, way: Way) -> tuple[int, bytes | Non
                 return status, bytes(body)
             case h11.ConnectionClosed() | h11.PAUSED:
                 raise h11.RemoteProtocolError("the answer is cut")
+    raise h11.RemoteProtocolError(f"the answer is in more than {PIECES} pieces")
 
 
-async def _secure(check: Check, connection: trio.SocketStream) -> trio.SSLStream[trio.SocketStream]:
-    """Return TLS over *connection*.  Raises ssl.SSLError, and OSError for files that cannot be read."""
-    context = await trio.to_thread.run_sync(
-        _context, check.verify, check.ca_file, check.certificate_file, check.key_file
-    )
+async def _secure(
+    check: Check, connection: trio.SocketStream, context: ssl.SSLContext
+) -> trio.SSLStream[trio.SocketStream]:
+    """Return TLS over *connection*.  Raises ssl.SSLError, trio.BrokenResourceError."""
     stream = trio.SSLStream(
         connection, context, server_hostname=check.sni or check.host, https_compatible=True
     )
     await stream.do_handshake()
     return stream
-
-
-def _context(
-    verify: bool, ca_file: Path | None, certificate_file: Path | None, key_file: Path | None
-) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=ca_file)
-    if not verify:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if certificate_file is not None:
-        context.load_cert_chain(certificate_file, key_file)
-    return context
 
 
 def _tls_reason(error: BaseException) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Ours
 LARGEST = 65535  # bytes
+OTHERS = 10_000  # messages from the address that answer other requests, and are passed over
 DATA_SIZE = 16  # bytes, by which the answer is known
 
 
@@ -29,7 +30,7 @@ async def run(_: Check, way: Way) -> Result:
         request = Echo(False, identifier, 1, secrets.token_bytes(DATA_SIZE))
         own, virtual = ip_address(socket.getsockname()[0]), ip_address(way.address)
         await socket.send(request.build(own, virtual))
-        while True:
+        for _number in range(OTHERS):
             message = await socket.recv(LARGEST)
             if is_v4:  # with its IP header
                 message = message[(message[0] & 15) * 4 :]
@@ -37,3 +38,4 @@ async def run(_: Check, way: Way) -> Result:
                 echo = Echo.parse(message, own.version)
                 if echo.is_reply and echo.data == request.data:
                     return Result(True, "answers pings")
+        return Result(False, "sends many messages, and none answers the ping")

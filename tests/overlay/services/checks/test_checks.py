@@ -114,6 +114,11 @@ def test_dns_passes_over_what_does_not_answer_its_question(check):
     )
 
 
+def test_dns_server_that_sends_anything_but_an_answer_is_bad(check):
+    result = check("dns", datagrams=lambda _: [b"garbage"] * 150, timeout=20)
+    assert result == Result(False, "sends many datagrams, and none answers the question")
+
+
 # ping
 
 

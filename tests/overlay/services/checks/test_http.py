@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trio
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
@@ -187,3 +188,88 @@ def test_https_of_a_server_without_tls_is_bad(check):
         await stream.send_all(OK)
 
     assert check("https", serve).reason == "TLS fails: wrong version number"
+
+
+def test_https_whose_key_has_a_passphrase_does_not_ask_for_it(check, tls, certificate, tmp_path):
+    key = serialization.load_pem_private_key(certificate[1].read_bytes(), None)
+    locked = tmp_path / "locked.pem"
+    encryption = serialization.BestAvailableEncryption(b"secret")
+    locked.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+    result = check("https", tls(answering(OK)), certificate_file=certificate[0], key_file=locked)
+    assert not result.is_good
+    assert result.reason.startswith("the files of the certificate cannot be used: ")
+
+
+def test_https_takes_a_certificate_that_was_renewed(check, tls, certificate, tmp_path):
+    path = tmp_path / "ca.pem"
+    path.write_text("nothing yet")
+    serve = tls(answering(OK))
+    keys = {"verify": True, "ca_file": path, "sni": "www.example.org"}
+    assert check("https", serve, **keys).reason.startswith("the files of the certificate cannot be used: ")
+    path.write_bytes(certificate[0].read_bytes())
+    assert check("https", serve, **keys).is_good
+
+
+# Hostile servers
+
+
+def test_expression_that_takes_years_for_a_page_is_a_failure_and_delays_nothing(check):
+    page = b"a" * 60_000
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(page), page)
+    alive, serve = [], answering(answer)
+
+    async def serve_and_live(stream):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(live)
+            await serve(stream)
+            await trio.sleep_forever()
+
+    async def live():
+        while True:
+            alive.append(trio.current_time())
+            await trio.sleep(0.005)
+
+    result = check("http", serve_and_live, regex="(a+)+b")
+
+    assert result == Result(False, "answers 200 with a body in which '(a+)+b' takes too long to find")
+    assert len(alive) > 3  # the loop went on while it was sought
+
+
+def test_expression_that_another_engine_refuses_is_told_as_such(check):
+    result = check("http", answering(OK), regex="(")
+    assert result.reason.startswith("'(' is not a regular expression: ")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"1\r\nx\r\n",
+    ],
+)
+def test_answer_in_endless_small_pieces_ends(check, piece):
+    async def serve(stream):
+        if piece.startswith(b"1"):
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await stream.send_all(piece * 1000)
+
+    result = check("http", serve, regex="y")
+    assert result == Result(False, "does not speak HTTP: the answer is in more than 10000 pieces")
+
+
+def test_redirection_is_not_followed_and_a_compressed_body_not_unpacked(check):
+    moved = b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"
+    assert check("http", answering(moved)) == Result(False, "answers 302")
+    bomb = gzip.compress(bytes(1 << 24))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
+    assert check("http", answering(head + bomb), digest=hashlib.md5(bomb).hexdigest()).is_good
+
+
+def test_answer_that_drips_ends_in_the_time_of_the_check(check):
+    async def serve(stream):
+        for byte in OK * 1000:
+            await stream.send_all(bytes([byte]))
+            await trio.sleep(0.05)
+
+    assert check("http", serve, timeout=0.3) == Result(False, "no answer within 0.3 s")
