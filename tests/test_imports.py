@@ -303,6 +303,7 @@ TESTED_ELSEWHERE = {
     "overlay.cli.options": "test_main completes and refuses options",
     "overlay.cli.surroundings": "it is what tests hand to commands",
     "overlay.diagnosis.device": "test_diagnosis makes devices that lack something",
+    "overlay.diagnosis.fault": "values; test_setup and tests/overlay/diagnosis/test_services.py run the commands",
     "overlay.diagnosis.facts": "values; test_diagnosis makes them",
     "overlay.diagnosis.finding": "values; test_diagnosis compares them",
     "overlay.diagnosis.settings": "test_setup changes the settings of real hosts",

@@ -15,6 +15,7 @@ from overlay.diagnosis.firewall import check_firewall
 from overlay.diagnosis.kernel_tunnels import check_kernel_tunnels
 from overlay.diagnosis.listen import check_listen
 from overlay.diagnosis.routes import check_routes
+from overlay.diagnosis.services import check_services
 from overlay.diagnosis.settings import check_settings
 from overlay.errors import HostError
 
@@ -30,6 +31,7 @@ CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
     check_kernel_tunnels,
     check_settings,
     check_routes,
+    check_services,
     check_firewall,
 )
 

@@ -8,8 +8,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from overlay.diagnosis.finding import Finding
+from overlay.diagnosis.services import directed, lans
 from overlay.host.firewall.iptables import PROTOCOLS
 from overlay.host.firewall.rules import Field, Packet, Span, Verdict
+from peers.service import DIRECTOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,8 +28,8 @@ STATIONS = 16  # addresses of one's own that rules name, as container tools do f
 def check_firewall(facts: Facts) -> Iterator[Finding]:
     """Yield what the packet filters of this host do to packets of the tunnel for certain.
 
-    Tried are the first packets of connections between own subnets and a peer's, in both directions, and of a
-    handshake that a peer begins.  Nothing is known where the filters were not read.
+    Tried are the first packets of connections between own subnets and a peer's, in both directions, of clients of a
+    service that is balanced or served here, and of a handshake that a peer begins.  Nothing is known where the filters were not read.
     """
     firewall, device = facts.firewall, facts.device.name
     if firewall is None or facts.node.is_tap:
@@ -37,6 +39,8 @@ def check_firewall(facts: Facts) -> Iterator[Finding]:
         _try_forwarding(firewall, Packet(peer, own, device, inside), Packet(own, peer, inside, device), found)
         _try_raw(facts, firewall, Packet(peer, own, device), found)
         _try_masquerade(facts, firewall, Packet(own, peer, inside, device), found)
+    _try_directing(facts, firewall, found)
+    _try_serving(facts, firewall, found)
     _try_port(facts, firewall, found)
     yield from found.values()
 
@@ -174,6 +178,45 @@ def _named(firewall: Firewall, field: Field, subnets: Iterable[IPNetwork]) -> li
     return list(found.values())
 
 
+def _try_directing(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
+    """See whether what peers and the LAN send to a service that is balanced here is led into the tun."""
+    device = facts.device.name
+    clients = {prefix.version: _first(prefix) for peer in facts.node.others for prefix in peer.subnets}
+    for service in directed(facts):
+        for address in service.addresses:
+            client = clients.get(address.version)
+            if client is not None and service.directors is not None:
+                packet = Packet(client, address, device, device)
+                _try_forwarding(firewall, packet, packet, found)
+        for address, interface, network in lans(facts, service):
+            out = Packet(_first(network), address, interface, device)
+            back = Packet(address, _first(network), device, interface) if service.reply == DIRECTOR else out
+            _try_forwarding(firewall, back, out, found)
+
+
+def _try_serving(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
+    """See whether what a director sends to a server that is this host gets in."""
+    device, held = facts.device.name, {each.ip for each in facts.plan.held}
+    clients = {prefix.version: _first(prefix) for peer in facts.node.others for prefix in peer.subnets}
+    for service in facts.node.table.services.values():
+        for entry in service.entries_at(facts.node.own.name):
+            for address in service.addresses:
+                client = clients.get(address.version)
+                if address not in held or entry.address is not None or client is None:
+                    continue
+                port = entry.port or (service.ports[0][0] if service.ports else 0)
+                packet = Packet(client, address, device, None, service.protocols[0], port)
+                decision = firewall.decides(packet, "input", Verdict.DROP)
+                if decision is not None:
+                    found[f"firewall_service {service.name}"] = Finding(
+                        "firewall_service",
+                        f"the firewall of this host drops what comes by {device} for {service.protocols[0]} port "
+                        f"{port} of {address}, so clients of services.{service.name} are not answered "
+                        f"({_place(decision)})",
+                        f"run `{_allow_port(decision, port, service.protocols[0])}`",
+                    )
+
+
 def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
     """See whether a peer's handshake gets in, where the peers file says that others call this node.
 
@@ -219,10 +262,10 @@ def _allow_protocol(decision: Decision, protocol: object) -> str:
     return f"{table.program} -I {decision.base} -p {protocol} -j ACCEPT"
 
 
-def _allow_port(decision: Decision, port: int) -> str:
+def _allow_port(decision: Decision, port: int, protocol: str = "udp") -> str:
     table = decision.table
     if table.program == "nft":
-        return f"nft insert rule {table.family} {table.name} {decision.base} udp dport {port} accept"
+        return f"nft insert rule {table.family} {table.name} {decision.base} {protocol} dport {port} accept"
     if any(name.startswith("ufw-") for name in table.chains):
-        return f"ufw allow {port}/udp"
-    return f"{table.program} -I {decision.base} -p udp --dport {port} -j ACCEPT"
+        return f"ufw allow {port}/{protocol}"
+    return f"{table.program} -I {decision.base} -p {protocol} --dport {port} -j ACCEPT"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from overlay.diagnosis.fault import Fault, command
 from overlay.diagnosis.finding import Finding
+from overlay.diagnosis.services import forwarding_wanted
 from overlay.host import sysctl
 from overlay.linux import LOOSE
 
@@ -27,19 +28,6 @@ ACCEPTS_ALWAYS = 2  # accept_ra: they are heeded
 QUESTIONS = 64  # addresses whose routes are asked for; those of one host are alike
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A setting of the host that keeps traffic from going, with the value that lets it, and what to say of it.
-
-    *before* are settings, with values, without which that value would do harm: they have to be there first.
-    """
-
-    name: str
-    value: int
-    finding: Finding
-    before: tuple[tuple[str, int], ...] = ()
-
-
 def check_settings(facts: Facts) -> Iterator[Finding]:
     """Yield each setting of the host that keeps traffic from going."""
     for fault in faults(facts):
@@ -49,7 +37,7 @@ def check_settings(facts: Facts) -> Iterator[Finding]:
 def faults(facts: Facts) -> Iterator[Fault]:
     """Yield what is wrong among the settings of the host.
 
-    Forwarding is needed for subnets of more than this host alone.  When IPv6 forwarding is switched on, the kernel
+    Forwarding is needed for subnets of more than this host alone, and for services that it balances.  When IPv6 forwarding is switched on, the kernel
     drops the default routes that it learnt from router advertisements and heeds no more of them, but where
     accept_ra is 2: so that comes first.  A strict reverse path check drops a packet
     whose source is routed elsewhere than to where it came from:
@@ -65,9 +53,14 @@ def faults(facts: Facts) -> Iterator[Fault]:
     """
     read = facts.read
     behind = {prefix.version for prefix in facts.node.own.subnets if prefix.num_addresses > 1}
-    for version, name in sysctl.FORWARDING.items():
-        if version in behind and read(name) == 0:
-            problem = f"this host does not forward IPv{version}, so its subnets cannot be reached"
+    needed = {
+        name: f"this host does not forward IPv{version}, so its subnets cannot be reached"
+        for version, name in sysctl.FORWARDING.items()
+        if version in behind
+    }
+    for name, problem in {**forwarding_wanted(facts), **needed}.items():
+        if read(name) == 0:
+            version = 6 if name == sysctl.FORWARDING[6] else 4
             remedy = "run "
             before = tuple((each, ACCEPTS_ALWAYS) for each in _heeding(read)) if version == 6 else ()
             if before:
@@ -75,12 +68,12 @@ def faults(facts: Facts) -> Iterator[Fault]:
                     f"`sysctl -w net.ipv6.conf.IF.accept_ra={ACCEPTS_ALWAYS}` for each interface IF whose routes "
                     "come from router advertisements (they would be lost), then "
                 )
-            yield Fault(name, 1, Finding("forwarding", problem, remedy + _command(name, 1)), before)
+            yield Fault(name, 1, Finding("forwarding", problem, remedy + command(name, 1)), before)
     for interface, what in _strict(facts):
         name = sysctl.filter_switch(interface)
         problem, remedy = (
             f"strict rp_filter on {interface} drops {what}",
-            f"run {_command(name, LOOSE)}",
+            f"run {command(name, LOOSE)}",
         )
         yield Fault(name, LOOSE, Finding("rp_filter", problem, remedy))
 
@@ -88,7 +81,7 @@ def faults(facts: Facts) -> Iterator[Fault]:
         switches = [sysctl.redirect_switch(each) for each in ("all", facts.device.name)]
         for name in (each for each in switches if read(each)):
             problem = "this host sends ICMP redirects to peers whose packets to each other it forwards"
-            yield Fault(name, 0, Finding("redirects", problem, f"run {_command(name, 0)}"))
+            yield Fault(name, 0, Finding("redirects", problem, f"run {command(name, 0)}"))
 
 
 def _is_hub(facts: Facts) -> bool:
@@ -164,7 +157,3 @@ def _heeding(read: Callable[[str], int | None]) -> list[str]:
         if read(f"ipv6/conf/{interface}/accept_ra") == ACCEPTS_AS_HOST
         and read(f"ipv6/conf/{interface}/forwarding") == 0
     ]
-
-
-def _command(name: str, value: int) -> str:
-    return f"`sysctl -w {sysctl.key(name)}={value}`, or start with --fix-sysctl"
