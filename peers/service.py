@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from peers.addresses import Address
@@ -21,6 +21,14 @@ LOCAL_USE = range(3, 64, 4)  # DSCPs of pool 2, "experimental or local use": RFC
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # by the name in the file: IP protocol numbers
 
 # Ours
+SPOKEN = {
+    "tcp": "tcp",
+    "http": "tcp",
+    "https": "tcp",
+    "udp": "udp",
+    "dns": "udp",
+    "script": "tcp",
+}  # by the kind of a check
 EVERY_PORT = (1, 65535)
 DSCPS: tuple[int, ...] = (
     *LOCAL_USE,
@@ -84,6 +92,11 @@ class Check:
     query_type: str = "SOA"
     command: tuple[str, ...] = ()
     weight_from_exit: bool = False
+
+    @property
+    def protocol(self) -> str | None:
+        """What it speaks; None for one without ports."""
+        return SPOKEN.get(self.kind)
 
     @property
     def fall(self) -> int:
@@ -219,10 +232,14 @@ class Service:
             return server.checks
         return () if server is self.sorry else self.checks
 
-    def checked_ports(self) -> Iterator[int]:
-        """Yield the ports beside its own that its checks go to; a server takes those from its directors too."""
+    def checked_ports(self) -> dict[str, tuple[int, ...]]:
+        """Return the ports beside its own that its checks go to, by protocol; a server takes those from its directors too."""
+        found: dict[str, dict[int, None]] = {}
         for entry in self.entries:
-            yield from (check.port for check in self.checks_of(entry) if check.port is not None)
+            for check in self.checks_of(entry):
+                if check.port is not None and check.protocol is not None:
+                    found.setdefault(check.protocol, {})[check.port] = None
+        return {protocol: tuple(ports) for protocol, ports in found.items()}
 
     def dscps(self) -> dict[str, int]:
         """Return the DSCP by which the host of each entry tells that a packet is for it, by its key; 0 where it needs none.

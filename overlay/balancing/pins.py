@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Ours
 PATIENCE = 2.0  # seconds for the forwarder to lead a flow to its server
-LINGER = 1.0  # seconds that flows which are over wait for others to be told with
+LINGER = 2.0  # seconds that flows are led on: the end of a TCP connection goes on after it was closed
 OVER = 1000  # flows that are over, in one message
 
 
@@ -44,7 +44,7 @@ class Pins:
         self._tell = tell
         self._serials = itertools.count(1)
         self._batches: list[_Batch] = []  # to be told
-        self._over: dict[bytes, None] = {}  # and these, in the order in which they were over
+        self._over: dict[bytes, float] = {}  # when flows were over, in that order
         self._told: dict[int, _Batch] = {}  # by serial, until they are answered
         self._has_flows, self._has_some = trio.Event(), trio.Event()
 
@@ -56,8 +56,10 @@ class Pins:
                 with trio.move_on_after(LINGER):
                     await self._has_flows.wait()
                 batches, self._batches = self._batches, []
-                over, self._over = list(self._over), {}
+                over = self._take_over()
                 self._has_flows, self._has_some = trio.Event(), trio.Event()
+                if self._over:
+                    self._has_some.set()
                 for batch in batches:
                     serial = next(self._serials)
                     self._told[serial] = batch
@@ -87,6 +89,17 @@ class Pins:
         if place in batch.refused:
             raise NotAskedError("the forwarder leads no more flows of checks, or not to this server")
 
+    def _take_over(self) -> list[bytes]:
+        """Take the flows that are over for long enough."""
+        until, over = trio.current_time() - LINGER, list[bytes]()
+        for key, since in self._over.items():
+            if since > until:
+                break
+            over.append(key)
+        for key in over:
+            del self._over[key]
+        return over
+
     async def _expire(self, serial: int, batch: _Batch) -> None:
         """Have nobody wait longer for an answer than it is worth."""
         with trio.move_on_after(PATIENCE):
@@ -101,8 +114,8 @@ class Pins:
         return sum(len(each.flows) for each in (*self._batches, *self._told.values()))
 
     def unpin(self, key: bytes) -> None:
-        """Let a flow be led as all others again, within LINGER."""
-        self._over[key] = None
+        """Let a flow be led as all others again, after LINGER or twice that."""
+        self._over[key] = trio.current_time()
         self._has_some.set()
 
     def awaits(self, report: Pinned) -> bool:

@@ -99,19 +99,30 @@ def set_permits(table: Table, own: Peer, peer_number: Callable[[str], int]) -> S
 
     rows: list[PermitRow] = []
     for service in table.services.values():
-        protocols = [PROTOCOLS[each] for each in service.protocols]
-        beside = dict.fromkeys((port, port) for port in service.checked_ports())
-        ports = [*service.ports, *beside] if service.ports else []
+        spoken = _spoken(service)
         directors = None if service.directors is None else numbers(service.directors)
         senders = numbers(entry.peer for entry in service.entries)
         for address in service.addresses:
             if service.entries_at(own.name) and directors != []:
                 returns = service.reply == DIRECTOR
-                rows.append(PermitRow(address.packed, False, directors or [], protocols, ports, returns))
+                rows += (PermitRow(address.packed, False, directors or [], *each, returns) for each in spoken)
             answering = None if directors is None else sorted({*senders, *directors})
             if answering != []:
-                rows.append(PermitRow(address.packed, True, answering or [], protocols, ports))
+                rows += (PermitRow(address.packed, True, answering or [], *each) for each in spoken)
     return SetPermits(rows)
+
+
+def _spoken(service: Service) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    """Return protocols and ports that clients speak, and then those that only checks do."""
+    ports = list(service.ports)
+    spoken = [([PROTOCOLS[each] for each in service.protocols], ports)]
+    for protocol, checked in service.checked_ports().items():
+        beside = [(port, port) for port in checked]
+        if service.protocols == (protocol,):
+            ports += beside if ports else []
+        else:
+            spoken.append(([PROTOCOLS[protocol]], beside))
+    return spoken
 
 
 def ways(

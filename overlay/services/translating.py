@@ -132,8 +132,9 @@ class Translating:
         with_mark = f" {ip} dscp {dscp}" if dscp else ""
         yield from (came + rule for rule in self._map(service, entry, address, target, with_mark))
         where = f"{came}{ip} daddr {address}{with_mark}"
-        for check in service.checked_ports():
-            yield f"{where} tcp dport {check} dnat {ip} to {_host(target)}"
+        for protocol, checked in service.checked_ports().items():
+            for port in checked:
+                yield f"{where} {protocol} dport {port} dnat {ip} to {_host(target)}"
         if target != address:
             echo = "icmp type echo-request" if address.version == 4 else "icmpv6 type echo-request"
             yield f"{where} {echo} dnat {ip} to {_host(target)}"
@@ -166,8 +167,8 @@ class Translating:
             return
         for protocol in service.protocols:
             yield f"{where} {protocol} dport {_ports(service.ports or (EVERY_PORT,))} {zone}"
-        for check in service.checked_ports():
-            yield f"{where} tcp dport {check} {zone}"
+        for protocol, checked in service.checked_ports().items():
+            yield from (f"{where} {protocol} dport {port} {zone}" for port in checked)
         yield f"{where} meta l4proto {'icmp' if address.version == 4 else 'icmpv6'} {zone}"
 
     def _unmark(self) -> Iterator[str]:

@@ -28,8 +28,7 @@ IPV6_MINIMUM_MTU = 1280  # RFC 8200 section 5
 # Ours
 WIDEST = EVERY_PORT[1]  # of a service without ports: a range of all of them is narrower, 65534
 
-NEEDS = {"tcp": {"tcp"}, "http": {"tcp"}, "https": {"tcp"}, "udp": {"udp"}, "dns": {"tcp", "udp"}}
-"""The protocols of which a service has to have one for a check, by its kind; for the others any does."""
+WITH_PORT = ("tcp", "http", "https", "udp", "dns")  # kinds of checks that go to a port of the service
 
 
 def check_services(network: Network, peers: Mapping[str, Peer], services: Mapping[str, Service]) -> None:
@@ -172,15 +171,14 @@ def _check_checks(service: Service) -> None:
 
 
 def _check_fits(service: Service, check: Check, place: Keys) -> None:
-    if check.port is not None or check.kind not in NEEDS:
+    if check.port is not None or check.kind not in WITH_PORT:
         return
     name = f"checks.{check.name}" if check.name else f"kind {check.kind}"
-    needed = NEEDS[check.kind]
-    if not needed & set(service.protocols):
+    if check.protocol not in service.protocols:
         spoken = " and ".join(service.protocols)
         raise KeyProblem(
             place,
-            f"does not fit: {name} speaks {' or '.join(sorted(needed))} and the service {spoken}; "
+            f"does not fit: {name} speaks {check.protocol} and the service {spoken}; "
             "write a kind that does, or the port of something else at the server, such as port = 8080",
         )
     if not service.ports:

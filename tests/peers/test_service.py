@@ -58,7 +58,11 @@ def test_checks_of_a_server_replace_those_of_the_service_and_the_sorry_server_ha
 def test_ports_of_checks_are_known():
     service = Service("s", VIP, servers=(Server("a", "a"),), checks=(Check("http", port=9000), Check("tcp")))
 
-    assert list(service.checked_ports()) == [9000]
+    assert service.checked_ports() == {"tcp": (9000,)}
+
+    checks = (Check("dns", port=53), Check("tcp", port=1), Check("udp", port=53), Check("ping"))
+    service = Service("s", VIP, servers=(Server("a", "a"), Server("b", "b")), checks=checks)
+    assert service.checked_ports() == {"udp": (53,), "tcp": (1,)}
 
 
 def test_the_first_director_has_the_highest_priority_unless_one_is_written():

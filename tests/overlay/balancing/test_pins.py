@@ -12,7 +12,7 @@ from overlay.link.service_messages import Pin, Pinned
 from overlay.services.checks.way import NotAskedError
 from overlay.wire.bounds import ROWS
 
-FLOW, OTHER = bytes(12), bytes(13)
+FLOW, OTHER, THIRD = bytes(12), bytes(13), bytes(36)
 
 
 class Forwarder:
@@ -61,17 +61,21 @@ def test_flows_that_begin_at_the_same_time_are_told_together():
     forwarder.run(act)
 
 
-def test_flows_that_are_over_are_told_with_the_next_or_after_a_while():
+def test_flows_that_are_over_are_told_after_a_while_and_with_the_next_that_begin():
     forwarder = Forwarder()
 
     async def act(asked):
         await asked.pin(FLOW, (3, 7))
         asked.unpin(FLOW)
         await asked.pin(OTHER, (3, 7))
-        assert forwarder.told[1:] == [Pin(2, [(OTHER, 3, 7)], [FLOW])]
+        assert forwarder.told[1:] == [Pin(2, [(OTHER, 3, 7)], [])]  # its last packets are under way
+        await trio.sleep(pins.LINGER / 2)
         asked.unpin(OTHER)
-        await trio.sleep(pins.LINGER + 1)
-        assert forwarder.told[2:] == [Pin(3, [], [OTHER])]
+        await trio.sleep(pins.LINGER / 2)
+        await asked.pin(THIRD, (3, 7))
+        assert forwarder.told[2:] == [Pin(3, [(THIRD, 3, 7)], [FLOW])]
+        await trio.sleep(2 * pins.LINGER)
+        assert forwarder.told[3:] == [Pin(4, [], [OTHER])]
 
     forwarder.run(act)
 
@@ -96,6 +100,7 @@ def test_more_flows_that_are_over_than_a_message_takes_come_in_several(monkeypat
     async def act(asked):
         for key in keys:
             asked.unpin(key)
+        await trio.sleep(pins.LINGER)
         await asked.pin(OTHER, (3, 7))
         await trio.sleep(1)
         assert [each.over for each in forwarder.told] == [keys[:2], keys[2:4], keys[4:]]

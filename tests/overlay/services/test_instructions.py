@@ -148,3 +148,15 @@ def test_change_of_ways_is_the_difference():
         [(VIP.packed, 32, 2), (other.packed, 128, VIRTUAL)], [], True
     )
     assert instructions.change_ways({VIP: 1}, {}) == Routes([], [(VIP.packed, 32)], True)
+
+
+@pytest.mark.parametrize("ports", ["", "ports = [53]\n"])
+def test_port_of_a_check_by_another_protocol_than_the_service_is_admitted_by_that_alone(ports):
+    text = WEB.replace("ports = [80]\n", f'{ports}protocol = "udp"\n').replace(", port = 8080", "")
+    expected = [(17, [(53, 53)] if ports else []), (6, [(9000, 9000)])]
+
+    rows = permits(read(text), "web1")
+
+    for is_source in (False, True):
+        found = [(*each.protocols, each.ports) for each in rows if each.is_source is is_source]
+        assert found == expected
