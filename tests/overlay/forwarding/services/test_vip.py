@@ -735,9 +735,9 @@ def test_each_packet_that_no_service_is_for_is_counted(world, version):
 @both
 def test_all_packets_and_bytes_of_a_flow_are_counted_whichever_way_they_take(world, version):
     first = udp(version=version)
-    number = world.send(first, count=2)
+    number = world.send(first, count=2, total=2 * len(first))
     for _ in range(2):
-        world.send(first, count=3)
+        world.send(first, count=3, total=3 * len(first))
 
     row = world.count(number)
     assert (row.packets, row.bytes) == (8, 8 * len(first))
