@@ -190,8 +190,15 @@ class Core:
             if peer.contact.moves.moved(before, now):
                 self.liveness.look_at_moves(peer, now)
 
-    def is_from(self, peer: Peer, packet: Buffer) -> bool:
+    def owns(self, peer: Peer, packet: Buffer) -> bool:
         """Return whether the source address of *packet* is one of *peer*'s."""
+        (source,) = ADDRESS_V4(packet, 12) if packet[0] >> 4 == 4 else ADDRESS_V6(packet, 8)
+        remembered = self.table.remembered
+        owner = remembered[source] if source in remembered else self.table.find(source)
+        return owner is peer
+
+    def is_from(self, peer: Peer, packet: Buffer) -> bool:
+        """Return whether *peer* may send *packet*: its source is one of its own, or a service permits it."""
         (source,) = ADDRESS_V4(packet, 12) if packet[0] >> 4 == 4 else ADDRESS_V6(packet, 8)
         remembered = self.table.remembered
         owner = remembered[source] if source in remembered else self.table.find(source)

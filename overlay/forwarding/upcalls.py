@@ -65,8 +65,11 @@ class Upcalls(Protocol):
     def moved(self, peer: Peer, udp: UdpSocket, source: Sockaddr, now: float) -> None:
         """Note that *peer* was heard from *source*, authenticated, through *udp*."""
 
-    def is_from(self, peer: Peer, packet: Buffer) -> bool:
+    def owns(self, peer: Peer, packet: Buffer) -> bool:
         """Return whether the source address of *packet* is one of *peer*'s."""
+
+    def is_from(self, peer: Peer, packet: Buffer) -> bool:
+        """Return whether *peer* may send *packet*: its source is one of its own, or a service permits it."""
 
     def owner(self, address: bytes) -> Peer | None:
         """Return the peer that *address*, of 4 or 16 bytes, is one of; None if it is nobody's or this node's."""

@@ -127,6 +127,36 @@ def test_many_packets_of_one_flow_go_together(director):
     assert (row.packets, row.bytes) == (42, 2 * 40 + 40 * 140)
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_packets_of_many_flows_that_come_together_go_each_to_its_own_server(director, version):
+    director.serve([ServerRow(0, "web1:0", 1, 1, 0), ServerRow(1, "own:0", OWN, 1, 0)])
+    director.world.run(1)
+    ports = range(40000, 40032)
+    for flags in (SYN, ACK):
+        director.send(*[tcp(flags, version=version, port=port) for port in ports])
+    at_server = list(director.server.received)
+    director.server.received.clear()
+    director.node.received.clear()
+
+    director.send(*[tcp(ACK, version=version, port=port, payload=b"more") for port in ports])
+
+    def from_ports(received):
+        at = 20 if version == 4 else 40
+        return {int.from_bytes(packet[at : at + 2], "big") for packet in received}
+
+    assert from_ports(director.server.received) == from_ports(at_server)
+    assert from_ports(director.server.received) | from_ports(director.node.received) == set(ports)
+    assert 0 < len(director.server.received) < len(ports)
+
+
+def test_end_of_a_connection_among_other_packets_of_its_size_is_noted(director):
+    director.send(tcp(SYN), tcp(ACK))
+    director.send(*[tcp(ACK, sequence=number) for number in range(20)], tcp(packets.FIN | ACK, sequence=20))
+
+    (row,) = director_counters(director)
+    assert (row.active, row.inactive) == (0, 1)
+
+
 def answer(*, version=4, port=40000, from_port=80, **how):
     source, destination = (str(VIP), CLIENT) if version == 4 else (str(VIP6), CLIENT6)
     return packets.tcp(
@@ -221,6 +251,22 @@ def test_who_is_no_director_of_the_service_cannot_reach_the_server_by_its_addres
     director.send(tcp(SYN))
     assert director.server.received == []
     assert director.server.peer().drops["source"] == 1
+
+
+def test_what_comes_together_with_a_packet_that_is_permitted_is_looked_at_by_itself(director):
+    """Only the first of several packets of one size and source was looked at."""
+    inner = director.server.inner()
+    permitted = [tcp(ACK, payload=b"1"), tcp(ACK, payload=b"2")]
+    foreign = [
+        packets.tcp(b"3", ports=(40000, 22), flags=ACK, source=CLIENT, destination=inner) for _ in range(10)
+    ]
+    director.send(tcp(SYN))
+    director.server.received.clear()
+
+    director.send(permitted[0], *foreign, permitted[1])
+
+    assert director.server.received == permitted
+    assert director.server.peer().drops["source"] == 10
 
 
 def test_packet_that_no_service_is_for_is_answered_with_a_reset_from_the_address(director):

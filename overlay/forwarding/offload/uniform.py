@@ -18,7 +18,7 @@ from overlay.wire.ip import EXTENSIONS, IPV6_HEADER_SIZE, PROTOCOL_TCP
 from overlay.wire.messages import TYPE_TRANSPORT
 from overlay.wire.mss import PROTOCOL_AT
 from overlay.wire.partial import UDP_CSUM_OFFSET
-from overlay.wire.tcp import FLAGS_OFFSET, SYN
+from overlay.wire.tcp import FIN, FLAGS_OFFSET, RST, SYN
 from overlay.wire.virtio import VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -79,6 +79,30 @@ class UniformRows:
             and (rows[:, begin:end] == first[begin:end]).all()
             and not have_syn(rows, length)
         )
+
+    def are_of_one_flow(self, length: int, count: int) -> bool:
+        """Return whether packets for which are() is true have the same ends and ports, and none begins or ends a connection.
+
+        False too for fragments, and where headers stand between that of IP and the ports.
+        """
+        stride = stride_of(length, self._mtu)
+        rows = self._array[: count * stride].reshape(count, stride)[:, HEADER_SIZE:]
+        first = rows[0]
+        if first[0] >> 4 == 4:
+            at, sources = int(first[0] & 15) * 4, slice(12, 16)
+            is_whole = not ((rows[:, 6] & 0x3F).any() or rows[:, 7].any())
+        else:
+            at, sources = IPV6_HEADER_SIZE, slice(8, 24)
+            is_whole = int(first[6]) not in EXTENSIONS
+        protocol_at = PROTOCOL_AT[int(first[0] >> 4)]
+        if not is_whole or at + 4 > length:
+            return False
+        for columns in (slice(protocol_at, protocol_at + 1), sources, slice(at, at + 4)):
+            if not (rows[:, columns] == first[columns]).all():
+                return False
+        if first[protocol_at] != PROTOCOL_TCP:
+            return True
+        return at + FLAGS_OFFSET < length and not (rows[:, at + FLAGS_OFFSET] & (FIN | SYN | RST)).any()
 
     def complete(self, length: int, count: int, start: int, offset: int) -> bool:
         """Finish the checksums that the kernel left partial; return False, with nothing done, where that is not for here.

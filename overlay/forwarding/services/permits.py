@@ -66,6 +66,10 @@ class Permits:
             address for address, permits in self._to.items() if any(each.returns for each in permits)
         )
 
+    def __bool__(self) -> bool:
+        """Whether anything is permitted beside what is a peer's own."""
+        return bool(self._to or self._from)
+
     def admits(self, peer: Peer, packet: Buffer) -> bool:
         """Return whether *peer* may send *packet*, a whole IP packet whose source is none of its own."""
         if not self._to and not self._from:

@@ -320,10 +320,13 @@ class Inbound:
         if have_syn(table, length):
             return False
         core = self._core
-        core.liveness.data_received(peer, now)
-        if not core.is_from(peer, payload):
+        if not core.owns(peer, payload):
+            if core.services.permits:
+                return False  # what one of them may, another may not: their destinations and ports differ
+            core.liveness.data_received(peer, now)
             core.refused(peer, "source", count)
             return True
+        core.liveness.data_received(peer, now)
         peer.traffic.rx_packets += count
         table[:, HEADER_SIZE - VIRTIO_SIZE : HEADER_SIZE] = 0  # complete as they stand
         for at in range(HEADER_SIZE - VIRTIO_SIZE, count * stride, stride):

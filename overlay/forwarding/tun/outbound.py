@@ -145,6 +145,8 @@ class Outbound:
         peer = core.table.remembered.get(destination) or core.table.find(destination)
         vip = peer
         if peer is not None and peer.number == VIRTUAL:
+            if not self._uniform.are_of_one_flow(length, count):
+                return False
             peer = core.services.peek(peer, self._view[start : start + length])
         if peer is None or peer.number == OWN or destination == peer.place[0]:
             return False
