@@ -11,7 +11,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.link.messages import Counters, Handshake, Ponged, Report, ServiceReport
+from overlay.link.messages import (
+    CONTROL_AT_ONCE,
+    CONTROL_PER_SECOND,
+    ControlReceived,
+    Counters,
+    Handshake,
+    Ponged,
+    Report,
+    ServiceReport,
+)
 from overlay.link.service_messages import Flows, ServiceCounters
 
 if TYPE_CHECKING:
@@ -24,7 +33,7 @@ BURST, BURST_PER_PEER = 20_000.0, 4.0
 GARBAGE = (
     100.0  # what is no report, in all: an honest forwarder sends none, and some of it takes long to read
 )
-
+_PER_PEER: dict[type, tuple[float, float]] = {ControlReceived: (CONTROL_PER_SECOND, CONTROL_AT_ONCE)}
 
 Answer = Counters | Ponged | ServiceReport
 
@@ -42,7 +51,8 @@ class Policing:
         if isinstance(report, Handshake) or (isinstance(report, Answer) and self._is_awaited(report)):
             return True
         kind = type(report)
-        rate, burst = PER_SECOND + PER_SECOND_AND_PEER * peers, BURST + BURST_PER_PEER * peers
+        each, at_once = _PER_PEER.get(kind, (PER_SECOND_AND_PEER, BURST_PER_PEER))
+        rate, burst = PER_SECOND + each * peers, BURST + at_once * peers
         if report is None:
             rate, burst = 0.0, GARBAGE
         spent, since = self._spent.get(kind, (0.0, now))

@@ -79,7 +79,8 @@ _ROWS = (
     ("unit_packet", _PEER, "was a bulk unit that does not contain a super-packet"),
     ("unit_unexpected", _PEER, "was a bulk unit, although this node has not announced that it accepts them"),
     ("control", _PEER, "was a malformed in-band message"),
-    ("control_rate", _PEER, "was an in-band message beyond fifteen hundred per second from one peer"),
+    ("control_rate", _PEER, "was an in-band message beyond fifteen hundred per second from one peer, or a hundred of those that are for the agent"),
+    ("control_foreign", _PEER, "was an in-band message about a service, and its sender is no director of it as this node's peers file says"),
     ("ping_rate", _PEER, "was an in-band ping beyond a thousand per second"),
     ("pong_unexpected", _PEER, "was an unexpected answer to an in-band ping"),
     ("probe_rate", _PEER, "was a path MTU probe beyond a hundred per second"),
@@ -147,7 +148,7 @@ _ROWS = (
     ("service_unknown", _SENDER, "was TCP to a service, but of no connection that it knows; it was answered with a reset"),
     ("service_rate", _SENDER, "began a flow beyond the limit of new flows per second of its service"),
     ("service_full", _SENDER, "began a flow while its service had as many as it may have"),
-    ("service_preparing", _HERE, "was for a service whose table of servers was not ready yet"),
+    ("service_preparing", _HERE, "was for a service whose table of servers was not ready yet, or of a connection that, just after the start, other directors may still tell of"),
     ("service_fragment", _WAY, "was a fragment for a virtual address, and the first of its fragments did not come in time, or too many waited for theirs"),
     ("service_icmp", _WAY, "was an ICMP message to a virtual address that is not about one of its flows"),
     # Answers to `overlay ping`

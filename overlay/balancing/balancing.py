@@ -68,7 +68,8 @@ class Balancing:
         self.watching = Watching(lambda: int.from_bytes(os.urandom(4), "big") / 2**32)
         self._served: dict[str, Service] = {}  # by name, as the forwarder has them
         self._ways: dict[Address, int] = {}
-        self._told: dict[str, Command] = {}  # of the servers of each
+        self._set: dict[str, Command] = {}  # what the forwarder was told of each
+        self._told: dict[str, Command] = {}  # and of the servers of each
         self._nursery: trio.Nursery | None = None
         self._pins = Pins(tell)
         self.counting = Counting(tell, lambda: sum(1 + len(each.entries) for each in self._served.values()))
@@ -95,7 +96,7 @@ class Balancing:
 
     def everything(self) -> Iterator[Command]:
         """Yield what a new forwarder must be told, once it knows the peers and their prefixes."""
-        self._served, self._ways, self._told = {}, {}, {}
+        self._served, self._ways, self._set, self._told = {}, {}, {}, {}
         self.counting.forget()
         yield from self._changes()
 
@@ -116,14 +117,18 @@ class Balancing:
         table = self._node.table
         wanted = {name: health.service for name, health in self.watching.healths.items()}
         for name, service in wanted.items():
-            if self._served.get(name) != service:
-                yield instructions.set_service(service, self._numbers.service(name))
+            number, own = self._numbers.service(name), self._node.own.name
+            told = instructions.set_service(service, number, own, self._number)
+            if self._set.get(name) != told:
+                self._set[name] = told
+                yield told
             yield from self._new_servers(name)
         yield from self._new_ways()
         if table.services or self._served:
             yield instructions.set_permits(table, self._node.own, self._number)
         for name in self._served.keys() - wanted.keys():
             self._told.pop(name, None)
+            self._set.pop(name, None)
             yield RemoveService(self._numbers.service(name))
         self._served = wanted
 

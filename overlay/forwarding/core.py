@@ -84,7 +84,6 @@ class Core:
         self.staging = Staging()
         self.admission = Admission(start.public_key, entropy)
         pings, probes = Pings(entropy), Probes(self.timing, mtu)
-        self.in_band = InBand(pings, probes, self.timers, self.report, self.outbound.send_payload)
         self.kernel_paths = KernelPaths(mtu, 0 if self.bridge is None else FRAME_OVERHEAD)
         self.kernel_drops = KernelDrops()
         self._link_takes = report
@@ -97,6 +96,10 @@ class Core:
             write=tun.write,
             resend=self._resend,
             report=self.report,
+            send=self.outbound.send_payload,
+        )
+        self.in_band = InBand(
+            pings, probes, self.timers, self.report, self.outbound.send_payload, self.services.told
         )
         self.unreachable.is_virtual = self.services.is_virtual
         self.liveness = Liveness(

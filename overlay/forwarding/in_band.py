@@ -1,7 +1,8 @@
 """What peers of this project say to each other inside the tunnel: taken up to a rate, answered, passed on.
 
 A message costs many times what a packet does, and an authentic one may still be one of a flood.  So each peer may
-send so many in a second, whatever they say, and those beyond are counted before they are read.
+send so many in a second, whatever they say, and those beyond are counted before they are read.  Of those that are for
+the agent it is told fewer still: it ends a forwarder that reports without end.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
 from overlay.forwarding.ratelimit import Bucket
-from overlay.link.messages import ControlReceived
+from overlay.link.messages import CONTROL_AT_ONCE, CONTROL_PER_SECOND, ControlReceived
 from overlay.wire import control
 from overlay.wire.control import FIRST_NIBBLES, Hello, Ping, Pong, Presence, Probe, Probed, Report
+from overlay.wire.service_control import FlowsTold, SettingsHeard, SettingsTold, StandingsTold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.pings import Pings
     from overlay.forwarding.timers import Timers
     from overlay.link.messages import Ponged
+    from overlay.wire.control import ForAgent
 
 # Ours
 MESSAGES_PER_SECOND = (
@@ -44,14 +47,11 @@ class InBand:
         timers: Timers,
         report: Callable[[Ponged | ControlReceived], object],
         send: Callable[[Peer, Keypair[Peer], bytes], object],
+        flows: Callable[[Peer, FlowsTold, float], object],
     ) -> None:
-        self.pings, self.probes, self._timers, self._report, self._send = (
-            pings,
-            probes,
-            timers,
-            report,
-            send,
-        )
+        """*flows* takes what a director says of its connections."""
+        self.pings, self.probes, self._timers = pings, probes, timers
+        self._report, self._send, self._flows = report, send, flows
 
     def take(self, peer: Peer, keypair: Keypair[Peer], payload: memoryview, now: float) -> None:
         """Take a message of *peer*, or count it if it is one too many.
@@ -80,14 +80,24 @@ class InBand:
                     answer = self.probes.answer(probe, keypair, now)
                 case Probed() as probed:
                     self._timers.rearm(self.probes.take(probed, peer, now), peer, "path")
-                case Presence() as presence:
-                    self._report(ControlReceived(peer.number, control.build(presence)))
+                case FlowsTold() as told:
+                    self._flows(peer, told, now)
+                case Presence() | SettingsTold() | SettingsHeard() | StandingsTold() as message:
+                    self._pass_on(peer, message, now)
                 case None:
                     pass  # of a later version
         except PacketError as error:
             peer.drops[error.reason] += 1
         if answer is not None:
             self._send(peer, keypair, answer)
+
+    def _pass_on(self, peer: Peer, message: ForAgent, now: float) -> None:
+        if peer.contact.for_agent is None:
+            peer.contact.for_agent = Bucket(CONTROL_PER_SECOND, CONTROL_AT_ONCE)
+        if peer.contact.for_agent.take(1, now):
+            self._report(ControlReceived(peer.number, control.build(message)))
+        else:
+            peer.drops["control_rate"] += 1
 
     @staticmethod
     def spare(peer: Peer, firsts: npt.NDArray[np.uint8], rows: list[int], now: float) -> list[int]:

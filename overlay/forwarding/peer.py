@@ -70,6 +70,7 @@ class Contact:
     is_unreachable: bool = False  # given up; the next handshake completed ends it
     reporting: Keypair[Peer] | None = None  # units came under it and are to be reported
     messages: Bucket | None = None  # permits for in-band control messages, once one came
+    for_agent: Bucket | None = None  # and for those of them that the agent is told of
     moves: Moves = field(default_factory=Moves)
 
 

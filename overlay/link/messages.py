@@ -49,6 +49,7 @@ from overlay.wire.ip import PROTOCOL_UDP
 # Ours
 ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, so that none waits for a reload
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
+CONTROL_PER_SECOND, CONTROL_AT_ONCE = 100.0, 200.0  # in-band messages of one peer that the agent is told of
 REPLACED_TIME = 10.0  # seconds for which a replaced socket is read: until peers have heard from the new one
 OWN = 0  # the peer number of this node in the routes: its own subnets
 NOTES, NOTE_CHARACTERS = 32, 500  # what the forwarder could not do, as sentences

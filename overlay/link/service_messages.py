@@ -19,7 +19,8 @@ class SetService:
 
     *ports* are ranges, the last of each included; none are all.  *persistence* is in seconds, *idle* are the seconds after
     which flows are forgotten: of TCP, of TCP that is ending, and of UDP.  *limits* are new flows in a second, flows, and
-    flows that are remembered beside a scheduler which is a function of the flow.
+    flows that are remembered beside a scheduler which is a function of the flow.  *directors* are the peers that balance
+    it too, and are told of its flows.
     """
 
     service: int
@@ -34,6 +35,7 @@ class SetService:
     one_packet: bool
     idle: Annotated[list[float], Items(3, 3)]
     limits: Annotated[list[int], Items(3, 3)]
+    directors: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,12 @@ class Numbers:
         return self._servers.setdefault((service, key), len(self._servers))
 
 
-def set_service(service: Service, number: int) -> SetService:
-    """Return the command to have *service*."""
+def set_service(service: Service, number: int, own: str, peer_number: Callable[[str], int]) -> SetService:
+    """Return the command to have *service* at the node *own*.
+
+    Where every node is a director, each balances what starts there, and no flow comes to another.
+    """
+    others = [peer_number(name) for name in service.directors or () if name != own]
     prefixes = service.persistence_prefix
     return SetService(
         number,
@@ -60,6 +64,7 @@ def set_service(service: Service, number: int) -> SetService:
         service.one_packet,
         [service.idle_tcp, service.idle_fin, service.idle_udp],
         [service.new_flows_per_second, service.most_flows, service.recent_flows],
+        others,
     )
 
 

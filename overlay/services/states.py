@@ -52,6 +52,9 @@ CLOSING = frozenset({State.FIN_WAIT, State.TIME_WAIT, State.CLOSE})
 UNPROVEN = frozenset({State.SYN_RECV, State.MIDSTREAM, State.DATAGRAM})
 """Nothing has shown that the client of such a flow exists."""
 
+OPEN = frozenset({State.ESTABLISHED, State.FIN_WAIT, State.UDP})
+"""Such a flow is worth that another director knows of it: its client exists, and more packets may come."""
+
 
 def after_tcp(state: int, flags: int) -> State:
     """Return the state of a TCP flow in *state*, a State, after a packet with *flags*, the byte of the header."""

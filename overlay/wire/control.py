@@ -54,6 +54,33 @@ second, and to everybody now and then.  It is for the agent, and who is no direc
     active      true if the sender takes the group's services for its own
     gone        the places, from 0, of those directors that it has not heard lately; of an active one alone
 
+The next four are told by directors of services to each other, and not heeded of anybody else.  Their rows are described
+in ``service_control``.  ``group`` is that of presence; where every node is a director, it is the CRC-32 of nothing
+
+kind 7, settings: what was set by hand for servers; the newest setting of each holds.  It is repeated until it is heard
+
+    group       see above
+    id          a number below 2^64 that comes back, or 0 where no answer is wanted
+    rows        settings
+
+kind 8, settings heard: the answer to settings
+
+    group, id   those of the settings
+
+kind 9, standings: how the sender finds the servers of the group's services, every few seconds and at changes
+
+    group       see above
+    settings    a digest of all settings of the group that hold; where it differs from one's own, one's own are told
+    rows        some of the standings; the others are in messages that follow
+
+kind 10, flows: connections that the sender balances; it is for the forwarder
+
+    service     the CRC-32 of its name
+    size        of the addresses in the rows, 4 or 16 bytes
+    rows        flows
+    wants       true if the sender has begun anew and wants to be told all
+    complete    true once all has been told to whom had wanted it
+
 Who sends a ping remembers when, and under which keypair: the round trip is the time until the pong with its ``id``
 comes under the same, and any other pong is dropped.  Who gets a ping or a probe answers at once or, where they are too
 many, not at all.  None of the four asks for an answer by a keepalive; a pong, a probe and a probed ask for nothing else.
@@ -70,12 +97,15 @@ import msgpack
 from overlay.errors import PacketError
 from overlay.wire.bulk import CIPHERS, MAXIMUM_FRAGMENTS, MAXIMUM_PACKET, MAXIMUM_SEALED
 from overlay.wire.messages import PADDING
+from overlay.wire.service_control import FlowsTold, SettingsHeard, SettingsTold, StandingsTold
+from overlay.wire.service_control import number as _number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Specification (this document)
 KIND_HELLO, KIND_REPORT, KIND_PING, KIND_PONG, KIND_PROBE, KIND_PROBED, KIND_PRESENCE = range(7)
+KIND_SETTINGS, KIND_SETTINGS_HEARD, KIND_STANDINGS, KIND_FLOWS = range(7, 11)
 VERSION = 1
 FIRST_NIBBLES = (8, 9)  # of a message, in its first byte; the first is reserved for maps
 MAXIMUM_ENTRIES = 15
@@ -146,10 +176,10 @@ class Presence:
     gone: tuple[int, ...] = ()
 
 
-ForAgent: TypeAlias = Presence
+ForAgent: TypeAlias = Presence | SettingsTold | SettingsHeard | StandingsTold
 """Messages that are for the agent: the forwarder passes them on."""
 
-Control: TypeAlias = Hello | Report | Ping | Pong | Probe | Probed | ForAgent
+Control: TypeAlias = Hello | Report | Ping | Pong | Probe | Probed | FlowsTold | ForAgent
 
 
 def is_control(payload: Buffer) -> bool:
@@ -225,6 +255,14 @@ def build(message: Control) -> bytes:
         case Presence():
             body = {"group": message.group, "active": message.is_active, "gone": list(message.gone)}
             packed = msgpack.packb([KIND_PRESENCE, body])
+        case SettingsTold():
+            packed = msgpack.packb([KIND_SETTINGS, message.body()])
+        case SettingsHeard():
+            packed = msgpack.packb([KIND_SETTINGS_HEARD, message.body()])
+        case StandingsTold():
+            packed = msgpack.packb([KIND_STANDINGS, message.body()])
+        case FlowsTold():
+            packed = msgpack.packb([KIND_FLOWS, message.body()])
     return packed + bytes(-len(packed) % PADDING)
 
 
@@ -264,14 +302,11 @@ _READERS: dict[int, Callable[[dict[Any, Any]], Control]] = {
     KIND_PROBE: lambda body: Probe(_number(body, "id")),
     KIND_PROBED: lambda body: Probed(_number(body, "id")),
     KIND_PRESENCE: _read_presence,
+    KIND_SETTINGS: SettingsTold.read,
+    KIND_SETTINGS_HEARD: SettingsHeard.read,
+    KIND_STANDINGS: StandingsTold.read,
+    KIND_FLOWS: FlowsTold.read,
 }
-
-
-def _number(body: dict[Any, Any], name: str) -> int:
-    value = body.get(name)
-    if type(value) is not int or value < 0:
-        raise PacketError("control")
-    return value
 
 
 def _depth(value: object) -> int:

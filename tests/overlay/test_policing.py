@@ -2,7 +2,19 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.link.messages import Counters, Handshake, Moved, PeerCounters, Ponged, Ready, Silence, Wanted
+from overlay.link.messages import (
+    CONTROL_AT_ONCE,
+    CONTROL_PER_SECOND,
+    ControlReceived,
+    Counters,
+    Handshake,
+    Moved,
+    PeerCounters,
+    Ponged,
+    Ready,
+    Silence,
+    Wanted,
+)
 from overlay.link.service_messages import FlowRow, Flows, ServerCounters, ServiceCounters
 from overlay.policing import (
     BURST,
@@ -29,6 +41,15 @@ def test_one_that_reports_without_end_is_found_out(report):
     allowed = [policing.allows(report, 2, NOW) for _ in range(int(BURST + 2 * BURST_PER_PEER) + 2)]
 
     assert allowed.index(False) == BURST + 2 * BURST_PER_PEER
+
+
+def test_forwarder_that_passes_on_what_all_peers_may_say_is_not_ended():
+    policing, peers = Policing(awaits_nothing), 5
+    report = ControlReceived(1, b"x")
+    rate = peers * CONTROL_PER_SECOND
+
+    assert all(policing.allows(report, peers, NOW) for _ in range(int(peers * CONTROL_AT_ONCE)))
+    assert all(policing.allows(report, peers, NOW + number / rate) for number in range(100_000))
 
 
 def test_garbage_is_allowed_some_times_in_all():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.link.messages import ControlReceived, SendControl
+from overlay.link.messages import CONTROL_AT_ONCE, ControlReceived, SendControl
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM
 from overlay.wire.control import Presence
@@ -89,5 +89,5 @@ def test_messages_beyond_the_rate_are_counted_and_not_passed_on(world, pair):
     for _ in range(400):
         a.tell(SendControl([1], SAID))
     world.run(0.01)
-    assert 200 < len(heard(b)) < 300
+    assert CONTROL_AT_ONCE <= len(heard(b)) < CONTROL_AT_ONCE + 5
     assert b.peer().drops["control_rate"] == 400 - len(heard(b))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from overlay.forwarding.services.service import Service
 from overlay.forwarding.services.vip import Shared, Vip
 from overlay.services.schedulers import Hashed
-from overlay.services.states import State
 from overlay.wire.flow_key import parse_flow_key
 
 if TYPE_CHECKING:
@@ -35,16 +34,6 @@ class ServerCounters:
     connections: int
     packets: int
     bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class FlowNews:
-    """A flow of a service that another director is told of; *server* is -1 for the sorry server."""
-
-    service: int
-    key: bytes
-    state: State
-    server: int
 
 
 @dataclass(slots=True)
@@ -97,7 +86,7 @@ class Balancer:
         """Have a service, or have it with other *settings* and at other addresses; it keeps its servers and flows.
 
         *ports* are ranges, the last of each included; none are all.  A service that *is_shared* has other directors,
-        which are told of its flows (news) unless their scheduler finds the servers itself.
+        which are told of its flows unless their scheduler finds the servers itself (see sync).
         """
         served = self._served.get(number)
         if served is None:
@@ -233,29 +222,3 @@ class Balancer:
     def service(self, number: int) -> Service:
         """Return the service of a number."""
         return self._served[number].service
-
-    def news(self, most: int) -> list[FlowNews]:
-        """Return at most *most* flows that were proven or closed since they were returned last, and are still there."""
-        found: list[FlowNews] = []
-        for number, served in self._served.items():
-            service, waiting = served.service, served.service.flows.news
-            while waiting and len(found) < most:
-                key = waiting.popleft()
-                flow = service.flows.find(key)
-                if flow is None:
-                    continue
-                server = service.servers[flow[0].server[flow[1]]]
-                if server.peer is not None:
-                    state = State(flow[0].state[flow[1]])
-                    found.append(
-                        FlowNews(number, key, state, -1 if server is service.sorry else server.number)
-                    )
-        return found
-
-    def learn(self, rows: Iterable[FlowNews], now: float) -> int:
-        """Have flows that another director told of, and return how many could be used."""
-        learnt = 0
-        for row in rows:
-            served = self._served.get(row.service)
-            learnt += served is not None and served.service.learn(row.key, row.state, row.server, now)
-        return learnt

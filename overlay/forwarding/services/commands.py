@@ -10,6 +10,7 @@ from overlay.forwarding.services.balancer import Balancer
 from overlay.forwarding.services.permits import Permit, Permits
 from overlay.forwarding.services.search import search
 from overlay.forwarding.services.service import Takes
+from overlay.forwarding.services.sync import Sync
 from overlay.link.messages import OWN
 from overlay.link.service_messages import (
     AskFlows,
@@ -34,6 +35,7 @@ from overlay.wire.virtio import VIRTIO_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.services.vip import Vip
     from overlay.forwarding.workqueue import Workqueue
@@ -54,13 +56,16 @@ class Services:
         write: Callable[[Iterable[bytes | memoryview]], None],
         resend: Callable[[list[bytes]], None],
         report: Callable[[Report], object],
+        send: Callable[[Peer, Keypair[Peer], bytes], object],
     ) -> None:
-        """*resend* has packets go the way of packets from the tun once more, *write* writes to the tun."""
+        """*resend* has packets go the way of packets from the tun once more, *write* writes to the tun, *send* seals a payload."""
         self._peers, self._own, self._jobs, self._drops = peers, own, jobs, drops
         self._report, self._write = report, write
         self._balancer = Balancer(write, resend, self._later)
         self._names: dict[int, dict[int, int]] = {}  # the agent's number of the sorry server, by service
         self._sorry: dict[int, int] = {}
+        self._sync = Sync(peers, jobs, send)
+        self.told = self._sync.take
         self.permits = Permits()
 
     def vip(self, address: bytes) -> Peer | None:
@@ -101,8 +106,9 @@ class Services:
         return self._balancer.next_deadline()
 
     def handle_deadline(self, now: float) -> None:
-        """Forget flows whose time is over, some at a time."""
+        """Forget flows whose time is over, some at a time, and tell other directors of those that are there."""
         self._balancer.handle_deadline(now)
+        self._sync.turn(now)
 
     # Commands
 
@@ -119,7 +125,7 @@ class Services:
     def _handle(self, command: ServiceCommand, link_is_idle: Callable[[], bool], now: float) -> None:
         match command:
             case SetService():
-                self._set_service(command)
+                self._set_service(command, now)
             case SetServers():
                 self._check_service(command.service)
                 rows = [self._row(row) for row in command.rows]
@@ -131,6 +137,7 @@ class Services:
             case RemoveService():
                 self._check_service(command.service)
                 self._balancer.remove_service(command.service)
+                self._sync.forget(command.service)
                 del self._names[command.service]
                 self._sorry.pop(command.service, None)
             case SetPermits():
@@ -159,7 +166,7 @@ class Services:
             case _:
                 assert_never(command)
 
-    def _set_service(self, command: SetService) -> None:
+    def _set_service(self, command: SetService, now: float) -> None:
         if command.scheduler not in SCHEDULERS or not command.addresses or not command.protocols:
             raise PacketError("link")
         tcp, fin, udp = command.idle
@@ -177,8 +184,12 @@ class Services:
             flows,
             cache,
         )
+        place = command.addresses, command.protocols, command.ports
         self._balancer.set_service(
-            command.service, command.name, settings, command.addresses, command.protocols, command.ports
+            command.service, command.name, settings, *place, is_shared=bool(command.directors)
+        )
+        self._sync.share(
+            command.service, self._balancer.service(command.service), command.directors, *place, now
         )
         self._names.setdefault(command.service, {})
 

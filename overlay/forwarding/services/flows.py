@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from overlay.services.schedulers.scheduler import Loads
-from overlay.services.states import CLOSING, UNPROVEN, State
+from overlay.services.states import CLOSING, OPEN, UNPROVEN, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,9 +32,12 @@ NEARLY = 0.9  # full, when flows that are not proven go
 BATCH = 64  # one of so many of a shard goes at once: a look at all of it is worth that
 REMOVED = 500  # flows at most in one step of a sweep
 NEWS = 65_536  # flows at most that another director is still to be told of; the oldest go
+LEARNT = 1 << 31  # beyond every second of CLOCK_BOOTTIME
 _NUMBERS = tuple(range(SHARD))  # of rows: the same integers serve all shards
 
-_IS_UNPROVEN, _IS_CLOSING = (np.array([state in kinds for state in State]) for kinds in (UNPROVEN, CLOSING))
+_IS_UNPROVEN, _IS_CLOSING, _IS_OPEN = (
+    np.array([state in kinds for state in State]) for kinds in (UNPROVEN, CLOSING, OPEN)
+)
 _CLOSING = tuple(state in CLOSING for state in State)
 _UNPROVEN = tuple(state in UNPROVEN for state in State)
 
@@ -45,7 +48,7 @@ class Shard:
     The packet path reads and writes the columns itself.
     """
 
-    __slots__ = ("free", "index", "keys", "seen", "server", "state", "unproven")
+    __slots__ = ("free", "index", "keys", "seen", "server", "state", "told", "unproven")
 
     def __init__(self) -> None:
         self.index: dict[bytes, int] = {}
@@ -54,6 +57,9 @@ class Shard:
         self.seen = array("d")  # when the last packet came
         self.state = array("B")
         self.server = array("H")
+        self.told = array(
+            "I"
+        )  # up to when another director knows of its packets, with LEARNT if it told; 0 for never
         self.unproven = 0
 
     def row(self, key: bytes) -> int:
@@ -74,6 +80,19 @@ class Shard:
         self.seen = self.seen + array("d", bytes(8 * more))
         self.state = self.state + array("B", bytes(more))
         self.server = self.server + array("H", bytes(2 * more))
+        self.told = self.told + array("I", bytes(4 * more))
+
+    def note_told(self, row: int) -> None:
+        """Note that another director knows what is known here of the flow of a row."""
+        self.told[row] = int(self.seen[row]) + 1
+
+    def note_learnt(self, row: int) -> None:
+        """Note that what is known here of the flow of a row is what another director told."""
+        self.told[row] = LEARNT + int(self.seen[row]) + 1
+
+    def is_learnt(self, row: int) -> bool:
+        """Return whether another director told of the flow of a row, and no packet has come here since."""
+        return self.told[row] > LEARNT + self.seen[row]
 
     def columns(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
         """Return the columns of when rows were seen, and of their states, as far as they were ever used."""
@@ -169,14 +188,15 @@ class Flows:
             return False
         row = shard.row(key)
         shard.seen[row], shard.state[row], shard.server[row] = now, state, server
+        shard.told[row] = 0
         if _UNPROVEN[state]:
             shard.unproven += 1
         self._count(state, server, 1)
         return True
 
-    def set_state(self, shard: Shard, row: int, state: State) -> None:
-        """Put a flow in another state."""
-        if self.news is not None:
+    def set_state(self, shard: Shard, row: int, state: State, *, is_news: bool = True) -> None:
+        """Put a flow in another state, which *is_news* unless another director told of it."""
+        if self.news is not None and is_news:
             self.news.append(shard.keys[row])
         before = shard.state[row]
         shard.unproven += _UNPROVEN[state] - _UNPROVEN[before]
@@ -251,3 +271,14 @@ class Flows:
             yield
         self._filled = 0
         self.loads = Loads([0] * len(self.loads.active), [0] * len(self.loads.inactive))
+
+    def open_keys(self, *, is_all: bool) -> Iterator[bytes]:
+        """Yield the keys of flows that are proven and open: all, or those with packets that nobody was told of."""
+        for place in range(len(self.shards)):
+            shard = self.shards[place]
+            seen, state = shard.columns()
+            told = np.frombuffer(shard.told, np.uint32)[: len(seen)] & (LEARNT - 1)
+            rows = np.flatnonzero(_IS_OPEN[state] & (is_all | (seen >= told))).tolist()
+            for row in rows:
+                if shard.keys[row]:
+                    yield shard.keys[row]

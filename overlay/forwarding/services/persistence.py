@@ -62,6 +62,21 @@ class Templates(Flows):
         if is_counted:
             self._flows[client] = self._flows.get(client, 0) + 1
 
+    def learn(self, client: bytes, server: int, seen: float, *, is_counted: bool) -> None:
+        """Note that *client* has a server at another director, since *seen* at the earliest; the newer word holds."""
+        found = self.find(client)
+        if found is None and self.add(client, State.ESTABLISHED, server, seen):
+            found = self.find(client)
+        if found is not None:
+            shard, row = found
+            if seen >= shard.seen[row] or shard.is_learnt(row):
+                if shard.server[row] != server:
+                    self.move(shard, row, server)
+                shard.seen[row] = max(seen, shard.seen[row])
+            shard.note_learnt(row)
+        if is_counted:
+            self._flows[client] = self._flows.get(client, 0) + 1
+
     def ended(self, client: bytes) -> None:
         """Note that a flow of *client* is over."""
         left = self._flows.get(client, 0) - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import zlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from overlay.forwarding.services.flows import Flows
 from overlay.forwarding.services.persistence import Templates, network_of
 from overlay.reasons import Drops
 from overlay.services.schedulers import SCHEDULERS, Hashed, Real
-from overlay.services.states import FIN_TIMEOUT, TCP_TIMEOUT, UDP_TIMEOUT, State, timeouts
+from overlay.services.states import FIN_TIMEOUT, TCP_TIMEOUT, UDP_TIMEOUT, UNPROVEN, State, timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -77,7 +78,8 @@ class Server:
     """
 
     __slots__ = (
-        "bytes", "connections", "dscp", "index", "key", "lower", "number", "packets", "peer", "takes", "upper", "weight"
+        "bytes", "connections", "dscp", "identity", "index", "key", "lower", "number", "packets", "peer", "takes", "upper",
+        "weight"
     )  # fmt: skip
 
     def __init__(self, index: int, row: ServerRow) -> None:
@@ -88,6 +90,7 @@ class Server:
     def update(self, row: ServerRow) -> None:
         """Be as *row* says, and keep the flows."""
         self.number, self.key, self.weight, self.takes = row.number, row.key, row.weight, row.takes
+        self.identity = zlib.crc32(row.key.encode())  # the same at every director
         self.dscp, self.upper, self.lower = row.dscp, row.upper, row.lower
         self.peer: Peer | None = row.peer
 
@@ -111,6 +114,7 @@ class Service:
         self.servers: list[Server] = []  # by index; some have lost their flows
         self._free: list[int] = []  # places of servers that have lost their flows, and of which none is left
         self.by_number: dict[int, Server] = {}  # those of the peers file
+        self.by_identity: dict[int, Server] = {}  # and the sorry server; none that share one
         self.past = (0, 0, 0)  # connections, packets and bytes of servers that are gone
         self._rows: tuple[ServerRow, ...] = ()
         self.sorry: Server | None = None
@@ -118,6 +122,7 @@ class Service:
         self._limited: list[Real] = []  # with thresholds
         self.is_preparing = False  # an iterator of prepare() is in use
         self.has_marks = False  # some packets are changed on their way
+        self.learns_until = 0.0  # what is not known may be a flow that another director will tell of
         self.templates: Templates | None = None
         self.settings = settings
         self.flows = Flows(
@@ -178,6 +183,9 @@ class Service:
         self.sorry = None
         if sorry is not None:
             self.sorry = self._settle(before.pop(_sorry_key(sorry.key), None), sorry)
+        here = [*self.by_number.values(), *([] if self.sorry is None else [self.sorry])]
+        shared = Counter(each.identity for each in here)
+        self.by_identity = {each.identity: each for each in here if shared[each.identity] == 1}
         for server in before.values():
             self._lose(server)
             self._keep_totals(server)
@@ -272,26 +280,30 @@ class Service:
             self.templates.began(self._client(key), server.index, now)
         return True
 
-    def learn(self, key: bytes, state: State, number: int, now: float) -> bool:
-        """Have a flow that another director has, and return whether its server is here and keeps flows.
+    def learn(self, key: bytes, state: State, server: Server, seen: float) -> bool:
+        """Have a flow that another director has, and has *seen* last then; return False if there is no room for it.
 
-        A flow that is known here keeps its server.
+        A flow that packets have proven here keeps its server, if that is not gone.
         """
-        server = self.by_number.get(number) if number >= 0 else self.sorry
-        if server is None or server.takes is Takes.NOTHING:
-            return False
         found = self.flows.find(key)
         if found is None:
-            if not self.flows.add(key, state, server.index, now):
+            if not self.flows.add(key, state, server.index, seen):
                 return False
             if self.templates is not None:
-                self.templates.began(self._client(key), server.index, now)
+                self.templates.learn(self._client(key), server.index, seen, is_counted=True)
+            found = self.flows.find(key)
+            assert found is not None
+            found[0].note_learnt(found[1])
             return True
         shard, row = found
-        if self.servers[shard.server[row]].peer is None:
+        if seen < shard.seen[row] and not shard.is_learnt(row) and shard.state[row] not in UNPROVEN:
+            return True
+        is_gone = self.servers[shard.server[row]].peer is None
+        if is_gone or shard.is_learnt(row) or shard.state[row] in UNPROVEN:
             self.flows.move(shard, row, server.index)
-        self.flows.set_state(shard, row, state)
-        shard.seen[row] = now
+        self.flows.set_state(shard, row, state, is_news=False)
+        shard.seen[row] = max(shard.seen[row], seen)
+        shard.note_learnt(row)
         return True
 
     def pass_by(self, client: bytes, server: Server, now: float) -> None:

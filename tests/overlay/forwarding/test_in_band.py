@@ -8,9 +8,17 @@ import pytest
 from overlay.errors import PacketError
 from overlay.forwarding.in_band import MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, InBand
 from overlay.forwarding.peer import Peer
-from overlay.link.messages import ControlReceived
+from overlay.link.messages import CONTROL_AT_ONCE, ControlReceived
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM
+from overlay.wire.service_control import (
+    FlowsTold,
+    SettingRow,
+    SettingsHeard,
+    SettingsTold,
+    StandingRow,
+    StandingsTold,
+)
 from tests.sim import World
 
 NOW = 10.0
@@ -35,7 +43,9 @@ class Parts:
             take=self.noting("taken", 12.0),
         )
         timers = SimpleNamespace(arm=self.noting("arm"), rearm=self.noting("rearm"))
-        self.in_band = InBand(pings, probes, timers, self.noting("report"), self.noting("send"))
+        self.in_band = InBand(
+            pings, probes, timers, self.noting("report"), self.noting("send"), self.noting("flows")
+        )
 
     def noting(self, name, answer=None):
         return lambda *given: (self.noted.append((name, *given)), answer)[1]
@@ -62,6 +72,36 @@ def test_what_is_for_the_agent_is_passed_on_without_its_padding(parts):
     padded = control.build(presence) + bytes(8000)
 
     assert parts.take(padded) == [("report", ControlReceived(1, control.build(presence)))]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        SettingsTold(7, 1, (SettingRow(1, 2, 3, True, False),)),
+        SettingsHeard(7, 1),
+        StandingsTold(7, 1, (StandingRow(1, 0, 3, 4),)),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_what_directors_say_of_settings_and_servers_is_for_the_agent(parts, message):
+    assert parts.take(message) == [("report", ControlReceived(1, control.build(message)))]
+
+
+def test_what_directors_say_of_flows_stays_in_the_forwarder(parts):
+    told = FlowsTold(7, wants_all=True)
+
+    assert parts.take(told) == [("flows", parts.peer, told, NOW)]
+
+
+def test_the_agent_is_told_no_more_than_it_allows_a_forwarder(parts):
+    for _ in range(int(CONTROL_AT_ONCE) + 5):
+        parts.in_band.take(
+            parts.peer, parts.keypair, memoryview(control.build(control.Presence(7, True))), NOW
+        )
+        parts.peer.contact.messages = None  # the bound on all messages is another
+
+    assert len(parts.noted) == CONTROL_AT_ONCE
+    assert parts.peer.drops == {"control_rate": 5}
 
 
 def test_a_hello_is_answered_and_a_peer_that_answers_probes_is_probed(parts):

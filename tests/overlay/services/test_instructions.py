@@ -48,10 +48,19 @@ def permits(table, own):
 
 
 def test_service_is_told_with_its_limits(table):
-    told = instructions.set_service(table.services["web"], 5)
+    told = instructions.set_service(table.services["web"], 5, "lb", number_for("lb"))
     assert (told.service, told.name, told.addresses) == (5, "web", [VIP.packed])
     assert (told.protocols, told.ports, told.scheduler) == (TCP, [(80, 80)], "maglev")
     assert told.idle == [900.0, 120.0, 300.0]
+    assert told.directors == []
+
+
+def test_other_directors_are_told_and_where_every_node_is_one_nobody(table):
+    several = dataclasses.replace(table.services["web"], directors=("client", "lb"))
+    everybody = dataclasses.replace(table.services["web"], directors=None)
+
+    assert instructions.set_service(several, 5, "lb", number_for("lb")).directors == [4]
+    assert instructions.set_service(everybody, 5, "lb", number_for("lb")).directors == []
 
 
 def health_of(service):

@@ -5,8 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from overlay.forwarding.services.balancer import FlowNews
-from overlay.forwarding.services.service import Settings, Takes
+from overlay.forwarding.services.service import Takes
 from overlay.services.schedulers import SCHEDULERS
 from overlay.services.states import CLOSING, State, after_datagram, after_tcp, timeouts
 from overlay.wire.flow_key import flow_key
@@ -268,91 +267,3 @@ def test_sweeps_do_not_pile_up_while_there_is_no_time_for_them():
     world.work()
     world.balancer.handle_deadline(200.0)
     assert len(world.jobs) == 1
-
-
-def two_directors(scheduler):
-    """Return two worlds of which the second is told of all flows of the first."""
-    one, two = World(), World()
-    for world in (one, two):
-        world.balancer.set_service(
-            1, "web", Settings(scheduler=scheduler), world.vips.values(), (6, 17), ((80, 80),), is_shared=True
-        )
-        world.servers(0, 1, 2, sorry=world.row(9))
-    return one, two
-
-
-@pytest.mark.parametrize("scheduler", ["rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf"])
-def test_another_director_that_was_told_of_flows_sends_them_where_they_were(scheduler):
-    one, two = two_directors(scheduler)
-    two.send(tcp(9, 9, SYN))
-    flows = {}
-    for port in range(1000, 1020):
-        flows[port] = one.send(tcp(port=port, flags=SYN))
-        one.send(tcp(port=port))
-    datagrams = {port: one.send(udp(port=port)) for port in range(1000, 1010)}
-    assert datagrams == {port: one.send(udp(port=port)) for port in datagrams}
-    one.send(tcp(port=1000, flags=FIN | ACK))
-
-    news = one.balancer.news(1000)
-    assert two.balancer.learn(news, 5.0) == len(news) == 31
-
-    known = {port: number for port, number in flows.items() if number is not None}
-    assert {port: two.send(tcp(port=port), 6.0) for port in known} == known
-    assert {port: two.send(udp(port=port), 6.0) for port in datagrams} == datagrams
-    assert one.balancer.news(1000) == []
-    assert sum(row.inactive for row in two.balancer.counters(1)) == 1
-
-
-def test_what_a_scheduler_finds_itself_is_told_to_nobody():
-    one, _ = two_directors("maglev")
-    one.send(tcp(flags=SYN))
-    one.send(tcp())
-
-    assert one.balancer.news(10) == []
-
-
-def test_news_come_in_pieces_and_leave_out_what_is_gone():
-    one, _ = two_directors("rr")
-    for port in range(1000, 1010):
-        one.send(tcp(port=port, flags=SYN))
-        one.send(tcp(port=port))
-    one.servers(0, 1)
-
-    found = [len(one.balancer.news(4)) for _ in range(3)]
-
-    assert found == [4, 3, 0]
-
-
-def test_flows_at_the_sorry_server_are_told_too():
-    one, two = two_directors("rr")
-    one.servers(0, sorry=one.row(9), is_sorry=True)
-    assert [one.send(tcp(flags=flags)) for flags in (SYN, ACK)] == [9, 9]
-
-    two.balancer.learn(one.balancer.news(10), 0.0)
-
-    assert two.send(tcp()) == 9
-
-
-def test_news_of_what_is_not_here_change_nothing():
-    _, two = two_directors("rr")
-    key = bytes(12)
-    two.servers(two.row(0, takes=Takes.NOTHING), two.row(1, takes=Takes.KEPT))
-    rows = [
-        FlowNews(service, key, State.ESTABLISHED, server)
-        for service, server in ((2, 1), (1, 7), (1, 0), (1, -1))
-    ]
-
-    assert two.balancer.learn(rows, 0.0) == 0
-    assert two.balancer.learn([FlowNews(1, key, State.ESTABLISHED, 1)], 0.0) == 1
-    assert two.count(1).active == 1
-
-
-def test_a_flow_that_two_directors_have_stays_where_it_is():
-    one, two = two_directors("rr")
-    two.send(tcp(9, 9, SYN))
-    assert (one.send(tcp(flags=SYN)), two.send(tcp(flags=SYN))) == (0, 1)
-    one.send(tcp())
-
-    two.balancer.learn(one.balancer.news(10), 0.0)
-
-    assert two.send(tcp()) == 1

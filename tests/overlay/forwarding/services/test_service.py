@@ -283,7 +283,7 @@ def test_flows_that_another_director_has_keep_their_clients_too():
     service = made(scheduler="rr", persistence=300.0)
     have(service, row(0), row(1))
 
-    assert service.learn(key(1), State.ESTABLISHED, 1, 0.0)
+    assert service.learn(key(1), State.ESTABLISHED, service.by_number[1], 0.0)
 
     assert [begin(service, 1, now) for now in (1.0, 2.0)] == [1, 1]
 
@@ -291,40 +291,22 @@ def test_flows_that_another_director_has_keep_their_clients_too():
 def test_what_another_director_says_of_a_known_flow_is_its_state_and_that_it_lives():
     service = made(scheduler="rr")
     have(service, row(0), row(1))
-    service.learn(key(1), State.ESTABLISHED, 1, 0.0)
+    service.begin(key(1), State.ESTABLISHED, service.by_number[1], 0.0)
 
-    assert service.learn(key(1), State.FIN_WAIT, 0, 50.0)
+    assert service.learn(key(1), State.FIN_WAIT, service.by_number[0], 50.0)
 
     shard, place = service.flows.find(key(1))
     assert service.servers[shard.server[place]].number == 1
     assert (shard.state[place], shard.seen[place]) == (State.FIN_WAIT, 50.0)
 
 
-@pytest.mark.parametrize(
-    ("number", "expected"), [(0, True), (1, False), (2, True), (7, False), (-1, True), (-2, True)]
-)
-def test_flows_of_other_directors_are_taken_for_servers_that_keep_flows(number, expected):
-    service = made(scheduler="rr")
-    have(service, row(0), row(1, takes=Takes.NOTHING), row(2, takes=Takes.KEPT), sorry=row(3))
-
-    assert service.learn(key(1), State.ESTABLISHED, number, 0.0) is expected
-    assert (service.flows.find(key(1)) is not None) is expected
-
-
-def test_without_a_sorry_server_no_flow_of_one_is_taken():
-    service = made(scheduler="rr")
-    have(service, row(0))
-
-    assert not service.learn(key(1), State.ESTABLISHED, -1, 0.0)
-
-
 def test_a_flow_of_a_server_that_is_gone_follows_the_other_director():
     service = made(scheduler="rr")
     have(service, row(0), row(1))
-    service.learn(key(1), State.ESTABLISHED, 1, 0.0)
+    service.learn(key(1), State.ESTABLISHED, service.by_number[1], 0.0)
     have(service, row(0))
 
-    assert service.learn(key(1), State.ESTABLISHED, 0, 1.0)
+    assert service.learn(key(1), State.ESTABLISHED, service.by_number[0], 1.0)
 
     shard, place = service.flows.find(key(1))
     assert service.servers[shard.server[place]].number == 0
@@ -333,7 +315,9 @@ def test_a_flow_of_a_server_that_is_gone_follows_the_other_director():
 def test_a_full_table_takes_no_flow_of_another_director():
     service = made(scheduler="rr", flows=64)
     have(service, row(0))
-    taken = [service.learn(key(number), State.ESTABLISHED, 0, 0.0) for number in range(200)]
+    taken = [
+        service.learn(key(number), State.ESTABLISHED, service.by_number[0], 0.0) for number in range(200)
+    ]
 
     assert taken.count(True) == len(service.flows) < 200
 

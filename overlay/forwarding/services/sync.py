@@ -1,0 +1,346 @@
+"""Directors tell each other of flows, so that the next one goes on with them: connection synchronization, as ip_vs has it.
+
+Only where the scheduler does not find a flow's server again by itself.  Told are flows that are proven (a flood of
+spoofed SYNs is told to nobody): within a fraction of a second, at each change of their state, and after REFRESH again if
+packets still came here.  A director that begins anew asks the others for all that they have.  All of this is best
+effort: what is lost on the way is told again at the next change or refresh.
+
+What is learnt never displaces what this director has seen itself, and nothing that is told makes a flow end.  Who was
+told of a flow does not tell it back: it has seen no packet of it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from overlay.forwarding.services.service import Takes
+from overlay.services.schedulers import Hashed
+from overlay.services.states import CLOSING, UNPROVEN, State
+from overlay.wire import control
+from overlay.wire.flow_key import flow_key, parse_flow_key
+from overlay.wire.ip import PROTOCOL_TCP
+from overlay.wire.service_control import FlowRow, FlowsTold, most_flows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.services.flows import Flows
+    from overlay.forwarding.services.service import Service
+    from overlay.forwarding.workqueue import Workqueue
+
+# Ours
+TICK = 0.15  # seconds from one telling to the next
+MESSAGES = 60  # in one tick to each director: 400 a second, where it takes 1500 of one peer, pings and all
+REFRESH = 300.0  # seconds until flows with packets are told again; ip_vs has 0 to 300 s
+ASKING, ASKING_LATER = 0.5, 5.0  # seconds between two questions for all flows: ten times, and after that
+EAGER = 10
+PATIENCE = 3.0  # seconds without an answer, until unknown flows are not waited for any more
+LONGEST_PATIENCE = 30.0  # as long as answers come
+ANSWER_INTERVAL = 1.0  # seconds from the end of an answer with all flows to the next to the same director
+WAITING = 1024  # messages at most that wait to be learnt from
+CLIENT = 0  # in the place of a protocol: a client that keeps its server
+_ENDED = frozenset({State.TIME_WAIT, State.CLOSE})
+_TCP, _OTHER = frozenset({State.ESTABLISHED, *CLOSING}), frozenset({State.UDP})
+
+
+@dataclass(slots=True)
+class _Ask:
+    """A director that has not told all its flows yet."""
+
+    due: float
+    count: int = 0
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A service, and the numbers of the peers that are its *others*, the directors beside this node."""
+
+    number: int
+    service: Service
+    others: frozenset[int]
+    addresses: frozenset[bytes]
+    protocols: frozenset[int]
+    ports: tuple[tuple[int, int], ...]
+    is_kept: bool  # it has flows that another director does not find by itself
+    began: float
+    refresh: float
+    asks: dict[int, _Ask] = field(default_factory=dict)
+    answered: dict[int, float] = field(default_factory=dict)  # until when each is not told everything again
+    now: float = 0.0  # of the tick under way
+
+    @property
+    def name(self) -> int:
+        """The service's name on the wire."""
+        return zlib.crc32(self.service.name.encode())
+
+    def has(self, row: FlowRow) -> bool:
+        """Return whether *row* can be a flow of the service, or a client of it."""
+        if row.protocol == CLIENT:
+            return True
+        return (
+            row.address in self.addresses
+            and row.protocol in self.protocols
+            and (not self.ports or any(first <= row.port <= last for first, last in self.ports))
+            and row.state in (_TCP if row.protocol == PROTOCOL_TCP else _OTHER)
+        )
+
+    def row(self, table: Flows, key: bytes, *, is_client: bool = False) -> FlowRow | None:
+        """Return what is told of a flow or, from the table of templates, of a client; None if there is nothing to tell."""
+        found = table.find(key)
+        if found is None:
+            return None
+        shard, row = found
+        server, state = self.service.servers[shard.server[row]], shard.state[row]
+        if server.peer is None or state in UNPROVEN:
+            return None
+        if not shard.is_learnt(row):
+            shard.note_told(row)
+        idle = min(0xFFFF, max(0, int(self.now - shard.seen[row])))
+        if is_client:
+            return FlowRow(CLIENT, state, idle, server.identity, key, 0, bytes(len(key)), 0)
+        protocol, client, client_port, address, port = parse_flow_key(key)
+        return FlowRow(protocol, state, idle, server.identity, client, client_port, address, port)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Flows of a service on their way to *targets*: all, or those with packets that nobody was told of."""
+
+    shared: _Shared
+    targets: frozenset[int]
+    is_all: bool
+    rows: Iterator[FlowRow] = field(init=False)
+    is_over: bool = False
+
+    def __post_init__(self) -> None:
+        self.rows = self._rows()
+
+    def _rows(self) -> Iterator[FlowRow]:
+        service = self.shared.service
+        for table in (service.flows, service.templates):
+            if table is not None:
+                for key in table.open_keys(is_all=self.is_all):
+                    row = self.shared.row(table, key, is_client=table is not service.flows)
+                    if row is not None:
+                        yield row
+        self.is_over = True
+
+
+class Sync:
+    """The services that have other directors.  *send* sends a payload to a peer under a keypair."""
+
+    def __init__(
+        self,
+        peers: dict[int, Peer],
+        jobs: Workqueue,
+        send: Callable[[Peer, Keypair[Peer], bytes], object],
+    ) -> None:
+        self._peers, self._jobs, self._send = peers, jobs, send
+        self._shared: dict[int, _Shared] = {}  # by the number of the service
+        self._by_name: dict[int, _Shared] = {}
+        self._walks: deque[_Walk] = deque()
+        self._due = 0.0
+        self._waiting = 0  # messages that have come and not been learnt from
+
+    def share(
+        self,
+        number: int,
+        service: Service,
+        others: Iterable[int],
+        addresses: Iterable[bytes],
+        protocols: Iterable[int],
+        ports: Iterable[tuple[int, int]],
+        now: float,
+    ) -> None:
+        """Have the service of a number, whose directors beside this node are the peers *others*, from now on."""
+        before = self._shared.get(number)
+        self.forget(number)
+        others = frozenset(others)
+        if not others:
+            return
+        shared = _Shared(
+            number, service, others, frozenset(addresses), frozenset(protocols), tuple(ports),
+            service.hashed is Hashed.NOTHING, now, now + REFRESH
+        )  # fmt: skip
+        was_kept = before is not None and before.is_kept
+        if shared.is_kept:
+            known = before.others if was_kept and before is not None else frozenset()
+            shared.asks = {other: _Ask(now) for other in others - known}
+        if before is not None and was_kept:
+            shared.began, shared.refresh, shared.answered = before.began, before.refresh, before.answered
+            shared.asks |= {other: ask for other, ask in before.asks.items() if other in others}
+        elif shared.is_kept:
+            service.learns_until = now + PATIENCE
+        self._shared[number] = shared
+        self._by_name[shared.name] = shared
+
+    def forget(self, number: int) -> None:
+        """Have no service of that number any more."""
+        shared = self._shared.pop(number, None)
+        if shared is not None:
+            self._by_name.pop(shared.name, None)
+            self._walks = deque(walk for walk in self._walks if walk.shared is not shared)
+
+    # Telling
+
+    def turn(self, now: float) -> None:
+        """Tell what there is to be told, some at a time; it is called often."""
+        if now < self._due or not self._shared:
+            return
+        self._due = now + TICK
+        for shared in self._shared.values():
+            if shared.is_kept and shared.refresh <= now:
+                shared.refresh = now + REFRESH
+                self._walk(_Walk(shared, shared.others, is_all=False))
+            self._ask(shared, now)
+        if not self._jobs.has("flows told"):
+            self._jobs.add("flows told", self._messages(now), self._tell)
+
+    def _ask(self, shared: _Shared, now: float) -> None:
+        for number, ask in shared.asks.items():
+            if ask.due <= now:
+                if self._usable(number, now) is not None:
+                    ask.count += 1
+                ask.due = now + (ASKING if ask.count < EAGER else ASKING_LATER)
+                self._tell((frozenset([number]), FlowsTold(shared.name, wants_all=True)), now)
+
+    def _walk(self, walk: _Walk) -> None:
+        if not any(each.shared is walk.shared and each.targets == walk.targets for each in self._walks):
+            self._walks.append(walk)
+
+    def _messages(self, now: float) -> Iterator[tuple[frozenset[int], FlowsTold]]:
+        """Yield what is to be told in one tick, and to whom."""
+        room = MESSAGES
+        for shared in list(self._shared.values()):
+            waiting, shared.now = shared.service.flows.news, now
+            if not waiting or not shared.is_kept:
+                continue
+            targets = self._reachable(shared.others, now)
+            if not targets:
+                waiting.clear()  # who comes back is told by the refresh, and who begins anew asks
+                continue
+            for told in _packed(shared.name, self._news(shared, waiting), room):
+                yield targets, told
+                room -= 1
+        while self._walks and room > 0:
+            walk = self._walks[0]
+            targets = self._reachable(walk.targets, now)
+            for told in _packed(walk.shared.name, walk.rows, room) if targets else ():
+                yield targets, told
+                room -= 1
+            if targets and not walk.is_over:
+                return
+            if self._walks and self._walks[0] is walk:
+                self._walks.popleft()
+            if walk.is_all and targets:
+                for number in targets:
+                    walk.shared.answered[number] = now + ANSWER_INTERVAL
+                yield targets, FlowsTold(walk.shared.name, is_complete=True)
+
+    @staticmethod
+    def _news(shared: _Shared, waiting: deque[bytes]) -> Iterator[FlowRow]:
+        service = shared.service
+        flows = service.flows
+        done: set[bytes] = set()
+        while waiting:
+            key = waiting.popleft()
+            if key in done:
+                continue
+            done.add(key)
+            found = flows.find(key)
+            # What began and ended at once is of use to nobody, but for the server that its client keeps.
+            if found is None or (
+                service.templates is None
+                and not found[0].told[found[1]]
+                and found[0].state[found[1]] in _ENDED
+            ):
+                continue
+            row = shared.row(flows, key)
+            if row is not None:
+                yield row
+
+    def _tell(self, message: tuple[frozenset[int], FlowsTold], now: float) -> None:
+        targets, told = message
+        payload = control.build(told)
+        for number in targets:
+            keypair = self._usable(number, now)
+            if keypair is not None:
+                self._send(self._peers[number], keypair, payload)
+
+    def _reachable(self, numbers: Iterable[int], now: float) -> frozenset[int]:
+        return frozenset(number for number in numbers if self._usable(number, now) is not None)
+
+    def _usable(self, number: int, now: float) -> Keypair[Peer] | None:
+        """Return the keypair with a peer; that there is one is the matter of the agents, which tell each other they live."""
+        peer = self._peers.get(number)
+        return None if peer is None else peer.keypairs.usable(now)
+
+    # Learning
+
+    def take(self, peer: Peer, told: FlowsTold, now: float) -> None:
+        """Take what *peer* tells; who is no director of the service is not heeded."""
+        shared = self._by_name.get(told.service)
+        if shared is None or peer.number not in shared.others:
+            peer.drops["control_foreign"] += 1
+            return
+        if not shared.is_kept:
+            return
+        if told.wants_all and shared.answered.get(peer.number, 0.0) <= now:
+            self._walk(_Walk(shared, frozenset([peer.number]), is_all=True))
+        if told.is_complete:
+            shared.asks.pop(peer.number, None)
+            if not shared.asks:
+                self._jobs.add("flows learnt", [shared], self._learnt_all)
+        elif told.rows:
+            if shared.service.learns_until > now:
+                shared.service.learns_until = min(now + PATIENCE, shared.began + LONGEST_PATIENCE)
+            if self._waiting >= WAITING:
+                peer.drops["control_rate"] += 1
+                return
+            self._waiting += 1
+            self._jobs.add("flows learnt", [(shared, told, now)], self._learn)
+
+    @staticmethod
+    def _learnt_all(shared: _Shared, _: float) -> None:
+        if not shared.asks:
+            shared.service.learns_until = 0.0
+
+    def _learn(self, message: tuple[_Shared, FlowsTold, float], _: float) -> None:
+        self._waiting -= 1
+        shared, told, came = message
+        service = shared.service
+        if self._shared.get(shared.number) is None or not shared.is_kept:
+            return
+        for row in told.rows:
+            server = service.by_identity.get(row.server)
+            if server is None or server.takes is Takes.NOTHING or not shared.has(row):
+                continue
+            seen = max(0.0, came - row.idle)
+            if row.protocol == CLIENT:
+                if service.templates is not None:
+                    service.templates.learn(row.client, server.index, seen, is_counted=False)
+            else:
+                key = flow_key(row.protocol, row.client, row.client_port, row.address, row.port)
+                service.learn(key, State(row.state), server, seen)
+
+
+def _packed(name: int, rows: Iterator[FlowRow], most: int) -> Iterator[FlowsTold]:
+    """Yield *rows* in about *most* messages, those of one IP version in each; the others stay where they are."""
+    pieces: dict[int, list[FlowRow]] = {}
+    while most > 0:
+        row = next(rows, None)
+        if row is None:
+            break
+        piece = pieces.setdefault(len(row.client), [])
+        piece.append(row)
+        if len(piece) == most_flows(len(row.client)):
+            del pieces[len(row.client)]
+            yield FlowsTold(name, tuple(piece))
+            most -= 1
+    for piece in pieces.values():
+        yield FlowsTold(name, tuple(piece))
