@@ -52,7 +52,7 @@ async def serve(
     async def converse(stream: trio.SocketStream) -> None:
         async def tell_rows(rows: list[Answer]) -> None:
             with trio.fail_after(REQUEST_TIMEOUT):
-                await stream.send_all(control.encode({"peers": rows, "more": True}))
+                await stream.send_all(control.encode({"rows": rows, "more": True}))
 
         async with stream:
             line = await _read_line(stream)

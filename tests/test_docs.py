@@ -222,6 +222,8 @@ def test_every_command_and_option_that_is_named_is_there(page):
                 and words[0] in command.commands
             ):
                 command = command.commands[words.pop(0)]
+            if isinstance(command, click.Group) and "list" in command.commands:
+                command = command.commands["list"]  # may be left out
             if command is None:
                 unknown.append(f"overlay {name}")
                 continue

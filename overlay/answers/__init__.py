@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from overlay.answers import down, peer, ping, services, set_server, status
+from overlay.answers import down, flows, peer, ping, services, set_server, status
 from overlay.questions import refusal
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ Question: TypeAlias = "Callable[[Running, Answer, TellRows], Awaitable[Answer]]"
 
 QUESTIONS: dict[str, Question] = {
     "down": down.answer,
+    "flows": flows.answer,
     "peer": peer.answer,
     "ping": ping.answer,
     "services": services.answer,

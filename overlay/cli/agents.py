@@ -13,10 +13,12 @@ from overlay.cli.output import suggest
 from overlay.cli.surroundings import Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import click
+
+    from overlay.errors import HostError
 
 T = TypeVar("T")
 
@@ -137,19 +139,49 @@ def agent_path(ctx: click.Context, interface: str) -> Path:
 
 def ask(ctx: click.Context, interface: str, **message: Any) -> dict[str, Any]:
     """Return the agent's answer to *message*.  Raises HostError without an answer, Failure for a refusal."""
-    from overlay.host.control import NoAgentError, is_answered, request
+    from overlay.host.control import NoAgentError, request
 
     try:
         answer = request(agent_path(ctx, interface), message)
     except NoAgentError as refused:
-        others = [each for each in running_interfaces(ctx) if is_answered(agent_path(ctx, each))]
-        if not others:
-            remedy = REMEDIES.get(str(message.get("op")), START)
-            raise NoAgentError(f"{refused}: {remedy}{_describe_guards(ctx, interface)}") from refused
-        listed = " and ".join(others)
-        raise NoAgentError(
-            f"no overlay agent runs for {interface} here, but one does for {listed}: add --interface {others[0]}"
-        ) from refused
+        raise _without_agent(ctx, interface, message, refused) from refused
+    return _accepted(interface, message, answer)
+
+
+def ask_in_pieces(
+    ctx: click.Context, interface: str, take: Callable[[list[Any]], object], **message: Any
+) -> dict[str, Any]:
+    """Return the agent's answer to *message*, and have *take* take the rows that come before it, some at a time.
+
+    Raises HostError without an answer, Failure for a refusal.
+    """
+    from overlay.host.control import NoAgentError, converse
+
+    try:
+        answer = converse(agent_path(ctx, interface), message, take)
+    except NoAgentError as refused:
+        raise _without_agent(ctx, interface, message, refused) from refused
+    return _accepted(interface, message, answer)
+
+
+def _without_agent(
+    ctx: click.Context, interface: str, message: Mapping[str, Any], refused: HostError
+) -> HostError:
+    """Return the error that says what to do where no agent runs for *interface*."""
+    from overlay.host.control import NoAgentError, is_answered
+
+    others = [each for each in running_interfaces(ctx) if is_answered(agent_path(ctx, each))]
+    if not others:
+        remedy = REMEDIES.get(str(message.get("op")), START)
+        return NoAgentError(f"{refused}: {remedy}{_describe_guards(ctx, interface)}")
+    listed = " and ".join(others)
+    return NoAgentError(
+        f"no overlay agent runs for {interface} here, but one does for {listed}: add --interface {others[0]}"
+    )
+
+
+def _accepted(interface: str, message: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """Return *answer* unless it is a refusal, which is raised as Misuse or Failure."""
     if answer.get("ok") is True:
         return answer
     error = str(answer.get("error") or f"the agent of {interface} refused without a reason: see its log")

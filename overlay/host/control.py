@@ -1,7 +1,7 @@
 """The socket on which an agent answers: where it is, who may have it, and one question with its answer.
 
 A connection carries one request, a JSON object on one line, and one answer of the same form.  Before it there may be
-lines ``{"peers": [...], "more": true}``, whose rows belong into its status.
+lines ``{"rows": [...], "more": true}``, whose rows are part of it: in a status they are the peers.
 
 The place is /run/overlay, which is root's.  An agent without root that may not write there answers in a directory of
 its user's, $XDG_RUNTIME_DIR/overlay, where the commands of the same user look as well.
@@ -25,7 +25,7 @@ from overlay.errors import HostError
 from overlay.host import advice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Message: TypeAlias = dict[str, Any]  # what JSON holds; the agent and each command parse their own
 
@@ -148,7 +148,21 @@ def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
 
     Raises HostError if nothing came within *timeout* seconds, or no line after another.
     """
-    interface, rows = interface_of(path), list[Any]()
+    rows: list[Any] = []
+    answer = converse(path, message, rows.extend, timeout)
+    if isinstance(status := answer.get("status"), dict):
+        status.setdefault("peers", rows)
+    return answer
+
+
+def converse(
+    path: Path, message: Message, take: Callable[[list[Any]], object], timeout: float = TIMEOUT
+) -> Message:
+    """Return the agent's answer to *message*, and have *take* take the rows that come before it, some at a time.
+
+    Raises HostError if nothing came within *timeout* seconds, or no line after another.
+    """
+    interface = interface_of(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
         try:
             client.settimeout(timeout)
@@ -157,7 +171,7 @@ def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
             lines = _Lines(client, timeout)
             answer = decode(lines.read())
             while answer.get("more") is True:
-                rows += _rows(answer)
+                take(_rows(answer))
                 answer = decode(lines.read())
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NoAgentError(f"no overlay agent runs for {interface} here") from error
@@ -171,8 +185,6 @@ def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
             raise HostError(f"the agent of {interface} closed the connection: {error.strerror}") from error
         except ValueError as error:
             raise HostError(f"the agent of {interface} did not answer completely: see its log") from error
-    if isinstance(status := answer.get("status"), dict):
-        status.setdefault("peers", rows)
     return answer
 
 
@@ -311,7 +323,7 @@ def _lock_path(path: Path) -> Path:
 
 
 def _rows(piece: Message) -> list[Any]:
-    rows = piece.get("peers")
+    rows = piece.get("rows")
     if not isinstance(rows, list):
         raise ValueError("a piece of an answer has rows")  # noqa: TRY004  one error class for whatever the other side sent
     return rows

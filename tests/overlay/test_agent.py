@@ -335,7 +335,7 @@ class Machine:
             *pieces, answer = [
                 control.decode(line) for line in b"".join([each async for each in stream]).splitlines(True)
             ]
-            self.pieces = [each["peers"] for each in pieces]
+            self.pieces = [each["rows"] for each in pieces]
             return answer
 
     async def status(self):

@@ -109,7 +109,7 @@ def test_rows_come_in_lines_before_the_answer(at_site):
 
         lines = [json.loads(line) for line in (await site.ask(b"{}\n")).splitlines()]
 
-        assert lines == [*({"peers": rows, "more": True} for rows in site.rows), {"ok": True}]
+        assert lines == [*({"rows": rows, "more": True} for rows in site.rows), {"ok": True}]
 
     at_site(story)
 

@@ -99,11 +99,14 @@ class Clock:
 
 
 class FakeAgent:
-    """Answers each request with what *answers* holds for its operation: an object, or a function of the request."""
+    """Answers each request with what *answers* holds for its operation: an object, or a function of the request.
+
+    The pieces that *rows* holds for an operation come before.
+    """
 
     def __init__(self, path):
         self.requests = []
-        self.answers = {}
+        self.answers, self.rows = {}, {}
         self._control = control.listen(path)
         self._control.socket.setblocking(True)
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -136,6 +139,8 @@ class FakeAgent:
                     continue
                 request = control.decode(line)
                 self.requests.append(request)
+                for piece in self.rows.get(request["op"], ()):
+                    stream.sendall(control.encode({"rows": piece, "more": True}))
                 answer = self.answers[request["op"]]
                 stream.sendall(control.encode(answer(request) if callable(answer) else answer))
 

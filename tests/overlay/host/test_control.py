@@ -261,7 +261,7 @@ def test_answer_without_end_is_refused(path, agent):
 
 def test_rows_before_the_answer_belong_into_its_status(path, agent):
     rows = [{"name": f"peer{number}"} for number in range(50)]
-    pieces = [control.encode({"peers": rows[at : at + 20], "more": True}) for at in (0, 20, 40)]
+    pieces = [control.encode({"rows": rows[at : at + 20], "more": True}) for at in (0, 20, 40)]
     agent(b"".join(pieces) + control.encode({"ok": True, "status": {"node": "paris"}}))
 
     assert control.request(path, {}) == {"ok": True, "status": {"node": "paris", "peers": rows}}
@@ -274,7 +274,7 @@ def test_a_status_without_peers_has_none(path, agent):
 
 
 def test_a_refusal_after_rows_is_the_answer(path, agent):
-    agent(control.encode({"peers": [{}], "more": True}) + control.encode({"ok": False, "error": "no"}))
+    agent(control.encode({"rows": [{}], "more": True}) + control.encode({"ok": False, "error": "no"}))
 
     assert control.request(path, {}) == {"ok": False, "error": "no"}
 
@@ -282,13 +282,13 @@ def test_a_refusal_after_rows_is_the_answer(path, agent):
 def test_an_answer_may_be_larger_than_any_line(path, agent, monkeypatch):
     monkeypatch.setattr(control, "LINE_SIZE", 2_000_000)
     row = {"name": "x" * 1_000_000}
-    agent(control.encode({"peers": [row], "more": True}) * 10 + control.encode({"status": {}}))
+    agent(control.encode({"rows": [row], "more": True}) * 10 + control.encode({"status": {}}))
 
     assert control.request(path, {})["status"]["peers"] == [row] * 10
 
 
 @pytest.mark.parametrize(
-    "piece", [{"more": True}, {"more": True, "peers": 1}, {"more": True, "peers": {"a": 1}}]
+    "piece", [{"more": True}, {"more": True, "rows": 1}, {"more": True, "rows": {"a": 1}}]
 )
 def test_a_piece_without_rows_is_refused(path, agent, piece):
     agent(control.encode(piece) + control.encode({"status": {}}))
@@ -298,7 +298,7 @@ def test_a_piece_without_rows_is_refused(path, agent, piece):
 
 
 def test_an_answer_that_ends_among_its_rows_is_refused(path, agent):
-    agent(control.encode({"peers": [{}], "more": True}))
+    agent(control.encode({"rows": [{}], "more": True}))
 
     with pytest.raises(HostError, match="did not answer completely"):
         control.request(path, {})

@@ -75,3 +75,18 @@ ANSWER = {
     "drops": {},
     "is_complete": True,
 }
+
+
+def flow(**fields):
+    return {
+        "service": "web",
+        "protocol": "tcp",
+        "client": "192.0.2.7",
+        "client_port": 40000,
+        "address": "203.0.113.80",
+        "port": 80,
+        "state": "ESTABLISHED",
+        "server": "web1",
+        "idle_s": 1.0,
+        "left_s": 899.0,
+    } | fields

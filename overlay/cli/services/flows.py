@@ -1,0 +1,116 @@
+"""``overlay services --flows [NAME]``: the flows that a director knows, as far as they are asked for."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from overlay.cli.agents import ask_in_pieces
+from overlay.cli.exits import Failure, Misuse
+from overlay.cli.output import show
+from overlay.durations import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+# Ours
+STATES = (
+    "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "TIME_WAIT", "CLOSE", "MIDSTREAM", "DATAGRAM", "UDP"
+)  # fmt: skip
+PROTOCOLS = ("tcp", "udp", "sctp")
+LIMIT, MOST = 1000, 1_000_000
+LINE = "{:<8}  {:<23}  {:<24}  {:<11}  {:<12}  {:>10}  {:>10}"
+HEADER = LINE.format("PROTOCOL", "CLIENT", "SERVICE", "STATE", "SERVER", "IDLE", "LEFT")
+GONE = "-"  # the server of a flow that ends with its next packet
+FILTERS = ("client", "server", "states", "protocol", "port", "limit")
+
+
+def flow_options(command: Command) -> Command:
+    """Give *command* the options that tell which flows are meant."""
+    options = (
+        click.option("--flows", "has_flows", is_flag=True, help="Show flows: connections, and UDP clients."),
+        click.option("--client", metavar="PREFIX", help="Flows of clients in this network only."),
+        click.option("--server", metavar="NAME", help="Flows of this server only."),
+        click.option(
+            "--state",
+            "states",
+            type=click.Choice(STATES, case_sensitive=False),
+            multiple=True,
+            help="Flows in this state only; may be repeated.",
+        ),
+        click.option("--protocol", type=click.Choice(PROTOCOLS), help="Flows of this protocol only."),
+        click.option(
+            "--port", type=click.IntRange(0, 65_535), help="Flows to this port of the service only."
+        ),
+        click.option(
+            "--limit", type=click.IntRange(1, MOST), help=f"At most so many flows; {LIMIT} by default."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def refuse_filters(filters: Mapping[str, Any], remedy: str = "--flows") -> None:
+    """Raise Misuse for an option of flows where none are shown; with the option *remedy* they would be."""
+    for name in FILTERS:
+        if filters[name] not in {None, ()}:
+            option = "state" if name == "states" else name
+            raise Misuse(f"--{option} is about flows: add {remedy}")
+
+
+def ask_flows(
+    ctx: click.Context,
+    interface: str,
+    filters: Mapping[str, Any],
+    take: Callable[[list[Any]], object],
+) -> bool:
+    """Have *take* take the flows that *filters* let pass, and return whether there are more than the limit.
+
+    Raises Failure if not all are known.
+    """
+    asked = {key: value for key, value in filters.items() if value not in {None, ()}}
+    answer = ask_in_pieces(ctx, interface, take, op="flows", **asked)
+    if not answer.get("is_complete"):
+        raise Failure(f"the forwarder of {interface} did not tell its flows")
+    return bool(answer.get("has_more"))
+
+
+def show_flows(
+    ctx: click.Context, interface: str, filters: Mapping[str, Any], *, as_json: bool, prefix: str
+) -> None:
+    """Print flows, or none if not all are known.  They are text at once: a million of them as objects takes a gigabyte."""
+    lines: list[str] = []
+    form = json.dumps if as_json else _line
+    has_more = ask_flows(
+        ctx,
+        interface,
+        filters,
+        lambda rows: lines.extend(map(form, rows)),
+    )
+    if as_json:
+        rows = ",\n".join(f"  {line}" for line in lines)
+        show(f'{{"flows": [\n{rows}\n], "has_more": {json.dumps(has_more)}}}')
+        return
+    more = ["there are more: narrow it down, or raise --limit"] if has_more else []
+    show("\n".join([HEADER, *lines, *more]) if lines else "there are no such flows", prefix)
+
+
+def _line(flow: Mapping[str, Any]) -> str:
+    return LINE.format(
+        flow["protocol"],
+        _at(flow["client"], flow["client_port"]),
+        f"{flow['service']} {_at(flow['address'], flow['port'])}",
+        flow["state"],
+        flow["server"] or GONE,
+        format_duration(flow["idle_s"]),
+        format_duration(flow["left_s"]),
+    )
+
+
+def _at(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
