@@ -291,6 +291,7 @@ def plan_host(node: Node, mtu: int, endpoints: Iterable[tuple[str, Sockaddr]], i
         mac=next(iter(node.macs), None),
         held=tuple(map(_host_interface, delivery.held)),
         rules=delivery.rules,
+        limits=delivery.limits,
         settings=tuple(delivery.settings(interface).items()),
         returned=delivery.returned,
         inside=node.own.subnets if delivery.returned else (),

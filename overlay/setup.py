@@ -419,7 +419,9 @@ class HostSetup:
         if not plan.fwmark:
             self._mark(0)
         self._routed = PrefixMap((prefix, True) for prefix in (*plan.routes, *plan.policy_routes))
-        self._translations.hold(plan.rules)
+        without = self._translations.hold(plan.rules, plan.limits)
+        if without:
+            log.warning("floods of new connections are not limited by the kernel reason=%s", without)
         for name in self._settings.hold(dict(plan.settings)):
             log.info("set %s=%d until the end", sysctl.key(name), dict(plan.settings)[name])
 

@@ -30,7 +30,7 @@ class HostPlan:
     of a tap; None for a tun.  What the user *passing_uid* sends skips the policy routes too.
 
     *held* are addresses of virtual services, which this host answers with and never prefers as a source.  *rules* is what
-    nft is told to translate, empty for nothing, and *settings* are settings of the host by their names, as long as the
+    nft is told to translate, empty for nothing, *limits* what it should hold floods to, and *settings* are settings of the host by their names, as long as the
     plan is in force.  With *returned* addresses, answers of servers here go into the tun wherever they are to, unless that
     is in *inside*, networks behind this host: what is from a returned address that is held, and what *rules* mark with
     the number of the interface.
@@ -47,6 +47,7 @@ class HostPlan:
     passing_uid: int | None = None
     held: tuple[IPInterface, ...] = ()
     rules: str = ""
+    limits: str = ""
     settings: tuple[tuple[str, int], ...] = ()
     returned: tuple[IPAddress, ...] = ()
     inside: tuple[IPNetwork, ...] = ()

@@ -36,12 +36,28 @@ class Translations:
     def __init__(self, interface: str, run: Callable[[str], None] | None = None) -> None:
         self._name, self._run = table_name(interface), run or run_nft
         self._rules: str | None = None  # None: what a killed agent left is not known
+        self._wanted: tuple[str, str] | None = None
 
-    def hold(self, rules: str) -> None:
+    def hold(self, rules: str, limits: str = "") -> str:
         """Have *rules*, the chains of the table as nft reads them, in force in place of others; empty for none.
 
-        Raises HostError; then what was in force still is.
+        Raises HostError; then what was in force still is.  *limits* are chains that this host can do without: where nft
+        is missing or takes the rules alone, the reason is returned, once.
         """
+        if (rules, limits) == self._wanted:
+            return ""
+        without = ""
+        try:
+            self._replace(rules + limits)
+        except HostError as error:
+            if not limits:
+                raise
+            self._replace(rules)
+            without = str(error)
+        self._wanted = (rules, limits)
+        return without
+
+    def _replace(self, rules: str) -> None:
         if rules == self._rules:
             return
         if rules:
@@ -55,7 +71,7 @@ class Translations:
         """Remove the table."""
         if self._rules:
             self._remove()
-        self._rules = ""
+        self._rules, self._wanted = "", None
 
     def _remove(self) -> None:
         try:

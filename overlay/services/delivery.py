@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.linux import LOOSE
+from overlay.services.floods import limiting_chains
 from overlay.services.translating import Translating
 from peers.encapsulation import is_encrypted
 from peers.service import DIRECTOR
@@ -31,7 +32,8 @@ class Delivery:
     """What the services of one host come to.
 
     *routed* are virtual addresses that lead into the tun, *held* those that are addresses of the tun.  *rules* are the
-    chains of a table of the family inet, as nft reads them; empty where there is nothing to translate.  *returned* are addresses whose
+    chains of a table of the family inet, as nft reads them; empty where there is nothing to translate.  *limits* are chains of
+    the same table that protect a director; it balances without them too.  *returned* are addresses whose
     answers go back through the director.  Whether this host is a director is *balances*, and whether its own packets to a
     virtual address may come back out of the tun is *comes_back*.
     """
@@ -39,6 +41,7 @@ class Delivery:
     routed: tuple[Address, ...] = ()
     held: tuple[Address, ...] = ()
     rules: str = ""
+    limits: str = ""
     returned: tuple[Address, ...] = ()
     balances: bool = False
     comes_back: bool = False
@@ -92,6 +95,7 @@ def plan_delivery(table: Table, own: Peer, interface: str, mtu: int, mark: int) 
         routed=tuple(address for address in addresses if address not in held),
         held=tuple(held),
         rules=translating.chains(),
+        limits=limiting_chains((each for each in services if each.is_directed_by(own.name)), interface),
         returned=tuple(returned),
         balances=bool(directed),
         comes_back=translating.passes_addresses,

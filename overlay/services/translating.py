@@ -146,7 +146,7 @@ class Translating:
         ip = FAMILIES[address.version]
         to = f"{_host(target)}:{entry.port}" if entry.port is not None else f"{target}"
         for protocol in service.protocols:
-            ports = _ports(service.ports or (EVERY_PORT,))
+            ports = nft_ports(service.ports or (EVERY_PORT,))
             yield f"{ip} daddr {address}{with_mark} {protocol} dport {ports} dnat {ip} to {to}"
 
     def _masquerade(self, address: Address, target: Address) -> Iterator[str]:
@@ -166,7 +166,7 @@ class Translating:
             yield f"{where} {ip} dscp {dscp} {zone}"
             return
         for protocol in service.protocols:
-            yield f"{where} {protocol} dport {_ports(service.ports or (EVERY_PORT,))} {zone}"
+            yield f"{where} {protocol} dport {nft_ports(service.ports or (EVERY_PORT,))} {zone}"
         for protocol, checked in service.checked_ports().items():
             yield from (f"{where} {protocol} dport {port} {zone}" for port in checked)
         yield f"{where} meta l4proto {'icmp' if address.version == 4 else 'icmpv6'} {zone}"
@@ -197,7 +197,8 @@ def _host(address: Address) -> str:
     return f"{address}" if address.version == 4 else f"[{address}]"
 
 
-def _ports(ranges: Ranges) -> str:
+def nft_ports(ranges: Ranges) -> str:
+    """Return port ranges as nft reads them."""
     listed = [f"{first}" if first == last else f"{first}-{last}" for first, last in ranges]
     return listed[0] if len(listed) == 1 else "{ " + ", ".join(listed) + " }"
 

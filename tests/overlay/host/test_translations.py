@@ -119,3 +119,50 @@ reply = "director"
     assert set(re.findall(r"chain (\w+)", shown)) == {
         "apart", "translate", "translate_own", "unmark", "answer", "answer_own", "hairpin", "clamp",
     }  # fmt: skip
+
+
+LIMITS = "\tchain towards_tun {\n\t\ttype filter hook forward priority 0; policy accept;\n\t}\n"
+
+
+def test_limits_are_held_beside_the_rules_and_without_any(host):
+    with host.entered():
+        held = Translations("overlay0")
+        assert held.hold(RULES, LIMITS) == ""
+        shown = host.run("nft", "list", "ruleset")
+        assert "chain translate" in shown
+        assert "chain towards_tun" in shown
+        assert held.hold("", LIMITS) == ""
+        assert "translate" not in host.run("nft", "list", "ruleset")
+        assert held.hold("") == ""
+        assert tables(host) == ""
+
+
+def test_limits_that_nft_refuses_are_done_without_and_the_reason_is_told_once(host):
+    with host.entered():
+        held = Translations("overlay0")
+        assert "refused the rules" in held.hold(RULES, "chain x { nonsense }\n")
+        assert held.hold(RULES, "chain x { nonsense }\n") == ""
+        assert "chain translate" in host.run("nft", "list", "ruleset")
+
+
+def test_director_does_without_nft(monkeypatch):
+    monkeypatch.setattr(translations, "FOLDERS", ("/nonexistent",))
+    held = Translations("overlay0")
+
+    assert "install nftables" in held.hold("", LIMITS)
+    with pytest.raises(HostError, match="install nftables"):
+        held.hold(RULES, LIMITS)
+
+
+def test_nft_takes_the_limits_of_services_of_every_kind(host):
+    other = """
+[services.all]
+address = ["203.0.113.80", "2001:db8:9::80"]
+directors = ["lb"]
+servers = ["web1"]
+new_flows_per_second = 1
+"""
+    table = toml.parse(PEERS + WEB + "new_flows_per_second = 10000000\n" + other, Path("peers.toml"))
+    with host.entered():
+        limits = plan_delivery(table, table.peers["lb"], "overlay0", 1420, 1_000_000_000).limits
+        assert Translations("overlay0").hold("", limits) == ""
