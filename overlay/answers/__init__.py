@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from overlay.answers import down, flows, peer, ping, services, set_server, status
+from overlay.answers import check_server, down, flows, peer, ping, services, set_server, status
 from overlay.questions import refusal
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Question: TypeAlias = "Callable[[Running, Answer, TellRows], Awaitable[Answer]]"
 
 QUESTIONS: dict[str, Question] = {
+    "check_server": check_server.answer,
     "down": down.answer,
     "flows": flows.answer,
     "peer": peer.answer,

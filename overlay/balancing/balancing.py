@@ -74,7 +74,7 @@ class Balancing:
         self._pins = Pins(tell)
         self.counting = Counting(tell, lambda: sum(1 + len(each.entries) for each in self._served.values()))
         self.flow_pages = FlowPages(tell)
-        self._probing = Probing(self.watching, self._way, self._pins.waiting, self._note_change)
+        self._probing = Probing(self.watching, self.way_of, self._pins.waiting, self._note_change)
         self._wake, self._changed = trio.Event(), trio.Event()
         self._is_on_lan = False
         self._take(node, clock.now())
@@ -315,10 +315,11 @@ class Balancing:
         self._heed(news)
         self._changed.set()
 
-    def _way(self, probe: Probe) -> Way:
+    def way_of(self, probe: Probe, make: Callable[..., Way] = Way) -> Way:
+        """Return the way of a check, which *make* makes."""
         name = probe.service.name
         target = self._numbers.service(name), self._numbers.server(name, probe.server.key)
-        return Way(self._pins, target, self._node.own.addresses, probe)
+        return make(self._pins, target, self._node.own.addresses, probe)
 
     async def _run_commands(self, news: list[News]) -> None:
         for name, event in news:

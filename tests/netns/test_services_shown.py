@@ -143,3 +143,22 @@ def test_whoever_asks_and_leaves_harms_nothing(farm):
             client.sendall(garbage)
             assert b"unknown_service" in client.recv(65536)
     assert len(flows(farm.lb1)["flows"]) >= 30
+
+
+def test_a_server_is_checked_now_step_by_step(farm):
+    told = farm.lb1.overlay("services", "check", "web/web2")
+    assert (told.returncode, told.stderr) == (0, "")
+    lines = told.stdout.splitlines()
+    assert "web/web2 is the peer web2, port 8080: wireguard to 192.0.2.4:51820 with a session" in lines[0]
+    assert lines[1] == "check of kind tcp at port 80"
+    assert f"asking {VIP}:80 from 10.244.1.0" in lines[2]
+    assert "the forwarder leads these packets to web2, and no others" in lines[3]
+    assert "good: accepts connections at port 80" in lines[-2]
+
+    farm.lab.end_process(farm.processes["web2"])
+    failed = farm.lb1.overlay("services", "check", "web/web2", "--json")
+    assert failed.returncode == 1
+    (check,) = json.loads(failed.stdout)["checks"]
+    assert (check["is_good"], check["reason"]) == (False, "connection refused")
+    assert farm.lb1.overlay("services", "check", "web/web9").returncode == 2
+    assert farm.client.overlay("services", "check", "web/web1").returncode == 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from overlay.cli.exits import Commands
-from overlay.cli.services import importing, listing, setting
+from overlay.cli.services import checking, importing, listing, setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,7 @@ class ServicesCommands(Commands):
 
 @click.group("services", cls=ServicesCommands)
 def command() -> None:
-    """Look after virtual services: list them, set their servers by hand, import them."""
+    """Look after virtual services: list them, set and check their servers by hand, import them."""
 
 
 _COMMANDS: Iterable[click.Command] = (
@@ -36,6 +36,7 @@ _COMMANDS: Iterable[click.Command] = (
     setting.enable,
     setting.disable,
     setting.weight,
+    checking.command,
     importing.command,
 )
 for each in _COMMANDS:

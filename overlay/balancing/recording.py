@@ -1,0 +1,107 @@
+"""The way of a check that somebody watches: each step is told, with what was sent and what came back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from overlay.balancing.way import Way
+from overlay.text import printable
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    import trio
+
+    from overlay.balancing.pins import Pins
+    from overlay.services.watching import Probe
+    from peers.addresses import Address
+
+# Specification (RFC 8446 section 5.1)
+TLS_RECORDS = range(20, 24)  # the first byte of a record; the second is 3
+
+# Ours
+MESSAGES = 30  # sent or received that are told of one check; a body of a megabyte comes in a thousand
+SHOWN = 60  # characters of a line of text, and twice as many digits as bytes that are no text
+
+
+class RecordedWay(Way):
+    """A way that has *note* told each step in words."""
+
+    def __init__(
+        self,
+        note: Callable[[str], None],
+        pins: Pins,
+        target: tuple[int, int],
+        own: Sequence[Address],
+        probe: Probe,
+    ) -> None:
+        super().__init__(pins, target, own, probe)
+        self._note = note
+        self._messages = 0
+
+    async def knock(self) -> None:
+        await super().knock()
+        self._note("the server accepted the connection, which was ended at once")
+
+    async def echo(self) -> tuple[trio.socket.SocketType, int]:
+        opened, identifier = await super().echo()
+        return self._recorded(opened), identifier
+
+    async def _connected(self, kind: int, protocol: int) -> trio.socket.SocketType:
+        opened = await super()._connected(kind, protocol)
+        self._note(f"connected from port {opened.getsockname()[1]}")
+        return self._recorded(opened)
+
+    def _open(self, kind: int, protocol: int = 0) -> socket.socket:
+        opened = super()._open(kind, protocol)
+        at = f"[{self.address}]" if ":" in self.address else self.address
+        where = f"{at}:{self.port}" if self.port and not protocol else at
+        self._note(f"asking {where} from {self._source()}")
+        return opened
+
+    async def _pin(self, flow: bytes) -> None:
+        await super()._pin(flow)
+        self._note(f"the forwarder leads these packets to {self.server}, and no others")
+
+    def _recorded(self, opened: trio.socket.SocketType) -> trio.socket.SocketType:
+        """Return *opened*, which tells from now on what goes and comes."""
+        send, receive = opened.send, opened.recv
+
+        async def noted_send(data: Any, *arguments: Any) -> int:
+            sent = await send(data, *arguments)
+            self._tell("sent", bytes(data[:sent]))
+            return sent
+
+        async def noted_receive(*arguments: Any) -> bytes:
+            data = await receive(*arguments)
+            self._tell("received", data)
+            return data
+
+        # A socket of trio cannot be inherited from
+        opened.send, opened.recv = noted_send, noted_receive  # type: ignore[method-assign]
+        return opened
+
+    def _tell(self, what: str, data: bytes) -> None:
+        self._messages += 1
+        if self._messages < MESSAGES:
+            self._note(f"{what} {describe(data)}")
+        elif self._messages == MESSAGES:
+            self._note("and more")
+
+
+def describe(data: bytes) -> str:
+    """Return how much *data* is, and how it begins: the first line of text, or bytes in hexadecimal digits."""
+    if not data:
+        return "the end"
+    size = "1 byte" if len(data) == 1 else f"{len(data)} bytes"
+    if data[0] in TLS_RECORDS and data[1:2] == b"\x03":
+        return f"{size} of TLS"
+    line = data.split(b"\r\n")[0].split(b"\n")[0][: SHOWN + 1]
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if text.isprintable() and text:
+        return f"{size}: {printable(text[:SHOWN])}{'...' if len(text) > SHOWN else ''}"
+    return f"{size}: {data[:SHOWN].hex()}{'...' if len(data) > SHOWN else ''}"
