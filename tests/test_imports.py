@@ -333,7 +333,6 @@ TESTED_ELSEWHERE = {
     "overlay.lan.lan": "tests/netns/test_vrrp.py has whole groups, with keepalived as the other end",
     "overlay.lan.presence": "tests/netns/test_vrrp.py asks for the addresses on a LAN",
     "overlay.linux": "numbers; tests of the modules that use them ask a real kernel",
-    "overlay.forwarding.services.commands": "tests/two_nodes/test_services.py tells a director everything",
     "overlay.balancing.traffic": "test_counting asks for it",
     "overlay.link.service_messages": "values; test_codec sends and reads each of them",
     "overlay.link.messages": "values; test_codec sends and reads each of them",

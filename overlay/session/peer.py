@@ -158,7 +158,7 @@ class PeerHandshakes:
 
     # Requests of the node
 
-    def want(self, now: float, *, is_idle: bool = False) -> list[Output]:
+    def want(self, now: float, *, is_idle: bool) -> list[Output]:
         """Start an attempt unless one is running.
 
         A peer that was given up and *is_idle*, for there is nothing but keepalives to send, is called with pauses that

@@ -62,8 +62,7 @@ class Services:
         self._peers, self._own, self._jobs, self._drops = peers, own, jobs, drops
         self._report, self._write = report, write
         self._balancer = Balancer(write, resend, self._later)
-        self._names: dict[int, dict[int, int]] = {}  # the agent's number of the sorry server, by service
-        self._sorry: dict[int, int] = {}
+        self._sorry: dict[int, int] = {}  # the agent's number of each service's sorry server; -1 for none
         self._sync = Sync(peers, jobs, send)
         self.told = self._sync.take
         self.permits = Permits()
@@ -138,8 +137,7 @@ class Services:
                 self._check_service(command.service)
                 self._balancer.remove_service(command.service)
                 self._sync.forget(command.service)
-                del self._names[command.service]
-                self._sorry.pop(command.service, None)
+                del self._sorry[command.service]
             case SetPermits():
                 self.permits.set(
                     (
@@ -191,10 +189,10 @@ class Services:
         self._sync.share(
             command.service, self._balancer.service(command.service), command.directors, *place, now
         )
-        self._names.setdefault(command.service, {})
+        self._sorry.setdefault(command.service, -1)
 
     def _check_service(self, service: int) -> None:
-        if service not in self._names:
+        if service not in self._sorry:
             raise PacketError("link")
 
     def _row(self, row: ServerRow) -> services.ServerRow:
@@ -212,12 +210,12 @@ class Services:
             ServerCounters(
                 number, self._number(number, each.number), each.active, each.inactive, each.connections, each.packets, each.bytes
             )
-            for number in self._names
+            for number in self._sorry
             for each in self._balancer.counters(number)
         ]  # fmt: skip
         totals = [
             ServiceTotals(number, *service.totals(), dict(service.drops))
-            for number in self._names
+            for number in self._sorry
             for service in [self._balancer.service(number)]
         ]
         drops = dict(self._balancer.drops)
@@ -234,7 +232,7 @@ class Services:
 
     def _tell_flows(self, command: AskFlows, link_is_idle: Callable[[], bool], now: float) -> None:
         """Tell the flows as they are when their turn comes, as fast as the agent reads them."""
-        if command.service not in self._names:
+        if command.service not in self._sorry:
             self._report(Flows(command.serial, [], is_last=True))
             return
         service = self._balancer.service(command.service)
@@ -255,7 +253,7 @@ class Services:
 
     def _number(self, service: int, server: int) -> int:
         """Return the agent's number of a server: that of the sorry server is -1 here."""
-        return server if server >= 0 else max(0, self._sorry.get(service, 0))
+        return server if server >= 0 else self._sorry[service]
 
     def _later(self, steps: Iterator[None]) -> None:
         self._jobs.add("balancing", steps, lambda _, __: None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from overlay.link import messages as link
 from overlay.session.constants import GREETINGS_PER_SECOND
+from overlay.session.outputs import Transmit
 from tests.sim import World
 
 
@@ -16,6 +17,20 @@ def test_each_packet_for_a_peer_without_an_address_is_counted():
     world.run(1)
 
     assert a.peer().drops == {"no_endpoint": 3}
+
+
+def test_an_answer_to_a_caller_that_is_not_known_any_more_is_dropped_and_counted():
+    world = World()
+    a, _ = world.pair()
+    before = len(world.network.sent)
+
+    for _ in range(2):
+        a.tell(Transmit(1, bytes(92), ("192.0.2.99", 9)))
+    world.run(1)
+
+    assert a.peer().drops == {"no_endpoint": 2}
+    assert a.peer().traffic.tx_bytes == 0
+    assert len(world.network.sent) == before
 
 
 def test_a_first_keepalive_waits_for_its_turn_only_if_it_takes_a_handshake():
