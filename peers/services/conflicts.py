@@ -109,6 +109,7 @@ def _check_hosts(service: Service, peers: Mapping[str, Peer]) -> None:
             )
         if peers[server.peer].is_agent:
             continue
+        _check_wireguard(service, place, peers[server.peer])
         who = f"{_peer(server.peer)} runs no agent"
         remedy = "or agent = true at the peer if it does"
         if server.address is not None:
@@ -127,6 +128,17 @@ def _check_hosts(service: Service, peers: Mapping[str, Peer]) -> None:
                 ("services", service.name, "reply"),
                 f'is "director", and {who} that could send answers there; write "direct", {remedy}',
             )
+
+
+def _check_wireguard(service: Service, place: Keys, peer: Peer) -> None:
+    """Refuse a server that lets clients in from one of several directors alone, though the checks of all would succeed."""
+    if peer.public_key is not None and len(service.directors or ()) != 1:
+        raise KeyProblem(
+            place,
+            f"{_peer(peer.name)} has WireGuard and no agent, which takes what clients send from one director alone, and "
+            f"{_named(service)} has {'every node' if service.directors is None else len(service.directors)} for it; "
+            "write one director, or agent = true at the peer if it runs one",
+        )
 
 
 # A service by itself
@@ -155,6 +167,12 @@ def _check_itself(service: Service) -> None:
                 (*place, "address"),
                 f"{server.address} is of IPv{server.address.version}, and the service has no address of that "
                 "family; write one of the same family, or give the service one more",
+            )
+        if server.address is not None and len(versions) > 1:
+            raise KeyProblem(
+                (*place, "address"),
+                f"{server.address} cannot take what comes to the service's IPv{10 - server.address.version} address; write "
+                "a service for each family",
             )
 
 

@@ -164,12 +164,16 @@ def _wireguard_servers(service: Service, peers: Mapping[str, Peer]) -> Iterator[
         peer = peers[server.peer]
         if peer.is_agent or peer.public_key is None:
             continue
+        (director,) = service.directors or ("the director",)
+        everywhere = {4: "0.0.0.0/0", 6: "::/0"}
+        allowed = ", ".join(dict.fromkeys(everywhere[address.version] for address in service.addresses))
+        held = " and ".join(map(str, service.addresses))
         yield Hint(
             _peer(peer.name),
-            f"{_peer(peer.name)} is a server of {_named(service)} by WireGuard without an agent: its AllowedIPs have to hold the "
-            "addresses of all clients for the director, which only one of its peers can have",
-            "servers have WireGuard without an agent: their AllowedIPs have to hold the addresses of all clients for one "
-            "director",
+            f"{_peer(peer.name)} is a server of {_named(service)} by WireGuard without an agent: it needs AllowedIPs = {allowed} "
+            f"for {director}, with Table = off, and {held} on its interface, with rp_filter = 2 there",
+            "servers have WireGuard without an agent: they need AllowedIPs of everything for the director, with Table = off, "
+            "and the virtual address on their interface, with rp_filter = 2 there",
         )
 
 

@@ -12,7 +12,7 @@ from overlay.host import nftables, translations
 from overlay.host.translations import Translations, table_name
 from overlay.services.delivery import plan_delivery
 from peers import toml
-from tests.overlay.services.test_delivery import PEERS, WEB
+from tests.overlay.services.test_delivery import PEERS, WEB, WEB4
 
 pytestmark = pytest.mark.netns
 RULES = "\tchain translate {\n\t\ttype nat hook prerouting priority -100; policy accept;\n\t}\n"
@@ -102,16 +102,15 @@ def test_nothing_to_remove_is_no_error_without_nftables(monkeypatch):
 
 
 def test_nft_takes_the_rules_of_services_of_every_kind(host):
-    servers = """{ peer = "web1", port = 8080 }, { peer = "web1", address = "10.244.2.7", port = 81 },
-        { peer = "web1", address = "fd00:244:2::7" }"""
+    servers = """{ peer = "web1", port = 8080 }, { peer = "web1", address = "10.244.2.7", port = 81 }"""
     clear = PEERS.replace("[peers.web1]", '[peers.web1]\nencapsulation = "ipip"')
     other = """
 [services.other]
-address = ["203.0.113.81", "2001:db8:9::81"]
-servers = [{ peer = "web1", address = "10.244.2.7" }, "web1"]
+address = "2001:db8:9::81"
+servers = [{ peer = "web1", address = "fd00:244:2::7", port = 82 }, "web1"]
 reply = "director"
 """
-    table = toml.parse(clear + WEB.replace('"web1"', servers) + other, Path("peers.toml"))
+    table = toml.parse(clear + WEB4.replace('"web1"', servers) + other, Path("peers.toml"))
     rules = plan_delivery(table, table.peers["web1"], "overlay0", 1420, 1_000_000_000).rules
     with host.entered():
         Translations("overlay0").hold(rules)

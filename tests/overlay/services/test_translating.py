@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.overlay.services.test_delivery import PEERS, WEB, delivery, rules
+from tests.overlay.services.test_delivery import PEERS, WEB, WEB4, delivery, rules
 
-BOX = WEB.replace('"web1"', '{ peer = "web1", address = "10.244.2.7" }')
+BOX = WEB4.replace('"web1"', '{ peer = "web1", address = "10.244.2.7" }')
 BACK = 'reply = "director"\n'
 
 

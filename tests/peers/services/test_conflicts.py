@@ -6,10 +6,13 @@ import pytest
 
 from peers.errors import TableError
 from peers.toml import parse
+from tests.peers.examples import key_text
 from tests.peers.services.files import FIRST_LINE, HEAD, PATH, PLAIN, read, web
 
 OTHER = '[services.other]\naddress = "192.0.2.100"\n'
 BOTH = 'address = ["192.0.2.100", "2001:db8::100"]'
+
+PHONE = f'[peers.phone]\npublic_key = "{key_text("phone")}"\nsubnets = ["10.244.77.0/24"]\nagent = false\n'
 
 REFUSED = [
     # Peers
@@ -43,6 +46,19 @@ REFUSED = [
         3,
         "services.web.servers[63] is one of more than 63 servers at one peer",
     ),
+    (
+        web("directors = ['lb1', 'lb2']", "servers = 'phone'") + PHONE,
+        4,
+        (
+            "services.web.servers peers.phone has WireGuard and no agent, which takes what clients send from one director "
+            "alone, and services.web has 2 for it"
+        ),
+    ),
+    (
+        web("servers = 'phone'") + PHONE,
+        3,
+        "services.web has every node for it; write one director, or agent = true",
+    ),
     # By itself
     (
         web("one_packet = true"),
@@ -60,6 +76,14 @@ REFUSED = [
         web("servers = [{ peer = 'web1', address = 'fd00::7' }]"),
         3,
         "services.web.servers.address fd00::7 is of IPv6, and the service has no address of that family",
+    ),
+    (
+        web("address = ['203.0.113.80', 'fd00::80']", "servers = [{ peer = 'web1', address = '10.9.0.7' }]"),
+        3,
+        (
+            "services.web.servers.address 10.9.0.7 cannot take what comes to the service's IPv6 address; write a service for "
+            "each family"
+        ),
     ),
     # Checks
     (

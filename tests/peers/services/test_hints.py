@@ -82,8 +82,11 @@ HINTS = [
         "10.244.6.9 of services.more lies inside 10.244.6.0/24 of peers.static",
     ),
     (
-        web(DIRECTORS, "servers = 'phone'") + WIREGUARD,
-        "peers.phone is a server of services.web by WireGuard without an agent: its AllowedIPs",
+        web("directors = 'lb1'", "servers = 'phone'") + WIREGUARD,
+        (
+            "peers.phone is a server of services.web by WireGuard without an agent: it needs AllowedIPs = 0.0.0.0/0 for lb1, "
+            "with Table = off, and 192.0.2.100 on its interface"
+        ),
     ),
     (
         web("ports = 80", DIRECTORS, "servers = 'web1'")
@@ -123,7 +126,7 @@ def test_many_of_a_kind_are_one_sentence():
 
 
 def test_a_server_by_wireguard_is_not_among_the_clients():
-    found = hints(web(DIRECTORS, "servers = 'phone'"), WIREGUARD)
+    found = hints(web("directors = 'lb1'", "servers = 'phone'"), WIREGUARD)
 
     assert not [each for each in found if each.startswith("clients at peers.phone")]
 
@@ -135,12 +138,15 @@ def test_a_server_by_wireguard_is_not_among_the_clients():
         ("servers = [{ peer = 'web1', weight = 2 }, 'web2']", 'scheduler = "rr"'),
         (SERVERS, 'scheduler = "lc"', "slow_start = 60"),
         (SERVERS, 'sorry = "static"'),
-        ("servers = 'phone'", 'reply = "direct"'),
+        ("servers = 'phone'", "directors = 'lb1'"),
     ],
 )
 def test_many_services_with_one_mistake_are_one_sentence_of_the_kind(lines):
     text = "".join(
-        web(f'address = "192.0.2.{n}"', DIRECTORS, *lines).replace("web]", f"s{n}]") for n in range(4)
+        web(f'address = "192.0.2.{n}"', *lines, *([] if "directors" in lines[-1] else [DIRECTORS])).replace(
+            "web]", f"s{n}]"
+        )
+        for n in range(4)
     )
 
     found = [each for each in hints(text, WIREGUARD) if "cannot use" not in each]
