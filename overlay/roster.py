@@ -42,6 +42,7 @@ class Remote:
     resolve_error: str | None = None  # why the last look-up failed, as far as it did
     is_confirmed: bool = False  # it has been heard from under a keypair of this agent's life
     replays: int = 0  # initiations of it that were no newer than the last
+    foreign: int = 0  # messages about services that it does not direct
     is_silent: bool = False  # packets were sent to it, and nothing comes back
     lost_at: float | None = None  # when it was found to be silent, or given up
     whereabouts: Whereabouts = field(default_factory=Whereabouts)

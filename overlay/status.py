@@ -113,6 +113,8 @@ def _counted(remote: Remote, counters: PeerCounters | None, now: float) -> dict[
     drops = dict(counters.drops) if counters is not None else {}
     if remote.replays:
         drops["initiation_replayed"] = remote.replays
+    if remote.foreign:
+        drops["control_foreign"] = drops.get("control_foreign", 0) + remote.foreign
     return {
         **{name: None if counters is None else getattr(counters, name) for name in COUNTED},
         "last_received": age((counters and counters.last_received) or None, now),

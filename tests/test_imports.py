@@ -286,7 +286,6 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.offload.split": "test_segments joins again what it split",
     "overlay.forwarding.offload.join": "test_segments joins again what it split",
     "overlay.answers.set_server": "tests/netns/test_services.py sets servers of running agents",
-    "overlay.cli.services.setting": "tests/netns/test_services.py sets servers of running agents",
     "overlay.answers.down": "test_agent.py, as questions of a running agent",
     "overlay.answers.ping": "test_agent.py, as questions of a running agent",
     "overlay.answers.running": "test_agent.py, as questions of a running agent",

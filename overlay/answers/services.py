@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from overlay.answers import elsewhere
 from overlay.balancing import standing
 from overlay.balancing.traffic import measure, tell_rate
 from overlay.host import clock
@@ -55,6 +56,7 @@ def _row(balancing: Balancing, service: Service, traffic: Traffic) -> Answer:
         servers = [
             tell_server(health, server, *traffic.server(service.name, server.key))
             | standing.place_of(balancing, server)
+            | {"differs_at": elsewhere.differs_at(balancing, service, server)}
             for server in service.entries
         ]
     return {
@@ -70,6 +72,7 @@ def _row(balancing: Balancing, service: Service, traffic: Traffic) -> Answer:
         "reason": reason,
         "director": standing.director_of(balancing, service),
         "vrrp": standing.vrrp_of(balancing, service),
+        "not_heard": elsewhere.not_heard(balancing, service),
         "quorum": None if health is None else standing.quorum_of(health),
         **_totals(service, traffic, is_here=health is not None),
         "servers": servers,

@@ -17,13 +17,17 @@ SETTINGS = ("drain", "disable", "enable", "weight")
 
 
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
-    """Set what ``what`` says for the server ``name``, SERVICE/SERVER, until the agent stops or the file changes it."""
+    """Set what ``what`` says for the server ``name``, SERVICE/SERVER, here and at the other directors.
+
+    Those that did not confirm it are ``unconfirmed``, and those that can be told nothing through their tunnel ``deaf``.
+    """
     asked, what, weight = request.get("name"), request.get("what"), request.get("weight")
     name, _, server_name = str(asked).partition("/")
     health = running.balancing.watching.healths.get(name)
     if health is None:
         if name in running.node().table.services:
-            return refusal(f"this node is no director of {name}: ask one of its directors")
+            directors = " or ".join(running.node().table.services[name].directors or ())
+            return refusal(f"this node is no director of {name}: ask {directors}")
         return unknown(name, list(running.balancing.watching.healths), "service")
     server = next((each for each in health.service.entries if each.name == server_name), None)
     if server is None:
@@ -33,8 +37,16 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     ):
         return refusal(f"a server is drained, enabled, disabled, or given a weight from 0 to {MOST_WEIGHT}")
     before = health.by_hand.get(server.key, ByHand())
-    await running.balancing.set_by_hand(name, server, _set(before, what, weight))
-    return {"ok": True, "server": tell_server(health, server)}
+    shared = running.balancing.shared
+    unconfirmed = await shared.set_by_hand(health.service, server, _set(before, what, weight))
+    if name not in running.balancing.watching.healths or server not in health.service.entries:
+        return refusal(f"the peers file has changed {asked} meanwhile: look at `overlay services {name}`")
+    return {
+        "ok": True,
+        "server": tell_server(health, server),
+        "unconfirmed": unconfirmed,
+        "deaf": list(shared.sharing.deaf(health.service)),
+    }
 
 
 def _set(before: ByHand, what: str, weight: int | None) -> ByHand:

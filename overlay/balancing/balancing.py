@@ -14,6 +14,7 @@ from overlay.balancing.counting import Counting
 from overlay.balancing.flow_pages import FlowPages
 from overlay.balancing.pins import Pins
 from overlay.balancing.probing import Probing
+from overlay.balancing.shared import Shared
 from overlay.balancing.way import Way
 from overlay.errors import PacketError
 from overlay.host import clock
@@ -26,6 +27,7 @@ from overlay.services.directors import ActiveChanged, Directors
 from overlay.services.watching import Watching
 from overlay.wire import control
 from overlay.wire.control import Presence
+from overlay.wire.service_control import SettingsHeard, SettingsTold, StandingsTold
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from overlay.services.health import ByHand
     from overlay.services.watching import News, Probe
     from peers.addresses import Address
-    from peers.service import Server, Service
+    from peers.service import Service
 
 # Ours
 LAN_INTERVAL = 5.0  # seconds between looks at the networks of this host
@@ -74,6 +76,7 @@ class Balancing:
         self._pins = Pins(tell)
         self.counting = Counting(tell, lambda: sum(1 + len(each.entries) for each in self._served.values()))
         self.flow_pages = FlowPages(tell)
+        self.shared = Shared(node.own.name, self.watching, roster, tell, self._apply)
         self._probing = Probing(self.watching, self.way_of, self._pins.waiting, self._note_change)
         self._wake, self._changed = trio.Event(), trio.Event()
         self._is_on_lan = False
@@ -88,9 +91,9 @@ class Balancing:
             name for name, each in node.tunnels.items() if not (in_band and each.encapsulation.is_encrypted)
         ]
         journal.log_active(self.directors.adopt([each for each in groups if each], now, unheard))
-        return self.watching.adopt(
-            {name: each for name, each in services.items() if each.is_directed_by(own)}, now
-        )
+        directed = {name: each for name, each in services.items() if each.is_directed_by(own)}
+        news = self.watching.adopt(directed, now)
+        return news + self.shared.adopt(node, unheard, now)
 
     # What the forwarder is told
 
@@ -164,6 +167,7 @@ class Balancing:
         async with trio.open_nursery() as self._nursery:
             nursery = self._nursery
             nursery.start_soon(self.lan.run)
+            nursery.start_soon(self.shared.run)
             nursery.start_soon(self.counting.keep_counting)
             nursery.start_soon(self._pins.run)
             nursery.start_soon(self._probing.run)
@@ -224,14 +228,18 @@ class Balancing:
             message = control.parse(report.payload)
         except PacketError:
             return False
-        if remote is not None and isinstance(message, Presence):
-            await self._carry_out(self.directors.heard(remote.peer.name, message, clock.now()))
-            self._wake.set()
+        match message:
+            case Presence() if remote is not None:
+                await self._carry_out(self.directors.heard(remote.peer.name, message, clock.now()))
+                self._wake.set()
+            case SettingsTold() | SettingsHeard() | StandingsTold() if remote is not None:
+                await self.shared.take(remote, message)
         return True
 
     async def met(self, number: int) -> None:
         """Note that a session with a peer has begun."""
         if number in self._roster.by_number:
+            self.shared.met(self._roster.by_number[number].peer.name)
             await self._carry_out(self.directors.met(self._roster.by_number[number].peer.name))
 
     async def lost(self, number: int) -> None:
@@ -278,6 +286,8 @@ class Balancing:
             for command in self._new_servers(name):
                 await self._tell(command)
         self._heed(looked.news)
+        if looked.services:
+            self.shared.changed()
         return bool(looked.services)
 
     def _heed(self, news: list[News]) -> None:
@@ -306,13 +316,14 @@ class Balancing:
         """The numbers that the forwarder knows services and servers by."""
         return self._numbers
 
-    async def set_by_hand(self, service: str, server: Server, by_hand: ByHand) -> None:
-        """Set what holds for *server* until the agent stops or the file changes it."""
-        news = self.watching.set_by_hand(service, server.key, by_hand, clock.now())
-        journal.log_by_hand(service, server)
+    async def _apply(self, service: str, key: str, by_hand: ByHand) -> None:
+        """Have what was set by hand, here or at another director, its effect here."""
+        news = self.watching.set_by_hand(service, key, by_hand, clock.now())
+        journal.log_by_hand(service, key, by_hand)
         for command in self._new_servers(service):
             await self._tell(command)
         self._heed(news)
+        self.shared.changed()
         self._changed.set()
 
     def way_of(self, probe: Probe, make: Callable[..., Way] = Way) -> Way:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from overlay.lan.router import RouterStatus
     from overlay.services.directors import Output
+    from overlay.services.health import ByHand
     from overlay.services.watching import News, Probe
-    from peers.service import Server
 
 # Ours
 QUIET = 60.0  # seconds between two lines about the same trouble
@@ -41,9 +41,11 @@ def log_news(news: Iterable[News]) -> None:
             log.warning("server %s service=%s server=%s: %s", state, name, event.server.name, event.reason)
 
 
-def log_by_hand(service: str, server: Server) -> None:
-    """Log that an operator has set how *server* stands."""
-    log.info("server set by hand service=%s server=%s", service, server.name)
+def log_by_hand(service: str, server: str, by_hand: ByHand) -> None:
+    """Log what an operator has set, here or at another director, for the server with that key."""
+    what = "drained" if by_hand.is_drained else "disabled" if by_hand.is_disabled else "enabled"
+    weight = "-" if by_hand.weight is None else by_hand.weight
+    log.info("server set by hand service=%s server=%s to=%s weight=%s", service, server, what, weight)
 
 
 def log_router(status: RouterStatus) -> None:

@@ -16,7 +16,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from overlay.wire.control import Presence
+from overlay.wire.control import MAXIMUM_ENTRIES, Presence
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -217,9 +217,12 @@ class Directors:
     def _presence(self, group: Group, state: _State) -> Presence:
         gone: tuple[int, ...] = ()
         if state.is_active:
-            gone = tuple(
+            lost = [
                 place for place, name in enumerate(group) if name != self._own and name not in state.heard
-            )
+            ]
+            gone = tuple(
+                lost[:MAXIMUM_ENTRIES]
+            )  # a message takes no more, and the active one is heard itself
         return Presence(group_number(group), state.is_active, gone)
 
 

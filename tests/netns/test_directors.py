@@ -87,3 +87,38 @@ def test_transfers_go_on_when_their_director_is_killed_and_when_it_is_back(farm)
 
     assert client.returncode == 0
     assert len(said) == 8
+
+
+def state(director, name="web1"):
+    (service,) = listed(director, "web")
+    (server,) = [each for each in service["servers"] if each["name"] == name]
+    return server
+
+
+@pytest.mark.parametrize("farm", [""], indirect=True, ids=["web"])
+def test_settings_reach_every_director_and_differences_are_named(farm):
+    farm.wait_servers(farm.inside, "web1", "web2")
+    done = farm.lb2.overlay("services", "drain", "web/web1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert state(farm.lb1)["state"] == state(farm.lb2)["state"] == "drained"
+    assert state(farm.lb1)["set_by_hand"]
+    wait_until(lambda: listed(farm.lb1, "web")[0]["not_heard"] == [])
+    wait_until(lambda: state(farm.lb1)["differs_at"] == [])
+
+    # One that begins anew is told what holds; while it is away, it is named.
+    farm.lb1.process.send_signal(signal.SIGKILL)
+    farm.lb1.process.wait()
+    missed = farm.lb2.overlay("services", "weight", "web/web2", "7")
+    assert missed.returncode == 1
+    assert "Error: set here, but not confirmed by lb1: " in missed.stderr
+    farm.lb1.start()
+    wait_until(lambda: state(farm.lb1)["state"] == "drained" and state(farm.lb1, "web2")["weight"] == 7, 30)
+
+    # A server that one of them cannot reach
+    farm.lb1.namespace.run(
+        "nft", "add table inet away; add chain inet away out { type filter hook output priority 0; }"
+    )
+    farm.lb1.namespace.run("nft", "add rule inet away out ip daddr 192.0.2.4 drop")
+    wait_until(lambda: state(farm.lb1, "web2")["state"] == "down", 30)
+    wait_until(lambda: [each["state"] for each in state(farm.lb2, "web2")["differs_at"]] == ["down"], 30)
+    assert "web2 is down at lb1, weight 0, for " in farm.lb2.overlay("services", "web").stdout

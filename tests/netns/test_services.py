@@ -194,7 +194,7 @@ def test_node_that_is_no_director_says_who_is(farm):
     told = farm.client.overlay("services", "drain", "web/web1")
     assert (told.returncode, told.stderr) == (
         1,
-        "Error: this node is no director of web: ask one of its directors\n",
+        "Error: this node is no director of web: ask lb1 or lb2\n",
     )
 
 

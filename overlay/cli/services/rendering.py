@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from overlay.cli.output import format_bytes, format_table
+from overlay.cli.services.elsewhere import describe_differences
 from overlay.durations import format_duration
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _service(service: Mapping[str, Any], width: int | None) -> str:
     lines = [f"{service['name']}: {service['state']}{reason}", *(f"  {line}" for line in _facts(service))]
     if service["quorum"] is not None:
         table = _table(service, None if width is None else width - 2) if service["servers"] else "no servers"
-        lines += [f"  {line}" for line in table.split("\n")]
+        lines += [f"  {line}" for line in [*table.split("\n"), *describe_differences(service)]]
     return "\n".join(lines)
 
 

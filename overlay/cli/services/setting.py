@@ -6,26 +6,39 @@ from typing import Any
 
 import click
 
+from overlay.cli.exits import Failure
 from overlay.cli.options import interface_option
 from overlay.cli.output import show
 from overlay.cli.services.listing import ask_services
 from peers.service import MOST_WEIGHT
 
+HOLDS = (
+    "It holds at all directors of the service, until `enable` takes it back, the peers file changes that server, or no "
+    "director runs any more. The exit code is 1 if another director has not confirmed it."
+)
+LATER = "a director that runs, with the same peers file, takes it over once it can be reached"
+REPEAT = "repeat the command there"
 SERVER = click.argument("server", metavar="SERVICE/SERVER")
 
 
 def _set(ctx: click.Context, interface: str, server: str, **setting: Any) -> None:
-    told = ask_services(ctx, interface, op="set_server", name=server, **setting)["server"]
+    answer = ask_services(ctx, interface, op="set_server", name=server, **setting)
+    told = answer["server"]
     show(f"{server} is {told['state']}, with a weight of {told['effective_weight']}")
+    missed = []
+    if answer.get("unconfirmed"):
+        missed.append(f"not confirmed by {', '.join(answer['unconfirmed'])}: {LATER}")
+    if answer.get("deaf"):
+        missed.append(f"not told to {', '.join(answer['deaf'])}, whose tunnel carries no messages: {REPEAT}")
+    if missed:
+        raise Failure(f"set here, but {'; and '.join(missed)}")
 
 
 def _named(what: str, explanation: str) -> click.Command:
     def run(ctx: click.Context, interface: str, server: str) -> None:
         _set(ctx, interface, server, what=what)
 
-    run.__doc__ = explanation + (
-        "\n\nIt holds at this director until its agent stops, or the peers file changes that server."
-    )
+    run.__doc__ = explanation + (f"\n\n{HOLDS}")
     return click.command(what)(SERVER(interface_option(click.pass_context(run))))
 
 
@@ -34,14 +47,10 @@ disable = _named("disable", "Give a server no connections, and end those that it
 enable = _named("enable", "Take back what was set for a server by hand.")
 
 
-@click.command("weight")
+@click.command("weight", help=f"Give a server another weight, 0 for no new connections.\n\n{HOLDS}")
 @SERVER
 @click.argument("weight", type=click.IntRange(0, MOST_WEIGHT))
 @interface_option
 @click.pass_context
 def weight(ctx: click.Context, server: str, weight: int, interface: str) -> None:
-    """Give a server another weight, 0 for no new connections.
-
-    It holds at this director until its agent stops, or the peers file changes that server.
-    """
     _set(ctx, interface, server, what="weight", weight=weight)

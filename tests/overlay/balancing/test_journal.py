@@ -8,7 +8,7 @@ import pytest
 
 from overlay.balancing import journal
 from overlay.services.directors import ActiveChanged, Tell
-from overlay.services.health import QuorumChanged, ServerChanged
+from overlay.services.health import ByHand, QuorumChanged, ServerChanged
 from overlay.wire.control import Presence
 from tests.overlay.balancing.test_balancing import node
 
@@ -45,5 +45,9 @@ def test_who_balances_is_logged_and_what_directors_say_is_not(logged):
 
 
 def test_setting_by_hand_is_logged(logged):
-    journal.log_by_hand("web", SERVERS[1])
-    assert logged() == ["server set by hand service=web server=web2"]
+    journal.log_by_hand("web", "web2:0", ByHand(is_drained=True))
+    journal.log_by_hand("web", "web2:0", ByHand(5))
+    assert logged() == [
+        "server set by hand service=web server=web2:0 to=drained weight=-",
+        "server set by hand service=web server=web2:0 to=enabled weight=5",
+    ]

@@ -81,7 +81,8 @@ def test_a_service_without_live_servers_is_down_and_says_what_was_set_by_hand(be
     async def main():
         await made.result(0, False)
         health = made.balancing.watching.healths["web"]
-        await made.balancing.set_by_hand("web", health.service.servers[1], ByHand(is_drained=True))
+        server = health.service.servers[1]
+        await made.balancing.shared.set_by_hand(health.service, server, ByHand(is_drained=True))
 
     trio.run(main)
     (note,) = troubles(made)

@@ -87,6 +87,16 @@ def test_everybody_goes_to_the_next_within_two_seconds_after_the_active_one_died
     assert world.everybody_goes_to(GROUP[place + 1])
 
 
+def test_more_directors_may_be_gone_than_a_message_names():
+    group = tuple(f"lb{number}" for number in range(20))
+    world = World((*group, "client"), group)
+    world.run(30)
+    for name in group[:17]:
+        world.kill(name)
+    world.run(3)
+    assert world.everybody_goes_to("lb17")
+
+
 def test_director_that_comes_back_is_active_again_at_once():
     world = World()
     world.run(30)

@@ -24,6 +24,7 @@ SERVER = {
     "lower": 0,
     "real_addresses": ["10.244.2.0", "fd00:244:2::"],
     "tunnel": "wireguard",
+    "differs_at": [],
 }
 UNKNOWN = {
     key: None
@@ -48,6 +49,7 @@ SERVICE = {
         "reason": "it is the first of its directors",
     },
     "vrrp": [],
+    "not_heard": [],
     "quorum": {
         "has_quorum": True,
         "live_weight": 3,

@@ -1,0 +1,38 @@
+"""Where another director of a service finds its servers otherwise than this node does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from overlay.host import clock
+
+if TYPE_CHECKING:
+    from overlay.balancing.balancing import Balancing
+    from peers.service import Server, Service
+
+# Ours
+MOST = 16  # directors that are told of one server
+
+
+def not_heard(balancing: Balancing, service: Service) -> list[str] | None:
+    """Return the directors of which it is not known how they find the servers; None where this node is none itself."""
+    if service.name not in balancing.watching.healths:
+        return None
+    return balancing.shared.sharing.unheard(service, clock.now())
+
+
+def differs_at(balancing: Balancing, service: Service, server: Server) -> list[dict[str, Any]]:
+    """Return how *server* stands at directors that have it in another state, or with another weight.
+
+    A state of null is that of a server which that director does not know: its peers file is another.
+    """
+    now = clock.now()
+    return [
+        {
+            "director": each.director,
+            "state": None if each.condition is None else each.condition.value,
+            "effective_weight": None if each.condition is None else each.effective,
+            "since_s": None if each.condition is None else max(0.0, now - each.since),
+        }
+        for each in balancing.shared.sharing.differences(service, server, now)[:MOST]
+    ]

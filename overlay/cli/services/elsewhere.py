@@ -1,0 +1,34 @@
+"""Lines of text on what other directors find otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from overlay.durations import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Ours
+NAMED = 5  # directors in one line
+
+
+def describe_differences(service: Mapping[str, Any]) -> list[str]:
+    """Return a line for each server that another director finds otherwise, and one for directors that are not heard."""
+    lines = [
+        _difference(server["name"], each) for server in service["servers"] for each in server["differs_at"]
+    ]
+    silent = service["not_heard"] or []
+    if silent:
+        more = f" and {len(silent) - NAMED} more" if len(silent) > NAMED else ""
+        lines.append(f"how servers stand at {', '.join(silent[:NAMED])}{more} is not known: nothing is heard")
+    return lines
+
+
+def _difference(server: str, told: Mapping[str, Any]) -> str:
+    if told["state"] is None:
+        return f"{told['director']} does not know {server}: its peers file is another"
+    since = format_duration(told["since_s"])
+    return (
+        f"{server} is {told['state']} at {told['director']}, weight {told['effective_weight']}, for {since}"
+    )

@@ -1,0 +1,107 @@
+"""What operators have set for servers, as all directors of a service hold it, without I/O.
+
+Every director holds every setting, and the newest of a server holds, wherever it was made: so they agree whatever
+arrives in whatever order.  A setting is of a server as the peers file describes it.  Where the file says otherwise the
+setting is forgotten, and who reads the file later cannot bring it back; else it is kept as long as any director of the
+service runs, because one that starts is told by the others.  To take a setting back is a setting too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from overlay.services.health import ByHand
+from overlay.wire.service_control import SettingRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from overlay.services.directors import Group
+    from peers.service import Check, Server, Service
+
+# Ours
+MOST_STAMP = 2**63 - 1
+
+
+def group_of(service: Service) -> Group:
+    """Return the directors of *service*; none are all nodes."""
+    return service.directors or ()
+
+
+def entry_of(service: Service, server: Server) -> int:
+    """Return the number of *server* as it is written in the file, the same at every host that has this file."""
+    checks = [_described(check) for check in server.checks or ()]
+    written = service.name, server.key, server.name, server.weight, server.upper, server.lower, checks
+    return int.from_bytes(hashlib.blake2s(repr(written).encode(), digest_size=8).digest(), "big")
+
+
+def _described(check: Check) -> list[str]:
+    """Return the keys of *check*.  Paths of files are those of a host, so their names stand for them."""
+    return [
+        str(getattr(value, "name", value)) for value in (getattr(check, each) for each in check.__slots__)
+    ]
+
+
+class Settings:
+    """The settings of all services that this node directs.  Stamps are milliseconds since 1970, or later."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, tuple[Group, str, str]] = {}  # group, service and key of each server
+        self._rows: dict[int, SettingRow] = {}
+        self._digests: dict[Group, int] = {}  # as long as nothing changes
+
+    def adopt(self, services: Iterable[Service]) -> None:
+        """Go by *services* from now on; what was set for servers that are written otherwise, or gone, is forgotten."""
+        self._entries = {
+            entry_of(service, server): (group_of(service), service.name, server.key)
+            for service in services
+            for server in service.entries
+        }
+        self._rows = {entry: row for entry, row in self._rows.items() if entry in self._entries}
+        self._digests = {}
+
+    def set(self, entry: int, by_hand: ByHand, wall_ms: int) -> SettingRow:
+        """Have *by_hand* hold from now on, and return what to tell the other directors."""
+        known = self._rows.get(entry)
+        stamp = min(MOST_STAMP, max(wall_ms, 0 if known is None else known.stamp + 1))
+        row = SettingRow(entry, stamp, by_hand.weight, by_hand.is_drained, by_hand.is_disabled)
+        self._rows[entry] = row
+        self._digests = {}
+        return row
+
+    def hear(self, group: Group, rows: Iterable[SettingRow]) -> bool:
+        """Take what another director of *group* says, and return whether it knows no server that is unknown here."""
+        knows = True
+        for row in rows:
+            if self._entries.get(row.entry, (None,))[0] != group or row.stamp > MOST_STAMP:
+                knows = False
+                continue
+            known = self._rows.get(row.entry)
+            if known is None or _order(row) > _order(known):
+                self._rows[row.entry] = row
+                self._digests = {}
+        return knows
+
+    def rows(self, group: Group) -> list[SettingRow]:
+        """Return the settings of services with these directors, in an order that does not depend on the past."""
+        return [row for entry, row in sorted(self._rows.items()) if self._entries[entry][0] == group]
+
+    def digest(self, group: Group) -> int:
+        """Return a number that is the same where the same settings hold; 0 where there is none."""
+        if group not in self._digests:
+            packed = b"".join(row.pack() for row in self.rows(group))
+            digest = hashlib.blake2s(packed, digest_size=8).digest() if packed else b""
+            self._digests[group] = int.from_bytes(digest, "big")
+        return self._digests[group]
+
+    def by_hand(self) -> Iterator[tuple[str, str, ByHand]]:
+        """Yield what holds for servers, by service and key."""
+        for entry, row in self._rows.items():
+            _, service, key = self._entries[entry]
+            yield service, key, ByHand(row.weight, row.is_drained, row.is_disabled)
+
+
+def _order(row: SettingRow) -> tuple[int, bytes]:
+    """Return what is greater for the newer; of two that were made at once, any, if it is the same one everywhere."""
+    return row.stamp, row.pack()

@@ -1,0 +1,320 @@
+"""What directors of a service tell each other of its servers, without I/O: settings by hand, and how servers stand.
+
+A setting is told until every other director has said that it holds there, a few times at most.  Every few seconds each
+tells how it finds its servers, with a digest of its settings; who hears of another digest than its own tells its
+settings, so that a director that was away, or has begun anew, gets what holds.  Directors that share all their services
+are a group, and nothing is heeded but what one of a group says of the group's services.
+
+All of it is paced: one message to each other director in PACE seconds, beside settings that were made just now.  With
+more than MOST_COMPARED directors, as where every node is one, they tell each other the digest alone.  Times are seconds
+of any clock that only moves forward.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from overlay.services.directors import group_number
+from overlay.services.health import Condition
+from overlay.services.settings import entry_of, group_of
+from overlay.wire.service_control import (
+    MOST_SETTINGS,
+    MOST_STANDINGS,
+    SettingsHeard,
+    SettingsTold,
+    StandingRow,
+    StandingsTold,
+    in_messages,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from overlay.services.directors import Group
+    from overlay.services.health import ByHand, Health
+    from overlay.services.settings import Settings
+    from peers.service import Server, Service
+
+# Ours
+PACE = 0.1  # seconds between two messages to a director
+INTERVAL = 5.0  # seconds from one round of standings to the next
+PROMPT = 0.3  # after a change
+MOST_COMPARED = 32  # directors of a group that tell each other how servers stand
+LARGE_INTERVAL = 30.0  # seconds between two digests in larger groups
+ROUNDS = 3  # that a director may miss until it counts as not heard
+REPEAT = 0.4  # seconds until a setting is told again to who has not said that it holds
+TRIES = 5
+AT_ONCE = 32  # directors that are told of a setting, every PACE seconds
+ANSWER_INTERVAL = 1.0  # seconds between two answers to a digest of one director
+CONDITIONS = tuple(Condition)  # their places are those on the wire
+
+ServiceMessage: TypeAlias = SettingsTold | SettingsHeard | StandingsTold
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Say *message* to *peers*, or for None to everybody with whom there is a session."""
+
+    peers: tuple[str, ...] | None
+    message: ServiceMessage
+
+
+@dataclass(slots=True)
+class Telling:
+    """A setting on its way to other directors; *missing* have not said yet that it holds there."""
+
+    message: SettingsTold
+    missing: set[str]
+    waiting: deque[str]
+    due: float
+    tries: int = 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is told or awaited any more."""
+        return not self.missing or self.tries > TRIES
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a server stands at *director*, other than here, and since when; *condition* is None where it is unknown there."""
+
+    director: str
+    condition: Condition | None
+    effective: int
+    since: float
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What was heard of a director, and when: how servers stand there by their entries."""
+
+    at: float = -math.inf
+    rows: dict[int, tuple[StandingRow, float]] = field(default_factory=dict)
+    answered: float = -math.inf
+
+
+@dataclass(slots=True)
+class _Group:
+    """A group that this node is of: *others* can be told, in the order of the file, and *deaf* cannot."""
+
+    number: int
+    others: tuple[str, ...]
+    deaf: tuple[str, ...]
+    services: tuple[str, ...]
+    entries: frozenset[int]
+    due: float
+    heard: dict[str, _Heard] = field(default_factory=dict)
+
+    @property
+    def is_compared(self) -> bool:
+        return len(self.others) < MOST_COMPARED
+
+    @property
+    def patience(self) -> float:
+        """For how many seconds counts what was heard."""
+        return ROUNDS * (INTERVAL + len(self.entries) / MOST_STANDINGS * PACE)
+
+
+class Sharing:
+    """The groups of this node.  *settings* are those that hold here, *healths* the services by name."""
+
+    def __init__(self, own: str, settings: Settings, healths: Callable[[], Mapping[str, Health]]) -> None:
+        self._own, self._settings, self._healths = own, settings, healths
+        self._groups: dict[Group, _Group] = {}
+        self._by_number: dict[int, Group] = {}
+        self._entries: dict[tuple[str, str], int] = {}  # by service and key of a server
+        self._tellings: dict[int, Telling] = {}
+        self._queue: deque[Say] = deque()
+        self._tick = -math.inf
+
+    def adopt(
+        self, services: Collection[Service], everybody: Iterable[str], deaf: Collection[str], now: float
+    ) -> None:
+        """Go by *services* from now on, those that this node directs; *everybody* are all nodes that may be directors.
+
+        Those in *deaf* hear nothing, as where the tunnel is in the clear.
+        """
+        self._settings.adopt(services)
+        self._entries = {
+            (service.name, server.key): entry_of(service, server)
+            for service in services
+            for server in service.entries
+        }
+        everybody, before, self._groups = tuple(everybody), self._groups, {}
+        for group in dict.fromkeys(map(group_of, services)):
+            names = [name for name in group or everybody if name != self._own]
+            others = tuple(name for name in names if name not in deaf)
+            made = _Group(
+                group_number(group),
+                others,
+                tuple(name for name in names if name in deaf),
+                tuple(service.name for service in services if group_of(service) == group),
+                frozenset(
+                    entry_of(service, server)
+                    for service in services
+                    if group_of(service) == group
+                    for server in service.entries
+                ),
+                now + PROMPT if others else math.inf,
+            )
+            if group in before:
+                made.heard = {peer: heard for peer, heard in before[group].heard.items() if peer in others}
+            for heard in made.heard.values():
+                heard.rows = {entry: row for entry, row in heard.rows.items() if entry in made.entries}
+            self._groups[group] = made
+        self._by_number = {each.number: group for group, each in self._groups.items()}
+        for telling in self._tellings.values():
+            telling.missing &= {name for each in self._groups.values() for name in each.others}
+
+    # What is told
+
+    def set_by_hand(
+        self, service: Service, server: Server, by_hand: ByHand, wall_ms: int, now: float
+    ) -> Telling:
+        """Have a setting hold here, and tell the other directors; *wall_ms* is the time of day."""
+        group = self._groups[group_of(service)]
+        row = self._settings.set(self._entries[service.name, server.key], by_hand, wall_ms)
+        identifier = max(self._tellings, default=0) + 1
+        telling = Telling(
+            SettingsTold(group.number, identifier, (row,)), set(group.others), deque(group.others), now
+        )
+        if not telling.is_over:
+            self._tellings[identifier] = telling
+        self.changed(now)
+        return telling
+
+    def deaf(self, service: Service) -> tuple[str, ...]:
+        """Return the other directors of *service* that can be told nothing."""
+        return self._groups[group_of(service)].deaf
+
+    def changed(self, now: float) -> None:
+        """Note that servers stand otherwise than before, so that the others are told soon."""
+        for group in self._groups.values():
+            if group.is_compared and group.others:
+                group.due = min(group.due, now + PROMPT)
+
+    def met(self, peer: str, now: float) -> None:
+        """Note that a session with *peer* has begun: it may know nothing yet."""
+        for group in self._groups.values():
+            if peer in group.others:
+                group.due = min(group.due, now + PROMPT)
+
+    def next_deadline(self) -> float:
+        """Return when handle_deadline() has something to do; infinity while it has not."""
+        rounds = min((group.due for group in self._groups.values()), default=math.inf)
+        paced = max(self._tick, -math.inf if self._queue else rounds)
+        return min(paced, *(telling.due for telling in self._tellings.values()), math.inf)
+
+    def handle_deadline(self, now: float) -> list[Say]:
+        """Say what is to be said by *now*."""
+        said: list[Say] = []
+        for identifier, telling in list(self._tellings.items()):
+            if telling.due <= now:
+                said += self._repeat(telling, now)
+            if telling.is_over:
+                del self._tellings[identifier]
+        for group, each in self._groups.items():
+            if each.due <= now and not any(say.message.group == each.number for say in self._queue):
+                self._queue += self._round(group, each, now)
+                each.due = now + (INTERVAL if each.is_compared else LARGE_INTERVAL)
+        if self._queue and self._tick <= now:
+            self._tick = now + PACE
+            said.append(self._queue.popleft())
+        return said
+
+    @staticmethod
+    def _repeat(telling: Telling, now: float) -> list[Say]:
+        if not telling.waiting:
+            telling.tries += 1
+            telling.waiting.extend(sorted(telling.missing))
+        names = [telling.waiting.popleft() for _ in range(min(AT_ONCE, len(telling.waiting)))]
+        telling.due = now + (PACE if telling.waiting else REPEAT)
+        peers = tuple(name for name in names if name in telling.missing)
+        return [Say(peers, telling.message)] if peers and not telling.is_over else []
+
+    def _round(self, group: Group, each: _Group, now: float) -> Iterable[Say]:
+        digest, healths = self._settings.digest(group), self._healths()
+        if not each.is_compared:
+            return [Say(None, StandingsTold(each.number, digest, ()))]
+        rows = [
+            StandingRow(
+                self._entries[name, key],
+                CONDITIONS.index(standing.condition),
+                standing.effective,
+                min(2**32 - 1, max(0, int(now - standing.since))),
+            )
+            for name in each.services
+            if name in healths
+            for key, standing in healths[name].standings.items()
+            if (name, key) in self._entries
+        ]
+        pieces = in_messages(rows, MOST_STANDINGS)
+        return [Say(each.others, StandingsTold(each.number, digest, piece)) for piece in pieces]
+
+    # What is heard
+
+    def heard(self, peer: str, message: ServiceMessage, now: float) -> list[Say] | None:
+        """Take what *peer* says, and return what is said to that; None if it is no director of these services."""
+        group = self._by_number.get(message.group)
+        each = None if group is None else self._groups[group]
+        if group is None or each is None or peer not in each.others:
+            return None
+        match message:
+            case SettingsTold():
+                holds = self._settings.hear(group, message.rows)
+                if message.identifier and holds:
+                    return [Say((peer,), SettingsHeard(message.group, message.identifier))]
+            case SettingsHeard():
+                telling = self._tellings.get(message.identifier)
+                if telling is not None and telling.message.group == message.group:
+                    telling.missing.discard(peer)
+            case StandingsTold():
+                return self._compare(group, each, peer, message, now)
+        return []
+
+    def _compare(
+        self, group: Group, each: _Group, peer: str, message: StandingsTold, now: float
+    ) -> list[Say]:
+        heard = each.heard.setdefault(peer, _Heard())
+        if each.is_compared:
+            heard.at = now
+            heard.rows |= {row.entry: (row, now) for row in message.rows if row.entry in each.entries}
+        if message.settings == self._settings.digest(group) or heard.answered + ANSWER_INTERVAL > now:
+            return []
+        heard.answered = now
+        rows = self._settings.rows(group)
+        return [
+            Say((peer,), SettingsTold(each.number, 0, piece)) for piece in in_messages(rows, MOST_SETTINGS)
+        ]
+
+    # Questions
+
+    def unheard(self, service: Service, now: float) -> list[str]:
+        """Return the other directors of *service* of which it is not known how they find its servers."""
+        group = self._groups[group_of(service)]
+        return [*(name for name in group.others if not self._is_heard(group, name, now)), *group.deaf]
+
+    def differences(self, service: Service, server: Server, now: float) -> list[Difference]:
+        """Return where another director that is heard has *server* in another condition, or with another weight."""
+        group, entry = self._groups[group_of(service)], self._entries[service.name, server.key]
+        standing = self._healths()[service.name].standings[server.key]
+        found: list[Difference] = []
+        for name in group.others:
+            if not self._is_heard(group, name, now):
+                continue
+            row, at = group.heard[name].rows.get(entry, (None, now))
+            if row is None or at + group.patience < now:
+                found.append(Difference(name, None, 0, now))
+            elif row.condition < len(CONDITIONS):
+                condition = CONDITIONS[row.condition]
+                if (condition, row.weight) != (standing.condition, standing.effective):
+                    found.append(Difference(name, condition, row.weight, at - row.since))
+        return found
+
+    @staticmethod
+    def _is_heard(group: _Group, name: str, now: float) -> bool:
+        return name in group.heard and group.heard[name].at + group.patience > now
