@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401  a codec that cannot be loaded once is missing for good: see below
+import gc
 import signal
 
 import pytest
@@ -12,6 +13,12 @@ from tests import hypothesis_profiles  # noqa: F401  it chooses the profile
 # encodings.idna is loaded here: a test that becomes another user for a moment may be unable to read Python's own files,
 # and would be the first to look up a host's name.
 
+# Twelve thousand tests are a million objects that stay: to go through them again and again took a fifth of collection.
+gc.set_threshold(10_000, 20, 20)
+
+# Without network namespaces, the files whose tests start processes and wait for them longest
+WAITING = {"test_agent.py", "test_changes.py", "test_forwarder.py", "test_questions.py"}
+
 # A job in the background has SIGINT ignored, and so would have every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -19,4 +26,4 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that wait most: in parallel runs the others fill what time they leave to the end."""
-    items.sort(key=lambda item: item.get_closest_marker("netns") is None)
+    items.sort(key=lambda item: (item.get_closest_marker("netns") is None, item.path.name not in WAITING))

@@ -12,7 +12,7 @@ import os
 from hypothesis import HealthCheck, Phase, settings
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "full")
-FEW = 10  # examples in the quick profile
+FEW, FEW_SEEDS = 10, 2  # examples in the quick profile, and seeds
 MORE = 10  # times as many as in the full profile are tried in the thorough one
 
 _COMMON = settings(
@@ -28,6 +28,11 @@ settings.register_profile("thorough", _COMMON, max_examples=100 * MORE)
 # A failure is enough, however large its example is.
 settings.register_profile("mutation", _COMMON, max_examples=30, phases=(Phase.explicit, Phase.generate))
 settings.load_profile(PROFILE)
+
+
+def seeds(count: int) -> range:
+    """Return the seeds of a test that tells *count* stories of its own making: fewer in the quick profile."""
+    return range(min(count, FEW_SEEDS) if PROFILE == "quick" else count)
 
 
 def examples(count: int) -> settings:

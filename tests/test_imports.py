@@ -424,8 +424,14 @@ def dotted(path):
 
 
 @cache
+def tree_of(module):
+    """Return the syntax of *module*."""
+    return ast.parse(modules()[module].read_text())
+
+
+@cache
 def imports(module):
-    tree = ast.parse(modules()[module].read_text())
+    tree = tree_of(module)
     typed_nodes = {
         id(inner)
         for node in ast.walk(tree)
@@ -462,19 +468,19 @@ def test_every_module_has_a_room():
     assert all(room(module) for module in modules())
 
 
-@pytest.mark.parametrize("module", modules())
-def test_imports_run_one_way(module):
+def test_imports_run_one_way():
     """cli, agent, host and session machines, crypto, wire: what is below never knows what stands on it."""
-    known = ROOMS[room(module)]
-    imported = imports(module)
+    assert not {module: found for module in modules() if (found := strangers(module))}
 
-    strangers = {
+
+def strangers(module):
+    """Return what *module* imports from rooms that its own may not know."""
+    known, imported = ROOMS[room(module)], imports(module)
+    return {
         other
         for other in imported.loaded | imported.typed
         if is_ours(other) and room(other) != room(module) and room(other) not in known and other not in known
     }
-
-    assert not strangers
 
 
 def test_no_module_takes_part_in_a_circle():
@@ -508,23 +514,20 @@ def test_core_imports_only_what_computes(rule):
             assert not edge, f"{module} imports {edge}, but {rule.reason}"
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        module
+def test_packet_path_uses_numbers_of_the_socket_module_and_calls_nothing_of_it():
+    """Its sockets are handed in, so that a test can hand in others."""
+    called = {
+        (module, node.attr)
         for module in modules()
         if is_in(module, "overlay.forwarding") and module.rpartition(".")[2] not in {"loop", "__main__"}
-    ],
-)
-def test_packet_path_uses_numbers_of_the_socket_module_and_calls_nothing_of_it(module):
-    """Its sockets are handed in, so that a test can hand in others."""
-    used = {
-        node.attr
-        for node in ast.walk(ast.parse(modules()[module].read_text()))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "socket"
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "socket"
+        and not node.attr.isupper()
     }
 
-    assert all(name.isupper() for name in used)
+    assert not called
 
 
 @pytest.mark.parametrize("library", ONLY_IN)
@@ -548,7 +551,7 @@ def specified(module):
     """Yield the name and value of each constant of *module* that a document or a header defines, not we."""
     text = modules()[module].read_text()
     sections = [match and match[1] for match in map(SECTION.match, text.splitlines())]
-    for node in ast.parse(text).body:
+    for node in tree_of(module).body:
         above = [section for section in sections[: getattr(node, "lineno", 0) - 1] if section]
         if not isinstance(node, ast.Assign) or above[-1:] == ["Ours"]:
             continue
@@ -583,7 +586,7 @@ def test_core_reads_no_clock_and_draws_no_randomness(package):
         if is_in(module, package):
             names = {
                 node.attr if isinstance(node, ast.Attribute) else node.id
-                for node in ast.walk(ast.parse(path.read_text()))
+                for node in ast.walk(tree_of(module))
                 if isinstance(node, ast.Attribute | ast.Name)
             }
             forbidden = {"urandom", "time_ns", "monotonic", "clock_gettime", "getrandbits", "token_bytes"}
@@ -611,15 +614,15 @@ def mirror(module):
     return ROOT.joinpath("tests", *packages, f"test_{name.strip('_')}.py")
 
 
-@pytest.mark.parametrize("module", modules())
-def test_module_has_its_test_file(module):
-    is_described_only = len(ast.parse(modules()[module].read_text()).body) <= 1  # a package's docstring
-    has_tests = mirror(module).exists()
+def test_module_has_its_test_file():
+    tested = {module for module in modules() if mirror(module).exists()}
+    described_only = {
+        module for module in modules() if len(tree_of(module).body) <= 1
+    }  # a package's docstring
+    missing = modules().keys() - tested - described_only - TESTED_ELSEWHERE.keys()
 
-    if module in TESTED_ELSEWHERE:
-        assert not has_tests, f"{module} has its test file: take it out of TESTED_ELSEWHERE"
-    else:
-        assert has_tests or is_described_only, f"write {mirror(module).relative_to(ROOT)}"
+    assert not [f"write {mirror(module).relative_to(ROOT)}" for module in sorted(missing)]
+    assert not tested & TESTED_ELSEWHERE.keys(), "they have test files: take them out of TESTED_ELSEWHERE"
 
 
 def test_test_file_has_its_module():

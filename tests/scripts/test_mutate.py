@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from scripts.mutate import pick
 from tests.test_imports import ROOT
 
 if TYPE_CHECKING:
@@ -165,7 +164,16 @@ def test_a_module_that_is_not_there_is_refused_in_one_sentence():
     assert "overlay/none.py is not a module or a folder of this project" in done.stderr
 
 
-def test_a_sample_is_the_same_each_time_and_another_with_another_seed():
+@pytest.fixture(scope="module")
+def pick():
+    from scripts import (
+        mutate,  # not at the top: mutmut takes a second to load, also for who only collects tests
+    )
+
+    return mutate.pick
+
+
+def test_a_sample_is_the_same_each_time_and_another_with_another_seed(pick):
     first = pick(range(500), 60, seed=0)
 
     assert pick(range(500), 60, seed=0) == first
@@ -174,7 +182,7 @@ def test_a_sample_is_the_same_each_time_and_another_with_another_seed():
     assert set(first) <= set(range(500))
 
 
-def test_a_sample_has_of_each_module_the_share_that_it_has_of_all_changes():
+def test_a_sample_has_of_each_module_the_share_that_it_has_of_all_changes(pick):
     changes = ["large"] * 9000 + ["small"] * 1000
 
     sample = pick(changes, 1000, seed=3)
@@ -182,7 +190,7 @@ def test_a_sample_has_of_each_module_the_share_that_it_has_of_all_changes():
     assert 70 <= sample.count("small") <= 130
 
 
-def test_fewer_changes_than_the_sample_are_all_tried():
+def test_fewer_changes_than_the_sample_are_all_tried(pick):
     assert pick(["one", "two"], 60, seed=0) == ["one", "two"]
     assert pick(["one", "two"], None, seed=0) == ["one", "two"]
     assert pick([], 60, seed=0) == []

@@ -21,7 +21,7 @@ from overlay.session.sessions import Sessions
 from overlay.status import state_of
 from overlay.wire.icmp import Echo
 from tests import packets
-from tests.hypothesis_profiles import examples
+from tests.hypothesis_profiles import examples, seeds
 from tests.network import Flight, Nat
 from tests.overlay.session.pair import seeded
 from tests.packets import ACK, CWR, ECE, PSH
@@ -174,7 +174,7 @@ def test_both_ends_may_begin_at_once(world, pair):
     assert len(world.sent("initiation")) == 2
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_of_handshakes_that_crossed_one_is_kept_and_renewed_by_one_end(seed):
     world = World(seed)
     a, b = world.pair()
@@ -185,7 +185,7 @@ def test_of_handshakes_that_crossed_one_is_kept_and_renewed_by_one_end(seed):
     assert len(world.sent("initiation")) == 2 + 3
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_handshakes_that_cross_leave_one_keypair_in_use_that_is_renewed_in_time(seed):
     world = World(seed)
     a, b = world.pair()
@@ -652,7 +652,7 @@ def test_after_a_restart_that_shakes_hands_traffic_goes_on_within_2_seconds(worl
     assert (a.received, b.received) == (to_a, to_b)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_a_restart_right_after_a_handshake_is_not_taken_for_a_crossing(seed):
     world = World(seed)
     a, b = world.pair()
@@ -954,7 +954,7 @@ def test_without_keepalives_a_nat_forgets(world):
 # Weather
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_in_bad_weather_packets_are_neither_doubled_nor_damaged(seed):
     world = World(seed, has_gro=seed % 2 == 0)
     a, b = world.pair()
@@ -970,7 +970,7 @@ def test_in_bad_weather_packets_are_neither_doubled_nor_damaged(seed):
     assert set(a.drops) | set(b.drops) <= {"replay", "unknown_index"}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_super_packets_in_bad_weather_come_out_as_their_segments(seed):
     world = World(seed, has_gro=seed % 2 == 0)
     a, b = world.pair()

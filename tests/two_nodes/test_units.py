@@ -19,7 +19,7 @@ from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGE
 from overlay.wire import control
 from overlay.wire.bulk import AES_256_GCM, AES_BLOCKS_PER_KEY, CHACHA20_POLY1305
 from tests import packets
-from tests.hypothesis_profiles import examples
+from tests.hypothesis_profiles import examples, seeds
 from tests.network import Nat
 from tests.packets import ACK, CWR, ECE, FIN, PSH
 from tests.sim import World
@@ -777,7 +777,7 @@ def test_a_transfer_under_fire_of_handshakes_loses_nothing(world, pair):
     assert b.peer().traffic.rx_units > 1000
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_after_handshakes_that_crossed_units_are_used_both_ways(seed):
     world = World(seed, ciphers=BOTH)
     a, b = world.pair()
@@ -793,7 +793,7 @@ def test_after_handshakes_that_crossed_units_are_used_both_ways(seed):
     assert are_units_in_use(b)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_units_go_under_whichever_keypair_a_peer_uses_after_handshakes_that_crossed(seed):
     world = World(seed, ciphers=BOTH)
     a, b = world.pair()

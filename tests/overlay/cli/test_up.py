@@ -1,3 +1,4 @@
+import base64
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,8 @@ def up(tmp_path):
             check=False,
         )
 
-    run("keygen", "--key", "key")
+    (tmp_path / "key").write_text(base64.b64encode(bytes(range(32))).decode())
+    (tmp_path / "key").chmod(0o600)
     return lambda *arguments: run("up", *arguments)
 
 

@@ -151,18 +151,19 @@ def seen(world):
 @pytest.mark.parametrize(("name", "key"), KINDS)
 @pytest.mark.parametrize("outer", [4, 6])
 @pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize("tos", [*range(4), 0xB8, 0xB9, 0xFF])
 @pytest.mark.parametrize("inherits", [False, True])
-def test_the_outer_header_has_what_the_table_says(world, seen, name, key, outer, version, tos, inherits):
+def test_the_outer_header_has_what_the_table_says(world, seen, name, key, outer, version, inherits):
     a, b = world.raw_pair(name, outer=outer, identifier=key)
     a.tell(link.SetNode(a.mtu, False, [], inherits))
 
-    a.send(b, version=version, tos=tos, ttl=9)
-    world.run(1)
+    for tos in (*range(4), 0xB8, 0xB9, 0xFF):
+        a.send(b, version=version, tos=tos, ttl=9)
+        world.run(1)
 
-    (flight,) = seen
-    assert (flight.tos, flight.ttl) == (tos, 9 if inherits else 0)
-    assert flight.protocol == {"ipip": {4: 4, 6: 41}[version], "gre": 47}[name]
+        flight = seen.pop()
+        assert not seen
+        assert (flight.tos, flight.ttl) == (tos, 9 if inherits else 0)
+        assert flight.protocol == {"ipip": {4: 4, 6: 41}[version], "gre": 47}[name]
     assert not b.drops
 
 

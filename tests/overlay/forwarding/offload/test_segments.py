@@ -375,6 +375,7 @@ def test_any_bytes_with_any_virtio_header_give_a_train_or_a_refusal(packet, firs
     assert b"".join(b"".join(part) for part in train.parts()) == b"".join(train.full)
 
 
+@pytest.mark.slow
 def test_trains_remembered_are_bounded(monkeypatch):
     splitter = Splitter(1420)
     for size in range(1, 2000, 3):

@@ -9,6 +9,7 @@ from overlay.forwarding.services.service import Takes
 from overlay.services.schedulers import SCHEDULERS
 from overlay.services.states import CLOSING, State, after_datagram, after_tcp, timeouts
 from overlay.wire.flow_key import flow_key
+from tests.hypothesis_profiles import seeds
 from tests.overlay.forwarding.services.conftest import CLIENTS, VIPS, World, flags_of, tcp, udp
 from tests.packets import ACK, FIN, RST, SYN
 
@@ -93,7 +94,7 @@ def steps(chance, count=250):
 
 @pytest.mark.parametrize("persistence", [0.0, 60.0])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_a_flow_keeps_its_server_while_that_lives_and_nothing_goes_to_others(scheduler, persistence, seed):
     world, twin, now = World(), Twin(), 1000.0
     world.serve(scheduler=scheduler, persistence=persistence)

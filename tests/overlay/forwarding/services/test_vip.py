@@ -309,6 +309,7 @@ def test_new_flows_are_limited_and_known_ones_are_not():
     assert not world.written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["maglev", "wlc"])
 def test_a_flood_of_syns_takes_no_flow_from_its_server(scheduler):
     world = World()

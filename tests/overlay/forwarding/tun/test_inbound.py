@@ -65,6 +65,7 @@ def test_what_the_kernel_says_beside_receives_is_remembered_in_bounds(pair):
     assert arrival.pktinfo == (4, b"abcd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 37], ids=["of few", "of many"])
 def test_layouts_of_merged_receives_are_remembered_in_bounds(pair, step):
     a, b = pair

@@ -252,6 +252,7 @@ def test_three_hundred_servers_are_three_hundred_peers():
     assert imported.remarks == []
 
 
+@pytest.mark.slow
 def test_group_has_so_many_addresses_at_most():
     ranges = "".join(f"10.{number}.0.0-10.{number}.3.255 80\n" for number in range(1, 18))
 

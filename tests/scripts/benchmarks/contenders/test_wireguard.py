@@ -2,11 +2,14 @@ import base64
 from ipaddress import ip_network
 from pathlib import Path
 
+import pytest
+
 import peers.hints
 import peers.toml
 from scripts.benchmarks.contenders.wireguard import MORE_PEERS_LIMIT, ONE_MORE_PEER, PEERS_TOML, more_peers
 
 
+@pytest.mark.slow
 def test_as_many_more_peers_as_are_allowed_make_a_peers_file():
     a, b = (base64.b64encode(bytes([9, number, *bytes(30)])).decode() for number in (1, 2))
     text = PEERS_TOML.format(a=a, b=b, bulk="true")
