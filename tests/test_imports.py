@@ -189,6 +189,7 @@ ONLY_IN = {
     "trio": (
         (
             "overlay.agent",
+            "overlay.answers.check_server",
             "overlay.arrival",
             "overlay.balancing",
             "overlay.changes",

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from overlay.link.service_messages import FlowFilter
 
 # Ours
-STEP = 512  # places looked at between packets
-STEP_ROWS = 50  # flows found between packets; a row takes three microseconds
+STEP = 256  # places looked at between packets, in less than 0.1 ms
+STEP_ROWS = 25  # flows found between packets; a row takes three microseconds
 MOST_PLACES = 65_536  # looked at for one question
 
 _TCP = 6  # the protocol that is not part of a key
@@ -114,6 +114,9 @@ def _matcher(wanted: FlowFilter) -> Callable[[bytes], bool]:
 
 def _client_test(client: bytes, prefix: int) -> Callable[[bytes], bool]:
     size, is_v4 = len(client), len(client) == 4
+    if prefix % 8 == 0:
+        head = client[: prefix // 8]
+        return lambda key: key.startswith(head) and (len(key) < 32) is is_v4
     shift = max(0, size * 8 - prefix)
     network = int.from_bytes(client, "big") >> shift
     return lambda key: (len(key) < 32) is is_v4 and int.from_bytes(key[:size], "big") >> shift == network
