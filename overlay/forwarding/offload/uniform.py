@@ -88,19 +88,21 @@ class UniformRows:
         stride = stride_of(length, self._mtu)
         rows = self._array[: count * stride].reshape(count, stride)[:, HEADER_SIZE:]
         first = rows[0]
+        columns: tuple[slice, ...]
         if first[0] >> 4 == 4:
-            at, sources = int(first[0] & 15) * 4, slice(12, 16)
-            is_whole = not ((rows[:, 6] & 0x3F).any() or rows[:, 7].any())
+            at, protocol = int(first[0] & 15) * 4, int(first[9])
+            # The identification and the checksum differ; what lies between the addresses and the ports are options.
+            columns = (slice(6, 10), slice(12, at + 4))
+            is_whole = not (first[6] & 0x3F or first[7])
         else:
-            at, sources = IPV6_HEADER_SIZE, slice(8, 24)
-            is_whole = int(first[6]) not in EXTENSIONS
-        protocol_at = PROTOCOL_AT[int(first[0] >> 4)]
+            at, protocol = IPV6_HEADER_SIZE, int(first[6])
+            columns = (slice(6, at + 4),)
+            is_whole = protocol not in EXTENSIONS
         if not is_whole or at + 4 > length:
             return False
-        for columns in (slice(protocol_at, protocol_at + 1), sources, slice(at, at + 4)):
-            if not (rows[:, columns] == first[columns]).all():
-                return False
-        if first[protocol_at] != PROTOCOL_TCP:
+        if any((rows[:, each] != first[each]).any() for each in columns):
+            return False
+        if protocol != PROTOCOL_TCP:
             return True
         return at + FLAGS_OFFSET < length and not (rows[:, at + FLAGS_OFFSET] & (FIN | SYN | RST)).any()
 

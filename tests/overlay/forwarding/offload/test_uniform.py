@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.forwarding.offload.flow import HEADER_SIZE
 from overlay.forwarding.offload.uniform import LAYOUTS, MOST, WORTH, UniformRows, stride_of
 from overlay.forwarding.underlay.batching import PROBE
 from tests import packets
@@ -427,3 +428,64 @@ def test_packets_that_fill_a_send_leave_one_by_one():
     sends = rows.alike.seal(sealing(0)[0], rows.length, 2)
 
     assert [len(send) for send in sends] == [65_504] * 2
+
+
+# Of one flow, or not: what packets to a virtual address are asked before they are looked up once
+
+
+def are_of_one_flow(made):
+    rows, stride = UniformRows(buffer := bytearray(70_000), 1420), stride_of(len(made[0]), 1420)
+    for place, packet in enumerate(made):
+        at = place * stride + HEADER_SIZE
+        buffer[at : at + len(packet)] = packet
+    return rows.are_of_one_flow(len(made[0]), len(made))
+
+
+def of_client(version=4, *, client=7, port=40_000, **how):
+    source = f"198.51.100.{client}" if version == 4 else f"2001:db8:7::{client}"
+    destination = "203.0.113.80" if version == 4 else "2001:db8:9::80"
+    ends = {"source": source, "destination": destination, "ports": (port, 80), "flags": packets.ACK}
+    return packets.tcp(b"payload.", version=version, **ends | how)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_packets_that_differ_in_what_they_carry_are_of_one_flow(version):
+    assert are_of_one_flow([of_client(version, sequence=number) for number in range(8)])
+    pushed = packets.ACK | packets.PSH
+    assert are_of_one_flow([of_client(version), of_client(version, flags=pushed), of_client(version)])
+
+
+@pytest.mark.parametrize("place", [0, 3])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"client": 8}, {"port": 40_001}, {"ports": (40_000, 81)}, {"flags": packets.FIN | packets.ACK},
+        {"flags": packets.RST}, {"flags": packets.SYN},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_packets_of_other_ends_or_that_change_a_flow_are_not(version, other, place):
+    made = [of_client(version) for _ in range(4)]
+    made[place] = of_client(version, **other)
+
+    assert not are_of_one_flow(made)
+
+
+@pytest.mark.parametrize(("at", "value"), [(6, 0x20), (7, 1), (9, packets.UDP), (0, 0x4F)])
+def test_fragments_other_protocols_and_headers_beyond_the_packet_are_not(at, value):
+    made = [bytearray(of_client()) for _ in range(4)]
+    for packet in made:
+        packet[at] = value
+    assert are_of_one_flow(made) == (value == packets.UDP)
+    made[0][at] = 0 if at else value  # first bytes are alike: are() has seen to it
+
+    assert not are_of_one_flow(made)
+
+
+def test_packets_with_an_extension_before_the_ports_are_not():
+    made = [bytearray(of_client(6)) for _ in range(4)]
+    for packet in made:
+        packet[6] = 0  # hop-by-hop options
+
+    assert not are_of_one_flow(made)
