@@ -12,6 +12,7 @@ import trio
 from overlay.balancing import commands, journal
 from overlay.balancing.counting import Counting
 from overlay.balancing.flow_pages import FlowPages
+from overlay.balancing.on_lan import look_at_lan
 from overlay.balancing.pins import Pins
 from overlay.balancing.probing import Probing
 from overlay.balancing.shared import Shared
@@ -19,7 +20,6 @@ from overlay.balancing.way import Way
 from overlay.errors import PacketError
 from overlay.host import clock
 from overlay.lan.lan import Lan
-from overlay.lan.memberships import memberships_of
 from overlay.link.messages import OWN, SendControl
 from overlay.link.service_messages import Flows, Pinned, RemoveService, ServiceCounters
 from overlay.services import instructions
@@ -189,21 +189,8 @@ class Balancing:
         if not healths and not self._is_on_lan:
             return
         self._is_on_lan = bool(healths)
-        services = [health.service for health in healths.values()]
-        self.lan.set_links(self._links())
-        self.lan.configure(memberships_of(services, self._node.own.name))
-        by_vrrp = {address for each in services if each.vrrp is not None for address in each.addresses}
-        self.lan.hold(
-            address
-            for each in services
-            if each.directors and self.directors.is_active(each.directors)
-            for address in each.addresses
-            if address not in by_vrrp
-        )
-        self.lan.set_quorums(name for name, health in healths.items() if not health.has_quorum)
-        self.lan.set_overlay(
-            is_up=any(each.is_confirmed and not each.is_silent for each in self._roster.by_number.values())
-        )
+        remotes = self._roster.by_number.values()
+        look_at_lan(self.lan, self._links(), healths, self.directors, self._node.own.name, remotes)
 
     def awaits(self, report: ServiceReport) -> bool:
         """Return whether somebody waits for *report*, and not too much of that answer has come already."""
