@@ -72,10 +72,7 @@ def _positions(text: str) -> Iterator[tuple[Keys, int]]:
         elif expected == "header" and lexeme == "]":
             names = tuple(parts)
             if is_array:
-                inner = [each for each in arrays if len(each) > len(names) and each[: len(names)] == names]
-                for each in inner:
-                    del arrays[each]  # a new item has its own
-                arrays[names] = arrays.get(names, -1) + 1
+                _begin_item(names, arrays)
                 yield names, parts_line
             table = _placed(names, arrays)
             yield table, parts_line
@@ -105,6 +102,14 @@ def _positions(text: str) -> Iterator[tuple[Keys, int]]:
             else:
                 open_values[-1] = (container, index + 1)
         line += 0 if kind == "newline" else lexeme.count("\n")
+
+
+def _begin_item(names: Keys, arrays: dict[Keys, int]) -> None:
+    """Count another item of the array of tables *names*; the arrays inside the item before it are not its own."""
+    inner = [each for each in arrays if len(each) > len(names) and each[: len(names)] == names]
+    for each in inner:
+        del arrays[each]
+    arrays[names] = arrays.get(names, -1) + 1
 
 
 def _placed(names: tuple[str, ...], arrays: dict[Keys, int]) -> Keys:

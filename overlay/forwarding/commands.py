@@ -112,18 +112,8 @@ class Commands:
             case Sockets():
                 self._use_sockets(command, sockets, now)
             case SetNode():
-                self._use_node(command, sockets)
-                self._core.inherits_ttl = command.inherits_ttl
-                if self._core.bridge is not None:
-                    self._core.bridge.set_static(OWN, command.macs, command.addresses)
-                    self._core.bridge.set_most(command.stations)
-                mtu = self._core.payload_mtu(command.mtu)
-                if mtu != self._core.outbound.splitter.mtu:
-                    self._core.outbound.set_mtu(mtu)
-                    self._core.in_band.probes.set_mtu(mtu)
-                    self._core.jobs.add_once(
-                        "mtu", list(self._core.peers.values()), self._core.in_band.probes.restart
-                    )
+                self._ask_for_paths(command, sockets)
+                self._use_node(command)
             case RenewSources():
                 self._core.jobs.add_once("sources", list(self._core.peers.values()), self._renew_source)
                 if command.has_moved:
@@ -336,7 +326,21 @@ class Commands:
         peers = [peer for peer in self._core.peers.values() if peer.encapsulation is encapsulation]
         self._core.jobs.add_once(f"sockets {encapsulation.name}", peers, self._leave_old_socket)
 
-    def _use_node(self, command: SetNode, sockets: Sequence[AnySocket]) -> None:
+    def _use_node(self, command: SetNode) -> None:
+        self._core.inherits_ttl = command.inherits_ttl
+        if self._core.bridge is not None:
+            self._core.bridge.set_static(OWN, command.macs, command.addresses)
+            self._core.bridge.set_most(command.stations)
+        mtu = self._core.payload_mtu(command.mtu)
+        if mtu != self._core.outbound.splitter.mtu:
+            self._core.outbound.set_mtu(mtu)
+            self._core.in_band.probes.set_mtu(mtu)
+            self._core.jobs.add_once(
+                "mtu", list(self._core.peers.values()), self._core.in_band.probes.restart
+            )
+
+    def _ask_for_paths(self, command: SetNode, sockets: Sequence[AnySocket]) -> None:
+        """Send ICMP errors by the first of *sockets*, if it is for them, and learn MTUs of paths by the others."""
         if len(sockets) != command.has_icmp + len(command.families):
             self._core.drops["link"] += 1
             return

@@ -54,6 +54,7 @@ def _fold_scalar(total: int) -> int:
 
 
 def swap(value: int) -> int:
+    """Return *value*, of 16 bits, with its two bytes exchanged."""
     return (value & 0xFF) << 8 | value >> 8
 
 
