@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from overlay.durations import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 # Ours
 NAMED = 5  # directors in one line
@@ -20,9 +20,14 @@ def describe_differences(service: Mapping[str, Any]) -> list[str]:
     ]
     silent = service["not_heard"] or []
     if silent:
-        more = f" and {len(silent) - NAMED} more" if len(silent) > NAMED else ""
-        lines.append(f"how servers stand at {', '.join(silent[:NAMED])}{more} is not known: nothing is heard")
+        lines.append(f"how servers stand at {name_some(silent)} is not known: nothing is heard")
     return lines
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Return the first of *names* in words, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
 
 
 def _difference(server: str, told: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import click
 from overlay.cli.exits import Failure
 from overlay.cli.options import interface_option
 from overlay.cli.output import show
+from overlay.cli.services.elsewhere import name_some
 from overlay.cli.services.listing import ask_services
 from peers.service import MOST_WEIGHT
 
@@ -27,9 +28,9 @@ def _set(ctx: click.Context, interface: str, server: str, **setting: Any) -> Non
     show(f"{server} is {told['state']}, with a weight of {told['effective_weight']}")
     missed = []
     if answer.get("unconfirmed"):
-        missed.append(f"not confirmed by {', '.join(answer['unconfirmed'])}: {LATER}")
+        missed.append(f"not confirmed by {name_some(answer['unconfirmed'])}: {LATER}")
     if answer.get("deaf"):
-        missed.append(f"not told to {', '.join(answer['deaf'])}, whose tunnel carries no messages: {REPEAT}")
+        missed.append(f"not told to {name_some(answer['deaf'])}, whose tunnel carries no messages: {REPEAT}")
     if missed:
         raise Failure(f"set here, but {'; and '.join(missed)}")
 

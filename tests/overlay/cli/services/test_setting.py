@@ -40,3 +40,11 @@ def test_directors_that_did_not_confirm_are_named_with_what_follows(overlay, age
         "Error: set here, but not confirmed by lb2: a director that runs, with the same peers file, takes it over once it "
         "can be reached; and not told to lb3, whose tunnel carries no messages: repeat the command there\n"
     )
+
+
+def test_directors_that_are_named_are_a_few(overlay, agent):
+    agent.answers["set_server"] = DONE | {"unconfirmed": [f"node{number}" for number in range(900)]}
+
+    result = overlay("services", "drain", "web/web1")
+
+    assert "not confirmed by node0, node1, node2, node3, node4 and 895 more: " in result.stderr
