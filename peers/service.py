@@ -202,7 +202,7 @@ class Service:
     idle_tcp: float = 900.0
     idle_fin: float = 120.0
     idle_udp: float = 300.0
-    new_flows_per_second: int = 20_000
+    new_flows_per_second: int = 10_000
     most_flows: int = 1_000_000
     recent_flows: int = 65_536
     up_command: tuple[str, ...] = ()

@@ -8,6 +8,9 @@ answers directly.  Beside it, on the same hosts: HAProxy in TCP mode, nginx with
 anything before it.  Client (wrk), server (nginx, one worker) and balancer share the processors; the tunnel to the server
 is encrypted, what the proxies send is not.
 
+**flood**: a TCP stream through the director while a stranger on its LAN sends SYNs from forged sources as fast as a core
+can.  Beside it, the same stream while none comes.
+
 **memory**: what a director needs for each flow that it knows.
 
 **failover**: for how long datagrams of a client do not arrive when its director is killed with ``kill -9``; for how long
@@ -17,6 +20,9 @@ gets new ones after the command.
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,14 +43,16 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-PARTS = ("path", "connections", "memory", "failover")
+PARTS = ("path", "connections", "flood", "memory", "failover")
 PLAIN, BALANCED, ALONE = "without a service", "by a director", "no balancer"
 TCP, ONE, MANY = "TCP, Gbit/s", "one flow, thousand/s", "1000 flows, thousand/s"
 CPU_EACH = {ONE: "one flow, CPU us each, both agents", MANY: "1000 flows, CPU us each, both agents"}
 CONNECTIONS, CPU = "new connections/s", "CPU of a connection, both agents, us"
 FLOWS = 1000  # of datagrams
 GOALS = {TCP: 0.95, ONE: 0.8, MANY: 0.8}
-GOAL_CONNECTIONS = 0.5
+GOAL_CONNECTIONS, GOAL_FLOOD = 0.5, 0.8
+FLOOD, SYNS = "TCP during a flood, Gbit/s", "SYNs of a flood, thousand/s"
+QUIET, FLOODED = "no flood", "flood of SYNs"
 IPERF3 = Program("iperf3", "iperf3")
 
 MANY_ADDRESSES = tuple(f"203.0.113.{last}" for last in range(100, 120))
@@ -55,7 +63,6 @@ address = "{VIP}"
 protocol = ["tcp", "udp"]
 directors = "lb"
 servers = "web"
-new_flows_per_second = 1000000
 
 [services.many]
 address = {list(MANY_ADDRESSES)}
@@ -106,7 +113,7 @@ def run(arguments: argparse.Namespace) -> None:
 def needed(parts: Sequence[str]) -> dict[str, str]:
     """Return the versions of the programs that *parts* take; SystemExit that names those that are missing."""
     wanted: list[Program] = []
-    if "path" in parts:
+    if "path" in parts or "flood" in parts:
         wanted.append(IPERF3)
     if "connections" in parts:
         wanted += [WRK, NGINX]
@@ -128,8 +135,8 @@ def measure(farm: Farm, arguments: argparse.Namespace, results: Figures) -> None
     """Measure path, connections and memory, in interleaved rounds."""
     web = farm.nodes["web"]
     parts = arguments.parts
+    farm.lead_visitor("lb")
     if "connections" in parts:
-        farm.lead_visitor("lb")
         start_pages(web.host, farm.folder)
         for proxy in PROXIES:
             if proxy.is_installed():
@@ -137,7 +144,11 @@ def measure(farm: Farm, arguments: argparse.Namespace, results: Figures) -> None
     if "path" in parts or "memory" in parts:
         count_and_drop(web.host, 'iifname "overlay0" udp dport != 5201')
     for number in range(arguments.rounds):
-        for part, each in (("path", measure_path), ("connections", measure_connections)):
+        for part, each in (
+            ("path", measure_path),
+            ("connections", measure_connections),
+            ("flood", measure_flood),
+        ):
             if part in parts:
                 progress(f"round {number + 1} of {arguments.rounds}: {part}")
                 each(farm, arguments, results)
@@ -179,6 +190,21 @@ def measure_connections(farm: Farm, arguments: argparse.Namespace, results: Figu
             results.note(CPU, name, spent / (rate * arguments.seconds) * 1e6)
 
 
+def measure_flood(farm: Farm, arguments: argparse.Namespace, results: Figures) -> None:
+    """Measure a stream without and with a flood."""
+    sender, receiver = farm.nodes["lb"].container, farm.nodes["web"].host
+    results.note(FLOOD, QUIET, stream(sender, receiver, VIP, arguments.seconds)[0])
+    command = (sys.executable, "-m", "scripts.benchmarks.syns", VIP, "80", str(arguments.seconds + 2))
+    flooding = farm.visitor.popen(*command, stdout=subprocess.PIPE)
+    assert flooding.stdout is not None
+    flooding.stdout.readline()
+    try:
+        results.note(FLOOD, FLOODED, stream(sender, receiver, VIP, arguments.seconds)[0])
+    finally:
+        told = json.loads(flooding.communicate(timeout=60)[0])
+    results.note(SYNS, FLOODED, told["sent"] / told["seconds"] / 1000)
+
+
 def measure_memory(farm: Farm, wanted: int, results: Figures) -> None:
     """Have the director know that many flows more, and note what each takes."""
     director, receiver = farm.nodes["lb"], farm.nodes["web"].host
@@ -211,6 +237,9 @@ def say_goals(results: Figures) -> None:
         ratio = results.ratio(column, BALANCED, PLAIN)
         if ratio is not None:
             say(f"{column}, by a director to without a service: {ratio:.2f} (goal: at least {goal})")
+    quiet, flooded = (results.median(FLOOD, name) for name in (QUIET, FLOODED))
+    if quiet and flooded is not None:
+        say(f"TCP, during a flood of SYNs to without: {flooded / quiet:.2f} (goal: at least {GOAL_FLOOD})")
     for proxy in PROXIES:
         ratio = results.ratio(CONNECTIONS, BALANCED, proxy.name)
         if ratio is not None:

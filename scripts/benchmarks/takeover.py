@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import time
@@ -122,13 +123,23 @@ def last(answers: list[tuple[float, str]], began: float, answer: str) -> float:
     return max((at - began for at, said in answers if said == answer and at > began), default=0.0) * 1000
 
 
+def director_of(farm: Farm) -> str:
+    """Return the director that the client sends to."""
+    (service,) = json.loads(farm.overlay("client", "services", "web", "--json"))["services"]
+    found = re.search(r"lb\d", service["reason"])
+    if found is None:
+        raise AssertionError(f"the client does not say who balances: {service['reason']}")
+    return found[0]
+
+
 def gap(farm: Farm, client: Namespace) -> float:
     """Return for how many milliseconds datagrams of a flow did not arrive, its director being killed."""
+    active = director_of(farm)
     asking = Asking(client, "send", DATAGRAMS)
-    for pid in farm.nodes["lb1"].processes:
+    for pid in farm.nodes[active].processes:
         subprocess.run(["kill", "-9", str(pid)], check=False)
     answers = [at for at, said in asking.stop() if said]
     if len(answers) < 2:
         raise AssertionError("no datagram was answered")
-    wait_until(lambda: not farm.nodes["lb1"].processes, 10, "lb1 has ended")
+    wait_until(lambda: not farm.nodes[active].processes, 10, f"{active} has ended")
     return max(later - earlier for earlier, later in itertools.pairwise(answers)) * 1000
