@@ -102,7 +102,8 @@ def wireguard_place(service: Service, names: tuple[str, ...]) -> Place:
         return Place(
             "wireguard",
             True,
-            "with the virtual address in its AllowedIPs for the director; answers come back through it",
+            "with the virtual address in its AllowedIPs for the director, and no tunnel to the servers themselves; answers come "
+            "back through the director",
             names,
         )
     return Place(

@@ -100,6 +100,16 @@ class Services:
         except OSError:
             self._drops["tun_refused"] += 1
 
+    def instead_of(self, peer: Peer, packet: memoryview, now: float) -> tuple[Peer, Keypair[Peer] | None]:
+        """Return whom *packet* goes to in place of *peer*, which there is no session with, and by what keypair.
+
+        An answer that goes back through the director reaches a peer that knows the director alone.
+        """
+        director = self.permits.director_of(packet)
+        if director is None or director.number == OWN:
+            return peer, None
+        return director, director.keypairs.usable(now) if director.clear is None else None
+
     def next_deadline(self) -> float:
         """Return when handle_deadline() is due; math.inf if never."""
         return self._balancer.next_deadline()

@@ -215,6 +215,8 @@ class Outbound:
             peer.drops["loop"] += 1
             return
         keypair = peer.keypairs.usable(now) if peer.clear is None else None
+        if keypair is None and peer.clear is None:
+            peer, keypair = core.services.instead_of(peer, view[start:end], now)
         if keypair is None:
             if peer.clear is None:
                 core.stage(peer, bytes(view[at + _OFFSET : end]), now)
