@@ -52,18 +52,22 @@ class Probing:
 
     async def run(self) -> None:
         """Run checks, for ever."""
-        limit = descriptors.raise_limit()
-        most = max(1, (limit - SPARE) // EACH)
+        wanted, limit = 0, 0
         async with trio.open_nursery() as nursery:
             while True:
                 now = clock.now()
+                if wanted != SPARE + EACH * len(self._watching):
+                    wanted = SPARE + EACH * len(self._watching)
+                    limit = descriptors.raise_limit(wanted)
+                most = max(1, (limit - SPARE) // EACH)
                 room = max(0, min(most - self._running, AT_ONCE - self._waiting()))
                 for probe in self._watching.due(now, room):
                     self._running += 1
                     nursery.start_soon(self._check, probe)
                 due = self._watching.next_deadline()
                 if now - due > LATE:
-                    self._troubles.log_late(now - due, limit if self._running >= most else None, now)
+                    is_short = limit < wanted and self._running + AT_ONCE >= most
+                    self._troubles.log_late(now - due, limit if is_short else None, now)
                 self._wake, self._wakes_at = trio.Event(), max(now + GRAIN, due)
                 with trio.move_on_after(max(GRAIN, due - now)):
                     await self._wake.wait()

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import resource
 
-# Ours
-ENOUGH = 1_048_576  # the kernel's own limit (fs.nr_open), where none is set
 
+def raise_limit(wanted: int) -> int:
+    """Have the limit at *wanted*, or as near to it as this process may set it, unless it is higher; return it.
 
-def raise_limit() -> int:
-    """Have the limit as high as this process may set it, and return it.
-
-    The lower one that processes begin with is for those that call select(), which knows no descriptor from 1024 on.
+    It is no higher than it has to be, as programs that this one runs inherit it: some close each descriptor up to it,
+    and those that call select() know none from 1024 on.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = ENOUGH if hard == resource.RLIM_INFINITY else hard
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        return wanted
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted if soft == resource.RLIM_INFINITY else soft
+    reached = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(OSError, ValueError):  # beyond fs.nr_open
+        resource.setrlimit(resource.RLIMIT_NOFILE, (reached, hard))
+        return reached
     return soft

@@ -69,6 +69,10 @@ class Watching:
         self._heap: list[tuple[float, int, Key, Checking]] = []
         self._serial = itertools.count()
 
+    def __len__(self) -> int:
+        """Return how many checks there are."""
+        return len(self._probes)
+
     def adopt(self, services: Mapping[str, Service], now: float) -> list[News]:
         """Watch *services* from now on; checks and servers that are as before go on as they are."""
         before, self._probes, self._users = self._probes, {}, {}

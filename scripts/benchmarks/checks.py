@@ -41,6 +41,14 @@ table inet bench {
     }
 }
 """
+DROPPING = """
+table inet bench {{
+    chain in {{
+        type filter hook input priority 0
+        tcp dport {first}-{last} drop
+    }}
+}}
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,13 +121,8 @@ class Farm:
         assert process.stdout.readline() == "ready\n"
         if kind == "tcp" and silent:
             last = FIRST_PORT + ports - 1
-            dropped = f"tcp dport {last - silent + 1}-{last} drop"
-            host.namespace.run(
-                "nft",
-                "-f",
-                "-",
-                stdin=f"table inet bench {{ chain in {{ type filter hook input priority 0; {dropped}; }} }}",
-            )
+            rules = DROPPING.format(first=last - silent + 1, last=last)
+            host.namespace.run("nft", "-f", "-", stdin=rules)
 
     def _services(self, kind: str) -> str:
         arguments = self._arguments

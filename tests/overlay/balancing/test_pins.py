@@ -61,21 +61,23 @@ def test_flows_that_begin_at_the_same_time_are_told_together():
     forwarder.run(act)
 
 
-def test_flows_that_are_over_are_told_after_a_while_and_with_the_next_that_begin():
+def test_flows_that_are_over_are_told_after_a_while_and_with_others_that_begin():
     forwarder = Forwarder()
 
     async def act(asked):
         await asked.pin(FLOW, (3, 7))
         asked.unpin(FLOW)
+        await trio.sleep(pins.LINGER * 0.6)
         await asked.pin(OTHER, (3, 7))
         assert forwarder.told[1:] == [Pin(2, [(OTHER, 3, 7)], [])]  # its last packets are under way
-        await trio.sleep(pins.LINGER / 2)
-        asked.unpin(OTHER)
-        await trio.sleep(pins.LINGER / 2)
+        await trio.sleep(pins.LINGER * 0.6)
         await asked.pin(THIRD, (3, 7))
         assert forwarder.told[2:] == [Pin(3, [(THIRD, 3, 7)], [FLOW])]
-        await trio.sleep(2 * pins.LINGER)
-        assert forwarder.told[3:] == [Pin(4, [], [OTHER])]
+        asked.unpin(OTHER)
+        await trio.sleep(pins.LINGER * 2.1)
+        assert [each for each in forwarder.told[3:] if each.over] == [
+            Pin(forwarder.told[-1].serial, [], [OTHER])
+        ]
 
     forwarder.run(act)
 
@@ -100,10 +102,11 @@ def test_more_flows_that_are_over_than_a_message_takes_come_in_several(monkeypat
     async def act(asked):
         for key in keys:
             asked.unpin(key)
-        await trio.sleep(pins.LINGER)
-        await asked.pin(OTHER, (3, 7))
-        await trio.sleep(1)
-        assert [each.over for each in forwarder.told] == [keys[:2], keys[2:4], keys[4:]]
+        for number in range(2):
+            await trio.sleep(pins.LINGER * 0.6)
+            await asked.pin(bytes([number] * 36), (3, 7))
+        await trio.sleep(0.1)
+        assert [each.over for each in forwarder.told] == [[], keys[:2], keys[2:4], keys[4:]]
 
     forwarder.run(act)
 

@@ -110,7 +110,7 @@ def test_check_that_cannot_be_made_is_no_failure_and_is_told_once(monkeypatch, c
 
 
 def test_more_checks_than_descriptors_are_late_which_is_told(monkeypatch, caplog):
-    monkeypatch.setattr(descriptors, "raise_limit", lambda: probing.SPARE + 10 * probing.EACH)
+    monkeypatch.setattr(descriptors, "raise_limit", lambda _: probing.SPARE + 10 * probing.EACH)
     bench = Bench(monkeypatch, service(100, timeout=20.0))
     bench.hanging = {f"web{number}" for number in range(100)}
     with caplog.at_level(logging.WARNING, "overlay"):
