@@ -7,7 +7,7 @@ import pytest
 
 from tests.test_imports import ROOT
 
-PACKAGES = ["click", "cryptography", "dnspython", "h11", "msgpack", "numpy", "pyroute2", "trio"]
+PACKAGES = ["click", "cryptography", "dnspython", "h11", "msgpack", "numpy", "pyroute2", "regex", "trio"]
 
 
 def test_version_tells_what_the_command_is_and_runs_on(overlay):
