@@ -203,7 +203,7 @@ class Roster:
         return OWN if name == self.node.own.name else self.by_name[name].number
 
     def places(self) -> Iterator[Command]:
-        """Yield likewise where the peers are, as far as that is known."""
+        """Yield what a new forwarder must be told of where the peers are, as far as that is known."""
         for remote in self.by_number.values():
             endpoint = remote.heard_at or remote.endpoint
             if endpoint is not None:

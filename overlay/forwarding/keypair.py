@@ -68,7 +68,7 @@ class Keypair(Generic[P]):
             and young is not None
             and made.created < young.created + timing.rekey_after_time / 2
         ):
-            peer.asking.again()  # it may have begun anew, as an agent of ours
+            peer.asking.again()  # it may have been started again, now as an agent of this project
         self.reject_at = made.created + timing.reject_after_time
         self.rekey_at = made.created + timing.rekey_after_time if made.is_initiator else math.inf
         # Old enough at a receive that an answer, a retry and a keepalive may no longer fit before the end.

@@ -78,7 +78,7 @@ class Liveness:
         """Have ``peer.path.mtu`` be what the kernel knows, for ``peer.path.due`` has come.
 
         Where that is little, anybody may have said so, and where ICMP is filtered the kernel learns nothing: a peer that
-        may be an agent of ours is asked whether it answers probes, as soon as a packet goes that may be too large.
+        may run an agent of this project is asked whether it answers probes, as soon as a packet goes that may be too large.
         """
         self._paths.look(peer, now)
         keypair = peer.keypairs.usable(now)

@@ -36,8 +36,8 @@ REPORTS_WAITING = (
 )
 EVENTS = 16  # taken from the poll at once: the tun, the link, two sockets and those they replaced
 COMMANDS, COMMANDS_TIME = 8, 0.0002  # commands and seconds in one go before packets have their turn
-SLICE = 0.0002  # seconds, likewise, for what is due; and again for what concerns all peers
-HANDSHAKE_BYTES = 1024  # of a queue of handshakes, likewise: seven initiations, which take 0.2 ms
+SLICE = 0.0002  # seconds in one go for what is due, and again for what concerns all peers
+HANDSHAKE_BYTES = 1024  # of a queue of handshakes in one go: seven initiations, which take 0.2 ms
 
 
 def _wrapped(

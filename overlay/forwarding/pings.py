@@ -1,4 +1,4 @@
-"""In-band pings: those of ours that wait for a pong, and how many of the others' are answered.
+"""In-band pings: those of this node that wait for a pong, and how many of the peers' are answered.
 
 The round trip is measured here, so that neither the agent's turn nor the kernel of the far host is in it.
 """

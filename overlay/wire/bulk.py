@@ -1,6 +1,6 @@
 """Bulk units: a whole super-packet under one seal, cut into datagrams.  Version 1.
 
-Two agents of ours use them beside WireGuard's transport messages, once the receiver has said in a hello
+Two agents of this project use them beside WireGuard's transport messages, once the receiver has said in a hello
 (``control``) under the same keypair that it can.  To anybody else they are never sent.  All integers are little
 endian, but for those of the packet, which IP has big endian.
 

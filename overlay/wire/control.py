@@ -1,4 +1,4 @@
-"""In-band control messages between two agents of ours, inside transport messages.
+"""In-band control messages between two agents of this project, inside transport messages.
 
 A transport payload whose first byte has the upper nibble 4 or 6 is an IP packet.  One with 9 is a control message:
 
@@ -39,7 +39,7 @@ kind 3, pong: the answer to a ping, under the keypair that the ping came by
 kind 4, probe: a request for a probed, filled with zeros to the size whose way is in question.  Its datagram must not
 be cut on the way.  It is sent only under a keypair under which a hello with ``probes`` was received, and while packets
 flow or a search of theirs has not come to its end (RFC 8899).  To a peer that answered probes under an earlier keypair
-a hello is said for their sake alone, if packets flow
+a hello is sent for their sake alone, if packets flow
 
     id          a number below 2^64, another for each probe to a peer
 
@@ -124,7 +124,7 @@ class Hello:
     unit: int
     fragments: int
     packet: int
-    is_answer: bool  # its sender has heard one of ours
+    is_answer: bool  # its sender has heard a hello of this node
     answers_pings: bool = False
     answers_probes: bool = False
 

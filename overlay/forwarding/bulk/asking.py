@@ -1,8 +1,10 @@
-"""How often a peer is asked, by a hello, whether it is an agent of ours: one that never answers is asked ever more rarely.
+"""How often a peer is asked, by a hello, whether it runs an agent of this project.
+
+One that never answers is asked ever more rarely.
 
 A plain WireGuard peer counts each hello as a receive error, and there is nothing to be had from it.  But what runs at
 the far end may be another program tomorrow.  So it is asked again after a while that doubles up to a day, and soon
-where something may have changed: a new endpoint, or a handshake of its own long before one is due.  An agent of ours
+where something may have changed: a new endpoint, or a handshake of its own long before one is due.  Such an agent
 also says hello itself as soon as it has a super-packet or a large packet to send, and is answered whatever is known of
 it here.
 """
@@ -41,7 +43,7 @@ class Asking:
         return allowed
 
     def answered(self) -> None:
-        """Note that the peer said hello: it is an agent of ours."""
+        """Note that the peer said hello: it runs an agent of this project."""
         self._has_answered, self._unanswered = True, 0
 
     def again(self) -> None:

@@ -1,6 +1,6 @@
 """What one keypair knows of bulk units: what was said, the keys both ways, the size, and what came in.
 
-Capabilities belong to one keypair.  A hello is said first when there is a super-packet to carry, at most three times;
+Capabilities belong to one keypair.  A hello is sent first when there is a super-packet to carry, at most three times;
 whoever hears one may send units from then on, and answers if the other has not heard one yet.  A peer that never says
 hello gets WireGuard's messages and nothing else, and is asked ever more rarely (``asking``).
 """
@@ -20,7 +20,7 @@ from overlay.wire.control import Hello, Report
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# Specification (wire.control): when a hello is said, in seconds after the first
+# Specification (wire.control): when a hello is sent, in seconds after the first
 HELLO_TIMES = (0.0, 1.0, 5.0)
 
 # Ours
@@ -55,10 +55,10 @@ class Bulk:
         self._keys = {cipher: (send, receive) for cipher, send, receive in keys if cipher in ciphers}
         self._ciphers, self._receiver_index, self.told_packet = tuple(ciphers), receiver_index, packet
         self._opens: dict[int, Callable[..., int]] = {}
-        self._hello_times: list[float] = []  # when each of ours was said
+        self._hello_times: list[float] = []  # when each of this node's was sent
         self.has_heard = False  # a hello of the peer
         self.answers_pings = False  # the peer, as it has said
-        self.answers_probes = False  # likewise
+        self.answers_probes = False  # as its hello says, too
         self.key: UnitKey | None = None  # None until the peer has said that it takes units
         # What the peer takes: bytes of a sealed unit, fragments, bytes of a packet
         self.most = self.fragments = self.packet = 0

@@ -66,7 +66,7 @@ class FramesOutbound(Outbound):
         """Cut for payloads of *mtu* bytes from now on."""
         super().set_mtu(mtu)
         self._splitters: dict[int, Splitter] = {}  # by the bytes before the packet in a payload
-        self._clear_splitters: dict[int, ClearSplitter] = {}  # likewise
+        self._clear_splitters: dict[int, ClearSplitter] = {}  # by the same bytes
 
     def _forward_staged(self, peer: Peer, size: int, now: float) -> None:
         """Send to *peer*, whom it waited for, the frame that stands where the next is read to."""

@@ -73,7 +73,7 @@ class Framing(NamedTuple):
     header: int  # an even number
     tag: int
     pads: bool
-    inner: int = 0  # likewise
+    inner: int = 0  # an even number
 
     def plain_size(self, length: int, mtu: int) -> int:
         """Return what a packet of *length* bytes takes between header and tag."""

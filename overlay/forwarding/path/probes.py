@@ -56,7 +56,7 @@ class Probes:
     ) -> float:
         """Have *send* send what is due under *keypair* and return when to be called again; math.inf for a hello first.
 
-        A peer that has answered under an earlier keypair is said hello: super-packets alone may not, for where they
+        A peer that has answered under an earlier keypair is sent a hello: super-packets alone may not, for where they
         vanish TCP goes on with single segments.  *send* returns False for what no device of this host takes.
         """
         path, bulk = peer.path.search, keypair.bulk if keypair is not None else None

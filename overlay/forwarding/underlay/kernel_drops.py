@@ -1,4 +1,6 @@
-"""What the kernel drops at our sockets before it can be read: datagrams that find no room, and such as are none of ours."""
+"""What the kernel drops at our sockets before it can be read: datagrams for which there is no room, and those
+that belong to nothing here.
+"""
 
 from __future__ import annotations
 

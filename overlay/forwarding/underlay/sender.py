@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.underlay.udp_socket import Ancillary, UdpSocket
     from overlay.wire.addresses import Sockaddr
 
-# A local address or route that is gone; EINVAL is what Linux says for a source that is no address of the host.
+# A local address or route that is gone; EINVAL is what Linux says for a source address that the host does not have.
 _STALE_SOURCE = frozenset(
     {errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV}
 )
