@@ -10,7 +10,7 @@ from overlay.services.schedulers import SCHEDULERS
 from overlay.services.states import CLOSING, State, after_datagram, after_tcp, timeouts
 from overlay.wire.flow_key import flow_key
 from tests.hypothesis_profiles import seeds
-from tests.overlay.forwarding.services.conftest import CLIENTS, VIPS, World, flags_of, tcp, udp
+from tests.overlay.forwarding.services.conftest import CLIENTS, VIPS, WEB, World, flags_of, tcp, udp
 from tests.packets import ACK, FIN, RST, SYN
 
 SERVERS = 4
@@ -75,8 +75,8 @@ def steps(chance, count=250):
     """Yield steps of a story: mostly packets of few flows, so that much happens to each."""
     for _ in range(count):
         what = chance.choices(
-            ["packet", "servers", "time", "sweep", "scheduler"],
-            [80, 10, 6, 3, 1 if chance.random() < 0.3 else 0],
+            ["packet", "servers", "time", "sweep", "scheduler", "check"],
+            [80, 10, 6, 3, 1 if chance.random() < 0.3 else 0, 3],
         )[0]
         if what == "packet":
             flags = chance.choice([None, SYN, SYN, ACK, ACK, ACK, ACK, FIN | ACK, RST])
@@ -88,8 +88,22 @@ def steps(chance, count=250):
             yield what, chance.choice([0.1, 1.0, 9.0, 11.0, 100.0, 1000.0])
         elif what == "scheduler":
             yield what, chance.choice(sorted(SCHEDULERS))
+        elif what == "check":
+            yield what, chance.randrange(SERVERS), chance.choice([4, 6]), chance.choice([SYN, ACK, FIN | ACK])
         else:
             yield (what,)
+
+
+def see_that_a_check_reaches_its_server(world, twin, number, version, flags, now):
+    """Send a packet of a health check, which reaches its server whatever the state, and makes no flow."""
+    key = flow_key(6, ip_address(CLIENTS[version].format(9)).packed, 2000, world.vips[version], 80)
+    before = len(world.service().flows)
+
+    assert world.balancer.pin(key, WEB, number) == (number in twin.rows)
+    if number in twin.rows:
+        assert world.send(tcp(9, 2000, flags, version=version), now) == number
+        world.balancer.unpin([key])
+    assert len(world.service().flows) == before
 
 
 @pytest.mark.parametrize("persistence", [0.0, 60.0])
@@ -121,6 +135,8 @@ def test_a_flow_keeps_its_server_while_that_lives_and_nothing_goes_to_others(sch
             scheduler = more[0]
             world.serve(scheduler=scheduler, persistence=persistence)
             world.work()
+        elif what == "check":
+            see_that_a_check_reaches_its_server(world, twin, *more, now)
         else:
             client, port, version, flags = more
             is_tcp = flags is not None
