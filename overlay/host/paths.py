@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
 
 # Specification (Linux include/uapi/linux/in.h, in6.h, errqueue.h)
+DISCARD = 9  # RFC 863; the kernel refuses datagrams to port 0, which endpoints of tunnels without ports have
 ORIGIN_LOCAL = 1  # of what the kernel found out before anything was sent
 _OPTIONS: dict[int, tuple[int, int, int]] = {
     socket.AF_INET: (socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_RECVERR),
@@ -73,7 +74,7 @@ class PathSocket:
         """Ask, and return whether it was the size for which the kernel refused."""
         try:
             self._raw.setsockopt(self._level, self._discover, PMTUDISC_DO)
-            self._raw.sendto(_QUESTION, endpoint)
+            self._raw.sendto(_QUESTION, endpoint if endpoint[1] else (endpoint[0], DISCARD, *endpoint[2:]))
         except OSError as error:
             return error.errno == errno.EMSGSIZE
         finally:

@@ -14,7 +14,7 @@ from tests.netns.test_path_mtu_by_icmp import LIMIT, Site
 from tests.netns.topology import wait_until
 
 VIPS = {4: "203.0.113.80", 6: "2001:db8:80::80"}
-OUTER = 28  # bytes of the tunnel's headers
+OUTER = {"udp": 28, "ipip": 20, "gre": 24}  # bytes of the tunnel's headers
 SERVICE = """
 [services.web]
 address = ["203.0.113.80", "2001:db8:80::80"]
@@ -28,15 +28,17 @@ NEVER_CUT = {4: (socket.IPPROTO_IP, 10, 2), 6: (socket.IPPROTO_IPV6, 23, 2)}
 EMSGSIZE, FROM_ICMP, FROM_ICMPV6 = 90, 2, 3
 
 
-@pytest.fixture(scope="module")
-def narrow(module_lab, tmp_path_factory):
+@pytest.fixture(scope="module", params=list(OUTER))
+def narrow(request, module_lab, tmp_path_factory):
     """A director and a server with a tunnel in the clear, and a router between that takes less than their links."""
-    network = Network(module_lab, tmp_path_factory.mktemp("narrow"), offloads=False, encapsulation="udp")
+    network = Network(
+        module_lab, tmp_path_factory.mktemp("narrow"), offloads=False, encapsulation=request.param
+    )
     paris, tokyo = network.host("paris"), network.host("tokyo")
     for host in (paris, tokyo):
         host.settings |= {"public_key": None, "agent": True}
     network.more = SERVICE
-    site = Site(network, paris, tokyo, OUTER)
+    site = Site(network, paris, tokyo, OUTER[request.param])
     serve(tokyo.namespace, 80, "tokyo")
     for host in (paris, tokyo):
         host.launch("--node", host.name)

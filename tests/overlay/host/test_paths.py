@@ -72,6 +72,14 @@ def test_where_there_is_no_way_nothing_is_known(ipv4):
     assert PathSocket(ipv4).mtu_to(("255.255.255.255", 9)) == 0
 
 
+def test_path_to_an_endpoint_without_a_port_is_known_too():
+    ipv4, ipv6 = open_paths()
+
+    with contextlib.closing(ipv4), contextlib.closing(ipv6):
+        assert PathSocket(ipv4).mtu_to(("127.0.0.1", 0)) >= 65535
+        assert PathSocket(ipv6).mtu_to(("::1", 0, 0, 0)) >= 65535
+
+
 @pytest.mark.netns
 def test_forged_errors_about_its_port_neither_count_nor_hide_an_answer(lab):
     host, other = lab.namespace("host"), lab.namespace("other")
