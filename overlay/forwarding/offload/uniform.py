@@ -6,6 +6,7 @@ the first, and the others are compared with it column by column.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from itertools import pairwise, repeat
 from typing import TYPE_CHECKING
@@ -22,9 +23,16 @@ from overlay.wire.tcp import FIN, FLAGS_OFFSET, RST, SYN
 from overlay.wire.virtio import VIRTIO_SIZE
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.offload.flow import Bytes2D
     from overlay.forwarding.peer import Peer
+
+# Specification
+PORTS_SIZE = 4  # bytes of both ports, of TCP and UDP
+_FRAGMENT = (0x3F, 0xFF)  # RFC 791: more fragments, and the offset
+_CHANGES = FIN | SYN | RST
 
 # Ours
 WORTH = 4  # packets; fewer go one by one
@@ -50,6 +58,20 @@ def have_syn(rows: Bytes2D, length: int) -> bool:
         return False
     flags = rows[:, HEADER_SIZE + flags_at]
     return bool(((protocols == PROTOCOL_TCP) & (flags & SYN != 0)).any())
+
+
+@functools.cache
+def _flow_mask(version: int, at: int, end: int) -> npt.NDArray[np.uint8]:
+    """Return the bits in which packets of one flow agree, of the first *end* bytes; their ports stand *at*."""
+    mask = np.zeros(end, np.uint8)
+    mask[PROTOCOL_AT[version]] = 0xFF
+    if version == 4:
+        mask[6:8] = _FRAGMENT
+    mask[12 if version == 4 else 8 : 20 if version == 4 else 40] = 0xFF
+    mask[at : at + PORTS_SIZE] = 0xFF
+    if end > at + PORTS_SIZE:
+        mask[end - 1] = _CHANGES
+    return mask
 
 
 class UniformRows:
@@ -88,23 +110,17 @@ class UniformRows:
         stride = stride_of(length, self._mtu)
         rows = self._array[: count * stride].reshape(count, stride)[:, HEADER_SIZE:]
         first = rows[0]
-        columns: tuple[slice, ...]
-        if first[0] >> 4 == 4:
-            at, protocol = int(first[0] & 15) * 4, int(first[9])
-            # The identification and the checksum differ; what lies between the addresses and the ports are options.
-            columns = (slice(6, 10), slice(12, at + 4))
-            is_whole = not (first[6] & 0x3F or first[7])
+        version, at = int(first[0]) >> 4, IPV6_HEADER_SIZE
+        protocol = int(first[PROTOCOL_AT[version]])
+        if version == 4:
+            at = int(first[0] & 15) * 4
+            is_whole = not (first[6] & _FRAGMENT[0] or first[7])
         else:
-            at, protocol = IPV6_HEADER_SIZE, int(first[6])
-            columns = (slice(6, at + 4),)
             is_whole = protocol not in EXTENSIONS
-        if not is_whole or at + 4 > length:
+        end = at + (FLAGS_OFFSET + 1 if protocol == PROTOCOL_TCP else PORTS_SIZE)
+        if not is_whole or end > length or (protocol == PROTOCOL_TCP and first[end - 1] & _CHANGES):
             return False
-        if any((rows[:, each] != first[each]).any() for each in columns):
-            return False
-        if protocol != PROTOCOL_TCP:
-            return True
-        return at + FLAGS_OFFSET < length and not (rows[:, at + FLAGS_OFFSET] & (FIN | SYN | RST)).any()
+        return not ((rows[:, :end] ^ first[:end]) & _flow_mask(version, at, end)).any()
 
     def complete(self, length: int, count: int, start: int, offset: int) -> bool:
         """Finish the checksums that the kernel left partial; return False, with nothing done, where that is not for here.
