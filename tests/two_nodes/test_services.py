@@ -340,6 +340,24 @@ def test_sorry_server_has_the_number_that_the_agent_gave_it(director):
     assert [(row.server, row.packets) for row in director_counters(director)] == [(17, 1)]
 
 
+def test_fragments_that_come_before_the_first_follow_it_to_the_server(director):
+    director.send(tcp(SYN), tcp(ACK))
+    before = len(director.server.received)
+    whole = tcp(ACK, payload=bytes(range(256)) * 4, fragment=0, identifier=77)
+    pieces = []
+    for at, size in ((0, 400), (400, 400), (800, 400)):
+        part, more = whole[20 + at : 20 + at + size], 20 + at + size < len(whole)
+        head = whole[:2] + (20 + len(part)).to_bytes(2, "big") + whole[4:6]
+        head += ((0x2000 if more else 0) | at // 8).to_bytes(2, "big") + whole[8:20]
+        pieces.append(packets.with_ip_checksum(head + part))
+
+    director.send(*pieces[1:])
+    assert len(director.server.received) == before
+
+    director.send(pieces[0])
+    assert director.server.received[before:] == pieces
+
+
 def test_packet_too_large_for_the_way_is_answered_from_the_address(director):
     director.send(tcp(SYN), tcp(ACK))
     director.node.peer().path.mtu = 1280

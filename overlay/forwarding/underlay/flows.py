@@ -25,7 +25,7 @@ class FlowQueue(ABC, Generic[P]):
 
     flow: int = 0  # which of the sockets it sends from, modulo their number
 
-    def __init__(self, has_ports: bool = True) -> None:
+    def __init__(self, has_ports: bool) -> None:
         """*has_ports*: they leave from UDP sockets, which cut one send in datagrams of one size."""
         self.has_ports = has_ports
         self.pending: list[memoryview] = []
@@ -48,7 +48,7 @@ class FurtherFlow(FlowQueue[P]):
     peer: P
 
     def __init__(self, peer: P, flow: int) -> None:
-        super().__init__()
+        super().__init__(has_ports=True)
         self.peer, self.flow = peer, flow
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from overlay.link import messages as link
 from overlay.session.constants import GREETINGS_PER_SECOND
 from overlay.session.outputs import Transmit
@@ -89,3 +91,25 @@ def test_a_ping_of_a_peer_without_a_session_is_answered_with_nothing():
     world.run(0)
 
     assert a.reported == [link.Ponged(1, 7, None), link.Ponged(9, 8, None)]
+
+
+def test_what_is_held_for_a_peer_that_is_removed_does_not_leave():
+    world = World()
+    a, b = world.pair()
+    a.send(b)
+    b.send(a)
+    world.run(1)
+    sent = len(world.network.sent)
+    for udp in a.sockets:
+        udp.errors.extend([errno.EAGAIN] * 50)
+    a.send(b, 3)
+    a.turn()
+    assert a.core.sender.is_holding
+
+    a.tell(link.RemovePeer(1))
+    for udp in a.sockets:
+        udp.errors.clear()
+    world.run(1)
+
+    assert not a.core.sender.is_holding
+    assert len(world.network.sent) == sent

@@ -257,6 +257,18 @@ def test_padding_is_cut_off_however_long(bench):
     assert bench.b.received == [packet]
 
 
+@pytest.mark.parametrize("size", range(1, 17))
+def test_equal_datagrams_that_are_too_short_for_anything_are_each_counted(bench, size):
+    for kind, reason in ((b"\xff", "unknown_type"), (b"\4\0\0\0", "transport_short")):
+        before = bench.dropped.total()
+
+        bench.arrive(*[kind.ljust(size, b"\0")[:size]] * 5)
+
+        assert bench.dropped.total() - before == 5
+        if size >= len(kind):
+            assert bench.dropped[reason] == 5
+
+
 # Any bytes
 
 kinds = st.sampled_from([b"\1\0\0\0", b"\2\0\0\0", b"\3\0\0\0", b"\4\0\0\0"])

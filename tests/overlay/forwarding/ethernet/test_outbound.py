@@ -268,6 +268,20 @@ def test_a_frame_takes_the_ecn_field_of_its_packet_outside(pair):
     assert marks[:3] == [2, 1, 0]
 
 
+def test_a_frame_that_is_no_ip_packet_has_no_ecn_field_outside_whatever_its_addresses_are(pair):
+    a, b = pair
+    a.send_frame(b.mac, packets.udp(b"x"))
+    a.world.run(1)
+    marks = []
+    a.world.network.lose = lambda flight: bool(marks.append(flight.tos))
+    for destination in (b"\xff" * 6, b"\x33\x33\xff\xff\xff\xff", b"\x02\x01\0\0\0\1", b"\x43\x03\0\0\0\1"):
+        a.send_frame(destination, arp(a.mac, "10.0.0.1", "10.0.0.2")[12:])
+    a.world.run(1)
+
+    assert len(marks) >= 4
+    assert set(marks) == {0}
+
+
 # Super-frames
 
 

@@ -929,6 +929,43 @@ def test_a_train_in_the_clear_is_the_prefix_and_the_kernel_s_segments(prefix, ve
     assert datagrams == [prefix + each for each in packets.kernel_segments(packet, virtio)]
 
 
+def damaged(packet, at):
+    """Return an IPv4 packet whose header is not what its checksum says."""
+    return packet[:at] + bytes([packet[at] ^ 1]) + packet[at + 1 :]
+
+
+@pytest.mark.parametrize("make", [packets.tcp, packets.udp])
+@pytest.mark.parametrize(
+    "identifiers", [[0xFFFE] * 6, [0xFFFE, 0xFFFF, 7, 8, 9, 10], [0xFFFB] * 5 + [0xFFFF]]
+)
+def test_packets_whose_numbers_do_not_go_up_are_not_joined_at_the_end_of_the_numbers(make, identifiers):
+    sequences = [{"sequence": 1 + 100 * number} if make is packets.tcp else {} for number in range(6)]
+    inner = [
+        make(bytes([number]) * 100, identifier=identifier, **more)
+        for number, (identifier, more) in enumerate(zip(identifiers, sequences, strict=True))
+    ]
+
+    check_join(inner)
+
+
+@pytest.mark.parametrize("rows", [[0], [5], [0, 5], [2], range(6)])
+@pytest.mark.parametrize("at", [8, 10])
+def test_packets_whose_ip_header_is_damaged_are_not_joined(rows, at):
+    inner = [damaged(packet, at) if row in rows else packet for row, packet in enumerate(flow(6))]
+
+    check_join(inner)
+
+
+@pytest.mark.parametrize("identifier", [0, 1, 0xFFF0, 0xFFF9, 0xFFFA, 0xFFFB, 0xFFFF])
+def test_packets_whose_ip_checksum_is_about_to_wrap_are_joined_as_they_are(identifier):
+    check = int.from_bytes(flow(1, identifier=identifier)[0][10:12], "big")
+    inner = flow(6, identifier=identifier, tos=0)
+    wrapping = flow(6, identifier=(identifier + check) % 0xFFFF)
+
+    assert check_join(inner)
+    assert check_join(wrapping)
+
+
 # Where headers are
 
 
