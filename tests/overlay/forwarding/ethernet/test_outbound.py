@@ -654,3 +654,20 @@ def test_only_what_the_kernel_vouches_for_goes_as_a_unit(flags):
     a.world.run(1)
 
     assert (b.peer().traffic.rx_units, len(b.received)) == (flags, 5)
+
+
+@pytest.mark.parametrize("error", [BlockingIOError(11, "EAGAIN"), OSError(5, "EIO")])
+def test_an_answer_that_the_tap_does_not_take_is_given_when_it_is_asked_for_again(error):
+    world = World(is_tap=True)
+    a, b = world.node("a"), world.node("b")
+    a.know(b, macs=[b.mac], addresses=["10.0.0.2"])
+    question = packets.PLAIN + arp(a.mac, "10.0.0.1", "10.0.0.2")
+
+    a.tun.error = error
+    a.tun.outgoing.append(question)
+    world.run(0)
+    a.tun.error = None
+    a.tun.outgoing.append(question)
+    world.run(0)
+
+    assert [frame[:14] for frame in a.received] == [a.mac + b.mac + b"\x08\x06"]
