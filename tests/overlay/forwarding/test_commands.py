@@ -113,3 +113,20 @@ def test_what_is_held_for_a_peer_that_is_removed_does_not_leave():
 
     assert not a.core.sender.is_holding
     assert len(world.network.sent) == sent
+
+
+def test_a_peer_that_answers_after_it_was_given_up_is_no_longer_unreachable():
+    world = World()
+    a, b = world.pair()
+    world.network.lose = lambda _: True
+    a.send(b)
+    world.run(120)
+    world.network.lose = lambda _: False
+    a.send(b)
+    world.run(200)  # the session came and went
+    a.tun.received.clear()
+    sent = a.send(b, 3)
+    world.run(1)
+
+    assert b.received[-3:] == sent
+    assert a.tun.received == []

@@ -337,10 +337,11 @@ def test_a_super_frame_whose_header_tells_nothing_but_its_kind_arrives_as_its_se
 def test_a_super_frame_without_an_ip_packet_is_refused(pair, ethertype, number):
     a, _ = pair
     whole, virtio = packets.as_super_frame(packets.tcp(bytes(9000)), 1340)
-    a.send_frame(mac(number), ethertype + whole, virtio=virtio)
+    for _ in range(2):
+        a.send_frame(mac(number), ethertype + whole, virtio=virtio)
     a.world.run(1)
 
-    assert a.drops == {"tun_gso": 1}
+    assert a.drops == {"tun_gso": 2}
 
 
 @examples(150)
