@@ -158,6 +158,16 @@ def test_clients_are_scheduled_anew_only_if_what_is_remembered_of_them_may_be_an
     assert (service.templates is templates) is (name in SETTINGS_OF_NEW_FLOWS)
 
 
+def test_a_service_may_get_other_settings_before_it_has_servers():
+    service = made(scheduler="rr")
+
+    assert service.set(Settings(scheduler="wrr")) is None
+    assert begin(service, 1) is None
+
+    have(service, row(0))
+    assert begin(service, 1) == 0
+
+
 CLIENTS = [bytes([10, 0, 0, last]) for last in range(50)]
 CLIENTS6 = [bytes([32, 1, *bytes(13), last]) for last in range(50)]
 PORTS = [bytes([1, last]) for last in range(50)]
