@@ -81,6 +81,7 @@ class Forwarder:
         self._link = ours
         self._sending = trio.Lock()
         self._early: list[Report | None] = []
+        self.packet_path = "interpreted"  # or "compiled", as it says when it is ready
         self._output = output or ProcessOutput()
 
     @property
@@ -122,6 +123,7 @@ class Forwarder:
         while len(self._early) < EARLY_REPORTS:
             for report in await self._read(1):
                 if isinstance(report, Ready):
+                    self.packet_path = "compiled" if report.is_compiled else "interpreted"
                     return report.notes
                 self._early.append(report)
             await trio.lowlevel.checkpoint()  # so that others have their turn, and a time limit its effect

@@ -24,6 +24,7 @@ from overlay.crypto.keys import PrivateKey
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends, Role
 from overlay.engine import Engine, LookUp, Relocated, SessionReport
+from overlay.forwarding import native
 from overlay.forwarding.commands import Commands
 from overlay.forwarding.core import Core
 from overlay.journal import Journal
@@ -41,6 +42,20 @@ from tests.overlay.session.pair import Clock, seeded
 PORT, CLEAR_PORT = 51820, 8285
 SENDERS_PORT = 50000  # the first of those that only send
 VNI = 7
+TUN = 3  # its descriptor; those of sockets follow
+
+
+class Raw:
+    """What a descriptor is to the compiled path: the socket that is in use behind it."""
+
+    def __init__(self, udp):
+        self._udp = udp
+
+    def sendmsg(self, *arguments):
+        return self._udp.raw.sendmsg(*arguments)
+
+    def recvmsg_into(self, *arguments):
+        return self._udp.raw.recvmsg_into(*arguments)
 
 
 class Node:
@@ -105,6 +120,10 @@ class Node:
             report=self._report,
             entropy=self._entropy,
         )
+        if native.core is not None and self.world.is_compiled and self.core.bridge is None:
+            self.descriptors = {TUN: self.tun}
+            self.core.compile(native.core, TUN, 0)
+            self.core.by_index.lane.simulate(self.descriptors)
         self.commands = Commands(
             self.core,
             start.ciphers,
@@ -239,6 +258,10 @@ class Node:
         self.sockets += opened
         rows = [link.SocketRow(int(each.family), self.port, int(each.role)) for each in opened]
         self.tell(link.Sockets("wireguard", rows), opened)
+        for udp in self.core.sender.sockets:
+            if udp.descriptor < 0 and self.core.inbound.compiled is not None:
+                udp.descriptor = len(self.descriptors) + TUN
+                self.descriptors[udp.descriptor] = Raw(udp)
 
     def tell(self, command, sockets=()):
         self.commands.handle(crossed(command), sockets, self.world.clock.now)
@@ -387,7 +410,10 @@ def crossed(message):
 class World:
     """The clock, the network and the nodes of one story."""
 
-    def __init__(self, seed=0, timing=None, *, has_gro=True, ciphers=(), is_tap=False):
+    goes_compiled = False  # by the twin, where there is one, unless a story says otherwise
+
+    def __init__(self, seed=0, timing=None, *, has_gro=True, ciphers=(), is_tap=False, is_compiled=None):
+        self.is_compiled = World.goes_compiled if is_compiled is None else is_compiled
         self.seed, self.timing, self.has_gro, self.is_tap = seed, timing or Timing(), has_gro, is_tap
         self.ciphers = ciphers  # of bulk units, for nodes made from now on; none as WireGuard has it
         self.clock, self.serial = Clock(), 0

@@ -98,6 +98,7 @@ ROOMS = {
         "peers.stores",
     },
     "overlay.cli": {
+        "overlay.forwarding.native",  # for --version: which packet path there is
         "overlay",
         "overlay.errors",
         "overlay.linux",
@@ -174,7 +175,12 @@ CORE = (
         frozenset({"cryptography", "numpy", "socket", "sys", "errno", "contextlib"}),
         "the packet path runs on a network in memory; its loop alone waits, and one module calls raw sockets",
         but=frozenset(
-            {"overlay.forwarding.loop", "overlay.forwarding.__main__", "overlay.forwarding.underlay.mmsg"}
+            {
+                "overlay.forwarding.loop",
+                "overlay.forwarding.__main__",
+                "overlay.forwarding.native",
+                "overlay.forwarding.underlay.mmsg",
+            }
         ),
     ),
 )
@@ -283,6 +289,9 @@ NOT_LOADED = {
 }
 
 TESTED_ELSEWHERE = {
+    "overlay.forwarding.state": "tests of the classes that begin with its classes; the twin has the same",
+    "overlay.forwarding.twin": "test_compiled has one at work",
+    "overlay.forwarding.native": "test_compiled has both paths do the same",
     "overlay.forwarding.offload.flow": "test_segments splits and joins the packets of flows",
     "overlay.forwarding.offload.split": "test_segments joins again what it split",
     "overlay.forwarding.offload.join": "test_segments joins again what it split",

@@ -17,7 +17,7 @@ def test_each_tool_of_development_has_one_version():
 
 
 def test_every_package_tells_type_checkers_that_it_has_types():
-    packages = SETTINGS["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    packages = [name.rstrip("*") for name in SETTINGS["tool"]["setuptools"]["packages"]["find"]["include"]]
 
     assert [name for name in packages if not (ROOT / name / "py.typed").is_file()] == []
 
@@ -28,3 +28,12 @@ def test_no_index_takes_the_package_while_there_is_no_licence():
     ]
 
     assert bool(licences) != ("Private :: Do Not Upload" in SETTINGS["project"]["classifiers"])
+
+
+def test_every_file_of_the_compiled_path_is_built_and_a_header_is_known_to_be():
+    (extension,) = SETTINGS["tool"]["setuptools"]["ext-modules"]
+    folder = ROOT / "overlay/forwarding/native"
+
+    assert [ROOT / name for name in extension["sources"]] == sorted(folder.glob("*.c"))
+    assert [ROOT / name for name in extension["depends"]] == sorted(folder.glob("*.h"))
+    assert extension["optional"]

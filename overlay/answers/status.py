@@ -61,6 +61,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         "prefixes": [str(prefix) for prefix in node.table.network.prefixes],
         "pid": os.getpid(),
         "forwarder_pid": forwarder.pid,
+        "packet_path": forwarder.packet_path,
         "uptime": status.age(running.started, clock.now()),
         "peers_file": str(running.options.peers),
         "reload_error": running.reloads.refusal,

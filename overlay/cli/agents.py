@@ -82,6 +82,7 @@ class Status:
     prefixes: list[str]
     pid: int
     forwarder_pid: int | None
+    packet_path: str  # "compiled" or "interpreted"
     uptime: float
     peers_file: str
     reload_error: str | None

@@ -136,7 +136,9 @@ def _troubles(status: Status) -> list[tuple[str, str]]:
 
 
 def _facts(status: Status) -> list[tuple[str, str]]:
-    forwarder = "none" if status.forwarder_pid is None else f"process {status.forwarder_pid}"
+    forwarder = "none"
+    if status.forwarder_pid is not None:
+        forwarder = f"process {status.forwarder_pid} ({status.packet_path})"
     port = "no port" if status.port is None else f"port {status.port}"
     return [
         ("interface", f"{status.interface}, MTU {status.mtu}, {port}"),

@@ -25,6 +25,8 @@ def describe_versions() -> list[str]:
     import platform
     from importlib import metadata
 
+    from overlay.forwarding import native
+
     try:
         own, required = metadata.version("overlay"), metadata.requires("overlay") or []
     except metadata.PackageNotFoundError:
@@ -40,4 +42,5 @@ def describe_versions() -> list[str]:
             lines.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             lines.append(f"{name} is not installed")
+    lines.append(f"packet path {native.describe()}")
     return lines

@@ -20,7 +20,7 @@ class Caller(NamedTuple):
 
     udp: UdpSocket
     source: Ancillary
-    pktinfo: object
+    pktinfo: tuple[int, bytes] | None
 
 
 class Callers:

@@ -10,10 +10,12 @@ import math
 from typing import TYPE_CHECKING
 
 from overlay.forwarding.admission import Admission
+from overlay.forwarding.compiled import Compiled
 from overlay.forwarding.ethernet.bridge import Bridge
 from overlay.forwarding.ethernet.inbound import FramesInbound
 from overlay.forwarding.ethernet.outbound import FramesOutbound
 from overlay.forwarding.in_band import InBand
+from overlay.forwarding.indices import Indices
 from overlay.forwarding.liveness import Liveness
 from overlay.forwarding.path.kernel import KernelPaths
 from overlay.forwarding.path.probes import Probes
@@ -40,6 +42,7 @@ from overlay.wire.virtio import PLAIN, VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.underlay.received import Received
@@ -63,7 +66,7 @@ class Core:
         self.timing = Timing(*start.times)
         self.table: Table[Peer] = Table()
         self.peers: dict[int, Peer] = {}
-        self.by_index: dict[int, Keypair[Peer]] = {}
+        self.by_index = Indices()
         self.drops = Drops()
         self.places = Places()
         self.sender = Sender(start.segments_udp)
@@ -112,6 +115,20 @@ class Core:
             report=self.report,
             entropy=entropy,
         )
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether packets go by the compiled twin."""
+        return self.inbound.compiled is not None
+
+    def compile(self, native: ModuleType, tun: int, seed: int) -> None:
+        """Have packets of the descriptor *tun*, and those for it, go by the compiled twin from now on.
+
+        *seed* is for its table of routes: 64 bits that nobody outside knows.
+        """
+        compiled = Compiled(native, self, self.outbound, self.inbound, tun, seed)
+        self.by_index.lane = compiled.lane
+        self.outbound.compiled = self.inbound.compiled = compiled
 
     def next_deadline(self) -> float:
         """Return when handle_deadline() is due; math.inf if never."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from overlay.crypto.replay import ReplayWindow
+from overlay.forwarding import state
 from overlay.forwarding.bulk.capability import Bulk
 from overlay.session.constants import REJECT_AFTER_MESSAGES
 
@@ -29,6 +29,7 @@ class Owner(Protocol):
 
     asking: Asking
     keypairs: Keypairs[Any]
+    state: state.Peer
 
 
 P = TypeVar("P", bound=Owner)
@@ -36,7 +37,7 @@ P = TypeVar("P", bound=Owner)
 NONCE = struct.Struct("<4xQ").pack  # RFC 8439 section 2.8: 96 bits, 32 of zeros and then the counter
 
 
-class Keypair(Generic[P]):
+class Keypair(state.Keypair, Generic[P]):
     """The two transport keys of one handshake.  Times are those of CLOCK_BOOTTIME, in seconds.
 
     The four moments are plain numbers so that the packet path compares and does nothing else: from *rekey_at* on a
@@ -45,21 +46,23 @@ class Keypair(Generic[P]):
     """
 
     __slots__ = (
-        "bulk", "counter", "created", "initiated", "is_initiator", "local_index", "open", "peer", "reject_at",
-        "rekey_at", "rekey_receive_at", "remote_index", "seal", "window",
+        "created", "initiated", "is_initiator", "open", "peer", "seal",
     )  # fmt: skip
+
+    bulk: Bulk | None
 
     def __init__(
         self, peer: P, made: InstallKeypair, timing: Timing, ciphers: Sequence[int] = (), mtu: int = 0
     ) -> None:
         """*ciphers* are those of bulk units, *mtu* what a segment of one may make; without ciphers there are none."""
         self.peer = peer
-        self.local_index, self.remote_index = made.local_index, made.remote_index
+        self._state = peer.state
+        self._keys(made.local_index, made.remote_index, made.send_key, made.receive_key)
         self.seal = ChaCha20Poly1305(made.send_key).encrypt_into
         self.open = ChaCha20Poly1305(made.receive_key).decrypt_into
         self.bulk = Bulk(made.unit_keys, ciphers, made.remote_index, mtu, peer.asking) if ciphers else None
         self.counter = 0
-        self.window = ReplayWindow()
+        self.window = state.ReplayWindow()
         self.is_initiator, self.initiated = made.is_initiator, made.initiated
         self.created: float = made.created
         young = peer.keypairs.current
@@ -96,21 +99,22 @@ class Keypair(Generic[P]):
         return self.local_index if self.is_initiator else self.remote_index
 
 
-class Keypairs(Generic[P]):
+class Keypairs(state.Keypairs, Generic[P]):
     """The three slots of a peer: previous, current, next (whitepaper section 6.3).
 
     Each method returns the keypairs that left their slot, for the caller to forget.  *heard* is not among them: the
     peer may have more on its way under it.  After handshakes that crossed, it need not be the one we send with.
     """
 
-    __slots__ = ("current", "heard", "next", "previous")
+    __slots__ = ("next", "previous")
+
+    heard: Keypair[P] | None
+    current: Keypair[P] | None
 
     def __init__(self) -> None:
-        self.heard: Keypair[P] | None = (
-            None  # under which something was received last; the packet path sets it
-        )
+        self.heard = None  # under which something was received last; the packet path sets it
         self.previous: Keypair[P] | None = None
-        self.current: Keypair[P] | None = None
+        self.current = None
         self.next: Keypair[P] | None = None
 
     def usable(self, now: float, count: int = 1) -> Keypair[P] | None:

@@ -66,9 +66,21 @@ class Liveness:
         contact.last_traffic = now
         if not contact.unanswered_since:
             contact.unanswered_since = now
-            if "silence" not in peer.timers:
-                wait = self._timing.keepalive_timeout + self._timing.rekey_timeout + self._jitter()
-                self._timers.arm(now + wait, peer, "silence")
+            self._await_answer(peer, now)
+        if now >= keypair.rekey_at or now >= peer.path.due or keypair.counter >= REKEY_AFTER_MESSAGES:
+            self._renew(peer, keypair, now)
+
+    def after_send(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
+        """Do what data_sent() does but for counters and times, which the compiled path has written."""
+        self._await_answer(peer, now)
+        self._renew(peer, keypair, now)
+
+    def _await_answer(self, peer: Peer, now: float) -> None:
+        if "silence" not in peer.timers:
+            wait = self._timing.keepalive_timeout + self._timing.rekey_timeout + self._jitter()
+            self._timers.arm(now + wait, peer, "silence")
+
+    def _renew(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
         if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
             self.want(peer, now)
         if now >= peer.path.due:
@@ -90,8 +102,12 @@ class Liveness:
         """Note that a payload that is no keepalive came from *peer*: it is owed an answer."""
         if not peer.contact.owed_since:
             peer.contact.owed_since = now
-            if "answer" not in peer.timers:
-                self._timers.arm(now + self._timing.keepalive_timeout, peer, "answer")
+            self.after_receipt(peer, now)
+
+    def after_receipt(self, peer: Peer, now: float) -> None:
+        """Have the timer armed by whose end *peer* is to be answered."""
+        if "answer" not in peer.timers:
+            self._timers.arm(now + self._timing.keepalive_timeout, peer, "answer")
 
     def units_sent(self, peer: Peer, bulk: Bulk) -> None:
         """Note that a unit left for *peer*: a report is to come."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from overlay.encap.encapsulation import Role
 from overlay.errors import PacketError
+from overlay.forwarding import native
 from overlay.forwarding.commands import Commands
 from overlay.forwarding.core import Core
 from overlay.forwarding.underlay.sender import HELD_PAUSE
@@ -167,6 +168,9 @@ class Loop:
         self._tun = TunEnd(descriptors[0])
         link = self._link
         self._core = Core(start, self._tun, report=link.report, entropy=self._entropy)
+        if native.core is not None and self._core.bridge is None:
+            seed = int.from_bytes(self._entropy(8), "little")
+            self._core.compile(native.core, self._tun.descriptor, seed)
         self._commands = Commands(self._core, start.ciphers, link_is_idle=lambda: not link.is_full)
         self._link_descriptor = self._link.socket.fileno()
         self._poll.register(self._link_descriptor, select.EPOLLIN)
@@ -255,6 +259,7 @@ class Loop:
             if isinstance(message, Sockets):
                 for udp in self._core.sender.sockets:
                     descriptor = udp.raw.fileno()
+                    udp.descriptor = descriptor
                     if descriptor not in self._udp:
                         self._udp[descriptor] = udp
                         if udp.role == Role.HANDSHAKES:
@@ -263,7 +268,7 @@ class Loop:
             if isinstance(message, Begin) and not self._has_tun:
                 self._has_tun = True
                 self._poll.register(self._tun.descriptor, select.EPOLLIN)
-                self._link.report(Ready(self._notes))
+                self._link.report(Ready(self._notes, self._core.is_compiled))
             if isinstance(message, Routes) or self._clock() - now >= COMMANDS_TIME:
                 return  # a large table comes in many pieces: packets go between them
 

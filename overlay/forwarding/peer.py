@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import Ends
+from overlay.forwarding import state
 from overlay.forwarding.bulk.asking import Asking
 from overlay.forwarding.keypair import Keypairs
 from overlay.forwarding.moves import Moves
@@ -29,49 +30,55 @@ _NO_PREFIX: dict[int, bytes] = {4: b"", 6: b""}
 WIDE = 1 << 17  # as a path MTU: nothing that the tun carries is larger, super-packets included
 
 
-@dataclass(eq=False, slots=True)
-class Traffic:
+class Traffic(state.Traffic):
     """What went to a peer and came from it: bytes of datagrams, packets, and bulk units."""
 
-    tx_bytes: int = 0
-    rx_bytes: int = 0
-    tx_packets: int = 0
-    rx_packets: int = 0
-    tx_units: int = 0
-    rx_units: int = 0
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.tx_bytes = self.rx_bytes = 0
+        self.tx_packets = self.rx_packets = 0
+        self.tx_units = self.rx_units = 0
 
 
-@dataclass(eq=False, slots=True)
-class Path:
+class Path(state.Path):
     """What is known of the path to a peer."""
 
-    mtu: int = WIDE  # the largest packet that reaches it; WIDE where that is the tun's MTU
-    search: PathMtu | None = None  # by probes, once there was one
-    packets: int = 0  # that were for the peer when the search looked last
-    due: float = 0.0  # when the kernel is to be asked for it
-    is_known: bool = False  # the kernel has told it
-    omits: bool = False  # the kernel's word for it does not count: probes tell
+    __slots__ = ("is_known", "packets", "search")
+
+    def __init__(self) -> None:
+        self.mtu = WIDE  # the largest packet that reaches it; WIDE where that is the tun's MTU
+        self.search: PathMtu | None = None  # by probes, once there was one
+        self.packets = 0  # that were for the peer when the search looked last
+        self.due = 0.0  # when the kernel is to be asked for it
+        self.is_known = False  # the kernel has told it
+        self.omits = False  # the kernel's word for it does not count: probes tell
 
 
-@dataclass(eq=False, slots=True)
-class Contact:
+class Contact(state.Contact):
     """When there was contact with a peer, and what is to follow from that.
 
     Times are seconds of CLOCK_BOOTTIME; 0 is "nothing outstanding", or never.
     """
 
-    unanswered_since: float = 0.0  # data was sent and nothing has been received since
-    owed_since: float = 0.0  # data was received and nothing has been sent since
-    last_traffic: float = -math.inf  # authenticated, either way
-    last_received: float = 0.0
-    wanted_at: float = 0.0  # when the agent was last asked for a session
-    keepalive: float = 0.0  # seconds; 0 is off
-    is_silent: bool = False  # not answered in the time that the protocol gives, as the agent was told
-    is_unreachable: bool = False  # given up; the next handshake completed ends it
-    reporting: Keypair[Peer] | None = None  # units came under it and are to be reported
-    messages: Bucket | None = None  # permits for in-band control messages, once one came
-    for_agent: Bucket | None = None  # and for those of them that the agent is told of
-    moves: Moves = field(default_factory=Moves)
+    __slots__ = ("for_agent", "is_unreachable", "keepalive", "messages", "moves")
+
+    reporting: Keypair[Peer] | None
+
+    def __init__(self) -> None:
+        self.unanswered_since = 0.0  # data was sent and nothing has been received since
+        self.owed_since = 0.0  # data was received and nothing has been sent since
+        self.last_traffic = -math.inf  # authenticated, either way
+        self.last_received = 0.0
+        self.wanted_at = 0.0  # when the agent was last asked for a session
+        self.armed = 0
+        self.keepalive = 0.0  # seconds; 0 is off
+        self.is_silent = False  # not answered in the time that the protocol gives, as the agent was told
+        self.is_unreachable = False  # given up; the next handshake completed ends it
+        self.reporting = None  # the keypair that units came under, which are to be reported
+        self.messages: Bucket | None = None  # permits for in-band control messages, once one came
+        self.for_agent: Bucket | None = None  # and for those of them that the agent is told of
+        self.moves = Moves()
 
 
 @dataclass(eq=False, slots=True)
@@ -114,7 +121,7 @@ class Peer(FlowQueue["Peer"]):
 
     __slots__ = (
         "asking", "clear", "contact", "drops", "encapsulation", "endpoint", "keypairs", "lanes", "local", "number",
-        "path", "place", "timers", "traffic", "tunnel", "unsealed",
+        "path", "place", "state", "timers", "traffic", "tunnel", "unsealed",
     )  # fmt: skip
 
     def __init__(self, number: int, encapsulation: Encapsulation = wireguard.ENCAPSULATION) -> None:
@@ -132,7 +139,16 @@ class Peer(FlowQueue["Peer"]):
         self.place = b"", b""  # its address and port, packed, to recognise our own datagrams in the tun
         self.local, self.path, self.contact = LocalEnd(), Path(), Contact()
         self.unsealed, self.traffic, self.drops = Unsealed(), Traffic(), Drops()
+        self.state = self._share()
         self.timers: dict[str, int] = {}  # the entry in force in the heap, for each kind that has one
+
+    def _share(self) -> state.Peer:
+        """Return what both packet paths know of this peer."""
+        shared = state.Peer()
+        shared.number, shared.is_held = self.number, False
+        shared.traffic, shared.contact, shared.path = self.traffic, self.contact, self.path
+        shared.asking, shared.local, shared.keypairs = self.asking, self.local, self.keypairs
+        return shared
 
     @property
     def peer(self) -> Peer:
@@ -148,5 +164,6 @@ class Peer(FlowQueue["Peer"]):
         """Send to *endpoint* from now on, from whatever address the host's routes choose."""
         self.endpoint = endpoint
         self.place = pack_host(endpoint), endpoint[1].to_bytes(2, "big")
+        self.state.move(self.place[0], *endpoint[1:])
         self.asking.again()
         self.local.forget_source()

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from overlay.forwarding.peer import Peer
 
+# Timers that the packet path asks for: their bits in ``contact.armed``
+ARMED = {"silence": 1, "answer": 2, "units": 4}
+
 # Ours
 OUT_OF_FORCE = 64  # entries out of force that are passed over at once: of many peers there may be thousands
 
@@ -36,6 +39,7 @@ class Timers:
         """Make *kind* of *peer* due *at*, in place of any entry it has."""
         self._order += 1
         peer.timers[kind] = self._order
+        peer.contact.armed |= ARMED.get(kind, 0)
         heapq.heappush(self._heap, (at, self._order, peer, kind))
 
     def next_deadline(self) -> float:
@@ -58,6 +62,7 @@ class Timers:
             _, order, peer, kind = heapq.heappop(self._heap)
             if peer.timers.get(kind) == order:
                 del peer.timers[kind]
+                peer.contact.armed &= ~ARMED.get(kind, 0)
                 yield peer, kind
             elif (passed := passed + 1) >= OUT_OF_FORCE:
                 return
@@ -66,6 +71,7 @@ class Timers:
     def forget(peer: Peer) -> None:
         """Take back the entries of a peer that was removed."""
         peer.timers.clear()
+        peer.contact.armed = 0
 
 
 class Slots:

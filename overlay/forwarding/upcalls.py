@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from overlay.forwarding.batch import Batch
     from overlay.forwarding.in_band import InBand
+    from overlay.forwarding.indices import Indices
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.liveness import Liveness
     from overlay.forwarding.peer import Peer
@@ -31,7 +32,7 @@ class Upcalls(Protocol):
     """The forwarder, as the packet path sees it."""
 
     peers: dict[int, Peer]
-    by_index: dict[int, Keypair[Peer]]
+    by_index: Indices
     table: Table[Peer]
     places: Places
     inherits_ttl: bool

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from overlay.wire.bounds import Check
 
 # Ours
-VERSION = 3  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
+VERSION = 4  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
 MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 20 peers' counters stay far below
 # Beside one message: two sockets for each address that a node may bind to, or pools of senders
 DESCRIPTORS = 64

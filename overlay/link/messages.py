@@ -211,9 +211,13 @@ class SendControl:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The forwarder has begun.  *notes* are sentences on what it could not do."""
+    """The forwarder has begun.  *notes* are sentences on what it could not do.
+
+    *is_compiled*: packets go by the compiled path, not by Python alone.
+    """
 
     notes: Annotated[list[Annotated[str, text(0, NOTE_CHARACTERS)]], Items(0, NOTES)]
+    is_compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

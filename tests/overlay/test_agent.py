@@ -90,6 +90,7 @@ class FakeForwarder:
         self.is_gone = False
         self.may_begin = trio.Event()
         self.answers_counters = True
+        self.packet_path = "interpreted"
         self.is_hung = False
         self._changed = trio.Event()
         self._reports = []

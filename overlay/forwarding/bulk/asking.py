@@ -11,16 +11,18 @@ it here.
 
 from __future__ import annotations
 
+from overlay.forwarding import state
+
 # Ours
 HELLOS = 3  # under one keypair, while a peer may be expected to answer; afterwards one at a time
 LOYALTY = 5  # keypairs without an answer, after which a peer that did answer once is no longer expected to
 FIRST_PAUSE, LONGEST_PAUSE = 600.0, 86_400.0  # seconds between two that are not answered
 
 
-class Asking:
+class Asking(state.Asking):
     """What is known of one peer in this respect.  Times are seconds of CLOCK_BOOTTIME."""
 
-    __slots__ = ("_has_answered", "_last", "_next", "_unanswered", "is_worth_it")
+    __slots__ = ("_has_answered", "_last", "_unanswered")
 
     def __init__(self) -> None:
         self._has_answered = False

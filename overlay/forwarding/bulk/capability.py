@@ -7,9 +7,10 @@ hello gets WireGuard's messages and nothing else, and is asked ever more rarely 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from overlay.crypto.replay import ReplayWindow
+from overlay.forwarding import state
 from overlay.forwarding.bulk.asking import Asking
 from overlay.forwarding.bulk.size import UnitSize
 from overlay.forwarding.bulk.units import UnitKey, make_aead, segments_in
@@ -29,14 +30,16 @@ OVERTAKEN = 4  # units: one that is this far behind is missing
 LATE = REPORT_TIME / 2  # seconds: and so is one that has not come for so long after another overtook it
 
 
-class Bulk:
+class Bulk(state.Bulk):
     """The units of one keypair."""
 
     __slots__ = (
-        "_asking", "_ciphers", "_hello_times", "_hellos", "_keys", "_newest_at", "_opens", "_receiver_index", "_reported", "answers_pings",
-        "answers_probes", "datagrams",
-        "fragments", "has_heard", "key", "missing", "most", "newest", "packet", "size", "told_packet", "units", "window",
+        "_asking", "_ciphers", "_hello_times", "_hellos", "_keys", "_openers", "_receiver_index", "_reported",
+        "answers_pings", "answers_probes",
     )  # fmt: skip
+
+    key: UnitKey | None
+    size: UnitSize
 
     def __init__(
         self,
@@ -54,23 +57,23 @@ class Bulk:
         self._hellos = 0  # that may be said
         self._keys = {cipher: (send, receive) for cipher, send, receive in keys if cipher in ciphers}
         self._ciphers, self._receiver_index, self.told_packet = tuple(ciphers), receiver_index, packet
-        self._opens: dict[int, Callable[..., int]] = {}
+        self._openers: dict[int, Callable[..., int]] = {}
+        for cipher, (_, receive) in self._keys.items():
+            self._opens(cipher, receive)
+        # The next hello is not due before; if it is put off, as `asking` says
+        self.hello_due, self.is_put_off = 0.0, False
+        self.has_said_hello = False  # the peer can know that we take units
         self._hello_times: list[float] = []  # when each of this node's was sent
         self.has_heard = False  # a hello of the peer
         self.answers_pings = False  # the peer, as it has said
         self.answers_probes = False  # as its hello says, too
-        self.key: UnitKey | None = None  # None until the peer has said that it takes units
+        self.key = None  # None until the peer has said that it takes units
         # What the peer takes: bytes of a sealed unit, fragments, bytes of a packet
         self.most = self.fragments = self.packet = 0
         self.size = UnitSize()
-        self.window = ReplayWindow()
+        self.window = state.ReplayWindow()
         self._newest_at = 0.0
         self.newest = self.units = self.datagrams = self.missing = self._reported = 0
-
-    @property
-    def has_said_hello(self) -> bool:
-        """Whether the peer can know that we take units."""
-        return bool(self._hello_times)
 
     def offer(self, now: float) -> bytes | None:
         """Return the hello that is due now that there is a super-packet to carry; None if none is."""
@@ -78,8 +81,10 @@ class Bulk:
         if not said and not self.has_heard:
             self._hellos = self._asking.begin(now)
         if self.has_heard or said >= self._hellos:
+            self.hello_due, self.is_put_off = math.inf, not said
             return None
         if said and now < self._hello_times[0] + HELLO_TIMES[said]:
+            self.hello_due = self._hello_times[0] + HELLO_TIMES[said]
             return None
         return self._hello(now)
 
@@ -103,9 +108,9 @@ class Bulk:
 
     def opener(self, cipher: int) -> Callable[..., int] | None:
         """Return what opens units of *cipher*; None for one we do not use."""
-        opens = self._opens.get(cipher)
+        opens = self._openers.get(cipher)
         if opens is None and cipher in self._keys:
-            opens = self._opens[cipher] = make_aead(cipher, self._keys[cipher][1]).decrypt_into
+            opens = self._openers[cipher] = make_aead(cipher, self._keys[cipher][1]).decrypt_into
         return opens
 
     def most_segments(self, datagram: int, headers: int, segment: int, link: int, now: float) -> int:
@@ -142,6 +147,8 @@ class Bulk:
 
     def _hello(self, now: float) -> bytes:
         self._hello_times.append(now)
+        self.hello_due, self.is_put_off = 0.0, False
+        self.has_said_hello = True
         return control.build(
             Hello(
                 self._ciphers,

@@ -6,7 +6,7 @@ each; what else comes of units is put together fragment by fragment (``units``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overlay.forwarding.bulk.capability import Bulk
-    from overlay.forwarding.bulk.units import Partial
+    from overlay.forwarding.bulk.units import Partial, Place
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.offload.flow import Bytes2D
     from overlay.forwarding.peer import Peer
@@ -43,6 +43,18 @@ class Delivery(Protocol):
         """Write what an opened unit holds, once every claim about it holds."""
 
 
+class Assembly(Protocol):
+    """What keeps incomplete units: ``Reassembly``, or the compiled twin, each with partial units of its own."""
+
+    def __len__(self) -> int: ...
+    def place(
+        self, keypair: Any, place: Place, count: int, cipher: int, now: float, *, is_at_endpoint: bool
+    ) -> Any: ...
+    def put(self, partial: Any, number: int, rows: Bytes2D, last: int) -> bool: ...
+    def take(self, place: Place) -> tuple[memoryview, Any]: ...
+    def forget_keypair(self, index: int) -> None: ...
+
+
 class _UnitLayout:
     """A unit that comes whole in one receive: where its headers and its pieces are, and where they go."""
 
@@ -61,14 +73,14 @@ class UnitInbound:
 
     def __init__(self, core: Upcalls, received: Received, delivery: Delivery) -> None:
         self._core, self._received, self._delivery = core, received, delivery
-        unit = bytearray(LEAD + len(received.buffer))
-        self._unit, self._unit_array = memoryview(unit), np.frombuffer(unit, dtype=np.uint8)
+        self.unit = bytearray(LEAD + len(received.buffer))
+        self.unit_view, self._unit_array = memoryview(self.unit), np.frombuffer(self.unit, dtype=np.uint8)
         self._layouts: dict[tuple[int, int], _UnitLayout] = {}
-        self._reassembly = Reassembly(self._lost)
+        self.reassembly: Assembly = Reassembly(self._lost)
 
     def forget_keypair(self, index: int) -> None:
         """Forget what has come of units under a keypair that is gone."""
-        self._reassembly.forget_keypair(index)
+        self.reassembly.forget_keypair(index)
 
     def take(self, received: Received, at: int, size: int, stride: int) -> None:
         """Take datagrams that begin at *at* and are of *stride* bytes but for the last, the first a fragment."""
@@ -84,7 +96,7 @@ class UnitInbound:
             count, last = count - 1, stride
         if not count:
             return
-        if not at and buffer[2] == count and not self._reassembly and self._takes_whole(count, stride):
+        if not at and buffer[2] == count and not self.reassembly and self._takes_whole(count, stride):
             self._take_whole(received, count, stride, last)
             return
         table = received.array[at : at + count * stride].reshape(count, stride)
@@ -127,7 +139,7 @@ class UnitInbound:
         layout.target[:] = layout.pieces
         end = LEAD + (count - 1) * (stride - FRAGMENT_HEADER_SIZE) + last - FRAGMENT_HEADER_SIZE
         try:
-            unit = open_unit(opener, counter, self._unit[:end])
+            unit = open_unit(opener, counter, self.unit_view[:end])
         except PacketError as error:
             self._core.refused(keypair.peer, error.reason)
             return
@@ -165,7 +177,7 @@ class UnitInbound:
                 raise PacketError("fragment_header")
             bulk, opener = self._check(keypair, cipher, counter, received.now)
             place = (index, counter, received.source)
-            reassembly = self._reassembly
+            reassembly = self.reassembly
             partial = reassembly.place(
                 keypair, place, total, cipher, received.now, is_at_endpoint=received.source == peer.endpoint
             )

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from overlay.forwarding import state
+
 if TYPE_CHECKING:
     from overlay.wire.control import Report
 
@@ -32,7 +34,7 @@ LONGEST_ROUND_TRIP = 2.0  # seconds; a longer one is taken for a sender that pau
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds of plain messages before units are tried again
 
 
-class UnitSize:
+class UnitSize(state.UnitSize):
     """The size of units under one keypair.  Times are seconds of CLOCK_BOOTTIME."""
 
     def __init__(self, limit: int = FIRST) -> None:
@@ -47,8 +49,9 @@ class UnitSize:
         self._limit_before = 0  # the silence; 0 if it was not silence that led to plain messages
         self._next = 0  # counter of the unit after the last one sent
         self._from = 0  # counter of the first unit of the present size
-        self._probe: tuple[int, float] | None = None  # a unit's counter and when it was sent
-        self._is_probe_late = False
+        # Of one unit: its counter, and when it was sent
+        self._has_probe = self._is_probe_late = False
+        self._probe_counter, self._probe_at = 0, 0.0
         self._told = (0, 0)  # newest and units of the last report
         # Since when losses are counted, and what had been reported by then: to shrink by, and to grow by
         self._shrinks, self._shrinks_from = (0, 0), math.inf
@@ -83,8 +86,9 @@ class UnitSize:
         self._next = counter + 1
         if self.waits_since == math.inf:
             self.waits_since = now
-        if self._probe is None or self._is_probe_late:
-            self._probe, self._is_probe_late = (counter, now), False
+        if not self._has_probe or self._is_probe_late:
+            self._probe_counter, self._probe_at = counter, now
+            self._has_probe, self._is_probe_late = True, False
 
     def silence_due(self) -> float:
         """Return when silence() is due; math.inf if nothing waits for a report."""
@@ -110,9 +114,9 @@ class UnitSize:
         if newest > self._next or units > newest or newest < self._told[0] or units <= self._told[1]:
             return
         self._told = newest, units
-        if self._probe is not None and newest > self._probe[0]:
-            self._measure(now - self._probe[1])
-            self._probe = None
+        if self._has_probe and newest > self._probe_counter:
+            self._measure(now - self._probe_at)
+            self._has_probe = False
         if self.is_plain:
             if newest > self._from:
                 self._end_plain(SMALLEST)

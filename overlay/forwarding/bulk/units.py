@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from overlay.errors import PacketError
+from overlay.forwarding import state
 from overlay.forwarding.offload.flow import flow_of, write_ipv4_checksum, write_partial_checksum
 from overlay.forwarding.offload.split import MAXIMUM_TRAIN_BYTES, MAXIMUM_TRAIN_COUNT
 from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
@@ -79,14 +80,15 @@ def make_aead(cipher: int, key: bytes) -> AESGCM | ChaCha20Poly1305:
     return AESGCM(key) if cipher == AES_256_GCM else ChaCha20Poly1305(key)
 
 
-class UnitKey:
+class UnitKey(state.UnitKey):
     """The sending half of a keypair's units: the key, its counter, and how much it has sealed."""
 
-    __slots__ = ("blocks", "cipher", "counter", "receiver_index", "seal")
+    __slots__ = ("seal",)
 
     def __init__(self, cipher: int, key: bytes, receiver_index: int) -> None:
         self.cipher, self.receiver_index = cipher, receiver_index
         self.seal = make_aead(cipher, key).encrypt_into
+        self._seals(cipher, key)
         self.counter = self.blocks = 0
 
     @property

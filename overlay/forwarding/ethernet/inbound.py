@@ -55,16 +55,16 @@ class FramesInbound(Inbound):
         joined = None
         if len(fresh) == rows.count and ecn not in {CE, ECT_1}:
             joined = self._joinable(rows)
-        runs = joined[0].runs(self._joins_udp) if joined is not None else None
+        runs = joined[0].runs(self.joins_udp) if joined is not None else None
         if joined is None or runs is None:
             for row in fresh:
-                self._deliver(keypair, row * stride, len(rows.plaintext(row)), ecn, now)
+                self.deliver(keypair, row * stride, len(rows.plaintext(row)), ecn, now)
             return
         packets, header = joined
         core, peer = self._core, keypair.peer
         for run in runs:
             if run.count == 1:
-                self._deliver(keypair, run.first * stride, len(rows.plaintext(run.first)), ecn, now)
+                self.deliver(keypair, run.first * stride, len(rows.plaintext(run.first)), ecn, now)
                 continue
             core.liveness.data_received(peer, now)
             try:
@@ -93,7 +93,7 @@ class FramesInbound(Inbound):
             frame[:packet]
         )
 
-    def _deliver(self, keypair: Keypair[Peer], at: int, size: int, ecn: int, now: float) -> None:
+    def deliver(self, keypair: Keypair[Peer], at: int, size: int, ecn: int, now: float) -> None:
         """Write the frame in an opened payload of *size* bytes that begins at *at* + 16."""
         core, peer = self._core, keypair.peer
         if not size:
@@ -145,7 +145,7 @@ class FramesInbound(Inbound):
             core.refused(peer, error.reason)
             return
         peer.traffic.rx_packets += -(-(len(packet) - flow.size) // segment)
-        if flow.protocol == PROTOCOL_UDP and not self._joins_udp:
+        if flow.protocol == PROTOCOL_UDP and not self.joins_udp:
             train = self._splitter().split(packet, gso_type, segment, flow.l4)
             for row in train.plain:
                 segments: list[memoryview | bytes] = [PLAIN, header, row[: packet_length(row)]]

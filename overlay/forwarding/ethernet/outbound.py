@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.offload.split import SealedTrain
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.tun.inbound import TunWriter
-    from overlay.forwarding.tun.outbound import TunReader
+    from overlay.forwarding.twin import TunReader
     from overlay.forwarding.upcalls import Upcalls
     from overlay.wire.ip import Buffer
 
@@ -73,13 +73,14 @@ class FramesOutbound(Outbound):
         end = self._at + _VIRTIO + size
         self._send(peer, self._at, end, ip_start(self._view[self._at + _FRAME : end]), now)
 
-    def _read_batch(self, tun: TunReader, now: float) -> int:
-        """Forward at most a batch and return how many frames it had."""
+    def _read_batch(self, tun: TunReader, now: float, was_read: int = 0) -> int:
+        """Forward at most a batch and return how many frames it had; of the first, *was_read* bytes are there already."""
         for taken in range(BATCH):
             at = self._at
             if at + _ROOM > ARENA_BYTES:
                 return BATCH
-            size = tun.readinto(self._view[at + _VIRTIO : at + _VIRTIO + _READ])
+            size = was_read or tun.readinto(self._view[at + _VIRTIO : at + _VIRTIO + _READ])
+            was_read = 0
             if not size:
                 return taken
             self.forward(at, size, now)

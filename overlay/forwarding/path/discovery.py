@@ -18,6 +18,7 @@ import socket
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from overlay.forwarding import state
 from overlay.linux import (
     IP_MTU_DISCOVER,
     IPV6_MTU,
@@ -49,7 +50,7 @@ LARGEST: dict[int, tuple[int, int]] = {
 HEEDED_TIME = 15.0  # seconds after the last packet to a peer that answers no probes, for which a socket rests in its mode
 
 
-class Discovery:
+class Discovery(state.Discovery):
     """The mode of one socket, which this changes only where it *is_switched*; of others the agent has said it."""
 
     __slots__ = (
@@ -59,7 +60,6 @@ class Discovery:
         "_is_switched",
         "_learns",
         "_raw",
-        "omits",
         "value",
     )
 

@@ -21,7 +21,7 @@ from overlay.forwarding.clear.inbound import ClearInbound
 from overlay.forwarding.clear.raw import RawInbound
 from overlay.forwarding.nonsense import LEAST_ROW, sort_out
 from overlay.forwarding.offload.flow import HEADER_SIZE, OVERHEAD, SEALED, may_go_on
-from overlay.forwarding.offload.join import Geometries, Rows
+from overlay.forwarding.offload.join import Geometries, Rows, Run
 from overlay.forwarding.offload.split import Splitter
 from overlay.forwarding.offload.uniform import WORTH, have_syn
 from overlay.forwarding.underlay.arrival import Arrival
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Peer
+    from overlay.forwarding.twin import Twin
     from overlay.forwarding.underlay.udp_socket import UdpSocket
     from overlay.forwarding.upcalls import Upcalls
 
@@ -80,8 +81,9 @@ class Inbound:
     """The receiving half of the packet path."""
 
     def __init__(self, core: Upcalls, tun: TunWriter, joins_udp: bool, takes_units: bool) -> None:
-        self._core, self._tun, self._joins_udp, self._takes_units = core, tun, joins_udp, takes_units
-        received = self._received = Received(RECEIVE_BYTES + _SLACK)
+        self._core, self._tun, self.joins_udp, self.takes_units = core, tun, joins_udp, takes_units
+        self.compiled: Twin | None = None
+        received = self.received = Received(RECEIVE_BYTES + _SLACK)
         self._buffer, self._view, self._array = received.buffer, received.view, received.array
         self._receive_view = self._view[:RECEIVE_BYTES]
         self._geometries = Geometries()
@@ -102,7 +104,9 @@ class Inbound:
         """
         if udp.carrier is not None:
             return self.raw.drain(udp, now)
-        received, receive, view = self._received, udp.raw.recvmsg_into, self._view
+        if self.compiled is not None and udp.descriptor >= 0 and udp.clear is None:
+            return self.compiled.drain_udp(udp, now, most)
+        received, receive, view = self.received, udp.raw.recvmsg_into, self._view
         received.udp, received.now = udp, now
         if udp.pace.takes_one(now):
             return self._drain_one(received)
@@ -126,7 +130,7 @@ class Inbound:
             if flags & _TRUNCATED:
                 self._core.drops["oversized"] += 1
                 continue
-            arrival = self._arrival(control)
+            arrival = self.arrival(control)
             if gathered:
                 room = GATHERED_BYTES - gathered if arrival.segment else stride
                 if 0 < size <= room and arrival is received.arrival and source == received.source:
@@ -135,10 +139,10 @@ class Inbound:
                         arrival.segment and not may_go_on(view[gathered - stride : gathered])
                     )
                     if is_end or gathered > RECEIVE_BYTES - stride:
-                        self._take(received, gathered, stride)
+                        self.take(received, gathered, stride)
                         gathered = 0
                     continue
-                self._take(received, gathered, stride)
+                self.take(received, gathered, stride)
                 view[:size] = view[gathered : gathered + size]
             received.arrival, received.source = arrival, source
             gathered, stride = size, arrival.segment or size
@@ -146,10 +150,10 @@ class Inbound:
                 udp.clear is None or size % stride or not may_go_on(view[size - stride : size])
             )
             if is_end or size < OVERHEAD:
-                self._take(received, size, stride)
+                self.take(received, size, stride)
                 gathered = 0
         if gathered:
-            self._take(received, gathered, stride)
+            self.take(received, gathered, stride)
         udp.pace.took(count)
         return not is_empty
 
@@ -166,15 +170,15 @@ class Inbound:
         if flags & _TRUNCATED:
             self._core.drops["oversized"] += 1
             return True
-        received.arrival = arrival = self._arrival(control)
+        received.arrival = arrival = self.arrival(control)
         received.source = source
         if arrival.segment or not size or udp.clear is not None:
-            self._take(received, size, arrival.segment or size)
+            self.take(received, size, arrival.segment or size)
         else:
             self.take_one(received, 0, size)
         return True
 
-    def _arrival(self, control: list[tuple[int, int, bytes]]) -> Arrival:
+    def arrival(self, control: list[tuple[int, int, bytes]]) -> Arrival:
         key = tuple(control)
         arrival = self._arrivals.get(key)
         if arrival is None:
@@ -183,7 +187,7 @@ class Inbound:
             arrival = self._arrivals[key] = Arrival(control)
         return arrival
 
-    def _take(self, received: Received, size: int, stride: int) -> None:
+    def take(self, received: Received, size: int, stride: int) -> None:
         """Take *size* bytes at the start of the buffer: datagrams of *stride* bytes but for the last."""
         if not size:
             self._core.drops["unknown_type"] += 1
@@ -192,7 +196,7 @@ class Inbound:
         if received.udp.clear is not None:
             self.clear.take(received)
             return
-        if self._takes_units and self._buffer[0] == TYPE_FRAGMENT and stride > FRAGMENT_HEADER_SIZE:
+        if self.takes_units and self._buffer[0] == TYPE_FRAGMENT and stride > FRAGMENT_HEADER_SIZE:
             if _FIRST_WORDS(self._buffer)[1] in self._core.by_index:
                 self.units.take(received, 0, size, stride)
                 return
@@ -202,7 +206,7 @@ class Inbound:
         core, rows = self._core, list(range(count))
         if count > 1:
             table = self._array[: count * stride].reshape(count, stride)
-            refused, rows = sort_out(table, core.by_index, takes_units=self._takes_units)
+            refused, rows = sort_out(table, core.by_index, takes_units=self.takes_units)
             core.drops.update(refused)
         for row in rows:
             self.take_one(received, row * stride, stride)
@@ -277,7 +281,7 @@ class Inbound:
         """Write the packets of the rows *fresh*, joined where they can be."""
         rows = Rows.of(received, SEALED, self._geometries)
         count, stride, ecn, now = rows.count, rows.stride, received.arrival.ecn, received.now
-        runs = None if len(fresh) < count or ecn in (CE, ECT_1) else rows.runs(self._joins_udp)
+        runs = None if len(fresh) < count or ecn in (CE, ECT_1) else rows.runs(self.joins_udp)
         is_alone = len(fresh) == count and rows.last == stride and (runs is None or len(runs) == count)
         if (
             is_alone
@@ -288,19 +292,25 @@ class Inbound:
             return
         if runs is None:
             for row in fresh:
-                self._deliver(keypair, row * stride, len(rows.plaintext(row)), ecn, now)
+                self.deliver(keypair, row * stride, len(rows.plaintext(row)), ecn, now)
             return
-        peer = keypair.peer
         for run in runs:
             if run.count == 1:
-                self._deliver(keypair, run.first * stride, len(rows.plaintext(run.first)), ecn, now)
-            elif self._core.is_from(peer, rows.plaintext(run.first)):
-                peer.traffic.rx_packets += run.count
-                self._core.liveness.data_received(peer, now)
-                self._write(peer, rows.super_packet(run))
+                self.deliver(keypair, run.first * stride, len(rows.plaintext(run.first)), ecn, now)
             else:
-                peer.drops["source"] += run.count
-                self._core.liveness.data_received(peer, now)
+                self._deliver_run(keypair.peer, rows, run, now)
+
+    def deliver_run(self, received: Received, keypair: Keypair[Peer], run: Run) -> None:
+        """Write the super-packet that the rows of *run* make, of opened messages of *received*."""
+        self._deliver_run(keypair.peer, Rows.of(received, SEALED, self._geometries), run, received.now)
+
+    def _deliver_run(self, peer: Peer, rows: Rows, run: Run, now: float) -> None:
+        self._core.liveness.data_received(peer, now)
+        if self._core.is_from(peer, rows.plaintext(run.first)):
+            peer.traffic.rx_packets += run.count
+            self._write(peer, rows.super_packet(run))
+        else:
+            peer.drops["source"] += run.count
 
     def _deliver_uniform(self, peer: Peer, count: int, stride: int, now: float) -> bool:
         """Write the packets of *count* rows, each by itself, if they agree in version, length and source.
@@ -368,12 +378,12 @@ class Inbound:
                     keypair.peer.drops["replay"] += 1
                     return
                 self.heard(keypair, received, size)
-                self._deliver(keypair, at, end - start, received.arrival.ecn, now)
+                self.deliver(keypair, at, end - start, received.arrival.ecn, now)
                 return
         kind = message_type(view[at : at + 4]) if size >= 4 else 0
         if kind in _HANDSHAKES:
             core.handshake_received(kind, bytes(view[at : at + size]), received)
-        elif self._takes_units and kind & 0xFF == TYPE_FRAGMENT:
+        elif self.takes_units and kind & 0xFF == TYPE_FRAGMENT:
             self.units.take(received, at, size, size)
         elif kind != TYPE_TRANSPORT:
             core.drops["unknown_type"] += 1
@@ -398,7 +408,7 @@ class Inbound:
             core.refused(peer, error.reason)
             return
         peer.traffic.rx_packets += -(-(len(packet) - flow.size) // segment)
-        if flow.protocol == PROTOCOL_UDP and not self._joins_udp:
+        if flow.protocol == PROTOCOL_UDP and not self.joins_udp:
             train = self._splitter().split(packet, gso_type, segment, flow.l4)
             for row in train.plain:
                 whole: list[memoryview | bytes] = [PLAIN, row[: packet_length(row)]]
@@ -426,7 +436,7 @@ class Inbound:
             local.answer_from(arrival.source, arrival.pktinfo)
         self._core.authenticated(peer, keypair, now)
 
-    def _deliver(self, keypair: Keypair[Peer], at: int, size: int, ecn: int, now: float) -> None:
+    def deliver(self, keypair: Keypair[Peer], at: int, size: int, ecn: int, now: float) -> None:
         """Write the packet in an opened payload of *size* bytes that begins at *at* + 16."""
         core, peer = self._core, keypair.peer
         if not size:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import repeat
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.offload.split import SealedTrain
     from overlay.forwarding.peer import Peer
+    from overlay.forwarding.twin import TunReader, Twin
     from overlay.forwarding.underlay.flows import FlowQueue
     from overlay.forwarding.upcalls import Upcalls
 
@@ -56,12 +57,6 @@ _OFFSET = TRANSPORT_HEADER.size - VIRTIO_SIZE  # where the virtio header goes, s
 _ROOM = _OFFSET + READ_BYTES + PADDING + TAG_SIZE  # what one packet may take of the arena
 
 
-class TunReader(Protocol):
-    """The reading end of the tun; io.FileIO has it."""
-
-    def readinto(self, buffer: memoryview, /) -> int | None: ...
-
-
 class Outbound:
     """The sending half of the packet path."""
 
@@ -69,12 +64,15 @@ class Outbound:
 
     def __init__(self, core: Upcalls, mtu: int) -> None:
         self._core = core
-        self._arena = bytearray(ARENA_BYTES + LARGEST_DATAGRAM)  # what is cut from its end goes on behind it
+        self.compiled: Twin | None = None
+        self.arena = self._arena = bytearray(
+            ARENA_BYTES + LARGEST_DATAGRAM
+        )  # what is cut from its end goes on behind it
         self._view, self._array = memoryview(self._arena), np.frombuffer(self._arena, np.uint8)
         self._first = self._view[_OFFSET : _OFFSET + READ_BYTES]
         self._at = 0
         self._is_again = False  # what is forwarded has waited, and was counted when it came
-        self._pace = Batching()
+        self.pace = Batching()
         self.oversize = Oversize(core)
         self._clear = ClearOutbound(core, self, self.oversize, self._arena)
         self._dirty: list[FlowQueue[Peer]] = []
@@ -82,8 +80,11 @@ class Outbound:
 
     def drain(self, tun: TunReader, now: float) -> None:
         """Forward what the tun has, at most a batch."""
+        if self.compiled is not None:
+            self.compiled.drain_tun(tun, now)
+            return
         self._at = 0
-        if self._pace.takes_one(now):
+        if self.pace.takes_one(now):
             size = tun.readinto(self._first)
             if size:
                 self.forward(0, size, now)
@@ -91,12 +92,27 @@ class Outbound:
             return
         taken = self._read_batch(tun, now)
         self.flush()
-        self._pace.took(taken)
+        self.pace.took(taken)
 
-    def _read_batch(self, tun: TunReader, now: float) -> int:
+    def go_on(self, tun: TunReader, at: int, size: int, now: float, *, is_alone: bool) -> int:
+        """Forward what stands at *at* of the arena as a read would have put it there, and unless it *is_alone* a batch.
+
+        Returns how many packets these were.
+        """
+        self._at = at
+        if is_alone:
+            self.forward(at, size, now)
+            taken = 1
+        else:
+            taken = self._read_batch(tun, now, size)
+        self.flush()
+        return taken
+
+    def _read_batch(self, tun: TunReader, now: float, was_read: int = 0) -> int:
         """Forward at most a batch and return how many packets it had.
 
-        Packets of one size are read behind each other as rows of a table, and go on together.
+        Packets of one size are read behind each other as rows of a table, and go on together.  Of the first, *was_read*
+        bytes stand where it is read to, unless that is 0.
         """
         view, mtu = self._view, self.splitter.mtu
         alike = size_alike = 0
@@ -105,7 +121,8 @@ class Outbound:
             if at + _ROOM > ARENA_BYTES:
                 self._forward_alike(size_alike, alike, now)
                 return BATCH
-            size = tun.readinto(view[at + _OFFSET : at + _OFFSET + READ_BYTES])
+            size = was_read or tun.readinto(view[at + _OFFSET : at + _OFFSET + READ_BYTES])
+            was_read = 0
             if size and alike and size == size_alike:
                 alike += 1
                 self._at = at + stride_of(size - VIRTIO_SIZE, mtu)
@@ -331,6 +348,9 @@ class Outbound:
         """Say hello to a peer that has not said it yet, if that is due."""
         hello = keypair.bulk.offer(now) if keypair.bulk is not None else None
         if hello is not None:
+            self.flush_peer(peer)
+            if self.compiled is not None:
+                self.compiled.flush_peer(peer)
             self.send_payload(peer, keypair, hello)
 
     def send_probe(self, peer: Peer, keypair: Keypair[Peer], payload: bytes) -> bool:

@@ -8,15 +8,17 @@ batch has one packet again.
 
 from __future__ import annotations
 
+from overlay.forwarding import state
+
 # Ours
 QUICK = 0.001  # seconds between two goes: slower than that, nothing is gained by batches
 PROBE = 4  # quick goes, of which one asks for more
 
 
-class Batching:
+class Batching(state.Batching):
     """Whether packets come one at a time.  It begins with batches: at the start many may wait."""
 
-    __slots__ = ("_is_single", "_last", "_quick")
+    __slots__ = ()
 
     def __init__(self) -> None:
         self._is_single, self._last, self._quick = False, 0.0, 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 import sys
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from overlay.forwarding import state
 from overlay.forwarding.underlay.outer_header import TOS, TTL_SHIFT
 from overlay.linux import SOL_UDP, UDP_SEGMENT
 
@@ -24,23 +24,29 @@ _OUTER = {
 CONTROLS = 64  # remembered before starting over: sizes of datagrams that go in trains
 
 
-@dataclass(eq=False, slots=True)
-class LocalEnd:
+class LocalEnd(state.LocalEnd):
     """From where one peer is sent to."""
 
-    socket: UdpSocket | None = None
-    senders: dict[int, UdpSocket] = field(default_factory=dict)  # in its place without ports: by marks
-    source: Ancillary = field(default_factory=list)  # the address that the peer was heard at
-    received_source: object = None  # the control message that `source` was made from
-    # `source`, TOS, TTL and cutting, made once for marks and a segment size
-    controls: dict[tuple[int, int], Ancillary] = field(default_factory=dict)
+    __slots__ = ("controls", "received_source", "senders", "source")
+
+    socket: UdpSocket | None
+
+    def __init__(self) -> None:
+        self.socket = None
+        self.senders: dict[int, UdpSocket] = {}  # in its place without ports: by marks
+        self.source: Ancillary = []  # the address that the peer was heard at
+        self.received_source: tuple[int, bytes] | None = None  # what `source` was made from
+        # `source`, TOS, TTL and cutting, made once for marks and a segment size
+        self.controls: dict[tuple[int, int], Ancillary] = {}
 
     def forget_source(self) -> None:
         """Let the host's routes choose the local address again."""
         self.answer_from([], None)
 
-    def answer_from(self, source: Ancillary, received: object) -> None:
+    def answer_from(self, source: Ancillary, received: tuple[int, bytes] | None) -> None:
         """Send from the local address that the peer was heard at."""
+        level, kind, data = source[0] if source else (0, 0, b"")
+        self._near(level, kind, data, received[1] if received is not None else b"")
         self.source, self.received_source = source, received
         self.controls = {}
 

@@ -110,7 +110,7 @@ class Sender:
         """
         self._sends += 1
         if not self._sends % LOOK:
-            self._look(peer, marks, flow)
+            self.look(peer, marks, flow)
         if self._crowded and not self._admits(peer, marks, flow):
             peer.drops["send_full"] += _count_all(buffers, size)
         elif not self._held or peer not in self._held:
@@ -119,6 +119,20 @@ class Sender:
                 self._hold(peer, rest, size, marks, flow, bounded=True)
         else:
             self._hold(peer, buffers, size, marks, flow, bounded=True)
+
+    def refused(self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, number: int) -> None:
+        """Go on with a send of the compiled twin that failed with the error *number*; 0 where it was not tried."""
+        target = self._target(peer, marks, 0)
+        if not number or target is None or peer in self._held:
+            self.send(peer, buffers, size, marks)
+            return
+        segment = size if sum(map(len, buffers)) > size else 0
+        outcome = self._failed(
+            peer, target, buffers, segment, marks, 0, OSError(number, "the kernel did not take it")
+        )
+        rest = self._after(outcome, peer, buffers, size, marks, 0)
+        if rest:
+            self._hold(peer, rest, size, marks, 0, bounded=True)
 
     def send_message(self, peer: Peer, datagram: bytes, marks: int = 0) -> None:
         """Send one datagram of its own, or hold it, unless much is held already.
@@ -186,7 +200,10 @@ class Sender:
 
     def resume(self) -> None:
         """Send what is held, as far as the kernel takes it, peers in turns."""
+        waiting = list(self._held)
         self._held.resume(self._try_again)
+        for peer in waiting:
+            peer.state.is_held = peer in self._held
 
     def take_departures(self, udp: UdpSocket) -> bool:
         """Learn from the kernel what has left *udp*, and return whether it told anything."""
@@ -198,6 +215,7 @@ class Sender:
     def forget(self, peer: Peer) -> None:
         """Drop what is held for a peer that was removed."""
         self._held.forget(peer)
+        peer.state.is_held = False
         for udp in self._crowded:
             assert udp.shares is not None
             udp.shares.forget(peer)
@@ -208,7 +226,7 @@ class Sender:
         self.closes_at = min((each.closes_at for each in self.sockets), default=math.inf)
         self._crowded.discard(udp)
 
-    def _look(self, peer: Peer, marks: int, flow: int) -> None:
+    def look(self, peer: Peer, marks: int = 0, flow: int = 0) -> None:
         """Keep shares from now on if much waits where *peer* is sent to."""
         target = self._target(peer, marks, flow)
         if target is not None and target.queue is not None and target.shares is None:
@@ -242,6 +260,7 @@ class Sender:
     ) -> None:
         if not self._held.add(peer, buffers, size, marks, flow, bounded=bounded):
             peer.drops["send_full"] += _count_all(buffers, size)
+        peer.state.is_held = peer in self._held
 
     def _try_again(self, peer: Peer, send: Send) -> Sequence[memoryview]:
         return self._try(peer, send.buffers, send.size, send.marks, send.flow)
@@ -260,7 +279,21 @@ class Sender:
         if outcome is _SENT:
             peer.traffic.tx_bytes += total
             return _NOTHING
-        if outcome is Outcome.UNCUT:
+        return self._after(outcome, peer, buffers, size, marks, flow)
+
+    def _after(
+        self,
+        outcome: Outcome,
+        peer: Peer,
+        buffers: Sequence[memoryview],
+        size: int,
+        marks: int,
+        flow: int,
+    ) -> Sequence[memoryview]:
+        """Do what is left of a send after *outcome*, and return what the kernel cannot take now."""
+        if outcome is Outcome.SENT:
+            peer.traffic.tx_bytes += sum(map(len, buffers))
+        elif outcome is Outcome.UNCUT:
             return self._one_by_one(peer, buffers, size, marks, flow)
         return buffers if outcome is Outcome.LATER else _NOTHING
 

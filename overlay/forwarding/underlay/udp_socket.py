@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import socket
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import Role
+from overlay.forwarding import state
 from overlay.forwarding.path.discovery import Discovery
 from overlay.forwarding.underlay.batching import Batching
 from overlay.wire.ip import PROTOCOL_UDP
@@ -39,29 +39,45 @@ class DatagramSocket(Protocol):
     ) -> tuple[int, list[tuple[int, int, bytes]], int, Sockaddr]: ...
 
 
-@dataclass(eq=False, slots=True)
-class UdpSocket:
+class UdpSocket(state.UdpSocket):
     """One underlay socket.  *closes_at*: it has been replaced and is only read until then."""
 
-    raw: DatagramSocket
-    family: int
-    closes_at: float = math.inf
-    pace: Batching = field(default_factory=Batching)
-    encapsulation: Encapsulation = wireguard.ENCAPSULATION
-    role: Role = Role.ALL
-    protocol: int = PROTOCOL_UDP
-    carrier: Carrier | None = None  # of a raw socket
-    queue: SendQueue | None = None
-    shares: Shares[Any] | None = None  # while much waits in the queue
-    clear: Clear | None = field(init=False)
-    discovery: Discovery = field(init=False)
-    sends_by: UdpSocket = field(init=False, repr=False)
-    """The one that sends to whom this one hears: itself, or what it shares its port with if it gets the handshakes."""
+    __slots__ = (
+        "carrier",
+        "clear",
+        "encapsulation",
+        "family",
+        "protocol",
+        "queue",
+        "raw",
+        "role",
+        "sends_by",
+    )
 
-    def __post_init__(self) -> None:
-        self.clear = self.encapsulation.clear
-        is_switched = self.protocol == PROTOCOL_UDP and self.role in {Role.ALL, Role.SENDS}
-        self.discovery = Discovery(self.raw, self.family, is_switched=is_switched)
+    discovery: Discovery
+    pace: Batching
+    shares: Shares[Any] | None  # while much waits in the queue
+
+    def __init__(
+        self,
+        raw: DatagramSocket,
+        family: int,
+        closes_at: float = math.inf,
+        encapsulation: Encapsulation = wireguard.ENCAPSULATION,
+        role: Role = Role.ALL,
+        protocol: int = PROTOCOL_UDP,
+        carrier: Carrier | None = None,
+        queue: SendQueue | None = None,
+    ) -> None:
+        """*carrier* is that of a raw socket."""
+        self.raw, self.family, self.closes_at = raw, family, closes_at
+        self.encapsulation, self.role, self.protocol = encapsulation, role, protocol
+        self.carrier, self.queue, self.pace = carrier, queue, Batching()
+        self.descriptor, self.shares = -1, None
+        self.clear: Clear | None = encapsulation.clear
+        is_switched = protocol == PROTOCOL_UDP and role in {Role.ALL, Role.SENDS}
+        self.discovery = Discovery(raw, family, is_switched=is_switched)
+        # The one that sends to whom this one hears: itself, or what it shares its port with if it gets the handshakes
         self.sends_by = self
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from scripts.benchmarks.nodes import Node, Pair, Underlay
 
-Kind = Literal["ours", "wireguard-go"]
+Kind = Literal["ours", "interpreted", "wireguard-go"]
 
 PEERS_TOML = """
 [network]
@@ -57,6 +57,10 @@ def contenders(wireguard_go: str) -> list[Contender]:
     return [
         Contender("ours", partial(start, "ours", "ours", True), None, True),
         Contender("ours without bulk", partial(start, "ours", "ours", False), None, True),
+        Contender("ours interpreted", partial(start, "interpreted", "interpreted", True), None, True),
+        Contender(
+            "ours interpreted without bulk", partial(start, "interpreted", "interpreted", False), None, True
+        ),
         Contender("ours to wireguard-go", partial(start, "ours", "wireguard-go", True), program, True),
         Contender("wireguard-go to ours", partial(start, "wireguard-go", "ours", True), program, True),
         Contender("wireguard-go", partial(start, "wireguard-go", "wireguard-go", True), program, True),
@@ -71,8 +75,8 @@ def start(first: Kind, second: Kind, bulk: bool, pair: Pair, folder: Path, under
     waiting = []
     for node, other, kind in ((pair.a, pair.b, first), (pair.b, pair.a, second)):
         key = folder / f"{node.number}.key"
-        if kind == "ours":
-            launch_ours(node, folder / "peers.toml", key)
+        if kind != "wireguard-go":
+            launch_ours(node, folder / "peers.toml", key, is_compiled=kind == "ours")
             waiting.append((node, key))
         else:
             start_wireguard_go(node, other, key, underlay, pair.more_peers)
@@ -86,9 +90,11 @@ def start_ours(node: Node, peers: Path, key: Path) -> None:
     wait_for_ours(node, key)
 
 
-def launch_ours(node: Node, peers: Path, key: Path) -> None:
+def launch_ours(node: Node, peers: Path, key: Path, *, is_compiled: bool = True) -> None:
+    """Start an agent, with the compiled packet path or without."""
     write_secret(key, node.private_key + "\n")
-    command = (sys.executable, "-m", "overlay", "up", "--peers", peers, "--key", key)
+    path = () if is_compiled else ("env", "OVERLAY_NATIVE=0")
+    command = (*path, sys.executable, "-m", "overlay", "up", "--peers", peers, "--key", key)
     node.start(*command, log=key.with_suffix(".log"))
 
 

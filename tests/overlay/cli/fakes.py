@@ -20,6 +20,7 @@ STATUS = {
     "prefixes": ["10.244.0.0/16"],
     "pid": 4321,
     "forwarder_pid": 4322,
+    "packet_path": "compiled",
     "uptime": 3725.5,
     "peers_file": "/etc/overlay/peers.toml",
     "reload_error": None,

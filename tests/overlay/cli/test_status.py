@@ -49,7 +49,7 @@ def test_status_shows_node_and_peers(overlay, agent):
         "network     10.244.0.0/16\n"
         "public key  CgXSm3ePSUZYhd1QfEqQZ5CR5xkX3omnyO672MUvlBE=\n"
         "peers file  /etc/overlay/peers.toml\n"
-        "agent       process 4321, forwarder process 4322, up for 1 h 2 min\n"
+        "agent       process 4321, forwarder process 4322 (compiled), up for 1 h 2 min\n"
         "\n"
         "dropped     this node: unknown_index 7\n"
         "dropped     tokyo: wrong_source 12, replayed 3\n"

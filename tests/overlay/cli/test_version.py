@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import platform
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 
+from overlay.forwarding import native
 from tests.test_imports import ROOT
 
 PACKAGES = ["click", "cryptography", "dnspython", "h11", "msgpack", "numpy", "pyroute2", "regex", "trio"]
@@ -19,7 +21,23 @@ def test_version_tells_what_the_command_is_and_runs_on(overlay):
         f"{platform.python_implementation()} {platform.python_version()}",
         f"{platform.system()} {platform.release()} {platform.machine()}",
         *(f"{name} {metadata.version(name)}" for name in PACKAGES),
+        f"packet path {native.describe()}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("core", "missing", "told"),
+    [
+        (SimpleNamespace(LIBRARY="OpenSSL 3.0.19"), "", "compiled, with OpenSSL 3.0.19"),
+        (None, "not built", "interpreted: not built"),
+        (None, "OVERLAY_NATIVE=0", "interpreted: OVERLAY_NATIVE=0"),
+    ],
+)
+def test_version_tells_which_packet_path_there_is_and_why(monkeypatch, core, missing, told):
+    monkeypatch.setattr(native, "core", core)
+    monkeypatch.setattr(native, "missing", missing)
+
+    assert native.describe() == told
 
 
 def test_all_that_is_required_is_told():

@@ -85,7 +85,7 @@ def test_each_sender_of_an_encapsulation_is_a_lane_of_its_own():
 def test_a_peer_that_moved_is_sent_to_from_where_the_routes_say(endpoint, address, port):
     peer = Peer(1)
     peer.move(("198.51.100.1", 1))
-    peer.local.answer_from(SOURCE, "heard")
+    peer.local.answer_from(SOURCE, (4, bytes([192, 0, 2, 7])))
 
     peer.move(endpoint)
 

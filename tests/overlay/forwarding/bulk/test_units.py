@@ -63,7 +63,7 @@ class Bench:
 
     @property
     def reassembly(self):
-        return self.b.core.inbound.units._reassembly
+        return self.b.core.inbound.units.reassembly
 
     def packet(self, size=6000, segment=1360, version=4, protocol=packets.TCP, **how):
         """Return (packet, virtio header) of a super-packet from a to b."""
@@ -663,7 +663,7 @@ def test_all_sessions_together_are_bounded():
     b.sockets[0].inbox += flood
     world.run(0)
 
-    assert len(b.core.inbound.units._reassembly) == UNITS_TOTAL
+    assert len(b.core.inbound.units.reassembly) == UNITS_TOTAL
 
 
 def test_an_incomplete_unit_is_given_up_in_time(bench):

@@ -346,7 +346,7 @@ def test_a_train_that_the_kernel_did_not_take_is_not_overwritten_by_the_next_sup
     world.run(1)
     b.received.clear()
     sent = [*a.send_super(b, 1000, 400), *a.send_super(b, 20000, 1000)]
-    a.core.outbound._pace._is_single = False
+    a.core.outbound.pace._is_single = False
     take_all(a, is_full=True)
 
     a.turn()

@@ -57,10 +57,10 @@ def test_what_the_kernel_says_beside_receives_is_remembered_in_bounds(pair):
     inbound = b.core.inbound
     for number in range(DIFFERENT):
         local = number.to_bytes(4, "big")
-        inbound._arrival([(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 1, local, local))])
+        inbound.arrival([(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 1, local, local))])
         assert len(inbound._arrivals) <= VIEWS
 
-    arrival = inbound._arrival([(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 1, b"abcd", b"abcd"))])
+    arrival = inbound.arrival([(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 1, b"abcd", b"abcd"))])
 
     assert arrival.pktinfo == (4, b"abcd")
 

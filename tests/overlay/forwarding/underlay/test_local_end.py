@@ -25,8 +25,8 @@ def test_a_peer_is_sent_to_from_where_it_was_heard_until_that_is_forgotten():
     local = LocalEnd()
     assert local.ancillary(V4, 2) == [(*TOS[2], number(2))]
 
-    local.answer_from(SOURCE, "heard")
-    assert local.received_source == "heard"
+    local.answer_from(SOURCE, (4, bytes([192, 0, 2, 7])))
+    assert local.received_source == (4, bytes([192, 0, 2, 7]))
     assert local.ancillary(V4, 2) == [*SOURCE, (*TOS[2], number(2))]
 
     local.forget_source()

@@ -1,0 +1,257 @@
+"""Drains by the compiled twin, and what becomes of what it hands back (``native/native.h``).
+
+The twin treats what is ordinary: packets and units of established sessions with peers that did not move.  It works in
+the same buffers and on the same state; whatever it hands back, the Python path treats as if it had read it itself.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from overlay.errors import PacketError
+from overlay.forwarding.offload.flow import HEADER_SIZE
+from overlay.forwarding.offload.join import Run
+from overlay.link.messages import OWN
+from overlay.wire.ip import ADDRESS_V4, ADDRESS_V6, IPV6_HEADER_SIZE
+from overlay.wire.virtio import VIRTIO_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from overlay.forwarding.bulk.units import Place
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.offload.flow import Bytes2D
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.tun.inbound import Inbound
+    from overlay.forwarding.tun.outbound import Outbound
+    from overlay.forwarding.twin import TunReader
+    from overlay.forwarding.underlay.udp_socket import UdpSocket
+    from overlay.forwarding.upcalls import Upcalls
+    from overlay.wire.addresses import Sockaddr
+    from overlay.wire.ip import Buffer
+
+# native/native.h: out_result, in_result and edge; module.c: HAS_NEWS
+OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR = range(4)
+IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE = range(7)
+EDGE_SENT, EDGE_UNITS, EDGE_ANSWER, EDGE_REPORT = 1, 2, 4, 8
+HAS_NEWS = 16
+RESULT = HAS_NEWS - 1
+
+_CONTROL = struct.Struct("=Qii")  # struct cmsghdr of 64-bit Linux, whose parts begin at multiples of 8
+_SOCKADDR_IN6 = struct.Struct("=H2s4s16sI")  # struct sockaddr_in6
+SENDERS = 1024  # remembered before starting over
+
+
+class Waiting:
+    """A unit that waits at the twin, in place of ``bulk.units.Partial``."""
+
+    __slots__ = ("is_marked", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number, self.is_marked = number, False
+
+
+class Together:
+    """The incomplete units that the twin keeps, in place of ``bulk.units.Reassembly``: some fragments come by Python."""
+
+    def __init__(self, lane: Any, unit: memoryview, take_news: Callable[[], None]) -> None:
+        self._lane, self._unit, self._take_news = lane, unit, take_news
+        self._placed: Waiting | None = None
+
+    def __len__(self) -> int:
+        return int(self._lane.waiting())
+
+    def place(
+        self,
+        keypair: Keypair[Peer],
+        place: Place,
+        count: int,
+        cipher: int,
+        now: float,
+        *,
+        is_at_endpoint: bool,
+    ) -> Waiting:
+        """Return the unit that a fragment belongs to; as Reassembly.place()."""
+        number = self._lane.place(keypair, place[1], count, cipher, now, is_at_endpoint)
+        self._take_news()
+        if number < 0:
+            raise PacketError("fragment_header")
+        self._placed = Waiting(number)
+        return self._placed
+
+    def put(self, partial: Waiting, number: int, rows: Bytes2D, last: int) -> bool:
+        """Add consecutive fragments; as Reassembly.put()."""
+        is_whole = self._lane.put(partial.number, number, rows.tobytes(), len(rows), last, partial.is_marked)
+        if is_whole is None:
+            raise PacketError("fragment_size")
+        return bool(is_whole)
+
+    def take(self, _: Place) -> tuple[memoryview, Waiting]:
+        """Return the unit that was placed last, which is whole, and forget it; as Reassembly.take()."""
+        partial = self._placed
+        assert partial is not None
+        end, partial.is_marked = self._lane.take(partial.number)
+        if not end:
+            raise PacketError("fragment_size")
+        return self._unit[:end], partial
+
+    def forget_keypair(self, index: int) -> None:
+        """Do nothing: the twin forgets units with their keypair."""
+
+
+class Compiled:
+    """The twin at work for *core*, which reads packets from the descriptor *tun*."""
+
+    def __init__(
+        self, native: ModuleType, core: Upcalls, outbound: Outbound, inbound: Inbound, tun: int, seed: int
+    ) -> None:
+        self._core, self._outbound, self._inbound, self._tun = core, outbound, inbound, tun
+        self.lane = native.Lane(
+            outbound.arena, inbound.received.buffer, inbound.units.unit, outbound.pace, seed
+        )
+        inbound.units.reassembly = Together(self.lane, inbound.units.unit_view, self._take_news)
+        self._settings: tuple[int, int, bool] | None = None
+        self._remembered: object = None
+        self._senders: dict[bytes, Sockaddr] = {}
+
+    def drain_tun(self, tun: TunReader, now: float) -> None:
+        """Forward what the tun has, at most a batch.  Raises OSError as a read does."""
+        core, lane = self._core, self.lane
+        self._settle()
+        while True:
+            result = lane.drain_tun(now)
+            if result & HAS_NEWS:
+                self._take_news()
+            match result & RESULT:
+                case 0:
+                    return
+                case 1:
+                    # Not ordinary: and so may be what follows, which is better sent with it.
+                    at, size, is_alone = lane.packet()
+                    start = at + HEADER_SIZE
+                    head = bytes(
+                        self._outbound.arena[start : start + min(size - VIRTIO_SIZE, IPV6_HEADER_SIZE)]
+                    )
+                    lane.took(self._outbound.go_on(tun, at, size, now, is_alone=is_alone))
+                    self._remember(head, is_source=False)
+                    return
+                case 2:
+                    number, keypair, edges = lane.edge()
+                    peer = core.peers.get(number)
+                    if peer is not None and edges & EDGE_UNITS:
+                        core.liveness.units_sent(peer, keypair.bulk)
+                    if peer is not None and edges & EDGE_SENT:
+                        core.liveness.after_send(peer, keypair, now)
+                case _:
+                    raise OSError(lane.error(), "the tun cannot be read")
+
+    def flush_peer(self, peer: Peer) -> None:
+        """Send what waits for *peer* until the end of the batch."""
+        if self.lane.flush(peer.state) & HAS_NEWS:
+            self._take_news()
+
+    def drain_udp(self, udp: UdpSocket, now: float, most: int) -> bool:
+        """Take what *udp* has, about *most* bytes, and return whether there may be more."""
+        inbound, lane = self._inbound, self.lane
+        received = inbound.received
+        received.udp, received.now = udp, now
+        self._settle()
+        while True:
+            result = lane.drain_udp(udp, now, most)
+            if result & HAS_NEWS:
+                self._take_news()
+            kind = result & RESULT
+            if kind <= IN_EMPTY:
+                return bool(kind == IN_DONE)
+            keypair, at, size, count, stride, ecn, edges = lane.received()
+            if kind == IN_RECEIVED:
+                self._take_arrival()
+                inbound.take(received, size, stride)
+                continue
+            peer = keypair.peer
+            if edges & EDGE_REPORT:
+                self._core.liveness.unit_received(peer, keypair)
+            if edges & EDGE_ANSWER:
+                self._core.liveness.after_receipt(peer, now)
+            if kind == IN_OPENED:
+                self._take_arrival()
+                inbound.deliver(keypair, at, size, received.arrival.ecn, now)
+                self._remember(received.view[at + HEADER_SIZE : at + HEADER_SIZE + size], is_source=True)
+            elif kind == IN_RUN:
+                self._take_arrival()
+                received.size, received.stride = size, stride
+                inbound.deliver_run(received, keypair, Run(at, count))
+                start = at * stride + HEADER_SIZE
+                self._remember(received.view[start : start + stride], is_source=True)
+            elif kind == IN_UNIT:
+                inbound.deliver_unit(peer, inbound.units.unit_view[:size], keypair.bulk.told_packet, ecn, now)
+                self._remember(inbound.units.unit_view[VIRTIO_SIZE:size], is_source=True)
+
+    def _settle(self) -> None:
+        """Have the twin know what is set, and forget the routes of an older table."""
+        core = self._core
+        settings = self._tun, self._outbound.splitter.mtu, core.sender.segments
+        if settings != self._settings:
+            self._settings = settings
+            self.lane.set(*settings, self._inbound.joins_udp, self._inbound.takes_units)
+        if core.table.remembered is not self._remembered:
+            self._remembered = core.table.remembered
+            self.lane.forget()
+
+    def _take_news(self) -> None:
+        """Count drops, and have the sender send what the kernel did not take from the twin."""
+        core, lane = self._core, self.lane
+        for number, reason, count in lane.take_drops():
+            if number <= OWN:
+                core.drops[reason] += count
+            elif number in core.peers:
+                core.peers[number].drops[reason] += count
+        for number, datagrams, size, marks, error in lane.take_refused():
+            if number in core.peers:
+                core.sender.refused(core.peers[number], [memoryview(datagrams)], size, marks, error)
+        peer = core.peers.get(lane.take_look())
+        if peer is not None:
+            core.sender.look(peer)
+
+    def _remember(self, packet: Buffer, *, is_source: bool) -> None:
+        """Have the twin know whose the source or destination of *packet* is, if the table has just told."""
+        size = len(packet)
+        if size >= 20 and packet[0] >> 4 == 4:
+            (address,) = ADDRESS_V4(packet, 12 if is_source else 16)
+        elif size >= 40 and packet[0] >> 4 == 6:
+            (address,) = ADDRESS_V6(packet, 8 if is_source else 24)
+        else:
+            return
+        peer = self._core.table.remembered.get(address)
+        if peer is not None and peer.number > OWN and peer.clear is None:
+            self.lane.remember(address, peer.state)
+
+    def _take_arrival(self) -> None:
+        """Have what was received last be known as if it had been received in Python."""
+        received = self._inbound.received
+        control, source = self.lane.arrival()
+        parts, at = [], 0
+        while at + _CONTROL.size <= len(control):
+            length, level, kind = _CONTROL.unpack_from(control, at)
+            parts.append((level, kind, control[at + _CONTROL.size : at + length]))
+            at += -(-length // 8) * 8
+        received.arrival = self._inbound.arrival(parts)
+        sender = self._senders.get(source)
+        if sender is None:
+            if len(self._senders) >= SENDERS:
+                self._senders.clear()
+            sender = self._senders[source] = _sender(source)
+        received.source = sender
+
+
+def _sender(source: bytes) -> Sockaddr:
+    """Return the address in a struct sockaddr as the socket module has it."""
+    family, port = int.from_bytes(source[:2], "little"), int.from_bytes(source[2:4], "big")
+    if family == socket.AF_INET:
+        return str(ip_address(source[4:8])), port
+    _, _, flow, address, scope = _SOCKADDR_IN6.unpack_from(source)
+    return str(ip_address(address)), port, int.from_bytes(flow, "big"), scope

@@ -1,0 +1,32 @@
+"""The keypairs of all peers by their index, which messages name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.peer import Peer
+
+
+class Lane(Protocol):
+    """Who else is to know them."""
+
+    def list(self, keypair: Keypair[Peer], /) -> None: ...
+    def unlist(self, keypair: Keypair[Peer], /) -> None: ...
+
+
+class Indices(dict[int, "Keypair[Peer]"]):
+    """A dictionary that keeps a lane of the compiled twin up to date, if there is one."""
+
+    lane: Lane | None = None
+
+    def __setitem__(self, index: int, keypair: Keypair[Peer]) -> None:
+        super().__setitem__(index, keypair)
+        if self.lane is not None:
+            self.lane.list(keypair)
+
+    def __delitem__(self, index: int) -> None:
+        if self.lane is not None:
+            self.lane.unlist(self[index])
+        super().__delitem__(index)

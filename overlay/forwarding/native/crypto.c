@@ -1,0 +1,92 @@
+/* AEADs of OpenSSL's libcrypto, through its EVP interface, which has been the same since 1.1.0 (man EVP_EncryptInit).
+ *
+ * The library is opened at run time, and its functions are declared here: building needs none of its headers, and a
+ * host without it has the Python path. */
+#include "native.h"
+
+#include "bytes.h"
+
+#include <dlfcn.h>
+
+enum { GET_TAG = 0x10, SET_TAG = 0x11, CIPHER_AES_256_GCM = 1, NONCE_SIZE = 12 };
+
+static struct {
+    void *(*context_new)(void);
+    void (*context_free)(void *);
+    const void *(*chacha)(void);
+    const void *(*gcm)(void);
+    int (*init)(void *, const void *, void *, const uint8_t *, const uint8_t *, int);
+    int (*update)(void *, uint8_t *, int *, const uint8_t *, int);
+    int (*final)(void *, uint8_t *, int *);
+    int (*control)(void *, int, int, void *);
+    const char *(*version)(int);
+} evp;
+
+/* Open the library.  Returns NULL, or what is missing. */
+const char *crypto_open(void) {
+    static const struct {
+        const char *name;
+        void *function;
+    } wanted[] = {
+        {"EVP_CIPHER_CTX_new", &evp.context_new}, {"EVP_CIPHER_CTX_free", &evp.context_free},
+        {"EVP_chacha20_poly1305", &evp.chacha},   {"EVP_aes_256_gcm", &evp.gcm},
+        {"EVP_CipherInit_ex", &evp.init},         {"EVP_CipherUpdate", &evp.update},
+        {"EVP_CipherFinal_ex", &evp.final},       {"EVP_CIPHER_CTX_ctrl", &evp.control},
+        {"OpenSSL_version", &evp.version},
+    };
+    static const char *const libraries[] = {"libcrypto.so.3", "libcrypto.so.1.1"};
+    void *library = NULL;
+    for (size_t i = 0; library == NULL && i < sizeof libraries / sizeof *libraries; i++)
+        library = dlopen(libraries[i], RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL)
+        return "libcrypto.so.3";
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        void *found = dlsym(library, wanted[i].name);
+        if (found == NULL)
+            return wanted[i].name;
+        memcpy(wanted[i].function, &found, sizeof found);
+    }
+    return NULL;
+}
+
+const char *crypto_version(void) { return evp.version(0); }
+
+/* Make *aead* seal, or open, under *key* with a cipher of bulk units; 0 is that of transport messages. */
+bool aead_init(struct aead *aead, int cipher, const uint8_t key[32], bool seals) {
+    const void *kind = cipher == CIPHER_AES_256_GCM ? evp.gcm() : evp.chacha();
+    aead->context = evp.context_new();
+    if (aead->context == NULL)
+        return false;
+    if (evp.init(aead->context, kind, NULL, key, NULL, seals) == 1)
+        return true;
+    aead_free(aead);
+    return false;
+}
+
+void aead_free(struct aead *aead) {
+    if (aead->context != NULL)
+        evp.context_free(aead->context); /* which wipes the key */
+    aead->context = NULL;
+}
+
+static bool begin(const struct aead *aead, uint64_t counter) {
+    uint8_t nonce[NONCE_SIZE] = {0};
+    put64_le(nonce + 4, counter);
+    return evp.init(aead->context, NULL, NULL, NULL, nonce, -1) == 1;
+}
+
+/* Seal *size* bytes in place, and put the tag behind them. */
+bool aead_seal(const struct aead *aead, uint64_t counter, uint8_t *data, size_t size) {
+    int done = 0, rest = 0;
+    return begin(aead, counter) && evp.update(aead->context, data, &done, data, (int)size) == 1 &&
+           evp.final(aead->context, data + done, &rest) == 1 &&
+           evp.control(aead->context, GET_TAG, TAG_SIZE, data + size) == 1;
+}
+
+/* Open *size* bytes, the tag not counted, in place; what is there afterwards means nothing if this is false. */
+bool aead_open(const struct aead *aead, uint64_t counter, uint8_t *data, size_t size) {
+    int done = 0, rest = 0;
+    return begin(aead, counter) && evp.control(aead->context, SET_TAG, TAG_SIZE, data + size) == 1 &&
+           evp.update(aead->context, data, &done, data, (int)size) == 1 &&
+           evp.final(aead->context, data + done, &rest) == 1;
+}

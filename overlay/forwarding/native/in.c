@@ -1,0 +1,562 @@
+/* From the wire to the tun, as overlay/forwarding/tun/inbound.py and bulk/inbound.py have it: open, check, join, write. */
+#include "bytes.h"
+#include "native.h"
+#include "packet.h"
+
+#include <errno.h>
+#include <math.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+
+enum { ECT_1 = 1, CE = 3, FLAG_CWR = 0x80, FIRST_HANDSHAKE = 1, LAST_HANDSHAKE = 3 };
+
+/* Receiving */
+
+static void read_control(struct arrival *arrival, struct msghdr *message) {
+    arrival->segment = arrival->ecn = 0;
+    arrival->received_size = 0;
+    for (struct cmsghdr *each = CMSG_FIRSTHDR(message); each != NULL; each = CMSG_NXTHDR(message, each)) {
+        const uint8_t *data = CMSG_DATA(each);
+        if (each->cmsg_level == IPPROTO_UDP && each->cmsg_type == UDP_GRO) {
+            arrival->segment = get16_le(data);
+        } else if (each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_TOS) {
+            arrival->ecn = data[0] & 3;
+        } else if (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_TCLASS) {
+            arrival->ecn = data[0] & 3;
+        } else if (each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_PKTINFO) {
+            memcpy(arrival->received, data + 4, 4); /* struct in_pktinfo: the local address */
+            arrival->received_size = 4;
+        } else if (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_PKTINFO) {
+            memcpy(arrival->received, data, 16);
+            arrival->received_size = 16;
+        }
+    }
+}
+
+/* Receive behind what is gathered.  Returns the size, or -1 as recvmsg() does. */
+static ssize_t receive(struct lane *lane, uint32_t at, struct arrival *arrival, bool *is_truncated) {
+    struct in *in = &lane->in;
+    struct iovec part = {in->buffer + at, RECEIVE_BYTES};
+    memset(arrival->control, 0, sizeof arrival->control);
+    memset(&arrival->source, 0, sizeof arrival->source);
+    struct msghdr message = {
+        .msg_name = &arrival->source,
+        .msg_namelen = sizeof arrival->source,
+        .msg_iov = &part,
+        .msg_iovlen = 1,
+        .msg_control = arrival->control,
+        .msg_controllen = sizeof arrival->control,
+    };
+    ssize_t size = lane->io->recvmsg(in->udp->fd, &message, 0);
+    if (size < 0)
+        return size;
+    *is_truncated = message.msg_flags & MSG_TRUNC;
+    arrival->control_size = message.msg_controllen;
+    arrival->source_size = message.msg_namelen;
+    read_control(arrival, &message);
+    return size;
+}
+
+static bool are_same(const struct arrival *one, const struct arrival *other) {
+    return one->control_size == other->control_size && one->source_size == other->source_size &&
+           memcmp(one->control, other->control, one->control_size) == 0 &&
+           memcmp(&one->source, &other->source, one->source_size) == 0;
+}
+
+/* Who sent it */
+
+static bool is_at_endpoint(const struct peer *peer, const struct arrival *arrival) {
+    return peer->endpoint_size == arrival->source_size &&
+           memcmp(&peer->endpoint, &arrival->source, arrival->source_size) == 0;
+}
+
+/* Return whether what comes under *keypair* now would change nothing but counters and times. */
+static bool is_ordinary(const struct in *in, const struct keypair *keypair) {
+    const struct peer *peer = keypair->peer;
+    const struct arrival *arrival = &in->arrivals[in->current];
+    const struct local_end *local = peer->local;
+    const struct slots *slots = peer->slots;
+    return in->now < keypair->reject_at && slots->current == keypair && slots->heard == keypair &&
+           in->now < keypair->rekey_receive_at && !peer->contact->is_silent && local->udp == in->udp &&
+           is_at_endpoint(peer, arrival) && local->received_size == arrival->received_size &&
+           memcmp(local->received, arrival->received, (size_t)arrival->received_size) == 0;
+}
+
+static void heard(struct peer *peer, uint32_t size, double now) {
+    struct contact *contact = peer->contact;
+    peer->traffic->rx_bytes += size;
+    contact->last_received = contact->last_traffic = now;
+    contact->unanswered_since = 0;
+}
+
+/* Note that a payload that is no keepalive came (liveness.data_received). */
+static void data_received(struct in *in, struct peer *peer) {
+    struct contact *contact = peer->contact;
+    if (contact->owed_since == 0) {
+        contact->owed_since = in->now;
+        if (!(contact->armed & ARMED_ANSWER))
+            in->edges |= EDGE_ANSWER;
+    }
+}
+
+/* Writing */
+
+static void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, int count) {
+    if (lane->io->writev(lane->tun, parts, count) < 0)
+        note_drop(lane, peer, errno == EAGAIN ? DROP_TUN_FULL : DROP_TUN_REFUSED, 1);
+}
+
+static bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet) {
+    bool is_ipv4 = packet[0] >> 4 == 4;
+    return routes_find(lane->state, packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16) == peer;
+}
+
+static enum in_result hand_back(struct in *in, enum in_result how, struct keypair *keypair, uint32_t at, uint32_t size,
+                                uint32_t count) {
+    in->back_keypair = keypair;
+    in->back_at = at;
+    in->back_size = size;
+    in->back_count = count;
+    return how;
+}
+
+/* Messages */
+
+/* Write the packet in the opened payload of *row*. */
+static enum in_result deliver(struct lane *lane, uint32_t row) {
+    struct in *in = &lane->in;
+    struct keypair *keypair = in->keypair;
+    struct peer *peer = keypair->peer;
+    uint32_t at = row * in->stride, size = (row == in->rows - 1 ? in->last : in->stride) - OVERHEAD;
+    if (!size)
+        return IN_DONE; /* a keepalive */
+    uint8_t *packet = in->buffer + at + HEADER_SIZE;
+    uint32_t length = packet_length(packet, size), ecn = in->arrivals[in->current].ecn;
+    if (!length || !is_from(lane, peer, packet) || (ecn && !take_outer_ecn(packet, ecn)))
+        return hand_back(in, IN_OPENED, keypair, at, size, 1);
+    data_received(in, peer);
+    peer->traffic->rx_packets++;
+    uint32_t mtu = (uint32_t)lane->state->mtu, path = (uint32_t)peer->path->mtu;
+    clamp_syn(packet, length, path < mtu ? path : mtu, false);
+    uint8_t *begin = packet - VIRTIO_SIZE;
+    memset(begin, 0, VIRTIO_SIZE); /* complete as it stands */
+    struct iovec part = {begin, VIRTIO_SIZE + length};
+    write_tun(lane, peer, &part, 1);
+    return IN_DONE;
+}
+
+/* Write the super-packet that *count* rows from *first* on make. */
+static enum in_result deliver_run(struct lane *lane, uint32_t first, uint32_t count) {
+    struct in *in = &lane->in;
+    struct peer *peer = in->keypair->peer;
+    const uint8_t *packet = in->buffer + (size_t)first * in->stride + HEADER_SIZE;
+    if (!is_from(lane, peer, packet))
+        return hand_back(in, IN_RUN, in->keypair, first, (in->rows - 1) * in->stride + in->last, count);
+    uint8_t head[VIRTIO_SIZE + 120];
+    uint32_t headers, size = join_head(in, first, count, head, &headers);
+    struct iovec parts[1 + MAXIMUM_JOINED];
+    parts[0] = (struct iovec){head, size};
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t *each = (uint8_t *)packet + (size_t)i * in->stride;
+        uint32_t length = each[0] >> 4 == 4 ? get16(each + 2) : IPV6_HEADER_SIZE + get16(each + 4u);
+        parts[1 + i] = (struct iovec){each + headers, length - headers};
+    }
+    peer->traffic->rx_packets += count;
+    data_received(in, peer);
+    write_tun(lane, peer, parts, 1 + (int)count);
+    return IN_DONE;
+}
+
+/* Deliver what has been opened from `next` on; anything but IN_DONE is for Python, and the next call goes on behind it. */
+static enum in_result deliver_messages(struct lane *lane) {
+    struct in *in = &lane->in;
+    while (in->next < in->fresh_count) {
+        uint32_t row = in->fresh[in->next], count = in->is_joined ? in->runs[row] : 1;
+        in->next += count;
+        in->edges = 0;
+        enum in_result result = count > 1 ? deliver_run(lane, row, count) : deliver(lane, row);
+        if (result != IN_DONE)
+            return result;
+        if (in->edges)
+            return hand_back(in, IN_EDGE, in->keypair, 0, 0, 0);
+    }
+    in->work = WORK_NONE;
+    return IN_DONE;
+}
+
+/* Open the rows, all of one keypair. */
+static enum in_result take_messages(struct lane *lane, struct keypair *keypair) {
+    struct in *in = &lane->in;
+    struct peer *peer = keypair->peer;
+    uint32_t size = 0, ecn = in->arrivals[in->current].ecn;
+    in->fresh_count = 0;
+    for (uint32_t row = 0; row < in->rows; row++) {
+        uint8_t *at = in->buffer + (size_t)row * in->stride;
+        uint32_t bytes = row == in->rows - 1 ? in->last : in->stride;
+        uint64_t counter = get64_le(at + 8);
+        if (!aead_open(&keypair->open, counter, at + HEADER_SIZE, bytes - OVERHEAD)) {
+            note_drop(lane, peer, DROP_TRANSPORT_AUTH, 1);
+        } else if (!window_accept(keypair->window, counter)) {
+            note_drop(lane, peer, DROP_REPLAY, 1);
+        } else {
+            in->fresh[in->fresh_count++] = (uint16_t)row;
+            size += bytes;
+        }
+    }
+    if (!in->fresh_count)
+        return IN_DONE;
+    heard(peer, size, in->now);
+    in->keypair = keypair;
+    in->next = 0;
+    in->work = WORK_MESSAGES;
+    uint32_t end = (in->rows - 1) * in->stride + in->last - TAG_SIZE;
+    in->is_joined = in->fresh_count == in->rows && ecn != CE && ecn != ECT_1;
+    if (in->is_joined) {
+        memset(in->buffer + end, 0, in->rows * in->stride - end);
+        in->is_joined = join_rows(in, lane->state->joins_udp);
+    }
+    return deliver_messages(lane);
+}
+
+/* Units */
+
+struct unit_flow {
+    struct flow flow;
+    uint32_t gso_type, segment;
+};
+
+static uint32_t gso_type_of(const struct flow *flow) {
+    if (flow->protocol != PROTOCOL_TCP)
+        return GSO_UDP_L4;
+    return flow->version == 4 ? GSO_TCPV4 : GSO_TCPV6;
+}
+
+/* Return whether every claim of an opened unit, *size* bytes from its meta data on, holds (bulk.units: read_unit). */
+static bool read_unit(const uint8_t *unit, uint32_t size, uint32_t most, struct unit_flow *read) {
+    const uint8_t *packet = unit + META_SIZE;
+    uint32_t length = size - META_SIZE, gso_type = unit[0], segment = get16_le(unit + 2);
+    if (length < 40 || length > MAXIMUM_IP || !flow_of(packet, length, &read->flow))
+        return false;
+    const struct flow *flow = &read->flow;
+    uint32_t wanted = gso_type_of(flow);
+    bool is_tcp = flow->protocol == PROTOCOL_TCP;
+    if (unit[1] || (gso_type != wanted && (gso_type != (wanted | GSO_ECN) || !is_tcp)))
+        return false;
+    if (segment < MINIMUM_SEGMENT || most < flow->size || segment > most - flow->size)
+        return false;
+    uint32_t told = flow->version == 4 ? get16(packet + 2) : IPV6_HEADER_SIZE + get16(packet + 4);
+    if (told != length || length - flow->size <= segment)
+        return false;
+    if (!is_tcp && get16(packet + flow->l4 + 4) != length - flow->l4)
+        return false;
+    read->gso_type = is_tcp && packet[flow->l4 + 13] & FLAG_CWR ? wanted | GSO_ECN : wanted;
+    read->segment = segment;
+    return true;
+}
+
+/* Write the super-packet of an opened unit: *end* is where it ends in *buffer*, which has LEAD bytes before it. */
+static enum in_result deliver_unit(struct lane *lane, struct keypair *keypair, uint8_t *buffer, uint32_t end,
+                                   uint32_t ecn) {
+    struct in *in = &lane->in;
+    struct peer *peer = keypair->peer;
+    struct unit_flow read;
+    uint8_t *packet = buffer + VIRTIO_SIZE;
+    if (!read_unit(buffer + LEAD, end - LEAD, (uint32_t)keypair->bulk->told_packet, &read) ||
+        (read.flow.protocol == PROTOCOL_UDP && !lane->state->joins_udp) || !is_from(lane, peer, packet) ||
+        (ecn && !take_outer_ecn(packet, ecn))) {
+        in->back_ecn = ecn;
+        if (buffer != in->unit)
+            memcpy(in->unit, buffer, end);
+        return hand_back(in, IN_UNIT, keypair, 0, end, 1);
+    }
+    const struct flow *flow = &read.flow;
+    uint32_t length = end - VIRTIO_SIZE, payload = length - flow->size;
+    uint32_t offset = flow->protocol == PROTOCOL_TCP ? 16 : 6;
+    put16(packet + flow->l4 + offset, fold(pseudo_sum(packet, flow, length - flow->l4)));
+    buffer[0] = NEEDS_CSUM;
+    buffer[1] = (uint8_t)read.gso_type;
+    put16_le(buffer + 2, flow->size);
+    put16_le(buffer + 4, read.segment);
+    put16_le(buffer + 6, flow->l4);
+    put16_le(buffer + 8, offset);
+    data_received(in, peer);
+    peer->traffic->rx_packets += (payload + read.segment - 1) / read.segment;
+    struct iovec part = {buffer, end};
+    write_tun(lane, peer, &part, 1);
+    return IN_DONE;
+}
+
+/* Open the sealed unit that ends at *end* of *buffer*, and deliver it; it came as *size* bytes in *count* datagrams. */
+static enum in_result open_unit(struct lane *lane, struct keypair *keypair, uint32_t cipher, uint64_t counter,
+                                uint32_t count, uint8_t *buffer, uint32_t end, uint32_t size, uint32_t ecn) {
+    struct in *in = &lane->in;
+    struct peer *peer = keypair->peer;
+    struct bulk *bulk = keypair->bulk;
+    if (end < LEAD + META_SIZE + TAG_SIZE) {
+        note_drop(lane, peer, DROP_UNIT_SHORT, 1);
+        return IN_DONE;
+    }
+    if (!aead_open(&bulk->opens[cipher - 1], counter, buffer + LEAD, end - LEAD - TAG_SIZE)) {
+        note_drop(lane, peer, DROP_UNIT_AUTH, 1);
+        return IN_DONE;
+    }
+    if (!window_accept(bulk->window, counter)) {
+        note_drop(lane, peer, DROP_REPLAY, 1);
+        return IN_DONE;
+    }
+    if (counter >= bulk->newest) {
+        bulk->newest = counter + 1;
+        bulk->newest_at = in->now;
+    }
+    bulk->units++;
+    bulk->datagrams += count;
+    peer->traffic->rx_units++;
+    heard(peer, size, in->now);
+    if (peer->contact->reporting != keypair)
+        in->edges |= EDGE_REPORT;
+    return deliver_unit(lane, keypair, buffer, end - TAG_SIZE, ecn);
+}
+
+/* Take *count* fragments of one unit, consecutive rows from *row* on. */
+static enum in_result take_run(struct lane *lane, uint32_t row, uint32_t count) {
+    struct in *in = &lane->in;
+    struct keypair *keypair = in->keypair;
+    struct peer *peer = keypair->peer;
+    struct bulk *bulk = keypair->bulk;
+    const struct arrival *arrival = &in->arrivals[in->current];
+    const uint8_t *at = in->buffer + (size_t)row * in->stride;
+    uint32_t number = at[1], total = at[2], cipher = at[3];
+    uint64_t counter = get64_le(at + 8);
+    uint32_t last = (row + count == in->rows ? in->last : in->stride) - FRAGMENT_HEADER_SIZE;
+    uint32_t width = count > 1 ? in->stride - FRAGMENT_HEADER_SIZE : last;
+    enum reason refused = DROP_REASONS;
+    bool is_whole = false;
+    struct partial *partial = NULL;
+    if (number + count > total)
+        refused = DROP_FRAGMENT_HEADER;
+    else if (!bulk->has_said_hello || cipher < 1 || cipher > 2 ||
+             bulk->opens[cipher - 1].context == NULL)
+        refused = DROP_UNIT_UNEXPECTED;
+    else if (!window_check(bulk->window, counter))
+        refused = DROP_REPLAY;
+    else if ((partial = reassembly_place(lane, keypair, counter, total, cipher, arrival, in->now, true)) == NULL)
+        refused = DROP_FRAGMENT_HEADER;
+    if (refused == DROP_REASONS) {
+        partial->is_marked |= arrival->ecn == CE;
+        if (!reassembly_put(partial, number, at + FRAGMENT_HEADER_SIZE, count, in->stride, width, last, &is_whole))
+            refused = DROP_FRAGMENT_SIZE;
+    }
+    if (refused != DROP_REASONS) {
+        note_drop(lane, peer, refused, count);
+        return IN_DONE;
+    }
+    if (!is_whole)
+        return IN_DONE;
+    uint32_t end, ecn = partial->is_marked ? CE : arrival->ecn;
+    bool is_good = reassembly_finish(partial, &end);
+    reassembly_forget(&in->reassembly, partial); /* its buffer stays as it is until the next fragment */
+    if (!is_good) {
+        note_drop(lane, peer, DROP_FRAGMENT_SIZE, 1);
+        return IN_DONE;
+    }
+    uint32_t size = end - LEAD + total * FRAGMENT_HEADER_SIZE;
+    return open_unit(lane, keypair, cipher, counter, total, partial->buffer, end, size, ecn);
+}
+
+/* Return where the run of consecutive fragments of one unit ends that begins with *row*. */
+static uint32_t end_of_run(const struct in *in, uint32_t row) {
+    for (; row + 1 < in->rows; row++) {
+        const uint8_t *at = in->buffer + (size_t)row * in->stride, *next = at + in->stride;
+        if (get32_le(next) - get32_le(at) != 1 << 8 || memcmp(at + 4, next + 4, 12) != 0)
+            break;
+    }
+    return row + 1;
+}
+
+static enum in_result take_fragments(struct lane *lane) {
+    struct in *in = &lane->in;
+    while (in->next < in->rows) {
+        uint32_t row = in->next, stop = end_of_run(in, row);
+        in->next = stop;
+        in->edges = 0;
+        enum in_result result = take_run(lane, row, stop - row);
+        if (result != IN_DONE || in->edges) {
+            in->back_edges = in->edges;
+            return result != IN_DONE ? result : hand_back(in, IN_EDGE, in->keypair, 0, 0, 0);
+        }
+    }
+    in->work = WORK_NONE;
+    return IN_DONE;
+}
+
+/* Whatever came */
+
+/* Count datagrams that are nothing; false, with nothing done, if any may be something. */
+static bool count_nonsense(struct lane *lane) {
+    struct in *in = &lane->in;
+    int64_t unknown_type = 0, too_short = 0, unknown_index = 0;
+    for (uint32_t row = 0; row < in->rows; row++) {
+        const uint8_t *at = in->buffer + (size_t)row * in->stride;
+        uint32_t size = row == in->rows - 1 ? in->last : in->stride;
+        uint32_t kind = size >= 4 ? get32_le(at) : 0;
+        if ((kind >= FIRST_HANDSHAKE && kind <= LAST_HANDSHAKE) ||
+            (lane->state->takes_units && (kind & 0xFF) == TYPE_FRAGMENT))
+            return false;
+        if (kind != TYPE_TRANSPORT)
+            unknown_type++;
+        else if (size < OVERHEAD)
+            too_short++;
+        else if (indices_find(lane->state, get32_le(at + 4)) == NULL)
+            unknown_index++;
+        else
+            return false;
+    }
+    if (unknown_type)
+        note_drop(lane, NULL, DROP_UNKNOWN_TYPE, unknown_type);
+    if (too_short)
+        note_drop(lane, NULL, DROP_TRANSPORT_SHORT, too_short);
+    if (unknown_index)
+        note_drop(lane, NULL, DROP_UNKNOWN_INDEX, unknown_index);
+    return true;
+}
+
+/* Return the keypair of rows that are all of one *kind* and for it; NULL if they are not, or it is for Python. */
+static struct keypair *keypair_of_all(const struct lane *lane, uint32_t kind, uint32_t mask, uint32_t least) {
+    const struct in *in = &lane->in;
+    if (in->last < least || (in->rows > 1 && in->stride < least))
+        return NULL;
+    uint32_t index = get32_le(in->buffer + 4);
+    for (uint32_t row = 0; row < in->rows; row++) {
+        const uint8_t *at = in->buffer + (size_t)row * in->stride;
+        if ((get32_le(at) & mask) != kind || get32_le(at + 4) != index)
+            return NULL;
+    }
+    struct keypair *keypair = indices_find(lane->state, index);
+    return keypair != NULL && is_ordinary(in, keypair) ? keypair : NULL;
+}
+
+/* Take what is gathered. */
+static enum in_result take(struct lane *lane) {
+    struct in *in = &lane->in;
+    if (!in->gathered) {
+        note_drop(lane, NULL, DROP_UNKNOWN_TYPE, 1);
+        return IN_DONE;
+    }
+    in->rows = (in->gathered + in->stride - 1) / in->stride;
+    in->last = in->gathered - (in->rows - 1) * in->stride;
+    if (in->rows <= MAXIMUM_ROWS) {
+        struct keypair *keypair = keypair_of_all(lane, TYPE_TRANSPORT, UINT32_MAX, OVERHEAD);
+        if (keypair != NULL)
+            return take_messages(lane, keypair);
+        if (lane->state->takes_units)
+            keypair = keypair_of_all(lane, TYPE_FRAGMENT, 0xFF, FRAGMENT_HEADER_SIZE + 1);
+        if (keypair != NULL && keypair->bulk != NULL && keypair->bulk->window != NULL) {
+            in->keypair = keypair;
+            in->next = 0;
+            in->work = WORK_FRAGMENTS;
+            return take_fragments(lane);
+        }
+    }
+    if (count_nonsense(lane))
+        return IN_DONE;
+    return hand_back(in, IN_RECEIVED, NULL, 0, in->gathered, in->rows);
+}
+
+static enum in_result take_gathered(struct lane *lane) {
+    enum in_result result = take(lane);
+    lane->in.gathered = 0;
+    return result;
+}
+
+/* Begin to gather what stands at the start of the buffer; true if it is to be taken at once. */
+static bool begin(struct in *in, uint32_t size) {
+    const struct arrival *arrival = &in->arrivals[in->current];
+    in->gathered = size;
+    in->stride = arrival->segment ? arrival->segment : size;
+    return arrival->segment || size < OVERHEAD || in->takes_one;
+}
+
+/* Take what *udp* has, at most *most* bytes or a little more; IN_EMPTY: there is nothing more.  After any result but
+ * IN_DONE and IN_EMPTY the next call goes on with the same go. */
+enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t most) {
+    struct in *in = &lane->in;
+    enum in_result result;
+    if (!in->is_going) {
+        in->is_going = true;
+        in->udp = udp;
+        in->takes_one = pace_takes_one(udp->pace, now);
+        in->gathered = in->stride = in->carried = in->count = in->taken = 0;
+        in->is_empty = in->is_over = false;
+        in->work = WORK_NONE;
+    }
+    in->now = now;
+    for (;;) {
+        if (in->work != WORK_NONE) {
+            result = in->work == WORK_MESSAGES ? deliver_messages(lane) : take_fragments(lane);
+            if (result != IN_DONE)
+                return result;
+        }
+        if (in->carried) { /* came behind what has been taken */
+            uint32_t size = in->carried;
+            memmove(in->buffer, in->buffer + in->carried_at, size);
+            in->carried = 0;
+            in->current ^= 1;
+            if (begin(in, size) && (result = take_gathered(lane)) != IN_DONE)
+                return result;
+            continue;
+        }
+        if (in->is_over)
+            break;
+        if (in->taken >= most || in->is_empty || (in->takes_one && in->count) ||
+            lane->drop_count >= NOTED_DROPS / 2) {
+            in->is_over = true;
+            if (in->gathered && (result = take_gathered(lane)) != IN_DONE)
+                return result;
+            continue;
+        }
+        bool is_truncated = false;
+        struct arrival *arrival = &in->arrivals[in->gathered ? in->current ^ 1 : in->current];
+        ssize_t received = receive(lane, in->gathered, arrival, &is_truncated);
+        if (received < 0 && errno == EAGAIN) {
+            in->is_empty = true;
+            continue;
+        }
+        if (received < 0) { /* an ICMP error for an earlier datagram, reported here once: nobody has authenticated it */
+            note_drop(lane, NULL, DROP_UDP_ERROR, 1);
+            in->taken += in->stride ? in->stride : OVERHEAD;
+            in->count += in->takes_one;
+            continue;
+        }
+        uint32_t size = (uint32_t)received;
+        in->count++;
+        in->taken += size ? size : OVERHEAD;
+        if (is_truncated) {
+            note_drop(lane, NULL, DROP_OVERSIZED, 1);
+            continue;
+        }
+        if (!in->gathered) {
+            if (!size)
+                note_drop(lane, NULL, DROP_UNKNOWN_TYPE, 1);
+            else if (begin(in, size) && (result = take_gathered(lane)) != IN_DONE)
+                return result;
+            continue;
+        }
+        if (size && size <= in->stride && !arrival->segment && are_same(arrival, &in->arrivals[in->current])) {
+            in->gathered += size;
+            if ((size % in->stride || in->gathered > RECEIVE_BYTES - in->stride) &&
+                (result = take_gathered(lane)) != IN_DONE)
+                return result;
+            continue;
+        }
+        in->carried = size;
+        in->carried_at = in->gathered;
+        if (!size)
+            note_drop(lane, NULL, DROP_UNKNOWN_TYPE, 1);
+        if ((result = take_gathered(lane)) != IN_DONE)
+            return result;
+    }
+    if (!in->takes_one)
+        pace_took(udp->pace, in->count);
+    in->is_going = false;
+    return in->is_empty ? IN_EMPTY : IN_DONE;
+}

@@ -1,0 +1,1003 @@
+/* The Python side: state as objects, and the lane that drains descriptors.
+ *
+ * Each type of state is a base class (state.py says of what, and has the same without C): its members are the fields of
+ * the structures in native.h.  An object that C is to find through another is a link: the structure has a pointer, and
+ * a reference beside it keeps the object alive. */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+#include <structmember.h>
+
+#include "native.h"
+#include "simulated.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LINKS = 6 };
+
+/* An object of state: links, and the structure. */
+struct object {
+    PyObject_HEAD
+    PyObject *links[LINKS];
+    union {
+        struct window window;
+        struct traffic traffic;
+        struct contact contact;
+        struct path path;
+        struct asking asking;
+        struct discovery discovery;
+        struct pace pace;
+        struct udp udp;
+        struct local_end local_end;
+        struct unit_size unit_size;
+        struct unit_key unit_key;
+        struct bulk bulk;
+        struct keypair keypair;
+        struct slots slots;
+        struct peer peer;
+    } is; /* basicsize is that of the one */
+};
+
+#define STRUCTURE offsetof(struct object, is)
+#define FIELD(structure, field) (STRUCTURE + offsetof(struct structure, field))
+
+static PyTypeObject *window_type, *traffic_type, *contact_type, *path_type, *asking_type, *discovery_type, *pace_type, *udp_type,
+    *local_type, *unit_size_type, *unit_key_type, *bulk_type, *keypair_type, *slots_type, *peer_type;
+
+static struct object *as_object(PyObject *self) { return (struct object *)self; }
+
+static PyObject *object_of(const void *structure) { return (PyObject *)((char *)(uintptr_t)structure - STRUCTURE); }
+
+/* Life */
+
+static int traverse(PyObject *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    for (int i = 0; i < LINKS; i++)
+        Py_VISIT(as_object(self)->links[i]);
+    return 0;
+}
+
+static int clear(PyObject *self) {
+    for (int i = 0; i < LINKS; i++)
+        Py_CLEAR(as_object(self)->links[i]);
+    return 0;
+}
+
+static void free_object(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    clear(self);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+/* Links */
+
+struct link {
+    size_t at; /* of the pointer */
+    int number;
+    PyTypeObject **type;
+};
+
+static PyObject *get_link(PyObject *self, void *closure) {
+    const struct link *link = closure;
+    PyObject *found = as_object(self)->links[link->number];
+    return Py_NewRef(found == NULL ? Py_None : found);
+}
+
+static int set_link(PyObject *self, PyObject *value, void *closure) {
+    const struct link *link = closure;
+    void *pointer = NULL;
+    if (value == Py_None)
+        value = NULL;
+    if (value != NULL && PyObject_TypeCheck(value, *link->type))
+        pointer = &as_object(value)->is; /* what is of another kind is for Python alone */
+    memcpy((char *)self + link->at, &pointer, sizeof pointer);
+    PyObject *before = as_object(self)->links[link->number];
+    as_object(self)->links[link->number] = Py_XNewRef(value);
+    Py_XDECREF(before);
+    return 0;
+}
+
+#define LINK(name, number, structure, field, type) \
+    static struct link name = {FIELD(structure, field), number, &type##_type}
+#define LINKED(attribute, link) {attribute, get_link, set_link, NULL, &link}
+
+LINK(contact_reporting, 0, contact, reporting, keypair);
+LINK(udp_discovery, 0, udp, discovery, discovery);
+LINK(udp_pace, 2, udp, pace, pace);
+LINK(local_socket, 0, local_end, udp, udp);
+LINK(bulk_key, 0, bulk, key, unit_key);
+LINK(bulk_size, 1, bulk, size, unit_size);
+LINK(bulk_window, 2, bulk, window, window);
+LINK(keypair_bulk, 0, keypair, bulk, bulk);
+LINK(keypair_window, 1, keypair, window, window);
+LINK(keypair_state, 2, keypair, peer, peer);
+LINK(slots_current, 0, slots, current, keypair);
+LINK(slots_heard, 1, slots, heard, keypair);
+LINK(peer_traffic, 0, peer, traffic, traffic);
+LINK(peer_contact, 1, peer, contact, contact);
+LINK(peer_path, 2, peer, path, path);
+LINK(peer_asking, 3, peer, asking, asking);
+LINK(peer_local, 4, peer, local, local);
+LINK(peer_slots, 5, peer, slots, slots);
+
+/* The replay window */
+
+static bool as_counter(PyObject *value, uint64_t *counter) {
+    *counter = PyLong_AsUnsignedLongLong(value);
+    return !(*counter == UINT64_MAX && PyErr_Occurred());
+}
+
+static PyObject *window_check_method(PyObject *self, PyObject *value) {
+    uint64_t counter;
+    if (!as_counter(value, &counter))
+        return NULL;
+    return PyBool_FromLong(window_check(&as_object(self)->is.window, counter));
+}
+
+static PyObject *window_accept_method(PyObject *self, PyObject *value) {
+    uint64_t counter;
+    if (!as_counter(value, &counter))
+        return NULL;
+    return PyBool_FromLong(window_accept(&as_object(self)->is.window, counter));
+}
+
+static PyObject *window_mark_method(PyObject *self, PyObject *value) {
+    PyObject *answer = window_accept_method(self, value);
+    if (answer == NULL)
+        return NULL;
+    Py_DECREF(answer);
+    Py_RETURN_NONE;
+}
+
+static PyObject *window_run_method(PyObject *self, PyObject *arguments) {
+    unsigned long long first, count;
+    if (!PyArg_ParseTuple(arguments, "KK", &first, &count))
+        return NULL;
+    return PyBool_FromLong(window_accept_run(&as_object(self)->is.window, first, count));
+}
+
+static PyMethodDef window_methods[] = {
+    {"check", window_check_method, METH_O, NULL},
+    {"accept", window_accept_method, METH_O, NULL},
+    {"mark", window_mark_method, METH_O, NULL},
+    {"accept_run", window_run_method, METH_VARARGS, NULL},
+    {0},
+};
+
+/* Plain structures */
+
+#define MEMBER(name, type, structure, field) {name, type, FIELD(structure, field), 0, NULL}
+
+static PyMemberDef traffic_members[] = {
+    MEMBER("tx_bytes", T_LONGLONG, traffic, tx_bytes),
+    MEMBER("rx_bytes", T_LONGLONG, traffic, rx_bytes),
+    MEMBER("tx_packets", T_LONGLONG, traffic, tx_packets),
+    MEMBER("rx_packets", T_LONGLONG, traffic, rx_packets),
+    MEMBER("tx_units", T_LONGLONG, traffic, tx_units),
+    MEMBER("rx_units", T_LONGLONG, traffic, rx_units),
+    {0},
+};
+
+static PyMemberDef contact_members[] = {
+    MEMBER("unanswered_since", T_DOUBLE, contact, unanswered_since),
+    MEMBER("owed_since", T_DOUBLE, contact, owed_since),
+    MEMBER("last_traffic", T_DOUBLE, contact, last_traffic),
+    MEMBER("last_received", T_DOUBLE, contact, last_received),
+    MEMBER("wanted_at", T_DOUBLE, contact, wanted_at),
+    MEMBER("armed", T_INT, contact, armed),
+    MEMBER("is_silent", T_BOOL, contact, is_silent),
+    {0},
+};
+static PyGetSetDef contact_links[] = {LINKED("reporting", contact_reporting), {0}};
+
+static PyMemberDef path_members[] = {
+    MEMBER("mtu", T_INT, path, mtu),
+    MEMBER("due", T_DOUBLE, path, due),
+    MEMBER("omits", T_BOOL, path, omits),
+    {0},
+};
+
+static PyMemberDef asking_members[] = {
+    MEMBER("is_worth_it", T_BOOL, asking, is_worth_it),
+    MEMBER("_next", T_DOUBLE, asking, next),
+    {0},
+};
+static PyMemberDef discovery_members[] = {MEMBER("omits", T_BOOL, discovery, omits), {0}};
+
+static PyMemberDef udp_members[] = {
+    MEMBER("closes_at", T_DOUBLE, udp, closes_at),
+    MEMBER("descriptor", T_INT, udp, fd),
+    {0},
+};
+
+static PyObject *get_shares(PyObject *self, void *closure) {
+    (void)closure;
+    PyObject *found = as_object(self)->links[1];
+    return Py_NewRef(found == NULL ? Py_None : found);
+}
+
+static int set_shares(PyObject *self, PyObject *value, void *closure) {
+    (void)closure;
+    PyObject *before = as_object(self)->links[1];
+    as_object(self)->is.udp.has_shares = value != NULL && value != Py_None;
+    as_object(self)->links[1] = Py_XNewRef(value);
+    Py_XDECREF(before);
+    return 0;
+}
+
+static PyGetSetDef udp_links[] = {
+    LINKED("discovery", udp_discovery),
+    LINKED("pace", udp_pace),
+    {"shares", get_shares, set_shares, NULL, NULL},
+    {0},
+};
+
+static PyMemberDef pace_members[] = {
+    MEMBER("_last", T_DOUBLE, pace, last),
+    MEMBER("_quick", T_UINT, pace, quick),
+    MEMBER("_is_single", T_BOOL, pace, is_single),
+    {0},
+};
+
+static PyGetSetDef local_links[] = {LINKED("socket", local_socket), {0}};
+
+/* near(level, kind, data, received): the control message to send from, and the address that was called, packed. */
+static PyObject *local_near(PyObject *self, PyObject *arguments) {
+    struct local_end *local = &as_object(self)->is.local_end;
+    const char *data, *received;
+    Py_ssize_t size, received_size;
+    int level, kind;
+    if (!PyArg_ParseTuple(arguments, "iiy#y#", &level, &kind, &data, &size, &received, &received_size))
+        return NULL;
+    if (size > (Py_ssize_t)sizeof local->source || received_size > (Py_ssize_t)sizeof local->received) {
+        PyErr_SetString(PyExc_ValueError, "too long");
+        return NULL;
+    }
+    local->source_level = level;
+    local->source_kind = kind;
+    local->source_size = (int)size;
+    local->received_size = (int)received_size;
+    memcpy(local->source, data, (size_t)size);
+    memcpy(local->received, received, (size_t)received_size);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef local_methods[] = {{"_near", local_near, METH_VARARGS, NULL}, {0}};
+
+static PyMemberDef unit_size_members[] = {
+    MEMBER("limit", T_INT, unit_size, limit),
+    MEMBER("is_plain", T_BOOL, unit_size, is_plain),
+    MEMBER("waits_since", T_DOUBLE, unit_size, waits_since),
+    MEMBER("_plain_until", T_DOUBLE, unit_size, plain_until),
+    MEMBER("_next", T_ULONGLONG, unit_size, next),
+    MEMBER("_has_probe", T_BOOL, unit_size, has_probe),
+    MEMBER("_is_probe_late", T_BOOL, unit_size, is_probe_late),
+    MEMBER("_probe_counter", T_ULONGLONG, unit_size, probe_counter),
+    MEMBER("_probe_at", T_DOUBLE, unit_size, probe_at),
+    {0},
+};
+
+/* Keys */
+
+/* Return the 32 bytes of a key; NULL and an exception for anything else. */
+static const uint8_t *as_key(const char *key, Py_ssize_t size) {
+    if (size == 32)
+        return (const uint8_t *)key;
+    PyErr_SetString(PyExc_ValueError, "a key has 32 bytes");
+    return NULL;
+}
+
+static bool take_key(struct aead *aead, int cipher, const char *bytes, Py_ssize_t size, bool seals) {
+    const uint8_t *key = as_key(bytes, size);
+    if (key == NULL)
+        return false;
+    aead_free(aead);
+    if (aead_init(aead, cipher, key, seals))
+        return true;
+    PyErr_NoMemory();
+    return false;
+}
+
+static PyMemberDef unit_key_members[] = {
+    MEMBER("cipher", T_INT, unit_key, cipher),
+    MEMBER("receiver_index", T_UINT, unit_key, receiver_index),
+    MEMBER("counter", T_ULONGLONG, unit_key, counter),
+    MEMBER("blocks", T_ULONGLONG, unit_key, blocks),
+    {0},
+};
+
+/* _seals(cipher, key) */
+static PyObject *unit_key_seals(PyObject *self, PyObject *arguments) {
+    int cipher;
+    const char *key;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(arguments, "iy#", &cipher, &key, &size))
+        return NULL;
+    return take_key(&as_object(self)->is.unit_key.seal, cipher, key, size, true) ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyMethodDef unit_key_methods[] = {{"_seals", unit_key_seals, METH_VARARGS, NULL}, {0}};
+
+static void free_unit_key(PyObject *self) {
+    aead_free(&as_object(self)->is.unit_key.seal);
+    free_object(self);
+}
+
+static PyMemberDef bulk_members[] = {
+    MEMBER("hello_due", T_DOUBLE, bulk, hello_due),
+    MEMBER("_newest_at", T_DOUBLE, bulk, newest_at),
+    MEMBER("newest", T_ULONGLONG, bulk, newest),
+    MEMBER("units", T_ULONGLONG, bulk, units),
+    MEMBER("datagrams", T_ULONGLONG, bulk, datagrams),
+    MEMBER("missing", T_ULONGLONG, bulk, missing),
+    MEMBER("most", T_INT, bulk, most),
+    MEMBER("fragments", T_INT, bulk, fragments),
+    MEMBER("packet", T_INT, bulk, packet),
+    MEMBER("told_packet", T_INT, bulk, told_packet),
+    MEMBER("has_heard", T_BOOL, bulk, has_heard),
+    MEMBER("has_said_hello", T_BOOL, bulk, has_said_hello),
+    MEMBER("is_put_off", T_BOOL, bulk, is_put_off),
+    {0},
+};
+static PyGetSetDef bulk_links[] = {
+    LINKED("key", bulk_key),
+    LINKED("size", bulk_size),
+    LINKED("window", bulk_window),
+    {0},
+};
+
+/* _opens(cipher, key) */
+static PyObject *bulk_opens(PyObject *self, PyObject *arguments) {
+    int cipher;
+    const char *key;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(arguments, "iy#", &cipher, &key, &size))
+        return NULL;
+    if (cipher < 1 || cipher > 2) {
+        PyErr_SetString(PyExc_ValueError, "a cipher is 1 or 2");
+        return NULL;
+    }
+    return take_key(&as_object(self)->is.bulk.opens[cipher - 1], cipher, key, size, false) ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyMethodDef bulk_methods[] = {{"_opens", bulk_opens, METH_VARARGS, NULL}, {0}};
+
+static void free_bulk(PyObject *self) {
+    aead_free(&as_object(self)->is.bulk.opens[0]);
+    aead_free(&as_object(self)->is.bulk.opens[1]);
+    free_object(self);
+}
+
+static PyMemberDef keypair_members[] = {
+    MEMBER("counter", T_ULONGLONG, keypair, counter),
+    {"local_index", T_UINT, FIELD(keypair, local_index), READONLY, NULL},
+    {"remote_index", T_UINT, FIELD(keypair, remote_index), READONLY, NULL},
+    MEMBER("reject_at", T_DOUBLE, keypair, reject_at),
+    MEMBER("rekey_at", T_DOUBLE, keypair, rekey_at),
+    MEMBER("rekey_receive_at", T_DOUBLE, keypair, rekey_receive_at),
+    {0},
+};
+static PyGetSetDef keypair_links[] = {
+    LINKED("bulk", keypair_bulk),
+    LINKED("window", keypair_window),
+    LINKED("_state", keypair_state),
+    {0},
+};
+
+/* _keys(local index, remote index, key to seal with, key to open with): once, before it is listed */
+static PyObject *keypair_keys(PyObject *self, PyObject *arguments) {
+    struct keypair *keypair = &as_object(self)->is.keypair;
+    const char *send, *receive;
+    Py_ssize_t send_size, receive_size;
+    unsigned int local_index, remote_index;
+    if (!PyArg_ParseTuple(arguments, "IIy#y#", &local_index, &remote_index, &send, &send_size, &receive, &receive_size))
+        return NULL;
+    if (keypair->is_listed || keypair->open.context != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a keypair has its keys once");
+        return NULL;
+    }
+    keypair->local_index = local_index;
+    keypair->remote_index = remote_index;
+    if (!take_key(&keypair->seal, 0, send, send_size, true) ||
+        !take_key(&keypair->open, 0, receive, receive_size, false))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef keypair_methods[] = {{"_keys", keypair_keys, METH_VARARGS, NULL}, {0}};
+
+static void free_keypair(PyObject *self) {
+    aead_free(&as_object(self)->is.keypair.seal);
+    aead_free(&as_object(self)->is.keypair.open);
+    free_object(self);
+}
+
+static PyGetSetDef slots_links[] = {LINKED("current", slots_current), LINKED("heard", slots_heard), {0}};
+
+/* Peers */
+
+static PyMemberDef peer_members[] = {
+    MEMBER("number", T_INT, peer, number),
+    MEMBER("is_held", T_BOOL, peer, is_held),
+    {0},
+};
+static PyGetSetDef peer_links[] = {
+    LINKED("traffic", peer_traffic), LINKED("contact", peer_contact), LINKED("path", peer_path),
+    LINKED("asking", peer_asking),   LINKED("local", peer_local),     LINKED("keypairs", peer_slots),
+    {0},
+};
+
+/* move(address, port, flow information, scope): send there; without an address nowhere. */
+static PyObject *peer_move(PyObject *self, PyObject *arguments) {
+    struct peer *peer = &as_object(self)->is.peer;
+    const char *address;
+    Py_ssize_t size;
+    unsigned int port = 0, flow = 0, scope = 0;
+    if (!PyArg_ParseTuple(arguments, "y#|III", &address, &size, &port, &flow, &scope))
+        return NULL;
+    memset(&peer->endpoint, 0, sizeof peer->endpoint);
+    peer->endpoint_size = 0;
+    peer->place_size = 0;
+    if (size == 4) {
+        peer->endpoint.v4.sin_family = AF_INET;
+        peer->endpoint.v4.sin_port = htons((uint16_t)port);
+        memcpy(&peer->endpoint.v4.sin_addr, address, 4);
+        peer->endpoint_size = sizeof peer->endpoint.v4;
+    } else if (size == 16) {
+        peer->endpoint.v6.sin6_family = AF_INET6;
+        peer->endpoint.v6.sin6_port = htons((uint16_t)port);
+        peer->endpoint.v6.sin6_flowinfo = htonl(flow);
+        peer->endpoint.v6.sin6_scope_id = scope;
+        memcpy(&peer->endpoint.v6.sin6_addr, address, 16);
+        peer->endpoint_size = sizeof peer->endpoint.v6;
+    } else if (size) {
+        PyErr_SetString(PyExc_ValueError, "an address has 4 or 16 bytes");
+        return NULL;
+    }
+    memcpy(peer->place, address, (size_t)size);
+    peer->place_size = (int)size;
+    Py_RETURN_NONE;
+}
+
+static void free_peer(PyObject *self) {
+    routes_forget();
+    free_object(self);
+}
+
+static PyMethodDef peer_methods[] = {{"move", peer_move, METH_VARARGS, NULL}, {0}};
+
+/* The lane */
+
+struct lane_object {
+    PyObject_HEAD
+    struct lane *lane;
+    PyObject *pace;
+    PyObject *network; /* in memory, for tests; NULL: the kernel's */
+    PyObject *held; /* what the drain under way must not lose: the keypair of what is not delivered yet */
+    Py_buffer arena, received, unit;
+    bool has_buffers;
+};
+
+static const char *const reasons[DROP_REASONS] = {
+    [DROP_UDP_ERROR] = "udp_error",
+    [DROP_OVERSIZED] = "oversized",
+    [DROP_UNKNOWN_TYPE] = "unknown_type",
+    [DROP_TRANSPORT_SHORT] = "transport_short",
+    [DROP_UNKNOWN_INDEX] = "unknown_index",
+    [DROP_TRANSPORT_AUTH] = "transport_auth",
+    [DROP_REPLAY] = "replay",
+    [DROP_SOURCE] = "source",
+    [DROP_TUN_FULL] = "tun_full",
+    [DROP_TUN_REFUSED] = "tun_refused",
+    [DROP_KEYPAIR_EXPIRED] = "keypair_expired",
+    [DROP_FRAGMENT_HEADER] = "fragment_header",
+    [DROP_FRAGMENT_SIZE] = "fragment_size",
+    [DROP_UNIT_UNEXPECTED] = "unit_unexpected",
+    [DROP_UNIT_SHORT] = "unit_short",
+    [DROP_UNIT_AUTH] = "unit_auth",
+    [DROP_UNIT_INCOMPLETE] = "unit_incomplete",
+};
+
+static const struct io kernel = {read, writev, sendmsg, recvmsg};
+
+static struct lane *lane_of(PyObject *self) { return ((struct lane_object *)self)->lane; }
+
+static void free_lane(struct lane *lane) {
+    if (lane == NULL)
+        return;
+    for (int i = 0; i < UNITS_TOTAL; i++)
+        free(lane->in.reassembly.partials[i].buffer);
+    free(lane->out.train);
+    free(lane->out.plain);
+    free(lane->out.refused_bytes);
+    free(lane->state);
+    free(lane);
+}
+
+static struct lane *new_lane(void) {
+    struct lane *lane = calloc(1, sizeof *lane);
+    if (lane == NULL)
+        return NULL;
+    lane->io = &kernel;
+    lane->tun = -1;
+    lane->state = calloc(1, sizeof *lane->state);
+    lane->out.train = malloc(TRAIN_BUFFER + ARENA_SLACK);
+    lane->out.plain = malloc(MAXIMUM_SEALED + ARENA_SLACK);
+    lane->out.refused_bytes = malloc(REFUSED_BYTES);
+    if (lane->state != NULL && lane->out.train != NULL && lane->out.plain != NULL && lane->out.refused_bytes != NULL) {
+        return lane;
+    }
+    free_lane(lane);
+    return NULL;
+}
+
+static void lane_dealloc(PyObject *self) {
+    struct lane_object *object = (struct lane_object *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    if (object->has_buffers) {
+        PyBuffer_Release(&object->arena);
+        PyBuffer_Release(&object->received);
+        PyBuffer_Release(&object->unit);
+    }
+    free_lane(object->lane);
+    Py_XDECREF(object->held);
+    Py_XDECREF(object->network);
+    Py_XDECREF(object->pace);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+/* Lane(arena, received, unit, pace, seed): the buffers that the Python path reads into as well, and the tun's pace. */
+static int lane_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
+    struct lane_object *object = (struct lane_object *)self;
+    unsigned long long seed;
+    if (keywords != NULL && PyDict_Size(keywords)) {
+        PyErr_SetString(PyExc_TypeError, "no keywords");
+        return -1;
+    }
+    if (object->lane != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a lane begins once");
+        return -1;
+    }
+    PyObject *pace;
+    if (!PyArg_ParseTuple(arguments, "w*w*w*O!K", &object->arena, &object->received, &object->unit, pace_type, &pace,
+                          &seed))
+        return -1;
+    object->has_buffers = true;
+    object->pace = Py_NewRef(pace);
+    if (object->arena.len < ARENA_BYTES + ARENA_SLACK || object->received.len < RECEIVE_BYTES + RECEIVE_SLACK ||
+        object->unit.len < LEAD + MAXIMUM_SEALED) {
+        PyErr_SetString(PyExc_ValueError, "a buffer is too small");
+        return -1;
+    }
+    object->lane = new_lane();
+    if (object->lane == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    object->lane->out.arena = object->arena.buf;
+    object->lane->out.pace = &as_object(pace)->is.pace;
+    object->lane->in.buffer = object->received.buf;
+    object->lane->in.unit = object->unit.buf;
+    object->lane->state->seed = seed;
+    return 0;
+}
+
+enum { HAS_NEWS = 16 };
+
+/* Return *result* as Python gets it: with a bit where there are drops, refused sends or a look due. */
+static PyObject *result_of(PyObject *self, int result) {
+    struct lane *lane = lane_of(self);
+    if (PyErr_Occurred())
+        return NULL;
+    bool has_news = lane->drop_count || lane->out.refused_count || lane->out.look != NULL;
+    PyObject *before = ((struct lane_object *)self)->held;
+    ((struct lane_object *)self)->held =
+        lane->in.is_going && lane->in.keypair != NULL ? Py_NewRef(object_of(lane->in.keypair)) : NULL;
+    Py_XDECREF(before);
+    if (!lane->in.is_going)
+        lane->in.keypair = NULL;
+    return PyLong_FromLong(result | (has_news ? HAS_NEWS : 0));
+}
+
+/* drain_tun(now) */
+static PyObject *lane_drain_tun(PyObject *self, PyObject *value) {
+    double now = PyFloat_AsDouble(value);
+    if (now == -1 && PyErr_Occurred())
+        return NULL;
+    simulate(((struct lane_object *)self)->network);
+    return result_of(self, out_drain(lane_of(self), now));
+}
+
+/* drain_udp(socket, now, most) */
+static PyObject *lane_drain_udp(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    if (count != 3 || !PyObject_TypeCheck(arguments[0], udp_type) || !as_object(arguments[0])->is.udp.pace) {
+        PyErr_SetString(PyExc_TypeError, "a socket, a time and a number of bytes");
+        return NULL;
+    }
+    double now = PyFloat_AsDouble(arguments[1]);
+    long most = PyLong_AsLong(arguments[2]);
+    if (PyErr_Occurred())
+        return NULL;
+    simulate(((struct lane_object *)self)->network);
+    return result_of(self, in_drain(lane_of(self), &as_object(arguments[0])->is.udp, now, (uint32_t)most));
+}
+
+/* simulate(objects): ask these, a dictionary by descriptor, for what the kernel is asked for. */
+static PyObject *lane_simulate(PyObject *self, PyObject *value) {
+    struct lane_object *object = (struct lane_object *)self;
+    if (!PyDict_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "a dictionary");
+        return NULL;
+    }
+    Py_XDECREF(object->network);
+    object->network = Py_NewRef(value);
+    object->lane->io = &simulated;
+    Py_RETURN_NONE;
+}
+
+/* Take the drops that were noted: a list of (number of the peer or -1, reason, count). */
+static PyObject *lane_take_drops(PyObject *self, PyObject *unused) {
+    (void)unused;
+    struct lane *lane = lane_of(self);
+    PyObject *list = PyList_New(lane->drop_count);
+    if (list == NULL)
+        return NULL;
+    for (uint32_t i = 0; i < lane->drop_count; i++) {
+        const struct drop *drop = &lane->drops[i];
+        PyObject *row = Py_BuildValue("(isL)", drop->peer == NULL ? -1 : drop->peer->number, reasons[drop->reason],
+                                      (long long)drop->count);
+        if (row == NULL) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SetItem(list, i, row);
+    }
+    lane->drop_count = 0;
+    return list;
+}
+
+/* Take the sends that the kernel refused: a list of (number of the peer, bytes, size of a datagram, marks, error). */
+static PyObject *lane_take_refused(PyObject *self, PyObject *unused) {
+    (void)unused;
+    struct out *out = &lane_of(self)->out;
+    PyObject *list = PyList_New(out->refused_count);
+    if (list == NULL)
+        return NULL;
+    for (uint32_t i = 0; i < out->refused_count; i++) {
+        const struct refused *refused = &out->refused[i];
+        PyObject *row = Py_BuildValue("(iy#IIi)", refused->peer->number, (char *)out->refused_bytes + refused->at,
+                                      (Py_ssize_t)refused->total, refused->size, refused->marks, refused->error);
+        if (row == NULL) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SetItem(list, i, row);
+    }
+    out->refused_count = out->refused_size = 0;
+    return list;
+}
+
+/* Return the number of a peer whose way is to be looked at, -1 for none; it is forgotten. */
+static PyObject *lane_take_look(PyObject *self, PyObject *unused) {
+    (void)unused;
+    struct out *out = &lane_of(self)->out;
+    long number = out->look == NULL ? -1 : out->look->number;
+    out->look = NULL;
+    return PyLong_FromLong(number);
+}
+
+/* flush(peer): send what waits for it */
+static PyObject *lane_flush(PyObject *self, PyObject *value) {
+    if (!PyObject_TypeCheck(value, peer_type)) {
+        PyErr_SetString(PyExc_TypeError, "a peer");
+        return NULL;
+    }
+    simulate(((struct lane_object *)self)->network);
+    flush_peer(lane_of(self), &as_object(value)->is.peer);
+    return result_of(self, 0);
+}
+
+/* took(count): the go that was handed back, and could take more than one packet, has taken so many */
+static PyObject *lane_took(PyObject *self, PyObject *value) {
+    struct out *out = &lane_of(self)->out;
+    long count = PyLong_AsLong(value);
+    if (PyErr_Occurred())
+        return NULL;
+    if (!out->takes_one)
+        pace_took(out->pace, out->taken - 1 + (uint32_t)count);
+    Py_RETURN_NONE;
+}
+
+/* Return where the packet that is handed back stands in the arena, its bytes with the virtio header, and whether it is
+ * to be taken alone. */
+static PyObject *lane_packet(PyObject *self, PyObject *unused) {
+    (void)unused;
+    const struct out *out = &lane_of(self)->out;
+    return Py_BuildValue("(IIN)", out->packet_at, out->packet_size, PyBool_FromLong(out->takes_one));
+}
+
+/* Return the number of the error that ended a drain of the tun. */
+static PyObject *lane_error(PyObject *self, PyObject *unused) {
+    (void)unused;
+    return PyLong_FromLong(lane_of(self)->out.error);
+}
+
+/* Return (number of the peer, keypair, edges) of what was sent. */
+static PyObject *lane_edge(PyObject *self, PyObject *unused) {
+    (void)unused;
+    const struct out *out = &lane_of(self)->out;
+    return Py_BuildValue("(iOI)", out->edge_peer->number, object_of(out->edge_keypair), out->edges);
+}
+
+/* Return (keypair or None, at, size, count, stride, ecn, edges) of what is handed back from a receive. */
+static PyObject *lane_received(PyObject *self, PyObject *unused) {
+    (void)unused;
+    const struct in *in = &lane_of(self)->in;
+    PyObject *keypair = in->back_keypair == NULL ? Py_None : object_of(in->back_keypair);
+    return Py_BuildValue("(OIIIIII)", keypair, in->back_at, in->back_size, in->back_count, in->stride, in->back_ecn,
+                         in->edges);
+}
+
+/* Return (control messages as the kernel wrote them, address of the sender as a struct sockaddr). */
+static PyObject *lane_arrival(PyObject *self, PyObject *unused) {
+    (void)unused;
+    const struct in *in = &lane_of(self)->in;
+    const struct arrival *arrival = &in->arrivals[in->current];
+    return Py_BuildValue("(y#y#)", (const char *)arrival->control, (Py_ssize_t)arrival->control_size,
+                         (const char *)&arrival->source, (Py_ssize_t)arrival->source_size);
+}
+
+/* remember(address, peer) */
+static PyObject *lane_remember(PyObject *self, PyObject *arguments) {
+    const char *address;
+    Py_ssize_t size;
+    PyObject *peer;
+    if (!PyArg_ParseTuple(arguments, "y#O!", &address, &size, peer_type, &peer))
+        return NULL;
+    if (size != 4 && size != 16) {
+        PyErr_SetString(PyExc_ValueError, "an address has 4 or 16 bytes");
+        return NULL;
+    }
+    const struct peer *linked = &as_object(peer)->is.peer;
+    if (linked->traffic != NULL && linked->contact != NULL && linked->path != NULL && linked->asking != NULL &&
+        linked->local != NULL && linked->slots != NULL)
+        routes_add(lane_of(self)->state, (const uint8_t *)address, (int)size, &as_object(peer)->is.peer);
+    Py_RETURN_NONE;
+}
+
+static PyObject *lane_forget(PyObject *self, PyObject *unused) {
+    (void)self;
+    (void)unused;
+    routes_forget();
+    Py_RETURN_NONE;
+}
+
+/* list(keypair): take what comes under it from now on. */
+static PyObject *lane_list(PyObject *self, PyObject *value) {
+    if (!PyObject_TypeCheck(value, keypair_type)) {
+        PyErr_SetString(PyExc_TypeError, "a keypair");
+        return NULL;
+    }
+    struct keypair *keypair = &as_object(value)->is.keypair;
+    if (!keypair->is_listed && keypair->peer != NULL && keypair->window != NULL && keypair->open.context != NULL) {
+        Py_INCREF(value);
+        indices_add(lane_of(self)->state, keypair);
+    }
+    Py_RETURN_NONE;
+}
+
+/* unlist(keypair): no more, and forget its units. */
+static PyObject *lane_unlist(PyObject *self, PyObject *value) {
+    if (!PyObject_TypeCheck(value, keypair_type)) {
+        PyErr_SetString(PyExc_TypeError, "a keypair");
+        return NULL;
+    }
+    struct keypair *keypair = &as_object(value)->is.keypair;
+    reassembly_forget_keypair(&lane_of(self)->in.reassembly, keypair);
+    if (keypair->is_listed) {
+        indices_remove(lane_of(self)->state, keypair);
+        Py_DECREF(value);
+    }
+    Py_RETURN_NONE;
+}
+
+/* Units of which fragments are missing.  A unit is called by the number of its place, as long as it waits. */
+
+/* place(keypair, counter, count, cipher, now, is at the endpoint): the unit of a fragment that was handed back; -1 where
+ * count or cipher contradict what came before */
+static PyObject *lane_place(PyObject *self, PyObject *arguments) {
+    struct lane *lane = lane_of(self);
+    PyObject *keypair;
+    unsigned long long counter;
+    unsigned int count, cipher;
+    double now;
+    int is_at_endpoint;
+    if (!PyArg_ParseTuple(arguments, "O!KIIdp", keypair_type, &keypair, &counter, &count, &cipher, &now, &is_at_endpoint))
+        return NULL;
+    if (!as_object(keypair)->is.keypair.is_listed)
+        return PyLong_FromLong(-1);
+    const struct arrival *arrival = &lane->in.arrivals[lane->in.current];
+    const struct partial *partial = reassembly_place(lane, &as_object(keypair)->is.keypair, counter, count, cipher,
+                                                     arrival, now, is_at_endpoint);
+    return PyLong_FromLong(partial == NULL ? -1 : partial - lane->in.reassembly.partials);
+}
+
+static struct partial *as_partial(PyObject *self, int number) {
+    struct partial *partial = &lane_of(self)->in.reassembly.partials[number < 0 || number >= UNITS_TOTAL ? 0 : number];
+    if (number >= 0 && number < UNITS_TOTAL && partial->keypair != NULL)
+        return partial;
+    PyErr_SetString(PyExc_LookupError, "no such unit waits");
+    return NULL;
+}
+
+/* put(unit, number, pieces of one width behind each other, count, bytes of the last, is marked): whether all of it is
+ * there; None where sizes contradict each other */
+static PyObject *lane_put(PyObject *self, PyObject *arguments) {
+    int unit, is_marked;
+    unsigned int number, count, last;
+    const char *pieces;
+    Py_ssize_t size;
+    bool is_whole;
+    if (!PyArg_ParseTuple(arguments, "iIy#IIp", &unit, &number, &pieces, &size, &count, &last, &is_marked))
+        return NULL;
+    struct partial *partial = as_partial(self, unit);
+    if (partial == NULL)
+        return NULL;
+    uint32_t width = count ? (uint32_t)size / count : 0;
+    if (!count || last > width || number + count > partial->count) {
+        PyErr_SetString(PyExc_ValueError, "no such pieces");
+        return NULL;
+    }
+    partial->is_marked |= is_marked;
+    if (!reassembly_put(partial, number, (const uint8_t *)pieces, count, width, width, last, &is_whole))
+        Py_RETURN_NONE;
+    return PyBool_FromLong(is_whole);
+}
+
+/* take(unit): where the whole unit ends in the buffer of units, 0 where it is none, and whether it is marked; it is
+ * forgotten */
+static PyObject *lane_take(PyObject *self, PyObject *value) {
+    struct in *in = &lane_of(self)->in;
+    long unit = PyLong_AsLong(value);
+    struct partial *partial = PyErr_Occurred() ? NULL : as_partial(self, (int)unit);
+    uint32_t end = 0;
+    if (partial == NULL)
+        return NULL;
+    if (reassembly_finish(partial, &end))
+        memcpy(in->unit, partial->buffer, end);
+    reassembly_forget(&in->reassembly, partial);
+    return Py_BuildValue("(IN)", end, PyBool_FromLong(partial->is_marked));
+}
+
+/* Return how many units wait. */
+static PyObject *lane_waiting(PyObject *self, PyObject *unused) {
+    (void)unused;
+    return PyLong_FromUnsignedLong(lane_of(self)->in.reassembly.used);
+}
+
+/* set(tun, mtu, segments, joins_udp, takes_units) */
+static PyObject *lane_set(PyObject *self, PyObject *arguments) {
+    struct lane *lane = lane_of(self);
+    int tun, mtu, segments, joins_udp, takes_units;
+    if (!PyArg_ParseTuple(arguments, "iippp", &tun, &mtu, &segments, &joins_udp, &takes_units))
+        return NULL;
+    lane->tun = tun;
+    lane->state->mtu = mtu;
+    lane->state->segments = (char)segments;
+    lane->state->joins_udp = (char)joins_udp;
+    lane->state->takes_units = (char)takes_units;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef lane_methods[] = {
+    {"set", lane_set, METH_VARARGS, NULL},
+    {"simulate", lane_simulate, METH_O, NULL},
+    {"drain_tun", lane_drain_tun, METH_O, NULL},
+    {"drain_udp", (PyCFunction)(void (*)(void))lane_drain_udp, METH_FASTCALL, NULL},
+    {"take_drops", lane_take_drops, METH_NOARGS, NULL},
+    {"take_refused", lane_take_refused, METH_NOARGS, NULL},
+    {"take_look", lane_take_look, METH_NOARGS, NULL},
+    {"flush", lane_flush, METH_O, NULL},
+    {"took", lane_took, METH_O, NULL},
+    {"packet", lane_packet, METH_NOARGS, NULL},
+    {"edge", lane_edge, METH_NOARGS, NULL},
+    {"error", lane_error, METH_NOARGS, NULL},
+    {"received", lane_received, METH_NOARGS, NULL},
+    {"arrival", lane_arrival, METH_NOARGS, NULL},
+    {"remember", lane_remember, METH_VARARGS, NULL},
+    {"forget", lane_forget, METH_NOARGS, NULL},
+    {"place", lane_place, METH_VARARGS, NULL},
+    {"put", lane_put, METH_VARARGS, NULL},
+    {"take", lane_take, METH_O, NULL},
+    {"waiting", lane_waiting, METH_NOARGS, NULL},
+    {"list", lane_list, METH_O, NULL},
+    {"unlist", lane_unlist, METH_O, NULL},
+    {0},
+};
+
+static PyMemberDef no_members[] = {{0}};
+static PyGetSetDef no_links[] = {{0}};
+static PyMethodDef no_methods[] = {{0}};
+
+/* The module */
+
+static int add_type(PyObject *module, PyTypeObject **type, const char *name, size_t size, PyMemberDef *members,
+                    PyGetSetDef *links, PyMethodDef *methods, destructor dealloc) {
+    PyType_Slot slots[] = {
+        {Py_tp_traverse, (void *)traverse}, {Py_tp_clear, (void *)clear}, {Py_tp_dealloc, (void *)dealloc},
+        {Py_tp_members, members},           {Py_tp_getset, links},        {Py_tp_methods, methods},
+        {0, NULL},
+    };
+    PyType_Spec spec = {
+        .name = name,
+        .basicsize = (int)(STRUCTURE + size),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+        .slots = slots,
+    };
+    *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
+    return *type == NULL ? -1 : PyModule_AddType(module, *type);
+}
+
+static int add_lane(PyObject *module) {
+    PyType_Slot slots[] = {
+        {Py_tp_init, (void *)lane_init},
+        {Py_tp_dealloc, (void *)lane_dealloc},
+        {Py_tp_methods, lane_methods},
+        {0, NULL},
+    };
+    PyType_Spec spec = {
+        .name = "overlay.forwarding.native.Lane",
+        .basicsize = sizeof(struct lane_object),
+        .flags = Py_TPFLAGS_DEFAULT,
+        .slots = slots,
+    };
+    PyObject *type = PyType_FromModuleAndSpec(module, &spec, NULL);
+    return type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
+}
+
+#define TYPE(variable, name, structure, members, links, methods, dealloc)                                          \
+    add_type(module, &variable, "overlay.forwarding.native." name, sizeof(struct structure), members, links, methods, \
+             dealloc)
+
+static int execute(PyObject *module) {
+    const char *missing = crypto_open();
+    if (missing != NULL) {
+        PyErr_Format(PyExc_ImportError, "%s is missing", missing);
+        return -1;
+    }
+    if (TYPE(window_type, "ReplayWindow", window, no_members, no_links, window_methods, free_object) ||
+        TYPE(traffic_type, "Traffic", traffic, traffic_members, no_links, no_methods, free_object) ||
+        TYPE(contact_type, "Contact", contact, contact_members, contact_links, no_methods, free_object) ||
+        TYPE(path_type, "Path", path, path_members, no_links, no_methods, free_object) ||
+        TYPE(asking_type, "Asking", asking, asking_members, no_links, no_methods, free_object) ||
+        TYPE(discovery_type, "Discovery", discovery, discovery_members, no_links, no_methods, free_object) ||
+        TYPE(pace_type, "Batching", pace, pace_members, no_links, no_methods, free_object) ||
+        TYPE(udp_type, "UdpSocket", udp, udp_members, udp_links, no_methods, free_object) ||
+        TYPE(local_type, "LocalEnd", local_end, no_members, local_links, local_methods, free_object) ||
+        TYPE(unit_size_type, "UnitSize", unit_size, unit_size_members, no_links, no_methods, free_object) ||
+        TYPE(unit_key_type, "UnitKey", unit_key, unit_key_members, no_links, unit_key_methods, free_unit_key) ||
+        TYPE(bulk_type, "Bulk", bulk, bulk_members, bulk_links, bulk_methods, free_bulk) ||
+        TYPE(keypair_type, "Keypair", keypair, keypair_members, keypair_links, keypair_methods, free_keypair) ||
+        TYPE(slots_type, "Keypairs", slots, no_members, slots_links, no_methods, free_object) ||
+        TYPE(peer_type, "Peer", peer, peer_members, peer_links, peer_methods, free_peer) || add_lane(module))
+        return -1;
+    return PyModule_AddStringConstant(module, "LIBRARY", crypto_version());
+}
+
+static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, (void *)execute}, {0, NULL}};
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_core",
+    .m_doc = "The packet path, compiled: the twin of what Python specifies.",
+    .m_slots = module_slots,
+};
+
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&definition); }

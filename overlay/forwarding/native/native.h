@@ -1,0 +1,412 @@
+/* The compiled twin of the packet path: what it knows, and its parts.
+ *
+ * Who owns what.  The structures below are the state itself, not a copy: each lies inside a Python object (module.c),
+ * whose attributes are its fields, and the Python path reads and writes the same bytes.  A keypair's counter is handed
+ * out by adding to `keypair.counter` and nowhere else, so no nonce can be used by both paths.
+ *
+ * Who does what.  A drain takes from one descriptor until it is empty or its turn is over.  Before anything is
+ * touched it asks whether a packet is ordinary: an established session, current, a peer that did not move.  What is
+ * not ordinary is handed back as it came, and the Python path, which is the specification, treats it; then the drain
+ * goes on behind it, so order is kept.  Where an ordinary packet has a timer armed or something asked for, the drain
+ * returns once the packet is dealt with, and Python does that (an edge).
+ *
+ * Bytes come from attackers.  Each length is checked once, where it is read; buffers have fixed sizes and live as long
+ * as the lane; nothing is allocated and nothing recurs for a packet.  Numbers in packets are read by the helpers in
+ * bytes.h alone.
+ */
+#ifndef OVERLAY_NATIVE_H
+#define OVERLAY_NATIVE_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+/* Specification: WireGuard (whitepaper section 5.4.6), virtio 1.2 section 5.1.6, RFC 791, RFC 8200 */
+enum {
+    HEADER_SIZE = 16, /* of a transport message */
+    TAG_SIZE = 16,
+    OVERHEAD = HEADER_SIZE + TAG_SIZE,
+    PADDING = 16,
+    TYPE_TRANSPORT = 4,
+    TYPE_FRAGMENT = 5, /* of a bulk unit (wire/bulk.py) */
+    FRAGMENT_HEADER_SIZE = 16,
+    META_SIZE = 4,
+    MINIMUM_SEGMENT = 256, /* of a unit */
+    MAXIMUM_FRAGMENTS = 255,
+    MAXIMUM_IP = 65535,
+    MAXIMUM_SEALED = META_SIZE + MAXIMUM_IP + TAG_SIZE,
+    VIRTIO_SIZE = 10,
+    NEEDS_CSUM = 1,
+    GSO_TCPV4 = 1,
+    GSO_TCPV6 = 4,
+    GSO_UDP_L4 = 5,
+    GSO_ECN = 0x80,
+    IPV4_HEADER_SIZE = 20,
+    IPV6_HEADER_SIZE = 40,
+    IPV6_MINIMUM_MTU = 1280,
+    TCP_HEADER_SIZE = 20,
+    UDP_HEADER_SIZE = 8,
+    PROTOCOL_TCP = 6,
+    PROTOCOL_UDP = 17,
+};
+
+/* Ours: as in the Python path, module by module */
+enum {
+    BATCH = 64,                             /* tun.outbound */
+    READ_BYTES = VIRTIO_SIZE + MAXIMUM_IP,  /* tun.outbound */
+    ARENA_BYTES = 256 * 1024,               /* tun.outbound */
+    ARENA_SLACK = 65535,                    /* bulk.units: LARGEST_DATAGRAM */
+    VIRTIO_AT = HEADER_SIZE - VIRTIO_SIZE,  /* tun.outbound: _OFFSET */
+    ROOM = VIRTIO_AT + READ_BYTES + PADDING + TAG_SIZE,
+    MAXIMUM_PENDING = 64,                   /* tun.outbound */
+    MAXIMUM_PENDING_BYTES = 65500,          /* tun.outbound */
+    TRAIN_BYTES = 65507 - 7,                /* offload.split: MAXIMUM_TRAIN_BYTES */
+    TRAIN_COUNT = 64,                       /* offload.split: MAXIMUM_TRAIN_COUNT */
+    TRAIN_BUFFER = 256 * 1024,              /* offload.split: BUFFER_BYTES */
+    MAXIMUM_JOINED = 64,                    /* offload.join */
+    RECEIVE_BYTES = 65535,                  /* tun.inbound */
+    RECEIVE_SLACK = 65536,                  /* tun.inbound */
+    CONTROL_BYTES = 256,                    /* tun.inbound: ANCILLARY_BYTES */
+    MAXIMUM_ROWS = RECEIVE_BYTES / OVERHEAD + 1,
+    SMALLEST_UNIT = 8,                      /* bulk.size: SMALLEST */
+    LEAD = VIRTIO_SIZE - META_SIZE,         /* bulk.units */
+    LOOK = 16,                              /* underlay.sender */
+    TRAIN_MESSAGES = 2048,                  /* more than any super-packet has segments that a train takes */
+    REFUSED_BYTES = 1024 * 1024,
+    REFUSED_SENDS = 512,
+    NOTED_DROPS = 128,
+    UNITS_PER_SESSION = 16,                 /* bulk.units */
+    UNITS_FROM_ELSEWHERE = 2,               /* bulk.units */
+    UNITS_TOTAL = 64,                       /* bulk.units */
+    ROUTE_SETS = 4096,                      /* of four addresses each */
+    INDEX_BUCKETS = 4096,
+};
+
+#define REJECT_AFTER_MESSAGES (UINT64_MAX - (1u << 13)) /* whitepaper section 6.1: 2^64 - 2^13 - 1 */
+#define REKEY_AFTER_MESSAGES ((uint64_t)1 << 60)
+#define AES_BLOCKS_PER_KEY ((uint64_t)1 << 34)
+#define WANTED_INTERVAL 1.0 /* forwarding.liveness */
+
+/* Timers of a peer that have an entry in force (forwarding.timers) */
+enum { ARMED_SILENCE = 1, ARMED_ANSWER = 2, ARMED_UNITS = 4 };
+
+struct aead {
+    void *context; /* EVP_CIPHER_CTX */
+};
+
+struct window { /* RFC 6479: a ring of words with a bit for each counter seen */
+    uint64_t newest; /* the next counter expected: one more than the newest seen */
+    uint64_t words[128];
+};
+
+struct traffic {
+    int64_t tx_bytes, rx_bytes, tx_packets, rx_packets, tx_units, rx_units;
+};
+
+struct contact {
+    double unanswered_since, owed_since, last_traffic, last_received, wanted_at;
+    const void *reporting; /* the keypair of which units are to be reported */
+    int armed;
+    char is_silent;
+};
+
+struct path {
+    double due;
+    int mtu;
+    char omits;
+};
+
+struct asking {
+    double next; /* hello */
+    char is_worth_it;
+};
+
+struct pace { /* underlay.batching */
+    double last;
+    uint32_t quick;
+    char is_single;
+};
+
+struct discovery {
+    char omits;
+};
+
+struct udp {
+    double closes_at;
+    const struct discovery *discovery;
+    struct pace *pace;
+    int fd;
+    bool has_shares; /* its send buffer is crowded */
+};
+
+struct local_end {
+    const struct udp *udp;
+    uint8_t source[32]; /* the control message to send from the address that the peer called */
+    uint8_t received[24];
+    int source_level, source_kind, source_size, received_size;
+};
+
+struct unit_size { /* bulk.size */
+    double waits_since, plain_until, probe_at;
+    uint64_t next, probe_counter;
+    int limit;
+    char is_plain, is_probe_late, has_probe;
+};
+
+struct unit_key {
+    struct aead seal;
+    uint64_t counter, blocks;
+    uint32_t receiver_index;
+    int cipher;
+};
+
+struct bulk {
+    double hello_due, newest_at;
+    struct unit_key *key;
+    struct unit_size *size;
+    struct window *window;
+    struct aead opens[2]; /* by cipher - 1 */
+    uint64_t newest, units, datagrams, missing;
+    int most, fragments, packet, told_packet;
+    char has_heard, has_said_hello, is_put_off;
+};
+
+union address { /* of the underlay */
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
+struct peer;
+
+struct keypair {
+    struct aead seal, open;
+    struct peer *peer;
+    struct window *window;
+    struct bulk *bulk;
+    struct keypair *chain; /* of its bucket in the table of indices */
+    double reject_at, rekey_at, rekey_receive_at;
+    uint64_t counter;
+    uint32_t local_index, remote_index;
+    bool is_listed;
+};
+
+struct slots {
+    struct keypair *current, *heard;
+};
+
+struct peer {
+    struct traffic *traffic;
+    struct contact *contact;
+    struct path *path;
+    struct asking *asking;
+    struct local_end *local;
+    struct slots *slots;
+    union address endpoint;
+    socklen_t endpoint_size; /* 0: not known */
+    uint8_t place[16];       /* its address */
+    int place_size;
+    int number;
+    char is_held; /* the sender holds something for it */
+};
+
+/* What the kernel is asked for; a fuzzer asks a network in memory. */
+struct io {
+    ssize_t (*read)(int, void *, size_t);
+    ssize_t (*writev)(int, const struct iovec *, int);
+    ssize_t (*sendmsg)(int, const struct msghdr *, int);
+    ssize_t (*recvmsg)(int, struct msghdr *, int);
+};
+
+/* Drops that are counted here; everything else is handed back.  module.c has their names. */
+enum reason {
+    DROP_UDP_ERROR,
+    DROP_OVERSIZED,
+    DROP_UNKNOWN_TYPE,
+    DROP_TRANSPORT_SHORT,
+    DROP_UNKNOWN_INDEX,
+    DROP_TRANSPORT_AUTH,
+    DROP_REPLAY,
+    DROP_SOURCE,
+    DROP_TUN_FULL,
+    DROP_TUN_REFUSED,
+    DROP_KEYPAIR_EXPIRED,
+    DROP_FRAGMENT_HEADER,
+    DROP_FRAGMENT_SIZE,
+    DROP_UNIT_UNEXPECTED,
+    DROP_UNIT_SHORT,
+    DROP_UNIT_AUTH,
+    DROP_UNIT_INCOMPLETE,
+    DROP_REASONS
+};
+
+struct drop {
+    struct peer *peer; /* NULL: nobody's */
+    enum reason reason;
+    int64_t count;
+};
+
+struct route {
+    struct peer *peer;
+    uint32_t generation;
+    uint8_t size;
+    uint8_t address[16];
+};
+
+/* Shared by all lanes. */
+struct state {
+    struct route routes[ROUTE_SETS][4];
+    struct keypair *indices[INDEX_BUCKETS];
+    uint64_t seed;
+    int mtu;        /* of a payload */
+    char segments, joins_udp, takes_units;
+};
+
+struct queue { /* datagrams for one peer that leave together */
+    struct peer *peer;
+    uint32_t offset[MAXIMUM_PENDING], size[MAXIMUM_PENDING];
+    uint32_t count, first, marks;
+    bool is_closed;
+};
+
+struct refused { /* a send that the kernel did not take, for the Python path to deal with */
+    struct peer *peer;
+    uint32_t at, total, size, marks;
+    int error; /* 0: it comes behind one that was refused, and was not tried */
+};
+
+struct out {
+    uint8_t *arena;
+    uint8_t *train; /* TRAIN_BUFFER and a unit's datagrams */
+    uint8_t *plain; /* of a unit that is a part of a super-packet */
+    struct queue queues[BATCH];
+    struct pace *pace;
+    struct refused refused[REFUSED_SENDS];
+    uint8_t *refused_bytes;
+    struct peer *look;
+    double now;
+    uint32_t queue_count, refused_count, refused_size;
+    uint32_t at, taken, sends;
+    uint32_t packet_at, packet_size; /* handed back */
+    struct peer *edge_peer;
+    struct keypair *edge_keypair;
+    uint32_t edges;
+    int fd, error;
+    bool is_going, takes_one;
+};
+
+struct arrival { /* what the kernel says beside a receive */
+    uint8_t control[CONTROL_BYTES];
+    size_t control_size;
+    union address source;
+    socklen_t source_size;
+    uint8_t received[24]; /* the address that was called, as a local end remembers it */
+    int received_size;
+    uint32_t segment, ecn;
+};
+
+struct partial { /* a unit of which some fragments are there */
+    struct keypair *keypair; /* NULL: this place is free */
+    uint8_t *buffer;         /* LEAD + MAXIMUM_SEALED bytes */
+    double began;
+    uint64_t counter, order, have[4];
+    uint32_t count, cipher, missing, piece, tail_size;
+    union address source;
+    socklen_t source_size;
+    bool is_at_endpoint, is_marked;
+    uint8_t *tail;
+};
+
+struct reassembly {
+    struct partial partials[UNITS_TOTAL];
+    uint64_t order;
+    uint32_t used;
+};
+
+enum work { WORK_NONE, WORK_MESSAGES, WORK_FRAGMENTS };
+
+struct in {
+    uint8_t *buffer; /* RECEIVE_BYTES + RECEIVE_SLACK */
+    uint8_t *unit;   /* LEAD + as much */
+    struct udp *udp;
+    struct arrival arrivals[2];
+    int current; /* which of them is that of what is gathered */
+    uint32_t gathered, stride, carried, count, taken, most;
+    uint32_t carried_at;
+    bool is_going, takes_one, is_empty, is_over;
+    double now;
+    /* What was taken and is not delivered yet */
+    enum work work;
+    struct keypair *keypair;
+    uint32_t rows, last, next; /* of stride bytes but for the last */
+    uint32_t fresh_count;
+    bool is_joined;
+    uint16_t fresh[MAXIMUM_ROWS]; /* rows that are new, in order */
+    uint16_t runs[MAXIMUM_ROWS];  /* how many rows are joined with each */
+    /* Handed back */
+    struct keypair *back_keypair;
+    uint32_t back_at, back_size, back_count, back_ecn;
+    uint32_t edges, back_edges;
+    struct reassembly reassembly;
+};
+
+struct lane {
+    const struct io *io;
+    struct state *state;
+    struct drop drops[NOTED_DROPS];
+    uint32_t drop_count;
+    int tun;
+    struct out out;
+    struct in in;
+};
+
+enum out_result { OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR };
+enum in_result { IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE };
+enum edge { EDGE_SENT = 1, EDGE_UNITS = 2, EDGE_ANSWER = 4, EDGE_REPORT = 8 };
+
+/* crypto.c */
+const char *crypto_open(void);
+const char *crypto_version(void);
+bool aead_init(struct aead *aead, int cipher, const uint8_t key[32], bool seals);
+void aead_free(struct aead *aead);
+bool aead_seal(const struct aead *aead, uint64_t counter, uint8_t *data, size_t size);
+bool aead_open(const struct aead *aead, uint64_t counter, uint8_t *data, size_t size);
+
+/* window.c */
+bool window_check(const struct window *window, uint64_t counter);
+bool window_accept(struct window *window, uint64_t counter);
+bool window_accept_run(struct window *window, uint64_t first, uint64_t count);
+
+/* state.c */
+void routes_forget(void);
+void routes_add(struct state *state, const uint8_t *address, int size, struct peer *peer);
+struct peer *routes_find(const struct state *state, const uint8_t *address, int size);
+void indices_add(struct state *state, struct keypair *keypair);
+void indices_remove(struct state *state, struct keypair *keypair);
+struct keypair *indices_find(const struct state *state, uint32_t index);
+bool pace_takes_one(struct pace *pace, double now);
+void pace_took(struct pace *pace, uint32_t count);
+void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
+
+/* reassembly.c */
+struct partial *reassembly_place(struct lane *lane, struct keypair *keypair, uint64_t counter, uint32_t count,
+                                 uint32_t cipher, const struct arrival *arrival, double now, bool is_at_endpoint);
+bool reassembly_put(struct partial *partial, uint32_t number, const uint8_t *rows, uint32_t count, uint32_t stride,
+                    uint32_t width, uint32_t last, bool *is_whole);
+bool reassembly_finish(struct partial *partial, uint32_t *size);
+void reassembly_forget(struct reassembly *reassembly, struct partial *partial);
+void reassembly_forget_keypair(struct reassembly *reassembly, const struct keypair *keypair);
+
+/* join.c */
+bool join_rows(struct in *in, bool joins_udp);
+uint32_t join_head(const struct in *in, uint32_t first, uint32_t count, uint8_t *head, uint32_t *headers);
+
+/* out.c, in.c */
+void flush_peer(struct lane *lane, const struct peer *peer);
+enum out_result out_drain(struct lane *lane, double now);
+enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t most);
+
+#endif

@@ -1,0 +1,551 @@
+/* From the tun to the wire, as overlay/forwarding/tun/outbound.py has it: look up, seal, send. */
+#include "bytes.h"
+#include "native.h"
+#include "packet.h"
+
+#include <errno.h>
+#include <math.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+
+enum { FLAG_FIN = 1, FLAG_PSH = 8, FLAG_CWR = 0x80 };
+#define BLOCKS_PER_SUPER_PACKET ((uint64_t)1 << 13)       /* bulk.units */
+#define REKEY_AFTER_BLOCKS (AES_BLOCKS_PER_KEY - (1 << 30)) /* bulk.units */
+
+enum verdict { FORWARDED, NOT_ORDINARY };
+
+struct offload { /* a virtio header */
+    uint32_t flags, gso_type, segment, csum_start, csum_offset;
+};
+
+static struct offload offload_at(const uint8_t *at) {
+    return (struct offload){at[0], at[1], get16_le(at + 4), get16_le(at + 6), get16_le(at + 8)};
+}
+
+/* Sending */
+
+/* Keep a send that the kernel did not take; Python holds it, sends it in another way, or counts it. */
+static void refuse(struct out *out, struct peer *peer, const struct iovec *parts, int count, uint32_t size,
+                   uint32_t marks, int error) {
+    uint32_t total = 0;
+    for (int i = 0; i < count; i++)
+        total += (uint32_t)parts[i].iov_len;
+    if (out->refused_count == REFUSED_SENDS || out->refused_size + total > REFUSED_BYTES)
+        return; /* the drain ends long before that */
+    struct refused *refused = &out->refused[out->refused_count++];
+    *refused = (struct refused){peer, out->refused_size, total, size, marks, error};
+    for (int i = 0; i < count; i++) {
+        memcpy(out->refused_bytes + out->refused_size, parts[i].iov_base, parts[i].iov_len);
+        out->refused_size += (uint32_t)parts[i].iov_len;
+    }
+}
+
+static bool is_refused(const struct out *out, const struct peer *peer) {
+    for (uint32_t i = 0; i < out->refused_count; i++)
+        if (out->refused[i].peer == peer)
+            return true;
+    return false;
+}
+
+static uint8_t *put_control(uint8_t *at, int level, int kind, const void *data, size_t size) {
+    struct cmsghdr header = {.cmsg_len = CMSG_LEN(size), .cmsg_level = level, .cmsg_type = kind};
+    memset(at, 0, CMSG_SPACE(size));
+    memcpy(at, &header, sizeof header);
+    memcpy(at + CMSG_LEN(0), data, size);
+    return at + CMSG_SPACE(size);
+}
+
+/* Send datagrams of *size* bytes but for the last, which lie in *parts*, with these marks in the outer header. */
+static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts, int count, uint32_t size,
+                       uint32_t marks) {
+    struct out *out = &lane->out;
+    const struct local_end *local = peer->local;
+    uint8_t control[CMSG_SPACE(32) + CMSG_SPACE(4) + CMSG_SPACE(2)];
+    uint8_t *end = control;
+    int64_t total = 0;
+    if (++out->sends % LOOK == 0)
+        out->look = peer;
+    for (int i = 0; i < count; i++)
+        total += (int64_t)parts[i].iov_len;
+    if (local->source_size)
+        end = put_control(end, local->source_level, local->source_kind, local->source, (size_t)local->source_size);
+    if (marks) {
+        int tos = (int)marks;
+        bool is_ipv4 = peer->endpoint.any.sa_family == AF_INET;
+        end = put_control(end, is_ipv4 ? IPPROTO_IP : IPPROTO_IPV6, is_ipv4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
+    }
+    if (total > size) {
+        uint16_t segment = (uint16_t)size;
+        end = put_control(end, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment);
+    }
+    struct msghdr message = {
+        .msg_name = &peer->endpoint,
+        .msg_namelen = peer->endpoint_size,
+        .msg_iov = parts,
+        .msg_iovlen = (size_t)count,
+        .msg_control = end > control ? control : NULL,
+        .msg_controllen = (size_t)(end - control),
+    };
+    if (is_refused(out, peer))
+        refuse(out, peer, parts, count, size, marks, 0);
+    else if (lane->io->sendmsg(local->udp->fd, &message, 0) < 0)
+        refuse(out, peer, parts, count, size, marks, errno);
+    else
+        peer->traffic->tx_bytes += total;
+}
+
+static void send_bytes(struct lane *lane, struct peer *peer, uint8_t *at, uint32_t total, uint32_t size,
+                       uint32_t marks) {
+    struct iovec part = {at, total};
+    send_parts(lane, peer, &part, 1, size, marks);
+}
+
+/* Send what waits in *queue*, neighbours in the arena as one part. */
+static void flush_queue(struct lane *lane, struct queue *queue) {
+    struct iovec parts[MAXIMUM_PENDING];
+    uint8_t *arena = lane->out.arena;
+    int count = 0;
+    for (uint32_t i = 0; i < queue->count; i++) {
+        uint8_t *at = arena + queue->offset[i];
+        if (count && (uint8_t *)parts[count - 1].iov_base + parts[count - 1].iov_len == at)
+            parts[count - 1].iov_len += queue->size[i];
+        else
+            parts[count++] = (struct iovec){at, queue->size[i]};
+    }
+    if (count)
+        send_parts(lane, queue->peer, parts, count, queue->first, queue->marks);
+    queue->count = 0;
+}
+
+static void flush(struct lane *lane) {
+    struct out *out = &lane->out;
+    for (uint32_t i = 0; i < out->queue_count; i++)
+        flush_queue(lane, &out->queues[i]);
+    out->queue_count = 0;
+}
+
+static struct queue *queue_of(struct out *out, const struct peer *peer) {
+    for (uint32_t i = out->queue_count; i-- > 0;)
+        if (out->queues[i].peer == peer)
+            return &out->queues[i];
+    return NULL;
+}
+
+void flush_peer(struct lane *lane, const struct peer *peer) {
+    struct queue *queue = queue_of(&lane->out, peer);
+    if (queue != NULL)
+        flush_queue(lane, queue);
+}
+
+/* Put a sealed datagram of the arena behind the others of its peer that can leave in the same call. */
+static void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, uint32_t marks) {
+    struct out *out = &lane->out;
+    struct queue *queue = queue_of(out, peer);
+    if (queue == NULL) {
+        queue = &out->queues[out->queue_count++]; /* at most one for each packet of a batch */
+        queue->peer = peer;
+        queue->count = 0;
+    }
+    if (queue->count) {
+        if (queue->is_closed || size > queue->first || marks != queue->marks || queue->count >= MAXIMUM_PENDING ||
+            (queue->count + 1) * queue->first > MAXIMUM_PENDING_BYTES)
+            flush_queue(lane, queue);
+        else if (size < queue->first)
+            queue->is_closed = true;
+    }
+    if (!queue->count) {
+        queue->first = size;
+        queue->marks = marks;
+        queue->is_closed = false;
+    }
+    queue->offset[queue->count] = at;
+    queue->size[queue->count++] = size;
+}
+
+/* Sessions */
+
+/* Return the keypair that may seal *count* messages for *peer* now; NULL where it is for Python to say. */
+static struct keypair *usable(const struct state *state, const struct peer *peer, uint64_t count, double now) {
+    const struct local_end *local = peer->local;
+    struct keypair *keypair = peer->slots->current;
+    if (keypair == NULL || now >= keypair->reject_at || keypair->counter > REJECT_AFTER_MESSAGES - count)
+        return NULL;
+    if (!peer->endpoint_size || peer->is_held || !state->segments)
+        return NULL;
+    const struct udp *udp = local->udp;
+    if (udp == NULL || udp->fd < 0 || udp->closes_at != INFINITY || udp->has_shares || udp->discovery == NULL ||
+        udp->discovery->omits != peer->path->omits)
+        return NULL;
+    return keypair;
+}
+
+/* Note that *count* packets have been sealed for *peer* (liveness.data_sent); the rest of it is an edge. */
+static void data_sent(struct out *out, struct peer *peer, struct keypair *keypair, uint32_t count) {
+    struct contact *contact = peer->contact;
+    double now = out->now;
+    bool is_edge = false;
+    peer->traffic->tx_packets += count;
+    contact->owed_since = 0;
+    contact->last_traffic = now;
+    if (contact->unanswered_since == 0) {
+        contact->unanswered_since = now;
+        is_edge = !(contact->armed & ARMED_SILENCE);
+    }
+    if (now >= keypair->rekey_at || keypair->counter >= REKEY_AFTER_MESSAGES)
+        is_edge |= contact->wanted_at == 0 || now - contact->wanted_at >= WANTED_INTERVAL;
+    if (is_edge || now >= peer->path->due) {
+        out->edge_peer = peer;
+        out->edge_keypair = keypair;
+        out->edges |= EDGE_SENT;
+    }
+}
+
+static void put_header(uint8_t *at, const struct keypair *keypair, uint64_t counter) {
+    put32_le(at, TYPE_TRANSPORT);
+    put32_le(at + 4, keypair->remote_index);
+    put64_le(at + 8, counter);
+}
+
+/* Super-packets as trains of transport messages */
+
+/* Write the segments of a super-packet into *rows*, sealed, each *size* bytes but for the last; return the bytes of all.
+ *
+ * They are as the kernel's own segmentation would have made them: CWR stays on the first, FIN and PSH on the last, IPv4
+ * IDs count up.  *counter* is that of the first.  Returns 0 if a seal fails. */
+static uint32_t make_train(const struct state *state, const struct keypair *keypair, const uint8_t *packet,
+                           uint32_t length, const struct flow *flow, uint32_t segment, uint64_t counter, uint8_t *rows,
+                           uint32_t *size) {
+    uint32_t payload = length - flow->size, count = (payload + segment - 1) / segment;
+    uint32_t l4 = flow->l4, identifier = get16(packet + 4), sequence = get32(packet + l4 + 4);
+    bool is_tcp = flow->protocol == PROTOCOL_TCP;
+    uint8_t flags = is_tcp ? packet[l4 + 13] : 0;
+    uint8_t *row = rows;
+    for (uint32_t i = 0; i < count; i++) {
+        bool is_last = i == count - 1;
+        uint32_t piece = is_last ? payload - i * segment : segment, whole = flow->size + piece;
+        uint32_t plain = padded(whole, (uint32_t)state->mtu);
+        uint8_t *head = row + HEADER_SIZE;
+        memcpy(head, packet, flow->size);
+        memcpy(head + flow->size, packet + flow->size + (size_t)i * segment, piece);
+        memset(head + whole, 0, plain - whole);
+        if (flow->version == 4) {
+            put16(head + 2, whole);
+            put16(head + 4, identifier + i);
+            put16(head + 10, 0);
+            put16(head + 10, check_ipv4(head));
+        } else {
+            put16(head + 4, whole - IPV6_HEADER_SIZE);
+        }
+        uint8_t *check;
+        if (is_tcp) {
+            put32(head + l4 + 4, sequence + i * segment);
+            head[l4 + 13] = (uint8_t)(flags & ~((i ? FLAG_CWR : 0) | (is_last ? 0 : FLAG_FIN | FLAG_PSH)));
+            check = head + l4 + 16;
+        } else {
+            put16(head + l4 + 4, whole - l4);
+            check = head + l4 + 6;
+        }
+        put16(check, 0);
+        uint32_t sum = fold(sum_bytes(head + l4, whole - l4) + pseudo_sum(head, flow, whole - l4)) ^ 0xFFFF;
+        put16(check, is_tcp || sum ? sum : 0xFFFF); /* RFC 768: zero would say that there is none */
+        if (!aead_seal(&keypair->seal, counter + i, head, plain))
+            return 0;
+        put_header(row, keypair, counter + i);
+        if (!i)
+            *size = OVERHEAD + plain;
+        row += OVERHEAD + plain;
+    }
+    return (uint32_t)(row - rows);
+}
+
+/* Send *total* bytes of datagrams of *size* bytes in as few sends as the kernel takes, of nearly equal counts. */
+static void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size,
+                        uint32_t marks) {
+    uint32_t count = (total + size - 1) / size, limit = TRAIN_BYTES / size;
+    if (limit > TRAIN_COUNT)
+        limit = TRAIN_COUNT;
+    if (!limit)
+        limit = 1;
+    uint32_t sends = (count + limit - 1) / limit;
+    for (uint32_t part = 0; part < sends; part++) {
+        uint32_t from = count * part / sends * size, to = count * (part + 1) / sends * size;
+        send_bytes(lane, peer, rows + from, (to < total ? to : total) - from, size, marks);
+    }
+}
+
+static enum verdict send_train(struct lane *lane, struct peer *peer, struct keypair *keypair, const uint8_t *packet,
+                               uint32_t length, const struct flow *flow, uint32_t segment, uint32_t marks) {
+    uint32_t count = (length - flow->size + segment - 1) / segment, size = 0;
+    uint32_t row = (OVERHEAD + padded(flow->size + segment, (uint32_t)lane->state->mtu) + 3) / 4 * 4;
+    if (count > TRAIN_MESSAGES || count * row > TRAIN_BUFFER)
+        return NOT_ORDINARY;
+    uint64_t counter = keypair->counter;
+    keypair->counter = counter + count;
+    uint32_t total = make_train(lane->state, keypair, packet, length, flow, segment, counter, lane->out.train, &size);
+    flush_peer(lane, peer);
+    if (total)
+        send_evenly(lane, peer, lane->out.train, total, size, marks);
+    return FORWARDED;
+}
+
+/* Super-packets as bulk units */
+
+static void unit_was_sent(struct unit_size *size, uint64_t counter, double now) {
+    size->next = counter + 1;
+    if (size->waits_since == INFINITY)
+        size->waits_since = now;
+    if (!size->has_probe || size->is_probe_late) {
+        size->probe_counter = counter;
+        size->probe_at = now;
+        size->has_probe = true;
+        size->is_probe_late = false;
+    }
+}
+
+/* Seal a unit's plaintext of *plain* bytes, which is lost, and send it in datagrams of *size* bytes. */
+static void send_unit(struct lane *lane, struct peer *peer, struct bulk *bulk, uint8_t *unit, uint32_t plain,
+                      uint32_t size, uint32_t marks) {
+    struct unit_key *key = bulk->key;
+    uint64_t counter = key->counter;
+    unit_was_sent(bulk->size, counter, lane->out.now);
+    key->counter = counter + 1;
+    key->blocks += (plain + 15) / 16 + 2;
+    if (!aead_seal(&key->seal, counter, unit, plain))
+        return;
+    uint32_t sealed = plain + TAG_SIZE, piece = size - FRAGMENT_HEADER_SIZE, count = (sealed + piece - 1) / piece;
+    uint8_t *at = lane->out.train;
+    for (uint32_t number = 0; number < count; number++) {
+        uint32_t from = number * piece, bytes = sealed - from < piece ? sealed - from : piece;
+        at[0] = TYPE_FRAGMENT;
+        at[1] = (uint8_t)number;
+        at[2] = (uint8_t)count;
+        at[3] = (uint8_t)key->cipher;
+        put32_le(at + 4, key->receiver_index);
+        put64_le(at + 8, counter);
+        memcpy(at + FRAGMENT_HEADER_SIZE, unit + from, bytes);
+        at += FRAGMENT_HEADER_SIZE + bytes;
+    }
+    send_evenly(lane, peer, lane->out.train, (uint32_t)(at - lane->out.train), size, marks);
+    peer->traffic->tx_units++;
+}
+
+/* Send the segments *first* to *stop* - 1 of a super-packet as a unit of their own (bulk.units: portions). */
+static void send_portion(struct lane *lane, struct peer *peer, struct bulk *bulk, const uint8_t *packet,
+                         uint32_t length, const struct flow *flow, const struct offload *offload, uint32_t first,
+                         uint32_t stop, bool is_end, uint32_t size, uint32_t marks) {
+    uint8_t *unit = lane->out.plain, *head = unit + META_SIZE;
+    uint32_t l4 = flow->l4, from = flow->size + first * offload->segment;
+    uint32_t to = is_end ? length : flow->size + stop * offload->segment, whole = flow->size + to - from;
+    uint32_t kind = offload->gso_type;
+    memcpy(head, packet, flow->size);
+    memcpy(head + flow->size, packet + from, to - from);
+    if (flow->version == 4) {
+        put16(head + 2, whole);
+        put16(head + 4, get16(packet + 4) + first);
+        put16(head + 10, 0);
+        put16(head + 10, check_ipv4(head));
+    } else {
+        put16(head + 4, whole - IPV6_HEADER_SIZE);
+    }
+    if (flow->protocol == PROTOCOL_TCP) {
+        put32(head + l4 + 4, get32(packet + l4 + 4) + first * offload->segment);
+        if (first) {
+            head[l4 + 13] &= (uint8_t)~FLAG_CWR;
+            kind &= ~(uint32_t)GSO_ECN;
+        }
+        if (!is_end)
+            head[l4 + 13] &= (uint8_t) ~(FLAG_FIN | FLAG_PSH);
+    } else {
+        put16(head + l4 + 4, whole - l4);
+    }
+    unit[0] = (uint8_t)kind;
+    unit[1] = 0;
+    put16_le(unit + 2, offload->segment);
+    send_unit(lane, peer, bulk, unit, META_SIZE + whole, size, marks);
+}
+
+static uint32_t least(uint32_t one, uint32_t other) { return one < other ? one : other; }
+
+/* Return how many segments a unit may have now (capability.most_segments); 0 if none may be sent. */
+static uint32_t most_segments(const struct bulk *bulk, uint32_t datagram, uint32_t headers, uint32_t segment,
+                              uint32_t limit) {
+    if (!limit || headers + segment > (uint32_t)bulk->packet || datagram <= FRAGMENT_HEADER_SIZE)
+        return 0;
+    uint32_t fragments = least((uint32_t)bulk->fragments, MAXIMUM_FRAGMENTS);
+    uint32_t room = least((uint32_t)bulk->most, fragments * (datagram - FRAGMENT_HEADER_SIZE));
+    if (room < META_SIZE + TAG_SIZE + headers)
+        return 0;
+    return least(limit, (room - META_SIZE - TAG_SIZE - headers) / segment);
+}
+
+static uint32_t gso_type_of(const struct flow *flow) {
+    if (flow->protocol != PROTOCOL_TCP)
+        return GSO_UDP_L4;
+    return flow->version == 4 ? GSO_TCPV4 : GSO_TCPV6;
+}
+
+/* Send the super-packet of *length* bytes at *start* of the arena. */
+static enum verdict forward_segments(struct lane *lane, struct peer *peer, struct keypair *keypair, uint32_t start,
+                                     uint32_t length, uint32_t marks) {
+    struct state *state = lane->state;
+    struct out *out = &lane->out;
+    uint8_t *packet = out->arena + start;
+    struct offload offload = offload_at(packet - VIRTIO_SIZE);
+    uint32_t segment = offload.segment;
+    struct flow flow;
+    if (!flow_of(packet, length, &flow) || flow.l4 != offload.csum_start || !segment || length <= flow.size ||
+        (offload.gso_type & ~(uint32_t)GSO_ECN) != gso_type_of(&flow))
+        return NOT_ORDINARY;
+    if (length > (uint32_t)peer->path->mtu && flow.size + segment > (uint32_t)peer->path->mtu)
+        return NOT_ORDINARY;
+    uint32_t count = (length - flow.size + segment - 1) / segment;
+    struct bulk *bulk = keypair->bulk;
+    bool may_be_unit = bulk != NULL && bulk->size != NULL && segment >= MINIMUM_SEGMENT && offload.flags & NEEDS_CSUM;
+    if (may_be_unit && !bulk->has_heard && out->now >= (bulk->is_put_off ? peer->asking->next : bulk->hello_due))
+        return NOT_ORDINARY; /* a hello is due */
+    uint32_t limit = 0, datagram = 0;
+    if (may_be_unit && bulk->key != NULL && count >= 2) {
+        const struct unit_size *size = bulk->size;
+        if (size->is_plain && out->now >= size->plain_until && size->waits_since == INFINITY)
+            return NOT_ORDINARY; /* a unit on trial */
+        datagram = least(least((uint32_t)state->mtu, (uint32_t)bulk->packet), (uint32_t)peer->path->mtu) + OVERHEAD;
+        limit = most_segments(bulk, datagram, flow.size, segment, size->is_plain ? 0 : (uint32_t)size->limit);
+        if (limit < least(count, SMALLEST_UNIT))
+            limit = 0;
+    }
+    if (limit) {
+        struct unit_key *key = bulk->key;
+        bool is_old = (key->cipher == 1 && key->blocks >= REKEY_AFTER_BLOCKS) || key->counter >= REKEY_AFTER_MESSAGES;
+        if (is_old)
+            return NOT_ORDINARY;
+        flush_peer(lane, peer);
+        if (count <= limit) {
+            uint8_t *unit = packet - META_SIZE;
+            unit[0] = (uint8_t)offload.gso_type;
+            unit[1] = 0;
+            put16_le(unit + 2, segment);
+            send_unit(lane, peer, bulk, unit, META_SIZE + length, datagram, marks);
+        } else {
+            uint32_t parts = (count + limit - 1) / limit;
+            for (uint32_t part = 0; part < parts; part++)
+                send_portion(lane, peer, bulk, packet, length, &flow, &offload, count * part / parts,
+                             count * (part + 1) / parts, part == parts - 1, datagram, marks);
+        }
+        if (!(peer->contact->armed & ARMED_UNITS)) {
+            out->edge_peer = peer;
+            out->edge_keypair = keypair;
+            out->edges |= EDGE_UNITS;
+        }
+    } else if (send_train(lane, peer, keypair, packet, length, &flow, segment, marks) == NOT_ORDINARY) {
+        return NOT_ORDINARY;
+    }
+    data_sent(out, peer, keypair, count);
+    return FORWARDED;
+}
+
+/* Finish the checksum that the kernel left partial; false where it points outside the packet. */
+static bool complete(uint8_t *packet, uint32_t length, const struct offload *offload) {
+    uint32_t start = offload->csum_start, offset = offload->csum_offset;
+    if (start < 20 || start + offset + 2 > length)
+        return false;
+    uint32_t value = fold(sum_bytes(packet + start, length - start)) ^ 0xFFFF;
+    put16(packet + start + offset, !value && offset == 6 ? 0xFFFF : value); /* RFC 768 */
+    return true;
+}
+
+/* Send the packet whose virtio header stands in the arena at *at* + 6; *size* covers both. */
+static enum verdict forward(struct lane *lane, uint32_t at, uint32_t size) {
+    struct state *state = lane->state;
+    struct out *out = &lane->out;
+    uint32_t start = at + HEADER_SIZE;
+    uint8_t *packet = out->arena + start;
+    if (size < VIRTIO_SIZE + IPV4_HEADER_SIZE)
+        return NOT_ORDINARY;
+    uint32_t length = size - VIRTIO_SIZE, marks;
+    const uint8_t *destination;
+    int address_size;
+    if (packet[0] >> 4 == 4) {
+        destination = packet + 16;
+        address_size = 4;
+        marks = packet[1] & 3;
+    } else if (packet[0] >> 4 == 6 && length >= IPV6_HEADER_SIZE) {
+        destination = packet + 24;
+        address_size = 16;
+        marks = packet[1] >> 4 & 3;
+    } else {
+        return NOT_ORDINARY;
+    }
+    struct peer *peer = routes_find(state, destination, address_size);
+    if (peer == NULL)
+        return NOT_ORDINARY;
+    if (address_size == peer->place_size && memcmp(destination, peer->place, (size_t)address_size) == 0)
+        return NOT_ORDINARY; /* perhaps a datagram of our own */
+    struct keypair *keypair = usable(state, peer, TRAIN_MESSAGES, out->now);
+    if (keypair == NULL)
+        return NOT_ORDINARY;
+    struct offload offload = offload_at(packet - VIRTIO_SIZE);
+    if (offload.gso_type)
+        return forward_segments(lane, peer, keypair, start, length, marks);
+    if (length > (uint32_t)peer->path->mtu || (length > IPV6_MINIMUM_MTU && !peer->asking->is_worth_it))
+        return NOT_ORDINARY;
+    bool is_partial = offload.flags & NEEDS_CSUM;
+    if (is_partial && (offload.csum_start < 20 || offload.csum_start + offload.csum_offset + 2 > length))
+        return NOT_ORDINARY;
+    clamp_syn(packet, length, least((uint32_t)state->mtu, (uint32_t)peer->path->mtu), is_partial);
+    if (is_partial)
+        complete(packet, length, &offload);
+    uint32_t plain = padded(length, (uint32_t)state->mtu);
+    memset(packet + length, 0, plain - length);
+    uint64_t counter = keypair->counter;
+    keypair->counter = counter + 1;
+    if (!aead_seal(&keypair->seal, counter, packet, plain))
+        return FORWARDED; /* libcrypto is out of order; a counter is never used again */
+    put_header(out->arena + at, keypair, counter);
+    out->at = at + OVERHEAD + plain;
+    enqueue(lane, peer, at, OVERHEAD + plain, marks);
+    data_sent(out, peer, keypair, 1);
+    return FORWARDED;
+}
+
+/* Forward what the tun has, at most a batch.  After OUT_EDGE the next call goes on with the same go. */
+enum out_result out_drain(struct lane *lane, double now) {
+    struct out *out = &lane->out;
+    if (!out->is_going) {
+        out->is_going = true;
+        out->at = out->taken = 0;
+        out->takes_one = pace_takes_one(out->pace, now);
+    }
+    out->now = now;
+    out->edges = 0;
+    while (out->taken < (out->takes_one ? 1 : BATCH) && out->at + ROOM <= ARENA_BYTES &&
+           out->refused_size <= REFUSED_BYTES / 2 && out->refused_count < REFUSED_SENDS / 2) {
+        uint32_t at = out->at;
+        ssize_t size = lane->io->read(lane->tun, out->arena + at + VIRTIO_AT, READ_BYTES);
+        if (size < 0 && errno != EAGAIN) {
+            out->error = errno;
+            flush(lane);
+            out->is_going = false;
+            return OUT_ERROR;
+        }
+        if (size <= 0)
+            break;
+        out->taken++;
+        if (forward(lane, at, (uint32_t)size) == NOT_ORDINARY) {
+            flush(lane);
+            out->packet_at = at;
+            out->packet_size = (uint32_t)size;
+            out->is_going = false; /* Python takes the rest of this go */
+            return OUT_PACKET;
+        }
+        if (out->edges) {
+            if (out->takes_one)
+                flush(lane); /* nothing is to leave with it */
+            return OUT_EDGE;
+        }
+    }
+    flush(lane);
+    if (!out->takes_one)
+        pace_took(out->pace, out->taken);
+    out->is_going = false;
+    return OUT_DONE;
+}

@@ -1,0 +1,165 @@
+/* IP, TCP and UDP headers (RFC 791, RFC 8200, RFC 9293, RFC 768), as in offload/flow.py, wire/ip.py and wire/mss.py. */
+#include "packet.h"
+
+#include "bytes.h"
+
+enum { FLAG_SYN = 2, OPTION_END = 0, OPTION_NOTHING = 1, OPTION_MSS = 2, MSS_SIZE = 4 };
+enum { HOP_BY_HOP = 0, ROUTING = 43, FRAGMENT = 44, DESTINATION_OPTIONS = 60 };
+enum { NOT_ECT, ECT_1, ECT_0, CE };
+
+/* Find the headers of a whole, unfragmented TCP or UDP packet; false for any other. */
+bool flow_of(const uint8_t *packet, uint32_t length, struct flow *flow) {
+    if (length < IPV4_HEADER_SIZE)
+        return false;
+    uint32_t l4, protocol, version = packet[0] >> 4;
+    if (version == 4) {
+        l4 = (packet[0] & 15u) * 4;
+        protocol = packet[9];
+        if (packet[6] & 0x3F || packet[7] || l4 < IPV4_HEADER_SIZE)
+            return false;
+    } else if (version == 6 && length >= IPV6_HEADER_SIZE) {
+        l4 = IPV6_HEADER_SIZE;
+        protocol = packet[6];
+    } else {
+        return false;
+    }
+    uint32_t size;
+    if (protocol == PROTOCOL_TCP && length >= l4 + TCP_HEADER_SIZE) {
+        size = l4 + (packet[l4 + 12] >> 4) * 4u;
+        if (size < l4 + TCP_HEADER_SIZE || size > length)
+            return false;
+    } else if (protocol == PROTOCOL_UDP && length >= l4 + UDP_HEADER_SIZE) {
+        size = l4 + UDP_HEADER_SIZE;
+    } else {
+        return false;
+    }
+    *flow = (struct flow){(uint8_t)version, (uint8_t)protocol, l4, size};
+    return true;
+}
+
+/* Return the checksum of an IPv4 header whose field is zero. */
+uint32_t check_ipv4(const uint8_t *header) { return fold(sum_bytes(header, (header[0] & 15u) * 4)) ^ 0xFFFF; }
+
+/* Return the sum of the pseudo header, to be added to that of the TCP or UDP header and what follows. */
+uint64_t pseudo_sum(const uint8_t *packet, const struct flow *flow, uint32_t l4_length) {
+    uint8_t rest[4] = {0, flow->protocol, (uint8_t)(l4_length >> 8), (uint8_t)l4_length};
+    uint64_t addresses = flow->version == 4 ? sum_bytes(packet + 12, 8) : sum_bytes(packet + 8, 32);
+    return addresses + sum_bytes(rest, sizeof rest);
+}
+
+uint32_t packet_length(const uint8_t *payload, uint32_t size) {
+    if (size >= IPV4_HEADER_SIZE && payload[0] >> 4 == 4) {
+        uint32_t length = get16(payload + 2), header = (payload[0] & 15u) * 4;
+        return header >= IPV4_HEADER_SIZE && header <= length && length <= size ? length : 0;
+    }
+    if (size >= IPV6_HEADER_SIZE && payload[0] >> 4 == 6) {
+        uint32_t length = IPV6_HEADER_SIZE + get16(payload + 4);
+        return length <= size ? length : 0;
+    }
+    return 0;
+}
+
+static bool is_extension(uint32_t protocol) {
+    return protocol == HOP_BY_HOP || protocol == ROUTING || protocol == FRAGMENT || protocol == DESTINATION_OPTIONS;
+}
+
+/* Return where the whole TCP header of a packet begins; 0 if it has none, or only a part of one. */
+static uint32_t tcp_at(const uint8_t *packet, uint32_t length) {
+    uint32_t protocol, start;
+    if (length >= IPV4_HEADER_SIZE && packet[0] >> 4 == 4) {
+        protocol = packet[9];
+        start = (packet[0] & 15u) * 4;
+        if (packet[6] & 0x1F || packet[7] || start < IPV4_HEADER_SIZE)
+            return 0;
+    } else if (length >= IPV6_HEADER_SIZE && packet[0] >> 4 == 6) {
+        protocol = packet[6];
+        start = IPV6_HEADER_SIZE;
+        while (is_extension(protocol)) {
+            if (start + 8 > length)
+                return 0;
+            if (protocol == FRAGMENT && (packet[start + 2] || packet[start + 3] & 0xF8))
+                return 0;
+            uint32_t size = protocol == FRAGMENT ? 8 : (packet[start + 1] + 1u) * 8;
+            protocol = packet[start];
+            start += size;
+        }
+    } else {
+        return 0;
+    }
+    return protocol == PROTOCOL_TCP && start + TCP_HEADER_SIZE <= length ? start : 0;
+}
+
+/* Return where the MSS stands in the TCP header at *start*; 0 if it does not. */
+static uint32_t mss_at(const uint8_t *packet, uint32_t length, uint32_t start) {
+    uint32_t end = start + (packet[start + 12] >> 4) * 4u, at = start + TCP_HEADER_SIZE;
+    if (end > length)
+        end = length;
+    while (at + 1 < end && packet[at] != OPTION_END) {
+        if (packet[at] == OPTION_NOTHING) {
+            at++;
+            continue;
+        }
+        uint32_t size = packet[at + 1];
+        if (packet[at] == OPTION_MSS)
+            return size == MSS_SIZE && at + MSS_SIZE <= end ? at + 2 : 0;
+        if (size < 2)
+            return 0;
+        at += size;
+    }
+    return 0;
+}
+
+static uint32_t swapped(uint32_t value) { return (value & 0xFF) << 8 | value >> 8; }
+
+/* Have a TCP SYN announce no more than fits *mtu*; nothing is changed in any other packet (RFC 6691 section 2). */
+void clamp_syn(uint8_t *packet, uint32_t length, uint32_t mtu, bool is_partial) {
+    uint32_t protocol = packet[0] >> 4 == 4 ? packet[9] : packet[6];
+    if (protocol != PROTOCOL_TCP && (packet[0] >> 4 == 4 || !is_extension(protocol)))
+        return;
+    uint32_t start = tcp_at(packet, length);
+    if (!start || !(packet[start + 13] & FLAG_SYN))
+        return;
+    uint32_t most;
+    if (packet[0] >> 4 == 6)
+        most = (mtu > IPV6_MINIMUM_MTU ? mtu : IPV6_MINIMUM_MTU) - IPV6_HEADER_SIZE - TCP_HEADER_SIZE;
+    else
+        most = mtu - IPV4_HEADER_SIZE - TCP_HEADER_SIZE;
+    uint32_t at = mss_at(packet, length, start);
+    if (!at || get16(packet + at) <= most)
+        return;
+    if (!is_partial) { /* RFC 1624 section 3; two bytes at an odd place belong to two words */
+        uint32_t field = start + 16, before = get16(packet + at), after = most;
+        if ((at - field) & 1) {
+            before = swapped(before);
+            after = swapped(after);
+        }
+        put16(packet + field, fold16((get16(packet + field) ^ 0xFFFFu) + (before ^ 0xFFFF) + after) ^ 0xFFFF);
+    }
+    put16(packet + at, most);
+}
+
+static uint32_t ecn_of(const uint8_t *packet) {
+    return packet[0] >> 4 == 4 ? packet[1] & 3u : packet[1] >> 4 & 3u;
+}
+
+/* Give a packet the ECN field that it leaves the tunnel with (RFC 6040 section 4.2); false where it is to be dropped. */
+bool take_outer_ecn(uint8_t *packet, uint32_t outer) {
+    uint32_t inner = ecn_of(packet), value = inner;
+    if (outer == CE) {
+        if (inner == NOT_ECT)
+            return false;
+        value = CE;
+    } else if (outer == ECT_1 && inner == ECT_0) {
+        value = ECT_1;
+    }
+    if (value == inner)
+        return true;
+    if (packet[0] >> 4 == 6) {
+        packet[1] = (uint8_t)((packet[1] & 0xCF) | value << 4);
+        return true;
+    }
+    uint32_t before = packet[1];
+    packet[1] = (uint8_t)((before & 0xFC) | value);
+    put16(packet + 10, fold16((get16(packet + 10) ^ 0xFFFFu) + (before ^ 0xFFFF) + packet[1]) ^ 0xFFFF);
+    return true;
+}

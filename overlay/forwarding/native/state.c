@@ -1,0 +1,92 @@
+/* Look-ups of a drain, and its pace. */
+#include "native.h"
+
+#include "bytes.h"
+
+static uint32_t bucket(const struct state *state, const uint8_t *address, int size) {
+    uint64_t words[2] = {0, 0};
+    memcpy(words, address, (size_t)size);
+    uint64_t mixed = (words[0] ^ state->seed) * 0x9E3779B97F4A7C15u;
+    mixed = (mixed ^ mixed >> 29 ^ words[1] ^ state->seed >> 7) * 0xBF58476D1CE4E5B9u;
+    return (uint32_t)(mixed >> 40) % ROUTE_SETS;
+}
+
+static uint32_t generation = 1; /* of the routes of all lanes: those of an older one are forgotten */
+
+/* Forget every route: the table has changed, or a peer is gone. */
+void routes_forget(void) { generation++; }
+
+/* Remember that *address* belongs to *peer*, in place of the oldest of its set. */
+void routes_add(struct state *state, const uint8_t *address, int size, struct peer *peer) {
+    struct route *set = state->routes[bucket(state, address, size)];
+    memmove(set + 1, set, 3 * sizeof *set);
+    set[0] = (struct route){.peer = peer, .generation = generation, .size = (uint8_t)size};
+    memcpy(set[0].address, address, (size_t)size);
+}
+
+/* Return whose *address* is; NULL where it is not remembered. */
+struct peer *routes_find(const struct state *state, const uint8_t *address, int size) {
+    const struct route *set = state->routes[bucket(state, address, size)];
+    for (int way = 0; way < 4; way++) {
+        const struct route *route = &set[way];
+        if (route->generation == generation && route->size == size &&
+            memcmp(route->address, address, (size_t)size) == 0)
+            return route->peer;
+    }
+    return NULL;
+}
+
+void indices_add(struct state *state, struct keypair *keypair) {
+    struct keypair **head = &state->indices[keypair->local_index % INDEX_BUCKETS];
+    keypair->chain = *head;
+    keypair->is_listed = true;
+    *head = keypair;
+}
+
+void indices_remove(struct state *state, struct keypair *keypair) {
+    struct keypair **at = &state->indices[keypair->local_index % INDEX_BUCKETS];
+    while (*at != NULL && *at != keypair)
+        at = &(*at)->chain;
+    if (*at != NULL)
+        *at = keypair->chain;
+    keypair->chain = NULL;
+    keypair->is_listed = false;
+}
+
+struct keypair *indices_find(const struct state *state, uint32_t index) {
+    struct keypair *found = state->indices[index % INDEX_BUCKETS];
+    while (found != NULL && found->local_index != index)
+        found = found->chain;
+    return found;
+}
+
+#define QUICK 0.001 /* underlay.batching */
+enum { PROBE = 4 };
+
+/* Return whether to take one packet in the go that begins *now*. */
+bool pace_takes_one(struct pace *pace, double now) {
+    double last = pace->last;
+    pace->last = now;
+    if (!pace->is_single)
+        return false;
+    if (now - last > QUICK)
+        return true;
+    pace->quick++;
+    return pace->quick % PROBE != 0;
+}
+
+/* Note how many a go that could take more has taken. */
+void pace_took(struct pace *pace, uint32_t count) { pace->is_single = count <= 1; }
+
+/* Count a drop, for Python to add up when the drain returns; the last entry takes what has no room. */
+void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
+    for (uint32_t i = lane->drop_count; i-- > 0;) {
+        struct drop *drop = &lane->drops[i];
+        if (drop->peer == peer && drop->reason == reason) {
+            drop->count += count;
+            return;
+        }
+    }
+    if (lane->drop_count < NOTED_DROPS)
+        lane->drops[lane->drop_count++] = (struct drop){peer, reason, count};
+}

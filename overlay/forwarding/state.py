@@ -1,0 +1,218 @@
+"""What both packet paths read and write: base classes whose fields lie in the compiled twin, if there is one.
+
+Here they are as Python alone has them; ``native/module.c`` has the same names.  A class of the packet path that begins
+with one of these adds what only Python needs.  Methods with an underscore hand the twin what it cannot read by itself,
+and do nothing here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from overlay.crypto.replay import ReplayWindow as _ReplayWindow
+from overlay.forwarding import native
+
+if TYPE_CHECKING or native.core is None:
+    ReplayWindow = _ReplayWindow
+
+    class Traffic:
+        """Counters of one peer."""
+
+        __slots__ = ("rx_bytes", "rx_packets", "rx_units", "tx_bytes", "tx_packets", "tx_units")
+
+        tx_bytes: int
+        rx_bytes: int
+        tx_packets: int
+        rx_packets: int
+        tx_units: int
+        rx_units: int
+
+    class Contact:
+        """Moments of one peer, in seconds; *armed* has a bit for each timer of ``timers.ARMED`` that is in force."""
+
+        __slots__ = (
+            "armed", "is_silent", "last_received", "last_traffic", "owed_since", "reporting", "unanswered_since",
+            "wanted_at",
+        )  # fmt: skip
+
+        unanswered_since: float
+        owed_since: float
+        last_traffic: float
+        last_received: float
+        wanted_at: float
+        armed: int
+        is_silent: bool
+        reporting: Any
+
+    class Path:
+        """The way to one peer."""
+
+        __slots__ = ("due", "mtu", "omits")
+
+        mtu: int
+        due: float
+        omits: bool
+
+    class Asking:
+        """Whether a peer is worth a hello."""
+
+        __slots__ = ("_next", "is_worth_it")
+
+        is_worth_it: bool
+        _next: float
+
+    class Discovery:
+        """The mode that a socket rests in."""
+
+        __slots__ = ("omits",)
+
+        omits: bool
+
+    class Batching:
+        """How much is taken in one go."""
+
+        __slots__ = ("_is_single", "_last", "_quick")
+
+        _is_single: bool
+        _last: float
+        _quick: int
+
+    class UdpSocket:
+        """One socket of the underlay; *descriptor* is -1 for one that the kernel does not know."""
+
+        __slots__ = ("closes_at", "descriptor", "discovery", "pace", "shares")
+
+        closes_at: float
+        descriptor: int
+        discovery: Any
+        pace: Any
+        shares: Any
+
+    class LocalEnd:
+        """From where one peer is sent to."""
+
+        __slots__ = ("socket",)
+
+        socket: Any
+
+        def _near(self, level: int, kind: int, data: bytes, received: bytes) -> None:
+            """Send with this control message, if *data* is not empty; the peer called the address *received*."""
+
+    class UnitSize:
+        """How large units may be."""
+
+        __slots__ = (
+            "_has_probe", "_is_probe_late", "_next", "_plain_until", "_probe_at", "_probe_counter", "is_plain", "limit",
+            "waits_since",
+        )  # fmt: skip
+
+        limit: int
+        is_plain: bool
+        waits_since: float
+        _plain_until: float
+        _next: int
+        _has_probe: bool
+        _is_probe_late: bool
+        _probe_counter: int
+        _probe_at: float
+
+    class UnitKey:
+        """What seals units."""
+
+        __slots__ = ("blocks", "cipher", "counter", "receiver_index")
+
+        cipher: int
+        receiver_index: int
+        counter: int
+        blocks: int
+
+        def _seals(self, cipher: int, key: bytes) -> None:
+            """Seal with *key*."""
+
+    class Bulk:
+        """What one keypair knows of units."""
+
+        __slots__ = (
+            "_newest_at", "datagrams", "fragments", "has_heard", "has_said_hello", "hello_due", "is_put_off", "key",
+            "missing", "most", "newest", "packet", "size", "told_packet", "units", "window",
+        )  # fmt: skip
+
+        hello_due: float
+        is_put_off: bool
+        _newest_at: float
+        newest: int
+        units: int
+        datagrams: int
+        missing: int
+        most: int
+        fragments: int
+        packet: int
+        told_packet: int
+        has_heard: bool
+        has_said_hello: bool
+        key: Any
+        size: Any
+        window: _ReplayWindow
+
+        def _opens(self, cipher: int, key: bytes) -> None:
+            """Open units of *cipher* with *key*."""
+
+    class Keypair:
+        """The keys of one handshake, and what they have sealed."""
+
+        __slots__ = (
+            "_state", "bulk", "counter", "local_index", "reject_at", "rekey_at", "rekey_receive_at", "remote_index",
+            "window",
+        )  # fmt: skip
+
+        counter: int
+        local_index: int
+        remote_index: int
+        reject_at: float
+        rekey_at: float
+        rekey_receive_at: float
+        bulk: Any
+        window: _ReplayWindow
+        _state: Any
+
+        def _keys(self, local_index: int, remote_index: int, send: bytes, receive: bytes) -> None:  # noqa: ARG002
+            """Seal with *send* for the peer's *remote_index*, open with *receive* what comes for *local_index*."""
+            self.local_index, self.remote_index = local_index, remote_index
+
+    class Keypairs:
+        """Two of the slots of a peer."""
+
+        __slots__ = ("current", "heard")
+
+        current: Any
+        heard: Any
+
+    class Peer:
+        """The parts of one peer, for the twin to find, and where it is."""
+
+        __slots__ = ("asking", "contact", "is_held", "keypairs", "local", "number", "path", "traffic")
+
+        number: int
+        is_held: bool
+        traffic: Any
+        contact: Any
+        path: Any
+        asking: Any
+        local: Any
+        keypairs: Any
+
+        def move(self, address: bytes, port: int = 0, flow: int = 0, scope: int = 0) -> None:
+            """Send to *address*, packed; to none with no bytes."""
+
+else:
+    ReplayWindow = native.core.ReplayWindow
+    Traffic, Contact, Path, Asking = (
+        native.core.Traffic,
+        native.core.Contact,
+        native.core.Path,
+        native.core.Asking,
+    )
+    Discovery, Batching = native.core.Discovery, native.core.Batching
+    UdpSocket, LocalEnd = native.core.UdpSocket, native.core.LocalEnd
+    UnitSize, UnitKey, Bulk = native.core.UnitSize, native.core.UnitKey, native.core.Bulk
+    Keypair, Keypairs, Peer = native.core.Keypair, native.core.Keypairs, native.core.Peer

@@ -1,0 +1,198 @@
+"""One story told twice, with packets going by Python and by the compiled twin: what came of it must be the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import random
+
+from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
+from tests import packets
+from tests.network import Flight
+from tests.sim import World
+
+STRANGER = ("198.51.100.9", 4000)
+SETTINGS = ("has_gro", "ciphers", "mtu", "joins_udp", "has_segments")
+
+
+class Story:
+    """A world of two nodes, and all that can happen in it.  *chance* is the same in both tellings."""
+
+    def __init__(self, is_compiled, seed, *, has_gro=True, is_bulk=True):
+        ciphers = (AES_256_GCM, CHACHA20_POLY1305) if is_bulk else ()
+        self.world = World(seed, has_gro=has_gro, ciphers=ciphers, is_compiled=is_compiled)
+        self.nodes = self.world.pair()
+        self.chance = random.Random(seed)
+        self.seen = []  # what went over the network
+        send = self.world.network.send
+
+        def record(flight, sender="?"):
+            self.seen.append(flight)
+            send(flight, sender)
+
+        self.world.network.send = record
+
+    def do(self, kind, who, size, detail):
+        """Let one thing happen: *who*, *size* and *detail* are any numbers."""
+        node, other = self.nodes[who % 2], self.nodes[1 - who % 2]
+        getattr(self, kind)(node, other, size, detail)
+
+    # What hosts send
+
+    def singles(self, node, other, size, detail):
+        node.send(
+            other, 1 + detail % 40, size % 1373, (4, 6)[detail % 2], tos=detail % 4 if detail % 7 == 0 else 0
+        )
+
+    def syn(self, node, other, size, detail):
+        version = (4, 6)[detail % 2]
+        options = bytes([2, 4, size >> 8 & 0xFF, size & 0xFF]) if detail % 3 else b""
+        packet = packets.tcp(
+            version=version,
+            source=node.inner(version),
+            destination=other.inner(version),
+            flags=2,
+            tcp_options=options,
+        )
+        if version == 6 and detail % 5 == 0:
+            packet = packets.with_options(packet)
+        node.tun.outgoing.append(packets.PLAIN + packet)
+
+    def train(self, node, other, size, detail):
+        node.send_super(other, 2 + size % 65000, 1 + detail % 1360, (4, 6)[detail % 2])
+
+    def full_train(self, node, other, size, detail):
+        node.send_super(other, 2 + size % 65000, (1360, 536, 1340)[detail % 3], (4, 6)[detail % 2])
+
+    def datagrams(self, node, other, size, detail):
+        version = (4, 6)[detail % 2]
+        whole = packets.udp(
+            bytes(self.chance.randbytes(2 + size % 60000)),
+            version=version,
+            source=node.inner(version),
+            destination=other.inner(version),
+        )
+        packet, virtio = packets.as_super_packet(whole, 300 + detail % 1000)
+        node.tun.outgoing.append(virtio + packet)
+
+    def odd(self, node, other, size, detail):
+        """A packet of which one byte, or its virtio header, is another."""
+        version = (4, 6)[detail % 2]
+        made = packets.tcp if detail % 3 else packets.udp
+        packet = bytearray(
+            packets.PLAIN
+            + made(
+                bytes(size % 600),
+                version=version,
+                source=node.inner(version),
+                destination=other.inner(version),
+            )
+        )
+        packet[self.chance.randrange(min(len(packet), 80))] = self.chance.randrange(256)
+        node.tun.outgoing.append(bytes(packet[: len(packet) - detail % 5 * 7]))
+
+    # What the network does
+
+    def run(self, _, __, size, detail):
+        self.world.run((0.001, 0.02, 0.3, 1.0, 5.0)[detail % 5] + size % 7 / 1000)
+
+    def lose(self, _, __, size, detail):
+        self.world.network.loss = (0.0, 0.0, 0.01, 0.2)[detail % 4]
+        self.world.network.reorder = (0.0, 0.1)[size % 2]
+        self.world.network.duplicate = (0.0, 0.0, 0.1)[size % 3]
+
+    def mark(self, _, __, ___, detail):
+        value = detail % 4
+        self.world.network.mark = lambda flight: flight.tos & ~3 | value
+
+    def merge(self, node, _, size, detail):
+        node.has_gro, node.gro_count = bool(detail % 3), 1 + size % 64
+
+    def fill(self, node, _, __, detail):
+        for each in node.sockets:
+            each.is_full = detail % 3 == 0
+
+    def fail(self, node, _, size, detail):
+        code = (errno.EAGAIN, errno.EMSGSIZE, errno.EINVAL, errno.ENETUNREACH, errno.EIO)[detail % 5]
+        node.sockets[size % len(node.sockets)].errors.append(code)
+
+    def block(self, node, _, __, detail):
+        node.tun.error = (None, BlockingIOError(errno.EAGAIN, "full"), OSError(errno.EIO, "down"))[detail % 3]
+
+    # What attackers and the agent do
+
+    def again(self, _, __, size, detail):
+        """Datagrams that went before come again: as they were, changed, cut short, or from elsewhere."""
+        for _ in range(1 + detail % 5):
+            if not self.seen:
+                return
+            flight = self.chance.choice(self.seen[-200:])
+            data = bytearray(flight.datagram)
+            if detail % 2 and data:
+                data[self.chance.randrange(len(data))] ^= 1 << self.chance.randrange(8)
+            if detail % 3 == 0:
+                data = data[: self.chance.randrange(len(data) + 1)]
+            if detail % 5 == 0:
+                flight = dataclasses.replace(flight, source=STRANGER[: len(flight.source)])
+            self.world.network.send(dataclasses.replace(flight, datagram=bytes(data)), "again")
+
+    def garbage(self, node, _, size, detail):
+        for _ in range(1 + detail % 30):
+            data = bytearray(self.chance.randbytes(size % 1500 if detail % 2 else 60))
+            if data and detail % 3:
+                data[:4] = (self.chance.randrange(7)).to_bytes(4, "little")[: len(data)]
+            self.world.network.send(Flight(STRANGER, (node.addresses[0], node.port), bytes(data)), "stranger")
+
+    def moved(self, node, _, __, detail):
+        node.mtu = (1420, 1380, 1280)[detail % 3]
+        node.set_node()
+
+    def forget(self, node, other, _, __):
+        node.want(1)
+
+    # What came of it
+
+    def outcome(self):
+        """Return all that can be seen of the story."""
+        for node in self.nodes:
+            node.tun.error = None
+            for each in node.sockets:
+                each.is_full = False
+        self.world.run(2)
+        return {
+            "datagrams": self.world.network.digest.hexdigest(),
+            **{node.name: _seen(node) for node in self.nodes},
+        }
+
+
+def _seen(node):
+    peer = node.peer()
+    contact = peer.contact
+    keypair = peer.keypairs.current
+    return {
+        "written": node.tun.writes,
+        "drops": dict(+node.drops),
+        "traffic": [getattr(peer.traffic, name) for name in ("tx_bytes", "rx_bytes", "tx_packets", "rx_packets",
+                                                              "tx_units", "rx_units")],
+        "contact": [getattr(contact, name) for name in ("unanswered_since", "owed_since", "last_traffic",
+                                                         "last_received", "wanted_at", "is_silent", "armed")],
+        "counter": None if keypair is None else keypair.counter,
+        "log": [(at, type(effect).__name__) for at, effect in node.log],
+    }  # fmt: skip
+
+
+KINDS = (
+    "singles", "syn", "train", "full_train", "datagrams", "odd", "run", "lose", "mark", "merge", "fill", "fail", "block",
+    "again", "garbage", "moved", "forget",
+)  # fmt: skip
+
+
+def tell(steps, seed, **how):
+    """Tell a story in both ways, and return what came of each."""
+    outcomes = []
+    for is_compiled in (False, True):
+        story = Story(is_compiled, seed, **how)
+        for step in steps:
+            story.do(*step)
+        outcomes.append(story.outcome())
+    return outcomes
