@@ -81,8 +81,9 @@ class Mutant:
         # Only constants among the defaults are ever changed; other values are those of the module in use.
         if target.__defaults__ and changed.__defaults__:
             target.__defaults__ = tuple(map(_default, target.__defaults__, changed.__defaults__))
-        for parameter, value in (changed.__kwdefaults__ or {}).items():
-            target.__kwdefaults__[parameter] = _default(target.__kwdefaults__.get(parameter), value)
+        if target.__kwdefaults__ and changed.__kwdefaults__:
+            for parameter, value in changed.__kwdefaults__.items():
+                target.__kwdefaults__[parameter] = _default(target.__kwdefaults__.get(parameter), value)
 
 
 def mirror(module: str) -> Path:

@@ -8,6 +8,7 @@ import json
 import signal
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -107,7 +108,7 @@ class Trials:
                 tests = self._choose(session.items, found, mutant)
                 if len(children) == self._jobs:
                     self._settle(*children.wait())
-                children.start(mutant, lambda mutant=mutant, tests=tests: self._trial(mutant, tests))
+                children.start(mutant, partial(self._trial, mutant, tests))
             while children:
                 self._settle(*children.wait())
         return True
@@ -128,7 +129,7 @@ class Trials:
         measuring: Children[int] = Children(self._folder / "error")
         with measuring as children:
             for job in range(self._jobs):
-                children.start(job, lambda job=job: work(job))
+                children.start(job, partial(work, job))
             while children:
                 job, status = children.wait()
                 if status != PASSED:

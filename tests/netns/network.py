@@ -30,7 +30,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from overlay.crypto.keys import PrivateKey, encode_key
 from overlay.host import control
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.netns.topology import Lab, Namespace
+
+N = TypeVar("N", bound="Node")
 
 PYTHON = sys.executable
 PORT = 51820
@@ -153,7 +155,7 @@ class Network:
             lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items() if value is not None]
         return "\n".join(lines) + "\n" + self.more
 
-    def _plug(self, node: Any) -> Any:
+    def _plug(self, node: N) -> N:
         self.peers[node.name] = node
         end = node.namespace.end("eth0", f"{node.outside}/24", f"{node.outside6}/64")
         self.lab.plug(self.underlay, end, self.mtu, self.offloads)
@@ -290,7 +292,16 @@ class Host(Node):
         if not self.peers_path.exists():
             self.write()
         if timing is None:
-            command = [python, "-m", "overlay", "up", "--peers", self.peers_path, "--key", self.key_path]
+            command: list[str | Path] = [
+                python,
+                "-m",
+                "overlay",
+                "up",
+                "--peers",
+                self.peers_path,
+                "--key",
+                self.key_path,
+            ]
             command += ["--interface", self.interface, "--log-level", "debug", *options]
         else:
             command = [python, "-c", LAUNCHER, self.peers_path, self.key_path, self.interface]
@@ -302,7 +313,8 @@ class Host(Node):
     def launch_with(self, *program: str, count: int = 1) -> None:
         """Start an agent whose first *count* forwarders are *program*; return at once."""
         self.write()
-        command = [PYTHON, "-c", OTHER_FORWARDER, self.peers_path, self.key_path, self.interface, str(count)]
+        command: list[str | Path] = [PYTHON, "-c", OTHER_FORWARDER]
+        command += [self.peers_path, self.key_path, self.interface, str(count)]
         with self.log_path.open("a") as log:
             self._log_start = log.tell()
             self.process = self.namespace.popen(
@@ -356,7 +368,7 @@ class Host(Node):
 
     def status(self) -> dict[str, Any]:
         """Return what ``overlay status --json`` shows."""
-        answer = control.request(self.control_path, {"op": "status"})
+        answer: dict[str, dict[str, Any]] = control.request(self.control_path, {"op": "status"})
         return answer["status"]
 
     def peer(self, other: Node) -> dict[str, Any]:
@@ -374,7 +386,8 @@ class Host(Node):
 
     def drops(self, other: Node | None = None) -> dict[str, int]:
         """Return what was dropped, by reason: of *other*, or of no peer."""
-        return self.peer(other)["drops"] if other is not None else self.status()["drops"]
+        told: dict[str, int] = self.peer(other)["drops"] if other is not None else self.status()["drops"]
+        return told
 
     def reload(self, text: str | None = None) -> str:
         """Write the peers file, have the agent read it, and return the line it logs about that."""
