@@ -64,7 +64,7 @@ class Balancing:
     ) -> None:
         """*links* returns the networks that this host is on."""
         self._node, self._roster, self._tell, self._links = node, roster, tell, links
-        self.lan = Lan(journal.log_router)
+        self.lan = Lan(journal.log_router, journal.log_conflict)
         self._numbers = instructions.Numbers()
         self.directors = Directors(node.own.name)
         self.watching = Watching(lambda: int.from_bytes(os.urandom(4), "big") / 2**32)

@@ -12,6 +12,7 @@ from overlay.services.health import QuorumChanged
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from overlay.lan.conflicts import Conflict
     from overlay.lan.router import RouterStatus
     from overlay.services.directors import Output
     from overlay.services.health import ByHand
@@ -57,6 +58,17 @@ def log_router(status: RouterStatus) -> None:
         status.version,
         status.priority,
         status.reason,
+    )
+
+
+def log_conflict(conflict: Conflict) -> None:
+    """Log that another host has begun to claim an address that is here."""
+    log.warning(
+        "virtual address claimed by another host address=%s interface=%s mac=%s: %s",
+        conflict.address,
+        conflict.interface,
+        conflict.mac.hex(":"),
+        conflict,
     )
 
 

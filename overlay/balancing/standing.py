@@ -121,10 +121,24 @@ def troubles_of(balancing: Balancing, services: Iterable[Service]) -> list[str]:
         for router in balancing.lan.status()
         if router.group in groups and router.state is State.INITIALIZE
     ]
-    return notes + [
-        f"neighbors on the LAN are not answered for virtual addresses: {trouble}"
-        for trouble in balancing.lan.troubles
-    ]
+    return (
+        notes
+        + [
+            f"neighbors on the LAN are not answered for virtual addresses: {trouble}"
+            for trouble in balancing.lan.troubles
+        ]
+        + _conflicts(balancing)
+    )
+
+
+def _conflicts(balancing: Balancing) -> list[str]:
+    conflicts = balancing.lan.conflicts()
+    notes = [str(each) for each in conflicts[:SHOWN]]
+    if len(conflicts) > SHOWN:
+        notes.append(
+            f"other hosts claim {count(len(conflicts) - SHOWN, 'more virtual address', 'more virtual addresses')}: the log of this agent names them"
+        )
+    return notes
 
 
 def _service_trouble(balancing: Balancing, service: Service) -> str | None:

@@ -17,36 +17,22 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import HostError, PacketError
 from overlay.host import advice, sysctl
-from overlay.host.bpf import EVERYTHING, LOAD_BYTE, LOAD_HALF, SO_ATTACH_FILTER, attach, program
+from overlay.host.bpf import SO_ATTACH_FILTER, attach
+from overlay.host.neighbour_filters import ETHERTYPES, PACKET_OTHERHOST, PACKET_OUTGOING, questions_for
 from overlay.host.privileges import Capability
-from overlay.linux import JUMP_IF_EQUAL, LOAD_WORD, RETURN
-from overlay.wire.ethernet import ARP_REQUEST, ETHERTYPE_ARP, ETHERTYPE_IPV6, ND_SOLICITATION
-from overlay.wire.ip import PROTOCOL_ICMPV6
-from overlay.wire.neighbours import Question, announcement
+from overlay.wire.neighbours import SOLICITED_NODE, Question, announcement
 
 if TYPE_CHECKING:
-    import array
     from collections.abc import Collection
 
     from overlay.host.netlink.lan_interfaces import Interface
 
-# Specification: linux/if_packet.h, linux/in6.h
-PACKET_OTHERHOST, PACKET_OUTGOING = 3, 4
-ETHERTYPES = {4: ETHERTYPE_ARP, 6: ETHERTYPE_IPV6}
+# Specification: linux/in6.h
 MEMBERSHIP = struct.Struct("=16sI")  # struct ipv6_mreq: group, index of the interface
-# Where a field stands in the frame
-ARP_OPERATION_OFFSET, ARP_TARGET_OFFSET = 20, 38
-ND_NEXT_HEADER_OFFSET, ND_TYPE_OFFSET, ND_TARGET_OFFSET = 20, 54, 62
-SOLICITED_NODE = bytes.fromhex(
-    "ff02000000000000 00000001ff"
-)  # RFC 4291 section 2.7.1, before the last 3 bytes
 
 # Ours
 LARGEST = 2048  # bytes of a frame
 BATCH = 32  # questions in one turn; more wait, and many more are lost
-MOST_INSTRUCTIONS = (
-    512  # beyond it, the process sorts out who is asked for; the kernel would lend no memory for more
-)
 
 
 class Neighbours:
@@ -68,7 +54,7 @@ class Neighbours:
                 f"neighbours on {interface.name} cannot be answered: {advice.gain(Capability.NET_RAW)}"
             ) from error
         try:
-            attach(self._socket, SO_ATTACH_FILTER, _filter(version, ()))
+            attach(self._socket, SO_ATTACH_FILTER, questions_for(version, ()))
             self._socket.bind((interface.name, ETHERTYPES[version]))
         except OSError as error:
             self._socket.close()
@@ -91,7 +77,7 @@ class Neighbours:
             return
         self.addresses = addresses
         try:
-            attach(self._socket, SO_ATTACH_FILTER, _filter(self.version, addresses))
+            attach(self._socket, SO_ATTACH_FILTER, questions_for(self.version, addresses))
             if self.version == 6:
                 self._join({SOLICITED_NODE + address[13:] for address in addresses})
         except OSError as error:
@@ -145,37 +131,3 @@ class Neighbours:
 
     def _request(self, group: bytes) -> bytes:
         return MEMBERSHIP.pack(group, self.interface.index)
-
-
-def _filter(version: int, addresses: Collection[bytes]) -> array.array[int]:
-    """Return a program that lets questions for *addresses* pass."""
-    if version == 4:
-        head = [(LOAD_HALF, 0, 0, ARP_OPERATION_OFFSET), (JUMP_IF_EQUAL, 1, 0, ARP_REQUEST), _DROP]
-        at = ARP_TARGET_OFFSET
-    else:
-        head = [
-            (LOAD_BYTE, 0, 0, ND_NEXT_HEADER_OFFSET),
-            (JUMP_IF_EQUAL, 1, 0, PROTOCOL_ICMPV6),
-            _DROP,
-            (LOAD_BYTE, 0, 0, ND_TYPE_OFFSET),
-            (JUMP_IF_EQUAL, 1, 0, ND_SOLICITATION),
-            _DROP,
-        ]
-        at = ND_TARGET_OFFSET
-    body = [step for address in sorted(addresses) for step in _is_address(address, at)]
-    if len(body) > MOST_INSTRUCTIONS:
-        return program(*head, _KEEP)
-    return program(*head, *body, _DROP)
-
-
-_DROP, _KEEP = (RETURN, 0, 0, 0), (RETURN, 0, 0, EVERYTHING)
-
-
-def _is_address(address: bytes, at: int) -> list[tuple[int, int, int, int]]:
-    """Return the steps that keep a frame with *address* at the offset *at*, and go on behind themselves with others."""
-    steps = []
-    for offset in range(0, len(address), 4):
-        left = 2 * (len(address) - offset) // 4 - 1  # steps from behind this comparison to the end
-        word = int.from_bytes(address[offset : offset + 4], "big")
-        steps += [(LOAD_WORD, 0, 0, at + offset), (JUMP_IF_EQUAL, 0, left, word)]
-    return [*steps, _KEEP]

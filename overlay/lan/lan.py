@@ -12,6 +12,7 @@ import trio
 
 from overlay.errors import HostError
 from overlay.host import clock
+from overlay.host.claims import Claims
 from overlay.host.netlink.lan_interfaces import LanInterfaces
 from overlay.lan.memberships import Tracked, on_link
 from overlay.lan.presence import Presence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from overlay.host.netlink.lan_interfaces import Interface
     from overlay.host.plan import IPAddress
     from overlay.host.vrrp_sockets import VrrpSocket
+    from overlay.lan.conflicts import Conflict
     from overlay.lan.memberships import Membership
     from overlay.lan.router import RouterStatus
 
@@ -45,6 +47,7 @@ POLL = 1.0  # seconds between looks at the interfaces, for changes of which nobo
 BREATH = (
     0.02  # seconds of rest where more waits than one turn takes: a flood costs no more than some per cent
 )
+REST = 0.25  # seconds between two looks at what others claim, which is not urgent and may be a flood too
 
 WITHOUT_VRRP = "without VRRP"  # the key of such addresses; groups have tuples
 
@@ -52,9 +55,17 @@ WITHOUT_VRRP = "without VRRP"  # the key of such addresses; groups have tuples
 class Lan:
     """The virtual routers of this node, and the virtual addresses that are here."""
 
-    def __init__(self, changed: Callable[[RouterStatus], None], now: Callable[[], float] = clock.now) -> None:
-        """*changed* is called with each router whose state, or the reason for it, is another."""
-        self._report, self._now = changed, now
+    def __init__(
+        self,
+        changed: Callable[[RouterStatus], None],
+        contested: Callable[[Conflict], None],
+        now: Callable[[], float] = clock.now,
+    ) -> None:
+        """*changed* is called with each router whose state, or the reason for it, is another.
+
+        *contested* is called with each address that another host begins to claim while it is here.
+        """
+        self._report, self._contested, self._now = changed, contested, now
         # What to go by
         self._members: dict[str, Membership] = {}
         self._own: frozenset[IPAddress] = frozenset()
@@ -63,7 +74,7 @@ class Lan:
         self._without_quorum: frozenset[str] = frozenset()
         # What is
         self._routers: dict[tuple[str, int], Router] = {}
-        self._presence = Presence(self._answer, trio.lowlevel.notify_closing)
+        self._presence = Presence(self._attend, trio.lowlevel.notify_closing)
         self._interfaces: LanInterfaces | None = None
         self._seen: dict[str | int, Interface | None] = {}
         self._look_at = 0.0
@@ -119,6 +130,10 @@ class Lan:
         """What hinders answers to neighbours, a sentence each."""
         return (*self._trouble, *self._presence.troubles)
 
+    def conflicts(self) -> list[Conflict]:
+        """Return the addresses that are here and that other hosts claim, with who they are."""
+        return self._presence.conflicts()
+
     # The task
 
     async def run(self) -> None:
@@ -148,6 +163,8 @@ class Lan:
             self._look()
         self._settle()
         self._presence.handle_deadline(now)
+        for conflict in self._presence.settle(now):
+            self._contested(conflict)
 
     def _look(self) -> None:
         """See how the interfaces stand, and have a router for each group and IP version, and go by what is tracked."""
@@ -217,9 +234,14 @@ class Lan:
 
     # Sockets
 
-    def _answer(self, neighbours: Neighbours) -> None:
+    def _attend(self, socket: Neighbours | Claims) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(self._wait_on, neighbours, neighbours.answer)
+        if isinstance(socket, Claims):
+            self._nursery.start_soon(
+                self._wait_on, socket, lambda: self._presence.hear(socket, self._now()), REST
+            )
+        else:
+            self._nursery.start_soon(self._wait_on, socket, socket.answer)
 
     def _listen_to(self, router: Router, socket: VrrpSocket) -> None:
         assert self._nursery is not None
@@ -231,15 +253,15 @@ class Lan:
         self._wake.set()
         return has_more
 
-    async def _wait_on(self, socket: Socket, handle: Callable[[], bool]) -> None:
-        """Call *handle* whenever something waits at *socket*, until that is closed."""
+    async def _wait_on(self, socket: Socket, handle: Callable[[], bool], rest: float = BREATH) -> None:
+        """Call *handle* whenever something waits at *socket*, until that is closed; rest where it says that more may."""
         while socket.is_open:
             try:
                 await trio.lowlevel.wait_readable(socket)
             except trio.ClosedResourceError:
                 return
             if socket.is_open and handle():
-                await trio.sleep(BREATH)
+                await trio.sleep(rest)
 
 
 def _speaks_for(member: Membership) -> tuple[object, ...]:

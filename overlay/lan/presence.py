@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
+from overlay.host.claims import Claims
 from overlay.host.neighbours import Neighbours
+from overlay.lan.conflicts import Conflict, Conflicts
 from overlay.services.announcements import Announcements
 
 if TYPE_CHECKING:
@@ -31,11 +34,19 @@ class Presence:
     Nothing is done before look(), which is to be called after each change, and when the interfaces change.
     """
 
-    def __init__(self, opened: Callable[[Neighbours], None], closing: Callable[[Neighbours], None]) -> None:
+    def __init__(
+        self,
+        opened: Callable[[Neighbours | Claims], None],
+        closing: Callable[[Neighbours | Claims], None],
+    ) -> None:
         """*opened* and *closing* are called with each socket that is to be waited on, and is not any more."""
         self._opened, self._closing = opened, closing
         self._held: dict[Hashable, _Held] = {}
-        self._sockets: dict[tuple[str | int, int], Neighbours] = {}  # by interface and IP version
+        # By interface and IP version
+        self._sockets: dict[tuple[str | int, int], Neighbours] = {}
+        self._claims: dict[tuple[str | int, int], Claims] = {}
+        self._macs: frozenset[bytes] = frozenset()  # of this host's interfaces, which may be on one link
+        self._conflicts = Conflicts()
         self.troubles: tuple[str, ...] = ()
 
     def hold(self, key: Hashable, places: Mapping[str | int, frozenset[IPAddress]], now: float) -> None:
@@ -58,7 +69,8 @@ class Presence:
         """Have sockets for what is held, by how the *interfaces* stand; what cannot be is in `troubles`."""
         troubles: dict[str, None] = {}
         wanted = self._wanted()
-        for key in self._sockets.keys() - wanted.keys():
+        self._macs = frozenset(each.mac for each in interfaces.values() if each is not None and each.mac)
+        for key in (self._sockets.keys() | self._claims.keys()) - wanted.keys():
             self._close(key)
         for key, addresses in wanted.items():
             interface = _usable(interfaces.get(key[0]))
@@ -74,9 +86,35 @@ class Presence:
                     self._opened(found)
                     self._begin_again(key[0], now)  # nobody on that link knows it, or still knows
                 found.set_addresses(addresses)
+                self._listen(key, interface, addresses)
             except HostError as error:
                 troubles[str(error)] = None
         self.troubles = tuple(troubles)
+        self._conflicts.hold(
+            [
+                (claims.interface.name, ip_address(address))
+                for claims in self._claims.values()
+                for address in claims.addresses
+            ],
+            now,
+        )
+
+    def hear(self, claims: Claims, now: float) -> bool:
+        """Take what others on the link claim; return whether anything was heard."""
+        is_anything = False
+        for claim in claims.heard():
+            is_anything = True
+            if claim.mac not in self._macs:
+                self._conflicts.hear((claims.interface.name, ip_address(claim.address)), claim.mac, now)
+        return is_anything
+
+    def settle(self, now: float) -> list[Conflict]:
+        """Return the conflicts about addresses that are new; to be called every second or so."""
+        return self._conflicts.settle(now)
+
+    def conflicts(self) -> list[Conflict]:
+        """Return the conflicts about addresses that are not over."""
+        return self._conflicts.current()
 
     def next_deadline(self) -> float:
         """Return when handle_deadline() is due; infinity if never."""
@@ -92,11 +130,13 @@ class Presence:
                         each.packed for each in held.places.get(place, ()) if each.version == version
                     ]
                     neighbours.announce(addresses, times)
+                    if addresses and (place, version) in self._claims:
+                        self._claims[place, version].ask()
 
     def close(self) -> None:
         """Have nothing any more."""
         self._held.clear()
-        for key in list(self._sockets):
+        for key in self._sockets.keys() | self._claims.keys():
             self._close(key)
 
     def _wanted(self) -> dict[tuple[str | int, int], frozenset[bytes]]:
@@ -112,10 +152,19 @@ class Presence:
             if place in held.places:
                 held.schedule.begin(now)
 
+    def _listen(self, key: tuple[str | int, int], interface: Interface, addresses: frozenset[bytes]) -> None:
+        claims = self._claims.get(key)
+        if claims is None:
+            claims = self._claims[key] = Claims(interface, key[1])
+            self._opened(claims)
+        claims.interface = interface  # whose addresses may be others
+        claims.set_addresses(addresses)
+
     def _close(self, key: tuple[str | int, int]) -> None:
-        neighbours = self._sockets.pop(key)
-        self._closing(neighbours)
-        neighbours.close()
+        for each in (self._sockets.pop(key, None), self._claims.pop(key, None)):
+            if each is not None:
+                self._closing(each)
+                each.close()
 
 
 def _usable(interface: Interface | None) -> Interface | None:

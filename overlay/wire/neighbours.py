@@ -21,6 +21,7 @@ from overlay.wire.ethernet import (
     ND_ADVERTISEMENT,
     ND_HOP_LIMIT,
     ND_SOLICITATION,
+    ND_SOURCE_LINK_ADDRESS,
     ND_TARGET_LINK_ADDRESS,
 )
 from overlay.wire.icmp import IPV6_HEADER
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 NEIGHBOUR = struct.Struct("!BBHI16s")
 ROUTER, SOLICITED, OVERRIDE = 1 << 31, 1 << 30, 1 << 29
 ALL_NODES, ALL_NODES_MAC = bytes.fromhex("ff02000000000000 0000000000000001"), bytes.fromhex("333300000001")
+# RFC 4291 section 2.7.1, RFC 2464 section 7: before the last 3 bytes of the address
+SOLICITED_NODE, SOLICITED_NODE_MAC = (
+    bytes.fromhex("ff02000000000000 00000001ff"),
+    bytes.fromhex("3333ff"),
+)
 BROADCAST = bytes.fromhex("ffffffffffff")
 
 
@@ -75,7 +81,10 @@ class Question:
             if tuple(form) == ARP_ETHERNET_IPV4 and operation == ARP_REQUEST and any(source):
                 return cls(source, target, mac, asked)
         if kind == ETHERTYPE_IPV6:
-            return cls(*_solicited(rest), mac, asked)
+            source, target, _ = _discovered(rest, ND_SOLICITATION)
+            if not any(source):
+                raise PacketError("neighbour")
+            return cls(source, target, mac, asked)
         raise PacketError("neighbour")
 
     def answer(self, mac: bytes) -> bytes:
@@ -86,6 +95,44 @@ class Question:
         message = NEIGHBOUR.pack(ND_ADVERTISEMENT, 0, 0, SOLICITED | OVERRIDE, self.target)
         message += bytes((ND_TARGET_LINK_ADDRESS, 1)) + mac
         return _discovery(message, self.target, self.source, self.mac, mac)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Somebody says that *address*, of 4 or 16 bytes, is at the Ethernet address *mac*, asked or unasked."""
+
+    address: bytes
+    mac: bytes
+
+    @classmethod
+    def parse(cls, frame: Buffer) -> Self:
+        """Read an Ethernet frame.
+
+        In ARP, requests claim the address that they are from as replies do: whoever hears them believes both.  In
+        neighbour discovery, advertisements claim their target.  Raises PacketError ``neighbour``, and nothing else, for
+        what claims nothing, or is not valid (RFC 4861 section 7.1.2).
+        """
+        if len(frame) < ETHERNET.size:
+            raise PacketError("neighbour")
+        _, mac, kind = ETHERNET.unpack_from(frame)
+        rest = frame[ETHERNET.size :]
+        if kind == ETHERTYPE_ARP and len(rest) >= ARP.size:
+            *form, operation, claimed, source, _, _ = ARP.unpack_from(rest)
+            if tuple(form) == ARP_ETHERNET_IPV4 and operation in {ARP_REQUEST, ARP_REPLY} and any(source):
+                return cls(source, claimed)
+        if kind == ETHERTYPE_IPV6:
+            _, target, options = _discovered(rest, ND_ADVERTISEMENT)
+            return cls(target, _link_address(options) or mac)
+        raise PacketError("neighbour")
+
+
+def question(address: bytes, source: bytes, mac: bytes) -> bytes:
+    """Return the frame with which *source* at *mac* asks everybody on a link for *address*; they are of one family."""
+    if len(address) == 4:
+        body = ARP.pack(*ARP_ETHERNET_IPV4, ARP_REQUEST, mac, source, bytes(6), address)
+        return ETHERNET.pack(BROADCAST, mac, ETHERTYPE_ARP) + body
+    message = NEIGHBOUR.pack(ND_SOLICITATION, 0, 0, 0, address) + bytes((ND_SOURCE_LINK_ADDRESS, 1)) + mac
+    return _discovery(message, source, SOLICITED_NODE + address[13:], SOLICITED_NODE_MAC + address[13:], mac)
 
 
 def announcement(address: bytes, mac: bytes, *, is_router: bool = True) -> bytes:
@@ -112,8 +159,8 @@ def _discovery(message: bytes, source: bytes, to: bytes, to_mac: bytes, mac: byt
     return ETHERNET.pack(to_mac, mac, ETHERTYPE_IPV6) + header + message
 
 
-def _solicited(packet: Buffer) -> tuple[bytes, bytes]:
-    """Return who asks and what for, in a neighbour solicitation that is valid (RFC 4861 section 7.1.1)."""
+def _discovered(packet: Buffer, wanted: int) -> tuple[bytes, bytes, Buffer]:
+    """Return source, target and options of a message of the type *wanted* that is valid (RFC 4861 section 7.1)."""
     try:
         packet = packet[: packet_length(packet)]
     except PacketError:
@@ -126,11 +173,21 @@ def _solicited(packet: Buffer) -> tuple[bytes, bytes]:
     source, destination = bytes(packet[8:24]), bytes(packet[24:40])
     kind, code, _, _, target = NEIGHBOUR.unpack_from(message)
     start = pseudo_header_sum(source, destination, PROTOCOL_ICMPV6, len(message))
-    if (kind, code) != (ND_SOLICITATION, 0) or checksum(message, start) or target[0] == 0xFF:
+    if (kind, code) != (wanted, 0) or checksum(message, start) or target[0] == 0xFF:
         raise PacketError("neighbour")
-    if not any(source) or source[0] == 0xFF or not _has_whole_options(message[NEIGHBOUR.size :]):
+    if source[0] == 0xFF or not _has_whole_options(message[NEIGHBOUR.size :]):
         raise PacketError("neighbour")
-    return source, target
+    return source, target, message[NEIGHBOUR.size :]
+
+
+def _link_address(options: Buffer) -> bytes | None:
+    """Return the Ethernet address in *options*, which are whole, of an advertisement; None if they have none."""
+    at = 0
+    while at < len(options):
+        if options[at] == ND_TARGET_LINK_ADDRESS and options[at + 1] == 1:
+            return bytes(options[at + 2 : at + 8])
+        at += options[at + 1] * 8
+    return None
 
 
 def _has_whole_options(options: Buffer) -> bool:

@@ -41,6 +41,8 @@ def do(lan, order):
                 lan.set_quorums(value)
             case "status":
                 say("status", [row(each) for each in lan.status()])
+            case "conflicts":
+                say("status", [str(each) for each in lan.conflicts()])
 
 
 def row(status):
@@ -61,7 +63,7 @@ def say(kind, value):
 
 
 async def main():
-    lan = Lan(lambda status: say("changed", row(status)))
+    lan = Lan(lambda status: say("changed", row(status)), lambda conflict: say("contested", str(conflict)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lan.run)
         pending = b""

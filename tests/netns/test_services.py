@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from tests.netns.network import Network
+from tests.netns.test_vrrp import CLAIMING
 from tests.netns.topology import wait_until
 
 VIP = "203.0.113.80"
@@ -244,3 +245,19 @@ def test_servers_on_the_link_are_quiet_about_the_address(lan):
     ]
     lan.web1.stop()
     assert "= 1" not in lan.web1.namespace.run("sysctl", "net.ipv4.conf.eth0.arp_ignore")
+
+
+def test_host_on_the_link_that_has_the_address_too_is_named_with_the_remedy(lan):
+    mac = lan.visitor.run("cat", "/sys/class/net/eth0/address").strip()
+    said = f"{LAN_VIP} is here, but the host with the Ethernet address {mac} on eth0 claims it too"
+
+    def is_noticed():
+        lan.visitor.python(CLAIMING, LAN_VIP, "1", "one")
+        return any(said in note for note in lan.lb1.status()["notes"])
+
+    wait_until(is_noticed, 60)
+
+    assert said in lan.lb1.overlay("services").stdout.replace("\n", " ")
+    assert any(said in note for note in json.loads(lan.lb1.overlay("services", "--json").stdout)["notes"])
+    assert lan.lb1.log.count("virtual address claimed by another host") == 1
+    assert "claimed by another host" not in lan.lb2.log

@@ -34,7 +34,7 @@ class Director:
         self.process = namespace.popen(
             sys.executable, "-m", "tests.netns.director", stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        self.states, self.history, self.answers = {}, [], []
+        self.states, self.history, self.answers, self.contested = {}, [], [], []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -45,6 +45,8 @@ class Director:
                 row = said["changed"]
                 self.history.append(row)
                 self.states[row["version"]] = row
+            elif "contested" in said:
+                self.contested.append(said["contested"])
             else:
                 self.answers.append(said["status"])
 
@@ -52,9 +54,9 @@ class Director:
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
 
-    def status(self):
+    def status(self, about="status"):
         before = len(self.answers)
-        self.tell(status=True)
+        self.tell(**{about: True})
         wait_until(lambda: len(self.answers) > before, PATIENCE, "a status")
         return self.answers[-1]
 
@@ -444,6 +446,104 @@ def test_two_of_ours_agree(lan):
         wait_until(
             lambda family=family: lan.ask(family) == lan.mac(lan.other), PATIENCE, "the client to follow"
         )
+
+
+# Other hosts that claim an address which is here
+
+CLAIMING = """
+import os, socket, sys, time
+from ipaddress import ip_address
+from overlay.wire.neighbours import announcement
+vip, count, kind = ip_address(sys.argv[1]).packed, int(sys.argv[2]), sys.argv[3]
+mac = bytes.fromhex(open("/sys/class/net/eth0/address").read().replace(":", ""))
+link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+link.bind(("eth0", 0))
+for number in range(count):
+    link.send(announcement(vip, mac if kind == "one" else b"\\2" + os.urandom(5)))
+    if number % 50 == 49:
+        time.sleep(0.002)
+"""
+
+
+def claim_until_noticed(lan, director, family):
+    def is_noticed():
+        lan.client.python(CLAIMING, VIPS[family], "1", "one")
+        return director.contested
+
+    wait_until(is_noticed, PATIENCE, "a conflict")
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_host_that_announces_an_address_which_is_here_is_named_once(lan, family):
+    ours = lan.director()
+    ours.tell(links={NETWORKS[family]: "eth0"}, hold=[VIPS[family]])
+    wait_until(lambda: lan.ask(family) == lan.mac(lan.ours), PATIENCE, "an answer")
+
+    claim_until_noticed(lan, ours, family)
+    for _ in range(3):
+        lan.client.python(CLAIMING, VIPS[family], "1", "one")
+
+    assert ours.status("conflicts") == ours.contested
+    (said,) = ours.contested
+    assert said.startswith(
+        f"{VIPS[family]} is here, but the host with the Ethernet address {lan.mac(lan.client)} on eth0 claims it too"
+    )
+    ours.tell(hold=[])
+    assert ours.status("conflicts") == []
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_host_that_has_an_address_which_is_here_is_named_though_it_announces_nothing(lan, family):
+    lan.other.run("ip", "address", "add", VIPS[family], "dev", "eth0")
+    ours = lan.director()
+    ours.tell(links={NETWORKS[family]: "eth0"}, hold=[VIPS[family]])
+
+    wait_until(lambda: ours.contested, PATIENCE, "a conflict")
+
+    assert lan.mac(lan.other) in ours.contested[0]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_director_that_takes_the_address_over_and_the_one_before_do_not_blame_each_other(lan, family):
+    first, second = lan.director(lan.ours), lan.director(lan.other)
+    first.tell(groups=[lan.group(family=family, priority=100)])
+    first.becomes("active", family)
+    second.tell(groups=[lan.group(family=family, priority=150)])
+    second.becomes("active", family)
+    first.becomes("backup", family)
+
+    claim_until_noticed(lan, second, family)
+
+    assert [lan.mac(lan.client) in each for each in second.contested] == [True]
+    assert (first.contested, first.status("conflicts")) == ([], [])
+
+
+def test_active_keepalived_and_ours_do_not_blame_each_other(lan):
+    other = lan.keepalived(priority=100)
+    other.becomes("MASTER")
+    ours = lan.director(priority=150)
+    ours.becomes("active")
+    other.becomes("BACKUP")
+
+    claim_until_noticed(lan, ours, 4)
+
+    assert [lan.mac(lan.client) in each for each in ours.contested] == [True]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_flood_of_claims_costs_little_and_is_named_once(lan, family):
+    ours = lan.director()
+    ours.tell(links={NETWORKS[family]: "eth0"}, hold=[VIPS[family]])
+    wait_until(lambda: lan.ask(family) == lan.mac(lan.ours), PATIENCE, "an answer")
+    claim_until_noticed(lan, ours, family)
+    before = processor_time(ours.process)
+
+    lan.other.python(CLAIMING, VIPS[family], "50000", "many")
+
+    spent = processor_time(ours.process) - before
+    assert spent < 1.5, f"{spent} s of processor time"
+    assert len(ours.contested) == 1
+    assert lan.ask(family) == lan.mac(lan.ours)
 
 
 # Attacks

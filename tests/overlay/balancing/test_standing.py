@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 import trio
 
 from overlay.balancing import standing
 from overlay.host import clock
+from overlay.lan.conflicts import Conflict
 from overlay.lan.router import RouterStatus
 from overlay.services.health import ByHand
 from overlay.services.vrrp import State
@@ -157,3 +160,16 @@ def test_a_router_that_takes_no_part_is_a_note(bench, monkeypatch):
         made.balancing.lan, "status", lambda: [router(state=State.INITIALIZE, reason="eth0 is down")]
     )
     assert troubles(made) == ["this node takes no part in the VRRP group services/web for IPv4: eth0 is down"]
+
+
+def test_hosts_that_claim_an_address_which_is_here_are_notes_up_to_some(bench, monkeypatch):
+    made = bench(WEB)
+    found = [
+        Conflict(ip_address(f"10.50.2.{number}"), "eth0", bytes(6)) for number in range(standing.SHOWN + 2)
+    ]
+    monkeypatch.setattr(made.balancing.lan, "conflicts", lambda: found)
+
+    assert troubles(made) == [
+        *map(str, found[: standing.SHOWN]),
+        "other hosts claim 2 more virtual addresses: the log of this agent names them",
+    ]

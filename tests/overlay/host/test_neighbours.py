@@ -5,7 +5,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from overlay.host.neighbours import MOST_INSTRUCTIONS, Neighbours
+from overlay.host.neighbour_filters import MOST_INSTRUCTIONS
+from overlay.host.neighbours import Neighbours
 from overlay.host.netlink.lan_interfaces import LanInterfaces
 from overlay.wire.ethernet import ARP, ARP_ETHERNET_IPV4, ARP_REQUEST, ETHERNET, ETHERTYPE_ARP
 from overlay.wire.neighbours import BROADCAST

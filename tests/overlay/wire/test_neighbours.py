@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.errors import PacketError
-from overlay.wire.neighbours import Question, announcement
+from overlay.wire.neighbours import Claim, Question, announcement, question
 from tests import packets
 from tests.refusals import refused
 
@@ -104,6 +104,93 @@ def test_any_bytes_are_a_question_or_refused(frame):
         return
     assert len(question.source) == len(question.target)
     assert question.answer(ASKED)
+
+
+def advertisement(target="fd00::1", options=b"\2\1" + ASKED, **changes):
+    """Return the frame of RFC 4861 section 4.4, from the Ethernet address ASKING."""
+    return solicitation(target=target, options=options, kind=136, **changes)
+
+
+@pytest.mark.parametrize(
+    ("frame", "address", "mac"),
+    [
+        (REPLY, "10.244.1.9", ASKED),
+        (REQUEST, "10.244.2.0", ASKING),
+        (announcement(bytes([10, 50, 2, 200]), ASKED), "10.50.2.200", ASKED),
+        (announcement(ip_address("fd50:2::200").packed, ASKED), "fd50:2::200", ASKED),
+        (advertisement(), "fd00::1", ASKED),
+        (advertisement(options=b""), "fd00::1", ASKING),
+        (advertisement(options=b"\x0e\1" + bytes(6) + b"\2\1" + ASKED), "fd00::1", ASKED),
+        (advertisement(options=b"\2\2" + bytes(14)), "fd00::1", ASKING),
+    ],
+    ids=[
+        "reply",
+        "request",
+        "gratuitous",
+        "unsolicited",
+        "advertisement",
+        "no option",
+        "second option",
+        "long option",
+    ],
+)
+def test_claim_of_an_address_is_read(frame, address, mac):
+    assert Claim.parse(frame) == Claim(ip_address(address).packed, mac)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        REPLY[:41],
+        REPLY[:14] + b"\0\6" + REPLY[16:],
+        REPLY[:20] + b"\0\3" + REPLY[22:],
+        REQUEST[:28] + bytes(4) + REQUEST[32:],  # looks whether the address is free
+        solicitation(),
+        advertisement(hops=254),
+        advertisement(check=1),
+        advertisement(code=1),
+        advertisement("ff02::1"),
+        advertisement(options=b"\2\0" + ASKED),
+        advertisement()[:-1],
+        bytes(12) + b"\x86\xdd" + packets.udp(version=6),
+        bytes(12) + b"\x08\x00" + packets.udp(),
+    ],
+    ids=str,
+)
+def test_what_claims_nothing_is_refused(frame):
+    with refused("neighbour"):
+        Claim.parse(frame)
+
+
+@given(
+    st.binary(max_size=100)
+    | st.builds(
+        lambda at, byte: advertisement()[:at] + bytes([byte]) + advertisement()[at + 1 :],
+        st.integers(0, 85),
+        st.integers(0, 255),
+    )
+)
+def test_any_bytes_are_a_claim_or_refused(frame):
+    try:
+        claim = Claim.parse(frame)
+    except PacketError:
+        return
+    assert (len(claim.address) in {4, 16}, len(claim.mac)) == (True, 6)
+
+
+@pytest.mark.parametrize(("target", "source"), [("10.244.1.9", "10.244.2.0"), ("fd00::1", "fd00::2")])
+def test_question_is_read_as_one(target, source):
+    target, source = ip_address(target).packed, ip_address(source).packed
+
+    frame = question(target, source, ASKING)
+
+    to = BROADCAST if len(target) == 4 else bytes.fromhex("3333ff000001")
+    assert Question.parse(frame) == Question(source, target, ASKING, to)
+
+
+def test_question_by_arp_is_as_the_rfc_has_it():
+    assert question(bytes([10, 244, 1, 9]), bytes([10, 244, 2, 0]), ASKING) == REQUEST
 
 
 def test_an_address_that_has_come_here_is_announced_by_arp():

@@ -1,0 +1,102 @@
+"""Addresses that are at this host, and of which another host on the link says that they are at it; pure.
+
+Directors that hand an address to each other both speak for it for a moment.  So what is heard just after an address has
+come here is not heeded, and what is heard later becomes a conflict if the address is still here some seconds on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from overlay.host.plan import IPAddress
+
+# Ours, in seconds
+SETTLED = 4.0  # after an address has come here; before it is announced, and asked for, a second time
+PATIENCE = 5.0  # for this host to give an address up that another has taken over
+REMEMBERED = (
+    150.0  # after the last claim: who has the address is asked once a minute, and a frame may be lost
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The host at *mac* on the link of *interface* claims *address*, which is here."""
+
+    address: IPAddress
+    interface: str
+    mac: bytes
+
+    def __str__(self) -> str:
+        """Return a sentence with the cause and the remedy."""
+        quiet = (
+            ", or, if it is a server that is to have it, set net.ipv4.conf.all.arp_ignore = 1 and "
+            "net.ipv4.conf.all.arp_announce = 2 there"
+            if self.address.version == 4
+            else ""
+        )
+        return (
+            f"{self.address} is here, but the host with the Ethernet address {self.mac.hex(':')} on {self.interface} "
+            "claims it too, so that clients reach one or the other: remove the address from that host"
+            f"{quiet}; if it is a director of the service, let the two reach each other"
+        )
+
+
+@dataclass(slots=True)
+class _Heard:
+    mac: bytes
+    since: float
+    latest: float
+    is_reported: bool = False
+
+
+_Place = tuple[str, "IPAddress"]  # the name of an interface, and an address on its link
+
+
+class Conflicts:
+    """What is held, and what was heard of it.  Times are seconds of any clock that only moves forward."""
+
+    def __init__(self) -> None:
+        self._held: dict[_Place, float] = {}  # since when
+        self._heard: dict[_Place, _Heard] = {}  # at most one for each that is held
+
+    def hold(self, places: Iterable[_Place], now: float) -> None:
+        """Have these addresses be here; what was heard of those that are not any more is forgotten."""
+        self._held = {place: self._held.get(place, now) for place in places}
+        for place in self._heard.keys() - self._held.keys():
+            del self._heard[place]
+
+    def hear(self, place: _Place, mac: bytes, now: float) -> None:
+        """Take note that the host at *mac*, which is not this one, claims an address.
+
+        However many hosts claim one address, the first is remembered, for as long as any of them goes on.
+        """
+        if now - self._held.get(place, now) < SETTLED:
+            return
+        heard = self._heard.get(place)
+        if heard is None:
+            self._heard[place] = _Heard(mac, now, now)
+        else:
+            heard.latest = now
+
+    def settle(self, now: float) -> list[Conflict]:
+        """Forget what is over, and return the conflicts that are new; to be called every second or so."""
+        for place in [each for each, heard in self._heard.items() if now - heard.latest >= REMEMBERED]:
+            del self._heard[place]
+        fresh = []
+        for (interface, address), heard in self._heard.items():
+            if not heard.is_reported and now - heard.since >= PATIENCE:
+                heard.is_reported = True
+                fresh.append(Conflict(address, interface, heard.mac))
+        return fresh
+
+    def current(self) -> list[Conflict]:
+        """Return the conflicts that settle() has returned and that are not over."""
+        return [
+            Conflict(address, interface, heard.mac)
+            for (interface, address), heard in self._heard.items()
+            if heard.is_reported
+        ]
