@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from overlay.forwarding import native
 from tests.netns.network import (
     Container,
     Host,
@@ -57,11 +58,20 @@ def build(lab, directory, outer) -> Site:
     return Site(network, paris, tokyo, web, shop, Container(printer, "192.168.77.9", "fd00:77::9"))
 
 
-@pytest.fixture(scope="module", params=["IPv4", "IPv6"])
+@pytest.fixture(scope="module", params=["IPv4", "IPv6", "IPv4 without the compiled path"])
 def site(request, module_lab, tmp_path_factory):
-    built = build(module_lab, tmp_path_factory.mktemp("site"), request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        if "without" in request.param:
+            patch.setenv("OVERLAY_NATIVE", "0")
+        built = build(module_lab, tmp_path_factory.mktemp("site"), request.param)
     yield built
     built.network.close()
+
+
+def test_packets_go_by_the_path_that_is_there(site, request):
+    is_compiled = native.core is not None and "without" not in request.node.callspec.id
+
+    assert site.paris.status()["packet_path"] == ("compiled" if is_compiled else "interpreted")
 
 
 def test_underlay_is_of_the_family_of_the_endpoints(site, request):
