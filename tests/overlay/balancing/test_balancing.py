@@ -12,8 +12,12 @@ from overlay.balancing.balancing import Balancing
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.host import clock
+from overlay.link.messages import ControlReceived
 from overlay.link.service_messages import Pinned, ServerCounters, ServiceCounters, SetServers
 from overlay.services.checking import Result
+from overlay.services.directors import group_number
+from overlay.wire import control
+from overlay.wire.control import Presence
 from peers import toml
 from tests.overlay.services.test_delivery import PEERS
 
@@ -118,3 +122,15 @@ def test_answers_that_nobody_waits_for_are_not_awaited_and_those_of_a_flood_neit
         balancing.counting._asked[1][0].append(piece)
         taken += 1
     assert taken == 2
+
+
+@pytest.mark.parametrize("number", [3, 99], ids=["a peer that is no director", "a peer that is unknown"])
+def test_who_is_no_director_claims_no_service(bench, number):
+    bench.roster.by_number[3] = SimpleNamespace(peer=SimpleNamespace(name="client"), foreign=0)
+    group, count = ("lb",), len(bench.told)
+    claim = control.build(Presence(group_number(group), True, (0,)))
+
+    trio.run(bench.balancing.take, ControlReceived(number, claim))
+
+    assert bench.balancing.directors.active(group) == "lb"
+    assert bench.told[count:] == []
