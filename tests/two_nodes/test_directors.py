@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from overlay.forwarding.services.service import Takes
 from overlay.link.messages import CONTROL_AT_ONCE, CONTROL_PER_SECOND, OWN, ControlReceived, Routes
 from overlay.link.service_messages import (
     VIRTUAL,
@@ -95,6 +96,26 @@ def test_connections_go_on_at_the_other_director_where_they_were(directors):
 
     assert directors.own(directors.b) == own
     assert directors.b.drops["control_foreign"] == directors.b.drops["service_unknown"] == 0
+
+
+def test_connections_at_a_drained_server_go_on_at_the_other_director():
+    directors = Directors("maglev")
+    ports = range(40000, 40100)
+    own = directors.connect(directors.a, ports)
+    assert 20 < len(own) < 80
+    for node in (directors.a, directors.b):
+        node.tell(
+            SetServers(
+                0, [ServerRow(0, "web1:0", OWN, 0, Takes.KEPT), ServerRow(1, "web2:0", 2, 1, Takes.NEW)]
+            )
+        )
+    directors.world.run(1)
+    assert directors.connect(directors.b, range(41000, 41020)) == set()
+    for port in ports:
+        directors.send(directors.b, port, ACK)
+    directors.world.run(1)
+
+    assert directors.own(directors.b) == own
 
 
 def test_forwarder_that_was_started_anew_is_told_the_connections(directors):

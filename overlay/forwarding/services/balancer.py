@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from overlay.forwarding.services.service import Service
 from overlay.forwarding.services.vip import Shared, Vip
-from overlay.services.schedulers import Hashed
 from overlay.wire.flow_key import parse_flow_key
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class Balancer:
         """Have a service, or have it with other *settings* and at other addresses; it keeps its servers and flows.
 
         *ports* are ranges, the last of each included; none are all.  A service that *is_shared* has other directors,
-        which are told of its flows unless their scheduler finds the servers itself (see sync).
+        which are told of its flows where their scheduler does not find the servers itself (see sync).
         """
         served = self._served.get(number)
         if served is None:
@@ -98,7 +97,7 @@ class Balancer:
                 self._later(templates.clear())
             self._prepare(served.service)
         service = served.service
-        service.flows.keep_news(is_wanted=is_shared and service.hashed is Hashed.NOTHING)
+        service.flows.keep_news(is_wanted=is_shared)
         served.addresses, served.protocols = tuple(addresses), tuple(protocols)
         served.ports = tuple(ports) or (EVERY_PORT,)
         self._place()

@@ -12,7 +12,7 @@ from overlay.forwarding.ratelimit import Bucket
 from overlay.forwarding.services.flows import Flows
 from overlay.forwarding.services.persistence import Templates, network_of
 from overlay.reasons import Drops
-from overlay.services.schedulers import SCHEDULERS, Hashed, Real
+from overlay.services.schedulers import SCHEDULERS, Hashed, Loads, Real
 from overlay.services.states import FIN_TIMEOUT, TCP_TIMEOUT, UDP_TIMEOUT, UNPROVEN, State, timeouts
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 NEW_FLOWS = 20_000  # per second and service, twice as many at once
 FLOWS = 1_000_000  # of a service whose scheduler needs to know them
 CACHE = 65_536  # of one whose scheduler is a function of the flow; more are only forgotten earlier
+_NO_LOADS = Loads()  # no server has too many flows
 
 
 class Takes(enum.IntEnum):
@@ -121,6 +122,7 @@ class Service:
         self._is_sorry = False
         self._limited: list[Real] = []  # with thresholds
         self.is_preparing = False  # an iterator of prepare() is in use
+        self.changes = 0  # how often the scheduler has got other servers, and was ready for them
         self.has_marks = False  # some packets are changed on their way
         self.learns_until = 0.0  # what is not known may be a flow that another director will tell of
         self.templates: Templates | None = None
@@ -229,6 +231,7 @@ class Service:
     def _tell_scheduler(self) -> None:
         reals = [self.by_number[row.number].real() for row in self._rows]
         self._limited = [real for real in reals if real.upper]
+        self.flows.news_of_all = self.hashed is Hashed.NOTHING or bool(self._limited)
         self.flows.loads.full.clear()
         self.scheduler.set_servers(reals)
 
@@ -238,6 +241,7 @@ class Service:
         while self.scheduler.prepare():
             yield
         self.is_preparing = False
+        self.changes += 1
 
     def totals(self) -> tuple[int, int, int]:
         """Return how many connections, packets and bytes the service had, all servers that it ever had together."""
@@ -257,16 +261,34 @@ class Service:
 
     def choose(self, client: bytes, port: bytes, address: bytes, now: float) -> Server | None:
         """Return the server for a new flow of a client's address and port to an *address* of the service."""
-        sorry = self.sorry
-        if self._is_sorry and sorry is not None and sorry.takes_new:
-            return sorry
-        if self.templates is not None:
+        if self.templates is not None and not self._leads_to_sorry:
             known = self.templates.server(self._network(client), now)
             if known is not None and self.servers[known].takes_new:
                 return self.servers[known]
         for real in self._limited:
             self.flows.loads.heed(real)
-        index = self.scheduler.choose(self._hash(client, port, address), self.flows.loads)
+        return self._scheduled(client, port, address, self.flows.loads)
+
+    def is_astray(self, key: bytes, server: Server) -> bool:
+        """Return whether the flow *key* has another *server* than it would get from a director that does not know it.
+
+        What depends on the number of flows, which other directors have not, is left out.
+        """
+        if self.hashed is Hashed.NOTHING:
+            return True
+        half = 4 if len(key) < 32 else 16
+        client, address, port = key[:half], key[half : 2 * half], key[2 * half : 2 * half + 2]
+        return self._scheduled(client, port, address, _NO_LOADS) is not server
+
+    @property
+    def _leads_to_sorry(self) -> bool:
+        return self._is_sorry and self.sorry is not None and self.sorry.takes_new
+
+    def _scheduled(self, client: bytes, port: bytes, address: bytes, loads: Loads) -> Server | None:
+        sorry = self.sorry
+        if self._leads_to_sorry:
+            return sorry
+        index = self.scheduler.choose(self._hash(client, port, address), loads)
         if index is not None:
             return self.servers[index]
         return sorry if self.scheduler.is_ready and sorry is not None and sorry.takes_new else None

@@ -1,16 +1,21 @@
 """Directors tell each other of flows, so that the next one goes on with them: connection synchronization, as ip_vs has it.
 
-Only where the scheduler does not find a flow's server again by itself.  Told are flows that are proven (a flood of
-spoofed SYNs is told to nobody): within a fraction of a second, at each change of their state, and after REFRESH again if
-packets still came here.  A director that begins anew asks the others for all that they have.  All of this is best
-effort: what is lost on the way is told again at the next change or refresh.
+Told are flows that are proven (a flood of spoofed SYNs is told to nobody): within a fraction of a second, at each change
+of their state, and after REFRESH again if packets still came here.  A director that begins anew asks the others for all
+that they have.  All of this is best effort: what is lost on the way is told again at the next change or refresh.
 
-What is learnt never displaces what this director has seen itself, and nothing that is told makes a flow end.  Who was
-told of a flow does not tell it back: it has seen no packet of it.
+A scheduler that hashes finds the server of a flow by itself, at every director.  There, only flows that are astray are
+told: those of a server that has been drained, and those that the table leads elsewhere since a weight changed or a
+server went or came.  They are looked for among all flows when the scheduler has got other servers, and once more a
+little later, for those that began meanwhile.
+
+What is learnt does not change the server of a flow that this director has seen itself, and nothing that is told makes a
+flow end.  Who was told of a flow does not tell it back: it has seen no packet of it.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import deque
 from dataclasses import dataclass, field
@@ -43,6 +48,9 @@ PATIENCE = 3.0  # seconds without an answer, until unknown flows are not waited 
 LONGEST_PATIENCE = 30.0  # as long as answers come
 ANSWER_INTERVAL = 1.0  # seconds from the end of an answer with all flows to the next to the same director
 WAITING = 1024  # messages at most that wait to be learnt from
+LOOKING = 2.0  # seconds at least from one look for flows that are astray to the next
+LOOKING_AGAIN = 3.0  # seconds after the first look that follows a change, for what began meanwhile
+PASSED_OVER = 32  # flows that are not told, in one step: 2 microseconds each
 CLIENT = 0  # in the place of a protocol: a client that keeps its server
 _ENDED = frozenset({State.TIME_WAIT, State.CLOSE})
 _TCP, _OTHER = frozenset({State.ESTABLISHED, *CLOSING}), frozenset({State.UDP})
@@ -66,9 +74,12 @@ class _Shared:
     addresses: frozenset[bytes]
     protocols: frozenset[int]
     ports: tuple[tuple[int, int], ...]
-    is_kept: bool  # it has flows that another director does not find by itself
+    tells_all: bool  # its flows, not only those that are astray
     began: float
     refresh: float
+    changes: int  # of the service, up to which flows that are astray were looked for
+    look_again: float = math.inf
+    looked: float = -math.inf
     asks: dict[int, _Ask] = field(default_factory=dict)
     answered: dict[int, float] = field(default_factory=dict)  # until when each is not told everything again
     now: float = 0.0  # of the tick under way
@@ -89,14 +100,23 @@ class _Shared:
             and row.state in (_TCP if row.protocol == PROTOCOL_TCP else _OTHER)
         )
 
-    def row(self, table: Flows, key: bytes, *, is_client: bool = False) -> FlowRow | None:
-        """Return what is told of a flow or, from the table of templates, of a client; None if there is nothing to tell."""
+    def row(
+        self, table: Flows, key: bytes, *, is_client: bool = False, is_change: bool = False
+    ) -> FlowRow | None:
+        """Return what is told of a flow or, from the table of templates, of a client; None if there is nothing to tell.
+
+        A change of its state, *is_change*, is told of each flow that another director knows.
+        """
         found = table.find(key)
         if found is None:
             return None
         shard, row = found
         server, state = self.service.servers[shard.server[row]], shard.state[row]
         if server.peer is None or state in UNPROVEN:
+            return None
+        if not (
+            is_client or self.tells_all or (is_change and shard.told[row])
+        ) and not self.service.is_astray(key, server):
             return None
         if not shard.is_learnt(row):
             shard.note_told(row)
@@ -114,20 +134,18 @@ class _Walk:
     shared: _Shared
     targets: frozenset[int]
     is_all: bool
-    rows: Iterator[FlowRow] = field(init=False)
+    rows: Iterator[FlowRow | None] = field(init=False)  # None for each that there is nothing to tell of
     is_over: bool = False
 
     def __post_init__(self) -> None:
         self.rows = self._rows()
 
-    def _rows(self) -> Iterator[FlowRow]:
+    def _rows(self) -> Iterator[FlowRow | None]:
         service = self.shared.service
         for table in (service.flows, service.templates):
             if table is not None:
                 for key in table.open_keys(is_all=self.is_all):
-                    row = self.shared.row(table, key, is_client=table is not service.flows)
-                    if row is not None:
-                        yield row
+                    yield self.shared.row(table, key, is_client=table is not service.flows)
         self.is_over = True
 
 
@@ -165,17 +183,21 @@ class Sync:
             return
         shared = _Shared(
             number, service, others, frozenset(addresses), frozenset(protocols), tuple(ports),
-            service.hashed is Hashed.NOTHING, now, now + REFRESH
+            service.hashed is Hashed.NOTHING, now, now + REFRESH, service.changes
         )  # fmt: skip
-        was_kept = before is not None and before.is_kept
-        if shared.is_kept:
-            known = before.others if was_kept and before is not None else frozenset()
-            shared.asks = {other: _Ask(now) for other in others - known}
-        if before is not None and was_kept:
-            shared.began, shared.refresh, shared.answered = before.began, before.refresh, before.answered
+        if before is not None and before.tells_all >= shared.tells_all:
+            shared.asks = {other: _Ask(now) for other in others - before.others}
             shared.asks |= {other: ask for other, ask in before.asks.items() if other in others}
-        elif shared.is_kept:
-            service.learns_until = now + PATIENCE
+            shared.began, shared.refresh, shared.answered = before.began, before.refresh, before.answered
+            shared.changes, shared.look_again, shared.looked = (
+                before.changes,
+                before.look_again,
+                before.looked,
+            )
+        else:
+            shared.asks = {other: _Ask(now) for other in others}
+            if shared.tells_all:
+                service.learns_until = now + PATIENCE
         self._shared[number] = shared
         self._by_name[shared.name] = shared
 
@@ -194,9 +216,10 @@ class Sync:
             return
         self._due = now + TICK
         for shared in self._shared.values():
-            if shared.is_kept and shared.refresh <= now:
+            if shared.refresh <= now:
                 shared.refresh = now + REFRESH
                 self._walk(_Walk(shared, shared.others, is_all=False))
+            self._look(shared, now)
             self._ask(shared, now)
         if not self._jobs.has("flows told"):
             self._jobs.add("flows told", self._messages(now), self._tell)
@@ -209,16 +232,29 @@ class Sync:
                 ask.due = now + (ASKING if ask.count < EAGER else ASKING_LATER)
                 self._tell((frozenset([number]), FlowsTold(shared.name, wants_all=True)), now)
 
-    def _walk(self, walk: _Walk) -> None:
-        if not any(each.shared is walk.shared and each.targets == walk.targets for each in self._walks):
-            self._walks.append(walk)
+    def _look(self, shared: _Shared, now: float) -> None:
+        """Look for flows that are astray, if others may be so than before."""
+        changes = shared.service.changes
+        is_due = changes != shared.changes or shared.look_again <= now
+        if shared.tells_all or not is_due or now < shared.looked + LOOKING:
+            return
+        if self._walk(_Walk(shared, shared.others, is_all=False)):
+            shared.look_again = math.inf if changes == shared.changes else now + LOOKING_AGAIN
+            shared.changes, shared.looked = changes, now
 
-    def _messages(self, now: float) -> Iterator[tuple[frozenset[int], FlowsTold]]:
-        """Yield what is to be told in one tick, and to whom."""
+    def _walk(self, walk: _Walk) -> bool:
+        """Have a walk done, unless one to the same directors has not come to its end; return whether it will be."""
+        if any(each.shared is walk.shared and each.targets == walk.targets for each in self._walks):
+            return False
+        self._walks.append(walk)
+        return True
+
+    def _messages(self, now: float) -> Iterator[tuple[frozenset[int], FlowsTold | None]]:
+        """Yield what is to be told in one tick, and to whom; None for some work that came to nothing."""
         room = MESSAGES
         for shared in list(self._shared.values()):
             waiting, shared.now = shared.service.flows.news, now
-            if not waiting or not shared.is_kept:
+            if not waiting:
                 continue
             targets = self._reachable(shared.others, now)
             if not targets:
@@ -226,13 +262,13 @@ class Sync:
                 continue
             for told in _packed(shared.name, self._news(shared, waiting), room):
                 yield targets, told
-                room -= 1
+                room -= told is not None
         while self._walks and room > 0:
             walk = self._walks[0]
             targets = self._reachable(walk.targets, now)
             for told in _packed(walk.shared.name, walk.rows, room) if targets else ():
                 yield targets, told
-                room -= 1
+                room -= told is not None
             if targets and not walk.is_over:
                 return
             if self._walks and self._walks[0] is walk:
@@ -243,7 +279,7 @@ class Sync:
                 yield targets, FlowsTold(walk.shared.name, is_complete=True)
 
     @staticmethod
-    def _news(shared: _Shared, waiting: deque[bytes]) -> Iterator[FlowRow]:
+    def _news(shared: _Shared, waiting: deque[bytes]) -> Iterator[FlowRow | None]:
         service = shared.service
         flows = service.flows
         done: set[bytes] = set()
@@ -259,13 +295,14 @@ class Sync:
                 and not found[0].told[found[1]]
                 and found[0].state[found[1]] in _ENDED
             ):
-                continue
-            row = shared.row(flows, key)
-            if row is not None:
-                yield row
+                yield None
+            else:
+                yield shared.row(flows, key, is_change=True)
 
-    def _tell(self, message: tuple[frozenset[int], FlowsTold], now: float) -> None:
+    def _tell(self, message: tuple[frozenset[int], FlowsTold | None], now: float) -> None:
         targets, told = message
+        if told is None:
+            return
         payload = control.build(told)
         for number in targets:
             keypair = self._usable(number, now)
@@ -287,8 +324,6 @@ class Sync:
         shared = self._by_name.get(told.service)
         if shared is None or peer.number not in shared.others:
             peer.drops["control_foreign"] += 1
-            return
-        if not shared.is_kept:
             return
         if told.wants_all and shared.answered.get(peer.number, 0.0) <= now:
             self._walk(_Walk(shared, frozenset([peer.number]), is_all=True))
@@ -314,7 +349,7 @@ class Sync:
         self._waiting -= 1
         shared, told, came = message
         service = shared.service
-        if self._shared.get(shared.number) is None or not shared.is_kept:
+        if self._shared.get(shared.number) is None:
             return
         for row in told.rows:
             server = service.by_identity.get(row.server)
@@ -329,13 +364,23 @@ class Sync:
                 service.learn(key, State(row.state), server, seen)
 
 
-def _packed(name: int, rows: Iterator[FlowRow], most: int) -> Iterator[FlowsTold]:
-    """Yield *rows* in about *most* messages, those of one IP version in each; the others stay where they are."""
+def _packed(name: int, rows: Iterator[FlowRow | None], most: int) -> Iterator[FlowsTold | None]:
+    """Yield *rows* in about *most* messages, those of one IP version in each; the others stay where they are.
+
+    None is yielded for PASSED_OVER rows that are None.
+    """
     pieces: dict[int, list[FlowRow]] = {}
+    passed_over = 0
     while most > 0:
-        row = next(rows, None)
-        if row is None:
+        try:
+            row = next(rows)
+        except StopIteration:
             break
+        if row is None:
+            passed_over += 1
+            if passed_over % PASSED_OVER == 0:
+                yield None
+            continue
         piece = pieces.setdefault(len(row.client), [])
         piece.append(row)
         if len(piece) == most_flows(len(row.client)):

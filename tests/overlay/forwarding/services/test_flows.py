@@ -250,6 +250,20 @@ def test_news_are_of_flows_that_were_proven_or_closed_and_bounded(monkeypatch):
     assert flows.news is None
 
 
+def test_news_may_be_of_flows_alone_that_another_director_knows():
+    flows = table()
+    flows.keep_news(is_wanted=True)
+    flows.news_of_all = False
+    for number in range(3):
+        flows.add(key_of(number), SYN, 0, 0.0)
+    flows.find(key_of(1))[0].note_told(flows.find(key_of(1))[1])
+    flows.find(key_of(2))[0].note_learnt(flows.find(key_of(2))[1])
+    for number in range(3):
+        flows.set_state(*flows.find(key_of(number)), OPEN)
+
+    assert list(flows.news) == [key_of(1), key_of(2)]
+
+
 def test_servers_that_come_later_leave_the_counts_of_the_others_alone():
     flows = table(servers=1)
     flows.add(key_of(1), OPEN, 0, 0.0)

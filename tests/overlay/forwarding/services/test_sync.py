@@ -137,6 +137,147 @@ def test_what_a_scheduler_finds_itself_is_told_to_nobody(scheduler):
     assert directors.told == []
 
 
+DRAINED = {"takes": Takes.KEPT, "weight": 0}
+HASHED = pytest.mark.parametrize("scheduler", ["maglev", "sh"])
+
+
+def set_servers(directors, *servers, **more):
+    """Have servers at all directors, and the time for them to tell of it."""
+    for each in directors.all:
+        each.servers(
+            *[server if isinstance(server, int) else each.row(**server) for server in servers], **more
+        )
+    directors.run(module.LOOKING + 2 * TICK)
+
+
+def connect_many(directors, place=0):
+    """Establish connections of many clients; return the server of each by what tells it from others."""
+    flows = {}
+    for version in (4, 6):
+        for client in range(1, 60):
+            ends = {"client": client, "port": 1000 + client, "version": version}
+            flows[tuple(ends.items())] = directors.all[place].send(tcp(flags=SYN, **ends), directors.now)
+            directors.all[place].send(tcp(**ends), directors.now)
+    return flows
+
+
+def found_at(director, flows, now):
+    return {ends: director.send(tcp(**dict(ends)), now) for ends in flows}
+
+
+@HASHED
+@pytest.mark.parametrize(
+    "servers",
+    [
+        [0, 1, {"number": 2, **DRAINED}],  # drained
+        [0, 1, {"number": 2, "weight": 9}],  # most is led to this one now
+        [0, 1, 2, 3, 4],  # two more
+    ],
+)
+def test_next_director_goes_on_with_what_the_table_does_not_lead_there_any_more(scheduler, servers):
+    directors = Directors(scheduler)
+    flows = connect_many(directors)
+    set_servers(directors, *servers)
+    assert len(directors.rows()) < len(flows)
+
+    assert found_at(directors.all[1], flows, directors.now) == flows
+
+
+@HASHED
+def test_server_that_comes_back_is_not_given_the_connections_of_others_by_the_next_director(scheduler):
+    directors = Directors(scheduler)
+    set_servers(directors, 0, 1, {"number": 2, "takes": Takes.NOTHING})
+    flows = connect_many(directors)
+    set_servers(directors, 0, 1, 2)
+
+    assert found_at(directors.all[1], flows, directors.now) == flows
+
+
+@HASHED
+def test_sorry_server_keeps_its_connections_at_the_next_director(scheduler):
+    directors = Directors(scheduler)
+    sorry = directors.all[0].row(9)
+    set_servers(directors, 0, 1, 2, sorry=sorry, is_sorry=True)
+    flows = connect_many(directors)
+    assert set(flows.values()) == {9}
+    set_servers(directors, 0, 1, 2, sorry=sorry)
+
+    assert found_at(directors.all[1], flows, directors.now) == flows
+
+
+@HASHED
+def test_connection_that_begins_while_the_table_changes_is_told_once_it_is_established(scheduler):
+    directors = Directors(scheduler)
+    one, two = directors.all
+    flows = {
+        port: one.send(tcp(port=port, client=port % 200, flags=SYN), directors.now)
+        for port in range(1000, 1100)
+    }
+    set_servers(directors, 0, 1, {"number": 2, **DRAINED})
+    assert directors.rows() == []
+    for port in flows:
+        one.send(tcp(port=port, client=port % 200), directors.now)
+    directors.run(module.LOOKING_AGAIN)
+
+    assert {port: two.send(tcp(port=port, client=port % 200), directors.now) for port in flows} == flows
+    assert {row.server for row in directors.rows()} == {zlib.crc32(b"web2:0")}
+
+
+def test_connection_that_is_elsewhere_because_its_server_was_full_is_told():
+    directors = Directors("maglev")
+    set_servers(directors, {"number": 0, "upper": 5}, 1, 2)
+    flows = connect_many(directors)
+    directors.run(1)
+
+    assert 0 < len(directors.rows()) < len(flows)
+    found = found_at(
+        directors.all[1], {ends: None for ends, server in flows.items() if server}, directors.now
+    )
+    assert found == {ends: server for ends, server in flows.items() if server}
+
+
+def test_end_of_a_connection_that_is_astray_is_told_and_of_no_other():
+    directors = Directors("maglev")
+    flows = connect_many(directors)
+    set_servers(directors, 0, 1, {"number": 2, **DRAINED})
+    directors.told.clear()
+    for ends in flows:
+        directors.all[0].send(tcp(flags=FIN | ACK, **dict(ends)), directors.now)
+    directors.run(1)
+
+    assert len(directors.rows()) == sum(server == 2 for server in flows.values())
+    assert {row.state for row in directors.rows()} == {State.FIN_WAIT}
+
+
+def test_director_that_begins_anew_is_told_what_the_table_does_not_tell_it():
+    directors = Directors("maglev")
+    flows = connect_many(directors)
+    drained = [0, 1, {"number": 2, **DRAINED}]
+    set_servers(directors, *drained)
+    found_at(directors.all[1], flows, directors.now)  # which takes over
+    directors.restart(0)
+    set_servers(directors, *drained)
+    directors.told.clear()
+    directors.run(2)
+
+    assert found_at(directors.all[0], flows, directors.now) == flows
+    assert directors.rows(1) == []  # each was told once
+
+
+def test_look_for_flows_that_are_astray_takes_many_steps(monkeypatch):
+    monkeypatch.setattr(module, "PASSED_OVER", 8)
+    directors = Directors("maglev")
+    connect_many(directors)
+    one = directors.all[0]
+    one.servers(0, 1, 2)
+    one.sync.turn(directors.now + 1)
+    done = []
+    one.queue.run(directors.now + 1, lambda: bool(done.append(1)) or len(done) < 1000)
+
+    assert len(done) >= 118 // 8
+    assert directors.sent == []
+
+
 def test_flows_that_nothing_has_proven_are_told_to_nobody():
     directors = Directors()
     for port in range(1000, 1500):
@@ -511,7 +652,7 @@ steps = st.one_of(
 )
 
 
-@given(st.sampled_from(["wlc", "rr"]), st.sampled_from([0.0, 300.0]), st.lists(steps, max_size=25))
+@given(st.sampled_from(["wlc", "rr", "maglev"]), st.sampled_from([0.0, 300.0]), st.lists(steps, max_size=25))
 def test_counts_of_flows_are_right_whatever_is_told_and_sent(scheduler, persistence, story):
     directors = Directors(scheduler, persistence=persistence)
     two = directors.all[1]
