@@ -285,6 +285,7 @@ NOT_LOADED = {
         {"trio", "pyroute2", "numpy", "msgpack", "asyncio"},
         "overlay check answers in a tenth of a second",
     ),
+    "overlay.agent": ({"dns", "h11", "regex"}, "they take 0.1 s to load, and most nodes check no server"),
     "peers.stores": ({"overlay", "trio", "cryptography"}, "peers is a package that others may use"),
 }
 

@@ -6,12 +6,13 @@ sure of that is behind ``Way``; a kind of check knows sockets that lead there an
 
 from __future__ import annotations
 
+import functools
+import importlib
 from typing import TYPE_CHECKING
 
 import trio
 
 from overlay.services.checking import Result
-from overlay.services.checks import dns, http, ping, script, tcp, udp
 from overlay.services.checks.way import why
 from overlay.text import printable
 
@@ -24,16 +25,28 @@ if TYPE_CHECKING:
 # Ours
 REASON_SIZE = 200  # characters of a reason: some of it comes from the server
 
-KINDS: dict[str, Callable[[Check, Way], Awaitable[Result]]] = {
-    "tcp": tcp.run,
-    "http": http.run,
-    "https": http.run,
-    "udp": udp.run,
-    "dns": dns.run,
-    "ping": ping.run,
-    "script": script.run,
+KINDS = {
+    "tcp": "tcp",
+    "http": "http",
+    "https": "http",
+    "udp": "udp",
+    "dns": "dns",
+    "ping": "ping",
+    "script": "script",
 }
-"""What runs a check of each kind.  Raises OSError where the kernel or the network says no."""
+"""The module of each kind of check.  Its run() raises OSError where the kernel or the network says no.
+
+One is loaded when it is first used: the libraries for DNS and HTTP take a tenth of a second, and most nodes check nothing.
+"""
+
+
+@functools.cache
+def runner(kind: str) -> Callable[[Check, Way], Awaitable[Result]]:
+    """Return what runs a check of *kind*."""
+    found: Callable[[Check, Way], Awaitable[Result]] = importlib.import_module(
+        f"{__name__}.{KINDS[kind]}"
+    ).run
+    return found
 
 
 async def run(check: Check, way: Way) -> Result:
@@ -44,7 +57,7 @@ async def run(check: Check, way: Way) -> Result:
     result = Result(False, f"no answer within {check.timeout:g} s")
     with trio.move_on_after(check.timeout):
         try:
-            result = await KINDS[check.kind](check, way)
+            result = await runner(check.kind)(check, way)
         except OSError as error:
             result = Result(False, why(error))
     return Result(result.is_good, printable(result.reason)[:REASON_SIZE], result.weight)

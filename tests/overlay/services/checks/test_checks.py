@@ -49,7 +49,7 @@ def test_reason_is_of_printable_characters_and_bounded(monkeypatch, check):
     async def hostile(*_):
         return Result(False, "\x1b[2J" + "x" * 10_000)
 
-    monkeypatch.setitem(checks.KINDS, "tcp", hostile)
+    monkeypatch.setattr(checks, "runner", lambda _: hostile)
     reason = check("tcp").reason
     assert reason.startswith("\\x1b[2Jxxx")
     assert len(reason) == checks.REASON_SIZE
