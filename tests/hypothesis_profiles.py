@@ -1,7 +1,7 @@
 """How property tests are run: the profiles of Hypothesis, in the one place for all tests.
 
-HYPOTHESIS_PROFILE names one: ``full`` by default, ``quick`` for ``scripts/test --quick``, ``thorough`` for
-``scripts/test --thorough``, ``mutation`` for ``scripts/mutate``.  Each makes the same examples every time, so a failure comes back; to look for others is the
+HYPOTHESIS_PROFILE names one: ``full`` by default, ``ci`` for ``.ci/run``, ``quick`` for ``scripts/test --quick``,
+``thorough`` for ``scripts/test --thorough``, ``mutation`` for ``scripts/mutate``.  Each makes the same examples every time, so a failure comes back; to look for others is the
 fuzzer's work (docs/fuzzing.md).  How long an example takes says more of the machine than of the code: none has a limit.
 """
 
@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "full")
 FEW, FEW_SEEDS = 10, 2  # examples in the quick profile, and seeds
+SOME = 30  # examples on the machine that tries every change
 MORE = 10  # times as many as in the full profile are tried in the thorough one
 
 _COMMON = settings(
@@ -23,6 +24,7 @@ _COMMON = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.register_profile("full", _COMMON)
+settings.register_profile("ci", _COMMON, max_examples=SOME)
 settings.register_profile("quick", _COMMON, max_examples=FEW)
 settings.register_profile("thorough", _COMMON, max_examples=100 * MORE)
 # A failure is enough, however large its example is.
@@ -40,5 +42,5 @@ def examples(count: int) -> settings:
 
     In the quick and the thorough profile it is fewer or more, as for the others.
     """
-    by_profile = {"quick": min(count, FEW), "thorough": MORE * count}
+    by_profile = {"quick": min(count, FEW), "ci": min(count, SOME), "thorough": MORE * count}
     return settings(max_examples=by_profile.get(PROFILE, count))
