@@ -19,7 +19,7 @@ class Site:
     """A director on which the kind of check ``tcp`` is *kind*."""
 
     def __init__(self, monkeypatch, kind, text=WEB):
-        monkeypatch.setitem(checks.KINDS, "tcp", kind)
+        monkeypatch.setattr(checks, "runner", lambda _: kind)
         self.balancing = Bench(text).balancing
         remote = SimpleNamespace(
             encapsulation=SimpleNamespace(name="wireguard", is_encrypted=True),
