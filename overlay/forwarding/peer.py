@@ -160,6 +160,10 @@ class Peer(FlowQueue["Peer"]):
         if ends != self.tunnel.ends:  # or sequence numbers would begin anew
             self.tunnel = TunnelHeader(self.encapsulation, ends)
 
+    def ask_about_probes(self) -> None:
+        """Have it be asked whether it answers probes, now that there is a packet that its path may not take."""
+        self.asking.is_worth_it, self.path.due = True, 0.0
+
     def move(self, endpoint: Sockaddr) -> None:
         """Send to *endpoint* from now on, from whatever address the host's routes choose."""
         self.endpoint = endpoint

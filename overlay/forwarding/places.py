@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from overlay.wire.ip import IPV6_HEADER_SIZE, PROTOCOL_UDP
+
 if TYPE_CHECKING:
     from overlay.forwarding.peer import Peer
     from overlay.wire.addresses import Sockaddr
@@ -29,6 +31,20 @@ class Places:
             del self._count[peer.place]
         else:
             self._count[peer.place] -= 1
+
+    def is_own_datagram(self, peer: Peer, packet: memoryview) -> bool:
+        """Return whether *packet*, IP and addressed to *peer*'s endpoint, is a datagram of this node."""
+        if packet[0] >> 4 == 4:
+            protocol, ports = packet[9], (packet[0] & 15) * 4
+        else:
+            protocol, ports = packet[6], IPV6_HEADER_SIZE
+        if not peer.has_ports:
+            return protocol in peer.encapsulation.protocols.values()
+        if protocol != PROTOCOL_UDP or ports + 4 > len(packet):
+            return False
+        source, destination = packet[ports : ports + 2], packet[ports + 2 : ports + 4]
+        own_ports = self.own_ports.get(peer.encapsulation.name, frozenset())
+        return destination == peer.place[1] and bytes(source) in own_ports
 
     def __contains__(self, place: tuple[bytes, bytes]) -> bool:
         """Return whether a peer is at *place*: address of 4 or 16 bytes and port of 2, in network byte order."""

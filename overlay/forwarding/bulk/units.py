@@ -63,9 +63,8 @@ LARGEST_DATAGRAM = 65535  # more than any is
 LAYOUTS = 256  # geometries remembered before starting over
 LEAD = VIRTIO_SIZE - META.size  # bytes before a unit that is put together, so that a virtio header has room
 BLOCKS_PER_SUPER_PACKET = 2**13  # more than its units have, however it is cut
-REKEY_AFTER_BLOCKS = (
-    AES_BLOCKS_PER_KEY - 2**30
-)  # some seconds at the highest rate: until there is another keypair
+# Some seconds before the end at the highest rate: until there is another keypair
+REKEY_AFTER_BLOCKS = AES_BLOCKS_PER_KEY - 2**30
 HEADER_BITS = 8 * FRAGMENT_HEADER_SIZE
 FIRST_HEADER = (1 << HEADER_BITS) - 1
 _NONCE_PREFIX = bytes(4)

@@ -34,7 +34,7 @@ from overlay.link.messages import OWN
 from overlay.link.service_messages import VIRTUAL
 from overlay.session.constants import REJECT_AFTER_MESSAGES
 from overlay.wire.bulk import META, MINIMUM_SEGMENT
-from overlay.wire.ip import ADDRESS_V4, ADDRESS_V6, IPV6_MINIMUM_MTU, PROTOCOL_UDP, checksum, ecn
+from overlay.wire.ip import ADDRESS_V4, ADDRESS_V6, IPV6_MINIMUM_MTU, checksum, ecn
 from overlay.wire.messages import PADDING, TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from overlay.wire.mss import clamp_syn
 from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE, Offload, offload_at
@@ -65,9 +65,8 @@ class Outbound:
     def __init__(self, core: Upcalls, mtu: int) -> None:
         self._core = core
         self.compiled: Twin | None = None
-        self.arena = self._arena = bytearray(
-            ARENA_BYTES + LARGEST_DATAGRAM
-        )  # what is cut from its end goes on behind it
+        # What is cut from its end goes on behind it
+        self.arena = self._arena = bytearray(ARENA_BYTES + LARGEST_DATAGRAM)
         self._view, self._array = memoryview(self._arena), np.frombuffer(self._arena, np.uint8)
         self._first = self._view[_OFFSET : _OFFSET + READ_BYTES]
         self._at = 0
@@ -178,7 +177,7 @@ class Outbound:
         ):
             return False
         if length > IPV6_MINIMUM_MTU and not peer.asking.is_worth_it:
-            _ask(peer)
+            peer.ask_about_probes()
         if vip is not None and vip is not peer:
             core.services.choose(vip, self._view[start : start + length], now, count, length * count)
         self.flush_peer(peer)
@@ -228,7 +227,7 @@ class Outbound:
             peer = self._find_elsewhere(peer, at, start, end, now)
             if peer is None:
                 return
-        if destination == peer.place[0] and self._is_loop(peer, start, end):
+        if destination == peer.place[0] and core.places.is_own_datagram(peer, view[start:end]):
             peer.drops["loop"] += 1
             return
         keypair = peer.keypairs.usable(now) if peer.clear is None else None
@@ -256,7 +255,7 @@ class Outbound:
             peer.drops["tun_malformed"] += 1
             return
         if length > IPV6_MINIMUM_MTU and not peer.asking.is_worth_it:
-            _ask(peer)
+            peer.ask_about_probes()
         plain = padded(length, self.splitter.mtu)
         if plain > length:
             view[end : start + plain] = bytes(plain - length)
@@ -497,23 +496,3 @@ class Outbound:
         self._arena[field] = value >> 8
         self._arena[field + 1] = value & 0xFF
         return True
-
-    def _is_loop(self, peer: Peer, start: int, end: int) -> bool:
-        """Return whether the packet from *start* to *end*, addressed to *peer*'s endpoint, is a datagram of our own."""
-        arena = self._arena
-        if arena[start] >> 4 == 4:
-            protocol, ports = arena[start + 9], start + (arena[start] & 15) * 4
-        else:
-            protocol, ports = arena[start + 6], start + 40
-        if not peer.has_ports:
-            return protocol in peer.encapsulation.protocols.values()
-        if protocol != PROTOCOL_UDP or ports + 4 > end:
-            return False
-        source, destination = arena[ports : ports + 2], arena[ports + 2 : ports + 4]
-        own_ports = self._core.places.own_ports.get(peer.encapsulation.name, frozenset())
-        return destination == peer.place[1] and bytes(source) in own_ports
-
-
-def _ask(peer: Peer) -> None:
-    """Have *peer* be asked whether it answers probes, now that there is a packet that its path may not take."""
-    peer.asking.is_worth_it, peer.path.due = True, 0.0
