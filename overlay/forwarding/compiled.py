@@ -126,28 +126,28 @@ class Compiled:
             result = lane.drain_tun(now)
             if result & HAS_NEWS:
                 self._take_news()
-            match result & RESULT:
-                case 0:
-                    return
-                case 1:
-                    # Not ordinary: and so may be what follows, which is better sent with it.
-                    at, size, is_alone = lane.packet()
-                    start = at + HEADER_SIZE
-                    head = bytes(
-                        self._outbound.arena[start : start + min(size - VIRTIO_SIZE, IPV6_HEADER_SIZE)]
-                    )
-                    lane.took(self._outbound.go_on(tun, at, size, now, is_alone=is_alone))
-                    self._remember(head, is_source=False)
-                    return
-                case 2:
-                    number, keypair, edges = lane.edge()
-                    peer = core.peers.get(number)
-                    if peer is not None and edges & EDGE_UNITS:
-                        core.liveness.units_sent(peer, keypair.bulk)
-                    if peer is not None and edges & EDGE_SENT:
-                        core.liveness.after_send(peer, keypair, now)
-                case _:
-                    raise OSError(lane.error(), "the tun cannot be read")
+            kind = result & RESULT
+            if kind == OUT_DONE:
+                return
+            if kind == OUT_PACKET:
+                self._go_on(tun, now)
+                return
+            if kind != OUT_EDGE:
+                raise OSError(lane.error(), "the tun cannot be read")
+            number, keypair, edges = lane.edge()
+            peer = core.peers.get(number)
+            if peer is not None and edges & EDGE_UNITS:
+                core.liveness.units_sent(peer, keypair.bulk)
+            if peer is not None and edges & EDGE_SENT:
+                core.liveness.after_send(peer, keypair, now)
+
+    def _go_on(self, tun: TunReader, now: float) -> None:
+        """Forward a packet that is not ordinary, and what follows it, which may be like it and leave with it."""
+        at, size, is_alone = self.lane.packet()
+        start = at + HEADER_SIZE
+        head = bytes(self._outbound.arena[start : start + min(size - VIRTIO_SIZE, IPV6_HEADER_SIZE)])
+        self.lane.took(self._outbound.go_on(tun, at, size, now, is_alone=is_alone))
+        self._remember(head, is_source=False)
 
     def flush_peer(self, peer: Peer) -> None:
         """Send what waits for *peer* until the end of the batch."""

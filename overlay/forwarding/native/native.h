@@ -10,9 +10,9 @@
  * goes on behind it, so order is kept.  Where an ordinary packet has a timer armed or something asked for, the drain
  * returns once the packet is dealt with, and Python does that (an edge).
  *
- * Bytes come from attackers.  Each length is checked once, where it is read; buffers have fixed sizes and live as long
- * as the lane; nothing is allocated and nothing recurs for a packet.  Numbers in packets are read by the helpers in
- * bytes.h alone.
+ * Bytes come from attackers.  Each length is checked once, where it is read.  Buffers have fixed sizes and live as long
+ * as the lane; those of incomplete units are allocated when they are first needed, at most UNITS_TOTAL of them, and
+ * nothing else is.  Nothing recurses.  Numbers in packets are read and written by the helpers in bytes.h.
  */
 #ifndef OVERLAY_NATIVE_H
 #define OVERLAY_NATIVE_H
