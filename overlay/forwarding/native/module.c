@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -508,35 +507,6 @@ static const struct io kernel = {read, writev, sendmsg, recvmsg};
 
 static struct lane *lane_of(PyObject *self) { return ((struct lane_object *)self)->lane; }
 
-static void free_lane(struct lane *lane) {
-    if (lane == NULL)
-        return;
-    for (int i = 0; i < UNITS_TOTAL; i++)
-        free(lane->in.reassembly.partials[i].buffer);
-    free(lane->out.train);
-    free(lane->out.plain);
-    free(lane->out.refused_bytes);
-    free(lane->state);
-    free(lane);
-}
-
-static struct lane *new_lane(void) {
-    struct lane *lane = calloc(1, sizeof *lane);
-    if (lane == NULL)
-        return NULL;
-    lane->io = &kernel;
-    lane->tun = -1;
-    lane->state = calloc(1, sizeof *lane->state);
-    lane->out.train = malloc(TRAIN_BUFFER + ARENA_SLACK);
-    lane->out.plain = malloc(MAXIMUM_SEALED + ARENA_SLACK);
-    lane->out.refused_bytes = malloc(REFUSED_BYTES);
-    if (lane->state != NULL && lane->out.train != NULL && lane->out.plain != NULL && lane->out.refused_bytes != NULL) {
-        return lane;
-    }
-    free_lane(lane);
-    return NULL;
-}
-
 static void lane_dealloc(PyObject *self) {
     struct lane_object *object = (struct lane_object *)self;
     PyTypeObject *type = Py_TYPE(self);
@@ -576,7 +546,7 @@ static int lane_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
         PyErr_SetString(PyExc_ValueError, "a buffer is too small");
         return -1;
     }
-    object->lane = new_lane();
+    object->lane = new_lane(&kernel);
     if (object->lane == NULL) {
         PyErr_NoMemory();
         return -1;

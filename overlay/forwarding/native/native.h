@@ -391,6 +391,10 @@ bool pace_takes_one(struct pace *pace, double now);
 void pace_took(struct pace *pace, uint32_t count);
 void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
 
+/* lane.c */
+struct lane *new_lane(const struct io *io);
+void free_lane(struct lane *lane);
+
 /* reassembly.c */
 struct partial *reassembly_place(struct lane *lane, struct keypair *keypair, uint64_t counter, uint32_t count,
                                  uint32_t cipher, const struct arrival *arrival, double now, bool is_at_endpoint);

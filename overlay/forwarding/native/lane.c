@@ -1,0 +1,35 @@
+/* What a lane needs, allocated once: nothing else is but the buffers of incomplete units (reassembly.c). */
+#include "native.h"
+
+#include <stdlib.h>
+
+/* Free a lane and all that it allocated; NULL is none. */
+void free_lane(struct lane *lane) {
+    if (lane == NULL)
+        return;
+    for (int i = 0; i < UNITS_TOTAL; i++)
+        free(lane->in.reassembly.partials[i].buffer);
+    free(lane->out.train);
+    free(lane->out.plain);
+    free(lane->out.refused_bytes);
+    free(lane->state);
+    free(lane);
+}
+
+/* Return a lane that asks *io*, without the buffers that the Python path reads into as well; NULL without memory. */
+struct lane *new_lane(const struct io *io) {
+    struct lane *lane = calloc(1, sizeof *lane);
+    if (lane == NULL)
+        return NULL;
+    lane->io = io;
+    lane->tun = -1;
+    lane->state = calloc(1, sizeof *lane->state);
+    lane->out.train = malloc(TRAIN_BUFFER + ARENA_SLACK);
+    lane->out.plain = malloc(MAXIMUM_SEALED + ARENA_SLACK);
+    lane->out.refused_bytes = malloc(REFUSED_BYTES);
+    if (lane->state != NULL && lane->out.train != NULL && lane->out.plain != NULL && lane->out.refused_bytes != NULL) {
+        return lane;
+    }
+    free_lane(lane);
+    return NULL;
+}
