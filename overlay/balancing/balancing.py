@@ -102,6 +102,7 @@ class Balancing:
         self._served, self._ways, self._set, self._told = {}, {}, {}, {}
         self.counting.forget()
         yield from self._changes()
+        yield from self._pins.everything()
 
     async def adopt(self, node: Node) -> None:
         """Go over to the services of *node*, whose peers the forwarder knows already."""

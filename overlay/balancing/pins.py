@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from overlay.link.service_messages import Pin
+from overlay.link.service_messages import NO_ANSWER, Pin
 from overlay.services.checks.way import NotAskedError
 from overlay.wire.bounds import ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from overlay.link.messages import Command
     from overlay.link.service_messages import Pinned
@@ -46,7 +46,19 @@ class Pins:
         self._batches: list[_Batch] = []  # to be told
         self._over: dict[bytes, float] = {}  # when flows were over, in that order
         self._told: dict[int, _Batch] = {}  # by serial, until they are answered
+        self._led: dict[bytes, tuple[int, int]] = {}  # what the forwarder leads, and where to
+        self.forwarders = 0
+        """How many forwarders were told everything: packets that an earlier one had are lost."""
         self._has_flows, self._has_some = trio.Event(), trio.Event()
+
+    def everything(self) -> Iterator[Command]:
+        """Yield what a new forwarder must be told, once it knows the services and their servers."""
+        self.forwarders += 1
+        led = [(key, *target) for key, target in self._led.items()]
+        for at in range(0, len(led), ROWS):
+            yield Pin(NO_ANSWER, led[at : at + ROWS], [])
+        for serial, batch in list(self._told.items()):
+            yield Pin(serial, batch.flows, [])
 
     async def run(self) -> None:
         """Tell the forwarder, for ever."""
@@ -80,6 +92,7 @@ class Pins:
         batch = self._batches[-1]
         place = len(batch.flows)
         batch.flows.append((key, *target))
+        self._led[key] = target
         self._over.pop(key, None)
         self._has_flows.set()
         self._has_some.set()
@@ -98,6 +111,7 @@ class Pins:
             over.append(key)
         for key in over:
             del self._over[key]
+            self._led.pop(key, None)
         return over
 
     async def _expire(self, serial: int, batch: _Batch) -> None:

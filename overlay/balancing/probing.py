@@ -81,7 +81,9 @@ class Probing:
             self._watching.postpone(probe, now + AGAIN)
             self._troubles.log_not_asked(probe, str(error), now)
         else:
-            if self._watching.finish(probe, result, clock.now()):
+            if way.is_interrupted and not result.is_good:
+                self._watching.postpone(probe, clock.now() + AGAIN)
+            elif self._watching.finish(probe, result, clock.now()):
                 self._changed()
         finally:
             way.close()

@@ -32,6 +32,7 @@ class Way:
     def __init__(self, pins: Pins, target: tuple[int, int], own: Sequence[Address], probe: Probe) -> None:
         """*target* is the number of the service and that of its server; *own* are the addresses of this node."""
         self._pins, self._target, self._own = pins, target, own
+        self._forwarders = pins.forwarders
         self._vip = probe.service.addresses[0]
         self._flows: list[bytes] = []
         self.address, self.port = _text(self._vip), probe.port
@@ -76,6 +77,11 @@ class Way:
         """Have the flows led as all others again."""
         for flow in self._flows:
             self._pins.unpin(flow)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the forwarder was started anew meanwhile, so that packets of the check may be lost."""
+        return self._pins.forwarders != self._forwarders
 
     def _source(self) -> Address:
         """Return this node's own address that checks come from.  Raises NotAskedError if it has none of the family."""

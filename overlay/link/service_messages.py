@@ -11,6 +11,7 @@ from overlay.wire.bounds import ROWS, Address, FlowKey, Items, Name, Ports, UInt
 
 # Ours
 VIRTUAL = -1  # in the place of a peer number in the routes: a virtual address that this node balances
+NO_ANSWER = 0  # the serial of a Pin that nobody waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,8 @@ class SetPermits:
 class Pin:
     """Lead flows of health checks to servers whatever their state, each to one; ``Pinned`` follows if there are any.
 
-    *flows* are keys with the numbers of a service and its server; *over* are those of before that are led as all others
-    again.
+    With the serial NO_ANSWER nothing follows.  *flows* are keys with the numbers of a service and its server; *over* are
+    those of before that are led as all others again.
     """
 
     serial: int

@@ -113,11 +113,6 @@ class Balancer:
         """Have these servers in the service of a number, in the order of the peers file (see Service.set_servers)."""
         service = self._served[number].service
         service.set_servers(rows, sorry, is_sorry=is_sorry)
-        self._shared.pins = {
-            key: pin
-            for key, pin in self._shared.pins.items()
-            if pin[1].peer is not None or pin[0] is not service
-        }
         self._prepare(service)
 
     def remove_service(self, number: int) -> None:
@@ -132,11 +127,14 @@ class Balancer:
     def pin(self, key: bytes, service: int, server: int) -> bool:
         """Lead packets of a health check to a server, whatever its state; return False if it is unknown or there are too many.
 
-        *key* is that of the flow (overlay.wire.flow_key).
+        They are led there until unpin(), and to no other server when that one is gone.  *key* is that of the flow (overlay.wire.flow_key).
         """
         served, pins = self._served.get(service), self._shared.pins
-        found = None if served is None else served.service.by_number.get(server)
-        if served is None or found is None or (len(pins) >= PINS and key not in pins):
+        if (
+            served is None
+            or served.service.numbered(server) is None
+            or (len(pins) >= PINS and key not in pins)
+        ):
             return False
         protocol, _, _, address, port = parse_flow_key(key)
         vip = self._vips.get(address)
@@ -144,7 +142,7 @@ class Balancer:
         flow = None if there is None else there.flows.find(key)
         if there is not None and flow is not None:  # what is known of the flow goes before pins
             there.flows.remove(flow[0], key)
-        pins[key] = (served.service, found)
+        pins[key] = (served.service, server)
         return True
 
     def unpin(self, keys: Iterable[bytes]) -> None:

@@ -13,6 +13,7 @@ from overlay.forwarding.services.service import Takes
 from overlay.forwarding.services.sync import Sync
 from overlay.link.messages import OWN
 from overlay.link.service_messages import (
+    NO_ANSWER,
     AskFlows,
     AskServices,
     FlowRow,
@@ -165,7 +166,7 @@ class Services:
             case Pin():
                 self._balancer.unpin(command.over)
                 refused = [place for place, flow in enumerate(command.flows) if not self._balancer.pin(*flow)]
-                if command.flows:
+                if command.flows and command.serial != NO_ANSWER:
                     self._report(Pinned(command.serial, refused))
             case AskServices():
                 self._tell_counters(command.serial, link_is_idle, now)

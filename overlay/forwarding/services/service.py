@@ -235,6 +235,13 @@ class Service:
         self.flows.loads.full.clear()
         self.scheduler.set_servers(reals)
 
+    def numbered(self, number: int) -> Server | None:
+        """Return the server of a number, the sorry server among them; None if there is none."""
+        found = self.by_number.get(number)
+        if found is None and self.sorry is not None and self.sorry.number == number:
+            return self.sorry
+        return found
+
     def prepare(self) -> Iterator[None]:
         """Do what set_servers() and set() left to do, a piece each time that the iterator is asked."""
         self.is_preparing = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from overlay.forwarding.ratelimit import Bucket
 from overlay.forwarding.services.answers import echo_reply, flags_of, refusal
@@ -47,19 +47,28 @@ _ESTABLISHED, _UDP = int(State.ESTABLISHED), int(State.UDP)
 _CLOSING = frozenset(map(int, CLOSING))
 
 
+class Goal(NamedTuple):
+    """The server that a packet is for.  Packets of health checks are led there and not counted among the clients'."""
+
+    service: Service
+    server: Server | None  # None for a check of one that is gone
+    is_check: bool = False
+
+
 @dataclass(slots=True)
 class Shared:
     """What all virtual addresses have in common.
 
     *write* puts a packet into the tun, its virtio header before it.  *resend* has packets that were held go the way of
-    packets from the tun once more, after the batch.  *pins* lead flows of health checks to a server whatever its state.
+    packets from the tun once more, after the batch.  *pins* lead flows of health checks to the server of a number,
+    whatever its state.
     """
 
     write: Callable[[Iterable[bytes]], None]
     resend: Callable[[list[bytes]], None]
     drops: Drops = field(default_factory=Drops)
-    fragments: Fragments[tuple[Service, Server]] = field(init=False)
-    pins: dict[bytes, tuple[Service, Server]] = field(default_factory=dict)
+    fragments: Fragments[Goal] = field(init=False)
+    pins: dict[bytes, tuple[Service, int]] = field(default_factory=dict)
     answers: Bucket = field(default_factory=lambda: Bucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND))
 
     def __post_init__(self) -> None:
@@ -170,30 +179,37 @@ class Vip:
             found = self._message(packet, upper, now)
         if found is None:
             return None
-        service, server = found
+        service, server, is_check = found
         if upper.fragment and not upper.is_later:
             held = self._shared.fragments.first(upper.fragment, found, now)
             if held:
                 self._shared.resend(held)
-        peer = server.peer
-        if peer is None:
+        peer = None if server is None else server.peer
+        if server is None or peer is None:
             service.drops["service_gone"] += count
             return None
-        server.packets += count
-        server.bytes += total
+        if not is_check:
+            server.packets += count
+            server.bytes += total
         if server.dscp:
             set_dscp(packet, server.dscp)
         return peer
 
-    def _later_fragment(self, packet: memoryview, upper: Upper, now: float) -> tuple[Service, Server] | None:
+    def _later_fragment(self, packet: memoryview, upper: Upper, now: float) -> Goal | None:
         found = self._shared.fragments.later(upper.fragment, now)
         if found is None:
             self._shared.fragments.hold(upper.fragment, bytes(packet), now)
         return found
 
-    def _of_flow(
-        self, packet: memoryview, upper: Upper, now: float, count: int
-    ) -> tuple[Service, Server] | None:
+    def _pinned(self, key: bytes) -> Goal | None:
+        """Return where packets of a health check go; None for a flow that is none."""
+        pin = self._shared.pins.get(key)
+        if pin is None:
+            return None
+        service, number = pin
+        return Goal(service, service.numbered(number), is_check=True)
+
+    def _of_flow(self, packet: memoryview, upper: Upper, now: float, count: int) -> Goal | None:
         """Return the server of a packet with ports, and note what the packet says of its flow."""
         at, protocol, shared = upper.at, upper.protocol, self._shared
         if len(packet) < at + 4:
@@ -202,7 +218,7 @@ class Vip:
         addresses = bytes(packet[12:20]) if packet[0] >> 4 == 4 else bytes(packet[8:40])
         ports = bytes(packet[at : at + 4])
         key = addresses + ports + _SUFFIXES[protocol]
-        pinned = shared.pins.get(key)
+        pinned = self._pinned(key)
         if pinned is not None:
             return pinned
         service = self.service(protocol, ports[2:])
@@ -221,7 +237,7 @@ class Vip:
                     return None
             else:
                 self._note(service, *found, server, protocol, flags, now)
-                return service, server
+                return Goal(service, server)
         half = len(self.address)
         client, address = addresses[:half], addresses[half:]
         if protocol == PROTOCOL_TCP and not is_syn:
@@ -243,12 +259,12 @@ class Vip:
             return None
         if protocol != PROTOCOL_TCP and service.settings.one_packet:
             service.pass_by(client, chosen, now)
-            return service, chosen
+            return Goal(service, chosen)
         state = after_tcp(State.NONE, flags) if protocol == PROTOCOL_TCP else after_datagram(State.NONE)
         if state is not State.CLOSE and not service.begin(key, state, chosen, now):
             service.drops["service_full"] += count
             return None
-        return service, chosen
+        return Goal(service, chosen)
 
     @staticmethod
     def _is_over(
@@ -279,7 +295,7 @@ class Vip:
             service.flows.set_state(shard, row, after)
         shard.seen[row] = now
 
-    def _message(self, packet: memoryview, upper: Upper, now: float) -> tuple[Service, Server] | None:
+    def _message(self, packet: memoryview, upper: Upper, now: float) -> Goal | None:
         """Return the server that an ICMP message is for; answer echo requests."""
         at, protocol, shared = upper.at, upper.protocol, self._shared
         if protocol != (PROTOCOL_ICMP if len(self.address) == 4 else PROTOCOL_ICMPV6):
@@ -293,7 +309,7 @@ class Vip:
             return found
         if shared.pins and len(packet) >= at + 6:
             addresses = bytes(packet[12:20]) if packet[0] >> 4 == 4 else bytes(packet[8:40])
-            pinned = shared.pins.get(addresses + bytes(packet[at + 4 : at + 6]) + bytes([0, 0, protocol]))
+            pinned = self._pinned(addresses + bytes(packet[at + 4 : at + 6]) + bytes([0, 0, protocol]))
             if pinned is not None:
                 return pinned
         reply = None if upper.fragment else echo_reply(packet, at)
@@ -303,12 +319,12 @@ class Vip:
             self._answer(reply, now)
         return None
 
-    def _concerned(self, quoted: About, now: float) -> tuple[Service, Server] | None:
+    def _concerned(self, quoted: About, now: float) -> Goal | None:
         """Return the server that has a flow, or would have it."""
         protocol, key = quoted
         if protocol not in _PROTOCOLS:
             return None
-        pinned = self._shared.pins.get(key + _SUFFIXES[protocol])
+        pinned = self._pinned(key + _SUFFIXES[protocol])
         if pinned is not None:
             return pinned
         service = self.service(protocol, key[-2:])
@@ -322,7 +338,7 @@ class Vip:
             server = (
                 service.choose(key[:half], key[-4:-2], self.address, now) if service.is_function else None
             )
-        return None if server is None or server.peer is None else (service, server)
+        return None if server is None or server.peer is None else Goal(service, server)
 
     def _refuse(
         self, drops: Drops, reason: str, packet: memoryview, upper: Upper, now: float, count: int

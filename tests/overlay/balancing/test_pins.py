@@ -8,7 +8,7 @@ import trio.testing
 
 from overlay.balancing import pins
 from overlay.balancing.pins import Pins
-from overlay.link.service_messages import Pin, Pinned
+from overlay.link.service_messages import NO_ANSWER, Pin, Pinned
 from overlay.services.checks.way import NotAskedError
 from overlay.wire.bounds import ROWS
 
@@ -107,6 +107,31 @@ def test_more_flows_that_are_over_than_a_message_takes_come_in_several(monkeypat
             await asked.pin(bytes([number] * 36), (3, 7))
         await trio.sleep(0.1)
         assert [each.over for each in forwarder.told] == [[], keys[:2], keys[2:4], keys[4:]]
+
+    forwarder.run(act)
+
+
+def test_forwarder_that_was_started_anew_is_told_the_flows_that_are_led_and_those_under_way():
+    forwarder = Forwarder()
+
+    async def act(asked):
+        await asked.pin(FLOW, (3, 7))
+        await asked.pin(THIRD, (4, 1))
+        asked.unpin(THIRD)
+        await trio.sleep(pins.LINGER * 2.1)
+        forwarder._refused = None  # it has died
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asked.pin, OTHER, (3, 8))
+            await trio.sleep(0.1)
+            serial = forwarder.told[-1].serial
+            before = asked.forwarders
+            told = list(asked.everything())
+            assert told == [
+                Pin(NO_ANSWER, [(FLOW, 3, 7), (OTHER, 3, 8)], []),
+                Pin(serial, [(OTHER, 3, 8)], []),
+            ]
+            assert asked.forwarders == before + 1
+            assert asked.take(Pinned(serial, []))
 
     forwarder.run(act)
 

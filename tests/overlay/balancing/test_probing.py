@@ -33,6 +33,11 @@ class Way:
 
     def __init__(self, bench, name):
         self._bench, self._name = bench, name
+        self._began = bench.forwarders
+
+    @property
+    def is_interrupted(self):
+        return self._bench.forwarders != self._began
 
     async def knock(self):
         bench = self._bench
@@ -45,6 +50,10 @@ class Way:
             if self._name in bench.hanging:
                 await trio.sleep_forever()
             await trio.sleep(0.01)
+            if self._name in bench.restarting:
+                bench.restarting.remove(self._name)
+                bench.forwarders += 1
+                raise ConnectionResetError
         finally:
             bench.running -= 1
 
@@ -56,6 +65,7 @@ class Bench:
     def __init__(self, monkeypatch, *services, waiting=lambda: 0):
         monkeypatch.setattr(clock, "now", trio.current_time)
         self.hanging, self.not_asked = set(), set()
+        self.forwarders, self.restarting = 0, set()
         self.asked, self.closed, self.running, self.most, self.changes = [], 0, 0, 0, 0
         self.services, self._waiting = services, waiting
 
@@ -107,6 +117,15 @@ def test_check_that_cannot_be_made_is_no_failure_and_is_told_once(monkeypatch, c
     (told,) = caplog.messages
     assert told.startswith("check not made, trying again service=web server=web")
     assert told.endswith(": there is nothing left of it")
+
+
+def test_check_that_fails_while_the_forwarder_is_started_anew_is_repeated_and_does_not_count(monkeypatch):
+    bench = Bench(monkeypatch, service(2))
+    bench.restarting = {"web1"}
+    bench.run(2.0)
+
+    assert sorted(bench.asked) == ["web0", "web1", "web1"]
+    assert bench.standings() == [Condition.UP] * 2
 
 
 def test_more_checks_than_descriptors_are_late_which_is_told(monkeypatch, caplog):

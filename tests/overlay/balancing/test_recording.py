@@ -33,6 +33,8 @@ def test_bytes_are_told_by_how_they_begin_and_move_no_cursor(data, told):
 class Pins:
     """Leads all flows."""
 
+    forwarders = 0
+
     async def pin(self, key, target):
         pass
 

@@ -20,6 +20,8 @@ LOOPBACK = parse_address("127.0.0.1")
 class Pins:
     """Pins that note what they are asked, and what was received by then."""
 
+    forwarders = 0
+
     def __init__(self, is_refused=False):
         self.asked, self._is_refused = [], is_refused
 
@@ -95,6 +97,14 @@ def test_node_without_an_address_of_the_family_cannot_check():
         assert pins.asked == []
 
     trio.run(main)
+
+
+def test_check_is_interrupted_by_another_forwarder():
+    pins = Pins()
+    made = way(pins, 80)
+    assert not made.is_interrupted
+    pins.forwarders += 1
+    assert made.is_interrupted
 
 
 def test_knock_is_seen_by_no_program_and_leaves_no_connection():

@@ -243,8 +243,10 @@ def test_a_pin_needs_a_server_that_is_there():
     assert not world.balancer.pin(key, 1, 3)
     assert not world.balancer.pin(key, 2, 0)
     assert world.balancer.pin(key, 1, 0)
+    world.balancer.remove_service(1)
+    world.serve()
     world.servers(1)
-    assert world.send(tcp(flags=SYN)) == 1, "the pin went with its server"
+    assert world.send(tcp(flags=SYN)) == 1, "the pin went with its service"
 
 
 def test_pins_are_bounded(monkeypatch):

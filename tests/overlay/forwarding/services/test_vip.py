@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.forwarding.services.balancer import ServerCounters
 from overlay.forwarding.services.service import Takes
 from overlay.services.states import State
 from overlay.wire.flow_key import flow_key
@@ -812,6 +813,53 @@ def test_pinned_flows_go_to_their_server_whatever_its_state(world, version):
 
     world.balancer.unpin([flow_key(6, client, 5000, vip, 80)])
     assert world.send(tcp(port=5000, flags=SYN, version=version)) == 2
+
+
+@both
+def test_packets_of_health_checks_are_not_counted_among_those_of_clients(world, version):
+    client, vip = ip_address(CLIENTS[version].format(1)).packed, world.vips[version]
+    for protocol, port in ((6, 5000), (17, 5001)):
+        world.balancer.pin(flow_key(protocol, client, port, vip, 80), 1, 0)
+    kind, pinging = 1 if version == 4 else 58, ip_address(CLIENTS[version].format(99)).packed
+    world.balancer.pin(flow_key(kind, pinging, 7, vip, 0), 1, 0)
+    first, *later = fragments_of(version, 5001)
+
+    sent = [
+        *(tcp(port=5000, flags=flags, version=version) for flags in (SYN, ACK, ACK | FIN)),
+        udp(port=5001, version=version),
+        error(answer_of(tcp(port=5000, version=version)), version),
+        error(b"x", version, bytes([8 if version == 4 else 128, 0, 0, 0, 0, 7, 0, 1])),
+        first,
+        *later,
+    ]
+    assert {world.send(packet) for packet in sent} == {0}
+    assert [world.send(piece) for piece in reversed(fragments_of(version, 5001))][-1] == 0
+
+    assert world.service().totals() == (0, 0, 0)
+    assert world.count(0) == ServerCounters(0, 0, 0, 0, 0, 0)
+
+
+def test_check_goes_on_when_its_server_goes_down_and_reaches_no_other_when_that_is_gone(world):
+    flow = flow_key(6, ip_address(CLIENTS[4].format(1)).packed, 5000, world.vips[4], 80)
+    world.balancer.pin(flow, 1, 0)
+
+    world.servers(world.row(0, takes=Takes.NOTHING), 1, 2)
+    assert world.send(tcp(port=5000, flags=SYN)) == 0
+    world.servers(0, 1, 2)
+    assert world.send(tcp(port=5000, flags=SYN)) == 0
+    world.servers(1, 2)
+    assert world.send(tcp(port=5000, flags=SYN)) is None
+    assert world.service().drops == {"service_gone": 1}
+    world.balancer.unpin([flow])
+    assert world.send(tcp(port=5000, flags=SYN)) in {1, 2}
+
+
+def test_sorry_server_is_checked_too(world):
+    flow = flow_key(6, ip_address(CLIENTS[4].format(1)).packed, 5000, world.vips[4], 80)
+    world.servers(0, 1, sorry=world.row(9))
+
+    assert world.balancer.pin(flow, 1, 9)
+    assert world.send(tcp(port=5000, flags=SYN)) == 9
 
 
 @both
