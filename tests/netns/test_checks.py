@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -254,7 +256,13 @@ def test_datagrams_are_answered_by_all_servers_also_in_fragments(checked, up, ve
 
 
 def refusals(found):
-    return {reason for name in ("tcp4", "http6", "udp4") for _, reason in found[name]}
+    """Return the servers that refused; the kernel of a host tells of only so many refused datagrams in a second."""
+    return {
+        (name, place)
+        for name in ("tcp4", "http6", "udp4")
+        for place, (_, reason) in enumerate(found[name])
+        if reason == "connection refused"
+    }
 
 
 def test_servers_that_are_gone_are_down_by_every_kind_that_asks_them_and_up_when_they_are_back(checked, up):
@@ -263,10 +271,28 @@ def test_servers_that_are_gone_are_down_by_every_kind_that_asks_them_and_up_when
     try:
         checked.wait_states(down)
         # The last that a server was asked may have been left without an answer; those that follow are refused.
-        wait_until(lambda: refusals(checked.servers()) == {"connection refused"}, PATIENCE)
+        refused = set()
+        wait_until(lambda: len(refused.update(refusals(checked.servers())) or refused) == 9, PATIENCE)
     finally:
         checked.serve()
     checked.wait_states(UP)
+
+
+def test_checks_outlive_the_forwarder_and_are_not_counted_as_packets_of_clients(checked, up):
+    before = checked.lb.log
+    for _ in range(3):
+        forwarder = checked.lb.status()["forwarder_pid"]
+        os.kill(forwarder, signal.SIGKILL)
+        wait_until(lambda pid=forwarder: checked.lb.status()["forwarder_pid"] not in {None, pid}, PATIENCE)
+        time.sleep(2.0)  # several of each check
+    checked.lb.wait_up(checked.web1, checked.web2, checked.web3)
+    checked.wait_states(UP)
+
+    assert "server down" not in checked.lb.log[len(before) :]
+    told = json.loads(checked.lb.overlay("services", "--json").stdout)["services"]
+    servers = [server for each in told for server in each["servers"]]
+    counts = {(each["packets"], each["active_flows"], each["inactive_flows"]) for each in servers}
+    assert counts == {(0, 0, 0)}
 
 
 def test_agent_of_a_server_that_is_stopped_takes_it_down_by_every_kind(checked, up):
