@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from overlay.forwarding.bulk.units import Place
+    from overlay.forwarding.bulk.reassembly import Place
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.offload.flow import Bytes2D
     from overlay.forwarding.peer import Peer

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from overlay.forwarding.bulk.units import Cutter, Reassembly, UnitKey, make_aead, open_unit, read_unit
+from overlay.forwarding.bulk.reassembly import Reassembly
+from overlay.forwarding.bulk.units import Cutter, UnitKey, make_aead, open_unit, read_unit
 from overlay.forwarding.offload.flow import HEADER_SIZE, OVERHEAD
 from overlay.forwarding.offload.join import Rows
 from overlay.forwarding.offload.split import Splitter

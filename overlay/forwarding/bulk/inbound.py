@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from overlay.errors import PacketError
-from overlay.forwarding.bulk.units import LEAD, Reassembly, WholeUnit, ends_of_runs, open_unit
+from overlay.forwarding.bulk.reassembly import Reassembly, WholeUnit, ends_of_runs
+from overlay.forwarding.bulk.units import LEAD, open_unit
 from overlay.wire.bulk import FRAGMENT_HEADER, FRAGMENT_HEADER_SIZE, TYPE_FRAGMENT
 from overlay.wire.ip import CE
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overlay.forwarding.bulk.capability import Bulk
-    from overlay.forwarding.bulk.units import Partial, Place
+    from overlay.forwarding.bulk.reassembly import Partial, Place
     from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.offload.flow import Bytes2D
     from overlay.forwarding.peer import Peer
@@ -144,8 +145,9 @@ class UnitInbound:
             self._core.refused(keypair.peer, error.reason)
             return
         bulk.window.mark(counter)
+        bulk.delivered(counter, count, received.now)
         size = (count - 1) * stride + last
-        self._take_opened(received, keypair, bulk, counter, count, unit, size, received.arrival.ecn)
+        self._take_opened(received, keypair, bulk, unit, size, received.arrival.ecn)
 
     @staticmethod
     def _check(
@@ -194,24 +196,16 @@ class UnitInbound:
         except PacketError as error:
             core.refused(peer, error.reason, refused)
             return
+        bulk.delivered(counter, total, received.now)
         ecn = CE if partial.is_marked else received.arrival.ecn
         size = len(sealed) - LEAD + total * FRAGMENT_HEADER_SIZE
-        self._take_opened(received, keypair, bulk, counter, total, unit, size, ecn)
+        self._take_opened(received, keypair, bulk, unit, size, ecn)
 
     def _take_opened(
-        self,
-        received: Received,
-        keypair: Keypair[Peer],
-        bulk: Bulk,
-        counter: int,
-        fragments: int,
-        unit: memoryview,
-        size: int,
-        ecn: int,
+        self, received: Received, keypair: Keypair[Peer], bulk: Bulk, unit: memoryview, size: int, ecn: int
     ) -> None:
-        """Take an authentic unit, which came as *size* bytes in *fragments* datagrams."""
+        """Take an authentic unit, which came in datagrams of *size* bytes together."""
         peer = keypair.peer
-        bulk.delivered(counter, fragments, received.now)
         peer.traffic.rx_units += 1
         self._delivery.heard(keypair, received, size)
         self._core.liveness.unit_received(peer, keypair)

@@ -40,10 +40,13 @@ class ClearOutbound:
     def forward(self, peer: Peer, start: int, end: int, ecn: int, now: float) -> bool:
         """Send the packet that the arena has from *start* to *end*, its virtio header before it.
 
-        Returns whether the arena is in use up to *end* until the next flush().
+        It is dropped where the peer's address is not known.  Returns whether the arena is in use up to *end* until the next flush().
         """
         arena, view, outbound = self._arena, self._view, self._outbound
         version, length = arena[start] >> 4, end - start
+        if peer.endpoint is None:
+            self._core.cannot_reach(peer, view[start:end], now)
+            return False
         if not ttl_of(arena, start):
             peer.drops["ttl"] += 1  # RFC 2003 section 3.1
             return False

@@ -184,11 +184,9 @@ class FramesOutbound(Outbound):
                 for each in self._segments(frame, packet, offload):
                     self._send_copy(peer, keypair, each, now)
                 return
-            count = self._send_units(peer, keypair, start + packet, end, offload, congestion, now, link)
+            count = self.units.send(keypair, start + packet, end, offload, congestion, now, link)
             if not count:
-                train = self._split(frame[packet:], offload, link)
-                self._send_train(peer, keypair, train, congestion)
-                count = train.count
+                count = self.send_train(keypair, frame[packet:], offload, congestion, link)
         except (PacketError, IndexError):  # headers that do not fit the virtio header's claims
             peer.drops["tun_gso"] += 1
             return

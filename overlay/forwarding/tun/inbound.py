@@ -114,9 +114,8 @@ class Inbound:
         is_empty = False
         while taken < most:
             try:
-                size, control, flags, source = receive(
-                    [view[gathered : gathered + RECEIVE_BYTES]], ANCILLARY_BYTES
-                )
+                rest = [view[gathered : gathered + RECEIVE_BYTES]]
+                size, control, flags, source = receive(rest, ANCILLARY_BYTES)
             except BlockingIOError:
                 is_empty = True
                 break

@@ -11,21 +11,12 @@ from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from overlay.errors import PacketError
-from overlay.forwarding.bulk.size import SMALLEST
-from overlay.forwarding.bulk.units import (
-    LARGEST_DATAGRAM,
-    Cutter,
-    append_link,
-    cut_points,
-    gso_type_of,
-    portions,
-)
+from overlay.forwarding.bulk.outbound import UnitOutbound
+from overlay.forwarding.bulk.units import LARGEST_DATAGRAM
 from overlay.forwarding.clear.outbound import ClearOutbound
 from overlay.forwarding.keypair import NONCE
-from overlay.forwarding.offload.flow import OVERHEAD, flow_of, padded
+from overlay.forwarding.offload.flow import OVERHEAD, padded
 from overlay.forwarding.offload.split import Splitter
 from overlay.forwarding.offload.uniform import WORTH, UniformRows, stride_of
 from overlay.forwarding.path.oversize import Oversize, largest_segment
@@ -33,11 +24,10 @@ from overlay.forwarding.underlay.batching import Batching
 from overlay.link.messages import OWN
 from overlay.link.service_messages import VIRTUAL
 from overlay.session.constants import REJECT_AFTER_MESSAGES
-from overlay.wire.bulk import META, MINIMUM_SEGMENT
 from overlay.wire.ip import ADDRESS_V4, ADDRESS_V6, IPV6_MINIMUM_MTU, checksum, ecn
 from overlay.wire.messages import PADDING, TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from overlay.wire.mss import clamp_syn
-from overlay.wire.virtio import GSO_ECN, NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE, Offload, offload_at
+from overlay.wire.virtio import NEEDS_CSUM, VIRTIO_HEADER, VIRTIO_SIZE, Offload, offload_at
 
 if TYPE_CHECKING:
     from overlay.forwarding.keypair import Keypair
@@ -67,13 +57,14 @@ class Outbound:
         self.compiled: Twin | None = None
         # What is cut from its end goes on behind it
         self.arena = self._arena = bytearray(ARENA_BYTES + LARGEST_DATAGRAM)
-        self._view, self._array = memoryview(self._arena), np.frombuffer(self._arena, np.uint8)
+        self._view = memoryview(self._arena)
         self._first = self._view[_OFFSET : _OFFSET + READ_BYTES]
         self._at = 0
         self._is_again = False  # what is forwarded has waited, and was counted when it came
         self.pace = Batching()
         self.oversize = Oversize(core)
         self._clear = ClearOutbound(core, self, self.oversize, self._arena)
+        self.units = UnitOutbound(core, self, self, self._arena)
         self._dirty: list[FlowQueue[Peer]] = []
         self.set_mtu(mtu)
 
@@ -236,8 +227,6 @@ class Outbound:
         if keypair is None:
             if peer.clear is None:
                 core.stage(peer, bytes(view[at + _OFFSET : end]), now)
-            elif peer.endpoint is None:
-                core.cannot_reach(peer, view[start:end], now)
             elif self._clear.forward(peer, start, end, ecn, now):
                 self._at = end
             return
@@ -262,9 +251,8 @@ class Outbound:
         counter = keypair.counter
         keypair.counter = counter + 1
         TRANSPORT_HEADER.pack_into(arena, at, TYPE_TRANSPORT, keypair.remote_index, counter)
-        keypair.seal(
-            NONCE(counter), view[start : start + plain], None, view[start : start + plain + TAG_SIZE]
-        )
+        sealed = view[start : start + plain + TAG_SIZE]
+        keypair.seal(NONCE(counter), view[start : start + plain], None, sealed)
         self._at = at + plain + OVERHEAD
         self.queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
         core.liveness.data_sent(peer, keypair, 1, now)
@@ -291,16 +279,13 @@ class Outbound:
             self.flush_peer(peer)
             self.oversize.send_segments(peer, keypair, packet, offload, ecn, now)
             return
-        count = self._send_units(peer, keypair, start, end, offload, ecn, now)
+        count = self.units.send(keypair, start, end, offload, ecn, now)
         if not count:
             try:
-                train = self.splitter.split(packet, offload.gso_type, offload.segment, offload.csum_start)
+                count = self.send_train(keypair, packet, offload, ecn)
             except PacketError as error:
                 peer.drops[error.reason] += 1
                 return
-            self.flush_peer(peer)
-            self._send_train(peer, keypair, train, ecn)
-            count = train.count
         self._core.liveness.data_sent(peer, keypair, count, now)
 
     def _find_elsewhere(self, found: Peer | None, at: int, start: int, end: int, now: float) -> Peer | None:
@@ -359,7 +344,7 @@ class Outbound:
 
     def set_mtu(self, mtu: int) -> None:
         """Cut for an interface of *mtu* bytes from now on."""
-        self.splitter, self._cutter, self._uniform = Splitter(mtu), Cutter(), UniformRows(self._arena, mtu)
+        self.splitter, self._uniform = Splitter(mtu), UniformRows(self._arena, mtu)
         self._clear.set_mtu()
 
     @staticmethod
@@ -410,12 +395,15 @@ class Outbound:
             peer.pending = []
             self._core.sender.send(peer.peer, pending, peer.pending_size, peer.pending_marks, peer.flow)
 
-    def _split(self, packet: memoryview, offload: Offload, _link: bytes) -> SealedTrain:
-        """Return the segments of a super-packet in transport messages.  Raises PacketError."""
-        return self.splitter.split(packet, offload.gso_type, offload.segment, offload.csum_start)
+    def send_train(
+        self, keypair: Keypair[Peer], packet: memoryview, offload: Offload, ecn: int, link: bytes = b""
+    ) -> int:
+        """Send the segments of a super-packet in transport messages, and return how many.  Raises PacketError.
 
-    def _send_train(self, peer: Peer, keypair: Keypair[Peer], train: SealedTrain, ecn: int) -> None:
-        counter = keypair.counter
+        *link* is the Ethernet header of a super-frame.
+        """
+        train, peer, counter = self._split(packet, offload, link), keypair.peer, keypair.counter
+        self.flush_peer(peer)
         keypair.counter = counter + train.count
         train.number(counter)
         deque(map(keypair.seal, train.nonces, train.plain, repeat(None), train.sealed), maxlen=0)
@@ -423,67 +411,11 @@ class Outbound:
         send = self._core.sender.send
         for part in train.parts():
             send(peer, part, train.size, ecn)
+        return train.count
 
-    def _send_units(
-        self,
-        peer: Peer,
-        keypair: Keypair[Peer],
-        start: int,
-        end: int,
-        offload: Offload,
-        ecn: int,
-        now: float,
-        link: bytes = b"",
-    ) -> int:
-        """Send a super-packet as one unit or a few; return how many segments it has, 0 if it cannot go this way.
-
-        *link* is the Ethernet header of a super-frame.
-        """
-        bulk, segment = keypair.bulk, offload.segment
-        if bulk is None or segment < MINIMUM_SEGMENT or not offload.flags & NEEDS_CSUM:
-            return 0
-        if not bulk.has_heard:
-            self.offer(peer, keypair, now)
-        packet = self._view[start:end]
-        flow, key, size, is_trial = flow_of(packet), bulk.key, bulk.size, bulk.size.is_plain
-        if flow is None or flow.l4 != offload.csum_start or offload.gso_type & ~GSO_ECN != gso_type_of(flow):
-            return 0
-        count = -(-(len(packet) - flow.size) // segment)
-        # No larger than a full transport message, which the path carries; that of the end with the smaller MTU.
-        datagram = min(self.splitter.mtu, bulk.packet, peer.path.mtu) + OVERHEAD
-        limit = bulk.most_segments(datagram, flow.size, segment, len(link), now)
-        if key is None or count < 2 or limit < min(count, SMALLEST):
-            return 0
-        if key.is_old:
-            self._core.liveness.want(peer, now)
-            if key.is_spent:
-                return 0
-        self.flush_peer(peer)
-        sender = self._core.sender
-        if count <= limit:
-            size.sent(key.counter, now)
-            start -= META.size
-            META.pack_into(self._arena, start, offload.gso_type, segment)
-            if link:
-                end = append_link(self._arena, start, end, link)
-            for part in self._cutter.cut_in_place(key, self._view, self._array, start, end, datagram):
-                sender.send(peer, [part], datagram, ecn)
-            peer.traffic.tx_units += 1
-            self._core.liveness.units_sent(peer, bulk)
-            return count
-        cuts = [0, limit, count] if is_trial else cut_points(count, limit)
-        pieces = portions(packet, flow, offload.gso_type, segment, cuts)
-        for number, (kind, header, payload) in enumerate(pieces):
-            if is_trial and number:
-                rest = memoryview(header + bytes(payload))
-                self._send_train(peer, keypair, self._split(rest, offload._replace(gso_type=kind), link), ecn)
-                continue
-            size.sent(key.counter, now)
-            for part in self._cutter.cut(key, kind, segment, header, payload, datagram, link):
-                sender.send(peer, [part], datagram, ecn)
-            peer.traffic.tx_units += 1
-        self._core.liveness.units_sent(peer, bulk)
-        return count
+    def _split(self, packet: memoryview, offload: Offload, _link: bytes) -> SealedTrain:
+        """Return the segments of a super-packet in transport messages.  Raises PacketError."""
+        return self.splitter.split(packet, offload.gso_type, offload.segment, offload.csum_start)
 
     def complete(self, start: int, length: int, csum_start: int, csum_offset: int) -> bool:
         """Finish the checksum that the kernel left partial; return False where it points outside the packet."""

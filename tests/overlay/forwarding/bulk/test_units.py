@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 
 from overlay.crypto.replay import WINDOW
 from overlay.errors import PacketError
-from overlay.forwarding.bulk.size import WHOLE, UnitSize
-from overlay.forwarding.bulk.units import (
-    LEAD,
+from overlay.forwarding.bulk.reassembly import (
     REASSEMBLY_TIME,
     UNITS_FROM_ELSEWHERE,
     UNITS_PER_SESSION,
     UNITS_TOTAL,
-    UnitKey,
     WholeUnit,
+)
+from overlay.forwarding.bulk.size import WHOLE, UnitSize
+from overlay.forwarding.bulk.units import (
+    LEAD,
+    UnitKey,
     cut_points,
     make_for_tun,
     portions,

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from overlay.forwarding.bulk import units
-from overlay.forwarding.bulk.units import (
-    LAYOUTS,
+from overlay.forwarding.bulk.reassembly import (
     UNITS_FROM_ELSEWHERE,
     UNITS_PER_SESSION,
     UNITS_TOTAL,
-    Cutter,
     Reassembly,
 )
+from overlay.forwarding.bulk.units import LAYOUTS, Cutter
 from tests.refusals import refused
 
 SOURCE, ELSEWHERE = ("192.0.2.1", 51820), ("203.0.113.1", 51820)
