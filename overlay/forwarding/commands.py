@@ -13,6 +13,7 @@ from overlay.forwarding.path.kernel import PathSocket
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.table import Prefixes
 from overlay.forwarding.timers import Slots
+from overlay.forwarding.underlay.kernel_drops import count_kernel_drops
 from overlay.forwarding.underlay.mmsg import RawCarrier
 from overlay.forwarding.underlay.udp_socket import DatagramSocket, UdpSocket, pair
 from overlay.forwarding.unreachable import RawIcmp
@@ -219,7 +220,9 @@ class Commands:
             is_paced = (
                 peer.contact.keepalive > 0 and peer.keypairs.usable(now) is None
             )  # it will take a handshake
-            self._core.timers.rearm(self._greetings.next(now) if is_paced else now, peer, "keepalive")
+            self._core.liveness.timers.rearm(
+                self._greetings.next(now) if is_paced else now, peer, "keepalive"
+            )
 
     def _remove_peer(self, number: int) -> None:
         peer = self._core.peers.pop(number, None)
@@ -228,7 +231,7 @@ class Commands:
         self._core.retire(peer.keypairs.clear())
         self._core.staging.take(number)
         self._core.places.leave(peer)
-        self._core.timers.forget(peer)
+        self._core.liveness.timers.forget(peer)
         self._core.sender.forget(peer)
         if self._core.bridge is not None:
             self._core.bridge.forget(number)
@@ -346,15 +349,17 @@ class Commands:
             return
         self._core.unreachable.send_from(command.addresses, sockets[0] if command.has_icmp else None)
         mtu = self._core.payload_mtu(command.mtu)
-        self._core.kernel_paths.use(command.families, sockets[command.has_icmp :], mtu)
+        self._core.liveness.paths.use(command.families, sockets[command.has_icmp :], mtu)
         self._learns_mtus = bool(command.families)
         for udp in self._core.sender.sockets:
             udp.discovery.learn(self._learns_mtus)
-        self._core.jobs.add_once("paths", list(self._core.peers.values()), self._core.kernel_paths.look_soon)
+        self._core.jobs.add_once(
+            "paths", list(self._core.peers.values()), self._core.liveness.paths.look_soon
+        )
 
     def _tell_counters(self, serial: int) -> None:
         """Tell the counters of all peers, as they are when their turn comes, as fast as the agent reads them."""
-        self._core.kernel_drops.add_to(self._core.drops, self._core.sender.sockets)
+        count_kernel_drops(self._core.drops, self._core.sender.sockets)
 
         def tell(piece: tuple[Sequence[Peer], bool], now: float) -> None:
             mtu, bridge = self._core.outbound.splitter.mtu, self._core.bridge

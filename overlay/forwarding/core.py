@@ -25,10 +25,9 @@ from overlay.forwarding.places import Places
 from overlay.forwarding.services.commands import Services
 from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Table
-from overlay.forwarding.timers import Timers
 from overlay.forwarding.tun.inbound import Inbound, TunWriter
 from overlay.forwarding.tun.outbound import Outbound
-from overlay.forwarding.underlay.kernel_drops import KernelDrops
+from overlay.forwarding.underlay.kernel_drops import count_kernel_drops
 from overlay.forwarding.underlay.replaced import read_out
 from overlay.forwarding.underlay.sender import Sender
 from overlay.forwarding.unreachable import Silent, Unreachable
@@ -82,13 +81,12 @@ class Core:
             self.outbound = FramesOutbound(self, mtu, tun, self.bridge)
             self.inbound = FramesInbound(self, tun, start.joins_udp, bool(start.ciphers), self.bridge)
             self.unreachable = Silent(tun.write)
-        self.timers, self.jobs = Timers(), Workqueue()
+        self.jobs = Workqueue()
         self.own = Peer(OWN)
         self.staging = Staging()
         self.admission = Admission(start.public_key, entropy)
         pings, probes = Pings(entropy), Probes(self.timing, mtu)
-        self.kernel_paths = KernelPaths(mtu, 0 if self.bridge is None else FRAME_OVERHEAD)
-        self.kernel_drops = KernelDrops()
+        paths = KernelPaths(mtu, 0 if self.bridge is None else FRAME_OVERHEAD)
         self._link_takes = report
         self.inherits_ttl = False
         self.services = Services(
@@ -101,20 +99,13 @@ class Core:
             report=self.report,
             send=self.outbound.send_payload,
         )
-        self.in_band = InBand(
-            pings, probes, self.timers, self.report, self.outbound.send_payload, self.services.told
-        )
         self.unreachable.is_virtual = self.services.is_virtual
+        batch = self.outbound
         self.liveness = Liveness(
-            self.timing,
-            self.timers,
-            probes,
-            self.kernel_paths,
-            self.outbound,
-            self.by_index,
-            report=self.report,
-            entropy=entropy,
+            self.timing, probes, paths, batch, self.by_index, report=self.report, entropy=entropy
         )
+        timers = self.liveness.timers
+        self.in_band = InBand(pings, probes, timers, self.report, batch.send_payload, self.services.told)
 
     @property
     def is_compiled(self) -> bool:
@@ -132,17 +123,17 @@ class Core:
 
     def next_deadline(self) -> float:
         """Return when handle_deadline() is due; math.inf if never."""
-        return min(self.timers.next_deadline(), self.sender.closes_at, self.services.next_deadline())
+        return min(self.liveness.timers.next_deadline(), self.sender.closes_at, self.services.next_deadline())
 
     def handle_deadline(self, now: float, has_time: Callable[[], bool] = always) -> list[UdpSocket]:
         """Do what is due until *has_time* says no, and return the replaced sockets whose time is over, to be closed."""
-        for peer, kind in self.timers.due(now):
+        for peer, kind in self.liveness.timers.due(now):
             self.liveness.turn(peer, kind, now)
             if not has_time():
                 break
         self.services.handle_deadline(now)
         closed = [udp for udp in self.sender.sockets if udp.closes_at <= now]
-        self.kernel_drops.close(self.drops, closed)
+        count_kernel_drops(self.drops, closed)
         for udp in closed:
             read_out(self.inbound, udp, now)
             self.sender.leave(udp)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from overlay.forwarding.bulk.capability import REPORT_TIME
 from overlay.forwarding.peer import WIDE
+from overlay.forwarding.timers import Timers
 from overlay.link.messages import Moved, Silence, Wanted
 from overlay.session.constants import REKEY_AFTER_MESSAGES
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from overlay.forwarding.path.kernel import KernelPaths
     from overlay.forwarding.path.probes import Probes
     from overlay.forwarding.peer import Peer
-    from overlay.forwarding.timers import Timers
     from overlay.link.messages import Report
     from overlay.session.constants import Timing
 
@@ -37,7 +37,6 @@ class Liveness:
     def __init__(
         self,
         timing: Timing,
-        timers: Timers,
         probes: Probes,
         paths: KernelPaths,
         batch: Batch,
@@ -47,8 +46,9 @@ class Liveness:
         entropy: Callable[[int], bytes],
     ) -> None:
         """*report* tells the agent, and returns whether its link took that."""
-        self._timing, self._timers, self._probes, self._paths = timing, timers, probes, paths
+        self._timing, self._probes, self.paths = timing, probes, paths
         self._batch, self._by_index, self._report, self._entropy = batch, by_index, report, entropy
+        self.timers = Timers()
 
     # What the packet path says
 
@@ -78,7 +78,7 @@ class Liveness:
     def _await_answer(self, peer: Peer, now: float) -> None:
         if "silence" not in peer.timers:
             wait = self._timing.keepalive_timeout + self._timing.rekey_timeout + self._jitter()
-            self._timers.arm(now + wait, peer, "silence")
+            self.timers.arm(now + wait, peer, "silence")
 
     def _renew(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
         if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
@@ -92,7 +92,7 @@ class Liveness:
         Where that is little, anybody may have said so, and where ICMP is filtered the kernel learns nothing: a peer that
         may run an agent of this project is asked whether it answers probes, as soon as a packet goes that may be too large.
         """
-        self._paths.look(peer, now)
+        self.paths.look(peer, now)
         keypair = peer.keypairs.usable(now)
         is_narrow = peer.path.is_known and peer.path.mtu < WIDE
         if keypair is not None and (is_narrow or peer.asking.is_worth_it):
@@ -107,18 +107,18 @@ class Liveness:
     def after_receipt(self, peer: Peer, now: float) -> None:
         """Have the timer armed by whose end *peer* is to be answered."""
         if "answer" not in peer.timers:
-            self._timers.arm(now + self._timing.keepalive_timeout, peer, "answer")
+            self.timers.arm(now + self._timing.keepalive_timeout, peer, "answer")
 
     def units_sent(self, peer: Peer, bulk: Bulk) -> None:
         """Note that a unit left for *peer*: a report is to come."""
         if "units" not in peer.timers:
-            self._timers.arm(bulk.size.silence_due(), peer, "units")
+            self.timers.arm(bulk.size.silence_due(), peer, "units")
 
     def unit_received(self, peer: Peer, keypair: Keypair[Peer]) -> None:
         """Note that a unit of *peer* came in whole: it is to be reported."""
         if peer.contact.reporting is None:
             peer.contact.reporting = keypair
-            self._timers.arm(peer.contact.last_received + REPORT_TIME, peer, "report")
+            self.timers.arm(peer.contact.last_received + REPORT_TIME, peer, "report")
         elif peer.contact.reporting is not keypair:
             self._send_report(peer, peer.contact.reporting, peer.contact.last_received)
             peer.contact.reporting = keypair
@@ -139,19 +139,19 @@ class Liveness:
                     )
                     self.want(peer, now)
                 else:
-                    self._timers.arm(at + self._jitter(), peer, kind)
+                    self.timers.arm(at + self._jitter(), peer, kind)
             case "answer" if peer.contact.owed_since:
                 at = peer.contact.owed_since + timing.keepalive_timeout
                 if at <= now:
                     peer.contact.owed_since = 0.0
                     self.send_keepalive(peer, now)
                 else:
-                    self._timers.arm(at, peer, kind)
+                    self.timers.arm(at, peer, kind)
             case "keepalive" if peer.contact.keepalive:
                 if peer.contact.last_traffic + peer.contact.keepalive <= now:
                     peer.contact.last_traffic = now
                     self.send_keepalive(peer, now)
-                self._timers.arm(peer.contact.last_traffic + peer.contact.keepalive, peer, kind)
+                self.timers.arm(peer.contact.last_traffic + peer.contact.keepalive, peer, kind)
             case "report" if peer.contact.reporting is not None:
                 self._send_report(peer, peer.contact.reporting, now)
             case "units":
@@ -164,7 +164,7 @@ class Liveness:
                 keypair = peer.keypairs.usable(now)
                 at = self._probes.turn(peer, keypair, now, self._batch.send_probe)
                 if at < math.inf:
-                    self._timers.arm(at, peer, kind)
+                    self.timers.arm(at, peer, kind)
             case _:
                 pass  # what it was for has happened
 
@@ -198,14 +198,14 @@ class Liveness:
         if turn.is_path_new:
             self.search_path_anew(peer, now)
         if due < math.inf:
-            self._timers.rearm(due, peer, "moved")
+            self.timers.rearm(due, peer, "moved")
 
     def search_path_anew(self, peer: Peer, now: float) -> None:
         """Search for the MTU of the path to *peer* again, and ask the kernel for it: it may be another path."""
         self._probes.restart(peer, now)
         peer.path.due = 0.0
         if "path" in peer.timers:
-            self._timers.rearm(now, peer, "path")
+            self.timers.rearm(now, peer, "path")
 
     def _send_report(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
         """Tell *peer* what came of its units; under the keypair they came by, whichever we send with."""
@@ -223,10 +223,10 @@ class Liveness:
         due = size.silence_due()
         if due <= now:
             if size.is_known_to_pass:
-                self._timers.arm(now + size.patience, peer, "gone")
+                self.timers.arm(now + size.patience, peer, "gone")
             size.silence(now)
         elif due < math.inf:
-            self._timers.arm(due, peer, "units")
+            self.timers.arm(due, peer, "units")
 
     def _look_whether_gone(self, peer: Peer, now: float) -> None:
         """Call a peer that reported its units, was silent, and has not been heard at all since.

@@ -19,7 +19,7 @@ from overlay.wire.bulk import MAXIMUM_FRAGMENTS, MAXIMUM_SEALED
 from overlay.wire.control import Hello, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 # Specification (wire.control): when a hello is sent, in seconds after the first
 HELLO_TIMES = (0.0, 1.0, 5.0)
@@ -30,13 +30,64 @@ OVERTAKEN = 4  # units: one that is this far behind is missing
 LATE = REPORT_TIME / 2  # seconds: and so is one that has not come for so long after another overtook it
 
 
+class _Ciphers:
+    """The keys of one keypair's units, both ways, for each cipher that we use: best first."""
+
+    __slots__ = ("_keys", "_openers", "_receiver_index", "numbers")
+
+    def __init__(
+        self, keys: Sequence[tuple[int, bytes, bytes]], ciphers: Sequence[int], receiver_index: int
+    ) -> None:
+        self._keys = {cipher: (send, receive) for cipher, send, receive in keys if cipher in ciphers}
+        self._openers: dict[int, Callable[..., int]] = {}
+        self._receiver_index, self.numbers = receiver_index, tuple(ciphers)
+
+    def receiving(self) -> Iterator[tuple[int, bytes]]:
+        """Yield each cipher with the key that opens what comes under it."""
+        return ((cipher, receive) for cipher, (_, receive) in self._keys.items())
+
+    def agree(self, theirs: Sequence[int]) -> UnitKey | None:
+        """Return what seals for a peer that takes the ciphers *theirs*; None if we share none."""
+        for cipher in self.numbers:
+            if cipher in theirs and cipher in self._keys:
+                return UnitKey(cipher, self._keys[cipher][0], self._receiver_index)
+        return None
+
+    def opener(self, cipher: int) -> Callable[..., int] | None:
+        """Return what opens units of *cipher*; None for one that we do not use."""
+        opens = self._openers.get(cipher)
+        if opens is None and cipher in self._keys:
+            opens = self._openers[cipher] = make_aead(cipher, self._keys[cipher][1]).decrypt_into
+        return opens
+
+
+class _Hellos:
+    """When this node said hello under one keypair, and when it may again."""
+
+    __slots__ = ("_allowed", "_asking", "times")
+
+    def __init__(self, asking: Asking) -> None:
+        self._asking, self._allowed = asking, 0
+        self.times: list[float] = []
+
+    def next(self, now: float) -> float:
+        """Return when the next is due; math.inf if none may follow."""
+        said = len(self.times)
+        if not said:
+            self._allowed = self._asking.begin(now)
+        if said >= self._allowed:
+            return math.inf
+        return self.times[0] + HELLO_TIMES[said] if said else now
+
+    def answered(self) -> None:
+        """Note that the peer said hello."""
+        self._asking.answered()
+
+
 class Bulk(state.Bulk):
     """The units of one keypair."""
 
-    __slots__ = (
-        "_asking", "_ciphers", "_hello_times", "_hellos", "_keys", "_openers", "_receiver_index", "_reported",
-        "answers_pings", "answers_probes",
-    )  # fmt: skip
+    __slots__ = ("_ciphers", "_hellos", "_reported", "answers_pings", "answers_probes", "opener")
 
     key: UnitKey | None
     size: UnitSize
@@ -53,17 +104,13 @@ class Bulk(state.Bulk):
 
         *packet* is the largest packet we take as a segment.  *asking* is what earlier keypairs of the peer have taught.
         """
-        self._asking = asking or Asking()
-        self._hellos = 0  # that may be said
-        self._keys = {cipher: (send, receive) for cipher, send, receive in keys if cipher in ciphers}
-        self._ciphers, self._receiver_index, self.told_packet = tuple(ciphers), receiver_index, packet
-        self._openers: dict[int, Callable[..., int]] = {}
-        for cipher, (_, receive) in self._keys.items():
-            self._opens(cipher, receive)
+        self._ciphers, self._hellos = _Ciphers(keys, ciphers, receiver_index), _Hellos(asking or Asking())
+        self.opener, self.told_packet = self._ciphers.opener, packet
+        for cipher, key in self._ciphers.receiving():
+            self._opens(cipher, key)
         # The next hello is not due before; if it is put off, as `asking` says
         self.hello_due, self.is_put_off = 0.0, False
         self.has_said_hello = False  # the peer can know that we take units
-        self._hello_times: list[float] = []  # when each of this node's was sent
         self.has_heard = False  # a hello of the peer
         self.answers_pings = False  # the peer, as it has said
         self.answers_probes = False  # as its hello says, too
@@ -77,41 +124,28 @@ class Bulk(state.Bulk):
 
     def offer(self, now: float) -> bytes | None:
         """Return the hello that is due now that there is a super-packet to carry; None if none is."""
-        said = len(self._hello_times)
-        if not said and not self.has_heard:
-            self._hellos = self._asking.begin(now)
-        if self.has_heard or said >= self._hellos:
-            self.hello_due, self.is_put_off = math.inf, not said
-            return None
-        if said and now < self._hello_times[0] + HELLO_TIMES[said]:
-            self.hello_due = self._hello_times[0] + HELLO_TIMES[said]
-            return None
-        return self._hello(now)
+        due = math.inf if self.has_heard else self._hellos.next(now)
+        if due <= now:
+            return self._hello(now)
+        self.hello_due = due
+        if due == math.inf:
+            self.is_put_off = not self._hellos.times
+        return None
 
     def take_hello(self, hello: Hello, now: float) -> bytes | None:
         """Take what the peer can, and return our hello for it to hear, if it has not heard one yet."""
         if not self.has_heard:
             self.has_heard = True
-            self._asking.answered()
+            self._hellos.answered()
             self.answers_pings, self.answers_probes = hello.answers_pings, hello.answers_probes
-            cipher = next(
-                (each for each in self._ciphers if each in hello.ciphers and each in self._keys), None
-            )
-            if cipher is not None:
+            self.key = self._ciphers.agree(hello.ciphers)
+            if self.key is not None:
                 self.most, self.fragments, self.packet = hello.unit, hello.fragments, hello.packet
-                self.key = UnitKey(cipher, self._keys[cipher][0], self._receiver_index)
-            if hello.is_answer and len(self._hello_times) == 1:
-                self.size.round_trip = now - self._hello_times[0]
-        if hello.is_answer or len(self._hello_times) >= len(HELLO_TIMES):
+            if hello.is_answer and len(self._hellos.times) == 1:
+                self.size.round_trip = now - self._hellos.times[0]
+        if hello.is_answer or len(self._hellos.times) >= len(HELLO_TIMES):
             return None
         return self._hello(now)
-
-    def opener(self, cipher: int) -> Callable[..., int] | None:
-        """Return what opens units of *cipher*; None for one we do not use."""
-        opens = self._openers.get(cipher)
-        if opens is None and cipher in self._keys:
-            opens = self._openers[cipher] = make_aead(cipher, self._keys[cipher][1]).decrypt_into
-        return opens
 
     def most_segments(self, datagram: int, headers: int, segment: int, link: int, now: float) -> int:
         """Return how many segments a unit may have now that travels in datagrams of *datagram* bytes; 0 if none may be sent.
@@ -146,12 +180,12 @@ class Bulk(state.Bulk):
         return control.build(Report(newest, units, self.datagrams, self.missing))
 
     def _hello(self, now: float) -> bytes:
-        self._hello_times.append(now)
+        self._hellos.times.append(now)
         self.hello_due, self.is_put_off = 0.0, False
         self.has_said_hello = True
         return control.build(
             Hello(
-                self._ciphers,
+                self._ciphers.numbers,
                 MAXIMUM_SEALED,
                 MAXIMUM_FRAGMENTS,
                 self.told_packet,

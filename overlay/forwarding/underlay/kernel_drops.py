@@ -19,26 +19,14 @@ REASONS = {Role.ALL: "receive_full", Role.RECEIVES: "receive_full", Role.HANDSHA
 _WRAP = 2**32  # the kernel's counters have 32 bits
 
 
-class KernelDrops:
-    """How much of the kernel's counters has been added to ours."""
-
-    def __init__(self) -> None:
-        self._seen: dict[UdpSocket, int] = {}
-
-    def add_to(self, drops: Counter[str], sockets: Iterable[UdpSocket]) -> None:
-        """Add to *drops* what the kernel dropped at *sockets* since the last time, or since they were opened."""
-        for udp in sockets:
-            reason = REASONS.get(udp.role)
-            if reason is None or udp.queue is None:
-                continue
-            dropped = udp.queue.dropped()
-            more = (dropped - self._seen.get(udp, 0)) % _WRAP
-            self._seen[udp] = dropped
-            if more:
-                drops[reason] += more
-
-    def close(self, drops: Counter[str], sockets: Iterable[UdpSocket]) -> None:
-        """Do so a last time for *sockets* that are to be closed."""
-        for udp in sockets:
-            self.add_to(drops, (udp,))
-            self._seen.pop(udp, None)
+def count_kernel_drops(drops: Counter[str], sockets: Iterable[UdpSocket]) -> None:
+    """Add to *drops* what the kernel dropped at *sockets* since the last call, or since they were opened."""
+    for udp in sockets:
+        reason = REASONS.get(udp.role)
+        if reason is None or udp.queue is None:
+            continue
+        dropped = udp.queue.dropped()
+        more = (dropped - udp.kernel_drops) % _WRAP
+        udp.kernel_drops = dropped
+        if more:
+            drops[reason] += more

@@ -47,6 +47,7 @@ class UdpSocket(state.UdpSocket):
         "clear",
         "encapsulation",
         "family",
+        "kernel_drops",
         "protocol",
         "queue",
         "raw",
@@ -62,7 +63,6 @@ class UdpSocket(state.UdpSocket):
         self,
         raw: DatagramSocket,
         family: int,
-        closes_at: float = math.inf,
         encapsulation: Encapsulation = wireguard.ENCAPSULATION,
         role: Role = Role.ALL,
         protocol: int = PROTOCOL_UDP,
@@ -70,10 +70,11 @@ class UdpSocket(state.UdpSocket):
         queue: SendQueue | None = None,
     ) -> None:
         """*carrier* is that of a raw socket."""
-        self.raw, self.family, self.closes_at = raw, family, closes_at
+        self.raw, self.family, self.closes_at = raw, family, math.inf
         self.encapsulation, self.role, self.protocol = encapsulation, role, protocol
         self.carrier, self.queue, self.pace = carrier, queue, Batching()
         self.descriptor, self.shares = -1, None
+        self.kernel_drops = 0  # of the kernel's counter, what is in ours
         self.clear: Clear | None = encapsulation.clear
         is_switched = protocol == PROTOCOL_UDP and role in {Role.ALL, Role.SENDS}
         self.discovery = Discovery(raw, family, is_switched=is_switched)

@@ -249,25 +249,21 @@ class _Reader:
                 self._remarks.add(call.place, call.subject, "the service does not exist")
             return
         found = self._address(call, call.options["r"], service.protocol)
-        is_edit = call.command == "e"
-        method = methods[0] if methods else "g"
-        if method != "i":
+        if methods != ["i"]:
             service.is_refused = True
             if found is not None:
                 service.servers.pop((found[0], 0), None)
-            reason = (
-                NAT
-                if method == "m"
-                else f"{'-g' if methods else 'without -i it'} is direct routing: {DIRECT_ROUTING}"
+            direct = f"{'-g' if methods else 'without -i it'} is direct routing: {DIRECT_ROUTING}"
+            self._remarks.add(
+                call.place, call.subject, f"{NAT if methods == ['m'] else direct}; it is left out"
             )
-            self._remarks.add(call.place, call.subject, f"{reason}; it is left out")
             return
         tunnel = self._tunnel(call)
         if found is None or tunnel is None:
             service.is_refused = True
             return
         address, port = found
-        at = (address, 0)  # the port of a tunnelled server is that of the service
+        at, is_edit = (address, 0), call.command == "e"  # a tunnelled server has the port of the service
         if (at in service.servers) != is_edit:
             reason = "the server does not exist" if is_edit else "the server is there already"
             self._remarks.add(call.place, call.subject, reason)
@@ -278,6 +274,11 @@ class _Reader:
                 call.subject,
                 f"the port of a tunnelled server is the service's, with ipvsadm too; if {port} is meant, write port = {port}",
             )
+        limits = self._limits(call, weight, upper, lower)
+        service.servers[at] = RealServer(call.place, call.subject, address, *limits, tunnel)
+
+    def _limits(self, call: Call, weight: int, upper: int, lower: int) -> tuple[int, int, int]:
+        """Return the three as far as they can be here, with a remark on each that is cut."""
         if weight > MOST_WEIGHT:
             self._remarks.add(call.place, f"-w {weight}", f"is {MOST_WEIGHT} here, the most that there is")
         for letter, number in (("x", upper), ("y", lower)):
@@ -288,15 +289,7 @@ class _Reader:
         if lower > upper:
             self._remarks.add(call.place, f"-y {lower}", "is above -x, where it has no effect")
             lower = 0
-        service.servers[at] = RealServer(
-            call.place,
-            call.subject,
-            address,
-            min(weight, MOST_WEIGHT),
-            min(upper, MOST_FLOWS),
-            min(lower, MOST_FLOWS),
-            tunnel,
-        )
+        return min(weight, MOST_WEIGHT), min(upper, MOST_FLOWS), min(lower, MOST_FLOWS)
 
     def _tunnel(self, call: Call) -> Tunnel | None:
         kind = call.options.get("tun-type", IPIP)

@@ -10,7 +10,6 @@ import pytest
 from overlay.forwarding.bulk.capability import REPORT_TIME
 from overlay.forwarding.liveness import Liveness
 from overlay.forwarding.peer import WIDE, Peer
-from overlay.forwarding.timers import Timers
 from overlay.link.messages import Moved, Silence, Wanted
 from overlay.session.constants import REKEY_AFTER_MESSAGES, Timing
 
@@ -86,13 +85,13 @@ class Bench:
     """One peer with a keypair, its timers, and what the agent is told."""
 
     def __init__(self):
-        self.timers, self.probes, self.paths, self.batch = Timers(), Probes(), Paths(), Batch()
+        self.probes, self.paths, self.batch = Probes(), Paths(), Batch()
         self.reports = []
         self.link_is_full = False
         self.drawn = 0
         self.by_index = {}
         self.liveness = Liveness(
-            TIMING, self.timers, self.probes, self.paths, self.batch, self.by_index,
+            TIMING, self.probes, self.paths, self.batch, self.by_index,
             report=self.report, entropy=lambda size: bytes([self.drawn] * size),
         )  # fmt: skip
         self.peer = Peer(7)
@@ -121,7 +120,7 @@ class Bench:
 
     def turn_all(self, now):
         """Do what is due, and return the kinds of it."""
-        done = list(self.timers.due(now))
+        done = list(self.liveness.timers.due(now))
         for peer, kind in done:
             self.liveness.turn(peer, kind, now)
         return [kind for _, kind in done]
@@ -192,11 +191,11 @@ def test_a_peer_that_answers_nothing_is_silent_after_the_time_of_the_protocol_an
     bench.liveness.data_sent(bench.peer, bench.keypair, 1, BEGIN)
     due = BEGIN + SILENT_AFTER + drawn / 1024
 
-    assert bench.timers.next_deadline() == due
+    assert bench.liveness.timers.next_deadline() == due
     assert bench.turn_all(due) == ["silence"]
     assert bench.reports == ["forgotten", Silence(7, False), Wanted(7)]
     assert bench.peer.contact.is_silent
-    assert bench.timers.next_deadline() == math.inf
+    assert bench.liveness.timers.next_deadline() == math.inf
 
 
 def test_silence_counts_from_the_first_packet_since_the_peer_was_heard(bench):
@@ -208,7 +207,7 @@ def test_silence_counts_from_the_first_packet_since_the_peer_was_heard(bench):
 
     assert bench.turn_all(BEGIN + SILENT_AFTER + 1) == ["silence"]
     assert bench.reports == []
-    assert bench.timers.next_deadline() == BEGIN + 4 + SILENT_AFTER + 0.0625
+    assert bench.liveness.timers.next_deadline() == BEGIN + 4 + SILENT_AFTER + 0.0625
 
     bench.turn_all(BEGIN + 4 + SILENT_AFTER + 0.2)
     assert bench.reports == [Silence(7, False), Wanted(7)]
@@ -220,7 +219,7 @@ def test_who_answered_is_not_silent(bench):
 
     assert bench.turn_all(BEGIN + 60) == ["silence"]
     assert bench.reports == []
-    assert bench.timers.next_deadline() == math.inf
+    assert bench.liveness.timers.next_deadline() == math.inf
 
 
 def test_silence_is_told_once_and_the_session_asked_for_each_time(bench):
@@ -261,11 +260,11 @@ def test_data_without_an_answer_is_answered_by_a_keepalive_after_the_time_of_the
     bench.liveness.data_received(bench.peer, BEGIN + 5)
     due = BEGIN + TIMING.keepalive_timeout
 
-    assert bench.timers.next_deadline() == due
+    assert bench.liveness.timers.next_deadline() == due
     assert bench.turn_all(due) == ["answer"]
     assert bench.batch.sent == [(bench.peer, bench.keypair, b"")]
     assert bench.peer.contact.last_traffic == due
-    assert bench.timers.next_deadline() == math.inf
+    assert bench.liveness.timers.next_deadline() == math.inf
 
 
 @pytest.mark.parametrize("answer", ["data", "message"])
@@ -280,7 +279,7 @@ def test_an_answer_counts_from_the_first_data_since_something_was_sent(bench, an
 
     bench.turn_all(BEGIN + TIMING.keepalive_timeout)
     assert bench.batch.sent == []
-    assert bench.timers.next_deadline() == BEGIN + 4 + TIMING.keepalive_timeout
+    assert bench.liveness.timers.next_deadline() == BEGIN + 4 + TIMING.keepalive_timeout
 
     bench.turn_all(BEGIN + 4 + TIMING.keepalive_timeout)
     assert bench.payloads == [b""]
@@ -314,7 +313,7 @@ def test_a_keepalive_that_cannot_be_sent_is_owed_no_longer(bench):
 
     bench.liveness.data_received(bench.peer, BEGIN + 60)
 
-    assert bench.timers.next_deadline() == BEGIN + 60 + TIMING.keepalive_timeout
+    assert bench.liveness.timers.next_deadline() == BEGIN + 60 + TIMING.keepalive_timeout
 
 
 # Persistent keepalives
@@ -323,17 +322,17 @@ def test_a_keepalive_that_cannot_be_sent_is_owed_no_longer(bench):
 def test_a_persistent_keepalive_goes_when_nothing_went_either_way_for_its_time(bench):
     bench.peer.contact.keepalive = 25.0
     bench.peer.contact.last_traffic = BEGIN
-    bench.timers.arm(BEGIN + 25, bench.peer, "keepalive")
+    bench.liveness.timers.arm(BEGIN + 25, bench.peer, "keepalive")
 
     bench.peer.contact.last_traffic = BEGIN + 10
     bench.turn_all(BEGIN + 25)
     assert bench.batch.sent == []
-    assert bench.timers.next_deadline() == BEGIN + 35
+    assert bench.liveness.timers.next_deadline() == BEGIN + 35
 
     bench.turn_all(BEGIN + 35)
     assert bench.payloads == [b""]
     assert bench.peer.contact.last_traffic == BEGIN + 35
-    assert bench.timers.next_deadline() == BEGIN + 60
+    assert bench.liveness.timers.next_deadline() == BEGIN + 60
 
 
 def test_persistent_keepalives_go_on_asking_for_keys_while_there_are_none(bench):
@@ -345,14 +344,14 @@ def test_persistent_keepalives_go_on_asking_for_keys_while_there_are_none(bench)
         bench.liveness.turn(bench.peer, "keepalive", BEGIN + number * 25)
 
     assert bench.reports == [Wanted(7, is_idle=True)] * 2
-    assert bench.timers.next_deadline() == BEGIN + 50
+    assert bench.liveness.timers.next_deadline() == BEGIN + 50
 
 
 def test_a_persistent_keepalive_that_was_switched_off_ends(bench):
     bench.liveness.turn(bench.peer, "keepalive", BEGIN)
 
     assert bench.batch.sent == []
-    assert bench.timers.next_deadline() == math.inf
+    assert bench.liveness.timers.next_deadline() == math.inf
 
 
 # Paths
@@ -410,7 +409,7 @@ def test_probes_of_the_path_are_sent_when_they_are_due_and_again_later(bench):
     bench.liveness.turn(bench.peer, "path", BEGIN)
 
     assert bench.probes.turned == [(bench.peer, bench.keypair, BEGIN, bench.batch.send_probe)]
-    assert bench.timers.next_deadline() == BEGIN + 3
+    assert bench.liveness.timers.next_deadline() == BEGIN + 3
     assert "path" in bench.peer.timers
 
 
@@ -418,24 +417,24 @@ def test_probes_that_are_over_are_not_due_again(bench):
     bench.liveness.turn(bench.peer, "path", BEGIN + 180)
 
     assert bench.probes.turned[0][1] is None  # no keys
-    assert bench.timers.next_deadline() == math.inf
+    assert bench.liveness.timers.next_deadline() == math.inf
     assert "path" not in bench.peer.timers
 
 
 def test_a_path_that_is_searched_anew_is_asked_of_the_kernel_and_probed_at_once(bench):
-    bench.timers.arm(BEGIN + 30, bench.peer, "path")
+    bench.liveness.timers.arm(BEGIN + 30, bench.peer, "path")
 
     bench.liveness.search_path_anew(bench.peer, BEGIN)
 
     assert bench.probes.restarted == [(bench.peer, BEGIN)]
     assert bench.peer.path.due == 0.0
-    assert list(bench.timers.due(BEGIN)) == [(bench.peer, "path")]
+    assert list(bench.liveness.timers.due(BEGIN)) == [(bench.peer, "path")]
 
 
 def test_a_path_that_is_not_probed_is_not_probed_because_it_is_another(bench):
     bench.liveness.search_path_anew(bench.peer, BEGIN)
 
-    assert bench.timers.next_deadline() == math.inf
+    assert bench.liveness.timers.next_deadline() == math.inf
 
 
 # Moves
@@ -448,7 +447,7 @@ def test_the_agent_is_told_where_a_peer_is_and_its_path_searched_anew(bench):
 
     assert bench.reports == [Moved(7, ENDPOINT, 1, ("192.0.2.9", 9))]
     assert bench.probes.restarted == [(bench.peer, BEGIN)]
-    assert bench.timers.next_deadline() == math.inf
+    assert bench.liveness.timers.next_deadline() == math.inf
 
 
 def test_moves_that_follow_are_told_together_later(bench):
@@ -457,7 +456,7 @@ def test_moves_that_follow_are_told_together_later(bench):
         bench.liveness.look_at_moves(bench.peer, BEGIN + after)
 
     assert len(bench.reports) == 1
-    assert bench.timers.next_deadline() == BEGIN + 1
+    assert bench.liveness.timers.next_deadline() == BEGIN + 1
     assert bench.turn_all(BEGIN + 1) == ["moved"]
     assert bench.reports[1:] == [Moved(7, ENDPOINT, 2, ("192.0.2.9", 9))]
     assert len(bench.probes.restarted) == 1, "not before it has settled"
@@ -467,7 +466,7 @@ def test_moves_are_told_again_if_the_link_was_full(bench):
     bench.link_is_full = True
     bench.peer.contact.moves.moved(("192.0.2.9", 9), BEGIN)
     bench.liveness.look_at_moves(bench.peer, BEGIN)
-    assert bench.timers.next_deadline() == BEGIN + 1
+    assert bench.liveness.timers.next_deadline() == BEGIN + 1
 
     bench.link_is_full = False
     bench.turn_all(BEGIN + 1)
@@ -483,26 +482,26 @@ def test_reports_of_units_that_were_sent_are_waited_for_once(bench):
     bench.liveness.units_sent(bench.peer, bench.keypair.bulk)
     size.due = BEGIN + 0.3
     bench.liveness.units_sent(bench.peer, bench.keypair.bulk)
-    assert bench.timers.next_deadline() == BEGIN + 0.2
+    assert bench.liveness.timers.next_deadline() == BEGIN + 0.2
 
     assert bench.turn_all(BEGIN + 0.2) == ["units"]
     assert size.silences == []
-    assert bench.timers.next_deadline() == BEGIN + 0.3
+    assert bench.liveness.timers.next_deadline() == BEGIN + 0.3
 
     assert bench.turn_all(BEGIN + 0.3) == ["units"]
     assert size.silences == [BEGIN + 0.3]
-    assert bench.timers.next_deadline() == math.inf
+    assert bench.liveness.timers.next_deadline() == math.inf
 
 
 def test_nothing_is_waited_for_once_all_is_reported(bench):
     size = bench.keypair.bulk.size
     bench.liveness.turn(bench.peer, "units", BEGIN)
     assert size.silences == []
-    assert bench.timers.next_deadline() == math.inf
+    assert bench.liveness.timers.next_deadline() == math.inf
 
     size.due = BEGIN + 1
     bench.liveness.units_sent(bench.peer, bench.keypair.bulk)
-    assert bench.timers.next_deadline() == BEGIN + 1
+    assert bench.liveness.timers.next_deadline() == BEGIN + 1
 
 
 @pytest.mark.parametrize("kind", ["units", "gone"])
@@ -514,7 +513,7 @@ def test_without_a_session_or_without_units_no_report_is_missed(bench, kind):
     bench.liveness.turn(bench.peer, kind, BEGIN + 60)
 
     assert bench.reports == []
-    assert bench.timers.next_deadline() == math.inf
+    assert bench.liveness.timers.next_deadline() == math.inf
 
 
 @pytest.mark.parametrize(
@@ -535,7 +534,7 @@ def test_a_peer_that_reported_units_and_is_not_heard_at_all_any_more_is_called(
     bench.liveness.units_sent(bench.peer, keypair.bulk)
 
     assert bench.turn_all(BEGIN) == ["units"]
-    assert bench.timers.next_deadline() == BEGIN + 0.5
+    assert bench.liveness.timers.next_deadline() == BEGIN + 0.5
     assert bench.turn_all(BEGIN + 0.5) == ["gone"]
     assert bench.reports == [Wanted(7)] * is_called
 
@@ -546,7 +545,7 @@ def test_a_peer_whose_units_were_never_reported_is_not_called(bench):
 
     bench.turn_all(BEGIN)
 
-    assert bench.timers.next_deadline() == math.inf
+    assert bench.liveness.timers.next_deadline() == math.inf
 
 
 def test_units_that_came_are_reported_together_under_the_keys_that_they_came_by(bench):
@@ -556,7 +555,7 @@ def test_units_that_came_are_reported_together_under_the_keys_that_they_came_by(
     old = bench.keypair
     bench.keypair_of(6)
 
-    assert bench.timers.next_deadline() == BEGIN + REPORT_TIME
+    assert bench.liveness.timers.next_deadline() == BEGIN + REPORT_TIME
     bench.turn_all(BEGIN + REPORT_TIME)
     assert bench.batch.sent == [(bench.peer, old, b"report at 1000")]
 

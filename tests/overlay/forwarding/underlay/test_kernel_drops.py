@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from overlay.encap.encapsulation import Role
-from overlay.forwarding.underlay.kernel_drops import KernelDrops
+from overlay.forwarding.underlay.kernel_drops import count_kernel_drops
 from overlay.forwarding.underlay.udp_socket import UdpSocket
 from tests.sim import World
 
@@ -36,46 +36,27 @@ def made(role=Role.ALL, dropped=0):
 def test_what_a_socket_dropped_is_counted_by_what_it_is_for(role, drops):
     counted = Counter()
 
-    KernelDrops().add_to(counted, [made(role, 5)])
+    count_kernel_drops(counted, [made(role, 5)])
 
     assert counted == drops
 
 
 def test_each_is_counted_once_also_where_the_kernel_s_counter_begins_anew():
-    counted, drops, udp = Counter(), KernelDrops(), made(dropped=2**32 - 2)
-    drops.add_to(counted, [udp])
+    counted, udp = Counter(), made(dropped=2**32 - 2)
+    count_kernel_drops(counted, [udp])
     counted.clear()
 
     udp.queue.number = 3
-    drops.add_to(counted, [udp])
-    drops.add_to(counted, [udp])
+    count_kernel_drops(counted, [udp])
+    count_kernel_drops(counted, [udp])
 
     assert counted == {"receive_full": 5}
-
-
-def test_sockets_that_are_closed_are_counted_a_last_time():
-    counted, drops, udp = Counter(), KernelDrops(), made(dropped=2)
-    drops.add_to(counted, [udp])
-    udp.queue.number = 7
-
-    drops.close(counted, [udp])
-
-    assert counted == {"receive_full": 7}
-    assert not drops._seen
 
 
 def test_a_socket_of_which_nothing_is_known_is_left_out():
     counted = Counter()
 
-    KernelDrops().add_to(counted, [UdpSocket(None, socket.AF_INET), made(Role.SENDS, 3), made(dropped=5)])
-
-    assert counted == {"receive_full": 5}
-
-
-def test_sockets_of_which_nothing_is_counted_are_closed_all_the_same():
-    counted = Counter()
-
-    KernelDrops().close(counted, [UdpSocket(None, socket.AF_INET), made(Role.SENDS, 3), made(dropped=5)])
+    count_kernel_drops(counted, [UdpSocket(None, socket.AF_INET), made(Role.SENDS, 3), made(dropped=5)])
 
     assert counted == {"receive_full": 5}
 
