@@ -68,14 +68,18 @@ class Workqueue:
 
     def is_ready(self) -> bool:
         """Return whether run() would do anything."""
-        return bool(self._jobs) and any(waiting[0].may_go() for waiting in self._jobs.values())
+        return next(self._ready(), None) is not None
 
     def run(self, now: float, has_time: Callable[[], bool] = always) -> None:
         """Do steps, at least one, until nothing can be done or *has_time*, asked after each, says no."""
-        while kind := next((kind for kind, waiting in self._jobs.items() if waiting[0].may_go()), None):
+        while (kind := next(self._ready(), None)) is not None:
             self._step(kind, now)
             if not has_time():
                 return
+
+    def _ready(self) -> Iterator[str]:
+        """Yield the kinds of which something can be done, first the one whose turn it is."""
+        return (kind for kind, waiting in self._jobs.items() if waiting[0].may_go())
 
     def _step(self, kind: str, now: float) -> None:
         waiting = self._jobs[kind]

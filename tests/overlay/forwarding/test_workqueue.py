@@ -44,6 +44,17 @@ def test_a_job_is_done_for_each_item_with_the_time_as_it_is_then(queue, done):
     assert not queue.is_ready()
 
 
+@pytest.mark.parametrize("kind", ["a", ""])
+def test_a_job_is_done_whatever_its_kind_is_called(queue, done, kind):
+    queue.add(kind, [1, 2], doing(done))
+    queue.add("b", [3], doing(done))
+
+    queue.run(0.0)
+
+    assert sorted(item for item, _ in done) == [1, 2, 3]
+    assert not queue.is_ready()
+
+
 def test_a_run_without_any_time_does_one_step(queue, done):
     queue.add("a", [1, 2], doing(done))
 
