@@ -65,7 +65,8 @@ def main(
     """Show the changes of PATHS (modules or folders, as overlay/crypto/replay.py) that no test notices.
 
     Exits 1 if there are any.  Changes that alter nothing that anybody could see are explained in
-    tests/equivalent.toml; they are counted, and neither tried nor shown.  Constants of a module are not changed.
+    tests/equivalent.toml; they are counted, and neither tried nor shown.  Constants of a module are not changed, nor
+    the types that cast() is told.
     A change under which a test takes far longer, in CPU time, is noticed; it is shown, for one to look at.
 
     Most of the time goes into the tests that run for a change that none of them notices: --seconds and --variants

@@ -8,9 +8,10 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import libcst as cst
+import libcst.matchers as m
 from mutmut.mutation.file_mutation import Mutation, create_mutations, deep_replace
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).absolute().parents[2]  # of the project from which it is run
 EQUIVALENT = "tests/equivalent.toml"
 
+_CAST = m.Call(func=m.Name("cast"), args=[m.Arg(), m.Arg()])
 _CONSTANTS = (bool, int, float, str, bytes, type(None))
 
 
@@ -116,15 +118,20 @@ def executed(module: str, source: str | ast.Module, **names: object) -> ModuleTy
 
 
 def mutants(modules: Iterable[str]) -> list[Mutant]:
-    """Return every change of *modules*, in the order of the code.  Constants of a module are not changed."""
+    """Return every change of *modules*, in the order of the code.
+
+    Constants of a module are not changed, nor the types that cast() is told, which does not look at them.
+    """
     made = []
     for module in modules:
         tree, mutations, *_ = create_mutations(module, (ROOT / module).read_text())
-        names = _methods(tree)
+        names, types = _methods(tree), _types(tree)
         made += [
             Mutant(module, names[mutation.contained_by_top_level_function], tree, mutation)
             for mutation in mutations
             if mutation.contained_by_top_level_function in names
+            and mutation.original_node not in types
+            and not _is_of_type(mutation)
         ]
     return made
 
@@ -159,6 +166,25 @@ def _methods(tree: cst.Module) -> dict[cst.CSTNode | None, str]:
             inside = (child for child in node.body.body if isinstance(child, cst.FunctionDef))
             names |= {child: f"{node.name.value}.{child.name.value}" for child in inside}
     return names
+
+
+def _types(tree: cst.Module) -> set[cst.CSTNode]:
+    """Return all that the types consist of which cast() is told in *tree*."""
+    types = set[cst.CSTNode]()
+    found: list[cst.CSTNode] = [cast("cst.Call", call).args[0] for call in m.findall(tree, _CAST)]
+    while found:
+        types.add(found[-1])
+        found += found.pop().children
+    return types
+
+
+def _is_of_type(mutation: Mutation) -> bool:
+    """Return whether a cast() is told another type and nothing else."""
+    before, after = mutation.original_node, mutation.mutated_node
+    if not isinstance(before, cst.Call) or not isinstance(after, cst.Call):
+        return False
+    is_cast = m.matches(before, _CAST) and m.matches(after, _CAST)
+    return is_cast and before.args[1].deep_equals(after.args[1])
 
 
 def _is_protocol(base: cst.Arg) -> bool:
