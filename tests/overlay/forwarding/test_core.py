@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from overlay.crypto.cookies import CookieHolder
 from overlay.encap.encapsulation import Ends
+from overlay.forwarding.admission import UNDER_LOAD_WAITING
 from overlay.forwarding.callers import CALLERS
 from overlay.forwarding.counters import PEERS_PER_MESSAGE
 from overlay.forwarding.underlay.batching import PROBE
 from overlay.link import messages as link
 from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from overlay.session.outputs import GiveUp, InstallKeypair, Transmit, Wipe
-from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER
+from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, CookieReply
 from tests import packets
 from tests.hypothesis_profiles import examples
 from tests.network import FakeSocket, Flight
@@ -695,6 +696,17 @@ def test_counters_come_in_pieces_and_for_nobody():
     assert lonely.reported == [link.Counters(3, [], {}, is_last=True)]
 
 
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("count", [1, 9])
+def test_packets_of_a_source_that_was_not_looked_up_lately_are_taken(bench, version, count):
+    for _ in range(2):
+        sent = bench.a.send(bench.b, count, version=version)
+        bench.core.table.remembered.clear()
+        bench.world.run(1)
+
+        assert bench.b.received[-count:] == sent
+
+
 def test_a_peer_heard_on_a_closing_socket_of_another_family_is_still_answered(bench):
     old_v6 = bench.b.sockets[1]
     bench.b.open_sockets()
@@ -708,6 +720,25 @@ def test_a_peer_heard_on_a_closing_socket_of_another_family_is_still_answered(be
 
     assert bench.a.received == sent
     assert bench.dropped == {}
+
+
+def test_under_load_a_cookie_lets_through_the_address_that_it_was_given_to_alone(bench):
+    bench.b.is_agent_busy = True
+    holder, message = CookieHolder(bench.b.key.public), b"\1\0\0\0" + bytes(144)
+    for port in range(UNDER_LOAD_WAITING):
+        bench.arrive(holder.add_macs(message, 0.0), source=("198.51.100.1", 1 + port))
+    answers = []
+    bench.world.network.lose = lambda flight: bool(answers.append(flight))
+    bench.arrive(holder.add_macs(message, 0.0), source=("198.51.100.9", 9))
+
+    (reply,) = answers
+    assert reply.destination == ("198.51.100.9", 9)
+    holder.consume_reply(CookieReply.parse(reply.datagram), 0.0)
+    answered = holder.add_macs(message, 0.0)
+    for source in (("198.51.100.9", 9), ("198.51.100.8", 9), ("198.51.100.9", 8)):
+        bench.arrive(answered, source=source)
+
+    assert bench.b.drops == {"handshake_under_load": 3}
 
 
 def test_callers_that_wait_are_answered_although_many_call_after_them(bench):

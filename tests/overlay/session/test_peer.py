@@ -10,7 +10,8 @@ import pytest
 
 from overlay.crypto.keys import PrivateKey
 from overlay.crypto.noise import HandshakeResult
-from overlay.session.constants import REKEY_JITTER, REKEY_TIMEOUT
+from overlay.session.constants import RECALL_INTERVAL, REKEY_JITTER, REKEY_TIMEOUT
+from overlay.session.peer import LATEST, UNCONFIRMED, HandshakeStatus
 from overlay.session.sessions import Sessions
 from overlay.wire.bulk import CIPHERS
 from overlay.wire.messages import KEY_SIZE, TYPE_RESPONSE
@@ -191,3 +192,63 @@ def test_the_chaining_key_of_a_handshake_is_overwritten_once_its_keys_are_derive
 
     with pytest.raises(AssertionError, match="wiped"):
         result.transport_keys()
+
+
+def test_a_peer_before_its_first_handshake_has_done_nothing_and_is_not_doubted(pair):
+    assert pair.a.sessions.status(1) == HandshakeStatus(
+        is_running=False, retries=0, is_given_up=False, completed_at=None
+    )
+
+
+@pytest.mark.parametrize(("after", "is_called"), [(RECALL_INTERVAL - 0.001, False), (RECALL_INTERVAL, True)])
+def test_a_peer_whose_clock_was_set_back_is_called_again_a_minute_later(pair, after, is_called):
+    handshakes = pair.b.sessions._by_number[1]
+    handshakes._take_old(60.0, START)
+    assert handshakes.status.is_running
+    handshakes.start_over()
+
+    handshakes._take_old(60.0, START + after)
+
+    assert handshakes.status.is_running is is_called
+
+
+@pytest.mark.parametrize(
+    ("unconfirmed", "refused", "after", "is_doubted"),
+    [
+        (UNCONFIRMED - 1, 0, 0.0, False),
+        (UNCONFIRMED, 0, 0.0, True),
+        (0, 1, 0.0, True),
+        (0, 1, 9.999, True),
+        (0, 1, 10.0, False),
+    ],
+)
+def test_keys_are_doubted_after_enough_handshakes_in_vain_and_for_a_while(
+    unconfirmed, refused, after, is_doubted
+):
+    status = HandshakeStatus(
+        is_running=False,
+        retries=0,
+        is_given_up=False,
+        completed_at=None,
+        unconfirmed=unconfirmed,
+        refused=refused,
+        doubted_at=START,
+    )
+
+    assert status.is_doubted(START + after, 10.0) is is_doubted
+
+
+@pytest.mark.parametrize(
+    ("outdated", "behind", "expected"), [(0, 99.0, False), (1, LATEST, False), (1, LATEST + 0.1, True)]
+)
+def test_a_clock_is_behind_once_an_initiation_came_that_no_network_delays_so_long(outdated, behind, expected):
+    status = HandshakeStatus(
+        is_running=False,
+        retries=0,
+        is_given_up=False,
+        completed_at=None,
+        outdated=outdated,
+        behind=behind,
+    )
+
+    assert status.has_clock_behind is expected

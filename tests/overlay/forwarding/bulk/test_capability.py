@@ -264,3 +264,30 @@ def test_a_hello_is_said_once_it_was_offered_or_answered():
 
     assert offers.has_said_hello
     assert answers.has_said_hello
+
+
+@pytest.mark.parametrize(
+    ("theirs", "headers", "link", "expected"),
+    [
+        ({}, 40, 0, 3),
+        ({"fragments": 2}, 40, 0, 1),  # the headers leave no room for two
+        ({"packet": 1399}, 40, 0, 0),  # none that the peer would take
+        ({"packet": 1400}, 40, 14, 3),  # the link's header is not of the packet
+        ({"ciphers": ()}, 40, 0, 0),
+    ],
+)
+def test_units_have_as_many_segments_as_the_peer_takes(theirs, headers, link, expected):
+    one = bulk()
+    assert one.most_segments(1400, headers, 1360, link, 0.0) == 0, "the peer has not said hello"
+    take(one, hello(**theirs))
+    one.size.limit = 3
+
+    assert one.most_segments(1400, headers, 1360, link, 0.0) == expected
+
+
+def test_there_is_no_unit_while_the_size_allows_none():
+    one = bulk()
+    take(one, hello())
+    one.size.limit = 0
+
+    assert one.most_segments(1400, 40, 1360, 0, 0.0) == 0

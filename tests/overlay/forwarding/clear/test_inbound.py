@@ -597,12 +597,14 @@ def test_at_a_place_without_a_peer_there_is_no_peer():
 @pytest.mark.parametrize(
     ("inner", "mark", "expected"), [(ECT_0, CE, CE), (ECT_0, 1, 1), (ECT_0, ECT_0, ECT_0)]
 )
-def test_payloads_of_one_flow_take_the_mark_of_their_path(world, inner, mark, expected):
-    a, b = world.clear_pair()
+@pytest.mark.parametrize("encapsulation", ["udp", "vxlan"])
+def test_payloads_of_one_flow_take_the_mark_of_their_path(world, encapsulation, inner, mark, expected):
+    a, b = world.clear_pair(encapsulation=encapsulation)
     whole = genuine(b, a, size=4000, tcp=True, tos=inner)
     train = packets.kernel_segments(*packets.as_super_packet(whole, 1000))
+    payloads = [framed(each) if encapsulation == "vxlan" else each for each in train]
 
-    arrive(world, a, *train, source=b.addresses[0], tos=mark)
+    arrive(world, a, *payloads, source=b.addresses[0], tos=mark)
 
     assert [packet[1] & 3 for packet in a.received] == [expected] * 4
 

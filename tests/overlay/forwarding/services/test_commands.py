@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from types import SimpleNamespace
 
 import pytest
 
@@ -216,6 +217,27 @@ def test_answers_go_back_through_a_director_where_the_permit_says_so(bench, retu
 
     bench.services.deliver(memoryview(packets.PLAIN + udp()))
     assert bench.services.permits.director_of(answer) is (bench.own if returns else None)
+
+
+@pytest.mark.parametrize("is_clear", [False, True])
+def test_an_answer_goes_by_the_session_with_the_director_of_its_client_if_that_has_one(bench, is_clear):
+    asked_at, server = [], Peer(2)
+    director = bench.peers[1] = SimpleNamespace(
+        number=1, clear="vxlan" if is_clear else None, keypairs=SimpleNamespace(usable=asked_at.append)
+    )
+    bench.tell(SetPermits([PermitRow(VIP, False, [], [17], [(80, 80)], True)]))
+    answer = memoryview(packets.udp(source=VIPS[4], destination=CLIENTS[4].format(1)))
+    assert bench.services.instead_of(server, answer, 5.0) == (server, None)
+
+    bench.services.permits.admits(director, udp())
+    assert bench.services.instead_of(server, answer, 5.0) == (director, None)
+    assert asked_at == [] if is_clear else [5.0]
+
+    director.keypairs.usable = lambda _: "keypair"
+    assert bench.services.instead_of(server, answer, 5.0) == (director, None if is_clear else "keypair")
+
+    bench.services.deliver(memoryview(packets.PLAIN + udp()))  # the client is one of this node's now
+    assert bench.services.instead_of(server, answer, 5.0) == (server, None)
 
 
 # Packets for this node

@@ -207,6 +207,21 @@ def test_all_flows_are_forgotten_a_shard_at_a_time():
     assert (flows.loads.active, flows.loads.inactive) == ([0] * 4, [0] * 4)
 
 
+def test_a_table_is_as_new_once_all_of_its_flows_are_forgotten():
+    flows = table(40_000, forgotten=lambda _: None)
+    for number in range(100):
+        flows.add(key_of(number), SYN, 0, 0.0)
+    for _ in flows.clear():
+        pass
+
+    assert not flows.sweep(1000.0), "there is nothing to look at"
+    assert flows.add(key_of(1), OPEN, 2, 5.0)
+    assert held(flows) == {key_of(1): [OPEN, 2, 5.0]}
+    whole_sweep(flows, 1e6)
+    assert held(flows) == {}
+    assert not flows.sweep(1e6)
+
+
 def test_rows_are_used_again():
     flows = table(10)
     for number in range(1000):

@@ -322,6 +322,33 @@ def test_a_flow_of_a_server_that_is_gone_follows_the_other_director():
     assert service.servers[shard.server[place]].number == 0
 
 
+@pytest.mark.parametrize("is_gone", [False, True])
+@pytest.mark.parametrize("is_proven", [False, True])
+@pytest.mark.parametrize("is_learnt", [False, True])
+@pytest.mark.parametrize("seen", [9.0, 10.0, 11.0])
+def test_a_known_flow_follows_another_director_unless_it_is_proven_here_and_its_server_there(
+    is_gone, is_proven, is_learnt, seen
+):
+    service = made(scheduler="rr")
+    have(service, row(0), row(1))
+    state = State.ESTABLISHED if is_proven else State.SYN_RECV
+    service.begin(key(1), state, service.by_number[1], 10.0)
+    shard, place = service.flows.find(key(1))
+    if is_learnt:
+        shard.note_learnt(place)
+    if is_gone:
+        have(service, row(0))
+    is_ours = is_proven and not is_learnt
+
+    assert service.learn(key(1), State.FIN_WAIT, service.by_number[0], seen)
+
+    number = service.servers[shard.server[place]].number
+    assert number == (1 if is_ours and (not is_gone or seen < 10.0) else 0)
+    assert shard.seen[place] == max(seen, 10.0)
+    assert shard.state[place] == (state if is_ours and seen < 10.0 else State.FIN_WAIT)
+    assert shard.is_learnt(place) is not (is_ours and seen < 10.0)
+
+
 def test_a_full_table_takes_no_flow_of_another_director():
     service = made(scheduler="rr", flows=64)
     have(service, row(0))

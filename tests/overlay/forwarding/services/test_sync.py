@@ -17,7 +17,7 @@ from overlay.forwarding.workqueue import Workqueue
 from overlay.reasons import Drops
 from overlay.services.states import State
 from overlay.wire import control
-from overlay.wire.service_control import FlowRow, FlowsTold
+from overlay.wire.service_control import FlowRow, FlowsTold, most_flows
 from tests.overlay.forwarding.services.conftest import CLIENTS, VIPS, WEB, World, tcp, udp
 from tests.packets import ACK, FIN, RST, SYN
 
@@ -673,3 +673,38 @@ def test_counts_of_flows_are_right_whatever_is_told_and_sent(scheduler, persiste
         mine = [state for state, index in rows if index == server]
         assert flows.loads.active[server] == sum(state not in closing for state in mine)
         assert flows.loads.inactive[server] == sum(state in closing for state in mine)
+
+
+# What is told
+
+
+@pytest.mark.parametrize(
+    ("idle", "told"), [(0.0, 0), (1.9, 1), (65_534.5, 65_534), (65_536.0, 65_535), (1e6, 65_535)]
+)
+def test_flow_is_told_with_the_whole_seconds_that_it_was_idle_as_far_as_they_fit(idle, told):
+    directors = Directors(tcp=1e7)
+    directors.connect(0, 1000)
+    shared = directors.all[0].sync._shared[WEB]
+    shared.now = directors.now + idle
+    (key,) = directors.all[0].service().flows.open_keys(is_all=True)
+
+    row = shared.row(directors.all[0].service().flows, key)
+
+    assert row == flow(server=row.server, idle=told)
+
+
+def test_what_is_walked_is_told_in_as_many_messages_as_there_is_room_for_in_a_tick(monkeypatch):
+    """Of one IP version, so that no message is begun that is not full."""
+    monkeypatch.setattr(module, "MESSAGES", 2)
+    directors = Directors()
+    directors.connect(0, *range(1000, 1000 + 10 * most_flows(4)))
+    directors.run(20)
+    directors.restart(1)
+    sent = []
+    for _ in range(30):
+        before = len(directors.told)
+        directors.run(TICK)
+        sent.append(sum(bool(told.rows) for _, _, told in directors.told[before:]))
+
+    assert max(sent) == 2
+    assert sum(sent) >= 10

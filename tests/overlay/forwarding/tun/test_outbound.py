@@ -232,6 +232,24 @@ def test_packets_that_waited_and_are_more_than_the_arena_holds_leave_in_their_or
     assert a.drops == {}
 
 
+@pytest.mark.parametrize("sizes", [[8000] * 64, [100, *[8000] * 63], [*[100] * 40, *[8000] * 40]])
+def test_large_packets_that_are_more_than_the_arena_holds_leave_in_their_order(sizes):
+    world = World()
+    a, b = world.pair()
+    for node in (a, b):
+        node.set_node(9000)
+    a.send(b)
+    world.run(1)
+    a.send(b, 3 * PROBE)  # batches are taken
+    world.run(1)
+    b.received.clear()
+
+    sent = [packet for size in sizes for packet in a.send(b, 1, size)]
+    world.run(1)
+
+    assert b.received == sent
+
+
 def test_units_that_come_together_are_reported_once():
     ways = Ways(ciphers=[AES_256_GCM])
     ways.a.peer().keypairs.current.bulk.size = UnitSize(WHOLE)

@@ -993,3 +993,45 @@ def test_what_is_sent_under_an_option_is_counted():
     assert raw.datagrams == [b"probe", b"cuttable"]
     assert [call[2] for call in raw.calls] == [[], [TOS_2]]
     assert peer.traffic.tx_bytes == 13
+
+
+def test_each_flow_has_the_shares_of_the_socket_that_it_leaves_from():
+    """As many sockets send to the peer as there are flows; the buffer of one is crowded, those of the others are not."""
+    sender, peer = Sender(segments=True), peer_of(VXLAN)
+    raws = [Ways(V4), Ways(), Ways()]
+    sender.use([UdpSocket(raw, INET, queue=raw, **FLOWS) for raw in raws])
+
+    for number in range(3000):
+        sender.send(peer, train(40, 1400), 1400, 0, 3 + number % 3)
+
+    each = 1000 * 40 * 1400
+    assert [raw.taken[V4] for raw in raws[1:]] == [each, each]
+    assert raws[0].taken[V4] + peer.drops["send_full"] * 1400 == each
+    assert raws[0].taken[V4] < 2.5 * 2**20
+    assert [udp.shares is not None for udp in sender.sockets] == [True, False, False]
+
+
+def test_what_waits_is_looked_at_where_the_peer_is_sent_to():
+    """Also before the first send has chosen a socket, and once that is to be closed."""
+    raws = [Ways(V4), Ways(V4)]
+    for raw in raws:
+        raw.inside[V4] = [(raw.size // 2, None)]
+    sender, peer = Sender(segments=True), peer_at()
+    sender.use([UdpSocket(raw, INET, queue=raw) for raw in raws])
+
+    sender.look(peer)
+    assert [udp.shares is not None for udp in sender.sockets] == [True, False]
+
+    sender.sockets[0].closes_at = 100.0
+    sender.look(peer)
+    assert [udp.shares is not None for udp in sender.sockets] == [True, True]
+
+
+def test_a_send_to_nowhere_looks_at_nothing():
+    sender = Sender(segments=True)
+    sender.use([UdpSocket(raw := Ways(V4), INET, queue=raw)])
+    raw.inside[V4] = [(raw.size // 2, None)]
+
+    sender.look(Peer(1))
+
+    assert sender.sockets[0].shares is None
