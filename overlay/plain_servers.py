@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends
+from overlay.services.translating import FAMILIES
 from overlay.tunnels import overheads_of
 from peers.encapsulation import IPIP
 from peers.prefixes import PrefixMap
@@ -63,14 +64,38 @@ def _commands(table: Table, peer: Peer) -> Iterator[Command]:
             yield from commands if device not in ready else ()
             ready.add(device)
             yield from _for_addresses(table, version, device, inside)
-    tcp = {address.version for each in services if "tcp" in each.protocols for address in each.addresses}
-    for version in sorted(tcp):
-        size = _tunnel_mtu(table) - IP_HEADERS[version] - TCP_HEADER
-        family = f"ip -{version} route"
-        yield Command(
-            f"{family} change $({family} show default | head -n 1) advmss {size}",
-            "clients then send what fits into the tunnel; the answer that tells them passes no director",
-        )
+    for version in (4, 6):
+        spoken = [
+            address
+            for each in services
+            if "tcp" in each.protocols
+            for address in each.addresses
+            if address.version == version
+        ]
+        if spoken:
+            size = _tunnel_mtu(table) - IP_HEADERS[version] - TCP_HEADER
+            yield Command(
+                _segment_rule(version, dict.fromkeys(spoken), size),
+                "clients then send what fits into the tunnel; the answer that tells them passes no director",
+            )
+
+
+def _segment_rule(version: int, addresses: Iterable[Address], size: int) -> str:
+    """Return the command that has answers from *addresses* ask for segments of *size* bytes at most.
+
+    An advmss would have to stand at each route that leads to a client, and is lost when one is renewed.
+    """
+    chain = "inet services answers"
+    family = FAMILIES[version]
+    sources = ", ".join(map(str, addresses))
+    rule = (
+        f"{family} saddr {{ {sources} }} tcp flags syn "
+        f"tcp option maxseg size > {size} tcp option maxseg size set {size}"
+    )
+    return (
+        f"nft 'add table inet services; add chain {chain} {{ type filter hook output priority mangle; }}; "
+        f"add rule {chain} {rule}'"
+    )
 
 
 def _device(table: Table, peer: Peer, version: int) -> tuple[str, list[Command]]:

@@ -9,7 +9,7 @@ import json
 import socket
 import subprocess
 import sys
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,9 @@ class Site:
             self.client.run("ip", "route", "add", "default", "via", FAR_ROUTER[each])
             for node in (self.lb1, self.plain):
                 node.namespace.run("ip", "route", "add", "default", "via", ROUTER[each])
+            # The server answers clients by another route than its default one
+            network = ip_network(f"{CLIENT[each]}/{LENGTH[each]}", strict=False)
+            self.plain.namespace.run("ip", "route", "add", str(network), "via", ROUTER[each])
         for setting in ("ipv4.conf.eth0.forwarding", "ipv6.conf.all.forwarding"):
             self.lb1.namespace.run("sysctl", "-qw", f"net.{setting}=1")
 

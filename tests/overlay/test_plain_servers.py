@@ -26,7 +26,9 @@ def test_a_kernels_ipip_needs_a_device_an_address_settings_and_a_segment_size():
         "ip address add 192.0.2.100/32 dev tunl0",
         "sysctl -w net.ipv4.conf.tunl0.rp_filter=2",
         "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
-        "ip -4 route change $(ip -4 route show default | head -n 1) advmss 1380",
+        "nft 'add table inet services; add chain inet services answers { type filter hook output priority mangle; }; "
+        "add rule inet services answers ip saddr { 192.0.2.100 } tcp flags syn "
+        "tcp option maxseg size > 1380 tcp option maxseg size set 1380'",
     ]
 
 
@@ -64,7 +66,7 @@ def test_the_segment_size_follows_the_mtu_of_the_network():
 
     found = commands_by_peer(parse(text, PATH))["plain"]
 
-    assert found[-1].command.endswith("advmss 1360")
+    assert found[-1].command.endswith("maxseg size set 1360'")
 
 
 @pytest.mark.parametrize(
@@ -91,13 +93,13 @@ def test_the_segment_size_is_what_the_widest_headers_leave(network, endpoint, si
 
     found = commands_by_peer(parse(text, PATH))["plain"]
 
-    assert found[-1].command.endswith(f"advmss {size}")
+    assert found[-1].command.endswith(f"maxseg size set {size}'")
 
 
 def test_datagrams_have_no_segment_size():
     udp = web("ports = 53", 'protocol = "udp"', "servers = 'plain'")
 
-    assert not [each for each in commands(udp, PLAIN) if "advmss" in each]
+    assert not [each for each in commands(udp, PLAIN) if "maxseg" in each]
 
 
 def test_another_tunnel_is_named_and_not_made():
