@@ -11,6 +11,7 @@ import trio
 
 from overlay.balancing import commands, journal
 from overlay.balancing.counting import Counting
+from overlay.balancing.exchanges import Exchanges
 from overlay.balancing.flow_pages import FlowPages
 from overlay.balancing.on_lan import look_at_lan
 from overlay.balancing.pins import Pins
@@ -77,7 +78,10 @@ class Balancing:
         self.counting = Counting(tell, lambda: sum(1 + len(each.entries) for each in self._served.values()))
         self.flow_pages = FlowPages(tell)
         self.shared = Shared(node.own.name, self.watching, roster, tell, self._apply)
-        self._probing = Probing(self.watching, self.way_of, self._pins.waiting, self._note_change)
+        self._exchanges = Exchanges(self._pins)
+        self._probing = Probing(
+            self.watching, self.way_of, self._exchanges, self._pins.waiting, self._note_change
+        )
         self._wake, self._changed = trio.Event(), trio.Event()
         self._is_on_lan = False
         self._take(node, clock.now())
@@ -171,6 +175,7 @@ class Balancing:
             nursery.start_soon(self.shared.run)
             nursery.start_soon(self.counting.keep_counting)
             nursery.start_soon(self._pins.run)
+            nursery.start_soon(self._exchanges.run)
             nursery.start_soon(self._probing.run)
             nursery.start_soon(self._follow_checks)
             while True:

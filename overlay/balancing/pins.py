@@ -32,9 +32,23 @@ class _Batch:
 
     def __init__(self) -> None:
         self.flows: list[tuple[bytes, int, int]] = []
+        self.waiting: list[Callable[[NotAskedError | None], None]] = []  # for each of them
         self.answered = trio.Event()
-        self.refused: frozenset[int] = frozenset()
-        self.is_lost = False
+
+    def answer(self, refused: frozenset[int]) -> None:
+        """Tell who waits that the forwarder leads these flows but those at *refused* places."""
+        for place, led in enumerate(self.waiting):
+            led(
+                NotAskedError("the forwarder leads no more flows of checks, or not to this server")
+                if place in refused
+                else None
+            )
+        self.answered.set()
+
+    def give_up(self) -> None:
+        """Tell who waits that there is no answer."""
+        for led in self.waiting:
+            led(NotAskedError(f"the forwarder did not answer within {PATIENCE:g} s"))
 
 
 class Pins:
@@ -87,20 +101,29 @@ class Pins:
 
         Raises NotAskedError if it is not.
         """
+        answered, found = trio.Event(), list[NotAskedError | None]()
+
+        def led(error: NotAskedError | None) -> None:
+            found.append(error)
+            answered.set()
+
+        self.lead(key, target, led)
+        await answered.wait()
+        for error in found:
+            if error is not None:
+                raise error
+
+    def lead(self, key: bytes, target: tuple[int, int], led: Callable[[NotAskedError | None], None]) -> None:
+        """Do the same, and have *led* called when it is so; with the error if it is not."""
         if not self._batches or len(self._batches[-1].flows) >= ROWS:
             self._batches.append(_Batch())
         batch = self._batches[-1]
-        place = len(batch.flows)
         batch.flows.append((key, *target))
+        batch.waiting.append(led)
         self._led[key] = target
         self._over.pop(key, None)
         self._has_flows.set()
         self._has_some.set()
-        await batch.answered.wait()
-        if batch.is_lost:
-            raise NotAskedError(f"the forwarder did not answer within {PATIENCE:g} s")
-        if place in batch.refused:
-            raise NotAskedError("the forwarder leads no more flows of checks, or not to this server")
 
     def _take_over(self) -> list[bytes]:
         """Take the flows that are over for long enough."""
@@ -120,8 +143,7 @@ class Pins:
             await batch.answered.wait()
         if not batch.answered.is_set():
             self._told.pop(serial, None)
-            batch.is_lost = True
-            batch.answered.set()
+            batch.give_up()
 
     def waiting(self) -> int:
         """Return how many flows are not led yet that are to be."""
@@ -141,6 +163,5 @@ class Pins:
         batch = self._told.pop(report.serial, None)
         if batch is None:
             return False
-        batch.refused = frozenset(report.refused)
-        batch.answered.set()
+        batch.answer(frozenset(report.refused))
         return True

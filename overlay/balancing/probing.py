@@ -1,7 +1,11 @@
-"""Runs the checks of a director when they are due, each in a task of its own: one that hangs delays no other."""
+"""Runs the checks of a director when they are due, so that one that hangs delays no other.
+
+Those that are one exchange are made together (overlay.balancing.exchanges), the others each in a task of its own.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -15,7 +19,9 @@ from overlay.services.checks.way import NotAskedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from overlay.balancing.exchanges import Exchanges
     from overlay.balancing.way import Way
+    from overlay.services.checking import Result
     from overlay.services.watching import Probe, Watching
 
 # Ours
@@ -36,12 +42,13 @@ class Probing:
         self,
         watching: Watching,
         open_way: Callable[[Probe], Way],
+        exchanges: Exchanges,
         waiting: Callable[[], int],
         changed: Callable[[], None],
     ) -> None:
-        """*waiting* tells of how many checks the forwarder has not said yet that it leads them."""
+        """*exchanges* makes the checks that are one, while its own run() does.  *waiting* tells of how many checks the forwarder has not said yet that it leads them."""
         self._watching, self._open_way, self._changed = watching, open_way, changed
-        self._waiting = waiting
+        self._exchanges, self._waiting = exchanges, waiting
         self._wake, self._wakes_at = trio.Event(), math.inf
         self._running = 0
         self._troubles = journal.Troubles()
@@ -63,7 +70,12 @@ class Probing:
                 room = max(0, min(most - self._running, AT_ONCE - self._waiting()))
                 for probe in self._watching.due(now, room):
                     self._running += 1
-                    nursery.start_soon(self._check, probe)
+                    way = self._open_way(probe)
+                    exchange = checks.as_exchange(probe.check, way)
+                    if exchange is None:
+                        nursery.start_soon(self._check, probe, way)
+                    else:
+                        self._exchanges.begin(way, exchange, functools.partial(self._end, probe, way))
                 due = self._watching.next_deadline()
                 if now - due > LATE:
                     is_short = limit < wanted and self._running + AT_ONCE >= most
@@ -72,21 +84,26 @@ class Probing:
                 with trio.move_on_after(max(GRAIN, due - now)):
                     await self._wake.wait()
 
-    async def _check(self, probe: Probe) -> None:
-        way = self._open_way(probe)
+    async def _check(self, probe: Probe, way: Way) -> None:
+        found: Result | NotAskedError | None = None
         try:
-            result = await checks.run(probe.check, way)
+            found = await checks.run(probe.check, way)
         except NotAskedError as error:
-            now = clock.now()
-            self._watching.postpone(probe, now + AGAIN)
-            self._troubles.log_not_asked(probe, str(error), now)
-        else:
-            if way.is_interrupted and not result.is_good:
-                self._watching.postpone(probe, clock.now() + AGAIN)
-            elif self._watching.finish(probe, result, clock.now()):
-                self._changed()
+            found = error
         finally:
-            way.close()
-            self._running -= 1
+            self._end(probe, way, found)
+
+    def _end(self, probe: Probe, way: Way, found: Result | NotAskedError | None) -> None:
+        """Take what a check has found, or why it could not be made; None for one that was cancelled."""
+        way.close()
+        self._running -= 1
+        now = clock.now()
+        if isinstance(found, NotAskedError):
+            self._watching.postpone(probe, now + AGAIN)
+            self._troubles.log_not_asked(probe, str(found), now)
+        elif found is not None and way.is_interrupted and not found.is_good:
+            self._watching.postpone(probe, now + AGAIN)
+        elif found is not None and self._watching.finish(probe, found, now):
+            self._changed()
         if self._watching.next_deadline() < self._wakes_at:
             self._wake.set()

@@ -45,8 +45,7 @@ class Way:
         The server's program sees nothing of it, and neither end keeps a connection that waits for its end.
         """
         with self._open(socket.SOCK_STREAM) as opened:
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)  # the RST comes before the ACK
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            _hasten(opened)
             await self._lead(opened, PROTOCOL_TCP)
             code = opened.connect_ex((self.address, self.port))
             if code == errno.EINPROGRESS:
@@ -54,6 +53,24 @@ class Way:
                 code = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
                 raise OSError(code, os.strerror(code))
+
+    def open(self, protocol: int) -> tuple[socket.socket, bytes]:
+        """Return a socket for TCP or UDP to the server, and its flow, which is to be led before it is used.
+
+        TCP is ended by a RST, as what checks servers does everywhere: nobody waits for anything after the answer.  Raises
+        NotAskedError.
+        """
+        opened = self._open(socket.SOCK_STREAM if protocol == PROTOCOL_TCP else socket.SOCK_DGRAM)
+        if protocol == PROTOCOL_TCP:
+            _hasten(opened)
+        flow = self._flow(opened, protocol)
+        self._flows.append(flow)
+        return opened, flow
+
+    @property
+    def target(self) -> tuple[int, int]:
+        """The numbers of the service and the server."""
+        return self._target
 
     async def connect(self) -> trio.SocketStream:
         return trio.SocketStream(await self._connected(socket.SOCK_STREAM, PROTOCOL_TCP))
@@ -115,12 +132,21 @@ class Way:
 
     async def _lead(self, opened: socket.socket | trio.socket.SocketType, protocol: int) -> None:
         """Have what *opened* sends to the virtual address led to the server."""
+        await self._pin(self._flow(opened, protocol))
+
+    def _flow(self, opened: socket.socket | trio.socket.SocketType, protocol: int) -> bytes:
         port = opened.getsockname()[1]
-        await self._pin(flow_key(protocol, self._source().packed, port, self._vip.packed, self.port))
+        return flow_key(protocol, self._source().packed, port, self._vip.packed, self.port)
 
     async def _pin(self, flow: bytes) -> None:
         self._flows.append(flow)
         await self._pins.pin(flow, self._target)
+
+
+def _hasten(opened: socket.socket) -> None:
+    """Have no packet of *opened* sent that only acknowledges: the request, or the RST at the end, does that too."""
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
 @functools.lru_cache(maxsize=4096)

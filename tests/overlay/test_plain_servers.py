@@ -26,9 +26,12 @@ def test_a_kernels_ipip_needs_a_device_an_address_settings_and_a_segment_size():
         "ip address add 192.0.2.100/32 dev tunl0",
         "sysctl -w net.ipv4.conf.tunl0.rp_filter=2",
         "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
-        "nft 'add table inet services; add chain inet services answers { type filter hook output priority mangle; }; "
-        "add rule inet services answers ip saddr { 192.0.2.100 } tcp flags syn "
-        "tcp option maxseg size > 1380 tcp option maxseg size set 1380'",
+        (
+            "nft 'add table inet services; "
+            "add chain inet services answers { type filter hook output priority mangle; }; "
+            "add rule inet services answers ip saddr { 192.0.2.100 } tcp flags syn "
+            "tcp option maxseg size > 1380 tcp option maxseg size set 1380'"
+        ),
     ]
 
 

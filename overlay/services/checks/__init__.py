@@ -18,7 +18,9 @@ from overlay.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import ModuleType
 
+    from overlay.services.checks.exchange import Exchange
     from overlay.services.checks.way import Way
     from peers.service import Check
 
@@ -36,6 +38,8 @@ KINDS = {
 }
 """The module of each kind of check.  Its run() raises OSError where the kernel or the network says no.
 
+Where it has exchange(), a check costs a fraction: that returns what run() does as one exchange, or None where it cannot.
+
 One is loaded when it is first used: the libraries for DNS and HTTP take a tenth of a second, and most nodes check nothing.
 """
 
@@ -43,10 +47,23 @@ One is loaded when it is first used: the libraries for DNS and HTTP take a tenth
 @functools.cache
 def runner(kind: str) -> Callable[[Check, Way], Awaitable[Result]]:
     """Return what runs a check of *kind*."""
-    found: Callable[[Check, Way], Awaitable[Result]] = importlib.import_module(
-        f"{__name__}.{KINDS[kind]}"
-    ).run
+    found: Callable[[Check, Way], Awaitable[Result]] = _module(kind).run
     return found
+
+
+@functools.cache
+def _exchanging(kind: str) -> Callable[[Check, Way], Exchange | None] | None:
+    return getattr(_module(kind), "exchange", None)
+
+
+def _module(kind: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{KINDS[kind]}")
+
+
+def as_exchange(check: Check, way: Way) -> Exchange | None:
+    """Return *check* as one exchange; None for one that needs more, and is to be run."""
+    make = _exchanging(check.kind)
+    return None if make is None else make(check, way)
 
 
 async def run(check: Check, way: Way) -> Result:
@@ -54,10 +71,27 @@ async def run(check: Check, way: Way) -> Result:
 
     Raises NotAskedError where this node could not ask.
     """
-    result = Result(False, f"no answer within {check.timeout:g} s")
+    result = unanswered(check.timeout)
     with trio.move_on_after(check.timeout):
         try:
             result = await runner(check.kind)(check, way)
         except OSError as error:
-            result = Result(False, why(error))
+            result = failed(error)
+    return bounded(result)
+
+
+def failed(error: OSError, *, is_connected: bool = False) -> Result:
+    """Return what a check has found that ended with *error*; *is_connected* for a connection that the server ended."""
+    return Result(False, f"ended the connection: {why(error)}" if is_connected else why(error))
+
+
+def unanswered(timeout: float) -> Result:
+    """Return what a check has found to which nothing came within *timeout* seconds."""
+    return Result(False, f"no answer within {timeout:g} s")
+
+
+def bounded(result: Result) -> Result:
+    """Return *result* with a reason that can be shown: some of it comes from the server."""
+    if result.reason.isascii() and result.reason.isprintable() and len(result.reason) <= REASON_SIZE:
+        return result
     return Result(result.is_good, printable(result.reason)[:REASON_SIZE], result.weight)

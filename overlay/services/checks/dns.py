@@ -9,6 +9,8 @@ import dns.message
 import dns.rcode
 
 from overlay.services.checking import Result
+from overlay.services.checks.exchange import Exchange
+from overlay.wire.ip import PROTOCOL_UDP
 
 if TYPE_CHECKING:
     from overlay.services.checks.way import Way
@@ -22,19 +24,45 @@ OTHERS = 100  # datagrams that answer something else, and are passed over
 async def run(check: Check, way: Way) -> Result:
     """Ask by UDP.  Datagrams that do not answer the question are passed over, as a resolver does."""
     try:
-        question = dns.message.make_query(check.query, check.query_type)
+        asking = _Asking(check)
     except dns.exception.DNSException as error:
         return Result(False, f"{check.query!r} cannot be asked for: {error}")
     with await way.associate() as socket:
-        await socket.send(question.to_wire())
-        for _ in range(OTHERS):
-            try:
-                answer = dns.message.from_wire(await socket.recv(LARGEST))
-            except dns.exception.DNSException:
-                continue
-            if not question.is_response(answer):
-                continue
-            code = answer.rcode()
-            told = f"answers {check.query_type} {check.query} with {dns.rcode.to_text(code)}"
-            return Result(code == dns.rcode.NOERROR, told)
-        return Result(False, "sends many datagrams, and none answers the question")
+        await socket.send(asking.request)
+        while (result := asking.receive(await socket.recv(LARGEST))) is None:
+            pass
+        return result
+
+
+def exchange(check: Check, _: Way) -> Exchange | None:
+    """Return the same as one exchange."""
+    try:
+        asking = _Asking(check)
+    except dns.exception.DNSException:
+        return None
+    return Exchange(check.timeout, PROTOCOL_UDP, asking.request, asking.receive)
+
+
+class _Asking:
+    """One question.  Raises dns.exception.DNSException for one that cannot be asked."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._question = dns.message.make_query(check.query, check.query_type)
+        self._others = 0
+        self.request = self._question.to_wire()
+
+    def receive(self, data: bytes) -> Result | None:
+        """Return what a datagram says; None for one that is no answer."""
+        try:
+            answer = dns.message.from_wire(data)
+        except dns.exception.DNSException:
+            answer = None
+        if answer is None or not self._question.is_response(answer):
+            self._others += 1
+            if self._others < OTHERS:
+                return None
+            return Result(False, "sends many datagrams, and none answers the question")
+        code, check = answer.rcode(), self._check
+        told = f"answers {check.query_type} {check.query} with {dns.rcode.to_text(code)}"
+        return Result(code == dns.rcode.NOERROR, told)

@@ -5,7 +5,9 @@ HTTP is that of h11, TLS that of Python.  Redirections are not followed: what th
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import re
 import ssl
 from typing import TYPE_CHECKING
 
@@ -13,12 +15,18 @@ import h11
 import trio
 
 from overlay.services.checking import Result
+from overlay.services.checks.exchange import Exchange
 from overlay.services.checks.searching import is_found
 from overlay.services.checks.tls import context_of
 
 if TYPE_CHECKING:
     from overlay.services.checks.way import Way
     from peers.service import Check
+
+# Specification: a status line that is final, fields, and an empty line (RFC 9112 sections 4 and 5)
+_HEAD = re.compile(
+    rb"HTTP/1\.[01] ([2-9][0-9][0-9])(?: [\t -~\x80-\xff]*)?\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)*\r\n"
+)
 
 # Ours
 READ_BYTES = 16_384
@@ -44,23 +52,56 @@ async def run(check: Check, way: Way) -> Result:
             except (ssl.SSLError, trio.BrokenResourceError) as error:
                 return Result(False, f"TLS fails: {_tls_reason(error)}")
         try:
-            status, body = await _ask(stream, check, way)
+            asking = _Asking(check, way)
+            await stream.send_all(asking.request)
+            while (answer := asking.receive(bytes(await stream.receive_some(READ_BYTES)))) is None:
+                pass
         except h11.LocalProtocolError as error:
             return Result(False, f"the request cannot be made: {error}")
         except h11.RemoteProtocolError as error:
-            return Result(False, f"does not speak HTTP: {error}")
+            return _no_http(error)
         except trio.BrokenResourceError as error:
             return Result(False, f"ended the connection: {_tls_reason(error)}")
-    return await _judge(check, status, body)
+    result = _judge(check, *answer)
+    return await _search(check, *answer) if result.is_good and check.regex is not None else result
 
 
-async def _judge(check: Check, status: int, body: bytes | None) -> Result:
+def exchange(check: Check, way: Way) -> Exchange | None:
+    """Return the same as one exchange; None where it takes TLS, or a search in the body, or the request cannot be made."""
+    if check.kind != "http" or check.regex is not None:
+        return None
+    try:
+        asking = _Asking(check, way)
+    except h11.LocalProtocolError:
+        return None
+
+    def receive(data: bytes) -> Result | None:
+        try:
+            answer = asking.receive(data)
+        except h11.RemoteProtocolError as error:
+            return _no_http(error)
+        return None if answer is None else _judge(check, *answer)
+
+    return Exchange(check.timeout, request=asking.request, receive=receive)
+
+
+def _no_http(error: h11.RemoteProtocolError) -> Result:
+    return Result(False, f"does not speak HTTP: {error}")
+
+
+def _judge(check: Check, status: int, body: bytes | None) -> Result:
+    """Return what the answer says but for what is to be searched for in it."""
     if not any(first <= status <= last for first, last in check.status):
         return Result(False, f"answers {status}")
     if (check.regex is not None or check.digest is not None) and body is None:
         return Result(False, f"answers {status} with a body of more than {BODY_BYTES} bytes")
     if check.digest is not None and HASHES[len(check.digest)](body or b"").hexdigest() != check.digest:
         return Result(False, f"answers {status} with a body of another digest")
+    return Result(True, f"answers {status}")
+
+
+async def _search(check: Check, status: int, body: bytes | None) -> Result:
+    """Return whether what is searched for is in the answer."""
     if check.regex is not None:
         try:
             found = await is_found(check.regex, (body or b"")[:SEARCHED_BYTES])
@@ -75,40 +116,71 @@ async def _judge(check: Check, status: int, body: bytes | None) -> Result:
     return Result(True, f"answers {status}")
 
 
-async def _ask(stream: Stream, check: Check, way: Way) -> tuple[int, bytes | None]:
-    """Return the status and the body of the answer, None for one that is too long."""
+class _Asking:
+    """One request, and its answer as it comes.
+
+    h11 reads the answer.  Where only its status counts, and its head is there at once and plain, one expression has read
+    it in a thirtieth of the time.
+    """
+
+    def __init__(self, check: Check, way: Way) -> None:
+        """Raises h11.LocalProtocolError for a request that cannot be made."""
+        where = f"[{way.address}]" if ":" in way.address else way.address
+        self._place = check.path, check.host or f"{where}:{way.port}"
+        self.request = _request(*self._place)
+        self._wants_body = check.regex is not None or check.digest is not None
+        self._connection: h11.Connection | None = None
+        self._status, self._body, self._pieces = 0, bytearray(), 0
+
+    def receive(self, data: bytes) -> tuple[int, bytes | None] | None:
+        """Return the status and the body of the answer, None for a body that is too long or does not count.
+
+        None while there is more to come; nothing (b"") is the end.  Raises h11.RemoteProtocolError.
+        """
+        if self._connection is None:
+            if not self._wants_body and (head := _HEAD.match(data)) is not None:
+                return int(head[1]), None
+            self._connection = _asked(*self._place)
+        self._connection.receive_data(data)
+        while self._pieces < PIECES:
+            self._pieces += 1
+            match self._connection.next_event():
+                case h11.NEED_DATA:
+                    return None
+                case h11.Response() as response:
+                    self._status = response.status_code
+                    if not self._wants_body:
+                        return self._status, None
+                case h11.Data() as piece:
+                    self._body += piece.data
+                    if len(self._body) > BODY_BYTES:
+                        return self._status, None
+                case h11.EndOfMessage():
+                    return self._status, bytes(self._body)
+                case h11.ConnectionClosed() | h11.PAUSED:
+                    raise h11.RemoteProtocolError("the answer is cut")
+        raise h11.RemoteProtocolError(f"the answer is in more than {PIECES} pieces")
+
+
+@functools.lru_cache(maxsize=4096)
+def _request(path: str, host: str) -> bytes:
+    """Return the bytes of a request.  Raises h11.LocalProtocolError."""
     connection = h11.Connection(h11.CLIENT)
-    where = f"[{way.address}]" if ":" in way.address else way.address
-    request = h11.Request(
-        method="GET",
-        target=check.path,
-        headers=[
-            ("Host", check.host or f"{where}:{way.port}"),
-            ("User-Agent", "overlay"),
-            ("Accept", "*/*"),
-            ("Connection", "close"),
-        ],
-    )
-    await stream.send_all((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
-    status, body = 0, bytearray()
-    wants_body = check.regex is not None or check.digest is not None
-    for _ in range(PIECES):
-        match connection.next_event():
-            case h11.NEED_DATA:
-                connection.receive_data(bytes(await stream.receive_some(READ_BYTES)))
-            case h11.Response() as response:
-                status = response.status_code
-                if not wants_body:
-                    return status, None
-            case h11.Data() as data:
-                body += data.data
-                if len(body) > BODY_BYTES:
-                    return status, None
-            case h11.EndOfMessage():
-                return status, bytes(body)
-            case h11.ConnectionClosed() | h11.PAUSED:
-                raise h11.RemoteProtocolError("the answer is cut")
-    raise h11.RemoteProtocolError(f"the answer is in more than {PIECES} pieces")
+    head = connection.send(_message(path, host)) or b""
+    return head + (connection.send(h11.EndOfMessage()) or b"")
+
+
+def _asked(path: str, host: str) -> h11.Connection:
+    """Return a connection whose request has been sent."""
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(_message(path, host))
+    connection.send(h11.EndOfMessage())
+    return connection
+
+
+def _message(path: str, host: str) -> h11.Request:
+    headers = [("Host", host), ("User-Agent", "overlay"), ("Accept", "*/*"), ("Connection", "close")]
+    return h11.Request(method="GET", target=path, headers=headers)
 
 
 async def _secure(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay.services.checking import Result
+from overlay.services.checks.exchange import Exchange
+from overlay.wire.ip import PROTOCOL_UDP
 
 if TYPE_CHECKING:
     from overlay.services.checks.way import Way
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 # Ours
 LARGEST = 65535  # bytes of an answer
 SHARE = 0.9  # of the time of a check in which silence is waited for
+_SILENT = Result(True, "does not refuse datagrams")
 
 
 async def run(check: Check, way: Way) -> Result:
@@ -22,11 +25,23 @@ async def run(check: Check, way: Way) -> Result:
     with await way.associate() as socket:
         await socket.send(check.send)
         if check.expect is not None:
-            answer = await socket.recv(LARGEST)
-            if answer.startswith(check.expect):
-                return Result(True, "answers as expected")
-            return Result(False, "answers otherwise than expected")
+            return _judge(check, await socket.recv(LARGEST))
         with trio.move_on_after(check.timeout * SHARE):
-            await socket.recv(LARGEST)
-            return Result(True, "answers")
-        return Result(True, "does not refuse datagrams")
+            return _judge(check, await socket.recv(LARGEST))
+        return _SILENT
+
+
+def exchange(check: Check, _: Way) -> Exchange:
+    """Return the same as one exchange."""
+    silent, patience = None, check.timeout
+    if check.expect is None:
+        silent, patience = _SILENT, check.timeout * SHARE
+    return Exchange(patience, PROTOCOL_UDP, check.send, lambda answer: _judge(check, answer), silent=silent)
+
+
+def _judge(check: Check, answer: bytes) -> Result:
+    if check.expect is None:
+        return Result(True, "answers")
+    if answer.startswith(check.expect):
+        return Result(True, "answers as expected")
+    return Result(False, "answers otherwise than expected")

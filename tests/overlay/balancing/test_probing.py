@@ -11,6 +11,7 @@ import trio.testing
 from overlay.balancing import probing
 from overlay.balancing.probing import Probing
 from overlay.host import clock, descriptors
+from overlay.services.checking import Result
 from overlay.services.checks.way import NotAskedError
 from overlay.services.health import Condition
 from overlay.services.watching import Watching
@@ -61,6 +62,28 @@ class Way:
         self._bench.closed += 1
 
 
+class Exchanges:
+    """Makes what is one exchange by knocking."""
+
+    def __init__(self, nursery):
+        self._nursery = nursery
+
+    def begin(self, way, exchange, done):
+        self._nursery.start_soon(self._knock, way, exchange, done)
+
+    async def _knock(self, way, exchange, done):
+        found = Result(False, "no answer")
+        with trio.move_on_after(exchange.patience):
+            try:
+                await way.knock()
+                found = exchange.connected
+            except NotAskedError as error:
+                found = error
+            except OSError:
+                found = Result(False, "reset")
+        done(found)
+
+
 class Bench:
     def __init__(self, monkeypatch, *services, waiting=lambda: 0):
         monkeypatch.setattr(clock, "now", trio.current_time)
@@ -73,11 +96,16 @@ class Bench:
         async def main():
             self.watching = Watching(lambda: 0.0)
             self.watching.adopt({each.name: each for each in self.services}, trio.current_time())
-            made = Probing(
-                self.watching, lambda probe: Way(self, probe.server.name), self._waiting, self._changed
-            )
             with trio.move_on_after(seconds):
-                await made.run()
+                async with trio.open_nursery() as nursery:
+                    made = Probing(
+                        self.watching,
+                        lambda probe: Way(self, probe.server.name),
+                        Exchanges(nursery),
+                        self._waiting,
+                        self._changed,
+                    )
+                    await made.run()
 
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
@@ -162,8 +190,14 @@ def test_check_wanted_now_is_run_now(monkeypatch):
         bench = Bench(monkeypatch, service(1))
         watching = Watching(lambda: 0.0)
         watching.adopt({"web": bench.services[0]}, trio.current_time())
-        made = Probing(watching, lambda probe: Way(bench, probe.server.name), lambda: 0, bench._changed)
         async with trio.open_nursery() as nursery:
+            made = Probing(
+                watching,
+                lambda probe: Way(bench, probe.server.name),
+                Exchanges(nursery),
+                lambda: 0,
+                bench._changed,
+            )
             nursery.start_soon(made.run)
             await trio.sleep(1.0)
             assert bench.asked == ["web0"]
