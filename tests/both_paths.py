@@ -6,10 +6,11 @@ import dataclasses
 import errno
 import random
 
+from overlay.wire import icmp
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from tests import packets
 from tests.network import Flight
-from tests.sim import World
+from tests.sim import CLEAR_PORT, World
 
 STRANGER = ("198.51.100.9", 4000)
 SETTINGS = ("has_gro", "ciphers", "mtu", "joins_udp", "has_segments")
@@ -18,10 +19,12 @@ SETTINGS = ("has_gro", "ciphers", "mtu", "joins_udp", "has_segments")
 class Story:
     """A world of two nodes, and all that can happen in it.  *chance* is the same in both tellings."""
 
-    def __init__(self, is_compiled, seed, *, has_gro=True, is_bulk=True):
-        ciphers = (AES_256_GCM, CHACHA20_POLY1305) if is_bulk else ()
+    def __init__(self, is_compiled, seed, *, has_gro=True, is_bulk=True, by="wireguard"):
+        ciphers = (AES_256_GCM, CHACHA20_POLY1305) if is_bulk and by == "wireguard" else ()
         self.world = World(seed, has_gro=has_gro, ciphers=ciphers, is_compiled=is_compiled)
-        self.nodes = self.world.pair()
+        self.by = by
+        self.nodes = self.world.pair() if by == "wireguard" else self.world.clear_pair(encapsulation=by)
+        self.world.network.goes_by_flow = by in {"vxlan", "geneve"}  # for which each flow has a queue
         self.chance = random.Random(seed)
         self.seen = []  # what went over the network
         send = self.world.network.send
@@ -126,7 +129,10 @@ class Story:
         for _ in range(1 + detail % 5):
             if not self.seen:
                 return
-            flight = self.chance.choice(self.seen[-200:])
+            seen = self.seen[-200:]
+            if self.world.network.goes_by_flow:
+                seen = sorted(self.seen, key=lambda flight: (flight.source, flight.destination))
+            flight = self.chance.choice(seen)
             data = bytearray(flight.datagram)
             if detail % 2 and data:
                 data[self.chance.randrange(len(data))] ^= 1 << self.chance.randrange(8)
@@ -136,12 +142,13 @@ class Story:
                 flight = dataclasses.replace(flight, source=STRANGER[: len(flight.source)])
             self.world.network.send(dataclasses.replace(flight, datagram=bytes(data)), "again")
 
-    def garbage(self, node, _, size, detail):
+    def garbage(self, node, other, size, detail):
         for _ in range(1 + detail % 30):
             data = bytearray(self.chance.randbytes(size % 1500 if detail % 2 else 60))
             if data and detail % 3:
                 data[:4] = (self.chance.randrange(7)).to_bytes(4, "little")[: len(data)]
-            self.world.network.send(Flight(STRANGER, (node.addresses[0], node.port), bytes(data)), "stranger")
+            source = STRANGER if size % 3 or self.by == "wireguard" else self.at(other)
+            self.world.network.send(Flight(source, self.at(node), bytes(data)), "stranger")
 
     def moved(self, node, _, __, detail):
         node.mtu = (1420, 1380, 1280)[detail % 3]
@@ -149,6 +156,69 @@ class Story:
 
     def forget(self, node, other, _, __):
         node.want(1)
+
+    # In the clear
+
+    def at(self, node):
+        """Return where a node is sent to."""
+        return node.addresses[0], node.port if self.by == "wireguard" else CLEAR_PORT
+
+    def crafted(self, node, other, size, detail):
+        """Payloads come that only another implementation would make, or a liar."""
+        version, payloads = (4, 6)[detail % 2], []
+        for number in range(1 + detail % 9):
+            made = packets.tcp if detail % 3 else packets.udp
+            source = other if size % 11 else node
+            packet = made(
+                self.chance.randbytes(size % (1300, 9000)[detail % 4 == 3]),
+                version=version,
+                source=source.inner(version),
+                destination=node.inner(version),
+                tos=size % 4,
+            )
+            if size % 3 == 0:
+                packet, _ = packets.as_super_packet(packet, 1)  # its checksum is left partial
+            payload = bytearray(other.peer().tunnel.payload(packet))
+            if detail % 5 == number % 5 and size % 2:
+                payload[self.chance.randrange(min(len(payload), 60))] ^= 1 << self.chance.randrange(8)
+            if size % 13 == 0:
+                payload += bytes(detail % 50)
+            if size % 17 == 0:
+                del payload[self.chance.randrange(len(payload)) :]
+            payloads.append(bytes(payload))
+        for payload in payloads:
+            self.world.network.send(Flight(self.at(other), self.at(node), payload, tos=detail % 4), "crafted")
+
+    def tell(self, node, other, size, detail):
+        """An ICMP error goes through the tunnel."""
+        quoted = packets.tcp(bytes(100), source=other.inner(), destination=node.inner())
+        error = icmp.too_big_v4(quoted, size % 1600)
+        packet = packets.ipv4(error, source=node.inner(), destination=other.inner(), protocol=1)
+        node.tun.outgoing.append(packets.PLAIN + packet)
+        if detail % 2:
+            node.send(other, 3, size % 1400, ttl=detail % 3)
+
+    def inherit(self, node, _, __, detail):
+        node.inherits_ttl = bool(detail % 2)
+        node.set_node()
+
+    def learn(self, node, other, size, detail):
+        """The kernel learns that the path to the other takes less, or not any more."""
+        node.known_mtus[other.addresses[0]] = (1500, 1400, 600, 1500)[detail % 4]
+        node.peer().path.due = 0.0
+
+    def join(self, node, other, _, detail):
+        """Another peer comes, at the same place or at another."""
+        if len(node.core.peers) < 3:
+            subnets = [f"10.244.{100 + len(node.core.peers)}.0/24"]
+            place = (other.addresses[0], CLEAR_PORT + 1) if detail % 2 else ("192.0.2.99", CLEAR_PORT)
+            node.know_in_the_clear(
+                other,
+                encapsulation=self.by,
+                endpoint=place,
+                subnets=subnets,
+                sources=["10.0.0.0/8"][: detail % 3],
+            )
 
     # What came of it
 
@@ -160,7 +230,7 @@ class Story:
                 each.is_full = False
         self.world.run(2)
         return {
-            "datagrams": self.world.network.digest.hexdigest(),
+            "datagrams": self.world.network.digest,
             **{node.name: _seen(node) for node in self.nodes},
         }
 
@@ -174,6 +244,7 @@ def _seen(node):
         "drops": dict(+node.drops),
         "traffic": [getattr(peer.traffic, name) for name in ("tx_bytes", "rx_bytes", "tx_packets", "rx_packets",
                                                               "tx_units", "rx_units")],
+        "unsealed": [getattr(peer.unsealed, name) for name in ("segment_limit", "segment_limit_ends", "segment_size")],
         "contact": [getattr(contact, name) for name in ("unanswered_since", "owed_since", "last_traffic",
                                                          "last_received", "wanted_at", "is_silent", "armed")],
         "counter": None if keypair is None else keypair.counter,
@@ -184,6 +255,12 @@ def _seen(node):
 KINDS = (
     "singles", "syn", "train", "full_train", "datagrams", "odd", "run", "lose", "mark", "merge", "fill", "fail", "block",
     "again", "garbage", "moved", "forget",
+)  # fmt: skip
+
+
+CLEAR_KINDS = (
+    "singles", "syn", "train", "full_train", "datagrams", "odd", "run", "lose", "mark", "merge", "fill", "fail", "block",
+    "again", "garbage", "moved", "crafted", "tell", "inherit", "learn", "join",
 )  # fmt: skip
 
 

@@ -62,14 +62,26 @@ class Network:
         self.nats = {}
         self.sent = []  # (time, name of the sender, kind, size)
         self.trace = deque(maxlen=400)
-        self.digest = hashlib.sha256()
+        # What is sent in one moment meets its fate and arrives flow by flow, whatever order flows were sent in
+        self.goes_by_flow = False
+        self._digests = {}
+        self._seed, self._by_flow = seed, {}  # chance of each flow
         self._arrivals, self._order = [], 0
 
+    @property
+    def digest(self):
+        """Return what tells what was sent, and when: in which order, where that matters."""
+        return {ends: digest.hexdigest() for ends, digest in self._digests.items()}
+
     def send(self, flight, sender="?"):
-        now, chance = self.clock.now, self.random.random
+        now, chance, flow = self.clock.now, self.random.random, ()
+        if self.goes_by_flow:
+            flow = flight.source, flight.destination
+            chance = self._by_flow.setdefault(flow, random.Random(repr((self._seed, flow)))).random
+        digest = self._digests.setdefault(flow, hashlib.sha256())
         self.sent.append((now, sender, flight.kind, len(flight.datagram)))
-        self.digest.update(repr((now, *flight.head, len(flight.datagram))).encode())
-        self.digest.update(flight.datagram)
+        digest.update(repr((now, *flight.head, len(flight.datagram))).encode())
+        digest.update(flight.datagram)
         nat = self.nats.get(flight.source[0])
         if nat is not None:
             flight = dataclasses.replace(flight, source=nat.outside(flight.source, now))
@@ -83,7 +95,7 @@ class Network:
         for _ in range(2 if chance() < self.duplicate else 1):
             late = chance() * 5 * self.delay if chance() < self.reorder else 0
             self._order += 1
-            heapq.heappush(self._arrivals, (now + self.delay + late, self._order, flight))
+            heapq.heappush(self._arrivals, (now + self.delay + late, flow, self._order, flight))
 
     def _is_too_big(self, flight):
         """A datagram that may be cut is cut, and joined again before it arrives: nobody sees it."""
@@ -96,7 +108,7 @@ class Network:
     def deliver(self):
         """Put what has arrived by now into the sockets it is for."""
         while self._arrivals and self._arrivals[0][0] <= self.clock.now:
-            flight = heapq.heappop(self._arrivals)[2]
+            flight = heapq.heappop(self._arrivals)[3]
             tos = self.mark(flight)
             if tos != flight.tos:
                 flight = dataclasses.replace(flight, tos=tos)
@@ -201,6 +213,8 @@ class FakeSocket:
             local, tos = control.pop((socket.IPPROTO_IPV6, IPV6_PKTINFO), None), (41, socket.IPV6_TCLASS)
         host = self._local(local, is_ipv4)
         mark = int.from_bytes(control.pop(tos, bytes(4)), "little")
+        hops = (socket.IPPROTO_IP, socket.IP_TTL) if is_ipv4 else (41, socket.IPV6_HOPLIMIT)
+        ttl = int.from_bytes(control.pop(hops, bytes(4)), "little")
         segment = control.pop((SOL_UDP, UDP_SEGMENT), None)
         size = struct.unpack("=H", segment)[0] if segment else len(data)
         assert not control
@@ -210,7 +224,8 @@ class FakeSocket:
             raise OSError(errno.EMSGSIZE, "EMSGSIZE")
         self.sends += 1
         for at in range(0, len(data), size or 1):
-            flight = Flight(self.sockaddr(host), address, data[at : at + size], mark, self.may_be_cut)
+            ends = self.sockaddr(host), address
+            flight = Flight(*ends, data[at : at + size], mark, self.may_be_cut, ttl=ttl)
             self.node.world.network.send(flight, self.node.name)
         return len(data)
 

@@ -70,6 +70,7 @@ class Node:
         self.port, self.has_gro, self.has_segments = PORT, world.has_gro, True
         self.mtu = 1404 if world.is_tap else 1420
         self.mac = bytes([2, 0, 0, 0, 0, number])  # of the host itself, where the device is a tap
+        self.inherits_ttl = False
         self.stations = {}  # number of the peer: (static Ethernet addresses, IP addresses) of the peers file
         self.gro_count = 64  # datagrams in one receive at most
         self.device_mtu = (
@@ -146,7 +147,10 @@ class Node:
         self.paths = [FakePathSocket(self) for _ in families]
         macs = [self.mac] if self.world.is_tap else []
         self.tell(
-            link.SetNode(self.mtu, False, addresses, macs=macs, families=list(map(int, families))), self.paths
+            link.SetNode(
+                self.mtu, False, addresses, self.inherits_ttl, macs=macs, families=list(map(int, families))
+            ),
+            self.paths,
         )
 
     def know(self, other, *, psk=None, keepalive=0.0, endpoint=True, subnets=None, macs=(), addresses=()):
@@ -203,6 +207,7 @@ class Node:
             for (family, port), role in zip(ports, roles, strict=True)
         ]
         self.tell(link.Sockets(encapsulation, rows), self.clear_sockets)
+        self._describe_sockets()
 
     def _carrier_of(self, descriptor, _):
         return next(each for each in self.sockets if each.fileno() == descriptor)
@@ -259,6 +264,10 @@ class Node:
         self.sockets += opened
         rows = [link.SocketRow(int(each.family), self.port, int(each.role)) for each in opened]
         self.tell(link.Sockets("wireguard", rows), opened)
+        self._describe_sockets()
+
+    def _describe_sockets(self):
+        """Give the sockets that are new descriptors, by which the compiled path knows them."""
         for udp in self.core.sender.sockets:
             if udp.descriptor < 0 and self.core.inbound.compiled is not None:
                 udp.descriptor = len(self.descriptors) + TUN

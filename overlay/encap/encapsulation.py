@@ -21,6 +21,16 @@ class Role(IntEnum):
     SENDS_WHOLE = 4  # what routers must not cut
 
 
+class Layout(IntEnum):
+    """How payloads in the clear are built, as far as the compiled path knows it (``native/native.h``)."""
+
+    OTHER = 0  # they go by Python
+    BARE = 1  # the packet and nothing else
+    VXLAN = 2
+    GENEVE = 3
+    GRE = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Ends:
     """What the two ends of a tunnel in the clear must know of it beside its encapsulation; it crosses the link as it is.
@@ -76,7 +86,7 @@ class Clear:
     around packets.  *sequence* returns the number of a payload that strip takes, where the encapsulation numbers them,
     and *late* is the reason for one that is not above the last.
     *finisher* returns what writes into a tunnel's payload, which begins with its prefix, what differs from one to the
-    next; None where nothing does.
+    next; None where nothing does.  *layout* is what the compiled path knows such payloads by.
     """
 
     prefix: Callable[[Ends], Mapping[int, bytes]]
@@ -86,6 +96,7 @@ class Clear:
     sequence: Callable[[Buffer], int | None] | None = None
     late: str = ""
     finisher: Callable[[Ends], Callable[[memoryview], None] | None] = field(default=lambda _: None)
+    layout: Layout = Layout.OTHER
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.encap.encapsulation import Clear, Ends, Frames, Stripped
+from overlay.encap.encapsulation import Clear, Ends, Frames, Layout, Stripped
 from overlay.errors import PacketError
 from overlay.wire.ethernet import (
     ETHERNET,
@@ -33,14 +33,19 @@ SENDERS = 16  # source ports: enough for the queues and paths that a network spr
 _VERSIONS = {ETHERTYPE_IPV4: 4, ETHERTYPE_IPV6: 6}
 
 
-def clear(header: Callable[[Ends], bytes], find: Callable[[Buffer], tuple[int, int]], mismatch: str) -> Clear:
+def clear(
+    header: Callable[[Ends], bytes],
+    find: Callable[[Buffer], tuple[int, int]],
+    mismatch: str,
+    layout: Layout,
+) -> Clear:
     """Return how payloads of frames are made and read behind what *header* returns and *find* finds, see Frames.
 
     *find* takes payloads alone in which a whole Ethernet header follows.
     """
     inside = _Inside(header, find)
     frames = Frames(header, find, inside.admit, inside.question, inside.answer)
-    return Clear(inside.prefix, inside.strip, mismatch, frames)
+    return Clear(inside.prefix, inside.strip, mismatch, frames, layout=layout)
 
 
 class _Inside:

@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from overlay.encap import ethernet
-from overlay.encap.encapsulation import Encapsulation, Ends
+from overlay.encap.encapsulation import Encapsulation, Ends, Layout
 from overlay.errors import PacketError
 from overlay.wire.ethernet import ETHERNET
 
@@ -57,6 +57,6 @@ def find(payload: Buffer) -> tuple[int, int]:
 ENCAPSULATION = Encapsulation(
     "geneve",
     {4: 20 + 8, 6: 40 + 8},
-    ethernet.clear(header, find, mismatch="vni"),
+    ethernet.clear(header, find, mismatch="vni", layout=Layout.GENEVE),
     senders=ethernet.SENDERS,
 )

@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from overlay.encap.encapsulation import Clear, Encapsulation, Ends, Stripped
+from overlay.encap.encapsulation import Clear, Encapsulation, Ends, Layout, Stripped
 from overlay.errors import PacketError
 from overlay.wire.ethernet import ETHERTYPES
 from overlay.wire.ip import checksum, packet_length
@@ -150,6 +150,14 @@ def _read(payload: Buffer) -> tuple[int, int, int]:
 ENCAPSULATION = Encapsulation(
     "gre",
     {4: 20, 6: 40},
-    Clear(prefix, strip, mismatch="gre_key", sequence=sequence, late="gre_sequence", finisher=finisher),
+    Clear(
+        prefix,
+        strip,
+        mismatch="gre_key",
+        sequence=sequence,
+        late="gre_sequence",
+        finisher=finisher,
+        layout=Layout.GRE,
+    ),
     dict.fromkeys((4, 6), PROTOCOL_GRE),
 )

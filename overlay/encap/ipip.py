@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.encap.encapsulation import Clear, Encapsulation, Ends, Stripped
+from overlay.encap.encapsulation import Clear, Encapsulation, Ends, Layout, Stripped
 from overlay.wire.ip import packet_length
 
 if TYPE_CHECKING:
@@ -32,5 +32,5 @@ def strip(payload: Buffer) -> Stripped:
 
 
 ENCAPSULATION = Encapsulation(
-    "ipip", {4: 20, 6: 40}, Clear(prefix, strip), {4: PROTOCOL_IPV4, 6: PROTOCOL_IPV6}
+    "ipip", {4: 20, 6: 40}, Clear(prefix, strip, layout=Layout.BARE), {4: PROTOCOL_IPV4, 6: PROTOCOL_IPV6}
 )

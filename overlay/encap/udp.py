@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.encap.encapsulation import Clear, Encapsulation, Ends, Stripped
+from overlay.encap.encapsulation import Clear, Encapsulation, Ends, Layout, Stripped
 from overlay.wire.ip import packet_length
 
 if TYPE_CHECKING:
@@ -26,4 +26,4 @@ def strip(payload: Buffer) -> Stripped:
     return Stripped(0, packet_length(payload), None)
 
 
-ENCAPSULATION = Encapsulation("udp", {4: 20 + 8, 6: 40 + 8}, Clear(prefix, strip))
+ENCAPSULATION = Encapsulation("udp", {4: 20 + 8, 6: 40 + 8}, Clear(prefix, strip, layout=Layout.BARE))

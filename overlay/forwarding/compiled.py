@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 
 # native/native.h: out_result, in_result and edge; module.c: HAS_NEWS
 OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR = range(4)
-IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE = range(7)
+(IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN) = range(9)
 EDGE_SENT, EDGE_UNITS, EDGE_ANSWER, EDGE_REPORT = 1, 2, 4, 8
 HAS_NEWS = 16
 RESULT = HAS_NEWS - 1
+MARKS = (1 << 24) - 1  # of what goes with a send; above is its flow
+FLOW_SHIFT = 24
 
 _CONTROL = struct.Struct("=Qii")  # struct cmsghdr of 64-bit Linux, whose parts begin at multiples of 8
 _SOCKADDR_IN6 = struct.Struct("=H2s4s16sI")  # struct sockaddr_in6
@@ -114,7 +116,7 @@ class Compiled:
             outbound.arena, inbound.received.buffer, inbound.units.unit, outbound.pace, seed
         )
         inbound.units.reassembly = Together(self.lane, inbound.units.unit_view, self._take_news)
-        self._settings: tuple[int, int, bool] | None = None
+        self._settings: tuple[int, int, bool, bool] | None = None
         self._remembered: object = None
         self._senders: dict[bytes, Sockaddr] = {}
 
@@ -172,6 +174,17 @@ class Compiled:
                 self._take_arrival()
                 inbound.take(received, size, stride)
                 continue
+            if kind >= IN_CLEAR:
+                self._take_arrival()
+                received.size, received.stride = size, stride
+                if kind == IN_CLEAR:
+                    payload = received.view[at : at + size]
+                    inbound.clear.take_payload(received, payload)
+                else:
+                    payload = received.view[at * stride : (at + 1) * stride]
+                    inbound.clear.take_run(received, Run(at, count))
+                self._remember_sender(udp, payload)
+                continue
             peer = keypair.peer
             if edges & EDGE_REPORT:
                 self._core.liveness.unit_received(peer, keypair)
@@ -194,7 +207,7 @@ class Compiled:
     def _settle(self) -> None:
         """Have the twin know what is set, and forget the routes of an older table."""
         core = self._core
-        settings = self._tun, self._outbound.splitter.mtu, core.sender.segments
+        settings = self._tun, self._outbound.splitter.mtu, core.sender.segments, core.inherits_ttl
         if settings != self._settings:
             self._settings = settings
             self.lane.set(*settings, self._inbound.joins_udp, self._inbound.takes_units)
@@ -212,10 +225,11 @@ class Compiled:
                 core.peers[number].drops[reason] += count
         for number, datagrams, size, marks, error in lane.take_refused():
             if number in core.peers:
-                core.sender.refused(core.peers[number], [memoryview(datagrams)], size, marks, error)
-        peer = core.peers.get(lane.take_look())
-        if peer is not None:
-            core.sender.look(peer)
+                send = [memoryview(datagrams)], size, marks & MARKS, marks >> FLOW_SHIFT
+                core.sender.refused(core.peers[number], *send, error)
+        number, marks = lane.take_look()
+        if number in core.peers:
+            core.sender.look(core.peers[number], marks & MARKS, marks >> FLOW_SHIFT)
 
     def _remember(self, packet: Buffer, *, is_source: bool) -> None:
         """Have the twin know whose the source or destination of *packet* is, if the table has just told."""
@@ -227,8 +241,17 @@ class Compiled:
         else:
             return
         peer = self._core.table.remembered.get(address)
-        if peer is not None and peer.number > OWN and peer.clear is None:
+        if peer is not None and peer.number > OWN:
             self.lane.remember(address, peer.state)
+
+    def _remember_sender(self, udp: UdpSocket, payload: memoryview) -> None:
+        """Have the twin know whose the source of the packet in *payload*, in the clear, is."""
+        assert udp.clear is not None
+        try:
+            start, end, _ = udp.clear.strip(payload)
+        except PacketError:
+            return
+        self._remember(payload[start:end], is_source=True)
 
     def _take_arrival(self) -> None:
         """Have what was received last be known as if it had been received in Python."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.encap import wireguard
@@ -81,20 +80,22 @@ class Contact(state.Contact):
         self.moves = Moves()
 
 
-@dataclass(eq=False, slots=True)
-class Unsealed:
+class Unsealed(state.Unsealed):
     """What is known of packets that come from a peer in the clear."""
 
-    sources: Prefixes[bool] | None = None  # beside its own, from where it may send
-    sequence: int | None = None  # the last number of a numbered packet, and when it came
-    sequence_at: float = 0.0
-    # Without ports: of super-packets that a kernel made of its packets, and that do not say so
-    segment_limit: int = WIDE  # the largest packet that goes on from here, as an ICMP error told
-    segment_limit_ends: float = 0.0  # when that is to be forgotten
-    segment_size: int = 0  # of the last that told
+    __slots__ = ("sequence", "sequence_at", "sources")
+
+    def __init__(self) -> None:
+        self.sources: Prefixes[bool] | None = None  # beside its own, from where it may send
+        self.sequence: int | None = None  # the last number of a numbered packet, and when it came
+        self.sequence_at = 0.0
+        # Without ports: of super-packets that a kernel made of its packets, and that do not say so
+        self.segment_limit = WIDE  # the largest packet that goes on from here, as an ICMP error told
+        self.segment_limit_ends = 0.0  # when that is to be forgotten
+        self.segment_size = 0  # of the last that told
 
 
-class TunnelHeader:
+class TunnelHeader(state.Tunnel):
     """What stands before the packets of a tunnel with *ends*: nothing of its own where they are sealed."""
 
     __slots__ = ("ends", "finish", "frame_header", "prefix")
@@ -105,6 +106,16 @@ class TunnelHeader:
         self.prefix = clear.prefix(ends) if clear is not None else _NO_PREFIX
         self.finish = clear.finisher(ends) if clear is not None else None
         self.frame_header = frames.header(ends) if frames is not None else b""
+        if clear is not None and self.finish is None:
+            protocols = encapsulation.protocols
+            self._stand(
+                clear.layout,
+                (protocols[4], protocols[6]),
+                (self.prefix[4], self.prefix[6]),
+                -1 if ends.identifier is None else ends.identifier,
+                ends.own_mac,
+                encapsulation.senders,
+            )
 
     def payload(self, packet: bytes) -> bytes:
         """Return the payload in the clear that carries *packet* by itself."""
@@ -148,6 +159,7 @@ class Peer(FlowQueue["Peer"]):
         shared.number, shared.is_held = self.number, False
         shared.traffic, shared.contact, shared.path = self.traffic, self.contact, self.path
         shared.asking, shared.local, shared.keypairs = self.asking, self.local, self.keypairs
+        shared.tunnel, shared.unsealed = self.tunnel, self.unsealed
         return shared
 
     @property
@@ -158,7 +170,7 @@ class Peer(FlowQueue["Peer"]):
     def set_ends(self, ends: Ends) -> None:
         """Make and take payloads of a tunnel with *ends* from now on."""
         if ends != self.tunnel.ends:  # or sequence numbers would begin anew
-            self.tunnel = TunnelHeader(self.encapsulation, ends)
+            self.tunnel = self.state.tunnel = TunnelHeader(self.encapsulation, ends)
 
     def ask_about_probes(self) -> None:
         """Have it be asked whether it answers probes, now that there is a packet that its path may not take."""

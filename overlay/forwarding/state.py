@@ -80,13 +80,18 @@ if TYPE_CHECKING or native.core is None:
     class UdpSocket:
         """One socket of the underlay; *descriptor* is -1 for one that the kernel does not know."""
 
-        __slots__ = ("closes_at", "descriptor", "discovery", "pace", "shares")
+        __slots__ = ("closes_at", "descriptor", "discovery", "layout", "pace", "protocol", "shares")
 
         closes_at: float
         descriptor: int
+        layout: int
+        protocol: int
         discovery: Any
         pace: Any
         shares: Any
+
+        def spread_over(self, pool: list[Any]) -> None:
+            """Spread flows over *pool*; none are not known yet."""
 
     class LocalEnd:
         """From where one peer is sent to."""
@@ -97,6 +102,31 @@ if TYPE_CHECKING or native.core is None:
 
         def _near(self, level: int, kind: int, data: bytes, received: bytes) -> None:
             """Send with this control message, if *data* is not empty; the peer called the address *received*."""
+
+    class Tunnel:
+        """What stands before packets of a tunnel in the clear."""
+
+        __slots__ = ()
+
+        def _stand(
+            self,
+            layout: int,
+            protocols: tuple[int, int],
+            prefixes: tuple[bytes, bytes],
+            identifier: int,
+            own_mac: bytes,
+            flows: int,
+        ) -> None:
+            """Make and take payloads of *layout*; protocols and prefixes are those for IPv4 and IPv6 inside."""
+
+    class Unsealed:
+        """What packets in the clear of one peer have shown."""
+
+        __slots__ = ("segment_limit", "segment_limit_ends", "segment_size")
+
+        segment_limit: int
+        segment_limit_ends: float
+        segment_size: int
 
     class UnitSize:
         """How large units may be."""
@@ -190,7 +220,9 @@ if TYPE_CHECKING or native.core is None:
     class Peer:
         """The parts of one peer, for the twin to find, and where it is."""
 
-        __slots__ = ("asking", "contact", "is_held", "keypairs", "local", "number", "path", "traffic")
+        __slots__ = (
+            "asking", "contact", "is_held", "keypairs", "local", "number", "path", "traffic", "tunnel", "unsealed",
+        )  # fmt: skip
 
         number: int
         is_held: bool
@@ -200,6 +232,8 @@ if TYPE_CHECKING or native.core is None:
         asking: Any
         local: Any
         keypairs: Any
+        tunnel: Any
+        unsealed: Any
 
         def move(self, address: bytes, port: int = 0, flow: int = 0, scope: int = 0) -> None:
             """Send to *address*, packed; to none with no bytes."""
@@ -214,5 +248,6 @@ else:
     )
     Discovery, Batching = native.core.Discovery, native.core.Batching
     UdpSocket, LocalEnd = native.core.UdpSocket, native.core.LocalEnd
+    Tunnel, Unsealed = native.core.Tunnel, native.core.Unsealed
     UnitSize, UnitKey, Bulk = native.core.UnitSize, native.core.UnitKey, native.core.Bulk
     Keypair, Keypairs, Peer = native.core.Keypair, native.core.Keypairs, native.core.Peer

@@ -476,7 +476,7 @@ def test_who_only_sees_single_packets_sees_no_hello(world):
         assert a.drops == b.drops == {}
 
     assert traces[0] == traces[1]
-    assert world.network.digest.digest() == plain.network.digest.digest()
+    assert world.network.digest == plain.network.digest
 
 
 # Hellos that are lost

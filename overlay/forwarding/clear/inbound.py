@@ -6,13 +6,14 @@ from, and only with an inner source that is that peer's.  Whoever can send from 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from overlay.errors import PacketError
 from overlay.forwarding.clear.neighbours import Neighbours
 from overlay.forwarding.offload.flow import Framing
 from overlay.forwarding.offload.join import Geometries, Rows
 from overlay.forwarding.offload.partial import virtio_for
+from overlay.wire.addresses import pack_host
 from overlay.wire.ip import CE, ECT_1, take_outer_ecn
 from overlay.wire.mss import clamp_syn
 from overlay.wire.virtio import PLAIN
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from overlay.encap.encapsulation import Clear, Encapsulation
+    from overlay.forwarding import state
+    from overlay.forwarding.offload.join import Run
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.underlay.received import Received
     from overlay.forwarding.upcalls import Upcalls
@@ -33,6 +36,15 @@ Place: TypeAlias = tuple[str | int, ...]
 def place_of(encapsulation: Encapsulation, sockaddr: Sockaddr) -> Place:
     """Return the place of *sockaddr*: its address, with the interface of a link-local one, and not its port."""
     return encapsulation.name, sockaddr[0], *sockaddr[3:]
+
+
+class Locator(Protocol):
+    """Who else is to know where peers are: the compiled twin."""
+
+    def locate(
+        self, peer: state.Peer, address: bytes, scope: int, layout: int, has_ports: bool, /
+    ) -> None: ...
+    def unlocate(self, peer: state.Peer, /) -> None: ...
 
 
 class ClearInbound:
@@ -48,6 +60,7 @@ class ClearInbound:
         self._geometries = Geometries()
         self._peers: dict[Place, list[Peer]] = {}
         self._neighbours = Neighbours(core)
+        self.locator: Locator | None = None
 
     def move(self, peer: Peer, endpoint: Sockaddr | None) -> None:
         """Take packets of *peer* from *endpoint*, and from where it was until now no more; None is nowhere."""
@@ -56,8 +69,14 @@ class ClearInbound:
             left = [each for each in self._peers.pop(place, []) if each is not peer]
             if left:
                 self._peers[place] = left
+            if self.locator is not None:
+                self.locator.unlocate(peer.state)
         if endpoint is not None:
             self._peers.setdefault(place_of(peer.encapsulation, endpoint), []).append(peer)
+            if self.locator is not None and peer.clear is not None:
+                scope = endpoint[3] if len(endpoint) == 4 else 0
+                layout = peer.clear.layout
+                self.locator.locate(peer.state, pack_host(endpoint), scope, layout, peer.has_ports)
 
     def peers_at(self, place: Place) -> list[Peer]:
         """Return the peers that are at *place*."""
@@ -92,18 +111,40 @@ class ClearInbound:
                 self._take_one(clear, peers, _payload(view, row, stride, size), ecn, now)
             return
         for run in runs:
-            first = rows.plaintext(run.first)
             if run.count == 1:
                 self._take_one(clear, peers, _payload(view, run.first, stride, size), ecn, now)
-                continue
-            peer = self.sender(peers, first)
-            if peer is None:
-                peers[0].drops["source"] += run.count
-                continue
-            peer.traffic.rx_packets += run.count
-            peer.traffic.rx_bytes += min(run.count * stride, size - run.first * stride)
-            peer.contact.last_received = now
-            self._write(peer, rows.super_packet(run))
+            else:
+                self._take_run(peers, rows, run, received)
+
+    def take_payload(self, received: Received, payload: memoryview) -> None:
+        """Take one *payload* of *received* from who is known to be there."""
+        encapsulation = received.udp.encapsulation
+        assert encapsulation.clear is not None
+        peers = self._peers[place_of(encapsulation, received.source)]
+        self._take_one(encapsulation.clear, peers, payload, received.arrival.ecn, received.now)
+
+    def take_run(self, received: Received, run: Run) -> None:
+        """Take the rows of *run*, 2 or more, from who is known to be there; they are of one tunnel and make a super-packet."""
+        encapsulation = received.udp.encapsulation
+        assert encapsulation.clear is not None
+        peers = self._peers[place_of(encapsulation, received.source)]
+        payload = _payload(received.view, run.first, received.stride, received.size)
+        before, _, identifier = encapsulation.clear.strip(payload)
+        peers = [each for each in peers if each.tunnel.ends.identifier == identifier]
+        self._take_run(
+            peers, Rows.of(received, Framing(before, 0, pads=False), self._geometries), run, received
+        )
+
+    def _take_run(self, peers: list[Peer], rows: Rows, run: Run, received: Received) -> None:
+        peer = self.sender(peers, rows.plaintext(run.first))
+        if peer is None:
+            peers[0].drops["source"] += run.count
+            return
+        peer.traffic.rx_packets += run.count
+        at = run.first * rows.stride
+        peer.traffic.rx_bytes += min(run.count * rows.stride, received.size - at)
+        peer.contact.last_received = received.now
+        self._write(peer, rows.super_packet(run))
 
     def _same_before(self, clear: Clear, peers: list[Peer], received: Received) -> tuple[list[Peer], int]:
         """Return the peers that the tunnel of the payloads is of, and how many bytes stand before each packet.

@@ -101,18 +101,18 @@ static void data_received(struct in *in, struct peer *peer) {
 
 /* Writing */
 
-static void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, int count) {
+void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, int count) {
     if (lane->io->writev(lane->tun, parts, count) < 0)
         note_drop(lane, peer, errno == EAGAIN ? DROP_TUN_FULL : DROP_TUN_REFUSED, 1);
 }
 
-static bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet) {
+bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet) {
     bool is_ipv4 = packet[0] >> 4 == 4;
     return routes_find(lane->state, packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16) == peer;
 }
 
-static enum in_result hand_back(struct in *in, enum in_result how, struct keypair *keypair, uint32_t at, uint32_t size,
-                                uint32_t count) {
+enum in_result hand_back(struct in *in, enum in_result how, struct keypair *keypair, uint32_t at, uint32_t size,
+                         uint32_t count) {
     in->back_keypair = keypair;
     in->back_at = at;
     in->back_size = size;
@@ -145,25 +145,31 @@ static enum in_result deliver(struct lane *lane, uint32_t row) {
     return IN_DONE;
 }
 
-/* Write the super-packet that *count* rows from *first* on make. */
+/* Write the super-packet that *count* rows from *first* on make, for the kernel to finish. */
+void write_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count) {
+    struct in *in = &lane->in;
+    uint8_t head[VIRTIO_SIZE + 120], *packet = in->buffer + (size_t)first * in->stride + in->before;
+    uint32_t headers, size = join_head(in, first, count, head, &headers);
+    struct iovec parts[1 + MAXIMUM_JOINED];
+    parts[0] = (struct iovec){head, size};
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t *each = packet + (size_t)i * in->stride;
+        uint32_t length = each[0] >> 4 == 4 ? get16(each + 2) : IPV6_HEADER_SIZE + get16(each + 4);
+        parts[1 + i] = (struct iovec){each + headers, length - headers};
+    }
+    write_tun(lane, peer, parts, 1 + (int)count);
+}
+
+/* Deliver the super-packet that *count* rows from *first* on make. */
 static enum in_result deliver_run(struct lane *lane, uint32_t first, uint32_t count) {
     struct in *in = &lane->in;
     struct peer *peer = in->keypair->peer;
     const uint8_t *packet = in->buffer + (size_t)first * in->stride + HEADER_SIZE;
     if (!is_from(lane, peer, packet))
         return hand_back(in, IN_RUN, in->keypair, first, (in->rows - 1) * in->stride + in->last, count);
-    uint8_t head[VIRTIO_SIZE + 120];
-    uint32_t headers, size = join_head(in, first, count, head, &headers);
-    struct iovec parts[1 + MAXIMUM_JOINED];
-    parts[0] = (struct iovec){head, size};
-    for (uint32_t i = 0; i < count; i++) {
-        uint8_t *each = (uint8_t *)packet + (size_t)i * in->stride;
-        uint32_t length = each[0] >> 4 == 4 ? get16(each + 2) : IPV6_HEADER_SIZE + get16(each + 4u);
-        parts[1 + i] = (struct iovec){each + headers, length - headers};
-    }
     peer->traffic->rx_packets += count;
     data_received(in, peer);
-    write_tun(lane, peer, parts, 1 + (int)count);
+    write_run(lane, peer, first, count);
     return IN_DONE;
 }
 
@@ -213,6 +219,8 @@ static enum in_result take_messages(struct lane *lane, struct keypair *keypair) 
     in->is_joined = in->fresh_count == in->rows && ecn != CE && ecn != ECT_1;
     if (in->is_joined) {
         memset(in->buffer + end, 0, in->rows * in->stride - end);
+        in->before = HEADER_SIZE;
+        in->tag = TAG_SIZE;
         in->is_joined = join_rows(in, lane->state->joins_udp);
     }
     return deliver_messages(lane);
@@ -224,12 +232,6 @@ struct unit_flow {
     struct flow flow;
     uint32_t gso_type, segment;
 };
-
-static uint32_t gso_type_of(const struct flow *flow) {
-    if (flow->protocol != PROTOCOL_TCP)
-        return GSO_UDP_L4;
-    return flow->version == 4 ? GSO_TCPV4 : GSO_TCPV6;
-}
 
 /* Return whether every claim of an opened unit, *size* bytes from its meta data on, holds (bulk.units: read_unit). */
 static bool read_unit(const uint8_t *unit, uint32_t size, uint32_t most, struct unit_flow *read) {
@@ -444,6 +446,8 @@ static enum in_result take(struct lane *lane) {
     }
     in->rows = (in->gathered + in->stride - 1) / in->stride;
     in->last = in->gathered - (in->rows - 1) * in->stride;
+    if (in->udp->layout)
+        return clear_take(lane);
     if (in->rows <= MAXIMUM_ROWS) {
         struct keypair *keypair = keypair_of_all(lane, TYPE_TRANSPORT, UINT32_MAX, OVERHEAD);
         if (keypair != NULL)
@@ -468,12 +472,27 @@ static enum in_result take_gathered(struct lane *lane) {
     return result;
 }
 
+/* Return whether what is gathered, which ends with a merged receive of *size* bytes, is complete: nothing is joined with
+ * it but, in the clear, what may go on. */
+static bool is_end(const struct in *in, uint32_t size) {
+    return !in->udp->layout || size % in->stride ||
+           !may_go_on(in->buffer + in->gathered - in->stride, in->stride);
+}
+
 /* Begin to gather what stands at the start of the buffer; true if it is to be taken at once. */
 static bool begin(struct in *in, uint32_t size) {
     const struct arrival *arrival = &in->arrivals[in->current];
     in->gathered = size;
     in->stride = arrival->segment ? arrival->segment : size;
-    return arrival->segment || size < OVERHEAD || in->takes_one;
+    return (arrival->segment && is_end(in, size)) || size < OVERHEAD || in->takes_one;
+}
+
+/* Return whether a receive of *size* bytes goes on with what is gathered. */
+static bool goes_on(const struct in *in, uint32_t size, const struct arrival *arrival) {
+    uint32_t room = in->stride;
+    if (arrival->segment)
+        room = in->udp->layout ? GATHERED_BYTES - in->gathered : 0;
+    return size && size <= room && are_same(arrival, &in->arrivals[in->current]);
 }
 
 /* Take what *udp* has, at most *most* bytes or a little more; IN_EMPTY: there is nothing more.  After any result but
@@ -492,7 +511,9 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
     in->now = now;
     for (;;) {
         if (in->work != WORK_NONE) {
-            result = in->work == WORK_MESSAGES ? deliver_messages(lane) : take_fragments(lane);
+            result = in->work == WORK_CLEAR      ? clear_deliver(lane)
+                     : in->work == WORK_MESSAGES ? deliver_messages(lane)
+                                                 : take_fragments(lane);
             if (result != IN_DONE)
                 return result;
         }
@@ -541,9 +562,10 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
                 return result;
             continue;
         }
-        if (size && size <= in->stride && !arrival->segment && are_same(arrival, &in->arrivals[in->current])) {
+        if (goes_on(in, size, arrival)) {
             in->gathered += size;
-            if ((size % in->stride || in->gathered > RECEIVE_BYTES - in->stride) &&
+            if ((size % in->stride || (arrival->segment && is_end(in, size)) ||
+                 in->gathered > RECEIVE_BYTES - in->stride) &&
                 (result = take_gathered(lane)) != IN_DONE)
                 return result;
             continue;

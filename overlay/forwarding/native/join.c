@@ -12,8 +12,9 @@ struct segment { /* one row, as far as it is a segment of the first one's flow *
 };
 
 static struct segment segment_of(const struct in *in, const struct flow *flow, const uint8_t *first, uint32_t row) {
-    const uint8_t *head = in->buffer + (size_t)row * in->stride + HEADER_SIZE;
-    uint32_t room = in->stride - OVERHEAD, own = row == in->rows - 1 ? in->last - OVERHEAD : room;
+    const uint8_t *head = in->buffer + (size_t)row * in->stride + in->before;
+    uint32_t overhead = in->before + in->tag, room = in->stride - overhead;
+    uint32_t own = row == in->rows - 1 ? in->last - overhead : room;
     uint32_t length = flow->version == 4 ? get16(head + 2) : IPV6_HEADER_SIZE + get16(head + 4);
     struct segment segment = {head, length - flow->size, false};
     if (own < flow->size || length <= flow->size || length > own || head[0] != first[0])
@@ -69,11 +70,12 @@ static bool goes_on(const struct segment *before, const struct segment *after, c
 
 /* Say in `runs` how many rows make one super-packet, at the first of each; false where all rows stand alone.
  *
- * Rows are joined where neither kernel nor receiver can tell (join.py: Rows.runs), and at most MAXIMUM_JOINED in one.
- * All rows are new.  One receive never makes more than one IP packet may have. */
+ * Rows are joined where neither kernel nor receiver can tell (join.py: Rows.runs), at most MAXIMUM_JOINED in one, and
+ * no more than one IP packet may have.  All rows are new, and longer than what stands around their packets. */
 bool join_rows(struct in *in, bool joins_udp) {
-    const uint8_t *first = in->buffer + HEADER_SIZE;
-    uint32_t count = in->rows, room = in->stride - OVERHEAD, size = count == 1 ? in->last - OVERHEAD : room;
+    const uint8_t *first = in->buffer + in->before;
+    uint32_t count = in->rows, overhead = in->before + in->tag, room = in->stride - overhead;
+    uint32_t size = count == 1 ? in->last - overhead : room;
     struct flow flow;
     if (count < 2 || in->stride & 1 || size < 28 || !flow_of(first, size, &flow) || room < flow.size ||
         (flow.protocol == PROTOCOL_UDP && !joins_udp))
@@ -82,16 +84,19 @@ bool join_rows(struct in *in, bool joins_udp) {
     if (length <= flow.size)
         return false;
     struct segment before = segment_of(in, &flow, first, 0);
-    uint32_t start = 0, joined = 0, largest = before.payload;
+    uint32_t start = 0, joined = 0, largest = before.payload, total = flow.size + largest;
     in->runs[0] = 1;
     for (uint32_t row = 1; row < count; row++) {
         struct segment after = segment_of(in, &flow, first, row);
-        if (goes_on(&before, &after, &flow) && before.payload == largest && row - start < MAXIMUM_JOINED) {
+        if (goes_on(&before, &after, &flow) && before.payload == largest && row - start < MAXIMUM_JOINED &&
+            total + after.payload <= MAXIMUM_IP) {
             in->runs[start]++;
             joined++;
+            total += after.payload;
         } else {
             start = row;
             largest = after.payload;
+            total = flow.size + largest;
             in->runs[row] = 1;
         }
         before = after;
@@ -101,10 +106,10 @@ bool join_rows(struct in *in, bool joins_udp) {
 
 /* Write virtio header and headers of the super-packet that *count* rows from *first* on make; return their size. */
 uint32_t join_head(const struct in *in, uint32_t first, uint32_t count, uint8_t *head, uint32_t *headers) {
-    const uint8_t *packet = in->buffer + (size_t)first * in->stride + HEADER_SIZE;
+    const uint8_t *packet = in->buffer + (size_t)first * in->stride + in->before;
     const uint8_t *end = packet + (size_t)(count - 1) * in->stride;
     struct flow flow;
-    if (!flow_of(packet, in->stride - OVERHEAD, &flow))
+    if (!flow_of(packet, in->stride - in->before - in->tag, &flow))
         return 0;
     uint32_t l4 = flow.l4, kind = GSO_UDP_L4;
     bool is_ipv4 = flow.version == 4;

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LINKS = 6 };
+enum { LINKS = 8 };
 
 /* An object of state: links, and the structure. */
 struct object {
@@ -38,6 +38,8 @@ struct object {
         struct keypair keypair;
         struct slots slots;
         struct peer peer;
+        struct tunnel tunnel;
+        struct unsealed unsealed;
     } is; /* basicsize is that of the one */
 };
 
@@ -45,7 +47,7 @@ struct object {
 #define FIELD(structure, field) (STRUCTURE + offsetof(struct structure, field))
 
 static PyTypeObject *window_type, *traffic_type, *contact_type, *path_type, *asking_type, *discovery_type, *pace_type, *udp_type,
-    *local_type, *unit_size_type, *unit_key_type, *bulk_type, *keypair_type, *slots_type, *peer_type;
+    *local_type, *unit_size_type, *unit_key_type, *bulk_type, *keypair_type, *slots_type, *peer_type, *tunnel_type, *unsealed_type;
 
 static struct object *as_object(PyObject *self) { return (struct object *)self; }
 
@@ -124,6 +126,8 @@ LINK(peer_path, 2, peer, path, path);
 LINK(peer_asking, 3, peer, asking, asking);
 LINK(peer_local, 4, peer, local, local);
 LINK(peer_slots, 5, peer, slots, slots);
+LINK(peer_tunnel, 6, peer, tunnel, tunnel);
+LINK(peer_unsealed, 7, peer, unsealed, unsealed);
 
 /* The replay window */
 
@@ -212,8 +216,38 @@ static PyMemberDef discovery_members[] = {MEMBER("omits", T_BOOL, discovery, omi
 static PyMemberDef udp_members[] = {
     MEMBER("closes_at", T_DOUBLE, udp, closes_at),
     MEMBER("descriptor", T_INT, udp, fd),
+    MEMBER("layout", T_INT, udp, layout),
+    MEMBER("protocol", T_INT, udp, protocol),
     {0},
 };
+
+/* spread_over(sockets): spread flows over these; none are not known yet, and too many are for Python. */
+static PyObject *udp_spread_over(PyObject *self, PyObject *pool) {
+    struct udp *udp = &as_object(self)->is.udp;
+    if (!PyList_Check(pool)) {
+        PyErr_SetString(PyExc_TypeError, "a list of sockets");
+        return NULL;
+    }
+    PyObject *kept = PyList_GetSlice(pool, 0, PyList_Size(pool));
+    if (kept == NULL)
+        return NULL;
+    udp->spread_count = 0;
+    PyObject *before = as_object(self)->links[3];
+    as_object(self)->links[3] = kept;
+    Py_XDECREF(before);
+    Py_ssize_t count = PyList_Size(kept);
+    for (Py_ssize_t i = 0; i < count && count <= MOST_FLOWS; i++) {
+        PyObject *each = PyList_GetItem(kept, i);
+        if (!PyObject_TypeCheck(each, udp_type))
+            break;
+        udp->spread[i] = &as_object(each)->is.udp;
+        if (i == count - 1)
+            udp->spread_count = (int)count;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef udp_methods[] = {{"spread_over", udp_spread_over, METH_O, NULL}, {0}};
 
 static PyObject *get_shares(PyObject *self, void *closure) {
     (void)closure;
@@ -279,6 +313,45 @@ static PyMemberDef unit_size_members[] = {
     MEMBER("_is_probe_late", T_BOOL, unit_size, is_probe_late),
     MEMBER("_probe_counter", T_ULONGLONG, unit_size, probe_counter),
     MEMBER("_probe_at", T_DOUBLE, unit_size, probe_at),
+    {0},
+};
+
+/* Tunnels in the clear */
+
+/* _stand(layout, protocols, prefixes, identifier or -1, own Ethernet address, flows): once, when it is made */
+static PyObject *tunnel_stand(PyObject *self, PyObject *arguments) {
+    struct tunnel *tunnel = &as_object(self)->is.tunnel;
+    const char *prefix4, *prefix6, *mac;
+    Py_ssize_t size4, size6, mac_size;
+    int layout, protocol4, protocol6;
+    long long identifier;
+    unsigned int flows;
+    if (!PyArg_ParseTuple(arguments, "i(ii)(y#y#)Ly#I", &layout, &protocol4, &protocol6, &prefix4, &size4, &prefix6,
+                          &size6, &identifier, &mac, &mac_size, &flows))
+        return NULL;
+    if (size4 != size6 || size4 > PREFIX_BYTES || mac_size != (Py_ssize_t)sizeof tunnel->own_mac || flows > MOST_FLOWS) {
+        PyErr_SetString(PyExc_ValueError, "no such tunnel");
+        return NULL;
+    }
+    memcpy(tunnel->prefix[0], prefix4, (size_t)size4);
+    memcpy(tunnel->prefix[1], prefix6, (size_t)size6);
+    memcpy(tunnel->own_mac, mac, sizeof tunnel->own_mac);
+    tunnel->prefix_size = (uint32_t)size4;
+    tunnel->protocols[0] = protocol4;
+    tunnel->protocols[1] = protocol6;
+    tunnel->has_identifier = identifier >= 0;
+    tunnel->identifier = (uint32_t)identifier;
+    tunnel->flows = flows;
+    tunnel->layout = (uint8_t)layout;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef tunnel_methods[] = {{"_stand", tunnel_stand, METH_VARARGS, NULL}, {0}};
+
+static PyMemberDef unsealed_members[] = {
+    MEMBER("segment_limit", T_INT, unsealed, segment_limit),
+    MEMBER("segment_limit_ends", T_DOUBLE, unsealed, segment_limit_ends),
+    MEMBER("segment_size", T_INT, unsealed, segment_size),
     {0},
 };
 
@@ -429,6 +502,7 @@ static PyMemberDef peer_members[] = {
 static PyGetSetDef peer_links[] = {
     LINKED("traffic", peer_traffic), LINKED("contact", peer_contact), LINKED("path", peer_path),
     LINKED("asking", peer_asking),   LINKED("local", peer_local),     LINKED("keypairs", peer_slots),
+    LINKED("tunnel", peer_tunnel),   LINKED("unsealed", peer_unsealed),
     {0},
 };
 
@@ -501,6 +575,7 @@ static const char *const reasons[DROP_REASONS] = {
     [DROP_UNIT_SHORT] = "unit_short",
     [DROP_UNIT_AUTH] = "unit_auth",
     [DROP_UNIT_INCOMPLETE] = "unit_incomplete",
+    [DROP_OUTER_SOURCE] = "outer_source",
 };
 
 static const struct io kernel = {read, writev, sendmsg, recvmsg};
@@ -654,13 +729,13 @@ static PyObject *lane_take_refused(PyObject *self, PyObject *unused) {
     return list;
 }
 
-/* Return the number of a peer whose way is to be looked at, -1 for none; it is forgotten. */
+/* Return the number of a peer whose way is to be looked at, -1 for none, and the marks of the send; it is forgotten. */
 static PyObject *lane_take_look(PyObject *self, PyObject *unused) {
     (void)unused;
     struct out *out = &lane_of(self)->out;
     long number = out->look == NULL ? -1 : out->look->number;
     out->look = NULL;
-    return PyLong_FromLong(number);
+    return Py_BuildValue("(lI)", number, out->look_marks);
 }
 
 /* flush(peer): send what waits for it */
@@ -737,7 +812,7 @@ static PyObject *lane_remember(PyObject *self, PyObject *arguments) {
     }
     const struct peer *linked = &as_object(peer)->is.peer;
     if (linked->traffic != NULL && linked->contact != NULL && linked->path != NULL && linked->asking != NULL &&
-        linked->local != NULL && linked->slots != NULL)
+        linked->local != NULL && linked->slots != NULL && linked->unsealed != NULL)
         routes_add(lane_of(self)->state, (const uint8_t *)address, (int)size, &as_object(peer)->is.peer);
     Py_RETURN_NONE;
 }
@@ -746,6 +821,44 @@ static PyObject *lane_forget(PyObject *self, PyObject *unused) {
     (void)self;
     (void)unused;
     routes_forget();
+    Py_RETURN_NONE;
+}
+
+/* locate(peer, address, scope, layout, has ports): take what it sends in the clear from there, until unlocate(peer) */
+static PyObject *lane_locate(PyObject *self, PyObject *arguments) {
+    PyObject *object;
+    const char *address;
+    Py_ssize_t size;
+    unsigned int scope;
+    int layout, has_ports;
+    if (!PyArg_ParseTuple(arguments, "O!y#Iip", peer_type, &object, &address, &size, &scope, &layout, &has_ports))
+        return NULL;
+    struct peer *peer = &as_object(object)->is.peer;
+    if ((size != 4 && size != 16) || peer->located_size || peer->traffic == NULL || peer->contact == NULL ||
+        peer->path == NULL || peer->unsealed == NULL) {
+        PyErr_SetString(PyExc_ValueError, "an address has 4 or 16 bytes, and a peer one place");
+        return NULL;
+    }
+    memcpy(peer->located, address, (size_t)size);
+    peer->located_size = (int)size;
+    peer->located_scope = scope;
+    peer->located_layout = layout;
+    peer->located_has_ports = has_ports;
+    Py_INCREF(object);
+    places_add(lane_of(self)->state, peer);
+    Py_RETURN_NONE;
+}
+
+static PyObject *lane_unlocate(PyObject *self, PyObject *value) {
+    if (!PyObject_TypeCheck(value, peer_type)) {
+        PyErr_SetString(PyExc_TypeError, "a peer");
+        return NULL;
+    }
+    struct peer *peer = &as_object(value)->is.peer;
+    if (peer->located_size) {
+        places_remove(lane_of(self)->state, peer);
+        Py_DECREF(value);
+    }
     Py_RETURN_NONE;
 }
 
@@ -852,15 +965,16 @@ static PyObject *lane_waiting(PyObject *self, PyObject *unused) {
     return PyLong_FromUnsignedLong(lane_of(self)->in.reassembly.used);
 }
 
-/* set(tun, mtu, segments, joins_udp, takes_units) */
+/* set(tun, mtu, segments, inherits_ttl, joins_udp, takes_units) */
 static PyObject *lane_set(PyObject *self, PyObject *arguments) {
     struct lane *lane = lane_of(self);
-    int tun, mtu, segments, joins_udp, takes_units;
-    if (!PyArg_ParseTuple(arguments, "iippp", &tun, &mtu, &segments, &joins_udp, &takes_units))
+    int tun, mtu, segments, inherits_ttl, joins_udp, takes_units;
+    if (!PyArg_ParseTuple(arguments, "iipppp", &tun, &mtu, &segments, &inherits_ttl, &joins_udp, &takes_units))
         return NULL;
     lane->tun = tun;
     lane->state->mtu = mtu;
     lane->state->segments = (char)segments;
+    lane->state->inherits_ttl = (char)inherits_ttl;
     lane->state->joins_udp = (char)joins_udp;
     lane->state->takes_units = (char)takes_units;
     Py_RETURN_NONE;
@@ -887,6 +1001,8 @@ static PyMethodDef lane_methods[] = {
     {"put", lane_put, METH_VARARGS, NULL},
     {"take", lane_take, METH_O, NULL},
     {"waiting", lane_waiting, METH_NOARGS, NULL},
+    {"locate", lane_locate, METH_VARARGS, NULL},
+    {"unlocate", lane_unlocate, METH_O, NULL},
     {"list", lane_list, METH_O, NULL},
     {"unlist", lane_unlist, METH_O, NULL},
     {0},
@@ -949,8 +1065,10 @@ static int execute(PyObject *module) {
         TYPE(asking_type, "Asking", asking, asking_members, no_links, no_methods, free_object) ||
         TYPE(discovery_type, "Discovery", discovery, discovery_members, no_links, no_methods, free_object) ||
         TYPE(pace_type, "Batching", pace, pace_members, no_links, no_methods, free_object) ||
-        TYPE(udp_type, "UdpSocket", udp, udp_members, udp_links, no_methods, free_object) ||
+        TYPE(udp_type, "UdpSocket", udp, udp_members, udp_links, udp_methods, free_object) ||
         TYPE(local_type, "LocalEnd", local_end, no_members, local_links, local_methods, free_object) ||
+        TYPE(tunnel_type, "Tunnel", tunnel, no_members, no_links, tunnel_methods, free_object) ||
+        TYPE(unsealed_type, "Unsealed", unsealed, unsealed_members, no_links, no_methods, free_object) ||
         TYPE(unit_size_type, "UnitSize", unit_size, unit_size_members, no_links, no_methods, free_object) ||
         TYPE(unit_key_type, "UnitKey", unit_key, unit_key_members, no_links, unit_key_methods, free_unit_key) ||
         TYPE(bulk_type, "Bulk", bulk, bulk_members, bulk_links, bulk_methods, free_bulk) ||

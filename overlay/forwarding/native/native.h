@@ -44,6 +44,9 @@ enum {
     GSO_TCPV6 = 4,
     GSO_UDP_L4 = 5,
     GSO_ECN = 0x80,
+    ETHERNET_SIZE = 14,
+    VXLAN_SIZE = 8, /* RFC 7348 section 5 */
+    GENEVE_SIZE = 8, /* RFC 8926 section 3.4 */
     IPV4_HEADER_SIZE = 20,
     IPV6_HEADER_SIZE = 40,
     IPV6_MINIMUM_MTU = 1280,
@@ -51,6 +54,9 @@ enum {
     UDP_HEADER_SIZE = 8,
     PROTOCOL_TCP = 6,
     PROTOCOL_UDP = 17,
+    PROTOCOL_SCTP = 132,
+    PROTOCOL_ICMP = 1,
+    PROTOCOL_ICMPV6 = 58,
 };
 
 /* Ours: as in the Python path, module by module */
@@ -83,7 +89,15 @@ enum {
     UNITS_TOTAL = 64,                       /* bulk.units */
     ROUTE_SETS = 4096,                      /* of four addresses each */
     INDEX_BUCKETS = 4096,
+    PLACE_BUCKETS = 1024,
+    GATHERED_BYTES = 65535 + 64 * 60,       /* tun.inbound */
+    PREFIX_BYTES = 32,                      /* before a packet in the clear */
+    MOST_FLOWS = 16,                        /* encap.ethernet: SENDERS */
+    WIDE = 1 << 17,                         /* forwarding.peer */
 };
+
+/* What goes with a datagram (underlay.outer_header): TOS, TTL, and which of the sockets it leaves from */
+enum { MARK_TOS = 0xFF, MARK_TTL_SHIFT = 8, MARK_FLOW_SHIFT = 24 };
 
 #define REJECT_AFTER_MESSAGES (UINT64_MAX - (1u << 13)) /* whitepaper section 6.1: 2^64 - 2^13 - 1 */
 #define REKEY_AFTER_MESSAGES ((uint64_t)1 << 60)
@@ -138,8 +152,24 @@ struct udp {
     double closes_at;
     const struct discovery *discovery;
     struct pace *pace;
-    int fd;
+    const struct udp *spread[MOST_FLOWS]; /* sockets that flows are spread over */
+    int fd, layout, protocol, spread_count;
     bool has_shares; /* its send buffer is crowded */
+};
+
+enum layout { LAYOUT_OTHER, LAYOUT_BARE, LAYOUT_VXLAN, LAYOUT_GENEVE, LAYOUT_GRE }; /* encap.encapsulation */
+
+struct tunnel { /* one end of a tunnel in the clear; its fields are 0 where Python takes it */
+    uint8_t prefix[2][PREFIX_BYTES]; /* before packets of IPv4, IPv6 */
+    uint32_t prefix_size, identifier, flows;
+    int protocols[2]; /* of the outer header */
+    uint8_t own_mac[6], layout;
+    bool has_identifier;
+};
+
+struct unsealed { /* forwarding.peer */
+    double segment_limit_ends;
+    int segment_limit, segment_size;
 };
 
 struct local_end {
@@ -205,6 +235,13 @@ struct peer {
     struct asking *asking;
     struct local_end *local;
     struct slots *slots;
+    const struct tunnel *tunnel;
+    struct unsealed *unsealed;
+    struct peer *place_chain; /* of its bucket in the table of places */
+    uint8_t located[16];      /* where peers in the clear are taken from */
+    uint32_t located_scope;
+    int located_size, located_layout;
+    bool located_has_ports;
     union address endpoint;
     socklen_t endpoint_size; /* 0: not known */
     uint8_t place[16];       /* its address */
@@ -240,6 +277,7 @@ enum reason {
     DROP_UNIT_SHORT,
     DROP_UNIT_AUTH,
     DROP_UNIT_INCOMPLETE,
+    DROP_OUTER_SOURCE,
     DROP_REASONS
 };
 
@@ -260,9 +298,10 @@ struct route {
 struct state {
     struct route routes[ROUTE_SETS][4];
     struct keypair *indices[INDEX_BUCKETS];
+    struct peer *places[PLACE_BUCKETS];
     uint64_t seed;
     int mtu;        /* of a payload */
-    char segments, joins_udp, takes_units;
+    char segments, joins_udp, takes_units, inherits_ttl;
 };
 
 struct queue { /* datagrams for one peer that leave together */
@@ -288,6 +327,7 @@ struct out {
     uint8_t *refused_bytes;
     struct peer *look;
     double now;
+    uint32_t look_marks;
     uint32_t queue_count, refused_count, refused_size;
     uint32_t at, taken, sends;
     uint32_t packet_at, packet_size; /* handed back */
@@ -326,7 +366,7 @@ struct reassembly {
     uint32_t used;
 };
 
-enum work { WORK_NONE, WORK_MESSAGES, WORK_FRAGMENTS };
+enum work { WORK_NONE, WORK_MESSAGES, WORK_FRAGMENTS, WORK_CLEAR };
 
 struct in {
     uint8_t *buffer; /* RECEIVE_BYTES + RECEIVE_SLACK */
@@ -342,6 +382,7 @@ struct in {
     enum work work;
     struct keypair *keypair;
     uint32_t rows, last, next; /* of stride bytes but for the last */
+    uint32_t before, tag;      /* bytes around a packet in its row */
     uint32_t fresh_count;
     bool is_joined;
     uint16_t fresh[MAXIMUM_ROWS]; /* rows that are new, in order */
@@ -364,7 +405,7 @@ struct lane {
 };
 
 enum out_result { OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR };
-enum in_result { IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE };
+enum in_result { IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN };
 enum edge { EDGE_SENT = 1, EDGE_UNITS = 2, EDGE_ANSWER = 4, EDGE_REPORT = 8 };
 
 /* crypto.c */
@@ -387,6 +428,9 @@ struct peer *routes_find(const struct state *state, const uint8_t *address, int 
 void indices_add(struct state *state, struct keypair *keypair);
 void indices_remove(struct state *state, struct keypair *keypair);
 struct keypair *indices_find(const struct state *state, uint32_t index);
+void places_add(struct state *state, struct peer *peer);
+void places_remove(struct state *state, struct peer *peer);
+struct peer *places_find(const struct state *state, const struct udp *udp, const union address *source, bool *is_one);
 bool pace_takes_one(struct pace *pace, double now);
 void pace_took(struct pace *pace, uint32_t count);
 void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
@@ -408,9 +452,33 @@ void reassembly_forget_keypair(struct reassembly *reassembly, const struct keypa
 bool join_rows(struct in *in, bool joins_udp);
 uint32_t join_head(const struct in *in, uint32_t first, uint32_t count, uint8_t *head, uint32_t *headers);
 
-/* out.c, in.c */
+/* out.c */
+enum verdict { FORWARDED, NOT_ORDINARY };
+
+struct offload { /* a virtio header */
+    uint32_t flags, gso_type, segment, csum_start, csum_offset;
+};
+
+struct offload offload_at(const uint8_t *at);
+bool may_send(const struct state *state, const struct peer *peer, uint32_t marks);
 void flush_peer(struct lane *lane, const struct peer *peer);
+void flush_flow(struct lane *lane, const struct peer *peer, uint32_t marks);
+void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, uint32_t marks);
+void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size, uint32_t marks);
+bool complete(uint8_t *packet, uint32_t length, const struct offload *offload);
 enum out_result out_drain(struct lane *lane, double now);
+
+/* in.c */
+void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, int count);
+void write_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count);
+bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet);
+enum in_result hand_back(struct in *in, enum in_result how, struct keypair *keypair, uint32_t at, uint32_t size,
+                         uint32_t count);
 enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t most);
+
+/* clear_out.c, clear_in.c */
+enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, uint32_t length, uint32_t ecn);
+enum in_result clear_take(struct lane *lane);
+enum in_result clear_deliver(struct lane *lane);
 
 #endif

@@ -9,16 +9,11 @@
 #include <netinet/udp.h>
 
 enum { FLAG_FIN = 1, FLAG_PSH = 8, FLAG_CWR = 0x80 };
+#define FLOW_OF(marks) ((marks) >> MARK_FLOW_SHIFT)
 #define BLOCKS_PER_SUPER_PACKET ((uint64_t)1 << 13)       /* bulk.units */
 #define REKEY_AFTER_BLOCKS (AES_BLOCKS_PER_KEY - (1 << 30)) /* bulk.units */
 
-enum verdict { FORWARDED, NOT_ORDINARY };
-
-struct offload { /* a virtio header */
-    uint32_t flags, gso_type, segment, csum_start, csum_offset;
-};
-
-static struct offload offload_at(const uint8_t *at) {
+struct offload offload_at(const uint8_t *at) {
     return (struct offload){at[0], at[1], get16_le(at + 4), get16_le(at + 6), get16_le(at + 8)};
 }
 
@@ -55,25 +50,47 @@ static uint8_t *put_control(uint8_t *at, int level, int kind, const void *data, 
     return at + CMSG_SPACE(size);
 }
 
+/* Return the socket that a send with *marks* leaves from, beside the first (sender: _spread); NULL if it is not known. */
+static const struct udp *spread(const struct udp *first, uint32_t marks) {
+    uint32_t flow = FLOW_OF(marks);
+    if (!flow || first == NULL)
+        return first;
+    return first->spread_count ? first->spread[flow % (uint32_t)first->spread_count] : NULL;
+}
+
+static bool is_open(const struct udp *udp) { return udp != NULL && udp->fd >= 0 && udp->closes_at == INFINITY; }
+
+/* Return whether datagrams may leave for *peer* now; else it is for Python to say. */
+bool may_send(const struct state *state, const struct peer *peer, uint32_t marks) {
+    if (!peer->endpoint_size || peer->is_held || !state->segments || !is_open(peer->local->udp))
+        return false;
+    const struct udp *udp = spread(peer->local->udp, marks);
+    return is_open(udp) && !udp->has_shares && udp->discovery != NULL && udp->discovery->omits == peer->path->omits;
+}
+
 /* Send datagrams of *size* bytes but for the last, which lie in *parts*, with these marks in the outer header. */
 static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts, int count, uint32_t size,
                        uint32_t marks) {
     struct out *out = &lane->out;
     const struct local_end *local = peer->local;
-    uint8_t control[CMSG_SPACE(32) + CMSG_SPACE(4) + CMSG_SPACE(2)];
+    uint8_t control[CMSG_SPACE(32) + 2 * CMSG_SPACE(4) + CMSG_SPACE(2)];
     uint8_t *end = control;
     int64_t total = 0;
-    if (++out->sends % LOOK == 0)
+    if (++out->sends % LOOK == 0) {
         out->look = peer;
+        out->look_marks = marks;
+    }
     for (int i = 0; i < count; i++)
         total += (int64_t)parts[i].iov_len;
     if (local->source_size)
         end = put_control(end, local->source_level, local->source_kind, local->source, (size_t)local->source_size);
-    if (marks) {
-        int tos = (int)marks;
-        bool is_ipv4 = peer->endpoint.any.sa_family == AF_INET;
-        end = put_control(end, is_ipv4 ? IPPROTO_IP : IPPROTO_IPV6, is_ipv4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
-    }
+    int tos = (int)(marks & MARK_TOS), ttl = (int)(marks >> MARK_TTL_SHIFT & 0xFF);
+    bool is_ipv4 = peer->endpoint.any.sa_family == AF_INET;
+    int level = is_ipv4 ? IPPROTO_IP : IPPROTO_IPV6;
+    if (tos)
+        end = put_control(end, level, is_ipv4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
+    if (ttl)
+        end = put_control(end, level, is_ipv4 ? IP_TTL : IPV6_HOPLIMIT, &ttl, sizeof ttl);
     if (total > size) {
         uint16_t segment = (uint16_t)size;
         end = put_control(end, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment);
@@ -86,9 +103,10 @@ static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts
         .msg_control = end > control ? control : NULL,
         .msg_controllen = (size_t)(end - control),
     };
+    const struct udp *udp = spread(local->udp, marks);
     if (is_refused(out, peer))
         refuse(out, peer, parts, count, size, marks, 0);
-    else if (lane->io->sendmsg(local->udp->fd, &message, 0) < 0)
+    else if (lane->io->sendmsg(udp == NULL ? -1 : udp->fd, &message, 0) < 0)
         refuse(out, peer, parts, count, size, marks, errno);
     else
         peer->traffic->tx_bytes += total;
@@ -124,27 +142,31 @@ static void flush(struct lane *lane) {
     out->queue_count = 0;
 }
 
-static struct queue *queue_of(struct out *out, const struct peer *peer) {
+static struct queue *queue_of(struct out *out, const struct peer *peer, uint32_t marks) {
     for (uint32_t i = out->queue_count; i-- > 0;)
-        if (out->queues[i].peer == peer)
+        if (out->queues[i].peer == peer && FLOW_OF(out->queues[i].marks) == FLOW_OF(marks))
             return &out->queues[i];
     return NULL;
 }
 
-void flush_peer(struct lane *lane, const struct peer *peer) {
-    struct queue *queue = queue_of(&lane->out, peer);
+/* Send what waits for *peer* in the flow of *marks*. */
+void flush_flow(struct lane *lane, const struct peer *peer, uint32_t marks) {
+    struct queue *queue = queue_of(&lane->out, peer, marks);
     if (queue != NULL)
         flush_queue(lane, queue);
 }
 
-/* Put a sealed datagram of the arena behind the others of its peer that can leave in the same call. */
-static void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, uint32_t marks) {
+void flush_peer(struct lane *lane, const struct peer *peer) { flush_flow(lane, peer, 0); }
+
+/* Put a datagram of the arena behind the others of its peer and flow that can leave in the same call. */
+void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, uint32_t marks) {
     struct out *out = &lane->out;
-    struct queue *queue = queue_of(out, peer);
+    struct queue *queue = queue_of(out, peer, marks);
     if (queue == NULL) {
         queue = &out->queues[out->queue_count++]; /* at most one for each packet of a batch */
         queue->peer = peer;
         queue->count = 0;
+        queue->marks = marks;
     }
     if (queue->count) {
         if (queue->is_closed || size > queue->first || marks != queue->marks || queue->count >= MAXIMUM_PENDING ||
@@ -166,17 +188,10 @@ static void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t 
 
 /* Return the keypair that may seal *count* messages for *peer* now; NULL where it is for Python to say. */
 static struct keypair *usable(const struct state *state, const struct peer *peer, uint64_t count, double now) {
-    const struct local_end *local = peer->local;
     struct keypair *keypair = peer->slots->current;
     if (keypair == NULL || now >= keypair->reject_at || keypair->counter > REJECT_AFTER_MESSAGES - count)
         return NULL;
-    if (!peer->endpoint_size || peer->is_held || !state->segments)
-        return NULL;
-    const struct udp *udp = local->udp;
-    if (udp == NULL || udp->fd < 0 || udp->closes_at != INFINITY || udp->has_shares || udp->discovery == NULL ||
-        udp->discovery->omits != peer->path->omits)
-        return NULL;
-    return keypair;
+    return may_send(state, peer, 0) ? keypair : NULL;
 }
 
 /* Note that *count* packets have been sealed for *peer* (liveness.data_sent); the rest of it is an edge. */
@@ -209,45 +224,17 @@ static void put_header(uint8_t *at, const struct keypair *keypair, uint64_t coun
 /* Super-packets as trains of transport messages */
 
 /* Write the segments of a super-packet into *rows*, sealed, each *size* bytes but for the last; return the bytes of all.
- *
- * They are as the kernel's own segmentation would have made them: CWR stays on the first, FIN and PSH on the last, IPv4
- * IDs count up.  *counter* is that of the first.  Returns 0 if a seal fails. */
+ * *counter* is that of the first.  Returns 0 if a seal fails. */
 static uint32_t make_train(const struct state *state, const struct keypair *keypair, const uint8_t *packet,
                            uint32_t length, const struct flow *flow, uint32_t segment, uint64_t counter, uint8_t *rows,
                            uint32_t *size) {
     uint32_t payload = length - flow->size, count = (payload + segment - 1) / segment;
-    uint32_t l4 = flow->l4, identifier = get16(packet + 4), sequence = get32(packet + l4 + 4);
-    bool is_tcp = flow->protocol == PROTOCOL_TCP;
-    uint8_t flags = is_tcp ? packet[l4 + 13] : 0;
     uint8_t *row = rows;
     for (uint32_t i = 0; i < count; i++) {
-        bool is_last = i == count - 1;
-        uint32_t piece = is_last ? payload - i * segment : segment, whole = flow->size + piece;
-        uint32_t plain = padded(whole, (uint32_t)state->mtu);
         uint8_t *head = row + HEADER_SIZE;
-        memcpy(head, packet, flow->size);
-        memcpy(head + flow->size, packet + flow->size + (size_t)i * segment, piece);
+        uint32_t whole = split_segment(head, packet, length, flow, segment, i);
+        uint32_t plain = padded(whole, (uint32_t)state->mtu);
         memset(head + whole, 0, plain - whole);
-        if (flow->version == 4) {
-            put16(head + 2, whole);
-            put16(head + 4, identifier + i);
-            put16(head + 10, 0);
-            put16(head + 10, check_ipv4(head));
-        } else {
-            put16(head + 4, whole - IPV6_HEADER_SIZE);
-        }
-        uint8_t *check;
-        if (is_tcp) {
-            put32(head + l4 + 4, sequence + i * segment);
-            head[l4 + 13] = (uint8_t)(flags & ~((i ? FLAG_CWR : 0) | (is_last ? 0 : FLAG_FIN | FLAG_PSH)));
-            check = head + l4 + 16;
-        } else {
-            put16(head + l4 + 4, whole - l4);
-            check = head + l4 + 6;
-        }
-        put16(check, 0);
-        uint32_t sum = fold(sum_bytes(head + l4, whole - l4) + pseudo_sum(head, flow, whole - l4)) ^ 0xFFFF;
-        put16(check, is_tcp || sum ? sum : 0xFFFF); /* RFC 768: zero would say that there is none */
         if (!aead_seal(&keypair->seal, counter + i, head, plain))
             return 0;
         put_header(row, keypair, counter + i);
@@ -259,8 +246,7 @@ static uint32_t make_train(const struct state *state, const struct keypair *keyp
 }
 
 /* Send *total* bytes of datagrams of *size* bytes in as few sends as the kernel takes, of nearly equal counts. */
-static void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size,
-                        uint32_t marks) {
+void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size, uint32_t marks) {
     uint32_t count = (total + size - 1) / size, limit = TRAIN_BYTES / size;
     if (limit > TRAIN_COUNT)
         limit = TRAIN_COUNT;
@@ -378,12 +364,6 @@ static uint32_t most_segments(const struct bulk *bulk, uint32_t datagram, uint32
     return least(limit, (room - META_SIZE - TAG_SIZE - headers) / segment);
 }
 
-static uint32_t gso_type_of(const struct flow *flow) {
-    if (flow->protocol != PROTOCOL_TCP)
-        return GSO_UDP_L4;
-    return flow->version == 4 ? GSO_TCPV4 : GSO_TCPV6;
-}
-
 /* Send the super-packet of *length* bytes at *start* of the arena. */
 static enum verdict forward_segments(struct lane *lane, struct peer *peer, struct keypair *keypair, uint32_t start,
                                      uint32_t length, uint32_t marks) {
@@ -444,7 +424,7 @@ static enum verdict forward_segments(struct lane *lane, struct peer *peer, struc
 }
 
 /* Finish the checksum that the kernel left partial; false where it points outside the packet. */
-static bool complete(uint8_t *packet, uint32_t length, const struct offload *offload) {
+bool complete(uint8_t *packet, uint32_t length, const struct offload *offload) {
     uint32_t start = offload->csum_start, offset = offload->csum_offset;
     if (start < 20 || start + offset + 2 > length)
         return false;
@@ -480,6 +460,8 @@ static enum verdict forward(struct lane *lane, uint32_t at, uint32_t size) {
         return NOT_ORDINARY;
     if (address_size == peer->place_size && memcmp(destination, peer->place, (size_t)address_size) == 0)
         return NOT_ORDINARY; /* perhaps a datagram of our own */
+    if (peer->tunnel != NULL && peer->tunnel->layout)
+        return clear_forward(lane, peer, at, length, marks);
     struct keypair *keypair = usable(state, peer, TRAIN_MESSAGES, out->now);
     if (keypair == NULL)
         return NOT_ORDINARY;

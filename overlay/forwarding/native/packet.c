@@ -3,7 +3,8 @@
 
 #include "bytes.h"
 
-enum { FLAG_SYN = 2, OPTION_END = 0, OPTION_NOTHING = 1, OPTION_MSS = 2, MSS_SIZE = 4 };
+enum { ICMP_SIZE = 8, UNREACHABLE = 3, FRAGMENTATION_NEEDED = 4, TOO_BIG = 2 };
+enum { FLAG_SYN = 2, FLAG_PSH = 8, OPTION_END = 0, OPTION_NOTHING = 1, OPTION_MSS = 2, MSS_SIZE = 4 };
 enum { HOP_BY_HOP = 0, ROUTING = 43, FRAGMENT = 44, DESTINATION_OPTIONS = 60 };
 enum { NOT_ECT, ECT_1, ECT_0, CE };
 
@@ -162,4 +163,60 @@ bool take_outer_ecn(uint8_t *packet, uint32_t outer) {
     packet[1] = (uint8_t)((before & 0xFC) | value);
     put16(packet + 10, fold16((get16(packet + 10) ^ 0xFFFFu) + (before ^ 0xFFFF) + packet[1]) ^ 0xFFFF);
     return true;
+}
+
+/* Return whether *packet* is an ICMP error that tells an MTU (wire.icmp: told_mtu). */
+bool tells_mtu(const uint8_t *packet, uint32_t length) {
+    if (packet[0] >> 4 == 4) {
+        uint32_t header = (packet[0] & 15u) * 4;
+        return packet[9] == PROTOCOL_ICMP && length >= header + ICMP_SIZE && packet[header] == UNREACHABLE &&
+               packet[header + 1] == FRAGMENTATION_NEEDED;
+    }
+    return packet[6] == PROTOCOL_ICMPV6 && length >= IPV6_HEADER_SIZE + ICMP_SIZE &&
+           packet[IPV6_HEADER_SIZE] == TOO_BIG && packet[IPV6_HEADER_SIZE + 1] == 0;
+}
+
+/* CRC-32 of zlib, four bits at a time: it is taken of few bytes. */
+static uint32_t crc32(const uint8_t *at, uint32_t size) {
+    static const uint32_t table[16] = {
+        0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4, 0x4DB26158, 0x5005713C,
+        0xEDB88320, 0xF00F9344, 0xD6D6A3E8, 0xCB61B38C, 0x9B64C2B0, 0x86D3D2D4, 0xA00AE278, 0xBDBDF21C,
+    };
+    uint32_t crc = UINT32_MAX;
+    for (uint32_t i = 0; i < size; i++) {
+        crc ^= at[i];
+        crc = table[crc & 15] ^ crc >> 4;
+        crc = table[crc & 15] ^ crc >> 4;
+    }
+    return ~crc;
+}
+
+static bool has_ports(uint32_t protocol) {
+    return protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP || protocol == PROTOCOL_SCTP;
+}
+
+/* Return a number that is the same for all packets of one flow (underlay.flows). */
+uint32_t hash_flow(const uint8_t *packet, uint32_t length) {
+    uint32_t from = 8, to = has_ports(packet[6]) ? 44 : 40;
+    if (packet[0] >> 4 == 4) {
+        from = 12;
+        to = packet[0] == 0x45 && !(packet[6] & 0x3F) && !packet[7] && has_ports(packet[9]) ? 24 : 20;
+    }
+    return crc32(packet + from, (to < length ? to : length) - from);
+}
+
+/* Return whether what follows *packet*, the last of a receive, may be joined with it (offload.flow). */
+bool may_go_on(const uint8_t *packet, uint32_t size) {
+    if (size < 74)
+        return false;
+    bool is_ipv4 = packet[0] >> 4 == 4;
+    if (packet[is_ipv4 ? 9 : 6] != PROTOCOL_TCP)
+        return true;
+    return !(packet[(is_ipv4 ? (packet[0] & 15u) * 4 : IPV6_HEADER_SIZE) + 13] & FLAG_PSH);
+}
+
+uint32_t gso_type_of(const struct flow *flow) {
+    if (flow->protocol != PROTOCOL_TCP)
+        return GSO_UDP_L4;
+    return flow->version == 4 ? GSO_TCPV4 : GSO_TCPV6;
 }

@@ -15,6 +15,18 @@ uint64_t pseudo_sum(const uint8_t *packet, const struct flow *flow, uint32_t l4_
 void clamp_syn(uint8_t *packet, uint32_t length, uint32_t mtu, bool is_partial);
 bool take_outer_ecn(uint8_t *packet, uint32_t outer);
 
+bool tells_mtu(const uint8_t *packet, uint32_t length);
+uint32_t hash_flow(const uint8_t *packet, uint32_t length);
+bool may_go_on(const uint8_t *packet, uint32_t size);
+uint32_t gso_type_of(const struct flow *flow);
+
+/* split.c: write a segment of a super-packet at *head*, and return its size */
+uint32_t split_segment(uint8_t *head, const uint8_t *packet, uint32_t length, const struct flow *flow, uint32_t segment,
+                       uint32_t number);
+
+/* partial.c: the virtio header of a packet that came in the clear; false where it is for Python to refuse */
+bool virtio_for(struct unsealed *unsealed, const uint8_t *packet, uint32_t length, uint32_t mtu, uint8_t *header);
+
 /* Return the plaintext length for a packet of *length* bytes (offload.flow: padded). */
 static inline uint32_t padded(uint32_t length, uint32_t mtu) {
     uint32_t full = (length + PADDING - 1) / PADDING * PADDING;

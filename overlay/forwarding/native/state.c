@@ -60,6 +60,52 @@ struct keypair *indices_find(const struct state *state, uint32_t index) {
     return found;
 }
 
+/* Places: the addresses that peers in the clear are taken from (clear.inbound: Place) */
+
+static uint32_t place_bucket(const struct state *state, const uint8_t *address, int size) {
+    return bucket(state, address, size) % PLACE_BUCKETS;
+}
+
+/* Take what comes from where *peer* is `located`, behind those that are there already. */
+void places_add(struct state *state, struct peer *peer) {
+    struct peer **at = &state->places[place_bucket(state, peer->located, peer->located_size)];
+    while (*at != NULL)
+        at = &(*at)->place_chain;
+    *at = peer;
+    peer->place_chain = NULL;
+}
+
+void places_remove(struct state *state, struct peer *peer) {
+    struct peer **at = &state->places[place_bucket(state, peer->located, peer->located_size)];
+    while (*at != NULL && *at != peer)
+        at = &(*at)->place_chain;
+    if (*at != NULL)
+        *at = peer->place_chain;
+    peer->place_chain = NULL;
+    peer->located_size = 0;
+}
+
+/* Return a peer that is at *source* with the encapsulation of *udp*, and whether it is alone there; NULL for nobody. */
+struct peer *places_find(const struct state *state, const struct udp *udp, const union address *source, bool *is_one) {
+    bool is_ipv4 = source->any.sa_family == AF_INET;
+    const uint8_t *address = is_ipv4 ? (const uint8_t *)&source->v4.sin_addr : (const uint8_t *)&source->v6.sin6_addr;
+    int size = is_ipv4 ? 4 : 16;
+    uint32_t scope = is_ipv4 ? 0 : source->v6.sin6_scope_id;
+    bool has_ports = udp->protocol == PROTOCOL_UDP;
+    struct peer *found = NULL;
+    *is_one = true;
+    for (struct peer *each = state->places[place_bucket(state, address, size)]; each; each = each->place_chain) {
+        if (each->located_size != size || memcmp(each->located, address, (size_t)size) != 0 ||
+            each->located_scope != scope || each->located_layout != udp->layout || each->located_has_ports != has_ports)
+            continue;
+        if (found != NULL)
+            *is_one = false;
+        else
+            found = each;
+    }
+    return found;
+}
+
 #define QUICK 0.001 /* underlay.batching */
 enum { PROBE = 4 };
 

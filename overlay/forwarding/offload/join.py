@@ -37,6 +37,7 @@ from overlay.wire.virtio import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Self
 
     from overlay.forwarding.underlay.received import Received
@@ -197,8 +198,7 @@ class Rows:
         array[end : count * stride] = 0
         tail = self.plaintext(count - 1)
         if len(tail) > flow.size and self._is_one_run(flow, length, _length(tail)):
-            most = max(1, min(MAXIMUM_JOINED, (MAXIMUM_IP - flow.size) // (length - flow.size)))
-            return [Run(at, min(most, count - at)) for at in range(0, count, most)]
+            return list(_cut_evenly(count, flow.size, length - flow.size, _length(tail) - flow.size))
         table = array[: count * stride].reshape(count, stride)
         words = array[: count * stride].view("<u2").reshape(count, stride // 2)
         heads = table[:, before : before + flow.size]
@@ -354,6 +354,18 @@ class Rows:
         geometry.cut(self, flow, segment)
         payloads = geometry.payloads[run.first : last_row]
         return [virtio + link + header, *payloads, last[flow.size : flow.size + last_size]]
+
+
+def _cut_evenly(count: int, header: int, segment: int, last: int) -> Iterator[Run]:
+    """Yield the runs of *count* rows that go on, with *segment* bytes behind a *header*, and *last* in the last."""
+    most = max(1, min(MAXIMUM_JOINED, (MAXIMUM_IP - header) // segment))
+    at = 0
+    while at < count:
+        rows = min(most, count - at)
+        if at + rows == count - 1 and rows < MAXIMUM_JOINED and header + rows * segment + last <= MAXIMUM_IP:
+            rows += 1  # for it is shorter
+        yield Run(at, rows)
+        at += rows
 
 
 def _length(packet: memoryview) -> int:

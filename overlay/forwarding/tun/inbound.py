@@ -104,7 +104,7 @@ class Inbound:
         """
         if udp.carrier is not None:
             return self.raw.drain(udp, now)
-        if self.compiled is not None and udp.descriptor >= 0 and udp.clear is None:
+        if self.compiled is not None and udp.descriptor >= 0 and (udp.clear is None or udp.layout):
             return self.compiled.drain_udp(udp, now, most)
         received, receive, view = self.received, udp.raw.recvmsg_into, self._view
         received.udp, received.now = udp, now

@@ -82,6 +82,8 @@ class Sender:
         """Send from *sockets* from now on, the first that fits a peer, but for those that are to be closed."""
         self.sockets = sockets
         self.closes_at = min((udp.closes_at for udp in sockets), default=math.inf)
+        for first in self._pools:
+            first.spread_over([])
         self._pools = {}
 
     def socket_for(self, peer: Peer) -> UdpSocket | None:
@@ -120,19 +122,21 @@ class Sender:
         else:
             self._hold(peer, buffers, size, marks, flow, bounded=True)
 
-    def refused(self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, number: int) -> None:
+    def refused(
+        self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int, number: int
+    ) -> None:
         """Go on with a send of the compiled twin that failed with the error *number*; 0 where it was not tried."""
-        target = self._target(peer, marks, 0)
+        target = self._target(peer, marks, flow)
         if not number or target is None or peer in self._held:
-            self.send(peer, buffers, size, marks)
+            self.send(peer, buffers, size, marks, flow)
             return
         segment = size if sum(map(len, buffers)) > size else 0
         outcome = self._failed(
-            peer, target, buffers, segment, marks, 0, OSError(number, "the kernel did not take it")
+            peer, target, buffers, segment, marks, flow, OSError(number, "the kernel did not take it")
         )
-        rest = self._after(outcome, peer, buffers, size, marks, 0)
+        rest = self._after(outcome, peer, buffers, size, marks, flow)
         if rest:
-            self._hold(peer, rest, size, marks, 0, bounded=True)
+            self._hold(peer, rest, size, marks, flow, bounded=True)
 
     def send_message(self, peer: Peer, datagram: bytes, marks: int = 0) -> None:
         """Send one datagram of its own, or hold it, unless much is held already.
@@ -411,6 +415,7 @@ class Sender:
                 if (udp.encapsulation, udp.family, udp.role, udp.closes_at)
                 == (first.encapsulation, first.family, first.role, math.inf)
             ]
+            first.spread_over(pool)
         return pool[flow % len(pool)]
 
     def _failed(

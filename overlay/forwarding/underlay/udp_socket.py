@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from overlay.encap import wireguard
-from overlay.encap.encapsulation import Role
+from overlay.encap.encapsulation import Layout, Role
 from overlay.forwarding import state
 from overlay.forwarding.path.discovery import Discovery
 from overlay.forwarding.underlay.batching import Batching
@@ -48,7 +48,6 @@ class UdpSocket(state.UdpSocket):
         "encapsulation",
         "family",
         "kernel_drops",
-        "protocol",
         "queue",
         "raw",
         "role",
@@ -76,6 +75,7 @@ class UdpSocket(state.UdpSocket):
         self.descriptor, self.shares = -1, None
         self.kernel_drops = 0  # of the kernel's counter, what is in ours
         self.clear: Clear | None = encapsulation.clear
+        self.layout = Layout.OTHER if self.clear is None else self.clear.layout
         is_switched = protocol == PROTOCOL_UDP and role in {Role.ALL, Role.SENDS}
         self.discovery = Discovery(raw, family, is_switched=is_switched)
         # The one that sends to whom this one hears: itself, or what it shares its port with if it gets the handshakes

@@ -31,14 +31,18 @@ subnets = ["10.244.2.0/24"]
 
 def contenders() -> list[Contender]:
     """Return them all."""
-    return [Contender(f"ours by {each}", partial(start, each)) for each in ENCAPSULATIONS]
+    compiled = [Contender(f"ours by {each}", partial(start, each)) for each in ENCAPSULATIONS]
+    return compiled + [
+        Contender(f"ours interpreted by {each}", partial(start, each, is_compiled=False))
+        for each in ENCAPSULATIONS
+    ]
 
 
-def start(encapsulation: str, pair: Pair, folder: Path, _: Underlay) -> None:
+def start(encapsulation: str, pair: Pair, folder: Path, _: Underlay, *, is_compiled: bool = True) -> None:
     """Start both ends, which know themselves by their endpoints."""
     peers = folder / "peers.toml"
     peers.write_text(PEERS_TOML.format(encapsulation=encapsulation))
     for node in pair.nodes:
-        launch_ours(node, peers, folder / f"{node.number}.key")
+        launch_ours(node, peers, folder / f"{node.number}.key", is_compiled=is_compiled)
     for node in pair.nodes:
         wait_for_ours(node, folder / f"{node.number}.key")

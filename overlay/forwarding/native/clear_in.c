@@ -1,0 +1,149 @@
+/* From the wire to the tun in the clear, as overlay/forwarding/clear/inbound.py has it: nothing tells who made a packet but
+ * the addresses that it came with. */
+#include "bytes.h"
+#include "native.h"
+#include "packet.h"
+
+enum { ECT_1 = 1, CE = 3, ND_SOLICITATION = 135, ND_ADVERTISEMENT = 136 };
+enum { ETHERTYPE_IPV4 = 0x0800, ETHERTYPE_IPV6 = 0x86DD, ETHERTYPE_FRAME = 0x6558 };
+enum { VXLAN_HAS_VNI = 0x08, GENEVE_VERSION = 0xC0, GENEVE_OPTIONS = 0x3F, GENEVE_REFUSED = 0xC0 };
+
+/* Return where the frame in a payload begins, of whose tunnel *identifier* is; 0 where there is none. */
+static uint32_t find_frame(uint32_t layout, const uint8_t *payload, uint32_t size, uint32_t *identifier) {
+    uint32_t start = VXLAN_SIZE;
+    if (size < VXLAN_SIZE + ETHERNET_SIZE)
+        return 0;
+    if (layout == LAYOUT_VXLAN) {
+        if (!(payload[0] & VXLAN_HAS_VNI))
+            return 0;
+    } else {
+        start = GENEVE_SIZE + (payload[0] & GENEVE_OPTIONS) * 4u;
+        if (payload[0] & GENEVE_VERSION || payload[1] & GENEVE_REFUSED || get16(payload + 2) != ETHERTYPE_FRAME ||
+            size < start + ETHERNET_SIZE)
+            return 0;
+    }
+    *identifier = get32(payload + 4) >> 8;
+    return start;
+}
+
+/* Return where the packet in a payload begins, if the payload is of *tunnel* and *length* that of a whole packet;
+ * UINT32_MAX for anything else (encap.ethernet: strip, admit). */
+static uint32_t strip(const struct tunnel *tunnel, const uint8_t *payload, uint32_t size, uint32_t *length) {
+    uint32_t start = 0, identifier = 0, version = 0;
+    if (tunnel->layout == LAYOUT_VXLAN || tunnel->layout == LAYOUT_GENEVE) {
+        uint32_t frame = find_frame(tunnel->layout, payload, size, &identifier);
+        if (!frame || !tunnel->has_identifier || identifier != tunnel->identifier ||
+            memcmp(payload + frame, tunnel->own_mac, sizeof tunnel->own_mac) != 0)
+            return UINT32_MAX;
+        start = frame + ETHERNET_SIZE;
+        uint32_t kind = get16(payload + start - 2);
+        version = kind == ETHERTYPE_IPV4 ? 4 : kind == ETHERTYPE_IPV6 ? 6 : 0;
+        if (!version)
+            return UINT32_MAX;
+    } else if (tunnel->layout != LAYOUT_BARE) {
+        return UINT32_MAX;
+    }
+    const uint8_t *packet = payload + start;
+    *length = packet_length(packet, size - start);
+    if (!*length || (version && packet[0] >> 4 != version))
+        return UINT32_MAX;
+    if (version == 6 && packet[6] == PROTOCOL_ICMPV6 && size - start > IPV6_HEADER_SIZE &&
+        (packet[IPV6_HEADER_SIZE] == ND_SOLICITATION || packet[IPV6_HEADER_SIZE] == ND_ADVERTISEMENT))
+        return UINT32_MAX;
+    return start;
+}
+
+/* Write the packet in the payload of *row*. */
+static enum in_result deliver(struct lane *lane, struct peer *peer, uint32_t row) {
+    struct in *in = &lane->in;
+    uint32_t at = row * in->stride, size = row == in->rows - 1 ? in->last : in->stride, length;
+    uint32_t ecn = in->arrivals[in->current].ecn, mtu = (uint32_t)lane->state->mtu, path = (uint32_t)peer->path->mtu;
+    uint8_t *payload = in->buffer + at, header[VIRTIO_SIZE];
+    uint32_t start = strip(peer->tunnel, payload, size, &length);
+    if (start == UINT32_MAX)
+        return hand_back(in, IN_CLEAR, NULL, at, size, 1);
+    uint8_t *packet = payload + start;
+    if (!is_from(lane, peer, packet) || (ecn && !take_outer_ecn(packet, ecn)) ||
+        !virtio_for(peer->unsealed, packet, length, mtu, header))
+        return hand_back(in, IN_CLEAR, NULL, at, size, 1);
+    peer->traffic->rx_packets++;
+    peer->traffic->rx_bytes += size;
+    peer->contact->last_received = in->now;
+    clamp_syn(packet, length, path < mtu ? path : mtu, header[0]);
+    struct iovec parts[2] = {{header, VIRTIO_SIZE}, {packet, length}};
+    write_tun(lane, peer, parts, 2);
+    return IN_DONE;
+}
+
+/* Write the super-packet that *count* rows from *first* on make. */
+static enum in_result deliver_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count) {
+    struct in *in = &lane->in;
+    uint32_t at = first * in->stride, end = (in->rows - 1) * in->stride + in->last, bytes = count * in->stride;
+    if (!is_from(lane, peer, in->buffer + at + in->before))
+        return hand_back(in, IN_CLEAR_RUN, NULL, first, end, count);
+    peer->traffic->rx_packets += count;
+    peer->traffic->rx_bytes += bytes < end - at ? bytes : end - at;
+    peer->contact->last_received = in->now;
+    write_run(lane, peer, first, count);
+    return IN_DONE;
+}
+
+/* Return the peer that what is gathered comes from; NULL for nobody, or where *is_one* is false for several. */
+static struct peer *sender(const struct lane *lane, bool *is_one) {
+    const struct in *in = &lane->in;
+    return places_find(lane->state, in->udp, &in->arrivals[in->current].source, is_one);
+}
+
+/* Deliver rows from `next` on; anything but IN_DONE is for Python, and the next call goes on behind it. */
+enum in_result clear_deliver(struct lane *lane) {
+    struct in *in = &lane->in;
+    bool is_one;
+    struct peer *peer = sender(lane, &is_one);
+    while (peer != NULL && in->next < in->rows) {
+        uint32_t row = in->next, count = in->is_joined ? in->runs[row] : 1;
+        in->next += count;
+        enum in_result result = count > 1 ? deliver_run(lane, peer, row, count) : deliver(lane, peer, row);
+        if (result != IN_DONE)
+            return result;
+    }
+    in->work = WORK_NONE;
+    return IN_DONE;
+}
+
+/* Return whether the same stands before the packet of each row, `before` bytes of one tunnel. */
+static bool are_same_before(struct in *in, const struct tunnel *tunnel) {
+    uint32_t length;
+    in->before = strip(tunnel, in->buffer, in->rows > 1 ? in->stride : in->last, &length);
+    if (in->before == UINT32_MAX || in->before & 1 || in->last <= in->before)
+        return false;
+    for (uint32_t row = 1; row < in->rows; row++)
+        if (memcmp(in->buffer, in->buffer + (size_t)row * in->stride, in->before) != 0)
+            return false;
+    return true;
+}
+
+/* Take what is gathered. */
+enum in_result clear_take(struct lane *lane) {
+    struct in *in = &lane->in;
+    bool is_one;
+    struct peer *peer = sender(lane, &is_one);
+    if (peer == NULL) {
+        note_drop(lane, NULL, DROP_OUTER_SOURCE, in->rows);
+        return IN_DONE;
+    }
+    if (!is_one || in->rows > MAXIMUM_ROWS || peer->tunnel == NULL || peer->tunnel->layout != in->udp->layout)
+        return hand_back(in, IN_RECEIVED, NULL, 0, in->gathered, in->rows);
+    uint32_t ecn = in->arrivals[in->current].ecn, end = (in->rows - 1) * in->stride + in->last;
+    in->before = in->tag = 0;
+    in->next = 0;
+    in->work = WORK_CLEAR;
+    /* A congestion mark changes packets one by one, and so does what is not the same before each. */
+    in->is_joined = in->rows > 1 && ecn != CE && ecn != ECT_1;
+    if (in->is_joined && peer->tunnel->prefix_size)
+        in->is_joined = are_same_before(in, peer->tunnel);
+    if (in->is_joined) {
+        memset(in->buffer + end, 0, in->rows * in->stride - end);
+        in->is_joined = join_rows(in, lane->state->joins_udp);
+    }
+    return clear_deliver(lane);
+}

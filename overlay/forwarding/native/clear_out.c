@@ -1,0 +1,75 @@
+/* From the tun to the wire in the clear, as overlay/forwarding/clear/outbound.py has it: the prefix before each packet. */
+#include "bytes.h"
+#include "native.h"
+#include "packet.h"
+
+/* Send the super-packet of *length* bytes at *packet* as a train of payloads. */
+static enum verdict forward_segments(struct lane *lane, struct peer *peer, const uint8_t *packet, uint32_t length,
+                                     const struct offload *offload, uint32_t marks) {
+    const struct tunnel *tunnel = peer->tunnel;
+    uint32_t segment = offload->segment, mtu = (uint32_t)peer->path->mtu, before = tunnel->prefix_size;
+    struct flow flow;
+    if (!flow_of(packet, length, &flow) || flow.l4 != offload->csum_start || !segment || length <= flow.size ||
+        (offload->gso_type & ~(uint32_t)GSO_ECN) != gso_type_of(&flow))
+        return NOT_ORDINARY;
+    if (length > mtu && flow.size + segment > mtu)
+        return NOT_ORDINARY;
+    uint32_t count = (length - flow.size + segment - 1) / segment, size = before + flow.size + segment;
+    if (count > TRAIN_MESSAGES || count * ((size + 3) / 4 * 4) > TRAIN_BUFFER)
+        return NOT_ORDINARY;
+    const uint8_t *prefix = tunnel->prefix[flow.version == 6];
+    uint8_t *rows = lane->out.train, *row = rows;
+    for (uint32_t number = 0; number < count; number++) {
+        memcpy(row, prefix, before);
+        row += before + split_segment(row + before, packet, length, &flow, segment, number);
+    }
+    uint32_t total = (uint32_t)(row - rows);
+    flush_flow(lane, peer, marks);
+    send_evenly(lane, peer, rows, total, size, marks);
+    peer->traffic->tx_packets += count;
+    return FORWARDED;
+}
+
+/* Send the packet of *length* bytes whose room in the arena begins at *at*. */
+enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, uint32_t length, uint32_t ecn) {
+    struct out *out = &lane->out;
+    const struct state *state = lane->state;
+    const struct tunnel *tunnel = peer->tunnel;
+    struct unsealed *unsealed = peer->unsealed;
+    uint8_t *packet = out->arena + at + HEADER_SIZE;
+    bool is_ipv4 = packet[0] >> 4 == 4;
+    uint32_t mtu = (uint32_t)peer->path->mtu, marks = ecn, ttl = packet[is_ipv4 ? 8 : 7], before = tunnel->prefix_size;
+    struct offload offload = offload_at(packet - VIRTIO_SIZE);
+    if (!ttl || out->now >= peer->path->due || tells_mtu(packet, length))
+        return NOT_ORDINARY;
+    if (state->inherits_ttl)
+        marks |= ttl << MARK_TTL_SHIFT;
+    if (tunnel->flows)
+        marks |= hash_flow(packet, length) % tunnel->flows << MARK_FLOW_SHIFT;
+    if (!may_send(state, peer, marks))
+        return NOT_ORDINARY;
+    bool is_partial = offload.flags & NEEDS_CSUM;
+    if (offload.gso_type) {
+        if (forward_segments(lane, peer, packet, length, &offload, marks) == NOT_ORDINARY)
+            return NOT_ORDINARY;
+    } else if (length > mtu ||
+               (is_partial && (offload.csum_start < 20 || offload.csum_start + offload.csum_offset + 2 > length))) {
+        return NOT_ORDINARY;
+    } else {
+        clamp_syn(packet, length, mtu < (uint32_t)state->mtu ? mtu : (uint32_t)state->mtu, is_partial);
+        if (is_partial)
+            complete(packet, length, &offload);
+        uint32_t start = HEADER_SIZE;
+        if (before > start) { /* what is behind the packet has room for a tag */
+            memmove(out->arena + at + before, packet, length);
+            start = before;
+        }
+        memcpy(out->arena + at + start - before, tunnel->prefix[!is_ipv4], before);
+        out->at = at + start + length;
+        enqueue(lane, peer, at + start - before, before + length, marks);
+        peer->traffic->tx_packets++;
+    }
+    if (out->now >= unsealed->segment_limit_ends)
+        unsealed->segment_limit = WIDE;
+    return FORWARDED;
+}
