@@ -27,6 +27,7 @@ from scripts.benchmarks import (
     reload,
     scale,
     services,
+    web,
 )
 from scripts.benchmarks.console import progress
 from scripts.benchmarks.options import Parser
@@ -44,6 +45,7 @@ MEASUREMENTS = {
     "reload": reload,
     "scale": scale,
     "services": services,
+    "web": web,
 }
 DEFAULT = "compare"
 

@@ -70,7 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help=f"added to the round trip by a relay, at {RELAY_RATE / 1e6:.0f} Mbit/s; implies --underlay single",
     )
-    add("--streams", type=between(1, 64), default=1, help="TCP streams at once (default 1)")
+    add("--streams", type=between(1, 256), default=1, help="TCP streams at once (default 1)")
+    add(
+        "--congestion",
+        metavar="NAME",
+        help="control of the streams, as cubic or bbr (default: this machine's)",
+    )
     add("--both-directions", action="store_true", help="as many the other way too; the sum is shown")
     add(
         "--peers",
@@ -119,6 +124,9 @@ def check(arguments: argparse.Namespace) -> None:
     if changed and arguments.underlay not in {None, "single"}:
         fail("--loss and --delay take frames of wire size: leave --underlay out, or write --underlay single")
     arguments.underlay = arguments.underlay or ("single" if changed else "whole")
+    known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+    if arguments.congestion not in {None, *known}:
+        fail(f"--congestion: this kernel has no {arguments.congestion!r}, it has {', '.join(known)}")
     if arguments.wireguard_go != "wireguard-go" and shutil.which(arguments.wireguard_go) is None:
         fail(f"--wireguard-go: {arguments.wireguard_go} is no program, name one")
     if arguments.json is not None and (arguments.json.is_dir() or not arguments.json.parent.is_dir()):
@@ -135,6 +143,8 @@ def describe(arguments: argparse.Namespace) -> str:
     text = f"veth, MTU {arguments.mtu}, {UNDERLAYS[arguments.underlay]}, {arguments.loss:g} % loss"
     if arguments.delay:
         text += f", {arguments.delay:g} ms of delay by a relay that carries {RELAY_RATE / 1e6:.0f} Mbit/s"
+    if arguments.congestion:
+        text += f", TCP {arguments.congestion}"
     return text
 
 
@@ -217,7 +227,9 @@ def measure_all(pairs: Sequence[Pair], arguments: argparse.Namespace, results: R
 def measure(pair: Pair, place: str, arguments: argparse.Namespace, results: Results) -> None:
     """Measure one pair at one place, once."""
     before = sum(cpu_seconds(pid) for pid in pair.processes)
-    rate, volume = tcp(pair, place, arguments.seconds, arguments.streams, arguments.both_directions)
+    rate, volume = tcp(
+        pair, place, arguments.seconds, arguments.streams, arguments.both_directions, arguments.congestion
+    )
     used = sum(cpu_seconds(pid) for pid in pair.processes) - before
     results.note(TCP, pair, rate, place)
     if pair.processes and volume:

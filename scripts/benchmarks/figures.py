@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import statistics
+import sys
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -67,7 +68,7 @@ def machine() -> dict[str, Any]:
         "cpu": f"{processor()} ({', '.join(aes()) or 'no AES'})",
         "kernel": platform.release(),
         "cores": os.cpu_count(),
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()}, {Path(sys.executable).resolve()}",  # builds differ by half
         **{name: version(name) for name in ("overlay", "cryptography", "numpy")},
     }
 

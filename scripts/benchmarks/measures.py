@@ -19,14 +19,20 @@ HERTZ = os.sysconf("SC_CLK_TCK")
 
 
 def tcp(
-    pair: Pair, place: str, seconds: int, streams: int = 1, both_directions: bool = False
+    pair: Pair,
+    place: str,
+    seconds: int,
+    streams: int = 1,
+    both_directions: bool = False,
+    congestion: str | None = None,
 ) -> tuple[float, float]:
     """Return Gbit/s and GB of TCP from the first host or its container to the second, *streams* in sum.
 
-    With *both_directions* as many go the other way at the same time, and count as well.
+    With *both_directions* as many go the other way at the same time, and count as well.  *congestion* is the control
+    that the streams are under, by default the machine's.
     """
     sender, receiver, address = pair.ends(place)
-    return stream(sender, receiver, address, seconds, streams, both_directions)
+    return stream(sender, receiver, address, seconds, streams, both_directions, congestion)
 
 
 def stream(
@@ -36,6 +42,7 @@ def stream(
     seconds: int,
     streams: int = 1,
     both_directions: bool = False,
+    congestion: str | None = None,
 ) -> tuple[float, float]:
     """Return Gbit/s and GB of TCP from one namespace to an *address* that leads to another (see tcp)."""
     server = receiver.popen("iperf3", "-s", "-1", stdout=subprocess.DEVNULL)
@@ -44,6 +51,7 @@ def stream(
         done = sender.completed(
             *("iperf3", "-J", "-c", address, "-t", str(seconds), "-P", str(streams)),
             *("--connect-timeout", "10000", *(["--bidir"] if both_directions else [])),
+            *(["-C", congestion] if congestion else []),
             timeout=seconds + 30,
         )
         output = json.loads(done.stdout)

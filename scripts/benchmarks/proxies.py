@@ -12,6 +12,7 @@ from scripts.benchmarks.contenders import Program
 from tests.netns.topology import CommandError, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from tests.netns.topology import Namespace
@@ -24,7 +25,7 @@ NGINX_STREAM = Program("nginx", "libnginx-mod-stream", "-v")
 
 MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
-# One worker for pages of two bytes: the balancer is measured, and gets what is left of the processors.
+# One worker: what stands before it is measured, and gets what is left of the processors.
 PAGES = """
 daemon off;
 worker_processes 1;
@@ -36,7 +37,9 @@ http {{
     client_body_temp_path {folder}/pages;
     server {{
         listen 80 backlog=4096;
-        location / {{ return 200 "ok"; }}
+        keepalive_requests 1000000000;
+        root {folder}/www;
+        location = / {{ return 200 "ok"; }}
     }}
 }}
 """
@@ -102,10 +105,19 @@ PROXIES = (
 )
 
 
-def start_pages(host: Namespace, folder: Path) -> None:
-    """Have *host* answer requests at port 80 of all its addresses."""
+def start_pages(host: Namespace, folder: Path, sizes: Iterable[int] = ()) -> None:
+    """Have *host* answer requests at port 80 of all its addresses: ``/`` with two bytes, ``/1024`` with so many.
+
+    The pages have the *sizes* given, in bytes.
+    """
+    (folder / "www").mkdir()
+    for size in sizes:
+        (folder / "www" / str(size)).write_bytes(bytes(size))
     path = folder / "pages.conf"
     path.write_text(PAGES.format(folder=folder))
+    # Its workers give up being root.
+    for each in (folder, folder / "www"):
+        each.chmod(0o755)
     _start(host, folder, path, "nginx", "-c", port=80)
 
 
@@ -115,23 +127,30 @@ def _start(host: Namespace, folder: Path, path: Path, *command: str, port: int) 
     wait_until(lambda: f":{port} " in host.run("ss", "-Htln"), 10, f"{command[0]} listens at {port}")
 
 
-def connections(client: Namespace, url: str, seconds: float, at_once: int) -> float:
-    """Return how many connections a second *client* makes, one request on each, that many *at_once*."""
+def requests(
+    client: Namespace, url: str, seconds: float, at_once: int, *, is_kept: bool = False
+) -> tuple[float, float]:
+    """Return how many requests a second *client* makes, and how many there were; that many connections *at_once*.
+
+    Each has a connection of its own, unless connections are kept.
+    """
     told = client.run(
         *("wrk", "-t", "1", "-c", str(at_once), "-d", f"{seconds:g}s", "--timeout", "5s"),
-        *("-H", "Connection: close", url),
+        *(() if is_kept else ("-H", "Connection: close")),
+        url,
         timeout=seconds + 30,
     )
-    rate, errors = counted(told)
+    rate, count, errors = counted(told)
     if not rate:
         raise CommandError(f"wrk: no answer from {url}")
     if errors:
         progress(f"{url}: {errors}")
-    return rate
+    return rate, count
 
 
-def counted(told: str) -> tuple[float, str]:
-    """Return the requests per second that wrk *told*, and what it says of connections that failed, if any did."""
+def counted(told: str) -> tuple[float, int, str]:
+    """Return what wrk *told*: requests per second, requests, and what failed if anything did."""
     rate = re.search(r"^Requests/sec:\s+([\d.]+)", told, re.MULTILINE)
+    count = re.search(r"^\s*(\d+) requests in ", told, re.MULTILINE)
     errors = re.search(r"^\s*Socket errors: (.*)$", told, re.MULTILINE)
-    return float(rate[1]) if rate else 0.0, errors[1] if errors else ""
+    return float(rate[1]) if rate else 0.0, int(count[1]) if count else 0, errors[1] if errors else ""

@@ -36,7 +36,7 @@ from scripts.benchmarks.figures import Figures, machine
 from scripts.benchmarks.measures import cpu_seconds, memory_mb, stream
 from scripts.benchmarks.options import between, some_of
 from scripts.benchmarks.packets import PORT, SIZE, count_and_drop, flood
-from scripts.benchmarks.proxies import NGINX, PROXIES, WRK, connections, start_pages
+from scripts.benchmarks.proxies import NGINX, PROXIES, WRK, requests, start_pages
 from tests.netns.topology import Lab
 
 if TYPE_CHECKING:
@@ -183,11 +183,11 @@ def measure_connections(farm: Farm, arguments: argparse.Namespace, results: Figu
     processes = [*director.processes, *server.processes]
     for name, url in ways.items():
         used = sum(map(cpu_seconds, processes))
-        rate = connections(farm.visitor, url, arguments.seconds, arguments.at_once)
+        rate, count = requests(farm.visitor, url, arguments.seconds, arguments.at_once)
         results.note(CONNECTIONS, name, rate)
         if name == BALANCED:
             spent = sum(map(cpu_seconds, processes)) - used
-            results.note(CPU, name, spent / (rate * arguments.seconds) * 1e6)
+            results.note(CPU, name, spent / count * 1e6)
 
 
 def measure_flood(farm: Farm, arguments: argparse.Namespace, results: Figures) -> None:

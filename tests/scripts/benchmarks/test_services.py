@@ -16,17 +16,19 @@ Transfer/sec:    358.10KB
 
 
 def test_rate_of_wrk_is_that_of_requests():
-    assert proxies.counted(TOLD.format(errors="")) == (2360.31, "")
+    assert proxies.counted(TOLD.format(errors="")) == (2360.31, 7081, "")
 
 
 def test_errors_of_wrk_are_told():
     errors = "  Socket errors: connect 0, read 3, write 0, timeout 2\n"
 
-    assert proxies.counted(TOLD.format(errors=errors)) == (2360.31, "connect 0, read 3, write 0, timeout 2")
+    told = proxies.counted(TOLD.format(errors=errors))
+
+    assert told == (2360.31, 7081, "connect 0, read 3, write 0, timeout 2")
 
 
 def test_wrk_that_reached_nobody_has_no_rate():
-    assert proxies.counted("unable to connect to 203.0.113.80:http Connection refused\n") == (0.0, "")
+    assert proxies.counted("unable to connect to 203.0.113.80:http Connection refused\n") == (0.0, 0, "")
 
 
 def test_programs_that_are_missing_are_named_with_their_packages(monkeypatch, capsys):
