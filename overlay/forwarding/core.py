@@ -176,14 +176,16 @@ class Core:
         contact.last_traffic = now
         if contact.is_silent:
             self.liveness.end_silence(peer)
-        if keypair is keypairs.next and not keypairs.keeps_next_waiting():
+        if keypair is keypairs.next and not keypairs.keeps_next_waiting(now):
             self.retire(keypairs.promote())
             contact.is_unreachable = False
             self.report(Confirmed(peer.number, keypair.local_index))
             self.send_staged(peer, now)
         elif keypair is keypairs.previous:
-            keypairs.follow(keypair)
+            keypairs.follow(keypair, now)
         keypairs.heard = keypair
+        if keypairs.settled is not keypair and keypairs.has_settled(keypair, now):
+            keypairs.settled = keypair
         current = keypairs.current
         if current is not None and now >= current.rekey_receive_at:
             current.rekey_receive_at = math.inf  # once is enough

@@ -34,6 +34,9 @@ class Owner(Protocol):
 
 P = TypeVar("P", bound=Owner)
 
+GOES_OVER_WITHIN = 5.0
+"""Seconds that a peer has to go over to the keypair that both ends are to use: it needs one packet from us."""
+
 NONCE = struct.Struct("<4xQ").pack  # RFC 8439 section 2.8: 96 bits, 32 of zeros and then the counter
 
 
@@ -106,13 +109,16 @@ class Keypairs(state.Keypairs, Generic[P]):
     peer may have more on its way under it.  After handshakes that crossed, it need not be the one we send with.
     """
 
-    __slots__ = ("next", "previous")
+    __slots__ = ("heard", "next", "previous")
 
-    heard: Keypair[P] | None
     current: Keypair[P] | None
+    settled: Keypair[P] | None
+    """Under which a further message moves nothing here; the packet path sets it, each method ends it."""
 
     def __init__(self) -> None:
-        self.heard = None  # under which something was received last; the packet path sets it
+        # Under which something was received last; the packet path sets it.
+        self.heard: Keypair[P] | None = None
+        self.settled = None
         self.previous: Keypair[P] | None = None
         self.current = None
         self.next: Keypair[P] | None = None
@@ -132,6 +138,7 @@ class Keypairs(state.Keypairs, Generic[P]):
         responder's waits until something is received under it; the one that waited before goes.
         """
         current, waiting = self.current, self.next
+        self.settled = None
         if current is not None and keypair.yields_to(current):
             previous, gone = self.previous, [waiting]
             self.next = keypair
@@ -152,37 +159,65 @@ class Keypairs(state.Keypairs, Generic[P]):
         gone = [self.previous, current]
         # Of two that crossed the other stays: the peer may go over to it yet.
         previous = current if current is not None and current.yields_to(waiting) else self._older_heard()
-        self.previous, self.current, self.next = previous, waiting, None
+        self.previous, self.current, self.next, self.settled = previous, waiting, None, None
         return [old for old in gone if old is not None and old is not previous]
 
-    def keeps_next_waiting(self) -> bool:
-        """Return whether ``next`` is to stay where it is although the peer uses it.
+    def keeps_next_waiting(self, now: float) -> bool:
+        """Return whether ``next`` is to stay where it is although the peer uses it at *now*.
 
         The peer will go over to ``current``, which is newer, or is that of two that crossed which both are to use.
         An implementation that keeps only one of the two never uses the other.
         """
         current, waiting = self.current, self.next
-        if current is None or waiting is None:
+        if current is None or waiting is None or self._is_overdue(waiting, now):
             return False
         return waiting.yields_to(current) or (
             waiting.created < current.created and not current.yields_to(waiting)
         )
 
-    def follow(self, keypair: Keypair[P]) -> None:
-        """Go back to *keypair*, which the peer has just used, if it is ``previous`` only because handshakes crossed.
+    def follow(self, keypair: Keypair[P], now: float) -> None:
+        """Go back to *keypair*, which the peer used at *now*, if it is ``previous`` only because handshakes crossed.
 
         A peer that knows of it would not have used it.  To one that had our answer before our initiation they did not
         cross, and it stays with the newer.
         """
         current = self.current
-        if keypair is self.previous and current is not None and keypair.yields_to(current):
-            self.previous, self.current = current, keypair
+        if keypair is not self.previous or current is None:
+            return
+        if keypair.yields_to(current) or self._is_overdue(keypair, now):
+            self.previous, self.current, self.settled = current, keypair, None
+
+    def has_settled(self, keypair: Keypair[P], now: float) -> bool:
+        """Return whether further messages under *keypair*, which the peer used at *now*, would move nothing here."""
+        current = self.current
+        return (
+            keypair is current
+            or current is None
+            or now >= self._last_made(current, keypair) + GOES_OVER_WITHIN
+        )
 
     def clear(self) -> list[Keypair[P]]:
         """Empty all slots."""
         gone = [keypair for keypair in (self.previous, self.current, self.next) if keypair is not None]
-        self.previous = self.current = self.next = self.heard = None
+        self.previous = self.current = self.next = self.heard = self.settled = None
         return gone
+
+    def _is_overdue(self, keypair: Keypair[P], now: float) -> bool:
+        """Return whether the peer uses *keypair* for so long that it is for us to go over.
+
+        An answer overtook an initiation, so that to one end the handshakes crossed and to the other they did not.  The
+        smaller index of their initiators decides here too, and therefore at one end only.
+        """
+        current = self.current
+        if current is None or current.is_initiator == keypair.is_initiator:
+            return False
+        are_of_one_time = abs(current.created - keypair.created) < GOES_OVER_WITHIN
+        is_time = now >= self._last_made(current, keypair) + GOES_OVER_WITHIN
+        return are_of_one_time and is_time and keypair._initiator_index < current._initiator_index
+
+    @staticmethod
+    def _last_made(one: Keypair[P], other: Keypair[P]) -> float:
+        return max(one.created, other.created)
 
     def _older_heard(self) -> Keypair[P] | None:
         """Return which of previous and current the peer may go on to use for a while, with another in its place."""

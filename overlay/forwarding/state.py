@@ -212,10 +212,10 @@ if TYPE_CHECKING or native.core is None:
     class Keypairs:
         """Two of the slots of a peer."""
 
-        __slots__ = ("current", "heard")
+        __slots__ = ("current", "settled")
 
         current: Any
-        heard: Any
+        settled: Any
 
     class Peer:
         """The parts of one peer, for the twin to find, and where it is."""

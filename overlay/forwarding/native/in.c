@@ -76,8 +76,8 @@ static bool is_ordinary(const struct in *in, const struct keypair *keypair) {
     const struct arrival *arrival = &in->arrivals[in->current];
     const struct local_end *local = peer->local;
     const struct slots *slots = peer->slots;
-    return in->now < keypair->reject_at && slots->current == keypair && slots->heard == keypair &&
-           in->now < keypair->rekey_receive_at && !peer->contact->is_silent && local->udp == in->udp &&
+    return in->now < keypair->reject_at && slots->settled == keypair && slots->current != NULL &&
+           in->now < slots->current->rekey_receive_at && !peer->contact->is_silent && local->udp == in->udp &&
            is_at_endpoint(peer, arrival) && local->received_size == arrival->received_size &&
            memcmp(local->received, arrival->received, (size_t)arrival->received_size) == 0;
 }

@@ -119,7 +119,7 @@ LINK(keypair_bulk, 0, keypair, bulk, bulk);
 LINK(keypair_window, 1, keypair, window, window);
 LINK(keypair_state, 2, keypair, peer, peer);
 LINK(slots_current, 0, slots, current, keypair);
-LINK(slots_heard, 1, slots, heard, keypair);
+LINK(slots_settled, 1, slots, settled, keypair);
 LINK(peer_traffic, 0, peer, traffic, traffic);
 LINK(peer_contact, 1, peer, contact, contact);
 LINK(peer_path, 2, peer, path, path);
@@ -490,7 +490,7 @@ static void free_keypair(PyObject *self) {
     free_object(self);
 }
 
-static PyGetSetDef slots_links[] = {LINKED("current", slots_current), LINKED("heard", slots_heard), {0}};
+static PyGetSetDef slots_links[] = {LINKED("current", slots_current), LINKED("settled", slots_settled), {0}};
 
 /* Peers */
 

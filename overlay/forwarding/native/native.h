@@ -225,7 +225,7 @@ struct keypair {
 };
 
 struct slots {
-    struct keypair *current, *heard;
+    struct keypair *current, *settled;
 };
 
 struct peer {

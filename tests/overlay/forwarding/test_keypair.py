@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding.bulk.asking import FIRST_PAUSE, LONGEST_PAUSE
-from overlay.forwarding.keypair import Keypair, Keypairs
+from overlay.forwarding.keypair import GOES_OVER_WITHIN, Keypair, Keypairs
 from overlay.forwarding.peer import Peer
 from overlay.session.constants import Timing
 from overlay.session.outputs import InstallKeypair
@@ -106,7 +106,7 @@ def test_of_two_that_crossed_that_of_the_smaller_initiator_s_index_stays(own, st
     keypairs.install(made(1, is_initiator=False))
     keypairs.install(made(own, is_initiator=True, created=1001.0))
 
-    assert keypairs.keeps_next_waiting() is stays
+    assert keypairs.keeps_next_waiting(1001.0) is stays
 
 
 @pytest.mark.parametrize(("own", "expected"), [(8, [1, 8, None]), (10, [None, 1, 10])])
@@ -119,7 +119,7 @@ def test_a_peer_that_was_heard_under_its_own_of_two_that_crossed_is_asked_over_o
     keypairs.install(made(own, is_initiator=True, created=1001.0))
 
     assert slots(keypairs) == expected
-    assert keypairs.next is None or keypairs.keeps_next_waiting()
+    assert keypairs.next is None or keypairs.keeps_next_waiting(1001.0)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_what_did_not_cross_is_used_as_soon_as_the_peer_does(first, then, pause)
     keypairs.install(made(1, is_initiator=first == I))
     keypairs.install(made(2, is_initiator=then == I, created=1000.0 + pause))
 
-    assert not keypairs.keeps_next_waiting()
+    assert not keypairs.keeps_next_waiting(1001.0)
 
 
 @pytest.mark.parametrize("index", [8, 10])
@@ -155,7 +155,73 @@ def test_what_waits_is_received_with_and_no_more_when_a_newer_one_is_in_use(inde
     keypairs.install(made(index, is_initiator=True, initiated=1000.1, created=1000.2))
 
     assert slots(keypairs) == [None, index, 1]
-    assert keypairs.keeps_next_waiting()
+    assert keypairs.keeps_next_waiting(1001.0)
+
+
+# Each end believes that the other goes over to its own: an answer overtook an initiation, and to one they did not cross.
+@pytest.mark.parametrize(("index", "goes_over"), [(8, False), (10, True)])
+def test_of_two_that_stay_in_use_the_end_goes_over_that_has_the_greater_initiator_s_index(index, goes_over):
+    keypairs = Keypairs()
+    keypairs.install(made(1, is_initiator=False))
+    keypairs.install(made(index, is_initiator=True, initiated=1000.1, created=1000.2))
+    end = 1000.2 + GOES_OVER_WITHIN
+
+    assert keypairs.keeps_next_waiting(math.nextafter(end, 0))
+    assert keypairs.keeps_next_waiting(end) is not goes_over
+
+
+@pytest.mark.parametrize(("index", "goes_over"), [(8, False), (10, True)])
+def test_one_that_was_used_before_is_taken_again_likewise(index, goes_over):
+    keypairs = Keypairs()
+    keypairs.install(made(1, is_initiator=False))
+    keypairs.promote()
+    keypairs.install(made(index, is_initiator=True, initiated=1000.1, created=1000.2))
+    end = 1000.2 + GOES_OVER_WITHIN
+
+    keypairs.follow(keypairs.previous, math.nextafter(end, 0))
+    assert slots(keypairs) == [1, index, None]
+
+    keypairs.follow(keypairs.previous, end)
+    assert slots(keypairs) == ([index, 1, None] if goes_over else [1, index, None])
+
+
+@pytest.mark.parametrize("is_initiator", [False, True])
+def test_one_of_another_time_is_not_taken_again(is_initiator):
+    """What the peer has on its way while a session is renewed."""
+    keypairs = Keypairs()
+    keypairs.install(made(1, is_initiator=is_initiator))
+    keypairs.heard = keypairs.current
+    keypairs.install(made(10, is_initiator=True, created=1000.0 + GOES_OVER_WITHIN))
+
+    keypairs.follow(keypairs.previous or keypairs.next, 1100.0)
+
+    assert keypairs.current.local_index == 10
+
+
+def test_a_keypair_has_settled_when_nothing_can_move_any_more():
+    keypairs = crossed_and_promoted(10)
+    end = 1001.0 + GOES_OVER_WITHIN
+
+    assert keypairs.has_settled(keypairs.current, 1001.0)
+    assert not keypairs.has_settled(keypairs.previous, math.nextafter(end, 0))
+    assert keypairs.has_settled(keypairs.previous, end)
+
+
+@pytest.mark.parametrize("end", ["install", "promote", "follow", "clear"])
+def test_what_moves_keypairs_has_the_next_message_looked_at(end):
+    keypairs = crossed_and_promoted(10)
+    if end == "promote":
+        keypairs.install(made(3, is_initiator=False, created=1120.0))
+    keypairs.settled = keypairs.current
+
+    if end == "install":
+        keypairs.install(made(3, is_initiator=False, created=1120.0))
+    elif end == "follow":
+        keypairs.follow(keypairs.previous, 1001.0)
+    else:
+        getattr(keypairs, end)()
+
+    assert keypairs.settled is None
 
 
 def test_a_later_handshake_ends_a_crossing():
@@ -164,7 +230,7 @@ def test_a_later_handshake_ends_a_crossing():
     keypairs.install(made(2, is_initiator=True, created=1001.0))
     keypairs.install(made(3, is_initiator=False, created=1002.0))
 
-    assert not keypairs.keeps_next_waiting()
+    assert not keypairs.keeps_next_waiting(1001.0)
 
 
 def crossed_and_promoted(own):
@@ -180,7 +246,7 @@ def test_a_peer_that_does_not_know_that_handshakes_crossed_is_followed():
     keypairs = crossed_and_promoted(10)
     assert slots(keypairs) == [10, 1, None]
 
-    keypairs.follow(keypairs.previous)
+    keypairs.follow(keypairs.previous, 1001.0)
 
     assert slots(keypairs) == [1, 10, None]
 
@@ -191,7 +257,7 @@ def test_what_the_peer_sent_before_a_handshake_is_not_followed():
     keypairs.install(made(1, is_initiator=False, created=1001.0))
     keypairs.promote()
 
-    keypairs.follow(keypairs.previous)
+    keypairs.follow(keypairs.previous, 1001.0)
 
     assert slots(keypairs) == [10, 1, None]
 
@@ -359,7 +425,7 @@ def test_of_two_that_the_peer_began_at_one_moment_the_second_is_used_as_soon_as_
     keypairs.promote()
     keypairs.install(made(2, is_initiator=False))
 
-    assert not keypairs.keeps_next_waiting()
+    assert not keypairs.keeps_next_waiting(1001.0)
 
 
 DAY = LONGEST_PAUSE
