@@ -16,8 +16,8 @@ import trio
 
 from overlay.errors import HostError, PacketError
 from overlay.host import advice, clock, user_ids
-from overlay.link.codec import MESSAGE_BYTES, VERSION, OtherVersionError, decode, encode
-from overlay.link.messages import Command, Ready, Report
+from overlay.link.codec import MESSAGE_BYTES, OtherVersionError, decode, encode
+from overlay.link.messages import VERSION, Command, Ready, Report
 from overlay.process_output import ProcessOutput
 from overlay.wire.bounds import ROWS
 

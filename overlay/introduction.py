@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from overlay.host.cpu import has_aes
-from overlay.link.messages import SetNode, SocketRow, Sockets, Start
+from overlay.link.messages import SetNode, SocketRow, Sockets, Start, keys_for
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from peers.peer import INHERITED
 
@@ -34,9 +34,8 @@ def describe_node(node: Node, host: HostSetup) -> tuple[SetNode, list[int]]:
     icmp = [] if host.icmp is None else [host.icmp.fileno()]
     network, paths = node.table.network, host.paths
     macs, families = list(node.macs), [int(each.family) for each in paths]
-    command = SetNode(
-        host.mtu, bool(icmp), addresses, network.ttl == INHERITED, macs, families, network.stations
-    )
+    inherits_ttl, keys = network.ttl == INHERITED, keys_for(SetNode, network)
+    command = SetNode(host.mtu, bool(icmp), addresses, inherits_ttl, macs, families, **keys)
     return command, [*icmp, *(each.fileno() for each in paths)]
 
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 from overlay.encap import wireguard
 from overlay.encap.encapsulation import Ends
-from overlay.link.messages import OWN, ROUTES_PER_MESSAGE, Command, RemovePeer, Routes, SetEndpoint, SetPeer
+from overlay.link.messages import (
+    OWN,
+    ROUTES_PER_MESSAGE,
+    Command,
+    RemovePeer,
+    Routes,
+    SetEndpoint,
+    SetPeer,
+    keys_for,
+)
 from overlay.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
@@ -275,6 +284,7 @@ def _set_peer(remote: Remote) -> SetPeer:
         remote.ends,
         list(remote.macs),
         [each.packed for each in peer.addresses] if remote.macs else [],
+        **keys_for(SetPeer, peer),
     )
 
 

@@ -1,7 +1,11 @@
-"""One key of a section, as a row: its name, how it is read and bounded, and the field that it fills."""
+"""One key of a section, as a row: its name, how it is read and bounded, and the field that it fills.
+
+Where each field of a dataclass is one key, its row stands at the field, as metadata: ``keys_of`` finds them.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,6 +30,25 @@ class Key:
     name: str
     read: Read | None
     field: str = ""
+
+
+def key(read: Read | None, name: str = "") -> dict[str, tuple[Key, ...]]:
+    """Return what a field says of its key, which has the field's name unless *name* is given."""
+    return keys(Key(name, read))
+
+
+def keys(*rows: Key) -> dict[str, tuple[Key, ...]]:
+    """Return what a field says that several keys fill."""
+    return {"keys": rows}
+
+
+def keys_of(section: type) -> tuple[Key, ...]:
+    """Return the keys of the dataclass *section*, in the order of its fields."""
+    return tuple(
+        row if row.field else Key(row.name or field.name, row.read, field.name)
+        for field in dataclasses.fields(section)
+        for row in field.metadata.get("keys", ())
+    )
 
 
 def read_keys(section: Section, keys: Iterable[Key]) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""One peer of the overlay, its endpoint, and what all peers share."""
+"""One peer of the overlay, its endpoint, and what all peers share.
+
+A key of [network] or of a [peers.NAME] is a field of Network or Peer, with its row.  What is refused, suggested for a
+misspelt key and demanded of the documentation follows from the row; a key that is left out leaves the default.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,21 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Self
 
-from peers.addresses import BROADCAST, Address, Prefix, is_host_address, parse_address
-from peers.encapsulation import DEFAULT_VNI, PORTS, WIREGUARD
+from peers.addresses import (
+    BROADCAST,
+    Address,
+    Prefix,
+    is_host_address,
+    parse_address,
+    parse_host_address,
+    parse_prefix,
+)
+from peers.encapsulation import DEFAULT_VNI, ENCAPSULATIONS, GRE_KEY, PORTS, VNI, WIREGUARD
+from peers.errors import KeyProblem
+from peers.key import Key, choice, each, integer, key, keys
+from peers.mac import format_mac, parse_mac
 from peers.prefixes import place_of
+from peers.toml_section import Section, refuse_second_of_family
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -70,6 +86,37 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def _subnets(section: Section, name: str) -> tuple[Prefix, ...] | None:
+    return section.each(
+        name, parse_prefix, "a prefix such as 10.244.1.0/24"
+    )  # the table refuses repeated ones
+
+
+def _addresses(section: Section, name: str) -> tuple[Address, ...] | None:
+    addresses = section.each(name, parse_host_address, "an address such as 10.244.1.1")
+    refuse_second_of_family((*section.keys, name), addresses or ())
+    return addresses
+
+
+def _public_key(section: Section, name: str) -> bytes | None:
+    text = section.string(name, "the public key")
+    try:
+        return None if text is None else parse_public_key(text)
+    except ValueError as error:
+        raise KeyProblem((*section.keys, name), str(error)) from None
+
+
+def _ttl(section: Section, name: str) -> int | None:
+    if section.values.get(name) == "inherit":
+        return INHERITED
+    return section.integer(name, 1, 255, 'the word "inherit" in quotes, or a number')
+
+
+_PORT = integer(1, 65535, "a UDP port")
+_ENCAPSULATION = key(choice(*ENCAPSULATIONS))
+_GRE_KEY, _SWITCH = key(integer(0, GRE_KEY.largest, "a number")), key(Section.boolean)
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """One host of the overlay.
@@ -85,21 +132,28 @@ class Peer:
     """
 
     name: str
-    public_key: bytes | None
-    subnets: tuple[Prefix, ...] = ()
-    addresses: tuple[Address, ...] = ()
-    endpoint: Endpoint | None = None
-    preshared_key_file: Path | None = None
-    keepalive: int = 0
-    listen: tuple[Address, ...] = ()
-    listen_port: int | None = None
-    encapsulation: str | None = None
-    sources: tuple[Prefix, ...] = ()
-    gre_key: int | None = None
-    gre_checksum: bool | None = None
-    gre_sequence: bool | None = None
-    macs: tuple[bytes, ...] = ()
-    agent: bool | None = None
+    public_key: bytes | None = field(metadata=key(_public_key))
+    subnets: tuple[Prefix, ...] = field(default=(), metadata=key(_subnets))
+    addresses: tuple[Address, ...] = field(default=(), metadata=key(_addresses, "address"))
+    endpoint: Endpoint | None = field(default=None, metadata=key(None))
+    preshared_key_file: Path | None = field(default=None, metadata=key(None))
+    keepalive: int = field(default=0, metadata=key(integer(0, 65535, "seconds")))
+    listen: tuple[Address, ...] = field(
+        default=(), metadata=key(each(parse_address, "an address such as 192.0.2.10"))
+    )
+    listen_port: int | None = field(default=None, metadata=key(_PORT))
+    encapsulation: str | None = field(default=None, metadata=_ENCAPSULATION)
+    sources: tuple[Prefix, ...] = field(
+        default=(), metadata=key(each(parse_prefix, "a prefix such as 0.0.0.0/0"))
+    )
+    gre_key: int | None = field(default=None, metadata=_GRE_KEY)
+    gre_checksum: bool | None = field(default=None, metadata=_SWITCH)
+    gre_sequence: bool | None = field(default=None, metadata=_SWITCH)
+    macs: tuple[bytes, ...] = field(
+        default=(),
+        metadata=key(each(parse_mac, "an Ethernet address such as 02:00:5e:10:00:01", format_mac), "mac"),
+    )
+    agent: bool | None = field(default=None, metadata=_SWITCH)
     # Made once, for a peer outlives many tables
     routes: tuple[tuple[Prefix, str], ...] = field(init=False, repr=False, compare=False)
     """Its subnets, each with its name."""
@@ -135,20 +189,28 @@ class Network:
     most at one peer.
     """
 
-    prefixes: tuple[Prefix, ...]
-    ports: Mapping[str, int] = field(default_factory=dict, hash=False)
-    mtu: int | None = None
-    fwmark: int | None = None
-    bulk: bool = True
-    encapsulation: str = WIREGUARD
-    vni: int = DEFAULT_VNI
-    gre_key: int | None = None
-    gre_checksum: bool | None = None
-    gre_sequence: bool | None = None
-    ttl: int | None = None
-    device: str = TUN
-    point_to_point: bool = False
-    stations: int = DEFAULT_STATIONS
+    prefixes: tuple[Prefix, ...] = field(
+        metadata=key(each(parse_prefix, "a prefix such as 10.244.0.0/16"), "prefix")
+    )
+    ports: Mapping[str, int] = field(
+        default_factory=dict,
+        hash=False,
+        metadata=keys(*(Key(port.key, _PORT, port.key) for port in PORTS.values())),
+    )
+    mtu: int | None = field(default=None, metadata=key(integer(576, 65535, "bytes")))
+    fwmark: int | None = field(default=None, metadata=key(integer(1, 2**32 - 1, "a mark")))
+    bulk: bool = field(default=True, metadata=_SWITCH)
+    encapsulation: str = field(default=WIREGUARD, metadata=_ENCAPSULATION)
+    vni: int = field(default=DEFAULT_VNI, metadata=key(integer(0, VNI.largest, "a number")))
+    gre_key: int | None = field(default=None, metadata=_GRE_KEY)
+    gre_checksum: bool | None = field(default=None, metadata=_SWITCH)
+    gre_sequence: bool | None = field(default=None, metadata=_SWITCH)
+    ttl: int | None = field(default=None, metadata=key(_ttl))
+    device: str = field(default=TUN, metadata=key(choice(TUN, TAP)))
+    point_to_point: bool = field(default=False, metadata=_SWITCH)
+    stations: int = field(
+        default=DEFAULT_STATIONS, metadata=key(integer(1, MOST_STATIONS, "a number of Ethernet addresses"))
+    )
 
     def __post_init__(self) -> None:
         defaults = {name: port.default for name, port in PORTS.items()}

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from peers.encapsulation import has_ports
 from peers.errors import KeyProblem
 from peers.files import path_below
-from peers.key import read_keys
-from peers.keys import PEER
+from peers.key import keys_of, read_keys
 from peers.kind import Kind
 from peers.peer import KEY_TEXT_SIZE, PEER_NAME, TUN, Endpoint, Peer, default_addresses
 from peers.toml_section import describe
@@ -29,7 +28,7 @@ def read_peer(peers: Section, name: str, network: Network, directory: Path | Non
         )
     section = peers.section(name, f"write a [peers.{name}] table with public_key and subnets")
     section.refuse_unknown(PEERS.names)
-    values = read_keys(section, PEER)
+    values = read_keys(section, PEERS.keys)
     subnets = values.get("subnets", ())
     if not subnets and not values.get("addresses") and network.device == TUN:
         raise KeyProblem(section.keys, "has neither subnets nor an address; write what lies behind it")
@@ -80,4 +79,4 @@ def _read_preshared_key_file(section: Section, directory: Path | None) -> Path |
         raise KeyProblem(keys, f"is {describe(text)}, {error}") from None
 
 
-PEERS = Kind("peers", PEER, read_peer, demand="write a [peers.NAME] table for each host")
+PEERS = Kind("peers", keys_of(Peer), read_peer, demand="write a [peers.NAME] table for each host")

@@ -1,48 +1,7 @@
-"""The peers file: TOML in, one table or one sentence out.  The rows of its keys are in peers.keys, its kinds of sections in peers.kinds.
+"""The peers file: TOML in, one table or one sentence out.
 
-```toml
-[network]
-prefix = "10.244.0.0/16"          # or a list; what the overlay carries
-port = 51820                      # UDP, the default of all peers
-mtu = 1420                        # of the device; default from the underlay
-fwmark = 0xca6c                   # mark of the datagrams; default chosen by the agent
-bulk = true                       # super-packets under one seal between agents of this project; the default
-encapsulation = "wireguard"       # or one in the clear, such as "udp"
-udp_port = 8285                   # UDP port of the encapsulation "udp"
-vxlan_port = 4789                 # that of "vxlan"
-geneve_port = 6081                # that of "geneve"
-vni = 1                           # network identifier of "vxlan" and "geneve"
-gre_key = 7                       # of "gre"; default none
-gre_checksum = true               # whether what is sent by "gre" has checksums; default not
-gre_sequence = true               # and sequence numbers
-ttl = 64                          # of outer headers, or "inherit"; default the system's
-device = "tun"                    # or "tap": Ethernet frames
-stations = 4096                   # Ethernet addresses that a tap learns at one peer
-point_to_point = true             # the device's address has the other of two peers as its far end
-
-[peers.paris]
-public_key = "..."                # base64, as WireGuard writes it; not needed where nothing is encrypted
-subnets = ["10.244.1.0/24"]       # what lies behind it; may be left out if there is an address
-address = "10.244.1.0"            # its own on the overlay, one of each family; default from its subnets
-endpoint = "192.0.2.10:51820"     # where others call it: address or DNS name, port optional
-preshared_key_file = "paris.psk"  # relative to this file's directory
-keepalive = 25                    # seconds, 0 for none
-listen = ["192.0.2.10"]           # addresses that the node itself binds to; default all
-listen_port = 51820               # port that the node itself binds to; default the network's
-encapsulation = "udp"             # of its tunnels with everyone; default the network's
-sources = ["0.0.0.0/0"]           # from where it may send in the clear, beside its subnets
-gre_key = 7                       # of its tunnels with everyone, as the next two; default the network's
-gre_checksum = true
-gre_sequence = true
-mac = "02:00:5e:10:00:01"         # with vxlan, geneve or a tap: Ethernet addresses that are there; default derived
-agent = true                      # whether an agent runs there, and not a kernel's tunnel; default with a public key
-
-[services.web]                    # these, [checks.NAME] and [vrrp.NAME] are in peers.services
-address = "192.0.2.100"
-servers = ["paris"]
-```
-
-Where a list is accepted, so is its single item.
+The keys of [network] are the fields of Network; ``peers.kinds`` has the kinds of sections beside it, and
+docs/peers-toml.md tells users of them all.  Where a list is accepted, so is its single item.
 """
 
 from __future__ import annotations
@@ -55,8 +14,7 @@ from peers.encapsulation import PORTS
 from peers.errors import KeyProblem, TableError
 from peers.files import UnfitFileError, read_regular
 from peers.foreign import recognize
-from peers.key import read_keys
-from peers.keys import NETWORK
+from peers.key import keys_of, read_keys
 from peers.kinds import KINDS
 from peers.lines import find_line
 from peers.peer import Network
@@ -70,6 +28,7 @@ if TYPE_CHECKING:
 
     from peers.kind import Kind
 
+NETWORK = keys_of(Network)
 NETWORK_KEYS = tuple(key.name for key in NETWORK)
 
 FILE_SIZE = 64 * 1024 * 1024  # bytes; 50,000 peers take a quarter of it

@@ -387,7 +387,6 @@ TESTED_ELSEWHERE = {
     "peers.kinds": "a registry; test_kind adds to it, and test_docs holds the docs to its keys",
     "peers.peer_section": "test_toml reads and refuses each of its keys",
     "peers.hint": "test_hints groups hints of every kind",
-    "peers.keys": "test_toml reads, bounds and refuses each of them; test_docs holds the docs to them",
     "peers.services.checks": "test_reading has every sentence of it",
     "peers.services.keys": "test_reading reads, bounds and refuses each of them",
     "peers.services.names": "test_reading reads names right and wrong",

@@ -215,11 +215,9 @@ class Commands:
         if peer.unsealed.sources is not None:
             for packed, length in command.sources:
                 peer.unsealed.sources.insert(packed, length, True)
-        if peer.contact.keepalive != command.keepalive:
-            peer.contact.keepalive = command.keepalive
-            is_paced = (
-                peer.contact.keepalive > 0 and peer.keypairs.usable(now) is None
-            )  # it will take a handshake
+        former, peer.settings = peer.settings, command
+        if former.keepalive != command.keepalive:
+            is_paced = command.keepalive > 0 and peer.keypairs.usable(now) is None  # it will take a handshake
             self._core.liveness.timers.rearm(
                 self._greetings.next(now) if is_paced else now, peer, "keepalive"
             )
@@ -330,7 +328,7 @@ class Commands:
         self._core.jobs.add_once(f"sockets {encapsulation.name}", peers, self._leave_old_socket)
 
     def _use_node(self, command: SetNode) -> None:
-        self._core.inherits_ttl = command.inherits_ttl
+        self._core.node = command
         if self._core.bridge is not None:
             self._core.bridge.set_static(OWN, command.macs, command.addresses)
             self._core.bridge.set_most(command.stations)

@@ -32,7 +32,7 @@ from overlay.forwarding.underlay.replaced import read_out
 from overlay.forwarding.underlay.sender import Sender
 from overlay.forwarding.unreachable import Silent, Unreachable
 from overlay.forwarding.workqueue import Workqueue, always
-from overlay.link.messages import OWN, Confirmed, Handshake, Report, Retired, Start
+from overlay.link.messages import OWN, Confirmed, Handshake, Report, Retired, SetNode, Start
 from overlay.reasons import Drops
 from overlay.session.constants import Timing
 from overlay.wire.frames import FRAME_OVERHEAD
@@ -88,7 +88,7 @@ class Core:
         pings, probes = Pings(entropy), Probes(self.timing, mtu)
         paths = KernelPaths(mtu, 0 if self.bridge is None else FRAME_OVERHEAD)
         self._link_takes = report
-        self.inherits_ttl = False
+        self.node = SetNode(start.mtu, False, [])  # as the agent told it last
         self.services = Services(
             self.peers,
             self.own,

@@ -147,11 +147,11 @@ class Liveness:
                     self.send_keepalive(peer, now)
                 else:
                     self.timers.arm(at, peer, kind)
-            case "keepalive" if peer.contact.keepalive:
-                if peer.contact.last_traffic + peer.contact.keepalive <= now:
+            case "keepalive" if peer.settings.keepalive:
+                if peer.contact.last_traffic + peer.settings.keepalive <= now:
                     peer.contact.last_traffic = now
                     self.send_keepalive(peer, now)
-                self.timers.arm(peer.contact.last_traffic + peer.contact.keepalive, peer, kind)
+                self.timers.arm(peer.contact.last_traffic + peer.settings.keepalive, peer, kind)
             case "report" if peer.contact.reporting is not None:
                 self._send_report(peer, peer.contact.reporting, now)
             case "units":

@@ -13,6 +13,7 @@ from overlay.forwarding.keypair import Keypairs
 from overlay.forwarding.moves import Moves
 from overlay.forwarding.underlay.flows import FlowQueue, FurtherFlow
 from overlay.forwarding.underlay.local_end import LocalEnd
+from overlay.link.messages import SetPeer
 from overlay.reasons import Drops
 from overlay.wire.addresses import pack_host
 
@@ -60,7 +61,7 @@ class Contact(state.Contact):
     Times are seconds of CLOCK_BOOTTIME; 0 is "nothing outstanding", or never.
     """
 
-    __slots__ = ("for_agent", "is_unreachable", "keepalive", "messages", "moves")
+    __slots__ = ("for_agent", "is_unreachable", "messages", "moves")
 
     reporting: Keypair[Peer] | None
 
@@ -71,7 +72,6 @@ class Contact(state.Contact):
         self.last_received = 0.0
         self.wanted_at = 0.0  # when the agent was last asked for a session
         self.armed = 0
-        self.keepalive = 0.0  # seconds; 0 is off
         self.is_silent = False  # not answered in the time that the protocol gives, as the agent was told
         self.is_unreachable = False  # given up; the next handshake completed ends it
         self.reporting = None  # the keypair that units came under, which are to be reported
@@ -132,13 +132,14 @@ class Peer(FlowQueue["Peer"]):
 
     __slots__ = (
         "asking", "clear", "contact", "drops", "encapsulation", "endpoint", "keypairs", "lanes", "local", "number",
-        "path", "place", "state", "timers", "traffic", "tunnel", "unsealed",
+        "path", "place", "settings", "state", "timers", "traffic", "tunnel", "unsealed",
     )  # fmt: skip
 
     def __init__(self, number: int, encapsulation: Encapsulation = wireguard.ENCAPSULATION) -> None:
         super().__init__(encapsulation.has_ports)
         self.number = number
         self.encapsulation = encapsulation
+        self.settings = SetPeer(number, 0.0, encapsulation.name)  # as the agent told them last
         # None where what is sent is sealed; a peer in the clear has no keypairs
         self.clear = encapsulation.clear
         self.tunnel = TunnelHeader(encapsulation, Ends())

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.underlay.udp_socket import UdpSocket
     from overlay.forwarding.unreachable import Unreachable
     from overlay.forwarding.workqueue import Workqueue
+    from overlay.link.messages import SetNode
     from overlay.reasons import Drops
     from overlay.wire.addresses import Sockaddr
     from overlay.wire.ip import Buffer
@@ -35,7 +36,7 @@ class Upcalls(Protocol):
     by_index: Indices
     table: Table[Peer]
     places: Places
-    inherits_ttl: bool
+    node: SetNode
     drops: Drops
     sender: Sender
     unreachable: Unreachable

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 import msgpack
 
 from overlay.errors import PacketError
-from overlay.link.messages import Command, Ready, Report, Start
+from overlay.link.messages import VERSION, Command, Ready, Report, Start
 from overlay.reasons import REASONS
 from overlay.wire.bounds import NUMBERS, Items, between
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from overlay.wire.bounds import Check
 
 # Ours
-VERSION = 4  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
 MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 20 peers' counters stay far below
 # Beside one message: two sockets for each address that a node may bind to, or pools of senders
 DESCRIPTORS = 64

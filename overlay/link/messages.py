@@ -1,13 +1,13 @@
 """What the agent and the forwarder tell each other, as frozen values.
 
 The type of a field says what it may hold, and ``codec`` makes bytes and checks of it.  A new message stands in
-``Command`` or ``Report`` too; one that is added, removed or changed in any field needs another VERSION in ``codec``.
-Descriptors travel beside ``Start``, ``SetNode`` and ``Sockets`` (SCM_RIGHTS).
+``Command`` or ``Report`` too; one that is added, removed or changed in any field needs another VERSION.  A field that
+its message names in KEYS has the value of the key of that name in the peers file.  Descriptors travel beside ``Start``, ``SetNode`` and ``Sockets`` (SCM_RIGHTS).
 """
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from overlay.encap.encapsulation import Ends
 from overlay.link.service_messages import (
@@ -47,6 +47,7 @@ from overlay.wire.bounds import (
 from overlay.wire.ip import PROTOCOL_UDP
 
 # Ours
+VERSION = 4  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
 ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, so that none waits for a reload
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
 CONTROL_PER_SECOND, CONTROL_AT_ONCE = 100.0, 200.0  # in-band messages of one peer that the agent is told of
@@ -115,6 +116,9 @@ class SetNode:
     families: list[int] = dataclasses.field(default_factory=list)
     stations: Annotated[int, between(1, STATIONS)] = 4096  # Ethernet addresses that are learnt at one place
 
+    KEYS: ClassVar[tuple[str, ...]] = ("stations",)
+    """Of [network]."""
+
 
 @dataclass(frozen=True, slots=True)
 class SetPeer:
@@ -131,6 +135,14 @@ class SetPeer:
     ends: Ends = dataclasses.field(default_factory=Ends)
     macs: list[Mac] = dataclasses.field(default_factory=list)
     addresses: list[Address] = dataclasses.field(default_factory=list)
+
+    KEYS: ClassVar[tuple[str, ...]] = ()
+    """Of [peers.NAME]."""
+
+
+def keys_for(message: type[SetNode | SetPeer], section: object) -> dict[str, Any]:
+    """Return those fields of *message* that *section* of the peers table, a network or a peer, has as they are."""
+    return {name: getattr(section, name) for name in message.KEYS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,8 @@ class ClearOutbound:
             return False
         marks = ecn
         if not peer.has_ports:
-            marks = marks_of(arena, start, inherits_ttl=self._core.inherits_ttl)
-        elif self._core.inherits_ttl:
+            marks = marks_of(arena, start, inherits_ttl=self._core.node.inherits_ttl)
+        elif self._core.node.inherits_ttl:
             marks |= ttl_of(arena, start) << TTL_SHIFT
         self._heed(peer, start, end, now)  # its far end may be a kernel
         prefix = peer.tunnel.prefix[version]

@@ -320,7 +320,7 @@ class FramesOutbound(Outbound):
         if not packet:
             return 0
         marks = ecn(frame, packet)
-        return marks | ttl_of(frame, packet) << TTL_SHIFT if self._core.inherits_ttl else marks
+        return marks | ttl_of(frame, packet) << TTL_SHIFT if self._core.node.inherits_ttl else marks
 
     def _stage(self, peer: Peer, frame: bytes, now: float) -> None:
         if peer.endpoint is None:

@@ -10,7 +10,7 @@ import pytest
 from overlay.forwarding.bulk.capability import REPORT_TIME
 from overlay.forwarding.liveness import Liveness
 from overlay.forwarding.peer import WIDE, Peer
-from overlay.link.messages import Moved, Silence, Wanted
+from overlay.link.messages import Moved, SetPeer, Silence, Wanted
 from overlay.session.constants import REKEY_AFTER_MESSAGES, Timing
 
 TIMING = Timing(rekey_jitter=0.25)
@@ -320,7 +320,7 @@ def test_a_keepalive_that_cannot_be_sent_is_owed_no_longer(bench):
 
 
 def test_a_persistent_keepalive_goes_when_nothing_went_either_way_for_its_time(bench):
-    bench.peer.contact.keepalive = 25.0
+    bench.peer.settings = SetPeer(7, 25.0)
     bench.peer.contact.last_traffic = BEGIN
     bench.liveness.timers.arm(BEGIN + 25, bench.peer, "keepalive")
 
@@ -336,7 +336,7 @@ def test_a_persistent_keepalive_goes_when_nothing_went_either_way_for_its_time(b
 
 
 def test_persistent_keepalives_go_on_asking_for_keys_while_there_are_none(bench):
-    bench.peer.contact.keepalive = 25.0
+    bench.peer.settings = SetPeer(7, 25.0)
     bench.peer.contact.last_traffic = BEGIN
     bench.peer.keypairs.current = None
 

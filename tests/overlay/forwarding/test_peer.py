@@ -30,7 +30,7 @@ def test_of_a_new_peer_nothing_is_known_owed_or_counted():
     )
     assert (peer.keypairs.current, peer.keypairs.next, peer.keypairs.previous) == (None, None, None)
     assert (
-        peer.contact.keepalive,
+        peer.settings.keepalive,
         peer.contact.unanswered_since,
         peer.contact.owed_since,
         peer.contact.wanted_at,
