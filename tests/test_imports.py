@@ -295,7 +295,6 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.native": "test_compiled has both paths do the same",
     "overlay.forwarding.bulk.outbound": "tests/overlay/forwarding/bulk/test_units.py has nodes send units of every kind",
     "overlay.forwarding.offload.split": "test_segments joins again what it split",
-    "overlay.forwarding.offload.join": "test_segments joins again what it split",
     "overlay.answers.set_server": "tests/netns/test_services.py sets servers of running agents",
     "overlay.answers.down": "test_agent.py, as questions of a running agent",
     "overlay.answers.ping": "test_agent.py, as questions of a running agent",

@@ -108,6 +108,31 @@ def test_segment_without_acknowledgement_is_acknowledged_by_its_reset(version, s
 
 
 @both
+@pytest.mark.parametrize(
+    ("sequence", "size", "flags", "expected"),
+    [(2**32 - 1, 0, SYN, 0), (2**32 - 2, 5, FIN, 4), (2**32 - 1, 1, 0, 0), (7, 0, 0, 7)],
+)
+def test_a_reset_acknowledges_numbers_that_begin_anew_behind_the_last(
+    version, sequence, size, flags, expected
+):
+    segment = packets.tcp(bytes(size), version=version, sequence=sequence, flags=flags, **ENDS[version])
+
+    answer = reset(segment, at(segment))
+
+    assert int.from_bytes(answer[at(answer) + 8 : at(answer) + 12], "big") == expected
+
+
+@both
+def test_a_segment_whose_header_claims_more_than_came_has_no_data(version):
+    segment = bytearray(packets.tcp(version=version, sequence=7, flags=SYN, **ENDS[version]))
+    segment[at(segment) + 12] = 0xF0
+
+    answer = reset(segment, at(segment))
+
+    assert int.from_bytes(answer[at(answer) + 8 : at(answer) + 12], "big") == 8
+
+
+@both
 def test_a_reset_is_not_answered(version):
     for flags in (RST, RST | ACK, RST | SYN):
         segment = packets.tcp(version=version, flags=flags, **ENDS[version])
@@ -165,6 +190,18 @@ def test_other_messages_are_not_answered_as_echo_requests(version):
         assert echo_reply(message, at(message)) is None
     request = icmp(bytes([8 if version == 4 else 128]) + bytes(7), version, ENDS[version])
     assert echo_reply(request[:-1], at(request)) is None
+
+
+@both
+def test_an_echo_request_with_a_code_or_of_no_single_host_is_not_answered(version):
+    kind = 8 if version == 4 else 128
+    sources = {4: ("0.0.0.0", "224.0.0.1"), 6: ("::", "ff02::1")}[version]
+    requests = [icmp(bytes([kind, 1]) + bytes(10), version, ENDS[version])]
+    requests += [
+        icmp(bytes([kind, 0]) + bytes(10), version, {**ENDS[version], "source": each}) for each in sources
+    ]
+
+    assert [echo_reply(request, at(request)) for request in requests] == [None] * 3
 
 
 @both

@@ -261,6 +261,48 @@ def test_pins_are_bounded(monkeypatch):
     assert done == [True, True, False, True]
 
 
+def test_pins_of_a_service_that_is_removed_make_room_and_no_others(monkeypatch):
+    monkeypatch.setattr("overlay.forwarding.services.balancer.PINS", 3)
+    world = World()
+    for number, port in ((WEB, 80), (2, 81)):
+        world.serve(number, ports=((port, port),))
+        world.servers(0, 1, service=number)
+    client = ip_address(CLIENTS[4].format(1)).packed
+    keys = [flow_key(6, client, port, world.vips[4], to) for port, to in ((1, 80), (2, 80), (3, 81), (4, 81))]
+    for key, where in zip(keys, ((WEB, 0), (WEB, 1), (2, 0)), strict=False):
+        assert world.balancer.pin(key, *where)
+    assert not world.balancer.pin(keys[3], 2, 1)
+
+    world.balancer.remove_service(WEB)
+
+    assert world.balancer.pin(keys[3], 2, 1)
+    assert [world.send(tcp(port=port, to=81)) for port in (3, 4)] == [0, 1]
+
+
+def test_clients_that_persistence_knew_otherwise_are_forgotten_a_piece_at_a_time():
+    world = World()
+    world.serve(scheduler="rr", persistence=300.0)
+    world.servers(0, 1)
+    world.send(tcp(flags=SYN))
+    templates = world.service().templates
+    assert len(templates) == 1
+
+    world.serve(scheduler="rr", persistence=60.0)
+    world.work()
+
+    assert len(templates) == 0
+
+
+def test_a_sorry_server_waits_for_its_turn_unless_it_is_said_to_be_that():
+    world = World()
+    world.serve(scheduler="rr")
+
+    world.balancer.set_servers(WEB, [world.row(0)], world.row(9))
+    world.work()
+
+    assert world.send(tcp(flags=SYN)) == 0
+
+
 def test_a_pin_takes_the_place_of_a_flow():
     world = World()
     world.serve(scheduler="rr")

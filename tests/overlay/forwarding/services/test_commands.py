@@ -231,7 +231,7 @@ def test_an_answer_goes_by_the_session_with_the_director_of_its_client_if_that_h
 
     bench.services.permits.admits(director, udp())
     assert bench.services.instead_of(server, answer, 5.0) == (director, None)
-    assert asked_at == [] if is_clear else [5.0]
+    assert asked_at == ([] if is_clear else [5.0])
 
     director.keypairs.usable = lambda _: "keypair"
     assert bench.services.instead_of(server, answer, 5.0) == (director, None if is_clear else "keypair")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from overlay.forwarding.services import flows as module
 from overlay.forwarding.services.flows import SHARD, Flows
+from overlay.services import states
 from overlay.services.states import CLOSING, UNPROVEN, State, timeouts
 from tests.hypothesis_profiles import examples
 
@@ -175,6 +176,16 @@ def test_a_step_of_a_sweep_takes_a_bounded_number_of_flows(monkeypatch):
     assert not held(flows)
 
 
+def test_a_sweep_of_as_many_flows_as_a_step_takes_is_one_step(monkeypatch):
+    monkeypatch.setattr(module, "REMOVED", 10)
+    flows = table(100)
+    for number in range(10):
+        flows.add(key_of(number), SYN, 0, 0.0)
+
+    assert not flows.sweep(61.0)
+    assert not held(flows)
+
+
 def test_a_flow_is_swept_once_its_time_is_over_and_not_before():
     flows = table()
     flows.add(key_of(1), SYN, 0, 100.0)
@@ -288,3 +299,40 @@ def test_servers_that_come_later_leave_the_counts_of_the_others_alone():
     flows.make_room(3)
 
     assert (flows.loads.active, flows.loads.inactive) == ([*active, 0, 0], [*inactive, 0, 0])
+
+
+def test_keys_are_those_of_open_flows_or_of_those_with_packets_that_nobody_was_told_of():
+    flows = table(40_000)
+    for number, state in enumerate(STATES * 3):
+        flows.add(key_of(number), state, 0, 10.0)
+    is_open = {key_of(number) for number, state in enumerate(STATES * 3) if state in states.OPEN}
+    for number in range(len(STATES), 3 * len(STATES)):
+        shard, row = flows.find(key_of(number))
+        if number < 2 * len(STATES):
+            shard.note_told(row)
+        else:
+            shard.note_learnt(row)
+    again = {key_of(number) for number in range(len(STATES) + 2, 3 * len(STATES), 2)}
+    for key in again:
+        shard, row = flows.find(key)
+        shard.seen[row] = 11.0
+
+    news = {key_of(number) for number in range(len(STATES))} | again
+
+    assert sorted(flows.open_keys(is_all=True)) == sorted(is_open)
+    assert sorted(flows.open_keys(is_all=False)) == sorted(is_open & news)
+
+
+def test_flows_that_go_while_keys_are_told_are_not_told():
+    flows = table()
+    for number in range(10):
+        flows.add(key_of(number), OPEN, 0, 10.0)
+    keys = flows.open_keys(is_all=True)
+    told = [next(keys)]
+    for number in range(1, 10, 2):
+        flows.remove(flows.find(key_of(number))[0], key_of(number))
+    flows.add(key_of(99), OPEN, 0, 10.0)  # in the place of one that has gone
+
+    told += keys
+
+    assert told == [key_of(0), *(key_of(number) for number in (2, 4, 6, 8)), key_of(99)]

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from overlay.forwarding.services import fragments as module
 from overlay.forwarding.services.fragments import Fragments
 from overlay.reasons import Drops
@@ -77,3 +81,62 @@ def test_a_bounded_number_of_bytes_is_held_in_all_and_counts_down_again():
         fragments.hold(b"new" + number.to_bytes(1, "big"), bytes(65_536), 31.1)
     assert len(fragments) == 64
     assert drops == {"service_fragment": 2 + 64}
+
+
+class Twin:
+    """Packets as a list, the oldest first: [name, since when, where it goes, what is held]."""
+
+    def __init__(self):
+        self.packets, self.dropped = [], 0
+
+    def look(self, name, now, *, is_new):
+        while self.packets and self.packets[0][1] + module.LIFETIME < now:
+            self.dropped += len(self.packets.pop(0)[3])
+        found = [packet for packet in self.packets if packet[0] == name]
+        if found or not is_new:
+            return found[0] if found else [name, now, None, []]
+        if len(self.packets) == 3:
+            self.dropped += len(self.packets.pop(0)[3])
+        self.packets.append([name, now, None, []])
+        return self.packets[-1]
+
+    def held(self):
+        return sum(len(fragment) for packet in self.packets for fragment in packet[3])
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Bounds that a short story reaches."""
+    monkeypatch.setattr(module, "PACKETS", 3)
+    monkeypatch.setattr(module, "HELD", 2)
+    monkeypatch.setattr(module, "HELD_BYTES", 10)
+
+
+steps = st.tuples(
+    st.sampled_from(["first", "later", "hold", "hold"]),
+    st.sampled_from([b"a", b"b", b"c", b"d"]),
+    st.integers(1, 6),
+    st.sampled_from([0.0, 0.0, 1.0, 15.0, 30.0]),
+)
+
+
+@given(st.lists(steps, max_size=40))
+def test_fragments_fare_as_in_a_list_that_is_looked_through(narrow, story):
+    (fragments, drops), twin, now = made(), Twin(), 0.0
+    for number, (what, name, size, pause) in enumerate(story):
+        now += pause
+        packet = twin.look(name, now, is_new=what != "later")
+        if what == "first":
+            assert fragments.first(name, number, now) == packet[3]
+            packet[2:] = number, []
+        elif what == "later":
+            assert fragments.later(name, now) == packet[2]
+        else:
+            fragment = bytes([number]) * size
+            fragments.hold(name, fragment, now)
+            if len(packet[3]) < 2 and twin.held() + size <= 10:
+                packet[3].append(fragment)
+            else:
+                twin.dropped += 1
+        assert len(fragments) == len(twin.packets)
+        assert drops["service_fragment"] == twin.dropped

@@ -248,6 +248,25 @@ def test_no_packet_of_another_address_goes_back_through_a_director(version):
 
 
 @both
+def test_what_a_server_of_one_service_says_to_another_shows_no_director_of_that(version):
+    """A permit to answer is none to ask, although the answer is for an address whose answers go back."""
+    other = "192.0.2.101" if version == 4 else "2001:db8::101"
+    made = Permits()
+    made.set(
+        [
+            (ip_address(other).packed, False, permit([2], returns=True)),
+            (vip(version), True, permit([1], returns=True)),
+        ]
+    )
+    said = packets.udp(version=version, ports=(80, 5000), source=VIPS[version], destination=other)
+
+    assert made.admits(DIRECTOR, said)
+
+    back = packets.udp(version=version, ports=(80, 5000), source=other, destination=VIPS[version])
+    assert made.director_of(back) is None
+
+
+@both
 def test_one_permit_of_an_address_that_asks_for_it_is_enough_for_its_answers(version):
     made = permitted(permit(ports=[(1, 1)]), permit(returns=True), permit(ports=[(2, 2)]), version=version)
 

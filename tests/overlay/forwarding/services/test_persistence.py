@@ -98,3 +98,62 @@ def test_an_end_too_many_is_the_end_of_no_other_flow():
     templates.ended(CLIENT)
 
     assert templates.server(CLIENT, 300.1) is None
+
+
+@pytest.mark.parametrize("was_learnt", [False, True])
+@pytest.mark.parametrize(("seen", "server"), [(9.0, 1), (10.0, 1), (11.0, 1), (9.0, 2), (10.0, 2), (11.0, 2)])
+def test_of_what_two_directors_say_of_a_client_the_newer_holds(was_learnt, seen, server):
+    templates = made()
+    if was_learnt:
+        templates.learn(CLIENT, 2, 10.0, is_counted=False)
+    else:
+        templates.began(CLIENT, 2, 10.0, is_counted=False)
+
+    templates.learn(CLIENT, server, seen, is_counted=False)
+
+    expected = server if was_learnt or seen >= 10.0 else 2
+    assert templates.server(CLIENT, 310.0) == expected
+    assert [count for count in templates.loads.active if count] == [1]
+    assert templates.loads.active[expected] == 1
+    shard, row = templates.find(CLIENT)
+    assert shard.seen[row] == max(seen, 10.0)
+    assert shard.is_learnt(row)
+
+
+def test_a_client_of_another_director_that_is_not_known_begins_with_what_that_saw():
+    templates = made()
+    templates.learn(CLIENT, 2, 10.0, is_counted=False)
+
+    assert templates.server(CLIENT, 310.0) == 2
+    assert templates.server(CLIENT, 310.1) is None
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_flows_of_another_director_keep_their_client_as_own_ones_do(count):
+    templates = made()
+    for _ in range(count):
+        templates.learn(CLIENT, 2, 10.0, is_counted=True)
+    for _ in range(count):
+        assert templates.server(CLIENT, 1000.0) == 2
+        templates.ended(CLIENT)
+
+    assert templates.server(CLIENT, 1000.0) is None
+
+
+def test_a_full_table_of_clients_with_flows_is_no_error_for_one_more():
+    templates = Templates(1, 300.0)
+    templates.make_room(1)
+    for number in range(3):
+        templates.learn(bytes([number]), 0, 10.0 - number, is_counted=True)
+
+    assert len(templates) == 1
+
+
+def test_a_template_whose_time_is_over_is_kept_for_a_minute_while_its_client_has_flows():
+    templates = made()
+    templates.began(CLIENT, 2, 0.0)
+    sweep(templates, 300.1)
+    templates.ended(CLIENT)
+
+    assert templates.server(CLIENT, 360.1) == 2
+    assert templates.server(CLIENT, 360.2) is None

@@ -168,6 +168,17 @@ def test_a_service_may_get_other_settings_before_it_has_servers():
     assert begin(service, 1) == 0
 
 
+@pytest.mark.parametrize("persistence", [0.0, 300.0])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_service_has_nothing_for_anybody_before_it_has_servers(name, persistence):
+    service = made(scheduler=name, persistence=persistence)
+
+    assert begin(service, 1) is None
+    assert (service.totals(), service.by_number, service.by_identity) == ((0, 0, 0), {}, {})
+    assert not service.sweep(1e6)
+    assert list(service.flows.open_keys(is_all=True)) == []
+
+
 CLIENTS = [bytes([10, 0, 0, last]) for last in range(50)]
 CLIENTS6 = [bytes([32, 1, *bytes(13), last]) for last in range(50)]
 PORTS = [bytes([1, last]) for last in range(50)]

@@ -51,7 +51,11 @@ class Director(World):
         self.sync.share(WEB, self.service(), others, self.vips.values(), PROTOCOLS, PORTS, now)
 
     def usable(self, number):
-        return lambda _: None if {self.place, number} & self.directors.away else "keypair"
+        def usable(now):
+            assert now == self.directors.now
+            return None if {self.place, number} & self.directors.away else "keypair"
+
+        return usable
 
     def post(self, peer, _, payload):
         self.directors.sent.append((self.place, peer.number, payload))
@@ -270,9 +274,10 @@ def test_look_for_flows_that_are_astray_takes_many_steps(monkeypatch):
     connect_many(directors)
     one = directors.all[0]
     one.servers(0, 1, 2)
-    one.sync.turn(directors.now + 1)
+    directors.now += 1
+    one.sync.turn(directors.now)
     done = []
-    one.queue.run(directors.now + 1, lambda: bool(done.append(1)) or len(done) < 1000)
+    one.queue.run(directors.now, lambda: bool(done.append(1)) or len(done) < 1000)
 
     assert len(done) >= 118 // 8
     assert directors.sent == []
@@ -708,3 +713,39 @@ def test_what_is_walked_is_told_in_as_many_messages_as_there_is_room_for_in_a_ti
 
     assert max(sent) == 2
     assert sum(sent) >= 10
+
+
+def test_what_is_told_in_a_tick_is_one_job_however_long_it_takes():
+    directors = Directors()
+    one = directors.all[0]
+    directors.connect(0, *range(1000, 1000 + 5 * most_flows(4)))
+    for _ in range(3):
+        directors.now += TICK
+        one.sync.turn(directors.now)
+        one.queue.run(directors.now, lambda: False)  # there is time for one step
+
+    sent = len(directors.sent)
+    one.queue.run(directors.now)
+
+    assert sent == 3
+    assert len(directors.sent) == 5
+    told = [row.client_port for _, _, payload in directors.sent for row in control.parse(payload).rows]
+    assert sorted(told) == list(range(1000, 1000 + 5 * most_flows(4)))
+    assert not one.queue.has("flows told")
+
+
+def test_all_is_learnt_before_unknown_flows_are_refused_again():
+    directors = Directors()
+    two = directors.restart(1)
+    for port in range(5):
+        two.sync.take(two.others[0], FlowsTold(NAME, (flow(client_port=port),)), directors.now)
+    two.sync.take(two.others[0], FlowsTold(NAME, is_complete=True), directors.now)
+
+    seen = []
+    while two.queue.is_ready():
+        two.queue.run(directors.now, lambda: False)
+        seen.append((len(two.service().flows), two.service().learns_until > directors.now))
+
+    assert (5, True) in seen
+    assert seen[-1] == (5, False)
+    assert all(is_waiting for count, is_waiting in seen if count < 5)

@@ -98,10 +98,21 @@ def test_outer_sources_of_raw_packets_are_remembered_in_bounds():
 # What does not fit, and what the kernel says instead of a datagram
 
 
+ODD = {
+    "too large": (bytes(66000), "oversized"),
+    "empty": (b"", "unknown_type"),
+    "of one byte": (b"\4", "unknown_type"),
+    "a header alone": (b"\4\0\0\0" + bytes(12), "transport_short"),
+    "of nobody": (b"\4\0\0\0\1\2\3\4" + bytes(80), "unknown_index"),
+    "of no type": (b"\7" * 96, "unknown_type"),
+}
+
+
 @pytest.mark.parametrize("is_batch", [False, True])
 @pytest.mark.parametrize("has_gro", [True, False])
 @pytest.mark.parametrize("place", [0, 1, 3])
-def test_a_datagram_that_is_too_large_costs_its_neighbours_nothing(is_batch, has_gro, place):
+@pytest.mark.parametrize(("odd", "reason"), ODD.values(), ids=ODD)
+def test_a_datagram_that_is_refused_costs_its_neighbours_nothing(is_batch, has_gro, place, odd, reason):
     world = World(has_gro=has_gro)
     a, b = world.pair()
     a.send(b, 3 * PROBE)
@@ -117,12 +128,12 @@ def test_a_datagram_that_is_too_large_costs_its_neighbours_nothing(is_batch, has
     world.network.deliver()
     genuine = b.sockets[0].inbox[0]
     for _ in range(2):
-        b.sockets[0].inbox.insert(place, dataclasses.replace(genuine, datagram=bytes(66000)))
+        b.sockets[0].inbox.insert(place, dataclasses.replace(genuine, datagram=odd))
 
     b.turn()
 
     assert b.received == sent
-    assert b.drops == {"oversized": 2}
+    assert b.drops == {reason: 2}
 
 
 @pytest.mark.parametrize("joins_udp", [True, False])

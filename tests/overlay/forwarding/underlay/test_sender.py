@@ -1035,3 +1035,75 @@ def test_a_send_to_nowhere_looks_at_nothing():
     sender.look(Peer(1))
 
     assert sender.sockets[0].shares is None
+
+
+# Sends of the compiled twin that failed
+
+
+@pytest.mark.parametrize("source", [[], SOURCE])
+@pytest.mark.parametrize(
+    "code",
+    [0, *(getattr(errno, name) for name in ("EAGAIN", "ENOBUFS", "EMSGSIZE", "EINVAL", "EIO", "EPERM"))],
+)
+@pytest.mark.parametrize("how", [{"count": 1}, {}, {"last": 40}])
+def test_a_send_that_failed_elsewhere_goes_on_as_if_it_had_failed_here(how, code, source):
+    """The first call fails, here or there, and all that follows is the same."""
+    results = []
+    for is_elsewhere in (False, True):
+        sender, raw, peer = made(*([] if is_elsewhere or not code else [code]))
+        raw.setsockopt = lambda *_: None
+        if source:
+            peer.local.answer_from(source, (4, b"\xc0\0\2\7"))
+        peer.path.due = math.inf
+        if is_elsewhere:
+            sender.refused(peer, train(**how), 100, 2, 0, code)
+        else:
+            sender.send(peer, train(**how), 100, 2)
+            del raw.calls[: code != 0]
+        is_holding = sender.is_holding
+        sender.send(peer, train(mark=b"b"), 100, 2)
+        sender.resume()
+        results.append(
+            (
+                is_holding,
+                raw.datagrams,
+                raw.calls,
+                peer.drops,
+                peer.traffic.tx_bytes,
+                peer.path.due,
+                sender.segments,
+            )
+        )
+
+    assert results[0] == results[1]
+
+
+def test_a_send_that_failed_elsewhere_waits_behind_what_is_held():
+    sender, raw, peer = made(errno.EAGAIN)
+    sender.send(peer, train(mark=b"a"), 100, 0)
+
+    sender.refused(peer, train(mark=b"b"), 100, 0, 0, errno.EPERM)
+    sender.refused(peer, train(mark=b"c"), 100, 0, 0, 0)
+    sender.resume()
+
+    assert raw.datagrams == [*train(mark=b"a"), *train(mark=b"b"), *train(mark=b"c")]
+    assert peer.drops == {}
+
+
+def test_a_send_that_failed_elsewhere_to_nowhere_is_counted():
+    sender = Sender(segments=True)
+    peer = peer_at()
+
+    sender.refused(peer, train(), 100, 0, 0, errno.EPERM)
+
+    assert peer.drops == {"no_endpoint": 4}
+
+
+@pytest.mark.parametrize("code", [0, errno.EAGAIN, errno.EMSGSIZE])
+def test_a_send_of_a_flow_that_failed_elsewhere_goes_on_from_the_socket_of_that_flow(code):
+    sender, peer = sender_over(FLOWS, FLOWS, FLOWS), peer_of(VXLAN)
+
+    sender.refused(peer, train(), 100, 0, 4, code)
+    sender.resume()
+
+    assert [len(udp.raw.datagrams) for udp in sender.sockets] == [0, 4, 0]
