@@ -207,7 +207,7 @@ class Compiled:
     def _settle(self) -> None:
         """Have the twin know what is set, and forget the routes of an older table."""
         core = self._core
-        settings = self._tun, self._outbound.splitter.mtu, core.sender.segments, core.inherits_ttl
+        settings = self._tun, self._outbound.splitter.mtu, core.sender.segments, core.node.inherits_ttl
         if settings != self._settings:
             self._settings = settings
             self.lane.set(*settings, self._inbound.joins_udp, self._inbound.takes_units)
