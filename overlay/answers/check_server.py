@@ -14,7 +14,7 @@ from overlay.questions import refusal
 from overlay.services import checks
 from overlay.services.checks.way import NotAskedError
 from overlay.services.health import Condition
-from overlay.services.watching import Probe
+from overlay.services.watching import Probe, asked_at
 from overlay.wire.addresses import format_sockaddr
 
 if TYPE_CHECKING:
@@ -39,7 +39,12 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
     server = next((each for each in service.entries if each.name == server_name), None)
     if server is None:
         return unknown(server_name, [each.name for each in service.entries], f"server of {name}")
-    probes = [Probe((), check, service, server) for check in service.checks_of(server)]
+    versions = {each.version for each in running.node().own.addresses}
+    probes = [
+        Probe((), check, service, server, address)
+        for address in asked_at(service, versions)
+        for check in service.checks_of(server)
+    ]
     await tell_rows([{"step": _whereabouts(running, service, server), "seconds": 0.0}])
     verdicts = [await _check(running, probe, tell_rows) for probe in probes]
     health = healths.get(name)
@@ -80,7 +85,16 @@ async def _check(running: Running, probe: Probe, tell_rows: TellRows) -> bool:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
         try:
-            await tell_rows([{"check": check.kind, "name": check.name, "port": probe.port}])
+            await tell_rows(
+                [
+                    {
+                        "check": check.kind,
+                        "name": check.name,
+                        "address": str(probe.address),
+                        "port": probe.port,
+                    }
+                ]
+            )
             while (row := await _next(waiting)) is not None:
                 await tell_rows([row] if row else [])
         except (trio.BrokenResourceError, trio.TooSlowError) as error:

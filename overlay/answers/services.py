@@ -119,6 +119,7 @@ def tell_server(
         "connections": None if counters is None else counters.connections,
         **tell_rate(rate),
         "takes": TAKES[stands.flows],
+        "takes_by": {f"ipv{version}": TAKES[flows] for version, flows in stands.apart},
         "upper": server.upper,
         "lower": server.lower,
     }

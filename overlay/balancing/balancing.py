@@ -96,7 +96,7 @@ class Balancing:
         ]
         journal.log_active(self.directors.adopt([each for each in groups if each], now, unheard))
         directed = {name: each for name, each in services.items() if each.is_directed_by(own)}
-        news = self.watching.adopt(directed, now)
+        news = self.watching.adopt(directed, now, {each.version for each in node.own.addresses})
         return news + self.shared.adopt(node, unheard, now)
 
     # What the forwarder is told

@@ -27,6 +27,8 @@ async def run(service: Service, event: Event) -> None:
     if isinstance(event, QuorumChanged):
         command = service.quorum_up_command if event.has_quorum else service.quorum_down_command
         told: dict[str, object] = {"has_quorum": event.has_quorum, "live": event.live}
+    elif event.version is not None:
+        return  # the server is up by another
     else:
         command = service.up_command if event.is_up else service.down_command
         told = _tell_server(event)

@@ -39,6 +39,8 @@ def log_news(news: Iterable[News]) -> None:
             log.warning("service %s service=%s live=%d needed=%d", what, name, event.live, event.needed)
         else:
             state = "up" if event.is_up else "down"
+            if event.version is not None:  # and up by another
+                state += f"{' again' if event.is_up else ''} by IPv{event.version}"
             log.warning("server %s service=%s server=%s: %s", state, name, event.server.name, event.reason)
 
 

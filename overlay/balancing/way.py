@@ -33,7 +33,7 @@ class Way:
         """*target* is the number of the service and that of its server; *own* are the addresses of this node."""
         self._pins, self._target, self._own = pins, target, own
         self._forwarders = pins.forwarders
-        self._vip = probe.service.addresses[0]
+        self._vip = probe.address
         self._flows: list[bytes] = []
         self.address, self.port = _text(self._vip), probe.port
         self.service, self.server, self.peer = probe.service.name, probe.server.name, probe.server.peer

@@ -43,7 +43,8 @@ class SetService:
 class ServerRow:
     """One server of a service, behind *peer*, which is OWN for this node.
 
-    *key* is its identity in schedulers, *weight* the effective one, *takes* a value of ``health.Flows``.
+    *key* is its identity in schedulers, *weight* the effective one, *takes* a value of ``health.Flows``; *apart* is that of
+    an IP version by which it takes less.
     """
 
     server: int
@@ -54,6 +55,7 @@ class ServerRow:
     dscp: UInt8 = 0
     upper: int = 0
     lower: int = 0
+    apart: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,13 @@ class Result:
 
 
 class Checking:
-    """The state of one check, begun at *now*; *share* is from 0 to 1: which part of the warm-up to wait for."""
+    """The state of one check, begun at *now*; *share* is from 0 to 1: which part of the warm-up to wait for.
 
-    def __init__(self, check: Check, now: float, share: float) -> None:
-        self.check = check
+    *version* is that of the IP that it goes by.
+    """
+
+    def __init__(self, check: Check, now: float, share: float, version: int = 4) -> None:
+        self.check, self.version = check, version
         self.is_up = check.start == UP
         self.result: Result | None = None  # the last one
         self.failures = 0  # in a row

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from peers.service import KEEP, MOST_WEIGHT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from overlay.services.checking import Checking
     from peers.service import Server, Service
@@ -57,7 +57,10 @@ class ByHand:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a server stands.  *weight* is the one in force, *effective* what it is given now; *since* is when that began."""
+    """How a server stands.  *weight* is the one in force, *effective* what it is given now; *since* is when that began.
+
+    One that is up by one IP version and down by the other is up; *apart* is what it is given by that one.
+    """
 
     condition: Condition
     reason: str
@@ -65,15 +68,17 @@ class Standing:
     weight: int
     effective: int
     since: float
+    apart: tuple[tuple[int, Flows], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ServerChanged:
-    """*server* is up or down now, as its checks say."""
+    """*server* is up or down now, as its checks say; or only by the IP *version*, while it is up by another."""
 
     server: Server
     is_up: bool
     reason: str
+    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,7 @@ class Health:
         self.by_hand: dict[str, ByHand] = {}
         self._checkings = checkings
         self._was_up = {server.key: self._is_up(server) for server in service.entries}
+        self._were_down: dict[str, frozenset[int]] = {}
         self._came_back: dict[str, float] = {}  # when servers that start slowly did
         self.has_quorum = self.live_weight >= max(1, service.quorum)
         self.standings: dict[str, Standing] = {}
@@ -149,6 +155,7 @@ class Health:
                 self._came_back.pop(server.key, None)
                 if is_up and self.service.slow_start:
                     self._came_back[server.key] = now
+            events += self._look_at_versions(server, is_whole=is_up == was_up)
         self._came_back = {
             key: came for key, came in self._came_back.items() if now < came + self.service.slow_start
         }
@@ -164,13 +171,38 @@ class Health:
 
     # One server
 
+    def _look_at_versions(self, server: Server, *, is_whole: bool) -> Iterator[ServerChanged]:
+        """Yield by what IP versions a server is up or down now that was otherwise, unless all of it has changed."""
+        before = self._were_down.pop(server.key, frozenset())
+        down = self._down_by(server)
+        if down:
+            self._were_down[server.key] = down
+        for version in sorted(before ^ down) if is_whole else ():
+            yield ServerChanged(server, version in before, self._reason_by(server, version), version)
+
+    def _down_by(self, server: Server) -> frozenset[int]:
+        """Return by which IP versions a server is down that is up by another."""
+        checkings = self._checkings.get(server.key, ())
+        down = {each.version for each in checkings if not each.is_up}
+        return frozenset(down) if down != {each.version for each in checkings} else frozenset()
+
     def _is_up(self, server: Server) -> bool:
-        return all(checking.is_up for checking in self._checkings.get(server.key, ()))
+        checkings = self._checkings.get(server.key, ())
+        return bool(self._down_by(server)) or all(each.is_up for each in checkings)
 
     def _reason(self, server: Server) -> str:
         """Return why the server is what its checks say, from the last results."""
-        failed = [each for each in self._checkings.get(server.key, ()) if not each.is_up]
-        told = [each.result.reason for each in failed or self._checkings.get(server.key, ()) if each.result]
+        checkings = self._checkings.get(server.key, ())
+        versions = list(dict.fromkeys(each.version for each in checkings))
+        told = {version: self._reason_by(server, version) for version in versions}
+        if len(set(told.values())) < 2:
+            return next(iter(told.values()), "")
+        return ", ".join(f"IPv{version}: {reason}" for version, reason in told.items() if reason)
+
+    def _reason_by(self, server: Server, version: int) -> str:
+        checkings = [each for each in self._checkings.get(server.key, ()) if each.version == version]
+        failed = [each for each in checkings if not each.is_up]
+        told = [each.result.reason for each in failed or checkings if each.result]
         return "; ".join(dict.fromkeys(told))
 
     def _weight(self, server: Server) -> int:
@@ -178,10 +210,12 @@ class Health:
         by_hand = self.by_hand.get(server.key, ByHand())
         if by_hand.weight is not None:
             return by_hand.weight
+        checkings, down = self._checkings.get(server.key, ()), self._down_by(server)
+        by = next((each.version for each in checkings if each.version not in down), None)
         told = [
             each.result.weight
-            for each in self._checkings.get(server.key, ())
-            if each.result is not None and each.result.weight is not None
+            for each in checkings
+            if each.version == by and each.result is not None and each.result.weight is not None
         ]
         return max(0, min(MOST_WEIGHT, server.weight + sum(weight - server.weight for weight in told)))
 
@@ -205,9 +239,21 @@ class Health:
             effective = self._effective(server, now) if flows is Flows.NEW else 0
             before = self.standings.get(server.key)
             since = before.since if before is not None and before.condition is condition else now
+            apart = self._down_by(server) if flows is not Flows.NONE else ()
             self.standings[server.key] = Standing(
-                condition, reason, flows, self._weight(server), effective, since
+                condition,
+                reason,
+                flows,
+                self._weight(server),
+                effective,
+                since,
+                tuple((version, self._lost) for version in sorted(apart)),
             )
+
+    @property
+    def _lost(self) -> Flows:
+        """What a server is given that fails."""
+        return Flows.OLD if self.service.on_failure == KEEP else Flows.NONE
 
     def _judge(self, server: Server) -> tuple[Condition, str, Flows]:
         by_hand, checkings = self.by_hand.get(server.key, ByHand()), self._checkings.get(server.key, ())
@@ -218,8 +264,7 @@ class Health:
                 each.failures for each in checkings
             ):
                 return Condition.CHECKING, "no check has ended yet", Flows.OLD
-            kept = Flows.OLD if self.service.on_failure == KEEP else Flows.NONE
-            return Condition.DOWN, self._reason(server), kept
+            return Condition.DOWN, self._reason(server), self._lost
         if by_hand.is_drained:
             return Condition.DRAINED, "drained by hand", Flows.OLD
         if not self._weight(server):

@@ -85,6 +85,7 @@ def set_servers(health: Health, numbers: Numbers, peer_number: Callable[[str], i
             dscps[server.key],
             server.upper,
             server.lower,
+            [(version, takes.value) for version, takes in standing.apart],
         )
 
     sorry = [each for each in service.entries if each.key not in keys]

@@ -16,10 +16,11 @@ from overlay.services.checking import Checking
 from overlay.services.health import Health
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from overlay.services.checking import Result
     from overlay.services.health import ByHand, Event
+    from peers.addresses import Address
     from peers.service import Check, Server, Service
 
 Key: TypeAlias = tuple[object, ...]
@@ -29,12 +30,13 @@ News: TypeAlias = "tuple[str, Event]"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A check to be run now: of *server*, in the way of the clients of *service*."""
+    """A check to be run now: of *server*, in the way of the clients of *service* that ask for *address*."""
 
     key: Key
     check: Check
     service: Service
     server: Server
+    address: Address
 
     @property
     def port(self) -> int:
@@ -52,10 +54,21 @@ class Looked:
     news: list[News]
 
 
+def asked_at(service: Service, versions: Collection[int] = (4, 6)) -> list[Address]:
+    """Return the addresses at which servers of *service* are asked: the first of each version, as far as there is one here.
+
+    Where this node has no address of any, it is the first of all, and checks say what is missing.
+    """
+    first = {address.version: address for address in reversed(service.addresses)}
+    found = [address for address in service.addresses if first[address.version] is address]
+    return [address for address in found if address.version in versions] or found[:1]
+
+
 class Watching:
     """The checks of all services that this node directs, and the health of each service.
 
-    *random* returns numbers from 0 to 1: checks that begin together would stay together.
+    A service with addresses of both IP versions is checked at the first of each: a tunnel, a firewall or a program may
+    pass the one and not the other.  *random* returns numbers from 0 to 1: checks that begin together would stay together.
     """
 
     def __init__(self, random: Callable[[], float]) -> None:
@@ -73,15 +86,21 @@ class Watching:
         """Return how many checks there are."""
         return len(self._probes)
 
-    def adopt(self, services: Mapping[str, Service], now: float) -> list[News]:
-        """Watch *services* from now on; checks and servers that are as before go on as they are."""
+    def adopt(
+        self, services: Mapping[str, Service], now: float, versions: Collection[int] = (4, 6)
+    ) -> list[News]:
+        """Watch *services* from now on; checks and servers that are as before go on as they are.
+
+        This node can ask by the IP *versions* that it has an address of.
+        """
         before, self._probes, self._users = self._probes, {}, {}
         news: list[News] = []
         healths: dict[str, Health] = {}
         for name, service in services.items():
             checkings = {
                 server.key: [
-                    self._checking(service, server, index, check, before, now)
+                    self._checking(service, server, index, check, address, before, now)
+                    for address in asked_at(service, versions)
                     for index, check in enumerate(service.checks_of(server))
                 ]
                 for server in service.entries
@@ -180,13 +199,14 @@ class Watching:
         server: Server,
         index: int,
         check: Check,
+        address: Address,
         before: Mapping[Key, tuple[Probe, Checking]],
         now: float,
     ) -> Checking:
         """Return the state of a check of a server: one that another service shares, one of before, or a new one."""
-        key: Key = (service.name, server.key, index)
+        key: Key = (service.name, server.key, index, address.version)
         if check.name:
-            key = (check.name, server.peer, server.address)
+            key = (check.name, server.peer, server.address, address.version)
         self._users.setdefault(key, []).append(service.name)
         if key in self._probes:
             return self._probes[key][1]
@@ -194,8 +214,8 @@ class Watching:
         if known is not None and known[0].check == check:
             checking = known[1]
         else:
-            checking = Checking(check, now, self._random())
-        self._probes[key] = (Probe(key, check, service, server), checking)
+            checking = Checking(check, now, self._random(), address.version)
+        self._probes[key] = (Probe(key, check, service, server, address), checking)
         return checking
 
     def _running(self, probe: Probe) -> Checking | None:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from tests.netns import checked_server
-from tests.netns.network import Network
+from tests.netns.network import Network, nft
 from tests.netns.topology import wait_until
 
 PROGRAM = checked_server.__file__
@@ -79,6 +79,30 @@ protocol = "sctp"
 directors = ["lb"]
 servers = ["web1", "web2"]
 """
+BOTH_VIPS = {4: "203.0.113.91", 6: "2001:db8:99::91"}
+BOTH = f"""
+[services.both]
+address = ["{BOTH_VIPS[4]}", "{BOTH_VIPS[6]}"]
+ports = [8001]
+directors = ["lb"]
+scheduler = "rr"
+servers = ["web1", {{ peer = "web2", port = {8001 + ADD} }}]
+check = {{ kind = "tcp", {TIMES} }}
+"""
+REFUSING = """
+table inet refusing {
+    chain in {
+        type filter hook input priority 0
+        ip6 daddr %s tcp dport 8001 reject with tcp reset
+    }
+}
+"""
+CONNECTING = """
+import socket, sys
+for _ in range(12):
+    with socket.create_connection((sys.argv[1], 8001), timeout=5):
+        pass
+"""
 # Packets of a header (RFC 9260 section 3.1: ports, verification tag, checksum) and, for the answer, a name
 SCTP_SERVER = """
 import socket, struct, sys
@@ -124,7 +148,7 @@ class Checked:
         self.network.more = "".join(
             self._service(kind, version, number) for version in VIPS for number, kind in enumerate(KINDS, 1)
         )
-        self.network.more += SCTP
+        self.network.more += SCTP + BOTH
         self.processes = []
 
     def _service(self, kind, version, number):
@@ -173,7 +197,7 @@ check = {{ {check}, {TIMES} }}
         return {
             each["name"]: [(server["state"], server["reason"]) for server in each["servers"]]
             for each in json.loads(told.stdout)["services"]
-            if each["name"] != "sctp"
+            if each["name"] not in {"sctp", "both"}
         }
 
     def wait_states(self, states):
@@ -276,6 +300,22 @@ def test_servers_that_are_gone_are_down_by_every_kind_that_asks_them_and_up_when
     finally:
         checked.serve()
     checked.wait_states(UP)
+
+
+def test_server_that_fails_by_one_ip_version_serves_the_other_alone(checked, up):
+    def given():
+        told = json.loads(checked.lb.overlay("services", "both", "--json").stdout)["services"]
+        return [(each["state"], each["takes_by"]) for each in told[0]["servers"]]
+
+    wait_until(lambda: given() == [("up", {}), ("up", {})], PATIENCE)
+    nft(checked.web1.namespace, REFUSING % BOTH_VIPS[6])
+    try:
+        wait_until(lambda: given() == [("up", {"ipv6": "nothing"}), ("up", {})], PATIENCE)
+        for address in BOTH_VIPS.values():
+            checked.inside.run(sys.executable, "-c", CONNECTING, address)
+    finally:
+        nft(checked.web1.namespace, "delete table inet refusing")
+    wait_until(lambda: given() == [("up", {}), ("up", {})], PATIENCE)
 
 
 def test_checks_outlive_the_forwarder_and_are_not_counted_as_packets_of_clients(checked, up):

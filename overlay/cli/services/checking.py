@@ -65,8 +65,9 @@ def command(ctx: click.Context, server: str, interface: str, as_json: bool) -> N
 def _line(row: Mapping[str, Any]) -> str:
     if "check" in row:
         name = f" {row['name']}" if row["name"] else ""
-        port = f" at port {row['port']}" if row["port"] else ""
-        return f"check{name} of kind {row['check']}{port}"
+        address = f"[{row['address']}]" if row["port"] and ":" in row["address"] else row["address"]
+        port = f":{row['port']}" if row["port"] else ""
+        return f"check{name} of kind {row['check']} at {address}{port}"
     time = f"  {row['seconds'] * 1000:8.1f} ms  "
     if "step" in row:
         return f"{time}{row['step']}"

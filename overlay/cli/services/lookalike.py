@@ -192,7 +192,7 @@ def virtual_services(service: Mapping[str, Any]) -> Iterator[VirtualService]:
             tuple(
                 _destination(server, address, port, is_first=is_first)
                 for server in service["servers"]
-                if server["takes"] != "nothing"
+                if _takes(server, address) != "nothing"
             ),
             flags=flags,
             persistence=service["persistence"],
@@ -216,7 +216,7 @@ def _destination(server: Mapping[str, Any], virtual: Address, port: int, *, is_f
         _real_address(server, virtual.version),
         server["port"] or port,
         LOCAL if server["tunnel"] is None else TUNNEL,
-        server["effective_weight"] if server["takes"] == "new" else 0,
+        server["effective_weight"] if _takes(server, virtual) == "new" else 0,
         active=server["active_flows"] if is_first else 0,
         inactive=server["inactive_flows"] if is_first else 0,
         upper=server["upper"],
@@ -225,6 +225,11 @@ def _destination(server: Mapping[str, Any], virtual: Address, port: int, *, is_f
         total=_totals(server) if is_first else Counts(),
         rate=_rates(server) if is_first else Counts(),
     )
+
+
+def _takes(server: Mapping[str, Any], virtual: Address) -> str:
+    """Return what a server takes of what is sent to the address *virtual*."""
+    return str(server["takes_by"].get(f"ipv{virtual.version}", server["takes"]))
 
 
 def _real_address(server: Mapping[str, Any], version: int) -> Address:

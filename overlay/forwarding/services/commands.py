@@ -208,10 +208,14 @@ class Services:
 
     def _row(self, row: ServerRow) -> services.ServerRow:
         peer = self._own if row.peer == OWN else self._peers.get(row.peer)
-        if peer is None or row.takes not in set(Takes):
+        takes, versions = set(Takes), [version for version, _ in row.apart]
+        if peer is None or not takes.issuperset((row.takes, *(each for _, each in row.apart))):
             raise PacketError("link")
+        if not {4, 6}.issuperset(versions) or len(set(versions)) < len(versions):
+            raise PacketError("link")
+        apart = tuple((version, Takes(each)) for version, each in row.apart)
         return services.ServerRow(
-            row.server, row.key, peer, row.weight, Takes(row.takes), row.dscp, row.upper, row.lower
+            row.server, row.key, peer, row.weight, Takes(row.takes), row.dscp, row.upper, row.lower, apart
         )
 
     # Answers

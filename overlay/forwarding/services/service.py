@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay.forwarding.ratelimit import Bucket
 from overlay.forwarding.services.flows import Flows
+from overlay.forwarding.services.losing import give_to
 from overlay.forwarding.services.persistence import Templates, network_of
 from overlay.reasons import Drops
 from overlay.services.schedulers import SCHEDULERS, Hashed, Loads, Real
@@ -41,17 +42,19 @@ class ServerRow:
     """One server of a service, as the agent says.
 
     *number* is stable in the service, *key* the identity in schedulers.  *weight* is the effective one.  A *dscp* above
-    0 is written into all packets to it, so that its peer tells its servers apart.
+    0 is written into all packets to it, so that its peer tells its servers apart.  *apart* is what it takes by an IP
+    version, where that is less.
     """
 
     number: int
     key: str
-    peer: Peer
+    peer: Peer | None  # None for one that is gone
     weight: int = 1
     takes: Takes = Takes.NEW
     dscp: int = 0
     upper: int = 0
     lower: int = 0
+    apart: tuple[tuple[int, Takes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Server:
     """
 
     __slots__ = (
-        "bytes", "connections", "dscp", "identity", "index", "key", "lower", "number", "packets", "peer", "takes", "upper",
+        "apart", "bytes", "connections", "dscp", "identity", "index", "key", "lower", "number", "packets", "peer", "takes", "upper",
         "weight"
     )  # fmt: skip
 
@@ -93,6 +96,7 @@ class Server:
         self.number, self.key, self.weight, self.takes = row.number, row.key, row.weight, row.takes
         self.identity = zlib.crc32(row.key.encode())  # the same at every director
         self.dscp, self.upper, self.lower = row.dscp, row.upper, row.lower
+        self.apart = dict(row.apart)
         self.peer: Peer | None = row.peer
 
     @property
@@ -100,9 +104,14 @@ class Server:
         """Whether new flows may go to it."""
         return self.takes is Takes.NEW and self.weight > 0
 
-    def real(self) -> Real:
-        """Return what schedulers are told of it."""
-        weight = self.weight if self.takes is Takes.NEW else 0
+    def takes_new_by(self, version: int) -> bool:
+        """Whether new flows of an IP version may go to it."""
+        return self.takes_new and self.apart.get(version, Takes.NEW) is Takes.NEW
+
+    def real(self, version: int = 0) -> Real:
+        """Return what the scheduler is told of it, or that of one IP version alone."""
+        is_there = self.takes is Takes.NEW and self.apart.get(version, Takes.NEW) is Takes.NEW
+        weight = self.weight if is_there else 0
         return Real(self.key, weight, self.index, self.upper, self.lower)
 
 
@@ -120,6 +129,8 @@ class Service:
         self._rows: tuple[ServerRow, ...] = ()
         self.sorry: Server | None = None
         self._is_sorry = False
+        self._lost: list[tuple[int, int]] = []  # indices of servers, and IP versions whose flows they lose
+        self._gone: Server | None = None  # whose flows are those that were lost so
         self._limited: list[Real] = []  # with thresholds
         self.is_preparing = False  # an iterator of prepare() is in use
         self.changes = 0  # how often the scheduler has got other servers, and was ready for them
@@ -155,6 +166,7 @@ class Service:
         kind = SCHEDULERS[settings.scheduler]
         self.hashed, self.is_function = kind.hashed, kind.is_function
         self.scheduler: Scheduler = kind.make()
+        self._apart: dict[int, Scheduler] = {}  # by IP version, where some server takes less by it
         if settings.persistence and kind.hashed is Hashed.NOTHING:
             self.templates = Templates(settings.flows, settings.persistence)
         self._limit(settings)
@@ -173,7 +185,9 @@ class Service:
         that comes back has none of those that it had.
         """
         self._free = [
-            each.index for each in self.servers if each.peer is None and not self._is_in_use(each.index)
+            each.index
+            for each in self.servers
+            if each.peer is None and each is not self._gone and not self._is_in_use(each.index)
         ]
         before = {server.key: server for server in self.by_number.values()}
         if self.sorry is not None:
@@ -198,7 +212,13 @@ class Service:
     def _settle(self, server: Server | None, row: ServerRow) -> Server:
         """Return the server of *row*, which *server* was before, if it was there."""
         if server is not None and (row.takes is not Takes.NOTHING or server.takes is Takes.NOTHING):
+            before = server.apart
             server.update(row)
+            self._lost += (
+                (server.index, version)
+                for version, takes in row.apart
+                if takes is Takes.NOTHING and before.get(version) is not Takes.NOTHING
+            )
             return server
         index = self._free.pop() if self._free else len(self.servers)
         new = Server(index, row)
@@ -210,6 +230,14 @@ class Service:
             new.connections, new.packets, new.bytes = server.connections, server.packets, server.bytes
             self._lose(server)
         return new
+
+    def _nobody(self) -> int:
+        """Return the index of a server that is gone, and whose place no other gets."""
+        if self._gone is None:
+            self._gone = Server(len(self.servers), ServerRow(-1, "", None))
+            self.servers.append(self._gone)
+            self._make_room()
+        return self._gone.index
 
     def _is_in_use(self, index: int) -> bool:
         tables: list[Flows] = [self.flows] if self.templates is None else [self.flows, self.templates]
@@ -234,6 +262,14 @@ class Service:
         self.flows.news_of_all = self.hashed is Hashed.NOTHING or bool(self._limited)
         self.flows.loads.full.clear()
         self.scheduler.set_servers(reals)
+        servers = [self.by_number[row.number] for row in self._rows]
+        versions = {version for server in servers for version in server.apart}
+        self._apart = {
+            version: self._apart.get(version) or SCHEDULERS[self.settings.scheduler].make()
+            for version in versions
+        }
+        for version, scheduler in self._apart.items():
+            scheduler.set_servers([server.real(version) for server in servers])
 
     def numbered(self, number: int) -> Server | None:
         """Return the server of a number, the sorry server among them; None if there is none."""
@@ -245,8 +281,12 @@ class Service:
     def prepare(self) -> Iterator[None]:
         """Do what set_servers() and set() left to do, a piece each time that the iterator is asked."""
         self.is_preparing = True
-        while self.scheduler.prepare():
-            yield
+        while True:
+            while any(scheduler.prepare() for scheduler in (self.scheduler, *self._apart.values())):
+                yield
+            if not self._lost:
+                break
+            yield from give_to(self.flows, *self._lost.pop(), self._nobody())
         self.is_preparing = False
         self.changes += 1
 
@@ -270,7 +310,7 @@ class Service:
         """Return the server for a new flow of a client's address and port to an *address* of the service."""
         if self.templates is not None and not self._leads_to_sorry:
             known = self.templates.server(self._network(client), now)
-            if known is not None and self.servers[known].takes_new:
+            if known is not None and self.servers[known].takes_new_by(_version(client)):
                 return self.servers[known]
         for real in self._limited:
             self.flows.loads.heed(real)
@@ -287,6 +327,10 @@ class Service:
         client, address, port = key[:half], key[half : 2 * half], key[2 * half : 2 * half + 2]
         return self._scheduled(client, port, address, _NO_LOADS) is not server
 
+    def scheduler_of(self, version: int) -> Scheduler:
+        """Return what chooses servers for flows of an IP version: the same for both, as long as all servers take both."""
+        return self._apart.get(version, self.scheduler)
+
     @property
     def _leads_to_sorry(self) -> bool:
         return self._is_sorry and self.sorry is not None and self.sorry.takes_new
@@ -295,10 +339,12 @@ class Service:
         sorry = self.sorry
         if self._leads_to_sorry:
             return sorry
-        index = self.scheduler.choose(self._hash(client, port, address), loads)
+        version = _version(client)
+        scheduler = self.scheduler_of(version)
+        index = scheduler.choose(self._hash(client, port, address), loads)
         if index is not None:
             return self.servers[index]
-        return sorry if self.scheduler.is_ready and sorry is not None and sorry.takes_new else None
+        return sorry if scheduler.is_ready and sorry is not None and sorry.takes_new_by(version) else None
 
     def begin(self, key: bytes, state: State, server: Server, now: float) -> bool:
         """Note a new flow to *server*; return False if there is no room for it."""
@@ -368,6 +414,11 @@ class Service:
         if self.templates is not None:
             more = self.templates.sweep(now) or more
         return more
+
+
+def _version(client: bytes) -> int:
+    """Return the IP version of a client's address, or network."""
+    return 4 if len(client) == 4 else 6
 
 
 def _timeouts(settings: Settings) -> tuple[float, ...]:

@@ -252,7 +252,7 @@ class Vip:
             return None
         chosen = service.choose(client, ports[:2], address, now)
         if chosen is None:
-            if not service.scheduler.is_ready:
+            if not service.scheduler_of(packet[0] >> 4).is_ready:
                 service.drops["service_preparing"] += count
                 return None
             self._refuse(service.drops, "service_empty", packet, upper, now, count)

@@ -71,7 +71,7 @@ def test_steps_and_verdict_are_told_and_the_regular_checks_know_nothing_of_it(mo
     }
     first, check, verdict = [row for rows in site.told for row in rows]
     assert first["step"] == "web/web1 is the peer web1: wireguard to 192.0.2.2:51820 with a session"
-    assert check == {"check": "tcp", "name": "", "port": 80}
+    assert check == {"check": "tcp", "name": "", "address": "203.0.113.80", "port": 80}
     assert verdict == {"is_good": True, "reason": "so it is", "weight": None, "seconds": pytest.approx(0.5)}
     assert (health.standings, site.balancing.watching.next_deadline()) == (before, due)
 

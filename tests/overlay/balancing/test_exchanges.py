@@ -45,9 +45,11 @@ class Pins:
 
 
 def way(pins, port, own=(LOOPBACK,)):
-    service = SimpleNamespace(name="web", addresses=[LOOPBACK])
+    service = SimpleNamespace(name="web")
     server = SimpleNamespace(name="web1", peer="web1")
-    return Way(pins, (3, 7), own, SimpleNamespace(service=service, server=server, port=port))
+    return Way(
+        pins, (3, 7), own, SimpleNamespace(service=service, server=server, address=LOOPBACK, port=port)
+    )
 
 
 async def run(*wanted, pins=None, act=None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from ipaddress import ip_address
 
 import trio
 import trio.testing
@@ -23,7 +24,11 @@ CHECK = Check("tcp", every=6.0, timeout=5.0, retries=0, warmup=0.0)
 def service(count, **keys):
     servers = tuple(Server(f"web{number}", f"web{number}") for number in range(count))
     return Service(
-        "web", (), ports=((80, 80),), servers=servers, checks=(dataclasses.replace(CHECK, **keys),)
+        "web",
+        (ip_address("203.0.113.80"),),
+        ports=((80, 80),),
+        servers=servers,
+        checks=(dataclasses.replace(CHECK, **keys),),
     )
 
 

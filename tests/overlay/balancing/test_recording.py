@@ -46,10 +46,14 @@ def way(notes, port):
     from ipaddress import ip_address
 
     own = [ip_address("127.0.0.1")]
-    service = SimpleNamespace(addresses=(ip_address("127.0.0.1"),), name="web")
+    service = SimpleNamespace(name="web")
     server = SimpleNamespace(name="web1", peer="web1")
     return RecordedWay(
-        notes.append, Pins(), (0, 0), own, SimpleNamespace(service=service, server=server, port=port)
+        notes.append,
+        Pins(),
+        (0, 0),
+        own,
+        SimpleNamespace(service=service, server=server, address=own[0], port=port),
     )
 
 

@@ -35,9 +35,9 @@ class Pins:
 
 
 def way(pins, port, own=(LOOPBACK,), address=LOOPBACK):
-    service = SimpleNamespace(name="web", addresses=[address])
+    service = SimpleNamespace(name="web")
     server = SimpleNamespace(name="web1", peer="web1")
-    return Way(pins, (3, 7), own, SimpleNamespace(service=service, server=server, port=port))
+    return Way(pins, (3, 7), own, SimpleNamespace(service=service, server=server, address=address, port=port))
 
 
 def flow(protocol, connected):

@@ -262,3 +262,55 @@ def test_any_history_leaves_no_moment_in_which_nobody_takes_flows_although_someb
         assert all(bool(each.effective) == (each.flows is Flows.NEW) for each in rows)
         assert all(each.effective <= each.weight for each in rows)
         assert bench.health.next_deadline() > bench.now
+
+
+# Both versions of IP
+
+
+class BothVersions(Bench):
+    """A service that is checked at an address of each version."""
+
+    def checks_of(self, service):
+        return {
+            server.key: [
+                Checking(check, self.now, 0.0, version)
+                for version in (4, 6)
+                for check in service.checks_of(server)
+            ]
+            for server in service.entries
+        }
+
+
+@pytest.mark.parametrize(("on_failure", "given"), [("remove", Flows.NONE), ("keep", Flows.OLD)])
+def test_server_that_fails_by_one_ip_version_stays_up_by_the_other(on_failure, given):
+    bench = BothVersions(on_failure=on_failure)
+
+    assert bench.result(WEB1, GOOD, BAD) == [ServerChanged(WEB1, False, "connection refused", 6)]
+
+    standing = bench.standing(WEB1)
+    assert (standing.condition, standing.flows, standing.effective) == (Condition.UP, Flows.NEW, 3)
+    assert standing.apart == ((6, given),)
+    assert standing.reason == "IPv4: 200 OK, IPv6: connection refused"
+    assert bench.standing(WEB2).apart == ()
+    assert bench.health.live_weight == 5
+    assert bench.result(WEB1, GOOD, GOOD) == [ServerChanged(WEB1, True, "200 OK", 6)]
+    assert (bench.standing(WEB1).apart, bench.standing(WEB1).reason) == ((), "200 OK")
+
+
+def test_server_that_fails_by_both_ip_versions_is_down_however_it_came_to_that():
+    bench = BothVersions()
+    assert bench.result(WEB1, BAD, BAD) == [ServerChanged(WEB1, False, "connection refused")]
+    assert (bench.standing(WEB1).condition, bench.standing(WEB1).apart) == (Condition.DOWN, ())
+    assert bench.result(WEB1, GOOD, BAD) == [
+        ServerChanged(WEB1, True, "IPv4: 200 OK, IPv6: connection refused")
+    ]
+    assert bench.standing(WEB1).apart == ((6, Flows.NONE),)
+    assert bench.result(WEB1, BAD, BAD) == [ServerChanged(WEB1, False, "connection refused")]
+
+
+def test_weight_that_a_script_tells_by_both_ip_versions_counts_once():
+    bench = BothVersions(check=dataclasses.replace(CHECK, kind="script"))
+    bench.result(WEB1, Result(True, "exit status 9", 7), Result(True, "exit status 9", 7))
+    assert bench.standing(WEB1).weight == 7
+    bench.result(WEB1, BAD, Result(True, "exit status 11", 9))
+    assert bench.standing(WEB1).weight == 9

@@ -88,6 +88,17 @@ def test_servers_are_told_as_they_stand(table):
     assert (told.sorry, told.is_sorry) == ([], False)
 
 
+def test_ip_version_that_a_server_fails_by_is_told(table):
+    service = table.services["web"]
+    (web1, web2), (check, *_) = service.servers, service.checks_of(service.servers[0])
+    by = {version: Checking(check, 0.0, 0.0, version) for version in (4, 6)}
+    for version, each in by.items():
+        each.finish(Result(version == 4, "so it is"), 0.0)
+    health = Health(service, {web1.key: list(by.values()), web2.key: []}, 0.0)
+    told = instructions.set_servers(health, Numbers(), number_for("lb"))
+    assert [row.apart for row in told.rows] == [[(6, 2)], []]
+
+
 def test_sorry_server_is_told_beside_the_servers_unless_it_is_one_of_them():
     service = read(WEB + 'sorry = "client"\nquorum = 9\n').services["web"]
     health, _ = health_of(service)

@@ -6,6 +6,8 @@ import dataclasses
 import math
 from ipaddress import ip_address
 
+import pytest
+
 from overlay.services.checking import Result
 from overlay.services.health import ByHand, QuorumChanged, ServerChanged
 from overlay.services.watching import Looked, Watching
@@ -15,7 +17,8 @@ GOOD, BAD = Result(True, "fine"), Result(False, "refused")
 PAGE = Check("http", name="page", every=6.0, retries=0)
 OWN = Check("tcp", every=10.0, retries=0)
 WEB1, WEB2 = Server("web1", "web1"), Server("web2", "web2")
-WEB = Service("web", (), ports=((80, 80),), servers=(WEB1, WEB2), checks=(PAGE,))
+VIP, VIP6 = ip_address("203.0.113.80"), ip_address("2001:db8::80")
+WEB = Service("web", (VIP,), ports=((80, 80),), servers=(WEB1, WEB2), checks=(PAGE,))
 SECURE = dataclasses.replace(
     WEB, name="secure", ports=((443, 443),), servers=(Server("web1", "web1", port=8443),), checks=(PAGE, OWN)
 )
@@ -40,6 +43,25 @@ def test_a_shared_check_runs_once_for_each_server():
     ]
     assert made.due(100.0) == []
     assert made.next_deadline() == math.inf  # all run
+
+
+def test_service_of_both_ip_versions_is_checked_at_the_first_address_of_each():
+    other = ip_address("203.0.113.81")
+    both = dataclasses.replace(WEB, addresses=(VIP6, VIP, other), servers=(WEB1,), checks=(PAGE, OWN))
+    made = watching(both)
+    probes = made.due(100.0)
+    assert [(each.check.kind, each.address) for each in probes] == [
+        ("http", VIP6), ("tcp", VIP6), ("http", VIP), ("tcp", VIP)
+    ]  # fmt: skip
+    assert len({each.key for each in probes}) == 4
+
+
+@pytest.mark.parametrize(("versions", "asked"), [({4}, [VIP]), ({6}, [VIP6]), (set(), [VIP6])])
+def test_node_that_has_no_address_of_a_version_does_not_ask_by_it(versions, asked):
+    made = Watching(lambda: 0.0)
+    both = dataclasses.replace(WEB, addresses=(VIP6, VIP), servers=(WEB1,))
+    made.adopt({"web": both}, 100.0, versions)
+    assert [each.address for each in made.due(100.0)] == asked
 
 
 def test_result_of_a_shared_check_counts_for_all_its_services():

@@ -20,6 +20,7 @@ SERVER = {
     "packets_per_s": 20.6,
     "bytes_per_s": 2048.0,
     "takes": "new",
+    "takes_by": {},
     "upper": 0,
     "lower": 0,
     "real_addresses": ["10.244.2.0", "fd00:244:2::"],

@@ -5,7 +5,7 @@ import pytest
 GOOD = {"ok": True, "is_good": True, "checks": 1, "state": "up", "reason": "answers 200"}
 ROWS = [
     [{"step": "web/web1 is the peer web1", "seconds": 0.0}],
-    [{"check": "http", "name": "page", "port": 80}],
+    [{"check": "http", "name": "page", "address": "203.0.113.80", "port": 80}],
     [],
     [{"step": "connected from port 4000", "seconds": 0.0123}],
     [{"is_good": True, "reason": "answers 200", "weight": None, "seconds": 0.02}],
@@ -20,7 +20,7 @@ def test_steps_are_told_with_their_times(overlay, agent):
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
         "       0.0 ms  web/web1 is the peer web1\n"
-        "check page of kind http at port 80\n"
+        "check page of kind http at 203.0.113.80:80\n"
         "      12.3 ms  connected from port 4000\n"
         "      20.0 ms  good: answers 200\n"
         "by its regular checks, web/web1 is up (answers 200)\n"

@@ -14,6 +14,7 @@ WEB2 = SERVER | {
     "port": 8443,
     "effective_weight": 0,
     "takes": "known",
+    "takes_by": {},
     "real_addresses": ["10.98.0.13"],
     "active_flows": 1,
     "inactive_flows": 0,

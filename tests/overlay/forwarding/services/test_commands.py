@@ -122,7 +122,7 @@ def test_a_service_is_at_its_addresses_protocols_and_ports_and_at_no_others(benc
 
 
 def test_each_field_of_a_server_is_what_the_agent_says(bench):
-    rows = [ServerRow(7, "a:0", 2, 5, 1, 6, 30, 20), ServerRow(8, "b:0", OWN, 1, 2)]
+    rows = [ServerRow(7, "a:0", 2, 5, 1, 6, 30, 20, [(6, 2)]), ServerRow(8, "b:0", OWN, 1, 2)]
     bench.serve(*rows, sorry=[ServerRow(17, "sorry:0", 1, 1, 0)], is_sorry=True)
 
     (first, second), sorry = bench.service().by_number.values(), bench.service().sorry
@@ -133,7 +133,7 @@ def test_each_field_of_a_server_is_what_the_agent_says(bench):
         5,
         Takes.KEPT,
     )
-    assert (first.dscp, first.upper, first.lower) == (6, 30, 20)
+    assert (first.dscp, first.upper, first.lower, first.apart) == (6, 30, 20, {6: Takes.NOTHING})
     assert (second.peer, second.takes) == (bench.own, Takes.NOTHING)
     assert (sorry.key, sorry.peer) == ("sorry:0", bench.peers[1])
     assert bench.send(udp()) == 1

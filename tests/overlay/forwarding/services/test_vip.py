@@ -873,6 +873,84 @@ def test_pings_can_be_pinned(world, version):
     assert len(world.written) == 1
 
 
+# Servers that fail by one IP version
+
+
+def by_ipv4(world, number, takes=Takes.NOTHING):
+    return world.row(number, apart=((6, takes),))
+
+
+@pytest.mark.parametrize("scheduler", ["maglev", "rr", "wlc", "sh"])
+def test_new_flows_of_an_ip_version_go_to_servers_that_take_it(scheduler):
+    world = World()
+    world.serve(scheduler=scheduler)
+    world.servers(by_ipv4(world, 0), 1, 2)
+
+    chosen = {
+        version: {world.send(tcp(client, flags=SYN, version=version)) for client in range(1, 60)}
+        for version in (4, 6)
+    }
+    assert chosen == {4: {0, 1, 2}, 6: {1, 2}}
+    world.servers(0, 1, 2)
+    assert {world.send(tcp(client, port=6000, flags=SYN, version=6)) for client in range(1, 60)} == {0, 1, 2}
+
+
+def test_flows_of_the_ip_version_that_a_server_fails_by_end_and_the_others_stay(world):
+    number = established(world, version=6)
+    other = next(client for client in range(2, 90) if established(world, client=client) == number)
+    udp_number = world.send(udp(version=6))
+
+    world.servers(*(by_ipv4(world, each) if each == number else each for each in range(3)))
+
+    assert world.send(tcp(version=6)) is None
+    assert flags_of(world.written[-1]) & RST
+    assert world.send(tcp(client=other)) == number
+    assert world.send(udp(version=6)) in ({0, 1, 2} - {number})
+    assert udp_number is not None
+    assert world.send(tcp(flags=SYN, version=6)) in ({0, 1, 2} - {number})
+    world.servers(0, 1, 2)
+    assert world.send(tcp(client=other)) == number
+
+
+def test_flows_of_a_server_that_is_to_keep_them_stay(world):
+    number = established(world, version=6)
+    world.servers(*(by_ipv4(world, each, Takes.KEPT) if each == number else each for each in range(3)))
+
+    assert world.send(tcp(version=6)) == number
+    assert number not in {world.send(tcp(client, flags=SYN, version=6)) for client in range(2, 60)}
+
+
+def test_the_sorry_server_takes_an_ip_version_that_no_server_takes(world):
+    world.servers(by_ipv4(world, 0), by_ipv4(world, 1), sorry=world.row(9))
+
+    assert world.send(tcp(flags=SYN)) in {0, 1}
+    assert world.send(tcp(flags=SYN, version=6)) == 9
+    world.servers(by_ipv4(world, 0), by_ipv4(world, 1))
+    assert world.send(tcp(port=6000, flags=SYN, version=6)) is None
+
+
+def test_place_of_lost_flows_is_given_to_no_other_server(world):
+    number = established(world, version=6)
+    world.servers(*(by_ipv4(world, each) if each == number else each for each in range(3)))
+    for more in range(3, 9):
+        world.servers(more)
+        world.servers(0, 1, 2)
+
+    assert world.send(tcp(version=6)) is None
+
+
+def test_a_client_is_scheduled_anew_by_the_ip_version_that_its_server_fails_by():
+    world = World()
+    world.serve(scheduler="rr", persistence=300)
+    world.servers(0, 1)
+    kept = {version: world.send(tcp(flags=SYN, version=version)) for version in (4, 6)}
+
+    world.servers(*(by_ipv4(world, each) if each == kept[6] else each for each in range(2)))
+
+    assert world.send(tcp(port=6000, flags=SYN)) == kept[4]
+    assert world.send(tcp(port=6000, flags=SYN, version=6)) == 1 - kept[6]
+
+
 # What is written into packets
 
 
