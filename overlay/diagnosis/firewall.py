@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from ipaddress import ip_address
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.services import directed, lans
 from overlay.host.firewall.iptables import PROTOCOLS
-from overlay.host.firewall.rules import Field, Packet, Span, Verdict
+from overlay.host.firewall.rules import INVALID, Field, Packet, Span, Verdict
 from peers.service import DIRECTOR
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from overlay.diagnosis.facts import Facts
     from overlay.host.firewall.rules import Decision, Firewall
     from overlay.host.plan import IPAddress, IPNetwork
+    from peers.service import Service
 
 # Ours
 SUBNETS = 8  # own subnets that are tried
@@ -188,10 +190,47 @@ def _try_directing(facts: Facts, firewall: Firewall, found: dict[str, Finding]) 
             if client is not None and service.directors is not None:
                 packet = Packet(client, address, device, device)
                 _try_forwarding(firewall, packet, packet, found)
+                _try_halves(firewall, service, packet, found)
         for address, interface, network in lans(facts, service):
             out = Packet(_first(network), address, interface, device)
             back = Packet(address, _first(network), device, interface) if service.reply == DIRECTOR else out
             _try_forwarding(firewall, back, out, found)
+            if service.reply != DIRECTOR:
+                _try_halves(firewall, service, out, found)
+
+
+def _try_halves(firewall: Firewall, service: Service, first: Packet, found: dict[str, Finding]) -> None:
+    """See whether packets pass that follow the *first* of a client.
+
+    Servers answer past this host, so that to connection tracking the second packet of each connection by TCP is invalid.
+    """
+    if "firewall_invalid" in found or "tcp" not in service.protocols:
+        return
+    later = replace(first, state=INVALID)
+    for hook in ("prerouting", "forward"):
+        decision = firewall.decides(later, hook, Verdict.DROP)
+        if decision is None or firewall.decides(first, hook, Verdict.DROP) is not None:
+            continue
+        found["firewall_invalid"] = Finding(
+            "firewall_invalid",
+            f"the firewall of this host drops invalid packets ({_place(decision)}), and so all that clients of "
+            f"services.{service.name} send once a server has answered them, which this host does not see",
+            f"run {_allow_halves(decision, later)}",
+        )
+        return
+
+
+def _allow_halves(decision: Decision, packet: Packet) -> str:
+    """Return the command that lets what clients send to a service pass, whatever connection tracking says of it."""
+    table, address = decision.table, packet.destination
+    assert address is not None
+    if table.program == "nft":
+        family = "ip" if address.version == 4 else "ip6"
+        return (
+            f"`nft insert rule {table.family} {table.name} {decision.base} {family} daddr {address} accept`, "
+            "or change what makes these rules"
+        )
+    return f"`{table.program} -t {table.name} -I {decision.base} -d {address} -j ACCEPT`"
 
 
 def _try_serving(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay.diagnosis.fault import Fault, command
 from overlay.diagnosis.finding import Finding
-from overlay.diagnosis.services import forwarding_wanted
+from overlay.diagnosis.services import directed, forwarding_wanted
 from overlay.host import sysctl
 from overlay.linux import LOOSE
 
@@ -48,8 +48,8 @@ def faults(facts: Facts) -> Iterator[Fault]:
       go elsewhere: into the tun, by policy routes.  A peer without a known endpoint may call from wherever
       packets to such a route's addresses go with our mark.
 
-    A hub, through which peers reach each other, gets packets by the tun that leave by it again, and the kernel then
-    sends their senders ICMP redirects: to go to each other, which they cannot.
+    A hub, through which peers reach each other, and a director get packets by the tun that leave by it again, and the
+    kernel then sends their senders ICMP redirects: to go to each other, which they cannot.
     """
     read = facts.read
     behind = {prefix.version for prefix in facts.node.own.subnets if prefix.num_addresses > 1}
@@ -77,10 +77,13 @@ def faults(facts: Facts) -> Iterator[Fault]:
         )
         yield Fault(name, LOOSE, Finding("rp_filter", problem, remedy))
 
-    if _is_hub(facts):
+    if _is_hub(facts) or _is_director(facts):
+        to = "peers whose packets to each other it forwards"
+        if not _is_hub(facts):
+            to = "clients behind peers whose packets to services it balances"
         switches = [sysctl.redirect_switch(each) for each in ("all", facts.device.name)]
         for name in (each for each in switches if read(each)):
-            problem = "this host sends ICMP redirects to peers whose packets to each other it forwards"
+            problem = f"this host sends ICMP redirects to {to}"
             yield Fault(name, 0, Finding("redirects", problem, f"run {command(name, 0)}"))
 
 
@@ -94,6 +97,14 @@ def _is_hub(facts: Facts) -> bool:
         owner == node.own.name
         for prefix in islice(prefixes, QUESTIONS)
         for _, owner in node.table.owners.covering(prefix)
+    )
+
+
+def _is_director(facts: Facts) -> bool:
+    """Return whether others send this node what is for a service, which comes out of its tun and goes into it again."""
+    return bool(facts.node.others) and any(
+        service.directors is not None and any(address.version == 4 for address in service.addresses)
+        for service in directed(facts)
     )
 
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.netns.network import Network
+from tests.netns.network import Network, nft
 from tests.netns.test_vrrp import CLAIMING
 from tests.netns.topology import wait_until
 
@@ -229,6 +229,37 @@ def test_client_of_the_lan_is_served_and_answered_directly_also_after_the_direct
     lan.lb1.process.wait()
     wait_until(lambda: lan.visitor.run("ip", "neighbour", "show", LAN_VIP) != place, 30)
     wait_until(served, 30)
+
+
+DROPPING_INVALID = """
+table inet fw {
+    chain pass {
+        type filter hook forward priority 0
+        ct state invalid drop
+    }
+}
+"""
+
+
+def test_firewall_of_a_director_that_drops_invalid_packets_is_named_with_a_remedy_that_helps(lan):
+    """It sees no answer of a server: the packet of a client that follows is invalid to connection tracking."""
+
+    def served():
+        return {line[0] for line in lan.ask(lan.visitor, 12, address=LAN_VIP)} == {"web1", "web2"}
+
+    wait_until(served, 30)
+    for host in (lan.lb1, lan.lb2):
+        nft(host.namespace, DROPPING_INVALID)
+
+    assert lan.ask(lan.visitor, 1, address=LAN_VIP) == [["TimeoutError"]]
+
+    def note(host):
+        return next((each for each in host.status()["notes"] if "drops invalid packets" in each), None)
+
+    for host in (lan.lb1, lan.lb2):
+        wait_until(lambda host=host: note(host), 90)
+        host.namespace.run("sh", "-c", note(host).partition("`")[2].partition("`")[0])
+    assert served()
 
 
 def test_servers_on_the_link_are_quiet_about_the_address(lan):

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from overlay.host.plan import IPAddress
 
+# Specification: nf_conntrack_core.c; a packet of a connection of which nothing fits what was seen before is invalid
+NEW, INVALID = "new", "invalid"
+
 # Ours
 DEPTH = 32  # jumps within jumps; iptables allows no more than 16 as a rule
 STEPS = 50_000  # rules looked at for one packet; beyond that nothing is certain
@@ -79,7 +82,7 @@ class Span:
 class Packet:
     """The first packet of a connection.  A destination, interface, protocol or port of None is not known.
 
-    A port of 0 stands for one that no rule names.
+    A port of 0 stands for one that no rule names.  *state* is what connection tracking says of it.
     """
 
     source: IPAddress
@@ -88,6 +91,7 @@ class Packet:
     leaves: str | None = None
     protocol: str | None = "tcp"
     port: int | None = 0
+    state: str = NEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ class Match:
                     return None
                 return any(isinstance(each, Span) and each.holds(packet.port) for each in self.values)
             case Field.STATE:
-                return "new" in self.values
+                return packet.state in self.values
             case Field.OTHER:
                 return None
 

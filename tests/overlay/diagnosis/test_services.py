@@ -43,6 +43,12 @@ SERVED = PEERS + 'directors = ["tokyo"]\nservers = ["paris"]\n'
 ELSEWHERE = DIRECTED.replace(LAN, "203.0.113.80")
 
 
+@pytest.fixture(autouse=True)
+def no_redirects(host):
+    """What a kernel begins with is a finding at each director."""
+    host.run("sysctl", "-qw", "net.ipv4.conf.all.send_redirects=0")
+
+
 @contextlib.contextmanager
 def serving(host, text):
     """Have the calling thread on *host*, which is paris; yield what is found."""
@@ -107,6 +113,54 @@ def test_filter_of_a_director_that_keeps_clients_out_is_found_and_passes_after_t
         assert finding.name == "firewall_forward"
         assert finding.problem.startswith(
             f"the firewall of this host drops what is forwarded from {where} to overlay0"
+        )
+        mend(host, finding)
+        assert findings() == []
+
+
+INVALID = {
+    "nft": """
+nft add table inet fw
+nft add chain inet fw pass '{ type filter hook forward priority 0; policy accept; }'
+nft add rule inet fw pass ct state vmap '{ established : accept, invalid : drop }'
+""",
+    "iptables": "iptables -A FORWARD -m conntrack --ctstate INVALID -j DROP",
+    "mangle": "iptables -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j DROP",
+}
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_filter_of_a_director_that_drops_invalid_packets_is_found_and_passes_them_after_the_command(
+    host, name
+):
+    host.run("sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1")
+    rules(host, INVALID[name])
+    with serving(host, DIRECTED) as findings:
+        (finding,) = findings()
+
+        assert finding.name == "firewall_invalid"
+        assert (
+            "and so all that clients of services.web send once a server has answered them" in finding.problem
+        )
+        mend(host, finding)
+        assert findings() == []
+
+
+def test_director_that_sees_answers_too_may_drop_invalid_packets(host):
+    host.run("sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1")
+    rules(host, INVALID["iptables"])
+    with serving(host, SERVED) as findings:
+        assert findings() == []
+
+
+def test_director_that_redirects_what_comes_from_peers_is_found(host):
+    host.run("sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1", "net.ipv4.conf.all.send_redirects=1")
+    with serving(host, DIRECTED) as findings:
+        (finding,) = findings()
+
+        assert finding.name == "redirects"
+        assert finding.problem == (
+            "this host sends ICMP redirects to clients behind peers whose packets to services it balances"
         )
         mend(host, finding)
         assert findings() == []
