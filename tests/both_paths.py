@@ -5,13 +5,25 @@ from __future__ import annotations
 import dataclasses
 import errno
 import random
+from ipaddress import ip_address
 
+from overlay.link.messages import OWN, Routes
+from overlay.link.service_messages import (
+    VIRTUAL,
+    PermitRow,
+    RemoveService,
+    ServerRow,
+    SetPermits,
+    SetServers,
+    SetService,
+)
 from overlay.wire import icmp
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from tests import packets
 from tests.network import Flight
 from tests.sim import CLEAR_PORT, World
 
+VIPS = ip_address("203.0.113.80"), ip_address("2001:db8:9::80")
 STRANGER = ("198.51.100.9", 4000)
 SETTINGS = ("has_gro", "ciphers", "mtu", "joins_udp", "has_segments")
 
@@ -20,10 +32,16 @@ class Story:
     """A world of two nodes, and all that can happen in it.  *chance* is the same in both tellings."""
 
     def __init__(self, is_compiled, seed, *, has_gro=True, is_bulk=True, by="wireguard"):
-        ciphers = (AES_256_GCM, CHACHA20_POLY1305) if is_bulk and by == "wireguard" else ()
+        ciphers = (AES_256_GCM, CHACHA20_POLY1305) if is_bulk and by in {"wireguard", "services"} else ()
         self.world = World(seed, has_gro=has_gro, ciphers=ciphers, is_compiled=is_compiled)
         self.by = by
-        self.nodes = self.world.pair() if by == "wireguard" else self.world.clear_pair(encapsulation=by)
+        self.is_served = False
+        self.is_clear = by not in {"wireguard", "services"}
+        self.nodes = self.world.clear_pair(encapsulation=by) if self.is_clear else self.world.pair()
+        if by == "services":
+            self.serve(self.nodes[0], self.nodes[1], 0, 0)
+            self.permit(self.nodes[0], self.nodes[1], 0, 0)
+            self.permit(self.nodes[1], self.nodes[0], 0, 0)
         self.world.network.goes_by_flow = by in {"vxlan", "geneve"}  # for which each flow has a queue
         self.chance = random.Random(seed)
         self.seen = []  # what went over the network
@@ -147,7 +165,7 @@ class Story:
             data = bytearray(self.chance.randbytes(size % 1500 if detail % 2 else 60))
             if data and detail % 3:
                 data[:4] = (self.chance.randrange(7)).to_bytes(4, "little")[: len(data)]
-            source = STRANGER if size % 3 or self.by == "wireguard" else self.at(other)
+            source = self.at(other) if self.is_clear and size % 3 == 0 else STRANGER
             self.world.network.send(Flight(source, self.at(node), bytes(data)), "stranger")
 
     def moved(self, node, _, __, detail):
@@ -161,7 +179,7 @@ class Story:
 
     def at(self, node):
         """Return where a node is sent to."""
-        return node.addresses[0], node.port if self.by == "wireguard" else CLEAR_PORT
+        return node.addresses[0], CLEAR_PORT if self.is_clear else node.port
 
     def crafted(self, node, other, size, detail):
         """Payloads come that only another implementation would make, or a liar."""
@@ -220,6 +238,66 @@ class Story:
                 sources=["10.0.0.0/8"][: detail % 3],
             )
 
+    # Virtual services, of which the first node is a director and the other a server
+
+    def serve(self, _, server, size, detail):
+        """The director has a service, with other servers or settings, or none any more."""
+        director = self.nodes[0]
+        if detail % 7 == 6 and self.is_served:
+            director.tell(RemoveService(0))
+            director.tell(Routes([], [(each.packed, each.max_prefixlen) for each in VIPS], True))
+            self.is_served = False
+            return
+        ports = [(80, 81)] if size % 3 else [(80, 80), (443, 443)]
+        scheduler = ("maglev", "rr", "wlc")[size % 3]
+        director.tell(
+            SetService(
+                0, "web", [each.packed for each in VIPS], [6, 17], ports, scheduler, 0.0, 32, 128, False,
+                [900.0, 120.0, 300.0], [50_000, 1_000_000, 65_536],
+            )
+        )  # fmt: skip
+        rows = [
+            ServerRow(0, "b:0", 1, 1, (0, 0, 0, 1, 2)[detail % 5]),
+            ServerRow(1, "b:1", 1, 1, 0, 10 * (size % 5 == 4)),
+            ServerRow(2, "own:0", OWN, 1, 0),
+        ]
+        director.tell(SetServers(0, rows[: 1 + detail % 3], []))
+        director.tell(Routes([(each.packed, each.max_prefixlen, VIRTUAL) for each in VIPS], [], True))
+        self.is_served = True
+
+    def permit(self, node, _, size, detail):
+        """A node admits what is for a service, or from it."""
+        is_source = node is self.nodes[0]
+        peers = [1] if detail % 5 < 4 else [2]
+        rows = [
+            PermitRow(each.packed, is_source, peers, [6, 17], [(80, 81 + size % 2)], bool(detail % 2))
+            for each in VIPS
+        ]
+        node.tell(SetPermits(rows if detail % 7 < 6 else []))
+
+    def visit(self, _, __, size, detail):
+        """Clients send to the service, or are answered."""
+        node, server = self.nodes
+        version, flows = (4, 6)[detail % 5 == 4], 1 + size % 5
+        for number in range(1 + size % 40):
+            client = node.inner(version) if size % 4 else ("198.51.100.7", "2001:db8:7::7")[version == 6]
+            ends = {"source": client, "destination": str(VIPS[version == 6])}
+            ports = 40000 + number % flows, (80, 80, 80, 81, 443)[size % 5]
+            sender = node
+            if size % 7 == 6:
+                sender, ports = server, ports[::-1]
+                ends = {"source": ends["destination"], "destination": ends["source"]}
+            body = self.chance.randbytes(size % 700)
+            if detail % 3:
+                flags = 16 if number % 9 else (16, 2, 24, 16, 2, 17, 16, 4)[detail // 3 % 8]
+                packet = packets.tcp(body, version=version, ports=ports, flags=flags, **ends)
+            else:
+                packet = packets.udp(body, version=version, ports=ports, **ends)
+            virtio = packets.PLAIN
+            if detail % 11 == 0 and size % 700 > 300:
+                packet, virtio = packets.as_super_packet(packet, 256)
+            sender.tun.outgoing.append(virtio + packet)
+
     # What came of it
 
     def outcome(self):
@@ -229,10 +307,28 @@ class Story:
             for each in node.sockets:
                 each.is_full = False
         self.world.run(2)
+        if self.by == "services":
+            flows = _flows(self.nodes[0])
         return {
             "datagrams": self.world.network.digest,
+            "flows": flows if self.by == "services" else None,
             **{node.name: _seen(node) for node in self.nodes},
         }
+
+
+def _flows(director):
+    """Return what a director knows of flows and servers."""
+    told = []
+    for served in director.core.services._balancer._served.values():
+        service = served.service
+        told += [
+            (key, shard.seen[row], shard.state[row], shard.server[row])
+            for shard in service.flows.shards
+            for key, row in shard.index.items()
+        ]
+        told += [(each.key, each.packets, each.bytes, each.connections) for each in service.servers]
+        told.append(dict(service.drops))
+    return told
 
 
 def _seen(node):
@@ -247,6 +343,7 @@ def _seen(node):
         "unsealed": [getattr(peer.unsealed, name) for name in ("segment_limit", "segment_limit_ends", "segment_size")],
         "contact": [getattr(contact, name) for name in ("unanswered_since", "owed_since", "last_traffic",
                                                          "last_received", "wanted_at", "is_silent", "armed")],
+        "returns": [(key, peer.number) for key, peer in node.core.services.permits._returns.items()],
         "counter": None if keypair is None else keypair.counter,
         "log": [(at, type(effect).__name__) for at, effect in node.log],
     }  # fmt: skip
@@ -262,6 +359,24 @@ CLEAR_KINDS = (
     "singles", "syn", "train", "full_train", "datagrams", "odd", "run", "lose", "mark", "merge", "fill", "fail", "block",
     "again", "garbage", "moved", "crafted", "tell", "inherit", "learn", "join",
 )  # fmt: skip
+
+
+SERVICE_KINDS = (
+    "singles",
+    "train",
+    "run",
+    "run",
+    "run",
+    "lose",
+    "mark",
+    "merge",
+    "fill",
+    "again",
+    "moved",
+    "serve",
+    "permit",
+    *["visit"] * 12,
+)  # no "fail": packets that are looked up one by one leave in sends of their own, of which another is lost
 
 
 def tell(steps, seed, **how):

@@ -15,7 +15,8 @@ from overlay.errors import PacketError
 from overlay.forwarding.offload.flow import HEADER_SIZE
 from overlay.forwarding.offload.join import Run
 from overlay.link.messages import OWN
-from overlay.wire.ip import ADDRESS_V4, ADDRESS_V6, IPV6_HEADER_SIZE
+from overlay.link.service_messages import VIRTUAL
+from overlay.wire.ip import IPV6_HEADER_SIZE
 from overlay.wire.virtio import VIRTIO_SIZE
 
 if TYPE_CHECKING:
@@ -35,13 +36,14 @@ if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
 # native/native.h: out_result, in_result and edge; module.c: HAS_NEWS
-OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR = range(4)
+OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR, OUT_UNKNOWN = range(5)
 (IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN) = range(9)
 EDGE_SENT, EDGE_UNITS, EDGE_ANSWER, EDGE_REPORT = 1, 2, 4, 8
 HAS_NEWS = 16
 RESULT = HAS_NEWS - 1
 MARKS = (1 << 24) - 1  # of what goes with a send; above is its flow
 FLOW_SHIFT = 24
+HEAD = 128  # bytes of a packet that are kept: IP, TCP
 
 _CONTROL = struct.Struct("=Qii")  # struct cmsghdr of 64-bit Linux, whose parts begin at multiples of 8
 _SOCKADDR_IN6 = struct.Struct("=H2s4s16sI")  # struct sockaddr_in6
@@ -131,6 +133,9 @@ class Compiled:
             kind = result & RESULT
             if kind == OUT_DONE:
                 return
+            if kind == OUT_UNKNOWN:
+                self._look_up(tun, now)
+                continue
             if kind == OUT_PACKET:
                 self._go_on(tun, now)
                 return
@@ -146,10 +151,21 @@ class Compiled:
     def _go_on(self, tun: TunReader, now: float) -> None:
         """Forward a packet that is not ordinary, and what follows it, which may be like it and leave with it."""
         at, size, is_alone = self.lane.packet()
-        start = at + HEADER_SIZE
-        head = bytes(self._outbound.arena[start : start + min(size - VIRTIO_SIZE, IPV6_HEADER_SIZE)])
+        head = self._head(at, size)
         self.lane.took(self._outbound.go_on(tun, at, size, now, is_alone=is_alone))
-        self._remember(head, is_source=False)
+        self._remember(head)
+
+    def _look_up(self, tun: TunReader, now: float) -> None:
+        """Forward one packet to a virtual address whose flow the twin does not remember, and have it do so."""
+        at, size, _ = self.lane.packet()
+        head = self._head(at, size)
+        self._outbound.go_on(tun, at, size, now, is_alone=True)
+        self._remember(head)
+
+    def _head(self, at: int, size: int) -> bytes:
+        """Return a copy of the beginning of the packet in the arena that a read has put *at*, before it is sealed."""
+        start = at + HEADER_SIZE
+        return bytes(self._outbound.arena[start : start + min(size - VIRTIO_SIZE, HEAD)])
 
     def flush_peer(self, peer: Peer) -> None:
         """Send what waits for *peer* until the end of the batch."""
@@ -193,16 +209,16 @@ class Compiled:
             if kind == IN_OPENED:
                 self._take_arrival()
                 inbound.deliver(keypair, at, size, received.arrival.ecn, now)
-                self._remember(received.view[at + HEADER_SIZE : at + HEADER_SIZE + size], is_source=True)
+                self._remember_source(peer, received.view[at + HEADER_SIZE : at + HEADER_SIZE + size])
             elif kind == IN_RUN:
                 self._take_arrival()
                 received.size, received.stride = size, stride
                 inbound.deliver_run(received, keypair, Run(at, count))
                 start = at * stride + HEADER_SIZE
-                self._remember(received.view[start : start + stride], is_source=True)
+                self._remember_source(peer, received.view[start : start + stride])
             elif kind == IN_UNIT:
                 inbound.deliver_unit(peer, inbound.units.unit_view[:size], keypair.bulk.told_packet, ecn, now)
-                self._remember(inbound.units.unit_view[VIRTIO_SIZE:size], is_source=True)
+                self._remember_source(peer, inbound.units.unit_view[VIRTIO_SIZE:size])
 
     def _settle(self) -> None:
         """Have the twin know what is set, and forget the routes of an older table."""
@@ -231,18 +247,24 @@ class Compiled:
         if number in core.peers:
             core.sender.look(core.peers[number], marks & MARKS, marks >> FLOW_SHIFT)
 
-    def _remember(self, packet: Buffer, *, is_source: bool) -> None:
-        """Have the twin know whose the source or destination of *packet* is, if the table has just told."""
-        size = len(packet)
-        if size >= 20 and packet[0] >> 4 == 4:
-            (address,) = ADDRESS_V4(packet, 12 if is_source else 16)
-        elif size >= 40 and packet[0] >> 4 == 6:
-            (address,) = ADDRESS_V6(packet, 8 if is_source else 24)
-        else:
-            return
+    def _remember(self, packet: bytes) -> None:
+        """Have the twin know whom *packet* goes to, if the table or a service has just told."""
+        address = _address_of(packet, 16, 24)
         peer = self._core.table.remembered.get(address)
         if peer is not None and peer.number > OWN:
             self.lane.remember(address, peer.state)
+        elif peer is not None and peer.number == VIRTUAL:
+            self.lane.remember_virtual(address)
+            self._core.services.remember(peer, packet)
+
+    def _remember_source(self, peer: Peer, packet: memoryview) -> None:
+        """Have the twin know that *packet* may come from *peer*, if so."""
+        address = _address_of(packet, 12, 8)
+        owner = self._core.table.remembered.get(address)
+        if owner is peer:
+            self.lane.remember(address, peer.state)
+        elif address and self._core.services.permits:
+            self._core.services.remember_admitted(peer, packet)
 
     def _remember_sender(self, udp: UdpSocket, payload: memoryview) -> None:
         """Have the twin know whose the source of the packet in *payload*, in the clear, is."""
@@ -251,7 +273,10 @@ class Compiled:
             start, end, _ = udp.clear.strip(payload)
         except PacketError:
             return
-        self._remember(payload[start:end], is_source=True)
+        packet = payload[start:end]
+        owner = self._core.table.remembered.get(_address_of(packet, 12, 8))
+        if owner is not None and owner.number > OWN:
+            self._remember_source(owner, packet)
 
     def _take_arrival(self) -> None:
         """Have what was received last be known as if it had been received in Python."""
@@ -269,6 +294,15 @@ class Compiled:
                 self._senders.clear()
             sender = self._senders[source] = _sender(source)
         received.source = sender
+
+
+def _address_of(packet: Buffer, at_v4: int, at_v6: int) -> bytes:
+    """Return the address that stands at one of the two places of *packet*; nothing if it is no packet."""
+    if len(packet) >= 20 and packet[0] >> 4 == 4:
+        return bytes(packet[at_v4 : at_v4 + 4])
+    if len(packet) >= IPV6_HEADER_SIZE and packet[0] >> 4 == 6:
+        return bytes(packet[at_v6 : at_v6 + 16])
+    return b""
 
 
 def _sender(source: bytes) -> Sockaddr:

@@ -120,7 +120,7 @@ class Core:
         compiled = Compiled(native, self, self.outbound, self.inbound, tun, seed)
         self.by_index.lane = compiled.lane
         self.outbound.compiled = self.inbound.compiled = compiled
-        self.inbound.clear.locator = compiled.lane
+        self.inbound.clear.locator = self.services.shortcuts.lane = compiled.lane
 
     def next_deadline(self) -> float:
         """Return when handle_deadline() is due; math.inf if never."""

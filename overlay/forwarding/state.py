@@ -217,6 +217,17 @@ if TYPE_CHECKING or native.core is None:
         current: Any
         settled: Any
 
+    class Server:
+        """A server of a virtual service, and what went to it."""
+
+        __slots__ = ("_goes_to", "bytes", "connections", "dscp", "packets")
+
+        packets: int
+        bytes: int
+        connections: int
+        dscp: int
+        _goes_to: Any
+
     class Peer:
         """The parts of one peer, for the twin to find, and where it is."""
 
@@ -248,6 +259,6 @@ else:
     )
     Discovery, Batching = native.core.Discovery, native.core.Batching
     UdpSocket, LocalEnd = native.core.UdpSocket, native.core.LocalEnd
-    Tunnel, Unsealed = native.core.Tunnel, native.core.Unsealed
+    Tunnel, Unsealed, Server = native.core.Tunnel, native.core.Unsealed, native.core.Server
     UnitSize, UnitKey, Bulk = native.core.UnitSize, native.core.UnitKey, native.core.Bulk
     Keypair, Keypairs, Peer = native.core.Keypair, native.core.Keypairs, native.core.Peer

@@ -63,7 +63,7 @@ static enum in_result deliver(struct lane *lane, struct peer *peer, uint32_t row
     if (start == UINT32_MAX)
         return hand_back(in, IN_CLEAR, NULL, at, size, 1);
     uint8_t *packet = payload + start;
-    if (!is_from(lane, peer, packet) || (ecn && !take_outer_ecn(packet, ecn)) ||
+    if (!is_from(lane, peer, packet, length) || (ecn && !take_outer_ecn(packet, ecn)) ||
         !virtio_for(peer->unsealed, packet, length, mtu, header))
         return hand_back(in, IN_CLEAR, NULL, at, size, 1);
     peer->traffic->rx_packets++;
@@ -79,7 +79,7 @@ static enum in_result deliver(struct lane *lane, struct peer *peer, uint32_t row
 static enum in_result deliver_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count) {
     struct in *in = &lane->in;
     uint32_t at = first * in->stride, end = (in->rows - 1) * in->stride + in->last, bytes = count * in->stride;
-    if (!is_from(lane, peer, in->buffer + at + in->before))
+    if (!is_from(lane, peer, in->buffer + at + in->before, in->stride - in->before))
         return hand_back(in, IN_CLEAR_RUN, NULL, first, end, count);
     peer->traffic->rx_packets += count;
     peer->traffic->rx_bytes += bytes < end - at ? bytes : end - at;

@@ -106,9 +106,11 @@ void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, 
         note_drop(lane, peer, errno == EAGAIN ? DROP_TUN_FULL : DROP_TUN_REFUSED, 1);
 }
 
-bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet) {
+/* Return whether *packet*, of *length* bytes, is known to be one that *peer* may send (core: is_from). */
+bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet, uint32_t length) {
     bool is_ipv4 = packet[0] >> 4 == 4;
-    return routes_find(lane->state, packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16) == peer;
+    return routes_find(lane->state, packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16) == peer ||
+           admissions_find(lane->state, peer, packet, length);
 }
 
 enum in_result hand_back(struct in *in, enum in_result how, struct keypair *keypair, uint32_t at, uint32_t size,
@@ -132,7 +134,7 @@ static enum in_result deliver(struct lane *lane, uint32_t row) {
         return IN_DONE; /* a keepalive */
     uint8_t *packet = in->buffer + at + HEADER_SIZE;
     uint32_t length = packet_length(packet, size), ecn = in->arrivals[in->current].ecn;
-    if (!length || !is_from(lane, peer, packet) || (ecn && !take_outer_ecn(packet, ecn)))
+    if (!length || !is_from(lane, peer, packet, length) || (ecn && !take_outer_ecn(packet, ecn)))
         return hand_back(in, IN_OPENED, keypair, at, size, 1);
     data_received(in, peer);
     peer->traffic->rx_packets++;
@@ -165,7 +167,7 @@ static enum in_result deliver_run(struct lane *lane, uint32_t first, uint32_t co
     struct in *in = &lane->in;
     struct peer *peer = in->keypair->peer;
     const uint8_t *packet = in->buffer + (size_t)first * in->stride + HEADER_SIZE;
-    if (!is_from(lane, peer, packet))
+    if (!is_from(lane, peer, packet, in->stride - OVERHEAD))
         return hand_back(in, IN_RUN, in->keypair, first, (in->rows - 1) * in->stride + in->last, count);
     peer->traffic->rx_packets += count;
     data_received(in, peer);
@@ -264,7 +266,7 @@ static enum in_result deliver_unit(struct lane *lane, struct keypair *keypair, u
     struct unit_flow read;
     uint8_t *packet = buffer + VIRTIO_SIZE;
     if (!read_unit(buffer + LEAD, end - LEAD, (uint32_t)keypair->bulk->told_packet, &read) ||
-        (read.flow.protocol == PROTOCOL_UDP && !lane->state->joins_udp) || !is_from(lane, peer, packet) ||
+        (read.flow.protocol == PROTOCOL_UDP && !lane->state->joins_udp) || !is_from(lane, peer, packet, end - VIRTIO_SIZE) ||
         (ecn && !take_outer_ecn(packet, ecn))) {
         in->back_ecn = ecn;
         if (buffer != in->unit)

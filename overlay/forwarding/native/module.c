@@ -40,6 +40,7 @@ struct object {
         struct peer peer;
         struct tunnel tunnel;
         struct unsealed unsealed;
+        struct server server;
     } is; /* basicsize is that of the one */
 };
 
@@ -47,7 +48,7 @@ struct object {
 #define FIELD(structure, field) (STRUCTURE + offsetof(struct structure, field))
 
 static PyTypeObject *window_type, *traffic_type, *contact_type, *path_type, *asking_type, *discovery_type, *pace_type, *udp_type,
-    *local_type, *unit_size_type, *unit_key_type, *bulk_type, *keypair_type, *slots_type, *peer_type, *tunnel_type, *unsealed_type;
+    *local_type, *unit_size_type, *unit_key_type, *bulk_type, *keypair_type, *slots_type, *peer_type, *tunnel_type, *unsealed_type, *server_type;
 
 static struct object *as_object(PyObject *self) { return (struct object *)self; }
 
@@ -128,6 +129,7 @@ LINK(peer_local, 4, peer, local, local);
 LINK(peer_slots, 5, peer, slots, slots);
 LINK(peer_tunnel, 6, peer, tunnel, tunnel);
 LINK(peer_unsealed, 7, peer, unsealed, unsealed);
+LINK(server_peer, 0, server, peer, peer);
 
 /* The replay window */
 
@@ -540,10 +542,25 @@ static PyObject *peer_move(PyObject *self, PyObject *arguments) {
 
 static void free_peer(PyObject *self) {
     routes_forget();
+    admissions_forget();
     free_object(self);
 }
 
 static PyMethodDef peer_methods[] = {{"move", peer_move, METH_VARARGS, NULL}, {0}};
+
+static PyMemberDef server_members[] = {
+    MEMBER("packets", T_LONGLONG, server, packets),
+    MEMBER("bytes", T_LONGLONG, server, bytes),
+    MEMBER("connections", T_LONGLONG, server, connections),
+    MEMBER("dscp", T_INT, server, dscp),
+    {0},
+};
+static PyGetSetDef server_links[] = {LINKED("_goes_to", server_peer), {0}};
+
+static void free_server(PyObject *self) {
+    flows_forget();
+    free_object(self);
+}
 
 /* The lane */
 
@@ -817,10 +834,93 @@ static PyObject *lane_remember(PyObject *self, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
+/* remember_virtual(address): it is one of a virtual service */
+static PyObject *lane_remember_virtual(PyObject *self, PyObject *value) {
+    char *address;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(value, &address, &size) < 0)
+        return NULL;
+    if (size != 4 && size != 16) {
+        PyErr_SetString(PyExc_ValueError, "an address has 4 or 16 bytes");
+        return NULL;
+    }
+    struct state *state = lane_of(self)->state;
+    if (routes_find(state, (const uint8_t *)address, (int)size) != &virtual_address)
+        routes_add(state, (const uint8_t *)address, (int)size, &virtual_address);
+    Py_RETURN_NONE;
+}
+
 static PyObject *lane_forget(PyObject *self, PyObject *unused) {
     (void)self;
     (void)unused;
     routes_forget();
+    flows_forget();
+    Py_RETURN_NONE;
+}
+
+/* Services */
+
+static bool as_flow_key(const char *bytes, Py_ssize_t size, struct flow_key *key) {
+    if (flow_key_set(key, (const uint8_t *)bytes, (size_t)size))
+        return true;
+    PyErr_SetString(PyExc_ValueError, "a key has 37 bytes at most");
+    return false;
+}
+
+/* remember_flow(key, column of times, column of states, row, server): the columns stay where they are until forget_flows() */
+static PyObject *lane_remember_flow(PyObject *self, PyObject *arguments) {
+    Py_buffer seen, states;
+    const char *bytes;
+    Py_ssize_t size, row;
+    PyObject *server;
+    struct flow_key key;
+    if (!PyArg_ParseTuple(arguments, "y#w*w*nO!", &bytes, &size, &seen, &states, &row, server_type, &server))
+        return NULL;
+    bool is_inside = row >= 0 && row < states.len && row < seen.len / (Py_ssize_t)sizeof(double);
+    if (!is_inside)
+        PyErr_SetString(PyExc_IndexError, "no such row");
+    else if (as_flow_key(bytes, size, &key))
+        flows_add(lane_of(self)->state, &key, (double *)seen.buf + row, (const uint8_t *)states.buf + row,
+                  &as_object(server)->is.server);
+    PyBuffer_Release(&seen);
+    PyBuffer_Release(&states);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+/* forget_flow(key) */
+static PyObject *lane_forget_flow(PyObject *self, PyObject *value) {
+    char *bytes;
+    Py_ssize_t size;
+    struct flow_key key;
+    if (PyBytes_AsStringAndSize(value, &bytes, &size) < 0 || !as_flow_key(bytes, size, &key))
+        return NULL;
+    flows_remove(lane_of(self)->state, &key);
+    Py_RETURN_NONE;
+}
+
+static PyObject *lane_forget_flows(PyObject *self, PyObject *unused) {
+    (void)self;
+    (void)unused;
+    flows_forget();
+    Py_RETURN_NONE;
+}
+
+/* admit(peer, key): what is of this flow may come from the peer, until forget_admitted() */
+static PyObject *lane_admit(PyObject *self, PyObject *arguments) {
+    PyObject *peer;
+    const char *bytes;
+    Py_ssize_t size;
+    struct flow_key key;
+    if (!PyArg_ParseTuple(arguments, "O!y#", peer_type, &peer, &bytes, &size) || !as_flow_key(bytes, size, &key))
+        return NULL;
+    admissions_add(lane_of(self)->state, &key, &as_object(peer)->is.peer);
+    Py_RETURN_NONE;
+}
+
+static PyObject *lane_forget_admitted(PyObject *self, PyObject *unused) {
+    (void)self;
+    (void)unused;
+    admissions_forget();
     Py_RETURN_NONE;
 }
 
@@ -1001,6 +1101,12 @@ static PyMethodDef lane_methods[] = {
     {"put", lane_put, METH_VARARGS, NULL},
     {"take", lane_take, METH_O, NULL},
     {"waiting", lane_waiting, METH_NOARGS, NULL},
+    {"remember_virtual", lane_remember_virtual, METH_O, NULL},
+    {"remember_flow", lane_remember_flow, METH_VARARGS, NULL},
+    {"forget_flow", lane_forget_flow, METH_O, NULL},
+    {"forget_flows", lane_forget_flows, METH_NOARGS, NULL},
+    {"admit", lane_admit, METH_VARARGS, NULL},
+    {"forget_admitted", lane_forget_admitted, METH_NOARGS, NULL},
     {"locate", lane_locate, METH_VARARGS, NULL},
     {"unlocate", lane_unlocate, METH_O, NULL},
     {"list", lane_list, METH_O, NULL},
@@ -1068,6 +1174,7 @@ static int execute(PyObject *module) {
         TYPE(udp_type, "UdpSocket", udp, udp_members, udp_links, udp_methods, free_object) ||
         TYPE(local_type, "LocalEnd", local_end, no_members, local_links, local_methods, free_object) ||
         TYPE(tunnel_type, "Tunnel", tunnel, no_members, no_links, tunnel_methods, free_object) ||
+        TYPE(server_type, "Server", server, server_members, server_links, no_methods, free_server) ||
         TYPE(unsealed_type, "Unsealed", unsealed, unsealed_members, no_links, no_methods, free_object) ||
         TYPE(unit_size_type, "UnitSize", unit_size, unit_size_members, no_links, no_methods, free_object) ||
         TYPE(unit_key_type, "UnitKey", unit_key, unit_key_members, no_links, unit_key_methods, free_unit_key) ||

@@ -90,6 +90,10 @@ enum {
     ROUTE_SETS = 4096,                      /* of four addresses each */
     INDEX_BUCKETS = 4096,
     PLACE_BUCKETS = 1024,
+    MOST_KEY = 37,                          /* services.headers: two addresses, two ports, a protocol */
+    FLOW_SETS = 16384,                      /* of FLOW_WAYS flows each */
+    ADMISSION_SETS = 8192,
+    FLOW_WAYS = 4,
     GATHERED_BYTES = 65535 + 64 * 60,       /* tun.inbound */
     PREFIX_BYTES = 32,                      /* before a packet in the clear */
     MOST_FLOWS = 16,                        /* encap.ethernet: SENDERS */
@@ -294,11 +298,39 @@ struct route {
     uint8_t address[16];
 };
 
+struct flow_key { /* services.headers: key_of */
+    uint8_t bytes[(MOST_KEY + 7) / 8 * 8];
+    uint32_t size;
+    uint8_t flags; /* of TCP; no part of the key */
+};
+
+struct server { /* services.service */
+    int64_t packets, bytes, connections;
+    struct peer *peer; /* NULL: it takes nothing any more */
+    int dscp;
+};
+
+struct known_flow {
+    struct flow_key key;
+    double *seen;         /* cells of its row (services.flows) */
+    const uint8_t *state;
+    struct server *server;
+    uint32_t generation;
+};
+
+struct admission {
+    struct flow_key key;
+    const struct peer *peer;
+    uint32_t generation;
+};
+
 /* Shared by all lanes. */
 struct state {
     struct route routes[ROUTE_SETS][4];
     struct keypair *indices[INDEX_BUCKETS];
     struct peer *places[PLACE_BUCKETS];
+    struct known_flow flows[FLOW_SETS][FLOW_WAYS];
+    struct admission admissions[ADMISSION_SETS][FLOW_WAYS];
     uint64_t seed;
     int mtu;        /* of a payload */
     char segments, joins_udp, takes_units, inherits_ttl;
@@ -404,7 +436,7 @@ struct lane {
     struct in in;
 };
 
-enum out_result { OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR };
+enum out_result { OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR, OUT_UNKNOWN };
 enum in_result { IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN };
 enum edge { EDGE_SENT = 1, EDGE_UNITS = 2, EDGE_ANSWER = 4, EDGE_REPORT = 8 };
 
@@ -422,6 +454,7 @@ bool window_accept(struct window *window, uint64_t counter);
 bool window_accept_run(struct window *window, uint64_t first, uint64_t count);
 
 /* state.c */
+extern struct peer virtual_address; /* in the place of a peer: whose an address of a service is, its flows tell */
 void routes_forget(void);
 void routes_add(struct state *state, const uint8_t *address, int size, struct peer *peer);
 struct peer *routes_find(const struct state *state, const uint8_t *address, int size);
@@ -452,8 +485,20 @@ void reassembly_forget_keypair(struct reassembly *reassembly, const struct keypa
 bool join_rows(struct in *in, bool joins_udp);
 uint32_t join_head(const struct in *in, uint32_t first, uint32_t count, uint8_t *head, uint32_t *headers);
 
+/* services.c */
+bool flow_key_set(struct flow_key *key, const uint8_t *bytes, size_t size);
+void flows_forget(void);
+void flows_add(struct state *state, const struct flow_key *key, double *seen, const uint8_t *states,
+               struct server *server);
+void flows_remove(struct state *state, const struct flow_key *key);
+struct known_flow *flows_find(struct state *state, const uint8_t *packet, uint32_t length);
+void flows_passed(struct known_flow *flow, uint32_t total, uint32_t segment, double now);
+void admissions_forget(void);
+void admissions_add(struct state *state, const struct flow_key *key, const struct peer *peer);
+bool admissions_find(const struct state *state, const struct peer *peer, const uint8_t *packet, uint32_t length);
+
 /* out.c */
-enum verdict { FORWARDED, NOT_ORDINARY };
+enum verdict { FORWARDED, NOT_ORDINARY, UNKNOWN };
 
 struct offload { /* a virtio header */
     uint32_t flags, gso_type, segment, csum_start, csum_offset;
@@ -471,7 +516,7 @@ enum out_result out_drain(struct lane *lane, double now);
 /* in.c */
 void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, int count);
 void write_run(struct lane *lane, struct peer *peer, uint32_t first, uint32_t count);
-bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet);
+bool is_from(const struct lane *lane, const struct peer *peer, const uint8_t *packet, uint32_t length);
 enum in_result hand_back(struct in *in, enum in_result how, struct keypair *keypair, uint32_t at, uint32_t size,
                          uint32_t count);
 enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t most);

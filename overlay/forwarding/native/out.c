@@ -433,31 +433,13 @@ bool complete(uint8_t *packet, uint32_t length, const struct offload *offload) {
     return true;
 }
 
-/* Send the packet whose virtio header stands in the arena at *at* + 6; *size* covers both. */
-static enum verdict forward(struct lane *lane, uint32_t at, uint32_t size) {
+/* Send the packet of *length* bytes whose room in the arena begins at *at* to *peer*. */
+static enum verdict forward_to(struct lane *lane, struct peer *peer, uint32_t at, uint32_t length,
+                               const uint8_t *destination, int address_size, uint32_t marks) {
     struct state *state = lane->state;
     struct out *out = &lane->out;
     uint32_t start = at + HEADER_SIZE;
     uint8_t *packet = out->arena + start;
-    if (size < VIRTIO_SIZE + IPV4_HEADER_SIZE)
-        return NOT_ORDINARY;
-    uint32_t length = size - VIRTIO_SIZE, marks;
-    const uint8_t *destination;
-    int address_size;
-    if (packet[0] >> 4 == 4) {
-        destination = packet + 16;
-        address_size = 4;
-        marks = packet[1] & 3;
-    } else if (packet[0] >> 4 == 6 && length >= IPV6_HEADER_SIZE) {
-        destination = packet + 24;
-        address_size = 16;
-        marks = packet[1] >> 4 & 3;
-    } else {
-        return NOT_ORDINARY;
-    }
-    struct peer *peer = routes_find(state, destination, address_size);
-    if (peer == NULL)
-        return NOT_ORDINARY;
     if (address_size == peer->place_size && memcmp(destination, peer->place, (size_t)address_size) == 0)
         return NOT_ORDINARY; /* perhaps a datagram of our own */
     if (peer->tunnel != NULL && peer->tunnel->layout)
@@ -489,6 +471,44 @@ static enum verdict forward(struct lane *lane, uint32_t at, uint32_t size) {
     return FORWARDED;
 }
 
+/* Send the packet whose virtio header stands in the arena at *at* + 6; *size* covers both. */
+static enum verdict forward(struct lane *lane, uint32_t at, uint32_t size) {
+    struct state *state = lane->state;
+    struct out *out = &lane->out;
+    uint8_t *packet = out->arena + at + HEADER_SIZE;
+    if (size < VIRTIO_SIZE + IPV4_HEADER_SIZE)
+        return NOT_ORDINARY;
+    uint32_t length = size - VIRTIO_SIZE, marks;
+    const uint8_t *destination;
+    int address_size;
+    if (packet[0] >> 4 == 4) {
+        destination = packet + 16;
+        address_size = 4;
+        marks = packet[1] & 3;
+    } else if (packet[0] >> 4 == 6 && length >= IPV6_HEADER_SIZE) {
+        destination = packet + 24;
+        address_size = 16;
+        marks = packet[1] >> 4 & 3;
+    } else {
+        return NOT_ORDINARY;
+    }
+    struct peer *peer = routes_find(state, destination, address_size);
+    struct known_flow *flow = NULL;
+    if (peer == NULL)
+        return NOT_ORDINARY;
+    if (peer == &virtual_address) {
+        flow = flows_find(state, packet, length);
+        if (flow == NULL)
+            return UNKNOWN;
+        peer = flow->server->peer;
+    }
+    uint32_t segment = offload_at(packet - VIRTIO_SIZE).segment;
+    enum verdict verdict = forward_to(lane, peer, at, length, destination, address_size, marks);
+    if (flow != NULL && verdict == FORWARDED)
+        flows_passed(flow, length, segment, out->now);
+    return verdict;
+}
+
 /* Forward what the tun has, at most a batch.  After OUT_EDGE the next call goes on with the same go. */
 enum out_result out_drain(struct lane *lane, double now) {
     struct out *out = &lane->out;
@@ -512,10 +532,13 @@ enum out_result out_drain(struct lane *lane, double now) {
         if (size <= 0)
             break;
         out->taken++;
-        if (forward(lane, at, (uint32_t)size) == NOT_ORDINARY) {
+        enum verdict verdict = forward(lane, at, (uint32_t)size);
+        if (verdict != FORWARDED) {
             flush(lane);
             out->packet_at = at;
             out->packet_size = (uint32_t)size;
+            if (verdict == UNKNOWN && !out->takes_one)
+                return OUT_UNKNOWN; /* the next call goes on with the same go */
             out->is_going = false; /* Python takes the rest of this go */
             return OUT_PACKET;
         }

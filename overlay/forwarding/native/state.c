@@ -11,6 +11,8 @@ static uint32_t bucket(const struct state *state, const uint8_t *address, int si
     return (uint32_t)(mixed >> 40) % ROUTE_SETS;
 }
 
+struct peer virtual_address;
+
 static uint32_t generation = 1; /* of the routes of all lanes: those of an older one are forgotten */
 
 /* Forget every route: the table has changed, or a peer is gone. */

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.forwarding.services.service import Service
+from overlay.forwarding.services.shortcuts import Shortcuts
 from overlay.forwarding.services.vip import Shared, Vip
 from overlay.wire.flow_key import parse_flow_key
 
@@ -57,8 +58,10 @@ class Balancer:
         write: Callable[[Iterable[bytes]], None],
         resend: Callable[[list[bytes]], None],
         later: Callable[[Iterator[None]], None],
+        shortcuts: Shortcuts | None = None,
     ) -> None:
         self._shared = Shared(write, resend)
+        self._shortcuts = shortcuts or Shortcuts()
         self._later = later
         self._served: dict[int, _Served] = {}
         self._vips: dict[bytes, Vip] = {}
@@ -89,7 +92,7 @@ class Balancer:
         """
         served = self._served.get(number)
         if served is None:
-            served = self._served[number] = _Served(Service(name, settings))
+            served = self._served[number] = _Served(Service(name, settings, self._shortcuts))
         else:
             served.service.name = name
             templates = served.service.set(settings)
@@ -152,6 +155,7 @@ class Balancer:
 
     def _place(self) -> None:
         """Let each virtual address have the services that are there now."""
+        self._shortcuts.forget_flows()
         rules: dict[bytes, list[tuple[int, int, int, Service]]] = {address: [] for address in self._vips}
         for served in self._served.values():
             found = [

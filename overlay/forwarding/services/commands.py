@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, assert_never, cast
 from overlay.errors import PacketError
 from overlay.forwarding.services import service as services
 from overlay.forwarding.services.balancer import Balancer
+from overlay.forwarding.services.headers import key_of
 from overlay.forwarding.services.permits import Permit, Permits
 from overlay.forwarding.services.search import search
 from overlay.forwarding.services.service import Takes
+from overlay.forwarding.services.shortcuts import Shortcuts
 from overlay.forwarding.services.sync import Sync
 from overlay.link.messages import OWN
 from overlay.link.service_messages import (
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.workqueue import Workqueue
     from overlay.link.messages import Report, ServiceCommand
     from overlay.reasons import Drops
+    from overlay.wire.ip import Buffer
 
 
 class Services:
@@ -62,11 +65,12 @@ class Services:
         """*resend* has packets go the way of packets from the tun once more, *write* writes to the tun, *send* seals a payload."""
         self._peers, self._own, self._jobs, self._drops = peers, own, jobs, drops
         self._report, self._write = report, write
-        self._balancer = Balancer(write, resend, self._later)
+        self.shortcuts = Shortcuts()
+        self._balancer = Balancer(write, resend, self._later, self.shortcuts)
         self._sorry: dict[int, int] = {}  # the agent's number of each service's sorry server; -1 for none
         self._sync = Sync(peers, jobs, send)
         self.told = self._sync.take
-        self.permits = Permits()
+        self.permits = Permits(self.shortcuts)
 
     def vip(self, address: bytes) -> Peer | None:
         """Return what stands in the place of a peer in the table for the virtual *address*; None if nobody serves it."""
@@ -86,6 +90,21 @@ class Services:
     def peek(self, vip: Peer, packet: memoryview) -> Peer | None:
         """Return the peer of the flow of *packet*, with nothing counted; None for what is to be looked at one by one."""
         return cast("Vip", vip).peek(packet)
+
+    def remember(self, vip: Peer, packet: bytes) -> None:
+        """Have the compiled twin know the flow of *packet*, to a virtual address, if it is one that is known and goes on."""
+        found = cast("Vip", vip).known(memoryview(packet))
+        if self.shortcuts.lane is not None and found is not None:
+            key, shard, row, server = found
+            if server.peer is not None and server.peer.number != OWN:
+                self.shortcuts.lane.remember_flow(key, shard.seen, shard.state, row, server)
+
+    def remember_admitted(self, peer: Peer, packet: Buffer) -> None:
+        """Have the compiled twin know that *peer* may send *packet*, whose source is none of its own, if so."""
+        if self.shortcuts.lane is not None and self.permits.admits(peer, packet):
+            key = key_of(packet)
+            if key is not None:
+                self.shortcuts.lane.admit(peer.state, key)
 
     def deliver(self, buffer: memoryview) -> None:
         """Give a packet to a server that is this node itself, or behind it; its virtio header stands before it."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from overlay.forwarding.services.shortcuts import Shortcuts
 from overlay.services.schedulers.scheduler import Loads
 from overlay.services.states import CLOSING, OPEN, UNPROVEN, State
 
@@ -119,6 +120,7 @@ class Flows:
         is_cache: bool = False,
         largest: int = 0,
         forgotten: Callable[[bytes], None] | None = None,
+        shortcuts: Shortcuts | None = None,
     ) -> None:
         count = 1
         while count * SHARD < max(limit, largest):
@@ -129,6 +131,7 @@ class Flows:
         self.set_timeouts(timeouts)
         self.set_limit(limit, is_cache=is_cache)
         self._forgotten = forgotten
+        self._shortcuts = shortcuts or Shortcuts()
         self._swept = 0  # the shard that is looked at next
         self._filled = 0  # shards that are there
         self.evicted = 0  # flows that had to make room
@@ -187,7 +190,10 @@ class Flows:
             and not self._evict(shard)
         ):
             return False
+        column = shard.seen
         row = shard.row(key)
+        if shard.seen is not column:
+            self._shortcuts.forget_flows()
         shard.seen[row], shard.state[row], shard.server[row] = now, state, server
         shard.told[row] = 0
         if _UNPROVEN[state]:
@@ -209,6 +215,7 @@ class Flows:
 
     def move(self, shard: Shard, row: int, server: int) -> None:
         """Give a flow to another server."""
+        self._shortcuts.forget_flow(shard.keys[row])
         state = shard.state[row]
         self._count(state, shard.server[row], -1)
         self._count(state, server, 1)
@@ -216,6 +223,7 @@ class Flows:
 
     def remove(self, shard: Shard, key: bytes) -> None:
         """Forget a flow that is there."""
+        self._shortcuts.forget_flow(key)
         row = shard.index.pop(key)
         state = shard.state[row]
         shard.unproven -= _UNPROVEN[state]
@@ -268,6 +276,7 @@ class Flows:
     def clear(self) -> Iterator[None]:
         """Forget all flows without a word to anybody, a piece each time that the iterator is asked."""
         for place in range(len(self.shards)):
+            self._shortcuts.forget_flows()
             self.shards[place] = _NO_SHARD
             yield
         self._filled = 0

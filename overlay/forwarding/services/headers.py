@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from overlay.wire.ip import EXTENSIONS, FRAGMENT, IPV4_HEADER_SIZE, IPV6_HEADER_SIZE
+from overlay.wire.ip import (
+    EXTENSIONS,
+    FRAGMENT,
+    IPV4_HEADER_SIZE,
+    IPV6_HEADER_SIZE,
+    PROTOCOL_SCTP,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
+)
 
 if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
+
+
+# Ours: what tells protocols apart in the key of a flow
+SUFFIXES = {PROTOCOL_TCP: b"", PROTOCOL_UDP: b"\x11", PROTOCOL_SCTP: b"\x84"}
 
 
 class Upper(NamedTuple):
@@ -27,6 +39,15 @@ def upper_of(packet: Buffer) -> Upper | None:
     if version == 4:
         return _ipv4(packet)
     return _ipv6(packet) if version == 6 else None
+
+
+def key_of(packet: Buffer) -> bytes | None:
+    """Return the key of the flow that *packet* is of; None for what has no ports, and for fragments."""
+    upper = upper_of(packet)
+    if upper is None or upper.fragment or upper.protocol not in SUFFIXES or len(packet) < upper.at + 4:
+        return None
+    addresses = bytes(packet[12:20]) if packet[0] >> 4 == 4 else bytes(packet[8:40])
+    return addresses + bytes(packet[upper.at : upper.at + 4]) + SUFFIXES[upper.protocol]
 
 
 def _ipv4(packet: Buffer) -> Upper | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overlay.forwarding.services.headers import upper_of
+from overlay.forwarding.services.shortcuts import Shortcuts
 from overlay.wire.ip import PROTOCOL_ICMP, PROTOCOL_ICMPV6
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class Permit:
 class Permits:
     """All permits of this node."""
 
-    def __init__(self) -> None:
+    def __init__(self, shortcuts: Shortcuts | None = None) -> None:
+        self._shortcuts = shortcuts or Shortcuts()
         self._rows: tuple[tuple[bytes, bool, Permit], ...] = ()
         self._to: dict[bytes, list[Permit]] = {}
         self._from: dict[bytes, list[Permit]] = {}
@@ -61,6 +63,7 @@ class Permits:
         self._rows, self._to, self._from = found, {}, {}
         for address, is_source, permit in found:
             (self._from if is_source else self._to).setdefault(address, []).append(permit)
+        self._shortcuts.forget_admitted()
         self._returns, self._last = {}, {}
         self.returning = frozenset(
             address for address, permits in self._to.items() if any(each.returns for each in permits)
@@ -123,6 +126,12 @@ class Permits:
 
     def _remember(self, client: bytes, address: bytes, director: Peer) -> None:
         key = client + address
+        if (
+            self._returns.get(key, director) is not director
+            or self._last.get(address, director) is not director
+        ):
+            self._shortcuts.forget_admitted()  # those that would have to be remembered in turn
         if key not in self._returns and len(self._returns) >= RETURNS:
+            self._shortcuts.forget_admitted()
             del self._returns[next(iter(self._returns))]
         self._returns[key] = self._last[address] = director

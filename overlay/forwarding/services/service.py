@@ -8,10 +8,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from overlay.forwarding import state
 from overlay.forwarding.ratelimit import Bucket
 from overlay.forwarding.services.flows import Flows
 from overlay.forwarding.services.losing import give_to
 from overlay.forwarding.services.persistence import Templates, network_of
+from overlay.forwarding.services.shortcuts import Shortcuts
 from overlay.reasons import Drops
 from overlay.services.schedulers import SCHEDULERS, Hashed, Loads, Real
 from overlay.services.states import FIN_TIMEOUT, TCP_TIMEOUT, UDP_TIMEOUT, UNPROVEN, State, timeouts
@@ -74,7 +76,7 @@ class Settings:
     cache: int = CACHE
 
 
-class Server:
+class Server(state.Server):
     """A server, and what went to it.
 
     Flows of the table refer to it by *index*.  *peer* is None once it has lost its flows: those that are still in the
@@ -82,8 +84,7 @@ class Server:
     """
 
     __slots__ = (
-        "apart", "bytes", "connections", "dscp", "identity", "index", "key", "lower", "number", "packets", "peer", "takes", "upper",
-        "weight"
+        "apart", "identity", "index", "key", "lower", "number", "peer", "takes", "upper", "weight",
     )  # fmt: skip
 
     def __init__(self, index: int, row: ServerRow) -> None:
@@ -98,6 +99,12 @@ class Server:
         self.dscp, self.upper, self.lower = row.dscp, row.upper, row.lower
         self.apart = dict(row.apart)
         self.peer: Peer | None = row.peer
+        self._goes_to = None if row.peer is None else row.peer.state
+
+    def lose(self) -> None:
+        """Take nothing any more."""
+        self.peer, self.takes = None, Takes.NOTHING
+        self._goes_to = None
 
     @property
     def takes_new(self) -> bool:
@@ -118,8 +125,9 @@ class Server:
 class Service:
     """One service with all its addresses and ports."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
+    def __init__(self, name: str, settings: Settings, shortcuts: Shortcuts | None = None) -> None:
         self.name = name
+        self._shortcuts = shortcuts or Shortcuts()
         self.drops = Drops()
         self.servers: list[Server] = []  # by index; some have lost their flows
         self._free: list[int] = []  # places of servers that have lost their flows, and of which none is left
@@ -143,6 +151,7 @@ class Service:
             _timeouts(settings),
             largest=max(settings.flows, settings.cache, FLOWS),
             forgotten=self._forgotten,
+            shortcuts=self._shortcuts,
         )
         self._use(settings)
 
@@ -184,6 +193,7 @@ class Service:
         Servers that are gone, or that take nothing any more, lose their flows; those of all others stay.  A server
         that comes back has none of those that it had.
         """
+        self._shortcuts.forget_flows()
         self._free = [
             each.index
             for each in self.servers
@@ -203,7 +213,7 @@ class Service:
         shared = Counter(each.identity for each in here)
         self.by_identity = {each.identity: each for each in here if shared[each.identity] == 1}
         for server in before.values():
-            self._lose(server)
+            server.lose()
             self._keep_totals(server)
         self.has_marks = any(row.dscp for row in (*rows, *([] if sorry is None else [sorry])))
         self._make_room()
@@ -228,7 +238,7 @@ class Service:
             self.servers[index] = new
         if server is not None:
             new.connections, new.packets, new.bytes = server.connections, server.packets, server.bytes
-            self._lose(server)
+            server.lose()
         return new
 
     def _nobody(self) -> int:
@@ -242,10 +252,6 @@ class Service:
     def _is_in_use(self, index: int) -> bool:
         tables: list[Flows] = [self.flows] if self.templates is None else [self.flows, self.templates]
         return any(table.loads.active[index] or table.loads.inactive[index] for table in tables)
-
-    @staticmethod
-    def _lose(server: Server) -> None:
-        server.peer, server.takes = None, Takes.NOTHING
 
     def _keep_totals(self, server: Server) -> None:
         connections, packets, size = self.past

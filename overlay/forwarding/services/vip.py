@@ -14,7 +14,7 @@ from overlay.forwarding.ratelimit import Bucket
 from overlay.forwarding.services.answers import echo_reply, flags_of, refusal
 from overlay.forwarding.services.errors import about, is_error
 from overlay.forwarding.services.fragments import Fragments
-from overlay.forwarding.services.headers import Upper, upper_of
+from overlay.forwarding.services.headers import SUFFIXES, Upper, upper_of
 from overlay.reasons import Drops
 from overlay.services.states import CLOSING, State, after_datagram, after_tcp
 from overlay.wire.dscp import set_dscp
@@ -42,7 +42,6 @@ _CHANGES = FIN | SYN | RST
 SERVICE = -1  # the number of a virtual address, where peers have theirs
 ANSWERS_PER_SECOND = 5000.0  # RSTs, ICMP errors and echo replies of all virtual addresses together
 _PROTOCOLS = (PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOL_SCTP)
-_SUFFIXES = {PROTOCOL_TCP: b"", PROTOCOL_UDP: b"\x11", PROTOCOL_SCTP: b"\x84"}
 _ESTABLISHED, _UDP = int(State.ESTABLISHED), int(State.UDP)
 _CLOSING = frozenset(map(int, CLOSING))
 
@@ -123,7 +122,7 @@ class Vip:
             service: Service | None = self._ports[protocol].get(key[-2:])
             if service is not None:
                 if protocol != PROTOCOL_TCP:
-                    key += _SUFFIXES[protocol]
+                    key += SUFFIXES[protocol]
                 flows = service.flows
                 shard = flows.shards[hash(key) & flows.mask]
                 row = shard.index.get(key)
@@ -145,10 +144,9 @@ class Vip:
                         return peer
         return self._other(packet, now, count, total)
 
-    def peek(self, packet: memoryview) -> Peer | None:
-        """Return the peer of a flow that is known, and changed neither by *packet* nor its packets on their way.
-
-        Nothing is counted or noted.
+    def known(self, packet: memoryview) -> tuple[bytes, Shard, int, Server] | None:
+        """Return the key, the row and the server of a flow that is known, and changed neither by *packet* nor its packets
+        on their way; None for any other.  Nothing is counted or noted.
         """
         upper = upper_of(packet)
         if upper is None or upper.fragment or upper.protocol not in _PROTOCOLS or len(packet) < upper.at + 20:
@@ -158,11 +156,17 @@ class Vip:
         if service is None or (protocol == PROTOCOL_TCP and flags_of(packet, at) & _CHANGES):
             return None
         addresses = bytes(packet[12:20]) if packet[0] >> 4 == 4 else bytes(packet[8:40])
-        found = service.flows.find(addresses + bytes(packet[at : at + 4]) + _SUFFIXES[protocol])
+        key = addresses + bytes(packet[at : at + 4]) + SUFFIXES[protocol]
+        found = service.flows.find(key)
         if found is None or found[0].state[found[1]] not in {_ESTABLISHED, _UDP}:
             return None
         server = service.servers[found[0].server[found[1]]]
-        return None if server.dscp else server.peer
+        return None if server.dscp else (key, *found, server)
+
+    def peek(self, packet: memoryview) -> Peer | None:
+        """Return the peer of a flow that is known, see known()."""
+        found = self.known(packet)
+        return None if found is None else found[3].peer
 
     # The slow way
 
@@ -217,7 +221,7 @@ class Vip:
             return None
         addresses = bytes(packet[12:20]) if packet[0] >> 4 == 4 else bytes(packet[8:40])
         ports = bytes(packet[at : at + 4])
-        key = addresses + ports + _SUFFIXES[protocol]
+        key = addresses + ports + SUFFIXES[protocol]
         pinned = self._pinned(key)
         if pinned is not None:
             return pinned
@@ -324,13 +328,13 @@ class Vip:
         protocol, key = quoted
         if protocol not in _PROTOCOLS:
             return None
-        pinned = self._pinned(key + _SUFFIXES[protocol])
+        pinned = self._pinned(key + SUFFIXES[protocol])
         if pinned is not None:
             return pinned
         service = self.service(protocol, key[-2:])
         if service is None:
             return None
-        found = service.flows.find(key + _SUFFIXES[protocol])
+        found = service.flows.find(key + SUFFIXES[protocol])
         if found is not None:
             server: Server | None = service.servers[found[0].server[found[1]]]
         else:

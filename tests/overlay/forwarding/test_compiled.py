@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding import native
-from tests.both_paths import CLEAR_KINDS, KINDS, tell
+from tests.both_paths import CLEAR_KINDS, KINDS, SERVICE_KINDS, tell
 from tests.hypothesis_profiles import examples
 
 pytestmark = pytest.mark.skipif(native.core is None, reason=f"no compiled packet path: {native.missing}")
@@ -36,9 +36,16 @@ def test_any_story_in_the_clear_ends_the_same_by_either_path(steps, seed, has_gr
     assert_equal(*tell(steps, seed, has_gro=has_gro, by=by))
 
 
+@examples(100)
+@given(steps=steps_of(SERVICE_KINDS), seed=st.integers(0, 2**32), is_bulk=st.booleans())
+def test_any_story_of_a_virtual_service_ends_the_same_by_either_path(steps, seed, is_bulk):
+    assert_equal(*tell(steps, seed, is_bulk=is_bulk, by="services"))
+
+
 def assert_equal(python, compiled):
     """Fail unless the two outcomes of a story are the same."""
     for name in ("a", "b"):
         for key, value in python[name].items():
             assert compiled[name][key] == value, f"{key} of {name}"
-    assert compiled["datagrams"] == python["datagrams"]
+    for key in ("datagrams", "flows"):
+        assert compiled[key] == python[key]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.forwarding.services.headers import Upper, upper_of
+from overlay.forwarding.services.headers import Upper, key_of, upper_of
 from tests import packets
 
 
@@ -131,3 +131,21 @@ def test_garbage_has_an_upper_layer_inside_it_or_none(rest, start):
     upper = upper_of(memoryview(packet))
 
     assert upper is None or 20 <= upper.at < len(packet)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_key_of_a_flow_is_addresses_ports_and_protocol(version):
+    tcp, udp = packets.tcp(version=version, ports=(1, 2)), packets.udp(version=version, ports=(1, 2))
+    ends = tcp[12:20] if version == 4 else tcp[8:40]
+
+    assert key_of(tcp) == ends + bytes([0, 1, 0, 2])
+    assert key_of(udp) == ends + bytes([0, 1, 0, 2, 17])
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [packets.ipv4(bytes(20), protocol=1), packets.udp()[:23], packets.ipv4(bytes(20), fragment=0x2000), b""],
+    ids=["ICMP", "ports cut short", "fragment", "nothing"],
+)
+def test_what_has_no_ports_has_no_key(packet):
+    assert key_of(packet) is None

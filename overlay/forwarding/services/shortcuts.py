@@ -1,0 +1,54 @@
+"""What the compiled twin remembers of virtual services, and when it is to forget it.
+
+It remembers flows by where their rows lie, and packets that a permit admits by their addresses and ports.  Whatever
+would have Python say anything else of either is told here first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from array import array
+
+    from overlay.forwarding import state
+
+
+class Lane(Protocol):
+    """The twin."""
+
+    def remember_flow(
+        self,
+        key: bytes,
+        seen: array[float],
+        states: array[int],
+        row: int,
+        server: state.Server,
+        /,
+    ) -> None: ...
+    def admit(self, peer: state.Peer, key: bytes, /) -> None: ...
+    def forget_flow(self, key: bytes, /) -> None: ...
+    def forget_flows(self) -> None: ...
+    def forget_admitted(self) -> None: ...
+
+
+class Shortcuts:
+    """The twin's memory of services; without a twin nothing is done."""
+
+    def __init__(self) -> None:
+        self.lane: Lane | None = None
+
+    def forget_flow(self, key: bytes) -> None:
+        """Have the flow *key* be looked for anew."""
+        if self.lane is not None:
+            self.lane.forget_flow(key)
+
+    def forget_flows(self) -> None:
+        """Have all flows be looked for anew: where rows lie, what services there are, or their servers have changed."""
+        if self.lane is not None:
+            self.lane.forget_flows()
+
+    def forget_admitted(self) -> None:
+        """Have all permits be asked anew."""
+        if self.lane is not None:
+            self.lane.forget_admitted()
