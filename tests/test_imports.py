@@ -337,6 +337,7 @@ TESTED_ELSEWHERE = {
     "overlay.host.nftables": "test_tunnel_errors has a real kernel carry out all of it",
     "overlay.host.ownership": "numbers; test_routing and test_guards find them in a real kernel",
     "overlay.host.neighbour_filters": "test_neighbours and test_claims have a real kernel run its programs",
+    "overlay.host.packet_socket": "test_neighbours and test_claims hear and send by it on a real link",
     "overlay.host.plan": "values; test_config makes them and test_routing carries them out",
     "overlay.host.netlink.lan_interfaces": "tests/netns/test_vrrp.py takes interfaces down and gives them addresses",
     "overlay.host.vrrp_sockets": "tests/netns/test_vrrp.py talks to keepalived, and floods them",

@@ -10,13 +10,11 @@ This has a socket of its own, whose queue may overflow without harm to those who
 from __future__ import annotations
 
 import contextlib
-import socket
 from typing import TYPE_CHECKING
 
-from overlay.errors import HostError, PacketError
-from overlay.host import advice
-from overlay.host.bpf import SO_ATTACH_FILTER, attach
-from overlay.host.neighbour_filters import ETHERTYPES, PACKET_OUTGOING, claims_of
+from overlay.errors import PacketError
+from overlay.host.neighbour_filters import PACKET_OUTGOING, claims_of
+from overlay.host.packet_socket import PacketSocket
 from overlay.wire.neighbours import Claim, question
 
 if TYPE_CHECKING:
@@ -25,41 +23,17 @@ if TYPE_CHECKING:
     from overlay.host.netlink.lan_interfaces import Interface
 
 # Ours
-LARGEST = 2048  # bytes of a frame
 BATCH = 32  # claims in one turn; of a flood, what does not fit in the queue meanwhile is lost
 QUEUE = 16 * 1024  # bytes of memory, which the kernel doubles
 
 
-class Claims:
-    """A socket on one link, at which claims of *addresses* of one family, of 4 or 16 bytes, are heard."""
+class Claims(PacketSocket):
+    """A socket on one link, at which claims of *addresses* are heard."""
 
     def __init__(self, interface: Interface, version: int) -> None:
         """Open the socket at *interface*, which is an Ethernet; it hears nothing yet.  Raises HostError."""
-        assert interface.mac is not None
-        self.interface, self.version, self.mac = interface, version, interface.mac
-        self.addresses: frozenset[bytes] = frozenset()
-        try:
-            self._socket = socket.socket(
-                socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
-            )
-        except OSError as error:
-            raise self._unheard(error) from error
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE)
-            attach(self._socket, SO_ATTACH_FILTER, claims_of(version, ()))
-            self._socket.bind((interface.name, ETHERTYPES[version]))
-        except OSError as error:
-            self._socket.close()
-            raise self._unheard(error) from error
-
-    @property
-    def is_open(self) -> bool:
-        """Whether close() was not called yet."""
-        return self._socket.fileno() >= 0
-
-    def fileno(self) -> int:
-        """Return the descriptor to wait on, until heard() is to be asked."""
-        return self._socket.fileno()
+        failed = f"other hosts on {interface.name} that claim virtual addresses are not noticed"
+        super().__init__(interface, version, claims_of(version, ()), failed, QUEUE)
 
     def set_addresses(self, addresses: frozenset[bytes]) -> None:
         """Hear claims of *addresses* from now on, and of no others.  Raises HostError."""
@@ -67,17 +41,13 @@ class Claims:
             return
         self.addresses = addresses
         try:
-            attach(self._socket, SO_ATTACH_FILTER, claims_of(self.version, addresses))
+            self._hear(claims_of(self.version, addresses))
         except OSError as error:
-            raise self._unheard(error) from error
+            raise self._error(error) from error
 
     def heard(self) -> Iterator[Claim]:
         """Yield the claims that have come, at most BATCH."""
-        for _ in range(BATCH):
-            try:
-                frame, (_, _, kind, *_) = self._socket.recvfrom(LARGEST)
-            except OSError:  # nothing more, or the link is down
-                return
+        for frame, kind in self._frames(BATCH):
             if kind == PACKET_OUTGOING:
                 continue
             with contextlib.suppress(PacketError):
@@ -93,13 +63,3 @@ class Claims:
         for address in self.addresses if own else ():
             with contextlib.suppress(OSError):
                 self._socket.send(question(address, own[0].packed, self.mac))
-
-    def close(self) -> None:
-        """Hear nothing any more."""
-        self._socket.close()
-
-    def _unheard(self, error: OSError) -> HostError:
-        return HostError(
-            f"other hosts on {self.interface.name} that claim virtual addresses are not noticed: "
-            f"{advice.with_reason(error)}"
-        )

@@ -1,4 +1,4 @@
-"""What ipvsadm 1.31 prints, byte for byte, for programs that read it: ``ipvsadm -Ln`` with its options, and ``-Sn``.
+"""What ipvsadm 1.31 prints, byte for byte, for programs that read it: ``ipvsadm -Ln`` and its options.
 
 Blanks at the ends of lines are ipvsadm's.  So is the order: services by mark, family, protocol, address and port, and
 servers by address and port, where addresses are compared by the sign of the 32 bits of their difference, so that
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 # Specification (ipvsadm 1.31)
 VERSION = "1.2.1"  # of ip_vs
 PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP"}
-SERVICE_OPTIONS = {6: "-t", 17: "-u", 132: "--sctp-service"}
-FORWARDING = {"Tunnel": "-i", "Route": "-g", "Masq": "-m", "Local": "-g"}
-TUNNEL, ROUTE, MASQ, LOCAL = FORWARDING
+TUNNEL, LOCAL = "Tunnel", "Local"  # how packets are forwarded
 SHORTENED = 100_000_000  # numbers from here on lose their last digits
 UNITS = ((10**9, 10**3, "K"), (10**11, 10**6, "M"), (10**14, 10**9, "G"))
 LARGEST_UNIT = (10**12, "T")
@@ -145,26 +143,6 @@ def format_services(
     return "".join(f"{line}\n" for line in lines)
 
 
-def format_rules(services: Iterable[VirtualService]) -> str:
-    """Return what ``ipvsadm -Sn`` prints, which ``ipvsadm -R`` reads."""
-    lines = []
-    for service in _ordered(services):
-        name = _option(service)
-        options = [f"-A {name} -s {service.scheduler}"]
-        if service.persistence:
-            options.append(f"-p {service.persistence}")
-            options += [f"-M {service.mask}"] if service.mask else []
-        options += ["-o"] if service.one_packet else []
-        options += [f"-b {','.join(service.flags)}"] if service.flags else []
-        lines.append(" ".join(options))
-        for each in _destinations(service):
-            tunnel = f" --tun-type {each.tunnel}" if each.forwarding == TUNNEL else ""
-            lines.append(
-                f"-a {name} -r {_at(each.address, each.port)} {FORWARDING[each.forwarding]} -w {each.weight}{tunnel}"
-            )
-    return "".join(f"{line}\n" for line in lines)
-
-
 def format_connections(connections: Iterable[Connection]) -> str:
     """Return what ``ipvsadm -Lnc`` prints."""
     lines = [
@@ -176,11 +154,6 @@ def format_connections(connections: Iterable[Connection]) -> str:
         places = f"{_at(*each.client):<18} {_at(*each.virtual):<18} {_at(*each.server)}"
         lines.append(f"{each.protocol:<3} {f'{minutes:02d}:{seconds:02d}':<6} {each.state:<11} {places}")
     return "".join(f"{line}\n" for line in lines)
-
-
-def format_timeouts(tcp: int, fin: int, udp: int) -> str:
-    """Return what ``ipvsadm -Ln --timeout`` prints, of seconds."""
-    return f"Timeout (tcp tcpfin udp): {tcp} {fin} {udp}\n"
 
 
 def _counts(counts: Counts, *, is_exact: bool) -> str:
@@ -268,12 +241,6 @@ def _name(service: VirtualService) -> str:
     return f"{PROTOCOLS[service.protocol]:<4} {_at(service.address, service.port)}"
 
 
-def _option(service: VirtualService) -> str:
-    if service.mark:
-        return f"-f {service.mark}{' -6' if service.address.version == 6 else ''}"
-    return f"{SERVICE_OPTIONS[service.protocol]} {_at(service.address, service.port)}"
-
-
 def _flags(service: VirtualService) -> list[str]:
     words = [service.scheduler]
     if service.flags:
@@ -289,21 +256,17 @@ def _at(address: Address, port: int) -> str:
 
 
 def _ordered(services: Iterable[VirtualService]) -> list[VirtualService]:
-    in_place = sorted(services, key=cmp_to_key(_compare_services))
+    in_place = sorted(services, key=cmp_to_key(_compare_places))
     return sorted(
         in_place, key=lambda each: (each.mark, each.address.version, 0 if each.mark else each.protocol)
     )
 
 
 def _destinations(service: VirtualService) -> Sequence[Destination]:
-    return sorted(service.destinations, key=cmp_to_key(_compare_destinations))
+    return sorted(service.destinations, key=cmp_to_key(_compare_places))
 
 
-def _compare_services(one: VirtualService, other: VirtualService) -> int:
-    return _compare(one.address, other.address) or one.port - other.port
-
-
-def _compare_destinations(one: Destination, other: Destination) -> int:
+def _compare_places(one: VirtualService | Destination, other: VirtualService | Destination) -> int:
     return _compare(one.address, other.address) or one.port - other.port
 
 

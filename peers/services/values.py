@@ -6,7 +6,7 @@ import re
 import shlex
 from ipaddress import IPv6Address
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from peers.addresses import parse_address, parse_host_address
 from peers.errors import KeyProblem
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from peers.key import Read
     from peers.service import Ports
     from peers.toml_section import Section
+
+T = TypeVar("T")
 
 # Specification
 STATUS = (100, 599)  # RFC 9110 section 15
@@ -71,22 +73,14 @@ def names(what: str, parse: Callable[[str], str]) -> Read:
     """Return what reads a list of names, or one of them, none of them twice; *parse* raises ValueError for one that is none."""
 
     def read(section: Section, key: str) -> tuple[str, ...] | None:
-        found = section.each(key, parse, what)
-        if found is not None:
-            _refuse_many((*section.keys, key), found)
-            refuse_repeated((*section.keys, key), found)
-        return found
+        return _items(section, key, parse, what)
 
     return read
 
 
 def addresses(section: Section, key: str) -> tuple[Address, ...] | None:
     """Read virtual addresses."""
-    found = section.each(key, _virtual_address, "an address such as 192.0.2.100")
-    if found is not None:
-        _refuse_many((*section.keys, key), found)
-        refuse_repeated((*section.keys, key), found)
-    return found
+    return _items(section, key, _virtual_address, "an address such as 192.0.2.100")
 
 
 def _virtual_address(text: str) -> Address:
@@ -112,11 +106,7 @@ def server_address(section: Section, key: str) -> Address | None:
 
 def unicast(section: Section, key: str) -> tuple[Address, ...] | None:
     """Read the addresses of routers on a LAN, link-local ones among them."""
-    found = section.each(key, _router_address, "an address such as 192.0.2.2")
-    if found is not None:
-        _refuse_many((*section.keys, key), found)
-        refuse_repeated((*section.keys, key), found)
-    return found
+    return _items(section, key, _router_address, "an address such as 192.0.2.2")
 
 
 def _router_address(text: str) -> Address:
@@ -299,6 +289,15 @@ def service_name(text: str) -> str:
     if not PEER_NAME.fullmatch(text):
         raise ValueError("is not the name of a service; write one of those in [services]")
     return text
+
+
+def _items(section: Section, key: str, parse: Callable[[str], T], accepted: str) -> tuple[T, ...] | None:
+    """Return the items of a list or the single one, not too many and none of them twice; None if *key* is left out."""
+    found = section.each(key, parse, accepted)
+    if found is not None:
+        _refuse_many((*section.keys, key), found)
+        refuse_repeated((*section.keys, key), found)
+    return found
 
 
 def _refuse_many(keys: Keys, items: tuple[Any, ...] | list[Any]) -> None:
