@@ -1,7 +1,7 @@
 """The encapsulations as the peers file knows them: a row of facts for each, and the rule by which both ends choose one.
 
 A tunnel's encapsulation is the one named at either of its peers, else the network's.  Where both name one and they
-differ, it is the encrypted one if one of them is, for encryption is never lost to somebody else's line, and the
+differ, it is the encrypted one if one of them is, so that encryption is never lost to another peer's line, and the
 network's otherwise.
 
 How an encapsulation makes and reads its payloads is in ``overlay.encap``, by the same name.

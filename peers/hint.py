@@ -18,7 +18,7 @@ NAMED = 3  # subjects in that sentence
 class Hint:
     """One likely mistake.
 
-    *sentence* says it alone.  *several* is what is said of many *subjects* at once, after their number: ``peers have
+    *sentence* is complete by itself.  *several* replaces it for many *subjects* at once, after their number: ``peers have
     public endpoints``.
     """
 

@@ -99,7 +99,7 @@ def _endpoints_inside(table: Table) -> Iterator[Hint]:
 
 
 def _unreachable_pairs(table: Table) -> list[str]:
-    """Return one sentence on the peers of which none can call another, where there are two or more."""
+    """Return one sentence about peers none of which can call another, where there are two or more."""
     silent = [peer.name for peer in table.peers.values() if peer.endpoint is None]
     if len(silent) < 2:
         return []

@@ -43,14 +43,14 @@ LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 # Ours
 DEFAULT_STATIONS, MOST_STATIONS = 4096, 1_000_000
-INHERITED = 0  # as a TTL: that of the inner packet, as Linux writes it
+INHERITED = 0  # as a TTL: copied from the inner packet; Linux writes it the same way
 TUN, TAP = "tun", "tap"
 PEER_NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")  # fits log lines, file names and shells without quoting
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a peer is called: an IP address or a DNS name as configured, and a UDP port, 0 where there are none."""
+    """Where to reach a peer: an IP address or a DNS name as configured, and a UDP port, 0 if it has none."""
 
     host: str
     port: int
@@ -127,7 +127,7 @@ class Peer:
     every address and the network's port.  *encapsulation* holds for its tunnels with everyone; None leaves it to the
     network.  *sources* are addresses beside its subnets from which packets may come in the clear.  *gre_key*,
     *gre_checksum* and *gre_sequence* are those of its GRE tunnels with everyone, None for the network's.  *macs* are Ethernet addresses, of 6 bytes each: the
-    first is that of the peer itself where frames end there, and all of them are at no other peer where they go on.
+    first is the peer's own if frames end there; none of them is at another peer if frames go on.
     *agent* tells whether an agent of this project runs there; None leaves it to the public key: see is_agent.
     """
 
@@ -181,8 +181,8 @@ class Network:
 
     *ports* are by encapsulation; those that are left out are the default.
 
-    *mtu* is that of the device in bytes, None to take it from the underlay; *fwmark* None lets the agent choose.
-    *bulk* tells whether agents that can send each other super-packets under one seal do so.  *ttl* is that of the
+    *mtu* is the device's, in bytes; None derives it from the underlay.  With *fwmark* None the agent chooses one.
+    *bulk* tells whether agents that can seal super-packets as a whole do so.  *ttl* is for the
     outer headers, None for the system's; INHERITED takes the inner packet's where that is in the clear anyway.
     *device* is ``tun``, for IP packets, or ``tap``, for Ethernet frames.  With *point_to_point* the two peers have
     each other's addresses as the far end of the device.  *stations* are the Ethernet addresses that a tap learns at

@@ -86,7 +86,7 @@ class _Reduced:
         """Return whether a problem at *keys* may be there only because of what is gone."""
         if any(place[: len(keys)] == keys for place in self._gone):
             return True
-        # Whatever names a section may miss one of another kind; the network is that of all peers.
+        # A section may name one of another kind that is missing; [network] concerns all peers.
         if any(len(place) == 2 and place[0] not in {"network", keys[0]} for place in self._gone):
             return True
         return (*keys[:2], "encapsulation") in self._gone

@@ -51,7 +51,7 @@ class Check:
     """How a server is asked whether it works.
 
     *name* is that under ``[checks]``, empty where the check is written at the service.  *kind* tells which of the keys
-    below count.  *port* is another one than that of the service, at the same server.  All times are in seconds: *every*
+    below count.  *port* differs from the service's, at the same server.  All times are in seconds: *every*
     from the end of one check to the next, *timeout* for a whole check, *retry_delay* before another try while up,
     *warmup* the time in a random part of which the first check begins (None: *every*).
 
@@ -242,7 +242,7 @@ class Service:
         return {protocol: tuple(ports) for protocol, ports in found.items()}
 
     def dscps(self) -> dict[str, int]:
-        """Return the DSCP by which the host of each entry tells that a packet is for it, by its key; 0 where it needs none.
+        """Return the DSCP that marks packets for each entry on its host, by the entry's key; 0 where it needs none.
 
         It needs one to tell its servers of this service apart, and as one of some directors to tell what has been chosen
         for it from what is still to be balanced.  (Where all are directors, nothing comes that was not chosen.)  Both ends
@@ -257,7 +257,7 @@ class Service:
         return found
 
     def dscp_of(self, server: Server) -> int:
-        """Return that of one of its entries."""
+        """Return the DSCP of one of its entries."""
         return self._dscps_at(server.peer, self.entries_at(server.peer))[server.key]
 
     def _dscps_at(self, peer: str, entries: Sequence[Server]) -> dict[str, int]:

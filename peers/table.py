@@ -103,7 +103,7 @@ class Table:
         return identifier_between(self.network, a, b)
 
     def endpoint_for(self, peer: Peer, encapsulation: str) -> Endpoint | None:
-        """Return where *peer* is called by *encapsulation*: the port in its endpoint is that of its own."""
+        """Return the endpoint of *peer* for *encapsulation*: the configured port is for the peer's own encapsulation."""
         is_own = encapsulation == own_encapsulation(self.network, peer)
         if peer.endpoint is None or (is_own and has_ports(encapsulation)):
             return peer.endpoint
@@ -321,7 +321,7 @@ def _check_endpoints(network: Network, peers: Iterable[Peer], owners: PrefixMap[
 
 
 def _find_outside(network: Network, peers: Iterable[Peer], hosts: Iterable[Route]) -> Iterator[Route]:
-    """Yield the routes that none of the network's prefixes holds, in the order of all routes."""
+    """Yield the routes outside all of the network's prefixes, in the order of all routes."""
     carried = PrefixMap((prefix, True) for prefix in network.prefixes)
     for peer in peers:
         for route, place in zip(peer.routes, peer.places, strict=True):

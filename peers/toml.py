@@ -65,7 +65,7 @@ def read(path: Path) -> str:
 def parse(text: str, path: Path, *, has_directory: bool = True) -> Table:
     """Return the table that *text* writes; *path* is its file, for errors and relative names.
 
-    Without *has_directory* it is no file, and files that the text names are named from the root.
+    Without *has_directory* it is not a file, and the text must name files by absolute paths.
 
     Raises TableError, and nothing else, for any text.
     """

@@ -112,7 +112,7 @@ class PeerAnswer:
     """Whether it has an endpoint in the peers file."""
     resolve_error: str | None
     strangers: list[str]
-    """Public keys of nobody that call from its address."""
+    """Unknown public keys that call from its address."""
     notes: list[str]
     asked_address: str | None
     """What it was asked for by, if not by its name."""

@@ -22,7 +22,7 @@ SILENCE_TIME = 15.0  # KEEPALIVE_TIMEOUT + REKEY_TIMEOUT: who is there has answe
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """Requests that nobody answered, to whom is shown as *name*.
+    """Requests without an answer; *name* is the destination as shown.
 
     They went by *way*, the first of them *elapsed* seconds ago.  *error* is the last ICMP error that another host sent
     back for one.  *proof* says how the peer itself answered after that, None if it did not or was not asked;
@@ -38,7 +38,7 @@ class Unanswered:
 
 
 def why_silent(answer: PeerAnswer, unanswered: Unanswered) -> str:
-    """Return a sentence on a peer, or somebody behind it, that has answered no request."""
+    """Return a sentence about a peer, or a host behind it, that has answered no request."""
     silent, peer, behind = f"{unanswered.name} does not answer", answer.name, answer.asked_behind
     if unanswered.error is not None:
         return f"{silent}: {_describe(answer, unanswered.error)}"
@@ -99,7 +99,7 @@ def why_no_echo(answer: PeerAnswer, *, is_asked_for: bool) -> str:
 
 
 def name_sender(answer: PeerAnswer, sender: Address) -> str:
-    """Return who *sender* is, of an error that came back: this node, the peer, or somebody else."""
+    """Return who sent an error that came back: this node, the peer, or another host."""
     text = str(sender)
     if text in answer.own_addresses:
         return f"this node ({text})"

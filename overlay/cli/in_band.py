@@ -72,7 +72,7 @@ class InBandPings:
         return None
 
     def close(self) -> None:
-        """Wait for none of them any more."""
+        """Stop waiting for all of them."""
         for stream in self._waiting:
             stream.close()
         self._waiting.clear()

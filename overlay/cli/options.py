@@ -24,7 +24,7 @@ INTERFACE_SIZE = 15  # bytes; the kernel's IFNAMSIZ - 1
 DEFAULT_INTERFACE = "overlay0"
 DEFAULT_KEY = Path("/etc/overlay/private.key")
 
-FILE = click.Path(path_type=Path, readable=False)  # whoever opens it says what is wrong with it
+FILE = click.Path(path_type=Path, readable=False)  # the code that opens it reports what is wrong with it
 
 
 class InterfaceName(click.ParamType):  # type: ignore[type-arg]  # older releases of click have no argument here

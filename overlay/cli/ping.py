@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SEQUENCES = 1 << 16  # RFC 792: 16 bits
 
 # Ours
-TIMEOUT = 4.0  # seconds; a router needs three to find that nobody has an address, and then says so (RFC 4861 section 10)
+TIMEOUT = 4.0  # seconds; a router needs three to find that no host has an address, and then reports it (RFC 4861 section 10)
 PROOF_TIMEOUT = 1.0  # seconds that the peer itself gets to answer, when something else did not
 SHOWN_ERRORS = 16  # ICMP errors that differ, in the JSON
 
@@ -73,7 +73,7 @@ def command(
 ) -> None:
     """Test whether PEER answers through the tunnel, and how fast.
 
-    PEER is the name of a peer, or an address.  An address behind a peer is sent the requests itself.
+    PEER is the name of a peer, or an address.  Requests to an address behind a peer go to that address.
 
     The requests are ICMP echo requests from this node's overlay address to the peer's, which its kernel answers.  A
     peer that has announced support in the current session gets in-band pings instead: they go from forwarder to

@@ -23,7 +23,7 @@ Remover: TypeAlias = "Callable[[Path, str], Leftovers | None]"
 class Surroundings:
     """Where agents answer, the clock, how echoes are sent, routes and leftovers; the defaults are the real ones."""
 
-    control_directory: Path | None = None  # None for that of the agents of this machine
+    control_directory: Path | None = None  # None for the directory of this machine's agents
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     open_echo: EchoOpener | None = None  # None for a socket

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Result:
     """What a check found: *reason* is why it failed, or what it was answered.
 
-    *weight* is that of the server from now on, from a script that tells one; None leaves it to the file.
+    *weight* is the server's from now on, as a script reported it; None leaves it to the file.
     """
 
     is_good: bool
@@ -57,7 +57,7 @@ class Checking:
             self._due = now
 
     def postpone(self, until: float) -> None:
-        """Have it run at *until* instead of now: it could not be run, and there is no result."""
+        """Postpone it to *until*: it could not run, and there is no result."""
         self._due = until
 
     def finish(self, result: Result, now: float) -> bool:

@@ -1,7 +1,7 @@
 """What virtual services ask of one host: what leads into the tun, what the host holds, and rules for its packet filter.
 
 Nothing here touches the host.  An address is held, as one of the tun, by a host that is a server and no director;
-answers then have it as their source.  Where it must not be held, since it has to go on leading into the tun, or where a
+answers then carry it as their source.  Where it must not be held, since it has to go on leading into the tun, or where a
 container behind the host is the server, packets that come out of the tunnel are translated, and the kernel's connection
 tracking translates the answers back (overlay.services.translating).
 """

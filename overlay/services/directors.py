@@ -4,7 +4,7 @@ Directors tell each other several times a second that they live; one that hears 
 service over and tells everybody.  All directors have the same tables and balance whatever reaches them, so that two
 that are active at once, as when the network between them is cut, harm nothing.
 
-Whoever is no director goes by what directors say, newest first: that they are active, and whom they have found gone.
+A peer that is not a director goes by what directors say, newest first: that they are active, and who is gone.
 Services with the same directors share their fate; they are a group.  Times are seconds of any clock that only moves
 forward.
 """
@@ -27,7 +27,7 @@ Group: TypeAlias = "tuple[str, ...]"
 # Ours
 HEARTBEAT = 0.4  # seconds between two signs of life
 PATIENCE = 1.2  # without any: gone
-REPEATS = (0.4, 1.0)  # seconds after a takeover at which everybody is told again: a message may be lost
+REPEATS = (0.4, 1.0)  # seconds after a takeover at which it is announced again: a message may be lost
 REFRESH = 10.0  # seconds between telling everybody by the active director
 STANDBY_REFRESH = 60.0  # and by the others, which keeps the session by which they would tell of a takeover
 CLAIM_TIME = 3 * REFRESH + 2.0  # seconds for which a claim holds, and the word that a director is gone
@@ -54,7 +54,7 @@ Output: TypeAlias = Tell | ActiveChanged
 
 
 def group_number(group: Group) -> int:
-    """Return the number by which a group is called on the wire; 32 bits."""
+    """Return the number of a group on the wire, of 32 bits."""
     return zlib.crc32("\0".join(group).encode())
 
 
@@ -63,7 +63,7 @@ class _State:
     """One group, as this node sees it."""
 
     active: str
-    knows_at: float  # when whoever lives has been heard; infinity once that is past
+    knows_at: float  # when every live director has been heard; infinity once that is past
     heard: dict[str, float] = field(default_factory=dict)  # until when each director counts as alive
     gone: dict[str, float] = field(default_factory=dict)  # until when each counts as gone
     is_active: bool = False  # this node itself
@@ -121,7 +121,7 @@ class Directors:
         return min(map(self._due, self._groups.values()), default=math.inf)
 
     def heard(self, peer: str, presence: Presence, now: float) -> list[Output]:
-        """Take what *peer* says of itself; who is no director of that group is not heeded."""
+        """Take what *peer* says of itself; it is ignored unless it is a director of that group."""
         group = self._by_number.get(presence.group)
         if group is None or peer not in group or peer == self._own:
             return []
@@ -156,7 +156,7 @@ class Directors:
         return outputs
 
     def handle_deadline(self, now: float) -> list[Output]:
-        """Say what is to be said by *now*, and take over what nobody else holds."""
+        """Send what is due by *now*, and take over what no other director holds."""
         outputs: list[Output] = []
         for group, state in self._groups.items():
             outputs += self._look(group, state, "no director before it is heard", now)
@@ -195,7 +195,7 @@ class Directors:
         if self._own in group:
             ahead = group[: group.index(self._own)]
             alive = next((name for name in ahead if name in state.heard or name in self._unheard), None)
-            # Who has just begun does not know yet who lives.
+            # A director that has just started does not know yet which others are alive.
             if state.knows_at <= now or not ahead:
                 state.knows_at = math.inf
             knows = state.knows_at == math.inf

@@ -26,7 +26,7 @@ STEPS = 10  # in which a slow start reaches the whole weight; each makes Maglev'
 
 
 class Condition(enum.Enum):
-    """What an operator is told of a server."""
+    """What an operator sees of a server's state."""
 
     UP = "up"
     DOWN = "down"
@@ -36,7 +36,7 @@ class Condition(enum.Enum):
 
 
 class Flows(enum.Enum):
-    """What a server is given.  The values are those that the forwarder is told."""
+    """Which packets a server gets.  The values are the forwarder's."""
 
     NEW = 0  # takes new flows
     OLD = 1  # keeps those it has

@@ -60,7 +60,7 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class VirtualService:
-    """A service at *address* and *port*, or that of packets with a *mark*, where the address tells the family alone.
+    """A service at *address* and *port*, or for packets with a *mark*; then the address only tells the family.
 
     *protocol* is the number of an IP protocol.  *persistence* is in seconds, 0 for none, of clients by the first
     *prefix* bits of their address, None for all.  *flags* are those of the scheduler.
@@ -162,7 +162,7 @@ def _counts(counts: Counts, *, is_exact: bool) -> str:
 
 
 def _rates(counts: Counts, *, is_exact: bool) -> str:
-    """Return the rates of a server, of which bytes alone are shortened."""
+    """Return the rates of a server; only those of bytes are shortened."""
     whole = (counts.connections, counts.packets_in, counts.packets_out)
     shortened = (counts.bytes_in, counts.bytes_out)
     return "".join(f" {number:>8}" for number in whole) + "".join(

@@ -3,7 +3,7 @@
 Every director holds every setting, and the newest of a server holds, wherever it was made: so they agree whatever
 arrives in whatever order.  A setting is of a server as the peers file describes it.  Where the file says otherwise the
 setting is forgotten, and who reads the file later cannot bring it back; else it is kept as long as any director of the
-service runs, because one that starts is told by the others.  To take a setting back is a setting too.
+service runs, because one that starts learns it from the others.  Taking a setting back is a setting, too.
 """
 
 from __future__ import annotations

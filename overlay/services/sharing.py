@@ -1,6 +1,6 @@
 """What directors of a service tell each other of its servers, without I/O: settings by hand, and how servers stand.
 
-A setting is told until every other director has said that it holds there, a few times at most.  Every few seconds each
+A setting is sent until every other director has confirmed it, a few times at most.  Every few seconds each
 tells how it finds its servers, with a digest of its settings; who hears of another digest than its own tells its
 settings, so that a director that was away, or has begun anew, gets what holds.  Directors that share all their services
 are a group, and nothing is heeded but what one of a group says of the group's services.
@@ -45,9 +45,9 @@ PROMPT = 0.3  # after a change
 MOST_COMPARED = 32  # directors of a group that tell each other how servers stand
 LARGE_INTERVAL = 30.0  # seconds between two digests in larger groups
 ROUNDS = 3  # that a director may miss until it counts as not heard
-REPEAT = 0.4  # seconds until a setting is told again to who has not said that it holds
+REPEAT = 0.4  # seconds until a setting is sent again to a director that has not confirmed it
 TRIES = 5
-AT_ONCE = 32  # directors that are told of a setting, every PACE seconds
+AT_ONCE = 32  # directors that a setting is sent to, every PACE seconds
 ANSWER_INTERVAL = 1.0  # seconds between two answers to a digest of one director
 CONDITIONS = tuple(Condition)  # their places are those on the wire
 
@@ -74,7 +74,7 @@ class Telling:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is told or awaited any more."""
+        """Whether nothing is left to send or to wait for."""
         return not self.missing or self.tries > TRIES
 
 
@@ -170,7 +170,7 @@ class Sharing:
         for telling in self._tellings.values():
             telling.missing &= {name for each in self._groups.values() for name in each.others}
 
-    # What is told
+    # What is sent
 
     def set_by_hand(
         self, service: Service, server: Server, by_hand: ByHand, wall_ms: int, now: float
@@ -192,7 +192,7 @@ class Sharing:
         return self._groups[group_of(service)].deaf
 
     def changed(self, now: float) -> None:
-        """Note that servers stand otherwise than before, so that the others are told soon."""
+        """Note that the state of servers changed, so that the others learn of it soon."""
         for group in self._groups.values():
             if group.is_compared and group.others:
                 group.due = min(group.due, now + PROMPT)
@@ -255,10 +255,10 @@ class Sharing:
         pieces = in_messages(rows, MOST_STANDINGS)
         return [Say(each.others, StandingsTold(each.number, digest, piece)) for piece in pieces]
 
-    # What is heard
+    # What is received
 
     def heard(self, peer: str, message: ServiceMessage, now: float) -> list[Say] | None:
-        """Take what *peer* says, and return what is said to that; None if it is no director of these services."""
+        """Take what *peer* says, and return the reply; None if it is not a director of these services."""
         group = self._by_number.get(message.group)
         each = None if group is None else self._groups[group]
         if group is None or each is None or peer not in each.others:
@@ -294,12 +294,12 @@ class Sharing:
     # Questions
 
     def unheard(self, service: Service, now: float) -> list[str]:
-        """Return the other directors of *service* of which it is not known how they find its servers."""
+        """Return the other directors of *service* whose view of its servers is not known."""
         group = self._groups[group_of(service)]
         return [*(name for name in group.others if not self._is_heard(group, name, now)), *group.deaf]
 
     def differences(self, service: Service, server: Server, now: float) -> list[Difference]:
-        """Return where another director that is heard has *server* in another condition, or with another weight."""
+        """Return the reachable directors that have *server* in another condition, or with another weight."""
         group, entry = self._groups[group_of(service)], self._entries[service.name, server.key]
         standing = self._healths()[service.name].standings[server.key]
         found: list[Difference] = []

@@ -11,7 +11,7 @@ import enum
 
 
 class State(enum.IntEnum):
-    """What has been seen of a flow.  0 is no flow."""
+    """What has been seen of a flow.  0 stands for none."""
 
     NONE = 0
     SYN_RECV = 1
@@ -19,7 +19,7 @@ class State(enum.IntEnum):
     FIN_WAIT = 3
     TIME_WAIT = 4
     CLOSE = 5
-    MIDSTREAM = 6  # TCP of which the first packet seen was no SYN: after a restart, or a takeover
+    MIDSTREAM = 6  # TCP whose first packet seen was not a SYN: after a restart, or a takeover
     DATAGRAM = 7  # UDP or SCTP of which one packet came
     UDP = 8  # of which more came; SCTP too, whose heartbeats keep it
 

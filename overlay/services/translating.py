@@ -1,4 +1,4 @@
-"""The rules by which the packet filter of a server's host leads packets of clients on, and answers back.
+"""Packet filter rules of a server's host: they lead packets of clients on, and answers back.
 
 They are chains of one table of the family inet, as nft reads them:
 
@@ -6,12 +6,12 @@ They are chains of one table of the family inet, as nft reads them:
   anywhere if that is a director as well, has sent the same packet into the tun, and connection tracking knows it by that.
 - ``translate``, ``translate_own``: to the server's address and port.  Where the host has the address itself, what is behind
   the host, and the host, ask there directly, and find another port too.
-- ``unmark``: the DSCP by which the director told servers of one host apart is cleared.
+- ``unmark``: the DSCP by which the director distinguishes servers of one host is cleared.
 - ``answer``, ``answer_own``: answers that go back through the director are marked for a routing rule: when the kernel
   chooses their way, they are not translated back yet.
 - ``hairpin``: a container that is asked by what is behind its own host would answer past the host, and not be
   translated back; one that is asked by itself would be confused.
-- ``clamp``: segments that clients are told to send fit a tunnel in the clear; answers have the service's address by then.
+- ``clamp``: the segment size announced to clients fits a tunnel in the clear; answers have the service's address by then.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Translating:
         )
 
     def _target(self, entry: Server, address: Address) -> Address | None:
-        """Return the address of the host or container that *entry* is; None where it has none of the family."""
+        """Return the address of the host or container of *entry*; None where it has none of the family."""
         if entry.address is not None:
             return entry.address if entry.address.version == address.version else None
         if address in self.held:

@@ -37,7 +37,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one router is told of its group.
+    """The configuration of one router in its group.
 
     *priority* is 1 to 255.  *interval* is in seconds between advertisements.  Without *preempts* a router that lives
     keeps the addresses whatever its priority; *preempt_delay* is how long a router of a higher priority waits, in
@@ -105,7 +105,7 @@ class VirtualRouter:
         return self._fall_back("it has started", now)
 
     def stop(self) -> list[Output]:
-        """Take no part any more; who waits is told at once."""
+        """Leave the group; waiting routers are told at once."""
         self._is_started = False
         return self._leave("it was stopped")
 

@@ -76,9 +76,7 @@ class Watching:
         self.healths: dict[str, Health] = {}
         self._probes: dict[Key, tuple[Probe, Checking]] = {}
         self._users: dict[Key, list[str]] = {}  # names of the services that each check serves
-        self._changed: dict[
-            str, None
-        ] = {}  # services of which a check says something else than at the last look
+        self._changed: dict[str, None] = {}  # services with a check whose result changed since the last look
         self._heap: list[tuple[float, int, Key, Checking]] = []
         self._serial = itertools.count()
 

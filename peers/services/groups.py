@@ -55,7 +55,7 @@ def _check_directors(service: Service, group: Vrrp, first: Service) -> None:
             if name not in service.directors:
                 raise KeyProblem(
                     (*place, key, name),
-                    f"is for a director, and {name} is none of {_named(service)}; remove it",
+                    f"is for a director, and {name} is not one of {_named(service)}; remove it",
                 )
     for name in service.directors:
         if group.interface_of(name) is None:

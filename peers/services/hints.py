@@ -212,7 +212,7 @@ def _inside(services: Collection[Service], peers: Mapping[str, Peer]) -> Iterato
 
 
 def _held(services: Collection[Service]) -> Iterator[Hint]:
-    """Yield a hint for hosts that have the address of one service themselves, and of another on it are no servers."""
+    """Yield a hint for hosts that have the address of one service themselves, but are not servers of another on it."""
     for service in services:
         for other in services:
             shared = [address for address in service.addresses if address in other.addresses]

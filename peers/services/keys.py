@@ -147,7 +147,7 @@ EVERY_CHECK = tuple({key.name: key for keys in (CHECK, *KINDS.values()) for key 
 """The keys that checks of some kind have."""
 
 FILES = ("ca_file", "certificate_file", "key_file")
-"""Keys whose value is the path of a file, relative to that of the peers file."""
+"""Keys whose value is the path of a file, relative to the directory of the peers file."""
 
 VRRP = (
     Key("router", integer(1, 255, "a virtual router identifier")),

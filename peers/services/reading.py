@@ -54,7 +54,7 @@ Checks: TypeAlias = tuple[Check | Named, ...]
 class Draft:
     """A service as its section writes it: what it names elsewhere in the file is not looked up yet.
 
-    *server_checks* are by the names of servers, with that of the sorry server as None.
+    *server_checks* are by the names of servers; the sorry server's are under None.
     """
 
     service: Service

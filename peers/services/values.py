@@ -70,7 +70,7 @@ def text(what: str, most: int, *, encoding: str | None = None, least: int = 1) -
 
 
 def names(what: str, parse: Callable[[str], str]) -> Read:
-    """Return what reads a list of names, or one of them, none of them twice; *parse* raises ValueError for one that is none."""
+    """Return what reads a list of distinct names, or a single one; *parse* raises ValueError for an invalid name."""
 
     def read(section: Section, key: str) -> tuple[str, ...] | None:
         return _items(section, key, parse, what)
@@ -117,7 +117,7 @@ def _router_address(text: str) -> Address:
 
 
 def ports(section: Section, key: str) -> tuple[Ports, ...] | None:
-    """Read ports and ranges of them, of which no two overlap.  Sorted, for their order means nothing."""
+    """Read ports and port ranges, no two of which overlap.  They come out sorted, for their order means nothing."""
     accepted = 'a port such as 80, or a range such as "8000-8099"'
     found = _ranges(section, key, EVERY_PORT, accepted)
     if found is None:
@@ -278,7 +278,7 @@ def hexadecimal(section: Section, key: str) -> bytes | None:
 
 
 def interface_name(text: str) -> str:
-    """Return *text* if an interface can have it as its name.  Raises ValueError; its message continues after it."""
+    """Return *text* if it is a valid name of an interface.  Raises ValueError; its message continues after it."""
     if not INTERFACE.fullmatch(text) or text in {".", ".."}:
         raise ValueError("is not the name of an interface; write one such as eth0")
     return text

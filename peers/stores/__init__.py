@@ -35,7 +35,7 @@ class Store(Protocol):
         """Return whether load() would read something new.  Cheap enough to ask every second."""
 
     def is_absent(self) -> bool:
-        """Return whether there is nothing to read any more, because somebody removed it.  As cheap."""
+        """Return whether there is nothing to read any more, because it was removed.  As cheap."""
 
     def problems(self, most: int) -> list[TableError]:
         """Return what is wrong with the table as it is now, at most *most* problems.  Raises StoreError."""
@@ -61,7 +61,7 @@ STORES: Mapping[str, Row] = {
 class Location:
     """Where a peer table is: the name of a *store*, and a *place* in its own words.
 
-    Prints as ``STORE:PLACE``, and that of a file as its path alone, so that errors name it as other programs know it.
+    Prints as ``STORE:PLACE``, but a file prints as its path alone, so that errors name it as other programs do.
     """
 
     store: str

@@ -41,7 +41,7 @@ class FileStore:
         return signature is not None and signature != self._loaded
 
     def is_absent(self) -> bool:
-        """Return whether there is no such file."""
+        """Return whether the file is gone."""
         try:
             self.path.stat()
         except (FileNotFoundError, NotADirectoryError):

@@ -27,7 +27,7 @@ class ServicesCommands(Commands):
 
 @click.group("services", cls=ServicesCommands)
 def command() -> None:
-    """Look after virtual services: list them, set and check their servers by hand, import them."""
+    """Manage virtual services: list them, set and check their servers by hand, import them."""
 
 
 _COMMANDS: Iterable[click.Command] = (

@@ -47,7 +47,7 @@ def flow_options(command: Command) -> Command:
             "--port", type=click.IntRange(0, 65_535), help="Flows to this port of the service only."
         ),
         click.option(
-            "--limit", type=click.IntRange(1, MOST), help=f"At most so many flows; {LIMIT} by default."
+            "--limit", type=click.IntRange(1, MOST), help=f"The most flows to show; {LIMIT} by default."
         ),
     )
     for option in reversed(options):

@@ -52,9 +52,9 @@ def command(
 
     A server is up, down, drained (it keeps its connections and gets no more), disabled, or checking (no check has ended
     yet).  WEIGHT is what it is given now, and in parentheses what it will have, or an asterisk for one that was set by
-    hand.  ACTIVE connections are open.  Rates are those of the last seconds, as long as the last line says.
+    hand.  ACTIVE connections are open.  Rates cover the last seconds; the last line says how many.
 
-    What is not known is ? here and null in the JSON.  The exit code is 1 if the process that carries packets did not
+    Unknown values are ? here and null in the JSON.  The exit code is 1 if the process that carries packets did not
     report its counters.
 
     With --flows, the flows that this director knows are shown: with maglev, sh and dh the recent ones.

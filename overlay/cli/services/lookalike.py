@@ -91,9 +91,14 @@ def lookalike_options(command: Command) -> Command:
         click.option("--exact", is_flag=True, help="With --ipvsadm: whole numbers, however large."),
         click.option("--nosort", is_flag=True, help="With --ipvsadm: in the order of the peers file."),
         click.option(
-            "-L", "-l", "is_list", is_flag=True, help="With --ipvsadm: nothing else; it always lists."
+            "-L", "-l", "is_list", is_flag=True, help="With --ipvsadm: accepted and ignored; it always lists."
         ),
-        click.option("-n", "is_numeric", is_flag=True, help="With --ipvsadm: nothing else; it has no names."),
+        click.option(
+            "-n",
+            "is_numeric",
+            is_flag=True,
+            help="With --ipvsadm: accepted and ignored; it never shows names.",
+        ),
     )
     for option in reversed(options):
         command = option(command)

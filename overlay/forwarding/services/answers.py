@@ -1,4 +1,4 @@
-"""What a director answers in the name of a virtual address, where there is no server that could.
+"""What a director answers on behalf of a virtual address, where there is no server that could.
 
 All functions return whole IP packets from the destination of the packet that they answer.
 """
@@ -39,7 +39,7 @@ _TCP_HEADER = struct.Struct("!HHIIBBHHH")
 
 
 def refusal(packet: Buffer, protocol: int, at: int) -> bytes | None:
-    """Return what tells the sender of *packet* that nobody takes it: a RST for TCP, else ICMP port unreachable.
+    """Return the refusal of *packet* for its sender: a RST for TCP, else ICMP port unreachable.
 
     *at* is where the upper layer begins.  None if nothing may be answered.
     """

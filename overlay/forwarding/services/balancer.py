@@ -85,7 +85,7 @@ class Balancer:
         *,
         is_shared: bool = False,
     ) -> None:
-        """Have a service, or have it with other *settings* and at other addresses; it keeps its servers and flows.
+        """Add a service, or change its *settings* and addresses; it keeps its servers and flows.
 
         *ports* are ranges, the last of each included; none are all.  A service that *is_shared* has other directors,
         which are told of its flows where their scheduler does not find the servers itself (see sync).
@@ -130,7 +130,7 @@ class Balancer:
     def pin(self, key: bytes, service: int, server: int) -> bool:
         """Lead packets of a health check to a server, whatever its state; return False if it is unknown or there are too many.
 
-        They are led there until unpin(), and to no other server when that one is gone.  *key* is that of the flow (overlay.wire.flow_key).
+        They go there until unpin(), and to no other server when that one is gone.  *key* is the flow's (overlay.wire.flow_key).
         """
         served, pins = self._served.get(service), self._shared.pins
         if (

@@ -73,7 +73,7 @@ class Services:
         self.permits = Permits(self.shortcuts)
 
     def vip(self, address: bytes) -> Peer | None:
-        """Return what stands in the place of a peer in the table for the virtual *address*; None if nobody serves it."""
+        """Return what takes the place of a peer in the table for the virtual *address*; None if it is not served."""
         return cast("Peer | None", self._balancer.vip(address))
 
     def is_virtual(self, address: bytes) -> bool:
@@ -121,7 +121,7 @@ class Services:
             self._drops["tun_refused"] += 1
 
     def instead_of(self, peer: Peer, packet: memoryview, now: float) -> tuple[Peer, Keypair[Peer] | None]:
-        """Return whom *packet* goes to in place of *peer*, which there is no session with, and by what keypair.
+        """Return the peer and the keypair for *packet* in place of *peer*, with which there is no session.
 
         An answer that goes back through the director reaches a peer that knows the director alone.
         """
@@ -286,7 +286,7 @@ class Services:
         self._jobs.add("flows", steps, tell, link_is_idle)
 
     def _number(self, service: int, server: int) -> int:
-        """Return the agent's number of a server: that of the sorry server is -1 here."""
+        """Return the agent's number of a server: the sorry server's is -1 here."""
         return server if server >= 0 else self._sorry[service]
 
     def _later(self, steps: Iterator[None]) -> None:

@@ -23,7 +23,7 @@ _INFORMATION_V6 = 128  # and above; below are errors, RFC 4443 section 2.1
 
 
 class About(NamedTuple):
-    """The flow that an error is about, as the client's packets have it."""
+    """The flow that an error is about, as in the client's packets."""
 
     protocol: int
     key: bytes  # the client's address, the service's, and the two ports

@@ -64,7 +64,7 @@ class Shard:
         self.unproven = 0
 
     def row(self, key: bytes) -> int:
-        """Return a row that is from now on that of *key*; there are less than SHARD."""
+        """Return a row that belongs to *key* from now on; there are fewer than SHARD."""
         if self.free:
             row = self.free.pop()
             self.keys[row] = key
@@ -108,7 +108,7 @@ class Flows:
     """At most *limit* flows of one service, and how many each of its servers has (*loads*).
 
     Those that have had no packet for their time in *timeouts*, by state, are forgotten.  With *is_cache* the oldest
-    makes room where there is none, else the new flow is refused.  *forgotten* is told the key of each flow that goes.
+    makes room where there is none, else the new flow is refused.  *forgotten* gets the key of each flow that goes.
     set_limit() may give other limits, up to *largest*.
     """
 
@@ -177,7 +177,7 @@ class Flows:
         return shard.seen[row] + self.timeouts[shard.state[row]] < now
 
     def add(self, key: bytes, state: State, server: int, now: float) -> bool:
-        """Note a flow that was not there, of the server of an index; return False if there is no room for it."""
+        """Add a new flow to the server of an index; return False if there is no room for it."""
         place = hash(key) & self.mask
         shard = self.shards[place]
         if shard is _NO_SHARD:
@@ -283,7 +283,7 @@ class Flows:
         self.loads = Loads([0] * len(self.loads.active), [0] * len(self.loads.inactive))
 
     def open_keys(self, *, is_all: bool) -> Iterator[bytes]:
-        """Yield the keys of flows that are proven and open: all, or those with packets that nobody was told of."""
+        """Yield the keys of flows that are proven and open: all, or those with packets not reported yet."""
         for place in range(len(self.shards)):
             shard = self.shards[place]
             seen, state = shard.columns()

@@ -30,7 +30,7 @@ class _Packet(Generic[T]):
 
 
 class Fragments(Generic[T]):
-    """Where packets go of which fragments have come.  What is dropped is counted in *drops*."""
+    """Where packets go that arrive in fragments.  What is dropped is counted in *drops*."""
 
     def __init__(self, drops: Drops) -> None:
         self._drops = drops

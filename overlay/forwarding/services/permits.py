@@ -56,7 +56,7 @@ class Permits:
         self.returning: frozenset[bytes] = frozenset()  # addresses whose answers go back through a director
 
     def set(self, rows: Iterable[tuple[bytes, bool, Permit]]) -> None:
-        """Have these in place of all others: an address, whether it is that of the source, and what is permitted."""
+        """Replace all permits by these: an address, whether it is the source's, and what is permitted."""
         found = tuple(rows)
         if found == self._rows:
             return
@@ -74,7 +74,7 @@ class Permits:
         return bool(self._to or self._from)
 
     def admits(self, peer: Peer, packet: Buffer) -> bool:
-        """Return whether *peer* may send *packet*, a whole IP packet whose source is none of its own."""
+        """Return whether *peer* may send *packet*, a whole IP packet whose source is not one of its own."""
         if not self._to and not self._from:
             return False
         if packet[0] >> 4 == 4:
@@ -103,7 +103,7 @@ class Permits:
         """Return the director that an answer goes back through: that which the client's packets came from.
 
         Where that is not known, as after a restart, it is the one that sent the last packet to that service's address.
-        None for what is no such answer.
+        None if it is not such an answer.
         """
         if not self.returning:
             return None

@@ -47,7 +47,7 @@ class Templates(Flows):
         return shard.server[row]
 
     def began(self, client: bytes, server: int, now: float, *, is_counted: bool = True) -> None:
-        """Note a new flow of *client* to a server, which is from now on that of the client.
+        """Note a new flow of *client* to a server, which is the client's from now on.
 
         One that *is_counted* keeps the template until ended() is called for it.
         """

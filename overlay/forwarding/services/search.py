@@ -1,7 +1,7 @@
-"""Flows that somebody asks for, found in the table a piece at a time, so that packets go between.
+"""A search for flows in the table, a piece at a time, so that packets go on in between.
 
 A question is answered for a part of a large table at most; the answer says where the next question goes on.  Flows keep
-their place in the table, so whoever asks until the end is told once of each flow that is there all the time.
+their place in the table, so a search to the end finds each flow that is there all the time once.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class _Finder:
 
 
 def flow_row(key: bytes, state: int, server: int | None, idle: float, left: float) -> FlowRow:
-    """Return what is told of the flow that has *key*."""
+    """Return the answer for the flow that has *key*."""
     return FlowRow(*parse_flow_key(key), state, server, idle, left)
 
 
@@ -97,7 +97,7 @@ def _protocol(key: bytes) -> int:
 
 
 def _matcher(wanted: FlowFilter) -> Callable[[bytes], bool]:
-    """Return what tells whether a key is that of a flow which is *wanted*, whatever its state and server."""
+    """Return a predicate on keys: whether the flow is *wanted*, whatever its state and server."""
     tests: list[Callable[[bytes], bool]] = []
     if wanted.client is not None:
         tests.append(_client_test(wanted.client, wanted.prefix))

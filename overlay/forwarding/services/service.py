@@ -116,7 +116,7 @@ class Server(state.Server):
         return self.takes_new and self.apart.get(version, Takes.NEW) is Takes.NEW
 
     def real(self, version: int = 0) -> Real:
-        """Return what the scheduler is told of it, or that of one IP version alone."""
+        """Return what schedulers see of it, for both IP versions or for one alone."""
         is_there = self.takes is Takes.NEW and self.apart.get(version, Takes.NEW) is Takes.NEW
         weight = self.weight if is_there else 0
         return Real(self.key, weight, self.index, self.upper, self.lower)
@@ -130,7 +130,7 @@ class Service:
         self._shortcuts = shortcuts or Shortcuts()
         self.drops = Drops()
         self.servers: list[Server] = []  # by index; some have lost their flows
-        self._free: list[int] = []  # places of servers that have lost their flows, and of which none is left
+        self._free: list[int] = []  # places of servers that have lost their flows and have none left
         self.by_number: dict[int, Server] = {}  # those of the peers file
         self.by_identity: dict[int, Server] = {}  # and the sorry server; none that share one
         self.past = (0, 0, 0)  # connections, packets and bytes of servers that are gone
@@ -191,7 +191,7 @@ class Service:
         """Have the servers of *rows*, in the order of the peers file, and a *sorry* server that new flows go to if *is_sorry*.
 
         Servers that are gone, or that take nothing any more, lose their flows; those of all others stay.  A server
-        that comes back has none of those that it had.
+        that comes back has none of its former ones.
         """
         self._shortcuts.forget_flows()
         self._free = [
@@ -353,7 +353,7 @@ class Service:
         return sorry if scheduler.is_ready and sorry is not None and sorry.takes_new_by(version) else None
 
     def begin(self, key: bytes, state: State, server: Server, now: float) -> bool:
-        """Note a new flow to *server*; return False if there is no room for it."""
+        """Add a new flow to *server*; return False if there is no room for it."""
         if not self.flows.add(key, state, server.index, now):
             return False
         server.connections += 1
@@ -362,7 +362,7 @@ class Service:
         return True
 
     def learn(self, key: bytes, state: State, server: Server, seen: float) -> bool:
-        """Have a flow that another director has, and has *seen* last then; return False if there is no room for it.
+        """Add a flow that another director has, last *seen* at that time; return False if there is no room for it.
 
         A flow that packets have proven here keeps its server, if that is not gone.
         """

@@ -1,16 +1,16 @@
 """Directors tell each other of flows, so that the next one goes on with them: connection synchronization, as ip_vs has it.
 
-Told are flows that are proven (a flood of spoofed SYNs is told to nobody): within a fraction of a second, at each change
+Only proven flows are sent (not a flood of spoofed SYNs): within a fraction of a second, at each change
 of their state, and after REFRESH again if packets still came here.  A director that begins anew asks the others for all
-that they have.  All of this is best effort: what is lost on the way is told again at the next change or refresh.
+that they have.  All of this is best effort: what is lost on the way is sent again at the next change or refresh.
 
 A scheduler that hashes finds the server of a flow by itself, at every director.  There, only flows that are astray are
 told: those of a server that has been drained, and those that the table leads elsewhere since a weight changed or a
 server went or came.  They are looked for among all flows when the scheduler has got other servers, and once more a
 little later, for those that began meanwhile.
 
-What is learnt does not change the server of a flow that this director has seen itself, and nothing that is told makes a
-flow end.  Who was told of a flow does not tell it back: it has seen no packet of it.
+A flow that this director has seen itself keeps its server whatever is learnt, and no message makes a
+flow end.  A director that only learnt of a flow does not send it on: it has seen no packet of it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # Ours
 TICK = 0.15  # seconds from one telling to the next
 MESSAGES = 60  # in one tick to each director: 400 a second, where it takes 1500 of one peer, pings and all
-REFRESH = 300.0  # seconds until flows with packets are told again; ip_vs has 0 to 300 s
+REFRESH = 300.0  # seconds until flows with packets are sent again; ip_vs has 0 to 300 s
 ASKING, ASKING_LATER = 0.5, 5.0  # seconds between two questions for all flows: ten times, and after that
 EAGER = 10
 PATIENCE = 3.0  # seconds without an answer, until unknown flows are not waited for any more
@@ -103,9 +103,9 @@ class _Shared:
     def row(
         self, table: Flows, key: bytes, *, is_client: bool = False, is_change: bool = False
     ) -> FlowRow | None:
-        """Return what is told of a flow or, from the table of templates, of a client; None if there is nothing to tell.
+        """Return the row to send for a flow or, from the table of templates, a client; None if there is nothing to send.
 
-        A change of its state, *is_change*, is told of each flow that another director knows.
+        A change of its state, *is_change*, is sent for each flow that another director knows.
         """
         found = table.find(key)
         if found is None:
@@ -129,7 +129,7 @@ class _Shared:
 
 @dataclass(slots=True)
 class _Walk:
-    """Flows of a service on their way to *targets*: all, or those with packets that nobody was told of."""
+    """Flows of a service on their way to *targets*: all, or those with packets not sent yet."""
 
     shared: _Shared
     targets: frozenset[int]
@@ -258,7 +258,7 @@ class Sync:
                 continue
             targets = self._reachable(shared.others, now)
             if not targets:
-                waiting.clear()  # who comes back is told by the refresh, and who begins anew asks
+                waiting.clear()  # one that comes back learns by the refresh, and one that restarts asks
                 continue
             for told in _packed(shared.name, self._news(shared, waiting), room):
                 yield targets, told
@@ -289,7 +289,7 @@ class Sync:
                 continue
             done.add(key)
             found = flows.find(key)
-            # What began and ended at once is of use to nobody, but for the server that its client keeps.
+            # What began and ended at once is of no use, except for the server that its client keeps.
             if found is None or (
                 service.templates is None
                 and not found[0].told[found[1]]
@@ -320,7 +320,7 @@ class Sync:
     # Learning
 
     def take(self, peer: Peer, told: FlowsTold, now: float) -> None:
-        """Take what *peer* tells; who is no director of the service is not heeded."""
+        """Take what *peer* sent; it is ignored unless it is a director of the service."""
         shared = self._by_name.get(told.service)
         if shared is None or peer.number not in shared.others:
             peer.drops["control_foreign"] += 1

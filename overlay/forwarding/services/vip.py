@@ -324,7 +324,7 @@ class Vip:
         return None
 
     def _concerned(self, quoted: About, now: float) -> Goal | None:
-        """Return the server that has a flow, or would have it."""
+        """Return the server of a flow, or the one that would get it."""
         protocol, key = quoted
         if protocol not in _PROTOCOLS:
             return None
@@ -347,7 +347,7 @@ class Vip:
     def _refuse(
         self, drops: Drops, reason: str, packet: memoryview, upper: Upper, now: float, count: int
     ) -> None:
-        """Drop a packet, and tell its sender that nobody takes it."""
+        """Drop a packet, and tell its sender that it is refused."""
         drops[reason] += count
         answer = refusal(packet, upper.protocol, upper.at)
         if answer is not None:

@@ -53,7 +53,7 @@ class _Asking:
         self.request = self._question.to_wire()
 
     def receive(self, data: bytes) -> Result | None:
-        """Return what a datagram says; None for one that is no answer."""
+        """Return what a datagram says; None if it is not an answer."""
         try:
             answer = dns.message.from_wire(data)
         except dns.exception.DNSException:

@@ -1,6 +1,6 @@
 """A check that is one exchange: something is sent, and what comes back decides.
 
-Such a check needs no task of its own: thousands can be made beside each other by whoever has their sockets.
+Such a check needs no task of its own: thousands can run side by side in the task that has their sockets.
 """
 
 from __future__ import annotations

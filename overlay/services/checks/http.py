@@ -1,6 +1,6 @@
 """``http`` and ``https``: the server answers a request with an accepted status and body.
 
-HTTP is that of h11, TLS that of Python.  Redirections are not followed: what they lead to is not this server.
+HTTP is parsed by h11; TLS is Python's.  Redirections are not followed: they lead away from this server.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Ours
 LARGEST = 65535  # bytes
 OTHERS = 10_000  # messages from the address that answer other requests, and are passed over
-DATA_SIZE = 16  # bytes, by which the answer is known
+DATA_SIZE = 16  # bytes that identify the answer
 
 
 async def run(_: Check, way: Way) -> Result:

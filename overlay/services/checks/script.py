@@ -2,7 +2,7 @@
 
 0 is good, and anything else bad; where the status tells a weight, 2 to 255 is good with a weight of status - 2
 (keepalived's ``misc_dynamic``).  The program runs as a user without privileges, never as root, in a session of its own:
-when its time is over all of it is told to end, and killed two seconds later.
+when its time is over the whole group gets SIGTERM, and SIGKILL two seconds later.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def run_as_nobody(
     """Run *command* without the agent's privileges, and return its exit status, negative for a signal.
 
     Its output goes nowhere.  Cancelled, it ends the program and what that has started.  Raises OSError, and LookupError
-    if there is nobody to run it as.
+    if there is no user to run it as.
     """
     user, group = _identity()
     process = await trio.lowlevel.open_process(
@@ -118,9 +118,9 @@ async def _all_gone(process: trio.Process) -> None:
 
 
 def _identity() -> tuple[int | None, int | None]:
-    """Return user and group to run as: those of somebody without privileges; None where the agent has none itself.
+    """Return the user and group to run as, which have no privileges; None where the agent has none itself.
 
-    Raises LookupError where there is nobody of that kind.
+    Raises LookupError if there is no such user.
     """
     if os.geteuid():
         return None, None

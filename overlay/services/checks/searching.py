@@ -1,4 +1,4 @@
-"""Regular expressions in what a server has sent, in a bounded time: some take years for what somebody thinks up."""
+"""Regular expressions in what a server has sent, in bounded time: some inputs can be made to take years."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ class NotAskedError(Exception):
 class Way(Protocol):
     """Opens sockets whose packets to the virtual address reach the server under test, and no other.
 
-    *address* is the virtual address as text, *port* that of the check.  The names of the service, the server and its
-    peer are told to scripts.
+    *address* is the virtual address as text, *port* the check's.  The names of the service, the server and its
+    peer are passed to scripts.
     """
 
     address: str

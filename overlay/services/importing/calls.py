@@ -29,7 +29,7 @@ COMMANDS = {
     "stop": "--stop-daemon",
     "h": "--help",
 }
-"""By the letter of the command, or a name of ours for those without one."""
+"""By the letter of the command, or our own name for those without one."""
 
 OPTIONS = {
     "t": "--tcp-service",

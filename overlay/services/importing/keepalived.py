@@ -1,7 +1,7 @@
 """keepalived.conf: its virtual servers, their groups, real servers and VRRP instances, as a plan.
 
 Every directive either has its effect in the plan, is the default here, or is a remark.  What a directive means, and
-what keepalived does with those that contradict each other, is that of 2.2.7 (validate_check_config in check_data.c).
+the treatment of contradictory ones follow keepalived 2.2.7 (validate_check_config in check_data.c).
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ def idle_keys(idle: dict[str, Value], protocol: str) -> Keys:
 def service_name(
     group: str | None, addresses: tuple[Address, ...], ports: tuple[int, ...], protocol: str, taken: set[str]
 ) -> str:
-    """Return a name that none of *taken* is, and add it: that of the *group*, or of the address, protocol and port."""
+    """Return a name that is not in *taken*, and add it: after the *group*, or the address, protocol and port."""
     first = str(addresses[0]).replace(":", "-")
     name = "-".join([first, protocol, *([str(ports[0])] if ports else [])])
     if group is not None:

@@ -80,7 +80,7 @@ class Defaults:
 
 
 def read_checks(directive: Directive, given: Defaults, remarks: Remarks) -> tuple[Keys, ...]:
-    """Return the checks that the checker *directive* comes to, all of which have to succeed."""
+    """Return the checks that stand for the checker *directive*; all of them have to succeed."""
     reader = CHECKERS.get(directive.keyword)
     if reader is None:
         remarks.add(directive.place, str(directive), REPLACED[directive.keyword])
@@ -131,7 +131,7 @@ class _Checker:
         self.settings.remark(NOT_CARRIED)
 
     def _port(self, kind: str) -> int | None:
-        """Return the port that has to be written; None where it is that of the service."""
+        """Return the port to write; None where it is the service's."""
         own = self.settings.number("connect_port", 1, 65535)
         port = own or self.given.port
         is_same_protocol = self.given.protocol == ("udp" if kind in {"udp", "dns"} else "tcp")
@@ -336,7 +336,7 @@ def _url(url: Directive, host: str | None, remarks: Remarks) -> dict[str, Value]
 
 
 def _path(directive: Directive, remarks: Remarks) -> str:
-    """Return the path of a page as a request line can have it."""
+    """Return the path of a page in the form that a request line allows."""
     path = "".join(
         each
         if each.isascii() and each.isprintable() and each != " "

@@ -1,6 +1,6 @@
 """The content of one virtual_server of keepalived: its real servers and the keys of the service.
 
-What keepalived does with settings that contradict each other is that of 2.2.7 (validate_check_config in check_data.c).
+Contradictory settings are treated as by keepalived 2.2.7 (validate_check_config in check_data.c).
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ class VirtualServer:
         return found
 
     def _quorum(self, total: int) -> dict[str, Value]:
-        """Return the quorum as keepalived comes to have it: no more than there is, and hysteresis below it."""
+        """Return the quorum as keepalived computes it: at most the sum of weights, and hysteresis below it."""
         quorum = min(self._settings.number("quorum", 1, 2**32 - 1) or 1, max(total, 1))
         hysteresis = min(self._settings.number("hysteresis", 0, 2**32 - 1) or 0, quorum - 1)
         found: dict[str, Value] = {"quorum": quorum} if quorum > 1 else {}

@@ -1,6 +1,6 @@
 """Lines of keepalived's configuration: comments, included files, variables, conditions and repetitions undone.
 
-What is done to a line, and in which order, is that of read_line() in lib/parser.c of keepalived 2.2.7:
+A line is treated as by read_line() in lib/parser.c of keepalived 2.2.7, in that order:
 
     # comment, ! comment      to the end of the line, unless escaped or in double quotes
     @ID line, @^ID line       only where the configuration has this identifier, or has not

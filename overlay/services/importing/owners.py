@@ -30,7 +30,7 @@ LAST_RESORT = "fd6f:7665:726c::/64"
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The peer of a server; *address* is that of a container behind it, None for the peer itself."""
+    """The peer of a server; *address* is a container's behind it, None for the peer itself."""
 
     peer: str
     address: Address | None = None
@@ -64,7 +64,7 @@ class KnownPeers:
                 self._by_endpoint[peer.endpoint.address].append(peer.name)
 
     def find(self, address: Address) -> Owner | None:
-        """Return whose *address* is, by addresses, endpoints, then subnets of hosts with an agent; None if nobody's.
+        """Return the owner of *address*, by addresses, endpoints, then subnets of hosts with an agent; None if it has none.
 
         Raises AmbiguousError where two peers have their endpoints there.
         """
@@ -85,7 +85,7 @@ class KnownPeers:
 
 @dataclass(slots=True)
 class Newcomers:
-    """New peers, one for each server that nobody knows, with names and addresses that nothing else has.
+    """New peers, one for each unknown server, with unused names and addresses.
 
     Their addresses on the overlay serve to tell them apart; what is sent to a service needs none.
     """

@@ -1,4 +1,4 @@
-"""Where something stands in the files that are imported, and what is said of it."""
+"""Places in imported files, and remarks on them."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ IN_IPIP = Tunnel()
 class RealServer:
     """A server as the imported file knows it: by an address.
 
-    *tunnel* is that of a peer that has to be made of it.  *checks* are all that have to succeed.
+    *tunnel* is for a peer that has to be made of it.  *checks* are all that have to succeed.
     """
 
     place: Place
@@ -72,7 +72,7 @@ class VirtualService:
 class VrrpGroup:
     """How directors agree on one LAN: *keys* of its section, and the *addresses* that it moves.
 
-    *priority* is that of the host that was imported from.  *routers* are its own address there and those of the
+    *priority* belongs to the host whose file was imported.  *routers* are its own address there and those of the
     others, as far as the file tells.
     """
 

@@ -1,4 +1,4 @@
-"""The directives of one block of keepalived, asked for by keyword: whatever nobody asks for is a remark."""
+"""The directives of one block of keepalived, asked for by keyword: a directive that is never asked for becomes a remark."""
 
 from __future__ import annotations
 

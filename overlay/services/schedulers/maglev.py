@@ -28,7 +28,7 @@ SLOTS_PER_SERVER = 100  # at least, so that each has its share to a hundredth
 REHASHES = (
     64  # before any server will do that takes flows: a table that is out of date has them almost at once
 )
-PIECE = 2000  # steps of filling a table, of which each takes 50 to 100 ns
+PIECE = 2000  # steps of filling a table; each takes 50 to 100 ns
 _FREE = 0xFFFF
 
 

@@ -1,4 +1,4 @@
-"""What a scheduler is told, and what it answers: the interface of all that choose servers for new flows."""
+"""The interface of schedulers, which choose servers for new flows."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Scheduler(Protocol):
     """Chooses a server for each new flow of one service."""
 
     def set_servers(self, servers: Sequence[Real]) -> None:
-        """Choose among *servers*, whose order is that of the peers file, from now on.
+        """Choose among *servers*, in the order of the peers file, from now on.
 
         What takes long is left to prepare(); until that is done, the choice may be after the servers before.
         """

@@ -54,7 +54,7 @@ class WeightedRoundRobin(RoundTheList):
                 place, level = 0, level - self._step
                 if level <= 0:
                     level = self._highest
-                if level > most:  # rounds in which nobody would have a turn
+                if level > most:  # rounds in which no server would have a turn
                     level -= -((most - level) // self._step) * self._step
             server = servers[place]
             if server.weight >= level and server.index not in full:

@@ -29,7 +29,7 @@ REFUSED = [
     (
         web(DIRECTORS, 'vrrp = { router = 51, interface = "eth0", priority = { web1 = 9 } }'),
         4,
-        "services.web.vrrp.priority.web1 is for a director, and web1 is none of services.web; remove it",
+        "services.web.vrrp.priority.web1 is for a director, and web1 is not one of services.web; remove it",
     ),
     (
         web(DIRECTORS, GROUP) + ANOTHER + f"{DIRECTORS}\n{GROUP}",
@@ -46,7 +46,7 @@ REFUSED = [
     (
         web(DIRECTORS, 'vrrp = { router = 51, interface = { lb1 = "a", lb2 = "b", web1 = "c" } }'),
         4,
-        "services.web.vrrp.interface.web1 is for a director, and web1 is none of services.web",
+        "services.web.vrrp.interface.web1 is for a director, and web1 is not one of services.web",
     ),
     (
         web(DIRECTORS, 'address = "2001:db8::1"', 'vrrp = { router = 51, interface = "eth0", version = 2 }'),
