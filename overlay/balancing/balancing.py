@@ -143,7 +143,9 @@ class Balancing:
     def _new_servers(self, name: str) -> Iterator[Command]:
         """Yield how the servers of a service stand, if the forwarder was told otherwise."""
         with contextlib.suppress(_PeerGoneError):  # the peers are being changed, and adopt() follows
-            command = instructions.set_servers(self.watching.healths[name], self._numbers, self._number)
+            health = self.watching.healths[name]
+            elsewhere = self.shared.sharing.elsewhere(health.service)
+            command = instructions.set_servers(health, self._numbers, self._number, elsewhere)
             if self._told.get(name) != command:
                 self._told[name] = command
                 yield command
@@ -227,6 +229,8 @@ class Balancing:
                 self._wake.set()
             case SettingsTold() | SettingsHeard() | StandingsTold() if remote is not None:
                 await self.shared.take(remote, message)
+                for command in [each for name in self.shared.restood() for each in self._new_servers(name)]:
+                    await self._tell(command)
         return True
 
     async def met(self, number: int) -> None:

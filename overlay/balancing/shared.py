@@ -82,6 +82,10 @@ class Shared:
             await self._apply(service, key, by_hand)
         self._stir()
 
+    def restood(self) -> set[str]:
+        """Return the services whose servers another director has come to see otherwise, and that are watched here."""
+        return self.sharing.restood() & self._watching.healths.keys()
+
     def met(self, peer: str) -> None:
         """Note that a session with *peer* has begun."""
         self.sharing.met(peer, clock.now())

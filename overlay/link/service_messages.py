@@ -10,6 +10,7 @@ from typing import Annotated
 from overlay.wire.bounds import ROWS, Address, FlowKey, Items, Name, Ports, UInt8, UInt16, between
 
 # Ours
+MOST_VIEWS = 4  # of other directors that see servers of one service otherwise
 VIRTUAL = -1  # in the place of a peer number in the routes: a virtual address that this node balances
 NO_ANSWER = 0  # the serial of a Pin that nobody waits for
 
@@ -62,13 +63,15 @@ class ServerRow:
 class SetServers:
     """Have these servers in the service, in the order of the peers file; *sorry* has one row or none.
 
-    With *is_sorry* it is the turn of the sorry server.
+    With *is_sorry* it is the turn of the sorry server.  *elsewhere* are the effective weights, of all these servers and
+    the sorry server last, as other directors see them where that is not as here.
     """
 
     service: int
     rows: list[ServerRow]
     sorry: Annotated[list[ServerRow], Items(0, 1)] = dataclasses.field(default_factory=list)
     is_sorry: bool = False
+    elsewhere: Annotated[list[list[UInt16]], Items(0, MOST_VIEWS)] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from overlay.link.messages import OWN, Routes
 from overlay.link.service_messages import (
+    MOST_VIEWS,
     VIRTUAL,
     PermitRow,
     ServerRow,
@@ -19,7 +20,7 @@ from overlay.link.service_messages import (
 from peers.service import DIRECTOR, PROTOCOLS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from overlay.services.health import Health, Standing
     from peers.addresses import Address
@@ -68,8 +69,13 @@ def set_service(service: Service, number: int, own: str, peer_number: Callable[[
     )
 
 
-def set_servers(health: Health, numbers: Numbers, peer_number: Callable[[str], int]) -> SetServers:
-    """Return the command to have the servers of a service as they stand now."""
+def set_servers(
+    health: Health,
+    numbers: Numbers,
+    peer_number: Callable[[str], int],
+    elsewhere: Sequence[Sequence[int]] = (),
+) -> SetServers:
+    """Return the command to have the servers of a service as they stand now, here and *elsewhere*."""
     service = health.service
     keys = {server.key for server in service.servers}
     dscps = service.dscps()
@@ -94,6 +100,7 @@ def set_servers(health: Health, numbers: Numbers, peer_number: Callable[[str], i
         [row(server) for server in service.servers],
         [row(each) for each in sorry],
         is_sorry=bool(sorry) and not health.has_quorum,
+        elsewhere=[list(weights) for weights in elsewhere[:MOST_VIEWS]],
     )
 
 

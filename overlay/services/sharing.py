@@ -127,6 +127,8 @@ class Sharing:
         self._groups: dict[Group, _Group] = {}
         self._by_number: dict[int, Group] = {}
         self._entries: dict[tuple[str, str], int] = {}  # by service and key of a server
+        self._services: dict[int, str] = {}  # by entry
+        self._restood: set[str] = set()  # services whose servers another director sees otherwise than before
         self._tellings: dict[int, Telling] = {}
         self._queue: deque[Say] = deque()
         self._tick = -math.inf
@@ -144,6 +146,7 @@ class Sharing:
             for service in services
             for server in service.entries
         }
+        self._services = {entry: service for (service, _), entry in self._entries.items()}
         everybody, before, self._groups = tuple(everybody), self._groups, {}
         for group in dict.fromkeys(map(group_of, services)):
             names = [name for name in group or everybody if name != self._own]
@@ -282,7 +285,12 @@ class Sharing:
         heard = each.heard.setdefault(peer, _Heard())
         if each.is_compared:
             heard.at = now
-            heard.rows |= {row.entry: (row, now) for row in message.rows if row.entry in each.entries}
+            told = [row for row in message.rows if row.entry in each.entries]
+            for row in told:
+                known = heard.rows.get(row.entry)
+                if known is None or known[0].weight != row.weight:
+                    self._restood.add(self._services[row.entry])
+            heard.rows |= {row.entry: (row, now) for row in told}
         if message.settings == self._settings.digest(group) or heard.answered + ANSWER_INTERVAL > now:
             return []
         heard.answered = now
@@ -314,6 +322,30 @@ class Sharing:
                 if (condition, row.weight) != (standing.condition, standing.effective):
                     found.append(Difference(name, condition, row.weight, at - row.since))
         return found
+
+    def restood(self) -> set[str]:
+        """Return the services of which elsewhere() says something else than when this was asked last."""
+        found, self._restood = self._restood, set()
+        return found
+
+    def elsewhere(self, service: Service) -> list[list[int]]:
+        """Return the effective weights of the entries of *service* at other directors, where they are not those of here.
+
+        They are those that were heard last: a director that is not heard any more may be about to be heard again.
+        """
+        own = [self._healths()[service.name].standings[server.key].effective for server in service.entries]
+        found: dict[tuple[int, ...], None] = {}
+        group = self._groups[group_of(service)]
+        for name in group.others if service.directors is not None else ():
+            rows = group.heard[name].rows if name in group.heard else {}
+            entries = [self._entries[service.name, server.key] for server in service.entries]
+            weights = tuple(
+                rows[entry][0].weight if entry in rows else weight
+                for entry, weight in zip(entries, own, strict=True)
+            )
+            found[weights] = None
+        found.pop(tuple(own), None)
+        return [list(weights) for weights in found]
 
     @staticmethod
     def _is_heard(group: _Group, name: str, now: float) -> bool:

@@ -112,10 +112,11 @@ class Balancer:
         sorry: ServerRow | None = None,
         *,
         is_sorry: bool = False,
+        elsewhere: Sequence[Sequence[int]] = (),
     ) -> None:
         """Have these servers in the service of a number, in the order of the peers file (see Service.set_servers)."""
         service = self._served[number].service
-        service.set_servers(rows, sorry, is_sorry=is_sorry)
+        service.set_servers(rows, sorry, is_sorry=is_sorry, elsewhere=elsewhere)
         self._prepare(service)
 
     def remove_service(self, number: int) -> None:

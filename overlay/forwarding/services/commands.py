@@ -159,9 +159,15 @@ class Services:
                 self._check_service(command.service)
                 rows = [self._row(row) for row in command.rows]
                 sorry = [self._row(row) for row in command.sorry]
+                if any(len(weights) != len(rows) + len(sorry) for weights in command.elsewhere):
+                    raise PacketError("link")
                 self._sorry[command.service] = command.sorry[0].server if command.sorry else -1
                 self._balancer.set_servers(
-                    command.service, rows, sorry[0] if sorry else None, is_sorry=command.is_sorry
+                    command.service,
+                    rows,
+                    sorry[0] if sorry else None,
+                    is_sorry=command.is_sorry,
+                    elsewhere=command.elsewhere,
                 )
             case RemoveService():
                 self._check_service(command.service)

@@ -136,7 +136,9 @@ class Flows:
         self._filled = 0  # shards that are there
         self.evicted = 0  # flows that had to make room
         self.news: deque[bytes] | None = None  # keys of flows whose state changed, for another director
-        self.news_of_all = True  # or of those alone that another director knows
+        self.news_of_all = (
+            True  # or of those alone that have just been proven, or that another director knows
+        )
 
     def __len__(self) -> int:
         return sum(len(shard.index) for shard in self.shards)
@@ -203,9 +205,9 @@ class Flows:
 
     def set_state(self, shard: Shard, row: int, state: State, *, is_news: bool = True) -> None:
         """Put a flow in another state, which *is_news* unless another director told of it."""
-        if self.news is not None and is_news and (self.news_of_all or shard.told[row]):
-            self.news.append(shard.keys[row])
         before = shard.state[row]
+        if self.news is not None and is_news and (self.news_of_all or _UNPROVEN[before] or shard.told[row]):
+            self.news.append(shard.keys[row])
         shard.unproven += _UNPROVEN[state] - _UNPROVEN[before]
         if _CLOSING[before] != _CLOSING[state]:
             server = shard.server[row]

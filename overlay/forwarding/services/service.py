@@ -14,6 +14,7 @@ from overlay.forwarding.services.flows import Flows
 from overlay.forwarding.services.losing import give_to
 from overlay.forwarding.services.persistence import Templates, network_of
 from overlay.forwarding.services.shortcuts import Shortcuts
+from overlay.forwarding.services.views import View
 from overlay.reasons import Drops
 from overlay.services.schedulers import SCHEDULERS, Hashed, Loads, Real
 from overlay.services.states import FIN_TIMEOUT, TCP_TIMEOUT, UDP_TIMEOUT, UNPROVEN, State, timeouts
@@ -140,6 +141,9 @@ class Service:
         self._lost: list[tuple[int, int]] = []  # indices of servers, and IP versions whose flows they lose
         self._gone: Server | None = None  # whose flows are those that were lost so
         self._limited: list[Real] = []  # with thresholds
+        self._elsewhere: tuple[tuple[int, ...], ...] = ()
+        self._views: list[View] = []  # how other directors choose that see the servers otherwise
+        self.revivals = 0  # how often a server was given flows again that had been given none
         self.is_preparing = False  # an iterator of prepare() is in use
         self.changes = 0  # how often the scheduler has got other servers, and was ready for them
         self.has_marks = False  # some packets are changed on their way
@@ -176,6 +180,7 @@ class Service:
         self.hashed, self.is_function = kind.hashed, kind.is_function
         self.scheduler: Scheduler = kind.make()
         self._apart: dict[int, Scheduler] = {}  # by IP version, where some server takes less by it
+        self._views = []
         if settings.persistence and kind.hashed is Hashed.NOTHING:
             self.templates = Templates(settings.flows, settings.persistence)
         self._limit(settings)
@@ -186,9 +191,16 @@ class Service:
         self._new = Bucket(settings.new_flows, 2.0 * settings.new_flows) if settings.new_flows else None
 
     def set_servers(
-        self, rows: Sequence[ServerRow], sorry: ServerRow | None = None, *, is_sorry: bool = False
+        self,
+        rows: Sequence[ServerRow],
+        sorry: ServerRow | None = None,
+        *,
+        is_sorry: bool = False,
+        elsewhere: Sequence[Sequence[int]] = (),
     ) -> None:
         """Have the servers of *rows*, in the order of the peers file, and a *sorry* server that new flows go to if *is_sorry*.
+
+        *elsewhere* are the weights of all these, that of the sorry server last, as other directors see them.
 
         Servers that are gone, or that take nothing any more, lose their flows; those of all others stay.  A server
         that comes back has none of its former ones.
@@ -202,8 +214,12 @@ class Service:
         before = {server.key: server for server in self.by_number.values()}
         if self.sorry is not None:
             before[_sorry_key(self.sorry.key)] = self.sorry
+        alive = {key for key, server in before.items() if server.takes is not Takes.NOTHING}
+        if any(row.takes is not Takes.NOTHING and row.key not in alive for row in rows if before):
+            self.revivals += 1
         self.by_number = {}
         self._rows, self._is_sorry = tuple(rows), is_sorry
+        self._elsewhere = tuple(map(tuple, elsewhere))
         for row in rows:
             self.by_number[row.number] = self._settle(before.pop(row.key, None), row)
         self.sorry = None
@@ -265,7 +281,8 @@ class Service:
     def _tell_scheduler(self) -> None:
         reals = [self.by_number[row.number].real() for row in self._rows]
         self._limited = [real for real in reals if real.upper]
-        self.flows.news_of_all = self.hashed is Hashed.NOTHING or bool(self._limited)
+        self._view(reals)
+        self.flows.news_of_all = self.hashed is Hashed.NOTHING or bool(self._limited) or bool(self._views)
         self.flows.loads.full.clear()
         self.scheduler.set_servers(reals)
         servers = [self.by_number[row.number] for row in self._rows]
@@ -284,11 +301,20 @@ class Service:
             return self.sorry
         return found
 
+    def _view(self, reals: Sequence[Real]) -> None:
+        """Choose as other directors do, too, where a scheduler is a function of the flow."""
+        elsewhere = () if self.hashed is Hashed.NOTHING else self._elsewhere
+        make = SCHEDULERS[self.settings.scheduler].make
+        del self._views[len(elsewhere) :]
+        self._views += [View(make()) for _ in range(len(elsewhere) - len(self._views))]
+        for view, weights in zip(self._views, elsewhere, strict=True):
+            view.set_weights(reals, weights, None if self.sorry is None else self.sorry.index)
+
     def prepare(self) -> Iterator[None]:
         """Do what set_servers() and set() left to do, a piece each time that the iterator is asked."""
         self.is_preparing = True
         while True:
-            while any(scheduler.prepare() for scheduler in (self.scheduler, *self._apart.values())):
+            while any(scheduler.prepare() for scheduler in self._schedulers()):
                 yield
             if not self._lost:
                 break
@@ -325,13 +351,21 @@ class Service:
     def is_astray(self, key: bytes, server: Server) -> bool:
         """Return whether the flow *key* has another *server* than it would get from a director that does not know it.
 
+        That is this one, or one of those that see the servers otherwise.
+
         What depends on the number of flows, which other directors have not, is left out.
         """
         if self.hashed is Hashed.NOTHING:
             return True
         half = 4 if len(key) < 32 else 16
         client, address, port = key[:half], key[half : 2 * half], key[2 * half : 2 * half + 2]
-        return self._scheduled(client, port, address, _NO_LOADS) is not server
+        if self._scheduled(client, port, address, _NO_LOADS) is not server:
+            return True
+        flow = self._hash(client, port, address) if self._views else 0
+        return any(view.choose(flow) != server.index for view in self._views)
+
+    def _schedulers(self) -> list[Scheduler]:
+        return [self.scheduler, *self._apart.values(), *(view.scheduler for view in self._views)]
 
     def scheduler_of(self, version: int) -> Scheduler:
         """Return what chooses servers for flows of an IP version: the same for both, as long as all servers take both."""
@@ -377,10 +411,14 @@ class Service:
             found[0].note_learnt(found[1])
             return True
         shard, row = found
-        if seen < shard.seen[row] and not shard.is_learnt(row) and shard.state[row] not in UNPROVEN:
+        may_move = (
+            self.servers[shard.server[row]].peer is None
+            or shard.is_learnt(row)
+            or shard.state[row] in UNPROVEN
+        )
+        if seen < shard.seen[row] and not may_move:
             return True
-        is_gone = self.servers[shard.server[row]].peer is None
-        if is_gone or shard.is_learnt(row) or shard.state[row] in UNPROVEN:
+        if may_move:
             self.flows.move(shard, row, server.index)
         self.flows.set_state(shard, row, state, is_news=False)
         shard.seen[row] = max(shard.seen[row], seen)

@@ -5,9 +5,9 @@ of their state, and after REFRESH again if packets still came here.  A director 
 that they have.  All of this is best effort: what is lost on the way is sent again at the next change or refresh.
 
 A scheduler that hashes finds the server of a flow by itself, at every director.  There, only flows that are astray are
-told: those of a server that has been drained, and those that the table leads elsewhere since a weight changed or a
-server went or came.  They are looked for among all flows when the scheduler has got other servers, and once more a
-little later, for those that began meanwhile.
+told: those of a server that has been drained, those that the table leads elsewhere since a weight changed or a server
+went or came, and those that another director would lead elsewhere because it sees the servers otherwise.  They are
+looked for among all flows when the scheduler has got other servers; later ones are found when they are proven.
 
 A flow that this director has seen itself keeps its server whatever is learnt, and no message makes a
 flow end.  A director that only learnt of a flow does not send it on: it has seen no packet of it.
@@ -49,7 +49,6 @@ LONGEST_PATIENCE = 30.0  # as long as answers come
 ANSWER_INTERVAL = 1.0  # seconds from the end of an answer with all flows to the next to the same director
 WAITING = 1024  # messages at most that wait to be learnt from
 LOOKING = 2.0  # seconds at least from one look for flows that are astray to the next
-LOOKING_AGAIN = 3.0  # seconds after the first look that follows a change, for what began meanwhile
 PASSED_OVER = 32  # flows that are not told, in one step: 2 microseconds each
 CLIENT = 0  # in the place of a protocol: a client that keeps its server
 _ENDED = frozenset({State.TIME_WAIT, State.CLOSE})
@@ -78,8 +77,9 @@ class _Shared:
     began: float
     refresh: float
     changes: int  # of the service, up to which flows that are astray were looked for
-    look_again: float = math.inf
+    revivals: int = 0  # of servers, up to which the others were asked again
     looked: float = -math.inf
+    asked_again: float = -math.inf
     asks: dict[int, _Ask] = field(default_factory=dict)
     answered: dict[int, float] = field(default_factory=dict)  # until when each is not told everything again
     now: float = 0.0  # of the tick under way
@@ -189,11 +189,8 @@ class Sync:
             shared.asks = {other: _Ask(now) for other in others - before.others}
             shared.asks |= {other: ask for other, ask in before.asks.items() if other in others}
             shared.began, shared.refresh, shared.answered = before.began, before.refresh, before.answered
-            shared.changes, shared.look_again, shared.looked = (
-                before.changes,
-                before.look_again,
-                before.looked,
-            )
+            shared.changes, shared.looked = before.changes, before.looked
+            shared.revivals, shared.asked_again = before.revivals, before.asked_again
         else:
             shared.asks = {other: _Ask(now) for other in others}
             if shared.tells_all:
@@ -220,6 +217,7 @@ class Sync:
                 shared.refresh = now + REFRESH
                 self._walk(_Walk(shared, shared.others, is_all=False))
             self._look(shared, now)
+            self._ask_again(shared, now)
             self._ask(shared, now)
         if not self._jobs.has("flows told"):
             self._jobs.add("flows told", self._messages(now), self._tell)
@@ -232,14 +230,18 @@ class Sync:
                 ask.due = now + (ASKING if ask.count < EAGER else ASKING_LATER)
                 self._tell((frozenset([number]), FlowsTold(shared.name, wants_all=True)), now)
 
+    def _ask_again(self, shared: _Shared, now: float) -> None:
+        """Ask for all flows once more where a server is back: those told of it meanwhile were not learnt."""
+        if shared.service.revivals != shared.revivals and shared.asked_again + ASKING_LATER <= now:
+            shared.revivals, shared.asked_again = shared.service.revivals, now
+            shared.asks = {other: _Ask(now) for other in shared.others}
+
     def _look(self, shared: _Shared, now: float) -> None:
         """Look for flows that are astray, if others may be so than before."""
         changes = shared.service.changes
-        is_due = changes != shared.changes or shared.look_again <= now
-        if shared.tells_all or not is_due or now < shared.looked + LOOKING:
+        if shared.tells_all or changes == shared.changes or now < shared.looked + LOOKING:
             return
         if self._walk(_Walk(shared, shared.others, is_all=False)):
-            shared.look_again = math.inf if changes == shared.changes else now + LOOKING_AGAIN
             shared.changes, shared.looked = changes, now
 
     def _walk(self, walk: _Walk) -> bool:

@@ -16,8 +16,12 @@ from overlay.link.messages import ControlReceived
 from overlay.link.service_messages import Pinned, ServerCounters, ServiceCounters, SetServers
 from overlay.services.checking import Result
 from overlay.services.directors import group_number
+from overlay.services.health import Condition
+from overlay.services.settings import entry_of
+from overlay.services.sharing import CONDITIONS
 from overlay.wire import control
 from overlay.wire.control import Presence
+from overlay.wire.service_control import StandingRow, StandingsTold
 from peers import toml
 from tests.overlay.services.test_delivery import PEERS
 
@@ -122,6 +126,22 @@ def test_answers_that_nobody_waits_for_are_not_awaited_and_those_of_a_flood_neit
         balancing.counting._asked[1][0].append(piece)
         taken += 1
     assert taken == 2
+
+
+def test_what_another_director_gives_servers_reaches_the_forwarder(monkeypatch):
+    monkeypatch.setattr(clock, "now", lambda: 1000.0)
+    bench = Bench(WEB.replace('["lb"]', '["lb", "client"]'))
+    bench.roster.by_number[3] = SimpleNamespace(peer=SimpleNamespace(name="client"), foreign=0)
+    service = bench.balancing.watching.healths["web"].service
+    group = group_number(("lb", "client"))
+    row = StandingRow(entry_of(service, service.servers[0]), CONDITIONS.index(Condition.DOWN), 0, 5)
+    told = control.build(StandingsTold(group, 0, (row,)))
+
+    for _ in range(2):
+        trio.run(bench.balancing.take, ControlReceived(3, told))
+
+    views = [each.elsewhere for each in bench.told if isinstance(each, SetServers)]
+    assert views == [[], [[0, 1]]]
 
 
 @pytest.mark.parametrize("number", [2, 99], ids=["a peer that is no director", "a peer that is unknown"])

@@ -114,6 +114,7 @@ MESSAGES = {
         st.lists(server_row, max_size=3),
         st.lists(server_row, max_size=1),
         st.booleans(),
+        st.lists(st.lists(u16, max_size=3), max_size=4),
     ),
     sm.RemoveService: st.builds(sm.RemoveService, number),
     sm.SetPermits: st.builds(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from overlay.link.messages import OWN, Routes
-from overlay.link.service_messages import VIRTUAL, PermitRow, ServerRow
+from overlay.link.service_messages import MOST_VIEWS, VIRTUAL, PermitRow, ServerRow
 from overlay.services import instructions
 from overlay.services.checking import Checking, Result
 from overlay.services.health import ByHand, Health
@@ -110,6 +110,16 @@ def test_sorry_server_is_told_beside_the_servers_unless_it_is_one_of_them():
     service = dataclasses.replace(service, sorry=service.servers[0])
     health, _ = health_of(service)
     assert instructions.set_servers(health, Numbers(), number_for("lb")).sorry == []
+
+
+def test_weights_elsewhere_are_told_with_the_servers_and_no_more_than_the_link_takes(table):
+    health, _ = health_of(table.services["web"])
+    elsewhere = [[1, weight] for weight in range(9)]
+
+    assert instructions.set_servers(health, Numbers(), number_for("lb"), elsewhere[:1]).elsewhere == [[1, 0]]
+    assert (
+        len(instructions.set_servers(health, Numbers(), number_for("lb"), elsewhere).elsewhere) == MOST_VIEWS
+    )
 
 
 def test_numbers_stay_and_are_given_once():

@@ -399,3 +399,31 @@ def test_confirmation_that_nobody_waits_for_means_nothing():
     world.lb1.sharing.heard("lb2", SettingsHeard(told.group, told.identifier), world.now)
 
     assert telling.missing == {"lb3"}
+
+
+# How others would choose
+
+
+def test_weights_that_another_director_gives_servers_are_known_once_where_they_differ():
+    world = World()
+    world.run(INTERVAL)
+    assert world.lb1.sharing.elsewhere(WEB) == []
+    world.lb1.sharing.restood()
+
+    world.lb2.fail("web2:0")
+    world.lb3.fail("web2:0")
+    world.run(1)
+
+    assert world.lb1.sharing.elsewhere(WEB) == [[1, 0]]
+    assert world.lb1.sharing.restood() == {"web"}
+    world.run(3 * INTERVAL)
+    assert world.lb1.sharing.restood() == set()
+
+
+def test_nothing_differs_where_every_node_is_a_director():
+    service = replace(WEB, directors=None)
+    world = World(*GROUP, services=(service,))
+    world.lb2.fail("web2:0")
+    world.run(INTERVAL + 1)
+
+    assert world.lb1.sharing.elsewhere(service) == []

@@ -45,9 +45,9 @@ class World:
     def row(self, number, **more):
         return ServerRow(number, f"web{number}:0", self.peers[number], **more)
 
-    def servers(self, *numbers, service=WEB, sorry=None, is_sorry=False, **rows):
+    def servers(self, *numbers, service=WEB, sorry=None, is_sorry=False, elsewhere=()):
         made = [number if isinstance(number, ServerRow) else self.row(number) for number in numbers]
-        self.balancer.set_servers(service, made, sorry, is_sorry=is_sorry)
+        self.balancer.set_servers(service, made, sorry, is_sorry=is_sorry, elsewhere=elsewhere)
         self.work()
 
     def send(self, packet, now=0.0, count=1, total=-1):

@@ -154,6 +154,8 @@ def test_it_is_the_turn_of_the_sorry_server_when_the_agent_says_so(bench, is_sor
         SetServers(3, [ServerRow(0, "x:0", 9, 1, 0)]),
         SetServers(3, [], [ServerRow(0, "x:0", 9, 1, 0)]),
         SetServers(3, [ServerRow(0, "x:0", 1, 1, 3)]),
+        SetServers(3, [ServerRow(0, "x:0", 1, 1, 0)], elsewhere=[[1, 1]]),
+        SetServers(3, [ServerRow(0, "x:0", 1, 1, 0)], [ServerRow(1, "s:0", 1, 1, 0)], elsewhere=[[1]]),
         SetService(4, "x", [VIP], [6], [], "magic", 0.0, 32, 128, False, [1.0] * 3, [1] * 3),
         SetService(4, "x", [], [6], [], "rr", 0.0, 32, 128, False, [1.0] * 3, [1] * 3),
         SetService(4, "x", [VIP], [], [], "rr", 0.0, 32, 128, False, [1.0] * 3, [1] * 3),

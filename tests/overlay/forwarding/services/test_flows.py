@@ -276,18 +276,19 @@ def test_news_are_of_flows_that_were_proven_or_closed_and_bounded(monkeypatch):
     assert flows.news is None
 
 
-def test_news_may_be_of_flows_alone_that_another_director_knows():
+def test_news_may_be_of_flows_alone_that_are_proven_or_known_to_another_director():
     flows = table()
     flows.keep_news(is_wanted=True)
     flows.news_of_all = False
-    for number in range(3):
-        flows.add(key_of(number), SYN, 0, 0.0)
+    for number in range(4):
+        flows.add(key_of(number), SYN if number == 3 else OPEN, 0, 0.0)
     flows.find(key_of(1))[0].note_told(flows.find(key_of(1))[1])
     flows.find(key_of(2))[0].note_learnt(flows.find(key_of(2))[1])
     for number in range(3):
-        flows.set_state(*flows.find(key_of(number)), OPEN)
+        flows.set_state(*flows.find(key_of(number)), State.FIN_WAIT)
+    flows.set_state(*flows.find(key_of(3)), OPEN)
 
-    assert list(flows.news) == [key_of(1), key_of(2)]
+    assert list(flows.news) == [key_of(1), key_of(2), key_of(3)]
 
 
 def test_servers_that_come_later_leave_the_counts_of_the_others_alone():

@@ -349,12 +349,12 @@ def test_a_known_flow_follows_another_director_unless_it_is_proven_here_and_its_
         shard.note_learnt(place)
     if is_gone:
         have(service, row(0))
-    is_ours = is_proven and not is_learnt
+    is_ours = is_proven and not is_learnt and not is_gone
 
     assert service.learn(key(1), State.FIN_WAIT, service.by_number[0], seen)
 
     number = service.servers[shard.server[place]].number
-    assert number == (1 if is_ours and (not is_gone or seen < 10.0) else 0)
+    assert number == (1 if is_ours else 0)
     assert shard.seen[place] == max(seen, 10.0)
     assert shard.state[place] == (state if is_ours and seen < 10.0 else State.FIN_WAIT)
     assert shard.is_learnt(place) is not (is_ours and seen < 10.0)

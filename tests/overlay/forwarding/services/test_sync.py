@@ -221,7 +221,7 @@ def test_connection_that_begins_while_the_table_changes_is_told_once_it_is_estab
     assert directors.rows() == []
     for port in flows:
         one.send(tcp(port=port, client=port % 200), directors.now)
-    directors.run(module.LOOKING_AGAIN)
+    directors.run(TICK)
 
     assert {port: two.send(tcp(port=port, client=port % 200), directors.now) for port in flows} == flows
     assert {row.server for row in directors.rows()} == {zlib.crc32(b"web2:0")}
@@ -238,6 +238,101 @@ def test_connection_that_is_elsewhere_because_its_server_was_full_is_told():
         directors.all[1], {ends: None for ends, server in flows.items() if server}, directors.now
     )
     assert found == {ends: server for ends, server in flows.items() if server}
+
+
+def see_server_2_as_down(director, **more):
+    """Have *director* find server 2 down, and know that all others do not."""
+    director.servers(
+        0,
+        1,
+        director.row(2, takes=Takes.NOTHING, weight=0),
+        sorry=director.row(9),
+        elsewhere=[[1, 1, 1, 0]],
+        **more,
+    )
+
+
+@HASHED
+def test_director_that_sees_a_server_otherwise_is_told_what_it_would_lead_elsewhere(scheduler):
+    directors = Directors(scheduler)
+    one, two = directors.all
+    see_server_2_as_down(one)
+    two.servers(0, 1, 2, sorry=two.row(9), elsewhere=[[1, 1, 0, 0]])
+    flows = connect_many(directors)
+    directors.run(1)
+    told = len(directors.rows())
+
+    assert 0 < told < len(flows)
+    assert found_at(two, flows, directors.now) == flows
+
+
+@HASHED
+def test_flows_that_were_there_before_another_director_saw_a_server_otherwise_are_looked_for(scheduler):
+    directors = Directors(scheduler)
+    one, two = directors.all
+    for each in directors.all:
+        each.servers(0, 1, each.row(2, takes=Takes.NOTHING, weight=0), sorry=each.row(9))
+    flows = connect_many(directors)
+    directors.run(1)
+    assert directors.rows() == []
+    two.servers(0, 1, 2, sorry=two.row(9))
+    see_server_2_as_down(one)
+    directors.run(module.LOOKING + 2 * TICK)
+
+    assert found_at(two, flows, directors.now) == flows
+
+
+def test_director_that_has_lost_its_quorum_is_told_what_it_would_lead_to_the_sorry_server():
+    directors = Directors("maglev")
+    one, two = directors.all
+    one.servers(0, 1, 2, sorry=one.row(9), elsewhere=[[0, 0, 0, 1]])
+    two.servers(0, 1, 2, sorry=two.row(9), is_sorry=True)
+    flows = connect_many(directors)
+    directors.run(1)
+
+    assert len(directors.rows()) == len(flows)
+    assert found_at(two, flows, directors.now) == flows
+
+
+def test_views_of_others_end_with_them():
+    directors = Directors("maglev")
+    one = directors.all[0]
+    see_server_2_as_down(one)
+    one.servers(0, 1, one.row(2, takes=Takes.NOTHING, weight=0), sorry=one.row(9))
+    directors.run(module.LOOKING + 2 * TICK)
+    connect_many(directors)
+    directors.run(1)
+
+    assert directors.rows() == []
+
+
+@pytest.mark.parametrize("scheduler", ["wlc", "maglev"])
+def test_server_that_is_back_at_one_director_alone_has_the_flows_that_another_still_has(scheduler):
+    directors = Directors(scheduler)
+    one, two = directors.all
+    two.servers(0, 1, two.row(2, takes=Takes.NOTHING, weight=0))
+    flows = connect_many(directors)
+    directors.run(1)
+    one.servers(0, 1, one.row(2, **DRAINED))
+    directors.run(module.LOOKING + 1)
+    two.servers(0, 1, two.row(2, **DRAINED))
+    directors.run(module.ASKING_LATER + 1)
+
+    assert 2 in flows.values()
+    assert found_at(two, flows, directors.now) == flows
+
+
+def test_flow_whose_server_was_gone_here_is_learnt_though_its_last_packet_came_here():
+    directors = Directors("rr")
+    two = directors.all[1]
+    flows = directors.connect(0, 1000, 1001, 1002)
+    directors.run(TICK)
+    assert {port: two.send(tcp(port=port), directors.now) for port in flows} == flows
+    two.servers(0, 1, two.row(2, takes=Takes.NOTHING))
+    two.servers(0, 1, 2)
+    directors.run(module.ASKING_LATER + 1)
+
+    assert {port: two.send(tcp(port=port), directors.now) for port in flows} == flows
 
 
 def test_end_of_a_connection_that_is_astray_is_told_and_of_no_other():
