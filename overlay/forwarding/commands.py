@@ -106,8 +106,10 @@ class Commands:
             case RemovePeer():
                 self._remove_peer(command.peer)
             case SetEndpoint():
-                if command.peer in self._core.peers:
-                    self._set_endpoint(self._core.peers[command.peer], command.endpoint, now)
+                peer = self._core.peers.get(command.peer)
+                if peer is not None and peer.endpoint != command.endpoint:
+                    peer.contact.moves.leave(peer.endpoint, now)
+                    self._set_endpoint(peer, command.endpoint, now)
             case Routes():
                 self._change_routes(command)
             case Sockets():

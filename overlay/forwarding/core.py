@@ -191,8 +191,10 @@ class Core:
             current.rekey_receive_at = math.inf  # once is enough
             self.liveness.want(peer, now)
 
-    def moved(self, peer: Peer, udp: UdpSocket, source: Sockaddr, now: float) -> None:
-        """Note that *peer* was heard from *source*, authenticated, through *udp*."""
+    def moved(self, peer: Peer, udp: UdpSocket, source: Sockaddr, now: float) -> bool:
+        """Note that *peer* was heard from *source*, authenticated, through *udp*; return whether it is there now."""
+        if peer.contact.moves.is_late(source, now):
+            return False
         udp = udp.sends_by
         if udp.closes_at == math.inf:
             peer.local.socket = udp
@@ -203,6 +205,7 @@ class Core:
             self.places.move(peer, source)
             if peer.contact.moves.moved(before, now):
                 self.liveness.look_at_moves(peer, now)
+        return True
 
     def owns(self, peer: Peer, packet: Buffer) -> bool:
         """Return whether the source address of *packet* is one of *peer*'s."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # Ours
 MOVES_INTERVAL = 1.0  # seconds between two reports of where one peer is
 SETTLED_TIME = 5.0  # seconds in one place, after which the peer has settled there
+UNDER_WAY = (
+    0.5  # seconds in which datagrams may still come from a place that the agent has the peer no longer at
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Turn:
 class Moves:
     """The moves of one peer.  Times are seconds of CLOCK_BOOTTIME."""
 
-    __slots__ = ("_before", "_count", "_moved_at", "_path_at", "_planned", "_told_at")
+    __slots__ = ("_before", "_count", "_left", "_left_at", "_moved_at", "_path_at", "_planned", "_told_at")
 
     def __init__(self) -> None:
         self._count = 0  # not told yet
@@ -41,6 +44,8 @@ class Moves:
         self._told_at = self._moved_at = -math.inf
         self._path_at = math.inf  # when the search for the path's MTU is to begin anew
         self._planned = math.inf  # when turn() will be called
+        self._left: Sockaddr | None = None  # the place that the agent has the peer no longer at
+        self._left_at = -math.inf
 
     def moved(self, before: Sockaddr | None, now: float, *, is_known: bool = False) -> bool:
         """Note a move from *before*, None for nowhere, and return whether turn() is to be called now.
@@ -55,6 +60,14 @@ class Moves:
             self._count += 1
             self._before = before
         return self._due() < self._planned
+
+    def leave(self, place: Sockaddr | None, now: float) -> None:
+        """Note that the agent has the peer at another place than *place*, None for nowhere, from now on."""
+        self._left, self._left_at = place, now
+
+    def is_late(self, source: Sockaddr, now: float) -> bool:
+        """Return whether a datagram from *source* was under way when the agent moved the peer, so that it moves nobody."""
+        return source == self._left and now < self._left_at + UNDER_WAY
 
     def turn(self, now: float) -> Turn:
         """Return what is due, and take it as done."""

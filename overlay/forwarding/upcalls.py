@@ -64,8 +64,8 @@ class Upcalls(Protocol):
     def authenticated(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
         """Note that a message under *keypair* was genuine and new."""
 
-    def moved(self, peer: Peer, udp: UdpSocket, source: Sockaddr, now: float) -> None:
-        """Note that *peer* was heard from *source*, authenticated, through *udp*."""
+    def moved(self, peer: Peer, udp: UdpSocket, source: Sockaddr, now: float) -> bool:
+        """Note that *peer* was heard from *source*, authenticated, through *udp*; return whether it is there now."""
 
     def owns(self, peer: Peer, packet: Buffer) -> bool:
         """Return whether the source address of *packet* is one of *peer*'s."""

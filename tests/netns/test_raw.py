@@ -142,6 +142,7 @@ def test_the_ttl_is_that_of_the_peers_file_or_inherited(pair):
         pair.settings["ttl"] = ttl
         paris.write()
         paris.reload()
+        paris.status()  # the forwarder answers behind what the reload has told it, and took no packet later by the old TTL
         sniffer = tokyo.namespace.sniff("eth0")
 
         ping(paris.namespace, tokyo.address, 2, "-t", "33")

@@ -875,6 +875,37 @@ def test_answers_follow_to_another_address_that_is_called(world, pair):
     assert not [report for report in a.reported if isinstance(report, link.Moved)]
 
 
+def test_a_datagram_under_way_does_not_take_back_the_endpoint_that_the_agent_has_set(world, pair):
+    """With pings each way in turn, one that did so left both where they were for good."""
+    a, b = pair
+    connected(world, a, b)
+    to_a = b.send(a)
+    while b.tun.outgoing:
+        b.turn()
+
+    a.tell(link.SetEndpoint(1, (b.addresses[1], b.port, 0, 0), "configuration"))
+    world.run(0.1)
+    to_b = a.send(b)
+    world.run(1)
+
+    assert (a.received, b.received) == (to_a, to_b)
+    assert (a.peer().endpoint[0], b.peer().endpoint[0]) == (b.addresses[1], a.addresses[1])
+
+
+def test_a_peer_that_goes_on_sending_from_where_it_was_is_answered_there(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    a.tell(link.SetEndpoint(1, ("198.51.100.8", b.port), "configuration"))
+    world.run(1)
+
+    b.send(a)
+    world.run(1)
+    to_b = a.send(b)
+    world.run(1)
+
+    assert (a.peer().endpoint[0], b.received) == (b.addresses[0], to_b)
+
+
 def test_answers_come_from_the_address_that_was_called(world, pair):
     a, b = pair
     b.addresses.insert(0, "198.51.100.8")  # what the routes would choose

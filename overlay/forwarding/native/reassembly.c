@@ -1,4 +1,4 @@
-/* Units of which fragments are missing, as overlay/forwarding/bulk/units.py keeps them: bounded in number, memory, time. */
+/* Units of which fragments are missing, as overlay/forwarding/bulk/reassembly.py keeps them: bounded in number, memory, time. */
 #include "native.h"
 
 #include "bytes.h"

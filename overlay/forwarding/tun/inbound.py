@@ -429,9 +429,9 @@ class Inbound:
         local, arrival, now = peer.local, received.arrival, received.now
         peer.traffic.rx_bytes += size
         peer.contact.last_received = now
-        if received.source != peer.endpoint or local.socket is not received.udp:
-            self._core.moved(peer, received.udp, received.source, now)
-        if arrival.pktinfo != local.received_source:
+        is_there = received.source == peer.endpoint and local.socket is received.udp
+        is_there = is_there or self._core.moved(peer, received.udp, received.source, now)
+        if arrival.pktinfo != local.received_source and is_there:
             local.answer_from(arrival.source, arrival.pktinfo)
         self._core.authenticated(peer, keypair, now)
 

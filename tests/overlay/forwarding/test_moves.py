@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from overlay.forwarding.moves import MOVES_INTERVAL, SETTLED_TIME, Moves, Turn
+from overlay.forwarding.moves import MOVES_INTERVAL, SETTLED_TIME, UNDER_WAY, Moves, Turn
 
 HERE, THERE = ("192.0.2.1", 1), ("192.0.2.1", 2)
 NOW = 1000.0
@@ -89,3 +89,16 @@ def test_moves_that_the_link_did_not_take_are_told_with_those_that_followed():
 
 def test_a_peer_that_never_moved_has_nothing_due():
     assert Moves().turn(NOW) == Turn(0, None, False, math.inf)
+
+
+def test_what_was_under_way_from_the_place_left_is_late_for_a_moment():
+    moves = Moves()
+    moves.leave(HERE, NOW)
+
+    assert moves.is_late(HERE, NOW + UNDER_WAY / 2)
+    assert not moves.is_late(THERE, NOW + UNDER_WAY / 2)
+    assert not moves.is_late(HERE, NOW + UNDER_WAY)
+
+
+def test_nothing_is_late_before_the_first_move():
+    assert not Moves().is_late(HERE, NOW)
