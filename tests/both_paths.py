@@ -7,6 +7,7 @@ import errno
 import random
 from ipaddress import ip_address
 
+from overlay.forwarding.keypair import NONCE
 from overlay.link.messages import OWN, Routes
 from overlay.link.service_messages import (
     VIRTUAL,
@@ -18,8 +19,9 @@ from overlay.link.service_messages import (
     SetService,
 )
 from overlay.wire import icmp
-from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
-from tests import packets
+from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305, FRAGMENT_HEADER_SIZE
+from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
+from tests import packets, units
 from tests.network import Flight
 from tests.sim import CLEAR_PORT, World
 
@@ -31,9 +33,9 @@ SETTINGS = ("has_gro", "ciphers", "mtu", "joins_udp", "has_segments")
 class Story:
     """A world of two nodes, and all that can happen in it.  *chance* is the same in both tellings."""
 
-    def __init__(self, is_compiled, seed, *, has_gro=True, is_bulk=True, by="wireguard"):
+    def __init__(self, is_compiled, seed, *, has_gro=True, is_bulk=True, by="wireguard", **how):
         ciphers = (AES_256_GCM, CHACHA20_POLY1305) if is_bulk and by in {"wireguard", "services"} else ()
-        self.world = World(seed, has_gro=has_gro, ciphers=ciphers, is_compiled=is_compiled)
+        self.world = World(seed, has_gro=has_gro, ciphers=ciphers, is_compiled=is_compiled, **how)
         self.by = by
         self.is_served = False
         self.is_clear = by not in {"wireguard", "services"}
@@ -151,14 +153,17 @@ class Story:
             if self.world.network.goes_by_flow:
                 seen = sorted(self.seen, key=lambda flight: (flight.source, flight.destination))
             flight = self.chance.choice(seen)
-            data = bytearray(flight.datagram)
+            data, whole = bytearray(flight.datagram), len(flight.datagram)
             if detail % 2 and data:
                 data[self.chance.randrange(len(data))] ^= 1 << self.chance.randrange(8)
             if detail % 3 == 0:
                 data = data[: self.chance.randrange(len(data) + 1)]
             if detail % 5 == 0:
                 flight = dataclasses.replace(flight, source=STRANGER[: len(flight.source)])
-            self.world.network.send(dataclasses.replace(flight, datagram=bytes(data)), "again")
+            segment = flight.segment if len(data) == whole else 0
+            self.world.network.send(
+                dataclasses.replace(flight, datagram=bytes(data), segment=segment), "again"
+            )
 
     def garbage(self, node, other, size, detail):
         for _ in range(1 + detail % 30):
@@ -167,6 +172,82 @@ class Story:
                 data[:4] = (self.chance.randrange(7)).to_bytes(4, "little")[: len(data)]
             source = self.at(other) if self.is_clear and size % 3 == 0 else STRANGER
             self.world.network.send(Flight(source, self.at(node), bytes(data)), "stranger")
+
+    def flood(self, node, _, size, detail):
+        """Trains of datagrams that are nothing, or seem to be for a session."""
+        width, count = 1 + size % 1500, 2 + detail % 63
+        keypair = node.peer().keypairs.current
+        index = keypair.local_index if keypair is not None and size % 5 == 0 else self.chance.getrandbits(32)
+        head = bytes([(0, 4, 4, 5, 4, 1)[detail % 6], 0, 0, 0]) + index.to_bytes(4, "little")
+        data = b"".join((head + self.chance.randbytes(width))[:width] for _ in range(count))
+        self.to(node, STRANGER, data[: len(data) - size % width], width, size % 4)
+
+    def forge(self, node, other, size, detail):
+        """A peer seals what it likes: segments of one flow, in order or not, of which some bytes are others."""
+        keypair = node.peer().keypairs.current
+        if keypair is None:
+            return
+        made = self.some_packets(node, other, size, detail, 1 + detail % 40)
+        sealed = [seal(keypair, each) for each in made]
+        if detail % 11 == 0:
+            self.chance.shuffle(sealed)
+        self.to(other, (node.addresses[0], node.port), b"".join(sealed), len(sealed[0]), detail % 4)
+
+    def forge_unit(self, node, other, size, detail):
+        """The same as a unit, of which some fragments may be missing, or come twice, or in another order."""
+        keypair = node.peer().keypairs.current
+        if keypair is None or keypair.bulk is None or keypair.bulk.key is None:
+            return
+        key = keypair.bulk.key
+        (packet,) = self.some_packets(node, other, 3 * size, detail, 1, most=30_000)
+        gso_type = (1, 4)[detail % 2] if packet[9 if detail % 2 == 0 else 6] == packets.TCP else 5
+        plain = bytearray(units.plaintext(packet, gso_type, 256 + detail % 1100))
+        if detail % 9 == 0:
+            plain[self.chance.randrange(4)] ^= 1 << self.chance.randrange(8)
+        counter, key.counter = key.counter, key.counter + 1
+        whole = bytearray(len(plain) + TAG_SIZE)
+        key.seal(NONCE(counter), plain, None, whole)
+        piece = max(len(whole) // 200 + 1, size % 1400)
+        pieces = units.datagrams(bytes(whole), key.cipher, keypair.remote_index, counter, piece)
+        if detail % 5 == 0:
+            self.chance.shuffle(pieces)
+        if detail % 7 == 0:
+            del pieces[self.chance.randrange(len(pieces))]
+        if detail % 13 == 0:
+            pieces += pieces[:3]
+        source = STRANGER if detail % 17 == 0 else (node.addresses[0], node.port)
+        for at in range(0, len(pieces), 40):
+            self.to(other, source, b"".join(pieces[at : at + 40]), piece + FRAGMENT_HEADER_SIZE, size % 4)
+
+    def to(self, node, source, data, size, tos):
+        """Send *node* datagrams of *size* bytes but for the last, from *source*."""
+        train = Flight(source, (node.addresses[0], node.port), data, tos)
+        self.world.network.send_train(train, size, "forger")
+
+    def some_packets(self, node, other, size, detail, count, most=1372):
+        """Return *count* packets of one flow and one size, padded as messages are."""
+        version, chance = (4, 6)[detail % 2], self.chance
+        ends = {"version": version, "source": node.inner(version), "destination": other.inner(version)}
+        body = bytes(size % most)
+        if detail % 3:
+            flags = packets.ACK if detail % 4 else chance.getrandbits(8)
+            made = [
+                packets.tcp(body, sequence=1 + number * len(body), flags=flags, identifier=number, **ends)
+                if version == 4
+                else packets.tcp(body, sequence=1 + number * len(body), flags=flags, **ends)
+                for number in range(count)
+            ]
+        else:
+            made = [packets.udp(body, **ends) for _ in range(count)]
+        if detail % 8 == 0:
+            for _ in range(1 + detail % 3):
+                at = chance.randrange(count)
+                changed = bytearray(made[at])
+                changed[chance.randrange(min(len(changed), 64))] ^= 1 << chance.randrange(8)
+                made[at] = bytes(changed)
+        length = len(made[0])
+        padded = length if most > 1372 else min(-(-length // 16) * 16, max(length, 1420))
+        return [each.ljust(padded, b"\0") for each in made]
 
     def moved(self, node, _, __, detail):
         node.mtu = (1420, 1380, 1280)[detail % 3]
@@ -351,7 +432,7 @@ def _seen(node):
 
 KINDS = (
     "singles", "syn", "train", "full_train", "datagrams", "odd", "run", "lose", "mark", "merge", "fill", "fail", "block",
-    "again", "garbage", "moved", "forget",
+    "again", "garbage", "moved", "forget", "flood", "forge", "forge_unit",
 )  # fmt: skip
 
 
@@ -379,12 +460,20 @@ SERVICE_KINDS = (
 )  # no "fail": packets that are looked up one by one leave in sends of their own, of which another is lost
 
 
-def tell(steps, seed, **how):
+def seal(keypair, plaintext):
+    """Return the message in which the owner of *keypair* sends *plaintext*."""
+    counter, keypair.counter = keypair.counter, keypair.counter + 1
+    sealed = bytearray(len(plaintext) + TAG_SIZE)
+    keypair.seal(NONCE(counter), plaintext, None, sealed)
+    return TRANSPORT_HEADER.pack(TYPE_TRANSPORT, keypair.remote_index, counter) + bytes(sealed)
+
+
+def tell(steps, seed, *, story=Story, **how):
     """Tell a story in both ways, and return what came of each."""
     outcomes = []
     for is_compiled in (False, True):
-        story = Story(is_compiled, seed, **how)
+        told = story(is_compiled, seed, **how)
         for step in steps:
-            story.do(*step)
-        outcomes.append(story.outcome())
+            told.do(*step)
+        outcomes.append(told.outcome())
     return outcomes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import hashlib
 import heapq
 import math
@@ -23,6 +24,16 @@ KINDS = {1: "initiation", 2: "response", 3: "cookie", 4: "data"}
 HANDSHAKES = {"initiation", "response", "cookie"}
 
 
+@functools.cache
+def _packed(host):
+    return ip_address(host).packed
+
+
+@functools.cache
+def _host(packed):
+    return str(ip_address(packed))
+
+
 @dataclass(frozen=True)
 class Flight:
     """One datagram under way."""
@@ -34,6 +45,7 @@ class Flight:
     may_be_cut: bool = False
     protocol: int = 17
     ttl: int = 0  # 0: the sender's own
+    segment: int = 0  # of a train that goes as one: bytes of each datagram but the last
 
     @property
     def head(self):
@@ -73,12 +85,15 @@ class Network:
         """Return what tells what was sent, and when: in which order, where that matters."""
         return {ends: digest.hexdigest() for ends, digest in self._digests.items()}
 
+    def _digest_of(self, flow):
+        return self._digests.setdefault(flow, hashlib.sha256())
+
     def send(self, flight, sender="?"):
         now, chance, flow = self.clock.now, self.random.random, ()
         if self.goes_by_flow:
             flow = flight.source, flight.destination
             chance = self._by_flow.setdefault(flow, random.Random(repr((self._seed, flow)))).random
-        digest = self._digests.setdefault(flow, hashlib.sha256())
+        digest = self._digest_of(flow)
         self.sent.append((now, sender, flight.kind, len(flight.datagram)))
         digest.update(repr((now, *flight.head, len(flight.datagram))).encode())
         digest.update(flight.datagram)
@@ -93,9 +108,17 @@ class Network:
             self._note(flight, "lost")
             return
         for _ in range(2 if chance() < self.duplicate else 1):
-            late = chance() * 5 * self.delay if chance() < self.reorder else 0
-            self._order += 1
-            heapq.heappush(self._arrivals, (now + self.delay + late, flow, self._order, flight))
+            self._fly(flight, flow, chance() * 5 * self.delay if chance() < self.reorder else 0)
+
+    def _fly(self, flight, flow, late=0):
+        self._order += 1
+        heapq.heappush(self._arrivals, (self.clock.now + self.delay + late, flow, self._order, flight))
+
+    def send_train(self, flight, size, sender="?"):
+        """Send the datagrams of *size* bytes, but for the last, that those of *flight* make."""
+        data = flight.datagram
+        for at in range(0, len(data), size or 1):
+            self.send(dataclasses.replace(flight, datagram=data[at : at + size]), sender)
 
     def _is_too_big(self, flight):
         """A datagram that may be cut is cut, and joined again before it arrives: nobody sees it."""
@@ -223,47 +246,48 @@ class FakeSocket:
         if self.is_probing and len(data) + (28 if is_ipv4 else 48) > self.node.device_mtu:
             raise OSError(errno.EMSGSIZE, "EMSGSIZE")
         self.sends += 1
-        for at in range(0, len(data), size or 1):
-            ends = self.sockaddr(host), address
-            flight = Flight(*ends, data[at : at + size], mark, self.may_be_cut, ttl=ttl)
-            self.node.world.network.send(flight, self.node.name)
+        train = Flight(self.sockaddr(host), address, data, mark, self.may_be_cut, ttl=ttl)
+        self.node.world.network.send_train(train, size, self.node.name)
         return len(data)
 
     def _local(self, pktinfo, is_ipv4):
         if pktinfo is not None:
-            host = str(ip_address(pktinfo[4:8] if is_ipv4 else pktinfo[:16]))
+            host = _host(bytes(pktinfo[4:8] if is_ipv4 else pktinfo[:16]))
             if host not in self.node.addresses:
                 raise OSError(errno.EINVAL, "EINVAL")
             return host
         for host in self.node.addresses:
-            if (ip_address(host).version == 4) == is_ipv4:
+            if (len(_packed(host)) == 4) == is_ipv4:
                 return host
         raise OSError(errno.ENETUNREACH, "ENETUNREACH")
 
     def recvmsg_into(self, buffers, ancillary_size):
         if not self.inbox:
             raise BlockingIOError(errno.EAGAIN, "EAGAIN")
-        first = self.inbox.popleft()
-        joined = [first.datagram]
-        size = len(first.datagram)
-        while (
-            self.inbox
-            and self.node.has_gro
-            and size
-            and len(joined) < self.node.gro_count
-            and len(joined[-1]) == size
-        ):
+        first = self.inbox[0]
+        size = min(first.segment or len(first.datagram), len(first.datagram))
+        limit = max(min(self.node.gro_count, 65535 // size), 1) if self.node.has_gro and size else 1
+        joined, count = [], 0
+        while self.inbox and count < limit:
             after = self.inbox[0]
-            if (
-                after.head != first.head
-                or not 0 < len(after.datagram) <= size
-                or (len(joined) + 1) * size > 65535
-            ):
+            data, own = after.datagram, min(after.segment or len(after.datagram), len(after.datagram))
+            if count and (after.head != first.head or not 0 < own <= size):
                 break
-            joined.append(self.inbox.popleft().datagram)
+            # As many as are as long as the first, or one that is shorter, behind which nothing comes
+            whole = min(len(data) // size, limit - count) if own == size and size else 1
+            taken = data[: whole * own]
+            count += whole
+            joined.append(taken)
+            if len(taken) == len(data):
+                self.inbox.popleft()
+            else:
+                self.inbox[0] = dataclasses.replace(after, datagram=data[len(taken) :])
+            if own < size:
+                break
         data = b"".join(joined)
-        control = [(SOL_UDP, UDP_GRO, struct.pack("=i", size))] if len(joined) > 1 else []
-        local = ip_address(first.destination[0]).packed
+        merged = size if count > 1 else 0
+        control = [(SOL_UDP, UDP_GRO, struct.pack("=i", merged))] if merged else []
+        local = _packed(first.destination[0])
         if self.family == socket.AF_INET:
             control.append((socket.IPPROTO_IP, socket.IP_TOS, bytes([first.tos])))
             control.append((socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4s", 1, local, local)))

@@ -425,12 +425,22 @@ class World:
 
     goes_compiled = False  # by the twin, where there is one, unless a story says otherwise
 
-    def __init__(self, seed=0, timing=None, *, has_gro=True, ciphers=(), is_tap=False, is_compiled=None):
+    def __init__(
+        self,
+        seed=0,
+        timing=None,
+        *,
+        has_gro=True,
+        ciphers=(),
+        is_tap=False,
+        is_compiled=None,
+        network=Network,
+    ):
         self.is_compiled = World.goes_compiled if is_compiled is None else is_compiled
         self.seed, self.timing, self.has_gro, self.is_tap = seed, timing or Timing(), has_gro, is_tap
         self.ciphers = ciphers  # of bulk units, for nodes made from now on; none as WireGuard has it
         self.clock, self.serial = Clock(), 0
-        self.network = Network(self.clock, seed)
+        self.network = network(self.clock, seed)
         self.nodes = self.network.nodes
 
     def node(self, name):

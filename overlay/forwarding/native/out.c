@@ -42,6 +42,16 @@ static bool is_refused(const struct out *out, const struct peer *peer) {
     return false;
 }
 
+/* Return whether a send to *peer* was refused for another reason than that there is no room. */
+static bool has_failed(const struct out *out, const struct peer *peer) {
+    for (uint32_t i = 0; i < out->refused_count; i++) {
+        int error = out->refused[i].error;
+        if (out->refused[i].peer == peer && error && error != EAGAIN && error != ENOBUFS)
+            return true;
+    }
+    return false;
+}
+
 static uint8_t *put_control(uint8_t *at, int level, int kind, const void *data, size_t size) {
     struct cmsghdr header = {.cmsg_len = CMSG_LEN(size), .cmsg_level = level, .cmsg_type = kind};
     memset(at, 0, CMSG_SPACE(size));
@@ -104,7 +114,7 @@ static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts
         .msg_controllen = (size_t)(end - control),
     };
     const struct udp *udp = spread(local->udp, marks);
-    if (is_refused(out, peer))
+    if (peer->is_held || is_refused(out, peer)) /* held: since this was sealed, in a drain that an edge interrupted */
         refuse(out, peer, parts, count, size, marks, 0);
     else if (lane->io->sendmsg(udp == NULL ? -1 : udp->fd, &message, 0) < 0)
         refuse(out, peer, parts, count, size, marks, errno);
@@ -198,13 +208,13 @@ static struct keypair *usable(const struct state *state, const struct peer *peer
 static void data_sent(struct out *out, struct peer *peer, struct keypair *keypair, uint32_t count) {
     struct contact *contact = peer->contact;
     double now = out->now;
-    bool is_edge = false;
+    bool is_edge = has_failed(out, peer); /* Python may then want to look at the path, and this is the time for it */
     peer->traffic->tx_packets += count;
     contact->owed_since = 0;
     contact->last_traffic = now;
     if (contact->unanswered_since == 0) {
         contact->unanswered_since = now;
-        is_edge = !(contact->armed & ARMED_SILENCE);
+        is_edge |= !(contact->armed & ARMED_SILENCE);
     }
     if (now >= keypair->rekey_at || keypair->counter >= REKEY_AFTER_MESSAGES)
         is_edge |= contact->wanted_at == 0 || now - contact->wanted_at >= WANTED_INTERVAL;

@@ -157,7 +157,7 @@ class Outbound:
             peer = core.services.peek(peer, self._view[start : start + length])
         if peer is None or peer.number == OWN or destination == peer.place[0]:
             return False
-        if length > peer.path.mtu:
+        if length > peer.path.mtu or now >= peer.path.due:  # a hello may leave behind the first
             return False
         keypair = peer.keypairs.usable(now, count)
         if keypair is None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding import native
 from tests.both_paths import CLEAR_KINDS, KINDS, SERVICE_KINDS, tell
+from tests.fuzz.both import Tale
+from tests.fuzz.target import CORPUS
 from tests.hypothesis_profiles import examples
+from tests.sim import World
 
 pytestmark = pytest.mark.skipif(native.core is None, reason=f"no compiled packet path: {native.missing}")
 
@@ -49,3 +54,39 @@ def assert_equal(python, compiled):
             assert compiled[name][key] == value, f"{key} of {name}"
     for key in ("datagrams", "flows"):
         assert compiled[key] == python[key]
+
+
+@pytest.mark.parametrize("path", sorted((CORPUS / "both").iterdir()), ids=lambda path: path.name)
+def test_a_story_that_the_fuzzer_saw_end_otherwise_ends_the_same(path):
+    python, compiled = Tale.parse(path.read_bytes()).tell()
+
+    assert compiled == python
+
+
+def test_a_tale_is_read_as_it_was_written():
+    tale = Tale(True, False, 2**32 - 1, tuple((kind, 1, 70_000, 2**16 - 1) for kind in KINDS))
+
+    assert Tale.parse(tale.build()) == tale
+
+
+@pytest.mark.parametrize("is_compiled", [False, True], ids=["python", "compiled"])
+def test_packets_that_were_sealed_stay_behind_those_that_the_kernel_had_no_room_for(is_compiled):
+    world = World(is_compiled=is_compiled)
+    a, b, c = (world.node(name) for name in "abc")
+    for other in (b, c):
+        a.know(other)
+        other.know(a)
+        a.send(other)
+    world.run(1)
+    a.send(c, 2)  # whose it is, is known
+    world.run(60)  # no timer is armed
+    a.send(b, 80)  # packets come in batches
+    world.run(1)
+    b.received.clear()
+    a.sockets[0].errors.append(errno.EAGAIN)
+
+    sent = a.send(b, 3, size=100) + a.send(b, 1, size=600)  # these leave apart
+    a.send(c)  # a timer is to be armed: the compiled path comes back in the middle
+    world.run(1)
+
+    assert b.received == sent

@@ -1,0 +1,101 @@
+/* What a story of the fuzzer is about: a lane, three peers, and a kernel in memory that hands over what the story says. */
+#ifndef OVERLAY_FUZZ_WORLD_H
+#define OVERLAY_FUZZ_WORLD_H
+
+#include "../native.h"
+
+enum {
+    PEERS = 3,     /* messages only; units with AES-256-GCM; an IPv6 underlay, and units with ChaCha20-Poly1305 */
+    KEYPAIRS = 2,  /* of each peer */
+    UNITS = 4,     /* that are kept, for fragments that come late */
+    RECEIVES = 32, /* that wait */
+    PACKETS = 32,  /* kinds of packets that wait at the tun, each some times */
+    CHANGES = 3,   /* bytes that are changed in what is made */
+};
+
+/* The input, read to its end; behind it there are zeros. */
+struct cursor {
+    const uint8_t *at, *end;
+};
+
+static inline uint32_t take8(struct cursor *cursor) { return cursor->at < cursor->end ? *cursor->at++ : 0; }
+static inline uint32_t take16(struct cursor *cursor) {
+    uint32_t high = take8(cursor);
+    return high << 8 | take8(cursor);
+}
+
+/* A packet, or a train of them. */
+struct spec {
+    uint32_t version, protocol, gso, tos, ip_words, extensions, tcp_words, flags, owner, payload, segment, sequence, mss;
+    uint32_t changes, at[CHANGES], with[CHANGES];
+    bool is_wrong, is_ours;
+};
+
+enum arrival_kind { RAW, MESSAGES, FRAGMENTS, AGAIN };
+
+struct receive {
+    enum arrival_kind kind;
+    struct spec spec;
+    const uint8_t *raw;
+    uint32_t raw_size, peer, keypair, count, last, counter_step, from, unit, segment, ecn, source, flags;
+    uint32_t change_at, change_with;
+    bool is_odd_control;
+};
+
+struct unit {
+    uint8_t bytes[META_SIZE + MAXIMUM_IP + TAG_SIZE];
+    uint32_t size, piece, count, cipher, peer, keypair;
+    uint64_t counter;
+};
+
+/* The other end of a keypair. */
+struct far_end {
+    struct aead seal, open, unit_seal[2], unit_open;
+    uint64_t counter, unit_counter; /* of what it seals next */
+    uint64_t seen, unit_seen;       /* the least counter that we may use next */
+};
+
+struct remote {
+    struct peer peer;
+    struct traffic traffic;
+    struct contact contact;
+    struct path path;
+    struct asking asking;
+    struct local_end local;
+    struct slots slots;
+    struct keypair keypairs[KEYPAIRS];
+    struct window windows[KEYPAIRS], unit_windows[KEYPAIRS];
+    struct bulk bulks[KEYPAIRS];
+    struct unit_size sizes[KEYPAIRS];
+    struct unit_key keys[KEYPAIRS];
+};
+
+struct world {
+    struct lane *lane;
+    struct udp udp;
+    struct pace pace, tun_pace;
+    struct discovery discovery;
+    struct remote remotes[PEERS];
+    struct far_end far[PEERS][KEYPAIRS];
+    struct unit units[UNITS];
+    struct receive receives[RECEIVES];
+    struct spec packets[PACKETS];
+    uint32_t repeats[PACKETS];
+    uint32_t receive_first, receive_count, packet_first, packet_count;
+    uint8_t *again; /* the receive before */
+    uint32_t again_size, again_stride;
+    int send_error, write_error, read_error, receive_error;
+    uint32_t send_errors, write_errors;
+    double now;
+    uint64_t datagrams, inputs, stories; /* since the process began */
+};
+
+extern struct world world;
+
+void world_begin(void);
+void world_reset(void);
+uint32_t make_packet(const struct spec *spec, uint32_t number, uint8_t *at);
+void make_unit(struct unit *unit, const struct spec *spec, uint32_t piece);
+void refuse_story(const char *what);
+
+#endif
