@@ -256,6 +256,20 @@ class Story:
     def forget(self, node, other, _, __):
         node.want(1)
 
+    def mixture(self, node, other, size, detail):
+        """Datagrams of one size come from one stranger, or from the other, so that they are merged; few are of anything."""
+        source = STRANGER if detail % 3 else self.at(other)
+        width = (16, 17, 32, 60, 64, 92, 148, 4, 1400)[size % 9]
+        indices = [index for each in self.nodes for index in each.core.by_index]
+        for number in range(2 + detail % 40):
+            data = bytearray(self.chance.randbytes(width))
+            if number % (1 + size % 7) == 0:
+                kind = bytes([self.chance.randrange(7), 0, 0, 0]) if detail % 2 else b"\5"
+                data[: len(kind)] = kind
+            if number % 5 == 0 and indices and detail % 5 < 2:
+                data[4:8] = self.chance.choice(indices).to_bytes(4, "little")
+            self.world.network.send(Flight(source, self.at(node), bytes(data[:width])), "mixture")
+
     # In the clear
 
     def at(self, node):
@@ -432,7 +446,7 @@ def _seen(node):
 
 KINDS = (
     "singles", "syn", "train", "full_train", "datagrams", "odd", "run", "lose", "mark", "merge", "fill", "fail", "block",
-    "again", "garbage", "moved", "forget", "flood", "forge", "forge_unit",
+    "again", "garbage", "moved", "forget", "flood", "forge", "forge_unit", "mixture",
 )  # fmt: skip
 
 

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 # native/native.h: out_result, in_result and edge; module.c: HAS_NEWS
 OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR, OUT_UNKNOWN = range(5)
-(IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN) = range(9)
+(IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN, IN_ROW) = range(
+    10
+)
 EDGE_SENT, EDGE_UNITS, EDGE_ANSWER, EDGE_REPORT = 1, 2, 4, 8
 HAS_NEWS = 16
 RESULT = HAS_NEWS - 1
@@ -189,6 +191,10 @@ class Compiled:
             if kind == IN_RECEIVED:
                 self._take_arrival()
                 inbound.take(received, size, stride)
+                continue
+            if kind == IN_ROW:
+                self._take_arrival()
+                inbound.take_one(received, at, size)
                 continue
             if kind >= IN_CLEAR:
                 self._take_arrival()

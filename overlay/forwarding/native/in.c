@@ -395,33 +395,48 @@ static enum in_result take_fragments(struct lane *lane) {
 
 /* Whatever came */
 
-/* Count datagrams that are nothing; false, with nothing done, if any may be something. */
-static bool count_nonsense(struct lane *lane) {
-    struct in *in = &lane->in;
-    int64_t unknown_type = 0, too_short = 0, unknown_index = 0;
-    for (uint32_t row = 0; row < in->rows; row++) {
-        const uint8_t *at = in->buffer + (size_t)row * in->stride;
-        uint32_t size = row == in->rows - 1 ? in->last : in->stride;
-        uint32_t kind = size >= 4 ? get32_le(at) : 0;
-        if ((kind >= FIRST_HANDSHAKE && kind <= LAST_HANDSHAKE) ||
-            (lane->state->takes_units && (kind & 0xFF) == TYPE_FRAGMENT))
-            return false;
-        if (kind != TYPE_TRANSPORT)
-            unknown_type++;
-        else if (size < OVERHEAD)
-            too_short++;
-        else if (indices_find(lane->state, get32_le(at + 4)) == NULL)
-            unknown_index++;
-        else
-            return false;
+/* Return why a datagram is nothing; DROP_REASONS if it may be something (forwarding.nonsense, tun.inbound: take_one). */
+static enum reason refusal(const struct lane *lane, const uint8_t *at, uint32_t size) {
+    static const struct {
+        uint32_t size;
+        enum reason reason;
+    } handshakes[] = {{148, DROP_INITIATION_SIZE}, {92, DROP_RESPONSE_SIZE}, {64, DROP_COOKIE_SIZE}};
+    uint32_t kind = size >= 4 ? get32_le(at) : 0;
+    if (kind >= FIRST_HANDSHAKE && kind <= LAST_HANDSHAKE)
+        return size == handshakes[kind - FIRST_HANDSHAKE].size ? DROP_REASONS
+                                                               : handshakes[kind - FIRST_HANDSHAKE].reason;
+    if (lane->state->takes_units && (kind & 0xFF) == TYPE_FRAGMENT) {
+        if (size <= FRAGMENT_HEADER_SIZE)
+            return DROP_FRAGMENT_SHORT;
+    } else if (kind != TYPE_TRANSPORT) {
+        return DROP_UNKNOWN_TYPE;
+    } else if (size < OVERHEAD) {
+        return DROP_TRANSPORT_SHORT;
     }
-    if (unknown_type)
-        note_drop(lane, NULL, DROP_UNKNOWN_TYPE, unknown_type);
-    if (too_short)
-        note_drop(lane, NULL, DROP_TRANSPORT_SHORT, too_short);
-    if (unknown_index)
-        note_drop(lane, NULL, DROP_UNKNOWN_INDEX, unknown_index);
-    return true;
+    return indices_find(lane->state, get32_le(at + 4)) == NULL ? DROP_UNKNOWN_INDEX : DROP_REASONS;
+}
+
+/* Count the rows from `next` on that are nothing; any other is for Python, and the next call goes on behind it. */
+static enum in_result take_rows(struct lane *lane) {
+    struct in *in = &lane->in;
+    while (in->next < in->rows) {
+        uint32_t row = in->next++, at = row * in->stride, size = row == in->rows - 1 ? in->last : in->stride;
+        enum reason reason = refusal(lane, in->buffer + at, size);
+        if (reason == DROP_REASONS)
+            return hand_back(in, IN_ROW, NULL, at, size, 1);
+        note_drop(lane, NULL, reason, 1);
+    }
+    in->work = WORK_NONE;
+    return IN_DONE;
+}
+
+/* Return whether the first row is of a session, by which Python takes all rows together. */
+static bool begins_with_session(const struct lane *lane) {
+    const struct in *in = &lane->in;
+    const uint8_t *first = in->buffer;
+    bool is_fragment = lane->state->takes_units && first[0] == TYPE_FRAGMENT && in->stride > FRAGMENT_HEADER_SIZE;
+    bool is_message = in->stride >= OVERHEAD && get32_le(first) == TYPE_TRANSPORT;
+    return (is_fragment || is_message) && indices_find(lane->state, get32_le(first + 4)) != NULL;
 }
 
 /* Return the keypair of rows that are all of one *kind* and for it; NULL if they are not, or it is for Python. */
@@ -463,9 +478,11 @@ static enum in_result take(struct lane *lane) {
             return take_fragments(lane);
         }
     }
-    if (count_nonsense(lane))
-        return IN_DONE;
-    return hand_back(in, IN_RECEIVED, NULL, 0, in->gathered, in->rows);
+    if (begins_with_session(lane))
+        return hand_back(in, IN_RECEIVED, NULL, 0, in->gathered, in->rows);
+    in->next = 0;
+    in->work = WORK_ROWS;
+    return take_rows(lane);
 }
 
 static enum in_result take_gathered(struct lane *lane) {
@@ -514,6 +531,7 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
     for (;;) {
         if (in->work != WORK_NONE) {
             result = in->work == WORK_CLEAR      ? clear_deliver(lane)
+                     : in->work == WORK_ROWS     ? take_rows(lane)
                      : in->work == WORK_MESSAGES ? deliver_messages(lane)
                                                  : take_fragments(lane);
             if (result != IN_DONE)

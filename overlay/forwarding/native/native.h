@@ -282,6 +282,10 @@ enum reason {
     DROP_UNIT_AUTH,
     DROP_UNIT_INCOMPLETE,
     DROP_OUTER_SOURCE,
+    DROP_INITIATION_SIZE,
+    DROP_RESPONSE_SIZE,
+    DROP_COOKIE_SIZE,
+    DROP_FRAGMENT_SHORT,
     DROP_REASONS
 };
 
@@ -398,7 +402,7 @@ struct reassembly {
     uint32_t used;
 };
 
-enum work { WORK_NONE, WORK_MESSAGES, WORK_FRAGMENTS, WORK_CLEAR };
+enum work { WORK_NONE, WORK_MESSAGES, WORK_FRAGMENTS, WORK_CLEAR, WORK_ROWS };
 
 struct in {
     uint8_t *buffer; /* RECEIVE_BYTES + RECEIVE_SLACK */
@@ -437,7 +441,7 @@ struct lane {
 };
 
 enum out_result { OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR, OUT_UNKNOWN };
-enum in_result { IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN };
+enum in_result { IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN, IN_ROW };
 enum edge { EDGE_SENT = 1, EDGE_UNITS = 2, EDGE_ANSWER = 4, EDGE_REPORT = 8 };
 
 /* crypto.c */
