@@ -1,7 +1,7 @@
 """Directors tell each other of flows, so that the next one goes on with them: connection synchronization, as ip_vs has it.
 
-Only proven flows are sent (not a flood of spoofed SYNs): within a fraction of a second, at each change
-of their state, and after REFRESH again if packets still came here.  A director that begins anew asks the others for all
+Only proven flows are sent (not a flood of spoofed SYNs): within a fraction of a second, at each change of their state,
+and again before the others forget them if packets still came here.  A director that begins anew asks the others for all
 that they have.  All of this is best effort: what is lost on the way is sent again at the next change or refresh.
 
 A scheduler that hashes finds the server of a flow by itself, at every director.  There, only flows that are astray are
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 # Ours
 TICK = 0.15  # seconds from one telling to the next
 MESSAGES = 60  # in one tick to each director: 400 a second, where it takes 1500 of one peer, pings and all
-REFRESH = 300.0  # seconds until flows with packets are sent again; ip_vs has 0 to 300 s
+REFRESH = 300.0  # seconds at most until flows with packets are sent again; ip_vs has 0 to 300 s
+OFTEN = 5.0  # seconds at least, where flows are forgotten early
 ASKING, ASKING_LATER = 0.5, 5.0  # seconds between two questions for all flows: ten times, and after that
 EAGER = 10
 PATIENCE = 3.0  # seconds without an answer, until unknown flows are not waited for any more
@@ -83,6 +84,15 @@ class _Shared:
     asks: dict[int, _Ask] = field(default_factory=dict)
     answered: dict[int, float] = field(default_factory=dict)  # until when each is not told everything again
     now: float = 0.0  # of the tick under way
+
+    @property
+    def interval(self) -> float:
+        """The seconds after which flows with packets are sent again: twice before the others forget them."""
+        settings = self.service.settings
+        idle = [settings.tcp if protocol == PROTOCOL_TCP else settings.udp for protocol in self.protocols]
+        if settings.persistence:
+            idle.append(settings.persistence)
+        return max(OFTEN, min(REFRESH, *(each / 2 for each in idle)))
 
     @property
     def name(self) -> int:
@@ -183,12 +193,14 @@ class Sync:
             return
         shared = _Shared(
             number, service, others, frozenset(addresses), frozenset(protocols), tuple(ports),
-            service.hashed is Hashed.NOTHING, now, now + REFRESH, service.changes
+            service.hashed is Hashed.NOTHING, now, now, service.changes
         )  # fmt: skip
+        shared.refresh = now + shared.interval
         if before is not None and before.tells_all >= shared.tells_all:
             shared.asks = {other: _Ask(now) for other in others - before.others}
             shared.asks |= {other: ask for other, ask in before.asks.items() if other in others}
-            shared.began, shared.refresh, shared.answered = before.began, before.refresh, before.answered
+            shared.began, shared.answered = before.began, before.answered
+            shared.refresh = min(before.refresh, shared.refresh)
             shared.changes, shared.looked = before.changes, before.looked
             shared.revivals, shared.asked_again = before.revivals, before.asked_again
         else:
@@ -214,7 +226,7 @@ class Sync:
         self._due = now + TICK
         for shared in self._shared.values():
             if shared.refresh <= now:
-                shared.refresh = now + REFRESH
+                shared.refresh = now + shared.interval
                 self._walk(_Walk(shared, shared.others, is_all=False))
             self._look(shared, now)
             self._ask_again(shared, now)

@@ -132,6 +132,40 @@ def test_next_director_goes_on_with_connections_and_datagrams(scheduler, version
     assert {port: two.send(udp(port=port, version=version), now) for port in datagrams} == datagrams
 
 
+@pytest.mark.parametrize(
+    ("build", "settings"),
+    [(udp, {"udp": 20.0}), (tcp, {"tcp": 20.0}), (udp, {"udp": 300.0}), (tcp, {"tcp": 900.0})],
+)
+def test_flow_that_goes_on_is_told_again_before_others_forget_it(build, settings):
+    directors = Directors("rr", **settings)
+    one, two = directors.all
+    if build is tcp:
+        one.send(tcp(flags=SYN), directors.now)
+    chosen = {one.send(build(), directors.now) for _ in range(2)}
+    for _ in range(100):
+        directors.run(9.0)
+        chosen.add(one.send(build(), directors.now))
+        directors.sweep()
+
+    for port in range(2000, 2002):  # another would be next
+        two.send(build(port=port) if build is udp else tcp(port=port, flags=SYN), directors.now)
+
+    assert {two.send(build(), directors.now)} == chosen
+
+
+def test_client_that_keeps_its_server_is_told_again_before_others_forget_it():
+    directors = Directors("rr", persistence=20.0)
+    one, two = directors.all
+    chosen = {directors.connect(0, port)[port] for port in (1000, 1001)}
+    for port in range(1002, 1030):
+        directors.run(9.0)
+        chosen |= set(directors.connect(0, port).values())
+        directors.sweep()
+
+    two.send(tcp(client=9, flags=SYN), directors.now)
+    assert {two.send(tcp(port=3000, flags=SYN), directors.now)} == chosen
+
+
 @pytest.mark.parametrize("scheduler", ["maglev", "sh", "dh"])
 def test_what_a_scheduler_finds_itself_is_told_to_nobody(scheduler):
     directors = Directors(scheduler)
@@ -415,7 +449,7 @@ def test_half_closed_connection_is_told():
 
 
 def test_long_flows_with_packets_are_told_again_and_idle_ones_are_not():
-    directors = Directors()
+    directors = Directors(udp=900.0)
     one, two = directors.all
     flows = directors.connect(0, 1000, 2000)
     directors.run(10)
