@@ -19,6 +19,7 @@ from overlay.host.interfaces import is_own_address
 from overlay.host.ownership import number_of
 from overlay.host.plan import HostPlan
 from overlay.key_files import PRIVATE, load_preshared_key, load_private_key, replace_key
+from overlay.missing_programs import find_missing
 from overlay.permissions import describe_readers_of, describe_writers_of
 from overlay.services.delivery import plan_delivery
 from overlay.tunnels import make_tunnels, overheads_of
@@ -174,6 +175,9 @@ def settle(
             f"listen of peers.{own.name} in {options.peers} has {len(own.listen)} addresses: write at most "
             f"{LISTEN_ADDRESSES}, or none to listen on every address of this host"
         )
+    missing = find_missing(table, own, store.files())
+    if missing is not None:
+        raise ConfigError(str(missing))
     keys, files = _preshared_keys(table, own)
     node = Node(key or PrivateKey.generate(os.urandom), table, own, keys, (options.key, *files))
     _ = node.tunnels, node.others, node.encapsulations, node.clear_note  # computed here, where nobody waits

@@ -399,6 +399,7 @@ TESTED_ELSEWHERE = {
 }
 
 MORE_TESTS = {
+    "tests/overlay/cli/test_wrong_services.py": "of all wrong input about services, in overlay check and up",
     "tests/overlay/services/importing/test_against_keepalived.py": "of the whole import, against keepalived itself",
     "tests/overlay/forwarding/offload/test_segments.py": "of split and join, which undo each other",
     "tests/overlay/cli/test_main.py": "of overlay/cli/__init__.py",

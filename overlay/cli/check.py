@@ -45,6 +45,7 @@ def command(ctx: click.Context, peers: Location, key: Path, node: str | None, as
     """
     from overlay.config import Options
     from overlay.host.proc_routes import read_routes
+    from overlay.missing_programs import find_missing
     from overlay.permissions import describe_writers_of
     from peers.errors import TableError
     from peers.hints import warnings
@@ -64,6 +65,7 @@ def command(ctx: click.Context, peers: Location, key: Path, node: str | None, as
     sentences += warnings(table)
     if own is not None:
         sentences += _check_preshared_keys(table, own)
+        sentences += [str(each) for each in [find_missing(table, own, store.files())] if each is not None]
         sentences += _check_own_routes(table, own, Surroundings.of(ctx).routes or read_routes)
     if as_json:
         show_json(_describe(table, own, sentences))

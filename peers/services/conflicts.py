@@ -28,6 +28,8 @@ IPV6_MINIMUM_MTU = 1280  # RFC 8200 section 5
 # Ours
 WIDEST = EVERY_PORT[1]  # of a service without ports: a range of all of them is narrower, 65534
 
+EVERYBODY = "all"  # in the place of a list of directors
+
 WITH_PORT = ("tcp", "http", "https", "udp", "dns")  # kinds of checks that go to a port of the service
 
 
@@ -93,6 +95,10 @@ def _check_names(service: Service, peers: Mapping[str, Peer]) -> None:
 def _check_name(place: Keys, name: str, peers: Mapping[str, Peer]) -> None:
     if name in peers:
         return
+    if name == EVERYBODY and "directors" in place:
+        raise KeyProblem(
+            place, f'has "{EVERYBODY}" in a list; write directors = "{EVERYBODY}" for every node'
+        )
     close = difflib.get_close_matches(name, peers, n=1)
     remedy = f"did you mean {close[0]}?" if close else f"write a [peers.{name}] table, or the name of a peer"
     raise KeyProblem(place, f"{name} is not a peer; {remedy}")

@@ -15,7 +15,7 @@ from peers.key import read_keys
 from peers.peer import PEER_NAME
 from peers.service import Check, Server, Service, Vrrp
 from peers.services.checks import check_in
-from peers.services.keys import SERVER, SERVICE
+from peers.services.keys import KINDS, SERVER, SERVICE
 from peers.services.names import named_section, names_of
 from peers.services.values import MOST_ITEMS
 from peers.services.vrrp import vrrp_in
@@ -89,6 +89,8 @@ def _look_up(each: T | Named, known: Mapping[str, T], table: str) -> T:
         there = (
             f"there are {', '.join(list(known)[:10])}" if known else f"write a [{table}.{each.name}] table"
         )
+        if table == "checks" and each.name in KINDS:
+            there = f'write check = {{ kind = "{each.name}" }}, or ' + there.removeprefix("write ")
         raise KeyProblem(each.keys, f"is {describe(each.name)}, which is not in [{table}]; {there}")
     return known[each.name]
 

@@ -1,0 +1,76 @@
+"""Programs that this host lacks for what the peers file asks of it, with the place in the file that asks."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from overlay.host.firewall.read import FOLDERS
+from overlay.services.delivery import plan_delivery
+from peers.errors import KeyProblem, TableError
+from peers.lines import find_line
+from peers.services.conflicts import places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from peers.errors import Keys
+    from peers.peer import Peer
+    from peers.table import Table
+
+# Ours: what the rules depend on only in their numbers
+_INTERFACE, _MTU, _MARK = "overlay0", 1280, 1
+
+
+def has_program(name: str) -> bool:
+    """Return whether this host has the program *name* where programs for administrators are."""
+    return any(os.access(f"{folder}/{name}", os.X_OK) for folder in FOLDERS)
+
+
+def find_missing(
+    table: Table, own: Peer, files: Iterable[Path], has: Callable[[str], bool] = has_program
+) -> TableError | KeyProblem | None:
+    """Return what *own* asks of this host that takes a program it lacks, as one sentence; None if there is nothing.
+
+    *files* are those that *table* was read from, in which the line is looked for.
+    """
+    if not plan_delivery(table, own, _INTERFACE, _MTU, _MARK).rules or has("nft"):
+        return None
+    keys, what = next(_reasons(table, own))
+    problem = KeyProblem(
+        keys, f"{what}, which takes the program nft on the host of {own.name}: install nftables there"
+    )
+    for path in files:
+        try:
+            line = find_line(path.read_text("utf-8"), keys)
+        except (OSError, ValueError):
+            continue
+        if line is not None:
+            return TableError(path, line, str(problem))
+    return problem
+
+
+def _reasons(table: Table, own: Peer) -> Iterator[tuple[Keys, str]]:
+    """Yield what is translated on the host of *own*, the plainest first."""
+    served = [
+        (service, place, entry)
+        for service in table.services.values()
+        for place, entry in places(service)
+        if entry.peer == own.name
+    ]
+    for _, place, entry in served:
+        if entry.port is not None:
+            yield (*place, "port"), f"has packets of clients go to port {entry.port}"
+        if entry.address is not None:
+            yield (*place, "address"), f"has packets of clients go on to {entry.address}"
+    for service, place, _ in served:
+        if service.is_directed_by(own.name):
+            yield (
+                place,
+                "is a server that balances the service too, and packets of clients get its own address",
+            )
+        yield (
+            place,
+            f"gets what directors of services.{service.name} send in the clear, and tells clients what fits",
+        )
