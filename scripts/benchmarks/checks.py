@@ -96,7 +96,7 @@ class Farm:
 
     def __init__(self, lab: Lab, folder: Path, kind: str, share: int, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
-        self._network = Network(lab, folder)
+        self._network = Network(lab, folder, is_forked=False)
         self._director = self._network.host("lb")
         self._hosts = [self._network.host(f"web{number}") for number in range(1, arguments.hosts + 1)]
         silent = arguments.ports * share // 100

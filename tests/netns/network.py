@@ -34,11 +34,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from overlay.crypto.keys import PrivateKey, encode_key
 from overlay.host import control
+from tests.netns.forks import server
 from tests.netns.topology import CommandError, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.netns.forks import Forked
     from tests.netns.topology import Lab, Namespace
 
 N = TypeVar("N", bound="Node")
@@ -54,6 +56,8 @@ DEFAULT_PREFIXES = ("10.244.0.0/16", "fd00:244::/32")
 # linux/errqueue.h, linux/in.h, linux/in6.h
 IP_RECVERR, IPV6_RECVERR = 11, 25
 _EXTENDED_ERROR = struct.Struct("=IBBBxII")  # errno, origin, type, code, info, data
+
+COMMAND = "from overlay.__main__ import main; main()"
 
 # An agent with other times: the product has no option for them.
 LAUNCHER = """
@@ -96,8 +100,11 @@ class Network:
         mtu: int = 1500,
         offloads: bool = True,
         underlay: Namespace | None = None,
+        is_forked: bool = True,
         **settings: Any,
     ) -> None:
+        """With *is_forked* its agents are those of tests.netns.forkserver, otherwise the program itself."""
+        self.is_forked = is_forked
         self.lab, self.directory, self.mtu, self.offloads = lab, directory, mtu, offloads
         self.number = next(_network_numbers)
         self.settings: dict[str, Any] = {"prefix": list(DEFAULT_PREFIXES), **settings}
@@ -159,8 +166,7 @@ class Network:
         self.peers[node.name] = node
         end = node.namespace.end("eth0", f"{node.outside}/24", f"{node.outside6}/64")
         self.lab.plug(self.underlay, end, self.mtu, self.offloads)
-        node.namespace.run(
-            *("sysctl", "-qw"),
+        node.namespace.sysctl(
             "net.ipv4.conf.all.promote_secondaries=1",  # when an address is removed, others of its prefix stay
             "net.ipv4.icmp_ratelimit=0",  # the kernel's limits for errors are not what is tested
             "net.ipv6.icmp.ratelimit=0",
@@ -261,7 +267,7 @@ class Container:
 class Host(Node):
     """A node that runs our agent."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | Forked
 
     def __init__(
         self,
@@ -291,35 +297,29 @@ class Host(Node):
         """Start the agent; return at once.  With *timing* it lives by those times."""
         if not self.peers_path.exists():
             self.write()
+        files = [str(self.peers_path), str(self.key_path)]
         if timing is None:
-            command: list[str | Path] = [
-                python,
-                "-m",
-                "overlay",
-                "up",
-                "--peers",
-                self.peers_path,
-                "--key",
-                self.key_path,
-            ]
-            command += ["--interface", self.interface, "--log-level", "debug", *options]
+            up = ["overlay", "up", "--peers", files[0], "--key", files[1], "--interface", self.interface]
+            self._launch(COMMAND, [*up, "--log-level", "debug", *options], python)
         else:
-            command = [python, "-c", LAUNCHER, self.peers_path, self.key_path, self.interface]
-            command += [json.dumps(timing)]
-        with self.log_path.open("a") as log:
-            self._log_start = log.tell()
-            self.process = self.namespace.popen(*command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._launch(LAUNCHER, ["-c", *files, self.interface, json.dumps(timing)], python)
 
     def launch_with(self, *program: str, count: int = 1) -> None:
         """Start an agent whose first *count* forwarders are *program*; return at once."""
         self.write()
-        command: list[str | Path] = [PYTHON, "-c", OTHER_FORWARDER]
-        command += [self.peers_path, self.key_path, self.interface, str(count)]
-        with self.log_path.open("a") as log:
+        arguments = [str(self.peers_path), str(self.key_path), self.interface, str(count), *program]
+        self._launch(OTHER_FORWARDER, ["-c", *arguments])
+
+    def _launch(self, code: str, arguments: list[str], python: str = PYTHON) -> None:
+        """Start a Python that runs *code* with *arguments*, by which it is called."""
+        with self.log_path.open("a") as log, Path(os.devnull).open() as nothing:
             self._log_start = log.tell()
-            self.process = self.namespace.popen(
-                *command, *program, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            if self.network.is_forked and python == PYTHON and self.namespace.takes_forks:
+                standard = [nothing.fileno(), log.fileno(), log.fileno()]
+                self.process = server().fork(self.namespace, code, arguments, *standard)
+            else:
+                program = ["-m", *arguments] if code is COMMAND else ["-c", code, *arguments[1:]]
+                self.process = self.namespace.popen(python, *program, stdin=nothing, stdout=log, stderr=log)
 
     def wait_ready(self) -> None:
         """Return when the agent has said that it is ready."""

@@ -42,7 +42,7 @@ TAKES_OVER = 4.5
 
 @pytest.fixture
 def network(lab, tmp_path):
-    made = Network(lab, tmp_path)
+    made = Network(lab, tmp_path, is_forked=False)
     yield made
     made.close()
 

@@ -38,7 +38,7 @@ class Site:
 
 
 def build(lab, directory, outer) -> Site:
-    network = Network(lab, directory)
+    network = Network(lab, directory, is_forked=False)
     paris, tokyo = network.host("paris"), network.host("tokyo")
     if outer == "IPv6":
         for host in (paris, tokyo):

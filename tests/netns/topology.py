@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
 
+    from tests.netns.forks import Forked
+
 ROOT = Path(__file__).parents[2]
 NAMESPACES = Path("/run/netns")
 # Namespaces are called PREFIX, the process id, "-" and the name in the test.
@@ -71,7 +73,7 @@ class Namespace:
     def __init__(self, name: str, full_name: str, lab: Lab) -> None:
         self.name = name
         self.full_name = full_name
-        self._lab = lab
+        self.lab = lab
 
     def __repr__(self) -> str:
         return f"<{self.full_name}>"
@@ -80,6 +82,11 @@ class Namespace:
     def inode(self) -> int:
         """The number by which the kernel shows the namespace."""
         return (NAMESPACES / self.full_name).stat().st_ino
+
+    @property
+    def takes_forks(self) -> bool:
+        """Whether what is forked into it has all that a program would have: it has no files of its own in /etc."""
+        return not Path("/etc/netns", self.full_name).exists()
 
     def end(self, interface: str, *addresses: str) -> End:
         """Return an end for Lab.veth() or Lab.plug(); addresses as ``192.0.2.1/24``."""
@@ -106,9 +113,9 @@ class Namespace:
         try:
             stdout, stderr = process.communicate(stdin, timeout=timeout)
         except BaseException:
-            self._lab.end_process(process)
+            self.lab.end_process(process)
             raise
-        self._lab.processes.remove(process)
+        self.lab.processes.remove(process)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def popen(self, *command: str | Path, **options: Any) -> subprocess.Popen[str]:
@@ -121,12 +128,32 @@ class Namespace:
             start_new_session=True,
             **options,
         )
-        self._lab.processes.append(process)
+        self.lab.processes.append(process)
         return process
 
     def python(self, code: str, *arguments: str, check: bool = True, timeout: float = PATIENCE) -> str:
         """Return what the Python program *code* printed; it can import this project."""
         return self.run(sys.executable, "-c", code, *arguments, check=check, timeout=timeout)
+
+    def ip(self, *commands: str) -> None:
+        """Run commands of ``ip``, such as ``link set eth0 up``, by one program.  Raises CommandError."""
+        done = subprocess.run(
+            ["ip", "-n", self.full_name, "-batch", "-"],
+            input="\n".join(commands),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        if done.returncode != 0:
+            raise CommandError(f"{self.name}: ip {'; '.join(commands)}: {done.stderr.strip()}")
+
+    def sysctl(self, *settings: str) -> None:
+        """Set sysctls of the network, such as ``net.ipv4.ip_forward=1``."""
+        with self.entered():
+            for setting in settings:
+                name, _, value = setting.partition("=")
+                Path("/proc/sys", *name.split(".")).write_text(value)
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -141,7 +168,7 @@ class Namespace:
     def sniff(self, interface: str) -> Sniffer:
         """Return a recorder of what passes *interface* from now on."""
         with self.entered():
-            return Sniffer(interface, self._lab)
+            return Sniffer(interface, self.lab)
 
     def dump(self) -> dict[str, list[str]]:
         """Return all addresses, routes, rules and network settings, for a comparison before and after."""
@@ -191,11 +218,12 @@ class Lab:
     """A set of namespaces that exists for the length of a with block."""
 
     def __init__(self) -> None:
-        self.processes: list[subprocess.Popen[str]] = []
+        self.processes: list[subprocess.Popen[str] | Forked] = []
         self._namespaces: list[Namespace] = []
         self._modules: list[str] = []
         self._on_exit = contextlib.ExitStack()
         self._indexes = itertools.count(1000, 2)
+        self._ports = itertools.count()
         self._previous_handler: Any = None
 
     def __enter__(self) -> Self:
@@ -239,7 +267,7 @@ class Lab:
         if modules.load(name):
             self._modules.append(name)
 
-    def end_process(self, process: subprocess.Popen[str]) -> None:
+    def end_process(self, process: subprocess.Popen[str] | Forked) -> None:
         """Kill *process* with its process group, if it runs, and close what leads to it."""
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -256,13 +284,15 @@ class Lab:
         namespace = Namespace(name, f"{PREFIX}{os.getpid()}-{name}", self)
         self._namespaces.append(namespace)
         _ip("netns", "add", namespace.full_name)
-        namespace.run("ip", "link", "set", "lo", "up")
+        namespace.ip("link set lo up")
         # IPv6 addresses are usable at once: no two seconds of waiting for duplicates in each test.
-        namespace.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
+        namespace.sysctl("net.ipv6.conf.default.accept_dad=0")
         return namespace
 
-    def veth(self, one: End, other: End, mtu: int = 1500, offloads: bool = True) -> None:
-        """Join two ends by a cable.
+    def veth(
+        self, one: End, other: End, mtu: int = 1500, offloads: bool = True, *, bridge: str | None = None
+    ) -> None:
+        """Join two ends by a cable; where *bridge* is named, *other* is a port of that.
 
         Without *offloads* each frame on it has wire size, as netfilter and a capture then see it; with them, trains of
         segments pass whole.
@@ -270,39 +300,29 @@ class Lab:
         # Two ends that have the same index, each in its namespace, would learn only within a second that they are
         # joined: the kernel hurries with virtual links, which it knows by the index of the other end.
         index = next(self._indexes)
-        _ip(
-            *(
-                "link",
-                "add",
-                one.interface,
-                "index",
-                str(index),
-                "netns",
-                one.namespace.full_name,
-                "mtu",
-                str(mtu),
-            ),
-            *("type", "veth", "peer", "name", other.interface, "index", str(index + 1)),
-            *("netns", other.namespace.full_name, "mtu", str(mtu)),
-        )
+        far = f"peer name {other.interface} index {index + 1} netns {other.namespace.full_name} mtu {mtu}"
+        one.namespace.ip(f"link add {one.interface} index {index} mtu {mtu} type veth {far}")
         for end in (one, other):
             if not offloads:
                 settings = [word for feature in SEGMENTATION for word in (feature, "off")]
                 end.namespace.run("ethtool", "-K", end.interface, *settings, check=False)
-            for address in end.addresses:
-                _add_address(end, address)
-            end.namespace.run("ip", "link", "set", end.interface, "up")
+            commands = [_adding(each, end.interface) for each in end.addresses]
+            commands.append(f"link set {end.interface} up")
+            if bridge is not None and end is other:
+                commands.append(f"link set {end.interface} master {bridge}")
+            end.namespace.ip(*commands)
 
     def bridge(self, namespace: Namespace, name: str, *addresses: str, mtu: int = 1500) -> None:
         """Make a bridge in *namespace*; give it the interfaces of ends with attach()."""
-        namespace.run("ip", "link", "add", name, "mtu", str(mtu), "type", "bridge", "forward_delay", "0")
-        for address in addresses:
-            _add_address(namespace.end(name), address)
-        namespace.run("ip", "link", "set", name, "up")
+        namespace.ip(
+            f"link add {name} mtu {mtu} type bridge forward_delay 0",
+            *(_adding(each, name) for each in addresses),
+            f"link set {name} up",
+        )
 
     def attach(self, namespace: Namespace, bridge: str, interface: str) -> None:
         """Make *interface* a port of *bridge*."""
-        namespace.run("ip", "link", "set", interface, "master", bridge)
+        namespace.ip(f"link set {interface} master {bridge}")
 
     def switch(self, name: str, mtu: int = 1500) -> Namespace:
         """Return a namespace that is nothing but a switch, for plug(): an underlay or a LAN."""
@@ -312,9 +332,8 @@ class Lab:
 
     def plug(self, switch: Namespace, end: End, mtu: int = 1500, offloads: bool = True) -> str:
         """Lead a cable from *end* to *switch*; return the name of the port there."""
-        port = f"port{len(switch.run('ip', '-o', 'link', 'show', 'master', 'switch').splitlines())}"
-        self.veth(end, switch.end(port), mtu, offloads)
-        self.attach(switch, "switch", port)
+        port = f"port{next(self._ports)}"
+        self.veth(end, switch.end(port), mtu, offloads, bridge="switch")
         return port
 
     def container(
@@ -335,11 +354,9 @@ class Lab:
             lengths = {ipaddress.ip_interface(each).version: each.partition("/")[2] for each in addresses}
             own = [f"{gateway}/{lengths[ipaddress.ip_address(gateway).version]}" for gateway in gateways]
             self.bridge(host, bridge, *own, mtu=mtu)
-        host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-        self.veth(container.end("eth0", *addresses), host.end(f"to-{name}"[:15]), mtu)
-        self.attach(host, bridge, f"to-{name}"[:15])
-        for gateway in gateways:
-            container.run("ip", "route", "add", "default", "via", gateway)
+        host.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        self.veth(container.end("eth0", *addresses), host.end(f"to-{name}"[:15]), mtu, bridge=bridge)
+        container.ip(*(f"route add default via {gateway}" for gateway in gateways))
         return container
 
 
@@ -409,9 +426,8 @@ def _ip(*arguments: str) -> None:
         raise CommandError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
 
 
-def _add_address(end: End, address: str) -> None:
-    options = ["nodad"] if ":" in address else []
-    end.namespace.run("ip", "address", "add", address, "dev", end.interface, *options)
+def _adding(address: str, interface: str) -> str:
+    return f"address add {address} dev {interface}{' nodad' if ':' in address else ''}"
 
 
 def _setns(descriptor: int) -> None:

@@ -46,9 +46,11 @@ exec "$@"
 class AsUser(Namespace):
     """A namespace whose commands are run by the user USER, with *capabilities* such as ``net_admin``."""
 
+    takes_forks = False
+
     def __init__(self, namespace: Namespace, *directories: Path, capabilities: tuple[str, ...] = ()) -> None:
         """*directories* are those that the commands use; they go over to the user."""
-        super().__init__(namespace.name, namespace.full_name, namespace._lab)
+        super().__init__(namespace.name, namespace.full_name, namespace.lab)
         wanted = (*directories, Path(sys.prefix), Path(sys.base_prefix), ROOT)
         self._exposed = [(path, above) for path in wanted if (above := _closed_above(path)) is not None]
         self._set = ",".join(["-all", *(f"+{name}" for name in capabilities)])

@@ -1,0 +1,127 @@
+"""Processes that tests.netns.forkserver forks, from where they are asked for."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from overlay.forwarder import ENVIRONMENT
+
+if TYPE_CHECKING:
+    from tests.netns.topology import Namespace
+
+ROOT = Path(__file__).parents[2]
+KILLED = -signal.SIGKILL
+
+
+class Forked:
+    """A process that the server has forked, as subprocess.Popen would show it."""
+
+    stderr = None
+
+    def __init__(self, arguments: list[str], end: socket.socket) -> None:
+        """Wait until the process is in its namespace.  *end* tells its number, and then its exit code."""
+        self.stdin: TextIO | None = None
+        self.stdout: TextIO | None = None
+        self.args, self._end = arguments, end
+        self.returncode: int | None = None
+        said = end.recv(16)
+        assert said, f"{' '.join(arguments)} could not be forked: see what is on stderr"
+        self.pid = int(said)
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for the signal that ended it; None while it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code once there is one.  Raises subprocess.TimeoutExpired."""
+        if self.returncode is None:
+            if not select.select([self._end], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(self._end.recv(16) or KILLED)
+            self._end.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+class Server:
+    """The server, from where it is asked."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.netns.forkserver", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                cwd=ROOT,
+                env={**os.environ, **ENVIRONMENT},
+                start_new_session=True,
+            )
+        self._socket = ours
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Have the server end.  What it has forked goes on."""
+        self._socket.close()
+        self._process.wait()
+
+    def fork(
+        self, namespace: Namespace, code: str, arguments: list[str], stdin: int, stdout: int, stderr: int
+    ) -> Forked:
+        """Return a process in *namespace* that runs *code* with *arguments*, which its lab ends if need be."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            request = {
+                "namespace": namespace.full_name,
+                "code": code,
+                "arguments": arguments,
+                "directory": str(Path.cwd()),
+                "environment": dict(os.environ),
+            }
+            descriptors = [theirs.fileno(), stdin, stdout, stderr]
+            socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
+        process = Forked(arguments, ours)
+        namespace.lab.processes.append(process)
+        return process
+
+    def converse(self, namespace: Namespace, code: str) -> Forked:
+        """Return such a process, whose stdin and stdout are pipes to this one."""
+        (reads, orders), (told, writes) = os.pipe(), os.pipe()
+        try:
+            process = self.fork(namespace, code, ["-c"], reads, writes, 2)
+            process.stdin, process.stdout = os.fdopen(orders, "w"), os.fdopen(told)
+        finally:
+            os.close(reads)
+            os.close(writes)
+        return process
+
+
+@functools.cache
+def server() -> Server:
+    """Return the server of this process, which begins with the first call."""
+    return Server()

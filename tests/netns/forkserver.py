@@ -1,0 +1,184 @@
+"""Agents of tests without their loading: one Python that has loaded all that they load forks for each of them.
+
+Loading takes an agent half a second of processor time and its forwarder a third of one, which is most of what they
+compute where a test lives for a second, and a run of all tests starts a thousand.  What is forked is as good as
+started by ``ip netns exec``: it has the network namespace, a /sys of that, and a session of its own; its forwarder,
+too, is a process of its own, which has given up its privileges.
+
+Tests of how the programs start, and of what they have at hand when they do, start them: see Network(is_forked=False).
+tests.netns.forks starts this, and asks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import io
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from overlay import agent, forwarder  # noqa: F401  to have them loaded
+from overlay.__main__ import main as overlay  # noqa: F401
+from overlay.cli import up  # noqa: F401
+from overlay.forwarding import __main__ as forwarding
+from tests.netns import director  # noqa: F401
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Sequence
+
+REQUEST_BYTES = 64 * 1024
+
+# linux/sched.h, linux/mount.h
+CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
+MS_REC, MS_SLAVE, MNT_DETACH = 1 << 14, 1 << 19, 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main() -> None:
+    """Fork as is asked for, and tell each exit code, until nobody is left to ask."""
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    gc.collect()
+    gc.freeze()  # what was loaded stays: a fork that went through it would get a copy of it
+    ended, wakeup = socket.socketpair()
+    ended.setblocking(False)
+    wakeup.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakeup.fileno())
+    children: dict[int, socket.socket] = {}
+    while True:
+        readable = select.select([requests, ended], [], [])[0]
+        if ended in readable:
+            ended.recv(4096)
+            _tell_ends(children)
+        if requests not in readable:
+            continue
+        data, descriptors, *_ = socket.recv_fds(requests, REQUEST_BYTES, 4)
+        if not data:
+            return
+        end = socket.socket(fileno=descriptors[0])
+        pid = os.fork()
+        if not pid:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for each in (requests, ended, wakeup, *children.values()):
+                each.close()
+            _become(json.loads(data), end, descriptors[1:])
+            return
+        children[pid] = end
+        for each in descriptors[1:]:
+            os.close(each)
+
+
+def _tell_ends(children: dict[int, socket.socket]) -> None:
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            with children.pop(pid) as end, suppress(OSError):
+                end.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _become(request: dict[str, Any], end: socket.socket, standard: list[int]) -> None:
+    """Be what was asked for."""
+    os.setsid()
+    os.chdir(request["directory"])
+    os.environ.update(request["environment"])
+    _enter(request["namespace"])
+    _use(*standard)
+    spare = Spare()
+    forwarder._start = spare.start
+    with end:
+        end.send(str(os.getpid()).encode())
+    sys.argv = request["arguments"]
+    exec(request["code"], {"__name__": "__main__"})
+
+
+def _enter(namespace: str) -> None:
+    """Do as ``ip netns exec`` does."""
+    with Path("/run/netns", namespace).open() as there:
+        _call("setns", there.fileno(), CLONE_NEWNET)
+    _call("unshare", CLONE_NEWNS)
+    _call("mount", b"", b"/", b"none", MS_SLAVE | MS_REC, None)
+    _call("umount2", b"/sys", MNT_DETACH)
+    _call("mount", namespace.encode(), b"/sys", b"sysfs", 0, None)
+
+
+def _call(name: str, *arguments: Any) -> None:
+    if getattr(_libc, name)(*arguments) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
+
+
+def _use(*standard: int) -> None:
+    for number, descriptor in enumerate(standard):
+        os.dup2(descriptor, number)
+    for descriptor in set(standard):
+        os.close(descriptor)
+
+
+class Spare:
+    """A forwarder that is forked before its agent does anything, and waits until that starts one.
+
+    It has nothing of the agent's.  The next ones that the agent starts are the program.
+    """
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._start = forwarder._start
+        self.stdout: io.FileIO | None = None
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            self._socket.close()
+            self._wait_to_forward(theirs)
+        theirs.close()
+
+    def start(self, command: Sequence[str], link: int) -> Spare | subprocess.Popen[bytes]:
+        """Start *command* in the place of overlay.forwarder: this process, if it is here and that is what it is."""
+        if self.stdout is not None or tuple(command[:-2]) != forwarder.PROGRAM:
+            return self._start(command, link)
+        output, writes = os.pipe()
+        socket.send_fds(self._socket, [command[-1].encode()], [link, writes])
+        self._socket.close()
+        os.close(writes)
+        os.set_blocking(output, False)
+        self.stdout = io.FileIO(output)
+        return self
+
+    def poll(self) -> int | None:
+        """Return the exit code; None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _wait_to_forward(self, start: socket.socket) -> NoReturn:
+        os.setsid()
+        with start:
+            uid, descriptors, *_ = socket.recv_fds(start, REQUEST_BYTES, 2)
+        if uid:
+            link, output = descriptors
+            _use(os.open(os.devnull, os.O_RDONLY), output, os.dup(output))
+            sys.argv = ["overlay.forwarding", str(link), uid.decode()]
+            forwarding.main()
+        sys.exit()
+
+
+if __name__ == "__main__":
+    main()
