@@ -340,7 +340,7 @@ TESTED_ELSEWHERE = {
     "overlay.host.packet_socket": "test_neighbours and test_claims hear and send by it on a real link",
     "overlay.host.plan": "values; test_config makes them and test_routing carries them out",
     "overlay.host.netlink.lan_interfaces": "tests/netns/test_vrrp.py takes interfaces down and gives them addresses",
-    "overlay.host.vrrp_sockets": "tests/netns/test_vrrp.py talks to keepalived, and floods them",
+    "overlay.host.vrrp_sockets": "tests/netns/test_vrrp.py talks to keepalived, test_vrrp_attacks.py floods them",
     "overlay.lan.lan": "tests/netns/test_vrrp.py has whole groups, with keepalived as the other end",
     "overlay.lan.presence": "tests/netns/test_vrrp.py asks for the addresses on a LAN",
     "overlay.linux": "numbers; tests of the modules that use them ask a real kernel",

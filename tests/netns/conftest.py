@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.netns.lan import lan
 from tests.netns.topology import Lab, _requirements, lab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["_requirements", "lab", "module_lab"]
+__all__ = ["_requirements", "lab", "lan", "module_lab"]
 
 HERE = Path(__file__).parent
 

@@ -62,7 +62,7 @@ def say(kind, value):
     sys.stdout.flush()
 
 
-async def main():
+async def serve():
     lan = Lan(lambda status: say("changed", row(status)), lambda conflict: say("contested", str(conflict)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lan.run)
@@ -74,5 +74,5 @@ async def main():
         nursery.cancel_scope.cancel()
 
 
-if __name__ == "__main__":
-    sys.exit(trio.run(main))
+def main():
+    trio.run(serve)

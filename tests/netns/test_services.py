@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
+from tests.netns.lan import CLAIMING
 from tests.netns.network import Network, nft
-from tests.netns.test_vrrp import CLAIMING
 from tests.netns.topology import wait_until
 
 VIP = "203.0.113.80"
