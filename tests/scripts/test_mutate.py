@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -96,9 +97,10 @@ def test_that_fails():
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of one module and its tests, with the scripts of this one."""
+    tmp_path = tmp_path_factory.mktemp("project")
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     for name in ("overlay", "tests", "tests/overlay"):
         (tmp_path / name).mkdir()
@@ -127,9 +129,13 @@ def mutate(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*MUTATE, *arguments], cwd=project, capture_output=True, text=True, check=False)
 
 
-def test_each_change_is_counted_by_what_became_of_it(project):
-    done = mutate(project, "overlay/example.py")
+@pytest.fixture(scope="module")
+def done(project: Path) -> subprocess.CompletedProcess[str]:
+    """The run of all changes, which takes seconds, once."""
+    return mutate(project, "overlay/example.py")
 
+
+def test_each_change_is_counted_by_what_became_of_it(done):
     assert done.returncode == 1
     assert "- return number + 1\n  + return number + 2\n  in unseen: survived" in done.stdout
     assert "- return 1\n  + return 2\n  in unreached: reached by no test" in done.stdout
@@ -140,16 +146,16 @@ def test_each_change_is_counted_by_what_became_of_it(project):
     ) in done.stdout
 
 
-def test_a_test_that_fails_without_a_change_is_named_and_notices_nothing(project):
-    done = mutate(project, "overlay/example.py")
-
+def test_a_test_that_fails_without_a_change_is_named_and_notices_nothing(done):
     assert "test_example.py::test_that_fails fails without a change and was not used." in done.stderr
 
 
-def test_tests_that_cannot_be_collected_are_shown_and_nothing_is_counted(project):
-    (project / "tests" / "overlay" / "test_example.py").write_text("import overlay.gone\n")
+def test_tests_that_cannot_be_collected_are_shown_and_nothing_is_counted(project, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(project, broken, symlinks=True, ignore=shutil.ignore_patterns("mutants"))
+    (broken / "tests" / "overlay" / "test_example.py").write_text("import overlay.gone\n")
 
-    done = mutate(project, "overlay/example.py")
+    done = mutate(broken, "overlay/example.py")
 
     assert done.returncode == 1
     assert "No module named 'overlay.gone'" in done.stdout
