@@ -343,7 +343,7 @@ def test_what_a_device_with_gro_merges_arrives_unchanged_also_behind_a_narrower_
         except BlockingIOError:
             break
     seen.close()
-    assert max(sizes) > 3000, "nothing was merged here, and nothing tested"
+    assert max(sizes) > 1500, "nothing was merged here, and nothing tested"
     assert not hosts[1].drops(hosts[0])
     network.close()
 
