@@ -144,7 +144,7 @@ def _mirror(paths: Sequence[Path], *, whole_nodes: bool) -> list[str]:
         place = Path(os.path.normpath(ROOT / path)).relative_to(ROOT)
         mirrors = [mirror(str(place)), *(Path("tests") / room for room in (place, *place.parents))]
         chosen.add(str(next(tests for tests in mirrors if (ROOT / tests).exists())))
-    nodes = sorted(ROOT.glob("tests/two_nodes/test_*.py")) if whole_nodes else []
+    nodes = sorted(ROOT.glob("tests/two_nodes/**/test_*.py")) if whole_nodes else []
     return [*sorted(chosen), *(str(tests.relative_to(ROOT)) for tests in nodes)]
 
 
