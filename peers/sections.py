@@ -109,7 +109,9 @@ class Reader:
             return None
         pieces = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
         networks = [piece for piece in pieces if piece.startswith("[network]")]
-        if len(networks) != 1 or any(line and line[0] != "#" for line in _lines(text[: starts[0]])):
+        if len(networks) != 1 or any(
+            line and line[0] != "#" for line in map(str.strip, text[: starts[0]].split("\n"))
+        ):
             return None
         return networks[0], [piece for piece in pieces if piece is not networks[0]]
 
@@ -123,10 +125,6 @@ def _header(names: Iterable[str]) -> re.Pattern[str]:
         rf"""^\[(?:network|(?:{"|".join(names)})\.(?:[A-Za-z0-9_-]+|"[^"\\\n]*"|'[^'\n]*'))\][ \t]*(?:\#[^\n]*)?$""",
         re.MULTILINE,
     )
-
-
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.split("\n")]
 
 
 def _only(text: str, name: str) -> Section:

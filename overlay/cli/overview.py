@@ -14,7 +14,7 @@ from overlay.troubles import severity
 from peers.peer import TAP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from overlay.cli.agents import PeerStatus, Status, Stranger
 
@@ -139,6 +139,7 @@ def _facts(status: Status) -> list[tuple[str, str]]:
     forwarder = "none"
     if status.forwarder_pid is not None:
         forwarder = f"process {status.forwarder_pid} ({status.packet_path})"
+    services = ", ".join(f"{number} {state}" for state, number in (status.services or {}).items())
     port = "no port" if status.port is None else f"port {status.port}"
     return [
         ("interface", f"{status.interface}, MTU {status.mtu}, {port}"),
@@ -148,13 +149,9 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         ("network", ", ".join(status.prefixes)),
         ("public key", status.public_key or "-"),
         ("peers file", status.peers_file),
-        *([("services", _services(status.services))] if status.services else []),
+        *([("services", services)] if services else []),
         ("agent", f"process {status.pid}, forwarder {forwarder}, up for {format_duration(status.uptime)}"),
     ]
-
-
-def _services(states: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {state}" for state, number in states.items())
 
 
 def _describe_stranger(stranger: Stranger) -> str:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.offload.split import Splitter
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.underlay.flows import FlowQueue
+    from overlay.wire.virtio import Offload
 
 
 class Batch(Protocol):
@@ -23,6 +24,11 @@ class Batch(Protocol):
 
     def send_probe(self, peer: Peer, keypair: Keypair[Peer], payload: bytes) -> bool:
         """Send a payload whole or not at all, and return False if it is too large for this host's own device."""
+
+    def send_train(
+        self, keypair: Keypair[Peer], packet: memoryview, offload: Offload, ecn: int, link: bytes = b""
+    ) -> int:
+        """Send a super-packet segment by segment, and return how many there are.  Raises PacketError."""
 
     def offer(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
         """Say what this node can, if it is time to."""

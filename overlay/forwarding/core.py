@@ -166,7 +166,8 @@ class Core:
             return
         if peer.contact.is_unreachable:
             self.unreachable.tell(packet[VIRTIO_SIZE:], now)
-        self._keep(peer, packet)
+        for owner, _ in self.staging.add(peer.number, packet):
+            self.peers[owner].drops["staging_full"] += 1
         self.liveness.want(peer, now)
 
     def authenticated(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
@@ -267,10 +268,6 @@ class Core:
         remembered = self.table.remembered
         peer = remembered[address] if address in remembered else self.table.find(address)
         return None if peer is None or peer.number < OWN else peer.number
-
-    def _keep(self, peer: Peer, packet: bytes) -> None:
-        for owner, _ in self.staging.add(peer.number, packet):
-            self.peers[owner].drops["staging_full"] += 1
 
     def send_staged(self, peer: Peer, now: float) -> None:
         """Send what waited for a session with *peer*."""

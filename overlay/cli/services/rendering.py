@@ -139,7 +139,7 @@ def _table(service: Mapping[str, Any], width: int | None) -> str:
     columns: Sequence[Column] = COLUMNS
     text = _columns(service, columns)
     for title in LEFT_OUT:
-        if width is None or _width(text) <= width:
+        if width is None or max(map(len, text.split("\n"))) <= width:
             break
         columns = [column for column in columns if column.title != title]
         text = _columns(service, columns)
@@ -152,7 +152,3 @@ def _columns(service: Mapping[str, Any], columns: Sequence[Column]) -> str:
         rows.append([column.total(service) for column in columns])
     right = [place for place, column in enumerate(columns) if column.is_right]
     return format_table([column.title for column in columns], rows, right)
-
-
-def _width(text: str) -> int:
-    return max(map(len, text.split("\n")))

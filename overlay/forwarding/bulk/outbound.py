@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,20 +20,11 @@ if TYPE_CHECKING:
     from overlay.wire.virtio import Offload
 
 
-class Trains(Protocol):
-    """The other way of a super-packet: as a train of transport messages."""
-
-    def send_train(
-        self, keypair: Keypair[Peer], packet: memoryview, offload: Offload, ecn: int, link: bytes = b""
-    ) -> int:
-        """Send a super-packet segment by segment and return how many there are.  Raises PacketError."""
-
-
 class UnitOutbound:
     """Sends super-packets that stand in the arena of the way out as units."""
 
-    def __init__(self, core: Upcalls, batch: Batch, trains: Trains, arena: bytearray) -> None:
-        self._core, self._batch, self._trains, self._arena = core, batch, trains, arena
+    def __init__(self, core: Upcalls, batch: Batch, arena: bytearray) -> None:
+        self._core, self._batch, self._arena = core, batch, arena
         self._view, self._array = memoryview(arena), np.frombuffer(arena, np.uint8)
         self._cutter = Cutter()
 
@@ -88,7 +79,7 @@ class UnitOutbound:
         for number, (kind, header, payload) in enumerate(pieces):
             if is_trial and number:
                 rest = memoryview(header + bytes(payload))
-                self._trains.send_train(keypair, rest, offload._replace(gso_type=kind), ecn, link)
+                self._batch.send_train(keypair, rest, offload._replace(gso_type=kind), ecn, link)
                 continue
             size.sent(key.counter, now)
             for part in self._cutter.cut(key, kind, segment, header, payload, datagram, link):

@@ -64,7 +64,7 @@ class Outbound:
         self.pace = Batching()
         self.oversize = Oversize(core)
         self._clear = ClearOutbound(core, self, self.oversize, self._arena)
-        self.units = UnitOutbound(core, self, self, self._arena)
+        self.units = UnitOutbound(core, self, self._arena)
         self._dirty: list[FlowQueue[Peer]] = []
         self.set_mtu(mtu)
 
