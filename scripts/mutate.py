@@ -2,6 +2,9 @@
 
 The changes are those of mutmut; scripts/mutation/ tries them.  This script chooses the tests and, if asked to, a sample
 of the changes, sets those aside that ``tests/equivalent.toml`` explains, and prints the rest as differences.
+
+What is changed is Python, also where the packet path has a compiled twin: nodes in memory send by Python unless a test
+asks for the twin, and a test whose packets go by the twin alone calls no function that is changed, so it is not run.
 """
 
 from __future__ import annotations

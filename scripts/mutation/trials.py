@@ -149,15 +149,19 @@ class Trials:
     ) -> list[tuple[pytest.Item, float]]:
         """Return the tests of a change, best first, and the seconds that each takes.
 
-        Those beside the file that mirrors the module have half of the time at most, the others what is left.
+        Those of the file that mirrors the module have a third of the time at most, and those beside it as much; the
+        others have what is left.
         """
-        near, far = dict[Path, list[Reach]](), dict[Path, list[Reach]]()
+        own, near, far = (dict[Path, list[Reach]]() for _ in range(3))
         for reach in sorted(found, key=lambda reach: reach.seconds):
             path = items[reach.test].path
             files = near if path.parent.match(str(mutant.mirror.parent)) else far
+            files = own if path.match(str(mutant.mirror)) else files
             files.setdefault(path, []).append(reach)
-        chosen = list(_within(self._seconds / 2, _in_turn(near)))
-        chosen += _within(self._seconds - sum(reach.seconds for reach in chosen), _in_turn(far))
+        chosen = list[Reach]()
+        for share, files in ((1 / 3, own), (2 / 3, near), (1, far)):
+            left = share * self._seconds - sum(reach.seconds for reach in chosen)
+            chosen += _within(left, _in_turn(files)) if left > 0 else []
         return [(items[reach.test], reach.seconds) for reach in chosen]
 
     def _trial(self, mutant: Mutant, tests: list[tuple[pytest.Item, float]]) -> int:
