@@ -130,3 +130,17 @@ def test_a_peer_that_answers_after_it_was_given_up_is_no_longer_unreachable():
 
     assert b.received[-3:] == sent
     assert a.tun.received == []
+
+
+def test_a_keepalive_that_is_switched_off_takes_nobody_s_turn():
+    world = World()
+    a = world.node("a")
+    others = GREETINGS_PER_SECOND
+    for number in range(1, 1 + others):
+        a.tell(link.SetPeer(number, 25.0))
+        a.tell(link.SetPeer(number, 0.0))
+    a.tell(link.SetPeer(1 + others, 25.0))
+
+    world.run(1.1)  # the others had a second
+
+    assert link.Wanted(1 + others, is_idle=True) in a.reported

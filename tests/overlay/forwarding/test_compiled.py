@@ -90,3 +90,21 @@ def test_packets_that_were_sealed_stay_behind_those_that_the_kernel_had_no_room_
     world.run(1)
 
     assert b.received == sent
+
+
+@pytest.mark.parametrize("make", ["pair", "clear_pair"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_twin_is_told_once_whose_a_source_is(make, version):
+    world = World(is_compiled=True)
+    a, b = getattr(world, make)()
+    for _ in range(3):
+        a.send(b, version=version)
+        world.run(1)
+    told = []
+    b.core.inbound.compiled._remember = lambda _, *, is_source: told.append(is_source)
+
+    sent = a.send(b, 3, version=version)
+    world.run(1)
+
+    assert b.received[-3:] == sent
+    assert told == []

@@ -252,3 +252,18 @@ def test_a_clock_is_behind_once_an_initiation_came_that_no_network_delays_so_lon
     )
 
     assert status.has_clock_behind is expected
+
+
+@pytest.mark.parametrize(
+    ("after", "due"),
+    [(1.0, REKEY_TIMEOUT), (REKEY_TIMEOUT, REKEY_TIMEOUT), (REKEY_TIMEOUT + 2, REKEY_TIMEOUT + 2)],
+)
+def test_a_peer_whose_clock_was_set_back_is_not_called_sooner_than_a_peer_may_be(pair, after, due):
+    pair.b.want()
+    pair.settle()
+    handshakes = pair.b.sessions._by_number[1]
+    assert not handshakes.status.is_running
+
+    handshakes._take_old(60.0, START + after)
+
+    assert handshakes.deadline == START + due

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.forwarding.offload.join import Rows, Run
+from overlay.forwarding.offload import join
+from overlay.forwarding.offload.flow import flow_of
+from overlay.forwarding.offload.join import Geometries, Rows, Run
 from tests import packets
 from tests.overlay.forwarding.offload.test_segments import flow, rows_of, udp_flow
 from tests.packets import PSH
@@ -54,3 +56,20 @@ def test_a_byte_that_differs_is_seen_at_a_glance_as_by_the_general_way(
     monkeypatch.setattr(Rows, "_is_one_run", lambda *_: False)
 
     assert at_a_glance == [rows_of(each).runs(udp=True) for each in changed]
+
+
+def test_geometries_are_remembered_up_to_a_number_of_them_and_of_rows(monkeypatch):
+    monkeypatch.setattr(join, "LAYOUTS", 3)
+    monkeypatch.setattr(join, "LAYOUT_ROWS", 12)
+
+    def made(geometries, *counts):
+        """Return which geometries are the same when they are asked for once more, the last first."""
+        rows = [rows_of(flow(count, 20 + number * 2)) for number, count in enumerate(counts)]
+        first = [geometries.of(each, flow_of(each.plaintext(0))) for each in rows]
+        again = [geometries.of(each, flow_of(each.plaintext(0))) for each in reversed(rows)]
+        return [one is other for one, other in zip(first, reversed(again), strict=True)]
+
+    assert made(Geometries(), 4, 4, 4) == [True] * 3
+    assert made(Geometries(), 4, 4, 5) == [False, False, True]
+    assert made(Geometries(), 2, 2, 2, 2)[-1:] == [True]
+    assert made(Geometries(), 2, 2, 2, 2)[0] is False

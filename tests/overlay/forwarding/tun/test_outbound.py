@@ -407,3 +407,15 @@ def test_each_super_packet_that_cannot_be_cut_is_counted():
     world.run(1)
 
     assert a.drops == {"tun_gso": 3}
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_packets_alike_for_nobody_are_each_counted(count):
+    ways = Ways()
+    ways.a.route(remove=["0.0.0.0/0", "::/0"])
+    for version, nobody in ((4, "203.0.113.5"), (6, "2001:db8:ffff::5")):
+        packet = packets.udp(b"x" * 60, version=version, source=ways.a.inner(version), destination=nobody)
+        ways.a.tun.outgoing += [packets.PLAIN + packet] * count
+        ways.world.run(0.1)
+
+    assert ways.a.drops == {"no_peer": 2 * count}

@@ -745,6 +745,20 @@ def test_what_the_kernel_would_not_send_whole_it_cuts_that_once():
     assert (peer.traffic.tx_bytes, peer.drops, peer.path.due) == (1400, {}, 0.0)
 
 
+def test_what_of_a_flow_the_kernel_cuts_leaves_from_the_socket_of_that_flow():
+    sender, peer = Sender(segments=True), peer_of(VXLAN)
+    raws = [SwitchedRaw(), SwitchedRaw(errno.EMSGSIZE), SwitchedRaw()]
+    sender.use([UdpSocket(raw, INET, **FLOWS) for raw in raws])
+    for udp in sender.sockets:
+        udp.discovery.learn(True)
+
+    sender.send(peer, [memoryview(b"x" * 1400)], 1400, 0, 1)
+
+    assert [len(raw.calls) for raw in raws] == [0, 2, 0]
+    assert raws[1].datagrams == [b"x" * 1400]
+    assert peer.drops == {}
+
+
 def test_a_train_whose_segments_are_too_large_goes_one_by_one_and_cut():
     sender, raw, peer = learning(errno.EMSGSIZE, *[errno.EMSGSIZE, None] * 4)
 
