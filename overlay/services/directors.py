@@ -128,6 +128,10 @@ class Directors:
         state = self._groups[group]
         state.gone.pop(peer, None)
         if self._own in group:
+            # Who did not hear this node may have claimed the service, and everybody goes by the newest word.
+            is_rival = state.is_active and (presence.is_active or peer not in state.heard)
+            if is_rival and not (state.tells and state.tells[0] <= now + REPEATS[-1]):
+                state.tells = [now, *(now + pause for pause in REPEATS)]
             state.heard[peer] = now + PATIENCE
         elif presence.is_active:
             state.heard[peer] = now + CLAIM_TIME

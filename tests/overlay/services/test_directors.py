@@ -117,6 +117,44 @@ def test_second_director_that_starts_beside_the_first_does_not_take_over_for_a_m
     assert world.news == []
 
 
+@pytest.mark.parametrize("apart", [3.0, 3.1, 3.2, 3.3])
+def test_claim_of_a_director_that_did_not_hear_the_first_is_over_as_soon_as_it_does(apart):
+    """As one that begins anew, and whose sessions with clients are up before that with the other director."""
+    world = World(names=("lb1", "lb2", "client"))
+    world.run(30)
+    world.kill("lb2")
+    world.run(5.0)
+    world.cut.add(("lb1", "lb2"))
+    world.start("lb2")
+    world.run(apart)
+    assert world.active()["client"] == "lb2"
+    world.cut.clear()
+    world.run(0.9)
+
+    assert world.everybody_goes_to("lb1")
+    count = len(world.news)
+    world.run(100)
+    assert len(world.news) == count
+
+
+def test_two_that_are_active_tell_everybody_a_few_times_a_second_at_most():
+    world = World(names=("lb1", "lb2", "client"))
+    said = []
+    carry = world.carry
+    world.carry = lambda sender, outputs: (
+        said.extend((sender, each) for each in outputs if isinstance(each, Tell)),
+        carry(sender, outputs),
+    )
+    world.run(30)
+    for _ in range(50):
+        world.carry(
+            "lb1", world.nodes["lb1"].heard("lb2", Presence(group_number(GROUP), True, (0,)), world.now)
+        )
+        world.run(0.1)
+
+    assert len([each for name, each in said if name == "lb1" and each.peers is None]) < 25
+
+
 def test_second_director_without_the_first_waits_as_long_as_one_would_be_heard():
     world = World(names=("lb2", "client"))
     assert not world.nodes["lb2"].is_active(GROUP)
