@@ -10,6 +10,7 @@ import array
 import contextlib
 import fcntl
 import itertools
+import math
 import os
 import signal
 import socket
@@ -29,6 +30,7 @@ from overlay.link.messages import (
     OWN,
     Begin,
     Confirmed,
+    ControlReceived,
     Counters,
     Handshake,
     Moved,
@@ -41,7 +43,26 @@ from overlay.link.messages import (
     Sockets,
     Wanted,
 )
+from overlay.link.service_messages import (
+    FlowRow,
+    Flows,
+    Pinned,
+    ServerCounters,
+    ServiceCounters,
+    ServiceTotals,
+)
+from overlay.services.directors import group_number
+from overlay.wire import control
+from overlay.wire.control import Presence
 from overlay.wire.messages import INITIATION
+from overlay.wire.service_control import (
+    FlowsTold,
+    SettingRow,
+    SettingsHeard,
+    SettingsTold,
+    StandingRow,
+    StandingsTold,
+)
 
 ELSEWHERE = {socket.AF_INET: ("192.0.2.254", 9), socket.AF_INET6: ("2001:db8::fe", 9)}
 SOURCE = ("203.0.113.9", 4500)
@@ -158,6 +179,38 @@ class TakenOver:
             made.append(encode(Handshake(holder.add_macs(body, 0.0), ("203.0.113.9", number + 1))))
         for data in itertools.cycle(made):
             self.send(data)
+
+    def services(self) -> None:
+        """Tell of services: what nobody asked, in numbers that nothing has, and messages of peers that said nothing."""
+        nobody = 2**63 - 1
+        counted = [ServerCounters(nobody, -1, *[-(2**63)] * 5)] * 60
+        totals = [ServiceTotals(nobody, -1, 2**63 - 1, -5, {"no such reason": -1})] * 60
+        flow = FlowRow(255, b"\xff" * 16, 65535, bytes(4), 0, 255, nobody, math.inf, -math.inf)
+        told: list[object] = [
+            *[Pinned(serial, list(range(60))) for serial in range(-3, 60)],
+            *[
+                ServiceCounters(serial, math.nan, counted, totals, {"": 2**63 - 1}, False)
+                for serial in range(-3, 60)
+            ],
+            *[Flows(serial, [flow] * 60, serial % 2 == 0, nobody) for serial in range(-3, 60)],
+        ]
+        group = group_number(("paris", "tokyo"))
+        row = SettingRow(0, 2**64 - 1, 65535, True, True)
+        said = [
+            control.build(message)
+            for message in (
+                Presence(group, True, (0, 1, 15)),
+                SettingsTold(group, 1, (row,)),
+                SettingsHeard(group, 2**64 - 1),
+                StandingsTold(group, 2**64 - 1, (StandingRow(0, 255, 65535, 2**32 - 1),)),
+                FlowsTold(0, (), wants_all=True),
+            )
+        ]
+        said += [b"\x80", b"\x90", b"\xff" * 1000, *(each[:-1] for each in said)]
+        told += [ControlReceived(peer, payload) for peer in (OWN, 1, 2, nobody) for payload in said]
+        for report in itertools.chain(told, itertools.cycle(told)):
+            with contextlib.suppress(ValueError, OverflowError):
+                self.say(report)
 
     def nested(self) -> None:
         """Send messages of lists in lists, each of which claims to be as long as the whole message."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -11,20 +12,26 @@ import pytest
 from tests.netns.test_services import Farm, listed
 from tests.netns.topology import wait_until
 
-# Sends each client 100,000 bytes in twenty seconds, and then its name.
+# Sends each client 500 bytes each tenth of a second, and its name and how often it did so once its input ends.
 SLOW_SERVER = """
-import socket, sys, threading, time
+import socket, sys, threading
 name, port = sys.argv[1], int(sys.argv[2])
 server = socket.create_server(("", port), backlog=128)
-print("ready", flush=True)
+over = threading.Event()
 def serve(connection):
+    count = 0
     with connection:
-        for _ in range(200):
+        while not over.wait(0.1):
             connection.sendall(b"x" * 500)
-            time.sleep(0.1)
-        connection.sendall(name.encode())
-while True:
-    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+            count += 1
+        connection.sendall(f" {name} {count}".encode())
+def accept():
+    while True:
+        threading.Thread(target=serve, args=(server.accept()[0],), daemon=False).start()
+threading.Thread(target=accept, daemon=True).start()
+print("ready", flush=True)
+sys.stdin.read()
+over.set()
 """
 SLOW_CLIENT = """
 import socket, sys
@@ -32,10 +39,10 @@ address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 connections = [socket.create_connection((address, port), 10) for _ in range(count)]
 print("open", flush=True)
 for connection in connections:
-    connection.settimeout(20)
-    received = b"".join(iter(lambda: connection.recv(65536), b""))
-    assert received.startswith(b"x" * 100_000), len(received)
-    print(received[100_000:].decode(), flush=True)
+    connection.settimeout(60)
+    received, name, count = b"".join(iter(lambda: connection.recv(65536), b"")).decode().split()
+    assert received == "x" * (500 * int(count)), len(received)
+    print(name, flush=True)
 """
 
 
@@ -43,10 +50,15 @@ for connection in connections:
 def farm(lab, tmp_path, request):
     made = Farm(lab, tmp_path, request.param)
     made.start()
-    for host in (made.web1, made.web2):
-        process = host.namespace.popen(
-            sys.executable, "-c", SLOW_SERVER, host.name, "81", stdout=subprocess.PIPE
+    made.slow = [
+        host.namespace.popen(
+            *(sys.executable, "-c", SLOW_SERVER, host.name, "81"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
+        for host in (made.web1, made.web2)
+    ]
+    for process in made.slow:
         assert process.stdout.readline() == "ready\n"
     yield made
     made.network.close()
@@ -58,7 +70,6 @@ address = "203.0.113.81"
 ports = [81]
 directors = ["lb1", "lb2"]
 servers = ["web1", "web2"]
-scheduler = "wlc"
 """
 
 
@@ -67,26 +78,50 @@ def flows(director):
     return [server["active_flows"] for server in service["servers"]]
 
 
+def active_for(host):
+    """Return the director that *host* sends to, as its log says."""
+    return ["lb1", *re.findall("balanced by director=(\\w+)", host.log)][-1]
+
+
 @pytest.mark.parametrize(
-    "farm", [SLOW, SLOW + "persistence = 60\n"], indirect=True, ids=["wlc", "persistent"]
+    ("farm", "is_drained"),
+    [
+        (SLOW + 'scheduler = "wlc"\n', False),
+        (SLOW + 'scheduler = "wlc"\npersistence = 60\n', False),
+        (SLOW, True),
+        (SLOW + 'scheduler = "sh"\n', True),
+    ],
+    indirect=["farm"],
+    ids=["wlc", "persistent", "maglev", "sh"],
 )
-def test_transfers_go_on_when_their_director_is_killed_and_when_it_is_back(farm):
+def test_transfers_go_on_while_directors_are_killed_in_turn(farm, is_drained):
+    """Where the directors find the servers themselves, one server is drained: they would not find its connections."""
     farm.wait_servers(farm.inside, "web1", "web2")
     client = farm.inside.namespace.popen(
         sys.executable, "-c", SLOW_CLIENT, "203.0.113.81", "81", "8", stdout=subprocess.PIPE
     )
     assert client.stdout.readline() == "open\n"
-    wait_until(lambda: flows(farm.lb1) == flows(farm.lb2) and sum(flows(farm.lb2)) == 8)
-    farm.lb1.process.send_signal(signal.SIGKILL)
-    farm.lb1.process.wait()
-    wait_until(lambda: "balanced by director=lb2" in farm.client.log)
-    farm.lb1.start()
-    wait_until(lambda: farm.client.log.count("balanced by director=lb1") > 0)
+    wait_until(lambda: sum(flows(farm.lb1)) == 8)
+    places = flows(farm.lb1)
+    drained = places.index(max(places))
+    if is_drained:
+        done = farm.lb1.overlay("services", "drain", f"slow/web{drained + 1}")
+        assert done.returncode == 0, done.stderr
+    told = [drained] if is_drained else [0, 1]
+    for killed, other in ((farm.lb1, farm.lb2), (farm.lb2, farm.lb1), (farm.lb1, farm.lb2)):
+        wait_until(lambda other=other: all(flows(other)[each] == places[each] for each in told))
+        wait_until(lambda: active_for(farm.client) == "lb1")
+        killed.process.send_signal(signal.SIGKILL)
+        killed.process.wait()
+        wait_until(lambda other=other: active_for(farm.client) == other.name)
+        killed.start()
     assert client.poll() is None  # still under way
+    for process in farm.slow:
+        process.stdin.close()
     said = client.communicate(timeout=60)[0].split()
 
     assert client.returncode == 0
-    assert len(said) == 8
+    assert [said.count(name) for name in ("web1", "web2")] == places
 
 
 def state(director, name="web1"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -20,8 +21,9 @@ MEMORY = 200 * 1024  # KiB; an agent with two peers takes 60 MB
 
 
 @pytest.fixture
-def pair(lab, tmp_path):
+def pair(lab, tmp_path, request):
     network = Network(lab, tmp_path)
+    network.more = getattr(request, "param", "")
     paris, tokyo = network.host("paris"), network.host("tokyo")
     tokyo.start()
     yield paris, tokyo
@@ -71,6 +73,34 @@ def test_forwarder_that_reports_without_end_is_ended_and_the_next_one_works(pair
 
     assert paris.log.count("forwarder sends too many reports") == 1
     assert is_calm(paris, tokyo)
+
+
+SERVICE = """
+[services.web]
+address = "203.0.113.80"
+ports = 80
+directors = ["paris", "tokyo"]
+servers = ["paris", "tokyo"]
+check = { kind = "tcp", every = 1, warmup = 0 }
+"""
+
+
+@pytest.mark.parametrize("pair", [SERVICE], indirect=True, ids=["services"])
+def test_forwarder_that_tells_of_services_without_end_is_ended_and_nothing_of_it_believed(pair):
+    paris, tokyo = pair
+
+    under_attack(paris, "services")
+    asked = paris.overlay("services", "--json")
+    assert asked.returncode in {0, 1}
+    assert "Traceback" not in asked.stderr
+    has_successor(paris)
+
+    assert paris.log.count("forwarder sends too many reports") == 1
+    assert is_calm(paris, tokyo)
+    wait_until(lambda: paris.overlay("services", "--json").returncode == 0, PATIENCE)
+    for server in json.loads(paris.overlay("services", "--json").stdout)["services"][0]["servers"]:
+        assert not server["set_by_hand"]
+        assert 0 <= server["packets"] < 1000
 
 
 @pytest.mark.parametrize("attack", ["places", "handshakes", "halves", "descriptors", "deaf"])
