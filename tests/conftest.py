@@ -17,7 +17,13 @@ from tests import hypothesis_profiles  # noqa: F401  it chooses the profile
 gc.set_threshold(10_000, 20, 20)
 
 # Without network namespaces, the files whose tests start processes and wait for them longest
-WAITING = {"test_agent.py", "test_changes.py", "test_forwarder.py", "test_questions.py"}
+WAITING = {
+    "test_changes.py",
+    "test_ending.py",
+    "test_forwarder.py",
+    "test_forwarders.py",
+    "test_questions.py",
+}
 
 # A job in the background has SIGINT ignored, and so would have every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -14,9 +14,9 @@ from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER
 from tests import packets
 from tests.hypothesis_profiles import examples
 from tests.network import Flight
+from tests.overlay.forwarding.core_bench import Bench
 from tests.overlay.forwarding.ethernet.test_bridge import EVERYBODY, arp, mac
 from tests.overlay.forwarding.ethernet.test_outbound import greeted
-from tests.overlay.forwarding.test_core import Bench
 from tests.sim import World
 
 

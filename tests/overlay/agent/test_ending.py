@@ -1,0 +1,92 @@
+"""Starts that are refused, and how an agent ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from overlay.ending import StoppedError, until_stopped
+from tests.overlay.agent.machine import PARIS, PATIENCE, TOKYO, until
+from tests.peers.examples import render, table
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    ("interface", "error", "code"),
+    [("all", "'all' cannot name an interface", 2), ("overlay0", "does not exist: make one", 2)],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root that is what is said first")
+def test_start_that_cannot_be_is_refused_before_anything_is_touched(tmp_path, interface, error, code):
+    (tmp_path / "peers.toml").write_text(render(table(PARIS, TOKYO)))
+
+    done = up(tmp_path, interface=interface)
+
+    assert done.returncode == code
+    assert error in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_start_without_the_capability_names_it(tmp_path):
+    done = up(
+        tmp_path, interface="absent0", prelude="from overlay.host import privileges; privileges.keep_only([])"
+    )
+
+    assert done.returncode == 1
+    assert "overlay up has no CAP_NET_ADMIN" in done.stderr
+
+
+def up(directory, interface="overlay0", prelude="pass"):
+    code = (
+        f"{prelude}\nimport sys; sys.argv[1:] = "
+        f"['up', '--peers', '{directory}/peers.toml', '--key', '{directory}/key', '--interface', '{interface}']\n"
+        "from overlay.cli import main; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_the_agent(node, number):
+    async def story(machine):
+        await machine.ready()
+        await machine.send_signal.send(number)
+        await trio.sleep(PATIENCE)
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        node(story)
+    with until_stopped():
+        raise raised.value
+
+
+def test_signal_during_the_start_stops_the_agent(node):
+    async def story(machine):
+        await until(lambda: machine.send_signal is not None)
+        await machine.send_signal.send(signal.SIGTERM)
+        await trio.sleep(PATIENCE)
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        node(story, before=lambda machine: setattr(machine, "holds_forwarders", True))
+    with until_stopped():
+        raise raised.value
+
+
+def test_down_is_answered_before_the_agent_stops(node):
+    replies = []
+
+    async def story(machine):
+        await machine.ready()
+        replies.append(await machine.ask(op="down"))
+        await trio.sleep(PATIENCE)
+
+    with pytest.raises(BaseExceptionGroup), contextlib.suppress(StoppedError):
+        node(story)
+    assert replies == [{"ok": True, "pid": os.getpid()}]
