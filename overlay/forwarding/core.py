@@ -185,8 +185,8 @@ class Core:
         elif keypair is keypairs.previous:
             keypairs.follow(keypair, now)
         keypairs.heard = keypair
-        if keypairs.settled is not keypair and keypairs.has_settled(keypair, now):
-            keypairs.settled = keypair
+        if keypairs.settled is not keypair:  # what comes under that one would have been heard last
+            keypairs.settled = keypair if keypairs.has_settled(keypair, now) else None
         current = keypairs.current
         if current is not None and now >= current.rekey_receive_at:
             current.rekey_receive_at = math.inf  # once is enough

@@ -20,12 +20,20 @@ from dataclasses import dataclass
 
 from overlay.forwarding import native
 from tests import both_paths
-from tests.both_paths import KINDS, Story
+from tests.both_paths import CLEAR_KINDS, KINDS, SERVICE_KINDS, Story
 from tests.fuzz.target import CORPUS
 from tests.network import Network
 
 LONGEST = 300  # steps of a story
 STEP = 7  # bytes of one
+BY = {
+    "wireguard": KINDS,
+    "udp": CLEAR_KINDS,
+    "vxlan": CLEAR_KINDS,
+    "geneve": CLEAR_KINDS,
+    "services": SERVICE_KINDS,
+}
+NAMES = tuple(dict.fromkeys(kind for kinds in BY.values() for kind in kinds))  # a byte is the place of one
 REPORTED = 60  # seconds between two lines
 # How often each kind is drawn: those that make many inputs cheaply more often than the rest.
 WEIGHTS = {
@@ -48,6 +56,7 @@ class Tale:
     is_bulk: bool
     seed: int
     steps: tuple[tuple[str, int, int, int], ...]
+    by: str = "wireguard"
 
     @classmethod
     def parse(cls, data: bytes) -> Tale:
@@ -57,20 +66,24 @@ class Tale:
         for at in range(0, len(rest) - STEP + 1, STEP):
             kind, who = rest[at], rest[at + 1]
             size, detail = rest[at + 2 : at + 5], rest[at + 5 : at + 7]
-            if kind < len(KINDS):
-                steps.append((KINDS[kind], who, int.from_bytes(size, "big"), int.from_bytes(detail, "big")))
-        return cls(bool(head[0] & 1), bool(head[0] & 2), int.from_bytes(head[1:], "big"), tuple(steps))
+            if kind < len(NAMES):
+                steps.append((NAMES[kind], who, int.from_bytes(size, "big"), int.from_bytes(detail, "big")))
+        by = list(BY)[(head[0] >> 2) % len(BY)]
+        return cls(bool(head[0] & 1), bool(head[0] & 2), int.from_bytes(head[1:], "big"), tuple(steps), by)
 
     def build(self) -> bytes:
         """Return the bytes that parse() reads."""
-        data = bytes([self.has_gro | self.is_bulk << 1]) + self.seed.to_bytes(4, "big")
+        data = bytes([self.has_gro | self.is_bulk << 1 | list(BY).index(self.by) << 2]) + self.seed.to_bytes(
+            4, "big"
+        )
         for kind, who, size, detail in self.steps:
-            data += bytes([KINDS.index(kind), who]) + size.to_bytes(3, "big") + detail.to_bytes(2, "big")
+            data += bytes([NAMES.index(kind), who]) + size.to_bytes(3, "big") + detail.to_bytes(2, "big")
         return data
 
     def tell(self, **how):
         """Return what came of it, by Python and by the compiled path."""
-        return both_paths.tell(self.steps, self.seed, has_gro=self.has_gro, is_bulk=self.is_bulk, **how)
+        how |= {"has_gro": self.has_gro, "is_bulk": self.is_bulk, "by": self.by}
+        return both_paths.tell(self.steps, self.seed, **how)
 
 
 class Trains(Network):
@@ -133,9 +146,10 @@ class Counted(Story):
 
 def draw(chance: random.Random) -> Tale:
     """Return a tale drawn at random."""
-    kinds = chance.choices(KINDS, [WEIGHTS.get(kind, 1) for kind in KINDS], k=chance.randint(1, LONGEST))
-    steps = [(kind, chance.randrange(2), chance.randrange(70_000), chance.getrandbits(16)) for kind in kinds]
-    return Tale(chance.random() < 0.8, chance.random() < 0.7, chance.getrandbits(32), tuple(steps))
+    by = chance.choices(list(BY), [4, 1, 1, 1, 1])[0]
+    drawn = chance.choices(BY[by], [WEIGHTS.get(kind, 1) for kind in BY[by]], k=chance.randint(1, LONGEST))
+    steps = [(kind, chance.randrange(2), chance.randrange(70_000), chance.getrandbits(16)) for kind in drawn]
+    return Tale(chance.random() < 0.8, chance.random() < 0.7, chance.getrandbits(32), tuple(steps), by)
 
 
 def differs(tale: Tale) -> bool:
@@ -196,7 +210,7 @@ def main() -> int:
 
 
 def _summary(stories: int, seconds: float) -> str:
-    return f"{Trains.inputs // 2} inputs through each path in {stories} stories, {seconds:.0f} s"
+    return f"{Trains.inputs / 2:.0f} inputs through each path in {stories} stories, {seconds:.0f} s"
 
 
 if __name__ == "__main__":
