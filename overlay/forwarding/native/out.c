@@ -552,11 +552,8 @@ enum out_result out_drain(struct lane *lane, double now) {
             out->is_going = false; /* Python takes the rest of this go */
             return OUT_PACKET;
         }
-        if (out->edges) {
-            if (out->takes_one)
-                flush(lane); /* nothing is to leave with it */
-            return OUT_EDGE;
-        }
+        if (out->edges)
+            return OUT_EDGE; /* what is sealed leaves behind what Python does now, as it would there */
     }
     flush(lane);
     if (!out->takes_one)
