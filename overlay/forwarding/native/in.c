@@ -12,21 +12,26 @@ enum { ECT_1 = 1, CE = 3, FLAG_CWR = 0x80, FIRST_HANDSHAKE = 1, LAST_HANDSHAKE =
 
 /* Receiving */
 
+/* Return what a control message of *level* and *kind* tells, if it has *size* bytes: the kernel cuts what has no room. */
+static const uint8_t *told(const struct cmsghdr *message, int level, int kind, size_t size) {
+    bool is_it = message->cmsg_level == level && message->cmsg_type == kind && message->cmsg_len >= CMSG_LEN(size);
+    return is_it ? CMSG_DATA(message) : NULL;
+}
+
 static void read_control(struct arrival *arrival, struct msghdr *message) {
+    const uint8_t *data;
     arrival->segment = arrival->ecn = 0;
     arrival->received_size = 0;
     for (struct cmsghdr *each = CMSG_FIRSTHDR(message); each != NULL; each = CMSG_NXTHDR(message, each)) {
-        const uint8_t *data = CMSG_DATA(each);
-        if (each->cmsg_level == IPPROTO_UDP && each->cmsg_type == UDP_GRO) {
+        if ((data = told(each, IPPROTO_UDP, UDP_GRO, 2)) != NULL) {
             arrival->segment = get16_le(data);
-        } else if (each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_TOS) {
+        } else if ((data = told(each, IPPROTO_IP, IP_TOS, 1)) != NULL ||
+                   (data = told(each, IPPROTO_IPV6, IPV6_TCLASS, 1)) != NULL) {
             arrival->ecn = data[0] & 3;
-        } else if (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_TCLASS) {
-            arrival->ecn = data[0] & 3;
-        } else if (each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_PKTINFO) {
-            memcpy(arrival->received, data + 4, 4); /* struct in_pktinfo: the local address */
+        } else if ((data = told(each, IPPROTO_IP, IP_PKTINFO, sizeof(struct in_pktinfo))) != NULL) {
+            memcpy(arrival->received, data + 4, 4); /* the local address */
             arrival->received_size = 4;
-        } else if (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_PKTINFO) {
+        } else if ((data = told(each, IPPROTO_IPV6, IPV6_PKTINFO, 16)) != NULL) {
             memcpy(arrival->received, data, 16);
             arrival->received_size = 16;
         }
