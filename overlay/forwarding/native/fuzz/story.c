@@ -96,12 +96,15 @@ static void unlist(struct keypair *keypair) {
 static void drain_udp(struct cursor *cursor, uint32_t most) {
     struct lane *lane = world.lane;
     struct in *in = &lane->in;
+    uint32_t socket = 0;
     for (int i = 0; i < MOST_RESULTS; i++) {
-        enum in_result result = in_drain(lane, &world.udp, world.now, most);
+        if (!in->is_going)
+            socket = world.receive_count ? world.receives[world.receive_first % RECEIVES].socket : 0;
+        enum in_result result = in_drain(lane, &world.sockets[socket], world.now, most);
         take_news();
-        if (result == IN_EMPTY || (result == IN_DONE && !world.receive_count))
+        if ((result == IN_EMPTY || result == IN_DONE) && !world.receive_count)
             return;
-        if (result == IN_DONE)
+        if (result == IN_EMPTY || result == IN_DONE)
             continue;
         uint32_t how = take8(cursor);
         if (result == IN_RECEIVED) {
@@ -109,6 +112,8 @@ static void drain_udp(struct cursor *cursor, uint32_t most) {
             take_news();
             continue;
         }
+        if (result == IN_CLEAR || result == IN_CLEAR_RUN)
+            continue;
         struct remote *remote = remote_of(in->back_keypair->peer);
         if (in->edges & EDGE_ANSWER && how & 1)
             remote->contact.armed |= ARMED_ANSWER;
@@ -167,6 +172,7 @@ static struct receive *next_receive(struct cursor *cursor) {
     receive->peer = how % PEERS;
     receive->keypair = more & 1;
     receive->source = more >> 1 & 1 ? take8(cursor) % 8 : receive->peer;
+    receive->socket = socket_of(more >> 5 & 1 ? how >> 2 & 3 : receive->peer);
     receive->ecn = how >> 4 & 3;
     receive->flags = (how >> 6 & 1) | (more & 0xC0) / 0xC0 << 1;
     receive->segment = more >> 2 & 1 ? take16(cursor) : 0;
@@ -182,8 +188,11 @@ static void say_packets(struct cursor *cursor) {
     if (world.packet_count == PACKETS)
         drain_tun(cursor);
     uint32_t place = (world.packet_first + world.packet_count++) % PACKETS;
-    world.repeats[place] = take8(cursor) % 64;
+    uint32_t count = take8(cursor);
+    world.repeats[place] = count % 64;
     world.packets[place] = take_spec(cursor, true);
+    if (count >> 6 == 3) /* in the clear */
+        world.packets[place].owner = SEALED + (count & 1);
 }
 
 static void say_messages(struct cursor *cursor) {
@@ -272,15 +281,15 @@ static void say_settings(struct cursor *cursor) {
     case 2: state->joins_udp = is_set; break;
     case 3: state->takes_units = is_set; break;
     case 4: state->segments = is_set; break;
-    case 5: world.udp.has_shares = is_set; break;
+    case 5: world.sockets[value % SOCKETS].has_shares = is_set; break;
     case 6: remote->peer.is_held = is_set; break;
     case 7: remote->contact.is_silent = is_set; break;
     case 8: remote->asking.is_worth_it = is_set; break;
     case 9: remote->path.due = is_set ? world.now : INFINITY; break;
     case 10: remote->contact.armed = is_set ? 7 : 0; break;
     case 11: world.discovery.omits = is_set; break;
-    case 12: remote->local.udp = is_set ? NULL : &world.udp; break;
-    case 13: world.udp.closes_at = is_set ? world.now : INFINITY; break;
+    case 12: remote->local.udp = is_set ? NULL : &world.sockets[socket_of(value % PEERS)]; break;
+    case 13: world.sockets[value % SOCKETS].closes_at = is_set ? world.now : INFINITY; break;
     case 14: remote->path.omits = is_set; break;
     default: remote->contact.reporting = is_set ? remote->slots.current : NULL;
     }
@@ -314,7 +323,7 @@ static void say_units_settings(struct cursor *cursor) {
 /* Counters go forward alone, at either end. */
 static void say_counters(struct cursor *cursor) {
     uint32_t which = take8(cursor), value = take16(cursor);
-    uint32_t peer = which % PEERS, number = which >> 2 & 1;
+    uint32_t peer = which % SEALED, number = which >> 2 & 1;
     struct remote *remote = &world.remotes[peer];
     struct far_end *far = &world.far[peer][number];
     static const uint64_t marks[] = {0, 8192, REKEY_AFTER_MESSAGES, REJECT_AFTER_MESSAGES};
@@ -331,7 +340,7 @@ static void say_counters(struct cursor *cursor) {
 
 static void say_sessions(struct cursor *cursor) {
     uint32_t which = take8(cursor);
-    struct remote *remote = &world.remotes[which % PEERS];
+    struct remote *remote = &world.remotes[which % SEALED];
     struct keypair *keypair = &remote->keypairs[which >> 2 & 1];
     switch (which >> 3 & 7) {
     case 0: remote->slots.current = keypair; break;
@@ -343,7 +352,7 @@ static void say_sessions(struct cursor *cursor) {
             indices_add(world.lane->state, keypair);
         break;
     case 5: routes_forget(); break;
-    case 6: keypair->bulk = which >> 6 & 1 || !(which % PEERS) ? NULL : &remote->bulks[which >> 2 & 1]; break;
+    case 6: keypair->bulk = which >> 6 & 1 || !(which % SEALED) ? NULL : &remote->bulks[which >> 2 & 1]; break;
     default: keypair->reject_at = world.now + (which >> 6);
     }
 }
@@ -386,12 +395,36 @@ static void say_move(struct cursor *cursor) {
     }
 }
 
+/* What is told of tunnels in the clear. */
+static void say_tunnel(struct cursor *cursor) {
+    uint32_t which = take8(cursor), value = take16(cursor);
+    struct remote *remote = &world.remotes[SEALED + (which & 1)];
+    switch (which >> 1 & 7) {
+    case 0: remote->tunnel.flows = value % 5; break;
+    case 1: remote->unsealed.segment_limit = (int)(value % 9000); break;
+    case 2: remote->unsealed.segment_size = (int)(value % 9000); break;
+    case 3: world.lane->state->inherits_ttl = value & 1; break;
+    case 4: remote->tunnel.identifier = value & 1 ? 7 : 8; break;
+    case 5: remote->unsealed.segment_limit_ends = value & 1 ? world.now : INFINITY; break;
+    case 6: /* another peer is there as well, or none */
+        places_remove(world.lane->state, &remote->peer);
+        if (value & 1) {
+            memcpy(remote->peer.located, &world.remotes[SEALED + (value >> 1 & 1)].peer.endpoint.v4.sin_addr, 4);
+            remote->peer.located_size = 4;
+            places_add(world.lane->state, &remote->peer);
+        }
+        break;
+    default: remote->peer.located_layout = value & 1 ? LAYOUT_BARE : LAYOUT_VXLAN;
+    }
+}
+
 static void say_drain(struct cursor *cursor) { drain_udp(cursor, 1 + take16(cursor)); }
 
 static void (*const sayings[])(struct cursor *) = {
     say_packets, say_packets,  say_packets,        say_messages, say_messages, say_messages, say_singles,  say_unit,
     say_unit,    say_fragments, say_fragments,     say_bytes,    say_again,    say_time,     say_settings, say_units_settings,
     say_counters, say_sessions, say_route,         say_errors,   say_move,     say_drain,    drain_tun,
+    say_tunnel,
 };
 
 static void say_counts(void) {

@@ -182,6 +182,23 @@ static uint32_t fill_messages(const struct receive *receive, uint8_t *at, uint32
     return size;
 }
 
+static uint32_t fill_clear(const struct receive *receive, uint8_t *at, uint32_t *stride) {
+    const struct tunnel *tunnel = &world.remotes[receive->peer].tunnel;
+    uint32_t size = 0, before = tunnel->prefix_size;
+    struct spec spec = receive->spec;
+    for (uint32_t row = 0; row < receive->count; row++) {
+        if (row == receive->count - 1 && receive->last < spec.payload)
+            spec.payload = receive->last;
+        if (size + before + IPV4_HEADER_SIZE * 6 + spec.payload > RECEIVE_BYTES)
+            break;
+        memcpy(at + size, tunnel->prefix[spec.version == 6], before);
+        size += before + make_packet(&spec, row, at + size + before);
+        if (!row)
+            *stride = size;
+    }
+    return size;
+}
+
 static uint32_t fill_fragments(const struct receive *receive, uint8_t *at, uint32_t *stride) {
     const struct unit *unit = &world.units[receive->unit];
     const struct keypair *keypair = &world.remotes[unit->peer].keypairs[unit->keypair];
@@ -212,7 +229,7 @@ static uint32_t fill(const struct receive *receive, uint8_t *at, uint32_t *strid
     uint32_t size;
     switch (receive->kind) {
     case MESSAGES:
-        size = fill_messages(receive, at, stride);
+        size = receive->peer < SEALED ? fill_messages(receive, at, stride) : fill_clear(receive, at, stride);
         break;
     case FRAGMENTS:
         size = fill_fragments(receive, at, stride);
@@ -246,17 +263,18 @@ static size_t put_control(uint8_t *control, size_t at, int level, int kind, cons
 }
 
 static ssize_t fake_recvmsg(int fd, struct msghdr *message, int flags) {
-    expect(fd == SOCKET && !flags && message->msg_iov->iov_len == RECEIVE_BYTES, "a receive of something else");
+    expect(fd >= SOCKET && fd < SOCKET + SOCKETS && !flags && message->msg_iov->iov_len == RECEIVE_BYTES, "a receive of something else");
     if (world.receive_error) {
         errno = world.receive_error;
         world.receive_error = 0;
         return -1;
     }
-    if (!world.receive_count) {
+    const struct receive *receive = &world.receives[world.receive_first % RECEIVES];
+    if (!world.receive_count || fd != SOCKET + (int)receive->socket) {
         errno = EAGAIN;
         return -1;
     }
-    const struct receive *receive = &world.receives[world.receive_first++ % RECEIVES];
+    world.receive_first++;
     world.receive_count--;
     uint32_t stride = 0, size = fill(receive, message->msg_iov->iov_base, &stride);
     const struct remote *remote = &world.remotes[receive->source % PEERS];
@@ -294,7 +312,7 @@ static ssize_t fake_recvmsg(int fd, struct msghdr *message, int flags) {
 /* What it is given */
 
 static struct far_end *far_end_of(uint32_t index, bool is_unit) {
-    for (int peer = 0; peer < PEERS; peer++)
+    for (int peer = 0; peer < SEALED; peer++)
         for (int number = 0; number < KEYPAIRS; number++) {
             const struct remote *remote = &world.remotes[peer];
             if ((is_unit ? remote->keys[number].receiver_index : remote->keypairs[number].remote_index) == index)
@@ -325,8 +343,19 @@ static void check_datagram(const uint8_t *at, uint32_t size, bool is_opened) {
     }
 }
 
+static void check_clear(const uint8_t *at, uint32_t size, const struct tunnel *tunnel) {
+    expect(size >= tunnel->prefix_size + IPV4_HEADER_SIZE && size <= RECEIVE_BYTES, "a payload of this size");
+    uint32_t version = at[tunnel->prefix_size] >> 4;
+    expect(version == 4 || version == 6, "a payload of something else");
+    expect(!memcmp(at, tunnel->prefix[version == 6], tunnel->prefix_size), "a payload without its prefix");
+}
+
 static ssize_t fake_sendmsg(int fd, const struct msghdr *message, int flags) {
-    expect(fd == SOCKET && !flags && message->msg_iovlen > 0, "a send to something else");
+    if (fd < 0) {
+        errno = EBADF;
+        return -1;
+    }
+    expect(fd >= SOCKET && fd < SOCKET + SOCKETS && !flags && message->msg_iovlen > 0, "a send to something else");
     uint32_t total = 0, segment = 0, count = 0;
     for (size_t i = 0; i < message->msg_iovlen; i++)
         total += (uint32_t)message->msg_iov[i].iov_len;
@@ -343,7 +372,11 @@ static ssize_t fake_sendmsg(int fd, const struct msghdr *message, int flags) {
         while (rest) {
             uint32_t size = rest < segment ? rest : segment;
             expect(size == segment || (i == message->msg_iovlen - 1 && size == rest), "a short one that is not the last");
-            check_datagram(at, size, !count++);
+            if (fd == SOCKET)
+                check_datagram(at, size, !count);
+            else
+                check_clear(at, size, &world.remotes[SEALED + fd - SOCKET - 1].tunnel);
+            count++;
             at += size;
             rest -= size;
         }
@@ -362,21 +395,27 @@ static ssize_t fake_writev(int fd, const struct iovec *parts, int count) {
     for (int i = 0; i < count; i++)
         total += parts[i].iov_len;
     const uint8_t *virtio = parts[0].iov_base, *packet = virtio + VIRTIO_SIZE;
-    expect(parts[0].iov_len >= VIRTIO_SIZE + IPV4_HEADER_SIZE && total <= VIRTIO_SIZE + MAXIMUM_IP, "a write so long");
+    if (parts[0].iov_len == VIRTIO_SIZE && count == 2)
+        packet = parts[1].iov_base;
+    expect((count > 1 || parts[0].iov_len >= VIRTIO_SIZE + IPV4_HEADER_SIZE) && total >= VIRTIO_SIZE + IPV4_HEADER_SIZE && total <= VIRTIO_SIZE + MAXIMUM_IP, "a write so long");
     bool is_ipv4 = packet[0] >> 4 == 4;
     uint32_t length = (uint32_t)total - VIRTIO_SIZE;
     expect(is_ipv4 || packet[0] >> 4 == 6, "a packet of something else");
     uint32_t told = is_ipv4 ? get16(packet + 2) : (uint32_t)IPV6_HEADER_SIZE + get16(packet + 4);
     expect(length == told, "a length that lies");
     const struct peer *peer = routes_find(world.lane->state, packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16);
-    expect(peer != NULL && peer == world.lane->in.keypair->peer, "a source of somebody else");
+    const struct udp *udp = world.lane->in.udp;
+    expect(peer != NULL && (udp->layout ? peer->local->udp == udp : peer == world.lane->in.keypair->peer),
+           "a source of somebody else");
     if (virtio[1]) {
         uint32_t headers = get16_le(virtio + 2), segment = get16_le(virtio + 4);
         uint32_t start = get16_le(virtio + 6), offset = get16_le(virtio + 8);
-        expect(virtio[0] == NEEDS_CSUM && headers <= parts[0].iov_len - VIRTIO_SIZE, "headers beyond the first part");
+        expect(virtio[0] == NEEDS_CSUM && headers <= (count == 2 && packet == parts[1].iov_base ? parts[1].iov_len : parts[0].iov_len - VIRTIO_SIZE), "headers beyond the first part");
         expect(start + offset + 2 <= headers && segment && length - headers > segment, "a virtio header that lies");
     } else {
-        expect(!virtio[0] && count == 1, "a virtio header that says too much");
+        uint32_t start = get16_le(virtio + 6), offset = get16_le(virtio + 8);
+        expect(udp->layout || (!virtio[0] && count == 1), "a virtio header that says too much");
+        expect(!virtio[0] || (virtio[0] == NEEDS_CSUM && start + offset + 2 <= length), "a checksum beyond the packet");
     }
     if (world.write_errors && world.write_errors--) {
         errno = world.write_error;
@@ -396,7 +435,7 @@ static void begin_key(struct aead *aead, int cipher, uint32_t number, bool seals
         refuse_story("no AEAD");
 }
 
-static struct aead kept[PEERS][KEYPAIRS][5]; /* those of our end */
+static struct aead kept[SEALED][KEYPAIRS][5]; /* those of our end */
 
 /* Allocate what all stories of this process use. */
 void world_begin(void) {
@@ -411,7 +450,7 @@ void world_begin(void) {
     world.lane->in.buffer = malloc(RECEIVE_BYTES + RECEIVE_SLACK);
     world.lane->in.unit = malloc(LEAD + MAXIMUM_SEALED);
     world.again = calloc(1, RECEIVE_BYTES);
-    for (uint32_t peer = 0; peer < PEERS; peer++)
+    for (uint32_t peer = 0; peer < SEALED; peer++)
         for (uint32_t number = 0; number < KEYPAIRS; number++) {
             struct far_end *far = &world.far[peer][number];
             struct aead *near = kept[peer][number];
@@ -471,12 +510,41 @@ static void reset_keypair(uint32_t peer, uint32_t number) {
     indices_add(world.lane->state, keypair);
 }
 
+static void reset_tunnel(uint32_t number) {
+    struct remote *remote = &world.remotes[number];
+    struct peer *peer = &remote->peer;
+    struct tunnel *tunnel = &remote->tunnel;
+    tunnel->layout = (uint8_t)world.sockets[socket_of(number)].layout;
+    if (tunnel->layout == LAYOUT_VXLAN) {
+        static const uint8_t mac[6] = {2, 0, 0, 0, 0, 1};
+        tunnel->prefix_size = VXLAN_SIZE + ETHERNET_SIZE;
+        tunnel->identifier = 7;
+        tunnel->has_identifier = true;
+        memcpy(tunnel->own_mac, mac, sizeof mac);
+        for (int i = 0; i < 2; i++) {
+            uint8_t *prefix = tunnel->prefix[i];
+            prefix[0] = 8;
+            prefix[6] = 7;
+            memcpy(prefix + VXLAN_SIZE, mac, sizeof mac);
+            put16(prefix + VXLAN_SIZE + 12, i ? 0x86DD : 0x0800);
+        }
+    }
+    remote->unsealed = (struct unsealed){.segment_limit = 65535, .segment_limit_ends = INFINITY};
+    peer->tunnel = tunnel;
+    peer->unsealed = &remote->unsealed;
+    memcpy(peer->located, &peer->endpoint.v4.sin_addr, 4);
+    peer->located_size = 4;
+    peer->located_layout = tunnel->layout;
+    peer->located_has_ports = true;
+    places_add(world.lane->state, peer);
+}
+
 static void reset_peer(uint32_t number) {
     struct remote *remote = &world.remotes[number];
     memset(remote, 0, sizeof *remote);
     remote->path = (struct path){.due = INFINITY, .mtu = 1420};
     remote->asking = (struct asking){.next = INFINITY, .is_worth_it = true};
-    remote->local.udp = &world.udp;
+    remote->local.udp = &world.sockets[socket_of(number)];
     struct peer *peer = &remote->peer;
     *peer = (struct peer){
         .traffic = &remote->traffic,
@@ -488,7 +556,7 @@ static void reset_peer(uint32_t number) {
         .number = (int)number,
     };
     uint8_t *received = remote->local.received;
-    if (number < PEERS - 1) {
+    if (number != SEALED - 1) {
         peer->endpoint.v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)(51820 + number))};
         put_address((uint8_t *)&peer->endpoint.v4.sin_addr, 4, 200 + number);
         peer->endpoint_size = sizeof peer->endpoint.v4;
@@ -503,6 +571,10 @@ static void reset_peer(uint32_t number) {
         remote->local.source_size = 20;
     }
     remote->local.received_size = peer->endpoint_size == sizeof peer->endpoint.v4 ? 4 : 16;
+    if (number >= SEALED) {
+        reset_tunnel(number);
+        return;
+    }
     for (uint32_t each = 0; each < KEYPAIRS; each++)
         reset_keypair(number, each);
     remote->slots.current = remote->slots.settled = &remote->keypairs[0];
@@ -528,7 +600,20 @@ void world_reset(void) {
     lane->state->segments = lane->state->joins_udp = lane->state->takes_units = true;
     routes_forget();
     world.pace = world.tun_pace = (struct pace){0};
-    world.udp = (struct udp){.closes_at = INFINITY, .discovery = &world.discovery, .pace = &world.pace, .fd = SOCKET};
+    static const int layouts[SOCKETS] = {0, LAYOUT_BARE, LAYOUT_VXLAN};
+    for (int i = 0; i < SOCKETS; i++)
+        world.sockets[i] = (struct udp){
+            .closes_at = INFINITY,
+            .discovery = &world.discovery,
+            .pace = &world.pace,
+            .fd = SOCKET + i,
+            .layout = layouts[i],
+            .protocol = PROTOCOL_UDP,
+            .spread = {&world.sockets[i], &world.sockets[i]},
+            .spread_count = i ? 2 : 0,
+        };
+    memset(lane->state->places, 0, sizeof lane->state->places);
+    lane->state->inherits_ttl = false;
     world.discovery.omits = false;
     world.receive_count = world.packet_count = world.again_size = 0;
     world.send_errors = world.write_errors = 0;

@@ -5,7 +5,9 @@
 #include "../native.h"
 
 enum {
-    PEERS = 3,     /* messages only; units with AES-256-GCM; an IPv6 underlay, and units with ChaCha20-Poly1305 */
+    SEALED = 3,    /* messages only; units with AES-256-GCM; an IPv6 underlay, and units with ChaCha20-Poly1305 */
+    PEERS = 5,     /* those, and in the clear: udp; vxlan */
+    SOCKETS = 1 + PEERS - SEALED,
     KEYPAIRS = 2,  /* of each peer */
     UNITS = 4,     /* that are kept, for fragments that come late */
     RECEIVES = 32, /* that wait */
@@ -37,7 +39,7 @@ struct receive {
     enum arrival_kind kind;
     struct spec spec;
     const uint8_t *raw;
-    uint32_t raw_size, peer, keypair, count, last, counter_step, from, unit, segment, ecn, source, flags;
+    uint32_t raw_size, peer, socket, keypair, count, last, counter_step, from, unit, segment, ecn, source, flags;
     uint32_t change_at, change_with;
     bool is_odd_control;
 };
@@ -68,15 +70,17 @@ struct remote {
     struct bulk bulks[KEYPAIRS];
     struct unit_size sizes[KEYPAIRS];
     struct unit_key keys[KEYPAIRS];
+    struct tunnel tunnel;
+    struct unsealed unsealed;
 };
 
 struct world {
     struct lane *lane;
-    struct udp udp;
+    struct udp sockets[SOCKETS];
     struct pace pace, tun_pace;
     struct discovery discovery;
     struct remote remotes[PEERS];
-    struct far_end far[PEERS][KEYPAIRS];
+    struct far_end far[SEALED][KEYPAIRS];
     struct unit units[UNITS];
     struct receive receives[RECEIVES];
     struct spec packets[PACKETS];
@@ -97,5 +101,8 @@ void world_reset(void);
 uint32_t make_packet(const struct spec *spec, uint32_t number, uint8_t *at);
 void make_unit(struct unit *unit, const struct spec *spec, uint32_t piece);
 void refuse_story(const char *what);
+
+/* The socket of a peer. */
+static inline uint32_t socket_of(uint32_t peer) { return peer < SEALED ? 0 : 1 + peer - SEALED; }
 
 #endif
