@@ -64,8 +64,6 @@ class UdpSocket:
     port: int  # 0: a raw socket has none
     can_segment: bool  # UDP_SEGMENT: many datagrams in one send
     can_coalesce: bool  # UDP_GRO is on: many datagrams in one receive
-    receive_buffer: int  # bytes, as the kernel counts them: twice what was asked for
-    send_buffer: int
     encapsulation: str = WIREGUARD  # what its datagrams are
     role: Role = Role.ALL
     protocol: int = PROTOCOL_UDP
@@ -167,14 +165,14 @@ def open_udp(
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         _bind_early(udp, address)
         binding.bind(udp, sockaddr_of(address, port), [each.socket for each in ours])
+        _set_receive_buffer(udp, role)
+        _enlarge(udp, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER)
         return UdpSocket(
             socket=udp,
             address=address,
             port=udp.getsockname()[1],
             can_segment=_set(udp, socket.IPPROTO_UDP, UDP_SEGMENT, 0),
             can_coalesce=_set(udp, socket.IPPROTO_UDP, UDP_GRO, 1),
-            receive_buffer=_receive_buffer(udp, role),
-            send_buffer=_enlarge(udp, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER),
             encapsulation=encapsulation,
             role=role,
         )
@@ -267,14 +265,14 @@ def _open_raw(
             set_mark(raw, fwmark)
         _bind_early(raw, address)
         raw.bind(sockaddr_of(address, 0))
+        _enlarge(raw, SO_RCVBUFFORCE, socket.SO_RCVBUF, BUFFER)
+        _enlarge(raw, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER)
         return UdpSocket(
             socket=raw,
             address=address,
             port=0,
             can_segment=False,
             can_coalesce=False,
-            receive_buffer=_enlarge(raw, SO_RCVBUFFORCE, socket.SO_RCVBUF, BUFFER),
-            send_buffer=_enlarge(raw, SO_SNDBUFFORCE, socket.SO_SNDBUF, BUFFER),
             encapsulation=encapsulation,
             role=role,
             protocol=protocol,
@@ -429,13 +427,13 @@ def _open_senders(
     return opened
 
 
-def _receive_buffer(udp: socket.socket, role: Role) -> int:
-    """Set how much waits to be read, and return what the kernel grants, as it counts it."""
+def _set_receive_buffer(udp: socket.socket, role: Role) -> None:
+    """Set how much may wait to be read."""
     if role == Role.SENDS:
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SENDER_BUFFER)
-        return udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    size = HANDSHAKE_BUFFER if role == Role.HANDSHAKES else BUFFER
-    return _enlarge(udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, size)
+    else:
+        size = HANDSHAKE_BUFFER if role == Role.HANDSHAKES else BUFFER
+        _enlarge(udp, SO_RCVBUFFORCE, socket.SO_RCVBUF, size)
 
 
 def _is_ipv6_missing(error: HostError) -> bool:
@@ -450,11 +448,10 @@ def _set(udp: socket.socket, level: int, option: int, value: int) -> bool:
     return True
 
 
-def _enlarge(udp: socket.socket, forced: int, plain: int, size: int) -> int:
-    """Return the buffer granted: *size* with privilege, else what net.core.[rw]mem_max allows, never less than before."""
+def _enlarge(udp: socket.socket, forced: int, plain: int, size: int) -> None:
+    """Have a buffer of *size* with privilege, else of what net.core.[rw]mem_max allows, never less than before."""
     if not _set(udp, socket.SOL_SOCKET, forced, size) and udp.getsockopt(socket.SOL_SOCKET, plain) < size:
         _set(udp, socket.SOL_SOCKET, plain, size)
-    return udp.getsockopt(socket.SOL_SOCKET, plain)
 
 
 def _bind_refused(address: IPAddress, port: int, error: OSError) -> str:

@@ -134,7 +134,6 @@ class Flows:
         self._shortcuts = shortcuts or Shortcuts()
         self._swept = 0  # the shard that is looked at next
         self._filled = 0  # shards that are there
-        self.evicted = 0  # flows that had to make room
         self.news: deque[bytes] | None = None  # keys of flows whose state changed, for another director
         self.news_of_all = (
             True  # or of those alone that have just been proven, or that another director knows
@@ -251,7 +250,6 @@ class Flows:
             rows = rows[np.argpartition(seen[rows], self._batch)[: self._batch]]
         for row in rows.tolist():
             self.remove(shard, shard.keys[row])
-        self.evicted += len(rows)
         return len(shard.index) < self._most
 
     def sweep(self, now: float) -> bool:

@@ -146,7 +146,6 @@ class Service:
         self.revivals = 0  # how often a server was given flows again that had been given none
         self.is_preparing = False  # an iterator of prepare() is in use
         self.changes = 0  # how often the scheduler has got other servers, and was ready for them
-        self.has_marks = False  # some packets are changed on their way
         self.learns_until = 0.0  # what is not known may be a flow that another director will tell of
         self.templates: Templates | None = None
         self.settings = settings
@@ -231,7 +230,6 @@ class Service:
         for server in before.values():
             server.lose()
             self._keep_totals(server)
-        self.has_marks = any(row.dscp for row in (*rows, *([] if sorry is None else [sorry])))
         self._make_room()
         self._tell_scheduler()
 

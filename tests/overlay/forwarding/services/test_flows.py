@@ -115,7 +115,6 @@ def test_a_flood_of_syns_displaces_itself_and_no_established_flow():
     assert all(key_of(number) in left for number in range(500))
     assert len(left) <= 900
     assert all(key_of(number) in left for number in range(19_700, 20_000)), "the oldest went first"
-    assert flows.evicted == 20_000 - len(left)
 
 
 def test_flows_that_are_being_closed_go_next_and_then_new_ones_are_refused():

@@ -224,20 +224,6 @@ def test_with_persistence_hashed_flows_are_spread_by_the_network_of_the_client(s
     assert spread(networks, clients=clients, ports=PORTS) == 1
 
 
-def test_packets_are_changed_if_any_server_has_a_mark_the_sorry_server_included():
-    service = made()
-    assert not service.has_marks
-    for servers, sorry, expected in (
-        ([row(0), row(1, dscp=5)], None, True),
-        ([row(0)], row(1), False),
-        ([row(0)], row(1, dscp=5), True),
-        ([row(0)], None, False),
-    ):
-        have(service, *servers, sorry=sorry)
-
-        assert service.has_marks is expected
-
-
 def test_the_total_has_the_servers_that_are_there_the_sorry_server_and_those_that_are_gone():
     service = made(scheduler="rr")
     have(service, row(0), row(1), sorry=row(2))
