@@ -1,4 +1,4 @@
-"""Who is in the overlay and where: peers, their prefixes, and the file that says so.
+"""The members of the overlay: peers, their prefixes, and the file that lists them.
 
 Pure values and parsers, except ``peers.stores``.  Never imports ``overlay``.
 """

@@ -43,7 +43,7 @@ def parse_address(text: str) -> Address:
 
 
 def parse_host_address(text: str) -> Address:
-    """Return the address that *text* writes, if one host can have it.  Raises ValueError."""
+    """Return the address that *text* writes, if a host can have it.  Raises ValueError."""
     address = parse_address(text)
     if not is_host_address(address):
         raise ValueError("is not an address that a host can have; write one such as 10.244.1.1")

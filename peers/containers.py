@@ -1,4 +1,4 @@
-"""Networks that container tools take on every host where they are installed, unless configured otherwise."""
+"""Networks that container tools use on every host where they are installed, unless configured otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between what was read before and what is read now, by name."""
+"""The difference between what was read before and what is read now, by name."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Identifier:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What there is to know of an encapsulation without a packet at hand.
+    """What is known of an encapsulation without looking at packets.
 
     Without a *port* it is an IP protocol of its own.  *carries_frames* tells whether a tap's Ethernet frames can travel
     in it, and *has_macs* whether a tun's packets travel in frames too, so that each end has an Ethernet address.
@@ -80,7 +80,7 @@ DEFAULT_VNI = 1  # as flannel
 
 
 def is_encrypted(encapsulation: str) -> bool:
-    """Return whether what *encapsulation* carries can be read and made by its two ends alone."""
+    """Return whether only the two ends can read and make what *encapsulation* carries."""
     return FACTS[encapsulation].is_encrypted
 
 
@@ -90,7 +90,7 @@ def has_ports(encapsulation: str) -> bool:
 
 
 def resolve(one: str | None, other: str | None, network: str) -> str:
-    """Return the encapsulation of a tunnel whose ends name *one* and *other*; None is nothing named."""
+    """Return the encapsulation of a tunnel whose ends name *one* and *other*; None names nothing."""
     if one is None or other is None or one == other:
         return one or other or network
     return next((each for each in (one, other) if FACTS[each].is_encrypted), network)

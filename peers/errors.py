@@ -22,7 +22,7 @@ BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class PeersError(Exception):
-    """Every error that this package raises on purpose.  Its text is one sentence for a person."""
+    """The base of all errors that this package raises on purpose.  Its text is one sentence for people."""
 
 
 class TableError(PeersError):
@@ -41,7 +41,7 @@ class TableError(PeersError):
 
 
 class KeyProblem(PeersError):  # noqa: N818  it is not yet the error: that is the TableError made from it
-    """Peers that cannot be a table.  The text is the key followed by *finding*, as one sentence."""
+    """The peers do not make a table.  The text is the key followed by *finding*, as one sentence."""
 
     def __init__(self, keys: Keys, finding: str) -> None:
         super().__init__(f"{format_keys(keys)} {finding}")

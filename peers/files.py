@@ -20,7 +20,7 @@ KINDS = {
 
 
 class UnfitFileError(Exception):
-    """What has the name of the file is not read.  The text ends a sentence: ``is a named pipe, ...``."""
+    """The file is not a regular one of reasonable size.  The text ends a sentence: ``is a named pipe, ...``."""
 
 
 def read_regular(path: Path, most: int) -> tuple[bytes, os.stat_result]:
@@ -47,7 +47,7 @@ def read_regular(path: Path, most: int) -> tuple[bytes, os.stat_result]:
 def path_below(directory: Path | None, name: str) -> Path:
     """Return the path *name*, below *directory* if it is relative.
 
-    Raises ValueError for one that is relative to no directory; its message continues after *name*.
+    Raises ValueError for a relative name without a directory; its message continues after *name*.
     """
     if directory is not None:
         return directory / name

@@ -1,4 +1,4 @@
-"""What the headers of GRE have beside the packet: a key, checksums, sequence numbers.
+"""The optional fields of GRE headers: a key, checksums, sequence numbers.
 
 Each is what either of a tunnel's two peers names, else what the network does, so that both ends decide it alike.
 """
@@ -30,7 +30,7 @@ def has_sequence(network: Network, a: Peer, b: Peer) -> bool:
 
 
 def check_gre(network: Network, peers: Collection[Peer], in_use: Collection[str]) -> None:
-    """Refuse two values for one tunnel, and any that no tunnel has; *in_use* are encapsulations.  Raises KeyProblem."""
+    """Refuse two values for one tunnel, and values that no tunnel uses; *in_use* are encapsulations.  Raises KeyProblem."""
     for key in KEYS:
         if getattr(network, key) is not None and GRE not in in_use:
             raise KeyProblem(

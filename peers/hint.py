@@ -1,4 +1,4 @@
-"""One likely mistake in a peer table, and how many of a kind become one sentence."""
+"""Likely mistakes in a peer table, and how many of one kind become a single sentence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Hint:
 
 
 def grouped(hints: Iterable[Hint]) -> list[str]:
-    """Return the sentences of *hints*, with one for those that are SEVERAL of a kind, where the first of them was."""
+    """Return the sentences of *hints*; SEVERAL or more of a kind become one, in the place of the first."""
     kinds: defaultdict[str, list[Hint]] = defaultdict(list)
     for hint in hints:
         kinds[hint.several].append(hint)
@@ -42,7 +42,7 @@ def grouped(hints: Iterable[Hint]) -> list[str]:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return two *names* with "and", and of more the first ones and how many there are beside."""
+    """Return two *names* joined by "and"; of more, the first ones and the number of the others."""
     every = list(names)
     if len(every) == 2:
         return " and ".join(every)
@@ -50,5 +50,5 @@ def listed(names: Iterable[str]) -> str:
 
 
 def and_more(count: int) -> str:
-    """Return the end of a list of which *count* items are not shown."""
+    """Return the end of a list with *count* more items that are not shown."""
     return f" and {count} more" if count > 0 else ""

@@ -62,7 +62,7 @@ def _overlaps(table: Table) -> Iterator[Hint]:
 
 
 def _outsiders(table: Table) -> Iterator[Hint]:
-    """Yield one hint for each peer with prefixes that the network's prefixes do not hold.
+    """Yield one hint for each peer with prefixes outside the network's.
 
     Where two peers are the ends of a link, and the network's prefix is that of the link alone, their LANs lie outside.
     """
@@ -130,7 +130,7 @@ def _shared_endpoints(table: Table) -> Iterator[Hint]:
 
 
 def _ports_apart(table: Table) -> Iterator[Hint]:
-    """Yield one hint for each endpoint with a port that the peer's sockets do not have, though nothing says so.
+    """Yield one hint for each endpoint whose port is not the peer's own, without a `listen_port` that explains it.
 
     Behind a NAT that is right; then `listen_port` says what the peer itself has.
     """

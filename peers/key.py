@@ -33,12 +33,12 @@ class Key:
 
 
 def key(read: Read | None, name: str = "") -> dict[str, tuple[Key, ...]]:
-    """Return what a field says of its key, which has the field's name unless *name* is given."""
+    """Return the metadata of a field that one key fills, of the field's name unless *name* is given."""
     return keys(Key(name, read))
 
 
 def keys(*rows: Key) -> dict[str, tuple[Key, ...]]:
-    """Return what a field says that several keys fill."""
+    """Return the metadata of a field that several keys fill."""
     return {"keys": rows}
 
 
@@ -58,19 +58,19 @@ def read_keys(section: Section, keys: Iterable[Key]) -> dict[str, Any]:
 
 
 def integer(least: int, most: int, what: str) -> Read:
-    """Return what reads a number from *least* to *most*; *what* is how errors name it, with its unit."""
+    """Return a reader of numbers from *least* to *most*; errors call the value *what*, which names the unit."""
     return lambda section, key: section.integer(key, least, most, what)
 
 
 def choice(*accepted: str) -> Read:
-    """Return what reads one of the words *accepted*."""
+    """Return a reader of one of the words *accepted*."""
     return lambda section, key: section.choice(key, accepted)
 
 
 def each(
     parse: Callable[[str], Any], accepted: str, shown: Callable[[Any], object] = lambda value: value
 ) -> Read:
-    """Return what reads a list, or one item of it, in which nothing is twice; *shown* is an item as errors write it."""
+    """Return a reader of lists of distinct items, or of a single item; *shown* makes an item the text that errors show."""
 
     def read(section: Section, key: str) -> tuple[Any, ...] | None:
         values = section.each(key, parse, accepted)

@@ -1,7 +1,7 @@
 """A kind of sections in a peers file: everything that is [KIND.NAME], such as [peers.paris].
 
 A kind that is added is one such value, in a module of its own with the values that it reads, and a line in
-``peers.kinds``.  What the sections of all kinds are is in Table.sections, where ``of`` finds those of one.
+``peers.kinds``.  Table.sections has the sections of all kinds, where ``of`` finds those of one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Kind(Generic[T]):
         return sections.get(self, {})
 
     def read_all(self, document: Section, network: Network, directory: Path | None) -> dict[str, T]:
-        """Return what the sections of this kind in *document* say.  Raises KeyProblem."""
+        """Return the values of the sections of this kind in *document*.  Raises KeyProblem."""
         if self.name not in document.values and not self.demand:
             return {}
         table = document.section(self.name, self.demand or f"write a [{self.name}.NAME] table for each")

@@ -1,4 +1,4 @@
-"""The line of a key in TOML text.  ``tomllib`` knows lines only for syntax errors, so we look for ourselves."""
+"""The line of a key in TOML text.  ``tomllib`` reports lines only for syntax errors, so this module finds them."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ class Network:
         object.__setattr__(self, "ports", defaults | dict(self.ports))
 
     def port_for(self, encapsulation: str) -> int:
-        """Return the UDP port that *encapsulation* has at every peer that names no other; 0 where there are none."""
+        """Return the UDP port of *encapsulation* at peers that configure no other; 0 if it has no ports."""
         return self.ports.get(encapsulation, 0)
 
 
@@ -311,7 +311,7 @@ def _check_host_name(host: str) -> None:
 
 
 def _ascii_name(host: str) -> str | None:
-    """Return *host* with each label that is not ASCII as ``xn--`` (RFC 3490); None if it is no such name."""
+    """Return *host* with each label that is not ASCII as ``xn--`` (RFC 3490); None if that cannot be done."""
     try:
         name = host.encode("idna").decode("ascii")
     except UnicodeError:

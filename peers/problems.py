@@ -37,7 +37,8 @@ def find_problems(
 ) -> list[TableError]:
     """Return what is wrong in *text*, the content of *path*, in the order of its lines; at most *most* problems.
 
-    *has_directory* and *kinds* are as for peers.toml.  Of text that is no TOML it is the first problem alone.  Empty if nothing is wrong.
+    *has_directory* and *kinds* are as for peers.toml.  If the text is not TOML, it is the first
+    problem alone.  Empty if nothing is wrong.
     """
     try:
         document = parse_document(text, path)
@@ -60,7 +61,7 @@ def find_problems(
 
 
 class _Reduced:
-    """A document from which is taken, in place, what was found to be wrong."""
+    """A document from which wrong parts are removed in place."""
 
     def __init__(self, values: Any) -> None:
         self._values = values
@@ -121,7 +122,7 @@ class _Reduced:
 
 
 def _item(container: Any, key: str | int) -> Any:
-    """Return what is at *key*; None if that is nothing, or nothing that has parts."""
+    """Return the value at *key*; None if it is missing or has no parts."""
     if isinstance(container, dict):
         return container.get(key)
     if isinstance(container, list) and isinstance(key, int) and key < len(container):

@@ -143,7 +143,7 @@ class Flows:
         return sum(len(shard.index) for shard in self.shards)
 
     def set_limit(self, limit: int, *, is_cache: bool) -> None:
-        """Have room for *limit* flows from now on; those that are there stay until others need their room."""
+        """Allow *limit* flows from now on; existing ones stay until others need their room."""
         self._most = max(1, min(SHARD, limit // len(self.shards)))
         self._nearly = max(1, int(self._most * NEARLY))
         self._batch = max(1, self._most // BATCH)
@@ -274,7 +274,7 @@ class Flows:
         self.remove(shard, shard.keys[row])
 
     def clear(self) -> Iterator[None]:
-        """Forget all flows without a word to anybody, a piece each time that the iterator is asked."""
+        """Forget all flows without reporting them, a piece at each step of the iterator."""
         for place in range(len(self.shards)):
             self._shortcuts.forget_flows()
             self.shards[place] = _NO_SHARD

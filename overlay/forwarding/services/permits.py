@@ -25,7 +25,7 @@ RETURNS = 16_384  # clients of whom is remembered which director their packets c
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """What *peers*, or for None all, may send to or from the ports of a service at one address."""
+    """What *peers*, None for all, may send to or from the ports of a service at one address."""
 
     peers: frozenset[int] | None
     protocols: frozenset[int]
@@ -70,7 +70,7 @@ class Permits:
         )
 
     def __bool__(self) -> bool:
-        """Whether anything is permitted beside what is a peer's own."""
+        """Whether anything is permitted beyond the peers' own addresses."""
         return bool(self._to or self._from)
 
     def admits(self, peer: Peer, packet: Buffer) -> bool:

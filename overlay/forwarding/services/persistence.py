@@ -29,7 +29,7 @@ def network_of(address: bytes, length: int) -> bytes:
 class Templates(Flows):
     """The servers of clients.  Keys are what network_of() returns.
 
-    *loads* has how many clients each server has; what is in a state makes no difference here.
+    *loads* has how many clients each server has; the states are not used.
     """
 
     def __init__(self, limit: int, persistence: float) -> None:

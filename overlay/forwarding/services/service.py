@@ -62,7 +62,7 @@ class ServerRow:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the peers file says of a service beside its servers; times in seconds."""
+    """The settings of a service in the peers file, without its servers; times in seconds."""
 
     scheduler: str = "maglev"
     persistence: float = 0.0  # 0 is none
@@ -94,7 +94,7 @@ class Server(state.Server):
         self.update(row)
 
     def update(self, row: ServerRow) -> None:
-        """Be as *row* says, and keep the flows."""
+        """Take over the values of *row*, and keep the flows."""
         self.number, self.key, self.weight, self.takes = row.number, row.key, row.weight, row.takes
         self.identity = zlib.crc32(row.key.encode())  # the same at every director
         self.dscp, self.upper, self.lower = row.dscp, row.upper, row.lower

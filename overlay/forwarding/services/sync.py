@@ -211,7 +211,7 @@ class Sync:
         self._by_name[shared.name] = shared
 
     def forget(self, number: int) -> None:
-        """Have no service of that number any more."""
+        """Remove the service of that number."""
         shared = self._shared.pop(number, None)
         if shared is not None:
             self._by_name.pop(shared.name, None)
@@ -220,7 +220,7 @@ class Sync:
     # Telling
 
     def turn(self, now: float) -> None:
-        """Tell what there is to be told, some at a time; it is called often."""
+        """Send what is due, some at a time; it is called often."""
         if now < self._due or not self._shared:
             return
         self._due = now + TICK
