@@ -26,6 +26,11 @@ class Server(ThreadingHTTPServer):
         super().__init__(("", port), Handler)
         self.name, self.file, self.rate = name, file, rate
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a client that has gone, as a check whose time is over; all else is printed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
 
 class Handler(BaseHTTPRequestHandler):
     """One connection; it stays open for more requests."""
