@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from overlay.crypto import noise
 from overlay.crypto.cookies import CookieHolder
-from overlay.wire.messages import TRANSPORT_HEADER, TYPE_TRANSPORT, Initiation, Response
+from overlay.wire.messages import TRANSPORT_HEADER, TYPE_RESPONSE, TYPE_TRANSPORT, Initiation, Response
 from tests import packets
 from tests.netns.network import PORT
 
@@ -59,14 +59,13 @@ class Speaker:
 
     def shake_hands(self) -> bytes:
         """Complete a handshake, confirm it with a keepalive, and return the initiation that was sent."""
-        while True:  # one that follows the last too soon gets no answer
+        answer = b"\0"
+        while answer[0] != TYPE_RESPONSE:  # one that follows the last too soon gets no answer
             message, state = self.initiation()
             datagram = self.with_macs(message)
             self.send(datagram)
-            if select.select([self.udp], [], [], 0.2)[0]:
-                answer = self.udp.recv(65536)
-                if answer[0] == 2:
-                    break
+            while answer[0] != TYPE_RESPONSE and select.select([self.udp], [], [], 0.2)[0]:
+                answer = self.udp.recv(65536)  # or what the agent sends by itself
         response = Response.parse(answer)
         result = noise.consume_response(
             state, response, static=self.node.private_key, preshared_key=noise.NO_PRESHARED_KEY

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import socket
 import subprocess
 import sys
+import time
+import zlib
+from ipaddress import ip_address
 
 import pytest
 
+from overlay.services.directors import group_number
+from overlay.services.settings import entry_of
+from overlay.services.states import State
+from overlay.wire import control
+from overlay.wire.control import Presence
+from overlay.wire.service_control import (
+    FlowRow,
+    FlowsTold,
+    SettingRow,
+    SettingsHeard,
+    SettingsTold,
+    StandingRow,
+    StandingsTold,
+)
+from peers import toml
 from tests import packets
-from tests.netns.network import PATIENCE, Network, Node
+from tests.netns.network import PATIENCE, PYTHON, Network, Node
 from tests.netns.speaker import Speaker
 from tests.netns.topology import wait_until
+from tests.netns.users import AsUser
 
 VIP, OTHER_VIP, PORT = "203.0.113.80", "203.0.113.81", 80
 CLIENT = "198.51.100.7"  # of no peer
@@ -141,6 +161,69 @@ def test_server_of_one_service_answers_only_in_its_name(site):
 
         assert [client.recv(100).decode() for _ in range(2)] == [OTHER_VIP, "10.244.3.9"]
         assert site.lb1.drops(site.mallory)["source"] == before + 2
+
+
+def in_band(group, entry, vip):
+    """Yield what only a director of the group may say, and what nobody does."""
+    server = zlib.crc32(b"web1:0")
+    flow = FlowRow(17, State.UDP, 0, server, ip_address(CLIENT).packed, 4000, ip_address(vip).packed, PORT)
+    told = [
+        Presence(group, True, (0,)),
+        SettingsTold(group, 7, (SettingRow(entry, 2**63 - 1, 0, True, True),)),
+        SettingsHeard(group, 1),
+        StandingsTold(group, 7, (StandingRow(entry, 1, 0, 9),)),
+        FlowsTold(zlib.crc32(b"web"), (flow,), wants_all=True),
+    ]
+    messages = [control.build(each) for each in told]
+    yield from messages
+    for message in messages:
+        for end in range(1, len(message)):
+            yield message[:end]
+    for first in range(0x80, 0xA0):
+        yield bytes([first]) + os.urandom(40)
+
+
+def test_peer_that_is_no_director_says_what_directors_say_and_nothing_comes_of_it(site):
+    lb1 = site.lb1
+    service = toml.parse(lb1.peers_path.read_text(), lb1.peers_path).services["web"]
+    group, entry = group_number(service.directors), entry_of(service, service.servers[0])
+    before = lb1.drops(site.mallory).get("control_foreign", 0)
+
+    with contextlib.closing(Speaker(site.mallory, lb1)) as speaker:
+        speaker.shake_hands()
+        for message in in_band(group, entry, VIP):
+            speaker.send(speaker.sealed(message))
+            time.sleep(0.002)
+        wait_until(lambda: lb1.drops(site.mallory).get("control_foreign", 0) > before, PATIENCE)
+
+    told = json.loads(lb1.overlay("services", "web", "--json").stdout)["services"][0]
+    (server,) = told["servers"]
+    assert (server["state"], server["set_by_hand"], server["weight"], server["active_flows"]) == (
+        "up",
+        False,
+        1,
+        0,
+    )
+    assert told["director"]["active"] == "lb1"
+    assert site.heard("after what directors say") == []
+    assert site.are_well()
+
+
+def test_user_without_privileges_cannot_set_anything_by_hand(site):
+    lb1 = site.lb1
+    ordinary = AsUser(lb1.namespace, lb1.directory)
+    for words in (("drain", "web/web1"), ("weight", "web/web1", "7"), ("check", "web/web1"), ("web",)):
+        asked = ordinary.popen(
+            *(PYTHON, "-m", "overlay", "services", *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        said, error = asked.communicate(timeout=60)
+        assert asked.returncode == 1
+        assert said == ""
+        assert len(error.splitlines()) == 1
+        assert error.endswith(" may be used by root only: run as root\n")
+
+    (server,) = json.loads(lb1.overlay("services", "web", "--json").stdout)["services"][0]["servers"]
+    assert not server["set_by_hand"]
 
 
 def rubbish(chance):
