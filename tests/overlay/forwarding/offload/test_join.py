@@ -1,4 +1,4 @@
-"""The common case of rows that are joined, told at a glance; what is joined at all, test_segments tells."""
+"""The common case of rows that are joined, told at a glance; what is joined at all, test_segments_joined tells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from overlay.forwarding.offload import join
 from overlay.forwarding.offload.flow import flow_of
 from overlay.forwarding.offload.join import Geometries, Rows, Run
 from tests import packets
-from tests.overlay.forwarding.offload.test_segments import flow, rows_of, udp_flow
+from tests.overlay.forwarding.offload.trains import flow, rows_of, udp_flow
 from tests.packets import PSH
 
 PLAIN_FLOWS = {
