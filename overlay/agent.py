@@ -122,7 +122,13 @@ async def run_agent(options: Options, timing: Timing) -> None:
         )  # the interpreter of the forwarder starts while the host is being set up
         try:
             saved = answering.path.with_suffix(SUFFIX)
-            host = HostSetup(options.interface, saved, is_tap=node.is_tap, passing_uid=start.uid)
+            host = HostSetup(
+                options.interface,
+                saved,
+                is_tap=node.is_tap,
+                passing_uid=start.uid,
+                lanes=options.lanes if start.uid is not None else 1,
+            )
             stack.push(lambda _, error, __: host.close(opens=ending.is_wanted(error)))
             names = Names(answering.path.with_suffix(NAMES))
             agent = Agent(options, node, store, timing, host, supervisor, names)

@@ -70,6 +70,7 @@ class Options:
     interface: str
     node: str | None = None
     fix_sysctl: bool = False
+    lanes: int = 1
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def describe_start(node: Node, host: HostSetup, timing: Timing) -> tuple[Start, 
     can_segment = all(each.can_segment for each in host.udp)
     offloads, public_key = host.device.offloads, node.private_key.public
     start = Start(public_key, host.mtu, offloads.udp, can_segment, times, _ciphers(node), node.is_tap)
-    return start, [host.device.descriptor]
+    return start, host.device.descriptors
 
 
 def describe_node(node: Node, host: HostSetup) -> tuple[SetNode, list[int]]:
@@ -41,7 +41,9 @@ def describe_node(node: Node, host: HostSetup) -> tuple[SetNode, list[int]]:
 
 def describe_sockets(encapsulation: str, opened: Sequence[UdpSocket]) -> tuple[Sockets, list[int]]:
     """Return the sockets of an encapsulation: all of them, in place of those that it had."""
-    rows = [SocketRow(int(each.family), each.port, int(each.role), each.protocol) for each in opened]
+    rows = [
+        SocketRow(int(each.family), each.port, int(each.role), each.protocol, each.lane) for each in opened
+    ]
     return Sockets(encapsulation, rows), [each.fileno() for each in opened]
 
 

@@ -74,7 +74,13 @@ class HostSetup:
     """
 
     def __init__(
-        self, interface: str, saved: Path, *, is_tap: bool = False, passing_uid: int | None = None
+        self,
+        interface: str,
+        saved: Path,
+        *,
+        is_tap: bool = False,
+        passing_uid: int | None = None,
+        lanes: int = 1,
     ) -> None:
         """Make the tun, or tap, or attach to a persistent one; restored settings that a killed agent had changed of the host's settings.
 
@@ -85,7 +91,7 @@ class HostSetup:
         restored = self._settings.restore()
         if restored:
             log.info("restored settings that a killed agent had changed settings=%s", ",".join(restored))
-        self.device = tun.open_tun(interface, is_tap=is_tap)
+        self.device = tun.open_tun(interface, is_tap=is_tap, queues=lanes)
         self._overruns = overruns(self.device.name)  # of a persistent device, before
         self._passing_uid = passing_uid
         self.sockets: dict[str, list[UdpSocket]] = {}  # by encapsulation
@@ -260,6 +266,7 @@ class HostSetup:
                 name,
                 senders=ENCAPSULATIONS[name].senders,
                 spared=spared,
+                lanes=self.device.queues,
             )
         except HostError as error:
             if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:

@@ -124,7 +124,7 @@ class Node:
         )
         if native.core is not None and self.world.is_compiled and self.core.bridge is None:
             self.descriptors = {TUN: self.tun}
-            self.core.compile(native.core, TUN, 0)
+            self.core.compile(native.core, (TUN, TUN), 0)
             self.core.by_index.lane.simulate(self.descriptors)
         self.commands = Commands(
             self.core,

@@ -83,6 +83,7 @@ class Status:
     pid: int
     forwarder_pid: int | None
     packet_path: str  # "compiled" or "interpreted"
+    lanes: int
     uptime: float
     peers_file: str
     reload_error: str | None

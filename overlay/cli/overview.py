@@ -138,7 +138,8 @@ def _troubles(status: Status) -> list[tuple[str, str]]:
 def _facts(status: Status) -> list[tuple[str, str]]:
     forwarder = "none"
     if status.forwarder_pid is not None:
-        forwarder = f"process {status.forwarder_pid} ({status.packet_path})"
+        lanes = f", {status.lanes} lanes" if (status.lanes or 1) > 1 else ""
+        forwarder = f"process {status.forwarder_pid} ({status.packet_path}{lanes})"
     services = ", ".join(f"{number} {state}" for state, number in (status.services or {}).items())
     port = "no port" if status.port is None else f"port {status.port}"
     return [

@@ -39,9 +39,23 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
     is_flag=True,
     help="Set the sysctls that would block traffic (forwarding, rp_filter), and restore them at the end.",
 )
+@click.option(
+    "--lanes",
+    type=click.Choice(("1", "2", "4", "8")),
+    default="1",
+    show_default=True,
+    metavar="N",
+    help="How many processors packets may take: 1, 2, 4 or 8.",
+)
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
 def command(
-    peers: Location, key: Path, interface: str, node: str | None, fix_sysctl: bool, log_level: str
+    peers: Location,
+    key: Path,
+    interface: str,
+    node: str | None,
+    fix_sysctl: bool,
+    lanes: str,
+    log_level: str,
 ) -> None:
     """Connect this host to the overlay.
 
@@ -57,7 +71,7 @@ def command(
     from overlay.config import Options
 
     # Whoever reads the log, or the status, may be in another directory.
-    agent.run(Options(peers.absolute(), _absolute(key), interface, node, fix_sysctl), log_level)
+    agent.run(Options(peers.absolute(), _absolute(key), interface, node, fix_sysctl, int(lanes)), log_level)
 
 
 def _absolute(path: Path) -> Path:

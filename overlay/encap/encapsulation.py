@@ -19,6 +19,7 @@ class Role(IntEnum):
     RECEIVES = 2
     SENDS = 3
     SENDS_WHOLE = 4  # what routers must not cut
+    LANE = 5  # receives the transport messages of a lane, at the address and port that another has too
 
 
 class Layout(IntEnum):

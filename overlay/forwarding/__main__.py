@@ -17,7 +17,7 @@ import sys
 from overlay.errors import PacketError
 from overlay.forwarding.loop import LinkEnd, Loop
 from overlay.host import clock, priority, seccomp
-from overlay.host.privileges import drop_all
+from overlay.host.privileges import THREADS, drop_all, start_nothing
 from overlay.link.codec import OtherVersionError
 from overlay.link.messages import Ready, Start
 
@@ -34,7 +34,8 @@ def main() -> None:
     link.setblocking(False)  # first: once it is confined, this process changes no flag of a descriptor
     parent = os.getppid()
     priority.prefer()
-    notes = drop_all(int(sys.argv[2]) if os.geteuid() == 0 else None, parent)
+    uid = int(sys.argv[2]) if os.geteuid() == 0 else None
+    notes = drop_all(uid, parent, THREADS if uid is not None else 0)
     notes += seccomp.confine()
     end = LinkEnd(link)
     try:
@@ -49,7 +50,9 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    Loop(end, clock.now, os.urandom).run(start, descriptors, notes)
+    loop = Loop(end, clock.now, os.urandom, begun=start_nothing)
+    gc.callbacks.append(loop.collecting)
+    loop.run(start, descriptors, notes)
 
 
 def _refuse(end: LinkEnd) -> None:

@@ -315,6 +315,7 @@ class Commands:
                 protocol=row.protocol,
                 carrier=None if encapsulation.has_ports else self._carrier(each.fileno(), row.family),
                 queue=self._queues(each),
+                lane=row.lane,
             )
             for each, row in zip(raw, command.rows, strict=True)
         ]

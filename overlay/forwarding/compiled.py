@@ -21,7 +21,6 @@ from overlay.wire.virtio import VIRTIO_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
 
     from overlay.forwarding.bulk.reassembly import Place
     from overlay.forwarding.keypair import Keypair
@@ -109,32 +108,43 @@ class Together:
         """Do nothing: the twin forgets units with their keypair."""
 
 
+def _nothing() -> None:
+    """Stop nobody: there are no other lanes."""
+
+
 class Compiled:
-    """The twin at work for *core*, which reads packets from the descriptor *tun*."""
+    """The twin at work for *core*: one lane, which reads and writes packets by the descriptors *tun*."""
 
     def __init__(
-        self, native: ModuleType, core: Upcalls, outbound: Outbound, inbound: Inbound, tun: int, seed: int
+        self, lane: Any, core: Upcalls, outbound: Outbound, inbound: Inbound, tun: tuple[int, int]
     ) -> None:
+        """*lane* has the buffers of *outbound* and *inbound*."""
+        self.lane = lane
+        self.stop: Callable[[], None] = _nothing
+        """Has other lanes at no work, until packets are waited for again: before anything but the twin touches the state."""
         self._core, self._outbound, self._inbound, self._tun = core, outbound, inbound, tun
-        self.lane = native.Lane(
-            outbound.arena, inbound.received.buffer, inbound.units.unit, outbound.pace, seed
-        )
-        inbound.units.reassembly = Together(self.lane, inbound.units.unit_view, self._take_news)
-        self._settings: tuple[int, int, bool, bool] | None = None
+        self._together = inbound.units.reassembly = Together(lane, inbound.units.unit_view, self.take_news)
+        self._settings: tuple[tuple[int, int], int, bool, bool] | None = None
         self._remembered: object = None
         self._senders: dict[bytes, Sockaddr] = {}
 
     def drain_tun(self, tun: TunReader, now: float) -> None:
         """Forward what the tun has, at most a batch.  Raises OSError as a read does."""
+        self.settle()
+        self.see_to_tun(self.lane.drain_tun(now), tun, now)
+
+    def see_to_tun(self, result: int, tun: TunReader, now: float) -> None:
+        """Deal with the *result* of a drain, and go on with it.  Raises OSError as a read does."""
         core, lane = self._core, self.lane
-        self._settle()
+        told: int | None = result
         while True:
-            result = lane.drain_tun(now)
+            result, told = lane.drain_tun(now) if told is None else told, None
             if result & HAS_NEWS:
-                self._take_news()
+                self.take_news()
             kind = result & RESULT
             if kind == OUT_DONE:
                 return
+            self.stop()
             if kind == OUT_UNKNOWN:
                 self._look_up(tun, now)
                 continue
@@ -153,6 +163,7 @@ class Compiled:
     def _go_on(self, tun: TunReader, now: float) -> None:
         """Forward a packet that is not ordinary, and what follows it, which may be like it and leave with it."""
         at, size, is_alone = self.lane.packet()
+        at = self._bring_packet(at, size)
         head = self._head(at, size)
         self.lane.took(self._outbound.go_on(tun, at, size, now, is_alone=is_alone))
         self._remember(head)
@@ -160,9 +171,14 @@ class Compiled:
     def _look_up(self, tun: TunReader, now: float) -> None:
         """Forward one packet to a virtual address whose flow the twin does not remember, and have it do so."""
         at, size, _ = self.lane.packet()
+        at = self._bring_packet(at, size)
         head = self._head(at, size)
         self._outbound.go_on(tun, at, size, now, is_alone=True)
         self._remember(head)
+
+    def _bring_packet(self, at: int, size: int) -> int:  # noqa: ARG002
+        """Have a packet of the lane's arena in that of `outbound`, and return where; there it is already."""
+        return at
 
     def _head(self, at: int, size: int) -> bytes:
         """Return a copy of the beginning of the packet in the arena that a read has put *at*, before it is sealed."""
@@ -172,32 +188,41 @@ class Compiled:
     def flush_peer(self, peer: Peer) -> None:
         """Send what waits for *peer* until the end of the batch."""
         if self.lane.flush(peer.state) & HAS_NEWS:
-            self._take_news()
+            self.take_news()
 
     def drain_udp(self, udp: UdpSocket, now: float, most: int) -> bool:
         """Take what *udp* has, about *most* bytes, and return whether there may be more."""
+        self.settle()
+        return self.see_to_udp(self.lane.drain_udp(udp, now, most), udp, now, most)
+
+    def see_to_udp(self, result: int, udp: UdpSocket, now: float, most: int) -> bool:
+        """Deal with the *result* of a drain, and go on with it; return whether there may be more."""
         inbound, lane = self._inbound, self.lane
         received = inbound.received
-        received.udp, received.now = udp, now
-        self._settle()
+        received.udp, received.now = udp.sends_by if udp.lane else udp, now
+        told: int | None = result
         while True:
-            result = lane.drain_udp(udp, now, most)
+            result, told = lane.drain_udp(udp, now, most) if told is None else told, None
             if result & HAS_NEWS:
-                self._take_news()
+                self.take_news()
             kind = result & RESULT
             if kind <= IN_EMPTY:
                 return bool(kind == IN_DONE)
+            self.stop()
             keypair, at, size, count, stride, ecn, edges = lane.received()
             if kind == IN_RECEIVED:
                 self._take_arrival()
+                self._bring(0, size)
                 inbound.take(received, size, stride)
                 continue
             if kind == IN_ROW:
                 self._take_arrival()
+                self._bring(at, at + size)
                 inbound.take_one(received, at, size)
                 continue
             if kind >= IN_CLEAR:
                 self._take_arrival()
+                self._bring(0, at + size if kind == IN_CLEAR else size)
                 received.size, received.stride = size, stride
                 if kind == IN_CLEAR:
                     payload = received.view[at : at + size]
@@ -214,30 +239,41 @@ class Compiled:
                 self._core.liveness.after_receipt(peer, now)
             if kind == IN_OPENED:
                 self._take_arrival()
+                self._bring(at, at + HEADER_SIZE + size)
                 inbound.deliver(keypair, at, size, received.arrival.ecn, now)
                 self._remember_source(peer, received.view[at + HEADER_SIZE : at + HEADER_SIZE + size])
             elif kind == IN_RUN:
                 self._take_arrival()
+                self._bring(0, size)
                 received.size, received.stride = size, stride
                 inbound.deliver_run(received, keypair, Run(at, count))
                 start = at * stride + HEADER_SIZE
                 self._remember_source(peer, received.view[start : start + stride])
             elif kind == IN_UNIT:
+                self._bring_unit(size)
                 inbound.deliver_unit(peer, inbound.units.unit_view[:size], keypair.bulk.told_packet, ecn, now)
                 self._remember_source(peer, inbound.units.unit_view[VIRTIO_SIZE:size])
 
-    def _settle(self) -> None:
+    def _bring(self, start: int, stop: int) -> None:
+        """Have a part of what the lane has received in the buffer of `inbound`; there it is already."""
+
+    def _bring_unit(self, stop: int) -> None:
+        """Have the unit that the lane has opened in the buffer of `inbound`; there it is already."""
+
+    def settle(self) -> None:
         """Have the twin know what is set, and forget the routes of an older table."""
         core = self._core
         settings = self._tun, self._outbound.splitter.mtu, core.sender.segments, core.node.inherits_ttl
         if settings != self._settings:
+            self.stop()
             self._settings = settings
-            self.lane.set(*settings, self._inbound.joins_udp, self._inbound.takes_units)
+            self.lane.set(*settings[0], *settings[1:], self._inbound.joins_udp, self._inbound.takes_units)
         if core.table.remembered is not self._remembered:
+            self.stop()
             self._remembered = core.table.remembered
             self.lane.forget()
 
-    def _take_news(self) -> None:
+    def take_news(self) -> None:
         """Count drops, and have the sender send what the kernel did not take from the twin."""
         core, lane = self._core, self.lane
         for number, reason, count in lane.take_drops():
@@ -245,12 +281,16 @@ class Compiled:
                 core.drops[reason] += count
             elif number in core.peers:
                 core.peers[number].drops[reason] += count
-        for number, datagrams, size, marks, error in lane.take_refused():
+        refused = lane.take_refused()
+        if refused:
+            self.stop()
+        for number, datagrams, size, marks, error in refused:
             if number in core.peers:
                 send = [memoryview(datagrams)], size, marks & MARKS, marks >> FLOW_SHIFT
                 core.sender.refused(core.peers[number], *send, error)
         number, marks = lane.take_look()
         if number in core.peers:
+            self.stop()
             core.sender.look(core.peers[number], marks & MARKS, marks >> FLOW_SHIFT)
 
     def _remember(self, packet: bytes) -> None:

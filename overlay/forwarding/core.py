@@ -112,15 +112,23 @@ class Core:
         """Whether packets go by the compiled twin."""
         return self.inbound.compiled is not None
 
-    def compile(self, native: ModuleType, tun: int, seed: int) -> None:
-        """Have packets of the descriptor *tun*, and those for it, go by the compiled twin from now on.
+    def compile(self, native: ModuleType, tun: tuple[int, int], seed: int) -> Compiled:
+        """Have packets of the descriptors *tun*, to read and to write, go by the compiled twin from now on.
 
         *seed* is for its table of routes: 64 bits that nobody outside knows.
         """
-        compiled = Compiled(native, self, self.outbound, self.inbound, tun, seed)
-        self.by_index.lane = compiled.lane
+        lane = native.Lane(
+            self.outbound.arena,
+            self.inbound.received.buffer,
+            self.inbound.units.unit,
+            self.outbound.pace,
+            seed,
+        )
+        compiled = Compiled(lane, self, self.outbound, self.inbound, tun)
+        self.by_index.lane = lane
         self.outbound.compiled = self.inbound.compiled = compiled
-        self.inbound.clear.locator = self.services.shortcuts.lane = compiled.lane
+        self.inbound.clear.locator = self.services.shortcuts.lane = lane
+        return compiled
 
     def next_deadline(self) -> float:
         """Return when handle_deadline() is due; math.inf if never."""

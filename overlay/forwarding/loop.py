@@ -16,6 +16,7 @@ from overlay.errors import PacketError
 from overlay.forwarding import native
 from overlay.forwarding.commands import Commands
 from overlay.forwarding.core import Core
+from overlay.forwarding.lanes import OneLane, compile_core
 from overlay.forwarding.underlay.sender import HELD_PAUSE
 from overlay.host.paths import PathSocket
 from overlay.link.codec import DESCRIPTORS, MESSAGE_BYTES, decode, encode
@@ -140,37 +141,54 @@ class LinkEnd:
 
 
 class TunEnd:
-    """The tun descriptor as the core reads and writes it."""
+    """The tun as the core reads and writes it."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, writer: int) -> None:
+        """*descriptor* is read, and *writer*, which may be the same, is written to."""
         self._file = io.FileIO(descriptor, "r+")
-        self.descriptor = descriptor
+        self.descriptor, self.writer = descriptor, writer
         self.readinto = self._file.readinto
 
     def write(self, buffers: Iterable[memoryview | bytes]) -> None:
         """Write one packet, its virtio header first."""
-        os.writev(self.descriptor, list(buffers))
+        os.writev(self.writer, list(buffers))
 
 
 class Loop:
     """Runs a core until the agent is gone."""
 
-    def __init__(self, link: LinkEnd, clock: Callable[[], float], entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        link: LinkEnd,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        begun: Callable[[], list[str]] = list,
+    ) -> None:
+        """*begun* is called when all threads run, and returns further notes."""
+        self._begun = begun
         self._link, self._clock, self._entropy = link, clock, entropy
         self._poll = select.epoll()
         self._udp: dict[int, UdpSocket] = {}
         self._for_handshakes: set[int] = set()  # the descriptors of those that get nothing else
+        self._lanes = OneLane()
+        self._queues: dict[int, TunEnd] = {}  # those that are read here, by descriptor
         self._has_tun = False  # read only once the agent says that the table is complete
 
     def run(self, start: Start, descriptors: list[int], notes: list[str]) -> None:
         """Forward packets until the link ends; *notes* go with the report that this has begun."""
         self._notes = notes
-        self._tun = TunEnd(descriptors[0])
+        queues = [TunEnd(each, descriptors[-1]) for each in descriptors[:1] + descriptors[1:-1]]
+        self._tun = queues[0]
         link = self._link
         self._core = Core(start, self._tun, report=link.report, entropy=self._entropy)
         if native.core is not None and self._core.bridge is None:
             seed = int.from_bytes(self._entropy(8), "little")
-            self._core.compile(native.core, self._tun.descriptor, seed)
+            lanes = compile_core(native.core, self._core, queues, seed, notes)
+            if lanes is not None:
+                self._lanes = lanes
+                self._poll.register(lanes.descriptor, select.EPOLLIN)
+        self._queues = {each.descriptor: each for each in (queues[:1] if self._lanes.count > 1 else queues)}
+        self._notes += self._begun()
         self._commands = Commands(self._core, start.ciphers, link_is_idle=lambda: not link.is_full)
         self._link_descriptor = self._link.socket.fileno()
         self._poll.register(self._link_descriptor, select.EPOLLIN)
@@ -179,13 +197,25 @@ class Loop:
                 self._turn()
         except EOFError:
             return
+        finally:
+            self._lanes.end()
+
+    def collecting(self, phase: str, _: dict[str, int]) -> None:
+        """Have no lane look at what the collector of garbage frees, wherever it begins; it is for gc.callbacks."""
+        if phase == "start":
+            self._lanes.halt()
 
     def _turn(self) -> None:
         core, sender, link, udp_sockets = self._core, self._core.sender, self._link, self._udp
         is_behind, has_jobs = core.table.catch_up(), core.jobs.is_ready()
         deadline = core.next_deadline()
+        self._lanes.go()
         ready = self._poll.poll(0 if is_behind or has_jobs else self._timeout(deadline), EVENTS)
         now = self._clock()
+        if self._lanes.count > 1:
+            self._lanes.look(now)
+            if is_behind or has_jobs or deadline <= now or sender.is_holding or not self._are_ordinary(ready):
+                self._lanes.stop()
         if deadline <= now:
             for udp in core.handle_deadline(now, self._slice(now)):
                 self._forget(udp)
@@ -193,8 +223,8 @@ class Loop:
         has_commands = False
         calling: list[UdpSocket] = []
         for descriptor, events in ready:
-            if descriptor == self._tun.descriptor:
-                self._drain_tun(now)
+            if descriptor in self._queues:
+                self._drain_tun(self._queues[descriptor], now)
             elif descriptor in udp_sockets:
                 udp = udp_sockets[descriptor]
                 if descriptor in self._for_handshakes:
@@ -223,14 +253,25 @@ class Loop:
         ends, clock = now + SLICE, self._clock
         return lambda: clock() < ends
 
-    def _drain_tun(self, now: float) -> None:
+    def _are_ordinary(self, ready: list[tuple[int, int]]) -> bool:
+        """Return whether all that is *ready* goes by the compiled twin, which works beside other lanes."""
+        for descriptor, events in ready:
+            udp = self._udp.get(descriptor)
+            is_ordinary = (
+                descriptor in self._queues if udp is None else udp.role == Role.ALL and udp.clear is None
+            )
+            if events != select.EPOLLIN or not is_ordinary:
+                return False
+        return True
+
+    def _drain_tun(self, tun: TunEnd, now: float) -> None:
         try:
-            self._core.outbound.drain(self._tun, now)
+            self._core.outbound.drain(tun, now)
         except OSError as error:
             # The device was removed, which the agent notices as well and ends; until then nothing comes from it.
             if error.errno != errno.EBADFD:
                 raise
-            self._poll.unregister(self._tun.descriptor)
+            self._poll.unregister(tun.descriptor)
 
     def _timeout(self, deadline: float) -> float:
         """Return how long to wait, in seconds, when something is due at *deadline*; -1 for ever."""
@@ -264,11 +305,14 @@ class Loop:
                         self._udp[descriptor] = udp
                         if udp.role == Role.HANDSHAKES:
                             self._for_handshakes.add(descriptor)
-                        self._poll.register(descriptor, _interest(udp))
+                        if not self._lanes.watch(udp):
+                            self._poll.register(descriptor, _interest(udp))
             if isinstance(message, Begin) and not self._has_tun:
                 self._has_tun = True
-                self._poll.register(self._tun.descriptor, select.EPOLLIN)
-                self._link.report(Ready(self._notes, self._core.is_compiled))
+                for descriptor in self._queues:
+                    self._poll.register(descriptor, select.EPOLLIN)
+                self._lanes.begin()
+                self._link.report(Ready(self._notes, self._core.is_compiled, self._lanes.count))
             if isinstance(message, Routes) or self._clock() - now >= COMMANDS_TIME:
                 return  # a large table comes in many pieces: packets go between them
 
@@ -278,7 +322,8 @@ class Loop:
         The agent may still have a descriptor of it, so closing this one alone would leave it in the poll: what comes
         to it would wake the loop for ever, and the socket could not be registered again.
         """
-        self._poll.unregister(udp.raw)
+        if not self._lanes.forget(udp):
+            self._poll.unregister(udp.raw)
         udp.raw.close()
         self._udp = {descriptor: known for descriptor, known in self._udp.items() if known is not udp}
         self._for_handshakes &= self._udp.keys()

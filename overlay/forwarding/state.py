@@ -80,7 +80,9 @@ if TYPE_CHECKING or native.core is None:
     class UdpSocket:
         """One socket of the underlay; *descriptor* is -1 for one that the kernel does not know."""
 
-        __slots__ = ("closes_at", "descriptor", "discovery", "layout", "pace", "protocol", "shares")
+        __slots__ = (
+            "closes_at", "descriptor", "discovery", "layout", "pace", "protocol", "sends_by", "shares",
+        )  # fmt: skip
 
         closes_at: float
         descriptor: int
@@ -88,6 +90,7 @@ if TYPE_CHECKING or native.core is None:
         protocol: int
         discovery: Any
         pace: Any
+        sends_by: Any
         shares: Any
 
         def spread_over(self, pool: list[Any]) -> None:

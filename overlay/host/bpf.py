@@ -21,6 +21,8 @@ LOAD_BYTE_BEHIND = 0x50  # from an offset behind what LOAD_HEADER_SIZE has noted
 LOAD_HEADER_SIZE = 0xB1  # of the IPv4 header at an offset
 LOAD_SIZE = 0x80  # of the payload; of all that are merged
 SHIFT_RIGHT = 0x74
+AND, ADD = 0x54, 0x04  # with a constant
+RETURN_SUM = 0x16  # what has been computed
 JUMP_IF_GREATER = 0x25
 NETWORK_HEADER = (1 << 32) - 0x100000  # added to an offset: from the IP header on, wherever the socket starts
 

@@ -51,6 +51,9 @@ CAPABILITY_HEADER = struct.Struct("=Ii")  # version, thread (0: the caller)
 CAPABILITY_SETS = struct.Struct("=6I")  # effective, permitted, inheritable of bits 0 to 31, then of 32 to 63
 CAPABILITIES = 64
 
+# Ours
+THREADS = 8  # of the forwarder: one for each lane
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -83,11 +86,12 @@ def keep_only(capabilities: Collection[Capability]) -> list[str]:
     return kept
 
 
-def drop_all(uid: int | None, parent: int | None = None) -> list[str]:
+def drop_all(uid: int | None, parent: int | None = None, threads: int = 0) -> list[str]:
     """Give up every privilege for good, and become the user and group *uid* (None: stay who we are).
 
     Afterwards the process can use the descriptors it has, and little else: it cannot read what only root may, gain a
-    privilege by an exec, start a process, be traced by other users, or leave a core dump.  With *parent*, it dies with
+    privilege by an exec, start a process, be traced by other users, or leave a core dump.  Until start_nothing() it may
+    have *threads*; that these are no processes is for `overlay.host.seccomp`.  With *parent*, it dies with
     that process; if that is dead already, at once.  (The kernel goes by the *thread* of the parent that started us:
     start the forwarder from one that lives as long as the agent.)
 
@@ -106,13 +110,21 @@ def drop_all(uid: int | None, parent: int | None = None) -> list[str]:
     _attempt(kept, "capabilities stay as they were", lambda: _write_sets(0))
     _attempt(kept, "other processes of the user may trace this one", lambda: _prctl(PR_SET_DUMPABLE, 0))
     _attempt(kept, "a crash may leave a core dump", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
-    _attempt(kept, "processes may be started", lambda: resource.setrlimit(resource.RLIMIT_NPROC, (0, 0)))
+    kept += start_nothing(threads)
     if parent is not None:  # last: a change of the user id clears it
         _attempt(
             kept, "this process may outlive its parent", lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         )
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
+    return kept
+
+
+def start_nothing(threads: int = 0) -> list[str]:
+    """Let the user of this process have no more processes, but *threads* of this one; return as drop_all() does."""
+    kept: list[str] = []
+    limits = threads, threads
+    _attempt(kept, "processes may be started", lambda: resource.setrlimit(resource.RLIMIT_NPROC, limits))
     return kept
 
 

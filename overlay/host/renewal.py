@@ -28,8 +28,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.encap.encapsulation import Role
-from overlay.host.sockets import open_beside, open_raw, open_udp
+from overlay.host.sockets import BESIDE, lanes_of, open_beside, open_raw, open_udp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,9 +50,10 @@ def renew(
         for each in former:
             each.close()
         return
-    # Two of a group share an address: the kernel tells them apart by the order in which they came, so that one of them
-    # has to be alone when its successor comes.
-    for each in [udp for udp in opened if udp.role == Role.HANDSHAKES]:
+    # Those of a group share an address: the kernel tells them apart by the order in which they came, so that the first
+    # of them has to be alone when its successor comes.
+    lanes = lanes_of(opened)
+    for each in [udp for udp in opened if udp.role in BESIDE]:
         opened.remove(each)
         each.close()
     for place, each in enumerate(opened):
@@ -61,5 +61,5 @@ def renew(
         opened[place] = open_udp(each.address, each.port, fwmark, opened, encapsulation=name, role=role)
         each.close()
     if encapsulation.is_encrypted:
-        beside = [open_beside(udp, fwmark, opened) for udp in opened]
-        opened += [each for each in beside if each is not None]
+        for udp in list(opened):
+            opened += open_beside(udp, fwmark, opened, lanes)

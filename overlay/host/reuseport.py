@@ -2,9 +2,11 @@
 
 Handshake messages get a queue of their own, so that no packet waits behind a storm of them; what begins as no message
 does goes there too, and no further.
-Two UDP sockets share one address and port as a group (SO_REUSEPORT), and a program of classic BPF, which the kernel
-runs for each datagram, chooses between them by the type of the message: the first socket of the group gets transport
-messages and fragments of units, the second all others.  A program may be attached without any privilege.
+UDP sockets share one address and port as a group (SO_REUSEPORT), and a program of classic BPF, which the kernel runs for
+each datagram, chooses between them by the type of the message: the second socket of the group gets handshakes and what
+is nothing, the first transport messages and fragments of units.  With several lanes it shares these with one for each
+of the others behind the second, by the lowest byte of the receiver index: what is of one session is for one lane.  A
+program may be attached without any privilege.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ import os
 from typing import TYPE_CHECKING
 
 from overlay.host.bpf import (
+    ADD,
+    AND,
     JUMP_IF_GREATER,
     LOAD_BYTE,
     LOAD_SIZE,
     NOTHING,
+    RETURN_SUM,
     SHIFT_RIGHT,
     SO_ATTACH_FILTER,
     attach,
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
 SO_ATTACH_REUSEPORT_CBPF = 51  # since Linux 4.5
 UDP_HEADER = 8
 
+INDEX_OFFSET = 4  # of the lowest byte
 MARK_OFFSET = 7  # of the highest byte of the receiver index, in transport messages and fragments alike
 
 # Ours
@@ -57,8 +63,10 @@ _HANDSHAKES_ALONE = program(
 )
 
 
-def separate_handshakes(group: socket.socket, mark: int = INDEX_MARK) -> bool:
-    """Have handshake messages go to the second socket of *group*, given by any of its two; return whether they will.
+def separate_handshakes(group: socket.socket, mark: int = INDEX_MARK, lanes: int = 1) -> bool:
+    """Have handshake messages go to the second socket of *group*, given by any of them; return whether they will.
+
+    What is of sessions goes to the first and those behind the second, together *lanes*, a power of two.
 
     What is none of ours goes there too, to be dropped: for it is seldom that a handshake message is lost.  That is also
     what is for a session whose index has another *mark* as its highest byte; somebody who cannot see ours must guess it.
@@ -73,7 +81,12 @@ def separate_handshakes(group: socket.socket, mark: int = INDEX_MARK) -> bool:
         (LOAD_BYTE, 0, 0, MARK_OFFSET),
         (JUMP_IF_EQUAL, 1, 0, mark),
         (RETURN, 0, 0, HANDSHAKES),
+        (LOAD_BYTE, 0, 0, INDEX_OFFSET),
+        (AND, 0, 0, lanes - 1),
+        (JUMP_IF_EQUAL, 0, 1, 0),
         (RETURN, 0, 0, ORDINARY),
+        (ADD, 0, 0, HANDSHAKES),
+        (RETURN_SUM, 0, 0, 0),
     )
     return _is_taken(group, SO_ATTACH_REUSEPORT_CBPF, sorting)
 

@@ -1,7 +1,7 @@
 """The system calls that the forwarder may make once it runs: a filter that nothing takes off again.
 
 The forwarder has all its descriptors from the agent.  It reads, writes, sends, receives, waits, and asks for memory,
-the time and randomness; it opens and connects nothing, starts nothing and signals nobody.  Whoever takes it over can
+the time and randomness; it opens and connects nothing, starts nothing but threads of its own and signals nobody.  Whoever takes it over can
 call no more of the kernel than that: no other socket, no ioctl of the tun, and no memory that is both written and
 executed.
 
@@ -25,6 +25,7 @@ import errno
 import mmap
 import os
 import platform
+import resource
 import socket
 import struct
 from dataclasses import dataclass
@@ -52,6 +53,9 @@ ARGUMENT_SIZE = 8  # bytes; the lower half comes first on the little-endian mach
 
 # Specification: fcntl.h, linux/in.h
 F_GETFD, F_SETFD, F_GETFL = 1, 2, 3
+# Of clone(2), as the C libraries make a thread of their own process: all is shared that can be (linux/sched.h)
+THREAD = 0x003D0F00  # glibc: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS, PARENT_SETTID, CHILD_CLEARTID
+DETACHED_THREAD = 0x007D0F00  # musl: DETACHED, which means nothing any more, as well
 IPPROTO_IP, IPPROTO_IPV6 = 0, 41
 
 
@@ -85,6 +89,7 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "epoll_pwait2": (441, 441),
     "epoll_ctl": (233, 21),
     "epoll_create1": (291, 20),
+    "eventfd2": (290, 19),
     "poll": (7, None),
     "ppoll": (271, 73),
     "getsockopt": (55, 209),
@@ -115,6 +120,8 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "getpid": (39, 172),
     "getppid": (110, 173),
     "gettid": (186, 178),
+    "rseq": (334, 293),  # of each thread: the C library ends the process without it
+    "set_robust_list": (273, 99),
     # Signals of its own, and the end
     "rt_sigaction": (13, 134),
     "rt_sigprocmask": (14, 135),
@@ -156,6 +163,10 @@ def _rules(process: int) -> dict[str, Rule]:
         "ioctl": Rule((16, 29), ({1: SIOCOUTQ},)),  # how much waits in a socket
         # Not F_SETFL: the flags of a descriptor that the next forwarder gets as well are none of its own.
         "fcntl": Rule((72, 25), tuple({1: command} for command in (F_GETFD, F_SETFD, F_GETFL))),
+        "clone": Rule((56, 220), ({0: THREAD}, {0: DETACHED_THREAD})),  # lanes; they get this filter as well
+        "prlimit64": Rule(
+            (302, 261), ({0: 0, 1: resource.RLIMIT_NPROC},)
+        ),  # its own; an unprivileged one only lowers it
         "tgkill": Rule((234, 131), ({0: process},)),  # abort() and raise() signal their own process
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -52,6 +53,7 @@ HANDSHAKE_BUFFER = (
 SENDER_BUFFER = 4096  # bytes for what is never received; the kernel takes its least
 EVERY_IPV4 = IPv4Address("0.0.0.0")
 EVERY_IPV6 = IPv6Address("::")
+BESIDE = {Role.HANDSHAKES, Role.LANE}  # of sockets that share the address and port of another
 ATTEMPTS_FOR_ANY_PORT = 16  # port 0: how often to look for a number that is free in both families
 
 
@@ -67,6 +69,7 @@ class UdpSocket:
     encapsulation: str = WIREGUARD  # what its datagrams are
     role: Role = Role.ALL
     protocol: int = PROTOCOL_UDP
+    lane: int = 0  # that receives from it
 
     @property
     def family(self) -> int:
@@ -96,11 +99,12 @@ def open_underlay(
     *,
     senders: int = 0,
     spared: Collection[int] = (),
+    lanes: int = 1,
 ) -> list[UdpSocket]:
     """Return one socket for each address of *listen*; if that is empty, one for all of IPv4 and one for all of IPv6.
 
     Behind these follow, for the WireGuard protocol and where the kernel knows how to tell handshake messages, as many
-    sockets for them alone.  With *senders* the first only receive, and behind them follow that many of each family that
+    sockets for them alone, and with several *lanes* one for each of the others.  With *senders* the first only receive, and behind them follow that many of each family that
     only send, from its first address and each from a port of its own, none of *spared*.  A host without IPv6 gets the
     first alone.  *port* 0 takes a free one, the same for all.  *ours* are earlier ones of the encapsulation, still open:
     those among them that are wanted are returned as they are, and the new ones may overlap with the others.
@@ -111,7 +115,7 @@ def open_underlay(
         attempts -= 1
         try:
             role = Role.RECEIVES if senders else Role.ALL
-            opened = _open_all(listen, port, fwmark, ours, encapsulation, role)
+            opened = _open_all(listen, port, fwmark, ours, encapsulation, role, lanes)
             break
         except HostError as error:
             if not attempts or getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
@@ -134,6 +138,7 @@ def open_udp(
     *,
     encapsulation: str = WIREGUARD,
     role: Role = Role.ALL,
+    lane: int = 0,
 ) -> UdpSocket:
     """Return a socket bound to *address*, which may be unspecified: ``0.0.0.0`` or ``::`` for every address of the family.
 
@@ -161,7 +166,7 @@ def open_udp(
             udp.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)  # no checksum is one (RFC 6935)
         if role == Role.SENDS:
             take_nothing(udp)
-        if role == Role.HANDSHAKES:  # it joins the group of the one with the same address
+        if role in BESIDE:  # it joins the group of the one with the same address
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         _bind_early(udp, address)
         binding.bind(udp, sockaddr_of(address, port), [each.socket for each in ours])
@@ -175,6 +180,7 @@ def open_udp(
             can_coalesce=_set(udp, socket.IPPROTO_UDP, UDP_GRO, 1),
             encapsulation=encapsulation,
             role=role,
+            lane=lane,
         )
     except OSError as error:
         udp.close()
@@ -184,22 +190,32 @@ def open_udp(
         raise
 
 
-def open_beside(udp: UdpSocket, fwmark: int | None, ours: Sequence[UdpSocket]) -> UdpSocket | None:
-    """Return a socket that gets the handshake messages in the place of *udp*; None where this kernel cannot do it.
+def open_beside(
+    udp: UdpSocket, fwmark: int | None, ours: Sequence[UdpSocket], lanes: int = 1
+) -> list[UdpSocket]:
+    """Return a socket that gets the handshake messages in the place of *udp*, and behind it one for each further lane.
 
-    *udp* is bound by itself, so that a port that is taken shows, and made to share only then.
+    Returns none where this kernel cannot do it.  *udp* is bound by itself, so that a port that is taken shows, and made
+    to share only then.
     """
     udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        beside = open_udp(udp.address, udp.port, fwmark, [udp, *ours], role=Role.HANDSHAKES)
-    except HostError:
-        beside = None
-    if beside is not None and take_handshakes_only(beside.socket) and separate_handshakes(beside.socket):
-        return beside
-    if beside is not None:
-        beside.close()
+    beside: list[UdpSocket] = []
+    with contextlib.suppress(HostError):
+        for lane in range(lanes):
+            role, others = Role.LANE if lane else Role.HANDSHAKES, [udp, *ours, *beside]
+            beside.append(open_udp(udp.address, udp.port, fwmark, others, role=role, lane=lane))
+        first = beside[0].socket
+        if take_handshakes_only(first) and separate_handshakes(first, lanes=lanes):
+            return beside
+    for each in beside:
+        each.close()
     udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
-    return None
+    return []
+
+
+def lanes_of(opened: Sequence[UdpSocket]) -> int:
+    """Return how many lanes receive from *opened*."""
+    return 1 + max((each.lane for each in opened), default=0)
 
 
 def open_raw(
@@ -355,6 +371,7 @@ def _open_all(
     ours: Sequence[UdpSocket],
     encapsulation: str,
     role: Role,
+    lanes: int,
 ) -> list[UdpSocket]:
     opened: list[UdpSocket] = []
     try:
@@ -370,11 +387,13 @@ def _open_all(
                     raise
         for udp in list(opened) if is_encrypted(encapsulation) else []:
             if udp in ours:
-                beside = _kept(ours, udp.address, udp.port, Role.HANDSHAKES)
+                opened += [
+                    each
+                    for each in ours
+                    if each.role in BESIDE and (each.address, each.port) == (udp.address, udp.port)
+                ]
             else:
-                beside = open_beside(udp, fwmark, ours)
-            if beside is not None:
-                opened.append(beside)
+                opened += open_beside(udp, fwmark, ours, lanes)
     except BaseException:
         _close_new(opened, ours)
         raise

@@ -4,6 +4,11 @@ A persistent device, made by an administrator with ``ip tuntap add``, stays when
 attach to it without any privilege; all else about it (addresses, routes, MTU) needs CAP_NET_ADMIN.
 
 Each read and write carries a virtio header of 10 bytes, little endian, before the IP packet.
+
+With several queues the kernel puts each packet into that of its flow, by a hash that is the same both ways.  From a
+packet that is written to a queue it also learns that the flow is to come from there, and forgets it later, and a flow
+that changes its queue may overtake itself.  So packets are written to a further queue that is detached: it teaches
+nothing (``tun_get_user()`` in drivers/net/tun.c), and a flow stays in its queue for good.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import pwd
 import re
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from overlay.errors import ConfigError, HostError
@@ -33,6 +38,8 @@ IFF_TUN = 0x0001
 IFF_TAP = 0x0002
 IFF_PERSIST = 0x0800  # told by TUNGETIFF
 IFF_NO_PI = 0x1000  # no protocol information before the packet
+IFF_MULTI_QUEUE = 0x0100
+IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE = 0x0200, 0x0400
 IFF_VNET_HDR = 0x4000
 IFF_TUN_EXCL = 0x8000  # refuse a name that exists, whatever kind of interface has it
 TUNSETIFF = 0x400454CA
@@ -40,6 +47,7 @@ TUNSETOFFLOAD = 0x400454D0
 TUNSETVNETHDRSZ = 0x400454D8
 TUNSETVNETLE = 0x400454DC
 TUNSETPERSIST = 0x400454CB
+TUNSETQUEUE = 0x400454D9
 TUNSETSNDBUF = 0x400454D4
 TUNSETSTEERINGEBPF, TUNSETFILTEREBPF = 0x800454E0, 0x800454E1  # since Linux 4.16
 TUNSETCARRIER = 0x400454E2  # since Linux 5.0
@@ -108,6 +116,18 @@ class Tun:
     descriptor: int
     offloads: Offloads
     is_persistent: bool = False
+    others: tuple[int, ...] = ()
+    """The descriptors of further queues to read from, and behind them of the one to write to, if there are any."""
+
+    @property
+    def descriptors(self) -> list[int]:
+        """All of them: those to read from, and where there are several, behind them the one to write to."""
+        return [self.descriptor, *self.others]
+
+    @property
+    def queues(self) -> int:
+        """How many queues there are to read from."""
+        return max(1, len(self.others))
 
     def fileno(self) -> int:
         """Return the descriptor, which is in non-blocking mode."""
@@ -143,7 +163,9 @@ class Tun:
         """
         whole, none = struct.pack("i", 0x7FFFFFFF), struct.pack("i", -1)
         try:
-            _set_flags(self.descriptor)
+            for each in self.descriptors:
+                _set_flags(each)
+            self._attach()
             _set_header(self.descriptor)
             fcntl.ioctl(self.descriptor, TUNSETOFFLOAD, self.offloads.flags)
             fcntl.ioctl(self.descriptor, TUNSETPERSIST, int(self.is_persistent))
@@ -158,13 +180,23 @@ class Tun:
         with contextlib.suppress(OSError):
             fcntl.ioctl(self.descriptor, TUNSETCARRIER, struct.pack("i", 1))
 
+    def _attach(self) -> None:
+        """Have the queues to read from attached, and that to write to not."""
+        if not self.others:
+            return
+        for each in self.descriptors:
+            wanted = IFF_DETACH_QUEUE if each == self.others[-1] else IFF_ATTACH_QUEUE
+            with contextlib.suppress(OSError):  # EINVAL: it is so already
+                fcntl.ioctl(each, TUNSETQUEUE, INTERFACE_FLAGS.pack(b"", wanted))
+
     def close(self) -> None:
-        """Give this process's descriptor back; the device goes with the last one, but for a persistent one."""
+        """Give this process's descriptors back; the device goes with the last one, but for a persistent one."""
         if self.is_persistent:
             with contextlib.suppress(OSError):  # removed by somebody else
                 # The next program may read it without a virtio header, and must get no super-packets then.
                 fcntl.ioctl(self.descriptor, TUNSETOFFLOAD, 0)
-        os.close(self.descriptor)
+        for each in self.descriptors:
+            os.close(each)
 
 
 def check_interface_name(name: str) -> None:
@@ -175,28 +207,51 @@ def check_interface_name(name: str) -> None:
         )
 
 
-def open_tun(name: str, device: str = DEVICE, *, is_tap: bool = False) -> Tun:
+def open_tun(name: str, device: str = DEVICE, *, is_tap: bool = False, queues: int = 1) -> Tun:
     """Create the tun device *name*, down and without addresses, or attach to the persistent one of that name.
 
     It gets every offload the kernel grants.  With *is_tap* it is a tap, which carries Ethernet frames; offsets in the
-    virtio header count from there.  Raises ConfigError for a bad name and HostError when the kernel refuses:
+    virtio header count from there.  It has *queues* queues, or one where a persistent one was made for that.  Raises ConfigError for a bad name and HostError when the kernel refuses:
     also for an interface of another kind, one that another process holds, and one that belongs to somebody else.
     """
     check_interface_name(name)
     mode = "tap" if is_tap else "tun"
+    kind = IFF_TAP if is_tap else IFF_TUN
+    descriptor = _open(device)
     try:
-        descriptor = os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise HostError(_device_refused(device, error)) from error
-    try:
-        is_persistent = _create_or_attach(descriptor, name, IFF_TAP if is_tap else IFF_TUN)
+        flags = _create_or_attach(descriptor, name, kind | (IFF_MULTI_QUEUE if queues > 1 else 0))
         _set_header(descriptor)
         index = socket.if_nametoindex(name)
     except OSError as error:
         os.close(descriptor)
+        if queues > 1 and error.errno == errno.EINVAL:
+            return open_tun(name, device, is_tap=is_tap)
         raise HostError(_interface_refused(name, mode, error)) from error
     offloads = negotiate_offloads(lambda flags: fcntl.ioctl(descriptor, TUNSETOFFLOAD, flags))
-    return Tun(name, index, descriptor, offloads, is_persistent)
+    tun = Tun(name, index, descriptor, offloads, bool(flags & IFF_PERSIST))
+    if queues == 1:
+        return tun
+    others: list[int] = []
+    try:
+        for _ in range(queues):
+            others.append(_open(device))
+            _attach(others[-1], name, kind | IFF_MULTI_QUEUE)
+        fcntl.ioctl(others[-1], TUNSETQUEUE, INTERFACE_FLAGS.pack(b"", IFF_DETACH_QUEUE))
+    except (HostError, OSError) as error:
+        for each in others:
+            os.close(each)
+        tun.close()
+        if isinstance(error, HostError):
+            raise
+        raise HostError(_interface_refused(name, mode, error)) from error
+    return replace(tun, others=tuple(others))
+
+
+def _open(device: str) -> int:
+    try:
+        return os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(_device_refused(device, error)) from error
 
 
 def _set_header(descriptor: int) -> None:
@@ -211,21 +266,30 @@ def _set_flags(descriptor: int) -> None:
     fcntl.fcntl(descriptor, fcntl.F_SETOWN, 0)
 
 
-def _create_or_attach(descriptor: int, name: str, kind: int) -> bool:
-    """Have *descriptor* lead to the tun *name*; return whether that is persistent.
+def _create_or_attach(descriptor: int, name: str, kind: int) -> int:
+    """Have *descriptor* lead to the tun *name*; return the flags of that.
 
     The flags are those of each attachment, whatever ``ip tuntap`` was told: a device that was made with protocol
     information or without a virtio header serves as well.
     """
-    flags = kind | IFF_NO_PI | IFF_VNET_HDR
     try:
-        fcntl.ioctl(descriptor, TUNSETIFF, INTERFACE_FLAGS.pack(name.encode(), flags | IFF_TUN_EXCL))
+        return _attach(descriptor, name, kind | IFF_TUN_EXCL)
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
-        fcntl.ioctl(descriptor, TUNSETIFF, INTERFACE_FLAGS.pack(name.encode(), flags))
+    flags = _attach(descriptor, name, kind)
+    if (
+        kind & IFF_MULTI_QUEUE and not flags & IFF_PERSIST
+    ):  # the kernel lets any number of processes have queues
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+    return flags
+
+
+def _attach(descriptor: int, name: str, kind: int) -> int:
+    flags = kind | IFF_NO_PI | IFF_VNET_HDR
+    fcntl.ioctl(descriptor, TUNSETIFF, INTERFACE_FLAGS.pack(name.encode(), flags))
     attached: bytes = fcntl.ioctl(descriptor, TUNGETIFF, bytes(INTERFACE_FLAGS.size))
-    return bool(INTERFACE_FLAGS.unpack(attached)[1] & IFF_PERSIST)
+    return int(INTERFACE_FLAGS.unpack(attached)[1])
 
 
 def negotiate_offloads(set_offload: Callable[[int], object]) -> Offloads:
@@ -262,8 +326,8 @@ def _interface_refused(name: str, mode: str, error: OSError) -> str:
     match error.errno:
         case errno.EINVAL if driver == ("tun", mode):
             return (
-                f"interface {name} is a multi-queue {mode} device, which is not supported: {other} "
-                "and make it without multi_queue"
+                f"interface {name} is a multi-queue {mode} device, and this agent has one lane: {other} "
+                "and make it without multi_queue, or run with --lanes 2"
             )
         case errno.EBUSY | errno.EEXIST | errno.EINVAL if driver is not None and driver != ("tun", mode):
             kind = driver[1] if driver[0] == "tun" else driver[0]

@@ -47,7 +47,7 @@ from overlay.wire.bounds import (
 from overlay.wire.ip import PROTOCOL_UDP
 
 # Ours
-VERSION = 4  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
+VERSION = 5  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
 ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, so that none waits for a reload
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
 CONTROL_PER_SECOND, CONTROL_AT_ONCE = 100.0, 200.0  # in-band messages of one peer that the agent is told of
@@ -62,7 +62,8 @@ Route: TypeAlias = Annotated[tuple[bytes, int, int], prefix(between(VIRTUAL, NUM
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The agent's first message, with the tun beside it.  *times* are the fields of Timing, in their order.
+    """The agent's first message, with the queues of the tun beside it, and where there are several, behind them the one
+    that is written to.  *times* are the fields of Timing, in their order.
 
     *ciphers* are those of bulk units, best first; without any, no unit is sent or taken.  With *is_tap* the device
     carries Ethernet frames.
@@ -79,12 +80,16 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class SocketRow:
-    """What one socket is for: *port* is its UDP port, 0 where there is none, *role* a value of Role."""
+    """What one socket is for: *port* is its UDP port, 0 where there is none, *role* a value of Role.
+
+    *lane* is the number of the lane that receives from it.
+    """
 
     family: int
     port: UInt16 = 0
     role: UInt8 = 0  # receives and sends
     protocol: UInt8 = PROTOCOL_UDP
+    lane: UInt8 = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +230,12 @@ class SendControl:
 class Ready:
     """The forwarder has begun.  *notes* are sentences on what it could not do.
 
-    *is_compiled*: packets go by the compiled path, not by Python alone.
+    *is_compiled*: packets go by the compiled path, not by Python alone, and in so many *lanes*.
     """
 
     notes: Annotated[list[Annotated[str, text(0, NOTE_CHARACTERS)]], Items(0, NOTES)]
     is_compiled: bool = False
+    lanes: UInt8 = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
 
 Owner = TypeVar("Owner")
 
+# Ours
+LANES = 8  # that there are at most: a power of two
+
 _INDEX_SIZE = 4
 _MARK_SHIFT = 24
 _UNMARKED = 2**_MARK_SHIFT - 1
@@ -17,7 +20,9 @@ _UNMARKED = 2**_MARK_SHIFT - 1
 class Indices(Generic[Owner]):
     """Who owns which index.  An index is random, so that nobody guesses it, and unique within the node.
 
-    With *mark* that is the highest byte of each: then the kernel can tell most of what is for no session of ours.
+    With *mark* that is the highest byte of each: then the kernel can tell most of what is for no session of ours.  The
+    lowest bits say which LANES part of the peers the session is of: by them the kernel chooses the lane that receives
+    its messages (`overlay.host.reuseport`), which stays the same when a peer gets a new session.
     """
 
     __slots__ = ("_entropy", "_mark", "_owners")
@@ -26,10 +31,10 @@ class Indices(Generic[Owner]):
         self._entropy, self._mark = entropy, mark
         self._owners: dict[int, Owner] = {}
 
-    def draw(self) -> int:
-        """Return an index that is free.  It stays so until claim()."""
+    def draw(self, peer: int) -> int:
+        """Return an index that is free, for a session with the peer of this number.  It stays so until claim()."""
         while True:
-            index = int.from_bytes(self._entropy(_INDEX_SIZE), "little")
+            index = int.from_bytes(self._entropy(_INDEX_SIZE), "little") & ~(LANES - 1) | peer % LANES
             if self._mark is not None:
                 index = index & _UNMARKED | self._mark << _MARK_SHIFT
             if index not in self._owners:

@@ -230,7 +230,7 @@ class PeerHandshakes:
             raise ReplayedInitiationError(self.number, behind)
         if now < self._initiation_consumed_at + node.timing.initiation_interval:
             raise PacketError("initiation_flood")
-        index = node.indices.draw()
+        index = node.indices.draw(self.number)
         response, result = noise.create_response(
             initiation, preshared_key=self._preshared_key, sender_index=index, entropy=node.entropy
         )
@@ -343,7 +343,7 @@ class PeerHandshakes:
     def _initiate(self, attempt: _Attempt, now: float) -> Transmit:
         # Each initiation has its own ephemeral key, timestamp and index; a late answer to the one before is refused.
         node = self._node
-        index = node.indices.draw()
+        index = node.indices.draw(self.number)
         message, state = noise.create_initiation(
             static=node.private_key,
             responder_public=self.public_key,

@@ -3,6 +3,7 @@
 #include "bytes.h"
 #include "native.h"
 #include "packet.h"
+#include "shared.h"
 
 enum { ECT_1 = 1, CE = 3, ND_SOLICITATION = 135, ND_ADVERTISEMENT = 136 };
 enum { ETHERTYPE_IPV4 = 0x0800, ETHERTYPE_IPV6 = 0x86DD, ETHERTYPE_FRAME = 0x6558 };
@@ -66,9 +67,9 @@ static enum in_result deliver(struct lane *lane, struct peer *peer, uint32_t row
     if (!is_from(lane, peer, packet, length) || (ecn && !take_outer_ecn(packet, ecn)) ||
         !virtio_for(peer->unsealed, packet, length, mtu, header))
         return hand_back(in, IN_CLEAR, NULL, at, size, 1);
-    peer->traffic->rx_packets++;
-    peer->traffic->rx_bytes += size;
-    peer->contact->last_received = in->now;
+    counts_of(lane, peer)->rx_packets++;
+    counts_of(lane, peer)->rx_bytes += size;
+    set_time(&peer->contact->last_received, in->now);
     clamp_syn(packet, length, path < mtu ? path : mtu, header[0]);
     struct iovec parts[2] = {{header, VIRTIO_SIZE}, {packet, length}};
     write_tun(lane, peer, parts, 2);
@@ -81,9 +82,9 @@ static enum in_result deliver_run(struct lane *lane, struct peer *peer, uint32_t
     uint32_t at = first * in->stride, end = (in->rows - 1) * in->stride + in->last, bytes = count * in->stride;
     if (!is_from(lane, peer, in->buffer + at + in->before, in->stride - in->before))
         return hand_back(in, IN_CLEAR_RUN, NULL, first, end, count);
-    peer->traffic->rx_packets += count;
-    peer->traffic->rx_bytes += bytes < end - at ? bytes : end - at;
-    peer->contact->last_received = in->now;
+    counts_of(lane, peer)->rx_packets += count;
+    counts_of(lane, peer)->rx_bytes += bytes < end - at ? bytes : end - at;
+    set_time(&peer->contact->last_received, in->now);
     write_run(lane, peer, first, count);
     return IN_DONE;
 }

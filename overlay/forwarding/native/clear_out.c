@@ -2,6 +2,7 @@
 #include "bytes.h"
 #include "native.h"
 #include "packet.h"
+#include "shared.h"
 
 /* Send the super-packet of *length* bytes at *packet* as a train of payloads. */
 static enum verdict forward_segments(struct lane *lane, struct peer *peer, const uint8_t *packet, uint32_t length,
@@ -26,7 +27,7 @@ static enum verdict forward_segments(struct lane *lane, struct peer *peer, const
     uint32_t total = (uint32_t)(row - rows);
     flush_flow(lane, peer, marks);
     send_evenly(lane, peer, rows, total, size, marks);
-    peer->traffic->tx_packets += count;
+    counts_of(lane, peer)->tx_packets += count;
     return FORWARDED;
 }
 
@@ -67,7 +68,7 @@ enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, ui
         memcpy(out->arena + at + start - before, tunnel->prefix[!is_ipv4], before);
         out->at = at + start + length;
         enqueue(lane, peer, at + start - before, before + length, marks);
-        peer->traffic->tx_packets++;
+        counts_of(lane, peer)->tx_packets++;
     }
     if (out->now >= unsealed->segment_limit_ends)
         unsealed->segment_limit = WIDE;

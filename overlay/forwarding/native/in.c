@@ -2,6 +2,7 @@
 #include "bytes.h"
 #include "native.h"
 #include "packet.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <math.h>
@@ -81,24 +82,26 @@ static bool is_ordinary(const struct in *in, const struct keypair *keypair) {
     const struct arrival *arrival = &in->arrivals[in->current];
     const struct local_end *local = peer->local;
     const struct slots *slots = peer->slots;
+    const struct udp *udp = in->udp->sends_by != NULL ? in->udp->sends_by : in->udp;
     return in->now < keypair->reject_at && slots->settled == keypair && slots->current != NULL &&
-           in->now < slots->current->rekey_receive_at && !peer->contact->is_silent && local->udp == in->udp &&
+           in->now < slots->current->rekey_receive_at && !peer->contact->is_silent && local->udp == udp &&
            is_at_endpoint(peer, arrival) && local->received_size == arrival->received_size &&
            memcmp(local->received, arrival->received, (size_t)arrival->received_size) == 0;
 }
 
-static void heard(struct peer *peer, uint32_t size, double now) {
+static void heard(struct lane *lane, struct peer *peer, uint32_t size) {
     struct contact *contact = peer->contact;
-    peer->traffic->rx_bytes += size;
-    contact->last_received = contact->last_traffic = now;
-    contact->unanswered_since = 0;
+    counts_of(lane, peer)->rx_bytes += size;
+    set_time(&contact->last_received, lane->in.now);
+    set_time(&contact->last_traffic, lane->in.now);
+    set_time(&contact->unanswered_since, 0);
 }
 
 /* Note that a payload that is no keepalive came (liveness.data_received). */
 static void data_received(struct in *in, struct peer *peer) {
     struct contact *contact = peer->contact;
-    if (contact->owed_since == 0) {
-        contact->owed_since = in->now;
+    if (get_time(&contact->owed_since) == 0) {
+        set_time(&contact->owed_since, in->now);
         if (!(contact->armed & ARMED_ANSWER))
             in->edges |= EDGE_ANSWER;
     }
@@ -107,7 +110,7 @@ static void data_received(struct in *in, struct peer *peer) {
 /* Writing */
 
 void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, int count) {
-    if (lane->io->writev(lane->tun, parts, count) < 0)
+    if (lane->io->writev(lane->tun_out, parts, count) < 0)
         note_drop(lane, peer, errno == EAGAIN ? DROP_TUN_FULL : DROP_TUN_REFUSED, 1);
 }
 
@@ -142,7 +145,7 @@ static enum in_result deliver(struct lane *lane, uint32_t row) {
     if (!length || !is_from(lane, peer, packet, length) || (ecn && !take_outer_ecn(packet, ecn)))
         return hand_back(in, IN_OPENED, keypair, at, size, 1);
     data_received(in, peer);
-    peer->traffic->rx_packets++;
+    counts_of(lane, peer)->rx_packets++;
     uint32_t mtu = (uint32_t)lane->state->mtu, path = (uint32_t)peer->path->mtu;
     clamp_syn(packet, length, path < mtu ? path : mtu, false);
     uint8_t *begin = packet - VIRTIO_SIZE;
@@ -174,7 +177,7 @@ static enum in_result deliver_run(struct lane *lane, uint32_t first, uint32_t co
     const uint8_t *packet = in->buffer + (size_t)first * in->stride + HEADER_SIZE;
     if (!is_from(lane, peer, packet, in->stride - OVERHEAD))
         return hand_back(in, IN_RUN, in->keypair, first, (in->rows - 1) * in->stride + in->last, count);
-    peer->traffic->rx_packets += count;
+    counts_of(lane, peer)->rx_packets += count;
     data_received(in, peer);
     write_run(lane, peer, first, count);
     return IN_DONE;
@@ -203,6 +206,7 @@ static enum in_result take_messages(struct lane *lane, struct keypair *keypair) 
     struct peer *peer = keypair->peer;
     uint32_t size = 0, ecn = in->arrivals[in->current].ecn;
     in->fresh_count = 0;
+    pthread_mutex_lock(&keypair->receiving);
     for (uint32_t row = 0; row < in->rows; row++) {
         uint8_t *at = in->buffer + (size_t)row * in->stride;
         uint32_t bytes = row == in->rows - 1 ? in->last : in->stride;
@@ -216,9 +220,10 @@ static enum in_result take_messages(struct lane *lane, struct keypair *keypair) 
             size += bytes;
         }
     }
+    pthread_mutex_unlock(&keypair->receiving);
     if (!in->fresh_count)
         return IN_DONE;
-    heard(peer, size, in->now);
+    heard(lane, peer, size);
     in->keypair = keypair;
     in->next = 0;
     in->work = WORK_MESSAGES;
@@ -289,10 +294,26 @@ static enum in_result deliver_unit(struct lane *lane, struct keypair *keypair, u
     put16_le(buffer + 6, flow->l4);
     put16_le(buffer + 8, offset);
     data_received(in, peer);
-    peer->traffic->rx_packets += (payload + read.segment - 1) / read.segment;
+    counts_of(lane, peer)->rx_packets += (payload + read.segment - 1) / read.segment;
     struct iovec part = {buffer, end};
     write_tun(lane, peer, &part, 1);
     return IN_DONE;
+}
+
+static void unit_came(struct bulk *bulk, uint64_t counter, uint32_t fragments, double now) {
+    if (counter >= bulk->newest) {
+        bulk->newest = counter + 1;
+        bulk->newest_at = now;
+    }
+    bulk->units++;
+    bulk->datagrams += fragments;
+}
+
+static bool is_new_unit(struct keypair *keypair, uint64_t counter) {
+    pthread_mutex_lock(&keypair->receiving);
+    bool is_new = window_check(keypair->bulk->window, counter);
+    pthread_mutex_unlock(&keypair->receiving);
+    return is_new;
 }
 
 /* Open the sealed unit that ends at *end* of *buffer*, and deliver it; it came as *size* bytes in *count* datagrams. */
@@ -305,22 +326,21 @@ static enum in_result open_unit(struct lane *lane, struct keypair *keypair, uint
         note_drop(lane, peer, DROP_UNIT_SHORT, 1);
         return IN_DONE;
     }
-    if (!aead_open(&bulk->opens[cipher - 1], counter, buffer + LEAD, end - LEAD - TAG_SIZE)) {
-        note_drop(lane, peer, DROP_UNIT_AUTH, 1);
+    enum reason refused = DROP_REASONS;
+    pthread_mutex_lock(&keypair->receiving);
+    if (!aead_open(&bulk->opens[cipher - 1], counter, buffer + LEAD, end - LEAD - TAG_SIZE))
+        refused = DROP_UNIT_AUTH;
+    else if (!window_accept(bulk->window, counter))
+        refused = DROP_REPLAY;
+    else
+        unit_came(bulk, counter, count, in->now);
+    pthread_mutex_unlock(&keypair->receiving);
+    if (refused != DROP_REASONS) {
+        note_drop(lane, peer, refused, 1);
         return IN_DONE;
     }
-    if (!window_accept(bulk->window, counter)) {
-        note_drop(lane, peer, DROP_REPLAY, 1);
-        return IN_DONE;
-    }
-    if (counter >= bulk->newest) {
-        bulk->newest = counter + 1;
-        bulk->newest_at = in->now;
-    }
-    bulk->units++;
-    bulk->datagrams += count;
-    peer->traffic->rx_units++;
-    heard(peer, size, in->now);
+    counts_of(lane, peer)->rx_units++;
+    heard(lane, peer, size);
     if (peer->contact->reporting != keypair)
         in->edges |= EDGE_REPORT;
     return deliver_unit(lane, keypair, buffer, end - TAG_SIZE, ecn);
@@ -346,7 +366,7 @@ static enum in_result take_run(struct lane *lane, uint32_t row, uint32_t count) 
     else if (!bulk->has_said_hello || cipher < 1 || cipher > 2 ||
              bulk->opens[cipher - 1].context == NULL)
         refused = DROP_UNIT_UNEXPECTED;
-    else if (!window_check(bulk->window, counter))
+    else if (!is_new_unit(keypair, counter))
         refused = DROP_REPLAY;
     else if ((partial = reassembly_place(lane, keypair, counter, total, cipher, arrival, in->now, true)) == NULL)
         refused = DROP_FRAGMENT_HEADER;
@@ -526,6 +546,7 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
     enum in_result result;
     if (!in->is_going) {
         in->is_going = true;
+        in->keypair = NULL; /* that of an earlier go may be gone */
         in->udp = udp;
         in->takes_one = pace_takes_one(udp->pace, now);
         in->gathered = in->stride = in->carried = in->count = in->taken = 0;
@@ -554,7 +575,7 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
         if (in->is_over)
             break;
         if (in->taken >= most || in->is_empty || (in->takes_one && in->count) ||
-            lane->drop_count >= NOTED_DROPS / 2) {
+            lane->drop_count >= NOTED_DROPS / 2 || is_wanted(lane)) {
             in->is_over = true;
             if (in->gathered && (result = take_gathered(lane)) != IN_DONE)
                 return result;

@@ -12,8 +12,17 @@ void free_lane(struct lane *lane) {
     free(lane->out.train);
     free(lane->out.plain);
     free(lane->out.refused_bytes);
-    free(lane->state);
+    if (!lane->has_joined)
+        free(lane->state);
     free(lane);
+}
+
+/* Have *lane* be one of those beside *first*, which outlives it: they share the state. */
+void join_lane(struct lane *lane, const struct lane *first, uint32_t number) {
+    free(lane->state);
+    lane->state = first->state;
+    lane->number = number;
+    lane->has_joined = true;
 }
 
 /* Return a lane that asks *io*, without the buffers that the Python path reads into as well; NULL without memory. */
@@ -22,7 +31,7 @@ struct lane *new_lane(const struct io *io) {
     if (lane == NULL)
         return NULL;
     lane->io = io;
-    lane->tun = -1;
+    lane->tun = lane->tun_out = -1;
     lane->state = calloc(1, sizeof *lane->state);
     lane->out.train = malloc(TRAIN_BUFFER + ARENA_SLACK);
     lane->out.plain = malloc(MAXIMUM_SEALED + ARENA_SLACK);

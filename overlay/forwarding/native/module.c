@@ -8,7 +8,10 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include "lanes.h"
+#include "module.h"
 #include "native.h"
+#include "shared.h"
 #include "simulated.h"
 
 #include <errno.h>
@@ -112,6 +115,7 @@ static int set_link(PyObject *self, PyObject *value, void *closure) {
 LINK(contact_reporting, 0, contact, reporting, keypair);
 LINK(udp_discovery, 0, udp, discovery, discovery);
 LINK(udp_pace, 2, udp, pace, pace);
+LINK(udp_sends_by, 3, udp, sends_by, udp);
 LINK(local_socket, 0, local_end, udp, udp);
 LINK(bulk_key, 0, bulk, key, unit_key);
 LINK(bulk_size, 1, bulk, size, unit_size);
@@ -179,14 +183,33 @@ static PyMethodDef window_methods[] = {
 
 #define MEMBER(name, type, structure, field) {name, type, FIELD(structure, field), 0, NULL}
 
-static PyMemberDef traffic_members[] = {
-    MEMBER("tx_bytes", T_LONGLONG, traffic, tx_bytes),
-    MEMBER("rx_bytes", T_LONGLONG, traffic, rx_bytes),
-    MEMBER("tx_packets", T_LONGLONG, traffic, tx_packets),
-    MEMBER("rx_packets", T_LONGLONG, traffic, rx_packets),
-    MEMBER("tx_units", T_LONGLONG, traffic, tx_units),
-    MEMBER("rx_units", T_LONGLONG, traffic, rx_units),
-    {0},
+/* Counters of all lanes together.  What Python adds is added to those of the first. */
+
+static int64_t *count_of(PyObject *self, const void *closure, int lane) {
+    return (int64_t *)((char *)&as_object(self)->is.traffic.lanes[lane] + *(const size_t *)closure);
+}
+
+static int64_t sum_of(PyObject *self, const void *closure) {
+    int64_t sum = 0;
+    for (int lane = 0; lane < MOST_LANES; lane++)
+        sum += *count_of(self, closure, lane);
+    return sum;
+}
+
+static PyObject *get_sum(PyObject *self, void *closure) { return PyLong_FromLongLong(sum_of(self, closure)); }
+
+static int set_sum(PyObject *self, PyObject *value, void *closure) {
+    long long sum = value == NULL ? 0 : PyLong_AsLongLong(value);
+    if (PyErr_Occurred())
+        return -1;
+    *count_of(self, closure, 0) += sum - sum_of(self, closure);
+    return 0;
+}
+
+#define COUNT(field) {#field, get_sum, set_sum, NULL, &(size_t){offsetof(struct counts, field)}}
+
+static PyGetSetDef traffic_sums[] = {
+    COUNT(tx_bytes), COUNT(rx_bytes), COUNT(tx_packets), COUNT(rx_packets), COUNT(tx_units), COUNT(rx_units), {0},
 };
 
 static PyMemberDef contact_members[] = {
@@ -269,6 +292,7 @@ static int set_shares(PyObject *self, PyObject *value, void *closure) {
 static PyGetSetDef udp_links[] = {
     LINKED("discovery", udp_discovery),
     LINKED("pace", udp_pace),
+    LINKED("sends_by", udp_sends_by),
     {"shares", get_shares, set_shares, NULL, NULL},
     {0},
 };
@@ -359,6 +383,8 @@ static PyMemberDef unsealed_members[] = {
 
 /* Keys */
 
+uint32_t lane_count = 1; /* for which keys are prepared: as many as the largest crew has had */
+
 /* Return the 32 bytes of a key; NULL and an exception for anything else. */
 static const uint8_t *as_key(const char *key, Py_ssize_t size) {
     if (size == 32)
@@ -378,6 +404,18 @@ static bool take_key(struct aead *aead, int cipher, const char *bytes, Py_ssize_
     return false;
 }
 
+static bool take_seals(struct aead seals[], int cipher, const char *bytes, Py_ssize_t size) {
+    for (uint32_t lane = 0; lane < lane_count; lane++)
+        if (!take_key(&seals[lane], cipher, bytes, size, true))
+            return false;
+    return true;
+}
+
+static void free_seals(struct aead seals[]) {
+    for (uint32_t lane = 0; lane < MOST_LANES; lane++)
+        aead_free(&seals[lane]);
+}
+
 static PyMemberDef unit_key_members[] = {
     MEMBER("cipher", T_INT, unit_key, cipher),
     MEMBER("receiver_index", T_UINT, unit_key, receiver_index),
@@ -393,13 +431,13 @@ static PyObject *unit_key_seals(PyObject *self, PyObject *arguments) {
     Py_ssize_t size;
     if (!PyArg_ParseTuple(arguments, "iy#", &cipher, &key, &size))
         return NULL;
-    return take_key(&as_object(self)->is.unit_key.seal, cipher, key, size, true) ? Py_NewRef(Py_None) : NULL;
+    return take_seals(as_object(self)->is.unit_key.seals, cipher, key, size) ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyMethodDef unit_key_methods[] = {{"_seals", unit_key_seals, METH_VARARGS, NULL}, {0}};
 
 static void free_unit_key(PyObject *self) {
-    aead_free(&as_object(self)->is.unit_key.seal);
+    free_seals(as_object(self)->is.unit_key.seals);
     free_object(self);
 }
 
@@ -478,7 +516,9 @@ static PyObject *keypair_keys(PyObject *self, PyObject *arguments) {
     }
     keypair->local_index = local_index;
     keypair->remote_index = remote_index;
-    if (!take_key(&keypair->seal, 0, send, send_size, true) ||
+    pthread_mutex_init(&keypair->receiving, NULL);
+    pthread_mutex_init(&keypair->sending, NULL);
+    if (!take_seals(keypair->seals, 0, send, send_size) ||
         !take_key(&keypair->open, 0, receive, receive_size, false))
         return NULL;
     Py_RETURN_NONE;
@@ -487,7 +527,7 @@ static PyObject *keypair_keys(PyObject *self, PyObject *arguments) {
 static PyMethodDef keypair_methods[] = {{"_keys", keypair_keys, METH_VARARGS, NULL}, {0}};
 
 static void free_keypair(PyObject *self) {
-    aead_free(&as_object(self)->is.keypair.seal);
+    free_seals(as_object(self)->is.keypair.seals);
     aead_free(&as_object(self)->is.keypair.open);
     free_object(self);
 }
@@ -564,16 +604,6 @@ static void free_server(PyObject *self) {
 
 /* The lane */
 
-struct lane_object {
-    PyObject_HEAD
-    struct lane *lane;
-    PyObject *pace;
-    PyObject *network; /* in memory, for tests; NULL: the kernel's */
-    PyObject *held; /* what the drain under way must not lose: the keypair of what is not delivered yet */
-    Py_buffer arena, received, unit;
-    bool has_buffers;
-};
-
 static const char *const reasons[DROP_REASONS] = {
     [DROP_UDP_ERROR] = "udp_error",
     [DROP_OVERSIZED] = "oversized",
@@ -601,7 +631,24 @@ static const char *const reasons[DROP_REASONS] = {
 
 static const struct io kernel = {read, writev, sendmsg, recvmsg};
 
+static PyTypeObject *lane_type;
+
 static struct lane *lane_of(PyObject *self) { return ((struct lane_object *)self)->lane; }
+
+/* Return *value* as a lane that has begun; NULL and an exception for anything else. */
+struct lane_object *as_lane(PyObject *value) {
+    if (PyObject_TypeCheck(value, lane_type) && lane_of(value) != NULL)
+        return (struct lane_object *)value;
+    PyErr_SetString(PyExc_TypeError, "a lane");
+    return NULL;
+}
+
+struct udp *as_udp(PyObject *value) {
+    if (PyObject_TypeCheck(value, udp_type) && as_object(value)->is.udp.pace != NULL)
+        return &as_object(value)->is.udp;
+    PyErr_SetString(PyExc_TypeError, "a socket");
+    return NULL;
+}
 
 static void lane_dealloc(PyObject *self) {
     struct lane_object *object = (struct lane_object *)self;
@@ -614,12 +661,14 @@ static void lane_dealloc(PyObject *self) {
     free_lane(object->lane);
     Py_XDECREF(object->held);
     Py_XDECREF(object->network);
+    Py_XDECREF(object->first);
     Py_XDECREF(object->pace);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(type);
 }
 
-/* Lane(arena, received, unit, pace, seed): the buffers that the Python path reads into as well, and the tun's pace. */
+/* Lane(arena, received, unit, pace, seed, first, number): the buffers that the Python path reads into as well, and the
+ * tun's pace; *first* is the lane beside which it is the one of this number. */
 static int lane_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
     struct lane_object *object = (struct lane_object *)self;
     unsigned long long seed;
@@ -631,15 +680,20 @@ static int lane_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
         PyErr_SetString(PyExc_RuntimeError, "a lane begins once");
         return -1;
     }
-    PyObject *pace;
-    if (!PyArg_ParseTuple(arguments, "w*w*w*O!K", &object->arena, &object->received, &object->unit, pace_type, &pace,
-                          &seed))
+    unsigned int number = 0;
+    PyObject *pace, *first = NULL;
+    if (!PyArg_ParseTuple(arguments, "w*w*w*O!K|O!I", &object->arena, &object->received, &object->unit, pace_type, &pace,
+                          &seed, lane_type, &first, &number))
         return -1;
     object->has_buffers = true;
     object->pace = Py_NewRef(pace);
     if (object->arena.len < ARENA_BYTES + ARENA_SLACK || object->received.len < RECEIVE_BYTES + RECEIVE_SLACK ||
         object->unit.len < LEAD + MAXIMUM_SEALED) {
         PyErr_SetString(PyExc_ValueError, "a buffer is too small");
+        return -1;
+    }
+    if (first != NULL && (number == 0 || number >= MOST_LANES || lane_of(first) == NULL)) {
+        PyErr_SetString(PyExc_ValueError, "no such lane");
         return -1;
     }
     object->lane = new_lane(&kernel);
@@ -652,13 +706,15 @@ static int lane_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
     object->lane->in.buffer = object->received.buf;
     object->lane->in.unit = object->unit.buf;
     object->lane->state->seed = seed;
+    if (first != NULL) {
+        join_lane(object->lane, lane_of(first), number);
+        object->first = Py_NewRef(first);
+    }
     return 0;
 }
 
-enum { HAS_NEWS = 16 };
-
 /* Return *result* as Python gets it: with a bit where there are drops, refused sends or a look due. */
-static PyObject *result_of(PyObject *self, int result) {
+PyObject *result_of(PyObject *self, int result) {
     struct lane *lane = lane_of(self);
     if (PyErr_Occurred())
         return NULL;
@@ -672,13 +728,27 @@ static PyObject *result_of(PyObject *self, int result) {
     return PyLong_FromLong(result | (has_news ? HAS_NEWS : 0));
 }
 
+/* Begin a drain beside those of other lanes, if there are any; and end it. */
+static void enter(PyObject *self) {
+    if (((struct lane_object *)self)->crew != NULL)
+        crew_enter(((struct lane_object *)self)->crew);
+}
+
+static void leave(PyObject *self) {
+    if (((struct lane_object *)self)->crew != NULL)
+        crew_leave(((struct lane_object *)self)->crew);
+}
+
 /* drain_tun(now) */
 static PyObject *lane_drain_tun(PyObject *self, PyObject *value) {
     double now = PyFloat_AsDouble(value);
     if (now == -1 && PyErr_Occurred())
         return NULL;
     simulate(((struct lane_object *)self)->network);
-    return result_of(self, out_drain(lane_of(self), now));
+    enter(self);
+    int result = (int)out_drain(lane_of(self), now);
+    leave(self);
+    return result_of(self, result);
 }
 
 /* drain_udp(socket, now, most) */
@@ -692,7 +762,10 @@ static PyObject *lane_drain_udp(PyObject *self, PyObject *const *arguments, Py_s
     if (PyErr_Occurred())
         return NULL;
     simulate(((struct lane_object *)self)->network);
-    return result_of(self, in_drain(lane_of(self), &as_object(arguments[0])->is.udp, now, (uint32_t)most));
+    enter(self);
+    int result = (int)in_drain(lane_of(self), &as_object(arguments[0])->is.udp, now, (uint32_t)most);
+    leave(self);
+    return result_of(self, result);
 }
 
 /* simulate(objects): ask these, a dictionary by descriptor, for what the kernel is asked for. */
@@ -987,7 +1060,10 @@ static PyObject *lane_unlist(PyObject *self, PyObject *value) {
         return NULL;
     }
     struct keypair *keypair = &as_object(value)->is.keypair;
+    struct crew *crew = ((struct lane_object *)self)->crew;
     reassembly_forget_keypair(&lane_of(self)->in.reassembly, keypair);
+    for (uint32_t i = 0; crew != NULL && i < crew->count; i++)
+        reassembly_forget_keypair(&crew->workers[i].lane->in.reassembly, keypair);
     if (keypair->is_listed) {
         indices_remove(lane_of(self)->state, keypair);
         Py_DECREF(value);
@@ -1069,13 +1145,14 @@ static PyObject *lane_waiting(PyObject *self, PyObject *unused) {
     return PyLong_FromUnsignedLong(lane_of(self)->in.reassembly.used);
 }
 
-/* set(tun, mtu, segments, inherits_ttl, joins_udp, takes_units) */
+/* set(tun to read from, tun to write to, mtu, segments, inherits_ttl, joins_udp, takes_units) */
 static PyObject *lane_set(PyObject *self, PyObject *arguments) {
     struct lane *lane = lane_of(self);
-    int tun, mtu, segments, inherits_ttl, joins_udp, takes_units;
-    if (!PyArg_ParseTuple(arguments, "iipppp", &tun, &mtu, &segments, &inherits_ttl, &joins_udp, &takes_units))
+    int tun, tun_out, mtu, segments, inherits_ttl, joins_udp, takes_units;
+    if (!PyArg_ParseTuple(arguments, "iiipppp", &tun, &tun_out, &mtu, &segments, &inherits_ttl, &joins_udp, &takes_units))
         return NULL;
     lane->tun = tun;
+    lane->tun_out = tun_out;
     lane->state->mtu = mtu;
     lane->state->segments = (char)segments;
     lane->state->inherits_ttl = (char)inherits_ttl;
@@ -1154,8 +1231,8 @@ static int add_lane(PyObject *module) {
         .flags = Py_TPFLAGS_DEFAULT,
         .slots = slots,
     };
-    PyObject *type = PyType_FromModuleAndSpec(module, &spec, NULL);
-    return type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
+    lane_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
+    return lane_type == NULL ? -1 : PyModule_AddType(module, lane_type);
 }
 
 #define TYPE(variable, name, structure, members, links, methods, dealloc)                                          \
@@ -1169,7 +1246,7 @@ static int execute(PyObject *module) {
         return -1;
     }
     if (TYPE(window_type, "ReplayWindow", window, no_members, no_links, window_methods, free_object) ||
-        TYPE(traffic_type, "Traffic", traffic, traffic_members, no_links, no_methods, free_object) ||
+        TYPE(traffic_type, "Traffic", traffic, no_members, traffic_sums, no_methods, free_object) ||
         TYPE(contact_type, "Contact", contact, contact_members, contact_links, no_methods, free_object) ||
         TYPE(path_type, "Path", path, path_members, no_links, no_methods, free_object) ||
         TYPE(asking_type, "Asking", asking, asking_members, no_links, no_methods, free_object) ||
@@ -1185,7 +1262,7 @@ static int execute(PyObject *module) {
         TYPE(bulk_type, "Bulk", bulk, bulk_members, bulk_links, bulk_methods, free_bulk) ||
         TYPE(keypair_type, "Keypair", keypair, keypair_members, keypair_links, keypair_methods, free_keypair) ||
         TYPE(slots_type, "Keypairs", slots, no_members, slots_links, no_methods, free_object) ||
-        TYPE(peer_type, "Peer", peer, peer_members, peer_links, peer_methods, free_peer) || add_lane(module))
+        TYPE(peer_type, "Peer", peer, peer_members, peer_links, peer_methods, free_peer) || add_lane(module) || add_crew(module))
         return -1;
     return PyModule_AddStringConstant(module, "LIBRARY", crypto_version());
 }

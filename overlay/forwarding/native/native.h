@@ -18,6 +18,7 @@
 #define OVERLAY_NATIVE_H
 
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -88,6 +89,7 @@ enum {
     UNITS_FROM_ELSEWHERE = 2,               /* bulk.units */
     UNITS_TOTAL = 64,                       /* bulk.units */
     ROUTE_SETS = 4096,                      /* of four addresses each */
+    MOST_LANES = 8,                         /* lanes: MOST */
     INDEX_BUCKETS = 4096,
     PLACE_BUCKETS = 1024,
     MOST_KEY = 37,                          /* services.headers: two addresses, two ports, a protocol */
@@ -120,8 +122,13 @@ struct window { /* RFC 6479: a ring of words with a bit for each counter seen */
     uint64_t words[128];
 };
 
-struct traffic {
+struct counts {
     int64_t tx_bytes, rx_bytes, tx_packets, rx_packets, tx_units, rx_units;
+    int64_t unused[2]; /* so that two lanes share no line of the cache */
+};
+
+struct traffic {
+    struct counts lanes[MOST_LANES]; /* each writes its own; Python sees the sums */
 };
 
 struct contact {
@@ -155,6 +162,7 @@ struct discovery {
 struct udp {
     double closes_at;
     const struct discovery *discovery;
+    const struct udp *sends_by; /* NULL: itself */
     struct pace *pace;
     const struct udp *spread[MOST_FLOWS]; /* sockets that flows are spread over */
     int fd, layout, protocol, spread_count;
@@ -191,7 +199,7 @@ struct unit_size { /* bulk.size */
 };
 
 struct unit_key {
-    struct aead seal;
+    struct aead seals[MOST_LANES];
     uint64_t counter, blocks;
     uint32_t receiver_index;
     int cipher;
@@ -217,7 +225,10 @@ union address { /* of the underlay */
 struct peer;
 
 struct keypair {
-    struct aead seal, open;
+    struct aead seals[MOST_LANES]; /* each lane has its own context of the one key */
+    struct aead open;
+    pthread_mutex_t receiving; /* held for `open`, the windows, and what `bulk` knows of what came */
+    pthread_mutex_t sending;   /* held for the counter of `bulk->key` and its size */
     struct peer *peer;
     struct window *window;
     struct bulk *bulk;
@@ -433,9 +444,12 @@ struct in {
 struct lane {
     const struct io *io;
     struct state *state;
+    const int *is_wanted; /* by Python: the drain is to end soon; NULL where there are no other lanes */
+    uint32_t number;
+    bool has_joined; /* the state of the first lane */
     struct drop drops[NOTED_DROPS];
     uint32_t drop_count;
-    int tun;
+    int tun, tun_out; /* to read from and to write to */
     struct out out;
     struct in in;
 };
@@ -475,6 +489,7 @@ void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t
 /* lane.c */
 struct lane *new_lane(const struct io *io);
 void free_lane(struct lane *lane);
+void join_lane(struct lane *lane, const struct lane *first, uint32_t number);
 
 /* reassembly.c */
 struct partial *reassembly_place(struct lane *lane, struct keypair *keypair, uint64_t counter, uint32_t count,

@@ -2,16 +2,24 @@
 #include "bytes.h"
 #include "native.h"
 #include "packet.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <math.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <sys/ioctl.h>
 
 enum { FLAG_FIN = 1, FLAG_PSH = 8, FLAG_CWR = 0x80 };
 #define FLOW_OF(marks) ((marks) >> MARK_FLOW_SHIFT)
 #define BLOCKS_PER_SUPER_PACKET ((uint64_t)1 << 13)       /* bulk.units */
 #define REKEY_AFTER_BLOCKS (AES_BLOCKS_PER_KEY - (1 << 30)) /* bulk.units */
+
+enum {
+    SEND_QUEUE = 0x5411,            /* SIOCOUTQ (linux/sockios.h): how much waits to be sent */
+    LEAST_BUFFER = 2 * 1024 * 1024, /* underlay.shares */
+    CROWDED = 32,                   /* underlay.shares */
+};
 
 struct offload offload_at(const uint8_t *at) {
     return (struct offload){at[0], at[1], get16_le(at + 4), get16_le(at + 6), get16_le(at + 8)};
@@ -78,6 +86,15 @@ bool may_send(const struct state *state, const struct peer *peer, uint32_t marks
     return is_open(udp) && !udp->has_shares && udp->discovery != NULL && udp->discovery->omits == peer->path->omits;
 }
 
+/* Return whether much waits to be sent from *udp*, so that Python is to look at it. */
+static bool is_crowded(const struct udp *udp) {
+    int waiting = 0, size = 0;
+    socklen_t length = sizeof size;
+    return udp != NULL && ioctl(udp->fd, SEND_QUEUE, &waiting) == 0 &&
+           getsockopt(udp->fd, SOL_SOCKET, SO_SNDBUF, &size, &length) == 0 && size >= LEAST_BUFFER &&
+           waiting > size / CROWDED;
+}
+
 /* Send datagrams of *size* bytes but for the last, which lie in *parts*, with these marks in the outer header. */
 static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts, int count, uint32_t size,
                        uint32_t marks) {
@@ -86,7 +103,7 @@ static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts
     uint8_t control[CMSG_SPACE(32) + 2 * CMSG_SPACE(4) + CMSG_SPACE(2)];
     uint8_t *end = control;
     int64_t total = 0;
-    if (++out->sends % LOOK == 0) {
+    if (++out->sends % LOOK == 0 && (lane->is_wanted == NULL || is_crowded(spread(local->udp, marks)))) {
         out->look = peer;
         out->look_marks = marks;
     }
@@ -119,7 +136,7 @@ static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts
     else if (lane->io->sendmsg(udp == NULL ? -1 : udp->fd, &message, 0) < 0)
         refuse(out, peer, parts, count, size, marks, errno);
     else
-        peer->traffic->tx_bytes += total;
+        counts_of(lane, peer)->tx_bytes += total;
 }
 
 static void send_bytes(struct lane *lane, struct peer *peer, uint8_t *at, uint32_t total, uint32_t size,
@@ -196,27 +213,30 @@ void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, u
 
 /* Sessions */
 
-/* Return the keypair that may seal *count* messages for *peer* now; NULL where it is for Python to say. */
-static struct keypair *usable(const struct state *state, const struct peer *peer, uint64_t count, double now) {
+/* Return the keypair that may seal a super-packet for *peer* now; NULL where it is for Python to say. */
+static struct keypair *usable(const struct lane *lane, const struct peer *peer) {
     struct keypair *keypair = peer->slots->current;
-    if (keypair == NULL || now >= keypair->reject_at || keypair->counter > REJECT_AFTER_MESSAGES - count)
+    if (keypair == NULL || lane->out.now >= keypair->reject_at ||
+        get_counter(&keypair->counter) > REJECT_AFTER_MESSAGES - TRAIN_MESSAGES ||
+        keypair->seals[lane->number].context == NULL)
         return NULL;
-    return may_send(state, peer, 0) ? keypair : NULL;
+    return may_send(lane->state, peer, 0) ? keypair : NULL;
 }
 
 /* Note that *count* packets have been sealed for *peer* (liveness.data_sent); the rest of it is an edge. */
-static void data_sent(struct out *out, struct peer *peer, struct keypair *keypair, uint32_t count) {
+static void data_sent(struct lane *lane, struct peer *peer, struct keypair *keypair, uint32_t count) {
+    struct out *out = &lane->out;
     struct contact *contact = peer->contact;
     double now = out->now;
     bool is_edge = has_failed(out, peer); /* Python may then want to look at the path, and this is the time for it */
-    peer->traffic->tx_packets += count;
-    contact->owed_since = 0;
-    contact->last_traffic = now;
-    if (contact->unanswered_since == 0) {
-        contact->unanswered_since = now;
+    counts_of(lane, peer)->tx_packets += count;
+    set_time(&contact->owed_since, 0);
+    set_time(&contact->last_traffic, now);
+    if (get_time(&contact->unanswered_since) == 0) {
+        set_time(&contact->unanswered_since, now);
         is_edge |= !(contact->armed & ARMED_SILENCE);
     }
-    if (now >= keypair->rekey_at || keypair->counter >= REKEY_AFTER_MESSAGES)
+    if (now >= keypair->rekey_at || get_counter(&keypair->counter) >= REKEY_AFTER_MESSAGES)
         is_edge |= contact->wanted_at == 0 || now - contact->wanted_at >= WANTED_INTERVAL;
     if (is_edge || now >= peer->path->due) {
         out->edge_peer = peer;
@@ -235,7 +255,7 @@ static void put_header(uint8_t *at, const struct keypair *keypair, uint64_t coun
 
 /* Write the segments of a super-packet into *rows*, sealed, each *size* bytes but for the last; return the bytes of all.
  * *counter* is that of the first.  Returns 0 if a seal fails. */
-static uint32_t make_train(const struct state *state, const struct keypair *keypair, const uint8_t *packet,
+static uint32_t make_train(const struct lane *lane, const struct keypair *keypair, const uint8_t *packet,
                            uint32_t length, const struct flow *flow, uint32_t segment, uint64_t counter, uint8_t *rows,
                            uint32_t *size) {
     uint32_t payload = length - flow->size, count = (payload + segment - 1) / segment;
@@ -243,9 +263,9 @@ static uint32_t make_train(const struct state *state, const struct keypair *keyp
     for (uint32_t i = 0; i < count; i++) {
         uint8_t *head = row + HEADER_SIZE;
         uint32_t whole = split_segment(head, packet, length, flow, segment, i);
-        uint32_t plain = padded(whole, (uint32_t)state->mtu);
+        uint32_t plain = padded(whole, (uint32_t)lane->state->mtu);
         memset(head + whole, 0, plain - whole);
-        if (!aead_seal(&keypair->seal, counter + i, head, plain))
+        if (!aead_seal(&keypair->seals[lane->number], counter + i, head, plain))
             return 0;
         put_header(row, keypair, counter + i);
         if (!i)
@@ -275,9 +295,10 @@ static enum verdict send_train(struct lane *lane, struct peer *peer, struct keyp
     uint32_t row = (OVERHEAD + padded(flow->size + segment, (uint32_t)lane->state->mtu) + 3) / 4 * 4;
     if (count > TRAIN_MESSAGES || count * row > TRAIN_BUFFER)
         return NOT_ORDINARY;
-    uint64_t counter = keypair->counter;
-    keypair->counter = counter + count;
-    uint32_t total = make_train(lane->state, keypair, packet, length, flow, segment, counter, lane->out.train, &size);
+    uint64_t counter;
+    if (!take_counters(&keypair->counter, count, REJECT_AFTER_MESSAGES, &counter))
+        return NOT_ORDINARY;
+    uint32_t total = make_train(lane, keypair, packet, length, flow, segment, counter, lane->out.train, &size);
     flush_peer(lane, peer);
     if (total)
         send_evenly(lane, peer, lane->out.train, total, size, marks);
@@ -289,7 +310,7 @@ static enum verdict send_train(struct lane *lane, struct peer *peer, struct keyp
 static void unit_was_sent(struct unit_size *size, uint64_t counter, double now) {
     size->next = counter + 1;
     if (size->waits_since == INFINITY)
-        size->waits_since = now;
+        set_time(&size->waits_since, now);
     if (!size->has_probe || size->is_probe_late) {
         size->probe_counter = counter;
         size->probe_at = now;
@@ -299,14 +320,17 @@ static void unit_was_sent(struct unit_size *size, uint64_t counter, double now) 
 }
 
 /* Seal a unit's plaintext of *plain* bytes, which is lost, and send it in datagrams of *size* bytes. */
-static void send_unit(struct lane *lane, struct peer *peer, struct bulk *bulk, uint8_t *unit, uint32_t plain,
+static void send_unit(struct lane *lane, struct peer *peer, struct keypair *keypair, uint8_t *unit, uint32_t plain,
                       uint32_t size, uint32_t marks) {
+    struct bulk *bulk = keypair->bulk;
     struct unit_key *key = bulk->key;
+    pthread_mutex_lock(&keypair->sending);
     uint64_t counter = key->counter;
     unit_was_sent(bulk->size, counter, lane->out.now);
-    key->counter = counter + 1;
-    key->blocks += (plain + 15) / 16 + 2;
-    if (!aead_seal(&key->seal, counter, unit, plain))
+    __atomic_store_n(&key->counter, counter + 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&key->blocks, key->blocks + (plain + 15) / 16 + 2, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&keypair->sending);
+    if (!aead_seal(&key->seals[lane->number], counter, unit, plain))
         return;
     uint32_t sealed = plain + TAG_SIZE, piece = size - FRAGMENT_HEADER_SIZE, count = (sealed + piece - 1) / piece;
     uint8_t *at = lane->out.train;
@@ -322,11 +346,11 @@ static void send_unit(struct lane *lane, struct peer *peer, struct bulk *bulk, u
         at += FRAGMENT_HEADER_SIZE + bytes;
     }
     send_evenly(lane, peer, lane->out.train, (uint32_t)(at - lane->out.train), size, marks);
-    peer->traffic->tx_units++;
+    counts_of(lane, peer)->tx_units++;
 }
 
 /* Send the segments *first* to *stop* - 1 of a super-packet as a unit of their own (bulk.units: portions). */
-static void send_portion(struct lane *lane, struct peer *peer, struct bulk *bulk, const uint8_t *packet,
+static void send_portion(struct lane *lane, struct peer *peer, struct keypair *keypair, const uint8_t *packet,
                          uint32_t length, const struct flow *flow, const struct offload *offload, uint32_t first,
                          uint32_t stop, bool is_end, uint32_t size, uint32_t marks) {
     uint8_t *unit = lane->out.plain, *head = unit + META_SIZE;
@@ -357,7 +381,7 @@ static void send_portion(struct lane *lane, struct peer *peer, struct bulk *bulk
     unit[0] = (uint8_t)kind;
     unit[1] = 0;
     put16_le(unit + 2, offload->segment);
-    send_unit(lane, peer, bulk, unit, META_SIZE + whole, size, marks);
+    send_unit(lane, peer, keypair, unit, META_SIZE + whole, size, marks);
 }
 
 static uint32_t least(uint32_t one, uint32_t other) { return one < other ? one : other; }
@@ -396,7 +420,7 @@ static enum verdict forward_segments(struct lane *lane, struct peer *peer, struc
     uint32_t limit = 0, datagram = 0;
     if (may_be_unit && bulk->key != NULL && count >= 2) {
         const struct unit_size *size = bulk->size;
-        if (size->is_plain && out->now >= size->plain_until && size->waits_since == INFINITY)
+        if (size->is_plain && out->now >= size->plain_until && get_time(&size->waits_since) == INFINITY)
             return NOT_ORDINARY; /* a unit on trial */
         datagram = least(least((uint32_t)state->mtu, (uint32_t)bulk->packet), (uint32_t)peer->path->mtu) + OVERHEAD;
         limit = most_segments(bulk, datagram, flow.size, segment, size->is_plain ? 0 : (uint32_t)size->limit);
@@ -405,8 +429,9 @@ static enum verdict forward_segments(struct lane *lane, struct peer *peer, struc
     }
     if (limit) {
         struct unit_key *key = bulk->key;
-        bool is_old = (key->cipher == 1 && key->blocks >= REKEY_AFTER_BLOCKS) || key->counter >= REKEY_AFTER_MESSAGES;
-        if (is_old)
+        bool is_old = (key->cipher == 1 && get_counter(&key->blocks) >= REKEY_AFTER_BLOCKS) ||
+                      get_counter(&key->counter) >= REKEY_AFTER_MESSAGES;
+        if (is_old || key->seals[lane->number].context == NULL)
             return NOT_ORDINARY;
         flush_peer(lane, peer);
         if (count <= limit) {
@@ -414,11 +439,11 @@ static enum verdict forward_segments(struct lane *lane, struct peer *peer, struc
             unit[0] = (uint8_t)offload.gso_type;
             unit[1] = 0;
             put16_le(unit + 2, segment);
-            send_unit(lane, peer, bulk, unit, META_SIZE + length, datagram, marks);
+            send_unit(lane, peer, keypair, unit, META_SIZE + length, datagram, marks);
         } else {
             uint32_t parts = (count + limit - 1) / limit;
             for (uint32_t part = 0; part < parts; part++)
-                send_portion(lane, peer, bulk, packet, length, &flow, &offload, count * part / parts,
+                send_portion(lane, peer, keypair, packet, length, &flow, &offload, count * part / parts,
                              count * (part + 1) / parts, part == parts - 1, datagram, marks);
         }
         if (!(peer->contact->armed & ARMED_UNITS)) {
@@ -429,7 +454,7 @@ static enum verdict forward_segments(struct lane *lane, struct peer *peer, struc
     } else if (send_train(lane, peer, keypair, packet, length, &flow, segment, marks) == NOT_ORDINARY) {
         return NOT_ORDINARY;
     }
-    data_sent(out, peer, keypair, count);
+    data_sent(lane, peer, keypair, count);
     return FORWARDED;
 }
 
@@ -454,7 +479,7 @@ static enum verdict forward_to(struct lane *lane, struct peer *peer, uint32_t at
         return NOT_ORDINARY; /* perhaps a datagram of our own */
     if (peer->tunnel != NULL && peer->tunnel->layout)
         return clear_forward(lane, peer, at, length, marks);
-    struct keypair *keypair = usable(state, peer, TRAIN_MESSAGES, out->now);
+    struct keypair *keypair = usable(lane, peer);
     if (keypair == NULL)
         return NOT_ORDINARY;
     struct offload offload = offload_at(packet - VIRTIO_SIZE);
@@ -465,19 +490,20 @@ static enum verdict forward_to(struct lane *lane, struct peer *peer, uint32_t at
     bool is_partial = offload.flags & NEEDS_CSUM;
     if (is_partial && (offload.csum_start < 20 || offload.csum_start + offload.csum_offset + 2 > length))
         return NOT_ORDINARY;
+    uint64_t counter;
+    if (!take_counters(&keypair->counter, 1, REJECT_AFTER_MESSAGES, &counter))
+        return NOT_ORDINARY;
     clamp_syn(packet, length, least((uint32_t)state->mtu, (uint32_t)peer->path->mtu), is_partial);
     if (is_partial)
         complete(packet, length, &offload);
     uint32_t plain = padded(length, (uint32_t)state->mtu);
     memset(packet + length, 0, plain - length);
-    uint64_t counter = keypair->counter;
-    keypair->counter = counter + 1;
-    if (!aead_seal(&keypair->seal, counter, packet, plain))
+    if (!aead_seal(&keypair->seals[lane->number], counter, packet, plain))
         return FORWARDED; /* libcrypto is out of order; a counter is never used again */
     put_header(out->arena + at, keypair, counter);
     out->at = at + OVERHEAD + plain;
     enqueue(lane, peer, at, OVERHEAD + plain, marks);
-    data_sent(out, peer, keypair, 1);
+    data_sent(lane, peer, keypair, 1);
     return FORWARDED;
 }
 
@@ -530,7 +556,7 @@ enum out_result out_drain(struct lane *lane, double now) {
     out->now = now;
     out->edges = 0;
     while (out->taken < (out->takes_one ? 1 : BATCH) && out->at + ROOM <= ARENA_BYTES &&
-           out->refused_size <= REFUSED_BYTES / 2 && out->refused_count < REFUSED_SENDS / 2) {
+           out->refused_size <= REFUSED_BYTES / 2 && out->refused_count < REFUSED_SENDS / 2 && !is_wanted(lane)) {
         uint32_t at = out->at;
         ssize_t size = lane->io->read(lane->tun, out->arena + at + VIRTIO_AT, READ_BYTES);
         if (size < 0 && errno != EAGAIN) {

@@ -2,6 +2,7 @@
 #include "native.h"
 
 #include "bytes.h"
+#include "shared.h"
 
 #include <stdlib.h>
 
@@ -34,7 +35,7 @@ static void give_up(struct lane *lane, struct partial *partial) {
     struct bulk *bulk = partial->keypair->bulk;
     note_drop(lane, partial->keypair->peer, DROP_UNIT_INCOMPLETE, 1);
     if (bulk != NULL && partial->is_at_endpoint)
-        bulk->missing += partial->missing;
+        __atomic_fetch_add(&bulk->missing, partial->missing, __ATOMIC_RELAXED); /* of whatever keypair */
     reassembly_forget(&lane->in.reassembly, partial);
 }
 

@@ -3,6 +3,7 @@
 #include "bytes.h"
 #include "native.h"
 #include "packet.h"
+#include "shared.h"
 
 enum { FLAG_FIN = 1, FLAG_SYN = 2, FLAG_RST = 4, ESTABLISHED = 2, UDP_STATE = 8 };
 enum { HEAD_V4 = 34, HEAD_V6 = 54, FRAGMENT_BITS = 0x3FFF, NO_OPTIONS = 0x45 };
@@ -97,9 +98,9 @@ struct known_flow *flows_find(struct state *state, const uint8_t *packet, uint32
 
 /* Note what went to the server of a flow: *total* bytes, which stand for packets of *segment* bytes unless that is 0. */
 void flows_passed(struct known_flow *flow, uint32_t total, uint32_t segment, double now) {
-    *flow->seen = now;
-    flow->server->packets += segment ? (total + segment - 1) / segment : 1;
-    flow->server->bytes += total;
+    set_time(flow->seen, now);
+    __atomic_fetch_add(&flow->server->packets, segment ? (total + segment - 1) / segment : 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&flow->server->bytes, total, __ATOMIC_RELAXED);
 }
 
 void admissions_add(struct state *state, const struct flow_key *key, const struct peer *peer) {

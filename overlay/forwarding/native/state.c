@@ -13,25 +13,28 @@ static uint32_t bucket(const struct state *state, const uint8_t *address, int si
 
 struct peer virtual_address;
 
-static uint32_t generation = 1; /* of the routes of all lanes: those of an older one are forgotten */
+static uint32_t generation = 1; /* of the routes of all lanes, whoever stopped which: those of an older one are forgotten */
+
+static uint32_t current_generation(void) { return __atomic_load_n(&generation, __ATOMIC_RELAXED); }
 
 /* Forget every route: the table has changed, or a peer is gone. */
-void routes_forget(void) { generation++; }
+void routes_forget(void) { __atomic_fetch_add(&generation, 1, __ATOMIC_RELAXED); }
 
 /* Remember that *address* belongs to *peer*, in place of the oldest of its set. */
 void routes_add(struct state *state, const uint8_t *address, int size, struct peer *peer) {
     struct route *set = state->routes[bucket(state, address, size)];
     memmove(set + 1, set, 3 * sizeof *set);
-    set[0] = (struct route){.peer = peer, .generation = generation, .size = (uint8_t)size};
+    set[0] = (struct route){.peer = peer, .generation = current_generation(), .size = (uint8_t)size};
     memcpy(set[0].address, address, (size_t)size);
 }
 
 /* Return whose *address* is; NULL where it is not remembered. */
 struct peer *routes_find(const struct state *state, const uint8_t *address, int size) {
     const struct route *set = state->routes[bucket(state, address, size)];
+    uint32_t now = current_generation();
     for (int way = 0; way < 4; way++) {
         const struct route *route = &set[way];
-        if (route->generation == generation && route->size == size &&
+        if (route->generation == now && route->size == size &&
             memcmp(route->address, address, (size_t)size) == 0)
             return route->peer;
     }

@@ -29,6 +29,7 @@ from overlay.linux import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Protocol
 
     class Switched(Protocol):
@@ -65,15 +66,15 @@ class Discovery(state.Discovery):
 
     def __init__(self, raw: Switched, family: int, *, is_switched: bool) -> None:
         self._raw, self._family, self._is_switched = raw, family, is_switched
-        self._beside: Switched | None = None
+        self._beside: Sequence[Switched] = ()
         self._learns = False
         # Peers that answer no probes, as far as is known, and until when each counts: the next to expire first.
         self._heeded: OrderedDict[object, float] = OrderedDict()
         self.omits = False  # it rests in the mode that takes nobody's word
         self.value = PMTUDISC_WANT  # of IP_MTU_DISCOVER, but for single sends
 
-    def rest_with(self, beside: Switched) -> None:
-        """Have *beside* rest in the same mode: it shares the port, and the kernel may take it for who sent what an ICMP
+    def rest_with(self, beside: Sequence[Switched]) -> None:
+        """Have *beside* rest in the same mode: they share the port, and the kernel may take one for who sent what an ICMP
         error quotes.
         """
         self._beside = beside
@@ -128,5 +129,5 @@ class Discovery(state.Discovery):
 
     def _rest(self) -> None:
         self.switch(self.omits)
-        if self._beside is not None:
-            self._beside.setsockopt(*DISCOVER[self._family], self.value)
+        for each in self._beside:
+            each.setsockopt(*DISCOVER[self._family], self.value)

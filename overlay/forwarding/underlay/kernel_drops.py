@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from overlay.forwarding.underlay.udp_socket import UdpSocket
 
 # At the socket for handshake messages a filter drops what is no message, and nobody tells the two apart there.
-REASONS = {Role.ALL: "receive_full", Role.RECEIVES: "receive_full", Role.HANDSHAKES: "udp_filtered"}
+REASONS = {
+    Role.ALL: "receive_full",
+    Role.RECEIVES: "receive_full",
+    Role.LANE: "receive_full",
+    Role.HANDSHAKES: "udp_filtered",
+}
 _WRAP = 2**32  # the kernel's counters have 32 bits
 
 

@@ -98,7 +98,7 @@ class Sender:
             is_usable = candidate.family == family and candidate.closes_at == math.inf
             if (
                 is_usable
-                and candidate.role not in {Role.HANDSHAKES, Role.RECEIVES}
+                and candidate.role not in {Role.HANDSHAKES, Role.LANE, Role.RECEIVES}
                 and candidate.encapsulation is peer.encapsulation
             ):
                 peer.local.socket = candidate

@@ -48,14 +48,15 @@ class UdpSocket(state.UdpSocket):
         "encapsulation",
         "family",
         "kernel_drops",
+        "lane",
         "queue",
         "raw",
         "role",
-        "sends_by",
     )
 
     discovery: Discovery
     pace: Batching
+    sends_by: UdpSocket
     shares: Shares[Any] | None  # while much waits in the queue
 
     def __init__(
@@ -67,12 +68,13 @@ class UdpSocket(state.UdpSocket):
         protocol: int = PROTOCOL_UDP,
         carrier: Carrier | None = None,
         queue: SendQueue | None = None,
+        lane: int = 0,
     ) -> None:
-        """*carrier* is that of a raw socket."""
+        """*carrier* is that of a raw socket; *lane* the number of the lane that receives from it."""
         self.raw, self.family, self.closes_at = raw, family, math.inf
         self.encapsulation, self.role, self.protocol = encapsulation, role, protocol
         self.carrier, self.queue, self.pace = carrier, queue, Batching()
-        self.descriptor, self.shares = -1, None
+        self.descriptor, self.shares, self.lane = -1, None, lane
         self.kernel_drops = 0  # of the kernel's counter, what is in ours
         self.clear: Clear | None = encapsulation.clear
         self.layout = Layout.OTHER if self.clear is None else self.clear.layout
@@ -83,15 +85,17 @@ class UdpSocket(state.UdpSocket):
 
 
 def pair(opened: Iterable[UdpSocket]) -> None:
-    """Have the sockets of *opened* that get the handshakes leave sends to those whose ports they share, and rest by
-    the same word.
+    """Have the sockets of *opened* that get the handshakes, or are for other lanes, leave sends to those whose ports they
+    share, and rest by the same word.
     """
     for family in (socket.AF_INET, socket.AF_INET6):
         of_family = [udp for udp in opened if udp.family == family]
         first = [udp for udp in of_family if udp.role == Role.ALL]
-        beside = [udp for udp in of_family if udp.role == Role.HANDSHAKES]
-        for udp, other in zip(
-            first, beside, strict=False
-        ):  # opened in one order; where one cannot be, there are none
-            udp.discovery.rest_with(other.raw)
-            other.sends_by = udp
+        beside = [udp for udp in of_family if udp.role in {Role.HANDSHAKES, Role.LANE}]
+        for number, udp in enumerate(first):
+            # Opened in one order, those of the first before those of the second; where one cannot be, there are none
+            each = len(beside) // len(first)
+            others = beside[number * each : (number + 1) * each]
+            udp.discovery.rest_with([other.raw for other in others])
+            for other in others:
+                other.sends_by = udp

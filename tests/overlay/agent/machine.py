@@ -58,7 +58,7 @@ class FakeForwarder:
         self.is_gone = False
         self.may_begin = trio.Event()
         self.answers_counters = True
-        self.packet_path = "interpreted"
+        self.packet_path, self.lanes = "interpreted", 1
         self.is_hung = False
         self._changed = trio.Event()
         self._reports = []
@@ -148,7 +148,7 @@ class FakeHost:
         self.watch = SimpleNamespace(
             fileno=self._ours.fileno, drain=self._drain, take_move=lambda: True, take_loss=lambda: False
         )
-        self.device = SimpleNamespace(descriptor=7, offloads=SimpleNamespace(udp=True))
+        self.device = SimpleNamespace(descriptors=[7], offloads=SimpleNamespace(udp=True))
         self.sockets = {"wireguard": [self._udp()]}
 
     @property
@@ -230,6 +230,7 @@ class FakeHost:
             port=51820,
             role=Role.ALL,
             protocol=17,
+            lane=0,
             fileno=lambda: 8,
             is_left=False,
         )

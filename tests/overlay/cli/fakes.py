@@ -21,6 +21,7 @@ STATUS = {
     "pid": 4321,
     "forwarder_pid": 4322,
     "packet_path": "compiled",
+    "lanes": 1,
     "uptime": 3725.5,
     "peers_file": "/etc/overlay/peers.toml",
     "reload_error": None,

@@ -225,7 +225,7 @@ class Running:
 
         self.loop._turn = counted
         self._held = [theirs, device]
-        self.thread = threading.Thread(target=self._run, args=(start, [device.detach()]))
+        self.thread = threading.Thread(target=self._run, args=(start, self._queues(device)))
         self.thread.start()
         self.use_sockets()
         self.tell(link.SetNode(1420, False, []))
@@ -235,6 +235,10 @@ class Running:
             self.loop.run(start, descriptors, ["a note"])
         except BaseException as error:  # noqa: BLE001  it belongs to the test
             self.error = error
+
+    def _queues(self, device):
+        """Return the descriptors of the tun: one that is read and written to."""
+        return [device.detach()]
 
     @staticmethod
     def _bound():

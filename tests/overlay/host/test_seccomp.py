@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import platform
 import re
+import resource
 import struct
 import subprocess
 import sys
@@ -114,6 +115,9 @@ def test_upper_half_of_an_argument_is_not_looked_at_as_by_the_kernel(ask):
         ("setsockopt", (5, 0, 10), (5, 1, 26)),  # SO_ATTACH_FILTER
         ("setsockopt", (5, 0, 10), (5, 0, 4)),  # IP_OPTIONS
         ("setsockopt", (5, 1, 37), (5, 1, 2)),  # SO_TIMESTAMPING; SO_REUSEADDR
+        ("clone", (0x3D0F00,), (0x11,)),  # a thread; fork()
+        ("prlimit64", (0, resource.RLIMIT_NPROC), (0, resource.RLIMIT_NOFILE)),
+        ("prlimit64", (0, resource.RLIMIT_NPROC), (1, resource.RLIMIT_NPROC)),
         ("ioctl", (5, 0x5411), (5, 0x5412)),  # SIOCOUTQ; TIOCSTI
         ("fcntl", (5, 3), (5, 8)),  # F_SETOWN
         ("fcntl", (5, 2), (5, 0)),  # F_DUPFD
@@ -206,7 +210,10 @@ FORBIDDEN = {
         "",
     ),
     "become somebody else": ("os.setuid(1)", ""),
-    "change a limit": ("resource.setrlimit(resource.RLIMIT_CORE, (0, 0))", ""),
+    "change a limit": (
+        "raise OSError if ctypes.CDLL(None).setrlimit(resource.RLIMIT_CORE, bytes(16)) else None",
+        "",
+    ),
     "enter a namespace": ("raise OSError if ctypes.CDLL(None).unshare(0x10000000) else None", ""),
     "trace": ("raise OSError if ctypes.CDLL(None).ptrace(0, 0, 0, 0) else None", ""),
 }

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import re
+import select
 import shutil
 import socket
 import struct
@@ -241,7 +242,10 @@ def test_name_that_is_taken_is_refused_for_a_tap_too(lab, command, said):
         ("link add overlay0 type bridge", "exists already and is of the kind bridge, not a tun device: "),
         ("link add overlay0 type veth", "exists already and is of the kind veth, not a tun device: "),
         ("tuntap add overlay0 mode tap", "exists already and is of the kind tap, not a tun device: "),
-        ("tuntap add overlay0 mode tun multi_queue", "is a multi-queue tun device, which is not supported: "),
+        (
+            "tuntap add overlay0 mode tun multi_queue",
+            "is a multi-queue tun device, and this agent has one lane: ",
+        ),
     ],
 )
 def test_name_that_is_taken_is_refused(lab, command, said):
@@ -406,3 +410,70 @@ def test_interface_is_not_missed_because_there_is_no_free_descriptor():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert (done.stdout, done.stderr) == ("there\n", "")
+
+
+def test_a_device_with_several_queues_keeps_each_flow_in_one_whatever_is_written(lab):
+    host = lab.namespace("host")
+    with host.entered(), contextlib.closing(open_tun("overlay0", queues=2)) as device:
+        host.run("ip", "address", "add", "10.9.9.1/24", "dev", "overlay0")
+        host.run("ip", "link", "set", "overlay0", "up")
+        *reading, writing = device.descriptors
+        sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(16)]
+        before = [_queue_of(each, reading) for each in sockets]
+        for _, packet in before:
+            back = bytearray(packet)
+            back[22:26], back[26:30] = packet[26:30], packet[22:26]  # behind the virtio header: the addresses
+            back[30:32], back[32:34], back[36:38] = packet[32:34], packet[30:32], bytes(2)
+            os.write(writing, bytes(10) + back[10:])
+        after = [_queue_of(each, reading) for each in sockets]
+        for each in sockets:
+            each.close()
+
+    assert device.queues == 2
+    assert {queue for queue, _ in before} == {0, 1}
+    assert [queue for queue, _ in after] == [queue for queue, _ in before]
+
+
+def _queue_of(sender, queues):
+    """Have a socket send a datagram; return the number of the queue that it comes out of, and the packet."""
+    sender.sendto(b"hello", ("10.9.9.2", 7))
+    while True:
+        for number in map(queues.index, select.select(queues, [], [], 5)[0]):
+            packet = os.read(queues[number], 70_000)
+            if packet[10] >> 4 == 4 and packet[19] == 17 and packet[-5:] == b"hello":
+                return number, packet
+
+
+def test_the_queues_of_a_device_are_restored(lab):
+    host = lab.namespace("host")
+    detach = struct.pack("16sH22x", b"", 0x0400)
+    with host.entered(), contextlib.closing(open_tun("overlay0", queues=2)) as device:
+        fcntl.ioctl(device.descriptor, 0x400454D9, detach)
+        device.restore()
+        with pytest.raises(OSError, match="Invalid"):  # it is attached again; what is written to is not
+            fcntl.ioctl(device.descriptor, 0x400454D9, struct.pack("16sH22x", b"", 0x0200))
+        with pytest.raises(OSError, match="Invalid"):
+            fcntl.ioctl(device.others[-1], 0x400454D9, detach)
+
+
+def test_a_device_with_several_queues_is_one_process_s(lab):
+    host = lab.namespace("host")
+    with host.entered(), contextlib.closing(open_tun("overlay0", queues=2)):
+        with pytest.raises(HostError, match="another process holds it"):
+            open_tun("overlay0", queues=2)
+        with pytest.raises(HostError):
+            open_tun("overlay0")
+
+
+def test_a_persistent_device_for_one_queue_is_used_with_one(lab):
+    host = lab.namespace("host")
+    host.run("ip", "tuntap", "add", "overlay0", "mode", "tun")
+    with host.entered(), contextlib.closing(open_tun("overlay0", queues=2)) as device:
+        assert (device.queues, device.is_persistent) == (1, True)
+
+
+def test_a_persistent_device_for_several_queues_is_used_with_several(lab):
+    host = lab.namespace("host")
+    host.run("ip", "tuntap", "add", "overlay0", "mode", "tun", "multi_queue")
+    with host.entered(), contextlib.closing(open_tun("overlay0", queues=4)) as device:
+        assert (device.queues, device.is_persistent) == (4, True)

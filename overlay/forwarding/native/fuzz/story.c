@@ -107,6 +107,8 @@ static void drain_udp(struct cursor *cursor, uint32_t most) {
         if (result == IN_EMPTY || result == IN_DONE)
             continue;
         uint32_t how = take8(cursor);
+        if (result == IN_ROW)
+            continue;
         if (result == IN_RECEIVED) {
             take_fragment(how & 1);
             take_news();

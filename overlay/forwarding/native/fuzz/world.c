@@ -476,7 +476,7 @@ static void reset_keypair(uint32_t peer, uint32_t number) {
     struct far_end *far = &world.far[peer][number];
     const struct aead *near = kept[peer][number];
     *keypair = (struct keypair){
-        .seal = near[0],
+        .seals = {near[0]},
         .open = near[1],
         .peer = &remote->peer,
         .window = &remote->windows[number],
@@ -488,7 +488,7 @@ static void reset_keypair(uint32_t peer, uint32_t number) {
         .remote_index = 7 + peer * KEYPAIRS + number,
     };
     remote->keys[number] = (struct unit_key){
-        .seal = near[2],
+        .seals = {near[2]},
         .cipher = peer == 1 ? 1 : 2,
         .receiver_index = keypair->remote_index,
     };
@@ -594,7 +594,7 @@ void world_reset(void) {
     lane->out.queue_count = lane->out.refused_count = lane->out.refused_size = lane->out.sends = 0;
     lane->out.look = NULL;
     lane->drop_count = 0;
-    lane->tun = TUN;
+    lane->tun = lane->tun_out = TUN;
     memset(lane->state->indices, 0, sizeof lane->state->indices);
     lane->state->mtu = 1420;
     lane->state->segments = lane->state->joins_udp = lane->state->takes_units = true;

@@ -142,7 +142,7 @@ def test_a_socket_that_is_come_back_to_rests_as_the_agent_opened_it(family):
 def test_what_shares_the_port_rests_by_the_same_word_and_is_not_switched_for_single_sends():
     found, _ = discovery()
     beside = Socket()
-    found.rest_with(beside)
+    found.rest_with([beside])
 
     found.learn(True)
     assert beside.options == {DISCOVER: DO}

@@ -1,0 +1,66 @@
+/* Lanes beyond the first: threads of their own that drain a queue of the tun and sockets, and never need the interpreter.
+ *
+ * Who may touch the state when.  A lane holds `burst` for reading during a drain, and so does lane 0 when it drains in
+ * Python's thread.  Python holds it for writing whenever it does anything else than wait and have lane 0 drain: then no
+ * lane is in a drain, and the state is Python's, as without lanes.  What lanes write at the same time is in shared.h, in
+ * a part of its own for each (struct traffic), or under a keypair's locks.
+ *
+ * What is not ordinary a lane leaves where it is, and waits until Python has dealt with it, in the lane's buffers, as
+ * with what lane 0 hands back.  So nothing overtakes it, and nothing is lost for want of room.  A drain that Python
+ * waits for ends with the packet at hand. */
+#ifndef OVERLAY_LANES_H
+#define OVERLAY_LANES_H
+
+#include "native.h"
+
+enum {
+    WATCHED = 64, /* sockets of a lane */
+    NO_SOCKET = WATCHED,
+    TUN_SLOT,
+    WAKE_SLOT,
+    LANE_DRAIN_BYTES = 512 * 1024, /* tun.inbound: DRAIN_BYTES */
+};
+
+struct crew;
+
+struct worker {
+    struct crew *crew;
+    struct lane *lane;
+    struct udp *watched[WATCHED];
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t is_answered;
+    int epoll, wake;
+    /* What Python is to deal with: written in a drain, taken back by Python */
+    int result;
+    uint32_t slot;
+    bool has_question;
+    bool has_begun, ends;
+};
+
+struct crew {
+    pthread_rwlock_t burst;
+    struct worker workers[MOST_LANES - 1];
+    struct lane *first; /* in Python's thread */
+    uint32_t count;
+    int questions; /* an eventfd that wakes Python */
+    int is_wanted, is_never_wanted;
+    bool is_stopped; /* known to Python's thread alone */
+};
+
+struct crew *crew_new(struct lane *first, struct lane *const lanes[], uint32_t count);
+bool crew_begin(struct crew *crew);
+void crew_end(struct crew *crew);
+void crew_free(struct crew *crew);
+
+/* In Python's thread */
+void crew_stop(struct crew *crew);
+void crew_go(struct crew *crew);
+void crew_enter(struct crew *crew);
+void crew_leave(struct crew *crew);
+bool worker_watches_tun(struct worker *worker, bool watches);
+bool worker_watch(struct worker *worker, struct udp *udp);
+void worker_unwatch(struct worker *worker, const struct udp *udp);
+void worker_answer(struct worker *worker);
+
+#endif

@@ -1,0 +1,35 @@
+/* What the parts of the Python side share. */
+#ifndef OVERLAY_MODULE_H
+#define OVERLAY_MODULE_H
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include "lanes.h"
+#include "native.h"
+
+enum { HAS_NEWS = 16 };
+
+struct lane_object {
+    PyObject_HEAD
+    struct lane *lane;
+    struct crew *crew; /* that it drains beside, in Python's thread; NULL: it is alone */
+    PyObject *pace;
+    PyObject *network; /* in memory, for tests; NULL: the kernel's */
+    PyObject *first; /* the lane whose state it shares; NULL: its own */
+    PyObject *held; /* what the drain under way must not lose: the keypair of what is not delivered yet */
+    Py_buffer arena, received, unit;
+    bool has_buffers;
+};
+
+extern uint32_t lane_count;
+
+PyObject *result_of(PyObject *lane, int result);
+struct lane_object *as_lane(PyObject *value);
+struct udp *as_udp(PyObject *value);
+
+/* crew.c */
+int add_crew(PyObject *module);
+
+#endif

@@ -1,0 +1,44 @@
+/* What several lanes read and write at once, beside Python: moments and counters.
+ *
+ * Loads and stores are relaxed: each such value stands for itself, and whoever comes second finds what the first has
+ * left or writes over it, as if the two packets had come in the other order. */
+#ifndef OVERLAY_SHARED_H
+#define OVERLAY_SHARED_H
+
+#include "native.h"
+
+static inline double get_time(const double *at) {
+    double value;
+    __atomic_load(at, &value, __ATOMIC_RELAXED);
+    return value;
+}
+
+/* Write only what is news: a line of the cache that nobody writes stays with every lane. */
+static inline void set_time(double *at, double value) {
+    if (get_time(at) != value)
+        __atomic_store(at, &value, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t get_counter(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
+
+/* Take *count* counters of *at* that nobody else gets, the first of which is returned in *first*; false, with nothing
+ * taken, where one of them would reach *limit*. */
+static inline bool take_counters(uint64_t *at, uint64_t count, uint64_t limit, uint64_t *first) {
+    *first = get_counter(at);
+    do {
+        if (count > limit || *first > limit - count)
+            return false;
+    } while (!__atomic_compare_exchange_n(at, first, *first + count, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    return true;
+}
+
+/* Return whether the drain of *lane* is to end where it is, because Python waits for it. */
+static inline bool is_wanted(const struct lane *lane) {
+    return lane->is_wanted != NULL && __atomic_load_n(lane->is_wanted, __ATOMIC_RELAXED);
+}
+
+static inline struct counts *counts_of(const struct lane *lane, const struct peer *peer) {
+    return &peer->traffic->lanes[lane->number];
+}
+
+#endif

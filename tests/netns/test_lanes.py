@@ -1,0 +1,181 @@
+"""Hosts whose packets several lanes take: every flow arrives, in its order, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from overlay.forwarding import native
+from tests.netns.network import PATIENCE, PYTHON, Network
+from tests.netns.topology import wait_until
+
+if TYPE_CHECKING:
+    from tests.netns.network import Host
+
+pytestmark = pytest.mark.skipif(native.core is None, reason=f"no compiled packet path: {native.missing}")
+
+# Many flows, each of datagrams that count up: the receiver says how many came, and how many behind a later one.
+SENDER = """
+import socket, sys, time
+address, flows, count, size = sys.argv[1], *map(int, sys.argv[2:5])
+sockets = [socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) for _ in range(flows)]
+for number, each in enumerate(sockets):
+    each.connect((address, 7000))
+rest = bytes(size - 8)
+for n in range(count):
+    for number, each in enumerate(sockets):
+        each.send(number.to_bytes(4, "big") + n.to_bytes(4, "big") + rest)
+    time.sleep(0.001)
+"""
+RECEIVER = """
+import socket, sys
+address, flows = sys.argv[1], int(sys.argv[2])
+receiving = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+receiving.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)
+receiving.bind((address, 7000))
+receiving.settimeout(2)
+print("ready", flush=True)
+newest, came, late = [-1] * flows, 0, 0
+receiving.settimeout(20)
+while True:
+    try:
+        data = receiving.recv(65536)
+    except TimeoutError:
+        break
+    receiving.settimeout(1.5)
+    number, n = int.from_bytes(data[:4], "big"), int.from_bytes(data[4:8], "big")
+    came += 1
+    late += n <= newest[number]
+    newest[number] = max(n, newest[number])
+print(came, late)
+"""
+
+
+FLOWS, COUNT = 24, 400
+SIZE = 200
+
+
+@dataclasses.dataclass
+class Pair:
+    """Two hosts, each with so many lanes."""
+
+    lanes: int
+    paris: Host
+    tokyo: Host
+
+
+@pytest.fixture(params=[2, 4])
+def pair(request, lab, tmp_path):
+    network = Network(lab, tmp_path)
+    hosts = [network.host(name) for name in ("paris", "tokyo")]
+    for each in hosts:
+        each.launch("--lanes", str(request.param))
+    for each in hosts:
+        each.wait_ready()
+    hosts[0].wait_up()
+    return Pair(request.param, *hosts)
+
+
+def begin(sender, receiver, count=COUNT):
+    """Have flows go from one node to another; return what waits and tells how many datagrams came, and how many late."""
+    receiving = receiver.namespace.popen(
+        PYTHON, "-c", RECEIVER, receiver.address, str(FLOWS), stdout=subprocess.PIPE, text=True
+    )
+    assert receiving.stdout.readline() == "ready\n"
+    arguments = receiver.address, str(FLOWS), str(count), str(SIZE)
+    sending = sender.namespace.popen(PYTHON, "-c", SENDER, *arguments, text=True)
+
+    def outcome():
+        assert sending.wait(PATIENCE) == 0
+        came, late = receiving.communicate(timeout=PATIENCE)[0].split()
+        return int(came), int(late)
+
+    return outcome
+
+
+def lanes_at_work(host):
+    """Return how many threads of a host's forwarder have used the processor."""
+    tasks = Path(f"/proc/{host.status()['forwarder_pid']}/task")
+    return sum(int(line.split()[0]) > 0 for line in (each.read_text() for each in tasks.glob("*/schedstat")))
+
+
+def test_every_flow_arrives_in_its_order_in_both_directions(pair):
+    there, back = begin(pair.paris, pair.tokyo), begin(pair.tokyo, pair.paris)
+
+    for came, late in (there(), back()):
+        assert late == 0
+        assert came > FLOWS * COUNT / 10  # where the machine is busy, a queue may be full
+    for host in (pair.paris, pair.tokyo):
+        assert host.status()["lanes"] == pair.lanes
+        assert lanes_at_work(host) == pair.lanes
+        assert host.peer(pair.tokyo if host is pair.paris else pair.paris)["drops"] == {}
+
+
+def test_order_is_kept_while_sockets_are_replaced(pair):
+    there = begin(pair.paris, pair.tokyo, count=2000)
+    for port in (4500, 51820):
+        pair.tokyo.settings["listen_port"] = port
+        assert "reloaded" in pair.tokyo.reload()
+        pair.paris.wait_peer(
+            pair.tokyo, "at its new port", lambda row, port=port: row["endpoint"].endswith(f":{port}")
+        )
+
+    came, late = there()
+    assert late == 0
+    assert came > FLOWS * 2000 / 10
+
+
+def test_a_forwarder_that_is_started_again_has_its_lanes(pair):
+    forwarder = pair.paris.status()["forwarder_pid"]
+    os.kill(forwarder, signal.SIGKILL)
+    wait_until(lambda: pair.paris.status()["forwarder_pid"] not in {None, forwarder}, PATIENCE)
+    pair.paris.wait_up()
+    pair.tokyo.wait_up()
+
+    came, late = begin(pair.paris, pair.tokyo)()
+
+    assert (came > FLOWS * COUNT / 10, late) == (True, 0)
+    assert pair.paris.status()["lanes"] == pair.lanes
+
+
+@pytest.mark.skipif(
+    not (shutil.which("wireguard-go") and shutil.which("wg")), reason="needs wireguard-go and wg"
+)
+def test_no_counter_goes_twice_to_wireguard_go(lab, tmp_path):
+    network = Network(lab, tmp_path)
+    ours, theirs = network.host("ours"), network.wireguard("theirs")
+    ours.launch("--lanes", "4")
+    ours.wait_ready()
+    theirs.start()
+    theirs.meet(ours)
+    ours.namespace.run("ping", "-c1", "-w20", theirs.address)
+    sniffer = ours.namespace.sniff("eth0")
+    sniffer._socket.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+
+    came, late = begin(ours, theirs)()
+
+    assert (came > FLOWS * COUNT / 10, late) == (True, 0)
+    used = collections.Counter(each for frame in sniffer.frames() for each in messages(frame, ours.outside))
+    assert sum(used.values()) >= came
+    assert max(used.values()) == 1
+
+
+def messages(frame, source):
+    """Return the receiver index and counter of each transport message in a frame that a host has sent, merged or not."""
+    packet, size = frame[14:], 4 * (frame[14] & 15)
+    if frame[12:14] != b"\x08\0" or packet[9] != 17 or packet[12:16] != socket.inet_aton(source):
+        return
+    payload = packet[size + 8 :]
+    sealed = 32 + -(-(SIZE + 28) // 16) * 16
+    for at in range(0, len(payload), sealed):
+        if payload[at : at + 4] == b"\4\0\0\0":
+            yield payload[at + 4 : at + 16]

@@ -1,0 +1,250 @@
+"""Several lanes of one forwarder: threads of the extension at work, and Python beside them."""
+
+from __future__ import annotations
+
+import array
+import os
+import random
+import select
+import socket
+from ipaddress import ip_address
+
+import pytest
+
+from overlay.encap.encapsulation import Role
+from overlay.forwarding import native
+from overlay.host import clock
+from overlay.host.reuseport import INDEX_MARK
+from overlay.host.sockets import open_underlay
+from overlay.link import messages as link
+from overlay.session.outputs import InstallKeypair
+from tests import packets
+from tests.overlay.forwarding.test_loop import PATIENCE, Running, socket_pair, until
+
+pytestmark = pytest.mark.skipif(native.core is None, reason=f"no compiled packet path: {native.missing}")
+
+LOOPBACK = ip_address("127.0.0.1")
+LANES = 4
+BUFFER = 4 * 1024 * 1024
+
+
+class Crew(Running):
+    """A loop with lanes: `queues` are the far ends of the queues of its tun; all that it writes comes by the first."""
+
+    def _queues(self, device):
+        pairs = [socket_pair(BUFFER) for _ in range(LANES - 1)]
+        self.queues = [self.tun, *(ours for ours, _ in pairs)]
+        for end in (self.tun, device):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        writer = os.dup(device.fileno())
+        return [device.detach(), *(theirs.detach() for _, theirs in pairs), writer]
+
+    @staticmethod
+    def _bound():
+        return open_underlay([LOOPBACK], 0, lanes=LANES)
+
+    @property
+    def address(self):
+        return "127.0.0.1", self.udp[-1][0].port
+
+    def use_sockets(self):
+        opened = self.udp[-1]
+        rows = [link.SocketRow(each.family, each.port, int(each.role), lane=each.lane) for each in opened]
+        self.tell(link.Sockets("wireguard", rows), [each.fileno() for each in opened])
+
+    def close(self):
+        groups, self.udp = self.udp, []
+        super().close()
+        os.close(self.loop._tun.writer)
+        for lane in self.loop._lanes._lanes:
+            lane._queue._file.close()
+        for each in (*self.queues, *(udp for group in groups for udp in group)):
+            each.close()
+
+
+def index(lane, number=0):
+    """Return the index of a session whose messages are received in *lane*."""
+    return INDEX_MARK << 24 | number << 8 | lane
+
+
+def connect(one, other, lanes, number=0, keys=(b"1" * 32, b"2" * 32)):
+    """Make a session, which *other* knows first; *lanes* are those in which each of both receives."""
+    indices = [index(lane, number) for lane in lanes]
+    for place, (end, far) in reversed(list(enumerate(((one, other), (other, one))))):
+        made = InstallKeypair(
+            1, indices[place], indices[1 - place], keys[place], keys[1 - place], True, clock.now(), clock.now(), far.address
+        )  # fmt: skip
+        end.tell(made)
+        end.counters()
+
+
+@pytest.fixture
+def crews():
+    pair = Crew(), Crew()
+    for one, other in (pair, pair[::-1]):
+        one.tell(link.SetPeer(1, 0.0))
+        one.tell(link.SetEndpoint(1, other.address, "configuration"))
+        one.tell(link.Routes([(bytes([10, 0, 0, 0]), 8, 1)], [], is_last=True))
+        one.tell(link.Begin())
+        one.counters()
+    yield pair
+    for each in pair:
+        each.close()
+    assert [each.error for each in pair] == [None, None]
+
+
+def payload(flow, number, size=40):
+    return packets.udp(flow.to_bytes(4, "big") + number.to_bytes(4, "big") + bytes(size))
+
+
+def read_all(end, count):
+    """Return the packets that come out of a tun until there are *count*, cut as the kernel would."""
+    heard = []
+    while len(heard) < count and select.select([end.tun], [], [], PATIENCE)[0]:
+        try:
+            data = end.tun.recv(70_000)
+        except BlockingIOError:
+            continue
+        heard += packets.kernel_segments(data[10:], data[:10])
+    return heard
+
+
+def numbers(heard):
+    """Return what payload() counted, in the order of arrival, by flow."""
+    by_flow = {}
+    for packet in heard:
+        flow, number = (int.from_bytes(packet[at : at + 4], "big") for at in (28, 32))
+        by_flow.setdefault(flow, []).append(number)
+    return by_flow
+
+
+@pytest.mark.parametrize("receiving", range(LANES))
+def test_what_goes_by_any_lane_arrives_in_its_order(crews, receiving):
+    a, b = crews
+    connect(a, b, (0, receiving))
+    for number in range(200):
+        for lane, queue in enumerate(a.queues):
+            queue.send(packets.PLAIN + payload(lane, number))
+
+    heard = read_all(b, 200 * LANES)
+
+    assert numbers(heard) == {lane: list(range(200)) for lane in range(LANES)}
+    row = b.counters().peers[0]
+    assert row.rx_packets == a.counters().peers[0].tx_packets == 200 * LANES
+    assert row.drops == {}
+
+
+def test_super_packets_go_by_any_lane(crews):
+    a, b = crews
+    connect(a, b, (0, 1))
+    packet, virtio = packets.as_super_packet(packets.tcp(bytes(60_000)), 1360)
+    expected = packets.kernel_segments(packet, virtio)
+    for queue in a.queues:
+        queue.send(virtio + packet)
+
+    heard = read_all(b, LANES * len(expected))
+
+    assert sorted(heard) == sorted(LANES * expected)
+    assert b.counters().peers[0].drops == {}
+
+
+def test_no_counter_is_used_twice_while_all_lanes_send_under_one_key(crews):
+    a, b = crews
+    connect(a, b, (0, 1))
+    for number in range(300):
+        for lane, queue in enumerate(a.queues):
+            queue.send(packets.PLAIN + payload(lane, number))
+            if number % 10 == lane:
+                virtio_packet = packets.as_super_packet(packets.tcp(bytes(9000)), 1000)
+                queue.send(virtio_packet[1] + virtio_packet[0])
+
+    heard = read_all(b, 300 * LANES + 120 * 9)
+
+    assert len(heard) == 300 * LANES + 120 * 9
+    assert "replay" not in b.counters().peers[0].drops
+    keypair = a.loop._core.peers[1].keypairs.current
+    assert keypair.counter >= len(heard)
+
+
+def test_a_new_session_under_load_loses_and_reorders_nothing(crews):
+    a, b = crews
+    connect(a, b, (2, 3))
+    heard, sent = [], 0
+
+    def send(count):
+        for number in range(sent, sent + count):
+            for lane, queue in enumerate(a.queues):
+                queue.send(packets.PLAIN + payload(lane, number))
+        return sent + count
+
+    for session in range(1, 12):
+        sent = send(10)
+        heard += read_all(b, 10 * LANES)  # it is in use at both ends
+        sent = send(40)
+        keys = bytes([session] * 32), bytes([99 - session] * 32)
+        connect(a, b, (2, 3), session, keys)
+        heard += read_all(b, 40 * LANES)
+
+    assert numbers(heard) == {lane: list(range(sent)) for lane in range(LANES)}
+
+
+def test_garbage_at_a_lane_is_counted(crews):
+    a, _ = crews
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for number in range(300):
+            stranger.sendto(
+                b"\x04\0\0\0" + index(1, 77).to_bytes(4, "little") + bytes(60 + number), a.address
+            )
+        until(lambda: a.counters().drops.get("unknown_index") == 300)
+
+
+def test_sockets_of_lanes_are_replaced_and_the_old_ones_read_until_they_are_closed(crews):
+    a, b = crews
+    connect(a, b, (1, 1))
+    old = a.address
+    a.move()
+    a.counters()
+    b.queues[2].send(packets.PLAIN + payload(0, 0))
+    assert read_all(a, 1) == [payload(0, 0)]
+    assert a.address != old
+
+    a.later += link.REPLACED_TIME + 1
+    a.counters()
+    until(lambda: {udp.closes_at for udp in a.loop._core.sender.sockets} == {float("inf")})
+
+    a.queues[1].send(packets.PLAIN + payload(0, 1))
+    assert read_all(b, 1) == [payload(0, 1)]
+    b.queues[3].send(packets.PLAIN + payload(0, 2))
+    assert read_all(a, 1) == [payload(0, 2)]
+    lanes = {udp.lane for udp in a.loop._core.sender.sockets if udp.role == Role.LANE}
+    assert lanes == set(range(1, LANES))
+
+
+def test_lanes_and_python_share_the_state_through_whatever_happens(crews):
+    """All that Python does beside lanes at work: commands, counters, collections of garbage, packets that are odd."""
+    a, b = crews
+    chance = random.Random(1)
+    connect(a, b, (2, 3))
+    sent = 0
+    for round_ in range(60):
+        for number in range(round_ * 20, round_ * 20 + 20):
+            for lane, queue in enumerate(a.queues):
+                queue.send(packets.PLAIN + payload(lane, number))
+                sent += 1
+                if chance.random() < 0.05:
+                    queue.send(packets.PLAIN + bytes(chance.randrange(1, 60)))
+        kind = chance.randrange(4)
+        if kind == 0:
+            a.tell(link.Routes([(bytes([11, round_, 0, 0]), 16, 1)], [], is_last=True))
+        elif kind == 1:
+            b.tell(link.SetEndpoint(1, a.address, "configuration"))
+        elif kind == 2:
+            a.counters()
+        else:
+            array.array("B", bytes(1000))
+            a.tell(link.SetNode(1420 - round_ % 2, False, []))
+    heard = read_all(b, sent)
+
+    by_flow = numbers(heard)
+    assert {flow: len(each) for flow, each in by_flow.items()} == dict.fromkeys(range(LANES), sent // LANES)
+    assert all(each == sorted(each) for each in by_flow.values())
