@@ -144,3 +144,15 @@ def test_a_keepalive_that_is_switched_off_takes_nobody_s_turn():
     world.run(1.1)  # the others had a second
 
     assert link.Wanted(1 + others, is_idle=True) in a.reported
+
+
+def test_what_agents_say_is_for_encrypted_peers_whose_endpoint_is_known():
+    world = World()
+    a, b, c, d = (world.node(name) for name in "abcd")
+    numbers = [a.know(b, endpoint=False), a.know(c), a.know_in_the_clear(d)]
+
+    a.tell(link.SendControl([*numbers, 9], b"\x92"))
+    world.run(0)
+
+    assert a.reported == [link.Wanted(numbers[1], is_idle=True)]
+    assert [who for _, who, kind, _ in world.network.sent if kind == "unknown"] == []

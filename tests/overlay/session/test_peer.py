@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections import Counter
 
@@ -11,6 +12,7 @@ import pytest
 from overlay.crypto.keys import PrivateKey
 from overlay.crypto.noise import HandshakeResult
 from overlay.session.constants import RECALL_INTERVAL, REKEY_JITTER, REKEY_TIMEOUT
+from overlay.session.outputs import GiveUp
 from overlay.session.peer import LATEST, UNCONFIRMED, HandshakeStatus
 from overlay.session.sessions import Sessions
 from overlay.wire.bulk import CIPHERS
@@ -267,3 +269,25 @@ def test_a_peer_whose_clock_was_set_back_is_not_called_sooner_than_a_peer_may_be
     handshakes._take_old(60.0, START + after)
 
     assert handshakes.deadline == START + due
+
+
+def test_a_peer_that_was_given_up_is_called_with_pauses_that_grow_while_nothing_but_keepalives_goes(pair):
+    pair.lose = lambda flight: True
+    pair.a.want()
+    pair.advance(200)
+    assert pair.a.of(GiveUp) == [GiveUp(1)]
+    calls = []
+    pair.lose = lambda flight: bool(calls.append(pair.clock.now)) or True
+
+    pair.a.carry_out(pair.a.sessions.want(1, pair.clock.now, is_idle=True))
+    pair.advance(400)
+
+    waits = [then - now for now, then in itertools.pairwise(calls)]
+    assert [round(wait) // 10 for wait in waits] == [2, 4, 6, 6, 6, 6, 6]
+    assert pair.a.of(GiveUp) == [GiveUp(1)]
+    assert pair.a.sessions.status(1).is_given_up
+
+    pair.a.want()  # for a packet
+    pair.advance(20)
+    assert len(calls) >= 8 + 3
+    assert not pair.a.sessions.status(1).is_given_up

@@ -419,3 +419,19 @@ def test_packets_alike_for_nobody_are_each_counted(count):
         ways.world.run(0.1)
 
     assert ways.a.drops == {"no_peer": 2 * count}
+
+
+@pytest.mark.parametrize("make", [packets.tcp, packets.udp])
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_super_packet_whose_header_tells_nothing_but_its_kind_leaves_as_its_segments(version, make):
+    ways = Ways()
+    a, b = ways.a, ways.b
+    ways.world.network.lose = lambda _: False
+    whole = make(bytes(3000), version=version, source=a.inner(version), destination=b.inner(version))
+    packet, virtio = packets.as_super_packet(whole, 1000)
+    bare = struct.pack("<BBHHHH", 0, virtio[1], 0, 1000, packets.l4_start(whole), 0)
+
+    a.tun.outgoing.append(bare + packet)
+    ways.world.run(1)
+
+    assert b.received == packets.kernel_segments(packet, virtio)
