@@ -22,6 +22,17 @@ static struct {
     const char *(*version)(int);
 } evp;
 
+/* Return whether *cipher* can be had.  Whatever the library loads for it, it loads now: later a filter of system calls may
+ * be in force, under which no file can be opened. */
+static bool can_do(int cipher) {
+    static const uint8_t key[32];
+    struct aead aead;
+    bool is_done = aead_init(&aead, cipher, key, true);
+    if (is_done)
+        aead_free(&aead);
+    return is_done;
+}
+
 /* Open the library.  Returns NULL, or what is missing. */
 const char *crypto_open(void) {
     static const struct {
@@ -46,7 +57,9 @@ const char *crypto_open(void) {
             return wanted[i].name;
         memcpy(wanted[i].function, &found, sizeof found);
     }
-    return NULL;
+    if (!can_do(0))
+        return "ChaCha20-Poly1305 of libcrypto";
+    return can_do(CIPHER_AES_256_GCM) ? NULL : "AES-256-GCM of libcrypto";
 }
 
 const char *crypto_version(void) { return evp.version(0); }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from overlay.forwarding import native
 from overlay.host.seccomp import ARCHITECTURES, CALLS, _rules, build
 from tests.netns.topology import ROOT
 
@@ -249,6 +250,29 @@ def test_confined_process_goes_on_with_what_it_has():
     )
 
     assert run(code, before) == (0, "well\n", "")
+
+
+@needs_filter
+@pytest.mark.skipif(native.core is None, reason=f"no compiled packet path: {native.missing}")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers are those of x86_64")
+def test_compiled_path_makes_its_first_keys_under_the_filter_and_calls_nothing_else():
+    before = (
+        "from overlay.forwarding import state\n"
+        "class Keypair(state.Keypair): pass\n"
+        "class UnitKey(state.UnitKey): pass\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "calls = {'open': (2, b'/etc/hostname', 0), 'openat': (257, -100, b'/etc/hostname', 0), 'socket': (41, 2, 2, 0),\n"
+        "  'connect': (42, 0, b'', 0), 'execve': (59, b'/bin/true', 0, 0), 'execveat': (322, -100, b'/bin/true', 0, 0, 0),\n"
+        "  'ptrace': (101, 0, 0, 0, 0), 'fork': (57,), 'vfork': (58,), 'clone3': (435, 0, 0), 'io_uring_setup': (425, 1, 0),\n"
+        "  'bpf': (321, 0, 0, 0), 'process_vm_writev': (311, 1, 0, 0, 0, 0, 0), 'userfaultfd': (323, 0), 'kill': (62, 1, 0)}"
+    )
+    code = (
+        "Keypair()._keys(1, 2, bytes(32), bytes(32)); UnitKey()._seals(1, bytes(32)); UnitKey()._seals(2, bytes(32))\n"
+        "refused = {name: libc.syscall(*call) for name, call in calls.items()}\n"
+        "print({name: got for name, got in refused.items() if got != -1})"
+    )
+
+    assert run(code, before) == (0, "{}\n", "")
 
 
 @needs_filter

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MOST_RESULTS = 4096, COUNTED = 1 << 12, /* stories between two lines */
+enum { MOST_RESULTS = 1 << 20, COUNTED = 1 << 12, /* stories between two lines */
        FLAG_ACK = 16, FLAG_PSH = 8, FLAG_SYN = 2 };
 
 static const int errors[] = {EAGAIN, EMSGSIZE, EINVAL, ENETUNREACH, EIO, ENOBUFS};
