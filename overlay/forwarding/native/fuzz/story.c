@@ -114,8 +114,8 @@ static void drain_udp(struct cursor *cursor, uint32_t most) {
             take_news();
             continue;
         }
-        if (result == IN_CLEAR || result == IN_CLEAR_RUN)
-            continue;
+        if (in->back_keypair == NULL)
+            continue; /* one row, or what is in the clear */
         struct remote *remote = remote_of(in->back_keypair->peer);
         if (in->edges & EDGE_ANSWER && how & 1)
             remote->contact.armed |= ARMED_ANSWER;
