@@ -16,6 +16,7 @@ from overlay.balancing.flow_pages import FlowPages
 from overlay.balancing.on_lan import look_at_lan
 from overlay.balancing.pins import Pins
 from overlay.balancing.probing import Probing
+from overlay.balancing.returned_packets import ReturnedPackets
 from overlay.balancing.shared import Shared
 from overlay.balancing.way import Way
 from overlay.errors import PacketError
@@ -79,6 +80,7 @@ class Balancing:
         self.flow_pages = FlowPages(tell)
         self.shared = Shared(node.own.name, self.watching, roster, tell, self._apply)
         self._exchanges = Exchanges(self._pins)
+        self._returned = ReturnedPackets(lambda: self._node, roster, tell)
         self._probing = Probing(
             self.watching, self.way_of, self._exchanges, self._pins.waiting, self._note_change
         )
@@ -174,6 +176,7 @@ class Balancing:
         async with trio.open_nursery() as self._nursery:
             nursery = self._nursery
             nursery.start_soon(self.lan.run)
+            nursery.start_soon(self._returned.run)
             nursery.start_soon(self.shared.run)
             nursery.start_soon(self.counting.keep_counting)
             nursery.start_soon(self._pins.run)

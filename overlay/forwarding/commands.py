@@ -39,6 +39,7 @@ from overlay.link.messages import (
     SetPeer,
     Sockets,
     Start,
+    TellSender,
 )
 from overlay.link.service_messages import (
     VIRTUAL,
@@ -125,6 +126,8 @@ class Commands:
                 self._tell_counters(command.serial)
             case PingPeer():
                 self._ping(command, now)
+            case TellSender():
+                self._core.unreachable.tell_of_part(command.packet, now)
             case SendControl():
                 self._send_control(command, now)
             case (

@@ -17,12 +17,15 @@ from overlay.wire.icmp import (
     unreachable_v4,
     unreachable_v6,
 )
+from overlay.wire.ip import IPV4_HEADER_SIZE, IPV6_HEADER_SIZE
 from overlay.wire.virtio import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from overlay.wire.ip import Buffer
+
+_LEAST = {4: IPV4_HEADER_SIZE + 8, 6: IPV6_HEADER_SIZE + 8}  # bytes of a packet by which an error can be told
 
 # Ours
 ERRORS_PER_SECOND = 10.0  # to one address
@@ -81,6 +84,11 @@ class Unreachable:
                 self._raw.sendto(message, (".".join(map(str, sender)), 0))
             else:
                 self._write([PLAIN, in_ipv4(message, destination, sender)])
+
+    def tell_of_part(self, part: Buffer, now: float) -> None:
+        """Tell the sender of a packet of which *part* is there that its destination is unreachable, if that is enough."""
+        if len(part) >= _LEAST.get(part[0] >> 4, len(part) + 1):
+            self.tell(part, now)
 
 
 def _addresses(packet: Buffer) -> tuple[bytes, bytes]:

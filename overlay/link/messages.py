@@ -42,6 +42,7 @@ from overlay.wire.bounds import (
     UInt32,
     between,
     prefix,
+    sized,
     text,
 )
 from overlay.wire.ip import PROTOCOL_UDP
@@ -216,6 +217,13 @@ class PingPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class TellSender:
+    """Tell the sender of *packet*, of which the beginning is there, that its destination cannot be reached."""
+
+    packet: Annotated[bytes, sized(range(28, 577))]
+
+
+@dataclass(frozen=True, slots=True)
 class SendControl:
     """Send the in-band control message *payload* to *peers*, or for none to every agent with whom there is a session.
 
@@ -345,7 +353,7 @@ ServiceReport: TypeAlias = Pinned | ServiceCounters | Flows
 
 Command: TypeAlias = (
     Start | Sockets | SetNode | SetPeer | RemovePeer | SetEndpoint | Routes | Begin | Handled | RenewSources
-    | AskCounters | PingPeer | SendControl | ServiceCommand | Transmit | InstallKeypair | Wipe | GiveUp
+    | AskCounters | PingPeer | TellSender | SendControl | ServiceCommand | Transmit | InstallKeypair | Wipe | GiveUp
 )  # fmt: skip
 """What the agent tells the forwarder."""
 

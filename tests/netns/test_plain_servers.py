@@ -5,6 +5,7 @@ The tunnel is the kernel's where it has one, and else our tests' own, under the 
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import subprocess
@@ -166,3 +167,13 @@ def test_plain_server_with_what_check_prints_hears_clients_and_answers_them_dire
     assert segment <= SEGMENT[site.version]
     assert site.answers_to(at_router.frames())
     assert site.answers_to(at_director.frames()) == []
+
+
+def test_client_hears_that_the_host_of_its_server_cannot_be_reached(site):
+    """The director's own kernel finds out, as a router of the underlay would: nobody answers there any more."""
+    site.plain.namespace.run("ip", "link", "set", "eth0", "down")
+
+    with site.client.entered(), pytest.raises(OSError, match="No route to host") as failure:
+        socket.create_connection((site.vip, 80), timeout=PATIENCE)
+
+    assert failure.value.errno == errno.EHOSTUNREACH

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from overlay.forwarding.services.vip import SERVICE
-from overlay.link.messages import OWN, Routes
+from overlay.link.messages import OWN, Routes, TellSender
 from overlay.link.service_messages import (
     VIRTUAL,
     AskFlows,
@@ -356,6 +356,19 @@ def test_fragments_that_come_before_the_first_follow_it_to_the_server(director):
 
     director.send(pieces[0])
     assert director.server.received[before:] == pieces
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_client_is_told_from_the_address_that_the_underlay_returned_its_packet(director, version):
+    packet = tcp(SYN, version=version)
+    director.node.tell(TellSender(packet[:60]))
+    director.world.run(1)
+    (error,) = director.node.received
+    ends = (VIP, ip_address(CLIENT)) if version == 4 else (VIP6, ip_address(CLIENT6))
+    at = 12 if version == 4 else 8
+    both = b"".join(each.packed for each in ends)
+    assert error[at : at + len(both)] == both
+    assert error.endswith(packet[:60])
 
 
 def test_packet_too_large_for_the_way_is_answered_from_the_address(director):

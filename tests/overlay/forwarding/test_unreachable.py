@@ -226,3 +226,17 @@ def test_a_packet_that_goes_nowhere_is_not_called_too_big():
     assert [written[10 + at : 12 + at] for written, at in zip(sender.written, (20, 40), strict=True)] == [
         b"\3\1", b"\1\3",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_sender_of_a_packet_of_which_the_beginning_is_there_is_told(version):
+    sender = Sender()
+    packet = packets.udp(bytes(100), version=version)
+    least = 28 if version == 4 else 48
+
+    sender.unreachable.tell_of_part(packet[: least - 1], 0.0)
+    assert sender.written == []
+    sender.unreachable.tell_of_part(packet[:least], 0.0)
+    assert sender.written[0].endswith(packet[:least])
+    sender.unreachable.tell_of_part(b"\x70" * 60, 0.0)
+    assert len(sender.written) == 1

@@ -90,6 +90,7 @@ MESSAGES = {
     link.RenewSources: st.builds(link.RenewSources, st.booleans()),
     link.AskCounters: st.builds(link.AskCounters, number),
     link.PingPeer: st.builds(link.PingPeer, number, number),
+    link.TellSender: st.builds(link.TellSender, st.binary(min_size=28, max_size=576)),
     link.SendControl: st.builds(
         link.SendControl, st.lists(number, max_size=5), st.binary(min_size=1, max_size=1200)
     ),
@@ -311,6 +312,7 @@ WRONG = {
     "an identifier over 32 bits": link.SetPeer(1, 0.0, "gre", [], Ends(2**32)),
     "a keepalive in the past": link.SetPeer(1, -1.0),
     "a control message of nothing": link.ControlReceived(1, b""),
+    "a packet too short to tell its sender": link.TellSender(bytes(27)),
     "a control message too long": link.SendControl([1], bytes(1201)),
     "a round trip into the past": link.Ponged(1, 1, -1.0),
     "a round trip of a million years": link.Ponged(1, 1, 3e13),

@@ -1,0 +1,119 @@
+"""ICMP errors of the underlay about packets of tunnels in the clear: who sent what was inside is told.
+
+To the underlay, this host is the sender.  A kernel's tunnel keeps such errors to itself, so that a client waits until it
+gives up.  Errors can be forged: told is only who sends to an address that is balanced here or that is behind the peer in
+question, that its destination cannot be reached, which established connections survive, and at a bounded rate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import trio
+
+from overlay.host.icmp_errors import open_error_sockets
+from overlay.link.messages import OWN, TellSender
+from overlay.wire.ip import IPV4_HEADER_SIZE, IPV6_HEADER_SIZE
+from overlay.wire.returned import Returned
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from overlay.config import Node
+    from overlay.link.messages import Command
+    from overlay.roster import Roster
+    from overlay.tunnels import Tunnel
+
+# Ours
+LOOK_INTERVAL = 5.0  # seconds between two looks for such tunnels
+PAUSE = 0.1  # seconds between two looks at what has come
+AT_ONCE = 32  # errors in one look; others are passed over
+LARGEST = 2048  # bytes of a message; routers quote 548 or 1232
+SHOWN = 576  # bytes of the packet inside that are told again
+
+_HEADERS = {4: IPV4_HEADER_SIZE, 6: IPV6_HEADER_SIZE}
+_PORTS = 8  # bytes behind the IP header that an error has to show (RFC 792)
+
+
+class ReturnedPackets:
+    """The errors of the underlay that come to this host.  *tell* tells the forwarder."""
+
+    def __init__(
+        self,
+        node: Callable[[], Node],
+        roster: Roster,
+        tell: Callable[[Command], Awaitable[None]],
+        open_sockets: Callable[[], Iterable[socket.socket]] = open_error_sockets,
+    ) -> None:
+        self._node, self._roster, self._tell, self._open = node, roster, tell, open_sockets
+
+    async def run(self) -> None:
+        """Pass errors on, for ever, once there are tunnels in the clear."""
+        while not any(not each.encapsulation.is_encrypted for each in self._node().tunnels.values()):
+            await trio.sleep(LOOK_INTERVAL)
+        with contextlib.ExitStack() as stack:
+            async with trio.open_nursery() as nursery:
+                for opened in self._open():
+                    stack.callback(opened.close)
+                    nursery.start_soon(self._follow, opened)
+
+    async def _follow(self, opened: socket.socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(opened)
+            for _ in range(AT_ONCE):
+                try:
+                    message = opened.recv(LARGEST)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    continue
+                inside = self.inside(message, opened.family)
+                if inside is not None:
+                    await self._tell(TellSender(inside))
+            await trio.sleep(PAUSE)
+
+    def inside(self, message: bytes, family: int) -> bytes | None:
+        """Return the beginning of the packet inside one of ours that *message*, as a raw socket has it, says was lost.
+
+        None if it is not one that went to a peer in the clear, or shows too little of it.
+        """
+        version = 4 if family == socket.AF_INET else 6
+        if version == 4 and message:  # with its own IP header
+            message = message[(message[0] & 15) * 4 :]
+        returned = Returned.parse(message, version)
+        if returned is None:
+            return None
+        address = str(ip_address(returned.destination))
+        for remote in self._roster.by_number.values():
+            tunnel = self._node().tunnels.get(remote.peer.name)
+            if tunnel is None or remote.endpoint is None or remote.endpoint[0] != address:
+                continue
+            found = _unwrap(tunnel, returned, version)
+            if found is not None and self._goes_there(found, remote.number):
+                return found
+        return None
+
+    def _goes_there(self, packet: bytes, number: int) -> bool:
+        """Return whether *packet* may have been for the peer of a number: one behind it, or a service balanced here."""
+        at = slice(16, 20) if packet[0] >> 4 == 4 else slice(24, 40)
+        destination = ip_address(packet[at])
+        node = self._node()
+        if any(
+            destination in service.addresses and service.is_directed_by(node.own.name)
+            for service in node.table.services.values()
+        ):
+            return True
+        return self._roster.owner(destination) == number != OWN
+
+
+def _unwrap(tunnel: Tunnel, returned: Returned, version: int) -> bytes | None:
+    """Return what is inside a packet of *tunnel* over IP *version*; None where it is none, or not enough is there."""
+    encapsulation = tunnel.encapsulation
+    if encapsulation.is_encrypted or returned.protocol not in encapsulation.protocols.values():
+        return None
+    inside = returned.payload[tunnel.overheads[version] - _HEADERS[version] :][:SHOWN]
+    size = _HEADERS.get(inside[0] >> 4, 0) if inside else 0
+    return inside if size and len(inside) >= size + _PORTS else None
