@@ -400,6 +400,8 @@ TESTED_ELSEWHERE = {
 }
 
 MORE_TESTS = {
+    "tests/overlay/host/netlink/test_routing_left.py": "of overlay/host/netlink/routing.py: what killed agents leave",
+    "tests/overlay/host/netlink/test_routing_watched.py": "of it: changes by others that are noticed",
     "tests/overlay/agent/test_ending.py": "of overlay/agent.py: starts that are refused, and how it ends",
     "tests/overlay/agent/test_forwarders.py": "of overlay/agent.py and its forwarder",
     "tests/overlay/agent/test_network.py": "of overlay/agent.py, and changes of the host's network and clock",

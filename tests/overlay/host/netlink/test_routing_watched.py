@@ -1,0 +1,101 @@
+"""Changes by others that are noticed, and told from our own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tests.overlay.host.netlink.agents import FULL, OVERLAY, Agent, without_ages
+
+pytestmark = pytest.mark.netns
+
+
+def test_link_taken_down_by_somebody_is_noticed_and_repaired(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(OVERLAY)
+        watch = agent.routing.watch()
+        before = without_ages(host.dump())
+
+        host.run("ip", "link", "set", "overlay0", "down")
+        assert watch.drain()
+        agent.routing.read_back()
+        agent.routing.apply(OVERLAY)
+
+        assert without_ages(host.dump()) == before
+        assert not our_flush(watch)
+        watch.close()
+
+
+def our_flush(watch):
+    """Drain twice: the repair of addresses the kernel reports like somebody else's doing, but only once."""
+    watch.drain()
+    return watch.drain()
+
+
+def test_watch_tells_changes_of_others_from_our_own(host):
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(OVERLAY)
+        watch = agent.routing.watch()
+
+        agent.routing.apply(FULL)
+        assert not watch.drain()
+
+        host.run("ip", "route", "add", "10.9.0.0/16", "via", "192.0.2.254")
+        assert watch.drain()
+
+        host.run("ip", "address", "add", "192.0.2.9/24", "dev", "eth0")
+        assert watch.drain()
+
+        host.run("ip", "link", "set", "eth0", "mtu", "1400")
+        assert watch.drain()
+
+        assert not watch.drain()
+        watch.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [["mtu", "9000"], ["mtu", "1300"], ["down"], ["name", "vpn7"]],
+    ids=lambda change: change[0],
+)
+def test_watch_tells_that_our_own_interface_is_not_as_it_was_set_up(host, change):
+    """An MTU by hand stayed until something else changed, and a new name was found out as late."""
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(OVERLAY)
+        watch = agent.routing.watch()
+        agent.routing.apply(dataclasses.replace(OVERLAY, mtu=1400))
+        host.run("ip", "link", "set", "overlay0", "txqueuelen", "500")  # nobody's business
+        assert not watch.drain()
+
+        host.run("ip", "link", "set", "overlay0", *change)
+
+        assert watch.drain()
+        if change[0] == "mtu":
+            agent.routing.read_back()
+            agent.routing.apply(OVERLAY)
+            assert "mtu 1420" in host.run("ip", "link", "show", "overlay0")
+            assert not watch.drain()
+        watch.close()
+
+
+def test_watch_tells_that_somebody_took_what_keeps_packets_from_leaving(host):
+    """Only what leaves the host open is in a hurry: of any other route of ours the unreachable twin stands."""
+    with host.entered(), Agent() as agent:
+        agent.routing.apply(FULL)
+        watch = agent.routing.watch()
+        agent.routing.apply(OVERLAY)
+        agent.routing.apply(FULL)
+        host.run("ip", "route", "add", "unreachable", "10.9.0.0/16")
+        host.run("ip", "route", "delete", "unreachable", "10.9.0.0/16")
+        host.run("ip", "route", "flush", "dev", "overlay0")
+        assert (watch.drain(), watch.take_loss()) == (True, False)
+
+        for command in (
+            ("ip", "-4", "route", "flush", "table", "all", "type", "unreachable"),
+            ("ip", "-6", "route", "flush", "table", "all", "type", "unreachable"),
+            ("ip", "rule", "flush"),
+        ):
+            host.run(*command)
+            assert (watch.drain(), watch.take_loss(), watch.take_loss()) == (True, True, False), command
+        watch.close()
