@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import math
 import random
 from ipaddress import ip_address
 
+from overlay.encap import ENCAPSULATIONS
 from overlay.forwarding.keypair import NONCE
 from overlay.link.messages import OWN, Routes
 from overlay.link.service_messages import (
@@ -39,7 +41,15 @@ class Story:
         self.by = by
         self.is_served = False
         self.is_clear = by not in {"wireguard", "services"}
-        self.nodes = self.world.clear_pair(encapsulation=by) if self.is_clear else self.world.pair()
+        self.encapsulation = ENCAPSULATIONS[by.split()[0]] if self.is_clear else None
+        self.identifier = 7 if by == "gre with a key" else None
+        self.is_raw = self.is_clear and not self.encapsulation.has_ports
+        if self.is_raw:
+            self.nodes = self.world.raw_pair(self.encapsulation.name, identifier=self.identifier)
+        else:
+            self.nodes = self.world.clear_pair(encapsulation=by) if self.is_clear else self.world.pair()
+        for node in self.nodes if self.is_clear else ():
+            node.tun.packets_of = lambda *_: []  # a liar's super-packets are for the kernel to judge
         if by == "services":
             self.serve(self.nodes[0], self.nodes[1], 0, 0)
             self.permit(self.nodes[0], self.nodes[1], 0, 0)
@@ -134,6 +144,7 @@ class Story:
     def fill(self, node, _, __, detail):
         for each in node.sockets:
             each.is_full = detail % 3 == 0
+            each.room = detail % 70 if detail % 3 == 0 else math.inf
 
     def fail(self, node, _, size, detail):
         code = (errno.EAGAIN, errno.EMSGSIZE, errno.EINVAL, errno.ENETUNREACH, errno.EIO)[detail % 5]
@@ -171,7 +182,8 @@ class Story:
             if data and detail % 3:
                 data[:4] = (self.chance.randrange(7)).to_bytes(4, "little")[: len(data)]
             source = self.at(other) if self.is_clear and size % 3 == 0 else STRANGER
-            self.world.network.send(Flight(source, self.at(node), bytes(data)), "stranger")
+            flight = Flight(source, self.at(node), bytes(data), protocol=self.protocol(4 + detail % 2 * 2))
+            self.world.network.send(flight, "stranger")
 
     def flood(self, node, _, size, detail):
         """Trains of datagrams that are nothing, or seem to be for a session."""
@@ -274,7 +286,11 @@ class Story:
 
     def at(self, node):
         """Return where a node is sent to."""
-        return node.addresses[0], CLEAR_PORT if self.is_clear else node.port
+        return node.addresses[0], 0 if self.is_raw else CLEAR_PORT if self.is_clear else node.port
+
+    def protocol(self, version):
+        """Return that of the outer header around packets of *version*."""
+        return self.encapsulation.protocols[version] if self.is_clear else 17
 
     def crafted(self, node, other, size, detail):
         """Payloads come that only another implementation would make, or a liar."""
@@ -300,7 +316,9 @@ class Story:
                 del payload[self.chance.randrange(len(payload)) :]
             payloads.append(bytes(payload))
         for payload in payloads:
-            self.world.network.send(Flight(self.at(other), self.at(node), payload, tos=detail % 4), "crafted")
+            ends = self.at(other), self.at(node)
+            flight = Flight(*ends, payload, tos=detail % 4, protocol=self.protocol(version))
+            self.world.network.send(flight, "crafted")
 
     def tell(self, node, other, size, detail):
         """An ICMP error goes through the tunnel."""
@@ -324,6 +342,16 @@ class Story:
         """Another peer comes, at the same place or at another."""
         if len(node.core.peers) < 3:
             subnets = [f"10.244.{100 + len(node.core.peers)}.0/24"]
+            if self.is_raw:
+                place = ((other.addresses[0], 0), ("192.0.2.99", 0))[detail % 2]
+                node.know_raw(
+                    other,
+                    self.encapsulation.name,
+                    identifier=detail % 3 or None,
+                    endpoint=place,
+                    subnets=subnets,
+                )
+                return
             place = (other.addresses[0], CLEAR_PORT + 1) if detail % 2 else ("192.0.2.99", CLEAR_PORT)
             node.know_in_the_clear(
                 other,
@@ -400,7 +428,7 @@ class Story:
         for node in self.nodes:
             node.tun.error = None
             for each in node.sockets:
-                each.is_full = False
+                each.is_full, each.room = False, math.inf
         self.world.run(2)
         if self.by == "services":
             flows = _flows(self.nodes[0])

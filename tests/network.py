@@ -371,16 +371,33 @@ class FakeRaw(FakeSocket):
             self.node.world.network.send(flight, self.node.name)
         return len(sent)
 
-    def receive(self, into):
+    def _next(self, most):
+        """Return up to *most* packets that have come, each as the kernel hands it over, with its flight."""
         if not self.inbox:
             raise BlockingIOError(errno.EAGAIN, "EAGAIN")
-        count = min(len(self.inbox), mmsg.MESSAGES, 64 if self.node.has_gro else 1)
-        for row in range(count):
+        taken = []
+        for _ in range(min(len(self.inbox), most, 64 if self.node.has_gro else 1)):
             flight = self.inbox.popleft()
-            data, stride = flight.datagram, into.stride
+            data = flight.datagram
             if self.family == socket.AF_INET:
                 ends = {"source": flight.source[0], "destination": flight.destination[0]}
                 data = packets.ipv4(data, tos=flight.tos, protocol=self.protocol, **ends)
+            taken.append((data, flight))
+        return taken
+
+    def receive_many(self, most):
+        """Return packets as rows of packet, control messages and source."""
+        kind = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
+        return [
+            (data, [(*kind, struct.pack("=i", flight.tos))] if self.family == socket.AF_INET6 else [],
+             (flight.source[0], 0, *flight.source[2:]))
+            for data, flight in self._next(most)
+        ]  # fmt: skip
+
+    def receive(self, into):
+        taken = self._next(mmsg.MESSAGES)
+        for row, (data, flight) in enumerate(taken):
+            stride = into.stride
             name = mmsg.pack_sockaddr(flight.source).ljust(into.names.shape[1], b"\0")
             into.names[row] = list(name)
             into.traffic_classes[row] = flight.tos
@@ -389,7 +406,7 @@ class FakeRaw(FakeSocket):
             into.view[row * stride : row * stride + len(fits)] = fits
             more = row * mmsg.REST_BYTES
             into.rest[more : more + len(rest)] = rest
-        return count
+        return len(taken)
 
 
 class FakeTun:

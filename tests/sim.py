@@ -58,6 +58,14 @@ class Raw:
     def recvmsg_into(self, *arguments):
         return self._udp.raw.recvmsg_into(*arguments)
 
+    def send_many(self, packets, address, tos, ttl):
+        return self._udp.raw.send(
+            [memoryview(each) for each in packets], len(packets[0]), tos | ttl << 8, address
+        )
+
+    def receive_many(self, count):
+        return self._udp.raw.receive_many(count)
+
 
 class Node:
     """One host: its agent's half, its forwarder's half, and a tun whose other end is the test."""
@@ -239,6 +247,7 @@ class Node:
         self.sockets += opened
         rows = [link.SocketRow(int(each.family), 0, int(each.role), each.protocol) for each in opened]
         self.tell(link.Sockets(name, rows), opened)
+        self._describe_sockets()
 
     def _tell_peer(self, number):
         _, _, keepalive, endpoint, subnets = self.known[number]

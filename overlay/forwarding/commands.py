@@ -250,7 +250,8 @@ class Commands:
         ):
             return
         peer.local.forget_source()
-        peer.local.socket, peer.local.senders = None, {}
+        peer.local.socket = None
+        peer.local.forget_senders()
         if peer.keypairs.usable(now) is not None:
             self._core.liveness.send_keepalive(peer, now)
 
@@ -268,7 +269,7 @@ class Commands:
         if endpoint != peer.endpoint:
             if peer.endpoint and len(peer.endpoint) != len(endpoint):
                 peer.local.socket = None
-                peer.local.senders = {}
+                peer.local.forget_senders()
             if peer.clear is not None:
                 self._core.inbound.clear.move(peer, endpoint)
             before = peer.endpoint

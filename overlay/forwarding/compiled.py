@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from overlay.errors import PacketError
+from overlay.forwarding.clear.raw import Group
 from overlay.forwarding.offload.flow import HEADER_SIZE
 from overlay.forwarding.offload.join import Run
 from overlay.link.messages import OWN
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
 
 # native/native.h: out_result, in_result and edge; module.c: HAS_NEWS
 OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR, OUT_UNKNOWN = range(5)
-(IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN, IN_ROW) = range(
-    10
-)
+(
+    IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN, IN_ROW, IN_RAW,
+    IN_RAW_GROUP,
+) = range(12)  # fmt: skip
 EDGE_SENT, EDGE_UNITS, EDGE_ANSWER, EDGE_REPORT = 1, 2, 4, 8
 HAS_NEWS = 16
 RESULT = HAS_NEWS - 1
@@ -259,6 +261,28 @@ class Compiled:
 
     def _bring_unit(self, stop: int) -> None:
         """Have the unit that the lane has opened in the buffer of `inbound`; there it is already."""
+
+    def drain_raw(self, udp: UdpSocket, now: float) -> bool:
+        """Take what *udp*, a raw socket, has, a batch or a little more, and return whether there may be more."""
+        lane, raw = self.lane, self._inbound.raw
+        self.settle()
+        while True:
+            result = lane.drain_raw(udp, now)
+            if result & HAS_NEWS:
+                self.take_news()
+            kind = result & RESULT
+            if kind <= IN_EMPTY:
+                return bool(kind == IN_DONE)
+            if kind == IN_RAW:
+                payload, name, ecn = lane.raw_row()
+                payload = memoryview(bytearray(payload))
+                raw.take_payload(udp, name, payload, ecn, now)
+            else:
+                rows, rest, sizes, stride, name, tos, header = lane.raw_group()
+                group = Group(rows, rest, sizes, stride)
+                raw.take_group(udp, group, name, tos, header, now)
+                payload = group.view[header : sizes[0]]
+            self._remember_sender(udp, payload)
 
     def settle(self) -> None:
         """Have the twin know what is set, and forget the routes of an older table."""

@@ -106,6 +106,9 @@ if TYPE_CHECKING or native.core is None:
         def _near(self, level: int, kind: int, data: bytes, received: bytes) -> None:
             """Send with this control message, if *data* is not empty; the peer called the address *received*."""
 
+        def _leaves_by(self, kind: int, udp: Any) -> None:
+            """Send what has marks of *kind* from *udp*, which may be None, where there are no ports."""
+
     class Tunnel:
         """What stands before packets of a tunnel in the clear."""
 

@@ -24,5 +24,8 @@ class Twin(Protocol):
     def flush_peer(self, peer: Peer) -> None:
         """Send what waits for *peer* until the end of the batch."""
 
+    def drain_raw(self, udp: UdpSocket, now: float) -> bool:
+        """Take what *udp*, a raw socket, has, a batch or a little more, and return whether there may be more."""
+
     def drain_udp(self, udp: UdpSocket, now: float, most: int) -> bool:
         """Take what *udp* has, about *most* bytes, and return whether there may be more."""

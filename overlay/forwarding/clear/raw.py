@@ -21,6 +21,7 @@ from overlay.forwarding.offload.partial import virtio_for
 from overlay.forwarding.underlay.mmsg import (
     LARGEST_ROW,
     MESSAGES,
+    REST_BYTES,
     SOCKADDR_IN,
     SOCKADDR_IN6,
     Receipt,
@@ -53,6 +54,22 @@ class _Outer(NamedTuple):
     name: bytes
     tos: int
     header: int
+
+
+class Group:
+    """Rows of one receive, as a Receipt has them; of those that are longer than a row, the rest too."""
+
+    def __init__(self, rows: bytes, rest: bytes, sizes: list[int], stride: int) -> None:
+        self.view = memoryview(bytearray(rows + bytes(stride)))
+        self.array: Bytes2D = np.frombuffer(self.view, np.uint8)
+        self.sizes = np.array(sizes, np.uint32)
+        self.stride, self._rest = stride, rest
+
+    def packet(self, row: int) -> memoryview:
+        """Return the whole packet of *row*, which is longer than that."""
+        at, more, size = row * self.stride, row * REST_BYTES, int(self.sizes[row])
+        whole = self.view[at : at + self.stride].tobytes()
+        return memoryview(bytearray(whole + self._rest[more : more + size - self.stride]))
 
 
 class RawInbound:
@@ -95,6 +112,20 @@ class RawInbound:
             taken += sum(sizes)
         return True
 
+    def take_payload(self, udp: UdpSocket, name: bytes, payload: memoryview, ecn: int, now: float) -> None:
+        """Take one payload of who is at *name*, and known to be there."""
+        peers = self._clear.peers_at(place_of(udp.encapsulation, self._source(name)))
+        self._take_one(udp, peers, payload, ecn, now)
+
+    def take_group(
+        self, udp: UdpSocket, group: Group, name: bytes, tos: int, header: int, now: float
+    ) -> None:
+        """Take rows of one receive with the same outside, from who is at *name*."""
+        sizes: list[int] = group.sizes.tolist()
+        self._take_group(
+            udp, group, _Outer(name, tos, header), 0, sizes, now, fits=max(sizes) <= group.stride
+        )
+
     def _take(self, udp: UdpSocket, receipt: Receipt, sizes: list[int], now: float) -> None:
         """Take one receive: as few groups of rows as can be, in order."""
         count, stride = len(sizes), receipt.stride
@@ -115,7 +146,7 @@ class RawInbound:
     def _take_group(
         self,
         udp: UdpSocket,
-        receipt: Receipt,
+        receipt: Receipt | Group,
         outer: _Outer,
         first: int,
         sizes: list[int],
@@ -145,7 +176,7 @@ class RawInbound:
     def _take_alike(
         self,
         udp: UdpSocket,
-        receipt: Receipt,
+        receipt: Receipt | Group,
         outer: _Outer,
         first: int,
         sizes: list[int],

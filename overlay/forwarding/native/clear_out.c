@@ -43,11 +43,16 @@ enum verdict clear_forward(struct lane *lane, struct peer *peer, uint32_t at, ui
     struct offload offload = offload_at(packet - VIRTIO_SIZE);
     if (!ttl || out->now >= peer->path->due || tells_mtu(packet, length))
         return NOT_ORDINARY;
+    bool is_raw = tunnel->protocols[0] != PROTOCOL_UDP;
+    if (is_raw && is_ipv4)
+        marks = packet[1] | (packet[6] & 0x40 ? (uint32_t)MARK_WHOLE : 0); /* underlay.outer_header */
+    else if (is_raw)
+        marks = ((uint32_t)packet[0] << 4 & 0xF0) | packet[1] >> 4 | MARK_WHOLE | MARK_IPV6;
     if (state->inherits_ttl)
         marks |= ttl << MARK_TTL_SHIFT;
     if (tunnel->flows)
         marks |= hash_flow(packet, length) % tunnel->flows << MARK_FLOW_SHIFT;
-    if (!may_send(state, peer, marks))
+    if (is_raw ? !raw_may_send(peer, marks) : !may_send(state, peer, marks))
         return NOT_ORDINARY;
     bool is_partial = offload.flags & NEEDS_CSUM;
     if (offload.gso_type) {

@@ -12,6 +12,7 @@ void free_lane(struct lane *lane) {
     free(lane->out.train);
     free(lane->out.plain);
     free(lane->out.refused_bytes);
+    free(lane->raw.rows);
     if (!lane->has_joined)
         free(lane->state);
     free(lane);
@@ -36,9 +37,10 @@ struct lane *new_lane(const struct io *io) {
     lane->out.train = malloc(TRAIN_BUFFER + ARENA_SLACK);
     lane->out.plain = malloc(MAXIMUM_SEALED + ARENA_SLACK);
     lane->out.refused_bytes = malloc(REFUSED_BYTES);
-    if (lane->state != NULL && lane->out.train != NULL && lane->out.plain != NULL && lane->out.refused_bytes != NULL) {
+    lane->raw.rows = calloc(1, raw_bytes());
+    if (lane->state != NULL && lane->out.train != NULL && lane->out.plain != NULL &&
+        lane->out.refused_bytes != NULL && lane->raw.rows != NULL)
         return lane;
-    }
     free_lane(lane);
     return NULL;
 }

@@ -327,7 +327,30 @@ static PyObject *local_near(PyObject *self, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-static PyMethodDef local_methods[] = {{"_near", local_near, METH_VARARGS, NULL}, {0}};
+/* _leaves_by(kind, socket or None): what has marks of this kind leaves from there, where there are no ports. */
+static PyObject *local_leaves_by(PyObject *self, PyObject *arguments) {
+    struct local_end *local = &as_object(self)->is.local_end;
+    int kind;
+    PyObject *udp;
+    if (!PyArg_ParseTuple(arguments, "iO", &kind, &udp))
+        return NULL;
+    if (kind < 0 || kind >= RAW_KINDS) {
+        PyErr_SetString(PyExc_ValueError, "no such kind");
+        return NULL;
+    }
+    bool is_there = PyObject_TypeCheck(udp, udp_type);
+    local->senders[kind] = is_there ? &as_object(udp)->is.udp : NULL;
+    PyObject *before = as_object(self)->links[1 + kind];
+    as_object(self)->links[1 + kind] = is_there ? Py_NewRef(udp) : NULL;
+    Py_XDECREF(before);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef local_methods[] = {
+    {"_near", local_near, METH_VARARGS, NULL},
+    {"_leaves_by", local_leaves_by, METH_VARARGS, NULL},
+    {0},
+};
 
 static PyMemberDef unit_size_members[] = {
     MEMBER("limit", T_INT, unit_size, limit),
@@ -629,7 +652,17 @@ static const char *const reasons[DROP_REASONS] = {
     [DROP_FRAGMENT_SHORT] = "fragment_short",
 };
 
-static const struct io kernel = {read, writev, sendmsg, recvmsg};
+_Static_assert(sizeof(struct message) == sizeof(struct mmsghdr), "as the kernel has it");
+
+static int send_many(int fd, struct message *messages, unsigned int count) {
+    return sendmmsg(fd, (struct mmsghdr *)messages, count, 0);
+}
+
+static int receive_many(int fd, struct message *messages, unsigned int count) {
+    return recvmmsg(fd, (struct mmsghdr *)messages, count, MSG_DONTWAIT, NULL);
+}
+
+static const struct io kernel = {read, writev, sendmsg, recvmsg, send_many, receive_many};
 
 static PyTypeObject *lane_type;
 
@@ -766,6 +799,57 @@ static PyObject *lane_drain_udp(PyObject *self, PyObject *const *arguments, Py_s
     int result = (int)in_drain(lane_of(self), &as_object(arguments[0])->is.udp, now, (uint32_t)most);
     leave(self);
     return result_of(self, result);
+}
+
+/* drain_raw(socket, now) */
+static PyObject *lane_drain_raw(PyObject *self, PyObject *arguments) {
+    PyObject *udp;
+    double now;
+    if (!PyArg_ParseTuple(arguments, "O!d", udp_type, &udp, &now))
+        return NULL;
+    simulate(((struct lane_object *)self)->network);
+    enter(self);
+    int result = (int)raw_drain(lane_of(self), &as_object(udp)->is.udp, now);
+    leave(self);
+    return result_of(self, result);
+}
+
+static PyObject *name_of(const union address *name) {
+    size_t size = name->any.sa_family == AF_INET ? sizeof name->v4 : sizeof name->v6;
+    return PyBytes_FromStringAndSize((const char *)name, (Py_ssize_t)size);
+}
+
+/* Return (payload, who sent it as a struct sockaddr, ECN) of a row that is handed back. */
+static PyObject *lane_raw_row(PyObject *self, PyObject *unused) {
+    (void)unused;
+    const struct raw *raw = &lane_of(self)->raw;
+    uint32_t row = raw->back_row, size = raw->messages[row].msg_len, inside = size < raw->stride ? size : raw->stride;
+    uint32_t header = raw->header < inside ? raw->header : inside;
+    const char *rest = raw->parts[row][1].iov_base;
+    PyObject *payload = PyBytes_FromStringAndSize((const char *)raw->parts[row][0].iov_base + header, inside - header);
+    if (payload != NULL && size > inside)
+        PyBytes_ConcatAndDel(&payload, PyBytes_FromStringAndSize(rest, size - inside));
+    return payload == NULL ? NULL : Py_BuildValue("(NNI)", payload, name_of(&raw->names[row]), raw->tos & 3);
+}
+
+/* Return (rows, sizes, stride, who sent them, TOS, size of the outer header) of a group that is handed back. */
+static PyObject *lane_raw_group(PyObject *self, PyObject *unused) {
+    (void)unused;
+    const struct raw *raw = &lane_of(self)->raw;
+    PyObject *sizes = PyList_New(0);
+    for (uint32_t row = raw->first; sizes != NULL && row < raw->end; row++) {
+        PyObject *size = PyLong_FromUnsignedLong(raw->messages[row].msg_len);
+        if (size == NULL || PyList_Append(sizes, size))
+            Py_CLEAR(sizes);
+        Py_XDECREF(size);
+    }
+    if (sizes == NULL)
+        return NULL;
+    return Py_BuildValue("(y#y#NINII)", (const char *)raw->parts[raw->first][0].iov_base,
+                         (Py_ssize_t)((raw->end - raw->first) * raw->stride),
+                         raw->fits ? "" : (const char *)raw->parts[raw->first][1].iov_base,
+                         raw->fits ? (Py_ssize_t)0 : (Py_ssize_t)((raw->end - raw->first) * RAW_REST), sizes,
+                         raw->stride, name_of(&raw->names[raw->first]), raw->tos, raw->header);
 }
 
 /* simulate(objects): ask these, a dictionary by descriptor, for what the kernel is asked for. */
@@ -1166,6 +1250,9 @@ static PyMethodDef lane_methods[] = {
     {"simulate", lane_simulate, METH_O, NULL},
     {"drain_tun", lane_drain_tun, METH_O, NULL},
     {"drain_udp", (PyCFunction)(void (*)(void))lane_drain_udp, METH_FASTCALL, NULL},
+    {"drain_raw", lane_drain_raw, METH_VARARGS, NULL},
+    {"raw_row", lane_raw_row, METH_NOARGS, NULL},
+    {"raw_group", lane_raw_group, METH_NOARGS, NULL},
     {"take_drops", lane_take_drops, METH_NOARGS, NULL},
     {"take_refused", lane_take_refused, METH_NOARGS, NULL},
     {"take_look", lane_take_look, METH_NOARGS, NULL},

@@ -103,7 +103,8 @@ enum {
 };
 
 /* What goes with a datagram (underlay.outer_header): TOS, TTL, and which of the sockets it leaves from */
-enum { MARK_TOS = 0xFF, MARK_TTL_SHIFT = 8, MARK_FLOW_SHIFT = 24 };
+enum { MARK_TOS = 0xFF, MARK_TTL_SHIFT = 8, MARK_KIND_SHIFT = 16, MARK_FLOW_SHIFT = 24 };
+enum { MARK_WHOLE = 1 << 16, MARK_IPV6 = 1 << 17, RAW_KINDS = 4, RAW_MESSAGES = 64, RAW_REST = 65536 };
 
 #define REJECT_AFTER_MESSAGES (UINT64_MAX - (1u << 13)) /* whitepaper section 6.1: 2^64 - 2^13 - 1 */
 #define REKEY_AFTER_MESSAGES ((uint64_t)1 << 60)
@@ -186,6 +187,7 @@ struct unsealed { /* forwarding.peer */
 
 struct local_end {
     const struct udp *udp;
+    const struct udp *senders[RAW_KINDS]; /* without ports, in its place: by marks */
     uint8_t source[32]; /* the control message to send from the address that the peer called */
     uint8_t received[24];
     int source_level, source_kind, source_size, received_size;
@@ -265,12 +267,19 @@ struct peer {
     char is_held; /* the sender holds something for it */
 };
 
+struct message { /* struct mmsghdr of sendmmsg(), which not every header declares */
+    struct msghdr msg_hdr;
+    unsigned int msg_len;
+};
+
 /* What the kernel is asked for; a fuzzer asks a network in memory. */
 struct io {
     ssize_t (*read)(int, void *, size_t);
     ssize_t (*writev)(int, const struct iovec *, int);
     ssize_t (*sendmsg)(int, const struct msghdr *, int);
     ssize_t (*recvmsg)(int, struct msghdr *, int);
+    int (*send_many)(int, struct message *, unsigned int);
+    int (*receive_many)(int, struct message *, unsigned int);
 };
 
 /* Drops that are counted here; everything else is handed back.  module.c has their names. */
@@ -441,6 +450,20 @@ struct in {
     struct reassembly reassembly;
 };
 
+struct raw { /* what one call received from a raw socket */
+    uint8_t *rows;
+    struct message messages[RAW_MESSAGES];
+    struct iovec parts[RAW_MESSAGES][2];
+    union address names[RAW_MESSAGES];
+    uint8_t controls[RAW_MESSAGES][CMSG_SPACE(4)];
+    struct udp *udp;
+    double now;
+    uint32_t stride, count, next, taken;
+    uint32_t first, end, tos, header; /* rows that have the same outside */
+    uint32_t back_row;
+    bool is_going, is_joined, fits;
+};
+
 struct lane {
     const struct io *io;
     struct state *state;
@@ -452,10 +475,11 @@ struct lane {
     int tun, tun_out; /* to read from and to write to */
     struct out out;
     struct in in;
+    struct raw raw;
 };
 
 enum out_result { OUT_DONE, OUT_PACKET, OUT_EDGE, OUT_ERROR, OUT_UNKNOWN };
-enum in_result { IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN, IN_ROW };
+enum in_result { IN_DONE, IN_EMPTY, IN_RECEIVED, IN_OPENED, IN_RUN, IN_UNIT, IN_EDGE, IN_CLEAR, IN_CLEAR_RUN, IN_ROW, IN_RAW, IN_RAW_GROUP };
 enum edge { EDGE_SENT = 1, EDGE_UNITS = 2, EDGE_ANSWER = 4, EDGE_REPORT = 8 };
 
 /* crypto.c */
@@ -531,6 +555,21 @@ void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, u
 void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size, uint32_t marks);
 bool complete(uint8_t *packet, uint32_t length, const struct offload *offload);
 enum out_result out_drain(struct lane *lane, double now);
+
+bool is_open(const struct udp *udp);
+bool is_refused(const struct out *out, const struct peer *peer);
+void refuse(struct out *out, struct peer *peer, const struct iovec *parts, int count, uint32_t size, uint32_t marks,
+            int error);
+uint8_t *add_control(uint8_t *at, int level, int kind, const void *data, size_t size);
+void note_look(struct lane *lane, struct peer *peer, const struct udp *udp, uint32_t marks);
+
+/* raw_out.c, raw_in.c */
+bool raw_may_send(const struct peer *peer, uint32_t marks);
+void raw_send(struct lane *lane, struct peer *peer, struct iovec *packets, uint32_t count, uint32_t marks);
+void raw_send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size,
+                     uint32_t marks);
+size_t raw_bytes(void);
+enum in_result raw_drain(struct lane *lane, struct udp *udp, double now);
 
 /* in.c */
 void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, int count);

@@ -28,8 +28,8 @@ struct offload offload_at(const uint8_t *at) {
 /* Sending */
 
 /* Keep a send that the kernel did not take; Python holds it, sends it in another way, or counts it. */
-static void refuse(struct out *out, struct peer *peer, const struct iovec *parts, int count, uint32_t size,
-                   uint32_t marks, int error) {
+void refuse(struct out *out, struct peer *peer, const struct iovec *parts, int count, uint32_t size, uint32_t marks,
+            int error) {
     uint32_t total = 0;
     for (int i = 0; i < count; i++)
         total += (uint32_t)parts[i].iov_len;
@@ -43,7 +43,7 @@ static void refuse(struct out *out, struct peer *peer, const struct iovec *parts
     }
 }
 
-static bool is_refused(const struct out *out, const struct peer *peer) {
+bool is_refused(const struct out *out, const struct peer *peer) {
     for (uint32_t i = 0; i < out->refused_count; i++)
         if (out->refused[i].peer == peer)
             return true;
@@ -60,7 +60,7 @@ static bool has_failed(const struct out *out, const struct peer *peer) {
     return false;
 }
 
-static uint8_t *put_control(uint8_t *at, int level, int kind, const void *data, size_t size) {
+uint8_t *add_control(uint8_t *at, int level, int kind, const void *data, size_t size) {
     struct cmsghdr header = {.cmsg_len = CMSG_LEN(size), .cmsg_level = level, .cmsg_type = kind};
     memset(at, 0, CMSG_SPACE(size));
     memcpy(at, &header, sizeof header);
@@ -76,7 +76,7 @@ static const struct udp *spread(const struct udp *first, uint32_t marks) {
     return first->spread_count ? first->spread[flow % (uint32_t)first->spread_count] : NULL;
 }
 
-static bool is_open(const struct udp *udp) { return udp != NULL && udp->fd >= 0 && udp->closes_at == INFINITY; }
+bool is_open(const struct udp *udp) { return udp != NULL && udp->fd >= 0 && udp->closes_at == INFINITY; }
 
 /* Return whether datagrams may leave for *peer* now; else it is for Python to say. */
 bool may_send(const struct state *state, const struct peer *peer, uint32_t marks) {
@@ -95,6 +95,19 @@ static bool is_crowded(const struct udp *udp) {
            waiting > size / CROWDED;
 }
 
+/* Have Python look now and then at what waits where *peer* is sent to. */
+void note_look(struct lane *lane, struct peer *peer, const struct udp *udp, uint32_t marks) {
+    struct out *out = &lane->out;
+    if (++out->sends % LOOK == 0 && (lane->is_wanted == NULL || is_crowded(udp))) {
+        out->look = peer;
+        out->look_marks = marks;
+    }
+}
+
+static bool is_raw(const struct peer *peer) {
+    return peer->tunnel != NULL && peer->tunnel->layout && peer->tunnel->protocols[0] != PROTOCOL_UDP;
+}
+
 /* Send datagrams of *size* bytes but for the last, which lie in *parts*, with these marks in the outer header. */
 static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts, int count, uint32_t size,
                        uint32_t marks) {
@@ -103,24 +116,21 @@ static void send_parts(struct lane *lane, struct peer *peer, struct iovec *parts
     uint8_t control[CMSG_SPACE(32) + 2 * CMSG_SPACE(4) + CMSG_SPACE(2)];
     uint8_t *end = control;
     int64_t total = 0;
-    if (++out->sends % LOOK == 0 && (lane->is_wanted == NULL || is_crowded(spread(local->udp, marks)))) {
-        out->look = peer;
-        out->look_marks = marks;
-    }
+    note_look(lane, peer, spread(local->udp, marks), marks);
     for (int i = 0; i < count; i++)
         total += (int64_t)parts[i].iov_len;
     if (local->source_size)
-        end = put_control(end, local->source_level, local->source_kind, local->source, (size_t)local->source_size);
+        end = add_control(end, local->source_level, local->source_kind, local->source, (size_t)local->source_size);
     int tos = (int)(marks & MARK_TOS), ttl = (int)(marks >> MARK_TTL_SHIFT & 0xFF);
     bool is_ipv4 = peer->endpoint.any.sa_family == AF_INET;
     int level = is_ipv4 ? IPPROTO_IP : IPPROTO_IPV6;
     if (tos)
-        end = put_control(end, level, is_ipv4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
+        end = add_control(end, level, is_ipv4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
     if (ttl)
-        end = put_control(end, level, is_ipv4 ? IP_TTL : IPV6_HOPLIMIT, &ttl, sizeof ttl);
+        end = add_control(end, level, is_ipv4 ? IP_TTL : IPV6_HOPLIMIT, &ttl, sizeof ttl);
     if (total > size) {
         uint16_t segment = (uint16_t)size;
-        end = put_control(end, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment);
+        end = add_control(end, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment);
     }
     struct msghdr message = {
         .msg_name = &peer->endpoint,
@@ -150,6 +160,14 @@ static void flush_queue(struct lane *lane, struct queue *queue) {
     struct iovec parts[MAXIMUM_PENDING];
     uint8_t *arena = lane->out.arena;
     int count = 0;
+    if (is_raw(queue->peer)) {
+        for (uint32_t i = 0; i < queue->count; i++)
+            parts[i] = (struct iovec){arena + queue->offset[i], queue->size[i]};
+        if (queue->count)
+            raw_send(lane, queue->peer, parts, queue->count, queue->marks);
+        queue->count = 0;
+        return;
+    }
     for (uint32_t i = 0; i < queue->count; i++) {
         uint8_t *at = arena + queue->offset[i];
         if (count && (uint8_t *)parts[count - 1].iov_base + parts[count - 1].iov_len == at)
@@ -196,7 +214,10 @@ void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, u
         queue->marks = marks;
     }
     if (queue->count) {
-        if (queue->is_closed || size > queue->first || marks != queue->marks || queue->count >= MAXIMUM_PENDING ||
+        if (is_raw(peer)) {
+            if (marks != queue->marks || queue->count >= MAXIMUM_PENDING)
+                flush_queue(lane, queue);
+        } else if (queue->is_closed || size > queue->first || marks != queue->marks || queue->count >= MAXIMUM_PENDING ||
             (queue->count + 1) * queue->first > MAXIMUM_PENDING_BYTES)
             flush_queue(lane, queue);
         else if (size < queue->first)
@@ -277,6 +298,10 @@ static uint32_t make_train(const struct lane *lane, const struct keypair *keypai
 
 /* Send *total* bytes of datagrams of *size* bytes in as few sends as the kernel takes, of nearly equal counts. */
 void send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size, uint32_t marks) {
+    if (is_raw(peer)) {
+        raw_send_evenly(lane, peer, rows, total, size, marks);
+        return;
+    }
     uint32_t count = (total + size - 1) / size, limit = TRAIN_BYTES / size;
     if (limit > TRAIN_COUNT)
         limit = TRAIN_COUNT;

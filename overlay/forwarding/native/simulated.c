@@ -185,4 +185,55 @@ static ssize_t simulated_recvmsg(int fd, struct msghdr *message, int flags) {
     return result < 0 ? failed() : result;
 }
 
-const struct io simulated = {simulated_read, simulated_writev, simulated_sendmsg, simulated_recvmsg};
+/* Raw sockets are asked to send_many(packets, address, TOS, TTL), and to receive_many(count) of (packet, TOS, source). */
+static int simulated_send_many(int fd, struct message *messages, unsigned int count) {
+    PyObject *socket = object_at(fd), *list = socket == NULL ? NULL : PyList_New(0), *answer = NULL;
+    for (unsigned int i = 0; list != NULL && i < count; i++) {
+        const struct iovec *part = messages[i].msg_hdr.msg_iov;
+        PyObject *packet = PyBytes_FromStringAndSize(part->iov_base, (Py_ssize_t)part->iov_len);
+        if (packet == NULL || PyList_Append(list, packet))
+            Py_CLEAR(list);
+        Py_XDECREF(packet);
+    }
+    int tos = 0, ttl = 0;
+    const struct msghdr *first = &messages[0].msg_hdr;
+    for (struct cmsghdr *each = CMSG_FIRSTHDR(first); each != NULL;
+         each = CMSG_NXTHDR((struct msghdr *)(uintptr_t)first, each)) {
+        bool is_tos = each->cmsg_level == IPPROTO_IP ? each->cmsg_type == IP_TOS : each->cmsg_type == IPV6_TCLASS;
+        memcpy(is_tos ? &tos : &ttl, CMSG_DATA(each), sizeof tos);
+    }
+    PyObject *address = list == NULL ? NULL : address_of(first->msg_name);
+    if (address != NULL)
+        answer = PyObject_CallMethod(socket, "send_many", "OOii", list, address, tos, ttl);
+    Py_XDECREF(address);
+    Py_XDECREF(list);
+    return (int)as_size(answer);
+}
+
+static int simulated_receive_many(int fd, struct message *messages, unsigned int count) {
+    PyObject *socket = object_at(fd);
+    PyObject *rows = socket == NULL ? NULL : PyObject_CallMethod(socket, "receive_many", "I", count);
+    if (rows == NULL)
+        return (int)failed();
+    int received = (int)PyList_Size(rows);
+    for (int i = 0; i < received; i++) {
+        const char *packet;
+        Py_ssize_t size;
+        PyObject *control, *source;
+        struct msghdr *header = &messages[i].msg_hdr;
+        if (!PyArg_ParseTuple(PyList_GetItem(rows, i), "y#OO", &packet, &size, &control, &source) ||
+            !put_answer(header, control, source)) {
+            Py_DECREF(rows);
+            return (int)failed();
+        }
+        size_t first = header->msg_iov[0].iov_len < (size_t)size ? header->msg_iov[0].iov_len : (size_t)size;
+        memcpy(header->msg_iov[0].iov_base, packet, first);
+        memcpy(header->msg_iov[1].iov_base, packet + first, (size_t)size - first);
+        messages[i].msg_len = (unsigned int)size;
+    }
+    Py_DECREF(rows);
+    return received;
+}
+
+const struct io simulated = {simulated_read, simulated_writev, simulated_sendmsg, simulated_recvmsg,
+                             simulated_send_many, simulated_receive_many};

@@ -103,6 +103,8 @@ class Inbound:
         receives of merged ones: a super-packet takes two sends, and enters the tun in one write again.
         """
         if udp.carrier is not None:
+            if self.compiled is not None and udp.descriptor >= 0 and udp.layout:
+                return self.compiled.drain_raw(udp, now)
             return self.raw.drain(udp, now)
         if self.compiled is not None and udp.descriptor >= 0 and (udp.clear is None or udp.layout):
             return self.compiled.drain_udp(udp, now, most)

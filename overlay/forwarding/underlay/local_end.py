@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from overlay.forwarding import state
-from overlay.forwarding.underlay.outer_header import TOS, TTL_SHIFT
+from overlay.forwarding.underlay.outer_header import KIND_SHIFT, TOS, TTL_SHIFT
 from overlay.linux import SOL_UDP, UDP_SEGMENT
 
 if TYPE_CHECKING:
@@ -38,6 +38,17 @@ class LocalEnd(state.LocalEnd):
         self.received_source: tuple[int, bytes] | None = None  # what `source` was made from
         # `source`, TOS, TTL and cutting, made once for marks and a segment size
         self.controls: dict[tuple[int, int], Ancillary] = {}
+
+    def send_by(self, kind: int, udp: UdpSocket) -> None:
+        """Send what has marks of *kind* from *udp*, where there are no ports."""
+        self.senders[kind] = udp
+        self._leaves_by(kind >> KIND_SHIFT, udp)
+
+    def forget_senders(self) -> None:
+        """Let the socket be chosen anew, where there are no ports."""
+        for kind in self.senders:
+            self._leaves_by(kind >> KIND_SHIFT, None)
+        self.senders = {}
 
     def forget_source(self) -> None:
         """Let the host's routes choose the local address again."""

@@ -22,6 +22,7 @@ TOS = 0xFF
 TTL_SHIFT = 8
 WHOLE = 1 << 16
 IPV6 = 1 << 17
+KIND_SHIFT = 16  # of those two, which decide for a raw socket
 
 # Specification (RFC 791 section 3.1, RFC 8200 section 3): offsets in a packet
 _IPV4_FLAGS, _IPV4_TTL, _IPV6_HOP_LIMIT = 6, 8, 7

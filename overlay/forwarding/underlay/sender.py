@@ -130,6 +130,10 @@ class Sender:
         if not number or target is None or peer in self._held:
             self.send(peer, buffers, size, marks, flow)
             return
+        if not peer.has_ports:
+            if not _is_lost(peer, number):
+                self._hold(peer, buffers, size, marks, flow, bounded=True)
+            return
         segment = size if sum(map(len, buffers)) > size else 0
         outcome = self._failed(
             peer, target, buffers, segment, marks, flow, OSError(number, "the kernel did not take it")
@@ -317,11 +321,8 @@ class Sender:
             except OSError as error:
                 if shares is not None and is_told:
                     shares.failed()
-                if error.errno in {errno.EAGAIN, errno.ENOBUFS}:
+                if not _is_lost(peer, error.errno):
                     return buffers
-                if error.errno == errno.EMSGSIZE:
-                    peer.path.due = 0.0  # the kernel knows more than we do
-                peer.drops["too_big" if error.errno == errno.EMSGSIZE else "send_refused"] += 1
                 buffers = _behind(buffers, size, 1)
             else:
                 rest = _behind(buffers, size, sent)
@@ -352,7 +353,7 @@ class Sender:
                 protocol,
                 math.inf,
             ):
-                peer.local.senders[marks & _KIND] = each
+                peer.local.send_by(marks & _KIND, each)
                 return each.carrier
         return None
 
@@ -447,6 +448,16 @@ class Sender:
                 return Outcome.CUT
         peer.drops["too_big" if number == errno.EMSGSIZE else "send_refused"] += _count(buffers, segment)
         return Outcome.LOST
+
+
+def _is_lost(peer: Peer, number: int | None) -> bool:
+    """Return whether a packet that a raw socket refused with an error is lost, and count it then; else it may wait."""
+    if number in {errno.EAGAIN, errno.ENOBUFS}:
+        return False
+    if number == errno.EMSGSIZE:
+        peer.path.due = 0.0  # the kernel knows more than we do
+    peer.drops["too_big" if number == errno.EMSGSIZE else "send_refused"] += 1
+    return True
 
 
 def _count_all(buffers: Sequence[memoryview], size: int) -> int:

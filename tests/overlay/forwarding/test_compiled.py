@@ -35,7 +35,7 @@ def test_any_story_ends_the_same_by_either_path(steps, seed, has_gro, is_bulk):
     steps=steps_of(CLEAR_KINDS),
     seed=st.integers(0, 2**32),
     has_gro=st.booleans(),
-    by=st.sampled_from(["udp", "vxlan", "geneve"]),
+    by=st.sampled_from(["udp", "vxlan", "geneve", "ipip", "gre", "gre with a key"]),
 )
 def test_any_story_in_the_clear_ends_the_same_by_either_path(steps, seed, has_gro, by):
     assert_equal(*tell(steps, seed, has_gro=has_gro, by=by))

@@ -424,7 +424,7 @@ static ssize_t fake_writev(int fd, const struct iovec *parts, int count) {
     return (ssize_t)total;
 }
 
-static const struct io in_memory = {fake_read, fake_writev, fake_sendmsg, fake_recvmsg};
+static const struct io in_memory = {fake_read, fake_writev, fake_sendmsg, fake_recvmsg, NULL, NULL};
 
 /* Beginning */
 

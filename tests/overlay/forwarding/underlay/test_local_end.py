@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from overlay.forwarding.underlay.local_end import CONTROLS, LocalEnd
-from overlay.forwarding.underlay.outer_header import TTL_SHIFT
+from overlay.forwarding.underlay.outer_header import IPV6, TTL_SHIFT, WHOLE
 from overlay.linux import SOL_UDP, UDP_SEGMENT
 
 V4, V6 = ("192.0.2.1", 51820), ("2001:db8::1", 51821, 0, 3)
@@ -60,3 +60,14 @@ def test_control_messages_are_made_once_and_remembered_in_bounds():
         assert control == [(*TOS[2], number(1)), (SOL_UDP, UDP_SEGMENT, struct.pack("=H", size))]
         assert local.ancillary(V4, 1, size) is control
         assert len(local.controls) == (size - 1) % CONTROLS + 1
+
+
+def test_senders_are_forgotten_together():
+    local, sender = LocalEnd(), object()
+    local.send_by(WHOLE, sender)
+    local.send_by(WHOLE | IPV6, sender)
+    assert local.senders == {WHOLE: sender, WHOLE | IPV6: sender}
+
+    local.forget_senders()
+
+    assert local.senders == {}

@@ -1,0 +1,90 @@
+/* From raw sockets to the wire, as overlay/forwarding/underlay/mmsg.py sends: each packet by itself, many in one call. */
+#include "bytes.h"
+#include "native.h"
+#include "shared.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+
+/* Return the socket that packets with *marks* leave from (sender: _carrier); NULL if it is not known. */
+static const struct udp *sender(const struct peer *peer, uint32_t marks) {
+    return peer->local->senders[marks >> MARK_KIND_SHIFT & (RAW_KINDS - 1)];
+}
+
+/* Return whether packets with *marks* may leave for *peer* now; else it is for Python to say. */
+bool raw_may_send(const struct peer *peer, uint32_t marks) {
+    const struct udp *udp = sender(peer, marks);
+    return peer->endpoint_size && !peer->is_held && is_open(udp) && !udp->has_shares;
+}
+
+static size_t put_controls(const struct peer *peer, uint32_t marks, uint8_t *control) {
+    int tos = (int)(marks & MARK_TOS), ttl = (int)(marks >> MARK_TTL_SHIFT & 0xFF);
+    bool is_ipv4 = peer->endpoint.any.sa_family == AF_INET;
+    int level = is_ipv4 ? IPPROTO_IP : IPPROTO_IPV6;
+    uint8_t *end = control;
+    if (tos)
+        end = add_control(end, level, is_ipv4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
+    if (ttl)
+        end = add_control(end, level, is_ipv4 ? IP_TTL : IPV6_HOPLIMIT, &ttl, sizeof ttl);
+    return (size_t)(end - control);
+}
+
+/* Send *count* packets, RAW_MESSAGES at most.  What the kernel does not take is for Python: the first with the error, and
+ * those behind it as they are. */
+void raw_send(struct lane *lane, struct peer *peer, struct iovec *packets, uint32_t count, uint32_t marks) {
+    struct out *out = &lane->out;
+    const struct udp *udp = sender(peer, marks);
+    union address name = peer->endpoint;
+    uint8_t control[2 * CMSG_SPACE(4)];
+    size_t control_size = put_controls(peer, marks, control);
+    struct message messages[RAW_MESSAGES];
+    if (name.any.sa_family == AF_INET) /* of a raw socket, a port is a protocol, or nothing */
+        name.v4.sin_port = 0;
+    else
+        name.v6.sin6_port = name.v6.sin6_flowinfo = 0;
+    for (uint32_t i = 0; i < count; i++)
+        messages[i] = (struct message){
+            .msg_hdr = {
+                .msg_name = &name,
+                .msg_namelen = peer->endpoint_size,
+                .msg_iov = &packets[i],
+                .msg_iovlen = 1,
+                .msg_control = control_size ? control : NULL,
+                .msg_controllen = control_size,
+            },
+        };
+    note_look(lane, peer, udp, marks);
+    uint32_t at = 0;
+    int error = 0;
+    while (at < count && !is_refused(out, peer)) {
+        int sent = lane->io->send_many(udp == NULL ? -1 : udp->fd, messages + at, count - at);
+        if (sent <= 0) {
+            error = sent < 0 ? errno : EAGAIN;
+            break;
+        }
+        for (int i = 0; i < sent; i++)
+            counts_of(lane, peer)->tx_bytes += (int64_t)packets[at++].iov_len;
+    }
+    for (; at < count; at++, error = 0)
+        refuse(out, peer, &packets[at], 1, (uint32_t)packets[at].iov_len, marks, error);
+}
+
+/* Send *total* bytes of packets of *size* bytes but for the last, as a train of them is sent (offload.split: parts). */
+void raw_send_evenly(struct lane *lane, struct peer *peer, uint8_t *rows, uint32_t total, uint32_t size,
+                     uint32_t marks) {
+    uint32_t count = (total + size - 1) / size, limit = TRAIN_BYTES / size;
+    if (limit > TRAIN_COUNT)
+        limit = TRAIN_COUNT;
+    if (!limit)
+        limit = 1;
+    uint32_t sends = (count + limit - 1) / limit;
+    for (uint32_t part = 0; part < sends; part++) {
+        struct iovec packets[RAW_MESSAGES];
+        uint32_t from = count * part / sends, to = count * (part + 1) / sends;
+        for (uint32_t i = from; i < to; i++) {
+            uint32_t at = i * size;
+            packets[i - from] = (struct iovec){rows + at, total - at < size ? total - at : size};
+        }
+        raw_send(lane, peer, packets, to - from, marks);
+    }
+}
