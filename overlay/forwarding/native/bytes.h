@@ -43,8 +43,15 @@ static inline void put64_le(uint8_t *at, uint64_t value) {
 /* One's complement sums (RFC 1071) are taken of 32-bit words in the machine's order into 64 bits: folding and, on a
  * little endian machine, exchanging the bytes at the end give what big endian words would. */
 static inline uint64_t sum_bytes(const uint8_t *at, size_t size) {
-    uint64_t sum = 0;
+    uint64_t sum = 0, other = 0, one, two;
     uint32_t word;
+    for (; size >= 16; size -= 16, at += 16) { /* two chains of additions are as fast as one */
+        memcpy(&one, at, 8);
+        memcpy(&two, at + 8, 8);
+        sum += (one & UINT32_MAX) + (one >> 32);
+        other += (two & UINT32_MAX) + (two >> 32);
+    }
+    sum += other;
     for (; size >= 4; size -= 4, at += 4) {
         memcpy(&word, at, 4);
         sum += word;
