@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding import native
+from overlay.wire.bulk import AES_256_GCM
 from tests.both_paths import CLEAR_KINDS, KINDS, SERVICE_KINDS, tell
-from tests.fuzz.both import Tale
+from tests.fuzz.both import Tale, Trains
 from tests.fuzz.target import CORPUS
 from tests.hypothesis_profiles import examples
 from tests.sim import World
@@ -109,3 +111,26 @@ def test_the_twin_is_told_once_whose_a_source_is(make, version):
 
     assert b.received[-3:] == sent
     assert told == []
+
+
+@pytest.mark.slow
+def test_no_memory_is_kept_for_packets():
+    world = World(is_compiled=True, network=Trains, ciphers=[AES_256_GCM])
+    a, b = world.pair()
+    for node in (a, b):
+        node.tun.packets_of = lambda data, header: ()
+    resident = []
+
+    for _ in range(120):
+        for _ in range(8):
+            a.send_super(b, 60_000)
+        a.send(b, 20)
+        world.run(0.002)
+        a.log.clear()
+        b.log.clear()
+        b.tun.writes.clear()
+        world.network.sent.clear()
+        resident.append(int(Path("/proc/self/statm").read_text().split()[1]))
+
+    assert b.peer().traffic.rx_packets > 30_000
+    assert resident[-1] - resident[40] < 256  # pages: 1 MiB for 28,000 packets
