@@ -33,6 +33,23 @@ def test_a_whole_flow_is_one_run_at_a_glance(inner, is_pushed, monkeypatch):
     assert rows_of(inner).runs(udp=True) == general == [Run(0, len(inner))]
 
 
+@pytest.mark.parametrize(
+    ("identifier", "is_at_a_glance"), [(0xFFFC, True), (0xFFFD, False), ("check 4", True), ("check 3", False)]
+)
+def test_a_flow_whose_numbers_wrap_around_is_one_run_the_general_way(identifier, is_at_a_glance, monkeypatch):
+    """Of four rows the last identifier is 0xFFFF at a glance, and the last checksum of a header 1."""
+    if isinstance(identifier, str):
+        check = int.from_bytes(flow(1, 100, identifier=0)[0][10:12], "big")
+        identifier = (check - int(identifier[-1])) % 0xFFFF
+    inner = flow(4, 100, identifier=identifier)
+    general = []
+    checksums = Rows._checksums
+    monkeypatch.setattr(Rows, "_checksums", lambda *args: general.append(1) or checksums(*args))
+
+    assert rows_of(inner).runs(udp=True) == [Run(0, 4)]
+    assert general == ([] if is_at_a_glance else [1])
+
+
 @pytest.mark.parametrize("are_sums_right", [False, True])
 @pytest.mark.parametrize("row", [0, 1, 3])
 @pytest.mark.parametrize("make", [flow, udp_flow])
