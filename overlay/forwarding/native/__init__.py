@@ -7,16 +7,18 @@ it, but slower.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-missing = ""
+missing: str
 """Why there is none, for whoever asks; empty where there is one."""
 
-core: ModuleType | None = None
+core: ModuleType | None
 
 
 def describe() -> str:
@@ -24,12 +26,28 @@ def describe() -> str:
     return f"interpreted: {missing}" if core is None else f"compiled, with {core.LIBRARY}"
 
 
-if os.environ.get("OVERLAY_NATIVE") == "0":
-    missing = "OVERLAY_NATIVE=0"
-else:
+def is_outdated(library: Path) -> bool:
+    """Return whether a source beside *library* is newer: it would not fit the Python of today.
+
+    Only where the project runs from its sources.  An installed package has none.
+    """
+    built = library.stat().st_mtime_ns
+    return any(source.stat().st_mtime_ns > built for source in library.parent.glob("*.[ch]"))
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    """Return the extension, or why there is none."""
+    if os.environ.get("OVERLAY_NATIVE") == "0":
+        return None, "OVERLAY_NATIVE=0"
+    found = importlib.util.find_spec("overlay.forwarding.native._core")
+    if found is None or found.origin is None:
+        return None, "not built"
+    if is_outdated(Path(found.origin)):
+        return None, "its sources are newer than what was built: run scripts/install"
     try:
-        core = importlib.import_module("overlay.forwarding.native._core")
-    except ModuleNotFoundError:
-        missing = "not built"
+        return importlib.import_module(found.name), ""
     except ImportError as error:  # there is no library for it
-        missing = str(error)
+        return None, str(error)
+
+
+core, missing = _load()

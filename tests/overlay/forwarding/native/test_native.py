@@ -1,0 +1,28 @@
+"""What is built is loaded where it fits the sources beside it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from overlay.forwarding import native
+
+
+@pytest.mark.parametrize(("source", "is_outdated"), [(100, False), (200, False), (201, True)])
+@pytest.mark.parametrize("name", ["in.c", "native.h"])
+def test_what_is_older_than_its_sources_is_not_loaded(tmp_path, name, source, is_outdated):
+    """After a pull the old extension met new Python, and the agent ended with a traceback."""
+    library = tmp_path / "_core.abi3.so"
+    for path, time in ((library, 200), (tmp_path / name, source), (tmp_path / "out.c", 100)):
+        path.touch()
+        os.utime(path, (time, time))
+
+    assert native.is_outdated(library) is is_outdated
+
+
+def test_what_was_installed_without_sources_is_never_outdated(tmp_path):
+    library = tmp_path / "_core.abi3.so"
+    library.touch()
+
+    assert not native.is_outdated(library)
