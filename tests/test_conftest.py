@@ -10,7 +10,8 @@ BACKGROUND_JOB = """
 import signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 import tests.conftest
-child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+child = subprocess.Popen([sys.executable, "-c", "import signal; print(flush=True); signal.pause()"], stdout=subprocess.PIPE)
+child.stdout.readline()
 child.send_signal(signal.SIGINT)
 sys.exit(child.wait(10) != -signal.SIGINT and child.returncode != 130)
 """

@@ -101,7 +101,7 @@ def test_transfers_go_on_while_directors_are_killed_in_turn(farm, is_drained):
         sys.executable, "-c", SLOW_CLIENT, "203.0.113.81", "81", "8", stdout=subprocess.PIPE
     )
     assert client.stdout.readline() == "open\n"
-    wait_until(lambda: sum(flows(farm.lb1)) == 8)
+    wait_until(lambda: sum(flows(farm.lb1)) == 8, 30)
     places = flows(farm.lb1)
     drained = places.index(max(places))
     if is_drained:
@@ -109,11 +109,11 @@ def test_transfers_go_on_while_directors_are_killed_in_turn(farm, is_drained):
         assert done.returncode == 0, done.stderr
     told = [drained] if is_drained else [0, 1]
     for killed, other in ((farm.lb1, farm.lb2), (farm.lb2, farm.lb1), (farm.lb1, farm.lb2)):
-        wait_until(lambda other=other: all(flows(other)[each] == places[each] for each in told))
-        wait_until(lambda: active_for(farm.client) == "lb1")
+        wait_until(lambda other=other: all(flows(other)[each] == places[each] for each in told), 30)
+        wait_until(lambda: active_for(farm.client) == "lb1", 30)
         killed.process.send_signal(signal.SIGKILL)
         killed.process.wait()
-        wait_until(lambda other=other: active_for(farm.client) == other.name)
+        wait_until(lambda other=other: active_for(farm.client) == other.name, 30)
         killed.start()
     assert client.poll() is None  # still under way
     for process in farm.slow:
@@ -137,8 +137,8 @@ def test_settings_reach_every_director_and_differences_are_named(farm):
     assert (done.returncode, done.stderr) == (0, "")
     assert state(farm.lb1)["state"] == state(farm.lb2)["state"] == "drained"
     assert state(farm.lb1)["set_by_hand"]
-    wait_until(lambda: listed(farm.lb1, "web")[0]["not_heard"] == [])
-    wait_until(lambda: state(farm.lb1)["differs_at"] == [])
+    wait_until(lambda: listed(farm.lb1, "web")[0]["not_heard"] == [], 30)
+    wait_until(lambda: state(farm.lb1)["differs_at"] == [], 30)
 
     # One that begins anew is told what holds; while it is away, it is named.
     farm.lb1.process.send_signal(signal.SIGKILL)

@@ -69,7 +69,7 @@ def test_command_that_does_not_exist_is_logged_and_harms_nothing(caplog):
 
 
 def test_command_that_hangs_is_ended(drop, monkeypatch):
-    monkeypatch.setattr(commands, "PATIENCE", 0.2)
+    monkeypatch.setattr(commands, "PATIENCE", 2)
     run(
         QuorumChanged(True, 4, 2),
         quorum_up_command=("/bin/sh", "-c", f"touch {drop}/begun; sleep 60; touch {drop}/done"),

@@ -67,8 +67,8 @@ def test_script_knows_the_server_and_has_none_of_our_privileges(check, everybody
 def test_script_that_hangs_is_ended_with_all_it_started(check, everybody):
     command = shell(f"sleep 100 & echo $! > {everybody}/pid; trap '' TERM; wait; sleep 100")
     began = time.monotonic()
-    assert check("script", command=command, timeout=0.5) == Result(False, "no answer within 0.5 s")
-    assert time.monotonic() - began > 0.5
+    assert check("script", command=command, timeout=2) == Result(False, "no answer within 2 s")
+    assert time.monotonic() - began > 2
     pid = int((everybody / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         _is_alive(pid)
