@@ -89,6 +89,10 @@ _wireguard_numbers = itertools.count()
 _network_numbers = itertools.count(1)
 
 
+LOGS: dict[str, Path] = {}
+"""Of the agents that were made last, by host: a test that fails shows them."""
+
+
 class Network:
     """An underlay, and the peers on it."""
 
@@ -281,6 +285,7 @@ class Host(Node):
         super().__init__(network, name, number, interface, settings, namespace)
         self.peers_path = self.directory / "peers.toml"
         self.log_path = self.directory / "log"
+        LOGS[self.name] = self.log_path
         self.control_path = CONTROL / f"{interface}.{self.namespace.inode}.sock"
         self._log_start = 0
         network.lab.on_exit(self._clean_up)
