@@ -292,7 +292,6 @@ NOT_LOADED = {
 TESTED_ELSEWHERE = {
     "overlay.forwarding.state": "tests of the classes that begin with its classes; the twin has the same",
     "overlay.forwarding.twin": "test_compiled has one at work",
-    "overlay.forwarding.native": "test_compiled has both paths do the same",
     "overlay.forwarding.bulk.outbound": "tests/overlay/forwarding/bulk/test_units.py has nodes send units of every kind",
     "overlay.forwarding.offload.split": "test_segments joins again what it split",
     "overlay.answers.set_server": "tests/netns/test_services.py sets servers of running agents",
