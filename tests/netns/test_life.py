@@ -293,7 +293,8 @@ def test_forwarder_may_die_again_and_again(pair):
         opened = opened or descriptors(paris.process.pid)
 
     assert len(seen) == 3
-    assert descriptors(paris.process.pid) == opened
+    # It may have had one more for a moment, when it was looked at first.
+    wait_until(lambda: descriptors(paris.process.pid) <= opened, PATIENCE, "no descriptor more than before")
 
 
 # What it costs, and what it may do
