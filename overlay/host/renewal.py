@@ -22,10 +22,18 @@ set there is set again (`Tun.restore`).
 
 Each new socket is bound while the old one is there, so that at no moment somebody else can have its port.  The process
 that had the old ones has ended by then, and copies that it had sent by the link (SCM_RIGHTS) went with the link.
+
+Children of the agent, a script that checks a server say, have copies of all its descriptors between fork and exec, which
+on a busy host takes a while.  To close a socket does not end it then.  In a group with SO_REUSEPORT it would keep its
+place, the new ones would get the places behind it, and when it ends at last, the kernel puts the last of the group in
+its place (``reuseport_detach_sock()`` in net/core/sock_reuseport.c): transport messages would go to the socket for
+handshakes, which drops them.  So an old socket is taken out of its group before it is closed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from typing import TYPE_CHECKING
 
 from overlay.host.sockets import BESIDE, lanes_of, open_beside, open_raw, open_udp
@@ -35,6 +43,12 @@ if TYPE_CHECKING:
 
     from overlay.encap.encapsulation import Encapsulation
     from overlay.host.sockets import IPAddress, UdpSocket
+
+# Specification: asm-generic/socket.h
+SO_BINDTOIFINDEX = 62  # since Linux 5.0
+
+# Ours
+NO_INTERFACE = 0x7FFFFFFF  # the largest index, which no interface has
 
 
 def renew(
@@ -55,11 +69,22 @@ def renew(
     lanes = lanes_of(opened)
     for each in [udp for udp in opened if udp.role in BESIDE]:
         opened.remove(each)
-        each.close()
+        _end(each)
     for place, each in enumerate(opened):
         name, role = encapsulation.name, each.role
         opened[place] = open_udp(each.address, each.port, fwmark, opened, encapsulation=name, role=role)
-        each.close()
+        _end(each)
     if encapsulation.is_encrypted:
         for udp in list(opened):
             opened += open_beside(udp, fwmark, opened, lanes)
+
+
+def _end(udp: UdpSocket) -> None:
+    """Close *udp*, and have it out of its group and hear nothing at once, even where a child has a copy of it.
+
+    A socket that is bound to another interface is put into another place of the kernel's table, and by that leaves its
+    group (``udp_lib_rehash()`` in net/ipv4/udp.c).
+    """
+    with contextlib.suppress(OSError):  # unknown to this kernel; then it ends when the child has closed it
+        udp.socket.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
+    udp.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
 import shutil
 import signal
 import socket
+import stat
 import sys
 import sysconfig
 import time
@@ -22,6 +24,7 @@ from overlay.host.user_ids import MORE_USER_IDS, USER_IDS
 from tests.netns.network import (
     CONTROL,
     PATIENCE,
+    PORT,
     IcmpError,
     Network,
     cpu_seconds,
@@ -35,6 +38,8 @@ from tests.netns.network import (
 )
 from tests.netns.topology import ROOT, wait_until
 
+LIBC = ctypes.CDLL(None, use_errno=True)
+PIDFD_GETFD = 438  # its number on every architecture
 # Traffic goes on 2 s after a restart at the latest; here others may have the processor.  A handshake that is lost
 # and tried again takes 5 s, and would be noticed.
 TAKES_OVER = 4.5
@@ -295,6 +300,44 @@ def test_forwarder_may_die_again_and_again(pair):
     assert len(seen) == 3
     # It may have had one more for a moment, when it was looked at first.
     wait_until(lambda: descriptors(paris.process.pid) <= opened, PATIENCE, "no descriptor more than before")
+
+
+def test_packets_pass_though_a_child_had_copies_of_the_sockets_while_the_forwarder_was_restarted(pair):
+    """Such as a script that checks a server, between fork and exec; a busy host leaves it there for a while."""
+    paris, tokyo = pair
+    paris.ping(tokyo.address)
+    copies = udp_sockets(paris.process.pid)
+    os.kill(paris.status()["forwarder_pid"], signal.SIGKILL)
+    wait_until(lambda: "forwarder restarted" in paris.log, PATIENCE, "another forwarder")
+
+    for each in copies:
+        each.close()
+
+    assert len(copies) == 4
+    for one, other in ((paris, tokyo), (tokyo, paris)):
+        one.ping(other.address, 5)
+
+
+def udp_sockets(pid):
+    """Return copies of the underlay sockets of an agent, in the order in which it closes them before it becomes another."""
+    handle = os.pidfd_open(pid)
+    try:
+        numbers = sorted(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir())
+        taken = [LIBC.syscall(PIDFD_GETFD, handle, number, 0) for number in numbers]
+    finally:
+        os.close(handle)
+    copies = []
+    for each in taken:
+        if not stat.S_ISSOCK(os.fstat(each).st_mode):
+            os.close(each)
+            continue
+        copy = socket.socket(fileno=each)
+        is_udp = copy.family in {socket.AF_INET, socket.AF_INET6} and copy.type == socket.SOCK_DGRAM
+        if is_udp and copy.getsockname()[1] == PORT:
+            copies.append(copy)
+        else:
+            copy.close()
+    return copies
 
 
 # What it costs, and what it may do

@@ -112,6 +112,21 @@ def test_handshake_messages_have_a_queue_of_their_own_as_before(opened, address)
         assert sort_out(opened, address, ip_address(address).version) == [[4, 5], [1, 2, 3]]
 
 
+@pytest.mark.parametrize("step", [1, -1])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_copies_in_a_program_that_is_being_started_change_nothing_of_who_gets_what(opened, address, step):
+    """Between fork and exec a child has copies of all descriptors: sockets that the agent closes live until then."""
+    opened += open_underlay([ip_address(address)], 0)
+
+    for _ in range(3):
+        copies = [each.socket.dup() for each in opened][::step]
+        renew(opened, WIREGUARD, [ip_address(address)], None)
+        for each in copies:
+            each.close()
+
+        assert sort_out(opened, address, ip_address(address).version) == [[4, 5], [1, 2, 3]]
+
+
 def test_every_address_and_its_port_are_bound_again_and_nobody_else_may_share_them(opened):
     opened += open_underlay([], 0)
     before = [(udp.socket.getsockname(), udp.role) for udp in opened]
