@@ -48,7 +48,9 @@ ROOMS = {
         "overlay.wire",
         "peers",
     },  # the edge: each asks a server
+    "overlay.containers": {"peers.mac"},
     "overlay.host": {
+        "overlay.containers",
         "overlay.errors",
         "overlay.linux",
         "overlay.wire",
@@ -83,6 +85,7 @@ ROOMS = {
     },  # the edge of VRRP: it knows nothing of the agent
     # The agent and the modules around it.
     "overlay": {
+        "overlay.containers",
         "overlay.services",
         "overlay.services.checks",
         "overlay.errors",
@@ -158,6 +161,11 @@ CORE = (
         frozenset({"msgpack"}),
         but=frozenset({"overlay.services.checks"}),
         reason="a test hands them bytes, a time and randomness, and a run repeats byte for byte",
+    ),
+    Computes(
+        ("overlay.containers",),
+        frozenset({"json"}),
+        "who has which address is settled before the kernel is asked for anything",
     ),
     Computes(
         ("overlay.crypto",),
