@@ -219,6 +219,8 @@ ONLY_IN = {
             "overlay.services.checks",
             "overlay.supervisor",
             "overlay.upkeep",
+            "peers.stores.etcd.connection",
+            "peers.stores.etcd.gateway",
         ),
         "the rest computes, or is called synchronously, and is tested without a loop",
     ),
@@ -402,6 +404,8 @@ TESTED_ELSEWHERE = {
     "peers.services.values": "test_reading has every sentence of it",
     "peers.services.vrrp": "test_reading has every sentence of it",
     "peers.toml_section": "test_toml has every sentence of it",
+    "peers.stores.etcd.connection": "test_gateway opens them, keeps them and breaks them off",
+    "peers.stores.etcd.failures": "test_gateway has etcd fail in each way",
     "peers.stores": "tests/peers/stores/test_stores.py holds what all stores have in common",
     "peers.stores.memory": "test_stores runs the shared contract over it",
 }

@@ -46,14 +46,19 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is known of a store: *open* takes a place in the store's own words, which *is_path* says to be a path."""
+    """What is known of a store: *open* takes a place in the store's own words, and reads nothing yet.
+
+    *check* raises StoreError for a place that cannot be one.  *absolute* returns it for a reader in another directory,
+    and raises OSError where the current one is gone.
+    """
 
     open: Callable[[str], Store]
-    is_path: bool = False
+    check: Callable[[str], object] = lambda _: None
+    absolute: Callable[[str], str] = lambda place: place
 
 
 STORES: Mapping[str, Row] = {
-    FILE: Row(lambda place: FileStore(Path(place)), is_path=True),
+    FILE: Row(lambda place: FileStore(Path(place)), absolute=lambda place: str(Path(place).absolute())),
 }
 
 
@@ -69,7 +74,8 @@ class Location:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``STORE:PLACE`` or a path.  Raises StoreError for a store that is not known.
+        """Read ``STORE:PLACE`` or a path.  Raises StoreError for a store that is not known, and for
+        a place that it cannot have.
 
         A path of something that exists is that path, whatever its name looks like.
         """
@@ -81,14 +87,13 @@ class Location:
                 f"there is no store named {found[1]}; accepted are the path of a file and "
                 f"{', '.join(f'{name}:' for name in STORES)} in front of a place (a file of that name is ./{text})"
             )
+        STORES[found[1]].check(text[found.end() :])
         return cls(found[1], text[found.end() :])
 
     def absolute(self) -> Location:
         """Return the location for a reader in another directory; as it is where the current directory is gone."""
-        if not STORES[self.store].is_path:
-            return self
         try:
-            return Location(self.store, str(Path(self.place).absolute()))
+            return Location(self.store, STORES[self.store].absolute(self.place))
         except OSError:
             return self
 

@@ -209,9 +209,9 @@ def _read_peers(location: Location, directors: tuple[str, ...]) -> Known:
     """Return the peers file at *location*.  Raises TableError, and Misuse for a director that it does not have."""
     from overlay.services.importing.composing import Known
     from peers import toml
-    from peers.stores import STORES
+    from peers.stores import FILE
 
-    if not STORES[location.store].is_path:
+    if location.store != FILE:
         raise Misuse(f"--peers {location}: sections can follow a file alone; write the path of one")
     path = Path(location.place)
     text = toml.read(path)

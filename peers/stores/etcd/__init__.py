@@ -1,0 +1,1 @@
+"""Peers in etcd v3, by its JSON gateway."""

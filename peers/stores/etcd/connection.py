@@ -1,0 +1,133 @@
+"""One connection to an HTTP/1.1 server: a request, and its answer whole or as it comes."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, TypeAlias
+
+import h11
+import trio
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+
+    from peers.peer import Endpoint
+
+Opener: TypeAlias = "Callable[[Endpoint], Awaitable[trio.abc.Stream]]"
+"""Returns a connected stream; raises OSError."""
+
+# Ours
+CHUNK = 64 * 1024
+# A host that lost its power says nothing: after some 30 s without an answer of its kernel the connection is over
+KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+USER_TIMEOUT_MS = 30_000
+
+
+class EndedError(Exception):
+    """The other end closed the connection, or says what is not HTTP."""
+
+
+async def open_tcp(endpoint: Endpoint) -> trio.abc.Stream:
+    """Connect to *endpoint*.  Raises OSError."""
+    stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, seconds in KEEPALIVE:
+        stream.setsockopt(socket.IPPROTO_TCP, option, seconds)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    return stream
+
+
+class Connection:
+    """A connection to *endpoint*.  Close it, whatever happened."""
+
+    def __init__(self, endpoint: Endpoint, stream: trio.abc.Stream, local: str | None) -> None:
+        self.endpoint, self.local = endpoint, local
+        """*local* is the address of this host that the other end sees, unless there is a translation on the way."""
+        self._stream = stream
+        self._http = h11.Connection(h11.CLIENT)
+
+    @classmethod
+    async def open(cls, endpoint: Endpoint, context: ssl.SSLContext | None, opener: Opener) -> Connection:
+        """Connect, with TLS if there is a *context*.
+
+        Raises OSError, and BrokenResourceError where TLS fails; its cause is the SSLError.
+        """
+        stream = await opener(endpoint)
+        local = None
+        if isinstance(stream, trio.SocketStream):
+            local = str(stream.socket.getsockname()[0]).partition("%")[0]
+        if context is not None:
+            stream = trio.SSLStream(stream, context, server_hostname=endpoint.host, https_compatible=True)
+            try:
+                await stream.do_handshake()
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+        return cls(endpoint, stream, local)
+
+    async def post(self, path: str, body: bytes, headers: list[tuple[str, str]]) -> int:
+        """Send *body*, and return the status of the answer, of which nothing else was read.
+
+        Raises EndedError and BrokenResourceError.
+        """
+        request = h11.Request(
+            method="POST",
+            target=path,
+            headers=[
+                ("Host", str(self.endpoint)),
+                ("Content-Type", "application/json"),
+                ("Content-Length", str(len(body))),
+                *headers,
+            ],
+        )
+        data = b""
+        for event in (request, h11.Data(data=body), h11.EndOfMessage()):
+            data += self._http.send(event) or b""
+        await self._stream.send_all(data)
+        while True:
+            answer = await self._next_event()
+            if isinstance(answer, h11.Response):
+                return answer.status_code
+            if not isinstance(answer, h11.InformationalResponse):
+                raise EndedError("the connection was closed")
+
+    async def read_some(self) -> bytes:
+        """Return the next bytes of the answer; none where it is complete.  Raises EndedError if it is cut off."""
+        event = await self._next_event()
+        if isinstance(event, h11.Data):
+            return bytes(event.data)
+        if isinstance(event, h11.EndOfMessage):
+            return b""
+        raise EndedError("the connection was closed in the middle of an answer")
+
+    async def read_all(self, most: int) -> bytes:
+        """Return the rest of the answer.  Raises EndedError if it is cut off, or has more than *most* bytes."""
+        data = bytearray()
+        while chunk := await self.read_some():
+            data += chunk
+            if len(data) > most:
+                raise EndedError(f"the answer has more than {most} bytes")
+        return bytes(data)
+
+    def renew(self) -> bool:
+        """Make ready for another request, and return whether the connection can take one."""
+        try:
+            self._http.start_next_cycle()
+        except h11.ProtocolError:
+            return False
+        return True
+
+    async def aclose(self) -> None:
+        """Close it at once, without a farewell."""
+        await trio.aclose_forcefully(self._stream)
+
+    async def _next_event(self) -> object:
+        while True:
+            try:
+                event = self._http.next_event()
+                if event is not h11.NEED_DATA:
+                    return event
+                self._http.receive_data(bytes(await self._stream.receive_some(CHUNK)))
+            except h11.ProtocolError as error:
+                raise EndedError(f"what it says is not HTTP ({error})") from None
