@@ -46,6 +46,7 @@ from overlay.host.privileges import Capability
 from overlay.host.reuseport import INDEX_MARK
 from overlay.host.settings import SUFFIX
 from overlay.host.tun import check_interface_name
+from overlay.journal import log_peers
 from overlay.key_files import load_own_key
 from overlay.link.messages import Begin, ControlReceived, ServiceReport, SetEndpoint, SetPeer, Silence
 from overlay.reader import Reader
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
 
 # Ours
 TICK = 1.0  # seconds; how often an idle agent wakes to check the peers file and its deadlines
-LOGGED_PEERS = 50  # most peers that a reload logs one by one
 MANY_PEERS = 1000  # changed by a reload; from there on, memory is given back
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 KEPT_CAPABILITIES = (
@@ -139,15 +139,6 @@ async def run_agent(options: Options, timing: Timing) -> None:
         finally:
             with trio.CancelScope(shield=True):
                 log.debug("forwarder ended %s", await supervisor.forwarder.stop())
-
-
-def _log_peers(what: str, peers: Sequence[Remote]) -> None:
-    """Log that *peers* were added or removed: a line for each, or one for many."""
-    if len(peers) > LOGGED_PEERS:
-        log.info("peers %s count=%d first=%s", what, len(peers), peers[0].peer.name)
-        return
-    for remote in peers:
-        log.info("peer %s peer=%s", what, remote.peer.name)
 
 
 class Agent:
@@ -228,6 +219,7 @@ class Agent:
             nursery.start_soon(questions.serve, listener, self._answer, self._answered)
             nursery.start_soon(self._upkeep.watch_network)
             nursery.start_soon(self._upkeep.follow_peers)
+            nursery.start_soon(self._upkeep.filtering.keep)
             nursery.start_soon(self._upkeep.notes.keep_reading)
             self._upkeep.notes.want()
             self._engine.greet(self._remotes)
@@ -398,8 +390,8 @@ class Agent:
         change = self._engine.adopt(prospect)
         self._node = node
         self._upkeep.adopted()
-        _log_peers("removed", change.removed)
-        _log_peers("added", change.added)
+        log_peers("removed", change.removed)
+        log_peers("added", change.added)
         if names := [remote.peer.name for remote in change.new_preshared_key]:
             log.info("%s", preshared.describe_change(names, self._timing.reject_after_time))
         await self._supervisor.tell(*introduction.describe_node(node, self._host))

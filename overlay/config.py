@@ -71,6 +71,8 @@ class Options:
     node: str | None = None
     fix_sysctl: bool = False
     lanes: int = 1
+    masquerade: bool = False
+    forward: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def settle(
             f"listen of peers.{own.name} in {options.peers} has {len(own.listen)} addresses: write at most "
             f"{LISTEN_ADDRESSES}, or none to listen on every address of this host"
         )
-    missing = find_missing(table, own, store.files())
+    missing = find_missing(table, own, store.files(), masquerade=options.masquerade)
     if missing is not None:
         raise ConfigError(str(missing))
     keys, files = _preshared_keys(table, own)

@@ -12,6 +12,8 @@ from overlay.session.peer import UNCONFIRMED
 from overlay.wire.addresses import format_sockaddr
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from overlay.link.messages import Moved
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus
@@ -24,9 +26,19 @@ MOVES_BURST = 5
 LOSSES_BURST = 10  # lost and back five times
 HANDSHAKES_BURST = 60  # as many as new keys make in two hours
 SWEEP_INTERVAL = HANDSHAKES_BURST * MINUTE  # seconds; what was quiet for that long is as if it had never been
+LOGGED_PEERS = 50  # most peers that a reload logs one by one
 DIFFER = "the preshared keys may differ, `overlay status` says what to compare"
 
 log = logging.getLogger("overlay")
+
+
+def log_peers(what: str, peers: Sequence[Remote]) -> None:
+    """Log that *peers* were added or removed: a line for each, or one for many."""
+    if len(peers) > LOGGED_PEERS:
+        log.info("peers %s count=%d first=%s", what, len(peers), peers[0].peer.name)
+        return
+    for remote in peers:
+        log.info("peer %s peer=%s", what, remote.peer.name)
 
 
 @dataclass(slots=True)

@@ -40,6 +40,8 @@ NETLINK_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number
 NLMSG_ERROR = 2
 ERROR_CODE = struct.Struct("=i")  # at the start of the payload of such a message
 NLM_F_REQUEST = 0x001
+NETLINK_NETFILTER = 12
+SOL_NETLINK = 270
 NLM_F_ACK = 0x004
 NLM_F_CREATE = 0x400
 ATTRIBUTE = struct.Struct("=HH")  # length, type
@@ -52,3 +54,6 @@ RETURN = 0x06
 
 # Documentation/networking/ip-sysctl: rp_filter, RFC 3704 section 2.4
 LOOSE = 2  # some route to the source is enough
+
+# linux/netfilter_ipv4.h: the priority of source translation
+SOURCE_NAT = 100

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from itertools import chain
 from typing import TYPE_CHECKING
 
+from overlay.errors import ConfigError
 from overlay.host.firewall.read import FOLDERS
 from overlay.services.delivery import plan_delivery
 from peers.errors import KeyProblem, TableError
@@ -29,15 +31,27 @@ def has_program(name: str) -> bool:
 
 
 def find_missing(
-    table: Table, own: Peer, files: Iterable[Path], has: Callable[[str], bool] = has_program
-) -> TableError | KeyProblem | None:
+    table: Table,
+    own: Peer,
+    files: Iterable[Path],
+    has: Callable[[str], bool] = has_program,
+    *,
+    masquerade: bool = False,
+) -> ConfigError | TableError | KeyProblem | None:
     """Return what *own* asks of this host that takes a program it lacks, as one sentence; None if there is nothing.
 
-    *files* are those that *table* was read from, in which the line is looked for.
+    *files* are those that *table* was read from, in which the line is looked for.  *masquerade* is what the command line
+    asks for.
     """
-    if not plan_delivery(table, own, _INTERFACE, _MTU, _MARK).rules or has("nft"):
+    if has("nft"):
         return None
-    keys, what = next(_reasons(table, own))
+    if masquerade:
+        return ConfigError("--masquerade takes the program nft on this host: install nftables")
+    reasons = _reasons(table, own) if plan_delivery(table, own, _INTERFACE, _MTU, _MARK).rules else iter(())
+    found = next(chain(_network_reasons(table), reasons), None)
+    if found is None:
+        return None
+    keys, what = found
     problem = KeyProblem(
         keys, f"{what}, which takes the program nft on the host of {own.name}: install nftables there"
     )
@@ -49,6 +63,11 @@ def find_missing(
         if line is not None:
             return TableError(path, line, str(problem))
     return problem
+
+
+def _network_reasons(table: Table) -> Iterator[tuple[Keys, str]]:
+    if table.network.masquerade:
+        yield ("network", "masquerade"), "is true"
 
 
 def _reasons(table: Table, own: Peer) -> Iterator[tuple[Keys, str]]:

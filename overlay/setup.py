@@ -20,15 +20,15 @@ from overlay.diagnosis.facts import Facts
 from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
-from overlay.host import modules, privileges, renewal, sockets, sysctl, tun
+from overlay.host import modules, renewal, sockets, sysctl, tun
 from overlay.host.device_drops import overruns
 from overlay.host.firewall.read import read_firewall
 from overlay.host.holders import find_holder
 from overlay.host.leaving import Leaving
-from overlay.host.netlink.routing import Routing
+from overlay.host.own_rules.own_rules import SUFFIX as RULES
+from overlay.host.own_rules.own_rules import OwnRules
 from overlay.host.paths import open_paths
-from overlay.host.prepared import Prepared
-from overlay.host.privileges import Capability
+from overlay.host.prepared import Prepared, open_routing
 from overlay.host.quiet import keep_to_tun
 from overlay.host.settings import Settings
 from overlay.host.translations import Translations
@@ -105,9 +105,10 @@ class HostSetup:
         self._routed: PrefixMap[bool] = PrefixMap()
         self._tunnel_errors = TunnelErrors(interface)
         self._translations = Translations(interface)
+        self.rules = OwnRules(interface, saved.with_suffix(RULES))
         with contextlib.ExitStack() as undo:
             undo.callback(self.device.close)
-            self._routing = _open_routing(self.device)
+            self._routing = open_routing(self.device)
             undo.callback(self._routing.close)
             self.watch = self._routing.watch()
             undo.callback(self.watch.close)
@@ -191,6 +192,7 @@ class HostSetup:
             rest.callback(self._settings.restore)
             rest.callback(self._tunnel_errors.close)
             rest.callback(self._translations.close)
+            rest.callback(self.rules.close)
             if opens or not self.is_relied_on:
                 self._routing.withdraw()
             else:
@@ -462,9 +464,3 @@ def _ipv4_address(node: Node) -> IPv4Address | None:
 
 def _open_icmp(address: IPv4Address | None, fwmark: int | None) -> socket.socket | None:
     return None if address is None else sockets.open_icmp(address, fwmark)
-
-
-def _open_routing(device: tun.Tun) -> Routing | Prepared:
-    if privileges.missing([Capability.NET_ADMIN]):
-        return Prepared(device.name, device.index)
-    return Routing(device.name, device.index, is_persistent=device.is_persistent)

@@ -49,6 +49,9 @@ def _steps(options: Options) -> Iterator[str]:
     """Yield what is to be done for each thing that is missing."""
     if options.fix_sysctl:
         yield "omit --fix-sysctl, and let root set the sysctls that the notes name"
+    for name, is_asked in (("masquerade", options.masquerade), ("forward", options.forward)):
+        if is_asked:
+            yield f"omit --{name}, and let root make such rules"
     files = [(path, "") for path in options.peers.open().files()]
     for path, otherwise in (*files, (options.key, ", or name another with --key")):
         if _is_closed(path):

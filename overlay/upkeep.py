@@ -10,6 +10,7 @@ import trio
 from overlay import changes, config, introduction, planning
 from overlay.diagnosis.finding import Finding
 from overlay.errors import HostError
+from overlay.filtering import Filtering
 from overlay.host import clock
 from overlay.link.messages import RenewSources
 from overlay.notes import HostNotes, Reading
@@ -51,6 +52,7 @@ class Upkeep:
         self.host = host
         self.changing = trio.Lock()
         self.notes = HostNotes(self._look_at_host, self._read_host)
+        self.filtering = Filtering(host.rules, options, self._look_again)
         self._options, self._node, self._engine, self._supervisor = options, node, engine, supervisor
         self._planner = trio.CapacityLimiter(1)  # a thread of its own, so that nothing slow delays a plan
         self._plan_wanted = trio.Event()
@@ -64,6 +66,7 @@ class Upkeep:
         self.host.adopt(node, self._endpoints(node))
         if self._options.fix_sysctl:
             self.host.fix_settings(node)
+        self.filtering.set_up(node)
         self.notes.look()
 
     async def foresee(self, node: Node) -> tuple[Endpoints, Planned]:
@@ -80,6 +83,7 @@ class Upkeep:
     def adopted(self) -> None:
         """Examine the host again, after it has adopted a node that is now the current one."""
         self._relocations.end()
+        self.filtering.adopt(self._node())
         self._look_again()
 
     async def replan(self) -> None:
@@ -173,7 +177,7 @@ class Upkeep:
     def _look_at_host(self, reading: Reading | None) -> list[Finding]:
         """Return findings about the host: what blocks traffic, and who else can read or write the node's files."""
         firewall, files = (reading.firewall, reading.files) if reading is not None else (None, ())
-        found = [*self.host.findings(self._node(), firewall), *files]
+        found = [*self.filtering.findings, *self.host.findings(self._node(), firewall), *files]
         return found if self._engine.sessions.is_clock_plausible() else [*found, UNSET_CLOCK]
 
     def _read_host(self) -> Reading:

@@ -185,7 +185,8 @@ class Network:
     *bulk* tells whether agents that can seal super-packets as a whole do so.  *ttl* is for the
     outer headers, None for the system's; INHERITED takes the inner packet's where that is in the clear anyway.
     *device* is ``tun``, for IP packets, or ``tap``, for Ethernet frames.  With *point_to_point* the two peers have
-    each other's addresses as the far end of the device.  *stations* are the Ethernet addresses that a tap learns at
+    each other's addresses as the far end of the device.  With *masquerade* what leaves the overlay at a host gets an
+    address of that host; with *forward* each host's packet filters let pass what is from or for its subnets.  *stations* are the Ethernet addresses that a tap learns at
     most at one peer.
     """
 
@@ -208,6 +209,8 @@ class Network:
     ttl: int | None = field(default=None, metadata=key(_ttl))
     device: str = field(default=TUN, metadata=key(choice(TUN, TAP)))
     point_to_point: bool = field(default=False, metadata=_SWITCH)
+    masquerade: bool = field(default=False, metadata=_SWITCH)
+    forward: bool = field(default=False, metadata=_SWITCH)
     stations: int = field(
         default=DEFAULT_STATIONS, metadata=key(integer(1, MOST_STATIONS, "a number of Ethernet addresses"))
     )

@@ -208,6 +208,7 @@ ONLY_IN = {
             "overlay.balancing",
             "overlay.changes",
             "overlay.counters",
+            "overlay.filtering",
             "overlay.forwarder",
             "overlay.lan.lan",
             "overlay.lan.router",
@@ -243,8 +244,8 @@ ONLY_IN = {
     "subprocess": (
         (
             "overlay.forwarder",
+            "overlay.host.firewall.load",
             "overlay.host.firewall.read",
-            "overlay.host.translations",
             "overlay.services.checks.script",
         ),
         "the forwarder is the one process that stays; packet filters are read and made by programs; a check may be one",
@@ -254,6 +255,7 @@ ONLY_IN = {
             "overlay.agent",
             "overlay.arrival",
             "overlay.balancing",
+            "overlay.filtering",
             "overlay.forwarder",
             "overlay.journal",
             "overlay.logs",

@@ -78,6 +78,8 @@ def _put_back(remove: Remover | None, path: Path, interface: str) -> bool:
     if left.routes:
         what = count(left.routes, "route or rule", "routes and rules")
         parts.append(f"removed {what} that kept packets from leaving unencrypted")
+    if left.filters:
+        parts.append("removed its rules from the packet filters")
     done = " and ".join(parts) or "nothing was left to restore"
     show(
         f"no agent runs for {interface}; cleaned up after one that was killed or ended with an error: {done}"

@@ -40,6 +40,16 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
     help="Set the sysctls that would block traffic (forwarding, rp_filter), and restore them at the end.",
 )
 @click.option(
+    "--masquerade",
+    is_flag=True,
+    help="Give what leaves the overlay at this host an address of the host, until the end.",
+)
+@click.option(
+    "--forward",
+    is_flag=True,
+    help="Let packets from and for the subnets of this host pass its packet filters, until the end.",
+)
+@click.option(
     "--lanes",
     type=click.Choice(("1", "2", "4", "8")),
     default="1",
@@ -54,6 +64,8 @@ def command(
     interface: str,
     node: str | None,
     fix_sysctl: bool,
+    masquerade: bool,
+    forward: bool,
     lanes: str,
     log_level: str,
 ) -> None:
@@ -71,7 +83,17 @@ def command(
     from overlay.config import Options
 
     # Whoever reads the log, or the status, may be in another directory.
-    agent.run(Options(peers.absolute(), _absolute(key), interface, node, fix_sysctl, int(lanes)), log_level)
+    options = Options(
+        peers.absolute(),
+        _absolute(key),
+        interface,
+        node,
+        fix_sysctl,
+        int(lanes),
+        masquerade=masquerade,
+        forward=forward,
+    )
+    agent.run(options, log_level)
 
 
 def _absolute(path: Path) -> Path:

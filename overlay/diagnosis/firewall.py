@@ -88,7 +88,7 @@ def _try_forwarding(firewall: Firewall, into: Packet, out: Packet, found: dict[s
     found["firewall_forward"] = Finding(
         "firewall_forward",
         f"the firewall of this host drops what is forwarded {ways} ({_place(dropped[0][1])})",
-        f"run {_allow(dropped[0][1], device, directions)}",
+        f"run {_allow(dropped[0][1], device, directions)}, or start with --forward",
     )
 
 
@@ -132,7 +132,9 @@ def _try_raw(facts: Facts, firewall: Firewall, packet: Packet, found: dict[str, 
                 "firewall_raw",
                 f"the firewall of this host drops what comes by {packet.enters} for {station}, before it is forwarded "
                 f"({_place(decision)})",
-                "where these rules are Docker's, start dockerd with --allow-direct-routing (Docker 28.2 or later)",
+                "where these rules are Docker's, start dockerd with --allow-direct-routing (Docker 28.2 or later), which no "
+                "rule of --forward can do, or make the network with "
+                f"`-o com.docker.network.bridge.trusted_host_interfaces={packet.enters}`",
             )
 
 
@@ -156,7 +158,7 @@ def _try_masquerade(facts: Facts, firewall: Firewall, packet: Packet, found: dic
             "masquerade",
             f"packets from {subnet} into the tunnel get an address of this host as their source, which hides the "
             f"sender ({_place(decision)})",
-            f"run `{command}`",
+            f"run `{command}`, or start with --masquerade, which keeps it",
         )
 
 

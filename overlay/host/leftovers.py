@@ -6,12 +6,14 @@ The next agent of that name takes it over.  Where there is to be none, ``overlay
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from overlay.host import control, nftables
 from overlay.host.interfaces import index_of
 from overlay.host.netlink.routing import Routing
+from overlay.host.own_rules.own_rules import SUFFIX as RULES
+from overlay.host.own_rules.own_rules import OwnRules
 from overlay.host.settings import SUFFIX, Settings
 from overlay.host.translations import table_name
 
@@ -21,10 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What was taken away: the names of settings that were put back, and how many routes and rules were removed."""
+    """What was taken away: the names of settings that were put back, how many routes and rules were removed, and the
+    tables of the packet filters that held rules of ours.
+    """
 
     settings: list[str]
     routes: int
+    filters: list[str] = field(default_factory=list)
 
 
 def remove(path: Path, interface: str) -> Leftovers | None:
@@ -33,12 +38,14 @@ def remove(path: Path, interface: str) -> Leftovers | None:
     Raises HostError, also if an agent lives that has *path*.
     """
     settings = Settings(path.with_suffix(SUFFIX))
+    rules = OwnRules(interface, path.with_suffix(RULES))
     with contextlib.closing(Routing(interface, index_of(interface))) as routing:
-        if not routing.read_back() and not settings.is_left:
+        if not routing.read_back() and not settings.is_left and not rules.is_left:
             return None
         with control.nobody_listening(path):
             routes = routing.read_back()
             routing.withdraw()
             with contextlib.suppress(OSError):  # a kernel without nftables has no table of ours
                 nftables.remove_table(table_name(interface))
-            return Leftovers(settings.restore(), routes)
+            filters = rules.close()
+            return Leftovers(settings.restore(), routes, filters)

@@ -17,6 +17,7 @@ from overlay.linux import (
     ATTRIBUTE,
     ERROR_CODE,
     NETLINK_HEADER,
+    NETLINK_NETFILTER,
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_REQUEST,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 # Specification: linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 # Attributes hold numbers in network byte order; headers have the order of the host.
-NETLINK_NETFILTER = 12
 GENERIC_HEADER = struct.Struct("!BBH")  # family, version, resource
 NUMBER = struct.Struct("!I")
 NLM_F_APPEND = 0x800

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
+from overlay.host import privileges
 from overlay.host.netlink.routing import Routing
+from overlay.host.privileges import Capability
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,9 +19,17 @@ if TYPE_CHECKING:
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.host.netlink.watch import Watch
     from overlay.host.plan import Device, HostPlan, IPAddress, IPInterface, IPNetwork
+    from overlay.host.tun import Tun
 
 # Ours
 NAMED = 5  # prefixes or addresses in a sentence
+
+
+def open_routing(device: Tun) -> Routing | Prepared:
+    """Return what sets the routes of *device*, or only looks at them where that is not permitted."""
+    if privileges.missing([Capability.NET_ADMIN]):
+        return Prepared(device.name, device.index)
+    return Routing(device.name, device.index, is_persistent=device.is_persistent)
 
 
 class Prepared:

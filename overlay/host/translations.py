@@ -6,20 +6,14 @@ or removes it, and ``overlay down`` removes it.
 
 from __future__ import annotations
 
-import os
-import subprocess
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
 from overlay.host import nftables
-from overlay.host.firewall.read import FOLDERS
+from overlay.host.firewall.load import MissingError, RefusedError, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-# Ours
-PATIENCE = 10.0  # seconds; nft takes 10 ms
-SHOWN = 300  # characters of what nft says
 
 
 def table_name(interface: str) -> str:
@@ -87,28 +81,11 @@ class Translations:
 
 def run_nft(script: str) -> None:
     """Have nft carry *script* out, all of it or nothing.  Raises HostError."""
-    path = next((each for folder in FOLDERS if os.access(each := f"{folder}/nft", os.X_OK)), None)
-    if path is None:
-        raise HostError("services need the program nft for what they translate here: install nftables")
     try:
-        ended = subprocess.run(
-            [path, "-f", "-"],
-            check=False,
-            input=script,
-            text=True,
-            capture_output=True,
-            timeout=PATIENCE,
-            env={"PATH": ":".join(FOLDERS), "LC_ALL": "C"},
-            cwd="/",
-        )
-    except OSError as error:
+        load(("nft", "-f", "-"), script, "rules for services")
+    except MissingError as error:
         raise HostError(
-            f"{path} could not be started: {error.strerror}; see whether it can be run"
+            "services need the program nft for what they translate here: install nftables"
         ) from error
-    except subprocess.TimeoutExpired as error:
-        raise HostError(f"{path} took more than {PATIENCE:g} s: see what keeps it from ending") from error
-    if ended.returncode:
-        said = " ".join(ended.stderr.split())[:SHOWN]
-        raise HostError(
-            f"{path} refused the rules for services ({said}): see whether the kernel has nf_tables and nft_nat"
-        )
+    except RefusedError as error:
+        raise HostError(f"{error}: see whether the kernel has nf_tables and nft_nat") from error

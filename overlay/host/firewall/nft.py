@@ -60,7 +60,9 @@ def parse(ruleset: Any) -> list[Table]:
         for kind, each in objects:
             if kind == "rule" and each["family"] in FAMILIES:
                 chain = chains[each["family"], each["table"]][each["chain"]]
-                chain.rules += _rules(each["expr"], _Names(sets, each["family"], each["table"]))
+                names = _Names(sets, each["family"], each["table"])
+                handle = each.get("handle", 0)
+                chain.rules += (replace(rule, handle=handle) for rule in _rules(each["expr"], names))
     except (AttributeError, KeyError, IndexError, TypeError) as error:
         raise ValueError(f"nft printed no ruleset: {error!r}") from error
     return [Table(family, name, "nft", found) for (family, name), found in chains.items()]
@@ -107,6 +109,8 @@ def _rules(expressions: list[dict[str, Any]], names: _Names) -> Iterator[Rule]:
             matches.append(_match(body, names))
         elif kind == "vmap":
             yield from _by_map(body, names, matches)
+        elif kind == "snat" and (kept := _kept(body, names)) is not None:
+            yield Rule((*matches, kept), Verdict.KEEP)
         elif kind in VERDICTS or kind in {"jump", "goto"}:
             yield replace(_action(kind, body), matches=tuple(matches))
         elif kind not in PASSING:
@@ -124,6 +128,22 @@ def _action(kind: str, body: Any) -> Rule:
     if kind in {"jump", "goto"}:
         return Rule((), target=body["target"], is_goto=kind == "goto")
     return Rule((), VERDICTS[kind])
+
+
+def _kept(body: Any, names: _Names) -> Match | None:
+    """Return what a translation of sources keeps as they are, by a map of each to itself; None for any other."""
+    mapped = body.get("addr") if isinstance(body, dict) else None
+    if not isinstance(mapped, dict) or "map" not in mapped:
+        return None
+    try:
+        pairs = names.elements(mapped["map"]["data"])
+    except ValueError:
+        return None
+    if any(key != value for key, value in pairs):
+        return None
+    return _match(
+        {"op": "==", "left": mapped["map"]["key"], "right": {"set": [key for key, _ in pairs]}}, names
+    )
 
 
 def _by_map(body: dict[str, Any], names: _Names, before: list[Match]) -> Iterator[Rule]:

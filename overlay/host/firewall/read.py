@@ -77,6 +77,15 @@ def read_firewall() -> Firewall:
     return Firewall(tuple(tables), tuple(unread))
 
 
+def has_legacy_tables() -> bool:
+    """Return whether the kernel's old interface holds tables, of whose changes nobody is told."""
+    for names_in_use, _ in LEGACY.values():
+        with contextlib.suppress(OSError):  # there is no such interface
+            if names_in_use.read_text().strip():
+                return True
+    return False
+
+
 def run(command: list[str], patience: float = PATIENCE, largest: int = LARGEST) -> bytes:
     """Return what *command* prints.  Raises UnreadError if it fails, lasts longer or prints more; it is ended then."""
     name = command[0]

@@ -39,11 +39,15 @@ class Field(Enum):
 
 
 class Verdict(Enum):
-    """What a rule does to a packet; RETURN is the end of a chain, CONTINUE the next rule."""
+    """What a rule does to a packet; RETURN is the end of a chain, CONTINUE the next rule.
+
+    KEEP translates it to what it is, and nobody translates it after that: the first chain that does is the only one.
+    """
 
     ACCEPT = "accept"
     DROP = "drop"
     MASQUERADE = "masquerade"
+    KEEP = "keep"
     RETURN = "return"
     CONTINUE = "continue"
     UNKNOWN = "unknown"
@@ -138,13 +142,15 @@ UNKNOWN = Match(Field.OTHER)
 class Rule:
     """What is done to a packet that all *matches* hold for.  With a *target* that is a jump to that chain.
 
-    After a jump with *is_goto* the end of the target is that of the chain too.
+    After a jump with *is_goto* the end of the target is that of the chain too.  *handle* is nft's number of it, 0 where
+    there is none.
     """
 
     matches: tuple[Match, ...]
     verdict: Verdict = Verdict.CONTINUE
     target: str | None = None
     is_goto: bool = False
+    handle: int = field(default=0, compare=False)
 
 
 @dataclass(slots=True)
@@ -171,6 +177,10 @@ class Table:
     def sees(self, packet: Packet) -> bool:
         """Return whether packets of that IP version come here."""
         return self.family in {"inet", "ip" if packet.source.version == 4 else "ip6"}
+
+    def outcomes(self, packet: Packet, base: Chain) -> Outcomes:
+        """Return what may become of *packet* that comes into *base*; RETURN is the end of it, where its policy decides."""
+        return _Walk(self, packet).through(base, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +217,13 @@ class Firewall:
             if chain.hook == hook and chain.kind == kind
         ]
         for _, _, table, chain in sorted(bases, key=lambda base: base[:2]):
-            outcomes = _Walk(table, packet).through(chain, 0)
+            outcomes = table.outcomes(packet, chain)
             is_policy = outcomes.keys() == {Verdict.RETURN}
             end = outcomes.pop(Verdict.RETURN, None)
             if end is not None:
                 outcomes.setdefault(chain.policy, end)
+            if Verdict.KEEP in outcomes:  # nothing that follows is certain
+                return None
             if outcomes.keys() == {verdict}:
                 return Decision(table, chain.name, outcomes[verdict], is_policy)
         return None

@@ -27,7 +27,7 @@ from overlay.host.netlink.rtnetlink import (
     split_messages,
 )
 from overlay.host.privileges import Capability
-from overlay.linux import ERROR_CODE, NETLINK_HEADER, NLM_F_ACK, NLMSG_ERROR, SO_RCVBUFFORCE
+from overlay.linux import ERROR_CODE, NETLINK_HEADER, NLM_F_ACK, NLMSG_ERROR, SO_RCVBUFFORCE, SOL_NETLINK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from overlay.host.netlink.rtnetlink import Version
 
 # Specification: linux/netlink.h, linux/socket.h
-SOL_NETLINK = 270
 NETLINK_CAP_ACK = 10  # since Linux 4.3: errors come without the message they are about
 NETLINK_GET_STRICT_CHK = 12  # since Linux 4.20: the kernel filters dumps
 # Where a field stands, from the start of a message

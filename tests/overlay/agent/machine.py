@@ -150,6 +150,7 @@ class FakeHost:
         )
         self.device = SimpleNamespace(descriptors=[7], offloads=SimpleNamespace(udp=True))
         self.sockets = {"wireguard": [self._udp()]}
+        self.rules = SimpleNamespace(hold=lambda wanted: [])
 
     @property
     def underlay(self):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from overlay.errors import HostError
-from overlay.host import nftables, translations
+from overlay.host import nftables
+from overlay.host.firewall import load
 from overlay.host.translations import Translations, table_name
 from overlay.services.delivery import plan_delivery
 from peers import toml
@@ -84,7 +85,7 @@ def test_same_rules_are_not_made_again():
 
 
 def test_without_nft_the_error_names_what_to_install(monkeypatch):
-    monkeypatch.setattr(translations, "FOLDERS", ("/nonexistent",))
+    monkeypatch.setattr(load, "FOLDERS", ("/nonexistent",))
     with pytest.raises(HostError, match="install nftables"):
         Translations("overlay0").hold(RULES)
 
@@ -145,7 +146,7 @@ def test_limits_that_nft_refuses_are_done_without_and_the_reason_is_told_once(ho
 
 
 def test_director_does_without_nft(monkeypatch):
-    monkeypatch.setattr(translations, "FOLDERS", ("/nonexistent",))
+    monkeypatch.setattr(load, "FOLDERS", ("/nonexistent",))
     held = Translations("overlay0")
 
     assert "install nftables" in held.hold("", LIMITS)

@@ -149,3 +149,31 @@ def test_any_expression_is_read_or_refused_with_a_value_error(expression):
     ruleset = {"nftables": [json.loads(CHAIN % "drop"), {"rule": rule}]}
     with contextlib.suppress(ValueError):
         Firewall(parse(ruleset)).decides(IN, "forward", Verdict.DROP)
+
+
+def test_translation_to_itself_keeps_a_packet_from_translations_behind_it():
+    """As `masquerade = true` has it, so that nobody hides the sender of what goes into the tunnel."""
+
+    def ruleset(to):
+        chains = [("ours", 95), ("theirs", 100)]
+        objects = [
+            f'{{"chain": {{"family": "inet", "table": "t", "name": "{name}", "type": "nat", "hook": "postrouting", '
+            f'"prio": {priority}, "policy": "accept"}}}}'
+            for name, priority in chains
+        ]
+        key = '{"payload": {"protocol": "ip", "field": "saddr"}}'
+        pair = f'[[{{"prefix": {{"addr": "10.244.1.0", "len": 24}}}}, {{"prefix": {{"addr": "{to}", "len": 24}}}}]]'
+        same = f'{{"snat": {{"family": "ip", "addr": {{"map": {{"key": {key}, "data": {{"set": {pair}}}}}}}, "flags": "netmap"}}}}'
+        for name, expression in (("ours", same), ("theirs", '{"masquerade": null}')):
+            objects.append(
+                f'{{"rule": {{"family": "inet", "table": "t", "chain": "{name}", "handle": 7, "expr": [{expression}]}}}}'
+            )
+        return Firewall(tuple(parse(json.loads(f'{{"nftables": [{", ".join(objects)}]}}'))))
+
+    def masqueraded(firewall, source):
+        packet = Packet(ip_address(source), ip_address("10.244.2.2"), "br1", "overlay0")
+        return firewall.decides(packet, "postrouting", Verdict.MASQUERADE, "nat") is not None
+
+    assert not masqueraded(ruleset("10.244.1.0"), "10.244.1.7")
+    assert masqueraded(ruleset("10.244.1.0"), "10.9.9.9")
+    assert masqueraded(ruleset("192.0.2.0"), "10.244.1.7")

@@ -1,0 +1,49 @@
+"""Having a program of the packet filters carry a script out: all of it, or nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from overlay.errors import HostError
+from overlay.host.firewall.read import FOLDERS
+
+# Ours
+PATIENCE = 10.0  # seconds; nft takes 10 ms
+SHOWN = 300  # characters of what the program says
+
+
+class RefusedError(HostError):
+    """The program did not take the script; the text has what it said."""
+
+
+class MissingError(HostError):
+    """The program is not installed."""
+
+
+def load(command: tuple[str, ...], script: str, what: str = "rules") -> None:
+    """Have *command*, a program with its arguments, carry *script* out, which is *what*.  Blocks.  Raises HostError."""
+    name, *arguments = command
+    path = next((each for folder in FOLDERS if os.access(each := f"{folder}/{name}", os.X_OK)), None)
+    if path is None:
+        raise MissingError(f"the program {name} is not installed")
+    try:
+        ended = subprocess.run(
+            [path, *arguments],
+            check=False,
+            input=script,
+            text=True,
+            capture_output=True,
+            timeout=PATIENCE,
+            env={"PATH": ":".join(FOLDERS), "LC_ALL": "C"},
+            cwd="/",
+        )
+    except OSError as error:
+        raise HostError(
+            f"{path} could not be started: {error.strerror}; see whether it can be run"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise HostError(f"{path} took more than {PATIENCE:g} s: see what keeps it from ending") from error
+    if ended.returncode:
+        said = " ".join(ended.stderr.split())[:SHOWN]
+        raise RefusedError(f"{path} refused the {what} ({said})")

@@ -1,0 +1,60 @@
+"""Word from the kernel that the rules of nftables changed, those of iptables-nft among them.
+
+The tables of iptables-legacy tell nobody: who cares for them has to look from time to time.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from overlay.errors import HostError
+from overlay.linux import NETLINK_NETFILTER, SOL_NETLINK
+
+# Specification: linux/netlink.h, linux/netfilter/nfnetlink.h
+NETLINK_ADD_MEMBERSHIP = 1
+NFNLGRP_NFTABLES = 7
+
+# Ours
+RECEIVE_SIZE = 64 * 1024
+
+
+class RulesWatch:
+    """Tells that rules changed; whose doing it was is not told."""
+
+    def __init__(self) -> None:
+        """Begin to watch.  Raises HostError, as without CAP_NET_ADMIN."""
+        self._socket = socket.socket(
+            socket.AF_NETLINK,
+            socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
+            NETLINK_NETFILTER,
+        )
+        try:
+            self._socket.bind((0, 0))
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
+        except OSError as error:
+            self._socket.close()
+            raise HostError(
+                f"changes of the packet filters could not be watched: {error.strerror}"
+            ) from error
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._socket.fileno()
+
+    def drain(self) -> None:
+        """Read what came in.  That too much came at once is word of a change too."""
+        while True:
+            try:
+                self._socket.recv(RECEIVE_SIZE)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise HostError(
+                        f"changes of the packet filters could not be watched: {error.strerror}"
+                    ) from error
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._socket.close()

@@ -1,0 +1,142 @@
+"""The rules of ours in force: made, put back after others flushed them, and removed.
+
+A file beside the control socket says that there are some, from before the first is made: whoever comes after a killed
+agent, be it the next one or ``overlay down``, then reads the packet filters and finds them by their names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from overlay.errors import HostError
+from overlay.host import advice, nftables
+from overlay.host.firewall.load import MissingError, RefusedError, load
+from overlay.host.firewall.read import read_firewall
+from overlay.host.own_rules.places import find_places
+from overlay.host.own_rules.scripts import Script, replace_table, rewrite
+from overlay.host.own_rules.wanted import Wanted
+from overlay.host.translations import table_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from overlay.host.firewall.rules import Firewall
+    from overlay.host.own_rules.places import Place
+
+# Ours
+SUFFIX = ".rules"
+
+
+class OwnRules:
+    """The rules of the agent of *interface*; the file *saved* says that there are some."""
+
+    def __init__(
+        self,
+        interface: str,
+        saved: Path,
+        read: Callable[[], Firewall] = read_firewall,
+        carry_out: Callable[[tuple[str, ...], str], None] = load,
+    ) -> None:
+        """Nothing is touched."""
+        self._interface, self._saved = interface, saved
+        self._read, self._carry_out = read, carry_out
+        self._table = f"{table_name(interface)}.nat"  # no other name of a table of ours has a dot
+        self._wanted: Wanted | None = None
+
+    @property
+    def is_left(self) -> bool:
+        """Whether there may be rules of ours, of this or of a killed agent."""
+        return os.path.lexists(self._saved)
+
+    def hold(self, wanted: Wanted) -> list[str]:
+        """Have the rules for *wanted* in force in place of others of ours, and return where they were changed, for the log.
+
+        What is in force already stays untouched, so this puts back what another took away.  Blocks.  Raises HostError;
+        what could be done is done, and the next call tries the rest.
+        """
+        is_new = wanted != self._wanted
+        is_nothing = not wanted.table and not wanted.forward
+        if is_nothing and not self.is_left:
+            self._wanted = wanted
+            return []
+        if not is_nothing:
+            self._save()
+        firewall = self._read()
+        changed, failures = [], list[HostError]()
+        if wanted.table and (is_new or not self._is_whole(firewall)):
+            with _collected(failures):
+                self._run(replace_table(self._table, wanted.table), "masquerading")
+                changed.append(f"inet {self._table}")
+        elif not wanted.table:
+            self._remove_table()
+        for place in find_places(firewall, wanted, is_new=is_new):
+            with _collected(failures):
+                self._run(rewrite(place, wanted), "forwarding")
+                changed.append(_describe(place))
+        if failures:
+            raise failures[0]
+        self._wanted = wanted
+        if is_nothing:
+            self._saved.unlink(missing_ok=True)
+        return changed
+
+    def close(self) -> list[str]:
+        """Remove all rules of ours, also those of a killed agent, and return where there were some.  Raises HostError."""
+        if not self.is_left:
+            return []
+        return self.hold(Wanted(self._interface))
+
+    def _is_whole(self, firewall: Firewall) -> bool:
+        """Return whether the table is there as it was made: others may flush it."""
+        table = next(
+            (each for each in firewall.tables if (each.family, each.name) == ("inet", self._table)), None
+        )
+        return (
+            table is not None and len(table.chains) > 1 and all(each.rules for each in table.chains.values())
+        )
+
+    def _remove_table(self) -> None:
+        with contextlib.suppress(
+            OSError
+        ):  # without nftables in the kernel, or the privilege, there is none of ours
+            nftables.remove_table(self._table)
+
+    def _run(self, script: Script, what: str) -> None:
+        try:
+            self._carry_out(*script)
+        except MissingError as error:
+            package = "nftables" if script.command[0] == "nft" else "iptables"
+            raise HostError(f"{what} cannot be set up: {error}: install {package}") from error
+        except RefusedError as error:
+            raise HostError(
+                f"{what} cannot be set up: {error}: see whether something else keeps that table to itself, and "
+                "whether the kernel has the modules"
+            ) from error
+
+    def _save(self) -> None:
+        if self.is_left:
+            return
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(self._saved, flags, 0o600))
+        except OSError as error:
+            raise HostError(
+                f"{self._saved} could not be written ({error.strerror}), and no rules are made that nobody would remove: "
+                f"{advice.after(error)}"
+            ) from error
+
+
+@contextlib.contextmanager
+def _collected(failures: list[HostError]) -> Iterator[None]:
+    try:
+        yield
+    except HostError as error:
+        failures.append(error)
+
+
+def _describe(place: Place) -> str:
+    where = f"{place.table.family} {place.table.name}"
+    return f"{where} {place.jumps_from}" if place.jumps_from is not None else where

@@ -1,0 +1,183 @@
+"""A dockerd of Debian's package docker.io on a host that is a namespace, with an image made of one program."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.netns.topology import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.netns.network import Host
+
+PATIENCE = 60.0
+PROGRAMS = ("dockerd", "docker", "containerd", "runc")
+SHELL = Path("/bin/busybox")
+APPLETS = ("sh", "sleep", "ping", "ip", "nc", "cat", "echo", "httpd", "wget")
+
+
+def require() -> None:
+    """Skip the test unless dockerd can run here."""
+    missing = [
+        each for each in PROGRAMS if shutil.which(each, path=f"{os.environ['PATH']}:/usr/sbin") is None
+    ]
+    if missing:
+        pytest.skip(f"{missing[0]} is not installed (Debian: docker.io)")
+    if not SHELL.exists():
+        pytest.skip(f"{SHELL} is not installed (Debian: busybox-static)")
+
+
+class Dockerd:
+    """The daemon of *host*.  It sees the host's network and this machine's files, with folders of its own."""
+
+    def __init__(self, host: Host, *options: str) -> None:
+        self.host, self.options = host, options
+        self.folder = Path(tempfile.mkdtemp(prefix="dk", dir="/tmp"))  # sockets want short paths
+        self.socket = self.folder / "exec" / "docker.sock"
+        self.log_path = host.directory / "dockerd.log"
+        host.network.lab.on_exit(self.close)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and return when it answers."""
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    # Not `ip netns exec`, which hides the cgroups.
+                    *("nsenter", f"--net=/run/netns/{self.host.namespace.full_name}", "dockerd"),
+                    *("--data-root", self.folder / "data", "--exec-root", self.folder / "exec"),
+                    *("-H", f"unix://{self.socket}", "-p", self.folder / "docker.pid"),
+                    *("--storage-driver", "vfs", "--userland-proxy=false"),
+                    *self.options,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(lambda: self._answers() or self.process.poll() is not None, PATIENCE, "dockerd to answer")
+        assert self.process.poll() is None, self.log
+
+    def _answers(self) -> bool:
+        return self.socket.exists() and self.completed("version").returncode == 0
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def completed(
+        self, *arguments: str, stdin: bytes = b"", timeout: float = PATIENCE
+    ) -> subprocess.CompletedProcess[str]:
+        """Return the finished command of ``docker``."""
+        done = subprocess.run(
+            ["docker", "-H", f"unix://{self.socket}", *arguments],
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=timeout,
+            env={**os.environ, "HOME": str(self.folder)},
+        )
+        return subprocess.CompletedProcess(
+            done.args,
+            done.returncode,
+            done.stdout.decode(errors="replace"),
+            done.stderr.decode(errors="replace"),
+        )
+
+    def docker(self, *arguments: str, **options: object) -> str:
+        """Return what ``docker`` printed; fail if it did."""
+        done = self.completed(*arguments, **options)  # type: ignore[arg-type]
+        assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}\n{self.log[-3000:]}"
+        return done.stdout.strip()
+
+    def load_image(self, name: str = "box") -> None:
+        """Have an image of busybox."""
+        self.docker("import", "-", name, stdin=_image())
+
+    def run(self, *arguments: str, image: str = "box", command: tuple[str, ...] = ("sleep", "1000")) -> str:
+        """Start a container and return its id."""
+        limits = (
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=1024:1024",
+        )  # not all machines may raise them
+        return self.docker("run", "-d", *limits, *arguments, image, *command)
+
+    def inside(self, container: str, *command: str) -> str:
+        """Return what *command* printed in a container."""
+        return self.docker("exec", container, *command)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it; its containerd and their shims are killed with it if it is."""
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                self.process.kill()
+                self._end_others()
+            else:
+                self.process.send_signal(number)
+        self.process.wait(PATIENCE)
+        self.process = None
+
+    def _others(self) -> Iterator[int]:
+        """Yield what it started: all that names its folder in the command line."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if str(self.folder).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                    yield int(path.parent.name)
+
+    def _end_others(self) -> None:
+        for pid in list(self._others()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End everything and remove what it left."""
+        with contextlib.suppress(Exception):
+            if self.process is not None and self.process.poll() is None:
+                names = self.completed("ps", "-aq").stdout.split()
+                if names:
+                    self.completed("rm", "-f", *names)
+        with contextlib.suppress(Exception):
+            self.stop()
+        self._end_others()
+        with contextlib.suppress(Exception):
+            wait_until(lambda: not list(self._others()), 10.0)
+        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+            where = line.split()[1]
+            if where.startswith(str(self.folder)):
+                subprocess.run(["umount", "-l", where], capture_output=True, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _image() -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for folder in ("bin", "tmp", "proc", "sys", "dev", "etc", "www"):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+        tar.add(SHELL, "bin/busybox")
+        for applet in APPLETS:
+            entry = tarfile.TarInfo(f"bin/{applet}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(entry)
+        text = b"here\n"
+        entry = tarfile.TarInfo("www/index.html")
+        entry.size = len(text)
+        tar.addfile(entry, io.BytesIO(text))
+    return packed.getvalue()
