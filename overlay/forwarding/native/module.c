@@ -683,17 +683,58 @@ struct udp *as_udp(PyObject *value) {
     return NULL;
 }
 
+static int lane_traverse(PyObject *self, visitproc visit, void *arg) {
+    const struct lane_object *object = (struct lane_object *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(object->network);
+    Py_VISIT(object->held);
+    Py_VISIT(object->first);
+    Py_VISIT(object->pace);
+    if (object->lane == NULL || object->lane->has_joined)
+        return 0; /* the first lane owns what all of them share */
+    const struct state *state = object->lane->state;
+    for (int i = 0; i < INDEX_BUCKETS; i++)
+        for (const struct keypair *each = state->indices[i]; each != NULL; each = each->chain)
+            Py_VISIT(object_of(each));
+    for (int i = 0; i < PLACE_BUCKETS; i++)
+        for (const struct peer *each = state->places[i]; each != NULL; each = each->place_chain)
+            Py_VISIT(object_of(each));
+    return 0;
+}
+
+/* Forget all that comes to be known while it runs.  *first* and *pace*, which it points into, are kept until it ends. */
+static int lane_clear(PyObject *self) {
+    struct lane_object *object = (struct lane_object *)self;
+    struct lane *lane = object->lane;
+    if (lane != NULL) {
+        lane->in.keypair = NULL;
+        for (int i = 0; !lane->has_joined && i < INDEX_BUCKETS; i++)
+            for (struct keypair *each; (each = lane->state->indices[i]) != NULL;) {
+                indices_remove(lane->state, each);
+                Py_DECREF(object_of(each));
+            }
+        for (int i = 0; !lane->has_joined && i < PLACE_BUCKETS; i++)
+            for (struct peer *each; (each = lane->state->places[i]) != NULL;) {
+                places_remove(lane->state, each);
+                Py_DECREF(object_of(each));
+            }
+    }
+    Py_CLEAR(object->held);
+    Py_CLEAR(object->network);
+    return 0;
+}
+
 static void lane_dealloc(PyObject *self) {
     struct lane_object *object = (struct lane_object *)self;
     PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
     if (object->has_buffers) {
         PyBuffer_Release(&object->arena);
         PyBuffer_Release(&object->received);
         PyBuffer_Release(&object->unit);
     }
+    lane_clear(self);
     free_lane(object->lane);
-    Py_XDECREF(object->held);
-    Py_XDECREF(object->network);
     Py_XDECREF(object->first);
     Py_XDECREF(object->pace);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
@@ -1308,6 +1349,8 @@ static int add_type(PyObject *module, PyTypeObject **type, const char *name, siz
 static int add_lane(PyObject *module) {
     PyType_Slot slots[] = {
         {Py_tp_init, (void *)lane_init},
+        {Py_tp_traverse, (void *)lane_traverse},
+        {Py_tp_clear, (void *)lane_clear},
         {Py_tp_dealloc, (void *)lane_dealloc},
         {Py_tp_methods, lane_methods},
         {0, NULL},
@@ -1315,7 +1358,7 @@ static int add_lane(PyObject *module) {
     PyType_Spec spec = {
         .name = "overlay.forwarding.native.Lane",
         .basicsize = sizeof(struct lane_object),
-        .flags = Py_TPFLAGS_DEFAULT,
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
         .slots = slots,
     };
     lane_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);

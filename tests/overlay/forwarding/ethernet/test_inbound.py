@@ -402,3 +402,13 @@ def test_frames_whose_first_bytes_look_like_packets_of_one_flow_stay_frames(benc
     bench.arrive(*[frames.build(packet) for packet in train])
 
     assert bench.b.received == train
+
+
+def test_payloads_of_another_kind_that_hold_packets_of_one_flow_are_refused_as_such(bench):
+    whole = packets.tcp(bytes(4000), source="10.9.9.9", destination="10.9.9.8")
+    train = packets.kernel_segments(*packets.as_super_packet(whole, 1000))
+
+    bench.arrive(*[b"\xe1\0\0" + packet for packet in train])
+
+    assert bench.dropped == {"no_frame": len(train)}
+    assert bench.b.received == []
