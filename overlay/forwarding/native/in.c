@@ -575,7 +575,7 @@ enum in_result in_drain(struct lane *lane, struct udp *udp, double now, uint32_t
         if (in->is_over)
             break;
         if (in->taken >= most || in->is_empty || (in->takes_one && in->count) ||
-            lane->drop_count >= NOTED_DROPS / 2 || is_wanted(lane)) {
+            lane->drop_count >= DROPS_AT_ONCE || is_wanted(lane)) {
             in->is_over = true;
             if (in->gathered && (result = take_gathered(lane)) != IN_DONE)
                 return result;

@@ -30,7 +30,7 @@ static void signal_event(int fd) {
 static bool is_question(const struct lane *lane, bool is_tun, int result) {
     if (is_tun ? result != OUT_DONE : result != IN_DONE && result != IN_EMPTY)
         return true;
-    return lane->out.refused_count || lane->out.look != NULL || lane->drop_count >= NOTED_DROPS / 2;
+    return lane->out.refused_count || lane->out.look != NULL || lane->drop_count >= DROPS_AT_ONCE;
 }
 
 static void ask(struct worker *worker) {

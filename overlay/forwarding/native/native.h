@@ -84,7 +84,8 @@ enum {
     TRAIN_MESSAGES = 2048,                  /* more than any super-packet has segments that a train takes */
     REFUSED_BYTES = 1024 * 1024,
     REFUSED_SENDS = 512,
-    NOTED_DROPS = 128,
+    DROPS_AT_ONCE = 64,                     /* counts that wait when a drain takes no more */
+    NOTED_DROPS = 256,                      /* see note_drop() */
     UNITS_PER_SESSION = 16,                 /* bulk.units */
     UNITS_FROM_ELSEWHERE = 2,               /* bulk.units */
     UNITS_TOTAL = 64,                       /* bulk.units */

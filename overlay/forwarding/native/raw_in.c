@@ -285,7 +285,7 @@ enum in_result raw_drain(struct lane *lane, struct udp *udp, double now) {
             }
             raw->taken += sum;
         }
-        if (raw->taken >= DRAIN_BYTES || lane->drop_count >= NOTED_DROPS / 2)
+        if (raw->taken >= DRAIN_BYTES || lane->drop_count >= DROPS_AT_ONCE)
             break;
         int received = receive(lane, udp);
         if (received < 0 && errno == EAGAIN) {

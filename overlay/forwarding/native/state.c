@@ -3,6 +3,10 @@
 
 #include "bytes.h"
 
+_Static_assert(DROPS_AT_ONCE + UNITS_TOTAL + 2 * 2 * DROP_REASONS <= NOTED_DROPS &&
+                   DROPS_AT_ONCE + RAW_MESSAGES + DROP_REASONS <= NOTED_DROPS,
+               "see note_drop()");
+
 static uint32_t bucket(const struct state *state, const uint8_t *address, int size) {
     uint64_t words[2] = {0, 0};
     memcpy(words, address, (size_t)size);
@@ -129,7 +133,11 @@ bool pace_takes_one(struct pace *pace, double now) {
 /* Note how many a go that could take more has taken. */
 void pace_took(struct pace *pace, uint32_t count) { pace->is_single = count <= 1; }
 
-/* Count a drop, for Python to add up when the drain returns; the last entry takes what has no room. */
+/* Count a drop, for Python to add up when the drain returns.
+ *
+ * There is room for all.  A drain looks whether DROPS_AT_ONCE wait before it receives.  Until it looks again it takes what
+ * is gathered and what came behind that, each of one peer or of nobody, and may give up every unit there is; or it takes
+ * a batch of a raw socket, each packet of which is written once. */
 void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
     for (uint32_t i = lane->drop_count; i-- > 0;) {
         struct drop *drop = &lane->drops[i];

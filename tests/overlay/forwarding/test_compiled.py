@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import gc
 import weakref
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.forwarding import native
-from overlay.wire.bulk import AES_256_GCM
+from overlay.forwarding.bulk.reassembly import UNITS_TOTAL
+from overlay.wire.bulk import AES_256_GCM, TYPE_FRAGMENT
 from tests.both_paths import CLEAR_KINDS, KINDS, SERVICE_KINDS, tell
 from tests.fuzz.both import Tale, Trains
 from tests.fuzz.target import CORPUS
@@ -151,3 +153,60 @@ def test_a_lane_that_nobody_needs_goes_with_all_that_it_was_told_of():
     gc.collect()
 
     assert [core() for core in cores] == [None, None]
+
+
+def counted(is_compiled):
+    """Return what a node drops of many peers in one drain, in which the units of all of them are given up as well."""
+    world = World(is_compiled=is_compiled, ciphers=[AES_256_GCM])
+    hub = world.node("hub")
+    spokes = [world.node(f"spoke {number}") for number in range(UNITS_TOTAL)]
+    for spoke in spokes:
+        spoke.know(hub)
+        hub.know(spoke, endpoint=None)
+    for _ in range(3):  # with a super-packet goes the hello
+        for spoke in spokes:
+            spoke.send_super(hub, 5000)
+        world.run(0.1)
+    send, caught = world.network.send, []
+
+    def lose_all_but_the_first(flight, sender="?"):
+        caught.append(flight)
+        if flight.datagram[:2] in {b"\4\0", bytes([TYPE_FRAGMENT, 0])}:
+            send(flight, sender)
+
+    world.network.send = lose_all_but_the_first
+    for spoke in spokes:
+        spoke.send(hub)
+        spoke.send_super(hub, 10_000)
+    world.run(0.1)
+    messages = [flight for flight in caught if flight.datagram[0] == 4]
+    fragments = [flight for flight in caught if flight.datagram[:2] == bytes([TYPE_FRAGMENT, 1])]
+    assert len(messages) == len(fragments) == len(spokes)
+    assert len(hub.core.inbound.units.reassembly) == UNITS_TOTAL
+    before = hub.drops
+    world.run(1.2)
+
+    forged = [
+        dataclasses.replace(flight, datagram=flight.datagram[:-1] + bytes([flight.datagram[-1] ^ 1]))
+        for flight in messages
+    ]
+    contradicted = [
+        dataclasses.replace(
+            fragments[-1],
+            datagram=bytes([*fragments[-1].datagram[:at], byte, *fragments[-1].datagram[at + 1 :]]),
+        )
+        for at, byte in ((1, 250), (3, 9))
+    ]
+    udp = hub.sockets[0]
+    udp.inbox += [*messages[:32], *forged[:31], *contradicted, *fragments[-1:]]
+    world.run(0)
+    return hub.drops - before, [hub.peer(number).drops for number in range(1, UNITS_TOTAL + 1)]
+
+
+def test_drops_of_many_peers_in_one_drain_are_all_counted():
+    """The twin had room for 128 counts of a peer and a reason, and lost those behind them."""
+    dropped, by_peer = counted(is_compiled=False)
+
+    assert dropped["replay"] == 32
+    assert dropped["transport_auth"] == 31
+    assert (dropped, by_peer) == counted(is_compiled=True)
