@@ -73,6 +73,8 @@ class Options:
     lanes: int = 1
     masquerade: bool = False
     forward: bool = False
+    subnet_file: Path | None = None
+    docker_options: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from overlay.link.messages import RenewSources
 from overlay.notes import HostNotes, Reading
 from overlay.relocations import Relocations
 from overlay.resolver import literal
+from overlay.subnet_files import SubnetFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,7 @@ class Upkeep:
         self.notes = HostNotes(self._look_at_host, self._read_host)
         self.filtering = Filtering(host.rules, options, self._look_again)
         self._options, self._node, self._engine, self._supervisor = options, node, engine, supervisor
+        self._subnet_files = SubnetFiles(options)
         self._planner = trio.CapacityLimiter(1)  # a thread of its own, so that nothing slow delays a plan
         self._plan_wanted = trio.Event()
         self._relocations = Relocations(self._is_affected_by, self._want_plan)
@@ -67,6 +69,7 @@ class Upkeep:
         if self._options.fix_sysctl:
             self.host.fix_settings(node)
         self.filtering.set_up(node)
+        self._subnet_files.write(node, self.host.mtu)
         self.notes.look()
 
     async def foresee(self, node: Node) -> tuple[Endpoints, Planned]:
@@ -165,7 +168,11 @@ class Upkeep:
     # Findings
 
     def _look_again(self) -> None:
-        """Examine the host after a change, and set sysctls if --fix-sysctl allows it."""
+        """Examine the host after a change, tell container tools, and set sysctls if --fix-sysctl allows it."""
+        try:
+            self._subnet_files.write(self._node(), self.host.mtu)
+        except HostError as error:
+            log.error("container tools are not told of this host's subnet: %s", error)  # noqa: TRY400  its text is the news
         if self._options.fix_sysctl:
             try:
                 self.host.fix_settings(self._node())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from overlay.cli.options import DEFAULT_INTERFACE, InterfaceName, key_option, peers_option
+from overlay.cli.options import DEFAULT_INTERFACE, FILE, InterfaceName, key_option, peers_option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +50,18 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
     help="Let packets from and for the subnets of this host pass its packet filters, until the end.",
 )
 @click.option(
+    "--subnet-file",
+    type=FILE,
+    metavar="FILE",
+    help="Tell container tools of this host's subnet in this file, as flanneld does in /run/flannel/subnet.env.",
+)
+@click.option(
+    "--docker-options",
+    type=FILE,
+    metavar="FILE",
+    help="Write the options of dockerd to this file, as flannel's mk-docker-opts.sh does to /run/docker_opts.env.",
+)
+@click.option(
     "--lanes",
     type=click.Choice(("1", "2", "4", "8")),
     default="1",
@@ -66,6 +78,8 @@ def command(
     fix_sysctl: bool,
     masquerade: bool,
     forward: bool,
+    subnet_file: Path | None,
+    docker_options: Path | None,
     lanes: str,
     log_level: str,
 ) -> None:
@@ -92,6 +106,8 @@ def command(
         int(lanes),
         masquerade=masquerade,
         forward=forward,
+        subnet_file=None if subnet_file is None else _absolute(subnet_file),
+        docker_options=None if docker_options is None else _absolute(docker_options),
     )
     agent.run(options, log_level)
 
