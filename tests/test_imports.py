@@ -181,10 +181,11 @@ CORE = (
     Computes(
         ("overlay.forwarding",),
         frozenset({"cryptography", "numpy", "socket", "sys", "errno", "contextlib"}),
-        "the packet path runs on a network in memory; its loop alone waits, and one module calls raw sockets",
+        "the packet path runs on a network in memory; its loop alone waits, by its poll, and one module calls raw sockets",
         but=frozenset(
             {
                 "overlay.forwarding.loop",
+                "overlay.forwarding.poll",
                 "overlay.forwarding.__main__",
                 "overlay.forwarding.native",
                 "overlay.forwarding.underlay.mmsg",

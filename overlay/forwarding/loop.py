@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import math
 import os
 import select
 import socket
@@ -17,6 +16,8 @@ from overlay.forwarding import native
 from overlay.forwarding.commands import Commands
 from overlay.forwarding.core import Core
 from overlay.forwarding.lanes import OneLane, compile_core
+from overlay.forwarding.poll import Found, Poll
+from overlay.forwarding.tun.inbound import DRAIN_BYTES
 from overlay.forwarding.underlay.sender import HELD_PAUSE
 from overlay.host.paths import PathSocket
 from overlay.link.codec import DESCRIPTORS, MESSAGE_BYTES, decode, encode
@@ -36,7 +37,6 @@ SO_COOKIE, COOKIE_SIZE = 57, 8  # since Linux 4.12
 REPORTS_WAITING = (
     20_000  # what the agent has not read yet; then reports but handshakes are dropped and counted
 )
-EVENTS = 16  # taken from the poll at once: the tun, the link, two sockets and those they replaced
 COMMANDS, COMMANDS_TIME = 8, 0.0002  # commands and seconds in one go before packets have their turn
 SLICE = 0.0002  # seconds in one go for what is due, and again for what concerns all peers
 HANDSHAKE_BYTES = 1024  # of a queue of handshakes in one go: seven initiations, which take 0.2 ms
@@ -167,7 +167,7 @@ class Loop:
         """*begun* is called when all threads run, and returns further notes."""
         self._begun = begun
         self._link, self._clock, self._entropy = link, clock, entropy
-        self._poll = select.epoll()
+        self._poll = Poll(clock)
         self._udp: dict[int, UdpSocket] = {}
         self._for_handshakes: set[int] = set()  # the descriptors of those that get nothing else
         self._lanes = OneLane()
@@ -187,6 +187,8 @@ class Loop:
             if lanes is not None:
                 self._lanes = lanes
                 self._poll.register(lanes.descriptor, select.EPOLLIN)
+            if self._core.outbound.compiled is not None:
+                self._poll.compile(native.core, self._core.outbound.compiled, is_alone=lanes is None)
         self._queues = {each.descriptor: each for each in (queues[:1] if self._lanes.count > 1 else queues)}
         self._notes += self._begun()
         self._commands = Commands(self._core, start.ciphers, link_is_idle=lambda: not link.is_full)
@@ -210,12 +212,14 @@ class Loop:
         is_behind, has_jobs = core.table.catch_up(), core.jobs.is_ready()
         deadline = core.next_deadline()
         self._lanes.go()
-        ready = self._poll.poll(0 if is_behind or has_jobs else self._timeout(deadline), EVENTS)
-        now = self._clock()
-        if self._lanes.count > 1:
-            self._lanes.look(now)
-            if is_behind or has_jobs or deadline <= now or sender.is_holding or not self._are_ordinary(ready):
-                self._lanes.stop()
+        found = self._wait(deadline, must_hurry=is_behind or has_jobs)
+        ready, now = found.ready, self._clock()
+        self._lanes.look(now)
+        if found.drained >= 0 or found.result:
+            self._go_on(found, now)
+        has_work = is_behind or has_jobs or deadline <= now or sender.is_holding
+        if self._lanes.count > 1 and (has_work or not self._are_ordinary(ready)):
+            self._lanes.stop()
         if deadline <= now:
             for udp in core.handle_deadline(now, self._slice(now)):
                 self._forget(udp)
@@ -264,23 +268,40 @@ class Loop:
                 return False
         return True
 
+    def _go_on(self, found: Found, now: float) -> None:
+        """Go on with what the twin has left for Python while it waited."""
+        twin, descriptor = self._core.outbound.compiled, found.drained
+        assert twin is not None
+        if descriptor in self._udp:
+            twin.see_to_udp(found.result, self._udp[descriptor], now, DRAIN_BYTES)
+        elif descriptor < 0:
+            twin.take_news()
+        else:
+            try:
+                twin.see_to_tun(found.result, self._queues[descriptor], now)
+            except OSError as error:
+                self._tun_failed(descriptor, error)
+
     def _drain_tun(self, tun: TunEnd, now: float) -> None:
         try:
             self._core.outbound.drain(tun, now)
         except OSError as error:
-            # The device was removed, which the agent notices as well and ends; until then nothing comes from it.
-            if error.errno != errno.EBADFD:
-                raise
-            self._poll.unregister(tun.descriptor)
+            self._tun_failed(tun.descriptor, error)
 
-    def _timeout(self, deadline: float) -> float:
-        """Return how long to wait, in seconds, when something is due at *deadline*; -1 for ever."""
-        core = self._core
-        if core.sender.is_holding or self._link.is_full:
-            return HELD_PAUSE
-        if deadline == math.inf:
-            return -1
-        return max(0.0, deadline - self._clock())
+    def _tun_failed(self, descriptor: int, error: OSError) -> None:
+        """Read a queue of the tun no more if the device was removed; raises *error* if it was not."""
+        if error.errno != errno.EBADFD:
+            raise error
+        # The agent notices it as well, and ends; until then nothing comes from it.
+        self._poll.forget(descriptor)
+
+    def _wait(self, deadline: float, *, must_hurry: bool) -> Found:
+        """Wait for descriptors, or until something is due at *deadline*; with a hurry only look."""
+        if must_hurry:
+            return self._poll.wait(0.0, deadline, once=True)
+        if self._core.sender.is_holding or self._link.is_full:
+            return self._poll.wait(self._clock() + HELD_PAUSE, deadline, once=True)
+        return self._poll.wait(deadline, deadline, once=False)
 
     def _take_commands(self, now: float) -> None:
         for _ in range(COMMANDS):
@@ -306,11 +327,11 @@ class Loop:
                         if udp.role == Role.HANDSHAKES:
                             self._for_handshakes.add(descriptor)
                         if not self._lanes.watch(udp):
-                            self._poll.register(descriptor, _interest(udp))
+                            self._poll.read(udp)
             if isinstance(message, Begin) and not self._has_tun:
                 self._has_tun = True
                 for descriptor in self._queues:
-                    self._poll.register(descriptor, select.EPOLLIN)
+                    self._poll.read_tun(descriptor, is_first=descriptor == self._tun.descriptor)
                 self._lanes.begin()
                 self._link.report(Ready(self._notes, self._core.is_compiled, self._lanes.count))
             if isinstance(message, Routes) or self._clock() - now >= COMMANDS_TIME:
@@ -323,12 +344,7 @@ class Loop:
         to it would wake the loop for ever, and the socket could not be registered again.
         """
         if not self._lanes.forget(udp):
-            self._poll.unregister(udp.raw)
+            self._poll.forget(udp.descriptor)
         udp.raw.close()
         self._udp = {descriptor: known for descriptor, known in self._udp.items() if known is not udp}
         self._for_handshakes &= self._udp.keys()
-
-
-def _interest(udp: UdpSocket) -> int:
-    """Return what to wait for on *udp* while nothing waits to be sent from it."""
-    return 0 if udp.role in {Role.SENDS, Role.SENDS_WHOLE} else select.EPOLLIN

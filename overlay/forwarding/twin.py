@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from overlay.forwarding.peer import Peer
@@ -18,6 +18,12 @@ class TunReader(Protocol):
 class Twin(Protocol):
     """Drains descriptors in place of Python."""
 
+    lane: Any
+    """Its lane, or the first of them."""
+
+    def settle(self) -> None:
+        """Have the lane know what is set, and forget the routes of an older table: before each drain, or wait."""
+
     def drain_tun(self, tun: TunReader, now: float) -> None:
         """Forward what the tun has, at most a batch.  Raises OSError as a read does."""
 
@@ -29,3 +35,12 @@ class Twin(Protocol):
 
     def drain_udp(self, udp: UdpSocket, now: float, most: int) -> bool:
         """Take what *udp* has, about *most* bytes, and return whether there may be more."""
+
+    def see_to_tun(self, result: int, tun: TunReader, now: float) -> None:
+        """Deal with the *result* of a drain, and go on with it.  Raises OSError as a read does."""
+
+    def see_to_udp(self, result: int, udp: UdpSocket, now: float, most: int) -> bool:
+        """Deal with the *result* of a drain, and go on with it; return whether there may be more."""
+
+    def take_news(self) -> None:
+        """Count drops, and have the sender send what the kernel did not take from the twin."""

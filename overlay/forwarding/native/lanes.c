@@ -12,7 +12,7 @@
 
 enum { EVENTS = 8 };
 
-static double now(void) {
+double time_now(void) {
     struct timespec time;
     clock_gettime(CLOCK_BOOTTIME, &time);
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
@@ -27,7 +27,7 @@ static void signal_event(int fd) {
 /* The thread of a lane */
 
 /* Return whether Python has to see to what came of a drain. */
-static bool is_question(const struct lane *lane, bool is_tun, int result) {
+bool is_question(const struct lane *lane, bool is_tun, int result) {
     if (is_tun ? result != OUT_DONE : result != IN_DONE && result != IN_EMPTY)
         return true;
     return lane->out.refused_count || lane->out.look != NULL || lane->drop_count >= DROPS_AT_ONCE;
@@ -50,7 +50,7 @@ static void serve(struct worker *worker, uint32_t slot) {
     struct udp *udp = slot < WATCHED ? worker->watched[slot] : NULL;
     if (slot == TUN_SLOT || udp != NULL) {
         bool is_tun = udp == NULL;
-        int result = is_tun ? (int)out_drain(lane, now()) : (int)in_drain(lane, udp, now(), LANE_DRAIN_BYTES);
+        int result = is_tun ? (int)out_drain(lane, time_now()) : (int)in_drain(lane, udp, time_now(), LANE_DRAIN_BYTES);
         asks = is_question(lane, is_tun, result);
         worker->result = result;
         worker->slot = slot;

@@ -48,6 +48,9 @@ struct crew {
     bool is_stopped; /* known to Python's thread alone */
 };
 
+double time_now(void); /* CLOCK_BOOTTIME */
+bool is_question(const struct lane *lane, bool is_tun, int result);
+
 struct crew *crew_new(struct lane *first, struct lane *const lanes[], uint32_t count);
 bool crew_begin(struct crew *crew);
 void crew_end(struct crew *crew);

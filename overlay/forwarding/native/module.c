@@ -662,7 +662,7 @@ static int receive_many(int fd, struct message *messages, unsigned int count) {
     return recvmmsg(fd, (struct mmsghdr *)messages, count, MSG_DONTWAIT, NULL);
 }
 
-static const struct io kernel = {read, writev, sendmsg, recvmsg, send_many, receive_many};
+static const struct io kernel = {read, writev, sendmsg, recvmsg, send_many, receive_many, is_crowded};
 
 static PyTypeObject *lane_type;
 
@@ -1392,7 +1392,8 @@ static int execute(PyObject *module) {
         TYPE(bulk_type, "Bulk", bulk, bulk_members, bulk_links, bulk_methods, free_bulk) ||
         TYPE(keypair_type, "Keypair", keypair, keypair_members, keypair_links, keypair_methods, free_keypair) ||
         TYPE(slots_type, "Keypairs", slots, no_members, slots_links, no_methods, free_object) ||
-        TYPE(peer_type, "Peer", peer, peer_members, peer_links, peer_methods, free_peer) || add_lane(module) || add_crew(module))
+        TYPE(peer_type, "Peer", peer, peer_members, peer_links, peer_methods, free_peer) || add_lane(module) || add_crew(module) ||
+        add_poll(module))
         return -1;
     return PyModule_AddStringConstant(module, "LIBRARY", crypto_version());
 }

@@ -32,4 +32,7 @@ struct udp *as_udp(PyObject *value);
 /* crew.c */
 int add_crew(PyObject *module);
 
+/* poll.c */
+int add_poll(PyObject *module);
+
 #endif

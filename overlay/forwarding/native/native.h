@@ -281,6 +281,7 @@ struct io {
     ssize_t (*recvmsg)(int, struct msghdr *, int);
     int (*send_many)(int, struct message *, unsigned int);
     int (*receive_many)(int, struct message *, unsigned int);
+    bool (*is_crowded)(int);
 };
 
 /* Drops that are counted here; everything else is handed back.  module.c has their names. */
@@ -562,6 +563,7 @@ bool is_refused(const struct out *out, const struct peer *peer);
 void refuse(struct out *out, struct peer *peer, const struct iovec *parts, int count, uint32_t size, uint32_t marks,
             int error);
 uint8_t *add_control(uint8_t *at, int level, int kind, const void *data, size_t size);
+bool is_crowded(int fd);
 void note_look(struct lane *lane, struct peer *peer, const struct udp *udp, uint32_t marks);
 
 /* raw_out.c, raw_in.c */

@@ -86,19 +86,18 @@ bool may_send(const struct state *state, const struct peer *peer, uint32_t marks
     return is_open(udp) && !udp->has_shares && udp->discovery != NULL && udp->discovery->omits == peer->path->omits;
 }
 
-/* Return whether much waits to be sent from *udp*, so that Python is to look at it. */
-static bool is_crowded(const struct udp *udp) {
+/* Return whether so much waits to be sent from a socket that Python is to look at it (underlay.shares). */
+bool is_crowded(int fd) {
     int waiting = 0, size = 0;
     socklen_t length = sizeof size;
-    return udp != NULL && ioctl(udp->fd, SEND_QUEUE, &waiting) == 0 &&
-           getsockopt(udp->fd, SOL_SOCKET, SO_SNDBUF, &size, &length) == 0 && size >= LEAST_BUFFER &&
-           waiting > size / CROWDED;
+    return ioctl(fd, SEND_QUEUE, &waiting) == 0 && getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &length) == 0 &&
+           size >= LEAST_BUFFER && waiting > size / CROWDED;
 }
 
-/* Have Python look now and then at what waits where *peer* is sent to. */
+/* Have Python look at what waits where *peer* is sent to, if that is much: now and then it is asked. */
 void note_look(struct lane *lane, struct peer *peer, const struct udp *udp, uint32_t marks) {
     struct out *out = &lane->out;
-    if (++out->sends % LOOK == 0 && (lane->is_wanted == NULL || is_crowded(udp))) {
+    if (++out->sends % LOOK == 0 && udp != NULL && lane->io->is_crowded(udp->fd)) {
         out->look = peer;
         out->look_marks = marks;
     }

@@ -435,13 +435,42 @@ def test_the_loop_sleeps_until_something_is_due_and_a_moment_where_something_is_
     ended.close()
     loop, sender = ended.loop, ended.loop._core.sender
     loop._clock = lambda: 100.0
+    loop._poll.wait = lambda ends, deadline, *, once: (ends, deadline, once)
 
-    assert loop._timeout(math.inf) == -1
-    assert loop._timeout(100.25) == 0.25
-    assert loop._timeout(100.0) == loop._timeout(7.0) == 0.0
+    assert loop._wait(math.inf, must_hurry=False) == (math.inf, math.inf, False)
+    assert loop._wait(100.25, must_hurry=False) == (100.25, 100.25, False)
+    assert loop._wait(100.25, must_hurry=True) == (0.0, 100.25, True)
     sender._held.add(Peer(1), [memoryview(b"x")], 1, 0, 0, bounded=True)
     assert sender.is_holding
-    assert loop._timeout(math.inf) == loop._timeout(100.25) == HELD_PAUSE
+    assert loop._wait(math.inf, must_hurry=False) == (100.0 + HELD_PAUSE, math.inf, True)
+
+
+@pytest.mark.skipif(native.core is None, reason=native.missing)
+def test_ordinary_packets_do_not_wake_python(running):
+    a, b = running
+    packet = packets.udp(b"hello")
+
+    def there_and_back():
+        a.write(packet)
+        assert b.read() == [packet]
+        b.write(packet)
+        assert a.read() == [packet]
+
+    for _ in range(5):  # a session is new, a route unknown, timers are not armed
+        there_and_back()
+    before = a.turns, b.turns
+    for _ in range(20):
+        there_and_back()
+
+    assert (a.turns, b.turns) == before
+
+
+def test_what_is_dropped_is_counted_by_the_time_it_is_asked_for(running):
+    a, _ = running
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.sendto(b"nonsense", a.address)
+
+    assert a.counters().drops["unknown_type"] == 1
 
 
 def test_a_device_that_was_removed_is_read_no_more_and_the_rest_goes_on(running):
