@@ -11,7 +11,7 @@ from peers.mac import format_mac
 from peers.peer import format_public_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from overlay.encap.encapsulation import Encapsulation
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from overlay.session.peer import HandshakeStatus
 
 # Of PeerCounters, shown as they are
-COUNTED = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_units", "tx_units", "learnt_macs")
+COUNTED = (
+    "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_units", "tx_units", "learnt_macs", "session_lanes", "open_lanes",
+)  # fmt: skip
+LANE_COUNTED = ("tx_bytes", "rx_bytes", "tx_packets", "rx_packets")  # of PeerCounters.by_lane
 UNENCRYPTED = "unencrypted"  # the state of a peer of which no handshake tells
 
 
@@ -126,6 +129,18 @@ def _counted(remote: Remote, counters: PeerCounters | None, now: float) -> dict[
 def doubt(row: dict[str, Any]) -> dict[str, Any]:
     """Return *row* of a peer of which the forwarder told nothing: whether its tunnel works is not known."""
     return row if row["state"] == UNENCRYPTED else {**row, "state": None}
+
+
+def lane_traffic(counted: Iterable[PeerCounters], lanes: int) -> list[dict[str, int]]:
+    """Return what each of *lanes* has carried, for all peers that were *counted*; nothing of a single one."""
+    rows = [counters.by_lane for counters in counted if counters.by_lane]
+    return [
+        {
+            name: sum(row[lane][place] for row in rows if lane < len(row))
+            for place, name in enumerate(LANE_COUNTED)
+        }
+        for lane in range(lanes if lanes > 1 else 0)
+    ]
 
 
 def describe_silence(pid: int | None, patience: float) -> str:

@@ -25,7 +25,7 @@ from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305, FRAGMENT_HEADER_SI
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from tests import packets, units
 from tests.network import Flight
-from tests.sim import CLEAR_PORT, World
+from tests.sim import CLEAR_PORT, LANE_PORTS, World
 
 VIPS = ip_address("203.0.113.80"), ip_address("2001:db8:9::80")
 STRANGER = ("198.51.100.9", 4000)
@@ -54,7 +54,8 @@ class Story:
             self.serve(self.nodes[0], self.nodes[1], 0, 0)
             self.permit(self.nodes[0], self.nodes[1], 0, 0)
             self.permit(self.nodes[1], self.nodes[0], 0, 0)
-        self.world.network.goes_by_flow = by in {"vxlan", "geneve"}  # for which each flow has a queue
+        # Flows have queues of their own there, and so have lanes
+        self.world.network.goes_by_flow = by in {"vxlan", "geneve"} or self.world.lanes > 1
         self.chance = random.Random(seed)
         self.seen = []  # what went over the network
         send = self.world.network.send
@@ -107,6 +108,21 @@ class Story:
         )
         packet, virtio = packets.as_super_packet(whole, 300 + detail % 1000)
         node.tun.outgoing.append(virtio + packet)
+
+    def spread(self, node, other, size, detail):
+        """Packets of many flows, one behind the other."""
+        for number in range(1 + detail % 30):
+            node.send(other, 1 + size % 3, size % 1373, (4, 6)[detail % 2], ports=(3000 + number, 80))
+
+    def spread_trains(self, node, other, size, detail):
+        for number in range(1 + detail % 8):
+            ports = 3000 + number, 80
+            node.send_super(other, 2 + size % 65000, (1360, 536)[detail % 2], (4, 6)[detail % 2], ports=ports)
+
+    def stop_port(self, node, _, __, detail):
+        """A firewall on the way stops a port that a lane sends from, or none."""
+        port = LANE_PORTS + detail % 5
+        self.world.network.lose = lambda flight: flight.source[:2] == (node.addresses[0], port)
 
     def odd(self, node, other, size, detail):
         """A packet of which one byte, or its virtio header, is another."""
@@ -467,7 +483,8 @@ def _seen(node):
         "contact": [getattr(contact, name) for name in ("unanswered_since", "owed_since", "last_traffic",
                                                          "last_received", "wanted_at", "is_silent", "armed")],
         "returns": [(key, peer.number) for key, peer in node.core.services.permits._returns.items()],
-        "counter": None if keypair is None else keypair.counter,
+        "counter": [] if keypair is None else [each.counter for each in keypair.all()],
+        "lanes": [] if keypair is None or keypair.lanes is None else keypair.lanes.are_open(),
         "log": [(at, type(effect).__name__) for at, effect in node.log],
     }  # fmt: skip
 
@@ -476,6 +493,9 @@ KINDS = (
     "singles", "syn", "train", "full_train", "datagrams", "odd", "run", "lose", "mark", "merge", "fill", "fail", "block",
     "again", "garbage", "moved", "forget", "flood", "forge", "forge_unit", "mixture",
 )  # fmt: skip
+
+
+LANE_KINDS = (*KINDS, "spread", "spread", "spread_trains", "stop_port")
 
 
 CLEAR_KINDS = (

@@ -185,8 +185,8 @@ class Nat:
 class FakeSocket:
     """A UDP socket bound to every address of its family, with UDP_SEGMENT, UDP_GRO, PKTINFO and TOS."""
 
-    def __init__(self, node, family, port, role=Role.ALL):
-        self.node, self.family, self.port, self.role = node, family, port, role
+    def __init__(self, node, family, port, role=Role.ALL, lane=0):
+        self.node, self.family, self.port, self.role, self.lane = node, family, port, role, lane
         self.inbox = deque()
         self.errors = deque()  # what the next sends fail with
         self.sends = 0

@@ -27,6 +27,9 @@ from overlay.engine import Engine, LookUp, Relocated, SessionReport
 from overlay.forwarding import native
 from overlay.forwarding.commands import Commands
 from overlay.forwarding.core import Core
+from overlay.forwarding.lanes import Lane
+from overlay.forwarding.underlay.batching import Batching
+from overlay.forwarding.underlay.flows import hash_flow
 from overlay.journal import Journal
 from overlay.link import codec
 from overlay.link import messages as link
@@ -41,9 +44,11 @@ from tests.overlay.session.pair import Clock, seeded
 
 PORT, CLEAR_PORT = 51820, 8285
 SENDERS_PORT = 50000  # the first of those that only send
+LANE_PORTS = 60000  # a lane sends from this and its number
 VNI = 7
 MOMENT = 1e-6  # seconds between what an agent does next and what it does then
 TUN = 3  # its descriptor; those of sockets follow
+QUEUES = 100_000  # and those of further queues
 
 
 class Raw:
@@ -86,6 +91,9 @@ class Node:
         )  # of its underlay: larger datagrams leave it in fragments, and probes not at all
         self.ciphers, self.joins_udp = list(world.ciphers), True
         self.tun = FakeTap() if world.is_tap else FakeTun()
+        # What this host sends is put into the queue of a lane by its flow, as the kernel does
+        self.queues = [self.tun, *(FakeTun() for _ in range(1, world.lanes))]
+        self.lane_of = lambda packet: hash_flow(memoryview(packet)) % len(self.queues)
         self.known_mtus = {}  # by underlay address: what the kernel learnt of the path there
         self.known = {}  # number of the peer: (public key, preshared key, keepalive, endpoint, subnets)
         self.sockets, self.clear_sockets, self.raw_sockets = [], [], {}
@@ -130,10 +138,18 @@ class Node:
             report=self._report,
             entropy=self._entropy,
         )
+        self.core.lanes.count = len(self.queues)
+        self.paces = [self.core.outbound.pace, *(Batching() for _ in self.queues[1:])]
+        self.lanes = []
         if native.core is not None and self.world.is_compiled and self.core.bridge is None:
             self.descriptors = {TUN: self.tun}
-            self.core.compile(native.core, (TUN, TUN), 0)
-            self.core.by_index.lane.simulate(self.descriptors)
+            first = self.core.compile(native.core, (TUN, TUN), 0)
+            for number, queue in enumerate(self.queues[1:], 1):
+                queue.descriptor, queue.writer = QUEUES + number, TUN
+                self.descriptors[queue.descriptor] = queue
+                self.lanes.append(Lane(native.core, self.core, first, number, queue))
+            for each in (first, *self.lanes):
+                each.lane.simulate(self.descriptors)
         self.commands = Commands(
             self.core,
             start.ciphers,
@@ -270,8 +286,12 @@ class Node:
         """Open sockets on ``port`` and use them from now on; of Role.HANDSHAKES too where these are received apart."""
         families = (socket.AF_INET, socket.AF_INET6)
         opened = [FakeSocket(self, family, self.port, role) for role in roles for family in families]
+        for lane in range(1, len(self.queues)):
+            opened += [FakeSocket(self, family, LANE_PORTS + lane, Role.SENDS, lane) for family in families]
         self.sockets += opened
-        rows = [link.SocketRow(int(each.family), self.port, int(each.role)) for each in opened]
+        rows = [
+            link.SocketRow(int(each.family), each.port, int(each.role), lane=each.lane) for each in opened
+        ]
         self.tell(link.Sockets("wireguard", rows), opened)
         self._describe_sockets()
 
@@ -305,15 +325,31 @@ class Node:
             while udp.raw.inbox:
                 core.inbound.drain(udp, now)
                 is_active = True
-        while self.tun.outgoing:
-            core.outbound.drain(self.tun, now)
-            is_active = True
+        is_active |= bool(self.tun.outgoing)
+        self._drain_tun(now)
         if core.sender.is_holding:
             core.sender.resume()
         if core.jobs.is_ready():
             core.jobs.run(now, self._slice())
             is_active = True
         return is_active | (not self.is_agent_busy and self._agent_turn(now))
+
+    def _drain_tun(self, now):
+        core = self.core
+        if len(self.queues) > 1:
+            sent, self.tun.outgoing = self.tun.outgoing, deque()
+            for each in sent:
+                self.queues[self.lane_of(each[10:]) if len(each) >= 50 else 0].outgoing.append(each)
+        for number, queue in enumerate(self.queues):
+            while queue.outgoing:
+                if number and self.lanes:
+                    lane = self.lanes[number - 1]
+                    lane.settle()
+                    lane.answer(lane.lane.drain_tun(now), None, now)
+                    continue
+                core.outbound.lane, core.outbound.pace = number, self.paces[number]
+                core.outbound.drain(queue, now)
+                core.outbound.lane, core.outbound.pace = 0, self.paces[0]
 
     def _slice(self):
         """Return what tells whether there is time for another step."""
@@ -444,7 +480,9 @@ class World:
         is_tap=False,
         is_compiled=None,
         network=Network,
+        lanes=1,
     ):
+        self.lanes = lanes  # of nodes made from now on
         self.is_compiled = World.goes_compiled if is_compiled is None else is_compiled
         self.seed, self.timing, self.has_gro, self.is_tap = seed, timing or Timing(), has_gro, is_tap
         self.ciphers = ciphers  # of bulk units, for nodes made from now on; none as WireGuard has it

@@ -45,6 +45,8 @@ class PeerStatus:
     last_received: float | None
     path_mtu: int | None
     learnt_macs: int | None
+    session_lanes: int | None
+    open_lanes: int | None
     rx_bytes: int | None
     tx_bytes: int | None
     drops: dict[str, int] | None
@@ -68,6 +70,16 @@ class Stranger:
 
 
 @dataclass(frozen=True, slots=True)
+class LaneTraffic:
+    """What one lane has carried."""
+
+    rx_bytes: int
+    tx_bytes: int
+    rx_packets: int
+    tx_packets: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What ``overlay status`` shows of a node."""
 
@@ -84,6 +96,7 @@ class Status:
     forwarder_pid: int | None
     packet_path: str  # "compiled" or "interpreted"
     lanes: int
+    lane_traffic: list[LaneTraffic]  # of each, if there are several
     uptime: float
     peers_file: str
     reload_error: str | None
@@ -204,6 +217,7 @@ def read_status(interface: str, answer: Mapping[str, Any]) -> Status:
     return replace(
         status,
         strangers=[_build(Stranger, interface, each) for each in status.strangers],
+        lane_traffic=[_build(LaneTraffic, interface, each) for each in status.lane_traffic],
         peers=[_build(PeerStatus, interface, peer) for peer in status.peers],
     )
 

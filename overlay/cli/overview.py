@@ -76,7 +76,13 @@ COLUMNS = (
 LEARNT = Column(
     "MACS", lambda peer: UNKNOWN if peer.learnt_macs is None else str(peer.learnt_macs), is_right=True
 )
+LANES = Column(
+    "LANES",
+    lambda peer: UNKNOWN if peer.open_lanes is None else f"{peer.open_lanes} of {peer.session_lanes}",
+    is_right=True,
+)
 LEFT_OUT = (
+    "LANES",
     "SUBNETS",
     "MTU",
     "MACS",
@@ -98,6 +104,8 @@ def render(status: Status, width: int | None = None, before: Status | None = Non
     drops = _drops(status, before)
     if drops:
         lines += ["", *(line for name, value in drops for line in _field(name, value, width))]
+    if status.lane_traffic:
+        lines += ["", _lanes(status)]
     if status.peers:
         lines += ["", _table(status, width)]
     else:
@@ -153,6 +161,15 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         *([("services", services)] if services else []),
         ("agent", f"process {status.pid}, forwarder {forwarder}, up for {format_duration(status.uptime)}"),
     ]
+
+
+def _lanes(status: Status) -> str:
+    """Return a table of what each lane has carried."""
+    rows = [
+        (str(lane), _bytes(each.rx_bytes), _bytes(each.tx_bytes), str(each.rx_packets), str(each.tx_packets))
+        for lane, each in enumerate(status.lane_traffic)
+    ]
+    return format_table(("LANE", "RX", "TX", "PACKETS RX", "PACKETS TX"), rows)
 
 
 def _describe_stranger(stranger: Stranger) -> str:
@@ -216,6 +233,8 @@ def _field(name: str, value: str, width: int | None) -> list[str]:
 def _table(status: Status, width: int | None) -> str:
     """Return the peers, with as many columns as have room, and what is left out."""
     columns: Sequence[Column] = (*COLUMNS, LEARNT) if status.device == TAP else COLUMNS
+    if status.lane_traffic:
+        columns = (*columns, LANES)
     text = _columns(status, columns, is_short=False)
     if width is None or _width(text) <= width:
         return text

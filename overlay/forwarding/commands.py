@@ -172,6 +172,7 @@ class Commands:
         current = peer.keypairs.current
         if keypair.bulk is not None and current is not None and current.bulk is not None:
             keypair.bulk.size = current.bulk.size.successor()
+        self._core.lanes.begin(keypair, made, self._ciphers, self._core.outbound.splitter.mtu, now)
         self._core.retire(peer.keypairs.install(keypair))
         self._core.by_index[made.local_index] = keypair
         peer.traffic.rx_bytes += RESPONSE.size if made.is_initiator else INITIATION.size
@@ -370,7 +371,13 @@ class Commands:
             mtu, bridge = self._core.outbound.splitter.mtu, self._core.bridge
             overhead = 0 if bridge is None else FRAME_OVERHEAD
             rows = [
-                counters.row(peer, mtu, overhead, 0 if bridge is None else bridge.learnt(peer.number, now))
+                counters.row(
+                    peer,
+                    mtu,
+                    overhead,
+                    0 if bridge is None else bridge.learnt(peer.number, now),
+                    self._core.lanes.count,
+                )
                 for peer in piece[0]
             ]
             self._core.report(Counters(serial, rows, dict(self._core.drops), piece[1]))

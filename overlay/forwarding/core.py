@@ -16,6 +16,7 @@ from overlay.forwarding.ethernet.inbound import FramesInbound
 from overlay.forwarding.ethernet.outbound import FramesOutbound
 from overlay.forwarding.in_band import InBand
 from overlay.forwarding.indices import Indices
+from overlay.forwarding.lane.keypairs import Lanes
 from overlay.forwarding.liveness import Liveness
 from overlay.forwarding.path.kernel import KernelPaths
 from overlay.forwarding.path.probes import Probes
@@ -25,6 +26,7 @@ from overlay.forwarding.places import Places
 from overlay.forwarding.services.commands import Services
 from overlay.forwarding.staging import Staging
 from overlay.forwarding.table import Table
+from overlay.forwarding.timers import Timers
 from overlay.forwarding.tun.inbound import Inbound, TunWriter
 from overlay.forwarding.tun.outbound import Outbound
 from overlay.forwarding.underlay.kernel_drops import count_kernel_drops
@@ -100,12 +102,22 @@ class Core:
             send=self.outbound.send_payload,
         )
         self.unreachable.is_virtual = self.services.is_virtual
-        batch = self.outbound
+        batch, by_index, timers = self.outbound, self.by_index, Timers()
+        self.lanes = Lanes(by_index, timers, self.timing, send=batch.send_by_lane, forget=self._forget)
         self.liveness = Liveness(
-            self.timing, probes, paths, batch, self.by_index, report=self.report, entropy=entropy
+            self.timing,
+            probes,
+            paths,
+            batch,
+            by_index,
+            timers,
+            self.lanes,
+            report=self.report,
+            entropy=entropy,
         )
-        timers = self.liveness.timers
-        self.in_band = InBand(pings, probes, timers, self.report, batch.send_payload, self.services.told)
+        self.in_band = InBand(
+            pings, probes, timers, self.report, batch.send_payload, self.services.told, self.lanes
+        )
 
     @property
     def is_compiled(self) -> bool:
@@ -299,8 +311,13 @@ class Core:
         return is_taken
 
     def retire(self, keypairs: list[Keypair[Peer]]) -> None:
-        """Forget *keypairs*, and let the agent forget their indices."""
+        """Forget *keypairs*, with their lanes, and let the agent forget their indices."""
         for keypair in keypairs:
-            del self.by_index[keypair.local_index]
-            self.inbound.units.forget_keypair(keypair.local_index)
+            for each in keypair.all():
+                self._forget(each)
+            keypair.end_lanes()
             self.report(Retired(keypair.local_index))
+
+    def _forget(self, keypair: Keypair[Peer]) -> None:
+        del self.by_index[keypair.local_index]
+        self.inbound.units.forget_keypair(keypair.local_index)

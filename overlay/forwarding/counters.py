@@ -21,11 +21,13 @@ def batches(peers: Sequence[Peer]) -> Iterator[tuple[Sequence[Peer], bool]]:
         yield peers[at : at + PEERS_PER_MESSAGE], at + PEERS_PER_MESSAGE >= len(peers)
 
 
-def row(peer: Peer, mtu: int, overhead: int, learnt: int) -> PeerCounters:
+def row(peer: Peer, mtu: int, overhead: int, learnt: int, lanes: int = 1) -> PeerCounters:
     """Return the counters of *peer*, where a payload takes *mtu* bytes, *overhead* of them before the packet.
 
-    *learnt* is the number of Ethernet addresses there.
+    *learnt* is the number of Ethernet addresses there, *lanes* that of the lanes of this node.
     """
+    keypair = peer.keypairs.current
+    are_open = [True] if keypair is None or keypair.lanes is None else keypair.lanes.are_open()
     return PeerCounters(
         peer.number,
         peer.endpoint,
@@ -39,6 +41,9 @@ def row(peer: Peer, mtu: int, overhead: int, learnt: int) -> PeerCounters:
         peer.traffic.rx_units,
         _known_path_mtu(peer, mtu, overhead),
         learnt,
+        peer.traffic.by_lane(lanes) if lanes > 1 else [],
+        len(are_open),
+        sum(are_open),
     )
 
 

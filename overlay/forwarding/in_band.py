@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.lane.keypairs import Lanes
     from overlay.forwarding.path.probes import Probes
     from overlay.forwarding.peer import Peer
     from overlay.forwarding.pings import Pings
@@ -48,8 +49,10 @@ class InBand:
         report: Callable[[Ponged | ControlReceived], object],
         send: Callable[[Peer, Keypair[Peer], bytes], object],
         flows: Callable[[Peer, FlowsTold, float], object],
+        lanes: Lanes,
     ) -> None:
         """*flows* takes what a director says of its connections."""
+        self.lanes = lanes
         self.pings, self.probes, self._timers = pings, probes, timers
         self._report, self._send, self._flows = report, send, flows
 
@@ -66,8 +69,11 @@ class InBand:
         answer = None
         try:
             match control.parse(payload):
+                case Hello() if keypair.lane:
+                    pass  # that of the session counts
                 case Hello() as hello:
                     answer = bulk.take_hello(hello, now)
+                    self.lanes.heard(keypair, hello.lanes, now)
                     if hello.answers_probes:
                         self._timers.arm(self.probes.due(peer, now), peer, "path")
                 case Report() as report:
@@ -78,6 +84,8 @@ class InBand:
                     self._report(self.pings.take(pong, keypair, now))
                 case Probe() as probe:
                     answer = self.probes.answer(probe, keypair, now)
+                case Probed() as probed if keypair.lane:
+                    self.lanes.probed(keypair, probed.identifier, now)
                 case Probed() as probed:
                     self._timers.rearm(self.probes.take(probed, peer, now), peer, "path")
                 case FlowsTold() as told:

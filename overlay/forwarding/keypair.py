@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from overlay.forwarding.bulk.asking import Asking
+    from overlay.forwarding.lane.session import SessionLanes
     from overlay.session.constants import Timing
     from overlay.session.outputs import InstallKeypair
 
@@ -41,7 +42,7 @@ NONCE = struct.Struct("<4xQ").pack  # RFC 8439 section 2.8: 96 bits, 32 of zeros
 
 
 class Keypair(state.Keypair, Generic[P]):
-    """The two transport keys of one handshake.  Times are those of CLOCK_BOOTTIME, in seconds.
+    """The two transport keys of one handshake, or of a lane of its session.  Times are those of CLOCK_BOOTTIME, in seconds.
 
     The four moments are plain numbers so that the packet path compares and does nothing else: from *rekey_at* on a
     send asks for a new handshake, from *rekey_receive_at* a receive does, both for the initiator only and once;
@@ -49,28 +50,47 @@ class Keypair(state.Keypair, Generic[P]):
     """
 
     __slots__ = (
-        "created", "initiated", "is_initiator", "open", "peer", "seal",
+        "_by_lane", "created", "initiated", "is_initiator", "lanes", "open", "peer", "seal",
     )  # fmt: skip
 
     bulk: Bulk | None
+    session: Keypair[P] | None
 
     def __init__(
-        self, peer: P, made: InstallKeypair, timing: Timing, ciphers: Sequence[int] = (), mtu: int = 0
+        self,
+        peer: P,
+        made: InstallKeypair,
+        timing: Timing,
+        ciphers: Sequence[int] = (),
+        mtu: int = 0,
+        *,
+        session: Keypair[P] | None = None,
+        lane: int = 0,
     ) -> None:
-        """*ciphers* are those of bulk units, *mtu* what a segment of one may make; without ciphers there are none."""
+        """*ciphers* are those of bulk units, *mtu* what a segment of one may make; without ciphers there are none.
+
+        *session* is given for that of a *lane* beside the first: the keypair of the handshake.
+        """
         self.peer = peer
+        self.session, self.lane = session, lane
+        self.lanes: SessionLanes[Keypair[P]] | None = None  # those of its session, where this node has some
+        self._by_lane: list[Keypair[P] | None] = []
         self._state = peer.state
         self._keys(made.local_index, made.remote_index, made.send_key, made.receive_key)
         self.seal = ChaCha20Poly1305(made.send_key).encrypt_into
         self.open = ChaCha20Poly1305(made.receive_key).decrypt_into
-        self.bulk = Bulk(made.unit_keys, ciphers, made.remote_index, mtu, peer.asking) if ciphers else None
+        asking = peer.asking if session is None else None
+        self.bulk = Bulk(made.unit_keys, ciphers, made.remote_index, mtu, asking) if ciphers else None
+        if self.bulk is not None and session is not None:
+            self.bulk.is_for_lane()
         self.counter = 0
         self.window = state.ReplayWindow()
         self.is_initiator, self.initiated = made.is_initiator, made.initiated
         self.created: float = made.created
         young = peer.keypairs.current
         if (
-            not made.is_initiator
+            session is None
+            and not made.is_initiator
             and young is not None
             and made.created < young.created + timing.rekey_after_time / 2
         ):
@@ -80,6 +100,24 @@ class Keypair(state.Keypair, Generic[P]):
         # Old enough at a receive that an answer, a retry and a keepalive may no longer fit before the end.
         margin = timing.keepalive_timeout + timing.rekey_timeout
         self.rekey_receive_at = self.reject_at - margin if made.is_initiator else math.inf
+
+    def all(self) -> list[Keypair[P]]:
+        """Return this and those of the lanes beside it."""
+        return [self, *(self.lanes.keypairs if self.lanes is not None else ())]
+
+    def send_by(self, by_lane: list[Keypair[P] | None]) -> None:
+        """Have each lane of this node send by one of these; None is this one."""
+        self._by_lane = by_lane
+        self._send_by(by_lane)
+
+    def of_lane(self, number: int) -> Keypair[P]:
+        """Return that by which the lane *number* of this node sends."""
+        return (self._by_lane[number] if number < len(self._by_lane) else None) or self
+
+    def end_lanes(self) -> None:
+        """Forget the lanes, with their keys."""
+        self.lanes = None
+        self.send_by([])
 
     def crossed(self, other: Keypair[P]) -> bool:
         """Return whether *other* came of an initiation of the peer while ours, of this keypair, was under way.
@@ -123,9 +161,14 @@ class Keypairs(state.Keypairs, Generic[P]):
         self.current = None
         self.next: Keypair[P] | None = None
 
-    def usable(self, now: float, count: int = 1) -> Keypair[P] | None:
-        """Return the keypair that may seal *count* messages at *now*; None if there is none, or it is used up."""
+    def usable(self, now: float, count: int = 1, lane: int = 0) -> Keypair[P] | None:
+        """Return the keypair that may seal *count* messages at *now*; None if there is none, or it is used up.
+
+        *lane* is the number of the lane of this node that sends them.
+        """
         keypair = self.current
+        if lane and keypair is not None:
+            keypair = keypair.of_lane(lane)
         if keypair is None or now >= keypair.reject_at or keypair.counter + count > REJECT_AFTER_MESSAGES:
             return None
         return keypair

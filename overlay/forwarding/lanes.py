@@ -43,6 +43,7 @@ def compile_core(
     Returns the lanes beside the first, None where there are none; where the system has no threads for them, packets do
     not go by the twin, and *notes* get a sentence.
     """
+    core.lanes.count = len(queues)
     compiled = core.compile(native, (queues[0].descriptor, queues[0].writer), seed)
     if len(queues) == 1:
         return None
@@ -50,6 +51,7 @@ def compile_core(
         return Lanes(native, core, compiled, queues[1:])
     except OSError as error:
         core.outbound.compiled = core.inbound.compiled = core.by_index.lane = None
+        core.lanes.count = 1
         notes.append(f"the compiled packet path is not used, as its lanes cannot run: {error.strerror}")
         return None
 
@@ -97,24 +99,34 @@ class Lane(Compiled):
         self._unit = memoryview(bytearray(len(inbound.units.unit)))
         pace = type(outbound.pace)()
         lane = native.Lane(self._arena, self._received, self._unit, pace, 0, first.lane, number)
-        together = inbound.units.reassembly
+        self._number, together = number, inbound.units.reassembly
         super().__init__(lane, core, outbound, inbound, (queue.descriptor, queue.writer))
         inbound.units.reassembly = together
         self._queue = queue
 
     def answer(self, result: int, udp: UdpSocket | None, now: float) -> bool:
         """Deal with the *result* of a drain of *udp*, or of the tun; return False if that is gone."""
+        self.lane.counts(True)
+        try:
+            return self._deal_with(result, udp, now)
+        finally:
+            self.lane.counts(False)
+
+    def _deal_with(self, result: int, udp: UdpSocket | None, now: float) -> bool:
         if udp is not None:
             self._inbound.units.reassembly, together = self._together, self._inbound.units.reassembly
             self.see_to_udp(result, udp, now, DRAIN_BYTES)
             self._inbound.units.reassembly = together
             return True
+        self._outbound.lane = self._number
         try:
             self.see_to_tun(result, self._queue, now)
         except OSError as error:
             if error.errno != errno.EBADFD:
                 raise
             return False  # as in the first lane
+        finally:
+            self._outbound.lane = 0
         return True
 
     def _go_on(self, tun: TunReader, now: float) -> None:

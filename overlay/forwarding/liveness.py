@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from overlay.forwarding.bulk.capability import REPORT_TIME
 from overlay.forwarding.peer import WIDE
-from overlay.forwarding.timers import Timers
 from overlay.link.messages import Moved, Silence, Wanted
 from overlay.session.constants import REKEY_AFTER_MESSAGES
 
@@ -21,9 +20,11 @@ if TYPE_CHECKING:
     from overlay.forwarding.batch import Batch
     from overlay.forwarding.bulk.capability import Bulk
     from overlay.forwarding.keypair import Keypair
+    from overlay.forwarding.lane.keypairs import Lanes
     from overlay.forwarding.path.kernel import KernelPaths
     from overlay.forwarding.path.probes import Probes
     from overlay.forwarding.peer import Peer
+    from overlay.forwarding.timers import Timers
     from overlay.link.messages import Report
     from overlay.session.constants import Timing
 
@@ -41,14 +42,16 @@ class Liveness:
         paths: KernelPaths,
         batch: Batch,
         by_index: Mapping[int, Keypair[Peer]],
+        timers: Timers,
+        lanes: Lanes,
         *,
         report: Callable[[Report], bool],
         entropy: Callable[[int], bytes],
     ) -> None:
         """*report* tells the agent, and returns whether its link took that."""
+        self.lanes, self.timers = lanes, timers
         self._timing, self._probes, self.paths = timing, probes, paths
         self._batch, self._by_index, self._report, self._entropy = batch, by_index, report, entropy
-        self.timers = Timers()
 
     # What the packet path says
 
@@ -79,6 +82,7 @@ class Liveness:
         if "silence" not in peer.timers:
             wait = self._timing.keepalive_timeout + self._timing.rekey_timeout + self._jitter()
             self.timers.arm(now + wait, peer, "silence")
+            self.lanes.flows(peer, now)
 
     def _renew(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
         if now >= keypair.rekey_at or keypair.counter >= REKEY_AFTER_MESSAGES:
@@ -116,6 +120,7 @@ class Liveness:
 
     def unit_received(self, peer: Peer, keypair: Keypair[Peer]) -> None:
         """Note that a unit of *peer* came in whole: it is to be reported."""
+        keypair = keypair.session or keypair
         if peer.contact.reporting is None:
             peer.contact.reporting = keypair
             self.timers.arm(peer.contact.last_received + REPORT_TIME, peer, "report")
@@ -158,6 +163,8 @@ class Liveness:
                 self._look_for_silence(peer, now)
             case "gone":
                 self._look_whether_gone(peer, now)
+            case "lanes":
+                self.lanes.turn(peer, now)
             case "moved":
                 self.look_at_moves(peer, now)
             case "path":
@@ -210,23 +217,28 @@ class Liveness:
     def _send_report(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
         """Tell *peer* what came of its units; under the keypair they came by, whichever we send with."""
         peer.contact.reporting = None
-        report = keypair.bulk.report(now) if keypair.bulk is not None else None
-        is_kept = self._by_index.get(keypair.local_index) is keypair
-        if report is not None and is_kept and now < keypair.reject_at:
-            self._batch.send_payload(peer, keypair, report)
+        for each in keypair.all():
+            report = each.bulk.report(now) if each.bulk is not None else None
+            is_kept = self._by_index.get(each.local_index) is each
+            if report is not None and is_kept and now < each.reject_at:
+                self._batch.send_payload(peer, each, report)
 
     def _look_for_silence(self, peer: Peer, now: float) -> None:
         keypair = peer.keypairs.current
-        if keypair is None or keypair.bulk is None:
-            return
-        size = keypair.bulk.size
-        due = size.silence_due()
-        if due <= now:
+        next_due = math.inf
+        for each in keypair.all() if keypair is not None else ():
+            if each.bulk is None:
+                return
+            size = each.bulk.size
+            due = size.silence_due()
+            if due > now:
+                next_due = min(next_due, due)
+                continue
             if size.is_known_to_pass:
                 self.timers.arm(now + size.patience, peer, "gone")
             size.silence(now)
-        elif due < math.inf:
-            self.timers.arm(due, peer, "units")
+        if next_due < math.inf:
+            self.timers.arm(next_due, peer, "units")
 
     def _look_whether_gone(self, peer: Peer, now: float) -> None:
         """Call a peer that reported its units, was silent, and has not been heard at all since.

@@ -27,6 +27,11 @@ if TYPE_CHECKING or native.core is None:
         tx_units: int
         rx_units: int
 
+        def by_lane(self, count: int) -> list[tuple[int, int, int, int]]:
+            """Return bytes sent and received, and packets, of each of *count* lanes; all are those of the first here."""
+            first = self.tx_bytes, self.rx_bytes, self.tx_packets, self.rx_packets
+            return [first, *[(0, 0, 0, 0)] * (count - 1)]
+
     class Contact:
         """Moments of one peer, in seconds; *armed* has a bit for each timer of ``timers.ARMED`` that is in force."""
 
@@ -197,11 +202,12 @@ if TYPE_CHECKING or native.core is None:
         """The keys of one handshake, and what they have sealed."""
 
         __slots__ = (
-            "_state", "bulk", "counter", "local_index", "reject_at", "rekey_at", "rekey_receive_at", "remote_index",
-            "window",
+            "_state", "bulk", "counter", "lane", "local_index", "reject_at", "rekey_at", "rekey_receive_at",
+            "remote_index", "session", "window",
         )  # fmt: skip
 
         counter: int
+        lane: int
         local_index: int
         remote_index: int
         reject_at: float
@@ -209,7 +215,11 @@ if TYPE_CHECKING or native.core is None:
         rekey_receive_at: float
         bulk: Any
         window: _ReplayWindow
+        session: Any
         _state: Any
+
+        def _send_by(self, by_lane: list[Any]) -> None:
+            """Have each lane of this node seal with one of these; None is this one."""
 
         def _keys(self, local_index: int, remote_index: int, send: bytes, receive: bytes) -> None:  # noqa: ARG002
             """Seal with *send* for the peer's *remote_index*, open with *receive* what comes for *local_index*."""

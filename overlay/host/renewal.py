@@ -36,7 +36,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from overlay.host.sockets import BESIDE, lanes_of, open_beside, open_raw, open_udp
+from overlay.host.sockets import is_beside, lanes_of, open_beside, open_raw, open_udp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def renew(
     # Those of a group share an address: the kernel tells them apart by the order in which they came, so that the first
     # of them has to be alone when its successor comes.
     lanes = lanes_of(opened)
-    for each in [udp for udp in opened if udp.role in BESIDE]:
+    for each in [udp for udp in opened if is_beside(udp)]:
         opened.remove(each)
         _end(each)
     for place, each in enumerate(opened):

@@ -54,6 +54,9 @@ SENDER_BUFFER = 4096  # bytes for what is never received; the kernel takes its l
 EVERY_IPV4 = IPv4Address("0.0.0.0")
 EVERY_IPV6 = IPv6Address("::")
 BESIDE = {Role.HANDSHAKES, Role.LANE}  # of sockets that share the address and port of another
+MOST_SOCKETS = (
+    253  # of one encapsulation: they go beside one message to the forwarder (link.codec: DESCRIPTORS)
+)
 ATTEMPTS_FOR_ANY_PORT = 16  # port 0: how often to look for a number that is free in both families
 
 
@@ -69,7 +72,8 @@ class UdpSocket:
     encapsulation: str = WIREGUARD  # what its datagrams are
     role: Role = Role.ALL
     protocol: int = PROTOCOL_UDP
-    lane: int = 0  # that receives from it
+    lane: int = 0  # that receives from it, or sends
+    beside: int = 0  # the port of the one in whose place it sends, if a lane does
 
     @property
     def family(self) -> int:
@@ -104,12 +108,14 @@ def open_underlay(
     """Return one socket for each address of *listen*; if that is empty, one for all of IPv4 and one for all of IPv6.
 
     Behind these follow, for the WireGuard protocol and where the kernel knows how to tell handshake messages, as many
-    sockets for them alone, and with several *lanes* one for each of the others.  With *senders* the first only receive, and behind them follow that many of each family that
+    sockets for them alone, and with several *lanes* two for each of the others.  With *senders* the first only receive, and behind them follow that many of each family that
     only send, from its first address and each from a port of its own, none of *spared*.  A host without IPv6 gets the
     first alone.  *port* 0 takes a free one, the same for all.  *ours* are earlier ones of the encapsulation, still open:
     those among them that are wanted are returned as they are, and the new ones may overlap with the others.
     Raises HostError; then nothing new stays open.
     """
+    while lanes > 1 and max(2, len(listen)) * 2 * lanes > MOST_SOCKETS:
+        lanes //= 2  # the others send by these
     attempts = ATTEMPTS_FOR_ANY_PORT if port == 0 else 1
     while True:
         attempts -= 1
@@ -139,6 +145,7 @@ def open_udp(
     encapsulation: str = WIREGUARD,
     role: Role = Role.ALL,
     lane: int = 0,
+    beside: int = 0,
 ) -> UdpSocket:
     """Return a socket bound to *address*, which may be unspecified: ``0.0.0.0`` or ``::`` for every address of the family.
 
@@ -181,6 +188,7 @@ def open_udp(
             encapsulation=encapsulation,
             role=role,
             lane=lane,
+            beside=beside,
         )
     except OSError as error:
         udp.close()
@@ -193,9 +201,9 @@ def open_udp(
 def open_beside(
     udp: UdpSocket, fwmark: int | None, ours: Sequence[UdpSocket], lanes: int = 1
 ) -> list[UdpSocket]:
-    """Return a socket that gets the handshake messages in the place of *udp*, and behind it one for each further lane.
+    """Return a socket that gets the handshake messages in the place of *udp*, and behind it two for each further lane.
 
-    Returns none where this kernel cannot do it.  *udp* is bound by itself, so that a port that is taken shows, and made
+    From one it receives in its place, and from the other, which has a port of its own, it sends.  Returns none where this kernel cannot do it.  *udp* is bound by itself, so that a port that is taken shows, and made
     to share only then.
     """
     udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -204,6 +212,9 @@ def open_beside(
         for lane in range(lanes):
             role, others = Role.LANE if lane else Role.HANDSHAKES, [udp, *ours, *beside]
             beside.append(open_udp(udp.address, udp.port, fwmark, others, role=role, lane=lane))
+        for lane in range(1, lanes):
+            port = open_udp(udp.address, 0, fwmark, role=Role.SENDS, lane=lane, beside=udp.port)
+            beside.append(port)
         first = beside[0].socket
         if take_handshakes_only(first) and separate_handshakes(first, lanes=lanes):
             return beside
@@ -211,6 +222,11 @@ def open_beside(
         each.close()
     udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
     return []
+
+
+def is_beside(udp: UdpSocket) -> bool:
+    """Return whether *udp* was opened by open_beside()."""
+    return udp.role in BESIDE or udp.lane > 0
 
 
 def lanes_of(opened: Sequence[UdpSocket]) -> int:
@@ -390,7 +406,7 @@ def _open_all(
                 opened += [
                     each
                     for each in ours
-                    if each.role in BESIDE and (each.address, each.port) == (udp.address, udp.port)
+                    if is_beside(each) and (each.address, each.beside or each.port) == (udp.address, udp.port)
                 ]
             else:
                 opened += open_beside(udp, fwmark, ours, lanes)

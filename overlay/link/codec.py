@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 # Ours
 MESSAGE_BYTES = 128 * 1024  # the largest message: 500 routes or 20 peers' counters stay far below
-# Beside one message: two sockets for each address that a node may bind to, or pools of senders
-DESCRIPTORS = 64
+DESCRIPTORS = 253  # beside one message, as many as the kernel takes (SCM_MAX_FD in linux/net/scm.h)
 SECONDS = 2.0**40  # every time is below, in 35,000 years; so that no sum or product of times is infinite
 
 GREETINGS = (Start, Ready)

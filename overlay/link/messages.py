@@ -46,9 +46,10 @@ from overlay.wire.bounds import (
     text,
 )
 from overlay.wire.ip import PROTOCOL_UDP
+from overlay.wire.lanes import LANES
 
 # Ours
-VERSION = 5  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
+VERSION = 6  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
 ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, so that none waits for a reload
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
 CONTROL_PER_SECOND, CONTROL_AT_ONCE = 100.0, 200.0  # in-band messages of one peer that the agent is told of
@@ -315,6 +316,9 @@ class ControlReceived:
     payload: Control
 
 
+LaneCounters: TypeAlias = tuple[int, int, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class PeerCounters:
     """What was counted for one peer.  Bytes are UDP payload bytes of all message types."""
@@ -332,6 +336,10 @@ class PeerCounters:
     # The largest packet of which a probe or the kernel says that it reaches the peer; 0 if neither
     path_mtu: int = 0
     learnt_macs: int = 0  # Ethernet addresses that were learnt there
+    # Bytes sent and received, and packets, of each lane of this node, if it has several
+    by_lane: Annotated[list[LaneCounters], Items(0, LANES)] = dataclasses.field(default_factory=list)
+    session_lanes: UInt8 = 1  # that the session with the peer has
+    open_lanes: UInt8 = 1  # and that carry packets
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from overlay.wire.lanes import LANES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Owner = TypeVar("Owner")
-
-# Ours
-LANES = 8  # that there are at most: a power of two
 
 _INDEX_SIZE = 4
 _MARK_SHIFT = 24
@@ -22,14 +21,15 @@ class Indices(Generic[Owner]):
 
     With *mark* that is the highest byte of each: then the kernel can tell most of what is for no session of ours.  The
     lowest bits say which LANES part of the peers the session is of: by them the kernel chooses the lane that receives
-    its messages (`overlay.host.reuseport`), which stays the same when a peer gets a new session.
+    its messages (`overlay.host.reuseport`), which stays the same when a peer gets a new session.  Those that differ from
+    an index in use in these bits alone are for the lanes of its session (`overlay.wire.lanes`), and nobody else gets them.
     """
 
     __slots__ = ("_entropy", "_mark", "_owners")
 
     def __init__(self, entropy: Callable[[int], bytes], mark: int | None = None) -> None:
         self._entropy, self._mark = entropy, mark
-        self._owners: dict[int, Owner] = {}
+        self._owners: dict[int, tuple[int, Owner]] = {}  # without the lowest bits
 
     def draw(self, peer: int) -> int:
         """Return an index that is free, for a session with the peer of this number.  It stays so until claim()."""
@@ -37,21 +37,23 @@ class Indices(Generic[Owner]):
             index = int.from_bytes(self._entropy(_INDEX_SIZE), "little") & ~(LANES - 1) | peer % LANES
             if self._mark is not None:
                 index = index & _UNMARKED | self._mark << _MARK_SHIFT
-            if index not in self._owners:
+            if index // LANES not in self._owners:
                 return index
 
     def claim(self, index: int, owner: Owner) -> None:
         """Make *owner* the owner of *index*, which draw() gave."""
-        assert index not in self._owners
-        self._owners[index] = owner
+        assert index // LANES not in self._owners
+        self._owners[index // LANES] = index, owner
 
     def owner(self, index: int) -> Owner | None:
         """Return whose *index* is, None if nobody's."""
-        return self._owners.get(index)
+        claimed, owner = self._owners.get(index // LANES, (None, None))
+        return owner if claimed == index else None
 
     def free(self, index: int) -> None:
         """Let *index* be drawn again."""
-        del self._owners[index]
+        assert self.owner(index) is not None
+        del self._owners[index // LANES]
 
     def __len__(self) -> int:
         """Return how many are in use."""

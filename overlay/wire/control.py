@@ -19,6 +19,7 @@ kind 0, hello: what the sender of the hello can receive under this keypair
     heard       true once it has received a hello under this keypair; one that has not is answered
     pings       true if it answers pings; absent is false
     probes      true if it answers probes; absent is false
+    lanes       lanes that it has (see ``lanes``); absent is 1
 
 kind 1, report: what became of the units that the other side sent under this keypair, counted since its beginning
 
@@ -39,7 +40,7 @@ kind 3, pong: the answer to a ping, under the keypair that the ping came by
 kind 4, probe: a request for a probed, filled with zeros to the size whose way is in question.  Its datagram must not
 be cut on the way.  It is sent only under a keypair under which a hello with ``probes`` was received, and while packets
 flow or a search of theirs has not come to its end (RFC 8899).  To a peer that answered probes under an earlier keypair
-a hello is sent for their sake alone, if packets flow
+a hello is sent for their sake alone, if packets flow.  Under the keypair of a lane it asks whether the lane passes
 
     id          a number below 2^64, another for each probe to a peer
 
@@ -96,6 +97,7 @@ import msgpack
 
 from overlay.errors import PacketError
 from overlay.wire.bulk import CIPHERS, MAXIMUM_FRAGMENTS, MAXIMUM_PACKET, MAXIMUM_SEALED
+from overlay.wire.lanes import LANES
 from overlay.wire.messages import PADDING
 from overlay.wire.service_control import FlowsTold, SettingsHeard, SettingsTold, StandingsTold
 from overlay.wire.service_control import number as _number
@@ -127,6 +129,7 @@ class Hello:
     is_answer: bool  # its sender has heard a hello of this node
     answers_pings: bool = False
     answers_probes: bool = False
+    lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +238,8 @@ def build(message: Control) -> bytes:
                 "pings": message.answers_pings,
                 "probes": message.answers_probes,
             }
+            if message.lanes > 1:  # what older versions say of one lane stays as it is
+                body["lanes"] = message.lanes
             packed: bytes = msgpack.packb([KIND_HELLO, body])
         case Report():
             body = {
@@ -278,6 +283,7 @@ def _read_hello(body: dict[Any, Any]) -> Hello:
         is_answer=body.get("heard") is True,
         answers_pings=body.get("pings") is True,
         answers_probes=body.get("probes") is True,
+        lanes=min(_number(body, "lanes"), LANES) if "lanes" in body else 1,
     )
 
 

@@ -82,7 +82,16 @@ def pair(request, lab, tmp_path):
     for each in hosts:
         each.wait_ready()
     hosts[0].wait_up()
-    return Pair(request.param, *hosts)
+    pair = Pair(request.param, *hosts)
+    wait_until(lambda: are_open(pair), PATIENCE)
+    return pair
+
+
+def are_open(pair):
+    """Return whether every lane carries packets in both directions; let the two say so."""
+    pair.paris.namespace.run("ping", "-c1", "-w5", pair.tokyo.address)
+    rows = pair.paris.peer(pair.tokyo), pair.tokyo.peer(pair.paris)
+    return [row["open_lanes"] for row in rows] == [pair.lanes] * 2
 
 
 def begin(sender, receiver, count=COUNT):
@@ -117,6 +126,10 @@ def test_every_flow_arrives_in_its_order_in_both_directions(pair):
     for host in (pair.paris, pair.tokyo):
         assert host.status()["lanes"] == pair.lanes
         assert lanes_at_work(host) == pair.lanes
+        carried = host.status()["lane_traffic"]
+        assert len(carried) == pair.lanes
+        for each in carried:  # each sends flows of its own, and receives those of a lane of the other
+            assert min(each["rx_packets"], each["tx_packets"]) > COUNT
         assert host.peer(pair.tokyo if host is pair.paris else pair.paris)["drops"] == {}
 
 
@@ -141,6 +154,7 @@ def test_a_forwarder_that_is_started_again_has_its_lanes(pair):
     wait_until(lambda: pair.paris.status()["forwarder_pid"] not in {None, forwarder}, PATIENCE)
     pair.paris.wait_up()
     pair.tokyo.wait_up()
+    wait_until(lambda: are_open(pair), PATIENCE)
 
     came, late = begin(pair.paris, pair.tokyo)()
 

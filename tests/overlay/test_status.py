@@ -11,7 +11,7 @@ from overlay.link.messages import PeerCounters
 from overlay.roster import Remote
 from overlay.session.constants import REJECT_AFTER_TIME
 from overlay.session.peer import HandshakeStatus
-from overlay.status import age, peer_status, state_of
+from overlay.status import age, lane_traffic, peer_status, state_of
 from peers.peer import Endpoint
 from tests.peers.examples import key_text, peer
 
@@ -119,6 +119,8 @@ def test_row_of_a_peer_in_use():
         "kernel_path_mtu": None,
         "kernel_path_mtu_expires": None,
         "learnt_macs": 7,
+        "session_lanes": 1,
+        "open_lanes": 1,
         "state": "up",
         "drops": {"replayed": 1},
         "clock_behind": None,
@@ -142,10 +144,29 @@ def test_row_without_the_forwarders_counters_has_the_agents_endpoint_and_nothing
         "rx_units",
         "tx_units",
         "learnt_macs",
+        "session_lanes",
+        "open_lanes",
         "drops",
     )
     assert {name: shown[name] for name in names} == dict.fromkeys(names)
     assert (shown["last_handshake"], shown["last_received"]) == (None, None)
+
+
+def test_what_lanes_carried_is_summed_over_all_peers():
+    told = [
+        PeerCounters(1, None, 0, 0, 0, 0, 0.0, {}, by_lane=[(1, 2, 3, 4), (5, 6, 7, 8)]),
+        PeerCounters(2, None, 0, 0, 0, 0, 0.0, {}, by_lane=[(10, 20, 30, 40), (50, 60, 70, 80)]),
+        PeerCounters(3, None, 0, 0, 0, 0, 0.0, {}),  # told by a forwarder that had one lane
+    ]
+
+    assert lane_traffic(told, 2) == [
+        {"tx_bytes": 11, "rx_bytes": 22, "tx_packets": 33, "rx_packets": 44},
+        {"tx_bytes": 55, "rx_bytes": 66, "tx_packets": 77, "rx_packets": 88},
+    ]
+
+
+def test_nothing_is_said_of_a_single_lane():
+    assert lane_traffic([PeerCounters(1, None, 1, 1, 1, 1, 0.0, {})], 1) == []
 
 
 def test_peer_never_heard_has_no_age():

@@ -87,7 +87,7 @@ class _Hellos:
 class Bulk(state.Bulk):
     """The units of one keypair."""
 
-    __slots__ = ("_ciphers", "_hellos", "_reported", "answers_pings", "answers_probes", "opener")
+    __slots__ = ("_ciphers", "_hellos", "_reported", "answers_pings", "answers_probes", "opener", "own_lanes")
 
     key: UnitKey | None
     size: UnitSize
@@ -114,6 +114,7 @@ class Bulk(state.Bulk):
         self.has_heard = False  # a hello of the peer
         self.answers_pings = False  # the peer, as it has said
         self.answers_probes = False  # as its hello says, too
+        self.own_lanes = 1  # that this node has
         self.key = None  # None until the peer has said that it takes units
         # What the peer takes: bytes of a sealed unit, fragments, bytes of a packet
         self.most = self.fragments = self.packet = 0
@@ -121,6 +122,20 @@ class Bulk(state.Bulk):
         self.window = state.ReplayWindow()
         self._newest_at = 0.0
         self.newest = self.units = self.datagrams = self.missing = self._reported = 0
+
+    def is_for_lane(self) -> None:
+        """Be of a lane beside the first: no hello is said under its keypair, that of the session counts (take_on)."""
+        self.hello_due = math.inf
+        self.has_said_hello = True  # that of the session says that there are lanes
+
+    def take_on(self, first: Bulk) -> None:
+        """Take what the peer can, as *first*, that of the session, has heard; once, as a key has one counter."""
+        if self.has_heard:
+            return
+        self.has_heard = True
+        self.answers_pings, self.answers_probes = first.answers_pings, first.answers_probes
+        self.key = None if first.key is None else self._ciphers.agree((first.key.cipher,))
+        self.most, self.fragments, self.packet = first.most, first.fragments, first.packet
 
     def offer(self, now: float) -> bytes | None:
         """Return the hello that is due now that there is a super-packet to carry; None if none is."""
@@ -192,5 +207,6 @@ class Bulk(state.Bulk):
                 is_answer=self.has_heard,
                 answers_pings=True,
                 answers_probes=True,
+                lanes=self.own_lanes,
             )
         )

@@ -180,9 +180,8 @@ class UnitInbound:
             bulk, opener = self._check(keypair, cipher, counter, received.now)
             place = (index, counter, received.source)
             reassembly = self.reassembly
-            partial = reassembly.place(
-                keypair, place, total, cipher, received.now, is_at_endpoint=received.source == peer.endpoint
-            )
+            is_there = received.source == peer.endpoint or keypair.session is not None
+            partial = reassembly.place(keypair, place, total, cipher, received.now, is_at_endpoint=is_there)
             partial.is_marked |= received.arrival.ecn == CE
             if not reassembly.put(
                 partial, number, table[:, FRAGMENT_HEADER_SIZE:], last - FRAGMENT_HEADER_SIZE

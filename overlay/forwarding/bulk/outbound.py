@@ -61,7 +61,8 @@ class UnitOutbound:
             self._core.liveness.want(peer, now)
             if key.is_spent:
                 return 0
-        self._batch.flush_peer(peer)
+        lane = keypair.lane
+        self._batch.flush_peer(peer.lanes[lane] if lane else peer)
         sender = self._core.sender
         if count <= limit:
             size.sent(key.counter, now)
@@ -70,7 +71,7 @@ class UnitOutbound:
             if link:
                 end = append_link(self._arena, start, end, link)
             for part in self._cutter.cut_in_place(key, self._view, self._array, start, end, datagram):
-                sender.send(peer, [part], datagram, ecn)
+                sender.send(peer, [part], datagram, ecn, lane)
             peer.traffic.tx_units += 1
             self._core.liveness.units_sent(peer, bulk)
             return count
@@ -83,7 +84,7 @@ class UnitOutbound:
                 continue
             size.sent(key.counter, now)
             for part in self._cutter.cut(key, kind, segment, header, payload, datagram, link):
-                sender.send(peer, [part], datagram, ecn)
+                sender.send(peer, [part], datagram, ecn, lane)
             peer.traffic.tx_units += 1
         self._core.liveness.units_sent(peer, bulk)
         return count

@@ -56,8 +56,6 @@ static int crew_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
         object->lanes[i] = Py_NewRef(PyList_GetItem(others, i));
     object->first = (struct lane_object *)Py_NewRef(first);
     lane->crew = object->crew;
-    if (lane_count < (uint32_t)count + 1)
-        lane_count = (uint32_t)count + 1;
     return 0;
 }
 

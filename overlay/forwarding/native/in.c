@@ -83,9 +83,13 @@ static bool is_ordinary(const struct in *in, const struct keypair *keypair) {
     const struct local_end *local = peer->local;
     const struct slots *slots = peer->slots;
     const struct udp *udp = in->udp->sends_by != NULL ? in->udp->sends_by : in->udp;
-    return in->now < keypair->reject_at && slots->settled == keypair && slots->current != NULL &&
-           in->now < slots->current->rekey_receive_at && !peer->contact->is_silent && local->udp == udp &&
-           is_at_endpoint(peer, arrival) && local->received_size == arrival->received_size &&
+    const struct keypair *session = keypair->session != NULL ? keypair->session : keypair;
+    if (in->now >= keypair->reject_at || slots->settled != session || slots->current == NULL ||
+        in->now >= slots->current->rekey_receive_at || peer->contact->is_silent)
+        return false;
+    if (session != keypair) /* a lane comes from a port of its own, and moves nobody */
+        return true;
+    return local->udp == udp && is_at_endpoint(peer, arrival) && local->received_size == arrival->received_size &&
            memcmp(local->received, arrival->received, (size_t)arrival->received_size) == 0;
 }
 
@@ -341,7 +345,7 @@ static enum in_result open_unit(struct lane *lane, struct keypair *keypair, uint
     }
     counts_of(lane, peer)->rx_units++;
     heard(lane, peer, size);
-    if (peer->contact->reporting != keypair)
+    if (peer->contact->reporting != (keypair->session != NULL ? keypair->session : keypair))
         in->edges |= EDGE_REPORT;
     return deliver_unit(lane, keypair, buffer, end - TAG_SIZE, ecn);
 }

@@ -123,6 +123,7 @@ LINK(bulk_window, 2, bulk, window, window);
 LINK(keypair_bulk, 0, keypair, bulk, bulk);
 LINK(keypair_window, 1, keypair, window, window);
 LINK(keypair_state, 2, keypair, peer, peer);
+LINK(keypair_session, 4, keypair, session, keypair);
 LINK(slots_current, 0, slots, current, keypair);
 LINK(slots_settled, 1, slots, settled, keypair);
 LINK(peer_traffic, 0, peer, traffic, traffic);
@@ -183,7 +184,9 @@ static PyMethodDef window_methods[] = {
 
 #define MEMBER(name, type, structure, field) {name, type, FIELD(structure, field), 0, NULL}
 
-/* Counters of all lanes together.  What Python adds is added to those of the first. */
+/* Counters of all lanes together.  What Python adds is added to those of the lane that it works for. */
+
+static int python_lane; /* under the interpreter lock */
 
 static int64_t *count_of(PyObject *self, const void *closure, int lane) {
     return (int64_t *)((char *)&as_object(self)->is.traffic.lanes[lane] + *(const size_t *)closure);
@@ -202,7 +205,7 @@ static int set_sum(PyObject *self, PyObject *value, void *closure) {
     long long sum = value == NULL ? 0 : PyLong_AsLongLong(value);
     if (PyErr_Occurred())
         return -1;
-    *count_of(self, closure, 0) += sum - sum_of(self, closure);
+    *count_of(self, closure, python_lane) += sum - sum_of(self, closure);
     return 0;
 }
 
@@ -211,6 +214,25 @@ static int set_sum(PyObject *self, PyObject *value, void *closure) {
 static PyGetSetDef traffic_sums[] = {
     COUNT(tx_bytes), COUNT(rx_bytes), COUNT(tx_packets), COUNT(rx_packets), COUNT(tx_units), COUNT(rx_units), {0},
 };
+
+/* by_lane(count): for each of so many lanes (sent bytes, received bytes, sent packets, received packets) */
+static PyObject *traffic_by_lane(PyObject *self, PyObject *value) {
+    long count = PyLong_AsLong(value);
+    if (PyErr_Occurred())
+        return NULL;
+    PyObject *list = PyList_New(0);
+    for (long lane = 0; list != NULL && lane < count && lane < MOST_LANES; lane++) {
+        const struct counts *counts = &as_object(self)->is.traffic.lanes[lane];
+        PyObject *row = Py_BuildValue("(LLLL)", (long long)counts->tx_bytes, (long long)counts->rx_bytes,
+                                      (long long)counts->tx_packets, (long long)counts->rx_packets);
+        if (row == NULL || PyList_Append(list, row))
+            Py_CLEAR(list);
+        Py_XDECREF(row);
+    }
+    return list;
+}
+
+static PyMethodDef traffic_methods[] = {{"by_lane", traffic_by_lane, METH_O, NULL}, {0}};
 
 static PyMemberDef contact_members[] = {
     MEMBER("unanswered_since", T_DOUBLE, contact, unanswered_since),
@@ -257,8 +279,8 @@ static PyObject *udp_spread_over(PyObject *self, PyObject *pool) {
     if (kept == NULL)
         return NULL;
     udp->spread_count = 0;
-    PyObject *before = as_object(self)->links[3];
-    as_object(self)->links[3] = kept;
+    PyObject *before = as_object(self)->links[4];
+    as_object(self)->links[4] = kept;
     Py_XDECREF(before);
     Py_ssize_t count = PyList_Size(kept);
     for (Py_ssize_t i = 0; i < count && count <= MOST_FLOWS; i++) {
@@ -406,7 +428,7 @@ static PyMemberDef unsealed_members[] = {
 
 /* Keys */
 
-uint32_t lane_count = 1; /* for which keys are prepared: as many as the largest crew has had */
+static uint32_t lane_count = 1; /* for which keys are prepared: as many as there have been beside one another */
 
 /* Return the 32 bytes of a key; NULL and an exception for anything else. */
 static const uint8_t *as_key(const char *key, Py_ssize_t size) {
@@ -511,6 +533,7 @@ static void free_bulk(PyObject *self) {
 
 static PyMemberDef keypair_members[] = {
     MEMBER("counter", T_ULONGLONG, keypair, counter),
+    MEMBER("lane", T_UINT, keypair, lane),
     {"local_index", T_UINT, FIELD(keypair, local_index), READONLY, NULL},
     {"remote_index", T_UINT, FIELD(keypair, remote_index), READONLY, NULL},
     MEMBER("reject_at", T_DOUBLE, keypair, reject_at),
@@ -522,6 +545,7 @@ static PyGetSetDef keypair_links[] = {
     LINKED("bulk", keypair_bulk),
     LINKED("window", keypair_window),
     LINKED("_state", keypair_state),
+    LINKED("session", keypair_session),
     {0},
 };
 
@@ -547,7 +571,32 @@ static PyObject *keypair_keys(PyObject *self, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-static PyMethodDef keypair_methods[] = {{"_keys", keypair_keys, METH_VARARGS, NULL}, {0}};
+/* _send_by(list of keypairs, None where it is this one): which each lane of this node seals with */
+static PyObject *keypair_send_by(PyObject *self, PyObject *value) {
+    struct keypair *keypair = &as_object(self)->is.keypair;
+    if (!PyList_Check(value) || PyList_Size(value) > MOST_LANES) {
+        PyErr_SetString(PyExc_TypeError, "a list of keypairs, one for each lane");
+        return NULL;
+    }
+    PyObject *kept = PyList_GetSlice(value, 0, PyList_Size(value));
+    if (kept == NULL)
+        return NULL;
+    for (Py_ssize_t i = 0; i < MOST_LANES; i++) {
+        PyObject *each = i < PyList_Size(kept) ? PyList_GetItem(kept, i) : Py_None;
+        bool is_one = PyObject_TypeCheck(each, keypair_type) && as_object(each)->is.keypair.lane < MOST_LANES;
+        keypair->by_lane[i] = is_one ? &as_object(each)->is.keypair : NULL;
+    }
+    PyObject *before = as_object(self)->links[3];
+    as_object(self)->links[3] = kept;
+    Py_XDECREF(before);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef keypair_methods[] = {
+    {"_keys", keypair_keys, METH_VARARGS, NULL},
+    {"_send_by", keypair_send_by, METH_O, NULL},
+    {0},
+};
 
 static void free_keypair(PyObject *self) {
     free_seals(as_object(self)->is.keypair.seals);
@@ -782,6 +831,8 @@ static int lane_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
     object->lane->state->seed = seed;
     if (first != NULL) {
         join_lane(object->lane, lane_of(first), number);
+        if (lane_count <= number)
+            lane_count = number + 1;
         object->first = Py_NewRef(first);
     }
     return 0;
@@ -1264,6 +1315,12 @@ static PyObject *lane_take(PyObject *self, PyObject *value) {
     return Py_BuildValue("(IN)", end, PyBool_FromLong(partial->is_marked));
 }
 
+/* counts(whether): count what Python adds to counters for this lane from now on, or for the first again. */
+static PyObject *lane_counts(PyObject *self, PyObject *value) {
+    python_lane = PyObject_IsTrue(value) > 0 ? (int)lane_of(self)->number : 0;
+    Py_RETURN_NONE;
+}
+
 /* Return how many units wait. */
 static PyObject *lane_waiting(PyObject *self, PyObject *unused) {
     (void)unused;
@@ -1310,6 +1367,7 @@ static PyMethodDef lane_methods[] = {
     {"put", lane_put, METH_VARARGS, NULL},
     {"take", lane_take, METH_O, NULL},
     {"waiting", lane_waiting, METH_NOARGS, NULL},
+    {"counts", lane_counts, METH_O, NULL},
     {"remember_virtual", lane_remember_virtual, METH_O, NULL},
     {"remember_flow", lane_remember_flow, METH_VARARGS, NULL},
     {"forget_flow", lane_forget_flow, METH_O, NULL},
@@ -1376,7 +1434,7 @@ static int execute(PyObject *module) {
         return -1;
     }
     if (TYPE(window_type, "ReplayWindow", window, no_members, no_links, window_methods, free_object) ||
-        TYPE(traffic_type, "Traffic", traffic, no_members, traffic_sums, no_methods, free_object) ||
+        TYPE(traffic_type, "Traffic", traffic, no_members, traffic_sums, traffic_methods, free_object) ||
         TYPE(contact_type, "Contact", contact, contact_members, contact_links, no_methods, free_object) ||
         TYPE(path_type, "Path", path, path_members, no_links, no_methods, free_object) ||
         TYPE(asking_type, "Asking", asking, asking_members, no_links, no_methods, free_object) ||

@@ -23,7 +23,7 @@ struct lane_object {
     bool has_buffers;
 };
 
-extern uint32_t lane_count;
+
 
 PyObject *result_of(PyObject *lane, int result);
 struct lane_object *as_lane(PyObject *value);

@@ -227,7 +227,7 @@ union address { /* of the underlay */
 
 struct peer;
 
-struct keypair {
+struct keypair { /* of a session, or of one of its lanes beside the first (wire/lanes.py) */
     struct aead seals[MOST_LANES]; /* each lane has its own context of the one key */
     struct aead open;
     pthread_mutex_t receiving; /* held for `open`, the windows, and what `bulk` knows of what came */
@@ -236,9 +236,11 @@ struct keypair {
     struct window *window;
     struct bulk *bulk;
     struct keypair *chain; /* of its bucket in the table of indices */
+    struct keypair *session; /* of whose lanes it is one; NULL: none */
+    struct keypair *by_lane[MOST_LANES]; /* which each lane of this node seals with; NULL: this one */
     double reject_at, rekey_at, rekey_receive_at;
     uint64_t counter;
-    uint32_t local_index, remote_index;
+    uint32_t local_index, remote_index, lane;
     bool is_listed;
 };
 
@@ -550,6 +552,7 @@ struct offload { /* a virtio header */
 };
 
 struct offload offload_at(const uint8_t *at);
+uint32_t lane_marks(const struct keypair *keypair);
 bool may_send(const struct state *state, const struct peer *peer, uint32_t marks);
 void flush_peer(struct lane *lane, const struct peer *peer);
 void flush_flow(struct lane *lane, const struct peer *peer, uint32_t marks);

@@ -233,14 +233,19 @@ void enqueue(struct lane *lane, struct peer *peer, uint32_t at, uint32_t size, u
 
 /* Sessions */
 
+/* Return the marks of what a lane of a session sends, from a port of its own. */
+uint32_t lane_marks(const struct keypair *keypair) { return keypair->lane << MARK_FLOW_SHIFT; }
+
 /* Return the keypair that may seal a super-packet for *peer* now; NULL where it is for Python to say. */
 static struct keypair *usable(const struct lane *lane, const struct peer *peer) {
     struct keypair *keypair = peer->slots->current;
+    if (keypair != NULL && keypair->by_lane[lane->number] != NULL)
+        keypair = keypair->by_lane[lane->number];
     if (keypair == NULL || lane->out.now >= keypair->reject_at ||
         get_counter(&keypair->counter) > REJECT_AFTER_MESSAGES - TRAIN_MESSAGES ||
         keypair->seals[lane->number].context == NULL)
         return NULL;
-    return may_send(lane->state, peer, 0) ? keypair : NULL;
+    return may_send(lane->state, peer, lane_marks(keypair)) ? keypair : NULL;
 }
 
 /* Note that *count* packets have been sealed for *peer* (liveness.data_sent); the rest of it is an edge. */
@@ -323,7 +328,7 @@ static enum verdict send_train(struct lane *lane, struct peer *peer, struct keyp
     if (!take_counters(&keypair->counter, count, REJECT_AFTER_MESSAGES, &counter))
         return NOT_ORDINARY;
     uint32_t total = make_train(lane, keypair, packet, length, flow, segment, counter, lane->out.train, &size);
-    flush_peer(lane, peer);
+    flush_flow(lane, peer, marks);
     if (total)
         send_evenly(lane, peer, lane->out.train, total, size, marks);
     return FORWARDED;
@@ -457,7 +462,7 @@ static enum verdict forward_segments(struct lane *lane, struct peer *peer, struc
                       get_counter(&key->counter) >= REKEY_AFTER_MESSAGES;
         if (is_old || key->seals[lane->number].context == NULL)
             return NOT_ORDINARY;
-        flush_peer(lane, peer);
+        flush_flow(lane, peer, marks);
         if (count <= limit) {
             uint8_t *unit = packet - META_SIZE;
             unit[0] = (uint8_t)offload.gso_type;
@@ -506,6 +511,7 @@ static enum verdict forward_to(struct lane *lane, struct peer *peer, uint32_t at
     struct keypair *keypair = usable(lane, peer);
     if (keypair == NULL)
         return NOT_ORDINARY;
+    marks |= lane_marks(keypair);
     struct offload offload = offload_at(packet - VIRTIO_SIZE);
     if (offload.gso_type)
         return forward_segments(lane, peer, keypair, start, length, marks);

@@ -60,6 +60,7 @@ class Discovery(state.Discovery):
         "_heeded",
         "_is_switched",
         "_learns",
+        "_led",
         "_raw",
         "value",
     )
@@ -67,6 +68,7 @@ class Discovery(state.Discovery):
     def __init__(self, raw: Switched, family: int, *, is_switched: bool) -> None:
         self._raw, self._family, self._is_switched = raw, family, is_switched
         self._beside: Sequence[Switched] = ()
+        self._led: Sequence[Discovery] = ()
         self._learns = False
         # Peers that answer no probes, as far as is known, and until when each counts: the next to expire first.
         self._heeded: OrderedDict[object, float] = OrderedDict()
@@ -78,6 +80,10 @@ class Discovery(state.Discovery):
         error quotes.
         """
         self._beside = beside
+
+    def lead(self, led: Sequence[Discovery]) -> None:
+        """Have sockets of *led* rest in the same mode from now on: they send to the same peers, from other ports."""
+        self._led = led
 
     def undo(self) -> None:
         """Have it as the agent opened it: one that is come back to rests as it did when it was left."""
@@ -131,3 +137,6 @@ class Discovery(state.Discovery):
         self.switch(self.omits)
         for each in self._beside:
             each.setsockopt(*DISCOVER[self._family], self.value)
+        for led in self._led:
+            led.omits = self.omits
+            led._rest()

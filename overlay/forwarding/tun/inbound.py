@@ -431,6 +431,10 @@ class Inbound:
         local, arrival, now = peer.local, received.arrival, received.now
         peer.traffic.rx_bytes += size
         peer.contact.last_received = now
+        session = keypair.session
+        if session is not None:  # a lane comes from a port of its own, and moves nobody
+            self._core.authenticated(peer, session, now)
+            return
         is_there = received.source == peer.endpoint and local.socket is received.udp
         is_there = is_there or self._core.moved(peer, received.udp, received.source, now)
         if arrival.pktinfo != local.received_source and is_there:

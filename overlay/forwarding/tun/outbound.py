@@ -60,6 +60,7 @@ class Outbound:
         self._view = memoryview(self._arena)
         self._first = self._view[_OFFSET : _OFFSET + READ_BYTES]
         self._at = 0
+        self.lane = 0  # that packets are forwarded for
         self._is_again = False  # what is forwarded has waited, and was counted when it came
         self.pace = Batching()
         self.oversize = Oversize(core)
@@ -159,7 +160,7 @@ class Outbound:
             return False
         if length > peer.path.mtu or now >= peer.path.due:  # a hello may leave behind the first
             return False
-        keypair = peer.keypairs.usable(now, count)
+        keypair = peer.keypairs.usable(now, count, self.lane)
         if keypair is None:
             return False
         flags, gso_type, _, _, csum_start, csum_offset = VIRTIO_HEADER.unpack_from(self._arena, _OFFSET)
@@ -171,11 +172,11 @@ class Outbound:
             peer.ask_about_probes()
         if vip is not None and vip is not peer:
             core.services.choose(vip, self._view[start : start + length], now, count, length * count)
-        self.flush_peer(peer)
+        self._flush_lane(keypair)
         size = stride_of(length, self.splitter.mtu)
         congestion = ecn(self._arena, start)
         for part in self._uniform.seal(keypair, length, count):
-            core.sender.send(peer, [part], size, congestion)
+            core.sender.send(peer, [part], size, congestion, keypair.lane)
         core.liveness.data_sent(peer, keypair, count, now)
         return True
 
@@ -221,7 +222,7 @@ class Outbound:
         if destination == peer.place[0] and core.places.is_own_datagram(peer, view[start:end]):
             peer.drops["loop"] += 1
             return
-        keypair = peer.keypairs.usable(now) if peer.clear is None else None
+        keypair = peer.keypairs.usable(now, 1, self.lane) if peer.clear is None else None
         if keypair is None and peer.clear is None:
             peer, keypair = core.services.instead_of(peer, view[start:end], now)
         if keypair is None:
@@ -254,7 +255,8 @@ class Outbound:
         sealed = view[start : start + plain + TAG_SIZE]
         keypair.seal(NONCE(counter), view[start : start + plain], None, sealed)
         self._at = at + plain + OVERHEAD
-        self.queue(peer, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
+        queue = peer.lanes[keypair.lane] if keypair.lane else peer
+        self.queue(queue, view[at : at + plain + OVERHEAD], plain + OVERHEAD, ecn)
         core.liveness.data_sent(peer, keypair, 1, now)
 
     def _forward_oversize(
@@ -267,7 +269,7 @@ class Outbound:
         ):
             peer.drops["tun_malformed"] += 1
             return
-        self.flush_peer(peer)
+        self._flush_lane(keypair)
         self.oversize.send(peer, keypair, self._view[start:end], ecn, now)
 
     def _forward_segments(
@@ -276,7 +278,7 @@ class Outbound:
         """Send the super-packet that the arena has from *start* to *end*: as units, or as a train."""
         packet, offload = self._view[start:end], offload_at(self._arena, start - VIRTIO_SIZE)
         if end - start > peer.path.mtu and largest_segment(packet, offload) > peer.path.mtu:
-            self.flush_peer(peer)
+            self._flush_lane(keypair)
             self.oversize.send_segments(peer, keypair, packet, offload, ecn, now)
             return
         count = self.units.send(keypair, start, end, offload, ecn, now)
@@ -329,13 +331,19 @@ class Outbound:
             self._core.sender.send_message(peer, datagram, ecn)
 
     def offer(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
-        """Say hello to a peer that has not said it yet, if that is due."""
-        hello = keypair.bulk.offer(now) if keypair.bulk is not None else None
+        """Say hello to a peer that has not said it yet, if that is due; under the keypair of a session, not of a lane."""
+        hello = keypair.bulk.offer(now) if keypair.bulk is not None and not keypair.lane else None
         if hello is not None:
             self.flush_peer(peer)
             if self.compiled is not None:
                 self.compiled.flush_peer(peer)
             self.send_payload(peer, keypair, hello)
+
+    def send_by_lane(self, peer: Peer, keypair: Keypair[Peer], payload: bytes) -> None:
+        """Seal *payload* under the keypair of a lane, and send it from the port of that lane."""
+        datagram = self._sealed(keypair, payload)
+        if datagram:
+            self._core.sender.send(peer, [memoryview(datagram)], len(datagram), 0, keypair.lane)
 
     def send_probe(self, peer: Peer, keypair: Keypair[Peer], payload: bytes) -> bool:
         """Send a payload whole or not at all, and return False if it is too large for this host's own device."""
@@ -395,6 +403,10 @@ class Outbound:
             peer.pending = []
             self._core.sender.send(peer.peer, pending, peer.pending_size, peer.pending_marks, peer.flow)
 
+    def _flush_lane(self, keypair: Keypair[Peer]) -> None:
+        """Send what is pending by the lane of *keypair*."""
+        self.flush_peer(keypair.peer.lanes[keypair.lane] if keypair.lane else keypair.peer)
+
     def send_train(
         self, keypair: Keypair[Peer], packet: memoryview, offload: Offload, ecn: int, link: bytes = b""
     ) -> int:
@@ -403,14 +415,14 @@ class Outbound:
         *link* is the Ethernet header of a super-frame.
         """
         train, peer, counter = self._split(packet, offload, link), keypair.peer, keypair.counter
-        self.flush_peer(peer)
+        self._flush_lane(keypair)
         keypair.counter = counter + train.count
         train.number(counter)
         deque(map(keypair.seal, train.nonces, train.plain, repeat(None), train.sealed), maxlen=0)
         train.address(keypair.remote_index)
         send = self._core.sender.send
         for part in train.parts():
-            send(peer, part, train.size, ecn)
+            send(peer, part, train.size, ecn, keypair.lane)
         return train.count
 
     def _split(self, packet: memoryview, offload: Offload, _link: bytes) -> SealedTrain:

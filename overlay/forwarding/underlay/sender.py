@@ -99,6 +99,7 @@ class Sender:
             if (
                 is_usable
                 and candidate.role not in {Role.HANDSHAKES, Role.LANE, Role.RECEIVES}
+                and not candidate.lane
                 and candidate.encapsulation is peer.encapsulation
             ):
                 peer.local.socket = candidate
@@ -410,12 +411,16 @@ class Sender:
         """Return the socket for *flow* among those that send as *first* does."""
         pool = self._pools.get(first)
         if pool is None:
-            pool = self._pools[first] = [
-                udp
-                for udp in self.sockets
-                if (udp.encapsulation, udp.family, udp.role, udp.closes_at)
-                == (first.encapsulation, first.family, first.role, math.inf)
-            ]
+            pool = self._pools[first] = (
+                [first, *first.ports]
+                if first.role == Role.ALL
+                else [
+                    udp
+                    for udp in self.sockets
+                    if (udp.encapsulation, udp.family, udp.role, udp.closes_at)
+                    == (first.encapsulation, first.family, first.role, math.inf)
+                ]
+            )
             first.spread_over(pool)
         return pool[flow % len(pool)]
 

@@ -49,6 +49,7 @@ class UdpSocket(state.UdpSocket):
         "family",
         "kernel_drops",
         "lane",
+        "ports",
         "queue",
         "raw",
         "role",
@@ -70,7 +71,7 @@ class UdpSocket(state.UdpSocket):
         queue: SendQueue | None = None,
         lane: int = 0,
     ) -> None:
-        """*carrier* is that of a raw socket; *lane* the number of the lane that receives from it."""
+        """*carrier* is that of a raw socket; *lane* the number of the lane that receives from it, or sends."""
         self.raw, self.family, self.closes_at = raw, family, math.inf
         self.encapsulation, self.role, self.protocol = encapsulation, role, protocol
         self.carrier, self.queue, self.pace = carrier, queue, Batching()
@@ -82,11 +83,12 @@ class UdpSocket(state.UdpSocket):
         self.discovery = Discovery(raw, family, is_switched=is_switched)
         # The one that sends to whom this one hears: itself, or what it shares its port with if it gets the handshakes
         self.sends_by = self
+        self.ports: list[UdpSocket] = []  # that lanes send from in its place, by their numbers from 1 on
 
 
 def pair(opened: Iterable[UdpSocket]) -> None:
     """Have the sockets of *opened* that get the handshakes, or are for other lanes, leave sends to those whose ports they
-    share, and rest by the same word.
+    share, and rest by the same word; and find those that lanes send from beside these.
     """
     for family in (socket.AF_INET, socket.AF_INET6):
         of_family = [udp for udp in opened if udp.family == family]
@@ -99,3 +101,8 @@ def pair(opened: Iterable[UdpSocket]) -> None:
             udp.discovery.rest_with([other.raw for other in others])
             for other in others:
                 other.sends_by = udp
+        ports = [udp for udp in opened if udp.family == family and udp.lane and udp.role == Role.SENDS]
+        for number, udp in enumerate(first):
+            each = len(ports) // len(first)
+            udp.ports = sorted(ports[number * each : (number + 1) * each], key=lambda port: port.lane)
+            udp.discovery.lead([port.discovery for port in udp.ports])

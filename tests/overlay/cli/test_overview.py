@@ -139,3 +139,20 @@ def test_services_are_a_line_by_how_they_stand():
     status = read_status("overlay0", {"status": STATUS | {"services": {"up": 3, "degraded": 1}}})
 
     assert "\nservices    3 up, 1 degraded\n" in render(status)
+
+
+def test_lanes_are_told_where_there_are_several():
+    carried = [
+        {"rx_bytes": 2048, "tx_bytes": 1024, "rx_packets": 7, "tx_packets": 5},
+        {"rx_bytes": 0, "tx_bytes": 4096, "rx_packets": 0, "tx_packets": 9},
+    ]
+
+    text = render(status(busy("tokyo", session_lanes=2, open_lanes=1), lanes=2, lane_traffic=carried))
+
+    assert "LANE  RX        TX        PACKETS RX  PACKETS TX" in text
+    assert "0     2.00 KiB  1.00 KiB  7           5" in text
+    assert text.splitlines()[-1].endswith("1 of 2")
+
+
+def test_lanes_are_not_told_where_there_is_one():
+    assert "LANE" not in render(status(busy("tokyo")))

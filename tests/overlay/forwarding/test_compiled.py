@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from overlay.forwarding import native
 from overlay.forwarding.bulk.reassembly import UNITS_TOTAL
 from overlay.wire.bulk import AES_256_GCM, TYPE_FRAGMENT
-from tests.both_paths import CLEAR_KINDS, KINDS, SERVICE_KINDS, tell
+from tests.both_paths import CLEAR_KINDS, KINDS, LANE_KINDS, SERVICE_KINDS, tell
 from tests.fuzz.both import Tale, Trains
 from tests.fuzz.target import CORPUS
 from tests.hypothesis_profiles import examples
@@ -34,6 +34,23 @@ def steps_of(kinds):
 @given(steps=steps_of(KINDS), seed=st.integers(0, 2**32), has_gro=st.booleans(), is_bulk=st.booleans())
 def test_any_story_ends_the_same_by_either_path(steps, seed, has_gro, is_bulk):
     assert_equal(*tell(steps, seed, has_gro=has_gro, is_bulk=is_bulk))
+
+
+@examples(100)
+@given(
+    steps=steps_of(LANE_KINDS),
+    seed=st.integers(0, 2**32),
+    has_gro=st.booleans(),
+    lanes=st.sampled_from([2, 4]),
+)
+def test_any_story_of_lanes_ends_the_same_by_either_path(steps, seed, has_gro, lanes):
+    meet = [
+        ("spread", 0, 0, 2),
+        ("run", 0, 0, 3),
+        ("spread", 1, 0, 2),
+        ("run", 0, 0, 3),
+    ]  # lanes are open then
+    assert_equal(*tell([*meet, *steps], seed, has_gro=has_gro, lanes=lanes))
 
 
 @examples(200)

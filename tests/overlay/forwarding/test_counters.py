@@ -72,3 +72,14 @@ def test_a_row_tells_everything():
         peer=3, endpoint=("192.0.2.1", 51820), tx_bytes=10, rx_bytes=11, tx_packets=12, rx_packets=13,
         last_received=14.5, drops={"loop": 17}, tx_units=15, rx_units=16, path_mtu=0, learnt_macs=18,
     )  # fmt: skip
+
+
+def test_lanes_are_told_where_the_node_has_several():
+    peer = Peer(7)
+    peer.traffic.tx_packets, peer.traffic.rx_bytes = 3, 100
+
+    told = counters.row(peer, 1420, 0, 0, 2)
+
+    assert told.by_lane == [(0, 100, 3, 0), (0, 0, 0, 0)]
+    assert (told.session_lanes, told.open_lanes) == (1, 1)
+    assert counters.row(peer, 1420, 0, 0).by_lane == []

@@ -34,7 +34,8 @@ class Parts:
             bulk=SimpleNamespace(
                 take_hello=self.noting("take_hello", b"our hello"),
                 size=SimpleNamespace(reported=self.noting("reported")),
-            )
+            ),
+            lane=0,
         )
         pings = SimpleNamespace(pong=self.noting("pong", b"a pong"), take=self.noting("take", "ponged"))
         probes = SimpleNamespace(
@@ -42,9 +43,10 @@ class Parts:
             answer=self.noting("answer", b"probed"),
             take=self.noting("taken", 12.0),
         )
+        lanes = SimpleNamespace(heard=self.noting("heard"), probed=self.noting("probed"))
         timers = SimpleNamespace(arm=self.noting("arm"), rearm=self.noting("rearm"))
         self.in_band = InBand(
-            pings, probes, timers, self.noting("report"), self.noting("send"), self.noting("flows")
+            pings, probes, timers, self.noting("report"), self.noting("send"), self.noting("flows"), lanes
         )
 
     def noting(self, name, answer=None):
@@ -109,6 +111,7 @@ def test_a_hello_is_answered_and_a_peer_that_answers_probes_is_probed(parts):
 
     assert parts.take(said) == [
         ("take_hello", said, NOW),
+        ("heard", parts.keypair, 1, NOW),
         ("due", parts.peer, NOW),
         ("arm", 11.0, parts.peer, "path"),
         ("send", parts.peer, parts.keypair, b"our hello"),
@@ -120,6 +123,7 @@ def test_a_peer_that_answers_no_probes_is_not_probed(parts):
 
     assert parts.take(said) == [
         ("take_hello", said, NOW),
+        ("heard", parts.keypair, 1, NOW),
         ("send", parts.peer, parts.keypair, b"our hello"),
     ]
 
@@ -294,3 +298,15 @@ def test_only_a_batch_of_nothing_but_messages_is_shortened(firsts, kept):
 
 def test_the_rate_is_above_all_that_is_honest():
     assert MESSAGES_PER_SECOND >= 1000 + 100 + 25 + 1  # pings, probes, reports and hellos
+
+
+def test_a_hello_by_a_lane_is_not_heeded(parts):
+    parts.keypair.lane = 2
+
+    assert parts.take(hello(answers_probes=True)) == []
+
+
+def test_an_answer_to_a_probe_by_a_lane_is_for_that_lane(parts):
+    parts.keypair.lane = 2
+
+    assert parts.take(control.Probed(7)) == [("probed", parts.keypair, 7, NOW)]

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(native.core is None, reason=f"no compiled packet
 LOOPBACK = ip_address("127.0.0.1")
 LANES = 4
 BUFFER = 4 * 1024 * 1024
+SESSION = 120.0  # seconds
 
 
 class Crew(Running):
@@ -68,11 +69,15 @@ def index(lane, number=0):
 
 
 def connect(one, other, lanes, number=0, keys=(b"1" * 32, b"2" * 32)):
-    """Make a session, which *other* knows first; *lanes* are those in which each of both receives."""
+    """Make a session, which *other* knows first; *lanes* are those in which each of both receives.
+
+    Sessions follow each other as if it was time for new keys.
+    """
+    made_at = clock.now() + number * SESSION
     indices = [index(lane, number) for lane in lanes]
     for place, (end, far) in reversed(list(enumerate(((one, other), (other, one))))):
         made = InstallKeypair(
-            1, indices[place], indices[1 - place], keys[place], keys[1 - place], True, clock.now(), clock.now(), far.address
+            1, indices[place], indices[1 - place], keys[place], keys[1 - place], True, made_at, made_at, far.address
         )  # fmt: skip
         end.tell(made)
         end.counters()
@@ -118,10 +123,38 @@ def numbers(heard):
     return by_flow
 
 
+def open_lanes(end):
+    keypair = end.loop._core.peers[1].keypairs.current
+    return 1 if keypair is None or keypair.lanes is None else sum(keypair.lanes.are_open())
+
+
+def meet(one, other, lanes):
+    """Make the first session, and wait until its lanes are open: flows that began before may then change theirs."""
+    connect(one, other, lanes)
+    one.tun.send(packets.PLAIN + payload(99, 0))
+    assert read_all(other, 1)
+    until(lambda: open_lanes(one) == LANES)
+
+
+def test_flows_of_a_peer_without_lanes_share_its_session(crews):
+    a, b = crews
+    b.loop._core.lanes.count = 1  # which its hello says
+    connect(a, b, (0, 2))
+    for number in range(200):
+        for lane, queue in enumerate(a.queues):
+            queue.send(packets.PLAIN + payload(lane, number))
+
+    heard = read_all(b, 200 * LANES)
+
+    assert numbers(heard) == {lane: list(range(200)) for lane in range(LANES)}
+    assert open_lanes(a) == 1
+    assert a.loop._core.peers[1].keypairs.current.counter >= 200 * LANES
+
+
 @pytest.mark.parametrize("receiving", range(LANES))
 def test_what_goes_by_any_lane_arrives_in_its_order(crews, receiving):
     a, b = crews
-    connect(a, b, (0, receiving))
+    meet(a, b, (0, receiving))
     for number in range(200):
         for lane, queue in enumerate(a.queues):
             queue.send(packets.PLAIN + payload(lane, number))
@@ -130,13 +163,13 @@ def test_what_goes_by_any_lane_arrives_in_its_order(crews, receiving):
 
     assert numbers(heard) == {lane: list(range(200)) for lane in range(LANES)}
     row = b.counters().peers[0]
-    assert row.rx_packets == a.counters().peers[0].tx_packets == 200 * LANES
+    assert row.rx_packets == a.counters().peers[0].tx_packets == 200 * LANES + 1
     assert row.drops == {}
 
 
 def test_super_packets_go_by_any_lane(crews):
     a, b = crews
-    connect(a, b, (0, 1))
+    meet(a, b, (0, 1))
     packet, virtio = packets.as_super_packet(packets.tcp(bytes(60_000)), 1360)
     expected = packets.kernel_segments(packet, virtio)
     for queue in a.queues:
@@ -150,6 +183,7 @@ def test_super_packets_go_by_any_lane(crews):
 
 def test_no_counter_is_used_twice_while_all_lanes_send_under_one_key(crews):
     a, b = crews
+    b.loop._core.lanes.count = 1  # which its hello says
     connect(a, b, (0, 1))
     for number in range(300):
         for lane, queue in enumerate(a.queues):
@@ -166,9 +200,28 @@ def test_no_counter_is_used_twice_while_all_lanes_send_under_one_key(crews):
     assert keypair.counter >= len(heard)
 
 
+def test_lanes_with_keys_of_their_own_bring_every_flow_in_its_order(crews):
+    a, b = crews
+    meet(a, b, (0, 1))
+
+    for number in range(1, 500):
+        for lane, queue in enumerate(a.queues):
+            queue.send(packets.PLAIN + payload(lane, number))
+            if number % 10 == lane:
+                packet, virtio = packets.as_super_packet(packets.tcp(bytes(9000), ports=(lane, 80)), 1000)
+                queue.send(virtio + packet)
+    heard = read_all(b, 499 * LANES + 50 * LANES * 9)
+
+    ours = [packet for packet in heard if packet[9] == 17]
+    assert numbers(ours) == {lane: list(range(1, 500)) for lane in range(LANES)}
+    keypairs = a.loop._core.peers[1].keypairs.current.all()
+    assert all(each.counter >= 499 for each in keypairs)
+    assert b.counters().peers[0].drops == {}
+
+
 def test_a_new_session_under_load_loses_and_reorders_nothing(crews):
     a, b = crews
-    connect(a, b, (2, 3))
+    meet(a, b, (2, 3))
     heard, sent = [], 0
 
     def send(count):
@@ -186,6 +239,7 @@ def test_a_new_session_under_load_loses_and_reorders_nothing(crews):
         heard += read_all(b, 40 * LANES)
 
     assert numbers(heard) == {lane: list(range(sent)) for lane in range(LANES)}
+    assert open_lanes(a) == LANES
 
 
 def test_garbage_at_a_lane_is_counted(crews):
@@ -224,7 +278,7 @@ def test_lanes_and_python_share_the_state_through_whatever_happens(crews):
     """All that Python does beside lanes at work: commands, counters, collections of garbage, packets that are odd."""
     a, b = crews
     chance = random.Random(1)
-    connect(a, b, (2, 3))
+    meet(a, b, (2, 3))
     sent = 0
     for round_ in range(60):
         for number in range(round_ * 20, round_ * 20 + 20):

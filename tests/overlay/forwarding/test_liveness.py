@@ -10,6 +10,7 @@ import pytest
 from overlay.forwarding.bulk.capability import REPORT_TIME
 from overlay.forwarding.liveness import Liveness
 from overlay.forwarding.peer import WIDE, Peer
+from overlay.forwarding.timers import Timers
 from overlay.link.messages import Moved, SetPeer, Silence, Wanted
 from overlay.session.constants import REKEY_AFTER_MESSAGES, Timing
 
@@ -47,6 +48,16 @@ class Paths:
         peer.path.due = now + 60
         if self.mtu is not None:
             peer.path.mtu, peer.path.is_known = self.mtu, True
+
+
+class Lanes:
+    """The lanes of sessions that have none."""
+
+    def flows(self, peer, now):
+        pass
+
+    def turn(self, peer, now):
+        pass
 
 
 class Batch:
@@ -91,7 +102,7 @@ class Bench:
         self.drawn = 0
         self.by_index = {}
         self.liveness = Liveness(
-            TIMING, self.probes, self.paths, self.batch, self.by_index,
+            TIMING, self.probes, self.paths, self.batch, self.by_index, Timers(), Lanes(),
             report=self.report, entropy=lambda size: bytes([self.drawn] * size),
         )  # fmt: skip
         self.peer = Peer(7)
@@ -109,7 +120,10 @@ class Bench:
             created=BEGIN - 1,
             local_index=index,
             bulk=bulk,
+            session=None,
+            lane=0,
         )
+        keypair.all = lambda: [keypair]
         self.by_index[index] = self.peer.keypairs.current = keypair
         return keypair
 

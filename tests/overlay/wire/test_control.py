@@ -11,7 +11,7 @@ from overlay.wire.bulk import CIPHERS, MAXIMUM_FRAGMENTS, MAXIMUM_PACKET, MAXIMU
 from overlay.wire.control import Hello, Ping, Pong, Presence, Probe, Probed, Report
 from tests.refusals import refused
 
-HELLO = Hello((1, 2), 65555, 255, 1420, is_answer=True, answers_pings=True, answers_probes=True)
+HELLO = Hello((1, 2), 65555, 255, 1420, is_answer=True, answers_pings=True, answers_probes=True, lanes=1)
 BODY = {
     "version": 1,
     "ciphers": [1, 2],
