@@ -290,10 +290,10 @@ class Agent:
         """Start another forwarder in place of one that ended, and start new sessions.  Raises HostError."""
         async with self._upkeep.changing:
             self._host.renew()
-            self._note_all(await self._supervisor.restart(self._nursery, self._introduce()))
-            # Handshakes begun while there was no forwarder, or one without peers, were never sent.
+            # Handshakes begun while there was no forwarder were never sent; those that begin now wait for the new one.
             self._engine.start_over()
             self._wake_in_time()
+            self._note_all(await self._supervisor.restart(self._nursery, self._introduce()))
         log.info("forwarder restarted pid=%d", self._supervisor.forwarder.pid)
 
     async def _take_report(self, report: Report | None) -> None:

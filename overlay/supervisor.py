@@ -50,6 +50,7 @@ class Supervisor:
     def __init__(self, start: Callable[[], Forwarder]) -> None:
         """Start the first forwarder, whose interpreter takes a while.  Raises HostError."""
         self.forwarder = start()
+        self._introduced = trio.Event()  # the forwarder has been told all it must know, or has ended before
         self.trouble: str | None = None
         """Why there is none at the moment; None where there is one."""
         self._start = start
@@ -73,20 +74,33 @@ class Supervisor:
         return await self._pings.ask(self.forwarder, PingPeer(peer, next(self._serials)), timeout)
 
     async def tell(self, command: Command, descriptors: Sequence[int] = ()) -> None:
-        """Tell the forwarder; one that is gone is keep()'s matter, and its successor is told everything."""
+        """Tell the forwarder; one that is gone is keep()'s matter, and its successor is told everything.
+
+        What comes about while a forwarder is introduced waits until that is over: it may build on what is still to be
+        told, and is newer than that.
+        """
+        forwarder = self.forwarder
+        if not self._introduced.is_set():
+            await self._introduced.wait()
         with contextlib.suppress(ForwarderGoneError):
-            await self.forwarder.send(command, descriptors)
+            await forwarder.send(command, descriptors)
 
     async def bring_up(self, nursery: trio.Nursery, introduction: Iterable[Told]) -> list[str]:
-        """Tell a new forwarder everything it must know, and wait until it is ready; return notes.  Raises HostError."""
-        forwarder = self.forwarder
+        """Tell a new forwarder everything it must know, and wait until it is ready; return notes.  Raises HostError.
+
+        The *introduction* is what holds at the time of the call.
+        """
+        forwarder, introduced, told = self.forwarder, self._introduced, list(introduction)
         nursery.start_soon(forwarder.hear)
         notes: list[str] | None = None
         try:
             with trio.move_on_after(START_TIME) as patience:
-                for command, descriptors in introduction:
-                    await forwarder.send(command, descriptors)
-                    patience.deadline = trio.current_time() + START_TIME
+                try:
+                    for command, descriptors in told:
+                        await forwarder.send(command, descriptors)
+                        patience.deadline = trio.current_time() + START_TIME
+                finally:
+                    introduced.set()
                 notes = await forwarder.get_ready()
         except OtherReleaseError as error:
             await forwarder.stop()
@@ -100,7 +114,7 @@ class Supervisor:
 
     async def restart(self, nursery: trio.Nursery, introduction: Iterable[Told]) -> list[str]:
         """Start another forwarder in the place of one that ended; return notes.  Raises HostError."""
-        self.forwarder = self._start()
+        self.forwarder, self._introduced = self._start(), trio.Event()
         return await self.bring_up(nursery, introduction)
 
     async def keep(

@@ -104,7 +104,10 @@ class Balancing:
     # What the forwarder is told
 
     def everything(self) -> Iterator[Command]:
-        """Yield what a new forwarder must be told, once it knows the peers and their prefixes."""
+        """Yield what a new forwarder must be told, once it knows the peers and their prefixes.
+
+        Take all of it before anything else happens: from then on, only what differs from it is told.
+        """
         self._served, self._ways, self._set, self._told = {}, {}, {}, {}
         self.counting.forget()
         yield from self._changes()
@@ -232,8 +235,9 @@ class Balancing:
                 self._wake.set()
             case SettingsTold() | SettingsHeard() | StandingsTold() if remote is not None:
                 await self.shared.take(remote, message)
-                for command in [each for name in self.shared.restood() for each in self._new_servers(name)]:
-                    await self._tell(command)
+                for name in self.shared.restood():
+                    for command in self._new_servers(name):
+                        await self._tell(command)
         return True
 
     async def met(self, number: int) -> None:

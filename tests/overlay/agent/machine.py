@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 from types import SimpleNamespace
@@ -56,6 +57,7 @@ class FakeForwarder:
         self.pid = 1000 + len(machine.forwarders)
         self.commands = []
         self.is_gone = False
+        self.dies_after, machine.dies_after = machine.dies_after, math.inf
         self.may_begin = trio.Event()
         self.answers_counters = True
         self.packet_path, self.lanes = "interpreted", 1
@@ -79,6 +81,8 @@ class FakeForwarder:
         await trio.lowlevel.checkpoint()
         if isinstance(command, SetPeer):
             await trio.sleep(self.machine.seconds_per_command)
+        if len(self.commands) >= self.dies_after:
+            self.die()
         if self.is_gone:
             raise ForwarderGoneError
         self.commands.append(command)
@@ -244,6 +248,7 @@ class Machine:
         self.forwarders = []
         self.holds_forwarders = False
         self.is_upgraded = False
+        self.dies_after = math.inf  # commands that the next forwarder takes
         self.seconds_per_command = 0  # until the forwarder has taken a peer
         self.start_refusals = 0
         self.counters = []

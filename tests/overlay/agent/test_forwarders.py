@@ -13,6 +13,7 @@ import trio
 from overlay.crypto.keys import PrivateKey, encode_key
 from overlay.ending import until_stopped
 from overlay.errors import HostError
+from overlay.host import clock
 from overlay.journal import LOSSES_BURST
 from overlay.link.messages import (
     OWN,
@@ -35,7 +36,9 @@ from overlay.link.messages import (
     Start,
     Wanted,
 )
+from overlay.link.service_messages import SetServers
 from overlay.policing import BURST, BURST_PER_PEER
+from overlay.services.checking import Result
 from overlay.session.outputs import InstallKeypair, Transmit
 from overlay.supervisor import HANG_TIME, PROOF_INTERVAL, START_TIME
 from peers.mac import derived_mac
@@ -180,6 +183,70 @@ def test_forwarder_that_died_has_a_successor_that_is_told_the_same_and_greets_at
         assert machine.forwarder.commands[: begin + 1] == first.commands[: begin + 1]
 
     node(story)
+
+
+SERVICE = """
+[services.web]
+address = "203.0.113.80"
+ports = [80]
+directors = ["paris"]
+servers = ["tokyo", "rome"]
+check = { kind = "tcp", retries = 0 }
+"""
+
+
+def with_a_service(machine):
+    machine.store = MemoryStore(render(table(PARIS, TOKYO, ROME)) + SERVICE)
+    machine.seconds_per_command = 0.05
+
+
+def test_what_comes_about_while_a_forwarder_is_introduced_is_told_after_that(node):
+    """Told before, a forwarder would refuse it, for it builds on what is still to be told."""
+
+    async def story(machine):
+        await machine.greeted()
+        first, balancing = machine.forwarder, machine.agent._balancing
+        watching = balancing.watching
+        first.die()
+        await until(lambda: machine.forwarder is not first and machine.forwarder.told(Start))
+        (probe, *_) = watching.run_now("web", watching.healths["web"].service.servers[0].key, clock.now())
+        watching.due(clock.now())
+        watching.finish(probe, Result(False, "it is down"), clock.now())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(balancing.look)
+            nursery.start_soon(machine.supervisor.tell, SetEndpoint(2, ELSEWHERE, "DNS"))
+        await machine.greeted()
+
+        commands = machine.forwarder.commands
+        known, changed = machine.forwarder.told(SetServers)
+        assert commands.index(known) < commands.index(Begin()) < commands.index(changed)
+        assert [row.weight for row in changed.rows] == [0, 1]
+        assert machine.forwarder.told(SetEndpoint)[-1] == SetEndpoint(2, ELSEWHERE, "DNS")
+        assert [row.peer for row in machine.forwarder.told(Transmit)] == [1, 2]
+
+    node(story, before=with_a_service, clock=trio.testing.MockClock(autojump_threshold=0.01))
+
+
+@pytest.mark.parametrize("count", range(13))
+def test_forwarder_may_die_after_any_command_of_its_introduction(node, count):
+    def with_a_quick_service(machine):
+        with_a_service(machine)
+        machine.seconds_per_command = 0
+
+    async def story(machine):
+        await machine.greeted()
+        whole = machine.forwarder.commands[: machine.forwarder.commands.index(Begin()) + 1]
+        machine.dies_after = count
+        machine.forwarder.die()
+        await until(lambda: len(machine.forwarders) == 3)
+        await machine.greeted()
+
+        assert len(whole) == 13
+        assert len(machine.forwarders[1].commands) == count
+        assert machine.forwarder.commands[: len(whole)] == whole
+        assert [each.peer for each in machine.forwarder.told(Transmit)] == [1, 2]
+
+    node(story, before=with_a_quick_service)
 
 
 def test_successor_gets_no_socket_that_another_forwarder_had(node, caplog):
