@@ -242,6 +242,7 @@ class Balancing:
 
     async def met(self, number: int) -> None:
         """Note that a session with a peer has begun."""
+        self._pins.sight.met(number, clock.now())
         if number in self._roster.by_number:
             self.shared.met(self._roster.by_number[number].peer.name)
             await self._carry_out(self.directors.met(self._roster.by_number[number].peer.name))
@@ -334,7 +335,9 @@ class Balancing:
         """Return the way of a check, which *make* makes."""
         name = probe.service.name
         target = self._numbers.service(name), self._numbers.server(name, probe.server.key)
-        return make(self._pins, target, self._node.own.addresses, probe)
+        remote = self._roster.by_name.get(probe.server.peer)  # none: this node itself
+        behind = remote.number if remote is not None and remote.encapsulation.is_encrypted else None
+        return make(self._pins, target, self._node.own.addresses, probe, behind)
 
     async def _run_commands(self, news: list[News]) -> None:
         for name, event in news:

@@ -1,16 +1,20 @@
 """Flows of this node's own that the forwarder leads to a server of its choice.
 
 What is asked for at about the same time goes to the forwarder as one message, and so does what is over: with ten
-thousand checks every few seconds, a message for each would cost more than the check.
+thousand checks every few seconds, a message for each would cost more than the check.  What the forwarder answers shows
+that it works, and as long as it leads flows it is asked.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING
 
 import trio
 
+from overlay.balancing.sight import Sight
+from overlay.host import clock
 from overlay.link.service_messages import NO_ANSWER, Pin
 from overlay.services.checks.way import NotAskedError
 from overlay.wire.bounds import ROWS
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 PATIENCE = 2.0  # seconds for the forwarder to lead a flow to its server
 LINGER = 2.0  # seconds that flows are led on: the end of a TCP connection goes on after it was closed
 OVER = 1000  # flows that are over, in one message
+LOOK = 0.5  # seconds between two questions whether the forwarder works
+QUESTION = 2**63 - 1  # the serial of these
 
 
 class _Batch:
@@ -61,13 +67,15 @@ class Pins:
         self._over: dict[bytes, float] = {}  # when flows were over, in that order
         self._told: dict[int, _Batch] = {}  # by serial, until they are answered
         self._led: dict[bytes, tuple[int, int]] = {}  # what the forwarder leads, and where to
-        self.forwarders = 0
-        """How many forwarders were told everything: packets that an earlier one had are lost."""
-        self._has_flows, self._has_some = trio.Event(), trio.Event()
+        self.sight = Sight()
+        """When the forwarder worked."""
+        self._asked_at = -math.inf  # when it was asked whether it works, and has not answered
+        self._has_flows, self._has_some, self._in_use = trio.Event(), trio.Event(), trio.Event()
 
     def everything(self) -> Iterator[Command]:
         """Yield what a new forwarder must be told, once it knows the services and their servers."""
-        self.forwarders += 1
+        self.sight.begun(clock.now())
+        self._asked_at = -math.inf
         led = [(key, *target) for key, target in self._led.items()]
         for at in range(0, len(led), ROWS):
             yield Pin(NO_ANSWER, led[at : at + ROWS], [])
@@ -77,6 +85,7 @@ class Pins:
     async def run(self) -> None:
         """Tell the forwarder, for ever."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_asking)
             while True:
                 await self._has_some.wait()
                 with trio.move_on_after(LINGER):
@@ -89,12 +98,28 @@ class Pins:
                 for batch in batches:
                     serial = next(self._serials)
                     self._told[serial] = batch
+                    self.sight.asked(serial, clock.now())
                     over_now, over = over[:OVER], over[OVER:]
                     await self._tell(Pin(serial, batch.flows, over_now))
                     nursery.start_soon(self._expire, serial, batch)
                 while over:
                     over_now, over = over[:OVER], over[OVER:]
-                    await self._tell(Pin(next(self._serials), [], over_now))
+                    await self._tell(Pin(NO_ANSWER, [], over_now))
+
+    async def _keep_asking(self) -> None:
+        """Ask whether the forwarder works as long as it leads flows that are not over, for ever."""
+        while True:
+            await self._in_use.wait()
+            while len(self._led) > len(self._over):
+                due = clock.now() + LOOK
+                await trio.sleep(LOOK)
+                now = clock.now()
+                self.sight.looked(due, now)
+                if now >= self._asked_at + PATIENCE:  # a full link may have dropped the answer
+                    self._asked_at = now
+                    self.sight.asked(QUESTION, now)
+                    await self._tell(Pin(QUESTION, [], []))
+            self._in_use = trio.Event()
 
     async def pin(self, key: bytes, target: tuple[int, int]) -> None:
         """Have the flow *key* led to *target*, the numbers of a service and its server.
@@ -124,6 +149,7 @@ class Pins:
         self._over.pop(key, None)
         self._has_flows.set()
         self._has_some.set()
+        self._in_use.set()
 
     def _take_over(self) -> list[bytes]:
         """Take the flows that are over for long enough."""
@@ -143,6 +169,7 @@ class Pins:
             await batch.answered.wait()
         if not batch.answered.is_set():
             self._told.pop(serial, None)
+            self.sight.answered(serial, clock.now())  # it will not be; by now that is known
             batch.give_up()
 
     def waiting(self) -> int:
@@ -156,12 +183,16 @@ class Pins:
 
     def awaits(self, report: Pinned) -> bool:
         """Return whether somebody waits for *report*."""
-        return report.serial in self._told
+        return self._asked_at > -math.inf if report.serial == QUESTION else report.serial in self._told
 
     def take(self, report: Pinned) -> bool:
         """Take the forwarder's answer; return False if nobody waits for it."""
+        if not self.awaits(report):
+            return False
+        self.sight.answered(report.serial, clock.now())
         batch = self._told.pop(report.serial, None)
         if batch is None:
-            return False
-        batch.answer(frozenset(report.refused))
+            self._asked_at = -math.inf
+        else:
+            batch.answer(frozenset(report.refused))
         return True

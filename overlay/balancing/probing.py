@@ -101,7 +101,7 @@ class Probing:
         if isinstance(found, NotAskedError):
             self._watching.postpone(probe, now + AGAIN)
             self._troubles.log_not_asked(probe, str(found), now)
-        elif found is not None and way.is_interrupted and not found.is_good:
+        elif found is not None and not found.is_good and way.was_blind:
             self._watching.postpone(probe, now + AGAIN)
         elif found is not None and self._watching.finish(probe, found, now):
             self._changed()

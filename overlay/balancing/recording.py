@@ -35,8 +35,9 @@ class RecordedWay(Way):
         target: tuple[int, int],
         own: Sequence[Address],
         probe: Probe,
+        behind: int | None = None,
     ) -> None:
-        super().__init__(pins, target, own, probe)
+        super().__init__(pins, target, own, probe, behind)
         self._note = note
         self._messages = 0
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from overlay.host import clock
 from overlay.services.checks.way import NotAskedError, why
 from overlay.wire.flow_key import flow_key
 from overlay.wire.ip import PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP
@@ -29,10 +30,20 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a connection is ended by a RST
 class Way:
     """The way of one check through the tunnel to its server: each flow is pinned before its first packet."""
 
-    def __init__(self, pins: Pins, target: tuple[int, int], own: Sequence[Address], probe: Probe) -> None:
-        """*target* is the number of the service and that of its server; *own* are the addresses of this node."""
-        self._pins, self._target, self._own = pins, target, own
-        self._forwarders = pins.forwarders
+    def __init__(
+        self,
+        pins: Pins,
+        target: tuple[int, int],
+        own: Sequence[Address],
+        probe: Probe,
+        behind: int | None = None,
+    ) -> None:
+        """*target* is the number of the service and that of its server; *own* are the addresses of this node.
+
+        *behind* is the number of the server's peer, where a session with that is needed.
+        """
+        self._pins, self._target, self._own, self._behind = pins, target, own, behind
+        self._began = clock.now()
         self._vip = probe.address
         self._flows: list[bytes] = []
         self.address, self.port = _text(self._vip), probe.port
@@ -96,9 +107,9 @@ class Way:
             self._pins.unpin(flow)
 
     @property
-    def is_interrupted(self) -> bool:
-        """Whether the forwarder was started anew meanwhile, so that packets of the check may be lost."""
-        return self._pins.forwarders != self._forwarders
+    def was_blind(self) -> bool:
+        """Whether packets of the check may have been late or lost by a fault of this node."""
+        return self._pins.sight.was_blind(self._began, clock.now(), self._behind)
 
     def _source(self) -> Address:
         """Return this node's own address that checks come from.  Raises NotAskedError if it has none of the family."""

@@ -106,7 +106,7 @@ class SetPermits:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """Lead flows of health checks to servers whatever their state, each to one; ``Pinned`` follows if there are any.
+    """Lead flows of health checks to servers whatever their state, each to one; ``Pinned`` follows, also for none.
 
     With the serial NO_ANSWER nothing follows.  *flows* are keys with the numbers of a service and its server; *over* are
     those of before that are led as all others again.

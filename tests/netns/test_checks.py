@@ -335,6 +335,19 @@ def test_checks_outlive_the_forwarder_and_are_not_counted_as_packets_of_clients(
     assert counts == {(0, 0, 0)}
 
 
+def test_forwarder_that_hangs_takes_no_server_down(checked, up):
+    before, forwarder = checked.lb.log, checked.lb.status()["forwarder_pid"]
+    for _ in range(2):
+        os.kill(forwarder, signal.SIGSTOP)
+        time.sleep(5.0)  # longer than a check may take
+        os.kill(forwarder, signal.SIGCONT)
+        time.sleep(4.0)  # all that failed by that has been noticed
+
+    assert "server down" not in checked.lb.log[len(before) :]
+    checked.wait_states(UP)
+    assert checked.lb.status()["forwarder_pid"] == forwarder
+
+
 def test_agent_of_a_server_that_is_stopped_takes_it_down_by_every_kind(checked, up):
     checked.web1.stop()
     try:

@@ -191,7 +191,7 @@ class Services:
             case Pin():
                 self._balancer.unpin(command.over)
                 refused = [place for place, flow in enumerate(command.flows) if not self._balancer.pin(*flow)]
-                if command.flows and command.serial != NO_ANSWER:
+                if command.serial != NO_ANSWER:
                     self._report(Pinned(command.serial, refused))
             case AskServices():
                 self._tell_counters(command.serial, link_is_idle, now)

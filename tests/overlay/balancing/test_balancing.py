@@ -11,6 +11,7 @@ import trio
 from overlay.balancing.balancing import Balancing
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
+from overlay.encap import wireguard
 from overlay.host import clock
 from overlay.link.messages import ControlReceived
 from overlay.link.service_messages import Pinned, ServerCounters, ServiceCounters, SetServers
@@ -48,7 +49,11 @@ class Bench:
         self.told = []
         numbers = {"web1": 1, "web2": 2, "client": 3} | ({} if own == "lb" else {"lb": 4})
         self.roster = SimpleNamespace(
-            by_name={name: SimpleNamespace(number=number) for name, number in numbers.items()}, by_number={}
+            by_name={
+                name: SimpleNamespace(number=number, encapsulation=wireguard.ENCAPSULATION)
+                for name, number in numbers.items()
+            },
+            by_number={},
         )
         self.balancing = Balancing(node(text, own), self.roster, self.tell, list)
         self.told += self.balancing.everything()
@@ -156,3 +161,20 @@ def test_who_is_no_director_claims_no_service(monkeypatch, number):
 
     assert bench.balancing.directors.active(group) == "lb"
     assert bench.told[count:] == []
+
+
+def test_check_begun_before_there_is_a_session_with_its_server_s_peer_says_nothing_of_it(bench):
+    balancing = bench.balancing
+    now = clock.now()
+    balancing.watching.run_now("web", balancing.watching.healths["web"].service.servers[0].key, now)
+    (probe,) = balancing.watching.due(now)[:1]
+
+    async def main():
+        early = balancing.way_of(probe)
+        bench.now[0] += 1.0
+        await balancing.met(1)
+        bench.now[0] += 1.0
+        late = balancing.way_of(probe)
+        assert (early.was_blind, late.was_blind) == (True, False)
+
+    trio.run(main)

@@ -8,6 +8,7 @@ import trio.testing
 
 from overlay.balancing import pins
 from overlay.balancing.pins import Pins
+from overlay.host import clock
 from overlay.link.service_messages import NO_ANSWER, Pin, Pinned
 from overlay.services.checks.way import NotAskedError
 from overlay.wire.bounds import ROWS
@@ -20,14 +21,26 @@ class Forwarder:
 
     def __init__(self, refused=()):
         self.told, self._refused = [], refused
+        self.questions, self.takes = 0, 0
         self.pins = Pins(self.tell)
 
     async def tell(self, command):
+        if command.serial == pins.QUESTION:
+            await self.ask()
+            return
         self.told.append(command)
         if command.flows and self._refused is not None:
             report = Pinned(command.serial, list(self._refused))
             assert self.pins.awaits(report)
             assert self.pins.take(report)
+
+    async def ask(self):
+        """Say that it works."""
+        self.questions += 1
+        report = Pinned(pins.QUESTION, [])
+        await trio.sleep(self.takes)
+        assert self.pins.awaits(report)
+        assert self.pins.take(report)
 
     def run(self, act):
         async def main():
@@ -75,9 +88,7 @@ def test_flows_that_are_over_are_told_after_a_while_and_with_others_that_begin()
         assert forwarder.told[2:] == [Pin(3, [(THIRD, 3, 7)], [FLOW])]
         asked.unpin(OTHER)
         await trio.sleep(pins.LINGER * 2.1)
-        assert [each for each in forwarder.told[3:] if each.over] == [
-            Pin(forwarder.told[-1].serial, [], [OTHER])
-        ]
+        assert forwarder.told[3:] == [Pin(NO_ANSWER, [], [OTHER])]
 
     forwarder.run(act)
 
@@ -124,13 +135,13 @@ def test_forwarder_that_was_started_anew_is_told_the_flows_that_are_led_and_thos
             nursery.start_soon(asked.pin, OTHER, (3, 8))
             await trio.sleep(0.1)
             serial = forwarder.told[-1].serial
-            before = asked.forwarders
+            before = clock.now()
             told = list(asked.everything())
             assert told == [
                 Pin(NO_ANSWER, [(FLOW, 3, 7), (OTHER, 3, 8)], []),
                 Pin(serial, [(OTHER, 3, 8)], []),
             ]
-            assert asked.forwarders == before + 1
+            assert asked.sight.was_blind(before, clock.now(), None)
             assert asked.take(Pinned(serial, []))
 
     forwarder.run(act)
@@ -160,3 +171,32 @@ def test_second_answer_is_not_awaited():
         assert not asked.take(Pinned(1, []))
 
     forwarder.run(act)
+
+
+def test_forwarder_is_asked_whether_it_works_while_checks_are_under_way(monkeypatch):
+    monkeypatch.setattr(clock, "now", trio.current_time)
+    forwarder = Forwarder()
+
+    async def act(asked):
+        await trio.sleep(60.0)
+        assert forwarder.questions == 0
+        await asked.pin(FLOW, (3, 7))
+        await trio.sleep(3.1)
+        assert forwarder.questions == 6
+        assert not asked.sight.was_blind(60.0, trio.current_time(), None)
+        forwarder.takes = 3.0
+        since = trio.current_time()
+        await trio.sleep(2.9)
+        assert asked.sight.was_blind(since, trio.current_time(), None)
+        asked.unpin(FLOW)
+        await trio.sleep(60.0)
+        assert forwarder.questions == 7
+        assert not asked.sight.was_blind(since + 4.0, trio.current_time(), None)
+
+    forwarder.run(act)
+
+
+def test_answers_to_a_question_that_was_not_asked_are_not_awaited():
+    forwarder = Forwarder()
+    assert not forwarder.pins.awaits(Pinned(pins.QUESTION, []))
+    assert not forwarder.pins.take(Pinned(pins.QUESTION, []))

@@ -42,7 +42,7 @@ class Way:
         self._began = bench.forwarders
 
     @property
-    def is_interrupted(self):
+    def was_blind(self):
         return self._bench.forwarders != self._began
 
     async def knock(self):
@@ -152,7 +152,7 @@ def test_check_that_cannot_be_made_is_no_failure_and_is_told_once(monkeypatch, c
     assert told.endswith(": there is nothing left of it")
 
 
-def test_check_that_fails_while_the_forwarder_is_started_anew_is_repeated_and_does_not_count(monkeypatch):
+def test_check_that_fails_while_this_node_sees_nothing_is_repeated_and_does_not_count(monkeypatch):
     bench = Bench(monkeypatch, service(2))
     bench.restarting = {"web1"}
     bench.run(2.0)

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from overlay.balancing.sight import Sight
 from overlay.balancing.way import Way
+from overlay.host import clock
 from overlay.services.checks.way import NotAskedError
 from overlay.wire.flow_key import flow_key
 from peers.addresses import parse_address
@@ -20,9 +22,8 @@ LOOPBACK = parse_address("127.0.0.1")
 class Pins:
     """Pins that note what they are asked, and what was received by then."""
 
-    forwarders = 0
-
     def __init__(self, is_refused=False):
+        self.sight = Sight()
         self.asked, self._is_refused = [], is_refused
 
     async def pin(self, flow, target):
@@ -99,12 +100,13 @@ def test_node_without_an_address_of_the_family_cannot_check():
     trio.run(main)
 
 
-def test_check_is_interrupted_by_another_forwarder():
+def test_check_fails_for_a_fault_of_this_node_where_another_forwarder_begins_meanwhile():
     pins = Pins()
     made = way(pins, 80)
-    assert not made.is_interrupted
-    pins.forwarders += 1
-    assert made.is_interrupted
+    assert not made.was_blind
+    pins.sight.begun(clock.now())
+    assert made.was_blind
+    assert not way(pins, 80).was_blind
 
 
 def test_knock_is_seen_by_no_program_and_leaves_no_connection():

@@ -14,6 +14,7 @@ from overlay.forwarding.services.service import Takes
 from overlay.forwarding.workqueue import Workqueue
 from overlay.link.messages import OWN
 from overlay.link.service_messages import (
+    NO_ANSWER,
     AskFlows,
     AskServices,
     FlowFilter,
@@ -284,7 +285,8 @@ def test_a_pinned_flow_and_no_other_goes_to_its_server_until_it_is_unpinned(benc
     assert bench.send(udp()) == 2
     bench.tell(Pin(11, [], [flow_key(*PINNED)]))
     assert bench.send(udp()) is None
-    assert len(bench.reports) == 1, "there is nothing to tell of flows that are over"
+    bench.tell(Pin(NO_ANSWER, [(flow_key(*PINNED), 3, 1)], []))
+    assert bench.reports == [Pinned(9, []), Pinned(10, []), Pinned(11, [])]
 
 
 def test_flows_that_cannot_be_pinned_are_told_by_their_places(bench):
