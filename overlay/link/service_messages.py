@@ -64,14 +64,17 @@ class SetServers:
     """Have these servers in the service, in the order of the peers file; *sorry* has one row or none.
 
     With *is_sorry* it is the turn of the sorry server.  *elsewhere* are the effective weights, of all these servers and
-    the sorry server last, as other directors see them where that is not as here.
+    the sorry server last, as other directors see them where that is not as here; before them the IP version that they
+    are for, 0 for both.
     """
 
     service: int
     rows: list[ServerRow]
     sorry: Annotated[list[ServerRow], Items(0, 1)] = dataclasses.field(default_factory=list)
     is_sorry: bool = False
-    elsewhere: Annotated[list[list[UInt16]], Items(0, MOST_VIEWS)] = dataclasses.field(default_factory=list)
+    elsewhere: Annotated[list[tuple[int, list[UInt16]]], Items(0, MOST_VIEWS)] = dataclasses.field(
+        default_factory=list
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def set_servers(
     health: Health,
     numbers: Numbers,
     peer_number: Callable[[str], int],
-    elsewhere: Sequence[Sequence[int]] = (),
+    elsewhere: Sequence[tuple[int, list[int]]] = (),
 ) -> SetServers:
     """Return the command to have the servers of a service as they stand now, here and *elsewhere*."""
     service = health.service
@@ -100,7 +100,7 @@ def set_servers(
         [row(server) for server in service.servers],
         [row(each) for each in sorry],
         is_sorry=bool(sorry) and not health.has_quorum,
-        elsewhere=[list(weights) for weights in elsewhere[:MOST_VIEWS]],
+        elsewhere=list(elsewhere[:MOST_VIEWS]),
     )
 
 

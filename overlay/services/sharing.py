@@ -249,6 +249,7 @@ class Sharing:
                 CONDITIONS.index(standing.condition),
                 standing.effective,
                 min(2**32 - 1, max(0, int(now - standing.since))),
+                tuple(version for version, _ in standing.apart),
             )
             for name in each.services
             if name in healths
@@ -288,7 +289,7 @@ class Sharing:
             told = [row for row in message.rows if row.entry in each.entries]
             for row in told:
                 known = heard.rows.get(row.entry)
-                if known is None or known[0].weight != row.weight:
+                if known is None or (known[0].weight, known[0].apart) != (row.weight, row.apart):
                     self._restood.add(self._services[row.entry])
             heard.rows |= {row.entry: (row, now) for row in told}
         if message.settings == self._settings.digest(group) or heard.answered + ANSWER_INTERVAL > now:
@@ -328,25 +329,40 @@ class Sharing:
         found, self._restood = self._restood, set()
         return found
 
-    def elsewhere(self, service: Service) -> list[list[int]]:
+    def elsewhere(self, service: Service) -> list[tuple[int, list[int]]]:
         """Return the effective weights of the entries of *service* at other directors, where they are not those of here.
 
-        They are those that were heard last: a director that is not heard any more may be about to be heard again.
+        Before each list stands the IP version that it is for, 0 where it is for both.  They are those that were heard
+        last: a director that is not heard any more may be about to be heard again.
         """
-        own = [self._healths()[service.name].standings[server.key].effective for server in service.entries]
+        by = {address.version: self._elsewhere_by(service, address.version) for address in service.addresses}
+        first, *others = by.values()
+        if all(each == first for each in others):
+            return [(0, weights) for weights in first]
+        return [(version, weights) for version, each in by.items() for weights in each]
+
+    def _elsewhere_by(self, service: Service, version: int) -> list[list[int]]:
+        entries = [self._entries[service.name, server.key] for server in service.entries]
+        standings = [self._healths()[service.name].standings[server.key] for server in service.entries]
+        own = tuple(0 if version in dict(each.apart) else each.effective for each in standings)
         found: dict[tuple[int, ...], None] = {}
         group = self._groups[group_of(service)]
         for name in group.others if service.directors is not None else ():
             rows = group.heard[name].rows if name in group.heard else {}
-            entries = [self._entries[service.name, server.key] for server in service.entries]
-            weights = tuple(
-                rows[entry][0].weight if entry in rows else weight
-                for entry, weight in zip(entries, own, strict=True)
-            )
-            found[weights] = None
-        found.pop(tuple(own), None)
-        return [list(weights) for weights in found]
+            found[
+                tuple(
+                    _weight_by(rows[entry][0], version) if entry in rows else weight
+                    for entry, weight in zip(entries, own, strict=True)
+                )
+            ] = None
+        found.pop(own, None)
+        return list(map(list, found))
 
     @staticmethod
     def _is_heard(group: _Group, name: str, now: float) -> bool:
         return name in group.heard and group.heard[name].at + group.patience > now
+
+
+def _weight_by(row: StandingRow, version: int) -> int:
+    """Return the weight of a server for new flows of an IP version."""
+    return 0 if version in row.apart else row.weight

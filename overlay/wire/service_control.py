@@ -31,9 +31,11 @@ _HAS_WEIGHT, _IS_DRAINED, _IS_DISABLED = 1, 2, 4
 # A standing:
 # - 8 bytes: the server, by its entry in the peers file
 # - 1 byte: its condition
+# - 1 byte: 1 it gets no new flows by IPv4 though it does by IPv6, 2 the other way round; others are not heeded
 # - 2 bytes: its effective weight
 # - 4 bytes: for how many seconds it has been in that condition
-STANDING = struct.Struct("!QBHI")
+STANDING = struct.Struct("!QBBHI")
+_VERSIONS = {4: 1, 6: 2}
 
 # A flow:
 # - 1 byte: the IP protocol; 0 for a client, or a network of clients, that keeps its server
@@ -109,19 +111,26 @@ class SettingsHeard:
 
 @dataclass(frozen=True, slots=True)
 class StandingRow:
-    """How the server of *entry* stands: *condition* by its place in an enumeration, for *since* seconds."""
+    """How the server of *entry* stands: *condition* by its place in an enumeration, for *since* seconds.
+
+    Its *weight* is not for the IP version *apart*, by which it gets no new flows.
+    """
 
     entry: int
     condition: int
     weight: int
     since: int
+    apart: tuple[int, ...] = ()
 
     def pack(self) -> bytes:
-        return STANDING.pack(self.entry, self.condition, self.weight, self.since)
+        bits = sum(_VERSIONS[version] for version in self.apart)
+        return STANDING.pack(self.entry, self.condition, bits, self.weight, self.since)
 
     @classmethod
     def unpack(cls, row: bytes) -> Self:
-        return cls(*STANDING.unpack(row))
+        entry, condition, bits, weight, since = STANDING.unpack(row)
+        apart = tuple(version for version, bit in _VERSIONS.items() if bits & bit)
+        return cls(entry, condition, weight, since, apart)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ class Balancer:
         sorry: ServerRow | None = None,
         *,
         is_sorry: bool = False,
-        elsewhere: Sequence[Sequence[int]] = (),
+        elsewhere: Sequence[tuple[int, Sequence[int]]] = (),
     ) -> None:
         """Have these servers in the service of a number, in the order of the peers file (see Service.set_servers)."""
         service = self._served[number].service

@@ -159,7 +159,11 @@ class Services:
                 self._check_service(command.service)
                 rows = [self._row(row) for row in command.rows]
                 sorry = [self._row(row) for row in command.sorry]
-                if any(len(weights) != len(rows) + len(sorry) for weights in command.elsewhere):
+                count = len(rows) + len(sorry)
+                if any(
+                    version not in {0, 4, 6} or len(weights) != count
+                    for version, weights in command.elsewhere
+                ):
                     raise PacketError("link")
                 self._sorry[command.service] = command.sorry[0].server if command.sorry else -1
                 self._balancer.set_servers(

@@ -141,7 +141,7 @@ class Service:
         self._lost: list[tuple[int, int]] = []  # indices of servers, and IP versions whose flows they lose
         self._gone: Server | None = None  # whose flows are those that were lost so
         self._limited: list[Real] = []  # with thresholds
-        self._elsewhere: tuple[tuple[int, ...], ...] = ()
+        self._elsewhere: tuple[tuple[int, Sequence[int]], ...] = ()
         self._views: list[View] = []  # how other directors choose that see the servers otherwise
         self.revivals = 0  # how often a server was given flows again that had been given none
         self.is_preparing = False  # an iterator of prepare() is in use
@@ -195,11 +195,12 @@ class Service:
         sorry: ServerRow | None = None,
         *,
         is_sorry: bool = False,
-        elsewhere: Sequence[Sequence[int]] = (),
+        elsewhere: Sequence[tuple[int, Sequence[int]]] = (),
     ) -> None:
         """Have the servers of *rows*, in the order of the peers file, and a *sorry* server that new flows go to if *is_sorry*.
 
-        *elsewhere* are the weights of all these, that of the sorry server last, as other directors see them.
+        *elsewhere* are the weights of all these, that of the sorry server last, as other directors see them; before them
+        the IP version that they are for, 0 for both.
 
         Servers that are gone, or that take nothing any more, lose their flows; those of all others stay.  A server
         that comes back has none of its former ones.
@@ -218,7 +219,7 @@ class Service:
             self.revivals += 1
         self.by_number = {}
         self._rows, self._is_sorry = tuple(rows), is_sorry
-        self._elsewhere = tuple(map(tuple, elsewhere))
+        self._elsewhere = tuple(elsewhere)
         for row in rows:
             self.by_number[row.number] = self._settle(before.pop(row.key, None), row)
         self.sorry = None
@@ -305,8 +306,8 @@ class Service:
         make = SCHEDULERS[self.settings.scheduler].make
         del self._views[len(elsewhere) :]
         self._views += [View(make()) for _ in range(len(elsewhere) - len(self._views))]
-        for view, weights in zip(self._views, elsewhere, strict=True):
-            view.set_weights(reals, weights, None if self.sorry is None else self.sorry.index)
+        for view, (version, weights) in zip(self._views, elsewhere, strict=True):
+            view.set_weights(version, reals, weights, None if self.sorry is None else self.sorry.index)
 
     def prepare(self) -> Iterator[None]:
         """Do what set_servers() and set() left to do, a piece each time that the iterator is asked."""
@@ -359,8 +360,10 @@ class Service:
         client, address, port = key[:half], key[half : 2 * half], key[2 * half : 2 * half + 2]
         if self._scheduled(client, port, address, _NO_LOADS) is not server:
             return True
-        flow = self._hash(client, port, address) if self._views else 0
-        return any(view.choose(flow) != server.index for view in self._views)
+        version = _version(client)
+        views = [view for view in self._views if view.version in {0, version}]
+        flow = self._hash(client, port, address) if views else 0
+        return any(view.choose(flow) != server.index for view in views)
 
     def _schedulers(self) -> list[Scheduler]:
         return [self.scheduler, *self._apart.values(), *(view.scheduler for view in self._views)]

@@ -23,11 +23,15 @@ class View:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
+        self.version = 0  # the IP version that it is for; 0 for both
         self._sorry: int | None = None  # the index of the sorry server if that takes all new flows there
 
-    def set_weights(self, reals: Sequence[Real], weights: tuple[int, ...], sorry: int | None) -> None:
+    def set_weights(
+        self, version: int, reals: Sequence[Real], weights: Sequence[int], sorry: int | None
+    ) -> None:
         """Have *weights* for *reals*, and the last of them for the server of the index *sorry* if there is one."""
-        self._sorry = sorry if weights[-1:] != (0,) else None
+        self.version = version
+        self._sorry = sorry if weights and weights[-1] else None
         self.scheduler.set_servers(
             [replace(real, weight=weight) for real, weight in zip(reals, weights, strict=False)]
         )

@@ -146,7 +146,7 @@ def test_what_another_director_gives_servers_reaches_the_forwarder(monkeypatch):
         trio.run(bench.balancing.take, ControlReceived(3, told))
 
     views = [each.elsewhere for each in bench.told if isinstance(each, SetServers)]
-    assert views == [[], [[0, 1]]]
+    assert views == [[], [(0, [0, 1])]]
 
 
 @pytest.mark.parametrize("number", [2, 99], ids=["a peer that is no director", "a peer that is unknown"])

@@ -115,7 +115,7 @@ MESSAGES = {
         st.lists(server_row, max_size=3),
         st.lists(server_row, max_size=1),
         st.booleans(),
-        st.lists(st.lists(u16, max_size=3), max_size=4),
+        st.lists(st.tuples(number, st.lists(u16, max_size=3)), max_size=4),
     ),
     sm.RemoveService: st.builds(sm.RemoveService, number),
     sm.SetPermits: st.builds(

@@ -114,9 +114,12 @@ def test_sorry_server_is_told_beside_the_servers_unless_it_is_one_of_them():
 
 def test_weights_elsewhere_are_told_with_the_servers_and_no_more_than_the_link_takes(table):
     health, _ = health_of(table.services["web"])
-    elsewhere = [[1, weight] for weight in range(9)]
+    elsewhere = [(0, [1, weight]) for weight in range(9)]
 
-    assert instructions.set_servers(health, Numbers(), number_for("lb"), elsewhere[:1]).elsewhere == [[1, 0]]
+    assert (
+        instructions.set_servers(health, Numbers(), number_for("lb"), elsewhere[:1]).elsewhere
+        == elsewhere[:1]
+    )
     assert (
         len(instructions.set_servers(health, Numbers(), number_for("lb"), elsewhere).elsewhere) == MOST_VIEWS
     )

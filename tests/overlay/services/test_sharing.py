@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 from itertools import pairwise
 
 import pytest
 
 from overlay.services.checking import Checking, Result
-from overlay.services.health import ByHand, Condition, Health
+from overlay.services.health import ByHand, Condition, Flows, Health
 from overlay.services.settings import Settings, entry_of
 from overlay.services.sharing import (
     INTERVAL,
@@ -28,7 +29,12 @@ from overlay.wire.service_control import SettingRow, SettingsHeard, SettingsTold
 from peers.service import Check, Server, Service
 
 GROUP = ("lb1", "lb2", "lb3")
-WEB = Service("web", (), directors=GROUP, servers=(Server("web1", "web1"), Server("web2", "web2", weight=3)))
+WEB = Service(
+    "web",
+    (ip_address("203.0.113.80"),),
+    directors=GROUP,
+    servers=(Server("web1", "web1"), Server("web2", "web2", weight=3)),
+)
 DRAINED = ByHand(is_drained=True)
 
 
@@ -414,10 +420,24 @@ def test_weights_that_another_director_gives_servers_are_known_once_where_they_d
     world.lb3.fail("web2:0")
     world.run(1)
 
-    assert world.lb1.sharing.elsewhere(WEB) == [[1, 0]]
+    assert world.lb1.sharing.elsewhere(WEB) == [(0, [1, 0])]
     assert world.lb1.sharing.restood() == {"web"}
     world.run(3 * INTERVAL)
     assert world.lb1.sharing.restood() == set()
+
+
+def test_server_that_another_director_cannot_use_by_one_ip_version_has_no_weight_for_that_there():
+    both = replace(WEB, addresses=(*WEB.addresses, ip_address("2001:db8::80")))
+    world = World(*GROUP, services=(both,))
+    world.run(INTERVAL)
+    health = world.lb2.healths["web"]
+    standing = health.standings["web2:0"]
+    health.standings["web2:0"] = replace(standing, apart=((6, Flows.NONE),))
+    world.run(INTERVAL)
+
+    assert world.lb1.sharing.elsewhere(both) == [(6, [1, 0])]
+    assert world.lb2.sharing.elsewhere(both) == [(6, [1, 3])]
+    assert world.lb1.sharing.restood() == {"web"}
 
 
 def test_nothing_differs_where_every_node_is_a_director():

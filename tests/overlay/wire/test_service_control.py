@@ -30,7 +30,8 @@ from overlay.wire.service_control import (
 numbers, short, octet = st.integers(0, 2**64 - 1), st.integers(0, 0xFFFF), st.integers(0, 0xFF)
 words = st.integers(0, 2**32 - 1)
 settings = st.builds(SettingRow, numbers, numbers, st.none() | short, st.booleans(), st.booleans())
-standings = st.builds(StandingRow, numbers, octet, short, words)
+apart = st.sampled_from([(), (4,), (6,), (4, 6)])
+standings = st.builds(StandingRow, numbers, octet, short, words, apart)
 
 
 def flows(half):
@@ -72,7 +73,7 @@ def test_message_is_read_back_and_is_no_larger_than_one_may_be(message):
     [
         SettingsTold(2**64 - 1, 2**64 - 1, (SettingRow(2**64 - 1, 2**64 - 1, 0xFFFF, True, True),) * MOST_SETTINGS),
         StandingsTold(
-            2**64 - 1, 2**64 - 1, (StandingRow(2**64 - 1, 255, 0xFFFF, 2**32 - 1),) * MOST_STANDINGS
+            2**64 - 1, 2**64 - 1, (StandingRow(2**64 - 1, 255, 0xFFFF, 2**32 - 1, (4, 6)),) * MOST_STANDINGS
         ),
         FlowsTold(2**64 - 1, (FlowRow(6, 2, 9, 2**32 - 1, b"\xff" * 4, 1, b"\xff" * 4, 2),) * most_flows(4)),
         FlowsTold(2**64 - 1, (FlowRow(6, 2, 9, 2**32 - 1, b"\xff" * 16, 1, b"\xff" * 16, 2),) * most_flows(16)),

@@ -274,14 +274,14 @@ def test_connection_that_is_elsewhere_because_its_server_was_full_is_told():
     assert found == {ends: server for ends, server in flows.items() if server}
 
 
-def see_server_2_as_down(director, **more):
+def see_server_2_as_down(director, version=0, **more):
     """Have *director* find server 2 down, and know that all others do not."""
     director.servers(
         0,
         1,
         director.row(2, takes=Takes.NOTHING, weight=0),
         sorry=director.row(9),
-        elsewhere=[[1, 1, 1, 0]],
+        elsewhere=[(version, [1, 1, 1, 0])],
         **more,
     )
 
@@ -291,13 +291,27 @@ def test_director_that_sees_a_server_otherwise_is_told_what_it_would_lead_elsewh
     directors = Directors(scheduler)
     one, two = directors.all
     see_server_2_as_down(one)
-    two.servers(0, 1, 2, sorry=two.row(9), elsewhere=[[1, 1, 0, 0]])
+    two.servers(0, 1, 2, sorry=two.row(9), elsewhere=[(0, [1, 1, 0, 0])])
     flows = connect_many(directors)
     directors.run(1)
     told = len(directors.rows())
 
     assert 0 < told < len(flows)
     assert found_at(two, flows, directors.now) == flows
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_director_that_sees_a_server_otherwise_by_one_ip_version_is_told_of_flows_of_that_alone(version):
+    directors = Directors("maglev")
+    one, two = directors.all
+    one.servers(0, 1, 2, sorry=one.row(9), elsewhere=[(version, [1, 1, 0, 0])])
+    two.servers(0, 1, two.row(2, apart=((version, Takes.NOTHING),)), sorry=two.row(9))
+    flows = connect_many(directors)
+    directors.run(1)
+
+    assert {len(row.client) for row in directors.rows()} == {4 if version == 4 else 16}
+    kept = {ends: server for ends, server in flows.items() if server != 2 or ("version", version) not in ends}
+    assert found_at(two, kept, directors.now) == kept
 
 
 @HASHED
@@ -319,7 +333,7 @@ def test_flows_that_were_there_before_another_director_saw_a_server_otherwise_ar
 def test_director_that_has_lost_its_quorum_is_told_what_it_would_lead_to_the_sorry_server():
     directors = Directors("maglev")
     one, two = directors.all
-    one.servers(0, 1, 2, sorry=one.row(9), elsewhere=[[0, 0, 0, 1]])
+    one.servers(0, 1, 2, sorry=one.row(9), elsewhere=[(0, [0, 0, 0, 1])])
     two.servers(0, 1, 2, sorry=two.row(9), is_sorry=True)
     flows = connect_many(directors)
     directors.run(1)
