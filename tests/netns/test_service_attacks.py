@@ -36,7 +36,7 @@ from tests.netns.speaker import Speaker
 from tests.netns.topology import wait_until
 from tests.netns.users import AsUser
 
-VIP, OTHER_VIP, PORT = "203.0.113.80", "203.0.113.81", 80
+VIP, OTHER_VIP, SHARED_VIP, PORT = "203.0.113.80", "203.0.113.81", "203.0.113.82", 80
 CLIENT = "198.51.100.7"  # of no peer
 IPIP = socket.IPPROTO_IPIP
 # Prints what comes to the address of a service.
@@ -52,17 +52,25 @@ while True:
 
 
 class Site:
-    """lb1 directs to web1.  mallory is a peer that serves something else, and plain one in the clear; neither runs an agent."""
+    """lb1 directs to web1, beside rogue at one of the services.
+
+    mallory is a peer that serves something else, and plain one in the clear; none of the three runs an agent.
+    """
 
     def __init__(self, lab, directory):
         self.network = network = Network(lab, directory)
         self.lb1, self.web1, self.mallory = (network.host(name) for name in ("lb1", "web1", "mallory"))
         clear = {"public_key": None, "encapsulation": "ipip"}
         self.plain = network._plug(Node(network, "plain", 4, "none", clear))
+        self.rogue = network.host("rogue")
         network.more = "".join(
             f'[services.{name}]\naddress = "{address}"\nports = {PORT}\nprotocol = ["udp", "tcp"]\n'
-            f'directors = ["lb1"]\nservers = ["{server}"]\n'
-            for name, address, server in (("web", VIP, "web1"), ("other", OTHER_VIP, "mallory"))
+            f'directors = [{directors}]\nservers = ["{server}"]\n'
+            for name, address, directors, server in (
+                ("web", VIP, '"lb1"', "web1"),
+                ("other", OTHER_VIP, '"lb1"', "mallory"),
+                ("shared", SHARED_VIP, '"lb1", "rogue"', "web1"),
+            )
         )
         for host in (self.lb1, self.web1):
             host.start()
@@ -163,9 +171,9 @@ def test_server_of_one_service_answers_only_in_its_name(site):
         assert site.lb1.drops(site.mallory)["source"] == before + 2
 
 
-def shown(host):
-    """Return what *host* shows of the service web."""
-    return json.loads(host.overlay("services", "web", "--json").stdout)["services"][0]
+def shown(host, service="web"):
+    """Return what *host* shows of a service."""
+    return json.loads(host.overlay("services", service, "--json").stdout)["services"][0]
 
 
 def in_band(group, entry, vip):
@@ -208,6 +216,45 @@ def test_peer_that_is_no_director_says_what_directors_say_and_nothing_comes_of_i
     assert server["active_flows"] == flows
     assert told["director"]["active"] == "lb1"
     assert site.heard("after what directors say") == []
+    assert site.are_well()
+
+
+def senseless(chance, messages):
+    """Yield what a director of a group may say in form, and never would: cut, longer, with other bytes, without sense."""
+    for _ in range(1500):
+        message = bytearray(chance.choice(messages))
+        for _ in range(chance.randint(1, 6)):
+            message[chance.randrange(1, len(message))] = chance.randrange(256)
+        cut = message[: chance.randrange(1, len(message) + 1)]
+        yield bytes(chance.choice([message, cut, message + chance.randbytes(40)]))
+
+
+def test_director_that_says_rubbish_harms_nothing_but_what_it_may_decide(site):
+    """One that was taken over: it has the keys of a director of one service, and none of the others."""
+    lb1, chance = site.lb1, random.Random(1)
+    shared = toml.parse(lb1.peers_path.read_text(), lb1.peers_path).services["shared"]
+    group, entry = group_number(shared.directors), entry_of(shared, shared.servers[0])
+    messages = list(in_band(group, entry, SHARED_VIP))[:5]
+    rows = tuple(StandingRow(chance.randrange(2**64), 255, 65535, 2**32 - 1, (4, 6)) for _ in range(60))
+    messages.append(control.build(StandingsTold(group, 0, rows)))
+    forwarder, before = lb1.status()["forwarder_pid"], shown(lb1)
+
+    with contextlib.closing(Speaker(site.rogue, lb1)) as speaker:
+        speaker.shake_hands()
+        for message in senseless(chance, messages):
+            speaker.send(speaker.sealed(message))
+            time.sleep(0.001)
+        speaker.send(speaker.sealed(messages[1]))  # and what it has a right to say
+        wait_until(
+            lambda: shown(lb1, "shared")["servers"][0]["state"] == "disabled", PATIENCE, "a setting to hold"
+        )
+
+    after = shown(lb1)
+    assert after["servers"][0]["state"] == before["servers"][0]["state"] == "up"
+    assert not after["servers"][0]["set_by_hand"]
+    assert lb1.overlay("services", "enable", "shared/web1").stdout
+    assert site.heard("after what a director says") == []
+    assert lb1.status()["forwarder_pid"] == forwarder
     assert site.are_well()
 
 
