@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -17,21 +16,22 @@ from overlay.host.netlink.rtnetlink import (
     IFA_ADDRESS,
     IFA_F_TENTATIVE,
     IFA_LOCAL,
+    IFLA_ADDRESS,
+    IFLA_IFNAME,
+    INTERFACE,
+    LINK_ATTRIBUTES_OFFSET,
     NLM_F_DUMP,
     RTM_GETADDR,
     RTM_GETLINK,
     build_message,
     read_attributes,
 )
-from overlay.host.netlink.watch import IFLA_IFNAME, LINK_ATTRIBUTES_OFFSET
 from overlay.linux import IFF_UP, NETLINK_HEADER, NLM_F_ACK
 
 if TYPE_CHECKING:
     from overlay.host.plan import IPAddress
 
-# Specification: linux/if_link.h, linux/if.h, linux/if_arp.h, linux/if_addr.h
-INTERFACE = struct.Struct("=BxHiII")  # struct ifinfomsg: family, kind of hardware, index, flags, what changes
-IFLA_ADDRESS = 1
+# Specification: linux/if.h, linux/if_arp.h, linux/if_addr.h
 IFF_RUNNING = 0x40  # with a carrier
 ARPHRD_ETHER = 1
 IFA_F_DADFAILED = 0x008  # somebody else on the link has it

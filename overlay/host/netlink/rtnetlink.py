@@ -15,7 +15,7 @@ from overlay.linux import ATTRIBUTE, NETLINK_HEADER, NLM_F_REQUEST
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Specification: linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h, linux/if.h
+# Specification: linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h, linux/if_link.h, linux/if.h
 # All numbers are in the byte order of the host.
 NLMSG_DONE = 3
 NLM_F_DUMP = 0x300
@@ -58,6 +58,10 @@ IFA_F_TENTATIVE = 0x040  # not usable yet
 IFA_F_NOPREFIXROUTE = 0x200
 
 
+# struct ifinfomsg: family, kind of hardware, index, flags, what changes
+INTERFACE = struct.Struct("=BxHiII")
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU = 1, 3, 4
+
 # struct rtmsg: family, lengths of destination and source, TOS, table, protocol, scope, type, flags
 ROUTE = struct.Struct("=BBBBBBBBI")
 
@@ -71,6 +75,7 @@ ROUTE_PROTOCOL_OFFSET = NETLINK_HEADER.size + 5
 ROUTE_TYPE_OFFSET = NETLINK_HEADER.size + 7
 ROUTE_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + ROUTE.size
 ADDRESS_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + ADDRESS.size
+LINK_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + INTERFACE.size
 NUMBER = struct.Struct("=I")  # most numbers in attributes
 
 Version: TypeAlias = Literal[4, 6]

@@ -11,6 +11,9 @@ from overlay.host.netlink.kernel import refusal
 from overlay.host.netlink.network_changes import NetworkChanges
 from overlay.host.netlink.rtnetlink import (
     ADDRESS,
+    IFLA_IFNAME,
+    IFLA_MTU,
+    LINK_ATTRIBUTES_OFFSET,
     RECEIVE_SIZE,
     ROUTE_PROTOCOL_OFFSET,
     ROUTE_TABLE_OFFSET,
@@ -32,8 +35,7 @@ from overlay.linux import IFF_UP, NETLINK_HEADER
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Specification: linux/rtnetlink.h, linux/if.h, linux/if_link.h
-IFLA_IFNAME, IFLA_MTU = 3, 4
+# Specification: linux/rtnetlink.h
 RTMGRP_LINK = 0x1
 RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE = 0x10, 0x40, 0x80
 RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE, RTMGRP_IPV6_RULE = 0x100, 0x400, 0x40000
@@ -52,7 +54,6 @@ WATCHED = (
 
 # Where a field stands, from the start of a message
 LINK = struct.Struct("=4xiI")  # index, flags
-LINK_ATTRIBUTES_OFFSET = NETLINK_HEADER.size + 16
 
 
 class Watch:
