@@ -182,6 +182,7 @@ class Agent:
             self._notes,
             self._upkeep.notes,
             self._balancing,
+            self._upkeep.containers,
         )
 
     async def set_up(self) -> None:
@@ -221,6 +222,7 @@ class Agent:
             nursery.start_soon(self._upkeep.follow_peers)
             nursery.start_soon(self._upkeep.filtering.keep)
             nursery.start_soon(self._upkeep.notes.keep_reading)
+            nursery.start_soon(self._upkeep.containers.run)
             self._upkeep.notes.want()
             self._engine.greet(self._remotes)
             self._wake_in_time()
@@ -418,7 +420,7 @@ class Agent:
 
     # Questions
 
-    async def _answer(self, request: questions.Answer, tell_rows: questions.TellRows) -> questions.Answer:
+    async def _answer(self, request: questions.Request, tell_rows: questions.TellRows) -> questions.Answer:
         return await answers.answer(self._running, request, tell_rows)
 
     def _answered(self, request: questions.Answer, reply: questions.Answer) -> None:

@@ -10,6 +10,9 @@ import contextlib
 import errno
 import logging
 import math
+import os
+import socket
+import struct
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -17,7 +20,6 @@ import trio
 from overlay.host import control
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable
 
 # Ours
@@ -27,19 +29,29 @@ CONVERSATIONS = 400
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 EXHAUSTED_PAUSE = 0.1  # seconds before another conversation is tried where there is no descriptor for it
 EXHAUSTED_INTERVAL = 60.0  # seconds between two log lines about that
-REQUEST_BYTES = 64 * 1024
+REQUEST_BYTES = 4 * 1024 * 1024  # a runtime names all its containers at once
+CHUNK = 16 * 1024  # bytes of it read at once
 REQUEST_TIMEOUT = 5.0  # seconds for a question to arrive whole, and for each line of its answer to leave
 
 log = logging.getLogger("overlay")
+
+DESCRIPTORS = 3  # that may come with each piece of a question: those of a container's namespace do
+INTEGER = struct.Struct("=i")
 
 Answer: TypeAlias = dict[str, Any]
 TellRows: TypeAlias = "Callable[[list[Answer]], Awaitable[None]]"
 
 
+class Request(dict[str, Any]):
+    """A question.  Its *descriptors* came with it, and are closed when it has been answered."""
+
+    descriptors: tuple[int, ...] = ()
+
+
 async def serve(
     listener: socket.socket,
-    answer: Callable[[dict[str, Any], TellRows], Awaitable[Answer]],
-    answered: Callable[[dict[str, Any], Answer], None],
+    answer: Callable[[Request, TellRows], Awaitable[Answer]],
+    answered: Callable[[Request, Answer], None],
     most: int = CONVERSATIONS,
 ) -> None:
     """Answer every question that comes in; *answered* is called when the answer has left.
@@ -55,16 +67,20 @@ async def serve(
                 await stream.send_all(control.encode({"rows": rows, "more": True}))
 
         async with stream:
-            line = await _read_line(stream)
+            request, passed = Request(), list[int]()
             try:
-                request = control.decode(line)
+                request.update(control.decode(await _read_line(stream, passed)))
             except ValueError:
-                request, reply = {}, refusal("the request is not one line of JSON")
+                reply = refusal("the request is not one line of JSON")
             else:
+                request.descriptors = tuple(passed)
                 try:
                     reply = await answer(request, tell_rows)
                 except (trio.BrokenResourceError, trio.TooSlowError):
                     return  # nobody reads it
+            finally:
+                for descriptor in passed:
+                    os.close(descriptor)
             with trio.move_on_after(REQUEST_TIMEOUT), contextlib.suppress(trio.BrokenResourceError):
                 await stream.send_all(control.encode(reply))
         answered(request, reply)
@@ -97,11 +113,18 @@ def refusal(error: str, kind: str = "failed") -> Answer:
     return {"ok": False, "kind": kind, "error": error}
 
 
-async def _read_line(stream: trio.SocketStream) -> bytes:
+async def _read_line(stream: trio.SocketStream, passed: list[int]) -> bytes:
+    """Return what comes up to the end of a line, and put the descriptors that come with it into *passed*."""
     line = bytearray()
-    with trio.move_on_after(REQUEST_TIMEOUT), contextlib.suppress(trio.BrokenResourceError):
-        async for chunk in stream:
-            line += chunk
-            if b"\n" in chunk or len(line) > REQUEST_BYTES:
+    room = socket.CMSG_LEN(DESCRIPTORS * INTEGER.size)
+    with trio.move_on_after(REQUEST_TIMEOUT), contextlib.suppress(OSError):
+        while b"\n" not in line[-CHUNK:] and len(line) <= REQUEST_BYTES:
+            # The kernel closes what there is no room for.
+            chunk, ancillary, *_ = await stream.socket.recvmsg(CHUNK, room, socket.MSG_CMSG_CLOEXEC)
+            for level, kind, data in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    passed += (number for (number,) in INTEGER.iter_unpack(data[: len(data) & -INTEGER.size]))
+            if not chunk:
                 break
+            line += chunk
     return bytes(line)

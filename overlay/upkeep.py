@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from overlay import changes, config, introduction, planning
+from overlay.attaching import Containers
 from overlay.diagnosis.finding import Finding
 from overlay.errors import HostError
 from overlay.filtering import Filtering
@@ -54,6 +55,7 @@ class Upkeep:
         self.changing = trio.Lock()
         self.notes = HostNotes(self._look_at_host, self._read_host)
         self.filtering = Filtering(host.rules, options, self._look_again)
+        self.containers = Containers(host, options, node)
         self._options, self._node, self._engine, self._supervisor = options, node, engine, supervisor
         self._subnet_files = SubnetFiles(options)
         self._planner = trio.CapacityLimiter(1)  # a thread of its own, so that nothing slow delays a plan
@@ -180,6 +182,7 @@ class Upkeep:
                 log.error("settings of the host could not be fixed: %s", error)  # noqa: TRY400  its text is the news
         self.notes.look()
         self.notes.want()
+        self.containers.want()
 
     def _look_at_host(self, reading: Reading | None) -> list[Finding]:
         """Return findings about the host: what blocks traffic, and who else can read or write the node's files."""

@@ -206,6 +206,7 @@ ONLY_IN = {
             "overlay.agent",
             "overlay.answers.check_server",
             "overlay.arrival",
+            "overlay.attaching",
             "overlay.balancing",
             "overlay.changes",
             "overlay.counters",
@@ -255,6 +256,7 @@ ONLY_IN = {
         (
             "overlay.agent",
             "overlay.arrival",
+            "overlay.attaching",
             "overlay.balancing",
             "overlay.filtering",
             "overlay.forwarder",
@@ -303,6 +305,18 @@ NOT_LOADED = {
 }
 
 TESTED_ELSEWHERE = {
+    "overlay.answers.asked_container": "tests/overlay/cni/test_cni.py asks a running agent for what is right and wrong",
+    "overlay.answers.attach": "tests/overlay/cni/test_cni.py, through the plugin, as of a runtime",
+    "overlay.answers.attachments": "tests/overlay/cni/test_cni.py asks a running agent",
+    "overlay.answers.can_attach": "tests/overlay/cni/test_cni.py, as STATUS",
+    "overlay.answers.check_attachment": "tests/overlay/cni/test_cni.py, as CHECK",
+    "overlay.answers.collect": "tests/overlay/cni/test_cni.py, as GC",
+    "overlay.answers.detach": "tests/overlay/cni/test_cni.py, as DEL",
+    "overlay.attaching": "tests/overlay/cni/test_cni.py has a running agent attach containers and restart",
+    "overlay.host.netlink.barred_subnets": "tests/overlay/host/test_attaching.py looks for them in a real kernel",
+    "overlay.host.netlink.entries": "tests/overlay/host/test_attaching.py says all of them to a real kernel",
+    "overlay.host.netlink.inside": "tests/overlay/host/test_attaching.py sets containers up from outside",
+    "overlay.host.netlink.veth": "tests/overlay/host/test_attaching.py makes pairs in a real kernel",
     "overlay.forwarding.state": "tests of the classes that begin with its classes; the twin has the same",
     "overlay.forwarding.twin": "test_compiled has one at work",
     "overlay.forwarding.bulk.outbound": "tests/overlay/forwarding/bulk/test_units.py has nodes send units of every kind",

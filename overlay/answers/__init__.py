@@ -4,19 +4,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from overlay.answers import check_server, down, flows, peer, ping, services, set_server, status
+from overlay.answers import (
+    attach,
+    attachments,
+    can_attach,
+    check_attachment,
+    check_server,
+    collect,
+    detach,
+    down,
+    flows,
+    peer,
+    ping,
+    services,
+    set_server,
+    status,
+)
 from overlay.questions import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from overlay.answers.running import Running
-    from overlay.questions import Answer, TellRows
+    from overlay.questions import Answer, Request, TellRows
 
-Question: TypeAlias = "Callable[[Running, Answer, TellRows], Awaitable[Answer]]"
+Question: TypeAlias = "Callable[[Running, Request, TellRows], Awaitable[Answer]]"
 
 QUESTIONS: dict[str, Question] = {
+    "attach": attach.answer,
+    "attachments": attachments.answer,
+    "can_attach": can_attach.answer,
+    "check_attachment": check_attachment.answer,
     "check_server": check_server.answer,
+    "collect": collect.answer,
+    "detach": detach.answer,
     "down": down.answer,
     "flows": flows.answer,
     "peer": peer.answer,
@@ -28,7 +49,7 @@ QUESTIONS: dict[str, Question] = {
 """By the name that a request has as its ``op``.  The status of many peers is told in pieces, before the answer."""
 
 
-async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answer:
+async def answer(running: Running, request: Request, tell_rows: TellRows) -> Answer:
     """Return the answer to *request*, which any local root may have written."""
     op = request.get("op")
     question = QUESTIONS.get(op) if isinstance(op, str) else None

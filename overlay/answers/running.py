@@ -11,6 +11,7 @@ from overlay.preshared import how_to_compare
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from overlay.attaching import Containers
     from overlay.balancing.balancing import Balancing
     from overlay.config import Node, Options
     from overlay.counters import Counted
@@ -41,6 +42,7 @@ class Running:
     notes: list[str]
     host_notes: HostNotes
     balancing: Balancing
+    containers: Containers
 
     @property
     def roster(self) -> Roster:

@@ -11,5 +11,6 @@ So nothing that runs depends on the subnet that addresses are given out from: wh
 address and its route.  169.254.1.1 and fe80::1 are the gateway of every container; both ends know each other's Ethernet
 address, so nobody asks for it, and no address has to be tested for duplicates.
 
-The host's end takes packets of any size, so that what is too big for the tunnel gets an answer that says so.
+The host's end takes packets of any size, so that what is too big for the tunnel gets an answer that says so: the MTU
+of a container's device cannot be changed from outside when that of the tunnel changes.
 """

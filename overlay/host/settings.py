@@ -21,21 +21,18 @@ import fcntl
 import json
 import os
 import re
-import socket
 import stat
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
 from overlay.host import advice, sysctl
+from overlay.host.records import is_of_this_user, own_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-# Specification: asm-generic/socket.h
-SO_NETNS_COOKIE = 71  # since Linux 5.14: never given twice until the next boot, unlike the inode
+    from pathlib import Path
 
 # Ours
 SUFFIX = ".sysctl"
@@ -43,7 +40,6 @@ LOCK = ".settings"  # stays when the agents are gone: one that is removed may be
 LOCK_PATIENCE = 2.0  # seconds; it is held for milliseconds
 LOCK_INTERVAL = 0.01  # seconds
 FILE_SIZE = 2 * 1024 * 1024  # bytes; a host with 10,000 interfaces needs up to two thirds of it
-BOOT = Path("/proc/sys/kernel/random/boot_id")
 NAMES = re.compile(
     r"ipv4/ip_forward|ipv4/conf/all/accept_redirects"
     r"|ipv6/conf/(?!\.\.?/)[^/\0]{1,15}/(accept_ra|forwarding)|ipv4/conf/(?!\.\.?/)[^/\0]{1,15}/(rp_filter|forwarding|send_redirects|accept_local|arp_ignore|arp_announce)"
@@ -155,7 +151,7 @@ class Settings:
                 f"{parent} could not be opened: {error.strerror}; {advice.after(error)}"
             ) from error
         try:
-            if not _is_ours(os.fstat(directory)):
+            if not is_of_this_user(os.fstat(directory)):
                 raise HostError(
                     f"{parent} belongs to another user or can be written by others: correct its owner and mode"
                 ) from _not_permitted()
@@ -177,7 +173,7 @@ class Settings:
             raise HostError(f"{path} could not be opened ({error.strerror}): {_remedy(error)}") from error
         try:
             status = os.fstat(lock)
-            if not stat.S_ISREG(status.st_mode) or not _is_ours(status) or status.st_mode & 0o077:
+            if not stat.S_ISREG(status.st_mode) or not is_of_this_user(status) or status.st_mode & 0o077:
                 raise HostError(
                     f"{path} is not a file that this user alone can open, so others could lock it: look at it and remove it"
                 ) from _not_permitted()
@@ -211,7 +207,7 @@ class Settings:
             ) from error
         try:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or not _is_ours(status):
+            if not stat.S_ISREG(status.st_mode) or not is_of_this_user(status):
                 raise HostError(
                     f"{path} was not written by an agent of this user, so the settings in it are not trusted: look at it and remove it"
                 ) from _not_permitted()
@@ -222,7 +218,7 @@ class Settings:
             ) from error
         finally:
             os.close(descriptor)
-        return changes if namespace == _namespace() else []
+        return changes if namespace == own_namespace() else []
 
     def _save(self, directory: int, changes: list[Change]) -> None:
         """Have the file say *changes* from now on, whatever happens."""
@@ -232,7 +228,7 @@ class Settings:
                 os.unlink(fresh, dir_fd=directory)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             with open(os.open(fresh, flags, 0o600, dir_fd=directory), "wb") as file:
-                file.write(_encode(_namespace(), changes))
+                file.write(_encode(own_namespace(), changes))
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -274,24 +270,6 @@ def _wait_for(lock: int, path: Path) -> None:
 
 def _not_permitted() -> OSError:
     return PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-
-def _is_ours(status: os.stat_result) -> bool:
-    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-def _namespace() -> str:
-    """Return what tells this network namespace of this boot from every other."""
-    try:
-        boot = BOOT.read_text().strip()
-    except OSError:
-        boot = ""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-        try:
-            number = int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
-        except OSError:
-            number = os.stat("/proc/thread-self/ns/net").st_ino
-    return f"{boot}/{number}"
 
 
 def _along(name: str) -> tuple[Change, ...]:

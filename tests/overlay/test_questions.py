@@ -23,6 +23,7 @@ class Site:
         self.path = str(path)
         self.asked = []
         self.answered = []
+        self.passed = []  # what is behind the descriptors that came with each question
         self.answer, self.rows = {"ok": True}, []
         self.most = questions.CONVERSATIONS
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -34,6 +35,7 @@ class Site:
 
     async def _answer(self, request, tell_rows):
         self.asked.append(request)
+        self.passed.append([os.fstat(each).st_ino for each in request.descriptors])
         for rows in self.rows:
             await tell_rows(rows)
         return self.answer
@@ -331,3 +333,44 @@ def test_listener_of_the_agent_stays_open_for_it_to_close(at_site):
 
 def test_refusal_names_its_kind():
     assert refusal("no", "unknown_peer") == {"ok": False, "kind": "unknown_peer", "error": "no"}
+
+
+def test_descriptors_come_with_a_question_and_are_closed_with_the_answer(at_site):
+    async def story(site):
+        await site.ask(b"{}\n")
+        before = os.listdir("/proc/self/fd")
+        ends = [os.pipe() for _ in range(2)]
+        sent = [os.fstat(reader).st_ino for reader, _ in ends]
+        async with await site.connect() as stream:
+            rights = struct.pack("2i", *(reader for reader, _ in ends))
+            await stream.socket.sendmsg([b'{"op": "x"}\n'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            assert await stream.receive_some() == b'{"ok":true}\n'
+        for end in (*ends[0], *ends[1]):
+            os.close(end)
+        await trio.sleep(1)
+
+        assert site.passed[-1] == sent
+        assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+    at_site(story)
+
+
+@pytest.mark.parametrize("line", [b"garbage\n", b'{"op": "x"}\n', b'{"op"'])
+def test_descriptors_that_nobody_asked_for_are_closed_and_only_so_many_are_taken(at_site, line):
+    async def story(site):
+        await site.ask(b"{}\n")
+        before = len(os.listdir("/proc/self/fd"))
+        reader, writer = os.pipe()
+        async with await site.connect() as stream:
+            rights = struct.pack("20i", *[reader] * 20)
+            await stream.socket.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            await stream.send_eof()
+            await stream.receive_some()
+        os.close(reader)
+        os.close(writer)
+        await trio.sleep(1)
+
+        assert all(len(request.descriptors) <= questions.DESCRIPTORS for request in site.asked)
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+    at_site(story)

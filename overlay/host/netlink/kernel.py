@@ -52,9 +52,10 @@ ATTEMPTS = 5  # at a dump that was interrupted
 class Kernel:
     """A socket to the kernel's routing tables.  Errors come out as OSError."""
 
-    def __init__(self) -> None:
+    def __init__(self, passed: socket.socket | None = None) -> None:
+        """*passed* is a socket that somebody else opened, maybe in another network namespace: that is then the kernel's end."""
         self._sequence = 0
-        self._socket = socket.socket(
+        self._socket = passed or socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
         self._socket.settimeout(PATIENCE)

@@ -1,0 +1,190 @@
+"""The containers of a running node: one change at a time, in a worker thread, with the subnets and MTU of now."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from overlay.containers.subnets import Offer, offer
+from overlay.errors import HostError
+from overlay.host import control
+from overlay.host.attaching import SUFFIX, Attaching
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from overlay.config import Node, Options
+    from overlay.containers.addresses import Holder, IPAddress
+    from overlay.containers.attachments import Attachment
+    from overlay.host.attaching import Attached, Wanted
+    from overlay.host.netlink.inside import Inside
+    from overlay.setup import HostSetup
+
+T = TypeVar("T")
+
+log = logging.getLogger("overlay")
+
+
+class NoSubnetError(HostError):
+    """There is no subnet for containers on this host, for now."""
+
+
+class Containers:
+    """Attaches containers and detaches them.  *node* returns the current one."""
+
+    def __init__(self, host: HostSetup, options: Options, node: Callable[[], Node]) -> None:
+        self._host, self._options, self._node = host, options, node
+        self._attaching: Attaching | None = None
+        self._record: Path | None = None
+        self._changing = trio.Lock()
+        self._thread = trio.CapacityLimiter(1)  # its own, so that nothing else delays a container
+        self._wanted = trio.Event()
+
+    # What is asked for
+
+    async def offer(self) -> Offer:
+        """Return what addresses are given out from.  Raises NoSubnetError, which says why there is nothing."""
+        return await self._do(self._offer)
+
+    async def hold(self, holder: Holder, wanted: Sequence[IPAddress] = ()) -> tuple[IPAddress, ...]:
+        """Have *holder* hold addresses, without an interface: those *wanted*, and one of each version it has none of.
+
+        Raises NoSubnetError, AddressError and HostError.
+        """
+        return await self._do(lambda at: at.hold(holder, wanted, self._offer(at)))
+
+    async def release(self, holder: Holder) -> None:
+        """Have *holder* hold no addresses any more.  Raises HostError."""
+        await self._do(lambda at: at.release(holder))
+
+    async def attach(self, wanted: Wanted, inside: Inside | None = None) -> Attached:
+        """Make an interface for a container; without *inside*, its inner end stays on the host, to be moved.
+
+        Raises NoSubnetError, AddressError, StandsError and HostError; nothing is left then.
+        """
+
+        def attach(at: Attaching) -> Attached:
+            offered = Offer(()) if wanted.held_by is not None else self._offer(at)
+            return at.attach(wanted, offered, self._host.mtu, inside)
+
+        made = await self._do(attach)
+        addresses = ",".join(map(str, made.addresses))
+        log.info(
+            "container attached network=%s container=%s interface=%s addresses=%s device=%s",
+            wanted.holder.network, wanted.holder.container, wanted.holder.interface, addresses, made.outer,
+        )  # fmt: skip
+        self.want()
+        return made
+
+    async def detach(self, holder: Holder) -> None:
+        """Take the interface and the addresses of *holder* away; what is gone is no error.  Raises HostError."""
+        if await self._do(lambda at: at.detach(holder)):
+            _log_detached(holder, "asked")
+        self.want()
+
+    async def check(self, holder: Holder, inside: Inside | None) -> Attachment:
+        """Return the attachment of *holder*.  Raises HostError that says what of it does not stand."""
+        return await self._do(lambda at: at.check(holder, self._host.mtu, inside))
+
+    async def collect(self, network: str, valid: set[tuple[str, str]]) -> list[Holder]:
+        """Detach all in *network* that are of none of the *valid* containers and interfaces.  Raises HostError."""
+        removed = await self._do(lambda at: at.collect(network, valid))
+        for holder in removed:
+            _log_detached(holder, "unknown to the runtime")
+        self.want()
+        return removed
+
+    async def all(self) -> tuple[Attachment, ...]:
+        """Return all attachments.  Raises HostError."""
+        return await self._do(lambda at: tuple(at.attachments.by_holder.values()))
+
+    # What happens by itself
+
+    def want(self) -> None:
+        """See soon what became of containers: routes, MTU or subnets may have changed."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Take over what a former agent left, then keep containers as they should be, until cancelled."""
+        self.want()
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            if self._attaching is None and not self._path().exists():
+                continue  # a host without containers
+            try:
+                gone = await self._do(self._look)
+            except HostError as error:
+                log.error("containers could not be looked after: %s", error)  # noqa: TRY400  its text is the news
+                continue
+            for holder in gone:
+                _log_detached(holder, "its namespace is gone")
+
+    def _look(self, attaching: Attaching) -> list[Holder]:
+        gone = attaching.look(self._host.mtu)
+        try:
+            attaching.bar(self._offer(attaching).subnets)
+        except NoSubnetError:
+            attaching.bar(())
+        return gone
+
+    def _offer(self, attaching: Attaching) -> Offer:
+        node = self._node()
+        table, own = node.table, node.own
+        services = table.services.values()
+        found = offer(
+            own.subnets,
+            attaching.elsewhere(own.subnets),
+            (
+                *(address for peer in table.peers.values() for address in peer.addresses),
+                *(address for service in services for address in service.addresses),
+            ),
+            [
+                server.address
+                for service in services
+                for server in service.entries_at(own.name)
+                if server.address is not None
+            ],
+        )
+        if found.subnets:
+            return found
+        if found.taken:
+            raise NoSubnetError(
+                f"this host has a route into {found.taken[0]} already, by an interface or a gateway, so its addresses are "
+                f"not given to containers: take that away, or give peers.{own.name} another subnet"
+            )
+        raise NoSubnetError(f"peers.{own.name} has no subnet for containers: give it one in its subnets")
+
+    async def _do(self, call: Callable[[Attaching], T]) -> T:
+        """Return what *call* returns, in a thread, while nothing else is changed."""
+        async with self._changing:
+            return await trio.to_thread.run_sync(lambda: call(self._open()), limiter=self._thread)
+
+    def _path(self) -> Path:
+        """Return where the record is, which is the same as long as the agent runs.  Raises HostError."""
+        if self._record is None:
+            socket = control.control_path(self._options.interface, control.own_directory())
+            self._record = socket.with_suffix(SUFFIX)
+        return self._record
+
+    def _open(self) -> Attaching:
+        """Return what attaches, opened at the first question.  Raises HostError."""
+        if self._attaching is None:
+            opened = Attaching(self._options.interface, self._path())
+            if opened.trouble is not None:
+                log.error("%s", opened.trouble)
+            self._attaching = opened
+            stand, undone = opened.take_over(self._host.mtu)
+            if stand or undone:
+                log.info("containers taken over attached=%d gone=%d", stand, undone)
+        return self._attaching
+
+
+def _log_detached(holder: Holder, cause: str) -> None:
+    log.info(
+        "container detached network=%s container=%s interface=%s cause=%s",
+        holder.network, holder.container, holder.interface, cause,
+    )  # fmt: skip

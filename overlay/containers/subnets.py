@@ -1,0 +1,48 @@
+"""Which subnets of a host are for containers: those that are behind it and on no link of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from overlay.containers.addresses import IPAddress, IPNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What addresses of containers are given out from.  *kept* are those that are somebody's already.
+
+    *named* are servers of services by the peers file: they are given to nobody but who asks for them.
+    *taken* are subnets of the host that a link of it has, such as a bridge of Docker or a LAN.
+    """
+
+    subnets: tuple[IPNetwork, ...]
+    kept: frozenset[IPAddress] = frozenset()
+    named: frozenset[IPAddress] = frozenset()
+    taken: tuple[IPNetwork, ...] = ()
+
+
+def offer(
+    subnets: Iterable[IPNetwork],
+    links: Collection[IPNetwork],
+    others: Iterable[IPAddress],
+    servers: Iterable[IPAddress] = (),
+) -> Offer:
+    """Return what a host with *subnets* behind it has for containers.
+
+    *links* are the networks that it is on, and *others* addresses of hosts and services, which are nobody else's;
+    *servers* are addresses of servers here.
+    """
+    free: list[IPNetwork] = []
+    taken: list[IPNetwork] = []
+    for subnet in subnets:
+        is_on_link = any(link.version == subnet.version and link.overlaps(subnet) for link in links)
+        (taken if is_on_link else free).append(subnet)
+    kept, named = (
+        frozenset(each for each in addresses if any(each in subnet for subnet in free))
+        for addresses in (others, servers)
+    )
+    return Offer(tuple(free), kept, named, tuple(taken))

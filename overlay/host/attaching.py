@@ -1,0 +1,399 @@
+"""Attaching containers to this host: what the record says, and the kernel in the state that it says.
+
+Every call is synchronous, and takes some milliseconds, most of them in the kernel.  One thread at a time may call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from overlay.containers.addresses import AddressError, IPAddress
+from overlay.containers.attachments import (
+    GATEWAY_MAC,
+    MOST,
+    RECORD_SIZE,
+    Attachment,
+    Attachments,
+    derived_mac,
+    inner_name,
+    outer_name,
+)
+from overlay.errors import HostError
+from overlay.host import records, sysctl
+from overlay.host.interfaces import index_of
+from overlay.host.netlink.barred_subnets import BarredSubnets
+from overlay.host.netlink.fib import match, read_links
+from overlay.host.netlink.inside import GATEWAYS
+from overlay.host.netlink.kernel import Kernel, refusal
+from overlay.host.netlink.veth import Ends, Veths
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from pathlib import Path
+
+    from overlay.containers.addresses import Holder
+    from overlay.containers.subnets import Offer
+    from overlay.host.netlink.inside import Inside
+    from overlay.host.netlink.veth import Outer
+    from overlay.host.plan import IPNetwork
+
+# Ours
+SUFFIX = ".containers"  # beside the control socket
+
+
+class StandsError(HostError):
+    """The interface is there already; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for beside an interface for *holder*.
+
+    *addresses* are to be those and no others, held by *held_by* where that is not the holder itself; none leaves the
+    choice to us.  *networks* are what the container is to reach through its gateways.  *mtu* is an upper bound.
+    """
+
+    holder: Holder
+    addresses: tuple[IPAddress, ...] = ()
+    held_by: Holder | None = None
+    networks: tuple[IPNetwork, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+    mac: str | None = None
+    mtu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What was made.  *inner* is the name of the container's end, *networks* those that it has routes to."""
+
+    addresses: tuple[IPAddress, ...]
+    outer: str
+    inner: str
+    outer_mac: str
+    mac: str
+    mtu: int
+    networks: tuple[IPNetwork, ...]
+
+    @property
+    def gateways(self) -> tuple[IPAddress, ...]:
+        """The gateway of each IP version that the container has an address of."""
+        return tuple(GATEWAYS[version] for version in sorted({each.version for each in self.addresses}))
+
+
+class Attaching:
+    """The containers of one agent's interface on this host."""
+
+    def __init__(self, interface: str, record: Path) -> None:
+        """Read the *record*, a file.  Raises HostError if there is no way to the kernel's tables.
+
+        `trouble` then says what was wrong with the record, if anything was: it counts as empty.
+        """
+        self._interface, self._record = interface, record
+        self.trouble: str | None = None
+        try:
+            self._kernel = Kernel()
+        except OSError as error:
+            raise refusal("the network devices of this host cannot be accessed", error) from error
+        self._veths = Veths(self._kernel)
+        self._barred = BarredSubnets(self._kernel, interface)
+        self._namespace = records.own_namespace()
+        self.attachments = self._load()
+
+    def close(self) -> None:
+        """Close the socket to the kernel.  Containers keep what they have."""
+        self._kernel.close()
+
+    # Addresses without an attachment
+
+    def elsewhere(self, subnets: Iterable[IPNetwork]) -> set[IPNetwork]:
+        """Return networks that this host is on, by other interfaces than the tunnel's, or reaches by a gateway.
+
+        Of the latter only those that have a part of *subnets*.  Raises HostError.
+        """
+        try:
+            own = index_of(self._interface)
+            found = {link.network for link in read_links(self._kernel) if link.index != own}
+            for subnet in subnets:
+                for at in {0, 1 % subnet.num_addresses, subnet.num_addresses - 1}:
+                    route = match(self._kernel, subnet[at], None)
+                    if route is not None and route.gateway is not None and route.network.prefixlen:
+                        found.add(route.network)
+        except OSError as error:
+            raise refusal("the routing tables of this host could not be read", error) from error
+        return found
+
+    def hold(self, holder: Holder, wanted: Sequence[IPAddress], offer: Offer) -> tuple[IPAddress, ...]:
+        """Have *holder* hold the addresses *wanted*, or for none one of each version; return what it holds.
+
+        Raises AddressError and HostError, with nothing changed.
+        """
+        try:
+            self._give(holder, wanted, offer)
+            self._save()
+        except BaseException:
+            if holder not in self.attachments.by_holder:
+                self.attachments.addresses.release(holder)
+            raise
+        return self.attachments.addresses.held_by(holder)
+
+    def release(self, holder: Holder) -> None:
+        """Have *holder* hold no address any more.  Raises HostError if that cannot be written down."""
+        if self.attachments.addresses.release(holder):
+            self._save()
+
+    # Attachments
+
+    def attach(self, wanted: Wanted, offer: Offer, mtu: int, inside: Inside | None) -> Attached:
+        """Make an interface for a container, with addresses and routes; without *inside*, its inner end stays here.
+
+        *mtu* is that of the tunnel.  Raises AddressError, StandsError and HostError; nothing is left then.
+        """
+        holder = wanted.holder
+        self._make_way(holder, inside)
+        if len(self.attachments.by_holder) >= MOST:
+            raise HostError(f"this host has {MOST} containers attached, the most that an agent takes")
+        try:
+            addresses = self._choose(wanted, offer)
+            made = Attachment(
+                holder, addresses, outer_name(holder), wanted.mac or derived_mac(holder), wanted.mtu
+            )
+            self.attachments.put(made)
+            self._save()  # before: what is left of it after a kill is known
+            networks = self._make(made, wanted.networks, made.mtu(mtu), inside)
+            self.attachments.put(replace(made, is_whole=True))
+            self._save()
+        except BaseException:
+            self._undo(holder)
+            raise
+        inner = holder.interface if inside is not None else inner_name(holder)
+        return Attached(addresses, made.outer, inner, GATEWAY_MAC, made.mac, made.mtu(mtu), tuple(networks))
+
+    def detach(self, holder: Holder) -> bool:
+        """Take the interface and the addresses of *holder* away; return whether there was anything.
+
+        What is gone is no error.  Raises HostError if the kernel refuses.
+        """
+        try:
+            was_there = self._veths.remove(outer_name(holder))
+        except OSError as error:
+            raise refusal(f"the interface {holder} could not be removed", error) from error
+        held = self.attachments.addresses.held_by(holder)
+        attachment = self.attachments.drop(holder)
+        if attachment is not None or held:
+            self._save()
+        return was_there or attachment is not None or bool(held)
+
+    def check(self, holder: Holder, mtu: int, inside: Inside | None) -> Attachment:
+        """Return the attachment of *holder* if all of it stands; put back what can be without touching the container.
+
+        Raises HostError that says what is not as it was made.
+        """
+        attachment = self.attachments.by_holder.get(holder)
+        if attachment is None or not attachment.is_whole:
+            raise HostError(f"there is no {holder}: remove the container and start it again")
+        try:
+            outer = self._veths.find(attachment.outer)
+            if outer is None:
+                raise HostError(
+                    f"{attachment.outer}, this host's end of {holder}, is gone: start the container again"
+                )
+            led = self._veths.led().get(outer.index, {})
+            self._lead(attachment, outer, led, attachment.mtu(mtu))
+            if inside is not None:
+                _check_inside(attachment, inside, attachment.mtu(mtu))
+        except OSError as error:
+            raise refusal(f"the interface {holder} could not be looked at", error) from error
+        return attachment
+
+    def collect(self, network: str, valid: set[tuple[str, str]]) -> list[Holder]:
+        """Detach all in *network* that are of none of the *valid* containers and interfaces; return whose they were.
+
+        Raises HostError for what could not be removed, after the rest has been.
+        """
+        problems, removed = [], []
+        for holder in self.attachments.stale(network, valid):
+            try:
+                self.detach(holder)
+            except HostError as error:
+                problems.append(str(error))
+            else:
+                removed.append(holder)
+        if problems:
+            raise HostError("; ".join(problems))
+        return removed
+
+    def take_over(self, mtu: int) -> tuple[int, int]:
+        """At the start: undo what is half made, forget what is gone; return how many stand, and how many were undone."""
+        halves = [each.holder for each in self.attachments.by_holder.values() if not each.is_whole]
+        for holder in halves:
+            self.detach(holder)
+        gone = self.look(mtu)
+        return len(self.attachments.by_holder), len(halves) + len(gone)
+
+    def look(self, mtu: int) -> list[Holder]:
+        """See what became of the containers: forget those whose namespace is gone, and return them.
+
+        The others get back the routes that somebody removed, or that have another MTU than that of the tunnel, *mtu*.
+        Their own device keeps its MTU until check(), as nobody can change it from here: where the tunnel's has become
+        less, this host tells them so by ICMP, packet by packet and for each address once in ten minutes.
+        Nothing is written to the kernel where all is as it should be.  Raises HostError.
+        """
+        if not self.attachments.by_holder:
+            return []
+        gone = []
+        try:
+            there, led = self._veths.all(), self._veths.led()
+            for holder, attachment in list(self.attachments.by_holder.items()):
+                outer = there.get(attachment.outer)
+                if outer is None:
+                    gone.append(holder)
+                    self.attachments.drop(holder)
+                    continue
+                self._lead(attachment, outer, led.get(outer.index, {}), attachment.mtu(mtu))
+        except OSError as error:
+            raise refusal("the interfaces of containers could not be looked at", error) from error
+        if gone:
+            self._save()
+        return gone
+
+    def bar(self, subnets: Collection[IPNetwork]) -> None:
+        """Reject packets to what *subnets* have no container for, while there are containers.
+
+        They would leave by the default route of this host, unencrypted, or go around between the tunnel and this host.
+        A route of a bridge, or any other for the same subnet, is preferred.  Raises HostError.
+        """
+        try:
+            self._barred.apply(subnets if self.attachments.by_holder else ())
+        except OSError as error:
+            raise refusal("the subnets of containers could not be closed", error) from error
+
+    # Parts
+
+    def _make_way(self, holder: Holder, inside: Inside | None) -> None:
+        """Undo what *holder* had in a namespace that is gone.  Raises StandsError if it has its interface."""
+        former = self.attachments.by_holder.get(holder)
+        try:
+            outer = self._veths.find(outer_name(holder))
+            if former is not None and former.is_whole and outer is not None:
+                found = inside.link(holder.interface) if inside is not None else None
+                if inside is None or (found is not None and found[0] == outer.inner):
+                    raise StandsError(f"there is an interface {holder} already: remove it first")
+            elif inside is not None and inside.link(holder.interface) is not None:
+                raise StandsError(
+                    f"the container has an interface {holder.interface} already: give this one another name"
+                )
+        except OSError as error:
+            raise refusal(f"the interface {holder} could not be looked at", error) from error
+        if former is not None or outer is not None:
+            self.detach(holder)
+
+    def _choose(self, wanted: Wanted, offer: Offer) -> tuple[IPAddress, ...]:
+        addresses = self.attachments.addresses
+        if wanted.held_by is None:
+            return self._give(wanted.holder, wanted.addresses, offer)
+        foreign = [each for each in wanted.addresses if addresses.taken.get(each) != wanted.held_by]
+        if foreign or not wanted.addresses:
+            raise AddressError(f"{foreign[0] if foreign else 'no address'} was not asked for before")
+        in_use = {each for one in self.attachments.by_holder.values() for each in one.addresses}
+        if used := in_use.intersection(wanted.addresses):
+            raise AddressError(f"{min(map(str, used))} belongs to another container")
+        return wanted.addresses
+
+    def _give(self, holder: Holder, wanted: Sequence[IPAddress], offer: Offer) -> tuple[IPAddress, ...]:
+        """Give *holder* addresses, the *wanted* ones where there are any, and one of each version it has none of."""
+        kept = offer.kept | self._led_elsewhere()
+        subnets = [each for each in offer.subnets if each.version == 4 or sysctl.has_ipv6()]
+        if wanted:
+            self.attachments.addresses.claim(holder, wanted, subnets, kept)
+        versions = {each.version for each in self.attachments.addresses.held_by(holder)}
+        rest = [each for each in subnets if each.version not in versions]
+        if rest:
+            self.attachments.addresses.allocate(holder, rest, kept | offer.named)
+        return self.attachments.addresses.held_by(holder)
+
+    def _led_elsewhere(self) -> set[IPAddress]:
+        """Return addresses that the kernel leads to containers, whether they are in this record or not.
+
+        They are of another agent here, or of one whose record was lost.
+        """
+        try:
+            return {address for each in self._veths.led().values() for address in each}
+        except OSError as error:
+            raise refusal("the routes of this host could not be read", error) from error
+
+    def _make(
+        self, attachment: Attachment, networks: Sequence[IPNetwork], mtu: int, inside: Inside | None
+    ) -> list[IPNetwork]:
+        holder, mac = attachment.holder, _packed(attachment.mac)
+        inner = holder.interface if inside is not None else inner_name(holder)
+        alias = f"{self._interface}: {holder}"[:255]
+        ends = Ends(attachment.outer, inner, _packed(GATEWAY_MAC), mac, mtu, alias)
+        try:
+            outer = self._veths.make(ends, None if inside is None else inside.namespace)
+            if any(each.version == 6 for each in attachment.addresses):
+                sysctl.enable_ipv6(outer.name)
+            sysctl.stop_redirects(outer.name)
+            self._veths.bring_up(outer)
+            made: list[IPNetwork] = []
+            if inside is not None:
+                made = inside.set_up(inner, attachment.addresses, networks, _packed(GATEWAY_MAC))
+            self._veths.lead(outer, attachment.addresses, mac, mtu)
+        except OSError as error:
+            raise refusal(f"the interface {holder} could not be made", error) from error
+        return made
+
+    def _lead(self, attachment: Attachment, outer: Outer, led: dict[IPAddress, int], mtu: int) -> None:
+        """Put back what is missing of the routes to a container, or has another MTU."""
+        if outer.is_up and led == dict.fromkeys(attachment.addresses, mtu):
+            return
+        self._veths.bring_up(outer)
+        self._veths.lead(outer, attachment.addresses, _packed(attachment.mac), mtu)
+
+    def _undo(self, holder: Holder) -> None:
+        """Take everything of *holder* away after a failure, of which the caller tells."""
+        with contextlib.suppress(OSError):
+            self._veths.remove(outer_name(holder))
+        self.attachments.drop(holder)
+        with contextlib.suppress(HostError):
+            self._save()
+
+    # The record
+
+    def _load(self) -> Attachments:
+        try:
+            data = records.read(self._record, RECORD_SIZE)
+            return Attachments() if data is None else Attachments.decode(data, self._namespace)
+        except ValueError:
+            self.trouble = (
+                f"{self._record} does not contain what an agent writes there, so nothing is known of containers that run: "
+                "restart them"
+            )
+        except HostError as error:
+            self.trouble = f"nothing is known of containers that run: {error}"
+        return Attachments()
+
+    def _save(self) -> None:
+        records.write(self._record, self.attachments.encode(self._namespace))
+
+
+def _packed(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def _check_inside(attachment: Attachment, inside: Inside, mtu: int) -> None:
+    holder = attachment.holder
+    found = inside.link(holder.interface)
+    if found is None:
+        raise HostError(f"the container has no {holder.interface} any more: start it again")
+    index, mac, has_mtu = found
+    if mac != _packed(attachment.mac):
+        raise HostError(
+            f"{holder} has another Ethernet address than {attachment.mac}: start the container again"
+        )
+    missing = set(attachment.addresses) - inside.addresses(index)
+    if missing:
+        raise HostError(f"{holder} has lost {min(map(str, missing))}: start the container again")
+    if has_mtu != mtu:
+        inside.set_mtu(index, mtu)
