@@ -24,6 +24,7 @@ from overlay import (
     ending,
     introduction,
     logs,
+    membership,
     numbers,
     preshared,
     questions,
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from overlay.link.messages import Command, Report
     from overlay.roster import Change, Remote
     from overlay.wire.addresses import Sockaddr
-    from peers.stores import Store
+    from peers.stores.store import Store
 
 # Ours
 TICK = 1.0  # seconds; how often an idle agent wakes to check the peers file and its deadlines
@@ -103,9 +104,13 @@ async def run_agent(options: Options, timing: Timing) -> None:
     unprivileged.check(options)  # first: without root, even the key may be unreadable
     key, _ = load_own_key(options.key)
     store = options.peers.open()
-    node = await wait_until_here(lambda: config.settle(store, key, options))
-    if node is None:
-        return
+    async with membership.taking_part(store, key, options) as joined:
+        node = await wait_until_here(lambda: config.settle(store, key, joined))
+        if node is not None:
+            await _run_node(joined, node, store, timing)
+
+
+async def _run_node(options: Options, node: Node, store: Store, timing: Timing) -> None:
     with contextlib.ExitStack() as stack:
         # From here on, no signal interrupts setting up or cleaning up; Agent.run() handles them.  After the first that
         # stops the agent, further signals change nothing, not even the exit code.
@@ -178,6 +183,7 @@ class Agent:
             self._started,
             self._engine,
             supervisor,
+            store,
             self._reloads,
             self._notes,
             self._upkeep.notes,

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from overlay.wire.addresses import Sockaddr
     from peers.addresses import Address
     from peers.peer import Peer
-    from peers.stores import Location, Store
+    from peers.stores import Location
+    from peers.stores.store import Store
     from peers.table import Table
 
 # Ours
@@ -75,6 +76,8 @@ class Options:
     forward: bool = False
     subnet_file: Path | None = None
     docker_options: Path | None = None
+    endpoint: str | None = None
+    encapsulation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,8 @@ class Node:
 
 def describe_files(options: Options, node: Node) -> list[Finding]:
     """Return what is wrong with each of the files of *node* that others can read or write, as they are now.  Blocks."""
-    return [*describe_writers_of(options.peers.open().files()), *describe_readers_of(node.key_files)]
+    store = options.peers.open()
+    return [*describe_writers_of(store.files()), *describe_readers_of((*node.key_files, *store.secrets()))]
 
 
 def settle(

@@ -11,6 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from overlay.errors import OverlayError
+from peers.errors import PeersError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ def until_stopped() -> Iterator[None]:
         _, left = group.split(StoppedError)
         if left is None:
             return
-        ours, others = left.split(OverlayError)
+        ours, others = left.split((OverlayError, PeersError))
         if ours is None or others is not None:
             raise left from None
         raise _first(ours) from None
@@ -47,7 +48,7 @@ def is_wanted(error: BaseException | None) -> bool:
     return isinstance(error, StoppedError)
 
 
-def _first(group: BaseExceptionGroup[OverlayError]) -> OverlayError:
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
     for error in group.exceptions:
         return _first(error) if isinstance(error, BaseExceptionGroup) else error
     raise AssertionError

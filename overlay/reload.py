@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from overlay.config import Node, Options
     from overlay.crypto.keys import PrivateKey
     from peers.errors import StoreError
-    from peers.stores import Store
+    from peers.stores.store import Store
 
 # Ours
 RETRY = "retry"  # the cause of a reload that nobody asked for
@@ -54,7 +54,7 @@ class Reloads:
     @property
     def notes(self) -> list[str]:
         """Sentences on files that are not as they should be, though the table in force is not affected."""
-        notes = [self._key_note] if self._key_note else []
+        notes = [*([self._key_note] if self._key_note else []), *self._store.notes()]
         if self._is_gone:
             notes.append(
                 f"{self._options.peers} is gone: the previous table stays in force until the agent ends; put the file "

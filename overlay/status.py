@@ -9,6 +9,7 @@ from overlay.troubles import told_too_little, troubles_of
 from overlay.wire.addresses import format_sockaddr
 from peers.mac import format_mac
 from peers.peer import format_public_key
+from peers.stores.membership import AttendedStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from overlay.link.messages import PeerCounters
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus
+    from peers.stores.store import Store
 
 # Of PeerCounters, shown as they are
 COUNTED = (
@@ -156,6 +158,22 @@ def shown_mac(encapsulation: Encapsulation, mac: bytes) -> str | None:
     """Return *mac* as text where frames end at the tunnel's ends; None where there are none."""
     has_frames = encapsulation.clear is not None and encapsulation.clear.frames is not None
     return format_mac(mac) if has_frames else None
+
+
+def store_standing(store: Store) -> dict[str, Any] | None:
+    """Return how this host stands in a store that it takes part in; None with a file."""
+    if not isinstance(store, AttendedStore):
+        return None
+    standing = store.standing()
+    return {
+        "state": standing.state,
+        "subnets": [str(subnet) for subnet in standing.subnets],
+        "lost": [str(subnet) for subnet in standing.lost],
+        "silent": None if standing.silent is None else round(standing.silent, 3),
+        "table_from": "disk" if standing.is_saved else "store",
+        "revision": standing.revision,
+        "left_out": standing.left_out,
+    }
 
 
 def age(moment: float | None, now: float) -> float | None:

@@ -93,13 +93,12 @@ class PrefixMap(Generic[V]):
         )
 
     def has_inside(self, prefix: Prefix) -> bool:
-        """Return whether there is *prefix* itself, or one inside of it.  It looks at all of that family."""
+        """Return whether there is *prefix* itself, or one inside of it.  It looks at all that are longer."""
         version, shift, bits = place_of(prefix)
         return any(
-            number >> (shift - each) == bits
+            bits in entries if each == shift else any(number >> (shift - each) == bits for number in entries)
             for each, entries in self._levels[version].items()
             if each <= shift
-            for number in entries
         )
 
     def _holding(self, version: int, number: int, least_shift: int) -> Iterator[tuple[Prefix, V]]:

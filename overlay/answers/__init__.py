@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from overlay.answers import (
+    accept_store,
     attach,
     attachments,
     can_attach,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Question: TypeAlias = "Callable[[Running, Request, TellRows], Awaitable[Answer]]"
 
 QUESTIONS: dict[str, Question] = {
+    "accept_store": accept_store.answer,
     "attach": attach.answer,
     "attachments": attachments.answer,
     "can_attach": can_attach.answer,

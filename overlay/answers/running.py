@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from overlay.session.constants import Timing
     from overlay.setup import HostSetup
     from overlay.supervisor import Supervisor
+    from peers.stores.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Running:
     started: float
     engine: Engine
     supervisor: Supervisor
+    store: Store
     reloads: Reloads
     notes: list[str]
     host_notes: HostNotes

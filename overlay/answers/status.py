@@ -67,6 +67,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         "uptime": status.age(running.started, clock.now()),
         "peers_file": str(running.options.peers),
         "reload_error": running.reloads.refusal,
+        "store": status.store_standing(running.store),
         "is_complete": counted.is_complete,
         "services": standing.count_states(running.balancing, services),
         "notes": [

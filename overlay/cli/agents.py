@@ -100,6 +100,7 @@ class Status:
     uptime: float
     peers_file: str
     reload_error: str | None
+    store: dict[str, Any] | None  # how this host stands in a store that it takes part in
     notes: list[str]
     drops: dict[str, int] | None  # None if not known
     strangers: list[Stranger]

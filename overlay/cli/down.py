@@ -13,7 +13,7 @@ import click
 from overlay.cli.agents import agent_path, ask
 from overlay.cli.exits import Failure
 from overlay.cli.options import interface_option
-from overlay.cli.output import show
+from overlay.cli.output import show, warn
 from overlay.cli.surroundings import Surroundings
 from overlay.numbers import count
 
@@ -27,8 +27,13 @@ POLL_INTERVAL = 0.05
 
 @click.command("down")
 @interface_option
+@click.option(
+    "--leave",
+    is_flag=True,
+    help="Give the subnet of this host back at once, in a network in etcd, and forget the network.",
+)
 @click.pass_context
-def command(ctx: click.Context, interface: str) -> None:
+def command(ctx: click.Context, interface: str, leave: bool) -> None:
     """Stop the agent of an interface and wait until it has gone.
 
     The agent removes its routes, its addresses and the interface, and restores what --fix-sysctl changed.  If an agent
@@ -41,7 +46,7 @@ def command(ctx: click.Context, interface: str) -> None:
     deadline = surroundings.now() + PATIENCE
     while True:
         try:
-            answer = ask(ctx, interface, op="down")
+            answer = ask(ctx, interface, op="down", **({"leave": True} if leave else {}))
             break
         except NoAgentError:
             try:
@@ -54,6 +59,8 @@ def command(ctx: click.Context, interface: str) -> None:
             else:
                 return
     process = answer.get("pid")
+    if answer.get("problem"):
+        warn(str(answer["problem"]))
     deadline = surroundings.now() + PATIENCE
     # The process is asked first: in a container it may not be visible, and then the socket tells.
     while (isinstance(process, int) and _lives(process)) or _listens(agent_path(ctx, interface)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from overlay.cli.agents import UNENCRYPTED
 from overlay.cli.output import format_age, format_bytes, format_some, format_table
@@ -14,7 +14,7 @@ from overlay.troubles import severity
 from peers.peer import TAP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from overlay.cli.agents import PeerStatus, Status, Stranger
 
@@ -157,7 +157,8 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         ("addresses", ", ".join(status.addresses)),
         ("network", ", ".join(status.prefixes)),
         ("public key", status.public_key or "-"),
-        ("peers file", status.peers_file),
+        ("peers file" if status.store is None else "store", status.peers_file),
+        *([("membership", _describe_store(status.store))] if status.store is not None else []),
         *([("services", services)] if services else []),
         ("agent", f"process {status.pid}, forwarder {forwarder}, up for {format_duration(status.uptime)}"),
     ]
@@ -170,6 +171,16 @@ def _lanes(status: Status) -> str:
         for lane, each in enumerate(status.lane_traffic)
     ]
     return format_table(("LANE", "RX", "TX", "PACKETS RX", "PACKETS TX"), rows)
+
+
+def _describe_store(store: Mapping[str, Any]) -> str:
+    """Return how this host stands in a store that it takes part in."""
+    subnets = f" ({', '.join(map(str, store['subnets']))})" if store["subnets"] else ""
+    silent = store["silent"]
+    heard = "etcd answers" if silent is None else f"etcd is silent for {format_duration(silent)}"
+    origin = ", table of the last run" if store["table_from"] == "disk" else ""
+    left_out = f", {count(store['left_out'], 'node')} left out" if store["left_out"] else ""
+    return f"{store['state']}{subnets}, {heard}{origin}{left_out}"
 
 
 def _describe_stranger(stranger: Stranger) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from overlay.cli.options import DEFAULT_INTERFACE, FILE, InterfaceName, key_option, peers_option
+from peers.encapsulation import ENCAPSULATIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.option(
     "--node",
     metavar="NAME",
-    help="The peer that this host is; its key must match, if it has one.  [default: by the key]",
+    help="The peer that this host is; its key must match, if it has one.  In etcd it is called so.  [default: by the key]",
 )
 @click.option(
     "--fix-sysctl",
@@ -48,6 +49,16 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
     "--forward",
     is_flag=True,
     help="Let packets from and for the subnets of this host pass its packet filters, until the end.",
+)
+@click.option(
+    "--endpoint",
+    metavar="ADDRESS[:PORT]",
+    help="In a network in etcd: where others reach this host, by default at the address that reaches etcd.",
+)
+@click.option(
+    "--encapsulation",
+    type=click.Choice(ENCAPSULATIONS),
+    help="In a network in etcd: of the tunnels with this host, by default the network's.",
 )
 @click.option(
     "--subnet-file",
@@ -78,6 +89,8 @@ def command(
     fix_sysctl: bool,
     masquerade: bool,
     forward: bool,
+    endpoint: str | None,
+    encapsulation: str | None,
     subnet_file: Path | None,
     docker_options: Path | None,
     lanes: str,
@@ -87,6 +100,8 @@ def command(
 
     Runs in the foreground, logs to stderr and reports when it is ready.  SIGINT, SIGTERM and `overlay down` stop it,
     and it leaves the host as it was.  The peers file is read again when it changes, and on SIGHUP.
+
+    With --peers etcd://HOST:2379/NAME this host joins the network NAME in etcd: it takes a subnet and finds the others.
 
     A persistent tun device of that name (ip tuntap add) is used and left in place.  Its owner may run the agent without
     root, provided that root has configured the device; anything missing is reported.
@@ -108,6 +123,8 @@ def command(
         forward=forward,
         subnet_file=None if subnet_file is None else _absolute(subnet_file),
         docker_options=None if docker_options is None else _absolute(docker_options),
+        endpoint=endpoint,
+        encapsulation=encapsulation,
     )
     agent.run(options, log_level)
 

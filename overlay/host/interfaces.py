@@ -73,6 +73,18 @@ def is_own_address(address: IPAddress) -> bool:
     return host.partition("%")[0] == str(address).partition("%")[0]
 
 
+def source_towards(host: str) -> str | None:
+    """Return the address that this host sends from to the address *host*; None if no route leads there.  Sends nothing."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            probe.connect((host, PROBED_PORT))
+            address: str = probe.getsockname()[0]
+    except OSError:
+        return None
+    return address.partition("%")[0]
+
+
 def sockaddr_of(address: IPAddress, port: int) -> Sockaddr:
     """Return *address* and *port* as sockets take them.
 

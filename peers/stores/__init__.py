@@ -1,4 +1,9 @@
-"""Where the peer table comes from.  A store is opened by name; adding one is one module and one row here."""
+"""Where the peer table comes from.  A store is opened by name; adding one is one module and one row here.
+
+What a store needs is imported when one is opened: most hosts read a file.
+"""
+
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from peers.errors import StoreError
 from peers.stores.file import FileStore
@@ -14,34 +19,11 @@ from peers.stores.file import FileStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from peers.errors import TableError
-    from peers.table import Table
+    from peers.stores.etcd.location import EtcdLocation
+    from peers.stores.store import Store
 
 FILE = "file"  # the store of a path alone
 NAME = re.compile(r"([a-z][a-z0-9+.-]*):")  # a store in front of its place, as a scheme in a URI (RFC 3986)
-
-
-class Store(Protocol):
-    """A place that holds the peer table and may change it at any time."""
-
-    def load(self) -> Table:
-        """Return the table as it is now.
-
-        Raises TableError if it is wrong, StoreError if the store is out of reach.  Either way it is then
-        known to the store, so that changed() tells of the next change and not of this one again.
-        """
-
-    def changed(self) -> bool:
-        """Return whether load() would read something new.  Cheap enough to ask every second."""
-
-    def is_absent(self) -> bool:
-        """Return whether there is nothing to read any more, because it was removed.  As cheap."""
-
-    def problems(self, most: int) -> list[TableError]:
-        """Return what is wrong with the table as it is now, at most *most* problems.  Raises StoreError."""
-
-    def files(self) -> tuple[Path, ...]:
-        """Return the files of this host that the table is read from: who can write them decides who is a peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +39,30 @@ class Row:
     absolute: Callable[[str], str] = lambda place: place
 
 
+def _etcd(scheme: str) -> Row:
+    def locate(place: str) -> EtcdLocation:
+        from peers.stores.etcd.layout import check_network
+        from peers.stores.etcd.location import EtcdLocation
+
+        location = EtcdLocation.parse(scheme, place, ("admin-key",))
+        check_network(location.path, location)
+        return location
+
+    def open_store(place: str) -> Store:
+        from peers.stores.etcd.store import EtcdStore
+
+        return EtcdStore(locate(place))
+
+    def make_absolute(place: str) -> str:
+        return locate(place).absolute().place
+
+    return Row(open_store, locate, make_absolute)
+
+
 STORES: Mapping[str, Row] = {
     FILE: Row(lambda place: FileStore(Path(place)), absolute=lambda place: str(Path(place).absolute())),
+    "etcd": _etcd("etcd"),
+    "etcds": _etcd("etcds"),
 }
 
 

@@ -61,6 +61,14 @@ class FileStore:
         """Return the file."""
         return (self.path,)
 
+    def secrets(self) -> tuple[Path, ...]:
+        """Return none."""
+        return ()
+
+    def notes(self) -> list[str]:
+        """Return none."""
+        return []
+
     def _signature(self) -> Signature | None:
         try:
             status = self.path.stat()

@@ -47,3 +47,11 @@ class MemoryStore:
     def files(self) -> tuple[Path, ...]:
         """Return none."""
         return ()
+
+    def secrets(self) -> tuple[Path, ...]:
+        """Return none."""
+        return ()
+
+    def notes(self) -> list[str]:
+        """Return none."""
+        return []

@@ -108,6 +108,9 @@ def explain_tls(endpoint: Endpoint, error: BaseException | None, location: EtcdL
             else f"see that {location.cert} is signed by the authority that etcd trusts, and not expired"
         )
         return GatewayError(Cause.TLS, f"{at} does not accept the certificate of this host; {remedy}")
+    if "EOF" in reason:
+        what = "broke off when TLS began, as one without TLS does"
+        return GatewayError(Cause.AWAY, f"{at} {what}; see its log, or write etcd:// if it speaks none")
     return away(endpoint, f"broke off while TLS began{f' ({reason})' if reason else ''}")
 
 

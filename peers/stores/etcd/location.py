@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, unquote
 from peers.addresses import parse_address
 from peers.errors import StoreError
 from peers.files import UnfitFileError, read_regular
-from peers.peer import Endpoint
+from peers.peer import KEY_TEXT_SIZE, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,7 +34,8 @@ PARAMETERS = (*FILES, "user")
 
 @dataclass(frozen=True, slots=True)
 class EtcdLocation:
-    """An etcd and a *path* in it, without slashes around; *more* are parameters of the store that asked for them.
+    """An etcd and a *path* in it, without slashes around; *more* are parameters of the store that asked for
+    them, each a key or the path of a file.
 
     Prints as the URL that it was read from, which has no secrets.
     """
@@ -112,7 +113,10 @@ class EtcdLocation:
     def absolute(self) -> Self:
         """Return the location for a reader in another directory."""
         ca, cert, key, password_file = (path and path.absolute() for path in self._paths())
-        return replace(self, ca=ca, cert=cert, key=key, password_file=password_file)
+        more = tuple(
+            (name, value if is_key(value) else str(Path(value).absolute())) for name, value in self.more
+        )
+        return replace(self, ca=ca, cert=cert, key=key, password_file=password_file, more=more)
 
     def context(self) -> ssl.SSLContext | None:
         """Return how TLS is spoken there; None without TLS.  Reads files.  Raises StoreError."""
@@ -165,6 +169,11 @@ class EtcdLocation:
         if (self.user is None) != (self.password_file is None):
             missing = "user=NAME" if self.user is None else "password-file=FILE"
             raise StoreError(f"{text} logs in by half; write {missing} too")
+
+
+def is_key(value: str) -> bool:
+    """Return whether a parameter is a public key itself, and not a file that has one."""
+    return len(value) == KEY_TEXT_SIZE and value.endswith("=")
 
 
 def _read_endpoints(authority: str, text: str, example: str) -> tuple[Endpoint, ...]:

@@ -26,6 +26,7 @@ STATUS = {
     "uptime": 3725.5,
     "peers_file": "/etc/overlay/peers.toml",
     "reload_error": None,
+    "store": None,
     "notes": [],
     "drops": {},
     "strangers": [],

@@ -183,11 +183,12 @@ def test_a_file_can_be_named_with_its_store(check, overlay, tmp_path, key):
 
 
 def test_a_store_that_is_not_known_is_a_wrong_use_with_the_known_ones(overlay):
-    result = overlay("check", "--peers", "etcd://127.0.0.1:2379/overlay")
+    result = overlay("check", "--peers", "consul://127.0.0.1:2379/overlay")
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert (
-        "'--peers': there is no store named etcd; accepted are the path of a file and file:" in result.stderr
+        "'--peers': there is no store named consul; accepted are the path of a file and file:"
+        in result.stderr
     )
 
 

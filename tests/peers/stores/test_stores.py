@@ -13,12 +13,13 @@ from peers.stores.memory import MemoryStore
 from peers.toml import parse
 from tests.peers.examples import peer, render, table
 
+ATTENDED = {"etcd", "etcds"}  # an agent follows them: tests/peers/stores/etcd/
 ONE = render(table(peer("paris", "10.244.1.0/24")))
 TWO = render(table(peer("paris", "10.244.1.0/24"), peer("rome", "10.244.2.0/24")))
 WRONG = ONE + "colour = 1\n"
 
 
-@pytest.fixture(params=[*STORES, "memory"])
+@pytest.fixture(params=[*(name for name in STORES if name not in ATTENDED), "memory"])
 def store_and_write(request, tmp_path):
     """A store that holds ONE and was not loaded yet, and a function that changes its text."""
     if request.param == "memory":
@@ -136,9 +137,26 @@ def test_a_file_that_is_there_is_that_file_whatever_its_name_looks_like(tmp_path
     assert list(Location.parse(name).open().load().peers) == ["paris"]
 
 
-@pytest.mark.parametrize("text", ["etcd:prod", "etcd://host:2379/overlay", "memory:[network]", "x:\0"])
+@pytest.mark.parametrize("text", ["consul:prod", "zk://host:2181/overlay", "memory:[network]", "x:\0"])
 def test_an_unknown_store_is_refused_with_the_known_ones(text):
     with pytest.raises(
-        StoreError, match=r"there is no store named .*; accepted are the path of a file and file: in front"
+        StoreError,
+        match=r"there is no store named .*; accepted are the path of a file and file:, etcd:, etcds:",
     ):
         Location.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["etcd:prod", "etcd://", "etcd://host/", "etcd://host/a/b", "etcds://host/x?ca="]
+)
+def test_a_place_that_a_store_cannot_have_is_refused(text):
+    with pytest.raises(StoreError, match="write "):
+        Location.parse(text)
+
+
+def test_files_that_a_place_names_are_named_from_the_root_for_readers_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    location = Location.parse("etcds://h/office?ca=ca.pem&admin-key=admin.pub").absolute()
+
+    assert str(location) == f"etcds://h:2379/office?ca={tmp_path}/ca.pem&admin-key={tmp_path}/admin.pub"

@@ -1,0 +1,113 @@
+"""A store that this host takes part in: attended beside the agent, from before there is a node until after its end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from overlay.ending import StoppedError
+from overlay.errors import ConfigError
+from overlay.host import notify
+from overlay.host.interfaces import source_towards
+from overlay.key_files import load_private_key
+from peers.peer import PEER_NAME, Endpoint
+from peers.stores.membership import AttendedStore, Member
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from overlay.config import Options
+    from overlay.crypto.keys import PrivateKey
+    from peers.stores.store import Store
+
+# Ours
+DIRECTORY = Path("/var/lib/overlay")  # where root keeps what is known of networks
+ANYWHERE = "192.0.2.1"  # of no host (RFC 5737): the way there is the default route's
+HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+log = logging.getLogger("overlay")
+
+
+@contextlib.asynccontextmanager
+async def taking_part(store: Store, key: PrivateKey | None, options: Options) -> AsyncIterator[Options]:
+    """Have *store* attended in the block, which begins when this host has joined; a file needs nothing of that.
+
+    What comes in are the *options* of the node.  Raises StoreError or ConfigError where this host cannot join, and
+    StoppedError where a signal says to stop before it has.
+    """
+    if not isinstance(store, AttendedStore):
+        _refuse_endpoint(options)
+        yield options
+        return
+    member = _describe_member(key or load_private_key(options.key)[0], options)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.attend, member)
+        await _until_joined(store)
+        # It knows itself by its key; the name was for the others.
+        yield replace(options, node=None)
+        nursery.cancel_scope.cancel()
+
+
+async def _until_joined(store: AttendedStore) -> None:
+    def tell(reason: str) -> None:
+        log.warning("waiting for the network: %s", reason)
+        notify.status(f"waiting for the network: {reason}")
+
+    with trio.open_signal_receiver(*HEEDED) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def heed() -> None:
+                async for number in signals:
+                    if number != signal.SIGHUP:
+                        log.info("stopping cause=%s", signal.Signals(number).name)
+                        raise StoppedError
+
+            nursery.start_soon(heed)
+            await store.joined(tell)
+            nursery.cancel_scope.cancel()
+
+
+def _describe_member(key: PrivateKey, options: Options) -> Member:
+    name = options.node or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:63] or "node"
+    if not PEER_NAME.fullmatch(name):
+        raise ConfigError(
+            f"--node {name}: this is not a peer name; write 1 to 63 letters, digits, dots, hyphens or underscores"
+        )
+    if options.endpoint is not None:
+        try:
+            Endpoint.parse(options.endpoint, 1)
+        except ValueError as error:
+            raise ConfigError(f"--endpoint: {options.endpoint!r} {error}") from None
+    return Member(name, key.public, state_directory(), _own_address, options.endpoint, options.encapsulation)
+
+
+def state_directory() -> Path:
+    """Return where what is known of networks is kept: the service's (systemd.exec), root's, or this user's (XDG)."""
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return Path(given.partition(":")[0])
+    if os.geteuid() == 0:
+        return DIRECTORY
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "overlay"
+
+
+def _own_address(host: str | None) -> str | None:
+    """Return the address that this host has towards *host*, or by its default route."""
+    return source_towards(host or ANYWHERE)
+
+
+def _refuse_endpoint(options: Options) -> None:
+    for name, value in (("--endpoint", options.endpoint), ("--encapsulation", options.encapsulation)):
+        if value is not None:
+            raise ConfigError(
+                f"{name} is for a network that this host joins by itself, and {options.peers} is a file: write it there"
+            )

@@ -1,0 +1,547 @@
+"""An agent's part in a network: it follows the keys, holds its subnet, and goes on with what it knows whatever etcd does.
+
+Three tasks: one follows the keys and comes back after each end of the watch, one makes the calls that leases.py asks
+for, one keeps what is known on disk.  Whatever is known is in force until something else is known: silence changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
+
+import trio
+
+from peers.addresses import parse_address
+from peers.errors import StoreError, TableError
+from peers.peer import format_public_key
+from peers.stores import membership
+from peers.stores.etcd import saved
+from peers.stores.etcd.document import decode_document, read_document
+from peers.stores.etcd.layout import MalformedError, NodeValue
+from peers.stores.etcd.leases import Claimant, Grant, KeepAlive, Standing, Tenancy, Write
+from peers.stores.etcd.members import Members, Own, Snapshot, read_members
+from peers.stores.etcd.messages import Cause, Delete, GatewayError, Get, Put, is_unchanged, prefix_end
+from peers.stores.etcd.mirror import HistoryError, Mirror
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from peers.addresses import Prefix
+    from peers.stores.etcd.document import Document
+    from peers.stores.etcd.gateway import Gateway
+    from peers.stores.etcd.layout import Keys
+    from peers.stores.etcd.leases import Call
+    from peers.stores.etcd.signatures import Trust
+    from peers.stores.membership import Member
+
+# Ours
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds before etcd is tried again, with chance on top
+HISTORY_PAUSE = 10.0  # seconds before an etcd with another past is looked at again
+WATCH_PATIENCE = 10.0  # seconds for a watch to begin
+GATHERING = 0.1  # seconds in which changes are gathered before the members are read again
+SHARE = 10  # and this many times as long as the last reading took, so that a thousand joins are not read one by one
+SAVE_INTERVAL = 2.0  # seconds between two writes of what is known
+UNASKED = (
+    24 * 3600.0
+)  # seconds; a subnet that was held longer ago is not used without asking (as flannel's lease)
+LEAVE_PATIENCE = 5.0  # seconds
+
+log = logging.getLogger("overlay")
+
+
+class Attendance:
+    """One host in one network.
+
+    *trust* makes what verifies signatures from the number of the last document.  *take* is handed each snapshot, and
+    *missing* makes the error of a network that is not there.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        path: Path,
+        gateway: Gateway,
+        member: Member,
+        trust: Callable[[int], Trust | None],
+        take: Callable[[Snapshot], None],
+        missing: Callable[[], StoreError],
+    ) -> None:
+        self._keys, self._path, self._gateway, self._member = keys, path, gateway, member
+        self._take, self._missing = take, missing
+        self._file = member.directory / f"{keys.name}-{member.public_key[:8].hex()}.json"
+        restored = saved.read(self._file)
+        kept, confirmed = restored if restored is not None else (None, 0.0)
+        self._mirror = Mirror(kept.cluster, kept.revision, kept.kvs) if kept is not None else Mirror()
+        self._trust = trust(kept.serial if kept is not None else 0)
+        endpoints = (member.endpoint,) if member.endpoint is not None else ()
+        claimant = Claimant(
+            member.name, member.public_key, os.urandom(16).hex(), endpoints, member.encapsulation
+        )
+        self._tenancy = Tenancy(keys, claimant, kept.subnets if kept is not None else (), os.urandom)
+        if kept is not None and 0 <= time.time() - confirmed < UNASKED:
+            self._tenancy.remember(kept.subnets)
+        self._own_name = member.name
+        self._document: Document | None = None
+        self._document_value: bytes | None = None
+        self._problem: str | None = None  # with the document, which is then not the one in force
+        self._members: Members | None = None
+        self._snapshot: Snapshot | None = None
+        self._has_contact = False  # at any time since the start
+        self._silent_since: float | None = trio.current_time()
+        self._trouble: StoreError | None = None  # why it is silent
+        self._history: str | None = None
+        self._has_left = False
+        self._read_at = 0  # the revision of the mirror when the members were read
+        self._awaited = 0  # that of our own last write, which the watch will tell
+        self._is_confirmed = False
+        self._watching: trio.CancelScope | None = None
+        self._gathered, self._due, self._told = trio.Event(), trio.Event(), trio.Event()
+        self._retry = trio.Event()
+
+    async def run(self) -> None:
+        """Take part until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow)
+            nursery.start_soon(self._read_members)
+            nursery.start_soon(self._hold)
+            nursery.start_soon(self._save)
+
+    async def joined(self, told: Callable[[str], None]) -> None:
+        """Return when this host is in the table that was last taken."""
+        said = ""
+        while not self._is_ready():
+            changed = self._told
+            if self._trouble is not None and self._document is None and _is_lasting(self._trouble):
+                raise self._trouble
+            reason = self._reason_to_wait()
+            if reason and reason != said:
+                said = reason
+                told(reason)
+            await changed.wait()
+
+    async def leave(self) -> str | None:
+        """Give the subnet back, so that others know at once."""
+        self._has_left = True
+        lease, self._tenancy.lease = self._tenancy.lease, 0
+        with contextlib.suppress(OSError):
+            self._file.unlink(missing_ok=True)
+        if not lease:
+            return None
+        try:
+            with trio.fail_after(LEAVE_PATIENCE):
+                await self._gateway.revoke(lease)
+        except (trio.TooSlowError, StoreError) as error:
+            why = str(error) or "etcd did not answer in time"
+            seconds = self._document.leases.seconds if self._document is not None else 0
+            return f"the subnet could not be given back ({why}); the others forget it when its lease ends, within {seconds} s"
+        return None
+
+    def accept(self) -> str | None:
+        """Follow etcd whatever its past."""
+        was, self._history = self._history, None
+        if was is not None:
+            self._mirror.accept()
+            self._retry.set()
+        return was
+
+    def standing(self) -> membership.Standing:
+        """Return how this host stands."""
+        return membership.Standing(
+            self._tenancy.standing.value,
+            self._tenancy.subnets,
+            self._tenancy.lost,
+            None if self._silent_since is None else trio.current_time() - self._silent_since,
+            not self._has_contact,
+            self._mirror.revision,
+            len(self._members.left_out) if self._members is not None else 0,
+        )
+
+    def notes(self) -> list[str]:
+        """Return what an administrator should know."""
+        notes = []
+        if self._history is not None:
+            notes.append(
+                f"etcd is not followed, because {self._history}: the table stays in force; if this etcd is the right one, "
+                "run `overlay network accept`"
+            )
+        elif self._silent_since is not None and self._trouble is not None:
+            which = "that was in force when this host last ran " if not self._has_contact else ""
+            notes.append(f"{self._trouble}; the table {which}stays in force")
+        if self._problem is not None:
+            notes.append(f"the document is not taken, and the last one stays in force: {self._problem}")
+        if self._tenancy.lost:
+            lost = ", ".join(map(str, self._tenancy.lost))
+            notes.append(
+                f"{lost} belongs to another node now: what runs here with its addresses is no longer reached from other "
+                "hosts; start it again to give it a new address"
+            )
+        if (reason := self._describe_standing()) is not None:
+            notes.append(reason)
+        return notes
+
+    # Joining
+
+    def _is_ready(self) -> bool:
+        if self._snapshot is None:
+            return False
+        if self._has_contact:
+            return self._tenancy.standing in {Standing.HELD, Standing.LISTED}
+        return self._trouble is not None  # with what is known from before
+
+    def _reason_to_wait(self) -> str | None:
+        if self._history is not None:
+            return self.notes()[0]
+        if self._silent_since is not None:
+            return str(self._trouble) if self._trouble is not None else None
+        return self._describe_standing()
+
+    def _describe_standing(self) -> str | None:
+        document, name = self._document, self._keys.name
+        match self._tenancy.standing:
+            case Standing.FULL:
+                assert document is not None
+                pools = ", ".join(map(str, document.leases.pools))
+                return (
+                    f"no subnet is free in {pools}: release one with `overlay network release`, or widen prefix in [leases] "
+                    "with `overlay network edit`"
+                )
+            case Standing.COPY:
+                return (
+                    "another host takes part with the private key of this one, as a copy of its disk would: make a key for "
+                    "this host with `overlay keygen --force`, and start the agent again"
+                )
+            case Standing.UNVOUCHED:
+                key = format_public_key(self._member.public_key)
+                return (
+                    f"nobody vouches for this host in {name}: run `overlay network enroll {key}` where the administrator's "
+                    "key is, or `overlay network enroll --token FILE` here"
+                )
+        return None
+
+    # Following the keys
+
+    async def _follow(self) -> None:
+        self._read_document()
+        self._read()  # what is on disk
+        pause = FIRST_PAUSE
+        while True:
+            began = trio.current_time()
+            self._retry = trio.Event()
+            try:
+                await self._follow_once()
+            except HistoryError as error:
+                if self._history != str(error):
+                    log.error("etcd is not followed, the table stays in force: %s", error)  # noqa: TRY400
+                self._history = str(error)
+                self._fall_silent(StoreError(str(error)))
+                pause = HISTORY_PAUSE
+            except StoreError as error:
+                self._fall_silent(error)
+                pause = (
+                    FIRST_PAUSE
+                    if trio.current_time() - began > LONGEST_PAUSE
+                    else min(2 * pause, LONGEST_PAUSE)
+                )
+            # By chance, so that those who lost the same etcd do not come back to it at once.
+            with trio.move_on_after(pause * (0.5 + os.urandom(1)[0] / 255)):
+                await self._retry.wait()
+
+    async def _follow_once(self) -> NoReturn:
+        """Follow the keys as long as that goes.  Raises StoreError or HistoryError at its end."""
+        prefix, end = self._keys.prefix, prefix_end(self._keys.prefix)
+        if self._has_contact and self._mirror.cluster is not None:
+            await self._compare_history()
+        else:
+            self._mirror.take_listing(await self._gateway.range(prefix, end), trio.current_time())
+        while True:
+            with trio.CancelScope() as self._watching:
+                async with self._gateway.watch(prefix, end, self._mirror.revision + 1) as watch:
+                    with trio.move_on_after(WATCH_PATIENCE) as patience:
+                        notice = await watch.next()
+                    if patience.cancelled_caught:
+                        raise StoreError("etcd does not begin to watch; see whether its cluster has a leader")
+                    if not notice.canceled:
+                        self._speaks()
+                    while not notice.canceled and not notice.compacted:
+                        self._mirror.take_notice(notice, trio.current_time())
+                        if notice.events:
+                            self._gathered.set()
+                        notice = await watch.next()
+                if notice.canceled and not notice.compacted:
+                    raise StoreError(
+                        f"etcd ended the watch ({notice.reason or 'without a reason'}); it is begun again"
+                    )
+            if self._watching.cancelled_caught:
+                raise self._trouble or StoreError("etcd is silent")
+            # What happened is forgotten there.  Nobody is taken for gone before the listing is whole.
+            self._mirror.take_listing(await self._gateway.range(prefix, end), trio.current_time())
+            self._gathered.set()
+
+    async def _compare_history(self) -> None:
+        """Raise HistoryError where etcd's past is not the one that is known."""
+        asked = [Get(self._keys.config)]
+        if self._tenancy.subnets:
+            asked.append(Get(self._keys.node(self._tenancy.subnets[0])))
+        outcome = await self._gateway.transact([], asked)
+        self._mirror.check(outcome.header, [kv for found in outcome.found for kv in found])
+
+    def _speaks(self) -> None:
+        """Take note that etcd answers, and has told all that happened."""
+        if self._silent_since is not None and self._trouble is not None:
+            log.info("etcd answers revision=%d", self._mirror.revision)
+        self._has_contact, self._silent_since, self._trouble, self._history = True, None, None, None
+        self._awaited = 0
+        self._find_endpoints()
+        self._gathered.set()
+
+    def _fall_silent(self, error: StoreError) -> None:
+        if self._silent_since is None:
+            self._silent_since = trio.current_time()
+        if str(error) != str(self._trouble):
+            log.warning("%s", error)
+        self._trouble = error
+        self._tell()
+
+    def _tell(self) -> None:
+        self._told.set()
+        self._told = trio.Event()
+
+    # What the keys say
+
+    async def _read_members(self) -> None:
+        """Read the keys again when they have changed, but not for each change of many."""
+        while True:
+            with trio.move_on_after(1.0):
+                await self._gathered.wait()
+            if self._mirror.forget_departed(trio.current_time()):
+                self._gathered.set()
+            if not self._gathered.is_set():
+                continue
+            self._gathered = trio.Event()
+            began = time.perf_counter()
+            self._read_document()
+            self._read()
+            took = time.perf_counter() - began
+            await trio.sleep(max(GATHERING, SHARE * took))
+
+    def _read_document(self) -> None:
+        """Take the document if it is another, and can be trusted and read."""
+        config = self._mirror.kvs.get(self._keys.config)
+        if config is None:
+            self._document_value = None
+            if self._document is None and self._has_contact:
+                self._trouble = self._missing()
+            elif self._document is not None:
+                self._problem = f"{self._path} is gone; write it again with `overlay network import`"
+            return
+        signature = self._mirror.kvs.get(self._keys.signature)
+        value = (
+            config.value
+            + b"\0"
+            + (signature.value if signature is not None and self._trust is not None else b"")
+        )
+        if value == self._document_value:
+            return
+        self._document_value = value
+        try:
+            text = decode_document(config.value, self._path)
+            if self._trust is not None:
+                objection = self._trust.document_objection(
+                    text, signature.value if signature is not None else None
+                )
+                if objection is not None:
+                    raise StoreError(f"{self._path} is not to be trusted: {objection}")
+            self._document = read_document(text, self._path)
+        except (StoreError, TableError) as error:
+            if self._problem != str(error):
+                log.warning("%s", error)
+            self._problem = str(error)
+            if self._document is None:
+                self._trouble = StoreError(str(error))
+        else:
+            self._problem = None
+
+    def _read(self) -> None:
+        """Read who takes part, and hand out a snapshot of it."""
+        if self._document is not None:
+            self._read_at = self._mirror.revision
+            self._members = read_members(self._keys, self._mirror.kvs.values(), self._document, self._trust)
+            self._due.set()
+            if not self._has_contact or self._has_left:
+                self._hand_out()
+        self._tell()
+
+    def _hand_out(self) -> None:
+        """Let the table be as things stand."""
+        if self._document is None or self._members is None:
+            return
+        claimant, own = self._tenancy.claimant, None
+        if self._tenancy.standing is not Standing.LISTED:
+            own = Own(
+                self._own_name,
+                claimant.public_key,
+                self._tenancy.subnets,
+                claimant.endpoints,
+                claimant.encapsulation,
+            )
+        departed = []
+        for kv, _ in self._mirror.departed.values():
+            folder, name = self._keys.split(kv.key)
+            with contextlib.suppress(MalformedError):
+                if folder == "nodes":
+                    departed.append(NodeValue.parse(name, kv.value))
+        snapshot = Snapshot(self._document, self._members, own, tuple(departed))
+        if snapshot != self._snapshot:
+            self._snapshot = snapshot
+            self._take(snapshot)
+        self._tell()
+
+    # Holding a subnet
+
+    async def _hold(self) -> None:
+        while True:
+            self._due = trio.Event()
+            call = self._next_call()
+            if call is not None:
+                await self._make(call)
+                continue
+            wait = self._tenancy.next_deadline() - trio.current_time()
+            with trio.move_on_after(max(GATHERING, wait) if self._silent_since is None else LONGEST_PAUSE):
+                await self._due.wait()
+
+    def _next_call(self) -> Call | None:
+        """Return the call to make now; a snapshot of how we stand is then handed out."""
+        document, members = self._document, self._members
+        if document is None or members is None or self._silent_since is not None or self._has_left:
+            return None
+        now = trio.current_time()
+        if self._read_at < self._awaited:
+            return self._tenancy.renewal(now)
+        before = self._tenancy.standing
+        call = self._tenancy.next_call(members, document, now)
+        if self._tenancy.standing is not before:
+            self._log_standing()
+        self._hand_out()
+        return call
+
+    def _log_standing(self) -> None:
+        standing = self._tenancy.standing
+        if standing in {Standing.HELD, Standing.LISTED}:
+            log.info(
+                "joined network=%s subnets=%s",
+                self._keys.name,
+                ",".join(map(str, self._tenancy.subnets)) or "-",
+            )
+        elif (reason := self._describe_standing()) is not None:
+            log.warning("%s", reason)
+
+    async def _make(self, call: Call) -> None:
+        tenancy, now = self._tenancy, trio.current_time
+        try:
+            match call:
+                case Grant():
+                    lease = await self._gateway.grant(call.seconds)
+                    tenancy.granted(lease.number, lease.seconds, now())
+                case KeepAlive():
+                    kept = await self._gateway.keep_alive(call.lease)
+                    tenancy.kept(kept.seconds, now())
+                    self._is_confirmed = True
+                    if not kept.seconds:
+                        log.warning("the lease has ended, the subnet is claimed again lease=%d", call.lease)
+                case Write():
+                    outcome = await self._gateway.transact(
+                        [
+                            is_unchanged(call.key, call.modified),
+                            *(is_unchanged(*each) for each in call.removed),
+                        ],
+                        [
+                            Put(call.key, call.value.build(), call.lease),
+                            *(Delete(key) for key, _ in call.removed),
+                        ],
+                    )
+                    tenancy.wrote(call.key, now(), succeeded=outcome.succeeded)
+                    if outcome.succeeded:
+                        self._awaited = outcome.header.revision
+        except GatewayError as error:
+            if error.cause is Cause.GONE:
+                tenancy.kept(0, now())
+                return
+            tenancy.failed(now())
+            # Who does not answer here may say nothing on the watch either.
+            self._trouble = error
+            if self._watching is not None:
+                self._watching.cancel()
+            self._fall_silent(error)
+        except StoreError as error:
+            tenancy.failed(now())
+            self._fall_silent(error)
+
+    def _find_endpoints(self) -> None:
+        """Find out where others reach this host, unless somebody has said it."""
+        if self._member.endpoint is not None:
+            return
+        local = self._gateway.local
+        found = local if local is not None and self._is_reachable(local) else self._member.own_address(None)
+        if found is not None and self._is_reachable(found):
+            self._tenancy.claimant = replace(self._tenancy.claimant, endpoints=(found,))
+
+    def _is_reachable(self, text: str) -> bool:
+        """Return whether others may reach an address: it is not on this host alone, and not on the overlay."""
+        try:
+            address = parse_address(text)
+        except ValueError:
+            return False
+        if address.is_loopback or address.is_unspecified or address.is_link_local:
+            return False
+        return self._document is None or not any(
+            address in prefix for prefix in self._document.network.prefixes
+        )
+
+    # What is kept on disk
+
+    async def _save(self) -> None:
+        written: tuple[int, tuple[Prefix, ...]] | None = None
+        failed = ""
+        while True:
+            await trio.sleep(SAVE_INTERVAL)
+            if (
+                not self._has_contact
+                or self._has_left
+                or self._mirror.cluster is None
+                or self._document is None
+            ):
+                continue
+            state = self._mirror.generation, self._tenancy.subnets
+            try:
+                if state != written:
+                    kept = saved.Saved(
+                        self._mirror.cluster,
+                        self._mirror.revision,
+                        tuple(self._mirror.kvs.values()),
+                        self._tenancy.subnets,
+                        self._trust.serial if self._trust is not None else 0,
+                    )
+                    await trio.to_thread.run_sync(saved.write, self._file, kept, abandon_on_cancel=True)
+                    written, failed = state, ""
+                elif self._is_confirmed:
+                    await trio.to_thread.run_sync(saved.confirm, self._file, abandon_on_cancel=True)
+                self._is_confirmed = False
+            except OSError as error:
+                if str(error) != failed:
+                    failed = str(error)
+                    log.warning(
+                        "what is known of the network cannot be kept in %s: %s; a start while etcd is away will not be "
+                        "possible",
+                        self._file,
+                        error.strerror,
+                    )
+
+
+def _is_lasting(error: StoreError) -> bool:
+    return not isinstance(error, GatewayError) or error.is_lasting

@@ -1,0 +1,316 @@
+"""How this host comes by its subnet and keeps it: what is known goes in, the next call comes out.
+
+It is asked again after whatever happened, and says what is to be done from how things stand, so that nothing depends
+on which answers were lost.  The rules of who gets what:
+
+- A host takes the subnet that it had, or the one that is reserved for it, or a free one by chance.
+- A key of ours from an earlier start is taken over, by comparing its revision, so that it is as it was seen.
+- Whoever came first keeps what two want (see members.py).  The other takes another subnet for what comes, and leaves
+  alone what runs.
+- Who finds its fresh key taken back by another host with the same private key is the copy, and lets it be.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from peers.prefixes import PrefixMap
+from peers.stores.etcd.layout import NodeValue
+from peers.stores.etcd.members import name_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peers.addresses import Prefix
+    from peers.stores.etcd.document import Document
+    from peers.stores.etcd.layout import Keys
+    from peers.stores.etcd.members import Members, Placed
+
+# Ours
+CANDIDATES = (
+    100  # free subnets of which one is chosen by chance: hosts that start at once seldom want the same
+)
+RENEWALS = 3  # keepalives in the time of a lease
+SPREAD = (
+    0.1  # of the time between two keepalives, by chance, so that those of many hosts do not come together
+)
+LEAST_INTERVAL = 10.0  # seconds between two writes of a value that changed
+PAUSE = 1.0  # seconds before a call is made again that was in vain
+
+
+class Standing(enum.Enum):
+    """How this host stands in the network."""
+
+    NOT_YET = "not yet"  # it has no subnet, and asks for one
+    HELD = "held"  # it has a subnet and a lease that lives
+    LOST = "lost"  # it had them, and claims them again
+    FULL = "full"  # no subnet is free
+    COPY = "copy"  # another host has the same private key
+    UNVOUCHED = "unvouched"  # it has a key, but the administrator does not vouch for it
+    LISTED = "listed"  # it is in the document, and needs no lease
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lease is to be had that lasts *seconds*."""
+
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """The *lease* is to begin anew."""
+
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """*value* is to stand at *key* under *lease*, if that was last changed at *modified*, 0 if it is not there.
+
+    With it go the keys *removed*, of ours from before, each as it was last changed.
+    """
+
+    key: bytes
+    value: NodeValue
+    lease: int
+    modified: int
+    removed: tuple[tuple[bytes, int], ...] = ()
+
+
+Call: TypeAlias = Grant | KeepAlive | Write
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who asks: what it wants to say of itself; *instance* is another at each start."""
+
+    name: str
+    public_key: bytes
+    instance: str
+    endpoints: tuple[str, ...] = ()
+    encapsulation: str | None = None
+
+
+class Tenancy:
+    """The subnet of one host.  *had* are the subnets that it had when it ran last; *chance* draws bytes."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        claimant: Claimant,
+        had: tuple[Prefix, ...] = (),
+        chance: Callable[[int], bytes] = bytes,
+    ) -> None:
+        self.claimant = claimant
+        self.standing = Standing.NOT_YET
+        self.subnets: tuple[Prefix, ...] = ()
+        """What it holds, or held last and may hold again."""
+        self.lost: tuple[Prefix, ...] = ()
+        """What it held until another did; what runs here may still have addresses of it."""
+        self.lease = 0
+        self._keys, self._had, self._chance = keys, had, chance
+        self._seconds = 0
+        self._kept_at = self._wrote_at = self._held_since = 0.0
+        self._renew_after = 0.0
+        self._not_before = 0.0
+        self._held: bytes | None = None  # the key that we wrote last
+        self._copy: str | None = None  # the instance that we leave the key to
+
+    def remember(self, subnets: tuple[Prefix, ...]) -> None:
+        """Hold *subnets* without having asked, as those that this host had a short time ago."""
+        self.subnets, self.standing = subnets, Standing.LOST
+
+    # What happened
+
+    def granted(self, lease: int, seconds: int, now: float) -> None:
+        """Take note of a new lease."""
+        self.lease, self._seconds = lease, seconds
+        self.kept(seconds, now)
+
+    def kept(self, seconds: int, now: float) -> None:
+        """Take note of the answer to a keepalive: with 0 *seconds* the lease is gone."""
+        if not seconds:
+            self.lease = 0
+            self.standing = Standing.LOST if self.standing is Standing.HELD else self.standing
+            return
+        self._kept_at = now
+        share = 1 + SPREAD * (2 * self._chance(1)[0] / 255 - 1)
+        self._renew_after = self._seconds / RENEWALS * share
+
+    def wrote(self, key: bytes, now: float, *, succeeded: bool) -> None:
+        """Take note of what became of a write.  One in vain is thought over when the change that it met is known."""
+        self._wrote_at = now
+        if not succeeded:
+            self._not_before = now + PAUSE
+        elif key != self._held:
+            self._held, self._held_since = key, now
+
+    def failed(self, now: float) -> None:
+        """Take note of a call without an answer."""
+        self._not_before = now + PAUSE
+
+    def left(self) -> None:
+        """Take note that the lease was given back."""
+        self.lease, self.subnets, self.standing = 0, (), Standing.NOT_YET
+
+    # What to do
+
+    def next_call(self, members: Members, document: Document, now: float) -> Call | None:
+        """Return the call that is to be made now; None if there is none.  The standing is then that of *members*."""
+        own = self.claimant.public_key
+        if any(peer.public_key == own for peer in document.peers.values()):
+            self.standing, self.subnets = Standing.LISTED, ()
+            return None
+        mine = members.of(own)
+        current = next((each for each in mine if each.value.instance == self.claimant.instance), None)
+        self._look_for_copy(mine, now)
+        if self._copy is not None:
+            self.standing = Standing.COPY
+            return None
+        self._look_for_loss(members, current)
+        if current is not None and (current in members.accepted or current in members.unvouched):
+            return self._keep(current, mine, members, document, now)
+        return self._claim(mine, members, document, now)
+
+    def renewal(self, now: float) -> Call | None:
+        """Return the keepalive, if it is due."""
+        if self.lease and now >= max(self._not_before, self._kept_at + self._renew_after):
+            return KeepAlive(self.lease)
+        return None
+
+    def next_deadline(self) -> float:
+        """Return when next_call() has something to say for the sake of time alone."""
+        is_settled = self.lease and self.standing not in {Standing.NOT_YET, Standing.LOST, Standing.FULL}
+        return max(self._kept_at + self._renew_after if is_settled else 0.0, self._not_before)
+
+    def _look_for_copy(self, mine: list[Placed], now: float) -> None:
+        """Find out whether another host has our private key, and which of us is the copy."""
+        if self._copy is not None and not any(each.value.instance == self._copy for each in mine):
+            self._copy = None  # it has left
+        if self._held is None:
+            return
+        at = next((each for each in mine if each.key == self._held), None)
+        # Another start of an agent with our key has taken it over: of us two the one that had it for long stays.
+        is_taken = at is not None and at.value.instance != self.claimant.instance
+        if at is not None and is_taken and now - self._held_since < self._seconds:
+            self._copy = at.value.instance
+
+    def _look_for_loss(self, members: Members, current: Placed | None) -> None:
+        """Find out whether our subnets are another's now."""
+        if not self.subnets:
+            return
+        if current is not None and (current in members.accepted or current in members.unvouched):
+            return
+        own = self.claimant.public_key
+        owners = PrefixMap(
+            (subnet, placed.value.public_key)
+            for placed in members.accepted
+            for subnet in placed.value.subnets
+            if placed.value.public_key != own
+        )
+        gone = tuple(each for each in self.subnets if any(owners.covering(each)) or owners.has_inside(each))
+        if gone or (current is not None and self.subnets):
+            self.lost = tuple(dict.fromkeys((*self.lost, *(gone or self.subnets))))
+            self.subnets = ()
+            self._had = ()
+
+    def _keep(
+        self, current: Placed, mine: list[Placed], members: Members, document: Document, now: float
+    ) -> Call | None:
+        if current in members.accepted:
+            self.subnets = self._had = current.value.subnets
+            self.standing = Standing.HELD if self.lease else Standing.LOST
+        else:
+            self.standing = Standing.UNVOUCHED
+        if now < self._not_before:
+            return None
+        if not self.lease:
+            return Grant(document.leases.seconds)
+        wanted = self._value(current.value.subnets, members, document)
+        removed = tuple((each.key, each.modified) for each in mine if each is not current)
+        is_due = now >= self._wrote_at + LEAST_INTERVAL
+        if current.lease != self.lease or removed or (current.value != wanted and is_due):
+            return Write(current.key, wanted, self.lease, current.modified, removed)
+        if now >= self._kept_at + self._renew_after:
+            return KeepAlive(self.lease)
+        return None
+
+    def _claim(self, mine: list[Placed], members: Members, document: Document, now: float) -> Call | None:
+        if self.standing is not Standing.LOST:
+            self.standing = Standing.LOST if self.subnets or self.lost else Standing.NOT_YET
+        if now < self._not_before:
+            return None
+        good = (*members.accepted, *members.unvouched)
+        earlier = [each for each in mine if each in good and _is_taken_over(each, document)]
+        # What we had comes first, then the oldest.
+        earlier.sort(key=lambda each: (each.value.subnets != self._had, each.created))
+        subnets = earlier[0].value.subnets if earlier else self._choose(members, document)
+        if subnets is None:
+            self.standing = Standing.FULL
+            self._not_before = now + PAUSE
+            return None
+        if not self.lease:
+            return Grant(document.leases.seconds)
+        key = self._keys.node(subnets[0])
+        there = next((each for each in mine if each.key == key), None)
+        removed = tuple((each.key, each.modified) for each in mine if each.key != key)
+        value = self._value(subnets, members, document)
+        return Write(key, value, self.lease, there.modified if there else 0, removed)
+
+    def _choose(self, members: Members, document: Document) -> tuple[Prefix, ...] | None:
+        """Return the subnets to claim; None where nothing is free."""
+        leases, own = document.leases, self.claimant
+        reserved = [each for each in members.reservations if each.is_for(own.name, own.public_key)]
+        wanted = [*self._had[:1], *(each.subnet for each in reserved)]
+        numbers = [number for each in wanted if (number := leases.number_of(each)) is not None]
+        taken, odd = self._used(members, document)
+
+        def is_free(number: int) -> bool:
+            return number not in taken and _is_free(leases.subnets(number), document.taken, odd)
+
+        for number in numbers:
+            if is_free(number):
+                return leases.subnets(number)
+        free = list(itertools.islice(filter(is_free, leases.numbers()), CANDIDATES))
+        if not free:
+            return None
+        return leases.subnets(free[int.from_bytes(self._chance(4), "big") % len(free)])
+
+    def _used(self, members: Members, document: Document) -> tuple[set[int], PrefixMap[bool]]:
+        """Return the numbers that others have, or that are kept for them, and what of that is not cut by number."""
+        own, leases = self.claimant, document.leases
+        taken: set[int] = set()
+        odd: PrefixMap[bool] = PrefixMap()
+        # Also of who is left out: it may only be vouched for a moment later.
+        used = [each.value.subnets for each in members.everybody if each.value.public_key != own.public_key]
+        used += [(each.subnet,) for each in members.reservations if not each.is_for(own.name, own.public_key)]
+        for subnets in used:
+            number = leases.number_of(subnets[0])
+            if number is not None:
+                taken.add(number)
+            for subnet in (
+                subnets if number is None or leases.subnets(number)[: len(subnets)] != subnets else ()
+            ):
+                odd.insert(subnet, True)
+        return taken, odd
+
+    def _value(self, subnets: tuple[Prefix, ...], members: Members, document: Document) -> NodeValue:
+        own = self.claimant
+        value = NodeValue(own.name, own.public_key, subnets, own.instance, own.endpoints, own.encapsulation)
+        return replace(value, name=name_for(value, members, document))
+
+
+def _is_taken_over(placed: Placed, document: Document) -> bool:
+    """Return whether a key of ours is cut as the document has it now."""
+    number = document.leases.number_of(placed.value.subnets[0])
+    return number is not None and document.leases.subnets(number) == placed.value.subnets
+
+
+def _is_free(subnets: tuple[Prefix, ...], *used: PrefixMap[str] | PrefixMap[bool]) -> bool:
+    return not any(
+        any(each.covering(subnet)) or each.has_inside(subnet) for subnet in subnets for each in used
+    )

@@ -1,0 +1,247 @@
+"""Who takes part, from the keys of a network: what contradicts is settled the same way on every host.
+
+Whoever came first keeps what two claim: of two nodes with one subnet it is the key that was created earlier.  What is
+written in the document comes before both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from peers.addresses import host_prefix
+from peers.peer import PEER_NAME, default_addresses, format_public_key
+from peers.prefixes import PrefixMap
+from peers.stores.etcd.document import free_address, header
+from peers.stores.etcd.layout import MalformedError, NodeValue, Reservation, format_subnet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from peers.addresses import Prefix
+    from peers.stores.etcd.document import Document
+    from peers.stores.etcd.layout import Keys
+    from peers.stores.etcd.messages import KeyValue
+    from peers.stores.etcd.signatures import Trust
+
+# Ours
+NAME_SIZE = 63
+MOST_REMARKS = 5  # about nodes that are left out; the rest is a number
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A node and where its value stands: revisions and lease as etcd has them."""
+
+    key: bytes
+    value: NodeValue
+    created: int
+    modified: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The nodes of a network: all that can be read, those of them that take part, and why the others do not.
+
+    Of the others nobody vouches for those that are *unvouched*, in a network that is signed.
+    """
+
+    everybody: tuple[Placed, ...] = ()
+    accepted: tuple[Placed, ...] = ()
+    unvouched: tuple[Placed, ...] = ()
+    reservations: tuple[Reservation, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    def of(self, public_key: bytes) -> list[Placed]:
+        """Return the keys of the node with *public_key*, the oldest first."""
+        return [each for each in self.everybody if each.value.public_key == public_key]
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The host itself, as it takes part: the *subnets* that it holds, none as long as it has not got any."""
+
+    name: str
+    public_key: bytes
+    subnets: tuple[Prefix, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    encapsulation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a table is made of, at one moment; those who have just *departed* were members."""
+
+    document: Document
+    members: Members
+    own: Own | None = None
+    departed: tuple[NodeValue, ...] = ()
+
+
+def read_members(
+    keys: Keys, kvs: Iterable[KeyValue], document: Document, trust: Trust | None = None
+) -> Members:
+    """Return who is in the network with these keys."""
+    everybody: list[Placed] = []
+    reservations: list[Reservation] = []
+    left_out: list[str] = []
+    vouched: dict[str, KeyValue] = {}
+    for kv in kvs:
+        folder, name = keys.split(kv.key)
+        try:
+            if folder == "nodes":
+                value = _parse_node(name, kv.value)
+                everybody.append(Placed(kv.key, value, kv.created, kv.modified, kv.lease))
+            elif folder == "reserved":
+                reservations.append(Reservation.parse(name, kv.value))
+            elif folder == "vouched":
+                vouched[name] = kv
+        except MalformedError as error:
+            left_out.append(f"{kv.key.decode(errors='replace')} is left out: {error}")
+    everybody.sort(key=lambda placed: (placed.created, placed.key))
+    if trust is not None:
+        trust.learn(vouched)
+    unvouched: list[Placed] = []
+    accepted = _settle(everybody, document, left_out, trust, unvouched)
+    return Members(tuple(everybody), tuple(accepted), tuple(unvouched), tuple(reservations), tuple(left_out))
+
+
+@lru_cache(maxsize=1 << 16)
+def _parse_node(name: str, value: bytes) -> NodeValue:
+    return NodeValue.parse(name, value)
+
+
+def _settle(
+    everybody: list[Placed],
+    document: Document,
+    left_out: list[str],
+    trust: Trust | None,
+    unvouched: list[Placed],
+) -> list[Placed]:
+    static = {peer.public_key: peer.name for peer in document.peers.values()}
+    owners: PrefixMap[str] = PrefixMap()
+    accepted = []
+    for placed in everybody:
+        value = placed.value
+        reason = trust.objection(value) if trust is not None else None
+        if reason is not None:
+            unvouched.append(placed)
+        if value.public_key in static:
+            reason = f"its public key is that of peers.{static[value.public_key]} in the document"
+        for subnet in value.subnets if reason is None else ():
+            holder = _overlapping(document.taken, subnet) or _overlapping(owners, subnet)
+            if holder is not None:
+                reason = f"{subnet} overlaps what {holder} has"
+                break
+        if reason is not None:
+            left_out.append(f"the node {value.name} ({value.subnets[0]}) is left out: {reason}")
+            continue
+        for subnet in value.subnets:
+            owners.insert(subnet, f"the node {value.name}")
+        accepted.append(placed)
+    return accepted
+
+
+def _overlapping(owners: PrefixMap[str], subnet: Prefix) -> str | None:
+    """Return the name at a prefix that has addresses in common with *subnet*; None if there is none."""
+    found = next((name for _, name in owners.covering(subnet)), None)
+    if found is None and owners.has_inside(subnet):
+        return "something in it"
+    return found
+
+
+def compose(document: Document, members: Members, own: Own | None, departed: Iterable[NodeValue] = ()) -> str:
+    """Return the peers file of the whole network, for this host.
+
+    *own* is said by this host itself, whatever etcd has of it, so that its subnets stay while they are claimed anew.
+    The nodes that have just *departed* keep an address and no subnet: what looks like leaving may be a lease that is
+    handed over, and their sessions go on then.
+    """
+    names = set(document.peers)
+    used: PrefixMap[str] = PrefixMap()
+    sections: list[str] = []
+    mine = own.public_key if own is not None else None
+    others: dict[bytes, list[NodeValue]] = {}
+    for placed in members.accepted:
+        if placed.value.public_key != mine:
+            others.setdefault(placed.value.public_key, []).append(placed.value)
+            for subnet in placed.value.subnets:
+                used.insert(subnet, placed.value.name)
+    if own is not None:
+        name = own.name if own.name not in names else f"{own.name[:50]}-{own.public_key[:4].hex()}"
+        subnets = tuple(subnet for subnet in own.subnets if _overlapping(used, subnet) is None)
+        for subnet in subnets:
+            used.insert(subnet, name)
+        address = None if subnets else free_address(document.network, document.taken, used)
+        if address is not None:
+            used.insert(address, name)
+        names.add(name)
+        sections.append(_section(name, own.public_key, subnets, own.endpoints, own.encapsulation, address))
+    for public_key, values in others.items():
+        first = values[0]
+        name = _unique(first, names)
+        names.add(name)
+        subnets = tuple(subnet for value in values for subnet in value.subnets)
+        sections.append(_section(name, public_key, subnets, first.endpoints, first.encapsulation))
+    for value in departed:
+        if value.public_key in others or value.public_key == mine or value.name in names:
+            continue
+        if any(_overlapping(each, subnet) for each in (used, document.taken) for subnet in value.subnets):
+            continue
+        addresses = default_addresses(value.subnets, ())
+        if not addresses:
+            continue
+        kept = host_prefix(addresses[0])
+        used.insert(kept, value.name)
+        names.add(value.name)
+        sections.append(
+            _section(value.name, value.public_key, (), value.endpoints, value.encapsulation, kept)
+        )
+    sections += [section for _, section in document.stand_ins(names, used)]
+    return "\n".join([document.text.rstrip("\n"), "", *sections])
+
+
+def name_for(value: NodeValue, members: Members, document: Document) -> str:
+    """Return the name that a node had better have, so that no other has it."""
+    taken = {
+        placed.value.name for placed in members.accepted if placed.value.public_key != value.public_key
+    } | set(document.peers)
+    return _unique(value, taken)
+
+
+def _unique(value: NodeValue, names: set[str]) -> str:
+    if value.name not in names:
+        return value.name
+    end = "-" + format_subnet(value.subnets[0]).rpartition("-")[0]
+    name = value.name[: NAME_SIZE - len(end)] + end
+    assert PEER_NAME.fullmatch(name)
+    return name
+
+
+def _section(
+    name: str,
+    public_key: bytes,
+    subnets: Iterable[Prefix],
+    endpoints: tuple[str, ...],
+    encapsulation: str | None,
+    address: Prefix | None = None,
+) -> str:
+    lines = [header(name), f'public_key = "{format_public_key(public_key)}"']
+    if listed := ", ".join(f'"{subnet}"' for subnet in subnets):
+        lines.append(f"subnets = [{listed}]")
+    if address is not None:
+        lines.append(f'address = "{address.network_address}"')
+    if endpoints:
+        lines.append(f'endpoint = "{endpoints[0]}"')
+    if encapsulation is not None:
+        lines.append(f'encapsulation = "{encapsulation}"')
+    return "\n".join(lines) + "\n"
+
+
+def describe_left_out(left_out: tuple[str, ...]) -> list[str]:
+    """Return sentences about those that are left out, a few of them."""
+    shown = list(left_out)[:MOST_REMARKS]
+    more = len(left_out) - len(shown)
+    return [*shown, *([f"and {more} more are left out"] if more else [])]

@@ -1,0 +1,227 @@
+"""The peer table of a network in etcd: what load() returns, and how it comes about.
+
+The keys are read and followed by attendance.py, in the agent's loop.  load() may run in a thread: it is handed a
+snapshot, which nobody changes any more.  Where no agent attends, as in ``overlay check``, it reads once by itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from peers.errors import StoreError, TableError
+from peers.sections import Reader
+from peers.stores.etcd.attendance import Attendance
+from peers.stores.etcd.connection import open_tcp
+from peers.stores.etcd.document import check_document, decode_document, read_document
+from peers.stores.etcd.gateway import Gateway
+from peers.stores.etcd.layout import Keys, check_network
+from peers.stores.etcd.location import is_key
+from peers.stores.etcd.members import Snapshot, compose, describe_left_out, read_members
+from peers.stores.etcd.messages import prefix_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peers.stores.etcd.connection import Opener
+    from peers.stores.etcd.document import Document
+    from peers.stores.etcd.location import EtcdLocation
+    from peers.stores.etcd.signatures import Trust
+    from peers.stores.membership import Member, Standing
+    from peers.table import Table
+
+# Ours
+ADMIN_KEY = "admin-key"
+
+
+class EtcdStore:
+    """The table of the network that *location* names."""
+
+    def __init__(self, location: EtcdLocation, opener: Opener = open_tcp) -> None:
+        check_network(location.path, location)
+        self.location, self.keys = location, Keys(location.path)
+        self.path = Path(self.keys.config.decode())
+        """What errors name in the place of a file."""
+        self._opener = opener
+        self._reader = Reader(self.path, has_directory=False)
+        self._snapshot: Snapshot | None = None
+        self._loaded: Snapshot | None = None
+        self._good: Document | None = None  # the last one that made a table
+        self._refusal: TableError | None = None  # of a later one
+        self._attendance: Attendance | None = None
+
+    # As any store
+
+    def load(self) -> Table:
+        """Return the table.  A document that is wrong keeps nodes from nothing: the last good one stays in force."""
+        snapshot = self._snapshot
+        if snapshot is None or self._attendance is None:
+            snapshot = self._read_now()
+        self._loaded = snapshot
+        try:
+            table = self._reader.parse(self._text(snapshot, snapshot.document))
+        except TableError as error:
+            if self._good is None or self._good is snapshot.document:
+                raise
+            self._refusal = error
+            return self._reader.parse(self._text(snapshot, self._good))
+        self._good, self._refusal = snapshot.document, None
+        return table
+
+    def changed(self) -> bool:
+        """Return whether something was told since the last load()."""
+        return self._snapshot is not None and self._snapshot is not self._loaded
+
+    def is_absent(self) -> bool:
+        """Return False: an etcd that is silent has not removed anything."""
+        return False
+
+    def problems(self, most: int) -> list[TableError]:
+        """Return what is wrong with the document, at most *most* problems.  Raises StoreError."""
+        return check_document(trio.run(self._read_document), self.path, most)
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the files that the URL names."""
+        admin = self._admin_file()
+        return (*self.location.files(), *([admin] if admin is not None else []))
+
+    def secrets(self) -> tuple[Path, ...]:
+        """Return those of them that open etcd."""
+        return self.location.secrets()
+
+    def notes(self) -> list[str]:
+        """Return what is worth knowing of etcd, the document and the nodes."""
+        notes = list(self._attendance.notes()) if self._attendance is not None else []
+        if self._refusal is not None:
+            notes.append(
+                f"the document in etcd is wrong, and the last good one stays in force: {self._refusal}"
+            )
+        if self._snapshot is not None:
+            notes += describe_left_out(self._snapshot.members.left_out)
+        return notes
+
+    # As one that a host takes part in
+
+    async def attend(
+        self, member: Member, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Take part as *member* until cancelled."""
+        gateway = Gateway(self.location, self._opener)
+        trust = self.make_trust
+        self._attendance = Attendance(
+            self.keys, self.path, gateway, member, trust, self.take, self.missing_document
+        )
+        task_status.started()
+        try:
+            await self._attendance.run()
+        finally:
+            with trio.CancelScope(shield=True):
+                await gateway.aclose()
+
+    async def joined(self, told: Callable[[str], None]) -> None:
+        """Return when there is a table with this host."""
+        assert self._attendance is not None
+        await self._attendance.joined(told)
+
+    async def leave(self) -> str | None:
+        """Give the subnet back."""
+        return None if self._attendance is None else await self._attendance.leave()
+
+    def accept(self) -> str | None:
+        """Follow etcd again."""
+        return None if self._attendance is None else self._attendance.accept()
+
+    def standing(self) -> Standing:
+        """Return how this host stands in the network."""
+        assert self._attendance is not None
+        return self._attendance.standing()
+
+    # For those who make snapshots
+
+    def take(self, snapshot: Snapshot) -> None:
+        """Let the next load() be of *snapshot*."""
+        self._snapshot = snapshot
+
+    def make_trust(self, serial: int = 0) -> Trust | None:
+        """Return what verifies signatures; None without an administrator's key in the URL.  Raises StoreError."""
+        text = dict(self.location.more).get(ADMIN_KEY)
+        if text is None:
+            return None
+        from peers.stores.etcd.signatures import Trust, parse_admin_key  # noqa: PLC0415  few networks are signed
+
+        path = self._admin_file()
+        try:
+            if path is not None:
+                text = path.read_text("ascii")
+            return Trust(parse_admin_key(text), self.keys.name, serial)
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be read ({error.strerror}); name the file with the administrator's public key as {ADMIN_KEY}"
+            ) from None
+        except ValueError:
+            raise StoreError(
+                f"{path or ADMIN_KEY} is not the administrator's public key; copy what `overlay network create --sign` "
+                "printed"
+            ) from None
+
+    def missing_document(self) -> StoreError:
+        """Return the error of a network that nobody has created."""
+        return StoreError(
+            f"there is no network {self.keys.name} at {self.location}; create it with `overlay network create`, or "
+            "correct the URL"
+        )
+
+    def _admin_file(self) -> Path | None:
+        text = dict(self.location.more).get(ADMIN_KEY)
+        return None if text is None or is_key(text) else Path(text)
+
+    def _text(self, snapshot: Snapshot, document: Document) -> str:
+        return compose(document, snapshot.members, snapshot.own, snapshot.departed)
+
+    def _read_now(self) -> Snapshot:
+        """Return the network as it is now, seen from outside."""
+        if trio.lowlevel.in_trio_run():
+            raise StoreError(f"{self.location} was not read yet")
+        snapshot = trio.run(self._read_once)
+        self._snapshot = snapshot
+        return snapshot
+
+    async def _read_once(self) -> Snapshot:
+        gateway = Gateway(self.location, self._opener)
+        try:
+            listing = await gateway.range(self.keys.prefix, prefix_end(self.keys.prefix))
+        finally:
+            await gateway.aclose()
+        kvs = {kv.key: kv for kv in listing.kvs}
+        config = kvs.get(self.keys.config)
+        if config is None:
+            raise self.missing_document()
+        trust = self.make_trust()
+        text = decode_document(config.value, self.path)
+        if trust is not None:
+            signature = kvs.get(self.keys.signature)
+            problem = trust.document_objection(text, signature.value if signature is not None else None)
+            if problem is not None:
+                raise StoreError(f"{self.path} is not to be trusted: {problem}")
+        document = read_document(text, self.path)
+        members = read_members(self.keys, listing.kvs, document, trust)
+        if not document.peers and not members.accepted:
+            if problems := check_document(text, self.path, 1):
+                raise problems[0]
+            raise StoreError(
+                f"{self.location} has a valid document, and nobody has joined yet; a host joins with `overlay up --peers "
+                f"{self.location}`"
+            )
+        return Snapshot(document, members)
+
+    async def _read_document(self) -> str:
+        gateway = Gateway(self.location, self._opener)
+        try:
+            kvs = (await gateway.range(self.keys.config)).kvs
+        finally:
+            await gateway.aclose()
+        if not kvs:
+            raise self.missing_document()
+        return decode_document(kvs[0].value, self.path)

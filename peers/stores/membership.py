@@ -1,0 +1,77 @@
+"""Stores that a host takes part in, and does not only read: what such a store needs to know of it, and how that stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from peers.stores.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from peers.addresses import Prefix
+
+
+class TaskStatus(Protocol):
+    """What tells a nursery that a task has started, as trio's does."""
+
+    def started(self) -> None:
+        """Tell it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A host that takes part.
+
+    *endpoint* is where others reach it; None leaves that to the store, which may ask *own_address* for the address of
+    this host towards a host, or towards others in general.  *directory* is where it may keep what it knows.
+    """
+
+    name: str
+    public_key: bytes
+    directory: Path
+    own_address: Callable[[str | None], str | None]
+    endpoint: str | None = None
+    encapsulation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a host stands in a store.  *silent* is for how long the store has said nothing, in seconds; None if it speaks.
+
+    *state* is a word of the store's, *subnets* what the host holds, *lost* what it held until another did.
+    *is_saved* tells that the table comes from what was known when the agent ran last.
+    """
+
+    state: str
+    subnets: tuple[Prefix, ...]
+    lost: tuple[Prefix, ...]
+    silent: float | None
+    is_saved: bool
+    revision: int
+    left_out: int
+
+
+@runtime_checkable
+class AttendedStore(Store, Protocol):
+    """A store that lives beside the agent."""
+
+    async def attend(self, member: Member, task_status: TaskStatus = ...) -> None:
+        """Take part as *member* until cancelled; it has started when the other methods may be called."""
+
+    async def joined(self, told: Callable[[str], None]) -> None:
+        """Return when load() has this host; *told* is given a sentence on what that waits for, each once.
+
+        Raises StoreError where a person has to act, and nothing is known that this host could go on with.
+        """
+
+    async def leave(self) -> str | None:
+        """Give back what this host holds; return a sentence where that could not be done."""
+
+    def accept(self) -> str | None:
+        """Follow the store again whatever its history, which an administrator has looked at; None if it was followed."""
+
+    def standing(self) -> Standing:
+        """Return how this host stands."""

@@ -1,0 +1,138 @@
+"""Hosts that find each other by an etcd, whatever becomes of it."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.netns.joined import EtcdNetwork
+from tests.netns.network import Pinger, is_silent, ping
+from tests.netns.topology import wait_until
+
+DOCUMENT = '[network]\nprefix = "10.244.0.0/16"\n'
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def network(lab, tmp_path):
+    made = EtcdNetwork(lab, tmp_path, DOCUMENT)
+    yield made
+    made.close()
+
+
+def start(*hosts):
+    for host in hosts:
+        host.launch()
+    for host in hosts:
+        host.wait_ready()
+
+
+def test_three_hosts_join_by_one_command_each_and_one_leaves(network):
+    paris, tokyo, oslo = (network.joining(name) for name in ("paris", "tokyo", "oslo"))
+    start(paris, tokyo)
+    paris.wait_to_see("tokyo")
+    ping(paris.namespace, tokyo.joined_address, 3)
+    pinger = Pinger(paris.namespace, tokyo.joined_address, 0.05, network.directory / "pings")
+
+    start(oslo)
+    for host, others in ((paris, ("tokyo", "oslo")), (tokyo, ("paris", "oslo")), (oslo, ("paris", "tokyo"))):
+        host.wait_to_see(*others)
+        for other in others:
+            ping(host.namespace, network.peers[other].joined_address)
+    address, subnets = oslo.joined_address, oslo.subnets
+    assert paris.sees()["oslo"] == subnets
+    assert "membership" in paris.overlay("status")
+
+    oslo.overlay("down", "--leave")
+    assert oslo.process.wait(PATIENCE) == 0
+    wait_until(lambda: paris.sees().get("oslo", []) == [], PATIENCE, "paris to know that oslo left")
+    assert subnets[0] not in paris.namespace.run("ip", "route", "show", "table", "all")
+    assert "oslo" not in network.etcdctl("get", "--prefix", "/overlay/office/nodes/")
+    assert is_silent(paris.namespace, address)
+    pinger.go_on()
+    pinger.process.send_signal(signal.SIGINT)
+    assert pinger.lost == []
+
+
+def test_traffic_goes_on_while_etcd_is_away_and_a_host_starts_without_it(network):
+    paris, tokyo = network.joining("paris"), network.joining("tokyo")
+    start(paris, tokyo)
+    paris.wait_to_see("tokyo")
+    had = tokyo.subnets
+    address = tokyo.joined_address
+    ping(paris.namespace, address)
+    wait_until(lambda: list((paris.directory / "state").glob("office-*.json")), PATIENCE, "paris to save")
+    wait_until(lambda: list((tokyo.directory / "state").glob("office-*.json")), PATIENCE, "tokyo to save")
+    time.sleep(2.5)  # and to save what it saw last
+    pinger = Pinger(paris.namespace, address, 0.05, network.directory / "pings")
+    network.etcd.kill()
+    wait_until(lambda: paris.status()["store"]["silent"] is not None, PATIENCE, "paris to notice")
+    pinger.go_on()
+    assert pinger.lost == []
+    assert any("stays in force" in note for note in paris.status()["notes"])
+
+    tokyo.kill()
+    start(tokyo)
+    assert tokyo.status()["store"]["table_from"] == "disk"
+    assert tokyo.subnets == had
+    pinger.go_on()
+
+    network.etcd.start()
+    for host in (paris, tokyo):
+        wait_until(
+            lambda host=host: (
+                host.status()["store"]["silent"] is None and host.status()["store"]["state"] == "held"
+            ),
+            PATIENCE,
+            f"{host.name} to follow etcd again",
+        )
+    assert tokyo.subnets == had
+    assert paris.sees() == {"tokyo": had}
+    pinger.go_on()
+    pinger.process.send_signal(signal.SIGINT)
+
+
+def test_killed_agent_joins_again_with_its_subnet(network):
+    paris, tokyo = network.joining("paris"), network.joining("tokyo")
+    start(paris, tokyo)
+    tokyo.wait_to_see("paris")
+    had = paris.subnets
+
+    paris.kill()
+    start(paris)
+
+    assert paris.subnets == had
+    paris.wait_to_see("tokyo")
+    ping(tokyo.namespace, paris.joined_address)
+    assert tokyo.sees() == {"paris": had}
+
+
+def test_host_waits_for_an_etcd_that_comes_later(network):
+    network.etcd.stop()
+    paris = network.joining("paris")
+    paris.launch()
+    wait_until(lambda: "waiting for the network" in paris.log, PATIENCE, "paris to wait")
+    assert "cannot be reached: Connection refused" in paris.log
+    network.etcd.start()
+    paris.wait_ready()
+    assert paris.subnets
+
+
+def test_host_that_waits_can_be_stopped(network):
+    network.etcd.stop()
+    paris = network.joining("paris")
+    paris.launch()
+    wait_until(lambda: "waiting for the network" in paris.log, PATIENCE, "paris to wait")
+
+    paris.stop()
+
+
+def test_network_that_is_not_there_is_one_sentence(network):
+    network.url = network.url.replace("office", "nowhere")
+    paris = network.joining("paris")
+    paris.launch()
+    assert paris.process.wait(PATIENCE) == 1
+    assert "Error: there is no network nowhere at" in paris.log
+    assert "Traceback" not in paris.log

@@ -1,0 +1,119 @@
+"""Hosts that share a network in an etcd in memory, in simulated time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+import trio
+import trio.testing
+
+from peers.errors import StoreError
+from peers.stores.etcd.layout import Keys
+from peers.stores.etcd.location import EtcdLocation
+from peers.stores.etcd.store import EtcdStore
+from peers.stores.membership import Member
+from tests.etcd.served import Served
+
+URL = "//10.0.0.5:2379/office"
+DOCUMENT = '[network]\nprefix = "10.244.0.0/16"\n'
+KEYS = Keys("office")
+
+
+def key(name):
+    return hashlib.sha256(name.encode()).digest()
+
+
+class Host:
+    """A host that may take part; its disk is *directory*."""
+
+    def __init__(self, network, name, directory, url=URL, public_key=None):
+        self.network, self.name, self.directory, self.url = network, name, directory, url
+        self.public_key = public_key or key(name)
+        self.store = None
+        self.scope = None
+        self.told = []
+
+    async def start(self):
+        """Attend, and return when it has joined."""
+        await self.launch()
+        await self.store.joined(self.told.append)
+
+    async def launch(self):
+        self.store = EtcdStore(EtcdLocation.parse("etcd", self.url, ("admin-key",)), self.network.served.open)
+        number = len(self.network.hosts)
+        member = Member(self.name, self.public_key, self.directory, lambda _: f"192.0.2.{number}")
+        await self.network.nursery.start(self._run, member)
+
+    async def _run(self, member, task_status):
+        with trio.CancelScope() as self.scope:
+            await self.store.attend(member, task_status)
+
+    async def kill(self):
+        """End without a farewell."""
+        self.scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+
+    def table(self):
+        return self.store.load()
+
+    @property
+    def subnets(self):
+        """What this host thinks it holds."""
+        return [str(subnet) for subnet in self.store.standing().subnets]
+
+    def sees(self):
+        """Return the subnets of each peer in its table."""
+        return {name: [str(subnet) for subnet in peer.subnets] for name, peer in self.table().peers.items()}
+
+    @property
+    def state(self):
+        return self.store.standing().state
+
+    @property
+    def notes(self):
+        return self.store.notes()
+
+
+class Network:
+    """An etcd and its hosts."""
+
+    def __init__(self, directory, document=DOCUMENT):
+        self.served = Served()
+        self.directory = Path(directory)
+        self.hosts = {}
+        self.nursery = None
+        if document is not None:
+            self.served.etcd.put(KEYS.config, document.encode())
+
+    def host(self, name, **options):
+        directory = self.directory / name
+        self.hosts[name] = Host(self, name, directory, **options)
+        return self.hosts[name]
+
+    def run(self, main):
+        """Run *main*, which is given this, in simulated time."""
+
+        async def body():
+            async with trio.open_nursery() as self.nursery:
+                await self.nursery.start(self.served.run)
+                await main(self)
+                self.nursery.cancel_scope.cancel()
+
+        trio.run(body, clock=trio.testing.MockClock(autojump_threshold=0.0005), strict_exception_groups=True)
+
+
+async def settle(seconds=2.0):
+    """Let that much time pass."""
+    await trio.sleep(seconds)
+
+
+async def until(condition, patience=300.0):
+    """Wait until *condition* holds."""
+    with trio.fail_after(patience):
+        while True:
+            with contextlib.suppress(StoreError):
+                if condition():
+                    return
+            await trio.sleep(0.25)

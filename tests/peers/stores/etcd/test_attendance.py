@@ -1,0 +1,531 @@
+"""Whole hosts with an etcd in memory: what must happen when something fails, row by row."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import trio
+
+from peers.errors import StoreError
+from peers.stores.etcd.messages import GatewayError
+from tests.peers.stores.etcd.network import DOCUMENT, KEYS, Network, key, settle, until
+
+
+@pytest.fixture
+def network(tmp_path):
+    return Network(tmp_path)
+
+
+def test_hosts_find_each_other_and_one_that_leaves_is_gone(network):
+    async def main(network):
+        paris, tokyo, oslo = (network.host(name) for name in ("paris", "tokyo", "oslo"))
+        for host in (paris, tokyo, oslo):
+            await host.start()
+        await settle()
+        assert len({tuple(host.subnets) for host in (paris, tokyo, oslo)}) == 3
+        assert paris.sees() == tokyo.sees() == oslo.sees() | {}
+        assert paris.sees()["oslo"] == oslo.subnets
+        assert str(paris.table().peers["tokyo"].endpoint) == "192.0.2.3:51820"
+
+        assert await oslo.store.leave() is None
+        await settle()
+        assert paris.sees()["oslo"] == []  # its session stays for a minute, its route does not
+        await settle(65)
+        assert set(paris.sees()) == {"paris", "tokyo"}
+
+    network.run(main)
+
+
+# etcd away
+
+
+def test_etcd_away_later_changes_nothing_however_long(network):
+    async def main(network):
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        await tokyo.start()
+        await settle()
+        before = paris.sees()
+
+        network.served.stop()
+        await settle(600)
+
+        assert paris.sees() == before
+        assert paris.state == "held"
+        assert paris.store.standing().silent > 550
+        assert any(
+            "cannot be reached: Connection refused" in note and "stays in force" in note
+            for note in paris.notes
+        )
+        network.served.restart()
+        await until(lambda: paris.store.standing().silent is None)
+        assert paris.sees() == before
+        assert paris.notes == []
+
+    network.run(main)
+
+
+def test_silent_etcd_is_noticed_though_its_connections_stay(network):
+    async def main(network):
+        paris = network.host("paris")
+        await paris.start()
+        network.served.is_silent = True
+        await settle(60)
+
+        assert paris.store.standing().silent is not None
+        assert paris.sees() == {"paris": paris.subnets}
+
+        network.served.is_silent = False
+        await until(lambda: paris.store.standing().silent is None)
+
+    network.run(main)
+
+
+def test_start_while_etcd_is_away_uses_what_was_known(network):
+    async def main(network):
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        await tokyo.start()
+        await settle(5)
+        before = paris.sees()
+        await paris.kill()
+        network.served.stop()
+
+        await paris.start()
+
+        assert paris.sees() == before
+        standing = paris.store.standing()
+        assert (standing.is_saved, standing.state) == (True, "lost")
+        assert standing.silent is not None
+        assert any("that was in force when this host last ran stays in force" in note for note in paris.notes)
+        network.served.restart()
+        await until(lambda: paris.state == "held")
+        assert paris.sees() == before
+        assert paris.notes == []
+
+    network.run(main)
+
+
+def test_start_without_etcd_and_without_anything_known_waits_and_says_why(network):
+    async def main(network):
+        network.served.stop()
+        paris = network.host("paris")
+        await paris.launch()
+        with trio.move_on_after(30) as scope:
+            await paris.store.joined(paris.told.append)
+        assert scope.cancelled_caught
+        assert paris.told == [
+            "etcd at 10.0.0.5:2379 cannot be reached: Connection refused; see that it runs and that this host may reach it"
+        ]
+
+        network.served.start()
+        await paris.store.joined(paris.told.append)
+        assert paris.subnets
+
+    network.run(main)
+
+
+def test_subnet_that_was_held_days_ago_is_not_used_without_asking(network):
+    async def main(network):
+        import os
+
+        paris = network.host("paris")
+        await paris.start()
+        await settle(5)
+        had = paris.subnets
+        await paris.kill()
+        network.served.stop()
+        (file,) = paris.directory.iterdir()
+        assert file.stat().st_mode & 0o777 == 0o600
+        os.utime(file, (1.6e9, 1.6e9))
+
+        await paris.start()
+
+        assert paris.sees() == {"paris": []}
+        network.served.restart()
+        await until(lambda: paris.subnets == had)  # it is asked for before any other
+
+    network.run(main)
+
+
+@pytest.mark.parametrize("garbage", ["", "{}", "[1]", '{"format":1,"keys":[["a"]]}', "\0" * 100])
+def test_garbage_on_disk_is_nothing_known(network, garbage):
+    async def main(network):
+        paris = network.host("paris")
+        await paris.start()
+        await settle(5)
+        await paris.kill()
+        (file,) = paris.directory.iterdir()
+        file.write_text(garbage)
+
+        await paris.start()
+        assert paris.subnets
+
+    network.run(main)
+
+
+# The lease
+
+
+def test_lease_that_ended_is_had_anew_with_the_same_subnet(network):
+    async def main(network):
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        await tokyo.start()
+        await settle()
+        had = paris.subnets
+
+        network.served.is_silent = True
+        await settle(120)
+        network.served._tick()
+        network.served.etcd.expire()
+        assert not [name for name in network.served.etcd.keys if b"nodes/" in name]
+        network.served.is_silent = False
+
+        await until(lambda: paris.store.standing().silent is None and tokyo.sees().get("paris") == had)
+        assert paris.subnets == had
+        assert paris.state == "held"
+
+    network.run(main)
+
+
+def test_own_key_that_an_administrator_deleted_is_written_again(network):
+    async def main(network):
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        await tokyo.start()
+        await settle()
+        had = paris.subnets
+
+        network.served.delete(KEYS / f"nodes/{had[0].replace('/', '-')}")
+        await settle(3)
+
+        assert paris.subnets == had
+        assert tokyo.sees()["paris"] == had
+
+    network.run(main)
+
+
+def test_table_has_the_own_subnet_while_it_is_claimed_again(network):
+    async def main(network):
+        paris = network.host("paris")
+        await paris.start()
+        await settle()
+        had, seen = paris.subnets, []
+        network.served.delete(KEYS / f"nodes/{had[0].replace('/', '-')}")
+        for _ in range(30):
+            seen.append(paris.sees()["paris"])
+            await trio.sleep(0.1)
+        assert set(map(tuple, seen)) == {tuple(had)}
+
+    network.run(main)
+
+
+def value(name, subnet, instance="0" * 32, public_key=None):
+    from peers.addresses import parse_prefix
+    from peers.stores.etcd.layout import NodeValue
+
+    return NodeValue(
+        name, public_key or key(name), (parse_prefix(subnet),), instance, ("192.0.2.99",)
+    ).build()
+
+
+def test_subnet_that_another_has_now_is_left_to_it_and_a_second_one_taken(network):
+    async def main(network):
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        await tokyo.start()
+        await settle()
+        (had,) = paris.subnets
+        network.served.etcd.delete(KEYS / f"nodes/{had.replace('/', '-')}")
+        network.served.put(KEYS / f"nodes/{had.replace('/', '-')}", value("oslo", had))
+        await settle(5)
+
+        assert paris.state == "held"
+        assert paris.subnets != [had]
+        assert [str(each) for each in paris.store.standing().lost] == [had]
+        assert any(f"{had} belongs to another node now: what runs here" in note for note in paris.notes)
+        assert tokyo.sees() == paris.sees()
+        assert tokyo.sees()["oslo"] == [had]
+
+    network.run(main)
+
+
+def test_full_prefix_is_said_and_waited_for(tmp_path):
+    network = Network(tmp_path, '[network]\nprefix = "10.244.0.0/23"\n')
+
+    async def main(network):
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        assert paris.subnets == ["10.244.1.0/24"]  # the first one has the network's address
+        await tokyo.launch()
+        with trio.move_on_after(30):
+            await tokyo.store.joined(tokyo.told.append)
+        (said,) = tokyo.told
+        assert said.startswith(
+            "no subnet is free in 10.244.0.0/23: release one with `overlay network release`, or widen"
+        )
+        assert tokyo.state == "full"
+        await paris.store.leave()
+        await tokyo.store.joined(tokyo.told.append)
+        assert tokyo.subnets == ["10.244.1.0/24"]
+
+    network.run(main)
+
+
+def test_subnet_is_kept_for_whom_it_is_reserved(network):
+    from peers.addresses import parse_prefix
+    from peers.stores.etcd.layout import Reservation
+
+    async def main(network):
+        subnet = parse_prefix("10.244.200.0/24")
+        network.served.put(KEYS.reserved(subnet), Reservation(subnet, "tokyo").build())
+        tokyo = network.host("tokyo")
+        await tokyo.start()
+        assert tokyo.subnets == ["10.244.200.0/24"]
+
+    network.run(main)
+
+
+# Copies and restarts
+
+
+def test_killed_agent_takes_its_key_over_at_once(network):
+    async def main(network):
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        await tokyo.start()
+        await settle(5)
+        had = paris.subnets
+        await paris.kill()
+        await paris.start()
+        assert paris.subnets == had
+        await settle(200)  # the lease of the killed one ends
+        assert tokyo.sees()["paris"] == had
+
+    network.run(main)
+
+
+def test_copy_of_a_host_leaves_the_subnet_to_the_one_that_had_it(network, caplog):
+    async def main(network):
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        await tokyo.start()
+        await settle(100)
+        had = paris.subnets
+        copy = network.host("copy", public_key=key("paris"))
+        await copy.launch()
+        with trio.move_on_after(60):
+            await copy.store.joined(copy.told.append)
+        await settle(60)
+
+        assert paris.subnets == had
+        assert paris.state == "held"
+        assert copy.state == "copy"
+        assert any("another host takes part with the private key of this one" in note for note in copy.notes)
+        assert tokyo.sees()["paris"] == had
+        await paris.store.leave()
+        await paris.kill()
+        await until(lambda: copy.state == "held")
+
+    with caplog.at_level(logging.WARNING):
+        network.run(main)
+
+
+# Histories
+
+
+def test_compaction_is_followed_by_a_listing(network):
+    async def main(network):
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        await tokyo.start()
+        await settle()
+        network.served.stop()
+        network.served.etcd.put(KEYS / "nodes/10.244.77.0-24", value("oslo", "10.244.77.0/24"))
+        network.served.etcd.put(KEYS / "nodes/10.244.78.0-24", value("rome", "10.244.78.0/24"))
+        network.served.etcd.delete(KEYS / "nodes/10.244.78.0-24")
+        network.served.etcd._compact({"revision": str(network.served.etcd.revision)})
+        network.served.restart()
+        await until(lambda: "oslo" in paris.sees())
+        assert set(paris.sees()) == {"paris", "tokyo", "oslo"}
+        assert paris.state == "held"
+
+    network.run(main)
+
+
+@pytest.mark.parametrize("change", ["cluster", "revision", "rewritten"])
+def test_etcd_with_another_past_is_not_followed_until_somebody_says_so(network, change):
+    said = {
+        "cluster": "it is another cluster",
+        "revision": "its revision went back from",
+        "rewritten": "is not as it was at revision",
+    }[change]
+
+    async def main(network):
+        backup = network.served.etcd.backup()
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        await tokyo.start()
+        await settle(5)
+        before = paris.sees()
+        network.served.stop()
+        if change == "cluster":
+            backup.cluster, backup.revision = 7, 1000
+        if change == "rewritten":
+            backup.put(KEYS / "nodes/10.244.77.0-24", value("oslo", "10.244.77.0/24"))
+            backup.put(KEYS.config, DOCUMENT.encode() + b"# other\n")
+            for _ in range(50):
+                backup.put(b"/else", b"")
+        network.served.etcd = backup
+        network.served.restart()
+        await settle(60)
+
+        assert paris.sees() == before
+        assert any(said in note and "run `overlay network accept`" in note for note in paris.notes), (
+            paris.notes
+        )
+        calls = len(network.served.etcd.calls)
+        await settle(600)
+        assert paris.sees() == before
+        assert not {"/v3/kv/put", "/v3/lease/grant"} & set(network.served.etcd.calls[calls:])
+
+        for host in (paris, tokyo):
+            assert said in host.store.accept()
+        await until(lambda: paris.state == "held" and tokyo.state == "held" and paris.notes == [])
+        await settle(3)
+        assert paris.subnets == before["paris"]
+        assert tokyo.subnets == before["tokyo"]
+        assert paris.store.accept() is None
+
+    network.run(main)
+
+
+def test_another_past_is_noticed_at_a_start_too(network):
+    async def main(network):
+        paris = network.host("paris")
+        await paris.start()
+        await settle(5)
+        before = paris.sees()
+        await paris.kill()
+        network.served.etcd.cluster = 7
+        await paris.start()
+        assert paris.sees() == before
+        await settle(60)
+        assert any("another cluster" in note for note in paris.notes)
+
+    network.run(main)
+
+
+# The document
+
+
+def test_document_that_is_wrong_keeps_nodes_from_nothing(network):
+    async def main(network):
+        paris = network.host("paris")
+        await paris.start()
+        await settle()
+        network.served.put(KEYS.config, DOCUMENT.encode() + b"colour = 1\n")
+        tokyo = network.host("tokyo")
+        await settle()
+        assert any("colour is not known" in note and "stays in force" in note for note in paris.notes)
+        network.served.put(KEYS / "nodes/10.244.77.0-24", value("oslo", "10.244.77.0/24"))
+        await settle()
+        assert "oslo" in paris.sees()
+        network.served.put(KEYS.config, DOCUMENT.encode() + b"mtu = 1400\n")
+        await settle()
+        assert paris.table().network.mtu == 1400
+        assert paris.notes == []
+        await tokyo.start()
+
+    network.run(main)
+
+
+def test_document_that_contradicts_nodes_keeps_them_from_nothing(network):
+    async def main(network):
+        paris = network.host("paris")
+        await paris.start()
+        await settle()
+        wrong = DOCUMENT + '[peers.phone]\npublic_key = "' + "A" * 43 + '="\n'
+        network.served.put(KEYS.config, wrong.replace("A" * 43, "B" * 42 + "A").encode())
+        await settle()
+        assert set(paris.sees()) == {"paris"}
+        assert any("peers.phone has neither subnets nor an address" in note for note in paris.notes)
+
+    network.run(main)
+
+
+def test_network_that_nobody_created_is_an_error(tmp_path):
+    network = Network(tmp_path, None)
+
+    async def main(network):
+        paris = network.host("paris")
+        with pytest.raises(StoreError, match=r"there is no network office at .*overlay network create"):
+            await paris.start()
+
+    network.run(main)
+
+
+def test_login_that_is_refused_is_an_error(tmp_path):
+    network = Network(tmp_path)
+    network.served.password = ("ann", "secret")
+
+    async def main(network):
+        with pytest.raises(GatewayError, match="asks for a login"):
+            await network.host("paris").start()
+
+    network.run(main)
+
+
+def test_host_that_the_document_lists_needs_no_lease(tmp_path):
+    from peers.peer import format_public_key
+
+    text = f'[peers.router]\npublic_key = "{format_public_key(key("paris"))}"\nsubnets = ["10.244.9.0/24"]\n'
+    network = Network(tmp_path, DOCUMENT + text)
+
+    async def main(network):
+        paris = network.host("paris")
+        await paris.start()
+        assert paris.state == "listed"
+        assert paris.sees() == {"router": ["10.244.9.0/24"]}
+        assert not network.served.etcd.leases
+
+    network.run(main)
+
+
+def test_service_goes_on_while_one_of_its_servers_is_away(tmp_path):
+    text = (
+        '[services.web]\naddress = "10.244.0.80"\nports = 80\nservers = ["web1", "web2"]\ndirectors = "all"\n'
+    )
+    network = Network(tmp_path, DOCUMENT + text)
+
+    async def main(network):
+        one, two = network.host("web1"), network.host("web2")
+        await one.start()
+        assert set(one.sees()) == {"web1", "web2"}
+        assert one.sees()["web2"] == []
+        await two.start()
+        await settle()
+        assert one.sees()["web2"] == two.subnets
+        await two.store.leave()
+        await two.kill()
+        await settle(70)
+        assert one.sees()["web2"] == []
+        assert one.notes == []
+
+    network.run(main)
+
+
+def test_two_hosts_of_one_name_are_told_apart(network):
+    async def main(network):
+        first = network.host("paris")
+        second = network.host("paris", public_key=key("other"))
+        await first.start()
+        await second.start()
+        await settle(15)
+        (other,) = second.subnets
+        name = f"paris-{other.removesuffix('/24')}"
+        assert first.sees() == {"paris": first.subnets, name: second.subnets}
+
+    network.run(main)
