@@ -138,7 +138,7 @@ check = {{ kind = "{kind}", every = {arguments.every}, timeout = {TIMEOUT}, retr
     def measure(self, results: Figures, title: str) -> None:
         """Note what the checks cost once all have begun."""
         arguments = self._arguments
-        time.sleep(2 * arguments.every + TIMEOUT)  # all have ended once
+        time.sleep(2 * arguments.every + 4 * TIMEOUT)  # all have ended, and those that hang are down
         agent, forwarder = self._director.process.pid, self._director.status()["forwarder_pid"]
         for _ in range(arguments.rounds):
             before = cpu_seconds(agent), cpu_seconds(forwarder), self._begun()

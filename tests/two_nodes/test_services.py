@@ -28,7 +28,7 @@ from overlay.link.service_messages import (
 from overlay.wire.bulk import AES_256_GCM
 from overlay.wire.flow_key import flow_key
 from tests import packets
-from tests.packets import ACK, SYN
+from tests.packets import ACK, FIN, RST, SYN
 from tests.sim import World
 
 VIP, VIP6 = ip_address("203.0.113.80"), ip_address("2001:db8:9::80")
@@ -318,6 +318,39 @@ def test_flow_of_a_check_goes_to_its_server_whatever_the_state(director):
     assert len(director.server.received) == 1
     director.node.tell(Pin(11, [(flow, 0, 0), (flow, 0, 99), (flow, 99, 0)], []))
     assert director.report(Pinned) == Pinned(11, [1, 2])
+
+
+def test_packets_of_a_check_go_to_its_server_whatever_they_say_and_are_not_counted(director):
+    director.send(tcp(SYN))  # so that the address is known
+    flow = flow_key(TCP, ip_address(CLIENT).packed, 40001, VIP.packed, 80)
+    director.node.tell(Pin(9, [(flow, 0, 0)], []))
+    check = [
+        tcp(flags, port=40001, payload=payload)
+        for flags, payload in ((SYN, b""), (ACK, b"GET"), (FIN | ACK, b""), (RST, b""), (SYN, b""))
+    ]
+    for packet in check:
+        director.send(packet)
+        director.serve([ServerRow(0, "web1:0", 1, 2, 0)])  # all that was known of flows is forgotten
+        director.send(packet)
+
+    assert director.server.received[1:] == [each for packet in check for each in (packet, packet)]
+    director.node.tell(AskServices(7))
+    (row,) = director.report(ServiceCounters).servers
+    assert (row.packets, row.connections, row.active) == (1, 1, 1)
+
+
+def test_answer_to_a_check_is_let_in_from_its_server_as_far_as_a_permit_says(director):
+    answer = packets.tcp(
+        b"", ports=(80, 40001), flags=SYN | ACK, source=str(VIP), destination=director.node.inner()
+    )
+    flow = flow_key(TCP, ip_address(director.node.inner()).packed, 40001, VIP.packed, 80)
+    director.server.route([("10.244.1.0/24", 1)])
+    for peers, received in (([7], []), ([1], [answer])):
+        director.node.tell(SetPermits([PermitRow(VIP.packed, True, peers, [TCP], [(80, 80)])]))
+        director.node.tell(Pin(9, [(flow, 0, 0)], []))
+        director.server.tun.outgoing.append(packets.PLAIN + answer)
+        director.world.run(1)
+        assert director.node.received == received
 
 
 def test_flows_are_told_with_their_server(director):

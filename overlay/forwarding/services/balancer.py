@@ -152,7 +152,8 @@ class Balancer:
     def unpin(self, keys: Iterable[bytes]) -> None:
         """Lead packets of flows as all others again."""
         for key in keys:
-            self._shared.pins.pop(key, None)
+            if self._shared.pins.pop(key, None) is not None:
+                self._shortcuts.forget_flow(key)
 
     def _place(self) -> None:
         """Let each virtual address have the services that are there now."""

@@ -194,7 +194,7 @@ class Services:
                 )
             case Pin():
                 self._balancer.unpin(command.over)
-                refused = [place for place, flow in enumerate(command.flows) if not self._balancer.pin(*flow)]
+                refused = [place for place, flow in enumerate(command.flows) if not self._pin(*flow)]
                 if command.serial != NO_ANSWER:
                     self._report(Pinned(command.serial, refused))
             case AskServices():
@@ -230,6 +230,16 @@ class Services:
             command.service, self._balancer.service(command.service), command.directors, *place, now
         )
         self._sorry.setdefault(command.service, -1)
+
+    def _pin(self, key: bytes, service: int, server: int) -> bool:
+        """Lead a flow of a health check to a server; return whether it is."""
+        if not self._balancer.pin(key, service, server):
+            return False
+        found = self._balancer.service(service).numbered(server)
+        if found is not None and found.peer is not None and found.peer.number != OWN:
+            self.shortcuts.lead(key, found.uncounted)
+            self.permits.expect(found.peer, key)
+        return True
 
     def _check_service(self, service: int) -> None:
         if service not in self._sorry:

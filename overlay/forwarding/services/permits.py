@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from overlay.forwarding.services.headers import upper_of
 from overlay.forwarding.services.shortcuts import Shortcuts
+from overlay.wire.flow_key import flow_key, parse_flow_key
 from overlay.wire.ip import PROTOCOL_ICMP, PROTOCOL_ICMPV6
 
 if TYPE_CHECKING:
@@ -98,6 +99,12 @@ class Permits:
                         self._remember(source, destination, peer)
                     return True
         return False
+
+    def expect(self, peer: Peer, key: bytes) -> None:
+        """Have the twin know that answers to the flow *key*, which is led to *peer*, may come from there, if so."""
+        protocol, client, port, address, address_port = parse_flow_key(key)
+        if any(permit.holds(peer.number, protocol, address_port) for permit in self._from.get(address, ())):
+            self._shortcuts.admit(peer.state, flow_key(protocol, address, address_port, client, port))
 
     def director_of(self, packet: Buffer) -> Peer | None:
         """Return the director that an answer goes back through: that which the client's packets came from.

@@ -81,16 +81,18 @@ class Server(state.Server):
     """A server, and what went to it.
 
     Flows of the table refer to it by *index*.  *peer* is None once it has lost its flows: those that are still in the
-    table end with their next packet.
+    table end with their next packet.  What goes to it by *uncounted* is not counted here: health checks.
     """
 
     __slots__ = (
-        "apart", "identity", "index", "key", "lower", "number", "peer", "takes", "upper", "weight",
+        "apart", "identity", "index", "key", "lower", "number", "peer", "takes", "uncounted", "upper", "weight",
     )  # fmt: skip
 
     def __init__(self, index: int, row: ServerRow) -> None:
         self.index = index
         self.packets = self.bytes = self.connections = 0
+        self.uncounted = state.Server()
+        self.uncounted.packets = self.uncounted.bytes = 0
         self.update(row)
 
     def update(self, row: ServerRow) -> None:
@@ -100,12 +102,13 @@ class Server(state.Server):
         self.dscp, self.upper, self.lower = row.dscp, row.upper, row.lower
         self.apart = dict(row.apart)
         self.peer: Peer | None = row.peer
-        self._goes_to = None if row.peer is None else row.peer.state
+        self._goes_to = self.uncounted._goes_to = None if row.peer is None else row.peer.state
+        self.uncounted.dscp = row.dscp
 
     def lose(self) -> None:
         """Take nothing any more."""
         self.peer, self.takes = None, Takes.NOTHING
-        self._goes_to = None
+        self._goes_to = self.uncounted._goes_to = None
 
     @property
     def takes_new(self) -> bool:

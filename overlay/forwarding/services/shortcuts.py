@@ -1,16 +1,18 @@
 """What the compiled twin remembers of virtual services, and when it is to forget it.
 
 It remembers flows by where their rows lie, and packets that a permit admits by their addresses and ports.  Whatever
-would have Python say anything else of either is told here first.
+would have Python say anything else of either is told here first.  Flows of health checks have no rows: all of them share
+one, of a flow that goes on whatever its packets say.
 """
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    from array import array
+from overlay.services.states import State
 
+if TYPE_CHECKING:
     from overlay.forwarding import state
 
 
@@ -37,6 +39,17 @@ class Shortcuts:
 
     def __init__(self) -> None:
         self.lane: Lane | None = None
+        self._seen, self._states = array("d", [0.0]), array("B", [State.UDP])
+
+    def lead(self, key: bytes, server: state.Server) -> None:
+        """Have the flow *key* go to *server* whatever its packets say, until it is forgotten."""
+        if self.lane is not None:
+            self.lane.remember_flow(key, self._seen, self._states, 0, server)
+
+    def admit(self, peer: state.Peer, key: bytes) -> None:
+        """Have packets of the flow *key* be admitted from *peer*, until all that are admitted are forgotten."""
+        if self.lane is not None:
+            self.lane.admit(peer, key)
 
     def forget_flow(self, key: bytes) -> None:
         """Have the flow *key* be looked for anew."""

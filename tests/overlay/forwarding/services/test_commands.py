@@ -36,6 +36,7 @@ from overlay.wire.bounds import ROWS
 from overlay.wire.flow_key import flow_key
 from tests import packets
 from tests.overlay.forwarding.services.conftest import CLIENTS, VIPS, tcp, udp
+from tests.overlay.forwarding.services.test_shortcuts import Lane
 
 VIP, CLIENT = ip_address(VIPS[4]).packed, ip_address(CLIENTS[4].format(1)).packed
 SERVICE = SetService(
@@ -288,6 +289,23 @@ def test_a_pinned_flow_and_no_other_goes_to_its_server_until_it_is_unpinned(benc
     assert bench.send(udp()) is None
     bench.tell(Pin(NO_ANSWER, [(flow_key(*PINNED), 3, 1)], []))
     assert bench.reports == [Pinned(9, []), Pinned(10, []), Pinned(11, [])]
+
+
+def test_twin_knows_flows_that_are_pinned_and_their_answers_until_they_are_not(bench):
+    lane = bench.services.shortcuts.lane = Lane()
+    bench.serve(ServerRow(0, "a:0", OWN, 1, 0), ServerRow(1, "b:0", 2, 1, 2))
+    bench.tell(SetPermits([PermitRow(VIP, True, [2], [17], [(80, 80)])]))
+    lane.took()
+    keys = [flow_key(17, CLIENT, 5000, VIP, port) for port in (80, 81)]
+    to_this_node = flow_key(17, CLIENT, 5001, VIP, 80)
+
+    bench.tell(Pin(9, [(keys[0], 3, 1), (keys[1], 3, 1), (to_this_node, 3, 0)], []))
+
+    uncounted = bench.service().numbered(1).uncounted
+    answers = flow_key(17, VIP, 80, CLIENT, 5000)
+    assert lane.known == {keys[0]: uncounted, keys[1]: uncounted, answers: bench.peers[2].state}
+    bench.tell(Pin(10, [], [keys[0], flow_key(17, CLIENT, 5002, VIP, 80)]))
+    assert lane.took() == [keys[0]]
 
 
 def test_flows_that_cannot_be_pinned_are_told_by_their_places(bench):

@@ -18,7 +18,14 @@ class Lane:
     """A twin that notes what it is to forget."""
 
     def __init__(self):
-        self.forgotten = []
+        self.forgotten, self.known = [], {}
+
+    def remember_flow(self, key, seen, states, row, server):
+        assert (len(seen), states[row]) == (1, State.UDP)
+        self.known[key] = server
+
+    def admit(self, peer, key):
+        self.known[key] = peer
 
     def forget_flow(self, key):
         self.forgotten.append(key)
