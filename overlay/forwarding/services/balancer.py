@@ -149,6 +149,11 @@ class Balancer:
         pins[key] = (served.service, server)
         return True
 
+    def pinned(self, key: bytes) -> Server | None:
+        """Return the server that a flow is led to; None if it is none of a health check, or its server is gone."""
+        pin = self._shared.pins.get(key)
+        return None if pin is None else pin[0].numbered(pin[1])
+
     def unpin(self, keys: Iterable[bytes]) -> None:
         """Lead packets of flows as all others again."""
         for key in keys:

@@ -93,11 +93,16 @@ class Services:
 
     def remember(self, vip: Peer, packet: bytes) -> None:
         """Have the compiled twin know the flow of *packet*, to a virtual address, if it is one that is known and goes on."""
+        key = key_of(packet)
+        checked = None if key is None else self._balancer.pinned(key)
+        if key is not None and checked is not None:
+            self._lead(key, checked)
+            return
         found = cast("Vip", vip).known(memoryview(packet))
         if self.shortcuts.lane is not None and found is not None:
-            key, shard, row, server = found
+            flow, shard, row, server = found
             if server.peer is not None and server.peer.number != OWN:
-                self.shortcuts.lane.remember_flow(key, shard.seen, shard.state, row, server)
+                self.shortcuts.lane.remember_flow(flow, shard.seen, shard.state, row, server)
 
     def remember_admitted(self, peer: Peer, packet: Buffer) -> None:
         """Have the compiled twin know that *peer* may send *packet*, whose source is none of its own, if so."""
@@ -235,11 +240,16 @@ class Services:
         """Lead a flow of a health check to a server; return whether it is."""
         if not self._balancer.pin(key, service, server):
             return False
-        found = self._balancer.service(service).numbered(server)
-        if found is not None and found.peer is not None and found.peer.number != OWN:
-            self.shortcuts.lead(key, found.uncounted)
-            self.permits.expect(found.peer, key)
+        found = self._balancer.pinned(key)
+        if found is not None:
+            self._lead(key, found)
         return True
+
+    def _lead(self, key: bytes, server: services.Server) -> None:
+        """Have the twin know a flow of a health check, and whence its answers come."""
+        if server.peer is not None and server.peer.number != OWN:
+            self.shortcuts.lead(key, server.uncounted)
+            self.permits.expect(server.peer, key)
 
     def _check_service(self, service: int) -> None:
         if service not in self._sorry:

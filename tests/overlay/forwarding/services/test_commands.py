@@ -304,8 +304,14 @@ def test_twin_knows_flows_that_are_pinned_and_their_answers_until_they_are_not(b
     uncounted = bench.service().numbered(1).uncounted
     answers = flow_key(17, VIP, 80, CLIENT, 5000)
     assert lane.known == {keys[0]: uncounted, keys[1]: uncounted, answers: bench.peers[2].state}
+    lane.known.clear()  # as when servers change
+    bench.services.remember(bench.services.vip(VIP), udp(port=5000))
+    assert lane.known == {keys[0]: uncounted, answers: bench.peers[2].state}
     bench.tell(Pin(10, [], [keys[0], flow_key(17, CLIENT, 5002, VIP, 80)]))
     assert lane.took() == [keys[0]]
+    lane.known.clear()
+    bench.services.remember(bench.services.vip(VIP), udp(port=5000))
+    assert lane.known == {}
 
 
 def test_flows_that_cannot_be_pinned_are_told_by_their_places(bench):
