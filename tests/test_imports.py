@@ -223,6 +223,7 @@ ONLY_IN = {
             "overlay.supervisor",
             "overlay.upkeep",
             "overlay.membership",
+            "peers.stores.etcd.administration",
             "peers.stores.etcd.attendance",
             "peers.stores.etcd.connection",
             "peers.stores.etcd.gateway",
@@ -332,6 +333,24 @@ TESTED_ELSEWHERE = {
     "overlay.membership": "tests/netns/test_joining.py has whole hosts join, wait and leave",
     "peers.stores.membership": "a protocol and its values; test_attendance asks for the standing",
     "peers.stores.store": "a protocol; tests/peers/stores/test_stores.py holds what all stores have in common",
+    "overlay.cli.network": "tests/overlay/cli/network/test_network.py runs the group on a real etcd",
+    **{
+        f"overlay.cli.network.{name}": "tests/overlay/cli/network/test_network.py runs the group on a real etcd"
+        for name in (
+            "accepting",
+            "common",
+            "creating",
+            "editing",
+            "enrolling",
+            "exporting",
+            "importing",
+            "releasing",
+            "reserving",
+            "showing",
+            "tokens",
+        )
+    },
+    "peers.stores.etcd.administration": "tests/overlay/cli/network/test_network.py has each change, right and wrong",
     "overlay.answers.down": "tests/overlay/agent/test_questions.py, as questions of a running agent",
     "overlay.answers.ping": "tests/overlay/agent/test_questions.py, as questions of a running agent",
     "overlay.answers.running": "tests/overlay/agent/test_questions.py, as questions of a running agent",
@@ -465,6 +484,7 @@ MORE_TESTS = {
     "tests/overlay/session/test_sessions_properties.py": "of overlay/session/sessions.py, by generated stories",
     "tests/overlay/services/checks/test_checks.py": "of all kinds that are a few lines",
     "tests/peers/services/test_reading_properties.py": "of peers/services/reading.py, by generated files",
+    "tests/overlay/cli/network/test_network.py": "of overlay/cli/network/__init__.py",
     "tests/peers/stores/test_stores.py": "of peers/stores/__init__.py",
 }
 

@@ -109,7 +109,18 @@ def test_help_lists_every_command(overlay):
     names = [
         line.split()[0] for line in result.stdout.partition("Commands:\n")[2].split("\n\n")[0].splitlines()
     ]
-    assert names == ["keygen", "pubkey", "genpsk", "check", "up", "status", "ping", "services", "down"]
+    assert names == [
+        "keygen",
+        "pubkey",
+        "genpsk",
+        "check",
+        "up",
+        "status",
+        "ping",
+        "services",
+        "network",
+        "down",
+    ]
 
 
 @pytest.mark.parametrize("name", list(main.commands))

@@ -1,0 +1,22 @@
+"""``overlay network accept``: follow an etcd whose history is another one."""
+
+from __future__ import annotations
+
+import click
+
+from overlay.cli.agents import ask
+from overlay.cli.options import interface_option
+from overlay.cli.output import show
+
+
+@click.command("accept", epilog="Example: overlay network accept")
+@interface_option
+@click.pass_context
+def command(ctx: click.Context, interface: str) -> None:
+    """Have the agent of this host follow etcd again, after it was restored from a backup or replaced by another.
+
+    An agent goes on with the table that it has where etcd's history contradicts what it knows, because nodes may be
+    gone in the new one, or come back.  Look at `overlay network show` first.
+    """
+    history = ask(ctx, interface, op="accept_store").get("history")
+    show(f"the agent follows etcd again, although {history}" if history else "the agent follows etcd already")

@@ -1,0 +1,28 @@
+"""``overlay network release``: let a subnet go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from overlay.cli.network.common import network_option, open_network
+from overlay.cli.output import show
+
+if TYPE_CHECKING:
+    from peers.stores import Location
+
+
+@click.command(
+    "release", epilog="Example: overlay network release --peers etcd://10.0.0.5:2379/office 10.244.7.0/24"
+)
+@network_option
+@click.argument("subnet_or_node")
+def command(location: Location, subnet_or_node: str) -> None:
+    """Remove the reservation of a subnet, and the node that has it or that is called so.
+
+    A host whose agent runs claims its subnet again: stop it first, with `overlay down --leave` there.  In a network
+    that is signed, what vouches for the node goes too, so that it cannot come back.
+    """
+    for sentence in open_network(location).release(subnet_or_node):
+        show(f"removed {sentence}")

@@ -1,0 +1,359 @@
+"""What an administrator does to a network in etcd: each change as a whole or not at all, and never over another's.
+
+The document is written by comparing its revision, so that of two who edit it at once the second is told.  Where the
+network is signed, each change that agents verify takes the administrator's key.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from peers.errors import StoreError, TableError
+from peers.peer import format_public_key
+from peers.stores.etcd import signatures
+from peers.stores.etcd.connection import open_tcp
+from peers.stores.etcd.document import check_document, decode_document, read_document
+from peers.stores.etcd.gateway import Gateway
+from peers.stores.etcd.layout import Keys, MalformedError, Reservation, check_network, parse_key
+from peers.stores.etcd.members import compose, read_members
+from peers.stores.etcd.messages import Delete, Put, is_absent, is_unchanged, prefix_end
+from peers.stores.etcd.signatures import JoinToken, SigningKey, Trust, parse_admin_key
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from peers.addresses import Prefix
+    from peers.stores.etcd.connection import Opener
+    from peers.stores.etcd.document import Document
+    from peers.stores.etcd.location import EtcdLocation
+    from peers.stores.etcd.members import Members
+    from peers.stores.etcd.messages import Compare, KeyValue, Operation
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A network as it was read: *kvs* by key, and what is in them.  *admin* is its administrator's public key, if any."""
+
+    kvs: dict[bytes, KeyValue]
+    text: str
+    document: Document
+    members: Members
+    admin: bytes | None
+    vouched: tuple[bytes, ...]
+    tokens: int
+
+    def modified(self, key: bytes) -> int:
+        """Return when *key* was last changed, 0 if it is not there."""
+        kv = self.kvs.get(key)
+        return kv.modified if kv is not None else 0
+
+    def value(self, key: bytes) -> bytes | None:
+        """Return what stands at *key*."""
+        kv = self.kvs.get(key)
+        return kv.value if kv is not None else None
+
+
+class Administration:
+    """The network that *location* names.  Raises StoreError where it, or etcd, does not let a change happen."""
+
+    def __init__(self, location: EtcdLocation, opener: Opener = open_tcp) -> None:
+        check_network(location.path, location)
+        self.location, self.keys = location, Keys(location.path)
+        self.path = Path(self.keys.config.decode())
+        self._opener = opener
+
+    def read(self) -> Known:
+        """Return the network as it is.  Raises TableError for a document that is wrong."""
+        return trio.run(self._with, self._read)
+
+    def read_text(self) -> tuple[str, int, bool]:
+        """Return the document, which may be wrong, when it was last changed, and whether the network is signed."""
+
+        async def ask(gateway: Gateway) -> tuple[str, int, bool]:
+            listing = await gateway.range(self.keys.prefix, prefix_end(self.keys.prefix))
+            found = {kv.key: kv for kv in listing.kvs}
+            if self.keys.config not in found:
+                raise self._missing()
+            kv = found[self.keys.config]
+            return decode_document(kv.value, self.path), kv.modified, self.keys.admin in found
+
+        return trio.run(self._with, ask)
+
+    def create(self, text: str, admin: SigningKey | None) -> None:
+        """Make the network with the document *text*; signed, if there is an *admin*.  Raises StoreError if it is there."""
+        self._check(text)
+        operations: list[Operation] = [Put(self.keys.config, text.encode())]
+        if admin is not None:
+            operations += [
+                Put(self.keys.admin, base64.b64encode(admin.public)),
+                Put(self.keys.signature, signatures.sign_document(admin, self.keys.name, 1, text)),
+            ]
+        if not self._transact([is_absent(self.keys.config)], operations):
+            raise StoreError(
+                f"there is a network {self.keys.name} at {self.location} already; see it with `overlay network show`, "
+                "change it with `overlay network edit`"
+            )
+
+    def write(self, text: str, modified: int, admin: SigningKey | None) -> None:
+        """Have *text* as the document in the place of the one that was last changed at *modified*; 0 for none."""
+        self._check(text)
+
+        async def put(gateway: Gateway) -> bool:
+            listing = await gateway.range(self.keys.prefix, prefix_end(self.keys.prefix))
+            found = {kv.key: kv for kv in listing.kvs}
+            compares = [is_unchanged(self.keys.config, modified)]
+            operations: list[Operation] = [Put(self.keys.config, text.encode())]
+            known = found.get(self.keys.admin)
+            if known is not None:
+                before = found.get(self.keys.signature)
+                serial = signatures.serial_of(before.value if before is not None else None) + 1
+                signer = self._signer(known.value, admin)
+                operations.append(
+                    Put(self.keys.signature, signatures.sign_document(signer, self.keys.name, serial, text))
+                )
+                compares.append(
+                    is_unchanged(self.keys.signature, before.modified if before is not None else 0)
+                )
+            return (await gateway.transact(compares, operations)).succeeded
+
+        if not trio.run(self._with, put):
+            raise StoreError(f"{self.path} was changed by somebody else meanwhile; look at it and try again")
+
+    def reserve(self, reservation: Reservation) -> None:
+        """Keep a subnet for a node.  Raises StoreError for one that is not given out, or belongs to another."""
+        known, subnet = self.read(), reservation.subnet
+        leases = known.document.leases
+        number = leases.number_of(subnet)
+        if number is None:
+            pool, length = leases.pools[0], leases.lengths[0]
+            raise StoreError(
+                f"{subnet} is none of the subnets that are given out; reserve a /{length} of {pool}, such as "
+                f"{leases.subnets(leases.numbers()[0])[0]}"
+            )
+        for each in leases.subnets(number):
+            holder = next((name for _, name in known.document.taken.covering(each)), None)
+            if holder is not None or known.document.taken.has_inside(each):
+                raise StoreError(f"{each} overlaps what {holder or 'the document'} has; reserve another")
+        for placed in known.members.everybody:
+            value = placed.value
+            if subnet in value.subnets and not reservation.is_for(value.name, value.public_key):
+                raise StoreError(
+                    f"{subnet} belongs to the node {value.name}; let it go with `overlay network release`, or reserve another"
+                )
+        key = self.keys.reserved(subnet)
+        if not self._transact([is_unchanged(key, known.modified(key))], [Put(key, reservation.build())]):
+            raise StoreError(f"the reservation of {subnet} was changed by somebody else meanwhile; try again")
+
+    def release(self, what: str) -> list[str]:
+        """Remove what there is of a subnet, or of the node of a name; return sentences on what that was."""
+        known = self.read()
+        done, keys = [], []
+        for placed in known.members.everybody:
+            value = placed.value
+            if what == value.name or what in map(str, value.subnets):
+                done.append(f"the node {value.name} with {', '.join(map(str, value.subnets))}")
+                keys.append(placed.key)
+                vouching = self.keys.vouched(value.public_key)
+                if vouching in known.kvs:
+                    done.append(f"what vouches for {value.name}")
+                    keys.append(vouching)
+        for reservation in known.members.reservations:
+            if what in {str(reservation.subnet), reservation.name}:
+                done.append(f"the reservation of {reservation.subnet}")
+                keys.append(self.keys.reserved(reservation.subnet))
+        if not keys:
+            raise StoreError(
+                f"{self.keys.name} has no node and no reservation {what}; see `overlay network show`"
+            )
+        compares = [is_unchanged(key, known.modified(key)) for key in keys]
+        if not self._transact(compares, [Delete(key) for key in keys]):
+            raise StoreError(f"{what} was changed by somebody else meanwhile; try again")
+        return done
+
+    def enroll(
+        self, admin: SigningKey | None, public_key: bytes, name: str | None, subnet: Prefix | None
+    ) -> None:
+        """Vouch for a node."""
+
+        async def put(gateway: Gateway) -> None:
+            signer = self._signer(await self._admin(gateway), admin)
+            value = signatures.vouch(signer, self.keys.name, public_key, name, subnet)
+            await gateway.put(self.keys.vouched(public_key), value)
+
+        trio.run(self._with, put)
+
+    def make_token(
+        self, admin: SigningKey | None, key: SigningKey, seconds: int, name: str | None, subnet: Prefix | None
+    ) -> str:
+        """Return a join token by *key*, fresh, that is good for *seconds* and serves once."""
+        token = JoinToken(key, int(time.time()) + seconds, name, subnet)
+
+        async def put(gateway: Gateway) -> None:
+            signer = self._signer(await self._admin(gateway), admin)
+            await gateway.put(self.keys.token(key.public), token.value(signer, self.keys.name))
+
+        trio.run(self._with, put)
+        return token.format()
+
+    def join(self, key: SigningKey, public_key: bytes, name: str) -> None:
+        """Use the join token *key* for this host, which takes it away."""
+
+        async def use(gateway: Gateway) -> None:
+            place = self.keys.token(key.public)
+            kvs = (await gateway.range(place)).kvs
+            if not kvs:
+                raise StoreError(
+                    f"{self.keys.name} does not have that join token (any more): each serves once; make another with "
+                    "`overlay network join-token`"
+                )
+            try:
+                expires, wanted = signatures.expiry_of(kvs[0].value)
+                value = signatures.vouch_by_token(
+                    key, kvs[0].value, self.keys.name, public_key, wanted or name
+                )
+            except MalformedError:
+                raise StoreError(f"{place.decode()} is not a join token; make another") from None
+            if expires < time.time():
+                raise StoreError(
+                    "that join token has expired; make another with `overlay network join-token`"
+                )
+            outcome = await gateway.transact(
+                [is_unchanged(place, kvs[0].modified)],
+                [Delete(place), Put(self.keys.vouched(public_key), value)],
+            )
+            if not outcome.succeeded:
+                raise StoreError("that join token was used by another host meanwhile; make another")
+
+        trio.run(self._with, use)
+
+    def compose_all(self, known: Known) -> str:
+        """Return a peers file of everybody, the nodes among them."""
+        return compose(known.document, known.members, None)
+
+    # Helpers
+
+    async def _with(self, use: Callable[[Gateway], Awaitable[T]]) -> T:
+        gateway = Gateway(self.location, self._opener)
+        try:
+            return await use(gateway)
+        finally:
+            with trio.CancelScope(shield=True):
+                await gateway.aclose()
+
+    def _transact(self, compares: list[Compare], operations: list[Operation]) -> bool:
+        async def put(gateway: Gateway) -> bool:
+            return (await gateway.transact(compares, operations)).succeeded
+
+        return trio.run(self._with, put)
+
+    async def _read(self, gateway: Gateway) -> Known:
+        listing = await gateway.range(self.keys.prefix, prefix_end(self.keys.prefix))
+        kvs = {kv.key: kv for kv in listing.kvs}
+        if self.keys.config not in kvs:
+            raise self._missing()
+        text = decode_document(kvs[self.keys.config].value, self.path)
+        document = read_document(text, self.path)
+        stored = kvs.get(self.keys.admin)
+        admin = None
+        if stored is not None:
+            try:
+                admin = parse_admin_key(stored.value.decode("ascii"))
+            except ValueError:
+                raise StoreError(
+                    f"{stored.key.decode()} is not a public key; somebody has overwritten it"
+                ) from None
+        trust = Trust(admin, self.keys.name) if admin is not None else None
+        members = read_members(self.keys, listing.kvs, document, trust)
+        vouched, tokens = [], 0
+        for kv in listing.kvs:
+            folder, name = self.keys.split(kv.key)
+            tokens += folder == "tokens"
+            if folder == "vouched":
+                try:
+                    vouched.append(parse_key(name))
+                except MalformedError:
+                    continue
+        return Known(kvs, text, document, members, admin, tuple(vouched), tokens)
+
+    async def _admin(self, gateway: Gateway) -> bytes:
+        """Return what etcd has as the administrator's public key.  Raises StoreError in a network that is not signed."""
+        kvs = (await gateway.range(self.keys.admin)).kvs
+        if not kvs:
+            raise StoreError(
+                f"{self.keys.name} is not signed, so every host that etcd lets write may join, and nobody is enrolled; "
+                "`overlay network create --sign` makes one that is"
+            )
+        return kvs[0].value
+
+    def _signer(self, stored: bytes, admin: SigningKey | None) -> SigningKey:
+        """Return *admin*, if it is the key that etcd has *stored* the public half of."""
+        if admin is None:
+            raise StoreError(
+                f"{self.keys.name} is signed; name the administrator's key with --admin-key FILE"
+            )
+        if stored != base64.b64encode(admin.public):
+            raise StoreError(
+                f"that key is not the one that {self.keys.name} is signed with, {stored.decode(errors='replace')[:60]}; name "
+                "the right one with --admin-key FILE"
+            )
+        return admin
+
+    def _check(self, text: str) -> None:
+        """Raise TableError for a document that no agent would take."""
+        problems = check_document(text, self.path, 10)
+        if problems:
+            lines = "\nError: ".join(map(str, problems[1:]))
+            first = problems[0]
+            raise TableError(first.path, first.line, first.problem + (f"\nError: {lines}" if lines else ""))
+
+    def _missing(self) -> StoreError:
+        return StoreError(
+            f"there is no network {self.keys.name} at {self.location}; create it with `overlay network create`, or "
+            "correct the URL"
+        )
+
+
+def describe(known: Known) -> dict[str, object]:
+    """Return a network as values that JSON holds."""
+    leases = known.document.leases
+    accepted = set(known.members.accepted)
+    return {
+        "prefixes": [str(prefix) for prefix in known.document.network.prefixes],
+        "leases": {
+            "prefix": [str(pool) for pool in leases.pools],
+            "length": list(leases.lengths),
+            "seconds": leases.seconds,
+            "subnets": len(leases.numbers()),
+        },
+        "admin_key": None if known.admin is None else base64.b64encode(known.admin).decode(),
+        "peers": list(known.document.peers),
+        "nodes": [
+            {
+                "name": placed.value.name,
+                "public_key": format_public_key(placed.value.public_key),
+                "subnets": [str(subnet) for subnet in placed.value.subnets],
+                "endpoints": list(placed.value.endpoints),
+                "takes_part": placed in accepted,
+            }
+            for placed in known.members.everybody
+        ],
+        "reserved": [
+            {
+                "subnet": str(each.subnet),
+                "name": each.name,
+                "public_key": None if each.public_key is None else format_public_key(each.public_key),
+            }
+            for each in known.members.reservations
+        ],
+        "vouched": [format_public_key(key) for key in known.vouched],
+        "tokens": known.tokens,
+        "left_out": list(known.members.left_out),
+    }

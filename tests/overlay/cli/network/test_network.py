@@ -1,0 +1,313 @@
+"""``overlay network``, by the command line and a real etcd."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+
+import pytest
+import trio
+
+from overlay.crypto.keys import PrivateKey
+from peers.addresses import parse_prefix
+from peers.stores.etcd.gateway import Gateway
+from peers.stores.etcd.layout import Keys, NodeValue
+from peers.stores.etcd.location import EtcdLocation
+from tests.peers.examples import key, key_text
+
+ROUTER = f'[peers.router]\npublic_key = "{key_text("router")}"\nsubnets = ["10.244.9.0/24"]\n'
+
+
+def put_node(office, name, subnet, public_key=None):
+    """Write a node's key, as its agent does."""
+    value = NodeValue(name, public_key or key(name), (parse_prefix(subnet),), "0" * 32, ("192.0.2.1",))
+
+    async def main():
+        location = EtcdLocation.parse("etcd", office.url.removeprefix("etcd:"))
+        gateway = Gateway(location)
+        await gateway.put(Keys(office.name).node(value.subnets[0]), value.build())
+        await gateway.aclose()
+
+    trio.run(main)
+
+
+@pytest.fixture
+def created(office):
+    office("create", "--prefix", "10.244.0.0/16")
+    return office
+
+
+def shown(office):
+    return json.loads(office("show", "--json").stdout)
+
+
+def test_network_is_created_and_shown(office):
+    result = office(
+        "create",
+        "--prefix",
+        "10.244.0.0/16",
+        "--prefix",
+        "fd00:244::/48",
+        "--length",
+        "26",
+        "--seconds",
+        "90",
+    )
+
+    assert result.stdout == f"a host joins with `overlay up --peers {office.url}`\n"
+    found = shown(office)
+    assert found["prefixes"] == ["10.244.0.0/16", "fd00:244::/48"]
+    assert found["leases"] == {
+        "prefix": ["10.244.0.0/16", "fd00:244::/48"], "length": [26, 64], "seconds": 90, "subnets": 1023,
+    }  # fmt: skip
+    put_node(office, "paris", "10.244.0.64/26")
+    assert re.search(r"paris +10\.244\.0\.64/26 +192\.0\.2\.1 ", office("show").stdout)
+
+
+def test_network_that_is_there_is_not_made_again(created):
+    assert "there is a network" in created.fails("create", "--prefix", "10.9.0.0/16")
+    assert shown(created)["prefixes"] == ["10.244.0.0/16"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--prefix", "10.244.0.1/16"], "has host bits; write 10.244.0.0/16"),
+        (
+            ["--prefix", "10.244.0.0/16", "--length", "12"],
+            "leases.length is 12; write a prefix length from 17 to 30",
+        ),
+        (["--prefix", "10.244.0.0/16", "--seconds", "1"], "leases.seconds is 1"),
+        (["--prefix", "10.244.0.0/31"], "prefix"),
+    ],
+)
+def test_network_that_cannot_be_is_not_created(office, arguments, said):
+    assert said in office.fails("create", *arguments, code=2)
+    assert "there is no network" in office.fails("show")
+
+
+def test_every_command_says_that_there_is_no_network(office, tmp_path):
+    (tmp_path / "peers.toml").write_text('[network]\nprefix = "10.244.0.0/16"\n')
+    for name, *arguments in (
+        ["show"], ["export"], ["edit"], ["import", str(tmp_path / "peers.toml")],
+        ["reserve", "10.244.1.0/24", "--node", "a"], ["release", "a"],
+    ):  # fmt: skip
+        assert "there is no network" in office.fails(name, *arguments), name
+
+
+def test_file_is_no_network(overlay, tmp_path):
+    result = overlay("network", "show", "--peers", str(tmp_path / "peers.toml"))
+
+    assert result.exit_code == 2
+    assert "this is not a network in etcd; write etcd://HOST:2379/NAME" in result.stderr
+
+
+def test_peers_file_goes_in_and_comes_out(created, tmp_path):
+    path = tmp_path / "peers.toml"
+    path.write_text('[network]\nprefix = "10.244.0.0/16"\nmtu = 1400\n\n' + ROUTER)
+    created("import", str(path))
+    put_node(created, "paris", "10.244.7.0/24")
+
+    assert created("export", "--document").stdout == path.read_text()
+    exported = tmp_path / "all.toml"
+    exported.write_text(created("export").stdout)
+    from peers.toml import load
+
+    table = load(exported)
+    assert {name: list(map(str, peer.subnets)) for name, peer in table.peers.items()} == {
+        "router": ["10.244.9.0/24"],
+        "paris": ["10.244.7.0/24"],
+    }
+    assert table.network.mtu == 1400
+
+
+def test_wrong_peers_file_is_refused_with_all_that_is_wrong(created, tmp_path):
+    path = tmp_path / "peers.toml"
+    path.write_text('[network]\nprefix = "10.244.0.0/16"\ncolour = 1\n' + ROUTER + "taste = 1\n")
+    said = created.fails("import", str(path), code=2)
+
+    assert "config, line 3: network.colour is not known" in said
+    assert "line 7: peers.router.taste is not known" in said
+    assert "there is no such file" in created.fails("import", str(tmp_path / "none"), code=2)
+
+
+def editor(tmp_path, monkeypatch, program):
+    path = tmp_path / "editor"
+    path.write_text(f"#!/bin/sh\n{program}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(path))
+    monkeypatch.setenv("VISUAL", str(path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+def test_document_is_edited(created, tmp_path, monkeypatch):
+    editor(tmp_path, monkeypatch, 'echo "mtu = 1400" >> "$1"')
+    created("edit")
+    assert created("export", "--document").stdout.endswith("mtu = 1400\n")
+
+    editor(tmp_path, monkeypatch, "true")
+    assert created("edit").stdout == "nothing was changed\n"
+
+
+def test_wrong_edit_is_refused_and_kept(created, tmp_path, monkeypatch):
+    editor(tmp_path, monkeypatch, 'echo "colour = 1" >> "$1"')
+    said = created.fails("edit", code=2)
+
+    assert "line 3: network.colour is not known" in said
+    kept = re.search(r"your text is kept in (\S+)", said)[1]
+    with open(kept) as file:
+        assert file.read().endswith("colour = 1\n")
+    assert "colour" not in created("export", "--document").stdout
+
+
+def test_of_two_edits_at_once_the_second_is_refused(created, tmp_path, monkeypatch):
+    (tmp_path / "peers.toml").write_text('[network]\nprefix = "10.244.0.0/16"\nmtu = 1300\n')
+    import sys
+
+    other = f"{sys.executable} -m overlay network import --peers {created.url} {tmp_path}/peers.toml"
+    editor(tmp_path, monkeypatch, f'{other}; echo "mtu = 1400" >> "$1"')
+
+    assert "was changed by somebody else meanwhile" in created.fails("edit")
+    assert "mtu = 1300" in created("export", "--document").stdout
+
+
+def test_editor_that_is_not_there_is_one_sentence(created, monkeypatch):
+    monkeypatch.setenv("EDITOR", "/nonexistent/editor")
+    monkeypatch.setenv("VISUAL", "/nonexistent/editor")
+
+    assert "set EDITOR to the program that you edit with" in created.fails("edit", code=2)
+
+
+def test_subnet_is_reserved_and_released(created):
+    created("reserve", "10.244.7.0/24", "--node", "paris")
+    created("reserve", "10.244.8.0/24", "--public-key", key_text("x"))
+    assert shown(created)["reserved"] == [
+        {"subnet": "10.244.7.0/24", "name": "paris", "public_key": None},
+        {"subnet": "10.244.8.0/24", "name": None, "public_key": key_text("x")},
+    ]
+
+    assert created("release", "paris").stdout == "removed the reservation of 10.244.7.0/24\n"
+    created("release", "10.244.8.0/24")
+    assert shown(created)["reserved"] == []
+    assert "has no node and no reservation paris" in created.fails("release", "paris")
+
+
+def test_node_is_released_by_its_name_or_subnet(created):
+    put_node(created, "paris", "10.244.7.0/24")
+    assert created("release", "10.244.7.0/24").stdout == "removed the node paris with 10.244.7.0/24\n"
+    assert shown(created)["nodes"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (
+            ["10.9.0.0/24", "--node", "a"],
+            1,
+            "none of the subnets that are given out; reserve a /24 of 10.244.0.0/16",
+        ),
+        (["10.244.7.0/25", "--node", "a"], 1, "none of the subnets that are given out"),
+        (["10.244.5.0/24", "--node", "a"], 1, "10.244.5.0/24 belongs to the node paris"),
+        (["10.244.9.0/24", "--node", "a"], 1, "10.244.9.0/24 overlaps what peers.router has"),
+        (["x", "--node", "a"], 2, "is not a prefix"),
+        (["10.244.7.0/24"], 2, "either --node NAME or --public-key KEY"),
+        (["10.244.7.0/24", "--node", "a b"], 2, "is not a peer name"),
+        (["10.244.7.0/24", "--public-key", "a"], 2, "the public key has 1 characters"),
+    ],
+)
+def test_reservation_that_cannot_be_is_refused(created, tmp_path, arguments, code, said):
+    (tmp_path / "peers.toml").write_text('[network]\nprefix = "10.244.0.0/16"\n' + ROUTER)
+    created("import", str(tmp_path / "peers.toml"))
+    put_node(created, "paris", "10.244.5.0/24")
+
+    assert said in created.fails("reserve", *arguments, code=code)
+
+
+# Signed
+
+
+@pytest.fixture
+def signed(office, tmp_path):
+    """A signed network, and its administrator's key; *more* ends the URL of those who trust it."""
+    office.admin = tmp_path / "admin.key"
+    said = office("create", "--prefix", "10.244.0.0/16", "--sign", "--admin-key", str(office.admin)).stdout
+    office.more = "?admin-key=" + re.search(r"public key is (\S+),", said)[1]
+    assert f"overlay up --peers '{office.url}{office.more}'" in said
+    return office
+
+
+def peers(office):
+    return set(office.table(office.more).peers)
+
+
+def test_only_hosts_that_are_vouched_for_take_part(signed):
+    assert stat.S_IMODE(signed.admin.stat().st_mode) == 0o600
+    put_node(signed, "paris", "10.244.5.0/24")
+    put_node(signed, "tokyo", "10.244.6.0/24")
+    assert "nobody has joined yet" in signed.refusal(signed.more)
+    assert "nobody vouches for its public key" in signed("show").stderr
+
+    signed("enroll", key_text("paris"), "--node", "paris", "--admin-key", str(signed.admin))
+    signed("enroll", key_text("tokyo"), "--node", "another", "--admin-key", str(signed.admin))
+
+    assert peers(signed) == {"paris"}
+    assert set(signed.table().peers) == {"paris", "tokyo"}  # who trusts etcd alone sees both
+    assert "vouched for as another" in signed("show").stderr
+    assert "removed what vouches for paris" in signed("release", "paris").stdout
+    put_node(signed, "paris", "10.244.5.0/24")
+    assert "nobody has joined yet" in signed.refusal(signed.more)
+
+
+def test_document_takes_the_administrators_key(signed, tmp_path):
+    (tmp_path / "peers.toml").write_text('[network]\nprefix = "10.244.0.0/16"\n' + ROUTER)
+    other = tmp_path / "other.key"
+    other.write_text(PrivateKey(b"\x05" * 32).to_base64())
+    path = str(tmp_path / "peers.toml")
+
+    assert "is signed with" in signed.fails("import", path, "--admin-key", str(other))
+    assert "cannot be read: No such file" in signed.fails("import", path, "--admin-key", "/none", code=2)
+    signed("import", path, "--admin-key", str(signed.admin))
+    assert peers(signed) == {"router"}
+
+
+def test_join_token_enrolls_one_host(signed, tmp_path):
+    token, own, other = tmp_path / "token", tmp_path / "own.key", tmp_path / "other.key"
+    private = PrivateKey(b"\x07" * 32)
+    for path, secret in ((own, private), (other, PrivateKey(b"\x08" * 32))):
+        path.touch(0o600)
+        path.write_text(secret.to_base64())
+    token.write_text(signed("join-token", "--admin-key", str(signed.admin)).stdout)
+    assert "1 join token unused" in signed("show").stdout
+
+    signed("enroll", "--token", str(token), "--node", "paris", "--key", str(own))
+    put_node(signed, "paris", "10.244.5.0/24", private.public)
+    assert peers(signed) == {"paris"}
+    assert "does not have that join token (any more)" in signed.fails(
+        "enroll", "--token", str(token), "--node", "tokyo", "--key", str(other)
+    )
+
+
+def test_wrong_enrolments_are_one_sentence_each(signed, tmp_path):
+    (tmp_path / "token").write_text("rubbish")
+    key_path = ["--admin-key", str(signed.admin)]
+    assert "is not a join token" in signed.fails("enroll", "--token", str(tmp_path / "token"), code=2)
+    assert "name the public key of the host" in signed.fails("enroll", code=2)
+    assert "the public key has 1 characters" in signed.fails("enroll", "x", *key_path, code=2)
+    assert "has no administrator's key" in signed.fails(
+        "enroll", key_text("a"), "--admin-key", str(tmp_path / "token"), code=2
+    )
+
+
+def test_network_without_signatures_enrolls_nobody(created):
+    assert "is not signed, so every host that etcd lets write may join" in created.fails(
+        "enroll", key_text("a")
+    )
+    assert "is not signed" in created.fails("join-token")
+
+
+def test_accepting_asks_the_agent(overlay):
+    result = overlay("network", "accept", "--interface", "nowhere0")
+
+    assert result.exit_code == 1
+    assert "no overlay agent runs for nowhere0" in result.stderr
