@@ -48,6 +48,7 @@ class Stage:
         self._screen, self._interruptions = screen, interruptions
         self._processes: list[subprocess.Popen[str]] = []
         self._agents: dict[str, subprocess.Popen[str]] = {}
+        self._killed: set[str] = set()  # the hosts of agents whose end was wanted
 
     def step(self, text: str) -> contextlib.AbstractContextManager[list[str]]:
         """Show a step (see Screen.step)."""
@@ -173,12 +174,18 @@ class Stage:
         self._processes.remove(process)
 
     def wait_for(self, condition: Callable[[], bool], failure: str) -> None:
-        """Return once *condition* holds.  Raises DemoError with *failure* if it does not come to that."""
+        """Return once *condition* holds.
+
+        Raises DemoError, with *failure* if it does not come to that, or with the agent that has ended meanwhile.
+        """
         deadline = time.monotonic() + PATIENCE
         while not condition():
+            for name, agent in self._agents.items():
+                if agent.poll() is not None and name not in self._killed:
+                    raise DemoError(f"the agent of {name} ended with exit code {agent.returncode}")
             if time.monotonic() > deadline:
                 raise DemoError(f"{failure} within {PATIENCE:g} s")
-            time.sleep(0.01)
+            time.sleep(0.05)
 
     def _entering(self, namespace: str) -> tuple[str, ...]:
         return "ip", "netns", "exec", self.full(namespace)
@@ -189,6 +196,7 @@ class Stage:
 
     def kill_all(self, namespace: str) -> None:
         """Kill every process in a namespace, as a power failure would."""
+        self._killed.add(namespace)
         pids = _pids_in([NAMESPACES / self.full(namespace)])
         _signal(pids, signal.SIGKILL)
 

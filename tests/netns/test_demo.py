@@ -66,7 +66,7 @@ def test_demo_that_is_interrupted_leaves_nothing(demo):
 
 def test_demo_that_fails_says_why_and_leaves_nothing(demo):
     for line in demo.stdout:
-        if "at port 8080" in line:
+        if "ready after" in line:
             break
     # An agent of the demo ends under it
     for pid in subprocess.run(
@@ -76,6 +76,6 @@ def test_demo_that_fails_says_why_and_leaves_nothing(demo):
     shown, _ = demo.communicate(timeout=PATIENCE)
 
     assert demo.returncode == 1, shown
-    assert "The demo failed: " in shown
+    assert "The demo failed: the agent of web1 ended with exit code -9" in shown
     assert "Traceback" not in shown
     assert left(f"overlay-demo-{demo.pid}") == []
