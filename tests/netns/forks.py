@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 KILLED = -signal.SIGKILL
+COMMAND_PATIENCE = 60.0  # seconds for one command, as in tests.netns.topology
 
 
 class Forked:
@@ -91,9 +93,18 @@ class Server:
         self._process.wait()
 
     def fork(
-        self, namespace: Namespace, code: str, arguments: list[str], stdin: int, stdout: int, stderr: int
+        self,
+        namespace: Namespace,
+        code: str,
+        arguments: list[str],
+        standard: tuple[int, int, int],
+        *,
+        may_forward: bool = True,
     ) -> Forked:
-        """Return a process in *namespace* that runs *code* with *arguments*, which its lab ends if need be."""
+        """Return a process in *namespace* that runs *code* with *arguments*, which its lab ends if need be.
+
+        If it *may_forward*, the first forwarder that it starts is forked, too.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             request = {
@@ -102,18 +113,41 @@ class Server:
                 "arguments": arguments,
                 "directory": str(Path.cwd()),
                 "environment": dict(os.environ),
+                "may_forward": may_forward,
             }
-            descriptors = [theirs.fileno(), stdin, stdout, stderr]
+            descriptors = [theirs.fileno(), *standard]
             socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
         process = Forked(arguments, ours)
         namespace.lab.processes.append(process)
         return process
 
+    def completed(
+        self, namespace: Namespace, code: str, arguments: list[str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Return such a process that has ended, with what it printed.  Raises subprocess.TimeoutExpired."""
+        with (
+            Path(os.devnull).open() as nothing,
+            tempfile.TemporaryFile("w+") as out,
+            tempfile.TemporaryFile("w+") as err,
+        ):
+            process = self.fork(
+                namespace, code, arguments, (nothing.fileno(), out.fileno(), err.fileno()), may_forward=False
+            )
+            try:
+                process.wait(COMMAND_PATIENCE)
+            except BaseException:
+                namespace.lab.end_process(process)
+                raise
+            namespace.lab.processes.remove(process)
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(arguments, process.returncode, out.read(), err.read())
+
     def converse(self, namespace: Namespace, code: str) -> Forked:
         """Return such a process, whose stdin and stdout are pipes to this one."""
         (reads, orders), (told, writes) = os.pipe(), os.pipe()
         try:
-            process = self.fork(namespace, code, ["-c"], reads, writes, 2)
+            process = self.fork(namespace, code, ["-c"], (reads, writes, 2))
             process.stdin, process.stdout = os.fdopen(orders, "w"), os.fdopen(told)
         finally:
             os.close(reads)

@@ -95,8 +95,8 @@ def _become(request: dict[str, Any], end: socket.socket, standard: list[int]) ->
     os.environ.update(request["environment"])
     _enter(request["namespace"])
     _use(*standard)
-    spare = Spare()
-    forwarder._start = spare.start
+    if request["may_forward"]:
+        forwarder._start = Spare().start
     with end:
         end.send(str(os.getpid()).encode())
     sys.argv = request["arguments"]

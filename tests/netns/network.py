@@ -107,7 +107,7 @@ class Network:
         is_forked: bool = True,
         **settings: Any,
     ) -> None:
-        """With *is_forked* its agents are those of tests.netns.forkserver, otherwise the program itself."""
+        """With *is_forked* agents and commands are forked by tests.netns.forkserver, otherwise the program itself."""
         self.is_forked = is_forked
         self.lab, self.directory, self.mtu, self.offloads = lab, directory, mtu, offloads
         self.number = next(_network_numbers)
@@ -320,8 +320,8 @@ class Host(Node):
         with self.log_path.open("a") as log, Path(os.devnull).open() as nothing:
             self._log_start = log.tell()
             if self.network.is_forked and python == PYTHON and self.namespace.takes_forks:
-                standard = [nothing.fileno(), log.fileno(), log.fileno()]
-                self.process = server().fork(self.namespace, code, arguments, *standard)
+                standard = nothing.fileno(), log.fileno(), log.fileno()
+                self.process = server().fork(self.namespace, code, arguments, standard)
             else:
                 program = ["-m", *arguments] if code is COMMAND else ["-c", code, *arguments[1:]]
                 self.process = self.namespace.popen(python, *program, stdin=nothing, stdout=log, stderr=log)
@@ -369,6 +369,8 @@ class Host(Node):
 
     def overlay(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run the command ``overlay`` on this host as its user would."""
+        if self.network.is_forked and self.namespace.takes_forks and not options:
+            return server().completed(self.namespace, COMMAND, ["overlay", *arguments])
         return self.namespace.completed(PYTHON, "-m", "overlay", *arguments, **options)
 
     def status(self) -> dict[str, Any]:
