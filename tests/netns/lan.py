@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import threading
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from overlay.wire.neighbours import announcement
 from tests.netns.forks import server
 from tests.netns.topology import wait_until
 
@@ -19,20 +23,31 @@ PATIENCE = 30.0  # seconds
 VIPS = {4: "10.50.2.200", 6: "fd50:2::200"}
 NETWORKS = {4: "10.50.2.0/24", 6: "fd50:2::/64"}
 LINK_LOCAL = "fe80::200:5eff:fe00:233"  # of the virtual router 51, as ours has it
-# The host that runs it claims an address, so many times, from its own Ethernet address or from many
+# The host that runs it claims an address, so many times, each time from another Ethernet address
 CLAIMING = """
 import os, socket, sys, time
 from ipaddress import ip_address
 from overlay.wire.neighbours import announcement
-vip, count, kind = ip_address(sys.argv[1]).packed, int(sys.argv[2]), sys.argv[3]
-mac = bytes.fromhex(open("/sys/class/net/eth0/address").read().replace(":", ""))
+vip, count = ip_address(sys.argv[1]).packed, int(sys.argv[2])
 link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
 link.bind(("eth0", 0))
 for number in range(count):
-    link.send(announcement(vip, mac if kind == "one" else b"\\2" + os.urandom(5)))
+    link.send(announcement(vip, b"\\2" + os.urandom(5)))
     if number % 50 == 49:
         time.sleep(0.002)
 """
+
+
+@contextlib.contextmanager
+def claims(namespace, vip):
+    """Give a function by which the host *namespace* claims the address *vip* once."""
+    mac = bytes.fromhex(namespace.run("cat", "/sys/class/net/eth0/address").replace(":", ""))
+    claim = announcement(ip_address(vip).packed, mac)
+    with namespace.entered():
+        link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    with link:
+        link.bind(("eth0", 0))
+        yield lambda: link.send(claim)
 
 
 class Director:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.netns.lan import CLAIMING, NETWORKS, PATIENCE, VIPS, processor_time
+from tests.netns.lan import CLAIMING, NETWORKS, PATIENCE, VIPS, claims, processor_time
 from tests.netns.topology import wait_until
 
 
 def claim_until_noticed(lan, director, family):
-    def is_noticed():
-        lan.client.python(CLAIMING, VIPS[family], "1", "one")
-        return director.contested
+    with claims(lan.client, VIPS[family]) as claim:
 
-    wait_until(is_noticed, PATIENCE, "a conflict")
+        def is_noticed():
+            claim()
+            return director.contested
+
+        wait_until(is_noticed, PATIENCE, "a conflict")
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -23,8 +25,9 @@ def test_host_that_announces_an_address_which_is_here_is_named_once(lan, family)
     wait_until(lambda: lan.ask(family) == lan.mac(lan.ours), PATIENCE, "an answer")
 
     claim_until_noticed(lan, ours, family)
-    for _ in range(3):
-        lan.client.python(CLAIMING, VIPS[family], "1", "one")
+    with claims(lan.client, VIPS[family]) as claim:
+        for _ in range(3):
+            claim()
 
     assert ours.status("conflicts") == ours.contested
     (said,) = ours.contested
@@ -81,7 +84,7 @@ def test_flood_of_claims_costs_little_and_is_named_once(lan, family):
     claim_until_noticed(lan, ours, family)
     before = processor_time(ours.process)
 
-    lan.other.python(CLAIMING, VIPS[family], "50000", "many")
+    lan.other.python(CLAIMING, VIPS[family], "50000")
 
     spent = processor_time(ours.process) - before
     assert spent < 1.5, f"{spent} s of processor time"

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.netns.lan import CLAIMING
+from tests.netns.lan import claims
 from tests.netns.network import Network, nft
 from tests.netns.topology import wait_until
 
@@ -89,20 +89,29 @@ def farm(lab, tmp_path):
     made.network.close()
 
 
-def test_connections_of_every_client_are_spread_and_servers_see_who_asks(farm):
-    farm.wait_servers(farm.inside, "web1", "web2")
-    for line in farm.ask(farm.inside, 10):
+@pytest.fixture(scope="module")
+def asked(module_lab, tmp_path_factory):
+    """A farm that no test changes."""
+    made = Farm(module_lab, tmp_path_factory.mktemp("asked"))
+    made.start()
+    yield made
+    made.network.close()
+
+
+def test_connections_of_every_client_are_spread_and_servers_see_who_asks(asked):
+    asked.wait_servers(asked.inside, "web1", "web2")
+    for line in asked.ask(asked.inside, 10):
         assert line[1] == "10.244.5.2"
         assert line[2:] in ([VIP, "80"], [VIP, "8080"])
     # The client's own host, and the director itself
-    assert set(farm.servers(farm.client.namespace)) == {"web1", "web2"}
-    assert set(farm.servers(farm.lb1.namespace)) == {"web1", "web2"}
+    assert set(asked.servers(asked.client.namespace)) == {"web1", "web2"}
+    assert set(asked.servers(asked.lb1.namespace)) == {"web1", "web2"}
 
 
-def test_port_without_a_service_is_refused_and_the_address_answers_pings(farm):
-    farm.wait_servers(farm.inside, "web1", "web2")
-    assert farm.ask(farm.inside, port=81) == [["ConnectionRefusedError"]]
-    farm.inside.ping(VIP)
+def test_port_without_a_service_is_refused_and_the_address_answers_pings(asked):
+    asked.wait_servers(asked.inside, "web1", "web2")
+    assert asked.ask(asked.inside, port=81) == [["ConnectionRefusedError"]]
+    asked.inside.ping(VIP)
 
 
 def test_server_that_fails_gets_no_connections_until_it_is_back(farm):
@@ -181,18 +190,18 @@ def test_services_are_listed_and_servers_set_by_hand(farm):
         (("drain", "nothing/web1"), 2, "there is no service 'nothing'"),
     ],
 )
-def test_wrong_names_and_weights_get_a_sentence(farm, arguments, code, said):
-    told = farm.lb1.overlay("services", *arguments)
+def test_wrong_names_and_weights_get_a_sentence(asked, arguments, code, said):
+    told = asked.lb1.overlay("services", *arguments)
     assert (told.returncode, told.stdout) == (code, "")
     assert said in told.stderr
 
 
-def test_node_that_is_no_director_says_who_is(farm):
-    farm.wait_servers(farm.inside, "web1", "web2")
-    wait_for_the_first(farm)
-    (web,) = listed(farm.client)
+def test_node_that_is_no_director_says_who_is(asked):
+    asked.wait_servers(asked.inside, "web1", "web2")
+    wait_for_the_first(asked)
+    (web,) = listed(asked.client)
     assert (web["state"], web["servers"]) == ("elsewhere", [])
-    told = farm.client.overlay("services", "drain", "web/web1")
+    told = asked.client.overlay("services", "drain", "web/web1")
     assert (told.returncode, told.stderr) == (
         1,
         "Error: this node is no director of web: ask lb1 or lb2\n",
@@ -282,11 +291,13 @@ def test_host_on_the_link_that_has_the_address_too_is_named_with_the_remedy(lan)
     mac = lan.visitor.run("cat", "/sys/class/net/eth0/address").strip()
     said = f"{LAN_VIP} is here, but the host with the Ethernet address {mac} on eth0 claims it too"
 
-    def is_noticed():
-        lan.visitor.python(CLAIMING, LAN_VIP, "1", "one")
-        return any(said in note for note in lan.lb1.status()["notes"])
+    with claims(lan.visitor, LAN_VIP) as claim:
 
-    wait_until(is_noticed, 60)
+        def is_noticed():
+            claim()
+            return any(said in note for note in lan.lb1.status()["notes"])
+
+        wait_until(is_noticed, 60)
 
     assert said in lan.lb1.overlay("services").stdout.replace("\n", " ")
     assert any(said in note for note in json.loads(lan.lb1.overlay("services", "--json").stdout)["notes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -16,9 +17,10 @@ from tests.netns.topology import wait_until
 RULES = '\n[services.idle]\naddress = "203.0.113.81"\nprotocol = ["tcp", "udp"]\ndirectors = ["lb2"]\nservers = []\n'
 
 
-@pytest.fixture
-def farm(lab, tmp_path):
-    made = Farm(lab, tmp_path, RULES)
+@contextlib.contextmanager
+def running(lab, directory):
+    """A farm with flows."""
+    made = Farm(lab, directory, RULES)
     made.start()
     made.wait_servers(made.inside, "web1", "web2")
     wait_until(lambda: "balanced by lb1" in made.client.overlay("services", "web").stdout, 30)
@@ -27,25 +29,48 @@ def farm(lab, tmp_path):
     made.network.close()
 
 
+@pytest.fixture
+def farm(lab, tmp_path):
+    """One that the test may change."""
+    with running(lab, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def asked(module_lab, tmp_path_factory):
+    """One that is only asked."""
+    with running(module_lab, tmp_path_factory.mktemp("asked")) as made:
+        yield made
+
+
+@pytest.fixture
+def with_flows(asked):
+    """The same, with flows of just now."""
+    asked.servers(asked.inside, 30)
+    return asked
+
+
 def flows(host, *arguments):
     told = host.overlay("services", "--flows", "--json", *arguments)
     assert told.returncode == 0, told.stderr
     return json.loads(told.stdout)
 
 
-def test_flows_are_shown_as_far_as_they_are_asked_for(farm):
-    everything = flows(farm.lb1)["flows"]
+def test_flows_are_shown_as_far_as_they_are_asked_for(with_flows):
+    everything = flows(with_flows.lb1)["flows"]
     assert len(everything) >= 30
     assert {each["client"] for each in everything} == {"10.244.5.2"}
     assert {each["server"] for each in everything} == {"web1", "web2"}
     assert {(each["address"], each["port"], each["protocol"]) for each in everything} == {(VIP, 80, "tcp")}
 
-    of_web1 = flows(farm.lb1, "web", "--server", "web1", "--client", "10.244.5.0/24", "--state", "fin_wait")
+    of_web1 = flows(
+        with_flows.lb1, "web", "--server", "web1", "--client", "10.244.5.0/24", "--state", "fin_wait"
+    )
     assert {each["server"] for each in of_web1["flows"]} == {"web1"}
-    assert flows(farm.lb1, "--client", "10.244.6.0/24") == {"flows": [], "has_more": False}
-    few = flows(farm.lb1, "--limit", "3")
+    assert flows(with_flows.lb1, "--client", "10.244.6.0/24") == {"flows": [], "has_more": False}
+    few = flows(with_flows.lb1, "--limit", "3")
     assert (len(few["flows"]), few["has_more"]) == (3, True)
-    assert len(farm.lb1.overlay("services", "--flows").stdout.splitlines()) > 30
+    assert len(with_flows.lb1.overlay("services", "--flows").stdout.splitlines()) > 30
 
 
 @pytest.mark.parametrize(
@@ -58,14 +83,14 @@ def test_flows_are_shown_as_far_as_they_are_asked_for(farm):
         (("--ipvsadm", "nothing"), 2, "there is no service 'nothing'"),
     ],
 )
-def test_wrong_questions_get_a_sentence(farm, arguments, code, said):
-    told = farm.lb1.overlay("services", *arguments)
+def test_wrong_questions_get_a_sentence(asked, arguments, code, said):
+    told = asked.lb1.overlay("services", *arguments)
     assert (told.returncode, told.stdout) == (code, "")
     assert said in told.stderr
 
 
-def test_programs_that_read_ipvsadm_read_this(farm):
-    table = farm.lb1.overlay("services", "--ipvsadm", "-Ln").stdout.splitlines(keepends=True)
+def test_programs_that_read_ipvsadm_read_this(with_flows):
+    table = with_flows.lb1.overlay("services", "--ipvsadm", "-Ln").stdout.splitlines(keepends=True)
     assert table[:4] == [
         "IP Virtual Server version 1.2.1 (size=4096)\n",
         "Prot LocalAddress:Port Scheduler Flags\n",
@@ -76,21 +101,22 @@ def test_programs_that_read_ipvsadm_read_this(farm):
     assert [found[1] for found in servers] == ["10.244.3.0:80", "10.244.4.0:8080"]
     assert sum(int(found[2]) + int(found[3]) for found in servers) >= 30
 
-    stats = farm.lb1.overlay("services", "--ipvsadm", "--stats").stdout.splitlines()
+    stats = with_flows.lb1.overlay("services", "--ipvsadm", "--stats").stdout.splitlines()
     connections, packets, *rest = (int(each) for each in stats[3].split()[2:])
     assert connections >= 30
     assert packets > connections
     assert (rest[0], rest[2]) == (0, 0)
-    rate = farm.lb1.overlay("services", "--ipvsadm", "--rate")
+    rate = with_flows.lb1.overlay("services", "--ipvsadm", "--rate")
     assert (rate.returncode, len(rate.stdout.splitlines())) == (0, 6)
-    listed = farm.lb1.overlay("services", "--ipvsadm", "-Lnc").stdout.splitlines()
+    listed = with_flows.lb1.overlay("services", "--ipvsadm", "-Lnc").stdout.splitlines()
     assert len(listed) >= 32
     assert re.fullmatch(
         rf"TCP \d\d:\d\d  \w+ +10\.244\.5\.2:\d+ +{VIP}:80 +10\.244\.[34]\.0:80(80)?", listed[2]
     )
     # lb2 has the other service too, which has no servers and every port
     assert (
-        "UDP  203.0.113.81:0 mh (mh-fallback,mh-port)\n" in farm.lb2.overlay("services", "--ipvsadm").stdout
+        "UDP  203.0.113.81:0 mh (mh-fallback,mh-port)\n"
+        in with_flows.lb2.overlay("services", "--ipvsadm").stdout
     )
 
 
@@ -132,17 +158,17 @@ def test_questions_go_on_while_the_peers_file_is_loaded_again_and_again(farm):
     assert errors == []
 
 
-def test_whoever_asks_and_leaves_harms_nothing(farm):
+def test_whoever_asks_and_leaves_harms_nothing(with_flows):
     for _ in range(20):
         with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(farm.lb1.control_path))
+            client.connect(str(with_flows.lb1.control_path))
             client.sendall(b'{"op": "flows", "limit": 1000000}\n')
     for garbage in (b'{"op": "flows", "name": ["web"]}\n', b'{"op": "services", "name": {}}\n'):
         with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(farm.lb1.control_path))
+            client.connect(str(with_flows.lb1.control_path))
             client.sendall(garbage)
             assert b"unknown_service" in client.recv(65536)
-    assert len(flows(farm.lb1)["flows"]) >= 30
+    assert len(flows(with_flows.lb1)["flows"]) >= 30
 
 
 def test_a_server_is_checked_now_step_by_step(farm):
