@@ -11,6 +11,7 @@ turn if that has reached the largest weight, which is then taken off.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import zlib
@@ -28,6 +29,7 @@ SLOTS_PER_SERVER = 100  # at least, so that each has its share to a hundredth
 REHASHES = (
     64  # before any server will do that takes flows: a table that is out of date has them almost at once
 )
+RECENT = 8  # tables that are kept, of 128 KiB
 PIECE = 2000  # steps of filling a table; each takes 50 to 100 ns
 _FREE = 0xFFFF
 
@@ -123,41 +125,63 @@ def _in_order(free: list[int], first: int, step: int, slots: int) -> list[int]:
     return sorted(free, key=lambda slot: (slot - first) * inverse % slots, reverse=True)
 
 
+class Table:
+    """The slots of some servers; whoever uses them takes part in filling them."""
+
+    def __init__(self, servers: Sequence[tuple[str, int]]) -> None:
+        """Begin the table of *servers*, keys and weights, sorted by their keys."""
+        count = slots_for(len(servers))
+        likings = (likes(key, count) for key, _ in servers)
+        self.slots = array("H", [_FREE]) * count
+        self._work = fill(self.slots, likings, [weight for _, weight in servers])
+
+    def prepare(self) -> bool:
+        """Fill a part of it, and return whether more is to be done."""
+        for _ in self._work:
+            return True
+        return False
+
+
+@functools.lru_cache(RECENT)
+def table_of(servers: tuple[tuple[str, int], ...]) -> Table:
+    """Return the table of *servers*: a new one, or a recent one that has been begun or filled."""
+    return Table(servers)
+
+
 class Maglev:
     """Chooses by the hash of a flow, with a table that prepare() makes.
 
-    Until a table is ready the one before is in force.  Servers that take no flows any more are passed over at once:
+    Those with the same servers share a table, and where a server soon comes back its table is still there.  Until a table
+    is ready the one before is in force.  Servers that take no flows any more are passed over at once:
     the hash is hashed again until it meets one that does.
     """
 
     def __init__(self) -> None:
-        self._servers: list[tuple[str, int]] = []  # keys and weights, sorted: what the next table is made of
+        self._servers: tuple[
+            tuple[str, int], ...
+        ] = ()  # keys and weights, sorted: what the next table is made of
         self._keys: list[str] = []  # of the table in force
         self._indices: list[int] = []  # of the servers of the table in force; -1 for one that takes nothing
         self._table = array("H")
-        self._coming = array("H")
-        self._work: Iterator[None] | None = None  # which fills it
+        self._coming: Table | None = None
         self._by_key: dict[str, int] = {}  # the index of each that takes flows
 
     def set_servers(self, servers: Sequence[Real]) -> None:
         """Choose among *servers*, in whatever order, once prepare() says that nothing is left to do."""
-        live = sorted((server.key, server.weight) for server in servers if server.weight)
+        live = tuple(sorted((server.key, server.weight) for server in servers if server.weight))
         self._by_key = {server.key: server.index for server in servers if server.weight}
         if live != self._servers:
             self._servers = live
-            slots = slots_for(len(live))
-            self._coming = array("H", [_FREE]) * (slots if live else 0)
-            likings = (likes(key, slots) for key, _ in live)
-            self._work = fill(self._coming, likings, [weight for _, weight in live]) if live else None
+            self._coming = table_of(live) if live else None
         self._point()
 
     def prepare(self) -> bool:
         """Fill a part of the table that is being made, and return whether more is to be done."""
-        if self._work is None:
+        if self._coming is None:
             return False
-        for _ in self._work:
+        if self._coming.prepare():
             return True
-        self._table, self._work = self._coming, None
+        self._table, self._coming = self._coming.slots, None
         self._keys = [key for key, _ in self._servers]
         self._point()
         return False

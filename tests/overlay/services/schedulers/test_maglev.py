@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.services.schedulers.maglev import SLOTS, Maglev, fill, likes, slots_for
+from overlay.services.schedulers.maglev import SLOTS, Maglev, fill, likes, slots_for, table_of
 from overlay.services.schedulers.scheduler import Loads, Real
 from tests import slow_schedulers
 from tests.hypothesis_profiles import examples
@@ -21,11 +21,16 @@ FLOWS = range(0, 1 << 32, 99_991 * 13)
 FREE = 0xFFFF
 
 
-def table_of(likings, weights, slots, piece=2000):
+def filled(likings, weights, slots, piece=2000):
     table = array("H", [FREE]) * slots
     for _ in fill(table, likings, weights, piece):
         pass
     return table.tolist()
+
+
+@pytest.fixture(autouse=True)
+def _no_recent_tables():
+    table_of.cache_clear()
 
 
 def ready(servers):
@@ -55,7 +60,7 @@ def placed(maglev):
 
 @pytest.mark.parametrize("vector", VECTORS)
 def test_table_is_filled_as_published(vector):
-    assert table_of(vector["likings"], vector["weights"], len(vector["slots"])) == vector["slots"]
+    assert filled(vector["likings"], vector["weights"], len(vector["slots"])) == vector["slots"]
 
 
 @given(
@@ -69,7 +74,7 @@ def test_table_is_that_of_the_paper_in_pieces_of_any_size(slots, servers, piece)
     likings = [(first % slots, step % (slots - 1) + 1) for first, step, _ in servers]
     weights = [weight for _, _, weight in servers]
 
-    assert table_of(likings, weights, slots, piece) == slow_schedulers.maglev(likings, weights, slots)
+    assert filled(likings, weights, slots, piece) == slow_schedulers.maglev(likings, weights, slots)
 
 
 @examples(5)
@@ -77,7 +82,7 @@ def test_table_is_that_of_the_paper_in_pieces_of_any_size(slots, servers, piece)
 def test_table_of_the_usual_size_is_that_of_the_paper(weights):
     likings = [likes(f"10.0.{number}.1:80", 4093) for number in range(len(weights))]
 
-    assert table_of(likings, weights, 4093) == slow_schedulers.maglev(likings, weights, 4093)
+    assert filled(likings, weights, 4093) == slow_schedulers.maglev(likings, weights, 4093)
 
 
 def test_the_table_grows_with_the_servers_and_its_size_is_a_prime():
@@ -131,6 +136,29 @@ def test_flows_of_a_server_that_went_go_to_others_before_the_new_table_is_ready(
     assert all(during[flow] == index for flow, index in before.items() if index != 1)
     assert {during[flow] for flow, index in before.items() if index == 1} == {0, 2, 3}
     assert maglev.prepare()
+
+
+def test_a_server_that_is_soon_back_has_its_slots_at_once():
+    maglev = ready(farm(4))
+    before = placed(maglev)
+    change(maglev, farm(4, {1: 0}))
+
+    maglev.set_servers(farm(4))
+
+    assert not maglev.prepare()
+    assert placed(maglev) == before
+
+
+def test_those_with_the_same_servers_fill_one_table_together():
+    one, other = Maglev(), Maglev()
+    for each in (one, other):
+        each.set_servers(farm(3))
+
+    while one.prepare() or other.prepare():
+        pass
+
+    assert placed(one) == placed(other)
+    assert table_of.cache_info().misses == 1
 
 
 def test_a_server_that_came_has_flows_when_the_new_table_is_ready():
