@@ -16,13 +16,27 @@ from tests import hypothesis_profiles  # noqa: F401  it chooses the profile
 # Twelve thousand tests are a million objects that stay: to go through them again and again took a fifth of collection.
 gc.set_threshold(10_000, 20, 20)
 
-# Without network namespaces, the files whose tests start processes and wait for them longest
-WAITING = {
+# Without network namespaces, the files that take longest, if only because they wait: alone at the end of a parallel
+# run they would keep all but one worker idle
+LONG = {
+    "test_any_packets.py",
     "test_changes.py",
+    "test_compiled.py",
+    "test_directors.py",
     "test_ending.py",
+    "test_every_path.py",
     "test_forwarder.py",
     "test_forwarders.py",
+    "test_fuzz.py",
+    "test_main.py",
+    "test_mutate.py",
     "test_questions.py",
+    "test_rekeying.py",
+    "test_script.py",
+    "test_service_model.py",
+    "test_services.py",
+    "test_sync.py",
+    "test_vip.py",
 }
 
 # A job in the background has SIGINT ignored, and so would have every program that a test starts and interrupts.
@@ -31,5 +45,5 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that wait most: in parallel runs the others fill what time they leave to the end."""
-    items.sort(key=lambda item: (item.get_closest_marker("netns") is None, item.path.name not in WAITING))
+    """Begin with the tests that take longest: in parallel runs the others fill what time they leave to the end."""
+    items.sort(key=lambda item: (item.get_closest_marker("netns") is None, item.path.name not in LONG))

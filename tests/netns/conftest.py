@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["_requirements", "lab", "lan", "module_lab"]
 
-HERE = Path(__file__).parent
+HERE = f"{Path(__file__).parent}/"
 LAST_LINES = 15  # of an agent's log
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if HERE in item.path.parents:
+        if str(item.path).startswith(HERE):
             item.add_marker(pytest.mark.netns)
 
 
@@ -32,7 +32,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show what the agents said last, where a test fails: it may not come so again."""
     report = yield
-    if report.failed and HERE in item.path.parents:
+    if report.failed and str(item.path).startswith(HERE):
         for name, path in LOGS.items():
             if path.exists():
                 lines = path.read_text(errors="replace").splitlines()[-LAST_LINES:]
