@@ -134,14 +134,14 @@ class Server:
                 namespace, code, arguments, (nothing.fileno(), out.fileno(), err.fileno()), may_forward=False
             )
             try:
-                process.wait(COMMAND_PATIENCE)
+                exit_code = process.wait(COMMAND_PATIENCE)
             except BaseException:
                 namespace.lab.end_process(process)
                 raise
             namespace.lab.processes.remove(process)
             out.seek(0)
             err.seek(0)
-            return subprocess.CompletedProcess(arguments, process.returncode, out.read(), err.read())
+            return subprocess.CompletedProcess(arguments, exit_code, out.read(), err.read())
 
     def converse(self, namespace: Namespace, code: str) -> Forked:
         """Return such a process, whose stdin and stdout are pipes to this one."""
