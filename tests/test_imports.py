@@ -48,6 +48,7 @@ ROOMS = {
         "overlay.wire",
         "peers",
     },  # the edge: each asks a server
+    "overlay.cni": set(),  # a process for each question of a runtime: nothing but the standard library
     "overlay.containers": {"peers.mac"},
     "overlay.host": {
         "overlay.containers",
@@ -238,6 +239,7 @@ ONLY_IN = {
     ),
     "ctypes": (
         (
+            "overlay.cni.namespace",
             "overlay.host.outside",
             "overlay.host.privileges",
             "overlay.host.seccomp",
@@ -253,8 +255,9 @@ ONLY_IN = {
             "overlay.host.firewall.load",
             "overlay.host.firewall.read",
             "overlay.services.checks.script",
+            "overlay.cli.cni.installing",
         ),
-        "the forwarder is the one process that stays; packet filters are read and made by programs; a check may be one",
+        "the forwarder is the one process that stays; packet filters are read and made by programs, as a check may be one; so are other plugins",
     ),
     "logging": (
         (
@@ -285,6 +288,25 @@ ONLY_IN = {
 }
 
 NOT_LOADED = {
+    "overlay.cni.__main__": (
+        {
+            "trio",
+            "pyroute2",
+            "click",
+            "numpy",
+            "cryptography",
+            "msgpack",
+            "typing",
+            "dataclasses",
+            "socket",
+            "peers",
+        },
+        "a container waits for it; of VERSION, which runtimes ask before each ADD, not even a socket",
+    ),
+    "overlay.cni.answer": (
+        {"trio", "pyroute2", "click", "numpy", "cryptography", "msgpack", "typing", "dataclasses", "peers"},
+        "a container waits for it",
+    ),
     "overlay.forwarding.__main__": (
         {
             "trio",
@@ -311,14 +333,18 @@ NOT_LOADED = {
 }
 
 TESTED_ELSEWHERE = {
-    "overlay.answers.asked_container": "tests/overlay/cni/test_cni.py asks a running agent for what is right and wrong",
-    "overlay.answers.attach": "tests/overlay/cni/test_cni.py, through the plugin, as of a runtime",
-    "overlay.answers.attachments": "tests/overlay/cni/test_cni.py asks a running agent",
-    "overlay.answers.can_attach": "tests/overlay/cni/test_cni.py, as STATUS",
-    "overlay.answers.check_attachment": "tests/overlay/cni/test_cni.py, as CHECK",
-    "overlay.answers.collect": "tests/overlay/cni/test_cni.py, as GC",
-    "overlay.answers.detach": "tests/overlay/cni/test_cni.py, as DEL",
-    "overlay.attaching": "tests/overlay/cni/test_cni.py has a running agent attach containers and restart",
+    "overlay.cli.cni": "test_installing runs the group",
+    "overlay.cli.cni.network": "test_installing reads what it wrote, and has a runtime start it",
+    "overlay.cni.errors": "numbers; test_question and test_answer compare them",
+    "overlay.cni.namespace": "tests/netns/test_cni.py attaches containers by it",
+    "overlay.answers.asked_container": "tests/netns/test_cni.py asks a running agent for what is right and wrong",
+    "overlay.answers.attach": "tests/netns/test_cni.py, through the plugin, as of a runtime",
+    "overlay.answers.attachments": "tests/netns/test_cni.py asks a running agent",
+    "overlay.answers.can_attach": "tests/netns/test_cni.py, as STATUS",
+    "overlay.answers.check_attachment": "tests/netns/test_cni.py, as CHECK",
+    "overlay.answers.collect": "tests/netns/test_cni.py, as GC",
+    "overlay.answers.detach": "tests/netns/test_cni.py, as DEL",
+    "overlay.attaching": "tests/netns/test_cni.py has a running agent attach containers and restart",
     "overlay.host.netlink.barred_subnets": "tests/overlay/host/test_attaching.py looks for them in a real kernel",
     "overlay.host.netlink.entries": "tests/overlay/host/test_attaching.py says all of them to a real kernel",
     "overlay.host.netlink.inside": "tests/overlay/host/test_attaching.py sets containers up from outside",
@@ -655,10 +681,13 @@ def specified(module):
 
 
 def test_what_a_document_defines_stands_in_one_module():
-    """Numbers of the kernel stand in overlay/linux.py, or with the only module that needs them; a protocol's in wire."""
+    """Numbers of the kernel stand in overlay/linux.py, or with the only module that needs them; a protocol's in wire.
+
+    The plugin repeats the few that it needs: it may load nothing else.
+    """
     places = defaultdict(set)
     for module in modules():
-        if is_in(module, "overlay"):
+        if is_in(module, "overlay") and not is_in(module, "overlay.cni"):
             for constant in specified(module):
                 places[constant].add(module)
 

@@ -1,0 +1,17 @@
+"""``overlay cni``: puts the plugin and its network where container runtimes look, and takes them away."""
+
+from __future__ import annotations
+
+import click
+
+from overlay.cli.cni import installing
+from overlay.cli.exits import Commands
+
+
+@click.group("cni", cls=Commands)
+def command() -> None:
+    """Let podman, containerd and CRI-O attach containers to the overlay."""
+
+
+for each in (installing.install, installing.uninstall):
+    command.add_command(each)

@@ -1,0 +1,28 @@
+"""What a runtime is told when something does not work: a code of the specification, or one of ours, and a sentence."""
+
+from __future__ import annotations
+
+# Specification: SPEC.md of CNI 1.1.0, "Error" in section 5
+INCOMPATIBLE_VERSION = 1
+UNSUPPORTED_FIELD = 2
+UNKNOWN_CONTAINER = 3
+INVALID_ENVIRONMENT = 4
+IO_FAILURE = 5
+UNDECODABLE = 6
+INVALID_CONFIGURATION = 7
+TRY_LATER = 11
+NOT_AVAILABLE = 50  # for ADD
+CUT_OFF = 51  # and containers that run may be, too
+
+# Ours
+INTERFACE_EXISTS = 100
+REFUSED = 101
+BUG = 102
+
+
+class PluginError(Exception):
+    """The answer to a question is this error."""
+
+    def __init__(self, code: int, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.code, self.message, self.details = code, message, details
