@@ -15,6 +15,7 @@ import argparse
 import sys
 
 from scripts.benchmarks import (
+    agents,
     attack,
     checks,
     compare,
@@ -33,6 +34,7 @@ from scripts.benchmarks.console import progress
 from scripts.benchmarks.options import Parser
 
 MEASUREMENTS = {
+    "agents": agents,
     "attack": attack,
     "checks": checks,
     "compare": compare,

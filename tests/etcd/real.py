@@ -6,30 +6,45 @@ import shutil
 import socket
 import subprocess
 import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 
-def is_installed():
+def is_installed() -> bool:
+    """Return whether there is an etcd."""
     return shutil.which("etcd") is not None
 
 
 class RealEtcd:
     """A cluster of one.  It listens on *address*; *run* starts a process, elsewhere than here if need be."""
 
+    process: subprocess.Popen[Any]
+
     def __init__(
-        self, directory, address="127.0.0.1", port=None, run=subprocess.Popen, more=(), scheme="http"
-    ):
+        self,
+        directory: Path,
+        address: str = "127.0.0.1",
+        port: int | None = None,
+        run: Callable[..., subprocess.Popen[Any]] = subprocess.Popen,
+        more: Sequence[str] = (),
+        scheme: str = "http",
+    ) -> None:
         self.directory, self.address, self._run, self._more = directory, address, run, list(more)
         self.port = port or free_port()
         self.peer_port = free_port()
         self.scheme = scheme
-        self.process = None
         self.log = directory / "etcd.log"
 
     @property
-    def url(self):
+    def url(self) -> str:
+        """Where clients find it."""
         return f"{self.address}:{self.port}"
 
-    def launch(self):
+    def launch(self) -> None:
+        """Start it, and return at once."""
         client, peer = f"{self.scheme}://{self.address}:{self.port}", f"http://127.0.0.1:{self.peer_port}"
         command = [
             "etcd", "--name", "one", "--data-dir", str(self.directory / "data"),
@@ -40,7 +55,8 @@ class RealEtcd:
         with self.log.open("ab") as log:
             self.process = self._run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def start(self):
+    def start(self) -> None:
+        """Start it, and return when it takes clients."""
         before = self.log.stat().st_size if self.log.exists() else 0
         self.launch()
         deadline = time.monotonic() + 60
@@ -49,17 +65,21 @@ class RealEtcd:
             assert time.monotonic() < deadline, "etcd does not answer"
             time.sleep(0.05)
 
-    def stop(self):
-        if self.process is not None and self.process.poll() is None:
+    def stop(self) -> None:
+        """End it, if it runs."""
+        if hasattr(self, "process") and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(30)
 
-    def kill(self):
+    def kill(self) -> None:
+        """Kill it."""
         self.process.kill()
         self.process.wait(30)
 
 
-def free_port():
+def free_port() -> int:
+    """Return a TCP port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port

@@ -29,7 +29,7 @@ from peers.stores.etcd.messages import Cause, Delete, GatewayError, Get, Put, is
 from peers.stores.etcd.mirror import HistoryError, Mirror
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from peers.addresses import Prefix
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from peers.stores.etcd.gateway import Gateway
     from peers.stores.etcd.layout import Keys
     from peers.stores.etcd.leases import Call
+    from peers.stores.etcd.messages import KeyValue
     from peers.stores.etcd.signatures import Trust
     from peers.stores.membership import Member
 
@@ -104,6 +105,8 @@ class Attendance:
         self._gathered, self._due, self._told = trio.Event(), trio.Event(), trio.Event()
         self._retry = trio.Event()
 
+    gathering = GATHERING
+
     async def run(self) -> None:
         """Take part until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -149,6 +152,11 @@ class Attendance:
             self._mirror.accept()
             self._retry.set()
         return was
+
+    @property
+    def known_keys(self) -> Mapping[bytes, KeyValue]:
+        """The keys of the network as they were told last."""
+        return self._mirror.kvs
 
     def standing(self) -> membership.Standing:
         """Return how this host stands."""
@@ -328,7 +336,7 @@ class Attendance:
             self._read_document()
             self._read()
             took = time.perf_counter() - began
-            await trio.sleep(max(GATHERING, SHARE * took))
+            await trio.sleep(max(self.gathering, SHARE * took))
 
     def _read_document(self) -> None:
         """Take the document if it is another, and can be trusted and read."""

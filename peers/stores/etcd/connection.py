@@ -38,6 +38,10 @@ async def open_tcp(endpoint: Endpoint) -> trio.abc.Stream:
     return stream
 
 
+class UnansweredError(EndedError):
+    """The other end closed the connection without a word."""
+
+
 class Connection:
     """A connection to *endpoint*.  Close it, whatever happened."""
 
@@ -46,6 +50,7 @@ class Connection:
         """*local* is the address of this host that the other end sees, unless there is a translation on the way."""
         self._stream = stream
         self._http = h11.Connection(h11.CLIENT)
+        self._is_heard = False
 
     @classmethod
     async def open(cls, endpoint: Endpoint, context: ssl.SSLContext | None, opener: Opener) -> Connection:
@@ -128,6 +133,10 @@ class Connection:
                 event = self._http.next_event()
                 if event is not h11.NEED_DATA:
                     return event
-                self._http.receive_data(bytes(await self._stream.receive_some(CHUNK)))
+                data = bytes(await self._stream.receive_some(CHUNK))
+                if not data and not self._is_heard:
+                    raise UnansweredError("closed the connection without an answer")
+                self._is_heard = True
+                self._http.receive_data(data)
             except h11.ProtocolError as error:
                 raise EndedError(f"what it says is not HTTP ({error})") from None

@@ -25,6 +25,16 @@ def away(endpoint: Endpoint, what: str) -> GatewayError:
     )
 
 
+def unanswered(endpoint: Endpoint, what: str, location: EtcdLocation) -> GatewayError:
+    """Return the error of an etcd that hung up."""
+    if location.is_tls:
+        return away(endpoint, what)
+    secure = str(location).replace("etcd:", "etcds:", 1).partition("?")[0]
+    return GatewayError(
+        Cause.AWAY, f"etcd at {endpoint} {what}, as one with TLS does; see its log, or write {secure}"
+    )
+
+
 def garbled(endpoint: Endpoint, what: str) -> GatewayError:
     """Return the error of something that is no etcd; *what* says why."""
     return GatewayError(
@@ -73,6 +83,12 @@ def describe(found: Refused, status: int, endpoint: Endpoint, location: EtcdLoca
             Cause.TLS,
             f"{at} cannot reach itself, because its own certificate is for servers alone; etcd with client "
             "certificates needs one for both (extendedKeyUsage serverAuth, clientAuth)",
+        )
+    if code == messages.UNAVAILABLE and location.cert is not None and "connection" in message:
+        return GatewayError(
+            Cause.AWAY,
+            f"{at} is not able to answer ({message}); see whether its cluster has a leader, and its own certificate is for "
+            "clients too (extendedKeyUsage serverAuth, clientAuth)",
         )
     if code == messages.NOT_FOUND and "lease" in message:
         return GatewayError(Cause.GONE, f"{at} has no such lease any more")

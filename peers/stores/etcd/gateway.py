@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from peers.stores.etcd import failures, messages
-from peers.stores.etcd.connection import CHUNK, Connection, EndedError, open_tcp
+from peers.stores.etcd.connection import CHUNK, Connection, EndedError, UnansweredError, open_tcp
 from peers.stores.etcd.messages import (
     Cause,
     GarbledError,
@@ -228,6 +228,9 @@ class Gateway:
         except trio.TooSlowError:
             await connection.aclose()
             raise failures.away(connection.endpoint, f"did not answer within {self._patience:g} s") from None
+        except UnansweredError as error:
+            await connection.aclose()
+            raise failures.unanswered(connection.endpoint, str(error), self._location) from None
         except (EndedError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             await connection.aclose()
             if isinstance(

@@ -23,11 +23,12 @@ from peers.stores.etcd.members import Snapshot, compose, describe_left_out, read
 from peers.stores.etcd.messages import prefix_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from peers.stores.etcd.connection import Opener
     from peers.stores.etcd.document import Document
     from peers.stores.etcd.location import EtcdLocation
+    from peers.stores.etcd.messages import KeyValue
     from peers.stores.etcd.signatures import Trust
     from peers.stores.membership import Member, Standing
     from peers.table import Table
@@ -38,6 +39,8 @@ ADMIN_KEY = "admin-key"
 
 class EtcdStore:
     """The table of the network that *location* names."""
+
+    attendance_class: type[Attendance] = Attendance
 
     def __init__(self, location: EtcdLocation, opener: Opener = open_tcp) -> None:
         check_network(location.path, location)
@@ -110,7 +113,7 @@ class EtcdStore:
         """Take part as *member* until cancelled."""
         gateway = Gateway(self.location, self._opener)
         trust = self.make_trust
-        self._attendance = Attendance(
+        self._attendance = self.attendance_class(
             self.keys, self.path, gateway, member, trust, self.take, self.missing_document
         )
         task_status.started()
@@ -137,6 +140,10 @@ class EtcdStore:
         """Return how this host stands in the network."""
         assert self._attendance is not None
         return self._attendance.standing()
+
+    def known_keys(self) -> Mapping[bytes, KeyValue]:
+        """Return the keys of the network as they were told last."""
+        return {} if self._attendance is None else self._attendance.known_keys
 
     # For those who make snapshots
 

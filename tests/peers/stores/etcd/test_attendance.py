@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+import os
 
 import pytest
 import trio
 
+from peers.addresses import parse_prefix
 from peers.errors import StoreError
+from peers.peer import format_public_key
+from peers.stores.etcd.layout import NodeValue, Reservation
 from peers.stores.etcd.messages import GatewayError
-from tests.peers.stores.etcd.network import DOCUMENT, KEYS, Network, key, settle, until
+from peers.stores.etcd.signatures import SigningKey, sign_document, vouch
+from tests.peers.stores.etcd.network import DOCUMENT, KEYS, URL, Network, key, settle, until
 
 
 @pytest.fixture
@@ -128,8 +134,6 @@ def test_start_without_etcd_and_without_anything_known_waits_and_says_why(networ
 
 def test_subnet_that_was_held_days_ago_is_not_used_without_asking(network):
     async def main(network):
-        import os
-
         paris = network.host("paris")
         await paris.start()
         await settle(5)
@@ -183,9 +187,8 @@ def test_lease_that_ended_is_had_anew_with_the_same_subnet(network):
         assert not [name for name in network.served.etcd.keys if b"nodes/" in name]
         network.served.is_silent = False
 
-        await until(lambda: paris.store.standing().silent is None and tokyo.sees().get("paris") == had)
+        await until(lambda: paris.state == "held" and tokyo.sees().get("paris") == had)
         assert paris.subnets == had
-        assert paris.state == "held"
 
     network.run(main)
 
@@ -223,8 +226,6 @@ def test_table_has_the_own_subnet_while_it_is_claimed_again(network):
 
 
 def value(name, subnet, instance="0" * 32, public_key=None):
-    from peers.addresses import parse_prefix
-    from peers.stores.etcd.layout import NodeValue
 
     return NodeValue(
         name, public_key or key(name), (parse_prefix(subnet),), instance, ("192.0.2.99",)
@@ -275,8 +276,6 @@ def test_full_prefix_is_said_and_waited_for(tmp_path):
 
 
 def test_subnet_is_kept_for_whom_it_is_reserved(network):
-    from peers.addresses import parse_prefix
-    from peers.stores.etcd.layout import Reservation
 
     async def main(network):
         subnet = parse_prefix("10.244.200.0/24")
@@ -479,7 +478,6 @@ def test_login_that_is_refused_is_an_error(tmp_path):
 
 
 def test_host_that_the_document_lists_needs_no_lease(tmp_path):
-    from peers.peer import format_public_key
 
     text = f'[peers.router]\npublic_key = "{format_public_key(key("paris"))}"\nsubnets = ["10.244.9.0/24"]\n'
     network = Network(tmp_path, DOCUMENT + text)
@@ -529,3 +527,87 @@ def test_two_hosts_of_one_name_are_told_apart(network):
         assert first.sees() == {"paris": first.subnets, name: second.subnets}
 
     network.run(main)
+
+
+# Signed networks
+
+
+@pytest.fixture
+def signed(tmp_path):
+    admin = SigningKey(b"\x01" * 32)
+    network = Network(tmp_path)
+    network.admin = admin
+    network.url = f"{URL}?admin-key={base64.b64encode(admin.public).decode()}"
+    network.served.etcd.put(KEYS.signature, sign_document(admin, "office", 5, DOCUMENT))
+    return network
+
+
+def enroll(network, name):
+    network.served.put(KEYS.vouched(key(name)), vouch(network.admin, "office", key(name), name))
+
+
+def test_host_that_nobody_vouches_for_waits_and_is_absent_elsewhere(signed):
+    async def main(network):
+        paris, tokyo = network.host("paris", url=network.url), network.host("tokyo", url=network.url)
+        enroll(network, "paris")
+        await paris.start()
+        await tokyo.launch()
+        with trio.move_on_after(30):
+            await tokyo.store.joined(tokyo.told.append)
+        assert tokyo.state == "unvouched"
+        assert "nobody vouches for this host in office: run `overlay network enroll" in tokyo.told[0]
+        assert set(paris.sees()) == {"paris"}
+        assert any("the node tokyo" in note and "nobody vouches" in note for note in paris.notes)
+
+        enroll(network, "tokyo")
+        await tokyo.store.joined(tokyo.told.append)
+        await settle()
+        assert paris.sees() == {"paris": paris.subnets, "tokyo": tokyo.subnets}
+        assert paris.notes == []
+
+    signed.run(main)
+
+
+def test_nodes_that_nobody_vouches_for_move_nobody(signed):
+    async def main(network):
+        paris = network.host("paris", url=network.url)
+        enroll(network, "paris")
+        await paris.start()
+        await settle(100)
+        had = paris.subnets
+        written = {kv.version for kv in network.served.etcd.keys.values() if b"nodes" in kv.key}
+        network.served.delete(KEYS.vouched(key("paris")))
+        await settle(100)
+        assert paris.state == "unvouched"
+        assert paris.sees() == {"paris": had}
+        assert {kv.version for kv in network.served.etcd.keys.values() if b"nodes" in kv.key} == written
+
+    signed.run(main)
+
+
+def test_document_without_the_administrators_signature_is_not_taken(signed):
+    async def main(network):
+        paris = network.host("paris", url=network.url)
+        enroll(network, "paris")
+        await paris.start()
+        evil = DOCUMENT + "mtu = 1300\n"
+        network.served.put(KEYS.config, evil.encode())
+        await settle()
+        assert paris.table().network.mtu is None
+        assert any("is not to be trusted" in note for note in paris.notes)
+
+        network.served.put(KEYS.signature, sign_document(network.admin, "office", 6, evil))
+        await settle(5)
+        assert paris.table().network.mtu == 1300
+        assert paris.notes == []
+
+        network.served.put(KEYS.config, DOCUMENT.encode())
+        network.served.put(KEYS.signature, sign_document(network.admin, "office", 5, DOCUMENT))
+        await settle()
+        assert paris.table().network.mtu == 1300  # what was in force before is not taken again
+        await settle(5)
+        await paris.kill()
+        with pytest.raises(StoreError, match="it is an earlier one"):
+            await paris.start()  # nor after a start
+
+    signed.run(main)

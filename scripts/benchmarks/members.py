@@ -1,0 +1,141 @@
+"""Many hosts of a network in etcd, in one process: python -m scripts.benchmarks.members.
+
+Each is the store of a real agent without the agent: it joins, keeps its lease and follows the others.  From stdin this
+reads a line of JSON: the URL, how many hosts, the first one's number, a directory, and how many of them read the table
+as an agent does, which looks once a second.  The others take in every change, but read who takes part only every
+QUIET seconds: each host has a processor of its own for that, and here they share one.
+
+It says ``joined`` with the seconds that took.  Each further line is a command: ``sees NAME`` is answered when every host
+has been told of the node NAME, with the moments of the last that was told and of the last table that has it; ``heard``
+when every host follows etcd (again), with the moment of the last and how many listings there were since it was asked
+last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from peers.stores.etcd import attendance
+from peers.stores.etcd.gateway import Gateway
+from peers.stores.etcd.location import EtcdLocation
+from peers.stores.etcd.store import EtcdStore
+from peers.stores.membership import Member
+
+QUIET = 20.0  # seconds
+LOOK = 1.0  # seconds between two looks of an agent (overlay.agent.TICK)
+POLL = 0.02
+
+_listings = [0]
+_list = Gateway.range
+
+
+async def _counted(self: Gateway, key: bytes, end: bytes = b"") -> Any:
+    _listings[0] += end != b""
+    return await _list(self, key, end)
+
+
+class QuietAttendance(attendance.Attendance):
+    """One that reads who takes part less often."""
+
+    gathering = QUIET
+
+
+class QuietStore(EtcdStore):
+    """The store of a host that nobody asks for its table."""
+
+    attendance_class = QuietAttendance
+
+
+class Host:
+    """One host of the network."""
+
+    def __init__(self, url: str, number: int, directory: Path, *, reads: bool) -> None:
+        location = EtcdLocation.parse("etcd", url.removeprefix("etcd:"))
+        self.store = EtcdStore(location) if reads else QuietStore(location)
+        self.reads, self.name = reads, f"host{number}"
+        key = hashlib.sha256(self.name.encode()).digest()
+        self.member = Member(
+            self.name, key, directory, lambda _: None, f"192.0.{number // 250}.{number % 250 + 1}"
+        )
+        self.names: dict[str, float] = {}
+
+    async def read(self) -> None:
+        """Read the table whenever it has changed, as an agent does."""
+        while True:
+            await trio.sleep(LOOK)
+            if self.store.changed():
+                table = await trio.to_thread.run_sync(self.store.load)
+                now = time.time()
+                for name in table.peers:
+                    self.names.setdefault(name, now)
+
+    def knows(self, name: str) -> bool:
+        """Return whether it was told of the node *name*."""
+        return any(
+            b"/nodes/" in key and f'"name": "{name}"'.encode() in kv.value
+            for key, kv in reversed(list(self.store.known_keys().items()))
+        )
+
+
+async def run(hosts: list[Host]) -> None:
+    """Join, and answer commands."""
+    began = time.time()
+    async with trio.open_nursery() as nursery:
+        for host in hosts:
+            await nursery.start(host.store.attend, host.member)
+        for host in hosts:
+            await host.store.joined(lambda reason: print(reason, file=sys.stderr))
+            if host.reads:
+                nursery.start_soon(host.read)
+        _tell(joined=time.time() - began)
+        while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
+            command, _, name = line.strip().partition(" ")
+            if command == "sees":
+                await _wait(lambda name=name: all(host.knows(name) for host in hosts))
+                told = time.time()
+                readers = [host for host in hosts if host.reads]
+                await _wait(lambda name=name, readers=readers: all(name in host.names for host in readers))
+                _tell(told=told, read=max((host.names[name] for host in readers), default=None))
+            elif command == "heard":
+                await _wait(lambda: all(host.store.standing().silent is None for host in hosts))
+                _tell(heard=time.time(), listings=_listings[0])
+                _listings[0] = 0
+        nursery.cancel_scope.cancel()
+
+
+async def _wait(condition: Any) -> None:
+    while not condition():
+        await trio.sleep(POLL)
+
+
+def _tell(**values: object) -> None:
+    print(json.dumps(values), flush=True)
+
+
+def main() -> None:
+    """Read what to be, and be it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    logging.disable()
+    setattr(Gateway, "range", _counted)  # noqa: B010  counted, and else as it is
+    told = json.loads(sys.stdin.readline())
+    first, count, readers = told["first"], told["count"], told["readers"]
+    directory = Path(told["directory"])
+    hosts = [
+        Host(told["url"], first + number, directory / f"{first + number}", reads=number < readers)
+        for number in range(count)
+    ]
+    trio.run(run, hosts)
+
+
+if __name__ == "__main__":
+    main()

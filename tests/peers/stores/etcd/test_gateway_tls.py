@@ -1,0 +1,125 @@
+"""The gateway and the real etcd over TLS: certificates of both ends, right and wrong."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import trio
+
+from peers.stores.etcd.gateway import Gateway
+from peers.stores.etcd.location import EtcdLocation
+from peers.stores.etcd.messages import Cause, GatewayError
+from tests.etcd.certificates import Authority
+from tests.etcd.real import RealEtcd, is_installed
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+def serve(tmp_path_factory, authority, name, *more, **usages):
+    if not is_installed():
+        pytest.skip("etcd is not installed (Debian: etcd-server)")
+    cert, key = authority.issue(name, **usages)
+    files = ["--cert-file", str(cert), "--key-file", str(key), *more]
+    etcd = RealEtcd(tmp_path_factory.mktemp(name), more=files, scheme="https")
+    etcd.start()
+    return etcd
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory, authority):
+    made = serve(tmp_path_factory, authority, "server", is_server=True)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory, authority):
+    """An etcd that asks clients for certificates."""
+    files = ("--client-cert-auth", "--trusted-ca-file", str(authority.path))
+    made = serve(tmp_path_factory, authority, "asking", *files, is_server=True, is_client=True)
+    yield made
+    made.stop()
+
+
+def call(url, scheme="etcds"):
+    async def main():
+        gateway = Gateway(EtcdLocation.parse(scheme, f"//{url}"))
+        try:
+            await gateway.put(b"/x", b"1")
+            async with gateway.watch(b"/x", b"", 1) as watch:
+                assert (await watch.next()).is_created
+        finally:
+            await gateway.aclose()
+
+    trio.run(main)
+
+
+def refusal(url, scheme="etcds"):
+    with pytest.raises(GatewayError) as caught:
+        call(url, scheme)
+    return caught.value
+
+
+def test_etcd_with_a_certificate_is_called(etcd, authority):
+    call(f"{etcd.url}/office?ca={authority.path}")
+
+
+def test_certificate_of_an_unknown_authority_is_refused(etcd, tmp_path):
+    error = refusal(f"{etcd.url}/office?ca={Authority(tmp_path, 'stranger').path}")
+
+    assert error.cause is Cause.TLS
+    assert "is not accepted" in str(error)
+    assert "name the certificate of its authority with ca=FILE" in str(error)
+    assert refusal(f"{etcd.url}/office").cause is Cause.TLS
+
+
+def test_certificate_for_another_host_is_refused(etcd, authority):
+    error = refusal(f"localhost:{etcd.port}/office?ca={authority.path}")
+
+    assert error.cause is Cause.TLS
+    assert "use a name or address that its certificate is for" in str(error)
+
+
+def test_etcd_that_speaks_tls_is_told_from_one_that_does_not(etcd, real_etcd):
+    assert f"as one with TLS does; see its log, or write etcds://{etcd.url}/office" in str(
+        refusal(f"{etcd.url}/office", "etcd")
+    )
+    assert "write etcd://" in str(refusal(f"{real_etcd.url}/office"))
+
+
+def test_client_with_a_certificate_is_let_in(asking, authority):
+    cert, key = authority.issue("client", is_client=True)
+
+    call(f"{asking.url}/office?ca={authority.path}&cert={cert}&key={key}")
+
+
+def test_client_without_a_certificate_is_told(asking, authority):
+    error = refusal(f"{asking.url}/office?ca={authority.path}")
+
+    assert error.cause is Cause.TLS
+    assert "does not accept the certificate of this host; name one with cert=FILE&key=FILE" in str(error)
+
+
+def test_client_of_another_authority_is_told(asking, authority, tmp_path):
+    cert, key = Authority(tmp_path, "stranger").issue("client", is_client=True)
+    error = refusal(f"{asking.url}/office?ca={authority.path}&cert={cert}&key={key}")
+
+    assert error.cause is Cause.TLS
+    assert "is signed by the authority that etcd trusts" in str(error)
+
+
+def test_etcd_whose_certificate_is_for_servers_alone_cannot_reach_itself(tmp_path_factory, authority):
+    files = ("--client-cert-auth", "--trusted-ca-file", str(authority.path))
+    etcd = serve(tmp_path_factory, authority, "servers-alone", *files, is_server=True)
+    cert, key = authority.issue("another", is_client=True)
+    try:
+        error = refusal(f"{etcd.url}/office?ca={authority.path}&cert={cert}&key={key}")
+    finally:
+        etcd.stop()
+
+    assert re.search("cannot reach itself|its own certificate is for clients too", str(error))
+    assert "serverAuth, clientAuth" in str(error)
