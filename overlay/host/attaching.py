@@ -375,6 +375,10 @@ class Attaching:
         return Attachments()
 
     def _save(self) -> None:
+        """Write down what there is; of nothing there is no record."""
+        if not self.attachments.by_holder and not self.attachments.addresses.taken:
+            records.remove(self._record)
+            return
         records.write(self._record, self.attachments.encode(self._namespace))
 
 

@@ -60,6 +60,14 @@ def read(path: Path, size: int) -> bytes | None:
         os.close(descriptor)
 
 
+def remove(path: Path) -> None:
+    """Have no such file.  Raises HostError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise HostError(f"{path} could not be removed ({error.strerror}): {advice.after(error)}") from error
+
+
 def write(path: Path, data: bytes) -> None:
     """Have the file say *data* and nothing else, for this user alone.  Raises HostError; it is then as before."""
     fresh = path.with_name(f".{path.name}.new")

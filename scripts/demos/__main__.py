@@ -17,7 +17,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from scripts.demos import hosts, services, stage
+from scripts.demos import containers, hosts, services, stage
 from scripts.demos.screen import DemoError, Interruptions, Screen, StoppedError
 from scripts.demos.stage import Stage
 
@@ -41,7 +41,10 @@ def stop(name: str, screen: Screen, interruptions: Interruptions) -> int:
 
 
 def show(
-    kind: type[hosts.Demo | services.Demo], keep: bool, screen: Screen, interruptions: Interruptions
+    kind: type[hosts.Demo | services.Demo | containers.Demo],
+    keep: bool,
+    screen: Screen,
+    interruptions: Interruptions,
 ) -> int:
     """Run the demo; return the exit code.  Whatever happens, nothing is left unless it is to be kept."""
     code = 1
@@ -84,7 +87,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--containers",
+        action="store_true",
+        help="show hosts that join a network in etcd, and their containers, instead of three hosts",
+    )
+    chosen.add_argument(
         "--services",
         action="store_true",
         help="show a virtual service, its directors and its servers instead of three hosts",
@@ -113,7 +122,11 @@ def main() -> int:
     if not Path("/dev/net/tun").exists():
         print("scripts/demo: this machine has no /dev/net/tun: load the kernel module tun", file=sys.stderr)
         return 1
-    kind = services.Demo if arguments.services else hosts.Demo
+    kind: type[hosts.Demo | services.Demo | containers.Demo] = hosts.Demo
+    if arguments.services:
+        kind = services.Demo
+    elif arguments.containers:
+        kind = containers.Demo
     return show(kind, arguments.keep, screen, interruptions)
 
 

@@ -87,8 +87,11 @@ class Stage:
         self.peers.write_text(text)
         self.run(OVERLAY, "check", "--peers", self.peers, "--key", self.key(host))
 
-    def start_agents(self, hosts: Iterable[str]) -> float:
-        """Return the seconds until the agents of *hosts* said that they are ready, as they would say to systemd."""
+    def start_agents(self, hosts: Iterable[str], peers: str | None = None) -> float:
+        """Return the seconds until the agents of *hosts* said that they are ready, as they would say to systemd.
+
+        They read *peers*, by default the peers file.
+        """
         began = time.monotonic()
         with contextlib.ExitStack() as stack:
             listeners: dict[str, socket.socket] = {}
@@ -96,23 +99,38 @@ class Stage:
                 listener = stack.enter_context(
                     socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
                 )
-                listener.bind(str(self.folder / f"{host}.notify"))
+                place = self.folder / f"{host}.notify"
+                place.unlink(missing_ok=True)
+                listener.bind(str(place))
                 listeners[host] = listener
-                self._start_agent(host)
+                self._start_agent(host, peers or str(self.peers))
             self.wait_for(
                 lambda: all([self._is_ready(name, listener) for name, listener in listeners.items()]),  # noqa: C419  each is asked
                 "an agent was not ready",
             )
         return time.monotonic() - began
 
-    def _start_agent(self, host: str) -> None:
-        with self.log(host).open("w") as log:
+    def let_end(self, host: str) -> None:
+        """Take it for no failure that the agent of *host* ends."""
+        self._agents.pop(host)
+
+    def kill_agent(self, host: str) -> None:
+        """Kill the agent of *host*; the rest of the host goes on."""
+        self.end(self._agents.pop(host))
+        (self.folder / f"{host}.ready").unlink(missing_ok=True)
+
+    def _start_agent(self, host: str, peers: str) -> None:
+        with self.log(host).open("a") as log:
             self._agents[host] = self.popen(
                 *self._entering(host),
-                *(OVERLAY, "up", "--peers", self.peers, "--key", self.key(host)),
+                *(OVERLAY, "up", "--peers", peers, "--key", self.key(host), "--node", host),
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "NOTIFY_SOCKET": str(self.folder / f"{host}.notify")},
+                env={
+                    **os.environ,
+                    "NOTIFY_SOCKET": str(self.folder / f"{host}.notify"),
+                    "STATE_DIRECTORY": str(self.folder / f"{host}.state"),
+                },
             )
         # `ip netns exec` has become the agent: same process.  For --stop, and for the demo after a killed one.
         (self.folder / "agents.json").write_text(json.dumps([agent.pid for agent in self._agents.values()]))
@@ -238,8 +256,25 @@ class Stage:
         )
         self.say(f"  scripts/demo --stop {self.name}")
 
+    def before_removal(self, *command: str | Path) -> None:
+        """Have *command* run before anything is removed, by whichever process does that."""
+        with (self.folder / "before-removal").open("a") as file:
+            file.write(json.dumps([str(word) for word in command]) + "\n")
+
+    def _run_before_removal(self) -> None:
+        with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):
+            for line in (self.folder / "before-removal").read_text().splitlines():
+                subprocess.run(
+                    json.loads(line),
+                    capture_output=True,
+                    check=False,
+                    timeout=PATIENCE,
+                    stdin=subprocess.DEVNULL,
+                )
+
     def remove(self) -> None:
         """End the processes and remove the namespaces and the folder, as far as they exist."""
+        self._run_before_removal()
         namespaces = [path for path in _listed(NAMESPACES) if _name_of(path) == self.name]
         agents = set[int]()
         with contextlib.suppress(OSError, ValueError):

@@ -79,3 +79,30 @@ def test_demo_that_fails_says_why_and_leaves_nothing(demo):
     assert "The demo failed: the agent of web1 ended with exit code -9" in shown
     assert "Traceback" not in shown
     assert left(f"overlay-demo-{demo.pid}") == []
+
+
+@pytest.fixture
+def _etcd(_requirements):
+    if _requirements or not shutil.which("etcd"):
+        pytest.skip(_requirements or "etcd is not installed (Debian: etcd-server)")
+
+
+@pytest.mark.usefixtures("_etcd")
+def test_demo_of_containers_shows_every_step_and_leaves_nothing():
+    """With podman where it is installed, else with the plugin called as a runtime calls it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scripts.demos", "--containers"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        shown, _ = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        shown, _ = process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == 0, shown
+    assert "have no route to its containers any more" in shown
+    assert left(f"overlay-demo-{process.pid}") == []

@@ -53,6 +53,16 @@ def test_record_that_cannot_be_written_stays_as_it_was(tmp_path):
         records.write(tmp_path / "none" / "record", b"x")
 
 
+def test_record_is_removed_and_may_be_gone(tmp_path):
+    path = tmp_path / "record"
+    records.write(path, b"x")
+
+    records.remove(path)
+    records.remove(path)
+
+    assert records.read(path, 1) is None
+
+
 def test_namespace_is_named_with_its_boot():
     boot, _, number = records.own_namespace().partition("/")
 
