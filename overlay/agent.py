@@ -23,6 +23,7 @@ from overlay import (
     config,
     ending,
     introduction,
+    lanes,
     logs,
     membership,
     numbers,
@@ -127,17 +128,20 @@ async def _run_node(options: Options, node: Node, store: Store, timing: Timing) 
         )  # the interpreter of the forwarder starts while the host is being set up
         try:
             saved = answering.path.with_suffix(SUFFIX)
+            chosen = lanes.choose_here(options.lanes, is_tap=node.is_tap, is_privileged=start.uid is not None)
             host = HostSetup(
                 options.interface,
                 saved,
                 is_tap=node.is_tap,
                 passing_uid=start.uid,
-                lanes=options.lanes if start.uid is not None else 1,
+                lanes=chosen.lanes,
             )
             stack.push(lambda _, error, __: host.close(opens=ending.is_wanted(error)))
             names = Names(answering.path.with_suffix(NAMES))
             agent = Agent(options, node, store, timing, host, supervisor, names)
             await agent.set_up()
+            for each in lanes.notes(options.lanes, chosen, host.device.queues):
+                agent.note(each)
             for kept in privileges.keep_only(KEPT_CAPABILITIES):
                 agent.note(f"the agent keeps more privileges than it needs: {kept}")
             await agent.run(answering.socket, signals)

@@ -71,7 +71,7 @@ class Options:
     interface: str
     node: str | None = None
     fix_sysctl: bool = False
-    lanes: int = 1
+    lanes: int | None = None  # by the processors
     masquerade: bool = False
     forward: bool = False
     subnet_file: Path | None = None

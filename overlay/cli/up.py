@@ -75,10 +75,8 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.option(
     "--lanes",
     type=click.Choice(("1", "2", "4", "8")),
-    default="1",
-    show_default=True,
     metavar="N",
-    help="How many processors packets may take: 1, 2, 4 or 8.",
+    help="How many processors packets may take: 1, 2, 4 or 8.  [default: half of them, at most 4]",
 )
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
 def command(
@@ -93,7 +91,7 @@ def command(
     encapsulation: str | None,
     subnet_file: Path | None,
     docker_options: Path | None,
-    lanes: str,
+    lanes: str | None,
     log_level: str,
 ) -> None:
     """Connect this host to the overlay.
@@ -118,7 +116,7 @@ def command(
         interface,
         node,
         fix_sysctl,
-        int(lanes),
+        None if lanes is None else int(lanes),
         masquerade=masquerade,
         forward=forward,
         subnet_file=None if subnet_file is None else _absolute(subnet_file),

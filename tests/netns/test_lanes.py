@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from overlay.forwarding import native
-from tests.netns.network import PATIENCE, PYTHON, Network
+from tests.netns.network import PATIENCE, PYTHON, Network, transfer_both_ways
+from tests.netns.test_services import Farm
 from tests.netns.topology import wait_until
 
 if TYPE_CHECKING:
@@ -160,6 +161,70 @@ def test_a_forwarder_that_is_started_again_has_its_lanes(pair):
 
     assert (came > FLOWS * COUNT / 10, late) == (True, 0)
     assert pair.paris.status()["lanes"] == pair.lanes
+
+
+def test_streams_arrive_unchanged_by_units_of_several_lanes(pair):
+    paris, tokyo = pair.paris, pair.tokyo
+    for _ in range(4):
+        transfer_both_ways(paris.namespace, tokyo.namespace, tokyo.address, 4 << 20)
+
+    rows = paris.peer(tokyo), tokyo.peer(paris)
+    assert all(row["rx_units"] > 0 for row in rows)
+    assert [row["drops"] for row in rows] == [{}, {}]
+
+
+@pytest.mark.parametrize("encapsulation", ["udp", "vxlan"])
+def test_flows_in_the_clear_keep_their_order(lab, tmp_path, encapsulation):
+    network = Network(lab, tmp_path, encapsulation=encapsulation)
+    paris, tokyo = (network.host(name) for name in ("paris", "tokyo"))
+    for each in (paris, tokyo):
+        each.launch("--lanes", "4")
+    for each in (paris, tokyo):
+        each.wait_ready()
+    there, back = begin(paris, tokyo), begin(tokyo, paris)
+
+    for came, late in (there(), back()):
+        assert (came > FLOWS * COUNT / 10, late) == (True, 0)
+    for host in (paris, tokyo):
+        carried = host.status()["lane_traffic"]
+        assert all(each["tx_packets"] > COUNT for each in carried)
+
+
+def test_connections_to_a_virtual_service_go_by_lanes(lab, tmp_path):
+    farm = Farm(lab, tmp_path)
+    farm.serve(farm.web1, 80)
+    farm.serve(farm.web2, 8080)
+    for host in farm.network.peers.values():
+        host.launch("--lanes", "4")
+    for host in farm.network.peers.values():
+        host.wait_ready()
+    farm.wait_servers(farm.client.namespace, "web1", "web2")
+
+    servers = farm.servers(farm.client.namespace, 60)
+
+    assert servers.keys() == {"web1", "web2"}
+    assert sum(servers.values()) == 60
+    carried = farm.lb1.status()["lane_traffic"]
+    assert sum(each["tx_packets"] > 0 for each in carried) > 1
+    farm.network.close()
+
+
+def test_a_tap_has_one_lane_and_the_agent_says_so(lab, tmp_path):
+    network = Network(lab, tmp_path, device="tap")
+    paris, tokyo = (
+        network.host(name, subnets=None, address=[f"10.244.0.{number}"])
+        for number, name in enumerate(("paris", "tokyo"), 1)
+    )
+    for each in (paris, tokyo):
+        each.launch("--lanes", "4")
+    for each in (paris, tokyo):
+        each.wait_ready()
+
+    paris.ping("10.244.0.2", 2)
+
+    status = paris.status()
+    assert (status["lanes"], status["lane_traffic"]) == (1, [])
+    assert "this node has one lane, and not 4 as --lanes says: a tap device has one" in status["notes"]
 
 
 @pytest.mark.skipif(

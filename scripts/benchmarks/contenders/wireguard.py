@@ -56,6 +56,7 @@ def contenders(wireguard_go: str) -> list[Contender]:
     program = Program(wireguard_go, "wireguard-go")
     return [
         Contender("ours", partial(start, "ours", "ours", True), None, True),
+        Contender("ours with 2 lanes", partial(start, "ours", "ours", True, lanes=2), None, True),
         Contender("ours without bulk", partial(start, "ours", "ours", False), None, True),
         Contender("ours interpreted", partial(start, "interpreted", "interpreted", True), None, True),
         Contender(
@@ -67,7 +68,9 @@ def contenders(wireguard_go: str) -> list[Contender]:
     ]
 
 
-def start(first: Kind, second: Kind, bulk: bool, pair: Pair, folder: Path, underlay: Underlay) -> None:
+def start(
+    first: Kind, second: Kind, bulk: bool, pair: Pair, folder: Path, underlay: Underlay, *, lanes: int = 1
+) -> None:
     """Start both ends, each of its kind."""
     text = PEERS_TOML.format(a=pair.a.public_key, b=pair.b.public_key, bulk=str(bulk).lower())
     more = "".join(ONE_MORE_PEER.format(**peer) for peer in more_peers(pair.more_peers))
@@ -76,7 +79,7 @@ def start(first: Kind, second: Kind, bulk: bool, pair: Pair, folder: Path, under
     for node, other, kind in ((pair.a, pair.b, first), (pair.b, pair.a, second)):
         key = folder / f"{node.number}.key"
         if kind != "wireguard-go":
-            launch_ours(node, folder / "peers.toml", key, is_compiled=kind == "ours")
+            launch_ours(node, folder / "peers.toml", key, is_compiled=kind == "ours", lanes=lanes)
             waiting.append((node, key))
         else:
             start_wireguard_go(node, other, key, underlay, pair.more_peers)
@@ -90,11 +93,12 @@ def start_ours(node: Node, peers: Path, key: Path) -> None:
     wait_for_ours(node, key)
 
 
-def launch_ours(node: Node, peers: Path, key: Path, *, is_compiled: bool = True) -> None:
-    """Start an agent, with the compiled packet path or without."""
+def launch_ours(node: Node, peers: Path, key: Path, *, is_compiled: bool = True, lanes: int = 1) -> None:
+    """Start an agent, with the compiled packet path or without, and so many lanes."""
     write_secret(key, node.private_key + "\n")
     path = () if is_compiled else ("env", "OVERLAY_NATIVE=0")
-    command = (*path, sys.executable, "-m", "overlay", "up", "--peers", peers, "--key", key)
+    several = ("--lanes", str(lanes)) if lanes > 1 else ()
+    command = (*path, sys.executable, "-m", "overlay", "up", "--peers", peers, "--key", key, *several)
     node.start(*command, log=key.with_suffix(".log"))
 
 

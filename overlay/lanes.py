@@ -1,0 +1,68 @@
+"""How many lanes a node has (``docs/how-it-works.md``): as many as it was told, or by its processors, if it can have several."""
+
+from __future__ import annotations
+
+import os
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import NamedTuple
+
+# Ours
+NUMBERS = (1, 2, 4, 8)  # that a node may be told
+MANY = 4  # of its own accord: what is beyond is for who has measured it
+NATIVE = Path(__file__).parent / "forwarding" / "native"
+
+
+class Chosen(NamedTuple):
+    """How many lanes there are to be, and a sentence where that is not what was asked for."""
+
+    lanes: int
+    note: str | None = None
+
+
+def processors() -> int:
+    """Return how many this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def is_compiled() -> bool:
+    """Return whether the forwarder is likely to have the compiled packet path, without a look into it."""
+    if os.environ.get("OVERLAY_NATIVE") == "0":
+        return False
+    return any((NATIVE / f"_core{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
+
+
+def choose_here(wanted: int | None, *, is_tap: bool, is_privileged: bool) -> Chosen:
+    """Return the number of lanes on this host; as choose()."""
+    return choose(wanted, processors(), is_tap=is_tap, is_privileged=is_privileged, is_compiled=is_compiled())
+
+
+def notes(wanted: int | None, chosen: Chosen, queues: int) -> list[str]:
+    """Return sentences on lanes that were asked for and are not there; the device has so many *queues*."""
+    if chosen.note is not None:
+        return [chosen.note]
+    if wanted is not None and queues < chosen.lanes:
+        reason = "its persistent device was made without multi_queue"
+        return [f"this node has one lane, and not {wanted} as --lanes says: {reason}"]
+    return []
+
+
+def choose(wanted: int | None, cores: int, *, is_tap: bool, is_privileged: bool, is_compiled: bool) -> Chosen:
+    """Return the number of lanes, for which *wanted* is None where nobody has said one.
+
+    One on two *cores* or fewer, where both ends of a packet's way, programs and the kernel included, want them already;
+    half of the cores on more, as the other half has the rest of the work.
+    """
+    reason = None
+    if is_tap:
+        reason = "a tap device has one"
+    elif not is_privileged:
+        reason = "an agent without root has one"
+    elif not is_compiled:
+        reason = "only the compiled packet path has several, which this installation does not have or use"
+    if reason is not None:
+        note = f"this node has one lane, and not {wanted} as --lanes says: {reason}"
+        return Chosen(1, note if (wanted or 1) > 1 else None)
+    if wanted is not None:
+        return Chosen(wanted)
+    return Chosen(max(number for number in NUMBERS if number <= max(1, min(MANY, cores // 2))))
