@@ -29,7 +29,7 @@ class Attachment:
     """One container on this host.  *outer* is the host's end of its veth pair.
 
     *mac* is the Ethernet address of the container's end, and *limit* an upper bound of its MTU that somebody asked for.
-    An attachment that is not *whole* is being made.
+    *device_mtu* is the MTU that the container's device was given.  An attachment that is not *whole* is being made.
     """
 
     holder: Holder
@@ -37,11 +37,16 @@ class Attachment:
     outer: str
     mac: str
     limit: int | None = None
+    device_mtu: int = 0xFFFF
     is_whole: bool = False
 
     def mtu(self, of_tunnel: int) -> int:
-        """Return the MTU for the container where that of the tunnel is *of_tunnel*."""
+        """Return the MTU for the container's device where that of the tunnel is *of_tunnel*."""
         return of_tunnel if self.limit is None else min(of_tunnel, self.limit)
+
+    def route_mtu(self, of_tunnel: int) -> int:
+        """Return the MTU for the routes to the container: larger packets than its device takes would vanish there."""
+        return min(self.mtu(of_tunnel), self.device_mtu)
 
 
 def outer_name(holder: Holder) -> str:
@@ -93,6 +98,7 @@ class Attachments:
                 each.outer,
                 each.mac,
                 each.limit,
+                each.device_mtu,
                 each.is_whole,
             ]
             for each in self.by_holder.values()
@@ -143,15 +149,29 @@ def _row_of(holder: Holder) -> list[str]:
 
 def _read_row(row: Any) -> Attachment:
     match row:
-        case [network, container, interface, [*texts], str(outer), str(mac), limit, bool(is_whole)]:
+        case [
+            network,
+            container,
+            interface,
+            [*texts],
+            str(outer),
+            str(mac),
+            limit,
+            device_mtu,
+            bool(is_whole),
+        ]:
             holder = Holder.parse(network, container, interface)
             if outer != outer_name(holder) or ethernet.format_mac(ethernet.parse_mac(mac)) != mac:
                 raise ValueError("not an attachment")
-            if limit is not None and (type(limit) is not int or not 0 < limit <= 0xFFFF):
+            if not (limit is None or _is_mtu(limit)) or not _is_mtu(device_mtu):
                 raise ValueError("not an MTU")
             addresses = tuple(map(_read_address, texts))
-            return Attachment(holder, addresses, outer, mac, limit, is_whole)
+            return Attachment(holder, addresses, outer, mac, limit, device_mtu, is_whole)
     raise ValueError("not an attachment")
+
+
+def _is_mtu(number: Any) -> bool:
+    return type(number) is int and 0 < number <= 0xFFFF
 
 
 def _read_taken(row: Any) -> tuple[IPAddress, Holder]:

@@ -159,6 +159,7 @@ class Attaching:
             made = Attachment(
                 holder, addresses, outer_name(holder), wanted.mac or derived_mac(holder), wanted.mtu
             )
+            made = replace(made, device_mtu=made.mtu(mtu))
             self.attachments.put(made)
             self._save()  # before: what is left of it after a kill is known
             networks = self._make(made, wanted.networks, made.mtu(mtu), inside)
@@ -200,9 +201,12 @@ class Attaching:
                     f"{attachment.outer}, this host's end of {holder}, is gone: start the container again"
                 )
             led = self._veths.led().get(outer.index, {})
-            self._lead(attachment, outer, led, attachment.mtu(mtu))
             if inside is not None:
                 _check_inside(attachment, inside, attachment.mtu(mtu))
+                attachment = replace(attachment, device_mtu=attachment.mtu(mtu))
+                self.attachments.put(attachment)
+                self._save()
+            self._lead(attachment, outer, led, attachment.route_mtu(mtu))
         except OSError as error:
             raise refusal(f"the interface {holder} could not be looked at", error) from error
         return attachment
@@ -235,7 +239,7 @@ class Attaching:
     def look(self, mtu: int) -> list[Holder]:
         """See what became of the containers: forget those whose namespace is gone, and return them.
 
-        The others get back the routes that somebody removed, or that have another MTU than that of the tunnel, *mtu*.
+        The others get back the routes that somebody removed, or that have another MTU where that of the tunnel is *mtu*.
         Their own device keeps its MTU until check(), as nobody can change it from here: where the tunnel's has become
         less, this host tells them so by ICMP, packet by packet and for each address once in ten minutes.
         Nothing is written to the kernel where all is as it should be.  Raises HostError.
@@ -251,7 +255,7 @@ class Attaching:
                     gone.append(holder)
                     self.attachments.drop(holder)
                     continue
-                self._lead(attachment, outer, led.get(outer.index, {}), attachment.mtu(mtu))
+                self._lead(attachment, outer, led.get(outer.index, {}), attachment.route_mtu(mtu))
         except OSError as error:
             raise refusal("the interfaces of containers could not be looked at", error) from error
         if gone:
@@ -335,6 +339,7 @@ class Attaching:
             if any(each.version == 6 for each in attachment.addresses):
                 sysctl.enable_ipv6(outer.name)
             sysctl.stop_redirects(outer.name)
+            sysctl.refuse_forged_sources(outer.name)
             self._veths.bring_up(outer)
             made: list[IPNetwork] = []
             if inside is not None:

@@ -92,6 +92,15 @@ def stop_redirects(interface: str) -> None:
         write(redirect_switch(interface), 0)
 
 
+def refuse_forged_sources(interface: str) -> None:
+    """Have no IPv4 packets taken from *interface* whose source is elsewhere, as far as that may be set.
+
+    ``all`` prevails where it asks for less, as the kernel takes the larger of the two.
+    """
+    with contextlib.suppress(OSError):
+        write(filter_switch(interface), STRICT)
+
+
 def enable_ipv6(interface: str) -> None:
     """Let *interface* have IPv6 addresses, also where new interfaces have none by default; without IPv6, nothing."""
     if not is_ipv6_disabled(interface):

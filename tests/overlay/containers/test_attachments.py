@@ -33,7 +33,8 @@ def attached(container="web", network="overlay", interface="eth0", limit=None, i
 def attach(attachments, container, network="overlay", interface="eth0", limit=None, is_whole=True):
     holder = Holder(network, container, interface)
     addresses = attachments.addresses.allocate(holder, SUBNETS)
-    attachments.put(Attachment(holder, addresses, outer_name(holder), derived_mac(holder), limit, is_whole))
+    made = Attachment(holder, addresses, outer_name(holder), derived_mac(holder), limit, 1420, is_whole)
+    attachments.put(made)
     return holder
 
 
@@ -167,3 +168,10 @@ def test_mtu_follows_the_tunnel_up_to_a_limit():
     bound = Attachment(holder, (), outer_name(holder), derived_mac(holder), limit=1300)
 
     assert (free.mtu(1420), bound.mtu(1420), bound.mtu(1280)) == (1420, 1300, 1280)
+
+
+def test_mtu_of_the_routes_is_never_more_than_the_container_takes():
+    holder = Holder("overlay", "web", "eth0")
+    made = Attachment(holder, (), outer_name(holder), derived_mac(holder), device_mtu=1380)
+
+    assert (made.route_mtu(1420), made.route_mtu(1300)) == (1380, 1300)

@@ -149,19 +149,46 @@ def test_mtu_is_on_the_device_and_on_the_route(host):
     assert host.routes(6)["fd00:244:1::2"]["metrics"] == [{"mtu": MTU}]
 
 
-@pytest.mark.parametrize("mtu", [1380, 1500])
-def test_mtu_of_the_routes_follows_the_tunnel_and_a_check_brings_it_to_the_container(host, mtu):
+def mtus(host):
+    """Return the MTU of the routes to web, and of its device."""
+    routes = {
+        host.routes()["10.244.1.3"]["metrics"][0]["mtu"],
+        host.routes(6)["fd00:244:1::2"]["metrics"][0]["mtu"],
+    }
+    return routes, host.links(host.containers["web"])["eth0"]["mtu"]
+
+
+def test_mtu_of_the_routes_follows_the_tunnel_and_a_check_brings_it_to_the_container(host):
     made = host.attach("web")
 
-    host.attaching.look(mtu)
+    for tunnel, looked, checked in (
+        (1380, ({1380}, MTU), ({1380}, 1380)),
+        (1500, ({1380}, 1380), ({1500}, 1500)),
+    ):
+        host.attaching.look(tunnel)
+        assert mtus(host) == looked  # more than the device takes would vanish
+        with host.inside(host.containers["web"]) as inside:
+            host.attaching.check(holder("web"), tunnel, inside)
+        assert mtus(host) == checked
 
-    assert host.routes()["10.244.1.3"]["metrics"] == [{"mtu": mtu}]
-    assert host.routes(6)["fd00:244:1::2"]["metrics"] == [{"mtu": mtu}]
-    with host.inside(host.containers["web"]) as inside:
-        host.attaching.check(holder("web"), mtu, inside)
-    assert host.links(host.containers["web"])["eth0"]["mtu"] == mtu
+    host.restart(mtu=1500)
+    assert mtus(host) == ({1500}, 1500)
     ping(host.containers["web"], "fd00:244:1::1")
     ping(host.namespace, made.addresses[0])
+
+
+def test_container_cannot_send_as_another(host):
+    for switch in ("all", "default"):
+        host.namespace.run("sysctl", "-qw", f"net.ipv4.conf.{switch}.rp_filter=0")
+    host.attach("web")
+    host.attach("db")
+    web = host.containers["web"]
+    web.run("ip", "address", "add", "10.244.1.4/32", "dev", "lo")
+
+    web.completed("ping", "-c2", "-i0.2", "-W1", "-I", "10.244.1.4", "10.244.1.2")
+
+    refused = host.namespace.run("nstat", "-az", "TcpExtIPReversePathFilter")
+    assert int(refused.split()[-2]) == 2
 
 
 def test_mtu_stays_below_a_limit_that_was_asked_for(host):
