@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from overlay.cli.cni import installing
+from overlay.cli.cni import installing, listing
 from overlay.cli.exits import Commands
 
 
@@ -13,5 +13,5 @@ def command() -> None:
     """Let podman, containerd and CRI-O attach containers to the overlay."""
 
 
-for each in (installing.install, installing.uninstall):
+for each in (installing.install, listing.command, installing.uninstall):
     command.add_command(each)
