@@ -511,6 +511,7 @@ MORE_TESTS = {
     "tests/overlay/services/checks/test_checks.py": "of all kinds that are a few lines",
     "tests/peers/services/test_reading_properties.py": "of peers/services/reading.py, by generated files",
     "tests/overlay/cli/network/test_network.py": "of overlay/cli/network/__init__.py",
+    "tests/peers/stores/etcd/test_gateway_login.py": "of peers/stores/etcd/gateway.py, with users and roles",
     "tests/peers/stores/etcd/test_gateway_tls.py": "of peers/stores/etcd/gateway.py and failures.py, with certificates",
     "tests/peers/stores/test_stores.py": "of peers/stores/__init__.py",
 }

@@ -285,8 +285,12 @@ class Tenancy:
         own, leases = self.claimant, document.leases
         taken: set[int] = set()
         odd: PrefixMap[bool] = PrefixMap()
-        # Also of who is left out: it may only be vouched for a moment later.
-        used = [each.value.subnets for each in members.everybody if each.value.public_key != own.public_key]
+        # Who is left out has its key all the same, and so the number, but nothing beside it.
+        others = [each for each in members.everybody if each.value.public_key != own.public_key]
+        taken.update(
+            number for each in others if (number := leases.number_of(each.value.subnets[0])) is not None
+        )
+        used = [each.value.subnets for each in members.accepted if each.value.public_key != own.public_key]
         used += [(each.subnet,) for each in members.reservations if not each.is_for(own.name, own.public_key)]
         for subnets in used:
             number = leases.number_of(subnets[0])

@@ -6,18 +6,18 @@ written in the document comes before both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from peers.addresses import host_prefix
 from peers.peer import PEER_NAME, default_addresses, format_public_key
-from peers.prefixes import PrefixMap
+from peers.prefixes import PrefixMap, place_of
 from peers.stores.etcd.document import free_address, header
 from peers.stores.etcd.layout import MalformedError, NodeValue, Reservation, format_subnet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from peers.addresses import Prefix
     from peers.stores.etcd.document import Document
@@ -122,6 +122,7 @@ def _settle(
 ) -> list[Placed]:
     static = {peer.public_key: peer.name for peer in document.peers.values()}
     owners: PrefixMap[str] = PrefixMap()
+    carried = PrefixMap((prefix, True) for prefix in document.network.prefixes)
     accepted = []
     for placed in everybody:
         value = placed.value
@@ -131,6 +132,9 @@ def _settle(
         if value.public_key in static:
             reason = f"its public key is that of peers.{static[value.public_key]} in the document"
         for subnet in value.subnets if reason is None else ():
+            if not carried.covers(place_of(subnet)):  # it would take the packets of other networks
+                reason = f"{subnet} is not in the network's prefix"
+                break
             holder = _overlapping(document.taken, subnet) or _overlapping(owners, subnet)
             if holder is not None:
                 reason = f"{subnet} overlaps what {holder} has"
@@ -201,6 +205,29 @@ def compose(document: Document, members: Members, own: Own | None, departed: Ite
         )
     sections += [section for _, section in document.stand_ins(names, used)]
     return "\n".join([document.text.rstrip("\n"), "", *sections])
+
+
+def without(snapshot: Snapshot, refused: Collection[NodeValue]) -> Snapshot:
+    """Return *snapshot* as if none of the nodes that are *refused* were in it."""
+    if not refused:
+        return snapshot
+    accepted = tuple(placed for placed in snapshot.members.accepted if placed.value not in refused)
+    departed = tuple(value for value in snapshot.departed if value not in refused)
+    return replace(snapshot, members=replace(snapshot.members, accepted=accepted), departed=departed)
+
+
+def find_node(text: str, line: int, snapshot: Snapshot) -> NodeValue | None:
+    """Return the node whose section in a composed *text* has the *line*; None where that belongs to nobody else."""
+    lines = text.split("\n")[:line]
+    first = next((index for index in range(len(lines) - 1, -1, -1) if lines[index].startswith("[")), None)
+    if first is None or first < snapshot.document.text.rstrip("\n").count("\n") + 1:
+        return None
+    section = text.split("\n")[first : first + 2]
+    values = [*(placed.value for placed in snapshot.members.accepted), *snapshot.departed]
+    return next(
+        (value for value in values if section[-1] == f'public_key = "{format_public_key(value.public_key)}"'),
+        None,
+    )
 
 
 def name_for(value: NodeValue, members: Members, document: Document) -> str:

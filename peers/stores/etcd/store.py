@@ -6,6 +6,7 @@ snapshot, which nobody changes any more.  Where no agent attends, as in ``overla
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from peers.stores.etcd.document import check_document, decode_document, read_doc
 from peers.stores.etcd.gateway import Gateway
 from peers.stores.etcd.layout import Keys, check_network
 from peers.stores.etcd.location import is_key
-from peers.stores.etcd.members import Snapshot, compose, describe_left_out, read_members
+from peers.stores.etcd.members import Snapshot, compose, describe_left_out, find_node, read_members, without
 from peers.stores.etcd.messages import prefix_end
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from peers.stores.etcd.connection import Opener
     from peers.stores.etcd.document import Document
+    from peers.stores.etcd.layout import NodeValue
     from peers.stores.etcd.location import EtcdLocation
     from peers.stores.etcd.messages import KeyValue
     from peers.stores.etcd.signatures import Trust
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 # Ours
 ADMIN_KEY = "admin-key"
+MOST_REFUSED = 1000  # nodes; each takes a reading of the whole
 
 
 class EtcdStore:
@@ -53,6 +56,7 @@ class EtcdStore:
         self._loaded: Snapshot | None = None
         self._good: Document | None = None  # the last one that made a table
         self._refusal: TableError | None = None  # of a later one
+        self._refused: dict[NodeValue, str] = {}  # nodes that no table can be made with, and why
         self._attendance: Attendance | None = None
 
     # As any store
@@ -64,12 +68,12 @@ class EtcdStore:
             snapshot = self._read_now()
         self._loaded = snapshot
         try:
-            table = self._reader.parse(self._text(snapshot, snapshot.document))
+            table = self._parse(snapshot, snapshot.document)
         except TableError as error:
             if self._good is None or self._good is snapshot.document:
                 raise
             self._refusal = error
-            return self._reader.parse(self._text(snapshot, self._good))
+            return self._parse(snapshot, self._good)
         self._good, self._refusal = snapshot.document, None
         return table
 
@@ -102,7 +106,7 @@ class EtcdStore:
                 f"the document in etcd is wrong, and the last good one stays in force: {self._refusal}"
             )
         if self._snapshot is not None:
-            notes += describe_left_out(self._snapshot.members.left_out)
+            notes += describe_left_out((*self._snapshot.members.left_out, *self._refused.values()))
         return notes
 
     # As one that a host takes part in
@@ -184,8 +188,23 @@ class EtcdStore:
         text = dict(self.location.more).get(ADMIN_KEY)
         return None if text is None or is_key(text) else Path(text)
 
-    def _text(self, snapshot: Snapshot, document: Document) -> str:
-        return compose(document, snapshot.members, snapshot.own, snapshot.departed)
+    def _parse(self, snapshot: Snapshot, document: Document) -> Table:
+        """Return the table of *snapshot*, without the nodes that it could not be made with: none may harm the others."""
+        whole = replace(snapshot, document=document)
+        present = {placed.value for placed in snapshot.members.everybody} | set(snapshot.departed)
+        self._refused = {value: why for value, why in self._refused.items() if value in present}
+        while True:
+            left = without(whole, self._refused)
+            text = compose(document, left.members, left.own, left.departed)
+            try:
+                return self._reader.parse(text)
+            except TableError as error:
+                value = None if error.line is None else find_node(text, error.line, left)
+                if value is None or len(self._refused) >= MOST_REFUSED:
+                    raise
+                self._refused[value] = (
+                    f"the node {value.name} ({value.subnets[0]}) is left out: {error.problem}"
+                )
 
     def _read_now(self) -> Snapshot:
         """Return the network as it is now, seen from outside."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from pathlib import Path
 
 import trio
 import trio.testing
 
 from peers.errors import StoreError
+from peers.stores.etcd import saved
 from peers.stores.etcd.layout import Keys
 from peers.stores.etcd.location import EtcdLocation
 from peers.stores.etcd.store import EtcdStore
@@ -32,6 +34,7 @@ class Host:
         self.network, self.name, self.directory, self.url = network, name, directory, url
         self.public_key = public_key or key(name)
         self.store = None
+        self.address = f"192.0.2.{len(network.hosts) + 1}"
         self.scope = None
         self.told = []
 
@@ -42,13 +45,24 @@ class Host:
 
     async def launch(self):
         self.store = EtcdStore(EtcdLocation.parse("etcd", self.url, ("admin-key",)), self.network.served.open)
-        number = len(self.network.hosts)
-        member = Member(self.name, self.public_key, self.directory, lambda _: f"192.0.2.{number}")
+        member = Member(self.name, self.public_key, self.directory, lambda _: self.address)
         await self.network.nursery.start(self._run, member)
 
     async def _run(self, member, task_status):
         with trio.CancelScope() as self.scope:
             await self.store.attend(member, task_status)
+
+    async def saved(self):
+        """Return the file on this host's disk, when it has what is known: disks have no simulated time."""
+        deadline = time.monotonic() + 60
+        while True:
+            for path in self.directory.glob("office-*.json"):
+                found = saved.read(path)
+                if found is not None and set(found[0].kvs) == set(self.store.known_keys().values()):
+                    return path
+            assert time.monotonic() < deadline
+            await trio.sleep(0.25)
+            await trio.to_thread.run_sync(time.sleep, 0.001)
 
     async def kill(self):
         """End without a farewell."""

@@ -32,7 +32,7 @@ def test_hosts_find_each_other_and_one_that_leaves_is_gone(network):
         assert len({tuple(host.subnets) for host in (paris, tokyo, oslo)}) == 3
         assert paris.sees() == tokyo.sees() == oslo.sees() | {}
         assert paris.sees()["oslo"] == oslo.subnets
-        assert str(paris.table().peers["tokyo"].endpoint) == "192.0.2.3:51820"
+        assert str(paris.table().peers["tokyo"].endpoint) == "192.0.2.2:51820"
 
         assert await oslo.store.leave() is None
         await settle()
@@ -95,6 +95,7 @@ def test_start_while_etcd_is_away_uses_what_was_known(network):
         await tokyo.start()
         await settle(5)
         before = paris.sees()
+        await paris.saved()
         await paris.kill()
         network.served.stop()
 
@@ -138,9 +139,9 @@ def test_subnet_that_was_held_days_ago_is_not_used_without_asking(network):
         await paris.start()
         await settle(5)
         had = paris.subnets
+        file = await paris.saved()
         await paris.kill()
         network.served.stop()
-        (file,) = paris.directory.iterdir()
         assert file.stat().st_mode & 0o777 == 0o600
         os.utime(file, (1.6e9, 1.6e9))
 
@@ -158,9 +159,8 @@ def test_garbage_on_disk_is_nothing_known(network, garbage):
     async def main(network):
         paris = network.host("paris")
         await paris.start()
-        await settle(5)
+        file = await paris.saved()
         await paris.kill()
-        (file,) = paris.directory.iterdir()
         file.write_text(garbage)
 
         await paris.start()
@@ -407,6 +407,7 @@ def test_another_past_is_noticed_at_a_start_too(network):
         await paris.start()
         await settle(5)
         before = paris.sees()
+        await paris.saved()
         await paris.kill()
         network.served.etcd.cluster = 7
         await paris.start()
@@ -605,9 +606,65 @@ def test_document_without_the_administrators_signature_is_not_taken(signed):
         network.served.put(KEYS.signature, sign_document(network.admin, "office", 5, DOCUMENT))
         await settle()
         assert paris.table().network.mtu == 1300  # what was in force before is not taken again
-        await settle(5)
+        await paris.saved()
         await paris.kill()
         with pytest.raises(StoreError, match="it is an earlier one"):
             await paris.start()  # nor after a start
 
     signed.run(main)
+
+
+def test_host_whose_address_changed_says_so_when_it_is_back(network):
+    async def main(network):
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        paris.address = "192.0.2.77"
+        await paris.start()
+        await tokyo.start()
+        await settle()
+        assert str(tokyo.table().peers["paris"].endpoint) == "192.0.2.77:51820"
+
+        paris.address = "192.0.2.78"
+        network.served.restart()
+        await until(lambda: str(tokyo.table().peers["paris"].endpoint) == "192.0.2.78:51820")
+        assert paris.sees()["paris"] == paris.subnets
+        paris.address = "10.244.0.9"  # an address on the overlay itself is none for others
+        network.served.restart()
+        await settle(60)
+        assert str(tokyo.table().peers["paris"].endpoint) == "192.0.2.78:51820"
+
+    network.run(main)
+
+
+@pytest.mark.parametrize(
+    ("subnet", "endpoint", "encapsulation", "said"),
+    [
+        ("10.244.77.0/24", "10.244.77.5", None, "lies inside its own subnet"),
+        ("10.244.77.0/24", None, "udp", "endpoint is missing"),
+        ("10.244.77.0/24", "192.0.2.1:99", "ipip", "has a port, and ipip has none"),
+        ("0.0.0.0/0", "192.0.2.1", None, "0.0.0.0/0 is not in the network's prefix"),
+        ("192.168.0.0/16", "192.0.2.1", None, "192.168.0.0/16 is not in the network's prefix"),
+    ],
+)
+def test_node_that_no_table_can_be_made_with_harms_nobody_else(
+    network, subnet, endpoint, encapsulation, said
+):
+    async def main(network):
+        paris = network.host("paris")
+        await paris.start()
+        prefix = parse_prefix(subnet)
+        endpoints = (endpoint,) if endpoint else ()
+        wrong = NodeValue("wrong", key("wrong"), (prefix,), "0" * 32, endpoints, encapsulation)
+        network.served.put(KEYS.node(prefix), wrong.build())
+        await settle()
+        tokyo = network.host("tokyo")
+        await tokyo.start()
+        await settle()
+
+        assert paris.sees() == tokyo.sees() == {"paris": paris.subnets, "tokyo": tokyo.subnets}
+        assert any("the node wrong" in note and said in note for note in paris.notes), paris.notes
+        network.served.delete(KEYS.node(prefix))
+        await settle(65)
+        paris.sees()
+        assert paris.notes == []
+
+    network.run(main)
