@@ -40,8 +40,15 @@ class Runtime(Protocol):
 
 def runtime(stage: Stage, host: str) -> Runtime:
     """Return the runtime of *host*, after `overlay cni install`."""
-    has_podman = all(shutil.which(program) for program in NEEDED) and (REFERENCE / "bridge").exists()
-    return Podman(stage, host) if has_podman and _has_cni(stage) else Plugin(stage, host)
+    if (
+        all(shutil.which(program) for program in NEEDED)
+        and (REFERENCE / "bridge").exists()
+        and _has_cni(stage)
+    ):
+        podman = Podman(stage, host)
+        if podman.works():
+            return podman
+    return Plugin(stage, host)
 
 
 def _has_cni(stage: Stage) -> bool:
@@ -124,6 +131,17 @@ class Podman:
         )
         stage.before_removal(*self._podman, "rm", "-af", "-t0")
 
+    def works(self) -> bool:
+        """Return whether it starts containers on this machine, whatever their network."""
+        try:
+            self._stage.run(
+                *(*self._podman, "run", "--rm", *ULIMITS, "--network=none"),
+                *("--rootfs", self._rootfs, "busybox", "true"),
+            )
+        except DemoError:
+            return False
+        return True
+
     def start(self, container: str) -> str:
         """See Runtime."""
         self._stage.run(
@@ -143,5 +161,6 @@ class Podman:
 
 
 def _install(stage: Stage, host: str, folder: Path) -> None:
+    """Have `overlay cni install` write plugin and network into *folder*."""
     folders = ("--conf-dir", str(folder / "net.d"), "--bin-dir", str(folder / "bin"))
     stage.inside(host, str(OVERLAY), "cni", "install", *folders)
