@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.errors import PacketError
+from overlay.forwarding.lane.beside import is_beside
 from overlay.forwarding.ratelimit import Bucket
 from overlay.link.messages import CONTROL_AT_ONCE, CONTROL_PER_SECOND, ControlReceived
 from overlay.wire import control
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from overlay.forwarding.pings import Pings
     from overlay.forwarding.timers import Timers
     from overlay.link.messages import Ponged
+    from overlay.wire.addresses import Sockaddr
     from overlay.wire.control import ForAgent
 
 # Ours
@@ -56,8 +58,10 @@ class InBand:
         self.pings, self.probes, self._timers = pings, probes, timers
         self._report, self._send, self._flows = report, send, flows
 
-    def take(self, peer: Peer, keypair: Keypair[Peer], payload: memoryview, now: float) -> None:
-        """Take a message of *peer*, or count it if it is one too many.
+    def take(
+        self, peer: Peer, keypair: Keypair[Peer], payload: memoryview, now: float, source: Sockaddr
+    ) -> None:
+        """Take a message of *peer*, which came from *source*, or count it if it is one too many.
 
         It is answered under the keypair it came by, which may be ``next`` where handshakes crossed: its peer uses it.
         """
@@ -82,6 +86,8 @@ class InBand:
                     answer = self.pings.pong(ping, keypair, now)
                 case Pong() as pong:
                     self._report(self.pings.take(pong, keypair, now))
+                case Probe() if keypair.lane and not is_beside(keypair, source):
+                    pass  # what it sends would not be known to be the peer's
                 case Probe() as probe:
                     answer = self.probes.answer(probe, keypair, now)
                 case Probed() as probed if keypair.lane:

@@ -50,7 +50,7 @@ class Keypair(state.Keypair, Generic[P]):
     """
 
     __slots__ = (
-        "_by_lane", "created", "initiated", "is_initiator", "lanes", "open", "peer", "seal",
+        "_by_lane", "created", "initiated", "is_initiator", "lanes", "open", "peer", "seal", "was_beside",
     )  # fmt: skip
 
     bulk: Bulk | None
@@ -73,6 +73,7 @@ class Keypair(state.Keypair, Generic[P]):
         """
         self.peer = peer
         self.session, self.lane = session, lane
+        self.was_beside = False  # the port of the lane, at the host of the session (lane.beside)
         self.lanes: SessionLanes[Keypair[P]] | None = None  # those of its session, where this node has some
         self._by_lane: list[Keypair[P] | None] = []
         self._state = peer.state

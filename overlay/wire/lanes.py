@@ -19,11 +19,13 @@ What its sender knows of the receiver by the hello of the session holds for ever
 
 Ports.  Lane n sends from a UDP port of its own to the address and port where the session's messages go, so that queues
 and paths between the two can tell lanes apart, and merge no datagrams of two.  The receiver takes what comes by whatever
-port, and sends to none of them: the peer is where the session's own messages come from, and there alone.  So nobody has to
-open a port for lanes, and NAT does no harm.
+port, and sends to none of them but to where the session's own messages come from.  So nobody has to open a port for
+lanes, and NAT does no harm.  A lane that comes from another host, and was at that of the session when a probe of it was
+answered, tells that the peer has moved there, and that it has kept its port.
 
 Probes.  A lane carries packets only after a probe (``control``), sent by it, has been answered; the probed comes under the
-keypair of the lane, from the port of the session to the port of the session.  While packets flow this is repeated.  A
+keypair of the lane, from the port of the session to the port of the session.  Only a probe from the host that the
+session is at is answered: some NATs give ports of one host different addresses.  While packets flow this is repeated.  A
 lane whose probes are not answered is given up for a while, and its packets go by the session as without lanes.  A
 session that follows another in time begins with the lanes that carried packets last, so that no flow changes its lane.
 """

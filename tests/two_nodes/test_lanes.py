@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from overlay.forwarding import counters
+from overlay.link import messages as link
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305
 from overlay.wire.lanes import index_of
 from tests.sim import LANE_PORTS, PORT, World
@@ -236,6 +239,55 @@ def test_a_peer_that_begins_anew_without_lanes_is_reached(world, pair):
 
     assert lanes_of(a) == [True]
     assert sorted(b.received) == sorted(sent)
+
+
+class Pool:
+    """A NAT that gives each port of one host an address of its own."""
+
+    def __init__(self, addresses):
+        self.addresses = addresses
+
+    def outside(self, source, _):
+        return f"203.0.113.{source[1] % 100}", source[1]
+
+    def inside(self, flight, _):
+        is_here = flight.destination[0].startswith("203.0.113.")
+        return (
+            dataclasses.replace(flight, destination=(self.addresses[0], flight.destination[1]))
+            if is_here
+            else flight
+        )
+
+
+def test_lanes_that_seem_to_come_from_other_hosts_are_not_used(world):
+    a, b = world.pair()
+    world.network.nats[a.addresses[0]] = Pool(a.addresses)
+    use(world, a, b)
+    for _ in range(5):
+        flows(a, b, 1)
+        b.send(a)
+        world.run(1)
+
+    assert lanes_of(a) == [True, False, False, False]
+    assert b.peer().endpoint == (f"203.0.113.{PORT % 100}", PORT)
+    moves = [report for report in b.reported if isinstance(report, link.Moved)]
+    assert len(moves) <= 1
+
+
+@pytest.mark.parametrize("lane", range(4))
+def test_the_first_packet_from_another_address_is_answered_there(world, pair, lane):
+    a, b = pair
+    a.addresses = ["192.0.2.77", *a.addresses[1:]]
+    a.peer().local.forget_source()
+    a.lane_of = lambda packet: lane
+
+    a.send(b)
+    world.run(0.5)
+    sent = b.send(a)
+    world.run(0.5)
+
+    assert b.peer().endpoint == ("192.0.2.77", PORT)
+    assert a.received == sent
 
 
 def test_a_node_that_roams_is_followed(world, pair):

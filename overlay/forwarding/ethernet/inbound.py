@@ -101,7 +101,7 @@ class FramesInbound(Inbound):
         start = at + HEADER_SIZE
         payload = self._view[start : start + size]
         if keypair.bulk is not None and is_control(payload):
-            core.in_band.take(peer, keypair, payload, now)
+            core.in_band.take(peer, keypair, payload, now, self.received.source)
             return
         core.liveness.data_received(peer, now)
         try:

@@ -96,6 +96,8 @@ class Lanes:
         made = lanes.grow(count, now, () if earlier is None else earlier.are_open())
         for each in made:
             self._by_index[each.local_index] = each
+            if earlier is not None:
+                each.was_beside = earlier.keypairs[each.lane - 1].was_beside
             if each.bulk is not None and earlier is not None:
                 bulk = earlier.keypairs[each.lane - 1].bulk
                 assert bulk is not None

@@ -76,6 +76,17 @@ static bool is_at_endpoint(const struct peer *peer, const struct arrival *arriva
            memcmp(&peer->endpoint, &arrival->source, arrival->source_size) == 0;
 }
 
+/* Return whether it came from the host that *peer* is at, whatever the port. */
+static bool is_at_host(const struct peer *peer, const struct arrival *arrival) {
+    const union address *one = &peer->endpoint, *other = &arrival->source;
+    if (peer->endpoint_size != arrival->source_size || one->any.sa_family != other->any.sa_family)
+        return false;
+    if (one->any.sa_family == AF_INET)
+        return one->v4.sin_addr.s_addr == other->v4.sin_addr.s_addr;
+    return one->v6.sin6_scope_id == other->v6.sin6_scope_id &&
+           memcmp(&one->v6.sin6_addr, &other->v6.sin6_addr, sizeof one->v6.sin6_addr) == 0;
+}
+
 /* Return whether what comes under *keypair* now would change nothing but counters and times. */
 static bool is_ordinary(const struct in *in, const struct keypair *keypair) {
     const struct peer *peer = keypair->peer;
@@ -87,9 +98,8 @@ static bool is_ordinary(const struct in *in, const struct keypair *keypair) {
     if (in->now >= keypair->reject_at || slots->settled != session || slots->current == NULL ||
         in->now >= slots->current->rekey_receive_at || peer->contact->is_silent)
         return false;
-    if (session != keypair) /* a lane comes from a port of its own, and moves nobody */
-        return true;
-    return local->udp == udp && is_at_endpoint(peer, arrival) && local->received_size == arrival->received_size &&
+    bool is_there = session != keypair ? is_at_host(peer, arrival) : is_at_endpoint(peer, arrival);
+    return local->udp == udp && is_there && local->received_size == arrival->received_size &&
            memcmp(local->received, arrival->received, (size_t)arrival->received_size) == 0;
 }
 

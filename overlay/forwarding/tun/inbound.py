@@ -19,6 +19,7 @@ from overlay.forwarding.bulk.inbound import UnitInbound
 from overlay.forwarding.bulk.units import make_for_tun, read_unit
 from overlay.forwarding.clear.inbound import ClearInbound
 from overlay.forwarding.clear.raw import RawInbound
+from overlay.forwarding.lane.beside import place_of_session
 from overlay.forwarding.nonsense import LEAST_ROW, sort_out
 from overlay.forwarding.offload.flow import HEADER_SIZE, OVERHEAD, SEALED, may_go_on
 from overlay.forwarding.offload.join import Geometries, Rows, Run
@@ -432,14 +433,12 @@ class Inbound:
         peer.traffic.rx_bytes += size
         peer.contact.last_received = now
         session = keypair.session
-        if session is not None:  # a lane comes from a port of its own, and moves nobody
-            self._core.authenticated(peer, session, now)
-            return
-        is_there = received.source == peer.endpoint and local.socket is received.udp
-        is_there = is_there or self._core.moved(peer, received.udp, received.source, now)
+        source = received.source if session is None else place_of_session(keypair, received.source)
+        is_there = source == peer.endpoint and local.socket is received.udp
+        is_there = is_there or (source is not None and self._core.moved(peer, received.udp, source, now))
         if arrival.pktinfo != local.received_source and is_there:
             local.answer_from(arrival.source, arrival.pktinfo)
-        self._core.authenticated(peer, keypair, now)
+        self._core.authenticated(peer, session or keypair, now)
 
     def deliver(self, keypair: Keypair[Peer], at: int, size: int, ecn: int, now: float) -> None:
         """Write the packet in an opened payload of *size* bytes that begins at *at* + 16."""
@@ -449,7 +448,7 @@ class Inbound:
         start = at + HEADER_SIZE
         payload = self._view[start : start + size]
         if keypair.bulk is not None and is_control(payload):
-            core.in_band.take(peer, keypair, payload, now)
+            core.in_band.take(peer, keypair, payload, now, self.received.source)
             return
         core.liveness.data_received(peer, now)
         try:

@@ -21,6 +21,7 @@ from overlay.wire.service_control import (
 )
 from tests.sim import World
 
+SOURCE = "192.0.2.1", 51820
 NOW = 10.0
 
 
@@ -54,7 +55,7 @@ class Parts:
 
     def take(self, message):
         payload = message if isinstance(message, bytes) else control.build(message)
-        self.in_band.take(self.peer, self.keypair, memoryview(payload), NOW)
+        self.in_band.take(self.peer, self.keypair, memoryview(payload), NOW, SOURCE)
         return self.noted
 
 
@@ -98,7 +99,7 @@ def test_what_directors_say_of_flows_stays_in_the_forwarder(parts):
 def test_the_agent_is_told_no_more_than_it_allows_a_forwarder(parts):
     for _ in range(int(CONTROL_AT_ONCE) + 5):
         parts.in_band.take(
-            parts.peer, parts.keypair, memoryview(control.build(control.Presence(7, True))), NOW
+            parts.peer, parts.keypair, memoryview(control.build(control.Presence(7, True))), NOW, SOURCE
         )
         parts.peer.contact.messages = None  # the bound on all messages is another
 
@@ -310,3 +311,14 @@ def test_an_answer_to_a_probe_by_a_lane_is_for_that_lane(parts):
     parts.keypair.lane = 2
 
     assert parts.take(control.Probed(7)) == [("probed", parts.keypair, 7, NOW)]
+
+
+def test_a_probe_by_a_lane_is_answered_if_it_comes_from_where_the_session_is(parts):
+    parts.keypair.lane, parts.keypair.peer, parts.keypair.was_beside = 2, parts.peer, False
+    parts.peer.endpoint = "198.51.100.1", 51820
+
+    assert parts.take(control.Probe(7)) == []
+
+    parts.peer.endpoint = SOURCE[0], 4000
+    assert [name for name, *_ in parts.take(control.Probe(7))] == ["answer", "send"]
+    assert parts.keypair.was_beside
