@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 
@@ -136,3 +137,41 @@ def test_network_that_is_not_there_is_one_sentence(network):
     assert paris.process.wait(PATIENCE) == 1
     assert "Error: there is no network nowhere at" in paris.log
     assert "Traceback" not in paris.log
+
+
+def test_etcd_that_was_restored_from_a_backup_is_followed_when_an_administrator_says_so(network):
+    paris, tokyo = network.joining("paris"), network.joining("tokyo")
+    start(paris)
+    data, backup = network.etcd.directory / "data", network.etcd.directory / "backup"
+    network.etcd.stop()
+    shutil.copytree(data, backup)
+    network.etcd.start()
+    start(tokyo)
+    wait_until(lambda: paris.sees() == {"tokyo": tokyo.subnets}, PATIENCE, "paris to see tokyo")
+    had = {host: host.subnets for host in (paris, tokyo)}
+    ping(paris.namespace, tokyo.joined_address)
+    for number in range(20):
+        network.put(f"tokens/{number}", "x")  # so that its history is longer than the backup's
+
+    network.etcd.stop()
+    shutil.rmtree(data)
+    shutil.move(backup, data)
+    network.etcd.start()
+    for host in (paris, tokyo):
+        wait_until(
+            lambda host=host: any("overlay network accept" in note for note in host.status()["notes"]),
+            PATIENCE,
+            f"{host.name} to notice",
+        )
+    assert paris.sees() == {"tokyo": had[tokyo]}
+    ping(paris.namespace, tokyo.joined_address)
+
+    for host in (paris, tokyo):
+        assert "its revision went back" in host.overlay("network", "accept")
+    for host in (paris, tokyo):
+        wait_until(
+            lambda host=host: host.status()["store"]["state"] == "held", PATIENCE, f"{host.name} to hold"
+        )
+        assert host.subnets == had[host]
+    wait_until(lambda: paris.sees() == {"tokyo": had[tokyo]}, PATIENCE, "paris to see tokyo")
+    assert "follows etcd already" in paris.overlay("network", "accept")

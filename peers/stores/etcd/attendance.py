@@ -101,6 +101,7 @@ class Attendance:
         self._read_at = 0  # the revision of the mirror when the members were read
         self._awaited = 0  # that of our own last write, which the watch will tell
         self._is_confirmed = False
+        self._disk = trio.Lock()
         self._watching: trio.CancelScope | None = None
         self._gathered, self._due, self._told = trio.Event(), trio.Event(), trio.Event()
         self._retry = trio.Event()
@@ -132,8 +133,10 @@ class Attendance:
         """Give the subnet back, so that others know at once."""
         self._has_left = True
         lease, self._tenancy.lease = self._tenancy.lease, 0
-        with contextlib.suppress(OSError):
-            self._file.unlink(missing_ok=True)
+        with trio.move_on_after(LEAVE_PATIENCE):  # a disk may hang
+            async with self._disk:
+                with contextlib.suppress(OSError):
+                    self._file.unlink(missing_ok=True)
         if not lease:
             return None
         try:
@@ -346,7 +349,9 @@ class Attendance:
             if self._document is None and self._has_contact:
                 self._trouble = self._missing()
             elif self._document is not None:
-                self._problem = f"{self._path} is gone; write it again with `overlay network import`"
+                self._problem = (
+                    f"{self._path} is gone; write it again with `overlay network create` and `import`"
+                )
             return
         signature = self._mirror.kvs.get(self._keys.signature)
         value = (
@@ -377,7 +382,8 @@ class Attendance:
 
     def _read(self) -> None:
         """Read who takes part, and hand out a snapshot of it."""
-        if self._document is not None:
+        # Without a document there is no network: who deletes all of it makes no peer go.
+        if self._document is not None and self._keys.config in self._mirror.kvs:
             self._read_at = self._mirror.revision
             self._members = read_members(self._keys, self._mirror.kvs.values(), self._document, self._trust)
             self._due.set()
@@ -535,7 +541,11 @@ class Attendance:
                         self._tenancy.subnets,
                         self._trust.serial if self._trust is not None else 0,
                     )
-                    await trio.to_thread.run_sync(saved.write, self._file, kept, abandon_on_cancel=True)
+                    async with self._disk:
+                        if not self._has_left:
+                            await trio.to_thread.run_sync(
+                                saved.write, self._file, kept, abandon_on_cancel=True
+                            )
                     written, failed = state, ""
                 elif self._is_confirmed:
                     await trio.to_thread.run_sync(saved.confirm, self._file, abandon_on_cancel=True)

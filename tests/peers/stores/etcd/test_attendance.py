@@ -668,3 +668,26 @@ def test_node_that_no_table_can_be_made_with_harms_nobody_else(
         assert paris.notes == []
 
     network.run(main)
+
+
+def test_network_that_somebody_deletes_as_a_whole_stays_in_force(network):
+    async def main(network):
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        await tokyo.start()
+        await settle()
+        before = paris.sees()
+        for name in list(network.served.etcd.keys):
+            network.served.etcd.delete(name)
+        network.served.tell()
+        await settle(200)
+        assert paris.sees() == before
+        assert any("/overlay/office/config is gone" in note for note in paris.notes)
+
+        network.served.put(KEYS.config, DOCUMENT.encode())
+        await until(lambda: paris.notes == [] and len(network.served.etcd.keys) == 3)
+        await settle()
+        assert paris.state == tokyo.state == "held"
+        assert paris.sees() == tokyo.sees() == before
+
+    network.run(main)
