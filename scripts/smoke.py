@@ -72,6 +72,8 @@ def try_commands(folder: Path) -> None:
     versions = run(OVERLAY, "--version")
     if f"overlay {metadata.version('overlay')}" not in versions or "not installed" in versions:
         raise SmokeError(f"overlay --version says: {versions}")
+    if shutil.which("gcc") is not None and "packet path compiled" not in versions:
+        raise SmokeError(f"there is a compiler, but the packet path is not compiled: {versions}")
     lines = ['[network]\nprefix = "10.244.0.0/16"']
     for name, (underlay, address) in HOSTS.items():
         key = run(OVERLAY, "keygen", "--key", folder / f"{name}.key").strip()

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
+SOURCE_TREE = Path(__file__).parents[3]
+
 missing: str
 """Why there is none, for whoever asks; empty where there is one."""
 
@@ -26,11 +28,13 @@ def describe() -> str:
     return f"interpreted: {missing}" if core is None else f"compiled, with {core.LIBRARY}"
 
 
-def is_outdated(library: Path) -> bool:
+def is_outdated(library: Path, root: Path = SOURCE_TREE) -> bool:
     """Return whether a source beside *library* is newer: it would not fit the Python of today.
 
-    Only where the project runs from its sources.  An installed package has none.
+    Only where the project runs from its sources, in *root*.  What was installed fits, whatever the times of its files.
     """
+    if not (root / "pyproject.toml").is_file():
+        return False
     built = library.stat().st_mtime_ns
     return any(source.stat().st_mtime_ns > built for source in library.parent.glob("*.[ch]"))
 

@@ -13,16 +13,20 @@ from overlay.forwarding import native
 @pytest.mark.parametrize("name", ["in.c", "native.h"])
 def test_what_is_older_than_its_sources_is_not_loaded(tmp_path, name, source, is_outdated):
     """After a pull the old extension met new Python, and the agent ended with a traceback."""
+    (tmp_path / "pyproject.toml").touch()
     library = tmp_path / "_core.abi3.so"
     for path, time in ((library, 200), (tmp_path / name, source), (tmp_path / "out.c", 100)):
         path.touch()
         os.utime(path, (time, time))
 
-    assert native.is_outdated(library) is is_outdated
+    assert native.is_outdated(library, tmp_path) is is_outdated
 
 
-def test_what_was_installed_without_sources_is_never_outdated(tmp_path):
+def test_what_was_installed_is_never_outdated(tmp_path):
+    """An installer writes the files of a package one after the other, the sources, where there are any, last."""
     library = tmp_path / "_core.abi3.so"
-    library.touch()
+    for path, time in ((library, 200), (tmp_path / "in.c", 201)):
+        path.touch()
+        os.utime(path, (time, time))
 
-    assert not native.is_outdated(library)
+    assert not native.is_outdated(library, tmp_path)
