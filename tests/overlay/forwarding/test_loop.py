@@ -745,6 +745,36 @@ def test_a_table_in_many_pieces_comes_between_packets(running):
     assert b.read() == [packets.udp(b"x", destination="11.199.7.1")]
 
 
+def test_commands_wait_while_the_other_table_is_brought_up_to_date(running):
+    a, _ = running
+    for piece in range(30):
+        a.tell(link.Routes([(bytes([11, piece, 0, 0]), 16, 1)], [], is_last=False))
+    a.counters()
+    loop, gate, is_there, behind = a.loop, threading.Lock(), threading.Event(), []
+    turn, handle = loop._turn, loop._commands.handle
+
+    def gated():
+        is_there.set()
+        with gate:
+            turn()
+
+    def noted(command, *more):
+        behind.append((type(command), len(loop._core.table._behind)))
+        handle(command, *more)
+
+    with gate:
+        loop._turn = gated
+        a.tell(link.Begin())  # which ends the turn that it waits in
+        assert is_there.wait(PATIENCE)
+        loop._commands.handle = noted
+        a.tell(link.Routes([], [], is_last=True))
+        a.tell(link.AskCounters(1))
+    while not isinstance(a.hear(), link.Counters):
+        pass
+
+    assert behind[-2:] == [(link.Routes, 0), (link.AskCounters, 0)]
+
+
 def test_the_end_of_the_link_is_the_end(running):
     a, _ = running
 
