@@ -268,6 +268,8 @@ static PyMemberDef udp_members[] = {
     {0},
 };
 
+enum { SPREAD_LINK = 4 }; /* behind those of udp_links */
+
 /* spread_over(sockets): spread flows over these; none are not known yet, and too many are for Python. */
 static PyObject *udp_spread_over(PyObject *self, PyObject *pool) {
     struct udp *udp = &as_object(self)->is.udp;
@@ -279,8 +281,8 @@ static PyObject *udp_spread_over(PyObject *self, PyObject *pool) {
     if (kept == NULL)
         return NULL;
     udp->spread_count = 0;
-    PyObject *before = as_object(self)->links[4];
-    as_object(self)->links[4] = kept;
+    PyObject *before = as_object(self)->links[SPREAD_LINK];
+    as_object(self)->links[SPREAD_LINK] = kept;
     Py_XDECREF(before);
     Py_ssize_t count = PyList_Size(kept);
     for (Py_ssize_t i = 0; i < count && count <= MOST_FLOWS; i++) {

@@ -459,6 +459,15 @@ def test_flows_are_spread_over_the_sockets_that_send_alike():
     assert [len(udp.raw.calls) for udp in sender.sockets] == [0, 0, 0, 2, 2, 2, 0]
 
 
+def test_sockets_that_flows_are_spread_over_send_for_themselves():
+    """Where the path is compiled, the pool once took the place of the socket that is sent by."""
+    sender, peer = sender_over(FLOWS, FLOWS), peer_of(VXLAN)
+
+    sender.send(peer, train(1), 100, 0, 1)
+
+    assert [udp.sends_by for udp in sender.sockets] == sender.sockets
+
+
 def test_flows_leave_from_other_sockets_once_theirs_are_replaced():
     sender, peer = sender_over(FLOWS, FLOWS), peer_of(VXLAN)
     sender.send(peer, train(1), 100, 0, 1)
