@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from overlay.forwarding import native
 from overlay.forwarding.bulk.reassembly import UNITS_TOTAL
 from overlay.wire.bulk import AES_256_GCM, TYPE_FRAGMENT
+from tests import packets
 from tests.both_paths import CLEAR_KINDS, KINDS, LANE_KINDS, SERVICE_KINDS, tell
 from tests.fuzz.both import Tale, Trains
 from tests.fuzz.target import CORPUS
 from tests.hypothesis_profiles import examples
+from tests.network import Flight
 from tests.sim import World
 
 pytestmark = pytest.mark.skipif(native.core is None, reason=f"no compiled packet path: {native.missing}")
@@ -227,3 +229,49 @@ def test_drops_of_many_peers_in_one_drain_are_all_counted():
     assert dropped["replay"] == 32
     assert dropped["transport_auth"] == 31
     assert (dropped, by_peer) == counted(is_compiled=True)
+
+
+RAW = ["gre", "ipip"]
+
+
+def pair_of(world, kind):
+    return (
+        world.pair()
+        if kind == "wireguard"
+        else world.raw_pair(kind)
+        if kind in RAW
+        else world.clear_pair(encapsulation=kind)
+    )
+
+
+@pytest.mark.parametrize("kind", ["wireguard", "udp", "vxlan", "geneve", *RAW])
+def test_what_comes_goes_by_the_twin_whatever_it_comes_in(kind):
+    world = World(is_compiled=True)
+    a, b = pair_of(world, kind)
+    taken, twin = [], b.core.inbound.compiled
+    for name in ("drain_udp", "drain_raw"):
+        drain = getattr(twin, name)
+        setattr(twin, name, lambda *more, name=name, drain=drain: taken.append(name) or drain(*more))
+
+    sent = a.send(b, 3)
+    world.run(1)
+
+    assert b.received == sent
+    assert set(taken) == {"drain_raw" if kind in RAW else "drain_udp"}
+
+
+@pytest.mark.parametrize("is_compiled", [False, True], ids=["python", "compiled"])
+@pytest.mark.parametrize("key", [0, 1, 2**32 - 1])
+def test_packets_with_a_key_are_of_no_tunnel_without_one(is_compiled, key):
+    world = World(is_compiled=is_compiled)
+    a, b = world.raw_pair("gre")
+    sent = b.send(a)
+    world.run(1)
+    packet = packets.udp(b"x", source=b.inner(), destination=a.inner())
+
+    for payload in (b"\x20\0\x08\0" + key.to_bytes(4, "big") + packet, b"\0\0\x08\0" + packet):
+        world.network.send(Flight((b.addresses[0], 0), (a.addresses[0], 0), payload, protocol=47))
+    world.run(1)
+
+    assert a.received == [*sent, packet]
+    assert a.drops.total() == 1

@@ -3,11 +3,13 @@ from __future__ import annotations
 import random
 import socket
 import struct
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.forwarding.keypair import GOES_OVER_WITHIN
 from overlay.forwarding.underlay.batching import PROBE
 from overlay.link import messages as link
 from overlay.session.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
@@ -490,3 +492,50 @@ def test_a_keypair_used_up_sends_no_more(bench):
 
     assert bench.a.received == sent  # under a new one
     assert len(bench.world.sent("initiation", "b")) == 1
+
+
+def test_a_keypair_settles_when_further_messages_under_it_would_move_nothing(bench):
+    peer, before = bench.peer, bench.peer.keypairs.current
+    late = [bench.sealed(bench.packet(number)) for number in range(2)]
+    bench.arrive(bench.sealed(bench.packet(2)))
+    assert peer.keypairs.settled is before
+
+    before.counter = REKEY_AFTER_MESSAGES - 1
+    bench.b.send(bench.a)
+    bench.world.run(1)
+    assert peer.keypairs.previous is before
+
+    bench.arrive(late[0])
+    assert peer.keypairs.settled is None
+    bench.world.run(GOES_OVER_WITHIN)
+    bench.arrive(late[1])
+    assert peer.keypairs.settled is before
+
+
+def test_at_most_64_datagrams_leave_in_one_send(bench):
+    """As many as the kernel takes."""
+    outbound, raw, sizes = bench.core.outbound, bench.socket, []
+    send = raw.sendmsg
+    raw.sendmsg = lambda buffers, *more: sizes.append(len(buffers)) or send(buffers, *more)
+
+    for _ in range(65):
+        outbound.queue(bench.peer, memoryview(bytes(32)), 32, 0)
+    outbound.flush_peer(bench.peer)
+
+    assert sizes == [64, 1]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_packets_that_are_alike_are_looked_up_by_their_destination_and_nothing_else(bench, version):
+    bench.b.send(bench.a, 3 * PROBE, version=version)
+    bench.world.run(1)
+    table = bench.core.table
+    table.remembered.clear()
+    asked, find = [], table.find
+    table.find = lambda address: asked.append(address) or find(address)
+
+    sent = bench.b.send(bench.a, 40, version=version)
+    bench.world.run(1)
+
+    assert bench.a.received[-40:] == sent
+    assert set(asked) == {ip_address(bench.a.inner(version)).packed}

@@ -13,6 +13,7 @@ import pytest
 
 from overlay.encap.encapsulation import Role
 from overlay.forwarding import native
+from overlay.forwarding.underlay.udp_socket import UdpSocket
 from overlay.host import clock
 from overlay.host.reuseport import INDEX_MARK
 from overlay.host.sockets import open_underlay
@@ -250,6 +251,16 @@ def test_garbage_at_a_lane_is_counted(crews):
                 b"\x04\0\0\0" + index(1, 77).to_bytes(4, "little") + bytes(60 + number), a.address
             )
         until(lambda: a.counters().drops.get("unknown_index") == 300)
+
+
+@pytest.mark.parametrize("lane", [0, LANES])
+def test_a_socket_for_a_lane_that_there_is_not_is_watched_by_none(crews, lane):
+    lanes = crews[0].loop._lanes
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
+        udp = UdpSocket(raw, socket.AF_INET, role=Role.LANE, lane=lane)
+
+        assert not lanes.watch(udp)
+        assert not lanes.forget(udp)
 
 
 def test_sockets_of_lanes_are_replaced_and_the_old_ones_read_until_they_are_closed(crews):

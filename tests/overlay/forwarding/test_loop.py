@@ -19,6 +19,7 @@ from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Ends, Role
 from overlay.errors import HostError, PacketError
 from overlay.forwarding import native
+from overlay.forwarding.lanes import OneLane
 from overlay.forwarding.loop import HANDSHAKE_BYTES, LinkEnd, Loop
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.pings import PONGS_AT_ONCE
@@ -773,6 +774,23 @@ def test_commands_wait_while_the_other_table_is_brought_up_to_date(running):
         pass
 
     assert behind[-2:] == [(link.Routes, 0), (link.AskCounters, 0)]
+
+
+def test_lanes_are_halted_when_the_collector_begins_and_only_then(ends):
+    halts = []
+
+    class Lanes(OneLane):
+        def halt(self):
+            halts.append(1)
+
+    loop = Loop(ends[1], clock.now, os.urandom)
+    loop._lanes = Lanes()
+
+    loop.collecting("stop", {})
+    assert not halts
+    loop.collecting("start", {})
+    assert len(halts) == 1
+    loop._poll.close()
 
 
 def test_the_end_of_the_link_is_the_end(running):

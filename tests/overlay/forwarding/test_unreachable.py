@@ -240,3 +240,18 @@ def test_sender_of_a_packet_of_which_the_beginning_is_there_is_told(version):
     assert sender.written[0].endswith(packet[:least])
     sender.unreachable.tell_of_part(b"\x70" * 60, 0.0)
     assert len(sender.written) == 1
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_an_error_about_a_virtual_address_comes_from_it(version):
+    raw = FakeRaw()
+    sender = Sender(raw)
+    source, virtual = ("10.244.1.9", "203.0.113.80") if version == 4 else ("fd00::9", "2001:db8::80")
+    sender.unreachable.is_virtual = lambda address: address == ip_address(virtual).packed
+
+    sender.tell(packets.udp(b"x", version=version, source=source, destination=virtual))
+
+    (written,) = sender.written
+    at = 10 + 12 if version == 4 else 10 + 8
+    assert written[at : at + (4 if version == 4 else 16)] == ip_address(virtual).packed
+    assert raw.sent == []

@@ -291,3 +291,14 @@ def test_there_is_no_unit_while_the_size_allows_none():
     one.size.limit = 0
 
     assert one.most_segments(1400, 40, 1360, 0, 0.0) == 0
+
+
+def test_there_is_no_unit_while_nothing_is_reported_of_units():
+    one = bulk()
+    take(one, hello())
+    for silence in range(2):
+        one.size.silence(float(silence))
+    assert one.size.is_plain
+    assert one.size.limit
+
+    assert one.most_segments(1400, 40, 1360, 0, 1.0) == 0

@@ -319,15 +319,17 @@ def test_any_bytes_with_any_virtio_header_give_a_train_or_a_refusal(packet, firs
 
 
 @pytest.mark.slow
-def test_trains_remembered_are_bounded(monkeypatch):
+@pytest.mark.parametrize(("layouts", "rows"), [(5, 10_000), (10_000, 40)])
+def test_trains_remembered_are_bounded_in_number_and_in_rows(layouts, rows, monkeypatch):
+    monkeypatch.setattr(split, "LAYOUTS", layouts)
+    monkeypatch.setattr(split, "LAYOUT_ROWS", rows)
     splitter = Splitter(1420)
-    for size in range(1, 2000, 3):
+
+    for size in range(1, 200, 3):
         check_split(packets.udp(payload_of(size)), 7, 1420, splitter)
 
-    remembered = sum(train.count for train, _ in splitter._trains.values())
-
-    assert len(splitter._trains) <= split.LAYOUTS
-    assert remembered <= split.LAYOUT_ROWS
+        assert len(splitter._trains) <= layouts
+        assert sum(train.count for train, _ in splitter._trains.values()) <= rows
 
 
 # Flows

@@ -13,7 +13,7 @@ from overlay.forwarding.offload.flow import (
     may_go_on,
     write_partial_checksum,
 )
-from overlay.forwarding.offload.join import Rows
+from overlay.forwarding.offload.join import Rows, Run
 from overlay.forwarding.offload.split import ClearSplitter
 from tests import packets
 from tests.hypothesis_profiles import examples
@@ -288,6 +288,28 @@ def test_at_most_64_are_joined(make, size):
     counts = check_join(make(109, size, 1))
 
     assert counts == [64, 45]
+
+
+def test_a_shorter_last_segment_goes_with_as_many_as_fit_where_there_is_room():
+    room = 65535 - 40 - 46 * 1400
+
+    assert check_join(flow(47, 1400, 10)) == [47]
+    assert check_join(flow(47, 1400, room)) == [47]
+    assert check_join(flow(47, 1400, room + 1)) == [46, 1]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_segments_with_longer_headers_than_the_first_are_not_joined_though_their_numbers_fit(version):
+    """What would fit if their headers were as long: numbers that go up by four more than the payloads are long."""
+    longer = flow(3, 100, version=version, tcp_options=b"\1\1\1\0", sequence=1100, identifier=51)
+    for row, segment in enumerate(longer):
+        at = packets.l4_start(segment) + 4
+        changed = segment[:at] + (1100 + row * 104).to_bytes(4, "big") + segment[at + 4 :]
+        longer[row] = packets.with_l4_checksum(changed)
+
+    assert rows_of([*flow(1, 104, version=version), *longer]).runs(udp=True) == [
+        Run(row, 1) for row in range(4)
+    ]
 
 
 def test_at_most_64_are_joined_in_a_mixture():

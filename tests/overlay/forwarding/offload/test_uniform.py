@@ -489,3 +489,12 @@ def test_packets_with_an_extension_before_the_ports_are_not():
         packet[6] = 0  # hop-by-hop options
 
     assert not are_of_one_flow(made)
+
+
+@pytest.mark.parametrize(("protocol", "carried"), [(packets.UDP, 4), (packets.TCP, 14)])
+def test_packets_that_end_with_what_is_asked_are_of_one_flow(protocol, carried):
+    ends = {"source": "198.51.100.7", "destination": "203.0.113.80", "protocol": protocol}
+    whole, less = (packets.ipv4(bytes(size), **ends) for size in (carried, carried - 1))
+
+    assert are_of_one_flow([whole] * 3)
+    assert not are_of_one_flow([less] * 3)

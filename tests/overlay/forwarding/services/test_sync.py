@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from ipaddress import ip_address
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -892,3 +893,63 @@ def test_all_is_learnt_before_unknown_flows_are_refused_again():
     assert (5, True) in seen
     assert seen[-1] == (5, False)
     assert all(is_waiting for count, is_waiting in seen if count < 5)
+
+
+def test_what_goes_on_is_told_again_at_the_moment_when_it_is_due():
+    directors = Directors()
+    one = directors.all[0]
+    shared = one.sync._shared[WEB]
+    due = directors.now = shared.refresh
+
+    one.sync.turn(due)
+
+    assert shared.refresh == due + shared.interval
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_who_hears_and_does_not_answer_is_asked_less_after_a_while_and_who_is_away_is_not(is_away):
+    directors = Directors()
+    one = directors.restart(0)
+    directors.away = {1} if is_away else set()
+    asked = []
+    for _ in range(400):
+        directors.now += TICK
+        ask = one.sync._shared[WEB].asks[1]
+        due = ask.due
+        one.sync.turn(directors.now)
+        one.queue.run(directors.now)
+        if ask.due != due:
+            asked.append(directors.now)
+
+    pauses = [later - earlier for earlier, later in pairwise(asked)]
+    eager = len(pauses) if is_away else module.EAGER - 1
+    assert len(pauses) > module.EAGER
+    assert all(pause < module.ASKING + 2 * TICK for pause in pauses[:eager])
+    assert all(pause >= module.ASKING_LATER for pause in pauses[eager:])
+
+
+@pytest.mark.parametrize("has_news", [False, True])
+def test_flows_of_a_service_are_told_whatever_there_is_of_the_one_before_it(has_news):
+    """The first of two has nothing to tell, or something and all who would hear it are away."""
+    directors, number, ports = Directors(count=3), WEB + 1, ((81, 81),)
+    directors.away = {1}
+    one = directors.all[0]
+    one.sync.share(WEB, one.service(), {1: one.others[1]}, one.vips.values(), PROTOCOLS, PORTS, directors.now)
+    settings = Settings(scheduler="rr")
+    one.balancer.set_service(number, "dns", settings, one.vips.values(), PROTOCOLS, ports, is_shared=True)
+    one.servers(0, 1, 2, service=number)
+    others = {2: one.others[2]}
+    one.sync.share(number, one.service(number), others, one.vips.values(), PROTOCOLS, ports, directors.now)
+    directors.run(1)
+    sent = []
+    one.sync._send = lambda peer, _, payload: sent.append((peer.number, control.parse(payload)))
+    for port in (80, 81) if has_news else (81,):
+        for flags in (SYN, ACK):
+            one.send(tcp(to=port, flags=flags), directors.now)
+
+    for _ in range(2):
+        directors.now += TICK
+        one.sync.turn(directors.now)
+        one.queue.run(directors.now)
+
+    assert [(to, told.service) for to, told in sent if told.rows] == [(2, zlib.crc32(b"dns"))]

@@ -14,6 +14,7 @@ from overlay.encap.encapsulation import Role
 from overlay.forwarding.peer import Peer
 from overlay.forwarding.underlay.outer_header import IPV6, WHOLE
 from overlay.forwarding.underlay.sender import Sender
+from overlay.forwarding.underlay.shares import SEND_COST
 from overlay.forwarding.underlay.udp_socket import UdpSocket
 from tests.hypothesis_profiles import examples
 from tests.overlay.forwarding.underlay.sending import SOURCE, TOS_2, V4, V6, FakeRaw, made, peer_at, train
@@ -630,3 +631,54 @@ def test_a_send_of_a_flow_that_failed_elsewhere_goes_on_from_the_socket_of_that_
     sender.resume()
 
     assert [len(udp.raw.datagrams) for udp in sender.sockets] == [0, 4, 0]
+
+
+class Noted:
+    """Shares that note what they are told."""
+
+    is_over = False
+
+    def __init__(self, *, asks):
+        self._asks, self.told = asks, []
+
+    def asks(self, _):
+        return self._asks
+
+    def admits(self, _):
+        return True
+
+    def sent(self, _, size, is_told):
+        self.told.append((size, is_told))
+
+    def failed(self):
+        self.told.append("failed")
+
+
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EPERM])
+def test_shares_of_a_raw_socket_begin_anew_after_a_send_that_was_to_be_told_and_failed(asks, code):
+    sender, peer = sender_over({"protocol": 4, "role": Role.SENDS, "encapsulation": IPIP}), peer_of(IPIP)
+    (udp,) = sender.sockets
+    udp.shares = Noted(asks=asks)
+    errors = [code]
+
+    def send(buffers, *_, **__):
+        if errors:
+            raise OSError(errors.pop(), "")
+        return len(buffers)
+
+    udp.carrier.send = send
+    sender.send(peer, train(3), 100, 0)
+
+    assert ("failed" in udp.shares.told) is asks
+
+
+def test_shares_of_a_raw_socket_are_told_what_a_call_has_sent_with_what_each_packet_costs():
+    sender, peer = sender_over({"protocol": 4, "role": Role.SENDS, "encapsulation": IPIP}), peer_of(IPIP)
+    (udp,) = sender.sockets
+    udp.shares = Noted(asks=False)
+    udp.carrier.send = lambda buffers, *_, **__: len(buffers)
+
+    sender.send(peer, train(4, last=40), 100, 0)
+
+    assert udp.shares.told == [(340 + 3 * SEND_COST, False)]
