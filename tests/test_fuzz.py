@@ -37,18 +37,49 @@ def test_every_corpus_is_that_of_a_target():
 @pytest.mark.slow
 def test_no_story_that_the_fuzzer_found_makes_the_compiled_path_do_what_it_must_not(tmp_path):
     compiler = next(filter(shutil.which, ("gcc", "clang-19", "clang")), None)
-    if compiler is None:
-        pytest.skip("no C compiler")
+    if compiler is None or not native.has_sanitizers(compiler):
+        pytest.skip("no C compiler with sanitizers: install gcc and libc6-dev")
     program = tmp_path / "story"
-    try:
-        native.build(compiler, program, is_guided=False)
-    except subprocess.CalledProcessError:
-        pytest.skip(f"{compiler} has no sanitizers, or there are no headers")
+    native.build(compiler, program, is_guided=False)
 
     done = native.replay(program, sorted((CORPUS / "native").iterdir()))
 
     assert done.returncode == 0, done.stderr[-3000:]
     assert "inputs" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_fuzzer_of_the_compiled_path_is_built_and_tells_stories(tmp_path):
+    clang = native.find_clang()
+    if clang is None:
+        pytest.skip("no clang with libFuzzer: install clang-19 and libclang-rt-19-dev")
+    program = tmp_path / "story"
+    native.build(clang, program, is_guided=True)
+
+    done = subprocess.run(
+        [program, "-runs=100", "-seed=1"], check=False, text=True, capture_output=True, timeout=100
+    )
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert " stories" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "broken", ["overlay/forwarding/native/fuzz/story.c", "overlay/forwarding/native/raw_in.c"]
+)
+def test_a_fuzzer_that_does_not_build_is_an_error(broken, tmp_path, monkeypatch):
+    """Its test was skipped, and nobody saw that the stories were told no more."""
+    compiler = next(filter(shutil.which, ("gcc", "clang-19", "clang")), None)
+    if compiler is None:
+        pytest.skip("no C compiler")
+    copied = tmp_path / "overlay/forwarding/native"
+    shutil.copytree(native.NATIVE, copied)
+    (tmp_path / broken).write_text("int broken(void) { return }\n")
+    monkeypatch.setattr(native, "NATIVE", copied)
+
+    with pytest.raises(subprocess.CalledProcessError):
+        native.build(compiler, tmp_path / "story", is_guided=False)
 
 
 def test_pieces_that_were_joined_are_split_again():

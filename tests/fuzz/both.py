@@ -32,6 +32,9 @@ BY = {
     "vxlan": CLEAR_KINDS,
     "geneve": CLEAR_KINDS,
     "services": SERVICE_KINDS,
+    "ipip": CLEAR_KINDS,
+    "gre": CLEAR_KINDS,
+    "gre with a key": CLEAR_KINDS,
 }
 NAMES = tuple(dict.fromkeys(kind for kinds in BY.values() for kind in kinds))  # a byte is the place of one
 REPORTED = 60  # seconds between two lines
@@ -146,7 +149,7 @@ class Counted(Story):
 
 def draw(chance: random.Random) -> Tale:
     """Return a tale drawn at random."""
-    by = chance.choices(list(BY), [4, 1, 1, 1, 1])[0]
+    by = chance.choices(list(BY), [4] + [1] * (len(BY) - 1))[0]
     drawn = chance.choices(BY[by], [WEIGHTS.get(kind, 1) for kind in BY[by]], k=chance.randint(1, LONGEST))
     steps = [(kind, chance.randrange(2), chance.randrange(70_000), chance.getrandbits(16)) for kind in drawn]
     return Tale(chance.random() < 0.8, chance.random() < 0.7, chance.getrandbits(32), tuple(steps), by)

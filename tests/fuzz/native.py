@@ -55,15 +55,30 @@ def find_clang() -> str | None:
     return None
 
 
+def has_sanitizers(compiler: str) -> bool:
+    """Return whether *compiler* makes programs under the sanitizers, for which it needs their libraries and those of C."""
+    return not subprocess.run(
+        [compiler, *SANITIZED, "-x", "c", "-", "-o", os.devnull],
+        input="#include <stdlib.h>\nint main(void) { return 0; }",
+        text=True,
+        check=False,
+        capture_output=True,
+    ).returncode
+
+
 def build(compiler: str, program: Path, *, is_guided: bool) -> None:
-    """Make *program*: by clang a fuzzer that is guided, by any compiler one that tells the stories in the files it is given."""
+    """Make *program*: by clang a fuzzer that is guided, by any compiler one that tells the stories in the files it is given.
+
+    Raises CalledProcessError where it cannot be built.
+    """
     with tempfile.TemporaryDirectory() as directory:
         objects = []
-        for path in [*sources(), NATIVE / "fuzz/story.c", NATIVE / "fuzz/world.c"]:
-            made = str(Path(directory, f"{path.stem}.o"))
+        for path in [*sources(), *sorted(NATIVE.glob("fuzz/*.c"))]:
+            made = str(Path(directory, f"{path.parent.name}-{path.stem}.o"))
+            is_tested = path.parent == NATIVE or path.name == "story.c"
             # The world is not what is tested, and would only slow it down.
-            checks = [] if path.name == "world.c" and is_guided else [*SANITIZED]
-            checks += COVERED if is_guided and path.name != "world.c" else []
+            checks = [*SANITIZED] if is_tested or not is_guided else []
+            checks += COVERED if is_tested and is_guided else []
             optimised = ["-O2"] if is_guided else ["-O1", "-DREPLAY"]
             command = [compiler, *FLAGS, *optimised, *checks, "-c", str(path), "-o", made]
             subprocess.run(command, check=True)

@@ -169,6 +169,10 @@ static PyObject *window_run_method(PyObject *self, PyObject *arguments) {
     unsigned long long first, count;
     if (!PyArg_ParseTuple(arguments, "KK", &first, &count))
         return NULL;
+    if (count > UINT16_MAX) {
+        PyErr_SetString(PyExc_ValueError, "more counters than come at once");
+        return NULL;
+    }
     return PyBool_FromLong(window_accept_run(&as_object(self)->is.window, first, count));
 }
 
@@ -792,17 +796,11 @@ static void lane_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
-/* Lane(arena, received, unit, pace, seed, first, number): the buffers that the Python path reads into as well, and the
- * tun's pace; *first* is the lane beside which it is the one of this number. */
-static int lane_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
+static int lane_begin(PyObject *self, PyObject *arguments, PyObject *keywords) {
     struct lane_object *object = (struct lane_object *)self;
     unsigned long long seed;
     if (keywords != NULL && PyDict_Size(keywords)) {
         PyErr_SetString(PyExc_TypeError, "no keywords");
-        return -1;
-    }
-    if (object->lane != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "a lane begins once");
         return -1;
     }
     unsigned int number = 0;
@@ -838,6 +836,15 @@ static int lane_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
         object->first = Py_NewRef(first);
     }
     return 0;
+}
+
+/* Lane(arena, received, unit, pace, seed, first, number): the buffers that the Python path reads into as well, and the
+ * tun's pace; *first* is the lane beside which it is the one of this number.  There is none that has not begun. */
+static PyObject *lane_make(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
+    PyObject *self = ((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (self != NULL && lane_begin(self, arguments, keywords))
+        Py_CLEAR(self);
+    return self;
 }
 
 /* Return *result* as Python gets it: with a bit where there are drops, refused sends or a look due. */
@@ -1050,6 +1057,10 @@ static PyObject *lane_error(PyObject *self, PyObject *unused) {
 static PyObject *lane_edge(PyObject *self, PyObject *unused) {
     (void)unused;
     const struct out *out = &lane_of(self)->out;
+    if (!out->edges) {
+        PyErr_SetString(PyExc_LookupError, "nothing was at an edge");
+        return NULL;
+    }
     return Py_BuildValue("(iOI)", out->edge_peer->number, object_of(out->edge_keypair), out->edges);
 }
 
@@ -1262,6 +1273,10 @@ static PyObject *lane_place(PyObject *self, PyObject *arguments) {
     int is_at_endpoint;
     if (!PyArg_ParseTuple(arguments, "O!KIIdp", keypair_type, &keypair, &counter, &count, &cipher, &now, &is_at_endpoint))
         return NULL;
+    if (!count || count > MAXIMUM_FRAGMENTS) {
+        PyErr_SetString(PyExc_ValueError, "no such number of fragments");
+        return NULL;
+    }
     if (!as_object(keypair)->is.keypair.is_listed)
         return PyLong_FromLong(-1);
     const struct arrival *arrival = &lane->in.arrivals[lane->in.current];
@@ -1291,13 +1306,14 @@ static PyObject *lane_put(PyObject *self, PyObject *arguments) {
     struct partial *partial = as_partial(self, unit);
     if (partial == NULL)
         return NULL;
-    uint32_t width = count ? (uint32_t)size / count : 0;
-    if (!count || last > width || number + count > partial->count) {
+    size_t width = count ? (size_t)size / count : 0;
+    if (!count || width > MAXIMUM_SEALED || last > width || number > partial->count || count > partial->count - number) {
         PyErr_SetString(PyExc_ValueError, "no such pieces");
         return NULL;
     }
     partial->is_marked |= is_marked;
-    if (!reassembly_put(partial, number, (const uint8_t *)pieces, count, width, width, last, &is_whole))
+    if (!reassembly_put(partial, number, (const uint8_t *)pieces, count, (uint32_t)width, (uint32_t)width, last,
+                        &is_whole))
         Py_RETURN_NONE;
     return PyBool_FromLong(is_whole);
 }
@@ -1335,6 +1351,10 @@ static PyObject *lane_set(PyObject *self, PyObject *arguments) {
     int tun, tun_out, mtu, segments, inherits_ttl, joins_udp, takes_units;
     if (!PyArg_ParseTuple(arguments, "iiipppp", &tun, &tun_out, &mtu, &segments, &inherits_ttl, &joins_udp, &takes_units))
         return NULL;
+    if (mtu < 0 || mtu > MAXIMUM_IP) {
+        PyErr_SetString(PyExc_ValueError, "no such MTU");
+        return NULL;
+    }
     lane->tun = tun;
     lane->tun_out = tun_out;
     lane->state->mtu = mtu;
@@ -1408,7 +1428,7 @@ static int add_type(PyObject *module, PyTypeObject **type, const char *name, siz
 
 static int add_lane(PyObject *module) {
     PyType_Slot slots[] = {
-        {Py_tp_init, (void *)lane_init},
+        {Py_tp_new, (void *)lane_make},
         {Py_tp_traverse, (void *)lane_traverse},
         {Py_tp_clear, (void *)lane_clear},
         {Py_tp_dealloc, (void *)lane_dealloc},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.fuzz.target import Target
 from tests.fuzz.targets import (
+    boundary,
     encap,
     files,
     frames,
@@ -50,6 +51,7 @@ TARGETS = {
         Target("inbound-clear", inbound.clear, inbound.clear_seeds),
         Target("outbound", outbound.packets_out, outbound.packet_seeds),
         Target("virtual-address", services.to_vip, services.seeds),
+        Target("compiled-boundary", boundary.calls, boundary.seeds),
         Target("outbound-frames", outbound.frames, outbound.frame_seeds),
     )
 }

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MOST_RESULTS = 1 << 20, COUNTED = 1 << 12, /* stories between two lines */
+enum { COUNTED = 1 << 12, /* stories between two lines */
        FLAG_ACK = 16, FLAG_PSH = 8, FLAG_SYN = 2 };
 
 static const int errors[] = {EAGAIN, EMSGSIZE, EINVAL, ENETUNREACH, EIO, ENOBUFS};
@@ -22,7 +22,7 @@ static struct remote *remote_of(const struct peer *peer) { return &world.remotes
 
 /* What Python would do */
 
-static void take_news(void) {
+void take_news(void) {
     struct lane *lane = world.lane;
     if (lane->drop_count >= NOTED_DROPS || lane->out.refused_count > REFUSED_SENDS ||
         lane->out.refused_size > REFUSED_BYTES)
@@ -129,7 +129,7 @@ static void drain_udp(struct cursor *cursor, uint32_t most) {
 
 /* What a story may say */
 
-static struct spec take_spec(struct cursor *cursor, bool is_ours) {
+struct spec take_spec(struct cursor *cursor, bool is_ours) {
     static const uint32_t protocols[] = {PROTOCOL_TCP, PROTOCOL_TCP, PROTOCOL_UDP, 1};
     uint32_t kind = take8(cursor), more = take8(cursor), flags = take8(cursor);
     struct spec spec = {
@@ -171,9 +171,11 @@ static struct receive *next_receive(struct cursor *cursor) {
     struct receive *receive = &world.receives[(world.receive_first + world.receive_count++) % RECEIVES];
     memset(receive, 0, sizeof *receive);
     uint32_t how = take8(cursor), more = how & 0x80 ? take8(cursor) : 0;
-    receive->peer = how % PEERS;
+    receive->peer = how % EARLIER;
     receive->keypair = more & 1;
-    receive->source = more >> 1 & 1 ? take8(cursor) % 8 : receive->peer;
+    receive->source = more >> 1 & 1 ? take8(cursor) % (EARLIER + STRANGE_PORTS) : receive->peer;
+    if (receive->source >= EARLIER)
+        receive->source += PEERS - EARLIER;
     receive->socket = socket_of(more >> 5 & 1 ? how >> 2 & 3 : receive->peer);
     receive->ecn = how >> 4 & 3;
     receive->flags = (how >> 6 & 1) | (more & 0xC0) / 0xC0 << 1;
@@ -274,12 +276,12 @@ static void say_time(struct cursor *cursor) {
 static void say_settings(struct cursor *cursor) {
     static const int mtus[] = {1420, 1280, 576, 9000, 65535, 1419};
     uint32_t which = take8(cursor), value = take8(cursor);
-    struct remote *remote = &world.remotes[value % PEERS];
+    struct remote *remote = &world.remotes[value % EARLIER];
     struct state *state = world.lane->state;
     bool is_set = value & 0x80;
     switch (which % 16) {
     case 0: state->mtu = mtus[value % 6]; break;
-    case 1: remote->path.mtu = mtus[value / PEERS % 6]; break;
+    case 1: remote->path.mtu = mtus[value / EARLIER % 6]; break;
     case 2: state->joins_udp = is_set; break;
     case 3: state->takes_units = is_set; break;
     case 4: state->segments = is_set; break;
@@ -290,7 +292,7 @@ static void say_settings(struct cursor *cursor) {
     case 9: remote->path.due = is_set ? world.now : INFINITY; break;
     case 10: remote->contact.armed = is_set ? 7 : 0; break;
     case 11: world.discovery.omits = is_set; break;
-    case 12: remote->local.udp = is_set ? NULL : &world.sockets[socket_of(value % PEERS)]; break;
+    case 12: remote->local.udp = is_set ? NULL : &world.sockets[socket_of(value % EARLIER)]; break;
     case 13: world.sockets[value % SOCKETS].closes_at = is_set ? world.now : INFINITY; break;
     case 14: remote->path.omits = is_set; break;
     default: remote->contact.reporting = is_set ? remote->slots.current : NULL;
@@ -365,7 +367,7 @@ static void say_route(struct cursor *cursor) {
     address[0] = size == 4 ? 10 : 0xFD;
     address[size == 4 ? 2 : 13] = (uint8_t)peer;
     address[size == 4 ? 3 : 15] = (uint8_t)(which & 0x10 ? take8(cursor) : 1);
-    if (peer < PEERS && routes_find(world.lane->state, address, (int)size) == NULL)
+    if (peer < EARLIER && routes_find(world.lane->state, address, (int)size) == NULL)
         routes_add(world.lane->state, address, (int)size, &world.remotes[peer].peer);
 }
 
@@ -388,10 +390,10 @@ static void say_errors(struct cursor *cursor) {
 
 static void say_move(struct cursor *cursor) {
     uint32_t which = take8(cursor);
-    struct peer *peer = &world.remotes[which % PEERS].peer;
+    struct peer *peer = &world.remotes[which % EARLIER].peer;
     if (which & 0x10) {
         peer->place_size = which & 0x20 ? 4 : 0; /* the place is an address of its own subnet */
-        memcpy(peer->place, (uint8_t[]){10, 0, (uint8_t)(which % PEERS), 1}, 4);
+        memcpy(peer->place, (uint8_t[]){10, 0, (uint8_t)(which % EARLIER), 1}, 4);
     } else {
         peer->endpoint.v4.sin_port = htons((uint16_t)(4000 + take8(cursor) % 8));
     }
@@ -420,6 +422,49 @@ static void say_tunnel(struct cursor *cursor) {
     }
 }
 
+/* Have *spec* wait at the tun, *repeats* times more than once. */
+void wait_at_tun(struct cursor *cursor, const struct spec *spec, uint32_t repeats) {
+    if (world.packet_count == PACKETS)
+        drain_tun(cursor);
+    uint32_t place = (world.packet_first + world.packet_count++) % PACKETS;
+    world.repeats[place] = repeats;
+    world.packets[place] = *spec;
+}
+
+/* Have *count* packets of *spec* come from a peer with ports, merged. */
+void arrive_from(struct cursor *cursor, uint32_t peer, const struct spec *spec, uint32_t count) {
+    struct receive *receive = next_receive(cursor);
+    receive->kind = MESSAGES;
+    receive->peer = receive->source = peer < IPIP ? peer : GENEVE;
+    receive->socket = socket_of(receive->peer);
+    receive->count = count;
+    receive->counter_step = 1;
+    receive->spec = *spec;
+    receive->spec.gso = 0;
+    receive->spec.payload %= 1400;
+    receive->last = UINT32_MAX;
+}
+
+/* Packets for peers in the clear, of whatever encapsulation. */
+static void say_clear_packets(struct cursor *cursor) {
+    uint32_t how = take8(cursor), count = take8(cursor);
+    struct spec spec = take_spec(cursor, true);
+    spec.owner = SEALED + how % (PEERS - SEALED);
+    wait_at_tun(cursor, &spec, count % 64);
+}
+
+/* Packets in Geneve, also behind options. */
+static void say_geneve(struct cursor *cursor) {
+    uint32_t how = take8(cursor);
+    struct spec spec = take_spec(cursor, false);
+    spec.owner = how & 0x80 ? spec.owner : GENEVE;
+    arrive_from(cursor, GENEVE, &spec, 1 + how % 32);
+    struct receive *receive = &world.receives[(world.receive_first + world.receive_count - 1) % RECEIVES];
+    receive->option_words = how & 0x20 ? take8(cursor) % 64 : 0;
+    if (how & 0x40)
+        world.remotes[GENEVE].tunnel.identifier = 7 + (take8(cursor) & 1);
+}
+
 static void say_drain(struct cursor *cursor) { drain_udp(cursor, 1 + take16(cursor)); }
 
 static void (*const sayings[])(struct cursor *) = {
@@ -429,17 +474,35 @@ static void (*const sayings[])(struct cursor *) = {
     say_tunnel,
 };
 
+/* What is said of later encapsulations and of services: few of the bytes, so that the others still say what they said. */
+static void (*const later_sayings[])(struct cursor *) = {
+    say_raw_packets, say_raw_packets, say_raw_packets, say_raw_tunnel, drain_raw, say_clear_packets, say_clear_packets,
+    say_geneve,      say_flow,        say_flow,        say_permit,
+};
+
+enum { SAYINGS = sizeof sayings / sizeof *sayings, LATER = sizeof later_sayings / sizeof *later_sayings };
+enum { FIRST_LATER = 256 / SAYINGS * SAYINGS - SAYINGS };
+
 static void say_counts(void) {
     fprintf(stderr, "%llu inputs (%llu of them datagrams) in %llu stories\n", (unsigned long long)world.inputs,
             (unsigned long long)world.datagrams, (unsigned long long)world.stories);
+}
+
+static void say(struct cursor *cursor) {
+    uint32_t which = take8(cursor);
+    if (which < FIRST_LATER)
+        sayings[which % SAYINGS](cursor);
+    else
+        later_sayings[(which - FIRST_LATER) % LATER](cursor);
 }
 
 static void tell(const uint8_t *data, size_t size) {
     struct cursor cursor = {data, data + size};
     world_reset();
     while (cursor.at < cursor.end)
-        sayings[take8(&cursor) % (sizeof sayings / sizeof *sayings)](&cursor);
+        say(&cursor);
     drain_tun(&cursor);
+    drain_raw(&cursor);
     drain_udp(&cursor, 512 * 1024);
     if (world.lane->in.reassembly.used > UNITS_TOTAL)
         refuse_story("more units than there is room for");

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TUN = 3, SOCKET = 4, MOST_ROWS = 128 /* that a kernel merges; more of one receive are not counted as inputs */ };
+enum { TUN = 3, SOCKET = FIRST_SOCKET, MOST_ROWS = 128 /* that a kernel merges; more of one receive are not counted as inputs */ };
 
 struct world world;
 
@@ -27,7 +27,7 @@ static void expect(bool is_so, const char *what) {
 
 /* Packets */
 
-static void put_address(uint8_t *at, uint32_t version, uint32_t owner) {
+void put_address(uint8_t *at, uint32_t version, uint32_t owner) {
     memset(at, 0, version == 4 ? 4 : 16);
     at[0] = version == 4 ? 10 : 0xFD;
     at[version == 4 ? 2 : 13] = (uint8_t)owner;
@@ -185,14 +185,20 @@ static uint32_t fill_messages(const struct receive *receive, uint8_t *at, uint32
 static uint32_t fill_clear(const struct receive *receive, uint8_t *at, uint32_t *stride) {
     const struct tunnel *tunnel = &world.remotes[receive->peer].tunnel;
     uint32_t size = 0, before = tunnel->prefix_size;
+    uint32_t options = tunnel->layout == LAYOUT_GENEVE ? receive->option_words * 4 : 0;
     struct spec spec = receive->spec;
     for (uint32_t row = 0; row < receive->count; row++) {
         if (row == receive->count - 1 && receive->last < spec.payload)
             spec.payload = receive->last;
-        if (size + before + IPV4_HEADER_SIZE * 6 + spec.payload > RECEIVE_BYTES)
+        if (size + before + options + IPV4_HEADER_SIZE * 6 + spec.payload > RECEIVE_BYTES)
             break;
         memcpy(at + size, tunnel->prefix[spec.version == 6], before);
-        size += before + make_packet(&spec, row, at + size + before);
+        if (options) { /* behind the header, before the frame */
+            memmove(at + size + GENEVE_SIZE + options, at + size + GENEVE_SIZE, before - GENEVE_SIZE);
+            memset(at + size + GENEVE_SIZE, 0, options);
+            at[size] |= (uint8_t)(options / 4);
+        }
+        size += before + options + make_packet(&spec, row, at + size + before + options);
         if (!row)
             *stride = size;
     }
@@ -277,7 +283,7 @@ static ssize_t fake_recvmsg(int fd, struct msghdr *message, int flags) {
     world.receive_first++;
     world.receive_count--;
     uint32_t stride = 0, size = fill(receive, message->msg_iov->iov_base, &stride);
-    const struct remote *remote = &world.remotes[receive->source % PEERS];
+    const struct remote *remote = &world.remotes[receive->source < PEERS ? receive->source : (uint32_t)(receive->source - PEERS)];
     union address source = remote->peer.endpoint;
     if (receive->source >= PEERS)
         source.v4.sin_port = htons((uint16_t)(4000 + receive->source)); /* the same place in both families */
@@ -343,7 +349,7 @@ static void check_datagram(const uint8_t *at, uint32_t size, bool is_opened) {
     }
 }
 
-static void check_clear(const uint8_t *at, uint32_t size, const struct tunnel *tunnel) {
+void check_clear(const uint8_t *at, uint32_t size, const struct tunnel *tunnel) {
     expect(size >= tunnel->prefix_size + IPV4_HEADER_SIZE && size <= RECEIVE_BYTES, "a payload of this size");
     uint32_t version = at[tunnel->prefix_size] >> 4;
     expect(version == 4 || version == 6, "a payload of something else");
@@ -389,6 +395,18 @@ static ssize_t fake_sendmsg(int fd, const struct msghdr *message, int flags) {
     return total;
 }
 
+/* Return whether one who may be the sender of what is delivered has *packet*'s source, or a permit for it. */
+static bool may_have_sent(const struct peer *source, const uint8_t *packet, uint32_t length) {
+    const struct udp *udp = world.raw_udp != NULL ? world.raw_udp : world.lane->in.udp;
+    for (uint32_t number = udp->layout ? SEALED : 0; number < (udp->layout ? PEERS : SEALED); number++) {
+        const struct peer *peer = &world.remotes[number].peer;
+        bool is_it = udp->layout || peer == world.lane->in.keypair->peer;
+        if (is_it && (source == peer || admissions_find(world.lane->state, peer, packet, length)))
+            return true;
+    }
+    return false;
+}
+
 static ssize_t fake_writev(int fd, const struct iovec *parts, int count) {
     expect(fd == TUN && count >= 1 && count <= 1 + MAXIMUM_JOINED, "a write to something else");
     size_t total = 0;
@@ -404,9 +422,8 @@ static ssize_t fake_writev(int fd, const struct iovec *parts, int count) {
     uint32_t told = is_ipv4 ? get16(packet + 2) : (uint32_t)IPV6_HEADER_SIZE + get16(packet + 4);
     expect(length == told, "a length that lies");
     const struct peer *peer = routes_find(world.lane->state, packet + (is_ipv4 ? 12 : 8), is_ipv4 ? 4 : 16);
-    const struct udp *udp = world.lane->in.udp;
-    expect(peer != NULL && (udp->layout ? peer->number >= SEALED : peer == world.lane->in.keypair->peer),
-           "a source of somebody else");
+    const struct udp *udp = world.raw_udp != NULL ? world.raw_udp : world.lane->in.udp;
+    expect(may_have_sent(peer, packet, length), "a source of somebody else");
     if (virtio[1]) {
         uint32_t headers = get16_le(virtio + 2), segment = get16_le(virtio + 4);
         uint32_t start = get16_le(virtio + 6), offset = get16_le(virtio + 8);
@@ -426,7 +443,9 @@ static ssize_t fake_writev(int fd, const struct iovec *parts, int count) {
 
 static bool fake_is_crowded(int fd) { return fd % 2 != 0; }
 
-static const struct io in_memory = {fake_read, fake_writev, fake_sendmsg, fake_recvmsg, NULL, NULL, fake_is_crowded};
+static const struct io in_memory = {
+    fake_read, fake_writev, fake_sendmsg, fake_recvmsg, raw_send_many, raw_receive_many, fake_is_crowded,
+};
 
 /* Beginning */
 
@@ -516,16 +535,22 @@ static void reset_tunnel(uint32_t number) {
     struct remote *remote = &world.remotes[number];
     struct peer *peer = &remote->peer;
     struct tunnel *tunnel = &remote->tunnel;
-    tunnel->layout = (uint8_t)world.sockets[socket_of(number)].layout;
-    if (tunnel->layout == LAYOUT_VXLAN) {
+    if (number >= IPIP)
+        raw_reset_peer(number);
+    else
+        tunnel->layout = (uint8_t)world.sockets[socket_of(number)].layout;
+    if (number < IPIP)
+        tunnel->protocols[0] = tunnel->protocols[1] = PROTOCOL_UDP;
+    if (tunnel->layout == LAYOUT_VXLAN || tunnel->layout == LAYOUT_GENEVE) {
         static const uint8_t mac[6] = {2, 0, 0, 0, 0, 1};
-        tunnel->prefix_size = VXLAN_SIZE + ETHERNET_SIZE;
+        tunnel->prefix_size = VXLAN_SIZE + ETHERNET_SIZE; /* as much as that of Geneve without options */
         tunnel->identifier = 7;
         tunnel->has_identifier = true;
         memcpy(tunnel->own_mac, mac, sizeof mac);
         for (int i = 0; i < 2; i++) {
             uint8_t *prefix = tunnel->prefix[i];
-            prefix[0] = 8;
+            prefix[0] = tunnel->layout == LAYOUT_VXLAN ? 8 : 0;
+            put16(prefix + 2, tunnel->layout == LAYOUT_VXLAN ? 0 : 0x6558);
             prefix[6] = 7;
             memcpy(prefix + VXLAN_SIZE, mac, sizeof mac);
             put16(prefix + VXLAN_SIZE + 12, i ? 0x86DD : 0x0800);
@@ -534,10 +559,12 @@ static void reset_tunnel(uint32_t number) {
     remote->unsealed = (struct unsealed){.segment_limit = 65535, .segment_limit_ends = INFINITY};
     peer->tunnel = tunnel;
     peer->unsealed = &remote->unsealed;
-    memcpy(peer->located, &peer->endpoint.v4.sin_addr, 4);
-    peer->located_size = 4;
+    bool is_ipv4 = peer->endpoint.any.sa_family == AF_INET;
+    peer->located_size = is_ipv4 ? 4 : 16;
+    memcpy(peer->located, is_ipv4 ? (void *)&peer->endpoint.v4.sin_addr : (void *)&peer->endpoint.v6.sin6_addr,
+           (size_t)peer->located_size);
     peer->located_layout = tunnel->layout;
-    peer->located_has_ports = true;
+    peer->located_has_ports = number < IPIP;
     places_add(world.lane->state, peer);
 }
 
@@ -546,7 +573,7 @@ static void reset_peer(uint32_t number) {
     memset(remote, 0, sizeof *remote);
     remote->path = (struct path){.due = INFINITY, .mtu = 1420};
     remote->asking = (struct asking){.next = INFINITY, .is_worth_it = true};
-    remote->local.udp = &world.sockets[socket_of(number)];
+    remote->local.udp = number < IPIP ? &world.sockets[socket_of(number)] : NULL;
     struct peer *peer = &remote->peer;
     *peer = (struct peer){
         .traffic = &remote->traffic,
@@ -558,14 +585,14 @@ static void reset_peer(uint32_t number) {
         .number = (int)number,
     };
     uint8_t *received = remote->local.received;
-    if (number != SEALED - 1) {
+    if (number != SEALED - 1 && number != GRE_OVER_IPV6) {
         peer->endpoint.v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)(51820 + number))};
         put_address((uint8_t *)&peer->endpoint.v4.sin_addr, 4, 200 + number);
         peer->endpoint_size = sizeof peer->endpoint.v4;
         put_address(received, 4, 250);
     } else {
         peer->endpoint.v6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(51820)};
-        put_address((uint8_t *)&peer->endpoint.v6.sin6_addr, 6, 200);
+        put_address((uint8_t *)&peer->endpoint.v6.sin6_addr, 6, 200 + (number == GRE_OVER_IPV6));
         peer->endpoint_size = sizeof peer->endpoint.v6;
         put_address(received, 6, 250);
         remote->local.source_level = IPPROTO_IPV6;
@@ -602,7 +629,7 @@ void world_reset(void) {
     lane->state->segments = lane->state->joins_udp = lane->state->takes_units = true;
     routes_forget();
     world.pace = world.tun_pace = (struct pace){0};
-    static const int layouts[SOCKETS] = {0, LAYOUT_BARE, LAYOUT_VXLAN};
+    static const int layouts[SOCKETS] = {0, LAYOUT_BARE, LAYOUT_VXLAN, LAYOUT_GENEVE};
     for (int i = 0; i < SOCKETS; i++)
         world.sockets[i] = (struct udp){
             .closes_at = INFINITY,
@@ -614,6 +641,7 @@ void world_reset(void) {
             .spread = {&world.sockets[i], &world.sockets[i]},
             .spread_count = i ? 2 : 0,
         };
+    raw_reset();
     memset(lane->state->places, 0, sizeof lane->state->places);
     lane->state->inherits_ttl = false;
     world.discovery.omits = false;
@@ -631,5 +659,6 @@ void world_reset(void) {
             put_address(address, version, peer);
             routes_add(lane->state, address, version == 4 ? 4 : 16, &world.remotes[peer].peer);
         }
+    services_reset();
     world.stories++;
 }

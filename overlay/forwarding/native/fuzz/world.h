@@ -1,18 +1,32 @@
-/* What a story of the fuzzer is about: a lane, three peers, and a kernel in memory that hands over what the story says. */
+/* What a story of the fuzzer is about: a lane, its peers, and a kernel in memory that hands over what the story says. */
 #ifndef OVERLAY_FUZZ_WORLD_H
 #define OVERLAY_FUZZ_WORLD_H
 
 #include "../native.h"
 
+#include <math.h>
+#include <netinet/in.h>
+
 enum {
     SEALED = 3,    /* messages only; units with AES-256-GCM; an IPv6 underlay, and units with ChaCha20-Poly1305 */
-    PEERS = 5,     /* those, and in the clear: udp; vxlan */
-    SOCKETS = 1 + PEERS - SEALED,
+    EARLIER = 5,   /* those, and in the clear: udp; vxlan.  Sayings that are as old as these know no others. */
+    GENEVE = EARLIER,
+    IPIP,          /* over raw sockets: that; GRE with a key; GRE over IPv6 */
+    GRE,
+    GRE_OVER_IPV6,
+    PEERS,
+    VIRTUAL = PEERS + 1, /* whose the address of the services is; ours are those of PEERS */
+    SOCKETS = 1 + IPIP - SEALED, /* with ports */
+    RAW_SOCKETS = 4,
+    ALL_SOCKETS = SOCKETS + RAW_SOCKETS,
+    FIRST_SOCKET = 4, /* its descriptor */
+    MOST_RESULTS = 1 << 20, /* of drains until nothing waits */
     KEYPAIRS = 2,  /* of each peer */
     UNITS = 4,     /* that are kept, for fragments that come late */
     RECEIVES = 32, /* that wait */
     PACKETS = 32,  /* kinds of packets that wait at the tun, each some times */
     CHANGES = 3,   /* bytes that are changed in what is made */
+    STRANGE_PORTS = 3, /* of the place of the last peer */
 };
 
 /* The input, read to its end; behind it there are zeros. */
@@ -41,6 +55,7 @@ struct receive {
     const uint8_t *raw;
     uint32_t raw_size, peer, socket, keypair, count, last, counter_step, from, unit, segment, ecn, source, flags;
     uint32_t change_at, change_with;
+    uint32_t option_words; /* of Geneve */
     bool is_odd_control;
 };
 
@@ -76,7 +91,8 @@ struct remote {
 
 struct world {
     struct lane *lane;
-    struct udp sockets[SOCKETS];
+    struct udp sockets[ALL_SOCKETS];
+    const struct udp *raw_udp; /* that is drained, or NULL */
     struct pace pace, tun_pace;
     struct discovery discovery;
     struct remote remotes[PEERS];
@@ -100,9 +116,31 @@ void world_begin(void);
 void world_reset(void);
 uint32_t make_packet(const struct spec *spec, uint32_t number, uint8_t *at);
 void make_unit(struct unit *unit, const struct spec *spec, uint32_t piece);
+void put_address(uint8_t *at, uint32_t version, uint32_t owner);
+void check_clear(const uint8_t *at, uint32_t size, const struct tunnel *tunnel);
 void refuse_story(const char *what);
 
-/* The socket of a peer. */
+/* story.c */
+void take_news(void);
+struct spec take_spec(struct cursor *cursor, bool is_ours);
+void wait_at_tun(struct cursor *cursor, const struct spec *spec, uint32_t repeats);
+void arrive_from(struct cursor *cursor, uint32_t peer, const struct spec *spec, uint32_t count);
+
+/* raw.c */
+void raw_reset(void);
+void raw_reset_peer(uint32_t number);
+int raw_receive_many(int fd, struct message *messages, unsigned int count);
+int raw_send_many(int fd, struct message *messages, unsigned int count);
+void drain_raw(struct cursor *cursor);
+void say_raw_packets(struct cursor *cursor);
+void say_raw_tunnel(struct cursor *cursor);
+
+/* services.c */
+void services_reset(void);
+void say_flow(struct cursor *cursor);
+void say_permit(struct cursor *cursor);
+
+/* The socket of a peer with ports. */
 static inline uint32_t socket_of(uint32_t peer) { return peer < SEALED ? 0 : 1 + peer - SEALED; }
 
 #endif

@@ -1,0 +1,75 @@
+/* Virtual services of a story: flows and permits that the lane is told of, and has to forget. */
+#include "world.h"
+
+#include "../bytes.h"
+#include "../packet.h"
+
+enum { SERVERS = 3, CELLS = 8 };
+
+static struct server servers[SERVERS];
+static double seen[CELLS];
+static uint8_t states[CELLS];
+
+/* Have there be no flows, and an address of a service in either family. */
+void services_reset(void) {
+    flows_forget();
+    admissions_forget();
+    for (int i = 0; i < SERVERS; i++)
+        servers[i] = (struct server){.peer = &world.remotes[i * 2].peer};
+    for (int i = 0; i < CELLS; i++) {
+        seen[i] = 0;
+        states[i] = (uint8_t)(i % 2 ? 8 : 2); /* of a flow of UDP, and an established one */
+    }
+    for (uint32_t version = 4; version <= 6; version += 2) {
+        uint8_t address[16];
+        put_address(address, version, VIRTUAL);
+        routes_add(world.lane->state, address, version == 4 ? 4 : 16, &virtual_address);
+    }
+}
+
+/* Find the key of the flow that packets of *spec* are of, as Python has it (services.headers: key_of). */
+static bool key_of(const struct spec *spec, struct flow_key *key) {
+    static uint8_t packet[MAXIMUM_IP];
+    uint8_t bytes[MOST_KEY];
+    make_packet(spec, 0, packet);
+    uint32_t size = spec->version == 4 ? 12 : 36;
+    memcpy(bytes, packet + (spec->version == 4 ? 12 : 8), size);
+    if (spec->protocol != PROTOCOL_TCP)
+        bytes[size++] = (uint8_t)spec->protocol;
+    return flow_key_set(key, bytes, size);
+}
+
+/* A flow to the virtual address, with one packet of it at the tun. */
+void say_flow(struct cursor *cursor) {
+    uint32_t how = take8(cursor), which = take8(cursor);
+    struct spec spec = take_spec(cursor, true);
+    struct flow_key key;
+    spec.owner = VIRTUAL;
+    if (!key_of(&spec, &key))
+        refuse_story("a key that is too long");
+    switch (how & 7) {
+    case 0: flows_remove(world.lane->state, &key); break;
+    case 1: flows_forget(); break;
+    case 2: servers[which % SERVERS].dscp = (int)(which >> 4); break;
+    case 3: servers[which % SERVERS].peer = which & 0x80 ? NULL : &world.remotes[which % PEERS].peer; break;
+    case 4: states[which % CELLS] = (uint8_t)(which >> 4); break;
+    default:
+        flows_add(world.lane->state, &key, &seen[which % CELLS], &states[which % CELLS], &servers[(which >> 4) % SERVERS]);
+    }
+    if (how & 8)
+        wait_at_tun(cursor, &spec, how >> 4);
+}
+
+/* A permit, and a packet of a server with the virtual address as its source. */
+void say_permit(struct cursor *cursor) {
+    uint32_t how = take8(cursor), peer = take8(cursor) % PEERS;
+    struct spec spec = take_spec(cursor, false);
+    struct flow_key key;
+    spec.owner = VIRTUAL;
+    if (how & 1)
+        admissions_forget();
+    else if (key_of(&spec, &key))
+        admissions_add(world.lane->state, &key, &world.remotes[peer].peer);
+    if (how & 2)
+        arrive_from(cursor, peer, &spec, 1 + (how >> 2) % 32);
+}
