@@ -275,3 +275,35 @@ def test_packets_with_a_key_are_of_no_tunnel_without_one(is_compiled, key):
 
     assert a.received == [*sent, packet]
     assert a.drops.total() == 1
+
+
+@pytest.mark.parametrize(("is_at_endpoint", "kept"), [(True, 5), (False, 2)])
+def test_units_from_elsewhere_are_few_though_their_fragments_come_by_python(is_at_endpoint, kept):
+    world = World(is_compiled=True, ciphers=[AES_256_GCM])
+    a, b = world.pair()
+    for _ in range(3):
+        a.send_super(b, 5000)
+        world.run(0.1)
+    keypair, together = b.peer().keypairs.current, b.core.inbound.units.reassembly
+
+    for number in range(5):
+        place = keypair.local_index, 1000 + number
+        together.place(keypair, place, 4, AES_256_GCM, world.clock.now, is_at_endpoint=is_at_endpoint)
+
+    assert len(together) == kept
+
+
+def test_flows_leave_from_sockets_of_their_own_though_they_come_singly():
+    world = World()
+    a, b = world.clear_pair(encapsulation="vxlan")
+    a.send(b)
+    world.run(1)
+    lanes, ports = a.peer().lanes, []
+    send = world.network.send
+    world.network.send = lambda flight, sender="?": ports.append(flight.source[1]) or send(flight, sender)
+
+    for lane in lanes:
+        a.core.outbound.queue(lane, memoryview(bytes(100)), 100, 0)
+        a.core.outbound.flush_peer(lane)
+
+    assert len(set(ports)) == len(lanes) > 1

@@ -539,3 +539,15 @@ def test_packets_that_are_alike_are_looked_up_by_their_destination_and_nothing_e
 
     assert bench.a.received[-40:] == sent
     assert set(asked) == {ip_address(bench.a.inner(version)).packed}
+
+
+def test_bytes_of_those_that_are_new_are_counted_where_the_last_is_shorter(bench):
+    datagrams = [bench.sealed(bench.packet(number, 1000)) for number in range(12)]
+    datagrams.append(bench.sealed(bench.packet(12, 100)))
+    bench.arrive(datagrams[3])
+    before = bench.peer.traffic.rx_bytes
+
+    bench.arrive(*datagrams)
+
+    assert bench.dropped["replay"] == 1
+    assert bench.peer.traffic.rx_bytes - before == sum(map(len, datagrams)) - len(datagrams[3])

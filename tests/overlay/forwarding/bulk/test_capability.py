@@ -274,6 +274,8 @@ def test_a_hello_is_said_once_it_was_offered_or_answered():
         ({"packet": 1399}, 40, 0, 0),  # none that the peer would take
         ({"packet": 1400}, 40, 14, 3),  # the link's header is not of the packet
         ({"ciphers": ()}, 40, 0, 0),
+        ({"fragments": 2}, 28, 0, 2),
+        ({"fragments": 2}, 28, 14, 1),  # and stands in the unit
     ],
 )
 def test_units_have_as_many_segments_as_the_peer_takes(theirs, headers, link, expected):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,3 +151,15 @@ def test_places_that_no_table_has_are_the_end():
 def test_the_server_of_a_flow_that_is_gone_is_told_as_none():
     assert {row.server for row in found(many(3), FlowFilter(), numbers={})} == {None}
     assert found(many(3), FlowFilter(server=0), numbers={}) == []
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_flows_of_a_network_are_found_by_the_version_of_its_addresses(network):
+    wanted = ip_network(network)
+    flows = table([(6, client, 1000, 80, State.ESTABLISHED, 0) for client in CLIENTS])
+
+    rows = found(
+        flows, FlowFilter(wanted.network_address.packed, wanted.prefixlen, None, None, None, []), 100
+    )
+
+    assert {row.client for row in rows} == {client.packed for client in CLIENTS if client in wanted}

@@ -168,3 +168,8 @@ def test_every_row_lies_in_the_buffer_that_the_kernel_writes_to(size):
 
     assert receipt.stride >= size
     assert MESSAGES * receipt.stride <= len(receipt.view)
+
+
+def test_each_row_of_a_receipt_has_its_place_and_one_for_what_does_not_fit_and_nothing_else():
+    """A third would be read beyond the last row, and the kernel asked to write wherever that says."""
+    assert {message.header.buffer_count for message in Receipt()._messages} == {2}

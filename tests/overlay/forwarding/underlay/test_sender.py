@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
 from overlay.forwarding.peer import Peer
+from overlay.forwarding.underlay.held import HELD_BYTES
 from overlay.forwarding.underlay.outer_header import IPV6, WHOLE
 from overlay.forwarding.underlay.sender import Sender
 from overlay.forwarding.underlay.shares import SEND_COST
@@ -682,3 +683,15 @@ def test_shares_of_a_raw_socket_are_told_what_a_call_has_sent_with_what_each_pac
     sender.send(peer, train(4, last=40), 100, 0)
 
     assert udp.shares.told == [(340 + 3 * SEND_COST, False)]
+
+
+def test_a_raw_send_that_failed_elsewhere_is_held_as_far_as_there_is_room():
+    sender, peer = sender_over({"protocol": 4, "role": Role.SENDS, "encapsulation": IPIP}), peer_of(IPIP)
+    much = [memoryview(bytes(1000)) for _ in range(HELD_BYTES // 1000 + 1)]
+    sender.sockets[0].carrier.send = lambda buffers, *_, **__: len(buffers)
+    sender.send(peer, train(1), 100, 0)  # the socket is known
+
+    sender.refused(peer, much, 1000, 0, 0, errno.EAGAIN)
+
+    assert not sender.is_holding
+    assert peer.drops == {"send_full": len(much)}
