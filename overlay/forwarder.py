@@ -82,7 +82,7 @@ class Forwarder:
         self._sending = trio.Lock()
         self._early: list[Report | None] = []
         self.packet_path = "interpreted"  # or "compiled", as it says when it is ready
-        self.lanes = 1
+        self.lanes, self.aes = 1, ""
         self._output = output or ProcessOutput()
 
     @property
@@ -125,7 +125,7 @@ class Forwarder:
             for report in await self._read(1):
                 if isinstance(report, Ready):
                     self.packet_path = "compiled" if report.is_compiled else "interpreted"
-                    self.lanes = report.lanes
+                    self.lanes, self.aes = report.lanes, report.aes
                     return report.notes
                 self._early.append(report)
             await trio.lowlevel.checkpoint()  # so that others have their turn, and a time limit its effect

@@ -103,6 +103,7 @@ ROOMS = {
     },
     "overlay.cli": {
         "overlay.forwarding.native",  # for --version: which packet path there is
+        "overlay.forwarding.native.aes",
         "overlay",
         "overlay.errors",
         "overlay.linux",

@@ -64,6 +64,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         "packet_path": forwarder.packet_path,
         "lanes": forwarder.lanes,
         "lane_traffic": status.lane_traffic(counted.peers.values(), forwarder.lanes),
+        "aes": forwarder.aes,
         "uptime": status.age(running.started, clock.now()),
         "peers_file": str(running.options.peers),
         "reload_error": running.reloads.refusal,

@@ -97,6 +97,7 @@ class Status:
     packet_path: str  # "compiled" or "interpreted"
     lanes: int
     lane_traffic: list[LaneTraffic]  # of each, if there are several
+    aes: str  # the library that seals units with AES in the compiled path
     uptime: float
     peers_file: str
     reload_error: str | None

@@ -43,4 +43,8 @@ def describe_versions() -> list[str]:
         except metadata.PackageNotFoundError:
             lines.append(f"{name} is not installed")
     lines.append(f"packet path {native.describe()}")
+    if native.core is not None:
+        from overlay.forwarding.native.aes import choose_aes
+
+        lines.append(f"AES of bulk units by {choose_aes(native.core)}")
     return lines

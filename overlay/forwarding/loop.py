@@ -16,6 +16,7 @@ from overlay.forwarding import native
 from overlay.forwarding.commands import Commands
 from overlay.forwarding.core import Core
 from overlay.forwarding.lanes import OneLane, compile_core
+from overlay.forwarding.native.aes import choose_aes
 from overlay.forwarding.poll import Found, Poll
 from overlay.forwarding.tun.inbound import DRAIN_BYTES
 from overlay.forwarding.underlay.sender import HELD_PAUSE
@@ -170,7 +171,7 @@ class Loop:
         self._poll = Poll(clock)
         self._udp: dict[int, UdpSocket] = {}
         self._for_handshakes: set[int] = set()  # the descriptors of those that get nothing else
-        self._lanes = OneLane()
+        self._lanes, self._aes = OneLane(), ""
         self._queues: dict[int, TunEnd] = {}  # those that are read here, by descriptor
         self._has_tun = False  # read only once the agent says that the table is complete
 
@@ -188,6 +189,7 @@ class Loop:
                 self._lanes = lanes
                 self._poll.register(lanes.descriptor, select.EPOLLIN)
             if self._core.outbound.compiled is not None:
+                self._aes = choose_aes(native.core, is_alone=lanes is None)
                 self._poll.compile(native.core, self._core.outbound.compiled, is_alone=lanes is None)
         self._queues = {each.descriptor: each for each in (queues[:1] if self._lanes.count > 1 else queues)}
         self._notes += self._begun()
@@ -333,7 +335,7 @@ class Loop:
                 for descriptor in self._queues:
                     self._poll.read_tun(descriptor, is_first=descriptor == self._tun.descriptor)
                 self._lanes.begin()
-                self._link.report(Ready(self._notes, self._core.is_compiled, self._lanes.count))
+                self._link.report(Ready(self._notes, self._core.is_compiled, self._lanes.count, self._aes))
             if isinstance(message, Routes) or self._clock() - now >= COMMANDS_TIME:
                 return  # a large table comes in many pieces: packets go between them
 

@@ -167,8 +167,8 @@ if TYPE_CHECKING or native.core is None:
         counter: int
         blocks: int
 
-        def _seals(self, cipher: int, key: bytes) -> None:
-            """Seal with *key*."""
+        def _seals(self, cipher: int, key: bytes, seal: Any) -> None:
+            """Seal with *key*; *seal* does it in Python."""
 
     class Bulk:
         """What one keypair knows of units."""
@@ -195,8 +195,8 @@ if TYPE_CHECKING or native.core is None:
         size: Any
         window: _ReplayWindow
 
-        def _opens(self, cipher: int, key: bytes) -> None:
-            """Open units of *cipher* with *key*."""
+        def _opens(self, cipher: int, key: bytes, opens: Any) -> None:
+            """Open units of *cipher* with *key*; *opens* does it in Python."""
 
     class Keypair:
         """The keys of one handshake, and what they have sealed."""

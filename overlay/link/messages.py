@@ -56,6 +56,7 @@ CONTROL_PER_SECOND, CONTROL_AT_ONCE = 100.0, 200.0  # in-band messages of one pe
 REPLACED_TIME = 10.0  # seconds for which a replaced socket is read: until peers have heard from the new one
 OWN = 0  # the peer number of this node in the routes: its own subnets
 NOTES, NOTE_CHARACTERS = 32, 500  # what the forwarder could not do, as sentences
+LIBRARY_CHARACTERS = 80  # the name of a library, and its version
 STATIONS = 1_000_000  # Ethernet addresses that may be learnt at one place
 
 TIMES = len(dataclasses.fields(Timing))
@@ -239,12 +240,14 @@ class SendControl:
 class Ready:
     """The forwarder has begun.  *notes* are sentences on what it could not do.
 
-    *is_compiled*: packets go by the compiled path, not by Python alone, and in so many *lanes*.
+    *is_compiled*: packets go by the compiled path, not by Python alone, and in so many *lanes*.  *aes* is the library that
+    seals units with AES there.
     """
 
     notes: Annotated[list[Annotated[str, text(0, NOTE_CHARACTERS)]], Items(0, NOTES)]
     is_compiled: bool = False
     lanes: UInt8 = 1
+    aes: Annotated[str, text(0, LIBRARY_CHARACTERS)] = ""
 
 
 @dataclass(frozen=True, slots=True)

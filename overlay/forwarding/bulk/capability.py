@@ -107,7 +107,7 @@ class Bulk(state.Bulk):
         self._ciphers, self._hellos = _Ciphers(keys, ciphers, receiver_index), _Hellos(asking or Asking())
         self.opener, self.told_packet = self._ciphers.opener, packet
         for cipher, key in self._ciphers.receiving():
-            self._opens(cipher, key)
+            self._opens(cipher, key, self.opener(cipher))
         # The next hello is not due before; if it is put off, as `asking` says
         self.hello_due, self.is_put_off = 0.0, False
         self.has_said_hello = False  # the peer can know that we take units

@@ -76,7 +76,7 @@ class UnitKey(state.UnitKey):
     def __init__(self, cipher: int, key: bytes, receiver_index: int) -> None:
         self.cipher, self.receiver_index = cipher, receiver_index
         self.seal = make_aead(cipher, key).encrypt_into
-        self._seals(cipher, key)
+        self._seals(cipher, key, self.seal)
         self.counter = self.blocks = 0
 
     @property

@@ -56,6 +56,7 @@ static int crew_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
         object->lanes[i] = Py_NewRef(PyList_GetItem(others, i));
     object->first = (struct lane_object *)Py_NewRef(first);
     lane->crew = object->crew;
+    lend_nothing();
     return 0;
 }
 

@@ -448,7 +448,7 @@ static bool take_key(struct aead *aead, int cipher, const char *bytes, Py_ssize_
     const uint8_t *key = as_key(bytes, size);
     if (key == NULL)
         return false;
-    aead_free(aead);
+    release(aead);
     if (aead_init(aead, cipher, key, seals))
         return true;
     PyErr_NoMemory();
@@ -464,7 +464,7 @@ static bool take_seals(struct aead seals[], int cipher, const char *bytes, Py_ss
 
 static void free_seals(struct aead seals[]) {
     for (uint32_t lane = 0; lane < MOST_LANES; lane++)
-        aead_free(&seals[lane]);
+        release(&seals[lane]);
 }
 
 static PyMemberDef unit_key_members[] = {
@@ -475,14 +475,17 @@ static PyMemberDef unit_key_members[] = {
     {0},
 };
 
-/* _seals(cipher, key) */
+/* _seals(cipher, key, encrypt_into of the same key or None) */
 static PyObject *unit_key_seals(PyObject *self, PyObject *arguments) {
+    struct aead *seals = as_object(self)->is.unit_key.seals;
     int cipher;
     const char *key;
     Py_ssize_t size;
-    if (!PyArg_ParseTuple(arguments, "iy#", &cipher, &key, &size))
+    PyObject *method;
+    if (!PyArg_ParseTuple(arguments, "iy#O", &cipher, &key, &size, &method) || !take_seals(seals, cipher, key, size))
         return NULL;
-    return take_seals(as_object(self)->is.unit_key.seals, cipher, key, size) ? Py_NewRef(Py_None) : NULL;
+    lend(&seals[0], cipher, method);
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef unit_key_methods[] = {{"_seals", unit_key_seals, METH_VARARGS, NULL}, {0}};
@@ -515,25 +518,30 @@ static PyGetSetDef bulk_links[] = {
     {0},
 };
 
-/* _opens(cipher, key) */
+/* _opens(cipher, key, decrypt_into of the same key or None) */
 static PyObject *bulk_opens(PyObject *self, PyObject *arguments) {
     int cipher;
     const char *key;
     Py_ssize_t size;
-    if (!PyArg_ParseTuple(arguments, "iy#", &cipher, &key, &size))
+    PyObject *method;
+    if (!PyArg_ParseTuple(arguments, "iy#O", &cipher, &key, &size, &method))
         return NULL;
     if (cipher < 1 || cipher > 2) {
         PyErr_SetString(PyExc_ValueError, "a cipher is 1 or 2");
         return NULL;
     }
-    return take_key(&as_object(self)->is.bulk.opens[cipher - 1], cipher, key, size, false) ? Py_NewRef(Py_None) : NULL;
+    struct aead *opens = &as_object(self)->is.bulk.opens[cipher - 1];
+    if (!take_key(opens, cipher, key, size, false))
+        return NULL;
+    lend(opens, cipher, method);
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef bulk_methods[] = {{"_opens", bulk_opens, METH_VARARGS, NULL}, {0}};
 
 static void free_bulk(PyObject *self) {
-    aead_free(&as_object(self)->is.bulk.opens[0]);
-    aead_free(&as_object(self)->is.bulk.opens[1]);
+    release(&as_object(self)->is.bulk.opens[0]);
+    release(&as_object(self)->is.bulk.opens[1]);
     free_object(self);
 }
 
@@ -606,7 +614,7 @@ static PyMethodDef keypair_methods[] = {
 
 static void free_keypair(PyObject *self) {
     free_seals(as_object(self)->is.keypair.seals);
-    aead_free(&as_object(self)->is.keypair.open);
+    release(&as_object(self)->is.keypair.open);
     free_object(self);
 }
 
@@ -1473,7 +1481,7 @@ static int execute(PyObject *module) {
         TYPE(keypair_type, "Keypair", keypair, keypair_members, keypair_links, keypair_methods, free_keypair) ||
         TYPE(slots_type, "Keypairs", slots, no_members, slots_links, no_methods, free_object) ||
         TYPE(peer_type, "Peer", peer, peer_members, peer_links, peer_methods, free_peer) || add_lane(module) || add_crew(module) ||
-        add_poll(module))
+        add_poll(module) || add_lent(module))
         return -1;
     return PyModule_AddStringConstant(module, "LIBRARY", crypto_version());
 }

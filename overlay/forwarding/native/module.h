@@ -32,6 +32,12 @@ struct udp *as_udp(PyObject *value);
 /* crew.c */
 int add_crew(PyObject *module);
 
+/* lent.c */
+void lend(struct aead *aead, int cipher, PyObject *method);
+void lend_nothing(void);
+void release(struct aead *aead);
+int add_lent(PyObject *module);
+
 /* poll.c */
 int add_poll(PyObject *module);
 

@@ -101,6 +101,7 @@ enum {
     PREFIX_BYTES = 32,                      /* before a packet in the clear */
     MOST_FLOWS = 16,                        /* encap.ethernet: SENDERS */
     WIDE = 1 << 17,                         /* forwarding.peer */
+    LENT_BYTES = 8 * 1024,                  /* from where on a call into the interpreter is worth it */
 };
 
 /* What goes with a datagram (underlay.outer_header): TOS, TTL, and which of the sockets it leaves from */
@@ -115,8 +116,15 @@ enum { MARK_WHOLE = 1 << 16, MARK_IPV6 = 1 << 17, RAW_KINDS = 4, RAW_MESSAGES = 
 /* Timers of a peer that have an entry in force (forwarding.timers) */
 enum { ARMED_SILENCE = 1, ARMED_ANSWER = 2, ARMED_UNITS = 4 };
 
+struct lender { /* of another library's AEAD (lent.c), for data of LENT_BYTES or more */
+    bool (*seal)(void *lent, uint64_t counter, uint8_t *data, size_t size);
+    bool (*open)(void *lent, uint64_t counter, uint8_t *data, size_t size);
+};
+
 struct aead {
     void *context; /* EVP_CIPHER_CTX */
+    const struct lender *lender; /* NULL: nothing is lent */
+    void *lent;
 };
 
 struct window { /* RFC 6479: a ring of words with a bit for each counter seen */

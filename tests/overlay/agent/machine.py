@@ -60,7 +60,7 @@ class FakeForwarder:
         self.dies_after, machine.dies_after = machine.dies_after, math.inf
         self.may_begin = trio.Event()
         self.answers_counters = True
-        self.packet_path, self.lanes = "interpreted", 1
+        self.packet_path, self.lanes, self.aes = "interpreted", 1, ""
         self.is_hung = False
         self._changed = trio.Event()
         self._reports = []

@@ -23,6 +23,7 @@ STATUS = {
     "packet_path": "compiled",
     "lanes": 1,
     "lane_traffic": [],
+    "aes": "OpenSSL 3.0.19",
     "uptime": 3725.5,
     "peers_file": "/etc/overlay/peers.toml",
     "reload_error": None,

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from overlay.forwarding import native
+from overlay.forwarding.native.aes import choose_aes
 from tests.test_imports import ROOT
 
 PACKAGES = ["click", "cryptography", "dnspython", "h11", "msgpack", "numpy", "pyroute2", "regex", "trio"]
@@ -22,6 +23,7 @@ def test_version_tells_what_the_command_is_and_runs_on(overlay):
         f"{platform.system()} {platform.release()} {platform.machine()}",
         *(f"{name} {metadata.version(name)}" for name in PACKAGES),
         f"packet path {native.describe()}",
+        *([] if native.core is None else [f"AES of bulk units by {choose_aes(native.core)}"]),
     ]
 
 

@@ -375,7 +375,7 @@ def test_the_tun_is_read_once_the_table_is_complete():
 
     early.tell(link.Begin())
 
-    assert early.hear() == link.Ready(["a note"], native.core is not None)
+    assert early.hear() == link.Ready(["a note"], native.core is not None, aes=early.loop._aes)
     early.tun.settimeout(PATIENCE)
     assert early.tun.recv(1000)[30:32] == bytes([3, 1])  # no endpoint, which only a known peer can lack
     assert early.counters().peers[0].drops == {"no_endpoint": 1}

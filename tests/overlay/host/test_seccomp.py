@@ -267,7 +267,7 @@ def test_compiled_path_makes_its_first_keys_under_the_filter_and_calls_nothing_e
         "  'bpf': (321, 0, 0, 0), 'process_vm_writev': (311, 1, 0, 0, 0, 0, 0), 'userfaultfd': (323, 0), 'kill': (62, 1, 0)}"
     )
     code = (
-        "Keypair()._keys(1, 2, bytes(32), bytes(32)); UnitKey()._seals(1, bytes(32)); UnitKey()._seals(2, bytes(32))\n"
+        "Keypair()._keys(1, 2, bytes(32), bytes(32)); UnitKey()._seals(1, bytes(32), None); UnitKey()._seals(2, bytes(32), None)\n"
         "refused = {name: libc.syscall(*call) for name, call in calls.items()}\n"
         "print({name: got for name, got in refused.items() if got != -1})"
     )

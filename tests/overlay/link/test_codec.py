@@ -389,7 +389,7 @@ def test_greetings_keep_their_numbers_and_the_place_of_their_version():
     start = link.Start(b"k" * 32, 1420, True, True, [1.0] * 10)
 
     assert msgpack.unpackb(codec.encode(start))[:2] == [0, codec.VERSION]
-    assert msgpack.unpackb(codec.encode(link.Ready([]))) == [1, codec.VERSION, [], False, 1]
+    assert msgpack.unpackb(codec.encode(link.Ready([]))) == [1, codec.VERSION, [], False, 1, ""]
 
 
 @pytest.mark.parametrize("rest", [[], [None], [-1], [True], [1.0], [[1]], ["1"], [2**63]])

@@ -1,0 +1,116 @@
+/* AEADs that Python lends: methods of cryptography's objects, for large units where its OpenSSL is the faster one (aes.py).
+ *
+ * They need the interpreter.  So they are called by the first lane alone, in Python's thread, and not at all where there
+ * are others.  A call costs about a microsecond, and as much memory as its views take for as long as it lasts. */
+#include "bytes.h"
+#include "module.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+enum { NONCE_SIZE = 12, CIPHER_AES_256_GCM = 1, COMPARED_BYTES = 32 * 1024, COMPARED_ROUNDS = 12 };
+
+static bool lends_aes;
+
+/* Call *method*(nonce, input, None, output) on *data*, of which each has so many bytes; false if it fails. */
+static bool call(void *method, uint64_t counter, uint8_t *data, size_t input_size, size_t output_size) {
+    if (PyErr_Occurred())
+        return false;
+    uint8_t nonce[NONCE_SIZE] = {0};
+    put64_le(nonce + 4, counter);
+    PyObject *told = PyBytes_FromStringAndSize((const char *)nonce, NONCE_SIZE);
+    PyObject *input = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)input_size, PyBUF_READ);
+    PyObject *output = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)output_size, PyBUF_WRITE);
+    PyObject *answer = NULL;
+    if (told != NULL && input != NULL && output != NULL)
+        answer = PyObject_CallFunctionObjArgs(method, told, input, Py_None, output, NULL);
+    Py_XDECREF(told);
+    Py_XDECREF(input);
+    Py_XDECREF(output);
+    Py_XDECREF(answer);
+    PyErr_Clear(); /* a forged unit, or no memory: it is dropped and counted as one */
+    return answer != NULL;
+}
+
+static bool seal(void *method, uint64_t counter, uint8_t *data, size_t size) {
+    return call(method, counter, data, size, size + TAG_SIZE);
+}
+
+static bool open(void *method, uint64_t counter, uint8_t *data, size_t size) {
+    return call(method, counter, data, size + TAG_SIZE, size);
+}
+
+static const struct lender lender = {seal, open};
+
+/* Have *aead* call *method* for large units from now on, if it is to be lent and may be. */
+void lend(struct aead *aead, int cipher, PyObject *method) {
+    if (!lends_aes || cipher != CIPHER_AES_256_GCM || method == Py_None)
+        return;
+    aead->lender = &lender;
+    aead->lent = Py_NewRef(method);
+}
+
+/* Lend nothing from now on: there are threads without the interpreter. */
+void lend_nothing(void) { lends_aes = false; }
+
+/* Free *aead*, and give back what was lent for it. */
+void release(struct aead *aead) {
+    PyObject *lent = aead->lent;
+    aead->lender = NULL;
+    aead->lent = NULL;
+    Py_XDECREF(lent);
+    aead_free(aead);
+}
+
+/* lend_aes(is lent): whether keys of units that are made from now on are */
+static PyObject *lend_aes(PyObject *module, PyObject *value) {
+    (void)module;
+    int is_lent = PyObject_IsTrue(value);
+    if (is_lent < 0)
+        return NULL;
+    lends_aes = is_lent;
+    Py_RETURN_NONE;
+}
+
+static double seconds_of_seal(const struct aead *aead, uint64_t counter, uint8_t *data) {
+    struct timespec begin, end;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    bool is_done = aead_seal(aead, counter, data, COMPARED_BYTES);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    return is_done ? (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9 : 1;
+}
+
+/* compare_aes(method): seconds of a seal of 32 KiB by libcrypto and by *method*, encrypt_into of a key of zeros, the
+ * least of some of each in turns; None where they do not agree on the bytes */
+static PyObject *compare_aes(PyObject *module, PyObject *method) {
+    (void)module;
+    static const uint8_t key[32];
+    struct aead own = {0}, other = {0};
+    uint8_t *data = calloc(1, COMPARED_BYTES + TAG_SIZE), *beside = calloc(1, COMPARED_BYTES + TAG_SIZE);
+    double least = 1, least_beside = 1;
+    bool are_equal = data != NULL && beside != NULL && aead_init(&own, CIPHER_AES_256_GCM, key, true) &&
+                     aead_init(&other, CIPHER_AES_256_GCM, key, true);
+    if (are_equal) {
+        other.lender = &lender;
+        other.lent = Py_NewRef(method);
+    }
+    for (uint64_t round = 0; are_equal && round < COMPARED_ROUNDS; round++) {
+        double one = seconds_of_seal(&own, round, data), two = seconds_of_seal(&other, round, beside);
+        least = one < least ? one : least;
+        least_beside = two < least_beside ? two : least_beside;
+        are_equal = memcmp(data, beside, COMPARED_BYTES + TAG_SIZE) == 0;
+    }
+    release(&own);
+    release(&other);
+    free(data);
+    free(beside);
+    return are_equal ? Py_BuildValue("(dd)", least, least_beside) : Py_NewRef(Py_None);
+}
+
+static PyMethodDef functions[] = {
+    {"lend_aes", lend_aes, METH_O, NULL},
+    {"compare_aes", compare_aes, METH_O, NULL},
+    {0},
+};
+
+int add_lent(PyObject *module) { return PyModule_AddFunctions(module, functions); }
