@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from overlay.cli import main
+from overlay.services.schedulers import SCHEDULERS
 from peers import toml
 from peers.encapsulation import PORTS
 from peers.errors import KeyProblem, TableError
@@ -425,6 +426,11 @@ public_key = "BY1X6q7LmSThjaSdMPmTs7LTkI971d+0dxdtL8ZfTH4="
 endpoint = "192.0.2.99"
 address = "10.244.99.1"
 """
+
+
+def test_every_scheduler_is_documented_as_it_describes_itself():
+    table = re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "docs/services.md").read_text(), re.MULTILINE)
+    assert {name: kind.sentence for name, kind in SCHEDULERS.items()}.items() <= dict(table).items()
 
 
 def test_there_are_examples_of_peers_files():
