@@ -1008,3 +1008,12 @@ def test_garbage_is_dropped_answered_or_sent_and_nothing_raised(version, garbage
 
     assert world.send(packet) in {0, None}
     assert world.send(base[: max(1, at)]) in {0, None}
+
+
+def test_turns_are_shared_by_the_ports_protocols_and_ip_versions_of_a_service(world):
+    world.serve(scheduler="rr", ports=((80, 81),))
+    world.servers(0, 1, 2, 3)
+
+    sent = (tcp(flags=SYN), udp(), tcp(flags=SYN, version=6), tcp(flags=SYN, to=81, port=7))
+
+    assert {world.send(each) for each in sent} == {0, 1, 2, 3}
