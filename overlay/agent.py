@@ -233,6 +233,7 @@ class Agent:
             nursery.start_soon(self._upkeep.filtering.keep)
             nursery.start_soon(self._upkeep.notes.keep_reading)
             nursery.start_soon(self._upkeep.containers.run)
+            await nursery.start(self._upkeep.serve_docker)
             self._upkeep.notes.want()
             self._engine.greet(self._remotes)
             self._wake_in_time()

@@ -13,11 +13,11 @@ from overlay.host import control
 from overlay.host.attaching import SUFFIX, Attaching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from overlay.config import Node, Options
-    from overlay.containers.addresses import Holder, IPAddress
+    from overlay.containers.addresses import Holder, IPAddress, IPNetwork
     from overlay.containers.attachments import Attachment
     from overlay.host.attaching import Attached, Wanted
     from overlay.host.netlink.inside import Inside
@@ -49,16 +49,20 @@ class Containers:
         """Return what addresses are given out from.  Raises NoSubnetError, which says why there is nothing."""
         return await self._do(self._offer)
 
-    async def hold(self, holder: Holder, wanted: Sequence[IPAddress] = ()) -> tuple[IPAddress, ...]:
-        """Have *holder* hold addresses, without an interface: those *wanted*, and one of each version it has none of.
+    async def subnets(self) -> tuple[IPNetwork, ...]:
+        """Return the subnets that addresses are given out from.  Raises NoSubnetError, which says why there is none."""
+        return (await self.offer()).subnets
+
+    async def lend(self, holder: Holder, version: int, wanted: IPAddress | None) -> IPAddress:
+        """Have *holder* hold one more address of that IP version, without an interface: the one *wanted*, or any.
 
         Raises NoSubnetError, AddressError and HostError.
         """
-        return await self._do(lambda at: at.hold(holder, wanted, self._offer(at)))
+        return await self._do(lambda at: at.lend(holder, version, wanted, self._offer(at)))
 
-    async def release(self, holder: Holder) -> None:
-        """Have *holder* hold no addresses any more.  Raises HostError."""
-        await self._do(lambda at: at.release(holder))
+    async def give_back(self, holder: Holder, address: IPAddress) -> None:
+        """Have *holder* hold *address* no more, if it does.  Raises HostError."""
+        await self._do(lambda at: at.give_back(holder, address))
 
     async def attach(self, wanted: Wanted, inside: Inside | None = None) -> Attached:
         """Make an interface for a container; without *inside*, its inner end stays on the host, to be moved.

@@ -78,6 +78,7 @@ class Options:
     docker_options: Path | None = None
     endpoint: str | None = None
     encapsulation: str | None = None
+    docker: bool = False
 
 
 @dataclass(frozen=True)

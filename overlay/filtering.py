@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -56,7 +57,9 @@ class Filtering:
         self._wanted = Wanted(options.interface)
         self._asked = trio.Event()
         self._trouble: str | None = None
+        self._published = ""
         self._thread = trio.CapacityLimiter(1)
+        self._holding = trio.Lock()
 
     @property
     def findings(self) -> list[Finding]:
@@ -71,9 +74,28 @@ class Filtering:
         except HostError as error:
             self._trouble = str(error)
 
+    async def publish(self, chains: str) -> None:
+        """Have ports of the host lead to containers by *chains*, as nft reads them, and no others.
+
+        Raises HostError; then those before stay.
+        """
+        before = self._published
+        self._publish(chains)
+        try:
+            await self._hold()
+        except HostError:
+            self._publish(before)
+            raise
+        finally:
+            self._asked.set()
+
+    def _publish(self, chains: str) -> None:
+        self._published = chains
+        self._wanted = replace(self._wanted, published=chains)
+
     def adopt(self, node: Node) -> None:
         """Have the rules that *node* asks for soon, in place of those that are there."""
-        wanted = wanted_of(node, self._options)
+        wanted = replace(wanted_of(node, self._options), published=self._published)
         if wanted != self._wanted:
             self._wanted = wanted
             self._asked.set()
@@ -91,7 +113,7 @@ class Filtering:
 
     @property
     def _is_idle(self) -> bool:
-        nothing = not self._wanted.masquerade and not self._wanted.forward
+        nothing = not (self._wanted.masquerade or self._wanted.forward or self._wanted.published)
         return nothing and self._trouble is None and not self._asked.is_set()
 
     def _open_watch(self, stack: contextlib.ExitStack) -> RulesWatch | None:
@@ -130,7 +152,7 @@ class Filtering:
         """Bring the rules to what is wanted now."""
         began, before = clock.now(), self._trouble
         try:
-            changed = await trio.to_thread.run_sync(self._rules.hold, self._wanted, limiter=self._thread)
+            changed = await self._hold()
         except HostError as error:
             self._trouble, changed = str(error), []
         else:
@@ -140,3 +162,7 @@ class Filtering:
         if changed or self._trouble != before:
             self._changed()
         await trio.sleep(max(GATHER_TIME, (clock.now() - began) / SHARE))
+
+    async def _hold(self) -> list[str]:
+        async with self._holding:
+            return await trio.to_thread.run_sync(self._rules.hold, self._wanted, limiter=self._thread)

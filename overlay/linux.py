@@ -55,5 +55,5 @@ RETURN = 0x06
 # Documentation/networking/ip-sysctl: rp_filter, RFC 3704 section 2.4
 LOOSE = 2  # some route to the source is enough
 
-# linux/netfilter_ipv4.h: the priority of source translation
-SOURCE_NAT = 100
+# linux/netfilter_ipv4.h: the priorities of translations
+DESTINATION_NAT, SOURCE_NAT = -100, 100

@@ -52,6 +52,8 @@ def _steps(options: Options) -> Iterator[str]:
     for name, is_asked in (("masquerade", options.masquerade), ("forward", options.forward)):
         if is_asked:
             yield f"omit --{name}, and let root make such rules"
+    if options.docker:
+        yield "omit --docker, for only root makes interfaces for containers"
     files = [(path, "") for path in options.peers.open().files()]
     for path, otherwise in (*files, (options.key, ", or name another with --key")):
         if _is_closed(path):

@@ -167,6 +167,19 @@ class Upkeep:
             except HostError as error:
                 log.error("could not restore routes or addresses that another program changed: %s", error)  # noqa: TRY400  its text is the news
 
+    # Container tools
+
+    async def serve_docker(self, task_status: trio.TaskStatus[None]) -> None:
+        """Answer Docker, if the options say so; it is started when Docker finds it.  Raises HostError."""
+        if not self._options.docker:
+            task_status.started()
+            return
+        from overlay import docker_driver  # noqa: PLC0415  it loads an HTTP library, and most nodes have no Docker
+
+        await docker_driver.serve(
+            self.host.interface, self._node, self.containers, self.filtering, task_status
+        )
+
     # Findings
 
     def _look_again(self) -> None:

@@ -84,8 +84,15 @@ ROOMS = {
         "overlay.wire",
         "peers",
     },  # the edge of VRRP: it knows nothing of the agent
+    "overlay.docker": {
+        "overlay.containers",
+        "overlay.errors",
+        "overlay.host",
+        "overlay.linux",
+    },  # what Docker asks for; overlay.docker_driver is its edge
     # The agent and the modules around it.
     "overlay": {
+        "overlay.docker",
         "overlay.containers",
         "overlay.services",
         "overlay.services.checks",
@@ -170,6 +177,11 @@ CORE = (
         "who has which address is settled before the kernel is asked for anything",
     ),
     Computes(
+        ("overlay.docker.calls", "overlay.docker.publishing", "overlay.docker.record"),
+        frozenset({"json"}),
+        "what dockerd may say is tried without one",
+    ),
+    Computes(
         ("overlay.crypto",),
         frozenset({"cryptography"}),
         "entropy and time come in from outside, so that a handshake can be compared with vectors",
@@ -212,6 +224,9 @@ ONLY_IN = {
             "overlay.balancing",
             "overlay.changes",
             "overlay.counters",
+            "overlay.docker.driver",
+            "overlay.docker.http",
+            "overlay.docker_driver",
             "overlay.filtering",
             "overlay.forwarder",
             "overlay.lan.lan",
@@ -266,6 +281,8 @@ ONLY_IN = {
             "overlay.arrival",
             "overlay.attaching",
             "overlay.balancing",
+            "overlay.docker.driver",
+            "overlay.docker_driver",
             "overlay.filtering",
             "overlay.forwarder",
             "overlay.journal",

@@ -73,6 +73,11 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
     help="Write the options of dockerd to this file, as flannel's mk-docker-opts.sh does to /run/docker_opts.env.",
 )
 @click.option(
+    "--docker",
+    is_flag=True,
+    help="Serve Docker as the network driver of the interface's name.",
+)
+@click.option(
     "--lanes",
     type=click.Choice(("1", "2", "4", "8")),
     metavar="N",
@@ -91,6 +96,7 @@ def command(
     encapsulation: str | None,
     subnet_file: Path | None,
     docker_options: Path | None,
+    docker: bool,
     lanes: str | None,
     log_level: str,
 ) -> None:
@@ -123,6 +129,7 @@ def command(
         docker_options=None if docker_options is None else _absolute(docker_options),
         endpoint=endpoint,
         encapsulation=encapsulation,
+        docker=docker,
     )
     agent.run(options, log_level)
 

@@ -136,6 +136,13 @@ class Addresses:
             del self.taken[address]
         return former
 
+    def give_back(self, holder: Holder, address: IPAddress) -> bool:
+        """Take one address of *holder* back; return whether it had it."""
+        had = self.taken.get(address) == holder
+        if had:
+            del self.taken[address]
+        return had
+
     def _free(self, subnet: IPNetwork, kept: Collection[IPAddress]) -> IPAddress | None:
         for address in _candidates(subnet, self.last.get(subnet)):
             if address not in self.taken and address not in kept:

@@ -124,23 +124,33 @@ class Attaching:
             raise refusal("the routing tables of this host could not be read", error) from error
         return found
 
-    def hold(self, holder: Holder, wanted: Sequence[IPAddress], offer: Offer) -> tuple[IPAddress, ...]:
-        """Have *holder* hold the addresses *wanted*, or for none one of each version; return what it holds.
+    def lend(self, holder: Holder, version: int, wanted: IPAddress | None, offer: Offer) -> IPAddress:
+        """Have *holder* hold one more address of that IP version, the one *wanted* or any; return it.
 
         Raises AddressError and HostError, with nothing changed.
         """
+        addresses = self.attachments.addresses
+        kept = offer.kept | self._led_elsewhere()
+        subnets = [each for each in offer.subnets if each.version == version]
+        if wanted is None:
+            if not subnets:
+                raise AddressError(f"this host has no subnet of IPv{version} for containers: give it one")
+            (found,) = addresses.allocate(holder, subnets, kept | offer.named)
+        else:
+            if wanted in addresses.taken:
+                raise AddressError(f"{wanted} belongs to another container: ask for another, or for none")
+            addresses.claim(holder, (wanted,), subnets, kept)
+            found = wanted
         try:
-            self._give(holder, wanted, offer)
             self._save()
-        except BaseException:
-            if holder not in self.attachments.by_holder:
-                self.attachments.addresses.release(holder)
+        except HostError:
+            addresses.give_back(holder, found)
             raise
-        return self.attachments.addresses.held_by(holder)
+        return found
 
-    def release(self, holder: Holder) -> None:
-        """Have *holder* hold no address any more.  Raises HostError if that cannot be written down."""
-        if self.attachments.addresses.release(holder):
+    def give_back(self, holder: Holder, address: IPAddress) -> None:
+        """Have *holder* hold *address* no more, if it does.  Raises HostError if that cannot be written down."""
+        if self.attachments.addresses.give_back(holder, address):
             self._save()
 
     # Attachments
@@ -345,6 +355,8 @@ class Attaching:
             if inside is not None:
                 made = inside.set_up(inner, attachment.addresses, networks, _packed(GATEWAY_MAC))
             self._veths.lead(outer, attachment.addresses, mac, mtu)
+            if inside is None:  # who moves it into a container does not tell it where its gateways are
+                self._veths.answer(outer, (GATEWAYS[each.version] for each in attachment.addresses))
         except OSError as error:
             raise refusal(f"the interface {holder} could not be made", error) from error
         return made

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from overlay.linux import SOURCE_NAT
+from overlay.linux import DESTINATION_NAT, SOURCE_NAT
 from peers.service import DIRECTOR, EVERY_PORT
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Ranges: TypeAlias = "tuple[Ports, ...]"
 
 # Specification
 # nftables: hooks and their usual priorities, in include/uapi/linux/netfilter_ipv4.h
-RAW, MANGLE, DESTINATION_NAT = -300, -150, -100
+RAW, MANGLE = -300, -150
 FAMILIES = {4: "ip", 6: "ip6"}  # as nft names what is of one IP version
 
 # Ours

@@ -128,6 +128,8 @@ class Dockerd:
             if number == signal.SIGKILL:
                 self.process.kill()
                 self._end_others()
+                for left in self.folder.glob("exec/containerd/*.pid"):  # of one that nobody here may reap
+                    left.unlink()
             else:
                 self.process.send_signal(number)
         self.process.wait(PATIENCE)

@@ -123,6 +123,26 @@ def test_peers_file_that_asks_is_followed_and_so_is_one_that_no_longer_does():
     assert told
 
 
+def test_ports_are_published_at_once_and_what_is_refused_is_not_tried_again():
+    rules = Rules()
+    filtering = Filtering(rules, OPTIONS, lambda: None)
+    filtering.set_up(node())
+
+    async def story():
+        await filtering.publish("one")
+        assert rules.held[-1].published == "one"
+        filtering.adopt(node(forward=True))
+        await until(lambda: rules.held[-1].forward)
+        assert rules.held[-1].published == "one"
+        rules.errors.append(HostError("no"))
+        with pytest.raises(HostError):
+            await filtering.publish("two")
+        await until(lambda: rules.held[-1].published == "one")
+
+    run(filtering, story)
+    assert filtering.findings == []
+
+
 @pytest.mark.netns
 @pytest.mark.skipif(shutil.which("nft", path="/usr/sbin:/sbin") is None, reason="nftables is not installed")
 def test_rules_that_are_flushed_are_back(lab, tmp_path):

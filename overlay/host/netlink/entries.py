@@ -14,6 +14,7 @@ from overlay.host.netlink.rtnetlink import (
     NLM_F_REPLACE,
     NUMBER,
     ROUTE,
+    RT_SCOPE_HOST,
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
     RT_TABLE_MAIN,
@@ -43,14 +44,18 @@ NUD_PERMANENT = 0x80
 RTNH_F_ONLINK = 4  # the gateway is on the link, whatever the routes say
 
 
-def new_address(index: int, address: IPAddress) -> bytes:
-    """Return the message that gives *address* to a link, usable at once: there is nobody to test for a duplicate."""
+def new_address(index: int, address: IPAddress, *, is_of_host: bool = False) -> bytes:
+    """Return the message that gives *address* to a link, usable at once: there is nobody to test for a duplicate.
+
+    With *is_of_host* this host answers for it, and never takes an IPv4 address for the source of what it sends itself.
+    """
+    scope = RT_SCOPE_HOST if is_of_host and address.version == 4 else RT_SCOPE_UNIVERSE
     version = address.version
     flags = IFA_F_NODAD if version == 6 else 0
     return build_message(
         RTM_NEWADDR,
         NLM_F_CREATE | NLM_F_EXCL,
-        ADDRESS.pack(family_of(version), address.max_prefixlen, flags, 0, index),
+        ADDRESS.pack(family_of(version), address.max_prefixlen, flags, scope, index),
         build_attribute(IFA_LOCAL, address.packed),
         build_attribute(IFA_ADDRESS, address.packed),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from overlay.host.netlink.entries import new_neighbour, new_route
+from overlay.host.netlink.entries import new_address, new_neighbour, new_route
 from overlay.host.netlink.kernel import GONE, dump_routes, versions
 from overlay.host.netlink.link import IN6_ADDR_GEN_MODE_NONE
 from overlay.host.netlink.rtnetlink import (
@@ -172,6 +172,11 @@ class Veths:
         self._kernel.do(
             build_message(RTM_NEWLINK, 0, INTERFACE.pack(socket.AF_UNSPEC, 0, outer.index, IFF_UP, IFF_UP))
         )
+
+    def answer(self, outer: Outer, gateways: Iterable[IPAddress]) -> None:
+        """Have the host's end answer for *gateways*, where the container does not know their Ethernet address."""
+        for gateway in gateways:
+            self._kernel.do(new_address(outer.index, gateway, is_of_host=True))
 
     def lead(self, outer: Outer, addresses: Iterable[IPAddress], mac: bytes, mtu: int) -> None:
         """Have packets for *addresses* leave by the host's end, at most *mtu* bytes each, for *mac*."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 # Ours
 SUFFIX = ".rules"
+_PURPOSES = {"nat": "masquerading", "ports": "publishing ports"}  # by the end of a table's name
 
 
 class OwnRules:
@@ -43,7 +45,7 @@ class OwnRules:
         """Nothing is touched."""
         self._interface, self._saved = interface, saved
         self._read, self._carry_out = read, carry_out
-        self._table = f"{table_name(interface)}.nat"  # no other name of a table of ours has a dot
+        self._prefix = table_name(interface)  # no other name of a table of ours has a dot, as these have
         self._wanted: Wanted | None = None
 
     @property
@@ -57,8 +59,9 @@ class OwnRules:
         What is in force already stays untouched, so this puts back what another took away.  Blocks.  Raises HostError;
         what could be done is done, and the next call tries the rest.
         """
-        is_new = wanted != self._wanted
-        is_nothing = not wanted.table and not wanted.forward
+        former = self._wanted or Wanted(self._interface)
+        is_new = self._wanted is None or replace(wanted, published="") != replace(former, published="")
+        is_nothing = not any(wanted.tables.values()) and not wanted.forward
         if is_nothing and not self.is_left:
             self._wanted = wanted
             return []
@@ -66,12 +69,15 @@ class OwnRules:
             self._save()
         firewall = self._read()
         changed, failures = [], list[HostError]()
-        if wanted.table and (is_new or not self._is_whole(firewall)):
-            with _collected(failures):
-                self._run(replace_table(self._table, wanted.table), "masquerading")
-                changed.append(f"inet {self._table}")
-        elif not wanted.table:
-            self._remove_table()
+        for end, chains in wanted.tables.items():
+            name = f"{self._prefix}.{end}"
+            if not chains:
+                if self._wanted is None or former.tables[end]:
+                    _remove_table(name)
+            elif self._wanted is None or chains != former.tables[end] or not _is_whole(firewall, name):
+                with _collected(failures):
+                    self._run(replace_table(name, chains), _PURPOSES[end])
+                    changed.append(f"inet {name}")
         for place in find_places(firewall, wanted, is_new=is_new):
             with _collected(failures):
                 self._run(rewrite(place, wanted), "forwarding")
@@ -88,21 +94,6 @@ class OwnRules:
         if not self.is_left:
             return []
         return self.hold(Wanted(self._interface))
-
-    def _is_whole(self, firewall: Firewall) -> bool:
-        """Return whether the table is there as it was made: others may flush it."""
-        table = next(
-            (each for each in firewall.tables if (each.family, each.name) == ("inet", self._table)), None
-        )
-        return (
-            table is not None and len(table.chains) > 1 and all(each.rules for each in table.chains.values())
-        )
-
-    def _remove_table(self) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # without nftables in the kernel, or the privilege, there is none of ours
-            nftables.remove_table(self._table)
 
     def _run(self, script: Script, what: str) -> None:
         try:
@@ -127,6 +118,19 @@ class OwnRules:
                 f"{self._saved} could not be written ({error.strerror}), and no rules are made that nobody would remove: "
                 f"{advice.after(error)}"
             ) from error
+
+
+def _is_whole(firewall: Firewall, name: str) -> bool:
+    """Return whether the table is there as it was made: others may flush it."""
+    table = next((each for each in firewall.tables if (each.family, each.name) == ("inet", name)), None)
+    return table is not None and len(table.chains) > 1 and all(each.rules for each in table.chains.values())
+
+
+def _remove_table(name: str) -> None:
+    with contextlib.suppress(
+        OSError
+    ):  # without nftables in the kernel, or the privilege, there is none of ours
+        nftables.remove_table(name)
 
 
 @contextlib.contextmanager

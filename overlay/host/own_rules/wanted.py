@@ -32,6 +32,7 @@ class Wanted:
 
     *subnets* are behind this host, *prefixes* what the overlay carries.  With *masquerade* what leaves the overlay gets
     an address of this host; with *forward* what is from or for *subnets* passes filters that would drop it.
+    *published* are chains that lead ports of the host to containers.
     """
 
     interface: str
@@ -39,6 +40,12 @@ class Wanted:
     prefixes: tuple[IPNetwork, ...] = ()
     masquerade: bool = False
     forward: bool = False
+    published: str = ""
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """The tables of ours of the family inet, by the end of their names: chains as nft reads them, empty for none."""
+        return {"nat": self.table, "ports": self.published}
 
     def inside(self, version: int) -> list[IPNetwork]:
         """Return what of IP *version* is of the overlay, each address once; nothing that is nearly everything."""

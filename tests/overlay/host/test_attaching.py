@@ -436,19 +436,37 @@ def test_bar_of_a_killed_agent_is_taken_away(host):
 def test_inner_end_stays_here_where_somebody_else_moves_it(host):
     """Docker does; it has asked for the address before."""
     pool, endpoint = Holder("docker", "pool", "10.244.1.9"), Holder("docker", "endpoint", "e")
-    (address,) = host.attaching.hold(pool, [ip_address("10.244.1.9")], Offer(SUBNETS[:1]))
+    address = host.attaching.lend(pool, 4, ip_address("10.244.1.9"), Offer(SUBNETS))
 
     made = host.attaching.attach(Wanted(endpoint, (address,), pool), Offer(()), MTU, None)
 
     assert made.inner == inner_name(endpoint)
     assert host.links()[made.inner]["mtu"] == MTU
     assert host.links()[made.inner]["address"] == made.mac
+    assert "inet 169.254.1.1/32 scope host" in host.namespace.run("ip", "address", "show", made.outer)
     with pytest.raises(AddressError, match=r"10\.244\.1\.9 belongs to another container"):
         host.attaching.attach(Wanted(Holder("docker", "two", "e"), (address,), pool), Offer(()), MTU, None)
     host.attaching.detach(endpoint)
     assert host.attaching.attachments.addresses.held_by(pool) == (address,)
-    host.attaching.release(pool)
+    host.attaching.give_back(pool, address)
+    host.attaching.give_back(pool, address)
     assert not host.attaching.attachments.addresses.taken
+
+
+def test_addresses_are_lent_one_by_one_and_none_of_them_twice(host):
+    pool, offered = Holder("docker", "pool", "e"), Offer(SUBNETS)
+
+    lent = [host.attaching.lend(pool, version, None, offered) for version in (4, 4, 6)]
+
+    assert list(map(str, lent)) == ["10.244.1.2", "10.244.1.3", "fd00:244:1::2"]
+    with pytest.raises(AddressError, match=r"10\.244\.1\.3 belongs to another container"):
+        host.attaching.lend(pool, 4, lent[1], offered)
+    with pytest.raises(AddressError, match=r"10\.9\.9\.9 is not in 10\.244\.1\.0/24"):
+        host.attaching.lend(pool, 4, ip_address("10.9.9.9"), offered)
+    with pytest.raises(AddressError, match="no subnet of IPv6 for containers"):
+        host.attaching.lend(pool, 6, None, Offer(SUBNETS[:1]))
+    host.restart()
+    assert set(lent) == set(host.attaching.attachments.addresses.taken)
 
 
 def test_asked_for_address_and_mac_are_taken(host):

@@ -1,0 +1,96 @@
+"""Where dockerd looks for a driver: a unix socket of its name, and what else of this host a driver asks for."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from overlay.errors import HostError
+from overlay.host import advice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Specification: docs.docker.com/engine/extend/plugin_api
+DIRECTORY = Path("/run/docker/plugins")
+
+# Ours
+TAKEN = {
+    "bridge",
+    "host",
+    "ipvlan",
+    "macvlan",
+    "none",
+    "null",
+    "overlay",
+    "default",
+}  # drivers of Docker's own
+BACKLOG = 64
+KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+
+
+@contextlib.contextmanager
+def listening(name: str, directory: Path = DIRECTORY) -> Iterator[socket.socket]:
+    """Listen as the driver *name* inside the block.  What a killed agent left there is replaced.
+
+    Raises HostError if an agent that lives has it, or the directory cannot be written.
+    """
+    if name in TAKEN:
+        raise HostError(
+            f"{name} is a driver of Docker's own, and an agent's driver has the name of its interface: choose another with "
+            "--interface"
+        )
+    path = directory / f"{name}.sock"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    with listener:
+        try:
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if _answers(path):
+                raise HostError(
+                    f"another process answers Docker at {path}: end it, or choose another --interface"
+                )
+            path.unlink(missing_ok=True)
+            listener.bind(str(path))
+            path.chmod(0o600)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise HostError(
+                f"{path}, where Docker looks for this driver, could not be made ({error.strerror}): {advice.after(error)}"
+            ) from error
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def is_free(protocol: str, port: int, host: str = "") -> bool:
+    """Return whether nobody on this host has the port, at any address or at *host*, as far as that can be told."""
+    kind = KINDS.get(protocol)
+    if kind is None:
+        return True
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, kind | socket.SOCK_CLOEXEC) as probe:
+        if kind == socket.SOCK_STREAM:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what is closing is in nobody's way
+        try:
+            probe.bind((host, port))
+            if kind == socket.SOCK_STREAM:
+                probe.listen(1)
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+    return True
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        try:
+            client.connect(str(path))
+        except BlockingIOError:
+            return True  # its queue is full
+        except OSError:
+            return False
+    return True
