@@ -163,6 +163,20 @@ def test_a_forwarder_that_is_started_again_has_its_lanes(pair):
     assert pair.paris.status()["lanes"] == pair.lanes
 
 
+def test_a_host_is_followed_to_another_address_by_whatever_lane_speaks_first(pair):
+    address = pair.paris.outside
+    for number in range(101, 105):
+        before, address = address, f"192.0.2.{number}"
+        pair.paris.move(address, before)
+
+        pair.paris.ping(pair.tokyo.address)
+
+        assert pair.tokyo.peer(pair.paris)["endpoint"] == f"{address}:51820"
+    came, late = begin(pair.tokyo, pair.paris)()
+    assert (came > FLOWS * COUNT / 10, late) == (True, 0)
+    assert pair.paris.peer(pair.tokyo)["open_lanes"] == pair.lanes
+
+
 def test_streams_arrive_unchanged_by_units_of_several_lanes(pair):
     paris, tokyo = pair.paris, pair.tokyo
     for _ in range(4):

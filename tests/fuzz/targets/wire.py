@@ -44,6 +44,7 @@ def control(data):
 def control_seeds():
     for each in (
         Hello((1, 2), 65000, 64, 65535, is_answer=True),
+        Hello((1, 2), 65000, 64, 65535, is_answer=False, lanes=4),
         Report(9, 8, 7, 6),
         Ping(1),
         Pong(2),

@@ -34,6 +34,7 @@ hellos = st.builds(
     is_answer=st.booleans(),
     answers_pings=st.booleans(),
     answers_probes=st.booleans(),
+    lanes=st.integers(1, 8),
 )
 reports = st.builds(Report, numbers, numbers, numbers, numbers)
 pings = st.one_of(st.builds(kind, numbers) for kind in (Ping, Pong, Probe, Probed))
@@ -287,3 +288,18 @@ def test_an_identifier_is_a_number_of_64_bits(kind, value):
     except PacketError:
         return
     assert 0 <= read.identifier < 2**64
+
+
+@pytest.mark.parametrize(("said", "lanes"), [(1, 1), (4, 4), (9, 8), (2**64 - 1, 8)])
+def test_lanes_of_a_hello_are_bounded(said, lanes):
+    assert control.parse(packed([0, BODY | {"lanes": said}])).lanes == lanes
+
+
+@pytest.mark.parametrize("said", [-1, "4", None, 2.0])
+def test_lanes_of_a_hello_that_are_no_number_are_refused(said):
+    with refused("control"):
+        control.parse(packed([0, BODY | {"lanes": said}]))
+
+
+def test_a_hello_without_lanes_has_one():
+    assert control.parse(packed([0, BODY])).lanes == 1
