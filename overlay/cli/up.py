@@ -81,7 +81,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
     "--lanes",
     type=click.Choice(("1", "2", "4", "8")),
     metavar="N",
-    help="How many processors packets may take: 1, 2, 4 or 8.  [default: half of them, at most 4]",
+    help="How many processors packets may take: 1, 2, 4 or 8; by default half of them, at most 4.",
 )
 @click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
 def command(
