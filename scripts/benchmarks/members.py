@@ -14,6 +14,7 @@ last.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import resource
@@ -30,7 +31,7 @@ from peers.stores.etcd.location import EtcdLocation
 from peers.stores.etcd.store import EtcdStore
 from peers.stores.membership import Member
 
-QUIET = 20.0  # seconds
+QUIET = 300.0  # seconds
 LOOK = 1.0  # seconds between two looks of an agent (overlay.agent.TICK)
 POLL = 0.02
 
@@ -44,9 +45,12 @@ async def _counted(self: Gateway, key: bytes, end: bytes = b"") -> Any:
 
 
 class QuietAttendance(attendance.Attendance):
-    """One that reads who takes part less often."""
+    """One that reads who takes part less often, once it has joined."""
 
-    gathering = QUIET
+    @property
+    def gathering(self) -> float:
+        """Seconds between two readings."""
+        return QUIET if self.standing().state == "held" else attendance.GATHERING
 
 
 class QuietStore(EtcdStore):
@@ -80,10 +84,8 @@ class Host:
 
     def knows(self, name: str) -> bool:
         """Return whether it was told of the node *name*."""
-        return any(
-            b"/nodes/" in key and f'"name": "{name}"'.encode() in kv.value
-            for key, kv in reversed(list(self.store.known_keys().items()))
-        )
+        newest = itertools.islice(reversed(self.store.known_keys().values()), 3)
+        return any(f'"name": "{name}"'.encode() in kv.value for kv in newest)
 
 
 async def run(hosts: list[Host]) -> None:

@@ -29,7 +29,7 @@ from peers.stores.etcd.messages import Cause, Delete, GatewayError, Get, Put, is
 from peers.stores.etcd.mirror import HistoryError, Mirror
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from peers.addresses import Prefix
@@ -106,7 +106,10 @@ class Attendance:
         self._gathered, self._due, self._told = trio.Event(), trio.Event(), trio.Event()
         self._retry = trio.Event()
 
-    gathering = GATHERING
+    @property
+    def gathering(self) -> float:
+        """Seconds in which changes are gathered."""
+        return GATHERING
 
     async def run(self) -> None:
         """Take part until cancelled."""
@@ -157,7 +160,7 @@ class Attendance:
         return was
 
     @property
-    def known_keys(self) -> Mapping[bytes, KeyValue]:
+    def known_keys(self) -> dict[bytes, KeyValue]:
         """The keys of the network as they were told last."""
         return self._mirror.kvs
 

@@ -24,7 +24,7 @@ from peers.stores.etcd.members import Snapshot, compose, describe_left_out, find
 from peers.stores.etcd.messages import prefix_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from peers.stores.etcd.connection import Opener
     from peers.stores.etcd.document import Document
@@ -145,7 +145,7 @@ class EtcdStore:
         assert self._attendance is not None
         return self._attendance.standing()
 
-    def known_keys(self) -> Mapping[bytes, KeyValue]:
+    def known_keys(self) -> dict[bytes, KeyValue]:
         """Return the keys of the network as they were told last."""
         return {} if self._attendance is None else self._attendance.known_keys
 
