@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -84,7 +85,11 @@ def describe(found: Refused, status: int, endpoint: Endpoint, location: EtcdLoca
             f"{at} cannot reach itself, because its own certificate is for servers alone; etcd with client "
             "certificates needs one for both (extendedKeyUsage serverAuth, clientAuth)",
         )
-    if code == messages.UNAVAILABLE and location.cert is not None and "connection" in message:
+    if (
+        code == messages.UNAVAILABLE
+        and location.cert is not None
+        and re.search(r"\bconnection\b|\btcp\b", message)
+    ):
         return GatewayError(
             Cause.AWAY,
             f"{at} is not able to answer ({message}); see whether its cluster has a leader, and its own certificate is for "

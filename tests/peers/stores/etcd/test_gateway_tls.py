@@ -7,9 +7,11 @@ import re
 import pytest
 import trio
 
+from peers.stores.etcd import messages
+from peers.stores.etcd.failures import describe
 from peers.stores.etcd.gateway import Gateway
 from peers.stores.etcd.location import EtcdLocation
-from peers.stores.etcd.messages import Cause, GatewayError
+from peers.stores.etcd.messages import Cause, GatewayError, Refused
 from tests.etcd.certificates import Authority
 from tests.etcd.real import RealEtcd, is_installed
 
@@ -123,3 +125,16 @@ def test_etcd_whose_certificate_is_for_servers_alone_cannot_reach_itself(tmp_pat
 
     assert re.search("cannot reach itself|its own certificate is for clients too", str(error))
     assert "serverAuth, clientAuth" in str(error)
+
+
+@pytest.mark.parametrize(
+    "said", ["connection closed", "write tcp 127.0.0.1:47000->127.0.0.1:54967: write: broken pipe"]
+)
+def test_what_etcd_says_when_its_call_of_itself_breaks_off_names_its_certificate(authority, said):
+    cert, key = authority.issue("client", is_client=True)
+    located = EtcdLocation.parse("etcds", f"//10.0.0.5/office?ca={authority.path}&cert={cert}&key={key}")
+
+    error = describe(Refused(messages.UNAVAILABLE, said), 503, located.endpoints[0], located)
+
+    assert error.cause is Cause.AWAY
+    assert "its own certificate is for clients too" in str(error)
