@@ -508,6 +508,7 @@ MORE_TESTS = {
     "tests/overlay/agent/test_peers.py": "of overlay/agent.py, and where peers are",
     "tests/overlay/agent/test_questions.py": "of overlay/agent.py, by its control socket",
     "tests/overlay/agent/test_reloads.py": "of overlay/agent.py, and peers files that change",
+    "tests/overlay/test_setup_settings.py": "of overlay/setup.py, and the settings of the host",
     "tests/overlay/forwarding/bulk/test_units_bounded.py": "of what is never whole, in bounds",
     "tests/overlay/forwarding/bulk/test_units_properties.py": "of units, by any fragments in any weather",
     "tests/overlay/forwarding/bulk/test_units_refused.py": "of claims that do not hold, and forged datagrams",
