@@ -84,7 +84,7 @@ class Containers:
         return made
 
     async def detach(self, holder: Holder) -> None:
-        """Take the interface and the addresses of *holder* away; what is gone is no error.  Raises HostError."""
+        """Take the interface and the addresses of *holder* away; what is gone already is not an error.  Raises HostError."""
         if await self._do(lambda at: at.detach(holder)):
             _log_detached(holder, "asked")
         self.want()

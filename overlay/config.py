@@ -320,7 +320,7 @@ def _host_interface(address: IPAddress) -> IPInterface:
 def yield_to_links(plan: HostPlan, links: Collection[IPNetwork]) -> HostPlan:
     """Return *plan* so that the networks *links*, which this host is on itself, are not taken from it by policy routes.
 
-    A route for nearly everything is no LAN, though one by a point-to-point link has no gateway.
+    A route for nearly everything is not a LAN, even though one over a point-to-point link has no gateway.
     """
     on_link = (each for each in plan.policy_routes if each in links and each.prefixlen > NEARLY_EVERYTHING)
     return replace(plan, on_link=tuple(on_link))

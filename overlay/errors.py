@@ -34,7 +34,7 @@ class PacketError(OverlayError):
 
 
 class UnknownInitiatorError(PacketError):
-    """An initiation of somebody who says to have *public_key* (32 bytes; nothing proves it), and is no peer."""
+    """An initiation that claims *public_key* (32 bytes; nothing proves it), which is not a peer's."""
 
     def __init__(self, public_key: bytes) -> None:
         super().__init__("initiation_unknown_peer")

@@ -135,7 +135,7 @@ class Forwarder:
     async def receive(self, most: int = 1) -> list[Report | None]:
         """Wait for reports and return those that are there, at least one and at most *most*.
 
-        None stands for what is no report.  Raises ForwarderGoneError.
+        None stands for a message that is not a report.  Raises ForwarderGoneError.
         """
         if self._early:
             early, self._early = self._early[:most], self._early[most:]

@@ -20,7 +20,7 @@ Endpoints = set[tuple[str, "Sockaddr"]]
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """How the host is to be set up, what its MTU comes from, and what fits the underlay of a packet, in bytes."""
+    """How the host is to be set up, what its MTU comes from, and the largest packet that the underlay carries whole, in bytes."""
 
     plan: HostPlan
     mtu_reason: str

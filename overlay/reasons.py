@@ -80,7 +80,7 @@ _ROWS = (
     ("unit_unexpected", _PEER, "was a bulk unit, although this node has not announced that it accepts them"),
     ("control", _PEER, "was a malformed in-band message"),
     ("control_rate", _PEER, "was an in-band message beyond fifteen hundred per second from one peer, or a hundred of those that are for the agent"),
-    ("control_foreign", _PEER, "was an in-band message about a service, and its sender is no director of it as this node's peers file says"),
+    ("control_foreign", _PEER, "was an in-band message about a service, and its sender is not a director of it according to this node's peers file"),
     ("ping_rate", _PEER, "was an in-band ping beyond a thousand per second"),
     ("pong_unexpected", _PEER, "was an unexpected answer to an in-band ping"),
     ("probe_rate", _PEER, "was a path MTU probe beyond a hundred per second"),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LINES, LINES_TIME = (
     5,
     600.0,
-)  # warnings of somebody who is no peer: so many in as many seconds, whoever sends what
+)  # warnings of senders that are not peers: at most so many in so many seconds
 
 log = logging.getLogger("overlay")
 

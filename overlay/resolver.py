@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FIRST_TIME = 5.0  # seconds that the start waits for names, where their name servers may be behind the tunnel
 RESOLVE_TIMEOUT = 10.0  # seconds for one name
 RESOLVE_INTERVAL = 300.0  # seconds; names are looked up again that often even while all is well
-CLEAR_INTERVAL = 30.0  # seconds likewise in the clear, where no handshake fails when a peer has moved
+CLEAR_INTERVAL = 30.0  # seconds; the same for peers in the clear, for no handshake fails when one has moved
 LOOKUPS_AT_ONCE = 16  # each takes a thread, for up to a minute where a name server is silent
 
 log = logging.getLogger("overlay")
@@ -163,7 +163,7 @@ class Outside(trio.abc.HostnameResolver):
         return found
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
-        """Return what socket.getnameinfo() does, asked likewise by sockets of that user."""
+        """Return what socket.getnameinfo() does, asked by sockets of that user, too."""
         look = functools.partial(outside.as_owner, self._uid, socket.getnameinfo, sockaddr, flags)
         found: tuple[str, str] = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
         return found

@@ -98,7 +98,9 @@ class HostSetup:
         self.icmp: socket.socket | None = None
         self._adopted: _Adopted | None = None
         self._icmp_for: tuple[IPv4Address | None, int | None] = (None, None)
-        self._bound: dict[str, tuple[int, Sequence[IPAddress]]] = {}  # likewise: where they are bound
+        self._bound: dict[
+            str, tuple[int, Sequence[IPAddress]]
+        ] = {}  # by encapsulation, too: where they are bound
         self._leaving = Leaving(REPLACED_TIME)
         self._ttl: int | None = None  # that of the outer headers, as the peers file says
         self._marked = 0  # the mark of `underlay`
@@ -117,7 +119,7 @@ class HostSetup:
                 undo.callback(each.close)
             left = self._routing.read_back()
             undo.pop_all()
-        # Once packets were refused rather than sent unencrypted, an error is no reason to let them go.
+        # Once packets were refused rather than sent unencrypted, an error is not a reason to let them go.
         self.is_relied_on = left > 0
         if left:
             what = count(left, "route or rule", "routes and rules")

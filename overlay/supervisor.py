@@ -39,7 +39,7 @@ HANG_TIME = 30.0  # seconds without an answer, after which it is ended
 Told: TypeAlias = "tuple[Command, Sequence[int]]"
 """A command, and the descriptors that go with it."""
 Take: TypeAlias = "Callable[[Report | None], Awaitable[None]]"
-"""Takes a report that is no answer; None for what is none."""
+"""Takes a report that is not an answer; None for a message that is not a report."""
 
 log = logging.getLogger("overlay")
 
@@ -163,7 +163,7 @@ class Supervisor:
                 forwarder.disconnect()
 
     async def _prove_alive(self, forwarder: Forwarder) -> None:
-        """Return when *forwarder* has answered, or is gone.  An answer that its link does not take is asked for again."""
+        """Return when *forwarder* has answered, or is gone.  Ask again if the link was too full for the answer."""
         answered = False
         with contextlib.suppress(ForwarderGoneError):
             while not answered:

@@ -110,7 +110,7 @@ class Server:
 
     *name* is as in ``web/web2``.  *address* is a container behind the host of *peer*; None is that host itself.  *port*
     None is the port that the client asked for.  *weight* is 0 to 65535; 0 is drained from the start.  From *upper* flows
-    on, none are added until there are fewer than *lower*; 0 is no limit, and 3/4 of *upper*.  *checks* None are those of
+    on, none are added until there are fewer than *lower*; 0 means no limit, and 3/4 of *upper*.  *checks* None are those of
     the service.
     """
 

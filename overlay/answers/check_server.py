@@ -33,7 +33,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
     healths = running.balancing.watching.healths
     if name not in healths:
         if name in running.node().table.services:
-            return refusal(f"this node is no director of {name}: ask one of its directors")
+            return refusal(f"this node is not a director of {name}: ask one of its directors")
         return unknown(name, list(healths), "service")
     service = healths[name].service
     server = next((each for each in service.entries if each.name == server_name), None)

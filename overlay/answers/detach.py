@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
-    """Take away the interface and its addresses; what is gone is no error."""
+    """Take away the interface and its addresses; what is gone already is not an error."""
     try:
         await running.containers.detach(holder_of(request))
     except REFUSED as error:

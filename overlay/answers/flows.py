@@ -37,7 +37,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
     names = list(running.node().table.services)
     if name is not None and name not in list(balancing.watching.healths):
         if name in names:
-            return refusal(f"this node is no director of {name}: ask one of its directors")
+            return refusal(f"this node is not a director of {name}: ask one of its directors")
         return unknown(name, names, "service")
     services = [each.service for key, each in balancing.watching.healths.items() if name in {None, key}]
     try:

@@ -40,7 +40,7 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
 
 
 def asked_address(asked: object) -> Address | None:
-    """Return the address that *asked* is, None if it is no address or one of a single link."""
+    """Return the address that *asked* is, None if it is not an address or is link-local."""
     try:
         address = ip_address(asked) if isinstance(asked, str) else None
     except ValueError:

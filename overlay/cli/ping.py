@@ -274,7 +274,7 @@ def _explain(
 
 
 def _in_band(ctx: click.Context, interface: str, peer: str, timeout: float) -> InBandPings:
-    from overlay.cli.in_band import InBandPings  # noqa: PLC0415  likewise
+    from overlay.cli.in_band import InBandPings  # noqa: PLC0415  only where it is needed
 
     return InBandPings(agent_path(ctx, interface), peer, timeout, Surroundings.of(ctx).sleep)
 
@@ -286,7 +286,7 @@ def _ask_peer(
 
     It is asked in-band, where it can be, else at an address of its own if that is not what was asked.
     """
-    from overlay.cli.in_band import NotAbleError  # noqa: PLC0415  likewise
+    from overlay.cli.in_band import NotAbleError  # noqa: PLC0415  only where it is needed
 
     in_band = _in_band(ctx, interface, answer.name, PROOF_TIMEOUT)
     try:

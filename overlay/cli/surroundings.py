@@ -29,7 +29,7 @@ class Surroundings:
     open_echo: EchoOpener | None = None  # None for a socket
     routes: Callable[[], Iterable[Prefix]] | None = None  # None for those of this host
     remove_leftovers: Remover | None = None  # None for those of this host
-    count_guards: Callable[[str], int] | None = None  # likewise
+    count_guards: Callable[[str], int] | None = None  # None for those of this host
 
     @classmethod
     def of(cls, ctx: click.Context) -> Surroundings:

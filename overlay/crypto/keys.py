@@ -134,7 +134,7 @@ class PresharedKey:
         """Return whether both are the same key, in constant time."""
         return isinstance(other, PresharedKey) and hmac.compare_digest(self.secret, other.secret)
 
-    __hash__ = None  # type: ignore[assignment]  # a secret is no key of a dictionary
+    __hash__ = None  # type: ignore[assignment]  # a secret is not to be a key of a dictionary
 
     def __repr__(self) -> str:
         """Show that there is a key."""

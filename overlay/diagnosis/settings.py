@@ -1,4 +1,4 @@
-"""Settings of the host, below /proc/sys/net, that keep traffic from going, or make more of it than there should be."""
+"""Settings of the host, below /proc/sys/net, that block traffic, or make more of it than there should be."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A message crosses the link only with the right size and mac1.  While the agent is behind, it must also carry a mac2,
 which shows that its sender owns its address, and each address has a bucket of its own.  The first answer to an
-initiation of this node passes by all that: it is no load, and is not asked for a mac2.
+initiation of this node passes by all that: it is not counted as load, and is not asked for a mac2.
 
 Of the initiations that are for another public key than this node's a few cross too, as long as there is no load: the
 agent refuses them, and can tell people from where they come.

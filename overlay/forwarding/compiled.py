@@ -367,7 +367,7 @@ class Compiled:
 
 
 def _address_of(packet: Buffer, at_v4: int, at_v6: int) -> bytes:
-    """Return the address that stands at one of the two places of *packet*; nothing if it is no packet."""
+    """Return the address that stands at one of the two places of *packet*; nothing if it is not a packet."""
     if len(packet) >= 20 and packet[0] >> 4 == 4:
         return bytes(packet[at_v4 : at_v4 + 4])
     if len(packet) >= IPV6_HEADER_SIZE and packet[0] >> 4 == 6:

@@ -168,7 +168,7 @@ class Core:
         self.unreachable.tell(packet, now)
 
     def refused(self, peer: Peer, reason: str, count: int = 1) -> None:
-        """Count *count* messages of *peer*, or such that claim to be, that were dropped."""
+        """Count *count* dropped messages from *peer*, or claiming to be from it."""
         peer.drops[reason] += count
 
     def cannot_reach(self, peer: Peer, packet: Buffer, now: float) -> None:

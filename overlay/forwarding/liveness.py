@@ -103,7 +103,7 @@ class Liveness:
             self._batch.offer(peer, keypair, now)
 
     def data_received(self, peer: Peer, now: float) -> None:
-        """Note that a payload that is no keepalive came from *peer*: it is owed an answer."""
+        """Note that *peer* sent a payload other than a keepalive, and has to be answered."""
         if not peer.contact.owed_since:
             peer.contact.owed_since = now
             self.after_receipt(peer, now)

@@ -118,7 +118,7 @@ class LinkEnd:
     def receive(self) -> tuple[Command | Report, list[int]] | None:
         """Return one message of the agent and the descriptors beside it, or None if there is none now.
 
-        Raises EOFError when the agent is gone, PacketError for what is no message, OSError when this process can
+        Raises EOFError when the agent is gone, PacketError for bytes that are not a message, OSError when this process can
         hold no more descriptors.
         """
         try:

@@ -53,7 +53,7 @@ class Upcalls(Protocol):
         """Drop a packet of the tun that no peer takes, and tell its sender."""
 
     def refused(self, peer: Peer, reason: str, count: int = 1) -> None:
-        """Count *count* messages of *peer*, or such that claim to be, that were dropped."""
+        """Count *count* dropped messages from *peer*, or claiming to be from it."""
 
     def cannot_reach(self, peer: Peer, packet: Buffer, now: float) -> None:
         """Drop a packet for a peer whose address is not known, and tell its sender."""

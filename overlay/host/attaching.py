@@ -184,7 +184,7 @@ class Attaching:
     def detach(self, holder: Holder) -> bool:
         """Take the interface and the addresses of *holder* away; return whether there was anything.
 
-        What is gone is no error.  Raises HostError if the kernel refuses.
+        What is gone already is not an error.  Raises HostError if the kernel refuses.
         """
         try:
             was_there = self._veths.remove(outer_name(holder))

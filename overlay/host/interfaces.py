@@ -88,7 +88,7 @@ def source_towards(host: str) -> str | None:
 def sockaddr_of(address: IPAddress, port: int) -> Sockaddr:
     """Return *address* and *port* as sockets take them.
 
-    Raises OSError, ENODEV, if its scope is no interface of this host, and HostError if that cannot be told.
+    Raises OSError, ENODEV, if its scope is not an interface of this host, and HostError if that cannot be told.
     """
     if isinstance(address, IPv4Address):
         return str(address), port

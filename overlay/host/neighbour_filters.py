@@ -51,7 +51,7 @@ def claims_of(version: int, addresses: Collection[bytes]) -> array.array[int]:
 
 
 def _discovery(kind: int) -> list[_Instruction]:
-    """Return the steps that drop what is no message of neighbour discovery of this *kind*."""
+    """Return the steps that drop everything but neighbour discovery messages of this *kind*."""
     return [
         (LOAD_BYTE, 0, 0, ND_NEXT_HEADER_OFFSET),
         (JUMP_IF_EQUAL, 1, 0, PROTOCOL_ICMPV6),

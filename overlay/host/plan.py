@@ -53,7 +53,7 @@ class HostPlan:
     inside: tuple[IPNetwork, ...] = ()
 
     def far_end_of(self, address: IPInterface) -> IPAddress:
-        """Return the far end of the link that *address* is at; *address* itself where it is no such link."""
+        """Return the far end of the link that *address* is at; *address* itself if it is not on such a link."""
         first = next((each for each in self.addresses if each.version == address.version), None)
         ends = [each for each in self.far_ends if each.version == address.version and address == first]
         return ends[0] if ends else address.ip

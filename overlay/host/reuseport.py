@@ -92,7 +92,7 @@ def separate_handshakes(group: socket.socket, mark: int = INDEX_MARK, lanes: int
 
 
 def take_handshakes_only(handshakes: socket.socket) -> bool:
-    """Have the kernel drop what comes to *handshakes* and is no handshake message; return whether it will.
+    """Have the kernel drop everything but handshake messages at *handshakes*; return whether it will.
 
     A flood of it then costs no turn of the forwarder.  Of merged datagrams the first tells for all.
     """

@@ -70,7 +70,7 @@ class Sessions:
         if len(public_key) != KEY_SIZE:
             raise ValueError(f"a public key has {KEY_SIZE} bytes, not {len(public_key)}")
         if public_key == self._node.private_key.public:
-            raise ValueError("a node is no peer of its own")
+            raise ValueError("a node cannot be its own peer")
         if peer in self._by_number or public_key in self._by_public_key:
             raise ValueError("the peer's number or public key is taken")
         handshakes = PeerHandshakes(self._node, peer, public_key, preshared_key)
@@ -145,7 +145,7 @@ class Sessions:
             handshakes.hear()
 
     def retired(self, local_index: int) -> None:
-        """Free the index of a keypair the forwarder no longer holds.  An index that is not in use is no matter."""
+        """Free the index of a keypair the forwarder no longer holds.  An index that is not in use is ignored."""
         handshakes = self._indices.owner(local_index)
         if handshakes is not None:
             handshakes.retire(local_index)

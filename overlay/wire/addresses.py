@@ -54,7 +54,7 @@ def format_sockaddr(address: Sockaddr) -> str:
 
 
 def pack_host(address: Sockaddr) -> bytes:
-    """Return the host in 4 or 16 bytes, without its scope.  Raises ValueError for any text that is no such address."""
+    """Return the host in 4 or 16 bytes, without its scope.  Raises ValueError for any other text."""
     packed = _packed(address[0])
     if len(packed) != (4 if len(address) == 2 else 16):
         raise ValueError(address[0])

@@ -49,7 +49,7 @@ kind 5, probed: the answer to a probe, under the keypair that the probe came by,
     id          that of the probe
 
 kind 6, presence: a sign of life of a director of virtual services.  It goes to the other directors several times a
-second, and to everybody now and then.  It is for the agent, and who is no director of that group is not heeded
+second, and to everybody now and then.  It is for the agent, which ignores it from nodes that are not directors of that group
 
     group       the CRC-32 of the directors' names, in the order of the file, with zero bytes between them
     active      true if the sender takes the group's services for its own

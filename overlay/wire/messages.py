@@ -30,7 +30,7 @@ NO_MAC = bytes(MAC_SIZE)
 
 
 def message_type(datagram: bytes | bytearray | memoryview) -> int:
-    """Return the first 32 bits as a number: one of the types above, or anything else for what is no message."""
+    """Return the first 32 bits as a number: one of the types above, or anything else if it is not a message."""
     return int.from_bytes(datagram[:4], "little")
 
 

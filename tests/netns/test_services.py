@@ -204,7 +204,7 @@ def test_node_that_is_no_director_says_who_is(asked):
     told = asked.client.overlay("services", "drain", "web/web1")
     assert (told.returncode, told.stderr) == (
         1,
-        "Error: this node is no director of web: ask lb1 or lb2\n",
+        "Error: this node is not a director of web: ask lb1 or lb2\n",
     )
 
 

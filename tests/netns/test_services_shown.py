@@ -78,7 +78,7 @@ def test_flows_are_shown_as_far_as_they_are_asked_for(with_flows):
     [
         (("nothing", "--flows"), 2, "there is no service 'nothing': there are web, idle"),
         (("--flows", "--server", "web9"), 2, "there is no server 'web9': there are web1, web2"),
-        (("idle", "--flows"), 1, "this node is no director of idle: ask one of its directors"),
+        (("idle", "--flows"), 1, "this node is not a director of idle: ask one of its directors"),
         (("--flows", "--client", "10.0.0.0/99"), 1, "'10.0.0.0/99' is not an IP address or prefix"),
         (("--ipvsadm", "nothing"), 2, "there is no service 'nothing'"),
     ],

@@ -65,7 +65,7 @@ def is_ours(text: str) -> bool:
 
 
 def types_of(text: str) -> list[str]:
-    """Return the plugins of the network in *text*, none for what is no network."""
+    """Return the plugins of the network in *text*, none if it is not a network."""
     try:
         read = json.loads(text)
     except (ValueError, RecursionError):
@@ -81,7 +81,7 @@ def types_of(text: str) -> list[str]:
 
 
 def name_of(text: str) -> str | None:
-    """Return the name of the network in *text*; None for what is no network."""
+    """Return the name of the network in *text*; None if it is not a network."""
     try:
         read = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Packets that a kernel has left unfinished: that of this host, or that of a far end beyond a wire that is none.
+"""Packets with partial checksums, left by this host's kernel, or by one that is reached without a physical link.
 
 A kernel that sends in a tunnel of its own leaves it to the network card to write TCP and UDP checksums and to cut
 super-packets; between containers of one host there is no card, and they come as they are.  And a device with GRO on

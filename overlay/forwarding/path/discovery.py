@@ -86,7 +86,7 @@ class Discovery(state.Discovery):
         self._led = led
 
     def undo(self) -> None:
-        """Have it as the agent opened it: one that is come back to rests as it did when it was left."""
+        """Reset the options to what the agent set: a socket that is returned to rests as it did when it was left."""
         if self._is_switched:
             self._raw.setsockopt(*DISCOVER[self._family], PMTUDISC_WANT)
             if self._family in LARGEST:

@@ -72,7 +72,7 @@ class Settings:
     tcp: float = TCP_TIMEOUT
     fin: float = FIN_TIMEOUT
     udp: float = UDP_TIMEOUT
-    new_flows: int = NEW_FLOWS  # per second; 0 is no limit
+    new_flows: int = NEW_FLOWS  # per second; 0 means no limit
     flows: int = FLOWS
     cache: int = CACHE
 

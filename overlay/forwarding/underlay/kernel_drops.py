@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from overlay.forwarding.underlay.udp_socket import UdpSocket
 
-# At the socket for handshake messages a filter drops what is no message, and nobody tells the two apart there.
+# At the socket for handshake messages a filter drops what is not a message, and nobody tells the two apart there.
 REASONS = {
     Role.ALL: "receive_full",
     Role.RECEIVES: "receive_full",

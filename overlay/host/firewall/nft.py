@@ -46,7 +46,7 @@ _Sets = dict[tuple[str, str, str], list[Any]]
 def parse(ruleset: Any) -> list[Table]:
     """Return the tables of *ruleset*, the decoded JSON.  What is not understood matches nothing for certain.
 
-    Raises ValueError where it is no ruleset.
+    Raises ValueError if it is not a ruleset.
     """
     chains: dict[tuple[str, str], dict[str, Chain]] = {}
     sets: _Sets = {}

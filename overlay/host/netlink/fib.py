@@ -102,7 +102,7 @@ def match(kernel: Kernel, address: IPAddress, fwmark: int | None) -> Match | Non
 def look_up(kernel: Kernel, address: IPAddress, fwmark: int | None) -> dict[int, bytes] | None:
     """Return the attributes of the route to *address* for what this host sends with that mark.
 
-    None if it is no way out of this host.
+    None if the route does not lead out of this host.
     """
     raw = _ask(kernel, address, fwmark)
     if raw is None or raw[ROUTE_TYPE_OFFSET] != RTN_UNICAST:

@@ -39,7 +39,7 @@ IFA_F_DADFAILED = 0x008  # somebody else on the link has it
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One interface.  *is_up* is with a carrier.  *mac* is None of what is no Ethernet.
+    """One interface.  *is_up* is with a carrier.  *mac* is None if it is not Ethernet.
 
     *addresses* are those that can be used, in the order of the kernel: its first of a family is sent from.
     """

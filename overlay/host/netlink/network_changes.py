@@ -1,6 +1,6 @@
 """By which addresses and default routes this host stands in the network, as netlink tells of changes.
 
-Router advertisements and DHCP confirm the same addresses and routes over and over: that is no change.  Nor is an
+Router advertisements and DHCP confirm the same addresses and routes over and over: that is not a change.  Nor is an
 address of a link's own, as each new veth of a container gets one.
 """
 

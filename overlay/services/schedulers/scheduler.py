@@ -16,7 +16,7 @@ class Real:
 
     *key* is its identity, the same on every director.  *index* is its place in Loads.  A *weight* of 0 takes no new
     flows.  From *upper* flows on it takes none either until there are fewer than *lower*, or than three quarters of
-    *upper* if *lower* is 0; an *upper* of 0 is no limit.
+    *upper* if *lower* is 0; an *upper* of 0 means no limit.
     """
 
     key: str

@@ -37,7 +37,7 @@ def unanswered(endpoint: Endpoint, what: str, location: EtcdLocation) -> Gateway
 
 
 def garbled(endpoint: Endpoint, what: str) -> GatewayError:
-    """Return the error of something that is no etcd; *what* says why."""
+    """Return the error of something that is not an etcd; *what* says why."""
     return GatewayError(
         Cause.GARBLED, f"what answers at {endpoint} is not etcd 3.4 or later: {what}; correct the URL"
     )

@@ -34,7 +34,7 @@ class Cause(enum.Enum):
     TLS = "tls"  # certificates do not fit
     LOGIN = "login"  # user or password is wrong or missing
     FORBIDDEN = "forbidden"  # the user may not do this
-    GARBLED = "garbled"  # it is no etcd, or none that we know
+    GARBLED = "garbled"  # it is not an etcd, or not one that we know
     REFUSED = "refused"  # etcd did not like the call itself
     GONE = "gone"  # the lease is
 

@@ -127,7 +127,7 @@ def test_who_asks_and_leaves_ends_the_check_and_harms_nothing(monkeypatch, error
         ("web", "unknown_service", "there is no server of web ''"),
         (["web/web1"], "unknown_service", "there is no service"),
         (None, "unknown_service", "there is no service 'None'"),
-        ("far/web1", "failed", "this node is no director of far"),
+        ("far/web1", "failed", "this node is not a director of far"),
     ],
 )
 def test_names_that_cannot_be_checked_are_refused(monkeypatch, name, kind, said):

@@ -146,7 +146,7 @@ def test_a_server_is_sought_in_the_services_that_have_it():
     [
         ({"name": "wep"}, "unknown_service", "there is no service 'wep'"),
         ({"name": ["web"]}, "unknown_service", "there is no service"),
-        ({"name": "far"}, "failed", "this node is no director of far: ask one of its directors"),
+        ({"name": "far"}, "failed", "this node is not a director of far: ask one of its directors"),
         ({"server": "web9"}, "unknown_service", "there is no server 'web9'"),
         ({"name": "dns", "server": "web1"}, "unknown_service", "there is no server of dns 'web1'"),
         ({"server": {}}, "unknown_service", "there is no server {}"),

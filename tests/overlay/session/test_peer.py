@@ -113,7 +113,7 @@ KEY = PrivateKey(b"k" * 32).public
         (2, KEY[:31], None, "a public key has 32 bytes, not 31"),
         (2, KEY, b"p" * 33, "a preshared key has 32 bytes, not 33"),
         (1, KEY, None, "the peer's number or public key is taken"),
-        (2, "own", None, "a node is no peer of its own"),
+        (2, "own", None, "a node cannot be its own peer"),
         (2, "known", None, "the peer's number or public key is taken"),
     ],
     ids=["key", "preshared key", "number", "own key", "known key"],

@@ -366,7 +366,7 @@ def test_a_peer_removed_and_added_again_shakes_hands_anew(pair):
 
 
 def test_a_node_is_no_peer_of_its_own(pair):
-    with pytest.raises(ValueError, match="no peer of its own"):
+    with pytest.raises(ValueError, match="cannot be its own peer"):
         pair.a.sessions.add_peer(2, pair.a.key.public)
 
 
