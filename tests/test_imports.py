@@ -494,6 +494,7 @@ TESTED_ELSEWHERE = {
     "peers.services.vrrp": "test_reading has every sentence of it",
     "peers.toml_section": "test_toml has every sentence of it",
     "peers.stores.etcd.connection": "test_gateway opens them, keeps them and breaks them off",
+    "peers.stores.etcd.remarks": "test_attendance has hosts that say each of them",
     "peers.stores.etcd.failures": "test_gateway has etcd fail in each way",
     "peers.stores": "tests/peers/stores/test_stores.py holds what all stores have in common",
     "peers.stores.memory": "test_stores runs the shared contract over it",

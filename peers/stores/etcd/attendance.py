@@ -16,15 +16,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
-from peers.addresses import parse_address
 from peers.errors import StoreError, TableError
-from peers.peer import format_public_key
 from peers.stores import membership
-from peers.stores.etcd import saved
+from peers.stores.etcd import remarks, saved
 from peers.stores.etcd.document import decode_document, read_document
-from peers.stores.etcd.layout import MalformedError, NodeValue
 from peers.stores.etcd.leases import Claimant, Grant, KeepAlive, Standing, Tenancy, Write
-from peers.stores.etcd.members import Members, Own, Snapshot, read_members
+from peers.stores.etcd.members import Members, Own, Snapshot, read_departed, read_members
 from peers.stores.etcd.messages import Cause, Delete, GatewayError, Get, Put, is_unchanged, prefix_end
 from peers.stores.etcd.mirror import HistoryError, Mirror
 
@@ -178,26 +175,13 @@ class Attendance:
 
     def notes(self) -> list[str]:
         """Return what an administrator should know."""
-        notes = []
-        if self._history is not None:
-            notes.append(
-                f"etcd is not followed, because {self._history}: the table stays in force; if this etcd is the right one, "
-                "run `overlay network accept`"
-            )
-        elif self._silent_since is not None and self._trouble is not None:
-            which = "that was in force when this host last ran " if not self._has_contact else ""
-            notes.append(f"{self._trouble}; the table {which}stays in force")
+        trouble = self._trouble if self._silent_since is not None else None
+        notes = remarks.describe_silence(trouble, self._history, is_first=not self._has_contact)
         if self._problem is not None:
             notes.append(f"the document is not taken, and the last one stays in force: {self._problem}")
-        if self._tenancy.lost:
-            lost = ", ".join(map(str, self._tenancy.lost))
-            notes.append(
-                f"{lost} belongs to another node now: what runs here with its addresses is no longer reached from other "
-                "hosts; start it again to give it a new address"
-            )
-        if (reason := self._describe_standing()) is not None:
-            notes.append(reason)
-        return notes
+        notes += remarks.describe_loss(self._tenancy.lost)
+        reason = self._describe_standing()
+        return [*notes, *([reason] if reason is not None else [])]
 
     # Joining
 
@@ -216,27 +200,8 @@ class Attendance:
         return self._describe_standing()
 
     def _describe_standing(self) -> str | None:
-        document, name = self._document, self._keys.name
-        match self._tenancy.standing:
-            case Standing.FULL:
-                assert document is not None
-                pools = ", ".join(map(str, document.leases.pools))
-                return (
-                    f"no subnet is free in {pools}: release one with `overlay network release`, or widen prefix in [leases] "
-                    "with `overlay network edit`"
-                )
-            case Standing.COPY:
-                return (
-                    "another host takes part with the private key of this one, as a copy of its disk would: make a key for "
-                    "this host with `overlay keygen --force`, and start the agent again"
-                )
-            case Standing.UNVOUCHED:
-                key = format_public_key(self._member.public_key)
-                return (
-                    f"nobody vouches for this host in {name}: run `overlay network enroll {key}` where the administrator's "
-                    "key is, or `overlay network enroll --token FILE` here"
-                )
-        return None
+        standing, key = self._tenancy.standing, self._member.public_key
+        return remarks.describe_standing(standing, self._document, self._keys.name, key)
 
     # Following the keys
 
@@ -407,13 +372,8 @@ class Attendance:
                 claimant.endpoints,
                 claimant.encapsulation,
             )
-        departed = []
-        for kv, _ in self._mirror.departed.values():
-            folder, name = self._keys.split(kv.key)
-            with contextlib.suppress(MalformedError):
-                if folder == "nodes":
-                    departed.append(NodeValue.parse(name, kv.value))
-        snapshot = Snapshot(self._document, self._members, own, tuple(departed))
+        departed = read_departed(self._keys, (kv for kv, _ in self._mirror.departed.values()))
+        snapshot = Snapshot(self._document, self._members, own, departed)
         if snapshot != self._snapshot:
             self._snapshot = snapshot
             self._take(snapshot)
@@ -509,15 +469,8 @@ class Attendance:
             self._tenancy.claimant = replace(self._tenancy.claimant, endpoints=(found,))
 
     def _is_reachable(self, text: str) -> bool:
-        """Return whether others may reach an address: it is not on this host alone, and not on the overlay."""
-        try:
-            address = parse_address(text)
-        except ValueError:
-            return False
-        if address.is_loopback or address.is_unspecified or address.is_link_local:
-            return False
-        return self._document is None or not any(
-            address in prefix for prefix in self._document.network.prefixes
+        return remarks.is_reachable(
+            text, self._document.network.prefixes if self._document is not None else ()
         )
 
     # What is kept on disk
@@ -556,12 +509,7 @@ class Attendance:
             except OSError as error:
                 if str(error) != failed:
                     failed = str(error)
-                    log.warning(
-                        "what is known of the network cannot be kept in %s: %s; a start while etcd is away will not be "
-                        "possible",
-                        self._file,
-                        error.strerror,
-                    )
+                    log.warning("%s", remarks.describe_unsaved(self._file, error))
 
 
 def _is_lasting(error: StoreError) -> bool:

@@ -6,6 +6,7 @@ written in the document comes before both.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -106,6 +107,17 @@ def read_members(
     unvouched: list[Placed] = []
     accepted = _settle(everybody, document, left_out, trust, unvouched)
     return Members(tuple(everybody), tuple(accepted), tuple(unvouched), tuple(reservations), tuple(left_out))
+
+
+def read_departed(keys: Keys, kvs: Iterable[KeyValue]) -> tuple[NodeValue, ...]:
+    """Return the nodes among keys that are gone."""
+    departed = []
+    for kv in kvs:
+        folder, name = keys.split(kv.key)
+        with contextlib.suppress(MalformedError):
+            if folder == "nodes":
+                departed.append(_parse_node(name, kv.value))
+    return tuple(departed)
 
 
 @lru_cache(maxsize=1 << 16)

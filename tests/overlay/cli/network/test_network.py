@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+import tempfile
 
 import pytest
 import trio
@@ -138,7 +139,7 @@ def editor(tmp_path, monkeypatch, program):
     path.chmod(0o755)
     monkeypatch.setenv("EDITOR", str(path))
     monkeypatch.setenv("VISUAL", str(path))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def test_document_is_edited(created, tmp_path, monkeypatch):

@@ -1,0 +1,86 @@
+"""What an administrator is told of a host's part in a network: how it stands, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peers.addresses import parse_address
+from peers.peer import format_public_key
+from peers.stores.etcd.leases import Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from peers.addresses import Prefix
+    from peers.errors import StoreError
+    from peers.stores.etcd.document import Document
+
+
+def describe_silence(trouble: StoreError | None, history: str | None, *, is_first: bool) -> list[str]:
+    """Return what to say of an etcd that is not followed, by its *history* or because of *trouble*; *is_first* if never."""
+    if history is not None:
+        return [
+            (
+                f"etcd is not followed, because {history}: the table stays in force; if this etcd is the right one, run "
+                "`overlay network accept`"
+            )
+        ]
+    which = "that was in force when this host last ran " if is_first else ""
+    return [] if trouble is None else [f"{trouble}; the table {which}stays in force"]
+
+
+def describe_loss(lost: Iterable[Prefix]) -> list[str]:
+    """Return what to say of subnets that are another's now."""
+    listed = ", ".join(map(str, lost))
+    if not listed:
+        return []
+    return [
+        (
+            f"{listed} belongs to another node now: what runs here with its addresses is no longer reached from other hosts; "
+            "start it again to give it a new address"
+        )
+    ]
+
+
+def describe_unsaved(path: Path, error: OSError) -> str:
+    """Return what to say where what is known cannot be kept on disk."""
+    return (
+        f"what is known of the network cannot be kept in {path}: {error.strerror}; a start while etcd is away will not be "
+        "possible"
+    )
+
+
+def describe_standing(
+    standing: Standing, document: Document | None, network: str, public_key: bytes
+) -> str | None:
+    """Return what keeps this host from having a subnet; None if nothing does that a person should know."""
+    match standing:
+        case Standing.FULL:
+            pools = ", ".join(map(str, document.leases.pools)) if document is not None else network
+            return (
+                f"no subnet is free in {pools}: release one with `overlay network release`, or widen prefix in [leases] "
+                "with `overlay network edit`"
+            )
+        case Standing.COPY:
+            return (
+                "another host takes part with the private key of this one, as a copy of its disk would: make a key for "
+                "this host with `overlay keygen --force`, and start the agent again"
+            )
+        case Standing.UNVOUCHED:
+            return (
+                f"nobody vouches for this host in {network}: run `overlay network enroll {format_public_key(public_key)}` "
+                "where the administrator's key is, or `overlay network enroll --token FILE` here"
+            )
+    return None
+
+
+def is_reachable(text: str, carried: Iterable[Prefix]) -> bool:
+    """Return whether others may reach an address: it is not on this host alone, and not on the overlay itself."""
+    try:
+        address = parse_address(text)
+    except ValueError:
+        return False
+    if address.is_loopback or address.is_unspecified or address.is_link_local:
+        return False
+    return not any(address in prefix for prefix in carried)
