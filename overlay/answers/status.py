@@ -14,8 +14,13 @@ from overlay.troubles import notes_of, unreached
 from peers.peer import format_public_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from overlay.answers.running import Running
+    from overlay.counters import Counted
+    from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.questions import Answer, TellRows
+    from peers.peer import Peer
 
 # Ours
 ROWS_AT_ONCE = 20  # rows made before other tasks have their turn, in one millisecond
@@ -28,17 +33,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
     node, host, troubled = running.node(), running.host, list[dict[str, Any]]()
     others, learnt = list(node.others), host.learnt_mtus()
     for at in range(0, len(others), ROWS_AT_ONCE):
-        now = clock.now()
-        rows = [
-            running.row(remote, counted.peers.get(remote.number), now, learnt)
-            if counted.is_complete or remote.number in counted.peers
-            else status.doubt(running.row(remote, None, now, learnt))
-            for peer in others[at : at + ROWS_AT_ONCE]
-            if (remote := running.roster.by_name.get(peer.name)) is not None
-        ]
-        for row in rows:
-            if (note := unreached(row, carried_by(ENCAPSULATIONS[row["encapsulation"]]))) is not None:
-                row["notes"].append(note)
+        rows = list(_rows(running, counted, others[at : at + ROWS_AT_ONCE], learnt))
         troubled += [row for row in rows if row["notes"]]
         await tell_rows(rows)
     drops = counted.drops
@@ -85,3 +80,20 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         "strangers": running.refusals.describe_strangers(clock.now()),
     }
     return {"ok": True, "status": told}
+
+
+def _rows(
+    running: Running, counted: Counted, peers: Sequence[Peer], learnt: Mapping[str, LearntMtu]
+) -> Iterator[dict[str, Any]]:
+    now = clock.now()
+    for peer in peers:
+        remote = running.roster.by_name.get(peer.name)
+        if remote is None:
+            continue
+        counters = counted.peers.get(remote.number)
+        row = running.row(remote, counters, now, learnt)
+        if counters is None and not counted.is_complete:
+            row = status.doubt(row)
+        if (note := unreached(row, carried_by(ENCAPSULATIONS[row["encapsulation"]]))) is not None:
+            row["notes"].append(note)
+        yield row

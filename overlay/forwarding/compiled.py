@@ -192,9 +192,16 @@ class Compiled:
         if self.lane.flush(peer.state) & HAS_NEWS:
             self.take_news()
 
-    def drain_udp(self, udp: UdpSocket, now: float, most: int) -> bool:
-        """Take what *udp* has, about *most* bytes, and return whether there may be more."""
+    def drain(self, udp: UdpSocket, now: float, most: int) -> bool | None:
+        """Take what *udp* has, about *most* bytes or a batch, and return whether there may be more.
+
+        None, and nothing is taken, if its datagrams are none of those that this path knows.
+        """
+        if udp.descriptor < 0 or (udp.clear is not None and not udp.layout):
+            return None
         self.settle()
+        if udp.carrier is not None:
+            return self._drain_raw(udp, now)
         return self.see_to_udp(self.lane.drain_udp(udp, now, most), udp, now, most)
 
     def see_to_udp(self, result: int, udp: UdpSocket, now: float, most: int) -> bool:
@@ -262,10 +269,9 @@ class Compiled:
     def _bring_unit(self, stop: int) -> None:
         """Have the unit that the lane has opened in the buffer of `inbound`; there it is already."""
 
-    def drain_raw(self, udp: UdpSocket, now: float) -> bool:
+    def _drain_raw(self, udp: UdpSocket, now: float) -> bool:
         """Take what *udp*, a raw socket, has, a batch or a little more, and return whether there may be more."""
         lane, raw = self.lane, self._inbound.raw
-        self.settle()
         while True:
             result = lane.drain_raw(udp, now)
             if result & HAS_NEWS:

@@ -30,11 +30,11 @@ class Twin(Protocol):
     def flush_peer(self, peer: Peer) -> None:
         """Send what waits for *peer* until the end of the batch."""
 
-    def drain_raw(self, udp: UdpSocket, now: float) -> bool:
-        """Take what *udp*, a raw socket, has, a batch or a little more, and return whether there may be more."""
+    def drain(self, udp: UdpSocket, now: float, most: int) -> bool | None:
+        """Take what *udp* has, about *most* bytes or a batch, and return whether there may be more.
 
-    def drain_udp(self, udp: UdpSocket, now: float, most: int) -> bool:
-        """Take what *udp* has, about *most* bytes, and return whether there may be more."""
+        None, and nothing is taken, if its datagrams are none of those that the twin knows.
+        """
 
     def see_to_tun(self, result: int, tun: TunReader, now: float) -> None:
         """Deal with the *result* of a drain, and go on with it.  Raises OSError as a read does."""

@@ -103,12 +103,10 @@ class Inbound:
         gathered behind each other as the kernel would have done it, and taken as one receive.  So are, in the clear,
         receives of merged ones: a super-packet takes two sends, and enters the tun in one write again.
         """
+        if self.compiled is not None and (has_more := self.compiled.drain(udp, now, most)) is not None:
+            return has_more
         if udp.carrier is not None:
-            if self.compiled is not None and udp.descriptor >= 0 and udp.layout:
-                return self.compiled.drain_raw(udp, now)
             return self.raw.drain(udp, now)
-        if self.compiled is not None and udp.descriptor >= 0 and (udp.clear is None or udp.layout):
-            return self.compiled.drain_udp(udp, now, most)
         received, receive, view = self.received, udp.raw.recvmsg_into, self._view
         received.udp, received.now = udp, now
         if udp.pace.takes_one(now):
