@@ -104,12 +104,15 @@ def test_transfers_go_on_while_directors_are_killed_in_turn(farm, is_drained):
     wait_until(lambda: sum(flows(farm.lb1)) == 8, 30)
     places = flows(farm.lb1)
     drained = places.index(max(places))
+    server = f"web{drained + 1}"
     if is_drained:
-        done = farm.lb1.overlay("services", "drain", f"slow/web{drained + 1}")
+        done = farm.lb1.overlay("services", "drain", f"slow/{server}")
         assert done.returncode == 0, done.stderr
     told = [drained] if is_drained else [0, 1]
     for killed, other in ((farm.lb1, farm.lb2), (farm.lb2, farm.lb1), (farm.lb1, farm.lb2)):
         wait_until(lambda other=other: all(flows(other)[each] == places[each] for each in told), 30)
+        if is_drained:  # which one that has just begun is told by the other, while that lives
+            wait_until(lambda other=other: state(other, server, "slow")["state"] == "drained", 30)
         wait_until(lambda: active_for(farm.client) == "lb1", 30)
         killed.process.send_signal(signal.SIGKILL)
         killed.process.wait()
@@ -124,8 +127,8 @@ def test_transfers_go_on_while_directors_are_killed_in_turn(farm, is_drained):
     assert [said.count(name) for name in ("web1", "web2")] == places
 
 
-def state(director, name="web1"):
-    (service,) = listed(director, "web")
+def state(director, name="web1", service="web"):
+    (service,) = listed(director, service)
     (server,) = [each for each in service["servers"] if each["name"] == name]
     return server
 
