@@ -12,10 +12,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from peers.addresses import host_prefix
+from peers.errors import KeyProblem
 from peers.peer import PEER_NAME, default_addresses, format_public_key
+from peers.peer_section import PEERS
 from peers.prefixes import PrefixMap, place_of
 from peers.stores.etcd.document import free_address, header
 from peers.stores.etcd.layout import MalformedError, NodeValue, Reservation, format_subnet
+from peers.table import Table
+from peers.toml_section import Section
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -240,6 +244,25 @@ def find_node(text: str, line: int, snapshot: Snapshot) -> NodeValue | None:
         (value for value in values if section[-1] == f'public_key = "{format_public_key(value.public_key)}"'),
         None,
     )
+
+
+def problem_alone(value: NodeValue, document: Document) -> str | None:
+    """Return why no table can be made with the node by itself; None where only others can be in the way of it."""
+    section: dict[str, object] = {
+        "public_key": format_public_key(value.public_key),
+        "subnets": list(map(str, value.subnets)),
+    }
+    if value.endpoints:
+        section["endpoint"] = value.endpoints[0]
+    if value.encapsulation is not None:
+        section["encapsulation"] = value.encapsulation
+    network = document.network
+    try:
+        peer = PEERS.read(Section((PEERS.name,), {value.name: section}), value.name, network, None)
+        Table(network, {value.name: peer})
+    except KeyProblem as problem:
+        return str(problem) if problem.keys[:2] == (PEERS.name, value.name) else None
+    return None
 
 
 def name_for(value: NodeValue, members: Members, document: Document) -> str:

@@ -165,6 +165,11 @@ class Trust:
     def learn(self, vouched: Mapping[str, KeyValue]) -> None:
         """Take note of what stands under vouched/; of two nodes by one token the first counts."""
         self._vouched, self._first = vouched, {}
+        self._known = {
+            (value, name): found
+            for (value, name), found in self._known.items()
+            if name in vouched and vouched[name].value == value
+        }
         for name, kv in sorted(vouched.items(), key=lambda item: item[1].created):
             token = _token_key(kv.value)
             if token is not None:
@@ -234,7 +239,8 @@ class Trust:
         key, expires = parse_key(str(token.get("key"))), token.get("expires")
         wanted, limited = token.get("name"), _optional_subnet(token)
         signature = _decode(str(token.get("signature")), SIGNATURE_SIZE)
-        if not isinstance(expires, int) or wanted not in {None, name} or limited not in {None, subnet}:
+        # Compared, not looked up in a set: what stands there may be a list, which has no hash.
+        if not isinstance(expires, int) or wanted not in (None, name) or limited not in (None, subnet):
             raise ValueError("another node")
         fields = _token_fields(key, expires, wanted, limited)
         if not _holds(self._public, signature, TOKEN, self.network, *fields):

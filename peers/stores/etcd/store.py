@@ -20,7 +20,15 @@ from peers.stores.etcd.document import check_document, decode_document, read_doc
 from peers.stores.etcd.gateway import Gateway
 from peers.stores.etcd.layout import Keys, check_network
 from peers.stores.etcd.location import is_key
-from peers.stores.etcd.members import Snapshot, compose, describe_left_out, find_node, read_members, without
+from peers.stores.etcd.members import (
+    Snapshot,
+    compose,
+    describe_left_out,
+    find_node,
+    problem_alone,
+    read_members,
+    without,
+)
 from peers.stores.etcd.messages import prefix_end
 
 if TYPE_CHECKING:
@@ -37,7 +45,7 @@ if TYPE_CHECKING:
 
 # Ours
 ADMIN_KEY = "admin-key"
-MOST_REFUSED = 1000  # nodes; each takes a reading of the whole
+MOST_READINGS = 1000  # of the whole at once, each without one more of the nodes that contradict others
 
 
 class EtcdStore:
@@ -193,6 +201,7 @@ class EtcdStore:
         whole = replace(snapshot, document=document)
         present = {placed.value for placed in snapshot.members.everybody} | set(snapshot.departed)
         self._refused = {value: why for value, why in self._refused.items() if value in present}
+        readings, is_each_tried = 0, False
         while True:
             left = without(whole, self._refused)
             text = compose(document, left.members, left.own, left.departed)
@@ -200,11 +209,18 @@ class EtcdStore:
                 return self._reader.parse(text)
             except TableError as error:
                 value = None if error.line is None else find_node(text, error.line, left)
-                if value is None or len(self._refused) >= MOST_REFUSED:
+                if value is None or readings == MOST_READINGS:
                     raise
-                self._refused[value] = (
-                    f"the node {value.name} ({value.subnets[0]}) is left out: {error.problem}"
-                )
+                readings += 1
+                self._refuse(value, error.problem)
+                if not is_each_tried:  # where one is wrong by itself there may be thousands
+                    is_each_tried = True
+                    for each in (*(placed.value for placed in left.members.accepted), *left.departed):
+                        if each is not value and (problem := problem_alone(each, document)) is not None:
+                            self._refuse(each, problem)
+
+    def _refuse(self, value: NodeValue, problem: str) -> None:
+        self._refused[value] = f"the node {value.name} ({value.subnets[0]}) is left out: {problem}"
 
     def _read_now(self) -> Snapshot:
         """Return the network as it is now, seen from outside."""

@@ -669,6 +669,22 @@ def test_node_that_no_table_can_be_made_with_harms_nobody_else(
     network.run(main)
 
 
+def test_very_many_nodes_that_no_table_can_be_made_with_harm_nobody_else(network):
+    """Each took a reading of the whole, and after a thousand of them no table was made any more."""
+
+    async def main(network):
+        for number in range(1200):
+            prefix = parse_prefix(f"10.244.{number >> 4}.{(number & 15) << 4}/28")
+            wrong = NodeValue(f"n{number}", key(f"n{number}"), (prefix,), "0" * 32, ("192.0.2.1:99",), "ipip")
+            network.served.put(KEYS.node(prefix), wrong.build())
+        paris = network.host("paris")
+        await paris.start()
+        assert paris.sees() == {"paris": paris.subnets}
+        assert "and 1195 more are left out" in paris.notes
+
+    network.run(main)
+
+
 def test_network_that_somebody_deletes_as_a_whole_stays_in_force(network):
     async def main(network):
         paris, tokyo = network.host("paris"), network.host("tokyo")

@@ -114,6 +114,27 @@ def test_token_that_the_administrator_did_not_make_so_is_none(value):
     assert "wrong signature" in objection(value)
 
 
+@pytest.mark.parametrize("name", ["token", "name", "subnet", "expires", "key", "signature"])
+@pytest.mark.parametrize("wrong", [[], {}, ["paris"], {"a": []}, 7, 1.5, True, "\ud800", "\x1b[2J"])
+def test_vouching_by_a_token_with_any_value_in_any_place_is_none(name, wrong):
+    """A list as the token's name ended every agent: it was looked up in a set."""
+    found = json.loads(by_token())
+    place = found if name == "token" else found["token"]
+    place[name] = wrong
+
+    assert "wrong signature" in objection(json.dumps(found).encode())
+
+
+def test_what_vouched_once_is_forgotten():
+    trust = Trust(ADMIN.public, "office")
+    for number in range(100):
+        kept = json.dumps({"signature": number}).encode()
+        trust.learn({format_key(PARIS.public_key): KeyValue(b"", kept, number)})
+        trust.objection(PARIS)
+
+    assert len(trust._known) == 1
+
+
 def test_token_is_read_as_it_was_printed_and_its_errors_do_not_repeat_it():
     assert JoinToken.read_key(f" {TOKEN.format()}\n").public == TOKEN.key.public
     with pytest.raises(ValueError, match="is not a join token") as caught:
