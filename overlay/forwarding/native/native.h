@@ -83,7 +83,8 @@ enum {
     LOOK = 16,                              /* underlay.sender */
     TRAIN_MESSAGES = 2048,                  /* more than any super-packet has segments that a train takes */
     REFUSED_BYTES = 1024 * 1024,
-    REFUSED_SENDS = 512,
+    REFUSED_AT_ONCE = 256,                  /* sends that wait for Python when a drain takes no more */
+    REFUSED_SENDS = 2560,                   /* see refuse() */
     DROPS_AT_ONCE = 64,                     /* counts that wait when a drain takes no more */
     NOTED_DROPS = 256,                      /* see note_drop() */
     UNITS_PER_SESSION = 16,                 /* bulk.units */

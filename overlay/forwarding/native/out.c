@@ -27,7 +27,12 @@ struct offload offload_at(const uint8_t *at) {
 
 /* Sending */
 
-/* Keep a send that the kernel did not take; Python holds it, sends it in another way, or counts it. */
+_Static_assert(REFUSED_AT_ONCE + TRAIN_MESSAGES + BATCH <= REFUSED_SENDS, "see refuse()");
+
+/* Keep a send that the kernel did not take; Python holds it, sends it in another way, or counts it.
+ *
+ * There is room for all.  A drain looks whether REFUSED_AT_ONCE wait before it reads.  Until it looks again it sends one
+ * train, of which over a raw socket each packet is a send, and one for each packet of the batch that waits. */
 void refuse(struct out *out, struct peer *peer, const struct iovec *parts, int count, uint32_t size, uint32_t marks,
             int error) {
     uint32_t total = 0;
@@ -586,7 +591,7 @@ enum out_result out_drain(struct lane *lane, double now) {
     out->now = now;
     out->edges = 0;
     while (out->taken < (out->takes_one ? 1 : BATCH) && out->at + ROOM <= ARENA_BYTES &&
-           out->refused_size <= REFUSED_BYTES / 2 && out->refused_count < REFUSED_SENDS / 2 && !is_wanted(lane)) {
+           out->refused_size <= REFUSED_BYTES / 2 && out->refused_count < REFUSED_AT_ONCE && !is_wanted(lane)) {
         uint32_t at = out->at;
         ssize_t size = lane->io->read(lane->tun, out->arena + at + VIRTIO_AT, READ_BYTES);
         if (size < 0 && errno != EAGAIN) {
