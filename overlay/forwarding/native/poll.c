@@ -44,12 +44,31 @@ static int poll_init(PyObject *self, PyObject *arguments, PyObject *keywords) {
     return 0;
 }
 
-static void poll_dealloc(PyObject *self) {
-    struct poll_object *object = (struct poll_object *)self;
-    PyTypeObject *type = Py_TYPE(self);
-    Py_XDECREF((PyObject *)object->lane);
+static int poll_traverse(PyObject *self, visitproc visit, void *arg) {
+    const struct poll_object *object = (struct poll_object *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT((PyObject *)object->lane);
     for (int i = 0; i < WATCHED; i++)
-        Py_XDECREF(object->sockets[i]);
+        Py_VISIT(object->sockets[i]);
+    return 0;
+}
+
+/* Forget what it drains: without a lane it is of no use any more. */
+static int poll_clear(PyObject *self) {
+    struct poll_object *object = (struct poll_object *)self;
+    for (int i = 0; i < WATCHED; i++) {
+        object->watched[i].fd = -1;
+        object->watched[i].udp = NULL;
+        Py_CLEAR(object->sockets[i]);
+    }
+    Py_CLEAR(object->lane);
+    return 0;
+}
+
+static void poll_dealloc(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    poll_clear(self);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(type);
 }
@@ -199,6 +218,8 @@ static PyMethodDef poll_methods[] = {
 int add_poll(PyObject *module) {
     PyType_Slot slots[] = {
         {Py_tp_init, (void *)poll_init},
+        {Py_tp_traverse, (void *)poll_traverse},
+        {Py_tp_clear, (void *)poll_clear},
         {Py_tp_dealloc, (void *)poll_dealloc},
         {Py_tp_methods, poll_methods},
         {0, NULL},
@@ -206,7 +227,7 @@ int add_poll(PyObject *module) {
     PyType_Spec spec = {
         .name = "overlay.forwarding.native.Poll",
         .basicsize = sizeof(struct poll_object),
-        .flags = Py_TPFLAGS_DEFAULT,
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
         .slots = slots,
     };
     PyObject *type = PyType_FromModuleAndSpec(module, &spec, NULL);

@@ -1,9 +1,11 @@
+import gc
 import math
 import os
 import select
 import signal
 import socket
 import threading
+import weakref
 
 import pytest
 
@@ -226,6 +228,27 @@ def test_more_sockets_than_the_twin_has_places_for_are_python_s(compiled):
     finally:
         for each in opened:
             each.raw.close()
+
+
+class Watched(UdpSocket):
+    """It can lead anywhere, as those of the loop lead to the loop."""
+
+
+def test_a_poll_that_nobody_needs_goes_with_what_it_drains():
+    if native.core is None:
+        pytest.skip(native.missing)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as raw:
+        made, watched = Poll(clock.now), Watched(raw, socket.AF_INET)
+        watched.descriptor = raw.fileno()
+        made.compile(native.core, Twin(), is_alone=True)
+        made.read(watched)
+        watched.poll = made
+        kept = weakref.ref(made)
+
+        del made, watched
+        gc.collect()
+
+        assert kept() is None
 
 
 @pytest.mark.parametrize("arguments", [(), (1,), (1, None), (-1, "lane")])
