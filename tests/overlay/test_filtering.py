@@ -16,7 +16,7 @@ from overlay.filtering import Filtering, wanted_of
 from overlay.host.own_rules.own_rules import OwnRules
 from overlay.host.own_rules.wanted import Wanted
 from peers.stores import Location
-from tests.overlay.test_setup import PRIVATE
+from tests.overlay.setup_bench import PRIVATE
 from tests.peers.examples import peer, table
 
 OPTIONS = Options(Location.parse("/nowhere"), Path("/nowhere"), "overlay0")

@@ -7,7 +7,7 @@ import pytest
 
 from overlay.diagnosis.routes import QUESTIONS, SAMPLES
 from overlay.setup import HostSetup
-from tests.overlay.test_setup import TOKYO, host, node, set_up
+from tests.overlay.setup_bench import TOKYO, host, node, set_up
 
 __all__ = ["host"]
 

@@ -13,7 +13,7 @@ from overlay.setup import HostSetup
 from peers import toml
 from peers.peer import format_public_key
 from tests.overlay.diagnosis.test_firewall import mend, rules
-from tests.overlay.test_setup import PRIVATE, TOKYO, host
+from tests.overlay.setup_bench import PRIVATE, TOKYO, host
 from tests.peers.examples import key_text
 
 __all__ = ["host"]

@@ -181,7 +181,14 @@ def test_an_agent_of_another_version_is_told_ours_and_leaves_nothing_open_here(a
     agent.start()
     reading, writing = os.pipe()
     agent.send(ANOTHER_VERSION)
-    assert msgpack.unpackb(agent.link.recv(MESSAGE_BYTES)) == [MESSAGES.index(Ready), VERSION, [], False, 1]
+    assert msgpack.unpackb(agent.link.recv(MESSAGE_BYTES)) == [
+        MESSAGES.index(Ready),
+        VERSION,
+        [],
+        False,
+        1,
+        "",
+    ]
 
     agent.send(b"garbage")
     agent.send(Handled(1), writing)
