@@ -66,7 +66,7 @@ class Reloads:
         """Return what calls for a reload at *now*, for the log; None if nothing does.  Called every second."""
         self._look_for_file()
         if self._store.changed():
-            return "file"
+            return self._options.peers.store
         return RETRY if now >= self._retry_at else None
 
     def ask(self) -> int:

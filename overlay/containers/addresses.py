@@ -22,7 +22,7 @@ POINT_TO_POINT = 1  # bits of host part
 
 # Specification: SPEC.md of CNI 1.1.0, for names of networks and container ids; if.h for an interface's
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
-INTERFACE_NAME = re.compile(r"(?!\.{1,2}\Z)[^/:\s\0]{1,15}")
+INTERFACE_NAME = re.compile(r"(?!\.{1,2}\Z)[^/:%\s\0]{1,15}")  # the kernel fills in a number for %d
 
 # Ours
 NAME_SIZE = 256  # characters; ids of containerd, CRI-O, podman and Docker have 64

@@ -54,6 +54,14 @@ def files(tmp_path):
     return Files(tmp_path)
 
 
+def test_cause_of_a_reload_is_named_by_the_store(files):
+    options = Options(Location.parse("etcd://10.0.0.5/office"), files.key, "overlay0")
+    reloads = Reloads(FileStore(files.path), options)
+    files.write(PARIS, peer("tokyo", "10.244.2.0/24"))
+
+    assert reloads.look(2.0) == "etcd"
+
+
 def test_preshared_key_file_that_appears_later_is_taken_without_a_change_of_the_peers_file(files, caplog):
     secret = files.key.with_name("x.psk")
     files.write(PARIS, peer("tokyo", "10.244.2.0/24", preshared_key_file=str(secret)))

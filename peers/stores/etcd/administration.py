@@ -268,7 +268,8 @@ class Administration:
                 admin = parse_admin_key(stored.value.decode("ascii"))
             except ValueError:
                 raise StoreError(
-                    f"{stored.key.decode()} is not a public key; somebody has overwritten it"
+                    f"{stored.key.decode()} is not a public key; somebody has overwritten it: put the administrator's public "
+                    f"key back with `etcdctl put {stored.key.decode()} KEY`"
                 ) from None
         trust = Trust(admin, self.keys.name) if admin is not None else None
         members = read_members(self.keys, listing.kvs, document, trust)

@@ -107,7 +107,7 @@ def test_address_outside_of_the_subnets_is_refused_with_their_names():
         ("", "c", "eth0"), ("n", "", "eth0"), ("n", "../../etc", "eth0"), ("n", "-c", "eth0"), ("n\n", "c", "eth0"),
         (None, "c", "eth0"), ("n", 7, "eth0"), ("n", "c" * 257, "eth0"), ("n", "c", ""), ("n", "c", "."), ("n", "c", ".."),
         ("n", "c", "a/b"), ("n", "c", "a:b"), ("n", "c", "a b"), ("n", "c", "a" * 16), ("n", "c", "\x00"), ("n", "c", "é" * 8),
-        ("n", "c", "a\x1b"), ("n", "c", None),
+        ("n", "c", "a\x1b"), ("n", "c", "eth%d"), ("n", "c", None),
     ],
 )  # fmt: skip
 def test_names_that_could_be_paths_or_no_interface_are_refused(names):
