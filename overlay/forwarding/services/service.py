@@ -149,6 +149,7 @@ class Service:
         self.revivals = 0  # how often a server was given flows again that had been given none
         self.is_preparing = False  # an iterator of prepare() is in use
         self.changes = 0  # how often the scheduler has got other servers, and was ready for them
+        self.is_draining = False  # a server is drained: a hash may lead flows elsewhere than when they began
         self.learns_until = 0.0  # what is not known may be a flow that another director will tell of
         self.templates: Templates | None = None
         self.settings = settings
@@ -222,6 +223,7 @@ class Service:
             self.revivals += 1
         self.by_number = {}
         self._rows, self._is_sorry = tuple(rows), is_sorry
+        self.is_draining = any(row.takes is Takes.KEPT for row in rows)
         self._elsewhere = tuple(elsewhere)
         for row in rows:
             self.by_number[row.number] = self._settle(before.pop(row.key, None), row)

@@ -7,7 +7,9 @@ that they have.  All of this is best effort: what is lost on the way is sent aga
 A scheduler that hashes finds the server of a flow by itself, at every director.  There, only flows that are astray are
 told: those of a server that has been drained, those that the table leads elsewhere since a weight changed or a server
 went or came, and those that another director would lead elsewhere because it sees the servers otherwise.  They are
-looked for among all flows when the scheduler has got other servers; later ones are found when they are proven.
+looked for among all flows when the scheduler has got other servers; later ones are found when they are proven.  A
+director that has just begun may know that a server is drained before it knows of its flows: packets of flows that it
+does not know wait, as a rule for a fraction of a second, until the others have told theirs.
 
 A flow that this director has seen itself keeps its server whatever is learnt, and no message makes a
 flow end.  A director that only learnt of a flow does not send it on: it has seen no packet of it.
@@ -205,8 +207,7 @@ class Sync:
             shared.revivals, shared.asked_again = before.revivals, before.asked_again
         else:
             shared.asks = {other: _Ask(now) for other in others}
-            if shared.tells_all:
-                service.learns_until = now + PATIENCE
+            service.learns_until = now + PATIENCE
         self._shared[number] = shared
         self._by_name[shared.name] = shared
 

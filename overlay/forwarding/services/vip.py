@@ -245,10 +245,10 @@ class Vip:
         half = len(self.address)
         client, address = addresses[:half], addresses[half:]
         if protocol == PROTOCOL_TCP and not is_syn:
+            if now < service.learns_until and (service.is_draining or not service.is_function):
+                service.drops["service_preparing"] += count
+                return None
             if not service.is_function:
-                if now < service.learns_until:
-                    service.drops["service_preparing"] += count
-                    return None
                 self._refuse(service.drops, "service_unknown", packet, upper, now, count)
                 return None
         elif not service.may_begin(now):

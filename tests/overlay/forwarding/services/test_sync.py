@@ -412,6 +412,31 @@ def test_director_that_begins_anew_is_told_what_the_table_does_not_tell_it():
     assert directors.rows(1) == []  # each was told once
 
 
+@HASHED
+def test_director_that_begins_anew_leads_no_flow_of_a_drained_server_elsewhere(scheduler):
+    """It may hear of the drain before it hears of the flows."""
+    directors = Directors(scheduler)
+    flows = connect_many(directors)
+    drained = [0, 1, {"number": 2, **DRAINED}]
+    set_servers(directors, *drained)
+    one = directors.restart(0)
+    one.servers(0, 1, one.row(2, **DRAINED))
+
+    found = found_at(one, flows, directors.now)
+    directors.run(1)
+
+    assert set(found.values()) == {None}
+    assert found_at(one, flows, directors.now) == flows
+
+
+@HASHED
+def test_director_that_begins_anew_finds_flows_at_once_where_no_server_is_drained(scheduler):
+    directors = Directors(scheduler)
+    flows = connect_many(directors)
+
+    assert found_at(directors.restart(0), flows, directors.now) == flows
+
+
 def test_look_for_flows_that_are_astray_takes_many_steps(monkeypatch):
     monkeypatch.setattr(module, "PASSED_OVER", 8)
     directors = Directors("maglev")
