@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -76,7 +77,9 @@ def test_demo_that_fails_says_why_and_leaves_nothing(demo):
     shown, _ = demo.communicate(timeout=PATIENCE)
 
     assert demo.returncode == 1, shown
-    assert "The demo failed: the agent of web1 ended with exit code -9" in shown
+    # whatever is noticed first: that the agent is gone, or that the step under way does not come to its end
+    assert "The demo failed: " in shown
+    assert re.search("agent of web1 (has )?ended with exit code -9", shown)
     assert "Traceback" not in shown
     assert left(f"overlay-demo-{demo.pid}") == []
 

@@ -92,7 +92,7 @@ def test_an_agent_of_ours_that_had_no_super_packet_yet_is_asked_at_once(attacked
         PATIENCE,
         "the largest packet to pass",
     )
-    assert paris.peer(tokyo)["path_mtu"] == 1420
+    wait_until(lambda: paris.peer(tokyo)["path_mtu"] == 1420, PATIENCE, "the answer to the probe")
 
 
 def test_of_a_plain_peer_the_kernels_word_counts_and_is_told(attacked):
