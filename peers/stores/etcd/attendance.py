@@ -1,18 +1,16 @@
 """An agent's part in a network: it follows the keys, holds its subnet, and goes on with what it knows whatever etcd does.
 
-Three tasks: one follows the keys and comes back after each end of the watch, one makes the calls that leases.py asks
-for, one keeps what is known on disk.  Whatever is known is in force until something else is known: silence changes
-nothing.
+Three tasks: one follows the keys (following.py), one makes the calls that leases.py asks for, one keeps what is known
+on disk (keeping.py).  Whatever is known is in force until something else is known: silence changes nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -20,10 +18,13 @@ from peers.errors import StoreError, TableError
 from peers.stores import membership
 from peers.stores.etcd import remarks, saved
 from peers.stores.etcd.document import decode_document, read_document
+from peers.stores.etcd.endpoint import find_address
+from peers.stores.etcd.following import LONGEST_PAUSE, Following
+from peers.stores.etcd.keeping import Keeping
 from peers.stores.etcd.leases import Claimant, Grant, KeepAlive, Standing, Tenancy, Write
 from peers.stores.etcd.members import Members, Own, Snapshot, read_departed, read_members
-from peers.stores.etcd.messages import Cause, Delete, GatewayError, Get, Put, is_unchanged, prefix_end
-from peers.stores.etcd.mirror import HistoryError, Mirror
+from peers.stores.etcd.messages import Cause, Delete, GatewayError, Put, is_unchanged
+from peers.stores.etcd.mirror import Mirror
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,12 +40,8 @@ if TYPE_CHECKING:
     from peers.stores.membership import Member
 
 # Ours
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds before etcd is tried again, with chance on top
-HISTORY_PAUSE = 10.0  # seconds before an etcd with another past is looked at again
-WATCH_PATIENCE = 10.0  # seconds for a watch to begin
 GATHERING = 0.1  # seconds in which changes are gathered before the members are read again
 SHARE = 10  # and this many times as long as the last reading took, so that a thousand joins are not read one by one
-SAVE_INTERVAL = 2.0  # seconds between two writes of what is known
 UNASKED = (
     24 * 3600.0
 )  # seconds; a subnet that was held longer ago is not used without asking (as flannel's lease)
@@ -72,8 +69,8 @@ class Attendance:
     ) -> None:
         self._keys, self._path, self._gateway, self._member = keys, path, gateway, member
         self._take, self._missing = take, missing
-        self._file = member.directory / f"{keys.name}-{member.public_key[:8].hex()}.json"
-        restored = saved.read(self._file)
+        file = member.directory / f"{keys.name}-{member.public_key[:8].hex()}.json"
+        restored = saved.read(file)
         kept, confirmed = restored if restored is not None else (None, 0.0)
         self._mirror = Mirror(kept.cluster, kept.revision, kept.kvs) if kept is not None else Mirror()
         self._trust = trust(kept.serial if kept is not None else 0)
@@ -90,18 +87,14 @@ class Attendance:
         self._problem: str | None = None  # with the document, which is then not the one in force
         self._members: Members | None = None
         self._snapshot: Snapshot | None = None
-        self._has_contact = False  # at any time since the start
-        self._silent_since: float | None = trio.current_time()
-        self._trouble: StoreError | None = None  # why it is silent
-        self._history: str | None = None
         self._has_left = False
         self._read_at = 0  # the revision of the mirror when the members were read
         self._awaited = 0  # that of our own last write, which the watch will tell
-        self._is_confirmed = False
-        self._disk = trio.Lock()
-        self._watching: trio.CancelScope | None = None
         self._gathered, self._due, self._told = trio.Event(), trio.Event(), trio.Event()
-        self._retry = trio.Event()
+        self._following = Following(
+            gateway, keys.prefix, self._mirror, self._compared, self._spoke, self._changed, self._tell
+        )
+        self._keeping = Keeping(file, self._state, self._known)
 
     @property
     def gathering(self) -> float:
@@ -110,19 +103,22 @@ class Attendance:
 
     async def run(self) -> None:
         """Take part until cancelled."""
+        self._read_document()
+        self._read()  # what is on disk
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow)
+            nursery.start_soon(self._following.run)
             nursery.start_soon(self._read_members)
             nursery.start_soon(self._hold)
-            nursery.start_soon(self._save)
+            nursery.start_soon(self._keeping.run)
 
     async def joined(self, told: Callable[[str], None]) -> None:
         """Return when this host is in the table that was last taken."""
         said = ""
         while not self._is_ready():
             changed = self._told
-            if self._trouble is not None and self._document is None and _is_lasting(self._trouble):
-                raise self._trouble
+            trouble = self._following.trouble
+            if trouble is not None and self._document is None and _is_lasting(trouble):
+                raise trouble
             reason = self._reason_to_wait()
             if reason and reason != said:
                 said = reason
@@ -133,10 +129,7 @@ class Attendance:
         """Give the subnet back, so that others know at once."""
         self._has_left = True
         lease, self._tenancy.lease = self._tenancy.lease, 0
-        with trio.move_on_after(LEAVE_PATIENCE):  # a disk may hang
-            async with self._disk:
-                with contextlib.suppress(OSError):
-                    self._file.unlink(missing_ok=True)
+        await self._keeping.forget()
         if not lease:
             return None
         try:
@@ -150,11 +143,7 @@ class Attendance:
 
     def accept(self) -> str | None:
         """Follow etcd whatever its past."""
-        was, self._history = self._history, None
-        if was is not None:
-            self._mirror.accept()
-            self._retry.set()
-        return was
+        return self._following.accept()
 
     @property
     def known_keys(self) -> dict[bytes, KeyValue]:
@@ -167,16 +156,15 @@ class Attendance:
             self._tenancy.standing.value,
             self._tenancy.subnets,
             self._tenancy.lost,
-            None if self._silent_since is None else trio.current_time() - self._silent_since,
-            not self._has_contact,
+            self._following.silent,
+            not self._following.has_contact,
             self._mirror.revision,
             len(self._members.left_out) if self._members is not None else 0,
         )
 
     def notes(self) -> list[str]:
         """Return what an administrator should know."""
-        trouble = self._trouble if self._silent_since is not None else None
-        notes = remarks.describe_silence(trouble, self._history, is_first=not self._has_contact)
+        notes = self._following.notes()
         if self._problem is not None:
             notes.append(f"the document is not taken, and the last one stays in force: {self._problem}")
         notes += remarks.describe_loss(self._tenancy.lost)
@@ -188,15 +176,15 @@ class Attendance:
     def _is_ready(self) -> bool:
         if self._snapshot is None:
             return False
-        if self._has_contact:
+        if self._following.has_contact:
             return self._tenancy.standing in {Standing.HELD, Standing.LISTED}
-        return self._trouble is not None  # with what is known from before
+        return self._following.trouble is not None  # with what is known from before
 
     def _reason_to_wait(self) -> str | None:
-        if self._history is not None:
+        if self._following.history is not None:
             return self.notes()[0]
-        if self._silent_since is not None:
-            return str(self._trouble) if self._trouble is not None else None
+        if self._following.silent_since is not None:
+            return str(self._following.trouble) if self._following.trouble is not None else None
         return self._describe_standing()
 
     def _describe_standing(self) -> str | None:
@@ -205,87 +193,17 @@ class Attendance:
 
     # Following the keys
 
-    async def _follow(self) -> None:
-        self._read_document()
-        self._read()  # what is on disk
-        pause = FIRST_PAUSE
-        while True:
-            began = trio.current_time()
-            self._retry = trio.Event()
-            try:
-                await self._follow_once()
-            except HistoryError as error:
-                if self._history != str(error):
-                    log.error("etcd is not followed, the table stays in force: %s", error)  # noqa: TRY400
-                self._history = str(error)
-                self._fall_silent(StoreError(str(error)))
-                pause = HISTORY_PAUSE
-            except StoreError as error:
-                self._fall_silent(error)
-                pause = (
-                    FIRST_PAUSE
-                    if trio.current_time() - began > LONGEST_PAUSE
-                    else min(2 * pause, LONGEST_PAUSE)
-                )
-            # By chance, so that those who lost the same etcd do not come back to it at once.
-            with trio.move_on_after(pause * (0.5 + os.urandom(1)[0] / 255)):
-                await self._retry.wait()
+    def _compared(self) -> list[bytes]:
+        """Return the keys by which another past shows."""
+        return [self._keys.config, *(self._keys.node(subnet) for subnet in self._tenancy.subnets[:1])]
 
-    async def _follow_once(self) -> NoReturn:
-        """Follow the keys as long as that goes.  Raises StoreError or HistoryError at its end."""
-        prefix, end = self._keys.prefix, prefix_end(self._keys.prefix)
-        if self._has_contact and self._mirror.cluster is not None:
-            await self._compare_history()
-        else:
-            self._mirror.take_listing(await self._gateway.range(prefix, end), trio.current_time())
-        while True:
-            with trio.CancelScope() as self._watching:
-                async with self._gateway.watch(prefix, end, self._mirror.revision + 1) as watch:
-                    with trio.move_on_after(WATCH_PATIENCE) as patience:
-                        notice = await watch.next()
-                    if patience.cancelled_caught:
-                        raise StoreError("etcd does not begin to watch; see whether its cluster has a leader")
-                    if not notice.canceled:
-                        self._speaks()
-                    while not notice.canceled and not notice.compacted:
-                        self._mirror.take_notice(notice, trio.current_time())
-                        if notice.events:
-                            self._gathered.set()
-                        notice = await watch.next()
-                if notice.canceled and not notice.compacted:
-                    raise StoreError(
-                        f"etcd ended the watch ({notice.reason or 'without a reason'}); it is begun again"
-                    )
-            if self._watching.cancelled_caught:
-                raise self._trouble or StoreError("etcd is silent")
-            # What happened is forgotten there.  Nobody is taken for gone before the listing is whole.
-            self._mirror.take_listing(await self._gateway.range(prefix, end), trio.current_time())
-            self._gathered.set()
-
-    async def _compare_history(self) -> None:
-        """Raise HistoryError where etcd's past is not the one that is known."""
-        asked = [Get(self._keys.config)]
-        if self._tenancy.subnets:
-            asked.append(Get(self._keys.node(self._tenancy.subnets[0])))
-        outcome = await self._gateway.transact([], asked)
-        self._mirror.check(outcome.header, [kv for found in outcome.found for kv in found])
-
-    def _speaks(self) -> None:
-        """Take note that etcd answers, and has told all that happened."""
-        if self._silent_since is not None and self._trouble is not None:
-            log.info("etcd answers revision=%d", self._mirror.revision)
-        self._has_contact, self._silent_since, self._trouble, self._history = True, None, None, None
+    def _spoke(self) -> None:
         self._awaited = 0
         self._find_endpoints()
         self._gathered.set()
 
-    def _fall_silent(self, error: StoreError) -> None:
-        if self._silent_since is None:
-            self._silent_since = trio.current_time()
-        if str(error) != str(self._trouble):
-            log.warning("%s", error)
-        self._trouble = error
-        self._tell()
+    def _changed(self) -> None:
+        self._gathered.set()
 
     def _tell(self) -> None:
         self._told.set()
@@ -314,8 +232,8 @@ class Attendance:
         config = self._mirror.kvs.get(self._keys.config)
         if config is None:
             self._document_value = None
-            if self._document is None and self._has_contact:
-                self._trouble = self._missing()
+            if self._document is None and self._following.has_contact:
+                self._following.trouble = self._missing()
             elif self._document is not None:
                 self._problem = (
                     f"{self._path} is gone; write it again with `overlay network create` and `import`"
@@ -344,7 +262,7 @@ class Attendance:
                 log.warning("%s", error)
             self._problem = str(error)
             if self._document is None:
-                self._trouble = StoreError(str(error))
+                self._following.trouble = StoreError(str(error))
         else:
             self._problem = None
 
@@ -355,7 +273,7 @@ class Attendance:
             self._read_at = self._mirror.revision
             self._members = read_members(self._keys, self._mirror.kvs.values(), self._document, self._trust)
             self._due.set()
-            if not self._has_contact or self._has_left:
+            if not self._following.has_contact or self._has_left:
                 self._hand_out()
         self._tell()
 
@@ -388,14 +306,15 @@ class Attendance:
             if call is not None:
                 await self._make(call)
                 continue
-            wait = self._tenancy.next_deadline() - trio.current_time()
-            with trio.move_on_after(max(GATHERING, wait) if self._silent_since is None else LONGEST_PAUSE):
+            wait = max(GATHERING, self._tenancy.next_deadline() - trio.current_time())
+            with trio.move_on_after(wait if self._following.silent_since is None else LONGEST_PAUSE):
                 await self._due.wait()
 
     def _next_call(self) -> Call | None:
         """Return the call to make now; a snapshot of how we stand is then handed out."""
         document, members = self._document, self._members
-        if document is None or members is None or self._silent_since is not None or self._has_left:
+        is_silent = self._following.silent_since is not None
+        if document is None or members is None or is_silent or self._has_left:
             return None
         now = trio.current_time()
         if self._read_at < self._awaited:
@@ -428,7 +347,7 @@ class Attendance:
                 case KeepAlive():
                     kept = await self._gateway.keep_alive(call.lease)
                     tenancy.kept(kept.seconds, now())
-                    self._is_confirmed = True
+                    self._keeping.confirm()
                     if not kept.seconds:
                         log.warning("the lease has ended, the subnet is claimed again lease=%d", call.lease)
                 case Write():
@@ -450,66 +369,38 @@ class Attendance:
                 tenancy.kept(0, now())
                 return
             tenancy.failed(now())
-            # Who does not answer here may say nothing on the watch either.
-            self._trouble = error
-            if self._watching is not None:
-                self._watching.cancel()
-            self._fall_silent(error)
+            self._following.failed(error)
         except StoreError as error:
             tenancy.failed(now())
-            self._fall_silent(error)
+            self._following.fall_silent(error)
 
     def _find_endpoints(self) -> None:
         """Find out where others reach this host, unless somebody has said it."""
         if self._member.endpoint is not None:
             return
-        local = self._gateway.local
-        found = local if local is not None and self._is_reachable(local) else self._member.own_address(None)
-        if found is not None and self._is_reachable(found):
+        prefixes = self._document.network.prefixes if self._document is not None else ()
+        found = find_address(self._gateway.local, self._member, prefixes)
+        if found is not None:
             self._tenancy.claimant = replace(self._tenancy.claimant, endpoints=(found,))
-
-    def _is_reachable(self, text: str) -> bool:
-        return remarks.is_reachable(
-            text, self._document.network.prefixes if self._document is not None else ()
-        )
 
     # What is kept on disk
 
-    async def _save(self) -> None:
-        written: tuple[int, tuple[Prefix, ...]] | None = None
-        failed = ""
-        while True:
-            await trio.sleep(SAVE_INTERVAL)
-            if (
-                not self._has_contact
-                or self._has_left
-                or self._mirror.cluster is None
-                or self._document is None
-            ):
-                continue
-            state = self._mirror.generation, self._tenancy.subnets
-            try:
-                if state != written:
-                    kept = saved.Saved(
-                        self._mirror.cluster,
-                        self._mirror.revision,
-                        tuple(self._mirror.kvs.values()),
-                        self._tenancy.subnets,
-                        self._trust.serial if self._trust is not None else 0,
-                    )
-                    async with self._disk:
-                        if not self._has_left:
-                            await trio.to_thread.run_sync(
-                                saved.write, self._file, kept, abandon_on_cancel=True
-                            )
-                    written, failed = state, ""
-                elif self._is_confirmed:
-                    await trio.to_thread.run_sync(saved.confirm, self._file, abandon_on_cancel=True)
-                self._is_confirmed = False
-            except OSError as error:
-                if str(error) != failed:
-                    failed = str(error)
-                    log.warning("%s", remarks.describe_unsaved(self._file, error))
+    def _state(self) -> tuple[int, tuple[Prefix, ...]] | None:
+        """Return what changes with what is to be kept; None where nothing is."""
+        following = self._following
+        if not following.has_contact or self._mirror.cluster is None or self._document is None:
+            return None
+        return self._mirror.generation, self._tenancy.subnets
+
+    def _known(self) -> saved.Saved:
+        assert self._mirror.cluster is not None
+        return saved.Saved(
+            self._mirror.cluster,
+            self._mirror.revision,
+            tuple(self._mirror.kvs.values()),
+            self._tenancy.subnets,
+            self._trust.serial if self._trust is not None else 0,
+        )
 
 
 def _is_lasting(error: StoreError) -> bool:
