@@ -25,9 +25,10 @@ from typing import Any
 
 import trio
 
-from peers.stores.etcd import attendance
+from peers.stores.etcd.attendance import Attendance
 from peers.stores.etcd.gateway import Gateway
 from peers.stores.etcd.location import EtcdLocation
+from peers.stores.etcd.part import GATHERING
 from peers.stores.etcd.store import EtcdStore
 from peers.stores.membership import Member
 
@@ -44,13 +45,13 @@ async def _counted(self: Gateway, key: bytes, end: bytes = b"") -> Any:
     return await _list(self, key, end)
 
 
-class QuietAttendance(attendance.Attendance):
+class QuietAttendance(Attendance):
     """One that reads who takes part less often, once it has joined."""
 
     @property
     def gathering(self) -> float:
         """Seconds between two readings."""
-        return QUIET if self.standing().state == "held" else attendance.GATHERING
+        return QUIET if self.standing().state == "held" else GATHERING
 
 
 class QuietStore(EtcdStore):

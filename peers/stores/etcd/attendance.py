@@ -1,56 +1,30 @@
-"""An agent's part in a network: it follows the keys, holds its subnet, and goes on with what it knows whatever etcd does.
-
-Three tasks: one follows the keys (following.py), one makes the calls that leases.py asks for, one keeps what is known
-on disk (keeping.py).  Whatever is known is in force until something else is known: silence changes nothing.
-"""
+"""An agent's part in a network of ours: what its keys say, and how it stands in it.  See part.py for how that comes about."""
 
 from __future__ import annotations
 
-import logging
 import os
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import trio
-
-from peers.errors import StoreError, TableError
-from peers.stores import membership
+from peers.errors import StoreError
 from peers.stores.etcd import remarks, saved
-from peers.stores.etcd.document import decode_document, read_document
-from peers.stores.etcd.endpoint import find_address
-from peers.stores.etcd.following import LONGEST_PAUSE, Following
-from peers.stores.etcd.keeping import Keeping
-from peers.stores.etcd.leases import Claimant, Grant, KeepAlive, Standing, Tenancy, Write
+from peers.stores.etcd.document import Document, decode_document, read_document
+from peers.stores.etcd.leases import Claimant, Standing, Tenancy
 from peers.stores.etcd.members import Members, Own, Snapshot, read_departed, read_members
-from peers.stores.etcd.messages import Cause, Delete, GatewayError, Put, is_unchanged
-from peers.stores.etcd.mirror import Mirror
+from peers.stores.etcd.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from peers.addresses import Prefix
-    from peers.stores.etcd.document import Document
     from peers.stores.etcd.gateway import Gateway
     from peers.stores.etcd.layout import Keys
-    from peers.stores.etcd.leases import Call
-    from peers.stores.etcd.messages import KeyValue
     from peers.stores.etcd.signatures import Trust
     from peers.stores.membership import Member
 
-# Ours
-GATHERING = 0.1  # seconds in which changes are gathered before the members are read again
-SHARE = 10  # and this many times as long as the last reading took, so that a thousand joins are not read one by one
-UNASKED = (
-    24 * 3600.0
-)  # seconds; a subnet that was held longer ago is not used without asking (as flannel's lease)
-LEAVE_PATIENCE = 5.0  # seconds
 
-log = logging.getLogger("overlay")
-
-
-class Attendance:
+class Attendance(Part[Document, Members, Snapshot]):
     """One host in one network.
 
     *trust* makes what verifies signatures from the number of the last document.  *take* is handed each snapshot, and
@@ -67,341 +41,83 @@ class Attendance:
         take: Callable[[Snapshot], None],
         missing: Callable[[], StoreError],
     ) -> None:
-        self._keys, self._path, self._gateway, self._member = keys, path, gateway, member
-        self._take, self._missing = take, missing
+        self._keys, self._missing = keys, missing
         file = member.directory / f"{keys.name}-{member.public_key[:8].hex()}.json"
-        restored = saved.read(file)
-        kept, confirmed = restored if restored is not None else (None, 0.0)
-        self._mirror = Mirror(kept.cluster, kept.revision, kept.kvs) if kept is not None else Mirror()
-        self._trust = trust(kept.serial if kept is not None else 0)
+        kept = saved.read(file)
+        self._trust = trust(kept[0].serial if kept is not None else 0)
         endpoints = (member.endpoint,) if member.endpoint is not None else ()
         claimant = Claimant(
             member.name, member.public_key, os.urandom(16).hex(), endpoints, member.encapsulation
         )
-        self._tenancy = Tenancy(keys, claimant, kept.subnets if kept is not None else (), os.urandom)
-        if kept is not None and 0 <= time.time() - confirmed < UNASKED:
-            self._tenancy.remember(kept.subnets)
-        self._own_name = member.name
-        self._document: Document | None = None
-        self._document_value: bytes | None = None
-        self._problem: str | None = None  # with the document, which is then not the one in force
-        self._members: Members | None = None
-        self._snapshot: Snapshot | None = None
-        self._has_left = False
-        self._read_at = 0  # the revision of the mirror when the members were read
-        self._awaited = 0  # that of our own last write, which the watch will tell
-        self._gathered, self._due, self._told = trio.Event(), trio.Event(), trio.Event()
-        self._following = Following(
-            gateway, keys.prefix, self._mirror, self._compared, self._spoke, self._changed, self._tell
-        )
-        self._keeping = Keeping(file, self._state, self._known)
+        self._tenancy = Tenancy(keys, claimant, kept[0].subnets if kept is not None else (), os.urandom)
+        super().__init__(keys.name, keys.prefix, path, gateway, member, file, kept, self._tenancy, take)
 
     @property
-    def gathering(self) -> float:
-        """Seconds in which changes are gathered."""
-        return GATHERING
+    def serial(self) -> int:
+        """The number of the document, where it is signed."""
+        return self._trust.serial if self._trust is not None else 0
 
-    async def run(self) -> None:
-        """Take part until cancelled."""
-        self._read_document()
-        self._read()  # what is on disk
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._following.run)
-            nursery.start_soon(self._read_members)
-            nursery.start_soon(self._hold)
-            nursery.start_soon(self._keeping.run)
-
-    async def joined(self, told: Callable[[str], None]) -> None:
-        """Return when this host is in the table that was last taken."""
-        said = ""
-        while not self._is_ready():
-            changed = self._told
-            trouble = self._following.trouble
-            if trouble is not None and self._document is None and _is_lasting(trouble):
-                raise trouble
-            reason = self._reason_to_wait()
-            if reason and reason != said:
-                said = reason
-                told(reason)
-            await changed.wait()
-
-    async def leave(self) -> str | None:
-        """Give the subnet back, so that others know at once."""
-        self._has_left = True
-        lease, self._tenancy.lease = self._tenancy.lease, 0
-        await self._keeping.forget()
-        if not lease:
-            return None
-        try:
-            with trio.fail_after(LEAVE_PATIENCE):
-                await self._gateway.revoke(lease)
-        except (trio.TooSlowError, StoreError) as error:
-            why = str(error) or "etcd did not answer in time"
-            seconds = self._document.leases.seconds if self._document is not None else 0
-            return f"the subnet could not be given back ({why}); the others forget it when its lease ends, within {seconds} s"
-        return None
-
-    def accept(self) -> str | None:
-        """Follow etcd whatever its past."""
-        return self._following.accept()
-
-    @property
-    def known_keys(self) -> dict[bytes, KeyValue]:
-        """The keys of the network as they were told last."""
-        return self._mirror.kvs
-
-    def standing(self) -> membership.Standing:
-        """Return how this host stands."""
-        return membership.Standing(
-            self._tenancy.standing.value,
-            self._tenancy.subnets,
-            self._tenancy.lost,
-            self._following.silent,
-            not self._following.has_contact,
-            self._mirror.revision,
-            len(self._members.left_out) if self._members is not None else 0,
-        )
-
-    def notes(self) -> list[str]:
-        """Return what an administrator should know."""
-        notes = self._following.notes()
-        if self._problem is not None:
-            notes.append(f"the document is not taken, and the last one stays in force: {self._problem}")
-        notes += remarks.describe_loss(self._tenancy.lost)
-        reason = self._describe_standing()
-        return [*notes, *([reason] if reason is not None else [])]
-
-    # Joining
-
-    def _is_ready(self) -> bool:
-        if self._snapshot is None:
-            return False
-        if self._following.has_contact:
-            return self._tenancy.standing in {Standing.HELD, Standing.LISTED}
-        return self._following.trouble is not None  # with what is known from before
-
-    def _reason_to_wait(self) -> str | None:
-        if self._following.history is not None:
-            return self.notes()[0]
-        if self._following.silent_since is not None:
-            return str(self._following.trouble) if self._following.trouble is not None else None
-        return self._describe_standing()
-
-    def _describe_standing(self) -> str | None:
-        standing, key = self._tenancy.standing, self._member.public_key
-        return remarks.describe_standing(standing, self._document, self._keys.name, key)
-
-    # Following the keys
-
-    def _compared(self) -> list[bytes]:
-        """Return the keys by which another past shows."""
+    def compared(self) -> list[bytes]:
+        """Return the keys of the document and of this host."""
         return [self._keys.config, *(self._keys.node(subnet) for subnet in self._tenancy.subnets[:1])]
 
-    def _spoke(self) -> None:
-        self._awaited = 0
-        self._find_endpoints()
-        self._gathered.set()
-
-    def _changed(self) -> None:
-        self._gathered.set()
-
-    def _tell(self) -> None:
-        self._told.set()
-        self._told = trio.Event()
-
-    # What the keys say
-
-    async def _read_members(self) -> None:
-        """Read the keys again when they have changed, but not for each change of many."""
-        while True:
-            with trio.move_on_after(1.0):
-                await self._gathered.wait()
-            if self._mirror.forget_departed(trio.current_time()):
-                self._gathered.set()
-            if not self._gathered.is_set():
-                continue
-            self._gathered = trio.Event()
-            began = time.perf_counter()
-            self._read_document()
-            self._read()
-            took = time.perf_counter() - began
-            await trio.sleep(max(self.gathering, SHARE * took))
-
-    def _read_document(self) -> None:
-        """Take the document if it is another, and can be trusted and read."""
+    def document_value(self) -> bytes | None:
+        """Return the document and its signature."""
         config = self._mirror.kvs.get(self._keys.config)
         if config is None:
-            self._document_value = None
-            if self._document is None and self._following.has_contact:
-                self._following.trouble = self._missing()
-            elif self._document is not None:
-                self._problem = (
-                    f"{self._path} is gone; write it again with `overlay network create` and `import`"
-                )
-            return
-        signature = self._mirror.kvs.get(self._keys.signature)
-        value = (
-            config.value
-            + b"\0"
-            + (signature.value if signature is not None and self._trust is not None else b"")
-        )
-        if value == self._document_value:
-            return
-        self._document_value = value
-        try:
-            text = decode_document(config.value, self._path)
-            if self._trust is not None:
-                objection = self._trust.document_objection(
-                    text, signature.value if signature is not None else None
-                )
-                if objection is not None:
-                    raise StoreError(f"{self._path} is not to be trusted: {objection}")
-            self._document = read_document(text, self._path)
-        except (StoreError, TableError) as error:
-            if self._problem != str(error):
-                log.warning("%s", error)
-            self._problem = str(error)
-            if self._document is None:
-                self._following.trouble = StoreError(str(error))
-        else:
-            self._problem = None
+            return None
+        return config.value + b"\0" + ((self._signature() or b"") if self._trust is not None else b"")
 
-    def _read(self) -> None:
-        """Read who takes part, and hand out a snapshot of it."""
-        # Without a document there is no network: who deletes all of it makes no peer go.
-        if self._document is not None and self._keys.config in self._mirror.kvs:
-            self._read_at = self._mirror.revision
-            self._members = read_members(self._keys, self._mirror.kvs.values(), self._document, self._trust)
-            self._due.set()
-            if not self._following.has_contact or self._has_left:
-                self._hand_out()
-        self._tell()
+    def read_document(self) -> Document:
+        """Return the document, if it can be trusted and read."""
+        text = decode_document(self._mirror.kvs[self._keys.config].value, self._path)
+        if self._trust is not None:
+            objection = self._trust.document_objection(text, self._signature())
+            if objection is not None:
+                raise StoreError(f"{self._path} is not to be trusted: {objection}")
+        return read_document(text, self._path)
 
-    def _hand_out(self) -> None:
-        """Let the table be as things stand."""
-        if self._document is None or self._members is None:
-            return
+    def describe_missing(self, *, was_there: bool) -> str:
+        """Return what to do about a document that is not there."""
+        if was_there:
+            return f"{self._path} is gone; write it again with `overlay network create` and `import`"
+        return str(self._missing())
+
+    def read_members(self, document: Document) -> Members:
+        """Return who is in the network."""
+        return read_members(self._keys, self._mirror.kvs.values(), document, self._trust)
+
+    def make_snapshot(self, document: Document, members: Members) -> Snapshot:
+        """Return all that a table is made of."""
         claimant, own = self._tenancy.claimant, None
         if self._tenancy.standing is not Standing.LISTED:
             own = Own(
-                self._own_name,
+                self._member.name,
                 claimant.public_key,
                 self._tenancy.subnets,
                 claimant.endpoints,
                 claimant.encapsulation,
             )
         departed = read_departed(self._keys, (kv for kv, _ in self._mirror.departed.values()))
-        snapshot = Snapshot(self._document, self._members, own, departed)
-        if snapshot != self._snapshot:
-            self._snapshot = snapshot
-            self._take(snapshot)
-        self._tell()
+        return Snapshot(document, members, own, departed)
 
-    # Holding a subnet
+    def prefixes(self, document: Document) -> Collection[Prefix]:
+        """Return what the overlay carries."""
+        return document.network.prefixes
 
-    async def _hold(self) -> None:
-        while True:
-            self._due = trio.Event()
-            call = self._next_call()
-            if call is not None:
-                await self._make(call)
-                continue
-            wait = max(GATHERING, self._tenancy.next_deadline() - trio.current_time())
-            with trio.move_on_after(wait if self._following.silent_since is None else LONGEST_PAUSE):
-                await self._due.wait()
+    def seconds(self, document: Document) -> int:
+        """Return how long a lease lasts."""
+        return document.leases.seconds
 
-    def _next_call(self) -> Call | None:
-        """Return the call to make now; a snapshot of how we stand is then handed out."""
-        document, members = self._document, self._members
-        is_silent = self._following.silent_since is not None
-        if document is None or members is None or is_silent or self._has_left:
-            return None
-        now = trio.current_time()
-        if self._read_at < self._awaited:
-            return self._tenancy.renewal(now)
-        before = self._tenancy.standing
-        call = self._tenancy.next_call(members, document, now)
-        if self._tenancy.standing is not before:
-            self._log_standing()
-        self._hand_out()
-        return call
+    def take_address(self, address: str) -> None:
+        """Let others reach this host at *address*."""
+        self._tenancy.claimant = replace(self._tenancy.claimant, endpoints=(address,))
 
-    def _log_standing(self) -> None:
-        standing = self._tenancy.standing
-        if standing in {Standing.HELD, Standing.LISTED}:
-            log.info(
-                "joined network=%s subnets=%s",
-                self._keys.name,
-                ",".join(map(str, self._tenancy.subnets)) or "-",
-            )
-        elif (reason := self._describe_standing()) is not None:
-            log.warning("%s", reason)
+    def describe_standing(self) -> str | None:
+        """Return what to do where this host takes no part."""
+        standing, key = self._tenancy.standing, self._member.public_key
+        return remarks.describe_standing(standing, self._document, self._keys.name, key)
 
-    async def _make(self, call: Call) -> None:
-        tenancy, now = self._tenancy, trio.current_time
-        try:
-            match call:
-                case Grant():
-                    lease = await self._gateway.grant(call.seconds)
-                    tenancy.granted(lease.number, lease.seconds, now())
-                case KeepAlive():
-                    kept = await self._gateway.keep_alive(call.lease)
-                    tenancy.kept(kept.seconds, now())
-                    self._keeping.confirm()
-                    if not kept.seconds:
-                        log.warning("the lease has ended, the subnet is claimed again lease=%d", call.lease)
-                case Write():
-                    outcome = await self._gateway.transact(
-                        [
-                            is_unchanged(call.key, call.modified),
-                            *(is_unchanged(*each) for each in call.removed),
-                        ],
-                        [
-                            Put(call.key, call.value.build(), call.lease),
-                            *(Delete(key) for key, _ in call.removed),
-                        ],
-                    )
-                    tenancy.wrote(call.key, now(), succeeded=outcome.succeeded)
-                    if outcome.succeeded:
-                        self._awaited = outcome.header.revision
-        except GatewayError as error:
-            if error.cause is Cause.GONE:
-                tenancy.kept(0, now())
-                return
-            tenancy.failed(now())
-            self._following.failed(error)
-        except StoreError as error:
-            tenancy.failed(now())
-            self._following.fall_silent(error)
-
-    def _find_endpoints(self) -> None:
-        """Find out where others reach this host, unless somebody has said it."""
-        if self._member.endpoint is not None:
-            return
-        prefixes = self._document.network.prefixes if self._document is not None else ()
-        found = find_address(self._gateway.local, self._member, prefixes)
-        if found is not None:
-            self._tenancy.claimant = replace(self._tenancy.claimant, endpoints=(found,))
-
-    # What is kept on disk
-
-    def _state(self) -> tuple[int, tuple[Prefix, ...]] | None:
-        """Return what changes with what is to be kept; None where nothing is."""
-        following = self._following
-        if not following.has_contact or self._mirror.cluster is None or self._document is None:
-            return None
-        return self._mirror.generation, self._tenancy.subnets
-
-    def _known(self) -> saved.Saved:
-        assert self._mirror.cluster is not None
-        return saved.Saved(
-            self._mirror.cluster,
-            self._mirror.revision,
-            tuple(self._mirror.kvs.values()),
-            self._tenancy.subnets,
-            self._trust.serial if self._trust is not None else 0,
-        )
-
-
-def _is_lasting(error: StoreError) -> bool:
-    return not isinstance(error, GatewayError) or error.is_lasting
+    def _signature(self) -> bytes | None:
+        signature = self._mirror.kvs.get(self._keys.signature)
+        return signature.value if signature is not None else None

@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 import itertools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from peers.prefixes import PrefixMap
 from peers.stores.etcd.layout import NodeValue
@@ -67,6 +67,13 @@ class KeepAlive:
     lease: int
 
 
+class Value(Protocol):
+    """What stands at the key of a host."""
+
+    def build(self) -> bytes:
+        """Return it as bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
     """*value* is to stand at *key* under *lease*, if that was last changed at *modified*, 0 if it is not there.
@@ -75,7 +82,7 @@ class Write:
     """
 
     key: bytes
-    value: NodeValue
+    value: Value
     lease: int
     modified: int
     removed: tuple[tuple[bytes, int], ...] = ()

@@ -1,0 +1,458 @@
+"""A host's part in a network, whatever its keys look like: it follows them, holds its subnet, and goes on with what it
+knows whatever etcd does.
+
+Three tasks: one follows the keys (following.py), one makes the calls that the tenancy asks for, one keeps what is known
+on disk (keeping.py).  Whatever is known is in force until something else is known: silence changes nothing.
+
+What the keys mean is said by a class for each layout of keys, by the methods that this one leaves open.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+import trio
+
+from peers.errors import StoreError, TableError
+from peers.stores import membership
+from peers.stores.etcd import remarks, saved
+from peers.stores.etcd.endpoint import find_address
+from peers.stores.etcd.following import LONGEST_PAUSE, Following
+from peers.stores.etcd.keeping import Keeping
+from peers.stores.etcd.leases import Grant, KeepAlive, Standing, Write
+from peers.stores.etcd.messages import Cause, Delete, GatewayError, Put, is_unchanged
+from peers.stores.etcd.mirror import Mirror
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from pathlib import Path
+
+    from peers.addresses import Prefix
+    from peers.stores.etcd.gateway import Gateway
+    from peers.stores.etcd.leases import Call
+    from peers.stores.etcd.messages import KeyValue
+    from peers.stores.membership import Member
+
+# Ours
+GATHERING = 0.1  # seconds in which changes are gathered before the members are read again
+SHARE = 10  # and this many times as long as the last reading took, so that a thousand joins are not read one by one
+UNASKED = (
+    24 * 3600.0
+)  # seconds; a subnet that was held longer ago is not used without asking (as flannel's lease)
+LEAVE_PATIENCE = 5.0  # seconds
+
+log = logging.getLogger("overlay")
+
+
+class Listed(Protocol):
+    """Who is in a network."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Why others are not."""
+
+
+D = TypeVar("D")
+M = TypeVar("M", bound=Listed)
+S = TypeVar("S")
+D_contra = TypeVar("D_contra", contravariant=True)
+M_contra = TypeVar("M_contra", contravariant=True)
+
+
+class Tenant(Protocol[M_contra, D_contra]):
+    """What is known of the subnet of this host, and the rules by which it gets and keeps it: see leases.py."""
+
+    standing: Standing
+    subnets: tuple[Prefix, ...]
+    lost: tuple[Prefix, ...]
+    lease: int
+
+    def remember(self, subnets: tuple[Prefix, ...]) -> None:
+        """Hold *subnets* without having asked."""
+
+    def granted(self, lease: int, seconds: int, now: float) -> None:
+        """Take note of a new lease."""
+
+    def kept(self, seconds: int, now: float) -> None:
+        """Take note of the answer to a keepalive."""
+
+    def wrote(self, key: bytes, now: float, *, succeeded: bool) -> None:
+        """Take note of what became of a write."""
+
+    def failed(self, now: float) -> None:
+        """Take note of a call without an answer."""
+
+    def next_call(self, members: M_contra, document: D_contra, now: float) -> Call | None:
+        """Return the call that is to be made now."""
+
+    def renewal(self, now: float) -> Call | None:
+        """Return the keepalive, if it is due."""
+
+    def next_deadline(self) -> float:
+        """Return when next_call() has something to say for the sake of time alone."""
+
+
+class Part(ABC, Generic[D, M, S]):
+    """One host in the network *name*, whose keys begin with *prefix*.
+
+    A document *D* and members *M* are read from the keys, and make a snapshot *S*, each of which *take* is handed.
+    *path* names the document in errors; *kept* is what *file* had.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        prefix: bytes,
+        path: Path,
+        gateway: Gateway,
+        member: Member,
+        file: Path,
+        kept: tuple[saved.Saved, float] | None,
+        tenancy: Tenant[M, D],
+        take: Callable[[S], None],
+    ) -> None:
+        self._name, self._path, self._gateway, self._member, self._take = name, path, gateway, member, take
+        restored, confirmed = kept if kept is not None else (None, 0.0)
+        self._mirror = (
+            Mirror(restored.cluster, restored.revision, restored.kvs) if restored is not None else Mirror()
+        )
+        self._tenant = tenancy
+        if restored is not None and 0 <= time.time() - confirmed < UNASKED:
+            tenancy.remember(restored.subnets)
+        self._document: D | None = None
+        self._document_value: bytes | None = None
+        self._problem: str | None = None  # with the document, which is then not the one in force
+        self._members: M | None = None
+        self._snapshot: S | None = None
+        self._has_left = False
+        self._read_at = 0  # the revision of the mirror when the members were read
+        self._awaited = 0  # that of our own last write, which the watch will tell
+        self._gathered, self._due, self._told = trio.Event(), trio.Event(), trio.Event()
+        self._following = Following(
+            gateway, prefix, self._mirror, self.compared, self._spoke, self._changed, self._tell
+        )
+        self._keeping = Keeping(file, self._state, self._known)
+
+    # What a layout of keys says
+
+    @abstractmethod
+    def compared(self) -> list[bytes]:
+        """Return the keys by which another past shows."""
+
+    @abstractmethod
+    def document_value(self) -> bytes | None:
+        """Return what the document is made of; None if there is none."""
+
+    @abstractmethod
+    def read_document(self) -> D:
+        """Return the document.  Raises StoreError or TableError."""
+
+    @abstractmethod
+    def describe_missing(self, *, was_there: bool) -> str:
+        """Return a sentence on a document that is not there, or not any more."""
+
+    @abstractmethod
+    def read_members(self, document: D) -> M:
+        """Return who is in the network."""
+
+    @abstractmethod
+    def make_snapshot(self, document: D, members: M) -> S:
+        """Return all that a table is made of."""
+
+    @abstractmethod
+    def prefixes(self, document: D) -> Collection[Prefix]:
+        """Return what the overlay carries."""
+
+    @abstractmethod
+    def seconds(self, document: D) -> int:
+        """Return how long a lease lasts."""
+
+    @abstractmethod
+    def take_address(self, address: str) -> None:
+        """Take note of where others reach this host."""
+
+    @abstractmethod
+    def describe_standing(self) -> str | None:
+        """Return a sentence on a standing that a person should know of."""
+
+    @property
+    def serial(self) -> int:
+        """The number of the document, where it has one."""
+        return 0
+
+    @property
+    def gathering(self) -> float:
+        """Seconds in which changes are gathered."""
+        return GATHERING
+
+    # Taking part
+
+    async def run(self) -> None:
+        """Take part until cancelled."""
+        self._read_document()
+        self._read()  # what is on disk
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._following.run)
+            nursery.start_soon(self._read_members)
+            nursery.start_soon(self._hold)
+            nursery.start_soon(self._keeping.run)
+
+    async def joined(self, told: Callable[[str], None]) -> None:
+        """Return when this host is in the table that was last taken."""
+        said = ""
+        while not self._is_ready():
+            changed = self._told
+            trouble = self._following.trouble
+            if trouble is not None and self._document is None and _is_lasting(trouble):
+                raise trouble
+            reason = self._reason_to_wait()
+            if reason and reason != said:
+                said = reason
+                told(reason)
+            await changed.wait()
+
+    async def leave(self) -> str | None:
+        """Give the subnet back, so that others know at once."""
+        self._has_left = True
+        lease, self._tenant.lease = self._tenant.lease, 0
+        await self._keeping.forget()
+        if not lease:
+            return None
+        try:
+            with trio.fail_after(LEAVE_PATIENCE):
+                await self._gateway.revoke(lease)
+        except (trio.TooSlowError, StoreError) as error:
+            why = str(error) or "etcd did not answer in time"
+            seconds = self.seconds(self._document) if self._document is not None else 0
+            return f"the subnet could not be given back ({why}); the others forget it when its lease ends, within {seconds} s"
+        return None
+
+    def accept(self) -> str | None:
+        """Follow etcd whatever its past."""
+        return self._following.accept()
+
+    @property
+    def known_keys(self) -> dict[bytes, KeyValue]:
+        """The keys of the network as they were told last."""
+        return self._mirror.kvs
+
+    def standing(self) -> membership.Standing:
+        """Return how this host stands."""
+        return membership.Standing(
+            self._tenant.standing.value,
+            self._tenant.subnets,
+            self._tenant.lost,
+            self._following.silent,
+            not self._following.has_contact,
+            self._mirror.revision,
+            len(self._members.left_out) if self._members is not None else 0,
+        )
+
+    def notes(self) -> list[str]:
+        """Return what an administrator should know."""
+        notes = self._following.notes()
+        if self._problem is not None:
+            notes.append(f"the document is not taken, and the last one stays in force: {self._problem}")
+        notes += remarks.describe_loss(self._tenant.lost)
+        reason = self.describe_standing()
+        return [*notes, *([reason] if reason is not None else [])]
+
+    # Joining
+
+    def _is_ready(self) -> bool:
+        if self._snapshot is None:
+            return False
+        if self._following.has_contact:
+            return self._tenant.standing in {Standing.HELD, Standing.LISTED}
+        return self._following.trouble is not None  # with what is known from before
+
+    def _reason_to_wait(self) -> str | None:
+        if self._following.history is not None:
+            return self.notes()[0]
+        if self._following.silent_since is not None:
+            return str(self._following.trouble) if self._following.trouble is not None else None
+        return self.describe_standing()
+
+    # Following the keys
+
+    def _spoke(self) -> None:
+        self._awaited = 0
+        if self._member.endpoint is None:
+            prefixes = self.prefixes(self._document) if self._document is not None else ()
+            found = find_address(self._gateway.local, self._member, prefixes)
+            if found is not None:
+                self.take_address(found)
+        self._gathered.set()
+
+    def _changed(self) -> None:
+        self._gathered.set()
+
+    def _tell(self) -> None:
+        self._told.set()
+        self._told = trio.Event()
+
+    # What the keys say
+
+    async def _read_members(self) -> None:
+        """Read the keys again when they have changed, but not for each change of many."""
+        while True:
+            with trio.move_on_after(1.0):
+                await self._gathered.wait()
+            if self._mirror.forget_departed(trio.current_time()):
+                self._gathered.set()
+            if not self._gathered.is_set():
+                continue
+            self._gathered = trio.Event()
+            began = time.perf_counter()
+            self._read_document()
+            self._read()
+            took = time.perf_counter() - began
+            await trio.sleep(max(self.gathering, SHARE * took))
+
+    def _read_document(self) -> None:
+        """Take the document if it is another, and can be trusted and read."""
+        value = self.document_value()
+        if value is None:
+            self._document_value = None
+            if self._document is None and self._following.has_contact:
+                self._following.trouble = StoreError(self.describe_missing(was_there=False))
+            elif self._document is not None:
+                self._problem = self.describe_missing(was_there=True)
+            return
+        if value == self._document_value:
+            return
+        self._document_value = value
+        try:
+            self._document = self.read_document()
+        except (StoreError, TableError) as error:
+            if self._problem != str(error):
+                log.warning("%s", error)
+            self._problem = str(error)
+            if self._document is None:
+                self._following.trouble = StoreError(str(error))
+        else:
+            self._problem = None
+
+    def _read(self) -> None:
+        """Read who takes part, and hand out a snapshot of it."""
+        # Without a document there is no network: who deletes all of it makes no peer go.
+        if self._document is not None and self.document_value() is not None:
+            self._read_at = self._mirror.revision
+            self._members = self.read_members(self._document)
+            self._due.set()
+            if not self._following.has_contact or self._has_left:
+                self._hand_out()
+        self._tell()
+
+    def _hand_out(self) -> None:
+        """Let the table be as things stand."""
+        if self._document is None or self._members is None:
+            return
+        snapshot = self.make_snapshot(self._document, self._members)
+        if snapshot != self._snapshot:
+            self._snapshot = snapshot
+            self._take(snapshot)
+        self._tell()
+
+    # Holding a subnet
+
+    async def _hold(self) -> None:
+        while True:
+            self._due = trio.Event()
+            call = self._next_call()
+            if call is not None:
+                await self._make(call)
+                continue
+            wait = max(GATHERING, self._tenant.next_deadline() - trio.current_time())
+            with trio.move_on_after(wait if self._following.silent_since is None else LONGEST_PAUSE):
+                await self._due.wait()
+
+    def _next_call(self) -> Call | None:
+        """Return the call to make now; a snapshot of how we stand is then handed out."""
+        document, members = self._document, self._members
+        is_silent = self._following.silent_since is not None
+        if document is None or members is None or is_silent or self._has_left:
+            return None
+        now = trio.current_time()
+        if self._read_at < self._awaited:
+            return self._tenant.renewal(now)
+        before = self._tenant.standing
+        call = self._tenant.next_call(members, document, now)
+        if self._tenant.standing is not before:
+            self._log_standing()
+        self._hand_out()
+        return call
+
+    def _log_standing(self) -> None:
+        standing = self._tenant.standing
+        if standing in {Standing.HELD, Standing.LISTED}:
+            log.info(
+                "joined network=%s subnets=%s",
+                self._name,
+                ",".join(map(str, self._tenant.subnets)) or "-",
+            )
+        elif (reason := self.describe_standing()) is not None:
+            log.warning("%s", reason)
+
+    async def _make(self, call: Call) -> None:
+        tenancy, now = self._tenant, trio.current_time
+        try:
+            match call:
+                case Grant():
+                    lease = await self._gateway.grant(call.seconds)
+                    tenancy.granted(lease.number, lease.seconds, now())
+                case KeepAlive():
+                    kept = await self._gateway.keep_alive(call.lease)
+                    tenancy.kept(kept.seconds, now())
+                    self._keeping.confirm()
+                    if not kept.seconds:
+                        log.warning("the lease has ended, the subnet is claimed again lease=%d", call.lease)
+                case Write():
+                    outcome = await self._gateway.transact(
+                        [
+                            is_unchanged(call.key, call.modified),
+                            *(is_unchanged(*each) for each in call.removed),
+                        ],
+                        [
+                            Put(call.key, call.value.build(), call.lease),
+                            *(Delete(key) for key, _ in call.removed),
+                        ],
+                    )
+                    tenancy.wrote(call.key, now(), succeeded=outcome.succeeded)
+                    if outcome.succeeded:
+                        self._awaited = outcome.header.revision
+        except GatewayError as error:
+            if error.cause is Cause.GONE:
+                tenancy.kept(0, now())
+                return
+            tenancy.failed(now())
+            self._following.failed(error)
+        except StoreError as error:
+            tenancy.failed(now())
+            self._following.fall_silent(error)
+
+    # What is kept on disk
+
+    def _state(self) -> tuple[int, tuple[Prefix, ...]] | None:
+        """Return what changes with what is to be kept; None where nothing is."""
+        following = self._following
+        if not following.has_contact or self._mirror.cluster is None or self._document is None:
+            return None
+        return self._mirror.generation, self._tenant.subnets
+
+    def _known(self) -> saved.Saved:
+        assert self._mirror.cluster is not None
+        return saved.Saved(
+            self._mirror.cluster,
+            self._mirror.revision,
+            tuple(self._mirror.kvs.values()),
+            self._tenant.subnets,
+            self.serial,
+        )
+
+
+def _is_lasting(error: StoreError) -> bool:
+    return not isinstance(error, GatewayError) or error.is_lasting
