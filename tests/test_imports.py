@@ -501,6 +501,7 @@ TESTED_ELSEWHERE = {
     "peers.stores.etcd.remarks": "test_attendance has hosts that say each of them",
     "peers.stores.etcd.following": "test_attendance has every end of a watch",
     "peers.stores.etcd.keeping": "test_attendance has hosts start with what is kept",
+    "peers.stores.etcd.tenant": "test_leases has what tenancies of two layouts have in common",
     "peers.stores.etcd.part": "test_attendance has hosts take part in the networks of one layout",
     "peers.stores.etcd.failures": "test_gateway has etcd fail in each way",
     "peers.stores": "tests/peers/stores/test_stores.py holds what all stores have in common",

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from peers.errors import StoreError
 from peers.stores.etcd import remarks, saved
 from peers.stores.etcd.document import Document, decode_document, read_document
-from peers.stores.etcd.leases import Claimant, Standing, Tenancy
+from peers.stores.etcd.leases import Claimant, Tenancy
 from peers.stores.etcd.members import Members, Own, Snapshot, read_departed, read_members
 from peers.stores.etcd.part import Part
+from peers.stores.etcd.tenant import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -22,9 +22,9 @@ from peers.stores.etcd import remarks, saved
 from peers.stores.etcd.endpoint import find_address
 from peers.stores.etcd.following import LONGEST_PAUSE, Following
 from peers.stores.etcd.keeping import Keeping
-from peers.stores.etcd.leases import Grant, KeepAlive, Standing, Write
 from peers.stores.etcd.messages import Cause, Delete, GatewayError, Put, is_unchanged
 from peers.stores.etcd.mirror import Mirror
+from peers.stores.etcd.tenant import Grant, KeepAlive, Standing, Write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from peers.addresses import Prefix
     from peers.stores.etcd.gateway import Gateway
-    from peers.stores.etcd.leases import Call
     from peers.stores.etcd.messages import KeyValue
+    from peers.stores.etcd.tenant import Call, Tenant
     from peers.stores.membership import Member
 
 # Ours
@@ -58,41 +58,6 @@ class Listed(Protocol):
 D = TypeVar("D")
 M = TypeVar("M", bound=Listed)
 S = TypeVar("S")
-D_contra = TypeVar("D_contra", contravariant=True)
-M_contra = TypeVar("M_contra", contravariant=True)
-
-
-class Tenant(Protocol[M_contra, D_contra]):
-    """What is known of the subnet of this host, and the rules by which it gets and keeps it: see leases.py."""
-
-    standing: Standing
-    subnets: tuple[Prefix, ...]
-    lost: tuple[Prefix, ...]
-    lease: int
-
-    def remember(self, subnets: tuple[Prefix, ...]) -> None:
-        """Hold *subnets* without having asked."""
-
-    def granted(self, lease: int, seconds: int, now: float) -> None:
-        """Take note of a new lease."""
-
-    def kept(self, seconds: int, now: float) -> None:
-        """Take note of the answer to a keepalive."""
-
-    def wrote(self, key: bytes, now: float, *, succeeded: bool) -> None:
-        """Take note of what became of a write."""
-
-    def failed(self, now: float) -> None:
-        """Take note of a call without an answer."""
-
-    def next_call(self, members: M_contra, document: D_contra, now: float) -> Call | None:
-        """Return the call that is to be made now."""
-
-    def renewal(self, now: float) -> Call | None:
-        """Return the keepalive, if it is due."""
-
-    def next_deadline(self) -> float:
-        """Return when next_call() has something to say for the sake of time alone."""
 
 
 class Part(ABC, Generic[D, M, S]):

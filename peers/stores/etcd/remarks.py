@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from peers.addresses import parse_address
 from peers.peer import format_public_key
-from peers.stores.etcd.leases import Standing
+from peers.stores.etcd.tenant import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from peers.addresses import parse_prefix
 from peers.stores.etcd.document import read_document
 from peers.stores.etcd.layout import Keys, NodeValue, Reservation
-from peers.stores.etcd.leases import Claimant, Grant, KeepAlive, Standing, Tenancy, Write
+from peers.stores.etcd.leases import Claimant, Tenancy
 from peers.stores.etcd.members import read_members
 from peers.stores.etcd.messages import KeyValue
+from peers.stores.etcd.tenant import Grant, KeepAlive, Standing, Write
 from tests.peers.examples import key
 
 KEYS = Keys("office")
