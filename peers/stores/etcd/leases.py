@@ -20,7 +20,7 @@ from peers.prefixes import PrefixMap
 from peers.stores.etcd.document import Document
 from peers.stores.etcd.layout import NodeValue
 from peers.stores.etcd.members import Members, name_for
-from peers.stores.etcd.tenant import PAUSE, Call, Grant, KeepAlive, Standing, Tenant, Write
+from peers.stores.etcd.tenant import Call, Grant, KeepAlive, Standing, Tenant, Write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +143,6 @@ class Tenancy(Tenant[Members, Document]):
         subnets = earlier[0].value.subnets if earlier else self._choose(members, document)
         if subnets is None:
             self.standing = Standing.FULL
-            self._not_before = now + PAUSE
             return None
         if not self.lease:
             return Grant(document.leases.seconds)

@@ -6,6 +6,7 @@ Who gets what is said by a class for each layout of keys: see leases.py.
 from __future__ import annotations
 
 import enum
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
@@ -144,5 +145,7 @@ class Tenant(ABC, Generic[M, D]):
 
     def next_deadline(self) -> float:
         """Return when next_call() has something to say for the sake of time alone."""
-        is_settled = self.lease and self.standing not in {Standing.NOT_YET, Standing.LOST, Standing.FULL}
+        if self.standing in {Standing.FULL, Standing.COPY}:  # until somebody goes
+            return math.inf
+        is_settled = self.lease and self.standing not in {Standing.NOT_YET, Standing.LOST}
         return max(self._kept_at + self._renew_after if is_settled else 0.0, self._not_before)
