@@ -530,6 +530,7 @@ MORE_TESTS = {
     "tests/overlay/services/importing/test_against_keepalived.py": "of the whole import, against keepalived itself",
     "tests/overlay/forwarding/offload/test_segments.py": "of split and join, which undo each other",
     "tests/overlay/forwarding/offload/test_segments_joined.py": "of join, beside what the kernel would do",
+    "tests/overlay/cli/test_check_in_etcd.py": "of overlay/cli/check.py, with networks in etcd",
     "tests/overlay/cli/test_main.py": "of overlay/cli/__init__.py",
     "tests/overlay/forwarding/test_key_lifetime.py": "of keypairs in overlay/forwarding/core.py",
     "tests/overlay/forwarding/test_padding.py": "of what is around a packet in overlay/forwarding/core.py",

@@ -1,0 +1,52 @@
+"""``overlay check`` of networks in the real etcd."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from peers.stores.etcd.gateway import Gateway
+from peers.stores.etcd.location import EtcdLocation
+from tests.overlay.cli.network.test_network import put_node
+from tests.peers.stores.etcd.conftest import real_etcd
+
+__all__ = ["real_etcd"]
+
+
+class Named:
+    """A network of ours by its name."""
+
+    def __init__(self, url, name):
+        self.url, self.name = f"etcd://{url}/{name}", name
+
+
+@pytest.fixture
+def put(real_etcd):
+    """A function that writes a key, in an etcd that was emptied."""
+
+    def call(method, *arguments):
+        async def make():
+            gateway = Gateway(EtcdLocation.parse("etcd", f"//{real_etcd.url}/x"))
+            await getattr(gateway, method)(*arguments)
+            await gateway.aclose()
+
+        trio.run(make)
+
+    call("delete", b"/", b"0")
+    return lambda key, value: call("put", key.encode(), value)
+
+
+def test_check_tells_of_nodes_that_are_left_out(overlay, real_etcd, put):
+    office = Named(real_etcd.url, "checked")
+    put("/overlay/checked/config", b'[network]\nprefix = "10.244.0.0/16"\n')
+    put_node(office, "paris", "10.244.1.0/24")
+    put_node(office, "rome", "10.245.1.0/24")
+
+    result = overlay("check", "--peers", office.url)
+
+    assert result.exit_code == 0, result.output
+    assert "paris" in result.stdout
+    assert (
+        "the node rome (10.245.1.0/24) is left out: 10.245.1.0/24 is not in the network's prefix"
+        in result.stderr
+    )
