@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Ours
 RENEWALS = 3  # keepalives in the time of a lease
+LONGEST_INTERVAL = 60.0  # seconds between two, however long the lease is: by them a silent etcd is noticed
 SPREAD = (
     0.1  # of the time between two keepalives, by chance, so that those of many hosts do not come together
 )
@@ -113,7 +114,7 @@ class Tenant(ABC, Generic[M, D]):
             return
         self._kept_at = now
         share = 1 + SPREAD * (2 * self._chance(1)[0] / 255 - 1)
-        self._renew_after = self._seconds / RENEWALS * share
+        self._renew_after = min(self._seconds / RENEWALS, LONGEST_INTERVAL) * share
 
     def wrote(self, key: bytes, now: float, *, succeeded: bool) -> None:
         """Take note of what became of a write.  One in vain is thought over when the change that it met is known."""

@@ -278,3 +278,11 @@ def test_whatever_happens_hosts_end_with_a_subnet_each(events, chance):
     assert {host.standing for host in hosts} == {Standing.HELD}
     accepted = {each.value.name: each.value.subnets for each in etcd.members.accepted}
     assert [accepted[name] for name in names] == [host.subnets for host in hosts]
+
+
+def test_a_lease_of_a_day_is_kept_alive_every_minute():
+    tenancy = Tenancy(KEYS, ME)
+    tenancy.granted(7, 24 * 3600, 0.0)
+
+    assert tenancy.renewal(53.0) is None
+    assert tenancy.renewal(67.0) == KeepAlive(7)
