@@ -247,6 +247,7 @@ ONLY_IN = {
             "peers.stores.etcd.keeping",
             "peers.stores.etcd.part",
             "peers.stores.etcd.store",
+            "peers.stores.flannel.store",
         ),
         "the rest computes, or is called synchronously, and is tested without a loop",
     ),
@@ -542,6 +543,7 @@ MORE_TESTS = {
     "tests/overlay/cli/network/test_network.py": "of overlay/cli/network/__init__.py",
     "tests/peers/stores/etcd/test_gateway_login.py": "of peers/stores/etcd/gateway.py, with users and roles",
     "tests/peers/stores/etcd/test_gateway_tls.py": "of peers/stores/etcd/gateway.py and failures.py, with certificates",
+    "tests/peers/stores/flannel/test_beside_flanneld.py": "of agents beside a second implementation of flanneld's rules",
     "tests/peers/stores/test_stores.py": "of peers/stores/__init__.py",
 }
 

@@ -109,7 +109,7 @@ def peers_option(command: Command) -> Command:
         type=PeersLocation(readable=False),
         required=True,
         metavar="FILE",
-        help="The peers file, the same on every host, or a network in etcd: etcd://HOST:2379/NAME.",
+        help="The peers file, the same on every host, or a network in etcd: etcd://HOST:2379/NAME, or flannel's: flannel+etcd://HOST:2379/PREFIX.",
     )(command)
 
 

@@ -59,10 +59,32 @@ def _etcd(scheme: str) -> Row:
     return Row(open_store, locate, make_absolute)
 
 
+def _flannel(scheme: str) -> Row:
+    def locate(place: str) -> EtcdLocation:
+        from peers.stores.etcd.location import EtcdLocation
+        from peers.stores.flannel.lease import locate
+
+        return locate(
+            EtcdLocation.parse(scheme, place, example=f"{scheme}://10.0.0.5:2379/coreos.com/network")
+        )
+
+    def open_store(place: str) -> Store:
+        from peers.stores.flannel.store import FlannelStore
+
+        return FlannelStore(locate(place))
+
+    def make_absolute(place: str) -> str:
+        return locate(place).absolute().place
+
+    return Row(open_store, locate, make_absolute)
+
+
 STORES: Mapping[str, Row] = {
     FILE: Row(lambda place: FileStore(Path(place)), absolute=lambda place: str(Path(place).absolute())),
     "etcd": _etcd("etcd"),
     "etcds": _etcd("etcds"),
+    "flannel+etcd": _flannel("flannel+etcd"),
+    "flannel+etcds": _flannel("flannel+etcds"),
 }
 
 

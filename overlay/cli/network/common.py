@@ -51,6 +51,10 @@ def admin_key_option(command: Command) -> Command:
 
 def open_network(location: Location) -> Administration:
     """Return what administers the network at *location*.  Raises Misuse for another store."""
+    if location.store.startswith("flannel+"):
+        raise Misuse(
+            f"--peers {location}: this is flannel's network; write its config and leases with `etcdctl put` and `del`"
+        )
     if location.store not in {"etcd", "etcds"}:
         raise Misuse(f"--peers {location}: this is not a network in etcd; write etcd://HOST:2379/NAME")
     from peers.stores.etcd.administration import Administration

@@ -1,4 +1,4 @@
-"""``overlay check`` of networks in the real etcd."""
+"""``overlay check`` of networks in the real etcd: a network of ours, and one of flannel's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from peers.stores.etcd.gateway import Gateway
 from peers.stores.etcd.location import EtcdLocation
 from tests.overlay.cli.network.test_network import put_node
 from tests.peers.stores.etcd.conftest import real_etcd
+from tests.peers.stores.flannel.forms import LITERAL, config
 
 __all__ = ["real_etcd"]
 
@@ -49,4 +50,34 @@ def test_check_tells_of_nodes_that_are_left_out(overlay, real_etcd, put):
     assert (
         "the node rome (10.245.1.0/24) is left out: 10.245.1.0/24 is not in the network's prefix"
         in result.stderr
+    )
+
+
+def test_check_shows_flannels_network_and_tells_of_leases_that_are_left_out(overlay, real_etcd, put):
+    put("/coreos.com/network/config", config("vxlan"))
+    put("/coreos.com/network/subnets/10.244.7.0-24", (LITERAL["vxlan"] % "192.0.2.7").encode())
+    put("/coreos.com/network/subnets/10.244.8.0-24", (LITERAL["udp"] % "192.0.2.8").encode())
+
+    result = overlay("check", "--peers", f"flannel+etcd://{real_etcd.url}")
+
+    assert result.exit_code == 0, result.output
+    assert "flannel-192.0.2.7  10.244.7.0  192.0.2.7:8472  10.244.7.0/24  vxlan" in result.stdout
+    assert "the lease of 10.244.8.0/24 (192.0.2.8) is left out: its backend is udp" in result.stderr
+
+
+def test_check_refuses_a_config_of_flannels_that_agents_cannot_follow(overlay, real_etcd, put):
+    put("/coreos.com/network/config", config("host-gw"))
+
+    result = overlay("check", "--peers", f"flannel+etcd://{real_etcd.url}")
+
+    assert result.exit_code == 2
+    assert "/coreos.com/network/config: Backend.Type is 'host-gw', and agents take part in" in result.stderr
+
+
+def test_commands_for_networks_of_ours_leave_flannels_alone(overlay, real_etcd):
+    result = overlay("network", "show", "--peers", f"flannel+etcd://{real_etcd.url}")
+
+    assert result.exit_code == 2
+    assert (
+        "this is flannel's network; write its config and leases with `etcdctl put` and `del`" in result.stderr
     )

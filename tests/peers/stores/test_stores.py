@@ -13,7 +13,12 @@ from peers.stores.memory import MemoryStore
 from peers.toml import parse
 from tests.peers.examples import peer, render, table
 
-ATTENDED = {"etcd", "etcds"}  # an agent follows them: tests/peers/stores/etcd/
+ATTENDED = {  # an agent follows them: tests/peers/stores/etcd/ and flannel/
+    "etcd",
+    "etcds",
+    "flannel+etcd",
+    "flannel+etcds",
+}
 ONE = render(table(peer("paris", "10.244.1.0/24")))
 TWO = render(table(peer("paris", "10.244.1.0/24"), peer("rome", "10.244.2.0/24")))
 WRONG = ONE + "colour = 1\n"
