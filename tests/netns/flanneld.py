@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.netns.joined import ETCD, EtcdNetwork, Joining
+from tests.netns.network import WIREGUARD_SOCKETS
 from tests.netns.topology import PATIENCE, CommandError, wait_until
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Flanneld:
         self.backend = self.network.backend
         self.device = DEVICES.get(self.backend) or f"fw{host.namespace.inode % 10**10}"
         self.address = subnet.partition("/")[0]
+        self._socket = WIREGUARD_SOCKETS / f"{self.device}.sock"
+        host.network.lab.on_exit(lambda: self._socket.unlink(missing_ok=True))
 
     def join(self) -> None:
         """Write the lease, and make the device."""
@@ -94,6 +97,7 @@ class Flanneld:
         if self.process is not None:
             self.host.network.lab.end_process(self.process)
             self.process = None
+        self._socket.unlink(missing_ok=True)
         if self.backend == "vxlan":
             self.host.namespace.run("ip", "link", "delete", self.device)
 

@@ -296,3 +296,77 @@ def test_flannels_wireguard_port_is_that_of_agents(tmp_path):
         assert paris.table().network.ports["wireguard"] == 51999
 
     Network(tmp_path, config("wireguard", options={"ListenPort": 51999})).run(main)
+
+
+def test_a_lease_that_ended_while_etcd_was_away_is_had_anew(network):
+    async def main(network):
+        paris = network.host("paris")
+        await paris.start()
+        [had] = paris.subnets
+        before = network.etcd.keys[lease_key(had)].lease
+        network.served.stop()
+        network.etcd._end(before)
+        network.served.start()
+
+        await until(lambda: lease_key(had) in network.etcd.keys and paris.state == "held")
+        assert network.etcd.keys[lease_key(had)].lease != before
+        assert paris.subnets == [had]
+
+    network.run(main)
+
+
+def test_an_agent_whose_lease_is_handed_over_stays_a_peer(network):
+    async def main(network):
+        paris, tokyo = network.host("paris"), network.host("tokyo")
+        await paris.start()
+        await tokyo.start()
+        [had] = tokyo.subnets
+        await until(lambda: paris.sees().get("tokyo") == [had])
+        key = paris.table().peers["tokyo"].public_key
+        await tokyo.kill()
+        value = network.etcd.keys[lease_key(had)].value
+        network.delete(lease_key(had))
+        await until(lambda: paris.sees().get("tokyo") == [])
+        assert paris.table().peers["tokyo"].public_key == key
+        network.put(lease_key(had), value)
+
+        await until(lambda: paris.sees().get("tokyo") == [had])
+
+    network.run(main)
+
+
+def test_another_etcd_is_not_followed_until_somebody_says_so(network):
+    async def main(network):
+        network.flanneld("10.244.7.0/24", "192.0.2.77")
+        paris = network.host("paris")
+        await paris.start()
+        had = paris.sees()
+        network.served.stop()
+        network.etcd.cluster = 7
+        network.etcd.delete(lease_key("10.244.7.0/24"))
+        network.served.start()
+        await settle(60)
+        assert paris.sees() == had
+        assert any("it is another cluster" in note for note in paris.notes)
+        assert "it is another cluster" in paris.store.accept()
+
+        await until(lambda: set(paris.sees()) == {"paris"})
+
+    network.run(main)
+
+
+def test_leases_that_changed_while_etcd_forgot_are_known_after_a_listing(network):
+    async def main(network):
+        network.flanneld("10.244.7.0/24", "192.0.2.77")
+        paris = network.host("paris")
+        await paris.start()
+        network.served.stop()
+        network.etcd.delete(lease_key("10.244.7.0/24"))
+        network.flanneld("10.244.8.0/24", "192.0.2.78")
+        network.etcd._compact({"revision": str(network.etcd.revision)})
+        network.served.restart()
+
+        await until(lambda: set(paris.sees()) == {"paris", "flannel-192.0.2.78"})
+        assert paris.state == "held"
+
+    network.run(main)
