@@ -121,19 +121,27 @@ def read_members(keys: Keys, kvs: Iterable[KeyValue], config: Config) -> Members
     accepted: list[Placed] = []
     carried = PrefixMap([(config.network, True)])
     owners: PrefixMap[str] = PrefixMap()
+    macs: dict[bytes, Placed] = {}
     for placed in everybody:
-        reason = _objection(placed, config, carried, owners)
+        reason = _objection(placed, config, carried, owners, macs)
         if reason is not None:
             left_out.append(f"the lease of {placed.subnet} ({placed.value.address}) is left out: {reason}")
             continue
         owners.insert(placed.subnet, str(placed.value.address))
+        if placed.value.mac is not None:
+            macs[placed.value.mac] = placed
         accepted.append(placed)
     return Members(tuple(everybody), tuple(accepted), tuple(left_out))
 
 
 def _objection(
-    placed: Placed, config: Config, carried: PrefixMap[bool], owners: PrefixMap[str]
+    placed: Placed,
+    config: Config,
+    carried: PrefixMap[bool],
+    owners: PrefixMap[str],
+    macs: Mapping[bytes, Placed],
 ) -> str | None:
+    """Return why a lease does not count.  What would spoil the whole table is found here, where it costs little."""
     value = placed.value
     if value.agent is None and value.backend != config.backend:
         return f"its backend is {value.backend:.40}, and the network's {config.backend}"
@@ -141,6 +149,11 @@ def _objection(
         return f"its VNI is {value.vni}, and the network's {config.vni}"
     if not carried.covers(place_of(placed.subnet)):  # it would take the packets of other networks
         return f"it is not in Network {config.network}"
+    if value.address in config.network:
+        return f"its PublicIP is in Network {config.network}, and could be reached only through the tunnel itself"
+    same = macs.get(value.mac) if value.mac is not None else None
+    if same is not None and same.identity != placed.identity:
+        return f"its VtepMAC is also that of {same.value.address}"
     holder = next((name for _, name in owners.covering(placed.subnet)), None)
     if holder is not None or owners.has_inside(placed.subnet):
         return f"it overlaps what {holder or 'somebody'} has"
@@ -236,10 +249,12 @@ class _Sections:
         return Composed("\n".join([*self._lines, ""]), self._hosts)
 
     def _begin(self, identity: Identity, name: str, subnet: IPv4Network) -> None:
-        if name in self._names:
-            end = f"-{format_subnet(subnet).rpartition('-')[0]}"
-            name = name[: NAME_SIZE - len(end)] + end
-            assert PEER_NAME.fullmatch(name)
+        end, number = f"-{format_subnet(subnet).rpartition('-')[0]}", 1
+        wanted = name
+        while name in self._names:  # the longer one, too, may be what another calls itself
+            name = wanted[: NAME_SIZE - len(end)] + end
+            end, number = f"-{number + 1}", number + 1
+        assert PEER_NAME.fullmatch(name)
         self._names.add(name)
         self._lines.append("")
         self._hosts[len(self._lines) + 1] = identity

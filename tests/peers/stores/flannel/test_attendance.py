@@ -236,7 +236,8 @@ def test_a_host_that_no_table_can_have_harms_no_other(tmp_path):
         await paris.start()
 
         assert set(paris.sees()) == {"paris", "flannel-192.0.2.77"}
-        assert any("the lease of 192.0.2.78 is left out: " in note for note in paris.notes)
+        said = "the lease of 10.244.8.0/24 (192.0.2.78) is left out: its VtepMAC is also that of 192.0.2.77"
+        assert said in paris.notes
 
     Network(tmp_path, config("vxlan")).run(main)
 

@@ -186,3 +186,41 @@ def test_a_section_is_found_by_its_line():
     assert composed.host_at(lines.index("[peers.tokyo]") + 3) == TOKYO.public_key
     assert composed.host_at(lines.index('[peers."flannel-192.0.2.7"]') + 1) == IPv4Address("192.0.2.7")
     assert json.dumps(found.left_out) == "[]"
+
+
+def test_a_host_inside_the_network_is_left_out():
+    found = read_members(KEYS, [literal("10.244.1.0/24", "10.244.7.7")], conf())
+
+    assert found.accepted == ()
+    assert "its PublicIP is in Network 10.244.0.0/16, and could be reached only through" in found.left_out[0]
+
+
+def test_thousands_of_leases_with_one_ethernet_address_are_left_out_at_once():
+    wrong = [
+        literal(f"10.244.{number // 16}.{number % 16 * 16}/28", "192.0.2.9", "vxlan")
+        for number in range(16, 2000)
+    ]
+    others = [literal("10.244.0.0/28", "192.0.2.7", "vxlan", created=1)]
+
+    found = read_members(KEYS, [*others, *wrong], conf("vxlan"))
+
+    assert len(found.left_out) == len(wrong)
+
+
+def test_no_agent_can_take_the_name_of_another_away():
+    names = ["paris", "paris-10.244.3.0", "paris", "flannel-192.0.2.9", "paris-2"]
+    agents = [
+        agent(
+            f"10.244.{number}.0/24",
+            f"192.0.2.{number}",
+            Agent(name, bytes([number] * 32), "1" * 32, 1),
+            number,
+        )
+        for number, name in enumerate(names, 1)
+    ]
+
+    peers = table(*agents, literal("10.244.9.0/24", "192.0.2.9", created=99)).peers
+
+    assert len(peers) == 6
+    assert peers["paris"].public_key == bytes([1] * 32)
+    assert peers["paris-10.244.3.0"].public_key == bytes([2] * 32)
