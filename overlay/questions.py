@@ -7,9 +7,6 @@ that neither end holds anything up, or has a limit that ten times as many peers 
 from __future__ import annotations
 
 import contextlib
-import errno
-import logging
-import math
 import os
 import socket
 import struct
@@ -17,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
+from overlay.doors.accepting import take_each
 from overlay.host import control
 
 if TYPE_CHECKING:
@@ -26,14 +24,9 @@ if TYPE_CHECKING:
 # At once; others wait in the listener's queue.  As many pings as may wait for their answers, and others beside them,
 # leave the agent half of the 1024 descriptors that a process usually has.
 CONVERSATIONS = 400
-EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-EXHAUSTED_PAUSE = 0.1  # seconds before another conversation is tried where there is no descriptor for it
-EXHAUSTED_INTERVAL = 60.0  # seconds between two log lines about that
 REQUEST_BYTES = 4 * 1024 * 1024  # a runtime names all its containers at once
 CHUNK = 16 * 1024  # bytes of it read at once
 REQUEST_TIMEOUT = 5.0  # seconds for a question to arrive whole, and for each line of its answer to leave
-
-log = logging.getLogger("overlay")
 
 DESCRIPTORS = 3  # that may come with each piece of a question: those of a container's namespace do
 INTEGER = struct.Struct("=i")
@@ -59,7 +52,6 @@ async def serve(
     What *answer* is handed beside the question tells rows before the answer itself.  At most *most* take place at
     once, and without a free descriptor none begins.
     """
-    room = trio.Semaphore(most)
 
     async def converse(stream: trio.SocketStream) -> None:
         async def tell_rows(rows: list[Answer]) -> None:
@@ -85,27 +77,9 @@ async def serve(
                 await stream.send_all(control.encode(reply))
         answered(request, reply)
 
-    async def take_part(stream: trio.SocketStream) -> None:
-        try:
-            await converse(stream)
-        finally:
-            room.release()
-
-    raw, told_at = trio.socket.from_stdlib_socket(listener.dup()), -math.inf
-    async with trio.SocketListener(raw) as incoming, trio.open_nursery() as nursery:
-        while True:
-            await room.acquire()
-            try:
-                nursery.start_soon(take_part, await incoming.accept())
-            except OSError as error:
-                if error.errno not in EXHAUSTED:
-                    raise
-                room.release()
-                now = trio.current_time()
-                if now - told_at >= EXHAUSTED_INTERVAL:
-                    told_at = now
-                    log.error("questions to this agent wait until it can take them: %s", error.strerror)  # noqa: TRY400  its text is the news
-                await trio.sleep(EXHAUSTED_PAUSE)
+    raw = trio.socket.from_stdlib_socket(listener.dup())
+    async with trio.SocketListener(raw) as incoming:
+        await take_each(incoming, converse, most, "questions to this agent")
 
 
 def refusal(error: str, kind: str = "failed") -> Answer:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay.errors import HostError
 from overlay.host import advice
+from overlay.host.listening import at_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,6 @@ TAKEN = {
     "overlay",
     "default",
 }  # drivers of Docker's own
-BACKLOG = 64
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
 
@@ -44,26 +44,14 @@ def listening(name: str, directory: Path = DIRECTORY) -> Iterator[socket.socket]
             "--interface"
         )
     path = directory / f"{name}.sock"
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    with listener:
-        try:
-            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            if _answers(path):
-                raise HostError(
-                    f"another process answers Docker at {path}: end it, or choose another --interface"
-                )
-            path.unlink(missing_ok=True)
-            listener.bind(str(path))
-            path.chmod(0o600)
-            listener.listen(BACKLOG)
-        except OSError as error:
-            raise HostError(
-                f"{path}, where Docker looks for this driver, could not be made ({error.strerror}): {advice.after(error)}"
-            ) from error
-        try:
-            yield listener
-        finally:
-            path.unlink(missing_ok=True)
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostError(
+            f"{path}, where Docker looks for this driver, could not be made ({error.strerror}): {advice.after(error)}"
+        ) from error
+    with at_path(str(path), 0o600, "--interface") as listener:
+        yield listener
 
 
 def is_free(protocol: str, port: int, host: str = "") -> bool:
@@ -81,16 +69,4 @@ def is_free(protocol: str, port: int, host: str = "") -> bool:
                 probe.listen(1)
         except OSError as error:
             return error.errno != errno.EADDRINUSE
-    return True
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.setblocking(False)
-        try:
-            client.connect(str(path))
-        except BlockingIOError:
-            return True  # its queue is full
-        except OSError:
-            return False
     return True

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from overlay import questions
+from overlay.doors import accepting
 from overlay.questions import REQUEST_BYTES, REQUEST_TIMEOUT, refusal
 
 
@@ -309,7 +310,7 @@ def test_without_a_free_descriptor_questions_wait_and_one_line_says_so(at_site, 
             await stream.send_all(b"{}\n")
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
             try:
-                await trio.sleep(questions.EXHAUSTED_INTERVAL / 2)
+                await trio.sleep(accepting.EXHAUSTED_INTERVAL / 2)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -318,7 +319,7 @@ def test_without_a_free_descriptor_questions_wait_and_one_line_says_so(at_site, 
     at_site(story)
 
     assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
-        ("questions to this agent wait until it can take them: Too many open files", None)
+        ("questions to this agent wait until they can be taken: Too many open files", None)
     ]
 
 

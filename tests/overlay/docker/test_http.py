@@ -101,7 +101,7 @@ def test_who_waits_to_be_asked_for_the_body_is_asked(talk):
         (b"\x16\x03\x01\x02\x00\x01\x00", b""),
         (b"x" * 100_000, b"4"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 100_000, b"4"),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * (http.BODY_SIZE + 70_000), b"413"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * (http.LIMITS.body_size + 70_000), b"413"),
     ],
     ids=["get", "json", "list", "nested", "host", "tls", "line", "header", "body"],
 )  # fmt: skip
@@ -109,15 +109,3 @@ def test_what_is_no_call_is_refused_and_the_next_is_answered(talk, data, status)
     said = talk(data)
 
     assert said[9 : 9 + len(status)] == status
-
-
-def test_connection_of_who_says_nothing_ends(talk, monkeypatch):
-    monkeypatch.setattr(http, "IDLE_TIMEOUT", 0.05)
-
-    assert talk(ends=False) == b""
-
-
-def test_call_that_never_ends_is_given_up(talk, monkeypatch):
-    monkeypatch.setattr(http, "TIMEOUT", 0.05)
-
-    assert talk(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n{", ends=False) == b""

@@ -1,0 +1,56 @@
+"""Taking connections: as many at once as there is room for, also where descriptors run short."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+# Ours
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+EXHAUSTED_PAUSE = 0.1  # seconds before another connection is tried where there is no descriptor for it
+EXHAUSTED_INTERVAL = 60.0  # seconds between two log lines about that
+
+log = logging.getLogger("overlay")
+
+
+async def take_each(
+    incoming: trio.SocketListener,
+    take: Callable[[trio.SocketStream], Awaitable[None]],
+    most: int,
+    who: str,
+) -> None:
+    """Have *take* take every connection that comes in, at most *most* at once, until cancelled.
+
+    Others wait in the queue of *incoming*.  *who* waits is what the log says where there is no descriptor for another:
+    ``questions to this agent``.
+    """
+    room, told_at = trio.Semaphore(most), -math.inf
+
+    async def take_part(stream: trio.SocketStream) -> None:
+        try:
+            async with stream:
+                await take(stream)
+        finally:
+            room.release()
+
+    async with trio.open_nursery() as nursery:
+        while True:
+            await room.acquire()
+            try:
+                nursery.start_soon(take_part, await incoming.accept())
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                room.release()
+                now = trio.current_time()
+                if now - told_at >= EXHAUSTED_INTERVAL:
+                    told_at = now
+                    log.error("%s wait until they can be taken: %s", who, error.strerror)  # noqa: TRY400  its text is the news
+                await trio.sleep(EXHAUSTED_PAUSE)
