@@ -49,12 +49,13 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
     verdicts = [await _check(running, probe, tell_rows) for probe in probes]
     health = healths.get(name)
     standing = None if health is None else health.standings.get(server.key)
+    reason = None if health is None or standing is None else health.reason(server)
     return {
         "ok": True,
         "is_good": all(verdicts),
         "checks": len(probes),
         "state": None if standing is None else Condition(standing.condition).value,
-        "reason": None if standing is None else standing.reason,
+        "reason": reason,
     }
 
 

@@ -109,7 +109,7 @@ def tell_server(
         "weight": stands.weight,
         "effective_weight": stands.effective,
         "state": Condition(stands.condition).value,
-        "reason": stands.reason,
+        "reason": health.reason(server),
         "since_s": clock.now() - stands.since,
         "set_by_hand": bool(health.by_hand.get(server.key)),
         "active_flows": None if counters is None else counters.active,

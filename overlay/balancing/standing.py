@@ -149,21 +149,22 @@ def _service_trouble(balancing: Balancing, service: Service) -> str | None:
     if not service.entries:
         return f"the service {service.name} is {state}: it has no servers; write `servers`"
     idle = [
-        (server.name, standing)
+        (server, standing)
         for server in service.servers
         for standing in [health.standings[server.key]]
         if standing.condition is not Condition.UP
     ]
     causes = [
-        f"{name} is {each.condition.value}" + (f" ({each.reason})" if each.reason else "")
-        for name, each in idle
+        f"{server.name} is {each.condition.value}" + (f" ({reason})" if reason else "")
+        for server, each in idle
+        for reason in [health.reason(server)]
     ]
     if len(causes) > SHOWN_SERVERS:
         causes[SHOWN_SERVERS:] = [f"{len(causes) - SHOWN_SERVERS} more like that"]
     weights = "" if state == DOWN else f" with a weight of {health.live_weight} of {service.quorum}"
     told = f"; {', '.join(causes)}" if causes else ""
-    failed = [name for name, each in idle if each.condition is Condition.DOWN]
-    by_hand = [name for name, _ in idle if health.by_hand.get(_key(service, name))]
+    failed = [server.name for server, each in idle if each.condition is Condition.DOWN]
+    by_hand = [server.name for server, _ in idle if health.by_hand.get(server.key)]
     remedies = [f"`overlay services check {service.name}/{failed[0]}` tells more"] if failed else []
     remedies += (
         [f"`overlay services enable {service.name}/{by_hand[0]}` takes back what was set by hand"]
@@ -172,10 +173,6 @@ def _service_trouble(balancing: Balancing, service: Service) -> str | None:
     )
     remedies = remedies or [f"`overlay services {service.name}` has all servers"]
     return f"the service {service.name} is {state}: {reason}{weights}{told}: {' and '.join(remedies)}"
-
-
-def _key(service: Service, name: str) -> str:
-    return next(server.key for server in service.entries if server.name == name)
 
 
 def _router_trouble(router: RouterStatus) -> str:

@@ -59,11 +59,11 @@ class ByHand:
 class Standing:
     """How a server stands.  *weight* is the one in force, *effective* what it is given now; *since* is when that began.
 
-    One that is up by one IP version and down by the other is up; *apart* is what it is given by that one.
+    Why it stands so is not part of it: Health.reason() tells that by the last results, which may be other ones for the
+    same standing.  One that is up by one IP version and down by the other is up; *apart* is what it is given by that one.
     """
 
     condition: Condition
-    reason: str
     flows: Flows
     weight: int
     effective: int
@@ -151,7 +151,7 @@ class Health:
             is_up, was_up = self._is_up(server), self._was_up[server.key]
             if is_up != was_up:
                 self._was_up[server.key] = is_up
-                events.append(ServerChanged(server, is_up, self._reason(server)))
+                events.append(ServerChanged(server, is_up, self._found(server)))
                 self._came_back.pop(server.key, None)
                 if is_up and self.service.slow_start:
                     self._came_back[server.key] = now
@@ -169,6 +169,10 @@ class Health:
         self._stand(now)
         return events
 
+    def reason(self, server: Server) -> str:
+        """Return why *server* stands as it does: what was set by hand, or what its checks found last."""
+        return self._judge(server)[1]
+
     # One server
 
     def _look_at_versions(self, server: Server, *, is_whole: bool) -> Iterator[ServerChanged]:
@@ -178,7 +182,7 @@ class Health:
         if down:
             self._were_down[server.key] = down
         for version in sorted(before ^ down) if is_whole else ():
-            yield ServerChanged(server, version in before, self._reason_by(server, version), version)
+            yield ServerChanged(server, version in before, self._found_by(server, version), version)
 
     def _down_by(self, server: Server) -> frozenset[int]:
         """Return by which IP versions a server is down that is up by another."""
@@ -190,16 +194,16 @@ class Health:
         checkings = self._checkings.get(server.key, ())
         return bool(self._down_by(server)) or all(each.is_up for each in checkings)
 
-    def _reason(self, server: Server) -> str:
-        """Return why the server is what its checks say, from the last results."""
+    def _found(self, server: Server) -> str:
+        """Return what the checks of the server found last."""
         checkings = self._checkings.get(server.key, ())
         versions = list(dict.fromkeys(each.version for each in checkings))
-        told = {version: self._reason_by(server, version) for version in versions}
+        told = {version: self._found_by(server, version) for version in versions}
         if len(set(told.values())) < 2:
             return next(iter(told.values()), "")
         return ", ".join(f"IPv{version}: {reason}" for version, reason in told.items() if reason)
 
-    def _reason_by(self, server: Server, version: int) -> str:
+    def _found_by(self, server: Server, version: int) -> str:
         checkings = [each for each in self._checkings.get(server.key, ()) if each.version == version]
         failed = [each for each in checkings if not each.is_up]
         told = [each.result.reason for each in failed or checkings if each.result]
@@ -235,14 +239,13 @@ class Health:
     def _stand(self, now: float) -> None:
         self._looked_at = now
         for server in self.service.entries:
-            condition, reason, flows = self._judge(server)
+            condition, _, flows = self._judge(server)
             effective = self._effective(server, now) if flows is Flows.NEW else 0
             before = self.standings.get(server.key)
             since = before.since if before is not None and before.condition is condition else now
             apart = self._down_by(server) if flows is not Flows.NONE else ()
             self.standings[server.key] = Standing(
                 condition,
-                reason,
                 flows,
                 self._weight(server),
                 effective,
@@ -264,7 +267,7 @@ class Health:
                 each.failures for each in checkings
             ):
                 return Condition.CHECKING, "no check has ended yet", Flows.OLD
-            return Condition.DOWN, self._reason(server), self._lost
+            return Condition.DOWN, self._found(server), self._lost
         if by_hand.is_drained:
             return Condition.DRAINED, "drained by hand", Flows.OLD
         if not self._weight(server):
@@ -272,7 +275,7 @@ class Health:
         takes = Flows.NEW if self._is_on_duty(server) else Flows.OLD
         if any(each.result is None for each in checkings):
             return Condition.CHECKING, "no check has ended yet", takes
-        return Condition.UP, self._reason(server), takes
+        return Condition.UP, self._found(server), takes
 
     def _is_on_duty(self, server: Server) -> bool:
         """Return whether it is the turn of the servers, or of the sorry server alone, to take new flows."""

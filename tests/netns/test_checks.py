@@ -280,7 +280,7 @@ def test_datagrams_are_answered_by_all_servers_also_in_fragments(checked, up, ve
 
 
 def refusals(found):
-    """Return the servers that refused; the kernel of a host tells of only so many refused datagrams in a second."""
+    """Return the servers that refused last; the kernel of a host refuses only so many datagrams in a second."""
     return {
         (name, place)
         for name in ("tcp4", "http6", "udp4")
@@ -294,7 +294,7 @@ def test_servers_that_are_gone_are_down_by_every_kind_that_asks_them_and_up_when
     down = {name: "up" if name in {"ping", "script"} else "down" for name in NAMES}
     try:
         checked.wait_states(down)
-        # The last that a server was asked may have been left without an answer; those that follow are refused.
+        # A server that ended while it was asked left that without an answer; what it was asked next was refused.
         refused = set()
         wait_until(lambda: len(refused.update(refusals(checked.servers())) or refused) == 9, PATIENCE)
     finally:

@@ -83,7 +83,7 @@ def test_failed_server_loses_its_flows_unless_they_are_to_be_kept(on_failure, fl
     assert bench.result(WEB2, BAD) == [ServerChanged(WEB2, False, "connection refused")]
 
     down = bench.standing(WEB2)
-    assert (down.condition, down.reason, down.flows, down.weight, down.effective, down.since) == (
+    assert (down.condition, bench.health.reason(WEB2), down.flows, down.weight, down.effective, down.since) == (
         Condition.DOWN, "connection refused", flows, 2, 0, 1010.0,
     )  # fmt: skip
     assert bench.standing(WEB1).since == 1000.0
@@ -95,7 +95,7 @@ def test_all_checks_of_a_server_have_to_succeed():
     bench = Bench(servers=(web1, WEB2))
     bench.result(web1, GOOD, BAD)
     assert bench.conditions() == ["down", "up"]
-    assert bench.standing(web1).reason == "connection refused"
+    assert bench.health.reason(web1) == "connection refused"
     bench.result(web1, GOOD, GOOD)
     assert bench.conditions() == ["up", "up"]
 
@@ -114,7 +114,7 @@ def test_settings_by_hand(by_hand, condition, reason, flows, effective):
     bench = Bench()
     bench.health.set_by_hand(WEB1.key, by_hand, bench.now)
     standing = bench.standing(WEB1)
-    assert (standing.condition.value, standing.reason, standing.flows, standing.effective) == (
+    assert (standing.condition.value, bench.health.reason(WEB1), standing.flows, standing.effective) == (
         condition, reason, flows, effective,
     )  # fmt: skip
 
@@ -290,11 +290,11 @@ def test_server_that_fails_by_one_ip_version_stays_up_by_the_other(on_failure, g
     standing = bench.standing(WEB1)
     assert (standing.condition, standing.flows, standing.effective) == (Condition.UP, Flows.NEW, 3)
     assert standing.apart == ((6, given),)
-    assert standing.reason == "IPv4: 200 OK, IPv6: connection refused"
+    assert bench.health.reason(WEB1) == "IPv4: 200 OK, IPv6: connection refused"
     assert bench.standing(WEB2).apart == ()
     assert bench.health.live_weight == 5
     assert bench.result(WEB1, GOOD, GOOD) == [ServerChanged(WEB1, True, "200 OK", 6)]
-    assert (bench.standing(WEB1).apart, bench.standing(WEB1).reason) == ((), "200 OK")
+    assert (bench.standing(WEB1).apart, bench.health.reason(WEB1)) == ((), "200 OK")
 
 
 def test_server_that_fails_by_both_ip_versions_is_down_however_it_came_to_that():

@@ -108,6 +108,18 @@ def test_checks_follow_each_other_by_their_ends():
     assert made.next_deadline() == 109.0
 
 
+def test_why_a_server_is_down_is_what_its_last_check_found_though_it_stands_as_before():
+    made = watching(WEB)
+    page1, _ = made.due(100.0)
+    made.finish(page1, Result(False, "no answer within 3 s"), 103.0)
+    made.look(103.0)
+    made.due(109.0)
+
+    assert not made.finish(page1, BAD, 109.0)  # nobody has to be told
+
+    assert made.healths["web"].reason(WEB1) == "refused"
+
+
 def test_reload_goes_on_with_checks_as_they_are():
     made = watching(WEB)
     page1, page2 = made.due(100.0)
