@@ -51,6 +51,7 @@ from overlay.host.tun import check_interface_name
 from overlay.journal import log_peers
 from overlay.key_files import load_own_key
 from overlay.link.messages import Begin, ControlReceived, ServiceReport, SetEndpoint, SetPeer, Silence
+from overlay.measuring import Measuring
 from overlay.reader import Reader
 from overlay.reload import RETRY, Reloads
 from overlay.resolver import Outside, Resolver, known, resolve_first
@@ -228,6 +229,7 @@ class Agent:
             nursery.start_soon(self._balancing.run)
             nursery.start_soon(self._watch_files)
             nursery.start_soon(questions.serve, listener, self._answer, self._answered)
+            nursery.start_soon(Measuring(self._running).run)
             nursery.start_soon(self._upkeep.watch_network)
             nursery.start_soon(self._upkeep.follow_peers)
             nursery.start_soon(self._upkeep.filtering.keep)

@@ -242,6 +242,7 @@ class Engine:
         self.journal.met(remote, output, self.sessions.status(output.peer), now)
         if isinstance(output, Completed):
             remote.is_confirmed, remote.is_silent = True, False
+            remote.round_trip, remote.shaken_at = output.round_trip, now
             remote.whereabouts.reached()
             self.refusals.misdirected.forget(output.endpoint[0])
         if (

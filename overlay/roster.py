@@ -5,6 +5,7 @@ Computes only: what to tell the forwarder comes out as commands, in the order in
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,8 @@ class Remote:
     foreign: int = 0  # messages about services that it does not direct
     is_silent: bool = False  # packets were sent to it, and nothing comes back
     lost_at: float | None = None  # when it was found to be silent, or given up
+    round_trip: float | None = None  # of the last handshake, the work of both ends included
+    shaken_at: float = -math.inf  # when that was
     whereabouts: Whereabouts = field(default_factory=Whereabouts)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from overlay import status
+from overlay.history import History
 from overlay.preshared import how_to_compare
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Running:
     host_notes: HostNotes
     balancing: Balancing
     containers: Containers
+    history: History = field(default_factory=History)
 
     @property
     def roster(self) -> Roster:

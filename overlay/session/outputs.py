@@ -76,13 +76,15 @@ class Answered:
 class Completed:
     """For the journal: a handshake with *peer* was completed, *took* seconds after the first message of this node.
 
-    The initiator has completed it with the response, the responder with the first message under the new keys.
+    The initiator has completed it with the response, the responder with the first message under the new keys.  *round_trip*
+    is counted from the message that was answered, so without earlier ones of which nothing came.
     """
 
     peer: int
     endpoint: Sockaddr
     is_initiator: bool
     took: float
+    round_trip: float
 
 
 @dataclass(frozen=True, slots=True)

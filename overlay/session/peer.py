@@ -191,7 +191,7 @@ class PeerHandshakes:
             return []
         answered_at, source = answer
         self._complete(answered_at)
-        return [Completed(self.number, source, is_initiator=False, took=now - answered_at)]
+        return [Completed(self.number, source, False, now - answered_at, round_trip=now - answered_at)]
 
     def hear(self) -> None:
         """Record that the peer was heard, under a keypair older than our attempt."""
@@ -285,8 +285,8 @@ class PeerHandshakes:
         self._attempt = None  # its index is the keypair's from now on
         self._complete(now)
         install = self._install(result, attempt.index, message.sender_index, source, now, is_initiator=True)
-        took = now - attempt.began_at
-        return [install, Completed(self.number, source, is_initiator=True, took=took)]
+        took, trip = now - attempt.began_at, now - self._initiation_sent_at
+        return [install, Completed(self.number, source, is_initiator=True, took=took, round_trip=trip)]
 
     def consume_cookie_reply(self, reply: CookieReply, now: float) -> None:
         """Keep a cookie for the next message.  Nothing is sent until the next retry (section 6.6)."""

@@ -28,8 +28,9 @@ kind 1, report: what became of the units that the other side sent under this key
     datagrams   fragments of all units opened
     missing     fragments that lacked of the units given up incomplete
 
-kind 2, ping: a request for a pong.  It is sent only under a keypair under which a hello with ``pings`` was received,
-and when an operator asks for it: then also without data, and it may ask for a handshake as a packet would
+kind 2, ping: a request for a pong.  It is sent only under a keypair under which a hello with ``pings`` was received:
+when an operator asks for it, then also without data, and it may ask for a handshake as a packet would; and a few each ten
+seconds while packets pass in both directions, to measure round trip and loss
 
     id          a number below 2^64 that its sender has chosen at random
 

@@ -65,7 +65,7 @@ def test_events_of_one_peer_hold_back_none_of_another_and_none_of_another_kind(l
     for _ in range(100):
         move(journal, NOW)
     move(journal, NOW, ROME)
-    meet(journal, Completed(1, HERE, is_initiator=True, took=0.25))
+    meet(journal, Completed(1, HERE, is_initiator=True, took=0.25, round_trip=0.25))
 
     assert lines()[MOVES_BURST:] == [
         "peer moved peer=rome endpoint=192.0.2.1:1",
@@ -88,7 +88,7 @@ def test_doubts_are_told_again_after_a_handshake_that_was_completed(lines):
     for _ in range(2):
         journal.retrying(TOKYO, HandshakeStatus(True, 2, False, None, refused=2))
         journal.retrying(TOKYO, HandshakeStatus(True, 3, False, None, refused=3))
-        meet(journal, Completed(1, HERE, is_initiator=False, took=0.0))
+        meet(journal, Completed(1, HERE, is_initiator=False, took=0.0, round_trip=0.0))
 
     assert [line.partition(" peer=")[0] for line in lines()] == [
         "handshake answers could not be opened",
@@ -100,7 +100,7 @@ def test_clock_that_was_set_back_is_told_once_until_it_is_right(lines):
     journal = Journal()
     for behind in (20.0, 3600.4, 3595.2):
         journal.replayed(TOKYO, HandshakeStatus(False, 0, False, None, outdated=1, behind=behind))
-    meet(journal, Completed(1, HERE, is_initiator=True, took=0.0))
+    meet(journal, Completed(1, HERE, is_initiator=True, took=0.0, round_trip=0.0))
     journal.replayed(TOKYO, HandshakeStatus(False, 0, False, None, outdated=4, behind=3590.4))
 
     assert [line for line in lines() if "clock" in line] == ["clock set back peer=tokyo behind=3600"]
@@ -109,7 +109,7 @@ def test_clock_that_was_set_back_is_told_once_until_it_is_right(lines):
 def test_handshakes_of_a_peer_that_will_not_stop_are_one_line_a_minute(lines):
     journal = Journal()
     for number in range(3000):
-        meet(journal, Completed(1, HERE, is_initiator=False, took=0.0), at=NOW + number / 50)
+        meet(journal, Completed(1, HERE, is_initiator=False, took=0.0, round_trip=0.0), at=NOW + number / 50)
 
     assert len(lines()) == HANDSHAKES_BURST
 

@@ -42,6 +42,21 @@ def test_status_shows_the_forwarders_counters_by_peer(node):
     node(story)
 
 
+def test_history_has_a_row_for_each_peer_from_the_start(node):
+    async def story(machine):
+        await machine.ready()
+
+        answer = await machine.ask(op="history")
+
+        assert answer["history"]["times"] == []
+        assert [(row["name"], row["is_kept"]) for rows in machine.pieces for row in rows] == [
+            ("tokyo", False),
+            ("rome", False),
+        ]
+
+    node(story)
+
+
 def test_status_tells_a_few_rows_at_a_time(node):
     async def story(machine):
         await machine.ready()

@@ -71,7 +71,7 @@ def test_the_responder_has_completed_nothing_before_the_first_message_under_the_
 
     outputs = pair.b.sessions.confirmed(theirs.local_index, pair.clock.now)
 
-    assert outputs == [Completed(1, pair.a.address, is_initiator=False, took=0.25)]
+    assert outputs == [Completed(1, pair.a.address, is_initiator=False, took=0.25, round_trip=0.25)]
     assert pair.b.sessions.status(1).completed_at == answered_at
     assert pair.b.sessions.confirmed(theirs.local_index, pair.clock.now) == []
 
@@ -116,7 +116,7 @@ def test_the_initiator_says_how_long_the_handshake_took(pair):
 
     assert pair.a.outputs[1:] == [
         *pair.a.keypairs.values(),
-        Completed(1, pair.b.address, is_initiator=True, took=0.25),
+        Completed(1, pair.b.address, is_initiator=True, took=0.25, round_trip=0.25),
     ]
 
 

@@ -1,0 +1,56 @@
+"""What passed between this node and its peers over the last hour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.answers.peer import find_peer, refuse_peer
+from overlay.history import INTERVAL, SAMPLES, VALUES
+from overlay.host import clock
+from overlay.questions import refusal
+
+if TYPE_CHECKING:
+    from overlay.answers.running import Running
+    from overlay.history import History
+    from overlay.questions import Answer, Request, TellRows
+    from overlay.roster import Remote
+
+# Ours
+SCHEMA = 1
+VALUES_AT_ONCE = 2000  # told before other tasks have their turn, in one millisecond
+
+
+async def answer(running: Running, request: Request, tell_rows: TellRows) -> Answer:
+    """Tell the last ``samples`` of the peer that ``name`` names, or of all peers; a row for each, before the answer.
+
+    Times are seconds since boot (CLOCK_BOOTTIME), time in suspend included: those of the samples, and that of the answer.
+    """
+    name, samples = request.get("name"), request.get("samples", SAMPLES)
+    if isinstance(samples, bool) or not isinstance(samples, int) or not 1 <= samples <= SAMPLES:
+        return refusal(f"a history has 1 to {SAMPLES} samples")
+    remotes = list(running.roster.by_name.values())
+    if name is not None:
+        remote = find_peer(name, running.roster)
+        if remote is None:
+            return refuse_peer(name, running.roster, running.node(), running.options.peers)
+        remotes = [remote]
+    times, at_once = running.history.times(samples), max(1, VALUES_AT_ONCE // samples)
+    told = range(
+        running.history.taken - len(times), running.history.taken
+    )  # also where others are taken meanwhile
+    for at in range(0, len(remotes), at_once):
+        await tell_rows([_row(running.history, remote, told) for remote in remotes[at : at + at_once]])
+    return {
+        "ok": True,
+        "history": {"schema": SCHEMA, "interval_seconds": INTERVAL, "times": times, "now": clock.now()},
+    }
+
+
+def _row(history: History, remote: Remote, samples: range) -> Answer:
+    values = history.row(remote.number, samples)
+    return {
+        "name": remote.peer.name,
+        "is_kept": values is not None,
+        "round_trip_by": history.measured_by(remote.number),
+        **(values or dict.fromkeys(VALUES)),
+    }
