@@ -15,8 +15,8 @@ from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
 
 from overlay import config, planning, taken_port
-from overlay.diagnosis import diagnose
 from overlay.diagnosis.facts import Facts
+from overlay.diagnosis.registry import diagnose
 from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError

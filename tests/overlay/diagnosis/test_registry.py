@@ -8,9 +8,9 @@ import pytest
 
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
-from overlay.diagnosis import diagnose
 from overlay.diagnosis.facts import Facts
 from overlay.diagnosis.finding import Finding
+from overlay.diagnosis.registry import diagnose
 from overlay.errors import HostError
 from overlay.host.netlink.fib import Match
 from overlay.host.plan import HostPlan
