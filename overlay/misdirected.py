@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from overlay.crypto import cookies
+from overlay.diagnosis.finding import Finding
 from overlay.durations import format_duration
 from overlay.wire.addresses import format_sockaddr
 from peers.peer import format_public_key
@@ -69,8 +70,8 @@ class Misdirected:
 
     def describe(
         self, names: Mapping[str, str], own: Peer, others: Iterable[Peer], now: float
-    ) -> dict[str, tuple[str | None, str]]:
-        """Return, by host, the name of the peer there and a sentence; the last caller comes first.
+    ) -> dict[str, Finding]:
+        """Return, by host, a finding on the peer there, if one is; the last caller comes first.
 
         *names* are those of peers by underlay address.
         """
@@ -82,27 +83,30 @@ class Misdirected:
             if caller.calls >= WORTH_TELLING and now - caller.last_call < TOLD_TIME
         ]
         told.sort(key=lambda each: -each[1].last_call)
-        return {
-            host: (names.get(host), _describe(caller, names.get(host), own, others, now))
-            for host, caller in told
-        }
+        return {host: _describe(caller, names.get(host), own, others, now) for host, caller in told}
 
 
-def _describe(caller: Caller, name: str | None, own: Peer, others: Iterable[Peer], now: float) -> str:
+def _describe(caller: Caller, name: str | None, own: Peer, others: Iterable[Peer], now: float) -> Finding:
     place = f"where {name} is" if name is not None else "where no peer is known to be"
     age = now - caller.last_call
     since = f" (the last {format_duration(age)} ago)" if age >= 1 else ""
     came = f"arrive from {format_sockaddr(caller.source)}, {place}{since}"
     meant = next((each for each in islice(others, TRIED_KEYS) if _is_for(each, caller.datagram)), None)
     if meant is not None:
-        return (
-            f"handshakes for the public key of {meant.name} {came}: see whether the peers file there has this node's "
-            f"address as the endpoint of {meant.name}, or the key of {meant.name} for {own.name}"
+        return Finding(
+            "wrong_key_there",
+            f"handshakes for the public key of {meant.name} {came}",
+            f"see whether the peers file there has this node's address as the endpoint of {meant.name}, or the key of "
+            f"{meant.name} for {own.name}",
+            name,
         )
     assert own.public_key is not None
-    return (
-        f"handshakes for a public key other than this node's {came}: compare the public_key of {own.name} in the peers "
-        f"file there with {format_public_key(own.public_key)}, which is this node's"
+    return Finding(
+        "wrong_key_there",
+        f"handshakes for a public key other than this node's {came}",
+        f"compare the public_key of {own.name} in the peers file there with {format_public_key(own.public_key)}, which is "
+        "this node's",
+        name,
     )
 
 

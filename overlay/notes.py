@@ -53,6 +53,11 @@ class HostNotes:
         self._found: list[Finding] = []
 
     @property
+    def found(self) -> list[Finding]:
+        """What was found the last time, as it was found."""
+        return list(self._found)
+
+    @property
     def sentences(self) -> list[str]:
         """What was found the last time."""
         return list(map(str, self._found))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from overlay.config import Node
+    from overlay.diagnosis.finding import Finding
     from overlay.errors import PacketError
     from overlay.journal import Journal
     from overlay.link.messages import Handshake
@@ -70,15 +71,15 @@ class Refusals:
             and self.misdirected.note(report.datagram, source, now)
             and node is not None
         ):
-            self._warn(self.describe_misdirected(node, now)[source[0]][1], now)
+            self._warn(str(self.describe_misdirected(node, now)[source[0]]), now)
         log.debug("handshake refused reason=%s source=%s%s", error.reason, format_sockaddr(source), whose)
 
     def describe_strangers(self, now: float) -> list[dict[str, Any]]:
         """Return who calls with keys that nobody has."""
         return self.strangers.describe(self._roster.names_by_host() if self.strangers else {}, now)
 
-    def describe_misdirected(self, node: Node, now: float) -> dict[str, tuple[str | None, str]]:
-        """Return, by host, the peer that is there and a sentence on the handshakes for other keys that come from it."""
+    def describe_misdirected(self, node: Node, now: float) -> dict[str, Finding]:
+        """Return, by host, a finding on the handshakes for other keys that come from it."""
         if not self.misdirected:
             return {}
         return self.misdirected.describe(self._roster.names_by_host(), node.own, node.others, now)

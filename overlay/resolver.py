@@ -18,7 +18,7 @@ from overlay.unresolved import RESOLVE_PAUSE
 from peers.addresses import BROADCAST
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from overlay.host.names import Names
     from overlay.roster import Remote
@@ -71,6 +71,32 @@ async def resolve(endpoint: Endpoint) -> tuple[Sockaddr, ...]:
     if not usable:
         raise ResolveError(f"{endpoint.host} was not resolved (it has no address of a single host)")
     return tuple(dict.fromkeys(usable))
+
+
+def resolve_all(endpoints: Mapping[str, Endpoint], seconds: float) -> dict[str, tuple[Sockaddr, ...] | str]:
+    """Return by name what each of *endpoints* stands for, or why that is not known after so many *seconds*.
+
+    For who has no loop: it blocks.
+    """
+    found: dict[str, tuple[Sockaddr, ...] | str] = {
+        name: f"{each.host} was not resolved in {seconds:g} s" for name, each in endpoints.items()
+    }
+
+    async def look_up(name: str, endpoint: Endpoint) -> None:
+        try:
+            found[name] = await resolve(endpoint)
+        except ResolveError as error:
+            found[name] = str(error)
+
+    async def look_up_all() -> None:
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+                for name, each in endpoints.items():
+                    nursery.start_soon(look_up, name, each)
+
+    if endpoints:
+        trio.run(look_up_all)
+    return found
 
 
 def _address_of(endpoint: Endpoint, address: Address) -> Sockaddr:

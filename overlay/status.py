@@ -14,11 +14,13 @@ from peers.stores.membership import AttendedStore
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from overlay.diagnosis.finding import Finding
     from overlay.encap.encapsulation import Encapsulation
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.link.messages import PeerCounters
     from overlay.roster import Remote
     from overlay.session.peer import HandshakeStatus
+    from overlay.wire.addresses import Sockaddr
     from peers.stores.store import Store
 
 # Of PeerCounters, shown as they are
@@ -60,14 +62,7 @@ def peer_status(
     *learnt* is what the kernel was told of the MTU of paths, by underlay address.  *compare* says how to find out whether
     preshared keys differ.
     """
-    endpoint = counters.endpoint if counters is not None else remote.endpoint
-    told = (learnt or {}).get(endpoint[0].partition("%")[0]) if endpoint is not None else None
-    path_mtu = counters.path_mtu if counters is not None else 0
-    notes = troubles_of(remote, handshake, now, reject_after_time, compare)
-    if (note := unresolved.describe(remote, endpoint)) is not None:
-        notes.append(note)
-    if told is not None and (note := told_too_little(remote.peer.name, told, path_mtu)) is not None:
-        notes.append(note)
+    endpoint, told = _place(remote, counters, learnt)
     state = UNENCRYPTED
     if handshake is not None:
         state = state_of(handshake, now, reject_after_time, is_silent=remote.is_silent)
@@ -81,8 +76,38 @@ def peer_status(
         "kernel_path_mtu": None if told is None else told.mtu,
         "kernel_path_mtu_expires": None if told is None else round(told.seconds, 3),
         "state": state,
-        "notes": notes,
+        "notes": list(
+            map(str, peer_findings(remote, handshake, counters, now, reject_after_time, learnt, compare))
+        ),
     }
+
+
+def peer_findings(
+    remote: Remote,
+    handshake: HandshakeStatus | None,
+    counters: PeerCounters | None,
+    now: float,
+    reject_after_time: float,
+    learnt: Mapping[str, LearntMtu] | None = None,
+    compare: str = "compare the preshared keys",
+) -> list[Finding]:
+    """Return what is wrong with *remote*; all is as for peer_status()."""
+    endpoint, told = _place(remote, counters, learnt)
+    path_mtu = counters.path_mtu if counters is not None else 0
+    found = troubles_of(remote, handshake, now, reject_after_time, compare)
+    if (finding := unresolved.describe(remote, endpoint)) is not None:
+        found.append(finding)
+    if told is not None and (finding := told_too_little(remote.peer.name, told, path_mtu)) is not None:
+        found.append(finding)
+    return found
+
+
+def _place(
+    remote: Remote, counters: PeerCounters | None, learnt: Mapping[str, LearntMtu] | None
+) -> tuple[Sockaddr | None, LearntMtu | None]:
+    """Return where *remote* is, and what the kernel was told of the MTU of the path there."""
+    endpoint = counters.endpoint if counters is not None else remote.endpoint
+    return endpoint, None if endpoint is None else (learnt or {}).get(endpoint[0].partition("%")[0])
 
 
 def _configured(remote: Remote) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""What is wrong with single peers: sentences with a question that leads to the remedy."""
+"""What is wrong with single peers: findings with a question that leads to the remedy."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from overlay.diagnosis.finding import Finding
 from overlay.durations import format_duration
 from overlay.numbers import count
 from overlay.unresolved import UNRESOLVED
@@ -34,8 +35,8 @@ def troubles_of(
     now: float,
     patience: float,
     compare: str = "compare the preshared keys",
-) -> list[str]:
-    """Return a sentence for everything that is wrong with *remote* as far as this node can tell.
+) -> list[Finding]:
+    """Return a finding for everything that is wrong with *remote* as far as this node can tell.
 
     *handshakes* are None without encryption; what they tell counts for *patience* seconds.  *compare* says how to find
     out whether preshared keys differ.
@@ -43,13 +44,18 @@ def troubles_of(
     name = remote.peer.name
     found = [remote.whereabouts.trouble(name, now)]
     if handshakes is not None and handshakes.is_doubted(now, patience):
-        found.append(f"{_doubts(name, handshakes)}; {compare}")
+        found.append(Finding("preshared_key", _doubts(name, handshakes), compare, name))
     if handshakes is not None and handshakes.has_clock_behind and now - handshakes.outdated_at < CLOCK_TIME:
         found.append(
-            f"the clock of {name} was set back by {format_duration(handshakes.behind)}, so this node refuses its handshakes "
-            "and starts them itself: correct that clock"
+            Finding(
+                "clock_behind",
+                f"the clock of {name} was set back by {format_duration(handshakes.behind)}, so this node refuses its "
+                "handshakes and starts them itself",
+                "correct that clock",
+                name,
+            )
         )
-    return [sentence for sentence in found if sentence is not None]
+    return [each for each in found if each is not None]
 
 
 def _doubts(name: str, handshakes: HandshakeStatus) -> str:
@@ -60,26 +66,28 @@ def _doubts(name: str, handshakes: HandshakeStatus) -> str:
         )
     return (
         f"handshakes with {name} fail because it used none of the {handshakes.unconfirmed} that this node "
-        "answered: the preshared keys differ, or the answers do not reach it"
+        "answered, so the preshared keys differ, or the answers do not reach it"
     )
 
 
-def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> str | None:
-    """Return a sentence where the kernel was told that the path to *name* takes less than any common link does.
+def told_too_little(name: str, learnt: LearntMtu, path_mtu: int) -> Finding | None:
+    """Return a finding where the kernel was told that the path to *name* takes less than any common link does.
 
     What probes have found, *path_mtu* bytes or 0, counts more.
     """
     if learnt.mtu >= LEAST_COMMON_MTU or path_mtu > learnt.mtu:
         return None
-    return (
+    return Finding(
+        "kernel_path_mtu",
         f"an ICMP error, which anybody may have sent, told the kernel that the path to {name} carries packets of at most "
-        f"{learnt.mtu} bytes, and the kernel believes it for {format_duration(learnt.seconds)} more: if it is wrong, run "
-        "`ip route flush cache`"
+        f"{learnt.mtu} bytes, and the kernel believes it for {format_duration(learnt.seconds)} more",
+        "if it is wrong, run `ip route flush cache`",
+        name,
     )
 
 
-def unreached(row: Mapping[str, Any], carried_by: str) -> str | None:
-    """Return a sentence on the peer of a status *row* that does not answer; None if it does, or another note says why.
+def unreached(row: Mapping[str, Any], carried_by: str) -> Finding | None:
+    """Return a finding on the peer of a status *row* that does not answer; None if it does, or another note says why.
 
     *carried_by* is what has to pass on the way to it, as ``UDP``.
     """
@@ -90,9 +98,12 @@ def unreached(row: Mapping[str, Any], carried_by: str) -> str | None:
     keys = ""
     if row["last_handshake"] is None:
         keys = f"whether `overlay pubkey` at {name} prints {row['public_key']}, "
-    return (
-        f"{name} at {endpoint} {beginning}: see whether its agent runs, {keys}whether it listens on that port, and whether "
-        f"firewalls on the way let {carried_by} pass; `overlay ping {name}` tells more"
+    return Finding(
+        "silent" if row["state"] == "silent" else "no_answer",
+        f"{name} at {endpoint} {beginning}",
+        f"see whether its agent runs, {keys}whether it listens on that port, and whether firewalls on the way let "
+        f"{carried_by} pass; `overlay ping {name}` tells more",
+        name,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from overlay.diagnosis.finding import Finding
 from overlay.wire.addresses import format_sockaddr
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ UNRESOLVED = (
 RESOLVE_PAUSE = 10.0  # seconds between two look-ups of one name when they or handshakes fail
 
 
-def describe(remote: Remote, endpoint: Sockaddr | None) -> str | None:
-    """Return a sentence on *remote* if its endpoint could not be looked up the last time; None if all is well.
+def describe(remote: Remote, endpoint: Sockaddr | None) -> Finding | None:
+    """Return a finding on *remote* if its endpoint could not be looked up the last time; None if all is well.
 
     *endpoint* is where it is called all the same; None if nowhere.
     """
@@ -33,10 +34,13 @@ def describe(remote: Remote, endpoint: Sockaddr | None) -> str | None:
         look = f"getent ahosts {shlex.quote(remote.configured.host)}"
         remedy = f"correct the name in the peers file, or see what `{look}` finds on this host"
     if endpoint is None:
-        return f"{name} cannot be reached, because its endpoint {error}: {remedy}; {again}"
-    return (
-        f"{name} is still contacted at {format_sockaddr(endpoint)}, its last known address, because its endpoint {error}: "
-        f"{remedy}; {again}"
+        problem = f"{name} cannot be reached, because its endpoint {error}"
+        return Finding("unresolved", problem, f"{remedy}; {again}", name)
+    return Finding(
+        "name_stale",
+        f"{name} is still contacted at {format_sockaddr(endpoint)}, its last known address, because its endpoint {error}",
+        f"{remedy}; {again}",
+        name,
     )
 
 

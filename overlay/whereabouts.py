@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from overlay.diagnosis.finding import Finding
 from overlay.wire.addresses import format_sockaddr
 
 if TYPE_CHECKING:
@@ -43,16 +44,18 @@ class Whereabouts:
         if before is not None:
             self._last = before, endpoint
 
-    def trouble(self, name: str, now: float) -> str | None:
-        """Return a sentence on a peer, called *name*, that is heard from places in turn; None if it is not."""
+    def trouble(self, name: str, now: float) -> Finding | None:
+        """Return a finding on a peer, called *name*, that is heard from places in turn; None if it is not."""
         self._forget_old(now)
         count = sum(count for _, count in self._moves or ())
         if count < RESTLESS or self._last is None:
             return None
         one, other = map(format_sockaddr, self._last)
-        return (
-            f"{name} is heard from {one} and {other} in turn, {count} times in a minute: see whether two hosts "
-            "use its key, or its network has two ways out"
+        return Finding(
+            "two_places",
+            f"{name} is heard from {one} and {other} in turn, {count} times in a minute",
+            "see whether two hosts use its key, or its network has two ways out",
+            name,
         )
 
     def may_ask(self, now: float) -> bool:

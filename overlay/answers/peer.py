@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from overlay.answers.running import Running
     from overlay.config import Node
+    from overlay.diagnosis.finding import Finding
     from overlay.questions import Answer, TellRows
     from overlay.roster import Remote, Roster
     from peers.addresses import Address
@@ -75,13 +76,13 @@ def refuse_peer(asked: object, roster: Roster, node: Node, peers_file: object) -
     return {"ok": False, "kind": "unknown_peer", "error": error, "known": list(roster.by_name)}
 
 
-def misdirected_notes(row: dict[str, Any], told: Iterable[tuple[str | None, str]]) -> list[str]:
-    """Return those of the sentences *told* that explain why the peer of *row* does not answer.
+def misdirected_notes(row: dict[str, Any], told: Iterable[Finding]) -> list[str]:
+    """Return those of the findings *told*, as sentences, that explain why the peer of *row* does not answer.
 
     Handshakes for another key that come from its address, which anybody may have sent, tell nothing of a peer with which
     a handshake was completed.
     """
-    return [sentence for name, sentence in told if name == row["name"] and row["last_handshake"] is None]
+    return [str(each) for each in told if each.peer == row["name"] and row["last_handshake"] is None]
 
 
 def describe_peer(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from overlay.balancing.balancing import Balancing
     from overlay.config import Node, Options
     from overlay.counters import Counted
+    from overlay.diagnosis.finding import Finding
     from overlay.engine import Engine
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.link.messages import PeerCounters
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from overlay.reload import Reloads
     from overlay.roster import Remote, Roster
     from overlay.session.constants import Timing
+    from overlay.session.peer import HandshakeStatus
     from overlay.setup import HostSetup
     from overlay.supervisor import Supervisor
     from peers.stores.store import Store
@@ -70,8 +72,24 @@ class Running:
         learnt: Mapping[str, LearntMtu] | None = None,
     ) -> dict[str, Any]:
         """Return what the status says of *remote*."""
+        handshake, patience, compare = self._shaken(remote, now)
+        return status.peer_status(remote, handshake, counters, now, patience, learnt, compare)
+
+    def findings(
+        self,
+        remote: Remote,
+        counters: PeerCounters | None,
+        now: float,
+        learnt: Mapping[str, LearntMtu] | None = None,
+    ) -> list[Finding]:
+        """Return what is wrong with *remote*, which the status has as notes."""
+        handshake, patience, compare = self._shaken(remote, now)
+        return status.peer_findings(remote, handshake, counters, now, patience, learnt, compare)
+
+    def _shaken(self, remote: Remote, now: float) -> tuple[HandshakeStatus | None, float, str]:
+        """Return how handshakes with *remote* stand, for how long that counts, and how preshared keys are compared."""
         handshake = self.engine.sessions.status(remote.number) if remote.encapsulation.is_encrypted else None
         patience, compare = self.timing.reject_after_time, ""
         if handshake is not None and handshake.is_doubted(now, patience):
             compare = how_to_compare(self.node().own, remote.peer, self.options.peers)
-        return status.peer_status(remote, handshake, counters, now, patience, learnt, compare)
+        return handshake, patience, compare

@@ -72,7 +72,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
             *running.notes,
             *running.host_notes.sentences,
             *clear,
-            *(sentence for _, sentence in running.refusals.describe_misdirected(node, clock.now()).values()),
+            *map(str, running.refusals.describe_misdirected(node, clock.now()).values()),
             *notes_of(troubled),
             *standing.troubles_of(running.balancing, services),
         ],
@@ -94,6 +94,6 @@ def _rows(
         row = running.row(remote, counters, now, learnt)
         if counters is None and not counted.is_complete:
             row = status.doubt(row)
-        if (note := unreached(row, carried_by(ENCAPSULATIONS[row["encapsulation"]]))) is not None:
-            row["notes"].append(note)
+        if (found := unreached(row, carried_by(ENCAPSULATIONS[row["encapsulation"]]))) is not None:
+            row["notes"].append(str(found))
         yield row

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import click
 
-from overlay.cli import check, cni, down, genpsk, keygen, network, ping, pubkey, services, status, up
+from overlay.cli import check, cni, doctor, down, genpsk, keygen, network, ping, pubkey, services, status, up
 from overlay.cli.exits import Commands
 from overlay.cli.version import show_version
 
@@ -44,5 +44,5 @@ def main() -> None:
     """Connect hosts, and the networks behind them, through encrypted tunnels."""
 
 
-for module in (keygen, pubkey, genpsk, check, up, status, ping, services, network, cni, down):
+for module in (keygen, pubkey, genpsk, check, up, status, ping, doctor, services, network, cni, down):
     main.add_command(module.command)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from overlay.cli.agents import UNENCRYPTED
 from overlay.cli.output import format_age
+from overlay.diagnosis.finding import Finding
 from overlay.numbers import count
 from overlay.session.constants import REJECT_AFTER_TIME
 from overlay.wire.icmp_errors import Hint
@@ -37,41 +38,48 @@ class Unanswered:
     is_peer_asked: bool = False
 
 
-def why_silent(answer: PeerAnswer, unanswered: Unanswered) -> str:
-    """Return a sentence about a peer, or a host behind it, that has answered no request."""
+def silence(answer: PeerAnswer, unanswered: Unanswered) -> Finding:
+    """Return what is known of a peer, or a host behind it, that has answered no request."""
     silent, peer, behind = f"{unanswered.name} does not answer", answer.name, answer.asked_behind
+
+    def found(name: str, problem: str, remedy: str) -> Finding:
+        return Finding(name, problem, remedy, peer)
+
     if unanswered.error is not None:
-        return f"{silent}: {_describe(answer, unanswered.error)}"
+        return found("silent", silent, _describe(answer, unanswered.error))
     if unanswered.proof is not None:
         return _works(answer, unanswered, unanswered.proof)
     if behind is not None and unanswered.is_peer_asked:
         silent = f"{silent}, nor does {peer} itself"
     if answer.forwarder_note is not None:
-        return f"{unanswered.name} does not answer, and it may not have been asked: {answer.forwarder_note}"
+        problem = f"{unanswered.name} does not answer, and it may not have been asked"
+        return found("forwarder_silent", problem, answer.forwarder_note)
     where = _where(answer)
     if answer.state == UNENCRYPTED:
         return _in_the_clear(answer, unanswered, silent)
     if answer.notes:
-        return f"{silent}: {'; '.join(answer.notes)}"
+        return found("no_answer", silent, "; ".join(answer.notes))
     if answer.strangers:
-        return (
-            f"{silent}, and handshakes from its address use the public key {answer.strangers[0]}, which no peer has: see "
-            f"whether `overlay pubkey` at {peer} prints that key; the peers file here has {answer.public_key}"
+        return found(
+            "unknown_key",
+            f"{silent}, and handshakes from its address use the public key {answer.strangers[0]}, which no peer has",
+            f"see whether `overlay pubkey` at {peer} prints that key; the peers file here has {answer.public_key}",
         )
     if answer.endpoint is None:
-        return f"{silent}: {where}"
+        return found(_why_nowhere(answer), silent, where)
     if answer.last_handshake is None:
-        return f"no handshake with {peer} yet: {where}{_compare_keys(answer)}"
+        return found("no_answer", f"no handshake with {peer} yet", f"{where}{_compare_keys(answer)}")
     age = format_age(answer.last_handshake)
     if answer.state != "up" or answer.last_handshake >= REJECT_AFTER_TIME:
-        return f"{silent}; {peer} is {answer.state}, and its last handshake was {age}: {where}{_compare_keys(answer)}"
+        problem = f"{silent}; {peer} is {answer.state}, and its last handshake was {age}"
+        return found("no_answer", problem, f"{where}{_compare_keys(answer)}")
     if answer.last_received is not None and answer.last_received < unanswered.elapsed:
         return _works(
             answer, unanswered, f"the last message of {peer} came {format_age(answer.last_received)}"
         )
     silent = f"{silent}; the last handshake of {peer} was {age}, and {_heard(answer)}"
     if unanswered.way == "in-band":  # those pass by the firewall of the far host
-        return f"{silent}: {where}"
+        return found("silent", silent, where)
     inside = (
         "its firewall drops echo requests" if behind is None else f"{behind} is up and accepts echo requests"
     )
@@ -80,11 +88,14 @@ def why_silent(answer: PeerAnswer, unanswered: Unanswered) -> str:
         and answer.last_received < SILENCE_TIME
         and not unanswered.is_peer_asked
     ):
-        return (
-            f"{silent}, before these requests: see whether {inside}, and, if `overlay status` calls {peer} silent after "
-            f"{SILENCE_TIME:g} s, {where.removeprefix('see ')}"
+        return found(
+            "silent",
+            f"{silent}, before these requests",
+            f"see whether {inside}, and, if `overlay status` calls {peer} silent after {SILENCE_TIME:g} s, "
+            f"{where.removeprefix('see ')}",
         )
-    return f"{silent}: {where}, or, if `overlay status` does not call {peer} silent after {SILENCE_TIME:g} s, whether {inside}"
+    otherwise = f"if `overlay status` does not call {peer} silent after {SILENCE_TIME:g} s, whether {inside}"
+    return found("silent", silent, f"{where}, or, {otherwise}")
 
 
 def why_no_echo(answer: PeerAnswer, *, is_asked_for: bool) -> str:
@@ -120,31 +131,46 @@ def _describe(answer: PeerAnswer, error: EchoError) -> str:
     return f'{sender} says "{error.error}"; {look}'
 
 
-def _works(answer: PeerAnswer, unanswered: Unanswered, proof: str) -> str:
+def _works(answer: PeerAnswer, unanswered: Unanswered, proof: str) -> Finding:
     """Return that the tunnel works, as *proof* tells, so that the fault is at its far end or behind it."""
     silent, behind = f"{unanswered.name} does not answer", answer.asked_behind
     if behind is None:
-        return f"{silent}, but its tunnel works: {proof}; see whether its firewall drops echo requests"
+        remedy = f"{proof}; see whether its firewall drops echo requests"
+        return Finding("echo_ignored", f"{silent}, but its tunnel works", remedy, answer.name)
     home = next(iter(answer.own_addresses), "this node")
-    return (
-        f"{silent}, but the tunnel to {answer.name} works: {proof}; see whether {behind} is up, accepts echo requests, "
-        f"and has a route to {home} by {answer.name}"
+    return Finding(
+        "echo_ignored",
+        f"{silent}, but the tunnel to {answer.name} works",
+        f"{proof}; see whether {behind} is up, accepts echo requests, and has a route to {home} by {answer.name}",
+        answer.name,
     )
 
 
-def _in_the_clear(answer: PeerAnswer, unanswered: Unanswered, silent: str) -> str:
+def _in_the_clear(answer: PeerAnswer, unanswered: Unanswered, silent: str) -> Finding:
     """Return what is known where no handshake tells anything."""
     if answer.mismatched:
         came = count(answer.mismatched, "packet")
-        return (
-            f"{silent}; {came} from its endpoint did not have {answer.identified_by}: configure the same at both ends of the "
-            "tunnel"
+        return Finding(
+            "tunnel_number",
+            f"{silent}; {came} from its endpoint did not have {answer.identified_by}",
+            "configure the same at both ends of the tunnel",
+            answer.name,
         )
     if answer.last_received is not None and answer.last_received < unanswered.elapsed:
         return _works(
             answer, unanswered, f"the last packet of {answer.name} came {format_age(answer.last_received)}"
         )
-    return f"{silent}; the tunnel is not encrypted, so there is no handshake to go by, and {_heard(answer)}: {_where(answer)}"
+    problem = (
+        f"{silent}; the tunnel is not encrypted, so there is no handshake to go by, and {_heard(answer)}"
+    )
+    return Finding("silent", problem, _where(answer), answer.name)
+
+
+def _why_nowhere(answer: PeerAnswer) -> str:
+    """Return the kind of finding that a peer is of which no address is known."""
+    if answer.is_configured or answer.resolve_error is not None:
+        return "unresolved"
+    return "waits_for_peer" if answer.has_own_endpoint else "no_endpoint"
 
 
 def _heard(answer: PeerAnswer) -> str:

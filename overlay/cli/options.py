@@ -23,6 +23,7 @@ INTERFACE_SIZE = 15  # bytes; the kernel's IFNAMSIZ - 1
 # Ours
 DEFAULT_INTERFACE = "overlay0"
 DEFAULT_KEY = Path("/etc/overlay/private.key")
+DEFAULT_PEERS = "/etc/overlay/peers.toml"
 
 FILE = click.Path(path_type=Path, readable=False)  # the code that opens it reports what is wrong with it
 

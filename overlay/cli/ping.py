@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from overlay import numbers
 from overlay.cli.agents import UNENCRYPTED, agent_path, ask, known_peers, read_peer
 from overlay.cli.exits import INTERRUPTED, Failure, Misuse
-from overlay.cli.explain import Unanswered, name_sender, why_no_echo, why_silent
+from overlay.cli.explain import Unanswered, name_sender, silence, why_no_echo
 from overlay.cli.options import DEFAULT_INTERFACE, Seconds, interface_option, json_option
 from overlay.cli.output import show, show_json
 from overlay.cli.surroundings import Surroundings
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from overlay.cli.agents import PeerAnswer
     from overlay.cli.echo import EchoError, EchoSocket
     from overlay.cli.in_band import InBandPings
+    from overlay.diagnosis.finding import Finding
     from overlay.wire.icmp_errors import IcmpError
     from peers.addresses import Address
 
@@ -80,7 +81,7 @@ def command(
     forwarder, and each line says so.  The exit code is 0 if any request was answered, else 1.
     """
     answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer))
-    addresses = _choose_addresses(answer)
+    addresses = choose_addresses(answer)
     own, address = addresses or (None, None)
     name = f"{answer.name} ({address})" if address else answer.name
     is_behind = answer.asked_behind is not None
@@ -89,12 +90,12 @@ def command(
     surroundings = Surroundings.of(ctx)
     tell = (lambda _: None) if as_json else show
     tell(f"ping {name} from {own}" if own else f"ping {name}")
-    in_band = None if icmp or is_behind else _in_band(ctx, interface, answer.name, series["timeout"])
+    in_band = None if icmp or is_behind else open_in_band(ctx, interface, answer.name, series["timeout"])
 
     def open_echo() -> EchoSocket:
         if addresses is None:
             raise Failure(why_no_echo(answer, is_asked_for=icmp))
-        return _open(surroundings, *addresses)
+        return open_echo_socket(surroundings, *addresses)
 
     ping = Ping(in_band, open_echo, surroundings.now, name, tell, lambda sender: name_sender(answer, sender))
     began_at = surroundings.now()
@@ -103,7 +104,7 @@ def command(
     if ping.sent and not ping.times:
         elapsed = surroundings.now() - began_at
         answer = read_peer(interface, ask(ctx, interface, op="peer", name=peer, is_counted=True))
-        why = _explain(ctx, interface, answer, own, ping, elapsed, is_asking=not is_interrupted)
+        why = str(explain(ctx, interface, answer, own, ping, elapsed, is_asking=not is_interrupted))
     if as_json:
         show_json(_describe(ping, answer, own, address) | {"why": why})
     else:
@@ -253,7 +254,7 @@ def _run(ping: Ping, count: int, interval: float, timeout: float) -> bool:
     return False
 
 
-def _explain(
+def explain(
     ctx: click.Context,
     interface: str,
     answer: PeerAnswer,
@@ -262,7 +263,7 @@ def _explain(
     elapsed: float,
     *,
     is_asking: bool,
-) -> str:
+) -> Finding:
     """Return why nothing answered for *elapsed* seconds; with *is_asking* the peer itself may be asked."""
     error = ping.last_error
     if error is not None and str(error.sender) in answer.own_addresses:
@@ -270,10 +271,10 @@ def _explain(
     is_asked, proof = False, None
     if is_asking and error is None and ping.way == "icmp" and answer.state in {"up", UNENCRYPTED}:
         is_asked, proof = _ask_peer(ctx, interface, answer, own)
-    return why_silent(answer, Unanswered(ping.name, ping.way, elapsed, error, proof, is_asked))
+    return silence(answer, Unanswered(ping.name, ping.way, elapsed, error, proof, is_asked))
 
 
-def _in_band(ctx: click.Context, interface: str, peer: str, timeout: float) -> InBandPings:
+def open_in_band(ctx: click.Context, interface: str, peer: str, timeout: float) -> InBandPings:
     from overlay.cli.in_band import InBandPings  # noqa: PLC0415  only where it is needed
 
     return InBandPings(agent_path(ctx, interface), peer, timeout, Surroundings.of(ctx).sleep)
@@ -288,7 +289,7 @@ def _ask_peer(
     """
     from overlay.cli.in_band import NotAbleError  # noqa: PLC0415  only where it is needed
 
-    in_band = _in_band(ctx, interface, answer.name, PROOF_TIMEOUT)
+    in_band = open_in_band(ctx, interface, answer.name, PROOF_TIMEOUT)
     try:
         in_band.send(1)
         reply = in_band.receive(PROOF_TIMEOUT)
@@ -305,7 +306,7 @@ def _ask_peer(
     if address is None:
         return False, None
     surroundings = Surroundings.of(ctx)
-    echo = _open(surroundings, own, address)
+    echo = open_echo_socket(surroundings, own, address)
     try:
         echo.send(1)
         until = surroundings.now() + PROOF_TIMEOUT
@@ -319,7 +320,7 @@ def _ask_peer(
     return True, None
 
 
-def _open(surroundings: Surroundings, own: Address, address: Address) -> EchoSocket:
+def open_echo_socket(surroundings: Surroundings, own: Address, address: Address) -> EchoSocket:
     if surroundings.open_echo is not None:
         return surroundings.open_echo(own, address)
     from overlay.cli.echo import IcmpSocket  # noqa: PLC0415  completion does without it
@@ -327,7 +328,7 @@ def _open(surroundings: Surroundings, own: Address, address: Address) -> EchoSoc
     return IcmpSocket(own, address)
 
 
-def _choose_addresses(answer: PeerAnswer) -> tuple[Address, Address] | None:
+def choose_addresses(answer: PeerAnswer) -> tuple[Address, Address] | None:
     """Return this node's address and the peer's, of the first family that both have; None if one has no address."""
     asked = answer.addresses if answer.asked_address is None else [answer.asked_address]
     addresses = [ip_address(text) for text in asked]

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from overlay.host.firewall.rules import Firewall
     from overlay.host.netlink.fib import Link, Match
     from overlay.host.plan import HostPlan, IPAddress
-    from overlay.host.sockets import UdpSocket
-    from overlay.host.tun import Tun
+    from overlay.host.tun import Offloads
     from overlay.wire.addresses import Sockaddr
 
 
@@ -30,6 +29,30 @@ class Routes(Protocol):
         """Return the networks that this host is on, but for those by its tun.  Raises HostError."""
 
 
+class Device(Protocol):
+    """The node's tun device, or what it would be."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def offloads(self) -> Offloads: ...
+    @property
+    def is_persistent(self) -> bool: ...
+
+
+class Socket(Protocol):
+    """A socket of the underlay, or what it would be."""
+
+    @property
+    def port(self) -> int: ...
+    @property
+    def can_segment(self) -> bool: ...
+    @property
+    def can_coalesce(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """A node on its host: what it wants, what it has set up, and where the rest can be asked for.
@@ -37,13 +60,13 @@ class Facts:
     *endpoints* are the underlay addresses known of the peers, with their names.  *lacking* says what a device that
     was prepared by root lacks.  *read* returns a setting below /proc/sys/net, None where there is no such one.
     *errors_prevented* are the IP protocols of which the kernel's own tunnels answer no packets.  *firewall* is None as
-    long as it was not read.
+    long as it was not read.  Where no agent runs nothing is set up: *is_up* is false, and the device is one to come.
     """
 
     node: Node
     plan: HostPlan
-    device: Tun
-    udp: Sequence[UdpSocket]
+    device: Device
+    udp: Sequence[Socket]
     endpoints: frozenset[tuple[str, Sockaddr]]
     routes: Routes
     read: Callable[[str], int | None]
@@ -51,3 +74,4 @@ class Facts:
     lacking: str | None = None
     errors_prevented: frozenset[int] = frozenset()
     firewall: Firewall | None = None
+    is_up: bool = True

@@ -50,8 +50,8 @@ def _taken(facts: Facts) -> Iterator[Finding]:
             continue
         address, route = answer
         if route is None:
-            if facts.routes.route_index(address) is not None:
-                continue  # it was put right between two questions
+            if not facts.is_up or facts.routes.route_index(address) is not None:
+                continue  # nothing leads there yet, or it was put right between two questions
             yield Finding(
                 "route_refused",
                 f"a route of this host rejects packets to {prefix} of {name}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from overlay.crypto.keys import PrivateKey
+from overlay.diagnosis.finding import Finding
 from overlay.misdirected import MOST, TOLD_TIME, WORTH_TELLING, Misdirected
 from overlay.session.sessions import Sessions
 from peers.peer import format_public_key
@@ -45,13 +46,12 @@ def test_host_that_keeps_calling_another_key_is_told_with_what_to_compare():
 
     assert news == [False] * (WORTH_TELLING - 1) + [True] + [False] * (5 - WORTH_TELLING)
     assert described(misdirected, {"192.0.2.2": "tokyo"}) == {
-        "192.0.2.2": (
+        "192.0.2.2": Finding(
+            "wrong_key_there",
+            "handshakes for a public key other than this node's arrive from 192.0.2.2:51820, where tokyo is (the last 5 s ago)",
+            f"compare the public_key of paris in the peers file there with {format_public_key(PRIVATE.public)}, which is this "
+            "node's",
             "tokyo",
-            (
-                "handshakes for a public key other than this node's arrive from 192.0.2.2:51820, where tokyo is (the last 5 s "
-                f"ago): compare the public_key of paris in the peers file there with {format_public_key(PRIVATE.public)}, which "
-                "is this node's"
-            ),
         )
     }
 
@@ -59,18 +59,18 @@ def test_host_that_keeps_calling_another_key_is_told_with_what_to_compare():
 def test_of_an_address_that_is_no_peers_just_that_is_said():
     misdirected, _ = called(WORTH_TELLING)
 
-    ((name, sentence),) = described(misdirected, now=NOW).values()
+    (finding,) = described(misdirected, now=NOW).values()
 
-    assert name is None
-    assert "arrive from 192.0.2.2:51820, where no peer is known to be: compare" in sentence
+    assert finding.peer is None
+    assert "arrive from 192.0.2.2:51820, where no peer is known to be: compare" in str(finding)
 
 
 def test_handshakes_for_a_key_of_the_peers_file_name_whose_it_is():
     misdirected, _ = called(WORTH_TELLING, initiation_for(ROME_PRIVATE.public))
 
-    ((_, sentence),) = described(misdirected, {"192.0.2.2": "tokyo"}).values()
+    (finding,) = described(misdirected, {"192.0.2.2": "tokyo"}).values()
 
-    assert sentence == (
+    assert str(finding) == (
         "handshakes for the public key of rome arrive from 192.0.2.2:51820, where tokyo is (the last 5 s ago): see whether "
         "the peers file there has this node's address as the endpoint of rome, or the key of rome for paris"
     )
@@ -101,8 +101,8 @@ def test_a_port_that_changes_is_the_same_host():
     for port in range(WORTH_TELLING):
         misdirected.note(MISTYPED, ("192.0.2.2", 1 + port), NOW)
 
-    ((_, sentence),) = described(misdirected).values()
-    assert f"192.0.2.2:{WORTH_TELLING}" in sentence
+    (finding,) = described(misdirected).values()
+    assert f"192.0.2.2:{WORTH_TELLING}" in finding.problem
 
 
 def test_flood_from_made_up_addresses_is_bounded_and_does_not_displace_who_calls_again():
@@ -118,7 +118,7 @@ def test_flood_from_made_up_addresses_is_bounded_and_does_not_displace_who_calls
 def test_any_bytes_are_for_nobody_that_is_known(datagram):
     misdirected, _ = called(WORTH_TELLING, datagram)
 
-    assert "a public key other than this node's" in described(misdirected)["192.0.2.2"][1]
+    assert "a public key other than this node's" in described(misdirected)["192.0.2.2"].problem
 
 
 def test_a_node_without_a_key_has_nothing_to_compare():

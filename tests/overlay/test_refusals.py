@@ -91,8 +91,7 @@ def test_handshakes_for_another_key_are_one_warning_that_names_the_peer(refusals
     (line,) = warnings(caplog)
     assert "arrive from 192.0.2.2:51820, where tokyo is: compare the public_key of paris" in line
     assert refusals.counts == {"mac1": 3 * WORTH_TELLING}
-    (name, _) = refusals.describe_misdirected(NODE, NOW)["192.0.2.2"]
-    assert name == "tokyo"
+    assert refusals.describe_misdirected(NODE, NOW)["192.0.2.2"].peer == "tokyo"
 
 
 def test_warnings_are_bounded_whoever_sends_what(refusals, caplog):

@@ -21,12 +21,12 @@ def remote(endpoint="tokyo.example.net", error=ERROR):
 
 
 def test_peer_without_any_address_cannot_be_called():
-    assert describe(remote(), None) == f"tokyo cannot be reached, because its endpoint {ERROR}: {REMEDY}"
+    assert str(describe(remote(), None)) == f"tokyo cannot be reached, because its endpoint {ERROR}: {REMEDY}"
     assert is_nowhere(remote(), None)
 
 
 def test_peer_with_an_address_of_before_is_said_to_be_called_there():
-    assert describe(remote(), AT) == (
+    assert str(describe(remote(), AT)) == (
         f"tokyo is still contacted at 192.0.2.2:51820, its last known address, because its endpoint {ERROR}: {REMEDY}"
     )
     assert not is_nowhere(remote(), AT)
@@ -42,7 +42,7 @@ def test_nothing_is_said_of_a_name_that_was_resolved_or_is_gone(of, endpoint):
 def test_of_an_address_on_an_interface_that_is_not_there_no_name_is_spoken():
     error = "fe80::1%eth9 is on an interface that this host does not have"
 
-    assert describe(remote("fe80::1%eth9", error), None) == (
+    assert str(describe(remote("fe80::1%eth9", error), None)) == (
         f"tokyo cannot be reached, because its endpoint {error}: correct it in the peers file, or add that interface; "
         "it is looked up again every 10 s"
     )

@@ -8,6 +8,7 @@ import pytest
 from overlay.answers.peer import describe_peer, find_peer, misdirected_notes, refuse_peer
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
+from overlay.diagnosis.finding import Finding
 from overlay.encap import gre
 from overlay.encap.encapsulation import Ends
 from overlay.roster import Remote, Roster
@@ -123,6 +124,8 @@ def test_owner_of_an_address_of_nobody_is_none():
 def test_handshakes_for_another_key_explain_a_peer_at_their_address_that_was_never_reached(
     name, last_handshake, notes
 ):
-    told = [("tokyo", "one"), (None, "two"), ("tokyo", "three")]
+    told = [
+        Finding("wrong_key_there", *each) for each in (("one", "", "tokyo"), ("two",), ("three", "", "tokyo"))
+    ]
 
     assert misdirected_notes({"name": name, "last_handshake": last_handshake}, told) == notes

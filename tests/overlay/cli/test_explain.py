@@ -6,7 +6,7 @@ import pytest
 
 from overlay.cli.agents import read_peer
 from overlay.cli.echo import EchoError
-from overlay.cli.explain import Unanswered, why_silent
+from overlay.cli.explain import Unanswered, silence
 from overlay.wire.icmp_errors import IcmpError
 from tests.overlay.cli.fakes import peer_answer
 
@@ -19,7 +19,7 @@ UNRESOLVED = "tokyo.example.net was not resolved (Name or service not known)"
 def why(way="icmp", elapsed=6.0, error=None, proof=None, is_peer_asked=False, **fields):
     answer = read_peer("overlay0", peer_answer("tokyo", "10.244.2.0", **fields))
     name = "tokyo (10.244.2.0)" if answer.asked_behind is None else f"{answer.asked_behind} behind tokyo"
-    return why_silent(answer, Unanswered(name, way, elapsed, error, proof, is_peer_asked))
+    return str(silence(answer, Unanswered(name, way, elapsed, error, proof, is_peer_asked)))
 
 
 def says(sender, *numbers):

@@ -1,0 +1,129 @@
+"""What is wrong with the node, its host and its peers, as findings, and which peers are worth being asked for a sign of life.
+
+Peers' findings are told in pieces before the rest.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Any
+
+from overlay.answers.peer import find_peer, refuse_peer
+from overlay.balancing import standing
+from overlay.diagnosis.callers import check_strangers
+from overlay.diagnosis.finding import Finding
+from overlay.diagnosis.kinds import describe
+from overlay.encap import ENCAPSULATIONS
+from overlay.encap.carrier import carried_by
+from overlay.host import clock
+from overlay.status import describe_silence
+from overlay.troubles import severity, unreached
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from overlay.answers.running import Running
+    from overlay.counters import Counted
+    from overlay.questions import Answer, TellRows
+    from overlay.roster import Remote
+
+# Ours
+PEERS_AT_ONCE = 20  # examined before other tasks have their turn
+ASKED = 64  # peers at most that are worth being asked, those in trouble first
+
+
+async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answer:
+    """Tell the findings on all peers, or on the one that ``name`` names, and return the rest.
+
+    With ``is_survey`` packet filters and files are not looked at, which takes time.  ``ask`` has the names of peers.
+    """
+    asked = request.get("name")
+    remote = None if asked is None else find_peer(asked, running.roster)
+    if asked is not None and remote is None:
+        return refuse_peer(asked, running.roster, running.node(), running.options.peers)
+    if request.get("is_survey") is not True:
+        await running.host_notes.look_closely()
+    counted = await running.count()
+    remotes = list(running.roster.by_name.values()) if remote is None else [remote]
+    ranked: list[tuple[int, int, str]] = []
+    for at in range(0, len(remotes), PEERS_AT_ONCE):
+        found: list[Finding] = []
+        for position, each in enumerate(remotes[at : at + PEERS_AT_ONCE], at):
+            rank = _examine(running, each, counted, found, is_named=remote is not None)
+            if rank is not None:
+                ranked.append((rank, -position, each.peer.name))
+        await tell_rows([describe(finding) for finding in found])
+    node, host = running.node(), running.host
+    return {
+        "ok": True,
+        "doctor": {
+            "node": node.own.name,
+            "interface": host.interface,
+            "peers": len(remotes),
+            "ask": [name for _, _, name in heapq.nlargest(ASKED, ranked)],
+            "is_complete": counted.is_complete,
+            "rekey_timeout_seconds": running.timing.rekey_timeout,
+            "findings": [describe(finding) for finding in _of_node(running, counted)],
+        },
+    }
+
+
+def _examine(
+    running: Running, remote: Remote, counted: Counted, found: list[Finding], *, is_named: bool
+) -> int | None:
+    """Add what is wrong with *remote* to *found*; return how much it is worth being asked, None if not at all.
+
+    One that nobody can call, as a host on the move, is expected to call, and nothing is wrong before it does.
+    """
+    now, counters = clock.now(), counted.peers.get(remote.number)
+    row = running.row(remote, counters, now)
+    own = running.findings(remote, counters, now, running.host.learnt_mtus())
+    found += own
+    told = running.refusals.describe_misdirected(running.node(), now).values()
+    found += [each for each in told if each.peer == remote.peer.name and row["last_handshake"] is None]
+    if not own and counted.is_complete:
+        unanswered = unreached(row, carried_by(ENCAPSULATIONS[row["encapsulation"]]))
+        found += [] if unanswered is None else [unanswered]
+    is_callable = row["endpoint"] is not None or remote.configured is not None
+    if not is_named and not is_callable and running.node().own.endpoint is not None:
+        return None
+    return severity(row["state"], row["notes"])
+
+
+def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
+    """Yield what is wrong with the node itself and its host."""
+    if not counted.is_complete:
+        trouble = running.supervisor.trouble or describe_silence(
+            running.supervisor.forwarder.pid, counted.patience
+        )
+        yield Finding("forwarder_silent", trouble)
+    if running.reloads.refusal is not None:
+        problem = f"the peers file as it is now is not in force: {running.reloads.refusal}"
+        yield Finding("not_loaded", problem, "correct it; `overlay check` shows all that is wrong")
+    for sentence in running.reloads.notes:
+        yield Finding("files", sentence)
+    for sentence in running.notes:
+        yield Finding("start", sentence)
+    yield from running.host_notes.found
+    yield from _callers(running)
+    for sentence in standing.troubles_of(running.balancing, running.node().table.services.values()):
+        yield Finding("service", sentence)
+
+
+def _callers(running: Running) -> Iterable[Finding]:
+    """Yield who calls with keys that nobody has, and who calls for another key from where no peer is.
+
+    Whoever has completed a handshake since then has the right key by now.
+    """
+    now = clock.now()
+    strangers: list[dict[str, Any]] = []
+    for each in running.refusals.describe_strangers(now):
+        remote = running.roster.by_name.get(each["peer"]) if each["peer"] is not None else None
+        row = running.row(remote, None, now) if remote is not None else None
+        last = None if row is None else row["last_handshake"]
+        if last is None or last > each["last_call"]:
+            strangers.append(each)
+    yield from check_strangers(strangers)
+    for finding in running.refusals.describe_misdirected(running.node(), now).values():
+        if finding.peer is None:
+            yield finding

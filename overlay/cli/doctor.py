@@ -1,0 +1,192 @@
+"""``overlay doctor``: find what is wrong with this node, its host and its peers."""
+
+# ruff: noqa: PLC0415  see overlay/cli/__init__.py
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from overlay.cli.agents import agent_path, ask_in_pieces, running_interfaces
+from overlay.cli.options import DEFAULT_PEERS, PeersLocation, interface_option, json_option, key_option
+from overlay.cli.output import show, show_json
+from overlay.cli.ping import complete_peer
+from overlay.numbers import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from overlay.cli.echoes import Asked
+    from overlay.config import Options
+    from overlay.host.control import NoAgentError
+    from peers.stores import Location
+
+# Ours
+SCHEMA = 1  # of the JSON; a field that is gone or means something else makes it another
+WORST_FIRST = ("error", "warning", "notice")
+SHOWN = 50  # findings as text; the JSON has all
+UNANSWERED = {"no_answer", "silent"}  # what the agent says of a peer that was not asked just now
+LABEL = 9  # columns of a severity
+
+
+@click.command("doctor", epilog="Example: overlay doctor tokyo")
+@click.argument("peer", required=False, shell_complete=complete_peer)
+@interface_option
+@click.option(
+    "--peers",
+    type=PeersLocation(readable=False),
+    default=DEFAULT_PEERS,
+    metavar="FILE",
+    help="The peers file to examine if no agent runs.",
+)
+@key_option("The private key to examine if no agent runs.")
+@click.option(
+    "--node", metavar="NAME", help="The peer that this host is, if no agent runs.  [default: by the key]"
+)
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    peer: str | None,
+    interface: str,
+    peers: Location,
+    key: Path,
+    node: str | None,
+    as_json: bool,
+) -> None:
+    """Find what is wrong with this node, its host and its peers, or with PEER alone, and say what mends it.
+
+    It changes nothing, and sends only what `overlay ping` sends: a few requests to each of up to 64 peers, those in
+    trouble first.  It takes a few seconds.  If no agent runs, it examines the peers file, keys and host as far as that goes.
+
+    A finding is an error (packets do not arrive that should), a warning (they do, but something is at risk) or a notice
+    (something limits this host).  The exit code is 0 if there are no errors and no warnings, 1 if there are, and 2 for
+    wrong usage.
+    """
+    from overlay.config import Options
+    from overlay.host.control import NoAgentError, is_answered
+
+    try:
+        report = _examine(ctx, interface, peer)
+    except NoAgentError as error:
+        if peer is not None or any(is_answered(agent_path(ctx, each)) for each in running_interfaces(ctx)):
+            raise
+        report = _examine_host(Options(peers, key, interface, node), error)
+    if as_json:
+        show_json(report)
+    else:
+        show(render(report, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+    if any(each["severity"] != "notice" for each in report["findings"]):
+        ctx.exit(1)
+
+
+def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, Any]:
+    """Return what is found with the agent's help."""
+    from overlay.cli.echoes import ask_all
+
+    about = {} if peer is None else {"name": peer}
+    survey = ask_in_pieces(ctx, interface, lambda _: None, op="doctor", is_survey=True, **about)["doctor"]
+    asked = ask_all(ctx, interface, survey["ask"]) if survey["is_complete"] else []
+    found: list[dict[str, Any]] = []
+    told = ask_in_pieces(ctx, interface, found.extend, op="doctor", **about)["doctor"]
+    return {
+        "schema": SCHEMA,
+        "interface": interface,
+        "node": told["node"],
+        "is_running": True,
+        "peers": told["peers"],
+        "asked": len(asked),
+        "answered": sum(each.seconds is not None for each in asked),
+        "findings": worst_first([*told["findings"], *settle(found, asked)]),
+    }
+
+
+def _examine_host(options: Options, error: NoAgentError) -> dict[str, Any]:
+    """Return what is found where no agent runs, as *error* says."""
+    from overlay.diagnosis.finding import Finding
+    from overlay.diagnosis.kinds import describe
+    from overlay.unstarted import examine
+
+    examined = examine(options)
+    problem, _, remedy = (
+        str(error).partition("; ")[0].partition(": ")
+    )  # what is left behind is a finding of its own
+    found = [Finding("no_agent", problem, remedy), *examined.findings]
+    return {
+        "schema": SCHEMA,
+        "interface": options.interface,
+        "node": examined.node,
+        "is_running": False,
+        "peers": 0,
+        "asked": 0,
+        "answered": 0,
+        "findings": worst_first(map(describe, found)),
+    }
+
+
+def settle(found: Iterable[dict[str, Any]], asked: Iterable[Asked]) -> list[dict[str, Any]]:
+    """Return what the agent *found* of peers, brought up to date by how those answered that were *asked* since.
+
+    Of one that did not the agent may know why; only if it does not, what the silence itself tells is said.
+    """
+    from overlay.diagnosis.kinds import describe
+
+    by_name = {each.peer: each for each in asked}
+    kept = [each for each in found if each["peer"] not in by_name or each["name"] not in UNANSWERED]
+    explained = {each["peer"] for each in kept if each["severity"] == "error"}
+    silences = [
+        describe(each.finding)
+        for name, each in by_name.items()
+        if each.finding is not None and name not in explained
+    ]
+    return [*kept, *silences]
+
+
+def worst_first(findings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return *findings* in the order of how bad they are, and otherwise as they come."""
+    return sorted(findings, key=lambda each: WORST_FIRST.index(each["severity"]))
+
+
+def render(report: dict[str, Any], width: int | None = None) -> str:
+    """Return *report* as text of *width* columns, None for lines that are as long as their sentences."""
+    findings = report["findings"]
+    lines = [_heading(report), ""]
+    for each in findings[:SHOWN]:
+        lines += _paragraph(each["severity"].ljust(LABEL), each["problem"], width)
+        if each["remedy"]:
+            lines += _paragraph(" " * LABEL, f"-> {each['remedy']}", width)
+    if len(findings) > SHOWN:
+        lines.append(f"{count(len(findings) - SHOWN, 'more finding')}: --json has them")
+    if not findings:
+        lines.append("nothing is wrong")
+    return "\n".join(lines)
+
+
+def _heading(report: dict[str, Any]) -> str:
+    numbers = {each: sum(one["severity"] == each for one in report["findings"]) for each in WORST_FIRST}
+    told = ", ".join(count(number, severity) for severity, number in numbers.items() if number)
+    if not report["is_running"]:
+        who = f"{report['node']} on " if report["node"] else ""
+        return f"{who}{report['interface']}, without an agent: {told}"
+    asked = f"{report['answered']} of {count(report['asked'], 'peer')} answered"
+    if report["asked"] < report["peers"]:
+        asked += f", {report['peers'] - report['asked']} were not asked"
+    return f"{report['node']} on {report['interface']}: {asked}{'; ' if told else ''}{told}"
+
+
+def _paragraph(label: str, text: str, width: int | None) -> list[str]:
+    if width is None or width < 2 * LABEL:
+        return [label + text]
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=label,
+        subsequent_indent=" " * LABEL,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,41 @@
+"""Who calls this node with keys that nobody has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from overlay.diagnosis.finding import Finding
+from overlay.durations import format_duration
+from overlay.numbers import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+# Ours
+RECENT = 600.0  # seconds; who called last before that has been corrected, or is gone
+NAMED = 5
+
+
+def check_strangers(strangers: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Yield a finding for the last of those *strangers*, as the status lists them, that called a short time ago."""
+    recent = [each for each in strangers if each["last_call"] < RECENT]
+    for each in recent[:NAMED]:
+        peer, key = each["peer"], each["public_key"]
+        calls = (
+            f"{count(each['calls'], 'handshake')} by the public key {key}, which no peer has here, came from "
+            f"{each['endpoint']}, the last {format_duration(each['last_call'])} ago"
+        )
+        if peer is None:
+            yield Finding(
+                "stranger",
+                f"{calls}, where no peer is known to be",
+                "see whether a public_key in the peers file here is wrong, or stop the agent that calls",
+            )
+        else:
+            yield Finding(
+                "unknown_key",
+                f"{calls}, where {peer} is",
+                f"see whether `overlay pubkey` at {peer} prints that key, and write it as public_key of {peer} in the peers "
+                "file here",
+                peer,
+            )

@@ -1,0 +1,122 @@
+"""Every kind of finding: its name, how bad it is, what it means and what to do.
+
+Whoever describes a finding of a kind that is not here fails an assertion, so a new kind is a line in this file.
+docs/doctor.md is made from it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from overlay.diagnosis.finding import Finding
+
+
+class Severity(enum.Enum):
+    """How bad it is.  With a notice alone nothing is wrong: `overlay doctor` exits with 0."""
+
+    ERROR = "error"  # packets do not arrive that should
+    WARNING = "warning"  # they arrive now; something is at risk, or not as the operator wants it
+    NOTICE = "notice"  # this host, or its load, is a limit
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of finding.  *meaning* and *remedy* are for people, and end without a full stop."""
+
+    name: str
+    severity: Severity
+    meaning: str
+    remedy: str
+
+
+_ERROR, _WARNING, _NOTICE = Severity
+
+_ROWS = (
+    # The agent and its files
+    ("no_agent", _ERROR, "no agent runs for the interface", "`overlay up`, once what else is found is mended"),
+    ("peers_file", _ERROR, "the peers file cannot be read, or has a mistake", "correct the line that is named"),
+    ("own_key", _ERROR, "this host's private key is missing, cannot be read, or belongs to no peer", "make or name the key, or correct `public_key` in the peers file"),
+    ("key_file", _ERROR, "a preshared key file that this host needs is missing or has no key", "copy or make it"),
+    ("tun_missing", _ERROR, "the host has no `/dev/net/tun`", "`modprobe tun`, or give the container the device"),
+    ("not_loaded", _ERROR, "the peers file was changed, and the change was refused: the previous table stays in force", "correct what is named; `overlay check` has all mistakes"),
+    ("files", _WARNING, "the key file, the peers file or the store is not as it was when the agent started: it may not start again", "put back or correct the file"),
+    ("file", _WARNING, "others can read a key, or change the file that says who is in the overlay", "the `chmod` or `chown` in the finding"),
+    ("missing_program", _ERROR, "the peers file asks for something that takes a program which this host lacks", "install it"),
+    ("port_taken", _ERROR, "another program has the UDP port that the agent needs", "stop that program, or set another `port`"),
+    ("guards", _WARNING, "an agent that was killed left routes that reject all packets for the overlay", "`overlay up` takes them over, `overlay down` removes them"),
+    ("forwarder_silent", _ERROR, "the process that carries packets does not report", "it is restarted within a minute; if it comes again, report it"),
+    ("start", _NOTICE, "something that was asked for could not be had when the agent started", "see the finding"),
+    # Peers
+    ("unknown_key", _ERROR, "a peer calls with a public key that no peer has here", "compare `overlay pubkey` at the peer with its `public_key` in the peers file here"),
+    ("stranger", _WARNING, "somebody who is at no peer's address calls with a public key that no peer has", "correct `public_key`, or stop that host's agent"),
+    ("wrong_key_there", _ERROR, "a host calls this node by another public key than this node's", "correct `public_key` of this node in the peers file there"),
+    ("preshared_key", _ERROR, "handshakes fail because the preshared keys differ", "compare the files, as the finding says"),
+    ("clock_behind", _WARNING, "a peer's clock was set back, so its handshakes look like replays", "set that clock"),
+    ("two_places", _WARNING, "a peer is heard from two places in turn", "give each host a key of its own"),
+    ("unresolved", _ERROR, "the name of a peer's endpoint has no address", "correct the name, or the resolver of this host"),
+    ("name_stale", _WARNING, "the name of a peer's endpoint is not resolved any more; its last address is used", "correct the name, or the resolver of this host"),
+    ("no_endpoint", _ERROR, "neither this node nor the peer has an endpoint, so neither can connect", "give one of them an `endpoint`"),
+    ("waits_for_peer", _NOTICE, "the peer has no endpoint and has not connected", "start its agent"),
+    ("no_answer", _ERROR, "the peer does not answer handshakes", "see whether its agent runs, keys and port are right, and firewalls let UDP pass"),
+    ("silent", _ERROR, "there is a session with the peer, but it does not answer", "see whether its agent runs, and firewalls let UDP pass"),
+    ("echo_ignored", _NOTICE, "the tunnel works, but the peer's kernel answers no echo requests", "see whether a firewall there drops them"),
+    ("tunnel_number", _ERROR, "what comes from the peer has another key or VNI than this end of the tunnel", "configure the same at both ends"),
+    ("kernel_path_mtu", _WARNING, "an ICMP error told the kernel of a path that takes less than any common link does", "`ip route flush cache` if it is wrong"),
+    # Ways to peers
+    ("endpoint_inside", _ERROR, "a peer's endpoint lies inside its own tunnel", "correct the endpoint"),
+    ("listen_address", _WARNING, "an address in `listen` is not an address of this host", "correct `listen`; the agent waits for it"),
+    ("route_taken", _ERROR, "another route, bridge or rule of this host takes packets for a peer", "see the finding"),
+    ("route_refused", _ERROR, "a route of this host rejects packets to a peer", "remove that route"),
+    ("address_taken", _ERROR, "this host has an address inside a peer's network", "renumber one of them"),
+    ("gateway_taken", _WARNING, "the gateway of this host lies inside a peer's network", "the `ip route add` in the finding"),
+    # Settings, filters, other tunnels
+    ("forwarding", _ERROR, "the host does not forward, so what is behind it cannot be reached", "the `sysctl` in the finding, or `--fix-sysctl`"),
+    ("rp_filter", _ERROR, "the strict reverse path check drops what peers send", "the `sysctl` in the finding, or `--fix-sysctl`"),
+    ("redirects", _WARNING, "the host sends ICMP redirects for packets that it forwards between peers", "the `sysctl` in the finding, or `--fix-sysctl`"),
+    ("firewall_forward", _ERROR, "a packet filter drops what is forwarded from or into the tunnel", "the command in the finding, or `--forward`"),
+    ("firewall_raw", _ERROR, "a packet filter drops what comes from the tunnel before it is forwarded, as Docker's does", "see the finding"),
+    ("firewall_port", _ERROR, "a packet filter drops what peers send to this host's port", "the command in the finding"),
+    ("firewall_invalid", _ERROR, "a packet filter drops what clients of a service send", "the command in the finding"),
+    ("firewall_service", _ERROR, "a packet filter drops what clients of a service send to this server", "the command in the finding"),
+    ("masquerade", _WARNING, "packets into the tunnel get an address of this host as their source", "the command in the finding, or `--masquerade`"),
+    ("own_rules", _ERROR, "the rules that `--masquerade` or `--forward` ask for are not all in force", "see the finding"),
+    ("kernel_tunnel_answers", _ERROR, "the kernel's own tunnel answers packets of ours with ICMP errors", "the `modprobe -r` in the finding"),
+    ("kernel_tunnel_up", _ERROR, "the kernel's own tunnel takes packets a second time", "the `ip link set` in the finding"),
+    # Services
+    ("service", _ERROR, "a virtual service has no server, no quorum, or trouble on its LAN", "`overlay services` has more"),
+    ("service_address", _ERROR, "a virtual address is an address of this host, so its packets stay here", "the `ip address delete` in the finding"),
+    # Limits
+    ("clock", _WARNING, "this host's clock shows a time before 2020", "set it"),
+    ("device_prepared", _ERROR, "the device that root prepared lacks something", "the command in the finding"),
+    ("icmp_source", _NOTICE, "without CAP_NET_RAW, ICMP errors carry the unreachable address as their source", "give the agent that capability"),
+    ("tun_offloads", _NOTICE, "the kernel lacks segmentation offload on tun devices", "a newer kernel: 6.2 has all of it"),
+    ("udp_offloads", _NOTICE, "the kernel lacks segmentation offload on UDP sockets", "a newer kernel: 5.0 has it"),
+    ("unknown", _WARNING, "something of this host could not be examined", "run it as root"),
+)  # fmt: skip
+
+KINDS: dict[str, Kind] = {row[0]: Kind(*row) for row in _ROWS}
+"""All kinds by name, in the order in which docs/doctor.md lists them."""
+
+
+def describe(finding: Finding) -> dict[str, Any]:
+    """Return *finding* as a value that JSON holds."""
+    assert finding.name in KINDS, finding.name
+    return {
+        "name": finding.name,
+        "severity": KINDS[finding.name].severity.value,
+        "peer": finding.peer,
+        "problem": finding.problem,
+        "remedy": finding.remedy or None,
+    }
+
+
+def as_markdown() -> str:
+    """Return the table of docs/doctor.md, in the order of the registry."""
+    rows = [
+        f"| `{each.name}` | {each.severity.value} | {each.meaning} | {each.remedy} |"
+        for each in KINDS.values()
+    ]
+    return "\n".join(["| finding | severity | what it means | remedy |", "|---|---|---|---|", *rows]) + "\n"

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from overlay.cli.doctor import render, settle, worst_first
+from overlay.cli.echoes import Asked
+from overlay.diagnosis.finding import Finding
+from overlay.diagnosis.kinds import describe
+from tests.overlay.cli.fakes import peer_answer, ping_answer
+
+FORWARDING = describe(
+    Finding("forwarding", "this host does not forward IPv4", "run `sysctl -w net.ipv4.ip_forward=1`")
+)
+OFFLOADS = describe(Finding("udp_offloads", "this kernel is old"))
+STALE = describe(Finding("no_answer", "tokyo has not answered for 90 s", "", "tokyo"))
+KEYS = describe(Finding("preshared_key", "the preshared keys differ", "compare them", "tokyo"))
+SILENCE = Finding("no_answer", "no handshake with tokyo yet", "see whether its agent runs", "tokyo")
+
+
+def examined(*findings, ask=()):
+    return {
+        "ok": True,
+        "doctor": {
+            "node": "paris",
+            "interface": "overlay0",
+            "peers": 1,
+            "ask": list(ask),
+            "is_complete": True,
+            "rekey_timeout_seconds": 5.0,
+            "findings": list(findings),
+        },
+    }
+
+
+def test_nothing_is_wrong_where_nothing_is_found(overlay, agent):
+    agent.answers = {
+        "doctor": examined(ask=["tokyo"]),
+        "peer": peer_answer("tokyo"),
+        "ping": ping_answer(0.001),
+    }
+
+    done = overlay("doctor")
+
+    assert (done.exit_code, done.output) == (
+        0,
+        "paris on overlay0: 1 of 1 peer answered\n\nnothing is wrong\n",
+    )
+
+
+def test_what_is_wrong_is_shown_with_its_remedy_and_fails(overlay, agent):
+    agent.answers = {"doctor": examined(FORWARDING)}
+
+    done = overlay("doctor")
+
+    assert done.exit_code == 1
+    assert done.output.splitlines()[2:] == [
+        "error    this host does not forward IPv4",
+        "         -> run `sysctl -w net.ipv4.ip_forward=1`",
+    ]
+
+
+def test_with_notices_alone_nothing_is_wrong(overlay, agent):
+    agent.answers = {"doctor": examined(OFFLOADS)}
+
+    done = overlay("doctor")
+
+    assert done.exit_code == 0
+    assert "notice   this kernel is old" in done.output
+
+
+def test_json_has_a_schema_and_the_findings(overlay, agent):
+    agent.answers = {"doctor": examined(OFFLOADS, FORWARDING)}
+
+    done = overlay("doctor", "--json")
+
+    assert done.exit_code == 1
+    assert json.loads(done.output) == {
+        "schema": 1,
+        "interface": "overlay0",
+        "node": "paris",
+        "is_running": True,
+        "peers": 1,
+        "asked": 0,
+        "answered": 0,
+        "findings": [FORWARDING, OFFLOADS],
+    }
+
+
+def test_a_peer_that_is_named_is_looked_at_alone(overlay, agent):
+    agent.answers = {"doctor": examined()}
+
+    overlay("doctor", "tokyo")
+
+    assert [request["name"] for request in agent.requests] == ["tokyo", "tokyo"]
+
+
+def test_a_peer_that_nobody_knows_is_wrong_usage(overlay, agent):
+    agent.answers = {
+        "doctor": {"ok": False, "kind": "unknown_peer", "error": "there is no peer tokio", "known": ["tokyo"]}
+    }
+
+    done = overlay("doctor", "tokio")
+
+    assert (done.exit_code, done.output) == (2, "Error: there is no peer tokio; did you mean tokyo?\n")
+
+
+def test_without_an_agent_that_is_the_first_finding_and_the_file_is_examined(overlay, tmp_path):
+    done = overlay("doctor", "--peers", tmp_path / "none.toml", "--json")
+
+    report = json.loads(done.output)
+    assert (done.exit_code, report["is_running"], report["node"]) == (1, False, None)
+    assert [each["name"] for each in report["findings"]] == ["no_agent", "peers_file"]
+
+
+def test_without_an_agent_no_single_peer_can_be_looked_at(overlay):
+    done = overlay("doctor", "tokyo")
+
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: no overlay agent runs for overlay0 here")
+
+
+# What peers said
+
+
+def test_a_peer_that_answers_is_not_called_silent_by_what_was_known_before():
+    assert settle([STALE], [Asked("tokyo", 0.01)]) == []
+
+
+def test_a_peer_that_was_not_asked_is_as_the_agent_says():
+    assert settle([STALE], [Asked("rome", 0.01)]) == [STALE]
+
+
+def test_silence_is_explained_by_what_the_agent_knows_of_the_peer():
+    assert settle([KEYS], [Asked("tokyo", None, SILENCE)]) == [KEYS]
+
+
+def test_silence_that_the_agent_cannot_explain_is_a_finding():
+    assert settle([STALE], [Asked("tokyo", None, SILENCE)]) == [describe(SILENCE)]
+
+
+def test_a_peer_that_could_not_be_asked_is_no_finding():
+    assert settle([], [Asked("tokyo")]) == []
+
+
+# The text
+
+
+def report(*findings, **changed):
+    return {
+        "interface": "overlay0",
+        "node": "paris",
+        "is_running": True,
+        "peers": 70,
+        "asked": 64,
+        "answered": 63,
+        "findings": worst_first(findings),
+    } | changed
+
+
+def test_heading_counts_findings_and_who_was_not_asked():
+    heading = render(report(OFFLOADS, FORWARDING, FORWARDING)).splitlines()[0]
+
+    assert heading == "paris on overlay0: 63 of 64 peers answered, 6 were not asked; 2 errors, 1 notice"
+
+
+def test_lines_fit_the_terminal():
+    lines = render(report(KEYS, FORWARDING), 40).splitlines()
+
+    assert max(map(len, lines[1:])) <= 40
+
+
+@pytest.mark.parametrize(("number", "is_cut"), [(50, False), (51, True)])
+def test_many_findings_are_cut(number, is_cut):
+    assert ("1 more finding: --json has them" in render(report(*[FORWARDING] * number))) == is_cut

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+
+import pytest
+
+from overlay.diagnosis.finding import Finding
+from overlay.diagnosis.kinds import KINDS, Severity, as_markdown, describe
+from tests.test_imports import ROOT
+
+DOCUMENT = ROOT / "docs" / "doctor.md"
+MAKE = "from overlay.diagnosis.kinds import as_markdown; print(as_markdown(), end='')"
+MAKERS = {"Finding", "found"}  # what takes the name of a finding as its first argument
+
+
+@cache
+def nodes():
+    """Return all that the code consists of, but for the registry itself."""
+    paths = (path for path in (ROOT / "overlay").rglob("*.py") if path.name != "kinds.py")
+    return [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
+
+
+def test_every_finding_is_of_a_kind_that_is_registered():
+    named = {
+        node.args[0].value
+        for node in nodes()
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in MAKERS
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    }
+
+    assert named <= set(KINDS)
+
+
+def test_every_kind_is_one_that_may_be_found():
+    texts = {node.value for node in nodes() if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+    assert set(KINDS) <= texts
+
+
+def test_names_and_sentences_are_of_one_kind():
+    for name, kind in KINDS.items():
+        assert kind.name == name
+        assert re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name)
+        assert isinstance(kind.severity, Severity)
+        for sentence in (kind.meaning, kind.remedy):
+            assert sentence
+            assert not sentence.endswith(".")
+            assert "|" not in sentence
+
+
+def test_the_document_has_the_registry_s_table():
+    assert as_markdown() in DOCUMENT.read_text(), f"write the table that this prints: python -c {MAKE!r}"
+
+
+def test_a_finding_is_described_with_how_bad_it_is():
+    assert describe(Finding("forwarding", "it rains", "run `umbrella`")) == {
+        "name": "forwarding",
+        "severity": "error",
+        "peer": None,
+        "problem": "it rains",
+        "remedy": "run `umbrella`",
+    }
+    assert describe(Finding("silent", "it is quiet", peer="tokyo"))["remedy"] is None
+
+
+def test_describing_a_finding_of_no_kind_fails():
+    with pytest.raises(AssertionError, match="nonsense"):
+        describe(Finding("nonsense", "it rains"))
