@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from overlay.events import of_peer
 from overlay.link.messages import OWN
 from overlay.session.outputs import Answered, Completed
 from overlay.session.peer import UNCONFIRMED
@@ -38,7 +39,7 @@ def log_peers(what: str, peers: Sequence[Remote]) -> None:
         log.info("peers %s count=%d first=%s", what, len(peers), peers[0].peer.name)
         return
     for remote in peers:
-        log.info("peer %s peer=%s", what, remote.peer.name)
+        log.info("peer %s peer=%s", what, remote.peer.name, extra=of_peer(remote.peer.name))
 
 
 @dataclass(slots=True)
@@ -48,6 +49,7 @@ class _Line:
     since: float
     held: int = 0  # events that no line has told of
     text: str = ""  # of the last of them
+    peer: str | None = None
     level: int = logging.INFO
 
 
@@ -74,7 +76,8 @@ class Journal:
             self.found(remote, now)
             return
         self._told_once.discard((remote.number, "clock"))
-        log.debug("handshake answered peer=%s %s", remote.peer.name, where)
+        name = remote.peer.name
+        log.debug("handshake answered peer=%s %s", name, where, extra=of_peer(name))
         if handshakes.unconfirmed >= UNCONFIRMED:
             fields = f"{where} count={handshakes.unconfirmed}: {DIFFER}"
             self._once("doubts", "handshakes answered and never confirmed", remote, fields)
@@ -140,14 +143,15 @@ class Journal:
 
     def _tell(self, event: str, burst: int, remote: Remote, fields: str, now: float, count: int = 1) -> None:
         """Write that *event* happened *count* times to *remote*, now or, with the last *fields*, in a later line."""
-        self._write_line(
-            (remote.number, event), burst, f"{event} peer={remote.peer.name} {fields}", now, count
-        )
+        name = remote.peer.name
+        text = f"{event} peer={name} {fields}"
+        self._write_line((remote.number, event), burst, text, now, count, peer=name)
 
     def _tell_reach(self, event: str, remote: Remote, fields: str, now: float, level: int) -> None:
         """Write that *remote* is lost or back.  Both have one line in a minute, so that the last is what is true."""
-        text = f"{event} peer={remote.peer.name}{fields}"
-        self._write_line((remote.number, "reached"), LOSSES_BURST, text, now, level=level)
+        name = remote.peer.name
+        text = f"{event} peer={name}{fields}"
+        self._write_line((remote.number, "reached"), LOSSES_BURST, text, now, level=level, peer=name)
 
     def _write_line(
         self,
@@ -157,12 +161,13 @@ class Journal:
         now: float,
         count: int = 1,
         level: int = logging.INFO,
+        peer: str | None = None,
     ) -> None:
         line = self._lines.get(place)
         if line is None:
             line = self._lines[place] = _Line(burst, burst, now)
         line.held += count
-        line.text, line.level = text, level
+        line.text, line.level, line.peer = text, level, peer
         self._write(place, line, now)
 
     def _once(self, kind: str, event: str, remote: Remote, fields: str) -> None:
@@ -170,7 +175,8 @@ class Journal:
         place = remote.number, kind
         if place not in self._told_once:
             self._told_once.add(place)
-            log.warning("%s peer=%s %s", event, remote.peer.name, fields)
+            name = remote.peer.name
+            log.warning("%s peer=%s %s", event, name, fields, extra=of_peer(name))
 
     def _write(self, place: tuple[int, str], line: _Line, now: float) -> None:
         line.permits = min(line.burst, line.permits + (now - line.since) / MINUTE)
@@ -180,5 +186,6 @@ class Journal:
             return
         self._held.discard(place)
         line.permits -= 1
-        log.log(line.level, "%s%s", line.text, f" times={line.held}" if line.held > 1 else "")
+        extra = None if line.peer is None else of_peer(line.peer)
+        log.log(line.level, "%s%s", line.text, f" times={line.held}" if line.held > 1 else "", extra=extra)
         line.held = 0

@@ -1,13 +1,15 @@
-"""How the agent's log lines look, for people and for the journal."""
+"""Where the agent's log lines go, from which level on, and how they look for people and for the journal."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
+from overlay.events import Events, level_number
 from overlay.text import printable
 
 if TYPE_CHECKING:
@@ -17,15 +19,56 @@ if TYPE_CHECKING:
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-def set_up(level: str) -> None:
-    """Have everything from *level* on, as ``info``, logged to stderr.
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What is logged: the lines that *output* writes from its level on, and the *events* that are kept of *logger*."""
 
-    Where that is the journal (JOURNAL_STREAM of systemd.exec(5)) each line begins with its priority, which journald
+    logger: logging.Logger
+    output: logging.Handler
+    events: Events
+
+    @property
+    def level(self) -> str:
+        """The level from which on lines are written, as ``info``."""
+        return logging.getLevelName(self.output.level).lower()
+
+    def set_level(self, name: str) -> None:
+        """Have lines from the level *name* on written.  Events from ``info`` on are kept in any case."""
+        number = level_number(name)
+        self.output.setLevel(number)
+        self.logger.setLevel(min(number, logging.INFO))
+
+    def change_level(self, name: str) -> None:
+        """Set the level while the process runs, and log that.  The line is written if either level has it written."""
+        before, number = self.level, level_number(name)
+        if name == before:
+            return
+        self.output.setLevel(min(number, self.output.level))
+        self.logger.info("log level set level=%s was=%s", name, before)
+        self.set_level(name)
+
+
+_logs: list[Log] = []  # that of this process, as handlers are the process's own
+
+
+def set_up(level: str) -> Log:
+    """Have everything from *level* on, as ``info``, logged to stderr, and events kept.
+
+    Where stderr is the journal (JOURNAL_STREAM of systemd.exec(5)) each line begins with its priority, which journald
     takes off, and without a time, which journald knows.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JournalFormatter() if is_journal(sys.stderr, os.environ) else TerminalFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+    output = logging.StreamHandler(sys.stderr)
+    output.setFormatter(JournalFormatter() if is_journal(sys.stderr, os.environ) else TerminalFormatter())
+    log = Log(logging.getLogger(), output, Events())
+    logging.basicConfig(handlers=[output, log.events])
+    log.set_level(level)
+    _logs[:] = [log]
+    return log
+
+
+def current() -> Log:
+    """Return what set_up() has made; where it was not called, a log of nothing."""
+    return _logs[0] if _logs else Log(logging.Logger("nobody"), logging.NullHandler(), Events())
 
 
 def is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from overlay.errors import ReplayedInitiationError, UnknownInitiatorError
+from overlay.events import of_peer
 from overlay.misdirected import Misdirected
 from overlay.strangers import Strangers
 from overlay.wire.addresses import format_sockaddr
@@ -64,14 +65,16 @@ class Refusals:
         if isinstance(error, UnknownInitiatorError):
             key = format_public_key(error.public_key)
             if self.strangers.note(error.public_key, source, now):
-                self._warn(_describe_stranger(key, source, self._roster.names_by_host().get(source[0])), now)
+                name = self._roster.names_by_host().get(source[0])
+                self._warn(_describe_stranger(key, source, name), name, now)
             whose = f" public_key={key}"
         elif (
             error.reason == "mac1"
             and self.misdirected.note(report.datagram, source, now)
             and node is not None
         ):
-            self._warn(str(self.describe_misdirected(node, now)[source[0]]), now)
+            finding = self.describe_misdirected(node, now)[source[0]]
+            self._warn(str(finding), finding.peer, now)
         log.debug("handshake refused reason=%s source=%s%s", error.reason, format_sockaddr(source), whose)
 
     def describe_strangers(self, now: float) -> list[dict[str, Any]]:
@@ -84,12 +87,12 @@ class Refusals:
             return {}
         return self.misdirected.describe(self._roster.names_by_host(), node.own, node.others, now)
 
-    def _warn(self, sentence: str, now: float) -> None:
-        """Write a warning, unless there were many."""
+    def _warn(self, sentence: str, name: str | None, now: float) -> None:
+        """Write a warning about the peer *name*, or a host that is none, unless there were many."""
         if len(self._told) == LINES and now - self._told[0] < LINES_TIME:
             return
         self._told.append(now)
-        log.warning("%s", sentence)
+        log.warning("%s", sentence, extra=None if name is None else of_peer(name))
 
 
 def _describe_stranger(key: str, source: Sockaddr, name: str | None) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from overlay.errors import HostError, OverlayError
+from overlay.events import of_peer
 from overlay.host import outside
 from overlay.host.interfaces import sockaddr_of
 from overlay.unresolved import RESOLVE_PAUSE
@@ -278,4 +279,5 @@ class Resolver:
     def _failed(self, remote: Remote, error: str) -> None:
         """Log *error*, for a person only if it is news."""
         is_news, remote.resolve_error = error != remote.resolve_error, error
-        log.log(logging.WARNING if is_news else logging.DEBUG, "%s peer=%s", error, remote.peer.name)
+        level, name = logging.WARNING if is_news else logging.DEBUG, remote.peer.name
+        log.log(level, "%s peer=%s", error, name, extra=of_peer(name))

@@ -312,6 +312,7 @@ ONLY_IN = {
             "overlay.docker.driver",
             "overlay.docker_driver",
             "overlay.doors",
+            "overlay.events",
             "overlay.filtering",
             "overlay.forwarder",
             "overlay.journal",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from overlay import status
+from overlay import logs, status
 from overlay.history import History
 from overlay.preshared import how_to_compare
 
@@ -49,6 +49,7 @@ class Running:
     balancing: Balancing
     containers: Containers
     history: History = field(default_factory=History)
+    log: logs.Log = field(default_factory=logs.current)
 
     @property
     def roster(self) -> Roster:

@@ -14,7 +14,22 @@ from __future__ import annotations
 
 import click
 
-from overlay.cli import check, cni, doctor, down, genpsk, keygen, network, ping, pubkey, services, status, up
+from overlay.cli import (
+    check,
+    cni,
+    doctor,
+    down,
+    genpsk,
+    keygen,
+    log,
+    log_level,
+    network,
+    ping,
+    pubkey,
+    services,
+    status,
+    up,
+)
 from overlay.cli.exits import Commands
 from overlay.cli.version import show_version
 
@@ -44,5 +59,22 @@ def main() -> None:
     """Connect hosts, and the networks behind them, through encrypted tunnels."""
 
 
-for module in (keygen, pubkey, genpsk, check, up, status, ping, doctor, services, network, cni, down):
+COMMANDS = (
+    keygen,
+    pubkey,
+    genpsk,
+    check,
+    up,
+    status,
+    ping,
+    doctor,
+    log,
+    log_level,
+    services,
+    network,
+    cni,
+    down,
+)
+
+for module in COMMANDS:
     main.add_command(module.command)

@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from overlay.cli.agents import agent_path, ask_in_pieces, running_interfaces
-from overlay.cli.options import DEFAULT_PEERS, PeersLocation, interface_option, json_option, key_option
+from overlay.cli.options import (
+    DEFAULT_PEERS,
+    PeersLocation,
+    interface_option,
+    json_option,
+    key_option,
+    peer_argument,
+)
 from overlay.cli.output import show, show_json
-from overlay.cli.ping import complete_peer
 from overlay.numbers import count
 
 if TYPE_CHECKING:
@@ -35,7 +41,7 @@ LABEL = 9  # columns of a severity
 
 
 @click.command("doctor", epilog="Example: overlay doctor tokyo")
-@click.argument("peer", required=False, shell_complete=complete_peer)
+@peer_argument(required=False)
 @interface_option
 @click.option(
     "--peers",

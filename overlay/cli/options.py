@@ -24,6 +24,7 @@ INTERFACE_SIZE = 15  # bytes; the kernel's IFNAMSIZ - 1
 DEFAULT_INTERFACE = "overlay0"
 DEFAULT_KEY = Path("/etc/overlay/private.key")
 DEFAULT_PEERS = "/etc/overlay/peers.toml"
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 FILE = click.Path(path_type=Path, readable=False)  # the code that opens it reports what is wrong with it
 
@@ -98,6 +99,11 @@ def interface_option(command: Command) -> Command:
     )(command)
 
 
+def peer_argument(*, required: bool = True) -> Callable[[Command], Command]:
+    """Give a command ``PEER``, completed by the peers of the running agent."""
+    return click.argument("peer", required=required, shell_complete=_complete_peer)
+
+
 def key_option(help_text: str) -> Callable[[Command], Command]:
     """Give a command ``--key``."""
     return click.option("--key", type=FILE, default=DEFAULT_KEY, metavar="FILE", help=help_text)
@@ -117,3 +123,11 @@ def peers_option(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """Give *command* ``--json``, as the argument *as_json*."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")(command)
+
+
+def _complete_peer(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the peers of the running agent that begin with *incomplete*."""
+    from overlay.cli.agents import known_peers
+
+    names = known_peers(ctx, ctx.params.get("interface") or DEFAULT_INTERFACE)
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]

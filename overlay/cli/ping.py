@@ -9,13 +9,12 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from overlay import numbers
-from overlay.cli.agents import UNENCRYPTED, agent_path, ask, known_peers, read_peer
+from overlay.cli.agents import UNENCRYPTED, agent_path, ask, read_peer
 from overlay.cli.exits import INTERRUPTED, Failure, Misuse
 from overlay.cli.explain import Unanswered, name_sender, silence, why_no_echo
-from overlay.cli.options import DEFAULT_INTERFACE, Seconds, interface_option, json_option
+from overlay.cli.options import Seconds, interface_option, json_option, peer_argument
 from overlay.cli.output import show, show_json
 from overlay.cli.surroundings import Surroundings
 
@@ -38,14 +37,8 @@ PROOF_TIMEOUT = 1.0  # seconds that the peer itself gets to answer, when somethi
 SHOWN_ERRORS = 16  # ICMP errors that differ, in the JSON
 
 
-def complete_peer(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the peers of the running agent that begin with *incomplete*."""
-    names = known_peers(ctx, ctx.params.get("interface") or DEFAULT_INTERFACE)
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
-
-
 @click.command("ping", epilog="Example: overlay ping tokyo -c 1")
-@click.argument("peer", shell_complete=complete_peer)
+@peer_argument()
 @interface_option
 @click.option(
     "-c", "--count", type=click.IntRange(1, SEQUENCES - 1), default=4, help="How many requests to send."

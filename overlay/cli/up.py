@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from overlay.cli.options import DEFAULT_INTERFACE, FILE, InterfaceName, key_option, peers_option
+from overlay.cli.options import DEFAULT_INTERFACE, FILE, LOG_LEVELS, InterfaceName, key_option, peers_option
 from peers.encapsulation import ENCAPSULATIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from peers.stores import Location
-
-LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command("up", epilog="Example: overlay up --peers /etc/overlay/peers.toml")

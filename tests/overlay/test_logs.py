@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from overlay.logs import JournalFormatter, TerminalFormatter, is_journal
+from overlay.events import Events
+from overlay.logs import JournalFormatter, Log, TerminalFormatter, current, is_journal
 
 
 def record(level=logging.INFO, text="ready node=%s", error=None):
@@ -73,3 +74,50 @@ def test_traceback_keeps_its_lines_and_shows_nothing_else():
     assert len(lines) >= 4
     assert lines[-1] == "ValueError: \\x1b[2J"
     assert all(line.isprintable() for line in lines)
+
+
+@pytest.fixture
+def log():
+    """A log that is written to a text."""
+    output, events, logger = logging.StreamHandler(io.StringIO()), Events(), logging.Logger("test")
+    logger.addHandler(output)
+    logger.addHandler(events)
+    made = Log(logger, output, events)
+    made.set_level("info")
+    return made
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_lines_are_written_from_the_level_on_that_is_set(log, level):
+    log.set_level(level)
+    for each in ("debug", "info", "warning", "error"):
+        getattr(log.logger, each)(each)
+
+    lines = log.output.stream.getvalue().split()
+    assert lines[0] == log.level == level
+    assert lines[-1] == "error"
+
+
+def test_events_are_kept_from_info_on_whatever_is_written(log):
+    log.set_level("error")
+    log.logger.debug("debug")
+    log.logger.info("info")
+
+    assert log.output.stream.getvalue() == ""
+    assert [event.text for event in log.events.tell(9, least="debug").events] == ["info"]
+
+
+def test_a_process_that_logs_nothing_has_a_log_all_the_same():
+    """Such as a test that runs an agent in its own process."""
+    log = current()
+    log.set_level("debug")
+
+    assert log.level == "debug"
+    assert log.events.tell(9).events == []
+
+
+def test_debugging_is_kept_once_it_is_written(log):
+    log.set_level("debug")
+    log.logger.debug("debug")
+
+    assert [event.text for event in log.events.tell(9, least="debug").events] == ["debug"]

@@ -118,6 +118,8 @@ def test_help_lists_every_command(overlay):
         "status",
         "ping",
         "doctor",
+        "log",
+        "log-level",
         "services",
         "network",
         "cni",

@@ -1,0 +1,25 @@
+"""The level from which on the agent writes its log lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.events import LEVELS
+from overlay.questions import refusal
+
+if TYPE_CHECKING:
+    from overlay.answers.running import Running
+    from overlay.questions import Answer, TellRows
+
+# Ours
+SCHEMA = 1
+
+
+async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
+    """Set the level to ``level`` until the agent ends, if that is given, and tell the level before and now."""
+    wanted, before = request.get("level"), running.log.level
+    if wanted is not None:
+        if wanted not in LEVELS:
+            return refusal(f"the levels are {', '.join(LEVELS)}")
+        running.log.change_level(wanted)
+    return {"ok": True, "schema": SCHEMA, "level": running.log.level, "former_level": before}
