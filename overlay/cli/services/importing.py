@@ -23,9 +23,9 @@ from peers.files import UnfitFileError, read_regular
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from overlay.importing.places import Remarks
     from overlay.services.importing.composing import Known
     from overlay.services.importing.lines import File
-    from overlay.services.importing.places import Remarks
     from overlay.services.importing.plan import Plan
     from peers.stores import Location
 
@@ -81,8 +81,8 @@ def command(
     printed for a file that cannot be read as one, and the exit code is 2.  With --peers the output is to be appended to
     that file; without, it is a file of its own, in which servers are peers in the clear by ipip.
     """
+    from overlay.importing.places import Remarks, UnreadableError
     from overlay.services.importing.composing import CannotFollowError, compose
-    from overlay.services.importing.places import Remarks, UnreadableError
 
     source = rules if rules is not None else keepalived_conf
     if source is None or (rules is not None and keepalived_conf is not None):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from overlay.importing.places import UnreadableError
 from overlay.services.importing import words
-from overlay.services.importing.places import UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from overlay.importing.places import Place
     from overlay.services.importing.lines import Line
-    from overlay.services.importing.places import Place
 
 # Ours
 MOST_DEPTH = 16  # of blocks; keepalived's have at most five

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from overlay.services.importing.places import UnreadableError
+from overlay.importing.places import UnreadableError
 
 if TYPE_CHECKING:
-    from overlay.services.importing.places import Place
+    from overlay.importing.places import Place
 
 # Specification (ipvsadm 1.31)
 COMMANDS = {

@@ -10,8 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from overlay.importing.toml_text import format_comment, format_table
 from overlay.services.importing.owners import AmbiguousError, KnownPeers, Newcomers, free_prefix
-from overlay.services.importing.toml_text import format_comment, format_table
 from peers import toml
 from peers.encapsulation import IPIP
 from peers.errors import KeyProblem, format_keys
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from overlay.importing.places import Remarks
+    from overlay.importing.toml_text import Value
     from overlay.services.importing.owners import NewPeer, Owner
-    from overlay.services.importing.places import Remarks
     from overlay.services.importing.plan import Keys, Plan, RealServer, VirtualService, VrrpGroup
-    from overlay.services.importing.toml_text import Value
     from peers.addresses import Address, Prefix
     from peers.table import Table
 

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
+from overlay.importing.places import Place, UnreadableError
 from overlay.services.importing import blocks, keepalived_addresses
 from overlay.services.importing.keepalived_services import MAIL, MOST_PERSISTENCE, VirtualServer
 from overlay.services.importing.keepalived_vrrp import ANNOUNCED, VrrpDefaults, read_vrrp
 from overlay.services.importing.lines import read_lines
-from overlay.services.importing.places import Place, UnreadableError
 from overlay.services.importing.plan import Plan, VirtualService
 from overlay.services.importing.settings import Settings
 
 if TYPE_CHECKING:
+    from overlay.importing.places import Remarks
+    from overlay.importing.toml_text import Value
     from overlay.services.importing.blocks import Directive
     from overlay.services.importing.lines import File, Include
-    from overlay.services.importing.places import Remarks
     from overlay.services.importing.plan import Keys
-    from overlay.services.importing.toml_text import Value
     from peers.addresses import Address
 
 # Ours

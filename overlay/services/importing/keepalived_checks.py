@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from ipaddress import IPv4Address, IPv6Address
 
+    from overlay.importing.places import Remarks
+    from overlay.importing.toml_text import Value
     from overlay.services.importing.blocks import Directive
-    from overlay.services.importing.places import Remarks
     from overlay.services.importing.plan import Keys
-    from overlay.services.importing.toml_text import Value
 
 # Specification (keepalived 2.2.7)
 DEFAULT_DELAY_LOOP = 60.0

@@ -23,10 +23,10 @@ from overlay.services.importing.settings import Settings
 from peers.encapsulation import GRE, IPIP
 
 if TYPE_CHECKING:
+    from overlay.importing.places import Remarks
+    from overlay.importing.toml_text import Value
     from overlay.services.importing.blocks import Directive
-    from overlay.services.importing.places import Remarks
     from overlay.services.importing.plan import Keys
-    from overlay.services.importing.toml_text import Value
     from peers.addresses import Address
 
 # Specification (keepalived 2.2.7)

@@ -10,9 +10,9 @@ from overlay.services.importing.settings import Settings
 from peers.addresses import parse_host_address
 
 if TYPE_CHECKING:
+    from overlay.importing.places import Place, Remarks
+    from overlay.importing.toml_text import Value
     from overlay.services.importing.blocks import Directive
-    from overlay.services.importing.places import Place, Remarks
-    from overlay.services.importing.toml_text import Value
     from peers.addresses import Address
 
 # Specification (keepalived 2.2.7)

@@ -18,12 +18,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from overlay.services.importing.places import Place, UnreadableError
+from overlay.importing.places import Place, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from overlay.services.importing.places import Remarks
+    from overlay.importing.places import Remarks
 
 # Ours
 MOST_LINES = 200_000  # with all repetitions; a service with a thousand servers takes some ten thousand

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from peers.encapsulation import IPIP
 
 if TYPE_CHECKING:
-    from overlay.services.importing.places import Place
-    from overlay.services.importing.toml_text import Value
+    from overlay.importing.places import Place
+    from overlay.importing.toml_text import Value
     from peers.addresses import Address
 
 Keys: TypeAlias = "tuple[tuple[str, Value], ...]"

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from overlay.importing.places import Place, UnreadableError
 from overlay.services.importing.calls import NUMBER, Call
 from overlay.services.importing.keepalived import idle_keys, service_name
 from overlay.services.importing.keepalived_addresses import MARKS, prefix_keys
@@ -24,7 +25,6 @@ from overlay.services.importing.keepalived_services import (
     NAT,
     SCHEDULERS,
 )
-from overlay.services.importing.places import Place, UnreadableError
 from overlay.services.importing.plan import Plan, RealServer, Tunnel, VirtualService
 from peers.addresses import parse_host_address
 from peers.encapsulation import GRE, IPIP
@@ -32,9 +32,9 @@ from peers.encapsulation import GRE, IPIP
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from overlay.importing.places import Remarks
+    from overlay.importing.toml_text import Value
     from overlay.services.importing.lines import File
-    from overlay.services.importing.places import Remarks
-    from overlay.services.importing.toml_text import Value
     from peers.addresses import Address
 
 PortOf: TypeAlias = "Callable[[str, str], int | None]"

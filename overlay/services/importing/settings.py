@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from overlay.importing.places import Remarks
     from overlay.services.importing.blocks import Directive
-    from overlay.services.importing.places import Remarks
 
 # Specification (check_true_false of keepalived 2.2.7)
 TRUE, FALSE = ("true", "on", "yes"), ("false", "off", "no")

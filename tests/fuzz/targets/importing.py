@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from overlay.importing.places import Remarks, UnreadableError
 from overlay.services.importing.composing import compose
 from overlay.services.importing.keepalived import read_keepalived
 from overlay.services.importing.lines import File
-from overlay.services.importing.places import Remarks, UnreadableError
 from overlay.services.importing.rules import read_rules
 from peers import toml
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.importing.places import Remarks
 from overlay.services import ipvsadm
 from overlay.services.importing.lines import File
-from overlay.services.importing.places import Remarks
 from overlay.services.importing.rules import read_rules
 from overlay.services.ipvsadm import (
     COLUMNS,

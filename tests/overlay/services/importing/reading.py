@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from overlay.importing.places import Remarks
 from overlay.services.importing.composing import Known, compose
 from overlay.services.importing.keepalived import read_keepalived
 from overlay.services.importing.lines import File
-from overlay.services.importing.places import Remarks
 from overlay.services.importing.rules import read_rules
 from peers import toml
 

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.importing.places import Place, UnreadableError
 from overlay.services.importing import blocks
 from overlay.services.importing.lines import Line
-from overlay.services.importing.places import Place, UnreadableError
 from tests.overlay.services.importing.reading import refusal
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.importing.places import UnreadableError
 from overlay.services.importing import keepalived_checks, keepalived_services
-from overlay.services.importing.places import UnreadableError
 from peers.service import SCHEDULERS, Check
 from tests.hypothesis_profiles import examples
 from tests.overlay.services.importing.reading import keepalived, real_server, refusal, virtual_server

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.importing.places import Remarks, UnreadableError
 from overlay.services.importing.lines import MOST_LINES, File, read_lines
-from overlay.services.importing.places import Remarks, UnreadableError
 from tests.overlay.services.importing.reading import nothing, refusal
 
 

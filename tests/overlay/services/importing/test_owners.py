@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from overlay.importing.places import Place
 from overlay.services.importing.owners import AmbiguousError, KnownPeers, Newcomers, Owner, free_prefix
-from overlay.services.importing.places import Place
 from overlay.services.importing.plan import IN_IPIP, RealServer, Tunnel
 from peers import toml
 from tests.overlay.services.importing.reading import refusal

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.importing.places import UnreadableError
 from overlay.services.importing.calls import COMMANDS, OPTIONS
-from overlay.services.importing.places import UnreadableError
 from tests.hypothesis_profiles import examples
 from tests.overlay.services.importing.reading import refusal, rules
 
