@@ -111,6 +111,12 @@ ROOMS = {
         "overlay.wire",
         "peers",
     },  # the edge of VRRP: it knows nothing of the agent
+    "overlay.wg_quick": {
+        "overlay.crypto",
+        "overlay.importing",
+        "overlay.text",
+        "peers",
+    },  # files of plain WireGuard, read and written
     "overlay.docker": {
         "overlay.containers",
         "overlay.doors.http",
@@ -149,6 +155,7 @@ ROOMS = {
         "overlay.crypto",
         "overlay.session.constants",
         "overlay.importing",
+        "overlay.wg_quick",
         "overlay.services",
         "overlay.host",
         "peers",
@@ -204,6 +211,11 @@ CORE = (
         frozenset({"msgpack"}),
         but=frozenset({"overlay.services.checks"}),
         reason="a test hands them bytes, a time and randomness, and a run repeats byte for byte",
+    ),
+    Computes(
+        ("overlay.wg_quick",),
+        frozenset({"pathlib", "unicodedata"}),
+        "text becomes text; the command line reads and writes files",
     ),
     Computes(
         ("overlay.containers",),
@@ -508,6 +520,10 @@ TESTED_ELSEWHERE = {
     "overlay.services.importing.keepalived_checks": "test_keepalived and its examples have all kinds of checkers",
     "overlay.services.importing.keepalived_services": "test_keepalived and its examples have all settings of services",
     "overlay.services.importing.keepalived_vrrp": "test_composing and the example lan.conf have all settings of VRRP",
+    "overlay.wg_quick.naming": "test_conf has comments of each habit",
+    "overlay.wg_quick.node": "values; test_importing makes them",
+    "overlay.wg_quick.topology": "test_importing joins hosts whose files differ",
+    "overlay.wg_quick.unsupported": "test_importing has each setting",
     "overlay.importing.places": "values; all tests of importing compare them",
     "overlay.services.importing.plan": "values; test_composing writes what they plan",
     "overlay.services.importing.settings": "test_keepalived asks for each, and gives it what it refuses",

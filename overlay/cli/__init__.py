@@ -19,7 +19,9 @@ from overlay.cli import (
     cni,
     doctor,
     down,
+    exporting,
     genpsk,
+    importing,
     keygen,
     log,
     log_level,
@@ -73,6 +75,8 @@ COMMANDS = (
     services,
     network,
     cni,
+    importing,
+    exporting,
     down,
 )
 

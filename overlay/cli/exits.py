@@ -14,6 +14,7 @@ from overlay.text import printable
 from peers.errors import StoreError, TableError
 
 # Specification
+SOMETHING_NAMED = 1  # of importers: something was not carried over, and is named on stderr
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells say it
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from overlay.cli.exits import Misuse
+from overlay.cli.exits import SOMETHING_NAMED, Misuse
 from overlay.cli.options import FILE, PeersLocation
 from overlay.cli.output import show, suggest
 from overlay.text import printable
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from overlay.services.importing.lines import File
     from overlay.services.importing.plan import Plan
     from peers.stores import Location
-
-# Specification
-SOMETHING_NAMED = 1
 
 # Ours
 FILE_SIZE = 16 * 1024 * 1024  # bytes of one file

@@ -123,6 +123,8 @@ def test_help_lists_every_command(overlay):
         "services",
         "network",
         "cni",
+        "import",
+        "export",
         "down",
     ]
 

@@ -10,7 +10,18 @@ from overlay.forwarding import native
 from overlay.forwarding.native.aes import choose_aes
 from tests.test_imports import ROOT
 
-PACKAGES = ["click", "cryptography", "dnspython", "h11", "msgpack", "numpy", "pyroute2", "regex", "trio"]
+PACKAGES = [
+    "click",
+    "cryptography",
+    "dnspython",
+    "h11",
+    "msgpack",
+    "numpy",
+    "pyroute2",
+    "regex",
+    "segno",
+    "trio",
+]
 
 
 def test_version_tells_what_the_command_is_and_runs_on(overlay):

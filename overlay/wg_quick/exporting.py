@@ -1,0 +1,153 @@
+"""The wg-quick file of one peer of a peers file, for a device that runs plain WireGuard."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING
+
+from overlay.importing.places import Place
+from overlay.wg_quick.conf import Conf, Host, Other
+from peers.addresses import host_prefix
+from peers.encapsulation import is_encrypted
+from peers.peer import TAP
+from peers.tunnel import own_encapsulation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from overlay.crypto.keys import PresharedKey, PrivateKey
+    from overlay.wg_quick.conf import Interface
+    from peers.addresses import Address, Prefix
+    from peers.peer import Peer
+    from peers.table import Table
+
+# Ours
+NOWHERE = Place("", 0)  # of what is written, not read
+NAMED = 5
+
+
+class CannotExportError(Exception):
+    """The peer can have no file of wg-quick.  The text is one sentence with the remedy."""
+
+
+def export(
+    table: Table,
+    own: Peer,
+    private_key: PrivateKey | None,
+    preshared_keys: Mapping[str, PresharedKey],
+) -> Conf:
+    """Return the file for *own*; *preshared_keys* are those that it shares, by the peer.  Raises CannotExportError."""
+    network = table.network
+    if network.device == TAP:
+        raise CannotExportError(
+            "the network's device is a tap, and WireGuard carries no Ethernet frames; it needs an agent at each host"
+        )
+    if not is_encrypted(own_encapsulation(network, own)):
+        raise CannotExportError(
+            f"packets of {own.name} travel by {own_encapsulation(network, own)}, not by WireGuard; remove encapsulation from "
+            f"peers.{own.name}"
+        )
+    host = Host(
+        NOWHERE,
+        own.name,
+        private_key,
+        tuple(_interface(table, address) for address in own.addresses),
+        table.listen_port(own) if own.listen_port is not None or own.endpoint is not None else None,
+        network.fwmark,
+        network.mtu,
+    )
+    extra = _service_addresses(table, own)
+    others = [
+        Other(
+            NOWHERE,
+            peer.public_key,
+            name,
+            preshared_keys.get(name),
+            (*_allowed(peer), *extra.get(name, ())),
+            table.endpoint_for(peer, table.encapsulation_between(own, peer)),
+            peer.keepalive,
+        )
+        for name, peer in table.peers.items()
+        if peer is not own and peer.public_key is not None and _is_by_wireguard(table, own, peer)
+    ]
+    if not others:
+        raise CannotExportError(f"{own.name} has no peer that WireGuard leads to; name another")
+    return Conf(host, tuple(others))
+
+
+def without_names(conf: Conf) -> Conf:
+    """Return *conf* without the names of peers, which are comments: a QR code holds little."""
+    return Conf(replace(conf.host, name=None), tuple(replace(other, name=None) for other in conf.others))
+
+
+def describe_losses(table: Table, own: Peer) -> Iterator[str]:
+    """Yield a sentence for each thing of *own* that its file does not say."""
+    clear = [
+        name
+        for name, peer in table.peers.items()
+        if peer is not own and not _is_by_wireguard(table, own, peer)
+    ]
+    if clear:
+        yield f"{_some(clear)}: left out, because packets between them and {own.name} do not travel by WireGuard"
+    if own.endpoint is None:
+        silent = [name for name, peer in table.peers.items() if peer is not own and peer.endpoint is None]
+        if silent:
+            yield (
+                f"{_some(silent)}: out of reach, because neither {own.name} nor they have an endpoint in the peers file"
+            )
+    if own.listen:
+        yield f"listen of peers.{own.name} is left out: WireGuard listens on every address"
+    if table.network.ttl is not None:
+        yield "ttl of the network is left out: WireGuard uses that of the system"
+    serving = [
+        name
+        for name, service in table.services.items()
+        if any(server.peer == own.name for server in service.servers)
+    ]
+    if serving:
+        yield (
+            f"{own.name} serves {_some(serving)}: it needs the address of the service on its interface and wider AllowedIPs "
+            "for the director, see docs/services.md"
+        )
+    everywhere = [name for name, service in table.services.items() if service.directors is None]
+    if everywhere:
+        yield (
+            f"{_some(everywhere)}: out of reach, because every host balances by itself, which plain WireGuard does not; name "
+            "directors"
+        )
+
+
+def _is_by_wireguard(table: Table, a: Peer, b: Peer) -> bool:
+    return is_encrypted(table.encapsulation_between(a, b))
+
+
+def _allowed(peer: Peer) -> tuple[Prefix, ...]:
+    """Return the addresses and subnets of *peer*, the addresses first: import takes them for its own."""
+    own = [host_prefix(address) for address in peer.addresses]
+    return tuple(dict.fromkeys((*own, *peer.subnets)))
+
+
+def _interface(table: Table, address: Address) -> Interface:
+    """Return *address* with the length of the network's prefix around it, for which wg-quick makes a route."""
+    lengths = [
+        prefix.prefixlen
+        for prefix in table.network.prefixes
+        if prefix.version == address.version and address in prefix
+    ]
+    return ip_interface(f"{address}/{max(lengths)}") if lengths else ip_interface(address)
+
+
+def _service_addresses(table: Table, own: Peer) -> dict[str, dict[Prefix, None]]:
+    """Return the addresses of services by their first director, which is the one that a plain peer can know."""
+    found: dict[str, dict[Prefix, None]] = {}
+    for service in table.services.values():
+        director = next((name for name in service.directors or () if name != own.name), None)
+        if director is not None:
+            found.setdefault(director, {}).update(dict.fromkeys(map(host_prefix, service.addresses)))
+    return found
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

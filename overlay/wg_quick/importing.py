@@ -1,0 +1,431 @@
+"""One peers file of the wg-quick files of one or several hosts.
+
+Hosts are known by their keys: the [Interface] of one file is a [Peer] of the others.  In a peers file each host is the
+peer of every other, a prefix leads to one peer, and what is behind a peer is the same for all; where files differ in
+that, and where they say what has no counterpart, there is a remark.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from overlay.crypto.keys import PresharedKey, encode_key
+from overlay.importing.places import Place, Remarks, UnreadableError
+from overlay.importing.toml_text import format_comment, format_table
+from overlay.wg_quick import preshared, topology
+from overlay.wg_quick.naming import is_generic, name_from
+from overlay.wg_quick.node import Node
+from overlay.wg_quick.unsupported import remark_on
+from peers import toml
+from peers.addresses import host_prefix, is_host_address
+from peers.errors import KeyProblem
+from peers.prefixes import PrefixMap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from overlay.crypto.keys import PrivateKey
+    from overlay.importing.toml_text import Value
+    from overlay.wg_quick.conf import Conf
+    from peers.addresses import Address, Prefix
+    from peers.table import Table
+
+# Specification
+DEFAULT_PORT = 51820  # of the peers file
+
+# Ours
+SMALLEST_MTU = 576  # of the peers file
+NEIGHBOURHOOD = {4: 24, 6: 64}  # length of the prefix in which an address is chosen where none is known
+MOST_CHOICES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A peers file that is accepted as it is, and the keys that it does not hold.
+
+    *private_keys* are by the names of the hosts; *preshared_keys* are by the names of the files that *text* names.
+    """
+
+    text: str
+    table: Table
+    private_keys: Mapping[str, PrivateKey]
+    preshared_keys: Mapping[str, PresharedKey]
+
+
+def import_files(
+    files: Sequence[tuple[str, Conf]], remarks: Remarks, directory: Path | None = None
+) -> Imported:
+    """Return a peers file of *files*, by their paths; *directory* is where it says that preshared keys are.
+
+    Without one they are beside the peers file.  Raises UnreadableError.
+    """
+    nodes = _collect(files, remarks)
+    _name_all(nodes)
+    for node in nodes:
+        for setting in () if node.host is None else node.host.unsupported:
+            remark_on(setting, remarks)
+    prefixes = _prefixes(nodes)
+    holders = _give_addresses(nodes, prefixes, remarks)
+    nodes = [node for node in nodes if node.addresses]
+    _give_subnets(nodes, holders, remarks)
+    network = _settle_network(nodes, prefixes, remarks)
+    _settle_peers(nodes, network.get("port", DEFAULT_PORT), remarks)
+    _share_keys(nodes, remarks)
+    title = f"Made of {', '.join(path for path, _ in files)} by overlay import"
+    text, table = _compose(title, nodes, network, directory, remarks)
+    topology.compare(nodes, table, remarks)
+    return Imported(
+        text,
+        table,
+        {node.name: node.host.private_key for node in nodes if node.host and node.host.private_key},
+        {
+            _key_file(node.name): PresharedKey(node.preshared_key)
+            for node in nodes
+            if node.preshared_key is not None and table.peers[node.name].preshared_key_file is not None
+        },
+    )
+
+
+def _collect(files: Sequence[tuple[str, Conf]], remarks: Remarks) -> list[Node]:
+    """Return the hosts that *files* name, those with a file first."""
+    nodes: dict[bytes, Node] = {}
+    for path, conf in files:
+        host = conf.host
+        if host.private_key is None:
+            raise UnreadableError(
+                host.place,
+                "has no PrivateKey, which tells whose file this is; write it, also if PostUp sets it",
+            )
+        node = Node(host.private_key.public, host.place, host, path)
+        earlier = nodes.setdefault(node.public_key, node)
+        if earlier is not node:
+            raise UnreadableError(
+                host.place, f"is the same host as {earlier.path}, by its PrivateKey; import one of them"
+            )
+    for _, conf in files:
+        assert conf.host.private_key is not None
+        viewer = nodes[conf.host.private_key.public]
+        for other in conf.others:
+            if other.public_key == viewer.public_key:
+                remarks.add(
+                    other.place,
+                    "[Peer]",
+                    "has the key of the file's own host, which WireGuard ignores; left out",
+                )
+                continue
+            node = nodes.setdefault(other.public_key, Node(other.public_key, other.place))
+            node.sightings.append((viewer, other))
+    return list(nodes.values())
+
+
+def _name_all(nodes: Iterable[Node]) -> None:
+    taken: set[str] = set()
+    for number, node in enumerate(nodes, 1):
+        name = _likely_name(node) or f"peer-{number}"
+        node.name, again = name, 1
+        while (
+            node.name.lower() in taken
+        ):  # file names of keys are made of it, and not every file system tells case
+            again += 1
+            node.name = f"{name[: 62 - len(str(again))]}-{again}"
+        taken.add(node.name.lower())
+
+
+def _likely_name(node: Node) -> str | None:
+    own = None if node.host is None else node.host.name
+    given = next((other.name for _, other in node.sightings if other.name is not None), None)
+    of_file = None if node.host is None else _name_of_file(node.path)
+    if own or given or of_file:
+        return own or given or of_file
+    for _, other in node.sightings:
+        if other.endpoint is not None and other.endpoint.address is None:
+            return name_from(other.endpoint.host)
+    for _, other in node.sightings:
+        for prefix in other.allowed:
+            if prefix.num_addresses == 1:
+                return name_from(f"peer-{prefix.network_address}".replace(":", "-"))
+    return None
+
+
+def _name_of_file(path: str) -> str | None:
+    """Return the name of a file, or that of its directory where the file has one that many hosts have."""
+    pure = PurePath(path)
+    stem = pure.name.removesuffix(".conf")
+    parent = pure.parent.name
+    if is_generic(stem) and parent not in {"", "..", "wireguard", "etc", "tmp"}:
+        return name_from(parent)
+    return name_from(stem)
+
+
+def _prefixes(nodes: Iterable[Node]) -> list[Prefix]:
+    """Return what the overlay carries: the networks of all addresses of interfaces.
+
+    An address alone is in the narrowest network that another host has for it, short of everything.
+    """
+    seen = [prefix for node in nodes for _, other in node.sightings for prefix in other.allowed]
+    around = PrefixMap(
+        (prefix, prefix) for prefix in seen if prefix.prefixlen > 0 and prefix.num_addresses > 1
+    )
+    found: dict[Prefix, None] = {}
+    for node in nodes:
+        for address in () if node.host is None else node.host.addresses:
+            network: Prefix = address.network
+            if network.num_addresses == 1:
+                network = around.lookup(address.ip) or network
+            found.setdefault(network)
+    wide = PrefixMap((each, each) for each in found)
+    kept = [each for each in found if all(outer == each for outer, _ in wide.covering(each))]
+    if kept:
+        return kept
+    return [host_prefix(next(prefix.network_address for prefix in seen))] if seen else []
+
+
+def _give_addresses(
+    nodes: Sequence[Node], prefixes: Sequence[Prefix], remarks: Remarks
+) -> dict[Prefix, Node]:
+    """Give each node its addresses, one of a family; return who has which."""
+    holders: dict[Prefix, Node] = {}
+
+    def give(node: Node, place: Place, address: Address) -> None:
+        holder = holders.setdefault(host_prefix(address), node)
+        if holder is not node:
+            if node.host is not None:
+                raise UnreadableError(
+                    place,
+                    f"{address} is also the address of {holder.name} ({holder.place}); correct one of them",
+                )
+            remarks.add(
+                place,
+                f"{address}",
+                f"is the address of {holder.name}, so {node.name} does not have it; left out",
+            )
+        elif any(address.version == each.version for each in node.addresses):
+            node.subnets.append(host_prefix(address))
+        else:
+            node.addresses.append(address)
+
+    for node in nodes:
+        for interface in () if node.host is None else node.host.addresses:
+            if any(interface.version == each.version for each in node.addresses):
+                remarks.add(
+                    node.place,
+                    f"Address {interface.ip}",
+                    "is a subnet here, for a host has one address of each family; the interface does not get it",
+                )
+            give(node, node.place, interface.ip)
+    inside = PrefixMap((prefix, True) for prefix in prefixes)
+    for node in nodes:
+        if node.addresses:
+            continue
+        alone = [
+            (other.place, prefix.network_address)
+            for _, other in node.sightings
+            for prefix in other.allowed
+            if prefix.num_addresses == 1 and is_host_address(prefix.network_address)
+        ]
+        for place, address in sorted(dict.fromkeys(alone), key=lambda each: not inside.lookup(each[1])):
+            if not any(address.version == each.version for each in node.addresses):
+                give(node, place, address)
+    for node in nodes:
+        if not node.addresses:
+            _choose_address(node, prefixes, holders, remarks)
+    return holders
+
+
+def _choose_address(
+    node: Node, prefixes: Sequence[Prefix], holders: dict[Prefix, Node], remarks: Remarks
+) -> None:
+    """Give *node*, whose address no file tells, one that nobody has."""
+    if not any(other.allowed for _, other in node.sightings):
+        what = "[Peer]" if node.host is None else "[Interface]"
+        reason = "has no AllowedIPs" if node.host is None else "has no Address, and no other file tells it"
+        remarks.add(node.place, what, f"{reason}, so {node.name} sends and gets nothing; left out")
+        return
+    for prefix in prefixes:
+        around = prefix
+        if prefix.num_addresses == 1:
+            around = prefix.supernet(new_prefix=NEIGHBOURHOOD[prefix.version])
+        for number in range(1, min(MOST_CHOICES, around.num_addresses - 1)):
+            address = around.network_address + number
+            if host_prefix(address) not in holders and is_host_address(address):
+                holders[host_prefix(address)] = node
+                node.addresses.append(address)
+                remarks.add(
+                    node.place,
+                    f"{node.name}",
+                    f"its own address is not in any file, and a peer needs one: {address} was chosen; correct it",
+                )
+                return
+    raise UnreadableError(
+        node.place,
+        f"the address of {node.name} is not known, and none is free; add it to AllowedIPs as a /32",
+    )
+
+
+def _give_subnets(nodes: Iterable[Node], holders: dict[Prefix, Node], remarks: Remarks) -> None:
+    """Give each node what others send it, each prefix to one."""
+    for node in nodes:
+        for _, other in node.sightings:
+            for prefix in other.allowed:
+                holder = holders.setdefault(prefix, node)
+                if holder is not node:
+                    remarks.add(
+                        other.place,
+                        f"AllowedIPs {prefix}",
+                        f"leads to {holder.name} already ({holder.place}), and a prefix leads to one peer; left out",
+                    )
+                elif prefix not in node.subnets and prefix not in map(host_prefix, node.addresses):
+                    node.subnets.append(prefix)
+
+
+def _settle_network(nodes: Sequence[Node], prefixes: Sequence[Prefix], remarks: Remarks) -> dict[str, Value]:
+    """Return the keys of [network] with their values."""
+    hosts = [node for node in nodes if node.host is not None]
+    if not hosts:
+        raise UnreadableError(nodes[0].place if nodes else Place("", 1), "no host is left")
+    network: dict[str, Value] = {"prefix": tuple(map(str, prefixes))}
+    ports = Counter(node.host.listen_port for node in hosts if node.host and node.host.listen_port)
+    port = max(ports, key=lambda each: (ports[each], each == DEFAULT_PORT), default=DEFAULT_PORT)
+    if port != DEFAULT_PORT:
+        network["port"] = port
+    for key, name in (("mtu", "MTU"), ("fwmark", "FwMark")):
+        values = {node.name: getattr(node.host, key) for node in hosts}
+        known = [value for value in values.values() if value is not None]
+        if not known:
+            continue
+        chosen = min(known) if key == "mtu" else known[0]
+        if key == "mtu" and chosen < SMALLEST_MTU:
+            remarks.add(
+                hosts[0].place,
+                name,
+                f"{chosen} is less than {SMALLEST_MTU}, the least of a peers file; left out",
+            )
+            continue
+        network[key] = chosen
+        for node in hosts:
+            if values[node.name] != chosen:
+                found = "none" if values[node.name] is None else f"{values[node.name]}"
+                remarks.add(
+                    node.place, name, f"is {found} here, and one for all hosts in a peers file: {chosen}"
+                )
+    return network
+
+
+def _settle_peers(nodes: Iterable[Node], port: object, remarks: Remarks) -> None:
+    """Give each node the endpoint, port and keepalive that files tell."""
+    for node in nodes:
+        for _, other in node.sightings:
+            if node.endpoint is None:
+                node.endpoint = other.endpoint
+            elif other.endpoint not in {None, node.endpoint}:
+                remarks.add(
+                    other.place,
+                    f"Endpoint {other.endpoint}",
+                    f"is another than in other files, and a peer has one for all: {node.endpoint}",
+                )
+        times = {other.keepalive for _, other in node.sightings}
+        node.keepalive = min(times - {0}, default=0)
+        for _, other in node.sightings:
+            if other.keepalive != node.keepalive:
+                remarks.add(
+                    other.place,
+                    "PersistentKeepalive",
+                    f"is {other.keepalive or 'off'} here, and one for all hosts in a peers file: {node.keepalive}",
+                )
+        listening = node.host.listen_port if node.host else node.endpoint.port if node.endpoint else None
+        node.listen_port = None if listening == port else listening
+
+
+def _share_keys(nodes: Sequence[Node], remarks: Remarks) -> None:
+    """Have nodes name preshared keys so that pairs have theirs."""
+    present = {node.name for node in nodes}
+    wanted: dict[preshared.Pair, bytes | None] = {}
+    places: dict[preshared.Pair, Place] = {}
+    for node in nodes:
+        for viewer, other in node.sightings:
+            if viewer.name not in present:
+                continue
+            first, second = sorted((node.name, viewer.name))
+            key = None if other.preshared_key is None else other.preshared_key.secret
+            if wanted.setdefault((first, second), key) != key:
+                remarks.add(
+                    other.place,
+                    "PresharedKey",
+                    f"of {first} with {second} is another in the file of the other ({places[first, second]})",
+                )
+            places.setdefault((first, second), other.place)
+    keys = preshared.assign(wanted)
+    for first, second in preshared.misfits(wanted, keys):
+        remarks.add(
+            places[first, second],
+            "PresharedKey",
+            f"of {first} with {second} has no place in a peers file, where a key is that of one of them with everyone; "
+            f"they get {'that of ' + (first if first in keys else second) if {first, second} & keys.keys() else 'none'}",
+        )
+    for node in nodes:
+        node.preshared_key = keys.get(node.name)
+
+
+def _compose(
+    title: str, nodes: Sequence[Node], network: dict[str, Value], directory: Path | None, remarks: Remarks
+) -> tuple[str, Table]:
+    """Return the peers file.  What its reader refuses is left out with a remark."""
+    sections = {node.name: _section(node, directory) for node in nodes}
+    path = (directory or Path("/etc/overlay")) / "peers.toml"
+    while True:
+        text = format_comment(title) + "\n" + format_table(("network",), network.items())
+        for name, section in sections.items():
+            text += "\n" + format_table(("peers", name), section.items())
+        try:
+            return text, toml.read_document(toml.parse_document(text, path), path.parent)
+        except KeyProblem as problem:
+            place = _leave_out(problem, nodes, network, sections)
+            if place is None:
+                raise UnreadableError(nodes[0].place, f"does not make a peers file: {problem}") from None
+            remarks.add(place, ".".join(map(str, problem.keys)), f"{problem.finding}; left out")
+
+
+def _leave_out(
+    problem: KeyProblem,
+    nodes: Sequence[Node],
+    network: dict[str, Value],
+    sections: Mapping[str, dict[str, Value]],
+) -> Place | None:
+    """Leave out what *problem* is about; return where it was, None if that cannot be left out."""
+    match problem.keys:
+        case ("network", "mtu"):
+            del network["mtu"]
+            return nodes[0].place
+        case ("peers", str(name), ("endpoint" | "keepalive" | "listen_port") as key):
+            del sections[name][str(key)]
+        case ("peers", str(name), "subnets", int(index)):
+            subnets = sections[name]["subnets"]
+            assert isinstance(subnets, tuple)
+            sections[name]["subnets"] = subnets[:index] + subnets[index + 1 :]
+        case _:
+            return None
+    return next(node.place for node in nodes if node.name == name)
+
+
+def _section(node: Node, directory: Path | None) -> dict[str, Value]:
+    section: dict[str, Value] = {"public_key": encode_key(node.public_key)}
+    if node.endpoint is not None:
+        section["endpoint"] = str(node.endpoint)
+    if node.listen_port is not None:
+        section["listen_port"] = node.listen_port
+    section["address"] = tuple(map(str, node.addresses))
+    if node.subnets:
+        section["subnets"] = tuple(map(str, node.subnets))
+    if node.keepalive:
+        section["keepalive"] = node.keepalive
+    if node.preshared_key is not None:
+        name = _key_file(node.name)
+        section["preshared_key_file"] = name if directory is None else str(directory / name)
+    return section
+
+
+def _key_file(name: str) -> str:
+    return f"{name}.psk"
