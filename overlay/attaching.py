@@ -42,6 +42,17 @@ class Containers:
         self._changing = trio.Lock()
         self._thread = trio.CapacityLimiter(1)  # its own, so that nothing else delays a container
         self._wanted = trio.Event()
+        self._offered: tuple[IPNetwork, ...] = ()
+
+    @property
+    def attached(self) -> int:
+        """How many interfaces containers have."""
+        return 0 if self._attaching is None else len(self._attaching.attachments.by_holder)
+
+    @property
+    def offered(self) -> tuple[IPNetwork, ...]:
+        """The subnets that addresses were last given out from; none before there was a question, and while there is none."""
+        return self._offered
 
     # What is asked for
 
@@ -153,6 +164,7 @@ class Containers:
                 if server.address is not None
             ],
         )
+        self._offered = found.subnets
         if found.subnets:
             return found
         if found.taken:

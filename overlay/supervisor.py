@@ -110,7 +110,7 @@ class Supervisor:
         if notes is None:
             await forwarder.stop()
             raise HostError(f"the forwarder accepted nothing and was not ready for {START_TIME:g} s")
-        return [f"the forwarder keeps privileges: {note}" for note in notes]
+        return notes
 
     async def restart(self, nursery: trio.Nursery, introduction: Iterable[Told]) -> list[str]:
         """Start another forwarder in the place of one that ended; return notes.  Raises HostError."""

@@ -5,6 +5,7 @@ PeersError
 ├── KeyProblem    the same before file and line are known: what is wrong at one key; the reader of a
 │                 format turns it into a TableError
 └── StoreError    the peer store cannot be opened or reached; the previous table stays in force
+    └── MemberError   an operator must change an option of this host, which cannot take part as it is to
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ class KeyProblem(PeersError):  # noqa: N818  it is not yet the error: that is th
 
 class StoreError(PeersError):
     """A peer store that cannot be opened or is out of reach."""
+
+
+class MemberError(StoreError):
+    """A host that cannot take part in the network of a store as its options say; the text names the option."""
 
 
 def format_keys(keys: Keys) -> str:

@@ -66,6 +66,10 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         "store": status.store_standing(running.store),
         "is_complete": counted.is_complete,
         "services": standing.count_states(running.balancing, services),
+        "containers": {
+            "attached": running.containers.attached,
+            "subnets": [str(subnet) for subnet in running.containers.offered],
+        },
         "notes": [
             *([] if counted.is_complete else [trouble]),
             *running.reloads.notes,

@@ -106,6 +106,7 @@ class Status:
     drops: dict[str, int] | None  # None if not known
     strangers: list[Stranger]
     services: dict[str, int]  # how many stand in each way
+    containers: dict[str, Any]  # how many are attached, and the subnets that they get addresses of
     peers: list[PeerStatus]
 
 

@@ -11,7 +11,7 @@ import click
 
 from overlay.errors import ConfigError, HostError
 from overlay.text import printable
-from peers.errors import StoreError, TableError
+from peers.errors import MemberError, StoreError, TableError
 
 # Specification
 SOMETHING_NAMED = 1  # of importers: something was not carried over, and is named on stderr
@@ -45,7 +45,7 @@ class Commands(click.Group):
         """Run the command.  Raises click's exceptions for what a user can cause."""
         try:
             return super().invoke(ctx)
-        except (ConfigError, TableError) as error:
+        except (ConfigError, TableError, MemberError) as error:
             raise Misuse(str(error)) from error
         except (HostError, StoreError) as error:
             raise Failure(str(error)) from error

@@ -160,6 +160,7 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         ("peers file" if status.store is None else "store", status.peers_file),
         *([("membership", _describe_store(status.store))] if status.store is not None else []),
         *([("services", services)] if services else []),
+        *([("containers", _describe_containers(status.containers))] if status.containers["attached"] else []),
         ("agent", f"process {status.pid}, forwarder {forwarder}, up for {format_duration(status.uptime)}"),
     ]
 
@@ -181,6 +182,12 @@ def _describe_store(store: Mapping[str, Any]) -> str:
     origin = ", table of the last run" if store["table_from"] == "disk" else ""
     left_out = f", {count(store['left_out'], 'node')} left out" if store["left_out"] else ""
     return f"{store['state']}{subnets}, {heard}{origin}{left_out}"
+
+
+def _describe_containers(containers: Mapping[str, Any]) -> str:
+    """Return how many containers are attached, and where new ones get their addresses from."""
+    subnets = ", ".join(containers["subnets"])
+    return f"{containers['attached']} attached" + (f", addresses from {subnets}" if subnets else "")
 
 
 def _describe_stranger(stranger: Stranger) -> str:

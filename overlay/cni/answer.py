@@ -61,6 +61,8 @@ def _add(question: Question) -> dict[str, Any]:
 
 
 def _del(question: Question) -> None:
+    if not question.is_possible:
+        return
     try:
         _accepted(ask(control_path(question.agent), {"op": "detach", **_subject(question)}))
     except NoAgentError:

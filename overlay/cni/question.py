@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Specification: SPEC.md of CNI 1.1.0, and what each version before it brought
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 COMMANDS = {"ADD": "0.3.1", "DEL": "0.3.1", "CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}
+ENDING = ("DEL", "GC")
 NEEDED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
     "DEL": ("CNI_CONTAINERID", "CNI_IFNAME"),
@@ -30,10 +31,11 @@ NEEDED = {
     "GC": (),
 }
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
-INTERFACE = re.compile(r"(?!\.{1,2}\Z)[^/:\s\0]{1,15}")
+INTERFACE = re.compile(r"(?!\.{1,2}\Z)[^/:%\s\0]{1,15}")
 
 # Ours
 SIZE = 16 * 1024 * 1024  # bytes of configuration; GC names all containers
+NAME_SIZE = 256  # as in overlay.containers.addresses, with the two above; a test compares them
 AGENT = "overlay0"  # the interface of the agent, unless "interface" says another
 KNOWN_ARGS = {
     "IgnoreUnknown",
@@ -62,19 +64,23 @@ class Question:
         self.container = environment.get("CNI_CONTAINERID", "")
         self.interface = environment.get("CNI_IFNAME", "")
         self.namespace = environment.get("CNI_NETNS", "")
-        self._check_environment(environment)
+        self._check_presence(environment)
         self.network = self._text("name", "")
-        if not NAME.fullmatch(self.network):
-            raise PluginError(
-                INVALID_CONFIGURATION,
-                f"name {self.network[:80]!r} is not a name of a network",
-                "it begins with a letter or digit, and has letters, digits, '_', '.' and '-'",
-            )
+        objection = self._objection_to_names()
+        self.is_possible = objection is None
+        """Whether there can be an attachment with these names; what there cannot be is gone, as far as DEL goes."""
+        if objection is not None and self.command != "DEL":
+            raise objection
         self.agent = self._text("interface", AGENT)
         if not INTERFACE.fullmatch(self.agent):
             raise PluginError(
                 INVALID_CONFIGURATION, f"interface {self.agent[:40]!r} is not a name of an interface"
             )
+        if (
+            self.command in ENDING
+        ):  # the network may have been changed since ADD, and all that counts is who is meant
+            self._arguments: dict[str, str] = {}
+            return
         if self.configuration.get("ipam"):
             raise PluginError(
                 UNSUPPORTED_FIELD, "overlay-cni gives out addresses of the host's subnets itself: remove ipam"
@@ -171,18 +177,29 @@ class Question:
             )
         return str(version)
 
-    def _check_environment(self, environment: Mapping[str, str]) -> None:
+    def _check_presence(self, environment: Mapping[str, str]) -> None:
         missing = [name for name in NEEDED[self.command] if not environment.get(name)]
         if missing:
             raise PluginError(INVALID_ENVIRONMENT, f"required env variables [{','.join(missing)}] missing")
-        if not NEEDED[self.command]:
-            return
-        if not NAME.fullmatch(self.container):
-            raise PluginError(INVALID_ENVIRONMENT, f"CNI_CONTAINERID {self.container[:80]!r} is not an id")
-        if not INTERFACE.fullmatch(self.interface) or len(self.interface.encode(errors="replace")) > 15:
-            raise PluginError(
-                INVALID_ENVIRONMENT, f"CNI_IFNAME {self.interface[:40]!r} is not a name of an interface"
+
+    def _objection_to_names(self) -> PluginError | None:
+        """Return what is wrong with the names of container, interface and network."""
+        if NEEDED[self.command]:
+            if not _is_name(self.container):
+                return PluginError(
+                    INVALID_ENVIRONMENT, f"CNI_CONTAINERID {self.container[:80]!r} is not an id"
+                )
+            if not _is_interface(self.interface):
+                return PluginError(
+                    INVALID_ENVIRONMENT, f"CNI_IFNAME {self.interface[:40]!r} is not a name of an interface"
+                )
+        if not _is_name(self.network):
+            return PluginError(
+                INVALID_CONFIGURATION,
+                f"name {self.network[:80]!r} is not a name of a network",
+                "it begins with a letter or digit, and has letters, digits, '_', '.' and '-'",
             )
+        return None
 
     def _text(self, key: str, default: str) -> str:
         found = self.configuration.get(key, default)
@@ -225,6 +242,14 @@ def read_arguments(text: str) -> dict[str, str]:
             "IgnoreUnknown=1 permits them",
         )
     return found
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= NAME_SIZE and NAME.fullmatch(text) is not None
+
+
+def _is_interface(text: str) -> bool:
+    return INTERFACE.fullmatch(text) is not None and text.isprintable() and len(text.encode()) <= 15
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -35,8 +35,8 @@ def main() -> None:
     parent = os.getppid()
     priority.prefer()
     uid = int(sys.argv[2]) if os.geteuid() == 0 else None
-    notes = drop_all(uid, parent, THREADS if uid is not None else 0)
-    notes += seccomp.confine()
+    kept = drop_all(uid, parent, THREADS if uid is not None else 0) + seccomp.confine()
+    notes = [f"the forwarder keeps privileges: {note}" for note in kept]
     end = LinkEnd(link)
     try:
         start, descriptors = end.wait()

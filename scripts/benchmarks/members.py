@@ -2,8 +2,9 @@
 
 Each is the store of a real agent without the agent: it joins, keeps its lease and follows the others.  From stdin this
 reads a line of JSON: the URL, how many hosts, the first one's number, a directory, and how many of them read the table
-as an agent does, which looks once a second.  The others take in every change, but read who takes part only every
-QUIET seconds: each host has a processor of its own for that, and here they share one.
+as an agent does, which looks once a second.  The others take in every change, but once they have joined they read who
+takes part, and write it to disk, only every QUIET seconds: each host has a processor of its own for that, and here they
+share one.  For the same reason they join in groups, WAVE at a time.
 
 It says ``joined`` with the seconds that took.  Each further line is a command: ``sees NAME`` is answered when every host
 has been told of the node NAME, with the moments of the last that was told and of the last table that has it; ``heard``
@@ -35,6 +36,7 @@ from peers.stores.membership import Member
 QUIET = 300.0  # seconds
 LOOK = 1.0  # seconds between two looks of an agent (overlay.agent.TICK)
 POLL = 0.02
+WAVE = 10
 
 _listings = [0]
 _list = Gateway.range
@@ -46,7 +48,11 @@ async def _counted(self: Gateway, key: bytes, end: bytes = b"") -> Any:
 
 
 class QuietAttendance(Attendance):
-    """One that reads who takes part less often, once it has joined."""
+    """One that reads who takes part less often, once it has joined, and hardly ever writes it to disk."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._keeping.interval = QUIET
 
     @property
     def gathering(self) -> float:
@@ -93,10 +99,12 @@ async def run(hosts: list[Host]) -> None:
     """Join, and answer commands."""
     began = time.time()
     async with trio.open_nursery() as nursery:
+        for wave in (hosts[first : first + WAVE] for first in range(0, len(hosts), WAVE)):
+            for host in wave:
+                await nursery.start(host.store.attend, host.member)
+            for host in wave:
+                await host.store.joined(lambda reason: print(reason, file=sys.stderr))
         for host in hosts:
-            await nursery.start(host.store.attend, host.member)
-        for host in hosts:
-            await host.store.joined(lambda reason: print(reason, file=sys.stderr))
             if host.reads:
                 nursery.start_soon(host.read)
         _tell(joined=time.time() - began)

@@ -31,7 +31,7 @@ def command(location: Location, as_json: bool) -> None:
         show_json(found)
         return
     show(_render(network.keys.name, found))
-    for sentence in known.members.left_out:
+    for sentence in (*known.remarks, *known.members.left_out):
         warn(sentence)
 
 

@@ -40,7 +40,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A network as it was read: *kvs* by key, and what is in them.  *admin* is its administrator's public key, if any."""
+    """A network as it was read: *kvs* by key, and what is in them.
+
+    *admin* is its administrator's public key, None also where *remarks* say that etcd has something else in its place.
+    """
 
     kvs: dict[bytes, KeyValue]
     text: str
@@ -49,6 +52,7 @@ class Known:
     admin: bytes | None
     vouched: tuple[bytes, ...]
     tokens: int
+    remarks: tuple[str, ...] = ()
 
     def modified(self, key: bytes) -> int:
         """Return when *key* was last changed, 0 if it is not there."""
@@ -262,15 +266,15 @@ class Administration:
         text = decode_document(kvs[self.keys.config].value, self.path)
         document = read_document(text, self.path)
         stored = kvs.get(self.keys.admin)
-        admin = None
+        admin, remarks = None, list[str]()
         if stored is not None:
             try:
                 admin = parse_admin_key(stored.value.decode("ascii"))
             except ValueError:
-                raise StoreError(
-                    f"{stored.key.decode()} is not a public key; somebody has overwritten it: put the administrator's public "
-                    f"key back with `etcdctl put {stored.key.decode()} KEY`"
-                ) from None
+                remarks.append(
+                    f"{stored.key.decode()} has no public key any more, so what is signed was not verified here: put the "
+                    f"administrator's public key back with `etcdctl put {stored.key.decode()} KEY`"
+                )
         trust = Trust(admin, self.keys.name) if admin is not None else None
         members = read_members(self.keys, listing.kvs, document, trust)
         vouched, tokens = [], 0
@@ -282,7 +286,7 @@ class Administration:
                     vouched.append(parse_key(name))
                 except MalformedError:
                     continue
-        return Known(kvs, text, document, members, admin, tuple(vouched), tokens)
+        return Known(kvs, text, document, members, admin, tuple(vouched), tokens, tuple(remarks))
 
     async def _admin(self, gateway: Gateway) -> bytes:
         """Return what etcd has as the administrator's public key.  Raises StoreError in a network that is not signed."""
@@ -357,4 +361,5 @@ def describe(known: Known) -> dict[str, object]:
         "vouched": [format_public_key(key) for key in known.vouched],
         "tokens": known.tokens,
         "left_out": list(known.members.left_out),
+        "remarks": list(known.remarks),
     }

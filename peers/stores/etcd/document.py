@@ -258,12 +258,15 @@ def _width(prefix: Prefix) -> int:
 
 
 def free_address(network: Network, *taken: PrefixMap[str]) -> Prefix | None:
-    """Return an address of the network that nobody has, as a prefix."""
-    prefix = network.prefixes[0]
-    for number in range(1, min(prefix.num_addresses, 1 << 16)):
+    """Return the first address of the network that nobody has, as a prefix; None where there is none."""
+    prefix, number = network.prefixes[0], 1
+    while number < prefix.num_addresses:
         address = prefix.network_address + number
-        if all(each.lookup(address) is None for each in taken):
+        found = [each.match(address) for each in taken]
+        ends = [int(match[0].broadcast_address) for match in found if match is not None]
+        if not ends:
             return host_prefix(address)
+        number = max(ends) + 1 - int(prefix.network_address)
     return None
 
 

@@ -31,6 +31,9 @@ class Keeping:
     *known* all that is.
     """
 
+    interval = SAVE_INTERVAL
+    """Seconds between two writes."""
+
     def __init__(
         self,
         file: Path,
@@ -39,6 +42,8 @@ class Keeping:
     ) -> None:
         self._file, self._state, self._known = file, state, known
         self._is_confirmed = self._is_over = False
+        self.trouble: str | None = None
+        """Why what is known could not be written; None where it could."""
         self._disk = trio.Lock()
 
     def confirm(self) -> None:
@@ -56,9 +61,8 @@ class Keeping:
     async def run(self) -> None:
         """Keep what is known, until cancelled."""
         written: tuple[int, tuple[Prefix, ...]] | None = None
-        failed = ""
         while True:
-            await trio.sleep(SAVE_INTERVAL)
+            await trio.sleep(self.interval)
             state = self._state()
             if state is None or self._is_over:
                 continue
@@ -70,11 +74,12 @@ class Keeping:
                             await trio.to_thread.run_sync(
                                 saved.write, self._file, kept, abandon_on_cancel=True
                             )
-                    written, failed = state, ""
+                    written, self.trouble = state, None
                 elif self._is_confirmed:
                     await trio.to_thread.run_sync(saved.confirm, self._file, abandon_on_cancel=True)
                 self._is_confirmed = False
             except OSError as error:
-                if str(error) != failed:
-                    failed = str(error)
-                    log.warning("%s", remarks.describe_unsaved(self._file, error))
+                trouble = remarks.describe_unsaved(self._file, error)
+                if trouble != self.trouble:
+                    log.warning("%s", trouble)
+                self.trouble = trouble

@@ -274,10 +274,15 @@ def name_for(value: NodeValue, members: Members, document: Document) -> str:
 
 
 def _unique(value: NodeValue, names: set[str]) -> str:
-    if value.name not in names:
-        return value.name
-    end = "-" + format_subnet(value.subnets[0]).rpartition("-")[0]
-    name = value.name[: NAME_SIZE - len(end)] + end
+    return unique_name(value.name, value.subnets[0], names)
+
+
+def unique_name(wanted: str, subnet: Prefix, names: Collection[str]) -> str:
+    """Return the name of a host that calls itself *wanted*, with its *subnet* or a number behind it where *names* have that."""
+    name, end, number = wanted, f"-{format_subnet(subnet).rpartition('-')[0]}", 1
+    while name in names:  # the longer one, too, may be what another calls itself
+        name = wanted[: NAME_SIZE - len(end)] + end
+        end, number = f"-{number + 1}", number + 1
     assert PEER_NAME.fullmatch(name)
     return name
 

@@ -222,6 +222,8 @@ class Part(ABC, Generic[D, M, S]):
         if self._problem is not None:
             notes.append(f"the document is not taken, and the last one stays in force: {self._problem}")
         notes += remarks.describe_loss(self._tenant.lost)
+        if self._keeping.trouble is not None:
+            notes.append(self._keeping.trouble)
         reason = self.describe_standing()
         return [*notes, *([reason] if reason is not None else [])]
 

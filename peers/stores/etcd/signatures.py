@@ -159,12 +159,15 @@ class Trust:
         self.admin, self.network, self.serial = admin, network, serial
         self._public = Ed25519PublicKey.from_public_bytes(admin)
         self._vouched: Mapping[str, KeyValue] = {}
-        self._first: dict[str, bytes] = {}  # by the key of a token, the node that it served
+        self._claims: dict[
+            str, list[str]
+        ] = {}  # by the key of a token, the nodes that name it, the first one first
+        self._served: dict[str, str | None] = {}  # and that one of them that it served
         self._known: dict[tuple[bytes, str], tuple[str | None, str | None, str | None]] = {}
 
     def learn(self, vouched: Mapping[str, KeyValue]) -> None:
-        """Take note of what stands under vouched/; of two nodes by one token the first counts."""
-        self._vouched, self._first = vouched, {}
+        """Take note of what stands under vouched/; of two nodes by one token the first counts that it vouches for."""
+        self._vouched, self._claims, self._served = vouched, {}, {}
         self._known = {
             (value, name): found
             for (value, name), found in self._known.items()
@@ -173,7 +176,7 @@ class Trust:
         for name, kv in sorted(vouched.items(), key=lambda item: item[1].created):
             token = _token_key(kv.value)
             if token is not None:
-                self._first.setdefault(token, name.encode())
+                self._claims.setdefault(token, []).append(name)
 
     def objection(self, value: NodeValue) -> str | None:
         """Return why the node is not to be trusted; None if it is."""
@@ -181,16 +184,13 @@ class Trust:
         kv = self._vouched.get(name)
         if kv is None:
             return "nobody vouches for its public key; the administrator does by `overlay network enroll`"
-        held = kv.value, name
-        if held not in self._known:
-            self._known[held] = self._verify(kv.value, value.public_key)
-        problem, own_name, subnet = self._known[held]
+        problem, own_name, subnet = self._verified(name, kv.value, value.public_key)
         if problem is None and own_name is not None and own_name != value.name:
             problem = f"its public key is vouched for as {own_name}"
         if problem is None and subnet is not None and subnet not in map(str, value.subnets):
             problem = f"its public key is vouched for with {subnet}"
         token = _token_key(kv.value)
-        if problem is None and token is not None and self._first.get(token) != name.encode():
+        if problem is None and token is not None and self._served_by(token) != name:
             problem = "its join token has served another node"
         return problem
 
@@ -210,6 +210,28 @@ class Trust:
             return f"it is an earlier one (number {serial}, after number {self.serial})"
         self.serial = serial
         return None
+
+    def _served_by(self, token: str) -> str | None:
+        """Return the node that a token served.  Who only names the token, and does not have it, has not used it up."""
+        if token not in self._served:
+            self._served[token] = next(filter(self._is_vouched_for, self._claims.get(token, ())), None)
+        return self._served[token]
+
+    def _is_vouched_for(self, name: str) -> bool:
+        try:
+            public_key = parse_key(name)
+        except MalformedError:
+            return False
+        return self._verified(name, self._vouched[name].value, public_key)[0] is None
+
+    def _verified(
+        self, name: str, kept: bytes, public_key: bytes
+    ) -> tuple[str | None, str | None, str | None]:
+        """Return what _verify() does, which takes a while, and is done once."""
+        held = kept, name
+        if held not in self._known:
+            self._known[held] = self._verify(kept, public_key)
+        return self._known[held]
 
     def _verify(self, kept: bytes, public_key: bytes) -> tuple[str | None, str | None, str | None]:
         """Return what is wrong with a vouching, the name and the subnet that it is for."""

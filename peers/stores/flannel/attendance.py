@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from peers.encapsulation import PORTS, WIREGUARD
-from peers.errors import StoreError
+from peers.errors import MemberError, StoreError
 from peers.peer import Endpoint
 from peers.stores.etcd import saved
 from peers.stores.etcd.endpoint import find_address
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class Attendance(Part[Config, Members, Snapshot]):
     """One host in one network of flannel's.
 
-    *take* is handed each snapshot, and *missing* makes the error of a network that is not there.  Raises StoreError where
+    *take* is handed each snapshot, and *missing* makes the error of a network that is not there.  Raises MemberError where
     *member* cannot be a part of such a network.
     """
 
@@ -51,7 +51,7 @@ class Attendance(Part[Config, Members, Snapshot]):
     ) -> None:
         self._keys, self._missing = keys, missing
         if member.encapsulation is not None:
-            raise StoreError(
+            raise MemberError(
                 f"--encapsulation {member.encapsulation} is for networks of ours, and flannel's config decides here: leave it out"
             )
         address, self._port = _read_endpoint(member.endpoint)
@@ -143,12 +143,12 @@ class Attendance(Part[Config, Members, Snapshot]):
 
 
 def _read_endpoint(text: str | None) -> tuple[IPv4Address | None, int | None]:
-    """Return the address and the port that --endpoint names; None for what it does not.  Raises StoreError."""
+    """Return the address and the port that --endpoint names; None for what it does not.  Raises MemberError."""
     if text is None:
         return None, None
     endpoint = Endpoint.parse(text, 1)
     if not isinstance(endpoint.address, IPv4Address):
-        raise StoreError(
+        raise MemberError(
             f"--endpoint {text} is not an IPv4 address, as flannel's leases have one; write that"
         )
     has_port = Endpoint.parse(text, 2).port == endpoint.port

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from peers.addresses import host_prefix
 from peers.encapsulation import PORTS, WIREGUARD
 from peers.mac import derived_mac, format_mac
-from peers.peer import PEER_NAME, format_public_key
+from peers.peer import format_public_key
 from peers.prefixes import PrefixMap, place_of
 from peers.stores.etcd.document import header
-from peers.stores.etcd.layout import MalformedError, format_subnet
+from peers.stores.etcd.layout import MalformedError
+from peers.stores.etcd.members import unique_name
 from peers.stores.flannel.config import VXLAN
 from peers.stores.flannel.lease import Agent, Lease
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from peers.stores.flannel.lease import Keys
 
 # Ours
-NAME_SIZE = 63
 
 Identity: TypeAlias = "bytes | IPv4Address"
 
@@ -249,12 +249,7 @@ class _Sections:
         return Composed("\n".join([*self._lines, ""]), self._hosts)
 
     def _begin(self, identity: Identity, name: str, subnet: IPv4Network) -> None:
-        end, number = f"-{format_subnet(subnet).rpartition('-')[0]}", 1
-        wanted = name
-        while name in self._names:  # the longer one, too, may be what another calls itself
-            name = wanted[: NAME_SIZE - len(end)] + end
-            end, number = f"-{number + 1}", number + 1
-        assert PEER_NAME.fullmatch(name)
+        name = unique_name(name, subnet, self._names)
         self._names.add(name)
         self._lines.append("")
         self._hosts[len(self._lines) + 1] = identity

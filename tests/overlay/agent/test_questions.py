@@ -37,7 +37,7 @@ def test_status_shows_the_forwarders_counters_by_peer(node):
             {"replayed": 1},
         )
         assert (rome["endpoint"], rome["rx_bytes"]) == ("192.0.2.3:51820", None)
-        assert status["notes"] == ["the forwarder keeps privileges: a note"]
+        assert status["notes"] == ["a note"]
 
     node(story)
 

@@ -133,7 +133,7 @@ def test_private_key_that_is_another_now_is_noted_and_keeps_nothing_else_from_be
         assert note in status["notes"][0]
         machine.write_key(PRIVATE)
         await reload(machine)
-        assert (await machine.status())["notes"] == ["the forwarder keeps privileges: a note"]
+        assert (await machine.status())["notes"] == ["a note"]
 
     with caplog.at_level(logging.INFO, "overlay"):
         node(story)

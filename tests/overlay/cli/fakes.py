@@ -28,6 +28,7 @@ STATUS = {
     "peers_file": "/etc/overlay/peers.toml",
     "reload_error": None,
     "store": None,
+    "containers": {"attached": 0, "subnets": []},
     "notes": [],
     "drops": {},
     "strangers": [],

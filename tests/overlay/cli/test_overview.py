@@ -69,6 +69,16 @@ def test_all_that_is_essential_of_a_peer_has_room_at_80_columns():
     assert shown[-1].startswith("(too narrow for SUBNETS")
 
 
+def test_containers_have_a_line_where_there_are_any():
+    assert "containers" not in render(status(busy("tokyo")))
+
+    containers = {"attached": 3, "subnets": ["10.244.1.0/24", "fd00:244:0:1::/64"]}
+    shown = render(status(busy("tokyo"), containers=containers))
+    assert "containers  3 attached, addresses from 10.244.1.0/24, fd00:244:0:1::/64\n" in shown
+    shown = render(status(busy("tokyo"), containers={"attached": 1, "subnets": []}))
+    assert "containers  1 attached\n" in shown
+
+
 def test_without_a_terminal_nothing_is_left_out():
     shown = render(status(busy("tokyo"), notes=[LONG_NOTE]))
 

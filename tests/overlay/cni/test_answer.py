@@ -65,6 +65,13 @@ def test_agent_is_asked_for_the_interface_of_the_container(asked):
     ]  # fmt: skip
 
 
+def test_del_of_what_cannot_be_attached_asks_nobody(asked):
+    told, _ = asked
+
+    assert answer(question("DEL", name="a/b")) is None
+    assert not told
+
+
 @pytest.mark.parametrize(
     ("kind", "code"), [("invalid", 7), ("exists", 100), ("try_later", 11), ("failed", 101), (None, 101)]
 )

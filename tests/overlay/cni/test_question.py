@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.cni.errors import PluginError
-from overlay.cni.question import VERSIONS, Question, read_arguments, read_object
+from overlay.cni.question import INTERFACE, NAME, NAME_SIZE, VERSIONS, Question, read_arguments, read_object
+from overlay.containers import addresses
 
 ENVIRONMENT = {
     "CNI_COMMAND": "ADD",
@@ -137,6 +138,33 @@ def test_wrong_values_of_the_network_are_told_as_such(wrong):
 def test_addresses_are_ours_to_give_out():
     assert refusal(ipam={"type": "host-local"}).code == 2
     question(ipam={})
+
+
+@pytest.mark.parametrize(
+    ("environment", "network"),
+    [
+        ({"CNI_CONTAINERID": "../x"}, {}),
+        ({"CNI_CONTAINERID": "x" * 257}, {}),
+        ({"CNI_IFNAME": "eth%d"}, {}),
+        ({"CNI_IFNAME": "\udcff"}, {}),
+        ({}, {"name": "a/b"}),
+    ],
+)
+def test_del_of_what_no_attachment_can_be_called_has_nothing_to_do_and_add_is_refused(environment, network):
+    assert not question("DEL", environment, **network).is_possible
+
+    assert refusal("ADD", environment, **network).code == (4 if environment else 7)
+
+
+def test_del_and_gc_do_not_fail_for_what_was_changed_in_the_network_since_add():
+    for command in ("DEL", "GC"):
+        question(command, {"CNI_ARGS": "WHAT=1"}, ipam={"type": "host-local"}, cniVersion="1.1.0")
+
+
+def test_names_are_those_that_the_agent_has():
+    """The plugin does not import what the agent does."""
+    assert (NAME.pattern, NAME_SIZE) == (addresses.NAME.pattern, addresses.NAME_SIZE)
+    assert INTERFACE.pattern == addresses.INTERFACE_NAME.pattern
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,13 @@ ROUTER = f'[peers.router]\npublic_key = "{key_text("router")}"\nsubnets = ["10.2
 def put_node(office, name, subnet, public_key=None):
     """Write a node's key, as its agent does."""
     value = NodeValue(name, public_key or key(name), (parse_prefix(subnet),), "0" * 32, ("192.0.2.1",))
+    put(office, Keys(office.name).node(value.subnets[0]), value.build())
 
+
+def put(office, name, value):
     async def main():
-        location = EtcdLocation.parse("etcd", office.url.removeprefix("etcd:"))
-        gateway = Gateway(location)
-        await gateway.put(Keys(office.name).node(value.subnets[0]), value.build())
+        gateway = Gateway(EtcdLocation.parse("etcd", office.url.removeprefix("etcd:")))
+        await gateway.put(name, value)
         await gateway.aclose()
 
     trio.run(main)
@@ -258,6 +260,21 @@ def test_only_hosts_that_are_vouched_for_take_part(signed):
     assert "removed what vouches for paris" in signed("release", "paris").stdout
     put_node(signed, "paris", "10.244.5.0/24")
     assert "nobody has joined yet" in signed.refusal(signed.more)
+
+
+def test_overwritten_administrators_key_hides_nothing(signed):
+    put_node(signed, "paris", "10.244.5.0/24")
+    signed("reserve", "10.244.6.0/24", "--node", "tokyo")
+    put(signed, Keys(signed.name).admin, b"rubbish\xff")
+
+    done = signed("show")
+
+    assert "paris" in done.stdout
+    assert "10.244.6.0/24" in done.stdout
+    assert f"/overlay/{signed.name}/admin has no public key any more" in done.stderr
+    assert "put the administrator's public key back with `etcdctl put" in done.stderr
+    assert shown(signed)["remarks"]
+    assert "is signed with" in signed.fails("enroll", key_text("a"), "--admin-key", str(signed.admin))
 
 
 def test_document_takes_the_administrators_key(signed, tmp_path):

@@ -53,16 +53,15 @@ class Host:
             await self.store.attend(member, task_status)
 
     async def saved(self):
-        """Return the file on this host's disk, when it has what is known: disks have no simulated time."""
-        deadline = time.monotonic() + 60
-        while True:
-            for path in self.directory.glob("office-*.json"):
-                found = saved.read(path)
-                if found is not None and set(found[0].kvs) == set(self.store.known_keys().values()):
-                    return path
-            assert time.monotonic() < deadline
-            await trio.sleep(0.25)
-            await trio.to_thread.run_sync(time.sleep, 0.001)
+        """Return the file on this host's disk, when it has what is known."""
+        return await on_disk(self._saved)
+
+    def _saved(self):
+        for path in self.directory.glob("office-*.json"):
+            found = saved.read(path)
+            if found is not None and set(found[0].kvs) == set(self.store.known_keys().values()):
+                return path
+        return None
 
     async def kill(self):
         """End without a farewell."""
@@ -121,6 +120,16 @@ class Network:
 async def settle(seconds=2.0):
     """Let that much time pass."""
     await trio.sleep(seconds)
+
+
+async def on_disk(condition):
+    """Return what *condition* returns once that is true.  It waits for a disk, and disks have no simulated time."""
+    deadline = time.monotonic() + 60
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        await trio.sleep(0.25)
+        await trio.to_thread.run_sync(time.sleep, 0.001)
+    return found
 
 
 async def until(condition, patience=300.0):

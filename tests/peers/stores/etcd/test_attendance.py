@@ -15,7 +15,7 @@ from peers.peer import format_public_key
 from peers.stores.etcd.layout import NodeValue, Reservation
 from peers.stores.etcd.messages import GatewayError
 from peers.stores.etcd.signatures import SigningKey, sign_document, vouch
-from tests.peers.stores.etcd.network import DOCUMENT, KEYS, URL, Network, key, settle, until
+from tests.peers.stores.etcd.network import DOCUMENT, KEYS, URL, Network, key, on_disk, settle, until
 
 
 @pytest.fixture
@@ -150,6 +150,24 @@ def test_subnet_that_was_held_days_ago_is_not_used_without_asking(network):
         assert paris.sees() == {"paris": []}
         network.served.restart()
         await until(lambda: paris.subnets == had)  # it is asked for before any other
+
+    network.run(main)
+
+
+def test_disk_that_keeps_nothing_is_told_until_it_does(network):
+    def is_told(host):
+        return any("cannot be kept" in note for note in host.notes)
+
+    async def main(network):
+        paris = network.host("paris")
+        paris.directory.write_text("a file in the place of the directory")
+        await paris.start()
+        await on_disk(lambda: is_told(paris))
+
+        paris.directory.unlink()
+        await paris.saved()
+
+        await on_disk(lambda: not is_told(paris))
 
     network.run(main)
 

@@ -8,7 +8,14 @@ import pytest
 
 from peers.addresses import parse_prefix
 from peers.errors import TableError
-from peers.stores.etcd.document import check_document, decode_document, read_document, split_leases
+from peers.prefixes import PrefixMap
+from peers.stores.etcd.document import (
+    check_document,
+    decode_document,
+    free_address,
+    read_document,
+    split_leases,
+)
 
 PATH = Path("/overlay/office/config")
 NETWORK = '[network]\nprefix = ["10.244.0.0/16", "fd00:244::/48"]\n'
@@ -67,6 +74,18 @@ def test_lines_stay_where_they_are_without_the_leases():
 def test_wrong_leases_are_refused_by_their_line(leases, said):
     with pytest.raises(TableError, match=said):
         read_document(f"{NETWORK}[leases]\n{leases}\n", PATH)
+
+
+def test_first_free_address_is_found_behind_whatever_is_taken():
+    network = read_document('[network]\nprefix = "10.0.0.0/8"\n', PATH).network
+    subnets = [parse_prefix(f"10.{number}.0.0/16") for number in range(256)]
+    hosts = [parse_prefix(f"10.200.0.{number}/32") for number in range(256)]
+    taken, used = PrefixMap((each, "a") for each in subnets[:200]), PrefixMap((each, "b") for each in hosts)
+
+    assert free_address(network) == parse_prefix("10.0.0.1/32")
+    assert free_address(network, taken) == parse_prefix("10.200.0.0/32")
+    assert free_address(network, taken, used) == parse_prefix("10.200.1.0/32")
+    assert free_address(network, PrefixMap((each, "a") for each in subnets)) is None
 
 
 def test_document_without_peers_is_right():

@@ -81,6 +81,20 @@ def test_second_host_of_a_name_gets_its_subnet_behind_it():
     assert name_for(members.everybody[0].value, members, document) == "paris-10.244.7.0"
 
 
+def test_host_that_calls_itself_what_another_would_be_called_is_not_taken_for_it():
+    kvs = [
+        node("paris", "10.244.7.0/24"),
+        node("paris-10.244.8.0", "10.244.9.0/24", created=2),
+        node("paris", "10.244.8.0/24", created=3, public_key=key("x")),
+    ]
+
+    assert read(kvs)[1] == {
+        "paris": ["10.244.7.0/24"],
+        "paris-10.244.8.0": ["10.244.9.0/24"],
+        "paris-2": ["10.244.8.0/24"],
+    }
+
+
 def test_own_subnet_is_what_this_host_says_and_not_what_etcd_has():
     own = Own("paris", key("paris"), (parse_prefix("10.244.9.0/24"),))
 

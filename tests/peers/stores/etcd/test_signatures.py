@@ -97,6 +97,19 @@ def test_token_vouches_for_one_node():
     assert trust.objection(PARIS) == "its join token has served another node"
 
 
+@pytest.mark.parametrize("name", [format_key(key("b")), "rubbish", format_key(bytes(32))])
+@pytest.mark.parametrize("change", [{}, {"signature": "rubbish"}, {"name": "b"}])
+def test_who_names_a_token_without_having_it_does_not_use_it_up(name, change):
+    """Its public half stands in etcd; the first key that named it counted as the node that it served."""
+    trust = Trust(ADMIN.public, "office")
+    copied = json.dumps(json.loads(by_token()) | change).encode()
+    genuine = KeyValue(b"", by_token(), 2)
+
+    trust.learn({name: KeyValue(b"", copied, 1), format_key(PARIS.public_key): genuine})
+
+    assert trust.objection(PARIS) is None
+
+
 @pytest.mark.parametrize(
     "value",
     [
