@@ -57,6 +57,7 @@ ROOMS = {
         "peers",
     },  # the edge: each asks a server
     "overlay.cni": set(),  # a process for each question of a runtime: nothing but the standard library
+    "overlay.capturing": {"overlay.errors", "overlay.text", "overlay.wire", "peers.prefixes"},
     "overlay.containers": {"peers.mac"},
     "overlay.host": {
         "overlay.containers",
@@ -126,6 +127,7 @@ ROOMS = {
     },  # what Docker asks for; overlay.docker_driver is its edge
     # The agent and the modules around it.
     "overlay": {
+        "overlay.reasons",
         "overlay.docker",
         "overlay.doors",
         "overlay.doors.accepting",
@@ -146,6 +148,7 @@ ROOMS = {
         "peers.stores",
     },
     "overlay.cli": {
+        "overlay.capturing",
         "overlay.forwarding.native",  # for --version: which packet path there is
         "overlay.forwarding.native.aes",
         "overlay",
@@ -185,6 +188,7 @@ class Computes:
 CORE = (
     Computes(
         (
+            "overlay.capturing",
             "overlay.wire",
             "overlay.encap",
             "overlay.session",
@@ -322,8 +326,9 @@ ONLY_IN = {
             "overlay.host.firewall.read",
             "overlay.services.checks.script",
             "overlay.cli.cni.installing",
+            "overlay.host.pcap_filter",
         ),
-        "the forwarder is the one process that stays; packet filters are read and made by programs, as a check may be one; so are other plugins",
+        "the forwarder is the one process that stays; packet filters are read and made by programs, as a check may be one; so are other plugins, and filters of captures",
     ),
     "logging": (
         (
@@ -406,6 +411,10 @@ NOT_LOADED = {
 TESTED_ELSEWHERE = {
     "overlay.cli.cni": "test_installing runs the group",
     "overlay.cli.cni.network": "test_installing reads what it wrote, and has a runtime start it",
+    "overlay.cli.capture": "tests/netns/test_capture.py runs the command",
+    "overlay.cli.capture.opening": "tests/netns/test_capture.py opens all of it, and what cannot be opened",
+    "overlay.cli.capture.sources": "tests/netns/test_capture.py, in packets of a kernel",
+    "overlay.host.packet_capture": "tests/netns/test_capture.py, in packets of a kernel",
     "overlay.cni.errors": "numbers; test_question and test_answer compare them",
     "overlay.cni.namespace": "tests/netns/test_cni.py attaches containers by it",
     "overlay.answers.asked_container": "tests/netns/test_cni.py asks a running agent for what is right and wrong",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import click
 
 from overlay.cli import (
+    capture,
     check,
     cni,
     doctor,
@@ -69,6 +70,7 @@ COMMANDS = (
     up,
     status,
     ping,
+    capture,
     doctor,
     log,
     log_level,

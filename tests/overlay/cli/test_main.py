@@ -117,6 +117,7 @@ def test_help_lists_every_command(overlay):
         "up",
         "status",
         "ping",
+        "capture",
         "doctor",
         "log",
         "log-level",

@@ -1,0 +1,81 @@
+"""One captured packet, and the places where packets are captured: the interfaces of the file."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overlay.capturing import pcapng
+from overlay.capturing.pcapng import LINKTYPE_ETHERNET, LINKTYPE_RAW, Interface
+from overlay.text import printable
+
+if TYPE_CHECKING:
+    from overlay.wire.ip import Buffer
+
+
+class Place(enum.Enum):
+    """Where a packet was captured; the value is the name of the interface in the file, behind that of the tunnel's."""
+
+    OUT = "out"
+    IN = "in"
+    DROPPED = "dropped"
+    REFUSED = "refused"
+    OUTSIDE_OUT = "outside-out"
+    OUTSIDE_IN = "outside-in"
+
+    @property
+    def flags(self) -> int:
+        """The direction, as a pcapng file has it."""
+        return _FLAGS.get(self, 0)
+
+
+_FLAGS = {
+    Place.OUT: pcapng.OUTBOUND,
+    Place.OUTSIDE_OUT: pcapng.OUTBOUND,
+    Place.IN: pcapng.INBOUND,
+    Place.OUTSIDE_IN: pcapng.INBOUND,
+    Place.REFUSED: pcapng.INBOUND,
+}
+_DESCRIPTIONS = {
+    Place.OUT: "packets that the kernel has sent into the tunnel's interface",
+    Place.IN: "packets that came from peers, as the kernel received them",
+    Place.DROPPED: "packets that were dropped in the tunnel, with the reason",
+    Place.REFUSED: "datagrams that were dropped before they were opened, behind made-up IP and UDP headers",
+    Place.OUTSIDE_OUT: "datagrams to peers as this host's interfaces sent them",
+    Place.OUTSIDE_IN: "datagrams from peers as this host's interfaces received them",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A packet of *length* bytes, of which *data* are the first.  *wall_ns* is of CLOCK_REALTIME, in nanoseconds.
+
+    *notes* are pieces of a comment, such as ``drop=source``.
+    """
+
+    place: Place
+    wall_ns: int
+    data: Buffer
+    length: int
+    peer: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def comment(self) -> str:
+        """What the file says beside the packet."""
+        parts = [f"peer={self.peer}"] if self.peer else []
+        return printable(" ".join((*parts, *self.notes)))
+
+
+def describe(place: Place, interface: str, snaplen: int, expression: str, *, is_tap: bool) -> Interface:
+    """Return *place* as the file describes it, where *interface* is that of the tunnel."""
+    is_frame = is_tap and place in {Place.OUT, Place.IN, Place.DROPPED}
+    is_filtered = place in {Place.OUT, Place.IN, Place.DROPPED}
+    return Interface(
+        f"{interface}:{place.value}",
+        _DESCRIPTIONS[place],
+        LINKTYPE_ETHERNET if is_frame else LINKTYPE_RAW,
+        snaplen,
+        expression if is_filtered else "",
+    )

@@ -1,0 +1,98 @@
+"""Whose a captured packet is: the peer whose prefixes hold its other end, or that is at its endpoint.
+
+The kernel hands a capture the packets of the tunnel's interface, and does not know where they go.  So this looks at them
+as the forwarder does, with the table that the agent tells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Any, Self
+
+from overlay.wire.ethernet import ETHERTYPE_ARP
+from peers.prefixes import PrefixMap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from overlay.wire.ip import Buffer
+
+# Specification (RFC 791, RFC 8200, RFC 826)
+ETHERNET_SIZE = 14
+_SOURCE, _DESTINATION = {4: (12, 16), 6: (8, 24)}, {4: (16, 20), 6: (24, 40)}
+_ARP = {True: (38, 42), False: (28, 32)}  # who is asked for, who asks: after the header of the frame
+
+# Ours
+REMEMBERED = 16_384  # addresses
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRow:
+    """A peer as the agent tells it: *prefixes* lead to it, and datagrams of its tunnel come from *endpoint*."""
+
+    number: int
+    name: str
+    prefixes: tuple[str, ...]
+    endpoint: tuple[str, int] | None = None
+
+    @classmethod
+    def read(cls, values: Any) -> Self:
+        """Return the row that the agent's answer holds as *values*.  Raises ValueError for anything else."""
+        try:
+            endpoint = values["endpoint"]
+            at = None if endpoint is None else (str(endpoint[0]), int(endpoint[1]))
+            return cls(int(values["number"]), str(values["name"]), tuple(map(str, values["prefixes"])), at)
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError("not a row about a peer") from error
+
+
+@dataclass(slots=True)
+class Whose:
+    """The peers by prefix, by number and by endpoint; a virtual address is of nobody but its service."""
+
+    names: dict[int, str] = field(default_factory=dict)
+    _prefixes: PrefixMap[str] = field(default_factory=PrefixMap)
+    _endpoints: dict[tuple[bytes, int], str] = field(default_factory=dict)
+    _hosts: dict[bytes, str] = field(default_factory=dict)
+    _remembered: dict[bytes, str] = field(default_factory=dict)
+
+    def take(self, rows: Iterable[PeerRow]) -> None:
+        """Know these peers, too.  Raises ValueError for what is no prefix or no address."""
+        for row in rows:
+            self.names[row.number] = row.name
+            for prefix in row.prefixes:
+                self._prefixes.insert(ip_network(prefix), row.name)
+            if row.endpoint is not None:
+                host = ip_address(row.endpoint[0].partition("%")[0]).packed
+                self._endpoints[host, row.endpoint[1]] = self._hosts[host] = row.name
+        self._remembered.clear()
+
+    def of_packet(self, packet: Buffer, *, is_sent: bool, at: int = 0) -> str:
+        """Return the name of the peer of an IP packet, or ARP message, that begins at *at*; empty if not known.
+
+        Of one that *is_sent* into the tunnel it is the one at its destination, else that at its source.
+        """
+        if len(packet) <= at:
+            return ""
+        ends = (_DESTINATION if is_sent else _SOURCE).get(packet[at] >> 4)
+        if at == ETHERNET_SIZE and packet[12] << 8 | packet[13] == ETHERTYPE_ARP:
+            ends = (_ARP[is_sent][0] - at, _ARP[is_sent][1] - at)
+        if ends is None or len(packet) < at + ends[1]:
+            return ""
+        return self.at(bytes(packet[at + ends[0] : at + ends[1]]))
+
+    def at(self, address: bytes) -> str:
+        """Return the name of the peer that an address of 4 or 16 bytes belongs to; empty if nobody has it."""
+        name = self._remembered.get(address)
+        if name is None:
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            version = 4 if len(address) == 4 else 6
+            name = self._prefixes.lookup_number(version, int.from_bytes(address, "big")) or ""
+            self._remembered[address] = name
+        return name
+
+    def outside(self, host: bytes, port: int) -> str:
+        """Return the name of the peer whose endpoint this is; with any other port, or 0, of one at that address."""
+        return self._endpoints.get((host, port)) or self._hosts.get(host, "")

@@ -1,0 +1,104 @@
+"""``overlay capture``: packets inside the tunnels, for people, for Wireshark, and for tools that read its files."""
+
+# ruff: noqa: PLC0415  see overlay/cli/__init__.py
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from overlay.cli.options import Seconds, interface_option, peer_argument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Ours
+LARGEST_SNAPLEN = 262_144  # tcpdump's, and its default
+
+
+@click.command("capture", epilog="Example: overlay capture tokyo -f 'tcp port 443' -w - | wireshark -k -i -")
+@peer_argument(required=False)
+@interface_option
+@click.option(
+    "-w",
+    "--write",
+    metavar="FILE",
+    type=click.Path(path_type=Path, allow_dash=True, readable=False),
+    help="Write the packets to this file in the pcapng format, or with - to standard output; without it, a line for each is shown.",
+)
+@click.option(
+    "-f",
+    "--filter",
+    "expression",
+    metavar="EXPRESSION",
+    help="Which packets, in the language of tcpdump (man pcap-filter), as in 'host 10.244.2.7 and tcp port 443'.",
+)
+@click.option(
+    "--outside",
+    is_flag=True,
+    help="Capture the datagrams of the tunnels, too, as this host's interfaces carry them.",
+)
+@click.option("-c", "--count", type=click.IntRange(1), metavar="N", help="End after N packets.")
+@click.option(
+    "-s",
+    "--snaplen",
+    type=click.IntRange(1, LARGEST_SNAPLEN),
+    default=LARGEST_SNAPLEN,
+    metavar="BYTES",
+    help="Keep no more than the first BYTES of each packet.",
+)
+@click.option("--duration", type=Seconds(0.001, 1e9), metavar="SECONDS", help="End after so many seconds.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    peer: str | None,
+    interface: str,
+    write: Path | None,
+    expression: str | None,
+    outside: bool,
+    count: int | None,
+    snaplen: int,
+    duration: float | None,
+) -> None:
+    """Capture packets as they are inside the tunnels, of PEER or of all.
+
+    Each packet has the name of its peer.  A file has an interface for each direction, and a comment beside each packet;
+    Wireshark reads it as it comes.  Ctrl-C ends the capture; stderr then says how many packets there were, and how many
+    were missed because this command did not read them in time.  No packet waits for it.
+
+    Large TCP packets are shown as the kernel hands them over, before they are cut into segments, as tcpdump does.
+    """
+    from overlay.cli.capture.opening import Wanted, asked_node, open_output, open_sources
+    from overlay.cli.capture.session import Limits, Session
+
+    node = asked_node(ctx, interface, peer)
+    with contextlib.ExitStack() as stack:
+        wanted = Wanted(expression or "", snaplen, with_outside=outside)
+        sources = [stack.enter_context(contextlib.closing(each)) for each in open_sources(node, wanted)]
+        output = stack.enter_context(contextlib.closing(open_output(write, node, wanted)))
+        session = Session(sources, output, Limits(count, duration))
+        try:
+            with _ended_by_signals():
+                session.run()
+        finally:
+            click.echo(session.finish(), err=True)
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGINT and SIGTERM end the block, and nothing else of the command."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

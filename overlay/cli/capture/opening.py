@@ -1,0 +1,113 @@
+"""How a capture begins: what is asked of the agent, and what is opened of the kernel and for the output."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from overlay.capturing.entry import Place
+from overlay.capturing.whose import PeerRow, Whose
+from overlay.cli.agents import ask_in_pieces
+from overlay.cli.capture.outputs import LinesOutput, PcapngOutput, open_file, open_stdout
+from overlay.cli.capture.sources import Inside, Outside
+from overlay.cli.exits import Failure
+from overlay.host.packet_capture import PacketCapture, ifindex_of, not_of
+from overlay.host.pcap_filter import LINK_ETHERNET, LINK_RAW, as_program, compile_expression
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import click
+
+    from overlay.cli.capture.outputs import Output
+    from overlay.cli.capture.sources import Source
+
+# Ours
+STANDARD_OUTPUT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which packets: those that match *expression*, the first *snaplen* bytes of each."""
+
+    expression: str
+    snaplen: int
+    with_outside: bool = False
+
+    @property
+    def places(self) -> list[Place]:
+        """Where they are captured, in the order of the interfaces in the file."""
+        outside = [Place.OUTSIDE_OUT, Place.OUTSIDE_IN] if self.with_outside else []
+        return [Place.OUT, Place.IN, *outside]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What the agent of *interface* tells of its node.  *peer* is the one that is asked for, by its name."""
+
+    interface: str
+    is_tap: bool
+    ports: tuple[int, ...]
+    protocols: tuple[int, ...]
+    peer: str | None
+    whose: Whose
+
+
+def asked_node(ctx: click.Context, interface: str, peer: str | None) -> Node:
+    """Return what the agent says.  Raises as ask() does, Misuse for a peer that it does not know."""
+    whose, rows = Whose(), list[object]()
+    asked = {} if peer is None else {"name": peer}
+    answer = ask_in_pieces(ctx, interface, rows.extend, op="capture", **asked)
+    try:
+        told = answer["capture"]
+        whose.take(map(PeerRow.read, rows))
+        ports, protocols = tuple(map(int, told["ports"])), tuple(map(int, told["protocols"]))
+        named = None if told["peer"] is None else str(told["peer"])
+        return Node(interface, bool(told["is_tap"]), ports, protocols, named, whose)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Failure(
+            f"the agent of {interface} is of another version than this command: start it again"
+        ) from error
+
+
+def open_sources(node: Node, wanted: Wanted) -> list[Source]:
+    """Return where packets come from.  Raises HostError, ConfigError for a filter."""
+    link = LINK_ETHERNET if node.is_tap else LINK_RAW
+    compiled = as_program(compile_expression(wanted.expression, link, wanted.snaplen))
+    outside = _outside(node, wanted) if wanted.with_outside else []
+    inside = PacketCapture(node.interface, compiled)
+    return [Inside(inside, node.whose, node.interface, node.peer, is_tap=node.is_tap), *outside]
+
+
+def _outside(node: Node, wanted: Wanted) -> list[Source]:
+    parts = [f"udp port {port}" for port in node.ports]
+    parts += [f"ip proto {each} or ip6 proto {each}" for each in node.protocols]
+    # What comes after the first fragment has no ports
+    fragments = ["ip[6:2] & 0x1fff != 0 and ip proto 17"] if node.ports else []
+    instructions = compile_expression(" or ".join((*parts, *fragments)), LINK_RAW, wanted.snaplen)
+    compiled = as_program(not_of(ifindex_of(node.interface), instructions))
+    return [Outside(PacketCapture(None, compiled), node.whose, node.peer)]
+
+
+def open_output(path: Path | None, node: Node, wanted: Wanted) -> Output:
+    """Return where the capture goes; None is for lines.  Raises Failure, Misuse for a terminal."""
+    if path is None:
+        return LinesOutput(is_tap=node.is_tap)
+    if str(path) == STANDARD_OUTPUT:
+        file, name = open_stdout(is_terminal=sys.stdout.isatty()), "standard output"
+    else:
+        file, name = open_file(path), str(path)
+    output = PcapngOutput(file, name)
+    output.begin(
+        _application(), wanted.places, node.interface, wanted.snaplen, wanted.expression, is_tap=node.is_tap
+    )
+    return output
+
+
+def _application() -> str:
+    try:
+        return f"overlay {metadata.version('overlay')}"
+    except metadata.PackageNotFoundError:
+        return "overlay"

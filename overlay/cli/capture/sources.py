@@ -1,0 +1,156 @@
+"""Where a capture comes from: the kernel, for what passes interfaces."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from typing import TYPE_CHECKING, Protocol
+
+from overlay.capturing.entry import Entry, Place
+from overlay.capturing.mending import complete
+from overlay.capturing.whose import ETHERNET_SIZE
+from overlay.cli.exits import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.capturing.whose import Whose
+    from overlay.host.packet_capture import PacketCapture, Seen
+    from overlay.wire.ip import Buffer
+
+
+class Source(Protocol):
+    """Something that gives packets of some *places*.  *received* and *missed* are as of the last count()."""
+
+    places: tuple[Place, ...]
+    received: int
+    missed: int
+
+    def count(self) -> None:
+        """Count what has come, and what of it found no room."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+
+    def read(self) -> Iterator[Entry]:
+        """Yield the packets that are there; one that is skipped, too, ends the turn of no other source.
+
+        Raises Failure when there will be no more.
+        """
+
+    def close(self) -> None:
+        """End."""
+
+
+class _OfTheKernel:
+    """What both have that come from the kernel."""
+
+    places: tuple[Place, ...] = ()
+
+    def __init__(self, capture: PacketCapture, whose: Whose, peer: str | None) -> None:
+        """With *peer* only its packets are given."""
+        self._capture, self._whose, self._peer = capture, whose, peer
+        self.received = self.missed = 0
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._capture.fileno()
+
+    def close(self) -> None:
+        """End."""
+        self._capture.close()
+
+    def count(self) -> None:
+        """Ask the kernel."""
+        self._capture.count()
+        self.received, self.missed = self._capture.received, self._capture.missed
+
+
+class Inside(_OfTheKernel):
+    """The packets that pass the tunnel's interface."""
+
+    places: tuple[Place, ...] = (Place.OUT, Place.IN)
+
+    def __init__(
+        self, capture: PacketCapture, whose: Whose, interface: str, peer: str | None, *, is_tap: bool
+    ) -> None:
+        super().__init__(capture, whose, peer)
+        self._interface, self._at = interface, ETHERNET_SIZE if is_tap else 0
+
+    def read(self) -> Iterator[Entry]:
+        """Yield the packets that are there.  Raises Failure when there will be no more."""
+        while True:
+            try:
+                seen = self._capture.read()
+            except OSError as error:
+                self._look_at(error)
+                return
+            if seen is None:
+                return
+            peer = self._whose.of_packet(seen.data, is_sent=seen.is_sent, at=self._at)
+            if self._peer is None or peer == self._peer:
+                yield self._entry(seen, peer)
+
+    def _entry(self, seen: Seen, peer: str) -> Entry:
+        data: Buffer = seen.data
+        notes: list[str] = []
+        if seen.segment:
+            notes.append(f"segments={seen.segment}")
+        if seen.csum_start >= 0:
+            mended = bytearray(data)
+            if seen.length == len(data) and complete(mended, seen.csum_start, seen.csum_offset):
+                data = mended
+            else:
+                notes.append("checksum=partial")
+        place = Place.OUT if seen.is_sent else Place.IN
+        return Entry(place, seen.wall_ns, data, seen.length, peer, tuple(notes))
+
+    def _look_at(self, error: OSError) -> None:
+        """Go on after *error* if the interface is still there.  Raises Failure if not."""
+        if error.errno == errno.ENETDOWN:
+            with contextlib.suppress(OSError):
+                socket.if_nametoindex(self._interface)
+                return
+            raise Failure(f"{self._interface} is gone: its agent has stopped") from error
+        raise Failure(
+            f"packets of {self._interface} cannot be captured any more: {error.strerror}"
+        ) from error
+
+
+class Outside(_OfTheKernel):
+    """The datagrams of the tunnels as they pass this host's interfaces."""
+
+    places: tuple[Place, ...] = (Place.OUTSIDE_OUT, Place.OUTSIDE_IN)
+
+    def read(self) -> Iterator[Entry]:
+        """Yield the packets that are there.  Raises Failure when there will be no more."""
+        while True:
+            try:
+                seen = self._capture.read()
+            except OSError as error:
+                if error.errno == errno.ENETDOWN:  # one of many interfaces
+                    continue
+                raise Failure(f"datagrams cannot be captured any more: {error.strerror}") from error
+            if seen is None:
+                return
+            peer = self._whose.outside(*_remote_end(seen.data, is_sent=seen.is_sent))
+            if self._peer is None or peer == self._peer:
+                place = Place.OUTSIDE_OUT if seen.is_sent else Place.OUTSIDE_IN
+                yield Entry(place, seen.wall_ns, seen.data, seen.length, peer)
+
+
+def _remote_end(packet: Buffer, *, is_sent: bool) -> tuple[bytes, int]:
+    """Return the address and UDP port of the other host; nothing, or the port 0, where there is none."""
+    version = packet[0] >> 4 if len(packet) else 0
+    if version == 4 and len(packet) >= 20:
+        at, header, protocol = (16 if is_sent else 12), (packet[0] & 15) * 4, packet[9]
+        host, is_first = bytes(packet[at : at + 4]), not (packet[6] << 8 | packet[7]) & 0x1FFF
+    elif version == 6 and len(packet) >= 40:
+        at, header, protocol = (24 if is_sent else 8), 40, packet[6]
+        host, is_first = bytes(packet[at : at + 16]), True
+    else:
+        return b"", 0
+    place = header + (2 if is_sent else 0)
+    has_port = protocol == socket.IPPROTO_UDP and is_first and len(packet) >= place + 2
+    return host, packet[place] << 8 | packet[place + 1] if has_port else 0

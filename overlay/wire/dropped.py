@@ -1,0 +1,82 @@
+"""A dropped packet as a forwarder tells a capture of it: one message on a socket of its own.
+
+Big endian, as a filter of the kernel reads it; HEADER is followed by the beginning of the packet:
+
+- 1 byte kind: what the bytes are (Kind)
+- 1 byte family: 4 or 6 where the source of a datagram is told, else 0
+- 2 bytes reason: its place in the registry
+- 4 bytes peer: its number, 0 for none
+- 4 bytes length of the packet, before it was cut
+- 4 bytes count: of packets that were dropped together, of which this is one
+- 8 bytes missed: packets that this capture has not been told of so far
+- 8 bytes time, in nanoseconds of CLOCK_REALTIME
+- 2 bytes port and 2 bytes zero, 16 bytes address: the source of a datagram
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from overlay.errors import PacketError
+
+if TYPE_CHECKING:
+    from overlay.wire.ip import Buffer
+
+HEADER = struct.Struct(">BBHIIIQQHH16s")
+LENGTH_AT = 8  # where the length stands
+
+# Ours
+LONGEST = 65535 + 14  # bytes of a packet that are told
+
+
+class Kind(enum.IntEnum):
+    """What the bytes behind the header are."""
+
+    NOTHING = 0  # where none were at hand
+    PACKET = 1  # of the tunnel: an IP packet, with a tap an Ethernet frame
+    DATAGRAM = 2  # of the network between the hosts: what UDP or a raw socket carried
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """One packet that was dropped.  *source* is the address and port of a datagram, where they are known."""
+
+    kind: Kind
+    reason: int
+    peer: int
+    length: int
+    count: int
+    missed: int
+    wall_ns: int
+    data: bytes
+    source: tuple[bytes, int] | None = None
+
+    @classmethod
+    def parse(cls, message: Buffer) -> Self:
+        """Read a message.  Raises PacketError ``link``, and nothing else, for any bytes."""
+        if not HEADER.size <= len(message) <= HEADER.size + LONGEST:
+            raise PacketError("link")
+        kind, family, reason, peer, length, count, missed, wall_ns, port, _, address = HEADER.unpack_from(
+            message
+        )
+        if kind not in _KINDS or family not in _SIZES:
+            raise PacketError("link")
+        data = bytes(message[HEADER.size :])
+        if length < len(data):
+            raise PacketError("link")
+        source = (address[: _SIZES[family]], port) if family else None
+        return cls(_KINDS[kind], reason, peer, length, count, missed, wall_ns, data, source)
+
+    def build(self) -> bytes:
+        """Return the bytes that parse() reads back into an equal value."""
+        address, port = self.source or (b"", 0)
+        family = {0: 0, 4: 4, 16: 6}[len(address)]
+        head = (self.kind, family, self.reason, self.peer, self.length, self.count, self.missed, self.wall_ns)
+        return HEADER.pack(*head, port, 0, address) + self.data
+
+
+_KINDS = {int(kind): kind for kind in Kind}
+_SIZES = {0: 0, 4: 4, 6: 16}

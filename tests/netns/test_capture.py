@@ -1,0 +1,211 @@
+"""``overlay capture`` between two hosts with a container each: what it writes is what tshark reads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.netns.network import PATIENCE, PYTHON, Container, Host, Network, connect, transfer
+from tests.netns.topology import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FIELDS = ("frame.interface_name", "frame.comment", "frame.protocols", "ip.src", "ip.dst", "ip.len", "tcp.checksum.status",
+    "udp.checksum.status", "frame.len",
+    "frame.cap_len", "udp.srcport")  # fmt: skip
+
+
+@dataclass
+class Site:
+    paris: Host
+    tokyo: Host
+    web: Container  # in Paris
+    shop: Container  # in Tokyo
+    directory: Path
+    count: int = field(default=0)
+
+
+@pytest.fixture(scope="module")
+def site(module_lab, tmp_path_factory):
+    for program in ("tshark", "tcpdump"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    directory = tmp_path_factory.mktemp("site")
+    network = Network(module_lab, directory)
+    paris, tokyo = network.host("paris"), network.host("tokyo")
+    network.host("lima", endpoint=None)
+    web, shop = paris.container("web"), tokyo.container("shop")
+    network.start()
+    paris.ping(tokyo.address)
+    paris.wait_up(tokyo)
+    yield Site(paris, tokyo, web, shop, directory)
+    network.close()
+
+
+class Running:
+    """A capture that runs, and what it has written."""
+
+    def __init__(self, site, *options):
+        site.count += 1
+        self.path = site.directory / f"{site.count}.pcapng"
+        command = (PYTHON, "-m", "overlay", "capture", *options, "-w", str(self.path))
+        self.process = site.paris.namespace.popen(*command, stderr=subprocess.PIPE)
+        wait_until(self.has_begun, PATIENCE, "the capture")
+
+    def has_begun(self):
+        return (self.path.exists() and self.path.stat().st_size > 0) or self.process.poll() is not None
+
+    def end(self, number=signal.SIGINT):
+        """End it as Ctrl-C does, and return what it said."""
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+        said = self.process.communicate(timeout=PATIENCE)[1]
+        assert "Traceback" not in said
+        return said
+
+    def rows(self, *options):
+        """Return the packets as tshark reads them."""
+        return dissect(self.path, *options)
+
+
+def dissect(path, *options):
+    command = ["tshark", "-n", "-r", str(path), "-T", "json", "-o", "ip.check_checksum:TRUE"]
+    command += ["-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE", *options]
+    for name in FIELDS:
+        command += ["-e", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    rows = [each["_source"].get("layers", {}) for each in json.loads(done.stdout)]
+    return [{name: values[0] for name, values in row.items()} for row in rows]
+
+
+def test_both_directions_have_an_interface_and_each_packet_the_name_of_its_peer(site):
+    capture = Running(site)
+    site.web.ping(site.shop.address, 2)
+    said = capture.end()
+
+    rows = [row for row in capture.rows() if "icmp" in row["frame.protocols"]]
+    assert {(row["frame.interface_name"], row["ip.src"]) for row in rows} == {
+        ("overlay0:out", site.web.address),
+        ("overlay0:in", site.shop.address),
+    }
+    assert {row["frame.comment"] for row in rows} == {"peer=tokyo"}
+    assert "packets captured, none missed" in said
+    assert capture.process.returncode == 0
+
+
+def test_filter_in_the_language_of_tcpdump_and_the_name_of_a_peer_choose_packets(site):
+    capture = Running(site, "tokyo", "-f", "icmp[icmptype] == icmp-echo and len > 1000")
+    site.web.ping(site.shop.address, 2)
+    site.web.run("ping", "-n", "-c2", "-i0.1", "-s1200", site.shop.address)
+    capture.end()
+
+    assert {row["ip.len"] for row in capture.rows()} == {"1228"}
+
+
+def test_packets_of_another_peer_are_left_out(site):
+    capture = Running(site, "lima")
+    site.web.ping(site.shop.address, 2)
+    capture.end()
+
+    assert capture.rows() == []
+
+
+def test_super_packets_are_whole_and_their_checksums_right(site):
+    capture = Running(site, "-f", "tcp")
+    with contextlib.ExitStack() as stack:
+        sender, receiver = map(
+            stack.enter_context, connect(site.web.namespace, site.shop.namespace, site.shop.address)
+        )
+        transfer(sender, receiver, 1 << 20)
+    capture.end()
+
+    rows = capture.rows()
+    assert max(int(row["ip.len"]) for row in rows) > 10_000
+    assert {row["tcp.checksum.status"] for row in rows} == {"1"}  # good
+    assert any("segments=" in row["frame.comment"] for row in rows)
+
+
+def test_datagrams_on_the_wire_are_captured_beside_the_packets_inside(site):
+    capture = Running(site, "--outside")
+    site.web.ping(site.shop.address, 2)
+    capture.end()
+
+    rows = [row for row in capture.rows() if row["frame.interface_name"].startswith("overlay0:outside")]
+    assert {row["frame.interface_name"] for row in rows} == {"overlay0:outside-out", "overlay0:outside-in"}
+    assert {row["frame.comment"] for row in rows} == {"peer=tokyo"}
+    assert all("wg" in row["frame.protocols"] for row in rows)
+    assert {row["udp.srcport"] for row in rows} == {"51820"}
+
+
+def test_count_and_snaplen_limit_a_capture(site):
+    capture = Running(site, "-f", "icmp", "-c", "3", "-s", "40")
+    site.web.ping(site.shop.address, 3)
+    said = capture.process.communicate(timeout=PATIENCE)[1]
+
+    rows = dissect(capture.path)
+    assert "3 packets captured" in said
+    assert [row["frame.len"] for row in rows] == ["84"] * 3
+    assert {row["frame.cap_len"] for row in rows} == {"40"}
+
+
+def test_lines_are_shown_where_no_file_is_named(site):
+    process = site.paris.namespace.popen(
+        PYTHON,
+        "-m",
+        "overlay",
+        "capture",
+        "-f",
+        "icmp",
+        "-c",
+        "2",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    while process.poll() is None:
+        site.web.namespace.completed("ping", "-n", "-c1", "-W1", site.shop.address)
+    lines = process.communicate(timeout=PATIENCE)[0].splitlines()
+
+    assert len(lines) == 2
+    assert (
+        f"out     tokyo  {site.web.address} > {site.shop.address}: ICMP echo request, length 64" in lines[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-f", "tcp prot 80"), "tcpdump does not accept the filter"),
+        (("tokio",), "did you mean tokyo?"),
+        (("-w", "/proc/nothing/x"), "cannot be written"),
+        (("-w", "/dev/full", "-c", "1"), "No space left on device"),
+        (("--interface", "nothing0"), "no overlay agent runs"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(site, options, said):
+    done = site.paris.overlay("capture", *options)
+
+    assert done.returncode in {1, 2}
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_reader_that_leaves_ends_the_capture_and_nothing_else(site):
+    process = site.paris.namespace.popen(
+        "sh", "-c", f"{PYTHON} -m overlay capture -w - | head -c 400 >/dev/null", stderr=subprocess.PIPE
+    )
+    while process.poll() is None:
+        site.web.namespace.completed("ping", "-n", "-c1", "-W1", site.shop.address)
+    said = process.communicate(timeout=PATIENCE)[1]
+
+    assert process.returncode == 0
+    assert "Traceback" not in said
+    assert "captured" in said
