@@ -28,6 +28,12 @@ ROOMS = {
     "overlay.wire": {"overlay.errors"},
     "overlay.crypto": {"overlay.errors", "overlay.wire"},
     "overlay.session": {"overlay.errors", "overlay.wire", "overlay.crypto"},
+    "overlay.wireguard": {
+        "overlay.errors",
+        "overlay.wire",
+        "overlay.crypto",
+        "overlay.session",
+    },  # the face for other programs: nothing of the agent
     "overlay.encap": {
         "overlay.errors",
         "overlay.wire",
@@ -217,6 +223,11 @@ CORE = (
         reason="a test hands them bytes, a time and randomness, and a run repeats byte for byte",
     ),
     Computes(
+        ("overlay.wireguard",),
+        frozenset({"os", "time"}),  # as defaults: a test hands in its own
+        "a device is driven by whoever has the socket and the clock",
+    ),
+    Computes(
         ("overlay.wg_quick",),
         frozenset({"pathlib", "unicodedata"}),
         "text becomes text; the command line reads and writes files",
@@ -400,6 +411,10 @@ NOT_LOADED = {
         {"trio", "pyroute2", "numpy", "cryptography", "msgpack", "asyncio"},
         "--help and completion answer at once",
     ),
+    "overlay.wireguard": (
+        {"trio", "pyroute2", "click", "numpy", "msgpack", "asyncio", "peers", "overlay.host"},
+        "other programs import it",
+    ),
     "overlay.config": (
         {"trio", "pyroute2", "numpy", "msgpack", "asyncio"},
         "overlay check answers in a tenth of a second",
@@ -529,6 +544,9 @@ TESTED_ELSEWHERE = {
     "overlay.services.importing.keepalived_checks": "test_keepalived and its examples have all kinds of checkers",
     "overlay.services.importing.keepalived_services": "test_keepalived and its examples have all settings of services",
     "overlay.services.importing.keepalived_vrrp": "test_composing and the example lan.conf have all settings of VRRP",
+    "overlay.wireguard.events": "values; test_device has devices report each",
+    "overlay.wireguard.peer": "test_device has peers of every state",
+    "overlay.wireguard": "tests/netns/test_library.py runs the programs of docs/library.md beside wireguard-go",
     "overlay.wg_quick.naming": "test_conf has comments of each habit",
     "overlay.wg_quick.node": "values; test_importing makes them",
     "overlay.wg_quick.topology": "test_importing joins hosts whose files differ",

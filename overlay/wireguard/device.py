@@ -1,0 +1,249 @@
+"""One end of any number of WireGuard tunnels, without input or output."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from typing import TYPE_CHECKING
+
+from overlay.errors import PacketError, UnknownInitiatorError
+from overlay.session.constants import Timing
+from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
+from overlay.session.sessions import Sessions
+from overlay.wire import messages
+from overlay.wire.ip import packet_length
+from overlay.wireguard.events import Datagram, Lost, Packet, Refused, Up
+from overlay.wireguard.peer import Keypair, Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from overlay.crypto.keys import PresharedKey, PrivateKey
+    from overlay.session.outputs import Output
+    from overlay.wire.addresses import Sockaddr
+    from overlay.wireguard.events import Event
+
+_SPECIFIED = Timing()
+_KEEPALIVE = b""
+
+
+class Device:
+    """A node of WireGuard that owns *private_key*.
+
+    ``now`` is, in each method, the time in seconds of one clock that never goes back, such as time.monotonic() or that
+    of an event loop.  *entropy* gives that many random bytes; *wall_ns* is the wall clock in nanoseconds since 1970,
+    which goes into the timestamps of initiations.  A test may hand in its own, and *timing* with shorter times.
+
+    The owner sends the Datagram events, hands what arrives to receive(), and calls handle_deadline() when
+    next_deadline() has come.  A device is for one thread.
+    """
+
+    def __init__(
+        self,
+        private_key: PrivateKey,
+        *,
+        entropy: Callable[[int], bytes] = os.urandom,
+        wall_ns: Callable[[], int] = time.time_ns,
+        timing: Timing = _SPECIFIED,
+    ) -> None:
+        self.public_key = private_key.public
+        """Its own public key, 32 bytes."""
+        self._timing = timing
+        self._sessions = Sessions(private_key, entropy=entropy, wall_ns=wall_ns, constants=timing)
+        self._numbers = itertools.count()
+        self._peers: dict[bytes, Peer] = {}
+        self._by_number: dict[int, Peer] = {}
+        self._by_index: dict[int, Peer] = {}
+
+    # Peers
+
+    def add_peer(
+        self,
+        public_key: bytes,
+        *,
+        preshared_key: PresharedKey | None = None,
+        endpoint: Sockaddr | None = None,
+        keepalive: float = 0,
+    ) -> None:
+        """Know the peer that owns *public_key* (32 bytes, see decode_key).  Nothing is sent yet.
+
+        *endpoint* is (address, port) as sockets have it; without one, the peer has to call first.  *keepalive* is in
+        seconds: from the first message on, the peer hears something at least that often.  Raises ValueError for a peer
+        that is known, and for our own key.
+        """
+        number = next(self._numbers)
+        secret = None if preshared_key is None else preshared_key.secret
+        self._sessions.add_peer(number, public_key, secret)
+        self._peers[public_key] = self._by_number[number] = Peer(number, public_key, endpoint, keepalive)
+
+    def remove_peer(self, public_key: bytes) -> None:
+        """Forget the peer and its keys.  KeyError for one that is not known."""
+        peer = self._peers.pop(public_key)
+        del self._by_number[peer.number]
+        self._retire(peer.clear())
+        self._sessions.remove_peer(peer.number)
+
+    @property
+    def peers(self) -> tuple[bytes, ...]:
+        """The public keys of all peers, in the order in which they were added."""
+        return tuple(self._peers)
+
+    def endpoint_of(self, public_key: bytes) -> Sockaddr | None:
+        """Return where the peer was heard last, or else where it was said to be.  KeyError for one that is not known."""
+        return self._peers[public_key].endpoint
+
+    def is_up(self, public_key: bytes, now: float) -> bool:
+        """Return whether send() would need no handshake first.  KeyError for a peer that is not known."""
+        return self._peers[public_key].usable(now) is not None
+
+    # Use
+
+    def connect(self, public_key: bytes, now: float) -> list[Event]:
+        """Begin a handshake with a peer, unless one is under way.
+
+        KeyError for a peer that is not known; ValueError for one whose endpoint is not known.
+        """
+        peer = self._peers[public_key]
+        if peer.endpoint is None:
+            raise ValueError("the endpoint of this peer is not known: give one, or wait until it calls")
+        return self._want(peer, now)
+
+    def send(self, public_key: bytes, payload: bytes, now: float) -> list[Event]:
+        """Send *payload*, an IP packet for other implementations, through the tunnel.
+
+        Without a session it waits for one, and a handshake begins; of more than 128 payloads the oldest is dropped.  An
+        empty one is a keepalive.  KeyError for a peer that is not known.
+        """
+        peer = self._peers[public_key]
+        keypair = peer.usable(now)
+        if keypair is None or peer.endpoint is None:
+            if payload:
+                peer.staged.append(payload)
+            return [] if peer.endpoint is None else self._want(peer, now)
+        events: list[Event] = [self._seal(peer, keypair, payload, now)]
+        if now >= keypair.rekey_at:
+            events += self._want(peer, now)
+        return events
+
+    def receive(self, datagram: bytes, source: Sockaddr, now: float) -> list[Event]:
+        """Take a datagram that came from *source*.  Whatever it is, nothing is raised: see Refused."""
+        try:
+            if messages.message_type(datagram) == messages.TYPE_TRANSPORT:
+                return self._receive_transport(datagram, source, now)
+            return self._carry_out(self._sessions.receive(datagram, source, now), now)
+        except UnknownInitiatorError as error:
+            return [Refused(source, error.reason, error.public_key)]
+        except PacketError as error:
+            return [Refused(source, error.reason)]
+
+    def next_deadline(self) -> float:
+        """Return when handle_deadline() is due; math.inf if never."""
+        timers = (peer.deadline for peer in self._peers.values())
+        return min(self._sessions.next_deadline(), min(timers, default=math.inf))
+
+    def handle_deadline(self, now: float) -> list[Event]:
+        """Do what is due: repeat initiations, send keepalives, renew sessions, forget keys."""
+        events = self._carry_out(self._sessions.handle_deadline(now), now)
+        for peer in self._peers.values():
+            if now >= peer.doubt_at:
+                peer.doubt_at = math.inf
+                events += self._want(peer, now)
+            is_answer_due, is_due = now >= peer.answer_at, now >= peer.persist_at
+            if is_answer_due or is_due:
+                peer.answer_at = peer.persist_at = math.inf
+            if is_due or (is_answer_due and self.is_up(peer.public_key, now)):
+                events += self.send(peer.public_key, _KEEPALIVE, now)
+        return events
+
+    # Helpers
+
+    def _want(self, peer: Peer, now: float) -> list[Event]:
+        return self._carry_out(self._sessions.want(peer.number, now), now)
+
+    def _seal(self, peer: Peer, keypair: Keypair, payload: bytes, now: float) -> Datagram:
+        assert peer.endpoint is not None
+        peer.sent(now, self._timing, is_data=bool(payload))
+        return Datagram(keypair.keys.seal(payload), peer.endpoint)
+
+    def _receive_transport(self, datagram: bytes, source: Sockaddr, now: float) -> list[Event]:
+        index = int.from_bytes(datagram[4:8], "little")
+        peer = self._by_index.get(index)
+        if peer is None:
+            raise PacketError("unknown_index")
+        keypair = next(
+            each
+            for each in (peer.current, peer.waiting, peer.previous)
+            if each is not None and each.index == index
+        )
+        if now >= keypair.reject_at:
+            raise PacketError("keypair_expired")
+        payload = keypair.keys.open(datagram)
+        peer.endpoint = source
+        events: list[Event] = []
+        if keypair is peer.waiting:
+            self._retire(peer.promote())
+            events += self._carry_out(self._sessions.confirmed(index, now), now)
+            events += self._flush(peer, now)
+        self._sessions.heard(peer.number)
+        peer.received(now, self._timing, is_data=bool(payload))
+        if payload:
+            events.append(Packet(peer.public_key, _without_padding(payload)))
+        if now >= keypair.rekey_receive_at:
+            keypair.rekey_receive_at = math.inf
+            events += self._want(peer, now)
+        return events
+
+    def _flush(self, peer: Peer, now: float) -> list[Event]:
+        """Send what waited; an initiator with nothing to send tells the peer by a keepalive that it has the keys."""
+        keypair = peer.usable(now)
+        assert keypair is not None
+        if not peer.staged and keypair.is_initiator:
+            peer.staged.append(_KEEPALIVE)
+        events: list[Event] = [self._seal(peer, keypair, payload, now) for payload in peer.staged]
+        peer.staged.clear()
+        return events
+
+    def _carry_out(self, outputs: Iterable[Output], now: float) -> list[Event]:
+        """Return what follows from *outputs* of the sessions, in their order."""
+        events: list[Event] = []
+        for output in outputs:
+            if isinstance(output, Retrying):
+                continue
+            peer = self._by_number[output.peer]
+            match output:
+                case Transmit():
+                    endpoint = output.endpoint or peer.endpoint
+                    if endpoint is not None:
+                        events.append(Datagram(output.datagram, endpoint))
+                case InstallKeypair():
+                    peer.endpoint = output.endpoint
+                    keypair = Keypair(output, self._timing)
+                    self._by_index[keypair.index] = peer
+                    self._retire(peer.install(keypair))
+                    peer.received(now, self._timing, is_data=False)
+                    if keypair.is_initiator:
+                        events += self._flush(peer, now)
+                case Completed():
+                    events.append(Up(peer.public_key, output.endpoint))
+                case GiveUp():
+                    peer.staged.clear()
+                    events.append(Lost(peer.public_key))
+                case Wipe():
+                    self._retire(peer.clear())
+                case Answered():
+                    pass
+        return events
+
+    def _retire(self, keypairs: Iterable[Keypair]) -> None:
+        for keypair in keypairs:
+            del self._by_index[keypair.index]
+            self._sessions.retired(keypair.index)
+
+
+def _without_padding(payload: bytes) -> bytes:
+    try:
+        return payload[: packet_length(payload)]
+    except PacketError:
+        return payload

@@ -1,0 +1,100 @@
+"""The programs of docs/library.md, as they stand there, beside wireguard-go, and without any capability."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.netns.network import PATIENCE, PORT, Network
+from tests.netns.topology import wait_until
+
+pytestmark = pytest.mark.skipif(
+    not all(map(shutil.which, ("wireguard-go", "wg", "setpriv"))), reason="needs wireguard-go, wg and setpriv"
+)
+
+PAGE = Path(__file__).parents[2] / "docs" / "library.md"
+PROGRAMS = dict(
+    re.findall(r"^## (.+?)\n.*?^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+)
+UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs")
+
+
+@pytest.fixture(scope="module")
+def network(module_lab, tmp_path_factory):
+    network = Network(module_lab, tmp_path_factory.mktemp("library"))
+    network.wireguard("theirs")
+    network.wireguard("program")  # a namespace on the underlay, with a key; no wireguard-go runs there
+    network.peers["theirs"].start()
+    return network
+
+
+@pytest.fixture
+def ends(network):
+    theirs, program = network.peers["theirs"], network.peers["program"]
+    theirs.set("peer", program.public_key, "remove")
+    return theirs, program
+
+
+def start(program, title, *arguments):
+    path = program.directory / "example.py"
+    path.write_text(PROGRAMS[title])
+    process = program.namespace.popen(
+        *UNPRIVILEGED,
+        sys.executable,
+        str(path),
+        program.private_key.to_base64(),
+        *arguments,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    program.network.lab.on_exit(lambda: program.network.lab.end_process(process))
+    return process
+
+
+def test_device_of_the_first_example_says_hello(capsys):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAMS["The face"]], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "b'hello'\n"
+
+
+def test_asyncio_program_gets_an_echo_through_wireguard_go(ends):
+    theirs, program = ends
+    theirs.meet(program)
+
+    asked = start(
+        program, "With asyncio", theirs.public_key, theirs.outside, str(PORT), program.address, theirs.address
+    )
+
+    assert asked.communicate(timeout=PATIENCE)[0] == f"28 bytes from {theirs.address}\n"
+    assert theirs.show(program).latest_handshake
+
+
+def test_trio_program_answers_pings_of_wireguard_go(ends):
+    theirs, program = ends
+    theirs.meet(program, endpoint=f"{program.outside}:{PORT}")
+    server = start(program, "With trio", theirs.public_key, str(PORT))
+    assert server.stdout.readline() == "ready\n"
+
+    theirs.ping(program.address, 20)
+
+    assert theirs.show(program).rx_bytes > 20 * 128
+    program.network.lab.end_process(server)
+
+
+def test_honeypot_answers_who_knows_its_key_and_names_them(ends):
+    theirs, program = ends
+    server = start(program, "A honeypot", str(PORT + 1))
+    assert server.stdout.readline() == "ready\n"
+
+    theirs.meet(program, endpoint=f"{program.outside}:{PORT + 1}", persistent_keepalive="1")
+
+    assert server.stdout.readline() == f"{theirs.public_key} {theirs.outside} {PORT}\n"
+    wait_until(lambda: theirs.show(program).latest_handshake, PATIENCE, "the handshake")
+    program.network.lab.end_process(server)
