@@ -34,6 +34,7 @@ from overlay import (
 from overlay.answers.running import Running
 from overlay.arrival import wait_until_here
 from overlay.balancing.balancing import Balancing
+from overlay.doors import metrics
 from overlay.ending import StoppedError, until_stopped
 from overlay.engine import Engine, LookUp, Relocated, SessionReport
 from overlay.errors import (
@@ -235,6 +236,7 @@ class Agent:
             nursery.start_soon(self._upkeep.filtering.keep)
             nursery.start_soon(self._upkeep.notes.keep_reading)
             nursery.start_soon(self._upkeep.containers.run)
+            nursery.start_soon(metrics.keep, self._running)
             await nursery.start(self._upkeep.serve_docker)
             self._upkeep.notes.want()
             self._engine.greet(self._remotes)

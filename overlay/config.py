@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from overlay.tunnels import Tunnel
     from overlay.wire.addresses import Sockaddr
     from peers.addresses import Address
+    from peers.listening import Place as Listening
     from peers.peer import Peer
     from peers.stores import Location
     from peers.stores.store import Store
@@ -79,6 +80,7 @@ class Options:
     endpoint: str | None = None
     encapsulation: str | None = None
     docker: bool = False
+    metrics: Listening | None = None
 
 
 @dataclass(frozen=True)

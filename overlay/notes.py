@@ -62,6 +62,11 @@ class HostNotes:
         """What was found the last time."""
         return list(map(str, self._found))
 
+    @property
+    def kinds(self) -> set[str]:
+        """The names of what was found the last time."""
+        return {each.name for each in self._found}
+
     def look(self) -> None:
         """Bring the sentences up to date, but for what is read, and tell what is news.
 

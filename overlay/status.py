@@ -29,6 +29,17 @@ COUNTED = (
 )  # fmt: skip
 LANE_COUNTED = ("tx_bytes", "rx_bytes", "tx_packets", "rx_packets")  # of PeerCounters.by_lane
 UNENCRYPTED = "unencrypted"  # the state of a peer of which no handshake tells
+STATES = (
+    "up",
+    "idle",
+    "connecting",
+    "silent",
+    "unconfirmed",
+    "unreachable",
+    unresolved.UNRESOLVED,
+    UNENCRYPTED,
+)
+"""All states that a peer can be in."""
 
 
 def state_of(
@@ -63,11 +74,6 @@ def peer_status(
     preshared keys differ.
     """
     endpoint, told = _place(remote, counters, learnt)
-    state = UNENCRYPTED
-    if handshake is not None:
-        state = state_of(handshake, now, reject_after_time, is_silent=remote.is_silent)
-        if unresolved.is_nowhere(remote, endpoint):
-            state = unresolved.UNRESOLVED
     return {
         **_configured(remote),
         **_shaken(handshake, now),
@@ -75,7 +81,7 @@ def peer_status(
         "endpoint": format_sockaddr(endpoint) if endpoint is not None else None,
         "kernel_path_mtu": None if told is None else told.mtu,
         "kernel_path_mtu_expires": None if told is None else round(told.seconds, 3),
-        "state": state,
+        "state": peer_state(remote, handshake, endpoint, now, reject_after_time),
         "notes": list(
             map(str, peer_findings(remote, handshake, counters, now, reject_after_time, learnt, compare))
         ),
@@ -110,6 +116,31 @@ def _place(
     return endpoint, None if endpoint is None else (learnt or {}).get(endpoint[0].partition("%")[0])
 
 
+def peer_state(
+    remote: Remote,
+    handshake: HandshakeStatus | None,
+    endpoint: Sockaddr | None,
+    now: float,
+    reject_after_time: float,
+) -> str:
+    """Return the state of *remote*, which is called at *endpoint*; without encryption there is no *handshake*."""
+    if handshake is None:
+        return UNENCRYPTED
+    if unresolved.is_nowhere(remote, endpoint):
+        return unresolved.UNRESOLVED
+    return state_of(handshake, now, reject_after_time, is_silent=remote.is_silent)
+
+
+def drops_of(remote: Remote, counters: PeerCounters | None) -> dict[str, int]:
+    """Return what was dropped of and for *remote*, by reason: by the forwarder, as far as it tells, and by the agent."""
+    drops = dict(counters.drops) if counters is not None else {}
+    if remote.replays:
+        drops["initiation_replayed"] = remote.replays
+    if remote.foreign:
+        drops["control_foreign"] = drops.get("control_foreign", 0) + remote.foreign
+    return drops
+
+
 def _configured(remote: Remote) -> dict[str, Any]:
     """Return what the peers file says of *remote*."""
     peer, encapsulation = remote.peer, remote.encapsulation
@@ -140,11 +171,7 @@ def _shaken(handshake: HandshakeStatus | None, now: float) -> dict[str, Any]:
 
 def _counted(remote: Remote, counters: PeerCounters | None, now: float) -> dict[str, Any]:
     """Return what the forwarder counted, None for each without *counters*; drops of the agent are known all the same."""
-    drops = dict(counters.drops) if counters is not None else {}
-    if remote.replays:
-        drops["initiation_replayed"] = remote.replays
-    if remote.foreign:
-        drops["control_foreign"] = drops.get("control_foreign", 0) + remote.foreign
+    drops = drops_of(remote, counters)
     return {
         **{name: None if counters is None else getattr(counters, name) for name in COUNTED},
         "last_received": age((counters and counters.last_received) or None, now),

@@ -53,6 +53,8 @@ class Supervisor:
         self._introduced = trio.Event()  # the forwarder has been told all it must know, or has ended before
         self.trouble: str | None = None
         """Why there is none at the moment; None where there is one."""
+        self.restarts = 0
+        """How often another was started in the place of one that ended."""
         self._start = start
         self._serials = itertools.count(1)
         self._counters, self._pings = CounterQuestions(), PingQuestions()
@@ -149,6 +151,7 @@ class Supervisor:
                     log.error("forwarder not restarted, trying again in %g s: %s", pause, error)  # noqa: TRY400  its text is the news
                 else:
                     self.trouble = None
+                    self.restarts += 1
                     break
 
     async def watch(self) -> None:

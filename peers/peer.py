@@ -25,9 +25,11 @@ from peers.addresses import (
 from peers.encapsulation import DEFAULT_VNI, ENCAPSULATIONS, GRE_KEY, PORTS, VNI, WIREGUARD
 from peers.errors import KeyProblem
 from peers.key import Key, choice, each, integer, key, keys
+from peers.listening import EXAMPLE, parse_place
+from peers.listening import Place as Listening
 from peers.mac import format_mac, parse_mac
 from peers.prefixes import place_of
-from peers.toml_section import Section, refuse_second_of_family
+from peers.toml_section import Section, describe, refuse_second_of_family
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -112,6 +114,14 @@ def _ttl(section: Section, name: str) -> int | None:
     return section.integer(name, 1, 255, 'the word "inherit" in quotes, or a number')
 
 
+def _listening(section: Section, name: str) -> Listening | None:
+    text = section.string(name, EXAMPLE)
+    try:
+        return None if text is None else parse_place(text)
+    except ValueError as error:
+        raise KeyProblem((*section.keys, name), f"{describe(text)} {error}") from None
+
+
 _PORT = integer(1, 65535, "a UDP port")
 _ENCAPSULATION = key(choice(*ENCAPSULATIONS))
 _GRE_KEY, _SWITCH = key(integer(0, GRE_KEY.largest, "a number")), key(Section.boolean)
@@ -186,7 +196,8 @@ class Network:
     outer headers, None for the system's; INHERITED takes the inner packet's where that is in the clear anyway.
     *device* is ``tun``, for IP packets, or ``tap``, for Ethernet frames.  With *point_to_point* the two peers have
     each other's addresses as the far end of the device.  With *masquerade* what leaves the overlay at a host gets an
-    address of that host; with *forward* each host's packet filters let pass what is from or for its subnets.  *stations* are the Ethernet addresses that a tap learns at
+    address of that host; with *forward* each host's packet filters let pass what is from or for its subnets.  *metrics* is where each host tells
+    monitoring how it is, None for nowhere.  *stations* are the Ethernet addresses that a tap learns at
     most at one peer.
     """
 
@@ -211,6 +222,7 @@ class Network:
     point_to_point: bool = field(default=False, metadata=_SWITCH)
     masquerade: bool = field(default=False, metadata=_SWITCH)
     forward: bool = field(default=False, metadata=_SWITCH)
+    metrics: Listening | None = field(default=None, metadata=key(_listening))
     stations: int = field(
         default=DEFAULT_STATIONS, metadata=key(integer(1, MOST_STATIONS, "a number of Ethernet addresses"))
     )

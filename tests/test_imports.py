@@ -74,6 +74,15 @@ ROOMS = {
         "peers.encapsulation",
         "peers.listening",
     },
+    "overlay.metrics": {
+        "overlay",
+        "overlay.host",
+        "overlay.link",
+        "overlay.reasons",
+        "overlay.services",
+        "peers",
+        "peers.stores",
+    },  # what the status tells, as samples
     "overlay.doors.accepting": set(),
     "overlay.doors.http": {"overlay.doors.accepting"},  # a server for any door, which knows none
     "overlay.doors": {
@@ -86,6 +95,7 @@ ROOMS = {
         "overlay.errors",
         "overlay.host",
         "overlay.link",
+        "overlay.metrics",
         "overlay.reasons",
         "overlay.services",
         "overlay.session",
@@ -217,6 +227,8 @@ CORE = (
             "overlay.policing",
             "overlay.services",
             "overlay.lan.memberships",
+            "overlay.metrics.exposition",
+            "overlay.metrics.families",
         ),
         frozenset({"msgpack"}),
         but=frozenset({"overlay.services.checks"}),
@@ -302,6 +314,7 @@ ONLY_IN = {
             "overlay.supervisor",
             "overlay.upkeep",
             "overlay.membership",
+            "overlay.metrics.collecting",
             "peers.stores.etcd.administration",
             "peers.stores.etcd.connection",
             "peers.stores.etcd.following",
@@ -419,7 +432,10 @@ NOT_LOADED = {
         {"trio", "pyroute2", "numpy", "msgpack", "asyncio"},
         "overlay check answers in a tenth of a second",
     ),
-    "overlay.agent": ({"dns", "h11", "regex"}, "they take 0.1 s to load, and most nodes check no server"),
+    "overlay.agent": (
+        {"dns", "h11", "regex", "overlay.metrics"},
+        "they take 0.1 s to load, and most nodes check no server",
+    ),
     "peers.stores": ({"overlay", "trio", "cryptography"}, "peers is a package that others may use"),
 }
 
@@ -484,6 +500,10 @@ TESTED_ELSEWHERE = {
     "overlay.__main__": "one call of the command line; test_main runs it as a process",
     "overlay.cli": "tests/overlay/cli/test_main.py runs the whole command line",
     "overlay.doors.accepting": "tests/overlay/test_questions.py has more connections than there is room or descriptors for",
+    "overlay.answers.readiness": "tests/overlay/doors/test_metrics.py asks a running agent by HTTP",
+    "overlay.doors.metrics_pages": "tests/overlay/doors/test_metrics.py asks for each of them",
+    "overlay.metrics.node": "tests/overlay/metrics/test_collecting.py has all that it tells",
+    "overlay.metrics.peers": "tests/overlay/metrics/test_collecting.py has all that it tells",
     "overlay.cli.agents": "each command that asks an agent is tested with a fake one",
     "overlay.cli.exits": "each command is tested for its exit codes",
     "overlay.cli.keyfiles": "test_keygen and test_genpsk write and refuse files",
@@ -614,6 +634,7 @@ MORE_TESTS = {
     "tests/overlay/forwarding/offload/test_segments.py": "of split and join, which undo each other",
     "tests/overlay/forwarding/offload/test_segments_joined.py": "of join, beside what the kernel would do",
     "tests/overlay/cli/test_check_in_etcd.py": "of overlay/cli/check.py, with networks in etcd",
+    "tests/overlay/metrics/test_alerts.py": "of docs/alerts.yml and docs/grafana.json, which name metrics",
     "tests/overlay/cli/test_main.py": "of overlay/cli/__init__.py",
     "tests/overlay/forwarding/test_key_lifetime.py": "of keypairs in overlay/forwarding/core.py",
     "tests/overlay/forwarding/test_padding.py": "of what is around a packet in overlay/forwarding/core.py",

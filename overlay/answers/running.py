@@ -65,6 +65,14 @@ class Running:
         """Ask the forwarder for its counters; return what it told in time."""
         return await self.supervisor.count(self.roster.by_number)
 
+    def drops(self, counted: Counted) -> dict[str, int]:
+        """Return what was dropped that belongs to no peer, by reason: by the forwarder as *counted*, the agent and the kernel."""
+        drops = dict(counted.drops)
+        for reason, count in (*self.refusals.counts.items(), ("tun_overrun", self.host.overruns())):
+            if count:
+                drops[reason] = drops.get(reason, 0) + count
+        return drops
+
     def row(
         self,
         remote: Remote,

@@ -36,10 +36,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
         rows = list(_rows(running, counted, others[at : at + ROWS_AT_ONCE], learnt))
         troubled += [row for row in rows if row["notes"]]
         await tell_rows(rows)
-    drops = counted.drops
-    for reason, count in (*running.refusals.counts.items(), ("tun_overrun", host.overruns())):
-        if count:
-            drops[reason] = drops.get(reason, 0) + count
+    drops = running.drops(counted)
     forwarder = running.supervisor.forwarder
     services = node.table.services.values()
     clear = [node.clear_note] if node.clear_note else []

@@ -61,6 +61,21 @@ class InterfaceName(click.ParamType):  # type: ignore[type-arg]  # older release
         return [CompletionItem(name) for name in running_interfaces(ctx) if name.startswith(incomplete)]
 
 
+class ListenPlace(click.ParamType):  # type: ignore[type-arg]  # as InterfaceName
+    """Where to listen: an address with a port, or the path of a unix socket."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a Place.  Fails for what is neither."""
+        from peers.listening import parse_place
+
+        try:
+            return parse_place(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+
+
 class Seconds(click.FloatRange):
     """A finite number of seconds in a range."""
 

@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from overlay.cli.options import DEFAULT_INTERFACE, FILE, LOG_LEVELS, InterfaceName, key_option, peers_option
+from overlay.cli.options import (
+    DEFAULT_INTERFACE,
+    FILE,
+    LOG_LEVELS,
+    InterfaceName,
+    ListenPlace,
+    key_option,
+    peers_option,
+)
 from peers.encapsulation import ENCAPSULATIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from peers.listening import Place
     from peers.stores import Location
 
 
@@ -76,6 +85,12 @@ if TYPE_CHECKING:
     help="Serve Docker as the network driver of the interface's name.",
 )
 @click.option(
+    "--metrics",
+    type=ListenPlace(),
+    metavar="ADDRESS:PORT|PATH",
+    help="Serve metrics for Prometheus and health checks there, such as 127.0.0.1:9586 or the path of a unix socket.",
+)
+@click.option(
     "--lanes",
     type=click.Choice(("1", "2", "4", "8")),
     metavar="N",
@@ -95,6 +110,7 @@ def command(
     subnet_file: Path | None,
     docker_options: Path | None,
     docker: bool,
+    metrics: Place | None,
     lanes: str | None,
     log_level: str,
 ) -> None:
@@ -129,6 +145,7 @@ def command(
         endpoint=endpoint,
         encapsulation=encapsulation,
         docker=docker,
+        metrics=metrics,
     )
     agent.run(options, log_level)
 

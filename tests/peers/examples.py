@@ -58,6 +58,8 @@ def render(table: Table) -> str:
     lines += [f"vni = {network.vni}", f'device = "{network.device}"']
     lines.append(f"stations = {network.stations}")
     lines.append(f"point_to_point = {str(network.point_to_point).lower()}")
+    if network.metrics is not None:
+        lines.append(f'metrics = "{network.metrics}"')
     lines += _gre(network)
     if network.ttl is not None:
         lines.append(f"ttl = {network.ttl}" if network.ttl else 'ttl = "inherit"')

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from peers.addresses import is_host_address
 from peers.encapsulation import PORTS as ENCAPSULATION_PORTS
 from peers.errors import KeyProblem, TableError
+from peers.listening import TcpPlace, UnixPlace
 from peers.peer import Endpoint, Network, Peer
 from peers.table import Table
 from peers.toml import load, parse
@@ -225,6 +226,12 @@ SENTENCES = [
         3,
         "network.stations is 0; write a number of Ethernet addresses from 1 to 1000000",
     ),
+    (file("metrics = 9586"), 3, "network.metrics is 9586; write 127.0.0.1:9586 or"),
+    (
+        file('metrics = "localhost:9586"'),
+        3,
+        "network.metrics 'localhost:9586' has a name for an address; write",
+    ),
     (file("point_to_point = 1"), 3, "network.point_to_point is 1; write true or false"),
     (file("mtu = 575"), 3, "network.mtu is 575; write bytes from 576 to 65535"),
     (file("mtu = 1979-05-27"), 3, "network.mtu is a date or time; write bytes"),
@@ -408,6 +415,7 @@ NETWORKS = st.builds(
     ttl=st.none() | st.integers(0, 255),
     device=st.sampled_from(["tun", "tap"]),
     point_to_point=st.booleans(),
+    metrics=st.sampled_from([None, TcpPlace(ip_address("::1"), 9586), UnixPlace("/run/overlay/m.sock")]),
     stations=st.integers(1, 1_000_000),
 )
 

@@ -1,0 +1,98 @@
+"""The door for monitoring: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for whoever restarts or routes.
+
+It shows names of peers, services and servers, and what was counted: neither keys nor endpoints.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from overlay.errors import HostError
+from overlay.host.listening import listening
+from peers.listening import TcpPlace
+
+if TYPE_CHECKING:
+    from overlay.answers.running import Running
+    from peers.listening import Place
+
+# Ours
+LOOK_INTERVAL = 1.0  # seconds between two looks whether metrics are wanted elsewhere now, after a reload
+RETRY_INTERVAL = 30.0  # seconds after which an address that was taken, or not here, is tried again
+SOCKET_MODE = 0o660  # of a unix socket: its directory says who else may connect
+
+log = logging.getLogger("overlay")
+
+
+def wanted_place(running: Running) -> Place | None:
+    """Return where *running* serves metrics now: as the options say, or the network; None for nowhere."""
+    return running.options.metrics or running.node().table.network.metrics
+
+
+async def keep(running: Running) -> None:
+    """Serve metrics wherever they are wanted, also after a reload, until cancelled.
+
+    What cannot be done is a note: the tunnel works all the same.  Without an address nothing is loaded.
+    """
+    door = _Door(running)
+    while True:
+        place = wanted_place(running)
+        if place is None:
+            await trio.sleep(LOOK_INTERVAL)
+        else:
+            await door.serve(place)
+            door.note(None)
+
+
+class _Door:
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._noted: str | None = None
+
+    async def serve(self, place: Place) -> None:
+        """Serve at *place* as long as that is wanted, or return after a while where it cannot be done."""
+        from overlay.doors import metrics_pages  # noqa: PLC0415  it loads an HTTP library, and most nodes are not asked by HTTP
+
+        try:
+            with listening(place, SOCKET_MODE) as listener:
+                self.note(describe_openness(place, self._running))
+                log.info("metrics are served at=%s", place)
+                incoming = trio.SocketListener(trio.socket.from_stdlib_socket(listener.dup()))
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(metrics_pages.serve, incoming, self._running)
+                    await self._wait_while_wanted(place)
+                    nursery.cancel_scope.cancel()
+                log.info("metrics are no longer served at=%s", place)
+        except HostError as error:
+            self.note(f"metrics are not served: {error}")
+            with trio.move_on_after(RETRY_INTERVAL):
+                await self._wait_while_wanted(place)
+
+    async def _wait_while_wanted(self, place: Place) -> None:
+        while wanted_place(self._running) == place:
+            await trio.sleep(LOOK_INTERVAL)
+
+    def note(self, note: str | None) -> None:
+        """Have *note* among the notes of the node in place of the one before."""
+        if note == self._noted:
+            return
+        if self._noted is not None:
+            self._running.notes.remove(self._noted)
+        if note is not None:
+            self._running.notes.append(note)
+            log.warning("%s", note)
+        self._noted = note
+
+
+def describe_openness(place: Place, running: Running) -> str | None:
+    """Return a sentence where others than this host and the overlay may reach *place*; None if they may not."""
+    if not isinstance(place, TcpPlace) or place.is_local:
+        return None
+    if any(place.address in prefix for prefix in running.node().table.network.prefixes):
+        return None
+    return (
+        f"whoever reaches {place} reads the metrics of this node, with the names of its peers and how much they send: listen "
+        "at 127.0.0.1 or an overlay address, or have a packet filter let pass the monitoring alone"
+    )

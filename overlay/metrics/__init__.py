@@ -1,0 +1,1 @@
+"""What this node measures, in Prometheus' terms: families.py is the registry, the other files fill its families."""
