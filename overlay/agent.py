@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlay import (
+    amending,
     answers,
     config,
     ending,
@@ -34,7 +35,7 @@ from overlay import (
 from overlay.answers.running import Running
 from overlay.arrival import wait_until_here
 from overlay.balancing.balancing import Balancing
-from overlay.doors import metrics
+from overlay.doors import metrics, uapi
 from overlay.ending import StoppedError, until_stopped
 from overlay.engine import Engine, LookUp, Relocated, SessionReport
 from overlay.errors import (
@@ -45,7 +46,6 @@ from overlay.forwarder import forwarders
 from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
-from overlay.host.privileges import Capability
 from overlay.host.reuseport import INDEX_MARK
 from overlay.host.settings import SUFFIX
 from overlay.host.tun import check_interface_name
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from overlay.engine import Effect
     from overlay.link.messages import Command, Report
     from overlay.roster import Change, Remote
+    from overlay.uapi.language import DeviceChange
     from overlay.wire.addresses import Sockaddr
     from peers.stores.store import Store
 
@@ -78,14 +79,6 @@ if TYPE_CHECKING:
 TICK = 1.0  # seconds; how often an idle agent wakes to check the peers file and its deadlines
 MANY_PEERS = 1000  # changed by a reload; from there on, memory is given back
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-KEPT_CAPABILITIES = (
-    Capability.DAC_READ_SEARCH,  # files in a user's home: peers, keys, the interpreter of the next forwarder
-    Capability.NET_ADMIN,  # tun, routes, marks
-    Capability.NET_RAW,  # ICMP errors, and encapsulations without ports
-    Capability.NET_BIND_SERVICE,  # a port below 1024, at a reload
-    Capability.SETUID, Capability.SETGID, Capability.SETPCAP, Capability.KILL,  # to start and end a forwarder
-    Capability.SYS_NICE,  # the forwarder's priority
-)  # fmt: skip
 
 log = logging.getLogger("overlay")
 
@@ -144,7 +137,7 @@ async def _run_node(options: Options, node: Node, store: Store, timing: Timing) 
             await agent.set_up()
             for each in lanes.notes(options.lanes, chosen, host.device.queues):
                 agent.note(each)
-            for kept in privileges.keep_only(KEPT_CAPABILITIES):
+            for kept in privileges.keep_only(privileges.KEPT_CAPABILITIES):
                 agent.note(f"the agent keeps more privileges than it needs: {kept}")
             await agent.run(answering.socket, signals)
         finally:
@@ -195,6 +188,7 @@ class Agent:
             self._upkeep.notes,
             self._balancing,
             self._upkeep.containers,
+            self._amend,
         )
 
     async def set_up(self) -> None:
@@ -238,6 +232,7 @@ class Agent:
             nursery.start_soon(self._upkeep.containers.run)
             nursery.start_soon(metrics.keep, self._running)
             await nursery.start(self._upkeep.serve_docker)
+            await nursery.start(uapi.serve, self._running)
             self._upkeep.notes.want()
             self._engine.greet(self._remotes)
             self._wake_in_time()
@@ -393,6 +388,15 @@ class Agent:
             if cause != RETRY:
                 notify.ready()
 
+    async def _amend(self, change: DeviceChange) -> None:
+        """Have what `wg` changes take effect.  Raises RefusedError, ConfigError or HostError; then nothing is changed."""
+        async with self._reloading:
+            node = await self._upkeep.compute(amending.amend, self._node, change)
+            async with self._upkeep.changing:
+                await self._change_to(node)
+        for remote, endpoint in amending.placed(change, self._engine.roster):
+            await self._set_endpoint(remote, endpoint, "configuration")
+
     async def _change_to(self, node: Node) -> Change:
         """Change to *node*.  New state is added before old state is removed, so that every packet finds one of them.
 
@@ -404,7 +408,7 @@ class Agent:
         replaced = self._host.adopt(node, endpoints, planned)
         if node.clear_note not in {None, self._node.clear_note}:
             log.warning("%s", node.clear_note)
-        change = self._engine.adopt(prospect)
+        identity, change = self._engine.change_key(node.private_key), self._engine.adopt(prospect)
         self._node = node
         self._upkeep.adopted()
         log_peers("removed", change.removed)
@@ -421,7 +425,7 @@ class Agent:
             if not remote.resolved:
                 self._take_known(remote)
         ends = {remote.number: remote.endpoint for remote in change.added}
-        for command in change.commands:
+        for command in (*identity, *change.commands):
             await self._supervisor.tell(command)
             if isinstance(command, SetPeer):  # its endpoint before the prefixes that lead to it
                 endpoint = ends.get(command.peer)

@@ -18,6 +18,7 @@ from overlay.errors import ConfigError, NotHereError
 from overlay.host.interfaces import is_own_address
 from overlay.host.ownership import number_of
 from overlay.host.plan import HostPlan
+from overlay.host.uapi_socket import DIRECTORY
 from overlay.key_files import PRIVATE, load_preshared_key, load_private_key, replace_key
 from overlay.missing_programs import find_missing
 from overlay.permissions import describe_readers_of, describe_writers_of
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from overlay.encap.encapsulation import Encapsulation
     from overlay.host.plan import IPAddress, IPInterface, IPNetwork
     from overlay.tunnels import Tunnel
+    from overlay.uapi.amendments import Merged
     from overlay.wire.addresses import Sockaddr
     from peers.addresses import Address
     from peers.listening import Place as Listening
@@ -81,6 +83,7 @@ class Options:
     encapsulation: str | None = None
     docker: bool = False
     metrics: Listening | None = None
+    wg_directory: Path = DIRECTORY  # where `wg` looks for sockets
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class Node:
     What takes a look at every peer is computed once; settle() has done so.
 
     *private_key* of a node without a key file is one that nobody knows: no tunnel of it is encrypted.
+    Where `wg` changed something, *merged* has what, and *as_filed* is the node as the peers file has it.  A node
+    that *is_bare* has no peers file: `wg` alone tells it, and somebody else sets its host up.
     """
 
     private_key: PrivateKey
@@ -97,6 +102,18 @@ class Node:
     own: Peer
     preshared_keys: dict[str, bytes] = field(repr=False)  # by peer name
     key_files: tuple[Path, ...] = ()  # that of the private key and those of preshared keys
+    filed: Node | None = field(default=None, repr=False)
+    merged: Merged | None = field(default=None, repr=False)
+    is_bare: bool = False
+
+    @property
+    def as_filed(self) -> Node:
+        """The node as the peers file has it."""
+        return self.filed or self
+
+    def settle(self) -> None:
+        """Compute what takes a look at every peer, here, where nobody waits."""
+        _ = self.tunnels, self.others, self.encapsulations, self.clear_note
 
     @cached_property
     def tunnels(self) -> dict[str, Tunnel]:
@@ -192,7 +209,7 @@ def settle(
         raise ConfigError(str(missing))
     keys, files = _preshared_keys(table, own)
     node = Node(key or PrivateKey.generate(os.urandom), table, own, keys, (options.key, *files))
-    _ = node.tunnels, node.others, node.encapsulations, node.clear_note  # computed here, where nobody waits
+    node.settle()
     return node
 
 

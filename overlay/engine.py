@@ -14,7 +14,17 @@ from overlay import unresolved
 from overlay.errors import PacketError
 from overlay.greetings import Greetings
 from overlay.journal import Journal
-from overlay.link.messages import Command, Confirmed, Handshake, Moved, Retired, SetEndpoint, Silence, Wanted
+from overlay.link.messages import (
+    Command,
+    Confirmed,
+    Handshake,
+    Moved,
+    Retired,
+    SetEndpoint,
+    SetIdentity,
+    Silence,
+    Wanted,
+)
 from overlay.refusals import Refusals
 from overlay.roster import Roster
 from overlay.session.outputs import Answered, Completed, GiveUp, InstallKeypair, Retrying, Transmit, Wipe
@@ -70,6 +80,19 @@ class Engine:
         self.refusals = Refusals(self.roster, self.sessions, self.journal)
         self._greetings = Greetings()
 
+    # The node
+
+    def change_key(self, private_key: PrivateKey) -> list[Command]:
+        """Be the node of *private_key*, and contact every peer anew; return what to tell the forwarder.
+
+        It is called before adopt(): a peer may have the key that was this node's.
+        """
+        if private_key == self.sessions.private_key:
+            return []
+        self.sessions.change_key(private_key)
+        self._contact_all()
+        return [SetIdentity(private_key.public)]
+
     # The table
 
     def adopt(self, prospect: Prospect) -> Change:
@@ -114,6 +137,9 @@ class Engine:
     def start_over(self) -> None:
         """Start new sessions with every peer: the forwarder that held the keypairs has ended."""
         self.sessions.start_over()
+        self._contact_all()
+
+    def _contact_all(self) -> None:
         for remote in self.roster.by_number.values():
             remote.is_confirmed = remote.is_silent = False
         self.greet(self.roster.by_number)

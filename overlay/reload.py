@@ -9,7 +9,7 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from overlay import config
+from overlay import amending, config
 from overlay.errors import ConfigError, HostError, KeyFileError
 from overlay.key_files import load_own_key, load_private_key
 from peers.peer import format_public_key
@@ -87,7 +87,8 @@ class Reloads:
         Raises ConfigError, HostError or StoreError where they cannot be taken.  A private key that is another now, or cannot be
         read, keeps nothing else from being taken: there is a note until it is as it was.
         """
-        taken = config.settle(self._store, self._key_of(node), self._options, node.own)
+        filed = node.as_filed
+        taken = config.settle(self._store, self._key_of(filed), self._options, filed.own)
         if taken.table.network.bulk != node.table.network.bulk:
             raise ConfigError(
                 f"network.bulk changed in {self._options.peers}: it takes effect only after a restart"
@@ -96,6 +97,9 @@ class Reloads:
             raise ConfigError(
                 f"network.device changed in {self._options.peers}: it takes effect only after a restart"
             )
+        taken, dropped = amending.carry_over(node, taken)
+        if dropped is not None:
+            log.warning("%s", dropped)
         return taken
 
     def taken(self, cause: str, peers: int) -> None:
@@ -128,6 +132,8 @@ class Reloads:
         """Return the key that *node* has, and note what became of its file."""
         path, is_keyed = self._options.key, node.own.public_key is not None
         key, note = None, None
+        if node.is_bare:
+            return node.private_key
         try:
             key, _ = load_private_key(path) if is_keyed else load_own_key(path)
         except ConfigError as error:

@@ -154,6 +154,7 @@ def _configured(remote: Remote) -> dict[str, Any]:
         "mac": shown_mac(encapsulation, remote.ends.mac),
         "own_mac": shown_mac(encapsulation, remote.ends.own_mac),
         "keepalive": peer.keepalive,
+        "changed_by_wg": peer.by_wg,
     }
 
 

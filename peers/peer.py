@@ -139,6 +139,7 @@ class Peer:
     *gre_checksum* and *gre_sequence* are those of its GRE tunnels with everyone, None for the network's.  *macs* are Ethernet addresses, of 6 bytes each: the
     first is the peer's own if frames end there; none of them is at another peer if frames go on.
     *agent* tells whether an agent of this project runs there; None leaves it to the public key: see is_agent.
+    *by_wg* tells that `wg` made it or changed it: it need not have an address, which that program does not know.
     """
 
     name: str
@@ -164,6 +165,7 @@ class Peer:
         metadata=key(each(parse_mac, "an Ethernet address such as 02:00:5e:10:00:01", format_mac), "mac"),
     )
     agent: bool | None = field(default=None, metadata=_SWITCH)
+    by_wg: bool = False
     # Made once, for a peer outlives many tables
     routes: tuple[tuple[Prefix, str], ...] = field(init=False, repr=False, compare=False)
     """Its subnets, each with its name."""

@@ -260,7 +260,7 @@ def _add_host_routes(network: Network, peers: Iterable[Peer], owners: PrefixMap[
     holders: dict[tuple[int, int], str] = {}
     for peer in peers:
         keys = ("peers", peer.name, "address")
-        if not peer.addresses and network.device != TAP:  # a bridge needs none
+        if not peer.addresses and network.device != TAP and not peer.by_wg:  # a bridge needs none
             raise KeyProblem(
                 keys,
                 "is missing and no subnet gives one; write the address of this host on the overlay, "

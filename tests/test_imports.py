@@ -83,6 +83,7 @@ ROOMS = {
         "peers",
         "peers.stores",
     },  # what the status tells, as samples
+    "overlay.uapi": {"overlay.errors", "overlay.crypto", "peers"},  # what `wg` says and changes, as values
     "overlay.doors.accepting": set(),
     "overlay.doors.http": {"overlay.doors.accepting"},  # a server for any door, which knows none
     "overlay.doors": {
@@ -99,6 +100,7 @@ ROOMS = {
         "overlay.reasons",
         "overlay.services",
         "overlay.session",
+        "overlay.uapi",
         "overlay.wire",
         "peers",
     },  # each asks what the control socket answers, in words of its own
@@ -159,6 +161,7 @@ ROOMS = {
         "overlay.session",
         "overlay.link",
         "overlay.host",
+        "overlay.uapi",
         "overlay.lan",
         "peers",
         "peers.stores",
@@ -243,6 +246,11 @@ CORE = (
         ("overlay.wg_quick",),
         frozenset({"pathlib", "unicodedata"}),
         "text becomes text; the command line reads and writes files",
+    ),
+    Computes(
+        ("overlay.uapi",),
+        frozenset({"errno"}),
+        "what `wg` may say is tried on a table alone, and compared with what a device makes of it",
     ),
     Computes(
         ("overlay.containers",),
@@ -510,6 +518,7 @@ TESTED_ELSEWHERE = {
     "overlay.cli.options": "test_main completes and refuses options",
     "overlay.cli.surroundings": "it is what tests hand to commands",
     "overlay.diagnosis.device": "test_registry makes devices that lack something",
+    "overlay.uapi.errors": "values; test_language and test_amendments have each refused",
     "overlay.diagnosis.fault": "values; test_setup and tests/overlay/diagnosis/test_services.py run the commands",
     "overlay.diagnosis.facts": "values; test_registry makes them",
     "overlay.diagnosis.finding": "values; test_registry compares them",

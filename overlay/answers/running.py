@@ -10,7 +10,7 @@ from overlay.history import History
 from overlay.preshared import how_to_compare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from overlay.attaching import Containers
     from overlay.balancing.balancing import Balancing
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from overlay.session.peer import HandshakeStatus
     from overlay.setup import HostSetup
     from overlay.supervisor import Supervisor
+    from overlay.uapi.language import DeviceChange
     from peers.stores.store import Store
 
 
@@ -48,6 +49,8 @@ class Running:
     host_notes: HostNotes
     balancing: Balancing
     containers: Containers
+    amend: Callable[[DeviceChange], Awaitable[None]]
+    """Has what `wg` changes take effect.  Raises RefusedError, ConfigError or HostError; then nothing is changed."""
     history: History = field(default_factory=History)
     log: logs.Log = field(default_factory=logs.current)
 

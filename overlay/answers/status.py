@@ -40,6 +40,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
     forwarder = running.supervisor.forwarder
     services = node.table.services.values()
     clear = [node.clear_note] if node.clear_note else []
+    changed = None if node.merged is None or node.is_bare else node.merged.describe()
     trouble = running.supervisor.trouble or status.describe_silence(forwarder.pid, counted.patience)
     told = {
         "node": node.own.name,
@@ -73,6 +74,7 @@ async def answer(running: Running, _request: Answer, tell_rows: TellRows) -> Ans
             *running.notes,
             *running.host_notes.sentences,
             *clear,
+            *([] if changed is None else [changed]),
             *map(str, running.refusals.describe_misdirected(node, clock.now()).values()),
             *notes_of(troubled),
             *standing.troubles_of(running.balancing, services),

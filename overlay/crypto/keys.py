@@ -74,6 +74,10 @@ class PrivateKey:
         """Return the clamped key in base64, for a key file."""
         return encode_key(self._secret)
 
+    def to_hex(self) -> str:
+        """Return the clamped key in hexadecimal, as WireGuard's interface for `wg` has it."""
+        return self._secret.hex()
+
     def is_written_as(self, public_key: bytes) -> bool:
         """Return whether *public_key*, taken for a private key, is this one: then one of the two is in the wrong place."""
         return len(public_key) == KEY_SIZE and hmac.compare_digest(self._secret, _clamp(public_key))

@@ -60,12 +60,17 @@ class Admission:
     def __init__(self, public_key: bytes, entropy: Callable[[int], bytes]) -> None:
         self.callers = Callers()  # whose messages were let through
         self._checker = CookieChecker(public_key, entropy)
+        self._entropy = entropy
         self._buckets = Buckets(HANDSHAKES_PER_SECOND, HANDSHAKES_BURST)
         self._awaited = Awaited()
         self._misdirected_at = -math.inf  # when the agent may see the next
         self._queue: deque[bool] = deque()  # of each message on the link, whether it is load
         self._waiting = 0  # of those that are
         self._loaded_until = -math.inf
+
+    def identify(self, public_key: bytes) -> None:
+        """Let through what is for *public_key*, and nothing else any more."""
+        self._checker = CookieChecker(public_key, self._entropy)
 
     def sent(self, datagram: bytes, now: float) -> None:
         """Note a handshake message that the agent sends: its answer is welcome."""

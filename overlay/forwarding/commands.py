@@ -35,6 +35,7 @@ from overlay.link.messages import (
     Routes,
     SendControl,
     SetEndpoint,
+    SetIdentity,
     SetNode,
     SetPeer,
     Sockets,
@@ -118,6 +119,10 @@ class Commands:
             case SetNode():
                 self._ask_for_paths(command, sockets)
                 self._use_node(command)
+            case SetIdentity():
+                self._core.admission.identify(command.public_key)
+                for peer in self._core.peers.values():
+                    self._core.retire(peer.keypairs.clear())
             case RenewSources():
                 self._core.jobs.add_once("sources", list(self._core.peers.values()), self._renew_source)
                 if command.has_moved:

@@ -53,6 +53,15 @@ CAPABILITIES = 64
 
 # Ours
 THREADS = 8  # of the forwarder: one for each lane
+KEPT_CAPABILITIES = (
+    Capability.DAC_READ_SEARCH,  # files in a user's home: peers, keys, the interpreter of the next forwarder
+    Capability.NET_ADMIN,  # tun, routes, marks
+    Capability.NET_RAW,  # ICMP errors, and encapsulations without ports
+    Capability.NET_BIND_SERVICE,  # a port below 1024, at a reload
+    Capability.SETUID, Capability.SETGID, Capability.SETPCAP, Capability.KILL,  # to start and end a forwarder
+    Capability.SYS_NICE,  # the forwarder's priority
+)  # fmt: skip
+"""What the agent keeps once it has started."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -49,7 +49,7 @@ from overlay.wire.ip import PROTOCOL_UDP
 from overlay.wire.lanes import LANES
 
 # Ours
-VERSION = 6  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
+VERSION = 7  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
 ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, so that none waits for a reload
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
 CONTROL_PER_SECOND, CONTROL_AT_ONCE = 100.0, 200.0  # in-band messages of one peer that the agent is told of
@@ -151,6 +151,13 @@ class SetPeer:
 def keys_for(message: type[SetNode | SetPeer], section: object) -> dict[str, Any]:
     """Return those fields of *message* that *section* of the peers table, a network or a peer, has as they are."""
     return {name: getattr(section, name) for name in message.KEYS}
+
+
+@dataclass(frozen=True, slots=True)
+class SetIdentity:
+    """Have another key from now on, whose public half is *public_key*: keypairs made with the former one are void."""
+
+    public_key: Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +370,7 @@ ServiceCommand: TypeAlias = (
 ServiceReport: TypeAlias = Pinned | ServiceCounters | Flows
 
 Command: TypeAlias = (
-    Start | Sockets | SetNode | SetPeer | RemovePeer | SetEndpoint | Routes | Begin | Handled | RenewSources
+    Start | Sockets | SetNode | SetIdentity | SetPeer | RemovePeer | SetEndpoint | Routes | Begin | Handled | RenewSources
     | AskCounters | PingPeer | TellSender | SendControl | ServiceCommand | Transmit | InstallKeypair | Wipe | GiveUp
 )  # fmt: skip
 """What the agent tells the forwarder."""

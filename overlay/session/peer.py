@@ -210,6 +210,14 @@ class PeerHandshakes:
         self._forget_keypairs()
         self._initiation_sent_at = -math.inf
 
+    def belong_to(self, node: Node) -> None:
+        """Be a peer of *node*, whose private key is another: no secret that was shared with the former one is left."""
+        self.start_over()
+        self._node, self._static_secret = node, None
+        if self._cookies is not None:
+            self._cookies.wipe()
+            self._cookies = None
+
     def wipe(self) -> None:
         """Forget everything.  Secrets in immutable bytes cannot be overwritten, only released."""
         self.start_over()

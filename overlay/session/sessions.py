@@ -8,6 +8,7 @@ and carries out the outputs of each call in their order.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from overlay.crypto import cookies, noise
@@ -58,6 +59,24 @@ class Sessions:
         self._by_number: dict[int, PeerHandshakes] = {}
         self._by_public_key: dict[bytes, PeerHandshakes] = {}
         self._deadlines = Deadlines()
+
+    # The node
+
+    @property
+    def private_key(self) -> PrivateKey:
+        """The key of the node."""
+        return self._node.private_key
+
+    def change_key(self, private_key: PrivateKey) -> None:
+        """Be the node of *private_key*: attempts and keypairs made with the former one are gone, as at the forwarder.
+
+        Peers stay, and so does what guards against replay.
+        """
+        self._node = replace(self._node, private_key=private_key)
+        self._mac1_key = cookies.mac1_key(private_key.public)
+        for handshakes in self._by_number.values():
+            handshakes.belong_to(self._node)
+            self._schedule(handshakes)
 
     # Peers
 

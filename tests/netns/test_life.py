@@ -18,8 +18,7 @@ from subprocess import DEVNULL
 
 import pytest
 
-from overlay.agent import KEPT_CAPABILITIES
-from overlay.host.privileges import Capability
+from overlay.host.privileges import KEPT_CAPABILITIES, Capability
 from overlay.host.user_ids import MORE_USER_IDS, USER_IDS
 from tests.netns.network import (
     CONTROL,

@@ -107,6 +107,7 @@ def test_row_of_a_peer_in_use():
         "mac": None,
         "own_mac": None,
         "keepalive": 25,
+        "changed_by_wg": False,
         "last_handshake": 61.235,
         "last_received": 2.5,
         "rx_bytes": 22,

@@ -15,6 +15,7 @@ from tests.fuzz.targets import (
     outbound,
     packet,
     services,
+    uapi,
     wire,
 )
 
@@ -35,6 +36,7 @@ TARGETS = {
         Target("encapsulations", encap.encapsulations, encap.seeds),
         Target("link", link.link, link.seeds),
         Target("requests", link.requests, link.request_seeds),
+        Target("uapi", uapi.requests, uapi.seeds),
         Target("netlink", host.netlink, host.netlink_seeds),
         Target("sockaddr", host.sockaddr, host.sockaddr_seeds),
         Target("peers-file", files.peers_file, files.peers_seeds),

@@ -132,7 +132,7 @@ class FakeHost:
     """A host on which everything works, until *refusal* says why not."""
 
     interface, mtu, icmp = "overlay0", 1420, None
-    paths = ()
+    paths, plan = (), None
     mtu_reason = "1500 on the way to tokyo at 192.0.2.2, less 80 for the tunnel"
 
     def links(self):
@@ -254,7 +254,9 @@ class Machine:
         self.counters = []
         self.host = FakeHost()
         self.store = MemoryStore(render(table(PARIS, *peers)))
-        self.options = Options(Location.parse(str(directory / "peers.toml")), directory / "key", "overlay0")
+        peers = Location.parse(str(directory / "peers.toml"))
+        self.wg_directory = directory / "wireguard"
+        self.options = Options(peers, directory / "key", "overlay0", wg_directory=self.wg_directory)
         self.write_key(PRIVATE)
         self.timing = Timing()
         self.control_path = directory / "overlay0.sock"
@@ -313,6 +315,21 @@ class Machine:
             ]
             self.pieces = [each["rows"] for each in pieces]
             return answer
+
+    async def wg(self, *requests):
+        """Return the answer to each of *requests* of `wg`, which come as one connection's."""
+        async with await trio.open_unix_socket(str(self.wg_directory / "overlay0.sock")) as stream:
+            answers = []
+            for request in requests:
+                await stream.send_all(request if isinstance(request, bytes) else request.encode())
+                answer = b""
+                while not answer.endswith(b"\n\n"):
+                    chunk = await stream.receive_some()
+                    if not chunk:
+                        break
+                    answer += chunk
+                answers.append(answer.decode())
+            return answers
 
     async def status(self):
         answer = await self.ask(op="status")

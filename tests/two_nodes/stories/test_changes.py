@@ -6,6 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from overlay.crypto.keys import PrivateKey
 from overlay.link import messages as link
 from overlay.session.constants import GREETINGS_PER_SECOND
 from overlay.session.outputs import Completed, InstallKeypair
@@ -180,3 +181,40 @@ def test_a_forwarder_that_begins_anew_greets_a_crowd_that_answers_slowly_without
     assert hub.received == sent
     assert len(hub.logged(Completed)) == 101
     assert world.sent("cookie") == []
+
+
+def change_key(node, key):
+    """Have *node* be that of *key*, as the agent does."""
+    node.key = key
+    for command in node.engine.change_key(key):
+        node.tell(command)
+
+
+def test_new_private_key_needs_no_waiting_for_timers(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    key = PrivateKey(bytes(range(32)))
+
+    change_key(a, key)
+    b.engine.sessions.remove_peer(1)
+    b.engine.sessions.add_peer(1, key.public)
+    b.tell(link.RemovePeer(1))
+    b._tell_peer(1)
+    world.run(0.5)
+    to_a, to_b = keep_talking(world, a, b, 1, 0.1)
+
+    assert (a.received[-len(to_a) :], b.received[-len(to_b) :]) == (to_a, to_b)
+
+
+def test_after_another_key_nothing_under_the_former_is_taken(world, pair):
+    a, b = pair
+    connected(world, a, b)
+    change_key(a, PrivateKey(bytes(range(32))))
+    before = len(a.received)
+
+    b.send(a, 3)
+    world.run(30)
+
+    assert len(a.received) == before
+    assert not a.core.by_index
+    assert a.drops["mac1"] + a.engine.refusals.counts["mac1"] > 0  # b calls whom it knows

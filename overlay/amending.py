@@ -1,0 +1,80 @@
+"""A node with what `wg` changed of it: from one node to the next, as a new peers file leads from one to the next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from overlay.resolver import literal
+from overlay.uapi import amendments
+from overlay.uapi.amendments import NOTHING, Filed, Merged
+from overlay.uapi.errors import INVALID, RefusedError
+from peers.errors import KeyProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.config import Node
+    from overlay.roster import Remote, Roster
+    from overlay.uapi.language import DeviceChange
+    from overlay.wire.addresses import Sockaddr
+
+
+def merged_of(node: Node) -> Merged:
+    """Return what is in force of *node*, where nothing was changed too."""
+    return node.merged or amendments.merge(_filed(node), NOTHING)
+
+
+def amend(node: Node, change: DeviceChange) -> Node:
+    """Return *node* after *change*.  Raises RefusedError."""
+    filed = _filed(node)
+    try:
+        merged = amendments.merge(filed, amendments.apply(filed, merged_of(node), change))
+    except KeyProblem as problem:
+        raise RefusedError(INVALID, f"what wg changed does not fit the peers table: {problem}") from None
+    return _settled(node.as_filed, merged)
+
+
+def carry_over(node: Node, taken: Node) -> tuple[Node, str | None]:
+    """Return *taken*, which was read from the files, with what `wg` changed of *node*; and what to say of that.
+
+    The peers file is never refused because of it: what does not fit is dropped, all of it.
+    """
+    if node.merged is None or not node.merged.amendments:
+        return taken, None
+    try:
+        merged = amendments.merge(_filed(taken), node.merged.amendments)
+    except KeyProblem as problem:
+        return taken, f"what wg changed was dropped, for it does not fit the peers file: {problem}"
+    return _settled(taken, merged), None
+
+
+def placed(change: DeviceChange, roster: Roster) -> Iterator[tuple[Remote, Sockaddr]]:
+    """Yield the peers to which *change* gave an endpoint that is not where they are, as one that they had left for another."""
+    for each in change.peers:
+        peer = None if roster.node is None else roster.node.table.find_by_public_key(each.public_key)
+        remote = None if peer is None else roster.by_name.get(peer.name)
+        if remote is not None and each.endpoint is not None and remote.configured == each.endpoint:
+            for sockaddr in literal(each.endpoint)[:1]:
+                if sockaddr != remote.endpoint:
+                    yield remote, sockaddr
+
+
+def _filed(node: Node) -> Filed:
+    filed = node.as_filed
+    return Filed(filed.table, filed.own, filed.private_key, filed.preshared_keys)
+
+
+def _settled(filed: Node, merged: Merged) -> Node:
+    """Return the node of *merged*, settled."""
+    node = replace(
+        filed,
+        private_key=merged.private_key or filed.private_key,  # without any, no peer is there to use it
+        table=merged.table,
+        own=merged.own,
+        preshared_keys=dict(merged.preshared_keys),
+        filed=filed,
+        merged=merged,
+    )
+    node.settle()
+    return node

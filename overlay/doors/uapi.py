@@ -1,0 +1,243 @@
+"""Answers `wg` and other programs that speak WireGuard's cross-platform interface.
+
+What is shown is what is in force, and what is set takes effect as a new peers file does, or not at all.  Clients are
+root's programs, and still none of them may hold up another: what each costs is bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import trio
+
+from overlay.amending import merged_of
+from overlay.doors.accepting import take_each
+from overlay.ending import StoppedError
+from overlay.errors import ConfigError, HostError
+from overlay.host import clock, uapi_socket
+from overlay.uapi.errors import FAILED, PROTOCOL, TOO_LONG, RefusedError
+from overlay.uapi.language import GET, SET, ShownDevice, ShownPeer, describe, parse_set, result
+from overlay.wire.addresses import format_sockaddr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from overlay.answers.running import Running
+    from overlay.config import Node
+    from overlay.host.uapi_socket import UapiSocket
+    from overlay.link.messages import PeerCounters
+    from overlay.uapi.amendments import Merged
+    from overlay.uapi.language import DeviceChange
+    from peers.addresses import Prefix
+    from peers.peer import Peer
+
+# Ours
+CONNECTIONS = 64  # at once; others wait in the listener's queue
+REQUEST_SIZE = 64 * 1024 * 1024  # bytes; ten thousand peers with ten prefixes each take 7 MB
+PIECE = 64 * 1024  # bytes that are read or sent at once
+PEERS_AT_ONCE = 100  # shown before other tasks have their turn, in one millisecond
+IDLE_TIME = 60.0  # seconds until a request has begun
+REQUEST_TIME = 10.0  # seconds in which it is there whole, and in which a piece of the answer is read
+LOOK_INTERVAL = 1.0  # seconds between two looks whether the socket is there
+RETRY_INTERVAL = 5.0  # seconds until the socket of another process is looked for again
+
+log = logging.getLogger("overlay")
+
+
+async def serve(running: Running, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Answer for the interface of *running*, as soon as the socket can be had; it has started when it was tried.
+
+    A bare node ends without a socket: raises HostError if it cannot be had, and StoppedError if it is removed.
+    """
+    answering, is_told = _Answering(running), False
+    while True:
+        try:
+            opened = uapi_socket.listen(running.host.interface, running.options.wg_directory)
+        except HostError as error:
+            if running.node().is_bare:
+                raise
+            if (
+                not is_told
+            ):  # hosts in namespaces of one machine share the directory: no trouble of the overlay
+                is_told = True
+                log.info("wg does not reach this node: %s", error)
+                task_status.started()
+            await trio.sleep(RETRY_INTERVAL)
+            continue
+        if not is_told:
+            is_told = True
+            task_status.started()
+        try:
+            await _answer_at(opened, answering)
+        finally:
+            opened.close()
+        if running.node().is_bare:
+            log.info("stopping cause=socket_removed")
+            raise StoppedError
+
+
+async def _answer_at(opened: UapiSocket, answering: _Answering) -> None:
+    """Answer at *opened* until it is removed."""
+    raw = trio.socket.from_stdlib_socket(opened.socket.dup())
+    async with trio.SocketListener(raw) as incoming, trio.open_nursery() as nursery:
+        nursery.start_soon(take_each, incoming, answering.converse, CONNECTIONS, "questions of wg")
+        while opened.is_there():
+            await trio.sleep(LOOK_INTERVAL)
+        nursery.cancel_scope.cancel()
+
+
+class _Answering:
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._moments: dict[
+            int, tuple[float, int]
+        ] = {}  # of handshakes, by peer: since boot, and by the wall clock
+
+    async def converse(self, stream: trio.SocketStream) -> None:
+        """Answer one request after the other, until there is none."""
+        rest = bytearray()
+        try:
+            while (request := await _read(stream, rest)) is not None:
+                if not await self._answer(request, stream):
+                    return
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            pass  # nobody reads it
+        except RefusedError as error:
+            log.warning("wg was refused: %s", error)
+            with trio.move_on_after(REQUEST_TIME):
+                await _send(stream, result(error.number))
+
+    async def _answer(self, request: bytes, stream: trio.SocketStream) -> bool:
+        """Answer *request*; return whether another may follow."""
+        first, _, rest = request.partition(b"\n")
+        match first.decode(errors="replace"):
+            case word if word == GET and not rest:
+                await self._show(stream)
+                return True
+            case word if word == SET:
+                await _send(stream, result(await self._set(rest)))
+                return True
+        await _send(stream, result(PROTOCOL))
+        return False
+
+    # get
+
+    async def _show(self, stream: trio.SocketStream) -> None:
+        counted = await self._running.count()
+        if not counted.is_complete:
+            log.warning("wg was not told anything: the forwarder did not report its counters")
+            await _send(stream, result(FAILED))
+            return
+        node = self._running.node()
+        merged, allowed = await trio.to_thread.run_sync(_what_to_show, node)
+        plan = self._running.host.plan
+        mark = (plan.fwmark if plan is not None else None) or 0
+        device = ShownDevice(merged.private_key, self._running.host.port or 0, mark)
+        pieces: list[str] = []
+        for number, text in enumerate(describe(device, self._peers(merged, allowed, counted.peers)), 1):
+            pieces.append(text)
+            if number % PEERS_AT_ONCE == 0:
+                await _send(stream, "".join(pieces))
+                pieces.clear()
+                await trio.lowlevel.checkpoint()
+        await _send(stream, "".join(pieces) + result())
+
+    def _peers(
+        self, merged: Merged, allowed: Mapping[str, list[Prefix]], counters: Mapping[int, PeerCounters]
+    ) -> Iterator[ShownPeer]:
+        engine, former = self._running.engine, self._moments
+        self._moments = {}
+        for public_key, peer in merged.peers.items():
+            remote = engine.roster.by_name.get(peer.name)
+            endpoint, handshake_ns, counted = None, 0, None
+            if remote is not None and remote.encapsulation.is_encrypted:
+                counted = counters.get(remote.number)
+                endpoint = counted.endpoint if counted is not None else remote.endpoint
+                completed = engine.sessions.status(remote.number).completed_at
+                if completed is not None:
+                    # Told alike each time, though the wall clock is read anew.
+                    at, wall = former.get(remote.number, (-1.0, 0))
+                    if at != completed:
+                        wall = clock.wall_ns() - int((clock.now() - completed) * 1e9)
+                    self._moments[remote.number] = completed, wall
+                    handshake_ns = wall
+            yield ShownPeer(
+                public_key,
+                merged.preshared_keys.get(peer.name),
+                format_sockaddr(endpoint) if endpoint is not None else _configured(peer),
+                peer.keepalive,
+                tuple(allowed.get(peer.name, ())),
+                handshake_ns,
+                counted.tx_bytes if counted is not None else 0,
+                counted.rx_bytes if counted is not None else 0,
+            )
+
+    # set
+
+    async def _set(self, request: bytes) -> int:
+        """Have what *request* sets take effect; return a positive errno, 0 where it has."""
+        try:
+            change = await trio.to_thread.run_sync(_parse, request)
+            await self._running.amend(change)
+        except RefusedError as error:
+            log.warning("wg was refused: %s", error)
+            return error.number
+        except (ConfigError, HostError) as error:
+            log.warning("wg was refused: %s", error)
+            cause = error.__cause__
+            return (cause.errno if isinstance(cause, OSError) else None) or FAILED
+        log.info("changed cause=wg peers=%d", len(self._running.roster.by_number))
+        return 0
+
+
+async def _read(stream: trio.SocketStream, rest: bytearray) -> bytes | None:
+    """Return the next request, without the empty line that ends it; None where the client sends none.
+
+    What follows stays in *rest*.  Raises RefusedError for one that is too long.
+    """
+    deadline, searched = trio.current_time() + (REQUEST_TIME if rest else IDLE_TIME), 0
+    while (at := rest.find(b"\n\n", searched)) < 0:
+        searched = max(0, len(rest) - 1)
+        if len(rest) > REQUEST_SIZE:
+            raise RefusedError(TOO_LONG, f"wg sent more than {REQUEST_SIZE >> 20} MiB at once")
+        with trio.move_on_at(deadline) as patience:
+            chunk = await stream.receive_some(PIECE)
+        if patience.cancelled_caught or not chunk:
+            return None
+        if not rest:
+            deadline = trio.current_time() + REQUEST_TIME
+        rest += chunk
+    request = bytes(rest[:at])
+    del rest[: at + 2]
+    return request
+
+
+async def _send(stream: trio.SocketStream, text: str) -> None:
+    """Send *text*.  Raises TooSlowError if nobody reads it."""
+    data = text.encode()
+    for at in range(0, len(data), PIECE):
+        with trio.fail_after(REQUEST_TIME):
+            await stream.send_all(data[at : at + PIECE])
+
+
+def _parse(request: bytes) -> DeviceChange:
+    """Return what *request* sets.  Raises RefusedError."""
+    return parse_set(request.decode(errors="replace").split("\n") if request else ())
+
+
+def _what_to_show(node: Node) -> tuple[Merged, dict[str, list[Prefix]]]:
+    """Return what is in force, and the prefixes of each peer by its name."""
+    merged, allowed = merged_of(node), defaultdict[str, "list[Prefix]"](list)
+    for prefix, name in node.table.routes:
+        allowed[name].append(prefix)
+    for peer in merged.peers.values():
+        if peer.name not in node.table.peers:  # it waits for a private key
+            allowed[peer.name] = list(peer.subnets)
+    return merged, allowed
+
+
+def _configured(peer: Peer) -> str | None:
+    """Return the endpoint of *peer* where that is an address."""
+    return str(peer.endpoint) if peer.endpoint is not None and peer.endpoint.address is not None else None

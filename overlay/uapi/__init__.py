@@ -1,0 +1,1 @@
+"""What `wg` asks and tells: the cross-platform interface of WireGuard (UAPI), without input or output."""

@@ -1,0 +1,22 @@
+"""Why a request of `wg` is refused."""
+
+from __future__ import annotations
+
+import errno
+
+from overlay.errors import OverlayError
+
+# Specification: https://www.wireguard.com/xplatform/, "errno is 0 or a negative errno"
+PROTOCOL, INVALID, UNSUPPORTED = errno.EPROTO, errno.EINVAL, errno.EOPNOTSUPP
+PORT_IN_USE, TOO_LONG, FAILED = errno.EADDRINUSE, errno.E2BIG, errno.EIO
+
+
+class RefusedError(OverlayError):
+    """A request is refused with *number*, a positive errno; nothing of it has taken effect.
+
+    The text is one sentence for the log, without any key but public ones: `wg` shows the number's meaning alone.
+    """
+
+    def __init__(self, number: int, problem: str) -> None:
+        super().__init__(problem)
+        self.number = number
