@@ -6,69 +6,13 @@ import http.client
 import json
 import os
 import signal
-import uuid
-from pathlib import Path
 
 import pytest
 
 from tests.netns import dockerd
-from tests.netns.dockerd import Dockerd
+from tests.netns.dockerd import STATE, Dock
 from tests.netns.network import PATIENCE, Network, ping
 from tests.netns.topology import wait_until
-
-STATE = Path("/var/lib/overlay")
-
-
-class Dock:
-    """A host with an agent and a dockerd, whose driver has the name of the agent's interface."""
-
-    def __init__(self, network, name, **settings):
-        self.driver = f"o{uuid.uuid4().hex[:6]}"
-        self.host = network.host(name, interface=self.driver, address=None, **settings)
-        network.lab.on_exit(self._forget)
-        # One has Docker's bridge and its firewall beside the driver, the other neither.
-        self.has_bridge = self.host.number == 1
-        options = () if self.has_bridge else ("--bridge=none", "--iptables=false")
-        self.daemon = Dockerd(self.host, *options)
-
-    def _forget(self):
-        for path in (STATE / f"{self.driver}.docker.json", Path(f"/run/docker/plugins/{self.driver}.sock")):
-            path.unlink(missing_ok=True)
-
-    @property
-    def subnet(self):
-        return f"10.244.{self.host.number}.0/24"
-
-    def start(self):
-        self.host.start("--docker", "--masquerade", "--forward")
-
-    def create(self, name="net", *options):
-        self.daemon.docker(
-            "network",
-            "create",
-            "-d",
-            self.driver,
-            "--ipam-driver",
-            self.driver,
-            "--subnet",
-            self.subnet,
-            *options,
-            name,
-        )
-
-    def address(self, container, network="net"):
-        text = self.daemon.docker("inspect", container)
-        return json.loads(text)[0]["NetworkSettings"]["Networks"][network]["IPAddress"]
-
-    def devices(self):
-        """Return the ends of containers on the host."""
-        lines = self.host.namespace.run("ip", "-o", "link", "show", "type", "veth").splitlines()
-        return [name for line in lines if (name := line.split()[1]).startswith(("oc", "oi"))]
-
-    def lent(self):
-        """Return the addresses that are given out; without any there is no record of them."""
-        path = self.host.control_path.with_suffix(".containers")
-        return [row[0] for row in json.loads(path.read_text())["addresses"]] if path.exists() else []
 
 
 @pytest.fixture
