@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import _socket  # as in namespace.py
+import contextlib
 import json
 import os
-import socket
 import struct
 import time
 
@@ -39,12 +40,13 @@ def ask(path: str, message: dict[str, Any], descriptors: Sequence[int] = ()) -> 
     """Return the answer of the agent that listens at *path*.  Raises NoAgentError and PluginError."""
     data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
     deadline = time.monotonic() + PATIENCE
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
+    opened = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    with contextlib.closing(opened) as client:
         client.settimeout(PATIENCE)
         try:
             _connect(client, path, deadline)
             rights = struct.pack(f"={len(descriptors)}i", *descriptors)
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
+            ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if descriptors else []
             sent = client.sendmsg([data], ancillary)
             if sent < len(
                 data
@@ -81,7 +83,7 @@ def ask(path: str, message: dict[str, Any], descriptors: Sequence[int] = ()) -> 
     return found
 
 
-def _connect(client: socket.socket, path: str, deadline: float) -> None:
+def _connect(client: _socket.socket, path: str, deadline: float) -> None:
     while True:
         try:
             client.connect(path)

@@ -6,9 +6,9 @@ kernel that was opened in it, and the directory of its IPv6 settings, all as des
 
 from __future__ import annotations
 
+import _socket  # socket makes enumerations of all constants, which takes longer than the question to the agent
 import contextlib
 import os
-import socket
 import struct
 
 from overlay.cni.errors import INVALID_ENVIRONMENT, IO_FAILURE, UNKNOWN_CONTAINER, PluginError
@@ -56,7 +56,7 @@ def remove(path: str, interface: str, mac: str) -> None:
         enter(path)
     except PluginError:
         return
-    with _kernel() as kernel:
+    with contextlib.closing(_kernel()) as kernel:
         kernel.settimeout(PATIENCE)
         name = _attribute(IFLA_IFNAME, interface.encode() + b"\0")
         answer = _ask(kernel, RTM_GETLINK, name)
@@ -64,14 +64,16 @@ def remove(path: str, interface: str, mac: str) -> None:
             _ask(kernel, RTM_DELLINK, name)
 
 
-def _kernel() -> socket.socket:
+def _kernel() -> _socket.socket:
     try:
-        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        return _socket.socket(
+            _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _socket.NETLINK_ROUTE
+        )
     except OSError as error:
         raise PluginError(IO_FAILURE, f"no socket to the kernel in the namespace: {error.strerror}") from None
 
 
-def _ask(kernel: socket.socket, kind: int, attribute: bytes) -> bytes:
+def _ask(kernel: _socket.socket, kind: int, attribute: bytes) -> bytes:
     size = LINK_MESSAGE.size + len(attribute)
     flags = NLM_F_REQUEST | (NLM_F_ACK if kind == RTM_DELLINK else 0)
     kernel.sendto(LINK_MESSAGE.pack(size, kind, flags, 1, 0, 0, 0, 0, 0, 0) + attribute, (0, 0))
@@ -86,9 +88,18 @@ def _setns(descriptor: int) -> None:
     if hasattr(os, "setns"):  # since Python 3.12
         os.setns(descriptor, CLONE_NEWNET)
         return
-    import ctypes  # noqa: PLC0415  it takes a while to load
+    # Python 3.11: what ctypes would make of it, without its own half, which takes as long to load as all of this package.
+    import _ctypes  # noqa: PLC0415
 
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.setns(descriptor, CLONE_NEWNET) != 0:
-        code = ctypes.get_errno()
+    class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # it takes none until it runs
+        _type_ = "i"
+
+    class Call(_ctypes.CFuncPtr):
+        _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+        _restype_ = Int
+
+    program = _ctypes.dlopen(None, os.RTLD_NOW)  # type: ignore[arg-type]  # None is this process, libc with it
+    setns = Call(_ctypes.dlsym(program, "setns"))
+    if setns(Int(descriptor), Int(CLONE_NEWNET)) != 0:
+        code = _ctypes.get_errno()
         raise OSError(code, os.strerror(code))

@@ -16,6 +16,7 @@ import sys
 
 from scripts.benchmarks import (
     agents,
+    attach,
     attack,
     checks,
     compare,
@@ -36,6 +37,7 @@ from scripts.benchmarks.options import Parser
 
 MEASUREMENTS = {
     "agents": agents,
+    "attach": attach,
     "attack": attack,
     "checks": checks,
     "compare": compare,

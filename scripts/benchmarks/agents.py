@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import argparse
 
 DOCUMENT = '[network]\nprefix = "10.64.0.0/10"\n'
-READERS = 10  # of each process: hosts that read the table as an agent does
+READERS = 2  # of each process: hosts that read the table as an agent does, which is a tenth of a second of a processor
 JOINS = 5
 AWAY = 2.0  # seconds between stop and start of etcd
 AFTERWARDS = 10.0  # seconds in which what a restart costs etcd is counted

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts.benchmarks import figures, report
+from scripts.benchmarks.attached import attach_both
 from scripts.benchmarks.console import fail, progress
 from scripts.benchmarks.contenders import CONTENDERS, Contender, registry
 from scripts.benchmarks.contenders.wireguard import MORE_PEERS_LIMIT
 from scripts.benchmarks.lab import Underlay, set_up
 from scripts.benchmarks.links import RELAY_RATE
 from scripts.benchmarks.measures import cpu_seconds, memory_mb, ping, tcp
-from scripts.benchmarks.nodes import called
+from scripts.benchmarks.nodes import ATTACHED, called
 from scripts.benchmarks.options import between, several, some_of
 from scripts.benchmarks.report import CPU, MEMORY, PING, PING_P99, READY, TCP, Results
 from tests.netns.topology import CommandError, Lab
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from scripts.benchmarks.nodes import Pair
 
-PLACES = ("hosts", "containers")
+PLACES = ("hosts", "containers", ATTACHED)
 MTU = (1360, 9000)  # from where a tunnel within has the 1280 bytes that IPv6 needs
 UNDERLAYS = {
     "whole": "super-packets pass the veth whole",
@@ -52,7 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--contenders", type=some_of(CONTENDERS), help=f"of: {names}; default all that are installed")
     add("--install", action="store_true", help="install those that are not, from Debian")
     add("--wireguard-go", default="wireguard-go", metavar="PATH", help="another build of it")
-    add("--places", type=some_of(PLACES), default=PLACES, help="of: hosts, containers; default both")
+    add(
+        "--places",
+        type=some_of(PLACES),
+        default=PLACES[:2],
+        help="of: hosts, containers (behind bridges), attached (by CNI; ours alone); default the first two",
+    )
     add("--mtu", type=between(*MTU), default=1500, help="of the underlay (default 1500)")
     about = "; ".join(f"{name}: {meaning}" for name, meaning in UNDERLAYS.items())
     add("--underlay", choices=list(UNDERLAYS), help=f"{about} (default whole)")
@@ -204,6 +210,8 @@ def set_up_all(
         progress(f"setting up {label}")
         with results.failing(f"{label} did not come up"):
             pair = set_up(lab, folder, f"c{number}", name, underlay, more)
+            if ATTACHED in arguments.places and registry()[name].attaches:
+                attach_both(lab, pair, folder)
             assert pair.ready_after is not None
             results.note(READY, pair, pair.ready_after)
             pairs.append(pair)
@@ -215,6 +223,8 @@ def measure_all(pairs: Sequence[Pair], arguments: argparse.Namespace, results: R
     for number in range(arguments.rounds):
         for place in arguments.places:
             for pair in pairs:
+                if place == ATTACHED and pair.attached is None:
+                    continue
                 step = f"round {number + 1} of {arguments.rounds}, {place}: {pair.label}"
                 progress(step)
                 with results.failing(step):

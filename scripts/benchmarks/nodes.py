@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.netns.topology import Lab, Namespace
 
+ATTACHED = "attached"  # a place: containers by CNI, beside "hosts" and "containers", which are behind bridges
 PATIENCE = 5.0  # seconds that a program has to end by itself
 
 
@@ -88,6 +89,9 @@ class Pair:
     a: Node
     b: Node
     more_peers: int = 0  # in the table of a contender that has one, beside these two
+    attached: tuple[Namespace, Namespace, str] | None = (
+        None  # containers of both, and the second's address, where agents attach them
+    )
     ready_after: float | None = None  # seconds from the start of both ends to the first ping that came back
 
     @property
@@ -107,6 +111,9 @@ class Pair:
         """Return who sends, who receives, and the receiver's address."""
         if place == "hosts":
             return self.a.host, self.b.host, self.b.address
+        if place == ATTACHED:
+            assert self.attached is not None
+            return self.attached
         return self.a.container, self.b.container, f"10.244.{self.b.number}.2"
 
 

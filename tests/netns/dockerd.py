@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,7 +22,7 @@ from tests.netns.topology import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.netns.network import Host
+    from tests.netns.network import Host, Network
 
 PATIENCE = 60.0
 PROGRAMS = ("dockerd", "docker", "containerd", "runc")
@@ -70,8 +70,9 @@ class Dockerd:
                 stderr=log,
                 start_new_session=True,
             )
-        wait_until(lambda: self._answers() or self.process.poll() is not None, PATIENCE, "dockerd to answer")
-        assert self.process.poll() is None, self.log
+        process = self.process
+        wait_until(lambda: self._answers() or process.poll() is not None, PATIENCE, "dockerd to answer")
+        assert process.poll() is None, self.log
 
     def _answers(self) -> bool:
         return self.socket.exists() and self.completed("version").returncode == 0
@@ -172,7 +173,7 @@ class Dockerd:
 class Dock:
     """A host with an agent and a dockerd, whose driver has the name of the agent's interface."""
 
-    def __init__(self, network, name, **settings):
+    def __init__(self, network: Network, name: str, **settings: Any) -> None:
         self.driver = f"o{uuid.uuid4().hex[:6]}"
         self.host = network.host(name, interface=self.driver, address=None, **settings)
         network.lab.on_exit(self._forget)
@@ -181,18 +182,18 @@ class Dock:
         options = () if self.has_bridge else ("--bridge=none", "--iptables=false")
         self.daemon = Dockerd(self.host, *options)
 
-    def _forget(self):
+    def _forget(self) -> None:
         for path in (STATE / f"{self.driver}.docker.json", Path(f"/run/docker/plugins/{self.driver}.sock")):
             path.unlink(missing_ok=True)
 
     @property
-    def subnet(self):
+    def subnet(self) -> str:
         return f"10.244.{self.host.number}.0/24"
 
-    def start(self):
+    def start(self) -> None:
         self.host.start("--docker", "--masquerade", "--forward")
 
-    def create(self, name="net", *options):
+    def create(self, name: str = "net", *options: str) -> None:
         self.daemon.docker(
             "network",
             "create",
@@ -206,16 +207,16 @@ class Dock:
             name,
         )
 
-    def address(self, container, network="net"):
+    def address(self, container: str, network: str = "net") -> str:
         text = self.daemon.docker("inspect", container)
-        return json.loads(text)[0]["NetworkSettings"]["Networks"][network]["IPAddress"]
+        return str(json.loads(text)[0]["NetworkSettings"]["Networks"][network]["IPAddress"])
 
-    def devices(self):
+    def devices(self) -> list[str]:
         """Return the ends of containers on the host."""
         lines = self.host.namespace.run("ip", "-o", "link", "show", "type", "veth").splitlines()
         return [name for line in lines if (name := line.split()[1]).startswith(("oc", "oi"))]
 
-    def lent(self):
+    def lent(self) -> list[str]:
         """Return the addresses that are given out; without any there is no record of them."""
         path = self.host.control_path.with_suffix(".containers")
         return [row[0] for row in json.loads(path.read_text())["addresses"]] if path.exists() else []

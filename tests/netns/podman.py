@@ -8,7 +8,12 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from tests.netns.network import Host
+
+PROGRAMS = ("podman", "runc", "busybox", "iptables")
 REFERENCE = Path("/usr/lib/cni")
 NAME = "overlay"
 ULIMITS = (
@@ -20,7 +25,7 @@ ULIMITS = (
 class Podman:
     """podman on one host, with folders of its own."""
 
-    def __init__(self, host):
+    def __init__(self, host: Host) -> None:
         self.host = host
         self.folder = Path(tempfile.mkdtemp(prefix="pod"))  # podman wants short paths
         self.plugins, self.networks = self.folder / "bin", self.folder / "net"
@@ -30,7 +35,7 @@ class Podman:
             (self.plugins / plugin.name).symlink_to(plugin)
         for name in ("etc", "proc", "sys", "dev", "tmp", "run"):
             (self.folder / "rootfs" / name).mkdir()
-        shutil.copy(shutil.which("busybox"), self.folder / "rootfs" / "bin" / "busybox")
+        shutil.copy(shutil.which("busybox") or "busybox", self.folder / "rootfs" / "bin" / "busybox")
         for applet in ("sh", "ping", "httpd", "wget", "hostname", "sleep", "ip", "nc"):
             (self.folder / "rootfs" / "bin" / applet).symlink_to("busybox")
         (self.folder / "containers.conf").write_text(
@@ -39,7 +44,7 @@ class Podman:
         )
         host.network.lab.on_exit(self.close)
 
-    def run(self, *arguments, before=()):
+    def run(self, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run podman, behind *before*.  Not by `ip netns exec`, which hides the cgroups."""
         return subprocess.run(
             [
@@ -51,25 +56,25 @@ class Podman:
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
-    def __call__(self, *arguments, check=True):
+    def __call__(self, *arguments: str, check: bool = True) -> str:
         """Run podman; return what it printed."""
         done = self.run(*arguments)
         assert not check or done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def hindrance(self):
+    def hindrance(self) -> str | None:
         """Return why no container can be started here, whatever its network; None if one can."""
         rootfs = str(self.folder / "rootfs")
         done = self.run("run", "--rm", *ULIMITS, "--network=none", "--rootfs", rootfs, "busybox", "true")
         return None if done.returncode == 0 else (done.stderr.splitlines() or ["without a reason"])[-1]
 
-    def install(self):
+    def install(self) -> None:
         done = self.host.overlay(
             "cni", "install", "--conf-dir", str(self.networks), "--bin-dir", str(self.plugins)
         )
         assert done.returncode == 0, done.stderr
 
-    def start(self, name, *options, network=NAME):
+    def start(self, name: str, *options: str, network: str = NAME) -> str:
         """Start a container that serves its name on port 80; return its address."""
         (self.folder / "rootfs" / "etc" / "index.html").write_text("here\n")
         self(
@@ -78,14 +83,14 @@ class Podman:
         )  # fmt: skip
         return self.address(name)
 
-    def address(self, name):
+    def address(self, name: str) -> str:
         found = json.loads(self("inspect", name))[0]["NetworkSettings"]["Networks"]
-        return next(iter(found.values()))["IPAddress"]
+        return str(next(iter(found.values()))["IPAddress"])
 
-    def exec(self, name, *command):
+    def exec(self, name: str, *command: str) -> str:
         return self("exec", name, *command)
 
-    def remove_all(self):
+    def remove_all(self) -> None:
         """Remove all containers, also those that a killed podman has half made."""
         for _ in range(2):
             self.run("rm", "-af", "-t0")
@@ -93,6 +98,6 @@ class Podman:
             for mount in reversed([each for each in mounts if each.startswith(f"{self.folder}/")]):
                 subprocess.run(["umount", "-l", mount], check=False, stderr=subprocess.DEVNULL)
 
-    def close(self):
+    def close(self) -> None:
         self.remove_all()
         shutil.rmtree(self.folder, ignore_errors=True)

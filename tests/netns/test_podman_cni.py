@@ -10,13 +10,13 @@ import subprocess
 import pytest
 
 from tests.netns.network import Network
-from tests.netns.podman import NAME, REFERENCE, ULIMITS, Podman
+from tests.netns.podman import NAME, PROGRAMS, REFERENCE, ULIMITS, Podman
 from tests.netns.topology import wait_until
 
 
 @pytest.fixture
 def hosts(lab, tmp_path):
-    for program in ("podman", "runc", "busybox", "iptables"):
+    for program in PROGRAMS:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     if not (REFERENCE / "portmap").exists():

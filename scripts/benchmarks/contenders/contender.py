@@ -51,6 +51,7 @@ class Contender:
 
     program: Program | None = None
     has_table: bool = False  # of peers, which may be a long one
+    attaches: bool = False  # at both ends runs an agent, which attaches containers by CNI
 
     def is_installed(self) -> bool:
         return self.program is None or self.program.is_installed()

@@ -27,12 +27,12 @@ bulk = {bulk}
 [peers.a]
 public_key = "{a}"
 endpoint = "192.0.2.1"
-subnets = ["10.244.1.0/24"]
+subnets = ["10.244.1.0/24", "10.244.3.0/24"]
 
 [peers.b]
 public_key = "{b}"
 endpoint = "192.0.2.2"
-subnets = ["10.244.2.0/24"]
+subnets = ["10.244.2.0/24", "10.244.4.0/24"]
 """
 ONE_MORE_PEER = """
 [peers.more{number}]
@@ -55,12 +55,16 @@ def contenders(wireguard_go: str) -> list[Contender]:
     """Return them all; *wireguard_go* is the program."""
     program = Program(wireguard_go, "wireguard-go")
     return [
-        Contender("ours", partial(start, "ours", "ours", True), None, True),
-        Contender("ours with 2 lanes", partial(start, "ours", "ours", True, lanes=2), None, True),
-        Contender("ours without bulk", partial(start, "ours", "ours", False), None, True),
-        Contender("ours interpreted", partial(start, "interpreted", "interpreted", True), None, True),
+        Contender("ours", partial(start, "ours", "ours", True), None, True, True),
+        Contender("ours with 2 lanes", partial(start, "ours", "ours", True, lanes=2), None, True, True),
+        Contender("ours without bulk", partial(start, "ours", "ours", False), None, True, True),
+        Contender("ours interpreted", partial(start, "interpreted", "interpreted", True), None, True, True),
         Contender(
-            "ours interpreted without bulk", partial(start, "interpreted", "interpreted", False), None, True
+            "ours interpreted without bulk",
+            partial(start, "interpreted", "interpreted", False),
+            None,
+            True,
+            True,
         ),
         Contender("ours to wireguard-go", partial(start, "ours", "wireguard-go", True), program, True),
         Contender("wireguard-go to ours", partial(start, "wireguard-go", "ours", True), program, True),
