@@ -32,6 +32,19 @@ def is_compiled() -> bool:
     return any((NATIVE / f"_core{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
 
 
+def why_interpreted() -> tuple[str, str]:
+    """Return why the forwarder has no compiled packet path, and what changes that."""
+    what = "packets take the interpreted path, so throughput is a fraction of what the compiled one has"
+    if os.environ.get("OVERLAY_NATIVE") == "0":
+        return f"{what}: the environment has OVERLAY_NATIVE=0", "start the agent without it"
+    if not is_compiled():
+        return (
+            f"{what}: this installation was not compiled",
+            "install gcc and the headers of Python, then overlay again",
+        )
+    return f"{what}: the compiled path cannot be loaded", "install overlay again for this version of Python"
+
+
 def choose_here(wanted: int | None, *, is_tap: bool, is_privileged: bool) -> Chosen:
     """Return the number of lanes on this host; as choose()."""
     return choose(wanted, processors(), is_tap=is_tap, is_privileged=is_privileged, is_compiled=is_compiled())

@@ -84,8 +84,13 @@ class HostNotes:
         """Have packet filters and files looked at soon."""
         self._wanted.set()
 
-    async def look_closely(self) -> None:
-        """Bring the sentences up to date, with packet filters and files as they are, or were a short time ago."""
+    async def look_closely(self, *, is_fresh: bool = False) -> None:
+        """Bring the sentences up to date, with packet filters and files as they are, or were a short time ago.
+
+        With *is_fresh* they are read again in any case, but for a host where that takes very long.
+        """
+        if is_fresh:
+            await trio.sleep(min(PATIENCE, max(0.0, self._not_before - clock.now())))
         if clock.now() >= self._not_before or self._wanted.is_set():
             told = self._read_once_more
             self.want()

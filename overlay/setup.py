@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from overlay import config, planning, taken_port
 from overlay.diagnosis.facts import Facts
-from overlay.diagnosis.registry import diagnose
+from overlay.diagnosis.registry import CHECKS, Checks, diagnose
 from overlay.diagnosis.settings import faults
 from overlay.encap import ENCAPSULATIONS
 from overlay.errors import HostError
@@ -25,6 +25,7 @@ from overlay.host.device_drops import overruns
 from overlay.host.firewall.read import read_firewall
 from overlay.host.holders import find_holder
 from overlay.host.leaving import Leaving
+from overlay.host.link_state import LinkState
 from overlay.host.own_rules.own_rules import SUFFIX as RULES
 from overlay.host.own_rules.own_rules import OwnRules
 from overlay.host.paths import open_paths
@@ -350,9 +351,11 @@ class HostSetup:
         """Return how many packets for the tun the kernel has dropped since this was made, as nobody read them in time."""
         return max(0, overruns(self.interface) - self._overruns)
 
-    def findings(self, node: Node, firewall: Firewall | None = None) -> list[Finding]:
-        """Return everything of this host that keeps traffic from going, or from going fast."""
-        return diagnose(replace(self._facts(node, sysctl.read), firewall=firewall))
+    def findings(
+        self, node: Node, firewall: Firewall | None = None, checks: Checks = CHECKS
+    ) -> list[Finding]:
+        """Return what *checks* find on this host to keep traffic from going, or from going fast."""
+        return diagnose(replace(self._facts(node, sysctl.read), firewall=firewall), checks)
 
     @staticmethod
     def read_firewall() -> Firewall:
@@ -398,6 +401,8 @@ class HostSetup:
             is_icmp_refused=self._icmp_for[0] is not None and self.icmp is None,
             lacking=self._routing.lacking if isinstance(self._routing, Prepared) else None,
             errors_prevented=self._tunnel_errors.prevented,
+            room=self._in_force.planned.room,
+            interfaces=LinkState(),
         )
 
     def ask_paths(self, node: Node, endpoints: Endpoints) -> dict[str, int | None]:

@@ -44,7 +44,8 @@ def troubles_of(
     name = remote.peer.name
     found = [remote.whereabouts.trouble(name, now)]
     if handshakes is not None and handshakes.is_doubted(now, patience):
-        found.append(Finding("preshared_key", _doubts(name, handshakes), compare, name))
+        kind = "preshared_key" if handshakes.refused else "unconfirmed"
+        found.append(Finding(kind, _doubts(name, handshakes), compare, name))
     if handshakes is not None and handshakes.has_clock_behind and now - handshakes.outdated_at < CLOCK_TIME:
         found.append(
             Finding(

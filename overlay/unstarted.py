@@ -8,16 +8,18 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from overlay import config, planning, resolver, taken_port
 from overlay.diagnosis.facts import Facts
 from overlay.diagnosis.finding import Finding
-from overlay.diagnosis.registry import diagnose
+from overlay.diagnosis.registry import CHECKS, MORE_CHECKS, diagnose
 from overlay.errors import ConfigError, HostError, KeyFileError
 from overlay.host import guards, sysctl
 from overlay.host.firewall.read import read_firewall
 from overlay.host.holders import find_holder
+from overlay.host.link_state import LinkState
 from overlay.host.netlink.routing import Routing
 from overlay.host.tun import DEVICE, Offloads
 from overlay.key_files import load_own_key, load_preshared_key
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 # Ours
 NAMES_TIME = 4.0  # seconds for all names of endpoints together
 NAMES = 64  # that are looked up
+PATHS = 64  # whose MTU is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class FutureSocket:
     port: int
     can_segment: bool = True
     can_coalesce: bool = True
+    receive_buffer: int = 0  # not known
 
 
 @dataclass(slots=True)
@@ -187,18 +191,22 @@ def _look_up(node: Node) -> tuple[Endpoints, list[Finding]]:
 def _host(node: Node, endpoints: Endpoints, options: Options) -> Sequence[Finding]:
     try:
         with contextlib.closing(Routing(options.interface, None)) as routes:
-            plan = planning.plan(node, endpoints, {}, options.interface).plan
+            hosts = sorted({sockaddr[0] for _, sockaddr in endpoints})[:PATHS]
+            paths = {host: routes.route_mtu(ip_address(host.partition("%")[0])) for host in hosts}
+            planned = planning.plan(node, endpoints, paths, options.interface)
             facts = Facts(
                 node,
-                plan,
+                planned.plan,
                 FutureDevice(options.interface),
                 [FutureSocket(port) for port in _wanted_ports(node)],
                 frozenset(endpoints),
                 routes,
                 sysctl.read,
-                is_up=False,
+                is_set_up=False,
+                room=planned.room,
+                interfaces=LinkState(),
             )
-            return diagnose(replace(facts, firewall=read_firewall()))
+            return diagnose(replace(facts, firewall=read_firewall()), (*CHECKS, *MORE_CHECKS))
     except (HostError, OSError) as error:
         cause = error if isinstance(error, HostError) else error.strerror
         return [Finding("unknown", f"not all of this host could be examined: {cause}")]

@@ -6,6 +6,7 @@ Peers' findings are told in pieces before the rest.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from overlay.answers.peer import find_peer, refuse_peer
@@ -13,9 +14,11 @@ from overlay.balancing import standing
 from overlay.diagnosis.callers import check_strangers
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.kinds import describe
+from overlay.diagnosis.registry import MORE_CHECKS
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.carrier import carried_by
 from overlay.host import clock
+from overlay.lanes import why_interpreted
 from overlay.status import describe_silence
 from overlay.troubles import severity, unreached
 
@@ -42,7 +45,7 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
     if asked is not None and remote is None:
         return refuse_peer(asked, running.roster, running.node(), running.options.peers)
     if request.get("is_survey") is not True:
-        await running.host_notes.look_closely()
+        await running.host_notes.look_closely(is_fresh=True)
     counted = await running.count()
     remotes = list(running.roster.by_name.values()) if remote is None else [remote]
     ranked: list[tuple[int, int, str]] = []
@@ -62,10 +65,21 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
             "peers": len(remotes),
             "ask": [name for _, _, name in heapq.nlargest(ASKED, ranked)],
             "is_complete": counted.is_complete,
+            "forwarder_pid": running.supervisor.forwarder.pid,
+            "drops": _drops(running, counted),
             "rekey_timeout_seconds": running.timing.rekey_timeout,
             "findings": [describe(finding) for finding in _of_node(running, counted)],
         },
     }
+
+
+def _drops(running: Running, counted: Counted) -> dict[str, int]:
+    """Return how many packets were dropped so far, by reason, at the node and at all peers."""
+    drops = Counter(counted.drops)
+    for each in counted.peers.values():
+        drops.update(each.drops)
+    drops["tun_overrun"] += running.host.overruns()
+    return dict(drops)
 
 
 def _examine(
@@ -79,14 +93,15 @@ def _examine(
     row = running.row(remote, counters, now)
     own = running.findings(remote, counters, now, running.host.learnt_mtus())
     found += own
-    told = running.refusals.describe_misdirected(running.node(), now).values()
-    found += [each for each in told if each.peer == remote.peer.name and row["last_handshake"] is None]
     if not own and counted.is_complete:
         unanswered = unreached(row, carried_by(ENCAPSULATIONS[row["encapsulation"]]))
         found += [] if unanswered is None else [unanswered]
     is_callable = row["endpoint"] is not None or remote.configured is not None
     if not is_named and not is_callable and running.node().own.endpoint is not None:
         return None
+    # Anybody can send such handshakes from a peer's address: whether it answers tells whether they matter.
+    told = running.refusals.describe_misdirected(running.node(), now).values()
+    found += [each for each in told if each.peer == remote.peer.name]
     return severity(row["state"], row["notes"])
 
 
@@ -102,9 +117,15 @@ def _of_node(running: Running, counted: Counted) -> Iterator[Finding]:
         yield Finding("not_loaded", problem, "correct it; `overlay check` shows all that is wrong")
     for sentence in running.reloads.notes:
         yield Finding("files", sentence)
+    if running.supervisor.forwarder.packet_path == "interpreted":
+        yield Finding("packet_path", *why_interpreted())
     for sentence in running.notes:
         yield Finding("start", sentence)
-    yield from running.host_notes.found
+    found = running.host_notes.found
+    yield from found
+    yield from (
+        each for each in running.host.findings(running.node(), checks=MORE_CHECKS) if each not in found
+    )
     yield from _callers(running)
     for sentence in standing.troubles_of(running.balancing, running.node().table.services.values()):
         yield Finding("service", sentence)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,7 +25,7 @@ from overlay.cli.output import show, show_json
 from overlay.numbers import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from overlay.cli.echoes import Asked
@@ -35,8 +36,20 @@ if TYPE_CHECKING:
 # Ours
 SCHEMA = 1  # of the JSON; a field that is gone or means something else makes it another
 WORST_FIRST = ("error", "warning", "notice")
+LEAST_LOOK = 0.5  # seconds in which it is seen how busy the forwarder is
 SHOWN = 50  # findings as text; the JSON has all
-UNANSWERED = {"no_answer", "silent"}  # what the agent says of a peer that was not asked just now
+SILENT = {"no_answer", "silent"}  # that a peer is silent, and no more
+DOUBTFUL = {*SILENT, "unconfirmed"}  # what the agent says of a peer that may have a surer cause
+DISPROVED = {*DOUBTFUL, "wrong_key_there"}  # what is over, or was never true, if the peer answers
+# What is wrong with the host itself so that no peer, or none of several, can answer: that comes first.
+SILENCING = {
+    "device_down",
+    "firewall_port",
+    "forwarder_silent",
+    "route_taken",
+    "route_refused",
+    "address_taken",
+}
 LABEL = 9  # columns of a severity
 
 
@@ -94,12 +107,26 @@ def command(
 def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, Any]:
     """Return what is found with the agent's help."""
     from overlay.cli.echoes import ask_all
+    from overlay.cli.load import Load
+    from overlay.cli.load import describe as describe_load
+    from overlay.diagnosis.dropping import check_dropping
+    from overlay.diagnosis.kinds import describe
 
     about = {} if peer is None else {"name": peer}
     survey = ask_in_pieces(ctx, interface, lambda _: None, op="doctor", is_survey=True, **about)["doctor"]
-    asked = ask_all(ctx, interface, survey["ask"]) if survey["is_complete"] else []
+    pid, before = survey["forwarder_pid"], Load.read(survey["forwarder_pid"], time.monotonic())
+    asked = []
+    if survey["is_complete"]:
+        asked = ask_all(ctx, interface, survey["ask"], survey["rekey_timeout_seconds"])
+    if not asked:
+        time.sleep(LEAST_LOOK)
     found: list[dict[str, Any]] = []
     told = ask_in_pieces(ctx, interface, found.extend, op="doctor", **about)["doctor"]
+    after = Load.read(pid, time.monotonic())
+    busy = describe_load(pid, before, after)
+    here = [busy] if busy is not None else []
+    if told["forwarder_pid"] == pid:
+        here += check_dropping(survey["drops"], told["drops"], after.now - before.now)
     return {
         "schema": SCHEMA,
         "interface": interface,
@@ -108,7 +135,9 @@ def _examine(ctx: click.Context, interface: str, peer: str | None) -> dict[str, 
         "peers": told["peers"],
         "asked": len(asked),
         "answered": sum(each.seconds is not None for each in asked),
-        "findings": worst_first([*told["findings"], *settle(found, asked)]),
+        "findings": worst_first(
+            [*told["findings"], *map(describe, here), *settle(found, asked, told["findings"])]
+        ),
     }
 
 
@@ -135,22 +164,29 @@ def _examine_host(options: Options, error: NoAgentError) -> dict[str, Any]:
     }
 
 
-def settle(found: Iterable[dict[str, Any]], asked: Iterable[Asked]) -> list[dict[str, Any]]:
+def settle(
+    found: Iterable[dict[str, Any]], asked: Iterable[Asked], of_node: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
     """Return what the agent *found* of peers, brought up to date by how those answered that were *asked* since.
 
-    Of one that did not the agent may know why; only if it does not, what the silence itself tells is said.
+    Of one that did not, the surest finding is kept: what is wrong with it for certain, or is *of_node* so that it cannot
+    answer; else what a host on the way said; else what handshakes make likely; else that it is silent.
     """
     from overlay.diagnosis.kinds import describe
 
     by_name = {each.peer: each for each in asked}
-    kept = [each for each in found if each["peer"] not in by_name or each["name"] not in UNANSWERED]
-    explained = {each["peer"] for each in kept if each["severity"] == "error"}
-    silences = [
-        describe(each.finding)
-        for name, each in by_name.items()
-        if each.finding is not None and name not in explained
-    ]
-    return [*kept, *silences]
+    answered = {name for name, each in by_name.items() if each.seconds is not None}
+    kept = [each for each in found if each["peer"] not in answered or each["name"] not in DISPROVED]
+    sure = [each for each in kept if each["name"] not in DOUBTFUL or each["peer"] not in by_name]
+    explained = {each["peer"] for each in (*sure, *of_node) if each["severity"] == "error"}
+    if any(each["name"] in SILENCING and each["peer"] is None for each in of_node):
+        return sure
+    for name, each in by_name.items():
+        if each.finding is None or name in explained:
+            continue
+        likely = [one for one in kept if one["name"] == "unconfirmed" and one["peer"] == name]
+        sure += likely if likely and each.finding.name in SILENT else [describe(each.finding)]
+    return sure
 
 
 def worst_first(findings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

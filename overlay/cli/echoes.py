@@ -1,15 +1,18 @@
-"""Asking many peers at once whether they answer, as `overlay ping` asks one."""
+"""Asking many peers at once whether they answer, as `overlay ping` asks one, and hearing why those do not that are silent."""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from overlay.cli.agents import ask, read_peer
 from overlay.cli.exits import Failure
 from overlay.cli.explain import name_sender, why_no_echo
 from overlay.cli.ping import Ping, choose_addresses, explain, open_echo_socket, open_in_band
+from overlay.cli.refused import Refusals
 from overlay.cli.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -17,32 +20,62 @@ if TYPE_CHECKING:
 
     import click
 
+    from overlay.cli.agents import PeerAnswer
     from overlay.cli.echo import EchoSocket
     from overlay.diagnosis.finding import Finding
 
 # Ours
 COUNT, INTERVAL, TIMEOUT = 2, 0.5, 2.5  # of the requests to one peer
 AT_ONCE = 64  # peers asked at the same time
+PAUSE = 0.05  # seconds between two looks at what is ready
+SPREAD = 1.0  # seconds beyond the pause between two handshakes until one is sent
+UNEXPLAINED = {"no_answer", "silent"}  # findings that an ICMP error tells more of
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Whether *peer* answered, and in how many *seconds*; *finding* says why it did not.
 
-    One that cannot be asked, as neither end has an address and it takes no in-band pings, has neither.
+    One that cannot be asked, as neither end has an address and it takes no in-band pings, has neither.  *answer* is what
+    the agent knows of it.
     """
 
     peer: str
     seconds: float | None = None
     finding: Finding | None = None
+    answer: PeerAnswer | None = None
 
 
-def ask_all(ctx: click.Context, interface: str, names: Sequence[str]) -> list[Asked]:
-    """Return how each of the peers *names* of the agent of *interface* answered, in some seconds."""
+def ask_all(ctx: click.Context, interface: str, names: Sequence[str], rekey_timeout: float) -> list[Asked]:
+    """Return how each of the peers *names* of the agent of *interface* answered.
+
+    It takes some seconds; where one is silent, as long as it takes until another handshake is sent, which is tried each
+    *rekey_timeout* seconds: then its host, or one on the way, may say why.
+    """
     if not names:
         return []
-    with ThreadPoolExecutor(min(AT_ONCE, len(names))) as executor:
-        return list(executor.map(lambda name: _ask(ctx, interface, name), names))
+    with contextlib.closing(Refusals()) as refusals, ThreadPoolExecutor(min(AT_ONCE, len(names))) as executor:
+        until = time.monotonic() + rekey_timeout + SPREAD
+        futures = [executor.submit(_ask, ctx, interface, name) for name in names]
+        while not all(each.done() for each in futures):
+            refusals.hear(PAUSE)
+        asked = [each.result() for each in futures]
+        while time.monotonic() < until and any(_is_unexplained(each, refusals) for each in asked):
+            refusals.hear(PAUSE)
+        return [_explained(each, refusals) for each in asked]
+
+
+def _is_unexplained(asked: Asked, refusals: Refusals) -> bool:
+    """Return whether an ICMP error may still tell more of a peer that is silent."""
+    if asked.finding is None or asked.finding.name not in UNEXPLAINED or asked.answer is None:
+        return False
+    return asked.answer.endpoint is not None and refusals.explain(asked.answer) is None
+
+
+def _explained(asked: Asked, refusals: Refusals) -> Asked:
+    if asked.finding is None or asked.finding.name not in UNEXPLAINED or asked.answer is None:
+        return asked
+    return replace(asked, finding=refusals.explain(asked.answer) or asked.finding)
 
 
 def _ask(ctx: click.Context, interface: str, name: str) -> Asked:
@@ -78,4 +111,4 @@ def _ask(ctx: click.Context, interface: str, name: str) -> Asked:
         return Asked(name, min(ping.times))
     elapsed = surroundings.now() - began_at
     answer = read_peer(interface, ask(ctx, interface, op="peer", name=name, is_counted=True))
-    return Asked(name, None, explain(ctx, interface, answer, own, ping, elapsed, is_asking=True))
+    return Asked(name, None, explain(ctx, interface, answer, own, ping, elapsed, is_asking=True), answer)

@@ -72,7 +72,8 @@ def silence(answer: PeerAnswer, unanswered: Unanswered) -> Finding:
     age = format_age(answer.last_handshake)
     if answer.state != "up" or answer.last_handshake >= REJECT_AFTER_TIME:
         problem = f"{silent}; {peer} is {answer.state}, and its last handshake was {age}"
-        return found("no_answer", problem, f"{where}{_compare_keys(answer)}")
+        kind = "silent" if answer.state == "silent" else "no_answer"
+        return found(kind, problem, f"{where}{_compare_keys(answer)}")
     if answer.last_received is not None and answer.last_received < unanswered.elapsed:
         return _works(
             answer, unanswered, f"the last message of {peer} came {format_age(answer.last_received)}"

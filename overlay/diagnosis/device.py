@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 
 def check_device(facts: Facts) -> Iterator[Finding]:
     """Yield what makes the tun and the underlay sockets slower than they may be, or leaves them without something."""
+    device = facts.device.name
+    if (
+        facts.is_set_up
+        and facts.lacking is None
+        and facts.interfaces is not None
+        and not facts.interfaces.is_up(device)
+    ):
+        yield Finding(
+            "device_down",
+            f"{device} is down, so nothing passes the tunnel",
+            f"run `ip link set {device} up`",
+        )
     offloads = facts.device.offloads
     if not (offloads.tcp and offloads.udp):
         missing = "UDP" if offloads.tcp else "TCP and UDP"

@@ -1,4 +1,4 @@
-"""Endpoints that lie where only the tunnel leads."""
+"""Endpoints that cannot be sent to: they lie where only the tunnel leads, or nothing does."""
 
 from __future__ import annotations
 
@@ -15,12 +15,38 @@ if TYPE_CHECKING:
     from peers.addresses import Address
 
 # Ours
+QUESTIONS = 64  # endpoints whose routes are asked for
 NAMED = 5  # endpoints told of; what is wrong with one name is wrong with the others
 
 
 def check_endpoints(facts: Facts) -> Iterator[Finding]:
     """Yield the peers whose endpoint is inside their own tunnel: nothing can be sent to them."""
     yield from islice(_inside(facts), NAMED)
+
+
+def check_ways(facts: Facts) -> Iterator[Finding]:
+    """Yield the peers to none of whose addresses a route leads; a name may have one of a family that this host lacks.
+
+    A host that is offline knows it: this is for who asks what is wrong.
+    """
+    yield from islice(_without_route(facts), NAMED)
+
+
+def _without_route(facts: Facts) -> Iterator[Finding]:
+    known: dict[str, list[Address]] = {}
+    for name, sockaddr in islice(sorted(facts.endpoints), QUESTIONS):
+        known.setdefault(name, []).append(ip_address(sockaddr[0].partition("%")[0]))
+    for name, addresses in known.items():
+        inside = any(_place(facts, name, each) is not None for each in addresses)
+        if not inside and all(
+            facts.routes.route_index(each, facts.plan.fwmark) is None for each in addresses
+        ):
+            yield Finding(
+                "no_route",
+                f"no route of this host leads to {addresses[0]}, the endpoint of {name}",
+                f"see `ip route get {addresses[0]}`: an interface may be down, or a default route missing",
+                name,
+            )
 
 
 def _inside(facts: Facts) -> Iterator[Finding]:
@@ -35,6 +61,7 @@ def _inside(facts: Facts) -> Iterator[Finding]:
                 "endpoint_inside",
                 f"the endpoint of {name}, {address}, lies in {where}, and no route but the tunnel leads there",
                 "correct the endpoint in the peers file, or the address of its name",
+                name,
             )
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from overlay.config import Node
     from overlay.host.firewall.rules import Firewall
     from overlay.host.netlink.fib import Link, Match
+    from overlay.host.netlink.marked_rules import MarkedRule
     from overlay.host.plan import HostPlan, IPAddress
     from overlay.host.tun import Offloads
     from overlay.wire.addresses import Sockaddr
@@ -27,6 +28,19 @@ class Routes(Protocol):
 
     def links(self) -> list[Link]:
         """Return the networks that this host is on, but for those by its tun.  Raises HostError."""
+
+    def marked_rules(self) -> list[MarkedRule]:
+        """Return the routing rules of others that go by firewall marks.  Raises HostError."""
+
+
+class Interfaces(Protocol):
+    """The kernel's answers about interfaces."""
+
+    def is_up(self, name: str) -> bool:
+        """Return whether there is such an interface, and it is set up."""
+
+    def offloads(self, name: str) -> Mapping[str, bool]:
+        """Return which offloads are on, by the names of ``ethtool -K``; those that nobody tells of are left out."""
 
 
 class Device(Protocol):
@@ -51,6 +65,8 @@ class Socket(Protocol):
     def can_segment(self) -> bool: ...
     @property
     def can_coalesce(self) -> bool: ...
+    @property
+    def receive_buffer(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +76,8 @@ class Facts:
     *endpoints* are the underlay addresses known of the peers, with their names.  *lacking* says what a device that
     was prepared by root lacks.  *read* returns a setting below /proc/sys/net, None where there is no such one.
     *errors_prevented* are the IP protocols of which the kernel's own tunnels answer no packets.  *firewall* is None as
-    long as it was not read.  Where no agent runs nothing is set up: *is_up* is false, and the device is one to come.
+    long as it was not read.  Where no agent runs nothing is set up: *is_set_up* is false, and the device is one to
+    come.  *room* is the largest packet that the underlay carries whole, None if that is not known.
     """
 
     node: Node
@@ -74,4 +91,6 @@ class Facts:
     lacking: str | None = None
     errors_prevented: frozenset[int] = frozenset()
     firewall: Firewall | None = None
-    is_up: bool = True
+    is_set_up: bool = True
+    room: int | None = None
+    interfaces: Interfaces | None = None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Ours
 SUBNETS = 8  # own subnets that are tried
+ENDPOINTS = 8  # that something is sent to
 STATIONS = 16  # addresses of one's own that rules name, as container tools do for each container
 
 
@@ -44,6 +45,7 @@ def check_firewall(facts: Facts) -> Iterator[Finding]:
     _try_directing(facts, firewall, found)
     _try_serving(facts, firewall, found)
     _try_port(facts, firewall, found)
+    _try_output(facts, firewall, found)
     yield from found.values()
 
 
@@ -288,6 +290,34 @@ def _try_port(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> No
                 f"({_place(decision)})",
                 f"run `{_allow_port(decision, port) if port else _allow_protocol(decision, protocol)}`",
             )
+
+
+def _try_output(facts: Facts, firewall: Firewall, found: dict[str, Finding]) -> None:
+    """See whether this host lets out what it sends to its peers."""
+    portless = [str(each) for each in _portless(facts)]
+    for name, sockaddr in islice(sorted(facts.endpoints), ENDPOINTS):
+        address, port = ip_address(sockaddr[0].partition("%")[0]), sockaddr[1]
+        index = facts.routes.route_index(address, facts.plan.fwmark)
+        if index is None or index == facts.device.index or "firewall_output" in found:
+            continue
+        try:
+            device = socket.if_indextoname(index)
+        except OSError:  # gone meanwhile
+            continue
+        for protocol in ("udp",) if port else portless:
+            packet = Packet(None, address, None, device, PROTOCOLS.get(protocol, protocol), port)
+            decision = firewall.decides(packet, "output", Verdict.DROP)
+            if decision is None:
+                continue
+            what = f"UDP port {port}" if port else f"IP protocol {protocol}"
+            allow = _allow_port(decision, port) if port else _allow_protocol(decision, protocol)
+            found["firewall_output"] = Finding(
+                "firewall_output",
+                f"the firewall of this host drops what it sends to {name} at {address}, {what} ({_place(decision)})",
+                f"run `{allow}`",
+                name,
+            )
+            break
 
 
 def _portless(facts: Facts) -> list[int]:

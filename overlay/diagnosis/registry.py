@@ -1,18 +1,28 @@
-"""All checks of the host, in the order in which their findings are shown."""
+"""All checks of the host, in the order in which their findings are shown.
+
+What CHECKS find is told as a note, too, by `overlay up` and `status`; what MORE_CHECKS find only to who asks what is wrong.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from overlay.diagnosis.buffers import check_buffers
+from overlay.diagnosis.conntrack import check_conntrack
 from overlay.diagnosis.device import check_device
-from overlay.diagnosis.endpoints import check_endpoints
+from overlay.diagnosis.endpoints import check_endpoints, check_ways
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.firewall import check_firewall
+from overlay.diagnosis.ipv6 import check_ipv6
 from overlay.diagnosis.kernel_tunnels import check_kernel_tunnels
 from overlay.diagnosis.listen import check_listen
+from overlay.diagnosis.marks import check_marks
+from overlay.diagnosis.mtu import check_mtu
+from overlay.diagnosis.offloads import check_offloads
 from overlay.diagnosis.routes import check_routes
 from overlay.diagnosis.services import check_services
 from overlay.diagnosis.settings import check_settings
+from overlay.diagnosis.subnets import check_subnets
 from overlay.errors import HostError
 
 if TYPE_CHECKING:
@@ -20,7 +30,9 @@ if TYPE_CHECKING:
 
     from overlay.diagnosis.facts import Facts
 
-CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
+Checks: TypeAlias = "tuple[Callable[[Facts], Iterable[Finding]], ...]"
+
+CHECKS: Checks = (
     check_device,
     check_listen,
     check_endpoints,
@@ -29,16 +41,27 @@ CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
     check_routes,
     check_services,
     check_firewall,
+    check_marks,
+)
+MORE_CHECKS: Checks = (
+    check_ways,
+    check_ipv6,
+    check_mtu,
+    check_conntrack,
+    check_subnets,
+    check_offloads,
+    check_buffers,
 )
 
 
-def diagnose(facts: Facts) -> list[Finding]:
-    """Return everything that keeps traffic from going, or from going fast, in the order of the registry."""
+def diagnose(facts: Facts, checks: Checks = CHECKS) -> list[Finding]:
+    """Return what *checks* find to keep traffic from going, or from going fast, in their order."""
     found: list[Finding] = []
-    for check in CHECKS:
+    for check in checks:
         try:
             found += check(facts)
         except (HostError, OSError) as error:  # not known is not the same as nothing found
             cause = error if isinstance(error, HostError) else error.strerror
-            found.append(Finding("unknown", f"not all of this host could be examined: {cause}"))
+            unknown = Finding("unknown", f"not all of this host could be examined: {cause}")
+            found += [] if unknown in found else [unknown]
     return found

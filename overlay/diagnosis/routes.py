@@ -35,9 +35,12 @@ def check_routes(facts: Facts) -> Iterator[Finding]:
     """Yield each route of the host that takes packets for peers, and each gateway of it that lies in the tunnel.
 
     A network of the host that is part of a peer's larger one outside the overlay's prefixes is meant to be preferred.
-    What a device that was prepared by root lacks is told elsewhere.
+    What a device that was prepared by root lacks is told elsewhere, and without a device that is up there are no routes to it.
     """
-    if facts.lacking is None:
+    is_down = (
+        facts.interfaces is not None and facts.is_set_up and not facts.interfaces.is_up(facts.device.name)
+    )
+    if facts.lacking is None and not is_down:
         yield from _taken(facts)
         yield from _lost_gateways(facts)
 
@@ -50,12 +53,13 @@ def _taken(facts: Facts) -> Iterator[Finding]:
             continue
         address, route = answer
         if route is None:
-            if not facts.is_up or facts.routes.route_index(address) is not None:
+            if not facts.is_set_up or facts.routes.route_index(address) is not None:
                 continue  # nothing leads there yet, or it was put right between two questions
             yield Finding(
                 "route_refused",
                 f"a route of this host rejects packets to {prefix} of {name}",
                 f"find it with `ip route show match {address}` and `ip rule`, and remove it",
+                name,
             )
         elif _is_taker(facts, route, prefix):
             found.setdefault(route, []).append((prefix, name))
@@ -74,6 +78,7 @@ def _taken(facts: Facts) -> Iterator[Finding]:
                 f"{device} of this host has {link.network}, so packets to that part of {prefix} of {name} do not go "
                 "into the tunnel",
                 _renumber(device),
+                name,
             )
 
 
@@ -133,21 +138,24 @@ def _describe(route: Match, taken: list[tuple[IPNetwork, str]]) -> Iterator[Find
     listed = ", ".join(f"{prefix} of {name}" for prefix, name in taken[:NAMED])
     more = f" and {len(taken) - NAMED} more" if len(taken) > NAMED else ""
     end = f"packets to {listed}{more} do not go into the tunnel"
+    peer = taken[0][1] if len({name for _, name in taken}) == 1 else None
     if route.is_local:
         yield Finding(
             "address_taken",
             f"this host has addresses of its own in the network of a peer, {route.network} on {device}, so {end}",
             _renumber(device),
+            peer,
         )
     elif route.table != RT_TABLE_MAIN:
         yield Finding(
             "route_taken",
             f"a routing rule of this host leads to {device} by table {route.table}, so {end}",
             f"see `ip rule` and `ip route show table {route.table}`, and remove the rule or the route",
+            peer,
         )
     elif route.gateway is None:
         yield Finding(
-            "route_taken", f"{device} of this host has {route.network}, so {end}", _renumber(device)
+            "route_taken", f"{device} of this host has {route.network}, so {end}", _renumber(device), peer
         )
     else:
         via = "via inet6" if route.gateway.version != route.network.version else "via"
@@ -155,6 +163,7 @@ def _describe(route: Match, taken: list[tuple[IPNetwork, str]]) -> Iterator[Find
             "route_taken",
             f"this host has a route of its own for {route.network}, by {route.gateway} on {device}, so {end}",
             f"unless that is meant, run `ip route delete {route.network} {via} {route.gateway} dev {device}`",
+            peer,
         )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from overlay.host.netlink.fib import Link, Match
+    from overlay.host.netlink.marked_rules import MarkedRule
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.host.netlink.watch import Watch
     from overlay.host.plan import Device, HostPlan, IPAddress, IPInterface, IPNetwork
@@ -69,6 +70,10 @@ class Prepared:
 
     def withdraw(self) -> None:
         """Leave everything as it is."""
+
+    def marked_rules(self) -> list[MarkedRule]:
+        """Return what Routing.marked_rules() does."""
+        return self._routing.marked_rules()
 
     def route_mtu(self, address: IPAddress, fwmark: int | None = None) -> int | None:
         """Return what Routing.route_mtu() does."""

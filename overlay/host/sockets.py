@@ -81,6 +81,13 @@ class UdpSocket:
         return self.socket.family
 
     @property
+    def receive_buffer(self) -> int:
+        """How many bytes may wait to be read, 0 where nothing is received; the kernel counts its own share twice."""
+        if self.role != Role.ALL:
+            return 0
+        return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+
+    @property
     def has_port(self) -> bool:
         """Whether it is a UDP socket."""
         return self.protocol == PROTOCOL_UDP

@@ -84,18 +84,25 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """The first packet of a connection.  A destination, interface, protocol or port of None is not known.
+    """The first packet of a connection.  An address, interface, protocol or port of None is not known; one address is.
 
     A port of 0 stands for one that no rule names.  *state* is what connection tracking says of it.
     """
 
-    source: IPAddress
+    source: IPAddress | None
     destination: IPAddress | None = None
     enters: str | None = None
     leaves: str | None = None
     protocol: str | None = "tcp"
     port: int | None = 0
     state: str = NEW
+
+    @property
+    def version(self) -> int:
+        """The version of IP."""
+        known = self.source if self.source is not None else self.destination
+        assert known is not None
+        return known.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +129,7 @@ class Match:
             case Field.DESTINATION:
                 return _is_in(packet.destination, self.values)
             case Field.FAMILY:
-                return f"ipv{packet.source.version}" in self.values
+                return f"ipv{packet.version}" in self.values
             case Field.PROTOCOL:
                 return None if packet.protocol is None else packet.protocol in self.values
             case Field.PORT:
@@ -176,7 +183,7 @@ class Table:
 
     def sees(self, packet: Packet) -> bool:
         """Return whether packets of that IP version come here."""
-        return self.family in {"inet", "ip" if packet.source.version == 4 else "ip6"}
+        return self.family in {"inet", "ip" if packet.version == 4 else "ip6"}
 
     def outcomes(self, packet: Packet, base: Chain) -> Outcomes:
         """Return what may become of *packet* that comes into *base*; RETURN is the end of it, where its policy decides."""

@@ -8,6 +8,7 @@ from overlay.host.netlink.addresses import Address, Addresses
 from overlay.host.netlink.fib import look_up, match, read_links
 from overlay.host.netlink.kernel import Kernel, refusal
 from overlay.host.netlink.link import DeviceMtus, OwnLink
+from overlay.host.netlink.marked_rules import read_marked
 from overlay.host.netlink.path_mtu_exceptions import read_learnt
 from overlay.host.netlink.routes import Routes, planned_routes
 from overlay.host.netlink.rtnetlink import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from overlay.host.netlink.fib import Link, Match
+    from overlay.host.netlink.marked_rules import MarkedRule
     from overlay.host.netlink.path_mtu_exceptions import LearntMtu
     from overlay.host.plan import HostPlan, IPAddress
 
@@ -170,6 +172,13 @@ class Routing:
             return [link for link in read_links(self._kernel) if link.index != self._index]
         except OSError as error:
             raise refusal("the routing tables of this host could not be read", error) from error
+
+    def marked_rules(self) -> list[MarkedRule]:
+        """Return the routing rules of others that go by firewall marks.  Raises HostError."""
+        try:
+            return list(read_marked(self._kernel))
+        except OSError as error:
+            raise refusal("the routing rules of this host could not be read", error) from error
 
     def learnt(self) -> Mapping[str, LearntMtu]:
         """Return what ICMP errors taught the kernel of paths, by address.  Raises HostError."""

@@ -28,7 +28,9 @@ def examined(*findings, ask=()):
             "peers": 1,
             "ask": list(ask),
             "is_complete": True,
-            "rekey_timeout_seconds": 5.0,
+            "rekey_timeout_seconds": 0.0,
+            "forwarder_pid": None,
+            "drops": {},
             "findings": list(findings),
         },
     }

@@ -6,15 +6,15 @@ import pytest
 
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
-from overlay.diagnosis.endpoints import NAMED, check_endpoints
+from overlay.diagnosis.endpoints import NAMED, check_endpoints, check_ways
 from tests.peers.examples import peer, table
 
 PRIVATE = PrivateKey(bytes(range(32)))
 OWN, ETH0 = 7, 2
 
 
-def found(endpoints, ways, *others):
-    """Return what is found where *ways* are the interfaces by which addresses are reached with our mark."""
+def found(endpoints, ways, *others, check=check_endpoints):
+    """Return what *check* finds where *ways* are the interfaces by which addresses are reached with our mark."""
     paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
     peers = others or (peer("tokyo", "10.244.2.0/24", "fd00:244:2::/64"),)
     facts = SimpleNamespace(
@@ -26,7 +26,7 @@ def found(endpoints, ways, *others):
             route_index=lambda address, mark: ways.get(str(address)) if mark == 208 else 0
         ),
     )
-    return [str(each) for each in check_endpoints(facts)]
+    return [str(each) for each in check(facts)]
 
 
 @pytest.mark.parametrize("ways", [{}, {"10.244.2.7": OWN}])
@@ -63,3 +63,28 @@ def test_of_many_a_few_are_named():
     endpoints = [(each.name, (str(each.subnets[0][1]), 51820)) for each in others]
 
     assert len(found(endpoints, {}, *others)) == NAMED
+
+
+def test_peer_to_none_of_whose_addresses_a_route_leads_is_told_to_who_asks():
+    (sentence,) = found([("tokyo", ("192.0.2.2", 51820))], {}, check=check_ways)
+
+    assert sentence.startswith(
+        "no route of this host leads to 192.0.2.2, the endpoint of tokyo: see `ip route get"
+    )
+
+
+@pytest.mark.parametrize(
+    "endpoints",
+    [
+        [("tokyo", ("192.0.2.2", 51820)), ("tokyo", ("2001:db8::2", 51820, 0, 0))],  # this host lacks IPv6
+        [("tokyo", ("10.244.2.7", 51820))],  # inside its tunnel, which is told as that
+    ],
+)
+def test_peer_that_a_route_leads_to_is_none_of_these(endpoints):
+    assert found(endpoints, {"192.0.2.2": ETH0}, check=check_ways) == []
+
+
+def test_few_of_many_peers_without_a_route_are_told():
+    far = [(f"peer{number}", (f"192.0.2.{number}", 51820)) for number in range(100)]
+
+    assert len(found(far, {}, check=check_ways)) == NAMED

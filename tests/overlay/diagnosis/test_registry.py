@@ -1,37 +1,14 @@
 from __future__ import annotations
 
 import errno
-from ipaddress import ip_network
 from types import SimpleNamespace
 
 import pytest
 
-from overlay.config import Node
-from overlay.crypto.keys import PrivateKey
-from overlay.diagnosis.facts import Facts
 from overlay.diagnosis.finding import Finding
 from overlay.diagnosis.registry import diagnose
 from overlay.errors import HostError
-from overlay.host.netlink.fib import Match
-from overlay.host.plan import HostPlan
-from overlay.host.tun import Offloads
-from tests.peers.examples import peer, table
-
-PRIVATE = PrivateKey(bytes(range(32)))
-
-
-def facts(*, offloads=(True, True), udp=(), **fields):
-    paris = peer("paris", "10.244.1.0/24", public_key=PRIVATE.public)
-    node = Node(PRIVATE, table(paris, peer("tokyo", "10.244.2.0/24")), paris, {})
-    device = SimpleNamespace(
-        name="overlay0", index=7, offloads=Offloads(tcp=offloads[0], udp=offloads[1]), is_persistent=False
-    )
-    routes = SimpleNamespace(
-        route_index=lambda address, fwmark=None: 7,
-        match=lambda address, fwmark=None: Match(ip_network("10.244.0.0/16"), 7, 254, None, is_local=False),
-        links=list,
-    )
-    return Facts(node, HostPlan(1420), device, udp, frozenset(), routes, lambda name: None, **fields)
+from tests.overlay.diagnosis.examples import Interfaces, facts
 
 
 def names(found):
@@ -54,8 +31,8 @@ def test_kernel_without_super_packets_is_found(offloads, missing):
 
 
 def test_sockets_that_cannot_cut_are_found():
-    able = SimpleNamespace(can_segment=True, can_coalesce=True)
-    unable = SimpleNamespace(can_segment=True, can_coalesce=False)
+    able = SimpleNamespace(can_segment=True, can_coalesce=True, receive_buffer=0)
+    unable = SimpleNamespace(can_segment=True, can_coalesce=False, receive_buffer=0)
 
     assert names(diagnose(facts(udp=[able, unable]))) == ["udp_offloads"]
 
@@ -89,3 +66,14 @@ def test_what_cannot_be_looked_at_is_not_taken_for_right(error, cause):
     looked_at.routes.links = refuse
 
     assert [str(each) for each in diagnose(looked_at)] == [f"not all of this host could be examined: {cause}"]
+
+
+def test_device_that_is_down_is_found_and_routes_are_not_blamed():
+    known = facts(interfaces=Interfaces(down=["overlay0"]))
+    known.routes.match = lambda address, fwmark=None: None
+
+    found = diagnose(known)
+
+    assert found[0].name == "device_down"
+    assert found[0].remedy == "run `ip link set overlay0 up`"
+    assert "route_refused" not in names(found)

@@ -1,0 +1,110 @@
+"""What hosts on the way say of datagrams that a peer did not get: ICMP errors, heard while peers are asked.
+
+Nothing is sent for it.  Who may not open raw sockets hears nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from overlay.diagnosis.finding import Finding
+from overlay.host.icmp_errors import open_error_sockets
+from overlay.wire.addresses import format_sockaddr
+from overlay.wire.icmp_errors import Hint, IcmpError
+from overlay.wire.ip import PROTOCOL_UDP
+from overlay.wire.returned import Returned
+
+if TYPE_CHECKING:
+    from overlay.cli.agents import PeerAnswer
+
+# Specification: RFC 792, RFC 4443: port unreachable, by IP version
+PORT_UNREACHABLE = {(4, 3, 3), (6, 1, 4)}
+
+# Ours
+LARGEST = 2048  # bytes of an ICMP message that are looked at
+MOST = 1000  # errors that are remembered; of a flood the rest is lost
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An ICMP error and who sent it."""
+
+    sender: str
+    error: IcmpError
+
+
+@dataclass(slots=True)
+class Refusals:
+    """The last error for each endpoint: ``192.0.2.2:51820``, or the address alone where nothing has a port."""
+
+    sockets: list[socket.socket] = field(default_factory=open_error_sockets)
+    by_endpoint: dict[str, Refusal] = field(default_factory=dict)
+
+    def hear(self, seconds: float) -> None:
+        """Take what comes in the next *seconds*, or return as soon as something has come."""
+        for opened in select.select(self.sockets, [], [], seconds)[0]:
+            with contextlib.suppress(OSError):
+                message, sender = opened.recvfrom(LARGEST)
+                self.take(message, 4 if opened.family == socket.AF_INET else 6, sender[0])
+
+    def take(self, message: bytes, version: int, sender: str) -> None:
+        """Take an ICMP *message* of an IP *version* as a raw socket has it: any bytes."""
+        if version == 4 and message:  # with its own IP header
+            message = message[(message[0] & 15) * 4 :]
+        returned = Returned.parse(message, version)
+        if returned is None or len(self.by_endpoint) >= MOST:
+            return
+        host = str(ip_address(returned.destination))
+        refusal = Refusal(sender.partition("%")[0], IcmpError(version, message[0], message[1]))
+        if returned.protocol != PROTOCOL_UDP:
+            self.by_endpoint[host] = refusal
+        elif len(returned.payload) >= 4:
+            port = int.from_bytes(returned.payload[2:4], "big")
+            self.by_endpoint[format_sockaddr((host, port) if version == 4 else (host, port, 0, 0))] = refusal
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for each in self.sockets:
+            each.close()
+
+    def explain(self, answer: PeerAnswer) -> Finding | None:
+        """Return what was heard of a peer that does not answer; None if nothing was."""
+        refusal = self.by_endpoint.get(answer.endpoint or "")
+        return None if refusal is None else describe(answer, refusal)
+
+
+def describe(answer: PeerAnswer, refusal: Refusal) -> Finding:
+    """Return what *refusal* tells of a peer."""
+    error, sender, name, endpoint = refusal.error, refusal.sender, answer.name, answer.endpoint
+    problem = f'{name} does not answer, and {sender} says "{error}" of what is sent to {endpoint}'
+    if (error.version, error.kind, error.code) in PORT_UNREACHABLE:
+        remedy = (
+            f"start the agent of {name}, correct the port of its endpoint in the peers file if it listens on another, or let "
+            "that port in if a firewall there rejects it"
+        )
+        return Finding("port_closed", problem, remedy, name)
+    match error.hint:
+        case Hint.FILTERED:
+            return Finding(
+                "peer_filtered",
+                problem,
+                f"let {answer.carried_by} pass in the packet filter of {sender}",
+                name,
+            )
+        case Hint.ABSENT:
+            remedy = f"see whether the host of {name} is up and has that address, or correct its endpoint in the peers file"
+            return Finding("host_absent", problem, remedy, name)
+        case Hint.NO_ROUTE | Hint.LOOP:
+            return Finding(
+                "way_lost",
+                problem,
+                f"correct the routes of {sender}, or the endpoint in the peers file",
+                name,
+            )
+        case _:
+            return Finding("peer_filtered", problem, f"see the configuration of {sender}", name)

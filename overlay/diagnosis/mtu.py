@@ -1,0 +1,28 @@
+"""Packets that are larger than what the underlay carries whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.diagnosis.finding import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.diagnosis.facts import Facts
+
+
+def check_mtu(facts: Facts) -> Iterator[Finding]:
+    """Yield that datagrams are cut in fragments, which many firewalls drop."""
+    mtu, room = facts.plan.mtu, facts.room
+    if room is None or mtu <= room:
+        return
+    problem = (
+        f"the MTU of {facts.device.name} is {mtu}, but the way to the peers takes packets of at most {room} bytes, so the "
+        "datagrams of larger ones are cut in fragments, which many firewalls drop"
+    )
+    if facts.node.table.network.mtu is not None:
+        remedy = f"take mtu out of the peers file, or write at most {room}"
+    else:
+        remedy = f"raise the MTU of the interface that leads there: IPv6 needs {mtu} bytes inside the tunnel"
+    yield Finding("mtu_over_path", problem, remedy)

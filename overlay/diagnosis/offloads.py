@@ -1,0 +1,54 @@
+"""Offloads of interfaces that somebody has switched off."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from overlay.diagnosis.finding import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.diagnosis.facts import Facts
+
+# Ours
+QUESTIONS = 64  # endpoints whose interface is asked for
+NEEDED = ("gso", "gro")  # of the underlay; the kernel does both by itself where the hardware does not
+OF_DEVICE = ("tso", "gso")  # of the node's own device
+
+
+def check_offloads(facts: Facts) -> Iterator[Finding]:
+    """Yield each interface on the way of packets that cuts or joins no trains of them, though it could."""
+    interfaces = facts.interfaces
+    if interfaces is None:
+        return
+    wanted = dict.fromkeys(sorted(underlay_interfaces(facts)), NEEDED)
+    if facts.is_set_up and facts.device.offloads.tcp:
+        wanted[facts.device.name] = OF_DEVICE
+    for name, offloads in wanted.items():
+        states = interfaces.offloads(name)
+        off = [each for each in offloads if states.get(each) is False]
+        if off:
+            switches = " ".join(f"{each} on" for each in off)
+            yield Finding(
+                "offloads_off",
+                f"{' and '.join(each.upper() for each in off)} of {name} {'is' if len(off) == 1 else 'are'} switched off, so "
+                "packets pass one by one and throughput is lower",
+                f"run `ethtool -K {name} {switches}`",
+            )
+
+
+def underlay_interfaces(facts: Facts) -> set[str]:
+    """Return the interfaces by which datagrams leave for endpoints."""
+    found = set()
+    for _, sockaddr in islice(sorted(facts.endpoints), QUESTIONS):
+        index = facts.routes.route_index(ip_address(sockaddr[0].partition("%")[0]), facts.plan.fwmark)
+        if index is not None and index != facts.device.index:
+            try:
+                found.add(socket.if_indextoname(index))
+            except OSError:  # gone meanwhile
+                continue
+    return found

@@ -1,0 +1,48 @@
+"""Subnets of this host that lead nowhere on it."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from overlay.diagnosis.finding import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.diagnosis.facts import Facts
+    from overlay.host.plan import IPNetwork
+
+# Ours
+QUESTIONS = 16  # subnets that are asked for
+SAMPLES = 3  # addresses of one: the first may be the node's own
+
+
+def check_subnets(facts: Facts) -> Iterator[Finding]:
+    """Yield each of the node's subnets that no interface of this host is on, nor a route leads to: packets for it are dropped.
+
+    With a tap none is needed, nor for an address of the host alone.
+    """
+    if facts.node.is_tap or not facts.is_set_up:
+        return
+    links = [link.network for link in facts.routes.links()]
+    for subnet in islice(facts.node.own.subnets, QUESTIONS):
+        inside = any(
+            link.version == subnet.version and link.overlaps(subnet) and link.prefixlen for link in links
+        )
+        if subnet.num_addresses > 1 and subnet.prefixlen and not inside and not _leads_on(facts, subnet):
+            yield Finding(
+                "subnet_nowhere",
+                f"{subnet} is a subnet of this node, but no interface and no route of this host leads to it, so packets for it "
+                "are dropped",
+                "give an interface, such as a bridge for containers, an address in it, or add a route",
+            )
+
+
+def _leads_on(facts: Facts, subnet: IPNetwork) -> bool:
+    """Return whether a route of the host alone leads to *subnet*: neither the default route nor one into the tunnel."""
+    for offset in range(1, min(1 + SAMPLES, subnet.num_addresses)):
+        route = facts.routes.match(subnet.network_address + offset)
+        if route is not None and route.index != facts.device.index and route.network.prefixlen:
+            return True
+    return False

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from overlay.diagnosis.dropping import NAMED, check_dropping
+from overlay.reasons import REASONS
+
+
+def test_reason_here_that_grows_is_found_with_its_sentence():
+    (finding,) = check_dropping({"tun_full": 5}, {"tun_full": 12}, 2.9)
+
+    assert finding.name == "dropping"
+    assert finding.problem.startswith(
+        "7 packets were dropped in the last 3 s, each of which arrived faster than"
+    )
+    assert finding.problem.endswith("(tun_full)")
+
+
+def test_what_stands_still_or_lies_elsewhere_is_not_found():
+    before = {"tun_full": 5, "no_peer": 1, "replayed": 1}
+
+    assert not list(
+        check_dropping(before, {"tun_full": 5, "no_peer": 100, "replayed": 100, "nonsense": 7}, 3.0)
+    )
+
+
+def test_what_another_finding_tells_is_not_told_twice():
+    assert not list(check_dropping({}, {"send_refused": 5, "no_endpoint": 5}, 3.0))
+
+
+def test_few_are_told():
+    assert len(list(check_dropping({}, dict.fromkeys(REASONS, 100), 3.0))) <= NAMED
