@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay.cli.agents import ask, read_peer
 from overlay.cli.exits import Failure
-from overlay.cli.explain import name_sender, why_no_echo
+from overlay.cli.unanswered import name_sender, why_no_echo
 from overlay.cli.ping import Ping, choose_addresses, explain, open_echo_socket, open_in_band
 from overlay.cli.refused import Refusals
 from overlay.cli.surroundings import Surroundings

@@ -13,7 +13,7 @@ import click
 from overlay import numbers
 from overlay.cli.agents import UNENCRYPTED, agent_path, ask, read_peer
 from overlay.cli.exits import INTERRUPTED, Failure, Misuse
-from overlay.cli.explain import Unanswered, name_sender, silence, why_no_echo
+from overlay.cli.unanswered import Unanswered, name_sender, silence, why_no_echo
 from overlay.cli.options import Seconds, interface_option, json_option, peer_argument
 from overlay.cli.output import show, show_json
 from overlay.cli.surroundings import Surroundings

@@ -6,7 +6,7 @@ import pytest
 
 from overlay.cli.agents import read_peer
 from overlay.cli.echo import EchoError
-from overlay.cli.explain import Unanswered, silence
+from overlay.cli.unanswered import Unanswered, silence
 from overlay.wire.icmp_errors import IcmpError
 from tests.overlay.cli.fakes import peer_answer
 
