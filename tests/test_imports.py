@@ -143,9 +143,20 @@ ROOMS = {
         "overlay.host",
         "overlay.linux",
     },  # what Docker asks for; overlay.docker_driver is its edge
+    "overlay.explaining": {
+        "overlay.config",
+        "overlay.encap",
+        "overlay.host",
+        "overlay.reasons",
+        "overlay.roster",
+        "overlay.services",
+        "overlay.tunnels",
+        "peers",
+    },  # it computes: what the kernel and the agent say comes in
     # The agent and the modules around it.
     "overlay": {
         "overlay.reasons",
+        "overlay.explaining",
         "overlay.docker",
         "overlay.doors",
         "overlay.doors.accepting",
@@ -300,6 +311,7 @@ ONLY_IN = {
         (
             "overlay.agent",
             "overlay.answers.check_server",
+            "overlay.answers.explain",
             "overlay.arrival",
             "overlay.attaching",
             "overlay.balancing",
@@ -472,6 +484,14 @@ TESTED_ELSEWHERE = {
     "overlay.forwarding.twin": "test_compiled has one at work",
     "overlay.forwarding.bulk.outbound": "tests/overlay/forwarding/bulk/test_units.py has nodes send units of every kind",
     "overlay.forwarding.offload.split": "test_segments joins again what it split",
+    "overlay.answers.explain": "tests/netns/test_explaining.py asks a running agent, and sends what it asked about",
+    "overlay.explaining": "test_leaving, test_arriving and test_services ask it",
+    "overlay.explaining.explanation": "test_leaving and test_arriving read explanations",
+    "overlay.explaining.flow": "a value; all of them explain some",
+    "overlay.explaining.facts": "test_leaving and test_arriving are asked with them",
+    "overlay.explaining.origin": "test_leaving and test_arriving, by sources from everywhere",
+    "overlay.explaining.permits": "test_services",
+    "overlay.explaining.tunnel": "test_leaving, by peers in every state",
     "overlay.answers.set_server": "tests/netns/test_services.py sets servers of running agents",
     "overlay.agent": "tests/overlay/agent/ has a file for each concern",
     "overlay.answers.accept_store": "tests/netns/test_joining.py has an administrator accept an etcd",

@@ -207,7 +207,7 @@ def _accepted(interface: str, message: Mapping[str, Any], answer: dict[str, Any]
         raise Misuse(error)
     if answer.get("kind") == "unknown_peer":
         known = [str(name) for name in answer.get("known") or ()]
-        raise Misuse(f"{error}; {suggest(str(message.get('name')), known)}")
+        raise Misuse(f"{error}; {suggest(str(answer.get('asked', message.get('name'))), known)}")
     if answer.get("kind") == "unknown_service":
         known = [str(name) for name in answer.get("known") or ()]
         raise Misuse(f"{error}: {'there are ' + ', '.join(known) if known else 'there are none'}")

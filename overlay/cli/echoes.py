@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from overlay.cli.agents import ask, read_peer
 from overlay.cli.exits import Failure
-from overlay.cli.unanswered import name_sender, why_no_echo
 from overlay.cli.ping import Ping, choose_addresses, explain, open_echo_socket, open_in_band
 from overlay.cli.refused import Refusals
 from overlay.cli.surroundings import Surroundings
+from overlay.cli.unanswered import name_sender, why_no_echo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

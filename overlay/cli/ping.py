@@ -13,10 +13,10 @@ import click
 from overlay import numbers
 from overlay.cli.agents import UNENCRYPTED, agent_path, ask, read_peer
 from overlay.cli.exits import INTERRUPTED, Failure, Misuse
-from overlay.cli.unanswered import Unanswered, name_sender, silence, why_no_echo
 from overlay.cli.options import Seconds, interface_option, json_option, peer_argument
 from overlay.cli.output import show, show_json
 from overlay.cli.surroundings import Surroundings
+from overlay.cli.unanswered import Unanswered, name_sender, silence, why_no_echo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -31,7 +31,8 @@ RTM_F_CLONED = 0x200  # in a question since Linux 5.3: exceptions alone
 RTM_F_LOOKUP_TABLE = 0x1000  # the answer names the table; that of IPv6 always does, and knows no such flag
 # Since Linux 4.13: the answer is the route in its table, not what follows for one address.
 RTM_F_FIB_MATCH = 0x2000
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH = 1, 4, 5, 6, 7, 8, 9
+RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY = 1, 2, 3, 4, 5
+RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH = 6, 7, 8, 9
 RTAX_MTU = 2
 RTA_CACHEINFO = 12
 RTA_TABLE = 15

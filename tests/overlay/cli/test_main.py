@@ -119,6 +119,7 @@ def test_help_lists_every_command(overlay):
         "ping",
         "capture",
         "doctor",
+        "explain",
         "log",
         "log-level",
         "services",

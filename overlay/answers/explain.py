@@ -1,0 +1,212 @@
+"""What would become of one packet, and why."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from overlay import explaining
+from overlay.answers.peer import asked_address
+from overlay.errors import HostError
+from overlay.explaining import choosing
+from overlay.explaining.facts import Facts
+from overlay.explaining.flow import Flow
+from overlay.host import clock, sysctl
+from overlay.host.netlink.ways import Question, Ways
+from overlay.link.service_messages import FlowFilter
+from overlay.questions import refusal
+from peers.service import PROTOCOLS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from overlay.answers.running import Running
+    from overlay.counters import Counted
+    from overlay.explaining.choosing import Choice
+    from overlay.explaining.explanation import Explanation
+    from overlay.host.firewall.rules import Firewall
+    from overlay.host.netlink.ways import Way
+    from overlay.host.plan import IPAddress
+    from overlay.questions import Answer, TellRows
+    from overlay.roster import Remote
+    from peers.service import Service
+
+# Ours
+LINE = trio.CapacityLimiter(1)  # packet filters are read, and servers chosen, one after the other
+KNOWN_FLOWS = 64  # of one client, among which its server is looked for
+
+
+class UnknownNameError(Exception):
+    """A name, or a text, that is neither an address nor a peer nor a service."""
+
+
+async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Answer:
+    """Explain a packet to ``name`` from ``source``: addresses, or names of peers and services.
+
+    Without a source it is one that this host sends.  ``protocol``, ``port`` and ``source_port`` may be given.
+    """
+    try:
+        flow = _flow(running, request)
+    except UnknownNameError as error:
+        asked = str(error)
+        text = f"{asked} is neither an address nor a peer or service in {running.options.peers}"
+        known = [running.node().own.name, *running.roster.by_name, *running.node().table.services]
+        return {"ok": False, "kind": "unknown_peer", "error": text, "asked": asked, "known": known}
+    except ValueError as error:
+        return refusal(str(error), "own")
+    counted = await running.count()
+    firewall = await trio.to_thread.run_sync(running.host.read_firewall, limiter=LINE)
+    try:
+        with contextlib.closing(Ways()) as ways:
+            source = flow.source or ways.of(Question(flow.destination)).source
+            chosen = await _choose(running, flow, source)
+            found = explaining.explain(_facts(running, ways, counted, firewall, chosen), flow)
+    except HostError as error:
+        return refusal(str(error))
+    return {"ok": True, "explanation": describe(found)}
+
+
+def _flow(running: Running, request: Answer) -> Flow:
+    """Return the flow in *request*.  Raises UnknownNameError, and ValueError with a sentence."""
+    protocol = request.get("protocol")
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise ValueError(f"the protocols are {', '.join(PROTOCOLS)}")
+    ports = []
+    for key in ("port", "source_port"):
+        value = request.get(key)
+        if value is not None and (type(value) is not int or not 0 < value < 1 << 16):
+            raise ValueError(f"a {key} is a number from 1 to 65535")
+        ports.append(value)
+    destinations = _addresses(running, request.get("name"))
+    source = None
+    if request.get("source") is not None:
+        sources = _addresses(running, request["source"])
+        both = [(to, each) for to in destinations for each in sources if to.version == each.version]
+        if not both:
+            raise ValueError(
+                f"{request['name']} has {destinations[0]}, {request['source']} has {sources[0]}: name two addresses of one family"
+            )
+        (destination, source) = both[0]
+    else:
+        destination = destinations[0]
+    return Flow(destination, source, protocol, *ports)
+
+
+def _addresses(running: Running, asked: object) -> list[IPAddress]:
+    """Return the address that *asked* is, or those of the peer or service of that name."""
+    address, table = asked_address(asked), running.node().table
+    if address is not None:
+        return [address]
+    name = str(asked)
+    if (peer := table.peers.get(name)) is not None:
+        first = [each.network_address + (each.num_addresses > 1) for each in peer.subnets]
+        found = [*peer.addresses, *first]
+        if not found:
+            raise ValueError(f"{name} has no address on the overlay: name one")
+        return found
+    if (service := table.services.get(name)) is not None:
+        return list(service.addresses)
+    raise UnknownNameError(name)
+
+
+def _facts(
+    running: Running,
+    ways: Ways,
+    counted: Counted,
+    firewall: Firewall,
+    chosen: Mapping[str, Choice],
+) -> Facts:
+    learnt, plan = running.host.learnt_mtus(), running.host.plan
+    assert plan is not None
+
+    def row(remote: Remote) -> dict[str, Any]:
+        return running.row(remote, counted.peers.get(remote.number), clock.now(), learnt)
+
+    return Facts(
+        running.node(),
+        running.roster,
+        running.host.interface,
+        plan,
+        ways.of,
+        row,
+        lambda version: sysctl.read(sysctl.FORWARDING[version]) != 0,
+        running.balancing.active,
+        chosen,
+        firewall,
+    )
+
+
+async def _choose(running: Running, flow: Flow, source: IPAddress | None) -> dict[str, Choice]:
+    """Return the servers for *flow* of the services that this node balances."""
+    chosen: dict[str, Choice] = {}
+    for service in list(running.node().table.services.values()):
+        health = running.balancing.watching.healths.get(service.name)
+        if health is None or flow.destination not in service.addresses:
+            continue
+        known = None if source is None else await _known_server(running, service, flow, source)
+        pick = partial(choosing.choose, health, flow, source, known)
+        chosen[service.name] = await trio.to_thread.run_sync(pick, limiter=LINE)
+    return chosen
+
+
+async def _known_server(running: Running, service: Service, flow: Flow, source: IPAddress) -> str | None:
+    """Return the name of the server that *flow* has, or with persistence its client."""
+    if not service.persistence and flow.source_port is None:
+        return None
+    numbers = running.balancing.numbers
+    prefix = service.persistence_prefix[source.version] if service.persistence else source.max_prefixlen
+    wanted = FlowFilter(
+        choosing.network_of(service, source) if service.persistence else source.packed,
+        prefix,
+        protocol=None if flow.protocol is None else PROTOCOLS[flow.protocol],
+        port=flow.port,
+    )
+    page = await running.balancing.flow_pages.ask(numbers.service(service.name), wanted, 0, KNOWN_FLOWS)
+    names = {numbers.server(service.name, each.key): each.name for each in service.entries}
+    for row in () if page is None else page.rows:
+        if row.server is not None and (service.persistence or row.client_port == flow.source_port):
+            return names.get(row.server)
+    return None
+
+
+def describe(found: Explanation) -> dict[str, Any]:
+    """Return *found* as JSON holds it."""
+    return {
+        "destination": str(found.destination),
+        "source": None if found.source is None else str(found.source),
+        "origin": found.origin.value,
+        "enters": found.enters,
+        "goes": found.goes,
+        "path": found.path.value,
+        "refused_by": found.refused_by,
+        "reason": found.reason,
+        "sender": found.sender,
+        "peer": found.peer,
+        "prefix": found.prefix,
+        "tunnel": found.tunnel,
+        "service": found.service,
+        "mtu_bytes": found.mtu,
+        "route": _way(found.route),
+        "reverse_route": _way(found.reverse_route),
+        "underlay_route": _way(found.underlay_route),
+        "steps": [{"step": each.name, "text": each.text} for each in found.steps],
+        "doubts": found.doubts,
+    }
+
+
+def _way(way: Way | None) -> dict[str, Any] | None:
+    if way is None:
+        return None
+    return {
+        "outcome": way.outcome.value,
+        "interface": way.interface,
+        "prefix": None if way.network is None else str(way.network),
+        "table": way.table,
+        "metric": way.metric,
+        "gateway": None if way.gateway is None else str(way.gateway),
+        "source": None if way.source is None else str(way.source),
+        "mtu_bytes": way.mtu,
+    }

@@ -1,0 +1,118 @@
+"""``overlay explain``: what would become of one packet, and why."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from overlay.cli.agents import ask
+from overlay.cli.exits import Failure, Misuse
+from overlay.cli.options import interface_option, json_option
+from overlay.cli.output import show, show_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Ours
+SCHEMA = 1
+WIDTH = 100  # columns of the text
+LABEL = 11  # of a step's name
+PORT = click.IntRange(1, 65_535)
+THROUGH = {
+    "tunnel": "goes through the tunnel to {peer}",
+    "outside": "leaves by {interface}, not through the overlay",
+    "here": "is delivered to this host",
+    "nowhere": "goes nowhere",
+}
+
+
+@click.command("explain", epilog="Example: overlay explain 10.244.2.7 from 10.244.1.5")
+@click.argument("address")
+@click.argument("origin", nargs=-1, metavar="[from ADDRESS]")
+@interface_option
+@click.option("--protocol", type=click.Choice(["tcp", "udp", "sctp"]), help="The protocol, for services.")
+@click.option("--port", type=PORT, help="The port that the packet is for.")
+@click.option("--source-port", type=PORT, help="The port that it is from.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    address: str,
+    origin: tuple[str, ...],
+    interface: str,
+    protocol: str | None,
+    port: int | None,
+    source_port: int | None,
+    as_json: bool,
+) -> None:
+    """Tell what would become of a packet to ADDRESS, and why.
+
+    Addresses may be names of peers and services, too.  Without `from` the packet is one that this host sends.  From an
+    address behind this host it is one that the host forwards; from an address of a peer it is one that comes out of the
+    tunnel.
+
+    The kernel is asked for its routes, as `ip route get` does.  Nothing is sent.  The exit code is 0 if the packet would
+    go, 1 if it would not, and 2 for wrong usage.
+    """
+    source = None
+    if origin:
+        if len(origin) != 2 or origin[0] != "from":
+            raise Misuse("write `overlay explain ADDRESS` or `overlay explain ADDRESS from ADDRESS`")
+        source = origin[1]
+    given = {"source": source, "protocol": protocol, "port": port, "source_port": source_port}
+    answer = ask(
+        ctx,
+        interface,
+        op="explain",
+        name=address,
+        **{key: value for key, value in given.items() if value is not None},
+    )
+    found = answer.get("explanation")
+    if not isinstance(found, dict):
+        raise Failure(f"the agent of {interface} is of another version than this command: start it again")
+    if as_json:
+        show_json({"schema": SCHEMA, **found})
+    else:
+        show("\n".join(_lines(found)))
+    if not found["goes"]:
+        ctx.exit(1)
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    source = "" if found["source"] is None else f" from {found['source']}"
+    yield f"{found['destination']}{source} {_summary(found)}"
+    for step in found["steps"]:
+        yield _labelled(step["step"], step["text"])
+    for doubt in found["doubts"]:
+        yield _labelled("but", doubt)
+
+
+def _summary(found: dict[str, Any]) -> str:
+    if not found["goes"]:
+        if found["refused_by"] == "peer":
+            return f"is dropped by {found['peer']}"
+        if found["path"] == "outside":
+            return "leaves past the tunnel"
+        return (
+            f"is dropped here, by the {found['refused_by']}"
+            if found["refused_by"] != "node"
+            else "is dropped here"
+        )
+    service = found["service"]
+    if found["path"] == "tunnel" and found["peer"] is None and service is not None:
+        return f"goes to a server of {service['name']}"
+    route = found["route"] or {}
+    return THROUGH[found["path"]].format(peer=found["peer"], interface=route.get("interface"))
+
+
+def _labelled(label: str, text: str) -> str:
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=f"  {label:<{LABEL}}",
+        subsequent_indent=" " * (LABEL + 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,29 @@
+"""What would become of one packet, and why: from its source to the far end of the tunnel, as far as this host knows.
+
+It computes: the kernel's answers and what the agent knows of its peers come in as Facts.  Nothing is sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.explaining.arriving import arrive
+from overlay.explaining.explanation import Explanation, Origin
+from overlay.explaining.leaving import leave
+from overlay.explaining.origin import origin_of
+
+if TYPE_CHECKING:
+    from overlay.explaining.facts import Facts
+    from overlay.explaining.flow import Flow
+
+
+def explain(facts: Facts, flow: Flow) -> Explanation:
+    """Return what would become of a packet of *flow*.  Raises HostError if the kernel cannot be asked."""
+    found = Explanation(flow.destination, flow.source)
+    came = origin_of(facts, flow)
+    found.origin, found.enters = came.origin, came.interface
+    if came.origin is Origin.TUNNEL:
+        arrive(facts, flow, came, found)
+    else:
+        leave(facts, flow, came, found)
+    return found

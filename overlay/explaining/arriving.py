@@ -1,0 +1,123 @@
+"""The way of a packet that comes out of the tunnel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.explaining import services
+from overlay.explaining.explanation import KERNEL, NODE, Path, describe_way
+from overlay.explaining.leaving import into_tunnel, refused_by_filter
+from overlay.host.firewall.rules import Packet
+from overlay.host.netlink.ways import Outcome, Question
+
+if TYPE_CHECKING:
+    from overlay.explaining.explanation import Explanation
+    from overlay.explaining.facts import Facts
+    from overlay.explaining.flow import Flow
+    from overlay.explaining.origin import Came
+    from overlay.host.netlink.ways import Way
+
+
+def arrive(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
+    """Explain a packet that a peer sends here."""
+    assert flow.source is not None
+    found.reverse_route = came.way
+    if not _is_accepted(facts, flow, came, found):
+        return
+    way = facts.way(Question(flow.destination, flow.source, facts.interface))
+    found.route = way
+    forwards = facts.forwards(flow.destination.version)
+    is_here = facts.way(Question(flow.destination)).outcome is Outcome.HERE
+    if not is_here and not forwards:
+        found.refuse(KERNEL, f"this host does not forward IPv{flow.destination.version}")
+    elif way.outcome is Outcome.HERE:
+        _deliver(facts, flow, found)
+    elif way.outcome is Outcome.OUT:
+        _forward(facts, flow, way, found)
+    elif way.outcome is Outcome.DISCARDED:
+        assert came.way is not None
+        text = f"the kernel takes no packet from {flow.source} by {facts.interface}"
+        if came.way.outcome is Outcome.OUT and came.way.interface != facts.interface:
+            text = (
+                f"the reverse path check of {facts.interface} drops it: answers to {flow.source} would leave by "
+                f"{came.way.interface}, by the route {describe_way(came.way)}"
+            )
+        found.refuse(KERNEL, text)
+    else:
+        found.refuse(KERNEL, f"this host has no route for {flow.destination} ({way.outcome.value})")
+    if found.goes:
+        _look_back(facts, flow, came, found)
+
+
+def _is_accepted(facts: Facts, flow: Flow, came: Came, found: Explanation) -> bool:
+    """Tell who may send from the source; refuse the packet if nobody may."""
+    assert flow.source is not None
+    found.sender = came.sender
+    if came.sender is not None:
+        held = facts.held(flow.source)
+        by = f"by {held[0]}" if held is not None and held[1] == came.sender else "by its `sources`"
+        found.say("from", f"{flow.source} is {came.sender}'s, {by}: no other peer may send from it")
+        remote = facts.roster.by_name[came.sender]
+        row = facts.row(remote)
+        if row["state"] not in {"up", "unencrypted"}:
+            found.doubt(f"{came.sender} is {row['state']}")
+        return True
+    if facts.node.is_tap:
+        found.say("from", "sources of packets in frames are not checked")
+        return True
+    service = services.admitting(facts, flow)
+    if service is not None:
+        found.say("from", f"a director of {service.name} may send it for a client")
+        return True
+    found.refuse(
+        NODE,
+        f"whichever peer sends it, this node drops it: no peer has {flow.source}{facts.nearest(flow.source)}",
+        "source",
+    )
+    return False
+
+
+def _deliver(facts: Facts, flow: Flow, found: Explanation) -> None:
+    assert flow.source is not None
+    found.path = Path.HERE
+    found.say("here", f"{flow.destination} is an address of this host")
+    packet = Packet(
+        flow.source, flow.destination, facts.interface, None, flow.protocol or "icmp", flow.port or 0
+    )
+    refused_by_filter(facts, packet, ("prerouting", "input"), found)
+
+
+def _forward(facts: Facts, flow: Flow, way: Way, found: Explanation) -> None:
+    assert flow.source is not None
+    found.say("route", describe_way(way))
+    packet = Packet(
+        flow.source, flow.destination, facts.interface, way.interface, flow.protocol or "icmp", flow.port or 0
+    )
+    if refused_by_filter(facts, packet, ("prerouting", "forward"), found):
+        return
+    if way.interface == facts.interface:
+        found.say("hub", "the packet goes into the tunnel again")
+        into_tunnel(facts, flow, flow.source, found)
+        return
+    found.path = Path.OUTSIDE
+    held = facts.held(flow.destination)
+    if held is not None and held[1] == facts.own:
+        found.prefix = str(held[0])
+        found.say("behind", f"this host forwards it by {way.interface}: {held[0]} is this node's own")
+    else:
+        found.say("outside", f"this host forwards it out of the overlay by {way.interface}")
+
+
+def _look_back(facts: Facts, flow: Flow, came: Came, found: Explanation) -> None:
+    """Tell which way answers take."""
+    back = came.way
+    assert back is not None
+    if back.outcome is Outcome.OUT and back.interface == facts.interface:
+        found.say("answers", f"go back by {describe_way(back)}")
+    elif back.outcome is Outcome.OUT:
+        found.doubt(
+            f"answers to {flow.source} leave by {back.interface} and not through the tunnel, by the route "
+            f"{describe_way(back)}"
+        )
+    else:
+        found.doubt(f"answers to {flow.source} have no route")

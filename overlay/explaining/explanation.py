@@ -1,0 +1,106 @@
+"""An explanation as a value: the steps of a packet's way, and where it ends."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from overlay.reasons import REASONS
+
+if TYPE_CHECKING:
+    from overlay.host.netlink.ways import Way
+    from overlay.host.plan import IPAddress
+
+# Who refuses a packet
+KERNEL, FILTER, NODE, PEER = "kernel", "packet filter", "node", "peer"
+
+# Specification: linux/rtnetlink.h
+TABLES = {253: "default", 254: "main", 255: "local"}
+
+
+class Origin(enum.Enum):
+    """Where a packet begins its way on this host."""
+
+    HERE = "here"  # a program of this host sends it
+    INTERFACE = "interface"  # it comes in by another interface than the overlay's
+    TUNNEL = "tunnel"  # a peer sends it
+    UNKNOWN = "unknown"
+
+
+class Path(enum.Enum):
+    """Which way it goes on."""
+
+    TUNNEL = "tunnel"
+    OUTSIDE = "outside"  # by another interface
+    HERE = "here"  # it is delivered to this host
+    NOWHERE = "nowhere"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that happens to the packet, or is known of its way: a word, and a sentence that goes on behind it."""
+
+    name: str
+    text: str
+
+
+@dataclass(slots=True)
+class Explanation:
+    """What becomes of a packet.
+
+    Where it does not go, *refused_by* says who does not let it, and *reason* is the drop reason that it is counted by,
+    at this node or at the *peer*, None where somebody else refuses it.  *doubts* may keep it from arriving all the same.
+    """
+
+    destination: IPAddress
+    source: IPAddress | None
+    origin: Origin = Origin.HERE
+    enters: str | None = None
+    path: Path = Path.NOWHERE
+    goes: bool = True
+    refused_by: str | None = None
+    reason: str | None = None
+    steps: list[Step] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    route: Way | None = None
+    reverse_route: Way | None = None
+    underlay_route: Way | None = None
+    sender: str | None = None
+    peer: str | None = None
+    prefix: str | None = None
+    tunnel: dict[str, Any] | None = None
+    service: dict[str, Any] | None = None
+    mtu: int | None = None
+
+    def say(self, name: str, text: str) -> None:
+        """Add a step."""
+        self.steps.append(Step(name, text))
+
+    def doubt(self, text: str) -> None:
+        """Add what may keep the packet from arriving."""
+        self.doubts.append(text)
+
+    def refuse(self, by: str, text: str, reason: str | None = None) -> None:
+        """End the way here."""
+        assert reason is None or reason in REASONS, reason
+        self.goes, self.refused_by, self.reason = False, by, reason
+        if by != PEER:
+            self.path = Path.NOWHERE
+        self.say("dropped", text)
+        if reason is not None:
+            where = f"{self.peer}" if by == PEER else "this node"
+            self.say("counted", f"as `{reason}` by {where}: the packet {REASONS[reason].sentence}")
+
+
+def describe_way(way: Way) -> str:
+    """Return the route of a packet in words: ``10.7.0.0/16 via 192.0.2.9 by eth0, table main``."""
+    network = "" if way.network is None else f"{_network(way)} "
+    via = "" if way.gateway is None else f"via {way.gateway} "
+    table = "" if way.table is None else f", table {TABLES.get(way.table, way.table)}"
+    return f"{network}{via}by {way.interface}{table}"
+
+
+def _network(way: Way) -> str:
+    assert way.network is not None
+    return "default" if way.network.prefixlen == 0 else str(way.network)

@@ -1,0 +1,71 @@
+"""What is known when a packet is explained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from overlay.config import Node
+    from overlay.explaining.choosing import Choice
+    from overlay.host.firewall.rules import Firewall
+    from overlay.host.netlink.ways import Question, Way
+    from overlay.host.plan import HostPlan, IPAddress, IPNetwork
+    from overlay.roster import Remote, Roster
+    from peers.service import Service
+
+
+# Ours
+NEAR = 8  # bits in which a prefix has to agree with an address to be worth a word
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the agent knows of its node and its peers, and the kernel of its routes.
+
+    *way* is the kernel's answer, *row* the status of a peer, *forwards* whether this host forwards an IP version.
+    *chosen* are the servers for flows of services that this node balances, by name.  *firewall* is None where the packet
+    filters could not be read.
+    """
+
+    node: Node
+    roster: Roster
+    interface: str
+    plan: HostPlan
+    way: Callable[[Question], Way]
+    row: Callable[[Remote], Mapping[str, Any]]
+    forwards: Callable[[int], bool]
+    active_director: Callable[[Service], str]
+    chosen: Mapping[str, Choice] = field(default_factory=dict)
+    firewall: Firewall | None = None
+
+    @property
+    def own(self) -> str:
+        """The name of this node."""
+        return self.node.own.name
+
+    def held(self, address: IPAddress) -> tuple[IPNetwork, str] | None:
+        """Return the prefix of the peers file that decides for *address*, and the name of the peer that has it."""
+        return self.node.table.owners.match(address)
+
+    def nearest(self, address: IPAddress) -> str:
+        """Return a clause on the prefix that agrees with *address* in the most bits, empty for hardly any; it goes on behind one."""
+        number, width = int(address), address.max_prefixlen
+        found: tuple[int, IPNetwork, str] | None = None
+        for prefix, name in self.node.table.routes:
+            if prefix.version != address.version:
+                continue
+            differs = number ^ int(prefix.network_address)
+            same = min(width - differs.bit_length(), prefix.prefixlen)
+            if found is None or same > found[0]:
+                found = same, prefix, name
+        if found is None or found[0] < NEAR:
+            return ""
+        return f"; the nearest is {found[1]} of {found[2] if found[2] != self.own else 'this node'}"
+
+
+def peer_or_node(name: str, own: str) -> str:
+    """Return how *name* is called in a sentence."""
+    return "this node" if name == own else name

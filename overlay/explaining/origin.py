@@ -1,0 +1,71 @@
+"""Where a packet begins its way on this host, by its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overlay.explaining.explanation import Origin
+from overlay.host.netlink.ways import Outcome, Question
+
+if TYPE_CHECKING:
+    from overlay.explaining.facts import Facts
+    from overlay.explaining.flow import Flow
+    from overlay.host.netlink.ways import Way
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """Where from: by which *interface*, and from which peer, None for nobody's; *way* is that of answers to the source."""
+
+    origin: Origin
+    interface: str | None = None
+    sender: str | None = None
+    way: Way | None = None
+
+
+def origin_of(facts: Facts, flow: Flow) -> Came:
+    """Return where a packet of *flow* comes from.
+
+    Whom its source belongs to by the peers file decides first: what a peer sends comes by the tunnel, whatever the
+    routes of this host say of it.
+    """
+    source = flow.source
+    if source is None:
+        return Came(Origin.HERE)
+    way = facts.way(Question(source))
+    if way.outcome is Outcome.HERE:
+        return Came(Origin.HERE, way=way)
+    sender = _sender(facts, flow)
+    if sender is not None:
+        return Came(Origin.TUNNEL, facts.interface, sender, way)
+    held = facts.held(source)
+    if way.outcome is Outcome.OUT and way.interface != facts.interface:
+        is_stray = (
+            held is None and _is_ours(facts, flow) and way.network is not None and not way.network.prefixlen
+        )
+        # What has only the default route could come from anywhere; asked about one of ours, the tunnel is meant.
+        if not is_stray:
+            return Came(Origin.INTERFACE, way.interface, way=way)
+    if held is not None and held[1] == facts.own:
+        return Came(Origin.UNKNOWN, way=way)
+    return Came(Origin.TUNNEL, facts.interface, None, way)
+
+
+def _sender(facts: Facts, flow: Flow) -> str | None:
+    """Return the other peer that has the source, or in the clear may send from it; None for nobody's."""
+    assert flow.source is not None
+    held = facts.held(flow.source)
+    for name, tunnel in facts.node.tunnels.items():
+        if tunnel.encapsulation.is_encrypted or not tunnel.peer.sources:
+            continue
+        length = max((each.prefixlen for each in tunnel.peer.sources if flow.source in each), default=-1)
+        if length >= 0 and length >= (-1 if held is None else held[0].prefixlen):
+            return name
+    return None if held is None or held[1] == facts.own else held[1]
+
+
+def _is_ours(facts: Facts, flow: Flow) -> bool:
+    """Return whether the destination is one of this node or behind it."""
+    held = facts.held(flow.destination)
+    return held is not None and held[1] == facts.own

@@ -1,0 +1,101 @@
+"""overlay explain."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+FOUND = {
+    "destination": "10.244.2.7",
+    "source": "10.244.0.1",
+    "goes": True,
+    "path": "tunnel",
+    "refused_by": None,
+    "reason": None,
+    "peer": "tokyo",
+    "service": None,
+    "route": {"interface": "overlay0"},
+    "steps": [{"step": "route", "text": "10.244.0.0/16 by overlay0"}],
+    "doubts": ["the packet filters of tokyo are not known here"],
+}
+
+
+@pytest.fixture
+def explain(agent, overlay):
+    def run(*arguments, **fields):
+        agent.answers["explain"] = {"ok": True, "explanation": FOUND | fields}
+        return overlay("explain", *arguments)
+
+    return run
+
+
+def test_a_packet_that_goes_is_told_in_steps(explain):
+    result = explain("10.244.2.7")
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "10.244.2.7 from 10.244.0.1 goes through the tunnel to tokyo",
+        "  route      10.244.0.0/16 by overlay0",
+        "  but        the packet filters of tokyo are not known here",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "summary"),
+    [
+        ({"goes": False, "path": "nowhere", "refused_by": "node", "reason": "no_peer"}, "is dropped here"),
+        ({"goes": False, "path": "nowhere", "refused_by": "kernel"}, "is dropped here, by the kernel"),
+        ({"goes": False, "path": "tunnel", "refused_by": "peer", "reason": "source"}, "is dropped by tokyo"),
+        ({"goes": False, "path": "outside", "refused_by": "kernel"}, "leaves past the tunnel"),
+        ({"path": "outside", "peer": None}, "leaves by overlay0, not through the overlay"),
+        ({"path": "here", "peer": None}, "is delivered to this host"),
+        ({"peer": None, "service": {"name": "web"}}, "goes to a server of web"),
+    ],
+)
+def test_the_first_line_says_how_it_ends_and_so_does_the_exit_code(explain, fields, summary):
+    result = explain("10.244.2.7", **fields)
+
+    assert result.stdout.splitlines()[0] == f"10.244.2.7 from 10.244.0.1 {summary}"
+    assert result.exit_code == (0 if (FOUND | fields)["goes"] else 1)
+
+
+def test_what_is_asked_is_what_is_written(explain, agent):
+    explain("web", "from", "tokyo", "--protocol", "tcp", "--port", "80", "--source-port", "4000")
+
+    assert agent.requests == [
+        {
+            "op": "explain",
+            "name": "web",
+            "source": "tokyo",
+            "protocol": "tcp",
+            "port": 80,
+            "source_port": 4000,
+        }
+    ]
+
+
+def test_json_has_a_schema(explain):
+    assert json.loads(explain("10.244.2.7", "--json").stdout) == {"schema": 1} | FOUND
+
+
+@pytest.mark.parametrize(
+    "wrong", [["a", "from"], ["a", "to", "b"], ["a", "from", "b", "c"], [], ["a", "--port", "0"]]
+)
+def test_wrong_use_is_a_sentence(explain, wrong):
+    assert explain(*wrong).exit_code == 2
+
+
+def test_a_name_of_nobody_gets_a_suggestion_for_itself(agent, overlay):
+    known = {
+        "ok": False,
+        "kind": "unknown_peer",
+        "error": "tokio is nobody",
+        "asked": "tokio",
+        "known": ["tokyo", "rome"],
+    }
+    agent.answers["explain"] = known
+
+    result = overlay("explain", "rome", "from", "tokio")
+
+    assert (result.exit_code, result.stderr) == (2, "Error: tokio is nobody; did you mean tokyo?\n")
