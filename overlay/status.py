@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Of PeerCounters, shown as they are
 COUNTED = (
     "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_units", "tx_units", "learnt_macs", "session_lanes", "open_lanes",
+    "unit_segments",
 )  # fmt: skip
 LANE_COUNTED = ("tx_bytes", "rx_bytes", "tx_packets", "rx_packets")  # of PeerCounters.by_lane
 UNENCRYPTED = "unencrypted"  # the state of a peer of which no handshake tells

@@ -11,10 +11,11 @@ from overlay.host import clock
 from overlay.link.messages import OWN
 from overlay.questions import refusal
 from overlay.status import describe_silence
+from overlay.wire.addresses import format_sockaddr
 from peers.peer import format_public_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from overlay.answers.running import Running
     from overlay.config import Node
@@ -35,6 +36,7 @@ async def answer(running: Running, request: Answer, _tell_rows: TellRows) -> Ans
     row, refusals = running.row(remote, counted.peers.get(remote.number), now), running.refusals
     row["notes"] += misdirected_notes(row, refusals.describe_misdirected(node, now).values())
     described = describe_peer(asked, remote, row, node, refusals.describe_strangers(now))
+    described["services"] = list(_services_on(running, remote.peer.name))
     if not counted.is_complete and remote.number not in counted.peers:
         described["forwarder_note"] = describe_silence(running.supervisor.forwarder.pid, counted.patience)
     return {"ok": True, "peer": described}
@@ -101,6 +103,9 @@ def describe_peer(
         "own_public_key": None if own.public_key is None else format_public_key(own.public_key),
         "has_own_endpoint": own.endpoint is not None,
         "is_configured": remote.configured is not None,
+        "configured_endpoint": None if remote.configured is None else str(remote.configured),
+        "endpoint_origin": endpoint_origin(remote, row.get("endpoint")),
+        "round_trip": None if remote.round_trip is None else round(remote.round_trip, 6),
         "resolve_error": remote.resolve_error,
         "strangers": [each["public_key"] for each in strangers if each["peer"] == remote.peer.name],
         "asked_address": None if address is None else str(address),
@@ -109,3 +114,24 @@ def describe_peer(
         "forwarder_note": None,
         "mismatched": (row.get("drops") or {}).get(clear.mismatch, 0) if clear is not None else 0,
     }
+
+
+def endpoint_origin(remote: Remote, endpoint: str | None) -> str | None:
+    """Return where the *endpoint* of *remote* comes from; None for none.
+
+    It is ``configured`` as an address, ``resolved`` from the configured name, or the peer was ``heard`` there.
+    """
+    if endpoint is None:
+        return None
+    if endpoint not in map(format_sockaddr, remote.resolved):
+        return "heard"
+    return "resolved" if remote.configured is not None and remote.configured.address is None else "configured"
+
+
+def _services_on(running: Running, peer: str) -> Iterator[dict[str, Any]]:
+    """Yield the servers of services that are at *peer*; their state is null where another node balances the service."""
+    for service in running.node().table.services.values():
+        health = running.balancing.watching.healths.get(service.name)
+        for server in service.entries_at(peer):
+            state = None if health is None else health.standings[server.key].condition.value
+            yield {"service": service.name, "server": server.name, "state": state}

@@ -225,6 +225,11 @@ def read_status(interface: str, answer: Mapping[str, Any]) -> Status:
     )
 
 
+def read_peer_status(interface: str, answer: Mapping[str, Any]) -> PeerStatus:
+    """Return the row of the peer in an answer of the agent of *interface* that was asked for one, counted."""
+    return _build(PeerStatus, interface, answer.get("peer"))
+
+
 def read_peer(interface: str, answer: Mapping[str, Any]) -> PeerAnswer:
     """Return the peer in an answer of the agent of *interface*."""
     return _build(PeerAnswer, interface, answer.get("peer"))

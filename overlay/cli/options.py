@@ -129,7 +129,7 @@ def peers_option(command: Command) -> Command:
     return click.option(
         "--peers",
         type=PeersLocation(readable=False),
-        required=True,
+        default=DEFAULT_PEERS,
         metavar="FILE",
         help="The peers file, the same on every host, or a network in etcd: etcd://HOST:2379/NAME, or flannel's: flannel+etcd://HOST:2379/PREFIX.",
     )(command)

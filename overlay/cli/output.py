@@ -15,20 +15,20 @@ from overlay.durations import format_duration
 from overlay.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 # Ours
 SHOWN_NAMES = 10  # of those that a sentence could list
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def show(text: str, prefix: str = "") -> None:
-    """Print a result to stdout, in printable characters but for *prefix*, which is ours.
+def show(text: str, prefix: str = "", paint: Callable[[str], str] = str) -> None:
+    """Print a result to stdout, in printable characters but for *prefix* and what *paint* adds, which are ours.
 
     Raises Failure if it cannot be written; a reader that left is click's matter.
     """
     try:
-        click.echo(prefix + printable(text, keeps_lines=True))
+        click.echo(prefix + paint(printable(text, keeps_lines=True)))
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise

@@ -100,10 +100,10 @@ def render(status: Status, width: int | None = None, before: Status | None = Non
     What was dropped since *before*, an earlier status, comes first among the drops.
     """
     fields = [("node", status.node), *_troubles(status), *_facts(status)]
-    lines = [line for name, value in fields for line in _field(name, value, width)]
+    lines = [line for name, value in fields for line in field_lines(name, value, width)]
     drops = _drops(status, before)
     if drops:
-        lines += ["", *(line for name, value in drops for line in _field(name, value, width))]
+        lines += ["", *(line for name, value in drops for line in field_lines(name, value, width))]
     if status.lane_traffic:
         lines += ["", _lanes(status)]
     if status.peers:
@@ -233,7 +233,7 @@ def _format_drops(drops: dict[str, int], new: dict[str, int]) -> str:
     )
 
 
-def _field(name: str, value: str, width: int | None) -> list[str]:
+def field_lines(name: str, value: str, width: int | None) -> list[str]:
     """Return a field in lines of *width* columns; an address or a path is never cut."""
     label = name.ljust(LABEL - 1) + " "
     if width is None or len(label) + len(value) <= width or width < LEAST_WIDTH:

@@ -1,4 +1,4 @@
-"""``overlay status``: show what the agent knows of this node and its peers."""
+"""``overlay status``: show what the agent knows of this node and its peers, or check whether they are well."""
 
 from __future__ import annotations
 
@@ -9,30 +9,60 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from overlay.cli.agents import ask, read_status
-from overlay.cli.exits import Failure
-from overlay.cli.options import interface_option, json_option
+from overlay.cli import colours
+from overlay.cli.agents import ask, read_peer_status, read_status
+from overlay.cli.exits import Failure, Misuse
+from overlay.cli.one_peer import render_peer
+from overlay.cli.options import Seconds, interface_option, json_option, peer_argument
 from overlay.cli.output import show, show_json
 from overlay.cli.overview import fit, render, troubled_first
 from overlay.cli.surroundings import Surroundings
+from overlay.cli.wellness import Wellness, judge_node, judge_peers
 from overlay.errors import HostError
 from overlay.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from overlay.cli.agents import Status
 
 # Ours
 WATCH_INTERVAL = 1.0  # seconds
 CLEAR = "\033[H\033[J"  # cursor home, erase below (ECMA-48)
+LONGEST_SILENCE = 10.0**9  # seconds
 
 
 @click.command("status", epilog="Example: overlay status --watch")
+@peer_argument(required=False)
 @interface_option
 @json_option
 @click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+@click.option("--check", is_flag=True, help="Say in one line whether all is well; the exit code is 1 if not.")
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    metavar="NAME",
+    help="With --check: whether this peer is well; may be repeated.",
+)
+@click.option(
+    "--max-silence",
+    type=Seconds(0.001, LONGEST_SILENCE),
+    metavar="SECONDS",
+    help="With --check: a peer is well only if a message of it has arrived since then.",
+)
 @click.pass_context
-def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> None:
-    """Show this node and its peers.
+def command(
+    ctx: click.Context,
+    peer: str | None,
+    interface: str,
+    as_json: bool,
+    watch: bool,
+    check: bool,
+    peers: tuple[str, ...],
+    max_silence: float | None,
+) -> None:
+    """Show this node and its peers, or all that is known of PEER, a name or an address.
 
     A peer is up (its tunnel works), silent (packets were sent to it, and it has answered nothing for 15 seconds),
     connecting (a handshake runs), idle (nothing to send since the last session ended), unresolved (its endpoint is a
@@ -40,28 +70,56 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
     preshared keys differ) or unreachable (it has not answered a handshake for 90 seconds).  For an unencrypted peer the
     state is not known; its encapsulation is in parentheses.
 
-    RECEIVED is when the last message of the peer arrived.  MTU is the largest packet that is sent to it: that of the
+    Peers in trouble come first.  RECEIVED is when the last message of the peer arrived.  MTU is the largest packet that is sent to it: that of the
     device, unless probes or the kernel have found that the path carries less.  MACS, with a tap, is how many Ethernet
     addresses were seen at the peer in the last five minutes.
 
     MAC addresses are shown where packets travel in Ethernet frames, to be configured at a far end that is not an agent.
 
-    Dropped packets are counted by reason, for the node and for each peer.  With --watch, reasons whose counters grow and
-    peers in trouble come first.
+    Dropped packets are counted by reason, for the node and for each peer.  With --watch, reasons whose counters grow come
+    first.
+
+    With --check a node is well while its forwarder answers, any of its peers is well, and no service at it lacks servers.
+    A peer is well that is up or idle, or unencrypted.  An idle peer sends nothing, so --max-silence takes a keepalive.
 
     While the process that carries packets hangs, values that are not known are ? here and null in the JSON, and the exit
     code is 1.
 
     On a terminal that is too narrow, columns are left out and named; --json has everything.
     """
-    answer = ask(ctx, interface, op="status")
-    if not watch:
-        _show(answer, interface, as_json)
+    if not check and (peers or max_silence is not None):
+        raise Misuse(f"{'--peer' if peers else '--max-silence'} goes with --check: add it")
+    if watch and (check or peer is not None):
+        raise Misuse(f"--watch shows the node: take it away, or {'--check' if check else 'PEER'}")
+    if check:
+        _check(ctx, interface, (*peers, peer) if peer is not None else peers, max_silence, as_json=as_json)
+    elif peer is not None:
+        _show_peer(ctx, interface, peer, as_json=as_json)
+    elif watch:
+        _watch(ctx, interface, as_json=as_json)
+    else:
+        answer = ask(ctx, interface, op="status")
+        if as_json:
+            show_json(answer.get("status"))
+        else:
+            show(render(troubled_first(read_status(interface, answer)), _width()), paint=_paint())
         if (answer.get("status") or {}).get("is_complete") is False:
             raise Failure(
                 f"the status of {interface} is incomplete: its forwarder did not report its counters"
             )
-        return
+
+
+def _width() -> int | None:
+    """Return the columns of the terminal; None where the result goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _paint() -> Callable[[str], str]:
+    return colours.paint_status if colours.are_wanted() else str
+
+
+def _watch(ctx: click.Context, interface: str, *, as_json: bool) -> None:
+    answer: dict[str, Any] = ask(ctx, interface, op="status")
     is_terminal = sys.stdout.isatty() and not as_json
     before: Status | None = None
     for turn in itertools.count():
@@ -77,15 +135,43 @@ def command(ctx: click.Context, interface: str, as_json: bool, watch: bool) -> N
             continue
         status = troubled_first(read_status(interface, answer))
         if is_terminal:
-            show(fit(status, *shutil.get_terminal_size(), before), CLEAR)
+            show(fit(status, *shutil.get_terminal_size(), before), CLEAR, _paint())
         else:
             show(render(status, None, before) + "\n")
         before = status
 
 
-def _show(answer: dict[str, Any], interface: str, as_json: bool) -> None:
+def _show_peer(ctx: click.Context, interface: str, name: str, *, as_json: bool) -> None:
+    answer = ask(ctx, interface, op="peer", name=name, is_counted=True)
     if as_json:
-        show_json(answer.get("status"))
+        show_json(answer.get("peer"))
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        show(render(read_status(interface, answer), width))
+        read_peer_status(interface, answer)  # of this version
+        show(render_peer(answer["peer"], _width()), paint=_paint())
+    if (answer.get("peer") or {}).get("forwarder_note") is not None:
+        raise Failure(f"the status of {name} is incomplete: the forwarder did not report its counters")
+
+
+def _check(
+    ctx: click.Context, interface: str, names: tuple[str, ...], max_silence: float | None, *, as_json: bool
+) -> None:
+    """Print whether the node, or the peers *names*, are well, and end with exit code 1 if not.
+
+    Who monitors reads the result, so it is one also where no agent runs.
+    """
+    try:
+        if names:
+            rows = [ask(ctx, interface, op="peer", name=name, is_counted=True) for name in names]
+            judged = judge_peers([read_peer_status(interface, row) for row in rows], max_silence)
+        else:
+            answer = ask(ctx, interface, op="status")
+            is_complete = (answer.get("status") or {}).get("is_complete") is not False
+            judged = judge_node(read_status(interface, answer), max_silence, is_complete=is_complete)
+    except HostError as error:
+        judged = Wellness(False, str(error))
+    if as_json:
+        show_json({"is_well": judged.is_well, "reason": judged.sentence})
+    else:
+        show(judged.sentence)
+    if not judged.is_well:
+        ctx.exit(1)

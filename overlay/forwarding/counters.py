@@ -9,6 +9,7 @@ from overlay.link.messages import PeerCounters
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from overlay.forwarding.keypair import Keypair
     from overlay.forwarding.peer import Peer
 
 # Ours
@@ -44,7 +45,14 @@ def row(peer: Peer, mtu: int, overhead: int, learnt: int, lanes: int = 1) -> Pee
         peer.traffic.by_lane(lanes) if lanes > 1 else [],
         len(are_open),
         sum(are_open),
+        _unit_segments(keypair),
     )
+
+
+def _unit_segments(keypair: Keypair[Peer] | None) -> int:
+    """Return how many segments a bulk unit under *keypair* carries at most now; 0 where plain messages go."""
+    bulk = None if keypair is None else keypair.bulk
+    return 0 if bulk is None or bulk.key is None or bulk.size.is_plain else bulk.size.limit
 
 
 def _known_path_mtu(peer: Peer, mtu: int, overhead: int) -> int:

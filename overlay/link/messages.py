@@ -350,6 +350,7 @@ class PeerCounters:
     by_lane: Annotated[list[LaneCounters], Items(0, LANES)] = dataclasses.field(default_factory=list)
     session_lanes: UInt8 = 1  # that the session with the peer has
     open_lanes: UInt8 = 1  # and that carry packets
+    unit_segments: UInt8 = 0  # of a flow that one bulk unit to it carries at most now; 0 if none is sent
 
 
 @dataclass(frozen=True, slots=True)

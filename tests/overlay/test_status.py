@@ -122,6 +122,7 @@ def test_row_of_a_peer_in_use():
         "learnt_macs": 7,
         "session_lanes": 1,
         "open_lanes": 1,
+        "unit_segments": 0,
         "state": "up",
         "drops": {"replayed": 1},
         "clock_behind": None,
@@ -147,6 +148,7 @@ def test_row_without_the_forwarders_counters_has_the_agents_endpoint_and_nothing
         "learnt_macs",
         "session_lanes",
         "open_lanes",
+        "unit_segments",
         "drops",
     )
     assert {name: shown[name] for name in names} == dict.fromkeys(names)

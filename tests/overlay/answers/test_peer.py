@@ -5,13 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from overlay.answers.peer import describe_peer, find_peer, misdirected_notes, refuse_peer
+from overlay.answers.peer import (
+    describe_peer,
+    endpoint_origin,
+    find_peer,
+    misdirected_notes,
+    refuse_peer,
+)
 from overlay.config import Node
 from overlay.crypto.keys import PrivateKey
 from overlay.diagnosis.finding import Finding
 from overlay.encap import gre
 from overlay.encap.encapsulation import Ends
 from overlay.roster import Remote, Roster
+from peers.peer import Endpoint
 from tests.peers.examples import peer, table
 
 PRIVATE = PrivateKey(bytes(range(32)))
@@ -129,3 +136,20 @@ def test_handshakes_for_another_key_explain_a_peer_at_their_address_that_was_nev
     ]
 
     assert misdirected_notes({"name": name, "last_handshake": last_handshake}, told) == notes
+
+
+@pytest.mark.parametrize(
+    ("configured", "endpoint", "origin"),
+    [
+        ("192.0.2.2:51820", "192.0.2.2:51820", "configured"),
+        ("tokyo.example.net:51820", "192.0.2.2:51820", "resolved"),
+        ("192.0.2.2:51820", "203.0.113.9:4500", "heard"),
+        (None, "203.0.113.9:4500", "heard"),
+        (None, None, None),
+    ],
+)
+def test_origin_of_an_endpoint_is_told(configured, endpoint, origin):
+    remote = Remote(1, TOKYO, None, resolved=(("192.0.2.2", 51820),) if configured else ())
+    remote.configured = None if configured is None else Endpoint.parse(configured, 51820)
+
+    assert endpoint_origin(remote, endpoint) == origin

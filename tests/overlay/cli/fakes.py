@@ -59,6 +59,7 @@ def peer_status(name, **fields):
         "learnt_macs": 0,
         "session_lanes": 1,
         "open_lanes": 1,
+        "unit_segments": 0,
         "state": "idle",
         "encapsulation": "wireguard",
         "is_encrypted": True,
@@ -81,6 +82,10 @@ def peer_answer(name, *addresses, own=("10.244.1.0", "fd00:244:1::"), **fields):
         "asked_address": None,
         "carried_by": "UDP",
         "identified_by": None,
+        "configured_endpoint": None,
+        "endpoint_origin": None,
+        "round_trip": None,
+        "services": [],
         "mismatched": 0,
         "forwarder_note": None,
     }

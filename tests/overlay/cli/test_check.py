@@ -2,11 +2,13 @@ import json
 import time
 from dataclasses import replace
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from overlay.cli import main
+from overlay.cli.options import DEFAULT_PEERS
 from overlay.crypto.keys import PrivateKey, encode_key
 from peers.mac import derived_mac, format_mac
 from tests.peers.examples import key_text
@@ -192,11 +194,17 @@ def test_a_store_that_is_not_known_is_a_wrong_use_with_the_known_ones(overlay):
     )
 
 
-def test_check_needs_a_file(overlay):
+def test_check_without_a_file_that_is_named_takes_the_one_in_etc(overlay):
+    if Path(DEFAULT_PEERS).exists():
+        pytest.skip(f"this host has {DEFAULT_PEERS}")
+
     result = overlay("check")
 
     assert result.exit_code == 2
-    assert "Error: Missing option '--peers'." in result.stderr
+    assert (
+        result.stderr
+        == "Error: /etc/overlay/peers.toml: there is no such file; write it, or name the right one\n"
+    )
 
 
 def test_without_a_key_check_says_that_it_cannot_tell_which_peer_this_host_is(check, tmp_path):

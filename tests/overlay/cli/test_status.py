@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from overlay.host.control import control_path
-from tests.overlay.cli.fakes import STATUS, FakeAgent, peer_status
+from tests.overlay.cli.fakes import STATUS, FakeAgent, peer_answer, peer_status
 
 ROOT = Path(__file__).parents[3]
 
@@ -158,26 +158,88 @@ def test_watch_shows_the_status_every_second_until_interrupted(overlay, agent, c
     assert "\033" not in result.stdout
 
 
-def test_watch_on_a_terminal_redraws_and_never_scrolls(agent, surroundings):
-    agent.answers["status"] = answer(peers=[peer_status(f"peer{number}") for number in range(100)])
+def on_terminal(surroundings, size, *arguments, **environment):
+    """Return the command line on a terminal of *size* lines and columns, and the other end of that."""
     code = (
         "from pathlib import Path\n"
         "from overlay.cli import main\n"
         "from overlay.cli.surroundings import Surroundings\n"
-        f"main(['status', '--watch'], obj=Surroundings(Path({str(surroundings.control_directory)!r})))\n"
+        f"main({list(arguments)}, obj=Surroundings(Path({str(surroundings.control_directory)!r})))\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}
+    }
     controller, terminal = pty.openpty()
-    termios.tcsetwinsize(terminal, (20, 40))
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment,
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-    ) as process:
+    termios.tcsetwinsize(terminal, size)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=inherited | environment,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+        )
+    finally:
         os.close(terminal)
+    return process, controller
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_coloured"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_terminal_gets_colours_unless_somebody_does_not_want_them(
+    agent, surroundings, environment, is_coloured
+):
+    agent.answers["status"] = answer(peers=[TOKYO], notes=["rp_filter is strict"])
+
+    process, controller = on_terminal(surroundings, (20, 80), "status", **environment)
+    with process:
+        shown = b""
+        while b"tokyo" not in shown:
+            shown += os.read(controller, 65536)
+        process.wait(20)
+    os.close(controller)
+
+    assert (b"\033[33mnote" in shown, b"\033[32mup" in shown) == (is_coloured, is_coloured)
+
+
+def test_status_fits_eighty_columns(overlay, agent, surroundings):
+    peers = [
+        peer_status(
+            f"warsaw-{number}.example",
+            state="unreachable",
+            endpoint="[2001:db8:1111:2222:3333:4444:5555:6666]:51820",
+            subnets=["fd00:244:1111::/64", "10.244.255.0/24"],
+            last_handshake=86400.0,
+            last_received=86400.0,
+            notes=["a note"],
+        )
+        for number in range(20)
+    ]
+    agent.answers["status"] = answer(peers=peers, notes=["a long note of many words " * 9])
+
+    process, controller = on_terminal(surroundings, (50, 80), "status", TERM="dumb")
+    with process:
+        shown = b""
+        while b"too narrow" not in shown:
+            shown += os.read(controller, 65536)
+        process.wait(20)
+    os.close(controller)
+
+    assert all(len(line) <= 80 for line in shown.decode().split("\r\n"))
+
+
+def test_watch_on_a_terminal_redraws_and_never_scrolls(agent, surroundings):
+    agent.answers["status"] = answer(peers=[peer_status(f"peer{number}") for number in range(100)])
+    process, controller = on_terminal(surroundings, (20, 40), "status", "--watch", NO_COLOR="1")
+    with process:
         shown = b""
         while shown.count(b"more lines") < 2:
             shown += os.read(controller, 65536)
@@ -362,3 +424,152 @@ def test_refusal_of_an_agent_is_shown_in_printable_characters(overlay, agent):
     result = overlay("status")
 
     assert (result.exit_code, result.stderr) == (1, "Error: no\\x1b]0;root\\x07\n")
+
+
+# One peer
+
+
+def test_one_peer_is_shown_with_all_that_is_known_of_it(overlay, agent):
+    row = TOKYO | {"addresses": ["10.244.2.1"], "drops": {"replay": 3, "source": 0}, "unit_segments": 32}
+    del row["name"]
+    agent.answers["peer"] = peer_answer(
+        "tokyo",
+        **row,
+        configured_endpoint="tokyo.example.net:51820",
+        endpoint_origin="resolved",
+        round_trip=0.0123,
+        services=[{"service": "web", "server": "tokyo", "state": "up"}],
+    )
+
+    result = overlay("status", "tokyo")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "peer        tokyo\n"
+        "state       up (wireguard)\n"
+        "endpoint    192.0.2.2:51820, resolved from tokyo.example.net:51820\n"
+        "addresses   10.244.2.1\n"
+        "subnets     10.244.2.0/24, 192.168.77.0/24, 192.168.78.0/24\n"
+        "public key  sqMBX/3hJacIcMLLrdJo/XQdeYEPiF54spHJIWnN9xI=\n"
+        "handshake   12 s ago, took 12.3 ms\n"
+        "received    3 s ago\n"
+        "path MTU    packets of 1344 bytes reach it\n"
+        "RX          812 B received, 0 packets\n"
+        "TX          3.00 MiB sent, 0 packets\n"
+        "bulk units  at most 32 segments each\n"
+        "MACs seen   7\n"
+        "service     web, as its server tokyo: up\n"
+        "dropped     replay 3: the packet arrived twice, or far too late\n"
+    )
+
+
+def test_troubles_of_one_peer_come_first(overlay, agent):
+    agent.answers["peer"] = peer_answer(
+        "tokyo", state="unreachable", notes=["tokyo does not answer: go there"]
+    )
+
+    lines = overlay("status", "tokyo").stdout.splitlines()
+
+    assert lines[1:3] == [
+        "state       unreachable (wireguard)",
+        "note        tokyo does not answer: go there",
+    ]
+
+
+def test_one_peer_of_a_hung_forwarder_is_shown_as_far_as_it_is_known(overlay, agent):
+    agent.answers["peer"] = peer_answer("tokyo", state=None, rx_bytes=None, forwarder_note="it hangs")
+
+    result = overlay("status", "tokyo")
+
+    assert result.exit_code == 1
+    assert "note        it hangs\n" in result.stdout
+    assert "traffic     ?\n" in result.stdout
+
+
+def test_peer_that_is_not_known_is_a_sentence(overlay, agent):
+    agent.answers["peer"] = {
+        "ok": False, "kind": "unknown_peer", "error": "there is no peer toky in peers.toml", "known": ["tokyo"],
+    }  # fmt: skip
+
+    result = overlay("status", "toky")
+
+    assert result.exit_code == 2
+    assert result.stderr == "Error: there is no peer toky in peers.toml; did you mean tokyo?\n"
+
+
+# Whether all is well
+
+
+def test_check_says_in_one_line_that_all_is_well(overlay, agent):
+    agent.answers["status"] = answer(peers=[TOKYO, ROME])
+
+    result = overlay("status", "--check")
+
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        0,
+        "overlay0 is well, and so are 2 of 2 peers\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"is_complete": False, "notes": ["the forwarder hangs"]}, "the forwarder hangs"),
+        ({"services": {"up": 1, "degraded": 1, "down": 2}}, "of 4 services, 2 down and 1 degraded: `overlay services` tells why"),
+        ({"peers": [TOKYO | {"state": "unreachable"}]}, "none of 1 peer is well: tokyo is unreachable"),
+    ],
+)  # fmt: skip
+def test_check_of_a_node_that_is_not_well_says_why_and_the_exit_code_is_1(overlay, agent, fields, said):
+    agent.answers["status"] = answer(**fields)
+
+    result = overlay("status", "--check")
+
+    assert (result.exit_code, result.stdout) == (1, f"{said}\n")
+
+
+def test_check_without_an_agent_is_a_result_too(overlay):
+    result = overlay("status", "--check")
+
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert (
+        result.stdout == "no overlay agent runs for overlay0 here: start it with `overlay up --peers FILE`\n"
+    )
+
+
+def test_check_of_peers_names_the_first_that_is_not_well(overlay, agent):
+    agent.answers["peer"] = lambda request: peer_answer(
+        request["name"], state="up" if request["name"] == "tokyo" else "silent", last_received=3.0
+    )
+
+    good = overlay("status", "--check", "--peer", "tokyo")
+    bad = overlay("status", "--check", "--peer", "tokyo", "--peer", "rome")
+
+    assert (good.exit_code, good.stdout) == (0, "tokyo is up, the last message arrived 3 s ago\n")
+    assert (bad.exit_code, bad.stdout) == (1, "rome is silent\n")
+
+
+def test_check_of_a_peer_that_is_silent_for_too_long_fails(overlay, agent):
+    agent.answers["peer"] = peer_answer("tokyo", state="up", last_received=31.0)
+
+    assert overlay("status", "tokyo", "--check", "--max-silence", "40").exit_code == 0
+    late = overlay("status", "tokyo", "--check", "--max-silence", "30")
+    assert (late.exit_code, late.stdout) == (1, "tokyo has been silent for 31 s, more than 30 s\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--peer", "tokyo"), "--peer goes with --check: add it"),
+        (("--max-silence", "3"), "--max-silence goes with --check: add it"),
+        (("--check", "--watch"), "--watch shows the node: take it away, or --check"),
+        (("tokyo", "--watch"), "--watch shows the node: take it away, or PEER"),
+        (("--check", "--max-silence", "nan"), "is not a number of seconds"),
+        (("--check", "--max-silence", "0"), "is not in the range"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(overlay, arguments, said):
+    result = overlay("status", *arguments)
+
+    assert result.exit_code == 2
+    assert said in result.stderr

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from overlay.forwarding import counters
@@ -83,3 +85,16 @@ def test_lanes_are_told_where_the_node_has_several():
     assert told.by_lane == [(0, 100, 3, 0), (0, 0, 0, 0)]
     assert (told.session_lanes, told.open_lanes) == (1, 1)
     assert counters.row(peer, 1420, 0, 0).by_lane == []
+
+
+def test_size_of_units_is_told_while_units_go_and_not_where_plain_messages_do():
+    peer = Peer(7)
+    size = SimpleNamespace(limit=32, is_plain=False)
+    bulk = SimpleNamespace(key="key", size=size)
+    peer.keypairs = SimpleNamespace(current=SimpleNamespace(lanes=None, bulk=bulk))
+
+    assert counters.row(peer, 1420, 0, 0).unit_segments == 32
+    size.is_plain = True
+    assert counters.row(peer, 1420, 0, 0).unit_segments == 0
+    size.is_plain, bulk.key = False, None
+    assert counters.row(peer, 1420, 0, 0).unit_segments == 0

@@ -1,0 +1,90 @@
+"""``overlay status --check``: whether the node, or some of its peers, are well, as one sentence and an exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overlay.durations import format_duration
+from overlay.numbers import count
+from overlay.troubles import BEGINNING, STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from overlay.cli.agents import PeerStatus, Status
+
+# Ours
+WANTING = ("down", "degraded", "sorry")  # states of services that are not well, the worst first
+
+
+@dataclass(frozen=True, slots=True)
+class Wellness:
+    """Whether what was asked for is well, and a sentence that says so or why not."""
+
+    is_well: bool
+    sentence: str
+
+
+def judge_peer(peer: PeerStatus, max_silence: float | None) -> Wellness:
+    """Return whether packets pass to and from *peer*, which has to have sent something in the last *max_silence* seconds.
+
+    With None it may be silent as long as nothing tells that it is gone.
+    """
+    name, heard = peer.name, peer.last_received
+    if peer.state is None or not peer.is_counted:
+        return Wellness(
+            False, f"it is not known how {name} is, because the forwarder did not report its counters"
+        )
+    if peer.state in STATES:
+        return Wellness(False, peer.notes[0] if peer.notes else f"{name} is {peer.state}")
+    if peer.state == BEGINNING:
+        return Wellness(False, f"{name} has not answered yet: a handshake is under way")
+    if max_silence is not None and heard is None:
+        return Wellness(False, f"nothing has arrived from {name} yet")
+    if max_silence is not None and heard is not None and heard > max_silence:
+        return Wellness(
+            False,
+            f"{name} has been silent for {format_duration(heard)}, more than {format_duration(max_silence)}",
+        )
+    last = (
+        "nothing has arrived yet"
+        if heard is None
+        else f"the last message arrived {format_duration(heard)} ago"
+    )
+    return Wellness(True, f"{name} is {peer.state}, {last}")
+
+
+def judge_peers(peers: Sequence[PeerStatus], max_silence: float | None) -> Wellness:
+    """Return whether each of *peers* is well; the first that is not says why."""
+    judged = [judge_peer(peer, max_silence) for peer in peers]
+    bad = [each for each in judged if not each.is_well]
+    if bad:
+        return bad[0]
+    return Wellness(True, "; ".join(each.sentence for each in judged))
+
+
+def judge_node(status: Status, max_silence: float | None, *, is_complete: bool) -> Wellness:
+    """Return whether the node is well: its forwarder answers, some peer is well, and no service lacks servers.
+
+    That one of several peers is gone does not make a node unwell; that all are does.
+    """
+    if not is_complete:
+        return Wellness(
+            False, status.notes[0] if status.notes else "the forwarder did not report its counters"
+        )
+    wanting = [f"{status.services[state]} {state}" for state in WANTING if status.services.get(state)]
+    if wanting:
+        all_services = sum(status.services.values())
+        return Wellness(
+            False,
+            f"of {count(all_services, 'service')}, {' and '.join(wanting)}: `overlay services` tells why",
+        )
+    judged = [judge_peer(peer, max_silence) for peer in status.peers]
+    well = sum(each.is_well for each in judged)
+    if judged and not well:
+        return Wellness(False, f"none of {count(len(judged), 'peer')} is well: {judged[0].sentence}")
+    told = f"{status.interface} is well, and so are {well} of {count(len(judged), 'peer')}"
+    if status.reload_error is not None:
+        told += f", but the peers file is not in force: {status.reload_error}"
+    return Wellness(True, told)
