@@ -9,6 +9,14 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
+
+Buffer = bytes | bytearray | memoryview
 
 
 class Cause(enum.Enum):
@@ -170,8 +178,39 @@ REASONS = {name: Reason(name, cause, sentence) for name, cause, sentence in _ROW
 """All reasons by name."""
 
 
+class Watch(Protocol):
+    """Is told of what is dropped, while somebody wants to know."""
+
+    def __call__(
+        self, reason: str, count: int, packet: Buffer | None = None, datagram: Buffer | None = None
+    ) -> None:
+        """Note that *count* packets were dropped, of which this is one; whatever is kept of it is copied."""
+
+
 class Drops(Counter[str]):
     """Packets dropped, by reason.  Counting under a name that is not in REASONS is a bug, and fails an assertion."""
+
+    watch: Watch | None = None
+    leader: Drops | None = None
+    """Who is told of what is dropped there is told of these as well."""
+
+    def add(
+        self, reason: str, count: int = 1, packet: Buffer | None = None, datagram: Buffer | None = None
+    ) -> None:
+        """Count *count* dropped packets, of which *packet* is one, or *datagram* where it was not opened."""
+        self[reason] += count
+        if (watch := self._watch()) is not None:
+            watch(reason, count, packet, datagram)
+
+    def add_each(self, reason: str, items: Sequence[T], datagram: Callable[[T], Buffer]) -> None:
+        """Count each of *items*, whose bytes *datagram* returns, as dropped before it was opened."""
+        self[reason] += len(items)
+        if (watch := self._watch()) is not None:
+            for item in items:
+                watch(reason, 1, None, datagram(item))
+
+    def _watch(self) -> Watch | None:
+        return self.watch if self.leader is None else self.leader._watch()
 
     def __missing__(self, name: str) -> int:
         """Return 0 for a reason that nothing was dropped for."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
+from overlay.captures import Captures
 from overlay.counters import CounterQuestions
 from overlay.errors import HostError
 from overlay.forwarder import ForwarderGoneError, OtherReleaseError
@@ -58,6 +59,7 @@ class Supervisor:
         self._start = start
         self._serials = itertools.count(1)
         self._counters, self._pings = CounterQuestions(), PingQuestions()
+        self.captures = Captures(self.tell)
 
     @property
     def pings_waiting(self) -> int:
@@ -92,7 +94,11 @@ class Supervisor:
 
         The *introduction* is what holds at the time of the call.
         """
-        forwarder, introduced, told = self.forwarder, self._introduced, list(introduction)
+        forwarder, introduced, told = (
+            self.forwarder,
+            self._introduced,
+            [*introduction, *self.captures.everything()],
+        )
         nursery.start_soon(forwarder.hear)
         notes: list[str] | None = None
         try:
@@ -155,7 +161,15 @@ class Supervisor:
                     break
 
     async def watch(self) -> None:
-        """End a forwarder that answers nothing any more, though its process lives; keep() starts another."""
+        """End a forwarder that answers nothing any more, though its process lives; keep() starts another.
+
+        Captures whose reader is gone end as well.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.captures.keep)
+            await self._end_hung()
+
+    async def _end_hung(self) -> None:
         while True:
             await trio.sleep(PROOF_INTERVAL)
             forwarder = self.forwarder

@@ -6,11 +6,12 @@ import dataclasses
 import errno
 import math
 import random
+from collections import Counter
 from ipaddress import ip_address
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.forwarding.keypair import NONCE
-from overlay.link.messages import OWN, Routes
+from overlay.link.messages import OWN, BeginCapture, Routes
 from overlay.link.service_messages import (
     VIRTUAL,
     PermitRow,
@@ -22,6 +23,7 @@ from overlay.link.service_messages import (
 )
 from overlay.wire import icmp
 from overlay.wire.bulk import AES_256_GCM, CHACHA20_POLY1305, FRAGMENT_HEADER_SIZE
+from overlay.wire.dropped import Dropped
 from overlay.wire.messages import TAG_SIZE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from tests import packets, units
 from tests.network import Flight
@@ -30,6 +32,19 @@ from tests.sim import CLEAR_PORT, LANE_PORTS, World
 VIPS = ip_address("203.0.113.80"), ip_address("2001:db8:9::80")
 STRANGER = ("198.51.100.9", 4000)
 SETTINGS = ("has_gro", "ciphers", "mtu", "joins_udp", "has_segments")
+
+
+class ToldDrops:
+    """A capture of what a node drops."""
+
+    def __init__(self):
+        self.messages = []
+
+    def send(self, data, _):
+        self.messages.append(Dropped.parse(data))
+
+    def close(self):
+        pass
 
 
 class Story:
@@ -54,6 +69,11 @@ class Story:
             self.serve(self.nodes[0], self.nodes[1], 0, 0)
             self.permit(self.nodes[0], self.nodes[1], 0, 0)
             self.permit(self.nodes[1], self.nodes[0], 0, 0)
+        for node in self.nodes:
+            node.told = ToldDrops()
+            node.before = Counter(node.drops)
+            node.core.captures.begin(BeginCapture(1, 1 << 16), [node.told])
+            node.core.jobs.run(self.world.clock.now)
         # Flows have queues of their own there, and so have lanes
         self.world.network.goes_by_flow = by in {"vxlan", "geneve"} or self.world.lanes > 1
         self.chance = random.Random(seed)
@@ -475,6 +495,7 @@ def _seen(node):
     contact = peer.contact
     keypair = peer.keypairs.current
     return {
+        "all drops are told of": _told(node),
         "written": node.tun.writes,
         "drops": dict(+node.drops),
         "traffic": [getattr(peer.traffic, name) for name in ("tx_bytes", "rx_bytes", "tx_packets", "rx_packets",
@@ -487,6 +508,18 @@ def _seen(node):
         "lanes": [] if keypair is None or keypair.lanes is None else keypair.lanes.are_open(),
         "log": [(at, type(effect).__name__) for at, effect in node.log],
     }  # fmt: skip
+
+
+def _told(node):
+    """Return whether a capture was told of every packet that was dropped, or that it has missed it."""
+    capture = node.core.captures._captures[1]
+    told = sum(each.count for each in node.told.messages)
+    kernel = ("receive_full", "udp_filtered", "link")
+    drops = Counter(node.drops) - node.before
+    for served in node.core.services._balancer._served.values():
+        drops += served.service.drops
+    drops += node.core.services._balancer.drops
+    return told + capture.missed == sum(count for reason, count in drops.items() if reason not in kernel)
 
 
 KINDS = (

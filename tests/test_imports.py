@@ -179,6 +179,7 @@ ROOMS = {
     },
     "overlay.cli": {
         "overlay.capturing",
+        "overlay.reasons",
         "overlay.forwarding.native",  # for --version: which packet path there is
         "overlay.forwarding.native.aes",
         "overlay",
@@ -316,6 +317,7 @@ ONLY_IN = {
             "overlay.arrival",
             "overlay.attaching",
             "overlay.balancing",
+            "overlay.captures",
             "overlay.changes",
             "overlay.counters",
             "overlay.docker.driver",
@@ -466,6 +468,7 @@ TESTED_ELSEWHERE = {
     "overlay.cli.capture": "tests/netns/test_capture.py runs the command",
     "overlay.cli.capture.opening": "tests/netns/test_capture.py opens all of it, and what cannot be opened",
     "overlay.cli.capture.sources": "tests/netns/test_capture.py, in packets of a kernel",
+    "overlay.host.drop_socket": "tests/overlay/cli/capture/test_dropped.py hears by it",
     "overlay.host.packet_capture": "tests/netns/test_capture.py, in packets of a kernel",
     "overlay.cni.errors": "numbers; test_question and test_answer compare them",
     "overlay.cni.namespace": "tests/netns/test_cni.py attaches containers by it",

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 from overlay.answers.peer import find_peer, refuse_peer
+from overlay.captures import MOST_CAPTURES, is_fit
+from overlay.questions import refusal
 from overlay.reasons import REASONS
 
 if TYPE_CHECKING:
     from overlay.answers.running import Running
-    from overlay.questions import Answer, TellRows
+    from overlay.questions import Answer, Request, TellRows
     from overlay.roster import Remote
 
 # Ours
 SCHEMA = 1
+LARGEST_SNAPLEN = 262_144  # tcpdump's
 ROWS_AT_ONCE = 100
 
 
-async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answer:
+async def answer(running: Running, request: Request, tell_rows: TellRows) -> Answer:
     """Tell the rows of all peers, and return what is to be known of this node.
 
-    With a ``name`` it is a peer that is asked for; its own name comes back.
+    With a ``name`` it is a peer that is asked for; its own name comes back.  On a socket beside the question dropped
+    packets are told, the first ``snaplen`` bytes of each, until its other end is closed.
     """
     asked, node = request.get("name"), running.node()
     remote = find_peer(asked, running.roster) if asked is not None else None
     if asked is not None and remote is None:
         return refuse_peer(asked, running.roster, node, running.options.peers)
+    if request.descriptors and (refused := await _begin(running, request)) is not None:
+        return refused
     remotes = list(running.roster.by_number.values())
     for at in range(0, len(remotes), ROWS_AT_ONCE):
         await tell_rows([_row(each) for each in remotes[at : at + ROWS_AT_ONCE]])
@@ -40,6 +48,23 @@ async def answer(running: Running, request: Answer, tell_rows: TellRows) -> Answ
         "reasons": list(REASONS),
     }
     return {"ok": True, "capture": described}
+
+
+async def _begin(running: Running, request: Request) -> Answer | None:
+    """Have the forwarder tell of dropped packets; return an answer if it cannot be asked to."""
+    snaplen = request.get("snaplen")
+    if not isinstance(snaplen, int) or not 0 < snaplen <= LARGEST_SNAPLEN:
+        return refusal(f"a capture needs a snaplen of 1 to {LARGEST_SNAPLEN} bytes")
+    try:
+        opened = socket.socket(fileno=os.dup(request.descriptors[0]))
+    except OSError:
+        return refusal("what came with the request is not a socket")
+    if not is_fit(opened):
+        opened.close()
+        return refusal("what came with the request is not a socket of unix datagrams in order")
+    if not await running.supervisor.captures.begin(opened, snaplen):
+        return refusal(f"{MOST_CAPTURES} captures run already: end one of them", "busy")
+    return None
 
 
 def _row(remote: Remote) -> dict[str, Any]:

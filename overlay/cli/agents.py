@@ -13,7 +13,7 @@ from overlay.cli.output import suggest
 from overlay.cli.surroundings import Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import click
@@ -173,10 +173,21 @@ def ask_in_pieces(
 
     Raises HostError without an answer, Failure for a refusal.
     """
+    return ask_with_descriptors(ctx, interface, take, (), message)
+
+
+def ask_with_descriptors(
+    ctx: click.Context,
+    interface: str,
+    take: Callable[[list[Any]], object],
+    descriptors: Sequence[int],
+    message: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Do what ask_in_pieces() does; the agent gets copies of *descriptors*."""
     from overlay.host.control import NoAgentError, converse
 
     try:
-        answer = converse(agent_path(ctx, interface), message, take)
+        answer = converse(agent_path(ctx, interface), dict(message), take, descriptors=descriptors)
     except NoAgentError as refused:
         raise _without_agent(ctx, interface, message, refused) from refused
     return _accepted(interface, message, answer)

@@ -29,9 +29,9 @@ from overlay.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable
 
+    from overlay.reasons import Drops
     from overlay.wire.addresses import Sockaddr
 
 # As other implementations do
@@ -92,19 +92,19 @@ class Admission:
         return now < self._loaded_until
 
     def admit(
-        self, kind: int, datagram: bytes, source: Sockaddr, now: float, drops: Counter[str]
+        self, kind: int, datagram: bytes, source: Sockaddr, now: float, drops: Drops
     ) -> tuple[bool, bytes | None]:
         """Return whether the message may cross the link, and else what to answer to *source*, if anything."""
         size, reason = _SIZES[kind]
         if len(datagram) != size:
-            drops[reason] += 1
+            drops.add(reason, 1, None, datagram)
             return False, None
         if kind != TYPE_COOKIE_REPLY:  # that one is authenticated by what it answers
             if not self._checker.check_mac1(datagram):
                 if now >= self._misdirected_at and kind == TYPE_INITIATION and not self.is_under_load(now):
                     self._misdirected_at = now + MISDIRECTED_PAUSE
                     return self._pass(is_load=True)  # the agent counts it
-                drops["mac1"] += 1
+                drops.add("mac1", 1, None, datagram)
                 return False, None
             if self._awaited.take(kind, datagram, now):
                 return self._pass(is_load=False)
@@ -112,15 +112,15 @@ class Admission:
                 address = pack_host(source)
                 place = address + source[1].to_bytes(2, "big")
                 if not self._checker.check_mac2(datagram, place, now):
-                    drops["handshake_under_load"] += 1
+                    drops.add("handshake_under_load", 1, None, datagram)
                     return False, self._checker.make_reply(datagram, place, now)
                 if not self._buckets.allow(address if len(address) == 4 else address[:8], now):
-                    drops["handshake_rate"] += 1
+                    drops.add("handshake_rate", 1, None, datagram)
                     return False, None
         elif self._awaited.take(kind, datagram, now):
             return self._pass(is_load=False)
         if self._waiting >= (COOKIES_WAITING if kind == TYPE_COOKIE_REPLY else LINK_WAITING):
-            drops["handshake_queue"] += 1
+            drops.add("handshake_queue", 1, None, datagram)
             return False, None
         return self._pass(is_load=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never, cast
 
 from overlay.encap import ENCAPSULATIONS
 from overlay.encap.encapsulation import Role
@@ -24,8 +24,10 @@ from overlay.link.messages import (
     REPLACED_TIME,
     AskCounters,
     Begin,
+    BeginCapture,
     Command,
     Counters,
+    EndCapture,
     Handled,
     PingPeer,
     Ponged,
@@ -61,6 +63,7 @@ from overlay.wire.virtio import VIRTIO_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from overlay.forwarding.captures import Sink
     from overlay.forwarding.core import Core
     from overlay.forwarding.underlay.mmsg import Carrier
     from overlay.forwarding.underlay.shares import SendQueue
@@ -145,10 +148,14 @@ class Commands:
                 | AskFlows()
             ):
                 self._core.services.handle(command, self._link_is_idle, now)
+            case BeginCapture():
+                self._core.captures.begin(command, cast("Sequence[Sink]", sockets))
+            case EndCapture():
+                self._core.captures.end(command.number)
             case Begin():
                 pass  # the loop's matter
             case Start():
-                self._core.drops["link"] += 1  # said once, before there is a core
+                self._core.drops.add("link")  # said once, before there is a core
             case _:
                 assert_never(command)
 
@@ -164,7 +171,7 @@ class Commands:
             return
         caller = self._core.admission.callers.find(command.endpoint, self._core.sender.sockets)
         if caller is None:
-            peer.drops["no_endpoint"] += 1
+            peer.drops.add("no_endpoint")
         elif self._core.sender.answer(caller.udp, command.datagram, command.endpoint, caller.source):
             peer.traffic.tx_bytes += len(command.datagram)
 
@@ -205,7 +212,7 @@ class Commands:
             return
         peer.contact.is_unreachable = True
         for packet in self._core.staging.take(number):
-            peer.drops["given_up"] += 1
+            peer.drops.add("given_up", 1, memoryview(packet)[VIRTIO_SIZE:])
             self._core.unreachable.tell(packet[VIRTIO_SIZE:], now)
 
     def _set_peer(self, command: SetPeer, now: float) -> None:
@@ -215,10 +222,11 @@ class Commands:
             or (peer is not None and peer.encapsulation is not encapsulation)
             or not encapsulation.has_identifier(command.ends.identifier)
         ):
-            self._core.drops["link"] += 1
+            self._core.drops.add("link")
             return
         if peer is None:
             peer = self._core.peers[command.peer] = Peer(command.peer, encapsulation)
+            self._core.captures.watch(peer)
         peer.set_ends(command.ends)
         if self._core.bridge is not None:
             self._core.bridge.set_static(command.peer, command.macs, command.addresses)
@@ -306,7 +314,7 @@ class Commands:
             or len(raw) != len(command.rows)
             or any(row.role not in roles for row in command.rows)
         ):
-            self._core.drops["link"] += 1
+            self._core.drops.add("link")
             return
         for udp in self._core.sender.sockets:
             if udp.encapsulation is encapsulation:
@@ -356,7 +364,7 @@ class Commands:
     def _ask_for_paths(self, command: SetNode, sockets: Sequence[AnySocket]) -> None:
         """Send ICMP errors by the first of *sockets*, if it is for them, and learn MTUs of paths by the others."""
         if len(sockets) != command.has_icmp + len(command.families):
-            self._core.drops["link"] += 1
+            self._core.drops.add("link")
             return
         self._core.unreachable.send_from(command.addresses, sockets[0] if command.has_icmp else None)
         mtu = self._core.payload_mtu(command.mtu)

@@ -126,6 +126,7 @@ class Compiled:
         """Has other lanes at no work, until packets are waited for again: before anything but the twin touches the state."""
         self._core, self._outbound, self._inbound, self._tun = core, outbound, inbound, tun
         self._together = inbound.units.reassembly = Together(lane, inbound.units.unit_view, self.take_news)
+        core.captures.watch_lane(lane)
         self._settings: tuple[tuple[int, int], int, bool, bool] | None = None
         self._remembered: object = None
         self._senders: dict[bytes, Sockaddr] = {}
@@ -311,6 +312,8 @@ class Compiled:
                 core.drops[reason] += count
             elif number in core.peers:
                 core.peers[number].drops[reason] += count
+        if core.captures.is_on:
+            core.captures.take_noted(lane)
         refused = lane.take_refused()
         if refused:
             self.stop()

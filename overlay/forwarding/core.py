@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from overlay.forwarding.admission import Admission
+from overlay.forwarding.captures import Captures
 from overlay.forwarding.compiled import Compiled
 from overlay.forwarding.ethernet.bridge import Bridge
 from overlay.forwarding.ethernet.inbound import FramesInbound
@@ -103,6 +104,7 @@ class Core:
         )
         self.unreachable.is_virtual = self.services.is_virtual
         batch, by_index, timers = self.outbound, self.by_index, Timers()
+        self.captures = Captures(self.drops, self.peers, self.inbound.received, self.jobs.add_once)
         self.lanes = Lanes(by_index, timers, self.timing, send=batch.send_by_lane, forget=self._forget)
         self.liveness = Liveness(
             self.timing,
@@ -164,16 +166,23 @@ class Core:
 
     def refuse(self, packet: Buffer, reason: str, now: float) -> None:
         """Drop a packet of the tun that no peer takes, and tell its sender."""
-        self.drops[reason] += 1
+        self.drops.add(reason, 1, packet)
         self.unreachable.tell(packet, now)
 
-    def refused(self, peer: Peer, reason: str, count: int = 1) -> None:
-        """Count *count* dropped messages from *peer*, or claiming to be from it."""
-        peer.drops[reason] += count
+    def refused(
+        self,
+        peer: Peer,
+        reason: str,
+        count: int = 1,
+        packet: Buffer | None = None,
+        datagram: Buffer | None = None,
+    ) -> None:
+        """Count *count* dropped messages from *peer*, or claiming to be from it, as Drops.add() does."""
+        peer.drops.add(reason, count, packet, datagram)
 
     def cannot_reach(self, peer: Peer, packet: Buffer, now: float) -> None:
         """Drop a packet for a peer whose address is not known, and tell its sender."""
-        peer.drops["no_endpoint"] += 1
+        peer.drops.add("no_endpoint", 1, packet)
         self.unreachable.tell(packet, now)
 
     def stage(self, peer: Peer, packet: bytes, now: float) -> None:
@@ -186,8 +195,8 @@ class Core:
             return
         if peer.contact.is_unreachable:
             self.unreachable.tell(packet[VIRTIO_SIZE:], now)
-        for owner, _ in self.staging.add(peer.number, packet):
-            self.peers[owner].drops["staging_full"] += 1
+        for owner, dropped in self.staging.add(peer.number, packet):
+            self.peers[owner].drops.add("staging_full", 1, memoryview(dropped)[VIRTIO_SIZE:])
         self.liveness.want(peer, now)
 
     def authenticated(self, peer: Peer, keypair: Keypair[Peer], now: float) -> None:
@@ -307,7 +316,7 @@ class Core:
         """Tell the agent and return whether the link took it; with the link full, it is dropped and counted."""
         is_taken = self._link_takes(report)
         if not is_taken:
-            self.drops["link_full"] += 1
+            self.drops.add("link_full")
         return is_taken
 
     def retire(self, keypairs: list[Keypair[Peer]]) -> None:

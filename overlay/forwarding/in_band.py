@@ -66,7 +66,7 @@ class InBand:
         It is answered under the keypair it came by, which may be ``next`` where handshakes crossed: its peer uses it.
         """
         if not _permits(peer).take(1, now):
-            peer.drops["control_rate"] += 1
+            peer.drops.add("control_rate")
             return
         bulk = keypair.bulk
         assert bulk is not None
@@ -101,7 +101,7 @@ class InBand:
                 case None:
                     pass  # of a later version
         except PacketError as error:
-            peer.drops[error.reason] += 1
+            peer.drops.add(error.reason)
         if answer is not None:
             self._send(peer, keypair, answer)
 
@@ -111,7 +111,7 @@ class InBand:
         if peer.contact.for_agent.take(1, now):
             self._report(ControlReceived(peer.number, control.build(message)))
         else:
-            peer.drops["control_rate"] += 1
+            peer.drops.add("control_rate")
 
     @staticmethod
     def spare(peer: Peer, firsts: npt.NDArray[np.uint8], rows: list[int], now: float) -> list[int]:
@@ -124,7 +124,7 @@ class InBand:
             return rows
         room = max(0, _permits(peer).available(now))
         if room < len(rows):
-            peer.drops["control_rate"] += len(rows) - room
+            peer.drops.add("control_rate", len(rows) - room)
         return rows[:room]
 
 

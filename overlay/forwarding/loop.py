@@ -310,14 +310,14 @@ class Loop:
             try:
                 received = self._link.receive()
             except PacketError:
-                self._core.drops["link"] += 1
+                self._core.drops.add("link")
                 continue
             if received is None:
                 return
             message, descriptors = received
             sockets = _wrapped(message, descriptors, self._core.sender.sockets)
             if isinstance(message, Report):
-                self._core.drops["link"] += 1
+                self._core.drops.add("link")
                 continue
             self._commands.handle(message, sockets, now)
             if isinstance(message, Sockets):

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 LEAST_ROW = 8  # bytes: the type, and the index of a session
 
 
-def sort_out(rows: Bytes2D, known: Container[int], *, takes_units: bool) -> tuple[dict[str, int], list[int]]:
-    """Return how many of *rows* are refused, by reason, and which of them may be ours, in their order.
+def sort_out(
+    rows: Bytes2D, known: Container[int], *, takes_units: bool
+) -> tuple[dict[str, list[int]], list[int]]:
+    """Return which of *rows* are refused, by reason, and which of them may be ours, in their order.
 
     *rows* are datagrams of equal size, LEAST_ROW bytes at least; *known* are the indices of sessions.  Nothing is
     authenticated or changed.
@@ -29,7 +31,7 @@ def sort_out(rows: Bytes2D, known: Container[int], *, takes_units: bool) -> tupl
     words = rows[:, :LEAST_ROW].view("<u4")
     kinds, indices = words[:, 0].tolist(), words[:, 1].tolist()
     size = rows.shape[1]
-    refused: dict[str, int] = {}
+    refused: dict[str, list[int]] = {}
     ours: list[int] = []
     for row, (kind, index) in enumerate(zip(kinds, indices, strict=True)):
         if kind == TYPE_TRANSPORT:
@@ -45,7 +47,7 @@ def sort_out(rows: Bytes2D, known: Container[int], *, takes_units: bool) -> tupl
         else:
             reason = "unknown_type"
         if reason:
-            refused[reason] = refused.get(reason, 0) + 1
+            refused.setdefault(reason, []).append(row)
         else:
             ours.append(row)
     return refused, ours

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from overlay.forwarding.batch import Batch
+    from overlay.forwarding.captures import Captures
     from overlay.forwarding.in_band import InBand
     from overlay.forwarding.indices import Indices
     from overlay.forwarding.keypair import Keypair
@@ -44,6 +45,7 @@ class Upcalls(Protocol):
     liveness: Liveness
     jobs: Workqueue
     services: Services
+    captures: Captures
 
     @property
     def outbound(self) -> Batch:
@@ -52,8 +54,15 @@ class Upcalls(Protocol):
     def refuse(self, packet: Buffer, reason: str, now: float) -> None:
         """Drop a packet of the tun that no peer takes, and tell its sender."""
 
-    def refused(self, peer: Peer, reason: str, count: int = 1) -> None:
-        """Count *count* dropped messages from *peer*, or claiming to be from it."""
+    def refused(
+        self,
+        peer: Peer,
+        reason: str,
+        count: int = 1,
+        packet: Buffer | None = None,
+        datagram: Buffer | None = None,
+    ) -> None:
+        """Count *count* dropped messages from *peer*, or claiming to be from it, as Drops.add() does."""
 
     def cannot_reach(self, peer: Peer, packet: Buffer, now: float) -> None:
         """Drop a packet for a peer whose address is not known, and tell its sender."""

@@ -156,9 +156,15 @@ def request(path: Path, message: Message, timeout: float = TIMEOUT) -> Message:
 
 
 def converse(
-    path: Path, message: Message, take: Callable[[list[Any]], object], timeout: float = TIMEOUT
+    path: Path,
+    message: Message,
+    take: Callable[[list[Any]], object],
+    timeout: float = TIMEOUT,
+    descriptors: Sequence[int] = (),
 ) -> Message:
     """Return the agent's answer to *message*, and have *take* take the rows that come before it, some at a time.
+
+    The agent gets copies of *descriptors*.
 
     Raises HostError if nothing came within *timeout* seconds, or no line after another.
     """
@@ -167,7 +173,11 @@ def converse(
         try:
             client.settimeout(timeout)
             _connect(client, path, timeout)
-            client.sendall(encode(message))
+            data = encode(message)
+            if descriptors:
+                data = data[socket.send_fds(client, [data], descriptors) :]
+            if data:  # to send nothing fails where the agent has answered and hung up
+                client.sendall(data)
             lines = _Lines(client, timeout)
             answer = decode(lines.read())
             while answer.get("more") is True:

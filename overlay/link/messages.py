@@ -2,7 +2,8 @@
 
 The type of a field says what it may hold, and ``codec`` makes bytes and checks of it.  A new message stands in
 ``Command`` or ``Report`` too; one that is added, removed or changed in any field needs another VERSION.  A field that
-its message names in KEYS has the value of the key of that name in the peers file.  Descriptors travel beside ``Start``, ``SetNode`` and ``Sockets`` (SCM_RIGHTS).
+its message names in KEYS has the value of the key of that name in the peers file.  Descriptors travel beside ``Start``, ``SetNode``, ``Sockets`` and
+``BeginCapture`` (SCM_RIGHTS).
 """
 
 import dataclasses
@@ -49,7 +50,7 @@ from overlay.wire.ip import PROTOCOL_UDP
 from overlay.wire.lanes import LANES
 
 # Ours
-VERSION = 7  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
+VERSION = 8  # of the messages and their bytes: the files of the forwarder may be newer than the running agent
 ROUTES_PER_MESSAGE = 100  # applied between two batches of packets, in 0.2 ms, so that none waits for a reload
 PINGS_WAITING = 256  # in-band pings that wait for an answer at once
 CONTROL_PER_SECOND, CONTROL_AT_ONCE = 100.0, 200.0  # in-band messages of one peer that the agent is told of
@@ -244,6 +245,24 @@ class SendControl:
 
 
 @dataclass(frozen=True, slots=True)
+class BeginCapture:
+    """Tell of dropped packets on the socket beside this message, the first *snaplen* bytes of each, until end of capture.
+
+    *number* is that of the capture; no two have the same at a time.
+    """
+
+    number: int
+    snaplen: Annotated[int, between(1, 1 << 18)]
+
+
+@dataclass(frozen=True, slots=True)
+class EndCapture:
+    """Tell the capture *number* of nothing more, and close its socket."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The forwarder has begun.  *notes* are sentences on what it could not do.
 
@@ -372,7 +391,8 @@ ServiceReport: TypeAlias = Pinned | ServiceCounters | Flows
 
 Command: TypeAlias = (
     Start | Sockets | SetNode | SetIdentity | SetPeer | RemovePeer | SetEndpoint | Routes | Begin | Handled | RenewSources
-    | AskCounters | PingPeer | TellSender | SendControl | ServiceCommand | Transmit | InstallKeypair | Wipe | GiveUp
+    | AskCounters | PingPeer | TellSender | SendControl | BeginCapture | EndCapture | ServiceCommand | Transmit
+    | InstallKeypair | Wipe | GiveUp
 )  # fmt: skip
 """What the agent tells the forwarder."""
 

@@ -1,6 +1,6 @@
 """A dropped packet as a forwarder tells a capture of it: one message on a socket of its own.
 
-Big endian, as a filter of the kernel reads it; HEADER is followed by the beginning of the packet:
+The time is that of its arrival, by the kernel.  Big endian, as a filter of the kernel reads it; HEADER is followed by the beginning of the packet:
 
 - 1 byte kind: what the bytes are (Kind)
 - 1 byte family: 4 or 6 where the source of a datagram is told, else 0
@@ -9,7 +9,6 @@ Big endian, as a filter of the kernel reads it; HEADER is followed by the beginn
 - 4 bytes length of the packet, before it was cut
 - 4 bytes count: of packets that were dropped together, of which this is one
 - 8 bytes missed: packets that this capture has not been told of so far
-- 8 bytes time, in nanoseconds of CLOCK_REALTIME
 - 2 bytes port and 2 bytes zero, 16 bytes address: the source of a datagram
 """
 
@@ -25,7 +24,7 @@ from overlay.errors import PacketError
 if TYPE_CHECKING:
     from overlay.wire.ip import Buffer
 
-HEADER = struct.Struct(">BBHIIIQQHH16s")
+HEADER = struct.Struct(">BBHIIIQHH16s")
 LENGTH_AT = 8  # where the length stands
 
 # Ours
@@ -50,7 +49,6 @@ class Dropped:
     length: int
     count: int
     missed: int
-    wall_ns: int
     data: bytes
     source: tuple[bytes, int] | None = None
 
@@ -59,23 +57,25 @@ class Dropped:
         """Read a message.  Raises PacketError ``link``, and nothing else, for any bytes."""
         if not HEADER.size <= len(message) <= HEADER.size + LONGEST:
             raise PacketError("link")
-        kind, family, reason, peer, length, count, missed, wall_ns, port, _, address = HEADER.unpack_from(
-            message
-        )
+        kind, family, reason, peer, length, count, missed, port, _, address = HEADER.unpack_from(message)
         if kind not in _KINDS or family not in _SIZES:
             raise PacketError("link")
         data = bytes(message[HEADER.size :])
         if length < len(data):
             raise PacketError("link")
         source = (address[: _SIZES[family]], port) if family else None
-        return cls(_KINDS[kind], reason, peer, length, count, missed, wall_ns, data, source)
+        return cls(_KINDS[kind], reason, peer, length, count, missed, data, source)
 
     def build(self) -> bytes:
         """Return the bytes that parse() reads back into an equal value."""
+        return self.build_for(self.missed, len(self.data))
+
+    def build_for(self, missed: int, snaplen: int) -> bytes:
+        """Return the bytes for a capture that has missed so many, and is told the first *snaplen* bytes of packets."""
         address, port = self.source or (b"", 0)
         family = {0: 0, 4: 4, 16: 6}[len(address)]
-        head = (self.kind, family, self.reason, self.peer, self.length, self.count, self.missed, self.wall_ns)
-        return HEADER.pack(*head, port, 0, address) + self.data
+        head = (self.kind, family, self.reason, self.peer, self.length, self.count, missed)
+        return HEADER.pack(*head, port, 0, address) + self.data[:snaplen]
 
 
 _KINDS = {int(kind): kind for kind in Kind}

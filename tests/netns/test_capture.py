@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -146,6 +147,64 @@ def test_datagrams_on_the_wire_are_captured_beside_the_packets_inside(site):
     assert {row["udp.srcport"] for row in rows} == {"51820"}
 
 
+def drop_some(site):
+    """Have Paris drop packets that no peer has, one that Tokyo may not send, and one that is for another key."""
+    site.web.run("ping", "-n", "-c2", "-i0.1", "-W1", "10.244.99.1", check=False)
+    site.tokyo.namespace.run("ip", "addr", "add", "203.0.113.7/32", "dev", "lo", check=False)
+    site.tokyo.namespace.run("ping", "-n", "-c1", "-W1", "-I", "203.0.113.7", site.paris.address, check=False)
+    code = (
+        "import socket, sys; udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+        r"udp.sendto(b'\x02\0\0\0'.ljust(92, b'x'), (sys.argv[1], 51820))"
+    )
+    site.tokyo.namespace.python(code, site.paris.outside)
+
+
+def test_dropped_packets_are_shown_with_their_reason_and_their_peer(site):
+    capture = Running(site, "--dropped")
+    drop_some(site)
+    wait_until(lambda: len({row["frame.comment"] for row in capture.rows()}) >= 3, PATIENCE, "three reasons")
+    capture.end()
+
+    told = {
+        (row["frame.interface_name"], row["frame.comment"].partition(" (")[0], row.get("ip.src"))
+        for row in capture.rows()
+    }
+    assert told >= {
+        ("overlay0:dropped", "drop=no_peer", site.web.address),
+        ("overlay0:dropped", "peer=tokyo drop=source", "203.0.113.7"),
+    }
+    refused = next(row for row in capture.rows() if row["frame.interface_name"] == "overlay0:refused")
+    assert refused["ip.src"] == site.tokyo.outside
+    assert refused["frame.comment"].startswith("drop=mac1")
+    assert "wg" in refused["frame.protocols"]
+
+
+def test_only_packets_of_one_reason_that_match_a_filter_are_shown(site):
+    capture = Running(site, "--dropped=no_peer", "-f", "icmp and len == 84")
+    drop_some(site)
+    site.web.run("ping", "-n", "-c1", "-s10", "-W1", "10.244.99.1", check=False)
+    wait_until(capture.rows, PATIENCE, "a drop")
+    capture.end()
+
+    assert {(row["ip.dst"], row["ip.len"]) for row in capture.rows()} == {("10.244.99.1", "84")}
+
+
+def test_captures_go_on_when_the_forwarder_dies_and_two_do_not_disturb_each_other(site):
+    one, other = Running(site, "--dropped=no_peer"), Running(site)
+    os.kill(site.paris.status()["forwarder_pid"], signal.SIGKILL)
+    wait_until(lambda: "forwarder restarted" in site.paris.log, PATIENCE, "another forwarder")
+    site.web.run("ping", "-n", "-c1", "-W1", "10.244.99.1", check=False)
+    wait_until(one.rows, PATIENCE, "a drop")
+    one.end()
+    site.web.run("ping", "-n", "-c1", "-W1", "10.244.99.1", check=False)
+    other.end(signal.SIGTERM)
+
+    assert [row["frame.comment"].partition(" (")[0] for row in one.rows()] == ["drop=no_peer"]
+    assert [row["frame.interface_name"] for row in other.rows() if row.get("ip.dst") == "10.244.99.1"] == [
+        "overlay0:out", "overlay0:dropped", "overlay0:out", "overlay0:dropped",
+    ]  # fmt: skip
+
+
 def test_count_and_snaplen_limit_a_capture(site):
     capture = Running(site, "-f", "icmp", "-c", "3", "-s", "40")
     site.web.ping(site.shop.address, 3)
@@ -186,6 +245,7 @@ def test_lines_are_shown_where_no_file_is_named(site):
         (("-f", "tcp prot 80"), "tcpdump does not accept the filter"),
         (("tokio",), "did you mean tokyo?"),
         (("-w", "/proc/nothing/x"), "cannot be written"),
+        (("--dropped=sourc",), "no packet is dropped for the reason sourc: did you mean source"),
         (("-w", "/dev/full", "-c", "1"), "No space left on device"),
         (("--interface", "nothing0"), "no overlay agent runs"),
     ],
@@ -209,3 +269,15 @@ def test_reader_that_leaves_ends_the_capture_and_nothing_else(site):
     assert process.returncode == 0
     assert "Traceback" not in said
     assert "captured" in said
+
+
+def test_capture_ends_with_its_agent(site):
+    """The last test of this site."""
+    capture = Running(site)
+    site.paris.stop()
+    said = capture.end()
+
+    assert "overlay0" in said
+    assert "stopped" in said
+    assert capture.process.returncode == 1
+    assert capture.rows() is not None

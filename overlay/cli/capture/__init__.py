@@ -38,6 +38,13 @@ LARGEST_SNAPLEN = 262_144  # tcpdump's, and its default
     help="Which packets, in the language of tcpdump (man pcap-filter), as in 'host 10.244.2.7 and tcp port 443'.",
 )
 @click.option(
+    "--dropped",
+    is_flag=False,
+    flag_value="",
+    metavar="[REASON]",
+    help="Capture only packets that are dropped, for any reason or for this one; PEER comes before it.",
+)
+@click.option(
     "--outside",
     is_flag=True,
     help="Capture the datagrams of the tunnels, too, as this host's interfaces carry them.",
@@ -59,6 +66,7 @@ def command(
     interface: str,
     write: Path | None,
     expression: str | None,
+    dropped: str | None,
     outside: bool,
     count: int | None,
     snaplen: int,
@@ -70,15 +78,23 @@ def command(
     Wireshark reads it as it comes.  Ctrl-C ends the capture; stderr then says how many packets there were, and how many
     were missed because this command did not read them in time.  No packet waits for it.
 
+    Packets that are dropped are shown with the reason: those from the interface once more, behind themselves.
+
     Large TCP packets are shown as the kernel hands them over, before they are cut into segments, as tcpdump does.
     """
     from overlay.cli.capture.opening import Wanted, asked_node, open_output, open_sources
     from overlay.cli.capture.session import Limits, Session
+    from overlay.host.drop_socket import DropSocket
 
-    node = asked_node(ctx, interface, peer)
+    wanted = Wanted(expression or "", snaplen, with_outside=outside, dropped=dropped)
     with contextlib.ExitStack() as stack:
-        wanted = Wanted(expression or "", snaplen, with_outside=outside)
-        sources = [stack.enter_context(contextlib.closing(each)) for each in open_sources(node, wanted)]
+        hearing, told = DropSocket.pair()
+        stack.callback(hearing.close)
+        with told:
+            node = asked_node(ctx, interface, peer, told, snaplen)
+        sources = [
+            stack.enter_context(contextlib.closing(each)) for each in open_sources(node, wanted, hearing)
+        ]
         output = stack.enter_context(contextlib.closing(open_output(write, node, wanted)))
         session = Session(sources, output, Limits(count, duration))
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -9,20 +10,24 @@ from typing import TYPE_CHECKING
 
 from overlay.capturing.entry import Place
 from overlay.capturing.whose import PeerRow, Whose
-from overlay.cli.agents import ask_in_pieces
+from overlay.cli.agents import ask_with_descriptors
+from overlay.cli.capture.dropped import DroppedPackets, Named
 from overlay.cli.capture.outputs import LinesOutput, PcapngOutput, open_file, open_stdout
 from overlay.cli.capture.sources import Inside, Outside
-from overlay.cli.exits import Failure
+from overlay.cli.exits import Failure, Misuse
 from overlay.host.packet_capture import PacketCapture, ifindex_of, not_of
 from overlay.host.pcap_filter import LINK_ETHERNET, LINK_RAW, as_program, compile_expression
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
     from pathlib import Path
 
     import click
 
     from overlay.cli.capture.outputs import Output
     from overlay.cli.capture.sources import Source
+    from overlay.host.drop_socket import DropSocket
 
 # Ours
 STANDARD_OUTPUT = "-"
@@ -30,17 +35,22 @@ STANDARD_OUTPUT = "-"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which packets: those that match *expression*, the first *snaplen* bytes of each."""
+    """Which packets: those that match *expression*, the first *snaplen* bytes of each.
+
+    With *dropped*, only those that were dropped, for that reason alone unless it is empty.
+    """
 
     expression: str
     snaplen: int
     with_outside: bool = False
+    dropped: str | None = None
 
     @property
     def places(self) -> list[Place]:
         """Where they are captured, in the order of the interfaces in the file."""
+        inside = [Place.OUT, Place.IN] if self.dropped is None else []
         outside = [Place.OUTSIDE_OUT, Place.OUTSIDE_IN] if self.with_outside else []
-        return [Place.OUT, Place.IN, *outside]
+        return [*inside, Place.DROPPED, Place.REFUSED, *outside]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,32 +63,54 @@ class Node:
     protocols: tuple[int, ...]
     peer: str | None
     whose: Whose
+    reasons: tuple[str, ...]
 
 
-def asked_node(ctx: click.Context, interface: str, peer: str | None) -> Node:
-    """Return what the agent says.  Raises as ask() does, Misuse for a peer that it does not know."""
+def asked_node(
+    ctx: click.Context, interface: str, peer: str | None, told: socket.socket, snaplen: int
+) -> Node:
+    """Return what the agent says, and have its forwarder tell *told* of dropped packets.
+
+    Raises as ask() does, Misuse for a peer that it does not know.
+    """
     whose, rows = Whose(), list[object]()
-    asked = {} if peer is None else {"name": peer}
-    answer = ask_in_pieces(ctx, interface, rows.extend, op="capture", **asked)
+    message = {"op": "capture", "snaplen": snaplen} | ({} if peer is None else {"name": peer})
+    answer = ask_with_descriptors(ctx, interface, rows.extend, [told.fileno()], message)
     try:
-        told = answer["capture"]
+        said = answer["capture"]
         whose.take(map(PeerRow.read, rows))
-        ports, protocols = tuple(map(int, told["ports"])), tuple(map(int, told["protocols"]))
-        named = None if told["peer"] is None else str(told["peer"])
-        return Node(interface, bool(told["is_tap"]), ports, protocols, named, whose)
+        ports, protocols = tuple(map(int, said["ports"])), tuple(map(int, said["protocols"]))
+        named = None if said["peer"] is None else str(said["peer"])
+        reasons = tuple(map(str, said["reasons"]))
+        return Node(interface, bool(said["is_tap"]), ports, protocols, named, whose, reasons)
     except (KeyError, TypeError, ValueError) as error:
         raise Failure(
             f"the agent of {interface} is of another version than this command: start it again"
         ) from error
 
 
-def open_sources(node: Node, wanted: Wanted) -> list[Source]:
-    """Return where packets come from.  Raises HostError, ConfigError for a filter."""
+def open_sources(node: Node, wanted: Wanted, hearing: DropSocket) -> list[Source]:
+    """Return where packets come from, dropped ones by *hearing*.  Raises HostError, ConfigError for a filter."""
     link = LINK_ETHERNET if node.is_tap else LINK_RAW
-    compiled = as_program(compile_expression(wanted.expression, link, wanted.snaplen))
+    instructions = compile_expression(wanted.expression, link, wanted.snaplen)
     outside = _outside(node, wanted) if wanted.with_outside else []
-    inside = PacketCapture(node.interface, compiled)
-    return [Inside(inside, node.whose, node.interface, node.peer, is_tap=node.is_tap), *outside]
+    if wanted.dropped is None:
+        inside = PacketCapture(node.interface, as_program(instructions))
+        outside.append(Inside(inside, node.whose, node.interface, node.peer, is_tap=node.is_tap))
+    if wanted.expression.strip():
+        hearing.let_through(instructions)
+    reason = checked_reason(wanted.dropped or "", node.reasons)
+    named = Named(node.interface, node.peer, node.reasons, node.whose.names, min(node.ports, default=0))
+    return [*outside, DroppedPackets(hearing, named, reason)]
+
+
+def checked_reason(reason: str, known: Sequence[str]) -> str:
+    """Return *reason*.  Raises Misuse if it is not among the *known* ones, unless it is empty."""
+    if not reason or reason in known:
+        return reason
+    close = difflib.get_close_matches(reason, known, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "docs/drops.md lists them all"
+    raise Misuse(f"no packet is dropped for the reason {reason}: {hint}")
 
 
 def _outside(node: Node, wanted: Wanted) -> list[Source]:

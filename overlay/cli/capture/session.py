@@ -81,8 +81,7 @@ class Session:
             source.count()
             missed += source.missed
         with contextlib.suppress(ReaderGoneError, Failure):
-            self._output.end(
-                {place: (each.received, each.missed) for each in self._sources for place in each.places}
-            )
+            # The kernel counts both directions together
+            self._output.end({each.places[0]: (each.received, each.missed) for each in self._sources})
         lost = f", {missed} missed: they came faster than they were read" if missed else ", none missed"
         return f"{numbers.count(self.captured, 'packet')} captured{lost}"

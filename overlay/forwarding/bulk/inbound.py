@@ -91,7 +91,7 @@ class UnitInbound:
         if last <= FRAGMENT_HEADER_SIZE:
             end = at + size - last
             if buffer[end] == TYPE_FRAGMENT:
-                self._core.drops["fragment_short"] += 1
+                self._core.drops.add("fragment_short", 1, None, received.view[end : end + last])
             else:
                 self._delivery.take_one(received, end, last)
             count, last = count - 1, stride
@@ -129,12 +129,12 @@ class UnitInbound:
         _, _, _, cipher, index, counter = FRAGMENT_HEADER.unpack_from(received.buffer)
         keypair = self._core.by_index.get(index)
         if keypair is None:
-            self._core.drops["unknown_index"] += count
+            self._core.drops.add("unknown_index", count, None, received.view[:stride])
             return
         try:
             bulk, opener = self._check(keypair, cipher, counter, received.now)
         except PacketError as error:
-            self._core.refused(keypair.peer, error.reason, count)
+            self._core.refused(keypair.peer, error.reason, count, None, received.view[:stride])
             return
         layout = self._layouts[count, stride]
         layout.target[:] = layout.pieces
@@ -170,7 +170,7 @@ class UnitInbound:
         _, number, total, cipher, index, counter = FRAGMENT_HEADER.unpack_from(received.buffer, at)
         keypair = core.by_index.get(index)
         if keypair is None:
-            core.drops["unknown_index"] += count
+            core.drops.add("unknown_index", count, None, table[0].data)
             return
         peer = keypair.peer
         refused = count
@@ -193,7 +193,7 @@ class UnitInbound:
             if not bulk.window.accept(counter):
                 raise PacketError("replay")
         except PacketError as error:
-            core.refused(peer, error.reason, refused)
+            core.refused(peer, error.reason, refused, None, table[0].data)
             return
         bulk.delivered(counter, total, received.now)
         ecn = CE if partial.is_marked else received.arrival.ecn
@@ -214,6 +214,6 @@ class UnitInbound:
     def _lost(partial: Partial[Keypair[Peer]]) -> None:
         """Count a unit that was given up incomplete."""
         keypair = partial.keypair
-        keypair.peer.drops["unit_incomplete"] += 1
+        keypair.peer.drops.add("unit_incomplete")
         if keypair.bulk is not None and partial.is_at_endpoint:
             keypair.bulk.missing += partial.missing

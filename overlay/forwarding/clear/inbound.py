@@ -89,7 +89,8 @@ class ClearInbound:
         assert clear is not None
         peers = self._peers.get(place_of(encapsulation, received.source))
         if peers is None:
-            self._core.drops["outer_source"] += -(-received.size // received.stride)
+            count = -(-received.size // received.stride)
+            self._core.drops.add("outer_source", count, None, received.view[: received.stride])
             return
         self._take_from(clear, peers, received)
 
@@ -138,7 +139,7 @@ class ClearInbound:
     def _take_run(self, peers: list[Peer], rows: Rows, run: Run, received: Received) -> None:
         peer = self.sender(peers, rows.plaintext(run.first))
         if peer is None:
-            peers[0].drops["source"] += run.count
+            peers[0].drops.add("source", run.count, rows.plaintext(run.first))
             return
         peer.traffic.rx_packets += run.count
         at = run.first * rows.stride
@@ -187,7 +188,7 @@ class ClearInbound:
         except PacketError as error:
             frames = clear.frames
             if frames is None or not self._neighbours.answer(frames, peers, payload, now):
-                blamed.drops[error.reason] += 1
+                blamed.drops.add(error.reason, 1, None, payload)
             return
         peer.traffic.rx_packets += 1
         peer.traffic.rx_bytes += len(payload)

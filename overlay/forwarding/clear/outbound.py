@@ -48,7 +48,7 @@ class ClearOutbound:
             self._core.cannot_reach(peer, view[start:end], now)
             return False
         if not ttl_of(arena, start):
-            peer.drops["ttl"] += 1  # RFC 2003 section 3.1
+            peer.drops.add("ttl", 1, view[start:end])  # RFC 2003 section 3.1
             return False
         marks = ecn
         if not peer.has_ports:
@@ -69,7 +69,7 @@ class ClearOutbound:
             return False
         clamp_syn(arena, start, end, outbound.splitter.mtu, peer.path.mtu, is_partial=flags & NEEDS_CSUM != 0)
         if flags & NEEDS_CSUM and not outbound.complete(start, length, csum_start, csum_offset):
-            peer.drops["tun_malformed"] += 1
+            peer.drops.add("tun_malformed", 1, view[start:end])
             return False
         if length > peer.path.mtu:
             outbound.flush_peer(lane)
@@ -117,7 +117,7 @@ class ClearOutbound:
         try:
             train = splitter.split(packet, offload.gso_type, offload.segment, offload.csum_start)
         except PacketError as error:
-            peer.drops[error.reason] += 1
+            peer.drops.add(error.reason, 1, packet)
             return
         self._outbound.flush_peer(lane)
         train.prefix(prefix)

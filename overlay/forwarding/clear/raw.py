@@ -99,7 +99,7 @@ class RawInbound:
                 return False
             except OSError:
                 # An ICMP error for an earlier packet, reported here once: nobody has authenticated it.
-                self._core.drops["udp_error"] += 1
+                self._core.drops.add("udp_error")
                 taken += LARGEST_ROW
                 continue
             sizes: list[int] = receipt.sizes[:count].tolist()
@@ -159,7 +159,7 @@ class RawInbound:
         peers = self._clear.peers_at(place_of(udp.encapsulation, source))
         count, ecn = len(sizes), outer.tos & 3
         if not peers:
-            self._core.drops["outer_source"] += count
+            self._core.drops.add("outer_source", count)
             return
         # A congestion mark changes packets one by one.
         is_alike = fits and count > 1 and ecn not in {CE, ECT_1}
@@ -215,7 +215,7 @@ class RawInbound:
             candidates = [each for each in peers if each.tunnel.prefix[version] == prefix]
             peer = self._clear.sender(candidates, view[at + before : at + size])
             if peer is None:
-                candidates[0].drops["source"] += run.count
+                candidates[0].drops.add("source", run.count, view[at + before : at + size])
                 continue
             peer.traffic.rx_packets += run.count
             peer.traffic.rx_bytes += sum(sizes[run.first : run.first + run.count]) - run.count * outer.header
@@ -263,7 +263,7 @@ class RawInbound:
             if number is not None:
                 _check_sequence(peer, number, now, clear.late)
         except PacketError as error:
-            blamed.drops[error.reason] += 1
+            blamed.drops.add(error.reason, 1, None, payload)
             return
         clamp_syn(packet, 0, len(packet), mtu, peer.path.mtu, is_partial=header is not PLAIN)
         peer.traffic.rx_packets += 1

@@ -74,7 +74,7 @@ class ClearFrames(ClearInbound):
             try:
                 self._bridge.from_peer(peer.number, header, now)
             except PacketError as error:
-                peer.drops[error.reason] += run.count
+                peer.drops.add(error.reason, run.count)
                 continue
             peer.traffic.rx_packets += run.count
             peer.traffic.rx_bytes += min(run.count * stride, size - at)
@@ -107,7 +107,7 @@ class ClearFrames(ClearInbound):
             virtio = self._virtio(blamed, frame)
             self._admit(blamed, frame, ecn, now, virtio != PLAIN)
         except PacketError as error:
-            blamed.drops[error.reason] += 1
+            blamed.drops.add(error.reason)
             return
         blamed.traffic.rx_packets += 1
         blamed.traffic.rx_bytes += len(payload)

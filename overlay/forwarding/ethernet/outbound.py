@@ -91,20 +91,20 @@ class FramesOutbound(Outbound):
         core, bridge = self._core, self._bridge
         start, end = at + _FRAME, at + _VIRTIO + size
         if size < VIRTIO_SIZE + ETHERNET_SIZE:
-            core.drops["tun_malformed"] += 1
+            core.drops.add("tun_malformed", 1, self._view[start:end])
             return
         frame = self._view[start:end]
         packet = ip_start(frame)
         if packet and self._is_own_datagram(frame, packet):
-            core.drops["loop"] += 1
+            core.drops.add("loop", 1, frame)
             return
         try:
             number = bridge.from_tap(frame, now)
         except PacketError as error:
-            core.drops[error.reason] += 1
+            core.drops.add(error.reason, 1, frame)
             return
         if number == OWN:
-            core.drops["own_side"] += 1
+            core.drops.add("own_side", 1, frame)
             return
         peer = core.peers.get(number) if number is not None else None
         if peer is not None:
@@ -129,7 +129,7 @@ class FramesOutbound(Outbound):
             if peer.clear is None:
                 self._stage(peer, bytes(view[at + _VIRTIO : end]), now)
             elif peer.endpoint is None:
-                peer.drops["no_endpoint"] += 1
+                peer.drops.add("no_endpoint")
             else:
                 self._send_clear(peer, start, end, packet, now)
             return
@@ -144,7 +144,7 @@ class FramesOutbound(Outbound):
         else:
             flags = csum_start = csum_offset = 0  # complete as it stands
         if not self._finish(start, end, packet, flags, csum_start, csum_offset, peer):
-            peer.drops["tun_malformed"] += 1
+            peer.drops.add("tun_malformed")
             return
         length = FRAME_HEADER_SIZE + end - start
         if length > peer.path.mtu:
@@ -188,7 +188,7 @@ class FramesOutbound(Outbound):
             if not count:
                 count = self.send_train(keypair, frame[packet:], offload, congestion, link)
         except (PacketError, IndexError):  # headers that do not fit the virtio header's claims
-            peer.drops["tun_gso"] += 1
+            peer.drops.add("tun_gso")
             return
         self._core.liveness.data_sent(peer, keypair, count, now)
 
@@ -215,7 +215,7 @@ class FramesOutbound(Outbound):
         lane, marks = lane_for(peer, frame, packet), self._clear_marks(frame, packet)
         if not gso_type:
             if not self._finish(start, end, packet, flags, csum_start, csum_offset, peer):
-                peer.drops["tun_malformed"] += 1
+                peer.drops.add("tun_malformed")
                 return
             begin = start - len(header)
             view[begin:start] = header
@@ -233,7 +233,7 @@ class FramesOutbound(Outbound):
             offload = _offload_behind(self._arena, start, packet)
             train = splitter.split(frame[packet:], offload.gso_type, offload.segment, offload.csum_start)
         except PacketError as error:
-            peer.drops[error.reason] += 1
+            peer.drops.add(error.reason)
             return
         self.flush_peer(lane)
         train.prefix(header + bytes(frame[:packet]))
@@ -259,15 +259,15 @@ class FramesOutbound(Outbound):
             try:
                 copies = self._segments(frame, packet, _offload_behind(self._arena, start, packet))
             except PacketError as error:
-                core.drops[error.reason] += 1
+                core.drops.add(error.reason)
                 return
         elif self._finish(start, end, packet, flags, csum_start, csum_offset):
             copies = [bytes(frame)]
         else:
-            core.drops["tun_malformed"] += 1
+            core.drops.add("tun_malformed")
             return
         if not self._flooded.take(len(copies) * len(core.peers), now):
-            core.drops["flood"] += len(copies)
+            core.drops.add("flood", len(copies))
             return
         sends = itertools.product(copies, list(core.peers.values()))
         if len(copies) * len(core.peers) > FLOODED_IN_PLACE or core.jobs.has(
@@ -324,7 +324,7 @@ class FramesOutbound(Outbound):
 
     def _stage(self, peer: Peer, frame: bytes, now: float) -> None:
         if peer.endpoint is None:
-            peer.drops["no_endpoint"] += 1
+            peer.drops.add("no_endpoint")
         else:
             self._core.stage(peer, frame, now)
 

@@ -129,7 +129,7 @@ enum in_result clear_take(struct lane *lane) {
     bool is_one;
     struct peer *peer = sender(lane, &is_one);
     if (peer == NULL) {
-        note_drop(lane, NULL, DROP_OUTER_SOURCE, in->rows);
+        note_packet(lane, NULL, DROP_OUTER_SOURCE, in->rows, DATAGRAM, in->buffer, in->rows > 1 ? in->stride : in->last);
         return IN_DONE;
     }
     if (!is_one || in->rows > MAXIMUM_ROWS || peer->tunnel == NULL || peer->tunnel->layout != in->udp->layout)

@@ -125,7 +125,7 @@ static void data_received(struct in *in, struct peer *peer) {
 
 void write_tun(struct lane *lane, struct peer *peer, const struct iovec *parts, int count) {
     if (lane->io->writev(lane->tun_out, parts, count) < 0)
-        note_drop(lane, peer, errno == EAGAIN ? DROP_TUN_FULL : DROP_TUN_REFUSED, 1);
+        note_written(lane, peer, errno == EAGAIN ? DROP_TUN_FULL : DROP_TUN_REFUSED, parts, count);
 }
 
 /* Return whether *packet*, of *length* bytes, is known to be one that *peer* may send (core: is_from). */
@@ -226,9 +226,9 @@ static enum in_result take_messages(struct lane *lane, struct keypair *keypair) 
         uint32_t bytes = row == in->rows - 1 ? in->last : in->stride;
         uint64_t counter = get64_le(at + 8);
         if (!aead_open(&keypair->open, counter, at + HEADER_SIZE, bytes - OVERHEAD)) {
-            note_drop(lane, peer, DROP_TRANSPORT_AUTH, 1);
+            note_packet(lane, peer, DROP_TRANSPORT_AUTH, 1, DATAGRAM, at, HEADER_SIZE);
         } else if (!window_accept(keypair->window, counter)) {
-            note_drop(lane, peer, DROP_REPLAY, 1);
+            note_packet(lane, peer, DROP_REPLAY, 1, PACKET, at + HEADER_SIZE, bytes - OVERHEAD);
         } else {
             in->fresh[in->fresh_count++] = (uint16_t)row;
             size += bytes;
@@ -390,7 +390,7 @@ static enum in_result take_run(struct lane *lane, uint32_t row, uint32_t count) 
             refused = DROP_FRAGMENT_SIZE;
     }
     if (refused != DROP_REASONS) {
-        note_drop(lane, peer, refused, count);
+        note_packet(lane, peer, refused, count, DATAGRAM, at, last + FRAGMENT_HEADER_SIZE);
         return IN_DONE;
     }
     if (!is_whole)
@@ -463,7 +463,7 @@ static enum in_result take_rows(struct lane *lane) {
         enum reason reason = refusal(lane, in->buffer + at, size);
         if (reason == DROP_REASONS)
             return hand_back(in, IN_ROW, NULL, at, size, 1);
-        note_drop(lane, NULL, reason, 1);
+        note_packet(lane, NULL, reason, 1, DATAGRAM, in->buffer + at, size);
     }
     in->work = WORK_NONE;
     return IN_DONE;

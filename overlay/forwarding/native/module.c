@@ -995,6 +995,40 @@ static PyObject *lane_take_drops(PyObject *self, PyObject *unused) {
     return list;
 }
 
+/* note_packets(flag): whether to keep what is dropped for take_noted(). */
+static PyObject *lane_note_packets(PyObject *self, PyObject *value) {
+    int notes = PyObject_IsTrue(value);
+    if (notes < 0)
+        return NULL;
+    lane_of(self)->notes_packets = notes != 0;
+    Py_RETURN_NONE;
+}
+
+/* Take the dropped packets that were noted: a list of (number of the peer or -1, reason, count, what, length, bytes), and
+ * how many packets found no room there. */
+static PyObject *lane_take_noted(PyObject *self, PyObject *unused) {
+    (void)unused;
+    struct lane *lane = lane_of(self);
+    PyObject *list = PyList_New(lane->noted_count);
+    if (list == NULL)
+        return NULL;
+    for (uint32_t i = 0; i < lane->noted_count; i++) {
+        const struct noted *noted = &lane->noted[i];
+        PyObject *row = Py_BuildValue("(isLiIy#)", noted->peer == NULL ? -1 : noted->peer->number,
+                                      reasons[noted->reason], (long long)noted->count, (int)noted->what,
+                                      noted->length, (const char *)noted->bytes, (Py_ssize_t)noted->size);
+        if (row == NULL) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SetItem(list, i, row);
+    }
+    long long unnoted = lane->unnoted;
+    lane->noted_count = 0;
+    lane->unnoted = 0;
+    return Py_BuildValue("(NL)", list, unnoted);
+}
+
 /* Take the sends that the kernel refused: a list of (number of the peer, bytes, size of a datagram, marks, error). */
 static PyObject *lane_take_refused(PyObject *self, PyObject *unused) {
     (void)unused;
@@ -1382,6 +1416,8 @@ static PyMethodDef lane_methods[] = {
     {"raw_row", lane_raw_row, METH_NOARGS, NULL},
     {"raw_group", lane_raw_group, METH_NOARGS, NULL},
     {"take_drops", lane_take_drops, METH_NOARGS, NULL},
+    {"note_packets", lane_note_packets, METH_O, NULL},
+    {"take_noted", lane_take_noted, METH_NOARGS, NULL},
     {"take_refused", lane_take_refused, METH_NOARGS, NULL},
     {"take_look", lane_take_look, METH_NOARGS, NULL},
     {"flush", lane_flush, METH_O, NULL},

@@ -87,6 +87,8 @@ enum {
     REFUSED_SENDS = 2560,                   /* see refuse() */
     DROPS_AT_ONCE = 64,                     /* counts that wait when a drain takes no more */
     NOTED_DROPS = 256,                      /* see note_drop() */
+    NOTED_PACKETS = 32,                     /* that are kept for captures between two looks of Python */
+    NOTED_BYTES = 1600,                     /* of each */
     UNITS_PER_SESSION = 16,                 /* bulk.units */
     UNITS_FROM_ELSEWHERE = 2,               /* bulk.units */
     UNITS_TOTAL = 64,                       /* bulk.units */
@@ -328,6 +330,17 @@ struct drop {
     int64_t count;
 };
 
+enum what { NOTHING, PACKET, DATAGRAM }; /* wire.dropped: Kind */
+
+struct noted { /* a dropped packet, for a capture: see note_packet() */
+    struct peer *peer;
+    enum reason reason;
+    enum what what;
+    int64_t count;
+    uint32_t length, size; /* of the packet, and of what is kept of it */
+    uint8_t bytes[NOTED_BYTES];
+};
+
 struct route {
     struct peer *peer;
     uint32_t generation;
@@ -485,6 +498,10 @@ struct lane {
     bool has_joined; /* the state of the first lane */
     struct drop drops[NOTED_DROPS];
     uint32_t drop_count;
+    bool notes_packets; /* somebody captures what is dropped */
+    uint32_t noted_count;
+    int64_t unnoted; /* packets that found no room among the noted */
+    struct noted noted[NOTED_PACKETS];
     int tun, tun_out; /* to read from and to write to */
     struct out out;
     struct in in;
@@ -522,6 +539,12 @@ struct peer *places_find(const struct state *state, const struct udp *udp, const
 bool pace_takes_one(struct pace *pace, double now);
 void pace_took(struct pace *pace, uint32_t count);
 void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
+void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count);
+
+/* noted.c */
+void note_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
+                 const uint8_t *bytes, uint32_t length);
+void note_written(struct lane *lane, struct peer *peer, enum reason reason, const struct iovec *parts, int count);
 
 /* lane.c */
 struct lane *new_lane(const struct io *io);

@@ -133,12 +133,17 @@ bool pace_takes_one(struct pace *pace, double now) {
 /* Note how many a go that could take more has taken. */
 void pace_took(struct pace *pace, uint32_t count) { pace->is_single = count <= 1; }
 
+/* Count a drop of which no packet is at hand: see count_drop(). */
+void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
+    note_packet(lane, peer, reason, count, NOTHING, NULL, 0);
+}
+
 /* Count a drop, for Python to add up when the drain returns.
  *
  * There is room for all.  A drain looks whether DROPS_AT_ONCE wait before it receives.  Until it looks again it takes what
  * is gathered and what came behind that, each of one peer or of nobody, and may give up every unit there is; or it takes
  * a batch of a raw socket, each packet of which is written once. */
-void note_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
+void count_drop(struct lane *lane, struct peer *peer, enum reason reason, int64_t count) {
     for (uint32_t i = lane->drop_count; i-- > 0;) {
         struct drop *drop = &lane->drops[i];
         if (drop->peer == peer && drop->reason == reason) {

@@ -65,7 +65,7 @@ class Oversize:
                 packet, offload.gso_type, offload.segment, offload.csum_start
             )
         except PacketError as error:
-            peer.drops[error.reason] += 1
+            peer.drops.add(error.reason, 1, packet)
             return
         self._send(peer, keypair, (row[: packet_length(row)] for row in train.plain), marks, now)
 
@@ -74,7 +74,7 @@ class Oversize:
         is_ipv6 = packet[0] >> 4 == 6
         if size <= IPV6_MINIMUM_MTU if is_ipv6 else may_be_cut(packet):
             return False
-        peer.drops["path_mtu"] += 1
+        peer.drops.add("path_mtu", 1, packet)
         self._core.unreachable.tell(packet, now, peer.path.mtu)
         return True
 

@@ -93,6 +93,7 @@ class Balancer:
         served = self._served.get(number)
         if served is None:
             served = self._served[number] = _Served(Service(name, settings, self._shortcuts))
+            served.service.drops.leader = self.drops
         else:
             served.service.name = name
             templates = served.service.set(settings)

@@ -67,6 +67,7 @@ class Services:
         self._report, self._write = report, write
         self.shortcuts = Shortcuts()
         self._balancer = Balancer(write, resend, self._later, self.shortcuts)
+        self._balancer.drops.leader = drops
         self._sorry: dict[int, int] = {}  # the agent's number of each service's sorry server; -1 for none
         self._sync = Sync(peers, jobs, send)
         self.told = self._sync.take
@@ -121,9 +122,9 @@ class Services:
         try:
             self._write([buffer])
         except BlockingIOError:
-            self._drops["tun_full"] += 1
+            self._drops.add("tun_full", 1, buffer[VIRTIO_SIZE:])
         except OSError:
-            self._drops["tun_refused"] += 1
+            self._drops.add("tun_refused", 1, buffer[VIRTIO_SIZE:])
 
     def instead_of(self, peer: Peer, packet: memoryview, now: float) -> tuple[Peer, Keypair[Peer] | None]:
         """Return the peer and the keypair for *packet* in place of *peer*, with which there is no session.
@@ -154,7 +155,7 @@ class Services:
         try:
             self._handle(command, link_is_idle, now)
         except PacketError as error:
-            self._drops[error.reason] += 1
+            self._drops.add(error.reason)
 
     def _handle(self, command: ServiceCommand, link_is_idle: Callable[[], bool], now: float) -> None:
         match command:

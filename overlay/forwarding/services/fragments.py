@@ -57,7 +57,7 @@ class Fragments(Generic[T]):
         """Keep a fragment until the first of its packet comes; drop it if too many are kept."""
         packet = self._packet(which, now)
         if len(packet.held) >= HELD or self._bytes + len(fragment) > HELD_BYTES:
-            self._drops["service_fragment"] += 1
+            self._drops.add("service_fragment", 1, fragment)
             return
         packet.held.append(fragment)
         self._bytes += len(fragment)
@@ -79,4 +79,4 @@ class Fragments(Generic[T]):
         _, packet = self._packets.popitem(last=False)
         if packet.held:
             self._bytes -= sum(map(len, packet.held))
-            self._drops["service_fragment"] += len(packet.held)
+            self._drops.add("service_fragment", len(packet.held), packet.held[0])

@@ -338,7 +338,7 @@ class Sync:
         """Take what *peer* sent; it is ignored unless it is a director of the service."""
         shared = self._by_name.get(told.service)
         if shared is None or peer.number not in shared.others:
-            peer.drops["control_foreign"] += 1
+            peer.drops.add("control_foreign")
             return
         if told.wants_all and shared.answered.get(peer.number, 0.0) <= now:
             self._walk(_Walk(shared, frozenset([peer.number]), is_all=True))
@@ -350,7 +350,7 @@ class Sync:
             if shared.service.learns_until > now:
                 shared.service.learns_until = min(now + PATIENCE, shared.began + LONGEST_PATIENCE)
             if self._waiting >= WAITING:
-                peer.drops["control_rate"] += 1
+                peer.drops.add("control_rate")
                 return
             self._waiting += 1
             self._jobs.add("flows learnt", [(shared, told, now)], self._learn)

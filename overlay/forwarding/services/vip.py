@@ -173,7 +173,7 @@ class Vip:
     def _other(self, packet: memoryview, now: float, count: int, total: int) -> Peer | None:
         upper = upper_of(packet)
         if upper is None:
-            self._shared.drops["tun_malformed"] += count
+            self._shared.drops.add("tun_malformed", count, packet)
             return None
         if upper.is_later:
             found = self._later_fragment(packet, upper, now)
@@ -190,7 +190,7 @@ class Vip:
                 self._shared.resend(held)
         peer = None if server is None else server.peer
         if server is None or peer is None:
-            service.drops["service_gone"] += count
+            service.drops.add("service_gone", count, packet)
             return None
         if not is_check:
             server.packets += count
@@ -217,7 +217,7 @@ class Vip:
         """Return the server of a packet with ports, and note what the packet says of its flow."""
         at, protocol, shared = upper.at, upper.protocol, self._shared
         if len(packet) < at + 4:
-            shared.drops["tun_malformed"] += count
+            shared.drops.add("tun_malformed", count, packet)
             return None
         addresses = bytes(packet[12:20]) if packet[0] >> 4 == 4 else bytes(packet[8:40])
         ports = bytes(packet[at : at + 4])
@@ -246,18 +246,18 @@ class Vip:
         client, address = addresses[:half], addresses[half:]
         if protocol == PROTOCOL_TCP and not is_syn:
             if now < service.learns_until and (service.is_draining or not service.is_function):
-                service.drops["service_preparing"] += count
+                service.drops.add("service_preparing", count, packet)
                 return None
             if not service.is_function:
                 self._refuse(service.drops, "service_unknown", packet, upper, now, count)
                 return None
         elif not service.may_begin(now):
-            service.drops["service_rate"] += count
+            service.drops.add("service_rate", count, packet)
             return None
         chosen = service.choose(client, ports[:2], address, now)
         if chosen is None:
             if not service.scheduler_of(packet[0] >> 4).is_ready:
-                service.drops["service_preparing"] += count
+                service.drops.add("service_preparing", count, packet)
                 return None
             self._refuse(service.drops, "service_empty", packet, upper, now, count)
             return None
@@ -266,7 +266,7 @@ class Vip:
             return Goal(service, chosen)
         state = after_tcp(State.NONE, flags) if protocol == PROTOCOL_TCP else after_datagram(State.NONE)
         if state is not State.CLOSE and not service.begin(key, state, chosen, now):
-            service.drops["service_full"] += count
+            service.drops.add("service_full", count, packet)
             return None
         return Goal(service, chosen)
 
@@ -303,13 +303,13 @@ class Vip:
         """Return the server that an ICMP message is for; answer echo requests."""
         at, protocol, shared = upper.at, upper.protocol, self._shared
         if protocol != (PROTOCOL_ICMP if len(self.address) == 4 else PROTOCOL_ICMPV6):
-            shared.drops["service_protocol"] += 1
+            shared.drops.add("service_protocol", 1, packet)
             return None
         if is_error(packet, upper):
             quoted = about(packet, upper)
             found = None if quoted is None else self._concerned(quoted, now)
             if found is None:
-                shared.drops["service_icmp"] += 1
+                shared.drops.add("service_icmp", 1, packet)
             return found
         if shared.pins and len(packet) >= at + 6:
             addresses = bytes(packet[12:20]) if packet[0] >> 4 == 4 else bytes(packet[8:40])
@@ -318,7 +318,7 @@ class Vip:
                 return pinned
         reply = None if upper.fragment else echo_reply(packet, at)
         if reply is None:
-            shared.drops["service_icmp"] += 1
+            shared.drops.add("service_icmp", 1, packet)
         else:
             self._answer(reply, now)
         return None
@@ -348,7 +348,7 @@ class Vip:
         self, drops: Drops, reason: str, packet: memoryview, upper: Upper, now: float, count: int
     ) -> None:
         """Drop a packet, and tell its sender that it is refused."""
-        drops[reason] += count
+        drops.add(reason, count, packet)
         answer = refusal(packet, upper.protocol, upper.at)
         if answer is not None:
             self._answer(answer, now)

@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 from overlay.errors import PacketError
 from overlay.forwarding.bulk.inbound import UnitInbound
 from overlay.forwarding.bulk.units import make_for_tun, read_unit
+from overlay.forwarding.captures import first_of
 from overlay.forwarding.clear.inbound import ClearInbound
 from overlay.forwarding.clear.raw import RawInbound
 from overlay.forwarding.lane.beside import place_of_session
@@ -122,13 +123,13 @@ class Inbound:
                 break
             except OSError:
                 # An ICMP error for an earlier datagram, reported here once: nobody has authenticated it.
-                self._core.drops["udp_error"] += 1
+                self._core.drops.add("udp_error")
                 taken += stride or OVERHEAD
                 continue
             count += 1
             taken += size or OVERHEAD
             if flags & _TRUNCATED:
-                self._core.drops["oversized"] += 1
+                self._core.drops.add("oversized")
                 continue
             arrival = self.arrival(control)
             if gathered:
@@ -165,10 +166,10 @@ class Inbound:
         except BlockingIOError:
             return False
         except OSError:
-            self._core.drops["udp_error"] += 1
+            self._core.drops.add("udp_error")
             return True
         if flags & _TRUNCATED:
-            self._core.drops["oversized"] += 1
+            self._core.drops.add("oversized")
             return True
         received.arrival = arrival = self.arrival(control)
         received.source = source
@@ -190,7 +191,7 @@ class Inbound:
     def take(self, received: Received, size: int, stride: int) -> None:
         """Take *size* bytes at the start of the buffer: datagrams of *stride* bytes but for the last."""
         if not size:
-            self._core.drops["unknown_type"] += 1
+            self._core.drops.add("unknown_type")
             return
         received.size, received.stride = size, stride
         if received.udp.clear is not None:
@@ -207,7 +208,8 @@ class Inbound:
         if count > 1:
             table = self._array[: count * stride].reshape(count, stride)
             refused, rows = sort_out(table, core.by_index, takes_units=self.takes_units)
-            core.drops.update(refused)
+            for reason, those in refused.items():
+                core.drops.add_each(reason, those, lambda row: self._view[row * stride : (row + 1) * stride])
         for row in rows:
             self.take_one(received, row * stride, stride)
         for at in range(count * stride, size, stride):
@@ -242,16 +244,16 @@ class Inbound:
             # What came before the forged one is in `opened`; the rest one by one, as an attacker may send many.
             core = self._core
             good = list(range(len(opened)))
-            core.refused(keypair.peer, "transport_auth")
+            core.refused(keypair.peer, "transport_auth", 1, None, _header(index, counters[len(opened)]))
             for row in range(len(opened) + 1, count):
                 try:
                     keypair.open(nonces[row], sealed[row], None, plain[row])
                     good.append(row)
                 except InvalidTag:
-                    core.refused(keypair.peer, "transport_auth")
+                    core.refused(keypair.peer, "transport_auth", 1, None, _header(index, counters[row]))
         if not good:
             return True
-        fresh = self._fresh(keypair, good, counters)
+        fresh = self._fresh(keypair, good, counters, plain)
         if fresh:
             if len(fresh) < count:
                 size = sum(last if row == count - 1 else stride for row in fresh)
@@ -262,7 +264,10 @@ class Inbound:
                 self._deliver_table(received, keypair, fresh)
         return True
 
-    def _fresh(self, keypair: Keypair[Peer], rows: list[int], counters: list[int]) -> list[int]:
+    @staticmethod
+    def _fresh(
+        keypair: Keypair[Peer], rows: list[int], counters: list[int], plain: list[memoryview]
+    ) -> list[int]:
         """Return the rows whose counters are new, and mark them."""
         window, first = keypair.window, counters[rows[0]]
         total = len(rows)
@@ -272,9 +277,12 @@ class Inbound:
             and window.accept_run(first, total)
         ):
             return rows
-        fresh = [row for row in rows if window.accept(counters[row])]
-        if len(fresh) < total:
-            keypair.peer.drops["replay"] += total - len(fresh)
+        fresh: list[int] = []
+        for row in rows:
+            if window.accept(counters[row]):
+                fresh.append(row)
+            else:
+                keypair.peer.drops.add("replay", 1, plain[row])
         return fresh
 
     def _deliver_table(self, received: Received, keypair: Keypair[Peer], fresh: list[int]) -> None:
@@ -310,7 +318,7 @@ class Inbound:
             peer.traffic.rx_packets += run.count
             self._write(peer, rows.super_packet(run))
         else:
-            peer.drops["source"] += run.count
+            peer.drops.add("source", run.count, rows.plaintext(run.first))
 
     def _deliver_uniform(self, peer: Peer, count: int, stride: int, now: float) -> bool:
         """Write the packets of *count* rows, each by itself, if they agree in version, length and source.
@@ -334,7 +342,7 @@ class Inbound:
             if core.services.permits:
                 return False  # what one of them may, another may not: their destinations and ports differ
             core.liveness.data_received(peer, now)
-            core.refused(peer, "source", count)
+            core.refused(peer, "source", count, payload[:length])
             return True
         core.liveness.data_received(peer, now)
         peer.traffic.rx_packets += count
@@ -372,10 +380,10 @@ class Inbound:
                 try:
                     keypair.open(view[at + 4 : start], view[start : at + size], None, view[start:end])
                 except InvalidTag:
-                    core.refused(keypair.peer, "transport_auth")
+                    core.refused(keypair.peer, "transport_auth", 1, None, _header(index, counter))
                     return
                 if not keypair.window.accept(counter):
-                    keypair.peer.drops["replay"] += 1
+                    keypair.peer.drops.add("replay", 1, view[start:end])
                     return
                 self.heard(keypair, received, size)
                 self.deliver(keypair, at, end - start, received.arrival.ecn, now)
@@ -386,13 +394,13 @@ class Inbound:
         elif self.takes_units and kind & 0xFF == TYPE_FRAGMENT:
             self.units.take(received, at, size, size)
         elif kind != TYPE_TRANSPORT:
-            core.drops["unknown_type"] += 1
+            core.drops.add("unknown_type", 1, None, view[at : at + size])
         elif size < OVERHEAD:
-            core.drops["transport_short"] += 1
+            core.drops.add("transport_short", 1, None, view[at : at + size])
         elif (keypair := core.by_index.get(index)) is None:
-            core.drops["unknown_index"] += 1
+            core.drops.add("unknown_index", 1, None, view[at : at + size])
         else:
-            keypair.peer.drops["keypair_expired"] += 1
+            keypair.peer.drops.add("keypair_expired", 1, None, view[at : at + size])
 
     def deliver_unit(self, peer: Peer, unit: memoryview, most: int, ecn: int, now: float) -> None:
         """Write the super-packet of an opened unit, once every claim about it holds."""
@@ -405,7 +413,7 @@ class Inbound:
             if ecn:
                 take_outer_ecn(packet, ecn)
         except PacketError as error:
-            core.refused(peer, error.reason)
+            core.refused(peer, error.reason, 1, unit[VIRTIO_SIZE:])
             return
         peer.traffic.rx_packets += -(-(len(packet) - flow.size) // segment)
         if flow.protocol == PROTOCOL_UDP and not self.joins_udp:
@@ -457,7 +465,7 @@ class Inbound:
             if ecn:
                 take_outer_ecn(packet, ecn)
         except PacketError as error:
-            core.refused(peer, "frame" if is_frame(payload) else error.reason)
+            core.refused(peer, "frame" if is_frame(payload) else error.reason, 1, payload)
             return
         peer.traffic.rx_packets += 1
         clamp_syn(self._buffer, start, start + length, core.outbound.splitter.mtu, peer.path.mtu)
@@ -469,6 +477,13 @@ class Inbound:
         try:
             self._tun.write(buffers)
         except BlockingIOError:
-            peer.drops["tun_full"] += 1
+            peer.drops.add("tun_full", 1, first_of(buffers, VIRTIO_SIZE))
         except OSError:
-            peer.drops["tun_refused"] += 1  # the device is down, or the kernel took the packet for malformed
+            peer.drops.add(
+                "tun_refused", 1, first_of(buffers, VIRTIO_SIZE)
+            )  # the device is down, or the kernel took the packet for malformed
+
+
+def _header(index: int, counter: int) -> bytes:
+    """Return the header of a transport message, of which the rest is lost where it could not be opened in place."""
+    return TRANSPORT_HEADER.pack(TYPE_TRANSPORT, index, counter)

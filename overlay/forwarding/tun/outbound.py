@@ -211,7 +211,7 @@ class Outbound:
             (destination,) = ADDRESS_V6(arena, start + 24)
             ecn = arena[start + 1] >> 4 & 3
         else:
-            core.drops["tun_malformed"] += 1
+            core.drops.add("tun_malformed", 1, view[start:end])
             return
         remembered = core.table.remembered
         peer = remembered[destination] if destination in remembered else core.table.find(destination)
@@ -220,7 +220,7 @@ class Outbound:
             if peer is None:
                 return
         if destination == peer.place[0] and core.places.is_own_datagram(peer, view[start:end]):
-            peer.drops["loop"] += 1
+            peer.drops.add("loop", 1, view[start:end])
             return
         keypair = peer.keypairs.usable(now, 1, self.lane) if peer.clear is None else None
         if keypair is None and peer.clear is None:
@@ -242,7 +242,7 @@ class Outbound:
             return
         clamp_syn(arena, start, end, self.splitter.mtu, peer.path.mtu, is_partial=flags & NEEDS_CSUM != 0)
         if flags & NEEDS_CSUM and not self.complete(start, length, csum_start, csum_offset):
-            peer.drops["tun_malformed"] += 1
+            peer.drops.add("tun_malformed", 1, view[start:end])
             return
         if length > IPV6_MINIMUM_MTU and not peer.asking.is_worth_it:
             peer.ask_about_probes()
@@ -267,7 +267,7 @@ class Outbound:
         if offload.flags & NEEDS_CSUM and not self.complete(
             start, end - start, offload.csum_start, offload.csum_offset
         ):
-            peer.drops["tun_malformed"] += 1
+            peer.drops.add("tun_malformed", 1, self._view[start:end])
             return
         self._flush_lane(keypair)
         self.oversize.send(peer, keypair, self._view[start:end], ecn, now)
@@ -286,7 +286,7 @@ class Outbound:
             try:
                 count = self.send_train(keypair, packet, offload, ecn)
             except PacketError as error:
-                peer.drops[error.reason] += 1
+                peer.drops.add(error.reason, 1, packet)
                 return
         self._core.liveness.data_sent(peer, keypair, count, now)
 

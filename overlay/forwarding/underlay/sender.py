@@ -115,7 +115,7 @@ class Sender:
         if not self._sends % LOOK:
             self.look(peer, marks, flow)
         if self._crowded and not self._admits(peer, marks, flow):
-            peer.drops["send_full"] += _count_all(buffers, size)
+            peer.drops.add("send_full", _count_all(buffers, size))
         elif not self._held or peer not in self._held:
             rest = self._try(peer, buffers, size, marks, flow)
             if rest:
@@ -150,7 +150,7 @@ class Sender:
         """
         waiting = self._held.count(peer)
         if waiting >= HELD_MESSAGES:
-            peer.drops["send_full"] += 1
+            peer.drops.add("send_full")
             return
         buffers: Sequence[memoryview] = [memoryview(datagram)]
         if waiting or self._try(peer, buffers, len(datagram), marks, 0):
@@ -184,7 +184,7 @@ class Sender:
         """Make one send with an option of the socket set to *value*, and as it was again; return what failed."""
         target = target or self.socket_for(peer)
         if target is None or peer.endpoint is None:
-            peer.drops["no_endpoint"] += 1
+            peer.drops.add("no_endpoint")
             return None
         level, option = options[target.family]
         otherwise = target.discovery.value if options is DISCOVER else 0
@@ -268,7 +268,7 @@ class Sender:
         self, peer: Peer, buffers: Sequence[memoryview], size: int, marks: int, flow: int, *, bounded: bool
     ) -> None:
         if not self._held.add(peer, buffers, size, marks, flow, bounded=bounded):
-            peer.drops["send_full"] += _count_all(buffers, size)
+            peer.drops.add("send_full", _count_all(buffers, size))
         peer.state.is_held = peer in self._held
 
     def _try_again(self, peer: Peer, send: Send) -> Sequence[memoryview]:
@@ -313,7 +313,7 @@ class Sender:
         while buffers:
             carrier = self._carrier(peer, marks)
             if carrier is None or peer.endpoint is None:
-                peer.drops["no_endpoint"] += _count_raw(buffers, size)
+                peer.drops.add("no_endpoint", _count_raw(buffers, size))
                 return _NOTHING
             shares = peer.local.senders[marks & _KIND].shares
             is_told = shares is not None and shares.asks(peer)
@@ -380,7 +380,7 @@ class Sender:
         if target is None or target.closes_at != math.inf:
             target = self.socket_for(peer)
         if target is None or peer.endpoint is None:
-            peer.drops["no_endpoint"] += _count(buffers, segment)
+            peer.drops.add("no_endpoint", _count(buffers, segment))
             return Outcome.LOST
         if flow:
             target = self._spread(target, flow)
@@ -451,7 +451,7 @@ class Sender:
                 peer, buffers, DISCOVER, PMTUDISC_DONT, marks, target
             ):
                 return Outcome.CUT
-        peer.drops["too_big" if number == errno.EMSGSIZE else "send_refused"] += _count(buffers, segment)
+        peer.drops.add("too_big" if number == errno.EMSGSIZE else "send_refused", _count(buffers, segment))
         return Outcome.LOST
 
 
@@ -461,7 +461,7 @@ def _is_lost(peer: Peer, number: int | None) -> bool:
         return False
     if number == errno.EMSGSIZE:
         peer.path.due = 0.0  # the kernel knows more than we do
-    peer.drops["too_big" if number == errno.EMSGSIZE else "send_refused"] += 1
+    peer.drops.add("too_big" if number == errno.EMSGSIZE else "send_refused")
     return True
 
 

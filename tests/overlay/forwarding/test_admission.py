@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +13,7 @@ from overlay.forwarding.admission import (
     UNDER_LOAD_WAITING,
     Admission,
 )
+from overlay.reasons import Drops
 from overlay.session.outputs import Transmit
 from overlay.session.sessions import Sessions
 from overlay.wire.messages import TYPE_COOKIE_REPLY, TYPE_INITIATION, TYPE_RESPONSE, message_type
@@ -48,7 +47,7 @@ class Door:
     """A gate with its drops."""
 
     def __init__(self):
-        self.admission, self.drops = Admission(HERE.public, seeded("gate")), Counter()
+        self.admission, self.drops = Admission(HERE.public, seeded("gate")), Drops()
 
     def admit(self, datagram, source=V4, now=0.0):
         return self.admission.admit(message_type(datagram), datagram, source, now, self.drops)

@@ -90,6 +90,9 @@ MESSAGES = {
     link.RenewSources: st.builds(link.RenewSources, st.booleans()),
     link.AskCounters: st.builds(link.AskCounters, number),
     link.PingPeer: st.builds(link.PingPeer, number, number),
+    link.SetIdentity: st.builds(link.SetIdentity, st.binary(min_size=32, max_size=32)),
+    link.BeginCapture: st.builds(link.BeginCapture, number, st.integers(1, 1 << 18)),
+    link.EndCapture: st.builds(link.EndCapture, number),
     link.TellSender: st.builds(link.TellSender, st.binary(min_size=28, max_size=576)),
     link.SendControl: st.builds(
         link.SendControl, st.lists(number, max_size=5), st.binary(min_size=1, max_size=1200)

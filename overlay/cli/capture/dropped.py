@@ -1,0 +1,92 @@
+"""Dropped packets, as the forwarder tells of them: nothing that it says is believed to be well-formed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overlay.capturing.entry import Entry, Place
+from overlay.capturing.mending import with_headers
+from overlay.cli.exits import Failure
+from overlay.errors import PacketError
+from overlay.reasons import REASONS
+from overlay.wire.dropped import Dropped, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from overlay.host.drop_socket import DropSocket
+
+# Ours
+LONGEST_CONFUSION = 1000  # messages in one go that are none
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What the numbers stand for: *reasons* in their order, *peers* by number, and the node's own *port*.
+
+    *peer* is the one whose packets are asked for, None for those of all.
+    """
+
+    interface: str
+    peer: str | None
+    reasons: Sequence[str]
+    peers: Mapping[int, str]
+    port: int
+
+
+class DroppedPackets:
+    """The packets that are dropped, for *reason* alone unless that is empty."""
+
+    places: tuple[Place, ...] = (Place.DROPPED, Place.REFUSED)
+
+    def __init__(self, hearing: DropSocket, named: Named, reason: str) -> None:
+        self._hearing, self._named, self._reason = hearing, named, reason
+        self.received = self.missed = 0
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._hearing.fileno()
+
+    def close(self) -> None:
+        """End."""
+        self._hearing.close()
+
+    def count(self) -> None:
+        """Do nothing: what is missed is told with what comes."""
+
+    def read(self) -> Iterator[Entry]:
+        """Yield the packets that are there.  Raises Failure when there will be no more."""
+        for _ in range(LONGEST_CONFUSION):
+            try:
+                heard = self._hearing.read()
+            except EOFError:
+                raise Failure(f"the agent of {self._named.interface} has stopped") from None
+            except PacketError:
+                continue
+            if heard is None:
+                return
+            if (entry := self._entry(*heard)) is not None:
+                yield entry
+
+    def _entry(self, wall_ns: int, dropped: Dropped) -> Entry | None:
+        self.missed = max(self.missed, dropped.missed)
+        self.received += dropped.count
+        if dropped.reason >= len(self._named.reasons):
+            return None
+        reason, peer = self._named.reasons[dropped.reason], self._named.peers.get(dropped.peer, "")
+        if (self._reason and reason != self._reason) or (
+            self._named.peer is not None and peer != self._named.peer
+        ):
+            return None
+        known = REASONS.get(reason)
+        notes = [f"drop={reason}"]
+        if dropped.count > 1:
+            notes.append(f"count={dropped.count}")
+        if known is not None:
+            notes.append(f"(the packet {known.sentence})")
+        data, length, place = dropped.data, dropped.length, Place.DROPPED
+        if dropped.kind == Kind.DATAGRAM:
+            data, length = with_headers(data, length, dropped.source, self._named.port)
+            place = Place.REFUSED
+        return Entry(place, wall_ns, data, length, peer, tuple(notes))

@@ -1,0 +1,151 @@
+"""Captures of dropped packets: each is told of them on a socket that the agent has passed on.
+
+Nothing here waits.  A socket that is full misses packets, which are counted, and one that nobody reads any more is
+closed.  Without a capture, `Drops.watch` is None everywhere, and dropping costs what it costs anyway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from overlay.link.messages import OWN
+from overlay.reasons import REASONS
+from overlay.wire.addresses import pack_host
+from overlay.wire.dropped import LONGEST, Dropped, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from overlay.forwarding.peer import Peer
+    from overlay.forwarding.underlay.received import Received
+    from overlay.link.messages import BeginCapture
+    from overlay.reasons import Drops
+    from overlay.wire.ip import Buffer
+
+# Specification (linux/socket.h)
+_WITHOUT_WAITING = 0x40 | 0x4000  # MSG_DONTWAIT, MSG_NOSIGNAL
+
+# Ours
+MOST_CAPTURES = 16  # at a time; the agent allows no more
+PAUSE = 64  # drops that a full socket is not tried for
+_NUMBERS = {name: number for number, name in enumerate(REASONS)}
+
+
+class Sink(Protocol):
+    """Where one capture is told; a socket has it."""
+
+    def send(self, data: bytes, flags: int, /) -> int: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Capture:
+    """One capture, and how many packets it has missed."""
+
+    sink: Sink
+    snaplen: int
+    missed: int = 0
+    pause: int = 0
+
+
+class Captures:
+    """Those that are told of drops: of *own*, which are of no peer, and of each of *peers*."""
+
+    def __init__(
+        self, own: Drops, peers: dict[int, Peer], received: Received, spread: Callable[..., None]
+    ) -> None:
+        """*received* is where a datagram stands before it is opened; *spread* does a job in pieces."""
+        self._own, self._peers, self._received, self._spread = own, peers, received, spread
+        self._captures: dict[int, Capture] = {}
+        self._lanes: list[Any] = []
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anybody is told."""
+        return bool(self._captures)
+
+    def begin(self, command: BeginCapture, sinks: Sequence[Sink]) -> None:
+        """Tell the one of *sinks* of what is dropped from now on; what the agent cannot mean is counted as ``link``."""
+        if len(sinks) != 1 or command.number in self._captures or len(self._captures) >= MOST_CAPTURES:
+            self._own.add("link")
+            for sink in sinks:
+                sink.close()
+            return
+        self._captures[command.number] = Capture(sinks[0], command.snaplen)
+        self._watch_all()
+
+    def end(self, number: int) -> None:
+        """Tell the capture *number* of nothing more; one that is over is no error."""
+        capture = self._captures.pop(number, None)
+        if capture is not None:
+            capture.sink.close()
+            self._watch_all()
+
+    def watch(self, peer: Peer) -> None:
+        """Know what is dropped of *peer* from now on, if anybody wants to."""
+        peer.drops.watch = partial(self.dropped, peer.number) if self._captures else None
+
+    def watch_lane(self, lane: Any) -> None:
+        """Have the compiled twin note the packets that *lane* drops, whenever anybody wants to know."""
+        self._lanes.append(lane)
+        lane.note_packets(self.is_on)
+
+    def dropped(
+        self, peer: int, reason: str, count: int, packet: Buffer | None = None, datagram: Buffer | None = None
+    ) -> None:
+        """Tell each capture."""
+        data, kind, source = b"", Kind.NOTHING, None
+        if datagram is not None:
+            data, kind, source = bytes(datagram[:LONGEST]), Kind.DATAGRAM, self._source()
+        elif packet is not None:
+            data, kind = bytes(packet[:LONGEST]), Kind.PACKET
+        self._tell(Dropped(kind, _NUMBERS[reason], peer, len(data), count, 0, data, source))
+
+    def take_noted(self, lane: Any) -> None:
+        """Tell of what *lane* has noted."""
+        noted, missed = lane.take_noted()
+        for peer, reason, count, kind, length, data in noted:
+            self._tell(Dropped(Kind(kind), _NUMBERS[reason], max(peer, OWN), length, count, 0, data))
+        for capture in self._captures.values():
+            capture.missed += missed
+
+    def _tell(self, dropped: Dropped) -> None:
+        gone = []
+        for number, capture in self._captures.items():
+            if capture.pause:
+                capture.pause -= 1
+                capture.missed += dropped.count
+                continue
+            message = dropped.build_for(capture.missed, capture.snaplen)
+            try:
+                capture.sink.send(message, _WITHOUT_WAITING)
+            except BlockingIOError:
+                capture.pause = PAUSE
+                capture.missed += dropped.count
+            except OSError:
+                gone.append(number)
+        for number in gone:
+            self.end(number)
+
+    def _source(self) -> tuple[bytes, int] | None:
+        """Return where the datagram that was received last came from."""
+        source = getattr(self._received, "source", None)  # nothing may have come yet
+        return None if source is None else (pack_host(source), source[1])
+
+    def _watch_all(self) -> None:
+        self._own.watch = partial(self.dropped, OWN) if self._captures else None
+        for lane in self._lanes:
+            lane.note_packets(self.is_on)
+
+        def watch(peer: Peer, _: float) -> None:
+            self.watch(peer)
+
+        self._spread("watch", list(self._peers.values()), watch)
+
+
+def first_of(buffers: Iterable[Buffer], skip: int) -> bytes:
+    """Return what *buffers* hold together, without the first *skip* bytes."""
+    return b"".join(map(bytes, buffers))[skip:]

@@ -1,0 +1,56 @@
+#include "native.h"
+
+#include <string.h>
+
+/* Dropped packets as captures are told of them (forwarding/captures.py: Captures.dropped, take_noted).
+ *
+ * Nothing is kept unless somebody captures, and no more than NOTED_PACKETS until Python looks: a lane waits for nobody. */
+
+static struct noted *room_for(struct lane *lane, int64_t count) {
+    if (lane->noted_count == NOTED_PACKETS) {
+        lane->unnoted += count;
+        return NULL;
+    }
+    return &lane->noted[lane->noted_count++];
+}
+
+static void fill(struct noted *noted, struct peer *peer, enum reason reason, int64_t count, enum what what) {
+    noted->peer = peer;
+    noted->reason = reason;
+    noted->what = what;
+    noted->count = count;
+    noted->length = noted->size = 0;
+}
+
+/* Count *count* drops, of which the packet or datagram of *length* bytes is one. */
+void note_packet(struct lane *lane, struct peer *peer, enum reason reason, int64_t count, enum what what,
+                 const uint8_t *bytes, uint32_t length) {
+    count_drop(lane, peer, reason, count);
+    struct noted *noted = lane->notes_packets ? room_for(lane, count) : NULL;
+    if (noted == NULL)
+        return;
+    fill(noted, peer, reason, count, what);
+    noted->length = length;
+    noted->size = length < NOTED_BYTES ? length : NOTED_BYTES;
+    if (noted->size)
+        memcpy(noted->bytes, bytes, noted->size);
+}
+
+/* Count a packet that could not be written to the tun as *parts*, its virtio header first. */
+void note_written(struct lane *lane, struct peer *peer, enum reason reason, const struct iovec *parts, int count) {
+    count_drop(lane, peer, reason, 1);
+    struct noted *noted = lane->notes_packets ? room_for(lane, 1) : NULL;
+    if (noted == NULL)
+        return;
+    fill(noted, peer, reason, 1, PACKET);
+    size_t skip = VIRTIO_SIZE;
+    for (int i = 0; i < count; i++) {
+        size_t skipped = parts[i].iov_len < skip ? parts[i].iov_len : skip, left = parts[i].iov_len - skipped;
+        skip -= skipped;
+        size_t room = NOTED_BYTES - noted->size, kept = left < room ? left : room;
+        if (kept)
+            memcpy(noted->bytes + noted->size, (const uint8_t *)parts[i].iov_base + skipped, kept);
+        noted->size += (uint32_t)kept;
+        noted->length += (uint32_t)left;
+    }
+}

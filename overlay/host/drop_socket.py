@@ -1,0 +1,88 @@
+"""Where a forwarder tells of dropped packets: the end of a socket pair that hears it (overlay/wire/dropped.py).
+
+The kernel keeps messages apart and in order, stamps each with its time, runs the filter, and lets no sender wait that
+asks not to.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING, Self
+
+from overlay.errors import ConfigError, HostError
+from overlay.host import advice
+from overlay.host.bpf import LOAD_BYTE, SO_ATTACH_FILTER, attach
+from overlay.host.packet_capture import SO_TIMESTAMPNS
+from overlay.host.pcap_filter import Instruction, as_program, behind_header
+from overlay.linux import JUMP_IF_EQUAL, RETURN, SO_SNDBUFFORCE
+from overlay.wire.dropped import HEADER, LENGTH_AT, LONGEST, Dropped, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Ours
+BUFFER = 8 * 1024 * 1024  # bytes that wait to be heard
+_TIME = struct.Struct("=qq")
+_ANCILLARY = 128
+
+
+class DropSocket:
+    """The end that hears."""
+
+    def __init__(self, opened: socket.socket) -> None:
+        self._socket = opened
+
+    @classmethod
+    def pair(cls) -> tuple[Self, socket.socket]:
+        """Return the end that hears and the end that a forwarder gets.  Raises HostError."""
+        try:
+            hears, tells = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            raise HostError(f"dropped packets cannot be heard of: {advice.with_reason(error)}") from error
+        hears.setblocking(False)
+        hears.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        try:
+            tells.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER)
+        except PermissionError:  # without CAP_NET_ADMIN
+            tells.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        return cls(hears), tells
+
+    def let_through(self, instructions: Sequence[Instruction]) -> None:
+        """Hear from now on of packets that match *instructions*, and of nothing else.  Raises ConfigError, HostError."""
+        moved = behind_header(instructions, HEADER.size, LENGTH_AT)
+        only_packets = [(LOAD_BYTE, 0, 0, 0), (JUMP_IF_EQUAL, 1, 0, int(Kind.PACKET)), (RETURN, 0, 0, 0)]
+        try:
+            attach(self._socket, SO_ATTACH_FILTER, as_program([*only_packets, *moved]))
+        except OSError as error:
+            raise ConfigError(
+                "this filter cannot be used for dropped packets: write a simpler one"
+            ) from error
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Hear nothing any more; the forwarder notices."""
+        self._socket.close()
+
+    def read(self) -> tuple[int, Dropped] | None:
+        """Return the next dropped packet and its time, in nanoseconds of CLOCK_REALTIME; None if there is none now.
+
+        Raises EOFError when there will be no more, PacketError for a message that is none.
+        """
+        try:
+            data, ancillary, *_ = self._socket.recvmsg(HEADER.size + LONGEST + 1, _ANCILLARY)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise EOFError from error
+        if not data:
+            raise EOFError
+        wall_ns = 0
+        for level, kind, value in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS) and len(value) >= _TIME.size:
+                seconds, rest = _TIME.unpack_from(value)
+                wall_ns = seconds * 1_000_000_000 + rest
+        return wall_ns, Dropped.parse(data)
