@@ -19,7 +19,7 @@ from peers.peer import format_public_key
 from peers.stores.etcd import signatures
 from peers.stores.etcd.connection import open_tcp
 from peers.stores.etcd.document import check_document, decode_document, read_document
-from peers.stores.etcd.gateway import Gateway
+from peers.stores.etcd.gateway import use_once
 from peers.stores.etcd.layout import Keys, MalformedError, Reservation, check_network, parse_key
 from peers.stores.etcd.members import compose, read_members
 from peers.stores.etcd.messages import Delete, Put, is_absent, is_unchanged, prefix_end
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from peers.addresses import Prefix
     from peers.stores.etcd.connection import Opener
     from peers.stores.etcd.document import Document
+    from peers.stores.etcd.gateway import Gateway
     from peers.stores.etcd.location import EtcdLocation
     from peers.stores.etcd.members import Members
     from peers.stores.etcd.messages import Compare, KeyValue, Operation
@@ -76,7 +77,7 @@ class Administration:
 
     def read(self) -> Known:
         """Return the network as it is.  Raises TableError for a document that is wrong."""
-        return trio.run(self._with, self._read)
+        return self._run(self._read)
 
     def read_text(self) -> tuple[str, int, bool]:
         """Return the document, which may be wrong, when it was last changed, and whether the network is signed."""
@@ -89,7 +90,7 @@ class Administration:
             kv = found[self.keys.config]
             return decode_document(kv.value, self.path), kv.modified, self.keys.admin in found
 
-        return trio.run(self._with, ask)
+        return self._run(ask)
 
     def create(self, text: str, admin: SigningKey | None) -> None:
         """Make the network with the document *text*; signed, if there is an *admin*.  Raises StoreError if it is there."""
@@ -128,7 +129,7 @@ class Administration:
                 )
             return (await gateway.transact(compares, operations)).succeeded
 
-        if not trio.run(self._with, put):
+        if not self._run(put):
             raise StoreError(f"{self.path} was changed by somebody else meanwhile; look at it and try again")
 
     def reserve(self, reservation: Reservation) -> None:
@@ -192,7 +193,7 @@ class Administration:
             value = signatures.vouch(signer, self.keys.name, public_key, name, subnet)
             await gateway.put(self.keys.vouched(public_key), value)
 
-        trio.run(self._with, put)
+        self._run(put)
 
     def make_token(
         self, admin: SigningKey | None, key: SigningKey, seconds: int, name: str | None, subnet: Prefix | None
@@ -204,7 +205,7 @@ class Administration:
             signer = self._signer(await self._admin(gateway), admin)
             await gateway.put(self.keys.token(key.public), token.value(signer, self.keys.name))
 
-        trio.run(self._with, put)
+        self._run(put)
         return token.format()
 
     def join(self, key: SigningKey, public_key: bytes, name: str) -> None:
@@ -236,7 +237,7 @@ class Administration:
             if not outcome.succeeded:
                 raise StoreError("that join token was used by another host meanwhile; make another")
 
-        trio.run(self._with, use)
+        self._run(use)
 
     def compose_all(self, known: Known) -> str:
         """Return a peers file of everybody, the nodes among them."""
@@ -244,19 +245,14 @@ class Administration:
 
     # Helpers
 
-    async def _with(self, use: Callable[[Gateway], Awaitable[T]]) -> T:
-        gateway = Gateway(self.location, self._opener)
-        try:
-            return await use(gateway)
-        finally:
-            with trio.CancelScope(shield=True):
-                await gateway.aclose()
+    def _run(self, use: Callable[[Gateway], Awaitable[T]]) -> T:
+        return trio.run(use_once, self.location, self._opener, use)
 
     def _transact(self, compares: list[Compare], operations: list[Operation]) -> bool:
         async def put(gateway: Gateway) -> bool:
             return (await gateway.transact(compares, operations)).succeeded
 
-        return trio.run(self._with, put)
+        return self._run(put)
 
     async def _read(self, gateway: Gateway) -> Known:
         listing = await gateway.range(self.keys.prefix, prefix_end(self.keys.prefix))

@@ -29,7 +29,7 @@ from peers.stores.etcd.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     from peers.peer import Endpoint
     from peers.stores.etcd.connection import Opener
@@ -336,6 +336,16 @@ class Watch:
         del self._buffer[: end + 1]
         self._searched = 0
         return line
+
+
+async def use_once(location: EtcdLocation, opener: Opener, use: Callable[[Gateway], Awaitable[T]]) -> T:
+    """Return what *use* makes of the etcd at *location*, by connections that are closed then."""
+    gateway = Gateway(location, opener)
+    try:
+        return await use(gateway)
+    finally:
+        with trio.CancelScope(shield=True):
+            await gateway.aclose()
 
 
 async def _in_thread(read: Callable[[], T]) -> T:

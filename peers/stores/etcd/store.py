@@ -1,8 +1,4 @@
-"""The peer table of a network in etcd: what load() returns, and how it comes about.
-
-The keys are read and followed by attendance.py, in the agent's loop.  load() may run in a thread: it is handed a
-snapshot, which nobody changes any more.  Where no agent attends, as in ``overlay check``, it reads once by itself.
-"""
+"""The peer table of a network of ours in etcd: what load() makes of the document and the nodes."""
 
 from __future__ import annotations
 
@@ -13,11 +9,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from peers.errors import StoreError, TableError
-from peers.sections import Reader
 from peers.stores.etcd.attendance import Attendance
 from peers.stores.etcd.connection import open_tcp
 from peers.stores.etcd.document import check_document, decode_document, read_document
-from peers.stores.etcd.gateway import Gateway
+from peers.stores.etcd.gateway import use_once
 from peers.stores.etcd.layout import Keys, check_network
 from peers.stores.etcd.location import is_key
 from peers.stores.etcd.members import (
@@ -30,17 +25,16 @@ from peers.stores.etcd.members import (
     without,
 )
 from peers.stores.etcd.messages import prefix_end
+from peers.stores.etcd.network_store import NetworkStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from peers.stores.etcd.connection import Opener
     from peers.stores.etcd.document import Document
+    from peers.stores.etcd.gateway import Gateway
     from peers.stores.etcd.layout import NodeValue
     from peers.stores.etcd.location import EtcdLocation
-    from peers.stores.etcd.messages import KeyValue
     from peers.stores.etcd.signatures import Trust
-    from peers.stores.membership import Member, Standing
+    from peers.stores.membership import Member
     from peers.table import Table
 
 # Ours
@@ -48,33 +42,27 @@ ADMIN_KEY = "admin-key"
 MOST_READINGS = 1000  # of the whole at once, each without one more of the nodes that contradict others
 
 
-class EtcdStore:
+class EtcdStore(NetworkStore[Snapshot]):
     """The table of the network that *location* names."""
 
     attendance_class: type[Attendance] = Attendance
 
     def __init__(self, location: EtcdLocation, opener: Opener = open_tcp) -> None:
         check_network(location.path, location)
-        self.location, self.keys = location, Keys(location.path)
-        self.path = Path(self.keys.config.decode())
-        """What errors name in the place of a file."""
-        self._opener = opener
-        self._reader = Reader(self.path, has_directory=False)
-        self._snapshot: Snapshot | None = None
-        self._loaded: Snapshot | None = None
+        self.keys = Keys(location.path)
+        super().__init__(location, self.keys.config, opener)
         self._good: Document | None = None  # the last one that made a table
         self._refusal: TableError | None = None  # of a later one
         self._refused: dict[NodeValue, str] = {}  # nodes that no table can be made with, and why
-        self._attendance: Attendance | None = None
 
-    # As any store
+    def make_attendance(self, gateway: Gateway, member: Member) -> Attendance:
+        """Return the part of *member* in a network of ours."""
+        return self.attendance_class(
+            self.keys, self.path, gateway, member, self.make_trust, self.take, self.missing_document
+        )
 
-    def load(self) -> Table:
+    def make_table(self, snapshot: Snapshot) -> Table:
         """Return the table.  A document that is wrong keeps nodes from nothing: the last good one stays in force."""
-        snapshot = self._snapshot
-        if snapshot is None or self._attendance is None:
-            snapshot = self._read_now()
-        self._loaded = snapshot
         try:
             table = self._parse(snapshot, snapshot.document)
         except TableError as error:
@@ -85,83 +73,25 @@ class EtcdStore:
         self._good, self._refusal = snapshot.document, None
         return table
 
-    def changed(self) -> bool:
-        """Return whether something was told since the last load()."""
-        return self._snapshot is not None and self._snapshot is not self._loaded
-
-    def is_absent(self) -> bool:
-        """Return False: an etcd that is silent has not removed anything."""
-        return False
-
     def problems(self, most: int) -> list[TableError]:
         """Return what is wrong with the document, at most *most* problems.  Raises StoreError."""
-        return check_document(trio.run(self._read_document), self.path, most)
+        return check_document(
+            trio.run(use_once, self.location, self._opener, self._read_document), self.path, most
+        )
 
     def files(self) -> tuple[Path, ...]:
-        """Return the files that the URL names."""
+        """Return the files that the URL names, that with the administrator's key among them."""
         admin = self._admin_file()
-        return (*self.location.files(), *([admin] if admin is not None else []))
+        return (*super().files(), *([admin] if admin is not None else []))
 
-    def secrets(self) -> tuple[Path, ...]:
-        """Return those of them that open etcd."""
-        return self.location.secrets()
-
-    def notes(self) -> list[str]:
-        """Return what is worth knowing of etcd, the document and the nodes."""
-        notes = list(self._attendance.notes()) if self._attendance is not None else []
+    def remarks(self, snapshot: Snapshot) -> list[str]:
+        """Return what is wrong with the document, and who is left out."""
+        found = []
         if self._refusal is not None:
-            notes.append(
+            found.append(
                 f"the document in etcd is wrong, and the last good one stays in force: {self._refusal}"
             )
-        if self._snapshot is not None:
-            notes += describe_left_out((*self._snapshot.members.left_out, *self._refused.values()))
-        return notes
-
-    # As one that a host takes part in
-
-    async def attend(
-        self, member: Member, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Take part as *member* until cancelled."""
-        gateway = Gateway(self.location, self._opener)
-        trust = self.make_trust
-        self._attendance = self.attendance_class(
-            self.keys, self.path, gateway, member, trust, self.take, self.missing_document
-        )
-        task_status.started()
-        try:
-            await self._attendance.run()
-        finally:
-            with trio.CancelScope(shield=True):
-                await gateway.aclose()
-
-    async def joined(self, told: Callable[[str], None]) -> None:
-        """Return when there is a table with this host."""
-        assert self._attendance is not None
-        await self._attendance.joined(told)
-
-    async def leave(self) -> str | None:
-        """Give the subnet back."""
-        return None if self._attendance is None else await self._attendance.leave()
-
-    def accept(self) -> str | None:
-        """Follow etcd again."""
-        return None if self._attendance is None else self._attendance.accept()
-
-    def standing(self) -> Standing:
-        """Return how this host stands in the network."""
-        assert self._attendance is not None
-        return self._attendance.standing()
-
-    def known_keys(self) -> dict[bytes, KeyValue]:
-        """Return the keys of the network as they were told last."""
-        return {} if self._attendance is None else self._attendance.known_keys
-
-    # For those who make snapshots
-
-    def take(self, snapshot: Snapshot) -> None:
-        """Let the next load() be of *snapshot*."""
-        self._snapshot = snapshot
+        return found + describe_left_out((*snapshot.members.left_out, *self._refused.values()))
 
     def make_trust(self, serial: int = 0) -> Trust | None:
         """Return what verifies signatures; None without an administrator's key in the URL.  Raises StoreError."""
@@ -222,20 +152,9 @@ class EtcdStore:
     def _refuse(self, value: NodeValue, problem: str) -> None:
         self._refused[value] = f"the node {value.name} ({value.subnets[0]}) is left out: {problem}"
 
-    def _read_now(self) -> Snapshot:
+    async def read_once(self, gateway: Gateway) -> Snapshot:
         """Return the network as it is now, seen from outside."""
-        if trio.lowlevel.in_trio_run():
-            raise StoreError(f"{self.location} was not read yet")
-        snapshot = trio.run(self._read_once)
-        self._snapshot = snapshot
-        return snapshot
-
-    async def _read_once(self) -> Snapshot:
-        gateway = Gateway(self.location, self._opener)
-        try:
-            listing = await gateway.range(self.keys.prefix, prefix_end(self.keys.prefix))
-        finally:
-            await gateway.aclose()
+        listing = await gateway.range(self.keys.prefix, prefix_end(self.keys.prefix))
         kvs = {kv.key: kv for kv in listing.kvs}
         config = kvs.get(self.keys.config)
         if config is None:
@@ -258,12 +177,8 @@ class EtcdStore:
             )
         return Snapshot(document, members)
 
-    async def _read_document(self) -> str:
-        gateway = Gateway(self.location, self._opener)
-        try:
-            kvs = (await gateway.range(self.keys.config)).kvs
-        finally:
-            await gateway.aclose()
+    async def _read_document(self, gateway: Gateway) -> str:
+        kvs = (await gateway.range(self.keys.config)).kvs
         if not kvs:
             raise self.missing_document()
         return decode_document(kvs[0].value, self.path)

@@ -34,7 +34,7 @@ class Host:
         self.network, self.name, self.directory, self.url = network, name, directory, url
         self.public_key = public_key or key(name)
         self.store = None
-        self.address = f"192.0.2.{len(network.hosts) + 1}"
+        self.address, self.endpoint = f"192.0.2.{len(network.hosts) + 1}", None
         self.scope = None
         self.told = []
 
@@ -44,9 +44,12 @@ class Host:
         await self.store.joined(self.told.append)
 
     async def launch(self):
-        self.store = EtcdStore(EtcdLocation.parse("etcd", self.url, ("admin-key",)), self.network.served.open)
-        member = Member(self.name, self.public_key, self.directory, lambda _: self.address)
+        self.store = self.make_store(self.network.served.open)
+        member = Member(self.name, self.public_key, self.directory, lambda _: self.address, self.endpoint)
         await self.network.nursery.start(self._run, member)
+
+    def make_store(self, opener):
+        return EtcdStore(EtcdLocation.parse("etcd", self.url, ("admin-key",)), opener)
 
     async def _run(self, member, task_status):
         with trio.CancelScope() as self.scope:
@@ -92,17 +95,19 @@ class Host:
 class Network:
     """An etcd and its hosts."""
 
-    def __init__(self, directory, document=DOCUMENT):
+    host_class = Host
+
+    def __init__(self, directory, document=DOCUMENT, at=KEYS.config):
         self.served = Served()
+        self.etcd = self.served.etcd
         self.directory = Path(directory)
         self.hosts = {}
         self.nursery = None
         if document is not None:
-            self.served.etcd.put(KEYS.config, document.encode())
+            self.etcd.put(at, document.encode())
 
     def host(self, name, **options):
-        directory = self.directory / name
-        self.hosts[name] = Host(self, name, directory, **options)
+        self.hosts[name] = self.host_class(self, name, self.directory / name, **options)
         return self.hosts[name]
 
     def run(self, main):

@@ -1,0 +1,146 @@
+"""What any peer table is that comes of keys in etcd, whatever these look like: how hosts take part, and what load() reads.
+
+The keys are read and followed by a Part, in the agent's loop.  load() may run in a thread: it is handed a snapshot, which
+nobody changes any more.  Where no agent attends, as in ``overlay check``, it reads once by itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import trio
+
+from peers.errors import StoreError
+from peers.sections import Reader
+from peers.stores.etcd.gateway import Gateway, use_once
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peers.errors import TableError
+    from peers.stores.etcd.connection import Opener
+    from peers.stores.etcd.location import EtcdLocation
+    from peers.stores.etcd.messages import KeyValue
+    from peers.stores.etcd.part import Part
+    from peers.stores.membership import Member, Standing
+    from peers.table import Table
+
+S = TypeVar("S")
+
+
+class NetworkStore(ABC, Generic[S]):
+    """The table of the network that *location* names, made of snapshots *S*.  *config* is the key of its document."""
+
+    def __init__(self, location: EtcdLocation, config: bytes, opener: Opener) -> None:
+        self.location = location
+        self.path = Path(config.decode())
+        """What errors name in the place of a file."""
+        self._opener = opener
+        self._reader = Reader(self.path, has_directory=False)
+        self._snapshot: S | None = None
+        self._loaded: S | None = None
+        self._attendance: Part[Any, Any, S] | None = None
+
+    # What a layout of keys says
+
+    @abstractmethod
+    def make_attendance(self, gateway: Gateway, member: Member) -> Part[Any, Any, S]:
+        """Return the part of *member*, which hands its snapshots to take()."""
+
+    @abstractmethod
+    def make_table(self, snapshot: S) -> Table:
+        """Return the table of *snapshot*.  Raises TableError."""
+
+    @abstractmethod
+    async def read_once(self, gateway: Gateway) -> S:
+        """Return the network as it is now, seen from outside.  Raises StoreError or TableError."""
+
+    @abstractmethod
+    def problems(self, most: int) -> list[TableError]:
+        """Return what is wrong with the document, at most *most* problems.  Raises StoreError."""
+
+    @abstractmethod
+    def remarks(self, snapshot: S) -> list[str]:
+        """Return what is worth knowing of those who take part, and of the document."""
+
+    # As any store
+
+    def load(self) -> Table:
+        """Return the table.  Raises StoreError or TableError."""
+        snapshot = self._snapshot
+        if snapshot is None or self._attendance is None:
+            snapshot = self._read_now()
+        self._loaded = snapshot
+        return self.make_table(snapshot)
+
+    def changed(self) -> bool:
+        """Return whether something was told since the last load()."""
+        return self._snapshot is not None and self._snapshot is not self._loaded
+
+    def is_absent(self) -> bool:
+        """Return False: an etcd that is silent has not removed anything."""
+        return False
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the files that the URL names."""
+        return self.location.files()
+
+    def secrets(self) -> tuple[Path, ...]:
+        """Return those of them that open etcd."""
+        return self.location.secrets()
+
+    def notes(self) -> list[str]:
+        """Return what is worth knowing of etcd, and of what is in it."""
+        notes = list(self._attendance.notes()) if self._attendance is not None else []
+        return notes + (self.remarks(self._snapshot) if self._snapshot is not None else [])
+
+    # As one that a host takes part in
+
+    async def attend(
+        self, member: Member, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Take part as *member* until cancelled."""
+        gateway = Gateway(self.location, self._opener)
+        self._attendance = self.make_attendance(gateway, member)
+        task_status.started()
+        try:
+            await self._attendance.run()
+        finally:
+            with trio.CancelScope(shield=True):
+                await gateway.aclose()
+
+    async def joined(self, told: Callable[[str], None]) -> None:
+        """Return when there is a table with this host."""
+        assert self._attendance is not None
+        await self._attendance.joined(told)
+
+    async def leave(self) -> str | None:
+        """Give the subnet back."""
+        return None if self._attendance is None else await self._attendance.leave()
+
+    def accept(self) -> str | None:
+        """Follow etcd again."""
+        return None if self._attendance is None else self._attendance.accept()
+
+    def standing(self) -> Standing:
+        """Return how this host stands in the network."""
+        assert self._attendance is not None
+        return self._attendance.standing()
+
+    def known_keys(self) -> dict[bytes, KeyValue]:
+        """Return the keys of the network as they were told last."""
+        return {} if self._attendance is None else self._attendance.known_keys
+
+    # Snapshots
+
+    def take(self, snapshot: S) -> None:
+        """Let the next load() be of *snapshot*."""
+        self._snapshot = snapshot
+
+    def _read_now(self) -> S:
+        if trio.lowlevel.in_trio_run():
+            raise StoreError(f"{self.location} was not read yet")
+        self._snapshot = snapshot = trio.run(use_once, self.location, self._opener, self.read_once)
+        return snapshot
