@@ -148,9 +148,12 @@ def read_document(text: str, path: Path) -> Document:
     leases = _read_leases(piece, first, network, path)
     taken: PrefixMap[str] = PrefixMap()
     named: dict[str, None] = {}
+    carried = PrefixMap((prefix, True) for prefix in network.prefixes)
     for peer in peers.values():
         for prefix in (*peer.subnets, *map(host_prefix, peer.addresses)):
-            taken.insert(prefix, f"peers.{peer.name}")
+            # The way out of the network, as 0.0.0.0/0, takes nothing of it.
+            if carried.covers(place_of(prefix)):
+                taken.insert(prefix, f"peers.{peer.name}")
     for service in services.values():
         for address in service.addresses:
             taken.insert(host_prefix(address), f"services.{service.name}")

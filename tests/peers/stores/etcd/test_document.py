@@ -16,6 +16,7 @@ from peers.stores.etcd.document import (
     read_document,
     split_leases,
 )
+from tests.peers.examples import key_text
 
 PATH = Path("/overlay/office/config")
 NETWORK = '[network]\nprefix = ["10.244.0.0/16", "fd00:244::/48"]\n'
@@ -74,6 +75,20 @@ def test_lines_stay_where_they_are_without_the_leases():
 def test_wrong_leases_are_refused_by_their_line(leases, said):
     with pytest.raises(TableError, match=said):
         read_document(f"{NETWORK}[leases]\n{leases}\n", PATH)
+
+
+def test_peer_that_is_the_way_out_takes_no_subnet_of_the_network():
+    """With 0.0.0.0/0 at a peer of the document, no host could join."""
+    text = (
+        NETWORK
+        + f'[peers.exit]\npublic_key = "{key_text("exit")}"\nsubnets = ["0.0.0.0/0"]\naddress = "10.244.9.1"\n'
+    )
+    taken = read_document(text, PATH).taken
+
+    assert len(taken) == 1
+    assert list(taken.covering(parse_prefix("10.244.9.1/32"))) == [
+        (parse_prefix("10.244.9.1/32"), "peers.exit")
+    ]
 
 
 def test_first_free_address_is_found_behind_whatever_is_taken():
