@@ -189,7 +189,6 @@ ROOMS = {
         "overlay.crypto",
         "overlay.session.constants",
         "overlay.importing",
-        "overlay.reasons",
         "overlay.wg_quick",
         "overlay.services",
         "overlay.host",
