@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import os
 import random
 import select
@@ -251,6 +252,27 @@ def test_garbage_at_a_lane_is_counted(crews):
                 b"\x04\0\0\0" + index(1, 77).to_bytes(4, "little") + bytes(60 + number), a.address
             )
         until(lambda: a.counters().drops.get("unknown_index") == 300)
+
+
+def test_a_lane_reads_its_queue_no_more_once_the_device_is_gone_and_the_others_go_on(crews):
+    a, b = crews
+    connect(a, b, (0, 2))
+    asked = []
+
+    def fail(*_):
+        asked.append(1)
+        raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))
+
+    a.loop._lanes._lanes[0].see_to_tun = fail
+    a.queues[1].send(packets.PLAIN + bytes(20))  # for Python to look at
+    until(lambda: a.counters() and asked)
+
+    a.queues[1].send(packets.PLAIN + payload(1, 0))
+    for number in range(20):
+        a.queues[2].send(packets.PLAIN + payload(2, number))
+
+    assert numbers(read_all(b, 20)) == {2: list(range(20))}
+    assert asked == [1]
 
 
 @pytest.mark.parametrize("lane", [0, LANES])

@@ -966,15 +966,40 @@ def test_flows_of_a_service_are_told_whatever_there_is_of_the_one_before_it(has_
     others = {2: one.others[2]}
     one.sync.share(number, one.service(number), others, one.vips.values(), PROTOCOLS, ports, directors.now)
     directors.run(1)
-    sent = []
-    one.sync._send = lambda peer, _, payload: sent.append((peer.number, control.parse(payload)))
     for port in (80, 81) if has_news else (81,):
         for flags in (SYN, ACK):
             one.send(tcp(to=port, flags=flags), directors.now)
 
-    for _ in range(2):
-        directors.now += TICK
-        one.sync.turn(directors.now)
-        one.queue.run(directors.now)
+    assert [(to, told.service) for to, told in next_tick(directors) if told.rows] == [(2, zlib.crc32(b"dns"))]
 
-    assert [(to, told.service) for to, told in sent if told.rows] == [(2, zlib.crc32(b"dns"))]
+
+def next_tick(directors):
+    """Return what the first director tells in its next tick, and to whom; nobody hears it."""
+    one, sent = directors.all[0], []
+    one.sync._send = lambda peer, _, payload: sent.append((peer.number, control.parse(payload)))
+    directors.now += TICK
+    one.sync.turn(directors.now)
+    one.queue.run(directors.now)
+    return sent
+
+
+def test_flow_that_changed_twice_is_told_once_and_those_after_it_as_well():
+    directors = Directors()
+    one = directors.all[0]
+    directors.connect(0, 1000)
+    one.send(tcp(port=1000, flags=FIN | ACK), directors.now)
+    directors.connect(0, 1001)
+
+    told = [row.client_port for _, told in next_tick(directors) for row in told.rows]
+
+    assert sorted(told) == [1000, 1001]
+
+
+@pytest.mark.parametrize("server", [5, zlib.crc32(b"web2:0")], ids=["not of the service", "takes nothing"])
+def test_flows_are_learnt_whatever_was_told_before_them(server):
+    two = Directors().all[1]
+    two.servers(0, 1, two.row(2, takes=Takes.NOTHING))
+    two.hear(0, FlowsTold(NAME, (flow(server=server, client_port=1001), flow())), 101.0)
+
+    assert len(two.service().flows) == 1
+    assert two.send(tcp(port=1000), 101.0) == 1
