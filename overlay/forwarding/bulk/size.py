@@ -17,13 +17,11 @@ if TYPE_CHECKING:
 
 # Ours
 WHOLE = 64  # segments; no super-packet has more that a unit carries
-FIRST = 8  # segments, as long as nothing is known of the path; doubled with every report of no loss
-SMALLEST = (
-    8  # segments; below that a unit saves little, and its loss may be all that a small window has in flight
-)
+FIRST = 16  # segments, as long as nothing is known of the path; doubled with every report of no loss
+SMALLEST = 16  # segments; fewer cost as much as messages, and their loss may be all that a window has in flight
 TOLERATED = 0.0125  # of the units: what their loss costs is then less than what they save
 AIM = 0.009  # of the units lost, that a smaller size is chosen for, and that a larger one must promise
-DEEPEST = 8  # times smaller at once, at most: a few losses tell little more than that there are too many
+DEEPEST = 4  # times smaller at once, at most: a few losses tell little more than that there are too many
 SAMPLE_UNITS, SAMPLE_TIME = (
     256,
     1.0,

@@ -78,7 +78,7 @@ enum {
     RECEIVE_SLACK = 65536,                  /* tun.inbound */
     CONTROL_BYTES = 256,                    /* tun.inbound: ANCILLARY_BYTES */
     MAXIMUM_ROWS = RECEIVE_BYTES / OVERHEAD + 1,
-    SMALLEST_UNIT = 8,                      /* bulk.size: SMALLEST */
+    SMALLEST_UNIT = 16,                     /* bulk.size: SMALLEST */
     LEAD = VIRTIO_SIZE - META_SIZE,         /* bulk.units */
     LOOK = 16,                              /* underlay.sender */
     TRAIN_MESSAGES = 2048,                  /* more than any super-packet has segments that a train takes */

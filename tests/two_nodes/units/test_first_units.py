@@ -163,7 +163,7 @@ def test_single_packets_travel_as_before(world, pair):
     assert kinds(world) == {"data": 40}
 
 
-@pytest.mark.parametrize("limit", [WHOLE, 8])
+@pytest.mark.parametrize("limit", [WHOLE, 16])
 def test_single_packets_stay_before_and_behind_the_units_they_were_read_with(world, pair, limit):
     a, b = pair
     connected(world, a, b)
@@ -192,7 +192,7 @@ def test_a_peer_that_takes_small_units_only_gets_messages(world, pair, limits):
 def test_a_peer_s_limit_is_kept_by_every_unit(world, pair):
     a, b = pair
     connected(world, a, b)
-    a.peer().keypairs.current.bulk.fragments = 10
+    a.peer().keypairs.current.bulk.fragments = 20
     counts = set()
     world.network.lose = lambda flight: flight.kind == "fragment" and counts.add(flight.datagram[2])
 
@@ -200,10 +200,10 @@ def test_a_peer_s_limit_is_kept_by_every_unit(world, pair):
     world.run(0.1)
 
     assert b.received == sent
-    assert max(counts) <= 10
+    assert max(counts) <= 20
 
 
-@pytest.mark.parametrize("limit", [WHOLE, 8])
+@pytest.mark.parametrize("limit", [WHOLE, 16])
 @pytest.mark.parametrize("ecn", range(4))
 @pytest.mark.parametrize("version", [4, 6])
 def test_units_carry_the_ecn_field_of_their_packets_outside(world, pair, limit, ecn, version):
@@ -213,7 +213,7 @@ def test_units_carry_the_ecn_field_of_their_packets_outside(world, pair, limit, 
     seen = set()
     world.network.lose = lambda flight: flight.kind == "fragment" and seen.add(flight.tos)
 
-    sent = a.send_super(b, 20_000, version=version, tos=ecn)
+    sent = a.send_super(b, 24_000, version=version, tos=ecn)
     world.run(0.1)
 
     assert b.received == sent
