@@ -129,6 +129,22 @@ def test_flows_leave_from_several_ports_and_each_from_one(pair):
     assert len(set.union(*ports.values())) > 5
 
 
+def test_super_frames_leave_from_the_port_of_their_flow(pair):
+    a, b = pair
+    flights = watch(a.world)
+    for number in range(1, 20):
+        packet, virtio = packets.as_super_frame(packets.tcp(bytes(4000), ports=(number, 7)), 1360, 14)
+        a.send_frame(b.mac, packet, virtio=virtio)
+    a.world.run(0.1)
+
+    ports = {}
+    for flight in flights:
+        ports.setdefault(flight.datagram[8 + 14 + 20 :][:2], set()).add(flight.source[1])
+    assert len(ports) == 19
+    assert {len(each) for each in ports.values()} == {1}
+    assert len(set.union(*ports.values())) > 1
+
+
 def test_encrypted_peers_and_peers_in_the_clear_share_a_link(world):
     a, b, c = (world.node(name) for name in "abc")
     for one, other in ((a, b), (b, a), (b, c), (c, b)):

@@ -314,6 +314,18 @@ def test_twin_knows_flows_that_are_pinned_and_their_answers_until_they_are_not(b
     assert lane.known == {}
 
 
+def test_twin_forgets_flows_with_their_service(bench):
+    lane = bench.services.shortcuts.lane = Lane()
+    bench.serve(ServerRow(0, "a:0", 1, 1, 0))
+    assert bench.send(udp()) == 1
+    lane.took()
+
+    while bench.service().sweep(1e6):
+        pass
+
+    assert lane.took()
+
+
 def test_flows_that_cannot_be_pinned_are_told_by_their_places(bench):
     bench.serve(ServerRow(0, "a:0", 1, 1, 0))
     key = flow_key(*PINNED)

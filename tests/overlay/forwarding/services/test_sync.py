@@ -983,6 +983,18 @@ def next_tick(directors):
     return sent
 
 
+def test_nothing_is_told_before_the_next_tick():
+    directors = Directors()
+    directors.connect(0, 1000)
+    assert next_tick(directors)
+    directors.connect(0, 1001)
+
+    directors.now -= TICK  # which the next one adds again
+
+    assert next_tick(directors) == []
+    assert [row.client_port for _, told in next_tick(directors) for row in told.rows] == [1001]
+
+
 def test_flow_that_changed_twice_is_told_once_and_those_after_it_as_well():
     directors = Directors()
     one = directors.all[0]
