@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 # Ours
 WHOLE = 64  # segments; no super-packet has more that a unit carries
 FIRST = 16  # segments, as long as nothing is known of the path; doubled with every report of no loss
-SMALLEST = 16  # segments; fewer cost as much as messages, and their loss may be all that a window has in flight
+SMALLEST = (
+    16  # segments; fewer cost as much as messages, and all that a window has in flight may be lost with one
+)
 TOLERATED = 0.0125  # of the units: what their loss costs is then less than what they save
 AIM = 0.009  # of the units lost, that a smaller size is chosen for, and that a larger one must promise
 DEEPEST = 4  # times smaller at once, at most: a few losses tell little more than that there are too many
