@@ -46,6 +46,7 @@ from overlay.forwarder import forwarders
 from overlay.host import clock, control, memory, notify, privileges
 from overlay.host.names import SUFFIX as NAMES
 from overlay.host.names import Names
+from overlay.host.outside import Passing
 from overlay.host.reuseport import INDEX_MARK
 from overlay.host.settings import SUFFIX
 from overlay.host.tun import check_interface_name
@@ -100,13 +101,14 @@ async def run_agent(options: Options, timing: Timing) -> None:
     unprivileged.check(options)  # first: without root, even the key may be unreadable
     key, _ = load_own_key(options.key)
     store = options.peers.open()
-    async with membership.taking_part(store, key, options) as joined:
+    passing = Passing()
+    async with membership.taking_part(store, key, options, passing.open_socket) as joined:
         node = await wait_until_here(lambda: config.settle(store, key, joined))
         if node is not None:
-            await _run_node(joined, node, store, timing)
+            await _run_node(joined, node, store, timing, passing)
 
 
-async def _run_node(options: Options, node: Node, store: Store, timing: Timing) -> None:
+async def _run_node(options: Options, node: Node, store: Store, timing: Timing, passing: Passing) -> None:
     with contextlib.ExitStack() as stack:
         # From here on, no signal interrupts setting up or cleaning up; Agent.run() handles them.  After the first that
         # stops the agent, further signals change nothing, not even the exit code.
@@ -118,6 +120,7 @@ async def _run_node(options: Options, node: Node, store: Store, timing: Timing) 
         start = stack.enter_context(forwarders(answering.path.parent))
         if start.uid is not None:
             trio.socket.set_custom_hostname_resolver(Outside(start.uid))
+            passing.take(start.uid)
         supervisor = Supervisor(
             start
         )  # the interpreter of the forwarder starts while the host is being set up

@@ -23,7 +23,7 @@ from peers.peer import PEER_NAME, Endpoint
 from peers.stores.membership import AttendedStore, Member
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from overlay.config import Options
     from overlay.crypto.keys import PrivateKey
@@ -38,17 +38,21 @@ log = logging.getLogger("overlay")
 
 
 @contextlib.asynccontextmanager
-async def taking_part(store: Store, key: PrivateKey | None, options: Options) -> AsyncIterator[Options]:
+async def taking_part(
+    store: Store, key: PrivateKey | None, options: Options, open_socket: Callable[[int], socket.socket]
+) -> AsyncIterator[Options]:
     """Have *store* attended in the block, which begins when this host has joined; a file needs nothing of that.
 
-    What comes in are the *options* of the node.  Raises StoreError or ConfigError where this host cannot join, and
+    It is reached by sockets that *open_socket* opens.  What comes in are the *options* of the node.  Raises StoreError or ConfigError where this host cannot join, and
     StoppedError where a signal says to stop before it has.
     """
     if not isinstance(store, AttendedStore):
         _refuse_endpoint(options)
         yield options
         return
-    member = _describe_member(key or load_private_key(options.key)[0], options)
+    member = replace(
+        _describe_member(key or load_private_key(options.key)[0], options), open_socket=open_socket
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(store.attend, member)
         await _until_joined(store)

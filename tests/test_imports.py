@@ -633,7 +633,6 @@ TESTED_ELSEWHERE = {
     "peers.services.values": "test_reading has every sentence of it",
     "peers.services.vrrp": "test_reading has every sentence of it",
     "peers.toml_section": "test_toml has every sentence of it",
-    "peers.stores.etcd.connection": "test_gateway opens them, keeps them and breaks them off",
     "peers.stores.etcd.remarks": "test_attendance has hosts that say each of them",
     "peers.stores.etcd.following": "test_attendance has every end of a watch",
     "peers.stores.etcd.keeping": "test_attendance has hosts start with what is kept",

@@ -1,4 +1,6 @@
-"""Looking names up past the policy routes, through which nothing goes before the names are known.
+"""What goes past the policy routes though it has no mark: looking names up, and connections of the agent's own.
+
+Nothing goes through the tunnels before names are known, and nothing new is known of them without the store of the peers.
 
 The C library opens the sockets of a look-up, so they cannot be given our mark.  The kernel takes the owner of a socket
 from the file system user id of the thread that makes it, which each thread has for itself (setfsuid(2)), and a rule
@@ -9,9 +11,13 @@ servers of a link by that link, whatever the routes say; nscd does not.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import encodings.idna  # noqa: F401  the user of a look-up may not be able to read where it is
+import functools
+import os
 import socket
+import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +37,28 @@ def as_owner(uid: int, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     finally:
         _libc.setfsuid(before)
+
+
+class Passing:
+    """Opens sockets of TCP that go past the policy routes, from when take() has said whose sockets do."""
+
+    def __init__(self) -> None:
+        self._uid: int | None = None
+        self._opened: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def take(self, uid: int) -> None:
+        """Have the sockets of *uid* for it, those that are open among them as far as the privilege goes."""
+        self._uid = uid
+        for each in self._opened:
+            with contextlib.suppress(OSError):  # one that was closed
+                os.fchown(each.fileno(), uid, -1)
+
+    def open_socket(self, family: int) -> socket.socket:
+        """Return a new socket.  Raises OSError."""
+        make = functools.partial(socket.socket, family, socket.SOCK_STREAM)
+        opened: socket.socket = make() if self._uid is None else as_owner(self._uid, make)
+        self._opened.add(opened)
+        return opened
 
 
 def getaddrinfo(uid: int, host: bytes | str, port: bytes | str | int | None, *hints: int) -> list[Any]:

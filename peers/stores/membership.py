@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from peers.stores.store import Store
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from pathlib import Path
 
@@ -27,6 +28,7 @@ class Member:
 
     *endpoint* is where others reach it; None leaves that to the store, which may ask *own_address* for the address of
     this host towards a host, or towards others in general.  *directory* is where it may keep what it knows.
+    *open_socket* opens sockets of TCP, by address family, that reach the store past the overlay's own routes.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Member:
     own_address: Callable[[str | None], str | None]
     endpoint: str | None = None
     encapsulation: str | None = None
+    open_socket: Callable[[int], socket.socket] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,24 +23,29 @@ PATIENCE = 30.0
 
 
 class EtcdNetwork(Network):
-    """An underlay with an etcd on a host of its own, and the network ``office`` in it."""
+    """An underlay with an etcd on a host of its own, and the network ``office`` in it.
 
-    def __init__(self, lab: Lab, directory: Path, document: str | None = None) -> None:
+    Its *address* may be another than that on the underlay; hosts then reach it by their default route.
+    """
+
+    def __init__(self, lab: Lab, directory: Path, document: str | None = None, address: str = ETCD) -> None:
         if not is_installed():
             pytest.skip("etcd is not installed (Debian: etcd-server)")
         super().__init__(lab, directory)
         self.store = lab.namespace(self.namespace_name("etcd"))
         lab.plug(self.underlay, self.store.end("eth0", f"{ETCD}/24"), self.mtu)
+        if address != ETCD:
+            self.store.ip("link set lo up", f"address add {address}/32 dev lo")
         place = directory / "etcd"
         place.mkdir()
 
         def run(command: list[str], **options: Any) -> Any:
             return self.store.popen(*command, **options)
 
-        self.etcd = RealEtcd(place, ETCD, 2379, run)
+        self.etcd = RealEtcd(place, address, 2379, run)
         lab.on_exit(self.etcd.stop)
         self.etcd.start()
-        self.url = f"etcd://{ETCD}:2379/office"
+        self.url = f"etcd://{address}:2379/office"
         if document is not None:
             self.put("config", document)
 
@@ -55,7 +60,7 @@ class EtcdNetwork(Network):
     def etcdctl(self, *arguments: str) -> str:
         """Run etcdctl beside etcd."""
         environment = {"ETCDCTL_API": "3", "PATH": os.environ["PATH"]}
-        command = ["etcdctl", "--endpoints", f"http://{ETCD}:2379", *arguments]
+        command = ["etcdctl", "--endpoints", f"http://{self.etcd.url}", *arguments]
         return str(
             self.store.run("env", *(f"{name}={value}" for name, value in environment.items()), *command)
         )

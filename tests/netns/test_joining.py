@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from tests.netns.joined import EtcdNetwork
+from tests.netns.joined import ETCD, EtcdNetwork
 from tests.netns.network import Pinger, is_silent, ping
 from tests.netns.topology import wait_until
+from tests.peers.examples import key_text
 
 DOCUMENT = '[network]\nprefix = "10.244.0.0/16"\n'
 PATIENCE = 60.0
@@ -55,6 +56,31 @@ def test_three_hosts_join_by_one_command_each_and_one_leaves(network):
     pinger.go_on()
     pinger.process.send_signal(signal.SIGINT)
     assert pinger.lost == []
+
+
+def test_etcd_is_reached_past_a_tunnel_that_takes_everything(lab, tmp_path):
+    """Its connections went into the tunnel to a peer with 0.0.0.0/0, and hosts never heard of etcd again."""
+    exit_peer = f'[peers.exit]\npublic_key = "{key_text("exit")}"\naddress = "10.244.255.1"\nsubnets = ["0.0.0.0/0"]\n'
+    network = EtcdNetwork(lab, tmp_path, DOCUMENT + exit_peer, address="203.0.113.9")
+    paris, tokyo = network.joining("paris"), network.joining("tokyo")
+    for host in (paris, tokyo):
+        host.namespace.ip(f"route add default via {ETCD}")
+    start(paris)
+    wait_until(
+        lambda: "198.51.100.1 dev overlay0" in paris.namespace.run("ip", "route", "get", "198.51.100.1")
+    )
+
+    start(tokyo)
+    paris.wait_to_see("exit", "tokyo")  # by the connection that there was
+    network.etcd.stop()
+    wait_until(lambda: paris.status()["store"]["silent"] is not None, PATIENCE, "paris to notice")
+    network.etcd.start()
+
+    for host in (paris, tokyo):
+        wait_until(
+            lambda host=host: host.status()["store"]["silent"] is None, PATIENCE, f"{host.name} to hear"
+        )
+    network.close()
 
 
 def test_traffic_goes_on_while_etcd_is_away_and_a_host_starts_without_it(network):

@@ -10,12 +10,18 @@ import trio
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from peers.peer import Endpoint
 
 Opener: TypeAlias = "Callable[[Endpoint], Awaitable[trio.abc.Stream]]"
 """Returns a connected stream; raises OSError."""
+
+OpenSocket: TypeAlias = "Callable[[int], socket.socket]"
+"""Returns a socket of TCP for an address family; raises OSError."""
+
+# Specification: RFC 8305 section 8
+STAGGER = 0.25  # seconds after which the next address is tried, too
 
 # Ours
 CHUNK = 64 * 1024
@@ -28,14 +34,54 @@ class EndedError(Exception):
     """The other end closed the connection, or says what is not HTTP."""
 
 
-async def open_tcp(endpoint: Endpoint) -> trio.abc.Stream:
-    """Connect to *endpoint*.  Raises OSError."""
-    stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
+def _open_socket(family: int) -> socket.socket:
+    return socket.socket(family, socket.SOCK_STREAM)
+
+
+async def open_tcp(endpoint: Endpoint, open_socket: OpenSocket = _open_socket) -> trio.abc.Stream:
+    """Connect to *endpoint* by a socket that *open_socket* opens.  Raises OSError."""
+    found = await trio.socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    stream = trio.SocketStream(await _connect([(each[0], each[4]) for each in found], open_socket))
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, seconds in KEEPALIVE:
         stream.setsockopt(socket.IPPROTO_TCP, option, seconds)
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
     return stream
+
+
+async def _connect(
+    addresses: Sequence[tuple[int, tuple[object, ...]]], open_socket: OpenSocket
+) -> trio.socket.SocketType:
+    """Return a socket that is connected to the first of *addresses* that answers.  Raises OSError if none does."""
+    failures: list[OSError] = []
+    connected: list[trio.socket.SocketType] = []
+    async with trio.open_nursery() as nursery:
+
+        async def attempt(family: int, sockaddr: tuple[object, ...], has_failed: trio.Event) -> None:
+            try:
+                opened = trio.socket.from_stdlib_socket(open_socket(family))
+                try:
+                    await opened.connect(sockaddr)
+                except BaseException:
+                    opened.close()
+                    raise
+            except OSError as error:
+                failures.append(error)
+                has_failed.set()
+            else:
+                connected.append(opened)
+                nursery.cancel_scope.cancel()
+
+        for family, sockaddr in addresses:
+            has_failed = trio.Event()
+            nursery.start_soon(attempt, family, sockaddr, has_failed)
+            with trio.move_on_after(STAGGER):
+                await has_failed.wait()
+    for other in connected[1:]:
+        other.close()
+    if not connected:
+        raise failures[0]
+    return connected[0]
 
 
 class UnansweredError(EndedError):

@@ -6,6 +6,7 @@ nobody changes any more.  Where no agent attends, as in ``overlay check``, it re
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -14,6 +15,7 @@ import trio
 
 from peers.errors import StoreError
 from peers.sections import Reader
+from peers.stores.etcd.connection import open_tcp
 from peers.stores.etcd.gateway import Gateway, use_once
 
 if TYPE_CHECKING:
@@ -102,7 +104,10 @@ class NetworkStore(ABC, Generic[S]):
         self, member: Member, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Take part as *member* until cancelled."""
-        gateway = Gateway(self.location, self._opener)
+        opener = self._opener
+        if member.open_socket is not None:
+            opener = functools.partial(open_tcp, open_socket=member.open_socket)
+        gateway = Gateway(self.location, opener)
         self._attendance = self.make_attendance(gateway, member)
         task_status.started()
         try:

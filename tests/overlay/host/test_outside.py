@@ -41,3 +41,18 @@ def test_a_look_up_that_fails_leaves_the_thread_as_it_was():
 
 def test_addresses_are_found():
     assert outside.getaddrinfo(UID, "192.0.2.7", 9)[0][4] == ("192.0.2.7", 9)
+
+
+def test_connections_are_of_the_user_from_when_it_is_known_those_that_were_open_too():
+    passing = outside.Passing()
+    with passing.open_socket(socket.AF_INET) as before, passing.open_socket(socket.AF_INET) as closed:
+        assert os.fstat(before.fileno()).st_uid == 0
+        closed.close()
+
+        passing.take(UID)
+
+        assert os.fstat(before.fileno()).st_uid == UID
+        with passing.open_socket(socket.AF_INET6) as after:
+            assert os.fstat(after.fileno()).st_uid == UID
+            assert (after.family, after.type) == (socket.AF_INET6, socket.SOCK_STREAM)
+    assert owner() == 0
