@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from scripts.benchmarks.nodes import Pair
     from tests.netns.topology import Namespace
 
+IPERF3_PORT = 5201  # of the first
+IPERF3_STREAMS = 128  # most of one iperf3, as its manual says
 HERTZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -44,29 +47,49 @@ def stream(
     both_directions: bool = False,
     congestion: str | None = None,
 ) -> tuple[float, float]:
-    """Return Gbit/s and GB of TCP from one namespace to an *address* that leads to another (see tcp)."""
-    server = receiver.popen("iperf3", "-s", "-1", stdout=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: ":5201 " in receiver.run("ss", "-Htln"), 10, "iperf3 listens")
-        done = sender.completed(
-            *("iperf3", "-J", "-c", address, "-t", str(seconds), "-P", str(streams)),
-            *("--connect-timeout", "10000", *(["--bidir"] if both_directions else [])),
-            *(["-C", congestion] if congestion else []),
-            timeout=seconds + 30,
-        )
-        output = json.loads(done.stdout)
-        if done.returncode != 0:
-            raise CommandError(f"iperf3: {output.get('error', 'it failed')}")
-        server.wait(10)
-    finally:
-        server.kill()
-        server.wait()
-    received = [output["end"]["sum_received"]]
-    if both_directions:
-        received.append(output["end"]["sum_received_bidir_reverse"])
-    return sum(each["bits_per_second"] for each in received) / 1e9, sum(
-        each["bytes"] for each in received
-    ) / 1e9
+    """Return Gbit/s and GB of TCP from one namespace to an *address* that leads to another (see tcp).
+
+    One iperf3 makes so many streams at most, so more are shared among several, which run at the same time.
+    """
+    count = -(-streams // IPERF3_STREAMS)
+    shares = [streams // count + (number < streams % count) for number in range(count)]
+    with contextlib.ExitStack() as stack:
+        servers, clients = [], []
+        for port in range(IPERF3_PORT, IPERF3_PORT + count):
+            server = receiver.popen("iperf3", "-s", "-1", "-p", str(port), stdout=subprocess.DEVNULL)
+            stack.callback(_end, server)
+            servers.append(server)
+        for port, share in enumerate(shares, start=IPERF3_PORT):
+            wait_until(
+                lambda port=port: f":{port} " in receiver.run("ss", "-Htln"),
+                10,
+                f"iperf3 listens at port {port}",
+            )
+            client = sender.popen(
+                *("iperf3", "-J", "-c", address, "-p", str(port), "-t", str(seconds), "-P", str(share)),
+                *("--connect-timeout", "10000", *(["--bidir"] if both_directions else [])),
+                *(["-C", congestion] if congestion else []),
+                stdout=subprocess.PIPE,
+            )
+            stack.callback(_end, client)
+            clients.append(client)
+        received: list[dict[str, float]] = []
+        for client in clients:
+            output = json.loads(client.communicate(timeout=seconds + 30)[0])
+            if client.returncode != 0:
+                raise CommandError(f"iperf3: {output.get('error', 'it failed')}")
+            received.append(output["end"]["sum_received"])
+            if both_directions:
+                received.append(output["end"]["sum_received_bidir_reverse"])
+        for server in servers:
+            server.wait(10)
+    bits = sum(each["bits_per_second"] for each in received)
+    return bits / 1e9, sum(each["bytes"] for each in received) / 1e9
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
 
 
 def ping(pair: Pair, place: str, count: int) -> list[float]:
